@@ -1,0 +1,1 @@
+//! The byte budget: sizes as people write them, and how it is split.

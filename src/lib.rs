@@ -1,0 +1,26 @@
+//! Retrocap records every interface of a host into a small fixed share of RAM and gives the past back.
+//!
+//! The modules follow the way of a packet: [`capture`] → [`decode`] → [`session`] → [`store`] → [`query`] →
+//! [`export`]; [`pipeline`] is the loop that drives it. [`serve`], [`cli`] and [`daemon`] are thin shells around it.
+//! Dependencies point along the way only. Only [`capture`], [`daemon`], [`serve`] and [`filter`] know the operating
+//! system.
+#![forbid(unsafe_code)]
+
+pub mod budget;
+pub mod counters;
+pub mod interface;
+pub mod packet;
+pub mod time;
+
+pub mod capture;
+pub mod decode;
+pub mod export;
+pub mod filter;
+pub mod pipeline;
+pub mod query;
+pub mod session;
+pub mod store;
+
+pub mod cli;
+pub mod daemon;
+pub mod serve;

@@ -1,0 +1,1 @@
+//! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
