@@ -1,1 +1,242 @@
-//! Counters.
+//! Counts of what arrived and what became of it, published so that readers always see a state that adds up.
+//!
+//! `received = stored + filtered + dropped` and `stored = retained + evicted`, in packets and bytes. The pipeline counts
+//! in plain numbers and publishes all of them after each batch; a reader retries while one is being published.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::interface::Interfaces;
+use crate::memory::add;
+use crate::packet::InterfaceId;
+use crate::time::Timestamp;
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Packets.
+    pub packets: u64,
+    /// Captured bytes of these packets.
+    pub bytes: u64,
+}
+
+impl Volume {
+    /// Adds one packet of `bytes`.
+    pub fn add(&mut self, bytes: u64) {
+        self.packets += 1;
+        self.bytes += bytes;
+    }
+}
+
+impl std::ops::AddAssign for Volume {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+impl std::iter::Sum for Volume {
+    fn sum<I: Iterator<Item = Self>>(volumes: I) -> Self {
+        volumes.fold(Self::default(), |mut sum, volume| {
+            sum += volume;
+            sum
+        })
+    }
+}
+
+/// Why a packet that arrived was not stored, other than by the user's filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Its interface found no place in the table of interfaces.
+    InterfacesFull,
+}
+
+impl DropReason {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::InterfacesFull];
+
+    /// The key in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InterfacesFull => "interfaces_full",
+        }
+    }
+}
+
+/// How decoding ended, and what else is worth counting: beside the conservation, not part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// Packets that are shorter on record than on the wire although no snapshot length was asked for: frames larger than
+    /// a block of the kernel's ring, or than the largest record.
+    pub truncated: u64,
+    /// Packets that end within a header.
+    pub cut_headers: u64,
+    /// Packets with a header that contradicts itself.
+    pub malformed: u64,
+    /// Packets with more nested headers than are opened.
+    pub too_deep: u64,
+    /// Packets stamped earlier than the one before them.
+    pub out_of_order: u64,
+}
+
+/// Everything one worker counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// What reached Retrocap.
+    pub received: Volume,
+    /// What was kept at first.
+    pub stored: Volume,
+    /// What the user's filter or choice of interfaces kept out.
+    pub filtered: Volume,
+    /// What was lost, by [`DropReason`].
+    pub dropped: [Volume; DropReason::ALL.len()],
+    /// What is there now.
+    pub retained: Volume,
+    /// What made room.
+    pub evicted: Volume,
+    /// What the kernel dropped because its ring was full; not part of `received`.
+    pub kernel_dropped: u64,
+    /// Things worth knowing.
+    pub oddities: Oddities,
+    /// Time of the newest packet that was evicted.
+    pub lost_until: Option<Timestamp>,
+    /// Latest stamp seen.
+    pub newest: Option<Timestamp>,
+}
+
+const WORDS: usize = 20;
+
+impl Totals {
+    /// Both together: the later of times, the sum of everything else.
+    pub fn and(mut self, other: Self) -> Self {
+        self.received += other.received;
+        self.stored += other.stored;
+        self.filtered += other.filtered;
+        for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
+            *mine += theirs;
+        }
+        self.retained += other.retained;
+        self.evicted += other.evicted;
+        self.kernel_dropped += other.kernel_dropped;
+        self.oddities.truncated += other.oddities.truncated;
+        self.oddities.cut_headers += other.oddities.cut_headers;
+        self.oddities.malformed += other.oddities.malformed;
+        self.oddities.too_deep += other.oddities.too_deep;
+        self.oddities.out_of_order += other.oddities.out_of_order;
+        self.lost_until = self.lost_until.max(other.lost_until);
+        self.newest = self.newest.max(other.newest);
+        self
+    }
+
+    fn to_words(self) -> [u64; WORDS] {
+        let o = self.oddities;
+        let [dropped] = self.dropped;
+        [
+            self.received.packets,
+            self.received.bytes,
+            self.stored.packets,
+            self.stored.bytes,
+            self.filtered.packets,
+            self.filtered.bytes,
+            dropped.packets,
+            dropped.bytes,
+            self.retained.packets,
+            self.retained.bytes,
+            self.evicted.packets,
+            self.evicted.bytes,
+            self.kernel_dropped,
+            o.truncated,
+            o.cut_headers,
+            o.malformed,
+            o.too_deep,
+            o.out_of_order,
+            self.lost_until.map_or(0, |t| t.0),
+            self.newest.map_or(0, |t| t.0),
+        ]
+    }
+
+    fn from_words(w: [u64; WORDS]) -> Self {
+        let volume = |at: usize| Volume { packets: w[at], bytes: w[at + 1] };
+        let time = |word: u64| Some(Timestamp(word)).filter(|t| t.0 != 0);
+        Self {
+            received: volume(0),
+            stored: volume(2),
+            filtered: volume(4),
+            dropped: [volume(6)],
+            retained: volume(8),
+            evicted: volume(10),
+            kernel_dropped: w[12],
+            oddities: Oddities {
+                truncated: w[13],
+                cut_headers: w[14],
+                malformed: w[15],
+                too_deep: w[16],
+                out_of_order: w[17],
+            },
+            lost_until: time(w[18]),
+            newest: time(w[19]),
+        }
+    }
+}
+
+/// Where one worker publishes its counts.
+#[derive(Debug)]
+pub struct Published {
+    version: AtomicU64,
+    words: [AtomicU64; WORDS],
+    interfaces: Box<[[AtomicU64; 2]]>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            version: AtomicU64::new(0),
+            words: Default::default(),
+            interfaces: (0..Interfaces::CAPACITY).map(|_| Default::default()).collect(),
+        }
+    }
+}
+
+impl Published {
+    /// Bytes it takes.
+    pub const BYTES: usize = size_of::<Self>() + Interfaces::CAPACITY * size_of::<[AtomicU64; 2]>();
+
+    /// Lets readers see `totals`. One thread calls this.
+    pub fn publish(&self, totals: &Totals) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (word, value) in self.words.iter().zip(totals.to_words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        self.version.store(version + 2, Ordering::Release);
+    }
+
+    /// The counts as last published.
+    pub fn totals(&self) -> Totals {
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            let words = std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed));
+            fence(Ordering::Acquire);
+            if version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version {
+                return Totals::from_words(words);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Counts a packet to its interface. One thread calls this.
+    pub fn count_interface(&self, id: InterfaceId, bytes: u64) {
+        if let Some([packets, total]) = self.interfaces.get(usize::from(id.0)) {
+            add(packets, 1);
+            add(total, bytes);
+        }
+    }
+
+    /// What came from an interface.
+    pub fn interface(&self, id: InterfaceId) -> Volume {
+        self.interfaces.get(usize::from(id.0)).map_or(Volume::default(), |[packets, bytes]| Volume {
+            packets: packets.load(Ordering::Relaxed),
+            bytes: bytes.load(Ordering::Relaxed),
+        })
+    }
+}

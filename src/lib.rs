@@ -8,6 +8,7 @@
 
 pub mod budget;
 pub mod counters;
+pub mod memory;
 pub mod interface;
 pub mod packet;
 pub mod time;

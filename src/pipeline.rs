@@ -1,1 +1,148 @@
-//! The hot path.
+//! The hot path: one loop from a source to the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::capture::{Batch, Source, SourceError};
+use crate::counters::{Published, Totals};
+use crate::decode::{self, Stop};
+use crate::filter::FilterSet;
+use crate::packet::Packet;
+use crate::session::{Ledger, Table};
+use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
+use crate::store::retention::Policy;
+use crate::store::{Rank, Segments, Store};
+
+/// What one worker is made with.
+#[derive(Debug)]
+pub struct Config {
+    /// Bytes for sessions, index included.
+    pub sessions_bytes: u64,
+    /// Bytes for packets.
+    pub store_bytes: u64,
+    /// How old sessions are shortened.
+    pub policy: Policy,
+    /// What does not match is not recorded.
+    pub filter: Option<FilterSet>,
+    /// Bytes kept of each packet at most; 0 for whole packets.
+    pub snaplen: u32,
+    /// Seed of the session table's hash; no answer depends on it.
+    pub seed: u64,
+}
+
+/// What readers see of a worker.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Kept packets.
+    pub segments: Arc<Segments>,
+    /// Sessions.
+    pub ledger: Arc<Ledger>,
+    /// Counts.
+    pub published: Arc<Published>,
+    /// Bytes of the index of sessions.
+    pub index_bytes: u64,
+}
+
+/// One worker: everything a packet meets on its way, and nothing that another worker touches.
+#[derive(Debug)]
+pub struct Pipeline {
+    sessions: Table,
+    store: Store,
+    filter: Option<FilterSet>,
+    snaplen: usize,
+    totals: Totals,
+    published: Arc<Published>,
+}
+
+impl Pipeline {
+    /// Takes all the memory it will ever use.
+    pub fn new(config: Config) -> Self {
+        Self {
+            sessions: Table::new(config.sessions_bytes, config.seed),
+            store: Store::new(config.store_bytes, &config.policy),
+            filter: config.filter,
+            snaplen: if config.snaplen == 0 { usize::MAX } else { config.snaplen as usize },
+            totals: Totals::default(),
+            published: Arc::default(),
+        }
+    }
+
+    /// What readers see.
+    pub fn worker(&self) -> Worker {
+        Worker {
+            segments: self.store.segments(),
+            ledger: self.sessions.ledger(),
+            published: Arc::clone(&self.published),
+            index_bytes: self.sessions.index_bytes(),
+        }
+    }
+
+    /// Takes packets from `source` until it ends, fails, or `stop` is set.
+    pub fn run(&mut self, source: &mut impl Source, stop: &AtomicBool) -> Result<(), SourceError> {
+        while !stop.load(Ordering::Relaxed) {
+            let batch = source.batch(&mut |packet| self.ingest(packet));
+            self.totals.kernel_dropped = source.kernel_dropped();
+            self.publish();
+            if batch? == Batch::End {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The way of one packet.
+    pub fn ingest(&mut self, packet: &Packet<'_>) {
+        let packet = &self.cut(packet);
+        let bytes = packet.data.len() as u64;
+        self.totals.received.add(bytes);
+        self.published.count_interface(packet.interface, bytes);
+
+        if let Some(filter) = &mut self.filter
+            && !filter.matches(packet.link_type, packet.data, packet.original_len)
+        {
+            return self.totals.filtered.add(bytes);
+        }
+
+        let mut decoded = decode::decode(packet.link_type, packet.data);
+        let sequence = self.totals.stored.packets;
+        let session = self.sessions.observe(packet, &mut decoded, sequence);
+        // The packet that ends a session stays with its start, so that one sees how it ended.
+        let rank = if session.closes { Rank::START } else { Rank::of(session.offset) };
+        let header = RecordHeader::new(packet, sequence, session.slot);
+        self.store.append(&header, packet.data, rank, &mut self.sessions);
+        self.sessions.kept(session.slot, bytes);
+
+        self.totals.stored.add(bytes);
+        self.note(packet, decoded.stop);
+    }
+
+    /// Cuts a packet to the snapshot length, or to the longest record.
+    fn cut<'a>(&mut self, packet: &Packet<'a>) -> Packet<'a> {
+        let len = packet.data.len().min(self.snaplen);
+        let kept = len.min(PACKET_BYTES_MAX);
+        self.totals.oddities.truncated += u64::from(kept < len);
+        Packet { data: &packet.data[..kept], ..*packet }
+    }
+
+    fn note(&mut self, packet: &Packet<'_>, stop: Stop) {
+        let oddities = &mut self.totals.oddities;
+        match stop {
+            Stop::Complete | Stop::Unknown => {}
+            Stop::Truncated => oddities.cut_headers += 1,
+            Stop::Malformed => oddities.malformed += 1,
+            Stop::TooDeep => oddities.too_deep += 1,
+        }
+        match self.totals.newest {
+            Some(newest) if packet.time < newest => oddities.out_of_order += 1,
+            _ => self.totals.newest = Some(packet.time),
+        }
+    }
+
+    /// Lets readers see the counts.
+    pub fn publish(&mut self) {
+        self.totals.retained = self.store.retained();
+        self.totals.evicted = self.store.evicted();
+        self.totals.lost_until = self.store.lost_until();
+        self.published.publish(&self.totals);
+    }
+}

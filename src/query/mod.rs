@@ -1,1 +1,150 @@
-//! query.
+//! Questions about the past, asked of a [`History`] while it goes on.
+//!
+//! A query never holds anything the recorder needs: it looks at segments, copies bytes, and asks afterwards whether
+//! they were still there. What it holds itself is bounded, however slowly its reader reads.
+
+pub mod explain;
+pub mod flows;
+mod merge;
+pub mod selectors;
+pub mod status;
+
+use std::sync::Arc;
+
+pub use merge::{Found, Packets, Summary};
+use selectors::{Flow, Selection};
+
+use crate::counters::Totals;
+use crate::filter::{FilterError, FilterSet};
+use crate::interface::Interfaces;
+use crate::packet::LinkType;
+use crate::pipeline::Worker;
+use crate::session::community_id::CommunityId;
+use crate::time::Timestamp;
+
+/// How the byte budget is spent, as the status shows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All of it.
+    pub budget_bytes: u64,
+    /// Kernel rings.
+    pub rings_bytes: u64,
+    /// Buffers of queries.
+    pub queries_bytes: u64,
+}
+
+/// All that is recorded, as readers see it.
+#[derive(Debug)]
+pub struct History {
+    /// One for each worker.
+    pub workers: Vec<Worker>,
+    /// Where packets came from.
+    pub interfaces: Arc<Interfaces>,
+    /// The budget.
+    pub memory: Memory,
+    /// The expression that packets had to match to be recorded, if there is one.
+    pub capture_filter: Option<String>,
+    /// The interfaces asked for; empty for all.
+    pub capture_interfaces: Vec<String>,
+}
+
+impl History {
+    /// The counts of all workers together.
+    pub fn totals(&self) -> Totals {
+        self.workers.iter().map(|worker| worker.published.totals()).fold(Totals::default(), Totals::and)
+    }
+
+    /// The earliest and the latest time of a kept packet.
+    pub fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        self.workers
+            .iter()
+            .flat_map(|worker| worker.segments.views())
+            .filter(|segment| segment.packets > 0)
+            .map(|segment| (segment.oldest, segment.newest))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+
+    /// Every packet newer than this is there; `None` while nothing was recorded.
+    pub fn whole_since(&self) -> Option<Timestamp> {
+        let lost = self.workers.iter().filter_map(|worker| worker.published.totals().lost_until).max();
+        match lost {
+            Some(lost) => Some(Timestamp(lost.0.saturating_add(1))),
+            None => self.span().map(|(oldest, _)| oldest),
+        }
+    }
+
+    /// The link types packets were recorded with.
+    pub fn link_types(&self) -> Vec<LinkType> {
+        let mut types: Vec<LinkType> = self.interfaces.snapshot().iter().map(|i| i.link_type).collect();
+        types.sort_unstable();
+        types.dedup();
+        types
+    }
+
+    /// The packets that match, in the order of their times.
+    pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
+        Packets::new(self, request)
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// No packet before this time.
+    pub since: Option<Timestamp>,
+    /// No packet after this time.
+    pub until: Option<Timestamp>,
+    /// The first so many of what matches.
+    pub limit: Option<u64>,
+    /// Only from interfaces of this name.
+    pub interface: Option<String>,
+    /// Only of the session with this name.
+    pub community_id: Option<CommunityId>,
+    /// Only between these two.
+    pub flow: Option<Flow>,
+    /// A tcpdump expression; empty for everything.
+    pub expression: String,
+}
+
+/// Why a question cannot be answered. All of them are the asker's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum QueryError {
+    /// libpcap does not understand the expression.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// The window ends before it begins.
+    #[error("the window ends before it begins: --since {since} is after --until {until}; swap them")]
+    InvertedWindow {
+        /// Its start.
+        since: Timestamp,
+        /// Its end.
+        until: Timestamp,
+    },
+    /// No packet came from an interface of this name.
+    #[error("no interface {name:?} was recorded; there are: {known}")]
+    UnknownInterface {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+}
+
+impl Request {
+    fn window(&self) -> Result<(Timestamp, Timestamp), QueryError> {
+        let since = self.since.unwrap_or(Timestamp::MIN);
+        let until = self.until.unwrap_or(Timestamp::MAX);
+        if since > until { Err(QueryError::InvertedWindow { since, until }) } else { Ok((since, until)) }
+    }
+
+    fn selection(&self, history: &History) -> Result<Selection, QueryError> {
+        Selection::new(self, &history.interfaces)
+    }
+
+    fn filter(&self) -> Result<Option<FilterSet>, QueryError> {
+        if self.expression.trim().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(FilterSet::new(&self.expression)?))
+    }
+}

@@ -1,1 +1,297 @@
-//! store.
+//! Kept packets: memory cut into pages, pages chained into segments, segments queued by rank.
+//!
+//! ```text
+//!  rank 0 (first 512 B of sessions)   [segment] [segment] [segment] [segment] [open ▌   ]
+//!  rank 1 (to 1.5 kB)                           [segment] [segment] [segment] [open ▌   ]
+//!  rank 2 (to 3.5 kB)                                     [segment] [segment] [open ▌   ]
+//!  …                                  older                                       newer
+//! ```
+//!
+//! A packet is written once, into the open segment of its rank. A full segment is sealed and never changes again.
+//! When pages run out, the head of one queue is evicted whole ([`retention`] says which).
+//!
+//! One thread has the [`Store`] and writes; readers have [`Segments`]. Nobody waits for anybody: a reader copies bytes
+//! out and then asks whether the segment was still there. What always holds: a page belongs to one segment or is
+//! free; segments of a queue are in order of arrival; `stored = retained + evicted` in packets and bytes.
+
+mod pages;
+pub mod rank;
+pub mod record;
+pub mod retention;
+mod segment;
+
+use std::sync::Arc;
+
+pub use pages::Gone;
+use pages::{PAGE_COST_BYTES, PageId, Pages, Tail};
+pub use rank::Rank;
+use record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
+use retention::{Clock, Policy};
+use segment::Slot;
+pub use segment::{Cursor, RecordAt, SegmentId, SegmentView};
+
+use crate::counters::Volume;
+use crate::session::Table;
+use crate::time::Timestamp;
+
+/// Pages of a store for each entry of its table of segments.
+const PAGES_PER_SEGMENT_SLOT: u32 = 4;
+/// Bytes that one entry of the table of segments costs, the writer's notes included.
+const SLOT_COST_BYTES: usize = size_of::<Slot>() + 16;
+/// What readers see of a store.
+#[derive(Debug)]
+pub struct Segments {
+    pages: Pages,
+    slots: Box<[Slot]>,
+}
+
+impl Segments {
+    /// All segments there are now, in no order.
+    pub fn views(&self) -> impl Iterator<Item = SegmentView> + '_ {
+        (0..).zip(&self.slots).filter_map(|(i, slot)| slot.view(SegmentId(i)))
+    }
+
+    /// Reads a segment from its start.
+    pub fn cursor(&self, view: SegmentView) -> Cursor {
+        Cursor::new(view)
+    }
+
+    /// The next record; [`Gone`] if the segment was evicted meanwhile.
+    pub fn next(&self, cursor: &mut Cursor) -> Result<Option<RecordAt>, Gone> {
+        let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?;
+        cursor.next(&self.pages, slot)
+    }
+
+    /// Puts the bytes of a packet into `out`, which never holds more than [`PACKET_BYTES_MAX`].
+    pub fn data(&self, cursor: &Cursor, record: &RecordAt, out: &mut Vec<u8>) -> Result<(), Gone> {
+        let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?;
+        cursor.data(&self.pages, slot, record, out)
+    }
+}
+
+/// The segment of a rank that is being written.
+#[derive(Debug)]
+struct Open {
+    id: SegmentId,
+    tail: Tail,
+    previous: Previous,
+    len_bytes: usize,
+}
+
+/// The segments of one rank, oldest first, linked through `Store::following`.
+#[derive(Debug, Default)]
+struct Queue {
+    head: Option<SegmentId>,
+    last: Option<SegmentId>,
+    open: Option<Open>,
+}
+
+/// The writer.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Segments>,
+    free_pages: Vec<PageId>,
+    free_slots: Vec<SegmentId>,
+    queues: [Queue; Rank::COUNT],
+    following: Box<[Option<SegmentId>]>,
+    opened_ticks_ns: Box<[u64]>,
+    weights: [f64; Rank::COUNT],
+    clock: Clock,
+    segment_bytes: usize,
+    retained: Volume,
+    evicted: Volume,
+    lost_until: Option<Timestamp>,
+}
+
+impl Store {
+    /// The smallest memory a store works in: each rank has a page, and the longest packet fits beside them.
+    pub const BYTES_MIN: u64 = ((Rank::COUNT + 2 * PACKET_BYTES_MAX / pages::PAGE_BYTES) * PAGE_COST_BYTES) as u64;
+
+    /// Takes `bytes` of memory, all of it now; at least [`BYTES_MIN`](Self::BYTES_MIN).
+    pub fn new(bytes: u64, policy: &Policy) -> Self {
+        let per_page = (PAGE_COST_BYTES + SLOT_COST_BYTES / PAGES_PER_SEGMENT_SLOT as usize) as u64;
+        let pages = u32::try_from(bytes.max(Self::BYTES_MIN) / per_page).unwrap_or(u32::MAX - 1);
+        let slots = pages / PAGES_PER_SEGMENT_SLOT;
+        let table: Box<[Slot]> = (0..slots).map(|_| Slot::default()).collect();
+        table.iter().for_each(Slot::free);
+        Self {
+            shared: Arc::new(Segments { pages: Pages::new(pages), slots: table }),
+            free_pages: (0..pages).rev().map(PageId).collect(),
+            free_slots: (0..slots).rev().map(SegmentId).collect(),
+            queues: std::array::from_fn(|_| Queue::default()),
+            following: vec![None; slots as usize].into(),
+            opened_ticks_ns: vec![0; slots as usize].into(),
+            weights: policy.weights(),
+            clock: Clock::default(),
+            segment_bytes: segment_bytes(bytes),
+            retained: Volume::default(),
+            evicted: Volume::default(),
+            lost_until: None,
+        }
+    }
+
+    /// What readers see.
+    pub fn segments(&self) -> Arc<Segments> {
+        Arc::clone(&self.shared)
+    }
+
+    /// What is there.
+    pub fn retained(&self) -> Volume {
+        self.retained
+    }
+
+    /// What was there.
+    pub fn evicted(&self) -> Volume {
+        self.evicted
+    }
+
+    /// The time of the newest packet that was evicted: every packet newer than this is there.
+    pub fn lost_until(&self) -> Option<Timestamp> {
+        self.lost_until
+    }
+
+    /// Keeps a packet, evicting what must go for it.
+    pub fn append(&mut self, header: &RecordHeader, data: &[u8], rank: Rank, sessions: &mut Table) {
+        self.clock.advance(header.time);
+        let record_bytes_max = HEADER_BYTES_MAX + data.len();
+        if !self.continues(rank, header, record_bytes_max) {
+            self.seal(rank);
+        }
+        self.make_room(rank, record_bytes_max, sessions);
+
+        let mut open = self.queues[rank.index()].open.take().unwrap_or_else(|| self.begin(rank, header));
+        let encoded = record::encode(header, &open.previous);
+        self.extend(&mut open, encoded.bytes().len() + data.len());
+        open.tail.append(&self.shared.pages, encoded.bytes());
+        open.tail.append(&self.shared.pages, data);
+        open.len_bytes += encoded.bytes().len() + data.len();
+        self.shared.slots[open.id.0 as usize].publish(header, open.len_bytes as u64);
+        open.previous = header.as_previous();
+        self.queues[rank.index()].open = Some(open);
+        self.retained.add(u64::from(header.captured_len));
+    }
+
+    /// Whether the open segment of `rank` can take the record; true when there is none.
+    fn continues(&self, rank: Rank, header: &RecordHeader, record_bytes_max: usize) -> bool {
+        self.queues[rank.index()].open.as_ref().is_none_or(|open| {
+            open.len_bytes + record_bytes_max <= self.segment_bytes
+                && record::fits(&open.previous, header.time, header.sequence)
+        })
+    }
+
+    fn seal(&mut self, rank: Rank) {
+        self.queues[rank.index()].open = None;
+    }
+
+    /// Evicts until the record fits. Its own rank's open segment can be among what goes.
+    fn make_room(&mut self, rank: Rank, record_bytes_max: usize, sessions: &mut Table) {
+        loop {
+            let open = self.queues[rank.index()].open.as_ref();
+            let room = open.map_or(0, |open| open.tail.room());
+            let pages = segment::pages_of(record_bytes_max.saturating_sub(room));
+            if self.free_pages.len() >= pages && (open.is_some() || !self.free_slots.is_empty()) {
+                return;
+            }
+            if !self.evict_one(sessions) {
+                debug_assert!(false, "a store smaller than its largest packet");
+                return;
+            }
+        }
+    }
+
+    /// Begins a segment at the end of the rank's queue. There is a free slot and a free page.
+    fn begin(&mut self, rank: Rank, header: &RecordHeader) -> Open {
+        let (Some(id), Some(page)) = (self.free_slots.pop(), self.free_pages.pop()) else {
+            unreachable!("make_room left a slot and a page");
+        };
+        let previous = Previous { time: header.time, sequence: header.sequence.wrapping_sub(1), interface: None };
+        self.shared.slots[id.0 as usize].open(rank, page, previous.time, previous.sequence);
+        self.opened_ticks_ns[id.0 as usize] = self.clock.ticks_ns();
+        self.following[id.0 as usize] = None;
+        let queue = &mut self.queues[rank.index()];
+        match queue.last.replace(id) {
+            Some(last) => self.following[last.0 as usize] = Some(id),
+            None => queue.head = Some(id),
+        }
+        Open { id, tail: Tail::new(page), previous, len_bytes: 0 }
+    }
+
+    /// Links the pages that `bytes` more bytes need behind the segment's last.
+    fn extend(&mut self, open: &mut Open, bytes: usize) {
+        let mut last = open.tail.page();
+        for _ in 0..segment::pages_of(bytes.saturating_sub(open.tail.room())) {
+            let Some(page) = self.free_pages.pop() else { unreachable!("make_room left enough pages") };
+            self.shared.pages.link(last, page);
+            last = page;
+        }
+    }
+
+    /// Frees the segment that counts least; false when there is none.
+    fn evict_one(&mut self, sessions: &mut Table) -> bool {
+        let now = self.clock.ticks_ns();
+        let mut victim = None;
+        let mut highest = -1.0;
+        for rank in Rank::all() {
+            let Some(head) = self.queues[rank.index()].head else { continue };
+            let age_ns = now - self.opened_ticks_ns[head.0 as usize];
+            #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
+            let score = (age_ns as f64 + 1.0) * self.weights[rank.index()];
+            if score > highest {
+                highest = score;
+                victim = Some((rank, head));
+            }
+        }
+        let Some((rank, id)) = victim else { return false };
+        self.evict(rank, id, sessions);
+        true
+    }
+
+    fn evict(&mut self, rank: Rank, id: SegmentId, sessions: &mut Table) {
+        let queue = &mut self.queues[rank.index()];
+        if queue.open.as_ref().is_some_and(|open| open.id == id) {
+            queue.open = None;
+        }
+        queue.head = self.following[id.0 as usize];
+        if queue.head.is_none() {
+            queue.last = None;
+        }
+        let slot = &self.shared.slots[id.0 as usize];
+        let Some(view) = slot.view(id) else { unreachable!("only segments are queued") };
+        let mut cursor = Cursor::new(view);
+        while let Ok(Some(record)) = cursor.next(&self.shared.pages, slot) {
+            let header = record.header;
+            sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
+        }
+        slot.free();
+        self.free_pages_of(&view);
+        self.free_slots.push(id);
+        self.retained.packets -= view.packets;
+        self.retained.bytes -= view.captured_bytes;
+        self.evicted.packets += view.packets;
+        self.evicted.bytes += view.captured_bytes;
+        self.lost_until = self.lost_until.max(Some(view.newest));
+    }
+
+    fn free_pages_of(&mut self, view: &SegmentView) {
+        let count = segment::pages_of(usize::try_from(view.len_bytes).unwrap_or(usize::MAX)).max(1);
+        let mut page = view.first_page();
+        for i in 0..count {
+            self.free_pages.push(page);
+            if i + 1 < count {
+                match self.shared.pages.next(page) {
+                    Ok(next) => page = next,
+                    Err(Gone) => unreachable!("a segment's pages are linked"),
+                }
+            }
+        }
+    }
+}
+
+/// Bytes after which a segment is sealed, for a store of `bytes`: small enough that the oldest one of each rank is a
+/// small part of the whole, large enough that its notes are.
+fn segment_bytes(bytes: u64) -> usize {
+    usize::try_from((bytes / 512).next_power_of_two().clamp(64 << 10, 256 << 10)).unwrap_or(64 << 10)
+}
+
+#[cfg(test)]
+mod tests;

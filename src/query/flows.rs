@@ -1,0 +1,252 @@
+//! The sessions known, also those whose packets are gone.
+
+use std::collections::BinaryHeap;
+
+use serde::{Deserialize, Serialize};
+
+use super::selectors::Selection;
+use super::{History, QueryError, Request};
+use crate::decode::Network;
+use crate::filter::SessionFilter;
+use crate::interface::Interface;
+use crate::session::community_id::CommunityId;
+use crate::session::{Endpoint, Session, SessionSlot};
+use crate::time::Timestamp;
+
+/// What a listing is sorted by. Times ascend, amounts descend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sort {
+    /// Time of the first packet.
+    #[default]
+    Start,
+    /// Time of the latest packet.
+    Last,
+    /// Bytes on the wire, most first.
+    Bytes,
+    /// Packets, most first.
+    Packets,
+    /// Time between first and latest packet, longest first.
+    Duration,
+}
+
+impl Sort {
+    /// The key by which sessions ascend.
+    fn key(self, session: &Session) -> u64 {
+        match self {
+            Self::Start => session.first.0,
+            Self::Last => session.last.0,
+            Self::Bytes => u64::MAX - session.bytes.sum(),
+            Self::Packets => u64::MAX - session.packets.sum(),
+            Self::Duration => u64::MAX - session.last.0.saturating_sub(session.first.0),
+        }
+    }
+}
+
+/// One endpoint in JSON: an IP address and port, or a link-layer address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowEndpoint {
+    /// IP address; null where the session is not IP.
+    pub ip: Option<String>,
+    /// Port; ICMP: type or code; 0 where there are none.
+    pub port: u16,
+    /// Link-layer address, where the session is not IP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+}
+
+/// A count for each endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// Sent by the originator.
+    pub originator: u64,
+    /// Sent by the responder.
+    pub responder: u64,
+}
+
+/// One session in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Time of the first packet.
+    pub first: String,
+    /// Time of the latest packet.
+    pub last: String,
+    /// `tcp`, `udp`, …; the number of other IP protocols; the ethertype of what is not IP.
+    pub proto: String,
+    /// Who sent the SYN, or spoke first.
+    pub originator: FlowEndpoint,
+    /// The other one.
+    pub responder: FlowEndpoint,
+    /// Where it was seen.
+    pub interface: String,
+    /// Packets seen.
+    pub packets: FlowCount,
+    /// Bytes seen, on the wire.
+    pub bytes: FlowCount,
+    /// Captured bytes still there.
+    pub kept_bytes: u64,
+    /// Packets still there.
+    pub kept_packets: u64,
+    /// How far it came.
+    pub state: String,
+    /// Community ID version 1, seed 0; null where the session is not IP.
+    pub community_id: Option<String>,
+    /// Outermost VLAN id; null without one.
+    pub vlan: Option<u16>,
+}
+
+/// Where a listed session stands, and what it is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    key: u64,
+    first_sequence: u64,
+    worker: u16,
+    slot: u32,
+}
+
+/// A listing: which sessions, in which order. Their contents are read as they are asked for.
+#[derive(Debug)]
+pub struct Flows<'h> {
+    history: &'h History,
+    rows: std::vec::IntoIter<Row>,
+}
+
+impl History {
+    /// The sessions that match, sorted.
+    ///
+    /// A session matches a window that it overlaps. An expression is asked of a packet made up from the session's
+    /// endpoints, in both directions, as its own packets may be gone.
+    pub fn flows(&self, request: &Request, sort: Sort) -> Result<Flows<'_>, QueryError> {
+        let (since, until) = request.window()?;
+        let selection = request.selection(self)?;
+        let mut filter = session_filter(request)?;
+        let limit = usize::try_from(request.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        // The rows that come first, the last of them on top, ready to be replaced.
+        let mut rows: BinaryHeap<Row> = BinaryHeap::new();
+        for (worker, reader) in (0u16..).zip(&self.workers) {
+            for session in reader.ledger.sessions() {
+                if session.packets.sum() == 0 || session.last < since || session.first > until {
+                    continue;
+                }
+                let row = Row {
+                    key: sort.key(&session),
+                    first_sequence: session.first_sequence,
+                    worker,
+                    slot: session.slot.0,
+                };
+                if rows.len() >= limit && rows.peek().is_none_or(|last| row >= *last) {
+                    continue;
+                }
+                if !wanted(&selection, &mut filter, &session) {
+                    continue;
+                }
+                if rows.len() >= limit {
+                    rows.pop();
+                }
+                rows.push(row);
+            }
+        }
+        Ok(Flows { history: self, rows: rows.into_sorted_vec().into_iter() })
+    }
+}
+
+/// The expression of a request, to be asked of sessions.
+pub(super) fn session_filter(request: &Request) -> Result<Option<SessionFilter>, QueryError> {
+    if request.expression.trim().is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(SessionFilter::new(&request.expression)?))
+}
+
+/// Whether a session is asked for.
+pub(super) fn wanted(selection: &Selection, filter: &mut Option<SessionFilter>, session: &Session) -> bool {
+    selection.interface(session.key.interface())
+        && selection.session(&session.key)
+        && filter.as_mut().is_none_or(|filter| filter.matches(session))
+}
+
+impl Iterator for Flows<'_> {
+    type Item = Session;
+
+    fn next(&mut self) -> Option<Session> {
+        loop {
+            let row = self.rows.next()?;
+            let ledger = &self.history.workers.get(usize::from(row.worker))?.ledger;
+            // Its entry may have been given to another session since.
+            match ledger.session(SessionSlot(row.slot)) {
+                Some(session) if session.first_sequence == row.first_sequence => return Some(session),
+                _ => {}
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, self.rows.size_hint().1)
+    }
+}
+
+impl Flow {
+    /// A session as JSON has it.
+    pub fn new(session: &Session, interface: Option<&Interface>) -> Self {
+        Self {
+            first: session.first.to_rfc3339(),
+            last: session.last.to_rfc3339(),
+            proto: protocol(session),
+            originator: endpoint(session.originator()),
+            responder: endpoint(session.responder()),
+            interface: interface.map(|i| i.name.clone()).unwrap_or_default(),
+            packets: FlowCount { originator: session.packets.originator, responder: session.packets.responder },
+            bytes: FlowCount { originator: session.bytes.originator, responder: session.bytes.responder },
+            kept_bytes: session.kept_bytes,
+            kept_packets: session.kept_packets,
+            state: session.state().as_str().to_owned(),
+            community_id: CommunityId::new(&session.key, 0).map(|id| id.to_string()),
+            vlan: session.key.vlan(),
+        }
+    }
+
+    /// Whether packets of it are gone.
+    pub fn is_cut(&self) -> bool {
+        self.kept_packets < self.packets.originator + self.packets.responder
+    }
+
+    /// When it began.
+    pub fn first(&self) -> Option<Timestamp> {
+        Timestamp::from_rfc3339(&self.first)
+    }
+}
+
+fn endpoint(endpoint: Endpoint) -> FlowEndpoint {
+    FlowEndpoint {
+        ip: endpoint.ip.map(|ip| ip.to_string()),
+        port: endpoint.port,
+        mac: endpoint.mac.map(|_| endpoint.to_string()),
+    }
+}
+
+/// The name of a session's protocol.
+fn protocol(session: &Session) -> String {
+    let key = &session.key;
+    let name = match (key.network(), key.protocol()) {
+        (Network::Link, _) => {
+            return match key.ethertype() {
+                0 => "link".to_owned(),
+                0x0806 => "arp".to_owned(),
+                0x88cc => "lldp".to_owned(),
+                0x8892 => "profinet".to_owned(),
+                ethertype => format!("{ethertype:#06x}"),
+            };
+        }
+        (_, 1) => "icmp",
+        (_, 2) => "igmp",
+        (_, 6) => "tcp",
+        (_, 17) => "udp",
+        (_, 47) => "gre",
+        (_, 50) => "esp",
+        (_, 51) => "ah",
+        (_, 58) => "icmp6",
+        (_, 132) => "sctp",
+        (_, number) => return number.to_string(),
+    };
+    name.to_owned()
+}

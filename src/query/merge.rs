@@ -1,0 +1,301 @@
+//! All ranks and workers as one stream of packets in the order of their times.
+//!
+//! Segments are runs that overlap in time. Those that have begun are in a heap by the time of their next packet; the
+//! others wait, by their earliest time. Packets that arrived out of order within a segment are read ahead as far as its
+//! disorder reaches, so that times never go backwards; packets of equal times come as they arrived.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::selectors::Selection;
+use super::{History, QueryError, Request};
+use crate::filter::FilterSet;
+use crate::interface::Interface;
+use crate::packet::Packet;
+use crate::store::record::RecordHeader;
+use crate::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
+use crate::time::Timestamp;
+
+/// Records that one query reads ahead at most, of all segments together (about 60 bytes each). Beyond it packets come
+/// as they arrived, and are counted.
+const READ_AHEAD_MAX: usize = 16 * 1024;
+
+/// A packet that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The packet.
+    pub packet: Packet<'a>,
+    /// Where it was captured.
+    pub interface: &'a Interface,
+    /// What its record says.
+    pub header: RecordHeader,
+    /// Which worker keeps it.
+    pub worker: usize,
+}
+
+/// What a finished or unfinished query came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Packets found.
+    pub packets: u64,
+    /// Their captured bytes.
+    pub bytes: u64,
+    /// Packets in the window that were evicted before the query came to them, matching or not.
+    pub overtaken: u64,
+    /// Packets that came out of the order of their times because too many would have had to be read ahead.
+    pub unsorted: u64,
+    /// Whether the limit ended it.
+    pub limited: bool,
+}
+
+/// The answer to a [`Request`], packet by packet.
+#[derive(Debug)]
+pub struct Packets<'h> {
+    history: &'h History,
+    interfaces: Vec<Arc<Interface>>,
+    window: (Timestamp, Timestamp),
+    selection: Selection,
+    filter: Option<FilterSet>,
+    limit: u64,
+    /// Segments that have not begun, the earliest last.
+    waiting: Vec<(usize, SegmentView)>,
+    runs: BinaryHeap<Reverse<Run>>,
+    read_ahead: usize,
+    latest: Timestamp,
+    data: Vec<u8>,
+    summary: Summary,
+}
+
+impl<'h> Packets<'h> {
+    pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
+        let window = request.window()?;
+        let selection = request.selection(history)?;
+        let filter = request.filter()?;
+        let mut waiting: Vec<(usize, SegmentView)> = Vec::new();
+        for (i, worker) in history.workers.iter().enumerate() {
+            let wanted = |s: &SegmentView| s.packets > 0 && s.oldest <= window.1 && s.newest >= window.0;
+            waiting.extend(worker.segments.views().filter(wanted).map(|view| (i, view)));
+        }
+        waiting.sort_unstable_by_key(|(worker, view)| Reverse((view.oldest, *worker, view.id.0)));
+        Ok(Self {
+            history,
+            interfaces: history.interfaces.snapshot(),
+            window,
+            selection,
+            filter,
+            limit: request.limit.unwrap_or(u64::MAX),
+            waiting,
+            runs: BinaryHeap::new(),
+            read_ahead: 0,
+            latest: Timestamp::MIN,
+            data: Vec::new(),
+            summary: Summary::default(),
+        })
+    }
+
+    /// What was found so far.
+    pub fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    /// The next packet that matches.
+    pub fn next(&mut self) -> Option<Found<'_>> {
+        let (header, worker) = loop {
+            if self.summary.packets >= self.limit {
+                self.summary.limited = true;
+                return None;
+            }
+            self.begin_due();
+            let Reverse(mut run) = self.runs.pop()?;
+            let (record, worker) = (run.head, run.worker);
+            let matches = self.matches(&run, &record);
+            self.advance(&mut run);
+            if run.live {
+                self.runs.push(Reverse(run));
+            }
+            match matches {
+                Ok(true) => break (record.header, worker),
+                Ok(false) => {}
+                // The segment ended with this packet at the latest, and its advance has counted the rest.
+                Err(Gone) => self.summary.overtaken += 1,
+            }
+        };
+        self.summary.packets += 1;
+        self.summary.bytes += self.data.len() as u64;
+        if header.time < self.latest {
+            self.summary.unsorted += 1;
+        }
+        self.latest = self.latest.max(header.time);
+        self.interface_of(&header);
+        let interface = self.interfaces.get(usize::from(header.interface.0))?;
+        let packet = Packet {
+            time: header.time,
+            interface: header.interface,
+            link_type: interface.link_type,
+            direction: header.direction,
+            flags: header.flags,
+            original_len: header.original_len,
+            drops_before: header.drops_before,
+            data: &self.data,
+        };
+        Some(Found { packet, interface, header, worker })
+    }
+
+    /// Begins every waiting segment that may hold a packet before all that have begun.
+    fn begin_due(&mut self) {
+        while let Some(&(worker, view)) = self.waiting.last() {
+            if self.runs.peek().is_some_and(|Reverse(run)| run.head.header.time < view.oldest) {
+                return;
+            }
+            self.waiting.pop();
+            let cursor = self.segments(worker).cursor(view);
+            let mut run = Run { worker, cursor, head: RecordAt::EMPTY, ahead: BinaryHeap::new(), latest: Timestamp::MIN, read: 0, live: true };
+            self.advance(&mut run);
+            if run.live {
+                self.runs.push(Reverse(run));
+            }
+        }
+    }
+
+    /// Moves a run to its next packet within the window.
+    fn advance(&mut self, run: &mut Run) {
+        let disorder_ns = run.cursor.segment().disorder_ns;
+        let segments = self.segments(run.worker);
+        let outcome = loop {
+            // The earliest record read ahead is the next once no later one can be before it.
+            if let Some(Reverse(first)) = run.ahead.peek() {
+                let settled = run.latest.0.saturating_sub(disorder_ns) >= first.0.header.time.0;
+                if (settled || self.read_ahead >= READ_AHEAD_MAX)
+                    && let Some(Reverse(first)) = run.ahead.pop()
+                {
+                    self.read_ahead -= 1;
+                    break Ok(Some(first.0));
+                }
+            }
+            match segments.next(&mut run.cursor) {
+                Err(Gone) => break Err(Gone),
+                Ok(None) => match run.ahead.pop() {
+                    Some(Reverse(first)) => {
+                        self.read_ahead -= 1;
+                        break Ok(Some(first.0));
+                    }
+                    None => break Ok(None),
+                },
+                Ok(Some(record)) => {
+                    run.read += 1;
+                    run.latest = run.latest.max(record.header.time);
+                    if record.header.time < self.window.0 || record.header.time > self.window.1 {
+                        continue;
+                    }
+                    if disorder_ns == 0 {
+                        break Ok(Some(record));
+                    }
+                    run.ahead.push(Reverse(Ahead(record)));
+                    self.read_ahead += 1;
+                }
+            }
+        };
+        match outcome {
+            Ok(Some(record)) => run.head = record,
+            Ok(None) => run.live = false,
+            Err(Gone) => {
+                run.live = false;
+                self.read_ahead -= run.ahead.len();
+                self.summary.overtaken +=
+                    run.cursor.segment().packets.saturating_sub(run.read) + run.ahead.len() as u64;
+            }
+        }
+    }
+
+    /// Whether a packet is wanted; if so its bytes are in `self.data`.
+    fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, Gone> {
+        let header = &record.header;
+        if !self.selection.interface(header.interface) {
+            return Ok(false);
+        }
+        let worker = &self.history.workers[run.worker];
+        worker.segments.data(&run.cursor, record, &mut self.data)?;
+        let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
+        Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
+            && self
+                .filter
+                .as_mut()
+                .is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
+    }
+
+    /// The record's interface; one that is new since the query began is looked up.
+    fn interface_of(&mut self, header: &RecordHeader) -> Option<&Interface> {
+        let at = usize::from(header.interface.0);
+        if at >= self.interfaces.len() {
+            self.interfaces = self.history.interfaces.snapshot();
+        }
+        self.interfaces.get(at).map(Arc::as_ref)
+    }
+
+    fn segments(&self, worker: usize) -> &'h Segments {
+        &self.history.workers[worker].segments
+    }
+}
+
+/// A segment that has begun.
+#[derive(Debug)]
+struct Run {
+    worker: usize,
+    cursor: Cursor,
+    head: RecordAt,
+    ahead: BinaryHeap<Reverse<Ahead>>,
+    latest: Timestamp,
+    read: u64,
+    live: bool,
+}
+
+impl Run {
+    fn order(&self) -> (Timestamp, usize, u64) {
+        (self.head.header.time, self.worker, self.head.header.sequence)
+    }
+}
+
+impl PartialEq for Run {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+impl Eq for Run {}
+impl PartialOrd for Run {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Run {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// A record read ahead, in the order of time and then arrival.
+#[derive(Debug)]
+struct Ahead(RecordAt);
+
+impl Ahead {
+    fn order(&self) -> (Timestamp, u64) {
+        (self.0.header.time, self.0.header.sequence)
+    }
+}
+
+impl PartialEq for Ahead {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+impl Eq for Ahead {}
+impl PartialOrd for Ahead {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Ahead {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}

@@ -1,0 +1,196 @@
+//! Selectors beside the tcpdump expression: an interface, a session by its endpoints or by its Community ID.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use super::{QueryError, Request};
+use crate::decode::{self, Network};
+use crate::interface::Interfaces;
+use crate::packet::{InterfaceId, LinkType};
+use crate::session::community_id::CommunityId;
+use crate::session::{Ledger, SessionKey, key::Side};
+use crate::store::record::RecordHeader;
+
+/// Two endpoints, in no order, and perhaps a protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// One endpoint; port 0 stands for any.
+    pub a: (IpAddr, u16),
+    /// The other.
+    pub b: (IpAddr, u16),
+    /// IP protocol number.
+    pub protocol: Option<u8>,
+}
+
+/// Why a flow cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "cannot read the flow {read:?}: {wrong}; try '10.0.0.5:51234 192.0.2.7:443 tcp' or '[2001:db8::1]:53 [2001:db8::2]:5353'"
+)]
+pub struct FlowError {
+    read: String,
+    wrong: String,
+}
+
+impl FromStr for Flow {
+    type Err = FlowError;
+
+    fn from_str(text: &str) -> Result<Self, FlowError> {
+        let error = |wrong: String| FlowError { read: text.to_owned(), wrong };
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (a, b, protocol) = match words[..] {
+            [a, b] => (a, b, None),
+            [a, b, protocol] => (a, b, Some(protocol)),
+            _ => return Err(error(format!("expected two endpoints and perhaps a protocol, found {} words", words.len()))),
+        };
+        let endpoint = |word: &str| endpoint(word).ok_or_else(|| error(format!("{word:?} is not an address and a port")));
+        let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
+            None => None,
+            Some("tcp") => Some(6),
+            Some("udp") => Some(17),
+            Some("sctp") => Some(132),
+            Some("icmp") => Some(1),
+            Some("icmp6" | "icmpv6" | "ipv6-icmp") => Some(58),
+            Some(number) => {
+                Some(number.parse().map_err(|_| error(format!("{number:?} is no protocol that is known here")))?)
+            }
+        };
+        let flow = Self { a: endpoint(a)?, b: endpoint(b)?, protocol };
+        if flow.a.0.is_ipv4() != flow.b.0.is_ipv4() {
+            return Err(error("one address is IPv4 and the other IPv6".to_owned()));
+        }
+        Ok(flow)
+    }
+}
+
+fn endpoint(word: &str) -> Option<(IpAddr, u16)> {
+    if let Ok(socket) = word.parse::<SocketAddr>() {
+        return Some((socket.ip(), socket.port()));
+    }
+    let address = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).unwrap_or(word);
+    address.parse().ok().map(|ip| (ip, 0))
+}
+
+impl std::fmt::Display for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let write = |f: &mut std::fmt::Formatter<'_>, (ip, port): (IpAddr, u16)| match port {
+            0 => write!(f, "{ip}"),
+            _ => write!(f, "{}", SocketAddr::new(ip, port)),
+        };
+        write(f, self.a)?;
+        f.write_str(" ")?;
+        write(f, self.b)?;
+        match self.protocol {
+            Some(protocol) => write!(f, " {protocol}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Flow {
+    fn matches(&self, key: &SessionKey) -> bool {
+        if self.protocol.is_some_and(|protocol| protocol != key.protocol()) {
+            return false;
+        }
+        let is = |wanted: (IpAddr, u16), side: Side| {
+            let endpoint = key.endpoint(side);
+            endpoint.ip == Some(wanted.0) && (wanted.1 == 0 || wanted.1 == endpoint.port)
+        };
+        (is(self.a, Side::Low) && is(self.b, Side::High)) || (is(self.a, Side::High) && is(self.b, Side::Low))
+    }
+}
+
+/// The selectors of one request, ready to be asked of records.
+#[derive(Debug)]
+pub(super) struct Selection {
+    interfaces: Option<Vec<InterfaceId>>,
+    flow: Option<Flow>,
+    community_id: Option<CommunityId>,
+}
+
+impl Selection {
+    pub(super) fn new(request: &Request, interfaces: &Interfaces) -> Result<Self, QueryError> {
+        let interfaces = match &request.interface {
+            None => None,
+            Some(name) => {
+                let all = interfaces.snapshot();
+                let ids: Vec<InterfaceId> = all.iter().filter(|i| i.name == *name).map(|i| i.id).collect();
+                if ids.is_empty() {
+                    let mut known: Vec<&str> =
+                        all.iter().map(|i| i.name.as_str()).filter(|name| !name.is_empty()).collect();
+                    known.dedup();
+                    let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
+                    return Err(QueryError::UnknownInterface { name: name.clone(), known });
+                }
+                Some(ids)
+            }
+        };
+        Ok(Self { interfaces, flow: request.flow.clone(), community_id: request.community_id })
+    }
+
+    /// Whether a record's interface is wanted.
+    pub(super) fn interface(&self, id: InterfaceId) -> bool {
+        self.interfaces.as_ref().is_none_or(|ids| ids.contains(&id))
+    }
+
+    /// Whether the packet's session is looked at.
+    pub(super) fn needs_session(&self) -> bool {
+        self.flow.is_some() || self.community_id.is_some()
+    }
+
+    /// Whether a session is wanted.
+    pub(super) fn session(&self, key: &SessionKey) -> bool {
+        self.flow.as_ref().is_none_or(|flow| flow.matches(key))
+            && self.community_id.is_none_or(|id| CommunityId::new(key, 0) == Some(id))
+    }
+
+    /// Whether a packet's session is wanted. The ledger knows it, later fragments' too; where it has forgotten, the
+    /// packet's own headers tell.
+    pub(super) fn packet(&self, ledger: &Ledger, header: &RecordHeader, link_type: LinkType, data: &[u8]) -> bool {
+        if !self.needs_session() {
+            return true;
+        }
+        let key = match ledger.session_at(header.session, header.sequence) {
+            Some(session) => session.key,
+            None => {
+                let decoded = decode::decode(link_type, data);
+                if decoded.network == Network::Link {
+                    return false;
+                }
+                SessionKey::new(&decoded, header.interface).0
+            }
+        };
+        self.session(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("10.0.0.1:80 10.0.0.2:1234", "10.0.0.1:80 10.0.0.2:1234"),
+            ("10.0.0.1:80 10.0.0.2:1234 TCP", "10.0.0.1:80 10.0.0.2:1234 6"),
+            ("10.0.0.1 10.0.0.2:53 17", "10.0.0.1 10.0.0.2:53 17"),
+            (" [2001:db8::1]:53   [2001:db8::2]:5353 udp ", "[2001:db8::1]:53 [2001:db8::2]:5353 17"),
+            ("2001:db8::1 2001:db8::2", "2001:db8::1 2001:db8::2"),
+        ] {
+            assert_eq!(text.parse::<Flow>().unwrap().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_flow_says_why() {
+        for (text, wrong) in [
+            ("10.0.0.1:80", "found 1 words"),
+            ("10.0.0.1:80 nobody:1", "\"nobody:1\" is not an address and a port"),
+            ("10.0.0.1:80 10.0.0.2:1 smoke", "\"smoke\" is no protocol"),
+            ("10.0.0.1:80 [::1]:1", "one address is IPv4 and the other IPv6"),
+        ] {
+            let error = text.parse::<Flow>().unwrap_err().to_string();
+            assert!(error.contains(wrong) && error.contains("try '10.0.0.5:51234"), "{text}: {error}");
+        }
+    }
+}

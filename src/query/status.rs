@@ -1,0 +1,251 @@
+//! What is kept, how far back it reaches, and what was lost and why.
+
+use serde::{Deserialize, Serialize};
+
+use super::History;
+use crate::counters::{DropReason, Totals, Volume};
+use crate::packet::InterfaceId;
+use crate::store::Rank;
+use crate::time::Timestamp;
+
+/// The document of `status --json` and `replay --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the keys are described in the interface's OpenAPI document")]
+pub struct Status {
+    pub version: String,
+    pub uptime_s: f64,
+    pub memory: MemoryStatus,
+    pub packets: PacketCounts,
+    pub bytes: ByteCounts,
+    pub dropped: serde_json::Map<String, serde_json::Value>,
+    pub retained: Retained,
+    pub ranks: Vec<RankStatus>,
+    pub sessions: SessionCounts,
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Things worth knowing that are no loss: odd packets, counted.
+    pub oddities: OddityCounts,
+    pub capture: CaptureStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct MemoryStatus {
+    pub budget_bytes: u64,
+    pub used_bytes: u64,
+    pub rings_bytes: u64,
+    pub segments_bytes: u64,
+    pub sessions_bytes: u64,
+    pub ledger_bytes: u64,
+    pub queries_bytes: u64,
+    pub resident_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PacketCounts {
+    pub received: u64,
+    pub stored: u64,
+    pub filtered: u64,
+    pub dropped: u64,
+    pub kernel_dropped: u64,
+    pub retained: u64,
+    pub evicted: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ByteCounts {
+    pub received: u64,
+    pub stored: u64,
+    pub filtered: u64,
+    pub dropped: u64,
+    pub retained: u64,
+    pub evicted: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Retained {
+    pub oldest: Option<String>,
+    pub newest: Option<String>,
+    pub whole_since: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RankStatus {
+    pub rank: u8,
+    pub offset_from: u64,
+    pub segments: u64,
+    pub bytes: u64,
+    pub compressed_bytes: u64,
+    pub oldest: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SessionCounts {
+    pub live: u64,
+    pub ledger: u64,
+    pub capacity: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct InterfaceStatus {
+    pub name: String,
+    pub index: u32,
+    pub link_type: String,
+    pub packets: u64,
+    pub bytes: u64,
+    pub up: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct OddityCounts {
+    pub truncated: u64,
+    pub cut_headers: u64,
+    pub malformed: u64,
+    pub too_deep: u64,
+    pub out_of_order: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CaptureStatus {
+    pub workers: u64,
+    pub filter: Option<String>,
+    pub interfaces: Vec<String>,
+}
+
+impl Status {
+    /// The state of `history`. Clock and operating system are the caller's: `uptime_s` seconds since start,
+    /// `resident_bytes` of this process, `now` for telling live sessions from ended ones.
+    pub fn new(history: &History, uptime_s: f64, resident_bytes: u64, now: Timestamp) -> Self {
+        let totals = history.totals();
+        let dropped: Volume = totals.dropped.into_iter().sum();
+        let (ranks, segments_bytes) = ranks(history);
+        let index_bytes: u64 = history.workers.iter().map(|worker| worker.index_bytes).sum();
+        let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.ledger.bytes()).sum();
+        let span = history.span();
+        let time = |t: Timestamp| t.to_rfc3339();
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_s,
+            memory: MemoryStatus {
+                budget_bytes: history.memory.budget_bytes,
+                used_bytes: history.memory.rings_bytes
+                    + history.memory.queries_bytes
+                    + segments_bytes
+                    + index_bytes
+                    + ledger_bytes,
+                rings_bytes: history.memory.rings_bytes,
+                segments_bytes,
+                sessions_bytes: index_bytes,
+                ledger_bytes,
+                queries_bytes: history.memory.queries_bytes,
+                resident_bytes,
+            },
+            packets: PacketCounts {
+                received: totals.received.packets,
+                stored: totals.stored.packets,
+                filtered: totals.filtered.packets,
+                dropped: dropped.packets,
+                kernel_dropped: totals.kernel_dropped,
+                retained: totals.retained.packets,
+                evicted: totals.evicted.packets,
+            },
+            bytes: ByteCounts {
+                received: totals.received.bytes,
+                stored: totals.stored.bytes,
+                filtered: totals.filtered.bytes,
+                dropped: dropped.bytes,
+                retained: totals.retained.bytes,
+                evicted: totals.evicted.bytes,
+            },
+            dropped: drop_reasons(&totals),
+            retained: Retained {
+                oldest: span.map(|s| time(s.0)),
+                newest: span.map(|s| time(s.1)),
+                whole_since: history.whole_since().map(time),
+            },
+            ranks,
+            sessions: sessions(history, now),
+            interfaces: interfaces(history),
+            oddities: OddityCounts {
+                truncated: totals.oddities.truncated,
+                cut_headers: totals.oddities.cut_headers,
+                malformed: totals.oddities.malformed,
+                too_deep: totals.oddities.too_deep,
+                out_of_order: totals.oddities.out_of_order,
+            },
+            capture: CaptureStatus {
+                workers: history.workers.len() as u64,
+                filter: history.capture_filter.clone(),
+                interfaces: history.capture_interfaces.clone(),
+            },
+        }
+    }
+}
+
+fn drop_reasons(totals: &Totals) -> serde_json::Map<String, serde_json::Value> {
+    let reasons = DropReason::ALL.iter().zip(totals.dropped);
+    reasons.map(|(reason, volume)| (reason.as_str().to_owned(), volume.packets.into())).collect()
+}
+
+/// Each rank down to the deepest that has packets, and the bytes of all their segments.
+fn ranks(history: &History) -> (Vec<RankStatus>, u64) {
+    let mut ranks = [(0, 0, None); Rank::COUNT];
+    let mut total = 0;
+    for view in history.workers.iter().flat_map(|worker| worker.segments.views()) {
+        let (segments, bytes, oldest) = &mut ranks[view.rank.index()];
+        *segments += 1;
+        *bytes += view.len_bytes;
+        *oldest = Some(oldest.map_or(view.oldest, |o: Timestamp| o.min(view.oldest)));
+        total += view.memory_bytes();
+    }
+    let deepest = ranks.iter().rposition(|rank| rank.0 > 0).map_or(0, |rank| rank + 1);
+    let status = Rank::all().zip(ranks).take(deepest).map(|(rank, (segments, bytes, oldest))| RankStatus {
+        rank: rank.0,
+        offset_from: rank.offset_from(),
+        segments,
+        bytes,
+        compressed_bytes: 0,
+        oldest: oldest.map(|t| t.to_rfc3339()),
+    });
+    (status.collect(), total)
+}
+
+fn sessions(history: &History, now: Timestamp) -> SessionCounts {
+    let mut counts = SessionCounts { live: 0, ledger: 0, capacity: 0 };
+    for worker in &history.workers {
+        counts.capacity += u64::from(worker.ledger.capacity());
+        for session in worker.ledger.sessions() {
+            if session.ended(now) {
+                counts.ledger += 1;
+            } else {
+                counts.live += 1;
+            }
+        }
+    }
+    counts
+}
+
+fn interfaces(history: &History) -> Vec<InterfaceStatus> {
+    let volume = |id: InterfaceId| history.workers.iter().map(|worker| worker.published.interface(id)).sum();
+    let all = history.interfaces.snapshot();
+    all.iter()
+        .map(|interface| {
+            let seen: Volume = volume(interface.id);
+            InterfaceStatus {
+                name: interface.name.clone(),
+                index: interface.index,
+                link_type: interface.link_type.to_string(),
+                packets: seen.packets,
+                bytes: seen.bytes,
+                up: interface.up,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,127 @@
+//! A hash index from keys to slots of a fixed array: never grows, never allocates after it is made.
+//!
+//! Linear probing over words of `tag (32 bits of the hash) | slot + 1`, at most half full, so that runs are short;
+//! removal shifts the run back, so that there are no tombstones to clean up. The hash is seeded by the caller: who
+//! chooses the keys cannot choose the runs.
+
+/// The index.
+#[derive(Debug)]
+pub(super) struct Index {
+    buckets: Box<[u64]>,
+    mask: usize,
+}
+
+impl Index {
+    /// Bytes an index for `slots` slots takes.
+    pub(super) fn bytes(slots: usize) -> usize {
+        Self::buckets(slots) * size_of::<u64>()
+    }
+
+    fn buckets(slots: usize) -> usize {
+        (slots * 2).next_power_of_two().max(2)
+    }
+
+    pub(super) fn new(slots: usize) -> Self {
+        let buckets = Self::buckets(slots);
+        Self { buckets: vec![0; buckets].into(), mask: buckets - 1 }
+    }
+
+    /// The bucket of the slot with this hash for which `is` is true.
+    fn bucket(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
+        let mut at = self.home(hash);
+        loop {
+            let bucket = self.buckets[at];
+            if bucket == 0 {
+                return None;
+            }
+            if bucket >> 32 == hash >> 32 && is(slot_of(bucket)) {
+                return Some(at);
+            }
+            at = (at + 1) & self.mask;
+        }
+    }
+
+    /// The slot with this hash for which `is` is true.
+    pub(super) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.bucket(hash, is).map(|at| slot_of(self.buckets[at]))
+    }
+
+    /// Adds a slot, which is not there yet.
+    pub(super) fn insert(&mut self, hash: u64, slot: u32) {
+        let mut at = self.home(hash);
+        while self.buckets[at] != 0 {
+            at = (at + 1) & self.mask;
+        }
+        self.buckets[at] = hash >> 32 << 32 | u64::from(slot + 1);
+    }
+
+    /// Takes a slot out; `hash_of` gives the hash of any slot in the index.
+    pub(super) fn remove(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
+        let Some(mut hole) = self.bucket(hash, |s| s == slot) else { return };
+        let mut at = hole;
+        loop {
+            at = (at + 1) & self.mask;
+            let bucket = self.buckets[at];
+            if bucket == 0 {
+                break;
+            }
+            // What lies behind the hole moves into it unless its home lies behind the hole, too.
+            let home = self.home(hash_of(slot_of(bucket)));
+            if at.wrapping_sub(home) & self.mask >= at.wrapping_sub(hole) & self.mask {
+                self.buckets[hole] = bucket;
+                hole = at;
+            }
+        }
+        self.buckets[hole] = 0;
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "masked to the table's size")]
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & self.mask
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the slot is the low half")]
+fn slot_of(bucket: u64) -> u32 {
+    (bucket as u32).wrapping_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    proptest! {
+        /// Against a map; hashes are few, so that runs are long and wrap around.
+        #[test]
+        fn it_is_a_map(steps in prop::collection::vec((0u64..40, any::<bool>()), 0..200)) {
+            let hash_of = |key: u64| (key % 7) << 32 | (60 + key % 5);
+            let mut index = Index::new(32);
+            let mut keys = vec![0u64; 32];
+            let mut model: HashMap<u64, u32> = HashMap::new();
+            let mut free: Vec<u32> = (0..32).collect();
+            for (key, insert) in steps {
+                let found = index.find(hash_of(key), |slot| keys[slot as usize] == key);
+                prop_assert_eq!(found, model.get(&key).copied());
+                match (insert, found) {
+                    (true, None) if !free.is_empty() => {
+                        let slot = free.pop().unwrap();
+                        keys[slot as usize] = key;
+                        index.insert(hash_of(key), slot);
+                        model.insert(key, slot);
+                    }
+                    (false, Some(slot)) => {
+                        index.remove(hash_of(key), slot, |s| hash_of(keys[s as usize]));
+                        model.remove(&key);
+                        free.push(slot);
+                    }
+                    _ => {}
+                }
+            }
+            for key in 0..40 {
+                prop_assert_eq!(index.find(hash_of(key), |s| keys[s as usize] == key), model.get(&key).copied());
+            }
+        }
+    }
+}

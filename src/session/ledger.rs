@@ -1,0 +1,367 @@
+//! The array of sessions: one entry from a session's first packet on until the array comes round to it again.
+//!
+//! One thread writes ([`Table`](super::Table)), any number read. An entry's generation is odd while it is given to
+//! another session; counters of a live one move under a reader's eyes, which costs it nothing but the last packet.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::SessionSlot;
+use super::key::{Endpoint, SessionKey, Side};
+use crate::memory::{Memory, add};
+use crate::time::Timestamp;
+
+pub(super) const ENTRY_WORDS: usize = 16;
+/// Bytes of one entry.
+pub const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
+
+const GENERATION: usize = 0;
+const FIRST_SEQUENCE: usize = 1;
+const FIRST: usize = 2;
+const LAST: usize = 3;
+const PACKETS: usize = 4; // originator, then responder
+const BYTES: usize = 6; // originator, then responder
+const KEPT: usize = 8; // packets in the low half, flags in the high half
+const KEPT_BYTES: usize = 9;
+const KEY: usize = 10;
+
+/// What was seen of a session, one bit each.
+pub(super) mod flag {
+    /// The originator is the key's high endpoint.
+    pub(in crate::session) const ORIGINATOR_IS_HIGH: u32 = 1;
+    /// The originator sent a SYN.
+    pub(in crate::session) const SYN: u32 = 2;
+    /// The responder answered with SYN and ACK.
+    pub(in crate::session) const SYN_ACK: u32 = 4;
+    /// The originator sent a FIN.
+    pub(in crate::session) const FIN_ORIGINATOR: u32 = 8;
+    /// The responder sent a FIN.
+    pub(in crate::session) const FIN_RESPONDER: u32 = 16;
+    /// One of them sent a RST.
+    pub(in crate::session) const RST: u32 = 32;
+}
+
+/// How far a session came, as far as its packets told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// TCP: a SYN without an answer.
+    SynSent,
+    /// TCP: SYN and SYN-ACK, or data in both directions of a session whose start was not seen.
+    Established,
+    /// TCP: one side has sent its FIN.
+    Closing,
+    /// TCP: both sides have sent their FIN.
+    Closed,
+    /// TCP: one side has sent a RST.
+    Reset,
+    /// TCP: its start was not seen and only one side spoke.
+    Midstream,
+    /// Not TCP: only the originator spoke.
+    OneWay,
+    /// Not TCP: both spoke.
+    TwoWay,
+}
+
+impl State {
+    /// The word for it in listings and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SynSent => "syn-sent",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+            Self::Reset => "reset",
+            Self::Midstream => "midstream",
+            Self::OneWay => "one-way",
+            Self::TwoWay => "two-way",
+        }
+    }
+}
+
+/// Two counts, one for each endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerSide {
+    /// Sent by who spoke first.
+    pub originator: u64,
+    /// Sent by the other.
+    pub responder: u64,
+}
+
+impl PerSide {
+    /// Both together.
+    pub fn sum(self) -> u64 {
+        self.originator + self.responder
+    }
+}
+
+/// A session as a reader found it.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Its place in the array.
+    pub slot: SessionSlot,
+    /// What tells it from others.
+    pub key: SessionKey,
+    /// The arrival number of its first packet; packets of this slot from this number on are its.
+    pub first_sequence: u64,
+    /// Time of its first packet.
+    pub first: Timestamp,
+    /// Time of its latest packet.
+    pub last: Timestamp,
+    /// Packets seen.
+    pub packets: PerSide,
+    /// Bytes seen, on the wire.
+    pub bytes: PerSide,
+    /// Packets of it that are still there.
+    pub kept_packets: u64,
+    /// Captured bytes of these.
+    pub kept_bytes: u64,
+    flags: u32,
+}
+
+impl Session {
+    fn originator_side(&self) -> Side {
+        if self.flags & flag::ORIGINATOR_IS_HIGH == 0 { Side::Low } else { Side::High }
+    }
+
+    /// Who sent the SYN, or spoke first.
+    pub fn originator(&self) -> Endpoint {
+        self.key.endpoint(self.originator_side())
+    }
+
+    /// The other one.
+    pub fn responder(&self) -> Endpoint {
+        self.key.endpoint(self.originator_side().other())
+    }
+
+    /// The originator's address as a number.
+    pub fn originator_address(&self) -> u128 {
+        self.key.address(self.originator_side())
+    }
+
+    /// The responder's address as a number.
+    pub fn responder_address(&self) -> u128 {
+        self.key.address(self.originator_side().other())
+    }
+
+    /// How far it came.
+    pub fn state(&self) -> State {
+        let both = self.packets.originator > 0 && self.packets.responder > 0;
+        if self.key.protocol() != TCP {
+            return if both { State::TwoWay } else { State::OneWay };
+        }
+        let has = |bits| self.flags & bits == bits;
+        if has(flag::RST) {
+            State::Reset
+        } else if has(flag::FIN_ORIGINATOR | flag::FIN_RESPONDER) {
+            State::Closed
+        } else if has(flag::FIN_ORIGINATOR) || has(flag::FIN_RESPONDER) {
+            State::Closing
+        } else if has(flag::SYN_ACK) || (both && !has(flag::SYN)) {
+            State::Established
+        } else if has(flag::SYN) {
+            State::SynSent
+        } else {
+            State::Midstream
+        }
+    }
+
+    /// Whether it is over at `now`: closed, reset, or silent for as long as its protocol's timeout.
+    pub fn ended(&self, now: Timestamp) -> bool {
+        let idle_ns = now.0.saturating_sub(self.last.0);
+        idle_ns > timeout_ns(self.key.protocol(), self.flags)
+    }
+}
+
+pub(super) const TCP: u8 = 6;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Whether both sides have closed, or one has reset.
+pub(super) fn is_over(flags: u32) -> bool {
+    flags & flag::RST != 0
+        || flags & (flag::FIN_ORIGINATOR | flag::FIN_RESPONDER) == flag::FIN_ORIGINATOR | flag::FIN_RESPONDER
+}
+
+/// How long a session may be silent before a further packet begins a new one: TCP 5 min, 5 s after close or reset;
+/// everything else 1 min.
+pub(super) fn timeout_ns(protocol: u8, flags: u32) -> u64 {
+    match protocol {
+        TCP if is_over(flags) => 5 * SECOND_NS,
+        TCP => 300 * SECOND_NS,
+        _ => 60 * SECOND_NS,
+    }
+}
+
+/// The array.
+#[derive(Debug)]
+pub struct Ledger {
+    words: Memory,
+    capacity: u32,
+}
+
+impl Ledger {
+    pub(super) fn new(capacity: u32) -> Self {
+        Self { words: Memory::new(capacity as usize * ENTRY_WORDS), capacity }
+    }
+
+    /// How many sessions there can be.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.capacity) * ENTRY_BYTES as u64
+    }
+
+    /// All sessions, in no order.
+    pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
+        (0..self.capacity).filter_map(|slot| self.session(SessionSlot(slot)))
+    }
+
+    /// The session that has this slot now.
+    pub fn session(&self, slot: SessionSlot) -> Option<Session> {
+        let entry = self.entry(slot)?;
+        // A generation of 0 was never used; an odd one is being given to another session.
+        for _ in 0..3 {
+            let generation = entry.0[GENERATION].load(Ordering::Acquire);
+            if generation == 0 {
+                return None;
+            }
+            let session = entry.read(slot);
+            fence(Ordering::Acquire);
+            if generation.is_multiple_of(2) && entry.0[GENERATION].load(Ordering::Relaxed) == generation {
+                return Some(session);
+            }
+        }
+        None
+    }
+
+    /// The session that packet `sequence` of this slot belonged to, if it still has the slot.
+    pub fn session_at(&self, slot: SessionSlot, sequence: u64) -> Option<Session> {
+        self.session(slot).filter(|session| session.first_sequence <= sequence)
+    }
+
+    pub(super) fn entry(&self, slot: SessionSlot) -> Option<Entry<'_>> {
+        let from = slot.0 as usize * ENTRY_WORDS;
+        self.words.get(from..from + ENTRY_WORDS)?.try_into().ok().map(Entry)
+    }
+}
+
+/// The words of one session.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a>(&'a [AtomicU64; ENTRY_WORDS]);
+
+impl Entry<'_> {
+    fn get(self, word: usize) -> u64 {
+        self.0[word].load(Ordering::Relaxed)
+    }
+
+    fn set(self, word: usize, value: u64) {
+        self.0[word].store(value, Ordering::Relaxed);
+    }
+
+    fn read(self, slot: SessionSlot) -> Session {
+        let (kept_packets, flags) = self.kept();
+        Session {
+            slot,
+            key: self.key(),
+            first_sequence: self.get(FIRST_SEQUENCE),
+            first: Timestamp(self.get(FIRST)),
+            last: self.last(),
+            packets: PerSide { originator: self.get(PACKETS), responder: self.get(PACKETS + 1) },
+            bytes: PerSide { originator: self.get(BYTES), responder: self.get(BYTES + 1) },
+            kept_packets: u64::from(kept_packets),
+            kept_bytes: self.get(KEPT_BYTES),
+            flags,
+        }
+    }
+
+    pub(super) fn in_use(self) -> bool {
+        self.get(GENERATION) != 0
+    }
+
+    pub(super) fn key(self) -> SessionKey {
+        SessionKey(std::array::from_fn(|i| self.get(KEY + i)))
+    }
+
+    pub(super) fn has_key(self, key: &SessionKey) -> bool {
+        (0..key.0.len()).all(|i| self.get(KEY + i) == key.0[i])
+    }
+
+    pub(super) fn last(self) -> Timestamp {
+        Timestamp(self.get(LAST))
+    }
+
+    pub(super) fn flags(self) -> u32 {
+        self.kept().1
+    }
+
+    pub(super) fn first_sequence(self) -> u64 {
+        self.get(FIRST_SEQUENCE)
+    }
+
+    pub(super) fn packets(self) -> u64 {
+        self.get(PACKETS) + self.get(PACKETS + 1)
+    }
+
+    pub(super) fn responder_packets(self) -> u64 {
+        self.get(PACKETS + 1)
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        self.get(BYTES) + self.get(BYTES + 1)
+    }
+
+    fn kept(self) -> (u32, u32) {
+        let word = self.get(KEPT);
+        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+        (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+    }
+
+    fn set_kept(self, packets: u32, flags: u32) {
+        self.set(KEPT, u64::from(packets) | u64::from(flags) << 32);
+    }
+
+    /// Gives the entry to a new session.
+    pub(super) fn begin(self, key: &SessionKey, first: Timestamp, sequence: u64, flags: u32) {
+        let generation = self.get(GENERATION);
+        self.set(GENERATION, generation + 1);
+        fence(Ordering::Release);
+        for word in PACKETS..KEY {
+            self.set(word, 0);
+        }
+        self.set(FIRST_SEQUENCE, sequence);
+        self.set(FIRST, first.0);
+        self.set(LAST, first.0);
+        self.set_kept(0, flags);
+        for (i, &word) in key.0.iter().enumerate() {
+            self.set(KEY + i, word);
+        }
+        self.0[GENERATION].store(generation + 2, Ordering::Release);
+    }
+
+    /// Counts a packet that was sent by the originator (or not).
+    pub(super) fn count(self, by_originator: bool, time: Timestamp, wire_bytes: u64, flags: u32) {
+        let side = usize::from(!by_originator);
+        add(&self.0[PACKETS + side], 1);
+        add(&self.0[BYTES + side], wire_bytes);
+        if time > self.last() {
+            self.set(LAST, time.0);
+        }
+        let (kept, old) = self.kept();
+        if old != flags {
+            self.set_kept(kept, flags);
+        }
+    }
+
+    pub(super) fn kept_more(self, captured_bytes: u64) {
+        let (packets, flags) = self.kept();
+        self.set_kept(packets.saturating_add(1), flags);
+        add(&self.0[KEPT_BYTES], captured_bytes);
+    }
+
+    pub(super) fn kept_less(self, captured_bytes: u64) {
+        let (packets, flags) = self.kept();
+        self.set_kept(packets.saturating_sub(1), flags);
+        self.set(KEPT_BYTES, self.get(KEPT_BYTES).saturating_sub(captured_bytes));
+    }
+}

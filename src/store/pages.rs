@@ -1,0 +1,236 @@
+//! Memory cut into equal pages, chained into byte streams.
+//!
+//! One thread writes ([`Tail`]), any number of threads read ([`Pages::copy_out`]) at the same time. Words below a
+//! stream's published length never change while the stream lives; a reader that is overtaken by the page's next use
+//! reads nonsense, notices by the stream's generation, and throws it away. No reader ever holds a page.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::memory::Memory;
+
+/// Bytes of one page.
+pub const PAGE_BYTES: usize = 4096;
+const WORD_BYTES: usize = 8;
+const PAGE_WORDS: usize = PAGE_BYTES / WORD_BYTES;
+
+/// Bytes that one page costs: its own and its link to the next.
+pub const PAGE_COST_BYTES: usize = PAGE_BYTES + size_of::<AtomicU32>() + size_of::<u32>();
+
+/// A page's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageId(pub u32);
+
+/// All pages of a store.
+#[derive(Debug)]
+pub struct Pages {
+    words: Memory,
+    next: Box<[AtomicU32]>,
+}
+
+/// The stream a reader was reading is no more: its pages went to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl Pages {
+    /// Takes memory for `count` pages.
+    pub fn new(count: u32) -> Self {
+        Self {
+            words: Memory::new(count as usize * PAGE_WORDS),
+            next: (0..count).map(|_| AtomicU32::new(u32::MAX)).collect(),
+        }
+    }
+
+    /// How many pages there are.
+    pub fn count(&self) -> usize {
+        self.next.len()
+    }
+
+    /// The page after `page` in its chain.
+    pub fn next(&self, page: PageId) -> Result<PageId, Gone> {
+        let next = self.next.get(page.0 as usize).ok_or(Gone)?.load(Ordering::Relaxed);
+        if (next as usize) < self.next.len() { Ok(PageId(next)) } else { Err(Gone) }
+    }
+
+    pub(super) fn link(&self, page: PageId, next: PageId) {
+        self.next[page.0 as usize].store(next.0, Ordering::Relaxed);
+    }
+
+    fn page(&self, page: PageId) -> Result<&[AtomicU64], Gone> {
+        let from = page.0 as usize * PAGE_WORDS;
+        self.words.get(from..from + PAGE_WORDS).ok_or(Gone)
+    }
+
+    /// Fills `out` with the bytes at `at` and moves `at` behind them.
+    ///
+    /// What is read is only worth something if the stream was still alive afterwards.
+    pub fn copy_out(&self, at: &mut Position, mut out: &mut [u8]) -> Result<(), Gone> {
+        while !out.is_empty() {
+            if at.offset == PAGE_BYTES {
+                *at = Position { page: self.next(at.page)?, offset: 0 };
+            }
+            let n = out.len().min(PAGE_BYTES - at.offset);
+            let (now, rest) = out.split_at_mut(n);
+            copy_from_words(self.page(at.page)?, at.offset, now);
+            at.offset += n;
+            out = rest;
+        }
+        Ok(())
+    }
+
+    /// Moves `at` over `n` bytes.
+    pub fn skip(&self, at: &mut Position, mut n: usize) -> Result<(), Gone> {
+        while at.offset + n > PAGE_BYTES {
+            n -= PAGE_BYTES - at.offset;
+            *at = Position { page: self.next(at.page)?, offset: 0 };
+        }
+        at.offset += n;
+        Ok(())
+    }
+}
+
+/// A byte of a stream: where a reader is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The page.
+    pub page: PageId,
+    /// Bytes into it; [`PAGE_BYTES`] stands for the start of the next.
+    pub offset: usize,
+}
+
+/// Copies `out.len()` bytes from byte `offset` of `page` on; all of them lie in the page.
+fn copy_from_words(page: &[AtomicU64], offset: usize, out: &mut [u8]) {
+    let shift = (offset % WORD_BYTES) * 8;
+    let mut words = page[offset / WORD_BYTES..].iter().map(|word| word.load(Ordering::Relaxed));
+    let mut chunks = out.chunks_exact_mut(WORD_BYTES);
+    if shift == 0 {
+        for (chunk, word) in (&mut chunks).zip(&mut words) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        let rest = chunks.into_remainder();
+        if let Some(word) = words.next() {
+            rest.copy_from_slice(&word.to_le_bytes()[..rest.len()]);
+        }
+    } else {
+        let mut low = words.next().unwrap_or(0);
+        for (chunk, high) in (&mut chunks).zip(&mut words) {
+            chunk.copy_from_slice(&(low >> shift | high << (64 - shift)).to_le_bytes());
+            low = high;
+        }
+        let rest = chunks.into_remainder();
+        let high = words.next().unwrap_or(0);
+        rest.copy_from_slice(&(low >> shift | high << (64 - shift)).to_le_bytes()[..rest.len()]);
+    }
+}
+
+/// The writing end of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tail {
+    page: PageId,
+    word: usize,
+    /// The word being filled: its first `partial_bytes` bytes are the stream's last.
+    partial: u64,
+    partial_bytes: usize,
+}
+
+impl Tail {
+    pub(super) fn new(page: PageId) -> Self {
+        Self { page, word: 0, partial: 0, partial_bytes: 0 }
+    }
+
+    /// Bytes that still fit into the page it is in.
+    pub(super) fn room(&self) -> usize {
+        PAGE_BYTES - self.word * WORD_BYTES - self.partial_bytes
+    }
+
+    pub(super) fn page(&self) -> PageId {
+        self.page
+    }
+
+    /// Appends `bytes`, going on in the linked next page where one ends.
+    pub(super) fn append(&mut self, pages: &Pages, mut bytes: &[u8]) {
+        if self.partial_bytes > 0 {
+            let n = bytes.len().min(WORD_BYTES - self.partial_bytes);
+            let mut word = [0; WORD_BYTES];
+            word[..n].copy_from_slice(&bytes[..n]);
+            self.partial |= u64::from_le_bytes(word) << (self.partial_bytes * 8);
+            self.put(pages, self.partial);
+            self.partial_bytes += n;
+            bytes = &bytes[n..];
+            if self.partial_bytes < WORD_BYTES {
+                return;
+            }
+            self.word += 1;
+        }
+        loop {
+            if self.word == PAGE_WORDS && !bytes.is_empty() {
+                // The writer linked as many pages as the record needs before it began.
+                let Ok(next) = pages.next(self.page) else {
+                    debug_assert!(false, "a record outgrew its pages");
+                    return;
+                };
+                self.page = next;
+                self.word = 0;
+            }
+            let from = self.page.0 as usize * PAGE_WORDS;
+            let words = &pages.words[from + self.word..from + PAGE_WORDS];
+            let (chunks, rest) = bytes.as_chunks::<WORD_BYTES>();
+            for (word, chunk) in words.iter().zip(chunks) {
+                word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+            }
+            let n = chunks.len().min(words.len());
+            self.word += n;
+            if n < chunks.len() || (!rest.is_empty() && self.word == PAGE_WORDS) {
+                bytes = &bytes[n * WORD_BYTES..];
+                continue;
+            }
+            self.partial = 0;
+            self.partial_bytes = rest.len();
+            if !rest.is_empty() {
+                let mut word = [0; WORD_BYTES];
+                word[..rest.len()].copy_from_slice(rest);
+                self.partial = u64::from_le_bytes(word);
+                self.put(pages, self.partial);
+            }
+            return;
+        }
+    }
+
+    fn put(&self, pages: &Pages, word: u64) {
+        pages.words[self.page.0 as usize * PAGE_WORDS + self.word].store(word, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_stream_reads_back_as_written(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 1..40)) {
+            let whole: Vec<u8> = parts.concat();
+            let pages = Pages::new(64);
+            // A chain in a scattered order: 0, 37, 10, 47, …
+            let chain: Vec<PageId> = (0..64).map(|i| PageId(i * 37 % 64)).collect();
+            for pair in chain.windows(2) {
+                pages.link(pair[0], pair[1]);
+            }
+            let mut tail = Tail::new(chain[0]);
+            for part in &parts {
+                tail.append(&pages, part);
+            }
+            let mut at = Position { page: chain[0], offset: 0 };
+            for part in &parts {
+                let mut out = vec![0; part.len()];
+                pages.copy_out(&mut at, &mut out).unwrap();
+                prop_assert_eq!(&out, part);
+            }
+            let mut at = Position { page: chain[0], offset: 0 };
+            let half = whole.len() / 2;
+            pages.skip(&mut at, half).unwrap();
+            let mut out = vec![0; whole.len() - half];
+            pages.copy_out(&mut at, &mut out).unwrap();
+            prop_assert_eq!(&out[..], &whole[half..]);
+        }
+    }
+}

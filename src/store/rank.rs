@@ -1,0 +1,64 @@
+//! How deep in its session a packet lies.
+
+/// Bytes of a session that are rank 0.
+pub const FIRST_OFFSET_BYTES: u64 = 512;
+
+/// The logarithm of a packet's offset: rank 0 is the first 512 bytes of a session, and each rank spans twice as much
+/// as the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank(pub u8);
+
+impl Rank {
+    /// The start of a session.
+    pub const START: Self = Self(0);
+    /// How many ranks there are; what lies deeper than the last one's start, 32 GiB, is of the last one.
+    pub const COUNT: usize = 27;
+
+    /// The rank of a packet that has `offset` bytes of its session before it: log2(1 + offset / 512).
+    pub fn of(offset: u64) -> Self {
+        let rank = (1 + offset / FIRST_OFFSET_BYTES).ilog2();
+        Self(u8::try_from(rank).unwrap_or(u8::MAX).min(LAST))
+    }
+
+    /// The smallest offset of this rank, in bytes.
+    pub fn offset_from(self) -> u64 {
+        ((1u64 << self.0.min(LAST)) - 1) * FIRST_OFFSET_BYTES
+    }
+
+    /// The rank as an array index.
+    pub fn index(self) -> usize {
+        usize::from(self.0.min(LAST))
+    }
+
+    /// All ranks, the start of sessions first.
+    pub fn all() -> impl DoubleEndedIterator<Item = Self> {
+        (0..=LAST).map(Self)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "27 fits")]
+const LAST: u8 = Rank::COUNT as u8 - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_spans_twice_as_much_as_the_one_before() {
+        for (offset, rank) in
+            [(0, 0), (511, 0), (512, 1), (1535, 1), (1536, 2), (20_000, 5), (1 << 30, 21), (u64::MAX, 26)]
+        {
+            assert_eq!(Rank::of(offset), Rank(rank), "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn a_rank_begins_where_the_one_before_ends() {
+        for rank in Rank::all() {
+            assert_eq!(Rank::of(rank.offset_from()), rank);
+            if rank > Rank::START {
+                assert_eq!(Rank::of(rank.offset_from() - 1).0, rank.0 - 1);
+            }
+        }
+    }
+}

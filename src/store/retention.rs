@@ -1,0 +1,83 @@
+//! Which segment goes when room is needed.
+//!
+//! The one with the highest `age × 2^(alpha × rank)`, age being that of its first packet. So the deeper a packet lies
+//! in its session, the younger it is when it goes: recent traffic stays whole and old sessions shrink from their end.
+
+use super::rank::Rank;
+use crate::time::Timestamp;
+
+/// How steeply old sessions are shortened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Policy {
+    /// What a rank counts against age: with 1, a packet twice as deep in its session stays half as long. 0 keeps the
+    /// most recent packets, whatever their rank; 4 keeps hardly anything but starts.
+    pub alpha: f64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { alpha: 1.0 }
+    }
+}
+
+impl Policy {
+    /// The weight of each rank against age.
+    pub(super) fn weights(&self) -> [f64; Rank::COUNT] {
+        std::array::from_fn(|rank| (self.alpha * f64::from(u32::try_from(rank).unwrap_or(0))).exp2())
+    }
+}
+
+/// The store's own time: it runs with the packets' stamps, but never backwards and never in leaps.
+///
+/// Ages are measured on it, so that a clock that is set, or a machine that slept, evicts nothing early.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Clock {
+    ticks_ns: u64,
+    last: Option<Timestamp>,
+}
+
+/// A gap in the packets' stamps counts as at most this much age.
+const LEAP_NS_MAX: u64 = 600 * 1_000_000_000;
+/// Stamps may be this much out of order without being taken for a clock that was set back.
+const DISORDER_NS_MAX: u64 = 10 * 1_000_000_000;
+
+impl Clock {
+    pub(super) fn advance(&mut self, to: Timestamp) {
+        match self.last {
+            Some(last) if to >= last => {
+                self.ticks_ns += (to.0 - last.0).min(LEAP_NS_MAX);
+                self.last = Some(to);
+            }
+            Some(last) if last.0 - to.0 <= DISORDER_NS_MAX => {}
+            _ => self.last = Some(to),
+        }
+    }
+
+    pub(super) fn ticks_ns(&self) -> u64 {
+        self.ticks_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_runs_with_the_packets_and_ignores_steps() {
+        let second = 1_000_000_000;
+        let mut clock = Clock::default();
+        for (stamp_s, ticks_s) in [
+            (1_000_000, 0), // the first packet starts it
+            (1_000_001, 1),
+            (1_000_000, 1), // a little disorder
+            (1_000_002, 2),
+            (996_400, 2), // set back by an hour
+            (996_401, 3),
+            (1_000_003, 603), // set forth again: a leap counts ten minutes
+            (1_086_403, 1203), // a day asleep, too
+        ] {
+            clock.advance(Timestamp(stamp_s * second));
+            assert_eq!(clock.ticks_ns() / second, ticks_s, "at {stamp_s}");
+        }
+    }
+}
