@@ -1,5 +1,249 @@
-//! tcpdump expressions.
+//! tcpdump expressions: which packets, and which sessions, somebody asks for.
+//!
+//! This is the only place that knows libpcap. libpcap compiles, so that an expression means what everyone expects of
+//! it; the compiled program then runs in our own interpreter ([`vm`]), which is given the packet's original length
+//! beside its captured bytes, as `len`, `greater` and `less` need it.
+//!
+//! Always true: a program is checked when it is loaded, has no loops and cannot panic, so a match costs a bounded time
+//! whatever the packet. VLAN tags are looked for in the packet's bytes, where the capture has put them back.
+//! Names in an expression (`host printer`) are resolved by the system's resolver, once, when it is compiled.
+
+pub mod session;
+pub mod vm;
+
+pub use session::{Endpoints, SessionProbe};
+pub use vm::Program;
+
+use std::sync::{Mutex, PoisonError};
+
 use crate::packet::LinkType;
-#[derive(Debug)]
-pub struct FilterSet;
-impl FilterSet { pub fn matches(&mut self, _l: LinkType, _d: &[u8], _o: u32) -> bool { true } }
+
+/// Bytes of an expression at most: 400 hosts or so.
+///
+/// libpcap recurses over an expression and places its jumps in quadratic time. 65 kB of alternatives overflow a stack of 2 MiB,
+/// which nothing can catch, or take minutes; 16 kB of them still pass (libpcap 1.10.3).
+pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
+
+/// Longer expressions are compiled without libpcap's optimizer, whose memory grows with the square of the length: at
+/// most 18 MB for 2 kB, 250 MB for 8 kB, 2 GB for 65 kB. The program is longer then, and says the same.
+const OPTIMIZED_BYTES_MAX: usize = 2 << 10;
+
+/// Expressions from this length on are compiled one at a time, so that concurrent queries do not multiply that memory.
+const ALONE_BYTES_MIN: usize = 1 << 9;
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Link types for which a [`FilterSet`] compiles its expression at once; others when it meets them.
+pub const USUAL_LINK_TYPES: [LinkType; 4] =
+    [LinkType::ETHERNET, LinkType::RAW, LinkType::LINUX_SLL2, LinkType::LINUX_SLL];
+
+/// Why an expression cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FilterError {
+    /// libpcap does not accept it; the message is libpcap's.
+    #[error("cannot compile the filter {}: {message}; see pcap-filter(7)", shown(.expression))]
+    Rejected {
+        /// The expression.
+        expression: String,
+        /// What libpcap says.
+        message: String,
+    },
+    /// The expression is too long.
+    #[error(
+        "the filter is {bytes} bytes long, at most {EXPRESSION_BYTES_MAX} are possible; use networks and port ranges"
+    )]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The expression contains a NUL character, where libpcap would stop to read.
+    #[error("the filter {} contains a NUL character", shown(.expression))]
+    Nul {
+        /// The expression.
+        expression: String,
+    },
+    /// It asks for something that the kernel knows of a packet only while it is captured.
+    #[error("the filter {} asks for the direction or interface, which packets do not carry; use --interface", shown(.expression))]
+    Metadata {
+        /// The expression.
+        expression: String,
+    },
+    /// libpcap made a program that cannot be run safely.
+    #[error("cannot run the compiled filter {}: {reason}", shown(.expression))]
+    Unsafe {
+        /// The expression.
+        expression: String,
+        /// What is wrong with the program.
+        reason: vm::Invalid,
+    },
+}
+
+/// An expression, quoted and short enough for a message.
+fn shown(expression: &str) -> String {
+    const CHARS_MAX: usize = 200;
+    if expression.chars().count() <= CHARS_MAX {
+        format!("{expression:?}")
+    } else {
+        format!("{:?}…", expression.chars().take(CHARS_MAX).collect::<String>())
+    }
+}
+
+/// The compiler.
+#[derive(Clone, Copy, Debug)]
+pub struct Filter;
+
+impl Filter {
+    /// Compiles an expression for packets of one link type. An empty expression matches everything.
+    ///
+    /// # Errors
+    ///
+    /// When libpcap does not accept the expression, or not for this link type (`ether host` on raw IP); also when no
+    /// packet could ever match, as with tcpdump.
+    pub fn compile(expression: &str, link_type: LinkType) -> Result<Program, FilterError> {
+        let expression = expression.trim();
+        if expression.is_empty() {
+            return Ok(Program::match_all());
+        }
+        if expression.len() > EXPRESSION_BYTES_MAX {
+            return Err(FilterError::TooLong { bytes: expression.len() });
+        }
+        if expression.contains('\0') {
+            return Err(FilterError::Nul { expression: expression.to_owned() });
+        }
+        let rejected = |error: pcap::Error| FilterError::Rejected {
+            expression: expression.to_owned(),
+            message: match error {
+                pcap::Error::PcapError(message) => message,
+                other => other.to_string(),
+            },
+        };
+        let _alone =
+            (expression.len() >= ALONE_BYTES_MIN).then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
+        let handle = pcap::Capture::dead(pcap::Linktype(dlt(link_type))).map_err(rejected)?;
+        let optimize = expression.len() <= OPTIMIZED_BYTES_MAX;
+        let compiled = handle.compile(expression, optimize).map_err(rejected)?;
+        let instructions = compiled.get_instructions().iter().map(vm::Raw::from_libpcap);
+        let program = match instructions.collect::<Option<Vec<_>>>() {
+            Some(raw) => Program::load(&raw),
+            None => Err(vm::Invalid::Unreadable),
+        };
+        program.map_err(|reason| match reason {
+            vm::Invalid::Metadata => FilterError::Metadata { expression: expression.to_owned() },
+            reason => FilterError::Unsafe { expression: expression.to_owned(), reason },
+        })
+    }
+}
+
+/// The number libpcap uses at run time (`DLT_*`) for a link type of a capture file.
+///
+/// They differ where a number had different meanings on different systems when files began to be exchanged
+/// (libpcap, `pcap-common.c`, `linktype_to_dlt`).
+fn dlt(link_type: LinkType) -> i32 {
+    const OPENBSD: bool = cfg!(target_os = "openbsd");
+    match link_type.0 {
+        // Raw IP; files also hold the run-time number of the system that wrote them.
+        12 | 14 | 101 => {
+            if OPENBSD {
+                14
+            } else {
+                12
+            }
+        }
+        // RFC 1483 ATM.
+        100 => 11,
+        // SLIP and PPP of BSD/OS.
+        102 => 15,
+        103 => 16,
+        // Classical IP over ATM on Linux.
+        106 => 19,
+        // OpenBSD's loopback and IPsec interfaces.
+        108 if OPENBSD => 12,
+        109 if OPENBSD => 13,
+        // OpenBSD's packet filter, synchronisation.
+        246 if OPENBSD => 18,
+        number => i32::from(number),
+    }
+}
+
+/// An expression for packets of any link type, compiled once for each link type it meets.
+#[derive(Clone, Debug)]
+pub struct FilterSet {
+    expression: String,
+    /// `None` for link types for which the expression means nothing.
+    programs: Vec<(LinkType, Option<Program>)>,
+}
+
+impl FilterSet {
+    /// Link types kept compiled; when a capture has more, they take turns in the last place.
+    const LINK_TYPES_MAX: usize = 64;
+
+    /// Checks an expression against the [usual link types](USUAL_LINK_TYPES).
+    ///
+    /// # Errors
+    ///
+    /// When it can be compiled for none of them; the error is the one for Ethernet.
+    pub fn new(expression: &str) -> Result<Self, FilterError> {
+        Self::for_link_types(expression, &USUAL_LINK_TYPES)
+    }
+
+    /// Checks an expression against the usual link types and these.
+    ///
+    /// # Errors
+    ///
+    /// When it can be compiled for none of them; the error is the one for Ethernet.
+    pub fn for_link_types(expression: &str, link_types: &[LinkType]) -> Result<Self, FilterError> {
+        let mut set = Self { expression: expression.trim().to_owned(), programs: Vec::new() };
+        let mut error = None;
+        for &link_type in USUAL_LINK_TYPES.iter().chain(link_types) {
+            if set.programs.iter().any(|(known, _)| *known == link_type) || set.programs.len() == Self::LINK_TYPES_MAX {
+                continue;
+            }
+            let program = match Filter::compile(&set.expression, link_type) {
+                Ok(program) => Some(program),
+                // Ethernet is the first.
+                Err(why) => {
+                    error.get_or_insert(why);
+                    None
+                }
+            };
+            set.programs.push((link_type, program));
+        }
+        match error {
+            Some(error) if set.programs.iter().all(|(_, program)| program.is_none()) => Err(error),
+            _ => Ok(set),
+        }
+    }
+
+    /// The expression, without surrounding space.
+    pub fn expression(&self) -> &str {
+        &self.expression
+    }
+
+    /// Whether every packet matches, because the expression is empty.
+    pub fn is_match_all(&self) -> bool {
+        self.expression.is_empty()
+    }
+
+    /// Whether a packet matches. Packets of link types for which the expression means nothing never do.
+    ///
+    /// Compiles, and so allocates, when the link type is met for the first time.
+    pub fn matches(&mut self, link_type: LinkType, data: &[u8], original_len: u32) -> bool {
+        self.program(link_type).is_some_and(|program| program.matches(data, original_len))
+    }
+
+    /// The program for one link type, `None` where the expression means nothing for it.
+    pub fn program(&mut self, link_type: LinkType) -> Option<&Program> {
+        let known = self.programs.iter().position(|(known, _)| *known == link_type);
+        let slot = known.unwrap_or_else(|| {
+            let program = Filter::compile(&self.expression, link_type).ok();
+            if self.programs.len() == Self::LINK_TYPES_MAX {
+                self.programs.pop();
+            }
+            self.programs.push((link_type, program));
+            self.programs.len() - 1
+        });
+        self.programs.get(slot)?.1.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests;

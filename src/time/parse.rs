@@ -1,0 +1,360 @@
+//! Times and spans as people type them.
+//!
+//! Everything is computed in integers: a time with nine digits behind the point is met to the nanosecond. Local times
+//! that a change to summer time skips mean the same distance after the change (02:30 becomes 03:30); of those that
+//! exist twice, the first is meant. `1d` and `3 days ago` are multiples of 24 hours, whatever the clocks did.
+
+use std::time::Duration;
+
+use jiff::civil;
+use jiff::tz::{Offset, TimeZone};
+
+use super::{NANOS_PER_SECOND, Timestamp};
+
+/// Why a time or a span could not be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// Not a time.
+    #[error("cannot read the time {}: try 10m (ten minutes ago) or 2026-11-22T10:00:00Z", shown(.0))]
+    Unreadable(String),
+    /// A time that packets cannot have.
+    #[error(
+        "the time {} is not between 1970 and 2554: try 10m (ten minutes ago) or 2026-11-22T10:00:00Z", shown(.0)
+    )]
+    OutOfRange(String),
+    /// Not a span.
+    #[error("cannot read the duration {}: try 90s or 2h30m", shown(.0))]
+    UnreadableDuration(String),
+}
+
+/// What was read, quoted and short enough for a message.
+fn shown(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    if text.chars().count() <= CHARS_MAX {
+        format!("{text:?}")
+    } else {
+        format!("{:?}…", text.chars().take(CHARS_MAX).collect::<String>())
+    }
+}
+
+/// Reads a point in time.
+///
+/// Understands RFC 3339, dates and times of day in the time zone `tz` (`2026-11-22 10:00`, `2026-11-22`, `10:00`,
+/// `yesterday 14:00`), seconds since 1970 with a fraction, `now`, and spans, which count back from `now` (`10m`,
+/// `2h30m`, `3 days ago`). A span that reaches beyond 1970 means 1970.
+///
+/// # Errors
+///
+/// Says what was read and what would be understood.
+pub fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestamp, TimeError> {
+    let read = text.trim().to_ascii_lowercase();
+    if read == "now" {
+        return Ok(now);
+    }
+    if let Some(span) = span(read.strip_suffix(" ago").unwrap_or(&read)) {
+        return Ok(now.saturating_sub(span));
+    }
+    let found = match decimal(&read, NANOS_PER_SECOND) {
+        Some(nanos) => Some(i128::try_from(nanos).unwrap_or(i128::MAX)),
+        None => calendar(&read, now, tz),
+    };
+    match found.map(u64::try_from) {
+        Some(Ok(nanos)) => Ok(Timestamp(nanos)),
+        Some(Err(_)) => Err(TimeError::OutOfRange(text.to_owned())),
+        None => Err(TimeError::Unreadable(text.to_owned())),
+    }
+}
+
+/// Reads a span of time: `500ms`, `90s`, `10m`, `2h30m`, `1.5h`, `1d`, `1w`, `3 days`, `2 hours 30 minutes`.
+///
+/// # Errors
+///
+/// Says what was read and what would be understood; a number without a unit is not.
+pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
+    span(&text.trim().to_ascii_lowercase()).ok_or_else(|| TimeError::UnreadableDuration(text.to_owned()))
+}
+
+/// One or more numbers with units, in lower case. `None` also where it exceeds 584 years.
+fn span(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total: u64 = 0;
+    loop {
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(number_end);
+        let tail = tail.trim_start();
+        let unit_end = tail.find(|c: char| !c.is_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let nanos = decimal(number, unit_nanos(unit)?)?;
+        total = total.checked_add(u64::try_from(nanos).ok()?)?;
+        rest = tail.trim_start();
+        if rest.is_empty() {
+            return Some(Duration::from_nanos(total));
+        }
+    }
+}
+
+fn unit_nanos(unit: &str) -> Option<u64> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" | "sec" | "secs" | "second" | "seconds" => NANOS_PER_SECOND,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60 * NANOS_PER_SECOND,
+        "h" | "hr" | "hrs" | "hour" | "hours" => 3_600 * NANOS_PER_SECOND,
+        "d" | "day" | "days" => 86_400 * NANOS_PER_SECOND,
+        "w" | "week" | "weeks" => 604_800 * NANOS_PER_SECOND,
+        _ => return None,
+    })
+}
+
+/// `12` or `12.5`, times `unit`, exactly; what is below one is cut off. At most nine digits behind the point.
+fn decimal(text: &str, unit: u64) -> Option<u128> {
+    let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, fraction)| (whole, Some(fraction)));
+    let whole: u64 = digits(whole)?;
+    let fraction = fraction.map_or(Some(0), nano_fraction)?;
+    let unit = u128::from(unit);
+    Some(u128::from(whole) * unit + u128::from(fraction) * unit / u128::from(NANOS_PER_SECOND))
+}
+
+/// Digits only: no sign, no space, not empty.
+fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// The digits behind a point, one to nine of them, as billionths.
+fn nano_fraction(text: &str) -> Option<u32> {
+    let value: u32 = digits(text)?;
+    let missing = 9_u32.checked_sub(u32::try_from(text.len()).ok()?)?;
+    Some(value * 10_u32.pow(missing))
+}
+
+/// A date, a time of day, or both; nanoseconds since the epoch.
+fn calendar(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
+    let (day, clock) = match text.split_once(['t', ' ']) {
+        // "today" and "yesterday" have a t within.
+        _ if text.starts_with("today") || text.starts_with("yesterday") => match text.split_once(' ') {
+            Some((day, clock)) => (day, Some(clock.trim_start())),
+            None => (text, None),
+        },
+        Some((day, clock)) => (day, Some(clock.trim_start())),
+        None if text.contains(':') => ("today", Some(text)),
+        None => (text, None),
+    };
+    let date = date(day, now, tz)?;
+    let (clock, offset) = match clock {
+        Some(clock) => split_offset(clock)?,
+        None => ("00:00", None),
+    };
+    let moment = date.to_datetime(time_of_day(clock)?);
+    let instant = match offset {
+        Some(offset) => offset.to_timestamp(moment).ok()?,
+        None => tz.to_timestamp(moment).ok()?,
+    };
+    Some(instant.as_nanosecond())
+}
+
+fn date(text: &str, now: Timestamp, tz: &TimeZone) -> Option<civil::Date> {
+    let today = || Some(tz.to_datetime(jiff::Timestamp::from_nanosecond(i128::from(now.0)).ok()?).date());
+    match text {
+        "today" => return today(),
+        "yesterday" => return today()?.yesterday().ok(),
+        _ => {}
+    }
+    let mut parts = text.split('-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() || year.len() != 4 || month.len() != 2 || day.len() != 2 {
+        return None;
+    }
+    civil::Date::new(digits(year)?, digits(month)?, digits(day)?).ok()
+}
+
+/// `10:00`, `10:00:05` or `10:00:05.123456789`. A leap second (`:60`) means the second before it.
+fn time_of_day(text: &str) -> Option<civil::Time> {
+    let (clock, fraction) = text.split_once('.').map_or((text, None), |(clock, fraction)| (clock, Some(fraction)));
+    let mut parts = clock.split(':');
+    let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next());
+    if parts.next().is_some() || hour.is_empty() || hour.len() > 2 || minute.len() != 2 {
+        return None;
+    }
+    let (second, nanos) = match (second, fraction) {
+        (None, None) => (0, 0),
+        (None, Some(_)) => return None,
+        (Some(second), _) if second.len() != 2 => return None,
+        (Some(second), fraction) => (digits::<i8>(second)?, fraction.map_or(Some(0), nano_fraction)?),
+    };
+    let second = if second == 60 { 59 } else { second };
+    civil::Time::new(digits(hour)?, digits(minute)?, second, i32::try_from(nanos).ok()?).ok()
+}
+
+/// Splits `Z`, `+01:00`, `+0100` or `-05` from the end of a time of day.
+fn split_offset(text: &str) -> Option<(&str, Option<Offset>)> {
+    if let Some(clock) = text.strip_suffix('z') {
+        return Some((clock.trim_end(), Some(Offset::UTC)));
+    }
+    let Some(at) = text.find(['+', '-']) else {
+        return Some((text, None));
+    };
+    let (clock, offset) = text.split_at(at);
+    let (sign, offset) = if let Some(ahead) = offset.strip_prefix('+') { (1, ahead) } else { (-1, &offset[1..]) };
+    let (hours, minutes) = match offset.len() {
+        2 => (offset, "00"),
+        4 if offset.is_ascii() => offset.split_at(2),
+        5 => offset.split_once(':')?,
+        _ => return None,
+    };
+    let (hours, minutes): (i32, i32) = (digits(hours)?, digits(minutes)?);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    Some((clock.trim_end(), Some(Offset::from_seconds(sign * (hours * 3_600 + minutes * 60)).ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn berlin() -> TimeZone {
+        TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap()
+    }
+
+    /// 2026-11-22T10:00:00Z, a Sunday, 11:00 in Berlin.
+    const NOW: Timestamp = Timestamp(1_795_341_600_000_000_000);
+
+    #[test]
+    fn times_as_people_type_them() {
+        for (text, expected) in [
+            ("2026-11-22T10:00:00Z", "2026-11-22T10:00:00.000000000Z"),
+            ("2026-11-22t10:00:00.5z", "2026-11-22T10:00:00.500000000Z"),
+            ("2026-11-22T10:00:00.123456789+01:00", "2026-11-22T09:00:00.123456789Z"),
+            ("2026-11-22 10:00:00-05:30", "2026-11-22T15:30:00.000000000Z"),
+            ("2026-11-22T10:00:00.123456+0000", "2026-11-22T10:00:00.123456000Z"),
+            ("2026-11-22T10:00:00+02", "2026-11-22T08:00:00.000000000Z"),
+            ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.000000000Z"),
+            ("2026-11-22 10:00", "2026-11-22T09:00:00.000000000Z"),
+            ("2026-07-01 10:00", "2026-07-01T08:00:00.000000000Z"),
+            ("  2026-11-22   10:00:00.5 ", "2026-11-22T09:00:00.500000000Z"),
+            ("2026-11-22", "2026-11-21T23:00:00.000000000Z"),
+            ("2024-02-29", "2024-02-28T23:00:00.000000000Z"),
+            ("10:00", "2026-11-22T09:00:00.000000000Z"),
+            ("9:30", "2026-11-22T08:30:00.000000000Z"),
+            ("10:00:05", "2026-11-22T09:00:05.000000000Z"),
+            ("10:00:00Z", "2026-11-22T10:00:00.000000000Z"),
+            ("1795341600", "2026-11-22T10:00:00.000000000Z"),
+            ("1795341600.123456789", "2026-11-22T10:00:00.123456789Z"),
+            ("1795341600.000000001", "2026-11-22T10:00:00.000000001Z"),
+            ("0", "1970-01-01T00:00:00.000000000Z"),
+            ("now", "2026-11-22T10:00:00.000000000Z"),
+            ("10m", "2026-11-22T09:50:00.000000000Z"),
+            ("10M", "2026-11-22T09:50:00.000000000Z"),
+            ("2h30m", "2026-11-22T07:30:00.000000000Z"),
+            ("90s", "2026-11-22T09:58:30.000000000Z"),
+            ("500ms", "2026-11-22T09:59:59.500000000Z"),
+            ("1.5h", "2026-11-22T08:30:00.000000000Z"),
+            ("1d", "2026-11-21T10:00:00.000000000Z"),
+            ("1w", "2026-11-15T10:00:00.000000000Z"),
+            ("10m ago", "2026-11-22T09:50:00.000000000Z"),
+            ("3 days ago", "2026-11-19T10:00:00.000000000Z"),
+            ("1 day 2 hours ago", "2026-11-21T08:00:00.000000000Z"),
+            ("10000w ago", "1970-01-01T00:00:00.000000000Z"),
+            ("yesterday", "2026-11-20T23:00:00.000000000Z"),
+            ("Yesterday 14:00", "2026-11-21T13:00:00.000000000Z"),
+            ("today 09:30", "2026-11-22T08:30:00.000000000Z"),
+            ("today", "2026-11-21T23:00:00.000000000Z"),
+            // The clocks go from 02:00 to 03:00, and from 03:00 back to 02:00.
+            ("2026-03-29 02:30", "2026-03-29T01:30:00.000000000Z"),
+            ("2026-03-29 03:30", "2026-03-29T01:30:00.000000000Z"),
+            ("2026-10-25 02:30", "2026-10-25T00:30:00.000000000Z"),
+        ] {
+            let found = parse(text, NOW, &berlin()).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(found.to_rfc3339(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_time_is_said_with_examples() {
+        for text in [
+            "",
+            " ",
+            "10 bananas",
+            "bananas",
+            "2026-02-29",
+            "2026-13-01",
+            "2026-11-22T25:00",
+            "10:60",
+            "10:00:61",
+            "2026-11-22T10:00:00.1234567890Z",
+            "1795341600.1234567890",
+            "1.2.3",
+            "-5m",
+            "+5",
+            "5 m 3",
+            "2026-11-22T",
+            "2026-11-22 ago",
+            "10:00.5",
+            "2026-1-2",
+            "ago",
+            "tomorrow",
+            "2026-11-22T10:00:00+24:00",
+            "١٠m",
+            "10:00+é1",
+            "yesterdayish",
+            "today 9",
+        ] {
+            let error = parse(text, NOW, &berlin()).expect_err(text);
+            assert_eq!(error, TimeError::Unreadable(text.to_owned()));
+        }
+        assert_eq!(
+            parse("10 bananas", NOW, &berlin()).unwrap_err().to_string(),
+            "cannot read the time \"10 bananas\": try 10m (ten minutes ago) or 2026-11-22T10:00:00Z"
+        );
+        for text in ["1969-12-31T23:59:59Z", "1795341600123", "2600-01-01"] {
+            assert_eq!(parse(text, NOW, &berlin()), Err(TimeError::OutOfRange(text.to_owned())));
+        }
+        assert!(parse(&"x".repeat(100_000), NOW, &berlin()).unwrap_err().to_string().len() < 200);
+    }
+
+    #[test]
+    fn durations_as_people_type_them() {
+        for (text, millis) in [
+            ("2h", 7_200_000),
+            ("2h30m", 9_000_000),
+            ("2 hours 30 minutes", 9_000_000),
+            ("0.5s", 500),
+            (" 90 S ", 90_000),
+            ("5min", 300_000),
+            ("1w", 604_800_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        assert_eq!(parse_duration("0.000000001s"), Ok(Duration::from_nanos(1)));
+        for text in ["", "5", "h", "2x", "-2h", "2h ago", "99999999999w", ".5s", "1..5s"] {
+            assert_eq!(parse_duration(text), Err(TimeError::UnreadableDuration(text.to_owned())));
+        }
+        assert_eq!(parse_duration("5").unwrap_err().to_string(), "cannot read the duration \"5\": try 90s or 2h30m");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_gives_an_answer(text in "\\PC{0,40}", now: u64) {
+            let _ = parse(&text, Timestamp(now), &berlin());
+            let _ = parse_duration(&text);
+        }
+
+        #[test]
+        fn almost_times_give_an_answer(text in "[0-9tTzZ:. +\\-dhms]{0,32}", now: u64) {
+            let _ = parse(&text, Timestamp(now), &berlin());
+        }
+
+        #[test]
+        fn what_is_printed_can_be_read(nanos: u64) {
+            let time = Timestamp(nanos);
+            proptest::prop_assert_eq!(parse(&time.to_rfc3339(), Timestamp::MIN, &TimeZone::UTC), Ok(time));
+            let epoch = format!("{}.{:09}", time.unix_seconds(), time.subsec_nanos());
+            proptest::prop_assert_eq!(parse(&epoch, Timestamp::MIN, &TimeZone::UTC), Ok(time));
+        }
+    }
+}
