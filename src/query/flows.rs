@@ -7,11 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::selectors::Selection;
 use super::{History, QueryError, Request};
 use crate::decode::Network;
-use crate::filter::SessionFilter;
+use crate::filter::{Endpoints, SessionProbe};
 use crate::interface::Interface;
 use crate::session::community_id::CommunityId;
-use crate::session::{Endpoint, Session, SessionSlot};
-use crate::time::Timestamp;
+use crate::session::{Endpoint, Session, SessionKey, SessionSlot, key::Side};
 
 /// What a listing is sorted by. Times ascend, amounts descend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,18 +150,33 @@ impl History {
 }
 
 /// The expression of a request, to be asked of sessions.
-pub(super) fn session_filter(request: &Request) -> Result<Option<SessionFilter>, QueryError> {
+pub(super) fn session_filter(request: &Request) -> Result<Option<SessionProbe>, QueryError> {
     if request.expression.trim().is_empty() {
         return Ok(None);
     }
-    Ok(Some(SessionFilter::new(&request.expression)?))
+    Ok(Some(SessionProbe::new(&request.expression)?))
 }
 
 /// Whether a session is asked for.
-pub(super) fn wanted(selection: &Selection, filter: &mut Option<SessionFilter>, session: &Session) -> bool {
+pub(super) fn wanted(selection: &Selection, filter: &mut Option<SessionProbe>, session: &Session) -> bool {
     selection.interface(session.key.interface())
         && selection.session(&session.key)
-        && filter.as_mut().is_none_or(|filter| filter.matches(session))
+        && filter.as_mut().is_none_or(|filter| filter.matches(&endpoints(&session.key)))
+}
+
+fn endpoints(key: &SessionKey) -> Endpoints {
+    Endpoints {
+        network: key.network(),
+        protocol: key.protocol(),
+        ethertype: key.ethertype(),
+        source: key.address(Side::Low),
+        destination: key.address(Side::High),
+        source_port: key.port(Side::Low),
+        destination_port: key.port(Side::High),
+        one_way: key.one_way(),
+        vlan: key.vlan(),
+        inner_vlan: key.inner_vlan(),
+    }
 }
 
 impl Iterator for Flows<'_> {
@@ -210,10 +224,6 @@ impl Flow {
         self.kept_packets < self.packets.originator + self.packets.responder
     }
 
-    /// When it began.
-    pub fn first(&self) -> Option<Timestamp> {
-        Timestamp::from_rfc3339(&self.first)
-    }
 }
 
 fn endpoint(endpoint: Endpoint) -> FlowEndpoint {

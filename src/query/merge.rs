@@ -71,7 +71,7 @@ impl<'h> Packets<'h> {
     pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
         let window = request.window()?;
         let selection = request.selection(history)?;
-        let filter = request.filter()?;
+        let filter = request.filter(&history.link_types())?;
         let mut waiting: Vec<(usize, SegmentView)> = Vec::new();
         for (i, worker) in history.workers.iter().enumerate() {
             let wanted = |s: &SegmentView| s.packets > 0 && s.oldest <= window.1 && s.newest >= window.0;

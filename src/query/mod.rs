@@ -141,10 +141,10 @@ impl Request {
         Selection::new(self, &history.interfaces)
     }
 
-    fn filter(&self) -> Result<Option<FilterSet>, QueryError> {
+    fn filter(&self, link_types: &[LinkType]) -> Result<Option<FilterSet>, QueryError> {
         if self.expression.trim().is_empty() {
             return Ok(None);
         }
-        Ok(Some(FilterSet::new(&self.expression)?))
+        Ok(Some(FilterSet::for_link_types(&self.expression, link_types)?))
     }
 }

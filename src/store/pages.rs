@@ -9,20 +9,20 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::memory::Memory;
 
 /// Bytes of one page.
-pub const PAGE_BYTES: usize = 4096;
+pub(super) const PAGE_BYTES: usize = 4096;
 const WORD_BYTES: usize = 8;
 const PAGE_WORDS: usize = PAGE_BYTES / WORD_BYTES;
 
 /// Bytes that one page costs: its own and its link to the next.
-pub const PAGE_COST_BYTES: usize = PAGE_BYTES + size_of::<AtomicU32>() + size_of::<u32>();
+pub(super) const PAGE_COST_BYTES: usize = PAGE_BYTES + size_of::<AtomicU32>() + size_of::<u32>();
 
 /// A page's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageId(pub u32);
+pub(super) struct PageId(pub(super) u32);
 
 /// All pages of a store.
 #[derive(Debug)]
-pub struct Pages {
+pub(super) struct Pages {
     words: Memory,
     next: Box<[AtomicU32]>,
 }
@@ -33,20 +33,15 @@ pub struct Gone;
 
 impl Pages {
     /// Takes memory for `count` pages.
-    pub fn new(count: u32) -> Self {
+    pub(super) fn new(count: u32) -> Self {
         Self {
             words: Memory::new(count as usize * PAGE_WORDS),
             next: (0..count).map(|_| AtomicU32::new(u32::MAX)).collect(),
         }
     }
 
-    /// How many pages there are.
-    pub fn count(&self) -> usize {
-        self.next.len()
-    }
-
     /// The page after `page` in its chain.
-    pub fn next(&self, page: PageId) -> Result<PageId, Gone> {
+    pub(super) fn next(&self, page: PageId) -> Result<PageId, Gone> {
         let next = self.next.get(page.0 as usize).ok_or(Gone)?.load(Ordering::Relaxed);
         if (next as usize) < self.next.len() { Ok(PageId(next)) } else { Err(Gone) }
     }
@@ -63,7 +58,7 @@ impl Pages {
     /// Fills `out` with the bytes at `at` and moves `at` behind them.
     ///
     /// What is read is only worth something if the stream was still alive afterwards.
-    pub fn copy_out(&self, at: &mut Position, mut out: &mut [u8]) -> Result<(), Gone> {
+    pub(super) fn copy_out(&self, at: &mut Position, mut out: &mut [u8]) -> Result<(), Gone> {
         while !out.is_empty() {
             if at.offset == PAGE_BYTES {
                 *at = Position { page: self.next(at.page)?, offset: 0 };
@@ -78,7 +73,7 @@ impl Pages {
     }
 
     /// Moves `at` over `n` bytes.
-    pub fn skip(&self, at: &mut Position, mut n: usize) -> Result<(), Gone> {
+    pub(super) fn skip(&self, at: &mut Position, mut n: usize) -> Result<(), Gone> {
         while at.offset + n > PAGE_BYTES {
             n -= PAGE_BYTES - at.offset;
             *at = Position { page: self.next(at.page)?, offset: 0 };
@@ -90,11 +85,11 @@ impl Pages {
 
 /// A byte of a stream: where a reader is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
+pub(super) struct Position {
     /// The page.
-    pub page: PageId,
+    pub(super) page: PageId,
     /// Bytes into it; [`PAGE_BYTES`] stands for the start of the next.
-    pub offset: usize,
+    pub(super) offset: usize,
 }
 
 /// Copies `out.len()` bytes from byte `offset` of `page` on; all of them lie in the page.
