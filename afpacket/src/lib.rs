@@ -1,3 +1,23 @@
 //! Linux AF_PACKET TPACKET_V3 capture rings and locked memory behind safe types.
 //!
-//! This is the one crate of the project that may say `unsafe`; each block says why it is sound.
+//! This is the one crate of the project that may say `unsafe`; each block says why it is sound. What lives here:
+//!
+//! - [`Ring`], [`Block`], [`Frame`]: packets of all interfaces of a network namespace, read from memory shared with
+//!   the kernel. Everything the kernel wrote is read through checked offsets, so that even a block full of nonsense
+//!   could not make a read outside of it.
+//! - [`SockFilter`] and [`CaptureFilter`]: classic BPF run by the kernel before a packet costs anything.
+//! - [`Memory`]: words that are zeroed, prefaulted, kept out of core dumps and, if allowed, out of swap.
+//!
+//! Facts about the kernel's side are from `include/uapi/linux/if_packet.h`, `net/packet/af_packet.c` and
+//! `Documentation/networking/packet_mmap.rst` of the Linux sources.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod frame;
+mod memory;
+mod ring;
+mod socket_filter;
+
+pub use frame::{Frame, Frames};
+pub use memory::Memory;
+pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};
+pub use socket_filter::{CaptureFilter, SockFilter, TooManyInterfaces, WHOLE_PACKET};

@@ -1,0 +1,186 @@
+//! Memory for packets: taken once, whole, and kept to this process.
+
+use std::io;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// From this many bytes on, huge pages are asked for.
+const HUGE_PAGES_FROM_BYTES: usize = 64 << 20;
+
+/// Zeroed words in a mapping of their own.
+///
+/// All of it is resident from the start, so that taking it later cannot fail or wait; it never goes into a core dump,
+/// nor into swap when it could be locked. It is overwritten with zeros before it is given back.
+#[derive(Debug)]
+pub struct Memory {
+    start: NonNull<AtomicU64>,
+    words: usize,
+    bytes: usize,
+    lock_error: Option<io::Error>,
+    locked: bool,
+}
+
+// SAFETY: `Memory` owns its mapping alone; `start` is only ever turned into `&[AtomicU64]`, whose elements may be used
+// from any thread, and nothing else in it is tied to the thread that made it.
+unsafe impl Send for Memory {}
+// SAFETY: a shared `Memory` gives out nothing but `&[AtomicU64]` and copies of plain fields; atomics allow use from
+// several threads at once.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Maps and touches `words` zeroed words of 8 bytes each.
+    ///
+    /// With `lock` it is locked in RAM too; that this was refused (`RLIMIT_MEMLOCK` without `CAP_IPC_LOCK`) is no
+    /// error, see [`is_locked`](Self::is_locked) and [`lock_error`](Self::lock_error). An error means that the
+    /// system has not that much memory to give.
+    pub fn new(words: usize, lock: bool) -> io::Result<Self> {
+        let page = page_size();
+        let bytes = words
+            .checked_mul(size_of::<AtomicU64>())
+            .and_then(|bytes| bytes.max(1).checked_next_multiple_of(page))
+            .filter(|bytes| isize::try_from(*bytes).is_ok())
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory that exists.
+        let start = unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast::<AtomicU64>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        // From here on, dropping gives the mapping back.
+        let mut memory = Self { start, words, bytes, lock_error: None, locked: false };
+        memory.advise(libc::MADV_DONTDUMP)?;
+        if bytes >= HUGE_PAGES_FROM_BYTES {
+            // Best effort: without huge pages it is only slower.
+            let _ = memory.advise(libc::MADV_HUGEPAGE);
+        }
+        memory.populate(page)?;
+        if lock {
+            memory.lock();
+        }
+        Ok(memory)
+    }
+
+    /// Bytes mapped: the words, rounded up to whole pages.
+    pub fn mapped_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether it is locked in RAM.
+    pub fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    /// Why it is not, where locking was asked for.
+    pub fn lock_error(&self) -> Option<&io::Error> {
+        self.lock_error.as_ref()
+    }
+
+    fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        // SAFETY: the range is exactly this object's mapping. The kinds of advice used here (don't dump, huge pages,
+        // populate) change neither its contents nor its extent.
+        match unsafe { libc::madvise(self.start.as_ptr().cast(), self.bytes, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn populate(&self, page: usize) -> io::Result<()> {
+        match self.advise(libc::MADV_POPULATE_WRITE) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                // Linux before 5.14: write a word of each page.
+                self.iter().step_by(page / size_of::<AtomicU64>()).for_each(|word| word.store(0, Ordering::Relaxed));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn lock(&mut self) {
+        // SAFETY: the range is exactly this object's mapping; locking changes only where its pages may live.
+        match unsafe { libc::mlock(self.start.as_ptr().cast(), self.bytes) } {
+            0 => self.locked = true,
+            _ => self.lock_error = Some(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Deref for Memory {
+    type Target = [AtomicU64];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: `start` is page-aligned and `words * 8 <= bytes`, all of it mapped readable and writable until
+        // `drop`, which needs `&mut self` and so outlives every such slice. The bytes were zero when mapped and are
+        // valid as `AtomicU64` whatever they are. Nobody makes a plain `&mut` to them.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: `&mut self` says that no slice of it is in use; the range is exactly this object's mapping, writable
+        // and unmapped once, here. The address was given to system calls, so the compiler cannot know that the zeros
+        // are never read and has to write them.
+        unsafe {
+            std::ptr::write_bytes(self.start.as_ptr().cast::<u8>(), 0, self.bytes);
+            libc::munmap(self.start.as_ptr().cast(), self.bytes);
+        }
+    }
+}
+
+/// Bytes of a page of this machine.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: `sysconf` takes a plain number and touches no memory of ours.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_zeroed_and_writable_from_several_threads() {
+        let memory = Memory::new(100_000, false).unwrap();
+        assert_eq!(memory.len(), 100_000);
+        assert_eq!(memory.mapped_bytes() % page_size(), 0);
+        assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+        std::thread::scope(|threads| {
+            for part in memory.chunks(50_000) {
+                threads.spawn(move || part.iter().for_each(|word| word.store(7, Ordering::Relaxed)));
+            }
+        });
+        assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 7));
+        assert!(!memory.is_locked() && memory.lock_error().is_none());
+    }
+
+    #[test]
+    fn memory_is_resident_from_the_start() {
+        let resident = || {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * page_size()
+        };
+        let before = resident();
+        let memory = Memory::new(16 << 20, false).unwrap();
+        // The other test of this module may give some back meanwhile.
+        assert!(resident() >= before + memory.mapped_bytes() - (8 << 20));
+    }
+
+    #[test]
+    fn locking_is_tried_and_reported() {
+        let memory = Memory::new(512, true).unwrap();
+        assert_ne!(memory.is_locked(), memory.lock_error().is_some());
+    }
+
+    #[test]
+    fn odd_sizes() {
+        assert!(Memory::new(0, true).unwrap().is_empty());
+        assert_eq!(Memory::new(1, false).unwrap().len(), 1);
+        assert_eq!(Memory::new(usize::MAX, false).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        assert_eq!(Memory::new(usize::MAX / 16, false).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+    }
+}
