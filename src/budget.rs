@@ -136,6 +136,79 @@ impl fmt::Display for MemorySize {
     }
 }
 
+/// How the budget is split among what grows with traffic. Everything is taken at start, and none of it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// All of it, in bytes.
+    pub budget_bytes: u64,
+    /// How many workers share it.
+    pub workers: u32,
+    /// Blocks of one worker's kernel ring; 0 without live capture.
+    pub ring_blocks: u32,
+    /// Bytes of one worker's sessions, their index included.
+    pub sessions_bytes: u64,
+    /// Bytes of one worker's packets, its table of segments included.
+    pub store_bytes: u64,
+    /// Bytes for the buffers of all queries together.
+    pub queries_bytes: u64,
+}
+
+/// A budget that is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} of memory are too few for {workers} {}: the smallest budget that works is {smallest}; try -m {}M",
+    ByteSize(*.budget_bytes),
+    if *.workers == 1 { "worker" } else { "workers" },
+    .smallest.0.div_ceil(MIB)
+)]
+pub struct BudgetTooSmall {
+    budget_bytes: u64,
+    workers: u32,
+    /// The smallest budget for as many workers.
+    pub smallest: ByteSize,
+}
+
+/// Bytes of one block of a kernel ring: a frame of 64 KiB that the kernel has joined (GRO) or not yet cut (TSO) fits whole.
+pub const RING_BLOCK_BYTES: u32 = 256 << 10;
+const RING_BLOCKS_MIN: u64 = 4;
+const RING_BLOCKS_MAX: u64 = 512;
+
+impl Split {
+    /// The smallest budget, for one worker: 16 MiB.
+    pub const BYTES_MIN: u64 = 16 * MIB;
+
+    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, a tenth for sessions, a sixteenth for
+    /// queries (64 MiB at most), the rest for packets.
+    ///
+    /// # Errors
+    ///
+    /// When a worker would get less than it needs: [`BYTES_MIN`](Self::BYTES_MIN) for the first, half of it for each
+    /// further one.
+    pub fn new(budget_bytes: u64, workers: u32, live: bool) -> Result<Self, BudgetTooSmall> {
+        let workers = workers.max(1);
+        let smallest = Self::BYTES_MIN + u64::from(workers - 1) * Self::BYTES_MIN / 2;
+        if budget_bytes < smallest {
+            return Err(BudgetTooSmall { budget_bytes, workers, smallest: ByteSize(smallest) });
+        }
+        let share = budget_bytes / u64::from(workers);
+        let blocks = (share / 10 / u64::from(RING_BLOCK_BYTES)).clamp(RING_BLOCKS_MIN, RING_BLOCKS_MAX);
+        let ring_blocks = if live { u32::try_from(blocks).unwrap_or(u32::MAX) } else { 0 };
+        let queries_bytes = (budget_bytes / 16).min(64 * MIB);
+        let sessions_bytes = share / 10;
+        let taken = u64::from(ring_blocks) * u64::from(RING_BLOCK_BYTES)
+            + sessions_bytes
+            + queries_bytes / u64::from(workers)
+            + crate::counters::Published::BYTES as u64;
+        let store_bytes = share.saturating_sub(taken);
+        Ok(Self { budget_bytes, workers, ring_blocks, sessions_bytes, store_bytes, queries_bytes })
+    }
+
+    /// Bytes of all kernel rings.
+    pub fn rings_bytes(&self) -> u64 {
+        u64::from(self.workers) * u64::from(self.ring_blocks) * u64::from(RING_BLOCK_BYTES)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,5 +277,32 @@ mod tests {
             let _ = (text.parse::<ByteSize>(), text.parse::<MemorySize>());
             let _ = (number.parse::<ByteSize>(), number.parse::<MemorySize>());
         }
+    }
+
+    #[test]
+    fn nothing_is_spent_twice() {
+        for (budget, workers, live) in
+            [(16 * MIB, 1, true), (40 * MIB, 1, false), (40 * MIB, 2, true), (GIB, 4, true), (100 * GIB, 64, true)]
+        {
+            let split = Split::new(budget, workers, live).unwrap();
+            let spent = split.rings_bytes()
+                + split.queries_bytes
+                + u64::from(split.workers) * (split.sessions_bytes + split.store_bytes);
+            assert!(spent <= budget, "{budget}: {split:?}");
+            assert!(split.store_bytes * u64::from(workers) * 10 >= budget * 6, "{budget}: {split:?}");
+            assert!(split.store_bytes > crate::store::Store::BYTES_MIN, "{budget}: {split:?}");
+        }
+    }
+
+    #[test]
+    fn too_little_says_what_is_enough() {
+        let error = Split::new(4 * MIB, 1, true).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "4 MiB of memory are too few for 1 worker: the smallest budget that works is 16 MiB; try -m 16M"
+        );
+        let error = Split::new(20 * MIB, 3, true).unwrap_err();
+        assert_eq!(error.smallest, ByteSize(32 * MIB));
+        assert!(Split::new(32 * MIB, 3, true).is_ok());
     }
 }

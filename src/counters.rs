@@ -25,6 +25,11 @@ impl Volume {
         self.packets += 1;
         self.bytes += bytes;
     }
+
+    /// What was added since it was `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self { packets: self.packets - earlier.packets, bytes: self.bytes - earlier.bytes }
+    }
 }
 
 impl std::ops::AddAssign for Volume {

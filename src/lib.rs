@@ -8,8 +8,8 @@
 
 pub mod budget;
 pub mod counters;
-pub mod memory;
 pub mod interface;
+pub mod memory;
 pub mod packet;
 pub mod time;
 

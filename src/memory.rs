@@ -2,23 +2,48 @@
 //!
 //! Words are atomics, so that a reader that looks at a word just when it is given to something else sees an old or a
 //! new value, never undefined behaviour; who needs to know which checks a generation before and after (see
-//! [`store`](crate::store)). On the platforms that matter a relaxed access is a plain load or store.
+//! [`store`](crate::store)). A relaxed access is a plain load or store on every processor that matters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Zeroed words.
+#[cfg(target_os = "linux")]
+use afpacket::Memory as Words;
+#[cfg(not(target_os = "linux"))]
+use portable::Memory as Words;
+
+/// Zeroed words: resident from the start, out of core dumps, and locked in RAM where that is permitted.
 #[derive(Debug)]
-pub struct Memory(Box<[AtomicU64]>);
+pub struct Memory(Words);
+
+/// Whether memory is to be locked in RAM. Packets of a recorder are; those of a replayed file lie on a disk anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lock {
+    /// It may be swapped out.
+    #[default]
+    No,
+    /// It is locked if the system permits; see [`Memory::is_locked`].
+    IfPermitted,
+}
 
 impl Memory {
     /// Takes `words` words at once.
-    pub fn new(words: usize) -> Self {
-        Self((0..words).map(|_| AtomicU64::new(0)).collect())
+    ///
+    /// # Errors
+    ///
+    /// When the system has not that much to give.
+    pub fn new(words: usize, lock: Lock) -> std::io::Result<Self> {
+        Words::new(words, lock == Lock::IfPermitted).map(Self)
+    }
+
+    /// Whether it is locked in RAM.
+    pub fn is_locked(&self) -> bool {
+        self.0.is_locked()
     }
 }
 
 impl std::ops::Deref for Memory {
     type Target = [AtomicU64];
+
     fn deref(&self) -> &[AtomicU64] {
         &self.0
     }
@@ -27,4 +52,31 @@ impl std::ops::Deref for Memory {
 /// Adds to a counter that only this thread writes: a load and a store, where `fetch_add` would lock the bus.
 pub(crate) fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+}
+
+#[cfg(not(target_os = "linux"))]
+mod portable {
+    use std::sync::atomic::AtomicU64;
+
+    /// Words from the allocator; no platform beside Linux locks them yet.
+    #[derive(Debug)]
+    pub(super) struct Memory(Box<[AtomicU64]>);
+
+    impl Memory {
+        pub(super) fn new(words: usize, _lock: bool) -> std::io::Result<Self> {
+            Ok(Self((0..words).map(|_| AtomicU64::new(0)).collect()))
+        }
+
+        pub(super) fn is_locked(&self) -> bool {
+            false
+        }
+    }
+
+    impl std::ops::Deref for Memory {
+        type Target = [AtomicU64];
+
+        fn deref(&self) -> &[AtomicU64] {
+            &self.0
+        }
+    }
 }

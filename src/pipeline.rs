@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::capture::{Batch, Source, SourceError};
-use crate::counters::{Published, Totals};
+use crate::capture::{Batch, Source, SourceCounts, SourceError};
+use crate::counters::{DropReason, Published, Totals};
 use crate::decode::{self, Stop};
 use crate::filter::FilterSet;
+use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::session::{Ledger, Table};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
@@ -26,6 +27,8 @@ pub struct Config {
     pub filter: Option<FilterSet>,
     /// Bytes kept of each packet at most; 0 for whole packets.
     pub snaplen: u32,
+    /// Whether memory is locked in RAM.
+    pub lock: Lock,
     /// Seed of the session table's hash; no answer depends on it.
     pub seed: u64,
 }
@@ -51,20 +54,27 @@ pub struct Pipeline {
     filter: Option<FilterSet>,
     snaplen: usize,
     totals: Totals,
+    /// What the source has counted so far, as last seen.
+    source: SourceCounts,
     published: Arc<Published>,
 }
 
 impl Pipeline {
     /// Takes all the memory it will ever use.
-    pub fn new(config: Config) -> Self {
-        Self {
-            sessions: Table::new(config.sessions_bytes, config.seed),
-            store: Store::new(config.store_bytes, &config.policy),
+    ///
+    /// # Errors
+    ///
+    /// When the system has not that much to give.
+    pub fn new(config: Config) -> std::io::Result<Self> {
+        Ok(Self {
+            sessions: Table::new(config.sessions_bytes, config.seed, config.lock)?,
+            store: Store::new(config.store_bytes, &config.policy, config.lock)?,
             filter: config.filter,
             snaplen: if config.snaplen == 0 { usize::MAX } else { config.snaplen as usize },
             totals: Totals::default(),
+            source: SourceCounts::default(),
             published: Arc::default(),
-        }
+        })
     }
 
     /// What readers see.
@@ -81,7 +91,7 @@ impl Pipeline {
     pub fn run(&mut self, source: &mut impl Source, stop: &AtomicBool) -> Result<(), SourceError> {
         while !stop.load(Ordering::Relaxed) {
             let batch = source.batch(&mut |packet| self.ingest(packet));
-            self.totals.kernel_dropped = source.kernel_dropped();
+            self.account(&source.counts());
             self.publish();
             if batch? == Batch::End {
                 break;
@@ -136,6 +146,19 @@ impl Pipeline {
             Some(newest) if packet.time < newest => oddities.out_of_order += 1,
             _ => self.totals.newest = Some(packet.time),
         }
+    }
+
+    /// Takes over what the source has counted since the last time.
+    fn account(&mut self, now: &SourceCounts) {
+        let refused = now.refused.since(self.source.refused);
+        let unselected = now.unselected.since(self.source.unselected);
+        self.totals.received += refused;
+        self.totals.dropped[DropReason::InterfacesFull as usize] += refused;
+        self.totals.received += unselected;
+        self.totals.filtered += unselected;
+        self.totals.oddities.truncated += now.truncated - self.source.truncated;
+        self.totals.kernel_dropped += now.kernel_dropped - self.source.kernel_dropped;
+        self.source = *now;
     }
 
     /// Lets readers see the counts.

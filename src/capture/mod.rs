@@ -5,6 +5,7 @@ pub mod interfaces;
 #[cfg(target_os = "linux")]
 pub mod live;
 
+use crate::counters::Volume;
 use crate::packet::Packet;
 
 /// What a call of [`Source::batch`] came to.
@@ -46,8 +47,21 @@ pub trait Source {
     /// A source that reports [`Batch::End`] or an error has nothing more to give.
     fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError>;
 
-    /// Packets that the kernel dropped so far because nobody took them from the ring in time.
-    fn kernel_dropped(&self) -> u64 {
-        0
+    /// What became so far of the packets that were not handed over, and of those that were cut.
+    fn counts(&self) -> SourceCounts {
+        SourceCounts::default()
     }
+}
+
+/// What a source counts beside the packets it hands over, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceCounts {
+    /// Dropped by the kernel because nobody took them from the ring in time.
+    pub kernel_dropped: u64,
+    /// Of interfaces for which the interface table had no slot left.
+    pub refused: Volume,
+    /// Of interfaces that were not asked for.
+    pub unselected: Volume,
+    /// Handed over, but cut because they were larger than a block of the ring.
+    pub truncated: u64,
 }

@@ -81,7 +81,11 @@ impl History {
         if sessions == 0 {
             return Ok(None);
         }
-        let what = if sessions == 1 { "a session that matches was".to_owned() } else { format!("{sessions} sessions that match were") };
+        let what = if sessions == 1 {
+            "a session that matches was".to_owned()
+        } else {
+            format!("{sessions} sessions that match were")
+        };
         Ok(Some(Cause {
             code: "cut",
             sentence: format!(

@@ -223,7 +223,6 @@ impl Flow {
     pub fn is_cut(&self) -> bool {
         self.kept_packets < self.packets.originator + self.packets.responder
     }
-
 }
 
 fn endpoint(endpoint: Endpoint) -> FlowEndpoint {

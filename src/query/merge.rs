@@ -150,7 +150,15 @@ impl<'h> Packets<'h> {
             }
             self.waiting.pop();
             let cursor = self.segments(worker).cursor(view);
-            let mut run = Run { worker, cursor, head: RecordAt::EMPTY, ahead: BinaryHeap::new(), latest: Timestamp::MIN, read: 0, live: true };
+            let mut run = Run {
+                worker,
+                cursor,
+                head: RecordAt::EMPTY,
+                ahead: BinaryHeap::new(),
+                latest: Timestamp::MIN,
+                read: 0,
+                live: true,
+            };
             self.advance(&mut run);
             if run.live {
                 self.runs.push(Reverse(run));
@@ -218,10 +226,7 @@ impl<'h> Packets<'h> {
         worker.segments.data(&run.cursor, record, &mut self.data)?;
         let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
         Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
-            && self
-                .filter
-                .as_mut()
-                .is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
+            && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
     }
 
     /// The record's interface; one that is new since the query began is looked up.

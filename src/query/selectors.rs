@@ -41,9 +41,15 @@ impl FromStr for Flow {
         let (a, b, protocol) = match words[..] {
             [a, b] => (a, b, None),
             [a, b, protocol] => (a, b, Some(protocol)),
-            _ => return Err(error(format!("expected two endpoints and perhaps a protocol, found {} words", words.len()))),
+            _ => {
+                return Err(error(format!(
+                    "expected two endpoints and perhaps a protocol, found {} words",
+                    words.len()
+                )));
+            }
         };
-        let endpoint = |word: &str| endpoint(word).ok_or_else(|| error(format!("{word:?} is not an address and a port")));
+        let endpoint =
+            |word: &str| endpoint(word).ok_or_else(|| error(format!("{word:?} is not an address and a port")));
         let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
             None => None,
             Some("tcp") => Some(6),

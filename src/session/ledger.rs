@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::SessionSlot;
 use super::key::{Endpoint, SessionKey, Side};
-use crate::memory::{Memory, add};
+use crate::memory::{Lock, Memory, add};
 use crate::time::Timestamp;
 
 pub(super) const ENTRY_WORDS: usize = 16;
@@ -198,8 +198,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(capacity: u32) -> Self {
-        Self { words: Memory::new(capacity as usize * ENTRY_WORDS), capacity }
+    pub(super) fn new(capacity: u32, lock: Lock) -> std::io::Result<Self> {
+        Ok(Self { words: Memory::new(capacity as usize * ENTRY_WORDS, lock)?, capacity })
     }
 
     /// How many sessions there can be.

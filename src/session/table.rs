@@ -15,6 +15,7 @@ use super::index::Index;
 use super::key::{SessionKey, Side};
 use super::ledger::{self, ENTRY_BYTES, Entry, Ledger, TCP, flag};
 use crate::decode::Decoded;
+use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::time::Timestamp;
 
@@ -50,15 +51,19 @@ pub struct Table {
 impl Table {
     /// Takes `bytes` of memory, all of it now. `seed` keeps who chooses addresses and ports from choosing collisions;
     /// no answer depends on it.
-    pub fn new(bytes: u64, seed: u64) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When the system has not that much to give.
+    pub fn new(bytes: u64, seed: u64, lock: Lock) -> std::io::Result<Self> {
         let capacity = Self::capacity_of(bytes);
-        Self {
-            ledger: Arc::new(Ledger::new(capacity)),
+        Ok(Self {
+            ledger: Arc::new(Ledger::new(capacity, lock)?),
             index: Index::new(capacity as usize),
             fragments: Fragments::new(seed),
             hasher: FixedState::with_seed(seed),
             hand: 0,
-        }
+        })
     }
 
     /// Sessions that fit into `bytes`.

@@ -31,6 +31,7 @@ use segment::Slot;
 pub use segment::{Cursor, RecordAt, SegmentId, SegmentView};
 
 use crate::counters::Volume;
+use crate::memory::Lock;
 use crate::session::Table;
 use crate::time::Timestamp;
 
@@ -49,6 +50,11 @@ impl Segments {
     /// All segments there are now, in no order.
     pub fn views(&self) -> impl Iterator<Item = SegmentView> + '_ {
         (0..).zip(&self.slots).filter_map(|(i, slot)| slot.view(SegmentId(i)))
+    }
+
+    /// Whether their memory is locked in RAM.
+    pub fn are_locked(&self) -> bool {
+        self.pages.are_locked()
     }
 
     /// Reads a segment from its start.
@@ -108,14 +114,18 @@ impl Store {
     pub const BYTES_MIN: u64 = ((Rank::COUNT + 2 * PACKET_BYTES_MAX / pages::PAGE_BYTES) * PAGE_COST_BYTES) as u64;
 
     /// Takes `bytes` of memory, all of it now; at least [`BYTES_MIN`](Self::BYTES_MIN).
-    pub fn new(bytes: u64, policy: &Policy) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// When the system has not that much to give.
+    pub fn new(bytes: u64, policy: &Policy, lock: Lock) -> std::io::Result<Self> {
         let per_page = (PAGE_COST_BYTES + SLOT_COST_BYTES / PAGES_PER_SEGMENT_SLOT as usize) as u64;
         let pages = u32::try_from(bytes.max(Self::BYTES_MIN) / per_page).unwrap_or(u32::MAX - 1);
         let slots = pages / PAGES_PER_SEGMENT_SLOT;
         let table: Box<[Slot]> = (0..slots).map(|_| Slot::default()).collect();
         table.iter().for_each(Slot::free);
-        Self {
-            shared: Arc::new(Segments { pages: Pages::new(pages), slots: table }),
+        Ok(Self {
+            shared: Arc::new(Segments { pages: Pages::new(pages, lock)?, slots: table }),
             free_pages: (0..pages).rev().map(PageId).collect(),
             free_slots: (0..slots).rev().map(SegmentId).collect(),
             queues: std::array::from_fn(|_| Queue::default()),
@@ -127,7 +137,7 @@ impl Store {
             retained: Volume::default(),
             evicted: Volume::default(),
             lost_until: None,
-        }
+        })
     }
 
     /// What readers see.

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::memory::Memory;
+use crate::memory::{Lock, Memory};
 
 /// Bytes of one page.
 pub(super) const PAGE_BYTES: usize = 4096;
@@ -33,11 +33,15 @@ pub struct Gone;
 
 impl Pages {
     /// Takes memory for `count` pages.
-    pub(super) fn new(count: u32) -> Self {
-        Self {
-            words: Memory::new(count as usize * PAGE_WORDS),
+    pub(super) fn new(count: u32, lock: Lock) -> std::io::Result<Self> {
+        Ok(Self {
+            words: Memory::new(count as usize * PAGE_WORDS, lock)?,
             next: (0..count).map(|_| AtomicU32::new(u32::MAX)).collect(),
-        }
+        })
+    }
+
+    pub(super) fn are_locked(&self) -> bool {
+        self.words.is_locked()
     }
 
     /// The page after `page` in its chain.
@@ -204,7 +208,7 @@ mod tests {
         #[test]
         fn a_stream_reads_back_as_written(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 1..40)) {
             let whole: Vec<u8> = parts.concat();
-            let pages = Pages::new(64);
+            let pages = Pages::new(64, Lock::No).unwrap();
             // A chain in a scattered order: 0, 37, 10, 47, …
             let chain: Vec<PageId> = (0..64).map(|i| PageId(i * 37 % 64)).collect();
             for pair in chain.windows(2) {

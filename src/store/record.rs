@@ -181,11 +181,8 @@ pub fn decode(bytes: &[u8; HEADER_BYTES_MAX], previous: &Previous) -> Option<(Re
     let sequence = take(control >> 4 & 3)?;
     let captured = take(control >> 6 & 3)?;
     let slot = take((control >> 12 & 3) + 1)?;
-    let interface = if control >> 14 & 1 == 1 {
-        InterfaceId(u16::try_from(take(2)?).ok()?)
-    } else {
-        previous.interface?
-    };
+    let interface =
+        if control >> 14 & 1 == 1 { InterfaceId(u16::try_from(take(2)?).ok()?) } else { previous.interface? };
     let captured_len = u32::try_from(captured).ok()?;
     let rare = if control >> 15 & 1 == 1 { take(8)? } else { u64::from(captured_len) };
     let header = RecordHeader {
@@ -205,10 +202,7 @@ pub fn decode(bytes: &[u8; HEADER_BYTES_MAX], previous: &Previous) -> Option<(Re
             2 => Direction::Out,
             _ => Direction::Unknown,
         },
-        flags: PacketFlags {
-            checksum_not_ready: control >> 10 & 1 == 1,
-            segmentation_offload: control >> 11 & 1 == 1,
-        },
+        flags: PacketFlags { checksum_not_ready: control >> 10 & 1 == 1, segmentation_offload: control >> 11 & 1 == 1 },
     };
     Some((header, at))
 }

@@ -73,7 +73,7 @@ mod tests {
             (1_000_002, 2),
             (996_400, 2), // set back by an hour
             (996_401, 3),
-            (1_000_003, 603), // set forth again: a leap counts ten minutes
+            (1_000_003, 603),  // set forth again: a leap counts ten minutes
             (1_086_403, 1203), // a day asleep, too
         ] {
             clock.advance(Timestamp(stamp_s * second));

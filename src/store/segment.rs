@@ -168,12 +168,7 @@ impl RecordAt {
 
 impl Cursor {
     pub(super) fn new(view: SegmentView) -> Self {
-        Self {
-            at: Position { page: view.first_page, offset: 0 },
-            left: view.len_bytes,
-            previous: view.base,
-            view,
-        }
+        Self { at: Position { page: view.first_page, offset: 0 }, left: view.len_bytes, previous: view.base, view }
     }
 
     /// The segment being read.
@@ -197,10 +192,7 @@ impl Cursor {
         pages.skip(&mut data, header_bytes)?;
         let mut after = data;
         pages.skip(&mut after, header.captured_len as usize)?;
-        self.left = self
-            .left
-            .checked_sub(header_bytes as u64 + u64::from(header.captured_len))
-            .ok_or(Gone)?;
+        self.left = self.left.checked_sub(header_bytes as u64 + u64::from(header.captured_len)).ok_or(Gone)?;
         self.at = after;
         self.previous = header.as_previous();
         Ok(Some(RecordAt { header, data }))

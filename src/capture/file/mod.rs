@@ -26,7 +26,8 @@ use std::sync::Arc;
 
 use self::input::{Arrival, Input};
 use self::recognise::Recognised;
-use super::{Batch, Source, SourceError};
+use super::{Batch, Source, SourceCounts, SourceError};
+use crate::counters::Volume;
 use crate::interface::{Interface, Interfaces};
 use crate::packet::{InterfaceId, LinkType, Packet};
 
@@ -153,6 +154,11 @@ impl Source for FileSource {
         let batch = self.advance(each);
         self.finished = matches!(batch, Ok(Batch::End) | Err(_));
         batch
+    }
+
+    fn counts(&self) -> SourceCounts {
+        let refused = Volume { packets: self.refused(), bytes: self.refused_bytes() };
+        SourceCounts { refused, ..SourceCounts::default() }
     }
 }
 
