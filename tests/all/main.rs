@@ -1,1 +1,3 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
+
+mod capture_files;
