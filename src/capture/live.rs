@@ -164,6 +164,11 @@ impl LiveSource {
         self.ring.mapped_bytes()
     }
 
+    /// Whether the ring is locked in RAM; the kernel never swaps it either way.
+    pub fn ring_is_locked(&self) -> bool {
+        self.ring.is_locked()
+    }
+
     /// Packets that were larger than a block can hold, though no snapshot length was asked for.
     pub fn truncated(&self) -> u64 {
         self.view.truncated

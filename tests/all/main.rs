@@ -1,1 +1,5 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
+#[cfg(target_os = "linux")]
+mod live;
+#[cfg(target_os = "linux")]
+mod namespaces;
