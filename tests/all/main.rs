@@ -2,3 +2,7 @@
 
 mod filters;
 mod capture_files;
+#[cfg(target_os = "linux")]
+mod live;
+#[cfg(target_os = "linux")]
+mod namespaces;
