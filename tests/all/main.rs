@@ -6,3 +6,4 @@ mod capture_files;
 mod live;
 #[cfg(target_os = "linux")]
 mod namespaces;
+mod text;
