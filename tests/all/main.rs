@@ -1,1 +1,2 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
+mod decode;
