@@ -117,7 +117,11 @@ fn replay(name: &str) {
     }
     assert!(seen.is_sorted_by_key(|seen| seen.time_ns));
     assert_eq!(
-        (recorder.source.kernel_dropped(), recorder.source.truncated(), recorder.source.unselected()),
+        (
+            recorder.source.counts().kernel_dropped,
+            recorder.source.counts().truncated,
+            recorder.source.counts().unselected.packets
+        ),
         (0, 0, 0)
     );
 }
@@ -156,7 +160,7 @@ fn vlan_tags_are_put_back_in_both_directions() {
         assert_eq!(seen.original_len as usize, expect.len());
         assert_eq!(seen.data, expect[..68], "64 bytes and the tag that was put back");
     }
-    assert_eq!(receiver.source.truncated(), 0, "cut because asked to");
+    assert_eq!(receiver.source.counts().truncated, 0, "cut because asked to");
 }
 
 #[test]
@@ -245,7 +249,7 @@ fn interfaces_that_come_while_recording_are_recorded() {
     far.send("back1", FRAMES, 2);
     let count = |recorder: &mut Recorder, name| recorder.drain().iter().filter(|seen| seen.interface == name).count();
     assert_eq!(["later0", "back0", "other0", "back1"].map(|name| count(&mut all, name)), [3, 3, 2, 2]);
-    assert_eq!((count(&mut one, "later0"), one.seen.len(), one.source.unselected()), (3, 3, 0));
+    assert_eq!((count(&mut one, "later0"), one.seen.len(), one.source.counts().unselected.packets), (3, 3, 0));
 
     far.ip("link del later0");
     eventually("it is down", || !all.is_up("later0") && !one.is_up("later0"));
@@ -315,7 +319,7 @@ fn offloaded_segments_are_recorded_whole() {
     let to_server = seen.iter().filter(|seen| seen.direction == Direction::In && seen.data[12..14] == [8, 0]);
     let payload: usize = to_server.map(|seen| seen.data.len() - 14 - 20 - 4 * usize::from(seen.data[46] >> 4)).sum();
     assert!(payload >= 4_000_000, "{payload}");
-    assert_eq!((recorder.source.truncated(), recorder.source.kernel_dropped()), (0, 0));
+    assert_eq!((recorder.source.counts().truncated, recorder.source.counts().kernel_dropped), (0, 0));
 }
 
 #[test]
@@ -349,7 +353,7 @@ fn what_the_kernel_drops_is_counted_to_the_packet() {
     for round in 1..=3 {
         near.send("near", FRAMES, 5000);
         recorder.drain();
-        let (seen, dropped) = (recorder.seen.len() as u64, recorder.source.kernel_dropped());
+        let (seen, dropped) = (recorder.seen.len() as u64, recorder.source.counts().kernel_dropped);
         assert!(seen > 100 * round && dropped > 1000 * round, "{seen} {dropped}");
         assert_eq!(seen + dropped, 5000 * round);
         assert!(lost(&recorder) < dropped, "those after the last packet cannot be reported yet");
@@ -357,7 +361,7 @@ fn what_the_kernel_drops_is_counted_to_the_packet() {
     let before = recorder.seen.len();
     near.send("near", FRAMES, 1);
     recorder.drain();
-    assert_eq!(lost(&recorder), recorder.source.kernel_dropped());
+    assert_eq!(lost(&recorder), recorder.source.counts().kernel_dropped);
     assert!(recorder.seen[before].drops_before > 1000, "on the first packet after the gap");
 }
 
@@ -373,7 +377,7 @@ fn a_packet_larger_than_a_block_is_counted_as_truncated() {
     let seen = recorder.drain();
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|seen| seen.original_len == 9014 && (3900..4096).contains(&seen.data.len())));
-    assert_eq!(recorder.source.truncated(), 2);
+    assert_eq!(recorder.source.counts().truncated, 2);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
-mod filters;
 mod capture_files;
+mod decode;
+mod filters;
 #[cfg(target_os = "linux")]
 mod live;
 #[cfg(target_os = "linux")]
