@@ -169,3 +169,129 @@ proptest! {
         prop_assert_eq!(left, store.retained());
     }
 }
+
+/// Packets through a whole pipeline, so that sessions and store belong together.
+mod starts {
+    use crate::memory::Lock;
+    use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
+    use crate::pipeline::{Config, Pipeline};
+    use crate::session::Session;
+    use crate::store::retention::Policy;
+    use crate::time::Timestamp;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn pipeline() -> Pipeline {
+        let config = Config {
+            sessions_bytes: 4 << 20,
+            store_bytes: 4 << 20,
+            policy: Policy::default(),
+            filter: None,
+            snaplen: 0,
+            lock: Lock::No,
+            seed: 1,
+        };
+        Pipeline::new(config).unwrap()
+    }
+
+    /// UDP between 10.0.0.1 and another host.
+    fn send(pipeline: &mut Pipeline, second: u64, host: u32, out: bool, payload: u16) {
+        let (a, b) = ([10, 0, 0, 1], (0xc000_0000 | host).to_be_bytes());
+        let (from, to, ports) = if out { (a, b, [4000u16, 53]) } else { (b, a, [53, 4000]) };
+        let mut frame = vec![0; 12];
+        frame.extend([8, 0, 0x45, 0]);
+        frame.extend((28 + payload).to_be_bytes());
+        frame.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+        frame.extend(from);
+        frame.extend(to);
+        frame.extend(ports.map(u16::to_be_bytes).concat());
+        frame.extend((8 + payload).to_be_bytes());
+        frame.extend([0, 0]);
+        frame.resize(frame.len() + usize::from(payload), 1);
+        pipeline.ingest(&Packet {
+            time: Timestamp(1_000_000 * SECOND + second * SECOND),
+            interface: InterfaceId(0),
+            link_type: LinkType::ETHERNET,
+            direction: Direction::Unknown,
+            flags: PacketFlags::default(),
+            original_len: u32::try_from(frame.len()).unwrap(),
+            drops_before: 0,
+            data: &frame,
+        });
+        pipeline.publish();
+    }
+
+    /// Sequences of the packets kept of each session, and whether the first is among them.
+    fn kept(pipeline: &Pipeline) -> Vec<(Session, Vec<u64>)> {
+        let worker = pipeline.worker();
+        let mut kept: Vec<(Session, Vec<u64>)> =
+            worker.ledger.sessions().map(|session| (session, Vec::new())).collect();
+        for view in worker.segments.views() {
+            let mut cursor = worker.segments.cursor(view);
+            while let Some(record) = worker.segments.next(&mut cursor).unwrap() {
+                let header = record.header;
+                let owner = kept
+                    .iter_mut()
+                    .find(|(session, _)| session.slot == header.session && session.first_sequence <= header.sequence);
+                if let Some((_, sequences)) = owner {
+                    sequences.push(header.sequence);
+                }
+            }
+        }
+        for (session, sequences) in &mut kept {
+            sequences.sort_unstable();
+            assert_eq!(sequences.len() as u64, session.kept_packets);
+            assert!(
+                sequences.is_empty() || sequences[0] == session.first_sequence,
+                "headless: {session:?} {sequences:?}"
+            );
+        }
+        kept
+    }
+
+    #[test]
+    fn a_session_open_for_days_keeps_its_start() {
+        let mut pipeline = pipeline();
+        send(&mut pipeline, 0, 1, true, 50);
+        send(&mut pipeline, 0, 1, false, 60);
+        let first = kept(&pipeline)[0].0;
+        // A poll every half minute for two days, beside traffic that turns the store over many times.
+        for second in 1..2 * 86_400 {
+            if second % 30 == 0 {
+                send(&mut pipeline, second, 1, second % 60 == 0, 20);
+            }
+            if second % 10 == 0 {
+                for i in 0..4 {
+                    send(&mut pipeline, second, 2 + u32::try_from(second).unwrap(), i % 2 == 0, 1200);
+                }
+            }
+        }
+        let kept = kept(&pipeline);
+        let (session, sequences) = kept.iter().find(|(session, _)| session.slot == first.slot).unwrap();
+        assert_eq!(session.first, first.first, "it is still the same session");
+        assert_eq!(sequences[..2], [session.first_sequence, session.first_sequence + 1]);
+        let worker = pipeline.worker();
+        let totals = worker.published.totals();
+        assert!(totals.carried.volume.packets > 0 && totals.carried.lost == 0, "{:?}", totals.carried);
+        assert!(totals.evicted.packets > 40_000);
+        assert_eq!(totals.stored.packets, totals.retained.packets + totals.evicted.packets);
+        assert_eq!(totals.stored.bytes, totals.retained.bytes + totals.evicted.bytes);
+    }
+
+    #[test]
+    fn many_live_conversations_take_no_more_than_their_share() {
+        let mut pipeline = pipeline();
+        // 20,000 conversations, all alive all the time: 2.6 MB of starts, where half a megabyte is the limit.
+        for round in 0..40u64 {
+            for host in 0..20_000 {
+                send(&mut pipeline, round * 20, host, round % 2 == 0, 40);
+            }
+        }
+        let totals = pipeline.worker().published.totals();
+        assert!(totals.carried.lost > 0);
+        assert_eq!(totals.stored.packets, totals.retained.packets + totals.evicted.packets);
+        let worker = pipeline.worker();
+        let young = worker.segments.views().filter(|view| view.newest.0 > (1_000_000 + 39 * 20) * SECOND - 1);
+        assert!(young.map(|view| view.packets).sum::<u64>() >= 20_000, "what is recent is there");
+    }
+}
