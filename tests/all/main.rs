@@ -1,3 +1,4 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
 mod filters;
+mod text;
