@@ -2,7 +2,7 @@
 //!
 //! What always holds: every packet that the kernel put into the ring is handed to the caller once, or counted as
 //! [`unselected`](LiveSource::unselected) or [`unplaced`](LiveSource::unplaced); what the kernel had no room for is in
-//! [`kernel_dropped`](Source::kernel_dropped). Nothing is allocated for a packet, save when its interface is new.
+//! [`counts`](Source::counts). Nothing is allocated for a packet, save when its interface is new.
 //!
 //! Of a loopback packet the received copy is kept, so its direction is [`Direction::In`], as with libpcap.
 
@@ -16,7 +16,8 @@ use afpacket::{CaptureFilter, Frame, Ring, RingConfig, SockFilter};
 
 use super::link_layer::{Shape, packet_bytes, shape};
 use super::selection::Selection;
-use super::{Batch, Source, SourceError};
+use super::{Batch, Source, SourceCounts, SourceError};
+use crate::counters::Volume;
 use crate::interface::Interfaces;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::time::Timestamp;
@@ -108,8 +109,8 @@ struct View {
     joined: BTreeSet<u32>,
     scratch: Vec<u8>,
     truncated: u64,
-    unselected: u64,
-    unplaced: u64,
+    unselected: Volume,
+    unplaced: Volume,
 }
 
 /// What becomes of packets of one interface and type.
@@ -151,8 +152,8 @@ impl LiveSource {
             // The largest packet and a header in front of it.
             scratch: Vec::with_capacity(config.block_size as usize + 32),
             truncated: 0,
-            unselected: 0,
-            unplaced: 0,
+            unselected: Volume::default(),
+            unplaced: Volume::default(),
         };
         let mut source = Self { ring, view, drops_reported: 0, drops: 0 };
         source.view.follow_selection(&source.ring)?;
@@ -171,12 +172,12 @@ impl LiveSource {
 
     /// Packets of interfaces that are not recorded which came through while the selection changed; left out.
     pub fn unselected(&self) -> u64 {
-        self.view.unselected
+        self.view.unselected.packets
     }
 
     /// Packets left out because the table of interfaces was full to the last slot.
     pub fn unplaced(&self) -> u64 {
-        self.view.unplaced
+        self.view.unplaced.packets
     }
 }
 
@@ -204,9 +205,15 @@ impl Source for LiveSource {
         Ok(Batch::More)
     }
 
-    /// Exact when the last batch was [`Batch::Idle`], behind by what was lost during one turn of the ring otherwise.
-    fn kernel_dropped(&self) -> u64 {
-        self.drops
+    /// What the kernel dropped is exact when the last batch was [`Batch::Idle`], behind by what was lost during one
+    /// turn of the ring otherwise.
+    fn counts(&self) -> SourceCounts {
+        SourceCounts {
+            kernel_dropped: self.drops,
+            refused: self.view.unplaced,
+            unselected: self.view.unselected,
+            truncated: self.view.truncated,
+        }
     }
 }
 
@@ -263,11 +270,11 @@ impl View {
         let (id, link_type, shape) = match self.last.1 {
             Known::Recorded { id, link_type, shape } => (id, link_type, shape),
             Known::Unselected => {
-                self.unselected += 1;
+                self.unselected.add(frame.data.len() as u64);
                 return None;
             }
             Known::Unplaced => {
-                self.unplaced += 1;
+                self.unplaced.add(frame.data.len() as u64);
                 return None;
             }
         };
