@@ -192,6 +192,12 @@ impl Ring {
         Ok(poll.revents & libc::POLLIN != 0)
     }
 
+    /// Whether the kernel has handed over a block that was not read yet.
+    #[inline]
+    pub fn has_block(&self) -> bool {
+        self.status(self.next).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
+    }
+
     /// The next block that the kernel handed over, if there is one.
     pub fn next_block(&mut self) -> Option<Block<'_>> {
         let status = self.status(self.next).load(Ordering::Acquire);
@@ -258,9 +264,20 @@ impl Block<'_> {
         self.status & libc::TP_STATUS_LOSING != 0
     }
 
+    /// The counts of the ring it is in, see [`Ring::statistics`].
+    pub fn statistics(&self) -> io::Result<RingStats> {
+        self.ring.statistics()
+    }
+
     /// Whether it was handed over because its time was up, not because it was full.
     pub fn timed_out(&self) -> bool {
         self.status & libc::TP_STATUS_BLK_TMO != 0
+    }
+}
+
+impl AsFd for Block<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }
 

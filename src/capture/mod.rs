@@ -1,9 +1,14 @@
 //! Where packets come from: a capture file or standard input, or the interfaces of this host.
 
 pub mod file;
+#[cfg(target_os = "linux")]
 pub mod interfaces;
 #[cfg(target_os = "linux")]
+pub mod link_layer;
+#[cfg(target_os = "linux")]
 pub mod live;
+#[cfg(target_os = "linux")]
+pub mod selection;
 
 use crate::counters::Volume;
 use crate::packet::Packet;

@@ -1,0 +1,4 @@
+//! The daemon.
+
+#[cfg(target_os = "linux")]
+pub mod privileges;
