@@ -1,4 +1,4 @@
-//! How much memory this machine has, and how much of it is asked for.
+//! What this machine has: memory, and how much of it is asked for; a terminal's width.
 
 use crate::budget::{ByteSize, MemorySize, Split};
 
@@ -40,6 +40,17 @@ fn physical_bytes() -> Option<u64> {
 /// Memory this process holds, 0 where the system does not tell (`/proc/self/status`).
 pub(super) fn resident_bytes() -> u64 {
     std::fs::read_to_string("/proc/self/status").ok().and_then(|status| kibibytes(&status, "VmRSS:")).unwrap_or(0)
+}
+
+/// Columns of the terminal that stdout is; 80 elsewhere.
+pub(super) fn terminal_width() -> usize {
+    #[cfg(target_os = "linux")]
+    if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout())
+        && size.ws_col > 0
+    {
+        return usize::from(size.ws_col);
+    }
+    80
 }
 
 fn kibibytes(text: &str, key: &str) -> Option<u64> {

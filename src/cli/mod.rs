@@ -3,10 +3,18 @@
 //! What always holds: results go to stdout and everything else to stderr; exit 0 is done, 1 is "nothing matched" or
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
+mod client;
+mod flows;
+mod get;
 mod human;
+mod interfaces;
 mod machine;
 mod output;
+mod pin;
 mod replay;
+mod selection;
+mod status;
+mod view;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -61,7 +69,12 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Get(get::Get),
+    Flows(flows::Flows),
+    Status(status::Status),
+    Pin(pin::Pin),
     Replay(replay::Replay),
+    Interfaces(interfaces::Interfaces),
 }
 
 /// Wrong usage: exit 2.
@@ -87,7 +100,12 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match &cli.verb {
+        Verb::Get(get) => get.run(&cli.common),
+        Verb::Flows(flows) => flows.run(&cli.common),
+        Verb::Status(status) => status.run(&cli.common),
+        Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),
+        Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output::Output;
-use super::{Common, Usage, human, machine, note, print};
+use super::view::{self, Heading};
+use super::{Common, Usage, human, machine, note, print, selection, status};
 use crate::budget::{MemorySize, Split};
 use crate::capture::file::FileSource;
 use crate::capture::{Batch, Source, SourceCounts, SourceError};
@@ -110,16 +111,15 @@ impl Replay {
         if common.json {
             print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
         } else if !common.quiet {
-            let summary = summary(&status);
-            if to_stdout { note(&summary) } else { print(&format!("{summary}\n"))? }
+            let summary = view::status(&status, &status::here(Heading::Replayed));
+            if to_stdout { note(summary.trim_end()) } else { print(&summary)? }
         }
         Ok(read?)
     }
 
     fn filter(&self) -> anyhow::Result<Option<FilterSet>> {
-        let expression = self.filter.clone().unwrap_or_else(|| self.expression.join(" "));
-        let filter = FilterSet::new(&expression).map_err(Usage::of)?;
-        Ok(Some(filter).filter(|filter| !filter.is_match_all()))
+        let words = self.filter.as_ref().map_or(&self.expression[..], std::slice::from_ref);
+        selection::filter(words)
     }
 
     fn source(&self, interfaces: &Arc<Interfaces>) -> Result<FileSource, SourceError> {
@@ -164,16 +164,6 @@ fn statistics(history: &History) -> Vec<InterfaceStatistics> {
         .iter()
         .map(|i| InterfaceStatistics { received: Some(received(i.id)), ..InterfaceStatistics::of(i.id) })
         .collect()
-}
-
-fn summary(status: &Status) -> String {
-    format!(
-        "kept {} of {} packets ({} of {})",
-        human::count(status.packets.retained),
-        human::count(status.packets.received),
-        human::size(status.bytes.retained),
-        human::size(status.bytes.received)
-    )
 }
 
 /// A source whose earliest and latest times are noted.
