@@ -23,5 +23,7 @@ pub mod session;
 pub mod store;
 
 pub mod cli;
+#[cfg(target_os = "linux")]
 pub mod daemon;
+#[cfg(target_os = "linux")]
 pub mod serve;

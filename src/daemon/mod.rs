@@ -1,4 +1,156 @@
-//! The daemon.
+//! The daemon: makes the pipelines, starts their threads and the service, and ends them all.
+//!
+//! ```text
+//! main ─ lock file ─ budget ─ pipelines ─ sources ─ socket ─ privileges dropped ─┬─ retrocap-w0 … (one a worker)
+//!        └── one thread, all rights that were given ──────────────────────────┘ ├─ interfaces (live capture)
+//!                                                                               └─ service (two threads)
+//! ```
+//!
+//! What always holds: one socket has one recorder; no thread is started before privileges are dropped; a worker that
+//! fails ends the whole recorder, never half of it, save that a replayed file may end or be damaged while what was
+//! read goes on being served.
 
-#[cfg(target_os = "linux")]
 pub mod privileges;
+mod replay;
+mod socket;
+mod start;
+mod workers;
+
+use std::path::PathBuf;
+
+use tokio::sync::oneshot;
+
+use crate::budget::{BudgetTooSmall, ByteSize};
+use crate::capture::SourceError;
+use crate::capture::selection::UnknownInterface;
+use crate::filter::FilterError;
+use crate::store::retention::Policy;
+use start::{Prepared, Until};
+
+/// What to record, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the service listens.
+    pub socket: PathBuf,
+    /// Names of the interfaces to record; empty for all.
+    pub interfaces: Vec<String>,
+    /// A tcpdump expression: what does not match is not recorded.
+    pub filter: Option<String>,
+    /// Bytes kept of each packet at most; 0 for whole packets.
+    pub snaplen: u32,
+    /// The budget in bytes, at least [`Split::BYTES_MIN`](crate::budget::Split::BYTES_MIN).
+    pub memory_bytes: u64,
+    /// Workers that share the packets of live capture, at least 1; a replay has one.
+    pub workers: u32,
+    /// Whether interfaces are asked for packets to other hosts too.
+    pub promiscuous: bool,
+    /// A capture to record in place of interfaces.
+    pub replay: Option<Replay>,
+    /// Whether privileges are given up once everything is open.
+    pub drop_privileges: bool,
+    /// The user to become; `None` for `retrocap` if there is one and the process is root's.
+    pub user: Option<String>,
+    /// Share of one core for compression, in percent; 0 for none. Nothing is compressed yet.
+    pub compression_cpu: f64,
+    /// How old sessions are shortened.
+    pub retention: Policy,
+}
+
+/// A capture file as if it happened now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// The file; `-` is standard input.
+    pub path: PathBuf,
+    /// How fast.
+    pub speed: Speed,
+}
+
+/// How fast a capture is replayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Speed {
+    /// At the pace at which it was recorded.
+    #[default]
+    Recorded,
+    /// So many times that pace; above 0.
+    Times(f64),
+    /// As fast as it can be read.
+    Max,
+}
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket is somebody's.
+    #[error("another retrocap is recording on {}; stop it or choose another --socket", .0.display())]
+    AlreadyRunning(PathBuf),
+    /// The socket's place is taken by something else.
+    #[error("{} is there already and is no socket; remove it or choose another --socket", .0.display())]
+    NotASocket(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot {step} {}: {source}; choose another place with --socket", .path.display())]
+    Socket {
+        /// What was tried.
+        step: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The budget is too small.
+    #[error(transparent)]
+    Budget(#[from] BudgetTooSmall),
+    /// The system has not as much memory.
+    #[error("cannot take {budget} of memory: {source}; try a smaller -m")]
+    Memory {
+        /// The budget.
+        budget: ByteSize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The capture filter is wrong.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// An interface asked for is not there.
+    #[error(transparent)]
+    Interface(#[from] UnknownInterface),
+    /// Packets cannot be captured, or no longer, or the capture to replay cannot be opened.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Privileges could not be dropped.
+    #[error(transparent)]
+    Privileges(#[from] privileges::Error),
+    /// A part of the daemon that needs the system's help did not get it.
+    #[error("cannot {step}: {source}")]
+    System {
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A worker has panicked; where it did is in the log.
+    #[error("worker {0} has failed, so recording was stopped; please report what the log says above")]
+    WorkerPanicked(usize),
+    /// A speed that no replay has.
+    #[error("cannot replay at {0} times the recorded pace; --speed takes a number above 0, or max")]
+    Speed(f64),
+}
+
+/// Records and serves until SIGTERM or SIGINT.
+///
+/// Call it while the process has one thread, or privileges cannot be dropped.
+///
+/// # Errors
+///
+/// When it cannot start, or recording has ended by itself; a signal is a good end.
+pub fn run(config: Config) -> Result<(), Error> {
+    Prepared::new(config)?.run(Until::Signal)
+}
+
+/// As [`run`], until `stop` is sent something or dropped; signals keep their meaning.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_until(config: Config, stop: oneshot::Receiver<()>) -> Result<(), Error> {
+    Prepared::new(config)?.run(Until::Told(stop))
+}

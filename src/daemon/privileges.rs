@@ -113,6 +113,16 @@ pub fn drop(user: Option<&str>, keep_root: bool) -> Result<Dropped, Error> {
     Ok(dropped)
 }
 
+/// The user and group numbers that [`drop`] would switch to; `None` where it would stay who it is.
+pub fn target(user: Option<&str>) -> Result<Option<(u32, u32)>, Error> {
+    Ok(target_user(user)?.map(|user| (user.uid, user.gid)))
+}
+
+/// The number of the group whose members may read, if there is one.
+pub fn readers() -> Result<Option<u32>, Error> {
+    Ok(group_id(&read("/etc/group")?, DEFAULT_NAME))
+}
+
 /// Asks the kernel whether it is really gone.
 fn verify(dropped: &Dropped) -> Result<(), Error> {
     for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {

@@ -7,6 +7,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
 use super::selectors::Selection;
 use super::{History, QueryError, Request};
@@ -20,6 +21,9 @@ use crate::time::Timestamp;
 /// Records that one query reads ahead at most, of all segments together (about 60 bytes each). Beyond it packets come
 /// as they arrived, and are counted.
 const READ_AHEAD_MAX: usize = 16 * 1024;
+
+/// After so many records that do not match, a query looks whether it was interrupted (well below a millisecond).
+const RECORDS_BETWEEN_LOOKS: u32 = 1024;
 
 /// A packet that was found.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,8 @@ pub struct Summary {
     pub unsorted: u64,
     /// Whether the limit ended it.
     pub limited: bool,
+    /// Whether it was interrupted.
+    pub interrupted: bool,
 }
 
 /// The answer to a [`Request`], packet by packet.
@@ -64,6 +70,7 @@ pub struct Packets<'h> {
     read_ahead: usize,
     latest: Timestamp,
     data: Vec<u8>,
+    interrupts: Vec<Arc<AtomicBool>>,
     summary: Summary,
 }
 
@@ -90,8 +97,16 @@ impl<'h> Packets<'h> {
             read_ahead: 0,
             latest: Timestamp::MIN,
             data: Vec::new(),
+            interrupts: Vec::new(),
             summary: Summary::default(),
         })
+    }
+
+    /// Ends the query soon after `flag` is set, also while nothing matches; may be called for several flags.
+    #[must_use]
+    pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.interrupts.push(flag);
+        self
     }
 
     /// What was found so far.
@@ -101,11 +116,19 @@ impl<'h> Packets<'h> {
 
     /// The next packet that matches.
     pub fn next(&mut self) -> Option<Found<'_>> {
+        let mut looked_at = 0u32;
         let (header, worker) = loop {
             if self.summary.packets >= self.limit {
                 self.summary.limited = true;
                 return None;
             }
+            if looked_at.is_multiple_of(RECORDS_BETWEEN_LOOKS)
+                && self.interrupts.iter().any(|flag| flag.load(Memory::Relaxed))
+            {
+                self.summary.interrupted = true;
+                return None;
+            }
+            looked_at = looked_at.wrapping_add(1);
             self.begin_due();
             let Reverse(mut run) = self.runs.pop()?;
             let (record, worker) = (run.head, run.worker);

@@ -1,0 +1,125 @@
+//! The threads that record.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::Error;
+use super::replay::Paced;
+use crate::capture::SourceError;
+use crate::capture::file::FileSource;
+use crate::capture::live::LiveSource;
+use crate::pipeline::Pipeline;
+
+/// Bytes of a worker's stack; the way of a packet is flat and needs a fraction of it.
+const STACK_BYTES: usize = 1 << 20;
+/// Beyond a packet's waiting time, how long the threads get to end.
+const END_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Where one worker's packets come from.
+#[derive(Debug)]
+pub(super) enum Packets {
+    Live(Box<LiveSource>),
+    File(Box<FileSource>),
+    Paced(Box<Paced<FileSource>>),
+}
+
+/// The threads that record; dropping it ends them.
+#[derive(Debug)]
+pub(super) struct Workers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    failures: UnboundedReceiver<Error>,
+}
+
+impl Workers {
+    /// Starts a thread for each pipeline; `recording` counts those that record.
+    pub(super) fn start(
+        pipelines: Vec<(Pipeline, Packets)>,
+        stop: Arc<AtomicBool>,
+        recording: &Arc<AtomicUsize>,
+    ) -> Result<Self, Error> {
+        let (failed, failures) = unbounded_channel();
+        let mut workers = Self { stop, threads: Vec::new(), failures };
+        for (number, (pipeline, packets)) in pipelines.into_iter().enumerate() {
+            let (stop, failed, recording) = (Arc::clone(&workers.stop), failed.clone(), Arc::clone(recording));
+            recording.fetch_add(1, Ordering::Relaxed);
+            let thread = std::thread::Builder::new()
+                .name(format!("retrocap-w{number}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || {
+                    work(number, pipeline, packets, &stop, &failed);
+                    recording.fetch_sub(1, Ordering::Relaxed);
+                })
+                .map_err(|source| Error::System { step: "start a worker", source })?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// The next failure that must end the recorder.
+    pub(super) async fn failure(&mut self) -> Error {
+        match self.failures.recv().await {
+            Some(error) => error,
+            // All have ended well.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let deadline = Instant::now() + END_TIMEOUT;
+        for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            if thread.is_finished() {
+                // It caught its own panics.
+                let _ = thread.join();
+            } else {
+                tracing::warn!("{} does not end, and is left behind", thread.thread().name().unwrap_or("a worker"));
+            }
+        }
+    }
+}
+
+fn work(
+    number: usize,
+    mut pipeline: Pipeline,
+    mut packets: Packets,
+    stop: &AtomicBool,
+    failed: &UnboundedSender<Error>,
+) {
+    let run = catch_unwind(AssertUnwindSafe(|| match &mut packets {
+        Packets::Live(source) => pipeline.run(&mut **source, stop),
+        Packets::File(source) => pipeline.run(&mut **source, stop),
+        Packets::Paced(source) => pipeline.run(&mut **source, stop),
+    }));
+    let live = matches!(packets, Packets::Live(_));
+    match run {
+        Ok(Ok(())) if stop.load(Ordering::Relaxed) => {}
+        Ok(Ok(())) => {
+            tracing::info!("the capture has been replayed to its end; it is served until retrocap is stopped")
+        }
+        Ok(Err(error)) if !live => replay_failed(&error),
+        Ok(Err(error)) => {
+            tracing::error!("worker {number} cannot go on: {error}");
+            // Nobody listens any more only when everything ends anyway.
+            let _ = failed.send(error.into());
+        }
+        Err(_) => {
+            tracing::error!("worker {number} has panicked");
+            let _ = failed.send(Error::WorkerPanicked(number));
+        }
+    }
+}
+
+fn replay_failed(error: &SourceError) {
+    tracing::error!("{error}; what was read is served until retrocap is stopped");
+}

@@ -1,0 +1,109 @@
+//! `/v1/health`: whether everything is recorded, and if not, why.
+//!
+//! It answers 200 either way: who restarts a recorder because it is degraded loses the history that it holds.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::Service;
+
+/// How far back drops count.
+const DROPS_WINDOW: Duration = Duration::from_secs(60);
+/// How often they are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Health {
+    /// `ready` or `degraded`.
+    status: &'static str,
+    /// Why it is degraded.
+    reasons: Vec<Reason>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Reason {
+    code: &'static str,
+    detail: String,
+}
+
+/// The kernel's drops of the last minute.
+#[derive(Debug, Default)]
+pub(super) struct Drops(Mutex<VecDeque<(Instant, u64)>>);
+
+impl Drops {
+    fn look(&self, now: Instant, total: u64) {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.push_back((now, total));
+        // One that is older than the window stays: the drops since then are those of the window.
+        while looks.get(1).is_some_and(|(at, _)| now - *at >= DROPS_WINDOW) {
+            looks.pop_front();
+        }
+    }
+
+    fn recent(&self, total: u64) -> u64 {
+        let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        looks.front().map_or(total, |(_, before)| total - before.min(&total))
+    }
+}
+
+/// Looks at the drops from time to time, for ever.
+pub(super) async fn watch(service: Arc<Service>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let now = ticks.tick().await;
+        service.drops.look(now, service.history().totals().kernel_dropped);
+    }
+}
+
+pub(super) fn check(service: &Service) -> Health {
+    let recorder = service.recorder();
+    let history = service.history();
+    let mut reasons = Vec::new();
+    let workers = history.workers.len();
+    let recording = recorder.recording.load(Ordering::Relaxed);
+    if recording < workers {
+        let detail = match recorder.live {
+            true => format!("{recording} of {workers} workers record"),
+            false => "the capture has been replayed to its end: nothing is recorded any more".to_owned(),
+        };
+        reasons.push(Reason { code: "not_recording", detail });
+    }
+    let drops = service.drops.recent(history.totals().kernel_dropped);
+    if drops > 0 {
+        let detail = format!(
+            "the kernel dropped {drops} packets within the last minute: give retrocap more workers or memory, or record less"
+        );
+        reasons.push(Reason { code: "kernel_drops", detail });
+    }
+    if recorder.live && !history.workers.iter().all(|worker| worker.segments.are_locked()) {
+        let detail = "packets may be swapped out: start retrocap with CAP_IPC_LOCK or a higher `ulimit -l`".to_owned();
+        reasons.push(Reason { code: "not_locked", detail });
+    }
+    Health { status: if reasons.is_empty() { "ready" } else { "degraded" }, reasons }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_forgotten_after_a_minute() {
+        let drops = Drops::default();
+        let start = Instant::now();
+        assert_eq!(drops.recent(3), 3, "of the first seconds");
+        drops.look(start, 3);
+        assert_eq!(drops.recent(3), 0);
+        for (seconds, total, recent) in [(5, 5, 2), (30, 5, 2), (64, 5, 2), (66, 5, 0), (70, 9, 4), (200, 9, 0)] {
+            drops.look(start + Duration::from_secs(seconds), total);
+            assert_eq!(drops.recent(total), recent, "after {seconds} s");
+        }
+        assert!(drops.0.lock().unwrap().len() < 4);
+    }
+}

@@ -1,0 +1,188 @@
+//! `/metrics`: the counts in the text format of Prometheus, version 0.0.4.
+//!
+//! Everything is read when it is asked for; nothing is kept for it.
+
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::{Service, now};
+use crate::query::status::Status;
+use crate::store::Rank;
+use crate::time::Timestamp;
+
+/// The content type.
+pub(super) const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// The text, as it grows.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    /// One metric without labels.
+    fn one(&mut self, kind: Kind, name: &str, help: &str, value: impl Display) {
+        self.family(kind, name, help).line(name, &[], value);
+    }
+
+    fn family(&mut self, kind: Kind, name: &str, help: &str) -> &mut Self {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP retrocap_{name} {help}\n# TYPE retrocap_{name} {kind}");
+        self
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.0, "retrocap_{name}");
+        for (i, (label, value)) in labels.iter().enumerate() {
+            let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+            let _ = write!(self.0, "{}{label}=\"{value}\"", if i == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+pub(super) fn text(service: &Service) -> String {
+    let status = service.status();
+    let mut text = Text::default();
+    recorder(&mut text, &status);
+    volumes(&mut text, &status);
+    horizons(&mut text, service);
+    interfaces(&mut text, &status);
+    activity(&mut text, service);
+    text.0
+}
+
+fn recorder(text: &mut Text, status: &Status) {
+    text.family(Kind::Gauge, "build_info", "The version that runs.").line(
+        "build_info",
+        &[("version", &status.version)],
+        1,
+    );
+    text.one(Kind::Gauge, "uptime_seconds", "Time since recording began.", status.uptime_s);
+    let memory = &status.memory;
+    let name = "memory_bytes";
+    text.family(Kind::Gauge, name, "Memory: the budget, what it is spent on, and what the process has in RAM.");
+    for (part, bytes) in [
+        ("budget", memory.budget_bytes),
+        ("used", memory.used_bytes),
+        ("rings", memory.rings_bytes),
+        ("segments", memory.segments_bytes),
+        ("sessions", memory.sessions_bytes),
+        ("ledger", memory.ledger_bytes),
+        ("queries", memory.queries_bytes),
+        ("resident", memory.resident_bytes),
+    ] {
+        text.line(name, &[("part", part)], bytes);
+    }
+    let name = "sessions";
+    text.family(Kind::Gauge, name, "Sessions known: those that go on, and those that have ended.");
+    text.line(name, &[("state", "live")], status.sessions.live);
+    text.line(name, &[("state", "ended")], status.sessions.ledger);
+    text.one(Kind::Gauge, "sessions_capacity", "Sessions that can be known.", status.sessions.capacity);
+}
+
+/// Conservation: received = stored + filtered + dropped, stored = retained + evicted.
+fn volumes(text: &mut Text, status: &Status) {
+    let (packets, bytes) = (&status.packets, &status.bytes);
+    for (name, help, count, captured) in [
+        ("received", "What reached the recorder.", packets.received, bytes.received),
+        ("stored", "What was kept at first.", packets.stored, bytes.stored),
+        ("filtered", "What was not asked to be recorded.", packets.filtered, bytes.filtered),
+        ("evicted", "What was kept, and had to go since.", packets.evicted, bytes.evicted),
+    ] {
+        text.one(Kind::Counter, &format!("packets_{name}_total"), help, count);
+        text.one(Kind::Counter, &format!("bytes_{name}_total"), help, captured);
+    }
+    text.one(Kind::Gauge, "packets_retained", "What is kept.", packets.retained);
+    text.one(Kind::Gauge, "bytes_retained", "What is kept.", bytes.retained);
+    let name = "packets_dropped_total";
+    text.family(Kind::Counter, name, "What the recorder could not keep, by reason.");
+    for (reason, count) in &status.dropped {
+        text.line(name, &[("reason", reason)], count);
+    }
+    let (name, help) = ("kernel_dropped_packets_total", "What the kernel dropped before the recorder could take it.");
+    text.one(Kind::Counter, name, help, packets.kernel_dropped);
+    let name = "odd_packets_total";
+    text.family(Kind::Counter, name, "Packets that are kept, but worth knowing of, by oddity.");
+    for (oddity, count) in [
+        ("truncated", status.oddities.truncated),
+        ("cut_headers", status.oddities.cut_headers),
+        ("malformed", status.oddities.malformed),
+        ("too_deep", status.oddities.too_deep),
+        ("out_of_order", status.oddities.out_of_order),
+    ] {
+        text.line(name, &[("oddity", oddity)], count);
+    }
+}
+
+/// How far back each rank reaches: from now, or from the newest packet of a replayed capture.
+fn horizons(text: &mut Text, service: &Service) {
+    let history = service.history();
+    let newest = history.totals().newest;
+    let end = if service.recorder().live { Some(newest.map_or_else(now, |newest| newest.max(now()))) } else { newest };
+    let mut ranks = [None::<(Timestamp, u64)>; Rank::COUNT];
+    for view in history.workers.iter().flat_map(|worker| worker.segments.views()).filter(|view| view.packets > 0) {
+        let rank = &mut ranks[view.rank.index()];
+        let (oldest, bytes) = rank.unwrap_or((view.oldest, 0));
+        *rank = Some((oldest.min(view.oldest), bytes + view.len_bytes));
+    }
+    let known = || Rank::all().zip(ranks).filter_map(|(rank, known)| known.map(|known| (rank.0.to_string(), known)));
+    let name = "horizon_seconds";
+    text.family(Kind::Gauge, name, "Age of the oldest packet kept, by rank: how deep in its session a packet lies.");
+    for (rank, (oldest, _)) in known() {
+        text.line(name, &[("rank", &rank)], end.map_or(0.0, |end| end.since(oldest).as_secs_f64()));
+    }
+    let name = "rank_bytes";
+    text.family(Kind::Gauge, name, "Bytes kept, by rank.");
+    for (rank, (_, bytes)) in known() {
+        text.line(name, &[("rank", &rank)], bytes);
+    }
+}
+
+fn interfaces(text: &mut Text, status: &Status) {
+    for (name, help) in [
+        ("interface_packets_total", "Packets that came from an interface."),
+        ("interface_bytes_total", "Captured bytes of packets that came from an interface."),
+    ] {
+        text.family(Kind::Counter, name, help);
+        for interface in &status.interfaces {
+            let labels = [
+                ("interface", &*interface.name),
+                ("index", &*interface.index.to_string()),
+                ("link_type", &*interface.link_type),
+            ];
+            let packets = name.starts_with("interface_packets");
+            text.line(name, &labels, if packets { interface.packets } else { interface.bytes });
+        }
+    }
+}
+
+fn activity(text: &mut Text, service: &Service) {
+    let activity = &service.activity;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let gauge = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed);
+    text.one(Kind::Gauge, "connections", "Connections to the service.", gauge(&activity.connections));
+    text.one(Kind::Gauge, "queries_running", "Queries that run.", gauge(&activity.queries_running));
+    let name = "queries_total";
+    text.family(Kind::Counter, name, "Queries that were begun.");
+    text.line(name, &[("of", "packets")], count(&activity.packet_queries));
+    text.line(name, &[("of", "flows")], count(&activity.flow_queries));
+    let (name, help) = ("queries_refused_total", "Queries for which there was no place in time.");
+    text.one(Kind::Counter, name, help, count(&activity.queries_refused));
+    text.one(Kind::Counter, "sent_packets_total", "Packets found by queries.", count(&activity.packets_sent));
+    text.one(Kind::Counter, "sent_bytes_total", "Bytes of answers to queries.", count(&activity.bytes_sent));
+    let (name, help) = ("overtaken_packets_total", "Packets that were evicted before a query came to them.");
+    text.one(Kind::Counter, name, help, count(&activity.packets_overtaken));
+    let name = "clients_closed_total";
+    text.family(Kind::Counter, name, "Clients that were closed because they stopped to read, or were too many.");
+    text.line(name, &[("reason", "stalled")], count(&activity.clients_stalled));
+    text.line(name, &[("reason", "too_many")], count(&activity.clients_refused));
+}
