@@ -7,11 +7,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(target_os = "linux")]
-use afpacket::Memory as Words;
+use afpacket::{Memory as Words, Residence};
 #[cfg(not(target_os = "linux"))]
-use portable::Memory as Words;
+use portable::{Memory as Words, Residence};
 
-/// Zeroed words: resident from the start, out of core dumps, and locked in RAM where that is permitted.
+/// Zeroed words, out of core dumps; those to be locked are resident from the start, and wiped at the end.
 #[derive(Debug)]
 pub struct Memory(Words);
 
@@ -32,7 +32,11 @@ impl Memory {
     ///
     /// When the system has not that much to give.
     pub fn new(words: usize, lock: Lock) -> std::io::Result<Self> {
-        Words::new(words, lock == Lock::IfPermitted).map(Self)
+        let residence = match lock {
+            Lock::No => Residence::OnDemand,
+            Lock::IfPermitted => Residence::Locked,
+        };
+        Words::new(words, residence).map(Self)
     }
 
     /// Whether it is locked in RAM.
@@ -58,12 +62,17 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 mod portable {
     use std::sync::atomic::AtomicU64;
 
+    pub(super) enum Residence {
+        Locked,
+        OnDemand,
+    }
+
     /// Words from the allocator; no platform beside Linux locks them yet.
     #[derive(Debug)]
     pub(super) struct Memory(Box<[AtomicU64]>);
 
     impl Memory {
-        pub(super) fn new(words: usize, _lock: bool) -> std::io::Result<Self> {
+        pub(super) fn new(words: usize, _: Residence) -> std::io::Result<Self> {
             Ok(Self((0..words).map(|_| AtomicU64::new(0)).collect()))
         }
 

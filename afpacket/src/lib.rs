@@ -18,6 +18,6 @@ mod ring;
 mod socket_filter;
 
 pub use frame::{Frame, Frames};
-pub use memory::Memory;
+pub use memory::{Memory, Residence};
 pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};
 pub use socket_filter::{CaptureFilter, SockFilter, TooManyInterfaces, WHOLE_PACKET};

@@ -8,12 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// From this many bytes on, huge pages are asked for.
 const HUGE_PAGES_FROM_BYTES: usize = 64 << 20;
 
+/// Where memory is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Residence {
+    /// In RAM from the start, locked there if the system permits.
+    Locked,
+    /// Taken as it is used.
+    OnDemand,
+}
+
 /// Zeroed words in a mapping of their own.
 ///
-/// All of it is resident from the start, so that taking it later cannot fail or wait; it never goes into a core dump,
-/// nor into swap when it could be locked. It is overwritten with zeros before it is given back.
+/// Where it is to be [`Locked`](Residence::Locked), all of it is resident from the start, so that taking it later cannot
+/// fail or wait, and it is overwritten with zeros before it is given back. It never goes into a core dump.
+
 #[derive(Debug)]
 pub struct Memory {
+    residence: Residence,
     start: NonNull<AtomicU64>,
     words: usize,
     bytes: usize,
@@ -29,12 +40,11 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Maps and touches `words` zeroed words of 8 bytes each.
+    /// Maps `words` zeroed words of 8 bytes each.
     ///
-    /// With `lock` it is locked in RAM too; that this was refused (`RLIMIT_MEMLOCK` without `CAP_IPC_LOCK`) is no
-    /// error, see [`is_locked`](Self::is_locked) and [`lock_error`](Self::lock_error). An error means that the
+    /// That locking was refused (`RLIMIT_MEMLOCK` without `CAP_IPC_LOCK`) is no error, see [`is_locked`](Self::is_locked) and [`lock_error`](Self::lock_error). An error means that the
     /// system has not that much memory to give.
-    pub fn new(words: usize, lock: bool) -> io::Result<Self> {
+    pub fn new(words: usize, residence: Residence) -> io::Result<Self> {
         let page = page_size();
         let bytes = words
             .checked_mul(size_of::<AtomicU64>())
@@ -51,14 +61,14 @@ impl Memory {
         }
         let start = NonNull::new(start.cast::<AtomicU64>()).ok_or(io::ErrorKind::OutOfMemory)?;
         // From here on, dropping gives the mapping back.
-        let mut memory = Self { start, words, bytes, lock_error: None, locked: false };
+        let mut memory = Self { residence, start, words, bytes, lock_error: None, locked: false };
         memory.advise(libc::MADV_DONTDUMP)?;
         if bytes >= HUGE_PAGES_FROM_BYTES {
             // Best effort: without huge pages it is only slower.
             let _ = memory.advise(libc::MADV_HUGEPAGE);
         }
-        memory.populate(page)?;
-        if lock {
+        if residence == Residence::Locked {
+            memory.populate(page)?;
             memory.lock();
         }
         Ok(memory)
@@ -122,11 +132,14 @@ impl Deref for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: `&mut self` says that no slice of it is in use; the range is exactly this object's mapping, writable
-        // and unmapped once, here. The address was given to system calls, so the compiler cannot know that the zeros
-        // are never read and has to write them.
+        if self.residence == Residence::Locked {
+            // SAFETY: `&mut self` says that no slice of it is in use; the range is exactly this object's mapping and
+            // writable. The address was given to system calls, so the compiler cannot know that the zeros are never
+            // read and has to write them.
+            unsafe { std::ptr::write_bytes(self.start.as_ptr().cast::<u8>(), 0, self.bytes) };
+        }
+        // SAFETY: no slice of it is in use; the range is exactly this object's mapping, unmapped once, here.
         unsafe {
-            std::ptr::write_bytes(self.start.as_ptr().cast::<u8>(), 0, self.bytes);
             libc::munmap(self.start.as_ptr().cast(), self.bytes);
         }
     }
@@ -145,7 +158,7 @@ mod tests {
 
     #[test]
     fn memory_is_zeroed_and_writable_from_several_threads() {
-        let memory = Memory::new(100_000, false).unwrap();
+        let memory = Memory::new(100_000, Residence::OnDemand).unwrap();
         assert_eq!(memory.len(), 100_000);
         assert_eq!(memory.mapped_bytes() % page_size(), 0);
         assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
@@ -165,22 +178,22 @@ mod tests {
             statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * page_size()
         };
         let before = resident();
-        let memory = Memory::new(16 << 20, false).unwrap();
+        let memory = Memory::new(16 << 20, Residence::Locked).unwrap();
         // The other test of this module may give some back meanwhile.
         assert!(resident() >= before + memory.mapped_bytes() - (8 << 20));
     }
 
     #[test]
     fn locking_is_tried_and_reported() {
-        let memory = Memory::new(512, true).unwrap();
+        let memory = Memory::new(512, Residence::Locked).unwrap();
         assert_ne!(memory.is_locked(), memory.lock_error().is_some());
     }
 
     #[test]
     fn odd_sizes() {
-        assert!(Memory::new(0, true).unwrap().is_empty());
-        assert_eq!(Memory::new(1, false).unwrap().len(), 1);
-        assert_eq!(Memory::new(usize::MAX, false).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
-        assert_eq!(Memory::new(usize::MAX / 16, false).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        assert!(Memory::new(0, Residence::Locked).unwrap().is_empty());
+        assert_eq!(Memory::new(1, Residence::OnDemand).unwrap().len(), 1);
+        assert_eq!(Memory::new(usize::MAX, Residence::OnDemand).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+        assert_eq!(Memory::new(usize::MAX / 16, Residence::OnDemand).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     }
 }
