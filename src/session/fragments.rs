@@ -107,9 +107,7 @@ impl Fragments {
         if self.ring.len() < CAPACITY {
             self.ring.push(known);
         } else {
-            let (ring, hasher) = (&self.ring, &self.hasher);
-            let hash_of = |slot: u32| hasher.hash_one(ring[slot as usize].datagram);
-            self.index.remove(hash_of(slot), slot, hash_of);
+            self.index.remove(self.hasher.hash_one(self.ring[self.next].datagram), slot);
             self.ring[self.next] = known;
         }
         self.index.insert(hash, slot);

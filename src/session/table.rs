@@ -102,7 +102,7 @@ impl Table {
         let slot = match found {
             Some(slot) if self.goes_on(slot, decoded, packet.time) => slot,
             Some(slot) => {
-                self.forget(hash, slot);
+                self.index.remove(hash, slot);
                 self.begin(&key, hash, sender, decoded, packet.time, sequence)
             }
             None => self.begin(&key, hash, sender, decoded, packet.time, sequence),
@@ -151,7 +151,7 @@ impl Table {
     pub fn lost_start(&mut self, slot: SessionSlot, sequence: u64) {
         let Some(entry) = self.ledger.entry(slot) else { return };
         if entry.first_sequence() <= sequence && entry.kept_packets() == 0 {
-            self.forget(self.hash(&entry_of(&self.ledger, slot.0).key()), slot.0);
+            self.forget(slot.0);
         }
     }
 
@@ -210,38 +210,29 @@ impl Table {
             }
         }
         self.hand = (best + 1) % capacity;
-        let key = self.entry(best).key();
-        self.forget(self.hash(&key), best);
+        self.forget(best);
         best
     }
 
     /// Takes a session out of the index; its entry stays until it is given away.
-    fn forget(&mut self, hash: u64, slot: u32) {
-        let (ledger, hasher) = (&self.ledger, &self.hasher);
-        self.index.remove(hash, slot, |slot| hash_of(hasher, &entry_of(ledger, slot).key()));
+    fn forget(&mut self, slot: u32) {
+        let hash = self.hash(&self.entry(slot).key());
+        self.index.remove(hash, slot);
     }
 
     fn hash(&self, key: &SessionKey) -> u64 {
-        hash_of(&self.hasher, key)
+        let mut hasher = self.hasher.build_hasher();
+        for word in key.0 {
+            hasher.write_u64(word);
+        }
+        hasher.finish()
     }
 
     fn entry(&self, slot: u32) -> Entry<'_> {
-        entry_of(&self.ledger, slot)
-    }
-}
-
-fn hash_of(hasher: &FixedState, key: &SessionKey) -> u64 {
-    let mut hasher = hasher.build_hasher();
-    for word in key.0 {
-        hasher.write_u64(word);
-    }
-    hasher.finish()
-}
-
-fn entry_of(ledger: &Ledger, slot: u32) -> Entry<'_> {
-    match ledger.entry(SessionSlot(slot)) {
-        Some(entry) => entry,
-        None => unreachable!("the index holds slots of the array"),
+        match self.ledger.entry(SessionSlot(slot)) {
+            Some(entry) => entry,
+            None => unreachable!("the index holds slots of the array"),
+        }
     }
 }
 
