@@ -74,7 +74,6 @@ impl Common {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and it lives as long as the program")]
 enum Verb {
     Run(run::Run),
     Get(get::Get),

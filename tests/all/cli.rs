@@ -254,6 +254,30 @@ fn the_past_can_be_asked_for() {
     }
 }
 
+#[test]
+fn an_interrupted_export_leaves_nothing_behind() {
+    use std::io::Write as _;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("never.pcapng");
+    let mut child = retrocap();
+    child.args(["replay", "-", "-m", "16M", "-w", file.to_str().unwrap()]).stdin(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&generate::traffic(100_000, 1)).unwrap();
+    let entries = || std::fs::read_dir(directory.path()).unwrap().count();
+    let start = Instant::now();
+    while entries() == 0 {
+        assert!(start.elapsed() < Duration::from_secs(20), "nothing is written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The thread that listens starts right after the file is there.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(entries(), 0);
+    drop(stdin);
+}
+
 /// A connection that ends within the answer leaves no half file.
 #[test]
 fn a_broken_answer_leaves_no_file() {
