@@ -10,4 +10,6 @@ mod live;
 #[cfg(target_os = "linux")]
 mod namespaces;
 mod replay;
+#[cfg(target_os = "linux")]
+mod service;
 mod text;
