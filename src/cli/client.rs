@@ -4,7 +4,7 @@
 //! its pieces are used, so that a slow pipe makes the recorder wait, not the memory grow.
 
 use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
@@ -217,8 +217,8 @@ impl Target {
     }
 }
 
-/// Where the recorder listens, from the common flags.
-pub(super) fn get(socket: &PathBuf, target: &Target) -> anyhow::Result<Answer> {
+/// Reads what is at `target`; see [`ask`].
+pub(super) fn get(socket: &Path, target: &Target) -> anyhow::Result<Answer> {
     ask(socket, Method::GET, target.as_str(), None)
 }
 

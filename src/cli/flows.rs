@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::client::{self, Target};
 use super::selection::Selection;
-use super::{Common, human, print};
+use super::{Common, get, human, print};
 use crate::query::flows::{Flow, FlowEndpoint};
 use crate::time::{self, Timestamp};
 
@@ -40,7 +40,9 @@ impl Flows {
         let now = Timestamp::from(std::time::SystemTime::now());
         let target = self.selection.add(Target::new("/v1/flows"), None, now, &tz)?;
         let target = target.with("sort", Some(&self.sort)).with("limit", self.limit);
-        let mut lines = BufReader::with_capacity(64 << 10, client::get(&common.socket, &target)?);
+        let answer = client::get(&common.socket(), &target)?;
+        let trailers = answer.trailers();
+        let mut lines = BufReader::with_capacity(64 << 10, answer);
         let mut table = Table::new(tz);
         let (mut flows, mut out, mut line) = (0u64, String::new(), String::new());
         let mut page = Vec::new();
@@ -65,7 +67,7 @@ impl Flows {
         }
         table.page(&mut out, &page);
         print(&out)?;
-        if flows == 0 { Err(anyhow!("no session matches")) } else { Ok(()) }
+        if flows == 0 { Err(anyhow!("no session matches")) } else { get::complete(&trailers) }
     }
 }
 

@@ -26,9 +26,9 @@ use crate::time::{self, Timestamp};
 Without -w a terminal gets one line a packet and a pipe gets pcapng.
 
 Examples:
-  retrocap get --since 10m port 53                              ten minutes of DNS, one line a packet
-  retrocap get --around 14:02:07 --window 30s -w odd.pcapng     what happened at 14:02:07, half a minute either way
-  retrocap get host 10.0.0.5 and not port 22 | tshark -r -      one host's packets in tshark
+  retrocap get --since 10m port 53                ten minutes of DNS, one line a packet
+  retrocap get --around 14:02:07 --window 30s -w odd.pcapng    half a minute either way
+  retrocap get host 10.0.0.5 and not port 22 | tshark -r -     one host's packets in tshark
   retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session")]
 pub(super) struct Get {
     #[command(flatten)]
@@ -39,16 +39,16 @@ pub(super) struct Get {
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
     /// Write to this file, which appears whole or not at all; - is stdout
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     write: Option<PathBuf>,
     /// File format
-    #[arg(long, value_enum, default_value_t = FileFormat::Pcapng)]
+    #[arg(long, help_heading = "Output", value_enum, default_value_t = FileFormat::Pcapng)]
     format: FileFormat,
     /// Times to the nanosecond, as is the default in files; lines show microseconds otherwise
-    #[arg(long, conflicts_with = "micro")]
+    #[arg(long, help_heading = "Output", conflicts_with = "micro")]
     nano: bool,
     /// Times to the microsecond, for tools that know no better
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     micro: bool,
 }
 
@@ -96,7 +96,7 @@ impl Get {
             .with("count", self.count)
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
-        match (client::get(&common.socket, &target), output) {
+        match (client::get(&common.socket(), &target), output) {
             (Ok(answer), None) => self.lines(answer, &tz),
             (Ok(answer), Some(output)) if file.is_none() => copy(answer, output),
             (Ok(answer), Some(output)) => self.file(answer, output, common, &tz),
@@ -182,10 +182,11 @@ impl Get {
 /// Why an answer is not all that matched.
 const NOTE: &str = "retrocap-note";
 
-/// Says what is missing from an answer, if anything is; one that was broken off by the recorder is a failure.
-fn complete(trailers: &Trailers) -> anyhow::Result<()> {
+/// Says what is missing from an answer, if anything is; one that the recorder broke off is a failure, though what came
+/// is good.
+pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     let Some(text) = trailers.text(NOTE) else { return Ok(()) };
-    if text.contains("stopped") {
+    if text.starts_with("incomplete") || text.contains("stopped") {
         return Err(anyhow!(text));
     }
     note(&format!("retrocap: {text}"));

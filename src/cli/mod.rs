@@ -4,6 +4,7 @@
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
 mod client;
+mod config;
 mod flows;
 mod get;
 mod human;
@@ -12,6 +13,7 @@ mod machine;
 mod output;
 mod pin;
 mod replay;
+mod run;
 mod selection;
 mod status;
 mod view;
@@ -46,16 +48,9 @@ Examples:
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Common options")]
 struct Common {
-    /// Where the recorder listens
-    #[arg(
-        long,
-        global = true,
-        value_name = "PATH",
-        env = "RETROCAP_SOCKET",
-        default_value = "/run/retrocap/retrocap.sock",
-        hide_env_values = true
-    )]
-    socket: PathBuf,
+    /// Where the recorder listens [default: /run/retrocap/retrocap.sock]
+    #[arg(long, global = true, value_name = "PATH", env = "RETROCAP_SOCKET", hide_env_values = true)]
+    socket: Option<PathBuf>,
     /// Print JSON: one document, or one object a line where there are many
     #[arg(long, global = true)]
     json: bool,
@@ -67,8 +62,20 @@ struct Common {
     quiet: bool,
 }
 
+impl Common {
+    /// Where the recorder listens unless something else is said.
+    fn socket_default() -> PathBuf {
+        PathBuf::from("/run/retrocap/retrocap.sock")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(Self::socket_default)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Run(run::Run),
     Get(get::Get),
     Flows(flows::Flows),
     Status(status::Status),
@@ -99,7 +106,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let done = match &cli.verb {
+    let done = match cli.verb {
+        Verb::Run(run) => run.run(&cli.common),
         Verb::Get(get) => get.run(&cli.common),
         Verb::Flows(flows) => flows.run(&cli.common),
         Verb::Status(status) => status.run(&cli.common),

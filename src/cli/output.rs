@@ -72,9 +72,10 @@ impl Output {
             Some(_) => Target::Hidden(hidden_beside(path).map_err(cannot)?, path.canonicalize().map_err(cannot)?),
             None => Target::Hidden(hidden_beside(path).map_err(cannot)?, path.to_owned()),
         };
-        if let (Target::Hidden(file, _), Some(existing)) = (&target, existing) {
+        if let Target::Hidden(file, _) = &target {
+            remove_when_interrupted(file.path());
             // Fails where the file is another's; the new one is then the writer's, as with every other tool.
-            let _ = file.as_file().set_permissions(existing.permissions());
+            let _ = existing.map(|existing| file.as_file().set_permissions(existing.permissions()));
         }
         Ok(Self::to(target, name))
     }
@@ -131,6 +132,38 @@ impl Output {
         }
         Ok(self.written_bytes)
     }
+}
+
+/// Exit code of a program that Ctrl-C ended, as shells know it.
+const INTERRUPTED: i32 = 130;
+
+/// Whoever interrupts an export wants none of it.
+fn remove_when_interrupted(path: &Path) {
+    let path = path.to_owned();
+    // Without it an interrupt leaves the hidden file behind, and nothing worse.
+    let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if runtime.is_ok_and(|runtime| runtime.block_on(interrupted()).is_ok()) {
+            let _ = std::fs::remove_file(path);
+            std::process::exit(INTERRUPTED);
+        }
+    });
+}
+
+/// Waits for Ctrl-C, or to be told to end.
+async fn interrupted() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+        tokio::select! {
+            interrupt = tokio::signal::ctrl_c() => interrupt,
+            _ = terminate.recv() => Ok(()),
+            _ = hangup.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
 }
 
 /// A file without a name that means anything, where the one that is asked for will be.

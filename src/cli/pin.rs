@@ -34,9 +34,9 @@ impl Pin {
     pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let target = Target::new("/v1/pins");
         let mut answer = if let Some(id) = self.remove {
-            client::ask(&common.socket, Method::DELETE, target.with("id", Some(id)).as_str(), None)?
+            client::ask(&common.socket(), Method::DELETE, target.with("id", Some(id)).as_str(), None)?
         } else if self.list {
-            client::get(&common.socket, &target)?
+            client::get(&common.socket(), &target)?
         } else {
             let (Some(expression), Some(duration)) = (selection::expression(&self.expression)?, &self.duration) else {
                 return Err(Usage::of(
@@ -45,7 +45,7 @@ impl Pin {
             };
             let duration = time::parse_duration(duration).map_err(Usage::of)?;
             let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
-            client::ask(&common.socket, Method::POST, target.as_str(), Some(body.to_string()))?
+            client::ask(&common.socket(), Method::POST, target.as_str(), Some(body.to_string()))?
         };
         let document = answer.document()?;
         if document.is_empty() { Ok(()) } else { print(&format!("{}\n", document.trim_end())) }

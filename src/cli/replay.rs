@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::output::Output;
+use super::run::Percent;
 use super::view::{self, Heading};
 use super::{Common, Usage, human, machine, note, print, selection, status};
 use crate::budget::{MemorySize, Split};
@@ -48,9 +49,9 @@ pub(super) struct Replay {
     /// Write what is kept at the end as pcapng; - is stdout
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Share of one core for compression; 0 for no compression
-    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
-    compression_cpu: u8,
+    /// Share of one core for compression; 0 for no compression [default: 10]
+    #[arg(long, value_name = "PERCENT")]
+    compression_cpu: Option<Percent>,
     /// Record only what matches this tcpdump expression
     #[arg(short, long, value_name = "EXPR")]
     filter: Option<String>,
@@ -58,7 +59,7 @@ pub(super) struct Replay {
     #[arg(short, long, value_name = "BYTES", default_value_t = 0)]
     snaplen: u32,
     /// The same expression as last arguments
-    #[arg(value_name = "EXPR", conflicts_with = "filter")]
+    #[arg(value_name = "EXPR", conflicts_with = "filter", allow_negative_numbers = true)]
     expression: Vec<String>,
 }
 

@@ -58,7 +58,7 @@ impl Status {
 
 /// The document, or what people read in it.
 fn show(common: &Common) -> anyhow::Result<String> {
-    let document = client::get(&common.socket, &Target::new("/v1/status"))?.document()?;
+    let document = client::get(&common.socket(), &Target::new("/v1/status"))?.document()?;
     if common.json {
         return Ok(format!("{}\n", document.trim_end()));
     }

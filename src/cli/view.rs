@@ -34,6 +34,8 @@ pub(super) enum Heading {
     Replayed,
 }
 
+/// Clocks may be set by as much without a recording being taken for a replay.
+const CLOCK_STEP: Duration = Duration::from_secs(3600);
 /// Widest bar, in columns.
 const BAR_COLUMNS_MAX: usize = 48;
 /// Columns of a row beside its bar.
@@ -64,10 +66,15 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
+    /// What ages are counted from: a replayed capture ended with its newest packet, before its recorder began.
     fn now(&self) -> Timestamp {
+        let newest = self.status.retained.newest.as_deref().and_then(read_time);
         match self.view.heading {
-            Heading::Recording { now } => now,
-            Heading::Replayed => self.status.retained.newest.as_deref().and_then(read_time).unwrap_or_default(),
+            Heading::Recording { now } => {
+                let began = now.saturating_sub(seconds(self.status.uptime_s) + CLOCK_STEP);
+                newest.filter(|newest| *newest < began).unwrap_or(now)
+            }
+            Heading::Replayed => newest.unwrap_or_default(),
         }
     }
 

@@ -26,8 +26,9 @@ use super::{Service, health, http};
 
 /// Headers of a request, at most.
 const HEADERS_MAX: usize = 64;
-/// Bytes that a connection reads ahead, and that wait to be written; the head of a request has to fit. The longest
-/// expression does three times, as percent-encoding makes it.
+/// Bytes of the head of a request, at most: the longest expression, each byte of it percent-encoded, and some.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+/// Bytes that a connection reads ahead, and that wait to be written.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused a connection, which it does for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -106,6 +107,7 @@ async fn connection(stream: UnixStream, router: Router, service: Arc<Service>, m
         .timer(TokioTimer::new())
         .header_read_timeout(service.limits.head_timeout)
         .max_headers(HEADERS_MAX)
+        .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(Watched::new(stream, Arc::clone(&service))), answer);
     tokio::pin!(connection);

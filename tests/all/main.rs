@@ -1,10 +1,15 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
 mod capture_files;
+mod cli;
 mod decode;
 mod filters;
+mod generate;
 #[cfg(target_os = "linux")]
 mod live;
 #[cfg(target_os = "linux")]
 mod namespaces;
+mod replay;
+#[cfg(target_os = "linux")]
+mod service;
 mod text;

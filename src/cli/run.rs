@@ -1,0 +1,239 @@
+//! `retrocap run`: the recorder, in the foreground.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::config::File;
+use super::{Common, Usage, machine, selection};
+use crate::budget::MemorySize;
+use crate::daemon::{self, Config, Replay};
+use crate::store::retention::Policy;
+
+pub(super) use crate::daemon::Speed;
+
+/// Record, and answer questions about the past until it is stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sudo retrocap run                             all interfaces, 1% of the memory
+  sudo retrocap run -i eth0 -m 1G not port 22   one interface, 1 GiB, without SSH
+  retrocap run --replay big.pcap --speed max --socket ./r.sock    a capture file instead")]
+pub(super) struct Run {
+    /// Record this interface; may be repeated [default: all]
+    #[arg(short, long, value_name = "NAME")]
+    interface: Vec<String>,
+    /// Record only what matches this tcpdump expression
+    #[arg(short, long, value_name = "EXPR")]
+    filter: Option<String>,
+    /// Bytes to keep of each packet; 0 for all of them [default: 0]
+    #[arg(short, long, value_name = "BYTES")]
+    snaplen: Option<u32>,
+    /// Memory to use: a size, or a share of physical memory [default: 1%, at least 16 MiB]
+    #[arg(short, long, value_name = "SIZE|PERCENT")]
+    memory: Option<MemorySize>,
+    /// Workers that share the load, each with its part of the memory [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: Option<u32>,
+    /// Share of one core for compression; 0 for no compression [default: 10]
+    #[arg(long, value_name = "PERCENT")]
+    compression_cpu: Option<Percent>,
+    /// Never ask an interface for packets to other hosts, which is the default
+    #[arg(short = 'p', long)]
+    no_promiscuous: bool,
+    /// Ask interfaces for packets to other hosts too
+    #[arg(long, conflicts_with = "no_promiscuous")]
+    promiscuous: bool,
+    /// Read flags from this TOML file; those given here win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Record a capture file instead of interfaces, then go on serving; - is stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "interface")]
+    replay: Option<PathBuf>,
+    /// How fast to replay: 2 for twice the recorded pace, or max [default: 1]
+    #[arg(long, value_name = "X|max")]
+    speed: Option<Speed>,
+    /// Keep root's privileges
+    #[arg(long)]
+    no_drop_privileges: bool,
+    /// Become this user once everything is open [default: retrocap, where there is one]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// The filter as last arguments
+    #[arg(value_name = "EXPR", conflicts_with = "filter", allow_negative_numbers = true)]
+    expression: Vec<String>,
+}
+
+impl Run {
+    /// Records until a signal ends it.
+    pub(super) fn run(self, common: &Common) -> anyhow::Result<()> {
+        let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        log(common, &file);
+        let config = self.config(common, file)?;
+        daemon::run(config).map_err(|error| match error {
+            daemon::Error::Budget(_) | daemon::Error::Filter(_) | daemon::Error::Speed(_) => Usage::of(error),
+            _ => error.into(),
+        })
+    }
+
+    /// Flags first, then the file, then what is usual.
+    fn config(self, common: &Common, file: File) -> anyhow::Result<Config> {
+        let words = match (self.filter, file.filter) {
+            (Some(filter), _) => vec![filter],
+            (None, Some(filter)) if self.expression.is_empty() => vec![filter],
+            (None, _) => self.expression,
+        };
+        let interfaces = if self.interface.is_empty() { file.interface } else { self.interface };
+        let speed = self.speed.or(file.speed);
+        let replay = self.replay.or(file.replay.filter(|_| interfaces.is_empty()));
+        if replay.is_none() && speed.is_some() {
+            return Err(Usage::of("--speed is for a replay: add --replay big.pcap, or leave out --speed"));
+        }
+        let promiscuous_file = file.promiscuous == Some(true) && file.no_promiscuous != Some(true);
+        Ok(Config {
+            socket: common.socket.clone().or(file.socket).unwrap_or_else(Common::socket_default),
+            interfaces: if replay.is_some() { Vec::new() } else { interfaces },
+            filter: selection::expression(&words)?,
+            snaplen: self.snaplen.or(file.snaplen).unwrap_or(0),
+            memory_bytes: machine::budget_bytes(self.memory.or(file.memory))?,
+            workers: self.workers.or(file.workers).unwrap_or(1).max(1),
+            promiscuous: self.promiscuous || (promiscuous_file && !self.no_promiscuous),
+            replay: replay.map(|path| Replay { path, speed: speed.unwrap_or_default() }),
+            drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
+            user: self.user.or(file.user),
+            compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
+            retention: file.retention.alpha.map_or_else(Policy::default, |alpha| Policy { alpha }),
+        })
+    }
+}
+
+/// Logs to stderr, as much as `-v`, `-q` or `RUST_LOG` say; the journal has its own times.
+fn log(common: &Common, file: &File) {
+    let quiet = common.quiet || (common.verbose == 0 && file.quiet == Some(true));
+    let level = match (quiet, common.verbose.max(file.verbose.unwrap_or(0))) {
+        (true, _) => "error",
+        (false, 0) => "info",
+        (false, 1) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // Fails only where somebody listens already, as in a test.
+    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.without_time().try_init()
+    } else {
+        builder.try_init()
+    };
+}
+
+/// A share of one core, 0 to 100 percent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Percent(pub(super) f64);
+
+impl Default for Percent {
+    fn default() -> Self {
+        Self(10.0)
+    }
+}
+
+impl FromStr for Percent {
+    type Err = String;
+
+    /// Reads `10`, `10%` or `2.5`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim().strip_suffix('%').unwrap_or(text.trim());
+        match number.parse::<f64>() {
+            Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self(percent)),
+            _ => Err(format!("cannot read the share {text:?}: it is within 0 to 100, try 10 or 0")),
+        }
+    }
+}
+
+impl FromStr for Speed {
+    type Err = String;
+
+    /// Reads `max`, `1`, `2.5` or `10x`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let word = text.trim();
+        if word.eq_ignore_ascii_case("max") {
+            return Ok(Self::Max);
+        }
+        match word.strip_suffix(['x', 'X']).unwrap_or(word).parse::<f64>() {
+            Ok(1.0) => Ok(Self::Recorded),
+            Ok(times) if times > 0.0 && times.is_finite() => Ok(Self::Times(times)),
+            _ => Err(format!("cannot read the speed {text:?}: try 2 for twice the recorded pace, or max")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn config(arguments: &str, file: &str) -> anyhow::Result<Config> {
+        let line = Line::try_parse_from(std::iter::once("run").chain(arguments.split_whitespace()))?;
+        line.run.config(&line.common, toml::from_str(file)?)
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = "interface = \"eth0\"\nfilter = \"port 1\"\nsnaplen = 64\nmemory = \"32M\"\nworkers = 2\n\
+                    promiscuous = true\nuser = \"nobody\"\nsocket = \"/tmp/file\"\ncompression-cpu = 0\n\
+                    no-drop-privileges = true\n[retention]\nalpha = 2.0\n";
+        let of_file = config("", file).unwrap();
+        assert_eq!((&of_file.interfaces[..], of_file.filter.as_deref()), (&["eth0".to_owned()][..], Some("port 1")));
+        assert_eq!((of_file.snaplen, of_file.memory_bytes, of_file.workers), (64, 32 << 20, 2));
+        assert_eq!((of_file.promiscuous, of_file.drop_privileges, of_file.retention.alpha), (true, false, 2.0));
+
+        let of_flags =
+            config("-p -i lo -m 64M -s 0 --workers 1 --user root --socket /tmp/flag not port 2", file).unwrap();
+        assert_eq!(
+            (&of_flags.interfaces[..], of_flags.filter.as_deref()),
+            (&["lo".to_owned()][..], Some("not port 2"))
+        );
+        assert_eq!((of_flags.snaplen, of_flags.memory_bytes, of_flags.workers), (0, 64 << 20, 1));
+        assert_eq!((of_flags.promiscuous, of_flags.user.as_deref()), (false, Some("root")));
+        assert_eq!(of_flags.socket, PathBuf::from("/tmp/flag"));
+    }
+
+    #[test]
+    fn what_is_usual() {
+        let usual = config("-m 40M", "").unwrap();
+        assert_eq!((usual.interfaces.len(), usual.filter, usual.replay, usual.workers), (0, None, None, 1));
+        assert!(usual.drop_privileges && !usual.promiscuous);
+        assert_eq!((usual.compression_cpu, usual.retention), (10.0, Policy::default()));
+    }
+
+    #[test]
+    fn a_replay_has_a_pace() {
+        let speed = |arguments: &str| config(arguments, "").unwrap().replay.unwrap().speed;
+        assert_eq!(speed("-m 40M --replay x"), Speed::Recorded);
+        assert_eq!(speed("-m 40M --replay x --speed 2.5"), Speed::Times(2.5));
+        assert_eq!(speed("-m 40M --replay x --speed max"), Speed::Max);
+        for (arguments, words) in [
+            ("--speed max", "--replay"),
+            ("--replay x --speed 0", "try 2"),
+            ("--replay x -i lo", "cannot be used"),
+            ("prot 1", "try"),
+        ] {
+            let error = config(arguments, "").unwrap_err().to_string();
+            assert!(error.contains(words), "{arguments}: {error}");
+        }
+    }
+}
