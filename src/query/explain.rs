@@ -48,7 +48,9 @@ impl History {
             return Ok(cause);
         }
         let mut sentence = "no packet that matches was seen".to_owned();
-        if let Some(whole) = self.whole_since().filter(|&whole| since < whole) {
+        if totals.lost_until.is_some()
+            && let Some(whole) = self.whole_since().filter(|&whole| since < whole)
+        {
             sentence.push_str(&format!("; before {whole} only the starts of sessions are kept"));
         }
         if let Some(filter) = &self.capture_filter {
