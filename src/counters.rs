@@ -83,6 +83,15 @@ pub struct Oddities {
     pub out_of_order: u64,
 }
 
+/// What carrying the starts of sessions forward has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Packets carried, each time counted; not part of `stored` or `evicted`.
+    pub volume: Volume,
+    /// Packets that should have been and found no room: their sessions have lost their start.
+    pub lost: u64,
+}
+
 /// Everything one worker counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -98,6 +107,8 @@ pub struct Totals {
     pub retained: Volume,
     /// What made room.
     pub evicted: Volume,
+    /// What was moved to outlive its rank.
+    pub carried: Carried,
     /// What the kernel dropped because its ring was full; not part of `received`.
     pub kernel_dropped: u64,
     /// Things worth knowing.
@@ -108,7 +119,7 @@ pub struct Totals {
     pub newest: Option<Timestamp>,
 }
 
-const WORDS: usize = 20;
+const WORDS: usize = 23;
 
 impl Totals {
     /// Both together: the later of times, the sum of everything else.
@@ -121,6 +132,8 @@ impl Totals {
         }
         self.retained += other.retained;
         self.evicted += other.evicted;
+        self.carried.volume += other.carried.volume;
+        self.carried.lost += other.carried.lost;
         self.kernel_dropped += other.kernel_dropped;
         self.oddities.truncated += other.oddities.truncated;
         self.oddities.cut_headers += other.oddities.cut_headers;
@@ -156,6 +169,9 @@ impl Totals {
             o.out_of_order,
             self.lost_until.map_or(0, |t| t.0),
             self.newest.map_or(0, |t| t.0),
+            self.carried.volume.packets,
+            self.carried.volume.bytes,
+            self.carried.lost,
         ]
     }
 
@@ -179,6 +195,7 @@ impl Totals {
             },
             lost_until: time(w[18]),
             newest: time(w[19]),
+            carried: Carried { volume: volume(20), lost: w[22] },
         }
     }
 }

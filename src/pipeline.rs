@@ -165,6 +165,7 @@ impl Pipeline {
     pub fn publish(&mut self) {
         self.totals.retained = self.store.retained();
         self.totals.evicted = self.store.evicted();
+        self.totals.carried = self.store.carried();
         self.totals.lost_until = self.store.lost_until();
         self.published.publish(&self.totals);
     }

@@ -34,11 +34,7 @@ impl Timestamp {
 
     /// Nanoseconds since the last whole second; less than 10⁹.
     pub const fn subsec_nanos(self) -> u32 {
-        // A remainder below 10⁹ fits.
-        #[expect(clippy::cast_possible_truncation, reason = "less than 10⁹")]
-        {
-            (self.0 % NANOS_PER_SECOND) as u32
-        }
+        (self.0 % NANOS_PER_SECOND) as u32
     }
 
     /// The time `duration` later, at most [`Timestamp::MAX`].

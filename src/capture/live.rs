@@ -1,8 +1,7 @@
 //! Live capture: one kernel ring for all interfaces, as a [`Source`].
 //!
 //! What always holds: every packet that the kernel put into the ring is handed to the caller once, or counted as
-//! [`unselected`](LiveSource::unselected) or [`unplaced`](LiveSource::unplaced); what the kernel had no room for is in
-//! [`counts`](Source::counts). Nothing is allocated for a packet, save when its interface is new.
+//! `unselected` or `refused`; what the kernel had no room for is in `kernel_dropped` (see [`SourceCounts`]). Nothing is allocated for a packet, save when its interface is new.
 //!
 //! Of a loopback packet the received copy is kept, so its direction is [`Direction::In`], as with libpcap.
 
@@ -17,7 +16,6 @@ use afpacket::{CaptureFilter, Frame, Ring, RingConfig, SockFilter};
 use super::link_layer::{Shape, packet_bytes, shape};
 use super::selection::Selection;
 use super::{Batch, Source, SourceCounts, SourceError};
-use crate::counters::Volume;
 use crate::interface::Interfaces;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::time::Timestamp;
@@ -86,9 +84,7 @@ fn refusal(error: afpacket::OpenError) -> SourceError {
 pub struct LiveSource {
     ring: Ring,
     view: View,
-    /// Packets the kernel had no room for, as last read.
-    drops: u64,
-    /// Those of them that were reported with a packet.
+    /// Packets the kernel had no room for that were reported with a packet.
     drops_reported: u64,
 }
 
@@ -108,9 +104,7 @@ struct View {
     /// Interfaces asked to be promiscuous.
     joined: BTreeSet<u32>,
     scratch: Vec<u8>,
-    truncated: u64,
-    unselected: Volume,
-    unplaced: Volume,
+    counts: SourceCounts,
 }
 
 /// What becomes of packets of one interface and type.
@@ -151,11 +145,9 @@ impl LiveSource {
             joined: BTreeSet::new(),
             // The largest packet and a header in front of it.
             scratch: Vec::with_capacity(config.block_size as usize + 32),
-            truncated: 0,
-            unselected: Volume::default(),
-            unplaced: Volume::default(),
+            counts: SourceCounts::default(),
         };
-        let mut source = Self { ring, view, drops_reported: 0, drops: 0 };
+        let mut source = Self { ring, view, drops_reported: 0 };
         source.view.follow_selection(&source.ring)?;
         Ok(source)
     }
@@ -165,19 +157,9 @@ impl LiveSource {
         self.ring.mapped_bytes()
     }
 
-    /// Packets that were larger than a block can hold, though no snapshot length was asked for.
-    pub fn truncated(&self) -> u64 {
-        self.view.truncated
-    }
-
-    /// Packets of interfaces that are not recorded which came through while the selection changed; left out.
-    pub fn unselected(&self) -> u64 {
-        self.view.unselected.packets
-    }
-
-    /// Packets left out because the table of interfaces was full to the last slot.
-    pub fn unplaced(&self) -> u64 {
-        self.view.unplaced.packets
+    /// Whether the ring is locked in RAM; the kernel never swaps it either way.
+    pub fn ring_is_locked(&self) -> bool {
+        self.ring.is_locked()
     }
 }
 
@@ -188,15 +170,17 @@ impl Source for LiveSource {
         if !self.ring.has_block() {
             // The ring is read to its end: what was lost until now was lost before the next packet. Read here, the
             // count is exact whenever nothing more comes.
-            self.drops = self.ring.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
+            self.view.counts.kernel_dropped =
+                self.ring.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
             self.ring.wait(WAIT).map_err(io_error("wait for packets"))?;
         }
         let Some(block) = self.ring.next_block() else { return Ok(Batch::Idle) };
         if block.losing() {
-            self.drops = block.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
+            self.view.counts.kernel_dropped =
+                block.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
         }
         for frame in block.frames() {
-            let drops_before = u32::try_from(self.drops - self.drops_reported).unwrap_or(u32::MAX);
+            let drops_before = u32::try_from(self.view.counts.kernel_dropped - self.drops_reported).unwrap_or(u32::MAX);
             if let Some(packet) = self.view.packet(&frame, drops_before, block.as_fd()) {
                 self.drops_reported += u64::from(drops_before);
                 each(&packet);
@@ -205,15 +189,10 @@ impl Source for LiveSource {
         Ok(Batch::More)
     }
 
-    /// What the kernel dropped is exact when the last batch was [`Batch::Idle`], behind by what was lost during one
-    /// turn of the ring otherwise.
+    /// `kernel_dropped` is exact when the last batch was [`Batch::Idle`], behind by what was lost during one turn of the
+    /// ring otherwise.
     fn counts(&self) -> SourceCounts {
-        SourceCounts {
-            kernel_dropped: self.drops,
-            refused: self.view.unplaced,
-            unselected: self.view.unselected,
-            truncated: self.view.truncated,
-        }
+        self.view.counts
     }
 }
 
@@ -270,15 +249,15 @@ impl View {
         let (id, link_type, shape) = match self.last.1 {
             Known::Recorded { id, link_type, shape } => (id, link_type, shape),
             Known::Unselected => {
-                self.unselected.add(frame.data.len() as u64);
+                self.counts.unselected.add(frame.data.len() as u64);
                 return None;
             }
             Known::Unplaced => {
-                self.unplaced.add(frame.data.len() as u64);
+                self.counts.refused.add(frame.data.len() as u64);
                 return None;
             }
         };
-        self.truncated += u64::from(self.snaplen == 0 && frame.data.len() < frame.original_len as usize);
+        self.counts.truncated += u64::from(self.snaplen == 0 && frame.data.len() < frame.original_len as usize);
         let (data, original_len) = packet_bytes(frame, shape, &mut self.scratch);
         Some(Packet {
             time: Timestamp(frame.time_ns),

@@ -1,4 +1,134 @@
-//! cli.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: parses, calls, prints; it decides nothing about packets.
+//!
+//! What always holds: results go to stdout and everything else to stderr; exit 0 is done, 1 is "nothing matched" or
+//! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
+
+mod client;
+mod flows;
+mod get;
+mod human;
+mod interfaces;
+mod machine;
+mod output;
+mod pin;
+mod replay;
+mod selection;
+mod status;
+mod view;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use output::ClosedPipe;
+
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
+
+/// Records every interface of this host into a small fixed share of RAM, and gives the past back as pcapng.
+#[derive(Debug, Parser)]
+#[command(name = "retrocap", version, long_version = LONG_VERSION, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo retrocap run                          record all interfaces into 1% of the memory
+  retrocap get --since 10m port 53           the DNS of the last ten minutes, one line a packet
+  retrocap get --since 10m -w odd.pcapng     the same minutes for Wireshark";
+
+/// What every verb takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Common options")]
+struct Common {
+    /// Where the recorder listens
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "RETROCAP_SOCKET",
+        default_value = "/run/retrocap/retrocap.sock",
+        hide_env_values = true
+    )]
+    socket: PathBuf,
+    /// Print JSON: one document, or one object a line where there are many
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say more; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Get(get::Get),
+    Flows(flows::Flows),
+    Status(status::Status),
+    Pin(pin::Pin),
+    Replay(replay::Replay),
+    Interfaces(interfaces::Interfaces),
+}
+
+/// Wrong usage: exit 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+impl Usage {
+    /// A mistake of the user's, in the words of the error that found it.
+    fn of(error: impl std::fmt::Display) -> anyhow::Error {
+        Self(error.to_string()).into()
+    }
+}
+
+/// Parses the arguments, does what they say, and tells how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A help text nobody reads to its end is no failure.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match &cli.verb {
+        Verb::Get(get) => get.run(&cli.common),
+        Verb::Flows(flows) => flows.run(&cli.common),
+        Verb::Status(status) => status.run(&cli.common),
+        Verb::Pin(pin) => pin.run(&cli.common),
+        Verb::Replay(replay) => replay.run(&cli.common),
+        Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+/// Says what went wrong, and gives the exit code for it.
+fn report(error: &anyhow::Error) -> ExitCode {
+    if error.is::<ClosedPipe>() {
+        return ExitCode::SUCCESS;
+    }
+    let _ = writeln!(std::io::stderr(), "retrocap: {error:#}");
+    ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+}
+
+/// Prints to stdout, where a closed pipe ends the program well.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| output::failed("stdout", error))
+}
+
+/// Notes something on stderr, which may be closed.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -48,7 +48,7 @@ pub(super) fn vlan(walk: &mut Walk<'_>) -> Step {
     walk.open_label()?;
     if walk.tunnel == 0 {
         let id = u16::from_be_bytes([c0, c1]) & 0x0fff;
-        let decoded = &mut walk.decoded;
+        let decoded = &mut *walk.decoded;
         match (decoded.vlan, decoded.inner_vlan) {
             (None, _) => decoded.vlan = Some(id),
             (_, None) => decoded.inner_vlan = Some(id),

@@ -117,7 +117,15 @@ pub const MAX_DEPTH: u8 = 32;
 ///
 /// `data` are its captured bytes; it can be shorter than what its headers claim, and empty.
 pub fn decode(link_type: LinkType, data: &[u8]) -> Decoded {
-    let mut walk = Walk::new(data);
+    // The result is written where the caller wants it: a copy at the end would wait for all the narrow writes before it.
+    let mut decoded = Decoded { payload_len: saturate(data.len()), ..Decoded::default() };
+    decoded.stop = walk_over(link_type, Walk::new(data, &mut decoded));
+    decoded
+}
+
+/// Goes from layer to layer.
+#[inline]
+fn walk_over(link_type: LinkType, mut walk: Walk<'_>) -> Stop {
     let mut step = link::outermost(link_type);
     loop {
         step = match step {
@@ -146,7 +154,7 @@ pub fn decode(link_type: LinkType, data: &[u8]) -> Decoded {
             ControlFlow::Continue(Layer::Vxlan) => tunnel::vxlan(&mut walk),
             ControlFlow::Continue(Layer::Geneve) => tunnel::geneve(&mut walk),
             ControlFlow::Continue(Layer::GtpU) => tunnel::gtp_u(&mut walk),
-            ControlFlow::Break(stop) => return Decoded { stop, ..walk.decoded },
+            ControlFlow::Break(stop) => return stop,
         };
     }
 }
@@ -208,12 +216,11 @@ struct Walk<'a> {
     /// As [`Decoded::tunnel`], including tunnels whose inside is not understood yet.
     tunnel: u32,
     /// What is understood so far.
-    decoded: Decoded,
+    decoded: &'a mut Decoded,
 }
 
 impl<'a> Walk<'a> {
-    fn new(data: &'a [u8]) -> Self {
-        let decoded = Decoded { payload_len: saturate(data.len()), ..Decoded::default() };
+    fn new(data: &'a [u8], decoded: &'a mut Decoded) -> Self {
         Self { rest: data, missing: 0, bounded: false, offset: 0, opened: 0, tunnel: 0, decoded }
     }
 
@@ -326,7 +333,7 @@ impl<'a> Walk<'a> {
     /// A network or link layer was understood: its endpoints are the innermost ones now.
     #[inline]
     fn understood(&mut self, network: Network, protocol: u8, source: u128, destination: u128) {
-        let decoded = &mut self.decoded;
+        let decoded = &mut *self.decoded;
         decoded.network = network;
         decoded.protocol = protocol;
         decoded.source = source;

@@ -164,7 +164,7 @@ pub(super) fn authentication(walk: &mut Walk<'_>) -> Step {
 
 #[cold]
 fn note_fragment(walk: &mut Walk<'_>, id: u32, first: bool, protocol: u8) {
-    let decoded = &mut walk.decoded;
+    let decoded = &mut *walk.decoded;
     decoded.fragment = Some(Fragment { id, first });
     // Multiply and fold, over all that makes the identification unique.
     let mut mix = u64::from(id) << 32 | u64::from(decoded.tunnel);

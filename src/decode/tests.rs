@@ -87,7 +87,7 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
     (tags, addresses, any::<bool>(), 0..3, any::<[u16; 2]>(), any::<u32>(), payload, 0..20usize).prop_map(
         |(tags, (from, to, source, destination), v4, transport, [sport, dport], number, payload, padding)| {
             // Tunnels are tested where they are decoded; etherparse knows none.
-            let dport = if [4789, 8472, 6081, 2152].contains(&dport) { 53 } else { dport };
+            let dport = if [4789, 4790, 8472, 6081, 2152].contains(&dport) { 53 } else { dport };
             let builder = PacketBuilder::ethernet2(from, to);
             let id = |id| VlanId::try_new(id).expect("12 bits");
             let quarter = |address: [u8; 16]| [address[0], address[1], address[2], address[3]];

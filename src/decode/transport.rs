@@ -4,10 +4,10 @@
 
 use super::{Layer, Step, Stop, Walk};
 
-/// UDP ports of tunnels: VXLAN (RFC 7348; 8472 is Linux's own default), Geneve (RFC 8926), GTP-U (3GPP TS 29.281).
+/// UDP ports of tunnels: VXLAN (RFC 7348; 8472 is Linux's own default, 4790 VXLAN-GPE), Geneve (RFC 8926), GTP-U (3GPP TS 29.281).
 fn tunnel_by_port(port: u16) -> Step {
     match port {
-        4789 | 8472 => Step::Continue(Layer::Vxlan),
+        4789 | 4790 | 8472 => Step::Continue(Layer::Vxlan),
         6081 => Step::Continue(Layer::Geneve),
         2152 => Step::Continue(Layer::GtpU),
         _ => Step::Break(Stop::Complete),

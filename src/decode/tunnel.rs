@@ -165,15 +165,24 @@ fn erspan_3(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ethernet)
 }
 
-/// VXLAN (RFC 7348). The port is only a hint; the flags have to say that the network id is valid, and not that another
-/// protocol than Ethernet follows (as VXLAN-GPE has it).
+/// VXLAN (RFC 7348), and VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), which can say that it carries something else than
+/// Ethernet. The port is only a hint; the flags have to say that the network id is valid.
 pub(super) fn vxlan(walk: &mut Walk<'_>) -> Step {
-    let [flags, _, _, _, v0, v1, v2, _] = *walk.take()?;
-    if flags & 0x0c != 0x08 {
+    const ID_VALID: u8 = 0x08;
+    const NEXT_PROTOCOL: u8 = 0x04;
+
+    let [flags, _, _, protocol, v0, v1, v2, _] = *walk.take()?;
+    if flags & ID_VALID == 0 {
         return Step::Break(Stop::Complete);
     }
+    let next = match (flags & NEXT_PROTOCOL, protocol) {
+        (0, _) | (_, 0 | 3) => Layer::Ethernet,
+        (_, 1) => Layer::Ipv4,
+        (_, 2) => Layer::Ipv6,
+        _ => return Step::Break(Stop::Unknown),
+    };
     walk.open_tunnel(Kind::Vxlan, u32::from_be_bytes([0, v0, v1, v2]))?;
-    Step::Continue(Layer::Ethernet)
+    Step::Continue(next)
 }
 
 /// Geneve (RFC 8926) version 0 with its options.
@@ -413,6 +422,13 @@ mod tests {
             &[
                 ("VXLAN", packet(4789, &vxlan(5, &inner())), &opened(90)),
                 ("VXLAN, Linux's port", packet(8472, &vxlan(5, &inner())), &opened(90)),
+                ("VXLAN-GPE, Ethernet", packet(4790, &with(0, 12, with(3, 3, vxlan(5, &inner())))), &opened(90)),
+                ("VXLAN-GPE, IPv4", packet(4790, &with(0, 12, with(3, 1, vxlan(5, &v4)))), &opened(76)),
+                (
+                    "VXLAN-GPE, NSH",
+                    packet(4790, &with(0, 12, with(3, 4, vxlan(5, &v4)))),
+                    "17 10.0.0.1:1000 > 10.0.0.2:4790 53@28 Unknown",
+                ),
                 ("another port", packet(4788, &vxlan(5, &inner())), "17 10.0.0.1:1000 > 10.0.0.2:4788 67@28"),
                 (
                     "VXLAN without a valid id",

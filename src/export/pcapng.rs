@@ -162,7 +162,7 @@ impl Writer {
             put_text(out, IF_DESCRIPTION, description);
             if let Some(filter) = &self.options.filter {
                 let mut value = vec![FILTER_IS_TEXT];
-                value.extend_from_slice(filter[..filter.floor_char_boundary(usize::from(u16::MAX) - 1)].as_bytes());
+                value.extend_from_slice(&filter.as_bytes()[..filter.floor_char_boundary(usize::from(u16::MAX) - 1)]);
                 put_option(out, IF_FILTER, &value);
             }
             put_text(out, IF_OS, os);
@@ -292,7 +292,7 @@ fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
 /// Writes a text, unless it is empty.
 fn put_text(out: &mut Vec<u8>, code: u16, text: Option<&str>) {
     if let Some(text) = text.filter(|text| !text.is_empty()) {
-        put_option(out, code, text[..text.floor_char_boundary(usize::from(u16::MAX))].as_bytes());
+        put_option(out, code, &text.as_bytes()[..text.floor_char_boundary(usize::from(u16::MAX))]);
     }
 }
 
@@ -305,4 +305,154 @@ fn put_comments(out: &mut Vec<u8>, comments: &[String]) {
 /// Fills up to a multiple of four.
 fn pad(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(&[0; 3][..length.wrapping_neg() & 3]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::PacketFlags;
+
+    /// One line a block: type, then options with their code and value, texts as text and the rest as bytes.
+    fn outline(mut out: &[u8]) -> Vec<String> {
+        let u32_at = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        let u16_at = |bytes: &[u8], at: usize| usize::from(u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap()));
+        let mut lines = Vec::new();
+        while !out.is_empty() {
+            let (kind, length) = (u32_at(out, 0), u32_at(out, 4) as usize);
+            assert!(length.is_multiple_of(4));
+            assert_eq!(u32_at(out, length - 4) as usize, length);
+            let (block, rest) = out.split_at(length);
+            let (name, fixed) = match kind {
+                SECTION_HEADER => ("section".to_owned(), 24),
+                INTERFACE_DESCRIPTION => {
+                    (format!("interface {}", LinkType(u16::try_from(u16_at(block, 8)).unwrap())), 16)
+                }
+                INTERFACE_STATISTICS => (format!("statistics of {}", u32_at(block, 8)), 20),
+                _ => (format!("packet of {}", u32_at(block, 8)), 28 + u32_at(block, 20).next_multiple_of(4) as usize),
+            };
+            let mut line = name;
+            let mut options = &block[fixed..length - 4];
+            while !options.is_empty() {
+                let (code, length) = (u16_at(options, 0), u16_at(options, 2));
+                let value = &options[4..4 + length];
+                match std::str::from_utf8(value) {
+                    Ok(text) if text.len() > 1 && !text.contains(char::is_control) => {
+                        line += &format!(" {code}={text}")
+                    }
+                    _ if code == 0 => line += " end",
+                    _ => line += &format!(" {code}={value:?}"),
+                }
+                options = &options[4 + length.next_multiple_of(4)..];
+            }
+            lines.push(line);
+            out = rest;
+        }
+        lines
+    }
+
+    fn interface(id: u16, name: &str) -> Interface {
+        Interface {
+            id: InterfaceId(id),
+            name: name.to_owned(),
+            index: 0,
+            link_type: LinkType::ETHERNET,
+            description: None,
+            os: None,
+            up: true,
+        }
+    }
+
+    fn packet(interface: u16) -> Packet<'static> {
+        Packet {
+            time: Timestamp(1_000_000_000),
+            interface: InterfaceId(interface),
+            link_type: LinkType::ETHERNET,
+            direction: Direction::Unknown,
+            flags: PacketFlags::default(),
+            original_len: 5,
+            drops_before: 0,
+            data: b"hello",
+        }
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_whole_export_in_outline() {
+        let options = Options {
+            hardware: Some("a box".to_owned()),
+            os: Some("Linux 6".to_owned()),
+            filter: Some("port 53".to_owned()),
+            ..Options::default()
+        };
+        let mut writer = Writer::new(options);
+        let mut out = Vec::new();
+        writer.begin(&mut out, &["first".to_owned(), "second".to_owned()]);
+        let eth0 =
+            Interface { description: Some("uplink".to_owned()), os: Some("BSD".to_owned()), ..interface(7, "eth0") };
+        writer.packet(&mut out, &eth0, &packet(7));
+        let flags = PacketFlags { checksum_not_ready: true, segmentation_offload: true };
+        let sent = Packet { direction: Direction::Out, flags, drops_before: 258, ..packet(2) };
+        writer.packet_with_comment(&mut out, &interface(2, ""), &sent, "why");
+        let statistics = [
+            InterfaceStatistics { received: Some(99), ..InterfaceStatistics::of(InterfaceId(5)) },
+            InterfaceStatistics {
+                start: Some(Timestamp(1)),
+                end: Some(Timestamp(1 << 32)),
+                received: Some(3),
+                dropped: Some(0),
+                os_dropped: Some(2),
+                accepted: Some(1),
+                delivered: Some(1),
+                ..InterfaceStatistics::of(InterfaceId(2))
+            },
+        ];
+        writer.end(&mut out, &statistics, &["cut here".to_owned()]);
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            outline(&out),
+            [
+                format!("section 1=first 1=second 2=a box 3=Linux 6 4=retrocap {version} end").as_str(),
+                "interface EN10MB 2=eth0 3=uplink 11=[0, 112, 111, 114, 116, 32, 53, 51] 12=BSD 9=[9] end",
+                "packet of 0",
+                "interface EN10MB 11=[0, 112, 111, 114, 116, 32, 53, 51] 9=[9] end",
+                "packet of 1 1=why 2=[2, 10, 0, 0] 4=[2, 1, 0, 0, 0, 0, 0, 0] end",
+                "statistics of 1 1=cut here 2=[0, 0, 0, 0, 1, 0, 0, 0] 3=[1, 0, 0, 0, 0, 0, 0, 0] \
+                 4=[3, 0, 0, 0, 0, 0, 0, 0] 5=[0, 0, 0, 0, 0, 0, 0, 0] 6=[1, 0, 0, 0, 0, 0, 0, 0] \
+                 7=[2, 0, 0, 0, 0, 0, 0, 0] 8=[1, 0, 0, 0, 0, 0, 0, 0] end",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_export_without_packets_has_an_interface() {
+        let table: &[(Options, &[String], &[&str])] = &[
+            (Options::default(), &[], &["interface EN10MB 9=[9] end"]),
+            (
+                Options { precision: Precision::Micro, link_type: Some(LinkType::RAW), ..Options::default() },
+                &["nothing matched".to_owned()],
+                &["interface RAW 9=[6] end", "statistics of 0 1=nothing matched end"],
+            ),
+        ];
+        for (options, comments, expected) in table {
+            let mut writer = Writer::new(options.clone());
+            let mut out = Vec::new();
+            writer.begin(&mut out, &[]);
+            writer.end(&mut out, &[], comments);
+            assert_eq!(outline(&out)[1..], **expected);
+        }
+    }
+
+    #[test]
+    fn texts_too_long_for_an_option_end_at_a_character() {
+        let long = "ä".repeat(40_000);
+        let mut writer = Writer::new(Options { filter: Some(long.clone()), ..Options::default() });
+        let mut out = Vec::new();
+        writer.begin(&mut out, std::slice::from_ref(&long));
+        writer.packet_with_comment(&mut out, &interface(0, &long), &packet(0), &long);
+        let lines = outline(&out);
+        let kept = "ä".repeat(32_767);
+        assert!(lines[0].starts_with(&format!("section 1={kept} 4=")));
+        assert!(lines[1].starts_with(&format!("interface EN10MB 2={kept} 11=[0, 195, 164")));
+        assert_eq!(lines[2], format!("packet of 0 1={kept} end"));
+    }
 }

@@ -148,3 +148,6 @@ impl Request {
         Ok(Some(FilterSet::for_link_types(&self.expression, link_types)?))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ pub struct Status {
     pub retained: Retained,
     pub ranks: Vec<RankStatus>,
     pub sessions: SessionCounts,
+    /// Starts of sessions that were carried forward to outlive their rank.
+    pub carried: CarriedCounts,
     pub interfaces: Vec<InterfaceStatus>,
     /// Things worth knowing that are no loss: odd packets, counted.
     pub oddities: OddityCounts,
@@ -88,6 +90,14 @@ pub struct SessionCounts {
     pub live: u64,
     pub ledger: u64,
     pub capacity: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CarriedCounts {
+    pub packets: u64,
+    pub bytes: u64,
+    pub lost: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +182,11 @@ impl Status {
             },
             ranks,
             sessions: sessions(history, now),
+            carried: CarriedCounts {
+                packets: totals.carried.volume.packets,
+                bytes: totals.carried.volume.bytes,
+                lost: totals.carried.lost,
+            },
             interfaces: interfaces(history),
             oddities: OddityCounts {
                 truncated: totals.oddities.truncated,

@@ -1,7 +1,7 @@
-//! Which ports the later fragments of a datagram belong to.
+//! Which session the later fragments of a datagram belong to.
 //!
-//! Only the first fragment of an IP datagram has the transport header. Its ports are remembered for the others, in a ring
-//! of fixed size: who sends fragments without end only pushes out older ones.
+//! Only the first fragment of an IP datagram has the transport header. Its session is remembered for the others, in a
+//! ring of fixed size: who sends fragments without end only pushes out older ones.
 
 use foldhash::fast::FixedState;
 use std::hash::{BuildHasher, Hash};
@@ -16,22 +16,27 @@ const CAPACITY: usize = 2048;
 /// How long, as Linux's `ipfrag_time`.
 const TIMEOUT_NS: u64 = 30 * 1_000_000_000;
 
+/// A fragmented datagram, where it was seen. Its number may be chosen by who sends it: who makes two of them alike only
+/// mixes up fragments of his own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Datagram {
-    network: Network,
-    source: u128,
-    destination: u128,
-    protocol: u8,
-    id: u32,
+    number: u64,
     interface: InterfaceId,
     vlan: Option<u16>,
-    tunnel: u32,
 }
 
+/// The session of its first fragment, which can lie in a tunnel that the others do not show.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     datagram: Datagram,
-    ports: (u16, u16),
+    network: Network,
+    protocol: u8,
+    one_way: bool,
+    source: u128,
+    destination: u128,
+    source_port: u16,
+    destination_port: u16,
+    tunnel: u32,
     seen: Timestamp,
 }
 
@@ -59,23 +64,25 @@ impl Fragments {
         }
     }
 
-    /// Remembers the ports of a first fragment, fills in those of a later one.
+    /// Remembers the session of a first fragment, fills in that of a later one.
     pub(super) fn resolve(&mut self, decoded: &mut Decoded, interface: InterfaceId, time: Timestamp) {
         let Some(fragment) = decoded.fragment else { return };
-        let datagram = Datagram {
-            network: decoded.network,
-            source: decoded.source,
-            destination: decoded.destination,
-            protocol: decoded.protocol,
-            id: fragment.id,
-            interface,
-            vlan: decoded.vlan,
-            tunnel: decoded.tunnel,
-        };
+        let datagram = Datagram { number: decoded.datagram, interface, vlan: decoded.vlan };
         let hash = self.hasher.hash_one(datagram);
         let found = self.index.find(hash, |slot| self.ring[slot as usize].datagram == datagram);
         if fragment.first {
-            let known = Known { datagram, ports: (decoded.source_port, decoded.destination_port), seen: time };
+            let known = Known {
+                datagram,
+                network: decoded.network,
+                protocol: decoded.protocol,
+                one_way: decoded.one_way,
+                source: decoded.source,
+                destination: decoded.destination,
+                source_port: decoded.source_port,
+                destination_port: decoded.destination_port,
+                tunnel: decoded.tunnel,
+                seen: time,
+            };
             match found {
                 Some(slot) => self.ring[slot as usize] = known,
                 None => self.remember(hash, known),
@@ -83,7 +90,14 @@ impl Fragments {
         } else if let Some(slot) = found {
             let known = self.ring[slot as usize];
             if time.0.abs_diff(known.seen.0) <= TIMEOUT_NS {
-                (decoded.source_port, decoded.destination_port) = known.ports;
+                decoded.network = known.network;
+                decoded.protocol = known.protocol;
+                decoded.one_way = known.one_way;
+                decoded.source = known.source;
+                decoded.destination = known.destination;
+                decoded.source_port = known.source_port;
+                decoded.destination_port = known.destination_port;
+                decoded.tunnel = known.tunnel;
             }
         }
     }
@@ -118,6 +132,7 @@ mod tests {
             source_port: ports.0,
             destination_port: ports.1,
             fragment: Some(Fragment { id, first }),
+            datagram: u64::from(id) + 1,
             ..Decoded::default()
         }
     }

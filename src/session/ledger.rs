@@ -311,6 +311,10 @@ impl Entry<'_> {
         self.get(BYTES) + self.get(BYTES + 1)
     }
 
+    pub(super) fn kept_packets(self) -> u32 {
+        self.kept().0
+    }
+
     fn kept(self) -> (u32, u32) {
         let word = self.get(KEPT);
         let [a, b, c, d, e, f, g, h] = word.to_le_bytes();

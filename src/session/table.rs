@@ -132,6 +132,29 @@ impl Table {
         }
     }
 
+    /// Whether packet `sequence`, one of the first of its session, must not go yet: its session lives and is a
+    /// conversation, or it is the very first and others are left.
+    pub fn needs_start(&self, slot: SessionSlot, sequence: u64, now: Timestamp) -> bool {
+        let Some(entry) = self.ledger.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
+            return false;
+        };
+        if sequence == entry.first_sequence() && entry.kept_packets() > 0 {
+            return true;
+        }
+        let idle_ns = now.0.saturating_sub(entry.last().0);
+        let lives = idle_ns <= ledger::timeout_ns(entry.key().protocol(), entry.flags());
+        lives && (entry.responder_packets() > 0 || entry.packets() > 2)
+    }
+
+    /// Packet `sequence`, one of the first of its session, is gone. If that was the last one left, what comes begins a
+    /// new session: nothing of it could be read without its start.
+    pub fn lost_start(&mut self, slot: SessionSlot, sequence: u64) {
+        let Some(entry) = self.ledger.entry(slot) else { return };
+        if entry.first_sequence() <= sequence && entry.kept_packets() == 0 {
+            self.forget(self.hash(&entry_of(&self.ledger, slot.0).key()), slot.0);
+        }
+    }
+
     /// Whether a packet at `time` belongs to the session that has `slot`, or begins a new one.
     fn goes_on(&self, slot: u32, decoded: &Decoded, time: Timestamp) -> bool {
         let entry = self.entry(slot);

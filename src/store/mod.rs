@@ -8,12 +8,15 @@
 //! ```
 //!
 //! A packet is written once, into the open segment of its rank. A full segment is sealed and never changes again.
-//! When pages run out, the head of one queue is evicted whole ([`retention`] says which).
+//! When pages run out, the oldest segment of one queue is evicted whole ([`retention`] says which). Only then may a packet
+//! move: the first packets of a session that lives on, or of which more is left, are carried forward into a queue of
+//! their own ([`heads`]), so that no session is ever without its start.
 //!
 //! One thread has the [`Store`] and writes; readers have [`Segments`]. Nobody waits for anybody: a reader copies bytes
 //! out and then asks whether the segment was still there. What always holds: a page belongs to one segment or is
 //! free; segments of a queue are in order of arrival; `stored = retained + evicted` in packets and bytes.
 
+mod heads;
 mod pages;
 pub mod rank;
 pub mod record;
@@ -22,6 +25,7 @@ mod segment;
 
 use std::sync::Arc;
 
+use heads::Heads;
 pub use pages::Gone;
 use pages::{PAGE_COST_BYTES, PageId, Pages, Tail};
 pub use rank::Rank;
@@ -30,7 +34,7 @@ use retention::{Clock, Policy};
 use segment::Slot;
 pub use segment::{Cursor, RecordAt, SegmentId, SegmentView};
 
-use crate::counters::Volume;
+use crate::counters::{Carried, Volume};
 use crate::memory::Lock;
 use crate::session::Table;
 use crate::time::Timestamp;
@@ -84,6 +88,32 @@ struct Open {
     len_bytes: usize,
 }
 
+/// One queue for each rank, and one for the starts of sessions that were carried forward.
+const QUEUES: usize = Rank::COUNT + 1;
+/// The queue of carried starts.
+const HEADS: QueueId = QueueId(Rank::COUNT);
+
+/// Which queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct QueueId(usize);
+
+impl QueueId {
+    /// The queue of a rank.
+    fn of(rank: Rank) -> Self {
+        Self(rank.index())
+    }
+
+    /// The rank of the packets in it.
+    fn rank(self) -> Rank {
+        if self == HEADS { Rank::START } else { Rank(u8::try_from(self.0).unwrap_or(u8::MAX)) }
+    }
+
+    /// Whether starts of sessions lie in it.
+    fn has_starts(self) -> bool {
+        self.rank() == Rank::START
+    }
+}
+
 /// The segments of one rank, oldest first, linked through `Store::following`.
 #[derive(Debug, Default)]
 struct Queue {
@@ -98,10 +128,11 @@ pub struct Store {
     shared: Arc<Segments>,
     free_pages: Vec<PageId>,
     free_slots: Vec<SegmentId>,
-    queues: [Queue; Rank::COUNT],
+    queues: [Queue; QUEUES],
+    heads: Heads,
     following: Box<[Option<SegmentId>]>,
     opened_ticks_ns: Box<[u64]>,
-    weights: [f64; Rank::COUNT],
+    weights: [f64; QUEUES],
     clock: Clock,
     segment_bytes: usize,
     retained: Volume,
@@ -131,7 +162,8 @@ impl Store {
             queues: std::array::from_fn(|_| Queue::default()),
             following: vec![None; slots as usize].into(),
             opened_ticks_ns: vec![0; slots as usize].into(),
-            weights: policy.weights(),
+            weights: queue_weights(policy),
+            heads: Heads::new(bytes / HEADS_SHARE, segment_bytes(bytes)),
             clock: Clock::default(),
             segment_bytes: segment_bytes(bytes),
             retained: Volume::default(),
@@ -155,6 +187,11 @@ impl Store {
         self.evicted
     }
 
+    /// The starts of sessions that were carried forward.
+    pub fn carried(&self) -> Carried {
+        self.heads.carried()
+    }
+
     /// The time of the newest packet that was evicted: every packet newer than this is there.
     pub fn lost_until(&self) -> Option<Timestamp> {
         self.lost_until
@@ -163,13 +200,18 @@ impl Store {
     /// Keeps a packet, evicting what must go for it.
     pub fn append(&mut self, header: &RecordHeader, data: &[u8], rank: Rank, sessions: &mut Table) {
         self.clock.advance(header.time);
+        let queue = QueueId::of(rank);
         let record_bytes_max = HEADER_BYTES_MAX + data.len();
-        if !self.continues(rank, header, record_bytes_max) {
-            self.seal(rank);
+        if !self.continues(queue, header, record_bytes_max) {
+            self.seal(queue);
         }
-        self.make_room(rank, record_bytes_max, sessions);
+        self.make_room(queue, record_bytes_max, sessions);
+        self.write(queue, header, data);
+    }
 
-        let mut open = self.queues[rank.index()].open.take().unwrap_or_else(|| self.begin(rank, header));
+    /// Writes a record for which there is room.
+    fn write(&mut self, queue: QueueId, header: &RecordHeader, data: &[u8]) {
+        let mut open = self.queues[queue.0].open.take().unwrap_or_else(|| self.begin(queue, header));
         let encoded = record::encode(header, &open.previous);
         self.extend(&mut open, encoded.bytes().len() + data.len());
         open.tail.append(&self.shared.pages, encoded.bytes());
@@ -177,31 +219,33 @@ impl Store {
         open.len_bytes += encoded.bytes().len() + data.len();
         self.shared.slots[open.id.0 as usize].publish(header, open.len_bytes as u64);
         open.previous = header.as_previous();
-        self.queues[rank.index()].open = Some(open);
+        self.queues[queue.0].open = Some(open);
         self.retained.add(u64::from(header.captured_len));
     }
 
-    /// Whether the open segment of `rank` can take the record; true when there is none.
-    fn continues(&self, rank: Rank, header: &RecordHeader, record_bytes_max: usize) -> bool {
-        self.queues[rank.index()].open.as_ref().is_none_or(|open| {
+    /// Whether the open segment of a queue can take the record; true when there is none.
+    fn continues(&self, queue: QueueId, header: &RecordHeader, record_bytes_max: usize) -> bool {
+        self.queues[queue.0].open.as_ref().is_none_or(|open| {
             open.len_bytes + record_bytes_max <= self.segment_bytes
                 && record::fits(&open.previous, header.time, header.sequence)
         })
     }
 
-    fn seal(&mut self, rank: Rank) {
-        self.queues[rank.index()].open = None;
+    fn seal(&mut self, queue: QueueId) {
+        self.queues[queue.0].open = None;
     }
 
-    /// Evicts until the record fits. Its own rank's open segment can be among what goes.
-    fn make_room(&mut self, rank: Rank, record_bytes_max: usize, sessions: &mut Table) {
-        loop {
-            let open = self.queues[rank.index()].open.as_ref();
-            let room = open.map_or(0, |open| open.tail.room());
-            let pages = segment::pages_of(record_bytes_max.saturating_sub(room));
-            if self.free_pages.len() >= pages && (open.is_some() || !self.free_slots.is_empty()) {
-                return;
-            }
+    /// Whether a record can be written without evicting anything.
+    fn has_room(&self, queue: QueueId, record_bytes_max: usize) -> bool {
+        let open = self.queues[queue.0].open.as_ref();
+        let room = open.map_or(0, |open| open.tail.room());
+        let pages = segment::pages_of(record_bytes_max.saturating_sub(room));
+        self.free_pages.len() >= pages && (open.is_some() || !self.free_slots.is_empty())
+    }
+
+    /// Evicts until the record fits. Its own queue's open segment can be among what goes.
+    fn make_room(&mut self, queue: QueueId, record_bytes_max: usize, sessions: &mut Table) {
+        while !self.has_room(queue, record_bytes_max) {
             if !self.evict_one(sessions) {
                 debug_assert!(false, "a store smaller than its largest packet");
                 return;
@@ -209,16 +253,16 @@ impl Store {
         }
     }
 
-    /// Begins a segment at the end of the rank's queue. There is a free slot and a free page.
-    fn begin(&mut self, rank: Rank, header: &RecordHeader) -> Open {
+    /// Begins a segment at the end of a queue. There is a free slot and a free page.
+    fn begin(&mut self, queue: QueueId, header: &RecordHeader) -> Open {
         let (Some(id), Some(page)) = (self.free_slots.pop(), self.free_pages.pop()) else {
             unreachable!("make_room left a slot and a page");
         };
         let previous = Previous { time: header.time, sequence: header.sequence.wrapping_sub(1), interface: None };
-        self.shared.slots[id.0 as usize].open(rank, page, previous.time, previous.sequence);
+        self.shared.slots[id.0 as usize].open(queue.rank(), page, previous.time, previous.sequence);
         self.opened_ticks_ns[id.0 as usize] = self.clock.ticks_ns();
         self.following[id.0 as usize] = None;
-        let queue = &mut self.queues[rank.index()];
+        let queue = &mut self.queues[queue.0];
         match queue.last.replace(id) {
             Some(last) => self.following[last.0 as usize] = Some(id),
             None => queue.head = Some(id),
@@ -241,23 +285,23 @@ impl Store {
         let now = self.clock.ticks_ns();
         let mut victim = None;
         let mut highest = -1.0;
-        for rank in Rank::all() {
-            let Some(head) = self.queues[rank.index()].head else { continue };
+        for (i, queue) in self.queues.iter().enumerate() {
+            let Some(head) = queue.head else { continue };
             let age_ns = now - self.opened_ticks_ns[head.0 as usize];
             #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
-            let score = (age_ns as f64 + 1.0) * self.weights[rank.index()];
+            let score = (age_ns as f64 + 1.0) * self.weights[i];
             if score > highest {
                 highest = score;
-                victim = Some((rank, head));
+                victim = Some((QueueId(i), head));
             }
         }
-        let Some((rank, id)) = victim else { return false };
-        self.evict(rank, id, sessions);
+        let Some((queue, id)) = victim else { return false };
+        self.evict(queue, id, sessions);
         true
     }
 
-    fn evict(&mut self, rank: Rank, id: SegmentId, sessions: &mut Table) {
-        let queue = &mut self.queues[rank.index()];
+    fn evict(&mut self, from: QueueId, id: SegmentId, sessions: &mut Table) {
+        let queue = &mut self.queues[from.0];
         if queue.open.as_ref().is_some_and(|open| open.id == id) {
             queue.open = None;
         }
@@ -272,14 +316,48 @@ impl Store {
             let header = record.header;
             sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
         }
+        let mut lost_until = view.newest;
+        if from.has_starts() {
+            lost_until = self.heads.pick(&self.shared.pages, slot, view, sessions, self.clock.now());
+        }
+        if from == HEADS {
+            self.heads.released(view.len_bytes);
+        }
         slot.free();
         self.free_pages_of(&view);
         self.free_slots.push(id);
         self.retained.packets -= view.packets;
         self.retained.bytes -= view.captured_bytes;
-        self.evicted.packets += view.packets;
-        self.evicted.bytes += view.captured_bytes;
-        self.lost_until = self.lost_until.max(Some(view.newest));
+        let carried = self.carry_forward(sessions);
+        self.evicted.packets += view.packets - carried.packets;
+        self.evicted.bytes += view.captured_bytes - carried.bytes;
+        if carried.packets < view.packets {
+            self.lost_until = self.lost_until.max(Some(lost_until));
+        }
+    }
+
+    /// Writes the starts of sessions that were picked from an evicted segment into the queue of heads.
+    ///
+    /// They take no more than the segment has freed; where they would, or where there are too many, the session loses its
+    /// start, which is counted.
+    fn carry_forward(&mut self, sessions: &mut Table) -> Volume {
+        let mut carried = Volume::default();
+        let mut heads = std::mem::take(&mut self.heads);
+        for (header, data) in heads.picked() {
+            let record_bytes_max = HEADER_BYTES_MAX + data.len();
+            if !self.continues(HEADS, header, record_bytes_max) {
+                self.seal(HEADS);
+            }
+            if !self.has_room(HEADS, record_bytes_max) {
+                break;
+            }
+            self.write(HEADS, header, data);
+            sessions.kept(header.session, data.len() as u64);
+            carried.add(data.len() as u64);
+        }
+        heads.finish(carried, sessions);
+        self.heads = heads;
+        carried
     }
 
     fn free_pages_of(&mut self, view: &SegmentView) {
@@ -295,6 +373,16 @@ impl Store {
             }
         }
     }
+}
+
+/// The part of a store that carried starts may take, as a divisor.
+const HEADS_SHARE: u64 = 8;
+
+/// The weight of each queue against age. Carried starts count twice: each time one is evicted is a chance to find out that
+/// nothing else is left of its session.
+fn queue_weights(policy: &Policy) -> [f64; QUEUES] {
+    let ranks = policy.weights();
+    std::array::from_fn(|i| if i == HEADS.0 { 2.0 * ranks[0] } else { ranks[i] })
 }
 
 /// Bytes after which a segment is sealed, for a store of `bytes`: small enough that the oldest one of each rank is a

@@ -53,6 +53,11 @@ impl Clock {
         }
     }
 
+    /// The packets' time, as far as stamps agree on it.
+    pub(super) fn now(&self) -> Timestamp {
+        self.last.unwrap_or(Timestamp::MIN)
+    }
+
     pub(super) fn ticks_ns(&self) -> u64 {
         self.ticks_ns
     }

@@ -111,7 +111,7 @@ const EXPRESSIONS: [&str; 100] = [
 ];
 
 /// The shared captures, or none, said loudly.
-fn captures() -> Vec<PathBuf> {
+pub(crate) fn captures() -> Vec<PathBuf> {
     let folder = std::env::var_os("RETROCAP_CAPTURES")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures"), PathBuf::from);
     let mut files: Vec<_> = std::fs::read_dir(&folder)
@@ -128,15 +128,15 @@ fn captures() -> Vec<PathBuf> {
 }
 
 /// What tells a packet from another: its time, its length on the wire, its bytes.
-type Identity = (i64, i64, u32, Vec<u8>);
+pub(crate) type Identity = (i64, i64, u32, Vec<u8>);
 
-struct Stored {
-    link_type: LinkType,
-    packets: Vec<Identity>,
+pub(crate) struct Stored {
+    pub(crate) link_type: LinkType,
+    pub(crate) packets: Vec<Identity>,
 }
 
 /// All packets up to the end, or up to where libpcap does not read on (several link types in one file).
-fn read(mut capture: Capture<Offline>) -> Stored {
+fn read_all(mut capture: Capture<Offline>) -> Stored {
     let mut packets = Vec::new();
     // The link type as the file has it; libpcap's own number differs for raw IP alone, where both are understood.
     let link_type = LinkType(u16::try_from(capture.get_datalink().0).expect("a link type"));
@@ -145,6 +145,11 @@ fn read(mut capture: Capture<Offline>) -> Stored {
         packets.push((time.tv_sec, time.tv_usec, packet.header.len, packet.data.to_vec()));
     }
     Stored { link_type, packets }
+}
+
+/// A capture file; `None` where libpcap cannot read it.
+pub(crate) fn read(path: &Path) -> Option<Stored> {
+    Some(read_all(Capture::from_file(path).ok()?))
 }
 
 fn filtered(stored: &Stored, expression: &str) -> Option<Vec<usize>> {
@@ -162,11 +167,11 @@ fn positions(stored: &Stored, chosen: &[Identity]) -> Vec<usize> {
 fn filters_choose_the_packets_libpcap_chooses() {
     let mut compared = 0;
     for path in captures() {
-        let stored = read(Capture::from_file(&path).expect("readable"));
+        let stored = read(&path).expect("readable");
         for expression in EXPRESSIONS {
             let mut capture = Capture::from_file(&path).expect("readable");
             let expected = match capture.filter(expression, true) {
-                Ok(()) => Some(positions(&stored, &read(capture).packets)),
+                Ok(()) => Some(positions(&stored, &read_all(capture).packets)),
                 Err(_) => None,
             };
             assert_eq!(filtered(&stored, expression), expected, "{expression:?} over {}", path.display());
@@ -186,7 +191,7 @@ fn filters_choose_the_packets_tcpdump_chooses() {
     let chosen = folder.path().join("chosen.pcap");
     let named = ["mixed-lan", "sll2", "pppoe-over-qinq", "many-interfaces", "gre-within-gre", "ics-dnp3"];
     for path in captures().iter().filter(|p| p.file_stem().is_some_and(|stem| named.iter().any(|n| stem == *n))) {
-        let stored = read(Capture::from_file(path).expect("readable"));
+        let stored = read(path).expect("readable");
         for expression in EXPRESSIONS {
             let _ = std::fs::remove_file(&chosen);
             Command::new("tcpdump")
@@ -199,9 +204,7 @@ fn filters_choose_the_packets_tcpdump_chooses() {
                 .output()
                 .expect("runs");
             // tcpdump makes the file after it has compiled the filter.
-            let expected = chosen
-                .exists()
-                .then(|| positions(&stored, &read(Capture::from_file(&chosen).expect("readable")).packets));
+            let expected = chosen.exists().then(|| positions(&stored, &read(&chosen).expect("readable").packets));
             assert_eq!(filtered(&stored, expression), expected, "{expression:?} over {}", path.display());
         }
     }

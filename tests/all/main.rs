@@ -1,5 +1,12 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
+mod capture_files;
+mod decode;
 mod filters;
 #[cfg(target_os = "linux")]
+mod live;
+#[cfg(target_os = "linux")]
+mod namespaces;
+#[cfg(target_os = "linux")]
 mod service;
+mod text;

@@ -34,7 +34,8 @@ fn classic_captures_of_every_kind() {
     // magic, link type field, bytes after the record header, nanoseconds of 7 units, link type, direction
     let sent = &[0, 0, 0, 2, 8, 0, 4, 0];
     let received = &[0, 0, 0, 2, 8, 0, 0, 0];
-    let table: &[(u32, u32, &[u8], u64, LinkType, Direction)] = &[
+    type Case = (u32, u32, &'static [u8], u64, LinkType, Direction);
+    let table: &[Case] = &[
         (0xa1b2_c3d4, 1, &[], 7000, LinkType::ETHERNET, Direction::Unknown),
         (0xa1b2_3c4d, 276, &[], 7, LinkType::LINUX_SLL2, Direction::Unknown),
         (0xa1b2_c3d4, 0x2400_0001, &[], 7000, LinkType::ETHERNET, Direction::Unknown),

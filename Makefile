@@ -1,0 +1,20 @@
+# The only commands a newcomer needs: make run, make test, make check, make bench.
+
+.PHONY: run test check bench
+
+run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
+	@scripts/run $(ARGS)
+
+test: ## every test that this machine can run; the others say why not
+	scripts/setup test
+	cargo test --workspace --locked
+
+check: ## what a change must pass: format, lints, documentation, licences, advisories, tests
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+	scripts/check-dependencies
+	$(MAKE) test
+
+bench: ## instructions and times of the hot path
+	cargo bench --workspace --locked

@@ -1,0 +1,282 @@
+//! `retrocap get`: packets out of the past.
+
+use std::io::{IsTerminal as _, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+
+use super::client::{self, Answer, Refused, Target, Trailers};
+use super::output::Output;
+use super::selection::{Around, Selection};
+use super::{Common, Usage, human, note, print};
+use crate::capture::file::FileSource;
+use crate::capture::{Batch, Source};
+use crate::decode;
+use crate::export::text::{self, Line, TextWriter};
+use crate::export::{Exporter, Format, Options};
+use crate::interface::Interfaces;
+use crate::time::{self, Timestamp};
+
+/// Packets out of the past.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without -w a terminal gets one line a packet and a pipe gets pcapng.
+
+Examples:
+  retrocap get --since 10m port 53                              ten minutes of DNS, one line a packet
+  retrocap get --around 14:02:07 --window 30s -w odd.pcapng     what happened at 14:02:07, half a minute either way
+  retrocap get host 10.0.0.5 and not port 22 | tshark -r -      one host's packets in tshark
+  retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session")]
+pub(super) struct Get {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    around: Around,
+    /// The first so many packets
+    #[arg(short, long, value_name = "N")]
+    count: Option<u64>,
+    /// Write to this file, which appears whole or not at all; - is stdout
+    #[arg(short, long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// File format
+    #[arg(long, value_enum, default_value_t = FileFormat::Pcapng)]
+    format: FileFormat,
+    /// Times to the nanosecond, as is the default in files; lines show microseconds otherwise
+    #[arg(long, conflicts_with = "micro")]
+    nano: bool,
+    /// Times to the microsecond, for tools that know no better
+    #[arg(long)]
+    micro: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FileFormat {
+    /// Everything that is known
+    Pcapng,
+    /// Classic: one link type, no comments
+    Pcap,
+}
+
+impl FileFormat {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pcapng => "pcapng",
+            Self::Pcap => "pcap",
+        }
+    }
+}
+
+impl Get {
+    /// Asks, and writes what comes.
+    pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        let tz = TimeZone::system();
+        let target = self.selection.add(
+            Target::new("/v1/packets"),
+            Some(&self.around),
+            Timestamp::from(std::time::SystemTime::now()),
+            &tz,
+        )?;
+        let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        if common.json && file.is_none() {
+            return Err(Usage::of(
+                "--json tells what was written to a file: try get --json -w odd.pcapng, or flows --json",
+            ));
+        }
+        let lines = self.write.is_none() && std::io::stdout().is_terminal();
+        // Opened first, so that nothing is asked in vain.
+        let output = match (&self.write, lines) {
+            (_, true) => None,
+            (None, false) => Some(Output::open(Path::new("-"))?),
+            (Some(path), false) => Some(Output::open(path)?),
+        };
+        let target = target
+            .with("count", self.count)
+            .with("format", (!lines).then(|| self.format.name()))
+            .with("precision", self.micro.then_some("micro").filter(|_| !lines));
+        match (client::get(&common.socket, &target), output) {
+            (Ok(answer), None) => self.lines(answer, &tz),
+            (Ok(answer), Some(output)) if file.is_none() => copy(answer, output),
+            (Ok(answer), Some(output)) => self.file(answer, output, common, &tz),
+            (Err(error), output) => {
+                let nothing = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
+                if let Some(output) = output.filter(|output| nothing && output.is_stdout()) {
+                    self.empty(output)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// One line a packet.
+    fn lines(&self, answer: Answer, tz: &TimeZone) -> anyhow::Result<()> {
+        let trailers = answer.trailers();
+        let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
+        let mut writer = TextWriter::new(tz.clone(), precision);
+        let mut source = FileSource::from_reader(Box::new(answer), Arc::default());
+        let mut lines = String::new();
+        loop {
+            let batch = source.batch(&mut |packet| {
+                let decoded = decode::decode(packet.link_type, packet.data);
+                let (time, link_type, data) = (packet.time, packet.link_type, packet.data);
+                let line = Line { time, link_type, data, original_len: packet.original_len, decoded: &decoded };
+                writer.write(&mut lines, &line);
+            });
+            print(&lines)?;
+            lines.clear();
+            if batch? == Batch::End {
+                return complete(&trailers);
+            }
+        }
+    }
+
+    /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
+    fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let trailers = answer.trailers();
+        let output = Arc::new(Mutex::new(Some(output)));
+        let tee = Tee { answer, output: Arc::clone(&output), failed: Arc::default() };
+        let failed = Arc::clone(&tee.failed);
+        let mut source = FileSource::from_reader(Box::new(tee), Arc::<Interfaces>::default());
+        let mut seen = Seen::default();
+        loop {
+            let batch = source.batch(&mut |packet| seen.add(packet.time, packet.data.len()));
+            if let Some(error) = lock(&failed).take() {
+                return Err(error);
+            }
+            if batch? == Batch::End {
+                break;
+            }
+        }
+        let output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
+        let name = self.write.as_deref().unwrap_or(Path::new("-")).display().to_string();
+        let file_bytes = output.finish()?;
+        if common.json {
+            let document = serde_json::json!({
+                "packets": seen.packets, "bytes": seen.bytes, "file": name, "file_bytes": file_bytes,
+                "first": seen.span.map(|s| s.0), "last": seen.span.map(|s| s.1),
+                "note": trailers.text(NOTE),
+            });
+            print(&format!("{document}\n"))?;
+        } else if !common.quiet {
+            note(&seen.summary(&name, tz));
+        }
+        complete(&trailers)
+    }
+
+    /// A file without packets, so that who reads the pipe does not choke on nothing.
+    fn empty(&self, mut output: Output) -> anyhow::Result<()> {
+        let format = match self.format {
+            FileFormat::Pcapng => Format::Pcapng,
+            FileFormat::Pcap => Format::Pcap,
+        };
+        let mut exporter = Exporter::new(format, Options::default());
+        exporter.begin(output.buffer(), &[]);
+        exporter.end(output.buffer(), &[], &[]);
+        output.finish()?;
+        Ok(())
+    }
+}
+
+/// Why an answer is not all that matched.
+const NOTE: &str = "retrocap-note";
+
+/// Says what is missing from an answer, if anything is; one that was broken off by the recorder is a failure.
+fn complete(trailers: &Trailers) -> anyhow::Result<()> {
+    let Some(text) = trailers.text(NOTE) else { return Ok(()) };
+    if text.contains("stopped") {
+        return Err(anyhow!(text));
+    }
+    note(&format!("retrocap: {text}"));
+    Ok(())
+}
+
+/// Bytes as they come.
+fn copy(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match answer.read(&mut buffer)? {
+            0 => break,
+            bytes => output.buffer().extend_from_slice(&buffer[..bytes]),
+        }
+        output.write_some()?;
+    }
+    output.finish()?;
+    complete(&answer.trailers())
+}
+
+/// An answer that is written while it is read.
+struct Tee {
+    answer: Answer,
+    output: Arc<Mutex<Option<Output>>>,
+    failed: Arc<Mutex<Option<anyhow::Error>>>,
+}
+
+impl Read for Tee {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let bytes = self.answer.read(into)?;
+        if let Some(output) = &mut *lock(&self.output) {
+            output.buffer().extend_from_slice(&into[..bytes]);
+            if let Err(error) = output.write_some() {
+                *lock(&self.failed) = Some(error);
+                return Err(std::io::ErrorKind::Other.into());
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What came.
+#[derive(Debug, Default)]
+struct Seen {
+    packets: u64,
+    bytes: u64,
+    span: Option<(Timestamp, Timestamp)>,
+}
+
+impl Seen {
+    fn add(&mut self, time: Timestamp, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+        let (first, last) = self.span.get_or_insert((time, time));
+        *first = time.min(*first);
+        *last = time.max(*last);
+    }
+
+    /// `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 -> odd.pcapng`; the date once if it is one.
+    fn summary(&self, name: &str, tz: &TimeZone) -> String {
+        let mut text = format!("{}, {}", human::counted(self.packets, "packet"), human::size(self.bytes));
+        if let Some((first, last)) = self.span {
+            let (first, last) = (time::local(first, tz), time::local(last, tz));
+            let last = match (first.split_once(' '), last.split_once(' ')) {
+                (Some((day, _)), Some((same, clock))) if day == same => clock.to_owned(),
+                _ => last,
+            };
+            text.push_str(&format!(", {first} to {last}"));
+        }
+        format!("{text} -> {name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_fits_a_line() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.summary("x", &TimeZone::UTC), "0 packets, 0 B -> x");
+        seen.add(Timestamp::from_unix(1_795_341_605, 5), 1500);
+        assert_eq!(seen.summary("x", &TimeZone::UTC), "1 packet, 1.5 KiB, 2026-11-22 10:00:05 to 10:00:05 -> x");
+        seen.add(Timestamp::from_unix(1_795_441_605, 5), 100_000);
+        assert_eq!(
+            seen.summary("odd.pcapng", &TimeZone::UTC),
+            "2 packets, 99.1 KiB, 2026-11-22 10:00:05 to 2026-11-23 13:46:45 -> odd.pcapng"
+        );
+    }
+}

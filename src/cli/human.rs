@@ -1,0 +1,53 @@
+//! Numbers as people read them.
+
+use std::time::Duration;
+
+use crate::budget::ByteSize;
+use crate::time::Timestamp;
+
+/// With a comma between the thousands: `1,234,567`.
+pub(super) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 packet`, `1,234 packets`.
+pub(super) fn counted(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+/// `5.6 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    ByteSize(bytes).to_string()
+}
+
+/// A time as JSON has it.
+pub(super) fn time(rfc3339: &str) -> Option<Timestamp> {
+    let nanos = rfc3339.parse::<jiff::Timestamp>().ok()?.as_nanosecond();
+    u64::try_from(nanos).ok().map(Timestamp)
+}
+
+/// Seconds as a span; what is no span is none.
+pub(super) fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (n, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count(n), expected);
+        }
+        assert_eq!((counted(1, "packet"), counted(2, "packet")), ("1 packet".to_owned(), "2 packets".to_owned()));
+    }
+}

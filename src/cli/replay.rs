@@ -1,0 +1,229 @@
+//! `retrocap replay`: a capture file through the same engine, and out comes what it would have kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::output::Output;
+use super::view::{self, Heading};
+use super::{Common, Usage, human, machine, note, print, selection, status};
+use crate::budget::{MemorySize, Split};
+use crate::capture::file::FileSource;
+use crate::capture::{Batch, Source, SourceCounts, SourceError};
+use crate::counters::{Published, Totals};
+use crate::export::{Exporter, Format, InterfaceStatistics, Options};
+use crate::filter::FilterSet;
+use crate::interface::Interfaces;
+use crate::memory::Lock;
+use crate::packet::Packet;
+use crate::pipeline::{Config, Pipeline};
+use crate::query::status::Status;
+use crate::query::{History, Memory, Request};
+use crate::store::retention::Policy;
+use crate::time::Timestamp;
+
+/// Seed of the session table: any number, but always the same.
+const SEED: u64 = 0x7265_7472_6f63_6170;
+/// Work that takes less is done before a progress line could be read.
+const PROGRESS_AFTER: Duration = Duration::from_secs(1);
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Run a capture file through the same engine, and write what it would have kept.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  retrocap replay big.pcap -m 40MiB -w kept.pcapng        what 40 MiB of memory would have kept of it
+  tcpdump -i eth0 -w - | retrocap replay - -w kept.pcapng    the same of a pipe
+  retrocap replay big.pcap -m 1G --json not port 22       only the numbers, without SSH")]
+pub(super) struct Replay {
+    /// Capture file, pcap or pcapng; - is stdin
+    file: PathBuf,
+    /// Memory to use: a size, or a share of physical memory [default: 1%, at least 16 MiB]
+    #[arg(short, long, value_name = "SIZE|PERCENT")]
+    memory: Option<MemorySize>,
+    /// Write what is kept at the end as pcapng; - is stdout
+    #[arg(short, long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Share of one core for compression; 0 for no compression
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
+    compression_cpu: u8,
+    /// Record only what matches this tcpdump expression
+    #[arg(short, long, value_name = "EXPR")]
+    filter: Option<String>,
+    /// Bytes to keep of each packet; 0 for all of them
+    #[arg(short, long, value_name = "BYTES", default_value_t = 0)]
+    snaplen: u32,
+    /// The same expression as last arguments
+    #[arg(value_name = "EXPR", conflicts_with = "filter")]
+    expression: Vec<String>,
+}
+
+impl Replay {
+    /// Reads the file as fast as it can, then writes and reports.
+    pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        let to_stdout = self.write.as_deref() == Some(Path::new("-"));
+        if to_stdout && common.json {
+            return Err(Usage::of("--json and -w - both want stdout: try -w odd.pcapng, or leave out --json"));
+        }
+        let interfaces = Arc::<Interfaces>::default();
+        let filter = self.filter()?;
+        let capture_filter = filter.as_ref().map(|filter| filter.expression().to_owned());
+        let split = Split::new(machine::budget_bytes(self.memory)?, 1, false).map_err(Usage::of)?;
+        let mut source = Watched { inner: self.source(&interfaces)?, span: None };
+        let mut pipeline = Pipeline::new(Config {
+            sessions_bytes: split.sessions_bytes,
+            store_bytes: split.store_bytes,
+            policy: Policy::default(),
+            filter,
+            snaplen: self.snaplen,
+            lock: Lock::No,
+            seed: SEED,
+        })
+        .context("cannot take the memory asked for with -m")?;
+        let history = History {
+            workers: vec![pipeline.worker()],
+            interfaces,
+            memory: Memory {
+                budget_bytes: split.budget_bytes,
+                rings_bytes: split.rings_bytes(),
+                queries_bytes: split.queries_bytes,
+            },
+            capture_filter,
+            capture_interfaces: Vec::new(),
+        };
+        // Before anything is read, so that a mistake shows at once.
+        let output = self.write.as_deref().map(Output::open).transpose()?;
+
+        let progress = Progress::start(&history.workers[0].published, common.quiet);
+        let read = pipeline.run(&mut source, &AtomicBool::new(false));
+        progress.stop();
+        if let Some(output) = output {
+            export(&history, output)?;
+        }
+
+        let uptime = source.span.map_or(Duration::ZERO, |(first, last)| last.since(first));
+        let now = history.totals().newest.unwrap_or_default();
+        let status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
+        if common.json {
+            print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
+        } else if !common.quiet {
+            let summary = view::status(&status, &status::here(Heading::Replayed));
+            if to_stdout { note(summary.trim_end()) } else { print(&summary)? }
+        }
+        Ok(read?)
+    }
+
+    fn filter(&self) -> anyhow::Result<Option<FilterSet>> {
+        let words = self.filter.as_ref().map_or(&self.expression[..], std::slice::from_ref);
+        selection::filter(words)
+    }
+
+    fn source(&self, interfaces: &Arc<Interfaces>) -> Result<FileSource, SourceError> {
+        if self.file == Path::new("-") {
+            return Ok(FileSource::from_reader(Box::new(std::io::stdin()), Arc::clone(interfaces)));
+        }
+        FileSource::open(&self.file, Arc::clone(interfaces))
+    }
+}
+
+/// Writes everything kept.
+fn export(history: &History, mut output: Output) -> anyhow::Result<()> {
+    let options = Options { filter: history.capture_filter.clone(), ..Options::default() };
+    let mut exporter = Exporter::new(Format::Pcapng, options);
+    exporter.begin(output.buffer(), &comments(history));
+    let mut packets = history.packets(&Request::default())?;
+    while let Some(found) = packets.next() {
+        exporter.packet(output.buffer(), found.interface, &found.packet)?;
+        output.write_some()?;
+    }
+    exporter.end(output.buffer(), &statistics(history), &[]);
+    output.finish()?;
+    Ok(())
+}
+
+/// What the reader of the file has to know of it.
+fn comments(history: &History) -> Vec<String> {
+    let Totals { stored, retained, evicted, .. } = history.totals();
+    let mut comment = format!("{} of {} packets were kept", retained.packets, stored.packets);
+    if evicted.packets > 0
+        && let Some(whole_since) = history.whole_since()
+    {
+        comment.push_str(&format!("; before {whole_since} sessions are shortened from their ends"));
+    }
+    vec![comment]
+}
+
+fn statistics(history: &History) -> Vec<InterfaceStatistics> {
+    let interfaces = history.interfaces.snapshot();
+    let received = |id| history.workers.iter().map(|worker| worker.published.interface(id).packets).sum();
+    interfaces
+        .iter()
+        .map(|i| InterfaceStatistics { received: Some(received(i.id)), ..InterfaceStatistics::of(i.id) })
+        .collect()
+}
+
+/// A source whose earliest and latest times are noted.
+struct Watched<S> {
+    inner: S,
+    span: Option<(Timestamp, Timestamp)>,
+}
+
+impl<S: Source> Source for Watched<S> {
+    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+        let span = &mut self.span;
+        self.inner.batch(&mut |packet| {
+            let (first, last) = span.get_or_insert((packet.time, packet.time));
+            *first = packet.time.min(*first);
+            *last = packet.time.max(*last);
+            each(packet);
+        })
+    }
+
+    fn counts(&self) -> SourceCounts {
+        self.inner.counts()
+    }
+}
+
+/// A line on the terminal that says how far it is.
+struct Progress(Option<(Arc<AtomicBool>, std::thread::JoinHandle<()>)>);
+
+impl Progress {
+    /// Shows what `published` counts, if somebody looks.
+    fn start(published: &Arc<Published>, quiet: bool) -> Self {
+        use std::io::IsTerminal as _;
+        if quiet || !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let (done, published) = (Arc::<AtomicBool>::default(), Arc::clone(published));
+        let stop = Arc::clone(&done);
+        let thread = std::thread::spawn(move || {
+            let start = Instant::now();
+            let mut shown = false;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::thread::park_timeout(PROGRESS_EVERY);
+                if start.elapsed() < PROGRESS_AFTER {
+                    continue;
+                }
+                let received = published.totals().received;
+                eprint!("\r\x1b[K{}, {}", human::counted(received.packets, "packet"), human::size(received.bytes));
+                shown = true;
+            }
+            if shown {
+                eprint!("\r\x1b[K");
+            }
+        });
+        Self(Some((done, thread)))
+    }
+
+    fn stop(self) {
+        if let Some((done, thread)) = self.0 {
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The status at a glance: the answer first, then how far back, then what was lost, then where the memory is.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::human::{count, counted, seconds, size, time as read_time};
+use crate::query::status::{RankStatus, Status};
+use crate::time::{self, Timestamp};
+
+/// How it is shown. Nothing else decides what is printed.
+#[derive(Clone, Debug)]
+pub(super) struct View {
+    /// What the first line answers.
+    pub(super) heading: Heading,
+    /// Columns there are.
+    pub(super) width: usize,
+    /// Of the times that are shown.
+    pub(super) tz: TimeZone,
+    /// Whether colour may be used.
+    pub(super) colour: bool,
+}
+
+/// What was asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Heading {
+    /// A recorder, at this time.
+    Recording {
+        /// Ages are counted from here.
+        now: Timestamp,
+    },
+    /// A capture file that was replayed; ages are counted from its newest packet.
+    Replayed,
+}
+
+/// Widest bar, in columns.
+const BAR_COLUMNS_MAX: usize = 48;
+/// Columns of a row beside its bar.
+const ROW_COLUMNS: usize = 40;
+/// Where the second column of the list of facts begins.
+const LABEL_COLUMNS: usize = 11;
+
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[1;31m";
+const GREEN: &str = "\x1b[32m";
+const CYAN: &str = "\x1b[36m";
+const PLAIN: &str = "\x1b[0m";
+
+/// Everything, with line feeds.
+pub(super) fn status(status: &Status, view: &View) -> String {
+    let mut page = Page { out: String::new(), status, view };
+    page.answer();
+    page.reach();
+    page.facts();
+    page.interfaces();
+    page.out
+}
+
+struct Page<'a> {
+    out: String,
+    status: &'a Status,
+    view: &'a View,
+}
+
+impl Page<'_> {
+    fn now(&self) -> Timestamp {
+        match self.view.heading {
+            Heading::Recording { now } => now,
+            Heading::Replayed => self.status.retained.newest.as_deref().and_then(read_time).unwrap_or_default(),
+        }
+    }
+
+    /// A stored time, and how long ago it is.
+    fn point(&self, time: Option<&String>) -> Option<(Timestamp, Duration)> {
+        let time = read_time(time?)?;
+        Some((time, self.now().since(time)))
+    }
+
+    fn lost(&self) -> u64 {
+        self.status.packets.dropped + self.status.packets.kernel_dropped
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        if self.view.colour { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
+    }
+
+    fn answer(&mut self) {
+        let status = self.status;
+        let age = time::human_age(seconds(status.uptime_s));
+        let mut answer = match self.view.heading {
+            Heading::Recording { .. } => {
+                let up = status.interfaces.iter().filter(|interface| interface.up).count();
+                format!("recording {} for {age}", counted(up as u64, "interface"))
+            }
+            Heading::Replayed => format!(
+                "kept {} of {} in {age} ({} of {})",
+                count(status.packets.retained),
+                counted(status.packets.received, "packet"),
+                size(status.bytes.retained),
+                size(status.bytes.received)
+            ),
+        };
+        match self.point(status.retained.oldest.as_ref()) {
+            Some((oldest, age)) => {
+                let oldest = time::local(oldest, &self.view.tz);
+                let _ = write!(answer, ", reaching back {} to {oldest}", time::human_age(age));
+            }
+            None => answer.push_str(", no packet so far"),
+        }
+        let loss = match self.lost() {
+            0 => self.paint(GREEN, "nothing lost"),
+            lost => self.paint(RED, &format!("LOST {}", counted(lost, "packet"))),
+        };
+        let answer = self.paint(BOLD, &answer);
+        let _ = writeln!(self.out, "{answer}, {loss}");
+    }
+
+    fn reach(&mut self) {
+        let ranks: Vec<(&RankStatus, Duration)> =
+            (self.status.ranks.iter()).filter_map(|rank| Some((rank, self.point(rank.oldest.as_ref())?.1))).collect();
+        let Some(furthest) = ranks.iter().map(|(_, age)| *age).max() else { return };
+        let columns = self.view.width.saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
+        self.out.push_str("\nhow far back sessions reach, by how deep into them (logarithmic)\n");
+        for (rank, age) in ranks {
+            let filled = bar(age, furthest, columns);
+            let rest = " ".repeat(columns - filled);
+            let bar = self.paint(CYAN, &"█".repeat(filled));
+            let (label, age, bytes) = (label(rank.offset_from), time::human_age(age), size(rank.bytes));
+            let _ = writeln!(self.out, "  {label:<13} {bar}{rest}  {age:>10}  {bytes:>10}");
+        }
+        if let Some((whole_since, age)) = self.point(self.status.retained.whole_since.as_ref()) {
+            let (since, age) = (time::local(whole_since, &self.view.tz), time::human_age(age));
+            let _ = writeln!(self.out, "every packet is there since {since} ({age})");
+        }
+    }
+
+    fn facts(&mut self) {
+        let Status { packets, memory, sessions, oddities, capture, .. } = self.status;
+        self.out.push('\n');
+        self.fact(
+            "packets",
+            &format!(
+                "{} received, {} filtered, {} kept, {} evicted",
+                count(packets.received),
+                count(packets.filtered),
+                count(packets.retained),
+                count(packets.evicted)
+            ),
+        );
+        let mut reasons = vec![("the kernel's ring was full".to_owned(), packets.kernel_dropped)];
+        let dropped = self.status.dropped.iter();
+        reasons.extend(dropped.map(|(reason, n)| (reason.replace('_', " "), n.as_u64().unwrap_or(0))));
+        reasons.retain(|(_, n)| *n > 0);
+        let lost: Vec<String> = reasons.iter().map(|(reason, n)| format!("{} ({reason})", count(*n))).collect();
+        self.fact("lost", if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") }.as_str());
+
+        let parts = [
+            ("packets", memory.segments_bytes),
+            ("rings", memory.rings_bytes),
+            ("sessions", memory.sessions_bytes),
+            ("ledger", memory.ledger_bytes),
+            ("queries", memory.queries_bytes),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter(|part| part.1 > 0).map(|(name, n)| format!("{} {name}", size(*n))).collect();
+        let (used, budget) = (size(memory.used_bytes), size(memory.budget_bytes));
+        self.fact("memory", &format!("{used} of {budget}: {}", parts.join(", ")));
+        self.fact("resident", &size(memory.resident_bytes));
+        self.fact(
+            "sessions",
+            &format!(
+                "{} live, {} ended, room for {}",
+                count(sessions.live),
+                count(sessions.ledger),
+                count(sessions.capacity)
+            ),
+        );
+        if let Some(filter) = &capture.filter {
+            self.fact("filter", filter);
+        }
+        let odd = [
+            ("truncated", oddities.truncated),
+            ("end within a header", oddities.cut_headers),
+            ("malformed", oddities.malformed),
+            ("nested too deeply", oddities.too_deep),
+            ("out of order", oddities.out_of_order),
+        ];
+        let odd: Vec<String> =
+            odd.iter().filter(|odd| odd.1 > 0).map(|(name, n)| format!("{} {name}", count(*n))).collect();
+        if !odd.is_empty() {
+            self.fact("odd", &odd.join(", "));
+        }
+    }
+
+    fn fact(&mut self, label: &str, text: &str) {
+        let _ = writeln!(self.out, "{label:<LABEL_COLUMNS$}{text}");
+    }
+
+    fn interfaces(&mut self) {
+        let interfaces = &self.status.interfaces;
+        if interfaces.is_empty() {
+            return;
+        }
+        let live = matches!(self.view.heading, Heading::Recording { .. });
+        let name = |name: &str| if name.is_empty() { "(no name)".to_owned() } else { name.to_owned() };
+        let width = interfaces.iter().map(|i| name(&i.name).chars().count()).max().unwrap_or(0).max("interface".len());
+        let _ =
+            writeln!(self.out, "\n{:<width$}  {:<10}  {:>15}  {:>10}", "interface", "link type", "packets", "bytes");
+        for i in interfaces {
+            let (packets, bytes) = (count(i.packets), size(i.bytes));
+            let down = if live && !i.up { "  down" } else { "" };
+            let _ =
+                writeln!(self.out, "{:<width$}  {:<10}  {packets:>15}  {bytes:>10}{down}", name(&i.name), i.link_type);
+        }
+    }
+}
+
+/// `first 512 B`, `to 1.5 KiB`: where a rank ends.
+fn label(offset_from: u64) -> String {
+    // Each rank spans twice as much as the one before it.
+    let end = offset_from.saturating_mul(2).saturating_add(crate::store::rank::FIRST_OFFSET_BYTES);
+    if offset_from == 0 { format!("first {}", size(end)) } else { format!("to {}", size(end)) }
+}
+
+/// Columns of a bar: the logarithm of an age, the furthest filling all; at least one.
+fn bar(age: Duration, furthest: Duration, columns: usize) -> usize {
+    let scale = |age: Duration| age.as_secs_f64().ln_1p();
+    let share = if furthest.is_zero() { 1.0 } else { scale(age) / scale(furthest) };
+    // In thousandths, so that the rounding is that of integers.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+    let thousandths = (share.clamp(0.0, 1.0) * 1000.0).round() as usize;
+    ((columns * thousandths + 500) / 1000).clamp(1, columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = include_str!("testdata/status.json");
+
+    fn shown(change: impl FnOnce(&mut Status), heading: Heading, width: usize, colour: bool) -> String {
+        let mut document: Status = serde_json::from_str(STATUS).unwrap();
+        change(&mut document);
+        let tz = TimeZone::fixed(jiff::tz::offset(1));
+        status(&document, &View { heading, width, tz, colour })
+    }
+
+    fn now() -> Heading {
+        Heading::Recording { now: read_time("2026-11-22T10:00:00Z").unwrap() }
+    }
+
+    #[test]
+    fn a_recorder_at_a_glance() {
+        insta::assert_snapshot!(shown(|_| {}, now(), 80, false));
+    }
+
+    #[test]
+    fn a_recorder_that_loses_packets() {
+        let lose = |status: &mut Status| {
+            status.packets.kernel_dropped = 1234;
+            status.packets.dropped = 5;
+            status.dropped["interfaces_full"] = 5.into();
+            status.interfaces[1].up = false;
+        };
+        insta::assert_snapshot!(shown(lose, now(), 50, true).replace('\x1b', "␛"));
+    }
+
+    #[test]
+    fn a_recorder_that_has_just_begun() {
+        let begin = |status: &mut Status| {
+            status.uptime_s = 0.25;
+            status.ranks.clear();
+            (status.retained.oldest, status.retained.newest, status.retained.whole_since) = (None, None, None);
+            status.oddities.malformed = 0;
+            status.oddities.out_of_order = 0;
+        };
+        insta::assert_snapshot!(shown(begin, now(), 80, false));
+    }
+
+    #[test]
+    fn a_replay() {
+        insta::assert_snapshot!(shown(
+            |status| status.capture.filter = Some("not port 22".to_owned()),
+            Heading::Replayed,
+            120,
+            false
+        ));
+    }
+
+    #[test]
+    fn bars_grow_with_the_logarithm() {
+        let s = Duration::from_secs;
+        for (age, furthest, columns) in [(0, 0, 40), (0, 100, 1), (100, 100, 40), (10, 100, 21), (86_400, 100, 40)] {
+            assert_eq!(bar(s(age), s(furthest), 40), columns, "{age} of {furthest}");
+        }
+    }
+}

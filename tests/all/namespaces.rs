@@ -1,0 +1,104 @@
+//! Network namespaces for tests: made here, entered by a thread, removed when done.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Whether namespaces can be made; says so loudly when not.
+pub(crate) fn available(test: &str) -> bool {
+    let root = rustix::process::getuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: {test}: needs root");
+    }
+    root
+}
+
+/// A capture of the shared folder; says so loudly when it is not there.
+pub(crate) fn shared_capture(test: &str, name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("RETROCAP_CAPTURES")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/captures"), PathBuf::from);
+    let path = folder.join(name);
+    if !path.is_file() {
+        eprintln!("SKIPPED: {test}: there is no {}", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A network namespace without IPv6, so that nothing is sent but what the test sends.
+pub(crate) struct Namespace {
+    pub(crate) name: String,
+}
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("retrocap-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        run(Command::new("ip").args(["netns", "add", &name]));
+        let namespace = Self { name };
+        namespace.python(
+            "import glob\nfor path in glob.glob('/proc/sys/net/ipv6/conf/*/disable_ipv6'): open(path, 'w').write('1')",
+        );
+        namespace
+    }
+
+    /// Two namespaces joined by a cable: `near` in this one, `far` in the other, both up, with room for jumbo frames.
+    pub(crate) fn pair() -> (Self, Self) {
+        let (near, far) = (Self::new(), Self::new());
+        near.ip(&format!("link add near mtu 16000 type veth peer name far mtu 16000 netns {}", far.name));
+        near.ip("link set near up");
+        far.ip("link set far up");
+        (near, far)
+    }
+
+    /// `ip` with these words, in the namespace.
+    pub(crate) fn ip(&self, words: &str) -> Output {
+        run(Command::new("ip").args(["-n", &self.name]).args(words.split(' ')))
+    }
+
+    /// A command in the namespace.
+    pub(crate) fn exec(&self, words: &[&str]) -> Output {
+        run(Command::new("ip").args(["netns", "exec", &self.name]).args(words))
+    }
+
+    pub(crate) fn python(&self, program: &str) -> Output {
+        self.exec(&["python3", "-c", program])
+    }
+
+    /// Sends Ethernet frames, given as a Python expression for a list of `bytes`, each `times` times.
+    pub(crate) fn send(&self, interface: &str, frames: &str, times: u32) {
+        self.python(&format!(
+            "import socket\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\ns.bind(('{interface}', 0))\n\
+             frames = {frames}\nfor _ in range({times}):\n for f in frames:\n  s.send(f)"
+        ));
+    }
+
+    /// Runs `inside` on a thread of its own in the namespace; sockets and threads it makes stay there.
+    pub(crate) fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.name);
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let file = File::open(path).unwrap();
+                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                inside()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
