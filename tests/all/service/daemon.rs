@@ -178,6 +178,7 @@ fn what_cannot_be_is_said_before_anything_is_left_behind() {
     for (config, says) in [
         (Config { memory_bytes: 1 << 20, ..good.clone() }, "try -m 16M"),
         (Config { filter: Some("tcp prt".to_owned()), ..good.clone() }, "cannot compile the filter \"tcp prt\""),
+        (Config { replay: replay(".", Speed::Max), ..good.clone() }, "name a capture file"),
         (Config { replay: replay("missing", Speed::Max), ..good.clone() }, "/missing: No such file"),
         (Config { replay: replay("/dev/null", Speed::Times(-1.0)), ..good.clone() }, "a number above 0"),
         (Config { socket: directory.path().join("capture.pcapng"), ..good.clone() }, "is no socket"),
