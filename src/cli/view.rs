@@ -143,7 +143,7 @@ impl Page<'_> {
     }
 
     fn facts(&mut self) {
-        let Status { packets, memory, sessions, oddities, capture, .. } = self.status;
+        let Status { packets, memory, sessions, carried, oddities, capture, .. } = self.status;
         self.out.push('\n');
         self.fact(
             "packets",
@@ -183,6 +183,12 @@ impl Page<'_> {
                 count(sessions.capacity)
             ),
         );
+        if carried.packets + carried.lost > 0 {
+            let (starts, bytes) = (counted(carried.packets, "packet"), size(carried.bytes));
+            let lost =
+                if carried.lost > 0 { format!(", {} found no room", count(carried.lost)) } else { String::new() };
+            self.fact("starts", &format!("{starts} carried forward ({bytes}){lost}"));
+        }
         if let Some(filter) = &capture.filter {
             self.fact("filter", filter);
         }
@@ -269,6 +275,7 @@ mod tests {
             status.packets.dropped = 5;
             status.dropped["interfaces_full"] = 5.into();
             status.interfaces[1].up = false;
+            status.carried.lost = 12;
         };
         insta::assert_snapshot!(shown(lose, now(), 50, true).replace('\x1b', "␛"));
     }
@@ -279,6 +286,7 @@ mod tests {
             status.uptime_s = 0.25;
             status.ranks.clear();
             (status.retained.oldest, status.retained.newest, status.retained.whole_since) = (None, None, None);
+            (status.carried.packets, status.carried.bytes) = (0, 0);
             status.oddities.malformed = 0;
             status.oddities.out_of_order = 0;
         };
