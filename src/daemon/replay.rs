@@ -34,6 +34,10 @@ pub(super) fn open(replay: &Replay, interfaces: Arc<Interfaces>) -> Result<FileS
         return Ok(FileSource::from_reader(Box::new(Patient(stdin.into())), interfaces));
     }
     let kind = std::fs::metadata(&replay.path).map_err(io(format!("cannot open the capture {name}")))?.file_type();
+    if kind.is_dir() {
+        let context = format!("cannot replay {name}; name a capture file");
+        return Err(SourceError::Io { context, source: io::ErrorKind::IsADirectory.into() }.into());
+    }
     if kind.is_fifo() || kind.is_char_device() {
         let file = File::open(&replay.path).map_err(io(format!("cannot open the capture {name}")))?;
         return Ok(FileSource::from_reader(Box::new(Patient(file)), interfaces));

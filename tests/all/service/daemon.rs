@@ -82,7 +82,8 @@ fn a_replayed_capture_is_served_until_the_end() {
     received(&socket, 25);
     assert_eq!(packets_in(&get(&socket, "/v1/packets").body), 25);
 
-    let second = daemon::run_until(config.clone(), oneshot::channel().1).unwrap_err().to_string();
+    let (_stop, told) = oneshot::channel();
+    let second = daemon::run_until(config.clone(), told).unwrap_err().to_string();
     let expected = format!("another retrocap is recording on {}; stop it or choose another --socket", socket.display());
     assert_eq!(second, expected);
     assert_eq!(status(&socket)["packets"]["received"], 25, "the first is untouched");
@@ -173,11 +174,12 @@ fn a_capture_is_replayed_at_its_pace() {
 fn what_cannot_be_is_said_before_anything_is_left_behind() {
     let directory = tempfile::tempdir().unwrap();
     let good = config(directory.path(), &Recording::default().udp(2, 100).file());
-    let replay = |path: &str, speed| Some(Replay { path: PathBuf::from(path), speed });
+    let replay = |path: &str, speed| Some(Replay { path: directory.path().join(path), speed });
     for (config, says) in [
         (Config { memory_bytes: 1 << 20, ..good.clone() }, "try -m 16M"),
         (Config { filter: Some("tcp prt".to_owned()), ..good.clone() }, "cannot compile the filter \"tcp prt\""),
-        (Config { replay: replay("/nowhere", Speed::Max), ..good.clone() }, "/nowhere"),
+        (Config { replay: replay(".", Speed::Max), ..good.clone() }, "name a capture file"),
+        (Config { replay: replay("missing", Speed::Max), ..good.clone() }, "/missing: No such file"),
         (Config { replay: replay("/dev/null", Speed::Times(-1.0)), ..good.clone() }, "a number above 0"),
         (Config { socket: directory.path().join("capture.pcapng"), ..good.clone() }, "is no socket"),
         (
@@ -185,7 +187,10 @@ fn what_cannot_be_is_said_before_anything_is_left_behind() {
             "choose another place with --socket",
         ),
     ] {
-        let error = daemon::run_until(config, oneshot::channel().1).unwrap_err().to_string();
+        // Nobody stops it if it starts after all.
+        let (stop, told) = oneshot::channel();
+        drop(stop);
+        let error = daemon::run_until(config, told).expect_err(says).to_string();
         assert!(error.contains(says), "{error}");
     }
     assert_eq!(good.socket.parent().unwrap().read_dir().unwrap().count(), 0);
