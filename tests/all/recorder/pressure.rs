@@ -1,4 +1,5 @@
-//! Whatever arrives, memory stays within its budget and everything is counted.
+//! Whatever arrives, memory stays within its budget and everything is counted. Streams of a minute and more are for
+//! measurements: memory is taken at start, and the session table and the store have come round within seconds.
 
 use std::io::{BufWriter, Write as _};
 use std::process::{Command, Stdio};
