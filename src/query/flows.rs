@@ -108,7 +108,12 @@ struct Row {
 pub struct Flows<'h> {
     history: &'h History,
     rows: std::vec::IntoIter<Row>,
+    left: usize,
+    overtaken: u64,
 }
+
+/// Sessions found beyond the limit of a listing: in a flood, those that come first may be gone before they are read.
+pub const SPARE_ROWS: u64 = 2048;
 
 impl History {
     /// The sessions that match, sorted.
@@ -119,7 +124,9 @@ impl History {
         let (since, until) = request.window()?;
         let selection = request.selection(self)?;
         let mut filter = session_filter(request)?;
-        let limit = usize::try_from(request.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let bounded = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
+        let left = bounded(request.limit.unwrap_or(u64::MAX));
+        let limit = left.saturating_add(bounded(SPARE_ROWS));
         // The rows that come first, the last of them on top, ready to be replaced.
         let mut rows: BinaryHeap<Row> = BinaryHeap::new();
         for (worker, reader) in (0u16..).zip(&self.workers) {
@@ -145,7 +152,7 @@ impl History {
                 rows.push(row);
             }
         }
-        Ok(Flows { history: self, rows: rows.into_sorted_vec().into_iter() })
+        Ok(Flows { history: self, rows: rows.into_sorted_vec().into_iter(), left, overtaken: 0 })
     }
 }
 
@@ -179,23 +186,31 @@ fn endpoints(key: &SessionKey) -> Endpoints {
     }
 }
 
+impl Flows<'_> {
+    /// Sessions that were found, and gave way to others before they could be read.
+    pub fn overtaken(&self) -> u64 {
+        self.overtaken
+    }
+}
+
 impl Iterator for Flows<'_> {
     type Item = Session;
 
     fn next(&mut self) -> Option<Session> {
+        self.left = self.left.checked_sub(1)?;
         loop {
             let row = self.rows.next()?;
             let ledger = &self.history.workers.get(usize::from(row.worker))?.ledger;
             // Its entry may have been given to another session since.
             match ledger.session(SessionSlot(row.slot)) {
                 Some(session) if session.first_sequence == row.first_sequence => return Some(session),
-                _ => {}
+                _ => self.overtaken += 1,
             }
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, self.rows.size_hint().1)
+        (0, Some(self.rows.len().min(self.left)))
     }
 }
 

@@ -115,6 +115,7 @@ impl<'h> Packets<'h> {
     }
 
     /// The next packet that matches.
+    #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator can do")]
     pub fn next(&mut self) -> Option<Found<'_>> {
         let mut looked_at = 0u32;
         let (header, worker) = loop {

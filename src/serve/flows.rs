@@ -14,7 +14,8 @@ use super::parameters::FlowQuery;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, packets::description};
-use crate::query::flows::Flow;
+use crate::query::explain::Cause;
+use crate::query::flows::{Flow, SPARE_ROWS};
 
 /// Answers with the sessions that match, or says why there are none.
 pub(super) async fn flows(
@@ -25,7 +26,8 @@ pub(super) async fn flows(
     let mut query = FlowQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
     tracing::debug!("{peer} lists sessions: {}", description(&query.request));
     let asked = query.request.limit.unwrap_or(u64::MAX);
-    let (place, fit) = service.listing(asked.min(known_at_most(&service))).await?;
+    let (place, fit) = service.listing(asked.min(known_at_most(&service)) + SPARE_ROWS).await?;
+    let fit = fit - SPARE_ROWS.min(fit);
     service.activity.flow_queries.fetch_add(1, Ordering::Relaxed);
     query.request.limit = Some(asked.min(fit));
     let listing = Listing { service: Arc::clone(&service), query, cut_at: (fit < asked).then_some(fit) };
@@ -54,14 +56,14 @@ struct Listing {
 impl Listing {
     fn run(self, mut sink: Sink) -> Result<(), Closed> {
         let history = self.service.history();
-        let flows = match history.flows(&self.query.request, self.query.sort) {
+        let mut flows = match history.flows(&self.query.request, self.query.sort) {
             Ok(flows) => flows,
             Err(error) => return sink.refuse(error),
         };
         let interfaces = history.interfaces.snapshot();
         let mut listed = 0u64;
         let mut stopped = false;
-        for session in flows {
+        for session in &mut flows {
             let interface = interfaces.get(usize::from(session.key.interface().0));
             let flow = Flow::new(&session, interface.map(Arc::as_ref));
             let buffer = sink.buffer();
@@ -75,6 +77,16 @@ impl Listing {
                 stopped = true;
                 break;
             }
+        }
+        if listed == 0 && flows.overtaken() > 0 {
+            return sink.refuse(Problem::nothing_matched(&Cause {
+                code: "cut",
+                sentence: format!(
+                    "{} sessions that match gave way to newer ones while they were listed; ask again, or for the latest \
+                     with --sort last",
+                    flows.overtaken()
+                ),
+            }));
         }
         if listed == 0 {
             return match history.explain_nothing(&self.query.request) {

@@ -87,7 +87,8 @@ impl Slot {
     /// Marks the entry free. Whoever reads its pages from now on finds out.
     pub(super) fn free(&self) {
         let generation = self.generation.load(Ordering::Relaxed);
-        self.generation.store(if generation % 2 == 0 { generation + 1 } else { generation.max(1) }, Ordering::Relaxed);
+        self.generation
+            .store(if generation.is_multiple_of(2) { generation + 1 } else { generation.max(1) }, Ordering::Relaxed);
         fence(Ordering::Release);
     }
 

@@ -9,6 +9,8 @@ mod generate;
 mod live;
 #[cfg(target_os = "linux")]
 mod namespaces;
+#[cfg(target_os = "linux")]
+mod recorder;
 mod replay;
 #[cfg(target_os = "linux")]
 mod service;

@@ -1,6 +1,6 @@
 //! The service as its clients meet it: over a Unix socket, with curl and with bare hands.
 
-mod asking;
+pub(crate) mod asking;
 mod daemon;
 mod hostile;
 mod recording;

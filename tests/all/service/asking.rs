@@ -8,23 +8,23 @@ use std::time::Duration;
 
 /// An answer.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
     trailers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)
     }
 
-    pub(super) fn trailer(&self, name: &str) -> Option<&str> {
+    pub(crate) fn trailer(&self, name: &str) -> Option<&str> {
         find(&self.trailers, name)
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.body.clone()).unwrap()
     }
 }
@@ -39,7 +39,7 @@ fn fields(text: &str) -> Vec<(String, String)> {
 }
 
 /// Whether a program is there; says so if not.
-pub(super) fn have(program: &str) -> bool {
+pub(crate) fn have(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
         eprintln!("SKIPPED in part: there is no {program} here");
@@ -48,7 +48,7 @@ pub(super) fn have(program: &str) -> bool {
 }
 
 /// Asks with curl, or with bare hands where there is none.
-pub(super) fn curl(socket: impl AsRef<Path>, question: &str, arguments: &[&str]) -> Answer {
+pub(crate) fn curl(socket: impl AsRef<Path>, question: &str, arguments: &[&str]) -> Answer {
     if !have("curl") {
         let method = arguments.windows(2).find(|pair| pair[0] == "-X").map_or("GET", |pair| pair[1]);
         return ask(socket, &request(method, question));
@@ -81,12 +81,12 @@ fn request(method: &str, question: &str) -> String {
 }
 
 /// Sends the head of a request for `question`.
-pub(super) fn send(stream: &mut UnixStream, question: &str) {
+pub(crate) fn send(stream: &mut UnixStream, question: &str) {
     stream.write_all(request("GET", question).as_bytes()).unwrap();
 }
 
 /// Asks with bare hands, trailers and all.
-pub(super) fn get(socket: impl AsRef<Path>, question: &str) -> Answer {
+pub(crate) fn get(socket: impl AsRef<Path>, question: &str) -> Answer {
     ask(socket, &request("GET", question))
 }
 
@@ -100,7 +100,7 @@ fn ask(socket: impl AsRef<Path>, request: &str) -> Answer {
 }
 
 /// Reads an answer that has to be whole.
-pub(super) fn parse(bytes: &[u8]) -> Answer {
+pub(crate) fn parse(bytes: &[u8]) -> Answer {
     let (head, mut rest) = split(bytes, b"\r\n\r\n").expect("the head is whole");
     let head = String::from_utf8(head.to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();

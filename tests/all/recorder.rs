@@ -1,0 +1,9 @@
+//! The recorder from outside: the program itself, in network namespaces, asked over its socket with its own verbs.
+
+mod ending;
+mod exactness;
+mod interfaces;
+mod pressure;
+mod readers;
+mod replaying;
+mod running;

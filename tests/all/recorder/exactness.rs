@@ -1,0 +1,112 @@
+//! Every packet once, byte for byte, and every count exact.
+
+use std::path::PathBuf;
+
+use crate::generate;
+use crate::namespaces::{Namespace, available, shared_capture};
+
+use super::running::{Recorder, contents, have};
+
+const ETHERNET: [&str; 9] = [
+    "mixed-lan.pcap",
+    "scans-many-flows.pcap",
+    "ics-modbus.pcap",
+    "iot-setup.pcap",
+    "smb2-100-files.pcap",
+    "pppoe-over-qinq.pcap",
+    "gre-within-gre.pcap",
+    "vxlan-http.pcap",
+    "http-pdf.pcap",
+];
+
+/// The captures, if everything is here to replay them.
+fn captures(test: &str, names: &[&str]) -> Option<Vec<PathBuf>> {
+    if !available(test) || !have(test, &["tcpreplay"]) {
+        return None;
+    }
+    names.iter().map(|name| shared_capture(test, name)).collect()
+}
+
+fn replay(near: &Namespace, path: &std::path::Path, arguments: &[&str]) {
+    let words = [&["tcpreplay", "--quiet", "--intf1=near"], arguments, &[path.to_str().unwrap()]].concat();
+    near.exec(&words);
+}
+
+#[test]
+fn what_was_on_the_cable_comes_back() {
+    let Some(captures) = captures("what was on the cable", &ETHERNET) else { return };
+    let (near, far) = Namespace::pair();
+    far.ip("link set far arp off");
+    let recorder = Recorder::live(&far, &["-m", "128M"]);
+    let mut sent = Vec::new();
+    for path in &captures {
+        replay(&near, path, &["--mbps=200"]);
+        sent.extend(contents(generate::read(path).0));
+        let status = recorder.arrived(sent.len() as u64);
+        let bytes: u64 = sent.iter().map(|(_, data)| data.len() as u64).sum();
+        let (p, b) = (status.packets, status.bytes);
+        let name = path.display();
+        assert_eq!((p.stored, p.filtered, p.dropped, p.kernel_dropped), (sent.len() as u64, 0, 0, 0), "{name}");
+        assert_eq!((p.retained, p.evicted, b.received, b.retained), (p.stored, 0, bytes, bytes), "{name}");
+        let interface = status.interfaces.iter().find(|interface| interface.name == "far").unwrap();
+        assert_eq!((interface.packets, interface.bytes, interface.up), (p.received, bytes, true), "{name}");
+        assert_eq!(interface.link_type, "EN10MB");
+    }
+    let got = recorder.packets(&[]);
+    assert!(got.is_sorted_by_key(|packet| packet.0));
+    let got = contents(got);
+    assert_eq!(got.len(), sent.len());
+    let wrong = got.iter().zip(&sent).position(|(got, sent)| got != sent);
+    assert_eq!(wrong, None, "the first packet that differs");
+}
+
+#[test]
+fn counts_add_up_while_memory_overflows() {
+    let Some(captures) = captures("counts add up", &ETHERNET[..1]) else { return };
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "24M"]);
+    let packets = generate::read(&captures[0]).0.len() as u64;
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| replay(&near, &captures[0], &["--mbps=250", "--loop=20", "--preload-pcap"]));
+        // Each of them is checked to add up.
+        while !sender.is_finished() {
+            recorder.status();
+        }
+    });
+    let status = recorder.arrived(20 * packets);
+    assert!(status.packets.evicted > 0 && status.packets.retained > 0, "{:?}", status.packets);
+    assert_eq!(recorder.packets(&[]).len() as u64, status.packets.retained);
+}
+
+#[test]
+fn two_workers_have_each_packet_once() {
+    let Some(captures) = captures("two workers", &ETHERNET[..2]) else { return };
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "128M", "--workers", "2"]);
+    let mut sent = Vec::new();
+    for path in &captures {
+        replay(&near, path, &["--mbps=200"]);
+        sent.extend(contents(generate::read(path).0));
+    }
+    let status = recorder.arrived(sent.len() as u64);
+    let bytes: u64 = sent.iter().map(|(_, data)| data.len() as u64).sum();
+    assert_eq!((status.capture.workers, status.packets.kernel_dropped, status.bytes.retained), (2, 0, bytes));
+    assert_eq!(status.interfaces.iter().map(|interface| interface.packets).sum::<u64>(), sent.len() as u64);
+    let got = recorder.packets(&[]);
+    assert!(got.is_sorted_by_key(|packet| packet.0), "merged by time");
+    let mut got = contents(got);
+    got.sort();
+    sent.sort();
+    assert!(got == sent, "{} of {}", got.len(), sent.len());
+    // A worker counts its part; together they know each session once.
+    let flows = recorder.ask(&["flows", "--json"]);
+    let seen: u64 = flows
+        .stdout
+        .lines()
+        .map(|line| {
+            let flow: serde_json::Value = serde_json::from_str(line).unwrap();
+            flow["packets"]["originator"].as_u64().unwrap() + flow["packets"]["responder"].as_u64().unwrap()
+        })
+        .sum();
+    assert_eq!(seen, sent.len() as u64);
+}
