@@ -1,7 +1,7 @@
 //! Retention: how far back each policy reaches on the campus workload, in the same bytes.
 //!
 //! `make retention` sends the workload through the real pipeline and through two baselines, and looks at what each of
-//! them keeps at several points of the second half.
+//! them keeps at several points of the second half. `--model` searches the shape of the curve with a simulation of byte rates.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -12,6 +12,7 @@
 mod baselines;
 mod campus;
 mod measure;
+mod model;
 mod random;
 mod report;
 mod truth;
@@ -58,6 +59,15 @@ struct Args {
     /// Print every look as comma-separated values instead of the table.
     #[arg(long)]
     csv: bool,
+    /// Search the shape of the curve with a fast model instead.
+    #[arg(long)]
+    model: bool,
+    /// Search for one size of the first rank, in bytes, instead of several.
+    #[arg(long, requires = "model")]
+    first: Option<f64>,
+    /// How many shapes the search tries for each way to cut ranks.
+    #[arg(long, default_value_t = 300, requires = "model")]
+    steps: u32,
     /// Cargo says so to benchmarks.
     #[arg(long, hide = true)]
     bench: bool,
@@ -89,7 +99,11 @@ fn main() {
             std::process::exit(2);
         }
     };
-    compare(&args, &split);
+    if args.model {
+        model::search(args.campus(), args.hours, split.store_bytes, args.steps, args.first);
+    } else {
+        compare(&args, &split);
+    }
 }
 
 /// Sends the workload through all policies and prints what they keep.

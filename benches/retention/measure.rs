@@ -4,7 +4,7 @@ use retrocap::pipeline::Worker;
 use retrocap::time::Timestamp;
 
 use crate::baselines::Kept;
-use crate::truth::{Level, Truth};
+use crate::truth::{Level, Sent, Truth};
 
 /// Sessions looked at together.
 const WINDOW_SESSIONS: usize = 400;
@@ -116,7 +116,10 @@ pub(crate) fn measure(
     let count = |what: &dyn Fn(&OfSession) -> bool| sessions.iter().filter(|session| what(session)).count() as f64;
     let headless = |session: &OfSession| session.packets > 0 && session.of_level[Level::Start as usize] == 0;
     Measured {
-        horizons_s: Level::ALL.map(|level| horizon_s(truth, &sessions, level, now)),
+        horizons_s: Level::ALL.map(|level| {
+            let level = level as usize;
+            horizon_s(truth.sessions(), now, |at| sessions[at].of_level[level] < truth.sessions()[at].packets[level])
+        }),
         whole_stretch_s: seconds(lost_until.max(crate::campus::Campus::begin()), now),
         packets: kept.len() as f64,
         sessions: count(&|session| session.packets > 0),
@@ -127,10 +130,8 @@ pub(crate) fn measure(
     }
 }
 
-/// The age of the oldest session of the last window, going back, in which enough sessions have the level.
-fn horizon_s(truth: &Truth, sessions: &[OfSession], level: Level, now: Timestamp) -> f64 {
-    let level = level as usize;
-    let lacks = |at: usize| sessions[at].of_level[level] < truth.sessions()[at].packets[level];
+/// The age of the oldest session of the last window, going back from `now`, of which 95 % lack nothing.
+pub(crate) fn horizon_s(sessions: &[Sent], now: Timestamp, lacks: impl Fn(usize) -> bool) -> f64 {
     let mut lacking = 0;
     let mut reached = now;
     for at in (0..sessions.len()).rev() {
@@ -141,7 +142,7 @@ fn horizon_s(truth: &Truth, sessions: &[OfSession], level: Level, now: Timestamp
         if lacking > LACKING_MAX {
             break;
         }
-        reached = truth.sessions()[at].start;
+        reached = sessions[at].start;
     }
     seconds(reached, now)
 }

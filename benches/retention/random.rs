@@ -26,7 +26,7 @@ impl Random {
     /// A whole number from `from` to `to`, both included.
     pub(crate) fn between(&mut self, from: u32, to: u32) -> u32 {
         let span = u64::from(to.saturating_sub(from)) + 1;
-        from + ((self.bits() >> 32) * span >> 32) as u32
+        from + (((self.bits() >> 32) * span) >> 32) as u32
     }
 
     /// Exponentially distributed, with mean 1.

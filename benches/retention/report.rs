@@ -8,7 +8,7 @@ use crate::{Args, Look};
 
 const POLICIES: [&str; 3] = ["FIFO", "10 kB cutoff", "Retrocap"];
 /// What Retrocap is to reach, in multiples of FIFO.
-const TARGETS: [f64; 5] = [25.0, 15.0, 3.0, 1.0, 0.1];
+pub(crate) const TARGETS: [f64; 5] = [25.0, 15.0, 3.0, 1.0, 0.1];
 const COLUMNS: [&str; 5] = ["starts", "first 1 kB", "first 10 kB", "whole", "whole stretch"];
 
 /// What was measured.
@@ -111,6 +111,7 @@ fn duration(seconds: f64) -> String {
     }
 }
 
-fn multiple(times: f64) -> String {
+/// So many times, in three digits.
+pub(crate) fn multiple(times: f64) -> String {
     if times >= 10.0 { format!("×{times:.1}") } else { format!("×{times:.2}") }
 }

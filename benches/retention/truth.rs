@@ -21,7 +21,7 @@ impl Level {
     pub(crate) const ALL: [Self; 4] = [Self::Start, Self::Kilobyte, Self::TenKilobytes, Self::Whole];
 
     /// Packets that begin at or after this offset are not asked for.
-    fn end_bytes(self) -> u64 {
+    pub(crate) fn end_bytes(self) -> u64 {
         match self {
             Self::Start => 1,
             Self::Kilobyte => 1_000,
@@ -45,6 +45,8 @@ pub(crate) struct Place {
 pub(crate) struct Sent {
     /// Time of its first packet.
     pub(crate) start: Timestamp,
+    /// Where its last packet begins.
+    pub(crate) last_offset: u64,
     /// For each level, how many packets it takes.
     pub(crate) packets: [u32; Level::ALL.len()],
     /// The packets that close it, one from each side.
@@ -71,11 +73,12 @@ impl Truth {
         self.places.push(Place { session: frame.session, index: frame.index });
         if frame.index == 0 {
             let start = frame.packet.time;
-            self.sessions.push(Sent { start, packets: [0; Level::ALL.len()], closes: [u32::MAX; 2] });
+            self.sessions.push(Sent { start, last_offset: 0, packets: [0; Level::ALL.len()], closes: [u32::MAX; 2] });
         }
         let Some(session) = self.sessions.get_mut(frame.session as usize) else {
             unreachable!("sessions are counted in the order of their starts");
         };
+        session.last_offset = frame.offset;
         for (packets, level) in session.packets.iter_mut().zip(Level::ALL) {
             *packets += u32::from(frame.offset < level.end_bytes());
         }
