@@ -1,6 +1,6 @@
 # The only commands a newcomer needs: make run, make test, make check, make bench.
 
-.PHONY: run test check bench
+.PHONY: run test check bench retention
 
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
@@ -18,3 +18,6 @@ check: ## what a change must pass: format, lints, documentation, licences, advis
 
 bench: ## instructions and times of the hot path
 	cargo bench --workspace --locked
+
+retention: ## how far back each policy reaches on the campus workload: make retention ARGS='--hours 24 --budget 64M'
+	cargo bench --locked --bench retention -- $(ARGS)

@@ -1,6 +1,6 @@
 //! Which segment goes when room is needed.
 //!
-//! The one with the highest `age × 2^(alpha × rank)`, age being that of its first packet. So the deeper a packet lies
+//! The one with the highest `age × weight of its rank`, age being that of its first packet. So the deeper a packet lies
 //! in its session, the younger it is when it goes: recent traffic stays whole and old sessions shrink from their end.
 
 use super::rank::Rank;
@@ -9,21 +9,33 @@ use crate::time::Timestamp;
 /// How steeply old sessions are shortened.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// What a rank counts against age: with 1, a packet twice as deep in its session stays half as long. 0 keeps the
-    /// most recent packets, whatever their rank; 4 keeps hardly anything but starts.
-    pub alpha: f64,
+    weights: [f64; Rank::COUNT],
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { alpha: 1.0 }
+        Self::geometric(1.0)
     }
 }
 
 impl Policy {
+    /// A rank counts `2^alpha` times as much against age as the one before it: with 1, a packet twice as deep in its
+    /// session stays half as long. 0 keeps the most recent packets, whatever their rank; 4 keeps hardly anything but
+    /// starts.
+    pub fn geometric(alpha: f64) -> Self {
+        Self::from_weights(std::array::from_fn(|rank| (alpha * f64::from(u32::try_from(rank).unwrap_or(0))).exp2()))
+    }
+
+    /// What each rank counts against age. Only ratios matter: a rank with twice the weight of another goes at half its
+    /// age. They should rise with the rank, by more than a segment's fill time in age, or else a session loses an
+    /// earlier part before a later one.
+    pub fn from_weights(weights: [f64; Rank::COUNT]) -> Self {
+        Self { weights }
+    }
+
     /// The weight of each rank against age.
     pub(super) fn weights(&self) -> [f64; Rank::COUNT] {
-        std::array::from_fn(|rank| (self.alpha * f64::from(u32::try_from(rank).unwrap_or(0))).exp2())
+        self.weights
     }
 }
 

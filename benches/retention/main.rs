@@ -1,0 +1,192 @@
+//! Retention: how far back each policy reaches on the campus workload, in the same bytes.
+//!
+//! `make retention` sends the workload through the real pipeline and through two baselines, and looks at what each of
+//! them keeps at several points of the second half. `--model` searches the shape of the curve with a simulation of byte rates.
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "figures are drawn at random and printed rounded"
+)]
+
+mod baselines;
+mod campus;
+mod measure;
+mod model;
+mod random;
+mod report;
+mod truth;
+
+use clap::Parser;
+use retrocap::budget::{ByteSize, Split};
+use retrocap::memory::Lock;
+use retrocap::pipeline::{Config, Pipeline};
+use retrocap::store::retention::Policy;
+use retrocap::time::Timestamp;
+
+use baselines::Fifo;
+use campus::Campus;
+use measure::{Measured, measure};
+use truth::Truth;
+
+/// The fixed cutoff that Retrocap is compared with.
+const CUTOFF_BYTES: u64 = 10_000;
+
+/// How far back each policy reaches on the campus workload, in the same bytes.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Hours of traffic.
+    #[arg(long, default_value_t = 12.0)]
+    hours: f64,
+    /// New sessions a second.
+    #[arg(long, default_value_t = 2.0)]
+    rate: f64,
+    /// Memory for everything, split as a live recorder splits it.
+    #[arg(long, default_value = "40MiB")]
+    budget: ByteSize,
+    /// Use the geometric curve with this steepness instead of the default policy.
+    #[arg(long, conflicts_with = "weights")]
+    alpha: Option<f64>,
+    /// Use these weights, rank 0 first; ranks beyond the last one given get the last.
+    #[arg(long, value_delimiter = ',')]
+    weights: Option<Vec<f64>>,
+    /// Seed of the traffic.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many looks are taken, evenly over the second half.
+    #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u32).range(1..))]
+    looks: u32,
+    /// Print every look as comma-separated values instead of the table.
+    #[arg(long)]
+    csv: bool,
+    /// Search the shape of the curve with a fast model instead.
+    #[arg(long)]
+    model: bool,
+    /// Search for one size of the first rank, in bytes, instead of several.
+    #[arg(long, requires = "model")]
+    first: Option<f64>,
+    /// How many shapes the search tries for each way to cut ranks.
+    #[arg(long, default_value_t = 300, requires = "model")]
+    steps: u32,
+    /// Cargo says so to benchmarks.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Args {
+    fn policy(&self) -> Policy {
+        match (&self.alpha, &self.weights) {
+            (Some(alpha), _) => Policy::geometric(*alpha),
+            (None, Some(weights)) => {
+                let last = weights.last().copied().unwrap_or(1.0);
+                Policy::from_weights(std::array::from_fn(|rank| weights.get(rank).copied().unwrap_or(last)))
+            }
+            (None, None) => Policy::default(),
+        }
+    }
+
+    fn campus(&self) -> Campus {
+        Campus::new(self.seed, self.rate, self.hours)
+    }
+}
+
+fn main() {
+    let args = Args::parse();
+    let split = match Split::new(args.budget.bytes(), 1, true) {
+        Ok(split) => split,
+        Err(error) => {
+            eprintln!("retention: {error}");
+            std::process::exit(2);
+        }
+    };
+    if args.model {
+        model::search(args.campus(), args.hours, split.store_bytes, args.steps, args.first);
+    } else {
+        compare(&args, &split);
+    }
+}
+
+/// Sends the workload through all policies and prints what they keep.
+fn compare(args: &Args, split: &Split) {
+    let config = Config {
+        sessions_bytes: split.sessions_bytes,
+        store_bytes: split.store_bytes,
+        policy: args.policy(),
+        filter: None,
+        snaplen: 0,
+        lock: Lock::No,
+        seed: args.seed,
+    };
+    let pipeline = match Pipeline::new(config) {
+        Ok(pipeline) => pipeline,
+        Err(error) => {
+            eprintln!("retention: no memory for {}: {error}", args.budget);
+            std::process::exit(1);
+        }
+    };
+    let mut run = Run {
+        truth: Truth::default(),
+        pipeline,
+        fifo: Fifo::new(split.store_bytes, u64::MAX),
+        cutoff: Fifo::new(split.store_bytes, CUTOFF_BYTES),
+        looks: Vec::new(),
+    };
+    let wire_bytes = run.all(args);
+    if args.csv {
+        report::csv(&run.looks);
+    } else {
+        report::title(args, split, &run.truth, wire_bytes);
+        report::table(&run.looks);
+    }
+}
+
+/// What every policy keeps at one time.
+struct Look {
+    now: Timestamp,
+    /// FIFO, cutoff, Retrocap.
+    policies: [Measured; 3],
+}
+
+/// The workload on its way through all policies.
+struct Run {
+    truth: Truth,
+    pipeline: Pipeline,
+    fifo: Fifo,
+    cutoff: Fifo,
+    looks: Vec<Look>,
+}
+
+impl Run {
+    /// Sends everything, and says how many bytes it was.
+    fn all(&mut self, args: &Args) -> u64 {
+        let mut campus = args.campus();
+        let mut wire_bytes = 0;
+        let begin = Campus::begin();
+        let length_ns = args.hours * 3600e9;
+        // The first look is one step after the middle, the last one at the end.
+        let due = |look: usize| {
+            Timestamp(begin.0 + (length_ns * (0.5 + 0.5 * (look + 1) as f64 / f64::from(args.looks))) as u64)
+        };
+        while let Some(frame) = campus.next() {
+            while frame.packet.time > due(self.looks.len()) && self.looks.len() + 1 < args.looks as usize {
+                self.look(due(self.looks.len()));
+            }
+            wire_bytes += frame.packet.data.len() as u64;
+            self.truth.note(&frame);
+            self.fifo.ingest(&frame);
+            self.cutoff.ingest(&frame);
+            self.pipeline.ingest(&frame.packet);
+        }
+        self.look(due(args.looks as usize - 1));
+        wire_bytes
+    }
+
+    fn look(&mut self, now: Timestamp) {
+        self.pipeline.publish();
+        let worker = self.pipeline.worker();
+        let lost_until = worker.published.totals().lost_until.unwrap_or_default();
+        let of_fifo = |fifo: &Fifo| measure(&self.truth, &fifo.kept(), fifo.lost_until(), fifo.used_bytes(), now);
+        let ours = measure(&self.truth, &measure::kept_by(&worker), lost_until, measure::used_by(&worker), now);
+        self.looks.push(Look { now, policies: [of_fifo(&self.fifo), of_fifo(&self.cutoff), ours] });
+    }
+}
