@@ -105,7 +105,7 @@ impl Run {
             drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
-            retention: file.retention.alpha.map_or_else(Policy::default, |alpha| Policy { alpha }),
+            retention: file.retention.alpha.map_or_else(Policy::default, Policy::steepness),
         })
     }
 }
@@ -199,7 +199,10 @@ mod tests {
         let of_file = config("", file).unwrap();
         assert_eq!((&of_file.interfaces[..], of_file.filter.as_deref()), (&["eth0".to_owned()][..], Some("port 1")));
         assert_eq!((of_file.snaplen, of_file.memory_bytes, of_file.workers), (64, 32 << 20, 2));
-        assert_eq!((of_file.promiscuous, of_file.drop_privileges, of_file.retention.alpha), (true, false, 2.0));
+        assert_eq!(
+            (of_file.promiscuous, of_file.drop_privileges, of_file.retention),
+            (true, false, Policy::steepness(2.0))
+        );
 
         let of_flags =
             config("-p -i lo -m 64M -s 0 --workers 1 --user root --socket /tmp/flag not port 2", file).unwrap();
