@@ -53,6 +53,14 @@ impl std::ops::Deref for Memory {
     }
 }
 
+/// Asks the processor for the cache line of a word that will be read soon.
+pub(crate) fn prefetch(word: &AtomicU64) {
+    #[cfg(target_os = "linux")]
+    afpacket::prefetch(word);
+    #[cfg(not(target_os = "linux"))]
+    let _ = word;
+}
+
 /// Adds to a counter that only this thread writes: a load and a store, where `fetch_add` would lock the bus.
 pub(crate) fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);

@@ -14,10 +14,12 @@
 
 mod frame;
 mod memory;
+mod prefetch;
 mod ring;
 mod socket_filter;
 
 pub use frame::{Frame, Frames};
 pub use memory::{Memory, Residence};
+pub use prefetch::prefetch;
 pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};
 pub use socket_filter::{CaptureFilter, SockFilter, TooManyInterfaces, WHOLE_PACKET};

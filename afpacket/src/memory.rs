@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// From this many bytes on, huge pages are asked for.
-const HUGE_PAGES_FROM_BYTES: usize = 64 << 20;
+const HUGE_PAGES_FROM_BYTES: usize = 2 << 20;
 
 /// Where memory is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

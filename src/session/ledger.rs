@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::SessionSlot;
 use super::key::{Endpoint, SessionKey, Side};
-use crate::memory::{Lock, Memory, add};
+use crate::memory::{Lock, Memory, add, prefetch};
 use crate::time::Timestamp;
 
 pub(super) const ENTRY_WORDS: usize = 16;
@@ -273,6 +273,12 @@ impl Entry<'_> {
             kept_bytes: self.get(KEPT_BYTES),
             flags,
         }
+    }
+
+    /// Asks for both cache lines of the entry.
+    pub(super) fn prefetch(self) {
+        prefetch(&self.0[GENERATION]);
+        prefetch(&self.0[KEPT]);
     }
 
     pub(super) fn in_use(self) -> bool {

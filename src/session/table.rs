@@ -123,6 +123,13 @@ impl Table {
         self.entry(slot.0).kept_more(captured_bytes);
     }
 
+    /// A packet of the session that had `slot` will be reported [`evicted`](Self::evicted) soon.
+    pub fn expect(&self, slot: SessionSlot) {
+        if let Some(entry) = self.ledger.entry(slot) {
+            entry.prefetch();
+        }
+    }
+
     /// A packet of the session that had `slot` when packet `sequence` arrived is gone.
     pub fn evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
         if let Some(entry) = self.ledger.entry(slot)

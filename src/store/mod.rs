@@ -311,11 +311,7 @@ impl Store {
         }
         let slot = &self.shared.slots[id.0 as usize];
         let Some(view) = slot.view(id) else { unreachable!("only segments are queued") };
-        let mut cursor = Cursor::new(view);
-        while let Ok(Some(record)) = cursor.next(&self.shared.pages, slot) {
-            let header = record.header;
-            sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
-        }
+        self.tell_evicted(view, slot, sessions);
         let mut lost_until = view.newest;
         if from.has_starts() {
             lost_until = self.heads.pick(&self.shared.pages, slot, view, sessions, self.clock.now());
@@ -333,6 +329,29 @@ impl Store {
         self.evicted.bytes += view.captured_bytes - carried.bytes;
         if carried.packets < view.packets {
             self.lost_until = self.lost_until.max(Some(lost_until));
+        }
+    }
+
+    /// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
+    /// ahead.
+    fn tell_evicted(&self, view: SegmentView, slot: &Slot, sessions: &mut Table) {
+        let mut cursor = Cursor::new(view);
+        let mut ahead = [RecordHeader::EMPTY; RECORDS_AHEAD];
+        loop {
+            let mut count = 0;
+            while count < RECORDS_AHEAD
+                && let Ok(Some(record)) = cursor.next(&self.shared.pages, slot)
+            {
+                sessions.expect(record.header.session);
+                ahead[count] = record.header;
+                count += 1;
+            }
+            for header in &ahead[..count] {
+                sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
+            }
+            if count < RECORDS_AHEAD {
+                return;
+            }
         }
     }
 
@@ -375,6 +394,8 @@ impl Store {
     }
 }
 
+/// Records of an evicted segment that are read before their sessions are told.
+const RECORDS_AHEAD: usize = 32;
 /// The part of a store that carried starts may take, as a divisor.
 const HEADS_SHARE: u64 = 8;
 
