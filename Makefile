@@ -1,9 +1,14 @@
 # The only commands a newcomer needs: make run, make test, make check, make bench.
 
-.PHONY: run test check bench retention
+.PHONY: run install test check bench retention
 
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
+
+install: ## put the program into $(PREFIX)/bin, /usr/local by default
+	scripts/setup build
+	cargo build --release --locked
+	install -D -m 755 $(or $(CARGO_TARGET_DIR),target)/release/retrocap $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/retrocap
 
 test: ## every test that this machine can run; the others say why not
 	scripts/setup test
