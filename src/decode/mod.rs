@@ -3,7 +3,7 @@
 //! [`decode`] never fails and never panics: it returns what it understood and, in [`Decoded::stop`], why it went no
 //! further. It reads headers only, allocates nothing, and looks at no byte twice.
 //!
-//! One layer a function: [`link`], [`network`], [`transport`], [`tunnel`]. A function checks that its header is there and
+//! One layer a function: `link`, `network`, `transport`, `tunnel`. A function checks that its header is there and
 //! makes sense, and only then writes to [`Decoded`] what the header says; so when a layer cannot be read, the result
 //! still holds the endpoints of the one around it. The loop in [`decode`] goes from layer to layer, and a counter bounds
 //! it. No function indexes a slice: headers are taken as arrays whose length was checked once.

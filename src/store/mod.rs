@@ -10,7 +10,7 @@
 //! A packet is written once, into the open segment of its rank. A full segment is sealed and never changes again.
 //! When pages run out, the oldest segment of one queue is evicted whole ([`retention`] says which). Only then may a packet
 //! move: the first packets of a session that lives on, or of which more is left, are carried forward into a queue of
-//! their own ([`heads`]), so that no session is ever without its start.
+//! their own (`heads`), so that no session is ever without its start.
 //!
 //! One thread has the [`Store`] and writes; readers have [`Segments`]. Nobody waits for anybody: a reader copies bytes
 //! out and then asks whether the segment was still there. What always holds: a page belongs to one segment or is
