@@ -126,7 +126,14 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<ClosedPipe>() {
         return ExitCode::SUCCESS;
     }
-    let _ = writeln!(std::io::stderr(), "retrocap: {error:#}");
+    let mut sentence = error.to_string();
+    // Most errors name their cause themselves.
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !sentence.contains(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    let _ = writeln!(std::io::stderr(), "retrocap: {sentence}");
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 
