@@ -22,13 +22,13 @@ pub enum MemorySize {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
     /// Not a number of bytes.
-    #[error("cannot read the size {0:.80?}: try 40MiB or 1.5G")]
+    #[error("cannot read the size {0:?}: try 40MiB or 1.5G")]
     Bytes(String),
     /// Neither a number of bytes nor a percentage.
-    #[error("cannot read the size {0:.80?}: try 40MiB, or 1% of physical memory")]
+    #[error("cannot read the size {0:?}: try 40MiB, or 1% of physical memory")]
     Memory(String),
     /// A percentage that no memory has.
-    #[error("the share {0:.80?} is not above 0% and at most 100%: try 1% or 40MiB")]
+    #[error("the share {0:?} is not above 0% and at most 100%: try 1% or 40MiB")]
     Percentage(String),
 }
 

@@ -36,7 +36,7 @@ impl FromStr for Flow {
     type Err = FlowError;
 
     fn from_str(text: &str) -> Result<Self, FlowError> {
-        let error = |wrong: String| FlowError { read: text.to_owned(), wrong };
+        let error = |wrong: String| FlowError { read: shortened(text), wrong };
         let words: Vec<&str> = text.split_whitespace().collect();
         let (a, b, protocol) = match words[..] {
             [a, b] => (a, b, None),
@@ -48,8 +48,9 @@ impl FromStr for Flow {
                 )));
             }
         };
-        let endpoint =
-            |word: &str| endpoint(word).ok_or_else(|| error(format!("{word:?} is not an address and a port")));
+        let endpoint = |word: &str| {
+            endpoint(word).ok_or_else(|| error(format!("{:?} is not an address and a port", shortened(word))))
+        };
         let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
             None => None,
             Some("tcp") => Some(6),
@@ -57,15 +58,26 @@ impl FromStr for Flow {
             Some("sctp") => Some(132),
             Some("icmp") => Some(1),
             Some("icmp6" | "icmpv6" | "ipv6-icmp") => Some(58),
-            Some(number) => {
-                Some(number.parse().map_err(|_| error(format!("{number:?} is no protocol that is known here")))?)
-            }
+            Some(number) => Some(
+                number
+                    .parse()
+                    .map_err(|_| error(format!("{:?} is no protocol that is known here", shortened(number))))?,
+            ),
         };
         let flow = Self { a: endpoint(a)?, b: endpoint(b)?, protocol };
         if flow.a.0.is_ipv4() != flow.b.0.is_ipv4() {
             return Err(error("one address is IPv4 and the other IPv6".to_owned()));
         }
         Ok(flow)
+    }
+}
+
+/// What was read, short enough for a message.
+fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -106,6 +118,9 @@ impl Flow {
     }
 }
 
+/// Interfaces that an error names at most.
+const INTERFACES_NAMED: usize = 32;
+
 /// The selectors of one request, ready to be asked of records.
 #[derive(Debug)]
 pub(super) struct Selection {
@@ -125,8 +140,10 @@ impl Selection {
                     let mut known: Vec<&str> =
                         all.iter().map(|i| i.name.as_str()).filter(|name| !name.is_empty()).collect();
                     known.dedup();
-                    let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
-                    return Err(QueryError::UnknownInterface { name: name.clone(), known });
+                    let more = if known.len() > INTERFACES_NAMED { ", …" } else { "" };
+                    known.truncate(INTERFACES_NAMED);
+                    let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") + more };
+                    return Err(QueryError::UnknownInterface { name: shortened(name), known });
                 }
                 Some(ids)
             }
@@ -185,6 +202,14 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Flow>().unwrap().to_string(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_long_text_is_not_repeated_whole() {
+        let error = "x".repeat(5000).parse::<Flow>().unwrap_err().to_string();
+        assert!(error.len() < 500, "{error}");
+        let error = format!("10.0.0.1 10.0.0.2 {}", "é".repeat(5000)).parse::<Flow>().unwrap_err().to_string();
+        assert!(error.len() < 1000, "{error}");
     }
 
     #[test]
