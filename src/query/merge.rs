@@ -66,7 +66,8 @@ pub struct Packets<'h> {
     limit: u64,
     /// Segments that have not begun, the earliest last.
     waiting: Vec<(usize, SegmentView)>,
-    runs: BinaryHeap<Reverse<Run>>,
+    /// Boxed, as a heap moves its elements about.
+    runs: BinaryHeap<Reverse<Box<Run>>>,
     read_ahead: usize,
     latest: Timestamp,
     data: Vec<u8>,
@@ -174,7 +175,7 @@ impl<'h> Packets<'h> {
             }
             self.waiting.pop();
             let cursor = self.segments(worker).cursor(view);
-            let mut run = Run {
+            let mut run = Box::new(Run {
                 worker,
                 cursor,
                 head: RecordAt::EMPTY,
@@ -182,7 +183,7 @@ impl<'h> Packets<'h> {
                 latest: Timestamp::MIN,
                 read: 0,
                 live: true,
-            };
+            });
             self.advance(&mut run);
             if run.live {
                 self.runs.push(Reverse(run));
