@@ -49,7 +49,7 @@ pub(super) struct Replay {
     /// Write what is kept at the end as pcapng; - is stdout
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Share of one core for compression; 0 for no compression [default: 10]
+    /// Share of one core for compression, 0 for none; not built yet, so without effect [default: 10]
     #[arg(long, value_name = "PERCENT")]
     compression_cpu: Option<Percent>,
     /// Record only what matches this tcpdump expression
