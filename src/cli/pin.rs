@@ -7,7 +7,7 @@ use super::client::{self, Target};
 use super::{Common, Usage, print, selection};
 use crate::time;
 
-/// Keep the sessions that match a filter whole, for a time.
+/// Keep the sessions that match a filter whole, for a time (not built yet: the recorder says so).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
