@@ -22,6 +22,8 @@ pub mod query;
 pub mod session;
 pub mod store;
 
+pub mod alert;
+
 pub mod cli;
 #[cfg(target_os = "linux")]
 pub mod daemon;
