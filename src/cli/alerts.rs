@@ -234,7 +234,8 @@ impl<'a> Job<'a> {
         files.link_equal(&outcomes)?;
         files.finish()?;
         self.manifest(directory, &outcomes, &files.names)?;
-        let summary = format!("{} files and manifest.jsonl", outcomes.iter().filter(|o| o.packets > 0).count());
+        let count = outcomes.iter().filter(|outcome| outcome.packets > 0).count();
+        let summary = format!("{} and manifest.jsonl", human::counted(count as u64, "file"));
         self.end(&outcomes, &format!("{summary} -> {}", directory.display()), &note_text, Some(directory))
     }
 
@@ -522,10 +523,24 @@ fn file_name(alert: &Alert, extension: &str) -> String {
     let time: String = alert.start.to_rfc3339().chars().filter(|c| !matches!(c, '-' | ':')).collect();
     // Microseconds are what the logs have.
     let time = format!("{}Z", &time[..time.len().saturating_sub(4)]);
+    let host = |ip: std::net::IpAddr| ip.to_string().replace(':', ".");
     let names = match &alert.names {
-        // Alike names of alike sessions; what tells them apart is in the manifest.
+        // What tells one Community ID from another, base64, is nothing for a file's name; the manifest has it.
         Sought::CommunityId(_) => "session".to_owned(),
-        sought => sought.to_string(),
+        Sought::Host(ip) => host(*ip),
+        Sought::Flow(flow) => {
+            let end = |(ip, port): (std::net::IpAddr, u16)| match port {
+                0 => host(ip),
+                _ => format!("{}_{port}", host(ip)),
+            };
+            let protocol = match flow.protocol {
+                None => String::new(),
+                Some(6) => "-tcp".to_owned(),
+                Some(17) => "-udp".to_owned(),
+                Some(number) => format!("-proto{number}"),
+            };
+            format!("{}-{}{protocol}", end(flow.a), end(flow.b))
+        }
     };
     let plain = |text: &str, chars_max: usize| {
         let mut plain = String::new();
@@ -542,7 +557,6 @@ fn file_name(alert: &Alert, extension: &str) -> String {
         plain.trim_matches(['-', '.']).to_owned()
     };
     let (kind, name, line) = (alert.kind.as_str(), plain(&alert.name, 40), alert.line);
-    let names = plain(&names.replace("]:", "_").replace(':', if names.contains('.') { "_" } else { "." }), 90);
     format!("{time}-{line:06}-{kind}-{name}-{names}.{extension}")
 }
 
@@ -566,7 +580,7 @@ mod tests {
             (
                 "ET MALWARE Beacon (a/b)",
                 flow("10.0.0.5:51234 192.0.2.7:443 tcp"),
-                "20261122T100000.123456Z-000012-suricata-ET-MALWARE-Beacon-a-b-10.0.0.5-51234-192.0.2.7-443-6.pcapng",
+                "20261122T100000.123456Z-000012-suricata-ET-MALWARE-Beacon-a-b-10.0.0.5_51234-192.0.2.7_443-tcp.pcapng",
             ),
             (
                 "../../etc/passwd",
@@ -576,7 +590,7 @@ mod tests {
         ] {
             let named = file_name(&alert(name, names), "pcapng");
             assert!(!named.contains('/') && !named.starts_with('.'), "{named}");
-            assert_eq!(named.replace('_', "-"), expected);
+            assert_eq!(named, expected);
         }
     }
 }

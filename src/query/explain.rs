@@ -101,7 +101,17 @@ impl History {
             known: self.known(request)?,
             dropped: drops.map_or(0, |drops| drops.within(since, until)),
         };
-        Ok(self.reach().cause(&question))
+        let mut cause = self.reach().cause(&question);
+        // libpcap looks behind a VLAN tag only where the expression says so, which many a search has failed by.
+        let expression = request.expression.trim();
+        if cause.code == "never_seen"
+            && !expression.is_empty()
+            && !expression.contains("vlan")
+            && self.workers.iter().any(|w| w.ledger.sessions().any(|session| session.key.vlan().is_some()))
+        {
+            cause.sentence.push_str("; some packets carry VLAN tags, behind which an expression looks only with 'vlan and (...)'");
+        }
+        Ok(cause)
     }
 
     /// What is missing from the answer to `request`, which found something; `None` if that is nothing.
