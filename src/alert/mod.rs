@@ -273,6 +273,9 @@ fn time(name: &str, text: &str) -> Result<Timestamp, String> {
         return Err(wrong());
     }
     // +0100 is what strftime writes, +01:00 what RFC 3339 wants.
+    if !text.is_ascii() {
+        return Err(wrong());
+    }
     let mut text = text.to_owned();
     let bytes = text.as_bytes();
     let sign = bytes.len() - 5;

@@ -24,9 +24,8 @@ pub(super) fn event(value: &Value) -> Option<&Value> {
 fn field<'v>(event: &'v Value, name: &str) -> Option<std::borrow::Cow<'v, str>> {
     match event {
         Value::Array(items) => {
-            let is = |item: &&Value| {
-                ["@Name", "Name"].iter().any(|key| item.get(key).and_then(Value::as_str) == Some(name))
-            };
+            let is =
+                |item: &&Value| ["@Name", "Name"].iter().any(|key| item.get(key).and_then(Value::as_str) == Some(name));
             let item = items.iter().find(is)?;
             ["#text", "Value"].iter().find_map(|key| json::text(item.get(key)))
         }
@@ -46,10 +45,8 @@ pub(super) fn alert(value: &Value, event: &Value) -> Result<Option<Alert>, Strin
     };
     let at = time("UtcTime", &field(event, "UtcTime").ok_or("UtcTime is missing")?)?;
     let a = (address("SourceIp", &source)?, port("SourcePort", field(event, "SourcePort").as_deref())?);
-    let b = (
-        address("DestinationIp", &destination)?,
-        port("DestinationPort", field(event, "DestinationPort").as_deref())?,
-    );
+    let b =
+        (address("DestinationIp", &destination)?, port("DestinationPort", field(event, "DestinationPort").as_deref())?);
     if a.0.is_ipv4() != b.0.is_ipv4() {
         return Err("SourceIp and DestinationIp are of different IP versions".to_owned());
     }

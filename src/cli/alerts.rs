@@ -332,7 +332,8 @@ impl<'a> Job<'a> {
         if !self.common.quiet {
             for outcome in outcomes.iter().filter(|outcome| outcome.missing.is_some()).take(TOLD_MAX) {
                 let alert = &self.read.alerts[outcome.selection];
-                let detail = outcome.missing.as_ref().and_then(|missing| missing["detail"].as_str()).unwrap_or_default();
+                let detail =
+                    outcome.missing.as_ref().and_then(|missing| missing["detail"].as_str()).unwrap_or_default();
                 let (line, name) = (alert.line, shortened(&alert.name));
                 note(&format!("retrocap: {} line {line} ({name}): {detail}", self.source));
             }

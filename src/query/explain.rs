@@ -109,7 +109,9 @@ impl History {
             && !expression.contains("vlan")
             && self.workers.iter().any(|w| w.ledger.sessions().any(|session| session.key.vlan().is_some()))
         {
-            cause.sentence.push_str("; some packets carry VLAN tags, behind which an expression looks only with 'vlan and (...)'");
+            cause.sentence.push_str(
+                "; some packets carry VLAN tags, behind which an expression looks only with 'vlan and (...)'",
+            );
         }
         Ok(cause)
     }
@@ -207,7 +209,9 @@ impl Reach {
             let dropped = question.dropped;
             return Cause::new(
                 "dropped",
-                format!("no packet that matches was recorded, but the kernel dropped {dropped} packets within that time"),
+                format!(
+                    "no packet that matches was recorded, but the kernel dropped {dropped} packets within that time"
+                ),
             );
         }
         self.never_seen(since)
@@ -223,16 +227,18 @@ impl Reach {
             return Some(Cause { horizon: self.horizon(), ..Cause::new("cut", cut(known)) });
         }
         let dropped = question.dropped;
-        (dropped > 0)
-            .then(|| Cause::new("dropped", format!("the kernel dropped {dropped} packets within that time, of whatever session")))
+        (dropped > 0).then(|| {
+            Cause::new("dropped", format!("the kernel dropped {dropped} packets within that time, of whatever session"))
+        })
     }
 
     fn nothing_recorded(&self) -> Cause {
         let kept_out = self.filtered;
         if kept_out > 0 {
             let filter = self.filter.as_ref().map_or("", |(_, text)| text);
-            let sentence =
-                format!("nothing is recorded: all {kept_out} packets so far were kept out by the capture filter {filter:?}");
+            let sentence = format!(
+                "nothing is recorded: all {kept_out} packets so far were kept out by the capture filter {filter:?}"
+            );
             return Cause::new("filtered", sentence);
         }
         Cause::new("nothing_recorded", "no packet has been recorded yet")

@@ -114,11 +114,7 @@ impl<'h> Packets<'h> {
         Ok(Self { search: Some(search), ..packets })
     }
 
-    fn within(
-        history: &'h History,
-        request: &Request,
-        window: (Timestamp, Timestamp),
-    ) -> Result<Self, QueryError> {
+    fn within(history: &'h History, request: &Request, window: (Timestamp, Timestamp)) -> Result<Self, QueryError> {
         let selection = request.selection(history)?;
         let filter = request.filter(&history.link_types())?;
         let mut waiting: Vec<(usize, SegmentView)> = Vec::new();

@@ -13,8 +13,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::connections::Peer;
 use super::parameters::PacketQuery;
-use super::selections::Selections;
 use super::problem::Problem;
+use super::selections::Selections;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, now};
 use crate::export::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};

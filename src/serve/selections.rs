@@ -249,10 +249,11 @@ impl Selections {
         let unknown = known.iter().filter(|known| known.sessions == 0).count();
         let cut = known.iter().filter(|known| known.is_cut()).count();
         let left_out = known.iter().filter(|known| known.left_out > 0).count();
-        let parts = [(unknown, "mean no session that is known"), (cut, "mean sessions that were cut"), (
-            left_out,
-            "mean more sessions than fit into the memory for queries",
-        )];
+        let parts = [
+            (unknown, "mean no session that is known"),
+            (cut, "mean sessions that were cut"),
+            (left_out, "mean more sessions than fit into the memory for queries"),
+        ];
         let parts: Vec<String> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
         (!parts.is_empty()).then(|| format!("of {} selections {}", known.len(), parts.join(", ")))
@@ -323,13 +324,15 @@ impl Job {
         let groups = if self.split { search.groups() } else { Vec::new() };
         let known = search.known.clone();
         let mut packets = match self.service.history().searched(&self.query.request, search) {
-            Ok(packets) => packets
-                .interrupted_by(Arc::clone(&sink.gone))
-                .interrupted_by(Arc::clone(&self.service.stopping)),
+            Ok(packets) => {
+                packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping))
+            }
             Err(error) => return sink.refuse(error),
         };
-        let mut outcomes: Vec<Outcome> =
-            (0u32..).zip(&known).map(|(selection, known)| Outcome { selection, sessions: known.sessions, ..Outcome::default() }).collect();
+        let mut outcomes: Vec<Outcome> = (0u32..)
+            .zip(&known)
+            .map(|(selection, known)| Outcome { selection, sessions: known.sessions, ..Outcome::default() })
+            .collect();
         let mut files: BTreeMap<u32, File> = BTreeMap::new();
         let (mut pending, mut targets) = (0, Vec::new());
         while let Some(found) = packets.next() {
@@ -364,8 +367,13 @@ impl Job {
             line(&mut sink, outcome)?;
         }
         let note = self.note(summary);
-        let total =
-            Total { done: true, packets: summary.packets, bytes: summary.bytes, overtaken: summary.overtaken, note: &note };
+        let total = Total {
+            done: true,
+            packets: summary.packets,
+            bytes: summary.bytes,
+            overtaken: summary.overtaken,
+            note: &note,
+        };
         line(&mut sink, &total)?;
         sink.end(axum::http::HeaderMap::new())
     }
@@ -406,7 +414,8 @@ impl Job {
             let other = files.get(&if self.split { group } else { 0 }).map_or(0, |file| file.left_out);
             let cause = cause.or_else(|| {
                 (other > 0).then(|| {
-                    let why = format!("{other} packets have another link type, which classic pcap cannot hold; use pcapng");
+                    let why =
+                        format!("{other} packets have another link type, which classic pcap cannot hold; use pcapng");
                     Cause::new("link_type", why)
                 })
             });
