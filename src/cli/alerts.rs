@@ -3,9 +3,8 @@
 //! Alerts are read here, asked for in batches, and what comes is written: one file of all of them, or one file an alert
 //! and a manifest. A broken line is told with its number and costs the others nothing but the exit code.
 
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,8 +16,9 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::alert_files::Files;
 use super::client::{self, Answer, Refused};
-use super::output::{Output, remove_when_interrupted};
+use super::output::Output;
 use super::{Common, human, note, print};
 use crate::alert::{Alert, Alerts, Kind};
 use crate::query::selections::Sought;
@@ -26,8 +26,6 @@ use crate::time::{self, Timestamp};
 
 /// Alerts of one request when each gets a file; fewer where the recorder has not the memory.
 const BATCH_ALERTS: usize = 1000;
-/// Files that are open at once.
-const OPEN_FILES_MAX: usize = 128;
 /// Alerts without packets, and broken lines, that are told on the terminal one by one.
 const TOLD_MAX: usize = 20;
 
@@ -207,7 +205,7 @@ impl<'a> Job<'a> {
     /// One file an alert.
     pub(super) fn split(self, directory: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let mut files = Files::new(directory, &self)?;
+        let mut files = Files::new(directory, &self.read.alerts, self.asked.format)?;
         let mut outcomes: Vec<Outcome> = vec![Outcome::default(); self.read.alerts.len()];
         let mut order: Vec<usize> = (0..self.read.alerts.len()).collect();
         // Alerts of one session into one batch, so that their file is made once.
@@ -231,7 +229,7 @@ impl<'a> Job<'a> {
             self.batch(answer, batch, &mut files, &mut outcomes, &mut note_text)?;
             rest = after;
         }
-        files.link_equal(&outcomes)?;
+        files.link_equal(outcomes.iter().map(|outcome| outcome.same_as))?;
         files.finish()?;
         self.manifest(directory, &outcomes, &files.names)?;
         let count = outcomes.iter().filter(|outcome| outcome.packets > 0).count();
@@ -451,147 +449,5 @@ impl Read for MergedReader {
         into[..bytes].copy_from_slice(&self.data[self.at..self.at + bytes]);
         self.at += bytes;
         Ok(bytes)
-    }
-}
-
-/// The files of a split answer: made in a hidden directory, moved when all of them are whole.
-struct Files {
-    directory: PathBuf,
-    hidden: tempfile::TempDir,
-    names: Vec<String>,
-    open: HashMap<usize, File>,
-    made: Vec<bool>,
-}
-
-impl Files {
-    fn new(directory: &Path, job: &Job<'_>) -> anyhow::Result<Self> {
-        let cannot = || format!("cannot write into {}", directory.display());
-        let hidden = tempfile::Builder::new().prefix(".retrocap-").tempdir_in(directory).with_context(cannot)?;
-        remove_when_interrupted(hidden.path());
-        let names: Vec<String> = job.read.alerts.iter().map(|alert| file_name(alert, job.asked.format)).collect();
-        let made = vec![false; names.len()];
-        Ok(Self { directory: directory.to_owned(), hidden, names, open: HashMap::new(), made })
-    }
-
-    fn write(&mut self, alert: usize, bytes: &[u8]) -> anyhow::Result<()> {
-        let path = self.hidden.path().join(&self.names[alert]);
-        let cannot = || format!("cannot write {}", self.directory.join(&self.names[alert]).display());
-        if !self.open.contains_key(&alert) {
-            if self.open.len() == OPEN_FILES_MAX {
-                self.open.clear();
-            }
-            let file = File::options().append(true).create(true).open(&path).with_context(cannot)?;
-            self.open.insert(alert, file);
-            self.made[alert] = true;
-        }
-        if let Some(file) = self.open.get_mut(&alert) {
-            file.write_all(bytes).with_context(cannot)?;
-        }
-        Ok(())
-    }
-
-    /// Alerts of the same sessions have the same packets: their files are links to one.
-    fn link_equal(&mut self, outcomes: &[Outcome]) -> anyhow::Result<()> {
-        self.open.clear();
-        for (alert, outcome) in outcomes.iter().enumerate() {
-            let Some(other) = outcome.same_as.filter(|&other| self.made[other] && !self.made[alert]) else { continue };
-            let (from, to) = (self.hidden.path().join(&self.names[other]), self.hidden.path().join(&self.names[alert]));
-            if std::fs::hard_link(&from, &to).is_ok() {
-                self.made[alert] = true;
-            } else {
-                // Where there are no links, the manifest names the one file.
-                self.names[alert] = self.names[other].clone();
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> anyhow::Result<()> {
-        for (name, _) in self.names.iter().zip(&self.made).filter(|(_, made)| **made) {
-            let to = self.directory.join(name);
-            match std::fs::rename(self.hidden.path().join(name), &to) {
-                // A link that was moved onto another link of the same file stays where it was.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && to.exists() => {}
-                moved => moved.with_context(|| format!("cannot write {}", to.display()))?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A name that sorts by time and says what it is: time, line, writer, what it says, endpoints.
-fn file_name(alert: &Alert, extension: &str) -> String {
-    let time: String = alert.start.to_rfc3339().chars().filter(|c| !matches!(c, '-' | ':')).collect();
-    // Microseconds are what the logs have.
-    let time = format!("{}Z", &time[..time.len().saturating_sub(4)]);
-    let host = |ip: std::net::IpAddr| ip.to_string().replace(':', ".");
-    let names = match &alert.names {
-        // What tells one Community ID from another, base64, is nothing for a file's name; the manifest has it.
-        Sought::CommunityId(_) => "session".to_owned(),
-        Sought::Host(ip) => host(*ip),
-        Sought::Flow(flow) => {
-            let end = |(ip, port): (std::net::IpAddr, u16)| match port {
-                0 => host(ip),
-                _ => format!("{}_{port}", host(ip)),
-            };
-            let protocol = match flow.protocol {
-                None => String::new(),
-                Some(6) => "-tcp".to_owned(),
-                Some(17) => "-udp".to_owned(),
-                Some(number) => format!("-proto{number}"),
-            };
-            format!("{}-{}{protocol}", end(flow.a), end(flow.b))
-        }
-    };
-    let plain = |text: &str, chars_max: usize| {
-        let mut plain = String::new();
-        for c in text.chars() {
-            match c {
-                c if c.is_ascii_alphanumeric() || c == '.' => plain.push(c),
-                _ if plain.ends_with('-') || plain.is_empty() => {}
-                _ => plain.push('-'),
-            }
-            if plain.len() == chars_max {
-                break;
-            }
-        }
-        plain.trim_matches(['-', '.']).to_owned()
-    };
-    let (kind, name, line) = (alert.kind.as_str(), plain(&alert.name, 40), alert.line);
-    format!("{time}-{line:06}-{kind}-{name}-{names}.{extension}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_named_after_its_alert() {
-        let alert = |name: &str, names: Sought| Alert {
-            line: 12,
-            kind: Kind::Suricata,
-            name: name.to_owned(),
-            id: None,
-            start: Timestamp::from_unix(1_795_341_600, 123_456_000),
-            end: Timestamp::from_unix(1_795_341_600, 123_456_000),
-            names,
-        };
-        let flow = |text: &str| Sought::Flow(text.parse().unwrap());
-        for (name, names, expected) in [
-            (
-                "ET MALWARE Beacon (a/b)",
-                flow("10.0.0.5:51234 192.0.2.7:443 tcp"),
-                "20261122T100000.123456Z-000012-suricata-ET-MALWARE-Beacon-a-b-10.0.0.5_51234-192.0.2.7_443-tcp.pcapng",
-            ),
-            (
-                "../../etc/passwd",
-                Sought::Host("2001:db8::1".parse().unwrap()),
-                "20261122T100000.123456Z-000012-suricata-etc-passwd-2001.db8..1.pcapng",
-            ),
-        ] {
-            let named = file_name(&alert(name, names), "pcapng");
-            assert!(!named.contains('/') && !named.starts_with('.'), "{named}");
-            assert_eq!(named, expected);
-        }
     }
 }

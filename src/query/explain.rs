@@ -179,19 +179,6 @@ impl Reach {
         if until < oldest || (question.known.sessions == 0 && forgotten) {
             return self.before_horizon(question, oldest);
         }
-        if since > newest {
-            return Cause::new(
-                "after_newest",
-                format!("nothing is as new as that: the newest packet kept is of {newest}"),
-            );
-        }
-        if question.known.left_out > 0 && question.known.left_out == question.known.sessions {
-            return Cause::new("too_many", left_out(question.known.left_out));
-        }
-        if question.known.is_cut() {
-            let sentence = format!("{}, none of them in this window that match", cut(&question.known));
-            return Cause { horizon: Some(oldest), ..Cause::new("cut", sentence) };
-        }
         if self.filtered > 0
             && question.known.sessions == 0
             && let (Some(endpoints), Some((filter, text))) = (&question.endpoints, &mut self.filter)
@@ -204,6 +191,19 @@ impl Reach {
                     self.filtered
                 ),
             );
+        }
+        if since > newest {
+            return Cause::new(
+                "after_newest",
+                format!("nothing is as new as that: the newest packet kept is of {newest}"),
+            );
+        }
+        if question.known.left_out > 0 && question.known.left_out == question.known.sessions {
+            return Cause::new("too_many", left_out(question.known.left_out));
+        }
+        if question.known.is_cut() {
+            let sentence = format!("{}, none of them in this window that match", cut(&question.known));
+            return Cause { horizon: Some(oldest), ..Cause::new("cut", sentence) };
         }
         if question.dropped > 0 {
             let dropped = question.dropped;
