@@ -1,5 +1,7 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
+#[cfg(target_os = "linux")]
+mod alerts;
 mod capture_files;
 mod cli;
 mod decode;
