@@ -77,6 +77,12 @@ impl Pipeline {
         })
     }
 
+    /// Records by another filter and shortens by another policy from the next packet on.
+    pub fn change(&mut self, filter: Option<FilterSet>, policy: &Policy) {
+        self.filter = filter;
+        self.store.set_policy(policy);
+    }
+
     /// What readers see.
     pub fn worker(&self) -> Worker {
         Worker {

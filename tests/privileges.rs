@@ -85,7 +85,7 @@ mod child {
         assert!(refused.contains("needs CAP_NET_RAW: run with sudo, or `sudo setcap"), "{refused}");
 
         // What was opened goes on, and takes over what comes.
-        let _monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces)).unwrap();
+        let _monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces), || {}).unwrap();
         println!("{dropped}");
         let (mut seen, end) = (0, Instant::now() + Duration::from_secs(20));
         while seen == 0 {

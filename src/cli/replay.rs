@@ -93,8 +93,8 @@ impl Replay {
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
             },
-            capture_filter,
-            capture_interfaces: Vec::new(),
+            capture_filter: capture_filter.into(),
+            capture_interfaces: Vec::new().into(),
         };
         // Before anything is read, so that a mistake shows at once.
         let output = self.write.as_deref().map(Output::open).transpose()?;
@@ -133,7 +133,7 @@ impl Replay {
 
 /// Writes everything kept.
 fn export(history: &History, mut output: Output) -> anyhow::Result<()> {
-    let options = Options { filter: history.capture_filter.clone(), ..Options::default() };
+    let options = Options { filter: history.capture_filter.get(), ..Options::default() };
     let mut exporter = Exporter::new(Format::Pcapng, options);
     exporter.begin(output.buffer(), &comments(history));
     let mut packets = history.packets(&Request::default())?;

@@ -11,7 +11,9 @@
 //! read goes on being served.
 
 pub mod privileges;
+pub mod reload;
 mod replay;
+pub mod sandbox;
 mod socket;
 mod start;
 mod workers;
@@ -24,7 +26,10 @@ use crate::budget::{BudgetTooSmall, ByteSize};
 use crate::capture::SourceError;
 use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
+use crate::serve::Limits;
 use crate::store::retention::Policy;
+pub use reload::Reload;
+pub use sandbox::Mode;
 use start::{Prepared, Until};
 
 /// What to record, and how.
@@ -54,6 +59,12 @@ pub struct Config {
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,
+    /// What happens where the system lacks a part of the sandbox.
+    pub sandbox: Mode,
+    /// The directory that is read when the configuration is reloaded.
+    pub directory: Option<PathBuf>,
+    /// How much the service bears.
+    pub limits: Limits,
 }
 
 /// A capture file as if it happened now.
@@ -119,6 +130,9 @@ pub enum Error {
     /// Privileges could not be dropped.
     #[error(transparent)]
     Privileges(#[from] privileges::Error),
+    /// The sandbox is not whole.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
     /// A part of the daemon that needs the system's help did not get it.
     #[error("cannot {step}: {source}")]
     System {
@@ -143,7 +157,16 @@ pub enum Error {
 ///
 /// When it cannot start, or recording has ended by itself; a signal is a good end.
 pub fn run(config: Config) -> Result<(), Error> {
-    Prepared::new(config)?.run(Until::Signal)
+    Prepared::new(config)?.run(Until::Signal, None)
+}
+
+/// As [`run`]; on SIGHUP it asks `reload` for the configuration that is to hold from then on.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_reloading(config: Config, reload: Reload) -> Result<(), Error> {
+    Prepared::new(config)?.run(Until::Signal, Some(reload))
 }
 
 /// As [`run`], until `stop` is sent something or dropped; signals keep their meaning.
@@ -152,5 +175,5 @@ pub fn run(config: Config) -> Result<(), Error> {
 ///
 /// As [`run`].
 pub fn run_until(config: Config, stop: oneshot::Receiver<()>) -> Result<(), Error> {
-    Prepared::new(config)?.run(Until::Told(stop))
+    Prepared::new(config)?.run(Until::Told(stop), None)
 }

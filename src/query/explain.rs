@@ -21,7 +21,7 @@ impl History {
         let Some((oldest, newest)) = self.span() else {
             let kept_out = totals.filtered.packets;
             return Ok(if kept_out > 0 {
-                let filter = self.capture_filter.as_deref().unwrap_or("");
+                let filter = self.capture_filter.get().unwrap_or_default();
                 Cause {
                     code: "filtered",
                     sentence: format!(
@@ -53,7 +53,7 @@ impl History {
         {
             sentence.push_str(&format!("; before {whole} only the starts of sessions are kept"));
         }
-        if let Some(filter) = &self.capture_filter {
+        if let Some(filter) = self.capture_filter.get() {
             sentence.push_str(&format!("; the capture filter {filter:?} kept {} packets out", totals.filtered.packets));
         }
         if totals.kernel_dropped > 0 {

@@ -172,6 +172,11 @@ impl Store {
         })
     }
 
+    /// Shortens by another policy from now on.
+    pub fn set_policy(&mut self, policy: &Policy) {
+        self.weights = queue_weights(policy);
+    }
+
     /// What readers see.
     pub fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.shared)
