@@ -3,6 +3,7 @@
 //! What always holds: results go to stdout and everything else to stderr; exit 0 is done, 1 is "nothing matched" or
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
+mod check;
 mod client;
 mod config;
 mod flows;
@@ -82,6 +83,7 @@ enum Verb {
     Pin(pin::Pin),
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
+    Check(check::Check),
 }
 
 /// Wrong usage: exit 2.
@@ -114,6 +116,7 @@ pub fn main() -> ExitCode {
         Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
+        Verb::Check(check) => check.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

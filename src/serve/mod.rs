@@ -234,6 +234,8 @@ static STATM: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/self/s
 /// Opens what the service reads later. Call it before files are out of reach.
 pub fn open_files() {
     LazyLock::force(&STATM);
+    // It is in a file, too, and remembered.
+    rustix::param::page_size();
 }
 
 /// Bytes of this process that are in RAM; 0 where the system does not say.

@@ -10,6 +10,8 @@ use landlock::{
 
 /// The newest kernel interface whose restrictions are asked for.
 const NEWEST: ABI = ABI::V6;
+/// The kernel's version from which on all of it holds.
+pub const VERSION_WANTED: u32 = NEWEST as u32;
 
 /// What may still be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
