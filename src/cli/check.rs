@@ -51,26 +51,28 @@ impl Check {
 
 fn look(path: Option<&Path>, common: &Common) -> Vec<Finding> {
     let check = "configuration";
-    let config = match path {
-        Some(path) => Run::of_file(path, common),
-        None => Run::default().config(common, config::File::default()),
+    let usual = || Run::default().config(common, config::File::default());
+    let (config, finding) = match path {
+        None => (usual(), Finding::good(check, "no configuration file, so everything is as usual")),
+        Some(path) => match Run::of_file(path, common) {
+            Ok(config) => (Ok(config), Finding::good(check, path.display().to_string())),
+            // The machine is looked at all the same.
+            Err(error) => (usual(), mistaken(&error)),
+        },
     };
-    let of = path.map_or_else(|| "no configuration file, so everything is as usual".to_owned(), |p| p.display().to_string());
-    match config {
-        Ok(config) => {
-            let mut findings = vec![Finding::good(check, of)];
-            findings.extend(check::machine(&config));
-            findings
-        }
-        Err(error) => {
-            let advice = if error.is::<Usage>() {
-                "correct it; `retrocap check --sample` shows every key"
-            } else {
-                "it must be there, and readable by who starts retrocap"
-            };
-            vec![Finding::error(check, format!("{error:#}").replace("\nretrocap: ", "\n"), advice)]
-        }
-    }
+    let machine = match config {
+        Ok(config) => check::machine(&config),
+        Err(error) => vec![mistaken(&error)],
+    };
+    std::iter::once(finding).chain(machine).collect()
+}
+
+fn mistaken(error: &anyhow::Error) -> Finding {
+    let advice = match error.is::<Usage>() {
+        true => "correct it; `retrocap check --sample` shows every key",
+        false => "it must be there, and readable by who starts retrocap",
+    };
+    Finding::error("configuration", format!("{error:#}").replace("\nretrocap: ", "\n"), advice)
 }
 
 fn word(severity: Severity) -> &'static str {

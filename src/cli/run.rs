@@ -131,18 +131,10 @@ impl Run {
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
             sandbox: self.sandbox.or(file.sandbox).unwrap_or_default(),
-            directory: self.config.as_deref().map(directory),
+            file: self.config,
             limits: file.limits.complete(),
             retention: file.retention.alpha.map_or_else(Policy::default, Policy::steepness),
         })
-    }
-}
-
-/// The directory of a file.
-fn directory(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
     }
 }
 

@@ -3,6 +3,7 @@
 //! What always holds: nothing is changed, and nothing is taken that another process would miss.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use afpacket::Offloads;
@@ -110,7 +111,8 @@ fn rights() -> Finding {
 
 fn memory_lock(config: &Config) -> Finding {
     let check = "memory-lock";
-    let has_right = rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    let has_right =
+        rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
     let limit = getrlimit(Resource::Memlock).current;
     match limit {
         _ if has_right => Finding::good(check, "memory may be locked in RAM (CAP_IPC_LOCK)"),
@@ -150,12 +152,12 @@ fn interfaces(config: &Config) -> Vec<Finding> {
     } else {
         findings.push(Finding::good(check, format!("records {}", names(&up))));
     }
-    findings.push(offloads(&wanted));
+    findings.push(offloads(&up));
     findings
 }
 
 /// What cards and the kernel merge before it is seen.
-fn offloads(links: &[Link]) -> Finding {
+fn offloads(links: &[&Link]) -> Finding {
     let check = "offloads";
     let of = |link: &Link| afpacket::offloads(&link.name).unwrap_or_default();
     let names = |which: fn(&Offloads) -> bool| {
@@ -200,13 +202,18 @@ fn clock() -> Finding {
             "the clock is not synchronised: times will not match those of other hosts",
             "run chrony or systemd-timesyncd; look at `timedatectl`",
         ),
-        Err(error) => Finding::warning(check, format!("the clock does not say how good it is: {error}"), "see timedatectl"),
+        Err(error) => {
+            Finding::warning(check, format!("the clock does not say how good it is: {error}"), "see timedatectl")
+        }
     }
 }
 
 fn user(config: &Config) -> Finding {
     let check = "user";
-    let advice = format!("useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {}", privileges::DEFAULT_NAME);
+    let advice = format!(
+        "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {}",
+        privileges::DEFAULT_NAME
+    );
     if !config.drop_privileges {
         let advice = "remove no-drop-privileges";
         return Finding::warning(check, "privileges are kept", advice);
@@ -245,7 +252,10 @@ fn kernel(config: &Config) -> Vec<Finding> {
         return vec![Finding::warning("sandbox", "the sandbox is off", "set sandbox to \"best-effort\"")];
     }
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
-    let seccomp = if ["kill_process", "errno", "allow"].iter().all(|action| actions.split(' ').any(|a| a.trim() == *action)) {
+    let seccomp = if ["kill_process", "errno", "allow"]
+        .iter()
+        .all(|action| actions.split(' ').any(|a| a.trim() == *action))
+    {
         Finding::good("seccomp", "system calls can be filtered (seccomp)")
     } else {
         lacking("seccomp", "the kernel does not filter system calls (seccomp)".to_owned(), "use a kernel from 4.14 on")
@@ -261,20 +271,44 @@ fn kernel(config: &Config) -> Vec<Finding> {
             format!("the kernel's Landlock is version {version}, which restricts files but not all else"),
             "use a kernel from 6.12 on",
         ),
-        version => Finding::good("landlock", format!("files, ports and signals can be restricted (Landlock {version})")),
+        version => {
+            Finding::good("landlock", format!("files, ports and signals can be restricted (Landlock {version})"))
+        }
     };
     vec![seccomp, landlock]
 }
 
 /// Whether the configuration can be read again without root's rights.
 fn reload(config: &Config) -> Option<Finding> {
-    let directory = config.directory.as_ref()?;
-    let shared = ["/", "/etc", "/root", "/home", "/tmp", "/usr", "/var", "/run"];
-    if fs::canonicalize(directory).is_ok_and(|path| shared.iter().any(|shared| path == Path::new(shared))) {
-        let found = format!("all of {} stays readable to the recorder, as its configuration lies there", directory.display());
-        return Some(Finding::warning("reload", found, "move it into a directory of its own, /etc/retrocap say"));
+    let check = "reload";
+    let file = config.file.as_ref()?;
+    let shown = file.display();
+    let metadata = fs::metadata(file).ok()?;
+    if let Ok(Some((uid, gid))) = privileges::target(config.user.as_deref())
+        && config.drop_privileges
+        && !readable(&metadata, uid, &[Some(gid), privileges::readers().ok().flatten()])
+    {
+        let found = format!("{shown} cannot be read by uid {uid}, gid {gid}, so SIGHUP will not reload it");
+        let advice = format!("chgrp {} {shown} && chmod 640 {shown}", privileges::DEFAULT_NAME);
+        return Some(Finding::warning(check, found, advice));
     }
-    Some(Finding::good("reload", format!("SIGHUP reads {} anew", directory.display())))
+    let shared = ["/", "/etc", "/root", "/home", "/tmp", "/usr", "/var", "/run"];
+    let directory = fs::canonicalize(file).ok()?;
+    let directory = directory.parent()?;
+    if shared.iter().any(|shared| directory == Path::new(shared)) {
+        let found =
+            format!("{shown} lies in {}, so that all there stays readable to the recorder", directory.display());
+        return Some(Finding::warning(check, found, "give it a directory of its own, /etc/retrocap say"));
+    }
+    Some(Finding::good(check, format!("SIGHUP reads {shown} anew")))
+}
+
+fn readable(file: &fs::Metadata, uid: u32, groups: &[Option<u32>]) -> bool {
+    match file {
+        _ if file.uid() == uid => file.mode() & 0o400 != 0,
+        _ if groups.contains(&Some(file.gid())) => file.mode() & 0o040 != 0,
+        _ => file.mode() & 0o004 != 0,
+    }
 }
 
 fn socket(socket: &Path) -> Finding {
@@ -291,13 +325,17 @@ fn socket(socket: &Path) -> Finding {
         return Finding::error(check, format!("the socket cannot be made in {shown}: {error}"), advice);
     }
     match rustix::fs::statvfs(directory) {
-        Ok(disk) if disk.f_files > 0 && disk.f_favail == 0 || disk.f_bavail == 0 => {
-            Finding::error(check, format!("the disk of {shown} is full"), "make room, or choose another place with socket")
-        }
+        Ok(disk) if disk.f_files > 0 && disk.f_favail == 0 || disk.f_bavail == 0 => Finding::error(
+            check,
+            format!("the disk of {shown} is full"),
+            "make room, or choose another place with socket",
+        ),
         Ok(disk) => Finding::good(
             check,
             format!("{} are free in {shown} for the socket", ByteSize(disk.f_bavail.saturating_mul(disk.f_frsize))),
         ),
-        Err(error) => Finding::warning(check, format!("the disk of {shown} does not say how full it is: {error}"), "see df"),
+        Err(error) => {
+            Finding::warning(check, format!("the disk of {shown} does not say how full it is: {error}"), "see df")
+        }
     }
 }

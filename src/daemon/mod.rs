@@ -34,7 +34,7 @@ pub use sandbox::Mode;
 use start::{Prepared, Until};
 
 /// What to record, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where the service listens.
     pub socket: PathBuf,
@@ -62,8 +62,8 @@ pub struct Config {
     pub retention: Policy,
     /// What happens where the system lacks a part of the sandbox.
     pub sandbox: Mode,
-    /// The directory that is read when the configuration is reloaded.
-    pub directory: Option<PathBuf>,
+    /// The file that is read when the configuration is reloaded; its directory stays readable.
+    pub file: Option<PathBuf>,
     /// How much the service bears.
     pub limits: Limits,
 }

@@ -41,7 +41,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         compression_cpu,
         retention,
         sandbox,
-        directory,
+        file,
         limits,
     } = new;
     vec![
@@ -59,7 +59,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         ("user", When::Restart, *user != old.user),
         ("compression-cpu", When::Restart, *compression_cpu != old.compression_cpu),
         ("sandbox", When::Restart, *sandbox != old.sandbox),
-        ("config", When::Restart, *directory != old.directory),
+        ("config", When::Restart, *file != old.file),
     ]
 }
 
@@ -121,5 +121,35 @@ impl Running {
         let Config { interfaces, filter, retention, limits, .. } = new;
         self.config = Config { interfaces, filter, retention, limits, ..self.config.clone() };
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_has_changed_until_something_has() {
+        let config = Config {
+            socket: "s".into(),
+            interfaces: Vec::new(),
+            filter: None,
+            snaplen: 0,
+            memory_bytes: 1,
+            workers: 1,
+            promiscuous: false,
+            replay: None,
+            drop_privileges: true,
+            user: None,
+            compression_cpu: 10.0,
+            retention: crate::store::retention::Policy::default(),
+            sandbox: crate::daemon::Mode::default(),
+            file: None,
+            limits: crate::serve::Limits::default(),
+        };
+        assert!(compare(&config, &config).iter().all(|(_, _, changed)| !changed));
+        let other = Config { filter: Some("ip".into()), workers: 2, ..config.clone() };
+        let changed: Vec<_> = compare(&config, &other).into_iter().filter(|(.., changed)| *changed).collect();
+        assert_eq!(changed, [("filter", When::Now, true), ("workers", When::Restart, true)]);
     }
 }

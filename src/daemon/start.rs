@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
-use super::replay::Paced;
 use super::reload::{Reload, Running};
+use super::replay::Paced;
 use super::sandbox::{Files, Role, Sandbox};
 use super::socket::{Access, Claim, Socket};
 use super::workers::{Packets, Workers};
@@ -268,9 +268,16 @@ fn files(config: &Config) -> Files {
     let mut readable: Vec<PathBuf> = NAME_FILES.map(PathBuf::from).into();
     // What it says of itself.
     readable.push("/proc/self".into());
-    readable.extend(config.directory.clone());
-    let directory = config.socket.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
-    Files { readable, writable: Vec::new(), removable: directory.map(Path::to_owned).into_iter().collect() }
+    // Not the file itself: editors put another in its place.
+    readable.extend(config.file.as_deref().map(directory));
+    Files { readable, writable: Vec::new(), removable: vec![directory(&config.socket)] }
+}
+
+fn directory(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 /// The one line that says what runs.

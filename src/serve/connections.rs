@@ -87,7 +87,8 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, mut shutdown: 
     }
     drop(listener);
     service.stopping.store(true, Ordering::Relaxed);
-    let ended = timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
+    let ended =
+        timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
     if ended.is_err() {
         tracing::info!("{} connections are closed before their answers have ended", connections.len());
         connections.shutdown().await;

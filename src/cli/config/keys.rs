@@ -34,12 +34,7 @@ pub(super) const SECTIONS: &[Section<File>] = &[
         }],
         another: None,
     },
-    Section {
-        name: "limits",
-        about: "How much the service on the socket bears.",
-        keys: LIMITS,
-        another: None,
-    },
+    Section { name: "limits", about: "How much the service on the socket bears.", keys: LIMITS, another: None },
 ];
 
 const RUN: &[Key<File>] = &[

@@ -101,7 +101,10 @@ pub(super) mod tests {
 
     /// The sample with all its keys in force.
     pub(in crate::cli) fn sample_in_force() -> String {
-        sample().lines().map(|line| format!("{}\n", line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line))).collect()
+        sample()
+            .lines()
+            .map(|line| format!("{}\n", line.strip_prefix('#').filter(|l| !l.starts_with(' ')).unwrap_or(line)))
+            .collect()
     }
 
     #[test]
@@ -188,5 +191,51 @@ pub(super) mod tests {
     fn all_mistakes_are_told_at_once_in_the_order_of_their_lines() {
         let mistakes = File::parse("workers = 0\nbogus = 1\nsocket = 1\n").unwrap_err();
         assert_eq!(mistakes.iter().map(|mistake| mistake.line).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    /// What the sample says of reloading is what happens.
+    #[test]
+    fn every_key_says_whether_it_is_reloaded() {
+        use crate::daemon::reload::{When, compare};
+        let common = crate::cli::Common { socket: None, json: false, verbose: 0, quiet: false };
+        let config = |text: &str| {
+            let file = File::parse(text).unwrap();
+            crate::cli::run::Run::default().config(&common, file).unwrap()
+        };
+        // Values that are not those by default; with what they need beside them.
+        for (section, text) in [
+            ("", "interface = \"eth0\""),
+            ("", "filter = \"ip\""),
+            ("", "snaplen = 5"),
+            ("", "memory = \"64M\""),
+            ("", "workers = 2"),
+            ("", "compression-cpu = 5"),
+            ("", "promiscuous = true"),
+            ("", "replay = \"x\""),
+            ("", "socket = \"/tmp/x\""),
+            ("", "user = \"nobody\""),
+            ("", "no-drop-privileges = true"),
+            ("", "sandbox = \"off\""),
+            ("retention", "alpha = 2.0"),
+            ("limits", "connections = 5"),
+            ("limits", "head-timeout = \"5m\""),
+            ("limits", "stall-timeout = \"5m\""),
+            ("limits", "queue-timeout = \"5m\""),
+        ] {
+            let whole = if section.is_empty() { text.to_owned() } else { format!("[{section}]\n{text}") };
+            let changed: Vec<_> = compare(&config(""), &config(&whole)).into_iter().filter(|(.., is)| *is).collect();
+            let [(_, when, _)] = changed[..] else { panic!("{text}: {changed:?}") };
+            let name = text.split(' ').next().unwrap();
+            let keys = keys::SECTIONS.iter().filter(|of| of.name == section).flat_map(|of| of.keys);
+            let key = keys.into_iter().find(|key| key.name == name).unwrap();
+            let says = if when == When::Now { "Reloaded." } else { "Takes a restart." };
+            assert!(key.about.ends_with(says), "{name}: {}", key.about);
+        }
+        // And the sample's defaults are the defaults: only what has none is left out.
+        let sample = sample_in_force();
+        let without = ["interface", "filter", "replay", "speed", "user"];
+        let given = |line: &&str| !without.iter().any(|name| line.starts_with(&format!("{name} = ")));
+        let text = sample.lines().filter(given).collect::<Vec<_>>().join("\n");
+        assert_eq!(config(&text), config(""));
     }
 }

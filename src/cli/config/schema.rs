@@ -117,7 +117,9 @@ impl Value<'_> {
         let text = match self.0 {
             DeValue::String(text) => text.to_string(),
             // Seconds or minutes? Not for us to guess.
-            DeValue::Integer(number) => return Err(format!("cannot read the duration {:?}: try \"{0}s\"", number.as_str())),
+            DeValue::Integer(number) => {
+                return Err(format!("cannot read the duration {:?}: try \"{0}s\"", number.as_str()));
+            }
             _ => return Err(self.not("a duration like \"10s\"")),
         };
         let duration = time::parse_duration(&text).map_err(|error| error.to_string())?;
@@ -168,9 +170,14 @@ impl<F> Reader<'_, F> {
                     self.keys(section, table);
                 }
             }
-            (None, _) => self.mistake(name, format!("[{0}] is a section: write its keys below a line [{0}]", section.name)),
+            (None, _) => {
+                self.mistake(name, format!("[{0}] is a section: write its keys below a line [{0}]", section.name))
+            }
             (Some(_), _) => {
-                self.mistake(name, format!("there may be many of [[{0}]]: begin each with a line [[{0}]]", section.name));
+                self.mistake(
+                    name,
+                    format!("there may be many of [[{0}]]: begin each with a line [[{0}]]", section.name),
+                );
             }
         }
     }
@@ -318,7 +325,10 @@ mod tests {
         assert_eq!(zoo.animals, [("Rex".to_owned(), 4), ("Tweety".to_owned(), 2)]);
         let told = |text| read(text, SECTIONS).unwrap_err()[0].to_string();
         assert_eq!(told("[[animal]]\n[[animal]]\nlegs = 101"), "line 3: legs: 101 is not within 0 to 100");
-        assert_eq!(told("[animal]\nlegs = 1"), "line 1: there may be many of [[animal]]: begin each with a line [[animal]]");
+        assert_eq!(
+            told("[animal]\nlegs = 1"),
+            "line 1: there may be many of [[animal]]: begin each with a line [[animal]]"
+        );
         assert_eq!(told("[[animals]]\nlegs = 1"), "line 1: there is no section [animals]; did you mean [animal]?");
         assert_eq!(
             sample(SECTIONS),

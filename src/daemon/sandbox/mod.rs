@@ -182,24 +182,24 @@ impl std::fmt::Display for Sandbox {
 
 fn enforce_landlock(files: &Files, missing: &mut Vec<String>) -> LandlockStatus {
     let paths = |paths: &[std::path::PathBuf]| paths.iter().map(|path| path.display().to_string()).collect();
-    let mut status = LandlockStatus {
-        readable: paths(&files.readable),
-        writable: paths(&files.writable),
-        ..unrestricted()
-    };
+    let mut status =
+        LandlockStatus { readable: paths(&files.readable), writable: paths(&files.writable), ..unrestricted() };
     let restricted = files::restrict(files);
     status.abi = restricted.as_ref().map_or(0, |landlock| landlock.abi);
     match restricted {
         // The kernel's word, and the proof.
         Ok(landlock) if landlock.enforced && std::fs::read_dir("/").is_ok() => {
-            missing.push("files are not restricted (Landlock): the kernel took the rules but does not hold them".into());
+            missing
+                .push("files are not restricted (Landlock): the kernel took the rules but does not hold them".into());
         }
         Ok(landlock) if landlock.whole => status.enforced = "full".to_owned(),
         Ok(landlock) if landlock.enforced => {
             status.enforced = "partial".to_owned();
             missing.push(format!("this kernel's Landlock (version {}) restricts less than asked for", landlock.abi));
         }
-        Ok(_) => missing.push("files are not restricted: this kernel has no Landlock (from 5.13 on, if built in)".into()),
+        Ok(_) => {
+            missing.push("files are not restricted: this kernel has no Landlock (from 5.13 on, if built in)".into())
+        }
         Err(error) => missing.push(format!("files are not restricted (Landlock): {error}")),
     }
     status
@@ -210,10 +210,8 @@ fn unrestricted() -> LandlockStatus {
 }
 
 fn enforce_seccomp() -> io::Result<Vec<(Role, BpfProgram)>> {
-    let programs: Vec<_> = Role::OF_THREADS
-        .into_iter()
-        .map(|role| Ok((role, syscalls::role(role)?)))
-        .collect::<io::Result<_>>()?;
+    let programs: Vec<_> =
+        Role::OF_THREADS.into_iter().map(|role| Ok((role, syscalls::role(role)?))).collect::<io::Result<_>>()?;
     for program in syscalls::all_threads()? {
         seccompiler::apply_filter(&program).map_err(io::Error::other)?;
     }

@@ -31,7 +31,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         compression_cpu: 0.0,
         retention: Policy::default(),
         sandbox: Mode::Off,
-        directory: None,
+        file: None,
         limits: Limits::default(),
     }
 }
