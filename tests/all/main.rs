@@ -1,6 +1,8 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
 mod capture_files;
+#[cfg(target_os = "linux")]
+mod check;
 mod cli;
 mod decode;
 mod filters;
