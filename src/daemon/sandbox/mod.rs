@@ -60,7 +60,8 @@ impl FromStr for Mode {
 /// What a thread is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Takes packets from the kernel, keeps, cuts and compresses them. It opens nothing and talks to nobody.
+    /// Takes packets from the kernel, keeps, cuts and compresses them. It opens files to
+    /// read at most, and talks to nobody.
     Capture,
     /// Hears from the kernel which interfaces there are.
     Interfaces,

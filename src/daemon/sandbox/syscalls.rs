@@ -130,8 +130,9 @@ const INTERFACES: &[Allow] = &[
     When(libc::SYS_socket, &[Is(0, libc::AF_NETLINK as u64)]),
 ];
 
-/// Reading the past; names in expressions (`port domain`) come from files under `/etc`.
-const QUERY: &[Allow] = &[
+/// Reading files: names in expressions (`port domain`) come from some under `/etc`, when a filter is compiled for a link
+/// type that was not there before.
+const READING: &[Allow] = &[
     #[cfg(target_arch = "x86_64")]
     When(libc::SYS_open, &[Bits(1, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64, 0)]),
     Call(libc::SYS_newfstatat),
@@ -246,11 +247,11 @@ const DEADLY: &[libc::c_long] = &[
 /// among those of the service.
 fn lists(role: Role) -> &'static [&'static [Allow]] {
     match role {
-        Role::Capture => &[EVERY, CAPTURE],
+        Role::Capture => &[EVERY, CAPTURE, READING],
         Role::Interfaces => &[EVERY, INTERFACES],
-        Role::Query => &[EVERY, QUERY],
-        Role::Serve => &[EVERY, QUERY, SERVE],
-        Role::Main => &[EVERY, CAPTURE, INTERFACES, QUERY, SERVE, MAIN],
+        Role::Query => &[EVERY, READING],
+        Role::Serve => &[EVERY, READING, SERVE],
+        Role::Main => &[EVERY, CAPTURE, INTERFACES, READING, SERVE, MAIN],
     }
 }
 

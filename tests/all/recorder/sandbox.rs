@@ -115,6 +115,7 @@ fn with_the_sandbox_it_follows_interfaces_and_names() {
     eventually("it became promiscuous", || promiscuous("later0"));
     // What it cannot read it says; nothing breaks.
     let told = recorder.ask(&["status"]);
+    assert!(told.stdout.contains("uid 65534, no capability; system calls filtered by role"), "{told:?}");
     assert!(told.code == 0 && !recorder.log().contains("panicked"), "{told:?} {}", recorder.log());
 }
 
