@@ -13,7 +13,6 @@ use super::config::File;
 use super::{Common, Usage, machine, selection};
 use crate::budget::MemorySize;
 use crate::daemon::{self, Config, Mode, Replay};
-use crate::store::retention::Policy;
 
 pub(super) use crate::daemon::Speed;
 
@@ -93,7 +92,9 @@ impl Run {
             }
         };
         ended.map_err(|error| match error {
-            daemon::Error::Budget(_) | daemon::Error::Filter(_) | daemon::Error::Speed(_) => Usage::of(error),
+            daemon::Error::Budget(_) | daemon::Error::Filter(_) | daemon::Error::Class(_) | daemon::Error::Speed(_) => {
+                Usage::of(error)
+            }
             _ => error.into(),
         })
     }
@@ -133,7 +134,8 @@ impl Run {
             sandbox: self.sandbox.or(file.sandbox).unwrap_or_default(),
             file: self.config,
             limits: file.limits.complete(),
-            retention: file.retention.alpha.map_or_else(Policy::default, Policy::steepness),
+            retention: file.retention.policy(),
+            classes: file.classes,
         })
     }
 }
@@ -213,6 +215,7 @@ impl FromStr for Speed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::retention::Policy;
     use clap::Parser;
 
     #[derive(Parser)]

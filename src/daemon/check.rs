@@ -15,6 +15,7 @@ use crate::budget::{ByteSize, Split};
 use crate::capture::interfaces::links;
 use crate::capture::live::capture_rights;
 use crate::capture::selection::{Link, Selection};
+use crate::judge::Classes;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +78,10 @@ pub fn machine(config: &Config) -> Vec<Finding> {
 fn budget(config: &Config) -> Finding {
     let live = config.replay.is_none();
     match Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live) {
-        Ok(split) => Finding::good("budget", format!("{} of memory", ByteSize(split.budget_bytes))),
+        Ok(split) => match Classes::new(&config.classes, split.store_bytes * u64::from(split.workers)) {
+            Ok(_) => Finding::good("budget", format!("{} of memory", ByteSize(split.budget_bytes))),
+            Err(error) => Finding::error("classes", error.to_string(), "correct its [[class]]"),
+        },
         Err(error) => Finding::error("budget", error.to_string(), "set memory to what it names, or workers lower"),
     }
 }

@@ -27,6 +27,8 @@ use crate::budget::{BudgetTooSmall, ByteSize};
 use crate::capture::SourceError;
 use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
+use crate::judge::Class;
+use crate::judge::classes::ClassError;
 use crate::serve::Limits;
 use crate::store::retention::Policy;
 pub use reload::Reload;
@@ -66,6 +68,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// How much the service bears.
     pub limits: Limits,
+    /// Sessions that are kept otherwise.
+    pub classes: Vec<Class>,
 }
 
 /// A capture file as if it happened now.
@@ -122,6 +126,9 @@ pub enum Error {
     /// The capture filter is wrong.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// A class is wrong.
+    #[error(transparent)]
+    Class(#[from] ClassError),
     /// An interface asked for is not there.
     #[error(transparent)]
     Interface(#[from] UnknownInterface),

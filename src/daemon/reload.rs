@@ -9,6 +9,7 @@ use super::workers::Control;
 use super::{Config, Error};
 use crate::capture::selection::Selection;
 use crate::filter::FilterSet;
+use crate::judge::Classes;
 use crate::query::History;
 use crate::serve::Service;
 
@@ -40,6 +41,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         user,
         compression_cpu,
         retention,
+        classes,
         sandbox,
         file,
         limits,
@@ -49,6 +51,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         ("filter", When::Now, *filter != old.filter),
         ("[retention]", When::Now, *retention != old.retention),
         ("[limits]", When::Now, *limits != old.limits),
+        ("[[class]]", When::Restart, *classes != old.classes),
         ("socket", When::Restart, *socket != old.socket),
         ("snaplen", When::Restart, *snaplen != old.snaplen),
         ("memory", When::Restart, *memory_bytes != old.memory_bytes),
@@ -89,6 +92,8 @@ impl Running {
     fn apply(&mut self, new: Config) -> Result<(), Error> {
         // Everything that can fail comes first.
         let filter = new.filter.as_deref().map(FilterSet::new).transpose()?;
+        // Not taken over, but it has to be one that the next start takes.
+        Classes::new(&new.classes, new.memory_bytes)?;
         let changed = compare(&self.config, &new);
         let keys = |when: When| -> Vec<_> {
             changed.iter().filter(|(_, at, changed)| *changed && *at == when).map(|(key, ..)| *key).collect()
@@ -96,7 +101,7 @@ impl Running {
         let (now, later) = (keys(When::Now), keys(When::Restart));
 
         for control in &self.controls {
-            control.change(filter.clone(), new.retention);
+            control.change(filter.clone(), new.retention.clone());
         }
         self.history.capture_filter.set(new.filter.clone());
         if let Some(selection) = self.selection.as_ref().filter(|_| new.interfaces != self.config.interfaces) {
@@ -143,6 +148,7 @@ mod tests {
             user: None,
             compression_cpu: 10.0,
             retention: crate::store::retention::Policy::default(),
+            classes: Vec::new(),
             sandbox: crate::daemon::Mode::default(),
             file: None,
             limits: crate::serve::Limits::default(),

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::File;
 use super::schema::{Key, Section, Value};
+use crate::budget::ByteSize;
+use crate::judge::Class;
 
 /// With more than this, what makes room is nearly always the deepest packet there is.
 const ALPHA_MAX: f64 = 8.0;
@@ -21,21 +23,91 @@ pub(super) const SECTIONS: &[Section<File>] = &[
                 over its key.",
         keys: RUN,
         another: None,
+        needed: &[],
     },
     Section {
         name: "retention",
         about: "How old sessions are shortened.",
-        keys: &[Key {
-            name: "alpha",
-            about: "How steeply: towards 0, where only age counts, whole sessions stay longer and starts of sessions \
-                    shorter; 2 keeps hardly anything but starts. A number within 0 to 8. Default: 1.0. Reloaded.",
-            sample: "1.0",
-            take: |file, value| store(&mut file.retention.alpha, alpha(value)),
-        }],
+        keys: &[
+            Key {
+                name: "keep",
+                about: "What to keep longest, in a word: \"starts\" of sessions, \"whole\" sessions, or \"balanced\". \
+                        Default: \"balanced\". Reloaded.",
+                sample: "\"balanced\"",
+                take: |file, value| store(&mut file.retention.keep, value.as_flag()),
+            },
+            Key {
+                name: "alpha",
+                about: "How steeply: towards 0, where only age counts, whole sessions stay longer and starts of sessions \
+                    shorter; 2 keeps hardly anything but starts. A number within 0 to 8; it wins over keep. Default: 1.0. \
+                    Reloaded.",
+                sample: "1.0",
+                take: |file, value| store(&mut file.retention.alpha, alpha(value)),
+            },
+        ],
         another: None,
+        needed: &[],
     },
-    Section { name: "limits", about: "How much the service on the socket bears.", keys: LIMITS, another: None },
+    Section {
+        name: "class",
+        about: "Sessions that are kept otherwise; write it once for each class. A session belongs to the first class whose \
+                filter its first packet matches, or could have matched.",
+        keys: CLASS,
+        another: Some(|file| file.classes.push(UNNAMED)),
+        needed: &["name", "filter"],
+    },
+    Section {
+        name: "limits",
+        about: "How much the service on the socket bears.",
+        keys: LIMITS,
+        another: None,
+        needed: &[],
+    },
 ];
+
+/// A class that nothing is said of yet.
+const UNNAMED: Class =
+    Class { name: String::new(), filter: String::new(), weight: 1.0, cutoff_bytes: None, reserve_bytes: 0 };
+
+const CLASS: &[Key<File>] = &[
+    Key {
+        name: "name",
+        about: "What it is called in listings. Default: none, it must be there. Takes a restart.",
+        sample: "\"industrial\"",
+        take: |file, value| with(file, |class| Ok(class.name = value.text()?)),
+    },
+    Key {
+        name: "filter",
+        about: "A tcpdump expression. Default: none, it must be there. Takes a restart.",
+        sample: "\"port 502 or port 2404\"",
+        take: |file, value| with(file, |class| Ok(class.filter = value.text()?)),
+    },
+    Key {
+        name: "weight",
+        about: "How many times as long as others its packets stay: 20, or 0.1 for a tenth. Default: 1. Takes a restart.",
+        sample: "1",
+        take: |file, value| with(file, |class| Ok(class.weight = value.number()?)),
+    },
+    Key {
+        name: "cutoff",
+        about: "How much of each session is kept at most, a size; what comes later is dropped at once, and counted. \
+                Default: no limit. Takes a restart.",
+        sample: "\"256K\"",
+        take: |file, value| with(file, |class| Ok(class.cutoff_bytes = Some(value.as_flag().map(ByteSize::bytes)?))),
+    },
+    Key {
+        name: "reserve",
+        about: "Memory that others cannot take from it, a size; all classes together at most half of what packets have. \
+                Default: 0. Takes a restart.",
+        sample: "0",
+        take: |file, value| with(file, |class| Ok(class.reserve_bytes = value.as_flag().map(ByteSize::bytes)?)),
+    },
+];
+
+/// Does something to the class that is being read.
+fn with(file: &mut File, take: impl FnOnce(&mut Class) -> Result<(), String>) -> Result<(), String> {
+    file.classes.last_mut().map_or_else(|| Err("it belongs into a [[class]]".to_owned()), take)
+}
 
 const RUN: &[Key<File>] = &[
     Key {

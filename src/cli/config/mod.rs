@@ -7,6 +7,7 @@ mod keys;
 mod schema;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,6 +16,8 @@ use super::Usage;
 use super::run::{Percent, Speed};
 use crate::budget::MemorySize;
 use crate::daemon::Mode;
+use crate::judge::Class;
+use crate::store::retention::Policy;
 
 pub(super) use schema::Mistake;
 
@@ -38,14 +41,58 @@ pub(super) struct File {
     pub(super) user: Option<String>,
     pub(super) sandbox: Option<Mode>,
     pub(super) retention: Retention,
+    pub(super) classes: Vec<Class>,
     pub(super) limits: Limits,
 }
 
 /// How old sessions are shortened.
 #[derive(Debug, Default)]
 pub(super) struct Retention {
-    /// See [`Policy`](crate::store::retention::Policy).
+    pub(super) keep: Option<Keep>,
+    /// See [`Policy::steepness`].
     pub(super) alpha: Option<f64>,
+}
+
+/// What to keep longest, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Starts of sessions, as long as possible.
+    Starts,
+    /// Starts for long, whole sessions as long as a ring of the same size.
+    Balanced,
+    /// Whole sessions, longer than starts would allow.
+    Whole,
+}
+
+impl Keep {
+    fn alpha(self) -> f64 {
+        match self {
+            Self::Starts => 1.5,
+            Self::Balanced => 1.0,
+            Self::Whole => 0.5,
+        }
+    }
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "starts" => Ok(Self::Starts),
+            "balanced" => Ok(Self::Balanced),
+            "whole" => Ok(Self::Whole),
+            _ => Err(format!("cannot keep {word:?}: there are starts, balanced and whole")),
+        }
+    }
+}
+
+impl Retention {
+    /// The policy it describes.
+    pub(super) fn policy(&self) -> Policy {
+        let alpha = self.alpha.or(self.keep.map(Keep::alpha));
+        alpha.map_or_else(Policy::default, Policy::steepness)
+    }
 }
 
 /// See [`Limits`](crate::serve::Limits).
@@ -216,6 +263,7 @@ pub(super) mod tests {
             ("", "user = \"nobody\""),
             ("", "no-drop-privileges = true"),
             ("", "sandbox = \"off\""),
+            ("retention", "keep = \"whole\""),
             ("retention", "alpha = 2.0"),
             ("limits", "connections = 5"),
             ("limits", "head-timeout = \"5m\""),
@@ -237,5 +285,56 @@ pub(super) mod tests {
         let given = |line: &&str| !without.iter().any(|name| line.starts_with(&format!("{name} = ")));
         let text = sample.lines().filter(given).collect::<Vec<_>>().join("\n");
         assert_eq!(config(&text), config(""));
+    }
+
+    #[test]
+    fn a_class_as_it_is_written() {
+        let text = "[[class]]\nname = \"plc\"\nfilter = \"port 502\"\nweight = 20\nreserve = \"4M\"\n\
+                    [[class]]\nname = \"backup\"\nfilter = \"port 873\"\nweight = 0.5\ncutoff = \"64K\"\n";
+        let classes = File::parse(text).unwrap().classes;
+        assert_eq!((classes[0].weight, classes[0].cutoff_bytes, classes[0].reserve_bytes), (20.0, None, 4 << 20));
+        assert_eq!((classes[1].weight, classes[1].cutoff_bytes, classes[1].reserve_bytes), (0.5, Some(64 << 10), 0));
+    }
+
+    #[test]
+    fn a_mistake_in_a_class_says_what_would_be_right() {
+        use crate::judge::Classes;
+        for (text, words) in [
+            ("[[class]]\nname = \"x\"", "filter"),
+            ("[[class]]\nname = \"x\"\nfilter = \"ip\"\ncutof = 1", "cutof"),
+            ("[[class]]\nname = \"x\"\nfilter = \"ip\"\ncutoff = \"1 banana\"", "try 40MiB"),
+            ("[[class]]\nname = \"x\"\nfilter = \"ip\"\nweight = \"big\"", "expected a number"),
+            ("[retention]\nkeep = \"all\"", "starts"),
+            ("[retention]\nalpha = -1.0", "try 1.0"),
+        ] {
+            let error = File::parse(text).unwrap_err()[0].text.clone();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        for (text, words) in [
+            ("[[class]]\nname = \"x\"\nfilter = \"prt 5\"", "class \"x\": cannot compile"),
+            ("[[class]]\nname = \"x\"\nfilter = \"ip\"\nweight = 0", "10 keeps ten times as long"),
+            ("[[class]]\nname = \"x\"\nfilter = \"ip\"\n[[class]]\nname = \"x\"\nfilter = \"arp\"", "two classes"),
+            ("[[class]]\nname = \"x\"\nfilter = \"ip\"\nreserve = \"20M\"", "reserve less"),
+        ] {
+            let error = Classes::new(&File::parse(text).unwrap().classes, 30 << 20).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_shipped_classes_can_be_used() {
+        let classes = File::parse(include_str!("../../../packaging/classes.toml")).unwrap().classes;
+        let names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+        assert_eq!(names, ["industrial", "dns", "backup", "encrypted-bulk"]);
+        crate::judge::Classes::new(&classes, 30 << 20).unwrap();
+    }
+
+    #[test]
+    fn steepness_in_words() {
+        let policy = |text: &str| File::parse(text).unwrap().retention.policy();
+        assert_eq!(policy(""), Policy::default());
+        assert_eq!(policy("[retention]\nkeep = \"balanced\""), Policy::default());
+        assert_eq!(policy("[retention]\nkeep = \"whole\""), Policy::steepness(0.5));
+        assert_eq!(policy("[retention]\nkeep = \"starts\"\nalpha = 2.0"), Policy::steepness(2.0));
     }
 }

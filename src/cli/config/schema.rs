@@ -36,6 +36,8 @@ pub(super) struct Section<F: 'static> {
     /// For a section that may be there many times (`[[class]]`): makes room for the next one, before its keys are
     /// taken.
     pub(super) another: Option<fn(&mut F)>,
+    /// Keys that must be there in each.
+    pub(super) needed: &'static [&'static str],
 }
 
 /// Something in a file that cannot be.
@@ -163,11 +165,12 @@ type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
 impl<F> Reader<'_, F> {
     fn section(&mut self, section: &Section<F>, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
         match (section.another, value.get_ref()) {
-            (None, DeValue::Table(table)) => self.keys(section, table),
+            (None, DeValue::Table(table)) => self.keys(section, table, value.span().start),
             (Some(another), DeValue::Array(tables)) if tables.iter().all(|table| table.get_ref().is_table()) => {
-                for table in tables.iter().filter_map(|table| table.get_ref().as_table()) {
+                for one in tables {
+                    let Some(table) = one.get_ref().as_table() else { continue };
                     another(&mut self.file);
-                    self.keys(section, table);
+                    self.keys(section, table, one.span().start);
                 }
             }
             (None, _) => {
@@ -182,9 +185,13 @@ impl<F> Reader<'_, F> {
         }
     }
 
-    fn keys(&mut self, section: &Section<F>, table: &DeTable<'_>) {
+    fn keys(&mut self, section: &Section<F>, table: &DeTable<'_>, at: usize) {
         for (name, value) in table {
             self.key(section.name, name, value);
+        }
+        for needed in section.needed.iter().filter(|needed| !table.iter().any(|(name, _)| name.get_ref() == **needed)) {
+            let text = format!("{needed} is missing in this [[{}]]", section.name);
+            self.mistakes.push(Mistake { line: line(self.text, at), text });
         }
     }
 
@@ -297,6 +304,7 @@ mod tests {
         name: "animal",
         about: "Who lives there.",
         another: Some(|zoo| zoo.animals.push((String::new(), 4))),
+        needed: &["name"],
         keys: &[
             Key {
                 name: "name",
@@ -324,7 +332,11 @@ mod tests {
         let zoo = read("[[animal]]\nname = \"Rex\"\n[[animal]]\nname = \"Tweety\"\nlegs = 2\n", SECTIONS).unwrap();
         assert_eq!(zoo.animals, [("Rex".to_owned(), 4), ("Tweety".to_owned(), 2)]);
         let told = |text| read(text, SECTIONS).unwrap_err()[0].to_string();
-        assert_eq!(told("[[animal]]\n[[animal]]\nlegs = 101"), "line 3: legs: 101 is not within 0 to 100");
+        assert_eq!(
+            told("[[animal]]\nname = \"a\"\n[[animal]]\nname = \"b\"\nlegs = 101"),
+            "line 5: legs: 101 is not within 0 to 100"
+        );
+        assert_eq!(told("\n[[animal]]\nlegs = 1"), "line 2: name is missing in this [[animal]]");
         assert_eq!(
             told("[animal]\nlegs = 1"),
             "line 1: there may be many of [[animal]]: begin each with a line [[animal]]"

@@ -33,6 +33,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         sandbox: Mode::Off,
         file: None,
         limits: Limits::default(),
+        classes: Vec::new(),
     }
 }
 
