@@ -127,6 +127,13 @@ impl Monitor {
     }
 }
 
+impl Monitor {
+    /// Whether it still watches; what comes later is not recorded as asked for when not.
+    pub fn is_watching(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
 impl Drop for Monitor {
     fn drop(&mut self) {
         // An eventfd takes any eight bytes that are not all ones.

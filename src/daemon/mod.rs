@@ -10,6 +10,7 @@
 //! fails ends the whole recorder, never half of it, save that a replayed file may end or be damaged while what was
 //! read goes on being served.
 
+mod notify;
 pub mod privileges;
 mod replay;
 mod socket;

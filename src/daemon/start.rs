@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{oneshot, watch};
 
+use super::notify::Supervisor;
 use super::replay::Paced;
 use super::socket::{Access, Claim, Socket};
 use super::workers::{Packets, Workers};
@@ -27,6 +28,9 @@ const SERVICE_THREADS: usize = 2;
 /// How long queries get to notice that the service has ended.
 const QUERIES_END_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// How often it is asked whether interfaces are still watched.
+const MONITOR_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What ends a recorder.
 #[derive(Debug)]
 pub(super) enum Until {
@@ -44,11 +48,13 @@ pub(super) struct Prepared {
     /// Of live capture.
     selection: Option<Arc<Selection>>,
     queries_bytes: u64,
+    supervisor: Supervisor,
 }
 
 impl Prepared {
     pub(super) fn new(config: Config) -> Result<Self, Error> {
         let live = config.replay.is_none();
+        let supervisor = Supervisor::from_environment();
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
         let access = Access { group: privileges::readers()?, owner };
         let claim = Claim::new(&config.socket, access)?;
@@ -86,16 +92,17 @@ impl Prepared {
             history,
             selection,
             queries_bytes: split.queries_bytes,
+            supervisor,
         })
     }
 
     /// Runs until it is told to stop or cannot go on.
     pub(super) fn run(self, until: Until) -> Result<(), Error> {
-        let Self { listener, mut socket, pipelines, history, selection, queries_bytes } = self;
+        let Self { listener, mut socket, pipelines, history, selection, queries_bytes, supervisor } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
         let monitor = selection.map(|selection| Monitor::start(selection, interfaces)).transpose();
-        let _monitor = monitor.map_err(system("watch the interfaces"))?;
+        let monitor = monitor.map_err(system("watch the interfaces"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let recording = Arc::new(AtomicUsize::new(0));
         let mut workers = Workers::start(pipelines, Arc::clone(&stop), &recording)?;
@@ -107,6 +114,10 @@ impl Prepared {
             recording,
             queries_bytes,
         };
+        let status = status_line(&recorder.history, live);
+        // Whoever replays a capture may have to wait for it.
+        let watched: Vec<_> = recorder.history.workers.iter().filter(|_| live).cloned().collect();
+        let turns = move || watched.iter().map(|worker| worker.published.turns()).collect();
         let service = Arc::new(Service::new(recorder, Limits::default()));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
@@ -118,9 +129,15 @@ impl Prepared {
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
+            supervisor.ready(&status);
             let ended = tokio::select! {
-                why = until.wait() => why.map(|why| tracing::info!("stopping: {why}")),
+                why = until.wait() => why.map(|why| {
+                    tracing::info!("stopping: {why}");
+                    supervisor.stopping(why);
+                }),
                 error = workers.failure() => Err(error),
+                error = unwatched(monitor.as_ref()) => Err(error),
+                () = supervisor.watch(turns) => unreachable!("it never ends"),
                 _ = &mut serving => {
                     let source = std::io::Error::other("the service has ended by itself");
                     return Err(Error::System { step: "go on serving", source });
@@ -135,6 +152,26 @@ impl Prepared {
         drop(workers);
         runtime.shutdown_timeout(QUERIES_END_TIMEOUT);
         ended
+    }
+}
+
+/// Waits until interfaces are no longer watched, which would be half a recorder.
+async fn unwatched(monitor: Option<&Monitor>) -> Error {
+    let Some(monitor) = monitor else { return std::future::pending().await };
+    while monitor.is_watching() {
+        tokio::time::sleep(MONITOR_LOOK_EVERY).await;
+    }
+    let source = std::io::Error::other("what watched them has ended; the log says why");
+    Error::System { step: "go on watching the interfaces", source }
+}
+
+/// What `systemctl status` shows.
+fn status_line(history: &History, live: bool) -> String {
+    let budget = ByteSize(history.memory.budget_bytes);
+    match (live, history.capture_interfaces.as_slice()) {
+        (false, _) => format!("replaying a capture into {budget}"),
+        (true, []) => format!("recording all interfaces into {budget}"),
+        (true, names) => format!("recording {} into {budget}", names.join(", ")),
     }
 }
 
