@@ -19,6 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use super::link_layer::link_type;
 use super::selection::{Link, Selection};
 use crate::interface::Interfaces;
+use crate::log_limit::LogLimit;
 use crate::packet::LinkType;
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -181,7 +182,10 @@ impl Watch {
             };
             retry = None;
             if resync && let Err(error) = self.resync() {
-                tracing::warn!("cannot list interfaces, trying again: {error}");
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    tracing::warn!("cannot list interfaces, trying again: {error}{left_out}");
+                }
                 retry = Some(Timespec { tv_sec: 1, tv_nsec: 0 });
             }
         }

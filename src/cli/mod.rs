@@ -9,6 +9,7 @@ mod flows;
 mod get;
 mod human;
 mod interfaces;
+mod log;
 mod machine;
 mod output;
 mod pin;

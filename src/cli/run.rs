@@ -1,11 +1,9 @@
 //! `retrocap run`: the recorder, in the foreground.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::config::File;
 use super::{Common, Usage, machine, selection};
@@ -110,7 +108,7 @@ impl Run {
     }
 }
 
-/// Logs to stderr, as much as `-v`, `-q` or `RUST_LOG` say; the journal has its own times.
+/// Logs to stderr, as much as `-v`, `-q` or `RUST_LOG` say.
 fn log(common: &Common, file: &File) {
     let quiet = common.quiet || (common.verbose == 0 && file.quiet == Some(true));
     let level = match (quiet, common.verbose.max(file.verbose.unwrap_or(0))) {
@@ -119,18 +117,7 @@ fn log(common: &Common, file: &File) {
         (false, 1) => "debug",
         (false, _) => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // Fails only where somebody listens already, as in a test.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().try_init()
-    } else {
-        builder.try_init()
-    };
+    super::log::start(level);
 }
 
 /// A share of one core, 0 to 100 percent.

@@ -11,6 +11,7 @@
 //! read goes on being served.
 
 mod notify;
+mod panics;
 pub mod privileges;
 mod replay;
 mod socket;
@@ -144,6 +145,7 @@ pub enum Error {
 ///
 /// When it cannot start, or recording has ended by itself; a signal is a good end.
 pub fn run(config: Config) -> Result<(), Error> {
+    panics::log();
     Prepared::new(config)?.run(Until::Signal)
 }
 

@@ -34,7 +34,7 @@ impl Supervisor {
         Self::new(socket.as_deref(), text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref())
     }
 
-    fn new(socket: Option<&OsStr>, watchdog_us: Option<&str>, watchdog_pid: Option<&str>) -> Self {
+    pub(super) fn new(socket: Option<&OsStr>, watchdog_us: Option<&str>, watchdog_pid: Option<&str>) -> Self {
         let connected = socket.map(|address| {
             connect(address).inspect_err(|error| {
                 tracing::warn!("NOTIFY_SOCKET is {address:?}, where nobody can be told anything: {error}");

@@ -143,6 +143,9 @@ impl Prepared {
                     return Err(Error::System { step: "go on serving", source });
                 }
             };
+            if let Err(error) = &ended {
+                supervisor.stopping(&error.to_string());
+            }
             socket.unlink();
             stop.store(true, Ordering::Relaxed);
             let _ = shutdown.send(true);
@@ -276,4 +279,51 @@ fn now() -> Timestamp {
 
 fn system(step: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::System { step, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::daemon::Replay;
+
+    /// It ends, says so, and leaves no socket that answers for half a recorder.
+    #[test]
+    fn a_worker_that_panics_ends_the_recorder() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let config = Config {
+            socket: socket.clone(),
+            interfaces: Vec::new(),
+            filter: None,
+            snaplen: 0,
+            memory_bytes: 16 << 20,
+            workers: 1,
+            promiscuous: false,
+            replay: Some(Replay { path: "/dev/null".into(), speed: Speed::Max }),
+            drop_privileges: false,
+            user: None,
+            compression_cpu: 0.0,
+            retention: crate::store::retention::Policy::default(),
+        };
+        let mut prepared = Prepared::new(config).unwrap();
+        prepared.pipelines[0].1 = Packets::Panicking;
+        let notify = directory.path().join("notify");
+        let supervisor = UnixDatagram::bind(&notify).unwrap();
+        supervisor.set_nonblocking(true).unwrap();
+        prepared.supervisor = Supervisor::new(Some(notify.as_os_str()), None, None);
+        // Nobody stops it.
+        let (_stop, told) = oneshot::channel();
+        let error = prepared.run(Until::Told(told)).unwrap_err();
+        assert!(matches!(error, Error::WorkerPanicked(0)), "{error}");
+        assert!(error.to_string().contains("recording was stopped"), "{error}");
+        assert!(!socket.exists(), "nobody is answered by half a recorder");
+        let mut said = String::new();
+        let mut buffer = [0; 256];
+        while let Ok(length) = supervisor.recv(&mut buffer) {
+            said += &String::from_utf8_lossy(&buffer[..length]);
+        }
+        assert!(said.contains("STOPPING=1\nSTATUS=worker 0 has failed"), "{said}");
+    }
 }

@@ -26,6 +26,19 @@ pub(super) enum Packets {
     Live(Box<LiveSource>),
     File(Box<FileSource>),
     Paced(Box<Paced<FileSource>>),
+    /// What no source should do.
+    #[cfg(test)]
+    Panicking,
+}
+
+#[cfg(test)]
+struct Panicking;
+
+#[cfg(test)]
+impl crate::capture::Source for Panicking {
+    fn batch(&mut self, _: &mut impl FnMut(&crate::packet::Packet<'_>)) -> Result<crate::capture::Batch, SourceError> {
+        panic!("a packet that nobody thought of")
+    }
 }
 
 /// The threads that record; dropping it ends them.
@@ -100,6 +113,8 @@ fn work(
         Packets::Live(source) => pipeline.run(&mut **source, stop),
         Packets::File(source) => pipeline.run(&mut **source, stop),
         Packets::Paced(source) => pipeline.run(&mut **source, stop),
+        #[cfg(test)]
+        Packets::Panicking => pipeline.run(&mut Panicking, stop),
     }));
     let live = matches!(packets, Packets::Live(_));
     match run {

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use super::health::Health;
 use super::problem::Problem;
 use super::{Service, flows, health, metrics, packets};
+use crate::log_limit::LogLimit;
 use crate::query::status::Status;
 
 /// The description of this API, as `/v1/openapi.json` gives it.
@@ -91,7 +92,10 @@ async fn limit_body(request: Request, next: Next) -> Response {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!("an answer failed: {error}");
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(left_out) = LIMIT.admit() {
+            tracing::error!("an answer failed: {error}{left_out}");
+        }
         Problem::internal()
     })
 }

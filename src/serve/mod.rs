@@ -13,6 +13,7 @@
 mod connections;
 mod flows;
 mod health;
+mod histogram;
 mod http;
 mod metrics;
 mod packets;
@@ -32,9 +33,13 @@ pub use http::{OPENAPI, ROUTES};
 use crate::query::History;
 use crate::query::status::Status;
 use crate::time::Timestamp;
-use health::Drops;
+use health::Watch;
+use histogram::Histogram;
 use parameters::Clock;
 use problem::Problem;
+
+/// Panics of all threads since the process was started.
+pub static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead.
 pub const QUERY_COST_BYTES: u64 = 256 << 10;
@@ -93,7 +98,7 @@ pub struct Service {
     recorder: Recorder,
     limits: Limits,
     activity: Activity,
-    drops: Drops,
+    watch: Watch,
     /// Set when the recorder stops: answers are to end.
     stopping: Arc<AtomicBool>,
     packet_queries: Arc<Semaphore>,
@@ -115,6 +120,8 @@ struct Activity {
     bytes_sent: AtomicU64,
     clients_stalled: AtomicU64,
     clients_refused: AtomicU64,
+    /// From asking for packets or flows to the first byte of the answer.
+    latency: Histogram,
 }
 
 impl Service {
@@ -127,7 +134,7 @@ impl Service {
             recorder,
             limits,
             activity: Activity::default(),
-            drops: Drops::default(),
+            watch: Watch::default(),
             stopping: Arc::default(),
             packet_queries: Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4))),
             listing_memory: Arc::new(Semaphore::new(listing_kib as usize)),
