@@ -2,6 +2,7 @@
 
 mod ending;
 mod exactness;
+mod faults;
 mod interfaces;
 mod pressure;
 mod readers;
