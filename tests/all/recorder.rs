@@ -8,3 +8,4 @@ mod pressure;
 mod readers;
 mod replaying;
 mod running;
+mod unit;
