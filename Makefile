@@ -1,6 +1,9 @@
 # The only commands a newcomer needs: make run, make test, make check, make bench.
 
-.PHONY: run install deb test check bench retention
+# The target that the sanitizer is built for.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: run install deb try-deb sanitize miri corpus test check bench retention
 
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
@@ -15,6 +18,18 @@ deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
 	cargo build --release --locked
 	packaging/stage $(or $(CARGO_TARGET_DIR),target)/release/retrocap target/package
 	cargo deb --no-build --locked
+
+try-deb: deb ## install the package into a fresh Debian, let it record, purge it; needs root and debootstrap
+	packaging/try-deb $$(ls -t target/debian/*.deb | head -n 1)
+
+sanitize: ## the unsafe crate and live capture under the address sanitizer; needs a nightly toolchain with rust-src
+	RUSTFLAGS=-Zsanitizer=address RUSTDOCFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=1 CARGO_TARGET_DIR=target/asan \
+	    cargo +nightly test -Zbuild-std --target $(HOST) -p afpacket --locked
+	RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
+	    cargo +nightly test -Zbuild-std --target $(HOST) --test all --locked live::
+
+miri: ## what of the unsafe crate makes no system calls; needs a nightly toolchain with miri
+	cargo +nightly miri test -p afpacket --lib --locked
 
 test: ## every test that this machine can run; the others say why not
 	scripts/setup test
