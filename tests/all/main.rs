@@ -2,6 +2,7 @@
 
 mod capture_files;
 mod cli;
+mod complexity;
 mod decode;
 mod filters;
 mod generate;
