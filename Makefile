@@ -3,7 +3,7 @@
 # The target that the sanitizer is built for.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: run install deb try-deb sanitize miri corpus test check bench retention
+.PHONY: run install deb try-deb sanitize seeds fuzz test check bench retention
 
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
@@ -22,14 +22,18 @@ deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
 try-deb: deb ## install the package into a fresh Debian, let it record, purge it; needs root and debootstrap
 	packaging/try-deb $$(ls -t target/debian/*.deb | head -n 1)
 
-sanitize: ## the unsafe crate and live capture under the address sanitizer; needs a nightly toolchain with rust-src
-	RUSTFLAGS=-Zsanitizer=address RUSTDOCFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=1 CARGO_TARGET_DIR=target/asan \
-	    cargo +nightly test -Zbuild-std --target $(HOST) -p afpacket --locked
-	RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=target/asan \
-	    cargo +nightly test -Zbuild-std --target $(HOST) --test all --locked live::
+sanitize: ## the unsafe crate, alone and under live capture, with the address sanitizer; needs a nightly toolchain
+	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
+	    cargo +nightly test --target $(HOST) --package afpacket --lib --locked
+	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan ASAN_OPTIONS=detect_leaks=0 \
+	    cargo +nightly test --target $(HOST) --test all --locked live::
 
-miri: ## what of the unsafe crate makes no system calls; needs a nightly toolchain with miri
-	cargo +nightly miri test -p afpacket --lib --locked
+seeds: ## write fuzz/seeds anew, from which `make fuzz` starts
+	RETROCAP_WRITE_SEEDS=1 cargo test --locked --test all seeds
+
+fuzz: ## each fuzz target for a while: make fuzz SECONDS=3600; needs cargo-fuzz and a nightly toolchain
+	for target in $$(ls fuzz/seeds); do mkdir -p fuzz/corpus/$$target && cargo +nightly fuzz run $$target \
+	    fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) -timeout=10 || exit 1; done
 
 test: ## every test that this machine can run; the others say why not
 	scripts/setup test

@@ -13,6 +13,7 @@ mod namespaces;
 #[cfg(target_os = "linux")]
 mod recorder;
 mod replay;
+mod seeds;
 #[cfg(target_os = "linux")]
 mod service;
 mod text;
