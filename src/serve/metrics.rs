@@ -2,6 +2,7 @@
 //!
 //! Everything is read when it is asked for; nothing is kept for it.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -113,9 +114,9 @@ fn conditions(text: &mut Text, service: &Service) {
     text.one(Kind::Gauge, "ready", "Whether /v1/health says ready.", u8::from(health.status == "ready"));
     let name = "degraded";
     text.family(Kind::Gauge, name, "Whether /v1/health says degraded for a reason.");
-    for code in health::CODES {
-        let there = health.reasons.iter().any(|reason| reason.code == *code);
-        text.line(name, &[("reason", code)], u8::from(there));
+    let reasons: BTreeSet<&str> = health.reasons.iter().map(|reason| reason.code).collect();
+    for code in health::CODES.iter().copied().collect::<BTreeSet<_>>().union(&reasons) {
+        text.line(name, &[("reason", code)], u8::from(reasons.contains(code)));
     }
     let (name, help) = ("panics_total", "Panics of any thread; a worker's ends the recorder.");
     text.one(Kind::Counter, name, help, super::PANICS.load(Ordering::Relaxed));

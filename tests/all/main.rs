@@ -2,6 +2,7 @@
 
 mod capture_files;
 mod cli;
+#[cfg(target_os = "linux")]
 mod complexity;
 mod decode;
 mod filters;
@@ -13,6 +14,7 @@ mod namespaces;
 #[cfg(target_os = "linux")]
 mod recorder;
 mod replay;
+#[cfg(target_os = "linux")]
 mod seeds;
 #[cfg(target_os = "linux")]
 mod service;
