@@ -312,6 +312,7 @@ mod tests {
             user: None,
             compression_cpu: 0.0,
             retention: crate::store::retention::Policy::default(),
+            classes: Vec::new(),
         };
         let mut prepared = Prepared::new(config).unwrap();
         prepared.pipelines[0].1 = Packets::Panicking;

@@ -2,6 +2,7 @@
 //!
 //! Processor time of this thread is compared, not time on the wall, and the least of several rounds is taken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use retrocap::memory::Lock;
@@ -28,6 +29,9 @@ fn cost(frames: &[Vec<u8>]) -> f64 {
         sessions_bytes: 2 << 20,
         store_bytes: 16 << 20,
         policy: Policy::default(),
+        classes: retrocap::judge::Classes::default(),
+        pins: Arc::default(),
+        pinned_bytes: 0,
         filter: None,
         snaplen: 0,
         lock: Lock::No,
