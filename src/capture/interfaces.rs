@@ -19,6 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use super::link_layer::link_type;
 use super::selection::{Link, Selection};
 use crate::interface::Interfaces;
+use crate::log_limit::LogLimit;
 use crate::packet::LinkType;
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -134,6 +135,13 @@ impl Monitor {
     }
 }
 
+impl Monitor {
+    /// Whether it still watches; what comes later is not recorded as asked for when not.
+    pub fn is_watching(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
 impl Drop for Monitor {
     fn drop(&mut self) {
         // An eventfd takes any eight bytes that are not all ones.
@@ -181,7 +189,10 @@ impl Watch {
             };
             retry = None;
             if resync && let Err(error) = self.resync() {
-                tracing::warn!("cannot list interfaces, trying again: {error}");
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    tracing::warn!("cannot list interfaces, trying again: {error}{left_out}");
+                }
                 retry = Some(Timespec { tv_sec: 1, tv_nsec: 0 });
             }
         }

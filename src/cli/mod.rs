@@ -12,6 +12,7 @@ mod flows;
 mod get;
 mod human;
 mod interfaces;
+mod log;
 mod machine;
 mod output;
 mod pin;

@@ -1,13 +1,9 @@
 //! `retrocap run`: the recorder, in the foreground.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::config::File;
 use super::{Common, Usage, machine, selection};
@@ -75,7 +71,7 @@ impl Run {
     /// Records until a signal ends it.
     pub(super) fn run(self, common: &Common) -> anyhow::Result<()> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let mut log = log(common, &file);
+        let mut log = super::log::start(level(common, &file));
         let ended = match self.config.clone() {
             None => daemon::run(self.config(common, file)?),
             Some(path) => {
@@ -149,27 +145,6 @@ fn level(common: &Common, file: &File) -> &'static str {
         (false, 1) => "debug",
         (false, _) => "trace",
     }
-}
-
-/// Logs to stderr, as much as `RUST_LOG` says, or else the flags; the journal has its own times. What is returned
-/// changes the level.
-fn log(common: &Common, file: &File) -> Box<dyn FnMut(&'static str) + Send> {
-    let filter = |level| EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let mut now = level(common, file);
-    let (levels, handle) = tracing_subscriber::reload::Layer::new(filter(now));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    let lines = if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().boxed() } else { lines.boxed() };
-    // Fails only where somebody listens already, as in a test.
-    let _ = tracing_subscriber::registry().with(levels).with(lines).try_init();
-    Box::new(move |level| {
-        // Fails only where somebody else listens.
-        if now != level && handle.reload(filter(level)).is_ok() {
-            now = level;
-        }
-    })
 }
 
 /// A share of one core, 0 to 100 percent.

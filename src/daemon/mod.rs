@@ -11,6 +11,8 @@
 //! read goes on being served.
 
 pub mod check;
+mod notify;
+mod panics;
 pub mod privileges;
 pub mod reload;
 mod replay;
@@ -165,6 +167,7 @@ pub enum Error {
 ///
 /// When it cannot start, or recording has ended by itself; a signal is a good end.
 pub fn run(config: Config) -> Result<(), Error> {
+    panics::log();
     Prepared::new(config)?.run(Until::Signal, None)
 }
 
@@ -174,6 +177,7 @@ pub fn run(config: Config) -> Result<(), Error> {
 ///
 /// As [`run`].
 pub fn run_reloading(config: Config, reload: Reload) -> Result<(), Error> {
+    panics::log();
     Prepared::new(config)?.run(Until::Signal, Some(reload))
 }
 

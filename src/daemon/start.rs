@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use super::reload::{Reload, Running};
+use super::notify::Supervisor;
 use super::replay::Paced;
 use super::sandbox::{Files, Role, Sandbox};
 use super::socket::{Access, Claim, Socket};
@@ -32,6 +33,9 @@ const SERVICE_THREADS: usize = 2;
 /// How long queries get to notice that the service has ended.
 const QUERIES_END_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// How often it is asked whether interfaces are still watched.
+const MONITOR_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What ends a recorder.
 #[derive(Debug)]
 pub(super) enum Until {
@@ -51,11 +55,13 @@ pub(super) struct Prepared {
     queries_bytes: u64,
     sandbox: Sandbox,
     config: Config,
+    supervisor: Supervisor,
 }
 
 impl Prepared {
     pub(super) fn new(config: Config) -> Result<Self, Error> {
         let live = config.replay.is_none();
+        let supervisor = Supervisor::from_environment();
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
         let access = Access { group: privileges::readers()?, owner };
         let claim = Claim::new(&config.socket, access)?;
@@ -101,12 +107,13 @@ impl Prepared {
             queries_bytes: split.queries_bytes,
             sandbox,
             config,
+            supervisor,
         })
     }
 
     /// Runs until it is told to stop or cannot go on.
     pub(super) fn run(self, until: Until, reload: Option<Reload>) -> Result<(), Error> {
-        let Self { listener, mut socket, pipelines, history, selection, queries_bytes, sandbox, config } = self;
+        let Self { listener, mut socket, pipelines, history, selection, queries_bytes, sandbox, config, supervisor } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
         let in_role = |role| {
@@ -117,7 +124,7 @@ impl Prepared {
             .clone()
             .map(|selection| Monitor::start(selection, interfaces, in_role(Role::Interfaces)))
             .transpose();
-        let _monitor = monitor.map_err(system("watch the interfaces"))?;
+        let monitor = monitor.map_err(system("watch the interfaces"))?;
         let recording = Arc::new(AtomicUsize::new(0));
         let mut workers = Workers::start(pipelines, &recording, &sandbox)?;
         let history = Arc::new(history);
@@ -135,6 +142,10 @@ impl Prepared {
             .on_thread_start(in_role(Role::Query))
             .build()
             .map_err(system("start the queries"))?;
+        let status = status_line(&recorder.history, live);
+        // Whoever replays a capture may have to wait for it.
+        let watched: Vec<_> = recorder.history.workers.iter().filter(|_| live).cloned().collect();
+        let turns = move || watched.iter().map(|worker| worker.published.turns()).collect();
         let service = Service::new(recorder, config.limits)
             .with_query_threads(queries.handle().clone())
             .with_sandbox(sandbox.status().clone());
@@ -160,19 +171,32 @@ impl Prepared {
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
-            let until = until.wait();
-            tokio::pin!(until);
+            supervisor.ready(&status);
+            let (until, alive) = (until.wait(), supervisor.watch(turns));
+            tokio::pin!(until, alive);
             let ended = loop {
                 tokio::select! {
-                    why = &mut until => break why.map(|why| tracing::info!("stopping: {why}")),
+                    why = &mut until => break why.map(|why| {
+                        tracing::info!("stopping: {why}");
+                        supervisor.stopping(why);
+                    }),
                     error = workers.failure() => break Err(error),
-                    Some(()) = hangup.recv() => running.reload(),
+                    error = unwatched(monitor.as_ref()) => break Err(error),
+                    Some(()) = hangup.recv() => {
+                        supervisor.reloading();
+                        running.reload();
+                        supervisor.ready(&status);
+                    }
+                    () = &mut alive => unreachable!("it never ends"),
                     _ = &mut serving => {
                         let source = std::io::Error::other("the service has ended by itself");
                         return Err(Error::System { step: "go on serving", source });
                     }
                 }
             };
+            if let Err(error) = &ended {
+                supervisor.stopping(&error.to_string());
+            }
             socket.unlink();
             workers.stop();
             let _ = shutdown.send(true);
@@ -183,6 +207,26 @@ impl Prepared {
         runtime.shutdown_timeout(QUERIES_END_TIMEOUT);
         queries.shutdown_timeout(QUERIES_END_TIMEOUT);
         ended
+    }
+}
+
+/// Waits until interfaces are no longer watched, which would be half a recorder.
+async fn unwatched(monitor: Option<&Monitor>) -> Error {
+    let Some(monitor) = monitor else { return std::future::pending().await };
+    while monitor.is_watching() {
+        tokio::time::sleep(MONITOR_LOOK_EVERY).await;
+    }
+    let source = std::io::Error::other("what watched them has ended; the log says why");
+    Error::System { step: "go on watching the interfaces", source }
+}
+
+/// What `systemctl status` shows.
+fn status_line(history: &History, live: bool) -> String {
+    let budget = ByteSize(history.memory.budget_bytes);
+    match (live, history.capture_interfaces.get().as_slice()) {
+        (false, _) => format!("replaying a capture into {budget}"),
+        (true, []) => format!("recording all interfaces into {budget}"),
+        (true, names) => format!("recording {} into {budget}", names.join(", ")),
     }
 }
 
@@ -325,4 +369,55 @@ fn now() -> Timestamp {
 
 fn system(step: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::System { step, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::daemon::Replay;
+
+    /// It ends, says so, and leaves no socket that answers for half a recorder.
+    #[test]
+    fn a_worker_that_panics_ends_the_recorder() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let config = Config {
+            socket: socket.clone(),
+            interfaces: Vec::new(),
+            filter: None,
+            snaplen: 0,
+            memory_bytes: 16 << 20,
+            workers: 1,
+            promiscuous: false,
+            replay: Some(Replay { path: "/dev/null".into(), speed: Speed::Max }),
+            drop_privileges: false,
+            user: None,
+            compression_cpu: 0.0,
+            retention: crate::store::retention::Policy::default(),
+            classes: Vec::new(),
+            sandbox: Mode::Off,
+            file: None,
+            limits: crate::serve::Limits::default(),
+        };
+        let mut prepared = Prepared::new(config).unwrap();
+        prepared.pipelines[0].1 = Packets::Panicking;
+        let notify = directory.path().join("notify");
+        let supervisor = UnixDatagram::bind(&notify).unwrap();
+        supervisor.set_nonblocking(true).unwrap();
+        prepared.supervisor = Supervisor::new(Some(notify.as_os_str()), None, None);
+        // Nobody stops it.
+        let (_stop, told) = oneshot::channel();
+        let error = prepared.run(Until::Told(told), None).unwrap_err();
+        assert!(matches!(error, Error::WorkerPanicked(0)), "{error}");
+        assert!(error.to_string().contains("recording was stopped"), "{error}");
+        assert!(!socket.exists(), "nobody is answered by half a recorder");
+        let mut said = String::new();
+        let mut buffer = [0; 256];
+        while let Ok(length) = supervisor.recv(&mut buffer) {
+            said += &String::from_utf8_lossy(&buffer[..length]);
+        }
+        assert!(said.contains("STOPPING=1\nSTATUS=worker 0 has failed"), "{said}");
+    }
 }

@@ -29,6 +29,19 @@ pub(super) enum Packets {
     Live(Box<LiveSource>),
     File(Box<FileSource>),
     Paced(Box<Paced<FileSource>>),
+    /// What no source should do.
+    #[cfg(test)]
+    Panicking,
+}
+
+#[cfg(test)]
+struct Panicking;
+
+#[cfg(test)]
+impl crate::capture::Source for Panicking {
+    fn batch(&mut self, _: &mut impl FnMut(&crate::packet::Packet<'_>)) -> Result<crate::capture::Batch, SourceError> {
+        panic!("a packet that nobody thought of")
+    }
 }
 
 /// How a worker is told of changes: it is interrupted between two batches of packets, as it is to be stopped.
@@ -136,6 +149,8 @@ fn work(
                 Packets::Live(source) => pipeline.run(&mut **source, &control.interrupted),
                 Packets::File(source) => pipeline.run(&mut **source, &control.interrupted),
                 Packets::Paced(source) => pipeline.run(&mut **source, &control.interrupted),
+                #[cfg(test)]
+                Packets::Panicking => pipeline.run(&mut Panicking, &control.interrupted),
             }?;
             // Cleared first: what is changed from here on interrupts again.
             if !control.interrupted.swap(false, Ordering::AcqRel) || stop.load(Ordering::Relaxed) {

@@ -13,6 +13,7 @@ use axum::{Json, Router};
 use super::health::Health;
 use super::problem::Problem;
 use super::{Service, flows, health, metrics, packets, pins, selections};
+use crate::log_limit::LogLimit;
 use crate::query::status::Status;
 
 /// The description of this API, as `/v1/openapi.json` gives it.
@@ -96,7 +97,10 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
     service.spawn_query(work).await.map_err(|error| {
-        tracing::error!("an answer failed: {error}");
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(left_out) = LIMIT.admit() {
+            tracing::error!("an answer failed: {error}{left_out}");
+        }
         Problem::internal()
     })
 }

@@ -13,6 +13,7 @@
 mod connections;
 mod flows;
 mod health;
+mod histogram;
 mod http;
 mod metrics;
 mod packets;
@@ -39,9 +40,13 @@ use crate::query::selections::{Limits as Widen, PICK_BYTES, PICKS_MAX, SELECTOR_
 use crate::query::status::{SandboxStatus, Status};
 use crate::query::{Chosen, History};
 use crate::time::Timestamp;
-use health::Drops;
+use health::Watch;
+use histogram::Histogram;
 use parameters::Clock;
 use problem::Problem;
+
+/// Panics of all threads since the process was started.
+pub static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead.
 pub const QUERY_COST_BYTES: u64 = 256 << 10;
@@ -106,7 +111,7 @@ pub struct Service {
     recorder: Recorder,
     limits: Chosen<Limits>,
     activity: Activity,
-    drops: Drops,
+    watch: Watch,
     /// Set when the recorder stops: answers are to end.
     stopping: Arc<AtomicBool>,
     packet_queries: Arc<Semaphore>,
@@ -131,6 +136,8 @@ struct Activity {
     bytes_sent: AtomicU64,
     clients_stalled: AtomicU64,
     clients_refused: AtomicU64,
+    /// From asking for packets or flows to the first byte of the answer.
+    latency: Histogram,
 }
 
 impl Service {
@@ -143,7 +150,7 @@ impl Service {
             recorder,
             limits: limits.into(),
             activity: Activity::default(),
-            drops: Drops::default(),
+            watch: Watch::default(),
             stopping: Arc::default(),
             packet_queries: Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4))),
             listing_memory: Arc::new(Semaphore::new(listing_kib as usize)),
