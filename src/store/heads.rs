@@ -4,9 +4,9 @@
 //! packets (those of rank 0, about 512 bytes) as long as it lives or anything else of it is left. What that costs is
 //! counted, and bounded: a share of the store, beyond which sessions lose their starts, which is counted too.
 
-use super::pages::Pages;
+use super::cursor::{Cursor, Stream};
 use super::record::{HEADER_BYTES_MAX, RecordHeader};
-use super::segment::{Cursor, SegmentView, Slot};
+use super::segment::SegmentView;
 use crate::counters::{Carried, Volume};
 use crate::session::Table;
 use crate::time::Timestamp;
@@ -49,8 +49,7 @@ impl Heads {
     /// Copies what must not go from a segment that is about to. Returns the latest time of what goes.
     pub(super) fn pick(
         &mut self,
-        pages: &Pages,
-        slot: &Slot,
+        stream: &Stream<'_>,
         view: SegmentView,
         sessions: &mut Table,
         now: Timestamp,
@@ -59,10 +58,10 @@ impl Heads {
         self.data.clear();
         let mut lost_until = Timestamp::MIN;
         let mut cursor = Cursor::new(view);
-        while let Ok(Some(record)) = cursor.next(pages, slot) {
+        while let Ok(Some(record)) = cursor.next(stream) {
             let header = record.header;
             if sessions.needs_start(header.session, header.sequence, now) {
-                if self.fits(&header) && cursor.data(pages, slot, &record, &mut self.packet).is_ok() {
+                if self.fits(&header) && cursor.data(stream, &view, &record, &mut self.packet).is_ok() {
                     self.picked.push(header);
                     self.data.extend_from_slice(&self.packet);
                     continue;

@@ -16,15 +16,21 @@
 //! out and then asks whether the segment was still there. What always holds: a page belongs to one segment or is
 //! free; segments of a queue are in order of arrival; `stored = retained + evicted` in packets and bytes.
 
+pub mod compress;
+mod cursor;
 mod heads;
 mod pages;
 pub mod rank;
 pub mod record;
 pub mod retention;
 mod segment;
+mod unpack;
 
 use std::sync::Arc;
 
+use compress::Packing;
+use cursor::Stream;
+pub use cursor::{Cursor, RecordAt, WINDOW_BYTES};
 use heads::Heads;
 pub use pages::Gone;
 use pages::{PAGE_COST_BYTES, PageId, Pages, Tail};
@@ -32,7 +38,8 @@ pub use rank::Rank;
 use record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use retention::{Clock, Policy};
 use segment::Slot;
-pub use segment::{Cursor, RecordAt, SegmentId, SegmentView};
+use unpack::Unpacked;
+pub use segment::{SegmentId, SegmentView};
 
 use crate::counters::{Carried, Volume};
 use crate::memory::Lock;
@@ -48,6 +55,7 @@ const SLOT_COST_BYTES: usize = size_of::<Slot>() + 16;
 pub struct Segments {
     pages: Pages,
     slots: Box<[Slot]>,
+    unpacked: Unpacked,
 }
 
 impl Segments {
@@ -69,13 +77,32 @@ impl Segments {
     /// The next record; [`Gone`] if the segment was evicted meanwhile.
     pub fn next(&self, cursor: &mut Cursor) -> Result<Option<RecordAt>, Gone> {
         let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?;
-        cursor.next(&self.pages, slot)
+        loop {
+            match cursor.next(&self.stream(slot, cursor.segment())) {
+                Err(Gone) => cursor.follow(slot)?,
+                next => return next,
+            }
+        }
     }
 
     /// Puts the bytes of a packet into `out`, which never holds more than [`PACKET_BYTES_MAX`].
     pub fn data(&self, cursor: &Cursor, record: &RecordAt, out: &mut Vec<u8>) -> Result<(), Gone> {
-        let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?;
-        cursor.data(&self.pages, slot, record, out)
+        let mut view = *cursor.segment();
+        let slot = self.slots.get(view.id.0 as usize).ok_or(Gone)?;
+        loop {
+            match cursor.data(&self.stream(slot, &view), &view, record, out) {
+                Err(Gone) => view = view.follow(slot).ok_or(Gone)?,
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn stream<'a>(&'a self, slot: &'a Slot, view: &SegmentView) -> Stream<'a> {
+        if view.is_packed() {
+            Stream::Unpacked(&self.unpacked, &self.pages, slot)
+        } else {
+            Stream::Pages(&self.pages, slot)
+        }
     }
 }
 
@@ -135,6 +162,8 @@ pub struct Store {
     weights: [f64; QUEUES],
     clock: Clock,
     segment_bytes: usize,
+    /// Compression, if there is any.
+    packing: Option<Box<Packing>>,
     retained: Volume,
     evicted: Volume,
     lost_until: Option<Timestamp>,
@@ -156,7 +185,7 @@ impl Store {
         let table: Box<[Slot]> = (0..slots).map(|_| Slot::default()).collect();
         table.iter().for_each(Slot::free);
         Ok(Self {
-            shared: Arc::new(Segments { pages: Pages::new(pages, lock)?, slots: table }),
+            shared: Arc::new(Segments { pages: Pages::new(pages, lock)?, slots: table, unpacked: Unpacked::default() }),
             free_pages: (0..pages).rev().map(PageId).collect(),
             free_slots: (0..slots).rev().map(SegmentId).collect(),
             queues: std::array::from_fn(|_| Queue::default()),
@@ -166,6 +195,7 @@ impl Store {
             heads: Heads::new(bytes / HEADS_SHARE, segment_bytes(bytes)),
             clock: Clock::default(),
             segment_bytes: segment_bytes(bytes),
+            packing: None,
             retained: Volume::default(),
             evicted: Volume::default(),
             lost_until: None,
@@ -246,6 +276,9 @@ impl Store {
     /// Evicts until the record fits. Its own queue's open segment can be among what goes.
     fn make_room(&mut self, queue: QueueId, record_bytes_max: usize, sessions: &mut Table) {
         while !self.has_room(queue, record_bytes_max) {
+            if self.take_packed() {
+                continue;
+            }
             if !self.evict_one(sessions) {
                 debug_assert!(false, "a store smaller than its largest packet");
                 return;
@@ -255,6 +288,7 @@ impl Store {
 
     /// Begins a segment at the end of a queue. There is a free slot and a free page.
     fn begin(&mut self, queue: QueueId, header: &RecordHeader) -> Open {
+        self.pack_more();
         let (Some(id), Some(page)) = (self.free_slots.pop(), self.free_pages.pop()) else {
             unreachable!("make_room left a slot and a page");
         };
@@ -311,10 +345,14 @@ impl Store {
         }
         let slot = &self.shared.slots[id.0 as usize];
         let Some(view) = slot.view(id) else { unreachable!("only segments are queued") };
-        self.tell_evicted(view, slot, sessions);
+        let stream = compress::stream_of(&self.shared, self.packing.as_deref_mut(), &view);
+        tell_evicted(view, &stream, sessions);
         let mut lost_until = view.newest;
         if from.has_starts() {
-            lost_until = self.heads.pick(&self.shared.pages, slot, view, sessions, self.clock.now());
+            lost_until = self.heads.pick(&stream, view, sessions, self.clock.now());
+        }
+        if let Some(packing) = &mut self.packing {
+            packing.evicted(from, id);
         }
         if from == HEADS {
             self.heads.released(view.len_bytes);
@@ -329,29 +367,6 @@ impl Store {
         self.evicted.bytes += view.captured_bytes - carried.bytes;
         if carried.packets < view.packets {
             self.lost_until = self.lost_until.max(Some(lost_until));
-        }
-    }
-
-    /// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
-    /// ahead.
-    fn tell_evicted(&self, view: SegmentView, slot: &Slot, sessions: &mut Table) {
-        let mut cursor = Cursor::new(view);
-        let mut ahead = [RecordHeader::EMPTY; RECORDS_AHEAD];
-        loop {
-            let mut count = 0;
-            while count < RECORDS_AHEAD
-                && let Ok(Some(record)) = cursor.next(&self.shared.pages, slot)
-            {
-                sessions.expect(record.header.session);
-                ahead[count] = record.header;
-                count += 1;
-            }
-            for header in &ahead[..count] {
-                sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
-            }
-            if count < RECORDS_AHEAD {
-                return;
-            }
         }
     }
 
@@ -380,7 +395,7 @@ impl Store {
     }
 
     fn free_pages_of(&mut self, view: &SegmentView) {
-        let count = segment::pages_of(usize::try_from(view.len_bytes).unwrap_or(usize::MAX)).max(1);
+        let count = view.pages();
         let mut page = view.first_page();
         for i in 0..count {
             self.free_pages.push(page);
@@ -390,6 +405,29 @@ impl Store {
                     Err(Gone) => unreachable!("a segment's pages are linked"),
                 }
             }
+        }
+    }
+}
+
+/// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
+/// ahead.
+fn tell_evicted(view: SegmentView, stream: &Stream<'_>, sessions: &mut Table) {
+    let mut cursor = Cursor::new(view);
+    let mut ahead = [RecordHeader::EMPTY; RECORDS_AHEAD];
+    loop {
+        let mut count = 0;
+        while count < RECORDS_AHEAD
+            && let Ok(Some(record)) = cursor.next(stream)
+        {
+            sessions.expect(record.header.session);
+            ahead[count] = record.header;
+            count += 1;
+        }
+        for header in &ahead[..count] {
+            sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
+        }
+        if count < RECORDS_AHEAD {
+            return;
         }
     }
 }
