@@ -10,6 +10,7 @@
 //! fails ends the whole recorder, never half of it, save that a replayed file may end or be damaged while what was
 //! read goes on being served.
 
+mod compressor;
 pub mod privileges;
 mod replay;
 mod socket;
@@ -50,7 +51,7 @@ pub struct Config {
     pub drop_privileges: bool,
     /// The user to become; `None` for `retrocap` if there is one and the process is root's.
     pub user: Option<String>,
-    /// Share of one core for compression, in percent; 0 for none. Nothing is compressed yet.
+    /// Share of one core for compression, in percent; 0 for none.
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,

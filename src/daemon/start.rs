@@ -20,6 +20,7 @@ use crate::memory::Lock;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
 use crate::serve::{self, Limits, Recorder, Service};
+use crate::store::compress::{Compression, Compressor, Pace};
 use crate::time::Timestamp;
 
 /// Threads of the service, beside those of queries.
@@ -40,10 +41,11 @@ pub(super) struct Prepared {
     listener: std::os::unix::net::UnixListener,
     socket: Socket,
     pipelines: Vec<(Pipeline, Packets)>,
+    compressors: Vec<(Compressor, Compression)>,
     history: History,
     /// Of live capture.
     selection: Option<Arc<Selection>>,
-    queries_bytes: u64,
+    answers_bytes: u64,
 }
 
 impl Prepared {
@@ -52,13 +54,17 @@ impl Prepared {
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
         let access = Access { group: privileges::readers()?, owner };
         let claim = Claim::new(&config.socket, access)?;
-        let split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
+        let mut split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
+        if config.compression_cpu > 0.0 {
+            split = split.compressing();
+        }
         if live {
             // Before memory is taken: this is what goes wrong most.
             capture_rights()?;
         }
         let interfaces = Arc::new(Interfaces::default());
-        let made = make_pipelines(&config, &split)?;
+        let mut made = make_pipelines(&config, &split)?;
+        let compressors = make_compressors(&config, &split, &mut made)?;
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
         let sources = match &selection {
             Some(selection) => open_live(&config, &split, selection, &interfaces)?,
@@ -83,29 +89,30 @@ impl Prepared {
             listener,
             socket,
             pipelines: made.into_iter().zip(sources).collect(),
+            compressors,
             history,
             selection,
-            queries_bytes: split.queries_bytes,
+            answers_bytes: split.answers_bytes(),
         })
     }
 
     /// Runs until it is told to stop or cannot go on.
     pub(super) fn run(self, until: Until) -> Result<(), Error> {
-        let Self { listener, mut socket, pipelines, history, selection, queries_bytes } = self;
+        let Self { listener, mut socket, pipelines, compressors, history, selection, answers_bytes } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
         let monitor = selection.map(|selection| Monitor::start(selection, interfaces)).transpose();
         let _monitor = monitor.map_err(system("watch the interfaces"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let recording = Arc::new(AtomicUsize::new(0));
-        let mut workers = Workers::start(pipelines, Arc::clone(&stop), &recording)?;
+        let mut workers = Workers::start(pipelines, compressors, Arc::clone(&stop), &recording)?;
         let recorder = Recorder {
             history: Arc::new(history),
             live,
             start: now(),
             started: Instant::now(),
             recording,
-            queries_bytes,
+            queries_bytes: answers_bytes,
         };
         let service = Arc::new(Service::new(recorder, Limits::default()));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -174,6 +181,23 @@ fn make_pipelines(config: &Config, split: &Split) -> Result<Vec<Pipeline>, Error
             .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
         })
         .collect()
+}
+
+/// What compresses for each pipeline; nothing where no processor time is given to it.
+fn make_compressors(
+    config: &Config,
+    split: &Split,
+    pipelines: &mut [Pipeline],
+) -> Result<Vec<(Compressor, Compression)>, Error> {
+    let pace = if config.replay.is_none() { Pace::Live } else { Pace::Replay };
+    // The share is of one core, however many workers there are.
+    let percent = config.compression_cpu / f64::from(split.workers);
+    let Some(compression) = split.compression(percent, pace) else { return Ok(Vec::new()) };
+    pipelines
+        .iter_mut()
+        .map(|pipeline| Ok((pipeline.compress(&compression)?, compression)))
+        .collect::<std::io::Result<_>>()
+        .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
 }
 
 fn open_live(

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Error;
 use super::replay::Paced;
+use super::{Error, compressor};
 use crate::capture::SourceError;
 use crate::capture::file::FileSource;
 use crate::capture::live::LiveSource;
 use crate::pipeline::Pipeline;
+use crate::store::compress::{Compression, Compressor};
 
 /// Bytes of a worker's stack; the way of a packet is flat and needs a fraction of it.
 const STACK_BYTES: usize = 1 << 20;
@@ -37,14 +38,19 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts a thread for each pipeline; `recording` counts those that record.
+    /// Starts a thread for each pipeline and for each compressor; `recording` counts those that record.
     pub(super) fn start(
         pipelines: Vec<(Pipeline, Packets)>,
+        compressors: Vec<(Compressor, Compression)>,
         stop: Arc<AtomicBool>,
         recording: &Arc<AtomicUsize>,
     ) -> Result<Self, Error> {
         let (failed, failures) = unbounded_channel();
         let mut workers = Self { stop, threads: Vec::new(), failures };
+        for (number, (compressor, compression)) in compressors.into_iter().enumerate() {
+            let thread = compressor::start(number, compressor, &compression, Arc::clone(&workers.stop))?;
+            workers.threads.push(thread);
+        }
         for (number, (pipeline, packets)) in pipelines.into_iter().enumerate() {
             let (stop, failed, recording) = (Arc::clone(&workers.stop), failed.clone(), Arc::clone(recording));
             recording.fetch_add(1, Ordering::Relaxed);

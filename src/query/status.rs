@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::History;
-use crate::counters::{DropReason, Totals, Volume};
+use crate::counters::{DropReason, Packed, Totals, Volume};
 use crate::packet::InterfaceId;
 use crate::store::Rank;
 use crate::time::Timestamp;
@@ -23,6 +23,9 @@ pub struct Status {
     pub sessions: SessionCounts,
     /// Starts of sessions that were carried forward to outlive their rank.
     pub carried: CarriedCounts,
+    /// What was compressed to make room.
+    #[serde(default)]
+    pub compression: CompressionCounts,
     pub interfaces: Vec<InterfaceStatus>,
     /// Things worth knowing that are no loss: odd packets, counted.
     pub oddities: OddityCounts,
@@ -81,6 +84,8 @@ pub struct RankStatus {
     pub segments: u64,
     pub bytes: u64,
     pub compressed_bytes: u64,
+    #[serde(default)]
+    pub compressed_raw_bytes: u64,
     pub oldest: Option<String>,
 }
 
@@ -98,6 +103,16 @@ pub struct CarriedCounts {
     pub packets: u64,
     pub bytes: u64,
     pub lost: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CompressionCounts {
+    pub segments: u64,
+    pub raw_bytes: u64,
+    pub compressed_bytes: u64,
+    pub incompressible_segments: u64,
+    pub cpu_s: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +202,7 @@ impl Status {
                 bytes: totals.carried.volume.bytes,
                 lost: totals.carried.lost,
             },
+            compression: compression(totals.packed),
             interfaces: interfaces(history),
             oddities: OddityCounts {
                 truncated: totals.oddities.truncated,
@@ -211,25 +227,39 @@ fn drop_reasons(totals: &Totals) -> serde_json::Map<String, serde_json::Value> {
 
 /// Each rank down to the deepest that has packets, and the bytes of all their segments.
 fn ranks(history: &History) -> (Vec<RankStatus>, u64) {
-    let mut ranks = [(0, 0, None); Rank::COUNT];
+    let mut ranks = [(0, 0, (0, 0), None); Rank::COUNT];
     let mut total = 0;
     for view in history.workers.iter().flat_map(|worker| worker.segments.views()) {
-        let (segments, bytes, oldest) = &mut ranks[view.rank.index()];
+        let (segments, bytes, packed, oldest) = &mut ranks[view.rank.index()];
         *segments += 1;
         *bytes += view.len_bytes;
+        if view.is_packed() {
+            *packed = (packed.0 + view.packed_bytes, packed.1 + view.len_bytes);
+        }
         *oldest = Some(oldest.map_or(view.oldest, |o: Timestamp| o.min(view.oldest)));
         total += view.memory_bytes();
     }
     let deepest = ranks.iter().rposition(|rank| rank.0 > 0).map_or(0, |rank| rank + 1);
-    let status = Rank::all().zip(ranks).take(deepest).map(|(rank, (segments, bytes, oldest))| RankStatus {
+    let status = Rank::all().zip(ranks).take(deepest).map(|(rank, (segments, bytes, packed, oldest))| RankStatus {
         rank: rank.0,
         offset_from: rank.offset_from(),
         segments,
         bytes,
-        compressed_bytes: 0,
+        compressed_bytes: packed.0,
+        compressed_raw_bytes: packed.1,
         oldest: oldest.map(|t| t.to_rfc3339()),
     });
     (status.collect(), total)
+}
+
+fn compression(packed: Packed) -> CompressionCounts {
+    CompressionCounts {
+        segments: packed.segments,
+        raw_bytes: packed.raw_bytes,
+        compressed_bytes: packed.packed_bytes,
+        incompressible_segments: packed.incompressible,
+        cpu_s: std::time::Duration::from_nanos(packed.cpu_ns).as_secs_f64(),
+    }
 }
 
 fn sessions(history: &History, now: Timestamp) -> SessionCounts {

@@ -36,8 +36,9 @@ use health::Drops;
 use parameters::Clock;
 use problem::Problem;
 
-/// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead.
-pub const QUERY_COST_BYTES: u64 = 256 << 10;
+/// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead,
+/// parts of compressed segments.
+pub const QUERY_COST_BYTES: u64 = 384 << 10;
 /// Queries of packets that run at once at least, however small the budget.
 pub const QUERIES_MIN: u64 = 8;
 /// Bytes that a session takes in a listing that is being sorted.

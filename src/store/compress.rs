@@ -26,8 +26,8 @@ use crate::counters::Packed;
 
 /// zstd's level. Measured on real captures: see ARCHITECTURE.md.
 const LEVEL: i32 = 3;
-/// Bytes of a zstd context that compresses segments of up to 256 KiB at [`LEVEL`].
-const CONTEXT_BYTES: usize = 1 << 20;
+/// Bytes of a zstd context that compresses segments of 64, 128 and 256 KiB at [`LEVEL`].
+const CONTEXT_BYTES: [usize; 3] = [700 << 10, 950 << 10, 1100 << 10];
 /// Jobs that are on their way at once.
 const JOBS: usize = 4;
 /// Bytes a second that one core compresses, in a replay.
@@ -62,7 +62,8 @@ pub struct Compression {
 /// Bytes that compression takes for a store of `store_bytes`, those of readers not included.
 pub fn cost_bytes(store_bytes: u64) -> u64 {
     let segment = super::segment_bytes(store_bytes);
-    (CONTEXT_BYTES + segment + JOBS * packed_bytes_max(segment) + Unpacker::bytes(segment) + segment) as u64
+    let context = CONTEXT_BYTES[(segment >> 17).min(2)];
+    (context + segment + JOBS * packed_bytes_max(segment) + Unpacker::bytes(segment) + segment) as u64
 }
 
 /// The most that a compressed segment may have, or else it is left alone: a page less, and nine tenths.
@@ -375,7 +376,8 @@ impl Store {
         let before = self.free_pages.len();
         self.free_pages_of(&job.view);
         if let Some(packing) = &mut self.packing {
-            for (page, free) in packing.spare[at..].iter_mut().zip(self.free_pages.drain(before..before + pages_of(len)))
+            for (page, free) in
+                packing.spare[at..].iter_mut().zip(self.free_pages.drain(before..before + pages_of(len)))
             {
                 *page = free;
             }

@@ -126,6 +126,11 @@ impl Cursor {
         self.window = Some(Box::new(Window { from: 0, len: 0, bytes: [0; WINDOW_BYTES] }));
     }
 
+    /// Gives the window back; whether there was one.
+    pub fn drop_window(&mut self) -> bool {
+        self.window.take().is_some()
+    }
+
     /// Goes on in the same place of a segment that was compressed meanwhile.
     pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), Gone> {
         self.view = self.view.follow(slot).ok_or(Gone)?;

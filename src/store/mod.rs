@@ -38,8 +38,8 @@ pub use rank::Rank;
 use record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use retention::{Clock, Policy};
 use segment::Slot;
-use unpack::Unpacked;
 pub use segment::{SegmentId, SegmentView};
+use unpack::Unpacked;
 
 use crate::counters::{Carried, Volume};
 use crate::memory::Lock;
