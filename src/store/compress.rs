@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The [`Store`] stays the only writer: it chooses what to compress when pages run low, and exchanges a segment's pages
-//! for those of its compressed stream if the segment is still there. Of all sealed segments the one that will stay
-//! longest comes first, so that each second of processor time buys most. What hardly gets smaller stays as it is.
+//! for those of its compressed stream if the segment is still there. Of all sealed segments the one comes first that will
+//! spare most bytes for the longest time, so that each second of processor time buys most. What hardly gets smaller stays
+//! as it is.
 //!
 //! Live, the compressor's own thread keeps to its share of a core, and the writer never waits for it. In a replay
 //! everything happens at points that packets alone decide: the share is paid in the packets' own time, and results are
@@ -75,6 +76,7 @@ fn packed_bytes_max(len: usize) -> usize {
 #[derive(Debug)]
 struct Job {
     view: SegmentView,
+    queue: QueueId,
     outcome: Outcome,
     /// Of the length of the longest result.
     buffer: Vec<u8>,
@@ -159,6 +161,34 @@ impl Compressor {
     }
 }
 
+/// What compressing segments of one queue promises.
+#[derive(Clone, Copy, Debug)]
+struct Prospect {
+    /// The last segment that was considered: those before it were, too.
+    considered: Option<SegmentId>,
+    /// The part of its bytes that a segment is spared by compression, as the last few showed.
+    saving: f64,
+    /// Segments to leave alone before the next is tried.
+    to_skip: u32,
+}
+
+impl Prospect {
+    const UNKNOWN: Self = Self { considered: None, saving: 0.5, to_skip: 0 };
+
+    /// A segment was spared this part of its bytes.
+    fn learn(&mut self, saving: f64) {
+        self.saving += (saving - self.saving) / 4.0;
+        if self.saving < SAVING_MIN {
+            self.to_skip = SKIPPED;
+        }
+    }
+}
+
+/// Queues whose segments are spared a smaller part of their bytes are tried now and then only.
+const SAVING_MIN: f64 = 0.1;
+/// Segments of such queues that are left alone after each that is tried.
+const SKIPPED: u32 = 7;
+
 /// The writer's side.
 #[derive(Debug)]
 pub(super) struct Packing {
@@ -173,13 +203,13 @@ pub(super) struct Packing {
     credited_ticks_ns: u64,
     /// Whether the capture is behind.
     pub(super) held: bool,
-    /// The last segment of each queue that was considered: those before it were, too.
-    considered: [Option<SegmentId>; QUEUES],
+    queues: [Prospect; QUEUES],
     /// Pages that a compressed stream is written to before the old ones are free.
     spare: Vec<PageId>,
     unpacker: Unpacker,
     stream: Vec<u8>,
     sent_bytes: u64,
+    env: u64,
     counts: Packed,
     activity: Arc<Activity>,
 }
@@ -187,9 +217,8 @@ pub(super) struct Packing {
 impl Packing {
     /// A segment of a queue has gone.
     pub(super) fn evicted(&mut self, from: QueueId, id: SegmentId) {
-        if self.considered[from.0] == Some(id) {
-            self.considered[from.0] = None;
-        }
+        let considered = &mut self.queues[from.0].considered;
+        considered.take_if(|considered| *considered == id);
     }
 
     /// Jobs that the compressor has.
@@ -207,7 +236,7 @@ impl Packing {
             let earned = (ticks_ns - self.credited_ticks_ns) as f64 * self.bytes_per_ns;
             self.credited_ticks_ns = ticks_ns;
             self.credit_bytes = (self.credit_bytes + earned).min(self.bytes_per_ns * SAVED_S_MAX * 1e9);
-            let may = self.credit_bytes >= len as f64 && self.sent_bytes + len <= stored_bytes / STORED_PER_PACKED;
+            let may = self.credit_bytes >= len as f64 && self.sent_bytes + len <= stored_bytes * self.env / 16;
             if may {
                 self.credit_bytes -= len as f64;
                 self.sent_bytes += len;
@@ -228,29 +257,35 @@ impl Store {
         let packed_max = packed_bytes_max(longest);
         let Some(shared) = Arc::get_mut(&mut self.shared) else { unreachable!("nobody reads yet") };
         shared.unpacked = Unpacked::new(compression.readers_bytes, longest)?;
-        let mut context = zstd::bulk::Compressor::new(LEVEL)?;
+        let mut context = zstd::bulk::Compressor::new(std::env::var("RC_LEVEL").map_or(LEVEL, |v| v.parse().unwrap()))?;
         // Its memory is taken now, not when the first segment comes.
         let stream = vec![0; longest];
         context.compress(&stream)?;
         let activity = Arc::<Activity>::default();
         let (jobs, to_do) = sync_channel(JOBS);
         let (done, results) = sync_channel(JOBS);
-        let empty = |view| Job { view, outcome: Outcome::Nothing, buffer: vec![0; packed_max] };
+        let idle = || Job {
+            view: SegmentView::EMPTY,
+            queue: super::HEADS,
+            outcome: Outcome::Nothing,
+            buffer: vec![0; packed_max],
+        };
         let spare = self.free_pages.len().saturating_sub(pages_of(packed_max));
         self.packing = Some(Box::new(Packing {
             jobs,
             done: results,
-            idle: (0..JOBS).map(|_| empty(SegmentView::EMPTY)).collect(),
+            idle: (0..JOBS).map(|_| idle()).collect(),
             pace: compression.pace,
             bytes_per_ns: compression.share * NOMINAL_BYTES_PER_S / 1e9,
             credit_bytes: 0.0,
             credited_ticks_ns: 0,
             held: false,
-            considered: [None; QUEUES],
+            queues: [Prospect::UNKNOWN; QUEUES],
             spare: self.free_pages.split_off(spare),
             unpacker: Unpacker::new(longest)?,
             stream: vec![0; longest],
             sent_bytes: 0,
+            env: std::env::var("RC_F").map_or(4, |v| v.parse().unwrap()),
             counts: Packed::default(),
             activity: Arc::clone(&activity),
         }));
@@ -281,7 +316,7 @@ impl Store {
             && let Some(packing) = &self.packing
             && !packing.idle.is_empty()
             && !packing.held
-            && let Some((queue, view)) = self.longest_to_stay()
+            && let Some((queue, view)) = self.most_worth_packing()
         {
             let stored_bytes = self.retained.bytes + self.evicted.bytes;
             let ticks_ns = self.clock.ticks_ns();
@@ -289,9 +324,9 @@ impl Store {
             if !packing.may(view.len_bytes, ticks_ns, stored_bytes) {
                 return;
             }
-            packing.considered[queue.0] = Some(view.id);
+            packing.queues[queue.0].considered = Some(view.id);
             let Some(job) = packing.idle.pop() else { return };
-            if packing.jobs.try_send(Job { view, outcome: Outcome::Nothing, ..job }).is_err() {
+            if packing.jobs.try_send(Job { view, queue, outcome: Outcome::Nothing, ..job }).is_err() {
                 // The compressor has gone: what is compressed can be read, and nothing more will be.
                 packing.held = true;
                 return;
@@ -299,36 +334,38 @@ impl Store {
         }
     }
 
-    /// Of the segments that may be compressed, the one that will stay longest.
-    fn longest_to_stay(&mut self) -> Option<(QueueId, SegmentView)> {
+    /// Of the segments that may be compressed, the one that gives most: bytes, for as long as it will stay.
+    fn most_worth_packing(&mut self) -> Option<(QueueId, SegmentView)> {
         let now = self.clock.ticks_ns();
         #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
         let age = |id: SegmentId| (now - self.opened_ticks_ns[id.0 as usize]) as f64 + 1.0;
         let heads = self.queues.iter().zip(self.weights);
         let due = heads.filter_map(|(queue, weight)| Some(age(queue.head?) * weight)).fold(0.0, f64::max);
         let packing = self.packing.as_mut()?;
-        let mut longest: Option<(f64, QueueId, SegmentView)> = None;
+        let mut best: Option<(f64, QueueId, SegmentView)> = None;
         for (i, queue) in self.queues.iter().enumerate() {
             let open = queue.open.as_ref().map(|open| open.id);
             loop {
-                let next = packing.considered[i].map_or(queue.head, |id| self.following[id.0 as usize]);
+                let prospect = &mut packing.queues[i];
+                let next = prospect.considered.map_or(queue.head, |id| self.following[id.0 as usize]);
                 let Some(id) = next.filter(|&id| Some(id) != open) else { break };
                 let life = due / self.weights[i];
                 let view = self.shared.slots[id.0 as usize].view(id).filter(|view| {
                     age(id) <= life * LIFE_USED_MAX && view.len_bytes <= self.segment_bytes as u64 && view.pages() > 1
                 });
-                let Some(view) = view else {
-                    packing.considered[i] = Some(id);
+                let Some(view) = view.filter(|_| prospect.to_skip == 0) else {
+                    prospect.considered = Some(id);
+                    prospect.to_skip = prospect.to_skip.saturating_sub(1);
                     continue;
                 };
-                let left = life - age(id);
-                if longest.is_none_or(|(longest, ..)| left > longest) {
-                    longest = Some((left, QueueId(i), view));
+                let gain = (life - age(id)) * prospect.saving;
+                if best.is_none_or(|(best, ..)| gain > best) {
+                    best = Some((gain, QueueId(i), view));
                 }
                 break;
             }
         }
-        longest.map(|(_, queue, view)| (queue, view))
+        best.map(|(_, queue, view)| (queue, view))
     }
 
     /// Takes what the compressor has done, in a replay all it was given; whether that made room.
@@ -360,8 +397,11 @@ impl Store {
         }
         let Outcome::Packed(len) = job.outcome else {
             packing.counts.incompressible += u64::from(job.outcome == Outcome::Incompressible);
+            packing.queues[job.queue.0].learn(0.0);
             return false;
         };
+        #[allow(clippy::cast_precision_loss, reason = "lengths of segments")]
+        packing.queues[job.queue.0].learn(1.0 - len as f64 / job.view.len_bytes as f64);
         let pages = &self.shared.pages;
         let at = packing.spare.len() - pages_of(len);
         for pair in packing.spare[at..].windows(2) {
@@ -398,3 +438,6 @@ pub(super) fn stream_of<'a>(shared: &'a Segments, packing: Option<&'a mut Packin
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -447,6 +447,7 @@ fn queue_weights(policy: &Policy) -> [f64; QUEUES] {
 /// Bytes after which a segment is sealed, for a store of `bytes`: small enough that the oldest one of each rank is a
 /// small part of the whole, large enough that its notes are.
 fn segment_bytes(bytes: u64) -> usize {
+    if let Ok(v) = std::env::var("RC_SEG") { return v.parse::<usize>().unwrap() << 10; }
     usize::try_from((bytes / 512).next_power_of_two().clamp(64 << 10, 256 << 10)).unwrap_or(64 << 10)
 }
 
