@@ -105,6 +105,7 @@ impl Replay {
                 budget_bytes: split.budget_bytes,
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
             },
             capture_filter,
             capture_interfaces: Vec::new(),

@@ -168,6 +168,7 @@ impl Page<'_> {
             ("sessions", memory.sessions_bytes),
             ("ledger", memory.ledger_bytes),
             ("queries", memory.queries_bytes),
+            ("compression", memory.compression_bytes),
         ];
         let parts: Vec<String> =
             parts.iter().filter(|part| part.1 > 0).map(|(name, n)| format!("{} {name}", size(*n))).collect();

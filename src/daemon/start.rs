@@ -80,6 +80,7 @@ impl Prepared {
                 budget_bytes: split.budget_bytes,
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
             },
             capture_filter: config.filter.clone(),
             capture_interfaces: config.interfaces.clone(),

@@ -42,6 +42,8 @@ pub struct MemoryStatus {
     pub sessions_bytes: u64,
     pub ledger_bytes: u64,
     pub queries_bytes: u64,
+    #[serde(default)]
+    pub compression_bytes: u64,
     pub resident_bytes: u64,
 }
 
@@ -162,6 +164,7 @@ impl Status {
                 budget_bytes: history.memory.budget_bytes,
                 used_bytes: history.memory.rings_bytes
                     + history.memory.queries_bytes
+                    + history.memory.compression_bytes
                     + segments_bytes
                     + index_bytes
                     + ledger_bytes,
@@ -170,6 +173,7 @@ impl Status {
                 sessions_bytes: index_bytes,
                 ledger_bytes,
                 queries_bytes: history.memory.queries_bytes,
+                compression_bytes: history.memory.compression_bytes,
                 resident_bytes,
             },
             packets: PacketCounts {

@@ -26,17 +26,15 @@ use super::{QUEUES, QueueId, SegmentId, Segments, Store};
 use crate::counters::Packed;
 
 /// zstd's level. Measured on real captures: see ARCHITECTURE.md.
-const LEVEL: i32 = 3;
+const LEVEL: i32 = 1;
 /// Bytes of a zstd context that compresses segments of 64, 128 and 256 KiB at [`LEVEL`].
-const CONTEXT_BYTES: [usize; 3] = [700 << 10, 950 << 10, 1100 << 10];
+const CONTEXT_BYTES: [usize; 3] = [320 << 10, 560 << 10, 600 << 10];
 /// Jobs that are on their way at once.
 const JOBS: usize = 4;
 /// Bytes a second that one core compresses, in a replay.
 const NOMINAL_BYTES_PER_S: f64 = 250e6;
 /// Time that may be saved up: the share of a core is kept over so many seconds.
 const SAVED_S_MAX: f64 = 10.0;
-/// In a replay, one byte of so many that were stored is compressed at most: packets come faster than their time there.
-const STORED_PER_PACKED: u64 = 1;
 /// A segment that has had this part of its time is not worth compressing.
 const LIFE_USED_MAX: f64 = 0.75;
 
@@ -208,8 +206,6 @@ pub(super) struct Packing {
     spare: Vec<PageId>,
     unpacker: Unpacker,
     stream: Vec<u8>,
-    sent_bytes: u64,
-    env: u64,
     counts: Packed,
     activity: Arc<Activity>,
 }
@@ -226,8 +222,8 @@ impl Packing {
         JOBS - self.idle.len()
     }
 
-    /// Whether `len` more bytes may be compressed now, after `ticks_ns` of the packets' time and `stored_bytes`.
-    fn may(&mut self, len: u64, ticks_ns: u64, stored_bytes: u64) -> bool {
+    /// Whether `len` more bytes may be compressed now, after `ticks_ns` of the packets' time.
+    fn may(&mut self, len: u64, ticks_ns: u64) -> bool {
         if self.pace == Pace::Live {
             return true;
         }
@@ -236,10 +232,9 @@ impl Packing {
             let earned = (ticks_ns - self.credited_ticks_ns) as f64 * self.bytes_per_ns;
             self.credited_ticks_ns = ticks_ns;
             self.credit_bytes = (self.credit_bytes + earned).min(self.bytes_per_ns * SAVED_S_MAX * 1e9);
-            let may = self.credit_bytes >= len as f64 && self.sent_bytes + len <= stored_bytes * self.env / 16;
+            let may = self.credit_bytes >= len as f64;
             if may {
                 self.credit_bytes -= len as f64;
-                self.sent_bytes += len;
             }
             may
         }
@@ -257,7 +252,7 @@ impl Store {
         let packed_max = packed_bytes_max(longest);
         let Some(shared) = Arc::get_mut(&mut self.shared) else { unreachable!("nobody reads yet") };
         shared.unpacked = Unpacked::new(compression.readers_bytes, longest)?;
-        let mut context = zstd::bulk::Compressor::new(std::env::var("RC_LEVEL").map_or(LEVEL, |v| v.parse().unwrap()))?;
+        let mut context = zstd::bulk::Compressor::new(LEVEL)?;
         // Its memory is taken now, not when the first segment comes.
         let stream = vec![0; longest];
         context.compress(&stream)?;
@@ -284,8 +279,6 @@ impl Store {
             spare: self.free_pages.split_off(spare),
             unpacker: Unpacker::new(longest)?,
             stream: vec![0; longest],
-            sent_bytes: 0,
-            env: std::env::var("RC_F").map_or(4, |v| v.parse().unwrap()),
             counts: Packed::default(),
             activity: Arc::clone(&activity),
         }));
@@ -318,10 +311,9 @@ impl Store {
             && !packing.held
             && let Some((queue, view)) = self.most_worth_packing()
         {
-            let stored_bytes = self.retained.bytes + self.evicted.bytes;
             let ticks_ns = self.clock.ticks_ns();
             let Some(packing) = &mut self.packing else { return };
-            if !packing.may(view.len_bytes, ticks_ns, stored_bytes) {
+            if !packing.may(view.len_bytes, ticks_ns) {
                 return;
             }
             packing.queues[queue.0].considered = Some(view.id);
@@ -368,10 +360,11 @@ impl Store {
         best.map(|(_, queue, view)| (queue, view))
     }
 
-    /// Takes what the compressor has done, in a replay all it was given; whether that made room.
+    /// Takes what the compressor has done, in a replay the first of what it was given; whether that made room.
     pub(super) fn take_packed(&mut self) -> bool {
         let mut made_room = false;
-        while let Some(packing) = &self.packing
+        while !made_room
+            && let Some(packing) = &self.packing
             && packing.on_their_way() > 0
         {
             let done = match packing.pace {

@@ -277,6 +277,7 @@ impl Store {
     fn make_room(&mut self, queue: QueueId, record_bytes_max: usize, sessions: &mut Table) {
         while !self.has_room(queue, record_bytes_max) {
             if self.take_packed() {
+                self.pack_more();
                 continue;
             }
             if !self.evict_one(sessions) {
@@ -447,7 +448,6 @@ fn queue_weights(policy: &Policy) -> [f64; QUEUES] {
 /// Bytes after which a segment is sealed, for a store of `bytes`: small enough that the oldest one of each rank is a
 /// small part of the whole, large enough that its notes are.
 fn segment_bytes(bytes: u64) -> usize {
-    if let Ok(v) = std::env::var("RC_SEG") { return v.parse::<usize>().unwrap() << 10; }
     usize::try_from((bytes / 512).next_power_of_two().clamp(64 << 10, 256 << 10)).unwrap_or(64 << 10)
 }
 
