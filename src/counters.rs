@@ -53,16 +53,19 @@ impl std::iter::Sum for Volume {
 pub enum DropReason {
     /// Its interface found no place in the table of interfaces.
     InterfacesFull,
+    /// It lies beyond what is kept of sessions of its class.
+    ClassCutoff,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::InterfacesFull];
+    pub const ALL: [Self; 2] = [Self::InterfacesFull, Self::ClassCutoff];
 
     /// The key in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InterfacesFull => "interfaces_full",
+            Self::ClassCutoff => "class_cutoff",
         }
     }
 }
@@ -146,7 +149,7 @@ pub struct Totals {
     pub newest: Option<Timestamp>,
 }
 
-const WORDS: usize = 28;
+const WORDS: usize = 30;
 
 impl Totals {
     /// Both together: the later of times, the sum of everything else.
@@ -175,7 +178,7 @@ impl Totals {
 
     fn to_words(self) -> [u64; WORDS] {
         let o = self.oddities;
-        let [dropped] = self.dropped;
+        let [interfaces_full, class_cutoff] = self.dropped;
         [
             self.received.packets,
             self.received.bytes,
@@ -183,8 +186,8 @@ impl Totals {
             self.stored.bytes,
             self.filtered.packets,
             self.filtered.bytes,
-            dropped.packets,
-            dropped.bytes,
+            interfaces_full.packets,
+            interfaces_full.bytes,
             self.retained.packets,
             self.retained.bytes,
             self.evicted.packets,
@@ -200,6 +203,8 @@ impl Totals {
             self.carried.volume.packets,
             self.carried.volume.bytes,
             self.carried.lost,
+            class_cutoff.packets,
+            class_cutoff.bytes,
             self.packed.segments,
             self.packed.raw_bytes,
             self.packed.packed_bytes,
@@ -215,7 +220,7 @@ impl Totals {
             received: volume(0),
             stored: volume(2),
             filtered: volume(4),
-            dropped: [volume(6)],
+            dropped: [volume(6), volume(23)],
             retained: volume(8),
             evicted: volume(10),
             kernel_dropped: w[12],
@@ -230,11 +235,11 @@ impl Totals {
             newest: time(w[19]),
             carried: Carried { volume: volume(20), lost: w[22] },
             packed: Packed {
-                segments: w[23],
-                raw_bytes: w[24],
-                packed_bytes: w[25],
-                incompressible: w[26],
-                cpu_ns: w[27],
+                segments: w[25],
+                raw_bytes: w[26],
+                packed_bytes: w[27],
+                incompressible: w[28],
+                cpu_ns: w[29],
             },
         }
     }

@@ -17,6 +17,7 @@ mod http;
 mod metrics;
 mod packets;
 pub mod parameters;
+pub mod pins;
 pub mod problem;
 mod stream;
 

@@ -20,9 +20,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::cursor::Stream;
 use super::pages::{PageId, Position, Tail};
+use super::queues::{Kind, QueueId};
 use super::segment::{SegmentView, pages_of};
 use super::unpack::{Unpacked, Unpacker};
-use super::{QUEUES, QueueId, SegmentId, Segments, Store};
+use super::{SegmentId, Segments, Store};
 use crate::counters::Packed;
 
 /// zstd's level. Measured on real captures: see ARCHITECTURE.md.
@@ -201,7 +202,7 @@ pub(super) struct Packing {
     credited_ticks_ns: u64,
     /// Whether the capture is behind.
     pub(super) held: bool,
-    queues: [Prospect; QUEUES],
+    queues: Box<[Prospect]>,
     /// Pages that a compressed stream is written to before the old ones are free.
     spare: Vec<PageId>,
     unpacker: Unpacker,
@@ -213,7 +214,7 @@ pub(super) struct Packing {
 impl Packing {
     /// A segment of a queue has gone.
     pub(super) fn evicted(&mut self, from: QueueId, id: SegmentId) {
-        let considered = &mut self.queues[from.0].considered;
+        let considered = &mut self.queues[from.index()].considered;
         considered.take_if(|considered| *considered == id);
     }
 
@@ -261,7 +262,7 @@ impl Store {
         let (done, results) = sync_channel(JOBS);
         let idle = || Job {
             view: SegmentView::EMPTY,
-            queue: super::HEADS,
+            queue: self.queues.heads(),
             outcome: Outcome::Nothing,
             buffer: vec![0; packed_max],
         };
@@ -275,7 +276,7 @@ impl Store {
             credit_bytes: 0.0,
             credited_ticks_ns: 0,
             held: false,
-            queues: [Prospect::UNKNOWN; QUEUES],
+            queues: vec![Prospect::UNKNOWN; self.queues.iter().count()].into(),
             spare: self.free_pages.split_off(spare),
             unpacker: Unpacker::new(longest)?,
             stream: vec![0; longest],
@@ -316,7 +317,7 @@ impl Store {
             if !packing.may(view.len_bytes, ticks_ns) {
                 return;
             }
-            packing.queues[queue.0].considered = Some(view.id);
+            packing.queues[queue.index()].considered = Some(view.id);
             let Some(job) = packing.idle.pop() else { return };
             if packing.jobs.try_send(Job { view, queue, outcome: Outcome::Nothing, ..job }).is_err() {
                 // The compressor has gone: what is compressed can be read, and nothing more will be.
@@ -331,17 +332,19 @@ impl Store {
         let now = self.clock.ticks_ns();
         #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
         let age = |id: SegmentId| (now - self.opened_ticks_ns[id.0 as usize]) as f64 + 1.0;
-        let heads = self.queues.iter().zip(self.weights);
-        let due = heads.filter_map(|(queue, weight)| Some(age(queue.head?) * weight)).fold(0.0, f64::max);
+        let ticks = |id: SegmentId| now - self.opened_ticks_ns[id.0 as usize];
+        let (queue, head) = self.queues.victim(ticks)?;
+        let due = age(head) * self.queues[queue].weight;
         let packing = self.packing.as_mut()?;
         let mut best: Option<(f64, QueueId, SegmentView)> = None;
-        for (i, queue) in self.queues.iter().enumerate() {
+        // What is pinned may be handed to another queue at any time.
+        for (at, queue) in self.queues.iter().filter(|(_, queue)| queue.kind != Kind::Pinned) {
             let open = queue.open.as_ref().map(|open| open.id);
             loop {
-                let prospect = &mut packing.queues[i];
+                let prospect = &mut packing.queues[at.index()];
                 let next = prospect.considered.map_or(queue.head, |id| self.following[id.0 as usize]);
                 let Some(id) = next.filter(|&id| Some(id) != open) else { break };
-                let life = due / self.weights[i];
+                let life = due / queue.weight;
                 let view = self.shared.slots[id.0 as usize].view(id).filter(|view| {
                     age(id) <= life * LIFE_USED_MAX && view.len_bytes <= self.segment_bytes as u64 && view.pages() > 1
                 });
@@ -352,7 +355,7 @@ impl Store {
                 };
                 let gain = (life - age(id)) * prospect.saving;
                 if best.is_none_or(|(best, ..)| gain > best) {
-                    best = Some((gain, QueueId(i), view));
+                    best = Some((gain, at, view));
                 }
                 break;
             }
@@ -390,11 +393,11 @@ impl Store {
         }
         let Outcome::Packed(len) = job.outcome else {
             packing.counts.incompressible += u64::from(job.outcome == Outcome::Incompressible);
-            packing.queues[job.queue.0].learn(0.0);
+            packing.queues[job.queue.index()].learn(0.0);
             return false;
         };
         #[allow(clippy::cast_precision_loss, reason = "lengths of segments")]
-        packing.queues[job.queue.0].learn(1.0 - len as f64 / job.view.len_bytes as f64);
+        packing.queues[job.queue.index()].learn(1.0 - len as f64 / job.view.len_bytes as f64);
         let pages = &self.shared.pages;
         let at = packing.spare.len() - pages_of(len);
         for pair in packing.spare[at..].windows(2) {
@@ -407,7 +410,8 @@ impl Store {
         packing.counts.raw_bytes += job.view.len_bytes;
         packing.counts.packed_bytes += len as u64;
         let before = self.free_pages.len();
-        self.free_pages_of(&job.view);
+        let freed = self.free_pages_of(&job.view);
+        self.queues.gave(job.queue, freed - u32::try_from(pages_of(len)).unwrap_or(freed));
         if let Some(packing) = &mut self.packing {
             for (page, free) in
                 packing.spare[at..].iter_mut().zip(self.free_pages.drain(before..before + pages_of(len)))

@@ -8,6 +8,7 @@ use super::*;
 use crate::counters::Volume;
 use crate::memory::Lock;
 use crate::session::Table;
+use crate::store::Place;
 use crate::store::rank::Rank;
 use crate::store::record::PACKET_BYTES_MAX;
 use crate::store::retention::Policy;
@@ -21,7 +22,7 @@ fn table() -> Table {
 
 /// A store that compresses, and its compressor on a thread, which ends with it.
 fn compressing(bytes: u64, pace: Pace) -> Store {
-    let mut store = Store::new(bytes, &Policy::default(), Lock::No).unwrap();
+    let mut store = Store::new(bytes, &Policy::default(), 0, Lock::No).unwrap();
     let compressor = store.compress(&Compression { share: 1.0, pace, readers_bytes: MIB }).unwrap();
     thread::spawn(move || compressor.run());
     store
@@ -57,7 +58,7 @@ proptest! {
     fn it_holds_the_same_packets_as_without(
         steps in prop::collection::vec((0u8..8, 0usize..6000, 1u64..50_000_000, 0u8..8), 1..3000),
     ) {
-        let mut plain = Store::new(Store::BYTES_MIN, &Policy::default(), Lock::No).unwrap();
+        let mut plain = Store::new(Store::BYTES_MIN, &Policy::default(), 0, Lock::No).unwrap();
         let mut store = compressing(Store::BYTES_MIN, Pace::Replay);
         let (mut sessions, mut plain_sessions) = (table(), table());
         let mut appended: BTreeMap<u8, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
@@ -66,8 +67,8 @@ proptest! {
         for (sequence, (rank, len, step, kind)) in (0..).zip(steps) {
             time += step;
             let data = if kind == 0 { noise(sequence, len) } else { text(sequence, len) };
-            store.append(&header(sequence, time, len), &data, Rank(rank), &mut sessions);
-            plain.append(&header(sequence, time, len), &data, Rank(rank), &mut plain_sessions);
+            store.append(&header(sequence, time, len), &data, Place::of(Rank(rank)), &mut sessions);
+            plain.append(&header(sequence, time, len), &data, Place::of(Rank(rank)), &mut plain_sessions);
             appended.entry(rank).or_default().push((sequence, data));
             stored.add(len as u64);
             let mut sum = store.retained();
@@ -92,12 +93,13 @@ proptest! {
 #[test]
 fn the_freed_pages_hold_more_history() {
     let mut kept = Vec::new();
-    for mut store in [Store::new(4 * MIB, &Policy::default(), Lock::No).unwrap(), compressing(4 * MIB, Pace::Replay)] {
+    for mut store in [Store::new(4 * MIB, &Policy::default(), 0, Lock::No).unwrap(), compressing(4 * MIB, Pace::Replay)]
+    {
         let mut sessions = table();
         for sequence in 0..100_000 {
             let rank = Rank(u8::try_from(sequence % 4).unwrap());
             let data = text(sequence, 500);
-            store.append(&header(sequence, sequence * 1_000_000, 500), &data, rank, &mut sessions);
+            store.append(&header(sequence, sequence * 1_000_000, 500), &data, Place::of(rank), &mut sessions);
         }
         kept.push(store.retained().bytes);
         assert_eq!(contents(&store.segments()).values().map(Vec::len).sum::<usize>() as u64, store.retained().packets);
@@ -111,7 +113,7 @@ fn what_hardly_gets_smaller_is_left_alone() {
     let mut sessions = table();
     for sequence in 0..20_000 {
         let data = noise(sequence, 1000);
-        store.append(&header(sequence, sequence * 1_000_000, 1000), &data, Rank(2), &mut sessions);
+        store.append(&header(sequence, sequence * 1_000_000, 1000), &data, Place::of(Rank(2)), &mut sessions);
     }
     let counts = store.packed();
     assert_eq!((packed(&store.segments()), counts.segments), (0, 0));
@@ -128,7 +130,7 @@ fn a_segment_longer_than_others_is_read_as_before() {
     for sequence in 0..2000 {
         let len = if sequence % 23 == 0 { PACKET_BYTES_MAX } else { 1400 };
         let data = text(sequence, len);
-        store.append(&header(sequence, sequence * 1_000_000, len), &data, Rank(1), &mut sessions);
+        store.append(&header(sequence, sequence * 1_000_000, len), &data, Place::of(Rank(1)), &mut sessions);
     }
     for (sequence, data) in contents(&store.segments()).into_values().flatten() {
         assert_eq!(data, text(sequence, data.len()));
@@ -145,7 +147,7 @@ fn a_replay_compresses_the_same_each_time() {
             let len = usize::try_from(sequence * 7919 % 1400).unwrap();
             let data = if sequence.is_multiple_of(5) { noise(sequence, len) } else { text(sequence, len) };
             let rank = Rank(u8::try_from(sequence % 7).unwrap());
-            store.append(&header(sequence, sequence * 100_000, len), &data, rank, &mut sessions);
+            store.append(&header(sequence, sequence * 100_000, len), &data, Place::of(rank), &mut sessions);
         }
         let views: Vec<_> = store
             .segments()
@@ -162,14 +164,14 @@ fn a_replay_compresses_the_same_each_time() {
 #[test]
 fn a_share_is_kept_in_the_time_of_packets() {
     // 30 MB in ten seconds of their time: a thousandth of a core, 2.5 MB, is compressed, and not more.
-    let mut store = Store::new(4 * MIB, &Policy::default(), Lock::No).unwrap();
+    let mut store = Store::new(4 * MIB, &Policy::default(), 0, Lock::No).unwrap();
     let compression = Compression { share: 0.001, pace: Pace::Replay, readers_bytes: MIB };
     let compressor = store.compress(&compression).unwrap();
     thread::spawn(move || compressor.run());
     let mut sessions = table();
     for sequence in 0..30_000 {
         let data = text(sequence, 1000);
-        store.append(&header(sequence, sequence * 333_333, 1000), &data, Rank(1), &mut sessions);
+        store.append(&header(sequence, sequence * 333_333, 1000), &data, Place::of(Rank(1)), &mut sessions);
     }
     let raw = store.packed().raw_bytes;
     assert!((1_000_000..=2_500_000).contains(&raw), "{raw}");
@@ -216,7 +218,7 @@ fn readers_lose_nothing_to_compression() {
         let mut sessions = table();
         for sequence in 0..PACKETS {
             let rank = Rank(u8::try_from(sequence % 3).unwrap());
-            store.append(&header(sequence, sequence * 1000, 600), &text(sequence, 600), rank, &mut sessions);
+            store.append(&header(sequence, sequence * 1000, 600), &text(sequence, 600), Place::of(rank), &mut sessions);
             // The writer of a live capture evicts where compression is late; this one waits.
             while store.free_pages.len() < pages_of(store.segment_bytes) {
                 store.settle(false);
@@ -238,7 +240,12 @@ fn a_reader_goes_on_in_the_same_place_of_a_compressed_segment() {
     // A thousand packets that will stay for long, then others, and then what pushes them out.
     let mut append = |store: &mut Store, sequence: u64| {
         let rank = if sequence < 1000 || sequence > 20_000 { Rank(1) } else { Rank(6) };
-        store.append(&header(sequence, sequence * 1_000_000, 600), &text(sequence, 600), rank, &mut sessions);
+        store.append(
+            &header(sequence, sequence * 1_000_000, 600),
+            &text(sequence, 600),
+            Place::of(rank),
+            &mut sessions,
+        );
     };
     (0..1000).for_each(|sequence| append(&mut store, sequence));
     let segments = store.segments();
@@ -271,13 +278,18 @@ fn a_reader_goes_on_in_the_same_place_of_a_compressed_segment() {
 
 #[test]
 fn a_store_outlives_its_compressor() {
-    let mut store = Store::new(4 * MIB, &Policy::default(), Lock::No).unwrap();
+    let mut store = Store::new(4 * MIB, &Policy::default(), 0, Lock::No).unwrap();
     let compression = Compression { share: 1.0, pace: Pace::Replay, readers_bytes: MIB };
     let mut compressor = store.compress(&compression).unwrap();
     thread::spawn(move || (0..20).for_each(|_| assert!(compressor.step())));
     let mut sessions = table();
     for sequence in 0..40_000 {
-        store.append(&header(sequence, sequence * 1_000_000, 600), &text(sequence, 600), Rank(1), &mut sessions);
+        store.append(
+            &header(sequence, sequence * 1_000_000, 600),
+            &text(sequence, 600),
+            Place::of(Rank(1)),
+            &mut sessions,
+        );
     }
     assert_eq!(contents(&store.segments()).values().map(Vec::len).sum::<usize>() as u64, store.retained().packets);
     assert!(store.evicted().packets > 0);
