@@ -11,6 +11,7 @@ use crate::judge::{Classes, Judge, Pins, pins};
 use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::session::{Ledger, Table};
+use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
 use crate::store::retention::{Policy, Terms};
 use crate::store::{Place, Rank, Segments, Store, Tally};
@@ -123,12 +124,22 @@ impl Pipeline {
         }
     }
 
+    /// Has old packets compressed by what is returned, on a thread of its own; before anybody asks for them.
+    ///
+    /// # Errors
+    ///
+    /// When the system has not the memory for it.
+    pub fn compress(&mut self, compression: &Compression) -> std::io::Result<Compressor> {
+        self.store.compress(compression)
+    }
+
     /// Takes packets from `source` until it ends, fails, or `stop` is set.
     pub fn run(&mut self, source: &mut impl Source, stop: &AtomicBool) -> Result<(), SourceError> {
         while !stop.load(Ordering::Relaxed) {
             self.refresh();
             let batch = source.batch(&mut |packet| self.ingest(packet));
             self.account(&source.counts());
+            self.store.settle(source.is_behind());
             self.publish();
             if batch? == Batch::End {
                 break;
@@ -215,6 +226,7 @@ impl Pipeline {
         self.totals.retained = self.store.retained();
         self.totals.evicted = self.store.evicted();
         self.totals.carried = self.store.carried();
+        self.totals.packed = self.store.packed();
         self.totals.lost_until = self.store.lost_until();
         self.published.publish(&self.totals);
     }

@@ -192,6 +192,10 @@ impl Source for LiveSource {
 
     /// `kernel_dropped` is exact when the last batch was [`Batch::Idle`], behind by what was lost during one turn of the
     /// ring otherwise.
+    fn is_behind(&self) -> bool {
+        self.ring.has_block()
+    }
+
     fn counts(&self) -> SourceCounts {
         self.view.counts
     }

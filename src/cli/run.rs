@@ -35,7 +35,7 @@ pub(super) struct Run {
     /// Workers that share the load, each with its part of the memory [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
-    /// Share of one core for compression, 0 for none; not built yet, so without effect [default: 10]
+    /// Share of one core for compression, 0 for none [default: 10]
     #[arg(long, value_name = "PERCENT")]
     compression_cpu: Option<Percent>,
     /// Never ask an interface for packets to other hosts, which is the default

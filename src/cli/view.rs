@@ -168,6 +168,7 @@ impl Page<'_> {
             ("sessions", memory.sessions_bytes),
             ("ledger", memory.ledger_bytes),
             ("queries", memory.queries_bytes),
+            ("compression", memory.compression_bytes),
         ];
         let parts: Vec<String> =
             parts.iter().filter(|part| part.1 > 0).map(|(name, n)| format!("{} {name}", size(*n))).collect();
@@ -192,6 +193,7 @@ impl Page<'_> {
         if let Some(sandbox) = &self.status.sandbox {
             self.fact("guarded", &guarded(sandbox));
         }
+        self.compressed();
         if let Some(filter) = &capture.filter {
             self.fact("filter", filter);
         }
@@ -206,6 +208,17 @@ impl Page<'_> {
             odd.iter().filter(|odd| odd.1 > 0).map(|(name, n)| format!("{} {name}", count(*n))).collect();
         if !odd.is_empty() {
             self.fact("odd", &odd.join(", "));
+        }
+    }
+
+    /// What is compressed now: the counts of the whole time are for metrics.
+    fn compressed(&mut self) {
+        let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).sum::<u64>();
+        let (raw, packed) = (sum(|rank| rank.compressed_raw_bytes), sum(|rank| rank.compressed_bytes));
+        if packed > 0 {
+            let tenths = raw * 10 / packed;
+            let ratio = format!("{}.{} times", tenths / 10, tenths % 10);
+            self.fact("compressed", &format!("{} in {} ({ratio})", size(raw), size(packed)));
         }
     }
 

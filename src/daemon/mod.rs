@@ -11,6 +11,7 @@
 //! read goes on being served.
 
 pub mod check;
+mod compressor;
 mod notify;
 mod panics;
 pub mod privileges;
@@ -60,7 +61,7 @@ pub struct Config {
     pub drop_privileges: bool,
     /// The user to become; `None` for `retrocap` if there is one and the process is root's.
     pub user: Option<String>,
-    /// Share of one core for compression, in percent; 0 for none. Nothing is compressed yet.
+    /// Share of one core for compression, in percent; 0 for none.
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
-use super::reload::{Reload, Running};
 use super::notify::Supervisor;
+use super::reload::{Reload, Running};
 use super::replay::Paced;
 use super::sandbox::{Files, Role, Sandbox};
 use super::socket::{Access, Claim, Socket};
@@ -26,6 +26,7 @@ use crate::memory::Lock;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
 use crate::serve::{self, Recorder, Service};
+use crate::store::compress::{Compression, Compressor, Pace};
 use crate::time::Timestamp;
 
 /// Threads of the service, beside those of queries.
@@ -49,13 +50,14 @@ pub(super) struct Prepared {
     listener: std::os::unix::net::UnixListener,
     socket: Socket,
     pipelines: Vec<(Pipeline, Packets)>,
+    compressors: Vec<(Compressor, Compression)>,
     history: History,
     /// Of live capture.
     selection: Option<Arc<Selection>>,
-    queries_bytes: u64,
     sandbox: Sandbox,
     config: Config,
     supervisor: Supervisor,
+    answers_bytes: u64,
 }
 
 impl Prepared {
@@ -65,14 +67,18 @@ impl Prepared {
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
         let access = Access { group: privileges::readers()?, owner };
         let claim = Claim::new(&config.socket, access)?;
-        let split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
+        let mut split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
+        if config.compression_cpu > 0.0 {
+            split = split.compressing();
+        }
         if live {
             // Before memory is taken: this is what goes wrong most.
             capture_rights()?;
         }
         let interfaces = Arc::new(Interfaces::default());
         let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
-        let made = make_pipelines(&config, &split, &pins)?;
+        let mut made = make_pipelines(&config, &split, &pins)?;
+        let compressors = make_compressors(&config, &split, &mut made)?;
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
         let sources = match &selection {
             Some(selection) => open_live(&config, &split, selection, &interfaces)?,
@@ -93,6 +99,7 @@ impl Prepared {
                 budget_bytes: split.budget_bytes,
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
             },
             capture_filter: config.filter.clone().into(),
             capture_interfaces: config.interfaces.clone().into(),
@@ -102,18 +109,30 @@ impl Prepared {
             listener,
             socket,
             pipelines: made.into_iter().zip(sources).collect(),
+            compressors,
             history,
             selection,
-            queries_bytes: split.queries_bytes,
             sandbox,
             config,
             supervisor,
+            answers_bytes: split.answers_bytes(),
         })
     }
 
     /// Runs until it is told to stop or cannot go on.
     pub(super) fn run(self, until: Until, reload: Option<Reload>) -> Result<(), Error> {
-        let Self { listener, mut socket, pipelines, history, selection, queries_bytes, sandbox, config, supervisor } = self;
+        let Self {
+            listener,
+            mut socket,
+            pipelines,
+            compressors,
+            history,
+            selection,
+            answers_bytes,
+            sandbox,
+            config,
+            supervisor,
+        } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
         let in_role = |role| {
@@ -126,7 +145,7 @@ impl Prepared {
             .transpose();
         let monitor = monitor.map_err(system("watch the interfaces"))?;
         let recording = Arc::new(AtomicUsize::new(0));
-        let mut workers = Workers::start(pipelines, &recording, &sandbox)?;
+        let mut workers = Workers::start(pipelines, compressors, &recording, &sandbox)?;
         let history = Arc::new(history);
         let recorder = Recorder {
             history: Arc::clone(&history),
@@ -134,7 +153,7 @@ impl Prepared {
             start: now(),
             started: Instant::now(),
             recording,
-            queries_bytes,
+            queries_bytes: answers_bytes,
         };
         // Of its threads only those that may block are used: each query gets one.
         let queries = tokio::runtime::Builder::new_current_thread()
@@ -269,6 +288,23 @@ fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>) -> Result<Ve
             .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
         })
         .collect()
+}
+
+/// What compresses for each pipeline; nothing where no processor time is given to it.
+fn make_compressors(
+    config: &Config,
+    split: &Split,
+    pipelines: &mut [Pipeline],
+) -> Result<Vec<(Compressor, Compression)>, Error> {
+    let pace = if config.replay.is_none() { Pace::Live } else { Pace::Replay };
+    // The share is of one core, however many workers there are.
+    let percent = config.compression_cpu / f64::from(split.workers);
+    let Some(compression) = split.compression(percent, pace) else { return Ok(Vec::new()) };
+    pipelines
+        .iter_mut()
+        .map(|pipeline| Ok((pipeline.compress(&compression)?, compression)))
+        .collect::<std::io::Result<_>>()
+        .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
 }
 
 fn open_live(

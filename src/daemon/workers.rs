@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Error;
 use super::replay::Paced;
 use super::sandbox::{Role, Sandbox};
+use super::{Error, compressor};
 use crate::capture::SourceError;
 use crate::capture::file::FileSource;
 use crate::capture::live::LiveSource;
 use crate::filter::FilterSet;
 use crate::pipeline::Pipeline;
+use crate::store::compress::{Compression, Compressor};
 use crate::store::retention::Policy;
 
 /// Bytes of a worker's stack; the way of a packet is flat and needs a fraction of it.
@@ -73,14 +74,20 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts a thread for each pipeline; `recording` counts those that record.
+    /// Starts a thread for each pipeline and for each compressor; `recording` counts those that record.
     pub(super) fn start(
         pipelines: Vec<(Pipeline, Packets)>,
+        compressors: Vec<(Compressor, Compression)>,
         recording: &Arc<AtomicUsize>,
         sandbox: &Sandbox,
     ) -> Result<Self, Error> {
         let (failed, failures) = unbounded_channel();
         let mut workers = Self { stop: Arc::default(), controls: Vec::new(), threads: Vec::new(), failures };
+        for (number, (compressor, compression)) in compressors.into_iter().enumerate() {
+            let thread =
+                compressor::start(number, compressor, &compression, Arc::clone(&workers.stop), sandbox.clone())?;
+            workers.threads.push(thread);
+        }
         for (number, (pipeline, packets)) in pipelines.into_iter().enumerate() {
             let (stop, failed, recording) = (Arc::clone(&workers.stop), failed.clone(), Arc::clone(recording));
             let control = Arc::new(Control::default());

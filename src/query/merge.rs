@@ -23,6 +23,9 @@ use crate::time::Timestamp;
 /// as they arrived, and are counted.
 const READ_AHEAD_MAX: usize = 16 * 1024;
 
+/// Compressed segments of which one query keeps a part at most (4 KiB each). Packets of further ones come slower.
+const WINDOWS_MAX: usize = 32;
+
 /// After so many records that do not match, a query looks whether it was interrupted (well below a millisecond).
 const RECORDS_BETWEEN_LOOKS: u32 = 1024;
 
@@ -73,6 +76,7 @@ pub struct Packets<'h> {
     /// Boxed, as a heap moves its elements about.
     runs: BinaryHeap<Reverse<Box<Run>>>,
     read_ahead: usize,
+    windows: usize,
     latest: Timestamp,
     data: Vec<u8>,
     drops: Drops,
@@ -134,6 +138,7 @@ impl<'h> Packets<'h> {
             waiting,
             runs: BinaryHeap::new(),
             read_ahead: 0,
+            windows: 0,
             latest: Timestamp::MIN,
             data: Vec::new(),
             drops: Drops::default(),
@@ -224,7 +229,11 @@ impl<'h> Packets<'h> {
                 return;
             }
             self.waiting.pop();
-            let cursor = self.segments(worker).cursor(view);
+            let mut cursor = self.segments(worker).cursor(view);
+            if view.is_packed() && self.windows < WINDOWS_MAX {
+                cursor.keep_window();
+                self.windows += 1;
+            }
             let mut run = Box::new(Run {
                 worker,
                 cursor,
@@ -282,6 +291,9 @@ impl<'h> Packets<'h> {
                 }
             }
         };
+        if !matches!(outcome, Ok(Some(_))) && run.cursor.drop_window() {
+            self.windows -= 1;
+        }
         match outcome {
             Ok(Some(record)) => run.head = record,
             Ok(None) => run.live = false,

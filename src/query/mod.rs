@@ -32,6 +32,8 @@ pub struct Memory {
     pub rings_bytes: u64,
     /// Buffers of queries.
     pub queries_bytes: u64,
+    /// Buffers of compression.
+    pub compression_bytes: u64,
 }
 
 /// All that is recorded, as readers see it.

@@ -150,6 +150,17 @@ fn volumes(text: &mut Text, status: &Status) {
     text.one(Kind::Counter, name, help, carried.packets);
     let (name, help) = ("starts_lost_total", "Starts of sessions that found no room to outlive their rank.");
     text.one(Kind::Counter, name, help, carried.lost);
+    let compression = &status.compression;
+    let name = "compression_bytes_total";
+    text.family(Kind::Counter, name, "Bytes of segments that were compressed, before and after.");
+    text.line(name, &[("bytes", "raw")], compression.raw_bytes);
+    text.line(name, &[("bytes", "compressed")], compression.compressed_bytes);
+    let (name, help) = ("compression_cpu_seconds_total", "Processor time of compression.");
+    text.one(Kind::Counter, name, help, compression.cpu_s);
+    let name = "compression_segments_total";
+    text.family(Kind::Counter, name, "Segments that were compressed, or left as they hardly get smaller.");
+    text.line(name, &[("outcome", "compressed")], compression.segments);
+    text.line(name, &[("outcome", "incompressible")], compression.incompressible_segments);
     let (name, help) = ("kernel_dropped_packets_total", "What the kernel dropped before the recorder could take it.");
     text.one(Kind::Counter, name, help, packets.kernel_dropped);
     let name = "odd_packets_total";

@@ -48,8 +48,9 @@ use problem::Problem;
 /// Panics of all threads since the process was started.
 pub static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead.
-pub const QUERY_COST_BYTES: u64 = 256 << 10;
+/// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead,
+/// parts of compressed segments.
+pub const QUERY_COST_BYTES: u64 = 384 << 10;
 /// Queries of packets that run at once at least, however small the budget.
 pub const QUERIES_MIN: u64 = 8;
 /// Bytes set aside for each byte of a list of selections: itself, and what is made of it.

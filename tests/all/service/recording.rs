@@ -188,7 +188,7 @@ impl Server {
         let history = History {
             workers: vec![pipeline.worker()],
             interfaces,
-            memory: Memory { budget_bytes: 40 << 20, rings_bytes: 0, queries_bytes: 2 << 20 },
+            memory: Memory { budget_bytes: 40 << 20, rings_bytes: 0, queries_bytes: 2 << 20, compression_bytes: 0 },
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
         };
