@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use retrocap::capture::BURST_PACKETS;
 use retrocap::memory::Lock;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
@@ -76,18 +77,23 @@ fn run(case: &Case) {
     let mut pipeline = Pipeline::new(config).unwrap();
     let mut time = 1_700_000_000_000_000_000u64;
     let mut pass = |pipeline: &mut Pipeline| {
-        for &(at, len) in &frames {
-            time += 700;
-            pipeline.ingest(&Packet {
-                time: Timestamp(time),
-                interface: InterfaceId(0),
-                link_type: LinkType::ETHERNET,
-                direction: Direction::In,
-                flags: PacketFlags::default(),
-                original_len: u32::try_from(len).unwrap(),
-                drops_before: 0,
-                data: &memory[at..at + len],
-            });
+        let mut burst = Vec::with_capacity(BURST_PACKETS);
+        for frames in frames.chunks(BURST_PACKETS) {
+            burst.clear();
+            burst.extend(frames.iter().map(|&(at, len)| {
+                time += 700;
+                Packet {
+                    time: Timestamp(time),
+                    interface: InterfaceId(0),
+                    link_type: LinkType::ETHERNET,
+                    direction: Direction::In,
+                    flags: PacketFlags::default(),
+                    original_len: u32::try_from(len).unwrap(),
+                    drops_before: 0,
+                    data: &memory[at..at + len],
+                }
+            }));
+            pipeline.ingest(&burst);
         }
         pipeline.publish();
     };

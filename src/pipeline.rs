@@ -1,15 +1,20 @@
 //! The hot path: one loop from a source to the store.
+//!
+//! Packets come in bursts, because most of the time goes into waiting for memory: where a session lies follows from its
+//! packet's headers, and is elsewhere for each. So a burst goes through three passes. The first reads headers and asks for
+//! the bucket of the index, the second looks into it and asks for the session's entry, and the third finds everything
+//! at hand. The order of packets is kept in each of them, and what comes out does not depend on how they were bundled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::capture::{Batch, Source, SourceCounts, SourceError};
+use crate::capture::{BURST_PACKETS, Batch, Source, SourceCounts, SourceError};
 use crate::counters::{DropReason, Published, Totals};
 use crate::decode::{self, Stop};
 use crate::filter::FilterSet;
 use crate::memory::Lock;
 use crate::packet::Packet;
-use crate::session::{Ledger, Table};
+use crate::session::{Arrival, Ledger, Table};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
 use crate::store::retention::Policy;
 use crate::store::{Rank, Segments, Store};
@@ -44,6 +49,13 @@ pub struct Worker {
     pub published: Arc<Published>,
     /// Bytes of the index of sessions.
     pub index_bytes: u64,
+}
+
+/// A packet of a burst whose headers were read.
+#[derive(Clone, Copy)]
+struct Coming<'a> {
+    packet: Packet<'a>,
+    arrival: Arrival,
 }
 
 /// One worker: everything a packet meets on its way, and nothing that another worker touches.
@@ -90,7 +102,7 @@ impl Pipeline {
     /// Takes packets from `source` until it ends, fails, or `stop` is set.
     pub fn run(&mut self, source: &mut impl Source, stop: &AtomicBool) -> Result<(), SourceError> {
         while !stop.load(Ordering::Relaxed) {
-            let batch = source.batch(&mut |packet| self.ingest(packet));
+            let batch = source.bursts(&mut |burst| self.ingest(burst));
             self.account(&source.counts());
             self.publish();
             if batch? == Batch::End {
@@ -100,30 +112,51 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The way of one packet.
-    pub fn ingest(&mut self, packet: &Packet<'_>) {
-        let packet = &self.cut(packet);
+    /// The way of a few packets.
+    pub fn ingest(&mut self, packets: &[Packet<'_>]) {
+        for burst in packets.chunks(BURST_PACKETS) {
+            let mut coming = [None; BURST_PACKETS];
+            for (coming, packet) in coming.iter_mut().zip(burst) {
+                *coming = self.receive(packet);
+            }
+            for Coming { arrival, .. } in coming.iter().flatten() {
+                self.sessions.expect_arrival(arrival);
+            }
+            for coming in coming.iter().flatten() {
+                self.keep(coming);
+            }
+        }
+    }
+
+    /// From a packet to what its headers say; `None` if it is not to be kept.
+    fn receive<'a>(&mut self, packet: &Packet<'a>) -> Option<Coming<'a>> {
+        let packet = self.cut(packet);
         let bytes = packet.data.len() as u64;
         self.totals.received.add(bytes);
         self.published.count_interface(packet.interface, bytes);
-
         if let Some(filter) = &mut self.filter
             && !filter.matches(packet.link_type, packet.data, packet.original_len)
         {
-            return self.totals.filtered.add(bytes);
+            self.totals.filtered.add(bytes);
+            return None;
         }
-
         let mut decoded = decode::decode(packet.link_type, packet.data);
+        self.note(&packet, decoded.stop);
+        let arrival = self.sessions.arrival(&packet, &mut decoded);
+        Some(Coming { packet, arrival })
+    }
+
+    /// Counts a packet to its session, whose bytes so far say where it is stored.
+    fn keep(&mut self, Coming { packet, arrival }: &Coming<'_>) {
+        let bytes = packet.data.len() as u64;
         let sequence = self.totals.stored.packets;
-        let session = self.sessions.observe(packet, &mut decoded, sequence);
+        let session = self.sessions.observe(arrival, packet, sequence);
         // The packet that ends a session stays with its start, so that one sees how it ended.
         let rank = if session.closes { Rank::START } else { Rank::of(session.offset) };
         let header = RecordHeader::new(packet, sequence, session.slot);
         self.store.append(&header, packet.data, rank, &mut self.sessions);
         self.sessions.kept(session.slot, bytes);
-
         self.totals.stored.add(bytes);
-        self.note(packet, decoded.stop);
     }
 
     /// Cuts a packet to the snapshot length, or to the longest record.

@@ -175,7 +175,7 @@ impl Run {
             self.truth.note(&frame);
             self.fifo.ingest(&frame);
             self.cutoff.ingest(&frame);
-            self.pipeline.ingest(&frame.packet);
+            self.pipeline.ingest(std::slice::from_ref(&frame.packet));
         }
         self.look(due(args.looks as usize - 1));
         wire_bytes

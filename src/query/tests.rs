@@ -29,9 +29,9 @@ fn udp(from: (u8, u16), to: (u8, u16), payload: usize) -> Vec<u8> {
 struct Packets(Vec<(u64, Vec<u8>)>);
 
 impl Source for Packets {
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         for (time, data) in self.0.drain(..) {
-            each(&Packet {
+            each(&[Packet {
                 time: Timestamp(time),
                 interface: InterfaceId(0),
                 link_type: LinkType::ETHERNET,
@@ -40,7 +40,7 @@ impl Source for Packets {
                 original_len: u32::try_from(data.len()).unwrap(),
                 drops_before: 0,
                 data: &data,
-            });
+            }]);
         }
         Ok(Batch::End)
     }

@@ -12,7 +12,7 @@ pub mod table;
 
 pub use key::{Endpoint, SessionKey};
 pub use ledger::{Ledger, Session, State};
-pub use table::{Observed, Table};
+pub use table::{Arrival, Observed, Table};
 
 /// A place in the array of sessions. Who has it changes; a packet's session is the one that had it when it arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -27,6 +27,16 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
+/// What the table wants to know of a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    key: SessionKey,
+    hash: u64,
+    sender: Side,
+    protocol: u8,
+    tcp_flags: u8,
+}
+
 /// What the table says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observed {
@@ -59,8 +69,8 @@ impl Table {
         let capacity = Self::capacity_of(bytes);
         Ok(Self {
             ledger: Arc::new(Ledger::new(capacity, lock)?),
-            index: Index::new(capacity as usize),
-            fragments: Fragments::new(seed),
+            index: Index::new(capacity as usize, lock)?,
+            fragments: Fragments::new(seed, lock)?,
             hasher: FixedState::with_seed(seed),
             hand: 0,
         })
@@ -91,28 +101,41 @@ impl Table {
         Arc::clone(&self.ledger)
     }
 
-    /// Counts a packet to its session, which begins with it if there is none.
-    ///
-    /// `sequence` is the packet's place in the order of arrival, and grows with every call.
-    pub fn observe(&mut self, packet: &Packet<'_>, decoded: &mut Decoded, sequence: u64) -> Observed {
+    /// Which session a packet belongs to. Asks memory for its place in the index.
+    pub fn arrival(&mut self, packet: &Packet<'_>, decoded: &mut Decoded) -> Arrival {
         self.fragments.resolve(decoded, packet.interface, packet.time);
         let (key, sender) = SessionKey::new(decoded, packet.interface);
         let hash = self.hash(&key);
-        let found = self.index.find(hash, |slot| self.entry(slot).has_key(&key));
+        self.index.prefetch(hash);
+        Arrival { key, hash, sender, protocol: decoded.protocol, tcp_flags: decoded.tcp_flags }
+    }
+
+    /// A packet will be [observed](Self::observe) soon. Asks memory for the entry of its session.
+    pub fn expect_arrival(&self, arrival: &Arrival) {
+        if let Some(slot) = self.index.find(arrival.hash, |_| true) {
+            self.entry(slot).prefetch();
+        }
+    }
+
+    /// Counts a packet to its session, which begins with it if there is none.
+    ///
+    /// `sequence` is the packet's place in the order of arrival, and grows with every call.
+    pub fn observe(&mut self, arrival: &Arrival, packet: &Packet<'_>, sequence: u64) -> Observed {
+        let found = self.index.find(arrival.hash, |slot| self.entry(slot).has_key(&arrival.key));
         let slot = match found {
-            Some(slot) if self.goes_on(slot, decoded, packet.time) => slot,
+            Some(slot) if self.goes_on(slot, arrival, packet.time) => slot,
             Some(slot) => {
-                self.index.remove(hash, slot);
-                self.begin(&key, hash, sender, decoded, packet.time, sequence)
+                self.index.remove(arrival.hash, slot);
+                self.begin(arrival, packet.time, sequence)
             }
-            None => self.begin(&key, hash, sender, decoded, packet.time, sequence),
+            None => self.begin(arrival, packet.time, sequence),
         };
 
         let entry = self.entry(slot);
         let offset = entry.bytes();
         let flags = entry.flags();
-        let by_originator = (sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
-        let told = told(decoded, by_originator);
+        let by_originator = (arrival.sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
+        let told = told(arrival, by_originator);
         entry.count(by_originator, packet.time, u64::from(packet.original_len), flags | told);
         let closing = told & (flag::RST | flag::FIN_ORIGINATOR | flag::FIN_RESPONDER);
         Observed { slot: SessionSlot(slot), offset, closes: closing & !flags != 0 }
@@ -163,32 +186,24 @@ impl Table {
     }
 
     /// Whether a packet at `time` belongs to the session that has `slot`, or begins a new one.
-    fn goes_on(&self, slot: u32, decoded: &Decoded, time: Timestamp) -> bool {
+    fn goes_on(&self, slot: u32, arrival: &Arrival, time: Timestamp) -> bool {
         let entry = self.entry(slot);
         let flags = entry.flags();
-        let opens = decoded.protocol == TCP && decoded.tcp_flags & (SYN | ACK | RST) == SYN;
+        let opens = arrival.protocol == TCP && arrival.tcp_flags & (SYN | ACK | RST) == SYN;
         if opens && ledger::is_over(flags) {
             return false;
         }
-        time.0.saturating_sub(entry.last().0) <= ledger::timeout_ns(decoded.protocol, flags)
+        time.0.saturating_sub(entry.last().0) <= ledger::timeout_ns(arrival.protocol, flags)
     }
 
-    fn begin(
-        &mut self,
-        key: &SessionKey,
-        hash: u64,
-        sender: Side,
-        decoded: &Decoded,
-        time: Timestamp,
-        sequence: u64,
-    ) -> u32 {
+    fn begin(&mut self, arrival: &Arrival, time: Timestamp, sequence: u64) -> u32 {
         let slot = self.vacate(time);
         // Who answers a SYN did not speak first, though it may be the first that was heard.
-        let answers = decoded.protocol == TCP && decoded.tcp_flags & (SYN | ACK) == SYN | ACK;
-        let originator = if answers { sender.other() } else { sender };
+        let answers = arrival.protocol == TCP && arrival.tcp_flags & (SYN | ACK) == SYN | ACK;
+        let originator = if answers { arrival.sender.other() } else { arrival.sender };
         let flags = if originator == Side::High { flag::ORIGINATOR_IS_HIGH } else { 0 };
-        self.entry(slot).begin(key, time, sequence, flags);
-        self.index.insert(hash, slot);
+        self.entry(slot).begin(&arrival.key, time, sequence, flags);
+        self.index.insert(arrival.hash, slot);
         slot
     }
 
@@ -244,18 +259,18 @@ impl Table {
 }
 
 /// What a packet tells of its session's state.
-fn told(decoded: &Decoded, by_originator: bool) -> u32 {
-    if decoded.protocol != TCP || decoded.tcp_flags & (SYN | FIN | RST) == 0 {
+fn told(arrival: &Arrival, by_originator: bool) -> u32 {
+    if arrival.protocol != TCP || arrival.tcp_flags & (SYN | FIN | RST) == 0 {
         return 0;
     }
     let mut flags = 0;
-    if decoded.tcp_flags & SYN != 0 {
-        flags |= if decoded.tcp_flags & ACK != 0 { flag::SYN_ACK } else { flag::SYN };
+    if arrival.tcp_flags & SYN != 0 {
+        flags |= if arrival.tcp_flags & ACK != 0 { flag::SYN_ACK } else { flag::SYN };
     }
-    if decoded.tcp_flags & FIN != 0 {
+    if arrival.tcp_flags & FIN != 0 {
         flags |= if by_originator { flag::FIN_ORIGINATOR } else { flag::FIN_RESPONDER };
     }
-    if decoded.tcp_flags & RST != 0 {
+    if arrival.tcp_flags & RST != 0 {
         flags |= flag::RST;
     }
     flags

@@ -38,7 +38,8 @@ impl Story {
             data: &[],
         };
         self.sequence += 1;
-        self.table.observe(&packet, &mut decoded, self.sequence)
+        let arrival = self.table.arrival(&packet, &mut decoded);
+        self.table.observe(&arrival, &packet, self.sequence)
     }
 
     fn session(&self, observed: Observed) -> super::super::Session {
