@@ -36,6 +36,8 @@ struct Case {
 
 fn main() {
     const MIB: u64 = 1 << 20;
+    // `cargo bench --bench ingest -- 1514` runs only the cases whose names contain this.
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let imix = &[64, 64, 64, 64, 64, 64, 64, 570, 570, 570, 570, 1514];
     println!("{:<28} {:>10} {:>10} {:>10} {:>10}", "case", "Mpps", "GB/s", "memcpy", "ratio");
     for case in [
@@ -47,7 +49,9 @@ fn main() {
         Case { name: "1514 B, 1k sessions", lens: &[1514], sessions: 1_000, budget: 40 * MIB },
         Case { name: "1514 B, 1k sessions, 1 GiB", lens: &[1514], sessions: 1_000, budget: 1024 * MIB },
     ] {
-        run(&case);
+        if wanted.as_ref().is_none_or(|wanted| case.name.contains(wanted)) {
+            run(&case);
+        }
     }
 }
 

@@ -51,6 +51,19 @@ pub struct Worker {
     pub index_bytes: u64,
 }
 
+/// Bytes of packets after which a burst ends: longer ones are copied the slower the more of them were looked at before.
+const BURST_BYTES: usize = 4096;
+
+/// How many of `packets`, of which there is one at least, go through the passes together.
+fn burst_len(packets: &[Packet<'_>]) -> usize {
+    let mut bytes = 0;
+    let more = packets[1..].iter().take(BURST_PACKETS - 1).take_while(|packet| {
+        bytes += packet.data.len();
+        bytes < BURST_BYTES
+    });
+    1 + more.count()
+}
+
 /// A packet of a burst whose headers were read.
 #[derive(Clone, Copy)]
 struct Coming<'a> {
@@ -114,7 +127,10 @@ impl Pipeline {
 
     /// The way of a few packets.
     pub fn ingest(&mut self, packets: &[Packet<'_>]) {
-        for burst in packets.chunks(BURST_PACKETS) {
+        let mut rest = packets;
+        while !rest.is_empty() {
+            let (burst, after) = rest.split_at(burst_len(rest));
+            rest = after;
             let mut coming = [None; BURST_PACKETS];
             for (coming, packet) in coming.iter_mut().zip(burst) {
                 *coming = self.receive(packet);
