@@ -137,6 +137,7 @@ fn compare(args: &Args, split: &Split) {
     } else {
         report::title(args, split, &run.truth, wire_bytes);
         report::table(&run.looks);
+        report::ledger(&run.pipeline.worker().ledger);
     }
 }
 

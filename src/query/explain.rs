@@ -69,7 +69,7 @@ impl History {
         let mut sessions = 0u64;
         let mut seen_bytes = 0;
         let mut kept_bytes = 0;
-        for session in self.workers.iter().flat_map(|worker| worker.ledger.sessions()) {
+        for (_, session) in self.workers.iter().flat_map(|worker| worker.ledger.all(Some((since, until)))) {
             if session.last >= since
                 && session.first <= until
                 && session.kept_packets < session.packets.sum()

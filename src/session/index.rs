@@ -1,6 +1,6 @@
 //! A hash index from keys to slots of a fixed array: never grows, never allocates after it is made.
 //!
-//! Linear probing over words of `tag (32 bits of the hash) | slot + 1`, at most half full, so that runs are short; the tag
+//! Linear probing over words of `tag (32 bits of the hash) | slot + 1`, at most two thirds full, so that runs are short; the tag
 //! alone says where a word belongs. Removal shifts the run back, so that there are no tombstones to clean up. The hash is seeded by the caller: who
 //! chooses the keys cannot choose the runs.
 
@@ -25,7 +25,7 @@ impl Index {
     }
 
     fn buckets(slots: usize) -> usize {
-        (slots * 2).next_power_of_two().max(2)
+        (slots * 3 / 2).next_power_of_two().max(2)
     }
 
     pub(super) fn new(slots: usize, lock: Lock) -> std::io::Result<Self> {
