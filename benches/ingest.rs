@@ -45,6 +45,7 @@ fn main() {
         Case { name: "64 B, 1k sessions, 1 GiB", lens: &[64], sessions: 1_000, budget: 1024 * MIB },
         Case { name: "64 B, 1M sessions, 4 GiB", lens: &[64], sessions: 1_000_000, budget: 4096 * MIB },
         Case { name: "64 B, 10M sessions, 4 GiB", lens: &[64], sessions: 10_000_000, budget: 4096 * MIB },
+        Case { name: "64 B, 10M sessions, 1 GiB", lens: &[64], sessions: 10_000_000, budget: 1024 * MIB },
         Case { name: "IMIX, 10k sessions", lens: imix, sessions: 10_000, budget: 40 * MIB },
         Case { name: "1514 B, 1k sessions", lens: &[1514], sessions: 1_000, budget: 40 * MIB },
         Case { name: "1514 B, 1k sessions, 1 GiB", lens: &[1514], sessions: 1_000, budget: 1024 * MIB },

@@ -177,8 +177,8 @@ impl Split {
     /// The smallest budget, for one worker: 16 MiB.
     pub const BYTES_MIN: u64 = 16 * MIB;
 
-    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, a fifth for sessions (of which two fifths
-    /// for those of the past), a sixteenth for
+    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, 22 % for sessions (of which 45 % for
+    /// those of the past), a sixteenth for
     /// queries (64 MiB at most), the rest for packets.
     ///
     /// # Errors
@@ -195,7 +195,7 @@ impl Split {
         let blocks = (share / 10 / u64::from(RING_BLOCK_BYTES)).clamp(RING_BLOCKS_MIN, RING_BLOCKS_MAX);
         let ring_blocks = if live { u32::try_from(blocks).unwrap_or(u32::MAX) } else { 0 };
         let queries_bytes = (budget_bytes / 16).min(64 * MIB);
-        let sessions_bytes = share / 5;
+        let sessions_bytes = share / 100 * 22;
         let taken = u64::from(ring_blocks) * u64::from(RING_BLOCK_BYTES)
             + sessions_bytes
             + queries_bytes / u64::from(workers)

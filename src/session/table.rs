@@ -36,7 +36,7 @@ const EMPTIED_CANDIDATES: usize = 4;
 /// An unanswered session whose hosts have begun so many others that it was pushed down this far is of a flood.
 const FLOOD_CLIMB: u8 = 4;
 /// What of a table's memory the archive gets, in hundredths.
-const ARCHIVE_PERCENT: u64 = 40;
+const ARCHIVE_PERCENT: u64 = 45;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
