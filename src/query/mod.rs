@@ -6,12 +6,13 @@
 pub mod explain;
 pub mod flows;
 mod merge;
+pub mod selections;
 pub mod selectors;
 pub mod status;
 
 use std::sync::Arc;
 
-pub use merge::{Found, Packets, Summary};
+pub use merge::{Drops, Found, Packets, Summary};
 use selectors::{Flow, Selection};
 
 use crate::counters::Totals;
@@ -85,6 +86,11 @@ impl History {
     pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
         Packets::new(self, request)
     }
+
+    /// The packets that `search` wants, as far as the interface, the expression and the limit of `request` allow.
+    pub fn searched(&self, request: &Request, search: selections::Search) -> Result<Packets<'_>, QueryError> {
+        Packets::searched(self, request, search)
+    }
 }
 
 /// What is asked for.
@@ -100,6 +106,8 @@ pub struct Request {
     pub interface: Option<String>,
     /// Only of the session with this name.
     pub community_id: Option<CommunityId>,
+    /// The seed that name was made with.
+    pub community_id_seed: u16,
     /// Only between these two.
     pub flow: Option<Flow>,
     /// A tcpdump expression; empty for everything.
@@ -121,13 +129,19 @@ pub enum QueryError {
         until: Timestamp,
     },
     /// No packet came from an interface of this name.
-    #[error("no interface {name:?} was recorded; there are: {known}")]
+    #[error("no interface {name:?} was recorded; there are: {known}{}", only(.asked))]
     UnknownInterface {
         /// What was asked for.
         name: String,
         /// What there is.
         known: String,
+        /// What the recorder was told to record; empty for all.
+        asked: String,
     },
+}
+
+fn only(asked: &str) -> String {
+    if asked.is_empty() { String::new() } else { format!("; the recorder was started to record {asked} alone") }
 }
 
 impl Request {
@@ -138,7 +152,7 @@ impl Request {
     }
 
     fn selection(&self, history: &History) -> Result<Selection, QueryError> {
-        Selection::new(self, &history.interfaces)
+        Selection::new(self, history)
     }
 
     fn filter(&self, link_types: &[LinkType]) -> Result<Option<FilterSet>, QueryError> {

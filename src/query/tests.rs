@@ -58,6 +58,9 @@ fn workers(store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
             sessions_bytes: 1 << 20,
             store_bytes,
             policy: Policy::default(),
+            classes: crate::judge::Classes::default(),
+            pins: Default::default(),
+            pinned_bytes: 1 << 20,
             filter: None,
             snaplen: 0,
             lock: Lock::No,
@@ -190,10 +193,10 @@ fn nothing_has_a_cause() {
         (request("host 10.0.0.77"), "never_seen"),
     ] {
         assert_eq!(found(&full, &request), [], "{request:?}");
-        assert_eq!(full.explain_nothing(&request).unwrap().code, code, "{request:?}");
+        assert_eq!(full.explain_nothing(&request, None).unwrap().code, code, "{request:?}");
     }
     let empty = history(4 << 20, Vec::new());
-    assert_eq!(empty.explain_nothing(&Request::default()).unwrap().code, "nothing_recorded");
+    assert_eq!(empty.explain_nothing(&Request::default(), None).unwrap().code, "nothing_recorded");
 }
 
 #[test]

@@ -26,7 +26,9 @@ pub const PACKET_KEYS: &[&str] = &[
     "interface",
     "community-id",
     "community_id",
+    "community-id-seed",
     "flow",
+    "whole-sessions",
     "count",
     "c",
     "format",
@@ -46,6 +48,7 @@ pub const FLOW_KEYS: &[&str] = &[
     "interface",
     "community-id",
     "community_id",
+    "community-id-seed",
     "flow",
     "sort",
     "limit",
@@ -75,6 +78,8 @@ pub struct PacketQuery {
     pub format: Format,
     /// How exact their times are.
     pub precision: Precision,
+    /// Whether all packets of their sessions are wanted.
+    pub whole_sessions: bool,
 }
 
 /// What `/v1/flows` is asked for.
@@ -158,7 +163,9 @@ impl PacketQuery {
         });
         let limit = values.number(&["count", "c"])?;
         let precision = values.precision()?;
+        let whole_sessions = values.flag("whole-sessions")?;
         Ok(Self {
+            whole_sessions,
             request: Request { limit, ..values.request(clock)? },
             format: format.transpose()?.unwrap_or_default(),
             precision,
@@ -263,6 +270,12 @@ impl<'q> Values<'q> {
                 })?)
             }
         };
+        let community_id_seed = match self.take(&["community-id-seed"])? {
+            None => 0,
+            Some(value) => {
+                value.parse().map_err(|_| wrong("community-id-seed", &value, "a whole number from 0 to 65535"))?
+            }
+        };
         let flow = self.take(&["flow"])?.map(|value| value.parse::<Flow>());
         Ok(Request {
             since,
@@ -270,6 +283,7 @@ impl<'q> Values<'q> {
             limit: None,
             interface: self.take(&["interface"])?.map(Cow::into_owned),
             community_id,
+            community_id_seed,
             flow: flow.transpose().map_err(|error: FlowError| ParameterError::Flow(error.to_string()))?,
             expression: self.take(&["filter", "expr"])?.map(Cow::into_owned).unwrap_or_default(),
         })

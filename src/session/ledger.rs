@@ -251,6 +251,11 @@ impl Ledger {
         self.archive.known()
     }
 
+    /// Whether sessions were seen of which nothing is known any more, or only that they were many.
+    pub fn has_forgotten(&self) -> bool {
+        self.archive.known() < self.archive.count() || self.unlisted() > 0
+    }
+
     /// Bytes that compressed sessions of the past take now, and how many these are.
     pub fn archive_fill(&self) -> (u64, u64) {
         self.archive.fill()

@@ -240,17 +240,18 @@ impl Table {
         }
     }
 
-    /// A packet of the session that had `slot` when packet `sequence` arrived is gone.
-    pub fn evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
-        if let Some(entry) = self.ledger.entry(slot)
-            && entry.first_sequence() <= sequence
-        {
-            entry.kept_less(captured_bytes, self.now);
-            if entry.kept_packets() == 0 && !entry.is_queued() {
-                entry.set_queued(true);
-                self.emptied.push_back(slot.0);
-            }
+    /// A packet of the session that had `slot` when packet `sequence` arrived is gone. Whether it was the first of it.
+    pub fn evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) -> bool {
+        let Some(entry) = self.ledger.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
+            return false;
+        };
+        let first = entry.first_sequence() == sequence;
+        entry.kept_less(captured_bytes, self.now);
+        if entry.kept_packets() == 0 && !entry.is_queued() {
+            entry.set_queued(true);
+            self.emptied.push_back(slot.0);
         }
+        first
     }
 
     /// Whether packet `sequence`, one of the first of its session, must not go yet: its session lives and is a

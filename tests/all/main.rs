@@ -1,10 +1,13 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
+#[cfg(target_os = "linux")]
+mod alerts;
 mod capture_files;
 mod cli;
 mod decode;
 mod filters;
 mod generate;
+mod keeping;
 #[cfg(target_os = "linux")]
 mod live;
 #[cfg(target_os = "linux")]
@@ -15,3 +18,4 @@ mod replay;
 #[cfg(target_os = "linux")]
 mod service;
 mod text;
+mod washing_out;
