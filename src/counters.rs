@@ -251,6 +251,12 @@ impl Published {
         }
     }
 
+    /// A number that grows each time something is published: that of a worker that moves goes on growing, also when no
+    /// packet comes.
+    pub fn turns(&self) -> u64 {
+        self.version.load(Ordering::Relaxed) / 2
+    }
+
     /// Counts a packet to its interface. One thread calls this.
     pub fn count_interface(&self, id: InterfaceId, bytes: u64) {
         if let Some([packets, total]) = self.interfaces.get(usize::from(id.0)) {

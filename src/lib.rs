@@ -9,6 +9,7 @@
 pub mod budget;
 pub mod counters;
 pub mod interface;
+pub mod log_limit;
 pub mod memory;
 pub mod packet;
 pub mod time;

@@ -18,6 +18,7 @@ use super::link_layer::{HEADER_BYTES_MAX, Scratch, Shape, packet_bytes, shape};
 use super::selection::Selection;
 use super::{Batch, Source, SourceCounts, SourceError};
 use crate::interface::Interfaces;
+use crate::log_limit::LogLimit;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::time::Timestamp;
 
@@ -243,8 +244,11 @@ impl View {
             let _ = ring.set_promiscuous(*index, false);
         }
         for index in wanted.difference(&self.joined) {
-            if let Err(error) = ring.set_promiscuous(*index, true) {
-                tracing::warn!("interface {index} does not become promiscuous: {error}");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Err(error) = ring.set_promiscuous(*index, true)
+                && let Some(left_out) = LIMIT.admit()
+            {
+                tracing::warn!("interface {index} does not become promiscuous: {error}{left_out}");
             }
         }
         self.joined = wanted;

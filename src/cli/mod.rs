@@ -5,13 +5,14 @@
 
 mod alert_files;
 mod alerts;
-mod classes;
+mod check;
 mod client;
 mod config;
 mod flows;
 mod get;
 mod human;
 mod interfaces;
+mod log;
 mod machine;
 mod output;
 mod pin;
@@ -85,6 +86,7 @@ enum Verb {
     Pin(pin::Pin),
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
+    Check(check::Check),
 }
 
 /// Wrong usage: exit 2.
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
         Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
+        Verb::Check(check) => check.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,11 @@
 #[cfg(target_os = "linux")]
 mod alerts;
 mod capture_files;
+#[cfg(target_os = "linux")]
+mod check;
 mod cli;
+#[cfg(target_os = "linux")]
+mod complexity;
 mod decode;
 mod filters;
 mod generate;
@@ -15,6 +19,8 @@ mod namespaces;
 #[cfg(target_os = "linux")]
 mod recorder;
 mod replay;
+#[cfg(target_os = "linux")]
+mod seeds;
 #[cfg(target_os = "linux")]
 mod service;
 mod text;

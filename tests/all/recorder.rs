@@ -2,8 +2,11 @@
 
 mod ending;
 mod exactness;
+mod faults;
 mod interfaces;
 mod pressure;
 mod readers;
 mod replaying;
 mod running;
+mod sandbox;
+mod unit;

@@ -15,11 +15,11 @@ fn times(number: u64) -> (u64, u64) {
 
 fn key(number: u64) -> SessionKey {
     SessionKey([
-        0x0a00_0000 | number % 50,
+        0x0a00_0000 | (number % 50),
         0,
         0xc000_0000 | number,
         0,
-        number % 60_000 | 443 << 16 | 6 << 32 | 4 << 40,
+        (number % 60_000) | (443 << 16) | (6 << 32) | (4 << 40),
         1,
     ])
 }
