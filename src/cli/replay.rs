@@ -197,13 +197,15 @@ struct Watched<S> {
 }
 
 impl<S: Source> Source for Watched<S> {
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         let span = &mut self.span;
-        self.inner.batch(&mut |packet| {
-            let (first, last) = span.get_or_insert((packet.time, packet.time));
-            *first = packet.time.min(*first);
-            *last = packet.time.max(*last);
-            each(packet);
+        self.inner.bursts(&mut |burst| {
+            for packet in burst {
+                let (first, last) = span.get_or_insert((packet.time, packet.time));
+                *first = packet.time.min(*first);
+                *last = packet.time.max(*last);
+            }
+            each(burst);
         })
     }
 

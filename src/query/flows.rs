@@ -10,7 +10,8 @@ use crate::decode::Network;
 use crate::filter::{Endpoints, SessionProbe};
 use crate::interface::Interface;
 use crate::session::community_id::CommunityId;
-use crate::session::{Endpoint, Session, SessionSlot};
+use crate::session::{Endpoint, PastPlace, RecentBlocks, Session, SessionSlot};
+use crate::time::Timestamp;
 
 /// What a listing is sorted by. Times ascend, amounts descend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,9 @@ pub struct Flow {
     pub kept_bytes: u64,
     /// Packets still there.
     pub kept_packets: u64,
+    /// When packets of it were removed last; null while all are there.
+    #[serde(default)]
+    pub cut_at: Option<String>,
     /// How far it came.
     pub state: String,
     /// Community ID version 1, seed 0; null where the session is not IP.
@@ -101,6 +105,8 @@ struct Row {
     first_sequence: u64,
     worker: u16,
     slot: u32,
+    /// Where it is found if it has left the array.
+    past: Option<PastPlace>,
 }
 
 /// A listing: which sessions, in which order. Their contents are read as they are asked for.
@@ -110,6 +116,7 @@ pub struct Flows<'h> {
     rows: std::vec::IntoIter<Row>,
     left: usize,
     overtaken: u64,
+    recent: RecentBlocks,
 }
 
 /// Sessions found beyond the limit of a listing: in a flood, those that come first may be gone before they are read.
@@ -130,7 +137,7 @@ impl History {
         // The rows that come first, the last of them on top, ready to be replaced.
         let mut rows: BinaryHeap<Row> = BinaryHeap::new();
         for (worker, reader) in (0u16..).zip(&self.workers) {
-            for session in reader.ledger.sessions() {
+            for (past, session) in reader.ledger.all(Some((since, until))) {
                 if session.packets.sum() == 0 || session.last < since || session.first > until {
                     continue;
                 }
@@ -139,6 +146,7 @@ impl History {
                     first_sequence: session.first_sequence,
                     worker,
                     slot: session.slot.0,
+                    past,
                 };
                 if rows.len() >= limit && rows.peek().is_none_or(|last| row >= *last) {
                     continue;
@@ -152,7 +160,8 @@ impl History {
                 rows.push(row);
             }
         }
-        Ok(Flows { history: self, rows: rows.into_sorted_vec().into_iter(), left, overtaken: 0 })
+        let rows = rows.into_sorted_vec().into_iter();
+        Ok(Flows { history: self, rows, left, overtaken: 0, recent: RecentBlocks::default() })
     }
 }
 
@@ -187,7 +196,11 @@ impl Iterator for Flows<'_> {
             let row = self.rows.next()?;
             let ledger = &self.history.workers.get(usize::from(row.worker))?.ledger;
             // Its entry may have been given to another session since.
-            match ledger.session(SessionSlot(row.slot)) {
+            let found = match row.past {
+                Some(place) => ledger.past_session(place, &mut self.recent),
+                None => ledger.session(SessionSlot(row.slot)),
+            };
+            match found {
                 Some(session) if session.first_sequence == row.first_sequence => return Some(session),
                 _ => self.overtaken += 1,
             }
@@ -213,6 +226,7 @@ impl Flow {
             bytes: FlowCount { originator: session.bytes.originator, responder: session.bytes.responder },
             kept_bytes: session.kept_bytes,
             kept_packets: session.kept_packets,
+            cut_at: session.cut_at.map(Timestamp::to_rfc3339),
             state: session.state().as_str().to_owned(),
             community_id: CommunityId::new(&session.key, 0).map(|id| id.to_string()),
             vlan: session.key.vlan(),

@@ -9,6 +9,7 @@ use crate::capture::{Batch, Source, SourceError};
 use crate::memory::Lock;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::pipeline::{Config, Pipeline};
+use crate::session::Session;
 use crate::store::compress::{Compression, Pace};
 use crate::store::retention::Policy;
 
@@ -30,9 +31,9 @@ fn udp(from: (u8, u16), to: (u8, u16), payload: usize) -> Vec<u8> {
 struct Packets(Vec<(u64, Vec<u8>)>);
 
 impl Source for Packets {
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         for (time, data) in self.0.drain(..) {
-            each(&Packet {
+            each(&[Packet {
                 time: Timestamp(time),
                 interface: InterfaceId(0),
                 link_type: LinkType::ETHERNET,
@@ -41,7 +42,7 @@ impl Source for Packets {
                 original_len: u32::try_from(data.len()).unwrap(),
                 drops_before: 0,
                 data: &data,
-            });
+            }]);
         }
         Ok(Batch::End)
     }
@@ -318,4 +319,31 @@ fn kept_is_what_is_there() {
         };
         assert_eq!(found(&history, &flow).len() as u64, session.kept_packets);
     }
+}
+
+#[test]
+fn sessions_of_the_past_are_listed_beside_those_with_packets() {
+    const SECOND: u64 = 1_000_000_000;
+    // More sessions than have entries, in a store that holds a tenth of their packets.
+    let packets = (0..9000u16).map(|i| (u64::from(i) * SECOND, udp((1, 1000 + i), (2, 53), 700))).collect();
+    let history = history(1 << 20, packets);
+    let ledger = &history.workers[0].ledger;
+    assert!(ledger.past() > 5000 && ledger.unlisted() == 0, "{}", ledger.past());
+    let list = |request: &Request| -> Vec<_> { history.flows(request, Sort::Start).unwrap().collect() };
+    let all = list(&Request::default());
+    assert_eq!(all.len(), 9000);
+    assert!(all.is_sorted_by_key(|session| session.first));
+    let (past, there): (Vec<&Session>, Vec<&Session>) = all.iter().partition(|session| session.is_past());
+    assert!(there.iter().any(|session| session.kept_packets == 1) && there.len() > 100);
+    assert!(past.iter().all(|session| session.kept_packets == 0 && session.cut_at > Some(session.last)));
+    // By expression and time, from the archive as well; not one of the first, which a host with so many others keeps longest.
+    let one = list(&Request { expression: "udp and src port 4000".into(), ..Request::default() });
+    assert_eq!(
+        one.iter().map(|session| (session.first.0, session.is_past())).collect::<Vec<_>>(),
+        [(3000 * SECOND, true)]
+    );
+    let (since, until) = (Some(Timestamp(100 * SECOND)), Some(Timestamp(110 * SECOND)));
+    assert_eq!(list(&Request { since, until, ..Request::default() }).len(), 11);
+    let last = history.flows(&Request { limit: Some(3), ..Request::default() }, Sort::Last).unwrap();
+    assert_eq!(last.map(|session| session.first.0 / SECOND).collect::<Vec<_>>(), [0, 1, 2]);
 }
