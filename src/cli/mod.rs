@@ -4,18 +4,24 @@
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
 mod client;
+mod completions;
 mod config;
+mod csv;
 mod flows;
 mod get;
 mod human;
 mod interfaces;
+mod listing;
 mod machine;
 mod output;
 mod pin;
+mod progress;
 mod replay;
 mod run;
+mod screen;
 mod selection;
 mod status;
+mod table;
 mod view;
 
 use std::io::Write as _;
@@ -82,6 +88,8 @@ enum Verb {
     Pin(pin::Pin),
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Wrong usage: exit 2.
@@ -114,6 +122,8 @@ pub fn main() -> ExitCode {
         Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
+        Verb::Completions(completions) => completions.run(&cli.common),
+        Verb::Man(man) => man.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use super::human::{count, counted, seconds, size, time as read_time};
 use crate::query::status::{RankStatus, Status};
 use crate::time::{self, Timestamp};
@@ -14,12 +15,10 @@ use crate::time::{self, Timestamp};
 pub(super) struct View {
     /// What the first line answers.
     pub(super) heading: Heading,
-    /// Columns there are.
-    pub(super) width: usize,
+    /// Where it is shown.
+    pub(super) screen: Screen,
     /// Of the times that are shown.
     pub(super) tz: TimeZone,
-    /// Whether colour may be used.
-    pub(super) colour: bool,
 }
 
 /// What was asked.
@@ -43,11 +42,8 @@ const ROW_COLUMNS: usize = 40;
 /// Where the second column of the list of facts begins.
 const LABEL_COLUMNS: usize = 11;
 
-const BOLD: &str = "\x1b[1m";
-const RED: &str = "\x1b[1;31m";
-const GREEN: &str = "\x1b[32m";
-const CYAN: &str = "\x1b[36m";
-const PLAIN: &str = "\x1b[0m";
+/// Columns where nobody says how many there are.
+const WIDTH_DEFAULT: usize = 80;
 
 /// Everything, with line feeds.
 pub(super) fn status(status: &Status, view: &View) -> String {
@@ -127,7 +123,7 @@ impl Page<'_> {
         let ranks: Vec<(&RankStatus, Duration)> =
             (self.status.ranks.iter()).filter_map(|rank| Some((rank, self.point(rank.oldest.as_ref())?.1))).collect();
         let Some(furthest) = ranks.iter().map(|(_, age)| *age).max() else { return };
-        let columns = self.view.width.saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
+        let columns = self.view.screen.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
         self.out.push_str("\nhow far back sessions reach, by how deep into them (logarithmic)\n");
         for (rank, age) in ranks {
             let filled = bar(age, furthest, columns);
@@ -256,7 +252,7 @@ mod tests {
         let mut document: Status = serde_json::from_str(STATUS).unwrap();
         change(&mut document);
         let tz = TimeZone::fixed(jiff::tz::offset(1));
-        status(&document, &View { heading, width, tz, colour })
+        status(&document, &View { heading, screen: Screen { width: Some(width), colour }, tz })
     }
 
     fn now() -> Heading {
