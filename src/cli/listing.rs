@@ -51,9 +51,29 @@ const SESSION: [Column; 9] = [
 ];
 
 const SESSION_CSV: [&str; 23] = [
-    "first", "last", "proto", "originator_ip", "originator_port", "responder_ip", "responder_port", "interface", "vlan",
-    "originator_packets", "responder_packets", "originator_bytes", "responder_bytes", "kept_packets", "kept_bytes",
-    "state", "community_id", "server_name", "http_host", "dns_question", "dns_type", "originator_mac", "responder_mac",
+    "first",
+    "last",
+    "proto",
+    "originator_ip",
+    "originator_port",
+    "responder_ip",
+    "responder_port",
+    "interface",
+    "vlan",
+    "originator_packets",
+    "responder_packets",
+    "originator_bytes",
+    "responder_bytes",
+    "kept_packets",
+    "kept_bytes",
+    "state",
+    "community_id",
+    "server_name",
+    "http_host",
+    "dns_question",
+    "dns_type",
+    "originator_mac",
+    "responder_mac",
 ];
 
 impl SessionLines {
@@ -151,8 +171,7 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
         _ if flow.is_cut() => (format!("first {}", size(flow.kept_bytes)), Some(YELLOW)),
         _ => ("all".to_owned(), None),
     };
-    let interface =
-        flow.vlan.map_or_else(|| flow.interface.clone(), |vlan| format!("{} vlan {vlan}", flow.interface));
+    let interface = flow.vlan.map_or_else(|| flow.interface.clone(), |vlan| format!("{} vlan {vlan}", flow.interface));
     let cells = vec![
         Cell::from(clock.time(&flow.first)),
         lasted.unwrap_or_default().into(),
@@ -236,7 +255,17 @@ fn sum_columns(by: By) -> [Column; 7] {
 }
 
 const SUM_CSV: [&str; 11] = [
-    "host", "peer", "proto", "port", "sessions", "bytes_out", "bytes_in", "packets_out", "packets_in", "first", "last",
+    "host",
+    "peer",
+    "proto",
+    "port",
+    "sessions",
+    "bytes_out",
+    "bytes_in",
+    "packets_out",
+    "packets_in",
+    "first",
+    "last",
 ];
 
 impl SumLines {

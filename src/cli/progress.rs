@@ -112,11 +112,6 @@ impl Counts {
         self.part.store(part, Ordering::Relaxed);
     }
 
-    /// Adds bytes.
-    pub(super) fn add(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
     pub(super) fn done(&self) -> Done {
         #[expect(clippy::cast_precision_loss, reason = "0 to a million")]
         let part = Some(self.part.load(Ordering::Relaxed) as f64 / WHOLE).filter(|part| *part > 0.0);
@@ -148,7 +143,6 @@ mod tests {
         let counts = Counts::default();
         assert_eq!(counts.done(), Done::default());
         counts.set(3, 500, Some(0.5));
-        counts.add(100);
-        assert_eq!(counts.done(), Done { packets: 3, bytes: 600, part: Some(0.5) });
+        assert_eq!(counts.done(), Done { packets: 3, bytes: 500, part: Some(0.5) });
     }
 }

@@ -12,7 +12,7 @@ use super::output::Output;
 use super::progress::{Done, Progress};
 use super::run::Percent;
 use super::view::{self, Heading};
-use super::{Common, Usage, human, machine, note, print, selection, status};
+use super::{Common, Usage, machine, note, print, selection, status};
 use crate::budget::{MemorySize, Split};
 use crate::capture::file::FileSource;
 use crate::capture::{Batch, Source, SourceCounts, SourceError};

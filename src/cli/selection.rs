@@ -101,7 +101,12 @@ impl Selection {
             .with("port", self.port))
     }
 
-    fn window(
+    /// From when until when, where that is said.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] where a time makes no sense.
+    pub(super) fn window(
         &self,
         around: Option<&Around>,
         now: Timestamp,

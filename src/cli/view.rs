@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use super::human::{count, counted, seconds, size, time as read_time};
+use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use crate::query::status::{RankStatus, Status};
 use crate::time::{self, Timestamp};
 
@@ -85,7 +85,7 @@ impl Page<'_> {
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
-        if self.view.colour { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
+        self.view.screen.paint(colour, text)
     }
 
     fn answer(&mut self) {
@@ -123,7 +123,8 @@ impl Page<'_> {
         let ranks: Vec<(&RankStatus, Duration)> =
             (self.status.ranks.iter()).filter_map(|rank| Some((rank, self.point(rank.oldest.as_ref())?.1))).collect();
         let Some(furthest) = ranks.iter().map(|(_, age)| *age).max() else { return };
-        let columns = self.view.screen.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
+        let columns =
+            self.view.screen.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
         self.out.push_str("\nhow far back sessions reach, by how deep into them (logarithmic)\n");
         for (rank, age) in ranks {
             let filled = bar(age, furthest, columns);

@@ -149,12 +149,8 @@ impl History {
         // The rows that come first, the last of them on top, ready to be replaced.
         let mut rows: BinaryHeap<Row> = BinaryHeap::new();
         self.each_session(request, |worker, session, wanted| {
-            let row = Row {
-                key: sort.key(session),
-                first_sequence: session.first_sequence,
-                worker,
-                slot: session.slot.0,
-            };
+            let row =
+                Row { key: sort.key(session), first_sequence: session.first_sequence, worker, slot: session.slot.0 };
             if rows.len() >= limit && rows.peek().is_none_or(|last| row >= *last) {
                 return;
             }
@@ -165,7 +161,13 @@ impl History {
                 rows.push(row);
             }
         })?;
-        Ok(Flows { history: self, rows: rows.into_sorted_vec().into_iter(), left, overtaken: 0, allowance: Allowance::default() })
+        Ok(Flows {
+            history: self,
+            rows: rows.into_sorted_vec().into_iter(),
+            left,
+            overtaken: 0,
+            allowance: Allowance::default(),
+        })
     }
 
     /// Shows every session of the request's window, with the question whether the rest of the request wants it: an
@@ -194,13 +196,7 @@ impl History {
     /// # Errors
     ///
     /// As [`flows`](Self::flows).
-    pub fn flows_named(
-        &self,
-        request: &Request,
-        sort: Sort,
-        part: &str,
-        rows_max: u64,
-    ) -> Result<Named, QueryError> {
+    pub fn flows_named(&self, request: &Request, sort: Sort, part: &str, rows_max: u64) -> Result<Named, QueryError> {
         let part = part.to_ascii_lowercase();
         let mut flows = self.flows(&Request { limit: Some(rows_max), ..request.clone() }, Sort::Start)?;
         let mut named = Named::default();

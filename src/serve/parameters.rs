@@ -211,7 +211,9 @@ impl FlowQuery {
                 return Err(wrong("sort", "duration", "start, last, bytes, packets, out or in of sums"));
             }
             (Some(_), _, Some(_)) => return Err(ParameterError::Exclusive("by", "name")),
-            (_, _, Some(name)) if name.is_empty() => return Err(wrong("name", name, "a part of a name, as in example.com")),
+            (_, _, Some(name)) if name.is_empty() => {
+                return Err(wrong("name", name, "a part of a name, as in example.com"));
+            }
             _ => {}
         }
         let limit = values.number(&["limit"])?;
@@ -298,9 +300,9 @@ impl<'q> Values<'q> {
         };
         let flow = self.take(&["flow"])?.map(|value| value.parse::<Flow>());
         let address = self.take(&["address"])?.map(|value| value.parse::<Subnet>());
-        let port = self.take(&["port"])?.map(|value| {
-            value.parse::<u16>().map_err(|_| wrong("port", &value, "a port from 0 to 65535"))
-        });
+        let port = self
+            .take(&["port"])?
+            .map(|value| value.parse::<u16>().map_err(|_| wrong("port", &value, "a port from 0 to 65535")));
         Ok(Request {
             since,
             until,

@@ -229,8 +229,11 @@ impl Request {
     fn stream(&self) -> Vec<u8> {
         let Some(&(base, _)) = self.pieces.first() else { return Vec::new() };
         // Around the first, as numbers wrap.
-        let mut order: Vec<(i32, &[u8])> =
-            self.pieces.iter().map(|(sequence, piece)| (sequence.wrapping_sub(base).cast_signed(), &piece[..])).collect();
+        let mut order: Vec<(i32, &[u8])> = self
+            .pieces
+            .iter()
+            .map(|(sequence, piece)| (sequence.wrapping_sub(base).cast_signed(), &piece[..]))
+            .collect();
         order.sort_by_key(|piece| piece.0);
         let begin = i64::from(order.first().map_or(0, |piece| piece.0));
         let mut stream = Vec::new();
@@ -247,11 +250,9 @@ impl Request {
 
 fn dns(told: Told<parse::Question>) -> Told<Names> {
     match told {
-        Told::Name(question) => Told::Name(Names {
-            dns_question: Some(question.name),
-            dns_type: Some(question.kind),
-            ..Names::default()
-        }),
+        Told::Name(question) => {
+            Told::Name(Names { dns_question: Some(question.name), dns_type: Some(question.kind), ..Names::default() })
+        }
         Told::More => Told::More,
         Told::Nothing => Told::Nothing,
     }

@@ -128,7 +128,16 @@ fn extensions(body: &mut Reader<'_>) -> Option<Told<String>> {
 }
 
 const METHODS: [&[u8]; 11] = [
-    b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH ", b"TRACE ", b"PROPFIND ",
+    b"GET ",
+    b"POST ",
+    b"HEAD ",
+    b"PUT ",
+    b"DELETE ",
+    b"OPTIONS ",
+    b"CONNECT ",
+    b"PATCH ",
+    b"TRACE ",
+    b"PROPFIND ",
     b"M-SEARCH ",
 ];
 
@@ -344,9 +353,9 @@ mod tests {
         let mut pointer = example.clone();
         pointer[12] = 0xc0;
         assert_eq!(dns_question(&pointer), Told::Nothing);
-        let mut long = query(&[&[b'a'; 63]; 3], 1);
+        let mut long = query(&[&[b'a'; 63][..]; 3], 1);
         assert!(matches!(dns_question(&long), Told::Name(_)));
-        long = query(&[&[b'a'; 63]; 4], 1);
+        long = query(&[&[b'a'; 63][..]; 4], 1);
         assert_eq!(dns_question(&long), Told::Nothing);
         let stream = [&u16s(example.len())[..], &example].concat();
         assert_eq!(dns_question_in_stream(&stream), asked("www.example.com", "AAAA"));
@@ -362,8 +371,9 @@ mod tests {
             let mut near = hello(b"www.example.com", 1200);
             let end = near.len();
             near[at % end] = byte;
-            let mut stream = near[..end.min(at + 40)].to_vec();
-            for input in [&bytes, &near, &stream, &{ stream.extend(&bytes); stream.clone() }] {
+            let cut = near[..end.min(at + 40)].to_vec();
+            let mixed = [&cut[..], &bytes].concat();
+            for input in [&bytes, &near, &cut, &mixed] {
                 for told in [server_name(input), http_host(input)] {
                     if let Told::Name(name) = told {
                         prop_assert!(name.chars().all(|c| c.is_ascii_graphic() || c == '…'));
