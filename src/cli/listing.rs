@@ -345,3 +345,37 @@ fn sum_row(sum: &Sum, clock: &mut Clock) -> Row {
     ];
     Row { cells, remark: Cell::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sessions that are cut, gone, in a VLAN, without addresses or ports; with names of every kind.
+    const FLOWS: [&str; 5] = [
+        r#"{"first":"2026-11-22T10:00:00.123456789Z","last":"2026-11-22T10:00:42.5Z","proto":"tcp","originator":{"ip":"10.0.0.5","port":51234},"responder":{"ip":"192.0.2.7","port":443},"interface":"eth0","packets":{"originator":1000,"responder":3000},"bytes":{"originator":90000,"responder":4200000},"kept_bytes":9000,"kept_packets":12,"state":"closed","community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","vlan":null,"server_name":"www.example.com"}"#,
+        r#"{"first":"2026-11-22T10:00:01Z","last":"2026-11-22T10:00:01.02Z","proto":"udp","originator":{"ip":"2001:db8::1","port":53000},"responder":{"ip":"2001:db8::53","port":53},"interface":"wlan0","packets":{"originator":1,"responder":1},"bytes":{"originator":80,"responder":160},"kept_bytes":240,"kept_packets":2,"state":"two-way","community_id":null,"vlan":42,"dns_question":"a.example","dns_type":"TXT"}"#,
+        r#"{"first":"2026-11-22T10:00:02Z","last":"2026-11-22T10:00:02Z","proto":"arp","originator":{"ip":null,"port":0,"mac":"02:00:00:00:00:01"},"responder":{"ip":null,"port":0,"mac":"ff:ff:ff:ff:ff:ff"},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":0,"kept_packets":0,"state":"one-way","community_id":null,"vlan":null}"#,
+        r#"{"first":"2026-11-22T10:00:02Z","last":"2026-11-22T10:00:02Z","proto":"gre","originator":{"ip":"10.0.0.1","port":0},"responder":{"ip":"10.0.0.2","port":0},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":60,"kept_packets":1,"state":"one-way","community_id":null,"vlan":null}"#,
+        r#"{"first":"2026-11-23T00:00:02Z","last":"2026-11-23T02:00:02Z","proto":"tcp","originator":{"ip":"10.0.0.1","port":1},"responder":{"ip":"10.0.0.2","port":80},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":60,"kept_packets":1,"state":"midstream","community_id":null,"vlan":null,"http_host":"a-rather-long-name-of-a-host.in-some-zone.example:8080"}"#,
+    ];
+
+    fn shown(screen: Screen) -> String {
+        let mut lines = SessionLines::new(screen, TimeZone::UTC, false);
+        let mut out = String::new();
+        for line in FLOWS {
+            lines.line(&mut out, line).unwrap();
+        }
+        let summary = lines.end(&mut out).unwrap();
+        assert!(out.lines().all(|line| line.trim_end() == line), "{out}");
+        format!("{out}{summary}\n")
+    }
+
+    #[test]
+    fn what_is_cut_and_what_is_gone() {
+        let mut all = String::new();
+        for (width, colour) in [(None, false), (Some(80), true), (Some(100), false), (Some(160), true)] {
+            all.push_str(&format!("── {width:?} ──\n{}", shown(Screen { width, colour }).replace('\x1b', "␛")));
+        }
+        insta::assert_snapshot!(all);
+    }
+}

@@ -100,10 +100,16 @@ impl Table {
         for (((column, &width), cell), _) in columns.filter(|(_, shown)| **shown) {
             let blank = width - cell.text.chars().count();
             let (before, after) = if column.right { (blank, 0) } else { (0, blank) };
-            out.push_str(&" ".repeat(pending + before));
-            out.push_str(&self.screen.paint(cell.colour.unwrap_or_default(), &cell.text));
-            used += pending + width - after;
-            pending = after + GAP.len();
+            pending += before;
+            if !cell.text.is_empty() {
+                out.push_str(&" ".repeat(pending));
+                out.push_str(&self.screen.paint(cell.colour.unwrap_or_default(), &cell.text));
+                used += pending + width - before - after;
+                pending = 0;
+            } else {
+                pending += width - before - after;
+            }
+            pending += after + GAP.len();
         }
         let remark = &row.remark;
         if !remark.text.is_empty() {

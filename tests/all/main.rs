@@ -13,5 +13,11 @@ mod namespaces;
 mod recorder;
 mod replay;
 #[cfg(target_os = "linux")]
+mod schema;
+#[cfg(target_os = "linux")]
 mod service;
+#[cfg(target_os = "linux")]
+mod shells;
 mod text;
+#[cfg(target_os = "linux")]
+mod views;
