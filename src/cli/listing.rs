@@ -126,8 +126,8 @@ impl Lines for SessionLines {
         let kept = match (self.cut, self.gone) {
             (0, 0) => ", all of it kept".to_owned(),
             (cut, 0) => format!("; {} cut", count(cut)),
-            (0, gone) => format!("; {} gone but for this", count(gone)),
-            (cut, gone) => format!("; {} cut, {} gone but for this", count(cut), count(gone)),
+            (0, gone) => format!("; {} without packets", count(gone)),
+            (cut, gone) => format!("; {} cut, {} without packets", count(cut), count(gone)),
         };
         Some(format!("{}, {}{kept}", counted(self.sessions, "session"), size(self.bytes)))
     }
@@ -164,7 +164,8 @@ fn values(flow: &Flow) -> [String; 23] {
 
 fn row(flow: &Flow, clock: &mut Clock) -> Row {
     let (first, last) = (human::time(&flow.first), human::time(&flow.last));
-    let lasted = first.zip(last).map(|(first, last)| time::human_age(last.since(first)));
+    let lasted = first.zip(last).filter(|(first, last)| first < last);
+    let lasted = lasted.map(|(first, last)| time::human_age(last.since(first)));
     let packets = flow.packets.originator + flow.packets.responder;
     let (kept, colour) = match flow.kept_packets {
         0 => ("gone".to_owned(), Some(DIM)),
@@ -217,11 +218,14 @@ impl Clock {
     fn time(&mut self, rfc3339: &str) -> String {
         let Some(time) = human::time(rfc3339) else { return rfc3339.to_owned() };
         let local = time::local(time, &self.tz);
-        match local.split_once(' ') {
-            Some((day, clock)) if self.short && self.day.get_or_insert_with(|| day.to_owned()) == day => {
-                clock.to_owned()
-            }
-            _ => local,
+        let Some((day, clock)) = local.split_once(' ').filter(|_| self.short) else { return local };
+        let first = self.day.get_or_insert_with(|| day.to_owned());
+        if first == day {
+            clock.to_owned()
+        } else if first.get(..5) == day.get(..5) {
+            format!("{} {clock}", day.get(5..).unwrap_or(day))
+        } else {
+            local
         }
     }
 }

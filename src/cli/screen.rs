@@ -35,7 +35,11 @@ impl Screen {
 
     /// Text in a colour, if there are colours.
     pub(super) fn paint(self, colour: &str, text: &str) -> String {
-        if self.colour && !text.is_empty() { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
+        if self.colour && !text.is_empty() && !colour.is_empty() {
+            format!("{colour}{text}{PLAIN}")
+        } else {
+            text.to_owned()
+        }
     }
 }
 

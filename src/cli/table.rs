@@ -62,10 +62,12 @@ impl Table {
             .map(|text| Cell { text, colour: Some(BOLD) })
             .collect();
         let headings = Row { cells: headings, remark: Cell::default() };
+        // One long cell does not push all others to the side.
+        let widest = self.screen.width.map_or(usize::MAX, |width| width / 2);
         let begins = !std::mem::replace(&mut self.begun, true);
         for row in rows.iter().chain(begins.then_some(&headings)) {
             for (width, cell) in self.widths.iter_mut().zip(&row.cells) {
-                *width = cell.text.chars().count().max(*width);
+                *width = cell.text.chars().count().min(widest).max(*width);
             }
         }
         let shown = self.shown();
@@ -98,16 +100,15 @@ impl Table {
         let mut used = 0;
         let mut pending = 0;
         for (((column, &width), cell), _) in columns.filter(|(_, shown)| **shown) {
-            let blank = width - cell.text.chars().count();
+            let chars = cell.text.chars().count();
+            let blank = width.saturating_sub(chars);
             let (before, after) = if column.right { (blank, 0) } else { (0, blank) };
             pending += before;
-            if !cell.text.is_empty() {
+            if chars > 0 {
                 out.push_str(&" ".repeat(pending));
                 out.push_str(&self.screen.paint(cell.colour.unwrap_or_default(), &cell.text));
-                used += pending + width - before - after;
+                used += pending + chars;
                 pending = 0;
-            } else {
-                pending += width - before - after;
             }
             pending += after + GAP.len();
         }

@@ -91,7 +91,7 @@ impl Page<'_> {
     fn answer(&mut self) {
         let status = self.status;
         let age = time::human_age(seconds(status.uptime_s));
-        let mut answer = match self.view.heading {
+        let answer = match self.view.heading {
             Heading::Recording { .. } => {
                 let up = status.interfaces.iter().filter(|interface| interface.up).count();
                 format!("recording {} for {age}", counted(up as u64, "interface"))
@@ -104,19 +104,18 @@ impl Page<'_> {
                 size(status.bytes.received)
             ),
         };
-        match self.point(status.retained.oldest.as_ref()) {
+        let reach = match self.point(status.retained.oldest.as_ref()) {
             Some((oldest, age)) => {
-                let oldest = time::local(oldest, &self.view.tz);
-                let _ = write!(answer, ", reaching back {} to {oldest}", time::human_age(age));
+                format!("reaching back {} to {}", time::human_age(age), time::local(oldest, &self.view.tz))
             }
-            None => answer.push_str(", no packet so far"),
-        }
+            None => "no packet so far".to_owned(),
+        };
         let loss = match self.lost() {
             0 => self.paint(GREEN, "nothing lost"),
             lost => self.paint(RED, &format!("LOST {}", counted(lost, "packet"))),
         };
-        let answer = self.paint(BOLD, &answer);
-        let _ = writeln!(self.out, "{answer}, {loss}");
+        let (answer, reach) = (self.paint(BOLD, &answer), self.paint(BOLD, &reach));
+        let _ = writeln!(self.out, "{answer}, {loss}, {reach}");
     }
 
     fn reach(&mut self) {

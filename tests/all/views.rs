@@ -53,7 +53,7 @@ fn numbers(line: &str) -> String {
             masked.push('#');
         }
     }
-    masked.replace("#MiB", "# MiB").replace("#KiB", "# KiB").replace("MiB", "B").replace("KiB", "B").replace("# ", "# ")
+    masked.replace("MiB", "B").replace("KiB", "B")
 }
 
 fn as_is(line: &str) -> String {
@@ -76,6 +76,9 @@ fn status(line: &str) -> String {
     }
 }
 
+/// Long before the recorder starts, so that ages are counted from the newest packet.
+const START_S: u64 = generate::START_S - 10 * 86_400;
+
 struct Capture {
     file: Vec<u8>,
     nanos: u64,
@@ -88,7 +91,7 @@ impl Capture {
         self.nanos += 100_000_000;
         self.packets += 1;
         let length = u32::try_from(frame.len()).unwrap();
-        let seconds = u32::try_from(generate::START_S + self.nanos / 1_000_000_000).unwrap();
+        let seconds = u32::try_from(START_S + self.nanos / 1_000_000_000).unwrap();
         let fraction = u32::try_from(self.nanos % 1_000_000_000).unwrap();
         for field in [seconds, fraction, length, length] {
             self.file.extend_from_slice(&field.to_le_bytes());
