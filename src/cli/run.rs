@@ -11,7 +11,6 @@ use super::config::File;
 use super::{Common, Usage, machine, selection};
 use crate::budget::MemorySize;
 use crate::daemon::{self, Config, Replay};
-use crate::store::retention::Policy;
 
 pub(super) use crate::daemon::Speed;
 
@@ -74,7 +73,9 @@ impl Run {
         log(common, &file);
         let config = self.config(common, file)?;
         daemon::run(config).map_err(|error| match error {
-            daemon::Error::Budget(_) | daemon::Error::Filter(_) | daemon::Error::Speed(_) => Usage::of(error),
+            daemon::Error::Budget(_) | daemon::Error::Filter(_) | daemon::Error::Class(_) | daemon::Error::Speed(_) => {
+                Usage::of(error)
+            }
             _ => error.into(),
         })
     }
@@ -105,7 +106,8 @@ impl Run {
             drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
-            retention: file.retention.alpha.map_or_else(Policy::default, Policy::steepness),
+            retention: file.retention.policy(),
+            classes: file.class.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -176,6 +178,7 @@ impl FromStr for Speed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::retention::Policy;
     use clap::Parser;
 
     #[derive(Parser)]

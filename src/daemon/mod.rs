@@ -24,6 +24,8 @@ use crate::budget::{BudgetTooSmall, ByteSize};
 use crate::capture::SourceError;
 use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
+use crate::judge::Class;
+use crate::judge::classes::ClassError;
 use crate::store::retention::Policy;
 use start::{Prepared, Until};
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,
+    /// Sessions that are kept otherwise.
+    pub classes: Vec<Class>,
 }
 
 /// A capture file as if it happened now.
@@ -110,6 +114,9 @@ pub enum Error {
     /// The capture filter is wrong.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// A class is wrong.
+    #[error(transparent)]
+    Class(#[from] ClassError),
     /// An interface asked for is not there.
     #[error(transparent)]
     Interface(#[from] UnknownInterface),
