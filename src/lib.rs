@@ -23,6 +23,8 @@ pub mod query;
 pub mod session;
 pub mod store;
 
+pub mod alert;
+
 pub mod cli;
 #[cfg(target_os = "linux")]
 pub mod daemon;

@@ -53,6 +53,10 @@ pub struct Worker {
     pub index_bytes: u64,
     /// What classes and pins have.
     pub tally: Arc<Tally>,
+    /// The pins.
+    pub pins: Arc<Pins>,
+    /// Names of the classes, that of class 1 first, and what each has reserved here.
+    pub classes: Arc<[(String, u64)]>,
 }
 
 /// One worker: everything a packet meets on its way, and nothing that another worker touches.
@@ -61,6 +65,8 @@ pub struct Pipeline {
     sessions: Table,
     judge: Judge,
     store: Store,
+    pins: Arc<Pins>,
+    classes: Arc<[(String, u64)]>,
     filter: Option<FilterSet>,
     snaplen: usize,
     totals: Totals,
@@ -82,6 +88,8 @@ impl Pipeline {
         let store_bytes = config.store_bytes.saturating_sub(Judge::BYTES);
         Ok(Self {
             sessions: Table::new(config.sessions_bytes, config.seed, config.lock)?,
+            classes: config.classes.iter().map(|class| (class.name.clone(), class.reserve_bytes)).collect(),
+            pins: Arc::clone(&config.pins),
             judge: Judge::new(config.classes, config.pins, store_bytes, config.seed, config.lock)?,
             store: Store::new(store_bytes, &policy, config.pinned_bytes, config.lock)?,
             filter: config.filter,
@@ -100,6 +108,8 @@ impl Pipeline {
             published: Arc::clone(&self.published),
             index_bytes: self.sessions.index_bytes(),
             tally: self.store.tally(),
+            pins: Arc::clone(&self.pins),
+            classes: Arc::clone(&self.classes),
         }
     }
 

@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
+use super::alerts::{self, AlertArgs, Asked};
 use super::client::{self, Answer, Refused, Target, Trailers};
 use super::output::Output;
 use super::progress::{Counts, Progress};
@@ -30,12 +31,19 @@ Examples:
   retrocap get --since 10m port 53                ten minutes of DNS, one line a packet
   retrocap get --around 14:02:07 --window 30s -w odd.pcapng    half a minute either way
   retrocap get host 10.0.0.5 and not port 22 | tshark -r -     one host's packets in tshark
-  retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session")]
+  retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session
+  retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all of the sessions that were reset
+  retrocap get --alert eve.json --split case42/    one file an alert, and a manifest")]
 pub(super) struct Get {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     around: Around,
+    /// All packets of the sessions that what matches belongs to
+    #[arg(long, help_heading = "Selection")]
+    whole_sessions: bool,
+    #[command(flatten)]
+    alerts: AlertArgs,
     /// The first so many packets
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
@@ -74,6 +82,9 @@ impl Get {
     /// Asks, and writes what comes.
     pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let tz = TimeZone::system();
+        if self.alerts.alert.is_some() {
+            return self.alerts(common, &tz);
+        }
         let now = Timestamp::from(std::time::SystemTime::now());
         let target = self.selection.add(Target::new("/v1/packets"), Some(&self.around), now, &tz)?;
         let (_, until) = self.selection.window(Some(&self.around), now, &tz)?;
@@ -91,6 +102,7 @@ impl Get {
             (Some(path), false) => Some(Output::open(path)?),
         };
         let target = target
+            .with("whole-sessions", self.whole_sessions.then_some(1))
             .with("count", self.count)
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
@@ -100,12 +112,12 @@ impl Get {
         match (client::get(&common.socket(), &target), output) {
             (Ok(answer), None) => {
                 drop(progress);
-                self.lines(answer, &tz)
+                self.lines(answer, common, &tz)
             }
             (Ok(answer), Some(output)) if file.is_none() => {
                 // Who reads the pipe may print to the same terminal.
                 drop(progress);
-                copy(answer, output)
+                copy(answer, output, common)
             }
             (Ok(answer), Some(output)) => {
                 let until = self.reaches_until(common, until);
@@ -123,11 +135,16 @@ impl Get {
     }
 
     /// One line a packet.
-    fn lines(&self, answer: Answer, tz: &TimeZone) -> anyhow::Result<()> {
+    fn lines(&self, answer: Answer, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let trailers = answer.trailers();
+        self.print_lines(Box::new(answer), tz)?;
+        ended(&trailers, common)
+    }
+
+    fn print_lines(&self, file: Box<dyn Read + Send>, tz: &TimeZone) -> anyhow::Result<()> {
         let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
         let mut writer = TextWriter::new(tz.clone(), precision);
-        let mut source = FileSource::from_reader(Box::new(answer), Arc::default());
+        let mut source = FileSource::from_reader(file, Arc::default());
         let mut lines = String::new();
         loop {
             let batch = source.batch(&mut |packet| {
@@ -139,9 +156,56 @@ impl Get {
             print(&lines)?;
             lines.clear();
             if batch? == Batch::End {
-                return complete(&trailers);
+                return Ok(());
             }
         }
+    }
+
+    /// The sessions that alerts name.
+    fn alerts(&self, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let to_file = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        if common.json && to_file.is_none() && self.alerts.split.is_none() {
+            return Err(Usage::of("--json tells what was written to files: try --split DIR, or -w odd.pcapng"));
+        }
+        let lines = self.write.is_none() && self.alerts.split.is_none() && std::io::stdout().is_terminal();
+        let asked = Asked {
+            filter: self.selection.expression()?,
+            interface: self.selection.interface.clone(),
+            seed: self.selection.community_id_seed,
+            format: if lines { "pcapng" } else { self.format.name() },
+            precision: if self.micro && !lines { "micro" } else { "nano" },
+        };
+        let Some(job) = alerts::Job::read(&self.alerts, asked, common)? else { return Ok(()) };
+        if let Some(directory) = &self.alerts.split {
+            return job.split(directory);
+        }
+        if lines {
+            let (file, merged) = job.merged()?;
+            // An answer without packets is no file.
+            let mut file = std::io::BufReader::new(file);
+            if !std::io::BufRead::fill_buf(&mut file)?.is_empty() {
+                self.print_lines(Box::new(file), tz)?;
+            }
+            return merged.end("");
+        }
+        let mut output = Output::open(to_file.unwrap_or(Path::new("-")))?;
+        let (mut file, merged) = job.merged()?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                bytes => output.buffer().extend_from_slice(&buffer[..bytes]),
+            }
+            output.write_some()?;
+        }
+        let mut written = String::new();
+        if !merged.is_empty() {
+            written = to_file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
+            output.finish()?;
+        } else if output.is_stdout() {
+            self.empty(output)?;
+        }
+        merged.end(&written)
     }
 
     /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
@@ -170,13 +234,13 @@ impl Get {
             let document = serde_json::json!({
                 "packets": seen.packets, "bytes": seen.bytes, "file": name, "file_bytes": file_bytes,
                 "first": seen.span.map(|s| s.0), "last": seen.span.map(|s| s.1),
-                "note": trailers.text(NOTE),
+                "note": trailers.text(NOTE), "missing": trailers.text(MISSING),
             });
             print(&format!("{document}\n"))?;
         } else if !common.quiet {
             note(&seen.summary(&name, tz));
         }
-        complete(&trailers)
+        ended(&trailers, common)
     }
 
     /// The latest time of which packets can come, to tell how far an export is; only where somebody looks.
@@ -207,6 +271,17 @@ impl Get {
 /// Why an answer is not all that matched.
 const NOTE: &str = "retrocap-note";
 
+/// What matched once, and is gone.
+const MISSING: &str = "retrocap-missing";
+
+/// Says what is missing from an answer, with numbers; see [`complete`].
+fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
+    if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
+        note(&format!("retrocap: {missing}"));
+    }
+    complete(trailers)
+}
+
 /// Says what is missing from an answer, if anything is; one that the recorder broke off is a failure, though what came
 /// is good.
 pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
@@ -226,7 +301,7 @@ struct Shown {
 }
 
 /// Bytes as they come.
-fn copy(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
+fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match answer.read(&mut buffer)? {
@@ -236,7 +311,7 @@ fn copy(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
         output.write_some()?;
     }
     output.finish()?;
-    complete(&answer.trailers())
+    ended(&answer.trailers(), common)
 }
 
 /// An answer that is written while it is read.

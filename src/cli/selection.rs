@@ -36,10 +36,13 @@ pub(super) struct Selection {
     until: Option<String>,
     /// Only from this interface
     #[arg(short, long, value_name = "NAME")]
-    interface: Option<String>,
+    pub(super) interface: Option<String>,
     /// Only the session with this Community ID
     #[arg(long, value_name = "ID", value_parser = community_id)]
     community_id: Option<CommunityId>,
+    /// The seed that Community IDs were made with
+    #[arg(long, value_name = "N", default_value_t = 0, env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
+    pub(super) community_id_seed: u16,
     /// Only between these two, as in '10.0.0.5:51234 192.0.2.7:443 tcp'; port and protocol may be left out
     #[arg(long, value_name = "FLOW")]
     flow: Option<Flow>,
@@ -96,6 +99,7 @@ impl Selection {
             .with("until", until)
             .with("interface", self.interface.as_ref())
             .with("community-id", self.community_id)
+            .with("community-id-seed", self.community_id.and(Some(self.community_id_seed)).filter(|&seed| seed != 0))
             .with("flow", self.flow.as_ref())
             .with("address", self.address)
             .with("port", self.port))
@@ -125,7 +129,8 @@ impl Selection {
         }
     }
 
-    fn expression(&self) -> anyhow::Result<Option<String>> {
+    /// The expression, checked.
+    pub(super) fn expression(&self) -> anyhow::Result<Option<String>> {
         expression(&self.expression)
     }
 }

@@ -59,7 +59,7 @@ impl Prepared {
             capture_rights()?;
         }
         let interfaces = Arc::new(Interfaces::default());
-        let pins = Arc::<Pins>::default();
+        let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
         let made = make_pipelines(&config, &split, &pins)?;
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
         let sources = match &selection {
@@ -160,7 +160,7 @@ impl Until {
 fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>) -> Result<Vec<Pipeline>, Error> {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let filter = config.filter.as_deref().map(FilterSet::new).transpose()?;
-    let classes = Classes::new(&config.classes, split.store_bytes * u64::from(split.workers))?;
+    let classes = Classes::new(&config.classes, split.store_bytes * u64::from(split.workers))?.shared_by(split.workers);
     let live = config.replay.is_none();
     (0..split.workers)
         .map(|_| {

@@ -95,6 +95,15 @@ impl Classes {
         Ok(Self { classes: ready })
     }
 
+    /// The same for one of `workers` that share the memory.
+    #[must_use]
+    pub fn shared_by(mut self, workers: u32) -> Self {
+        for (class, _) in &mut self.classes {
+            class.reserve_bytes /= u64::from(workers.max(1));
+        }
+        self
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.classes.is_empty()

@@ -2,7 +2,7 @@
 //!
 //! How deep a packet lies in its session says nothing about a host that opens sessions without end: all it sends are
 //! starts. So starts are counted, and a host that begins more of them than its share *climbs* as a whole: its further
-//! sessions are sorted into a step of their own, where age weighs eight times as much (with each step). Within the step
+//! sessions are sorted into a step of their own, where age weighs sixteen times as much (with each step). Within the step
 //! starts still outlive bulk, so a busy server loses nothing to itself; but it is its own past that makes room, not that of others.
 //!
 //! Three counters are asked for each new session, and the highest decides:

@@ -57,6 +57,7 @@ pub struct Pins {
     board: Mutex<Board>,
     /// Grows with every change.
     version: AtomicU64,
+    limit_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +67,16 @@ struct Board {
 }
 
 impl Pins {
+    /// No pins yet; all workers together give them `limit_bytes` at most.
+    pub fn new(limit_bytes: u64) -> Self {
+        Self { limit_bytes, ..Self::default() }
+    }
+
+    /// Bytes that all pins together may take.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,13 +7,14 @@ pub mod explain;
 pub mod flows;
 mod merge;
 pub mod names;
+pub mod selections;
 pub mod selectors;
 pub mod status;
 pub mod sums;
 
 use std::sync::Arc;
 
-pub use merge::{Found, Packets, Summary};
+pub use merge::{Drops, Found, Packets, Summary};
 use selectors::{Flow, Selection, Subnet};
 
 use crate::counters::Totals;
@@ -87,6 +88,11 @@ impl History {
     pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
         Packets::new(self, request)
     }
+
+    /// The packets that `search` wants, as far as the interface, the expression and the limit of `request` allow.
+    pub fn searched(&self, request: &Request, search: selections::Search) -> Result<Packets<'_>, QueryError> {
+        Packets::searched(self, request, search)
+    }
 }
 
 /// What is asked for.
@@ -102,6 +108,8 @@ pub struct Request {
     pub interface: Option<String>,
     /// Only of the session with this name.
     pub community_id: Option<CommunityId>,
+    /// The seed that name was made with.
+    pub community_id_seed: u16,
     /// Only between these two.
     pub flow: Option<Flow>,
     /// Only with this address, or one of this network, at one end; in tunnels and behind VLAN tags too.
@@ -127,13 +135,19 @@ pub enum QueryError {
         until: Timestamp,
     },
     /// No packet came from an interface of this name.
-    #[error("no interface {name:?} was recorded; there are: {known}")]
+    #[error("no interface {name:?} was recorded; there are: {known}{}", only(.asked))]
     UnknownInterface {
         /// What was asked for.
         name: String,
         /// What there is.
         known: String,
+        /// What the recorder was told to record; empty for all.
+        asked: String,
     },
+}
+
+fn only(asked: &str) -> String {
+    if asked.is_empty() { String::new() } else { format!("; the recorder was started to record {asked} alone") }
 }
 
 impl Request {
@@ -144,7 +158,7 @@ impl Request {
     }
 
     fn selection(&self, history: &History) -> Result<Selection, QueryError> {
-        Selection::new(self, &history.interfaces)
+        Selection::new(self, history)
     }
 
     fn filter(&self, link_types: &[LinkType]) -> Result<Option<FilterSet>, QueryError> {

@@ -193,10 +193,10 @@ fn nothing_has_a_cause() {
         (request("host 10.0.0.77"), "never_seen"),
     ] {
         assert_eq!(found(&full, &request), [], "{request:?}");
-        assert_eq!(full.explain_nothing(&request).unwrap().code, code, "{request:?}");
+        assert_eq!(full.explain_nothing(&request, None).unwrap().code, code, "{request:?}");
     }
     let empty = history(4 << 20, Vec::new());
-    assert_eq!(empty.explain_nothing(&Request::default()).unwrap().code, "nothing_recorded");
+    assert_eq!(empty.explain_nothing(&Request::default(), None).unwrap().code, "nothing_recorded");
 }
 
 #[test]

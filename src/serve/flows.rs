@@ -93,14 +93,14 @@ impl Listing {
             }
         }
         if listed == 0 && flows.overtaken() > 0 {
-            return sink.refuse(Problem::nothing_matched(&Cause {
-                code: "cut",
-                sentence: format!(
+            return sink.refuse(Problem::nothing_matched(&Cause::new(
+                "cut",
+                format!(
                     "{} sessions that match gave way to newer ones while they were listed; ask again, or for the latest \
                      with --sort last",
                     flows.overtaken()
                 ),
-            }));
+            )));
         }
         if listed == 0 {
             return self.nothing(sink);
@@ -132,14 +132,12 @@ impl Listing {
             return self.nothing(sink);
         }
         if listed == 0 {
-            return sink.refuse(Problem::nothing_matched(&Cause {
-                code: "never_seen",
-                sentence: format!(
-                    "none of {} sessions has {name:?} in its TLS server name, HTTP host or DNS question, as far as their \
-                     first packets are still there",
-                    named.searched - named.unread
-                ),
-            }));
+            let sentence = format!(
+                "none of {} sessions has {name:?} in its TLS server name, HTTP host or DNS question, as far as their first \
+                 packets are still there",
+                named.searched - named.unread
+            );
+            return sink.refuse(Problem::nothing_matched(&Cause::new("never_seen", sentence)));
         }
         self.write(&mut sink, named.sessions)?;
         let note = if named.beyond {
@@ -183,7 +181,7 @@ impl Listing {
     }
 
     fn nothing(&self, sink: Sink) -> Result<(), Closed> {
-        match self.service.history().explain_nothing(&self.query.request) {
+        match self.service.history().explain_nothing(&self.query.request, None) {
             Ok(cause) => sink.refuse(Problem::nothing_matched(&cause)),
             Err(error) => sink.refuse(error),
         }

@@ -12,7 +12,7 @@ use axum::{Json, Router};
 
 use super::health::Health;
 use super::problem::Problem;
-use super::{Service, flows, health, metrics, packets};
+use super::{Service, flows, health, metrics, packets, pins, selections};
 use crate::query::status::Status;
 
 /// The description of this API, as `/v1/openapi.json` gives it.
@@ -21,7 +21,7 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 /// Every address, with the methods it takes.
 pub const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/status", &["get"]),
-    ("/v1/packets", &["get"]),
+    ("/v1/packets", &["get", "post"]),
     ("/v1/flows", &["get"]),
     ("/v1/pins", &["get", "post", "delete"]),
     ("/v1/health", &["get"]),
@@ -29,15 +29,15 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/metrics", &["get"]),
 ];
 
-/// Bytes of a request's body, at most. No address takes one yet.
+/// Bytes of a request's body, at most, where it is not the question itself.
 const BODY_BYTES_MAX: u64 = 64 << 10;
 
 pub(super) fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/packets", get(packets::packets))
+        .route("/v1/packets", get(packets::packets).post(selections::packets))
         .route("/v1/flows", get(flows::flows))
-        .route("/v1/pins", get(pins).post(pins).delete(pins))
+        .route("/v1/pins", get(pins::list).post(pins::add).delete(pins::remove))
         .route("/v1/health", get(health))
         .route("/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
@@ -65,10 +65,6 @@ async fn openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-async fn pins() -> Problem {
-    Problem::no_pins()
-}
-
 async fn no_such_path(uri: Uri) -> Problem {
     Problem::no_such_path(uri.path())
 }
@@ -80,16 +76,20 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 /// Refuses a body that says it is too large. One that does not say is never read: the connection is closed after the
 /// answer.
 async fn limit_body(request: Request, next: Next) -> Response {
+    let bytes_max = match (request.method(), request.uri().path()) {
+        (&Method::POST, "/v1/packets") => selections::BODY_BYTES_MAX,
+        _ => BODY_BYTES_MAX,
+    };
     let length = request.headers().get(CONTENT_LENGTH).map(|length| length.to_str().ok().and_then(|l| l.parse().ok()));
     match length {
-        Some(length) if length.is_none_or(|length: u64| length > BODY_BYTES_MAX) => {
-            Problem::body_too_large(BODY_BYTES_MAX).into_response()
+        Some(length) if length.is_none_or(|length: u64| length > bytes_max) => {
+            Problem::body_too_large(bytes_max).into_response()
         }
         _ => next.run(request).await,
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!("an answer failed: {error}");
         Problem::internal()

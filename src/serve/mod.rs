@@ -17,7 +17,9 @@ mod http;
 mod metrics;
 mod packets;
 pub mod parameters;
+pub mod pins;
 pub mod problem;
+mod selections;
 mod stream;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub use connections::serve;
 pub use http::{OPENAPI, ROUTES};
 
 use crate::query::History;
+use crate::query::selections::{Limits as Widen, PICK_BYTES, PICKS_MAX, SELECTOR_BYTES};
 use crate::query::status::Status;
 use crate::time::Timestamp;
 use health::Drops;
@@ -40,6 +43,12 @@ use problem::Problem;
 pub const QUERY_COST_BYTES: u64 = 256 << 10;
 /// Queries of packets that run at once at least, however small the budget.
 pub const QUERIES_MIN: u64 = 8;
+/// Bytes set aside for each byte of a list of selections: itself, and what is made of it.
+const BODY_COST: u64 = 4;
+/// Bytes set aside for a short list at least.
+const SELECTORS_BYTES_MIN: u64 = 64 << 10;
+/// KiB for sessions that a query is widened to, below which it is refused.
+const PICKS_KIB_MIN: u64 = 64;
 /// Bytes that a session takes in a listing that is being sorted.
 const ROW_BYTES: u64 = 32;
 
@@ -169,6 +178,37 @@ impl Service {
         let kib = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.listing_kib);
         let rows_max = (u64::from(kib).saturating_sub(fixed) << 10) / ROW_BYTES;
         Ok((self.place(&self.listing_memory, kib, "listings").await?, rows_max))
+    }
+
+    /// Waits for memory to widen packets to their sessions; gives also how many sessions fit.
+    async fn widening(&self) -> Result<(OwnedSemaphorePermit, Widen), Problem> {
+        self.selections(0).await
+    }
+
+    /// Waits for memory for selections whose description has so many bytes.
+    async fn selections(&self, body_bytes: u64) -> Result<(OwnedSemaphorePermit, Widen), Problem> {
+        let fixed = (QUERY_COST_BYTES + Self::selectors_bytes(body_bytes)) >> 10;
+        let picks = (PICKS_MAX as u64 * PICK_BYTES) >> 10;
+        let all = u64::from(self.listing_kib);
+        let room = all.saturating_sub(fixed);
+        if room < PICKS_KIB_MIN.min(all / 8) || body_bytes > selections::BODY_BYTES_MAX {
+            let most = (all << 10).saturating_sub(QUERY_COST_BYTES + (PICKS_KIB_MIN << 10)) / BODY_COST;
+            return Err(Problem::body_too_large(most.min(selections::BODY_BYTES_MAX)));
+        }
+        let picks = picks.min(room);
+        let picks_max = usize::try_from((picks << 10) / PICK_BYTES).unwrap_or(usize::MAX);
+        let kib = u32::try_from(fixed + picks).unwrap_or(u32::MAX);
+        Ok((self.place(&self.listing_memory, kib, "queries of many sessions").await?, Widen { picks_max }))
+    }
+
+    /// Bytes set aside for selections whose description has so many bytes.
+    fn selectors_bytes(body_bytes: u64) -> u64 {
+        body_bytes.saturating_mul(BODY_COST).max(SELECTORS_BYTES_MIN.min(body_bytes << 10))
+    }
+
+    /// Selections that fit into that.
+    fn selectors_max(body_bytes: u64) -> u64 {
+        Self::selectors_bytes(body_bytes) / SELECTOR_BYTES
     }
 
     async fn place(&self, among: &Arc<Semaphore>, count: u32, what: &str) -> Result<OwnedSemaphorePermit, Problem> {

@@ -27,9 +27,11 @@ pub const PACKET_KEYS: &[&str] = &[
     "interface",
     "community-id",
     "community_id",
+    "community-id-seed",
     "flow",
     "address",
     "port",
+    "whole-sessions",
     "count",
     "c",
     "format",
@@ -49,6 +51,7 @@ pub const FLOW_KEYS: &[&str] = &[
     "interface",
     "community-id",
     "community_id",
+    "community-id-seed",
     "flow",
     "address",
     "port",
@@ -82,6 +85,8 @@ pub struct PacketQuery {
     pub format: Format,
     /// How exact their times are.
     pub precision: Precision,
+    /// Whether all packets of their sessions are wanted.
+    pub whole_sessions: bool,
 }
 
 /// What `/v1/flows` is asked for.
@@ -172,7 +177,9 @@ impl PacketQuery {
         });
         let limit = values.number(&["count", "c"])?;
         let precision = values.precision()?;
+        let whole_sessions = values.flag("whole-sessions")?;
         Ok(Self {
+            whole_sessions,
             request: Request { limit, ..values.request(clock)? },
             format: format.transpose()?.unwrap_or_default(),
             precision,
@@ -298,6 +305,12 @@ impl<'q> Values<'q> {
                 })?)
             }
         };
+        let community_id_seed = match self.take(&["community-id-seed"])? {
+            None => 0,
+            Some(value) => {
+                value.parse().map_err(|_| wrong("community-id-seed", &value, "a whole number from 0 to 65535"))?
+            }
+        };
         let flow = self.take(&["flow"])?.map(|value| value.parse::<Flow>());
         let address = self.take(&["address"])?.map(|value| value.parse::<Subnet>());
         let port = self
@@ -309,6 +322,7 @@ impl<'q> Values<'q> {
             limit: None,
             interface: self.take(&["interface"])?.map(Cow::into_owned),
             community_id,
+            community_id_seed,
             flow: flow.transpose().map_err(|error: FlowError| ParameterError::Flow(error.to_string()))?,
             address: address.transpose().map_err(|error: SubnetError| ParameterError::Address(error.to_string()))?,
             port: port.transpose()?,

@@ -13,9 +13,9 @@ use super::{Open, pages::PAGE_BYTES};
 use crate::session::Notes;
 
 /// How much more age weighs with each step of climbing.
-const STEP_FACTOR: f64 = 8.0;
+const STEP_FACTOR: f64 = 16.0;
 /// The part of the store, in percent, that the starts of sessions keep whatever else arrives: ranks 0 and 1, and carried starts.
-const STARTS_FLOOR_PERCENT: u64 = 36;
+const STARTS_FLOOR_PERCENT: u64 = 50;
 /// Ranks that are starts in this sense: the first 1,536 bytes of a session. One guard for both, or else the deeper one
 /// could outlive the other.
 const STARTS_RANKS: usize = 2;

@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use crate::generate;
 
-fn retrocap() -> Command {
+pub(crate) fn retrocap() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
     command.env_remove("RETROCAP_SOCKET").stdin(Stdio::null()).current_dir(env!("CARGO_MANIFEST_DIR"));
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     retrocap().args(arguments).output().unwrap()
 }
 
 /// Exit code, stdout and stderr.
-fn told(output: &Output) -> (i32, String, String) {
+pub(crate) fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
@@ -190,8 +190,13 @@ impl Drop for Recorder {
 impl Recorder {
     /// Starts it, and waits until it has read everything.
     pub(crate) fn start(capture: &str, socket: &str, packets: u64) -> Self {
+        Self::with(capture, socket, packets, &["-m", "32M"])
+    }
+
+    /// The same with other arguments.
+    pub(crate) fn with(capture: &str, socket: &str, packets: u64, arguments: &[&str]) -> Self {
         let mut command = retrocap();
-        command.args(["run", "--replay", capture, "--speed", "max", "-m", "32M", "-q", "--socket", socket]);
+        command.args(["run", "--replay", capture, "--speed", "max", "-q", "--socket", socket]).args(arguments);
         let recorder = Self(command.spawn().unwrap());
         let start = Instant::now();
         loop {

@@ -1,10 +1,13 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
+#[cfg(target_os = "linux")]
+mod alerts;
 mod capture_files;
 mod cli;
 mod decode;
 mod filters;
 mod generate;
+mod keeping;
 #[cfg(target_os = "linux")]
 mod live;
 #[cfg(target_os = "linux")]
@@ -21,3 +24,4 @@ mod shells;
 mod text;
 #[cfg(target_os = "linux")]
 mod views;
+mod washing_out;
