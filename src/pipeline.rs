@@ -64,6 +64,8 @@ pub struct Worker {
 pub struct Pipeline {
     sessions: Table,
     judge: Judge,
+    /// How the classes are kept.
+    terms: Vec<Terms>,
     store: Store,
     pins: Arc<Pins>,
     classes: Arc<[(String, u64)]>,
@@ -83,13 +85,15 @@ impl Pipeline {
     /// When the system has not that much to give.
     pub fn new(config: Config) -> std::io::Result<Self> {
         let terms = config.classes.iter();
-        let terms = terms.map(|class| Terms { weight: class.weight, reserve_bytes: class.reserve_bytes });
-        let policy = config.policy.with_classes(terms.collect());
+        let terms: Vec<_> =
+            terms.map(|class| Terms { weight: class.weight, reserve_bytes: class.reserve_bytes }).collect();
+        let policy = config.policy.with_classes(terms.clone());
         let store_bytes = config.store_bytes.saturating_sub(Judge::BYTES);
         Ok(Self {
             sessions: Table::new(config.sessions_bytes, config.seed, config.lock)?,
             classes: config.classes.iter().map(|class| (class.name.clone(), class.reserve_bytes)).collect(),
             pins: Arc::clone(&config.pins),
+            terms,
             judge: Judge::new(config.classes, config.pins, store_bytes, config.seed, config.lock)?,
             store: Store::new(store_bytes, &policy, config.pinned_bytes, config.lock)?,
             filter: config.filter,
@@ -98,6 +102,12 @@ impl Pipeline {
             source: SourceCounts::default(),
             published: Arc::default(),
         })
+    }
+
+    /// Records by another filter and shortens by another policy from the next packet on; the classes stay.
+    pub fn change(&mut self, filter: Option<FilterSet>, policy: &Policy) {
+        self.filter = filter;
+        self.store.set_policy(&policy.clone().with_classes(self.terms.clone()));
     }
 
     /// What readers see.

@@ -115,14 +115,21 @@ pub struct Monitor {
 
 impl Monitor {
     /// Subscribes to the interfaces of the calling thread's network namespace, takes over how they are now, and starts
-    /// the thread.
-    pub fn start(selection: Arc<Selection>, interfaces: Arc<Interfaces>) -> io::Result<Self> {
+    /// the thread, which calls `begin` first.
+    pub fn start(
+        selection: Arc<Selection>,
+        interfaces: Arc<Interfaces>,
+        begin: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let socket = netlink_socket(RTMGRP_LINK)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let watch = Watch { socket, stop: Arc::clone(&stop), selection, interfaces };
         // Subscribed first: what changes during the listing is reported after it.
         watch.resync()?;
-        let thread = std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || watch.run())?;
+        let thread = std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || {
+            begin();
+            watch.run();
+        })?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }
@@ -388,7 +395,7 @@ mod tests {
     #[test]
     fn a_monitor_takes_over_what_is_there_and_ends_when_dropped() {
         let (selection, interfaces) = (Arc::new(Selection::new(&[])), Arc::new(Interfaces::default()));
-        let monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces)).unwrap();
+        let monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces), || {}).unwrap();
         assert!(selection.links().iter().any(|link| link.loopback));
         assert!(interfaces.snapshot().iter().any(|interface| interface.name == "lo"));
         drop(monitor);

@@ -5,7 +5,7 @@
 
 mod alert_files;
 mod alerts;
-mod classes;
+mod check;
 mod client;
 mod completions;
 mod config;
@@ -91,6 +91,7 @@ enum Verb {
     Pin(pin::Pin),
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
+    Check(check::Check),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -125,6 +126,7 @@ pub fn main() -> ExitCode {
         Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
+        Verb::Check(check) => check.run(&cli.common),
         Verb::Completions(completions) => completions.run(&cli.common),
         Verb::Man(man) => man.run(&cli.common),
     };

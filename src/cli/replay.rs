@@ -21,7 +21,7 @@ use crate::counters::{Published, Totals};
 use crate::export::{Exporter, Format, InterfaceStatistics, Options};
 use crate::filter::FilterSet;
 use crate::interface::Interfaces;
-use crate::judge::{Class, Classes};
+use crate::judge::Classes;
 use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::pipeline::{Config, Pipeline};
@@ -80,8 +80,7 @@ impl Replay {
         let capture_filter = filter.as_ref().map(|filter| filter.expression().to_owned());
         let split = Split::new(machine::budget_bytes(self.memory)?, 1, false).map_err(Usage::of)?;
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let classes: Vec<Class> = file.class.into_iter().map(Into::into).collect();
-        let classes = Classes::new(&classes, split.store_bytes).map_err(Usage::of)?;
+        let classes = Classes::new(&file.classes, split.store_bytes).map_err(Usage::of)?;
         let mut source = Watched { inner: self.source(&interfaces)?, span: None };
         let mut pipeline = Pipeline::new(Config {
             sessions_bytes: split.sessions_bytes,
@@ -104,8 +103,8 @@ impl Replay {
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
             },
-            capture_filter,
-            capture_interfaces: Vec::new(),
+            capture_filter: capture_filter.into(),
+            capture_interfaces: Vec::new().into(),
         };
         // Before anything is read, so that a mistake shows at once.
         let output = self.write.as_deref().map(Output::open).transpose()?;
@@ -159,7 +158,7 @@ impl Replay {
 
 /// Writes everything kept.
 fn export(history: &History, mut output: Output) -> anyhow::Result<()> {
-    let options = Options { filter: history.capture_filter.clone(), ..Options::default() };
+    let options = Options { filter: history.capture_filter.get(), ..Options::default() };
     let mut exporter = Exporter::new(Format::Pcapng, options);
     exporter.begin(output.buffer(), &comments(history));
     let mut packets = history.packets(&Request::default())?;

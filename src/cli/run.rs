@@ -1,21 +1,23 @@
 //! `retrocap run`: the recorder, in the foreground.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::config::File;
 use super::{Common, Usage, machine, selection};
 use crate::budget::MemorySize;
-use crate::daemon::{self, Config, Replay};
+use crate::daemon::{self, Config, Mode, Replay};
 
 pub(super) use crate::daemon::Speed;
 
 /// Record, and answer questions about the past until it is stopped.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
   sudo retrocap run                             all interfaces, 1% of the memory
@@ -46,7 +48,7 @@ pub(super) struct Run {
     /// Ask interfaces for packets to other hosts too
     #[arg(long, conflicts_with = "no_promiscuous")]
     promiscuous: bool,
-    /// Read flags from this TOML file; those given here win
+    /// Read flags from this TOML file, again on SIGHUP; those given here win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Record a capture file instead of interfaces, then go on serving; - is stdin
@@ -58,6 +60,9 @@ pub(super) struct Run {
     /// Keep root's privileges
     #[arg(long)]
     no_drop_privileges: bool,
+    /// What to do where the kernel lacks a part of the sandbox: required, best-effort or off [default: best-effort]
+    #[arg(long, value_name = "MODE")]
+    sandbox: Option<Mode>,
     /// Become this user once everything is open [default: retrocap, where there is one]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -70,9 +75,23 @@ impl Run {
     /// Records until a signal ends it.
     pub(super) fn run(self, common: &Common) -> anyhow::Result<()> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        log(common, &file);
-        let config = self.config(common, file)?;
-        daemon::run(config).map_err(|error| match error {
+        let mut log = log(common, &file);
+        let ended = match self.config.clone() {
+            None => daemon::run(self.config(common, file)?),
+            Some(path) => {
+                let (flags, common) = (self.clone(), common.clone());
+                let config = self.config(&common, file)?;
+                let mut reload = move || -> anyhow::Result<Config> {
+                    let file = File::read(&path)?;
+                    let level = level(&common, &file);
+                    let config = flags.clone().config(&common, file)?;
+                    log(level);
+                    Ok(config)
+                };
+                daemon::run_reloading(config, Box::new(move || reload().map_err(|error| format!("{error:#}"))))
+            }
+        };
+        ended.map_err(|error| match error {
             daemon::Error::Budget(_) | daemon::Error::Filter(_) | daemon::Error::Class(_) | daemon::Error::Speed(_) => {
                 Usage::of(error)
             }
@@ -80,8 +99,14 @@ impl Run {
         })
     }
 
+    /// What runs without flags, by this file alone.
+    pub(super) fn of_file(path: &Path, common: &Common) -> anyhow::Result<Config> {
+        let flags = Self { config: Some(path.to_owned()), ..Self::default() };
+        flags.config(common, File::read(path)?)
+    }
+
     /// Flags first, then the file, then what is usual.
-    fn config(self, common: &Common, file: File) -> anyhow::Result<Config> {
+    pub(super) fn config(self, common: &Common, file: File) -> anyhow::Result<Config> {
         let words = match (self.filter, file.filter) {
             (Some(filter), _) => vec![filter],
             (None, Some(filter)) if self.expression.is_empty() => vec![filter],
@@ -106,33 +131,45 @@ impl Run {
             drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
+            sandbox: self.sandbox.or(file.sandbox).unwrap_or_default(),
+            file: self.config,
+            limits: file.limits.complete(),
             retention: file.retention.policy(),
-            classes: file.class.into_iter().map(Into::into).collect(),
+            classes: file.classes,
         })
     }
 }
 
-/// Logs to stderr, as much as `-v`, `-q` or `RUST_LOG` say; the journal has its own times.
-fn log(common: &Common, file: &File) {
+/// How much is logged: as `-v` and `-q` say, or the file.
+fn level(common: &Common, file: &File) -> &'static str {
     let quiet = common.quiet || (common.verbose == 0 && file.quiet == Some(true));
-    let level = match (quiet, common.verbose.max(file.verbose.unwrap_or(0))) {
+    match (quiet, common.verbose.max(file.verbose.unwrap_or(0))) {
         (true, _) => "error",
         (false, 0) => "info",
         (false, 1) => "debug",
         (false, _) => "trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    }
+}
+
+/// Logs to stderr, as much as `RUST_LOG` says, or else the flags; the journal has its own times. What is returned
+/// changes the level.
+fn log(common: &Common, file: &File) -> Box<dyn FnMut(&'static str) + Send> {
+    let filter = |level| EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let mut now = level(common, file);
+    let (levels, handle) = tracing_subscriber::reload::Layer::new(filter(now));
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    let lines = if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().boxed() } else { lines.boxed() };
     // Fails only where somebody listens already, as in a test.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().try_init()
-    } else {
-        builder.try_init()
-    };
+    let _ = tracing_subscriber::registry().with(levels).with(lines).try_init();
+    Box::new(move |level| {
+        // Fails only where somebody else listens.
+        if now != level && handle.reload(filter(level)).is_ok() {
+            now = level;
+        }
+    })
 }
 
 /// A share of one core, 0 to 100 percent.
@@ -191,7 +228,8 @@ mod tests {
 
     fn config(arguments: &str, file: &str) -> anyhow::Result<Config> {
         let line = Line::try_parse_from(std::iter::once("run").chain(arguments.split_whitespace()))?;
-        line.run.config(&line.common, toml::from_str(file)?)
+        let file = File::parse(file).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
+        line.run.config(&line.common, file)
     }
 
     #[test]

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::human::{count, counted, seconds, size, time as read_time};
 use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
-use crate::query::status::{RankStatus, Status};
+use crate::query::status::{RankStatus, SandboxStatus, Status};
 use crate::time::{self, Timestamp};
 
 /// How it is shown. Nothing else decides what is printed.
@@ -185,6 +185,9 @@ impl Page<'_> {
                 if carried.lost > 0 { format!(", {} found no room", count(carried.lost)) } else { String::new() };
             self.fact("starts", &format!("{starts} carried forward ({bytes}){lost}"));
         }
+        if let Some(sandbox) = &self.status.sandbox {
+            self.fact("guarded", &guarded(sandbox));
+        }
         if let Some(filter) = &capture.filter {
             self.fact("filter", filter);
         }
@@ -223,6 +226,21 @@ impl Page<'_> {
                 writeln!(self.out, "{:<width$}  {:<10}  {packets:>15}  {bytes:>10}{down}", name(&i.name), i.link_type);
         }
     }
+}
+
+/// What the kernel holds a recorder to, gaps first.
+fn guarded(sandbox: &SandboxStatus) -> String {
+    if sandbox.mode == "off" {
+        return format!("NOT AT ALL: --sandbox=off; runs as uid {}", sandbox.uid);
+    }
+    if let [_, ..] = sandbox.missing.as_slice() {
+        return format!("IN PART: {}", sandbox.missing.join("; "));
+    }
+    let rights = if sandbox.capabilities.bytes().all(|digit| digit == b'0') { "no" } else { "SOME" };
+    format!(
+        "uid {}, {rights} capability; system calls filtered by role, files by Landlock {}",
+        sandbox.uid, sandbox.landlock.abi
+    )
 }
 
 /// `first 512 B`, `to 1.5 KiB`: where a rank ends.

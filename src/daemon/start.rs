@@ -1,15 +1,19 @@
 //! From a configuration to a recorder that runs, and its end.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use super::reload::{Reload, Running};
 use super::replay::Paced;
+use super::sandbox::{Files, Role, Sandbox};
 use super::socket::{Access, Claim, Socket};
 use super::workers::{Packets, Workers};
-use super::{Config, Error, Speed, privileges, replay};
+use super::{Config, Error, Mode, Speed, privileges, replay};
 use crate::budget::{ByteSize, RING_BLOCK_BYTES, Split};
 use crate::capture::interfaces::{Monitor, links};
 use crate::capture::live::{LiveConfig, LiveSource, capture_rights};
@@ -20,7 +24,7 @@ use crate::judge::{Classes, Pins};
 use crate::memory::Lock;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
-use crate::serve::{self, Limits, Recorder, Service};
+use crate::serve::{self, Recorder, Service};
 use crate::time::Timestamp;
 
 /// Threads of the service, beside those of queries.
@@ -45,6 +49,8 @@ pub(super) struct Prepared {
     /// Of live capture.
     selection: Option<Arc<Selection>>,
     queries_bytes: u64,
+    sandbox: Sandbox,
+    config: Config,
 }
 
 impl Prepared {
@@ -67,7 +73,12 @@ impl Prepared {
             None => vec![open_replay(&config, &interfaces)?],
         };
         let (listener, socket) = claim.bind(access)?;
+        serve::open_files();
         let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
+        let sandbox = match config.sandbox {
+            Mode::Off => Sandbox::none(),
+            mode => Sandbox::enforce(mode, &files(&config), &dropped)?,
+        };
 
         let history = History {
             workers: made.iter().map(Pipeline::worker).collect(),
@@ -77,10 +88,10 @@ impl Prepared {
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
             },
-            capture_filter: config.filter.clone(),
-            capture_interfaces: config.interfaces.clone(),
+            capture_filter: config.filter.clone().into(),
+            capture_interfaces: config.interfaces.clone().into(),
         };
-        announce(&config, &split, &history, &socket, &dropped);
+        announce(&config, &split, &history, &socket, &dropped, &sandbox);
         Ok(Self {
             listener,
             socket,
@@ -88,61 +99,95 @@ impl Prepared {
             history,
             selection,
             queries_bytes: split.queries_bytes,
+            sandbox,
+            config,
         })
     }
 
     /// Runs until it is told to stop or cannot go on.
-    pub(super) fn run(self, until: Until) -> Result<(), Error> {
-        let Self { listener, mut socket, pipelines, history, selection, queries_bytes } = self;
+    pub(super) fn run(self, until: Until, reload: Option<Reload>) -> Result<(), Error> {
+        let Self { listener, mut socket, pipelines, history, selection, queries_bytes, sandbox, config } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
-        let monitor = selection.map(|selection| Monitor::start(selection, interfaces)).transpose();
+        let in_role = |role| {
+            let sandbox = sandbox.clone();
+            move || sandbox.enter(role)
+        };
+        let monitor = selection
+            .clone()
+            .map(|selection| Monitor::start(selection, interfaces, in_role(Role::Interfaces)))
+            .transpose();
         let _monitor = monitor.map_err(system("watch the interfaces"))?;
-        let stop = Arc::new(AtomicBool::new(false));
         let recording = Arc::new(AtomicUsize::new(0));
-        let mut workers = Workers::start(pipelines, Arc::clone(&stop), &recording)?;
+        let mut workers = Workers::start(pipelines, &recording, &sandbox)?;
+        let history = Arc::new(history);
         let recorder = Recorder {
-            history: Arc::new(history),
+            history: Arc::clone(&history),
             live,
             start: now(),
             started: Instant::now(),
             recording,
             queries_bytes,
         };
-        let service = Arc::new(Service::new(recorder, Limits::default()));
+        // Of its threads only those that may block are used: each query gets one.
+        let queries = tokio::runtime::Builder::new_current_thread()
+            .thread_name("retrocap-query")
+            .on_thread_start(in_role(Role::Query))
+            .build()
+            .map_err(system("start the queries"))?;
+        let service = Service::new(recorder, config.limits)
+            .with_query_threads(queries.handle().clone())
+            .with_sandbox(sandbox.status().clone());
+        let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("retrocap-serve")
+            .on_thread_start(in_role(Role::Serve))
             .enable_all()
             .build()
             .map_err(system("start the service"))?;
+        let mut running = Running {
+            config,
+            reload,
+            controls: workers.controls.clone(),
+            selection,
+            history,
+            service: Arc::clone(&service),
+        };
         let ended = runtime.block_on(async {
+            // Before anybody can be told that it runs.
+            let mut hangup = signal(SignalKind::hangup()).map_err(system("listen for signals"))?;
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
-            let ended = tokio::select! {
-                why = until.wait() => why.map(|why| tracing::info!("stopping: {why}")),
-                error = workers.failure() => Err(error),
-                _ = &mut serving => {
-                    let source = std::io::Error::other("the service has ended by itself");
-                    return Err(Error::System { step: "go on serving", source });
+            let until = until.wait();
+            tokio::pin!(until);
+            let ended = loop {
+                tokio::select! {
+                    why = &mut until => break why.map(|why| tracing::info!("stopping: {why}")),
+                    error = workers.failure() => break Err(error),
+                    Some(()) = hangup.recv() => running.reload(),
+                    _ = &mut serving => {
+                        let source = std::io::Error::other("the service has ended by itself");
+                        return Err(Error::System { step: "go on serving", source });
+                    }
                 }
             };
             socket.unlink();
-            stop.store(true, Ordering::Relaxed);
+            workers.stop();
             let _ = shutdown.send(true);
             let _ = serving.await;
             ended
         });
         drop(workers);
         runtime.shutdown_timeout(QUERIES_END_TIMEOUT);
+        queries.shutdown_timeout(QUERIES_END_TIMEOUT);
         ended
     }
 }
 
 impl Until {
     async fn wait(self) -> Result<&'static str, Error> {
-        use tokio::signal::unix::{SignalKind, signal};
         match self {
             Self::Told(stop) => {
                 let _ = stop.await;
@@ -213,8 +258,43 @@ fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<Packets,
     })
 }
 
+/// Names in expressions, `port domain` say, are looked up here.
+const NAME_FILES: [&str; 7] = [
+    "/etc/nsswitch.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/networks",
+    "/etc/hosts",
+    "/etc/ethers",
+    "/etc/host.conf",
+];
+
+/// What is opened while it records.
+fn files(config: &Config) -> Files {
+    let mut readable: Vec<PathBuf> = NAME_FILES.map(PathBuf::from).into();
+    // What it says of itself.
+    readable.push("/proc/self".into());
+    // Not the file itself: editors put another in its place.
+    readable.extend(config.file.as_deref().map(directory));
+    Files { readable, writable: Vec::new(), removable: vec![directory(&config.socket)] }
+}
+
+fn directory(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
 /// The one line that says what runs.
-fn announce(config: &Config, split: &Split, history: &History, socket: &Socket, dropped: &privileges::Dropped) {
+fn announce(
+    config: &Config,
+    split: &Split,
+    history: &History,
+    socket: &Socket,
+    dropped: &privileges::Dropped,
+    sandbox: &Sandbox,
+) {
     let what = match (&config.replay, config.interfaces.as_slice()) {
         (Some(replay), _) if replay.path.as_os_str() == "-" => "standard input".to_owned(),
         (Some(replay), _) => replay.path.display().to_string(),
@@ -226,7 +306,7 @@ fn announce(config: &Config, split: &Split, history: &History, socket: &Socket, 
     let locked = history.workers.iter().all(|worker| worker.segments.are_locked());
     tracing::info!(
         "recording {what}{filter} into {} (packets {}, sessions {}, kernel rings {}, queries {}; {}) with {workers} {}; \
-         socket {} for {}; {dropped}",
+         socket {} for {}; {dropped}; {sandbox}",
         ByteSize(split.budget_bytes),
         ByteSize(workers * split.store_bytes),
         ByteSize(workers * split.sessions_bytes),

@@ -74,7 +74,7 @@ impl History {
                 remembered_since = remembered_since.max(Some(earliest));
             }
         }
-        let filter = self.capture_filter.as_ref().and_then(|text| Some((SessionProbe::new(text).ok()?, text.clone())));
+        let filter = self.capture_filter.get().and_then(|text| Some((SessionProbe::new(&text).ok()?, text)));
         Reach {
             span: self.span(),
             remembered_since,

@@ -12,7 +12,7 @@ pub mod selectors;
 pub mod status;
 pub mod sums;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 pub use merge::{Drops, Found, Packets, Summary};
 use selectors::{Flow, Selection, Subnet};
@@ -46,9 +46,31 @@ pub struct History {
     /// The budget.
     pub memory: Memory,
     /// The expression that packets had to match to be recorded, if there is one.
-    pub capture_filter: Option<String>,
+    pub capture_filter: Chosen<Option<String>>,
     /// The interfaces asked for; empty for all.
-    pub capture_interfaces: Vec<String>,
+    pub capture_interfaces: Chosen<Vec<String>>,
+}
+
+/// What the user chose, and may choose anew while it records.
+#[derive(Debug, Default)]
+pub struct Chosen<T>(RwLock<T>);
+
+impl<T: Clone> Chosen<T> {
+    /// What holds now.
+    pub fn get(&self) -> T {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Chooses anew.
+    pub fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+impl<T> From<T> for Chosen<T> {
+    fn from(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
 }
 
 impl History {

@@ -190,7 +190,7 @@ impl Selection {
                     let more = if known.len() > INTERFACES_NAMED { ", …" } else { "" };
                     known.truncate(INTERFACES_NAMED);
                     let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") + more };
-                    let asked = shortened(&history.capture_interfaces.join(", "));
+                    let asked = shortened(&history.capture_interfaces.get().join(", "));
                     return Err(QueryError::UnknownInterface { name: shortened(name), known, asked });
                 }
                 Some(ids)

@@ -33,6 +33,9 @@ pub struct Status {
     /// Things worth knowing that are no loss: odd packets, counted.
     pub oddities: OddityCounts,
     pub capture: CaptureStatus,
+    /// What keeps a recorder that was taken over from doing harm; of a service only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxStatus>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +155,44 @@ pub struct CaptureStatus {
     pub interfaces: Vec<String>,
 }
 
+/// What the kernel enforces on the recorder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SandboxStatus {
+    /// `required`, `best-effort` or `off`.
+    pub mode: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// The permitted capabilities in hexadecimal, as in `/proc/PID/status`: all zeros for none.
+    pub capabilities: String,
+    pub no_new_privs: bool,
+    pub dumpable: bool,
+    pub seccomp: SeccompStatus,
+    pub landlock: LandlockStatus,
+    /// What was asked for and is not there, in sentences.
+    pub missing: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SeccompStatus {
+    pub enforced: bool,
+    /// Filters that hold for all threads; each adds the one of its role.
+    pub filters: u32,
+    pub roles: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LandlockStatus {
+    /// Version of the kernel's interface, 0 where there is none.
+    pub abi: u32,
+    /// `full`, `partial` or `none`.
+    pub enforced: String,
+    pub readable: Vec<String>,
+    pub writable: Vec<String>,
+}
+
 impl Status {
     /// The state of `history`. Clock and operating system are the caller's: `uptime_s` seconds since start,
     /// `resident_bytes` of this process, `now` for telling live sessions from ended ones.
@@ -222,9 +263,10 @@ impl Status {
             },
             capture: CaptureStatus {
                 workers: history.workers.len() as u64,
-                filter: history.capture_filter.clone(),
-                interfaces: history.capture_interfaces.clone(),
+                filter: history.capture_filter.get(),
+                interfaces: history.capture_interfaces.get(),
             },
+            sandbox: None,
         }
     }
 }

@@ -74,8 +74,8 @@ fn workers(store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
         workers: workers.collect(),
         interfaces,
         memory: Memory::default(),
-        capture_filter: None,
-        capture_interfaces: Vec::new(),
+        capture_filter: None.into(),
+        capture_interfaces: Vec::new().into(),
     }
 }
 

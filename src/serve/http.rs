@@ -49,7 +49,8 @@ pub(super) fn router(service: Arc<Service>) -> Router {
 
 async fn status(State(service): State<Arc<Service>>) -> Result<Json<Status>, Problem> {
     // All sessions are counted.
-    blocking(move || service.status()).await.map(Json)
+    let asked = Arc::clone(&service);
+    blocking(&asked, move || service.status()).await.map(Json)
 }
 
 async fn health(State(service): State<Arc<Service>>) -> Json<Health> {
@@ -57,7 +58,8 @@ async fn health(State(service): State<Arc<Service>>) -> Json<Health> {
 }
 
 async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let text = blocking(move || metrics::text(&service)).await?;
+    let asked = Arc::clone(&service);
+    let text = blocking(&asked, move || metrics::text(&service)).await?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT)], text).into_response())
 }
 
@@ -89,8 +91,11 @@ async fn limit_body(request: Request, next: Next) -> Response {
     }
 }
 
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
+pub(super) async fn blocking<T: Send + 'static>(
+    service: &Service,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    service.spawn_query(work).await.map_err(|error| {
         tracing::error!("an answer failed: {error}");
         Problem::internal()
     })

@@ -22,18 +22,22 @@ pub mod problem;
 mod selections;
 mod stream;
 
-use std::sync::Arc;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 pub use connections::serve;
 pub use http::{OPENAPI, ROUTES};
 
-use crate::query::History;
 use crate::query::selections::{Limits as Widen, PICK_BYTES, PICKS_MAX, SELECTOR_BYTES};
-use crate::query::status::Status;
+use crate::query::status::{SandboxStatus, Status};
+use crate::query::{Chosen, History};
 use crate::time::Timestamp;
 use health::Drops;
 use parameters::Clock;
@@ -100,7 +104,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Service {
     recorder: Recorder,
-    limits: Limits,
+    limits: Chosen<Limits>,
     activity: Activity,
     drops: Drops,
     /// Set when the recorder stops: answers are to end.
@@ -109,6 +113,9 @@ pub struct Service {
     /// In KiB.
     listing_memory: Arc<Semaphore>,
     listing_kib: u32,
+    /// Where queries run; `None` for the runtime that serves.
+    query_threads: Option<Handle>,
+    sandbox: Option<SandboxStatus>,
 }
 
 /// What the service has done, and does.
@@ -134,13 +141,44 @@ impl Service {
         let listing_kib = u32::try_from((half >> 10).max(QUERY_COST_BYTES >> 9)).unwrap_or(u32::MAX >> 4);
         Self {
             recorder,
-            limits,
+            limits: limits.into(),
             activity: Activity::default(),
             drops: Drops::default(),
             stopping: Arc::default(),
             packet_queries: Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4))),
             listing_memory: Arc::new(Semaphore::new(listing_kib as usize)),
             listing_kib,
+            query_threads: None,
+            sandbox: None,
+        }
+    }
+
+    /// Runs queries on threads of this runtime, which may do less than those that serve.
+    pub fn with_query_threads(mut self, runtime: Handle) -> Self {
+        self.query_threads = Some(runtime);
+        self
+    }
+
+    /// Shows what is enforced on this process with its status.
+    pub fn with_sandbox(mut self, sandbox: SandboxStatus) -> Self {
+        self.sandbox = Some(sandbox);
+        self
+    }
+
+    /// Bears more or less from now on; connections keep the timeouts they began with.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.set(limits);
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    /// Runs `work` on a thread where it may block, with the rights of a query.
+    fn spawn_query<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        match &self.query_threads {
+            Some(runtime) => runtime.spawn_blocking(work),
+            None => tokio::task::spawn_blocking(work),
         }
     }
 
@@ -159,7 +197,9 @@ impl Service {
     }
 
     fn status(&self) -> Status {
-        Status::new(self.history(), self.recorder.started.elapsed().as_secs_f64(), resident_bytes(), now())
+        let uptime_s = self.recorder.started.elapsed().as_secs_f64();
+        let status = Status::new(self.history(), uptime_s, resident_bytes(), now());
+        Status { sandbox: self.sandbox.clone(), ..status }
     }
 
     fn is_stopping(&self) -> bool {
@@ -213,7 +253,7 @@ impl Service {
 
     async fn place(&self, among: &Arc<Semaphore>, count: u32, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
         let place = Arc::clone(among).acquire_many_owned(count);
-        match tokio::time::timeout(self.limits.queue_timeout, place).await {
+        match tokio::time::timeout(self.limits().queue_timeout, place).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Problem::stopping()),
             Err(_) => {
@@ -228,9 +268,22 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
+/// The process's memory as the system counts it.
+static STATM: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/self/statm").ok());
+
+/// Opens what the service reads later. Call it before files are out of reach.
+pub fn open_files() {
+    LazyLock::force(&STATM);
+    // It is in a file, too, and remembered.
+    rustix::param::page_size();
+}
+
 /// Bytes of this process that are in RAM; 0 where the system does not say.
 fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    // A line of seven numbers; a thread that answers opens nothing.
+    let mut statm = [0; 256];
+    let read = STATM.as_ref().and_then(|statm_file| statm_file.read_at(&mut statm, 0).ok()).unwrap_or(0);
+    let statm = String::from_utf8_lossy(&statm[..read]);
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }

@@ -143,7 +143,7 @@ pub(super) async fn packets(
 /// Reads the body, for which memory was set aside, in the time that a request's head has.
 async fn read(request: HttpRequest, length: u64, service: &Service) -> Result<Bytes, Problem> {
     let body = Limited::new(request.into_body(), usize::try_from(length).unwrap_or(usize::MAX)).collect();
-    match tokio::time::timeout(service.limits.head_timeout, body).await {
+    match tokio::time::timeout(service.limits().head_timeout, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) => Err(Problem::bad_query(format!("the body cannot be read: {error}; send it again"))),
         Err(_) => Err(Problem::bad_query("the body did not come in time; send it at once")),

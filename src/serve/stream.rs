@@ -73,7 +73,7 @@ pub(super) async fn stream(
     service.activity.queries_running.fetch_add(1, Ordering::Relaxed);
     let query = Query { service: Arc::clone(service), gone: Arc::clone(&gone), _place: place };
     let sink = Sink { head: Some(head), parts: sender, buffer: Vec::new(), service: Arc::clone(service), gone };
-    tokio::task::spawn_blocking(move || {
+    service.spawn_query(move || {
         if answer(sink).is_err() {
             tracing::debug!("a client went before its answer had ended");
         }

@@ -150,6 +150,11 @@ impl Store {
         })
     }
 
+    /// Shortens by another policy from now on; its classes are those it had.
+    pub fn set_policy(&mut self, policy: &Policy) {
+        self.queues.set_policy(policy);
+    }
+
     /// What readers see.
     pub fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.shared)

@@ -104,6 +104,13 @@ pub(super) struct Queues {
 }
 
 impl Queues {
+    /// Weighs by another policy with as many classes.
+    pub(super) fn set_policy(&mut self, policy: &Policy) {
+        for (queue, other) in self.queues.iter_mut().zip(Self::new(policy, 0).queues) {
+            queue.weight = other.weight;
+        }
+    }
+
     /// Bytes that the queues for this policy take.
     pub(super) fn bytes(policy: &Policy) -> u64 {
         (Self::count(policy.classes().len() + 1) * size_of::<Queue>()) as u64

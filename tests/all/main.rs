@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 mod alerts;
 mod capture_files;
+#[cfg(target_os = "linux")]
+mod check;
 mod cli;
 mod decode;
 mod filters;

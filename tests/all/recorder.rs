@@ -7,3 +7,4 @@ mod pressure;
 mod readers;
 mod replaying;
 mod running;
+mod sandbox;

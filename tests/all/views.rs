@@ -62,9 +62,11 @@ fn as_is(line: &str) -> String {
 
 /// Lines of a status whose numbers are the machine's.
 fn status(line: &str) -> String {
-    match line.split_once(", reaching back ") {
+    match line.split_once(" for ") {
+        // How long the recorder ran, up to the next comma or colour.
         Some((recording, rest)) if recording.contains("recording ") => {
-            format!("{}, reaching back {rest}", numbers(recording))
+            let end = rest.find([',', '␛']).unwrap_or(rest.len());
+            format!("{recording} for #{}", &rest[end..])
         }
         _ if ["memory", "resident", "sessions"].iter().any(|label| line.starts_with(label)) => numbers(line),
         _ if line.contains('█') => {

@@ -182,8 +182,8 @@ impl Server {
             workers: vec![pipeline.worker()],
             interfaces,
             memory: Memory { budget_bytes: 40 << 20, rings_bytes: 0, queries_bytes: 2 << 20 },
-            capture_filter: None,
-            capture_interfaces: Vec::new(),
+            capture_filter: None.into(),
+            capture_interfaces: Vec::new().into(),
         };
         let recorder = Recorder {
             history: Arc::new(history),
