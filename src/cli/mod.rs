@@ -7,19 +7,25 @@ mod alert_files;
 mod alerts;
 mod check;
 mod client;
+mod completions;
 mod config;
+mod csv;
 mod flows;
 mod get;
 mod human;
 mod interfaces;
+mod listing;
 mod log;
 mod machine;
 mod output;
 mod pin;
+mod progress;
 mod replay;
 mod run;
+mod screen;
 mod selection;
 mod status;
+mod table;
 mod view;
 
 use std::io::Write as _;
@@ -87,6 +93,8 @@ enum Verb {
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
     Check(check::Check),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Wrong usage: exit 2.
@@ -120,6 +128,8 @@ pub fn main() -> ExitCode {
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
         Verb::Check(check) => check.run(&cli.common),
+        Verb::Completions(completions) => completions.run(&cli.common),
+        Verb::Man(man) => man.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
