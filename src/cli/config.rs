@@ -9,7 +9,9 @@ use serde::de::{Deserializer, Error as _};
 
 use super::Usage;
 use super::run::{Percent, Speed};
-use crate::budget::MemorySize;
+use crate::budget::{ByteSize, MemorySize};
+use crate::serve::audit;
+use crate::serve::peer::{Role, Roles};
 
 /// What a configuration file may hold.
 #[derive(Debug, Default, Deserialize)]
@@ -35,6 +37,31 @@ pub(super) struct File {
     pub(super) no_drop_privileges: Option<bool>,
     pub(super) user: Option<String>,
     pub(super) retention: Retention,
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) listen: Vec<String>,
+    #[serde(deserialize_with = "one_or_many")]
+    pub(super) listen_plain: Vec<String>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) cert: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) client: Vec<Client>,
+    #[serde(deserialize_with = "text_or_number")]
+    pub(super) audit: Option<audit::Policy>,
+    pub(super) audit_log: Option<PathBuf>,
+    #[serde(deserialize_with = "text_or_number")]
+    pub(super) audit_log_size: Option<ByteSize>,
+    pub(super) audit_log_keep: Option<u32>,
+}
+
+/// A client from another machine: its roles are these, whatever its certificate says.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Client {
+    /// The common name of its certificate.
+    pub(super) name: String,
+    /// None keeps it out.
+    #[serde(deserialize_with = "roles")]
+    pub(super) roles: Roles,
 }
 
 /// How old sessions are shortened.
@@ -101,6 +128,10 @@ where
     text.parse().map(Some).map_err(D::Error::custom)
 }
 
+fn roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Roles, D::Error> {
+    one_or_many(deserializer)?.iter().map(|role| role.parse::<Role>().map_err(D::Error::custom)).collect()
+}
+
 fn alpha<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let alpha = f64::deserialize(deserializer)?;
     if (0.0..=ALPHA_MAX).contains(&alpha) {
@@ -132,13 +163,30 @@ mod tests {
             user = "nobody"
             verbose = 1
             quiet = false
+            listen = "[::]:57443"
+            listen-plain = ["127.0.0.1:57080"]
+            ca = "ca.pem"
+            cert = "server.pem"
+            key = "server.key"
+            audit = "best-effort"
+            audit-log = "/tmp/audit.log"
+            audit-log-size = "1M"
+            audit-log-keep = 3
             [retention]
             alpha = 0.5
+            [[client]]
+            name = "laptop"
+            roles = ["flows", "pin"]
+            [[client]]
+            name = "lost"
+            roles = []
             "#,
         )
         .unwrap();
         assert_eq!((file.interface.len(), file.memory), (2, Some(MemorySize::Percent(2.0))));
         assert_eq!((file.speed, file.retention.alpha), (Some(Speed::Times(2.5)), Some(0.5)));
+        assert_eq!((file.listen, file.audit, file.audit_log_keep), (vec!["[::]:57443".to_owned()], Some(audit::Policy::BestEffort), Some(3)));
+        assert_eq!(file.client.iter().map(|client| client.roles.to_string()).collect::<Vec<_>>(), ["status, flows, pin", "no role"]);
         assert_eq!(File::parse("interface = \"eth0\"").unwrap().interface, ["eth0"]);
         assert_eq!(File::parse("memory = 41943040").unwrap().memory, Some("40M".parse().unwrap()));
         assert_eq!(File::parse("speed = \"max\"").unwrap().speed, Some(Speed::Max));
@@ -156,6 +204,9 @@ mod tests {
             ("compression-cpu = 200", "line 1", "try 10"),
             ("speed = 0", "line 1", "max"),
             ("filter = \"x", "line 1", "filter"),
+            ("audit = \"yes\"", "line 1", "try required, best-effort or off"),
+            ("[[client]]\nname = \"a\"\nroles = [\"admin\"]", "line 3", "try status, flows"),
+            ("[[client]]\nname = \"a\"", "line 1", "missing field `roles`"),
         ] {
             let error = File::parse(text).unwrap_err();
             assert!(error.contains(line) && error.contains(words), "{text}: {error}");

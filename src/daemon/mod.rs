@@ -11,6 +11,7 @@
 //! read goes on being served.
 
 pub mod privileges;
+mod remote;
 mod replay;
 mod socket;
 mod start;
@@ -24,7 +25,10 @@ use crate::budget::{BudgetTooSmall, ByteSize};
 use crate::capture::SourceError;
 use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
+use crate::serve::audit::{self, AuditError};
+use crate::serve::tls::TlsError;
 use crate::store::retention::Policy;
+pub use remote::Remote;
 use start::{Prepared, Until};
 
 /// What to record, and how.
@@ -54,6 +58,10 @@ pub struct Config {
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,
+    /// Where other machines connect.
+    pub remote: Remote,
+    /// Where it is written down who reads packets.
+    pub audit: audit::Config,
 }
 
 /// A capture file as if it happened now.
@@ -93,6 +101,28 @@ pub enum Error {
         step: &'static str,
         /// With which file.
         path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Certificates or key are missing or wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// TLS was asked for without certificates.
+    #[error("to listen for other machines takes certificates: make them with `retrocap certs server NAME`, or name them \
+             with --ca, --cert and --key")]
+    NoCertificates,
+    /// Plain TCP was asked for where others could listen in.
+    #[error("{0} is not of loopback, where anybody could listen in: use --listen with certificates, or --listen-plain \
+             127.0.0.1:{port}", port = .0.port())]
+    NotLoopback(std::net::SocketAddr),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another address or port")]
+    Listen {
+        /// Which.
+        address: std::net::SocketAddr,
         /// What the system said.
         source: std::io::Error,
     },

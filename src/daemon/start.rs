@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
+use super::remote::Listening;
 use super::replay::Paced;
 use super::socket::{Access, Claim, Socket};
 use super::workers::{Packets, Workers};
@@ -19,6 +21,7 @@ use crate::interface::Interfaces;
 use crate::memory::Lock;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
+use crate::serve::audit::Audit;
 use crate::serve::{self, Limits, Recorder, Service};
 use crate::time::Timestamp;
 
@@ -44,6 +47,8 @@ pub(super) struct Prepared {
     /// Of live capture.
     selection: Option<Arc<Selection>>,
     queries_bytes: u64,
+    remote: Listening,
+    audit: Audit,
 }
 
 impl Prepared {
@@ -52,6 +57,9 @@ impl Prepared {
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
         let access = Access { group: privileges::readers()?, owner };
         let claim = Claim::new(&config.socket, access)?;
+        // The audit log, keys and low ports take rights.
+        let audit = Audit::open(config.audit.clone(), owner)?;
+        let remote = Listening::new(&config.remote)?;
         let split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
         if live {
             // Before memory is taken: this is what goes wrong most.
@@ -78,7 +86,8 @@ impl Prepared {
             capture_filter: config.filter.clone(),
             capture_interfaces: config.interfaces.clone(),
         };
-        announce(&config, &split, &history, &socket, &dropped);
+        announce(&config, &split, &history, &socket, &dropped, &audit);
+        remote.announce();
         Ok(Self {
             listener,
             socket,
@@ -86,12 +95,14 @@ impl Prepared {
             history,
             selection,
             queries_bytes: split.queries_bytes,
+            remote,
+            audit,
         })
     }
 
     /// Runs until it is told to stop or cannot go on.
     pub(super) fn run(self, until: Until) -> Result<(), Error> {
-        let Self { listener, mut socket, pipelines, history, selection, queries_bytes } = self;
+        let Self { listener, mut socket, pipelines, history, selection, queries_bytes, remote, audit } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
         let monitor = selection.map(|selection| Monitor::start(selection, interfaces)).transpose();
@@ -107,7 +118,8 @@ impl Prepared {
             recording,
             queries_bytes,
         };
-        let service = Arc::new(Service::new(recorder, Limits::default()));
+        let service = Service::new(recorder, Limits::default()).audited(audit).with_tls(remote.tls.clone());
+        let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("retrocap-serve")
@@ -117,11 +129,15 @@ impl Prepared {
         let ended = runtime.block_on(async {
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
+            let mut others = JoinSet::new();
+            for door in remote.doors().map_err(system("start the service"))? {
+                others.spawn(serve::serve(door, Arc::clone(&service), told.clone()));
+            }
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
             let ended = tokio::select! {
                 why = until.wait() => why.map(|why| tracing::info!("stopping: {why}")),
                 error = workers.failure() => Err(error),
-                _ = &mut serving => {
+                _ = async { tokio::select! { _ = &mut serving => {}, Some(_) = others.join_next() => {} } } => {
                     let source = std::io::Error::other("the service has ended by itself");
                     return Err(Error::System { step: "go on serving", source });
                 }
@@ -130,6 +146,7 @@ impl Prepared {
             stop.store(true, Ordering::Relaxed);
             let _ = shutdown.send(true);
             let _ = serving.await;
+            while others.join_next().await.is_some() {}
             ended
         });
         drop(workers);
@@ -208,7 +225,14 @@ fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<Packets,
 }
 
 /// The one line that says what runs.
-fn announce(config: &Config, split: &Split, history: &History, socket: &Socket, dropped: &privileges::Dropped) {
+fn announce(
+    config: &Config,
+    split: &Split,
+    history: &History,
+    socket: &Socket,
+    dropped: &privileges::Dropped,
+    audit: &Audit,
+) {
     let what = match (&config.replay, config.interfaces.as_slice()) {
         (Some(replay), _) if replay.path.as_os_str() == "-" => "standard input".to_owned(),
         (Some(replay), _) => replay.path.display().to_string(),
@@ -220,7 +244,7 @@ fn announce(config: &Config, split: &Split, history: &History, socket: &Socket, 
     let locked = history.workers.iter().all(|worker| worker.segments.are_locked());
     tracing::info!(
         "recording {what}{filter} into {} (packets {}, sessions {}, kernel rings {}, queries {}; {}) with {workers} {}; \
-         socket {} for {}; {dropped}",
+         socket {} for {}; {dropped}; {audit}",
         ByteSize(split.budget_bytes),
         ByteSize(workers * split.store_bytes),
         ByteSize(workers * split.sessions_bytes),

@@ -9,8 +9,9 @@ use axum::http::header::{CONTENT_TYPE, TRAILER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::connections::Peer;
+use super::audit::{Action, Entry, question};
 use super::parameters::FlowQuery;
+use super::peer::Peer;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, packets::description};
@@ -31,7 +32,13 @@ pub(super) async fn flows(
     service.activity.flow_queries.fetch_add(1, Ordering::Relaxed);
     query.request.limit = Some(asked.min(fit));
     let listing = Listing { service: Arc::clone(&service), query, cut_at: (fit < asked).then_some(fit) };
-    let body = stream(&service, place, move |sink| listing.run(sink)).await?;
+    let body = stream(&service, place, move |sink| {
+        match listing.service.audit().begin(&peer, Action::Flows, question(&listing.query.request)) {
+            Ok(entry) => listing.run(sink, entry),
+            Err(problem) => sink.refuse(problem),
+        }
+    })
+    .await?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
         (TRAILER, HeaderValue::from_static("retrocap-flows, retrocap-note")),
@@ -54,11 +61,14 @@ struct Listing {
 }
 
 impl Listing {
-    fn run(self, mut sink: Sink) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
         let history = self.service.history();
         let mut flows = match history.flows(&self.query.request, self.query.sort) {
             Ok(flows) => flows,
-            Err(error) => return sink.refuse(error),
+            Err(error) => {
+                entry.end(&error.to_string());
+                return sink.refuse(error);
+            }
         };
         let interfaces = history.interfaces.snapshot();
         let mut listed = 0u64;
@@ -71,12 +81,18 @@ impl Listing {
                 unreachable!("a flow is made of texts and numbers, and a buffer takes all of it");
             }
             buffer.push(b'\n');
+            entry.session();
             sink.send_full()?;
             listed += 1;
             if self.service.is_stopping() {
                 stopped = true;
                 break;
             }
+        }
+        if listed == 0 {
+            entry.end("nothing matched");
+        } else {
+            entry.end(if stopped { "the recorder was stopped" } else { "complete" });
         }
         if listed == 0 && flows.overtaken() > 0 {
             return sink.refuse(Problem::nothing_matched(&Cause {

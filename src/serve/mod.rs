@@ -10,15 +10,21 @@
 //! makes the service hold is bounded, in bytes and in number, and counted; a client that stalls blocks its own query
 //! and is closed; an answer that was cut short is marked as such, or its connection is closed before its end.
 
+pub mod audit;
+pub mod certificate;
 mod connections;
 mod flows;
+mod guests;
 mod health;
 mod http;
 mod metrics;
 mod packets;
 pub mod parameters;
+pub mod peer;
 pub mod problem;
 mod stream;
+pub mod tls;
+mod watched;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -26,15 +32,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use connections::serve;
+pub use connections::{Door, serve};
 pub use http::{OPENAPI, ROUTES};
 
 use crate::query::History;
 use crate::query::status::Status;
 use crate::time::Timestamp;
+use audit::Audit;
 use health::Drops;
 use parameters::Clock;
 use problem::Problem;
+use tls::Tls;
 
 /// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead.
 pub const QUERY_COST_BYTES: u64 = 256 << 10;
@@ -63,11 +71,15 @@ pub struct Recorder {
 /// How much the service bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; further ones are closed. Default 512.
+    /// Connections to the socket at once; beyond them those that ask nothing are closed. Default 512.
     pub connections_max: usize,
-    /// How long a client may take for the head of a request. Default 10 s.
+    /// The same for each address where other machines connect. Default 64.
+    pub remote_connections_max: usize,
+    /// How long a client may take for its part of a TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a client may take for the head of a request, and again for its body. Default 10 s.
     pub head_timeout: Duration,
-    /// How long a client may take nothing of what it is sent. Default 60 s.
+    /// How long a client may take nothing, or next to nothing, of what it is sent. Default 60 s.
     pub stall_timeout: Duration,
     /// How long a query waits for others to end. Default 5 s.
     pub queue_timeout: Duration,
@@ -79,6 +91,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 512,
+            remote_connections_max: 64,
+            handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
             queue_timeout: Duration::from_secs(5),
@@ -94,6 +108,8 @@ pub struct Service {
     limits: Limits,
     activity: Activity,
     drops: Drops,
+    audit: Audit,
+    tls: Option<Arc<Tls>>,
     /// Set when the recorder stops: answers are to end.
     stopping: Arc<AtomicBool>,
     packet_queries: Arc<Semaphore>,
@@ -115,6 +131,11 @@ struct Activity {
     bytes_sent: AtomicU64,
     clients_stalled: AtomicU64,
     clients_refused: AtomicU64,
+    clients_crowded_out: AtomicU64,
+    clients_slow: AtomicU64,
+    clients_garbled: AtomicU64,
+    clients_untrusted: AtomicU64,
+    roles_refused: AtomicU64,
 }
 
 impl Service {
@@ -128,11 +149,28 @@ impl Service {
             limits,
             activity: Activity::default(),
             drops: Drops::default(),
+            audit: Audit::default(),
+            tls: None,
             stopping: Arc::default(),
             packet_queries: Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4))),
             listing_memory: Arc::new(Semaphore::new(listing_kib as usize)),
             listing_kib,
         }
+    }
+
+    /// Writes down who reads.
+    pub fn audited(self, audit: Audit) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// Watches over the certificate that other machines are shown.
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Where reads and pins are written down.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The recorder.

@@ -10,8 +10,9 @@ use axum::http::header::{CONTENT_TYPE, TRAILER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::connections::Peer;
+use super::audit::{Action, Entry, question};
 use super::parameters::PacketQuery;
+use super::peer::Peer;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, now};
@@ -36,7 +37,13 @@ pub(super) async fn packets(
         Format::Pcap => "application/vnd.tcpdump.pcap",
     };
     let export = Export { service: Arc::clone(&service), query };
-    let body = stream(&service, place, move |sink| export.run(sink)).await?;
+    let body = stream(&service, place, move |sink| {
+        match export.service.audit().begin(&peer, Action::Packets, question(&export.query.request)) {
+            Ok(entry) => export.run(sink, entry),
+            Err(problem) => sink.refuse(problem),
+        }
+    })
+    .await?;
     let headers = [(CONTENT_TYPE, HeaderValue::from_static(content)), (TRAILER, HeaderValue::from_static(TRAILERS))];
     Ok((headers, axum::body::Body::new(body)).into_response())
 }
@@ -48,13 +55,17 @@ struct Export {
 }
 
 impl Export {
-    fn run(self, mut sink: Sink) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
         if let Err(problem) = self.check_link_types(&sink) {
+            entry.end(&problem.detail);
             return sink.refuse(problem);
         }
         let mut packets = match self.packets(&sink) {
             Ok(packets) => packets,
-            Err(problem) => return sink.refuse(problem),
+            Err(problem) => {
+                entry.end(&problem.detail);
+                return sink.refuse(problem);
+            }
         };
         let mut exporter = Exporter::new(self.query.format, self.options());
         let mut exported = Interfaces::default();
@@ -69,18 +80,22 @@ impl Export {
                 left_out = Some(error);
                 break;
             }
+            entry.packet(found.packet.data.len());
             sink.send_full()?;
         }
         let summary = packets.summary();
         self.service.activity.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.activity.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
         if exported.0.is_empty() {
+            entry.end("nothing matched");
             return self.nothing(sink, summary);
         }
         let note = self.note(summary, left_out);
         let comments = self.comments(&note, &exported, exporter.cut());
         exporter.end(sink.buffer(), &self.statistics(), &comments);
-        sink.end(trailers(summary, &note))
+        sink.end(trailers(summary, &note))?;
+        entry.end(if note.is_empty() { "complete" } else { &note });
+        Ok(())
     }
 
     fn packets(&self, sink: &Sink) -> Result<Packets<'_>, Problem> {
