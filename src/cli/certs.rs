@@ -204,7 +204,11 @@ fn leaf(
     match std::fs::read_to_string(&ca) {
         Ok(there) if there == authority.pem => {}
         Ok(_) => {
-            return Err(anyhow!("{} is of another authority than {}: choose another --out", ca.display(), directory.display()));
+            return Err(anyhow!(
+                "{} is of another authority than {}: choose another --out",
+                ca.display(),
+                directory.display()
+            ));
         }
         Err(_) => write(&ca, authority.pem.as_bytes(), 0o644)?,
     }
@@ -224,7 +228,9 @@ fn make_authority(directory: &Path, name: Option<&str>, days: u32) -> anyhow::Re
     free(&[&cert, &key])?;
     let name = name.map_or_else(|| format!("Retrocap CA {}", host_name()).trim().to_owned(), str::to_owned);
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
-        return Err(Usage::of(format_args!("an authority's name has 1 to {NAME_CHARS_MAX} characters: try \"Our CA\"")));
+        return Err(Usage::of(format_args!(
+            "an authority's name has 1 to {NAME_CHARS_MAX} characters: try \"Our CA\""
+        )));
     }
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name.push(DnType::CommonName, name.as_str());
@@ -267,7 +273,9 @@ fn alternative_name(host: &str) -> anyhow::Result<SanType> {
         return Ok(SanType::IpAddress(address));
     }
     let label = |label: &str| {
-        !label.is_empty() && label.len() <= 63 && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
     };
     if host.len() > 253 || !host.split('.').all(label) {
         return Err(Usage::of(format_args!(
@@ -376,7 +384,8 @@ fn show(directory: &Path, files: &[PathBuf], json: bool) -> anyhow::Result<()> {
 /// The authority's folder, and those of its clients.
 fn in_folder(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let list = |directory: &Path| -> anyhow::Result<Vec<PathBuf>> {
-        let entries = std::fs::read_dir(directory).with_context(|| format!("cannot look into {}", directory.display()))?;
+        let entries =
+            std::fs::read_dir(directory).with_context(|| format!("cannot look into {}", directory.display()))?;
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
         paths.sort();
         Ok(paths)
@@ -388,7 +397,10 @@ fn in_folder(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
         found.extend(list(&folder)?.into_iter().filter(is_pem).filter(|path| !path.ends_with("ca.pem")));
     }
     match found.is_empty() {
-        true => Err(anyhow!("there are no certificates in {}: `retrocap certs server NAME` makes them", directory.display())),
+        true => Err(anyhow!(
+            "there are no certificates in {}: `retrocap certs server NAME` makes them",
+            directory.display()
+        )),
         false => Ok(found),
     }
 }

@@ -185,8 +185,14 @@ mod tests {
         .unwrap();
         assert_eq!((file.interface.len(), file.memory), (2, Some(MemorySize::Percent(2.0))));
         assert_eq!((file.speed, file.retention.alpha), (Some(Speed::Times(2.5)), Some(0.5)));
-        assert_eq!((file.listen, file.audit, file.audit_log_keep), (vec!["[::]:57443".to_owned()], Some(audit::Policy::BestEffort), Some(3)));
-        assert_eq!(file.client.iter().map(|client| client.roles.to_string()).collect::<Vec<_>>(), ["status, flows, pin", "no role"]);
+        assert_eq!(
+            (file.listen, file.audit, file.audit_log_keep),
+            (vec!["[::]:57443".to_owned()], Some(audit::Policy::BestEffort), Some(3))
+        );
+        assert_eq!(
+            file.client.iter().map(|client| client.roles.to_string()).collect::<Vec<_>>(),
+            ["status, flows, pin", "no role"]
+        );
         assert_eq!(File::parse("interface = \"eth0\"").unwrap().interface, ["eth0"]);
         assert_eq!(File::parse("memory = 41943040").unwrap().memory, Some("40M".parse().unwrap()));
         assert_eq!(File::parse("speed = \"max\"").unwrap().speed, Some(Speed::Max));

@@ -71,7 +71,8 @@ impl Place {
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return Err(wrong("takes a host and a port, and no path"));
         }
-        let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or_else(|| wrong("names no host"))?;
+        let authority =
+            uri.authority().filter(|authority| !authority.host().is_empty()).ok_or_else(|| wrong("names no host"))?;
         if authority.as_str().contains('@') {
             return Err(wrong("takes no user: the certificate says who you are"));
         }
@@ -102,7 +103,9 @@ impl Remote {
         let at = &place.authority;
         match timeout(CONNECT_TIMEOUT, TlsConnector::from(config).connect(name, stream)).await {
             Ok(Ok(stream)) => Ok((Box::new(stream), place.authority)),
-            Ok(Err(error)) => Err(self.refused(at, &error, seen.0.lock().unwrap_or_else(PoisonError::into_inner).take())),
+            Ok(Err(error)) => {
+                Err(self.refused(at, &error, seen.0.lock().unwrap_or_else(PoisonError::into_inner).take()))
+            }
             Err(_) => Err(anyhow!(
                 "{at} does not answer within {} s: is it a recorder (retrocap run --listen)?",
                 CONNECT_TIMEOUT.as_secs()
@@ -116,9 +119,12 @@ impl Remote {
         let (ca, cert, key) =
             (path(&self.files.ca, "ca.pem"), path(&self.files.cert, "client.pem"), path(&self.files.key, "client.key"));
         let advice = |error: &dyn std::fmt::Display| {
-            anyhow!("{error}\nretrocap: a recorder elsewhere wants a certificate; its administrator makes one with \
+            anyhow!(
+                "{error}\nretrocap: a recorder elsewhere wants a certificate; its administrator makes one with \
                      `retrocap certs client NAME --role packets`, and it goes to {} or is named with --ca, --cert and \
-                     --key", directory.display())
+                     --key",
+                directory.display()
+            )
         };
         let mut roots = RootCertStore::empty();
         for certificate in read_certificates(&ca).map_err(|error| advice(&error))? {
@@ -147,13 +153,14 @@ impl Remote {
         let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return anyhow!("{at} broke off the TLS handshake ({error}): is it a recorder (retrocap run --listen)?");
         };
-        let shown = seen.map_or_else(|| "a certificate that cannot be read".to_owned(), |seen| format!("the certificate {seen}"));
+        let shown = seen
+            .map_or_else(|| "a certificate that cannot be read".to_owned(), |seen| format!("the certificate {seen}"));
         let ca = self.files.ca.clone().unwrap_or_else(|| directory().join("ca.pem"));
         match error {
             rustls::Error::InvalidCertificate(problem) => match problem {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => anyhow!(
-                    "{at} shows {shown}, which has expired: make another there with `retrocap certs server`"
-                ),
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    anyhow!("{at} shows {shown}, which has expired: make another there with `retrocap certs server`")
+                }
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     anyhow!("{at} shows {shown}, which is not good yet: is one of the two clocks wrong?")
                 }
@@ -170,7 +177,9 @@ impl Remote {
             },
             rustls::Error::AlertReceived(alert) => self.alerted(*alert),
             rustls::Error::InvalidMessage(_) => {
-                anyhow!("{at} does not speak TLS: is it a recorder (retrocap run --listen)? for --listen-plain use http://")
+                anyhow!(
+                    "{at} does not speak TLS: is it a recorder (retrocap run --listen)? for --listen-plain use http://"
+                )
             }
             other => anyhow!("cannot agree with {at} on TLS: {other}"),
         }
@@ -182,11 +191,18 @@ impl Remote {
         let own = read_certificates(&cert).ok().and_then(|chain| Certificate::read(chain.first()?));
         let own = own.map_or_else(|| cert.display().to_string(), |own| format!("{own} in {}", cert.display()));
         let why = match alert {
-            AlertDescription::UnknownCA | AlertDescription::DecryptError => "it is of an authority that it does not know",
+            AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+                "it is of an authority that it does not know"
+            }
             AlertDescription::CertificateExpired => "it has expired, by its clock",
             AlertDescription::CertificateRevoked => "it has been revoked",
             AlertDescription::CertificateRequired => "it got none",
-            _ => return anyhow!("the recorder at {} refuses the certificate {own} ({alert:?}); its log says why", self.url),
+            _ => {
+                return anyhow!(
+                    "the recorder at {} refuses the certificate {own} ({alert:?}); its log says why",
+                    self.url
+                );
+            }
         };
         anyhow!(
             "the recorder at {} refuses the certificate {own}: {why}; ask its administrator for one (retrocap certs \
@@ -205,9 +221,18 @@ impl Remote {
             }
             cause = this.source();
         }
+        if error.is_parse() {
+            return anyhow!(
+                "{} does not speak HTTP as asked: use https:// for --listen, http:// for --listen-plain",
+                self.url
+            );
+        }
         let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        anyhow!("the recorder at {} closed the connection ({reason}): it may refuse this certificate, or have too many \
-                 clients; its log says why", self.url)
+        anyhow!(
+            "the recorder at {} closed the connection ({reason}): it may refuse this certificate, or have too many \
+                 clients; its log says why",
+            self.url
+        )
     }
 }
 

@@ -129,7 +129,11 @@ impl Run {
             listen_plain: addresses(if self.listen_plain.is_empty() { file.listen_plain } else { self.listen_plain })?,
             files: Some(Files {
                 ca: common.ca.clone().or(file.ca).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("ca.pem")),
-                cert: common.cert.clone().or(file.cert).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.pem")),
+                cert: common
+                    .cert
+                    .clone()
+                    .or(file.cert)
+                    .unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.pem")),
                 key: common.key.clone().or(file.key).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.key")),
             }),
             clients: file.client.into_iter().map(|client| Client { name: client.name, roles: client.roles }).collect(),

@@ -111,8 +111,10 @@ pub enum Error {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// TLS was asked for without certificates.
-    #[error("to listen for other machines takes certificates: make them with `retrocap certs server NAME`, or name them \
-             with --ca, --cert and --key")]
+    #[error(
+        "to listen for other machines takes certificates: make them with `retrocap certs server NAME`, or name them \
+             with --ca, --cert and --key"
+    )]
     NoCertificates,
     /// Plain TCP was asked for where others could listen in.
     #[error("{0} is not of loopback, where anybody could listen in: use --listen with certificates, or --listen-plain \

@@ -53,10 +53,9 @@ impl Listening {
     pub(super) fn announce(&self) {
         for (_, address, encrypted) in &self.listeners {
             match (&self.tls, encrypted) {
-                (Some(tls), true) => tracing::info!(
-                    "listening on {address} for clients with certificates, as {}",
-                    tls.certificate()
-                ),
+                (Some(tls), true) => {
+                    tracing::info!("listening on {address} for clients with certificates, as {}", tls.certificate())
+                }
                 _ => tracing::warn!(
                     "listening on {address} without encryption: every user of this host can read packets there"
                 ),

@@ -57,9 +57,6 @@ impl Prepared {
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
         let access = Access { group: privileges::readers()?, owner };
         let claim = Claim::new(&config.socket, access)?;
-        // The audit log, keys and low ports take rights.
-        let audit = Audit::open(config.audit.clone(), owner)?;
-        let remote = Listening::new(&config.remote)?;
         let split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
         if live {
             // Before memory is taken: this is what goes wrong most.
@@ -72,6 +69,9 @@ impl Prepared {
             Some(selection) => open_live(&config, &split, selection, &interfaces)?,
             None => vec![open_replay(&config, &interfaces)?],
         };
+        // The audit log, keys and low ports take rights.
+        let audit = Audit::open(config.audit.clone(), owner)?;
+        let remote = Listening::new(&config.remote)?;
         let (listener, socket) = claim.bind(access)?;
         let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
 

@@ -158,8 +158,7 @@ pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
             return Err(FileError::Open(path.to_owned()));
         }
     }
-    PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| FileError::Empty { path: path.to_owned(), what: "private key" })
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| FileError::Empty { path: path.to_owned(), what: "private key" })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {

@@ -27,18 +27,18 @@ pub(super) async fn flows(
     let mut query = FlowQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
     tracing::debug!("{peer} lists sessions: {}", description(&query.request));
     let asked = query.request.limit.unwrap_or(u64::MAX);
+    let asked_for = question(&query.request);
     let (place, fit) = service.listing(asked.min(known_at_most(&service)) + SPARE_ROWS).await?;
     let fit = fit - SPARE_ROWS.min(fit);
     service.activity.flow_queries.fetch_add(1, Ordering::Relaxed);
     query.request.limit = Some(asked.min(fit));
     let listing = Listing { service: Arc::clone(&service), query, cut_at: (fit < asked).then_some(fit) };
-    let body = stream(&service, place, move |sink| {
-        match listing.service.audit().begin(&peer, Action::Flows, question(&listing.query.request)) {
+    let body =
+        stream(&service, place, move |sink| match listing.service.audit().begin(&peer, Action::Flows, asked_for) {
             Ok(entry) => listing.run(sink, entry),
             Err(problem) => sink.refuse(problem),
-        }
-    })
-    .await?;
+        })
+        .await?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
         (TRAILER, HeaderValue::from_static("retrocap-flows, retrocap-note")),

@@ -93,7 +93,8 @@ pub(super) fn check(service: &Service) -> Health {
         reasons.push(Reason { code: "audit", detail });
     }
     let until = service.tls.as_ref().map(|tls| tls.certificate().not_after);
-    if let Some(until) = until.filter(|until| until.as_second() < EXPIRY_NOTICE_S + jiff::Timestamp::now().as_second()) {
+    if let Some(until) = until.filter(|until| until.as_second() < EXPIRY_NOTICE_S + jiff::Timestamp::now().as_second())
+    {
         let detail = format!(
             "the recorder's certificate is good until {until}: make another with `retrocap certs server`, and restart"
         );

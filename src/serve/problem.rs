@@ -97,10 +97,13 @@ impl Problem {
     /// The client may not ask this.
     pub fn forbidden(peer: &Peer, needed: Role) -> Self {
         let detail = if peer.is_loopback() {
-            format!("over plain TCP {needed} is not served, as any web page could ask for it; use the socket, or --listen")
+            format!(
+                "over plain TCP {needed} is not served, as any web page could ask for it; use the socket, or --listen"
+            )
         } else {
             format!(
-                "{peer} has {}, and this takes the role {needed}: let the recorder's administrator add it, in the                  certificate (retrocap certs client NAME --role {needed}) or under [[client]] in its configuration",
+                "{peer} has {}, and this takes the role {needed}: let the recorder's administrator add it, in the \
+                 certificate (retrocap certs client NAME --role {needed}) or under [[client]] in its configuration",
                 peer.roles()
             )
         };

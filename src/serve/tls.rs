@@ -32,8 +32,10 @@ use super::peer::{Peer, Roles};
 const BUFFER_BYTES: usize = 64 << 10;
 /// How long a client that was refused has to take the reason.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Time between two lines of the log that a stranger can cause.
+/// Time between two lines of the log that a stranger can cause, in the long run.
 const LOG_EVERY: Duration = Duration::from_secs(1);
+/// Such lines that may come at once.
+const LOG_BURST: u64 = 10;
 
 /// Where the certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ pub enum TlsError {
     #[error("cannot serve TLS with {}, {} and {}: {source}", .files.ca.display(), .files.cert.display(), .files.key.display())]
     Unfit {
         /// Which.
-        files: Files,
+        files: Box<Files>,
         /// What is wrong.
         source: rustls::Error,
     },
@@ -84,7 +86,9 @@ pub struct Tls {
     acceptor: TlsAcceptor,
     clients: Vec<Client>,
     certificate: Certificate,
+    /// Of certificates, and of what is no TLS at all: scanners must not hide the first.
     refusals: Seldom,
+    garbage: Seldom,
 }
 
 impl std::fmt::Debug for Tls {
@@ -113,15 +117,15 @@ impl Tls {
         }
         let chain = read_certificates(&files.cert)?;
         let key = read_key(&files.key)?;
-        let certificate = chain.first().and_then(|first| Certificate::read(first)).ok_or_else(|| FileError::Empty {
-            path: files.cert.clone(),
-            what: "certificate",
-        })?;
+        let certificate = chain
+            .first()
+            .and_then(|first| Certificate::read(first))
+            .ok_or_else(|| FileError::Empty { path: files.cert.clone(), what: "certificate" })?;
         let provider = Arc::new(default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(|error| authority(error.to_string()))?;
-        let unfit = |source| TlsError::Unfit { files: files.clone(), source };
+        let unfit = |source| TlsError::Unfit { files: Box::new(files.clone()), source };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])
             .map_err(unfit)?
@@ -139,7 +143,13 @@ impl Tls {
                 files.cert.display()
             );
         }
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), clients, certificate, refusals: Seldom::default() })
+        Ok(Self {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            clients,
+            certificate,
+            refusals: Seldom::default(),
+            garbage: Seldom::default(),
+        })
     }
 
     /// The recorder's own certificate.
@@ -161,8 +171,9 @@ impl Tls {
             Ok(stream) => stream,
             Err((error, stream, wrong)) => {
                 farewell(stream).await;
+                let log = if wrong.is_some() { &self.refusals } else { &self.garbage };
                 let reason = wrong.unwrap_or_else(|| error.to_string());
-                self.refusals.warn(&format!("{from} was refused: {reason}"));
+                log.warn(&format!("{from} was refused: {reason}"));
                 return Err(reason);
             }
         };
@@ -239,23 +250,26 @@ impl ClientCertVerifier for Telling {
     }
 }
 
-/// Lines of the log that a stranger can cause: one in [`LOG_EVERY`], and how many were left out.
+/// Lines of the log that a stranger can cause: one in [`LOG_EVERY`], [`LOG_BURST`] at once, and how many were left out.
 #[derive(Debug, Default)]
 pub(super) struct Seldom {
     start: OnceLock<Instant>,
-    next_ms: AtomicU64,
+    /// When all that was logged would be paid for.
+    paid_ms: AtomicU64,
     left_out: AtomicU64,
 }
 
 impl Seldom {
     pub(super) fn warn(&self, line: &str) {
-        let elapsed = self.start.get_or_init(Instant::now).elapsed();
-        let now_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let every_ms = u64::try_from(LOG_EVERY.as_millis()).unwrap_or(u64::MAX);
-        let next_ms = self.next_ms.load(Ordering::Relaxed);
-        let due = now_ms >= next_ms;
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = millis(self.start.get_or_init(Instant::now).elapsed());
+        let every_ms = millis(LOG_EVERY);
         let relaxed = Ordering::Relaxed;
-        if !due || self.next_ms.compare_exchange(next_ms, now_ms + every_ms, relaxed, relaxed).is_err() {
+        let paid = self.paid_ms.fetch_update(relaxed, relaxed, |paid_ms| {
+            let next_ms = paid_ms.max(now_ms) + every_ms;
+            (next_ms <= now_ms + every_ms * LOG_BURST).then_some(next_ms)
+        });
+        if paid.is_err() {
             self.left_out.fetch_add(1, relaxed);
             return;
         }

@@ -44,7 +44,12 @@ impl File {
         let file = open(&self.path).map_err(failed("open"))?;
         // The directory may be the service's, and who took that over must not be given a file of somebody else's.
         let found = file.metadata().map_err(failed("look at"))?;
-        let ours = [Some(rustix::process::geteuid().as_raw()), owner.map(|(uid, _)| uid)];
+        let around = self.path.parent().and_then(|directory| std::fs::metadata(directory).ok());
+        let ours = [
+            Some(rustix::process::geteuid().as_raw()),
+            owner.map(|(uid, _)| uid),
+            around.map(|directory| directory.uid()),
+        ];
         if !found.is_file() || found.nlink() != 1 || !ours.contains(&Some(found.uid())) {
             let reason = format!("it is no file of this service's (owner {}, {} links)", found.uid(), found.nlink());
             return Err(failed("trust")(io::Error::other(reason)));

@@ -36,7 +36,10 @@ fn a_read_has_a_beginning_and_an_end() {
     assert_eq!(events, ["begin", "end", "begin", "end", "refused"]);
     let end = &lines[1];
     assert_eq!((&end["packets"], &end["bytes"], &end["outcome"]), (&json!(2), &json!(150), &json!("complete")));
-    assert_eq!((&end["id"], &end["from"], &end["query"]["expression"]), (&lines[0]["id"], &json!("10.0.0.5:1234"), &json!("port 53")));
+    assert_eq!(
+        (&end["id"], &end["from"], &end["query"]["expression"]),
+        (&lines[0]["id"], &json!("10.0.0.5:1234"), &json!("port 53"))
+    );
     assert_eq!(end["who"], json!({"certificate": "laptop", "serial": "0a", "roles": ["status", "flows", "packets"]}));
     assert_eq!(lines[3]["outcome"], "broken off by the client");
     assert_ne!(lines[2]["id"], lines[1]["id"]);
