@@ -54,7 +54,7 @@ enum What {
     Ca {
         #[command(flatten)]
         place: Place,
-        /// Its name [default: Retrocap CA, and this host's name]
+        /// Its name [default: Retrocap CA, this host's name and a mark of the key]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
         /// Days until it expires
@@ -226,7 +226,10 @@ struct Authority {
 fn make_authority(directory: &Path, name: Option<&str>, days: u32) -> anyhow::Result<Authority> {
     let (cert, key) = (directory.join("ca.pem"), directory.join("ca.key"));
     free(&[&cert, &key])?;
-    let name = name.map_or_else(|| format!("Retrocap CA {}", host_name()).trim().to_owned(), str::to_owned);
+    let pair = KeyPair::generate().context("cannot make a key")?;
+    // Two authorities of one name are hard to tell apart, for programs too.
+    let mark: String = pair.public_key_raw().iter().rev().take(2).map(|byte| format!("{byte:02x}")).collect();
+    let name = name.map_or_else(|| format!("Retrocap CA {} {mark}", host_name()), str::to_owned);
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
         return Err(Usage::of(format_args!(
             "an authority's name has 1 to {NAME_CHARS_MAX} characters: try \"Our CA\""
@@ -238,7 +241,6 @@ fn make_authority(directory: &Path, name: Option<&str>, days: u32) -> anyhow::Re
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let until = validity(&mut parameters, days)?;
-    let pair = KeyPair::generate().context("cannot make a key")?;
     let pem = parameters.self_signed(&pair).context("cannot sign")?.pem();
     make_directory(directory)?;
     write(&key, pair.serialize_pem().as_bytes(), 0o600)?;

@@ -151,6 +151,8 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fi
 /// When there is none, or everybody may read it.
 pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     let text = read(path)?;
+    let key = PrivateKeyDer::from_pem_slice(&text)
+        .map_err(|_| FileError::Empty { path: path.to_owned(), what: "private key" })?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
@@ -158,7 +160,7 @@ pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
             return Err(FileError::Open(path.to_owned()));
         }
     }
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| FileError::Empty { path: path.to_owned(), what: "private key" })
+    Ok(key)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {

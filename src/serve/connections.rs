@@ -130,6 +130,8 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
                 continue;
             }
         };
+        // Who comes by the thousand goes by the thousand too.
+        while connections.try_join_next().is_some() {}
         let (router, service, shutdown) = (router.clone(), Arc::clone(&service), shutdown.clone());
         connections.spawn(welcome(arrival, Arc::new(place), router, service, shutdown));
     }
@@ -158,13 +160,14 @@ async fn welcome(
             Arrival::Socket(stream, peer) => connection(stream, peer, place, router, service, shutdown).await,
             Arrival::Loopback(stream, peer) => connection(stream, peer, place, router, service, shutdown).await,
             Arrival::Tls(stream, from, tls) => {
-                let handshake = timeout(service.limits.handshake_timeout, tls.accept(stream, from));
+                // Boxed, as those on the socket, who are more, need no room for it.
+                let handshake = timeout(service.limits.handshake_timeout, Box::pin(tls.accept(stream, from)));
                 let shaken = tokio::select! {
                     shaken = handshake => shaken,
                     () = told(&mut shutdown) => return,
                 };
                 match shaken {
-                    Ok(Ok((stream, peer))) => connection(stream, peer, place, router, service, shutdown).await,
+                    Ok(Ok((stream, peer))) => Box::pin(connection(stream, peer, place, router, service, shutdown)).await,
                     Ok(Err(_)) => count(&service.activity.clients_untrusted),
                     Err(_) => count(&service.activity.clients_slow),
                 }

@@ -71,7 +71,7 @@ pub struct Recorder {
 /// How much the service bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections to the socket at once; beyond them those that ask nothing are closed. Default 512.
+    /// Connections to the socket at once; beyond them those that ask nothing are closed. Default 256.
     pub connections_max: usize,
     /// The same for each address where other machines connect. Default 64.
     pub remote_connections_max: usize,
@@ -90,7 +90,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 512,
+            connections_max: 256,
             remote_connections_max: 64,
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),

@@ -188,7 +188,7 @@ fn who_has_no_good_certificate_is_refused_and_told_why() {
         listening.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 4");
         let log = listening.recorder.log();
         for says in
-            ["\"eve\"", "\"expired\"", "UnknownIssuer", "until 2021-01-01T00:00:00Z", "no certificates presented"]
+            ["\"eve\"", "\"expired\"", "UnknownIssuer", "until 2021-01-01T00:00:00Z", "peer sent no certificates"]
         {
             assert!(log.contains(says), "{says}: {log}");
         }
