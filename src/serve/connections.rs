@@ -167,7 +167,9 @@ async fn welcome(
                     () = told(&mut shutdown) => return,
                 };
                 match shaken {
-                    Ok(Ok((stream, peer))) => Box::pin(connection(stream, peer, place, router, service, shutdown)).await,
+                    Ok(Ok((stream, peer))) => {
+                        Box::pin(connection(stream, peer, place, router, service, shutdown)).await
+                    }
                     Ok(Err(_)) => count(&service.activity.clients_untrusted),
                     Err(_) => count(&service.activity.clients_slow),
                 }
