@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::Usage;
+use super::classes::{ClassTable, Retention};
 use super::run::{Percent, Speed};
 use crate::budget::{ByteSize, MemorySize};
 use crate::serve::audit;
@@ -37,6 +38,7 @@ pub(super) struct File {
     pub(super) no_drop_privileges: Option<bool>,
     pub(super) user: Option<String>,
     pub(super) retention: Retention,
+    pub(super) class: Vec<ClassTable>,
     #[serde(deserialize_with = "one_or_many")]
     pub(super) listen: Vec<String>,
     #[serde(deserialize_with = "one_or_many")]
@@ -63,18 +65,6 @@ pub(super) struct Client {
     #[serde(deserialize_with = "roles")]
     pub(super) roles: Roles,
 }
-
-/// How old sessions are shortened.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub(super) struct Retention {
-    /// See [`Policy`](crate::store::retention::Policy).
-    #[serde(deserialize_with = "alpha")]
-    pub(super) alpha: Option<f64>,
-}
-
-/// With more than this, what makes room is nearly always the deepest packet there is.
-const ALPHA_MAX: f64 = 8.0;
 
 impl File {
     /// Reads a file.
@@ -130,14 +120,6 @@ where
 
 fn roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Roles, D::Error> {
     one_or_many(deserializer)?.iter().map(|role| role.parse::<Role>().map_err(D::Error::custom)).collect()
-}
-
-fn alpha<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    let alpha = f64::deserialize(deserializer)?;
-    if (0.0..=ALPHA_MAX).contains(&alpha) {
-        return Ok(Some(alpha));
-    }
-    Err(D::Error::custom(format_args!("alpha is {alpha}, not within 0 to {ALPHA_MAX}: try 1.0 or 0.5")))
 }
 
 #[cfg(test)]

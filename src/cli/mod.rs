@@ -4,6 +4,7 @@
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
 mod certs;
+mod classes;
 mod client;
 mod config;
 mod flows;

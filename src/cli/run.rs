@@ -14,7 +14,6 @@ use crate::budget::{ByteSize, MemorySize};
 use crate::daemon::{self, Config, Remote, Replay};
 use crate::serve::audit;
 use crate::serve::tls::{Client, Files};
-use crate::store::retention::Policy;
 
 pub(super) use crate::daemon::Speed;
 
@@ -103,6 +102,7 @@ impl Run {
         daemon::run(config).map_err(|error| match error {
             daemon::Error::Budget(_)
             | daemon::Error::Filter(_)
+            | daemon::Error::Class(_)
             | daemon::Error::Speed(_)
             | daemon::Error::NotLoopback(_)
             | daemon::Error::NoCertificates => Usage::of(error),
@@ -166,7 +166,8 @@ impl Run {
             drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
-            retention: file.retention.alpha.map_or_else(Policy::default, Policy::steepness),
+            retention: file.retention.policy(),
+            classes: file.class.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -257,6 +258,7 @@ impl FromStr for Speed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::retention::Policy;
     use clap::Parser;
 
     #[derive(Parser)]

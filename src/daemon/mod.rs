@@ -25,6 +25,8 @@ use crate::budget::{BudgetTooSmall, ByteSize};
 use crate::capture::SourceError;
 use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
+use crate::judge::Class;
+use crate::judge::classes::ClassError;
 use crate::serve::audit::{self, AuditError};
 use crate::serve::tls::TlsError;
 use crate::store::retention::Policy;
@@ -58,6 +60,8 @@ pub struct Config {
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,
+    /// Sessions that are kept otherwise.
+    pub classes: Vec<Class>,
     /// Where other machines connect.
     pub remote: Remote,
     /// Where it is written down who reads packets.
@@ -142,6 +146,9 @@ pub enum Error {
     /// The capture filter is wrong.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// A class is wrong.
+    #[error(transparent)]
+    Class(#[from] ClassError),
     /// An interface asked for is not there.
     #[error(transparent)]
     Interface(#[from] UnknownInterface),

@@ -18,6 +18,7 @@ use crate::capture::live::{LiveConfig, LiveSource, capture_rights};
 use crate::capture::selection::Selection;
 use crate::filter::FilterSet;
 use crate::interface::Interfaces;
+use crate::judge::{Classes, Pins};
 use crate::memory::Lock;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
@@ -63,7 +64,8 @@ impl Prepared {
             capture_rights()?;
         }
         let interfaces = Arc::new(Interfaces::default());
-        let made = make_pipelines(&config, &split)?;
+        let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
+        let made = make_pipelines(&config, &split, &pins)?;
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
         let sources = match &selection {
             Some(selection) => open_live(&config, &split, selection, &interfaces)?,
@@ -172,16 +174,20 @@ impl Until {
     }
 }
 
-fn make_pipelines(config: &Config, split: &Split) -> Result<Vec<Pipeline>, Error> {
+fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>) -> Result<Vec<Pipeline>, Error> {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let filter = config.filter.as_deref().map(FilterSet::new).transpose()?;
+    let classes = Classes::new(&config.classes, split.store_bytes * u64::from(split.workers))?.shared_by(split.workers);
     let live = config.replay.is_none();
     (0..split.workers)
         .map(|_| {
             Pipeline::new(pipeline::Config {
                 sessions_bytes: split.sessions_bytes,
                 store_bytes: split.store_bytes,
-                policy: config.retention,
+                policy: config.retention.clone(),
+                classes: classes.clone(),
+                pins: Arc::clone(pins),
+                pinned_bytes: split.pinned_bytes(),
                 filter: filter.clone(),
                 snaplen: config.snaplen,
                 lock: if live { Lock::IfPermitted } else { Lock::No },

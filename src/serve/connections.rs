@@ -25,7 +25,7 @@ use super::guests::{Guests, Place, Room};
 use super::peer::{Peer, Source};
 use super::tls::Tls;
 use super::watched::Watched;
-use super::{Service, health, http};
+use super::{Service, health, http, pins};
 
 /// Headers of a request, at most.
 const HEADERS_MAX: usize = 64;
@@ -99,15 +99,18 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
     let guests = Guests::new(if is_socket { limits.connections_max } else { limits.remote_connections_max });
     let router = http::router(Arc::clone(&service));
     let mut connections = JoinSet::new();
-    let watch_drops = async {
-        // Every service has the socket, and one to look is enough.
-        if is_socket { health::watch(Arc::clone(&service)).await } else { std::future::pending().await }
+    let keep_house = async {
+        // Every service has the socket, and one to look after drops and pins is enough.
+        if is_socket {
+            tokio::join!(health::watch(Arc::clone(&service)), pins::expire_in_time(Arc::clone(&service)));
+        }
+        std::future::pending::<()>().await;
     };
-    tokio::pin!(watch_drops);
+    tokio::pin!(keep_house);
     loop {
         let accepted = tokio::select! {
             accepted = door.accept() => accepted,
-            () = &mut watch_drops => continue,
+            () = &mut keep_house => continue,
             Some(_) = connections.join_next() => continue,
             () = told(&mut shutdown) => break,
         };

@@ -17,7 +17,7 @@ use super::audit::Action;
 use super::health::Health;
 use super::peer::{Peer, Role};
 use super::problem::Problem;
-use super::{Service, flows, health, metrics, packets};
+use super::{Service, flows, health, metrics, packets, pins};
 use crate::query::status::Status;
 
 /// The description of this API, as `/v1/openapi.json` gives it.
@@ -34,7 +34,7 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/metrics", &["get"]),
 ];
 
-/// Bytes of a request's body, at most.
+/// Bytes of a request's body, at most. Only a new pin has one.
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Characters of a refused question that are written down.
 const TARGET_CHARS_MAX: usize = 1000;
@@ -44,7 +44,7 @@ pub(super) fn router(service: Arc<Service>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/packets", get(packets::packets))
         .route("/v1/flows", get(flows::flows))
-        .route("/v1/pins", get(pins).post(pins).delete(pins))
+        .route("/v1/pins", get(pins::list).post(pins::add).delete(pins::remove))
         .route("/v1/health", get(health))
         .route("/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
@@ -71,10 +71,6 @@ async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Proble
 
 async fn openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], OPENAPI)
-}
-
-async fn pins() -> Problem {
-    Problem::no_pins()
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
@@ -152,7 +148,7 @@ async fn take_body(State(service): State<Arc<Service>>, request: Request, next: 
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!("an answer failed: {error}");
         Problem::internal()

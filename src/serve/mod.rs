@@ -21,6 +21,7 @@ mod metrics;
 mod packets;
 pub mod parameters;
 pub mod peer;
+pub mod pins;
 pub mod problem;
 mod stream;
 pub mod tls;

@@ -185,13 +185,13 @@ impl Table {
         }
     }
 
-    /// A packet of the session that had `slot` when packet `sequence` arrived is gone.
-    pub fn evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
-        if let Some(entry) = self.ledger.entry(slot)
-            && entry.first_sequence() <= sequence
-        {
-            entry.kept_less(captured_bytes);
-        }
+    /// A packet of the session that had `slot` when packet `sequence` arrived is gone. Whether it was the first of it.
+    pub fn evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) -> bool {
+        let Some(entry) = self.ledger.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
+            return false;
+        };
+        entry.kept_less(captured_bytes);
+        entry.first_sequence() == sequence
     }
 
     /// Whether packet `sequence`, one of the first of its session, must not go yet: its session lives and is a

@@ -31,6 +31,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         retention: Policy::default(),
         remote: daemon::Remote::default(),
         audit: retrocap::serve::audit::Config::default(),
+        classes: Vec::new(),
     }
 }
 
