@@ -122,13 +122,23 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
                 continue;
             }
         };
-        let place = match guests.enter(arrival.source()) {
+        let mut room = guests.enter(arrival.source());
+        while let Room::After(moment) = room {
+            if !is_socket {
+                // Waiting would keep other machines waiting too.
+                room = Room::None;
+                break;
+            }
+            sleep(moment).await;
+            room = guests.enter(arrival.source());
+        }
+        let place = match room {
             Room::Free(place) => place,
             Room::Made(place) => {
                 count(&service.activity.clients_crowded_out);
                 place
             }
-            Room::None => {
+            Room::After(_) | Room::None => {
                 count(&service.activity.clients_refused);
                 continue;
             }

@@ -7,11 +7,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::peer::Source;
+
+/// How long a connection may wait for its first question before it has to make room.
+const GRACE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Guests {
@@ -48,6 +52,8 @@ pub(super) enum Room {
     Free(Place),
     /// Another had to go.
     Made(Place),
+    /// There will be some after this time: those who wait have just come.
+    After(Duration),
     /// Everybody is being answered, or those who wait have fewer connections.
     None,
 }
@@ -76,7 +82,11 @@ impl Guests {
             let longest = waiting
                 .filter(|(_, guest, _)| gives_way(guest))
                 .max_by_key(|(id, guest, since)| (count(&guest.source), std::cmp::Reverse((*since, *id))));
-            let Some(id) = longest.map(|(id, ..)| id) else { return Room::None };
+            let Some((id, _, since)) = longest else { return Room::None };
+            let grace = GRACE.saturating_sub(since.elapsed());
+            if !grace.is_zero() {
+                return Room::After(grace);
+            }
             if let Some(guest) = inner.here.remove(&id) {
                 guest.leave.notify_one();
             }
@@ -130,7 +140,7 @@ mod tests {
     fn place(room: Room) -> Place {
         match room {
             Room::Free(place) | Room::Made(place) => place,
-            Room::None => panic!("there is no room"),
+            Room::After(_) | Room::None => panic!("there is no room"),
         }
     }
 
@@ -145,13 +155,16 @@ mod tests {
         let first = place(guests.enter(flood));
         first.asked();
         let rest: Vec<_> = (0..5).map(|_| place(guests.enter(flood))).collect();
-        // Six are three quarters: its own oldest that waits goes.
+        // Six are three quarters: its own oldest that waits goes, once it has had its moment.
+        assert!(matches!(guests.enter(flood), Room::After(_)));
+        std::thread::sleep(GRACE);
         let seventh = guests.enter(flood);
         assert!(matches!(seventh, Room::Made(_)));
         assert!(is_here(&guests, &first) && !is_here(&guests, &rest[0]) && is_here(&guests, &rest[1]));
         // Others find room, and once it is full the flood makes it.
         let others: Vec<_> = (0..2).map(|_| place(guests.enter(other))).collect();
         assert_eq!(guests.lock().here.len(), 8);
+        std::thread::sleep(GRACE);
         let third = guests.enter(other);
         assert!(matches!(third, Room::Made(_)) && !is_here(&guests, &rest[1]));
         assert!(others.iter().all(|place| is_here(&guests, place)));
@@ -169,6 +182,7 @@ mod tests {
         assert!(matches!(guests.enter(busy), Room::None));
         assert!(is_here(&guests, &waits));
         held[1].answered();
+        std::thread::sleep(GRACE);
         assert!(matches!(guests.enter(busy), Room::Made(_)));
         assert!(!is_here(&guests, &held[1]));
     }
