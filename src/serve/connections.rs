@@ -36,6 +36,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused a connection, which it does for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long who connects to the socket has at least to ask something; the next ones wait meanwhile.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// Where clients come in.
 #[derive(Debug)]
 pub enum Door {
@@ -96,7 +99,11 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
     let door = door.into();
     let limits = &service.limits;
     let is_socket = matches!(door, Door::Socket(_));
-    let guests = Guests::new(if is_socket { limits.connections_max } else { limits.remote_connections_max });
+    let guests = match is_socket {
+        true => Guests::new(limits.connections_max, GRACE),
+        // Strangers by the thousand would keep other machines waiting.
+        false => Guests::new(limits.remote_connections_max, Duration::ZERO),
+    };
     let router = http::router(Arc::clone(&service));
     let mut connections = JoinSet::new();
     let keep_house = async {
@@ -124,11 +131,6 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
         };
         let mut room = guests.enter(arrival.source());
         while let Room::After(moment) = room {
-            if !is_socket {
-                // Waiting would keep other machines waiting too.
-                room = Room::None;
-                break;
-            }
             sleep(moment).await;
             room = guests.enter(arrival.source());
         }

@@ -14,12 +14,11 @@ use tokio::time::Instant;
 
 use super::peer::Source;
 
-/// How long a connection may wait for its first question before it has to make room.
-const GRACE: Duration = Duration::from_millis(100);
-
 #[derive(Debug)]
 pub(super) struct Guests {
     max: usize,
+    /// How long a connection may wait for a question before it has to make room.
+    grace: Duration,
     inner: Mutex<Inner>,
 }
 
@@ -59,8 +58,8 @@ pub(super) enum Room {
 }
 
 impl Guests {
-    pub(super) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, inner: Mutex::default() })
+    pub(super) fn new(max: usize, grace: Duration) -> Arc<Self> {
+        Arc::new(Self { max, grace, inner: Mutex::default() })
     }
 
     /// Looks for room.
@@ -83,7 +82,7 @@ impl Guests {
                 .filter(|(_, guest, _)| gives_way(guest))
                 .max_by_key(|(id, guest, since)| (count(&guest.source), std::cmp::Reverse((*since, *id))));
             let Some((id, _, since)) = longest else { return Room::None };
-            let grace = GRACE.saturating_sub(since.elapsed());
+            let grace = self.grace.saturating_sub(since.elapsed());
             if !grace.is_zero() {
                 return Room::After(grace);
             }
@@ -137,6 +136,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    const GRACE: Duration = Duration::from_millis(20);
+
     fn place(room: Room) -> Place {
         match room {
             Room::Free(place) | Room::Made(place) => place,
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn who_has_the_most_connections_gives_way_and_who_is_answered_stays() {
-        let guests = Guests::new(8);
+        let guests = Guests::new(8, GRACE);
         let (flood, other) = (Source::User(1), Source::User(2));
         let first = place(guests.enter(flood));
         first.asked();
@@ -174,7 +175,7 @@ mod tests {
 
     #[test]
     fn nobody_goes_for_one_who_has_more() {
-        let guests = Guests::new(4);
+        let guests = Guests::new(4, GRACE);
         let (busy, quiet) = (Source::User(1), Source::User(2));
         let held: Vec<_> = (0..3).map(|_| place(guests.enter(busy))).collect();
         held.iter().for_each(Place::asked);
