@@ -8,8 +8,10 @@ use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
+use super::alerts::{self, AlertArgs, Asked};
 use super::client::{self, Answer, Refused, Target, Trailers};
 use super::output::Output;
+use super::progress::{Counts, Progress};
 use super::selection::{Around, Selection};
 use super::{Common, Usage, human, note, print};
 use crate::capture::file::FileSource;
@@ -29,12 +31,19 @@ Examples:
   retrocap get --since 10m port 53                ten minutes of DNS, one line a packet
   retrocap get --around 14:02:07 --window 30s -w odd.pcapng    half a minute either way
   retrocap get host 10.0.0.5 and not port 22 | tshark -r -     one host's packets in tshark
-  retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session")]
+  retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session
+  retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all of the sessions that were reset
+  retrocap get --alert eve.json --split case42/    one file an alert, and a manifest")]
 pub(super) struct Get {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     around: Around,
+    /// All packets of the sessions that what matches belongs to
+    #[arg(long, help_heading = "Selection")]
+    whole_sessions: bool,
+    #[command(flatten)]
+    alerts: AlertArgs,
     /// The first so many packets
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
@@ -73,12 +82,12 @@ impl Get {
     /// Asks, and writes what comes.
     pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let tz = TimeZone::system();
-        let target = self.selection.add(
-            Target::new("/v1/packets"),
-            Some(&self.around),
-            Timestamp::from(std::time::SystemTime::now()),
-            &tz,
-        )?;
+        if self.alerts.alert.is_some() {
+            return self.alerts(common, &tz);
+        }
+        let now = Timestamp::from(std::time::SystemTime::now());
+        let target = self.selection.add(Target::new("/v1/packets"), Some(&self.around), now, &tz)?;
+        let (_, until) = self.selection.window(Some(&self.around), now, &tz)?;
         let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
         if common.json && file.is_none() {
             return Err(Usage::of(
@@ -93,14 +102,29 @@ impl Get {
             (Some(path), false) => Some(Output::open(path)?),
         };
         let target = target
+            .with("whole-sessions", self.whole_sessions.then_some(1))
             .with("count", self.count)
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
+        let counts = Arc::<Counts>::default();
+        let shown = Arc::clone(&counts);
+        let progress = Progress::start(common, move || shown.done());
         match (client::get(&common.socket(), &target), output) {
-            (Ok(answer), None) => self.lines(answer, &tz),
-            (Ok(answer), Some(output)) if file.is_none() => copy(answer, output),
-            (Ok(answer), Some(output)) => self.file(answer, output, common, &tz),
+            (Ok(answer), None) => {
+                drop(progress);
+                self.lines(answer, common, &tz)
+            }
+            (Ok(answer), Some(output)) if file.is_none() => {
+                // Who reads the pipe may print to the same terminal.
+                drop(progress);
+                copy(answer, output, common)
+            }
+            (Ok(answer), Some(output)) => {
+                let until = self.reaches_until(common, until);
+                self.file(answer, output, common, &tz, Shown { counts, until, progress })
+            }
             (Err(error), output) => {
+                drop(progress);
                 let nothing = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
                 if let Some(output) = output.filter(|output| nothing && output.is_stdout()) {
                     self.empty(output)?;
@@ -111,11 +135,16 @@ impl Get {
     }
 
     /// One line a packet.
-    fn lines(&self, answer: Answer, tz: &TimeZone) -> anyhow::Result<()> {
+    fn lines(&self, answer: Answer, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let trailers = answer.trailers();
+        self.print_lines(Box::new(answer), tz)?;
+        ended(&trailers, common)
+    }
+
+    fn print_lines(&self, file: Box<dyn Read + Send>, tz: &TimeZone) -> anyhow::Result<()> {
         let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
         let mut writer = TextWriter::new(tz.clone(), precision);
-        let mut source = FileSource::from_reader(Box::new(answer), Arc::default());
+        let mut source = FileSource::from_reader(file, Arc::default());
         let mut lines = String::new();
         loop {
             let batch = source.batch(&mut |packet| {
@@ -127,13 +156,60 @@ impl Get {
             print(&lines)?;
             lines.clear();
             if batch? == Batch::End {
-                return complete(&trailers);
+                return Ok(());
             }
         }
     }
 
+    /// The sessions that alerts name.
+    fn alerts(&self, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let to_file = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        if common.json && to_file.is_none() && self.alerts.split.is_none() {
+            return Err(Usage::of("--json tells what was written to files: try --split DIR, or -w odd.pcapng"));
+        }
+        let lines = self.write.is_none() && self.alerts.split.is_none() && std::io::stdout().is_terminal();
+        let asked = Asked {
+            filter: self.selection.expression()?,
+            interface: self.selection.interface.clone(),
+            seed: self.selection.community_id_seed,
+            format: if lines { "pcapng" } else { self.format.name() },
+            precision: if self.micro && !lines { "micro" } else { "nano" },
+        };
+        let Some(job) = alerts::Job::read(&self.alerts, asked, common)? else { return Ok(()) };
+        if let Some(directory) = &self.alerts.split {
+            return job.split(directory);
+        }
+        if lines {
+            let (file, merged) = job.merged()?;
+            // An answer without packets is no file.
+            let mut file = std::io::BufReader::new(file);
+            if !std::io::BufRead::fill_buf(&mut file)?.is_empty() {
+                self.print_lines(Box::new(file), tz)?;
+            }
+            return merged.end("");
+        }
+        let mut output = Output::open(to_file.unwrap_or(Path::new("-")))?;
+        let (mut file, merged) = job.merged()?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                bytes => output.buffer().extend_from_slice(&buffer[..bytes]),
+            }
+            output.write_some()?;
+        }
+        let mut written = String::new();
+        if !merged.is_empty() {
+            written = to_file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
+            output.finish()?;
+        } else if output.is_stdout() {
+            self.empty(output)?;
+        }
+        merged.end(&written)
+    }
+
     /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
-    fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+    fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone, shown: Shown) -> anyhow::Result<()> {
         let trailers = answer.trailers();
         let output = Arc::new(Mutex::new(Some(output)));
         let tee = Tee { answer, output: Arc::clone(&output), failed: Arc::default() };
@@ -142,6 +218,7 @@ impl Get {
         let mut seen = Seen::default();
         loop {
             let batch = source.batch(&mut |packet| seen.add(packet.time, packet.data.len()));
+            shown.counts.set(seen.packets, seen.bytes, seen.part(shown.until));
             if let Some(error) = lock(&failed).take() {
                 return Err(error);
             }
@@ -152,17 +229,29 @@ impl Get {
         let output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
         let name = self.write.as_deref().unwrap_or(Path::new("-")).display().to_string();
         let file_bytes = output.finish()?;
+        drop(shown.progress);
         if common.json {
             let document = serde_json::json!({
                 "packets": seen.packets, "bytes": seen.bytes, "file": name, "file_bytes": file_bytes,
                 "first": seen.span.map(|s| s.0), "last": seen.span.map(|s| s.1),
-                "note": trailers.text(NOTE),
+                "note": trailers.text(NOTE), "missing": trailers.text(MISSING),
             });
             print(&format!("{document}\n"))?;
         } else if !common.quiet {
             note(&seen.summary(&name, tz));
         }
-        complete(&trailers)
+        ended(&trailers, common)
+    }
+
+    /// The latest time of which packets can come, to tell how far an export is; only where somebody looks.
+    fn reaches_until(&self, common: &Common, until: Option<Timestamp>) -> Option<Timestamp> {
+        if common.quiet || !std::io::stderr().is_terminal() {
+            return None;
+        }
+        let document = client::get(&common.socket(), &Target::new("/v1/status")).ok()?.document().ok()?;
+        let status: serde_json::Value = serde_json::from_str(&document).ok()?;
+        let newest = human::time(status.pointer("/retained/newest")?.as_str()?)?;
+        Some(until.map_or(newest, |until| until.min(newest)))
     }
 
     /// A file without packets, so that who reads the pipe does not choke on nothing.
@@ -182,6 +271,17 @@ impl Get {
 /// Why an answer is not all that matched.
 const NOTE: &str = "retrocap-note";
 
+/// What matched once, and is gone.
+const MISSING: &str = "retrocap-missing";
+
+/// Says what is missing from an answer, with numbers; see [`complete`].
+fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
+    if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
+        note(&format!("retrocap: {missing}"));
+    }
+    complete(trailers)
+}
+
 /// Says what is missing from an answer, if anything is; one that the recorder broke off is a failure, though what came
 /// is good.
 pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
@@ -193,8 +293,15 @@ pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The line that tells how far it is.
+struct Shown {
+    counts: Arc<Counts>,
+    until: Option<Timestamp>,
+    progress: Progress,
+}
+
 /// Bytes as they come.
-fn copy(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
+fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match answer.read(&mut buffer)? {
@@ -204,7 +311,7 @@ fn copy(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
         output.write_some()?;
     }
     output.finish()?;
-    complete(&answer.trailers())
+    ended(&answer.trailers(), common)
 }
 
 /// An answer that is written while it is read.
@@ -247,6 +354,14 @@ impl Seen {
         let (first, last) = self.span.get_or_insert((time, time));
         *first = time.min(*first);
         *last = time.max(*last);
+    }
+
+    /// How far the packets came towards a time.
+    #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
+    fn part(&self, until: Option<Timestamp>) -> Option<f64> {
+        let ((first, last), until) = (self.span?, until?);
+        let all = until.0.checked_sub(first.0).filter(|all| *all > 0)?;
+        Some((last.0 - first.0) as f64 / all as f64)
     }
 
     /// `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 -> odd.pcapng`; the date once if it is one.

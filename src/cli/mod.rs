@@ -3,22 +3,31 @@
 //! What always holds: results go to stdout and everything else to stderr; exit 0 is done, 1 is "nothing matched" or
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
+mod alert_files;
+mod alerts;
 mod certs;
-mod classes;
+mod check;
 mod client;
+mod completions;
 mod config;
+mod csv;
 mod flows;
 mod get;
 mod human;
 mod interfaces;
+mod listing;
+mod log;
 mod machine;
 mod output;
 mod pin;
+mod progress;
 mod remote;
 mod replay;
 mod run;
+mod screen;
 mod selection;
 mod status;
+mod table;
 mod view;
 
 use std::io::Write as _;
@@ -49,7 +58,7 @@ Examples:
   retrocap get --since 10m -w odd.pcapng     the same minutes for Wireshark";
 
 /// What every verb takes.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Common options")]
 struct Common {
     /// Where the recorder listens [default: /run/retrocap/retrocap.sock]
@@ -109,6 +118,9 @@ enum Verb {
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
     Certs(certs::Certs),
+    Check(check::Check),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Wrong usage: exit 2.
@@ -142,6 +154,9 @@ pub fn main() -> ExitCode {
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
         Verb::Certs(certs) => certs.run(&cli.common),
+        Verb::Check(check) => check.run(&cli.common),
+        Verb::Completions(completions) => completions.run(&cli.common),
+        Verb::Man(man) => man.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

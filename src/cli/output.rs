@@ -138,13 +138,13 @@ impl Output {
 const INTERRUPTED: i32 = 130;
 
 /// Whoever interrupts an export wants none of it.
-fn remove_when_interrupted(path: &Path) {
+pub(super) fn remove_when_interrupted(path: &Path) {
     let path = path.to_owned();
     // Without it an interrupt leaves the hidden file behind, and nothing worse.
     let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         if runtime.is_ok_and(|runtime| runtime.block_on(interrupted()).is_ok()) {
-            let _ = std::fs::remove_file(path);
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
             std::process::exit(INTERRUPTED);
         }
     });

@@ -82,7 +82,8 @@ impl Place {
         if !encrypted && !local {
             return Err(wrong("http:// is for this machine alone, use https://"));
         }
-        if uri.port().is_some() && uri.port_u16().is_none() {
+        // What is no port is as none for the library.
+        if authority.as_str() != bracketed && uri.port_u16().is_none() {
             return Err(wrong("the port is no number up to 65535"));
         }
         let port = uri.port_u16().unwrap_or(if encrypted { HTTPS_PORT } else { HTTP_PORT });

@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::config::File;
 use super::output::Output;
+use super::progress::{Done, Progress};
 use super::run::Percent;
 use super::view::{self, Heading};
-use super::{Common, Usage, human, machine, note, print, selection, status};
+use super::{Common, Usage, machine, note, print, selection, status};
 use crate::budget::{MemorySize, Split};
 use crate::capture::file::FileSource;
 use crate::capture::{Batch, Source, SourceCounts, SourceError};
@@ -20,19 +21,20 @@ use crate::counters::{Published, Totals};
 use crate::export::{Exporter, Format, InterfaceStatistics, Options};
 use crate::filter::FilterSet;
 use crate::interface::Interfaces;
-use crate::judge::{Class, Classes};
+use crate::judge::Classes;
 use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::pipeline::{Config, Pipeline};
 use crate::query::status::Status;
 use crate::query::{History, Memory, Request};
+use crate::store::compress::Pace;
 use crate::time::Timestamp;
 
 /// Seed of the session table: any number, but always the same.
 const SEED: u64 = 0x7265_7472_6f63_6170;
-/// Work that takes less is done before a progress line could be read.
-const PROGRESS_AFTER: Duration = Duration::from_secs(1);
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// What a classic capture file says of each packet.
+const RECORD_HEADER_BYTES: u64 = 16;
 
 /// Run a capture file through the same engine, and write what it would have kept.
 #[derive(Debug, Args)]
@@ -50,7 +52,7 @@ pub(super) struct Replay {
     /// Write what is kept at the end as pcapng; - is stdout
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Share of one core for compression, 0 for none; not built yet, so without effect [default: 10]
+    /// Share of one core for compression, 0 for none; a replay pays it in the packets' own time [default: 10]
     #[arg(long, value_name = "PERCENT")]
     compression_cpu: Option<Percent>,
     /// Record only what matches this tcpdump expression
@@ -77,10 +79,13 @@ impl Replay {
         let interfaces = Arc::<Interfaces>::default();
         let filter = self.filter()?;
         let capture_filter = filter.as_ref().map(|filter| filter.expression().to_owned());
-        let split = Split::new(machine::budget_bytes(self.memory)?, 1, false).map_err(Usage::of)?;
+        let mut split = Split::new(machine::budget_bytes(self.memory)?, 1, false).map_err(Usage::of)?;
+        let percent = self.compression_cpu.unwrap_or_default().0;
+        if percent > 0.0 {
+            split = split.compressing();
+        }
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let classes: Vec<Class> = file.class.into_iter().map(Into::into).collect();
-        let classes = Classes::new(&classes, split.store_bytes).map_err(Usage::of)?;
+        let classes = Classes::new(&file.classes, split.store_bytes).map_err(Usage::of)?;
         let mut source = Watched { inner: self.source(&interfaces)?, span: None };
         let mut pipeline = Pipeline::new(Config {
             sessions_bytes: split.sessions_bytes,
@@ -95,6 +100,14 @@ impl Replay {
             seed: SEED,
         })
         .context("cannot take the memory asked for with -m")?;
+        if let Some(compression) = split.compression(percent, Pace::Replay) {
+            let compressor = pipeline.compress(&compression).context("cannot take the memory asked for with -m")?;
+            // It ends with the pipeline.
+            std::thread::Builder::new()
+                .name("retrocap-zstd".to_owned())
+                .spawn(move || compressor.run())
+                .context("cannot start the thread that compresses")?;
+        }
         let history = History {
             workers: vec![pipeline.worker()],
             interfaces,
@@ -102,16 +115,17 @@ impl Replay {
                 budget_bytes: split.budget_bytes,
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
             },
-            capture_filter,
-            capture_interfaces: Vec::new(),
+            capture_filter: capture_filter.into(),
+            capture_interfaces: Vec::new().into(),
         };
         // Before anything is read, so that a mistake shows at once.
         let output = self.write.as_deref().map(Output::open).transpose()?;
 
-        let progress = Progress::start(&history.workers[0].published, common.quiet);
+        let progress = self.progress(common, &history.workers[0].published);
         let read = pipeline.run(&mut source, &AtomicBool::new(false));
-        progress.stop();
+        drop(progress);
         if let Some(output) = output {
             export(&history, output)?;
         }
@@ -133,6 +147,21 @@ impl Replay {
         selection::filter(words)
     }
 
+    /// How far it is, by what a packet takes in a file.
+    fn progress(&self, common: &Common, published: &Arc<Published>) -> Progress {
+        let file_bytes = self.file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+        let published = Arc::clone(published);
+        Progress::start(common, move || {
+            let received = published.totals().received;
+            #[expect(clippy::cast_precision_loss, reason = "a part of a file")]
+            let part = file_bytes.map(|all| {
+                let read = received.bytes.saturating_add(received.packets.saturating_mul(RECORD_HEADER_BYTES));
+                (read as f64 / all.max(1) as f64).min(1.0)
+            });
+            Done { packets: received.packets, bytes: received.bytes, part }
+        })
+    }
+
     fn source(&self, interfaces: &Arc<Interfaces>) -> Result<FileSource, SourceError> {
         if self.file == Path::new("-") {
             return Ok(FileSource::from_reader(Box::new(std::io::stdin()), Arc::clone(interfaces)));
@@ -143,7 +172,7 @@ impl Replay {
 
 /// Writes everything kept.
 fn export(history: &History, mut output: Output) -> anyhow::Result<()> {
-    let options = Options { filter: history.capture_filter.clone(), ..Options::default() };
+    let options = Options { filter: history.capture_filter.get(), ..Options::default() };
     let mut exporter = Exporter::new(Format::Pcapng, options);
     exporter.begin(output.buffer(), &comments(history));
     let mut packets = history.packets(&Request::default())?;
@@ -184,57 +213,19 @@ struct Watched<S> {
 }
 
 impl<S: Source> Source for Watched<S> {
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         let span = &mut self.span;
-        self.inner.batch(&mut |packet| {
-            let (first, last) = span.get_or_insert((packet.time, packet.time));
-            *first = packet.time.min(*first);
-            *last = packet.time.max(*last);
-            each(packet);
+        self.inner.bursts(&mut |burst| {
+            for packet in burst {
+                let (first, last) = span.get_or_insert((packet.time, packet.time));
+                *first = packet.time.min(*first);
+                *last = packet.time.max(*last);
+            }
+            each(burst);
         })
     }
 
     fn counts(&self) -> SourceCounts {
         self.inner.counts()
-    }
-}
-
-/// A line on the terminal that says how far it is.
-struct Progress(Option<(Arc<AtomicBool>, std::thread::JoinHandle<()>)>);
-
-impl Progress {
-    /// Shows what `published` counts, if somebody looks.
-    fn start(published: &Arc<Published>, quiet: bool) -> Self {
-        use std::io::IsTerminal as _;
-        if quiet || !std::io::stderr().is_terminal() {
-            return Self(None);
-        }
-        let (done, published) = (Arc::<AtomicBool>::default(), Arc::clone(published));
-        let stop = Arc::clone(&done);
-        let thread = std::thread::spawn(move || {
-            let start = Instant::now();
-            let mut shown = false;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                std::thread::park_timeout(PROGRESS_EVERY);
-                if start.elapsed() < PROGRESS_AFTER {
-                    continue;
-                }
-                let received = published.totals().received;
-                eprint!("\r\x1b[K{}, {}", human::counted(received.packets, "packet"), human::size(received.bytes));
-                shown = true;
-            }
-            if shown {
-                eprint!("\r\x1b[K");
-            }
-        });
-        Self(Some((done, thread)))
-    }
-
-    fn stop(self) {
-        if let Some((done, thread)) = self.0 {
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
     }
 }

@@ -1,27 +1,33 @@
 //! `retrocap run`: the recorder, in the foreground.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::config::File;
 use super::{Common, Usage, certs, machine, selection};
 use crate::budget::{ByteSize, MemorySize};
-use crate::daemon::{self, Config, Remote, Replay};
+use crate::daemon::{self, Config, Mode, Remote, Replay};
 use crate::serve::audit;
-use crate::serve::tls::{Client, Files};
+use crate::serve::tls::Files;
 
 pub(super) use crate::daemon::Speed;
 
-/// Where it is written down who reads, when root records interfaces and nothing else is said.
-const AUDIT_LOG: &str = "/var/log/retrocap/audit.log";
+/// Where it is written down who reads when interfaces are recorded and nothing else is said: by a service manager's
+/// service in the directory that it was given for logs, by root in the usual one. It is decided once, because root's rights
+/// are given up.
+static AUDIT_LOG: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+    let given = std::env::var_os("LOGS_DIRECTORY").filter(|given| !given.is_empty());
+    let directory = given.and_then(|given| std::env::split_paths(&given).next());
+    let directory = directory.or_else(|| is_root().then(|| "/var/log/retrocap".into()));
+    directory.map(|directory| directory.join("audit.log"))
+});
 
 /// Record, and answer questions about the past until it is stopped.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
   sudo retrocap run                             all interfaces, 1% of the memory
@@ -43,7 +49,7 @@ pub(super) struct Run {
     /// Workers that share the load, each with its part of the memory [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
-    /// Share of one core for compression, 0 for none; not built yet, so without effect [default: 10]
+    /// Share of one core for compression, 0 for none [default: 10]
     #[arg(long, value_name = "PERCENT")]
     compression_cpu: Option<Percent>,
     /// Never ask an interface for packets to other hosts, which is the default
@@ -52,7 +58,7 @@ pub(super) struct Run {
     /// Ask interfaces for packets to other hosts too
     #[arg(long, conflicts_with = "no_promiscuous")]
     promiscuous: bool,
-    /// Read flags from this TOML file; those given here win
+    /// Read flags from this TOML file, again on SIGHUP; those given here win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Record a capture file instead of interfaces, then go on serving; - is stdin
@@ -64,6 +70,9 @@ pub(super) struct Run {
     /// Keep root's privileges
     #[arg(long)]
     no_drop_privileges: bool,
+    /// What to do where the kernel lacks a part of the sandbox: required, best-effort or off [default: best-effort]
+    #[arg(long, value_name = "MODE")]
+    sandbox: Option<Mode>,
     /// Become this user once everything is open [default: retrocap, where there is one]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -78,8 +87,8 @@ pub(super) struct Run {
     /// [default: required with an audit log, otherwise off]
     #[arg(long, value_name = "POLICY", help_heading = "Audit log")]
     audit: Option<audit::Policy>,
-    /// Write down here who reads which packets [default: /var/log/retrocap/audit.log when root records interfaces,
-    /// otherwise none]
+    /// Write down here who reads which packets [default: /var/log/retrocap/audit.log when root or the service records
+    /// interfaces, otherwise none]
     #[arg(long, value_name = "FILE", help_heading = "Audit log")]
     audit_log: Option<PathBuf>,
     /// Begin another file when this one is so large [default: 10MiB]
@@ -97,9 +106,23 @@ impl Run {
     /// Records until a signal ends it.
     pub(super) fn run(self, common: &Common) -> anyhow::Result<()> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        log(common, &file);
-        let config = self.config(common, file)?;
-        daemon::run(config).map_err(|error| match error {
+        let mut log = super::log::start(level(common, &file));
+        let ended = match self.config.clone() {
+            None => daemon::run(self.config(common, file)?),
+            Some(path) => {
+                let (flags, common) = (self.clone(), common.clone());
+                let config = self.config(&common, file)?;
+                let mut reload = move || -> anyhow::Result<Config> {
+                    let file = File::read(&path)?;
+                    let level = level(&common, &file);
+                    let config = flags.clone().config(&common, file)?;
+                    log(level);
+                    Ok(config)
+                };
+                daemon::run_reloading(config, Box::new(move || reload().map_err(|error| format!("{error:#}"))))
+            }
+        };
+        ended.map_err(|error| match error {
             daemon::Error::Budget(_)
             | daemon::Error::Filter(_)
             | daemon::Error::Class(_)
@@ -110,8 +133,14 @@ impl Run {
         })
     }
 
+    /// What runs without flags, by this file alone.
+    pub(super) fn of_file(path: &Path, common: &Common) -> anyhow::Result<Config> {
+        let flags = Self { config: Some(path.to_owned()), ..Self::default() };
+        flags.config(common, File::read(path)?)
+    }
+
     /// Flags first, then the file, then what is usual.
-    fn config(self, common: &Common, file: File) -> anyhow::Result<Config> {
+    pub(super) fn config(self, common: &Common, file: File) -> anyhow::Result<Config> {
         let words = match (self.filter, file.filter) {
             (Some(filter), _) => vec![filter],
             (None, Some(filter)) if self.expression.is_empty() => vec![filter],
@@ -136,10 +165,10 @@ impl Run {
                     .unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.pem")),
                 key: common.key.clone().or(file.key).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.key")),
             }),
-            clients: file.client.into_iter().map(|client| Client { name: client.name, roles: client.roles }).collect(),
+            clients: file.clients,
         };
         // What root records of a host is not read unseen, unless somebody says so.
-        let usual_log = || (replay.is_none() && is_root()).then(|| PathBuf::from(AUDIT_LOG));
+        let usual_log = || AUDIT_LOG.clone().filter(|_| replay.is_none());
         let log = self.audit_log.or(file.audit_log).or_else(usual_log);
         let policy = self.audit.or(file.audit);
         let policy = policy.unwrap_or(if log.is_some() { audit::Policy::Required } else { audit::Policy::Off });
@@ -166,8 +195,11 @@ impl Run {
             drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
+            sandbox: self.sandbox.or(file.sandbox).unwrap_or_default(),
+            file: self.config,
+            limits: file.limits.complete(),
             retention: file.retention.policy(),
-            classes: file.class.into_iter().map(Into::into).collect(),
+            classes: file.classes,
         })
     }
 }
@@ -192,27 +224,15 @@ fn is_root() -> bool {
     false
 }
 
-/// Logs to stderr, as much as `-v`, `-q` or `RUST_LOG` say; the journal has its own times.
-fn log(common: &Common, file: &File) {
+/// How much is logged: as `-v` and `-q` say, or the file.
+fn level(common: &Common, file: &File) -> &'static str {
     let quiet = common.quiet || (common.verbose == 0 && file.quiet == Some(true));
-    let level = match (quiet, common.verbose.max(file.verbose.unwrap_or(0))) {
+    match (quiet, common.verbose.max(file.verbose.unwrap_or(0))) {
         (true, _) => "error",
         (false, 0) => "info",
         (false, 1) => "debug",
         (false, _) => "trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // Fails only where somebody listens already, as in a test.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().try_init()
-    } else {
-        builder.try_init()
-    };
+    }
 }
 
 /// A share of one core, 0 to 100 percent.
@@ -271,7 +291,8 @@ mod tests {
 
     fn config(arguments: &str, file: &str) -> anyhow::Result<Config> {
         let line = Line::try_parse_from(std::iter::once("run").chain(arguments.split_whitespace()))?;
-        line.run.config(&line.common, toml::from_str(file)?)
+        let file = File::parse(file).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
+        line.run.config(&line.common, file)
     }
 
     #[test]

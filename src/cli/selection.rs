@@ -8,7 +8,7 @@ use super::client::Target;
 use crate::filter::FilterSet;
 use crate::packet::LinkType;
 use crate::query::QueryError;
-use crate::query::selectors::Flow;
+use crate::query::selectors::{Flow, Subnet};
 use crate::session::community_id::CommunityId;
 use crate::time::{self, Timestamp};
 
@@ -36,13 +36,22 @@ pub(super) struct Selection {
     until: Option<String>,
     /// Only from this interface
     #[arg(short, long, value_name = "NAME")]
-    interface: Option<String>,
+    pub(super) interface: Option<String>,
     /// Only the session with this Community ID
     #[arg(long, value_name = "ID", value_parser = community_id)]
     community_id: Option<CommunityId>,
+    /// The seed that Community IDs were made with
+    #[arg(long, value_name = "N", default_value_t = 0, env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
+    pub(super) community_id_seed: u16,
     /// Only between these two, as in '10.0.0.5:51234 192.0.2.7:443 tcp'; port and protocol may be left out
     #[arg(long, value_name = "FLOW")]
     flow: Option<Flow>,
+    /// Only with this address or network at one end, in tunnels and behind VLAN tags too: 10.0.0.5, 10.0.0.0/8
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<Subnet>,
+    /// Only with this port at one end, in tunnels and behind VLAN tags too
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     /// tcpdump expression, as in: host 10.0.0.5 and not port 22
     #[arg(value_name = "EXPR", allow_negative_numbers = true)]
     expression: Vec<String>,
@@ -90,10 +99,18 @@ impl Selection {
             .with("until", until)
             .with("interface", self.interface.as_ref())
             .with("community-id", self.community_id)
-            .with("flow", self.flow.as_ref()))
+            .with("community-id-seed", self.community_id.and(Some(self.community_id_seed)).filter(|&seed| seed != 0))
+            .with("flow", self.flow.as_ref())
+            .with("address", self.address)
+            .with("port", self.port))
     }
 
-    fn window(
+    /// From when until when, where that is said.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] where a time makes no sense.
+    pub(super) fn window(
         &self,
         around: Option<&Around>,
         now: Timestamp,
@@ -112,7 +129,8 @@ impl Selection {
         }
     }
 
-    fn expression(&self) -> anyhow::Result<Option<String>> {
+    /// The expression, checked.
+    pub(super) fn expression(&self) -> anyhow::Result<Option<String>> {
         expression(&self.expression)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::serve::Door;
-use crate::serve::tls::{Client, Files, Tls};
+use crate::serve::tls::{Client, Files, Keys, Tls};
 
 /// Addresses to listen on, beside the socket; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Listening {
         let mut listening = Self::default();
         if !remote.listen.is_empty() {
             let files = remote.files.as_ref().ok_or(Error::NoCertificates)?;
-            listening.tls = Some(Arc::new(Tls::load(files, remote.clients.clone())?));
+            listening.tls = Some(Arc::new(Tls::new(Keys::read(files)?, remote.clients.clone())));
         }
         let all = remote.listen.iter().map(|a| (a, true)).chain(remote.listen_plain.iter().map(|a| (a, false)));
         for (&address, encrypted) in all {

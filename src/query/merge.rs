@@ -9,6 +9,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
+use super::names::Starts;
+use super::selections::Search;
 use super::selectors::Selection;
 use super::{History, QueryError, Request};
 use crate::filter::FilterSet;
@@ -21,6 +23,9 @@ use crate::time::Timestamp;
 /// Records that one query reads ahead at most, of all segments together (about 60 bytes each). Beyond it packets come
 /// as they arrived, and are counted.
 const READ_AHEAD_MAX: usize = 16 * 1024;
+
+/// Compressed segments of which one query keeps a part at most (4 KiB each). Packets of further ones come slower.
+const WINDOWS_MAX: usize = 32;
 
 /// After so many records that do not match, a query looks whether it was interrupted (well below a millisecond).
 const RECORDS_BETWEEN_LOOKS: u32 = 1024;
@@ -36,6 +41,8 @@ pub struct Found<'a> {
     pub header: RecordHeader,
     /// Which worker keeps it.
     pub worker: usize,
+    /// The selections of a [`Search`] that want it, in ascending order; empty without one.
+    pub selections: &'a [u32],
 }
 
 /// What a finished or unfinished query came to.
@@ -62,6 +69,9 @@ pub struct Packets<'h> {
     interfaces: Vec<Arc<Interface>>,
     window: (Timestamp, Timestamp),
     selection: Selection,
+    /// Only the starts of these sessions.
+    starts: Option<Starts>,
+    search: Option<Search>,
     filter: Option<FilterSet>,
     limit: u64,
     /// Segments that have not begun, the earliest last.
@@ -69,15 +79,49 @@ pub struct Packets<'h> {
     /// Boxed, as a heap moves its elements about.
     runs: BinaryHeap<Reverse<Box<Run>>>,
     read_ahead: usize,
+    windows: usize,
     latest: Timestamp,
     data: Vec<u8>,
+    drops: Drops,
     interrupts: Vec<Arc<AtomicBool>>,
     summary: Summary,
 }
 
+/// When the kernel dropped packets, and how many.
+#[derive(Clone, Debug, Default)]
+pub struct Drops(Vec<(Timestamp, u64)>);
+
+impl Drops {
+    /// Places in time that are remembered at most; what comes after is counted to the last.
+    const PLACES_MAX: usize = 1024;
+
+    fn add(&mut self, time: Timestamp, packets: u32) {
+        let full = self.0.len() == Self::PLACES_MAX;
+        match self.0.last_mut() {
+            Some(last) if full => *last = (last.0.max(time), last.1 + u64::from(packets)),
+            _ => self.0.push((time, u64::from(packets))),
+        }
+    }
+
+    /// Packets that were dropped within a window, as far as the packets that came next are still there.
+    pub fn within(&self, since: Timestamp, until: Timestamp) -> u64 {
+        self.0.iter().filter(|(time, _)| *time >= since && *time <= until).map(|(_, packets)| packets).sum()
+    }
+}
+
 impl<'h> Packets<'h> {
     pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
-        let window = request.window()?;
+        Self::within(history, request, request.window()?)
+    }
+
+    /// The packets that `search` wants; the window of `request` and its session do not count.
+    pub(super) fn searched(history: &'h History, request: &Request, search: Search) -> Result<Self, QueryError> {
+        let request = Request { since: None, until: None, flow: None, community_id: None, ..request.clone() };
+        let packets = Self::within(history, &request, search.window())?;
+        Ok(Self { search: Some(search), ..packets })
+    }
+
+    fn within(history: &'h History, request: &Request, window: (Timestamp, Timestamp)) -> Result<Self, QueryError> {
         let selection = request.selection(history)?;
         let filter = request.filter(&history.link_types())?;
         let mut waiting: Vec<(usize, SegmentView)> = Vec::new();
@@ -91,16 +135,41 @@ impl<'h> Packets<'h> {
             interfaces: history.interfaces.snapshot(),
             window,
             selection,
+            starts: None,
+            search: None,
             filter,
             limit: request.limit.unwrap_or(u64::MAX),
             waiting,
             runs: BinaryHeap::new(),
             read_ahead: 0,
+            windows: 0,
             latest: Timestamp::MIN,
             data: Vec::new(),
+            drops: Drops::default(),
             interrupts: Vec::new(),
             summary: Summary::default(),
         })
+    }
+
+    /// The packets that begin some sessions; takes the records it may read at most from `allowance`, and is nothing where
+    /// that is not enough.
+    pub(super) fn of_starts(
+        history: &'h History,
+        window: (Timestamp, Timestamp),
+        starts: Starts,
+        allowance: &mut u64,
+    ) -> Option<Self> {
+        let request = Request { since: Some(window.0), until: Some(window.1), ..Request::default() };
+        let mut packets = Self::new(history, &request).ok()?;
+        packets.waiting.retain(|(_, view)| Starts::have(view.rank));
+        *allowance = allowance.checked_sub(packets.waiting.iter().map(|(_, view)| view.packets).sum())?;
+        packets.starts = Some(starts);
+        Some(packets)
+    }
+
+    /// The sessions whose starts are still wanted.
+    pub(super) fn starts_mut(&mut self) -> Option<&mut Starts> {
+        self.starts.as_mut()
     }
 
     /// Ends the query soon after `flag` is set, also while nothing matches; may be called for several flags.
@@ -113,6 +182,16 @@ impl<'h> Packets<'h> {
     /// What was found so far.
     pub fn summary(&self) -> Summary {
         self.summary
+    }
+
+    /// When the kernel dropped packets, within what was looked through so far.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// What is searched for, where that is many selections or whole sessions.
+    pub fn search(&self) -> Option<&Search> {
+        self.search.as_ref()
     }
 
     /// The next packet that matches.
@@ -164,7 +243,8 @@ impl<'h> Packets<'h> {
             drops_before: header.drops_before,
             data: &self.data,
         };
-        Some(Found { packet, interface, header, worker })
+        let selections = self.search.as_ref().map(Search::hits).unwrap_or_default();
+        Some(Found { packet, interface, header, worker, selections })
     }
 
     /// Begins every waiting segment that may hold a packet before all that have begun.
@@ -174,7 +254,11 @@ impl<'h> Packets<'h> {
                 return;
             }
             self.waiting.pop();
-            let cursor = self.segments(worker).cursor(view);
+            let mut cursor = self.segments(worker).cursor(view);
+            if view.is_packed() && self.windows < WINDOWS_MAX {
+                cursor.keep_window();
+                self.windows += 1;
+            }
             let mut run = Box::new(Run {
                 worker,
                 cursor,
@@ -221,6 +305,9 @@ impl<'h> Packets<'h> {
                     if record.header.time < self.window.0 || record.header.time > self.window.1 {
                         continue;
                     }
+                    if record.header.drops_before > 0 {
+                        self.drops.add(record.header.time, record.header.drops_before);
+                    }
                     if disorder_ns == 0 {
                         break Ok(Some(record));
                     }
@@ -229,6 +316,9 @@ impl<'h> Packets<'h> {
                 }
             }
         };
+        if !matches!(outcome, Ok(Some(_))) && run.cursor.drop_window() {
+            self.windows -= 1;
+        }
         match outcome {
             Ok(Some(record)) => run.head = record,
             Ok(None) => run.live = false,
@@ -244,12 +334,26 @@ impl<'h> Packets<'h> {
     /// Whether a packet is wanted; if so its bytes are in `self.data`.
     fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, Gone> {
         let header = &record.header;
-        if !self.selection.interface(header.interface) {
+        if !self.selection.interface(header.interface)
+            || self.starts.as_ref().is_some_and(|starts| !starts.wanted(run.worker, header))
+        {
             return Ok(false);
         }
         let worker = &self.history.workers[run.worker];
+        let by_record = match &mut self.search {
+            Some(search) => search.by_record(run.worker, &worker.ledger, header),
+            None => Some(true),
+        };
+        if by_record == Some(false) {
+            return Ok(false);
+        }
         worker.segments.data(&run.cursor, record, &mut self.data)?;
         let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
+        if let (None, Some(search)) = (by_record, &mut self.search)
+            && !search.by_bytes(header, link_type, &self.data)
+        {
+            return Ok(false);
+        }
         Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
     }

@@ -7,9 +7,10 @@
 
 mod file;
 mod people;
+mod writer;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +21,11 @@ use serde_json::{Map, Value, json};
 use super::now;
 use super::peer::Peer;
 use super::problem::Problem;
-use super::tls::Seldom;
+use crate::log_limit::LogLimit;
 use crate::query::Request;
 use file::File;
 use people::People;
+use writer::Writer;
 
 /// Bytes after which a new file is begun, unless something else is said.
 pub const SIZE_DEFAULT: u64 = 10 << 20;
@@ -105,7 +107,7 @@ pub struct Audit(Option<Arc<Open>>);
 #[derive(Debug)]
 struct Open {
     config: Config,
-    file: Mutex<File>,
+    writer: Writer,
     people: People,
     /// What makes ids of this run differ from those of others.
     run: String,
@@ -114,7 +116,6 @@ struct Open {
     failures: AtomicU64,
     /// Why the last line was not written, if it was not.
     failing: Mutex<Option<String>>,
-    complaints: Seldom,
 }
 
 impl Audit {
@@ -141,15 +142,29 @@ impl Audit {
         };
         Ok(Self(Some(Arc::new(Open {
             config,
-            file: Mutex::new(file),
+            writer: Writer::new(file),
             people: People::read(),
             run: format!("{:x}", now().unix_seconds() * 1000 + u64::from(now().subsec_nanos() / 1_000_000)),
             entries: AtomicU64::new(0),
             lines: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             failing: Mutex::new(failing),
-            complaints: Seldom::default(),
         }))))
+    }
+
+    /// Appends on a thread of its own from now on, which calls `begin` first: what asks for packets may make no files.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread.
+    pub fn start(&self, begin: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |log| log.writer.start(begin))
+    }
+
+    /// What has to stay in reach where the recorder shuts itself in: what is read, and the directory that is written.
+    pub fn needs(&self) -> (&'static [&'static str], Option<&Path>) {
+        let Some(log) = &self.0 else { return (&[], None) };
+        (people::FILES, log.config.path.parent())
     }
 
     /// Writes down that somebody begins to read or to pin. It may wait for a disk: call it where that is allowed.
@@ -225,14 +240,19 @@ impl Open {
         line.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         let mut text = Value::Object(line).to_string();
         text.push('\n');
-        let written = self.file.lock().unwrap_or_else(PoisonError::into_inner).append(text.as_bytes());
+        let written = self.writer.append(text.into_bytes());
         let outcome = written.map_err(|error| error.to_string());
         *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = outcome.clone().err();
         match &outcome {
             Ok(()) => self.lines.fetch_add(1, Ordering::Relaxed),
             Err(reason) => {
-                let path = self.config.path.display();
-                self.complaints.warn(&format!("the audit log {path} cannot be written: {reason}"));
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    tracing::warn!(
+                        "the audit log {} cannot be written: {reason}{left_out}",
+                        self.config.path.display()
+                    );
+                }
                 self.failures.fetch_add(1, Ordering::Relaxed)
             }
         };
@@ -257,9 +277,9 @@ impl Entry {
         self.bytes += bytes as u64;
     }
 
-    /// One more session is listed.
-    pub fn session(&mut self) {
-        self.sessions += 1;
+    /// So many sessions more are listed, or sums of them.
+    pub fn sessions(&mut self, count: usize) {
+        self.sessions += count as u64;
     }
 
     /// It has ended, in these words: `complete`, or why not.
@@ -296,6 +316,8 @@ pub fn question(request: &Request) -> Value {
         "interface": request.interface,
         "community_id": request.community_id.map(|id| id.to_string()),
         "flow": request.flow.as_ref().map(ToString::to_string),
+        "address": request.address.map(|address| address.to_string()),
+        "port": request.port,
         "limit": request.limit,
     })
 }

@@ -97,13 +97,9 @@ impl Arrival {
 /// as many calls.
 pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: watch::Receiver<bool>) {
     let door = door.into();
-    let limits = &service.limits;
     let is_socket = matches!(door, Door::Socket(_));
-    let guests = match is_socket {
-        true => Guests::new(limits.connections_max, GRACE),
-        // Strangers by the thousand would keep other machines waiting.
-        false => Guests::new(limits.remote_connections_max, Duration::ZERO),
-    };
+    // Strangers by the thousand would keep other machines waiting.
+    let guests = Guests::new(if is_socket { GRACE } else { Duration::ZERO });
     let router = http::router(Arc::clone(&service));
     let mut connections = JoinSet::new();
     let keep_house = async {
@@ -129,10 +125,12 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
                 continue;
             }
         };
-        let mut room = guests.enter(arrival.source());
+        let limits = service.limits();
+        let most = if is_socket { limits.connections_max } else { limits.remote_connections_max };
+        let mut room = guests.enter(arrival.source(), most);
         while let Room::After(moment) = room {
             sleep(moment).await;
-            room = guests.enter(arrival.source());
+            room = guests.enter(arrival.source(), most);
         }
         let place = match room {
             Room::Free(place) => place,
@@ -152,7 +150,8 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
     }
     drop(door);
     service.stopping.store(true, Ordering::Relaxed);
-    let ended = timeout(service.limits.stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
+    let ended =
+        timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
     if ended.is_err() {
         tracing::info!("{} connections are closed before their answers have ended", connections.len());
         connections.shutdown().await;
@@ -176,7 +175,7 @@ async fn welcome(
             Arrival::Loopback(stream, peer) => connection(stream, peer, place, router, service, shutdown).await,
             Arrival::Tls(stream, from, tls) => {
                 // Boxed, as those on the socket, who are more, need no room for it.
-                let handshake = timeout(service.limits.handshake_timeout, Box::pin(tls.accept(stream, from)));
+                let handshake = timeout(service.limits().handshake_timeout, Box::pin(tls.accept(stream, from)));
                 let shaken = tokio::select! {
                     shaken = handshake => shaken,
                     () = told(&mut shutdown) => return,
@@ -216,7 +215,7 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(service.limits.head_timeout)
+        .header_read_timeout(service.limits().head_timeout)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES)

@@ -16,7 +16,6 @@ use super::peer::Source;
 
 #[derive(Debug)]
 pub(super) struct Guests {
-    max: usize,
     /// How long a connection may wait for a question before it has to make room.
     grace: Duration,
     inner: Mutex<Inner>,
@@ -58,20 +57,20 @@ pub(super) enum Room {
 }
 
 impl Guests {
-    pub(super) fn new(max: usize, grace: Duration) -> Arc<Self> {
-        Arc::new(Self { max, grace, inner: Mutex::default() })
+    pub(super) fn new(grace: Duration) -> Arc<Self> {
+        Arc::new(Self { grace, inner: Mutex::default() })
     }
 
-    /// Looks for room.
-    pub(super) fn enter(self: &Arc<Self>, source: Source) -> Room {
+    /// Looks for room among `max`.
+    pub(super) fn enter(self: &Arc<Self>, source: Source, max: usize) -> Room {
         let mut inner = self.lock();
         let mut counts: HashMap<Source, usize> = HashMap::new();
         for guest in inner.here.values() {
             *counts.entry(guest.source).or_default() += 1;
         }
         let count = |source: &Source| counts.get(source).copied().unwrap_or(0);
-        let (mine, share) = (count(&source), (self.max - self.max / 4).max(1));
-        let full = inner.here.len() >= self.max;
+        let (mine, share) = (count(&source), (max - max / 4).max(1));
+        let full = inner.here.len() >= max;
         let mut made = false;
         if full || mine >= share {
             let gives_way = |guest: &Guest| {
@@ -151,22 +150,22 @@ mod tests {
 
     #[test]
     fn who_has_the_most_connections_gives_way_and_who_is_answered_stays() {
-        let guests = Guests::new(8, GRACE);
+        let guests = Guests::new(GRACE);
         let (flood, other) = (Source::User(1), Source::User(2));
-        let first = place(guests.enter(flood));
+        let first = place(guests.enter(flood, 8));
         first.asked();
-        let rest: Vec<_> = (0..5).map(|_| place(guests.enter(flood))).collect();
+        let rest: Vec<_> = (0..5).map(|_| place(guests.enter(flood, 8))).collect();
         // Six are three quarters: its own oldest that waits goes, once it has had its moment.
-        assert!(matches!(guests.enter(flood), Room::After(_)));
+        assert!(matches!(guests.enter(flood, 8), Room::After(_)));
         std::thread::sleep(GRACE);
-        let seventh = guests.enter(flood);
+        let seventh = guests.enter(flood, 8);
         assert!(matches!(seventh, Room::Made(_)));
         assert!(is_here(&guests, &first) && !is_here(&guests, &rest[0]) && is_here(&guests, &rest[1]));
         // Others find room, and once it is full the flood makes it.
-        let others: Vec<_> = (0..2).map(|_| place(guests.enter(other))).collect();
+        let others: Vec<_> = (0..2).map(|_| place(guests.enter(other, 8))).collect();
         assert_eq!(guests.lock().here.len(), 8);
         std::thread::sleep(GRACE);
-        let third = guests.enter(other);
+        let third = guests.enter(other, 8);
         assert!(matches!(third, Room::Made(_)) && !is_here(&guests, &rest[1]));
         assert!(others.iter().all(|place| is_here(&guests, place)));
         drop((seventh, rest, others, third, first));
@@ -175,16 +174,16 @@ mod tests {
 
     #[test]
     fn nobody_goes_for_one_who_has_more() {
-        let guests = Guests::new(4, GRACE);
+        let guests = Guests::new(GRACE);
         let (busy, quiet) = (Source::User(1), Source::User(2));
-        let held: Vec<_> = (0..3).map(|_| place(guests.enter(busy))).collect();
+        let held: Vec<_> = (0..3).map(|_| place(guests.enter(busy, 4))).collect();
         held.iter().for_each(Place::asked);
-        let waits = place(guests.enter(quiet));
-        assert!(matches!(guests.enter(busy), Room::None));
+        let waits = place(guests.enter(quiet, 4));
+        assert!(matches!(guests.enter(busy, 4), Room::None));
         assert!(is_here(&guests, &waits));
         held[1].answered();
         std::thread::sleep(GRACE);
-        assert!(matches!(guests.enter(busy), Room::Made(_)));
+        assert!(matches!(guests.enter(busy, 4), Room::Made(_)));
         assert!(!is_here(&guests, &held[1]));
     }
 }

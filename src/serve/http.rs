@@ -17,7 +17,8 @@ use super::audit::Action;
 use super::health::Health;
 use super::peer::{Peer, Role};
 use super::problem::Problem;
-use super::{Service, flows, health, metrics, packets, pins};
+use super::{Service, flows, health, metrics, packets, pins, selections};
+use crate::log_limit::LogLimit;
 use crate::query::status::Status;
 
 /// The description of this API, as `/v1/openapi.json` gives it.
@@ -26,7 +27,7 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 /// Every address, with the methods it takes.
 pub const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/status", &["get"]),
-    ("/v1/packets", &["get"]),
+    ("/v1/packets", &["get", "post"]),
     ("/v1/flows", &["get"]),
     ("/v1/pins", &["get", "post", "delete"]),
     ("/v1/health", &["get"]),
@@ -34,15 +35,15 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/metrics", &["get"]),
 ];
 
-/// Bytes of a request's body, at most. Only a new pin has one.
-const BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a request's body, at most, where it is not the question itself. Only a new pin has one.
+const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Characters of a refused question that are written down.
 const TARGET_CHARS_MAX: usize = 1000;
 
 pub(super) fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/packets", get(packets::packets))
+        .route("/v1/packets", get(packets::packets).post(selections::packets))
         .route("/v1/flows", get(flows::flows))
         .route("/v1/pins", get(pins::list).post(pins::add).delete(pins::remove))
         .route("/v1/health", get(health))
@@ -57,7 +58,8 @@ pub(super) fn router(service: Arc<Service>) -> Router {
 
 async fn status(State(service): State<Arc<Service>>) -> Result<Json<Status>, Problem> {
     // All sessions are counted.
-    blocking(move || service.status()).await.map(Json)
+    let asked = Arc::clone(&service);
+    blocking(&asked, move || service.status()).await.map(Json)
 }
 
 async fn health(State(service): State<Arc<Service>>) -> Json<Health> {
@@ -65,7 +67,8 @@ async fn health(State(service): State<Arc<Service>>) -> Json<Health> {
 }
 
 async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let text = blocking(move || metrics::text(&service)).await?;
+    let asked = Arc::clone(&service);
+    let text = blocking(&asked, move || metrics::text(&service)).await?;
     Ok(([(CONTENT_TYPE, metrics::CONTENT)], text).into_response())
 }
 
@@ -85,9 +88,15 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
 async fn authorise(
     State(service): State<Arc<Service>>,
     Extension(peer): Extension<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    // The configuration may say otherwise since they have connected.
+    let peer = match &service.tls {
+        Some(tls) => tls.as_of_now(peer),
+        None => peer,
+    };
+    request.extensions_mut().insert(peer.clone());
     if peer.is_loopback() {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if !is_this_host(host) {
@@ -111,7 +120,8 @@ async fn authorise(
         let target: String = request.uri().to_string().chars().take(TARGET_CHARS_MAX).collect();
         let query = serde_json::json!({ "method": request.method().as_str(), "target": target });
         let why = problem.detail.clone();
-        let _ = blocking(move || service.audit.refused(&peer, action, query, &why)).await;
+        let asked = Arc::clone(&service);
+        let _ = blocking(&asked, move || service.audit.refused(&peer, action, query, &why)).await;
     }
     problem.into_response()
 }
@@ -127,20 +137,22 @@ fn is_this_host(host: &str) -> bool {
 }
 
 /// Takes the body of a request, which has to be small and to come in time. One whose length says that it is too large is
-/// never read: the connection is closed after the answer.
+/// never read: the connection is closed after the answer. Selections are left alone, as they set memory aside first.
 async fn take_body(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    let selects = request.method() == Method::POST && request.uri().path() == "/v1/packets";
+    let bytes_max = if selects { selections::BODY_BYTES_MAX } else { BODY_BYTES_MAX };
     let length = request.headers().get(CONTENT_LENGTH).map(|length| length.to_str().ok().and_then(|l| l.parse().ok()));
-    if length.is_some_and(|length| length.is_none_or(|length: u64| length > BODY_BYTES_MAX as u64)) {
-        return Problem::body_too_large(BODY_BYTES_MAX as u64).into_response();
+    if length.is_some_and(|length| length.is_none_or(|length: u64| length > bytes_max)) {
+        return Problem::body_too_large(bytes_max).into_response();
     }
-    if request.body().is_end_stream() {
+    if selects || request.body().is_end_stream() {
         return next.run(request).await;
     }
     let (head, body) = request.into_parts();
-    let taken = tokio::time::timeout(service.limits.head_timeout, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
-    match taken {
+    let bytes = axum::body::to_bytes(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    match tokio::time::timeout(service.limits().head_timeout, bytes).await {
         Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
-        Ok(Err(_)) => Problem::body_too_large(BODY_BYTES_MAX as u64).into_response(),
+        Ok(Err(_)) => Problem::body_too_large(bytes_max).into_response(),
         Err(_) => {
             service.activity.clients_slow.fetch_add(1, Ordering::Relaxed);
             Problem::body_too_slow().into_response()
@@ -148,9 +160,15 @@ async fn take_body(State(service): State<Arc<Service>>, request: Request, next: 
     }
 }
 
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        tracing::error!("an answer failed: {error}");
+pub(super) async fn blocking<T: Send + 'static>(
+    service: &Service,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    service.spawn_query(work).await.map_err(|error| {
+        static LIMIT: LogLimit = LogLimit::new();
+        if let Some(left_out) = LIMIT.admit() {
+            tracing::error!("an answer failed: {error}{left_out}");
+        }
         Problem::internal()
     })
 }

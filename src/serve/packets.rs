@@ -9,18 +9,22 @@ use axum::extract::{RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, TRAILER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::audit::{Action, Entry, question};
 use super::parameters::PacketQuery;
 use super::peer::Peer;
 use super::problem::Problem;
+use super::selections::Selections;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, now};
 use crate::export::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use crate::packet::{InterfaceId, LinkType};
-use crate::query::{Packets, Request, Summary};
+use crate::query::explain::cut;
+use crate::query::selections::{Known, Limits};
+use crate::query::{Drops, Packets, Request, Summary};
 
-const TRAILERS: &str = "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note";
+const TRAILERS: &str = "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing";
 
 /// Answers with the packets that match, or says why there are none.
 pub(super) async fn packets(
@@ -30,20 +34,54 @@ pub(super) async fn packets(
 ) -> Result<Response, Problem> {
     let query = PacketQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
     tracing::debug!("{peer} reads packets: {}", description(&query.request));
-    let place = service.packet_query().await?;
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    if query.whole_sessions {
+        let (place, limits) = service.widening().await?;
+        return answer(service, peer, place, query, Wide::Sessions(limits)).await;
+    }
+    let place = service.packet_query().await?;
+    answer(service, peer, place, query, Wide::No).await
+}
+
+/// What is sent beside the packets that match.
+#[derive(Debug)]
+pub(super) enum Wide {
+    /// Nothing.
+    No,
+    /// All packets of their sessions.
+    Sessions(Limits),
+    /// Instead of them, the packets of these.
+    Selections(Selections),
+}
+
+/// Answers with a file.
+pub(super) async fn answer(
+    service: Arc<Service>,
+    peer: Peer,
+    place: OwnedSemaphorePermit,
+    query: PacketQuery,
+    wide: Wide,
+) -> Result<Response, Problem> {
     let content = match query.format {
         Format::Pcapng => "application/x-pcapng",
         Format::Pcap => "application/vnd.tcpdump.pcap",
     };
-    let export = Export { service: Arc::clone(&service), query };
-    let body = stream(&service, place, move |sink| {
-        match export.service.audit().begin(&peer, Action::Packets, question(&export.query.request)) {
+    let asked_for = match &wide {
+        Wide::No => question(&query.request),
+        Wide::Sessions(_) => {
+            let mut asked_for = question(&query.request);
+            asked_for["whole_sessions"] = true.into();
+            asked_for
+        }
+        Wide::Selections(selections) => selections.question(&query.request),
+    };
+    let export = Export { service: Arc::clone(&service), query, wide };
+    let body =
+        stream(&service, place, move |sink| match export.service.audit().begin(&peer, Action::Packets, asked_for) {
             Ok(entry) => export.run(sink, entry),
             Err(problem) => sink.refuse(problem),
-        }
-    })
-    .await?;
+        })
+        .await?;
     let headers = [(CONTENT_TYPE, HeaderValue::from_static(content)), (TRAILER, HeaderValue::from_static(TRAILERS))];
     Ok((headers, axum::body::Body::new(body)).into_response())
 }
@@ -52,6 +90,7 @@ pub(super) async fn packets(
 struct Export {
     service: Arc<Service>,
     query: PacketQuery,
+    wide: Wide,
 }
 
 impl Export {
@@ -67,13 +106,13 @@ impl Export {
                 return sink.refuse(problem);
             }
         };
-        let mut exporter = Exporter::new(self.query.format, self.options());
+        let mut exporter = Exporter::new(self.query.format, options(&self.query));
         let mut exported = Interfaces::default();
         let mut left_out = None;
         while let Some(found) = packets.next() {
             let buffer = sink.buffer();
             if exported.0.is_empty() {
-                exporter.begin(buffer, &[format!("asked for: {}", description(&self.query.request))]);
+                exporter.begin(buffer, &[format!("asked for: {}", self.asked())]);
             }
             exported.note(found.interface.id);
             if let Err(error) = exporter.packet(buffer, found.interface, &found.packet) {
@@ -86,21 +125,44 @@ impl Export {
         let summary = packets.summary();
         self.service.activity.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.activity.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
+        let drops = packets.drops().clone();
+        let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
+        drop(packets);
         if exported.0.is_empty() {
-            entry.end("nothing matched");
-            return self.nothing(sink, summary);
+            return self.nothing(sink, entry, summary, &known, &drops);
         }
-        let note = self.note(summary, left_out);
-        let comments = self.comments(&note, &exported, exporter.cut());
-        exporter.end(sink.buffer(), &self.statistics(), &comments);
-        sink.end(trailers(summary, &note))?;
+        let note = self.note(summary, left_out, &known);
+        let missing = self.missing(summary, &known, &drops);
+        let comments = self.comments(&note, &missing, &exported, exporter.cut());
+        exporter.end(sink.buffer(), &statistics(&self.service), &comments);
+        sink.end(trailers(summary, &note, &missing))?;
         entry.end(if note.is_empty() { "complete" } else { &note });
         Ok(())
     }
 
     fn packets(&self, sink: &Sink) -> Result<Packets<'_>, Problem> {
-        let packets = self.service.history().packets(&self.query.request)?;
-        Ok(packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping)))
+        let (history, request) = (self.service.history(), &self.query.request);
+        let packets = match &self.wide {
+            Wide::No => history.packets(request)?,
+            Wide::Sessions(limits) => {
+                let search = history.widen(request, *limits, |packets| self.interruptible(sink, packets))?;
+                history.searched(&Request { limit: request.limit, ..Request::default() }, search)?
+            }
+            Wide::Selections(selections) => history.searched(request, selections.search(&self.service))?,
+        };
+        Ok(self.interruptible(sink, packets))
+    }
+
+    fn interruptible<'p>(&self, sink: &Sink, packets: Packets<'p>) -> Packets<'p> {
+        packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping))
+    }
+
+    fn asked(&self) -> String {
+        match &self.wide {
+            Wide::No => description(&self.query.request),
+            Wide::Sessions(_) => format!("the whole sessions of {}", description(&self.query.request)),
+            Wide::Selections(selections) => format!("{} selections", selections.selectors.len()),
+        }
     }
 
     /// Classic pcap has one link type. Where several were recorded, the matches are looked through before anything is
@@ -121,33 +183,39 @@ impl Export {
         Ok(())
     }
 
-    fn options(&self) -> Options {
-        let expression = self.query.request.expression.trim();
-        let system = rustix::system::uname();
-        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-        Options {
-            precision: self.query.precision,
-            hardware: Some(text(system.machine())),
-            os: Some(format!("{} {}", text(system.sysname()), text(system.release()))),
-            filter: (!expression.is_empty()).then(|| expression.to_owned()),
-            link_type: None,
-        }
-    }
-
     /// No packet was found.
-    fn nothing(&self, sink: Sink, summary: Summary) -> Result<(), Closed> {
-        if summary.interrupted {
-            return sink.refuse(Problem::stopping());
-        }
-        match self.service.history().explain_nothing(&self.query.request) {
-            Ok(cause) => sink.refuse(Problem::nothing_matched(&cause)),
-            Err(error) => sink.refuse(error),
-        }
+    fn nothing(
+        &self,
+        sink: Sink,
+        entry: Entry,
+        summary: Summary,
+        known: &[Known],
+        drops: &Drops,
+    ) -> Result<(), Closed> {
+        let problem = if summary.interrupted {
+            Problem::stopping()
+        } else if let Wide::Selections(selections) = &self.wide {
+            Problem::nothing_matched(&selections.explain_nothing(&self.service, known, drops))
+        } else {
+            match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
+                Ok(cause) => Problem::nothing_matched(&cause),
+                Err(error) => error.into(),
+            }
+        };
+        entry.end(problem.outcome());
+        sink.refuse(problem)
     }
 
     /// Why the export is not all that was asked for; empty when it is.
-    fn note(&self, summary: Summary, left_out: Option<ExportError>) -> String {
+    fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[Known]) -> String {
         let mut notes = Vec::new();
+        let sessions: u64 = known.iter().map(|known| known.left_out).sum();
+        if sessions > 0 {
+            notes.push(format!(
+                "incomplete: {sessions} sessions were left out, as more match than fit into the memory for queries; \
+                 narrow it down with since, until or an expression"
+            ));
+        }
         if summary.interrupted && self.service.is_stopping() {
             notes.push("incomplete: the recorder was stopped while this was sent".to_owned());
         }
@@ -163,12 +231,24 @@ impl Export {
         notes.join("; ")
     }
 
-    /// What the end of a pcapng file says.
-    fn comments(&self, note: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
-        let mut comments = Vec::new();
-        if !note.is_empty() {
-            comments.push(note.to_owned());
+    /// What matches and is gone, as far as that is known; empty if it is nothing.
+    fn missing(&self, summary: Summary, known: &[Known], drops: &Drops) -> String {
+        // Who asked for a few packets got them.
+        if summary.limited {
+            return String::new();
         }
+        let missing = match &self.wide {
+            Wide::No => self.service.history().explain_missing(&self.query.request, drops).ok().flatten(),
+            Wide::Sessions(_) => known.first().filter(|known| known.is_cut()).map(cut),
+            Wide::Selections(selections) => selections.explain_missing(known),
+        };
+        missing.unwrap_or_default()
+    }
+
+    /// What the end of a pcapng file says.
+    fn comments(&self, note: &str, missing: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
+        let mut comments = Vec::new();
+        comments.extend([note, missing].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
         if cut > 0 {
             comments.push(format!("{cut} packets were longer than {CAPTURED_BYTES_MAX} bytes and are cut there"));
         }
@@ -187,26 +267,41 @@ impl Export {
         }
         comments
     }
+}
 
-    fn statistics(&self) -> Vec<InterfaceStatistics> {
-        let history = self.service.history();
-        let recorder = self.service.recorder();
-        let os_dropped = history.totals().kernel_dropped;
-        let all = history.interfaces.snapshot();
-        all.iter()
-            .map(|interface| {
-                let volume = |id| history.workers.iter().map(|worker| worker.published.interface(id).packets).sum();
-                InterfaceStatistics {
-                    // A replayed capture was not recorded at the time of this clock.
-                    start: recorder.live.then_some(recorder.start),
-                    end: recorder.live.then(now),
-                    received: Some(volume(interface.id)),
-                    os_dropped: Some(os_dropped),
-                    ..InterfaceStatistics::of(interface.id)
-                }
-            })
-            .collect()
+/// How a query's file is to be.
+pub(super) fn options(query: &PacketQuery) -> Options {
+    let expression = query.request.expression.trim();
+    let system = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    Options {
+        precision: query.precision,
+        hardware: Some(text(system.machine())),
+        os: Some(format!("{} {}", text(system.sysname()), text(system.release()))),
+        filter: (!expression.is_empty()).then(|| expression.to_owned()),
+        link_type: None,
     }
+}
+
+/// What the end of every file says of interfaces.
+pub(super) fn statistics(service: &Service) -> Vec<InterfaceStatistics> {
+    let history = service.history();
+    let recorder = service.recorder();
+    let os_dropped = history.totals().kernel_dropped;
+    let all = history.interfaces.snapshot();
+    all.iter()
+        .map(|interface| {
+            let volume = |id| history.workers.iter().map(|worker| worker.published.interface(id).packets).sum();
+            InterfaceStatistics {
+                // A replayed capture was not recorded at the time of this clock.
+                start: recorder.live.then_some(recorder.start),
+                end: recorder.live.then(now),
+                received: Some(volume(interface.id)),
+                os_dropped: Some(os_dropped),
+                ..InterfaceStatistics::of(interface.id)
+            }
+        })
+        .collect()
 }
 
 /// The interfaces that an export has packets of.
@@ -228,7 +323,7 @@ impl Interfaces {
     }
 }
 
-fn trailers(summary: Summary, note: &str) -> HeaderMap {
+fn trailers(summary: Summary, note: &str, missing: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     let numbers = [
         ("retrocap-packets", summary.packets),
@@ -238,10 +333,12 @@ fn trailers(summary: Summary, note: &str) -> HeaderMap {
     for (name, number) in numbers {
         trailers.insert(HeaderName::from_static(name), HeaderValue::from(number));
     }
-    if let Ok(value) = HeaderValue::from_str(note)
-        && !note.is_empty()
-    {
-        trailers.insert(HeaderName::from_static("retrocap-note"), value);
+    for (name, text) in [("retrocap-note", note), ("retrocap-missing", missing)] {
+        if let Ok(value) = HeaderValue::from_str(text)
+            && !text.is_empty()
+        {
+            trailers.insert(HeaderName::from_static(name), value);
+        }
     }
     trailers
 }
@@ -263,6 +360,8 @@ pub(super) fn description(request: &Request) -> String {
     add("interface", request.interface.as_ref().map(|name| format!("{name:?}")));
     add("Community ID", request.community_id.map(|id| id.to_string()));
     add("flow", request.flow.as_ref().map(|flow| flow.to_string()));
+    add("address", request.address.map(|address| address.to_string()));
+    add("port", request.port.map(|port| port.to_string()));
     add("at most", request.limit.map(|limit| limit.to_string()));
     text
 }

@@ -11,7 +11,8 @@ use jiff::tz::TimeZone;
 use crate::export::{Format, Precision};
 use crate::query::Request;
 use crate::query::flows::Sort;
-use crate::query::selectors::{Flow, FlowError};
+use crate::query::selectors::{Flow, FlowError, Subnet, SubnetError};
+use crate::query::sums::By;
 use crate::session::community_id::CommunityId;
 use crate::time::{self, TimeError, Timestamp};
 
@@ -26,7 +27,11 @@ pub const PACKET_KEYS: &[&str] = &[
     "interface",
     "community-id",
     "community_id",
+    "community-id-seed",
     "flow",
+    "address",
+    "port",
+    "whole-sessions",
     "count",
     "c",
     "format",
@@ -46,9 +51,14 @@ pub const FLOW_KEYS: &[&str] = &[
     "interface",
     "community-id",
     "community_id",
+    "community-id-seed",
     "flow",
+    "address",
+    "port",
     "sort",
     "limit",
+    "name",
+    "by",
 ];
 
 /// How far the window reaches to each side of `around` when nothing else is said.
@@ -75,6 +85,8 @@ pub struct PacketQuery {
     pub format: Format,
     /// How exact their times are.
     pub precision: Precision,
+    /// Whether all packets of their sessions are wanted.
+    pub whole_sessions: bool,
 }
 
 /// What `/v1/flows` is asked for.
@@ -84,6 +96,10 @@ pub struct FlowQuery {
     pub request: Request,
     /// In which order.
     pub sort: Sort,
+    /// Only those that name something with this in it.
+    pub name: Option<String>,
+    /// Sums in place of sessions.
+    pub by: Option<By>,
 }
 
 /// What is wrong with a query string.
@@ -131,6 +147,9 @@ pub enum ParameterError {
     /// Not a flow.
     #[error("\"flow\": {0}")]
     Flow(String),
+    /// Not an address.
+    #[error("\"address\": {0}")]
+    Address(String),
     /// Nothing can have been recorded then.
     #[error("\"{key}\" is in the future: {time} is after {now}, which is now; ask for the past, as in {key}=10m")]
     Future {
@@ -158,7 +177,9 @@ impl PacketQuery {
         });
         let limit = values.number(&["count", "c"])?;
         let precision = values.precision()?;
+        let whole_sessions = values.flag("whole-sessions")?;
         Ok(Self {
+            whole_sessions,
             request: Request { limit, ..values.request(clock)? },
             format: format.transpose()?.unwrap_or_default(),
             precision,
@@ -180,10 +201,31 @@ impl FlowQuery {
             "bytes" => Ok(Sort::Bytes),
             "packets" => Ok(Sort::Packets),
             "duration" => Ok(Sort::Duration),
-            _ => Err(wrong("sort", &value, "start, last, bytes, packets or duration")),
+            "out" => Ok(Sort::Out),
+            "in" => Ok(Sort::In),
+            _ => Err(wrong("sort", &value, "start, last, bytes, packets, duration, out or in")),
         });
+        let by = values.take(&["by"])?.map(|value| match &*value {
+            "host" => Ok(By::Host),
+            "peer" => Ok(By::Peer),
+            "port" => Ok(By::Port),
+            _ => Err(wrong("by", &value, "host, peer or port")),
+        });
+        let (sort, by) = (sort.transpose()?, by.transpose()?);
+        let name = values.take(&["name"])?.map(Cow::into_owned);
+        match (by, sort, &name) {
+            (Some(_), Some(Sort::Duration), _) => {
+                return Err(wrong("sort", "duration", "start, last, bytes, packets, out or in of sums"));
+            }
+            (Some(_), _, Some(_)) => return Err(ParameterError::Exclusive("by", "name")),
+            (_, _, Some(name)) if name.is_empty() => {
+                return Err(wrong("name", name, "a part of a name, as in example.com"));
+            }
+            _ => {}
+        }
         let limit = values.number(&["limit"])?;
-        Ok(Self { request: Request { limit, ..values.request(clock)? }, sort: sort.transpose()?.unwrap_or_default() })
+        let sort = sort.unwrap_or(if by.is_some() { Sort::Bytes } else { Sort::Start });
+        Ok(Self { request: Request { limit, ..values.request(clock)? }, sort, name, by })
     }
 }
 
@@ -263,14 +305,27 @@ impl<'q> Values<'q> {
                 })?)
             }
         };
+        let community_id_seed = match self.take(&["community-id-seed"])? {
+            None => 0,
+            Some(value) => {
+                value.parse().map_err(|_| wrong("community-id-seed", &value, "a whole number from 0 to 65535"))?
+            }
+        };
         let flow = self.take(&["flow"])?.map(|value| value.parse::<Flow>());
+        let address = self.take(&["address"])?.map(|value| value.parse::<Subnet>());
+        let port = self
+            .take(&["port"])?
+            .map(|value| value.parse::<u16>().map_err(|_| wrong("port", &value, "a port from 0 to 65535")));
         Ok(Request {
             since,
             until,
             limit: None,
             interface: self.take(&["interface"])?.map(Cow::into_owned),
             community_id,
+            community_id_seed,
             flow: flow.transpose().map_err(|error: FlowError| ParameterError::Flow(error.to_string()))?,
+            address: address.transpose().map_err(|error: SubnetError| ParameterError::Address(error.to_string()))?,
+            port: port.transpose()?,
             expression: self.take(&["filter", "expr"])?.map(Cow::into_owned).unwrap_or_default(),
         })
     }
@@ -355,6 +410,17 @@ mod tests {
 
         let flows = FlowQuery::read("sort=bytes&limit=3&since=1h", CLOCK).unwrap();
         assert_eq!((flows.sort, flows.request.limit), (Sort::Bytes, Some(3)));
+        let flows = FlowQuery::read("by=host&address=10.0.0.0/8&port=443", CLOCK).unwrap();
+        assert_eq!((flows.by, flows.sort, flows.request.port), (Some(By::Host), Sort::Bytes, Some(443)));
+        for (query, says) in [
+            ("by=colour", "host, peer or port"),
+            ("by=host&sort=duration", "out or in of sums"),
+            ("by=host&name=x", "exclude each other"),
+            ("name=", "a part of a name"),
+        ] {
+            let error = FlowQuery::read(query, CLOCK).unwrap_err().to_string();
+            assert!(error.contains(says), "{query}: {error}");
+        }
     }
 
     #[test]
@@ -381,6 +447,8 @@ mod tests {
             ("nano=maybe", "given without a value"),
             ("community-id=2:x", "a Community ID, as in 1:LQU9q"),
             ("flow=here", "\"flow\": cannot read the flow"),
+            ("address=10.0.0.0/33", "try 10.0.0.5, 10.0.0.0/8"),
+            ("port=http", "a port from 0 to 65535"),
         ] {
             let error = read(query).unwrap_err();
             assert!(error.contains(says), "{query}: {error}");

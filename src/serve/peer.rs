@@ -138,7 +138,7 @@ enum Who {
     /// A process of this host, as the kernel says.
     Local { uid: Option<u32>, gid: Option<u32>, pid: Option<i32> },
     /// The owner of a certificate.
-    Certificate { name: String, serial: String },
+    Certificate { name: String, serial: String, given: Roles },
     /// Whoever reaches a port of loopback.
     Loopback,
 }
@@ -155,9 +155,20 @@ impl Peer {
         Self(Arc::new(Known { who, from: None, roles: Roles::ALL }))
     }
 
-    /// The owner of a certificate that was verified.
-    pub(super) fn of_certificate(name: String, serial: String, from: SocketAddr, roles: Roles) -> Self {
-        Self(Arc::new(Known { who: Who::Certificate { name, serial }, from: Some(from), roles }))
+    /// The owner of a certificate that was verified, and gives these roles.
+    pub(super) fn of_certificate(name: String, serial: String, from: SocketAddr, given: Roles) -> Self {
+        Self(Arc::new(Known { who: Who::Certificate { name, serial, given }, from: Some(from), roles: given }))
+    }
+
+    /// The same with the roles that `said` gives to the owner of a certificate, which has its own where there are none.
+    pub(super) fn with_roles(self, said: impl FnOnce(&str) -> Option<Roles>) -> Self {
+        let Who::Certificate { name, serial, given } = &self.0.who else { return self };
+        let roles = said(name).unwrap_or(*given);
+        if roles == self.0.roles {
+            return self;
+        }
+        let who = Who::Certificate { name: name.clone(), serial: serial.clone(), given: *given };
+        Self(Arc::new(Known { who, from: self.0.from, roles }))
     }
 
     /// Somebody on this host.
@@ -201,7 +212,7 @@ impl Peer {
     pub(super) fn document(&self) -> Value {
         match &self.0.who {
             Who::Local { uid, gid, pid } => json!({ "uid": uid, "gid": gid, "pid": pid }),
-            Who::Certificate { name, serial } => {
+            Who::Certificate { name, serial, .. } => {
                 json!({ "certificate": name, "serial": serial, "roles": self.0.roles.names().collect::<Vec<_>>() })
             }
             Who::Loopback => json!({ "anybody": "on this host" }),

@@ -65,10 +65,10 @@ pub struct PinList {
 
 /// `GET`: all pins.
 pub(super) async fn list(State(service): State<Arc<Service>>) -> Result<Json<PinList>, Problem> {
-    blocking(move || {
-        let history = &service.recorder.history;
-        pins(history).expire(now());
-        list_of(history)
+    let history = Arc::clone(&service.recorder.history);
+    blocking(&service, move || {
+        pins(&history).expire(now());
+        list_of(&history)
     })
     .await
     .map(Json)
@@ -85,7 +85,8 @@ pub(super) async fn add(
             "cannot read what to pin: {error}; send {{\"filter\": \"host 10.0.0.5\", \"for_s\": 7200}}"
         ))
     })?;
-    let pin = blocking(move || {
+    let asked = Arc::clone(&service);
+    let pin = blocking(&asked, move || {
         let asked_for = json!({ "add": { "filter": wish.filter, "for_s": wish.for_s } });
         let entry = service.audit().begin(&peer, Action::Pin, asked_for)?;
         let made = make(&service.recorder.history, &wish);
@@ -110,7 +111,8 @@ pub(super) async fn remove(
     let Some(id) = id.as_deref().and_then(|id| id.parse().ok()) else {
         return Err(Problem::bad_query("which pin? name it: ?id=3; GET /v1/pins lists them"));
     };
-    blocking(move || {
+    let asked = Arc::clone(&service);
+    blocking(&asked, move || {
         let entry = service.audit().begin(&peer, Action::Pin, json!({ "remove": id }))?;
         let removed = pins(&service.recorder.history).remove(id);
         entry.end(if removed { "complete" } else { "there is no such pin" });

@@ -46,6 +46,11 @@ impl Problem {
         }
     }
 
+    /// How a read ended that came to this, for the audit log.
+    pub(super) fn outcome(&self) -> &str {
+        if self.kind.ends_with(":nothing-matched") { "nothing matched" } else { &self.detail }
+    }
+
     /// The question cannot be understood.
     pub fn bad_query(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad-query", "The question cannot be answered as it is asked", detail)
@@ -84,7 +89,7 @@ impl Problem {
 
     /// The request has a body, and a large one.
     pub fn body_too_large(bytes_max: u64) -> Self {
-        let detail = format!("a request may have {bytes_max} bytes of body; questions go into the address");
+        let detail = format!("a request may have {bytes_max} bytes of body here; ask for less at once");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The request is too large", detail)
     }
 
@@ -125,6 +130,12 @@ impl Problem {
             path.display()
         );
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-audited", "The audit log cannot be written", detail)
+    }
+
+    /// More selections than there is memory for.
+    pub fn too_many_selections(most: u64) -> Self {
+        let detail = format!("for a list of this length there is memory for {most} selections; ask for fewer at once");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-selections", "Too many selections at once", detail)
     }
 
     /// Pins have no room for more.

@@ -8,9 +8,8 @@ use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -27,15 +26,13 @@ use tokio_rustls::server::TlsStream;
 
 use super::certificate::{Certificate, FileError, read_certificates, read_key};
 use super::peer::{Peer, Roles};
+use crate::log_limit::LogLimit;
+use crate::query::Chosen;
 
 /// Bytes that wait within TLS to be written, for one connection.
 const BUFFER_BYTES: usize = 64 << 10;
 /// How long a client that was refused has to take the reason.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Time between two lines of the log that a stranger can cause, in the long run.
-const LOG_EVERY: Duration = Duration::from_secs(1);
-/// Such lines that may come at once.
-const LOG_BURST: u64 = 10;
 
 /// Where the certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,17 +80,20 @@ pub enum TlsError {
 
 /// The recorder's end of TLS.
 pub struct Tls {
+    keys: Chosen<Keys>,
+    clients: Chosen<Arc<[Client]>>,
+}
+
+/// What was read from the files.
+#[derive(Clone)]
+pub struct Keys {
     acceptor: TlsAcceptor,
-    clients: Vec<Client>,
-    certificate: Certificate,
-    /// Of certificates, and of what is no TLS at all: scanners must not hide the first.
-    refusals: Seldom,
-    garbage: Seldom,
+    certificate: Arc<Certificate>,
 }
 
 impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tls").field("certificate", &self.certificate).finish_non_exhaustive()
+        f.debug_struct("Tls").field("certificate", &self.certificate()).finish_non_exhaustive()
     }
 }
 
@@ -102,14 +102,14 @@ tokio::task_local! {
     static WRONG: RefCell<Option<String>>;
 }
 
-impl Tls {
+impl Keys {
     /// Reads certificates and key.
     ///
     /// # Errors
     ///
     /// When they are not there or do not fit. An own certificate that has expired is logged, and no error: recording
     /// matters more than readers elsewhere.
-    pub fn load(files: &Files, clients: Vec<Client>) -> Result<Self, TlsError> {
+    pub fn read(files: &Files) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         let authority = |reason: String| TlsError::Authority { path: files.ca.clone(), reason };
         for certificate in read_certificates(&files.ca)? {
@@ -139,22 +139,41 @@ impl Tls {
         if certificate.not_after < jiff::Timestamp::now() {
             tracing::error!(
                 "the recorder's certificate {certificate} in {} has expired: clients elsewhere will refuse it; make a \
-                 new one with `retrocap certs server`, and restart",
+                 new one with `retrocap certs server`, and reload",
                 files.cert.display()
             );
         }
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            clients,
-            certificate,
-            refusals: Seldom::default(),
-            garbage: Seldom::default(),
-        })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate: Arc::new(certificate) })
+    }
+}
+
+impl Tls {
+    /// Serves with these, and these clients.
+    pub fn new(keys: Keys, clients: Vec<Client>) -> Self {
+        Self { keys: keys.into(), clients: Arc::<[Client]>::from(clients).into() }
+    }
+
+    /// Shakes hands with others from now on, and these clients may what is said of them, those that are connected too.
+    /// Without keys they stay as they are.
+    pub fn renew(&self, keys: Option<Keys>, clients: Vec<Client>) {
+        if let Some(keys) = keys {
+            if keys.certificate != self.certificate() {
+                tracing::info!("the recorder's certificate is now {}", keys.certificate);
+            }
+            self.keys.set(keys);
+        }
+        self.clients.set(clients.into());
     }
 
     /// The recorder's own certificate.
-    pub fn certificate(&self) -> &Certificate {
-        &self.certificate
+    pub fn certificate(&self) -> Arc<Certificate> {
+        self.keys.get().certificate
+    }
+
+    /// A client with the roles that it has now.
+    pub(super) fn as_of_now(&self, peer: Peer) -> Peer {
+        let clients = self.clients.get();
+        peer.with_roles(|name| clients.iter().find(|client| client.name == name).map(|client| client.roles))
     }
 
     /// Shakes hands with a client. One without a good certificate is told so, and closed; the log says whose it is.
@@ -164,16 +183,21 @@ impl Tls {
     /// What was wrong, in words.
     pub async fn accept(&self, stream: TcpStream, from: SocketAddr) -> Result<(TlsStream<TcpStream>, Peer), String> {
         let handshake = async {
-            let accepted = self.acceptor.accept(stream).into_fallible().await;
+            let accepted = self.keys.get().acceptor.accept(stream).into_fallible().await;
             accepted.map_err(|(error, stream)| (error, stream, WRONG.with(RefCell::take)))
         };
         let mut stream = match WRONG.scope(RefCell::default(), handshake).await {
             Ok(stream) => stream,
             Err((error, stream, wrong)) => {
                 farewell(stream).await;
-                let log = if wrong.is_some() { &self.refusals } else { &self.garbage };
+                // Of certificates, and of what is no TLS at all: scanners must not hide the first.
+                static REFUSALS: LogLimit = LogLimit::new();
+                static GARBAGE: LogLimit = LogLimit::new();
+                let limit = if wrong.is_some() { &REFUSALS } else { &GARBAGE };
                 let reason = wrong.unwrap_or_else(|| error.to_string());
-                log.warn(&format!("{from} was refused: {reason}"));
+                if let Some(left_out) = limit.admit() {
+                    tracing::warn!("{from} was refused: {reason}{left_out}");
+                }
                 return Err(reason);
             }
         };
@@ -181,9 +205,7 @@ impl Tls {
         connection.set_buffer_limit(Some(BUFFER_BYTES));
         let leaf = connection.peer_certificates().and_then(|chain| Certificate::read(chain.first()?));
         let Some(leaf) = leaf else { return Err("its certificate cannot be read".to_owned()) };
-        let named = self.clients.iter().find(|client| client.name == leaf.name);
-        let roles = named.map_or(leaf.roles, |client| client.roles);
-        Ok((stream, Peer::of_certificate(leaf.name, leaf.serial, from, roles)))
+        Ok((stream, self.as_of_now(Peer::of_certificate(leaf.name, leaf.serial, from, leaf.roles))))
     }
 }
 
@@ -247,35 +269,5 @@ impl ClientCertVerifier for Telling {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
-    }
-}
-
-/// Lines of the log that a stranger can cause: one in [`LOG_EVERY`], [`LOG_BURST`] at once, and how many were left out.
-#[derive(Debug, Default)]
-pub(super) struct Seldom {
-    start: OnceLock<Instant>,
-    /// When all that was logged would be paid for.
-    paid_ms: AtomicU64,
-    left_out: AtomicU64,
-}
-
-impl Seldom {
-    pub(super) fn warn(&self, line: &str) {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let now_ms = millis(self.start.get_or_init(Instant::now).elapsed());
-        let every_ms = millis(LOG_EVERY);
-        let relaxed = Ordering::Relaxed;
-        let paid = self.paid_ms.fetch_update(relaxed, relaxed, |paid_ms| {
-            let next_ms = paid_ms.max(now_ms) + every_ms;
-            (next_ms <= now_ms + every_ms * LOG_BURST).then_some(next_ms)
-        });
-        if paid.is_err() {
-            self.left_out.fetch_add(1, relaxed);
-            return;
-        }
-        match self.left_out.swap(0, relaxed) {
-            0 => tracing::warn!("{line}"),
-            left_out => tracing::warn!("{line} ({left_out} lines like this were left out before)"),
-        }
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Watched<S> {
 
 impl<S> Watched<S> {
     pub(super) fn new(stream: S, service: Arc<Service>) -> Self {
-        let deadline = Box::pin(sleep(service.limits.stall_timeout));
+        let deadline = Box::pin(sleep(service.limits().stall_timeout));
         Self { stream, service, waiting: None, waited: Duration::ZERO, taken: 0, deadline }
     }
 
@@ -51,7 +51,7 @@ impl<S> Watched<S> {
         if self.waiting.is_none() {
             let now = Instant::now();
             self.waiting = Some(now);
-            self.deadline.as_mut().reset(now + self.service.limits.stall_timeout.saturating_sub(self.waited));
+            self.deadline.as_mut().reset(now + self.service.limits().stall_timeout.saturating_sub(self.waited));
         }
         if self.deadline.as_mut().poll(cx).is_pending() {
             return Poll::Pending;

@@ -1,7 +1,13 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
+#[cfg(target_os = "linux")]
+mod alerts;
 mod capture_files;
+#[cfg(target_os = "linux")]
+mod check;
 mod cli;
+#[cfg(target_os = "linux")]
+mod complexity;
 mod decode;
 mod filters;
 mod generate;
@@ -14,6 +20,14 @@ mod namespaces;
 mod recorder;
 mod replay;
 #[cfg(target_os = "linux")]
+mod schema;
+#[cfg(target_os = "linux")]
+mod seeds;
+#[cfg(target_os = "linux")]
 mod service;
+#[cfg(target_os = "linux")]
+mod shells;
 mod text;
+#[cfg(target_os = "linux")]
+mod views;
 mod washing_out;

@@ -2,6 +2,10 @@
 
 use serde_json::{Map, Value};
 
+const PASSWD: &str = "/etc/passwd";
+/// What is read here.
+pub(super) const FILES: &[&str] = &[PASSWD, "/proc"];
+
 /// The number that the kernel gives those who never logged in.
 const NOBODY: u32 = u32::MAX;
 
@@ -34,7 +38,7 @@ impl People {
 }
 
 fn passwd() -> Option<String> {
-    Some(String::from_utf8_lossy(&std::fs::read("/etc/passwd").ok()?).into_owned())
+    Some(String::from_utf8_lossy(&std::fs::read(PASSWD).ok()?).into_owned())
 }
 
 fn find(passwd: &str, uid: u32) -> Option<&str> {
