@@ -77,39 +77,54 @@ const CLASS: &[Key<File>] = &[
         name: "name",
         about: "What it is called in listings. Default: none, it must be there. Takes a restart.",
         sample: "\"industrial\"",
-        take: |file, value| with(file, |class| Ok(class.name = value.text()?)),
+        take: |file, value| {
+            class(file)?.name = value.text()?;
+            Ok(())
+        },
     },
     Key {
         name: "filter",
         about: "A tcpdump expression. Default: none, it must be there. Takes a restart.",
         sample: "\"port 502 or port 2404\"",
-        take: |file, value| with(file, |class| Ok(class.filter = value.text()?)),
+        take: |file, value| {
+            class(file)?.filter = value.text()?;
+            Ok(())
+        },
     },
     Key {
         name: "weight",
         about: "How many times as long as others its packets stay: 20, or 0.1 for a tenth. Default: 1. Takes a restart.",
         sample: "1",
-        take: |file, value| with(file, |class| Ok(class.weight = value.number()?)),
+        take: |file, value| {
+            class(file)?.weight = value.number()?;
+            Ok(())
+        },
     },
     Key {
         name: "cutoff",
         about: "How much of each session is kept at most, a size; what comes later is dropped at once, and counted. \
                 Default: no limit. Takes a restart.",
         sample: "\"256K\"",
-        take: |file, value| with(file, |class| Ok(class.cutoff_bytes = Some(value.as_flag().map(ByteSize::bytes)?))),
+        take: |file, value| {
+            class(file)?.cutoff_bytes = Some(value.as_flag().map(ByteSize::bytes)?);
+            Ok(())
+        },
     },
     Key {
         name: "reserve",
         about: "Memory that others cannot take from it, a size; all classes together at most half of what packets have. \
                 Default: 0. Takes a restart.",
         sample: "0",
-        take: |file, value| with(file, |class| Ok(class.reserve_bytes = value.as_flag().map(ByteSize::bytes)?)),
+        take: |file, value| {
+            class(file)?.reserve_bytes = value.as_flag().map(ByteSize::bytes)?;
+            Ok(())
+        },
     },
 ];
 
-/// Does something to the class that is being read.
-fn with(file: &mut File, take: impl FnOnce(&mut Class) -> Result<(), String>) -> Result<(), String> {
-    file.classes.last_mut().map_or_else(|| Err("it belongs into a [[class]]".to_owned()), take)
+/// The class that is being read.
+fn class(file: &mut File) -> Result<&mut Class, String> {
+    file.classes.last_mut().ok_or_else(|| "it belongs into a [[class]]".to_owned())
 }
 
 const CLIENT: &[Key<File>] = &[
@@ -118,7 +133,10 @@ const CLIENT: &[Key<File>] = &[
         about: "The name in its certificate, as `retrocap certs client` was given it. Default: none, it must be there. \
                 Reloaded.",
         sample: "\"laptop\"",
-        take: |file, value| of_client(file, |client| Ok(client.name = value.text()?)),
+        take: |file, value| {
+            client(file)?.name = value.text()?;
+            Ok(())
+        },
     },
     Key {
         name: "roles",
@@ -126,15 +144,16 @@ const CLIENT: &[Key<File>] = &[
                 must be there. Reloaded.",
         sample: "[\"packets\", \"pin\"]",
         take: |file, value| {
-            let roles = value.texts()?.iter().map(|role| role.parse::<Role>()).collect::<Result<Roles, _>>()?;
-            of_client(file, |client| Ok(client.roles = roles))
+            client(file)?.roles =
+                value.texts()?.iter().map(|role| role.parse::<Role>()).collect::<Result<Roles, _>>()?;
+            Ok(())
         },
     },
 ];
 
-/// Does something to the client that is being read.
-fn of_client(file: &mut File, take: impl FnOnce(&mut Client) -> Result<(), String>) -> Result<(), String> {
-    file.clients.last_mut().map_or_else(|| Err("it belongs into a [[client]]".to_owned()), take)
+/// The client that is being read.
+fn client(file: &mut File) -> Result<&mut Client, String> {
+    file.clients.last_mut().ok_or_else(|| "it belongs into a [[client]]".to_owned())
 }
 
 const RUN: &[Key<File>] = &[

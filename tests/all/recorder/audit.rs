@@ -63,6 +63,32 @@ fn every_read_is_written_down() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// Many selections at once, as alerts ask for them, and pins.
+#[test]
+fn selections_and_pins_are_written_down() {
+    let (command, directory) = command(&[]);
+    let recorder = Recorder::start(command, directory);
+    recorder.arrived(PACKETS);
+    for (answer, filter) in [("file", ""), ("split", ""), ("lines", "tcp")] {
+        let selection = serde_json::json!({ "host": "192.0.2.7", "since": "2026-01-01" });
+        let body = serde_json::json!({ "selections": [selection], "answer": answer, "filter": filter }).to_string();
+        let told = asking::curl(recorder.socket(), "/v1/packets", &["-X", "POST", "-d", &body]);
+        assert_eq!(told.status, 200, "{}", told.text());
+    }
+    assert_eq!(recorder.ask(&["pin", "--for", "1h", "port 53"]).code, 0);
+    eventually("all have ended", || lines(&recorder).len() == 8);
+    let lines = lines(&recorder);
+    let ends: Vec<_> = lines.iter().filter(|line| line["event"] == "end").collect();
+    for (end, outcome, packets) in
+        [(ends[0], "complete", PACKETS), (ends[1], "complete", PACKETS), (ends[2], "nothing matched", 0)]
+    {
+        assert_eq!((&end["action"], &end["outcome"]), (&"packets".into(), &outcome.into()), "{end}");
+        assert_eq!((&end["packets"], &end["query"]["selections_count"]), (&packets.into(), &1.into()), "{end}");
+        assert!(end["query"]["selections"][0].as_str().unwrap().contains("192.0.2.7"), "{end}");
+    }
+    assert_eq!((&ends[3]["action"], &ends[3]["query"]["add"]["filter"]), (&"pin".into(), &"port 53".into()));
+}
+
 #[test]
 fn the_log_is_rotated_after_rights_were_given_up() {
     let test = "rotation without rights";

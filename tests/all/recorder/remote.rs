@@ -304,3 +304,63 @@ fn plain_tcp_reads_on_this_host_alone() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{head}: {answer}");
     }
 }
+
+/// Who has lost a machine takes its roles away, and a certificate is replaced, without a restart: the history stays.
+#[test]
+fn a_reload_takes_over_clients_and_certificates() {
+    if !have("reload", &["openssl"]) {
+        return;
+    }
+    let pki = Pki::new();
+    let alice = pki.client("alice", "packets");
+    let listening = Listening::new(&pki, "");
+    let reload = |text: &str, says: &str| {
+        let before = listening.recorder.log().len();
+        std::fs::write(listening.recorder.path("retrocap.toml"), text).unwrap();
+        listening.recorder.signal("-HUP");
+        eventually(says, || listening.recorder.log()[before..].contains(says));
+    };
+    // One that is connected meanwhile, too.
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-quiet", "-connect", &format!("localhost:{}", listening.port), "-CAfile"]);
+    command
+        .arg(pki.path("ca.pem"))
+        .arg("-cert")
+        .arg(alice.join("client.pem"))
+        .arg("-key")
+        .arg(alice.join("client.key"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut connected = command.spawn().unwrap();
+    let (mut questions, answers) = (connected.stdin.take().unwrap(), connected.stdout.take().unwrap());
+    let mut answers = std::io::BufReader::new(answers);
+    let mut ask = |says: &str| {
+        questions.write_all(b"GET /v1/flows?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut line = String::new();
+        // What is left of the answer before is passed over.
+        while !line.starts_with("HTTP/1.1 ") && !line.contains("}HTTP/1.1 ") {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut answers, &mut line).unwrap() > 0, "{says}");
+        }
+        assert!(line.trim_end().ends_with(says), "{line}");
+    };
+    ask("HTTP/1.1 200 OK");
+    assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
+    reload("[[client]]\nname = \"alice\"\nroles = [\"status\"]\n", "reloaded: [[client]] changed");
+    ask("HTTP/1.1 403 Forbidden");
+    let refused = listening.ask(&alice, &["get", "-c", "1"]);
+    assert!(refused.code == 1 && refused.stderr.contains("takes the role packets"), "{refused:?}");
+    assert_eq!(listening.ask(&alice, &["status"]).code, 0);
+
+    // Written over, as who renews certificates does.
+    let (cert, key) = pki.sign("renewed", true, 2031);
+    std::fs::rename(cert, pki.path("server.pem")).unwrap();
+    std::fs::rename(key, pki.path("server.key")).unwrap();
+    reload("", "the recorder's certificate is now \"renewed\"");
+    assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
+    // What cannot be read changes nothing.
+    std::fs::write(pki.path("server.pem"), "nonsense").unwrap();
+    reload("", "the certificates stay those that were read before");
+    assert_eq!(listening.ask(&alice, &["status"]).code, 0);
+    connected.kill().unwrap();
+    connected.wait().unwrap();
+}
