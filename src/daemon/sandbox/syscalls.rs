@@ -127,6 +127,7 @@ const INTERFACES: &[Allow] = &[
     Call(libc::SYS_sendto),
     When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVBUF as u64)]),
     When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVTIMEO as u64)]),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVTIMEO_NEW as u64)]),
     When(libc::SYS_socket, &[Is(0, libc::AF_NETLINK as u64)]),
 ];
 

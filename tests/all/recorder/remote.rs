@@ -82,6 +82,8 @@ impl Listening {
 
 /// The port that the log names.
 fn port(recorder: &Recorder, after: &str) -> u16 {
+    // The socket is there before it is said where else it listens.
+    eventually("the log names the port", || recorder.log().contains(after));
     let log = recorder.log();
     let line = log.lines().find(|line| line.contains("listening on") && line.contains(after));
     let address = line.unwrap_or_else(|| panic!("{log}")).split("listening on ").nth(1).unwrap();
