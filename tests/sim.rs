@@ -18,7 +18,7 @@ mod traffic;
 use run::{Run, Setup};
 
 /// Seeds without `RETROCAP_SIM_SEED`.
-const SEEDS: u64 = 4;
+const SEEDS: u64 = 3;
 /// Steps of one run without `RETROCAP_SIM_STEPS`.
 const STEPS: u64 = 300;
 

@@ -383,7 +383,7 @@ impl Store {
                 }
                 heads.lost(1);
             }
-            if kind.has_starts() {
+            if kind.has_starts() || sessions.is_first(header.session, header.sequence) {
                 sessions.lost_start(header.session, header.sequence);
             }
             lost_until = lost_until.max(header.time);

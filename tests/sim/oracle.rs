@@ -12,7 +12,7 @@ const PINS: usize = 12;
 
 /// Queues in the order in which equals are evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Queue {
+pub(crate) enum Queue {
     Ranked { class: u8, climb: u8, rank: u8 },
     Heads,
     Pinned(usize),
@@ -40,31 +40,31 @@ struct Segment {
 
 /// How a class is kept.
 #[derive(Clone, Debug)]
-pub struct Terms {
-    pub port: u16,
-    pub weight: f64,
-    pub cutoff: Option<u64>,
-    pub reserve: u64,
+pub(crate) struct Terms {
+    pub(crate) port: u16,
+    pub(crate) weight: f64,
+    pub(crate) cutoff: Option<u64>,
+    pub(crate) reserve: u64,
 }
 
 /// One worker.
-pub struct Oracle {
-    pub sessions: Sessions,
-    pub weights: [f64; Rank::COUNT],
-    pub classes: Vec<Terms>,
+pub(crate) struct Oracle {
+    pub(crate) sessions: Sessions,
+    pub(crate) weights: [f64; Rank::COUNT],
+    pub(crate) classes: Vec<Terms>,
     /// The port each pin asks for.
-    pub pins: [Option<u16>; PINS],
-    pub refused: [u64; PINS],
+    pub(crate) pins: [Option<u16>; PINS],
+    pub(crate) refused: [u64; PINS],
     pages: usize,
     pinned_pages_max: usize,
     segments: Vec<Segment>,
     ticks: u64,
     clock: Option<u64>,
     sequence: u64,
-    pub dropped: (u64, u64),
-    pub lost_until: Option<u64>,
-    pub carried: u64,
-    pub lost: u64,
+    pub(crate) dropped: (u64, u64),
+    pub(crate) lost_until: Option<u64>,
+    pub(crate) carried: u64,
+    pub(crate) lost: u64,
 }
 
 fn bytes_of(value: u64) -> usize {
@@ -88,7 +88,7 @@ impl Queue {
 }
 
 impl Oracle {
-    pub fn new(pages: usize, pinned_bytes: u64, weights: [f64; Rank::COUNT], classes: Vec<Terms>) -> Self {
+    pub(crate) fn new(pages: usize, pinned_bytes: u64, weights: [f64; Rank::COUNT], classes: Vec<Terms>) -> Self {
         Self {
             sessions: Sessions::default(),
             weights,
@@ -109,7 +109,7 @@ impl Oracle {
     }
 
     /// A packet comes; `climb_of` tells how far the hosts of a session that begins have climbed.
-    pub fn receive(&mut self, sent: &Sent, climb_of: impl Fn(usize) -> u8) -> Observed {
+    pub(crate) fn receive(&mut self, sent: &Sent, climb_of: impl Fn(usize) -> u8) -> Observed {
         let captured = sent.captured;
         let observed = self.sessions.observe(sent, self.sequence);
         if observed.begins {
@@ -143,7 +143,7 @@ impl Oracle {
     }
 
     /// Pins as they are from now on; `ended` are places whose pin has gone.
-    pub fn set_pins(&mut self, now: [Option<u16>; PINS], ended: u16, new: u16) {
+    pub(crate) fn set_pins(&mut self, now: [Option<u16>; PINS], ended: u16, new: u16) {
         for session in &mut self.sessions.all {
             session.pins &= !ended;
             session.pins |= bits(&now, |port| session.has_port(port)) & new;
@@ -163,7 +163,7 @@ impl Oracle {
     }
 
     /// Sequences kept, segment by segment, with the rank that readers are told.
-    pub fn contents(&self) -> Vec<(u8, Vec<u64>)> {
+    pub(crate) fn contents(&self) -> Vec<(u8, Vec<u64>)> {
         let of = |segment: &Segment| {
             let rank = if let Queue::Ranked { rank, .. } = segment.queue { rank } else { 0 };
             (rank, segment.records.iter().map(|record| record.sequence).collect())
@@ -171,12 +171,8 @@ impl Oracle {
         self.segments.iter().map(of).collect()
     }
 
-    pub fn pinned_pages(&self) -> usize {
+    pub(crate) fn pinned_pages(&self) -> usize {
         self.pages_where(|queue| matches!(queue, Queue::Pinned(_)))
-    }
-
-    pub fn ticks(&self) -> u64 {
-        self.ticks
     }
 
     /// Small disorder is ignored, a clock that was set back is followed, a leap counts ten minutes.
@@ -284,8 +280,7 @@ impl Oracle {
 
     /// Starts keep half of all; a class keeps what it has reserved; pins keep what they have.
     fn is_guarded(&self, queue: Queue) -> bool {
-        let is_start =
-            |queue| queue == Queue::Heads || matches!(queue, Queue::Ranked { climb: 0, rank: 0 | 1, .. });
+        let is_start = |queue| queue == Queue::Heads || matches!(queue, Queue::Ranked { climb: 0, rank: 0 | 1, .. });
         let guarded_start = is_start(queue) && self.pages_where(is_start) <= self.pages * 50 / 100;
         let reserve = match queue {
             Queue::Ranked { class: 1.., .. } => true,
@@ -347,7 +342,8 @@ impl Oracle {
                 Some(_) => self.lost += 1,
                 None => {}
             }
-            self.gone(&record, from.has_starts());
+            let first = self.sessions.all[record.session].first_sequence == record.sequence;
+            self.gone(&record, first || from.has_starts());
         }
         self.segments.remove(at);
         let mut full = false;

@@ -17,26 +17,26 @@ use super::run::Setup;
 use super::traffic::Sent;
 
 /// The port that nobody records while the filter is on.
-pub const UNWANTED_PORT: u16 = 53;
+pub(crate) const UNWANTED_PORT: u16 = 53;
 
-pub struct Recorder {
-    pub pipeline: Pipeline,
-    pub worker: Worker,
+pub(crate) struct Recorder {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) worker: Worker,
     /// `None` where only invariants are checked.
-    pub oracle: Option<Oracle>,
+    pub(crate) oracle: Option<Oracle>,
     /// What was stored, by sequence, and the slot of its session as soon as that was read.
-    pub stored: Vec<(Sent, Option<u32>)>,
+    pub(crate) stored: Vec<(Sent, Option<u32>)>,
     policy: Policy,
     filtering: bool,
     received: (u64, u64),
     filtered: (u64, u64),
-    pub headless: u64,
-    pub gaps: u64,
-    pub looked_at: u64,
+    pub(crate) headless: u64,
+    pub(crate) gaps: u64,
+    pub(crate) looked_at: u64,
 }
 
 impl Recorder {
-    pub fn new(setup: &Setup, pins: &Arc<Pins>) -> Self {
+    pub(crate) fn new(setup: &Setup, pins: &Arc<Pins>) -> Self {
         let classes: Vec<Class> = setup.classes.iter().map(class).collect();
         let config = Config {
             sessions_bytes: setup.sessions_bytes,
@@ -75,7 +75,7 @@ impl Recorder {
     }
 
     /// Packets arrive, `burst` at a time.
-    pub fn receive(&mut self, sent: &[Sent], burst: usize) {
+    pub(crate) fn receive(&mut self, sent: &[Sent], burst: usize) {
         for sent in sent.chunks(burst) {
             let frames: Vec<Vec<u8>> = sent.iter().map(Sent::frame).collect();
             let packets: Vec<_> = sent.iter().zip(&frames).map(|(sent, frame)| sent.packet(frame)).collect();
@@ -105,7 +105,7 @@ impl Recorder {
     }
 
     /// Another filter and other weights from now on.
-    pub fn change(&mut self, filtering: bool, policy: &Policy) {
+    pub(crate) fn change(&mut self, filtering: bool, policy: &Policy) {
         self.filtering = filtering;
         self.policy = policy.clone();
         let filter = filtering.then(|| FilterSet::new(&format!("not port {UNWANTED_PORT}")).unwrap());
@@ -115,17 +115,31 @@ impl Recorder {
         }
     }
 
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         self.worker.published.totals()
     }
 
     /// `received = stored + filtered + dropped` and `stored = retained + evicted`, and each is what was sent.
-    pub fn check_counts(&self) {
+    pub(crate) fn check_counts(&self) {
         let totals = self.totals();
         let dropped = totals.dropped.iter().copied().sum::<retrocap::counters::Volume>();
         for (received, stored, filtered, dropped, retained, evicted) in [
-            (totals.received.packets, totals.stored.packets, totals.filtered.packets, dropped.packets, totals.retained.packets, totals.evicted.packets),
-            (totals.received.bytes, totals.stored.bytes, totals.filtered.bytes, dropped.bytes, totals.retained.bytes, totals.evicted.bytes),
+            (
+                totals.received.packets,
+                totals.stored.packets,
+                totals.filtered.packets,
+                dropped.packets,
+                totals.retained.packets,
+                totals.evicted.packets,
+            ),
+            (
+                totals.received.bytes,
+                totals.stored.bytes,
+                totals.filtered.bytes,
+                dropped.bytes,
+                totals.retained.bytes,
+                totals.evicted.bytes,
+            ),
         ] {
             assert_eq!(received, stored + filtered + dropped, "{totals:?}");
             assert_eq!(stored, retained + evicted, "{totals:?}");

@@ -20,24 +20,24 @@ const PINS: usize = 12;
 const PINNED: [u16; 4] = [7000, 7001, 502, 8080];
 
 #[derive(Clone)]
-pub struct Setup {
-    pub store_bytes: u64,
-    pub sessions_bytes: u64,
-    pub pinned_bytes: u64,
-    pub policy: Policy,
-    pub classes: Vec<Terms>,
-    pub workers: usize,
-    pub compressing: bool,
+pub(crate) struct Setup {
+    pub(crate) store_bytes: u64,
+    pub(crate) sessions_bytes: u64,
+    pub(crate) pinned_bytes: u64,
+    pub(crate) policy: Policy,
+    pub(crate) classes: Vec<Terms>,
+    pub(crate) workers: usize,
+    pub(crate) compressing: bool,
     /// Whether an oracle follows.
-    pub oracle: bool,
+    pub(crate) oracle: bool,
     /// Whether sessions keep their entries as long as anything of them is left.
-    pub entries_suffice: bool,
-    pub burst: usize,
-    pub check: bool,
+    pub(crate) entries_suffice: bool,
+    pub(crate) burst: usize,
+    pub(crate) check: bool,
 }
 
 impl Setup {
-    pub fn plain(seed: u64) -> Self {
+    pub(crate) fn plain(seed: u64) -> Self {
         let mut random = Random(seed ^ 0x5e7);
         let terms = |port, weight, cutoff, reserve| Terms { port, weight, cutoff, reserve };
         let classes = [
@@ -50,9 +50,9 @@ impl Setup {
             store_bytes: random.of(&[1 << 20, 2 << 20, 4 << 20]),
             sessions_bytes: 24 << 20,
             pinned_bytes: random.of(&[0, 256 << 10, 512 << 10]),
-            policy: random.of(&[0, 1]).pipe(|kind| {
-                if kind == 0 { Policy::steepness(steepness) } else { Policy::geometric(steepness) }
-            }),
+            policy: random
+                .of(&[0, 1])
+                .pipe(|kind| if kind == 0 { Policy::steepness(steepness) } else { Policy::geometric(steepness) }),
             classes: classes[usize::try_from(random.below(3)).unwrap()].clone(),
             workers: random.of(&[1, 1, 2]),
             compressing: false,
@@ -63,11 +63,11 @@ impl Setup {
         }
     }
 
-    pub fn compressing(seed: u64) -> Self {
+    pub(crate) fn compressing(seed: u64) -> Self {
         Self { classes: Vec::new(), compressing: true, oracle: false, ..Self::plain(seed) }
     }
 
-    pub fn few_entries(seed: u64) -> Self {
+    pub(crate) fn few_entries(seed: u64) -> Self {
         Self { sessions_bytes: 512 << 10, entries_suffice: false, ..Self::compressing(seed) }
             .pipe(|setup| Self { compressing: seed % 2 == 0, ..setup })
     }
@@ -82,7 +82,7 @@ trait Pipe: Sized {
 
 impl<T> Pipe for T {}
 
-pub struct Run {
+pub(crate) struct Run {
     setup: Setup,
     traffic: Traffic,
     random: Random,
@@ -103,7 +103,7 @@ struct Reader<'h> {
 }
 
 impl Run {
-    pub fn new(seed: u64, setup: &Setup) -> Self {
+    pub(crate) fn new(seed: u64, setup: &Setup) -> Self {
         let pins = Arc::new(Pins::new(setup.pinned_bytes * setup.workers as u64));
         let recorders: Vec<_> = (0..setup.workers).map(|_| Recorder::new(setup, &pins)).collect();
         let interfaces = Arc::new(Interfaces::default());
@@ -129,7 +129,7 @@ impl Run {
         }
     }
 
-    pub fn go(&mut self, steps: u64) {
+    pub(crate) fn go(&mut self, steps: u64) {
         // Readers borrow the history, everything else changes under them.
         let history = History {
             workers: self.history.workers.clone(),
@@ -163,7 +163,7 @@ impl Run {
     }
 
     /// Everything kept: worker, sequence, time and bytes, in the order in which an export has it.
-    pub fn kept(&self) -> Vec<(usize, u64, u64, Vec<u8>)> {
+    pub(crate) fn kept(&self) -> Vec<(usize, u64, u64, Vec<u8>)> {
         let mut packets = self.history.packets(&Request::default()).unwrap();
         let mut kept = Vec::new();
         while let Some(found) = packets.next() {
@@ -192,7 +192,8 @@ impl Run {
             }
             7..9 => {
                 let steepness = self.random.of(&[0.3, 1.0, 1.7]);
-                let policy = if self.random.percent(50) { Policy::steepness(steepness) } else { Policy::geometric(steepness) };
+                let policy =
+                    if self.random.percent(50) { Policy::steepness(steepness) } else { Policy::geometric(steepness) };
                 let filtering = self.random.percent(30);
                 for recorder in &mut self.recorders {
                     recorder.change(filtering, &policy);
@@ -208,12 +209,15 @@ impl Run {
                 }
             }
         }
-        let bits = |wanted: &dyn Fn(usize) -> bool| (0..PINS).filter(|&p| wanted(p)).fold(0u16, |bits, p| bits | 1 << p);
+        let bits =
+            |wanted: &dyn Fn(usize) -> bool| (0..PINS).filter(|&p| wanted(p)).fold(0u16, |bits, p| bits | 1 << p);
         let ended = bits(&|place| before[place].is_some() && self.pinned[place].is_none());
         let new = bits(&|place| before[place].is_none() && self.pinned[place].is_some());
         for recorder in &mut self.recorders {
             recorder.pipeline.refresh();
-            if ended | new != 0 && let Some(oracle) = &mut recorder.oracle {
+            if ended | new != 0
+                && let Some(oracle) = &mut recorder.oracle
+            {
                 oracle.set_pins(self.pinned, ended, new);
             }
         }
@@ -224,12 +228,16 @@ impl Run {
             self.recorders[worker].check_counts();
             let segments = self.contents(worker);
             self.check_budget(worker);
-            let there: BTreeSet<u64> = segments.iter().flat_map(|(_, sequences)| sequences.iter().copied()).collect();
-            let count: usize = segments.iter().map(|(_, sequences)| sequences.len()).sum();
-            assert_eq!(there.len(), count, "no packet is there twice");
-            assert_eq!(self.recorders[worker].totals().retained.packets, there.len() as u64);
-            let bytes: usize = there.iter().map(|&at| self.stored(worker, at).0.captured).sum();
-            assert_eq!(self.recorders[worker].totals().retained.bytes, bytes as u64);
+            let mut there = vec![false; self.recorders[worker].stored.len()];
+            let (mut packets, mut bytes) = (0, 0);
+            for &sequence in segments.iter().flat_map(|(_, sequences)| sequences) {
+                let was = std::mem::replace(&mut there[index(sequence)], true);
+                assert!(!was, "packet {sequence} is there twice");
+                packets += 1;
+                bytes += self.stored(worker, sequence).0.captured as u64;
+            }
+            let retained = self.recorders[worker].totals().retained;
+            assert_eq!((retained.packets, retained.bytes), (packets, bytes));
             self.check_whole(worker, &there);
             self.check_sessions(worker, &there);
             if let Some(oracle) = &self.recorders[worker].oracle {
@@ -241,7 +249,7 @@ impl Run {
     }
 
     fn stored(&self, worker: usize, sequence: u64) -> &(Sent, Option<u32>) {
-        &self.recorders[worker].stored[usize::try_from(sequence).unwrap()]
+        &self.recorders[worker].stored[index(sequence)]
     }
 
     /// The sequences in each segment, and the rank it says. Notes the slots of packets that are new.
@@ -254,7 +262,7 @@ impl Run {
             let mut sequences = Vec::new();
             while let Some(record) = segments.next(&mut cursor).expect("nobody evicts meanwhile") {
                 let header = record.header;
-                let (sent, slot) = &mut recorder.stored[usize::try_from(header.sequence).unwrap()];
+                let (sent, slot) = &mut recorder.stored[index(header.sequence)];
                 assert_eq!((header.time.0, header.captured_len as usize), (sent.time, sent.captured));
                 assert_eq!(header.interface.0, sent.pair.interface);
                 assert_eq!(*slot.get_or_insert(header.session.0), header.session.0);
@@ -287,17 +295,17 @@ impl Run {
     }
 
     /// Every packet that is newer than all that were evicted is there.
-    fn check_whole(&self, worker: usize, there: &BTreeSet<u64>) {
+    fn check_whole(&self, worker: usize, there: &[bool]) {
         let recorder = &self.recorders[worker];
         let lost_until = recorder.totals().lost_until;
-        for (sequence, (sent, _)) in (0..).zip(&recorder.stored) {
+        for (sequence, (sent, _)) in recorder.stored.iter().enumerate() {
             let whole = lost_until.is_none_or(|lost| sent.time > lost.0);
-            assert!(!whole || there.contains(&sequence), "packet {sequence} is newer than {lost_until:?} and gone");
+            assert!(!whole || there[sequence], "packet {sequence} is newer than {lost_until:?} and gone");
         }
     }
 
     /// The ledger tells what is there; nobody is headless; sessions are cut from their end.
-    fn check_sessions(&mut self, worker: usize, there: &BTreeSet<u64>) {
+    fn check_sessions(&mut self, worker: usize, there: &[bool]) {
         let recorder = &mut self.recorders[worker];
         let totals = recorder.totals();
         let mut by_slot: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
@@ -309,8 +317,8 @@ impl Run {
         for session in recorder.worker.ledger.sessions() {
             let all = by_slot.get(&session.slot.0).map_or(&[][..], Vec::as_slice);
             let all = &all[all.partition_point(|&sequence| sequence < session.first_sequence)..];
-            let kept: Vec<u64> = all.iter().copied().filter(|sequence| there.contains(sequence)).collect();
-            let bytes: usize = kept.iter().map(|&at| recorder.stored[usize::try_from(at).unwrap()].0.captured).sum();
+            let kept: Vec<u64> = all.iter().copied().filter(|&sequence| there[index(sequence)]).collect();
+            let bytes: usize = kept.iter().map(|&at| recorder.stored[index(at)].0.captured).sum();
             assert_eq!((session.kept_packets, session.kept_bytes), (kept.len() as u64, bytes as u64), "{session:?}");
             if session.notes().pins != 0 {
                 self.ever_pinned.insert((worker, session.slot.0));
@@ -330,7 +338,9 @@ impl Run {
                 recorder.headless += 1;
                 assert!(totals.carried.lost > 0 || !self.setup.entries_suffice, "headless: {session:?} {kept:?}");
             }
-            if !self.ever_pinned.contains(&(worker, session.slot.0)) && has_gap(&recorder.stored, all, there, totals.lost_until) {
+            if !self.ever_pinned.contains(&(worker, session.slot.0))
+                && has_gap(&recorder.stored, all, there, totals.lost_until)
+            {
                 recorder.gaps += 1;
             }
         }
@@ -393,18 +403,22 @@ impl Run {
     }
 }
 
+fn index(sequence: u64) -> usize {
+    usize::try_from(sequence).unwrap()
+}
+
 /// Whether an earlier rank of a session is missing more than a later one, outside the whole stretch.
-fn has_gap(stored: &[(Sent, Option<u32>)], all: &[u64], there: &BTreeSet<u64>, lost_until: Option<Timestamp>) -> bool {
+fn has_gap(stored: &[(Sent, Option<u32>)], all: &[u64], there: &[bool], lost_until: Option<Timestamp>) -> bool {
     let mut missing: Option<Rank> = None;
     let mut offset = 0;
     for &sequence in all {
-        let (sent, _) = &stored[usize::try_from(sequence).unwrap()];
+        let (sent, _) = &stored[index(sequence)];
         let rank = Rank::of(offset);
         offset += sent.len as u64;
         if sent.tcp_flags & (super::traffic::FIN | super::traffic::RST) != 0 {
             continue;
         }
-        if !there.contains(&sequence) {
+        if !there[index(sequence)] {
             missing.get_or_insert(rank);
         } else if lost_until.is_some_and(|lost| sent.time <= lost.0) && missing.is_some_and(|missing| missing < rank) {
             return true;

@@ -5,37 +5,37 @@ use std::collections::HashMap;
 use super::traffic::{ACK, FIN, Pair, RST, SECOND, SYN, Sent, TCP};
 
 #[derive(Clone, Debug)]
-pub struct Session {
-    pub pair: Pair,
-    pub first_sequence: u64,
-    pub last: u64,
-    pub bytes: u64,
+pub(crate) struct Session {
+    pub(crate) pair: Pair,
+    pub(crate) first_sequence: u64,
+    pub(crate) last: u64,
+    pub(crate) bytes: u64,
     /// Packets of who began, and of the other.
-    pub packets: (u64, u64),
+    pub(crate) packets: (u64, u64),
     /// Whether `pair.a` began.
     a_began: bool,
     closed_by_originator: bool,
     closed_by_responder: bool,
     reset: bool,
-    pub kept_packets: u64,
-    pub kept_bytes: u64,
-    pub class: u8,
-    pub climb: u8,
-    pub pins: u16,
+    pub(crate) kept_packets: u64,
+    pub(crate) kept_bytes: u64,
+    pub(crate) class: u8,
+    pub(crate) climb: u8,
+    pub(crate) pins: u16,
 }
 
 /// What a packet is to its session.
 #[derive(Clone, Copy, Debug)]
-pub struct Observed {
-    pub session: usize,
-    pub offset: u64,
-    pub closes: bool,
-    pub begins: bool,
+pub(crate) struct Observed {
+    pub(crate) session: usize,
+    pub(crate) offset: u64,
+    pub(crate) closes: bool,
+    pub(crate) begins: bool,
 }
 
 #[derive(Default)]
-pub struct Sessions {
-    pub all: Vec<Session>,
+pub(crate) struct Sessions {
+    pub(crate) all: Vec<Session>,
     now: HashMap<Pair, usize>,
 }
 
@@ -52,14 +52,14 @@ impl Session {
         }
     }
 
-    pub fn has_port(&self, port: u16) -> bool {
+    pub(crate) fn has_port(&self, port: u16) -> bool {
         self.pair.a.1 == port || self.pair.b.1 == port
     }
 }
 
 /// Traffic always names who began it `a`, so that a pair is a session's key.
 impl Sessions {
-    pub fn observe(&mut self, sent: &Sent, sequence: u64) -> Observed {
+    pub(crate) fn observe(&mut self, sent: &Sent, sequence: u64) -> Observed {
         let tcp = sent.pair.protocol == TCP;
         let opens = tcp && sent.tcp_flags & (SYN | ACK | RST) == SYN;
         let known = self.now.get(&sent.pair).copied().filter(|&at| {
@@ -106,19 +106,19 @@ impl Sessions {
     }
 
     /// Whether one of the first packets of a session must not go yet.
-    pub fn needs_start(&self, at: usize, sequence: u64, now: u64) -> bool {
+    pub(crate) fn needs_start(&self, at: usize, sequence: u64, now: u64) -> bool {
         let session = &self.all[at];
         let lives = now.saturating_sub(session.last) <= session.timeout();
         let conversation = session.packets.1 > 0 || session.packets.0 + session.packets.1 > 2;
         self.is_first_of_more(at, sequence) || (lives && conversation)
     }
 
-    pub fn is_first_of_more(&self, at: usize, sequence: u64) -> bool {
+    pub(crate) fn is_first_of_more(&self, at: usize, sequence: u64) -> bool {
         self.all[at].first_sequence == sequence && self.all[at].kept_packets > 0
     }
 
     /// One of its first packets went: if nothing is left of it, what comes begins a new one.
-    pub fn lost_start(&mut self, at: usize) {
+    pub(crate) fn lost_start(&mut self, at: usize) {
         let session = &self.all[at];
         if session.kept_packets == 0 && self.now.get(&session.pair) == Some(&at) {
             self.now.remove(&session.pair);

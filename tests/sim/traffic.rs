@@ -3,26 +3,26 @@
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::time::Timestamp;
 
-pub const SECOND: u64 = 1_000_000_000;
-pub const HOUR: u64 = 3600 * SECOND;
+pub(crate) const SECOND: u64 = 1_000_000_000;
+pub(crate) const HOUR: u64 = 3600 * SECOND;
 const BEGIN: u64 = 1_795_341_600 * SECOND;
 
-pub const TCP: u8 = 6;
-pub const UDP: u8 = 17;
-pub const FIN: u8 = 1;
-pub const SYN: u8 = 2;
-pub const RST: u8 = 4;
-pub const ACK: u8 = 16;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const RST: u8 = 4;
+pub(crate) const ACK: u8 = 16;
 
 /// Ports that classes and pins ask for.
-pub const PORTS: [u16; 6] = [502, 443, 873, 53, 7000, 7001];
+pub(crate) const PORTS: [u16; 6] = [502, 443, 873, 53, 7000, 7001];
 
 /// `SplitMix64`.
 #[derive(Clone)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -30,51 +30,51 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
-    pub fn between(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from + 1)
     }
 
-    pub fn percent(&mut self, percent: u64) -> bool {
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    pub fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+    pub(crate) fn of<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
     }
 }
 
 /// Two endpoints, `a` being who begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Pair {
-    pub a: (u32, u16),
-    pub b: (u32, u16),
-    pub protocol: u8,
-    pub interface: u16,
+pub(crate) struct Pair {
+    pub(crate) a: (u32, u16),
+    pub(crate) b: (u32, u16),
+    pub(crate) protocol: u8,
+    pub(crate) interface: u16,
 }
 
 /// A packet as it is sent, before anything is made of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Sent {
-    pub pair: Pair,
+pub(crate) struct Sent {
+    pub(crate) pair: Pair,
     /// Whether `a` sends it.
-    pub out: bool,
-    pub tcp_flags: u8,
-    pub time: u64,
+    pub(crate) out: bool,
+    pub(crate) tcp_flags: u8,
+    pub(crate) time: u64,
     /// Bytes of its frame.
-    pub len: usize,
+    pub(crate) len: usize,
     /// Bytes that the source kept.
-    pub captured: usize,
-    pub drops_before: u32,
+    pub(crate) captured: usize,
+    pub(crate) drops_before: u32,
     /// What its payload is made from.
-    pub salt: u64,
+    pub(crate) salt: u64,
 }
 
 impl Sent {
-    pub fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let Pair { a, b, protocol, .. } = self.pair;
         let (from, to) = if self.out { (a, b) } else { (b, a) };
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
@@ -99,7 +99,7 @@ impl Sent {
         frame
     }
 
-    pub fn packet<'a>(&self, frame: &'a [u8]) -> Packet<'a> {
+    pub(crate) fn packet<'a>(&self, frame: &'a [u8]) -> Packet<'a> {
         Packet {
             time: Timestamp(self.time),
             interface: InterfaceId(self.pair.interface),
@@ -125,9 +125,9 @@ struct Flow {
 }
 
 /// All that goes on.
-pub struct Traffic {
-    pub random: Random,
-    pub now: u64,
+pub(crate) struct Traffic {
+    pub(crate) random: Random,
+    pub(crate) now: u64,
     mean_ns: u64,
     flows: Vec<Flow>,
     hosts: u32,
@@ -136,14 +136,14 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let mean_ns = random.of(&[1_000_000, 20_000_000, 200_000_000]);
         Self { random, now: BEGIN, mean_ns, flows: Vec::new(), hosts: 0, elephant: None }
     }
 
     /// What comes in the next step.
-    pub fn step(&mut self) -> Vec<Sent> {
+    pub(crate) fn step(&mut self) -> Vec<Sent> {
         match self.random.below(100) {
             0..60 => self.mix(),
             60..74 => self.burst(),
@@ -190,12 +190,7 @@ impl Traffic {
         let client = 0x0a00_0100 + u32::try_from(random.below(40)).unwrap();
         let server = 0xc000_0200 + u32::try_from(random.below(12)).unwrap();
         let source = u16::try_from(20_000 + self.hosts % 40_000).unwrap();
-        let pair = Pair {
-            a: (client, source),
-            b: (server, port),
-            protocol,
-            interface: u16::from(random.percent(20)),
-        };
+        let pair = Pair { a: (client, source), b: (server, port), protocol, interface: u16::from(random.percent(20)) };
         let (packets, len) = match random.below(20) {
             0..9 => (random.between(1, 6), (60, 300)),
             9..15 => (random.between(5, 40), (60, 1514)),
@@ -243,9 +238,12 @@ impl Traffic {
         (0..count).map(|_| self.sent(pair, true, 0, 1400)).collect()
     }
 
-    /// Single-packet sessions: a scan, spoofed sources of one service, or of all ports of a host.
+    /// Single-packet sessions: a scan, spoofed sources of one service, or of all ports of a host. Or many that are answered.
     fn flood(&mut self) -> Vec<Sent> {
-        let kind = self.random.below(3);
+        let kind = self.random.below(4);
+        if kind == 3 {
+            return self.questions();
+        }
         let count = self.random.between(50, 500);
         (0..count)
             .map(|_| {
@@ -262,10 +260,23 @@ impl Traffic {
             .collect()
     }
 
+    /// Many questions between many hosts, each answered at once.
+    fn questions(&mut self) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        for _ in 0..self.random.between(50, 250) {
+            self.hosts += 1;
+            let source = u16::try_from(1024 + self.hosts % 60_000).unwrap();
+            let server = 0xc000_0300 + self.hosts % 50;
+            let pair = Pair { a: (0x0a02_0000 + self.hosts, source), b: (server, 53), protocol: UDP, interface: 0 };
+            sent.push(self.sent(pair, true, 0, 90));
+            sent.push(self.sent(pair, false, 0, 220));
+        }
+        sent
+    }
+
     /// A quiet while in which only pollers speak.
     fn polls(&mut self) -> Vec<Sent> {
-        let pollers: Vec<usize> =
-            (0..self.flows.len()).filter(|&at| self.flows[at].packets == u64::MAX).collect();
+        let pollers: Vec<usize> = (0..self.flows.len()).filter(|&at| self.flows[at].packets == u64::MAX).collect();
         let mut sent = Vec::new();
         for _ in 0..5 {
             self.now += self.random.between(1, 40) * SECOND;
