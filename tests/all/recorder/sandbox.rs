@@ -45,9 +45,15 @@ fn the_kernel_holds_what_the_status_says() {
         assert_eq!(field(&status, "Seccomp_filters"), filters, "{name}");
         *threads.entry(name).or_default() += 1;
     }
-    for (name, count) in
-        [("retrocap", 1), ("retrocap-w0", 1), ("retrocap-w1", 1), ("interfaces", 1), ("retrocap-serve", 2)]
-    {
+    for (name, count) in [
+        ("retrocap", 1),
+        ("retrocap-w0", 1),
+        ("retrocap-w1", 1),
+        ("retrocap-z0", 1),
+        ("retrocap-z1", 1),
+        ("interfaces", 1),
+        ("retrocap-serve", 2),
+    ] {
         assert_eq!(threads.remove(name), Some(count), "{name}");
     }
     assert!(threads.remove("retrocap-query").is_some());
