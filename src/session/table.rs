@@ -223,9 +223,14 @@ impl Table {
         }
     }
 
+    /// Whether packet `sequence` is the very first of its session.
+    pub fn is_first(&self, slot: SessionSlot, sequence: u64) -> bool {
+        self.ledger.entry(slot).is_some_and(|entry| entry.first_sequence() == sequence)
+    }
+
     /// Whether packet `sequence` is the very first of its session, and others of it are left.
     pub fn is_first_of_more(&self, slot: SessionSlot, sequence: u64) -> bool {
-        self.ledger.entry(slot).is_some_and(|entry| entry.first_sequence() == sequence && entry.kept_packets() > 0)
+        self.is_first(slot, sequence) && self.ledger.entry(slot).is_some_and(|entry| entry.kept_packets() > 0)
     }
 
     /// A packet of this session was kept.

@@ -10,6 +10,7 @@ use super::cursor::{Cursor, RecordAt, Stream};
 use super::record::{HEADER_BYTES_MAX, RecordHeader};
 use crate::counters::{Carried, Volume};
 use crate::session::Table;
+use crate::time::Timestamp;
 
 /// Records that are picked from one segment at most.
 const PICKED_MAX: usize = 8192;
@@ -18,11 +19,13 @@ const PICKED_MAX: usize = 8192;
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     limit_bytes: u64,
+    /// Bytes of the segments of carried starts.
     bytes: u64,
     carried: Carried,
     /// Records picked from the segment that is being evicted, and their bytes one after another.
     picked: Vec<(RecordHeader, Target)>,
     picked_heads: Volume,
+    picked_pinned_bytes: usize,
     data: Vec<u8>,
     packet: Vec<u8>,
 }
@@ -52,6 +55,7 @@ impl Heads {
     pub(super) fn begin(&mut self) {
         self.picked.clear();
         self.picked_heads = Volume::default();
+        self.picked_pinned_bytes = 0;
         self.data.clear();
     }
 
@@ -65,6 +69,8 @@ impl Heads {
         self.data.extend_from_slice(&self.packet);
         if to.is_head {
             self.picked_heads.add(self.packet.len() as u64);
+        } else {
+            self.picked_pinned_bytes += HEADER_BYTES_MAX + self.packet.len();
         }
         true
     }
@@ -93,20 +99,22 @@ impl Heads {
         })
     }
 
-    /// `carried` of what was picked found room again.
-    pub(super) fn finish(&mut self, carried: Volume, sessions: &mut Table) {
+    /// Bytes that were picked for pins, at most.
+    pub(super) fn pinned_bytes(&self) -> usize {
+        self.picked_pinned_bytes
+    }
+
+    /// `carried` of what was picked found room again, that of starts in `heads_bytes`. Returns the latest time of what did not.
+    pub(super) fn finish(&mut self, carried: Volume, heads_bytes: u64, sessions: &mut Table) -> Option<Timestamp> {
         let written = usize::try_from(carried.packets).unwrap_or(usize::MAX).min(self.picked.len());
-        for (header, to) in &self.picked[..written] {
-            if to.is_head {
-                self.bytes += u64::from(header.captured_len) + HEADER_BYTES_MAX as u64 / 2;
-            }
-        }
         for (header, _) in &self.picked[written..] {
             self.carried.lost += 1;
             sessions.lost_start(header.session, header.sequence);
         }
+        let lost_until = self.picked[written..].iter().map(|(header, _)| header.time).max();
+        self.bytes += heads_bytes;
         self.carried.volume += carried;
-        self.picked.clear();
-        self.data.clear();
+        self.begin();
+        lost_until
     }
 }

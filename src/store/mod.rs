@@ -74,6 +74,11 @@ impl Segments {
         self.pages.are_locked()
     }
 
+    /// Bytes of all pages there are, taken or free.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.pages.count() as u64 * pages::PAGE_BYTES as u64
+    }
+
     /// Reads a segment from its start.
     pub fn cursor(&self, view: SegmentView) -> Cursor {
         Cursor::new(view)
@@ -167,7 +172,7 @@ impl Store {
             queues: Queues::new(policy, pages),
             following: vec![None; slots as usize].into(),
             opened_ticks_ns: vec![0; slots as usize].into(),
-            heads: Heads::new(bytes / HEADS_SHARE, segment_bytes(bytes)),
+            heads: Heads::new(u64::from(pages) * pages::PAGE_BYTES as u64 / HEADS_SHARE, segment_bytes(bytes)),
             clock: Clock::default(),
             segment_bytes: segment_bytes(bytes),
             packing: None,
@@ -230,18 +235,20 @@ impl Store {
         self.write(queue, header, data);
     }
 
-    /// Writes a record for which there is room.
-    fn write(&mut self, queue: QueueId, header: &RecordHeader, data: &[u8]) {
+    /// Writes a record for which there is room; its bytes.
+    fn write(&mut self, queue: QueueId, header: &RecordHeader, data: &[u8]) -> usize {
         let mut open = self.queues[queue].open.take().unwrap_or_else(|| self.begin(queue, header));
         let encoded = record::encode(header, &open.previous);
-        self.extend(queue, &mut open, encoded.bytes().len() + data.len());
+        let record_bytes = encoded.bytes().len() + data.len();
+        self.extend(queue, &mut open, record_bytes);
         open.tail.append(&self.shared.pages, encoded.bytes());
         open.tail.append(&self.shared.pages, data);
-        open.len_bytes += encoded.bytes().len() + data.len();
+        open.len_bytes += record_bytes;
         self.shared.slots[open.id.0 as usize].publish(header, open.len_bytes as u64);
         open.previous = header.as_previous();
         self.queues[queue].open = Some(open);
         self.retained.add(u64::from(header.captured_len));
+        record_bytes
     }
 
     /// Whether the open segment of a queue can take the record; true when there is none.
@@ -370,13 +377,13 @@ impl Store {
         let mut cursor = Cursor::new(view);
         while let Ok(Some(record)) = cursor.next(stream) {
             let header = record.header;
-            if let Some(to) = self.needed(&header, kind, sessions) {
+            if let Some(to) = self.needed(&header, kind, heads.pinned_bytes(), sessions) {
                 if heads.pick(to, &cursor, &record, stream) {
                     continue;
                 }
                 heads.lost(1);
             }
-            if kind.has_starts() {
+            if kind.has_starts() || sessions.is_first(header.session, header.sequence) {
                 sessions.lost_start(header.session, header.sequence);
             }
             lost_until = lost_until.max(header.time);
@@ -386,11 +393,14 @@ impl Store {
     }
 
     /// Where a packet of an evicted segment has to go, if it must not be lost: to its session's pin, or to the carried starts.
-    fn needed(&self, header: &RecordHeader, kind: Kind, sessions: &Table) -> Option<Target> {
+    /// `picked_bytes` were picked for pins before it.
+    fn needed(&self, header: &RecordHeader, kind: Kind, picked_bytes: usize, sessions: &Table) -> Option<Target> {
         let notes = sessions.notes_at(header.session, header.sequence)?;
         if notes.pins & self.pins != 0 && kind != Kind::Pinned {
             let queue = self.queues.pinned((notes.pins & self.pins).trailing_zeros() as usize);
-            let pages = u32::try_from(segment::pages_of(HEADER_BYTES_MAX + header.captured_len as usize)).ok()?;
+            // What each pin gets can begin a page of its own.
+            let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
+            let pages = u32::try_from(segment::pages_of(bytes)).ok()? + self.pins.count_ones();
             if self.queues.pinned_pages() + pages <= self.pinned_pages_max {
                 return Some(Target { queue, is_head: false });
             }
@@ -461,6 +471,7 @@ impl Store {
     /// counted.
     fn carry_forward(&mut self, sessions: &mut Table) -> Volume {
         let mut carried = Volume::default();
+        let mut heads_bytes = 0;
         let mut heads = std::mem::take(&mut self.heads);
         for (header, to, data) in heads.picked() {
             let record_bytes_max = HEADER_BYTES_MAX + data.len();
@@ -470,11 +481,15 @@ impl Store {
             if !self.has_room(to.queue, record_bytes_max) {
                 break;
             }
-            self.write(to.queue, header, data);
+            let record_bytes = self.write(to.queue, header, data);
+            if to.is_head {
+                heads_bytes += record_bytes as u64;
+            }
             sessions.kept(header.session, data.len() as u64);
             carried.add(data.len() as u64);
         }
-        heads.finish(carried, sessions);
+        let lost_until = heads.finish(carried, heads_bytes, sessions);
+        self.lost_until = self.lost_until.max(lost_until);
         self.heads = heads;
         carried
     }

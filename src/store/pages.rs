@@ -41,7 +41,6 @@ impl Pages {
     }
 
     /// How many there are.
-    #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         self.next.len()
     }

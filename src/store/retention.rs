@@ -67,7 +67,7 @@ impl Policy {
     }
 
     /// The weight of each rank against age.
-    pub(super) fn weights(&self) -> &[f64; Rank::COUNT] {
+    pub fn weights(&self) -> &[f64; Rank::COUNT] {
         &self.weights
     }
 

@@ -1,0 +1,71 @@
+//! A seeded simulation of the engine, compared after each step with a naive oracle that keeps lists.
+//!
+//! Bursts, floods, polls, clocks that step, a machine that sleeps, stamps out of order, pins, other policies and filters,
+//! readers that stall, compression. Each run prints its seed; `RETROCAP_SIM_SEED=N` runs that one alone, and
+//! `RETROCAP_SIM_STEPS=N` makes runs longer or shorter.
+
+#[path = "sim/oracle.rs"]
+mod oracle;
+#[path = "sim/recorder.rs"]
+mod recorder;
+#[path = "sim/run.rs"]
+mod run;
+#[path = "sim/sessions.rs"]
+mod sessions;
+#[path = "sim/traffic.rs"]
+mod traffic;
+
+use run::{Run, Setup};
+
+/// Seeds without `RETROCAP_SIM_SEED`.
+const SEEDS: u64 = 3;
+/// Steps of one run without `RETROCAP_SIM_STEPS`.
+const STEPS: u64 = 200;
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")))
+}
+
+/// Runs each seed, and says which one failed.
+fn for_seeds(what: &str, from: u64, run: impl Fn(u64, u64)) {
+    let seeds = variable("RETROCAP_SIM_SEED").map_or(from..from + SEEDS, |seed| seed..seed + 1);
+    let steps = variable("RETROCAP_SIM_STEPS").unwrap_or(STEPS);
+    for seed in seeds {
+        println!("{what}: seed {seed}, {steps} steps");
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(seed, steps)));
+        if let Err(panic) = failed {
+            println!("{what} FAILED: RETROCAP_SIM_SEED={seed} RETROCAP_SIM_STEPS={steps} cargo test --test sim");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn it_keeps_what_the_oracle_keeps() {
+    for_seeds("oracle", 16, |seed, steps| Run::new(seed, &Setup::plain(seed)).go(steps));
+}
+
+#[test]
+fn it_keeps_its_promises_while_it_compresses() {
+    for_seeds("compression", 101, |seed, steps| Run::new(seed, &Setup::compressing(seed)).go(steps));
+}
+
+#[test]
+fn it_keeps_its_promises_with_too_few_entries_for_sessions() {
+    for_seeds("few entries", 201, |seed, steps| Run::new(seed, &Setup::few_entries(seed)).go(steps));
+}
+
+#[test]
+fn the_same_packets_give_the_same_history() {
+    for_seeds("determinism", 301, |seed, steps| {
+        let kept = |burst: usize| {
+            let mut run = Run::new(seed, &Setup { burst, ..Setup::everything(seed) });
+            run.go(steps);
+            run.kept()
+        };
+        let once = kept(1);
+        assert!(!once.is_empty());
+        assert!(once == kept(64) && once == kept(7), "it depends on how packets were bundled, or on chance");
+    });
+}

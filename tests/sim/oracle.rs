@@ -1,0 +1,415 @@
+//! What is kept, as the rules describe it: one list of segments, looked through from its start for every question.
+
+use retrocap::store::Rank;
+
+use super::sessions::{Observed, Sessions};
+use super::traffic::{SECOND, Sent};
+
+const PAGE: usize = 4096;
+const SEGMENT: usize = 64 << 10;
+const HEADER_MAX: usize = 29;
+const PINS: usize = 12;
+
+/// Queues in the order in which equals are evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Queue {
+    Ranked { class: u8, climb: u8, rank: u8 },
+    Heads,
+    Pinned(usize),
+    Released,
+}
+
+#[derive(Clone, Debug)]
+struct Record {
+    sequence: u64,
+    time: u64,
+    captured: usize,
+    session: usize,
+    interface: u16,
+    rare: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    queue: Queue,
+    records: Vec<Record>,
+    bytes: usize,
+    opened_ticks: u64,
+    open: bool,
+}
+
+/// How a class is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) port: u16,
+    pub(crate) weight: f64,
+    pub(crate) cutoff: Option<u64>,
+    pub(crate) reserve: u64,
+}
+
+/// One worker.
+pub(crate) struct Oracle {
+    pub(crate) sessions: Sessions,
+    pub(crate) weights: [f64; Rank::COUNT],
+    pub(crate) classes: Vec<Terms>,
+    /// The port each pin asks for.
+    pub(crate) pins: [Option<u16>; PINS],
+    pub(crate) refused: [u64; PINS],
+    pages: usize,
+    pinned_pages_max: usize,
+    segments: Vec<Segment>,
+    ticks: u64,
+    clock: Option<u64>,
+    sequence: u64,
+    pub(crate) dropped: (u64, u64),
+    pub(crate) lost_until: Option<u64>,
+    pub(crate) carried: u64,
+    pub(crate) lost: u64,
+}
+
+fn bytes_of(value: u64) -> usize {
+    (0..8).rev().find(|at| value >> (8 * at) != 0).map_or(0, |at| at + 1)
+}
+
+impl Segment {
+    fn pages(&self) -> usize {
+        self.bytes.div_ceil(PAGE).max(1)
+    }
+
+    fn room(&self) -> usize {
+        self.pages() * PAGE - self.bytes
+    }
+}
+
+impl Queue {
+    fn has_starts(self) -> bool {
+        self == Self::Heads || matches!(self, Self::Ranked { climb: 0, rank: 0, .. })
+    }
+}
+
+impl Oracle {
+    pub(crate) fn new(pages: usize, pinned_bytes: u64, weights: [f64; Rank::COUNT], classes: Vec<Terms>) -> Self {
+        Self {
+            sessions: Sessions::default(),
+            weights,
+            classes,
+            pins: [None; PINS],
+            refused: [0; PINS],
+            pages,
+            pinned_pages_max: (usize::try_from(pinned_bytes).unwrap() / PAGE).min(pages / 2),
+            segments: Vec::new(),
+            ticks: 0,
+            clock: None,
+            sequence: 0,
+            dropped: (0, 0),
+            lost_until: None,
+            carried: 0,
+            lost: 0,
+        }
+    }
+
+    /// A packet comes; `climb_of` tells how far the hosts of a session that begins have climbed.
+    pub(crate) fn receive(&mut self, sent: &Sent, climb_of: impl Fn(usize) -> u8) -> Observed {
+        let captured = sent.captured;
+        let observed = self.sessions.observe(sent, self.sequence);
+        if observed.begins {
+            let pins = &self.pins;
+            let session = &mut self.sessions.all[observed.session];
+            let class = self.classes.iter().position(|terms| session.has_port(terms.port));
+            session.class = class.map_or(0, |at| u8::try_from(at + 1).unwrap());
+            session.pins = bits(pins, |port| session.has_port(port));
+            session.climb = climb_of(observed.session);
+        }
+        let session = &self.sessions.all[observed.session];
+        let cutoff = session.class.checked_sub(1).and_then(|at| self.classes[usize::from(at)].cutoff);
+        if session.pins == 0 && !observed.closes && cutoff.is_some_and(|cutoff| observed.offset >= cutoff) {
+            self.dropped = (self.dropped.0 + 1, self.dropped.1 + captured as u64);
+            return observed;
+        }
+        let rank = if observed.closes { 0 } else { rank_of(observed.offset) };
+        let (class, climb) = (session.class, session.climb);
+        self.advance(sent.time);
+        let record = Record {
+            sequence: self.sequence,
+            time: sent.time,
+            captured,
+            session: observed.session,
+            interface: sent.pair.interface,
+            rare: captured != sent.len || sent.drops_before != 0,
+        };
+        self.sequence += 1;
+        self.append(record, Queue::Ranked { class, climb, rank });
+        observed
+    }
+
+    /// Pins as they are from now on; `ended` are places whose pin has gone.
+    pub(crate) fn set_pins(&mut self, now: [Option<u16>; PINS], ended: u16, new: u16) {
+        for session in &mut self.sessions.all {
+            session.pins &= !ended;
+            session.pins |= bits(&now, |port| session.has_port(port)) & new;
+        }
+        for place in (0..PINS).filter(|place| ended >> place & 1 == 1) {
+            self.refused[place] = 0;
+            let (mut released, others): (Vec<_>, Vec<_>) =
+                self.segments.drain(..).partition(|segment| segment.queue == Queue::Pinned(place));
+            for segment in &mut released {
+                segment.queue = Queue::Released;
+                segment.open = false;
+            }
+            self.segments = others;
+            self.segments.append(&mut released);
+        }
+        self.pins = now;
+    }
+
+    /// Sequences kept, segment by segment, with the rank that readers are told.
+    pub(crate) fn contents(&self) -> Vec<(u8, Vec<u64>)> {
+        let of = |segment: &Segment| {
+            let rank = if let Queue::Ranked { rank, .. } = segment.queue { rank } else { 0 };
+            (rank, segment.records.iter().map(|record| record.sequence).collect())
+        };
+        self.segments.iter().map(of).collect()
+    }
+
+    pub(crate) fn pinned_pages(&self) -> usize {
+        self.pages_where(|queue| matches!(queue, Queue::Pinned(_)))
+    }
+
+    /// Small disorder is ignored, a clock that was set back is followed, a leap counts ten minutes.
+    fn advance(&mut self, to: u64) {
+        match self.clock {
+            Some(last) if to >= last => {
+                self.ticks += (to - last).min(600 * SECOND);
+                self.clock = Some(to);
+            }
+            Some(last) if last - to <= 10 * SECOND => {}
+            _ => self.clock = Some(to),
+        }
+    }
+
+    fn append(&mut self, record: Record, place: Queue) {
+        let record_max = HEADER_MAX + record.captured;
+        let queue = self.pin_with_room(record.session, record_max).unwrap_or(place);
+        self.seal_unless_it_continues(queue, &record);
+        while !self.has_room(queue, record_max) {
+            assert!(self.evict_one(), "nothing left to evict");
+        }
+        self.write(queue, record);
+    }
+
+    fn pin_with_room(&mut self, session: usize, record_max: usize) -> Option<Queue> {
+        let place = self.first_pin(session)?;
+        let queue = Queue::Pinned(place);
+        let room = self.open(queue).map_or(0, |at| self.segments[at].room());
+        let more = record_max.saturating_sub(room).div_ceil(PAGE).max(usize::from(room == 0));
+        if self.pinned_pages() + more <= self.pinned_pages_max {
+            return Some(queue);
+        }
+        self.refused[place] += 1;
+        None
+    }
+
+    fn first_pin(&self, session: usize) -> Option<usize> {
+        (0..PINS).find(|&place| self.pins[place].is_some() && self.sessions.all[session].pins >> place & 1 == 1)
+    }
+
+    fn open(&self, queue: Queue) -> Option<usize> {
+        self.segments.iter().position(|segment| segment.open && segment.queue == queue)
+    }
+
+    fn seal_unless_it_continues(&mut self, queue: Queue, record: &Record) {
+        let Some(at) = self.open(queue) else { return };
+        let segment = &self.segments[at];
+        let last = segment.records.last().unwrap();
+        let continues = segment.bytes + HEADER_MAX + record.captured <= SEGMENT
+            && record.sequence > last.sequence
+            && record.sequence - last.sequence <= 1 << 24;
+        self.segments[at].open = continues;
+    }
+
+    fn has_room(&self, queue: Queue, record_max: usize) -> bool {
+        let open = self.open(queue);
+        let room = open.map_or(0, |at| self.segments[at].room());
+        let needed = record_max.saturating_sub(room).div_ceil(PAGE);
+        self.free_pages() >= needed && (open.is_some() || self.segments.len() < self.pages / 4)
+    }
+
+    fn free_pages(&self) -> usize {
+        self.pages - self.pages_where(|_| true)
+    }
+
+    fn pages_where(&self, wanted: impl Fn(Queue) -> bool) -> usize {
+        self.segments.iter().filter(|segment| wanted(segment.queue)).map(Segment::pages).sum()
+    }
+
+    fn write(&mut self, queue: Queue, record: Record) {
+        let at = self.open(queue).unwrap_or_else(|| {
+            let opened_ticks = self.ticks;
+            self.segments.push(Segment { queue, records: Vec::new(), bytes: 0, opened_ticks, open: true });
+            self.segments.len() - 1
+        });
+        let segment = &mut self.segments[at];
+        let (time, sequence, interface) = segment.records.last().map_or((record.time, 0, true), |last| {
+            (last.time, record.sequence - last.sequence - 1, last.interface != record.interface)
+        });
+        let header = 2
+            + bytes_of(time.abs_diff(record.time))
+            + bytes_of(sequence)
+            + bytes_of(record.captured as u64)
+            + bytes_of(record.session as u64).max(1)
+            + if interface { 2 } else { 0 }
+            + if record.rare { 8 } else { 0 };
+        segment.bytes += header + record.captured;
+        let session = &mut self.sessions.all[record.session];
+        session.kept_packets += 1;
+        session.kept_bytes += record.captured as u64;
+        segment.records.push(record);
+    }
+
+    fn weight(&self, queue: Queue) -> f64 {
+        match queue {
+            Queue::Ranked { class, climb, rank } => {
+                let stays = class.checked_sub(1).map_or(1.0, |at| self.classes[usize::from(at)].weight);
+                self.weights[usize::from(rank)] * 16f64.powi(i32::from(climb)) / stays
+            }
+            Queue::Heads => 2.0 * self.weights[0],
+            Queue::Pinned(_) => 0.0,
+            Queue::Released => self.weights[Rank::COUNT - 1],
+        }
+    }
+
+    /// Starts keep half of all; a class keeps what it has reserved; pins keep what they have.
+    fn is_guarded(&self, queue: Queue) -> bool {
+        let is_start = |queue| queue == Queue::Heads || matches!(queue, Queue::Ranked { climb: 0, rank: 0 | 1, .. });
+        let guarded_start = is_start(queue) && self.pages_where(is_start) <= self.pages * 50 / 100;
+        let reserve = match queue {
+            Queue::Ranked { class: 1.., .. } => true,
+            Queue::Pinned(_) => return true,
+            _ => false,
+        };
+        guarded_start || reserve && self.is_reserved(queue)
+    }
+
+    fn is_reserved(&self, queue: Queue) -> bool {
+        let Queue::Ranked { class: mine, .. } = queue else { return false };
+        let reserve = self.classes[usize::from(mine) - 1].reserve;
+        let reserve = (usize::try_from(reserve).unwrap() / PAGE).min(self.pages / 2);
+        self.pages_where(|queue| matches!(queue, Queue::Ranked { class, .. } if class == mine)) <= reserve
+    }
+
+    fn evict_one(&mut self) -> bool {
+        let mut heads: Vec<usize> = Vec::new();
+        for (at, segment) in self.segments.iter().enumerate() {
+            if heads.iter().all(|&head| self.segments[head].queue != segment.queue) {
+                heads.push(at);
+            }
+        }
+        heads.sort_by_key(|&at| self.segments[at].queue);
+        let unguarded: Vec<usize> =
+            heads.iter().copied().filter(|&at| !self.is_guarded(self.segments[at].queue)).collect();
+        let among = if unguarded.is_empty() { heads } else { unguarded };
+        let mut victim = None;
+        let mut highest = -1.0;
+        for at in among {
+            let segment = &self.segments[at];
+            #[allow(clippy::cast_precision_loss, reason = "as the rule is written")]
+            let score = ((self.ticks - segment.opened_ticks) as f64 + 1.0) * self.weight(segment.queue);
+            if score > highest {
+                highest = score;
+                victim = Some(at);
+            }
+        }
+        let Some(at) = victim else { return false };
+        self.evict(at);
+        true
+    }
+
+    fn evict(&mut self, at: usize) {
+        let from = self.segments[at].queue;
+        let records = self.segments[at].records.clone();
+        for record in &records {
+            let session = &mut self.sessions.all[record.session];
+            session.kept_packets -= 1;
+            session.kept_bytes -= record.captured as u64;
+        }
+        let mut picked: Vec<(Record, Queue)> = Vec::new();
+        for record in records {
+            match self.needed(&record, from, &picked) {
+                Some(to) if to != Queue::Heads || self.heads_have_room(&picked, &record) => {
+                    picked.push((record, to));
+                    continue;
+                }
+                Some(_) => self.lost += 1,
+                None => {}
+            }
+            let first = self.sessions.all[record.session].first_sequence == record.sequence;
+            self.gone(&record, first || from.has_starts());
+        }
+        self.segments.remove(at);
+        let mut full = false;
+        for (record, to) in picked {
+            if !full {
+                self.seal_unless_it_continues(to, &record);
+                full = !self.has_room(to, HEADER_MAX + record.captured);
+            }
+            if full {
+                self.lost += 1;
+                self.gone(&record, true);
+            } else {
+                self.carried += 1;
+                self.write(to, record);
+            }
+        }
+    }
+
+    fn gone(&mut self, record: &Record, start: bool) {
+        self.lost_until = self.lost_until.max(Some(record.time));
+        if start {
+            self.sessions.lost_start(record.session);
+        }
+    }
+
+    /// Where a packet has to go that must not be lost with its segment.
+    fn needed(&self, record: &Record, from: Queue, picked: &[(Record, Queue)]) -> Option<Queue> {
+        let picked = picked.iter().filter(|(_, to)| *to != Queue::Heads).map(|(record, _)| record);
+        let coming: usize = picked.chain([record]).map(|record| record.captured + HEADER_MAX).sum();
+        // What each pin gets can begin a page of its own.
+        let pages = coming.div_ceil(PAGE) + self.pins.iter().flatten().count();
+        if !matches!(from, Queue::Pinned(_))
+            && let Some(place) = self.first_pin(record.session)
+            && self.pinned_pages() + pages <= self.pinned_pages_max
+        {
+            return Some(Queue::Pinned(place));
+        }
+        let needed = if from.has_starts() {
+            self.sessions.needs_start(record.session, record.sequence, self.clock.unwrap_or(0))
+        } else {
+            self.sessions.is_first_of_more(record.session, record.sequence)
+        };
+        needed.then_some(Queue::Heads)
+    }
+
+    /// Carried starts take an eighth of the store, what is just being evicted included.
+    fn heads_have_room(&self, picked: &[(Record, Queue)], record: &Record) -> bool {
+        let heads = self.segments.iter().filter(|segment| segment.queue == Queue::Heads);
+        let there: usize = heads.map(|segment| segment.bytes).sum();
+        let picked = picked.iter().filter(|(_, to)| *to == Queue::Heads).map(|(record, _)| record);
+        let coming: usize = picked.chain([record]).map(|record| record.captured + HEADER_MAX).sum();
+        there + coming <= self.pages * PAGE / 8
+    }
+}
+
+fn bits(pins: &[Option<u16>; PINS], matches: impl Fn(u16) -> bool) -> u16 {
+    (0..PINS).filter(|&place| pins[place].is_some_and(&matches)).fold(0, |bits, place| bits | 1 << place)
+}
+
+/// Each rank spans twice as much as the one before it, from 512 bytes on.
+fn rank_of(offset: u64) -> u8 {
+    let (mut rank, mut end, mut span) = (0, 512, 512);
+    while offset >= end {
+        rank += 1;
+        span *= 2;
+        end += span;
+    }
+    rank
+}

@@ -1,0 +1,127 @@
+//! Sessions as the rules describe them: a list, and which of them a pair of endpoints has now.
+
+use std::collections::HashMap;
+
+use super::traffic::{ACK, FIN, Pair, RST, SECOND, SYN, Sent, TCP};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) pair: Pair,
+    pub(crate) first_sequence: u64,
+    pub(crate) last: u64,
+    pub(crate) bytes: u64,
+    /// Packets of who began, and of the other.
+    pub(crate) packets: (u64, u64),
+    /// Whether `pair.a` began.
+    a_began: bool,
+    closed_by_originator: bool,
+    closed_by_responder: bool,
+    reset: bool,
+    pub(crate) kept_packets: u64,
+    pub(crate) kept_bytes: u64,
+    pub(crate) class: u8,
+    pub(crate) climb: u8,
+    pub(crate) pins: u16,
+}
+
+/// What a packet is to its session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Observed {
+    pub(crate) session: usize,
+    pub(crate) offset: u64,
+    pub(crate) closes: bool,
+    pub(crate) begins: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Sessions {
+    pub(crate) all: Vec<Session>,
+    now: HashMap<Pair, usize>,
+}
+
+impl Session {
+    fn is_over(&self) -> bool {
+        self.reset || (self.closed_by_originator && self.closed_by_responder)
+    }
+
+    fn timeout(&self) -> u64 {
+        match self.pair.protocol {
+            TCP if self.is_over() => 5 * SECOND,
+            TCP => 300 * SECOND,
+            _ => 60 * SECOND,
+        }
+    }
+
+    pub(crate) fn has_port(&self, port: u16) -> bool {
+        self.pair.a.1 == port || self.pair.b.1 == port
+    }
+}
+
+/// Traffic always names who began it `a`, so that a pair is a session's key.
+impl Sessions {
+    pub(crate) fn observe(&mut self, sent: &Sent, sequence: u64) -> Observed {
+        let tcp = sent.pair.protocol == TCP;
+        let opens = tcp && sent.tcp_flags & (SYN | ACK | RST) == SYN;
+        let known = self.now.get(&sent.pair).copied().filter(|&at| {
+            let session = &self.all[at];
+            !(opens && session.is_over()) && sent.time.saturating_sub(session.last) <= session.timeout()
+        });
+        let at = known.unwrap_or_else(|| {
+            let answers = tcp && sent.tcp_flags & (SYN | ACK) == SYN | ACK;
+            self.all.push(Session {
+                pair: sent.pair,
+                first_sequence: sequence,
+                last: sent.time,
+                bytes: 0,
+                packets: (0, 0),
+                a_began: sent.out != answers,
+                closed_by_originator: false,
+                closed_by_responder: false,
+                reset: false,
+                kept_packets: 0,
+                kept_bytes: 0,
+                class: 0,
+                climb: 0,
+                pins: 0,
+            });
+            self.now.insert(sent.pair, self.all.len() - 1);
+            self.all.len() - 1
+        });
+        let session = &mut self.all[at];
+        let by_originator = sent.out == session.a_began;
+        let offset = session.bytes;
+        session.bytes += sent.len as u64;
+        session.last = session.last.max(sent.time);
+        *(if by_originator { &mut session.packets.0 } else { &mut session.packets.1 }) += 1;
+        let mut closes = false;
+        let mut see = |flag: &mut bool, seen: bool| {
+            closes |= seen && !*flag;
+            *flag |= seen;
+        };
+        let fin = sent.tcp_flags & FIN != 0;
+        see(&mut session.closed_by_originator, fin && by_originator);
+        see(&mut session.closed_by_responder, fin && !by_originator);
+        see(&mut session.reset, sent.tcp_flags & RST != 0);
+        Observed { session: at, offset, closes, begins: known.is_none() }
+    }
+
+    /// Whether one of the first packets of a session must not go yet.
+    pub(crate) fn needs_start(&self, at: usize, sequence: u64, now: u64) -> bool {
+        let session = &self.all[at];
+        let lives = now.saturating_sub(session.last) <= session.timeout();
+        let conversation = session.packets.1 > 0 || session.packets.0 + session.packets.1 > 2;
+        self.is_first_of_more(at, sequence) || (lives && conversation)
+    }
+
+    pub(crate) fn is_first_of_more(&self, at: usize, sequence: u64) -> bool {
+        self.all[at].first_sequence == sequence && self.all[at].kept_packets > 0
+    }
+
+    /// One of its first packets went: if nothing is left of it, what comes begins a new one.
+    pub(crate) fn lost_start(&mut self, at: usize) {
+        let session = &self.all[at];
+        if session.kept_packets == 0 && self.now.get(&session.pair) == Some(&at) {
+            self.now.remove(&session.pair);
+        }
+    }
+}
