@@ -1,7 +1,6 @@
 //! The packet path allocates nothing after start. A binary of its own, because an allocator is a whole program's.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use retrocap::budget::Split;
 use retrocap::capture::BURST_PACKETS;
@@ -145,7 +144,7 @@ fn worker() -> (Pipeline, Compressor) {
     let classes =
         [class("control", "port 81", None, MIB), class("bulk", "tcp port 82", Some(20_000), 0), class("names", "udp", None, 0)];
     let pins = Arc::new(Pins::new(split.pinned_bytes()));
-    let until = Timestamp(BEGIN_NS) + Duration::from_secs(100_000);
+    let until = Timestamp(BEGIN_NS + 100_000_000_000_000);
     pins.add("host 10.1.0.7 or port 83", Timestamp(BEGIN_NS), until).unwrap();
     let config = Config {
         sessions_bytes: split.sessions_bytes,
