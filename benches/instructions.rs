@@ -1,5 +1,6 @@
 //! Instructions a packet, counted by valgrind: steady where times are not. It needs `gungraun-runner` and valgrind, which
 //! `scripts/setup bench` installs; `make bench` shows the figures divided by [`PACKETS`].
+#![allow(missing_docs, unreachable_pub, reason = "what the macros make")]
 
 use std::hint::black_box;
 

@@ -50,7 +50,8 @@ impl Traffic {
             let mut burst = [NOTHING; BURST_PACKETS];
             for ((packet, &(at, time_ns)), end) in burst.iter_mut().zip(&self.at).zip(ends) {
                 let data = &self.bytes[at..end];
-                *packet = Packet { time: Timestamp(time_ns), original_len: data.len().try_into().unwrap(), data, ..NOTHING };
+                *packet =
+                    Packet { time: Timestamp(time_ns), original_len: data.len().try_into().unwrap(), data, ..NOTHING };
             }
             pipeline.ingest(&burst);
             pipeline.publish();
@@ -72,8 +73,11 @@ impl Traffic {
                 self.bytes.extend([7; 46]);
             }
             // Bulk, conversations, and their ends.
-            3 | 4 => self.session(30, 1200),
-            _ => self.session(3_000, 300),
+            3 => self.session(30, 1200),
+            // What polls without end: its start has to be carried forward.
+            4 => self.session(40, 60),
+            // Short sessions, new ones all the time, which push old starts out.
+            _ => self.session(500_000, 400),
         }
     }
 
@@ -102,6 +106,7 @@ impl Traffic {
         // Some are the first of several fragments.
         let fragment = if payload > 1000 { 0x20 } else { 0 };
         let id = u16::try_from(self.count % 65_536).unwrap().to_be_bytes();
+        let id_word = self.random;
         let out = &mut self.bytes;
         out.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0]);
         out.extend(len.to_be_bytes());
@@ -116,7 +121,12 @@ impl Traffic {
             out.extend((len - 20).to_be_bytes());
             out.extend([0, 0]);
         }
-        out.resize(out.len() + payload, 0x5a);
+        // Half of it compresses, so that much is compressed and much has to go.
+        let mut word = id_word;
+        for i in 0..payload {
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            out.push(if i % 2 == 0 { word.to_be_bytes()[0] } else { 0x5a });
+        }
     }
 }
 
@@ -141,8 +151,11 @@ fn worker() -> (Pipeline, Compressor) {
         cutoff_bytes,
         reserve_bytes,
     };
-    let classes =
-        [class("control", "port 81", None, MIB), class("bulk", "tcp port 82", Some(20_000), 0), class("names", "udp", None, 0)];
+    let classes = [
+        class("control", "port 81", None, MIB),
+        class("bulk", "tcp port 82", Some(20_000), 0),
+        class("names", "udp", None, 0),
+    ];
     let pins = Arc::new(Pins::new(split.pinned_bytes()));
     let until = Timestamp(BEGIN_NS + 100_000_000_000_000);
     pins.add("host 10.1.0.7 or port 83", Timestamp(BEGIN_NS), until).unwrap();
@@ -171,7 +184,7 @@ fn the_packet_path_allocates_nothing_after_start() {
     let mut traffic = Traffic::new();
     pipeline.refresh();
     // The store is full and the session table has given entries away before anything is counted.
-    traffic.send(200_000, &mut pipeline);
+    traffic.send(800_000, &mut pipeline);
     let before = pipeline.worker().published.totals();
     let allocations = allocation_counter::measure(|| traffic.send(200_000, &mut pipeline));
     let after = pipeline.worker().published.totals();

@@ -131,10 +131,7 @@ pub(crate) fn ingest(scale: Scale) {
         #[expect(clippy::cast_precision_loss, reason = "printed rounded")]
         let bytes = ingest.frames.memory.len() as f64 / 1e9;
         let figure = format!("{:.2} M/s {:.2} GB/s", ingest.packets() / ours / 1e6, bytes / ours);
-        Row::new(what, figure)
-            .beside(format_args!("memcpy {:.2} GB/s", bytes / plain), plain / ours)
-            .aim(aim)
-            .print();
+        Row::new(what, figure).beside(format_args!("memcpy {:.2} GB/s", bytes / plain), plain / ours).aim(aim).print();
     }
 }
 

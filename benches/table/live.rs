@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Scale;
 use crate::machine::have;
-use crate::process::{Answer, Recorder, Running, RETROCAP};
+use crate::process::{Answer, RETROCAP, Recorder, Running};
 use crate::table::{Row, median, section, skipped};
 
 /// The interface that is recorded, and the one that sends into it.
@@ -126,7 +126,10 @@ impl Seen {
 
 /// CPU seconds a million packets.
 pub(crate) fn live(scale: Scale) {
-    section("live", "processor seconds a million packets (user and system), in turn; one core, `get` asked all the time");
+    section(
+        "live",
+        "processor seconds a million packets (user and system), in turn; one core, `get` asked all the time",
+    );
     let Some(cable) = cable("live") else { return };
     for (len, packets) in [(64, scale.times(600_000)), (1500, scale.times(400_000))] {
         let (mut ours, mut quiet, mut tcpdump, mut dumpcap) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -152,15 +155,21 @@ pub(crate) fn live(scale: Scale) {
                 .aim(aim)
                 .print();
         }
-        Row::new(format_args!("{len} B, `get` in a loop"), format_args!("{:.3} s, lost {}", middle(&ours), lost(&ours)))
-            .aim("lost 0")
-            .print();
+        Row::new(
+            format_args!("{len} B, `get` in a loop"),
+            format_args!("{:.3} s, lost {}", middle(&ours), lost(&ours)),
+        )
+        .aim("lost 0")
+        .print();
     }
 }
 
 /// Readers that take all, some of whom stop reading.
 pub(crate) fn readers(scale: Scale) {
-    section("readers", "50 readers of everything, ten of them stalled, at the generator's full rate; one core for all of it");
+    section(
+        "readers",
+        "50 readers of everything, ten of them stalled, at the generator's full rate; one core for all of it",
+    );
     let Some(cable) = cable("readers") else { return };
     for (len, packets) in [(64, scale.times(600_000)), (1500, scale.times(400_000))] {
         let Some(seen) = by_retrocap(&cable, len, packets, 50) else { continue };
@@ -176,7 +185,13 @@ fn by_retrocap(cable: &Cable, len: usize, packets: u32, readers: usize) -> Optio
         for reader in 0..readers {
             scope.spawn({
                 let (recorder, stop) = (&recorder, &stop);
-                move || if readers > 1 && reader % 5 == 0 { stall(recorder, stop) } else { read(recorder, stop, readers > 1) }
+                move || {
+                    if readers > 1 && reader % 5 == 0 {
+                        stall(recorder, stop)
+                    } else {
+                        read(recorder, stop, readers > 1)
+                    }
+                }
             });
         }
         let sent = cable.generate(len, packets);

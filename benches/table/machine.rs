@@ -11,7 +11,9 @@ pub(crate) fn print() {
     let governor = read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
     let governor = if governor.is_empty() { "unknown".to_owned() } else { governor };
     let huge = read("/sys/kernel/mm/transparent_hugepage/enabled");
-    println!("machine: {cpu}, {cores} cores, {memory} of memory, Linux {kernel}, governor {governor}, huge pages {huge}");
+    println!(
+        "machine: {cpu}, {cores} cores, {memory} of memory, Linux {kernel}, governor {governor}, huge pages {huge}"
+    );
     println!("load before: {} (figures of a machine that does other things are no figures)", read("/proc/loadavg"));
     println!("retrocap {}, {}, {}", env!("CARGO_PKG_VERSION"), version("tcpdump"), version("dumpcap"));
 }

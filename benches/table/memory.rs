@@ -32,7 +32,10 @@ pub(crate) fn memory(scale: Scale) {
         (format!("taken locked: {note}"), median(locked), "< 1 s"),
         ("taken on demand, a word of each page".to_owned(), median(demanded), ""),
     ] {
-        Row::new(what, format_args!("{seconds:.3} s")).beside(format_args!("{zeros:.3} s"), seconds / zeros).aim(aim).print();
+        Row::new(what, format_args!("{seconds:.3} s"))
+            .beside(format_args!("{zeros:.3} s"), seconds / zeros)
+            .aim(aim)
+            .print();
     }
 }
 

@@ -14,7 +14,10 @@ use crate::traffic::{History, PCAP_HEADER};
 const MEMORY: &str = "1600MiB";
 
 pub(crate) fn queries(scale: Scale) {
-    section("queries", "1 GiB retained (an hour of packets, 1,000 hosts), packets coming in through a pipe at full speed");
+    section(
+        "queries",
+        "1 GiB retained (an hour of packets, 1,000 hosts), packets coming in through a pipe at full speed",
+    );
     let mut command = Command::new(RETROCAP);
     command.args(["run", "--replay", "-", "--speed", "max", "-m", MEMORY, "--compression-cpu", "0"]);
     let mut recorder = match Recorder::start({
@@ -34,7 +37,8 @@ pub(crate) fn queries(scale: Scale) {
         }
         let retained = recorder.count("/bytes/retained") / f64::from(1 << 30);
         let alone = rate(&recorder, Duration::from_secs(2));
-        Row::new(format_args!("ingest alone, {retained:.2} GiB retained"), format_args!("{:.2} M/s", alone / 1e6)).print();
+        Row::new(format_args!("ingest alone, {retained:.2} GiB retained"), format_args!("{:.2} M/s", alone / 1e6))
+            .print();
 
         one_host(&recorder, scale.times(200));
         five_hundred(&recorder, alone, f64::from(scale.times(3)));
@@ -138,7 +142,8 @@ fn five_hundred(recorder: &Recorder, alone: f64, seconds: f64) {
     let taken = start.elapsed().as_secs_f64();
     let ingest = (recorder.count("/packets/received") - before) / taken;
     let queries = f64::from(answered.load(Ordering::Relaxed)) / taken;
-    Row::new("500 such queries a second", format_args!("{queries:.0}/s, {} failed", failed.load(Ordering::Relaxed))).print();
+    Row::new("500 such queries a second", format_args!("{queries:.0}/s, {} failed", failed.load(Ordering::Relaxed)))
+        .print();
     Row::new("  ingest meanwhile", format_args!("{:.2} M/s", ingest / 1e6))
         .beside(format_args!("alone {:.2} M/s", alone / 1e6), ingest / alone)
         .aim("lost 0; see readers for live")

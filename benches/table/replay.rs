@@ -30,9 +30,12 @@ pub(crate) fn replay(scale: Scale) {
         let middle = |costs: &[Cost], of: fn(&Cost) -> f64| median(costs.iter().map(of).collect());
         let wall = [&ours, &theirs].map(|costs| middle(costs, |cost| cost.wall_s));
         let cpu_s = [&ours, &theirs].map(|costs| middle(costs, |cost| cost.cpu_s));
-        Row::new(format_args!("-m {memory} --compression-cpu {cpu}"), format_args!("{:.3} s, {:.2} cpu", wall[0], cpu_s[0]))
-            .beside(format_args!("tcpdump {:.3} s, {:.2} cpu", wall[1], cpu_s[1]), wall[0] / wall[1])
-            .aim(aim)
-            .print();
+        Row::new(
+            format_args!("-m {memory} --compression-cpu {cpu}"),
+            format_args!("{:.3} s, {:.2} cpu", wall[0], cpu_s[0]),
+        )
+        .beside(format_args!("tcpdump {:.3} s, {:.2} cpu", wall[1], cpu_s[1]), wall[0] / wall[1])
+        .aim(aim)
+        .print();
     }
 }
