@@ -189,13 +189,13 @@ fn the_packet_path_allocates_nothing_after_start() {
     let allocations = allocation_counter::measure(|| traffic.send(200_000, &mut pipeline));
     let after = pipeline.worker().published.totals();
 
+    assert_eq!((allocations.count_total, allocations.bytes_total), (0, 0), "{allocations:?}");
     // It met what it should.
     assert!(after.evicted.packets > before.evicted.packets, "{after:?}");
     assert!(after.carried.volume.packets > before.carried.volume.packets, "{after:?}");
     assert!(after.packed.segments > before.packed.segments, "{after:?}");
     assert!(after.filtered.packets > before.filtered.packets, "{after:?}");
     assert!(after.dropped.iter().any(|dropped| dropped.packets > 0), "{after:?}");
-    assert_eq!((allocations.count_total, allocations.bytes_total), (0, 0), "{allocations:?}");
     // The instrument is alive.
     assert_eq!(allocation_counter::measure(|| drop(std::hint::black_box(vec![0u8; 9]))).count_total, 1);
     drop(pipeline);

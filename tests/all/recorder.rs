@@ -1,11 +1,15 @@
 //! The recorder from outside: the program itself, in network namespaces, asked over its socket with its own verbs.
 
+mod audit;
+mod certs;
+mod crowds;
 mod ending;
 mod exactness;
 mod faults;
 mod interfaces;
 mod pressure;
 mod readers;
+mod remote;
 mod replaying;
 mod running;
 mod sandbox;
