@@ -178,9 +178,18 @@ impl Pipeline {
     pub fn ingest(&mut self, packets: &[Packet<'_>]) {
         let mut rest = packets;
         while !rest.is_empty() {
+            if self.sessions.are_few() {
+                // All of them are in the processor's cache: there is nothing to be waited for.
+                if let Some(coming) = self.receive(&rest[0]) {
+                    self.keep(&coming);
+                }
+                rest = &rest[1..];
+                continue;
+            }
             let (burst, after) = rest.split_at(burst_len(rest));
             rest = after;
-            let mut coming = [None; BURST_PACKETS];
+            let mut places = [None; BURST_PACKETS];
+            let coming = &mut places[..burst.len()];
             for (coming, packet) in coming.iter_mut().zip(burst) {
                 *coming = self.receive(packet);
             }

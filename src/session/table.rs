@@ -27,6 +27,9 @@ use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::time::Timestamp;
 
+/// So many entries, and their part of the index, stay in a core's own cache of half a mebibyte or more.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const CACHED_ENTRIES: u32 = ((256 << 10) / ENTRY_BYTES) as u32;
 /// Entries of the array that are looked at to find one to reuse.
 const CANDIDATES: u32 = 16;
 /// Bytes that an entry costs beside the index: its own, and its place in the queue of emptied ones.
@@ -145,6 +148,12 @@ impl Table {
         let hash = self.hash(&key);
         self.index.prefetch(hash);
         Arrival { key, hash, sender, protocol: decoded.protocol, tcp_flags: decoded.tcp_flags }
+    }
+
+    /// Whether all sessions there ever were fit into a core's cache.
+    #[inline]
+    pub fn are_few(&self) -> bool {
+        self.unused < CACHED_ENTRIES
     }
 
     /// A packet will be [observed](Self::observe) soon. Asks memory for the entry of its session.

@@ -136,6 +136,21 @@ pub(super) struct Tail {
     partial_bytes: usize,
 }
 
+/// Stores as many of `chunks` as there are `words`. Several a turn: the compiler unrolls no loop over atomics by itself.
+fn copy_to_words(chunks: &[[u8; WORD_BYTES]], words: &[AtomicU64]) {
+    let n = chunks.len().min(words.len());
+    let (many_chunks, chunks) = chunks[..n].as_chunks::<8>();
+    let (many_words, words) = words[..n].as_chunks::<8>();
+    for (words, chunks) in many_words.iter().zip(many_chunks) {
+        for (word, chunk) in words.iter().zip(chunks) {
+            word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+        }
+    }
+    for (word, chunk) in words.iter().zip(chunks) {
+        word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
+    }
+}
+
 impl Tail {
     pub(super) fn new(page: PageId) -> Self {
         Self { page, word: 0, partial: 0, partial_bytes: 0 }
@@ -178,9 +193,7 @@ impl Tail {
             let from = self.page.0 as usize * PAGE_WORDS;
             let words = &pages.words[from + self.word..from + PAGE_WORDS];
             let (chunks, rest) = bytes.as_chunks::<WORD_BYTES>();
-            for (word, chunk) in words.iter().zip(chunks) {
-                word.store(u64::from_le_bytes(*chunk), Ordering::Relaxed);
-            }
+            copy_to_words(chunks, words);
             let n = chunks.len().min(words.len());
             self.word += n;
             if n < chunks.len() || (!rest.is_empty() && self.word == PAGE_WORDS) {

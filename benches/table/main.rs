@@ -1,0 +1,79 @@
+//! `make bench`: one table of what the hot path does on this machine, beside its peers in the same run.
+//!
+//! `make bench ARGS='ingest replay'` measures these sections only, `ARGS=--long` more rounds of everything.
+
+mod ingest;
+mod instructions;
+mod live;
+mod machine;
+mod memory;
+mod process;
+mod queries;
+mod replay;
+mod table;
+mod traffic;
+
+use clap::Parser;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    long: bool,
+}
+
+impl Scale {
+    /// Rounds of which the median is shown.
+    fn rounds(self) -> usize {
+        if self.long { 15 } else { 5 }
+    }
+
+    /// So many in a short run, and so many times more in a long one.
+    fn times(self, short: u32) -> u32 {
+        if self.long { short * 5 } else { short }
+    }
+}
+
+/// One table of what the hot path does on this machine, beside its peers in the same run.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Sections to measure [default: all]
+    sections: Vec<String>,
+    /// Measure longer
+    #[arg(long)]
+    long: bool,
+    /// Cargo says so to benchmarks.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+type Section = (&'static str, fn(Scale));
+
+const SECTIONS: [Section; 10] = [
+    ("instructions", instructions::instructions),
+    ("ingest", ingest::ingest),
+    ("growth", ingest::growth),
+    ("workers", ingest::workers),
+    ("memory", memory::memory),
+    ("replay", replay::replay),
+    ("live", live::live),
+    ("readers", live::readers),
+    ("idle", live::idle),
+    ("queries", queries::queries),
+];
+
+fn main() {
+    let args = Args::parse();
+    let names = SECTIONS.map(|(name, _)| name);
+    if let Some(unknown) = args.sections.iter().find(|name| !names.contains(&name.as_str())) {
+        eprintln!("there is no section {unknown:?}; there are {}", names.join(", "));
+        std::process::exit(2);
+    }
+    machine::print();
+    println!();
+    table::head();
+    for (name, measure) in SECTIONS {
+        if args.sections.is_empty() || args.sections.iter().any(|wanted| wanted == name) {
+            measure(Scale { long: args.long });
+        }
+    }
+}
