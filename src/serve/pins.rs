@@ -172,27 +172,24 @@ fn make(history: &History, wish: &Wish) -> Result<PinStatus, Problem> {
         PinError::Full { .. } => Problem::pins_full(error.to_string()),
     })?;
     tracing::info!("pin {}: {} until {}", pin.id, pin.expression(), pin.until);
-    // Workers have not looked yet, so what it protects is counted by its filter.
-    Ok(status_of(history, &pin, Some(SessionFilter::new(&wish.filter).map_err(|e| Problem::bad_query(e.to_string()))?)))
+    Ok(status_of(history, pin))
 }
 
 fn list_of(history: &History) -> PinList {
     let pins = pins(history);
     PinList {
-        pins: pins.list().iter().map(|pin| status_of(history, pin, None)).collect(),
+        pins: pins.list().into_iter().map(|pin| status_of(history, pin)).collect(),
         used_bytes: used_bytes(history),
         limit_bytes: pins.limit_bytes(),
     }
 }
 
-/// A pin, its sessions told by `filter` or else by what workers have noted.
-fn status_of(history: &History, pin: &Pin, mut filter: Option<SessionFilter>) -> PinStatus {
+/// A pin, its sessions told by what workers have noted, and by its filter where they have not looked yet.
+fn status_of(history: &History, mut pin: Pin) -> PinStatus {
     let (mut sessions, mut kept_packets, mut kept_bytes) = (0, 0, 0);
     for session in history.workers.iter().flat_map(|worker| worker.ledger.sessions()) {
-        let protected = match &mut filter {
-            Some(filter) => filter.matches(&Endpoints::from(&session.key)),
-            None => session.notes().pins >> pin.place & 1 == 1,
-        };
+        let noted = session.notes().pins >> pin.place & 1 == 1;
+        let protected = noted || pin.matches(&Endpoints::from(&session.key));
         if protected && session.kept_packets > 0 {
             sessions += 1;
             kept_packets += session.kept_packets;
