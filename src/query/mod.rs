@@ -5,12 +5,14 @@
 
 pub mod explain;
 pub mod flows;
+mod follow;
 mod merge;
 pub mod selectors;
 pub mod status;
 
 use std::sync::Arc;
 
+pub use follow::Follow;
 pub use merge::{Found, Packets, Summary};
 use selectors::{Flow, Selection};
 
@@ -84,6 +86,11 @@ impl History {
     /// The packets that match, in the order of their times.
     pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
         Packets::new(self, request)
+    }
+
+    /// The packets that match, and then those that come.
+    pub fn follow(&self, request: &Request) -> Result<Follow<'_>, QueryError> {
+        Follow::new(self, request)
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) struct Slot {
     first_page: AtomicU32,
     base_time: AtomicU64,
     base_sequence: AtomicU64,
+    last_sequence: AtomicU64,
     packets: AtomicU64,
     captured_bytes: AtomicU64,
     oldest: AtomicU64,
@@ -42,6 +43,8 @@ pub struct SegmentView {
     pub rank: Rank,
     first_page: PageId,
     base: Previous,
+    /// The place of its last packet in the order of arrival; those before it in the segment have lower ones.
+    pub last_sequence: u64,
     /// Packets in it.
     pub packets: u64,
     /// Their captured bytes.
@@ -61,6 +64,11 @@ impl SegmentView {
         self.first_page
     }
 
+    /// The place of its first packet in the order of arrival.
+    pub fn first_sequence(&self) -> u64 {
+        self.base.sequence.wrapping_add(1)
+    }
+
     /// Bytes of the pages it takes.
     pub fn memory_bytes(&self) -> u64 {
         self.len_bytes.div_ceil(PAGE_BYTES as u64).max(1) * PAGE_BYTES as u64
@@ -75,6 +83,7 @@ impl Slot {
         self.first_page.store(first_page.0, Ordering::Relaxed);
         self.base_time.store(time.0, Ordering::Relaxed);
         self.base_sequence.store(sequence, Ordering::Relaxed);
+        self.last_sequence.store(0, Ordering::Relaxed);
         self.packets.store(0, Ordering::Relaxed);
         self.captured_bytes.store(0, Ordering::Relaxed);
         self.oldest.store(u64::MAX, Ordering::Relaxed);
@@ -95,6 +104,7 @@ impl Slot {
     /// Publishes a record that was just written.
     pub(super) fn publish(&self, header: &RecordHeader, len_bytes: u64) {
         let time = header.time.0;
+        self.last_sequence.store(header.sequence, Ordering::Relaxed);
         crate::memory::add(&self.packets, 1);
         crate::memory::add(&self.captured_bytes, u64::from(header.captured_len));
         if time < self.oldest.load(Ordering::Relaxed) {
@@ -127,6 +137,7 @@ impl Slot {
                 sequence: self.base_sequence.load(Ordering::Relaxed),
                 interface: None,
             },
+            last_sequence: self.last_sequence.load(Ordering::Relaxed),
             packets: self.packets.load(Ordering::Relaxed),
             captured_bytes: self.captured_bytes.load(Ordering::Relaxed),
             oldest: Timestamp(self.oldest.load(Ordering::Relaxed)),
@@ -135,6 +146,12 @@ impl Slot {
             len_bytes,
         };
         self.is(generation).then_some(view)
+    }
+
+    /// Whether it may have a record of this place in the order of arrival or a later one; wrong only of a segment that
+    /// was made or evicted just now.
+    pub(super) fn reaches(&self, sequence: u64) -> bool {
+        self.last_sequence.load(Ordering::Relaxed) >= sequence
     }
 
     /// Whether the entry is still of this generation: then all that was read of it before was of it.
@@ -170,6 +187,19 @@ impl RecordAt {
 impl Cursor {
     pub(super) fn new(view: SegmentView) -> Self {
         Self { at: Position { page: view.first_page, offset: 0 }, left: view.len_bytes, previous: view.base, view }
+    }
+
+    /// Goes on to what was written since; [`Gone`] when the segment is no more.
+    pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), Gone> {
+        let now = slot.view(self.view.id).filter(|now| now.generation == self.view.generation).ok_or(Gone)?;
+        self.left += now.len_bytes.checked_sub(self.view.len_bytes).ok_or(Gone)?;
+        self.view = now;
+        Ok(())
+    }
+
+    /// Whether this is the segment being read, as it was or as it is now.
+    pub fn is_of(&self, view: &SegmentView) -> bool {
+        (self.view.id, self.view.generation) == (view.id, view.generation)
     }
 
     /// The segment being read.
