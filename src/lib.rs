@@ -17,6 +17,7 @@ pub mod capture;
 pub mod decode;
 pub mod export;
 pub mod filter;
+pub mod own_streams;
 pub mod pipeline;
 pub mod query;
 pub mod session;

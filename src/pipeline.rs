@@ -8,6 +8,7 @@ use crate::counters::{DropReason, Published, Totals};
 use crate::decode::{self, Stop};
 use crate::filter::FilterSet;
 use crate::memory::Lock;
+use crate::own_streams::{OwnStreams, Watch};
 use crate::packet::Packet;
 use crate::session::{Ledger, Table};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
@@ -52,6 +53,7 @@ pub struct Pipeline {
     sessions: Table,
     store: Store,
     filter: Option<FilterSet>,
+    own_streams: Option<Watch>,
     snaplen: usize,
     totals: Totals,
     /// What the source has counted so far, as last seen.
@@ -70,11 +72,17 @@ impl Pipeline {
             sessions: Table::new(config.sessions_bytes, config.seed, config.lock)?,
             store: Store::new(config.store_bytes, &config.policy, config.lock)?,
             filter: config.filter,
+            own_streams: None,
             snaplen: if config.snaplen == 0 { usize::MAX } else { config.snaplen as usize },
             totals: Totals::default(),
             source: SourceCounts::default(),
             published: Arc::default(),
         })
+    }
+
+    /// Does not record the connections on this list.
+    pub fn leave_out(&mut self, own_streams: Arc<OwnStreams>) {
+        self.own_streams = Some(Watch::new(own_streams));
     }
 
     /// What readers see.
@@ -114,6 +122,11 @@ impl Pipeline {
         }
 
         let mut decoded = decode::decode(packet.link_type, packet.data);
+        if let Some(own_streams) = &mut self.own_streams
+            && own_streams.is_own(&decoded)
+        {
+            return self.totals.filtered.add(bytes);
+        }
         let sequence = self.totals.stored.packets;
         let session = self.sessions.observe(packet, &mut decoded, sequence);
         // The packet that ends a session stays with its start, so that one sees how it ended.

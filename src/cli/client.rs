@@ -5,16 +5,18 @@
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
-use super::Usage;
+use super::{Usage, output};
 
 /// Bytes of a whole document at most; the status has a few kilobytes for each interface.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
@@ -62,7 +64,7 @@ pub(super) fn ask(socket: &Path, method: Method, target: &str, body: Option<Stri
         sender.send_request(request).await.with_context(|| talking_to(socket))
     })?;
     let (head, body) = response.into_parts();
-    let mut answer = Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default() };
+    let mut answer = Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None };
     if head.status.is_success() {
         return Ok(answer);
     }
@@ -132,12 +134,28 @@ pub(super) struct Answer {
     body: Incoming,
     chunk: Bytes,
     trailers: Trailers,
+    interrupted: Option<Interrupted>,
+}
+
+/// Whether an answer was ended by Ctrl-C.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Interrupted(Arc<(AtomicBool, Notify)>);
+
+impl Interrupted {
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    fn interrupt(&self) {
+        self.0.0.store(true, Ordering::Relaxed);
+        self.0.1.notify_one();
+    }
 }
 
 impl Answer {
     /// The next piece, `None` at the end.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        while let Some(frame) = self.runtime.block_on(self.body.frame()).transpose()? {
+        while let Some(frame) = self.next_frame().transpose()? {
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => return Ok(Some(data)),
@@ -149,6 +167,30 @@ impl Answer {
             }
         }
         Ok(None)
+    }
+
+    fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        let Some(ended) = self.interrupted.clone() else { return self.runtime.block_on(self.body.frame()) };
+        if ended.is_interrupted() {
+            return None;
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                frame = self.body.frame() => frame,
+                () = ended.0.1.notified() => None,
+            }
+        })
+    }
+
+    /// From now on Ctrl-C, or to be told to end, ends the answer and not the program.
+    pub(super) fn end_when_interrupted(&mut self) {
+        let ended = self.interrupted.get_or_insert_default().clone();
+        output::when_interrupted(move || ended.interrupt());
+    }
+
+    /// Whether it was.
+    pub(super) fn interrupted(&self) -> Interrupted {
+        self.interrupted.clone().unwrap_or_default()
     }
 
     /// Where the trailers will be.

@@ -1,5 +1,6 @@
 //! The configuration file of `run`: TOML, every flag under its own name; a flag on the command line wins.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::Usage;
+use super::feed::FeedFormat;
 use super::run::{Percent, Speed};
 use crate::budget::MemorySize;
 
@@ -34,6 +36,9 @@ pub(super) struct File {
     pub(super) speed: Option<Speed>,
     pub(super) no_drop_privileges: Option<bool>,
     pub(super) user: Option<String>,
+    pub(super) pcap_over_ip: Option<SocketAddr>,
+    pub(super) pcap_over_ip_past: Option<String>,
+    pub(super) pcap_over_ip_format: Option<FeedFormat>,
     pub(super) retention: Retention,
 }
 
@@ -130,6 +135,9 @@ mod tests {
             speed = 2.5
             no-drop-privileges = true
             user = "nobody"
+            pcap-over-ip = "127.0.0.1:57012"
+            pcap-over-ip-past = "10m"
+            pcap-over-ip-format = "pcapng"
             verbose = 1
             quiet = false
             [retention]
@@ -155,6 +163,8 @@ mod tests {
             ("[retention]\nbeta = 1", "line 2", "beta"),
             ("compression-cpu = 200", "line 1", "try 10"),
             ("speed = 0", "line 1", "max"),
+            ("pcap-over-ip = \"localhost\"", "line 1", "pcap-over-ip"),
+            ("pcap-over-ip-format = \"csv\"", "line 1", "pcap-nano"),
             ("filter = \"x", "line 1", "filter"),
         ] {
             let error = File::parse(text).unwrap_err();

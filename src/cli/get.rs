@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
@@ -29,6 +29,7 @@ Examples:
   retrocap get --since 10m port 53                ten minutes of DNS, one line a packet
   retrocap get --around 14:02:07 --window 30s -w odd.pcapng    half a minute either way
   retrocap get host 10.0.0.5 and not port 22 | tshark -r -     one host's packets in tshark
+  retrocap get --since 10m --follow -w - | wireshark -k -i -   the past, then what comes
   retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session")]
 pub(super) struct Get {
     #[command(flatten)]
@@ -38,6 +39,9 @@ pub(super) struct Get {
     /// The first so many packets
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
+    /// Go on with packets as they come, until -c, --until 5m (from now) or Ctrl-C
+    #[arg(long, conflicts_with = "around")]
+    follow: bool,
     /// Write to this file, which appears whole or not at all; - is stdout
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     write: Option<PathBuf>,
@@ -73,12 +77,12 @@ impl Get {
     /// Asks, and writes what comes.
     pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let tz = TimeZone::system();
-        let target = self.selection.add(
-            Target::new("/v1/packets"),
-            Some(&self.around),
-            Timestamp::from(std::time::SystemTime::now()),
-            &tz,
-        )?;
+        let now = Timestamp::from(std::time::SystemTime::now());
+        let mut selection = self.selection.clone();
+        if self.follow {
+            selection.ahead(now, &tz)?;
+        }
+        let target = selection.add(Target::new("/v1/packets"), Some(&self.around), now, &tz)?;
         let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
         if common.json && file.is_none() {
             return Err(Usage::of(
@@ -90,16 +94,25 @@ impl Get {
         let output = match (&self.write, lines) {
             (_, true) => None,
             (None, false) => Some(Output::open(Path::new("-"))?),
+            (Some(path), false) if self.follow => Some(Output::open_to_follow(path)?),
             (Some(path), false) => Some(Output::open(path)?),
         };
         let target = target
             .with("count", self.count)
+            .with("follow", self.follow.then_some(1))
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
         match (client::get(&common.socket(), &target), output) {
             (Ok(answer), None) => self.lines(answer, &tz),
+            (Ok(answer), Some(output)) if self.follow && !output.is_file() => copy_at_once(answer, output),
             (Ok(answer), Some(output)) if file.is_none() => copy(answer, output),
-            (Ok(answer), Some(output)) => self.file(answer, output, common, &tz),
+            (Ok(mut answer), Some(output)) => {
+                if self.follow {
+                    // What came until then is what was wanted.
+                    answer.end_when_interrupted();
+                }
+                self.file(answer, output, common, &tz)
+            }
             (Err(error), output) => {
                 let nothing = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
                 if let Some(output) = output.filter(|output| nothing && output.is_stdout()) {
@@ -134,7 +147,7 @@ impl Get {
 
     /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
     fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
-        let trailers = answer.trailers();
+        let (trailers, ended) = (answer.trailers(), answer.interrupted());
         let output = Arc::new(Mutex::new(Some(output)));
         let tee = Tee { answer, output: Arc::clone(&output), failed: Arc::default() };
         let failed = Arc::clone(&tee.failed);
@@ -145,11 +158,17 @@ impl Get {
             if let Some(error) = lock(&failed).take() {
                 return Err(error);
             }
-            if batch? == Batch::End {
-                break;
-            }
+            match batch {
+                Ok(Batch::End) => break,
+                // It was broken off within a packet, which is left out.
+                Err(_) if ended.is_interrupted() => break,
+                more => more?,
+            };
         }
-        let output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
+        let mut output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
+        if ended.is_interrupted() {
+            output.keep(source.whole_bytes())?;
+        }
         let name = self.write.as_deref().unwrap_or(Path::new("-")).display().to_string();
         let file_bytes = output.finish()?;
         if common.json {
@@ -191,6 +210,16 @@ pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     }
     note(&format!("retrocap: {text}"));
     Ok(())
+}
+
+/// Bytes as they come, none of which waits for more.
+pub(super) fn copy_at_once(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
+    while let Some(chunk) = answer.next_chunk().context("the recorder broke off its answer")? {
+        output.buffer().extend_from_slice(&chunk);
+        output.write_all()?;
+    }
+    output.finish()?;
+    complete(&answer.trailers())
 }
 
 /// Bytes as they come.

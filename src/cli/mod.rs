@@ -5,6 +5,7 @@
 
 mod client;
 mod config;
+mod feed;
 mod flows;
 mod get;
 mod human;

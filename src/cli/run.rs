@@ -1,6 +1,7 @@
 //! `retrocap run`: the recorder, in the foreground.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -8,10 +9,13 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 
 use super::config::File;
+use super::feed::FeedFormat;
 use super::{Common, Usage, machine, selection};
 use crate::budget::MemorySize;
 use crate::daemon::{self, Config, Replay};
+use crate::serve::pcap_over_ip::Feed;
 use crate::store::retention::Policy;
+use crate::time;
 
 pub(super) use crate::daemon::Speed;
 
@@ -21,6 +25,7 @@ pub(super) use crate::daemon::Speed;
 Examples:
   sudo retrocap run                             all interfaces, 1% of the memory
   sudo retrocap run -i eth0 -m 1G not port 22   one interface, 1 GiB, without SSH
+  sudo retrocap run --pcap-over-ip 127.0.0.1:57012    for `wireshark -k -i TCP@127.0.0.1:57012` too
   retrocap run --replay big.pcap --speed max --socket ./r.sock    a capture file instead")]
 pub(super) struct Run {
     /// Record this interface; may be repeated [default: all]
@@ -62,6 +67,15 @@ pub(super) struct Run {
     /// Become this user once everything is open [default: retrocap, where there is one]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// Serve packets as they come over TCP on this loopback address (PCAP-over-IP), as in 127.0.0.1:57012
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address, help_heading = "PCAP-over-IP")]
+    pcap_over_ip: Option<SocketAddr>,
+    /// How much of the past comes first [default: 0s]
+    #[arg(long, value_name = "DURATION", help_heading = "PCAP-over-IP")]
+    pcap_over_ip_past: Option<String>,
+    /// In which format [default: pcap]
+    #[arg(long, value_name = "FORMAT", help_heading = "PCAP-over-IP")]
+    pcap_over_ip_format: Option<FeedFormat>,
     /// The filter as last arguments
     #[arg(value_name = "EXPR", conflicts_with = "filter", allow_negative_numbers = true)]
     expression: Vec<String>,
@@ -74,7 +88,10 @@ impl Run {
         log(common, &file);
         let config = self.config(common, file)?;
         daemon::run(config).map_err(|error| match error {
-            daemon::Error::Budget(_) | daemon::Error::Filter(_) | daemon::Error::Speed(_) => Usage::of(error),
+            daemon::Error::Budget(_)
+            | daemon::Error::Filter(_)
+            | daemon::Error::Speed(_)
+            | daemon::Error::PcapOverIpInTheClear(_) => Usage::of(error),
             _ => error.into(),
         })
     }
@@ -92,6 +109,14 @@ impl Run {
         if replay.is_none() && speed.is_some() {
             return Err(Usage::of("--speed is for a replay: add --replay big.pcap, or leave out --speed"));
         }
+        let pcap_over_ip = self.pcap_over_ip.or(file.pcap_over_ip);
+        let past = self.pcap_over_ip_past.or(file.pcap_over_ip_past);
+        let feed_format = self.pcap_over_ip_format.or(file.pcap_over_ip_format);
+        if pcap_over_ip.is_none() && (past.is_some() || feed_format.is_some()) {
+            return Err(Usage::of("PCAP-over-IP is served nowhere: add --pcap-over-ip 127.0.0.1:57012"));
+        }
+        let past = past.map(|past| time::parse_duration(&past)).transpose().map_err(Usage::of)?.unwrap_or_default();
+        let (format, precision) = feed_format.unwrap_or_default().format();
         let promiscuous_file = file.promiscuous == Some(true) && file.no_promiscuous != Some(true);
         Ok(Config {
             socket: common.socket.clone().or(file.socket).unwrap_or_else(Common::socket_default),
@@ -106,8 +131,13 @@ impl Run {
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
             retention: file.retention.alpha.map_or_else(Policy::default, Policy::steepness),
+            pcap_over_ip: pcap_over_ip.map(|address| (address, Feed { past, format, precision })),
         })
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("cannot read the address {text:?}: try 127.0.0.1:57012 or [::1]:57012"))
 }
 
 /// Logs to stderr, as much as `-v`, `-q` or `RUST_LOG` say; the journal has its own times.

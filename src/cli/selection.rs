@@ -31,7 +31,7 @@ pub(super) struct Selection {
     /// Not before this time: 10m (ago), 14:30, 'yesterday 14:00', 2026-11-22T10:00:00Z, 1795341600.5
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Not after this time
+    /// Not after this time; with get --follow a span is from now on: 5m
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Only from this interface
@@ -110,6 +110,23 @@ impl Selection {
             (Some(since), Some(until)) if since > until => Err(Usage::of(QueryError::InvertedWindow { since, until })),
             window => Ok(window),
         }
+    }
+
+    /// Reads the end of a selection that goes on: a span is counted from now, and it cannot be over.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] where it makes no sense or is over.
+    pub(super) fn ahead(&mut self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<()> {
+        let Some(text) = &self.until else { return Ok(()) };
+        let until = time::parse_ahead(text, now, tz).map_err(Usage::of)?;
+        if until < now {
+            return Err(Usage::of(format_args!(
+                "--until {text} is over, and --follow goes on from now: try --until 5m, or leave --follow out"
+            )));
+        }
+        self.until = Some(until.to_rfc3339());
+        Ok(())
     }
 
     fn expression(&self) -> anyhow::Result<Option<String>> {

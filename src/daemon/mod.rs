@@ -16,6 +16,7 @@ mod socket;
 mod start;
 mod workers;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::sync::oneshot;
@@ -24,6 +25,7 @@ use crate::budget::{BudgetTooSmall, ByteSize};
 use crate::capture::SourceError;
 use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
+use crate::serve::pcap_over_ip::Feed;
 use crate::store::retention::Policy;
 use start::{Prepared, Until};
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,
+    /// Where PCAP-over-IP is served, an address of the loopback network, and what; `None` for nowhere.
+    pub pcap_over_ip: Option<(SocketAddr, Feed)>,
 }
 
 /// A capture file as if it happened now.
@@ -93,6 +97,20 @@ pub enum Error {
         step: &'static str,
         /// With which file.
         path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// PCAP-over-IP in the clear would be for everybody.
+    #[error(
+        "PCAP-over-IP has no passwords and is not encrypted, so it is served on the loopback address alone, not on {0}; \
+         try 127.0.0.1:57012, and reach it from elsewhere with `ssh -L 57012:127.0.0.1:57012`"
+    )]
+    PcapOverIpInTheClear(SocketAddr),
+    /// PCAP-over-IP cannot be served where it is asked for.
+    #[error("cannot serve PCAP-over-IP on {address}: {source}; choose another port")]
+    PcapOverIp {
+        /// Where.
+        address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
     },

@@ -1,5 +1,6 @@
 //! From a configuration to a recorder that runs, and its end.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -17,8 +18,10 @@ use crate::capture::selection::Selection;
 use crate::filter::FilterSet;
 use crate::interface::Interfaces;
 use crate::memory::Lock;
+use crate::own_streams::OwnStreams;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
+use crate::serve::pcap_over_ip::{self, Feed};
 use crate::serve::{self, Limits, Recorder, Service};
 use crate::time::Timestamp;
 
@@ -38,6 +41,8 @@ pub(super) enum Until {
 #[derive(Debug)]
 pub(super) struct Prepared {
     listener: std::os::unix::net::UnixListener,
+    pcap_over_ip: Option<(std::net::TcpListener, Feed)>,
+    own_streams: Arc<OwnStreams>,
     socket: Socket,
     pipelines: Vec<(Pipeline, Packets)>,
     history: History,
@@ -58,13 +63,16 @@ impl Prepared {
             capture_rights()?;
         }
         let interfaces = Arc::new(Interfaces::default());
-        let made = make_pipelines(&config, &split)?;
+        let mut made = make_pipelines(&config, &split)?;
+        let own_streams = Arc::new(OwnStreams::default());
+        made.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
         let sources = match &selection {
             Some(selection) => open_live(&config, &split, selection, &interfaces)?,
             None => vec![open_replay(&config, &interfaces)?],
         };
         let (listener, socket) = claim.bind(access)?;
+        let pcap_over_ip = config.pcap_over_ip.map(listen_pcap_over_ip).transpose()?;
         let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
 
         let history = History {
@@ -81,6 +89,8 @@ impl Prepared {
         announce(&config, &split, &history, &socket, &dropped);
         Ok(Self {
             listener,
+            pcap_over_ip,
+            own_streams,
             socket,
             pipelines: made.into_iter().zip(sources).collect(),
             history,
@@ -91,7 +101,8 @@ impl Prepared {
 
     /// Runs until it is told to stop or cannot go on.
     pub(super) fn run(self, until: Until) -> Result<(), Error> {
-        let Self { listener, mut socket, pipelines, history, selection, queries_bytes } = self;
+        let Self { listener, pcap_over_ip, own_streams, mut socket, pipelines, history, selection, queries_bytes } =
+            self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
         let monitor = selection.map(|selection| Monitor::start(selection, interfaces)).transpose();
@@ -107,7 +118,7 @@ impl Prepared {
             recording,
             queries_bytes,
         };
-        let service = Arc::new(Service::new(recorder, Limits::default()));
+        let service = Arc::new(Service::new(recorder, Limits::default()).with_own_streams(own_streams));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("retrocap-serve")
@@ -117,6 +128,11 @@ impl Prepared {
         let ended = runtime.block_on(async {
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
+            let feeding = pcap_over_ip.map(|(listener, what)| {
+                let listener = tokio::net::TcpListener::from_std(listener).map_err(system("serve PCAP-over-IP"))?;
+                Ok::<_, Error>(tokio::spawn(pcap_over_ip::serve(listener, Arc::clone(&service), what, told.clone())))
+            });
+            let feeding = feeding.transpose()?;
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
             let ended = tokio::select! {
                 why = until.wait() => why.map(|why| tracing::info!("stopping: {why}")),
@@ -130,6 +146,9 @@ impl Prepared {
             stop.store(true, Ordering::Relaxed);
             let _ = shutdown.send(true);
             let _ = serving.await;
+            if let Some(feeding) = feeding {
+                let _ = feeding.await;
+            }
             ended
         });
         drop(workers);
@@ -195,6 +214,18 @@ fn open_live(
     };
     let open = || LiveSource::open(&live, Arc::clone(selection), Arc::clone(interfaces));
     (0..split.workers).map(|_| Ok(Packets::Live(Box::new(open()?)))).collect()
+}
+
+fn listen_pcap_over_ip((address, what): (SocketAddr, Feed)) -> Result<(std::net::TcpListener, Feed), Error> {
+    if !address.ip().to_canonical().is_loopback() {
+        return Err(Error::PcapOverIpInTheClear(address));
+    }
+    let failed = |source| Error::PcapOverIp { address, source };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!("PCAP-over-IP on {address}: every user of this host can read all packets there");
+    Ok((listener, what))
 }
 
 fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<Packets, Error> {

@@ -130,7 +130,6 @@ impl<'h> Follow<'h> {
     ///
     /// Of several workers, packets later than `settled` wait for those that others may yet bring; one worker's come as
     /// they arrived.
-    #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator can do")]
     pub fn next(&mut self, settled: Timestamp) -> Option<Found<'_>> {
         if let Some(past) = &mut self.past {
             match past.find() {
@@ -298,7 +297,7 @@ impl<'h> Follow<'h> {
         loop {
             let outcome = self.matches(&packet);
             let looked_before = looked;
-            if outcome.is_err() && !looked && !self.waiting.peek().is_some_and(|Reverse(other)| **other == packet) {
+            if outcome.is_err() && !looked && self.waiting.peek().is_none_or(|Reverse(other)| **other != packet) {
                 looked = true;
                 self.look_again(&packet);
             }

@@ -31,7 +31,7 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Bytes that a connection reads ahead, and that wait to be written.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused a connection, which it does for want of memory or descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// Whether it may say what is not recorded: root, and the user that records.
+    pub(super) fn may_leave_out(self) -> bool {
+        self.uid.is_some_and(|uid| uid == 0 || uid == rustix::process::getuid().as_raw())
+    }
+
     fn of(stream: &UnixStream) -> Self {
         let credentials = stream.peer_cred().ok();
         Self { uid: credentials.map(|c| c.uid()), pid: credentials.and_then(|c| c.pid()) }
@@ -126,7 +131,7 @@ async fn connection(stream: UnixStream, router: Router, service: Arc<Service>, m
 }
 
 /// Waits until the service is to end.
-async fn told(shutdown: &mut watch::Receiver<bool>) {
+pub(super) async fn told(shutdown: &mut watch::Receiver<bool>) {
     // Without its sender nobody could tell any more.
     let _ = shutdown.wait_for(|&stop| stop).await;
 }

@@ -12,11 +12,13 @@
 
 mod connections;
 mod flows;
+mod follow;
 mod health;
 mod http;
 mod metrics;
 mod packets;
 pub mod parameters;
+pub mod pcap_over_ip;
 pub mod problem;
 mod stream;
 
@@ -29,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use connections::serve;
 pub use http::{OPENAPI, ROUTES};
 
+use crate::own_streams::OwnStreams;
 use crate::query::History;
 use crate::query::status::Status;
 use crate::time::Timestamp;
@@ -97,6 +100,9 @@ pub struct Service {
     /// Set when the recorder stops: answers are to end.
     stopping: Arc<AtomicBool>,
     packet_queries: Arc<Semaphore>,
+    /// Followers stay, so that they get half of the places at most.
+    followers: Arc<Semaphore>,
+    own_streams: Arc<OwnStreams>,
     /// In KiB.
     listing_memory: Arc<Semaphore>,
     listing_kib: u32,
@@ -123,16 +129,26 @@ impl Service {
         let half = recorder.queries_bytes / 2;
         let queries = (half / QUERY_COST_BYTES).max(QUERIES_MIN);
         let listing_kib = u32::try_from((half >> 10).max(QUERY_COST_BYTES >> 9)).unwrap_or(u32::MAX >> 4);
+        let places = |queries: u64| Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4)));
         Self {
             recorder,
             limits,
             activity: Activity::default(),
             drops: Drops::default(),
             stopping: Arc::default(),
-            packet_queries: Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4))),
+            packet_queries: places(queries),
+            followers: places(queries / 2),
+            own_streams: Arc::default(),
             listing_memory: Arc::new(Semaphore::new(listing_kib as usize)),
             listing_kib,
         }
+    }
+
+    /// Lets it say which connections of its own are not to be recorded: to the pipelines that have this list.
+    #[must_use]
+    pub fn with_own_streams(mut self, own_streams: Arc<OwnStreams>) -> Self {
+        self.own_streams = own_streams;
+        self
     }
 
     /// The recorder.
@@ -160,6 +176,12 @@ impl Service {
     /// Waits for a place among the queries of packets.
     async fn packet_query(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.place(&self.packet_queries, 1, "queries of packets").await
+    }
+
+    /// Waits for a place among those that follow.
+    async fn follower(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Problem> {
+        let follower = self.place(&self.followers, 1, "followers").await?;
+        Ok((follower, self.packet_query().await?))
     }
 
     /// Waits for memory to sort so many sessions in; gives also how many fit.

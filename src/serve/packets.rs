@@ -14,7 +14,7 @@ use super::connections::Peer;
 use super::parameters::PacketQuery;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
-use super::{Service, now};
+use super::{Service, follow, now};
 use crate::export::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use crate::packet::{InterfaceId, LinkType};
 use crate::query::{Packets, Request, Summary};
@@ -29,22 +29,30 @@ pub(super) async fn packets(
 ) -> Result<Response, Problem> {
     let query = PacketQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
     tracing::debug!("{peer} reads packets: {}", description(&query.request));
+    if query.follow {
+        return follow::packets(service, peer, query).await;
+    }
     let place = service.packet_query().await?;
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
-    let content = match query.format {
+    let format = query.format;
+    let export = Export { service: Arc::clone(&service), query };
+    let body = stream(&service, place, move |sink| export.run(sink)).await?;
+    Ok((headers(format), axum::body::Body::new(body)).into_response())
+}
+
+/// What the head of an answer says.
+pub(super) fn headers(format: Format) -> [(HeaderName, HeaderValue); 2] {
+    let content = match format {
         Format::Pcapng => "application/x-pcapng",
         Format::Pcap => "application/vnd.tcpdump.pcap",
     };
-    let export = Export { service: Arc::clone(&service), query };
-    let body = stream(&service, place, move |sink| export.run(sink)).await?;
-    let headers = [(CONTENT_TYPE, HeaderValue::from_static(content)), (TRAILER, HeaderValue::from_static(TRAILERS))];
-    Ok((headers, axum::body::Body::new(body)).into_response())
+    [(CONTENT_TYPE, HeaderValue::from_static(content)), (TRAILER, HeaderValue::from_static(TRAILERS))]
 }
 
 /// One export; it runs on a thread of its own.
-struct Export {
-    service: Arc<Service>,
-    query: PacketQuery,
+pub(super) struct Export {
+    pub(super) service: Arc<Service>,
+    pub(super) query: PacketQuery,
 }
 
 impl Export {
@@ -106,7 +114,7 @@ impl Export {
         Ok(())
     }
 
-    fn options(&self) -> Options {
+    pub(super) fn options(&self) -> Options {
         let expression = self.query.request.expression.trim();
         let system = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
@@ -131,7 +139,7 @@ impl Export {
     }
 
     /// Why the export is not all that was asked for; empty when it is.
-    fn note(&self, summary: Summary, left_out: Option<ExportError>) -> String {
+    pub(super) fn note(&self, summary: Summary, left_out: Option<ExportError>) -> String {
         let mut notes = Vec::new();
         if summary.interrupted && self.service.is_stopping() {
             notes.push("incomplete: the recorder was stopped while this was sent".to_owned());
@@ -149,7 +157,7 @@ impl Export {
     }
 
     /// What the end of a pcapng file says.
-    fn comments(&self, note: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
+    pub(super) fn comments(&self, note: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
         let mut comments = Vec::new();
         if !note.is_empty() {
             comments.push(note.to_owned());
@@ -173,7 +181,7 @@ impl Export {
         comments
     }
 
-    fn statistics(&self) -> Vec<InterfaceStatistics> {
+    pub(super) fn statistics(&self) -> Vec<InterfaceStatistics> {
         let history = self.service.history();
         let recorder = self.service.recorder();
         let os_dropped = history.totals().kernel_dropped;
@@ -196,10 +204,10 @@ impl Export {
 
 /// The interfaces that an export has packets of.
 #[derive(Debug, Default)]
-struct Interfaces(Vec<InterfaceId>);
+pub(super) struct Interfaces(Vec<InterfaceId>);
 
 impl Interfaces {
-    fn note(&mut self, id: InterfaceId) {
+    pub(super) fn note(&mut self, id: InterfaceId) {
         // Most packets are of the interface of the one before.
         if self.0.last() != Some(&id) {
             match self.0.iter().position(|&known| known == id) {
@@ -213,7 +221,7 @@ impl Interfaces {
     }
 }
 
-fn trailers(summary: Summary, note: &str) -> HeaderMap {
+pub(super) fn trailers(summary: Summary, note: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     let numbers = [
         ("retrocap-packets", summary.packets),

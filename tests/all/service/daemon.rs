@@ -29,6 +29,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         user: None,
         compression_cpu: 0.0,
         retention: Policy::default(),
+        pcap_over_ip: None,
     }
 }
 
