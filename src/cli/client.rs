@@ -137,7 +137,7 @@ pub(super) struct Answer {
     interrupted: Option<Interrupted>,
 }
 
-/// Whether an answer was ended by Ctrl-C.
+/// Ends an answer before its time, and says whether it did.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interrupted(Arc<(AtomicBool, Notify)>);
 
@@ -146,7 +146,8 @@ impl Interrupted {
         self.0.0.load(Ordering::Relaxed)
     }
 
-    fn interrupt(&self) {
+    /// Ends the answer.
+    pub(super) fn interrupt(&self) {
         self.0.0.store(true, Ordering::Relaxed);
         self.0.1.notify_one();
     }
@@ -182,9 +183,14 @@ impl Answer {
         })
     }
 
+    /// What ends the answer, whoever waits for it.
+    pub(super) fn interruption(&mut self) -> Interrupted {
+        self.interrupted.get_or_insert_default().clone()
+    }
+
     /// From now on Ctrl-C, or to be told to end, ends the answer and not the program.
     pub(super) fn end_when_interrupted(&mut self) {
-        let ended = self.interrupted.get_or_insert_default().clone();
+        let ended = self.interruption();
         output::when_interrupted(move || ended.interrupt());
     }
 

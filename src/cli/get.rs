@@ -185,17 +185,22 @@ impl Get {
     }
 
     /// A file without packets, so that who reads the pipe does not choke on nothing.
-    fn empty(&self, mut output: Output) -> anyhow::Result<()> {
+    fn empty(&self, output: Output) -> anyhow::Result<()> {
         let format = match self.format {
             FileFormat::Pcapng => Format::Pcapng,
             FileFormat::Pcap => Format::Pcap,
         };
-        let mut exporter = Exporter::new(format, Options::default());
-        exporter.begin(output.buffer(), &[]);
-        exporter.end(output.buffer(), &[], &[]);
-        output.finish()?;
-        Ok(())
+        empty(format, output)
     }
+}
+
+/// A file without packets.
+pub(super) fn empty(format: Format, mut output: Output) -> anyhow::Result<()> {
+    let mut exporter = Exporter::new(format, Options::default());
+    exporter.begin(output.buffer(), &[]);
+    exporter.end(output.buffer(), &[], &[]);
+    output.finish()?;
+    Ok(())
 }
 
 /// Why an answer is not all that matched.

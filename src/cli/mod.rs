@@ -5,6 +5,7 @@
 
 mod client;
 mod config;
+mod extcap;
 mod feed;
 mod flows;
 mod get;
@@ -13,6 +14,7 @@ mod interfaces;
 mod machine;
 mod output;
 mod pin;
+mod push;
 mod replay;
 mod run;
 mod selection;
@@ -80,9 +82,11 @@ enum Verb {
     Get(get::Get),
     Flows(flows::Flows),
     Status(status::Status),
+    Push(push::Push),
     Pin(pin::Pin),
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
+    Extcap(extcap::Extcap),
 }
 
 /// Wrong usage: exit 2.
@@ -112,9 +116,11 @@ pub fn main() -> ExitCode {
         Verb::Get(get) => get.run(&cli.common),
         Verb::Flows(flows) => flows.run(&cli.common),
         Verb::Status(status) => status.run(&cli.common),
+        Verb::Push(push) => push.run(&cli.common),
         Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
+        Verb::Extcap(extcap) => extcap.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -129,6 +129,28 @@ impl Selection {
         Ok(())
     }
 
+    /// Whether it says when it begins.
+    pub(super) fn has_start(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Begins at another time.
+    pub(super) fn begin(&mut self, since: Timestamp) {
+        self.since = Some(since.to_rfc3339());
+    }
+
+    /// Wants also that this expression matches.
+    pub(super) fn and(&mut self, expression: &str) {
+        let mine = self.expression.join(" ");
+        let both = if mine.trim().is_empty() { expression.to_owned() } else { format!("({mine}) and ({expression})") };
+        self.expression = vec![both];
+    }
+
+    /// Of everything.
+    pub(super) fn everything() -> Self {
+        Self { since: None, until: None, interface: None, community_id: None, flow: None, expression: Vec::new() }
+    }
+
     fn expression(&self) -> anyhow::Result<Option<String>> {
         expression(&self.expression)
     }

@@ -1,8 +1,10 @@
-//! Packets of any link type for a file that has only one.
+//! Packets of any link type for a stream that has only one, and of any length for a reader that takes none so long.
 //!
 //! What a packet carries is put behind a header of the file's link type: for Ethernet one with the sender's address
 //! where it is known and zeros elsewhere, for raw IP none. What cannot be said that way is left out, and counted.
 
+use super::{CAPTURED_BYTES_MAX, Exporter, Format, InterfaceStatistics, Options};
+use crate::interface::Interface;
 use crate::packet::{LinkType, Packet};
 
 const ETHERNET_BYTES: usize = 14;
@@ -18,14 +20,13 @@ const ARPHRD_NETLINK: u16 = 824;
 pub struct OneLinkType {
     target: LinkType,
     bytes: Vec<u8>,
-    converted: u64,
     left_out: u64,
 }
 
 impl OneLinkType {
     /// For a file of this link type.
     pub fn new(target: LinkType) -> Self {
-        Self { target, bytes: Vec::new(), converted: 0, left_out: 0 }
+        Self { target, bytes: Vec::new(), left_out: 0 }
     }
 
     /// The link type that fits most: Ethernet where it is among `recorded` or nothing is, else the first.
@@ -37,11 +38,6 @@ impl OneLinkType {
     /// The link type of the file.
     pub fn target(&self) -> LinkType {
         self.target
-    }
-
-    /// Packets that got another header.
-    pub fn converted(&self) -> u64 {
-        self.converted
     }
 
     /// Packets that do not fit.
@@ -58,7 +54,6 @@ impl OneLinkType {
             self.left_out += 1;
             return None;
         };
-        self.converted += 1;
         self.bytes.clear();
         if self.target == LinkType::ETHERNET {
             self.bytes.extend_from_slice(&[0; 6]);
@@ -80,6 +75,87 @@ impl OneLinkType {
             LinkType::IPV6 => carried.ethertype == IPV6,
             _ => false,
         }
+    }
+}
+
+/// Bytes of a packet that every reader of classic pcap over TCP takes; the strictest known have 16 bits for it.
+pub const STREAMED_BYTES_MAX: usize = 65_535;
+
+/// An exporter that refuses no packet: what does not fit is made to, or left out and counted.
+#[derive(Debug)]
+pub struct FittingExporter {
+    exporter: Exporter,
+    one_link_type: Option<OneLinkType>,
+    captured_bytes_max: usize,
+    cut: u64,
+}
+
+impl FittingExporter {
+    /// Classic pcap has the link type of the options, or else Ethernet.
+    pub fn new(format: Format, options: Options) -> Self {
+        let link_type = options.link_type.unwrap_or(LinkType::ETHERNET);
+        Self {
+            one_link_type: (format == Format::Pcap).then(|| OneLinkType::new(link_type)),
+            exporter: Exporter::new(format, Options { link_type: Some(link_type), ..options }),
+            captured_bytes_max: CAPTURED_BYTES_MAX as usize,
+            cut: 0,
+        }
+    }
+
+    /// Cuts the packets of classic pcap at [`STREAMED_BYTES_MAX`].
+    #[must_use]
+    pub fn for_strict_readers(mut self) -> Self {
+        if self.one_link_type.is_some() {
+            self.captured_bytes_max = STREAMED_BYTES_MAX;
+        }
+        self
+    }
+
+    /// As [`Exporter::begin`].
+    pub fn begin(&mut self, out: &mut Vec<u8>, comments: &[String]) {
+        self.exporter.begin(out, comments);
+    }
+
+    /// Writes a packet, with a comment where there is room for one; whether it was written.
+    pub fn packet(
+        &mut self,
+        out: &mut Vec<u8>,
+        interface: &Interface,
+        packet: &Packet<'_>,
+        comment: Option<&str>,
+    ) -> bool {
+        let fitted = match &mut self.one_link_type {
+            None => Some(*packet),
+            Some(one) => one.fit(packet),
+        };
+        let Some(packet) = fitted else { return false };
+        let length = packet.data.len().min(self.captured_bytes_max);
+        self.cut += u64::from(length < packet.data.len());
+        let packet = Packet { data: &packet.data[..length], ..packet };
+        match comment {
+            None => self.exporter.packet(out, interface, &packet).is_ok(),
+            Some(comment) => self.exporter.packet_with_comment(out, interface, &packet, comment).is_ok(),
+        }
+    }
+
+    /// As [`Exporter::end`].
+    pub fn end(&mut self, out: &mut Vec<u8>, statistics: &[InterfaceStatistics], comments: &[String]) {
+        self.exporter.end(out, statistics, comments);
+    }
+
+    /// The link type of a stream that has only one.
+    pub fn link_type(&self) -> Option<LinkType> {
+        self.one_link_type.as_ref().map(OneLinkType::target)
+    }
+
+    /// Packets that do not fit.
+    pub fn left_out(&self) -> u64 {
+        self.one_link_type.as_ref().map_or(0, OneLinkType::left_out)
+    }
+
+    /// Packets that were cut.
+    pub fn cut(&self) -> u64 {
+        self.cut + self.exporter.cut()
     }
 }
 

@@ -16,9 +16,8 @@ use super::parameters::PacketQuery;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, now};
-use crate::export::one_link_type::OneLinkType;
-use crate::export::{CAPTURED_BYTES_MAX, Exporter, Format, Options};
-use crate::packet::Packet;
+use crate::export::Options;
+use crate::export::one_link_type::{FittingExporter, OneLinkType};
 use crate::query::{Follow, Found};
 
 /// How often a follower looks for new packets.
@@ -54,7 +53,7 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
     let live = Live {
         export: Export { service: Arc::clone(&service), query },
         who: peer.to_string(),
-        captured_bytes_max: CAPTURED_BYTES_MAX as usize,
+        for_strict_readers: false,
         sent: Arc::default(),
     };
     let body = stream(&service, place, move |sink| {
@@ -97,8 +96,8 @@ pub(super) struct Live {
     pub(super) export: Export,
     /// Who reads, for the log.
     pub(super) who: String,
-    /// What the reader takes of a packet.
-    pub(super) captured_bytes_max: usize,
+    /// Whether it takes no classic packet that is longer than others of its kind do.
+    pub(super) for_strict_readers: bool,
     pub(super) sent: Arc<Sent>,
 }
 
@@ -150,62 +149,39 @@ impl Live {
 
     fn note(&self, follow: &Follow<'_>, writer: &Writer) -> String {
         let mut note = self.export.note(follow.summary(), None);
-        if let Some(one) = &writer.one_link_type
-            && one.left_out() > 0
-        {
+        let left_out = writer.exporter.left_out();
+        if let Some(link_type) = writer.exporter.link_type().filter(|_| left_out > 0) {
             let and = if note.is_empty() { "" } else { "; " };
             note.push_str(&format!(
-                "{and}{} packets do not fit into classic pcap of {}: use --format pcapng",
-                one.left_out(),
-                one.target()
+                "{and}{left_out} packets do not fit into classic pcap of {link_type}: use --format pcapng"
             ));
         }
         note
     }
 }
 
-/// Writes packets as the reader can take them.
+/// What is written, and what is known of it.
 struct Writer {
-    exporter: Exporter,
+    exporter: FittingExporter,
     exported: Interfaces,
-    one_link_type: Option<OneLinkType>,
-    captured_bytes_max: usize,
-    cut: u64,
 }
 
 impl Writer {
     fn new(live: &Live) -> Self {
-        let format = live.export.query.format;
-        let one_link_type = (format == Format::Pcap)
-            .then(|| OneLinkType::new(OneLinkType::choose(&live.export.service.history().link_types())));
-        let link_type = one_link_type.as_ref().map(OneLinkType::target);
-        Self {
-            exporter: Exporter::new(format, Options { link_type, ..live.export.options() }),
-            exported: Interfaces::default(),
-            one_link_type,
-            captured_bytes_max: live.captured_bytes_max,
-            cut: 0,
-        }
+        let link_type = OneLinkType::choose(&live.export.service.history().link_types());
+        let options = Options { link_type: Some(link_type), ..live.export.options() };
+        let exporter = FittingExporter::new(live.export.query.format, options);
+        let exporter = if live.for_strict_readers { exporter.for_strict_readers() } else { exporter };
+        Self { exporter, exported: Interfaces::default() }
     }
 
     /// Writes a packet before which `missed` were evicted too soon.
     fn packet(&mut self, out: &mut Vec<u8>, found: &Found<'_>, missed: u64) {
-        let packet = match &mut self.one_link_type {
-            None => Some(found.packet),
-            Some(one) => one.fit(&found.packet),
-        };
-        let Some(packet) = packet else { return };
-        let length = packet.data.len().min(self.captured_bytes_max);
-        self.cut += u64::from(length < packet.data.len());
-        let packet = Packet { data: &packet.data[..length], ..packet };
-        self.exported.note(found.interface.id);
-        // A packet that fits is never refused.
-        let _ = if missed == 0 {
-            self.exporter.packet(out, found.interface, &packet)
-        } else {
-            let comment = format!("{missed} packets before this one were evicted before they could be sent");
-            self.exporter.packet_with_comment(out, found.interface, &packet, &comment)
-        };
+        let comment =
+            (missed > 0).then(|| format!("{missed} packets before this one were evicted before they could be sent"));
+        if self.exporter.packet(out, found.interface, &found.packet, comment.as_deref()) {
+            self.exported.note(found.interface.id);
+        }
     }
 }
 
@@ -226,11 +202,11 @@ impl Progress {
         activity.packets_sent.fetch_add(summary.packets - self.packets, Ordering::Relaxed);
         activity.packets_overtaken.fetch_add(summary.overtaken - self.overtaken, Ordering::Relaxed);
         (self.packets, self.overtaken) = (summary.packets, summary.overtaken);
-        let left_out = writer.one_link_type.as_ref().map_or(0, OneLinkType::left_out);
+        let left_out = writer.exporter.left_out();
         live.sent.packets.store(summary.packets - left_out, Ordering::Relaxed);
         live.sent.overtaken.store(summary.overtaken, Ordering::Relaxed);
         live.sent.left_out.store(left_out, Ordering::Relaxed);
-        live.sent.cut.store(writer.cut, Ordering::Relaxed);
+        live.sent.cut.store(writer.exporter.cut(), Ordering::Relaxed);
         let missed = summary.overtaken - self.warned_overtaken;
         if missed > 0 && self.warned.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {
             tracing::warn!("{} reads too slowly: {missed} packets were evicted before they could be sent", live.who);

@@ -26,12 +26,10 @@ use super::packets::Export;
 use super::parameters::PacketQuery;
 use super::stream::{Body, stream};
 use super::{Service, now};
-use crate::export::{CAPTURED_BYTES_MAX, Format, Precision};
+use crate::export::{Format, Precision};
 use crate::query::Request;
 use crate::time::Timestamp;
 
-/// Bytes of a packet that every reader of classic pcap over IP takes; the strictest known have 16 bits for it.
-const CLASSIC_CAPTURED_BYTES_MAX: usize = 65_535;
 /// Bytes that a client may send, all of which are ignored.
 const READ_BYTES_MAX: usize = 64 << 10;
 
@@ -58,13 +56,6 @@ impl Feed {
         let now = if service.recorder().live { now() } else { newest.unwrap_or(Timestamp::MIN) };
         let request = Request { since: Some(now.saturating_sub(self.past)), ..Request::default() };
         PacketQuery { request, format: self.format, precision: self.precision, follow: true, carried_by: None }
-    }
-
-    fn captured_bytes_max(&self) -> usize {
-        match self.format {
-            Format::Pcapng => CAPTURED_BYTES_MAX as usize,
-            Format::Pcap => CLASSIC_CAPTURED_BYTES_MAX,
-        }
     }
 }
 
@@ -134,7 +125,7 @@ pub async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     let live = Live {
         export: Export { service: Arc::clone(&service), query: what.query(&service) },
         who: peer.to_string(),
-        captured_bytes_max: what.captured_bytes_max(),
+        for_strict_readers: true,
         sent: Arc::clone(&sent),
     };
     let body = match stream(&service, place, move |sink| live.run(sink)).await {
