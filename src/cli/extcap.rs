@@ -142,7 +142,8 @@ impl Extcap {
     fn target(&self) -> anyhow::Result<Target> {
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = Selection::everything();
-        let given = |text: &Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+        let given =
+            |text: &Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
         if let Some(since) = given(&self.since) {
             selection.begin(time::parse(&since, now, &tz).map_err(Usage::of)?);
         }
@@ -156,7 +157,10 @@ impl Extcap {
     fn install(&self, common: &Common) -> anyhow::Result<()> {
         let script = self.script()?;
         if !is_ours(&script)? {
-            return Err(anyhow!("{} is there and not ours: move it away, or choose another --folder", script.display()));
+            return Err(anyhow!(
+                "{} is there and not ours: move it away, or choose another --folder",
+                script.display()
+            ));
         }
         let program = std::env::current_exe().context("cannot tell where this program is")?;
         let socket = common.socket.as_deref().map(|socket| {
@@ -232,7 +236,9 @@ fn personal_folder() -> anyhow::Result<PathBuf> {
         }
     }
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or_else(|| {
-        anyhow!("neither tshark nor $HOME tells where Wireshark looks: say it with --folder, see Help > About > Folders")
+        anyhow!(
+            "neither tshark nor $HOME tells where Wireshark looks: say it with --folder, see Help > About > Folders"
+        )
     })?;
     Ok(Path::new(&home).join(".local/lib/wireshark/extcap"))
 }

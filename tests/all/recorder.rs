@@ -2,7 +2,10 @@
 
 mod ending;
 mod exactness;
+mod extcap;
+mod following;
 mod interfaces;
+mod over_ip;
 mod pressure;
 mod readers;
 mod replaying;
