@@ -135,7 +135,11 @@ impl Output {
     /// Writes the buffer.
     pub(super) fn write_all(&mut self) -> anyhow::Result<()> {
         let written = match &mut self.target {
-            Target::Stdout(stdout) => stdout.lock().write_all(&self.buffer),
+            Target::Stdout(stdout) => {
+                // It keeps what is behind the last byte that looks like the end of a line.
+                let mut stdout = stdout.lock();
+                stdout.write_all(&self.buffer).and_then(|()| stdout.flush())
+            }
             Target::Direct(file) => file.write_all(&self.buffer),
             Target::Hidden(file, _) => file.as_file_mut().write_all(&self.buffer),
         };

@@ -44,8 +44,8 @@ fn wireshark_goes_back_in_time() {
     assert_eq!(shown(&["-o", "extcap.retrocap.since:2020-01-01T00:00:00Z"]), 40);
     let wrong = at_home(home, "tshark", &[&past[..], &["-f", "prot 80"]].concat());
     assert!(wrong.stderr.contains("syntax error"), "{wrong:?}");
-    let nobody = at_home(home, "tshark", &[&past[..], &["-o", "extcap.retrocap.socket:/nowhere"]].concat());
-    assert!(nobody.stderr.contains("no recorder at /nowhere"), "{nobody:?}");
+    let nobody = at_home(home, "tshark", &[&past[..], &["-o", "extcap.retrocap.socket:/dev/no-such-socket"]].concat());
+    assert!(nobody.stderr.contains("no recorder at /dev/no-such-socket"), "{nobody:?}");
 
     // What comes: as it is usual.
     let reader = Command::new("tshark")

@@ -60,7 +60,9 @@ fn tshark_reads_it() {
         return;
     }
     for format in ["pcap", "pcap-nano", "pcapng"] {
-        let (near, far, recorder) = served(&["--pcap-over-ip-past", "10m", "--pcap-over-ip-format", format]);
+        // tshark looks for telephones on the loopback interface: that is not recorded.
+        let (near, far, recorder) =
+            served(&["--pcap-over-ip-past", "10m", "--pcap-over-ip-format", format, "-f", "ether proto 0x88b5"]);
         let mut sender = Sender::new(&near, "near");
         send(&mut sender, 0..50);
         recorder.arrived(50);
@@ -207,8 +209,7 @@ fn a_listener_gets_what_is_pushed_and_what_came_while_it_was_away() {
     // What was pushed went over the loopback interface, and was not recorded.
     let status = recorder.status();
     assert!(status.packets.filtered > 0, "{:?}", status.packets);
-    let bytes: usize = recorder.packets(&["tcp", "port", "57013"]).iter().map(|(_, _, data)| data.len()).sum();
-    assert!(bytes < 2000, "handshakes at most: {bytes}");
+    assert!(status.packets.stored < 300 + 20, "handshakes at most: {:?}", status.packets);
 }
 
 #[test]
