@@ -203,6 +203,11 @@ impl Split {
         Ok(Self { budget_bytes, workers, ring_blocks, sessions_bytes, store_bytes, queries_bytes })
     }
 
+    /// Bytes that pins may take of one worker's store.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.budget_bytes / u64::from(self.workers) / crate::judge::pins::SHARE
+    }
+
     /// Bytes of all kernel rings.
     pub fn rings_bytes(&self) -> u64 {
         u64::from(self.workers) * u64::from(self.ring_blocks) * u64::from(RING_BLOCK_BYTES)

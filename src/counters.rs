@@ -53,16 +53,19 @@ impl std::iter::Sum for Volume {
 pub enum DropReason {
     /// Its interface found no place in the table of interfaces.
     InterfacesFull,
+    /// It lies beyond what is kept of sessions of its class.
+    ClassCutoff,
 }
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::InterfacesFull];
+    pub const ALL: [Self; 2] = [Self::InterfacesFull, Self::ClassCutoff];
 
     /// The key in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InterfacesFull => "interfaces_full",
+            Self::ClassCutoff => "class_cutoff",
         }
     }
 }
@@ -119,7 +122,7 @@ pub struct Totals {
     pub newest: Option<Timestamp>,
 }
 
-const WORDS: usize = 23;
+const WORDS: usize = 25;
 
 impl Totals {
     /// Both together: the later of times, the sum of everything else.
@@ -147,7 +150,7 @@ impl Totals {
 
     fn to_words(self) -> [u64; WORDS] {
         let o = self.oddities;
-        let [dropped] = self.dropped;
+        let [interfaces_full, class_cutoff] = self.dropped;
         [
             self.received.packets,
             self.received.bytes,
@@ -155,8 +158,8 @@ impl Totals {
             self.stored.bytes,
             self.filtered.packets,
             self.filtered.bytes,
-            dropped.packets,
-            dropped.bytes,
+            interfaces_full.packets,
+            interfaces_full.bytes,
             self.retained.packets,
             self.retained.bytes,
             self.evicted.packets,
@@ -172,6 +175,8 @@ impl Totals {
             self.carried.volume.packets,
             self.carried.volume.bytes,
             self.carried.lost,
+            class_cutoff.packets,
+            class_cutoff.bytes,
         ]
     }
 
@@ -182,7 +187,7 @@ impl Totals {
             received: volume(0),
             stored: volume(2),
             filtered: volume(4),
-            dropped: [volume(6)],
+            dropped: [volume(6), volume(23)],
             retained: volume(8),
             evicted: volume(10),
             kernel_dropped: w[12],

@@ -1,6 +1,6 @@
 //! Retrocap records every interface of a host into a small fixed share of RAM and gives the past back.
 //!
-//! The modules follow the way of a packet: [`capture`] → [`decode`] → [`session`] → [`store`] → [`query`] →
+//! The modules follow the way of a packet: [`capture`] → [`decode`] → [`session`] → [`judge`] → [`store`] → [`query`] →
 //! [`export`]; [`pipeline`] is the loop that drives it. [`serve`], [`cli`] and [`daemon`] are thin shells around it.
 //! Dependencies point along the way only. Only [`capture`], [`daemon`], [`serve`] and [`filter`] know the operating
 //! system.
@@ -17,6 +17,7 @@ pub mod capture;
 pub mod decode;
 pub mod export;
 pub mod filter;
+pub mod judge;
 pub mod own_streams;
 pub mod pipeline;
 pub mod query;

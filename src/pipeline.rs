@@ -7,13 +7,14 @@ use crate::capture::{Batch, Source, SourceCounts, SourceError};
 use crate::counters::{DropReason, Published, Totals};
 use crate::decode::{self, Stop};
 use crate::filter::FilterSet;
+use crate::judge::{Classes, Judge, Pins, pins};
 use crate::memory::Lock;
 use crate::own_streams::{OwnStreams, Watch};
 use crate::packet::Packet;
 use crate::session::{Ledger, Table};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
-use crate::store::retention::Policy;
-use crate::store::{Rank, Segments, Store};
+use crate::store::retention::{Policy, Terms};
+use crate::store::{Place, Rank, Segments, Store, Tally};
 
 /// What one worker is made with.
 #[derive(Debug)]
@@ -24,6 +25,12 @@ pub struct Config {
     pub store_bytes: u64,
     /// How old sessions are shortened.
     pub policy: Policy,
+    /// Sessions that are kept otherwise.
+    pub classes: Classes,
+    /// Sessions that are kept whole for a time.
+    pub pins: Arc<Pins>,
+    /// Bytes that all pins together may take.
+    pub pinned_bytes: u64,
     /// What does not match is not recorded.
     pub filter: Option<FilterSet>,
     /// Bytes kept of each packet at most; 0 for whole packets.
@@ -45,13 +52,22 @@ pub struct Worker {
     pub published: Arc<Published>,
     /// Bytes of the index of sessions.
     pub index_bytes: u64,
+    /// What classes and pins have.
+    pub tally: Arc<Tally>,
+    /// The pins.
+    pub pins: Arc<Pins>,
+    /// Names of the classes, that of class 1 first, and what each has reserved here.
+    pub classes: Arc<[(String, u64)]>,
 }
 
 /// One worker: everything a packet meets on its way, and nothing that another worker touches.
 #[derive(Debug)]
 pub struct Pipeline {
     sessions: Table,
+    judge: Judge,
     store: Store,
+    pins: Arc<Pins>,
+    classes: Arc<[(String, u64)]>,
     filter: Option<FilterSet>,
     own_streams: Option<Watch>,
     snaplen: usize,
@@ -68,9 +84,16 @@ impl Pipeline {
     ///
     /// When the system has not that much to give.
     pub fn new(config: Config) -> std::io::Result<Self> {
+        let terms = config.classes.iter();
+        let terms = terms.map(|class| Terms { weight: class.weight, reserve_bytes: class.reserve_bytes });
+        let policy = config.policy.with_classes(terms.collect());
+        let store_bytes = config.store_bytes.saturating_sub(Judge::BYTES);
         Ok(Self {
             sessions: Table::new(config.sessions_bytes, config.seed, config.lock)?,
-            store: Store::new(config.store_bytes, &config.policy, config.lock)?,
+            classes: config.classes.iter().map(|class| (class.name.clone(), class.reserve_bytes)).collect(),
+            pins: Arc::clone(&config.pins),
+            judge: Judge::new(config.classes, config.pins, store_bytes, config.seed, config.lock)?,
+            store: Store::new(store_bytes, &policy, config.pinned_bytes, config.lock)?,
             filter: config.filter,
             own_streams: None,
             snaplen: if config.snaplen == 0 { usize::MAX } else { config.snaplen as usize },
@@ -92,12 +115,16 @@ impl Pipeline {
             ledger: self.sessions.ledger(),
             published: Arc::clone(&self.published),
             index_bytes: self.sessions.index_bytes(),
+            tally: self.store.tally(),
+            pins: Arc::clone(&self.pins),
+            classes: Arc::clone(&self.classes),
         }
     }
 
     /// Takes packets from `source` until it ends, fails, or `stop` is set.
     pub fn run(&mut self, source: &mut impl Source, stop: &AtomicBool) -> Result<(), SourceError> {
         while !stop.load(Ordering::Relaxed) {
+            self.refresh();
             let batch = source.batch(&mut |packet| self.ingest(packet));
             self.account(&source.counts());
             self.publish();
@@ -129,10 +156,14 @@ impl Pipeline {
         }
         let sequence = self.totals.stored.packets;
         let session = self.sessions.observe(packet, &mut decoded, sequence);
+        let notes = self.judge.decide(packet, &session, &mut self.sessions, self.store.ticks_ns());
+        if self.judge.cuts_off(notes, session.offset) && !session.closes {
+            return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
+        }
         // The packet that ends a session stays with its start, so that one sees how it ended.
         let rank = if session.closes { Rank::START } else { Rank::of(session.offset) };
         let header = RecordHeader::new(packet, sequence, session.slot);
-        self.store.append(&header, packet.data, rank, &mut self.sessions);
+        self.store.append(&header, packet.data, Place { notes, rank }, &mut self.sessions);
         self.sessions.kept(session.slot, bytes);
 
         self.totals.stored.add(bytes);
@@ -174,8 +205,16 @@ impl Pipeline {
         self.source = *now;
     }
 
+    /// Takes over pins that were made or have ended.
+    pub fn refresh(&mut self) {
+        if let Some(pins::Changed { ended, active }) = self.judge.refresh(&mut self.sessions) {
+            self.store.set_pins(ended, active);
+        }
+    }
+
     /// Lets readers see the counts.
     pub fn publish(&mut self) {
+        self.store.publish_tally();
         self.totals.retained = self.store.retained();
         self.totals.evicted = self.store.evicted();
         self.totals.carried = self.store.carried();

@@ -9,6 +9,7 @@
     reason = "figures are drawn at random and printed rounded"
 )]
 
+mod attacks;
 mod baselines;
 mod campus;
 mod measure;
@@ -68,6 +69,9 @@ struct Args {
     /// How many shapes the search tries for each way to cut ranks.
     #[arg(long, default_value_t = 300, requires = "model")]
     steps: u32,
+    /// Show what one host must send before others lose their history, instead.
+    #[arg(long)]
+    attacks: bool,
     /// Cargo says so to benchmarks.
     #[arg(long, hide = true)]
     bench: bool,
@@ -99,10 +103,30 @@ fn main() {
             std::process::exit(2);
         }
     };
-    if args.model {
+    if args.attacks {
+        attack(&args);
+    } else if args.model {
         model::search(args.campus(), args.hours, split.store_bytes, args.steps, args.first);
     } else {
         compare(&args, &split);
+    }
+}
+
+/// What one host must send, at several rates.
+fn attack(args: &Args) {
+    const LIMIT: f64 = 64.0;
+    println!(
+        "Budgets of {} that one host sends before others' hour-old 5 kB sessions lose their first kilobyte",
+        args.budget
+    );
+    println!("{:42}{:>12}{:>12}{:>12}", "", "10 Mbit/s", "100 Mbit/s", "1 Gbit/s");
+    for attack in attacks::Attack::ALL {
+        let cells = [10_000_000, 100_000_000, 1_000_000_000].map(|rate| {
+            let outcome = attacks::run(attack, args.budget.bytes(), rate, LIMIT);
+            let sign = if outcome.washed_out { "" } else { "> " };
+            format!("{sign}{:.0}", outcome.budgets)
+        });
+        println!("{:42}{:>12}{:>12}{:>12}", attack.name(), cells[0], cells[1], cells[2]);
     }
 }
 
@@ -112,6 +136,9 @@ fn compare(args: &Args, split: &Split) {
         sessions_bytes: split.sessions_bytes,
         store_bytes: split.store_bytes,
         policy: args.policy(),
+        classes: retrocap::judge::Classes::default(),
+        pins: Default::default(),
+        pinned_bytes: split.pinned_bytes(),
         filter: None,
         snaplen: 0,
         lock: Lock::No,

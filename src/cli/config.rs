@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::Usage;
+use super::classes::{ClassTable, Retention};
 use super::feed::FeedFormat;
 use super::run::{Percent, Speed};
 use crate::budget::MemorySize;
@@ -40,19 +41,8 @@ pub(super) struct File {
     pub(super) pcap_over_ip_past: Option<String>,
     pub(super) pcap_over_ip_format: Option<FeedFormat>,
     pub(super) retention: Retention,
+    pub(super) class: Vec<ClassTable>,
 }
-
-/// How old sessions are shortened.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub(super) struct Retention {
-    /// See [`Policy`](crate::store::retention::Policy).
-    #[serde(deserialize_with = "alpha")]
-    pub(super) alpha: Option<f64>,
-}
-
-/// With more than this, what makes room is nearly always the deepest packet there is.
-const ALPHA_MAX: f64 = 8.0;
 
 impl File {
     /// Reads a file.
@@ -104,14 +94,6 @@ where
         TextOrNumber::Number(number) => number.to_string(),
     };
     text.parse().map(Some).map_err(D::Error::custom)
-}
-
-fn alpha<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-    let alpha = f64::deserialize(deserializer)?;
-    if (0.0..=ALPHA_MAX).contains(&alpha) {
-        return Ok(Some(alpha));
-    }
-    Err(D::Error::custom(format_args!("alpha is {alpha}, not within 0 to {ALPHA_MAX}: try 1.0 or 0.5")))
 }
 
 #[cfg(test)]

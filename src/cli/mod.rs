@@ -3,6 +3,7 @@
 //! What always holds: results go to stdout and everything else to stderr; exit 0 is done, 1 is "nothing matched" or
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
+mod classes;
 mod client;
 mod config;
 mod extcap;

@@ -1,13 +1,21 @@
 //! `retrocap pin`: keep the sessions that match a filter whole.
 
+use std::time::SystemTime;
+
+use anyhow::Context as _;
 use clap::Args;
 use hyper::Method;
+use jiff::tz::TimeZone;
 
 use super::client::{self, Target};
-use super::{Common, Usage, print, selection};
-use crate::time;
+use super::{Common, Usage, note, print, selection};
+use crate::budget::ByteSize;
+use crate::serve::pins::{PinList, PinStatus};
+use crate::time::{self, Timestamp};
 
-/// Keep the sessions that match a filter whole, for a time (not built yet: the recorder says so).
+/// Keep the sessions that match a filter whole, for a time.
+///
+/// What is there of them stays, and what still comes is kept, up to a quarter of the recorder's memory for all pins together.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,7 +23,7 @@ Examples:
   retrocap pin --list                     what is pinned, and until when
   retrocap pin --remove 3                 let it go")]
 pub(super) struct Pin {
-    /// For how long: 30m, 2h
+    /// For how long: 30m, 2h, 3 days
     #[arg(long = "for", value_name = "DURATION", requires = "expression")]
     duration: Option<String>,
     /// Show what is pinned
@@ -33,21 +41,68 @@ impl Pin {
     /// Asks for a pin, a list or a removal, and prints the answer.
     pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let target = Target::new("/v1/pins");
-        let mut answer = if let Some(id) = self.remove {
-            client::ask(&common.socket(), Method::DELETE, target.with("id", Some(id)).as_str(), None)?
-        } else if self.list {
-            client::get(&common.socket(), &target)?
-        } else {
-            let (Some(expression), Some(duration)) = (selection::expression(&self.expression)?, &self.duration) else {
-                return Err(Usage::of(
-                    "what to pin, and for how long? try retrocap pin host 10.0.0.5 --for 2h, or retrocap pin --list",
-                ));
-            };
-            let duration = time::parse_duration(duration).map_err(Usage::of)?;
-            let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
-            client::ask(&common.socket(), Method::POST, target.as_str(), Some(body.to_string()))?
+        if let Some(id) = self.remove {
+            client::ask(&common.socket(), Method::DELETE, target.with("id", Some(id)).as_str(), None)?.document()?;
+            note(&format!("pin {id} is removed; what it held ages from now on"));
+            return Ok(());
+        }
+        if self.list {
+            let document = client::get(&common.socket(), &target)?.document()?;
+            return print(&if common.json { line(&document) } else { list(&read(&document)?) });
+        }
+        let (Some(expression), Some(duration)) = (selection::expression(&self.expression)?, &self.duration) else {
+            return Err(Usage::of(
+                "what to pin, and for how long? try retrocap pin host 10.0.0.5 --for 2h, or retrocap pin --list",
+            ));
         };
-        let document = answer.document()?;
-        if document.is_empty() { Ok(()) } else { print(&format!("{}\n", document.trim_end())) }
+        let duration = time::parse_duration(duration).map_err(Usage::of)?;
+        let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
+        let document =
+            client::ask(&common.socket(), Method::POST, target.as_str(), Some(body.to_string()))?.document()?;
+        print(&if common.json { line(&document) } else { made(&read(&document)?) })
     }
+}
+
+fn line(document: &str) -> String {
+    format!("{}\n", document.trim_end())
+}
+
+fn read<T: serde::de::DeserializeOwned>(document: &str) -> anyhow::Result<T> {
+    serde_json::from_str(document).context("the recorder speaks another version")
+}
+
+fn made(pin: &PinStatus) -> String {
+    format!("pin {}: {} is kept whole until {}; {}\n", pin.id, pin.filter, local(&pin.until), kept(pin))
+}
+
+fn kept(pin: &PinStatus) -> String {
+    let sessions = if pin.sessions == 1 { "session has" } else { "sessions have" };
+    format!("{} {sessions} {} packets there, {}", pin.sessions, pin.kept_packets, ByteSize(pin.kept_bytes))
+}
+
+fn list(list: &PinList) -> String {
+    let mut text =
+        format!("pins hold {} of the {} they may take\n", ByteSize(list.used_bytes), ByteSize(list.limit_bytes));
+    for pin in &list.pins {
+        text += &format!("{:>3}  until {}  {}\n     {}", pin.id, local(&pin.until), pin.filter, kept(pin));
+        if pin.refused_packets > 0 {
+            text += &format!("; {} packets found no room, and age like others", pin.refused_packets);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A time as people here read it, with what is left until then.
+fn local(text: &str) -> String {
+    let Ok(at) = text.parse::<jiff::Timestamp>() else { return text.to_owned() };
+    let now = Timestamp::from(SystemTime::now());
+    let left_s = u64::try_from(at.as_second()).unwrap_or(0).saturating_sub(now.0 / 1_000_000_000);
+    let left = match left_s {
+        0..120 => format!("{left_s} s"),
+        120..7200 => format!("{} min", left_s / 60),
+        7200..172_800 => format!("{} h", left_s / 3600),
+        _ => format!("{} days", left_s / 86_400),
+    };
+    format!("{} ({left})", at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S"))
 }

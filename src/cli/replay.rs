@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Args;
 
+use super::config::File;
 use super::output::Output;
 use super::run::Percent;
 use super::view::{self, Heading};
@@ -19,12 +20,12 @@ use crate::counters::{Published, Totals};
 use crate::export::{Exporter, Format, InterfaceStatistics, Options};
 use crate::filter::FilterSet;
 use crate::interface::Interfaces;
+use crate::judge::{Class, Classes};
 use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::pipeline::{Config, Pipeline};
 use crate::query::status::Status;
 use crate::query::{History, Memory, Request};
-use crate::store::retention::Policy;
 use crate::time::Timestamp;
 
 /// Seed of the session table: any number, but always the same.
@@ -58,6 +59,9 @@ pub(super) struct Replay {
     /// Bytes to keep of each packet; 0 for all of them
     #[arg(short, long, value_name = "BYTES", default_value_t = 0)]
     snaplen: u32,
+    /// Read [retention] and [[class]] from this file, as `run` does
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The same expression as last arguments
     #[arg(value_name = "EXPR", conflicts_with = "filter", allow_negative_numbers = true)]
     expression: Vec<String>,
@@ -74,11 +78,17 @@ impl Replay {
         let filter = self.filter()?;
         let capture_filter = filter.as_ref().map(|filter| filter.expression().to_owned());
         let split = Split::new(machine::budget_bytes(self.memory)?, 1, false).map_err(Usage::of)?;
+        let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let classes: Vec<Class> = file.class.into_iter().map(Into::into).collect();
+        let classes = Classes::new(&classes, split.store_bytes).map_err(Usage::of)?;
         let mut source = Watched { inner: self.source(&interfaces)?, span: None };
         let mut pipeline = Pipeline::new(Config {
             sessions_bytes: split.sessions_bytes,
             store_bytes: split.store_bytes,
-            policy: Policy::default(),
+            policy: file.retention.policy(),
+            classes,
+            pins: Default::default(),
+            pinned_bytes: split.pinned_bytes(),
             filter,
             snaplen: self.snaplen,
             lock: Lock::No,

@@ -14,7 +14,6 @@ use super::{Common, Usage, machine, selection};
 use crate::budget::MemorySize;
 use crate::daemon::{self, Config, Replay};
 use crate::serve::pcap_over_ip::Feed;
-use crate::store::retention::Policy;
 use crate::time;
 
 pub(super) use crate::daemon::Speed;
@@ -91,6 +90,7 @@ impl Run {
             daemon::Error::Budget(_)
             | daemon::Error::Filter(_)
             | daemon::Error::Speed(_)
+            | daemon::Error::Class(_)
             | daemon::Error::PcapOverIpInTheClear(_) => Usage::of(error),
             _ => error.into(),
         })
@@ -130,8 +130,9 @@ impl Run {
             drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
-            retention: file.retention.alpha.map_or_else(Policy::default, Policy::steepness),
             pcap_over_ip: pcap_over_ip.map(|address| (address, Feed { past, format, precision })),
+            retention: file.retention.policy(),
+            classes: file.class.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -206,6 +207,7 @@ impl FromStr for Speed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::retention::Policy;
     use clap::Parser;
 
     #[derive(Parser)]

@@ -25,6 +25,8 @@ use crate::budget::{BudgetTooSmall, ByteSize};
 use crate::capture::SourceError;
 use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
+use crate::judge::Class;
+use crate::judge::classes::ClassError;
 use crate::serve::pcap_over_ip::Feed;
 use crate::store::retention::Policy;
 use start::{Prepared, Until};
@@ -58,6 +60,8 @@ pub struct Config {
     pub retention: Policy,
     /// Where PCAP-over-IP is served, an address of the loopback network, and what; `None` for nowhere.
     pub pcap_over_ip: Option<(SocketAddr, Feed)>,
+    /// Sessions that are kept otherwise.
+    pub classes: Vec<Class>,
 }
 
 /// A capture file as if it happened now.
@@ -128,6 +132,9 @@ pub enum Error {
     /// The capture filter is wrong.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// A class is wrong.
+    #[error(transparent)]
+    Class(#[from] ClassError),
     /// An interface asked for is not there.
     #[error(transparent)]
     Interface(#[from] UnknownInterface),

@@ -17,6 +17,7 @@ use crate::capture::live::{LiveConfig, LiveSource, capture_rights};
 use crate::capture::selection::Selection;
 use crate::filter::FilterSet;
 use crate::interface::Interfaces;
+use crate::judge::{Classes, Pins};
 use crate::memory::Lock;
 use crate::own_streams::OwnStreams;
 use crate::pipeline::{self, Pipeline};
@@ -63,8 +64,9 @@ impl Prepared {
             capture_rights()?;
         }
         let interfaces = Arc::new(Interfaces::default());
-        let mut made = make_pipelines(&config, &split)?;
         let own_streams = Arc::new(OwnStreams::default());
+        let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
+        let mut made = make_pipelines(&config, &split, &pins)?;
         made.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
         let sources = match &selection {
@@ -174,16 +176,20 @@ impl Until {
     }
 }
 
-fn make_pipelines(config: &Config, split: &Split) -> Result<Vec<Pipeline>, Error> {
+fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>) -> Result<Vec<Pipeline>, Error> {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let filter = config.filter.as_deref().map(FilterSet::new).transpose()?;
+    let classes = Classes::new(&config.classes, split.store_bytes * u64::from(split.workers))?.shared_by(split.workers);
     let live = config.replay.is_none();
     (0..split.workers)
         .map(|_| {
             Pipeline::new(pipeline::Config {
                 sessions_bytes: split.sessions_bytes,
                 store_bytes: split.store_bytes,
-                policy: config.retention,
+                policy: config.retention.clone(),
+                classes: classes.clone(),
+                pins: Arc::clone(pins),
+                pinned_bytes: split.pinned_bytes(),
                 filter: filter.clone(),
                 snaplen: config.snaplen,
                 lock: if live { Lock::IfPermitted } else { Lock::No },

@@ -10,7 +10,7 @@ use crate::decode::Network;
 use crate::filter::{Endpoints, SessionProbe};
 use crate::interface::Interface;
 use crate::session::community_id::CommunityId;
-use crate::session::{Endpoint, Session, SessionKey, SessionSlot, key::Side};
+use crate::session::{Endpoint, Session, SessionSlot};
 
 /// What a listing is sorted by. Times ascend, amounts descend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,22 +168,7 @@ pub(super) fn session_filter(request: &Request) -> Result<Option<SessionProbe>, 
 pub(super) fn wanted(selection: &Selection, filter: &mut Option<SessionProbe>, session: &Session) -> bool {
     selection.interface(session.key.interface())
         && selection.session(&session.key)
-        && filter.as_mut().is_none_or(|filter| filter.matches(&endpoints(&session.key)))
-}
-
-fn endpoints(key: &SessionKey) -> Endpoints {
-    Endpoints {
-        network: key.network(),
-        protocol: key.protocol(),
-        ethertype: key.ethertype(),
-        source: key.address(Side::Low),
-        destination: key.address(Side::High),
-        source_port: key.port(Side::Low),
-        destination_port: key.port(Side::High),
-        one_way: key.one_way(),
-        vlan: key.vlan(),
-        inner_vlan: key.inner_vlan(),
-    }
+        && filter.as_mut().is_none_or(|filter| filter.matches(&Endpoints::from(&session.key)))
 }
 
 impl Flows<'_> {

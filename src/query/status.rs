@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::History;
 use crate::counters::{DropReason, Totals, Volume};
 use crate::packet::InterfaceId;
+use crate::session::Notes;
 use crate::store::Rank;
 use crate::time::Timestamp;
 
@@ -23,6 +24,11 @@ pub struct Status {
     pub sessions: SessionCounts,
     /// Starts of sessions that were carried forward to outlive their rank.
     pub carried: CarriedCounts,
+    /// Sessions that are kept otherwise.
+    #[serde(default)]
+    pub classes: Vec<ClassStatus>,
+    #[serde(default)]
+    pub pins: PinCounts,
     pub interfaces: Vec<InterfaceStatus>,
     /// Things worth knowing that are no loss: odd packets, counted.
     pub oddities: OddityCounts,
@@ -98,6 +104,23 @@ pub struct CarriedCounts {
     pub packets: u64,
     pub bytes: u64,
     pub lost: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ClassStatus {
+    pub name: String,
+    pub bytes: u64,
+    pub reserve_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PinCounts {
+    pub count: u64,
+    pub bytes: u64,
+    pub limit_bytes: u64,
+    pub refused_packets: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +210,8 @@ impl Status {
                 bytes: totals.carried.volume.bytes,
                 lost: totals.carried.lost,
             },
+            classes: classes(history),
+            pins: pins(history),
             interfaces: interfaces(history),
             oddities: OddityCounts {
                 truncated: totals.oddities.truncated,
@@ -242,6 +267,34 @@ fn sessions(history: &History, now: Timestamp) -> SessionCounts {
             } else {
                 counts.live += 1;
             }
+        }
+    }
+    counts
+}
+
+fn classes(history: &History) -> Vec<ClassStatus> {
+    let Some(worker) = history.workers.first() else { return Vec::new() };
+    let of_all = |of: &dyn Fn(&crate::pipeline::Worker) -> u64| history.workers.iter().map(of).sum();
+    let names = worker.classes.iter().enumerate();
+    names
+        .map(|(at, (name, _))| ClassStatus {
+            name: name.clone(),
+            bytes: of_all(&|worker| worker.tally.class_bytes(at + 1)),
+            reserve_bytes: of_all(&|worker| worker.classes.get(at).map_or(0, |class| class.1)),
+        })
+        .collect()
+}
+
+fn pins(history: &History) -> PinCounts {
+    let mut counts = PinCounts::default();
+    for (at, worker) in history.workers.iter().enumerate() {
+        if at == 0 {
+            counts.count = worker.pins.list().len() as u64;
+            counts.limit_bytes = worker.pins.limit_bytes();
+        }
+        for place in 0..Notes::PINS {
+            counts.bytes += worker.tally.pinned_bytes(place);
+            counts.refused_packets += worker.tally.refused_packets(place);
         }
     }
     counts

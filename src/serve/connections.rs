@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::{Service, health, http};
+use super::{Service, health, http, pins};
 
 /// Headers of a request, at most.
 const HEADERS_MAX: usize = 64;
@@ -68,11 +68,13 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, mut shutdown: 
     let router = http::router(Arc::clone(&service));
     let mut connections = JoinSet::new();
     let watch_drops = health::watch(Arc::clone(&service));
-    tokio::pin!(watch_drops);
+    let expire_pins = pins::expire_in_time(Arc::clone(&service));
+    tokio::pin!(watch_drops, expire_pins);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut watch_drops => continue,
+            () = &mut expire_pins => continue,
             Some(_) = connections.join_next() => continue,
             () = told(&mut shutdown) => break,
         };

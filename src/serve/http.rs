@@ -12,7 +12,7 @@ use axum::{Json, Router};
 
 use super::health::Health;
 use super::problem::Problem;
-use super::{Service, flows, health, metrics, packets};
+use super::{Service, flows, health, metrics, packets, pins};
 use crate::query::status::Status;
 
 /// The description of this API, as `/v1/openapi.json` gives it.
@@ -29,7 +29,7 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/metrics", &["get"]),
 ];
 
-/// Bytes of a request's body, at most. No address takes one yet.
+/// Bytes of a request's body, at most. Only a new pin has one.
 const BODY_BYTES_MAX: u64 = 64 << 10;
 
 pub(super) fn router(service: Arc<Service>) -> Router {
@@ -37,7 +37,7 @@ pub(super) fn router(service: Arc<Service>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/packets", get(packets::packets))
         .route("/v1/flows", get(flows::flows))
-        .route("/v1/pins", get(pins).post(pins).delete(pins))
+        .route("/v1/pins", get(pins::list).post(pins::add).delete(pins::remove))
         .route("/v1/health", get(health))
         .route("/v1/openapi.json", get(openapi))
         .route("/metrics", get(metrics))
@@ -65,10 +65,6 @@ async fn openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-async fn pins() -> Problem {
-    Problem::no_pins()
-}
-
 async fn no_such_path(uri: Uri) -> Problem {
     Problem::no_such_path(uri.path())
 }
@@ -89,7 +85,7 @@ async fn limit_body(request: Request, next: Next) -> Response {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!("an answer failed: {error}");
         Problem::internal()

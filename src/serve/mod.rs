@@ -19,6 +19,7 @@ mod metrics;
 mod packets;
 pub mod parameters;
 pub mod pcap_over_ip;
+pub mod pins;
 pub mod problem;
 mod stream;
 

@@ -90,11 +90,15 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The request is too large", detail)
     }
 
-    /// Pins are yet to come.
-    pub fn no_pins() -> Self {
-        let detail =
-            "this version of retrocap cannot pin sessions yet; export what must be kept with `retrocap get -w FILE`";
-        Self::new(StatusCode::NOT_IMPLEMENTED, "not-built", "Pins are not built yet", detail)
+    /// Pins have no room for more.
+    pub fn pins_full(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "pins-full", "Pins have no room for that", detail)
+    }
+
+    /// There is no pin of this number.
+    pub fn no_such_pin(id: u64) -> Self {
+        let detail = format!("there is no pin {id}, or its time has come; `retrocap pin --list` shows what there is");
+        Self::new(StatusCode::NOT_FOUND, "no-such-pin", "There is no such pin", detail)
     }
 
     /// A fault of the recorder's.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::SessionSlot;
 use super::key::{Endpoint, SessionKey, Side};
+use super::notes::Notes;
 use crate::memory::{Lock, Memory, add, prefetch};
 use crate::time::Timestamp;
 
@@ -38,6 +39,8 @@ pub(super) mod flag {
     pub(in crate::session) const FIN_RESPONDER: u32 = 16;
     /// One of them sent a RST.
     pub(in crate::session) const RST: u32 = 32;
+    /// [`Notes`](super::Notes) stand above these.
+    pub(super) const NOTES_SHIFT: u32 = 8;
 }
 
 /// How far a session came, as far as its packets told.
@@ -118,6 +121,16 @@ pub struct Session {
 }
 
 impl Session {
+    /// What was decided of it.
+    pub fn notes(&self) -> Notes {
+        Notes::from_bits(self.flags >> flag::NOTES_SHIFT)
+    }
+
+    /// Which endpoint spoke first, or sent the SYN.
+    pub fn originator_is(&self) -> Side {
+        self.originator_side()
+    }
+
     fn originator_side(&self) -> Side {
         if self.flags & flag::ORIGINATOR_IS_HIGH == 0 { Side::Low } else { Side::High }
     }
@@ -299,6 +312,20 @@ impl Entry<'_> {
 
     pub(super) fn flags(self) -> u32 {
         self.kept().1
+    }
+
+    pub(super) fn notes(self) -> Notes {
+        Notes::from_bits(self.flags() >> flag::NOTES_SHIFT)
+    }
+
+    pub(super) fn set_notes(self, notes: Notes) {
+        let (kept, flags) = self.kept();
+        let below = flags & ((1 << flag::NOTES_SHIFT) - 1);
+        self.set_kept(kept, below | notes.to_bits() << flag::NOTES_SHIFT);
+    }
+
+    pub(super) fn originator_packets(self) -> u64 {
+        self.get(PACKETS)
     }
 
     pub(super) fn first_sequence(self) -> u64 {

@@ -8,10 +8,12 @@ mod fragments;
 mod index;
 pub mod key;
 pub mod ledger;
+mod notes;
 pub mod table;
 
 pub use key::{Endpoint, SessionKey};
 pub use ledger::{Ledger, Session, State};
+pub use notes::Notes;
 pub use table::{Observed, Table};
 
 /// A place in the array of sessions. Who has it changes; a packet's session is the one that had it when it arrived.

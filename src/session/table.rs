@@ -14,6 +14,7 @@ use super::fragments::Fragments;
 use super::index::Index;
 use super::key::{SessionKey, Side};
 use super::ledger::{self, ENTRY_BYTES, Entry, Ledger, TCP, flag};
+use super::notes::Notes;
 use crate::decode::Decoded;
 use crate::memory::Lock;
 use crate::packet::Packet;
@@ -36,6 +37,12 @@ pub struct Observed {
     pub offset: u64,
     /// Whether it is the first packet by which its sender closes or resets the session.
     pub closes: bool,
+    /// Whether the session begins with it.
+    pub begins: bool,
+    /// Whether it makes the session a conversation: the first answer, for TCP what the originator says to it.
+    pub answered: bool,
+    /// What was decided of the session.
+    pub notes: Notes,
 }
 
 /// The writer of a [`Ledger`].
@@ -111,11 +118,59 @@ impl Table {
         let entry = self.entry(slot);
         let offset = entry.bytes();
         let flags = entry.flags();
+        let (by_originator_before, by_responder_before) = (entry.originator_packets(), entry.responder_packets());
         let by_originator = (sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
         let told = told(decoded, by_originator);
         entry.count(by_originator, packet.time, u64::from(packet.original_len), flags | told);
         let closing = told & (flag::RST | flag::FIN_ORIGINATOR | flag::FIN_RESPONDER);
-        Observed { slot: SessionSlot(slot), offset, closes: closing & !flags != 0 }
+        Observed {
+            slot: SessionSlot(slot),
+            offset,
+            closes: closing & !flags != 0,
+            begins: by_originator_before + by_responder_before == 0,
+            answered: match decoded.protocol {
+                TCP => by_originator && by_originator_before == 1 && by_responder_before > 0,
+                _ => !by_originator && by_responder_before == 0 && by_originator_before > 0,
+            },
+            notes: entry.notes(),
+        }
+    }
+
+    /// The key of the session that has `slot`, and which endpoint spoke first.
+    pub fn key(&self, slot: SessionSlot) -> (SessionKey, Side) {
+        let entry = self.entry(slot.0);
+        let high = entry.flags() & flag::ORIGINATOR_IS_HIGH != 0;
+        (entry.key(), if high { Side::High } else { Side::Low })
+    }
+
+    /// Writes down what was decided of a session.
+    pub fn note(&mut self, slot: SessionSlot, notes: Notes) {
+        self.entry(slot.0).set_notes(notes);
+    }
+
+    /// What was decided of the session that packet `sequence` of `slot` belongs to, if it still has the slot.
+    pub fn notes_at(&self, slot: SessionSlot, sequence: u64) -> Option<Notes> {
+        let entry = self.ledger.entry(slot).filter(|entry| entry.first_sequence() <= sequence)?;
+        Some(entry.notes())
+    }
+
+    /// Lets `decide` write down something else of each session, live or past.
+    pub fn note_all(&mut self, mut decide: impl FnMut(&SessionKey, Notes) -> Notes) {
+        for slot in 0..self.ledger.capacity() {
+            let entry = self.entry(slot);
+            if entry.in_use() {
+                let notes = entry.notes();
+                let decided = decide(&entry.key(), notes);
+                if decided != notes {
+                    entry.set_notes(decided);
+                }
+            }
+        }
+    }
+
+    /// Whether packet `sequence` is the very first of its session, and others of it are left.
+    pub fn is_first_of_more(&self, slot: SessionSlot, sequence: u64) -> bool {
+        self.ledger.entry(slot).is_some_and(|entry| entry.first_sequence() == sequence && entry.kept_packets() > 0)
     }
 
     /// A packet of this session was kept.
@@ -130,13 +185,13 @@ impl Table {
         }
     }
 
-    /// A packet of the session that had `slot` when packet `sequence` arrived is gone.
-    pub fn evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
-        if let Some(entry) = self.ledger.entry(slot)
-            && entry.first_sequence() <= sequence
-        {
-            entry.kept_less(captured_bytes);
-        }
+    /// A packet of the session that had `slot` when packet `sequence` arrived is gone. Whether it was the first of it.
+    pub fn evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) -> bool {
+        let Some(entry) = self.ledger.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
+            return false;
+        };
+        entry.kept_less(captured_bytes);
+        entry.first_sequence() == sequence
     }
 
     /// Whether packet `sequence`, one of the first of its session, must not go yet: its session lives and is a

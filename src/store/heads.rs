@@ -1,27 +1,29 @@
-//! The starts of sessions that outlive their rank: carried forward when their segment is evicted.
+//! What must not go with its segment: the starts of sessions that outlive their rank, and the packets of pinned sessions.
 //!
 //! A session that is open for days, or whose last packets are younger than its first ones can be, keeps its first
-//! packets (those of rank 0, about 512 bytes) as long as it lives or anything else of it is left. What that costs is
-//! counted, and bounded: a share of the store, beyond which sessions lose their starts, which is counted too.
+//! packets (those of rank 0, about 512 bytes) as long as it lives or anything else of it is left: they are *carried forward*
+//! into a queue of their own. What that costs is counted, and bounded: a share of the store, beyond which sessions lose their
+//! starts, which is counted too. In the same way a pin gets what is already there of its sessions, when it would go.
 
+use super::Target;
 use super::pages::Pages;
 use super::record::{HEADER_BYTES_MAX, RecordHeader};
-use super::segment::{Cursor, SegmentView, Slot};
+use super::segment::{Cursor, RecordAt, Slot};
 use crate::counters::{Carried, Volume};
 use crate::session::Table;
-use crate::time::Timestamp;
 
 /// Records that are picked from one segment at most.
-const PICKED_MAX: usize = 4096;
+const PICKED_MAX: usize = 8192;
 
-/// The writer's notes on carried starts.
+/// The writer's notes on what it carries.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     limit_bytes: u64,
     bytes: u64,
     carried: Carried,
     /// Records picked from the segment that is being evicted, and their bytes one after another.
-    picked: Vec<RecordHeader>,
+    picked: Vec<(RecordHeader, Target)>,
+    picked_heads: Volume,
     data: Vec<u8>,
     packet: Vec<u8>,
 }
@@ -31,7 +33,8 @@ impl Heads {
         Self {
             limit_bytes,
             picked: Vec::with_capacity(PICKED_MAX),
-            data: Vec::with_capacity(segment_bytes),
+            // A segment can be longer than that by one packet.
+            data: Vec::with_capacity(segment_bytes + super::PACKET_BYTES_MAX),
             packet: Vec::with_capacity(super::PACKET_BYTES_MAX),
             ..Self::default()
         }
@@ -46,61 +49,70 @@ impl Heads {
         self.bytes = self.bytes.saturating_sub(len_bytes);
     }
 
-    /// Copies what must not go from a segment that is about to. Returns the latest time of what goes.
-    pub(super) fn pick(
-        &mut self,
-        pages: &Pages,
-        slot: &Slot,
-        view: SegmentView,
-        sessions: &mut Table,
-        now: Timestamp,
-    ) -> Timestamp {
+    /// Begins with another segment.
+    pub(super) fn begin(&mut self) {
         self.picked.clear();
+        self.picked_heads = Volume::default();
         self.data.clear();
-        let mut lost_until = Timestamp::MIN;
-        let mut cursor = Cursor::new(view);
-        while let Ok(Some(record)) = cursor.next(pages, slot) {
-            let header = record.header;
-            if sessions.needs_start(header.session, header.sequence, now) {
-                if self.fits(&header) && cursor.data(pages, slot, &record, &mut self.packet).is_ok() {
-                    self.picked.push(header);
-                    self.data.extend_from_slice(&self.packet);
-                    continue;
-                }
-                self.carried.lost += 1;
-            }
-            sessions.lost_start(header.session, header.sequence);
-            lost_until = lost_until.max(header.time);
-        }
-        lost_until
     }
 
-    fn fits(&self, header: &RecordHeader) -> bool {
+    /// Copies a packet; false if there is no room for it.
+    pub(super) fn pick(
+        &mut self,
+        to: Target,
+        header: RecordHeader,
+        cursor: &Cursor,
+        record: &RecordAt,
+        pages: &Pages,
+        slot: &Slot,
+    ) -> bool {
+        if !self.fits(&header, to) || cursor.data(pages, slot, record, &mut self.packet).is_err() {
+            return false;
+        }
+        self.picked.push((header, to));
+        self.data.extend_from_slice(&self.packet);
+        if to.is_head {
+            self.picked_heads.add(self.packet.len() as u64);
+        }
+        true
+    }
+
+    fn fits(&self, header: &RecordHeader, to: Target) -> bool {
         let len = header.captured_len as usize;
-        let taken = self.bytes + (self.data.len() + len + (self.picked.len() + 1) * HEADER_BYTES_MAX) as u64;
+        let heads = self.picked_heads;
+        let taken = self.bytes + heads.bytes + len as u64 + (heads.packets + 1) * HEADER_BYTES_MAX as u64;
         self.picked.len() < self.picked.capacity()
             && self.data.len() + len <= self.data.capacity()
-            && taken <= self.limit_bytes
+            && (!to.is_head || taken <= self.limit_bytes)
+    }
+
+    /// Packets had to go that should have stayed.
+    pub(super) fn lost(&mut self, packets: u64) {
+        self.carried.lost += packets;
     }
 
     /// What was picked.
-    pub(super) fn picked(&self) -> impl Iterator<Item = (&RecordHeader, &[u8])> {
+    pub(super) fn picked(&self) -> impl Iterator<Item = (&RecordHeader, Target, &[u8])> {
         let mut rest = &self.data[..];
-        self.picked.iter().map(move |header| {
+        self.picked.iter().map(move |(header, to)| {
             let (data, after) = rest.split_at(header.captured_len as usize);
             rest = after;
-            (header, data)
+            (header, *to, data)
         })
     }
 
     /// `carried` of what was picked found room again.
     pub(super) fn finish(&mut self, carried: Volume, sessions: &mut Table) {
         let written = usize::try_from(carried.packets).unwrap_or(usize::MAX).min(self.picked.len());
-        for header in &self.picked[written..] {
+        for (header, to) in &self.picked[..written] {
+            if to.is_head {
+                self.bytes += u64::from(header.captured_len) + HEADER_BYTES_MAX as u64 / 2;
+            }
+        }
+        for (header, _) in &self.picked[written..] {
             self.carried.lost += 1;
             sessions.lost_start(header.session, header.sequence);
         }
-        self.bytes += carried.bytes + carried.packets * HEADER_BYTES_MAX as u64 / 2;
         self.carried.volume += carried;
         self.picked.clear();
         self.data.clear();

@@ -18,21 +18,26 @@
 
 mod heads;
 mod pages;
+mod queues;
 pub mod rank;
 pub mod record;
 pub mod retention;
 mod segment;
+mod tally;
 
 use std::sync::Arc;
 
 use heads::Heads;
 pub use pages::Gone;
 use pages::{PAGE_COST_BYTES, PageId, Pages, Tail};
+pub use queues::Place;
+use queues::{Kind, QueueId, Queues};
 pub use rank::Rank;
 use record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use retention::{Clock, Policy};
 use segment::Slot;
 pub use segment::{Cursor, RecordAt, SegmentId, SegmentView};
+pub use tally::Tally;
 
 use crate::counters::{Carried, Volume};
 use crate::memory::Lock;
@@ -99,70 +104,41 @@ struct Open {
     len_bytes: usize,
 }
 
-/// One queue for each rank, and one for the starts of sessions that were carried forward.
-const QUEUES: usize = Rank::COUNT + 1;
-/// The queue of carried starts.
-const HEADS: QueueId = QueueId(Rank::COUNT);
-
-/// Which queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct QueueId(usize);
-
-impl QueueId {
-    /// The queue of a rank.
-    fn of(rank: Rank) -> Self {
-        Self(rank.index())
-    }
-
-    /// The rank of the packets in it.
-    fn rank(self) -> Rank {
-        if self == HEADS { Rank::START } else { Rank(u8::try_from(self.0).unwrap_or(u8::MAX)) }
-    }
-
-    /// Whether starts of sessions lie in it.
-    fn has_starts(self) -> bool {
-        self.rank() == Rank::START
-    }
-}
-
-/// The segments of one rank, oldest first, linked through `Store::following`.
-#[derive(Debug, Default)]
-struct Queue {
-    head: Option<SegmentId>,
-    last: Option<SegmentId>,
-    open: Option<Open>,
-}
-
 /// The writer.
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Segments>,
     free_pages: Vec<PageId>,
     free_slots: Vec<SegmentId>,
-    queues: [Queue; QUEUES],
+    queues: Queues,
     heads: Heads,
     following: Box<[Option<SegmentId>]>,
     opened_ticks_ns: Box<[u64]>,
-    weights: [f64; QUEUES],
     clock: Clock,
     segment_bytes: usize,
     retained: Volume,
     evicted: Volume,
     lost_until: Option<Timestamp>,
+    /// The pins that hold, a bit each, and the pages they may take together.
+    pins: u16,
+    pinned_pages_max: u32,
+    tally: Arc<Tally>,
 }
 
 impl Store {
     /// The smallest memory a store works in: each rank has a page, and the longest packet fits beside them.
     pub const BYTES_MIN: u64 = ((Rank::COUNT + 2 * PACKET_BYTES_MAX / pages::PAGE_BYTES) * PAGE_COST_BYTES) as u64;
 
-    /// Takes `bytes` of memory, all of it now; at least [`BYTES_MIN`](Self::BYTES_MIN).
+    /// Takes `bytes` of memory, all of it now; at least [`BYTES_MIN`](Self::BYTES_MIN). Of them, pins may take `pinned_bytes`,
+    /// and never more than half.
     ///
     /// # Errors
     ///
     /// When the system has not that much to give.
-    pub fn new(bytes: u64, policy: &Policy, lock: Lock) -> std::io::Result<Self> {
+    pub fn new(bytes: u64, policy: &Policy, pinned_bytes: u64, lock: Lock) -> std::io::Result<Self> {
         let per_page = (PAGE_COST_BYTES + SLOT_COST_BYTES / PAGES_PER_SEGMENT_SLOT as usize) as u64;
-        let pages = u32::try_from(bytes.max(Self::BYTES_MIN) / per_page).unwrap_or(u32::MAX - 1);
+        let bytes = bytes.saturating_sub(Queues::bytes(policy)).max(Self::BYTES_MIN);
+        let pages = u32::try_from(bytes / per_page).unwrap_or(u32::MAX - 1);
         let slots = pages / PAGES_PER_SEGMENT_SLOT;
         let table: Box<[Slot]> = (0..slots).map(|_| Slot::default()).collect();
         table.iter().for_each(Slot::free);
@@ -170,22 +146,29 @@ impl Store {
             shared: Arc::new(Segments { pages: Pages::new(pages, lock)?, slots: table }),
             free_pages: (0..pages).rev().map(PageId).collect(),
             free_slots: (0..slots).rev().map(SegmentId).collect(),
-            queues: std::array::from_fn(|_| Queue::default()),
+            queues: Queues::new(policy, pages),
             following: vec![None; slots as usize].into(),
             opened_ticks_ns: vec![0; slots as usize].into(),
-            weights: queue_weights(policy),
             heads: Heads::new(bytes / HEADS_SHARE, segment_bytes(bytes)),
             clock: Clock::default(),
             segment_bytes: segment_bytes(bytes),
             retained: Volume::default(),
             evicted: Volume::default(),
             lost_until: None,
+            pins: 0,
+            pinned_pages_max: u32::try_from(pinned_bytes / pages::PAGE_BYTES as u64).unwrap_or(u32::MAX).min(pages / 2),
+            tally: Arc::new(Tally::new(policy.classes().len() + 1)),
         })
     }
 
     /// What readers see.
     pub fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.shared)
+    }
+
+    /// The store's own time: with the packets' stamps, but never backwards and never in leaps.
+    pub fn ticks_ns(&self) -> u64 {
+        self.clock.ticks_ns()
     }
 
     /// What is there.
@@ -209,10 +192,13 @@ impl Store {
     }
 
     /// Keeps a packet, evicting what must go for it.
-    pub fn append(&mut self, header: &RecordHeader, data: &[u8], rank: Rank, sessions: &mut Table) {
+    pub fn append(&mut self, header: &RecordHeader, data: &[u8], place: Place, sessions: &mut Table) {
         self.clock.advance(header.time);
-        let queue = QueueId::of(rank);
         let record_bytes_max = HEADER_BYTES_MAX + data.len();
+        let queue = match self.pinned(place.notes.pins, record_bytes_max) {
+            Some(queue) => queue,
+            None => self.queues.at(place),
+        };
         if !self.continues(queue, header, record_bytes_max) {
             self.seal(queue);
         }
@@ -222,33 +208,33 @@ impl Store {
 
     /// Writes a record for which there is room.
     fn write(&mut self, queue: QueueId, header: &RecordHeader, data: &[u8]) {
-        let mut open = self.queues[queue.0].open.take().unwrap_or_else(|| self.begin(queue, header));
+        let mut open = self.queues[queue].open.take().unwrap_or_else(|| self.begin(queue, header));
         let encoded = record::encode(header, &open.previous);
-        self.extend(&mut open, encoded.bytes().len() + data.len());
+        self.extend(queue, &mut open, encoded.bytes().len() + data.len());
         open.tail.append(&self.shared.pages, encoded.bytes());
         open.tail.append(&self.shared.pages, data);
         open.len_bytes += encoded.bytes().len() + data.len();
         self.shared.slots[open.id.0 as usize].publish(header, open.len_bytes as u64);
         open.previous = header.as_previous();
-        self.queues[queue.0].open = Some(open);
+        self.queues[queue].open = Some(open);
         self.retained.add(u64::from(header.captured_len));
     }
 
     /// Whether the open segment of a queue can take the record; true when there is none.
     fn continues(&self, queue: QueueId, header: &RecordHeader, record_bytes_max: usize) -> bool {
-        self.queues[queue.0].open.as_ref().is_none_or(|open| {
+        self.queues[queue].open.as_ref().is_none_or(|open| {
             open.len_bytes + record_bytes_max <= self.segment_bytes
                 && record::fits(&open.previous, header.time, header.sequence)
         })
     }
 
     fn seal(&mut self, queue: QueueId) {
-        self.queues[queue.0].open = None;
+        self.queues[queue].open = None;
     }
 
     /// Whether a record can be written without evicting anything.
     fn has_room(&self, queue: QueueId, record_bytes_max: usize) -> bool {
-        let open = self.queues[queue.0].open.as_ref();
+        let open = self.queues[queue].open.as_ref();
         let room = open.map_or(0, |open| open.tail.room());
         let pages = segment::pages_of(record_bytes_max.saturating_sub(room));
         self.free_pages.len() >= pages && (open.is_some() || !self.free_slots.is_empty())
@@ -270,10 +256,11 @@ impl Store {
             unreachable!("make_room left a slot and a page");
         };
         let previous = Previous { time: header.time, sequence: header.sequence.wrapping_sub(1), interface: None };
-        self.shared.slots[id.0 as usize].open(queue.rank(), page, previous.time, previous.sequence);
+        self.shared.slots[id.0 as usize].open(self.queues[queue].kind.rank(), page, previous.time, previous.sequence);
         self.opened_ticks_ns[id.0 as usize] = self.clock.ticks_ns();
         self.following[id.0 as usize] = None;
-        let queue = &mut self.queues[queue.0];
+        self.queues.took(queue, 1);
+        let queue = &mut self.queues[queue];
         match queue.last.replace(id) {
             Some(last) => self.following[last.0 as usize] = Some(id),
             None => queue.head = Some(id),
@@ -282,37 +269,30 @@ impl Store {
     }
 
     /// Links the pages that `bytes` more bytes need behind the segment's last.
-    fn extend(&mut self, open: &mut Open, bytes: usize) {
+    fn extend(&mut self, queue: QueueId, open: &mut Open, bytes: usize) {
         let mut last = open.tail.page();
-        for _ in 0..segment::pages_of(bytes.saturating_sub(open.tail.room())) {
+        let more = segment::pages_of(bytes.saturating_sub(open.tail.room()));
+        for _ in 0..more {
             let Some(page) = self.free_pages.pop() else { unreachable!("make_room left enough pages") };
             self.shared.pages.link(last, page);
             last = page;
+        }
+        if more > 0 {
+            self.queues.took(queue, u32::try_from(more).unwrap_or(u32::MAX));
         }
     }
 
     /// Frees the segment that counts least; false when there is none.
     fn evict_one(&mut self, sessions: &mut Table) -> bool {
         let now = self.clock.ticks_ns();
-        let mut victim = None;
-        let mut highest = -1.0;
-        for (i, queue) in self.queues.iter().enumerate() {
-            let Some(head) = queue.head else { continue };
-            let age_ns = now - self.opened_ticks_ns[head.0 as usize];
-            #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
-            let score = (age_ns as f64 + 1.0) * self.weights[i];
-            if score > highest {
-                highest = score;
-                victim = Some((QueueId(i), head));
-            }
-        }
+        let victim = self.queues.victim(|head| now - self.opened_ticks_ns[head.0 as usize]);
         let Some((queue, id)) = victim else { return false };
         self.evict(queue, id, sessions);
         true
     }
 
     fn evict(&mut self, from: QueueId, id: SegmentId, sessions: &mut Table) {
-        let queue = &mut self.queues[from.0];
+        let queue = &mut self.queues[from];
         if queue.open.as_ref().is_some_and(|open| open.id == id) {
             queue.open = None;
         }
@@ -320,18 +300,20 @@ impl Store {
         if queue.head.is_none() {
             queue.last = None;
         }
+        let kind = queue.kind;
         let slot = &self.shared.slots[id.0 as usize];
         let Some(view) = slot.view(id) else { unreachable!("only segments are queued") };
-        self.tell_evicted(view, slot, sessions);
+        let firsts = self.tell_evicted(view, slot, sessions);
         let mut lost_until = view.newest;
-        if from.has_starts() {
-            lost_until = self.heads.pick(&self.shared.pages, slot, view, sessions, self.clock.now());
+        if kind.has_starts() || firsts > 0 || (self.pins != 0 && kind != Kind::Pinned) {
+            lost_until = self.pick(view, kind, sessions);
         }
-        if from == HEADS {
+        if kind == Kind::Heads {
             self.heads.released(view.len_bytes);
         }
-        slot.free();
-        self.free_pages_of(&view);
+        self.shared.slots[id.0 as usize].free();
+        let pages = self.free_pages_of(&view);
+        self.queues.gave(from, pages);
         self.free_slots.push(id);
         self.retained.packets -= view.packets;
         self.retained.bytes -= view.captured_bytes;
@@ -343,9 +325,104 @@ impl Store {
         }
     }
 
+    /// Copies what must not go from a segment that is about to. Returns the latest time of what goes.
+    fn pick(&mut self, view: SegmentView, kind: Kind, sessions: &mut Table) -> Timestamp {
+        let mut heads = std::mem::take(&mut self.heads);
+        heads.begin();
+        let slot = &self.shared.slots[view.id.0 as usize];
+        let mut lost_until = Timestamp::MIN;
+        let mut cursor = Cursor::new(view);
+        while let Ok(Some(record)) = cursor.next(&self.shared.pages, slot) {
+            let header = record.header;
+            if let Some(to) = self.needed(&header, kind, sessions) {
+                if heads.pick(to, header, &cursor, &record, &self.shared.pages, slot) {
+                    continue;
+                }
+                heads.lost(1);
+            }
+            if kind.has_starts() {
+                sessions.lost_start(header.session, header.sequence);
+            }
+            lost_until = lost_until.max(header.time);
+        }
+        self.heads = heads;
+        lost_until
+    }
+
+    /// Where a packet of an evicted segment has to go, if it must not be lost: to its session's pin, or to the carried starts.
+    fn needed(&self, header: &RecordHeader, kind: Kind, sessions: &Table) -> Option<Target> {
+        let notes = sessions.notes_at(header.session, header.sequence)?;
+        if notes.pins & self.pins != 0 && kind != Kind::Pinned {
+            let queue = self.queues.pinned((notes.pins & self.pins).trailing_zeros() as usize);
+            let pages = u32::try_from(segment::pages_of(HEADER_BYTES_MAX + header.captured_len as usize)).ok()?;
+            if self.queues.pinned_pages() + pages <= self.pinned_pages_max {
+                return Some(Target { queue, is_head: false });
+            }
+        }
+        let needed = if kind.has_starts() {
+            sessions.needs_start(header.session, header.sequence, self.clock.now())
+        } else {
+            // A session that was pushed down, or was pinned, keeps its very first packet while others are left.
+            sessions.is_first_of_more(header.session, header.sequence)
+        };
+        needed.then(|| Target { queue: self.queues.heads(), is_head: true })
+    }
+
+    /// The queue of the pin that protects a packet, if it has room.
+    fn pinned(&mut self, pins: u16, record_bytes_max: usize) -> Option<QueueId> {
+        let pins = pins & self.pins;
+        if pins == 0 {
+            return None;
+        }
+        let place = pins.trailing_zeros() as usize;
+        let queue = self.queues.pinned(place);
+        let room = self.queues[queue].open.as_ref().map_or(0, |open| open.tail.room());
+        let more = segment::pages_of(record_bytes_max.saturating_sub(room)).max(usize::from(room == 0));
+        if self.queues.pinned_pages() as usize + more <= self.pinned_pages_max as usize {
+            return Some(queue);
+        }
+        self.tally.refuse(place);
+        None
+    }
+
+    /// Pins that have `ended` release what they held, to age like bulk; those of `active` hold.
+    pub fn set_pins(&mut self, ended: u16, active: u16) {
+        for place in (0..crate::session::Notes::PINS).filter(|place| ended >> place & 1 == 1) {
+            self.release(self.queues.pinned(place));
+            self.tally.forget(place);
+        }
+        self.pins = active;
+    }
+
+    /// Puts all segments of a queue behind those that pins have released.
+    fn release(&mut self, from: QueueId) {
+        let to = self.queues.released();
+        let pages = self.queues.pages(from);
+        let (Some(head), Some(last)) = (self.queues[from].head.take(), self.queues[from].last.take()) else { return };
+        self.queues[from].open = None;
+        self.queues.gave(from, pages);
+        self.queues.took(to, pages);
+        let queue = &mut self.queues[to];
+        match queue.last.replace(last) {
+            Some(before) => self.following[before.0 as usize] = Some(head),
+            None => queue.head = Some(head),
+        }
+    }
+
+    /// What classes and pins have, as readers see it.
+    pub fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
+    }
+
+    /// Lets readers see what classes and pins have.
+    pub fn publish_tally(&self) {
+        self.tally.publish(&self.queues);
+    }
+
     /// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
-    /// ahead.
-    fn tell_evicted(&self, view: SegmentView, slot: &Slot, sessions: &mut Table) {
+    /// ahead. Returns how many of the packets are the first of a session.
+    fn tell_evicted(&self, view: SegmentView, slot: &Slot, sessions: &mut Table) -> u32 {
+        let mut firsts = 0;
         let mut cursor = Cursor::new(view);
         let mut ahead = [RecordHeader::EMPTY; RECORDS_AHEAD];
         loop {
@@ -358,30 +435,31 @@ impl Store {
                 count += 1;
             }
             for header in &ahead[..count] {
-                sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
+                let first = sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
+                firsts += u32::from(first);
             }
             if count < RECORDS_AHEAD {
-                return;
+                return firsts;
             }
         }
     }
 
-    /// Writes the starts of sessions that were picked from an evicted segment into the queue of heads.
+    /// Writes what was picked from an evicted segment where it has to go.
     ///
-    /// They take no more than the segment has freed; where they would, or where there are too many, the session loses its
-    /// start, which is counted.
+    /// It takes no more than the segment has freed; where it would, or where there is too much, the session loses it, which is
+    /// counted.
     fn carry_forward(&mut self, sessions: &mut Table) -> Volume {
         let mut carried = Volume::default();
         let mut heads = std::mem::take(&mut self.heads);
-        for (header, data) in heads.picked() {
+        for (header, to, data) in heads.picked() {
             let record_bytes_max = HEADER_BYTES_MAX + data.len();
-            if !self.continues(HEADS, header, record_bytes_max) {
-                self.seal(HEADS);
+            if !self.continues(to.queue, header, record_bytes_max) {
+                self.seal(to.queue);
             }
-            if !self.has_room(HEADS, record_bytes_max) {
+            if !self.has_room(to.queue, record_bytes_max) {
                 break;
             }
-            self.write(HEADS, header, data);
+            self.write(to.queue, header, data);
             sessions.kept(header.session, data.len() as u64);
             carried.add(data.len() as u64);
         }
@@ -390,7 +468,7 @@ impl Store {
         carried
     }
 
-    fn free_pages_of(&mut self, view: &SegmentView) {
+    fn free_pages_of(&mut self, view: &SegmentView) -> u32 {
         let count = segment::pages_of(usize::try_from(view.len_bytes).unwrap_or(usize::MAX)).max(1);
         let mut page = view.first_page();
         for i in 0..count {
@@ -402,20 +480,21 @@ impl Store {
                 }
             }
         }
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
+}
+
+/// Where a packet goes that must not be lost with its segment.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    queue: QueueId,
+    is_head: bool,
 }
 
 /// Records of an evicted segment that are read before their sessions are told.
 const RECORDS_AHEAD: usize = 32;
 /// The part of a store that carried starts may take, as a divisor.
 const HEADS_SHARE: u64 = 8;
-
-/// The weight of each queue against age. Carried starts count twice: each time one is evicted is a chance to find out that
-/// nothing else is left of its session.
-fn queue_weights(policy: &Policy) -> [f64; QUEUES] {
-    let ranks = policy.weights();
-    std::array::from_fn(|i| if i == HEADS.0 { 2.0 * ranks[0] } else { ranks[i] })
-}
 
 /// Bytes after which a segment is sealed, for a store of `bytes`: small enough that the oldest one of each rank is a
 /// small part of the whole, large enough that its notes are.

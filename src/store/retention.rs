@@ -6,10 +6,20 @@
 use super::rank::Rank;
 use crate::time::Timestamp;
 
-/// How steeply old sessions are shortened.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// How steeply old sessions are shortened, and which are treated otherwise.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     weights: [f64; Rank::COUNT],
+    classes: Vec<Terms>,
+}
+
+/// How the sessions of a class are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// How many times as long as others their packets stay.
+    pub weight: f64,
+    /// Bytes of memory that others cannot take from them.
+    pub reserve_bytes: u64,
 }
 
 /// What each rank counts against age by default.
@@ -46,12 +56,24 @@ impl Policy {
     /// age. They should rise with the rank, by more than a segment's fill time in age, or else a session loses an
     /// earlier part before a later one.
     pub fn from_weights(weights: [f64; Rank::COUNT]) -> Self {
-        Self { weights }
+        Self { weights, classes: Vec::new() }
+    }
+
+    /// With classes, class 1 first; class 0 is everything else.
+    #[must_use]
+    pub fn with_classes(mut self, classes: Vec<Terms>) -> Self {
+        self.classes = classes;
+        self
     }
 
     /// The weight of each rank against age.
-    pub(super) fn weights(&self) -> [f64; Rank::COUNT] {
-        self.weights
+    pub(super) fn weights(&self) -> &[f64; Rank::COUNT] {
+        &self.weights
+    }
+
+    /// The terms of all classes but 0, class 1 first.
+    pub(super) fn classes(&self) -> &[Terms] {
+        &self.classes
     }
 }
 

@@ -56,12 +56,12 @@ fn contents(segments: &Segments) -> BTreeMap<u8, Vec<(u64, Vec<u8>)>> {
 
 #[test]
 fn what_goes_in_comes_out() {
-    let mut store = Store::new(4 * MIB, &Policy::default(), Lock::No).unwrap();
+    let mut store = Store::new(4 * MIB, &Policy::default(), MIB, Lock::No).unwrap();
     let mut sessions = table();
     let lens = [60, 1514, 0, 1, 65_549, 7, 8, 9, 4096, PACKET_BYTES_MAX];
     for (sequence, len) in (0..).zip(lens) {
         let rank = Rank(u8::try_from(sequence % 3).unwrap());
-        store.append(&header(sequence, sequence * 10, len), &data(sequence, len), rank, &mut sessions);
+        store.append(&header(sequence, sequence * 10, len), &data(sequence, len), Place::of(rank), &mut sessions);
     }
     let all = contents(&store.segments());
     for (rank, packets) in &all {
@@ -76,12 +76,17 @@ fn what_goes_in_comes_out() {
 
 #[test]
 fn the_deepest_rank_goes_first_and_the_start_lasts_longest() {
-    let mut store = Store::new(4 * MIB, &Policy::default(), Lock::No).unwrap();
+    let mut store = Store::new(4 * MIB, &Policy::default(), MIB, Lock::No).unwrap();
     let mut sessions = table();
     // Ranks 0 and 6 get the same traffic, 40 MB each in 4 MiB.
     for sequence in 0..80_000 {
         let rank = if sequence % 2 == 0 { Rank(0) } else { Rank(6) };
-        store.append(&header(sequence, sequence * 1_000_000, 1000), &data(sequence, 1000), rank, &mut sessions);
+        store.append(
+            &header(sequence, sequence * 1_000_000, 1000),
+            &data(sequence, 1000),
+            Place::of(rank),
+            &mut sessions,
+        );
     }
     let all = contents(&store.segments());
     let (starts, ends) = (all[&0].len(), all[&6].len());
@@ -93,10 +98,15 @@ fn the_deepest_rank_goes_first_and_the_start_lasts_longest() {
 
 #[test]
 fn a_reader_that_was_overtaken_finds_out() {
-    let mut store = Store::new(4 * MIB, &Policy::default(), Lock::No).unwrap();
+    let mut store = Store::new(4 * MIB, &Policy::default(), MIB, Lock::No).unwrap();
     let mut sessions = table();
     let mut append = |store: &mut Store, sequence: u64| {
-        store.append(&header(sequence, sequence * 1000, 1000), &data(sequence, 1000), Rank(3), &mut sessions);
+        store.append(
+            &header(sequence, sequence * 1000, 1000),
+            &data(sequence, 1000),
+            Place::of(Rank(3)),
+            &mut sessions,
+        );
     };
     for sequence in 0..200 {
         append(&mut store, sequence);
@@ -115,14 +125,14 @@ fn a_reader_that_was_overtaken_finds_out() {
 #[test]
 fn records_cost_at_most_twelve_bytes_beside_their_packet() {
     // Campus-like: a packet a millisecond over many ranks, sessions in the tens of thousands.
-    let mut store = Store::new(40 * MIB, &Policy::default(), Lock::No).unwrap();
+    let mut store = Store::new(40 * MIB, &Policy::default(), MIB, Lock::No).unwrap();
     let mut sessions = table();
     for sequence in 0..100_000u64 {
         let len = if sequence % 3 == 0 { 1514 } else { 66 };
         let mut header = header(sequence, sequence * 1_000_003, len);
         header.session = SessionSlot(u32::try_from(sequence * 7919 % 30_000).unwrap());
         let rank = Rank(u8::try_from(sequence % 12).unwrap());
-        store.append(&header, &data(sequence, len), rank, &mut sessions);
+        store.append(&header, &data(sequence, len), Place::of(rank), &mut sessions);
     }
     let (packets, memory, bytes) = store
         .segments()
@@ -142,14 +152,14 @@ proptest! {
     fn it_agrees_with_a_list(
         steps in prop::collection::vec((0u8..8, 0usize..6000, 0u64..50_000_000, any::<bool>()), 1..3000),
     ) {
-        let mut store = Store::new(Store::BYTES_MIN, &Policy::default(), Lock::No).unwrap();
+        let mut store = Store::new(Store::BYTES_MIN, &Policy::default(), MIB, Lock::No).unwrap();
         let mut sessions = table();
         let mut appended: BTreeMap<u8, Vec<(u64, usize)>> = BTreeMap::new();
         let mut stored = Volume::default();
         let mut time = 1_000_000_000_000u64;
         for (sequence, (rank, len, step, back)) in (0..).zip(steps) {
             time = if back { time - step / 2 } else { time + step };
-            store.append(&header(sequence, time, len), &data(sequence, len), Rank(rank), &mut sessions);
+            store.append(&header(sequence, time, len), &data(sequence, len), Place::of(Rank(rank)), &mut sessions);
             appended.entry(rank).or_default().push((sequence, len));
             stored.add(len as u64);
             let mut sum = store.retained();
@@ -186,6 +196,9 @@ mod starts {
             sessions_bytes: 4 << 20,
             store_bytes: 4 << 20,
             policy: Policy::default(),
+            classes: crate::judge::Classes::default(),
+            pins: Default::default(),
+            pinned_bytes: 1 << 20,
             filter: None,
             snaplen: 0,
             lock: Lock::No,
@@ -194,9 +207,9 @@ mod starts {
         Pipeline::new(config).unwrap()
     }
 
-    /// UDP between 10.0.0.1 and another host.
+    /// UDP between two hosts that talk to nobody else.
     fn send(pipeline: &mut Pipeline, second: u64, host: u32, out: bool, payload: u16) {
-        let (a, b) = ([10, 0, 0, 1], (0xc000_0000 | host).to_be_bytes());
+        let (a, b) = ((0x0a00_0000 | host).to_be_bytes(), (0xc000_0000 | host).to_be_bytes());
         let (from, to, ports) = if out { (a, b, [4000u16, 53]) } else { (b, a, [53, 4000]) };
         let mut frame = vec![0; 12];
         frame.extend([8, 0, 0x45, 0]);

@@ -5,6 +5,7 @@ mod cli;
 mod decode;
 mod filters;
 mod generate;
+mod keeping;
 #[cfg(target_os = "linux")]
 mod live;
 #[cfg(target_os = "linux")]
@@ -15,3 +16,4 @@ mod replay;
 #[cfg(target_os = "linux")]
 mod service;
 mod text;
+mod washing_out;

@@ -30,6 +30,9 @@ impl Recorder {
                     snaplen: 0,
                     lock: Lock::No,
                     seed: 1,
+                    classes: crate::judge::Classes::default(),
+                    pins: Default::default(),
+                    pinned_bytes: 1 << 20,
                 };
                 Pipeline::new(config).unwrap()
             })

@@ -30,6 +30,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         compression_cpu: 0.0,
         retention: Policy::default(),
         pcap_over_ip: None,
+        classes: Vec::new(),
     }
 }
 

@@ -1,0 +1,145 @@
+//! What is decided of a session once, when it begins: its class, whether its hosts flood, and which pins protect it.
+//!
+//! A filter costs what it costs once a session, not once a packet: what was decided is written into the session's
+//! [`Notes`], and the store sorts packets by them.
+
+pub mod classes;
+mod floods;
+pub mod pins;
+
+pub use classes::{Class, Classes};
+pub use pins::{Pin, Pins};
+
+use crate::filter::{Endpoints, FilterError, FilterSet, SessionProbe};
+use crate::memory::Lock;
+use crate::packet::Packet;
+use crate::session::key::Side;
+use crate::session::{Notes, Observed, SessionKey, Table};
+use floods::Floods;
+
+/// A session has grown when it is longer than what the store takes for its start.
+const GROWN_FROM_BYTES: u64 = 512;
+
+/// A tcpdump expression that is asked of sessions.
+///
+/// A session matches when its first packet does, or when a packet of it in either direction could: that can be asked when
+/// its packets are gone, too.
+#[derive(Clone, Debug)]
+pub struct SessionFilter {
+    packets: FilterSet,
+    sessions: SessionProbe,
+}
+
+impl SessionFilter {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    ///
+    /// When libpcap does not accept it.
+    pub fn new(expression: &str) -> Result<Self, FilterError> {
+        Ok(Self { packets: FilterSet::new(expression)?, sessions: SessionProbe::new(expression)? })
+    }
+
+    /// The expression.
+    pub fn expression(&self) -> &str {
+        self.packets.expression()
+    }
+
+    /// Whether a session that begins with this packet matches.
+    fn matches_first(&mut self, packet: &Packet<'_>, session: &Endpoints) -> bool {
+        self.packets.matches(packet.link_type, packet.data, packet.original_len) || self.sessions.matches(session)
+    }
+
+    /// Whether a session matches, as far as that can be told without its packets.
+    pub fn matches(&mut self, session: &Endpoints) -> bool {
+        self.sessions.matches(session)
+    }
+}
+
+/// What a session can be asked for.
+impl From<&SessionKey> for Endpoints {
+    fn from(key: &SessionKey) -> Self {
+        Self {
+            network: key.network(),
+            protocol: key.protocol(),
+            ethertype: key.ethertype(),
+            source: key.address(Side::Low),
+            destination: key.address(Side::High),
+            source_port: key.port(Side::Low),
+            destination_port: key.port(Side::High),
+            one_way: key.one_way(),
+            vlan: key.vlan(),
+            inner_vlan: key.inner_vlan(),
+        }
+    }
+}
+
+/// Decides.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    classes: Classes,
+    pins: pins::Watch,
+    floods: Floods,
+}
+
+impl Judge {
+    /// Bytes that it takes.
+    pub(crate) const BYTES: u64 = Floods::BYTES;
+
+    /// `store_bytes` is the memory that floods could take.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no memory.
+    pub(crate) fn new(
+        classes: Classes,
+        pins: std::sync::Arc<Pins>,
+        store_bytes: u64,
+        seed: u64,
+        lock: Lock,
+    ) -> std::io::Result<Self> {
+        Ok(Self { classes, pins: pins::Watch::new(pins), floods: Floods::new(store_bytes, seed, lock)? })
+    }
+
+    /// What is decided of the session of a packet that was just observed. `now_ns` never goes back.
+    pub(crate) fn decide(
+        &mut self,
+        packet: &Packet<'_>,
+        observed: &Observed,
+        sessions: &mut Table,
+        now_ns: u64,
+    ) -> Notes {
+        let mut notes = observed.notes;
+        if observed.begins {
+            let (key, originator) = sessions.key(observed.slot);
+            if !self.classes.is_empty() || !self.pins.is_empty() {
+                let session = Endpoints::from(&key);
+                notes.class = self.classes.class_of(packet, &session);
+                notes.pins = self.pins.of(packet, &session);
+            }
+            notes.climb = self.floods.begins(&key, originator, now_ns);
+        } else if observed.answered {
+            let (key, originator) = sessions.key(observed.slot);
+            self.floods.answered(&key, originator, now_ns);
+        }
+        if !notes.grown && observed.offset >= GROWN_FROM_BYTES {
+            notes.grown = true;
+            let (key, originator) = sessions.key(observed.slot);
+            self.floods.grows(&key, originator, now_ns);
+        }
+        if notes != observed.notes {
+            sessions.note(observed.slot, notes);
+        }
+        notes
+    }
+
+    /// Whether a packet at `offset` of a session is not to be kept, as its class says.
+    pub(crate) fn cuts_off(&self, notes: Notes, offset: u64) -> bool {
+        notes.pins == 0 && self.classes.cutoff_bytes(notes.class).is_some_and(|cutoff| offset >= cutoff)
+    }
+
+    /// Takes over pins that were made or have ended since the last time.
+    pub(crate) fn refresh(&mut self, sessions: &mut Table) -> Option<pins::Changed> {
+        self.pins.refresh(sessions)
+    }
+}

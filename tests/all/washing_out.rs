@@ -1,0 +1,67 @@
+//! Promise 6: no single host floods other hosts' history away. `make retention ARGS=--attacks` prints how far each can go.
+
+#[path = "../../benches/retention/attacks.rs"]
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "as in the benchmark"
+)]
+mod attacks;
+
+use attacks::{Attack, run};
+
+/// What the attacker has to send at least, in budgets.
+const BUDGETS: f64 = 20.0;
+const BUDGET_BYTES: u64 = 16 << 20;
+
+/// At this rate 20 budgets take less than a minute.
+const BITS_PER_S: u64 = 100_000_000;
+
+fn holds(attack: Attack) {
+    let outcome = run(attack, BUDGET_BYTES, BITS_PER_S, BUDGETS);
+    println!("{}: {:.1} budgets, {} of {} left", attack.name(), outcome.budgets, outcome.left, outcome.watched);
+    assert!(
+        !outcome.washed_out && outcome.budgets >= BUDGETS,
+        "{}: after {:.1} budgets {} of {} sessions have their first kilobyte",
+        attack.name(),
+        outcome.budgets,
+        outcome.left,
+        outcome.watched
+    );
+}
+
+#[test]
+fn spoofed_syns() {
+    holds(Attack::SpoofedSyns);
+}
+
+#[test]
+fn a_port_scan() {
+    holds(Attack::PortScan);
+}
+
+#[test]
+fn single_packets() {
+    holds(Attack::SingleUdp);
+}
+
+#[test]
+fn random_names() {
+    holds(Attack::RandomNames);
+}
+
+#[test]
+fn medium_sessions() {
+    holds(Attack::MediumSessions);
+}
+
+#[test]
+fn an_elephant() {
+    holds(Attack::Elephant);
+}
+
+#[test]
+fn fragments() {
+    holds(Attack::Fragments);
+}
