@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use super::client::{self, Refused, Target};
 use super::output::Output;
 use super::selection::{self, Selection};
-use super::{Common, Usage, get, note, print};
+use super::{Common, Told, Usage, get, note, print};
 use crate::export::Format;
 use crate::packet::LinkType;
 use crate::time::{self, Timestamp};
@@ -121,22 +121,18 @@ impl Extcap {
     }
 
     fn capture(&self, fifo: &Path, common: &Common) -> anyhow::Result<()> {
-        // First, as Wireshark waits at the other end, and is told the reason by stderr.
+        // First, as Wireshark waits at the other end.
         let output = Output::open_to_follow(fifo)?;
-        let target = self.target()?;
-        match client::get(&common.socket(), &target) {
-            Ok(answer) => get::copy_at_once(answer, output),
-            Err(error) => {
-                get::empty(Format::Pcapng, output)?;
-                match error.downcast_ref::<Refused>().filter(|refused| refused.is_nothing_found()) {
-                    Some(refused) => {
-                        note(&format!("retrocap: {refused}"));
-                        Ok(())
-                    }
-                    None => Err(error),
-                }
-            }
-        }
+        let answer = self.target().and_then(|target| client::get(&common.socket(), &target));
+        let error = match answer {
+            Ok(answer) => return get::copy_at_once(answer, output),
+            Err(error) => error,
+        };
+        // Wireshark shows what was said when the capture ends, so that is said before.
+        note(&format!("retrocap: {error}"));
+        get::empty(Format::Pcapng, output)?;
+        let nothing_found = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
+        if nothing_found { Ok(()) } else { Err(Told.into()) }
     }
 
     fn target(&self) -> anyhow::Result<Target> {

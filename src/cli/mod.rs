@@ -102,6 +102,11 @@ impl Usage {
     }
 }
 
+/// What went wrong has been said already.
+#[derive(Debug, thiserror::Error)]
+#[error("told")]
+struct Told;
+
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -134,6 +139,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<ClosedPipe>() {
         return ExitCode::SUCCESS;
     }
+    if error.is::<Told>() {
+        return ExitCode::FAILURE;
+    }
     let mut sentence = error.to_string();
     // Most errors name their cause themselves.
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -141,7 +149,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
             sentence = format!("{sentence}: {cause}");
         }
     }
-    let _ = writeln!(std::io::stderr(), "retrocap: {sentence}");
+    note(&format!("retrocap: {sentence}"));
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 
@@ -151,7 +159,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| output::failed("stdout", error))
 }
 
-/// Notes something on stderr, which may be closed.
+/// Notes something on stderr, which may be closed; in one piece, as programs that show it may read only once.
 fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
