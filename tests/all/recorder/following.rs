@@ -137,7 +137,7 @@ fn tools_read_a_follower_through_a_pipe() {
             .lines()
             .filter(|line| line.contains("88b5") || line.contains("88B5"))
             .count();
-        assert_eq!(lines as u32, sent + 10, "{tool:?}: {}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(u32::try_from(lines).unwrap(), sent + 10, "{tool:?}: {}", String::from_utf8_lossy(&output.stdout));
         assert_eq!(told(&child.wait_with_output().unwrap()).code, 0);
     }
 }
