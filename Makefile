@@ -1,6 +1,9 @@
 # The only commands a newcomer needs: make run, make test, make check, make bench.
 
-.PHONY: run install test check bench retention
+# The target that the sanitizer is built for.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: run install deb try-deb sanitize seeds fuzz test check bench retention
 
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
@@ -9,6 +12,28 @@ install: ## put the program into $(PREFIX)/bin, /usr/local by default
 	scripts/setup build
 	cargo build --release --locked
 	install -D -m 755 $(or $(CARGO_TARGET_DIR),target)/release/retrocap $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/retrocap
+
+deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
+	scripts/setup build
+	cargo build --release --locked
+	packaging/stage $(or $(CARGO_TARGET_DIR),target)/release/retrocap target/package
+	cargo deb --no-build --locked
+
+try-deb: deb ## install the package into a fresh Debian, let it record, purge it; needs root and debootstrap
+	packaging/try-deb $$(ls -t target/debian/*.deb | head -n 1)
+
+sanitize: ## the unsafe crate, alone and under live capture, with the address sanitizer; needs a nightly toolchain
+	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
+	    cargo +nightly test --target $(HOST) --package afpacket --lib --locked
+	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan ASAN_OPTIONS=detect_leaks=0 \
+	    cargo +nightly test --target $(HOST) --test all --locked live::
+
+seeds: ## write fuzz/seeds anew, from which `make fuzz` starts
+	RETROCAP_WRITE_SEEDS=1 cargo test --locked --test all seeds
+
+fuzz: ## each fuzz target for a while: make fuzz SECONDS=3600; needs cargo-fuzz and a nightly toolchain
+	for target in $$(ls fuzz/seeds); do mkdir -p fuzz/corpus/$$target && cargo +nightly fuzz run $$target \
+	    fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) -timeout=10 || exit 1; done
 
 test: ## every test that this machine can run; the others say why not
 	scripts/setup test

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::store::compress::{Compression, Pace};
+
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
@@ -151,6 +153,10 @@ pub struct Split {
     pub store_bytes: u64,
     /// Bytes for the buffers of all queries together.
     pub queries_bytes: u64,
+    /// Bytes of one worker's compression; 0 without.
+    pub compression_bytes: u64,
+    /// Bytes of one worker for what queries uncompress, out of their own; 0 without compression.
+    pub unpacked_bytes: u64,
 }
 
 /// A budget that is too small.
@@ -200,7 +206,39 @@ impl Split {
             + queries_bytes / u64::from(workers)
             + crate::counters::Published::BYTES as u64;
         let store_bytes = share.saturating_sub(taken);
-        Ok(Self { budget_bytes, workers, ring_blocks, sessions_bytes, store_bytes, queries_bytes })
+        Ok(Self {
+            budget_bytes,
+            workers,
+            ring_blocks,
+            sessions_bytes,
+            store_bytes,
+            queries_bytes,
+            compression_bytes: 0,
+            unpacked_bytes: 0,
+        })
+    }
+
+    /// The same with compression: it takes its buffers from the packets' share, and a third of what queries have for
+    /// what they uncompress.
+    #[must_use]
+    pub fn compressing(self) -> Self {
+        let compression_bytes = crate::store::compress::cost_bytes(self.store_bytes);
+        Self {
+            store_bytes: self.store_bytes.saturating_sub(compression_bytes),
+            compression_bytes,
+            unpacked_bytes: self.queries_bytes / 3 / u64::from(self.workers),
+            ..self
+        }
+    }
+
+    /// What queries have for answers, beside what they uncompress.
+    pub fn answers_bytes(&self) -> u64 {
+        self.queries_bytes - u64::from(self.workers) * self.unpacked_bytes
+    }
+
+    /// How packets are compressed within this budget, with `percent` of one core; `None` for 0.
+    pub fn compression(&self, percent: f64, pace: Pace) -> Option<Compression> {
+        (percent > 0.0).then_some(Compression { share: percent / 100.0, pace, readers_bytes: self.unpacked_bytes })
     }
 
     /// Bytes that pins may take of one worker's store.
@@ -289,10 +327,12 @@ mod tests {
         for (budget, workers, live) in
             [(16 * MIB, 1, true), (40 * MIB, 1, false), (40 * MIB, 2, true), (GIB, 4, true), (100 * GIB, 64, true)]
         {
-            let split = Split::new(budget, workers, live).unwrap();
-            let spent = split.rings_bytes()
-                + split.queries_bytes
-                + u64::from(split.workers) * (split.sessions_bytes + split.store_bytes);
+            let plain = Split::new(budget, workers, live).unwrap();
+            let split = plain.compressing();
+            let each = split.sessions_bytes + split.store_bytes + split.compression_bytes;
+            let spent = split.rings_bytes() + split.queries_bytes + u64::from(split.workers) * each;
+            assert_eq!(plain.store_bytes, split.store_bytes + split.compression_bytes);
+            assert!(split.answers_bytes() * 3 >= split.queries_bytes * 2);
             assert!(spent <= budget, "{budget}: {split:?}");
             assert!(split.store_bytes * u64::from(workers) * 10 >= budget * 6, "{budget}: {split:?}");
             assert!(split.store_bytes > crate::store::Store::BYTES_MIN, "{budget}: {split:?}");

@@ -95,6 +95,31 @@ pub struct Carried {
     pub lost: u64,
 }
 
+/// What was compressed to make room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Segments compressed.
+    pub segments: u64,
+    /// Their bytes before.
+    pub raw_bytes: u64,
+    /// Their bytes after.
+    pub packed_bytes: u64,
+    /// Segments that would hardly have become smaller, and were left as they are.
+    pub incompressible: u64,
+    /// Processor time that it took, in nanoseconds; 0 in a replay, where it would differ each time.
+    pub cpu_ns: u64,
+}
+
+impl std::ops::AddAssign for Packed {
+    fn add_assign(&mut self, other: Self) {
+        self.segments += other.segments;
+        self.raw_bytes += other.raw_bytes;
+        self.packed_bytes += other.packed_bytes;
+        self.incompressible += other.incompressible;
+        self.cpu_ns += other.cpu_ns;
+    }
+}
+
 /// Everything one worker counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -112,6 +137,8 @@ pub struct Totals {
     pub evicted: Volume,
     /// What was moved to outlive its rank.
     pub carried: Carried,
+    /// What was compressed.
+    pub packed: Packed,
     /// What the kernel dropped because its ring was full; not part of `received`.
     pub kernel_dropped: u64,
     /// Things worth knowing.
@@ -122,7 +149,7 @@ pub struct Totals {
     pub newest: Option<Timestamp>,
 }
 
-const WORDS: usize = 25;
+const WORDS: usize = 30;
 
 impl Totals {
     /// Both together: the later of times, the sum of everything else.
@@ -137,6 +164,7 @@ impl Totals {
         self.evicted += other.evicted;
         self.carried.volume += other.carried.volume;
         self.carried.lost += other.carried.lost;
+        self.packed += other.packed;
         self.kernel_dropped += other.kernel_dropped;
         self.oddities.truncated += other.oddities.truncated;
         self.oddities.cut_headers += other.oddities.cut_headers;
@@ -177,6 +205,11 @@ impl Totals {
             self.carried.lost,
             class_cutoff.packets,
             class_cutoff.bytes,
+            self.packed.segments,
+            self.packed.raw_bytes,
+            self.packed.packed_bytes,
+            self.packed.incompressible,
+            self.packed.cpu_ns,
         ]
     }
 
@@ -201,6 +234,13 @@ impl Totals {
             lost_until: time(w[18]),
             newest: time(w[19]),
             carried: Carried { volume: volume(20), lost: w[22] },
+            packed: Packed {
+                segments: w[25],
+                raw_bytes: w[26],
+                packed_bytes: w[27],
+                incompressible: w[28],
+                cpu_ns: w[29],
+            },
         }
     }
 }
@@ -249,6 +289,12 @@ impl Published {
             }
             std::hint::spin_loop();
         }
+    }
+
+    /// A number that grows each time something is published: that of a worker that moves goes on growing, also when no
+    /// packet comes.
+    pub fn turns(&self) -> u64 {
+        self.version.load(Ordering::Relaxed) / 2
     }
 
     /// Counts a packet to its interface. One thread calls this.

@@ -9,6 +9,7 @@
 pub mod budget;
 pub mod counters;
 pub mod interface;
+pub mod log_limit;
 pub mod memory;
 pub mod packet;
 pub mod time;
@@ -23,6 +24,8 @@ pub mod pipeline;
 pub mod query;
 pub mod session;
 pub mod store;
+
+pub mod alert;
 
 pub mod cli;
 #[cfg(target_os = "linux")]

@@ -12,6 +12,7 @@ use crate::memory::Lock;
 use crate::own_streams::{OwnStreams, Watch};
 use crate::packet::Packet;
 use crate::session::{Ledger, Table};
+use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
 use crate::store::retention::{Policy, Terms};
 use crate::store::{Place, Rank, Segments, Store, Tally};
@@ -65,6 +66,8 @@ pub struct Worker {
 pub struct Pipeline {
     sessions: Table,
     judge: Judge,
+    /// How the classes are kept.
+    terms: Vec<Terms>,
     store: Store,
     pins: Arc<Pins>,
     classes: Arc<[(String, u64)]>,
@@ -85,13 +88,15 @@ impl Pipeline {
     /// When the system has not that much to give.
     pub fn new(config: Config) -> std::io::Result<Self> {
         let terms = config.classes.iter();
-        let terms = terms.map(|class| Terms { weight: class.weight, reserve_bytes: class.reserve_bytes });
-        let policy = config.policy.with_classes(terms.collect());
+        let terms: Vec<_> =
+            terms.map(|class| Terms { weight: class.weight, reserve_bytes: class.reserve_bytes }).collect();
+        let policy = config.policy.with_classes(terms.clone());
         let store_bytes = config.store_bytes.saturating_sub(Judge::BYTES);
         Ok(Self {
             sessions: Table::new(config.sessions_bytes, config.seed, config.lock)?,
             classes: config.classes.iter().map(|class| (class.name.clone(), class.reserve_bytes)).collect(),
             pins: Arc::clone(&config.pins),
+            terms,
             judge: Judge::new(config.classes, config.pins, store_bytes, config.seed, config.lock)?,
             store: Store::new(store_bytes, &policy, config.pinned_bytes, config.lock)?,
             filter: config.filter,
@@ -108,6 +113,12 @@ impl Pipeline {
         self.own_streams = Some(Watch::new(own_streams));
     }
 
+    /// Records by another filter and shortens by another policy from the next packet on; the classes stay.
+    pub fn change(&mut self, filter: Option<FilterSet>, policy: &Policy) {
+        self.filter = filter;
+        self.store.set_policy(&policy.clone().with_classes(self.terms.clone()));
+    }
+
     /// What readers see.
     pub fn worker(&self) -> Worker {
         Worker {
@@ -121,12 +132,22 @@ impl Pipeline {
         }
     }
 
+    /// Has old packets compressed by what is returned, on a thread of its own; before anybody asks for them.
+    ///
+    /// # Errors
+    ///
+    /// When the system has not the memory for it.
+    pub fn compress(&mut self, compression: &Compression) -> std::io::Result<Compressor> {
+        self.store.compress(compression)
+    }
+
     /// Takes packets from `source` until it ends, fails, or `stop` is set.
     pub fn run(&mut self, source: &mut impl Source, stop: &AtomicBool) -> Result<(), SourceError> {
         while !stop.load(Ordering::Relaxed) {
             self.refresh();
             let batch = source.batch(&mut |packet| self.ingest(packet));
             self.account(&source.counts());
+            self.store.settle(source.is_behind());
             self.publish();
             if batch? == Batch::End {
                 break;
@@ -218,6 +239,7 @@ impl Pipeline {
         self.totals.retained = self.store.retained();
         self.totals.evicted = self.store.evicted();
         self.totals.carried = self.store.carried();
+        self.totals.packed = self.store.packed();
         self.totals.lost_until = self.store.lost_until();
         self.published.publish(&self.totals);
     }

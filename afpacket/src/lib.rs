@@ -6,6 +6,7 @@
 //!   the kernel. Everything the kernel wrote is read through checked offsets, so that even a block full of nonsense
 //!   could not make a read outside of it.
 //! - [`SockFilter`] and [`CaptureFilter`]: classic BPF run by the kernel before a packet costs anything.
+//! - [`clock_is_synchronised`] and [`offloads`]: what to know of a host before one trusts its packets.
 //! - [`Memory`]: words that are zeroed, prefaulted, kept out of core dumps and, if allowed, out of swap.
 //!
 //! Facts about the kernel's side are from `include/uapi/linux/if_packet.h`, `net/packet/af_packet.c` and
@@ -13,12 +14,14 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod frame;
+mod host;
 mod memory;
 mod prefetch;
 mod ring;
 mod socket_filter;
 
 pub use frame::{Frame, Frames};
+pub use host::{Offloads, clock_is_synchronised, offloads};
 pub use memory::{Memory, Residence};
 pub use prefetch::prefetch;
 pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};

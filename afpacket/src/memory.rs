@@ -109,6 +109,14 @@ impl Memory {
         }
     }
 
+    /// Overwrites all of it with zeros.
+    fn wipe(&mut self) {
+        // SAFETY: `&mut self` says that no slice of it is in use; the range is exactly this object's mapping and
+        // writable. The address was given to system calls, so the compiler cannot know that the zeros are never
+        // read and has to write them.
+        unsafe { std::ptr::write_bytes(self.start.as_ptr().cast::<u8>(), 0, self.bytes) };
+    }
+
     fn lock(&mut self) {
         // SAFETY: the range is exactly this object's mapping; locking changes only where its pages may live.
         match unsafe { libc::mlock(self.start.as_ptr().cast(), self.bytes) } {
@@ -133,10 +141,7 @@ impl Deref for Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if self.residence == Residence::Locked {
-            // SAFETY: `&mut self` says that no slice of it is in use; the range is exactly this object's mapping and
-            // writable. The address was given to system calls, so the compiler cannot know that the zeros are never
-            // read and has to write them.
-            unsafe { std::ptr::write_bytes(self.start.as_ptr().cast::<u8>(), 0, self.bytes) };
+            self.wipe();
         }
         // SAFETY: no slice of it is in use; the range is exactly this object's mapping, unmapped once, here.
         unsafe {
@@ -144,7 +149,6 @@ impl Drop for Memory {
         }
     }
 }
-
 /// Bytes of a page of this machine.
 pub(crate) fn page_size() -> usize {
     // SAFETY: `sysconf` takes a plain number and touches no memory of ours.
@@ -187,6 +191,14 @@ mod tests {
     fn locking_is_tried_and_reported() {
         let memory = Memory::new(512, Residence::Locked).unwrap();
         assert_ne!(memory.is_locked(), memory.lock_error().is_some());
+    }
+
+    #[test]
+    fn what_is_wiped_is_gone() {
+        let mut memory = Memory::new(100_000, Residence::Locked).unwrap();
+        memory.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+        memory.wipe();
+        assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) fn title(args: &Args, split: &Split, truth: &Truth, wire_bytes: u64) 
         wire_bytes as f64 / args.hours / 3.6e6
     );
     println!(
-        "budget {}, of it {} for packets; mean of {} looks in the second half",
+        "budget {}, of it {} for packets; mean of {} looks in the second half; no compression, as payloads are random",
         args.budget,
         ByteSize(split.store_bytes),
         args.looks

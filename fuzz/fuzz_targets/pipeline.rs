@@ -37,8 +37,8 @@ fuzz_target!(|data: &[u8]| {
         workers: vec![pipeline.worker()],
         interfaces,
         memory: Memory::default(),
-        capture_filter: None,
-        capture_interfaces: Vec::new(),
+        capture_filter: None.into(),
+        capture_interfaces: Vec::new().into(),
     };
     let totals = history.totals();
     assert_eq!(

@@ -19,6 +19,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use super::link_layer::link_type;
 use super::selection::{Link, Selection};
 use crate::interface::Interfaces;
+use crate::log_limit::LogLimit;
 use crate::packet::LinkType;
 
 const NLM_F_REQUEST: u16 = 0x1;
@@ -115,15 +116,29 @@ pub struct Monitor {
 
 impl Monitor {
     /// Subscribes to the interfaces of the calling thread's network namespace, takes over how they are now, and starts
-    /// the thread.
-    pub fn start(selection: Arc<Selection>, interfaces: Arc<Interfaces>) -> io::Result<Self> {
+    /// the thread, which calls `begin` first.
+    pub fn start(
+        selection: Arc<Selection>,
+        interfaces: Arc<Interfaces>,
+        begin: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let socket = netlink_socket(RTMGRP_LINK)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let watch = Watch { socket, stop: Arc::clone(&stop), selection, interfaces };
         // Subscribed first: what changes during the listing is reported after it.
         watch.resync()?;
-        let thread = std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || watch.run())?;
+        let thread = std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || {
+            begin();
+            watch.run();
+        })?;
         Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Monitor {
+    /// Whether it still watches; what comes later is not recorded as asked for when not.
+    pub fn is_watching(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 }
 
@@ -174,7 +189,10 @@ impl Watch {
             };
             retry = None;
             if resync && let Err(error) = self.resync() {
-                tracing::warn!("cannot list interfaces, trying again: {error}");
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    tracing::warn!("cannot list interfaces, trying again: {error}{left_out}");
+                }
                 retry = Some(Timespec { tv_sec: 1, tv_nsec: 0 });
             }
         }
@@ -388,7 +406,7 @@ mod tests {
     #[test]
     fn a_monitor_takes_over_what_is_there_and_ends_when_dropped() {
         let (selection, interfaces) = (Arc::new(Selection::new(&[])), Arc::new(Interfaces::default()));
-        let monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces)).unwrap();
+        let monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces), || {}).unwrap();
         assert!(selection.links().iter().any(|link| link.loopback));
         assert!(interfaces.snapshot().iter().any(|interface| interface.name == "lo"));
         drop(monitor);

@@ -17,6 +17,7 @@ use super::link_layer::{Shape, packet_bytes, shape};
 use super::selection::Selection;
 use super::{Batch, Source, SourceCounts, SourceError};
 use crate::interface::Interfaces;
+use crate::log_limit::LogLimit;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::time::Timestamp;
 
@@ -191,6 +192,10 @@ impl Source for LiveSource {
 
     /// `kernel_dropped` is exact when the last batch was [`Batch::Idle`], behind by what was lost during one turn of the
     /// ring otherwise.
+    fn is_behind(&self) -> bool {
+        self.ring.has_block()
+    }
+
     fn counts(&self) -> SourceCounts {
         self.view.counts
     }
@@ -232,8 +237,11 @@ impl View {
             let _ = ring.set_promiscuous(*index, false);
         }
         for index in wanted.difference(&self.joined) {
-            if let Err(error) = ring.set_promiscuous(*index, true) {
-                tracing::warn!("interface {index} does not become promiscuous: {error}");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Err(error) = ring.set_promiscuous(*index, true)
+                && let Some(left_out) = LIMIT.admit()
+            {
+                tracing::warn!("interface {index} does not become promiscuous: {error}{left_out}");
             }
         }
         self.joined = wanted;

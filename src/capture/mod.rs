@@ -52,6 +52,11 @@ pub trait Source {
     /// A source that reports [`Batch::End`] or an error has nothing more to give.
     fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError>;
 
+    /// Whether more packets wait already, so that other work should.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// What became so far of the packets that were not handed over, and of those that were cut.
     fn counts(&self) -> SourceCounts {
         SourceCounts::default()

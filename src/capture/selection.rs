@@ -49,14 +49,14 @@ pub struct UnknownInterface {
 /// another index, is recorded from then on, one that is renamed away is not.
 #[derive(Debug)]
 pub struct Selection {
-    /// Names asked for; empty is all.
-    wanted: Vec<String>,
     generation: AtomicU64,
     links: Mutex<Links>,
 }
 
 #[derive(Debug, Default)]
 struct Links {
+    /// Names asked for; empty is all.
+    wanted: Vec<String>,
     present: BTreeMap<u32, Link>,
     gone: VecDeque<(u32, String)>,
 }
@@ -66,9 +66,14 @@ impl Selection {
     ///
     /// Nothing is known of any interface before [`refresh`](Self::refresh).
     pub fn new(names: &[String]) -> Self {
-        let all = names.iter().any(|name| name == "any");
-        let wanted = if all { Vec::new() } else { names.to_vec() };
-        Self { wanted, generation: AtomicU64::new(1), links: Mutex::default() }
+        let links = Links { wanted: wanted(names), ..Links::default() };
+        Self { generation: AtomicU64::new(1), links: Mutex::new(links) }
+    }
+
+    /// Asks for other interfaces from now on.
+    pub fn choose(&self, names: &[String]) {
+        self.lock().wanted = wanted(names);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Whether every name asked for is there.
@@ -78,7 +83,7 @@ impl Selection {
     pub fn check(&self) -> Result<(), UnknownInterface> {
         let links = self.lock();
         let there = |name: &String| links.present.values().any(|link| link.name == *name);
-        let missing: Vec<_> = self.wanted.iter().filter(|name| !there(name)).cloned().collect();
+        let missing: Vec<_> = links.wanted.iter().filter(|name| !there(name)).cloned().collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -93,17 +98,19 @@ impl Selection {
 
     /// Whether every interface is recorded.
     pub fn is_everything(&self) -> bool {
-        self.wanted.is_empty()
+        self.lock().wanted.is_empty()
     }
 
     /// Whether packets of this interface are recorded.
     pub fn contains(&self, index: u32) -> bool {
-        self.is_everything() || self.lock().present.get(&index).is_some_and(|link| self.wants(link))
+        let links = self.lock();
+        links.wanted.is_empty() || links.present.get(&index).is_some_and(|link| links.wants(link))
     }
 
     /// The interfaces that are recorded and there now, in the order of their indexes.
     pub fn links(&self) -> Vec<Link> {
-        self.lock().present.values().filter(|link| self.wants(link)).cloned().collect()
+        let links = self.lock();
+        links.present.values().filter(|link| links.wants(link)).cloned().collect()
     }
 
     /// The last known name of an interface, also of one that went not long ago.
@@ -174,16 +181,21 @@ impl Selection {
         Some((id, link_type))
     }
 
-    fn wants(&self, link: &Link) -> bool {
-        self.wanted.is_empty() || self.wanted.contains(&link.name)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// `any` is what nobody named is: everything.
+fn wanted(names: &[String]) -> Vec<String> {
+    if names.iter().any(|name| name == "any") { Vec::new() } else { names.to_vec() }
+}
+
 impl Links {
+    fn wants(&self, link: &Link) -> bool {
+        self.wanted.is_empty() || self.wanted.contains(&link.name)
+    }
+
     /// Says whether more than `up` is new.
     fn learn(&mut self, link: Link) -> bool {
         let identity = |link: &Link| (link.name.clone(), link.hatype, link.loopback);

@@ -125,7 +125,7 @@ impl Extcap {
         let output = Output::open_to_follow(fifo)?;
         let answer = self.target().and_then(|target| client::get(&common.socket(), &target));
         let error = match answer {
-            Ok(answer) => return get::copy_at_once(answer, output),
+            Ok(answer) => return get::copy_at_once(answer, output, common),
             Err(error) => error,
         };
         // Wireshark shows what was said when the capture ends, so that is said before.

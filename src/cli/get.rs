@@ -8,6 +8,7 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
+use super::alerts::{self, AlertArgs, Asked};
 use super::client::{self, Answer, Refused, Target, Trailers};
 use super::output::Output;
 use super::selection::{Around, Selection};
@@ -30,17 +31,24 @@ Examples:
   retrocap get --around 14:02:07 --window 30s -w odd.pcapng    half a minute either way
   retrocap get host 10.0.0.5 and not port 22 | tshark -r -     one host's packets in tshark
   retrocap get --since 10m --follow -w - | wireshark -k -i -   the past, then what comes
-  retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session")]
+  retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session
+  retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all of the sessions that were reset
+  retrocap get --alert eve.json --split case42/    one file an alert, and a manifest")]
 pub(super) struct Get {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     around: Around,
+    /// All packets of the sessions that what matches belongs to
+    #[arg(long, help_heading = "Selection")]
+    whole_sessions: bool,
+    #[command(flatten)]
+    alerts: AlertArgs,
     /// The first so many packets
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
     /// Go on with packets as they come, until -c, --until 5m (from now) or Ctrl-C
-    #[arg(long, conflicts_with = "around")]
+    #[arg(long, conflicts_with_all = ["around", "whole_sessions", "alert"])]
     follow: bool,
     /// Write to this file, which appears whole or not at all; - is stdout
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
@@ -77,6 +85,9 @@ impl Get {
     /// Asks, and writes what comes.
     pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let tz = TimeZone::system();
+        if self.alerts.alert.is_some() {
+            return self.alerts(common, &tz);
+        }
         let now = Timestamp::from(std::time::SystemTime::now());
         let mut selection = self.selection.clone();
         if self.follow {
@@ -98,14 +109,15 @@ impl Get {
             (Some(path), false) => Some(Output::open(path)?),
         };
         let target = target
+            .with("whole-sessions", self.whole_sessions.then_some(1))
             .with("count", self.count)
             .with("follow", self.follow.then_some(1))
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
         match (client::get(&common.socket(), &target), output) {
-            (Ok(answer), None) => self.lines(answer, &tz),
-            (Ok(answer), Some(output)) if self.follow && !output.is_file() => copy_at_once(answer, output),
-            (Ok(answer), Some(output)) if file.is_none() => copy(answer, output),
+            (Ok(answer), None) => self.lines(answer, common, &tz),
+            (Ok(answer), Some(output)) if self.follow && !output.is_file() => copy_at_once(answer, output, common),
+            (Ok(answer), Some(output)) if file.is_none() => copy(answer, output, common),
             (Ok(mut answer), Some(output)) => {
                 if self.follow {
                     // What came until then is what was wanted.
@@ -124,11 +136,16 @@ impl Get {
     }
 
     /// One line a packet.
-    fn lines(&self, answer: Answer, tz: &TimeZone) -> anyhow::Result<()> {
+    fn lines(&self, answer: Answer, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let trailers = answer.trailers();
+        self.print_lines(Box::new(answer), tz)?;
+        ended(&trailers, common)
+    }
+
+    fn print_lines(&self, file: Box<dyn Read + Send>, tz: &TimeZone) -> anyhow::Result<()> {
         let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
         let mut writer = TextWriter::new(tz.clone(), precision);
-        let mut source = FileSource::from_reader(Box::new(answer), Arc::default());
+        let mut source = FileSource::from_reader(file, Arc::default());
         let mut lines = String::new();
         loop {
             let batch = source.batch(&mut |packet| {
@@ -140,14 +157,61 @@ impl Get {
             print(&lines)?;
             lines.clear();
             if batch? == Batch::End {
-                return complete(&trailers);
+                return Ok(());
             }
         }
     }
 
+    /// The sessions that alerts name.
+    fn alerts(&self, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let to_file = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        if common.json && to_file.is_none() && self.alerts.split.is_none() {
+            return Err(Usage::of("--json tells what was written to files: try --split DIR, or -w odd.pcapng"));
+        }
+        let lines = self.write.is_none() && self.alerts.split.is_none() && std::io::stdout().is_terminal();
+        let asked = Asked {
+            filter: self.selection.expression()?,
+            interface: self.selection.interface.clone(),
+            seed: self.selection.community_id_seed,
+            format: if lines { "pcapng" } else { self.format.name() },
+            precision: if self.micro && !lines { "micro" } else { "nano" },
+        };
+        let Some(job) = alerts::Job::read(&self.alerts, asked, common)? else { return Ok(()) };
+        if let Some(directory) = &self.alerts.split {
+            return job.split(directory);
+        }
+        if lines {
+            let (file, merged) = job.merged()?;
+            // An answer without packets is no file.
+            let mut file = std::io::BufReader::new(file);
+            if !std::io::BufRead::fill_buf(&mut file)?.is_empty() {
+                self.print_lines(Box::new(file), tz)?;
+            }
+            return merged.end("");
+        }
+        let mut output = Output::open(to_file.unwrap_or(Path::new("-")))?;
+        let (mut file, merged) = job.merged()?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                bytes => output.buffer().extend_from_slice(&buffer[..bytes]),
+            }
+            output.write_some()?;
+        }
+        let mut written = String::new();
+        if !merged.is_empty() {
+            written = to_file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
+            output.finish()?;
+        } else if output.is_stdout() {
+            self.empty(output)?;
+        }
+        merged.end(&written)
+    }
+
     /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
     fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
-        let (trailers, ended) = (answer.trailers(), answer.interrupted());
+        let (trailers, interrupted) = (answer.trailers(), answer.interrupted());
         let output = Arc::new(Mutex::new(Some(output)));
         let tee = Tee { answer, output: Arc::clone(&output), failed: Arc::default() };
         let failed = Arc::clone(&tee.failed);
@@ -161,12 +225,12 @@ impl Get {
             match batch {
                 Ok(Batch::End) => break,
                 // It was broken off within a packet, which is left out.
-                Err(_) if ended.is_interrupted() => break,
+                Err(_) if interrupted.is_interrupted() => break,
                 more => more?,
             };
         }
         let mut output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
-        if ended.is_interrupted() {
+        if interrupted.is_interrupted() {
             output.keep(source.whole_bytes())?;
         }
         let name = self.write.as_deref().unwrap_or(Path::new("-")).display().to_string();
@@ -175,13 +239,13 @@ impl Get {
             let document = serde_json::json!({
                 "packets": seen.packets, "bytes": seen.bytes, "file": name, "file_bytes": file_bytes,
                 "first": seen.span.map(|s| s.0), "last": seen.span.map(|s| s.1),
-                "note": trailers.text(NOTE),
+                "note": trailers.text(NOTE), "missing": trailers.text(MISSING),
             });
             print(&format!("{document}\n"))?;
         } else if !common.quiet {
             note(&seen.summary(&name, tz));
         }
-        complete(&trailers)
+        ended(&trailers, common)
     }
 
     /// A file without packets, so that who reads the pipe does not choke on nothing.
@@ -206,6 +270,17 @@ pub(super) fn empty(format: Format, mut output: Output) -> anyhow::Result<()> {
 /// Why an answer is not all that matched.
 const NOTE: &str = "retrocap-note";
 
+/// What matched once, and is gone.
+const MISSING: &str = "retrocap-missing";
+
+/// Says what is missing from an answer, with numbers; see [`complete`].
+fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
+    if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
+        note(&format!("retrocap: {missing}"));
+    }
+    complete(trailers)
+}
+
 /// Says what is missing from an answer, if anything is; one that the recorder broke off is a failure, though what came
 /// is good.
 pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
@@ -218,17 +293,17 @@ pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
 }
 
 /// Bytes as they come, none of which waits for more.
-pub(super) fn copy_at_once(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
+pub(super) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
     while let Some(chunk) = answer.next_chunk().context("the recorder broke off its answer")? {
         output.buffer().extend_from_slice(&chunk);
         output.write_all()?;
     }
     output.finish()?;
-    complete(&answer.trailers())
+    ended(&answer.trailers(), common)
 }
 
 /// Bytes as they come.
-fn copy(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
+fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         match answer.read(&mut buffer)? {
@@ -238,7 +313,7 @@ fn copy(mut answer: Answer, mut output: Output) -> anyhow::Result<()> {
         output.write_some()?;
     }
     output.finish()?;
-    complete(&answer.trailers())
+    ended(&answer.trailers(), common)
 }
 
 /// An answer that is written while it is read.

@@ -3,7 +3,9 @@
 //! What always holds: results go to stdout and everything else to stderr; exit 0 is done, 1 is "nothing matched" or
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
-mod classes;
+mod alert_files;
+mod alerts;
+mod check;
 mod client;
 mod config;
 mod extcap;
@@ -12,6 +14,7 @@ mod flows;
 mod get;
 mod human;
 mod interfaces;
+mod log;
 mod machine;
 mod output;
 mod pin;
@@ -88,6 +91,7 @@ enum Verb {
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
     Extcap(extcap::Extcap),
+    Check(check::Check),
 }
 
 /// Wrong usage: exit 2.
@@ -127,6 +131,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
         Verb::Extcap(extcap) => extcap.run(&cli.common),
+        Verb::Check(check) => check.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

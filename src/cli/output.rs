@@ -167,10 +167,10 @@ impl Output {
 const INTERRUPTED: i32 = 130;
 
 /// Whoever interrupts an export wants none of it.
-fn remove_when_interrupted(path: &Path) {
+pub(super) fn remove_when_interrupted(path: &Path) {
     let path = path.to_owned();
     when_interrupted(move || {
-        let _ = std::fs::remove_file(path);
+        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
         std::process::exit(INTERRUPTED);
     });
 }

@@ -20,12 +20,13 @@ use crate::counters::{Published, Totals};
 use crate::export::{Exporter, Format, InterfaceStatistics, Options};
 use crate::filter::FilterSet;
 use crate::interface::Interfaces;
-use crate::judge::{Class, Classes};
+use crate::judge::Classes;
 use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::pipeline::{Config, Pipeline};
 use crate::query::status::Status;
 use crate::query::{History, Memory, Request};
+use crate::store::compress::Pace;
 use crate::time::Timestamp;
 
 /// Seed of the session table: any number, but always the same.
@@ -50,7 +51,7 @@ pub(super) struct Replay {
     /// Write what is kept at the end as pcapng; - is stdout
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Share of one core for compression, 0 for none; not built yet, so without effect [default: 10]
+    /// Share of one core for compression, 0 for none; a replay pays it in the packets' own time [default: 10]
     #[arg(long, value_name = "PERCENT")]
     compression_cpu: Option<Percent>,
     /// Record only what matches this tcpdump expression
@@ -77,10 +78,13 @@ impl Replay {
         let interfaces = Arc::<Interfaces>::default();
         let filter = self.filter()?;
         let capture_filter = filter.as_ref().map(|filter| filter.expression().to_owned());
-        let split = Split::new(machine::budget_bytes(self.memory)?, 1, false).map_err(Usage::of)?;
+        let mut split = Split::new(machine::budget_bytes(self.memory)?, 1, false).map_err(Usage::of)?;
+        let percent = self.compression_cpu.unwrap_or_default().0;
+        if percent > 0.0 {
+            split = split.compressing();
+        }
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        let classes: Vec<Class> = file.class.into_iter().map(Into::into).collect();
-        let classes = Classes::new(&classes, split.store_bytes).map_err(Usage::of)?;
+        let classes = Classes::new(&file.classes, split.store_bytes).map_err(Usage::of)?;
         let mut source = Watched { inner: self.source(&interfaces)?, span: None };
         let mut pipeline = Pipeline::new(Config {
             sessions_bytes: split.sessions_bytes,
@@ -95,6 +99,14 @@ impl Replay {
             seed: SEED,
         })
         .context("cannot take the memory asked for with -m")?;
+        if let Some(compression) = split.compression(percent, Pace::Replay) {
+            let compressor = pipeline.compress(&compression).context("cannot take the memory asked for with -m")?;
+            // It ends with the pipeline.
+            std::thread::Builder::new()
+                .name("retrocap-zstd".to_owned())
+                .spawn(move || compressor.run())
+                .context("cannot start the thread that compresses")?;
+        }
         let history = History {
             workers: vec![pipeline.worker()],
             interfaces,
@@ -102,9 +114,10 @@ impl Replay {
                 budget_bytes: split.budget_bytes,
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
             },
-            capture_filter,
-            capture_interfaces: Vec::new(),
+            capture_filter: capture_filter.into(),
+            capture_interfaces: Vec::new().into(),
         };
         // Before anything is read, so that a mistake shows at once.
         let output = self.write.as_deref().map(Output::open).transpose()?;
@@ -143,7 +156,7 @@ impl Replay {
 
 /// Writes everything kept.
 fn export(history: &History, mut output: Output) -> anyhow::Result<()> {
-    let options = Options { filter: history.capture_filter.clone(), ..Options::default() };
+    let options = Options { filter: history.capture_filter.get(), ..Options::default() };
     let mut exporter = Exporter::new(Format::Pcapng, options);
     exporter.begin(output.buffer(), &comments(history));
     let mut packets = history.packets(&Request::default())?;

@@ -1,25 +1,23 @@
 //! `retrocap run`: the recorder, in the foreground.
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::config::File;
 use super::feed::FeedFormat;
 use super::{Common, Usage, machine, selection};
 use crate::budget::MemorySize;
-use crate::daemon::{self, Config, Replay};
+use crate::daemon::{self, Config, Mode, Replay};
 use crate::serve::pcap_over_ip::Feed;
-use crate::time;
 
 pub(super) use crate::daemon::Speed;
 
 /// Record, and answer questions about the past until it is stopped.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(after_help = "\
 Examples:
   sudo retrocap run                             all interfaces, 1% of the memory
@@ -42,7 +40,7 @@ pub(super) struct Run {
     /// Workers that share the load, each with its part of the memory [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: Option<u32>,
-    /// Share of one core for compression, 0 for none; not built yet, so without effect [default: 10]
+    /// Share of one core for compression, 0 for none [default: 10]
     #[arg(long, value_name = "PERCENT")]
     compression_cpu: Option<Percent>,
     /// Never ask an interface for packets to other hosts, which is the default
@@ -51,7 +49,7 @@ pub(super) struct Run {
     /// Ask interfaces for packets to other hosts too
     #[arg(long, conflicts_with = "no_promiscuous")]
     promiscuous: bool,
-    /// Read flags from this TOML file; those given here win
+    /// Read flags from this TOML file, again on SIGHUP; those given here win
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Record a capture file instead of interfaces, then go on serving; - is stdin
@@ -63,6 +61,9 @@ pub(super) struct Run {
     /// Keep root's privileges
     #[arg(long)]
     no_drop_privileges: bool,
+    /// What to do where the kernel lacks a part of the sandbox: required, best-effort or off [default: best-effort]
+    #[arg(long, value_name = "MODE")]
+    sandbox: Option<Mode>,
     /// Become this user once everything is open [default: retrocap, where there is one]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -70,8 +71,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = address, help_heading = "PCAP-over-IP")]
     pcap_over_ip: Option<SocketAddr>,
     /// How much of the past comes first [default: 0s]
-    #[arg(long, value_name = "DURATION", help_heading = "PCAP-over-IP")]
-    pcap_over_ip_past: Option<String>,
+    #[arg(long, value_name = "DURATION", value_parser = selection::duration, help_heading = "PCAP-over-IP")]
+    pcap_over_ip_past: Option<Duration>,
     /// In which format [default: pcap]
     #[arg(long, value_name = "FORMAT", help_heading = "PCAP-over-IP")]
     pcap_over_ip_format: Option<FeedFormat>,
@@ -84,20 +85,40 @@ impl Run {
     /// Records until a signal ends it.
     pub(super) fn run(self, common: &Common) -> anyhow::Result<()> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        log(common, &file);
-        let config = self.config(common, file)?;
-        daemon::run(config).map_err(|error| match error {
+        let mut log = super::log::start(level(common, &file));
+        let ended = match self.config.clone() {
+            None => daemon::run(self.config(common, file)?),
+            Some(path) => {
+                let (flags, common) = (self.clone(), common.clone());
+                let config = self.config(&common, file)?;
+                let mut reload = move || -> anyhow::Result<Config> {
+                    let file = File::read(&path)?;
+                    let level = level(&common, &file);
+                    let config = flags.clone().config(&common, file)?;
+                    log(level);
+                    Ok(config)
+                };
+                daemon::run_reloading(config, Box::new(move || reload().map_err(|error| format!("{error:#}"))))
+            }
+        };
+        ended.map_err(|error| match error {
             daemon::Error::Budget(_)
             | daemon::Error::Filter(_)
-            | daemon::Error::Speed(_)
             | daemon::Error::Class(_)
+            | daemon::Error::Speed(_)
             | daemon::Error::PcapOverIpInTheClear(_) => Usage::of(error),
             _ => error.into(),
         })
     }
 
+    /// What runs without flags, by this file alone.
+    pub(super) fn of_file(path: &Path, common: &Common) -> anyhow::Result<Config> {
+        let flags = Self { config: Some(path.to_owned()), ..Self::default() };
+        flags.config(common, File::read(path)?)
+    }
+
     /// Flags first, then the file, then what is usual.
-    fn config(self, common: &Common, file: File) -> anyhow::Result<Config> {
+    pub(super) fn config(self, common: &Common, file: File) -> anyhow::Result<Config> {
         let words = match (self.filter, file.filter) {
             (Some(filter), _) => vec![filter],
             (None, Some(filter)) if self.expression.is_empty() => vec![filter],
@@ -115,7 +136,7 @@ impl Run {
         if pcap_over_ip.is_none() && (past.is_some() || feed_format.is_some()) {
             return Err(Usage::of("PCAP-over-IP is served nowhere: add --pcap-over-ip 127.0.0.1:57012"));
         }
-        let past = past.map(|past| time::parse_duration(&past)).transpose().map_err(Usage::of)?.unwrap_or_default();
+        let past = past.unwrap_or_default();
         let (format, precision) = feed_format.unwrap_or_default().format();
         let promiscuous_file = file.promiscuous == Some(true) && file.no_promiscuous != Some(true);
         Ok(Config {
@@ -131,37 +152,29 @@ impl Run {
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
             pcap_over_ip: pcap_over_ip.map(|address| (address, Feed { past, format, precision })),
+            sandbox: self.sandbox.or(file.sandbox).unwrap_or_default(),
+            file: self.config,
+            limits: file.limits.complete(),
             retention: file.retention.policy(),
-            classes: file.class.into_iter().map(Into::into).collect(),
+            classes: file.classes,
         })
     }
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// Reads where PCAP-over-IP is served.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("cannot read the address {text:?}: try 127.0.0.1:57012 or [::1]:57012"))
 }
 
-/// Logs to stderr, as much as `-v`, `-q` or `RUST_LOG` say; the journal has its own times.
-fn log(common: &Common, file: &File) {
+/// How much is logged: as `-v` and `-q` say, or the file.
+fn level(common: &Common, file: &File) -> &'static str {
     let quiet = common.quiet || (common.verbose == 0 && file.quiet == Some(true));
-    let level = match (quiet, common.verbose.max(file.verbose.unwrap_or(0))) {
+    match (quiet, common.verbose.max(file.verbose.unwrap_or(0))) {
         (true, _) => "error",
         (false, 0) => "info",
         (false, 1) => "debug",
         (false, _) => "trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // Fails only where somebody listens already, as in a test.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().try_init()
-    } else {
-        builder.try_init()
-    };
+    }
 }
 
 /// A share of one core, 0 to 100 percent.
@@ -220,7 +233,8 @@ mod tests {
 
     fn config(arguments: &str, file: &str) -> anyhow::Result<Config> {
         let line = Line::try_parse_from(std::iter::once("run").chain(arguments.split_whitespace()))?;
-        line.run.config(&line.common, toml::from_str(file)?)
+        let file = File::parse(file).map_err(|mistakes| anyhow::anyhow!("{mistakes:?}"))?;
+        line.run.config(&line.common, file)
     }
 
     #[test]

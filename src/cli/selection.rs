@@ -1,5 +1,7 @@
 //! Which packets or sessions are asked for: understood here, so that a mistake shows without a recorder.
 
+use std::time::Duration;
+
 use clap::Args;
 use jiff::tz::TimeZone;
 
@@ -36,10 +38,13 @@ pub(super) struct Selection {
     until: Option<String>,
     /// Only from this interface
     #[arg(short, long, value_name = "NAME")]
-    interface: Option<String>,
+    pub(super) interface: Option<String>,
     /// Only the session with this Community ID
     #[arg(long, value_name = "ID", value_parser = community_id)]
     community_id: Option<CommunityId>,
+    /// The seed that Community IDs were made with
+    #[arg(long, value_name = "N", default_value_t = 0, env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
+    pub(super) community_id_seed: u16,
     /// Only between these two, as in '10.0.0.5:51234 192.0.2.7:443 tcp'; port and protocol may be left out
     #[arg(long, value_name = "FLOW")]
     flow: Option<Flow>,
@@ -63,6 +68,11 @@ pub(super) struct Around {
     /// How much before and after --around: 5s, 2m
     #[arg(long, value_name = "DURATION", default_value = "5s", requires = "around")]
     window: String,
+}
+
+/// Reads a flag that is a span of time.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    time::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// Reads a time of the user's.
@@ -90,6 +100,7 @@ impl Selection {
             .with("until", until)
             .with("interface", self.interface.as_ref())
             .with("community-id", self.community_id)
+            .with("community-id-seed", self.community_id.and(Some(self.community_id_seed)).filter(|&seed| seed != 0))
             .with("flow", self.flow.as_ref()))
     }
 
@@ -148,10 +159,19 @@ impl Selection {
 
     /// Of everything.
     pub(super) fn everything() -> Self {
-        Self { since: None, until: None, interface: None, community_id: None, flow: None, expression: Vec::new() }
+        Self {
+            since: None,
+            until: None,
+            interface: None,
+            community_id: None,
+            community_id_seed: 0,
+            flow: None,
+            expression: Vec::new(),
+        }
     }
 
-    fn expression(&self) -> anyhow::Result<Option<String>> {
+    /// The expression, checked.
+    pub(super) fn expression(&self) -> anyhow::Result<Option<String>> {
         expression(&self.expression)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::human::{count, counted, seconds, size, time as read_time};
-use crate::query::status::{RankStatus, Status};
+use crate::query::status::{RankStatus, SandboxStatus, Status};
 use crate::time::{self, Timestamp};
 
 /// How it is shown. Nothing else decides what is printed.
@@ -168,6 +168,7 @@ impl Page<'_> {
             ("sessions", memory.sessions_bytes),
             ("ledger", memory.ledger_bytes),
             ("queries", memory.queries_bytes),
+            ("compression", memory.compression_bytes),
         ];
         let parts: Vec<String> =
             parts.iter().filter(|part| part.1 > 0).map(|(name, n)| format!("{} {name}", size(*n))).collect();
@@ -189,6 +190,10 @@ impl Page<'_> {
                 if carried.lost > 0 { format!(", {} found no room", count(carried.lost)) } else { String::new() };
             self.fact("starts", &format!("{starts} carried forward ({bytes}){lost}"));
         }
+        if let Some(sandbox) = &self.status.sandbox {
+            self.fact("guarded", &guarded(sandbox));
+        }
+        self.compressed();
         if let Some(filter) = &capture.filter {
             self.fact("filter", filter);
         }
@@ -203,6 +208,17 @@ impl Page<'_> {
             odd.iter().filter(|odd| odd.1 > 0).map(|(name, n)| format!("{} {name}", count(*n))).collect();
         if !odd.is_empty() {
             self.fact("odd", &odd.join(", "));
+        }
+    }
+
+    /// What is compressed now: the counts of the whole time are for metrics.
+    fn compressed(&mut self) {
+        let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).sum::<u64>();
+        let (raw, packed) = (sum(|rank| rank.compressed_raw_bytes), sum(|rank| rank.compressed_bytes));
+        if packed > 0 {
+            let tenths = raw * 10 / packed;
+            let ratio = format!("{}.{} times", tenths / 10, tenths % 10);
+            self.fact("compressed", &format!("{} in {} ({ratio})", size(raw), size(packed)));
         }
     }
 
@@ -227,6 +243,21 @@ impl Page<'_> {
                 writeln!(self.out, "{:<width$}  {:<10}  {packets:>15}  {bytes:>10}{down}", name(&i.name), i.link_type);
         }
     }
+}
+
+/// What the kernel holds a recorder to, gaps first.
+fn guarded(sandbox: &SandboxStatus) -> String {
+    if sandbox.mode == "off" {
+        return format!("NOT AT ALL: --sandbox=off; runs as uid {}", sandbox.uid);
+    }
+    if let [_, ..] = sandbox.missing.as_slice() {
+        return format!("IN PART: {}", sandbox.missing.join("; "));
+    }
+    let rights = if sandbox.capabilities.bytes().all(|digit| digit == b'0') { "no" } else { "SOME" };
+    format!(
+        "uid {}, {rights} capability; system calls filtered by role, files by Landlock {}",
+        sandbox.uid, sandbox.landlock.abi
+    )
 }
 
 /// `first 512 B`, `to 1.5 KiB`: where a rank ends.

@@ -10,8 +10,14 @@
 //! fails ends the whole recorder, never half of it, save that a replayed file may end or be damaged while what was
 //! read goes on being served.
 
+pub mod check;
+mod compressor;
+mod notify;
+mod panics;
 pub mod privileges;
+pub mod reload;
 mod replay;
+pub mod sandbox;
 mod socket;
 mod start;
 mod workers;
@@ -27,12 +33,15 @@ use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
 use crate::judge::Class;
 use crate::judge::classes::ClassError;
+use crate::serve::Limits;
 use crate::serve::pcap_over_ip::Feed;
 use crate::store::retention::Policy;
+pub use reload::Reload;
+pub use sandbox::Mode;
 use start::{Prepared, Until};
 
 /// What to record, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where the service listens.
     pub socket: PathBuf,
@@ -54,12 +63,18 @@ pub struct Config {
     pub drop_privileges: bool,
     /// The user to become; `None` for `retrocap` if there is one and the process is root's.
     pub user: Option<String>,
-    /// Share of one core for compression, in percent; 0 for none. Nothing is compressed yet.
+    /// Share of one core for compression, in percent; 0 for none.
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,
     /// Where PCAP-over-IP is served, an address of the loopback network, and what; `None` for nowhere.
     pub pcap_over_ip: Option<(SocketAddr, Feed)>,
+    /// What happens where the system lacks a part of the sandbox.
+    pub sandbox: Mode,
+    /// The file that is read when the configuration is reloaded; its directory stays readable.
+    pub file: Option<PathBuf>,
+    /// How much the service bears.
+    pub limits: Limits,
     /// Sessions that are kept otherwise.
     pub classes: Vec<Class>,
 }
@@ -144,6 +159,9 @@ pub enum Error {
     /// Privileges could not be dropped.
     #[error(transparent)]
     Privileges(#[from] privileges::Error),
+    /// The sandbox is not whole.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
     /// A part of the daemon that needs the system's help did not get it.
     #[error("cannot {step}: {source}")]
     System {
@@ -168,7 +186,18 @@ pub enum Error {
 ///
 /// When it cannot start, or recording has ended by itself; a signal is a good end.
 pub fn run(config: Config) -> Result<(), Error> {
-    Prepared::new(config)?.run(Until::Signal)
+    panics::log();
+    Prepared::new(config)?.run(Until::Signal, None)
+}
+
+/// As [`run`]; on SIGHUP it asks `reload` for the configuration that is to hold from then on.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_reloading(config: Config, reload: Reload) -> Result<(), Error> {
+    panics::log();
+    Prepared::new(config)?.run(Until::Signal, Some(reload))
 }
 
 /// As [`run`], until `stop` is sent something or dropped; signals keep their meaning.
@@ -177,5 +206,5 @@ pub fn run(config: Config) -> Result<(), Error> {
 ///
 /// As [`run`].
 pub fn run_until(config: Config, stop: oneshot::Receiver<()>) -> Result<(), Error> {
-    Prepared::new(config)?.run(Until::Told(stop))
+    Prepared::new(config)?.run(Until::Told(stop), None)
 }

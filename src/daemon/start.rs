@@ -1,16 +1,21 @@
 //! From a configuration to a recorder that runs, and its end.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use super::notify::Supervisor;
+use super::reload::{Reload, Running};
 use super::replay::Paced;
+use super::sandbox::{Files, Role, Sandbox};
 use super::socket::{Access, Claim, Socket};
 use super::workers::{Packets, Workers};
-use super::{Config, Error, Speed, privileges, replay};
+use super::{Config, Error, Mode, Speed, privileges, replay};
 use crate::budget::{ByteSize, RING_BLOCK_BYTES, Split};
 use crate::capture::interfaces::{Monitor, links};
 use crate::capture::live::{LiveConfig, LiveSource, capture_rights};
@@ -23,13 +28,17 @@ use crate::own_streams::OwnStreams;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
 use crate::serve::pcap_over_ip::{self, Feed};
-use crate::serve::{self, Limits, Recorder, Service};
+use crate::serve::{self, Recorder, Service};
+use crate::store::compress::{Compression, Compressor, Pace};
 use crate::time::Timestamp;
 
 /// Threads of the service, beside those of queries.
 const SERVICE_THREADS: usize = 2;
 /// How long queries get to notice that the service has ended.
 const QUERIES_END_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How often it is asked whether interfaces are still watched.
+const MONITOR_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What ends a recorder.
 #[derive(Debug)]
@@ -46,19 +55,27 @@ pub(super) struct Prepared {
     own_streams: Arc<OwnStreams>,
     socket: Socket,
     pipelines: Vec<(Pipeline, Packets)>,
+    compressors: Vec<(Compressor, Compression)>,
     history: History,
     /// Of live capture.
     selection: Option<Arc<Selection>>,
-    queries_bytes: u64,
+    sandbox: Sandbox,
+    config: Config,
+    supervisor: Supervisor,
+    answers_bytes: u64,
 }
 
 impl Prepared {
     pub(super) fn new(config: Config) -> Result<Self, Error> {
         let live = config.replay.is_none();
+        let supervisor = Supervisor::from_environment();
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
         let access = Access { group: privileges::readers()?, owner };
         let claim = Claim::new(&config.socket, access)?;
-        let split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
+        let mut split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
+        if config.compression_cpu > 0.0 {
+            split = split.compressing();
+        }
         if live {
             // Before memory is taken: this is what goes wrong most.
             capture_rights()?;
@@ -68,6 +85,7 @@ impl Prepared {
         let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
         let mut made = make_pipelines(&config, &split, &pins)?;
         made.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
+        let compressors = make_compressors(&config, &split, &mut made)?;
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
         let sources = match &selection {
             Some(selection) => open_live(&config, &split, selection, &interfaces)?,
@@ -75,7 +93,12 @@ impl Prepared {
         };
         let (listener, socket) = claim.bind(access)?;
         let pcap_over_ip = config.pcap_over_ip.map(listen_pcap_over_ip).transpose()?;
+        serve::open_files();
         let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
+        let sandbox = match config.sandbox {
+            Mode::Off => Sandbox::none(),
+            mode => Sandbox::enforce(mode, &files(&config), &dropped)?,
+        };
 
         let history = History {
             workers: made.iter().map(Pipeline::worker).collect(),
@@ -84,50 +107,99 @@ impl Prepared {
                 budget_bytes: split.budget_bytes,
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
             },
-            capture_filter: config.filter.clone(),
-            capture_interfaces: config.interfaces.clone(),
+            capture_filter: config.filter.clone().into(),
+            capture_interfaces: config.interfaces.clone().into(),
         };
-        announce(&config, &split, &history, &socket, &dropped);
+        announce(&config, &split, &history, &socket, &dropped, &sandbox);
         Ok(Self {
             listener,
             pcap_over_ip,
             own_streams,
             socket,
             pipelines: made.into_iter().zip(sources).collect(),
+            compressors,
             history,
             selection,
-            queries_bytes: split.queries_bytes,
+            sandbox,
+            config,
+            supervisor,
+            answers_bytes: split.answers_bytes(),
         })
     }
 
     /// Runs until it is told to stop or cannot go on.
-    pub(super) fn run(self, until: Until) -> Result<(), Error> {
-        let Self { listener, pcap_over_ip, own_streams, mut socket, pipelines, history, selection, queries_bytes } =
-            self;
+    pub(super) fn run(self, until: Until, reload: Option<Reload>) -> Result<(), Error> {
+        let Self {
+            listener,
+            pcap_over_ip,
+            own_streams,
+            mut socket,
+            pipelines,
+            compressors,
+            history,
+            selection,
+            answers_bytes,
+            sandbox,
+            config,
+            supervisor,
+        } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
-        let monitor = selection.map(|selection| Monitor::start(selection, interfaces)).transpose();
-        let _monitor = monitor.map_err(system("watch the interfaces"))?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let in_role = |role| {
+            let sandbox = sandbox.clone();
+            move || sandbox.enter(role)
+        };
+        let monitor = selection
+            .clone()
+            .map(|selection| Monitor::start(selection, interfaces, in_role(Role::Interfaces)))
+            .transpose();
+        let monitor = monitor.map_err(system("watch the interfaces"))?;
         let recording = Arc::new(AtomicUsize::new(0));
-        let mut workers = Workers::start(pipelines, Arc::clone(&stop), &recording)?;
+        let mut workers = Workers::start(pipelines, compressors, &recording, &sandbox)?;
+        let history = Arc::new(history);
         let recorder = Recorder {
-            history: Arc::new(history),
+            history: Arc::clone(&history),
             live,
             start: now(),
             started: Instant::now(),
             recording,
-            queries_bytes,
+            queries_bytes: answers_bytes,
         };
-        let service = Arc::new(Service::new(recorder, Limits::default()).with_own_streams(own_streams));
+        // Of its threads only those that may block are used: each query gets one.
+        let queries = tokio::runtime::Builder::new_current_thread()
+            .thread_name("retrocap-query")
+            .on_thread_start(in_role(Role::Query))
+            .build()
+            .map_err(system("start the queries"))?;
+        let status = status_line(&recorder.history, live);
+        // Whoever replays a capture may have to wait for it.
+        let watched: Vec<_> = recorder.history.workers.iter().filter(|_| live).cloned().collect();
+        let turns = move || watched.iter().map(|worker| worker.published.turns()).collect();
+        let service = Service::new(recorder, config.limits)
+            .with_query_threads(queries.handle().clone())
+            .with_sandbox(sandbox.status().clone())
+            .with_own_streams(own_streams);
+        let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("retrocap-serve")
+            .on_thread_start(in_role(Role::Serve))
             .enable_all()
             .build()
             .map_err(system("start the service"))?;
+        let mut running = Running {
+            config,
+            reload,
+            controls: workers.controls.clone(),
+            selection,
+            history,
+            service: Arc::clone(&service),
+        };
         let ended = runtime.block_on(async {
+            // Before anybody can be told that it runs.
+            let mut hangup = signal(SignalKind::hangup()).map_err(system("listen for signals"))?;
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
             let feeding = pcap_over_ip.map(|(listener, what)| {
@@ -136,16 +208,34 @@ impl Prepared {
             });
             let feeding = feeding.transpose()?;
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
-            let ended = tokio::select! {
-                why = until.wait() => why.map(|why| tracing::info!("stopping: {why}")),
-                error = workers.failure() => Err(error),
-                _ = &mut serving => {
-                    let source = std::io::Error::other("the service has ended by itself");
-                    return Err(Error::System { step: "go on serving", source });
+            supervisor.ready(&status);
+            let (until, alive) = (until.wait(), supervisor.watch(turns));
+            tokio::pin!(until, alive);
+            let ended = loop {
+                tokio::select! {
+                    why = &mut until => break why.map(|why| {
+                        tracing::info!("stopping: {why}");
+                        supervisor.stopping(why);
+                    }),
+                    error = workers.failure() => break Err(error),
+                    error = unwatched(monitor.as_ref()) => break Err(error),
+                    Some(()) = hangup.recv() => {
+                        supervisor.reloading();
+                        running.reload();
+                        supervisor.ready(&status);
+                    }
+                    () = &mut alive => unreachable!("it never ends"),
+                    _ = &mut serving => {
+                        let source = std::io::Error::other("the service has ended by itself");
+                        return Err(Error::System { step: "go on serving", source });
+                    }
                 }
             };
+            if let Err(error) = &ended {
+                supervisor.stopping(&error.to_string());
+            }
             socket.unlink();
-            stop.store(true, Ordering::Relaxed);
+            workers.stop();
             let _ = shutdown.send(true);
             let _ = serving.await;
             if let Some(feeding) = feeding {
@@ -155,13 +245,33 @@ impl Prepared {
         });
         drop(workers);
         runtime.shutdown_timeout(QUERIES_END_TIMEOUT);
+        queries.shutdown_timeout(QUERIES_END_TIMEOUT);
         ended
+    }
+}
+
+/// Waits until interfaces are no longer watched, which would be half a recorder.
+async fn unwatched(monitor: Option<&Monitor>) -> Error {
+    let Some(monitor) = monitor else { return std::future::pending().await };
+    while monitor.is_watching() {
+        tokio::time::sleep(MONITOR_LOOK_EVERY).await;
+    }
+    let source = std::io::Error::other("what watched them has ended; the log says why");
+    Error::System { step: "go on watching the interfaces", source }
+}
+
+/// What `systemctl status` shows.
+fn status_line(history: &History, live: bool) -> String {
+    let budget = ByteSize(history.memory.budget_bytes);
+    match (live, history.capture_interfaces.get().as_slice()) {
+        (false, _) => format!("replaying a capture into {budget}"),
+        (true, []) => format!("recording all interfaces into {budget}"),
+        (true, names) => format!("recording {} into {budget}", names.join(", ")),
     }
 }
 
 impl Until {
     async fn wait(self) -> Result<&'static str, Error> {
-        use tokio::signal::unix::{SignalKind, signal};
         match self {
             Self::Told(stop) => {
                 let _ = stop.await;
@@ -199,6 +309,23 @@ fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>) -> Result<Ve
             .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
         })
         .collect()
+}
+
+/// What compresses for each pipeline; nothing where no processor time is given to it.
+fn make_compressors(
+    config: &Config,
+    split: &Split,
+    pipelines: &mut [Pipeline],
+) -> Result<Vec<(Compressor, Compression)>, Error> {
+    let pace = if config.replay.is_none() { Pace::Live } else { Pace::Replay };
+    // The share is of one core, however many workers there are.
+    let percent = config.compression_cpu / f64::from(split.workers);
+    let Some(compression) = split.compression(percent, pace) else { return Ok(Vec::new()) };
+    pipelines
+        .iter_mut()
+        .map(|pipeline| Ok((pipeline.compress(&compression)?, compression)))
+        .collect::<std::io::Result<_>>()
+        .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
 }
 
 fn open_live(
@@ -244,8 +371,43 @@ fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<Packets,
     })
 }
 
+/// Names in expressions, `port domain` say, are looked up here.
+const NAME_FILES: [&str; 7] = [
+    "/etc/nsswitch.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/networks",
+    "/etc/hosts",
+    "/etc/ethers",
+    "/etc/host.conf",
+];
+
+/// What is opened while it records.
+fn files(config: &Config) -> Files {
+    let mut readable: Vec<PathBuf> = NAME_FILES.map(PathBuf::from).into();
+    // What it says of itself.
+    readable.push("/proc/self".into());
+    // Not the file itself: editors put another in its place.
+    readable.extend(config.file.as_deref().map(directory));
+    Files { readable, writable: Vec::new(), removable: vec![directory(&config.socket)] }
+}
+
+fn directory(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
 /// The one line that says what runs.
-fn announce(config: &Config, split: &Split, history: &History, socket: &Socket, dropped: &privileges::Dropped) {
+fn announce(
+    config: &Config,
+    split: &Split,
+    history: &History,
+    socket: &Socket,
+    dropped: &privileges::Dropped,
+    sandbox: &Sandbox,
+) {
     let what = match (&config.replay, config.interfaces.as_slice()) {
         (Some(replay), _) if replay.path.as_os_str() == "-" => "standard input".to_owned(),
         (Some(replay), _) => replay.path.display().to_string(),
@@ -257,7 +419,7 @@ fn announce(config: &Config, split: &Split, history: &History, socket: &Socket, 
     let locked = history.workers.iter().all(|worker| worker.segments.are_locked());
     tracing::info!(
         "recording {what}{filter} into {} (packets {}, sessions {}, kernel rings {}, queries {}; {}) with {workers} {}; \
-         socket {} for {}; {dropped}",
+         socket {} for {}; {dropped}; {sandbox}",
         ByteSize(split.budget_bytes),
         ByteSize(workers * split.store_bytes),
         ByteSize(workers * split.sessions_bytes),
@@ -276,4 +438,56 @@ fn now() -> Timestamp {
 
 fn system(step: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::System { step, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::daemon::Replay;
+
+    /// It ends, says so, and leaves no socket that answers for half a recorder.
+    #[test]
+    fn a_worker_that_panics_ends_the_recorder() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let config = Config {
+            socket: socket.clone(),
+            interfaces: Vec::new(),
+            filter: None,
+            snaplen: 0,
+            memory_bytes: 16 << 20,
+            workers: 1,
+            promiscuous: false,
+            replay: Some(Replay { path: "/dev/null".into(), speed: Speed::Max }),
+            drop_privileges: false,
+            user: None,
+            compression_cpu: 0.0,
+            retention: crate::store::retention::Policy::default(),
+            classes: Vec::new(),
+            sandbox: Mode::Off,
+            pcap_over_ip: None,
+            file: None,
+            limits: crate::serve::Limits::default(),
+        };
+        let mut prepared = Prepared::new(config).unwrap();
+        prepared.pipelines[0].1 = Packets::Panicking;
+        let notify = directory.path().join("notify");
+        let supervisor = UnixDatagram::bind(&notify).unwrap();
+        supervisor.set_nonblocking(true).unwrap();
+        prepared.supervisor = Supervisor::new(Some(notify.as_os_str()), None, None);
+        // Nobody stops it.
+        let (_stop, told) = oneshot::channel();
+        let error = prepared.run(Until::Told(told), None).unwrap_err();
+        assert!(matches!(error, Error::WorkerPanicked(0)), "{error}");
+        assert!(error.to_string().contains("recording was stopped"), "{error}");
+        assert!(!socket.exists(), "nobody is answered by half a recorder");
+        let mut said = String::new();
+        let mut buffer = [0; 256];
+        while let Ok(length) = supervisor.recv(&mut buffer) {
+            said += &String::from_utf8_lossy(&buffer[..length]);
+        }
+        assert!(said.contains("STOPPING=1\nSTATUS=worker 0 has failed"), "{said}");
+    }
 }

@@ -1,19 +1,23 @@
 //! The threads that record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Error;
 use super::replay::Paced;
+use super::sandbox::{Role, Sandbox};
+use super::{Error, compressor};
 use crate::capture::SourceError;
 use crate::capture::file::FileSource;
 use crate::capture::live::LiveSource;
+use crate::filter::FilterSet;
 use crate::pipeline::Pipeline;
+use crate::store::compress::{Compression, Compressor};
+use crate::store::retention::Policy;
 
 /// Bytes of a worker's stack; the way of a packet is flat and needs a fraction of it.
 const STACK_BYTES: usize = 1 << 20;
@@ -26,39 +30,88 @@ pub(super) enum Packets {
     Live(Box<LiveSource>),
     File(Box<FileSource>),
     Paced(Box<Paced<FileSource>>),
+    /// What no source should do.
+    #[cfg(test)]
+    Panicking,
+}
+
+#[cfg(test)]
+struct Panicking;
+
+#[cfg(test)]
+impl crate::capture::Source for Panicking {
+    fn batch(&mut self, _: &mut impl FnMut(&crate::packet::Packet<'_>)) -> Result<crate::capture::Batch, SourceError> {
+        panic!("a packet that nobody thought of")
+    }
+}
+
+/// How a worker is told of changes: it is interrupted between two batches of packets, as it is to be stopped.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    interrupted: AtomicBool,
+    changes: Mutex<Option<(Option<FilterSet>, Policy)>>,
+}
+
+impl Control {
+    /// Has the worker record by another filter and shorten by another policy, soon.
+    pub(super) fn change(&self, filter: Option<FilterSet>, policy: Policy) {
+        *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = Some((filter, policy));
+        self.interrupted.store(true, Ordering::Release);
+    }
+
+    fn take(&self) -> Option<(Option<FilterSet>, Policy)> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// The threads that record; dropping it ends them.
 #[derive(Debug)]
 pub(super) struct Workers {
     stop: Arc<AtomicBool>,
+    pub(super) controls: Vec<Arc<Control>>,
     threads: Vec<JoinHandle<()>>,
     failures: UnboundedReceiver<Error>,
 }
 
 impl Workers {
-    /// Starts a thread for each pipeline; `recording` counts those that record.
+    /// Starts a thread for each pipeline and for each compressor; `recording` counts those that record.
     pub(super) fn start(
         pipelines: Vec<(Pipeline, Packets)>,
-        stop: Arc<AtomicBool>,
+        compressors: Vec<(Compressor, Compression)>,
         recording: &Arc<AtomicUsize>,
+        sandbox: &Sandbox,
     ) -> Result<Self, Error> {
         let (failed, failures) = unbounded_channel();
-        let mut workers = Self { stop, threads: Vec::new(), failures };
+        let mut workers = Self { stop: Arc::default(), controls: Vec::new(), threads: Vec::new(), failures };
+        for (number, (compressor, compression)) in compressors.into_iter().enumerate() {
+            let thread =
+                compressor::start(number, compressor, &compression, Arc::clone(&workers.stop), sandbox.clone())?;
+            workers.threads.push(thread);
+        }
         for (number, (pipeline, packets)) in pipelines.into_iter().enumerate() {
             let (stop, failed, recording) = (Arc::clone(&workers.stop), failed.clone(), Arc::clone(recording));
+            let control = Arc::new(Control::default());
+            workers.controls.push(Arc::clone(&control));
+            let sandbox = sandbox.clone();
             recording.fetch_add(1, Ordering::Relaxed);
             let thread = std::thread::Builder::new()
                 .name(format!("retrocap-w{number}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
-                    work(number, pipeline, packets, &stop, &failed);
+                    sandbox.enter(Role::Capture);
+                    work(number, pipeline, packets, &control, &stop, &failed);
                     recording.fetch_sub(1, Ordering::Relaxed);
                 })
                 .map_err(|source| Error::System { step: "start a worker", source })?;
             workers.threads.push(thread);
         }
         Ok(workers)
+    }
+
+    /// Has all of them end.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.controls.iter().for_each(|control| control.interrupted.store(true, Ordering::Release));
     }
 
     /// The next failure that must end the recorder.
@@ -73,7 +126,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop();
         let deadline = Instant::now() + END_TIMEOUT;
         for thread in self.threads.drain(..) {
             while !thread.is_finished() && Instant::now() < deadline {
@@ -93,13 +146,27 @@ fn work(
     number: usize,
     mut pipeline: Pipeline,
     mut packets: Packets,
+    control: &Control,
     stop: &AtomicBool,
     failed: &UnboundedSender<Error>,
 ) {
-    let run = catch_unwind(AssertUnwindSafe(|| match &mut packets {
-        Packets::Live(source) => pipeline.run(&mut **source, stop),
-        Packets::File(source) => pipeline.run(&mut **source, stop),
-        Packets::Paced(source) => pipeline.run(&mut **source, stop),
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        loop {
+            match &mut packets {
+                Packets::Live(source) => pipeline.run(&mut **source, &control.interrupted),
+                Packets::File(source) => pipeline.run(&mut **source, &control.interrupted),
+                Packets::Paced(source) => pipeline.run(&mut **source, &control.interrupted),
+                #[cfg(test)]
+                Packets::Panicking => pipeline.run(&mut Panicking, &control.interrupted),
+            }?;
+            // Cleared first: what is changed from here on interrupts again.
+            if !control.interrupted.swap(false, Ordering::AcqRel) || stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if let Some((filter, policy)) = control.take() {
+                pipeline.change(filter, &policy);
+            }
+        }
     }));
     let live = matches!(packets, Packets::Live(_));
     match run {

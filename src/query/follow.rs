@@ -151,7 +151,7 @@ impl<'h> Follow<'h> {
         self.summary.unsorted += u64::from(header.time < self.latest);
         self.latest = self.latest.max(header.time);
         let interface = self.interfaces.get(usize::from(header.interface.0))?;
-        Some(Found::new(header, worker, interface, &self.data))
+        Some(Found::new(header, worker, interface, &self.data, &[]))
     }
 
     /// Comes to the next packet that matches; its bytes are then in `self.data`.
@@ -236,7 +236,7 @@ impl<'h> Follow<'h> {
                 break;
             }
             for view in segments.views_from(first).filter(|view| view.first_sequence() <= last) {
-                if grown.iter().chain(&still).any(|known| known.is_of(&view)) {
+                if grown.iter().chain(&still).any(|known| known.segment().is_same(&view)) {
                     continue;
                 }
                 let mut cursor = segments.cursor(view);
@@ -258,7 +258,7 @@ impl<'h> Follow<'h> {
         let mut shared = None;
         loop {
             // What is later is for the next round.
-            let mut ahead = *cursor;
+            let mut ahead = cursor.clone();
             let Ok(Some(record)) = segments.next(&mut ahead) else { return };
             let header = &record.header;
             if header.sequence > last {
@@ -276,7 +276,7 @@ impl<'h> Follow<'h> {
             arrivals.reached = arrivals.reached.max(header.time);
             let in_window = self.window.0 <= header.time && header.time <= self.window.1;
             if in_window && self.selection.interface(header.interface) {
-                let cursor = Arc::clone(shared.get_or_insert_with(|| Arc::new(*cursor)));
+                let cursor = Arc::clone(shared.get_or_insert_with(|| Arc::new(cursor.clone())));
                 self.waiting.push(Reverse(Box::new(Waiting { worker, record, cursor })));
             }
         }

@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
+use super::selections::Search;
 use super::selectors::Selection;
 use super::{History, QueryError, Request};
 use crate::filter::FilterSet;
@@ -21,6 +22,9 @@ use crate::time::Timestamp;
 /// Records that one query reads ahead at most, of all segments together (about 60 bytes each). Beyond it packets come
 /// as they arrived, and are counted.
 const READ_AHEAD_MAX: usize = 16 * 1024;
+
+/// Compressed segments of which one query keeps a part at most (4 KiB each). Packets of further ones come slower.
+const WINDOWS_MAX: usize = 32;
 
 /// After so many records that do not match, a query looks whether it was interrupted (well below a millisecond).
 const RECORDS_BETWEEN_LOOKS: u32 = 1024;
@@ -36,10 +40,18 @@ pub struct Found<'a> {
     pub header: RecordHeader,
     /// Which worker keeps it.
     pub worker: usize,
+    /// The selections of a [`Search`] that want it, in ascending order; empty without one.
+    pub selections: &'a [u32],
 }
 
 impl<'a> Found<'a> {
-    pub(super) fn new(header: RecordHeader, worker: usize, interface: &'a Interface, data: &'a [u8]) -> Self {
+    pub(super) fn new(
+        header: RecordHeader,
+        worker: usize,
+        interface: &'a Interface,
+        data: &'a [u8],
+        selections: &'a [u32],
+    ) -> Self {
         let packet = Packet {
             time: header.time,
             interface: header.interface,
@@ -50,7 +62,7 @@ impl<'a> Found<'a> {
             drops_before: header.drops_before,
             data,
         };
-        Self { packet, interface, header, worker }
+        Self { packet, interface, header, worker, selections }
     }
 }
 
@@ -80,6 +92,7 @@ pub struct Packets<'h> {
     /// For each worker, the place in the order of arrival from which on packets are not wanted.
     arrived_before: Vec<u64>,
     selection: Selection,
+    search: Option<Search>,
     filter: Option<FilterSet>,
     limit: u64,
     /// Segments that have not begun, the earliest last.
@@ -87,15 +100,49 @@ pub struct Packets<'h> {
     /// Boxed, as a heap moves its elements about.
     runs: BinaryHeap<Reverse<Box<Run>>>,
     read_ahead: usize,
+    windows: usize,
     latest: Timestamp,
     data: Vec<u8>,
+    drops: Drops,
     interrupts: Vec<Arc<AtomicBool>>,
     summary: Summary,
 }
 
+/// When the kernel dropped packets, and how many.
+#[derive(Clone, Debug, Default)]
+pub struct Drops(Vec<(Timestamp, u64)>);
+
+impl Drops {
+    /// Places in time that are remembered at most; what comes after is counted to the last.
+    const PLACES_MAX: usize = 1024;
+
+    fn add(&mut self, time: Timestamp, packets: u32) {
+        let full = self.0.len() == Self::PLACES_MAX;
+        match self.0.last_mut() {
+            Some(last) if full => *last = (last.0.max(time), last.1 + u64::from(packets)),
+            _ => self.0.push((time, u64::from(packets))),
+        }
+    }
+
+    /// Packets that were dropped within a window, as far as the packets that came next are still there.
+    pub fn within(&self, since: Timestamp, until: Timestamp) -> u64 {
+        self.0.iter().filter(|(time, _)| *time >= since && *time <= until).map(|(_, packets)| packets).sum()
+    }
+}
+
 impl<'h> Packets<'h> {
     pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
-        let window = request.window()?;
+        Self::within(history, request, request.window()?)
+    }
+
+    /// The packets that `search` wants; the window of `request` and its session do not count.
+    pub(super) fn searched(history: &'h History, request: &Request, search: Search) -> Result<Self, QueryError> {
+        let request = Request { since: None, until: None, flow: None, community_id: None, ..request.clone() };
+        let packets = Self::within(history, &request, search.window())?;
+        Ok(Self { search: Some(search), ..packets })
+    }
+
+    fn within(history: &'h History, request: &Request, window: (Timestamp, Timestamp)) -> Result<Self, QueryError> {
         let selection = request.selection(history)?;
         let filter = request.filter(&history.link_types())?;
         let mut waiting: Vec<(usize, SegmentView)> = Vec::new();
@@ -110,13 +157,16 @@ impl<'h> Packets<'h> {
             window,
             arrived_before: vec![u64::MAX; history.workers.len()],
             selection,
+            search: None,
             filter,
             limit: request.limit.unwrap_or(u64::MAX),
             waiting,
             runs: BinaryHeap::new(),
             read_ahead: 0,
+            windows: 0,
             latest: Timestamp::MIN,
             data: Vec::new(),
+            drops: Drops::default(),
             interrupts: Vec::new(),
             summary: Summary::default(),
         })
@@ -138,6 +188,16 @@ impl<'h> Packets<'h> {
     /// What was found so far.
     pub fn summary(&self) -> Summary {
         self.summary
+    }
+
+    /// When the kernel dropped packets, within what was looked through so far.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// What is searched for, where that is many selections or whole sessions.
+    pub fn search(&self) -> Option<&Search> {
+        self.search.as_ref()
     }
 
     /// The next packet that matches.
@@ -190,7 +250,8 @@ impl<'h> Packets<'h> {
     /// The packet that was come to last.
     pub(super) fn found(&self, header: RecordHeader, worker: usize) -> Option<Found<'_>> {
         let interface = self.interfaces.get(usize::from(header.interface.0))?;
-        Some(Found::new(header, worker, interface, &self.data))
+        let selections = self.search.as_ref().map(Search::hits).unwrap_or_default();
+        Some(Found::new(header, worker, interface, &self.data, selections))
     }
 
     /// Begins every waiting segment that may hold a packet before all that have begun.
@@ -200,7 +261,11 @@ impl<'h> Packets<'h> {
                 return;
             }
             self.waiting.pop();
-            let cursor = self.segments(worker).cursor(view);
+            let mut cursor = self.segments(worker).cursor(view);
+            if view.is_packed() && self.windows < WINDOWS_MAX {
+                cursor.keep_window();
+                self.windows += 1;
+            }
             let mut run = Box::new(Run {
                 worker,
                 cursor,
@@ -251,6 +316,9 @@ impl<'h> Packets<'h> {
                     {
                         continue;
                     }
+                    if record.header.drops_before > 0 {
+                        self.drops.add(record.header.time, record.header.drops_before);
+                    }
                     if disorder_ns == 0 {
                         break Ok(Some(record));
                     }
@@ -259,6 +327,9 @@ impl<'h> Packets<'h> {
                 }
             }
         };
+        if !matches!(outcome, Ok(Some(_))) && run.cursor.drop_window() {
+            self.windows -= 1;
+        }
         match outcome {
             Ok(Some(record)) => run.head = record,
             Ok(None) => run.live = false,
@@ -278,8 +349,20 @@ impl<'h> Packets<'h> {
             return Ok(false);
         }
         let worker = &self.history.workers[run.worker];
+        let by_record = match &mut self.search {
+            Some(search) => search.by_record(run.worker, &worker.ledger, header),
+            None => Some(true),
+        };
+        if by_record == Some(false) {
+            return Ok(false);
+        }
         worker.segments.data(&run.cursor, record, &mut self.data)?;
         let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
+        if let (None, Some(search)) = (by_record, &mut self.search)
+            && !search.by_bytes(header, link_type, &self.data)
+        {
+            return Ok(false);
+        }
         Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
     }

@@ -7,13 +7,14 @@ pub mod explain;
 pub mod flows;
 mod follow;
 mod merge;
+pub mod selections;
 pub mod selectors;
 pub mod status;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 pub use follow::Follow;
-pub use merge::{Found, Packets, Summary};
+pub use merge::{Drops, Found, Packets, Summary};
 use selectors::{Flow, Selection};
 
 use crate::counters::Totals;
@@ -33,6 +34,8 @@ pub struct Memory {
     pub rings_bytes: u64,
     /// Buffers of queries.
     pub queries_bytes: u64,
+    /// Buffers of compression.
+    pub compression_bytes: u64,
 }
 
 /// All that is recorded, as readers see it.
@@ -45,9 +48,31 @@ pub struct History {
     /// The budget.
     pub memory: Memory,
     /// The expression that packets had to match to be recorded, if there is one.
-    pub capture_filter: Option<String>,
+    pub capture_filter: Chosen<Option<String>>,
     /// The interfaces asked for; empty for all.
-    pub capture_interfaces: Vec<String>,
+    pub capture_interfaces: Chosen<Vec<String>>,
+}
+
+/// What the user chose, and may choose anew while it records.
+#[derive(Debug, Default)]
+pub struct Chosen<T>(RwLock<T>);
+
+impl<T: Clone> Chosen<T> {
+    /// What holds now.
+    pub fn get(&self) -> T {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Chooses anew.
+    pub fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+impl<T> From<T> for Chosen<T> {
+    fn from(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
 }
 
 impl History {
@@ -92,6 +117,11 @@ impl History {
     pub fn follow(&self, request: &Request) -> Result<Follow<'_>, QueryError> {
         Follow::new(self, request)
     }
+
+    /// The packets that `search` wants, as far as the interface, the expression and the limit of `request` allow.
+    pub fn searched(&self, request: &Request, search: selections::Search) -> Result<Packets<'_>, QueryError> {
+        Packets::searched(self, request, search)
+    }
 }
 
 /// What is asked for.
@@ -107,6 +137,8 @@ pub struct Request {
     pub interface: Option<String>,
     /// Only of the session with this name.
     pub community_id: Option<CommunityId>,
+    /// The seed that name was made with.
+    pub community_id_seed: u16,
     /// Only between these two.
     pub flow: Option<Flow>,
     /// A tcpdump expression; empty for everything.
@@ -128,13 +160,19 @@ pub enum QueryError {
         until: Timestamp,
     },
     /// No packet came from an interface of this name.
-    #[error("no interface {name:?} was recorded; there are: {known}")]
+    #[error("no interface {name:?} was recorded; there are: {known}{}", only(.asked))]
     UnknownInterface {
         /// What was asked for.
         name: String,
         /// What there is.
         known: String,
+        /// What the recorder was told to record; empty for all.
+        asked: String,
     },
+}
+
+fn only(asked: &str) -> String {
+    if asked.is_empty() { String::new() } else { format!("; the recorder was started to record {asked} alone") }
 }
 
 impl Request {
@@ -145,7 +183,7 @@ impl Request {
     }
 
     fn selection(&self, history: &History) -> Result<Selection, QueryError> {
-        Selection::new(self, &history.interfaces)
+        Selection::new(self, history)
     }
 
     fn filter(&self, link_types: &[LinkType]) -> Result<Option<FilterSet>, QueryError> {

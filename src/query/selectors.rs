@@ -3,9 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use super::{QueryError, Request};
+use super::{History, QueryError, Request};
 use crate::decode::{self, Network};
-use crate::interface::Interfaces;
 use crate::packet::{InterfaceId, LinkType};
 use crate::session::community_id::CommunityId;
 use crate::session::{Ledger, SessionKey, key::Side};
@@ -127,14 +126,15 @@ pub(super) struct Selection {
     interfaces: Option<Vec<InterfaceId>>,
     flow: Option<Flow>,
     community_id: Option<CommunityId>,
+    seed: u16,
 }
 
 impl Selection {
-    pub(super) fn new(request: &Request, interfaces: &Interfaces) -> Result<Self, QueryError> {
+    pub(super) fn new(request: &Request, history: &History) -> Result<Self, QueryError> {
         let interfaces = match &request.interface {
             None => None,
             Some(name) => {
-                let all = interfaces.snapshot();
+                let all = history.interfaces.snapshot();
                 let ids: Vec<InterfaceId> = all.iter().filter(|i| i.name == *name).map(|i| i.id).collect();
                 if ids.is_empty() {
                     let mut known: Vec<&str> =
@@ -143,12 +143,18 @@ impl Selection {
                     let more = if known.len() > INTERFACES_NAMED { ", …" } else { "" };
                     known.truncate(INTERFACES_NAMED);
                     let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") + more };
-                    return Err(QueryError::UnknownInterface { name: shortened(name), known });
+                    let asked = shortened(&history.capture_interfaces.get().join(", "));
+                    return Err(QueryError::UnknownInterface { name: shortened(name), known, asked });
                 }
                 Some(ids)
             }
         };
-        Ok(Self { interfaces, flow: request.flow.clone(), community_id: request.community_id })
+        Ok(Self {
+            interfaces,
+            flow: request.flow.clone(),
+            community_id: request.community_id,
+            seed: request.community_id_seed,
+        })
     }
 
     /// Whether a record's interface is wanted.
@@ -164,7 +170,7 @@ impl Selection {
     /// Whether a session is wanted.
     pub(super) fn session(&self, key: &SessionKey) -> bool {
         self.flow.as_ref().is_none_or(|flow| flow.matches(key))
-            && self.community_id.is_none_or(|id| CommunityId::new(key, 0) == Some(id))
+            && self.community_id.is_none_or(|id| CommunityId::new(key, self.seed) == Some(id))
     }
 
     /// Whether a packet's session is wanted. The ledger knows it, later fragments' too; where it has forgotten, the

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::History;
-use crate::counters::{DropReason, Totals, Volume};
+use crate::counters::{DropReason, Packed, Totals, Volume};
 use crate::packet::InterfaceId;
 use crate::session::Notes;
 use crate::store::Rank;
@@ -24,6 +24,9 @@ pub struct Status {
     pub sessions: SessionCounts,
     /// Starts of sessions that were carried forward to outlive their rank.
     pub carried: CarriedCounts,
+    /// What was compressed to make room.
+    #[serde(default)]
+    pub compression: CompressionCounts,
     /// Sessions that are kept otherwise.
     #[serde(default)]
     pub classes: Vec<ClassStatus>,
@@ -33,6 +36,9 @@ pub struct Status {
     /// Things worth knowing that are no loss: odd packets, counted.
     pub oddities: OddityCounts,
     pub capture: CaptureStatus,
+    /// What keeps a recorder that was taken over from doing harm; of a service only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxStatus>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,8 @@ pub struct MemoryStatus {
     pub sessions_bytes: u64,
     pub ledger_bytes: u64,
     pub queries_bytes: u64,
+    #[serde(default)]
+    pub compression_bytes: u64,
     pub resident_bytes: u64,
 }
 
@@ -87,6 +95,8 @@ pub struct RankStatus {
     pub segments: u64,
     pub bytes: u64,
     pub compressed_bytes: u64,
+    #[serde(default)]
+    pub compressed_raw_bytes: u64,
     pub oldest: Option<String>,
 }
 
@@ -104,6 +114,16 @@ pub struct CarriedCounts {
     pub packets: u64,
     pub bytes: u64,
     pub lost: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct CompressionCounts {
+    pub segments: u64,
+    pub raw_bytes: u64,
+    pub compressed_bytes: u64,
+    pub incompressible_segments: u64,
+    pub cpu_s: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +172,44 @@ pub struct CaptureStatus {
     pub interfaces: Vec<String>,
 }
 
+/// What the kernel enforces on the recorder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SandboxStatus {
+    /// `required`, `best-effort` or `off`.
+    pub mode: String,
+    pub uid: u32,
+    pub gid: u32,
+    /// The permitted capabilities in hexadecimal, as in `/proc/PID/status`: all zeros for none.
+    pub capabilities: String,
+    pub no_new_privs: bool,
+    pub dumpable: bool,
+    pub seccomp: SeccompStatus,
+    pub landlock: LandlockStatus,
+    /// What was asked for and is not there, in sentences.
+    pub missing: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct SeccompStatus {
+    pub enforced: bool,
+    /// Filters that hold for all threads; each adds the one of its role.
+    pub filters: u32,
+    pub roles: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LandlockStatus {
+    /// Version of the kernel's interface, 0 where there is none.
+    pub abi: u32,
+    /// `full`, `partial` or `none`.
+    pub enforced: String,
+    pub readable: Vec<String>,
+    pub writable: Vec<String>,
+}
+
 impl Status {
     /// The state of `history`. Clock and operating system are the caller's: `uptime_s` seconds since start,
     /// `resident_bytes` of this process, `now` for telling live sessions from ended ones.
@@ -170,6 +228,7 @@ impl Status {
                 budget_bytes: history.memory.budget_bytes,
                 used_bytes: history.memory.rings_bytes
                     + history.memory.queries_bytes
+                    + history.memory.compression_bytes
                     + segments_bytes
                     + index_bytes
                     + ledger_bytes,
@@ -178,6 +237,7 @@ impl Status {
                 sessions_bytes: index_bytes,
                 ledger_bytes,
                 queries_bytes: history.memory.queries_bytes,
+                compression_bytes: history.memory.compression_bytes,
                 resident_bytes,
             },
             packets: PacketCounts {
@@ -210,6 +270,7 @@ impl Status {
                 bytes: totals.carried.volume.bytes,
                 lost: totals.carried.lost,
             },
+            compression: compression(totals.packed),
             classes: classes(history),
             pins: pins(history),
             interfaces: interfaces(history),
@@ -222,9 +283,10 @@ impl Status {
             },
             capture: CaptureStatus {
                 workers: history.workers.len() as u64,
-                filter: history.capture_filter.clone(),
-                interfaces: history.capture_interfaces.clone(),
+                filter: history.capture_filter.get(),
+                interfaces: history.capture_interfaces.get(),
             },
+            sandbox: None,
         }
     }
 }
@@ -236,25 +298,39 @@ fn drop_reasons(totals: &Totals) -> serde_json::Map<String, serde_json::Value> {
 
 /// Each rank down to the deepest that has packets, and the bytes of all their segments.
 fn ranks(history: &History) -> (Vec<RankStatus>, u64) {
-    let mut ranks = [(0, 0, None); Rank::COUNT];
+    let mut ranks = [(0, 0, (0, 0), None); Rank::COUNT];
     let mut total = 0;
     for view in history.workers.iter().flat_map(|worker| worker.segments.views()) {
-        let (segments, bytes, oldest) = &mut ranks[view.rank.index()];
+        let (segments, bytes, packed, oldest) = &mut ranks[view.rank.index()];
         *segments += 1;
         *bytes += view.len_bytes;
+        if view.is_packed() {
+            *packed = (packed.0 + view.packed_bytes, packed.1 + view.len_bytes);
+        }
         *oldest = Some(oldest.map_or(view.oldest, |o: Timestamp| o.min(view.oldest)));
         total += view.memory_bytes();
     }
     let deepest = ranks.iter().rposition(|rank| rank.0 > 0).map_or(0, |rank| rank + 1);
-    let status = Rank::all().zip(ranks).take(deepest).map(|(rank, (segments, bytes, oldest))| RankStatus {
+    let status = Rank::all().zip(ranks).take(deepest).map(|(rank, (segments, bytes, packed, oldest))| RankStatus {
         rank: rank.0,
         offset_from: rank.offset_from(),
         segments,
         bytes,
-        compressed_bytes: 0,
+        compressed_bytes: packed.0,
+        compressed_raw_bytes: packed.1,
         oldest: oldest.map(|t| t.to_rfc3339()),
     });
     (status.collect(), total)
+}
+
+fn compression(packed: Packed) -> CompressionCounts {
+    CompressionCounts {
+        segments: packed.segments,
+        raw_bytes: packed.raw_bytes,
+        compressed_bytes: packed.packed_bytes,
+        incompressible_segments: packed.incompressible,
+        cpu_s: std::time::Duration::from_nanos(packed.cpu_ns).as_secs_f64(),
+    }
 }
 
 fn sessions(history: &History, now: Timestamp) -> SessionCounts {

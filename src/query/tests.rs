@@ -9,6 +9,7 @@ use crate::capture::{Batch, Source, SourceError};
 use crate::memory::Lock;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::pipeline::{Config, Pipeline};
+use crate::store::compress::{Compression, Pace};
 use crate::store::retention::Policy;
 
 /// An Ethernet/IPv4/UDP frame.
@@ -74,8 +75,8 @@ fn workers(store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
         workers: workers.collect(),
         interfaces,
         memory: Memory::default(),
-        capture_filter: None,
-        capture_interfaces: Vec::new(),
+        capture_filter: None.into(),
+        capture_interfaces: Vec::new().into(),
     }
 }
 
@@ -122,6 +123,72 @@ proptest! {
         packets.retain(|packet| packet.0 >= since && packet.0 <= until);
         prop_assert_eq!(found(&history, &window), packets);
     }
+}
+
+/// A pipeline with 4 MiB for packets that compresses at points that packets decide.
+fn compressing() -> (Pipeline, History) {
+    let interfaces = Arc::new(Interfaces::default());
+    interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
+    let mut pipeline = Pipeline::new(Config {
+        sessions_bytes: 1 << 20,
+        store_bytes: 4 << 20,
+        policy: Policy::default(),
+        classes: crate::judge::Classes::default(),
+        pins: Default::default(),
+        pinned_bytes: 1 << 20,
+        filter: None,
+        snaplen: 0,
+        lock: Lock::No,
+        seed: 1,
+    })
+    .unwrap();
+    // So little for readers that they take it from each other all the time.
+    let compression = Compression { share: 1.0, pace: Pace::Replay, readers_bytes: 0 };
+    let compressor = pipeline.compress(&compression).unwrap();
+    std::thread::spawn(move || compressor.run());
+    let history = History {
+        workers: vec![pipeline.worker()],
+        interfaces,
+        memory: Memory::default(),
+        capture_filter: None.into(),
+        capture_interfaces: Vec::new().into(),
+    };
+    (pipeline, history)
+}
+
+/// Packets of 20 hosts in turn, a millisecond apart, so that many ranks are read at once.
+fn in_turn(range: std::ops::Range<u64>) -> Vec<(u64, Vec<u8>)> {
+    let host = |i: u64| u8::try_from(i % 20).unwrap();
+    range
+        .map(|i| (1_000_000_000 + i * 1_000_000, udp((host(i), 1000), (200, 53), 300 + host(i) as usize * 50)))
+        .collect()
+}
+
+#[test]
+fn a_query_goes_on_while_segments_are_compressed_under_it() {
+    let (mut pipeline, history) = compressing();
+    let stop = AtomicBool::new(false);
+    // What is there when the query begins fills most of the store, uncompressed.
+    let first = in_turn(0..3500);
+    pipeline.run(&mut Packets(first.clone()), &stop).unwrap();
+    let packed = || history.workers[0].segments.views().filter(|view| view.is_packed()).count();
+    assert_eq!(packed(), 0);
+    let mut query = history.packets(&Request::default()).unwrap();
+    let mut all = Vec::new();
+    let mut next = 3500;
+    while let Some(found) = query.next() {
+        all.push((found.packet.time.0, found.packet.data.to_vec()));
+        if all.len() % 100 == 0 && next < 7000 {
+            pipeline.run(&mut Packets(in_turn(next..next + 200)), &stop).unwrap();
+            next += 200;
+        }
+    }
+    assert!(packed() > 20, "{}", packed());
+    assert_eq!(history.totals().evicted.packets, 0);
+    assert_eq!(query.summary().overtaken, 0);
+    assert!(all == first, "{} of {} packets", all.len(), first.len());
+    // And one that begins with everything compressed.
+    assert!(found(&history, &Request::default()) == in_turn(0..next));
 }
 
 #[test]
@@ -193,10 +260,10 @@ fn nothing_has_a_cause() {
         (request("host 10.0.0.77"), "never_seen"),
     ] {
         assert_eq!(found(&full, &request), [], "{request:?}");
-        assert_eq!(full.explain_nothing(&request).unwrap().code, code, "{request:?}");
+        assert_eq!(full.explain_nothing(&request, None).unwrap().code, code, "{request:?}");
     }
     let empty = history(4 << 20, Vec::new());
-    assert_eq!(empty.explain_nothing(&Request::default()).unwrap().code, "nothing_recorded");
+    assert_eq!(empty.explain_nothing(&Request::default(), None).unwrap().code, "nothing_recorded");
 }
 
 #[test]

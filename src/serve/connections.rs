@@ -79,7 +79,7 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, mut shutdown: 
             () = told(&mut shutdown) => break,
         };
         match accepted {
-            Ok((stream, _)) if connections.len() < service.limits.connections_max => {
+            Ok((stream, _)) if connections.len() < service.limits().connections_max => {
                 let shutdown = shutdown.clone();
                 connections.spawn(connection(stream, router.clone(), Arc::clone(&service), shutdown));
             }
@@ -94,7 +94,8 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, mut shutdown: 
     }
     drop(listener);
     service.stopping.store(true, Ordering::Relaxed);
-    let ended = timeout(service.limits.stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
+    let ended =
+        timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
     if ended.is_err() {
         tracing::info!("{} connections are closed before their answers have ended", connections.len());
         connections.shutdown().await;
@@ -112,7 +113,7 @@ async fn connection(stream: UnixStream, router: Router, service: Arc<Service>, m
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(service.limits.head_timeout)
+        .header_read_timeout(service.limits().head_timeout)
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES)
@@ -158,7 +159,7 @@ struct Watched {
 
 impl Watched {
     fn new(stream: UnixStream, service: Arc<Service>) -> Self {
-        let deadline = Box::pin(sleep(service.limits.stall_timeout));
+        let deadline = Box::pin(sleep(service.limits().stall_timeout));
         Self { stream, service, waiting: false, deadline }
     }
 
@@ -170,7 +171,7 @@ impl Watched {
         }
         if !self.waiting {
             self.waiting = true;
-            self.deadline.as_mut().reset(Instant::now() + self.service.limits.stall_timeout);
+            self.deadline.as_mut().reset(Instant::now() + self.service.limits().stall_timeout);
         }
         if self.deadline.as_mut().poll(cx).is_pending() {
             return Poll::Pending;

@@ -79,17 +79,17 @@ impl Listing {
             }
         }
         if listed == 0 && flows.overtaken() > 0 {
-            return sink.refuse(Problem::nothing_matched(&Cause {
-                code: "cut",
-                sentence: format!(
+            return sink.refuse(Problem::nothing_matched(&Cause::new(
+                "cut",
+                format!(
                     "{} sessions that match gave way to newer ones while they were listed; ask again, or for the latest \
                      with --sort last",
                     flows.overtaken()
                 ),
-            }));
+            )));
         }
         if listed == 0 {
-            return match history.explain_nothing(&self.query.request) {
+            return match history.explain_nothing(&self.query.request, None) {
                 Ok(cause) => sink.refuse(Problem::nothing_matched(&cause)),
                 Err(error) => sink.refuse(error),
             };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use axum::response::{IntoResponse, Response};
 
 use super::connections::Peer;
-use super::packets::{Export, Interfaces, description, headers, trailers};
+use super::packets::{Export, Interfaces, Wide, description, headers, options, statistics, trailers};
 use super::parameters::PacketQuery;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
@@ -51,7 +51,7 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
     let format = query.format;
     let runtime = tokio::runtime::Handle::current();
     let live = Live {
-        export: Export { service: Arc::clone(&service), query },
+        export: Export { service: Arc::clone(&service), query, wide: Wide::No },
         who: peer.to_string(),
         for_strict_readers: false,
         sent: Arc::default(),
@@ -129,9 +129,9 @@ impl Live {
         }
         let summary = follow.summary();
         let note = self.note(&follow, &writer);
-        let comments = self.export.comments(&note, &writer.exported, writer.exporter.cut());
-        writer.exporter.end(sink.buffer(), &self.export.statistics(), &comments);
-        sink.end(trailers(summary, &note))
+        let comments = self.export.comments(&note, "", &writer.exported, writer.exporter.cut());
+        writer.exporter.end(sink.buffer(), &statistics(&service), &comments);
+        sink.end(trailers(summary, &note, ""))
     }
 
     fn send_some(&self, follow: &mut Follow<'_>, writer: &mut Writer, sink: &mut Sink) -> Result<More, Closed> {
@@ -148,7 +148,7 @@ impl Live {
     }
 
     fn note(&self, follow: &Follow<'_>, writer: &Writer) -> String {
-        let mut note = self.export.note(follow.summary(), None);
+        let mut note = self.export.note(follow.summary(), None, &[]);
         let left_out = writer.exporter.left_out();
         if let Some(link_type) = writer.exporter.link_type().filter(|_| left_out > 0) {
             let and = if note.is_empty() { "" } else { "; " };
@@ -169,7 +169,7 @@ struct Writer {
 impl Writer {
     fn new(live: &Live) -> Self {
         let link_type = OneLinkType::choose(&live.export.service.history().link_types());
-        let options = Options { link_type: Some(link_type), ..live.export.options() };
+        let options = Options { link_type: Some(link_type), ..options(&live.export.query) };
         let exporter = FittingExporter::new(live.export.query.format, options);
         let exporter = if live.for_strict_readers { exporter.for_strict_readers() } else { exporter };
         Self { exporter, exported: Interfaces::default() }

@@ -11,30 +11,60 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Service;
+use crate::counters::{DropReason, Totals};
+use crate::interface::Interfaces;
 
 /// How far back drops count.
 const DROPS_WINDOW: Duration = Duration::from_secs(60);
 /// How often they are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// Every reason there is.
+pub(super) const CODES: &[&str] = &["not_recording", "worker_stuck", "kernel_drops", "interfaces_full", "not_locked"];
+
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Health {
     /// `ready` or `degraded`.
-    status: &'static str,
+    pub(super) status: &'static str,
     /// Why it is degraded.
-    reasons: Vec<Reason>,
+    pub(super) reasons: Vec<Reason>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Reason {
-    code: &'static str,
+pub(super) struct Reason {
+    pub(super) code: &'static str,
     detail: String,
 }
 
-/// The kernel's drops of the last minute.
+/// What is looked at from time to time.
 #[derive(Debug, Default)]
-pub(super) struct Drops(Mutex<VecDeque<(Instant, u64)>>);
+pub(super) struct Watch {
+    kernel: Drops,
+    interfaces_full: Drops,
+    turns: Turns,
+}
+
+/// Which worker has stood still since the last look.
+#[derive(Debug, Default)]
+struct Turns(Mutex<(Vec<u64>, Vec<usize>)>);
+
+impl Turns {
+    fn look(&self, now: Vec<u64>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let still = seen.0.iter().zip(&now).enumerate().filter(|(_, (before, now))| before == now);
+        seen.1 = still.map(|(worker, _)| worker).collect();
+        seen.0 = now;
+    }
+
+    fn stuck(&self) -> Vec<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+}
+
+/// The drops of the last minute.
+#[derive(Debug, Default)]
+struct Drops(Mutex<VecDeque<(Instant, u64)>>);
 
 impl Drops {
     fn look(&self, now: Instant, total: u64) {
@@ -52,14 +82,24 @@ impl Drops {
     }
 }
 
-/// Looks at the drops from time to time, for ever.
+/// Looks at the drops and the workers from time to time, for ever.
 pub(super) async fn watch(service: Arc<Service>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = ticks.tick().await;
-        service.drops.look(now, service.history().totals().kernel_dropped);
+        let history = service.history();
+        let totals = history.totals();
+        service.watch.kernel.look(now, totals.kernel_dropped);
+        service.watch.interfaces_full.look(now, interfaces_full(&totals));
+        if service.recorder().live {
+            service.watch.turns.look(history.workers.iter().map(|worker| worker.published.turns()).collect());
+        }
     }
+}
+
+fn interfaces_full(totals: &Totals) -> u64 {
+    totals.dropped[DropReason::InterfacesFull as usize].packets
 }
 
 pub(super) fn check(service: &Service) -> Health {
@@ -75,12 +115,26 @@ pub(super) fn check(service: &Service) -> Health {
         };
         reasons.push(Reason { code: "not_recording", detail });
     }
-    let drops = service.drops.recent(history.totals().kernel_dropped);
+    for worker in service.watch.turns.stuck() {
+        let detail = format!("worker {worker} has not moved for {LOOK_EVERY:?}: restart retrocap if it stays so");
+        reasons.push(Reason { code: "worker_stuck", detail });
+    }
+    let totals = history.totals();
+    let drops = service.watch.kernel.recent(totals.kernel_dropped);
     if drops > 0 {
         let detail = format!(
             "the kernel dropped {drops} packets within the last minute: give retrocap more workers or memory, or record less"
         );
         reasons.push(Reason { code: "kernel_drops", detail });
+    }
+    let drops = service.watch.interfaces_full.recent(interfaces_full(&totals));
+    if drops > 0 {
+        let detail = format!(
+            "{drops} packets of the last minute came from interfaces that found no place: there were more than {} since \
+             retrocap was started, so restart it, or record fewer with -i",
+            Interfaces::CAPACITY
+        );
+        reasons.push(Reason { code: "interfaces_full", detail });
     }
     if recorder.live && !history.workers.iter().all(|worker| worker.segments.are_locked()) {
         let detail = "packets may be swapped out: start retrocap with CAP_IPC_LOCK or a higher `ulimit -l`".to_owned();
@@ -105,5 +159,15 @@ mod tests {
             assert_eq!(drops.recent(total), recent, "after {seconds} s");
         }
         assert!(drops.0.lock().unwrap().len() < 4);
+    }
+
+    #[test]
+    fn a_worker_that_stands_still_is_named_until_it_moves() {
+        let turns = Turns::default();
+        assert!(turns.stuck().is_empty());
+        for (now, stuck) in [([1, 1], vec![]), ([2, 1], vec![1]), ([2, 1], vec![0, 1]), ([3, 4], vec![])] {
+            turns.look(now.to_vec());
+            assert_eq!(turns.stuck(), stuck, "{now:?}");
+        }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Everything is read when it is asked for; nothing is kept for it.
 
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::{Service, now};
+use super::{Service, health, now};
+use crate::log_limit;
 use crate::query::status::Status;
 use crate::store::Rank;
 use crate::time::Timestamp;
@@ -17,6 +19,7 @@ pub(super) const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
 enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// The text, as it grows.
@@ -33,6 +36,7 @@ impl Text {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "# HELP retrocap_{name} {help}\n# TYPE retrocap_{name} {kind}");
@@ -53,8 +57,10 @@ pub(super) fn text(service: &Service) -> String {
     let status = service.status();
     let mut text = Text::default();
     recorder(&mut text, &status);
+    conditions(&mut text, service);
     volumes(&mut text, &status);
     horizons(&mut text, service);
+    compression(&mut text, &status);
     interfaces(&mut text, &status);
     activity(&mut text, service);
     text.0
@@ -89,6 +95,35 @@ fn recorder(text: &mut Text, status: &Status) {
     text.one(Kind::Gauge, "sessions_capacity", "Sessions that can be known.", status.sessions.capacity);
 }
 
+/// Whether recording goes on, and what `/v1/health` says.
+fn conditions(text: &mut Text, service: &Service) {
+    let recorder = service.recorder();
+    let workers = &service.history().workers;
+    text.one(Kind::Gauge, "live", "Whether it records this host: 1, or replays a capture: 0.", u8::from(recorder.live));
+    text.one(Kind::Gauge, "workers", "Workers that should record.", workers.len());
+    let recording = recorder.recording.load(Ordering::Relaxed);
+    text.one(Kind::Gauge, "workers_recording", "Workers that record.", recording);
+    let name = "worker_turns_total";
+    text.family(Kind::Counter, name, "Turns of a worker, ten a second at least while it lives.");
+    for (number, worker) in workers.iter().enumerate() {
+        text.line(name, &[("worker", &number.to_string())], worker.published.turns());
+    }
+    let locked = workers.iter().all(|worker| worker.segments.are_locked());
+    text.one(Kind::Gauge, "memory_locked", "Whether packets are locked in RAM.", u8::from(locked));
+    let health = health::check(service);
+    text.one(Kind::Gauge, "ready", "Whether /v1/health says ready.", u8::from(health.status == "ready"));
+    let name = "degraded";
+    text.family(Kind::Gauge, name, "Whether /v1/health says degraded for a reason.");
+    let reasons: BTreeSet<&str> = health.reasons.iter().map(|reason| reason.code).collect();
+    for code in health::CODES.iter().copied().collect::<BTreeSet<_>>().union(&reasons) {
+        text.line(name, &[("reason", code)], u8::from(reasons.contains(code)));
+    }
+    let (name, help) = ("panics_total", "Panics of any thread; a worker's ends the recorder.");
+    text.one(Kind::Counter, name, help, super::PANICS.load(Ordering::Relaxed));
+    let (name, help) = ("log_lines_left_out_total", "Lines that the log left out because there were too many such.");
+    text.one(Kind::Counter, name, help, log_limit::suppressed());
+}
+
 /// Conservation: received = stored + filtered + dropped, stored = retained + evicted.
 fn volumes(text: &mut Text, status: &Status) {
     let (packets, bytes) = (&status.packets, &status.bytes);
@@ -108,6 +143,24 @@ fn volumes(text: &mut Text, status: &Status) {
     for (reason, count) in &status.dropped {
         text.line(name, &[("reason", reason)], count);
     }
+    let (name, help) = ("bytes_dropped_total", "Captured bytes of what the recorder could not keep.");
+    text.one(Kind::Counter, name, help, bytes.dropped);
+    let carried = &status.carried;
+    let (name, help) = ("packets_carried_total", "Starts of sessions that were moved to outlive their rank.");
+    text.one(Kind::Counter, name, help, carried.packets);
+    let (name, help) = ("starts_lost_total", "Starts of sessions that found no room to outlive their rank.");
+    text.one(Kind::Counter, name, help, carried.lost);
+    let compression = &status.compression;
+    let name = "compression_bytes_total";
+    text.family(Kind::Counter, name, "Bytes of segments that were compressed, before and after.");
+    text.line(name, &[("bytes", "raw")], compression.raw_bytes);
+    text.line(name, &[("bytes", "compressed")], compression.compressed_bytes);
+    let (name, help) = ("compression_cpu_seconds_total", "Processor time of compression.");
+    text.one(Kind::Counter, name, help, compression.cpu_s);
+    let name = "compression_segments_total";
+    text.family(Kind::Counter, name, "Segments that were compressed, or left as they hardly get smaller.");
+    text.line(name, &[("outcome", "compressed")], compression.segments);
+    text.line(name, &[("outcome", "incompressible")], compression.incompressible_segments);
     let (name, help) = ("kernel_dropped_packets_total", "What the kernel dropped before the recorder could take it.");
     text.one(Kind::Counter, name, help, packets.kernel_dropped);
     let name = "odd_packets_total";
@@ -140,10 +193,23 @@ fn horizons(text: &mut Text, service: &Service) {
     for (rank, (oldest, _)) in known() {
         text.line(name, &[("rank", &rank)], end.map_or(0.0, |end| end.since(oldest).as_secs_f64()));
     }
+    let oldest = ranks.iter().flatten().map(|known| known.0).min();
+    if let (Some(end), Some(since)) = (end, history.totals().lost_until.or(oldest)) {
+        let help = "Age up to which every packet is there, none of its session's later ones cut.";
+        text.one(Kind::Gauge, "whole_seconds", help, end.since(since).as_secs_f64());
+    }
     let name = "rank_bytes";
     text.family(Kind::Gauge, name, "Bytes kept, by rank.");
     for (rank, (_, bytes)) in known() {
         text.line(name, &[("rank", &rank)], bytes);
+    }
+}
+
+fn compression(text: &mut Text, status: &Status) {
+    let name = "rank_compressed_bytes";
+    text.family(Kind::Gauge, name, "Memory that the compressed segments of a rank take.");
+    for rank in &status.ranks {
+        text.line(name, &[("rank", &rank.rank.to_string())], rank.compressed_bytes);
     }
 }
 
@@ -175,6 +241,14 @@ fn activity(text: &mut Text, service: &Service) {
     text.family(Kind::Counter, name, "Queries that were begun.");
     text.line(name, &[("of", "packets")], count(&activity.packet_queries));
     text.line(name, &[("of", "flows")], count(&activity.flow_queries));
+    let name = "query_latency_seconds";
+    text.family(Kind::Histogram, name, "Time from a query to the first byte of its answer.");
+    let (buckets, asked, sum) = activity.latency.cumulative();
+    for (end, count) in &buckets {
+        text.line("query_latency_seconds_bucket", &[("le", end)], count);
+    }
+    text.line("query_latency_seconds_sum", &[], sum);
+    text.line("query_latency_seconds_count", &[], asked);
     let (name, help) = ("queries_refused_total", "Queries for which there was no place in time.");
     text.one(Kind::Counter, name, help, count(&activity.queries_refused));
     text.one(Kind::Counter, "sent_packets_total", "Packets found by queries.", count(&activity.packets_sent));

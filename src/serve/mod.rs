@@ -14,6 +14,7 @@ mod connections;
 mod flows;
 mod follow;
 mod health;
+mod histogram;
 mod http;
 mod metrics;
 mod packets;
@@ -21,29 +22,46 @@ pub mod parameters;
 pub mod pcap_over_ip;
 pub mod pins;
 pub mod problem;
+mod selections;
 mod stream;
 
-use std::sync::Arc;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 pub use connections::serve;
 pub use http::{OPENAPI, ROUTES};
 
 use crate::own_streams::OwnStreams;
-use crate::query::History;
-use crate::query::status::Status;
+use crate::query::selections::{Limits as Widen, PICK_BYTES, PICKS_MAX, SELECTOR_BYTES};
+use crate::query::status::{SandboxStatus, Status};
+use crate::query::{Chosen, History};
 use crate::time::Timestamp;
-use health::Drops;
+use health::Watch;
+use histogram::Histogram;
 use parameters::Clock;
 use problem::Problem;
 
-/// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead.
-pub const QUERY_COST_BYTES: u64 = 256 << 10;
+/// Panics of all threads since the process was started.
+pub static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records read ahead,
+/// parts of compressed segments.
+pub const QUERY_COST_BYTES: u64 = 384 << 10;
 /// Queries of packets that run at once at least, however small the budget.
 pub const QUERIES_MIN: u64 = 8;
+/// Bytes set aside for each byte of a list of selections: itself, and what is made of it.
+const BODY_COST: u64 = 4;
+/// Bytes set aside for a short list at least.
+const SELECTORS_BYTES_MIN: u64 = 64 << 10;
+/// KiB for sessions that a query is widened to, below which it is refused.
+const PICKS_KIB_MIN: u64 = 64;
 /// Bytes that a session takes in a listing that is being sorted.
 const ROW_BYTES: u64 = 32;
 
@@ -95,9 +113,9 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Service {
     recorder: Recorder,
-    limits: Limits,
+    limits: Chosen<Limits>,
     activity: Activity,
-    drops: Drops,
+    watch: Watch,
     /// Set when the recorder stops: answers are to end.
     stopping: Arc<AtomicBool>,
     packet_queries: Arc<Semaphore>,
@@ -107,6 +125,9 @@ pub struct Service {
     /// In KiB.
     listing_memory: Arc<Semaphore>,
     listing_kib: u32,
+    /// Where queries run; `None` for the runtime that serves.
+    query_threads: Option<Handle>,
+    sandbox: Option<SandboxStatus>,
 }
 
 /// What the service has done, and does.
@@ -122,6 +143,8 @@ struct Activity {
     bytes_sent: AtomicU64,
     clients_stalled: AtomicU64,
     clients_refused: AtomicU64,
+    /// From asking for packets or flows to the first byte of the answer.
+    latency: Histogram,
 }
 
 impl Service {
@@ -133,15 +156,46 @@ impl Service {
         let places = |queries: u64| Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4)));
         Self {
             recorder,
-            limits,
+            limits: limits.into(),
             activity: Activity::default(),
-            drops: Drops::default(),
+            watch: Watch::default(),
             stopping: Arc::default(),
             packet_queries: places(queries),
             followers: places(queries / 2),
             own_streams: Arc::default(),
             listing_memory: Arc::new(Semaphore::new(listing_kib as usize)),
             listing_kib,
+            query_threads: None,
+            sandbox: None,
+        }
+    }
+
+    /// Runs queries on threads of this runtime, which may do less than those that serve.
+    pub fn with_query_threads(mut self, runtime: Handle) -> Self {
+        self.query_threads = Some(runtime);
+        self
+    }
+
+    /// Shows what is enforced on this process with its status.
+    pub fn with_sandbox(mut self, sandbox: SandboxStatus) -> Self {
+        self.sandbox = Some(sandbox);
+        self
+    }
+
+    /// Bears more or less from now on; connections keep the timeouts they began with.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.set(limits);
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    /// Runs `work` on a thread where it may block, with the rights of a query.
+    fn spawn_query<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        match &self.query_threads {
+            Some(runtime) => runtime.spawn_blocking(work),
+            None => tokio::task::spawn_blocking(work),
         }
     }
 
@@ -167,7 +221,9 @@ impl Service {
     }
 
     fn status(&self) -> Status {
-        Status::new(self.history(), self.recorder.started.elapsed().as_secs_f64(), resident_bytes(), now())
+        let uptime_s = self.recorder.started.elapsed().as_secs_f64();
+        let status = Status::new(self.history(), uptime_s, resident_bytes(), now());
+        Status { sandbox: self.sandbox.clone(), ..status }
     }
 
     fn is_stopping(&self) -> bool {
@@ -194,9 +250,40 @@ impl Service {
         Ok((self.place(&self.listing_memory, kib, "listings").await?, rows_max))
     }
 
+    /// Waits for memory to widen packets to their sessions; gives also how many sessions fit.
+    async fn widening(&self) -> Result<(OwnedSemaphorePermit, Widen), Problem> {
+        self.selections(0).await
+    }
+
+    /// Waits for memory for selections whose description has so many bytes.
+    async fn selections(&self, body_bytes: u64) -> Result<(OwnedSemaphorePermit, Widen), Problem> {
+        let fixed = (QUERY_COST_BYTES + Self::selectors_bytes(body_bytes)) >> 10;
+        let picks = (PICKS_MAX as u64 * PICK_BYTES) >> 10;
+        let all = u64::from(self.listing_kib);
+        let room = all.saturating_sub(fixed);
+        if room < PICKS_KIB_MIN.min(all / 8) || body_bytes > selections::BODY_BYTES_MAX {
+            let most = (all << 10).saturating_sub(QUERY_COST_BYTES + (PICKS_KIB_MIN << 10)) / BODY_COST;
+            return Err(Problem::body_too_large(most.min(selections::BODY_BYTES_MAX)));
+        }
+        let picks = picks.min(room);
+        let picks_max = usize::try_from((picks << 10) / PICK_BYTES).unwrap_or(usize::MAX);
+        let kib = u32::try_from(fixed + picks).unwrap_or(u32::MAX);
+        Ok((self.place(&self.listing_memory, kib, "queries of many sessions").await?, Widen { picks_max }))
+    }
+
+    /// Bytes set aside for selections whose description has so many bytes.
+    fn selectors_bytes(body_bytes: u64) -> u64 {
+        body_bytes.saturating_mul(BODY_COST).max(SELECTORS_BYTES_MIN.min(body_bytes << 10))
+    }
+
+    /// Selections that fit into that.
+    fn selectors_max(body_bytes: u64) -> u64 {
+        Self::selectors_bytes(body_bytes) / SELECTOR_BYTES
+    }
+
     async fn place(&self, among: &Arc<Semaphore>, count: u32, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
         let place = Arc::clone(among).acquire_many_owned(count);
-        match tokio::time::timeout(self.limits.queue_timeout, place).await {
+        match tokio::time::timeout(self.limits().queue_timeout, place).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Problem::stopping()),
             Err(_) => {
@@ -211,9 +298,22 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
+/// The process's memory as the system counts it.
+static STATM: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/self/statm").ok());
+
+/// Opens what the service reads later. Call it before files are out of reach.
+pub fn open_files() {
+    LazyLock::force(&STATM);
+    // It is in a file, too, and remembered.
+    rustix::param::page_size();
+}
+
 /// Bytes of this process that are in RAM; 0 where the system does not say.
 fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    // A line of seven numbers; a thread that answers opens nothing.
+    let mut statm = [0; 256];
+    let read = STATM.as_ref().and_then(|statm_file| statm_file.read_at(&mut statm, 0).ok()).unwrap_or(0);
+    let statm = String::from_utf8_lossy(&statm[..read]);
     let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }

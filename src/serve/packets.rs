@@ -9,17 +9,21 @@ use axum::extract::{RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, TRAILER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::connections::Peer;
 use super::parameters::PacketQuery;
 use super::problem::Problem;
+use super::selections::Selections;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, follow, now};
 use crate::export::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use crate::packet::{InterfaceId, LinkType};
-use crate::query::{Packets, Request, Summary};
+use crate::query::explain::cut;
+use crate::query::selections::{Known, Limits};
+use crate::query::{Drops, Packets, Request, Summary};
 
-const TRAILERS: &str = "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note";
+const TRAILERS: &str = "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing";
 
 /// Answers with the packets that match, or says why there are none.
 pub(super) async fn packets(
@@ -32,10 +36,35 @@ pub(super) async fn packets(
     if query.follow {
         return follow::packets(service, peer, query).await;
     }
-    let place = service.packet_query().await?;
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    if query.whole_sessions {
+        let (place, limits) = service.widening().await?;
+        return answer(service, place, query, Wide::Sessions(limits)).await;
+    }
+    let place = service.packet_query().await?;
+    answer(service, place, query, Wide::No).await
+}
+
+/// What is sent beside the packets that match.
+#[derive(Debug)]
+pub(super) enum Wide {
+    /// Nothing.
+    No,
+    /// All packets of their sessions.
+    Sessions(Limits),
+    /// Instead of them, the packets of these.
+    Selections(Selections),
+}
+
+/// Answers with a file.
+pub(super) async fn answer(
+    service: Arc<Service>,
+    place: OwnedSemaphorePermit,
+    query: PacketQuery,
+    wide: Wide,
+) -> Result<Response, Problem> {
     let format = query.format;
-    let export = Export { service: Arc::clone(&service), query };
+    let export = Export { service: Arc::clone(&service), query, wide };
     let body = stream(&service, place, move |sink| export.run(sink)).await?;
     Ok((headers(format), axum::body::Body::new(body)).into_response())
 }
@@ -53,6 +82,7 @@ pub(super) fn headers(format: Format) -> [(HeaderName, HeaderValue); 2] {
 pub(super) struct Export {
     pub(super) service: Arc<Service>,
     pub(super) query: PacketQuery,
+    pub(super) wide: Wide,
 }
 
 impl Export {
@@ -64,13 +94,13 @@ impl Export {
             Ok(packets) => packets,
             Err(problem) => return sink.refuse(problem),
         };
-        let mut exporter = Exporter::new(self.query.format, self.options());
+        let mut exporter = Exporter::new(self.query.format, options(&self.query));
         let mut exported = Interfaces::default();
         let mut left_out = None;
         while let Some(found) = packets.next() {
             let buffer = sink.buffer();
             if exported.0.is_empty() {
-                exporter.begin(buffer, &[format!("asked for: {}", description(&self.query.request))]);
+                exporter.begin(buffer, &[format!("asked for: {}", self.asked())]);
             }
             exported.note(found.interface.id);
             if let Err(error) = exporter.packet(buffer, found.interface, &found.packet) {
@@ -82,18 +112,42 @@ impl Export {
         let summary = packets.summary();
         self.service.activity.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.activity.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
+        let drops = packets.drops().clone();
+        let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
+        drop(packets);
         if exported.0.is_empty() {
-            return self.nothing(sink, summary);
+            return self.nothing(sink, summary, &known, &drops);
         }
-        let note = self.note(summary, left_out);
-        let comments = self.comments(&note, &exported, exporter.cut());
-        exporter.end(sink.buffer(), &self.statistics(), &comments);
-        sink.end(trailers(summary, &note))
+        let note = self.note(summary, left_out, &known);
+        let missing = self.missing(summary, &known, &drops);
+        let comments = self.comments(&note, &missing, &exported, exporter.cut());
+        exporter.end(sink.buffer(), &statistics(&self.service), &comments);
+        sink.end(trailers(summary, &note, &missing))
     }
 
     fn packets(&self, sink: &Sink) -> Result<Packets<'_>, Problem> {
-        let packets = self.service.history().packets(&self.query.request)?;
-        Ok(packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping)))
+        let (history, request) = (self.service.history(), &self.query.request);
+        let packets = match &self.wide {
+            Wide::No => history.packets(request)?,
+            Wide::Sessions(limits) => {
+                let search = history.widen(request, *limits, |packets| self.interruptible(sink, packets))?;
+                history.searched(&Request { limit: request.limit, ..Request::default() }, search)?
+            }
+            Wide::Selections(selections) => history.searched(request, selections.search(&self.service))?,
+        };
+        Ok(self.interruptible(sink, packets))
+    }
+
+    fn interruptible<'p>(&self, sink: &Sink, packets: Packets<'p>) -> Packets<'p> {
+        packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping))
+    }
+
+    fn asked(&self) -> String {
+        match &self.wide {
+            Wide::No => description(&self.query.request),
+            Wide::Sessions(_) => format!("the whole sessions of {}", description(&self.query.request)),
+            Wide::Selections(selections) => format!("{} selections", selections.selectors.len()),
+        }
     }
 
     /// Classic pcap has one link type. Where several were recorded, the matches are looked through before anything is
@@ -114,33 +168,31 @@ impl Export {
         Ok(())
     }
 
-    pub(super) fn options(&self) -> Options {
-        let expression = self.query.request.expression.trim();
-        let system = rustix::system::uname();
-        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-        Options {
-            precision: self.query.precision,
-            hardware: Some(text(system.machine())),
-            os: Some(format!("{} {}", text(system.sysname()), text(system.release()))),
-            filter: (!expression.is_empty()).then(|| expression.to_owned()),
-            link_type: None,
-        }
-    }
-
     /// No packet was found.
-    fn nothing(&self, sink: Sink, summary: Summary) -> Result<(), Closed> {
+    fn nothing(&self, sink: Sink, summary: Summary, known: &[Known], drops: &Drops) -> Result<(), Closed> {
         if summary.interrupted {
             return sink.refuse(Problem::stopping());
         }
-        match self.service.history().explain_nothing(&self.query.request) {
+        if let Wide::Selections(selections) = &self.wide {
+            let cause = selections.explain_nothing(&self.service, known, drops);
+            return sink.refuse(Problem::nothing_matched(&cause));
+        }
+        match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
             Ok(cause) => sink.refuse(Problem::nothing_matched(&cause)),
             Err(error) => sink.refuse(error),
         }
     }
 
     /// Why the export is not all that was asked for; empty when it is.
-    pub(super) fn note(&self, summary: Summary, left_out: Option<ExportError>) -> String {
+    pub(super) fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[Known]) -> String {
         let mut notes = Vec::new();
+        let sessions: u64 = known.iter().map(|known| known.left_out).sum();
+        if sessions > 0 {
+            notes.push(format!(
+                "incomplete: {sessions} sessions were left out, as more match than fit into the memory for queries; \
+                 narrow it down with since, until or an expression"
+            ));
+        }
         if summary.interrupted && self.service.is_stopping() {
             notes.push("incomplete: the recorder was stopped while this was sent".to_owned());
         }
@@ -156,12 +208,24 @@ impl Export {
         notes.join("; ")
     }
 
-    /// What the end of a pcapng file says.
-    pub(super) fn comments(&self, note: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
-        let mut comments = Vec::new();
-        if !note.is_empty() {
-            comments.push(note.to_owned());
+    /// What matches and is gone, as far as that is known; empty if it is nothing.
+    fn missing(&self, summary: Summary, known: &[Known], drops: &Drops) -> String {
+        // Who asked for a few packets got them.
+        if summary.limited {
+            return String::new();
         }
+        let missing = match &self.wide {
+            Wide::No => self.service.history().explain_missing(&self.query.request, drops).ok().flatten(),
+            Wide::Sessions(_) => known.first().filter(|known| known.is_cut()).map(cut),
+            Wide::Selections(selections) => selections.explain_missing(known),
+        };
+        missing.unwrap_or_default()
+    }
+
+    /// What the end of a pcapng file says.
+    pub(super) fn comments(&self, note: &str, missing: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
+        let mut comments = Vec::new();
+        comments.extend([note, missing].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
         if cut > 0 {
             comments.push(format!("{cut} packets were longer than {CAPTURED_BYTES_MAX} bytes and are cut there"));
         }
@@ -180,26 +244,41 @@ impl Export {
         }
         comments
     }
+}
 
-    pub(super) fn statistics(&self) -> Vec<InterfaceStatistics> {
-        let history = self.service.history();
-        let recorder = self.service.recorder();
-        let os_dropped = history.totals().kernel_dropped;
-        let all = history.interfaces.snapshot();
-        all.iter()
-            .map(|interface| {
-                let volume = |id| history.workers.iter().map(|worker| worker.published.interface(id).packets).sum();
-                InterfaceStatistics {
-                    // A replayed capture was not recorded at the time of this clock.
-                    start: recorder.live.then_some(recorder.start),
-                    end: recorder.live.then(now),
-                    received: Some(volume(interface.id)),
-                    os_dropped: Some(os_dropped),
-                    ..InterfaceStatistics::of(interface.id)
-                }
-            })
-            .collect()
+/// How a query's file is to be.
+pub(super) fn options(query: &PacketQuery) -> Options {
+    let expression = query.request.expression.trim();
+    let system = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    Options {
+        precision: query.precision,
+        hardware: Some(text(system.machine())),
+        os: Some(format!("{} {}", text(system.sysname()), text(system.release()))),
+        filter: (!expression.is_empty()).then(|| expression.to_owned()),
+        link_type: None,
     }
+}
+
+/// What the end of every file says of interfaces.
+pub(super) fn statistics(service: &Service) -> Vec<InterfaceStatistics> {
+    let history = service.history();
+    let recorder = service.recorder();
+    let os_dropped = history.totals().kernel_dropped;
+    let all = history.interfaces.snapshot();
+    all.iter()
+        .map(|interface| {
+            let volume = |id| history.workers.iter().map(|worker| worker.published.interface(id).packets).sum();
+            InterfaceStatistics {
+                // A replayed capture was not recorded at the time of this clock.
+                start: recorder.live.then_some(recorder.start),
+                end: recorder.live.then(now),
+                received: Some(volume(interface.id)),
+                os_dropped: Some(os_dropped),
+                ..InterfaceStatistics::of(interface.id)
+            }
+        })
+        .collect()
 }
 
 /// The interfaces that an export has packets of.
@@ -221,7 +300,7 @@ impl Interfaces {
     }
 }
 
-pub(super) fn trailers(summary: Summary, note: &str) -> HeaderMap {
+pub(super) fn trailers(summary: Summary, note: &str, missing: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     let numbers = [
         ("retrocap-packets", summary.packets),
@@ -231,10 +310,12 @@ pub(super) fn trailers(summary: Summary, note: &str) -> HeaderMap {
     for (name, number) in numbers {
         trailers.insert(HeaderName::from_static(name), HeaderValue::from(number));
     }
-    if let Ok(value) = HeaderValue::from_str(note)
-        && !note.is_empty()
-    {
-        trailers.insert(HeaderName::from_static("retrocap-note"), value);
+    for (name, text) in [("retrocap-note", note), ("retrocap-missing", missing)] {
+        if let Ok(value) = HeaderValue::from_str(text)
+            && !text.is_empty()
+        {
+            trailers.insert(HeaderName::from_static(name), value);
+        }
     }
     trailers
 }

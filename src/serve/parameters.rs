@@ -27,9 +27,11 @@ pub const PACKET_KEYS: &[&str] = &[
     "interface",
     "community-id",
     "community_id",
+    "community-id-seed",
     "flow",
     "follow",
     "carried-by",
+    "whole-sessions",
     "count",
     "c",
     "format",
@@ -49,6 +51,7 @@ pub const FLOW_KEYS: &[&str] = &[
     "interface",
     "community-id",
     "community_id",
+    "community-id-seed",
     "flow",
     "sort",
     "limit",
@@ -82,6 +85,8 @@ pub struct PacketQuery {
     pub follow: bool,
     /// The TCP connection that carries the answer on, the asker's end first: it is not recorded meanwhile.
     pub carried_by: Option<(SocketAddr, SocketAddr)>,
+    /// Whether all packets of their sessions are wanted.
+    pub whole_sessions: bool,
 }
 
 /// What `/v1/flows` is asked for.
@@ -183,10 +188,15 @@ impl PacketQuery {
         if carried_by.is_some() && !follow {
             return Err(ParameterError::Needs("carried-by", "follow"));
         }
+        let whole_sessions = values.flag("whole-sessions")?;
+        if whole_sessions && follow {
+            return Err(ParameterError::Exclusive("whole-sessions", "follow"));
+        }
         let ahead = if follow { values.until_ahead(clock)? } else { None };
         let request = values.request(clock)?;
         Ok(Self {
             request: Request { limit, until: ahead.or(request.until), ..request },
+            whole_sessions,
             format: format.transpose()?.unwrap_or_default(),
             precision,
             follow,
@@ -313,6 +323,12 @@ impl<'q> Values<'q> {
                 })?)
             }
         };
+        let community_id_seed = match self.take(&["community-id-seed"])? {
+            None => 0,
+            Some(value) => {
+                value.parse().map_err(|_| wrong("community-id-seed", &value, "a whole number from 0 to 65535"))?
+            }
+        };
         let flow = self.take(&["flow"])?.map(|value| value.parse::<Flow>());
         Ok(Request {
             since,
@@ -320,6 +336,7 @@ impl<'q> Values<'q> {
             limit: None,
             interface: self.take(&["interface"])?.map(Cow::into_owned),
             community_id,
+            community_id_seed,
             flow: flow.transpose().map_err(|error: FlowError| ParameterError::Flow(error.to_string()))?,
             expression: self.take(&["filter", "expr"])?.map(Cow::into_owned).unwrap_or_default(),
         })

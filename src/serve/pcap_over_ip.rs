@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connections::{ACCEPT_PAUSE, told};
 use super::follow::{Live, Sent};
-use super::packets::Export;
+use super::packets::{Export, Wide};
 use super::parameters::PacketQuery;
 use super::stream::{Body, stream};
 use super::{Service, now};
@@ -55,7 +55,14 @@ impl Feed {
         let newest = service.history().totals().newest;
         let now = if service.recorder().live { now() } else { newest.unwrap_or(Timestamp::MIN) };
         let request = Request { since: Some(now.saturating_sub(self.past)), ..Request::default() };
-        PacketQuery { request, format: self.format, precision: self.precision, follow: true, carried_by: None }
+        PacketQuery {
+            request,
+            format: self.format,
+            precision: self.precision,
+            follow: true,
+            carried_by: None,
+            whole_sessions: false,
+        }
     }
 }
 
@@ -89,7 +96,7 @@ pub async fn serve(listener: TcpListener, service: Arc<Service>, what: Feed, mut
         }
     }
     drop(listener);
-    let ended = timeout(service.limits.stop_timeout, async { while clients.join_next().await.is_some() {} }).await;
+    let ended = timeout(service.limits().stop_timeout, async { while clients.join_next().await.is_some() {} }).await;
     if ended.is_err() {
         clients.shutdown().await;
     }
@@ -123,7 +130,7 @@ pub async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
     let sent = Arc::new(Sent::default());
     let live = Live {
-        export: Export { service: Arc::clone(&service), query: what.query(&service) },
+        export: Export { service: Arc::clone(&service), query: what.query(&service), wide: Wide::No },
         who: peer.to_string(),
         for_strict_readers: true,
         sent: Arc::clone(&sent),
@@ -140,13 +147,13 @@ pub async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
             () = told(&mut shutdown) => {
                 // So that the last packet is whole.
                 service.stopping.store(true, Ordering::Relaxed);
-                let _ = timeout(service.limits.stop_timeout, passing_on).await;
+                let _ = timeout(service.limits().stop_timeout, passing_on).await;
                 "is disconnected, as the recorder stops".to_owned()
             }
         }
     };
     drop(follower);
-    let _ = timeout(service.limits.stop_timeout, client.shutdown()).await;
+    let _ = timeout(service.limits().stop_timeout, client.shutdown()).await;
     tracing::info!("{peer} {why}: {}", sent.text());
 }
 
@@ -172,12 +179,12 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
         while let Some(Ok(frame)) = body.frame().await {
             let Ok(mut chunk) = frame.into_data() else { continue };
             while !chunk.is_empty() {
-                match timeout(service.limits.stall_timeout, writer.write_buf(&mut chunk)).await {
+                match timeout(service.limits().stall_timeout, writer.write_buf(&mut chunk)).await {
                     Ok(Ok(_)) => {}
                     Ok(Err(_)) => return "has gone".to_owned(),
                     Err(_) => {
                         service.activity.clients_stalled.fetch_add(1, Ordering::Relaxed);
-                        let waited = service.limits.stall_timeout;
+                        let waited = service.limits().stall_timeout;
                         return format!("has taken nothing for {waited:?}, and is disconnected");
                     }
                 }

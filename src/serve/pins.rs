@@ -62,10 +62,10 @@ pub struct PinList {
 
 /// `GET`: all pins.
 pub(super) async fn list(State(service): State<Arc<Service>>) -> Result<Json<PinList>, Problem> {
-    blocking(move || {
-        let history = &service.recorder.history;
-        pins(history).expire(now());
-        list_of(history)
+    let history = Arc::clone(&service.recorder.history);
+    blocking(&service, move || {
+        pins(&history).expire(now());
+        list_of(&history)
     })
     .await
     .map(Json)
@@ -81,7 +81,8 @@ pub(super) async fn add(
             "cannot read what to pin: {error}; send {{\"filter\": \"host 10.0.0.5\", \"for_s\": 7200}}"
         ))
     })?;
-    let pin = blocking(move || make(&service.recorder.history, &wish)).await??;
+    let history = Arc::clone(&service.recorder.history);
+    let pin = blocking(&service, move || make(&history, &wish)).await??;
     Ok((StatusCode::CREATED, Json(pin)))
 }
 

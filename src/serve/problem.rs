@@ -86,8 +86,14 @@ impl Problem {
 
     /// The request has a body, and a large one.
     pub fn body_too_large(bytes_max: u64) -> Self {
-        let detail = format!("a request may have {bytes_max} bytes of body; questions go into the address");
+        let detail = format!("a request may have {bytes_max} bytes of body here; ask for less at once");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The request is too large", detail)
+    }
+
+    /// More selections than there is memory for.
+    pub fn too_many_selections(most: u64) -> Self {
+        let detail = format!("for a list of this length there is memory for {most} selections; ask for fewer at once");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-many-selections", "Too many selections at once", detail)
     }
 
     /// Pins have no room for more.

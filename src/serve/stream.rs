@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::http::HeaderMap;
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::Service;
 use super::problem::Problem;
+use crate::log_limit::LogLimit;
 
 /// Bytes after which a chunk is sent. A packet is never split, so that a chunk can be longer by one.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
@@ -67,22 +69,28 @@ pub(super) async fn stream(
     place: OwnedSemaphorePermit,
     answer: impl FnOnce(Sink) -> Result<(), Closed> + Send + 'static,
 ) -> Result<Body, Problem> {
+    let asked = Instant::now();
     let (head, begun) = oneshot::channel();
     let (sender, parts) = mpsc::channel(CHUNKS_WAITING);
     let gone = Arc::new(AtomicBool::new(false));
     service.activity.queries_running.fetch_add(1, Ordering::Relaxed);
     let query = Query { service: Arc::clone(service), gone: Arc::clone(&gone), _place: place };
     let sink = Sink { head: Some(head), parts: sender, buffer: Vec::new(), service: Arc::clone(service), gone };
-    tokio::task::spawn_blocking(move || {
+    service.spawn_query(move || {
         if answer(sink).is_err() {
             tracing::debug!("a client went before its answer had ended");
         }
     });
-    match begun.await {
+    let begun = begun.await;
+    service.activity.latency.note(asked.elapsed());
+    match begun {
         Ok(Ok(())) => Ok(Body { parts, ended: false, _query: query }),
         Ok(Err(problem)) => Err(problem),
         Err(_) => {
-            tracing::error!("a query ended without an answer");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.admit() {
+                tracing::error!("a query ended without an answer{left_out}");
+            }
             Err(Problem::internal())
         }
     }

@@ -6,9 +6,8 @@
 //! starts, which is counted too. In the same way a pin gets what is already there of its sessions, when it would go.
 
 use super::Target;
-use super::pages::Pages;
+use super::cursor::{Cursor, RecordAt, Stream};
 use super::record::{HEADER_BYTES_MAX, RecordHeader};
-use super::segment::{Cursor, RecordAt, Slot};
 use crate::counters::{Carried, Volume};
 use crate::session::Table;
 
@@ -57,16 +56,9 @@ impl Heads {
     }
 
     /// Copies a packet; false if there is no room for it.
-    pub(super) fn pick(
-        &mut self,
-        to: Target,
-        header: RecordHeader,
-        cursor: &Cursor,
-        record: &RecordAt,
-        pages: &Pages,
-        slot: &Slot,
-    ) -> bool {
-        if !self.fits(&header, to) || cursor.data(pages, slot, record, &mut self.packet).is_err() {
+    pub(super) fn pick(&mut self, to: Target, cursor: &Cursor, record: &RecordAt, stream: &Stream<'_>) -> bool {
+        let header = record.header;
+        if !self.fits(&header, to) || cursor.data(stream, cursor.segment(), record, &mut self.packet).is_err() {
             return false;
         }
         self.picked.push((header, to));

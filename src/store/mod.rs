@@ -16,6 +16,8 @@
 //! out and then asks whether the segment was still there. What always holds: a page belongs to one segment or is
 //! free; segments of a queue are in order of arrival; `stored = retained + evicted` in packets and bytes.
 
+pub mod compress;
+mod cursor;
 mod heads;
 mod pages;
 mod queues;
@@ -24,9 +26,13 @@ pub mod record;
 pub mod retention;
 mod segment;
 mod tally;
+mod unpack;
 
 use std::sync::Arc;
 
+use compress::Packing;
+use cursor::Stream;
+pub use cursor::{Cursor, RecordAt, WINDOW_BYTES};
 use heads::Heads;
 pub use pages::Gone;
 use pages::{PAGE_COST_BYTES, PageId, Pages, Tail};
@@ -36,8 +42,9 @@ pub use rank::Rank;
 use record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use retention::{Clock, Policy};
 use segment::Slot;
-pub use segment::{Cursor, RecordAt, SegmentId, SegmentView};
+pub use segment::{SegmentId, SegmentView};
 pub use tally::Tally;
+use unpack::Unpacked;
 
 use crate::counters::{Carried, Volume};
 use crate::memory::Lock;
@@ -53,6 +60,7 @@ const SLOT_COST_BYTES: usize = size_of::<Slot>() + 16;
 pub struct Segments {
     pages: Pages,
     slots: Box<[Slot]>,
+    unpacked: Unpacked,
 }
 
 impl Segments {
@@ -79,19 +87,38 @@ impl Segments {
 
     /// Lets a cursor go on to what was written since it was made; [`Gone`] if the segment was evicted.
     pub fn follow(&self, cursor: &mut Cursor) -> Result<(), Gone> {
-        cursor.follow(self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?)
+        cursor.grow(self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?)
     }
 
     /// The next record; [`Gone`] if the segment was evicted meanwhile.
     pub fn next(&self, cursor: &mut Cursor) -> Result<Option<RecordAt>, Gone> {
         let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?;
-        cursor.next(&self.pages, slot)
+        loop {
+            match cursor.next(&self.stream(slot, cursor.segment())) {
+                Err(Gone) => cursor.follow(slot)?,
+                next => return next,
+            }
+        }
     }
 
     /// Puts the bytes of a packet into `out`, which never holds more than [`PACKET_BYTES_MAX`].
     pub fn data(&self, cursor: &Cursor, record: &RecordAt, out: &mut Vec<u8>) -> Result<(), Gone> {
-        let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?;
-        cursor.data(&self.pages, slot, record, out)
+        let mut view = *cursor.segment();
+        let slot = self.slots.get(view.id.0 as usize).ok_or(Gone)?;
+        loop {
+            match cursor.data(&self.stream(slot, &view), &view, record, out) {
+                Err(Gone) => view = view.follow(slot).ok_or(Gone)?,
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn stream<'a>(&'a self, slot: &'a Slot, view: &SegmentView) -> Stream<'a> {
+        if view.is_packed() {
+            Stream::Unpacked(&self.unpacked, &self.pages, slot)
+        } else {
+            Stream::Pages(&self.pages, slot)
+        }
     }
 }
 
@@ -116,6 +143,8 @@ pub struct Store {
     opened_ticks_ns: Box<[u64]>,
     clock: Clock,
     segment_bytes: usize,
+    /// Compression, if there is any.
+    packing: Option<Box<Packing>>,
     retained: Volume,
     evicted: Volume,
     lost_until: Option<Timestamp>,
@@ -143,7 +172,7 @@ impl Store {
         let table: Box<[Slot]> = (0..slots).map(|_| Slot::default()).collect();
         table.iter().for_each(Slot::free);
         Ok(Self {
-            shared: Arc::new(Segments { pages: Pages::new(pages, lock)?, slots: table }),
+            shared: Arc::new(Segments { pages: Pages::new(pages, lock)?, slots: table, unpacked: Unpacked::default() }),
             free_pages: (0..pages).rev().map(PageId).collect(),
             free_slots: (0..slots).rev().map(SegmentId).collect(),
             queues: Queues::new(policy, pages),
@@ -152,6 +181,7 @@ impl Store {
             heads: Heads::new(bytes / HEADS_SHARE, segment_bytes(bytes)),
             clock: Clock::default(),
             segment_bytes: segment_bytes(bytes),
+            packing: None,
             retained: Volume::default(),
             evicted: Volume::default(),
             lost_until: None,
@@ -159,6 +189,11 @@ impl Store {
             pinned_pages_max: u32::try_from(pinned_bytes / pages::PAGE_BYTES as u64).unwrap_or(u32::MAX).min(pages / 2),
             tally: Arc::new(Tally::new(policy.classes().len() + 1)),
         })
+    }
+
+    /// Shortens by another policy from now on; its classes are those it had.
+    pub fn set_policy(&mut self, policy: &Policy) {
+        self.queues.set_policy(policy);
     }
 
     /// What readers see.
@@ -243,6 +278,10 @@ impl Store {
     /// Evicts until the record fits. Its own queue's open segment can be among what goes.
     fn make_room(&mut self, queue: QueueId, record_bytes_max: usize, sessions: &mut Table) {
         while !self.has_room(queue, record_bytes_max) {
+            if self.take_packed() {
+                self.pack_more();
+                continue;
+            }
             if !self.evict_one(sessions) {
                 debug_assert!(false, "a store smaller than its largest packet");
                 return;
@@ -252,6 +291,7 @@ impl Store {
 
     /// Begins a segment at the end of a queue. There is a free slot and a free page.
     fn begin(&mut self, queue: QueueId, header: &RecordHeader) -> Open {
+        self.pack_more();
         let (Some(id), Some(page)) = (self.free_slots.pop(), self.free_pages.pop()) else {
             unreachable!("make_room left a slot and a page");
         };
@@ -303,10 +343,18 @@ impl Store {
         let kind = queue.kind;
         let slot = &self.shared.slots[id.0 as usize];
         let Some(view) = slot.view(id) else { unreachable!("only segments are queued") };
-        let firsts = self.tell_evicted(view, slot, sessions);
+        // Compression steps aside meanwhile: what is read of the segment may lie in its buffer.
+        let mut packing = self.packing.take();
+        let shared = Arc::clone(&self.shared);
+        let stream = compress::stream_of(&shared, packing.as_deref_mut(), &view);
+        let firsts = tell_evicted(view, &stream, sessions);
         let mut lost_until = view.newest;
         if kind.has_starts() || firsts > 0 || (self.pins != 0 && kind != Kind::Pinned) {
-            lost_until = self.pick(view, kind, sessions);
+            lost_until = self.pick(view, &stream, kind, sessions);
+        }
+        self.packing = packing;
+        if let Some(packing) = &mut self.packing {
+            packing.evicted(from, id);
         }
         if kind == Kind::Heads {
             self.heads.released(view.len_bytes);
@@ -326,16 +374,15 @@ impl Store {
     }
 
     /// Copies what must not go from a segment that is about to. Returns the latest time of what goes.
-    fn pick(&mut self, view: SegmentView, kind: Kind, sessions: &mut Table) -> Timestamp {
+    fn pick(&mut self, view: SegmentView, stream: &Stream<'_>, kind: Kind, sessions: &mut Table) -> Timestamp {
         let mut heads = std::mem::take(&mut self.heads);
         heads.begin();
-        let slot = &self.shared.slots[view.id.0 as usize];
         let mut lost_until = Timestamp::MIN;
         let mut cursor = Cursor::new(view);
-        while let Ok(Some(record)) = cursor.next(&self.shared.pages, slot) {
+        while let Ok(Some(record)) = cursor.next(stream) {
             let header = record.header;
             if let Some(to) = self.needed(&header, kind, sessions) {
-                if heads.pick(to, header, &cursor, &record, &self.shared.pages, slot) {
+                if heads.pick(to, &cursor, &record, stream) {
                     continue;
                 }
                 heads.lost(1);
@@ -419,31 +466,6 @@ impl Store {
         self.tally.publish(&self.queues);
     }
 
-    /// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
-    /// ahead. Returns how many of the packets are the first of a session.
-    fn tell_evicted(&self, view: SegmentView, slot: &Slot, sessions: &mut Table) -> u32 {
-        let mut firsts = 0;
-        let mut cursor = Cursor::new(view);
-        let mut ahead = [RecordHeader::EMPTY; RECORDS_AHEAD];
-        loop {
-            let mut count = 0;
-            while count < RECORDS_AHEAD
-                && let Ok(Some(record)) = cursor.next(&self.shared.pages, slot)
-            {
-                sessions.expect(record.header.session);
-                ahead[count] = record.header;
-                count += 1;
-            }
-            for header in &ahead[..count] {
-                let first = sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
-                firsts += u32::from(first);
-            }
-            if count < RECORDS_AHEAD {
-                return firsts;
-            }
-        }
-    }
-
     /// Writes what was picked from an evicted segment where it has to go.
     ///
     /// It takes no more than the segment has freed; where it would, or where there is too much, the session loses it, which is
@@ -469,7 +491,7 @@ impl Store {
     }
 
     fn free_pages_of(&mut self, view: &SegmentView) -> u32 {
-        let count = segment::pages_of(usize::try_from(view.len_bytes).unwrap_or(usize::MAX)).max(1);
+        let count = view.pages();
         let mut page = view.first_page();
         for i in 0..count {
             self.free_pages.push(page);
@@ -481,6 +503,31 @@ impl Store {
             }
         }
         u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
+/// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
+/// ahead. Returns how many of the packets are the first of a session.
+fn tell_evicted(view: SegmentView, stream: &Stream<'_>, sessions: &mut Table) -> u32 {
+    let mut firsts = 0;
+    let mut cursor = Cursor::new(view);
+    let mut ahead = [RecordHeader::EMPTY; RECORDS_AHEAD];
+    loop {
+        let mut count = 0;
+        while count < RECORDS_AHEAD
+            && let Ok(Some(record)) = cursor.next(stream)
+        {
+            sessions.expect(record.header.session);
+            ahead[count] = record.header;
+            count += 1;
+        }
+        for header in &ahead[..count] {
+            let first = sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
+            firsts += u32::from(first);
+        }
+        if count < RECORDS_AHEAD {
+            return firsts;
+        }
     }
 }
 

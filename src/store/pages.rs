@@ -40,6 +40,12 @@ impl Pages {
         })
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.next.len()
+    }
+
     pub(super) fn are_locked(&self) -> bool {
         self.words.is_locked()
     }

@@ -77,7 +77,7 @@ pub(super) struct Queue {
     pub(super) kind: Kind,
     /// Pages of all its segments.
     pages: u32,
-    weight: f64,
+    pub(super) weight: f64,
     guards: [usize; 2],
 }
 
@@ -104,6 +104,13 @@ pub(super) struct Queues {
 }
 
 impl Queues {
+    /// Weighs by another policy with as many classes.
+    pub(super) fn set_policy(&mut self, policy: &Policy) {
+        for (queue, other) in self.queues.iter_mut().zip(Self::new(policy, 0).queues) {
+            queue.weight = other.weight;
+        }
+    }
+
     /// Bytes that the queues for this policy take.
     pub(super) fn bytes(policy: &Policy) -> u64 {
         (Self::count(policy.classes().len() + 1) * size_of::<Queue>()) as u64
@@ -171,6 +178,11 @@ impl Queues {
         QueueId(self.queues.len() - 1)
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (QueueId, &Queue)> {
+        self.queues.iter().enumerate().map(|(at, queue)| (QueueId(at), queue))
+    }
+
     /// Pages that all pins together have.
     pub(super) fn pinned_pages(&self) -> u32 {
         (0..Notes::PINS).map(|place| self[self.pinned(place)].pages).sum()
@@ -235,6 +247,13 @@ impl Queues {
     fn is_guarded(&self, queue: &Queue) -> bool {
         queue.kind == Kind::Pinned
             || queue.guards.iter().any(|&at| self.guards[at].pages <= self.guards[at].floor_pages)
+    }
+}
+
+impl QueueId {
+    /// Its place among all queues of a store.
+    pub(super) fn index(self) -> usize {
+        self.0
     }
 }
 

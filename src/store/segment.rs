@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::pages::{Gone, PAGE_BYTES, PageId, Pages, Position};
+use super::pages::{PAGE_BYTES, PageId};
 use super::rank::Rank;
-use super::record::{self, HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
+use super::record::{Previous, RecordHeader};
 use crate::time::Timestamp;
 
 /// A place in the table of segments.
@@ -13,11 +13,14 @@ pub struct SegmentId(pub u32);
 
 /// One entry of the table of segments, written by one thread and read by many.
 ///
-/// `generation` is odd while the entry is free or being filled in, and grows with every use: a reader remembers it
-/// before and compares it after, and so knows whether what it read was of one segment.
+/// `generation` grows with every use: a reader remembers it before and compares it after, and so knows whether what it
+/// read was of one segment. Its last two bits say what the entry is: 0 a segment, 1 free or being filled in, 2 a
+/// segment whose bytes are just being exchanged for compressed ones.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     generation: AtomicU64,
+    /// The generation with which the segment began; compression does not change it.
+    birth: AtomicU64,
     rank: AtomicU32,
     first_page: AtomicU32,
     base_time: AtomicU64,
@@ -31,20 +34,27 @@ pub(super) struct Slot {
     disorder_ns: AtomicU64,
     /// Bytes of the stream that are written. Stored last, with release: what lies below is there.
     len_bytes: AtomicU64,
+    /// Bytes in its pages once it is compressed, 0 until then.
+    packed_bytes: AtomicU64,
 }
+
+const STATES: u64 = 4;
+const FREE: u64 = 1;
+const EXCHANGING: u64 = 2;
 
 /// A segment as a reader found it.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentView {
     /// Its place.
     pub id: SegmentId,
-    generation: u64,
+    pub(super) generation: u64,
+    birth: u64,
     /// The rank of all its packets.
     pub rank: Rank,
     first_page: PageId,
-    base: Previous,
     /// The place of its last packet in the order of arrival; those before it in the segment have lower ones.
     pub last_sequence: u64,
+    pub(super) base: Previous,
     /// Packets in it.
     pub packets: u64,
     /// Their captured bytes.
@@ -55,11 +65,31 @@ pub struct SegmentView {
     pub newest: Timestamp,
     /// How far a packet's time is behind the latest before it, at most; 0 where times never go backwards.
     pub disorder_ns: u64,
-    /// Bytes of its stream.
+    /// Bytes of its stream, uncompressed.
     pub len_bytes: u64,
+    /// Bytes it is compressed to; 0 while it is not.
+    pub packed_bytes: u64,
 }
 
 impl SegmentView {
+    /// Of no segment.
+    pub(super) const EMPTY: Self = Self {
+        id: SegmentId(0),
+        generation: FREE,
+        birth: FREE,
+        rank: Rank::START,
+        first_page: PageId(0),
+        base: Previous { time: Timestamp::MIN, sequence: 0, interface: None },
+        last_sequence: 0,
+        packets: 0,
+        captured_bytes: 0,
+        oldest: Timestamp::MIN,
+        newest: Timestamp::MIN,
+        disorder_ns: 0,
+        len_bytes: 0,
+        packed_bytes: 0,
+    };
+
     pub(super) fn first_page(&self) -> PageId {
         self.first_page
     }
@@ -71,14 +101,46 @@ impl SegmentView {
 
     /// Bytes of the pages it takes.
     pub fn memory_bytes(&self) -> u64 {
-        self.len_bytes.div_ceil(PAGE_BYTES as u64).max(1) * PAGE_BYTES as u64
+        self.pages() as u64 * PAGE_BYTES as u64
+    }
+
+    /// Whether it is compressed.
+    pub fn is_packed(&self) -> bool {
+        self.packed_bytes > 0
+    }
+
+    /// Pages it takes.
+    pub(super) fn pages(&self) -> usize {
+        let bytes = if self.is_packed() { self.packed_bytes } else { self.len_bytes };
+        pages_of(usize::try_from(bytes).unwrap_or(usize::MAX)).max(1)
+    }
+}
+
+impl SegmentView {
+    /// The same segment as it is now, if it was compressed since; `None` if it is gone.
+    pub(super) fn follow(&self, slot: &Slot) -> Option<Self> {
+        self.now(slot).filter(|now| now.generation != self.generation)
+    }
+
+    /// The same segment as it is now, grown, compressed or as it was; `None` if it is gone.
+    pub(super) fn now(&self, slot: &Slot) -> Option<Self> {
+        slot.view(self.id).filter(|now| now.birth == self.birth)
+    }
+
+    /// Whether it is the same segment, as it was or as it is now.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.id, self.birth) == (other.id, other.birth)
     }
 }
 
 impl Slot {
     /// Makes the entry a new, empty segment.
     pub(super) fn open(&self, rank: Rank, first_page: PageId, time: Timestamp, sequence: u64) {
-        debug_assert!(self.generation.load(Ordering::Relaxed) % 2 == 1);
+        let generation = self.generation.load(Ordering::Relaxed);
+        debug_assert!(generation % STATES == FREE);
+        let generation = generation - FREE + STATES;
+        self.birth.store(generation, Ordering::Relaxed);
+        self.packed_bytes.store(0, Ordering::Relaxed);
         self.rank.store(u32::from(rank.0), Ordering::Relaxed);
         self.first_page.store(first_page.0, Ordering::Relaxed);
         self.base_time.store(time.0, Ordering::Relaxed);
@@ -90,15 +152,26 @@ impl Slot {
         self.newest.store(0, Ordering::Relaxed);
         self.disorder_ns.store(0, Ordering::Relaxed);
         self.len_bytes.store(0, Ordering::Relaxed);
-        self.generation.store(self.generation.load(Ordering::Relaxed) + 1, Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
     }
 
     /// Marks the entry free. Whoever reads its pages from now on finds out.
     pub(super) fn free(&self) {
         let generation = self.generation.load(Ordering::Relaxed);
-        self.generation
-            .store(if generation.is_multiple_of(2) { generation + 1 } else { generation.max(1) }, Ordering::Relaxed);
+        self.generation.store(generation - generation % STATES + FREE, Ordering::Relaxed);
         fence(Ordering::Release);
+    }
+
+    /// Exchanges the segment's pages for those of its compressed stream. Who was reading it finds out, and goes on in
+    /// the same place.
+    pub(super) fn pack(&self, first_page: PageId, packed_bytes: u64) {
+        let generation = self.generation.load(Ordering::Relaxed);
+        debug_assert!(generation.is_multiple_of(STATES));
+        self.generation.store(generation + EXCHANGING, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.first_page.store(first_page.0, Ordering::Relaxed);
+        self.packed_bytes.store(packed_bytes, Ordering::Relaxed);
+        self.generation.store(generation + STATES, Ordering::Release);
     }
 
     /// Publishes a record that was just written.
@@ -121,15 +194,31 @@ impl Slot {
 
     /// What the segment is now; `None` if the entry is free.
     pub(super) fn view(&self, id: SegmentId) -> Option<SegmentView> {
-        let generation = self.generation.load(Ordering::Acquire);
-        if generation % 2 == 1 {
-            return None;
+        loop {
+            let generation = self.generation.load(Ordering::Acquire);
+            match generation % STATES {
+                0 => {}
+                // Two stores later it is there again: not to be taken for evicted.
+                EXCHANGING => {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                _ => return None,
+            }
+            let view = self.read(id, generation)?;
+            if self.is(generation) {
+                return Some(view);
+            }
         }
+    }
+
+    fn read(&self, id: SegmentId, generation: u64) -> Option<SegmentView> {
         // The length first: the other fields are then at least as new as it says.
         let len_bytes = self.len_bytes.load(Ordering::Acquire);
-        let view = SegmentView {
+        Some(SegmentView {
             id,
             generation,
+            birth: self.birth.load(Ordering::Relaxed),
             rank: Rank(u8::try_from(self.rank.load(Ordering::Relaxed)).ok()?),
             first_page: PageId(self.first_page.load(Ordering::Relaxed)),
             base: Previous {
@@ -144,8 +233,8 @@ impl Slot {
             newest: Timestamp(self.newest.load(Ordering::Relaxed)),
             disorder_ns: self.disorder_ns.load(Ordering::Relaxed),
             len_bytes,
-        };
-        self.is(generation).then_some(view)
+            packed_bytes: self.packed_bytes.load(Ordering::Relaxed),
+        })
     }
 
     /// Whether it may have a record of this place in the order of arrival or a later one; wrong only of a segment that
@@ -155,88 +244,9 @@ impl Slot {
     }
 
     /// Whether the entry is still of this generation: then all that was read of it before was of it.
-    fn is(&self, generation: u64) -> bool {
+    pub(super) fn is(&self, generation: u64) -> bool {
         fence(Ordering::Acquire);
         self.generation.load(Ordering::Relaxed) == generation
-    }
-}
-
-/// Reads the records of one segment in the order they were written.
-#[derive(Clone, Copy, Debug)]
-pub struct Cursor {
-    view: SegmentView,
-    at: Position,
-    left: u64,
-    previous: Previous,
-}
-
-/// A record that a cursor came to.
-#[derive(Clone, Copy, Debug)]
-pub struct RecordAt {
-    /// What it says beside the packet's bytes.
-    pub header: RecordHeader,
-    /// Where the packet's bytes begin.
-    pub(super) data: Position,
-}
-
-impl RecordAt {
-    /// No record, to be replaced by one.
-    pub const EMPTY: Self = Self { header: RecordHeader::EMPTY, data: Position { page: PageId(0), offset: 0 } };
-}
-
-impl Cursor {
-    pub(super) fn new(view: SegmentView) -> Self {
-        Self { at: Position { page: view.first_page, offset: 0 }, left: view.len_bytes, previous: view.base, view }
-    }
-
-    /// Goes on to what was written since; [`Gone`] when the segment is no more.
-    pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), Gone> {
-        let now = slot.view(self.view.id).filter(|now| now.generation == self.view.generation).ok_or(Gone)?;
-        self.left += now.len_bytes.checked_sub(self.view.len_bytes).ok_or(Gone)?;
-        self.view = now;
-        Ok(())
-    }
-
-    /// Whether this is the segment being read, as it was or as it is now.
-    pub fn is_of(&self, view: &SegmentView) -> bool {
-        (self.view.id, self.view.generation) == (view.id, view.generation)
-    }
-
-    /// The segment being read.
-    pub fn segment(&self) -> &SegmentView {
-        &self.view
-    }
-
-    pub(super) fn next(&mut self, pages: &Pages, slot: &Slot) -> Result<Option<RecordAt>, Gone> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let mut bytes = [0; HEADER_BYTES_MAX];
-        let here = usize::try_from(self.left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
-        let mut peek = self.at;
-        pages.copy_out(&mut peek, &mut bytes[..here])?;
-        if !slot.is(self.view.generation) {
-            return Err(Gone);
-        }
-        let (header, header_bytes) = record::decode(&bytes, &self.previous).ok_or(Gone)?;
-        let mut data = self.at;
-        pages.skip(&mut data, header_bytes)?;
-        let mut after = data;
-        pages.skip(&mut after, header.captured_len as usize)?;
-        self.left = self.left.checked_sub(header_bytes as u64 + u64::from(header.captured_len)).ok_or(Gone)?;
-        self.at = after;
-        self.previous = header.as_previous();
-        Ok(Some(RecordAt { header, data }))
-    }
-
-    /// Puts the packet's bytes into `out`, which keeps its capacity.
-    pub(super) fn data(&self, pages: &Pages, slot: &Slot, record: &RecordAt, out: &mut Vec<u8>) -> Result<(), Gone> {
-        let len = (record.header.captured_len as usize).min(PACKET_BYTES_MAX);
-        out.clear();
-        out.resize(len, 0);
-        let mut at = record.data;
-        pages.copy_out(&mut at, out)?;
-        if slot.is(self.view.generation) { Ok(()) } else { Err(Gone) }
     }
 }
 

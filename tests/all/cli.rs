@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 
 use crate::generate;
 
-fn retrocap() -> Command {
+pub(crate) fn retrocap() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
     command.env_remove("RETROCAP_SOCKET").stdin(Stdio::null()).current_dir(env!("CARGO_MANIFEST_DIR"));
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     retrocap().args(arguments).output().unwrap()
 }
 
 /// Exit code, stdout and stderr.
-fn told(output: &Output) -> (i32, String, String) {
+pub(crate) fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
@@ -104,7 +104,7 @@ fn a_failure_is_exit_1_and_says_what_to_do() {
 
 #[test]
 fn help_has_three_examples_a_verb() {
-    for verb in ["run", "get", "flows", "status", "pin", "replay", "interfaces"] {
+    for verb in ["run", "get", "flows", "status", "pin", "replay", "interfaces", "check"] {
         let (code, stdout, stderr) = told(&run(&[verb, "--help"]));
         assert_eq!((code, stderr.as_str()), (0, ""), "{verb}");
         let (_, examples) = stdout.split_once("Examples:").unwrap_or_else(|| panic!("{verb}: {stdout}"));
@@ -172,7 +172,7 @@ fn what_is_no_file_is_written_to_not_replaced() {
 }
 
 /// A recorder that serves a replayed capture; it ends with this value.
-struct Recorder(Child);
+pub(crate) struct Recorder(Child);
 
 impl Drop for Recorder {
     fn drop(&mut self) {
@@ -184,8 +184,13 @@ impl Drop for Recorder {
 impl Recorder {
     /// Starts it, and waits until it has read everything.
     fn start(capture: &str, socket: &str, packets: u64) -> Self {
+        Self::with(capture, socket, packets, &["-m", "32M"])
+    }
+
+    /// The same with other arguments.
+    pub(crate) fn with(capture: &str, socket: &str, packets: u64, arguments: &[&str]) -> Self {
         let mut command = retrocap();
-        command.args(["run", "--replay", capture, "--speed", "max", "-m", "32M", "-q", "--socket", socket]);
+        command.args(["run", "--replay", capture, "--speed", "max", "-q", "--socket", socket]).args(arguments);
         let recorder = Self(command.spawn().unwrap());
         let start = Instant::now();
         loop {

@@ -42,7 +42,7 @@ impl Recorder {
             let (selection, interfaces) = (Arc::new(Selection::new(&names)), Arc::new(Interfaces::default()));
             selection.refresh(links().unwrap());
             let source = LiveSource::open(&config, Arc::clone(&selection), Arc::clone(&interfaces)).unwrap();
-            let monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces)).unwrap();
+            let monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces), || {}).unwrap();
             Self { source, interfaces, selection, seen: Vec::new(), _monitor: monitor }
         })
     }

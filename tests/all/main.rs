@@ -1,7 +1,13 @@
 //! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
 
+#[cfg(target_os = "linux")]
+mod alerts;
 mod capture_files;
+#[cfg(target_os = "linux")]
+mod check;
 mod cli;
+#[cfg(target_os = "linux")]
+mod complexity;
 mod decode;
 mod filters;
 mod generate;
@@ -13,6 +19,8 @@ mod namespaces;
 #[cfg(target_os = "linux")]
 mod recorder;
 mod replay;
+#[cfg(target_os = "linux")]
+mod seeds;
 #[cfg(target_os = "linux")]
 mod service;
 mod text;

@@ -3,6 +3,7 @@
 mod ending;
 mod exactness;
 mod extcap;
+mod faults;
 mod following;
 mod interfaces;
 mod over_ip;
@@ -10,3 +11,5 @@ mod pressure;
 mod readers;
 mod replaying;
 mod running;
+mod sandbox;
+mod unit;

@@ -46,8 +46,8 @@ impl Recorder {
             workers: self.pipelines.iter().map(Pipeline::worker).collect(),
             interfaces: Arc::clone(&self.interfaces),
             memory: crate::query::Memory::default(),
-            capture_filter: None,
-            capture_interfaces: Vec::new(),
+            capture_filter: None.into(),
+            capture_interfaces: Vec::new().into(),
         }
     }
 

@@ -17,7 +17,8 @@ const ADDRESS: &str = "127.0.0.1:57012";
 fn served(arguments: &[&str]) -> (Namespace, Namespace, Recorder) {
     let (near, far) = Namespace::pair();
     far.ip("link set lo up");
-    let recorder = Recorder::live(&far, &[&["-m", "32M", "--pcap-over-ip", ADDRESS], arguments].concat());
+    let recorder =
+        Recorder::live(&far, &[&["-m", "32M", "--sandbox", "required", "--pcap-over-ip", ADDRESS], arguments].concat());
     (near, far, recorder)
 }
 

@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use retrocap::daemon::{self, Config, Error, Replay, Speed};
+use retrocap::daemon::{self, Config, Error, Mode, Replay, Speed};
+use retrocap::serve::Limits;
 use retrocap::store::retention::Policy;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -30,6 +31,9 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         compression_cpu: 0.0,
         retention: Policy::default(),
         pcap_over_ip: None,
+        sandbox: Mode::Off,
+        file: None,
+        limits: Limits::default(),
         classes: Vec::new(),
     }
 }

@@ -73,6 +73,13 @@ impl Recording {
         self
     }
 
+    /// A packet of an interface with this name.
+    pub(super) fn odd_interface(mut self, name: &str) -> Self {
+        let data = datagram([10, 0, 0, 9], 9, 10);
+        self.packet(name, LinkType::ETHERNET, &data);
+        self
+    }
+
     /// Large datagrams of eight sessions.
     pub(super) fn bulk(mut self, packets: u64) -> Self {
         let sessions: Vec<_> = (0..8).map(|host| datagram([10, 0, 1, host], 7000, 1400)).collect();
@@ -181,9 +188,9 @@ impl Server {
         let history = History {
             workers: vec![pipeline.worker()],
             interfaces,
-            memory: Memory { budget_bytes: 40 << 20, rings_bytes: 0, queries_bytes: 2 << 20 },
-            capture_filter: None,
-            capture_interfaces: Vec::new(),
+            memory: Memory { budget_bytes: 40 << 20, rings_bytes: 0, queries_bytes: 2 << 20, compression_bytes: 0 },
+            capture_filter: None.into(),
+            capture_interfaces: Vec::new().into(),
         };
         let recorder = Recorder {
             history: Arc::new(history),

@@ -1,0 +1,280 @@
+//! Every key of the configuration file. To add one: a field in [`File`], and an entry here; then `run.rs` uses it, and
+//! `daemon/reload.rs` decides whether it takes a restart.
+
+use std::time::Duration;
+
+use super::File;
+use super::schema::{Key, Section, Value};
+use crate::budget::ByteSize;
+use crate::cli::run::address;
+use crate::judge::Class;
+
+/// With more than this, what makes room is nearly always the deepest packet there is.
+const ALPHA_MAX: f64 = 8.0;
+/// Less, and no client on a busy machine makes it in time.
+const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+
+/// All keys, in the order of the sample.
+pub(super) const SECTIONS: &[Section<File>] = &[
+    Section {
+        name: "",
+        about: "Retrocap's configuration. Every key is shown with its default, or with an example where there is none; \
+                remove the # in front of what you change. `retrocap check --config FILE` says whether a file is right; \
+                SIGHUP (systemctl reload retrocap) has a running recorder read it anew. A flag on the command line wins \
+                over its key.",
+        keys: RUN,
+        another: None,
+        needed: &[],
+    },
+    Section {
+        name: "retention",
+        about: "How old sessions are shortened.",
+        keys: &[
+            Key {
+                name: "keep",
+                about: "What to keep longest, in a word: \"starts\" of sessions, \"whole\" sessions, or \"balanced\". \
+                        Default: \"balanced\". Reloaded.",
+                sample: "\"balanced\"",
+                take: |file, value| store(&mut file.retention.keep, value.as_flag()),
+            },
+            Key {
+                name: "alpha",
+                about: "How steeply: towards 0, where only age counts, whole sessions stay longer and starts of sessions \
+                    shorter; 2 keeps hardly anything but starts. A number within 0 to 8; it wins over keep. Default: 1.0. \
+                    Reloaded.",
+                sample: "1.0",
+                take: |file, value| store(&mut file.retention.alpha, alpha(value)),
+            },
+        ],
+        another: None,
+        needed: &[],
+    },
+    Section {
+        name: "class",
+        about: "Sessions that are kept otherwise; write it once for each class. A session belongs to the first class whose \
+                filter its first packet matches, or could have matched.",
+        keys: CLASS,
+        another: Some(|file| file.classes.push(UNNAMED)),
+        needed: &["name", "filter"],
+    },
+    Section {
+        name: "limits",
+        about: "How much the service on the socket bears.",
+        keys: LIMITS,
+        another: None,
+        needed: &[],
+    },
+];
+
+/// A class that nothing is said of yet.
+const UNNAMED: Class =
+    Class { name: String::new(), filter: String::new(), weight: 1.0, cutoff_bytes: None, reserve_bytes: 0 };
+
+const CLASS: &[Key<File>] = &[
+    Key {
+        name: "name",
+        about: "What it is called in listings. Default: none, it must be there. Takes a restart.",
+        sample: "\"industrial\"",
+        take: |file, value| with(file, |class| Ok(class.name = value.text()?)),
+    },
+    Key {
+        name: "filter",
+        about: "A tcpdump expression. Default: none, it must be there. Takes a restart.",
+        sample: "\"port 502 or port 2404\"",
+        take: |file, value| with(file, |class| Ok(class.filter = value.text()?)),
+    },
+    Key {
+        name: "weight",
+        about: "How many times as long as others its packets stay: 20, or 0.1 for a tenth. Default: 1. Takes a restart.",
+        sample: "1",
+        take: |file, value| with(file, |class| Ok(class.weight = value.number()?)),
+    },
+    Key {
+        name: "cutoff",
+        about: "How much of each session is kept at most, a size; what comes later is dropped at once, and counted. \
+                Default: no limit. Takes a restart.",
+        sample: "\"256K\"",
+        take: |file, value| with(file, |class| Ok(class.cutoff_bytes = Some(value.as_flag().map(ByteSize::bytes)?))),
+    },
+    Key {
+        name: "reserve",
+        about: "Memory that others cannot take from it, a size; all classes together at most half of what packets have. \
+                Default: 0. Takes a restart.",
+        sample: "0",
+        take: |file, value| with(file, |class| Ok(class.reserve_bytes = value.as_flag().map(ByteSize::bytes)?)),
+    },
+];
+
+/// Does something to the class that is being read.
+fn with(file: &mut File, take: impl FnOnce(&mut Class) -> Result<(), String>) -> Result<(), String> {
+    file.classes.last_mut().map_or_else(|| Err("it belongs into a [[class]]".to_owned()), take)
+}
+
+const RUN: &[Key<File>] = &[
+    Key {
+        name: "interface",
+        about: "The interfaces to record, by name; one that comes later is recorded from then on. Default: all of them. \
+                Reloaded.",
+        sample: "[\"eth0\", \"eth1\"]",
+        take: |file, value| {
+            file.interface = value.texts()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "filter",
+        about: "A tcpdump expression: what does not match is not recorded. Default: everything is. Reloaded.",
+        sample: "\"not port 22\"",
+        take: |file, value| store(&mut file.filter, value.text()),
+    },
+    Key {
+        name: "snaplen",
+        about: "How much is kept of each packet, in bytes; 0 for all of it. Default: 0. Takes a restart.",
+        sample: "0",
+        take: |file, value| store(&mut file.snaplen, value.whole(0..1 << 32)),
+    },
+    Key {
+        name: "memory",
+        about: "The memory that everything fits into: a size (K, M and G, or KiB, MiB and GiB, are powers of 1024; a bare \
+                number is bytes), or a share of physical memory in percent, then at least 16 MiB. Default: 1%. Takes a \
+                restart.",
+        sample: "\"1%\"",
+        take: |file, value| store(&mut file.memory, value.as_flag()),
+    },
+    Key {
+        name: "workers",
+        about: "How many threads share the packets, each with its part of the memory; 1 to 256. Default: 1. Takes a \
+                restart.",
+        sample: "1",
+        take: |file, value| store(&mut file.workers, value.whole(1..257)),
+    },
+    Key {
+        name: "compression-cpu",
+        about: "How much of one core compression may take, in percent; 0 for no compression. Default: 10. Takes a \
+                restart.",
+        sample: "10",
+        take: |file, value| store(&mut file.compression_cpu, value.as_flag()),
+    },
+    Key {
+        name: "promiscuous",
+        about: "Whether interfaces are asked for packets to other hosts too. Default: false. Takes a restart.",
+        sample: "false",
+        take: |file, value| store(&mut file.promiscuous, value.yes_or_no()),
+    },
+    Key {
+        name: "no-promiscuous",
+        about: "The same the other way round, for those who know tcpdump's -p; true wins. Default: false. Takes a restart.",
+        sample: "false",
+        take: |file, value| store(&mut file.no_promiscuous, value.yes_or_no()),
+    },
+    Key {
+        name: "replay",
+        about: "A capture file to record in place of interfaces. Default: none. Takes a restart.",
+        sample: "\"/var/tmp/big.pcap\"",
+        take: |file, value| store(&mut file.replay, value.text().map(Into::into)),
+    },
+    Key {
+        name: "speed",
+        about: "How fast it is replayed: 2 for twice the recorded pace, or \"max\". Default: 1. Takes a restart.",
+        sample: "1",
+        take: |file, value| store(&mut file.speed, value.as_flag()),
+    },
+    Key {
+        name: "socket",
+        about: "Where the service listens; its directory is made if it is missing. Members of the group retrocap may \
+                connect. Default: \"/run/retrocap/retrocap.sock\". Takes a restart.",
+        sample: "\"/run/retrocap/retrocap.sock\"",
+        take: |file, value| store(&mut file.socket, value.text().map(Into::into)),
+    },
+    Key {
+        name: "user",
+        about: "The user to become once everything is open. Default: \"retrocap\", if there is one. Takes a restart.",
+        sample: "\"retrocap\"",
+        take: |file, value| store(&mut file.user, value.text()),
+    },
+    Key {
+        name: "no-drop-privileges",
+        about: "Whether root's privileges are kept, which only helps to debug. Default: false. Takes a restart.",
+        sample: "false",
+        take: |file, value| store(&mut file.no_drop_privileges, value.yes_or_no()),
+    },
+    Key {
+        name: "sandbox",
+        about: "What happens where the kernel lacks a part of the sandbox (seccomp, Landlock): \"required\" does not start, \
+                \"best-effort\" goes on and says what is missing, \"off\" restricts nothing. Default: \"best-effort\". Takes \
+                a restart.",
+        sample: "\"best-effort\"",
+        take: |file, value| store(&mut file.sandbox, value.as_flag()),
+    },
+    Key {
+        name: "pcap-over-ip",
+        about: "Where packets are served over TCP as they come (PCAP-over-IP), to whoever connects: an address of the \
+                loopback network with its port. Default: nowhere. Takes a restart.",
+        sample: "\"127.0.0.1:57012\"",
+        take: |file, value| store(&mut file.pcap_over_ip, value.text().and_then(|at| address(&at))),
+    },
+    Key {
+        name: "pcap-over-ip-past",
+        about: "How much of the past comes first there; a duration with its unit. Default: \"0s\". Takes a restart.",
+        sample: "\"0s\"",
+        take: |file, value| store(&mut file.pcap_over_ip_past, value.duration(Duration::ZERO)),
+    },
+    Key {
+        name: "pcap-over-ip-format",
+        about: "In which format: \"pcap\", \"pcap-nano\" or \"pcapng\". Default: \"pcap\". Takes a restart.",
+        sample: "\"pcap\"",
+        take: |file, value| store(&mut file.pcap_over_ip_format, value.as_flag()),
+    },
+    Key {
+        name: "verbose",
+        about: "How much is logged: 0 for what matters, 1 for details, 2 for everything. Default: 0. Reloaded.",
+        sample: "0",
+        take: |file, value| store(&mut file.verbose, value.whole(0..3)),
+    },
+    Key {
+        name: "quiet",
+        about: "Whether nothing but errors is logged. Default: false. Reloaded.",
+        sample: "false",
+        take: |file, value| store(&mut file.quiet, value.yes_or_no()),
+    },
+];
+
+const LIMITS: &[Key<File>] = &[
+    Key {
+        name: "connections",
+        about: "Connections at once; further ones are closed. 1 to 100000. Default: 512. Reloaded.",
+        sample: "512",
+        take: |file, value| store(&mut file.limits.connections, value.whole(1..100_001)),
+    },
+    Key {
+        name: "head-timeout",
+        about: "How long a client may take for the head of a request; a duration with its unit. Default: \"10s\". Reloaded.",
+        sample: "\"10s\"",
+        take: |file, value| store(&mut file.limits.head_timeout, value.duration(TIMEOUT_MIN)),
+    },
+    Key {
+        name: "stall-timeout",
+        about: "How long a client may take nothing of what it is sent; a duration with its unit. Default: \"60s\". Reloaded.",
+        sample: "\"60s\"",
+        take: |file, value| store(&mut file.limits.stall_timeout, value.duration(TIMEOUT_MIN)),
+    },
+    Key {
+        name: "queue-timeout",
+        about: "How long a query waits for others to end; a duration with its unit. Default: \"5s\". Reloaded.",
+        sample: "\"5s\"",
+        take: |file, value| store(&mut file.limits.queue_timeout, value.duration(TIMEOUT_MIN)),
+    },
+];
+
+fn store<T>(field: &mut Option<T>, value: Result<T, String>) -> Result<(), String> {
+    *field = Some(value?);
+    Ok(())
+}
+
+fn alpha(value: Value<'_>) -> Result<f64, String> {
+    let alpha = value.number()?;
+    if (0.0..=ALPHA_MAX).contains(&alpha) {
+        return Ok(alpha);
+    }
+    Err(format!("it is {alpha}, not within 0 to {ALPHA_MAX}: try 1.0 or 0.5"))
+}

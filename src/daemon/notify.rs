@@ -1,0 +1,197 @@
+//! What a supervisor is told: that recording has begun, that it goes on, that it ends (`sd_notify(3)`).
+//!
+//! What always holds: the socket is connected before privileges are dropped and nothing but it is needed later; a
+//! supervisor that does not listen disturbs nobody; the watchdog is fed only while every worker takes turns, so that a
+//! recorder that runs but does not record is ended and started anew.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Looks at the workers in each of the supervisor's watchdog times: one that is late by a moment costs no restart.
+const LOOKS_PER_TIMEOUT: u32 = 4;
+/// A worker that has nothing to do takes ten turns a second.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(250);
+
+/// The way to the supervisor, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Supervisor {
+    socket: Option<UnixDatagram>,
+    /// How long it waits for a sign of life.
+    watchdog: Option<Duration>,
+}
+
+impl Supervisor {
+    /// As the supervisor has written it into the environment.
+    pub(super) fn from_environment() -> Self {
+        let text = |name| std::env::var(name).ok();
+        let socket = std::env::var_os("NOTIFY_SOCKET");
+        Self::new(socket.as_deref(), text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref())
+    }
+
+    pub(super) fn new(socket: Option<&OsStr>, watchdog_us: Option<&str>, watchdog_pid: Option<&str>) -> Self {
+        let connected = socket.map(|address| {
+            connect(address).inspect_err(|error| {
+                tracing::warn!("NOTIFY_SOCKET is {address:?}, where nobody can be told anything: {error}");
+            })
+        });
+        let mine = watchdog_pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+        let watchdog = watchdog_us.filter(|_| mine).and_then(|us| us.parse().ok()).filter(|&us: &u64| us > 0);
+        Self { socket: connected.and_then(Result::ok), watchdog: watchdog.map(Duration::from_micros) }
+    }
+
+    /// Recording has begun, or goes on after a reload.
+    pub(super) fn ready(&self, status: &str) {
+        self.send(&format!("READY=1\nSTATUS={}", one_line(status)));
+    }
+
+    /// The configuration is read anew; [`Supervisor::ready`] ends it.
+    pub(super) fn reloading(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let us = Duration::try_from(now).map_or(0, |now| now.as_micros());
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={us}"));
+    }
+
+    /// The recorder ends by its own will.
+    pub(super) fn stopping(&self, why: &str) {
+        self.send(&format!("STOPPING=1\nSTATUS={}", one_line(why)));
+    }
+
+    /// Tells of life for as long as all of `turns`, one a worker, go on counting. Never ends.
+    pub(super) async fn watch(&self, turns: impl Fn() -> Vec<u64>) {
+        let (Some(watchdog), Some(_)) = (self.watchdog, &self.socket) else { return std::future::pending().await };
+        let mut ticks = tokio::time::interval((watchdog / LOOKS_PER_TIMEOUT).max(LOOK_EVERY_MIN));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut before: Option<Vec<u64>> = None;
+        let mut silent = false;
+        loop {
+            ticks.tick().await;
+            let now = turns();
+            let stuck = before.as_deref().and_then(|before| stuck(before, &now));
+            match stuck {
+                None => self.send("WATCHDOG=1"),
+                Some(worker) if !silent => tracing::error!(
+                    "worker {worker} does not move; the supervisor will end and restart this recorder within {watchdog:?}"
+                ),
+                Some(_) => {}
+            }
+            silent = stuck.is_some();
+            before = Some(now);
+        }
+    }
+
+    fn send(&self, message: &str) {
+        // A supervisor that is being replaced itself misses this one, and gets the next.
+        if let Some(socket) = &self.socket
+            && let Err(error) = socket.send(message.as_bytes())
+        {
+            tracing::debug!("the supervisor was not told {message:?}: {error}");
+        }
+    }
+}
+
+/// The first worker that has taken no turn.
+fn stuck(before: &[u64], now: &[u64]) -> Option<usize> {
+    before.iter().zip(now).position(|(before, now)| before == now)
+}
+
+/// A path, or a name without one after `@`.
+fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match address.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None if address.as_bytes().starts_with(b"/") => SocketAddr::from_pathname(address)?,
+        None => return Err(io::Error::new(io::ErrorKind::Unsupported, "neither a path nor an abstract name")),
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    // A supervisor that does not read must not stop the recorder.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// What stands on one line of the protocol.
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(address: &SocketAddr) -> UnixDatagram {
+        let socket = UnixDatagram::bind_addr(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+    }
+
+    fn heard(socket: &UnixDatagram) -> String {
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    #[test]
+    fn it_is_told_at_a_path_and_at_an_abstract_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let name = format!("retrocap-test-{}", std::process::id());
+        for (address, text) in [
+            (SocketAddr::from_pathname(&path).unwrap(), path.to_str().unwrap().to_owned()),
+            (SocketAddr::from_abstract_name(&name).unwrap(), format!("@{name}")),
+        ] {
+            let listening = listen(&address);
+            let supervisor = Supervisor::new(Some(OsStr::new(&text)), None, None);
+            supervisor.ready("recording\nall");
+            assert_eq!(heard(&listening), "READY=1\nSTATUS=recording all");
+            supervisor.reloading();
+            let reloading = heard(&listening);
+            let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
+            assert!(since.parse::<u64>().unwrap() > 0);
+            supervisor.stopping("SIGTERM");
+            assert_eq!(heard(&listening), "STOPPING=1\nSTATUS=SIGTERM");
+        }
+    }
+
+    #[test]
+    fn without_a_supervisor_nothing_happens() {
+        for address in [None, Some("/nowhere/at/all"), Some("vsock:2:1234"), Some("")] {
+            let supervisor = Supervisor::new(address.map(OsStr::new), Some("1000000"), None);
+            assert!(supervisor.socket.is_none(), "{address:?}");
+            supervisor.ready("recording");
+        }
+    }
+
+    #[test]
+    fn the_watchdog_is_that_of_this_process() {
+        let me = std::process::id().to_string();
+        let watchdog = |us, pid| Supervisor::new(None, us, pid).watchdog;
+        assert_eq!(watchdog(Some("30000000"), None), Some(Duration::from_secs(30)));
+        assert_eq!(watchdog(Some("30000000"), Some(&*me)), Some(Duration::from_secs(30)));
+        for (us, pid) in [(Some("30000000"), Some("1")), (Some("0"), None), (Some("x"), None), (None, Some(&*me))] {
+            assert_eq!(watchdog(us, pid), None, "{us:?} {pid:?}");
+        }
+    }
+
+    #[test]
+    fn one_worker_that_stands_still_is_enough() {
+        assert_eq!(stuck(&[1, 2], &[2, 3]), None);
+        assert_eq!(stuck(&[1, 2], &[2, 2]), Some(1));
+        assert_eq!(stuck(&[], &[]), None, "a replay has nobody to watch");
+    }
+
+    #[test]
+    fn a_full_queue_blocks_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let _listening = listen(&SocketAddr::from_pathname(&path).unwrap());
+        let supervisor = Supervisor::new(Some(path.as_os_str()), None, None);
+        for _ in 0..10_000 {
+            supervisor.send("WATCHDOG=1");
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! `POST /v1/packets`: the packets of many selections, found in one pass.
+//!
+//! The body is a JSON document: a list of selections, and what is asked for alike of all. The answer is one file, or
+//! lines of JSON: pieces of files in base64, in the order they are made, then what was found for each selection and
+//! what is missing. A last line says that it is all.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Extension;
+use axum::body::Bytes;
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use http_body_util::{BodyExt as _, Limited};
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::Service;
+use super::connections::Peer;
+use super::packets::{self, Wide};
+use super::parameters::{Clock, PacketQuery};
+use super::problem::Problem;
+use super::stream::{Closed, Sink, stream};
+use crate::export::{Exporter, Format, Precision};
+use crate::query::explain::{Cause, Question, Reach};
+use crate::query::selections::{Known, Limits, Search, Selector, Sought};
+use crate::query::selectors::Flow;
+use crate::query::{Drops, Found, Request, Summary};
+use crate::session::community_id::CommunityId;
+use crate::time::{self, Timestamp};
+
+/// Bytes of a body at most, however large the budget.
+pub(super) const BODY_BYTES_MAX: u64 = 16 << 20;
+/// Bytes that are waiting to be sent, of all files together, before they are.
+const PENDING_BYTES_MAX: usize = 128 << 10;
+
+/// What the body says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    selections: Vec<Selection>,
+    #[serde(default)]
+    answer: Answer,
+    #[serde(default = "yes")]
+    whole_sessions: bool,
+    #[serde(default)]
+    community_id_seed: u16,
+    #[serde(default)]
+    filter: String,
+    interface: Option<String>,
+    #[serde(default)]
+    format: FileFormat,
+    #[serde(default)]
+    precision: FilePrecision,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// One selection: exactly one of `flow`, `host` and `community_id`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Selection {
+    flow: Option<String>,
+    host: Option<IpAddr>,
+    community_id: Option<String>,
+    since: Option<String>,
+    until: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    /// One file of all packets.
+    #[default]
+    File,
+    /// The same in lines, with what was found for each selection.
+    Lines,
+    /// A file for each selection, in lines.
+    Split,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FileFormat {
+    #[default]
+    Pcapng,
+    Pcap,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FilePrecision {
+    #[default]
+    Nano,
+    Micro,
+}
+
+/// Selections that were understood.
+#[derive(Debug)]
+pub(super) struct Selections {
+    pub(super) selectors: Vec<Selector>,
+    pub(super) seed: u16,
+    pub(super) whole: bool,
+    pub(super) limits: Limits,
+    now: Timestamp,
+}
+
+/// Answers with the packets of the selections.
+pub(super) async fn packets(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let Some(length) = length.filter(|&length| length > 0) else {
+        return Err(Problem::bad_query(
+            "the body is missing, or does not say its length: send JSON like \
+             {\"selections\": [{\"flow\": \"10.0.0.5:51234 192.0.2.7:443 tcp\", \"since\": \"10m\"}]} with Content-Length",
+        ));
+    };
+    let (place, limits) = service.selections(length).await?;
+    let body = read(request, length, &service).await?;
+    let (query, selections, answer) = understand(&body, length, limits, service.clock())?;
+    drop(body);
+    tracing::debug!("{peer} reads the packets of {} selections", selections.selectors.len());
+    service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    if answer == Answer::File {
+        return packets::answer(service, place, query, Wide::Selections(selections)).await;
+    }
+    let job = Job { service: Arc::clone(&service), query, selections, split: answer == Answer::Split };
+    let body = stream(&service, place, move |sink| job.run(sink)).await?;
+    let content = [(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))];
+    Ok((content, axum::body::Body::new(body)).into_response())
+}
+
+/// Reads the body, for which memory was set aside, in the time that a request's head has.
+async fn read(request: HttpRequest, length: u64, service: &Service) -> Result<Bytes, Problem> {
+    let body = Limited::new(request.into_body(), usize::try_from(length).unwrap_or(usize::MAX)).collect();
+    match tokio::time::timeout(service.limits().head_timeout, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) => Err(Problem::bad_query(format!("the body cannot be read: {error}; send it again"))),
+        Err(_) => Err(Problem::bad_query("the body did not come in time; send it at once")),
+    }
+}
+
+fn understand(
+    body: &[u8],
+    length: u64,
+    limits: Limits,
+    clock: Clock,
+) -> Result<(PacketQuery, Selections, Answer), Problem> {
+    let body: Body = serde_json::from_slice(body).map_err(|error| {
+        Problem::bad_query(format!("the body is not the JSON that /v1/openapi.json describes: {error}"))
+    })?;
+    let room = Service::selectors_max(length);
+    if body.selections.len() as u64 > room {
+        return Err(Problem::too_many_selections(room));
+    }
+    if body.selections.is_empty() {
+        return Err(Problem::bad_query("\"selections\" is empty; name a flow, a host or a Community ID"));
+    }
+    let selectors = body.selections.iter().enumerate().map(|(number, selection)| {
+        selector(selection, clock)
+            .map_err(|why| Problem::bad_query(format!("selection {number} (counted from 0): {why}")))
+    });
+    let selections = Selections {
+        selectors: selectors.collect::<Result<_, _>>()?,
+        seed: body.community_id_seed,
+        whole: body.whole_sessions,
+        limits,
+        now: clock.newest.map_or(clock.now, |newest| newest.max(clock.now)),
+    };
+    let query = PacketQuery {
+        request: Request { expression: body.filter, interface: body.interface, ..Request::default() },
+        format: match body.format {
+            FileFormat::Pcapng => Format::Pcapng,
+            FileFormat::Pcap => Format::Pcap,
+        },
+        precision: match body.precision {
+            FilePrecision::Nano => Precision::Nano,
+            FilePrecision::Micro => Precision::Micro,
+        },
+        ..PacketQuery::default()
+    };
+    Ok((query, selections, body.answer))
+}
+
+fn selector(selection: &Selection, clock: Clock) -> Result<Selector, String> {
+    let sought = match (&selection.flow, selection.host, &selection.community_id) {
+        (Some(flow), None, None) => Sought::Flow(flow.parse::<Flow>().map_err(|error| error.to_string())?),
+        (None, Some(host), None) => Sought::Host(host.to_canonical()),
+        (None, None, Some(id)) => Sought::CommunityId(
+            CommunityId::parse(id).ok_or("no Community ID; it looks like 1:LQU9qZlK+B5F3KDmev6m5PMibrg=")?,
+        ),
+        _ => return Err("give exactly one of flow, host and community_id".to_owned()),
+    };
+    let time = |text: &Option<String>| {
+        let time = text.as_deref().map(|text| time::parse(text, clock.now, &TimeZone::UTC));
+        time.transpose().map_err(|error| error.to_string())
+    };
+    let since = time(&selection.since)?.unwrap_or(Timestamp::MIN);
+    let until = time(&selection.until)?.unwrap_or(Timestamp::MAX);
+    if since > until {
+        return Err(format!("it ends before it begins: since {since} is after until {until}; swap them"));
+    }
+    Ok(Selector { sought, since, until })
+}
+
+impl Selections {
+    /// Looks up what they mean.
+    pub(super) fn search(&self, service: &Service) -> Search {
+        service.history().search(&self.selectors, self.seed, self.whole, self.limits)
+    }
+
+    /// Why a selection finds nothing.
+    fn cause(&self, reach: &mut Reach, number: usize, known: Known, drops: &Drops) -> Cause {
+        let selector = &self.selectors[number];
+        if selector.since > self.now {
+            let sentence = format!(
+                "that is in the future: {} is after {}, which is now; is the clock, or the time zone, of who wrote it right?",
+                selector.since, self.now
+            );
+            return Cause::new("in_future", sentence);
+        }
+        reach.cause(&Question::of(selector, known, drops))
+    }
+
+    /// Why none of them finds anything: the first one's cause.
+    pub(super) fn explain_nothing(&self, service: &Service, known: &[Known], drops: &Drops) -> Cause {
+        let cause = self.cause(&mut service.history().reach(), 0, known[0], drops);
+        match self.selectors.len() {
+            1 => cause,
+            count => {
+                let sentence = format!("none of {count} selections finds a packet; the first: {}", cause.sentence);
+                Cause { sentence, ..cause }
+            }
+        }
+    }
+
+    /// What is missing of all of them together.
+    pub(super) fn explain_missing(&self, known: &[Known]) -> Option<String> {
+        let unknown = known.iter().filter(|known| known.sessions == 0).count();
+        let cut = known.iter().filter(|known| known.is_cut()).count();
+        let left_out = known.iter().filter(|known| known.left_out > 0).count();
+        let parts = [
+            (unknown, "mean no session that is known"),
+            (cut, "mean sessions that were cut"),
+            (left_out, "mean more sessions than fit into the memory for queries"),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        (!parts.is_empty()).then(|| format!("of {} selections {}", known.len(), parts.join(", ")))
+    }
+}
+
+/// A piece of a file.
+#[derive(Serialize)]
+struct Piece<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<u32>,
+    data: &'a str,
+}
+
+/// What was found for a selection.
+#[derive(Debug, Default, Serialize)]
+struct Outcome {
+    selection: u32,
+    packets: u64,
+    bytes: u64,
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+    sessions: u64,
+    /// The selection whose file is this one's too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    same_as: Option<u32>,
+    missing: Option<Missing>,
+}
+
+/// Why something is missing.
+#[derive(Debug, Serialize)]
+struct Missing {
+    cause: &'static str,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    horizon: Option<Timestamp>,
+}
+
+/// The last line.
+#[derive(Serialize)]
+struct Total<'a> {
+    done: bool,
+    packets: u64,
+    bytes: u64,
+    overtaken: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    note: &'a str,
+}
+
+/// One answer in lines.
+struct Job {
+    service: Arc<Service>,
+    query: PacketQuery,
+    selections: Selections,
+    split: bool,
+}
+
+/// A file that is being made.
+struct File {
+    exporter: Exporter,
+    pending: Vec<u8>,
+    left_out: u64,
+}
+
+impl Job {
+    fn run(self, mut sink: Sink) -> Result<(), Closed> {
+        let search = self.selections.search(&self.service);
+        let groups = if self.split { search.groups() } else { Vec::new() };
+        let known = search.known.clone();
+        let mut packets = match self.service.history().searched(&self.query.request, search) {
+            Ok(packets) => {
+                packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping))
+            }
+            Err(error) => return sink.refuse(error),
+        };
+        let mut outcomes: Vec<Outcome> = (0u32..)
+            .zip(&known)
+            .map(|(selection, known)| Outcome { selection, sessions: known.sessions, ..Outcome::default() })
+            .collect();
+        let mut files: BTreeMap<u32, File> = BTreeMap::new();
+        let (mut pending, mut targets) = (0, Vec::new());
+        while let Some(found) = packets.next() {
+            targets.clear();
+            for &selection in found.selections {
+                outcomes[selection as usize].add(&found);
+                targets.push(groups.get(selection as usize).copied().unwrap_or_default());
+            }
+            targets.sort_unstable();
+            targets.dedup();
+            for &target in &targets {
+                let file = files.entry(target).or_insert_with(|| self.begin(target));
+                let before = file.pending.len();
+                if file.exporter.packet(&mut file.pending, found.interface, &found.packet).is_err() {
+                    file.left_out += 1;
+                }
+                pending += file.pending.len() - before;
+            }
+            if pending >= PENDING_BYTES_MAX {
+                pending = 0;
+                self.send(&mut files, &mut sink)?;
+            }
+        }
+        let summary = packets.summary();
+        let drops = packets.drops().clone();
+        drop(packets);
+        self.service.activity.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
+        self.service.activity.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
+        self.explain(&mut outcomes, &known, &drops, &groups, &files);
+        self.finish(&mut files, &outcomes, &mut sink)?;
+        for outcome in &outcomes {
+            line(&mut sink, outcome)?;
+        }
+        let note = self.note(summary);
+        let total = Total {
+            done: true,
+            packets: summary.packets,
+            bytes: summary.bytes,
+            overtaken: summary.overtaken,
+            note: &note,
+        };
+        line(&mut sink, &total)?;
+        sink.end(axum::http::HeaderMap::new())
+    }
+
+    /// A file that nothing was written to.
+    fn begin(&self, target: u32) -> File {
+        let mut file = File {
+            exporter: Exporter::new(self.query.format, packets::options(&self.query)),
+            pending: Vec::new(),
+            left_out: 0,
+        };
+        let asked = if self.split {
+            let Selector { sought, since, until } = &self.selections.selectors[target as usize];
+            format!("asked for: {sought}, since {since}, until {until}")
+        } else {
+            format!("asked for: {} selections", self.selections.selectors.len())
+        };
+        file.exporter.begin(&mut file.pending, &[asked]);
+        file
+    }
+
+    /// Fills in why something is missing, and whose file is another's too.
+    fn explain(
+        &self,
+        outcomes: &mut [Outcome],
+        known: &[Known],
+        drops: &Drops,
+        groups: &[u32],
+        files: &BTreeMap<u32, File>,
+    ) {
+        let mut reach = self.service.history().reach();
+        for (number, outcome) in outcomes.iter_mut().enumerate() {
+            let group = groups.get(number).copied().unwrap_or(outcome.selection);
+            let cause = match outcome.packets {
+                0 => Some(self.selections.cause(&mut reach, number, known[number], drops)),
+                _ => reach.missing(&Question::of(&self.selections.selectors[number], known[number], drops)),
+            };
+            let other = files.get(&if self.split { group } else { 0 }).map_or(0, |file| file.left_out);
+            let cause = cause.or_else(|| {
+                (other > 0).then(|| {
+                    let why =
+                        format!("{other} packets have another link type, which classic pcap cannot hold; use pcapng");
+                    Cause::new("link_type", why)
+                })
+            });
+            outcome.missing =
+                cause.map(|Cause { code, sentence, horizon }| Missing { cause: code, detail: sentence, horizon });
+            outcome.same_as = (self.split && outcome.packets > 0 && group != outcome.selection).then_some(group);
+        }
+    }
+
+    fn finish(&self, files: &mut BTreeMap<u32, File>, outcomes: &[Outcome], sink: &mut Sink) -> Result<(), Closed> {
+        let statistics = packets::statistics(&self.service);
+        for (&target, file) in files.iter_mut() {
+            let missing = match self.split {
+                true => outcomes[target as usize].missing.as_ref().map(|missing| missing.detail.clone()),
+                false => {
+                    let count = outcomes.iter().filter(|outcome| outcome.missing.is_some()).count();
+                    (count > 0).then(|| format!("of {} selections {count} miss something", outcomes.len()))
+                }
+            };
+            file.exporter.end(&mut file.pending, &statistics, missing.as_slice());
+        }
+        self.send(files, sink)
+    }
+
+    /// Sends what the files have waiting.
+    fn send(&self, files: &mut BTreeMap<u32, File>, sink: &mut Sink) -> Result<(), Closed> {
+        let mut data = String::new();
+        for (&target, file) in files.iter_mut().filter(|(_, file)| !file.pending.is_empty()) {
+            data.clear();
+            base64::engine::general_purpose::STANDARD.encode_string(&file.pending, &mut data);
+            // Freed, not kept: of thousands of files few have more to come at any time.
+            file.pending = Vec::new();
+            line(sink, &Piece { selection: self.split.then_some(target), data: &data })?;
+        }
+        Ok(())
+    }
+
+    fn note(&self, summary: Summary) -> String {
+        if summary.interrupted {
+            return "incomplete: the recorder was stopped while this was sent".to_owned();
+        }
+        if summary.overtaken > 0 {
+            return format!("{} packets were evicted before they could be sent", summary.overtaken);
+        }
+        String::new()
+    }
+}
+
+impl Outcome {
+    fn add(&mut self, found: &Found<'_>) {
+        self.packets += 1;
+        self.bytes += found.packet.data.len() as u64;
+        self.first = Some(self.first.map_or(found.packet.time, |first| first.min(found.packet.time)));
+        self.last = Some(self.last.map_or(found.packet.time, |last| last.max(found.packet.time)));
+    }
+}
+
+fn line(sink: &mut Sink, value: &impl Serialize) -> Result<(), Closed> {
+    let buffer = sink.buffer();
+    if serde_json::to_writer(&mut *buffer, value).is_err() {
+        unreachable!("texts and numbers can be written, and a buffer takes all of it");
+    }
+    buffer.push(b'\n');
+    sink.send_full()
+}

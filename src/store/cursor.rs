@@ -1,0 +1,208 @@
+//! Reading the records of one segment, compressed or not, in the order they were written.
+
+use super::pages::{Gone, PageId, Pages, Position};
+use super::record::{self, HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
+use super::segment::{SegmentView, Slot};
+use super::unpack::Unpacked;
+
+/// A byte of a segment: where it lies in the pages, of use while the segment is not compressed, and how far it is from the
+/// start, which stays true.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    position: Position,
+    offset: u64,
+}
+
+/// Where the bytes of a segment come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stream<'a> {
+    /// Its own pages.
+    Pages(&'a Pages, &'a Slot),
+    /// The writer's copy of it.
+    Bytes(&'a [u8]),
+    /// What readers have uncompressed.
+    Unpacked(&'a Unpacked, &'a Pages, &'a Slot),
+}
+
+impl Stream<'_> {
+    /// Fills `out` with what is at `place`, if the segment is still what `view` says.
+    fn read(&self, view: &SegmentView, place: Place, out: &mut [u8]) -> Result<(), Gone> {
+        match self {
+            Stream::Pages(pages, slot) => {
+                let mut at = place.position;
+                pages.copy_out(&mut at, out)?;
+                if slot.is(view.generation) { Ok(()) } else { Err(Gone) }
+            }
+            Stream::Bytes(bytes) => {
+                let from = usize::try_from(place.offset).map_err(|_| Gone)?;
+                let bytes = bytes.get(from..).and_then(|bytes| bytes.get(..out.len())).ok_or(Gone)?;
+                out.copy_from_slice(bytes);
+                Ok(())
+            }
+            Stream::Unpacked(unpacked, pages, slot) => unpacked.read(pages, slot, view, place.offset, out),
+        }
+    }
+
+    /// Moves `place` over `n` bytes.
+    fn skip(&self, place: &mut Place, n: usize) -> Result<(), Gone> {
+        place.offset += n as u64;
+        match self {
+            Stream::Pages(pages, _) => pages.skip(&mut place.position, n),
+            Stream::Bytes(_) | Stream::Unpacked(..) => Ok(()),
+        }
+    }
+}
+
+/// Bytes of a compressed segment that a cursor keeps for its next records.
+pub const WINDOW_BYTES: usize = 4096;
+
+/// The part of a compressed segment that its reader is in, so that it does not need the whole for each record: there
+/// may be more readers than room for uncompressed segments.
+#[derive(Clone, Debug)]
+struct Window {
+    from: u64,
+    len: usize,
+    bytes: [u8; WINDOW_BYTES],
+}
+
+impl Window {
+    fn get(&self, place: Place, len: usize) -> Option<&[u8]> {
+        let from = usize::try_from(place.offset.checked_sub(self.from)?).ok()?;
+        self.bytes[..self.len].get(from..from.checked_add(len)?)
+    }
+
+    /// Moves it so that it begins at `place`.
+    fn fill(&mut self, stream: &Stream<'_>, view: &SegmentView, place: Place) -> Result<(), Gone> {
+        let left = view.len_bytes.checked_sub(place.offset).ok_or(Gone)?;
+        self.from = place.offset;
+        self.len = 0;
+        let len = usize::try_from(left).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
+        stream.read(view, place, &mut self.bytes[..len])?;
+        self.len = len;
+        Ok(())
+    }
+}
+
+/// Reads the records of one segment in the order they were written.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    view: SegmentView,
+    at: Place,
+    left: u64,
+    previous: Previous,
+    window: Option<Box<Window>>,
+}
+
+/// A record that a cursor came to.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordAt {
+    /// What it says beside the packet's bytes.
+    pub header: RecordHeader,
+    /// Where the packet's bytes begin.
+    data: Place,
+}
+
+impl RecordAt {
+    /// No record, to be replaced by one.
+    pub const EMPTY: Self = Self {
+        header: RecordHeader::EMPTY,
+        data: Place { position: Position { page: PageId(0), offset: 0 }, offset: 0 },
+    };
+}
+
+impl Cursor {
+    pub(super) fn new(view: SegmentView) -> Self {
+        let at = Place { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
+        Self { at, left: view.len_bytes, previous: view.base, view, window: None }
+    }
+
+    /// The segment being read.
+    pub fn segment(&self) -> &SegmentView {
+        &self.view
+    }
+
+    /// Has the cursor keep [`WINDOW_BYTES`] of a compressed segment, which makes it fast beside many others.
+    pub fn keep_window(&mut self) {
+        self.window = Some(Box::new(Window { from: 0, len: 0, bytes: [0; WINDOW_BYTES] }));
+    }
+
+    /// Gives the window back; whether there was one.
+    pub fn drop_window(&mut self) -> bool {
+        self.window.take().is_some()
+    }
+
+    /// Goes on in the same place of a segment that was compressed meanwhile.
+    pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), Gone> {
+        self.view = self.view.follow(slot).ok_or(Gone)?;
+        Ok(())
+    }
+
+    /// Goes on to what was written since, compressed meanwhile or not.
+    pub(super) fn grow(&mut self, slot: &Slot) -> Result<(), Gone> {
+        self.view = self.view.now(slot).ok_or(Gone)?;
+        self.left = self.view.len_bytes.checked_sub(self.at.offset).ok_or(Gone)?;
+        Ok(())
+    }
+
+    pub(super) fn next(&mut self, stream: &Stream<'_>) -> Result<Option<RecordAt>, Gone> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let mut bytes = [0; HEADER_BYTES_MAX];
+        let here = usize::try_from(self.left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
+        self.peek(stream, &mut bytes[..here])?;
+        let (header, header_bytes) = record::decode(&bytes, &self.previous).ok_or(Gone)?;
+        let record_bytes = header_bytes + header.captured_len as usize;
+        let left = self.left.checked_sub(record_bytes as u64).ok_or(Gone)?;
+        self.expect(stream, record_bytes)?;
+        let mut data = self.at;
+        stream.skip(&mut data, header_bytes)?;
+        let mut after = data;
+        stream.skip(&mut after, header.captured_len as usize)?;
+        self.left = left;
+        self.at = after;
+        self.previous = header.as_previous();
+        Ok(Some(RecordAt { header, data }))
+    }
+
+    /// Fills `out` with what comes next.
+    fn peek(&mut self, stream: &Stream<'_>, out: &mut [u8]) -> Result<(), Gone> {
+        if let (Stream::Unpacked(..), Some(window)) = (stream, &mut self.window) {
+            if window.get(self.at, out.len()).is_none() {
+                window.fill(stream, &self.view, self.at)?;
+            }
+            out.copy_from_slice(window.get(self.at, out.len()).ok_or(Gone)?);
+            return Ok(());
+        }
+        stream.read(&self.view, self.at, out)
+    }
+
+    /// The next `len` bytes will be asked for.
+    fn expect(&mut self, stream: &Stream<'_>, len: usize) -> Result<(), Gone> {
+        if let (Stream::Unpacked(..), Some(window)) = (stream, &mut self.window)
+            && len <= WINDOW_BYTES
+            && window.get(self.at, len).is_none()
+        {
+            window.fill(stream, &self.view, self.at)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the packet's bytes into `out`, which keeps its capacity. `view` is the segment as it is now.
+    pub(super) fn data(
+        &self,
+        stream: &Stream<'_>,
+        view: &SegmentView,
+        record: &RecordAt,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Gone> {
+        let len = (record.header.captured_len as usize).min(PACKET_BYTES_MAX);
+        out.clear();
+        if let Some(bytes) = self.window.as_ref().and_then(|window| window.get(record.data, len)) {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        out.resize(len, 0);
+        stream.read(view, record.data, out)
+    }
+}

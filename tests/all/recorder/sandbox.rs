@@ -1,0 +1,250 @@
+//! What the service may still do once it records, as the kernel tells it from outside; and reloading in spite of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use crate::namespaces::{Namespace, available};
+
+use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually, told, unanswered};
+
+/// A line of a file of /proc/PID/status.
+fn field(status: &Path, key: &str) -> String {
+    let text = std::fs::read_to_string(status).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{key} in {text}")).trim().to_owned()
+}
+
+#[test]
+fn the_kernel_holds_what_the_status_says() {
+    if !available("sandbox") {
+        return;
+    }
+    let far = Namespace::new();
+    let recorder = Recorder::live(&far, &["-m", "32M", "--workers", "2", "--user", "nobody", "--sandbox", "required"]);
+    // A query has a thread, too.
+    assert_eq!(recorder.ask(&["get"]).code, 1, "nothing was sent");
+    let process = Path::new("/proc").join(recorder.child.id().to_string());
+    let mut threads: BTreeMap<String, usize> = BTreeMap::new();
+    for task in std::fs::read_dir(process.join("task")).unwrap() {
+        let task = task.unwrap().path();
+        let status = task.join("status");
+        let name = std::fs::read_to_string(task.join("comm")).unwrap().trim().to_owned();
+        for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            assert_eq!(field(&status, set), "0000000000000000", "{name}: {set}");
+        }
+        assert_eq!(field(&status, "Uid"), "65534\t65534\t65534\t65534", "{name}");
+        assert_eq!(field(&status, "NoNewPrivs"), "1", "{name}");
+        assert_eq!(field(&status, "Seccomp"), "2", "{name}");
+        // Three for all; one by role, and a query's thread has that of the service, which started it.
+        let filters = match name.as_str() {
+            "retrocap" => "3",
+            "retrocap-query" => "5",
+            _ => "4",
+        };
+        assert_eq!(field(&status, "Seccomp_filters"), filters, "{name}");
+        *threads.entry(name).or_default() += 1;
+    }
+    for (name, count) in
+        [("retrocap", 1), ("retrocap-w0", 1), ("retrocap-w1", 1), ("interfaces", 1), ("retrocap-serve", 2)]
+    {
+        assert_eq!(threads.remove(name), Some(count), "{name}");
+    }
+    assert!(threads.remove("retrocap-query").is_some());
+    assert!(threads.is_empty(), "threads of no known role: {threads:?}");
+    // What cannot be dumped is root's.
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(process.join("environ")).unwrap()), 0);
+
+    let status = recorder.status();
+    let sandbox = status.sandbox.unwrap();
+    assert_eq!((sandbox.mode.as_str(), sandbox.uid, sandbox.gid), ("required", 65534, 65534));
+    assert_eq!(sandbox.capabilities, "0000000000000000");
+    assert!(sandbox.no_new_privs && !sandbox.dumpable && sandbox.missing.is_empty(), "{sandbox:?}");
+    assert_eq!(sandbox.seccomp.roles, ["capture", "interfaces", "query", "serve"]);
+    assert!(sandbox.seccomp.enforced && sandbox.landlock.enforced == "full", "{sandbox:?}");
+    assert!(status.memory.resident_bytes > 32 << 20, "it still knows its own size");
+}
+
+#[test]
+fn packets_are_locked_and_never_dumped() {
+    if !available("locked memory") {
+        return;
+    }
+    let far = Namespace::new();
+    let recorder = Recorder::live(&far, &["-m", "32M"]);
+    let maps = std::fs::read_to_string(format!("/proc/{}/smaps", recorder.child.id())).unwrap();
+    let status = recorder.status();
+    let (mut size, mut kept) = (0, 0);
+    for line in maps.lines() {
+        if let Some(kib) = line.strip_prefix("Size:") {
+            size = kib.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10;
+        }
+        if let Some(flags) = line.strip_prefix("VmFlags:")
+            && flags.split(' ').any(|flag| flag == "lo")
+        {
+            assert!(flags.split(' ').any(|flag| flag == "dd"), "locked, but dumped: {size} bytes, {flags}");
+            kept += size;
+        }
+    }
+    let packets = status.memory.budget_bytes - status.memory.rings_bytes - status.memory.queries_bytes;
+    assert!(kept * 10 > packets * 9, "{kept} of {packets} bytes for packets and sessions are locked");
+}
+
+#[test]
+fn with_the_sandbox_it_follows_interfaces_and_names() {
+    if !available("interfaces under the sandbox") {
+        return;
+    }
+    let far = Namespace::new();
+    let recorder = Recorder::live(&far, &["-m", "32M", "--promiscuous", "--user", "nobody", "--sandbox", "required"]);
+    far.ip("link add later0 type veth peer name back0");
+    far.ip("link set back0 up");
+    far.ip("link set later0 up");
+    let mut sender = Sender::new(&far, "back0");
+    let mut frame = Vec::new();
+    datagram(1, 100, &mut frame);
+    sender.send(&frame);
+    recorder.arrived(2);
+    // Names are looked up in files that it may read.
+    let told = recorder.ask(&["get", "--interface", "later0", "port", "domain"]);
+    assert!(told.code == 0, "{told:?}");
+    let promiscuous = |name: &str| {
+        let output = far.ip(&format!("-d link show {name}"));
+        String::from_utf8(output.stdout).unwrap().contains("promiscuity 1")
+    };
+    eventually("it became promiscuous", || promiscuous("later0"));
+    // What it cannot read it says; nothing breaks.
+    let told = recorder.ask(&["status"]);
+    assert!(told.stdout.contains("uid 65534, no capability; system calls filtered by role"), "{told:?}");
+    assert!(told.code == 0 && !recorder.log().contains("panicked"), "{told:?} {}", recorder.log());
+}
+
+#[test]
+fn what_is_required_and_missing_is_said() {
+    let run = |arguments: &[&str]| {
+        let directory = directory();
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "-m", "16M", "--replay", "/dev/null", "--socket"]).arg(directory.path().join("socket"));
+        told(&command.args(arguments).output().unwrap())
+    };
+    let told = run(&["--sandbox", "required", "--no-drop-privileges"]);
+    assert!(told.code == 1 && told.stderr.contains("the sandbox is required, but"), "{told:?}");
+    assert!(told.stderr.contains("--no-drop-privileges") && told.stderr.contains("best-effort"), "{told:?}");
+    let told = run(&["--sandbox", "maybe"]);
+    assert!(told.code == 2 && told.stderr.contains("required, best-effort and off"), "{told:?}");
+}
+
+#[test]
+fn without_the_sandbox_it_says_so() {
+    if !available("no sandbox") {
+        return;
+    }
+    let far = Namespace::new();
+    let recorder = Recorder::live(&far, &["-m", "32M", "--sandbox", "off"]);
+    let sandbox = recorder.status().sandbox.unwrap();
+    assert_eq!((sandbox.mode.as_str(), sandbox.landlock.enforced.as_str()), ("off", "none"));
+    let process = Path::new("/proc").join(recorder.child.id().to_string()).join("status");
+    assert_eq!((field(&process, "Seccomp").as_str(), sandbox.seccomp.enforced), ("0", false));
+    assert!(recorder.log().contains("no sandbox, as asked"), "{}", recorder.log());
+}
+
+/// A recorder with a configuration file that others may replace.
+fn configured(far: &Namespace, text: &str) -> Recorder {
+    let directory = directory();
+    let etc = directory.path().join("etc");
+    std::fs::create_dir(&etc).unwrap();
+    let file = etc.join("retrocap.toml");
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &far.name, PROGRAM, "run", "--user", "nobody", "--config"]).arg(&file);
+    Recorder::start(command, directory)
+}
+
+/// Writes it as editors do, another file in place of the first, and waits until a new line of the log has `says`.
+fn reload(recorder: &Recorder, text: &str, says: &str) {
+    let before = recorder.log().len();
+    std::fs::write(recorder.path("etc/new"), text).unwrap();
+    std::fs::rename(recorder.path("etc/new"), recorder.path("etc/retrocap.toml")).unwrap();
+    recorder.signal("-HUP");
+    eventually(says, || recorder.log()[before..].contains(says));
+}
+
+#[test]
+fn a_reload_changes_what_is_recorded_and_forgets_nothing() {
+    if !available("reload") {
+        return;
+    }
+    let far = Namespace::new();
+    for number in 0..2 {
+        far.ip(&format!("link add in{number} type veth peer name out{number}"));
+        far.ip(&format!("link set in{number} up"));
+        far.ip(&format!("link set out{number} up"));
+    }
+    let base = "memory = \"32M\"\nworkers = 2\n";
+    let recorder = configured(&far, &format!("{base}interface = \"in0\"\nfilter = \"udp\"\n"));
+    let mut senders = [Sender::new(&far, "out0"), Sender::new(&far, "out1")];
+    let mut frame = Vec::new();
+    datagram(1, 100, &mut frame);
+    let mut send = || {
+        for sender in &mut senders {
+            sender.send(&frame);
+            sender.send(&unanswered(100));
+        }
+    };
+    send();
+    let stored = |count: u64, of: u64| {
+        let status = recorder.arrived(of);
+        assert_eq!(status.packets.stored, count, "{:?}", status.packets);
+    };
+    stored(1, 2);
+
+    // A filter that only lets through what the old one did not; an interface more.
+    let new = format!("{base}interface = [\"in0\", \"in1\"]\nfilter = \"not udp\"\n[limits]\nconnections = 7\n");
+    reload(&recorder, &new, "the configuration is reloaded: interface, filter, [limits] changed");
+    let status = recorder.status();
+    assert_eq!(status.capture.filter.as_deref(), Some("not udp"));
+    assert_eq!(status.capture.interfaces, ["in0", "in1"]);
+    // The workers take it over with the next block of their ring at the latest.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    send();
+    stored(3, 6);
+    assert_eq!(recorder.packets(&["udp"]).len(), 1, "what was recorded before is still there");
+    assert_eq!(recorder.packets(&["not udp"]).len(), 2);
+
+    // What is wrong changes nothing, and says where.
+    for (text, says) in [
+        ("memory = \"32M\"\nfilter = \"udp prt\"\n", "syntax error"),
+        ("memory = \"32M\"\nfiltre = \"udp\"\n", "line 2: there is no key filtre; did you mean filter?"),
+        ("memory = 32M\n", "line 1"),
+        ("interface = \"in0\"\nmemory = \"1M\"\nfilter = \"ip\"\n[limits]\nhead-timeout = 5\n", "line 5: head-timeout"),
+    ] {
+        reload(&recorder, text, "nothing is changed");
+        eventually(says, || recorder.log().contains(says));
+        assert_eq!(recorder.status().capture.filter.as_deref(), Some("not udp"), "{text}");
+    }
+    std::fs::remove_file(recorder.path("etc/retrocap.toml")).unwrap();
+    recorder.signal("-HUP");
+    eventually("a missing file", || recorder.log().contains("cannot read"));
+
+    // What needs a restart is named, and what does not is taken over beside it.
+    let new = "memory = \"64M\"\nworkers = 1\nverbose = 1\n";
+    reload(&recorder, new, "memory, workers changed too, which takes a restart");
+    let status = recorder.status();
+    assert_eq!((status.memory.budget_bytes, status.capture.workers), (32 << 20, 2));
+    assert_eq!((status.capture.filter, status.capture.interfaces.len()), (None, 0));
+    assert_eq!(recorder.ask(&["get", "-c", "1"]).code, 0);
+    eventually("details are logged", || recorder.log().contains("DEBUG"));
+    assert_eq!(status.packets.received, 6, "and nothing was forgotten");
+}
+
+#[test]
+fn a_hangup_without_a_file_ends_nothing() {
+    if !available("hangup") {
+        return;
+    }
+    let far = Namespace::new();
+    let recorder = Recorder::live(&far, &["-m", "32M"]);
+    recorder.signal("-HUP");
+    eventually("it says what to do", || recorder.log().contains("start with --config"));
+    assert_eq!(recorder.ask(&["status"]).code, 0);
+}
