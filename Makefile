@@ -8,10 +8,17 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
 
-install: ## put the program into $(PREFIX)/bin, /usr/local by default
+install: built = $(or $(CARGO_TARGET_DIR),target)/release/retrocap
+install: share = $(DESTDIR)$(or $(PREFIX),/usr/local)/share
+install: ## the program, completions and manual pages into $(PREFIX), /usr/local by default
 	scripts/setup build
 	cargo build --release --locked
 	install -D -m 755 $(or $(CARGO_TARGET_DIR),target)/release/retrocap $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/retrocap
+	install -d $(share)/bash-completion/completions $(share)/zsh/site-functions $(share)/fish/vendor_completions.d
+	$(built) completions bash > $(share)/bash-completion/completions/retrocap
+	$(built) completions zsh > $(share)/zsh/site-functions/_retrocap
+	$(built) completions fish > $(share)/fish/vendor_completions.d/retrocap.fish
+	$(built) -q man $(share)/man/man1
 
 deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
 	scripts/setup build

@@ -147,7 +147,7 @@ pub struct Split {
     pub workers: u32,
     /// Blocks of one worker's kernel ring; 0 without live capture.
     pub ring_blocks: u32,
-    /// Bytes of one worker's sessions, their index included.
+    /// Bytes of one worker's sessions, their index and the ledger of past ones included.
     pub sessions_bytes: u64,
     /// Bytes of one worker's packets, its table of segments included.
     pub store_bytes: u64,
@@ -183,7 +183,8 @@ impl Split {
     /// The smallest budget, for one worker: 16 MiB.
     pub const BYTES_MIN: u64 = 16 * MIB;
 
-    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, a tenth for sessions, a sixteenth for
+    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, 22 % for sessions (of which 45 % for
+    /// those of the past), a sixteenth for
     /// queries (64 MiB at most), the rest for packets.
     ///
     /// # Errors
@@ -200,7 +201,7 @@ impl Split {
         let blocks = (share / 10 / u64::from(RING_BLOCK_BYTES)).clamp(RING_BLOCKS_MIN, RING_BLOCKS_MAX);
         let ring_blocks = if live { u32::try_from(blocks).unwrap_or(u32::MAX) } else { 0 };
         let queries_bytes = (budget_bytes / 16).min(64 * MIB);
-        let sessions_bytes = share / 10;
+        let sessions_bytes = share / 100 * 22;
         let taken = u64::from(ring_blocks) * u64::from(RING_BLOCK_BYTES)
             + sessions_bytes
             + queries_bytes / u64::from(workers)

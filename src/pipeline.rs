@@ -1,9 +1,14 @@
 //! The hot path: one loop from a source to the store.
+//!
+//! Packets come in bursts, because most of the time goes into waiting for memory: where a session lies follows from its
+//! packet's headers, and is elsewhere for each. So a burst goes through three passes. The first reads headers and asks for
+//! the bucket of the index, the second looks into it and asks for the session's entry, and the third finds everything
+//! at hand. The order of packets is kept in each of them, and what comes out does not depend on how they were bundled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::capture::{Batch, Source, SourceCounts, SourceError};
+use crate::capture::{BURST_PACKETS, Batch, Source, SourceCounts, SourceError};
 use crate::counters::{DropReason, Published, Totals};
 use crate::decode::{self, Stop};
 use crate::filter::FilterSet;
@@ -11,7 +16,7 @@ use crate::judge::{Classes, Judge, Pins, pins};
 use crate::memory::Lock;
 use crate::own_streams::{OwnStreams, Watch};
 use crate::packet::Packet;
-use crate::session::{Ledger, Table};
+use crate::session::{Arrival, Ledger, Table};
 use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
 use crate::store::retention::{Policy, Terms};
@@ -59,6 +64,26 @@ pub struct Worker {
     pub pins: Arc<Pins>,
     /// Names of the classes, that of class 1 first, and what each has reserved here.
     pub classes: Arc<[(String, u64)]>,
+}
+
+/// Bytes of packets after which a burst ends: longer ones are copied the slower the more of them were looked at before.
+const BURST_BYTES: usize = 4096;
+
+/// How many of `packets`, of which there is one at least, go through the passes together.
+fn burst_len(packets: &[Packet<'_>]) -> usize {
+    let mut bytes = 0;
+    let more = packets[1..].iter().take(BURST_PACKETS - 1).take_while(|packet| {
+        bytes += packet.data.len();
+        bytes < BURST_BYTES
+    });
+    1 + more.count()
+}
+
+/// A packet of a burst whose headers were read.
+#[derive(Clone, Copy)]
+struct Coming<'a> {
+    packet: Packet<'a>,
+    arrival: Arrival,
 }
 
 /// One worker: everything a packet meets on its way, and nothing that another worker touches.
@@ -145,7 +170,7 @@ impl Pipeline {
     pub fn run(&mut self, source: &mut impl Source, stop: &AtomicBool) -> Result<(), SourceError> {
         while !stop.load(Ordering::Relaxed) {
             self.refresh();
-            let batch = source.batch(&mut |packet| self.ingest(packet));
+            let batch = source.bursts(&mut |burst| self.ingest(burst));
             self.account(&source.counts());
             self.store.settle(source.is_behind());
             self.publish();
@@ -156,27 +181,54 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The way of one packet.
-    pub fn ingest(&mut self, packet: &Packet<'_>) {
-        let packet = &self.cut(packet);
+    /// The way of a few packets.
+    pub fn ingest(&mut self, packets: &[Packet<'_>]) {
+        let mut rest = packets;
+        while !rest.is_empty() {
+            let (burst, after) = rest.split_at(burst_len(rest));
+            rest = after;
+            let mut coming = [None; BURST_PACKETS];
+            for (coming, packet) in coming.iter_mut().zip(burst) {
+                *coming = self.receive(packet);
+            }
+            for Coming { arrival, .. } in coming.iter().flatten() {
+                self.sessions.expect_arrival(arrival);
+            }
+            for coming in coming.iter().flatten() {
+                self.keep(coming);
+            }
+        }
+    }
+
+    /// From a packet to what its headers say; `None` if it is not to be kept.
+    fn receive<'a>(&mut self, packet: &Packet<'a>) -> Option<Coming<'a>> {
+        let packet = self.cut(packet);
         let bytes = packet.data.len() as u64;
         self.totals.received.add(bytes);
         self.published.count_interface(packet.interface, bytes);
-
         if let Some(filter) = &mut self.filter
             && !filter.matches(packet.link_type, packet.data, packet.original_len)
         {
-            return self.totals.filtered.add(bytes);
+            self.totals.filtered.add(bytes);
+            return None;
         }
-
         let mut decoded = decode::decode(packet.link_type, packet.data);
         if let Some(own_streams) = &mut self.own_streams
             && own_streams.is_own(&decoded)
         {
-            return self.totals.filtered.add(bytes);
+            self.totals.filtered.add(bytes);
+            return None;
         }
+        self.note(&packet, decoded.stop);
+        let arrival = self.sessions.arrival(&packet, &mut decoded);
+        Some(Coming { packet, arrival })
+    }
+
+    /// Counts a packet to its session, whose bytes so far say where it is stored.
+    fn keep(&mut self, Coming { packet, arrival }: &Coming<'_>) {
+        let bytes = packet.data.len() as u64;
         let sequence = self.totals.stored.packets;
-        let session = self.sessions.observe(packet, &mut decoded, sequence);
+        let session = self.sessions.observe(arrival, packet, sequence);
         let notes = self.judge.decide(packet, &session, &mut self.sessions, self.store.ticks_ns());
         if self.judge.cuts_off(notes, session.offset) && !session.closes {
             return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
@@ -186,9 +238,7 @@ impl Pipeline {
         let header = RecordHeader::new(packet, sequence, session.slot);
         self.store.append(&header, packet.data, Place { notes, rank }, &mut self.sessions);
         self.sessions.kept(session.slot, bytes);
-
         self.totals.stored.add(bytes);
-        self.note(packet, decoded.stop);
     }
 
     /// Cuts a packet to the snapshot length, or to the longest record.

@@ -244,7 +244,7 @@ impl World {
 
     fn send(&mut self, time: u64, len: usize) {
         self.frame.resize(len, 0x5a);
-        self.pipeline.ingest(&Packet {
+        self.pipeline.ingest(&[Packet {
             time: Timestamp(time),
             interface: InterfaceId(0),
             link_type: LinkType::ETHERNET,
@@ -253,7 +253,7 @@ impl World {
             original_len: u32::try_from(len).expect("a frame"),
             drops_before: 0,
             data: &self.frame,
-        });
+        }]);
         self.sequence += 1;
     }
 }

@@ -164,6 +164,7 @@ fn compare(args: &Args, split: &Split) {
     } else {
         report::title(args, split, &run.truth, wire_bytes);
         report::table(&run.looks);
+        report::ledger(&run.pipeline.worker().ledger);
     }
 }
 
@@ -202,7 +203,7 @@ impl Run {
             self.truth.note(&frame);
             self.fifo.ingest(&frame);
             self.cutoff.ingest(&frame);
-            self.pipeline.ingest(&frame.packet);
+            self.pipeline.ingest(std::slice::from_ref(&frame.packet));
         }
         self.look(due(args.looks as usize - 1));
         wire_bytes

@@ -1,6 +1,7 @@
 //! The table and the comma-separated values.
 
 use retrocap::budget::{ByteSize, Split};
+use retrocap::session::Ledger;
 
 use crate::measure::Measured;
 use crate::truth::Truth;
@@ -114,4 +115,20 @@ fn duration(seconds: f64) -> String {
 /// So many times, in three digits.
 pub(crate) fn multiple(times: f64) -> String {
     if times >= 10.0 { format!("×{times:.1}") } else { format!("×{times:.2}") }
+}
+
+/// How many sessions are known at the end, and what those of the past cost.
+pub(crate) fn ledger(ledger: &Ledger) {
+    let with_packets = ledger.sessions().filter(|session| session.kept_packets > 0).count() as u64;
+    let known = ledger.sessions().count() as u64 + ledger.past();
+    let (bytes, sessions) = ledger.archive_fill();
+    println!(
+        "\nledger: {known} sessions known, {with_packets} of them with packets, {} entries in the array; {} in the archive at {:.1} \
+         bytes each, {} only counted; {} bytes for the archive",
+        ledger.capacity(),
+        ledger.past(),
+        bytes as f64 / sessions.max(1) as f64,
+        ledger.unlisted(),
+        ledger.archive_bytes(),
+    );
 }

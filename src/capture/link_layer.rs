@@ -85,18 +85,47 @@ pub(super) fn shape(hatype: u16) -> Shape {
     }
 }
 
+/// Where the bytes of packets lie that are not their frame's own, one packet after another, until their burst is handed
+/// over.
+pub(super) struct Scratch<'a> {
+    room: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Scratch<'a> {
+    /// `room` is enough for all packets of a burst and [`HEADER_BYTES_MAX`] for each.
+    pub(super) fn new(room: &'a mut [u8]) -> Self {
+        Self { room, len: 0 }
+    }
+
+    /// Goes on with the packet that is being put together.
+    fn put(&mut self, bytes: &[u8]) {
+        self.room[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// The packet that was put together; the next one begins behind it.
+    fn take(&mut self) -> &'a mut [u8] {
+        let (packet, rest) = std::mem::take(&mut self.room).split_at_mut(self.len);
+        (self.room, self.len) = (rest, 0);
+        packet
+    }
+}
+
+/// The most bytes that a packet has more than its frame.
+pub(super) const HEADER_BYTES_MAX: usize = 20;
+
 /// Gives the packet's bytes and its original length; `scratch` holds them when they are not the frame's own.
 #[inline]
-pub(super) fn packet_bytes<'a>(frame: &Frame<'a>, shape: Shape, scratch: &'a mut Vec<u8>) -> (&'a [u8], u32) {
+pub(super) fn packet_bytes<'a>(frame: &Frame<'a>, shape: Shape, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
     match (shape, frame.vlan) {
         (Shape::Ethernet, Some((protocol, tag))) if frame.data.len() >= 12 => {
             let (addresses, rest) = frame.data.split_at(12);
-            scratch.clear();
-            scratch.extend_from_slice(addresses);
-            scratch.extend_from_slice(&protocol.to_be_bytes());
-            scratch.extend_from_slice(&tag.to_be_bytes());
-            scratch.extend_from_slice(rest);
-            (scratch, frame.original_len.saturating_add(4))
+            scratch.put(addresses);
+            scratch.put(&protocol.to_be_bytes());
+            scratch.put(&tag.to_be_bytes());
+            scratch.put(rest);
+            (scratch.take(), frame.original_len.saturating_add(4))
         }
         (Shape::Plain | Shape::Ethernet, _) => (frame.data, frame.original_len),
         (Shape::Cooked, _) => cooked(frame, scratch),
@@ -106,44 +135,42 @@ pub(super) fn packet_bytes<'a>(frame: &Frame<'a>, shape: Shape, scratch: &'a mut
 }
 
 /// LINKTYPE_LINUX_SLL2 (<https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html>): all numbers big-endian.
-fn cooked<'a>(frame: &Frame<'_>, scratch: &'a mut Vec<u8>) -> (&'a [u8], u32) {
-    scratch.clear();
-    scratch.extend_from_slice(&frame.protocol.to_be_bytes());
-    scratch.extend_from_slice(&[0, 0]);
-    scratch.extend_from_slice(&frame.ifindex.to_be_bytes());
-    scratch.extend_from_slice(&frame.hatype.to_be_bytes());
-    scratch.extend_from_slice(&[frame.packet_type, frame.address_len]);
-    scratch.extend_from_slice(&frame.address);
+fn cooked<'a>(frame: &Frame<'_>, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
+    scratch.put(&frame.protocol.to_be_bytes());
+    scratch.put(&[0, 0]);
+    scratch.put(&frame.ifindex.to_be_bytes());
+    scratch.put(&frame.hatype.to_be_bytes());
+    scratch.put(&[frame.packet_type, frame.address_len]);
+    scratch.put(&frame.address);
     behind_header(frame, frame.network_offset, scratch)
 }
 
 /// LINKTYPE_NETLINK (<https://www.tcpdump.org/linktypes/LINKTYPE_NETLINK.html>): packet type, ARPHRD type, ten bytes
 /// that mean nothing, netlink protocol.
-fn netlink<'a>(frame: &Frame<'_>, scratch: &'a mut Vec<u8>) -> (&'a [u8], u32) {
-    scratch.clear();
-    scratch.extend_from_slice(&[0, frame.packet_type]);
-    scratch.extend_from_slice(&frame.hatype.to_be_bytes());
-    scratch.extend_from_slice(&[0; 10]);
-    scratch.extend_from_slice(&frame.protocol.to_be_bytes());
+fn netlink<'a>(frame: &Frame<'_>, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
+    scratch.put(&[0, frame.packet_type]);
+    scratch.put(&frame.hatype.to_be_bytes());
+    scratch.put(&[0; 10]);
+    scratch.put(&frame.protocol.to_be_bytes());
     behind_header(frame, 0, scratch)
 }
 
 /// Adds the frame from `skip` on to the header in `scratch`.
-fn behind_header<'a>(frame: &Frame<'_>, skip: usize, scratch: &'a mut Vec<u8>) -> (&'a [u8], u32) {
-    let header = scratch.len();
-    scratch.extend_from_slice(&frame.data[skip..]);
+fn behind_header<'a>(frame: &Frame<'_>, skip: usize, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
+    let header = scratch.len;
+    scratch.put(&frame.data[skip..]);
     let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-    (scratch, frame.original_len.saturating_sub(length(skip)).saturating_add(length(header)))
+    (scratch.take(), frame.original_len.saturating_sub(length(skip)).saturating_add(length(header)))
 }
 
 /// LINKTYPE_CAN_SOCKETCAN (<https://www.tcpdump.org/linktypes/LINKTYPE_CAN_SOCKETCAN.html>): the identifier
 /// big-endian, CAN FD and CAN XL marked, other numbers of CAN XL little-endian.
-fn can<'a>(frame: &Frame<'_>, scratch: &'a mut Vec<u8>) -> (&'a [u8], u32) {
+fn can<'a>(frame: &Frame<'_>, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
     const ETH_P_CANFD: u16 = 0x000d;
     const ETH_P_CANXL: u16 = 0x000e;
-    scratch.clear();
-    scratch.extend_from_slice(frame.data);
-    if let Some(header) = scratch.first_chunk_mut::<12>() {
+    scratch.put(frame.data);
+    let packet = scratch.take();
+    if let Some(header) = packet.first_chunk_mut::<12>() {
         let [a, b, c, d, flags, fd_flags, l0, l1, f0, f1, f2, f3] = *header;
         header[..4].copy_from_slice(&u32::from_ne_bytes([a, b, c, d]).to_be_bytes());
         match frame.protocol {
@@ -156,7 +183,7 @@ fn can<'a>(frame: &Frame<'_>, scratch: &'a mut Vec<u8>) -> (&'a [u8], u32) {
             _ => (header[4], header[5]) = (flags & 0x7f, fd_flags & !0x04),
         }
     }
-    (scratch, frame.original_len)
+    (packet, frame.original_len)
 }
 
 #[cfg(test)]
@@ -205,7 +232,8 @@ mod tests {
     #[test]
     fn a_vlan_tag_is_put_back_behind_the_addresses() {
         let tagged = |data| Frame { vlan: Some((0x88a8, 0x6007)), ..frame(data) };
-        let mut scratch = Vec::new();
+        let mut room = [0; 256];
+        let mut scratch = Scratch::new(&mut room);
         let data = *b"aaaaaabbbbbb\x08\x00payload";
         let (bytes, original_len) = packet_bytes(&tagged(&data), Shape::Ethernet, &mut scratch);
         assert_eq!((bytes, original_len), (&b"aaaaaabbbbbb\x88\xa8\x60\x07\x08\x00payload"[..], 104));
@@ -216,7 +244,8 @@ mod tests {
 
     #[test]
     fn headers_are_made_for_cooked_packets() {
-        let mut scratch = Vec::new();
+        let mut room = [0; 256];
+        let mut scratch = Scratch::new(&mut room);
         let (bytes, original_len) = packet_bytes(&frame(b"\xff\x03payload"), Shape::Cooked, &mut scratch);
         let header = b"\x86\xdd\0\0\0\0\x01\x02\x02\x00\x04\x06\x01\x02\x03\x04\x05\x06\0\0";
         assert_eq!((&bytes[..20], &bytes[20..], original_len), (&header[..], &b"payload"[..], 118));
@@ -228,7 +257,8 @@ mod tests {
 
     #[test]
     fn can_frames_get_their_byte_order() {
-        let mut scratch = Vec::new();
+        let mut room = [0; 256];
+        let mut scratch = Scratch::new(&mut room);
         let mut data = [0; 16];
         data[..4].copy_from_slice(&0x8000_0123u32.to_ne_bytes());
         data[4] = 8;

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use afpacket::{CaptureFilter, Frame, Ring, RingConfig, SockFilter};
 
-use super::link_layer::{Shape, packet_bytes, shape};
+use super::burst::{BURST_PACKETS, Burst};
+use super::link_layer::{HEADER_BYTES_MAX, Scratch, Shape, packet_bytes, shape};
 use super::selection::Selection;
 use super::{Batch, Source, SourceCounts, SourceError};
 use crate::interface::Interfaces;
@@ -85,6 +86,8 @@ fn refusal(error: afpacket::OpenError) -> SourceError {
 pub struct LiveSource {
     ring: Ring,
     view: View,
+    /// Room for the packets of a burst that are not as the ring has them.
+    scratch: Box<[u8]>,
     /// Packets the kernel had no room for that were reported with a packet.
     drops_reported: u64,
 }
@@ -104,7 +107,6 @@ struct View {
     program: Vec<SockFilter>,
     /// Interfaces asked to be promiscuous.
     joined: BTreeSet<u32>,
-    scratch: Vec<u8>,
     counts: SourceCounts,
 }
 
@@ -144,11 +146,11 @@ impl LiveSource {
             last: NOBODY,
             program: Vec::new(),
             joined: BTreeSet::new(),
-            // The largest packet and a header in front of it.
-            scratch: Vec::with_capacity(config.block_size as usize + 32),
             counts: SourceCounts::default(),
         };
-        let mut source = Self { ring, view, drops_reported: 0 };
+        // The frames of a burst lie in one block.
+        let scratch = vec![0; config.block_size as usize + BURST_PACKETS * HEADER_BYTES_MAX].into();
+        let mut source = Self { ring, view, scratch, drops_reported: 0 };
         source.view.follow_selection(&source.ring)?;
         Ok(source)
     }
@@ -166,7 +168,7 @@ impl LiveSource {
 
 impl Source for LiveSource {
     /// Hands over one block of the ring.
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         self.view.follow_selection(&self.ring)?;
         if !self.ring.has_block() {
             // The ring is read to its end: what was lost until now was lost before the next packet. Read here, the
@@ -180,12 +182,21 @@ impl Source for LiveSource {
             self.view.counts.kernel_dropped =
                 block.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
         }
-        for frame in block.frames() {
-            let drops_before = u32::try_from(self.view.counts.kernel_dropped - self.drops_reported).unwrap_or(u32::MAX);
-            if let Some(packet) = self.view.packet(&frame, drops_before, block.as_fd()) {
-                self.drops_reported += u64::from(drops_before);
-                each(&packet);
+        let mut frames = block.frames().peekable();
+        while frames.peek().is_some() {
+            let mut burst = Burst::new();
+            let mut scratch = Scratch::new(&mut self.scratch);
+            for frame in frames.by_ref() {
+                let drops = self.view.counts.kernel_dropped - self.drops_reported;
+                let drops_before = u32::try_from(drops).unwrap_or(u32::MAX);
+                if let Some(packet) = self.view.packet(&frame, drops_before, block.as_fd(), &mut scratch) {
+                    self.drops_reported += u64::from(drops_before);
+                    if burst.is_full_with(packet) {
+                        break;
+                    }
+                }
             }
+            burst.hand_over(each);
         }
         Ok(Batch::More)
     }
@@ -249,7 +260,13 @@ impl View {
 
     /// The packet that a frame is, unless it is not to be recorded.
     #[inline]
-    fn packet<'a>(&'a mut self, frame: &Frame<'a>, drops_before: u32, socket: BorrowedFd<'_>) -> Option<Packet<'a>> {
+    fn packet<'a>(
+        &mut self,
+        frame: &Frame<'a>,
+        drops_before: u32,
+        socket: BorrowedFd<'_>,
+        scratch: &mut Scratch<'a>,
+    ) -> Option<Packet<'a>> {
         let key = (frame.ifindex, frame.hatype);
         if self.last.0 != key {
             self.last = (key, self.lookup(key, socket));
@@ -266,7 +283,7 @@ impl View {
             }
         };
         self.counts.truncated += u64::from(self.snaplen == 0 && frame.data.len() < frame.original_len as usize);
-        let (data, original_len) = packet_bytes(frame, shape, &mut self.scratch);
+        let (data, original_len) = packet_bytes(frame, shape, scratch);
         Some(Packet {
             time: Timestamp(frame.time_ns),
             interface: id,

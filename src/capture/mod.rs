@@ -1,5 +1,6 @@
 //! Where packets come from: a capture file or standard input, or the interfaces of this host.
 
+mod burst;
 pub mod file;
 #[cfg(target_os = "linux")]
 pub mod interfaces;
@@ -9,6 +10,8 @@ pub mod link_layer;
 pub mod live;
 #[cfg(target_os = "linux")]
 pub mod selection;
+
+pub use burst::BURST_PACKETS;
 
 use crate::counters::Volume;
 use crate::packet::Packet;
@@ -49,8 +52,14 @@ pub enum SourceError {
 pub trait Source {
     /// Hands the next packets to `each`, in order, waiting a bounded time (100 ms at most) for the first.
     ///
-    /// A source that reports [`Batch::End`] or an error has nothing more to give.
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError>;
+    /// They come in bursts: as many as are there together, [`BURST_PACKETS`] at most. A source that reports
+    /// [`Batch::End`] or an error has nothing more to give.
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError>;
+
+    /// The same, packet by packet.
+    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+        self.bursts(&mut |burst| burst.iter().for_each(&mut *each))
+    }
 
     /// Whether more packets wait already, so that other work should.
     fn is_behind(&self) -> bool {

@@ -35,7 +35,7 @@ const TOLD_MAX: usize = 20;
 pub(super) struct AlertArgs {
     /// The sessions named by the alerts in this file, - being stdin: Suricata EVE, Zeek conn.log or notice.log (TSV or
     /// JSON), Sysmon event 3 as JSON
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until", "around", "community_id", "flow", "count", "whole_sessions"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until", "around", "community_id", "flow", "address", "port", "count", "whole_sessions"])]
     pub(super) alert: Option<PathBuf>,
     /// How long before an alert a session may have ended [default: 5s; Sysmon 20s]
     #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]

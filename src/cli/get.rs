@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use super::alerts::{self, AlertArgs, Asked};
 use super::client::{self, Answer, Refused, Target, Trailers};
 use super::output::Output;
+use super::progress::{Counts, Progress};
 use super::selection::{Around, Selection};
 use super::{Common, Usage, human, note, print};
 use crate::capture::file::FileSource;
@@ -94,6 +95,7 @@ impl Get {
             selection.ahead(now, &tz)?;
         }
         let target = selection.add(Target::new("/v1/packets"), Some(&self.around), now, &tz)?;
+        let (_, until) = selection.window(Some(&self.around), now, &tz)?;
         let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
         if common.json && file.is_none() {
             return Err(Usage::of(
@@ -114,18 +116,34 @@ impl Get {
             .with("follow", self.follow.then_some(1))
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
+        let counts = Arc::<Counts>::default();
+        let shown = Arc::clone(&counts);
+        let progress = Progress::start(common, move || shown.done());
         match (client::get(&common.socket(), &target), output) {
-            (Ok(answer), None) => self.lines(answer, common, &tz),
-            (Ok(answer), Some(output)) if self.follow && !output.is_file() => copy_at_once(answer, output, common),
-            (Ok(answer), Some(output)) if file.is_none() => copy(answer, output, common),
+            (Ok(answer), None) => {
+                drop(progress);
+                self.lines(answer, common, &tz)
+            }
+            (Ok(answer), Some(output)) if self.follow && !output.is_file() => {
+                drop(progress);
+                copy_at_once(answer, output, common)
+            }
+            (Ok(answer), Some(output)) if file.is_none() => {
+                // Who reads the pipe may print to the same terminal.
+                drop(progress);
+                copy(answer, output, common)
+            }
             (Ok(mut answer), Some(output)) => {
                 if self.follow {
                     // What came until then is what was wanted.
                     answer.end_when_interrupted();
                 }
-                self.file(answer, output, common, &tz)
+                // One that goes on is never half done.
+                let until = if self.follow { None } else { self.reaches_until(common, until) };
+                self.file(answer, output, common, &tz, Shown { counts, until, progress })
             }
             (Err(error), output) => {
+                drop(progress);
                 let nothing = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
                 if let Some(output) = output.filter(|output| nothing && output.is_stdout()) {
                     self.empty(output)?;
@@ -210,7 +228,7 @@ impl Get {
     }
 
     /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
-    fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+    fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone, shown: Shown) -> anyhow::Result<()> {
         let (trailers, interrupted) = (answer.trailers(), answer.interrupted());
         let output = Arc::new(Mutex::new(Some(output)));
         let tee = Tee { answer, output: Arc::clone(&output), failed: Arc::default() };
@@ -219,6 +237,7 @@ impl Get {
         let mut seen = Seen::default();
         loop {
             let batch = source.batch(&mut |packet| seen.add(packet.time, packet.data.len()));
+            shown.counts.set(seen.packets, seen.bytes, seen.part(shown.until));
             if let Some(error) = lock(&failed).take() {
                 return Err(error);
             }
@@ -235,6 +254,7 @@ impl Get {
         }
         let name = self.write.as_deref().unwrap_or(Path::new("-")).display().to_string();
         let file_bytes = output.finish()?;
+        drop(shown.progress);
         if common.json {
             let document = serde_json::json!({
                 "packets": seen.packets, "bytes": seen.bytes, "file": name, "file_bytes": file_bytes,
@@ -246,6 +266,17 @@ impl Get {
             note(&seen.summary(&name, tz));
         }
         ended(&trailers, common)
+    }
+
+    /// The latest time of which packets can come, to tell how far an export is; only where somebody looks.
+    fn reaches_until(&self, common: &Common, until: Option<Timestamp>) -> Option<Timestamp> {
+        if common.quiet || !std::io::stderr().is_terminal() {
+            return None;
+        }
+        let document = client::get(&common.socket(), &Target::new("/v1/status")).ok()?.document().ok()?;
+        let status: serde_json::Value = serde_json::from_str(&document).ok()?;
+        let newest = human::time(status.pointer("/retained/newest")?.as_str()?)?;
+        Some(until.map_or(newest, |until| until.min(newest)))
     }
 
     /// A file without packets, so that who reads the pipe does not choke on nothing.
@@ -302,6 +333,13 @@ pub(super) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Comm
     ended(&answer.trailers(), common)
 }
 
+/// The line that tells how far it is.
+struct Shown {
+    counts: Arc<Counts>,
+    until: Option<Timestamp>,
+    progress: Progress,
+}
+
 /// Bytes as they come.
 fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
@@ -356,6 +394,14 @@ impl Seen {
         let (first, last) = self.span.get_or_insert((time, time));
         *first = time.min(*first);
         *last = time.max(*last);
+    }
+
+    /// How far the packets came towards a time.
+    #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
+    fn part(&self, until: Option<Timestamp>) -> Option<f64> {
+        let ((first, last), until) = (self.span?, until?);
+        let all = until.0.checked_sub(first.0).filter(|all| *all > 0)?;
+        Some((last.0 - first.0) as f64 / all as f64)
     }
 
     /// `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 -> odd.pcapng`; the date once if it is one.

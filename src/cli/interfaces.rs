@@ -10,7 +10,7 @@ use super::{Common, print};
 Examples:
   retrocap interfaces                             all of them, with their addresses
   retrocap interfaces --json | jq -r '.[].name'   only the names
-  sudo retrocap run -i eth0 -i wlan0              record two of them")]
+  retrocap interfaces | grep 'Up, Running'        those that carry packets")]
 pub(super) struct Interfaces {}
 
 #[cfg(not(target_os = "linux"))]

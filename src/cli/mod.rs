@@ -7,22 +7,28 @@ mod alert_files;
 mod alerts;
 mod check;
 mod client;
+mod completions;
 mod config;
+mod csv;
 mod extcap;
 mod feed;
 mod flows;
 mod get;
 mod human;
 mod interfaces;
+mod listing;
 mod log;
 mod machine;
 mod output;
 mod pin;
+mod progress;
 mod push;
 mod replay;
 mod run;
+mod screen;
 mod selection;
 mod status;
+mod table;
 mod view;
 
 use std::io::Write as _;
@@ -92,6 +98,8 @@ enum Verb {
     Interfaces(interfaces::Interfaces),
     Extcap(extcap::Extcap),
     Check(check::Check),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Wrong usage: exit 2.
@@ -132,6 +140,8 @@ pub fn main() -> ExitCode {
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
         Verb::Extcap(extcap) => extcap.run(&cli.common),
         Verb::Check(check) => check.run(&cli.common),
+        Verb::Completions(completions) => completions.run(&cli.common),
+        Verb::Man(man) => man.run(&cli.common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

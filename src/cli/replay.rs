@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 
 use super::config::File;
 use super::output::Output;
+use super::progress::{Done, Progress};
 use super::run::Percent;
 use super::view::{self, Heading};
-use super::{Common, Usage, human, machine, note, print, selection, status};
+use super::{Common, Usage, machine, note, print, selection, status};
 use crate::budget::{MemorySize, Split};
 use crate::capture::file::FileSource;
 use crate::capture::{Batch, Source, SourceCounts, SourceError};
@@ -31,9 +32,9 @@ use crate::time::Timestamp;
 
 /// Seed of the session table: any number, but always the same.
 const SEED: u64 = 0x7265_7472_6f63_6170;
-/// Work that takes less is done before a progress line could be read.
-const PROGRESS_AFTER: Duration = Duration::from_secs(1);
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// What a classic capture file says of each packet.
+const RECORD_HEADER_BYTES: u64 = 16;
 
 /// Run a capture file through the same engine, and write what it would have kept.
 #[derive(Debug, Args)]
@@ -122,9 +123,9 @@ impl Replay {
         // Before anything is read, so that a mistake shows at once.
         let output = self.write.as_deref().map(Output::open).transpose()?;
 
-        let progress = Progress::start(&history.workers[0].published, common.quiet);
+        let progress = self.progress(common, &history.workers[0].published);
         let read = pipeline.run(&mut source, &AtomicBool::new(false));
-        progress.stop();
+        drop(progress);
         if let Some(output) = output {
             export(&history, output)?;
         }
@@ -144,6 +145,21 @@ impl Replay {
     fn filter(&self) -> anyhow::Result<Option<FilterSet>> {
         let words = self.filter.as_ref().map_or(&self.expression[..], std::slice::from_ref);
         selection::filter(words)
+    }
+
+    /// How far it is, by what a packet takes in a file.
+    fn progress(&self, common: &Common, published: &Arc<Published>) -> Progress {
+        let file_bytes = self.file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+        let published = Arc::clone(published);
+        Progress::start(common, move || {
+            let received = published.totals().received;
+            #[expect(clippy::cast_precision_loss, reason = "a part of a file")]
+            let part = file_bytes.map(|all| {
+                let read = received.bytes.saturating_add(received.packets.saturating_mul(RECORD_HEADER_BYTES));
+                (read as f64 / all.max(1) as f64).min(1.0)
+            });
+            Done { packets: received.packets, bytes: received.bytes, part }
+        })
     }
 
     fn source(&self, interfaces: &Arc<Interfaces>) -> Result<FileSource, SourceError> {
@@ -197,57 +213,19 @@ struct Watched<S> {
 }
 
 impl<S: Source> Source for Watched<S> {
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         let span = &mut self.span;
-        self.inner.batch(&mut |packet| {
-            let (first, last) = span.get_or_insert((packet.time, packet.time));
-            *first = packet.time.min(*first);
-            *last = packet.time.max(*last);
-            each(packet);
+        self.inner.bursts(&mut |burst| {
+            for packet in burst {
+                let (first, last) = span.get_or_insert((packet.time, packet.time));
+                *first = packet.time.min(*first);
+                *last = packet.time.max(*last);
+            }
+            each(burst);
         })
     }
 
     fn counts(&self) -> SourceCounts {
         self.inner.counts()
-    }
-}
-
-/// A line on the terminal that says how far it is.
-struct Progress(Option<(Arc<AtomicBool>, std::thread::JoinHandle<()>)>);
-
-impl Progress {
-    /// Shows what `published` counts, if somebody looks.
-    fn start(published: &Arc<Published>, quiet: bool) -> Self {
-        use std::io::IsTerminal as _;
-        if quiet || !std::io::stderr().is_terminal() {
-            return Self(None);
-        }
-        let (done, published) = (Arc::<AtomicBool>::default(), Arc::clone(published));
-        let stop = Arc::clone(&done);
-        let thread = std::thread::spawn(move || {
-            let start = Instant::now();
-            let mut shown = false;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                std::thread::park_timeout(PROGRESS_EVERY);
-                if start.elapsed() < PROGRESS_AFTER {
-                    continue;
-                }
-                let received = published.totals().received;
-                eprint!("\r\x1b[K{}, {}", human::counted(received.packets, "packet"), human::size(received.bytes));
-                shown = true;
-            }
-            if shown {
-                eprint!("\r\x1b[K");
-            }
-        });
-        Self(Some((done, thread)))
-    }
-
-    fn stop(self) {
-        if let Some((done, thread)) = self.0 {
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
     }
 }

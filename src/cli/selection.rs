@@ -10,7 +10,7 @@ use super::client::Target;
 use crate::filter::FilterSet;
 use crate::packet::LinkType;
 use crate::query::QueryError;
-use crate::query::selectors::Flow;
+use crate::query::selectors::{Flow, Subnet};
 use crate::session::community_id::CommunityId;
 use crate::time::{self, Timestamp};
 
@@ -48,6 +48,12 @@ pub(super) struct Selection {
     /// Only between these two, as in '10.0.0.5:51234 192.0.2.7:443 tcp'; port and protocol may be left out
     #[arg(long, value_name = "FLOW")]
     flow: Option<Flow>,
+    /// Only with this address or network at one end, in tunnels and behind VLAN tags too: 10.0.0.5, 10.0.0.0/8
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<Subnet>,
+    /// Only with this port at one end, in tunnels and behind VLAN tags too
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
     /// tcpdump expression, as in: host 10.0.0.5 and not port 22
     #[arg(value_name = "EXPR", allow_negative_numbers = true)]
     expression: Vec<String>,
@@ -101,10 +107,17 @@ impl Selection {
             .with("interface", self.interface.as_ref())
             .with("community-id", self.community_id)
             .with("community-id-seed", self.community_id.and(Some(self.community_id_seed)).filter(|&seed| seed != 0))
-            .with("flow", self.flow.as_ref()))
+            .with("flow", self.flow.as_ref())
+            .with("address", self.address)
+            .with("port", self.port))
     }
 
-    fn window(
+    /// From when until when, where that is said.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] where a time makes no sense.
+    pub(super) fn window(
         &self,
         around: Option<&Around>,
         now: Timestamp,
@@ -166,6 +179,8 @@ impl Selection {
             community_id: None,
             community_id_seed: 0,
             flow: None,
+            address: None,
+            port: None,
             expression: Vec::new(),
         }
     }

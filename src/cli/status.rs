@@ -8,8 +8,9 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::client::{self, Target};
+use super::screen::Screen;
 use super::view::{self, Heading, View};
-use super::{Common, machine, print};
+use super::{Common, print};
 use crate::query::status::Status as Document;
 use crate::time::Timestamp;
 
@@ -68,7 +69,5 @@ fn show(common: &Common) -> anyhow::Result<String> {
 
 /// How this terminal shows things.
 pub(super) fn here(heading: Heading) -> View {
-    let terminal = std::io::stdout().is_terminal();
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    View { heading, width: machine::terminal_width(), tz: TimeZone::system(), colour }
+    View { heading, screen: Screen::stdout(), tz: TimeZone::system() }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::human::{count, counted, seconds, size, time as read_time};
+use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use crate::query::status::{RankStatus, SandboxStatus, Status};
 use crate::time::{self, Timestamp};
 
@@ -14,12 +15,10 @@ use crate::time::{self, Timestamp};
 pub(super) struct View {
     /// What the first line answers.
     pub(super) heading: Heading,
-    /// Columns there are.
-    pub(super) width: usize,
+    /// Where it is shown.
+    pub(super) screen: Screen,
     /// Of the times that are shown.
     pub(super) tz: TimeZone,
-    /// Whether colour may be used.
-    pub(super) colour: bool,
 }
 
 /// What was asked.
@@ -43,11 +42,8 @@ const ROW_COLUMNS: usize = 40;
 /// Where the second column of the list of facts begins.
 const LABEL_COLUMNS: usize = 11;
 
-const BOLD: &str = "\x1b[1m";
-const RED: &str = "\x1b[1;31m";
-const GREEN: &str = "\x1b[32m";
-const CYAN: &str = "\x1b[36m";
-const PLAIN: &str = "\x1b[0m";
+/// Columns where nobody says how many there are.
+const WIDTH_DEFAULT: usize = 80;
 
 /// Everything, with line feeds.
 pub(super) fn status(status: &Status, view: &View) -> String {
@@ -89,13 +85,13 @@ impl Page<'_> {
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
-        if self.view.colour { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
+        self.view.screen.paint(colour, text)
     }
 
     fn answer(&mut self) {
         let status = self.status;
         let age = time::human_age(seconds(status.uptime_s));
-        let mut answer = match self.view.heading {
+        let answer = match self.view.heading {
             Heading::Recording { .. } => {
                 let up = status.interfaces.iter().filter(|interface| interface.up).count();
                 format!("recording {} for {age}", counted(up as u64, "interface"))
@@ -108,26 +104,26 @@ impl Page<'_> {
                 size(status.bytes.received)
             ),
         };
-        match self.point(status.retained.oldest.as_ref()) {
+        let reach = match self.point(status.retained.oldest.as_ref()) {
             Some((oldest, age)) => {
-                let oldest = time::local(oldest, &self.view.tz);
-                let _ = write!(answer, ", reaching back {} to {oldest}", time::human_age(age));
+                format!("reaching back {} to {}", time::human_age(age), time::local(oldest, &self.view.tz))
             }
-            None => answer.push_str(", no packet so far"),
-        }
+            None => "no packet so far".to_owned(),
+        };
         let loss = match self.lost() {
             0 => self.paint(GREEN, "nothing lost"),
             lost => self.paint(RED, &format!("LOST {}", counted(lost, "packet"))),
         };
-        let answer = self.paint(BOLD, &answer);
-        let _ = writeln!(self.out, "{answer}, {loss}");
+        let (answer, reach) = (self.paint(BOLD, &answer), self.paint(BOLD, &reach));
+        let _ = writeln!(self.out, "{answer}, {loss}, {reach}");
     }
 
     fn reach(&mut self) {
         let ranks: Vec<(&RankStatus, Duration)> =
             (self.status.ranks.iter()).filter_map(|rank| Some((rank, self.point(rank.oldest.as_ref())?.1))).collect();
         let Some(furthest) = ranks.iter().map(|(_, age)| *age).max() else { return };
-        let columns = self.view.width.saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
+        let columns =
+            self.view.screen.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
         self.out.push_str("\nhow far back sessions reach, by how deep into them (logarithmic)\n");
         for (rank, age) in ranks {
             let filled = bar(age, furthest, columns);
@@ -287,7 +283,7 @@ mod tests {
         let mut document: Status = serde_json::from_str(STATUS).unwrap();
         change(&mut document);
         let tz = TimeZone::fixed(jiff::tz::offset(1));
-        status(&document, &View { heading, width, tz, colour })
+        status(&document, &View { heading, screen: Screen { width: Some(width), colour }, tz })
     }
 
     fn now() -> Heading {

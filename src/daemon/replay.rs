@@ -114,7 +114,7 @@ impl<S: Source> Paced<S> {
 }
 
 impl<S: Source> Source for Paced<S> {
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         if self.waiting.is_empty() {
             match self.ended.take() {
                 Some(end) => {
@@ -142,7 +142,7 @@ impl<S: Source> Source for Paced<S> {
                 break;
             }
             if let Some(Waiting { packet, at, len }) = self.waiting.pop_front() {
-                each(&Packet { data: &self.bytes[at..at + len], ..packet });
+                each(&[Packet { data: &self.bytes[at..at + len], ..packet }]);
             }
         }
         Ok(Batch::More)
@@ -162,12 +162,12 @@ mod tests {
     struct Stamps(Vec<u64>);
 
     impl Source for Stamps {
-        fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+        fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
             if self.0.is_empty() {
                 return Ok(Batch::End);
             }
             for millis in self.0.drain(..self.0.len().min(3)) {
-                each(&Packet {
+                each(&[Packet {
                     time: Timestamp(millis * 1_000_000),
                     interface: InterfaceId(0),
                     link_type: LinkType::ETHERNET,
@@ -176,7 +176,7 @@ mod tests {
                     original_len: 8,
                     drops_before: 0,
                     data: &millis.to_be_bytes(),
-                });
+                }]);
             }
             Ok(Batch::More)
         }

@@ -40,7 +40,10 @@ struct Panicking;
 
 #[cfg(test)]
 impl crate::capture::Source for Panicking {
-    fn batch(&mut self, _: &mut impl FnMut(&crate::packet::Packet<'_>)) -> Result<crate::capture::Batch, SourceError> {
+    fn bursts(
+        &mut self,
+        _: &mut impl FnMut(&[crate::packet::Packet<'_>]),
+    ) -> Result<crate::capture::Batch, SourceError> {
         panic!("a packet that nobody thought of")
     }
 }

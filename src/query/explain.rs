@@ -64,14 +64,9 @@ impl History {
         let totals = self.totals();
         let mut remembered_since = None;
         for worker in &self.workers {
-            let (mut sessions, mut earliest) = (0, Timestamp::MAX);
-            for session in worker.ledger.sessions() {
-                sessions += 1;
-                earliest = earliest.min(session.last);
-            }
-            // An entry that was never used is missing from the count, so that nothing was forgotten.
-            if sessions == worker.ledger.capacity() {
-                remembered_since = remembered_since.max(Some(earliest));
+            if worker.ledger.has_forgotten() {
+                let earliest = worker.ledger.all(None).map(|(_, session)| session.last).min();
+                remembered_since = remembered_since.max(earliest);
             }
         }
         let filter = self.capture_filter.get().and_then(|text| Some((SessionProbe::new(&text).ok()?, text)));
@@ -139,7 +134,7 @@ impl History {
         let selection = request.selection(self)?;
         let mut filter = session_filter(request)?;
         let mut known = Known::default();
-        for session in self.workers.iter().flat_map(|worker| worker.ledger.sessions()) {
+        for (_, session) in self.workers.iter().flat_map(|worker| worker.ledger.all(Some((since, until)))) {
             if session.last >= since
                 && session.first <= until
                 && session.kept_packets < session.packets.sum()

@@ -4,13 +4,15 @@ use std::collections::BinaryHeap;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::{Allowance, Names};
 use super::selectors::Selection;
 use super::{History, QueryError, Request};
 use crate::decode::Network;
 use crate::filter::{Endpoints, SessionProbe};
 use crate::interface::Interface;
 use crate::session::community_id::CommunityId;
-use crate::session::{Endpoint, Session, SessionSlot};
+use crate::session::{Endpoint, PastPlace, RecentBlocks, Session, SessionSlot};
+use crate::time::Timestamp;
 
 /// What a listing is sorted by. Times ascend, amounts descend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,10 @@ pub enum Sort {
     Packets,
     /// Time between first and latest packet, longest first.
     Duration,
+    /// Bytes sent by the originator, most first.
+    Out,
+    /// Bytes sent by the responder, most first.
+    In,
 }
 
 impl Sort {
@@ -38,6 +44,8 @@ impl Sort {
             Self::Bytes => u64::MAX - session.bytes.sum(),
             Self::Packets => u64::MAX - session.packets.sum(),
             Self::Duration => u64::MAX - session.last.0.saturating_sub(session.first.0),
+            Self::Out => u64::MAX - session.bytes.originator,
+            Self::In => u64::MAX - session.bytes.responder,
         }
     }
 }
@@ -86,12 +94,29 @@ pub struct Flow {
     pub kept_bytes: u64,
     /// Packets still there.
     pub kept_packets: u64,
+    /// When packets of it were removed last; null while all are there.
+    #[serde(default)]
+    pub cut_at: Option<String>,
     /// How far it came.
     pub state: String,
     /// Community ID version 1, seed 0; null where the session is not IP.
     pub community_id: Option<String>,
     /// Outermost VLAN id; null without one.
     pub vlan: Option<u16>,
+    /// What its first packets name, where they are still there.
+    #[serde(flatten)]
+    pub names: Names,
+}
+
+/// A session, and what its first packets name.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The session.
+    pub session: Session,
+    /// Its names; none where they were not looked up.
+    pub names: Names,
+    /// Who keeps it.
+    pub(super) worker: u16,
 }
 
 /// Where a listed session stands, and what it is sorted by.
@@ -101,6 +126,8 @@ struct Row {
     first_sequence: u64,
     worker: u16,
     slot: u32,
+    /// Where it is found if it has left the array.
+    past: Option<PastPlace>,
 }
 
 /// A listing: which sessions, in which order. Their contents are read as they are asked for.
@@ -110,6 +137,8 @@ pub struct Flows<'h> {
     rows: std::vec::IntoIter<Row>,
     left: usize,
     overtaken: u64,
+    recent: RecentBlocks,
+    allowance: Allowance,
 }
 
 /// Sessions found beyond the limit of a listing: in a flood, those that come first may be gone before they are read.
@@ -121,39 +150,105 @@ impl History {
     /// A session matches a window that it overlaps. An expression is asked of a packet made up from the session's
     /// endpoints, in both directions, as its own packets may be gone.
     pub fn flows(&self, request: &Request, sort: Sort) -> Result<Flows<'_>, QueryError> {
-        let (since, until) = request.window()?;
-        let selection = request.selection(self)?;
-        let mut filter = session_filter(request)?;
         let bounded = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
         let left = bounded(request.limit.unwrap_or(u64::MAX));
         let limit = left.saturating_add(bounded(SPARE_ROWS));
         // The rows that come first, the last of them on top, ready to be replaced.
         let mut rows: BinaryHeap<Row> = BinaryHeap::new();
-        for (worker, reader) in (0u16..).zip(&self.workers) {
-            for session in reader.ledger.sessions() {
-                if session.packets.sum() == 0 || session.last < since || session.first > until {
-                    continue;
-                }
-                let row = Row {
-                    key: sort.key(&session),
-                    first_sequence: session.first_sequence,
-                    worker,
-                    slot: session.slot.0,
-                };
-                if rows.len() >= limit && rows.peek().is_none_or(|last| row >= *last) {
-                    continue;
-                }
-                if !wanted(&selection, &mut filter, &session) {
-                    continue;
-                }
+        self.each_session(request, |worker, past, session, wanted| {
+            let row = Row {
+                key: sort.key(session),
+                first_sequence: session.first_sequence,
+                worker,
+                slot: session.slot.0,
+                past,
+            };
+            if rows.len() >= limit && rows.peek().is_none_or(|last| row >= *last) {
+                return;
+            }
+            if wanted(session) {
                 if rows.len() >= limit {
                     rows.pop();
                 }
                 rows.push(row);
             }
-        }
-        Ok(Flows { history: self, rows: rows.into_sorted_vec().into_iter(), left, overtaken: 0 })
+        })?;
+        Ok(Flows {
+            history: self,
+            rows: rows.into_sorted_vec().into_iter(),
+            left,
+            overtaken: 0,
+            allowance: Allowance::default(),
+            recent: RecentBlocks::default(),
+        })
     }
+
+    /// Shows every session of the request's window, with the question whether the rest of the request wants it: an
+    /// expression is only asked where the answer counts.
+    pub(super) fn each_session(
+        &self,
+        request: &Request,
+        mut each: impl FnMut(u16, Option<PastPlace>, &Session, &mut dyn FnMut(&Session) -> bool),
+    ) -> Result<(), QueryError> {
+        let (since, until) = request.window()?;
+        let selection = request.selection(self)?;
+        let mut filter = session_filter(request)?;
+        for (worker, reader) in (0u16..).zip(&self.workers) {
+            for (past, session) in reader.ledger.all(Some((since, until))) {
+                if session.packets.sum() > 0 && session.last >= since && session.first <= until {
+                    each(worker, past, &session, &mut |session| wanted(&selection, &mut filter, session));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sessions whose names have `part` in them, sorted. Those that match the request are looked at in the order of
+    /// time, `rows_max` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`flows`](Self::flows).
+    pub fn flows_named(&self, request: &Request, sort: Sort, part: &str, rows_max: u64) -> Result<Named, QueryError> {
+        let part = part.to_ascii_lowercase();
+        let mut flows = self.flows(&Request { limit: Some(rows_max), ..request.clone() }, Sort::Start)?;
+        let mut named = Named::default();
+        loop {
+            let page = flows.page(PAGE_ROWS);
+            if page.is_empty() {
+                break;
+            }
+            named.searched += page.len() as u64;
+            named.sessions.extend(page.into_iter().filter(|listed| listed.names.contain(&part)));
+            if named.sessions.len() > NAMED_MAX {
+                named.beyond = true;
+                break;
+            }
+        }
+        named.unread = flows.unread();
+        named.sessions.sort_by_key(|listed| sort.key(&listed.session));
+        let limit = request.limit.map_or(NAMED_MAX, |limit| usize::try_from(limit).unwrap_or(NAMED_MAX));
+        named.sessions.truncate(limit);
+        Ok(named)
+    }
+}
+
+/// Sessions that are read, and their names looked up, at once.
+pub const PAGE_ROWS: usize = 1024;
+/// Sessions found by name at most; they are held until all are found.
+pub const NAMED_MAX: usize = 4096;
+
+/// Sessions found by name.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// Those found.
+    pub sessions: Vec<Listed>,
+    /// How many were looked at.
+    pub searched: u64,
+    /// How many of these could not be read, as that would have taken too long.
+    pub unread: u64,
+    /// Whether there are more than [`NAMED_MAX`].
+    pub beyond: bool,
 }
 
 /// The expression of a request, to be asked of sessions.
@@ -176,22 +271,47 @@ impl Flows<'_> {
     pub fn overtaken(&self) -> u64 {
         self.overtaken
     }
+
+    /// Sessions of which no names are told, as reading them would have taken too long.
+    pub fn unread(&self) -> u64 {
+        self.allowance.skipped
+    }
+
+    /// The next sessions, `rows` at most, with their names; none at the end.
+    pub fn page(&mut self, rows: usize) -> Vec<Listed> {
+        let mut page: Vec<Listed> = Vec::new();
+        while page.len() < rows
+            && let Some((worker, session)) = self.next_session()
+        {
+            page.push(Listed { session, names: Names::default(), worker });
+        }
+        self.history.name(&mut page, &mut self.allowance);
+        page
+    }
+
+    fn next_session(&mut self) -> Option<(u16, Session)> {
+        self.left = self.left.checked_sub(1)?;
+        loop {
+            let row = self.rows.next()?;
+            let ledger = &self.history.workers.get(usize::from(row.worker))?.ledger;
+            // Its entry may have been given to another session since.
+            let found = match row.past {
+                Some(place) => ledger.past_session(place, &mut self.recent),
+                None => ledger.session(SessionSlot(row.slot)),
+            };
+            match found {
+                Some(session) if session.first_sequence == row.first_sequence => return Some((row.worker, session)),
+                _ => self.overtaken += 1,
+            }
+        }
+    }
 }
 
 impl Iterator for Flows<'_> {
     type Item = Session;
 
     fn next(&mut self) -> Option<Session> {
-        self.left = self.left.checked_sub(1)?;
-        loop {
-            let row = self.rows.next()?;
-            let ledger = &self.history.workers.get(usize::from(row.worker))?.ledger;
-            // Its entry may have been given to another session since.
-            match ledger.session(SessionSlot(row.slot)) {
-                Some(session) if session.first_sequence == row.first_sequence => return Some(session),
-                _ => self.overtaken += 1,
-            }
-        }
+        self.next_session().map(|(_, session)| session)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -213,9 +333,11 @@ impl Flow {
             bytes: FlowCount { originator: session.bytes.originator, responder: session.bytes.responder },
             kept_bytes: session.kept_bytes,
             kept_packets: session.kept_packets,
+            cut_at: session.cut_at.map(Timestamp::to_rfc3339),
             state: session.state().as_str().to_owned(),
             community_id: CommunityId::new(&session.key, 0).map(|id| id.to_string()),
             vlan: session.key.vlan(),
+            names: Names::default(),
         }
     }
 
@@ -234,7 +356,7 @@ fn endpoint(endpoint: Endpoint) -> FlowEndpoint {
 }
 
 /// The name of a session's protocol.
-fn protocol(session: &Session) -> String {
+pub(super) fn protocol(session: &Session) -> String {
     let key = &session.key;
     let name = match (key.network(), key.protocol()) {
         (Network::Link, _) => {

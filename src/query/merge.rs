@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
+use super::names::Starts;
 use super::selections::Search;
 use super::selectors::Selection;
 use super::{History, QueryError, Request};
@@ -92,6 +93,8 @@ pub struct Packets<'h> {
     /// For each worker, the place in the order of arrival from which on packets are not wanted.
     arrived_before: Vec<u64>,
     selection: Selection,
+    /// Only the starts of these sessions.
+    starts: Option<Starts>,
     search: Option<Search>,
     filter: Option<FilterSet>,
     limit: u64,
@@ -157,6 +160,7 @@ impl<'h> Packets<'h> {
             window,
             arrived_before: vec![u64::MAX; history.workers.len()],
             selection,
+            starts: None,
             search: None,
             filter,
             limit: request.limit.unwrap_or(u64::MAX),
@@ -176,6 +180,27 @@ impl<'h> Packets<'h> {
     pub(super) fn arrived_before(mut self, sequences: Vec<u64>) -> Self {
         self.arrived_before = sequences;
         self
+    }
+
+    /// The packets that begin some sessions; takes the records it may read at most from `allowance`, and is nothing where
+    /// that is not enough.
+    pub(super) fn of_starts(
+        history: &'h History,
+        window: (Timestamp, Timestamp),
+        starts: Starts,
+        allowance: &mut u64,
+    ) -> Option<Self> {
+        let request = Request { since: Some(window.0), until: Some(window.1), ..Request::default() };
+        let mut packets = Self::new(history, &request).ok()?;
+        packets.waiting.retain(|(_, view)| Starts::have(view.rank));
+        *allowance = allowance.checked_sub(packets.waiting.iter().map(|(_, view)| view.packets).sum())?;
+        packets.starts = Some(starts);
+        Some(packets)
+    }
+
+    /// The sessions whose starts are still wanted.
+    pub(super) fn starts_mut(&mut self) -> Option<&mut Starts> {
+        self.starts.as_mut()
     }
 
     /// Ends the query soon after `flag` is set, also while nothing matches; may be called for several flags.
@@ -345,7 +370,9 @@ impl<'h> Packets<'h> {
     /// Whether a packet is wanted; if so its bytes are in `self.data`.
     fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, Gone> {
         let header = &record.header;
-        if !self.selection.interface(header.interface) {
+        if !self.selection.interface(header.interface)
+            || self.starts.as_ref().is_some_and(|starts| !starts.wanted(run.worker, header))
+        {
             return Ok(false);
         }
         let worker = &self.history.workers[run.worker];

@@ -7,15 +7,17 @@ pub mod explain;
 pub mod flows;
 mod follow;
 mod merge;
+pub mod names;
 pub mod selections;
 pub mod selectors;
 pub mod status;
+pub mod sums;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use follow::Follow;
 pub use merge::{Drops, Found, Packets, Summary};
-use selectors::{Flow, Selection};
+use selectors::{Flow, Selection, Subnet};
 
 use crate::counters::Totals;
 use crate::filter::{FilterError, FilterSet};
@@ -141,6 +143,10 @@ pub struct Request {
     pub community_id_seed: u16,
     /// Only between these two.
     pub flow: Option<Flow>,
+    /// Only with this address, or one of this network, at one end; in tunnels and behind VLAN tags too.
+    pub address: Option<Subnet>,
+    /// Only with this port at one end.
+    pub port: Option<u16>,
     /// A tcpdump expression; empty for everything.
     pub expression: String,
 }

@@ -117,6 +117,51 @@ impl Flow {
     }
 }
 
+/// An address, or a network in CIDR notation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// Why a subnet cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{read:?} is no address: try 10.0.0.5, 10.0.0.0/8 or 2001:db8::/32")]
+pub struct SubnetError {
+    read: String,
+}
+
+impl FromStr for Subnet {
+    type Err = SubnetError;
+
+    fn from_str(text: &str) -> Result<Self, SubnetError> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: Option<IpAddr> = address.trim_matches(['[', ']']).parse().ok();
+        let most = if address.is_some_and(|address| address.is_ipv4()) { 32 } else { 128 };
+        match (address, bits.map_or(Some(most), |bits| bits.parse().ok())) {
+            (Some(address), Some(bits)) if bits <= most => Ok(Self { address, bits }),
+            _ => Err(SubnetError { read: shortened(text) }),
+        }
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl Subnet {
+    fn contains(self, ip: IpAddr) -> bool {
+        let apart = |a: u128, b: u128, width: u32| (a ^ b).checked_shr(width - u32::from(self.bits)).unwrap_or(0) != 0;
+        match (self.address, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => !apart(u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => !apart(a.to_bits(), b.to_bits(), 128),
+            _ => false,
+        }
+    }
+}
+
 /// Interfaces that an error names at most.
 const INTERFACES_NAMED: usize = 32;
 
@@ -126,6 +171,8 @@ pub(super) struct Selection {
     interfaces: Option<Vec<InterfaceId>>,
     flow: Option<Flow>,
     community_id: Option<CommunityId>,
+    address: Option<Subnet>,
+    port: Option<u16>,
     seed: u16,
 }
 
@@ -149,12 +196,8 @@ impl Selection {
                 Some(ids)
             }
         };
-        Ok(Self {
-            interfaces,
-            flow: request.flow.clone(),
-            community_id: request.community_id,
-            seed: request.community_id_seed,
-        })
+        let Request { community_id, community_id_seed: seed, address, port, .. } = *request;
+        Ok(Self { interfaces, flow: request.flow.clone(), community_id, seed, address, port })
     }
 
     /// Whether a record's interface is wanted.
@@ -164,12 +207,17 @@ impl Selection {
 
     /// Whether the packet's session is looked at.
     pub(super) fn needs_session(&self) -> bool {
-        self.flow.is_some() || self.community_id.is_some()
+        self.flow.is_some() || self.community_id.is_some() || self.address.is_some() || self.port.is_some()
     }
 
     /// Whether a session is wanted.
     pub(super) fn session(&self, key: &SessionKey) -> bool {
+        let ends = [key.endpoint(Side::Low), key.endpoint(Side::High)];
+        // The ports of ICMP are types and codes.
+        let has_ports = matches!(key.protocol(), 6 | 17 | 33 | 132 | 136);
         self.flow.as_ref().is_none_or(|flow| flow.matches(key))
+            && self.address.is_none_or(|net| ends.iter().any(|end| end.ip.is_some_and(|ip| net.contains(ip))))
+            && self.port.is_none_or(|port| has_ports && ends.iter().any(|end| end.port == port))
             && self.community_id.is_none_or(|id| CommunityId::new(key, self.seed) == Some(id))
     }
 
@@ -207,6 +255,29 @@ mod tests {
             ("2001:db8::1 2001:db8::2", "2001:db8::1 2001:db8::2"),
         ] {
             assert_eq!(text.parse::<Flow>().unwrap().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_subnet_holds_its_addresses() {
+        for (net, ip, holds) in [
+            ("10.0.0.5", "10.0.0.5", true),
+            ("10.0.0.5", "10.0.0.4", false),
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("0.0.0.0/0", "255.0.0.1", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("[2001:db8::]/33", "2001:db8:7fff::1", true),
+            ("2001:db8::/33", "2001:db8:8000::1", false),
+            ("2001:db8::1", "2001:db8::1", true),
+        ] {
+            let subnet: Subnet = net.parse().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(subnet.contains(ip.parse().unwrap()), holds, "{net} {ip}");
+            assert_eq!(subnet.to_string().parse(), Ok(subnet));
+        }
+        for wrong in ["", "10.0.0", "10.0.0.0/33", "10.0.0.0/", "::/129", "example.com", "10.0.0.1:80"] {
+            assert!(wrong.parse::<Subnet>().is_err(), "{wrong}");
         }
     }
 

@@ -106,6 +106,9 @@ pub struct SessionCounts {
     pub live: u64,
     pub ledger: u64,
     pub capacity: u64,
+    /// Sessions of floods that were counted, but not listed in the ledger.
+    #[serde(default)]
+    pub unlisted: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,8 +220,8 @@ impl Status {
         let totals = history.totals();
         let dropped: Volume = totals.dropped.into_iter().sum();
         let (ranks, segments_bytes) = ranks(history);
-        let index_bytes: u64 = history.workers.iter().map(|worker| worker.index_bytes).sum();
-        let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.ledger.bytes()).sum();
+        let sessions_bytes: u64 = history.workers.iter().map(|worker| worker.index_bytes + worker.ledger.bytes()).sum();
+        let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.ledger.archive_bytes()).sum();
         let span = history.span();
         let time = |t: Timestamp| t.to_rfc3339();
         Self {
@@ -230,11 +233,11 @@ impl Status {
                     + history.memory.queries_bytes
                     + history.memory.compression_bytes
                     + segments_bytes
-                    + index_bytes
+                    + sessions_bytes
                     + ledger_bytes,
                 rings_bytes: history.memory.rings_bytes,
                 segments_bytes,
-                sessions_bytes: index_bytes,
+                sessions_bytes,
                 ledger_bytes,
                 queries_bytes: history.memory.queries_bytes,
                 compression_bytes: history.memory.compression_bytes,
@@ -334,9 +337,11 @@ fn compression(packed: Packed) -> CompressionCounts {
 }
 
 fn sessions(history: &History, now: Timestamp) -> SessionCounts {
-    let mut counts = SessionCounts { live: 0, ledger: 0, capacity: 0 };
+    let mut counts = SessionCounts { live: 0, ledger: 0, capacity: 0, unlisted: 0 };
     for worker in &history.workers {
         counts.capacity += u64::from(worker.ledger.capacity());
+        counts.ledger += worker.ledger.past();
+        counts.unlisted += worker.ledger.unlisted();
         for session in worker.ledger.sessions() {
             if session.ended(now) {
                 counts.ledger += 1;

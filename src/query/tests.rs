@@ -9,6 +9,7 @@ use crate::capture::{Batch, Source, SourceError};
 use crate::memory::Lock;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::pipeline::{Config, Pipeline};
+use crate::session::Session;
 use crate::store::compress::{Compression, Pace};
 use crate::store::retention::Policy;
 
@@ -30,9 +31,9 @@ fn udp(from: (u8, u16), to: (u8, u16), payload: usize) -> Vec<u8> {
 struct Packets(Vec<(u64, Vec<u8>)>);
 
 impl Source for Packets {
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         for (time, data) in self.0.drain(..) {
-            each(&Packet {
+            each(&[Packet {
                 time: Timestamp(time),
                 interface: InterfaceId(0),
                 link_type: LinkType::ETHERNET,
@@ -41,7 +42,7 @@ impl Source for Packets {
                 original_len: u32::try_from(data.len()).unwrap(),
                 drops_before: 0,
                 data: &data,
-            });
+            }]);
         }
         Ok(Batch::End)
     }
@@ -275,7 +276,7 @@ fn flows_are_sorted_and_limited() {
         }
     }
     let history = history(4 << 20, packets);
-    for sort in [Sort::Start, Sort::Last, Sort::Bytes, Sort::Packets, Sort::Duration] {
+    for sort in [Sort::Start, Sort::Last, Sort::Bytes, Sort::Packets, Sort::Duration, Sort::Out, Sort::In] {
         let all: Vec<_> = history.flows(&Request::default(), sort).unwrap().collect();
         assert_eq!(all.len(), 50);
         let bytes = |i: usize| all[i].bytes.sum();
@@ -284,6 +285,8 @@ fn flows_are_sorted_and_limited() {
             Sort::Last => assert!(all.is_sorted_by_key(|s| s.last)),
             Sort::Bytes => assert!((1..50).all(|i| bytes(i - 1) >= bytes(i))),
             Sort::Packets => assert!((1..50).all(|i| all[i - 1].packets.sum() >= all[i].packets.sum())),
+            Sort::Out => assert!((1..50).all(|i| all[i - 1].bytes.originator >= all[i].bytes.originator)),
+            Sort::In => assert!((1..50).all(|i| all[i - 1].bytes.responder >= all[i].bytes.responder)),
             Sort::Duration => {
                 assert!((1..50).all(|i| all[i - 1].last.0 - all[i - 1].first.0 >= all[i].last.0 - all[i].first.0))
             }
@@ -318,4 +321,144 @@ fn kept_is_what_is_there() {
         };
         assert_eq!(found(&history, &flow).len() as u64, session.kept_packets);
     }
+}
+
+#[test]
+fn sessions_of_the_past_are_listed_beside_those_with_packets() {
+    const SECOND: u64 = 1_000_000_000;
+    // More sessions than have entries, in a store that holds a tenth of their packets.
+    let packets = (0..9000u16).map(|i| (u64::from(i) * SECOND, udp((1, 1000 + i), (2, 53), 700))).collect();
+    let history = history(1 << 20, packets);
+    let ledger = &history.workers[0].ledger;
+    assert!(ledger.past() > 5000 && ledger.unlisted() == 0, "{}", ledger.past());
+    let list = |request: &Request| -> Vec<_> { history.flows(request, Sort::Start).unwrap().collect() };
+    let all = list(&Request::default());
+    assert_eq!(all.len(), 9000);
+    assert!(all.is_sorted_by_key(|session| session.first));
+    let (past, there): (Vec<&Session>, Vec<&Session>) = all.iter().partition(|session| session.is_past());
+    assert!(there.iter().any(|session| session.kept_packets == 1) && there.len() > 100);
+    assert!(past.iter().all(|session| session.kept_packets == 0 && session.cut_at > Some(session.last)));
+    // By expression and time, from the archive as well; not one of the first, which a host with so many others keeps longest.
+    let one = list(&Request { expression: "udp and src port 4000".into(), ..Request::default() });
+    assert_eq!(
+        one.iter().map(|session| (session.first.0, session.is_past())).collect::<Vec<_>>(),
+        [(3000 * SECOND, true)]
+    );
+    let (since, until) = (Some(Timestamp(100 * SECOND)), Some(Timestamp(110 * SECOND)));
+    assert_eq!(list(&Request { since, until, ..Request::default() }).len(), 11);
+    let last = history.flows(&Request { limit: Some(3), ..Request::default() }, Sort::Last).unwrap();
+    assert_eq!(last.map(|session| session.first.0 / SECOND).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+/// A DNS query in an Ethernet/IPv4/UDP frame.
+fn dns(from: (u8, u16), label: &str) -> Vec<u8> {
+    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, u8::try_from(label.len()).unwrap()];
+    message.extend(label.as_bytes());
+    message.extend([0, 0, 16, 0, 1]);
+    let mut frame = udp(from, (200, 53), message.len());
+    let at = frame.len() - message.len();
+    frame[at..].copy_from_slice(&message);
+    frame
+}
+
+#[test]
+fn names_are_read_page_by_page_and_only_where_packets_are_left() {
+    const SESSIONS: u64 = 3000;
+    let mut packets = Vec::new();
+    for i in 0..SESSIONS {
+        let (host, port) = (u8::try_from(i % 100).unwrap(), u16::try_from(1000 + i).unwrap());
+        packets.push((1_000_000_000 + i * 1000, dns((host, port), &format!("Name{i}"))));
+    }
+    // The same entry of the ledger is never asked twice: each row has its own name.
+    let history = history(4 << 20, packets);
+    for sort in [Sort::Start, Sort::Bytes] {
+        let mut flows = history.flows(&Request::default(), sort).unwrap();
+        let mut listed = Vec::new();
+        loop {
+            let page = flows.page(1000);
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page);
+        }
+        assert_eq!((listed.len() as u64, flows.unread()), (SESSIONS, 0));
+        for row in &listed {
+            let i = u64::from(row.session.originator().port) - 1000;
+            let question = Some(format!("Name{i}")).filter(|_| row.session.kept_packets > 0);
+            assert_eq!(row.names.dns_question, question);
+            assert_eq!(row.names.dns_type.is_some(), question.is_some());
+        }
+    }
+    let named = history.flows_named(&Request::default(), Sort::Last, "NAME123", u64::MAX).unwrap();
+    let ports: Vec<u16> = named.sessions.iter().map(|listed| listed.session.originator().port).collect();
+    assert_eq!(ports[..3], [1123, 2230, 2231]);
+    assert_eq!((ports.len(), named.searched, named.beyond), (11, SESSIONS, false));
+    let few = Request { limit: Some(2), ..Request::default() };
+    assert_eq!(history.flows_named(&few, Sort::Last, "name", u64::MAX).unwrap().sessions.len(), 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Sums are those of the sessions, whatever they are summed by.
+    #[test]
+    fn sums_are_those_of_the_sessions(
+        sent in prop::collection::vec((0u8..5, 0u16..3, 0u8..5, 0u16..3, 0usize..900), 1..200),
+    ) {
+        use super::sums::By;
+        use std::collections::BTreeMap;
+        let packets = (0u64..).zip(&sent).map(|(i, (a, p, b, q, payload))| {
+            (1_000_000_000 + i, udp((*a, *p), (*b, *q), *payload))
+        });
+        let history = history(4 << 20, packets.collect());
+        let sessions: Vec<_> = history.flows(&Request::default(), Sort::Start).unwrap().collect();
+        let ip = |endpoint: crate::session::Endpoint| endpoint.ip.unwrap().to_string();
+        let mut hosts: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+        for session in &sessions {
+            let (from, to) = (ip(session.originator()), ip(session.responder()));
+            let host = hosts.entry(from.clone()).or_default();
+            *host = (host.0 + 1, host.1 + session.bytes.originator, host.2 + session.bytes.responder);
+            if to != from {
+                let host = hosts.entry(to).or_default();
+                *host = (host.0 + 1, host.1 + session.bytes.responder, host.2 + session.bytes.originator);
+            }
+        }
+        let all = |by, sort| history.sums(&Request::default(), by, sort, 1000).unwrap().rows;
+        let found: BTreeMap<_, _> = all(By::Host, Sort::Out)
+            .into_iter()
+            .map(|sum| (sum.host.unwrap(), (sum.sessions, sum.bytes.out, sum.bytes.r#in)))
+            .collect();
+        prop_assert_eq!(found, hosts);
+        for by in [By::Peer, By::Port] {
+            let rows = all(by, Sort::Bytes);
+            prop_assert!(rows.is_sorted_by_key(|sum| u64::MAX - sum.bytes.sum()));
+            prop_assert_eq!(rows.iter().map(|sum| sum.sessions).sum::<u64>(), sessions.len() as u64);
+            let bytes: u64 = sessions.iter().map(|session| session.bytes.sum()).sum();
+            prop_assert_eq!(rows.iter().map(|sum| sum.bytes.sum()).sum::<u64>(), bytes);
+        }
+        for sum in all(By::Peer, Sort::Start) {
+            // Out is what the host sent that opened the first of their sessions.
+            let pair = |a: &str, b: &str| (sum.host.as_deref(), sum.peer.as_deref()) == (Some(a), Some(b));
+            let first = sessions.iter().find(|s| {
+                let (from, to) = (ip(s.originator()), ip(s.responder()));
+                pair(&from, &to) || pair(&to, &from)
+            });
+            prop_assert!(pair(&ip(first.unwrap().originator()), &ip(first.unwrap().responder())));
+            let sent: u64 = sessions.iter().map(|s| match (ip(s.originator()), ip(s.responder())) {
+                (from, to) if pair(&from, &to) => s.bytes.originator,
+                (from, to) if pair(&to, &from) => s.bytes.responder,
+                _ => 0,
+            }).sum();
+            prop_assert_eq!(sent, sum.bytes.out);
+        }
+        let few = history.sums(&Request::default(), By::Host, Sort::Bytes, 1).unwrap();
+        prop_assert_eq!(few.rows.len(), 1);
+        let in_all: u64 = hosts_of(&sessions);
+        prop_assert_eq!(few.rows[0].sessions + few.left_out, in_all);
+    }
+}
+
+/// How often sessions are counted when they are summed by host.
+fn hosts_of(sessions: &[crate::session::Session]) -> u64 {
+    sessions.iter().map(|s| if s.originator().ip == s.responder().ip { 1 } else { 2 }).sum()
 }

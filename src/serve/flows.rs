@@ -13,9 +13,13 @@ use super::connections::Peer;
 use super::parameters::FlowQuery;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
-use super::{Service, packets::description};
+use super::{ROW_BYTES, Service, packets::description};
 use crate::query::explain::Cause;
-use crate::query::flows::{Flow, SPARE_ROWS};
+use crate::query::flows::{Flow, Listed, NAMED_MAX, PAGE_ROWS, SPARE_ROWS};
+use crate::query::sums::{By, SUM_BYTES};
+
+/// Sums there can be in the smallest memory.
+const SUMS_MIN: usize = 1024;
 
 /// Answers with the sessions that match, or says why there are none.
 pub(super) async fn flows(
@@ -26,11 +30,15 @@ pub(super) async fn flows(
     let mut query = FlowQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
     tracing::debug!("{peer} lists sessions: {}", description(&query.request));
     let asked = query.request.limit.unwrap_or(u64::MAX);
+    let asked = if query.by.is_some() || query.name.is_some() { u64::MAX } else { asked };
     let (place, fit) = service.listing(asked.min(known_at_most(&service)) + SPARE_ROWS).await?;
     let fit = fit - SPARE_ROWS.min(fit);
     service.activity.flow_queries.fetch_add(1, Ordering::Relaxed);
-    query.request.limit = Some(asked.min(fit));
-    let listing = Listing { service: Arc::clone(&service), query, cut_at: (fit < asked).then_some(fit) };
+    // Of sums and names, the limit is asked of what is found.
+    if query.by.is_none() && query.name.is_none() {
+        query.request.limit = Some(asked.min(fit));
+    }
+    let listing = Listing { service: Arc::clone(&service), query, fit, cut_at: (fit < asked).then_some(fit) };
     let body = stream(&service, place, move |sink| listing.run(sink)).await?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
@@ -42,37 +50,44 @@ pub(super) async fn flows(
 /// How many sessions there can be: not more than entries, nor than packets.
 fn known_at_most(service: &Service) -> u64 {
     let history = service.history();
-    let capacity: u64 = history.workers.iter().map(|worker| u64::from(worker.ledger.capacity())).sum();
+    let entries = |worker: &crate::pipeline::Worker| u64::from(worker.ledger.capacity()) + worker.ledger.past();
+    let capacity: u64 = history.workers.iter().map(entries).sum();
     capacity.min(history.totals().stored.packets)
 }
 
 struct Listing {
     service: Arc<Service>,
     query: FlowQuery,
+    /// How many sessions fit into the memory of this listing.
+    fit: u64,
     /// How many sessions fit into memory, where that is fewer than were asked for.
     cut_at: Option<u64>,
 }
 
 impl Listing {
-    fn run(self, mut sink: Sink) -> Result<(), Closed> {
+    fn run(self, sink: Sink) -> Result<(), Closed> {
+        match (self.query.by, &self.query.name) {
+            (Some(by), _) => self.sums(sink, by),
+            (None, Some(name)) => self.named(sink, name),
+            (None, None) => self.sessions(sink),
+        }
+    }
+
+    fn sessions(&self, mut sink: Sink) -> Result<(), Closed> {
         let history = self.service.history();
         let mut flows = match history.flows(&self.query.request, self.query.sort) {
             Ok(flows) => flows,
             Err(error) => return sink.refuse(error),
         };
-        let interfaces = history.interfaces.snapshot();
         let mut listed = 0u64;
         let mut stopped = false;
-        for session in &mut flows {
-            let interface = interfaces.get(usize::from(session.key.interface().0));
-            let flow = Flow::new(&session, interface.map(Arc::as_ref));
-            let buffer = sink.buffer();
-            if serde_json::to_writer(&mut *buffer, &flow).is_err() {
-                unreachable!("a flow is made of texts and numbers, and a buffer takes all of it");
+        loop {
+            let page = flows.page(PAGE_ROWS);
+            if page.is_empty() {
+                break;
             }
-            buffer.push(b'\n');
-            sink.send_full()?;
-            listed += 1;
+            listed += page.len() as u64;
+            self.write(&mut sink, page)?;
             if self.service.is_stopping() {
                 stopped = true;
                 break;
@@ -89,28 +104,116 @@ impl Listing {
             )));
         }
         if listed == 0 {
-            return match history.explain_nothing(&self.query.request, None) {
-                Ok(cause) => sink.refuse(Problem::nothing_matched(&cause)),
-                Err(error) => sink.refuse(error),
-            };
+            return self.nothing(sink);
         }
-        sink.end(self.trailers(listed, stopped))
-    }
-
-    fn trailers(&self, listed: u64, stopped: bool) -> HeaderMap {
-        let mut trailers = HeaderMap::new();
-        trailers.insert(HeaderName::from_static("retrocap-flows"), HeaderValue::from(listed));
         let note = match self.cut_at {
             _ if stopped => "incomplete: the recorder was stopped while this was sent".to_owned(),
             Some(fit) if listed >= fit => format!(
                 "incomplete: the first {fit} sessions are listed, as many as fit into the memory for queries; \
                  narrow it down with since, until, limit or an expression"
             ),
-            _ => return trailers,
+            _ if flows.unread() > 0 => format!(
+                "{} sessions are listed without names, as reading them would have taken too long; narrow it down with \
+                 since, until, limit or an expression",
+                flows.unread()
+            ),
+            _ => String::new(),
         };
-        if let Ok(value) = HeaderValue::from_str(&note) {
-            trailers.insert(HeaderName::from_static("retrocap-note"), value);
-        }
-        trailers
+        sink.end(trailers(listed, &note))
     }
+
+    fn named(&self, mut sink: Sink, name: &str) -> Result<(), Closed> {
+        let history = self.service.history();
+        let named = match history.flows_named(&self.query.request, self.query.sort, name, self.fit) {
+            Ok(named) => named,
+            Err(error) => return sink.refuse(error),
+        };
+        let listed = named.sessions.len() as u64;
+        if listed == 0 && named.searched == 0 {
+            return self.nothing(sink);
+        }
+        if listed == 0 {
+            let sentence = format!(
+                "none of {} sessions has {name:?} in its TLS server name, HTTP host or DNS question, as far as their first \
+                 packets are still there",
+                named.searched - named.unread
+            );
+            return sink.refuse(Problem::nothing_matched(&Cause::new("never_seen", sentence)));
+        }
+        self.write(&mut sink, named.sessions)?;
+        let note = if named.beyond {
+            format!("incomplete: more than {NAMED_MAX} sessions have such a name; narrow it down with since and until")
+        } else if named.unread > 0 {
+            format!(
+                "incomplete: {} sessions were not looked at, as that would have taken too long; narrow it down with since \
+                 and until",
+                named.unread
+            )
+        } else if let Some(fit) = self.cut_at.filter(|fit| named.searched >= *fit) {
+            format!("incomplete: only the first {fit} sessions were looked at; narrow it down with since and until")
+        } else {
+            String::new()
+        };
+        sink.end(trailers(listed, &note))
+    }
+
+    fn sums(&self, mut sink: Sink, by: By) -> Result<(), Closed> {
+        let history = self.service.history();
+        let fit = known_at_most(&self.service).min(self.fit) * ROW_BYTES / SUM_BYTES;
+        let fit = usize::try_from(fit).unwrap_or(usize::MAX).max(SUMS_MIN);
+        let sums = match history.sums(&self.query.request, by, self.query.sort, fit) {
+            Ok(sums) => sums,
+            Err(error) => return sink.refuse(error),
+        };
+        if sums.rows.is_empty() {
+            return self.nothing(sink);
+        }
+        for sum in &sums.rows {
+            write_line(&mut sink, sum)?;
+        }
+        let note = match sums.left_out {
+            0 => String::new(),
+            left_out => format!(
+                "incomplete: {left_out} sessions are in no sum, as there is memory for {fit} sums; narrow it down with \
+                 since, until or an expression"
+            ),
+        };
+        sink.end(trailers(sums.rows.len() as u64, &note))
+    }
+
+    fn nothing(&self, sink: Sink) -> Result<(), Closed> {
+        match self.service.history().explain_nothing(&self.query.request, None) {
+            Ok(cause) => sink.refuse(Problem::nothing_matched(&cause)),
+            Err(error) => sink.refuse(error),
+        }
+    }
+
+    fn write(&self, sink: &mut Sink, page: Vec<Listed>) -> Result<(), Closed> {
+        let interfaces = self.service.history().interfaces.snapshot();
+        for Listed { session, names, .. } in page {
+            let interface = interfaces.get(usize::from(session.key.interface().0));
+            write_line(sink, &Flow { names, ..Flow::new(&session, interface.map(Arc::as_ref)) })?;
+        }
+        Ok(())
+    }
+}
+
+fn write_line(sink: &mut Sink, line: &impl serde::Serialize) -> Result<(), Closed> {
+    let buffer = sink.buffer();
+    if serde_json::to_writer(&mut *buffer, line).is_err() {
+        unreachable!("a flow is made of texts and numbers, and a buffer takes all of it");
+    }
+    buffer.push(b'\n');
+    sink.send_full()
+}
+
+fn trailers(listed: u64, note: &str) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(HeaderName::from_static("retrocap-flows"), HeaderValue::from(listed));
+    if let Ok(value) = HeaderValue::from_str(note)
+        && !note.is_empty()
+    {
+        trailers.insert(HeaderName::from_static("retrocap-note"), value);
+    }
+    trailers
 }

@@ -337,6 +337,8 @@ pub(super) fn description(request: &Request) -> String {
     add("interface", request.interface.as_ref().map(|name| format!("{name:?}")));
     add("Community ID", request.community_id.map(|id| id.to_string()));
     add("flow", request.flow.as_ref().map(|flow| flow.to_string()));
+    add("address", request.address.map(|address| address.to_string()));
+    add("port", request.port.map(|port| port.to_string()));
     add("at most", request.limit.map(|limit| limit.to_string()));
     text
 }

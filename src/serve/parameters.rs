@@ -12,7 +12,8 @@ use jiff::tz::TimeZone;
 use crate::export::{Format, Precision};
 use crate::query::Request;
 use crate::query::flows::Sort;
-use crate::query::selectors::{Flow, FlowError};
+use crate::query::selectors::{Flow, FlowError, Subnet, SubnetError};
+use crate::query::sums::By;
 use crate::session::community_id::CommunityId;
 use crate::time::{self, TimeError, Timestamp};
 
@@ -31,6 +32,8 @@ pub const PACKET_KEYS: &[&str] = &[
     "flow",
     "follow",
     "carried-by",
+    "address",
+    "port",
     "whole-sessions",
     "count",
     "c",
@@ -53,8 +56,12 @@ pub const FLOW_KEYS: &[&str] = &[
     "community_id",
     "community-id-seed",
     "flow",
+    "address",
+    "port",
     "sort",
     "limit",
+    "name",
+    "by",
 ];
 
 /// How far the window reaches to each side of `around` when nothing else is said.
@@ -96,6 +103,10 @@ pub struct FlowQuery {
     pub request: Request,
     /// In which order.
     pub sort: Sort,
+    /// Only those that name something with this in it.
+    pub name: Option<String>,
+    /// Sums in place of sessions.
+    pub by: Option<By>,
 }
 
 /// What is wrong with a query string.
@@ -156,6 +167,9 @@ pub enum ParameterError {
     /// Not a flow.
     #[error("\"flow\": {0}")]
     Flow(String),
+    /// Not an address.
+    #[error("\"address\": {0}")]
+    Address(String),
     /// Nothing can have been recorded then.
     #[error("\"{key}\" is in the future: {time} is after {now}, which is now; ask for the past, as in {key}=10m")]
     Future {
@@ -219,10 +233,31 @@ impl FlowQuery {
             "bytes" => Ok(Sort::Bytes),
             "packets" => Ok(Sort::Packets),
             "duration" => Ok(Sort::Duration),
-            _ => Err(wrong("sort", &value, "start, last, bytes, packets or duration")),
+            "out" => Ok(Sort::Out),
+            "in" => Ok(Sort::In),
+            _ => Err(wrong("sort", &value, "start, last, bytes, packets, duration, out or in")),
         });
+        let by = values.take(&["by"])?.map(|value| match &*value {
+            "host" => Ok(By::Host),
+            "peer" => Ok(By::Peer),
+            "port" => Ok(By::Port),
+            _ => Err(wrong("by", &value, "host, peer or port")),
+        });
+        let (sort, by) = (sort.transpose()?, by.transpose()?);
+        let name = values.take(&["name"])?.map(Cow::into_owned);
+        match (by, sort, &name) {
+            (Some(_), Some(Sort::Duration), _) => {
+                return Err(wrong("sort", "duration", "start, last, bytes, packets, out or in of sums"));
+            }
+            (Some(_), _, Some(_)) => return Err(ParameterError::Exclusive("by", "name")),
+            (_, _, Some(name)) if name.is_empty() => {
+                return Err(wrong("name", name, "a part of a name, as in example.com"));
+            }
+            _ => {}
+        }
         let limit = values.number(&["limit"])?;
-        Ok(Self { request: Request { limit, ..values.request(clock)? }, sort: sort.transpose()?.unwrap_or_default() })
+        let sort = sort.unwrap_or(if by.is_some() { Sort::Bytes } else { Sort::Start });
+        Ok(Self { request: Request { limit, ..values.request(clock)? }, sort, name, by })
     }
 }
 
@@ -330,6 +365,10 @@ impl<'q> Values<'q> {
             }
         };
         let flow = self.take(&["flow"])?.map(|value| value.parse::<Flow>());
+        let address = self.take(&["address"])?.map(|value| value.parse::<Subnet>());
+        let port = self
+            .take(&["port"])?
+            .map(|value| value.parse::<u16>().map_err(|_| wrong("port", &value, "a port from 0 to 65535")));
         Ok(Request {
             since,
             until,
@@ -338,6 +377,8 @@ impl<'q> Values<'q> {
             community_id,
             community_id_seed,
             flow: flow.transpose().map_err(|error: FlowError| ParameterError::Flow(error.to_string()))?,
+            address: address.transpose().map_err(|error: SubnetError| ParameterError::Address(error.to_string()))?,
+            port: port.transpose()?,
             expression: self.take(&["filter", "expr"])?.map(Cow::into_owned).unwrap_or_default(),
         })
     }
@@ -427,6 +468,17 @@ mod tests {
 
         let flows = FlowQuery::read("sort=bytes&limit=3&since=1h", CLOCK).unwrap();
         assert_eq!((flows.sort, flows.request.limit), (Sort::Bytes, Some(3)));
+        let flows = FlowQuery::read("by=host&address=10.0.0.0/8&port=443", CLOCK).unwrap();
+        assert_eq!((flows.by, flows.sort, flows.request.port), (Some(By::Host), Sort::Bytes, Some(443)));
+        for (query, says) in [
+            ("by=colour", "host, peer or port"),
+            ("by=host&sort=duration", "out or in of sums"),
+            ("by=host&name=x", "exclude each other"),
+            ("name=", "a part of a name"),
+        ] {
+            let error = FlowQuery::read(query, CLOCK).unwrap_err().to_string();
+            assert!(error.contains(says), "{query}: {error}");
+        }
     }
 
     #[test]
@@ -457,9 +509,12 @@ mod tests {
             ("follow&until=1970-01-02", "\"until\" is over"),
             ("follow&until=soon", "\"until\": cannot read the time"),
             ("follow&around=1m", "\"around\" and \"follow\" exclude each other"),
+            ("follow&whole-sessions", "\"whole-sessions\" and \"follow\" exclude each other"),
             ("follow&since=1000100", "is in the future"),
             ("carried-by=10.0.0.1:1+10.0.0.2:2", "\"carried-by\" is for \"follow\""),
             ("follow&carried-by=10.0.0.1+10.0.0.2", "two ends of a TCP connection"),
+            ("address=10.0.0.0/33", "try 10.0.0.5, 10.0.0.0/8"),
+            ("port=http", "a port from 0 to 65535"),
         ] {
             let error = read(query).unwrap_err();
             assert!(error.contains(says), "{query}: {error}");

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hash};
 
 use super::index::Index;
 use crate::decode::{Decoded, Network};
+use crate::memory::Lock;
 use crate::packet::InterfaceId;
 use crate::time::Timestamp;
 
@@ -55,13 +56,13 @@ impl Fragments {
         CAPACITY * size_of::<Known>() + Index::bytes(CAPACITY)
     }
 
-    pub(super) fn new(seed: u64) -> Self {
-        Self {
+    pub(super) fn new(seed: u64, lock: Lock) -> std::io::Result<Self> {
+        Ok(Self {
             ring: Vec::with_capacity(CAPACITY),
-            index: Index::new(CAPACITY),
+            index: Index::new(CAPACITY, lock)?,
             hasher: FixedState::with_seed(seed),
             next: 0,
-        }
+        })
     }
 
     /// Remembers the session of a first fragment, fills in that of a later one.
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_later_fragment_gets_the_ports_of_the_first() {
-        let mut fragments = Fragments::new(1);
+        let mut fragments = Fragments::new(1, Lock::No).unwrap();
         assert_eq!(ports(&mut fragments, fragment(7, false), 0), (0, 0), "not seen yet");
         ports(&mut fragments, fragment(7, true), 1);
         assert_eq!(ports(&mut fragments, fragment(7, false), 2), (1000, 53));
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_bomb_pushes_out_the_oldest_and_takes_no_memory() {
-        let mut fragments = Fragments::new(1);
+        let mut fragments = Fragments::new(1, Lock::No).unwrap();
         let capacity = fragments.ring.capacity();
         for id in 0..100_000 {
             ports(&mut fragments, fragment(id, true), 1);

@@ -1,13 +1,20 @@
 //! A hash index from keys to slots of a fixed array: never grows, never allocates after it is made.
 //!
-//! Linear probing over words of `tag (32 bits of the hash) | slot + 1`, at most half full, so that runs are short; the tag
+//! Linear probing over words of `tag (32 bits of the hash) | slot + 1`, at most two thirds full, so that runs are short; the tag
 //! alone says where a word belongs. Removal shifts the run back, so that there are no tombstones to clean up. The hash is seeded by the caller: who
 //! chooses the keys cannot choose the runs.
 
+use std::sync::atomic::Ordering;
+
+use crate::memory::{Lock, Memory, prefetch};
+
 /// The index.
+///
+/// Its words are those of [`Memory`]: locked where packets are, and in huge pages where it pays, which for places all over
+/// memory it does.
 #[derive(Debug)]
 pub(super) struct Index {
-    buckets: Box<[u64]>,
+    buckets: Memory,
     mask: usize,
 }
 
@@ -18,19 +25,32 @@ impl Index {
     }
 
     fn buckets(slots: usize) -> usize {
-        (slots * 2).next_power_of_two().max(2)
+        (slots * 3 / 2).next_power_of_two().max(2)
     }
 
-    pub(super) fn new(slots: usize) -> Self {
+    pub(super) fn new(slots: usize, lock: Lock) -> std::io::Result<Self> {
         let buckets = Self::buckets(slots);
-        Self { buckets: vec![0; buckets].into(), mask: buckets - 1 }
+        Ok(Self { buckets: Memory::new(buckets, lock)?, mask: buckets - 1 })
+    }
+
+    fn get(&self, at: usize) -> u64 {
+        self.buckets[at].load(Ordering::Relaxed)
+    }
+
+    fn set(&self, at: usize, bucket: u64) {
+        self.buckets[at].store(bucket, Ordering::Relaxed);
+    }
+
+    /// Asks memory for the place where a slot with this hash would be.
+    pub(super) fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.home(hash)]);
     }
 
     /// The bucket of the slot with this hash for which `is` is true.
     fn bucket(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
         let mut at = self.home(hash);
         loop {
-            let bucket = self.buckets[at];
+            let bucket = self.get(at);
             if bucket == 0 {
                 return None;
             }
@@ -43,16 +63,16 @@ impl Index {
 
     /// The slot with this hash for which `is` is true.
     pub(super) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.bucket(hash, is).map(|at| slot_of(self.buckets[at]))
+        self.bucket(hash, is).map(|at| slot_of(self.get(at)))
     }
 
     /// Adds a slot, which is not there yet.
     pub(super) fn insert(&mut self, hash: u64, slot: u32) {
         let mut at = self.home(hash);
-        while self.buckets[at] != 0 {
+        while self.get(at) != 0 {
             at = (at + 1) & self.mask;
         }
-        self.buckets[at] = hash >> 32 << 32 | u64::from(slot + 1);
+        self.set(at, hash >> 32 << 32 | u64::from(slot + 1));
     }
 
     /// Takes a slot out.
@@ -61,18 +81,18 @@ impl Index {
         let mut at = hole;
         loop {
             at = (at + 1) & self.mask;
-            let bucket = self.buckets[at];
+            let bucket = self.get(at);
             if bucket == 0 {
                 break;
             }
             // What lies behind the hole moves into it unless its home lies behind the hole, too.
             let home = self.home(bucket);
             if at.wrapping_sub(home) & self.mask >= at.wrapping_sub(hole) & self.mask {
-                self.buckets[hole] = bucket;
+                self.set(hole, bucket);
                 hole = at;
             }
         }
-        self.buckets[hole] = 0;
+        self.set(hole, 0);
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "masked to the table's size")]
@@ -97,7 +117,7 @@ mod tests {
         #[test]
         fn it_is_a_map(steps in prop::collection::vec((0u64..40, any::<bool>()), 0..200)) {
             let hash_of = |key: u64| (60 + key % 7) << 32;
-            let mut index = Index::new(32);
+            let mut index = Index::new(32, Lock::No).unwrap();
             let mut keys = vec![0u64; 32];
             let mut model: HashMap<u64, u32> = HashMap::new();
             let mut free: Vec<u32> = (0..32).collect();

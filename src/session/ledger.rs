@@ -1,4 +1,4 @@
-//! The array of sessions: one entry from a session's first packet on until the array comes round to it again.
+//! The array of sessions: one entry from a session's first packet on until, after its end, another one needs it.
 //!
 //! One thread writes ([`Table`](super::Table)), any number read. An entry's generation is odd while it is given to
 //! another session; counters of a live one move under a reader's eyes, which costs it nothing but the last packet.
@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::SessionSlot;
+use super::archive::{Archive, PastPlace, RecentBlocks};
 use super::key::{Endpoint, SessionKey, Side};
 use super::notes::Notes;
 use crate::memory::{Lock, Memory, add, prefetch};
@@ -15,14 +16,16 @@ pub(super) const ENTRY_WORDS: usize = 16;
 /// Bytes of one entry.
 pub const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
 
+// What is looked at when an entry is wanted for another session stands in the first of the two cache lines.
 const GENERATION: usize = 0;
 const FIRST_SEQUENCE: usize = 1;
-const FIRST: usize = 2;
-const LAST: usize = 3;
-const PACKETS: usize = 4; // originator, then responder
+const LAST: usize = 2;
+const PACKETS: usize = 3; // of the originator in the low half, of the responder in the high half
+const KEPT: usize = 4; // packets in the low half, flags in the high half
+const KEPT_BYTES: usize = 5;
 const BYTES: usize = 6; // originator, then responder
-const KEPT: usize = 8; // packets in the low half, flags in the high half
-const KEPT_BYTES: usize = 9;
+const FIRST: usize = 8;
+const CUT_AT: usize = 9; // when the last packet of it went; 0 while none has
 const KEY: usize = 10;
 
 /// What was seen of a session, one bit each.
@@ -39,8 +42,12 @@ pub(super) mod flag {
     pub(in crate::session) const FIN_RESPONDER: u32 = 16;
     /// One of them sent a RST.
     pub(in crate::session) const RST: u32 = 32;
+    /// The entry stands in the table's queue of emptied ones.
+    pub(in crate::session) const QUEUED: u32 = 64;
+    /// Its protocol is TCP.
+    pub(in crate::session) const TCP: u32 = 128;
     /// [`Notes`](super::Notes) stand above these.
-    pub(super) const NOTES_SHIFT: u32 = 8;
+    pub(in crate::session) const NOTES_SHIFT: u32 = 8;
 }
 
 /// How far a session came, as far as its packets told.
@@ -117,7 +124,9 @@ pub struct Session {
     pub kept_packets: u64,
     /// Captured bytes of these.
     pub kept_bytes: u64,
-    flags: u32,
+    /// When a packet of it was evicted last, in the time of packets.
+    pub cut_at: Option<Timestamp>,
+    pub(super) flags: u32,
 }
 
 impl Session {
@@ -177,10 +186,15 @@ impl Session {
         }
     }
 
+    /// Whether its entry went to another session: no packet of it is left, and its times are to the millisecond.
+    pub fn is_past(&self) -> bool {
+        self.slot == SessionSlot::PAST
+    }
+
     /// Whether it is over at `now`: closed, reset, or silent for as long as its protocol's timeout.
     pub fn ended(&self, now: Timestamp) -> bool {
         let idle_ns = now.0.saturating_sub(self.last.0);
-        idle_ns > timeout_ns(self.key.protocol(), self.flags)
+        self.is_past() || idle_ns > timeout_ns(self.key.protocol(), self.flags)
     }
 }
 
@@ -208,44 +222,80 @@ pub(super) fn timeout_ns(protocol: u8, flags: u32) -> u64 {
 pub struct Ledger {
     words: Memory,
     capacity: u32,
+    archive: Archive,
 }
 
 impl Ledger {
-    pub(super) fn new(capacity: u32, lock: Lock) -> std::io::Result<Self> {
-        Ok(Self { words: Memory::new(capacity as usize * ENTRY_WORDS, lock)?, capacity })
+    pub(super) fn new(capacity: u32, archive_bytes: usize, lock: Lock) -> std::io::Result<Self> {
+        let words = Memory::new(capacity as usize * ENTRY_WORDS, lock)?;
+        Ok(Self { words, capacity, archive: Archive::new(archive_bytes, lock)? })
     }
 
-    /// How many sessions there can be.
+    /// How many sessions there can be that live or have packets left.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
 
-    /// Bytes it takes.
+    /// Bytes of the array.
     pub fn bytes(&self) -> u64 {
         u64::from(self.capacity) * ENTRY_BYTES as u64
     }
 
-    /// All sessions, in no order.
+    /// Bytes of the archive, and of what writes it.
+    pub fn archive_bytes(&self) -> u64 {
+        self.archive.bytes()
+    }
+
+    /// How many sessions of the past are known that have left the array.
+    pub fn past(&self) -> u64 {
+        self.archive.known()
+    }
+
+    /// Whether sessions were seen of which nothing is known any more, or only that they were many.
+    pub fn has_forgotten(&self) -> bool {
+        self.archive.known() < self.archive.count() || self.unlisted() > 0
+    }
+
+    /// Bytes that compressed sessions of the past take now, and how many these are.
+    pub fn archive_fill(&self) -> (u64, u64) {
+        self.archive.fill()
+    }
+
+    /// Sessions of a flood that were only counted when they left the array.
+    pub fn unlisted(&self) -> u64 {
+        self.archive.unlisted()
+    }
+
+    pub(super) fn archive(&self) -> &Archive {
+        &self.archive
+    }
+
+    /// All sessions known: first those in the array, in no order, then the past ones that may overlap the window, each with
+    /// the place where it is found again.
+    ///
+    /// None comes twice. One that leaves the array while this goes on, before it was come to, is missed.
+    pub fn all(
+        &self,
+        window: Option<(Timestamp, Timestamp)>,
+    ) -> impl Iterator<Item = (Option<PastPlace>, Session)> + '_ {
+        let past = self.archive.sessions(self.archive.count(), window);
+        let past = past.map(|(place, session)| (Some(place), session));
+        self.sessions().map(|session| (None, session)).chain(past)
+    }
+
+    /// The session of the past at a place that [`all`](Self::all) told, if it is still known.
+    pub fn past_session(&self, place: PastPlace, recent: &mut RecentBlocks) -> Option<Session> {
+        self.archive.session(place, recent)
+    }
+
+    /// The sessions in the array, in no order.
     pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
         (0..self.capacity).filter_map(|slot| self.session(SessionSlot(slot)))
     }
 
     /// The session that has this slot now.
     pub fn session(&self, slot: SessionSlot) -> Option<Session> {
-        let entry = self.entry(slot)?;
-        // A generation of 0 was never used; an odd one is being given to another session.
-        for _ in 0..3 {
-            let generation = entry.0[GENERATION].load(Ordering::Acquire);
-            if generation == 0 {
-                return None;
-            }
-            let session = entry.read(slot);
-            fence(Ordering::Acquire);
-            if generation.is_multiple_of(2) && entry.0[GENERATION].load(Ordering::Relaxed) == generation {
-                return Some(session);
-            }
-        }
-        None
+        self.entry(slot)?.session(slot)
     }
 
     /// The session that packet `sequence` of this slot belonged to, if it still has the slot.
@@ -259,9 +309,15 @@ impl Ledger {
     }
 }
 
+/// The low and the high half of a word.
+fn halves(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+}
+
 /// The words of one session.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'a>(&'a [AtomicU64; ENTRY_WORDS]);
+pub(super) struct Entry<'a>(pub(super) &'a [AtomicU64; ENTRY_WORDS]);
 
 impl Entry<'_> {
     fn get(self, word: usize) -> u64 {
@@ -272,18 +328,38 @@ impl Entry<'_> {
         self.0[word].store(value, Ordering::Relaxed);
     }
 
-    fn read(self, slot: SessionSlot) -> Session {
+    /// The session that has the entry, as a reader sees it.
+    pub(super) fn session(self, slot: SessionSlot) -> Option<Session> {
+        // A generation of 0 was never used; an odd one is being given to another session.
+        for _ in 0..3 {
+            let generation = self.0[GENERATION].load(Ordering::Acquire);
+            if generation == 0 {
+                return None;
+            }
+            let session = self.read(slot);
+            fence(Ordering::Acquire);
+            if generation.is_multiple_of(2) && self.0[GENERATION].load(Ordering::Relaxed) == generation {
+                return Some(session);
+            }
+        }
+        None
+    }
+
+    /// The session that has the entry, as the writer sees it.
+    pub(super) fn read(self, slot: SessionSlot) -> Session {
         let (kept_packets, flags) = self.kept();
+        let (originator, responder) = halves(self.get(PACKETS));
         Session {
             slot,
             key: self.key(),
             first_sequence: self.get(FIRST_SEQUENCE),
             first: Timestamp(self.get(FIRST)),
             last: self.last(),
-            packets: PerSide { originator: self.get(PACKETS), responder: self.get(PACKETS + 1) },
+            packets: PerSide { originator: u64::from(originator), responder: u64::from(responder) },
             bytes: PerSide { originator: self.get(BYTES), responder: self.get(BYTES + 1) },
             kept_packets: u64::from(kept_packets),
             kept_bytes: self.get(KEPT_BYTES),
+            cut_at: Some(Timestamp(self.get(CUT_AT))).filter(|at| at.0 > 0),
             flags,
         }
     }
@@ -291,7 +367,21 @@ impl Entry<'_> {
     /// Asks for both cache lines of the entry.
     pub(super) fn prefetch(self) {
         prefetch(&self.0[GENERATION]);
-        prefetch(&self.0[KEPT]);
+        prefetch(&self.0[FIRST]);
+    }
+
+    /// Copies a session of which no packet is left to another entry, where `ordinal` stands for its first sequence.
+    pub(super) fn copy_to(self, to: Entry<'_>, ordinal: u64) {
+        let generation = to.get(GENERATION);
+        to.set(GENERATION, generation + 1);
+        fence(Ordering::Release);
+        for word in LAST..ENTRY_WORDS {
+            to.set(word, self.get(word));
+        }
+        to.set(FIRST_SEQUENCE, ordinal);
+        to.set_kept(0, self.flags());
+        to.set(KEPT_BYTES, 0);
+        to.0[GENERATION].store(generation + 2, Ordering::Release);
     }
 
     pub(super) fn in_use(self) -> bool {
@@ -325,7 +415,7 @@ impl Entry<'_> {
     }
 
     pub(super) fn originator_packets(self) -> u64 {
-        self.get(PACKETS)
+        u64::from(halves(self.get(PACKETS)).0)
     }
 
     pub(super) fn first_sequence(self) -> u64 {
@@ -333,11 +423,11 @@ impl Entry<'_> {
     }
 
     pub(super) fn packets(self) -> u64 {
-        self.get(PACKETS) + self.get(PACKETS + 1)
+        self.originator_packets() + self.responder_packets()
     }
 
     pub(super) fn responder_packets(self) -> u64 {
-        self.get(PACKETS + 1)
+        u64::from(halves(self.get(PACKETS)).1)
     }
 
     pub(super) fn bytes(self) -> u64 {
@@ -349,9 +439,7 @@ impl Entry<'_> {
     }
 
     fn kept(self) -> (u32, u32) {
-        let word = self.get(KEPT);
-        let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
-        (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+        halves(self.get(KEPT))
     }
 
     fn set_kept(self, packets: u32, flags: u32) {
@@ -363,13 +451,13 @@ impl Entry<'_> {
         let generation = self.get(GENERATION);
         self.set(GENERATION, generation + 1);
         fence(Ordering::Release);
-        for word in PACKETS..KEY {
+        for word in [PACKETS, KEPT_BYTES, BYTES, BYTES + 1, CUT_AT] {
             self.set(word, 0);
         }
         self.set(FIRST_SEQUENCE, sequence);
         self.set(FIRST, first.0);
         self.set(LAST, first.0);
-        self.set_kept(0, flags);
+        self.set_kept(0, flags | self.flags() & flag::QUEUED);
         for (i, &word) in key.0.iter().enumerate() {
             self.set(KEY + i, word);
         }
@@ -378,9 +466,14 @@ impl Entry<'_> {
 
     /// Counts a packet that was sent by the originator (or not).
     pub(super) fn count(self, by_originator: bool, time: Timestamp, wire_bytes: u64, flags: u32) {
-        let side = usize::from(!by_originator);
-        add(&self.0[PACKETS + side], 1);
-        add(&self.0[BYTES + side], wire_bytes);
+        let (originator, responder) = halves(self.get(PACKETS));
+        let (originator, responder) = if by_originator {
+            (originator.saturating_add(1), responder)
+        } else {
+            (originator, responder.saturating_add(1))
+        };
+        self.set(PACKETS, u64::from(originator) | u64::from(responder) << 32);
+        add(&self.0[BYTES + usize::from(!by_originator)], wire_bytes);
         if time > self.last() {
             self.set(LAST, time.0);
         }
@@ -396,9 +489,33 @@ impl Entry<'_> {
         add(&self.0[KEPT_BYTES], captured_bytes);
     }
 
-    pub(super) fn kept_less(self, captured_bytes: u64) {
+    /// A packet of it went at `now`.
+    pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp) {
         let (packets, flags) = self.kept();
         self.set_kept(packets.saturating_sub(1), flags);
         self.set(KEPT_BYTES, self.get(KEPT_BYTES).saturating_sub(captured_bytes));
+        self.set(CUT_AT, now.0);
+    }
+
+    pub(super) fn is_queued(self) -> bool {
+        self.flags() & flag::QUEUED != 0
+    }
+
+    pub(super) fn set_queued(self, queued: bool) {
+        let (packets, flags) = self.kept();
+        self.set_kept(packets, if queued { flags | flag::QUEUED } else { flags & !flag::QUEUED });
+    }
+
+    /// Whether nobody answered, and hardly anything was said.
+    pub(super) fn is_unanswered(self) -> bool {
+        let (originator, responder) = halves(self.get(PACKETS));
+        responder == 0 && originator <= 2
+    }
+
+    /// Whether it is over at `now`, see [`Session::ended`].
+    pub(super) fn ended(self, now: Timestamp) -> bool {
+        let flags = self.flags();
+        let protocol = if flags & flag::TCP != 0 { TCP } else { 0 };
+        now.0.saturating_sub(self.last().0) > timeout_ns(protocol, flags)
     }
 }

@@ -240,7 +240,7 @@ mod starts {
         frame.extend((8 + payload).to_be_bytes());
         frame.extend([0, 0]);
         frame.resize(frame.len() + usize::from(payload), 1);
-        pipeline.ingest(&Packet {
+        pipeline.ingest(&[Packet {
             time: Timestamp(1_000_000 * SECOND + second * SECOND),
             interface: InterfaceId(0),
             link_type: LinkType::ETHERNET,
@@ -249,7 +249,7 @@ mod starts {
             original_len: u32::try_from(frame.len()).unwrap(),
             drops_before: 0,
             data: &frame,
-        });
+        }]);
         pipeline.publish();
     }
 

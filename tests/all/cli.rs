@@ -42,6 +42,12 @@ fn a_mistake_is_told_with_examples_and_exit_2() {
         (&["get", "--community-id", "1:x"], &["1:LQU9qZlK", "--flow"]),
         (&["get", "--json"], &["-w odd.pcapng", "flows --json"]),
         (&["flows", "--sort", "colour"], &["start", "duration"]),
+        (&["flows", "--by", "colour"], &["host", "peer", "port"]),
+        (&["flows", "--by", "host", "--sort", "duration"], &["bytes, out, in"]),
+        (&["flows", "--csv", "--json"], &["cannot be used with"]),
+        (&["flows", "--address", "10.0.0.0/33"], &["10.0.0.0/8"]),
+        (&["flows", "--limit", "0"], &["0"]),
+        (&["completions", "csh"], &["bash", "zsh", "fish"]),
         (&["flows", "not port"], &["try 'port 53'"]),
         (&["status", "extra"], &["extra"]),
         (&["pin", "host 10.0.0.5"], &["--for 2h", "--list"]),
@@ -104,7 +110,7 @@ fn a_failure_is_exit_1_and_says_what_to_do() {
 
 #[test]
 fn help_has_three_examples_a_verb() {
-    for verb in ["run", "get", "flows", "status", "pin", "replay", "interfaces", "check"] {
+    for verb in ["run", "get", "flows", "status", "pin", "replay", "interfaces", "check", "completions", "man"] {
         let (code, stdout, stderr) = told(&run(&[verb, "--help"]));
         assert_eq!((code, stderr.as_str()), (0, ""), "{verb}");
         let (_, examples) = stdout.split_once("Examples:").unwrap_or_else(|| panic!("{verb}: {stdout}"));
@@ -183,7 +189,7 @@ impl Drop for Recorder {
 
 impl Recorder {
     /// Starts it, and waits until it has read everything.
-    fn start(capture: &str, socket: &str, packets: u64) -> Self {
+    pub(crate) fn start(capture: &str, socket: &str, packets: u64) -> Self {
         Self::with(capture, socket, packets, &["-m", "32M"])
     }
 

@@ -42,7 +42,7 @@ fn cost(frames: &[Vec<u8>]) -> f64 {
     let rounds = (0..=ROUNDS).map(|_| {
         let start = processor_time();
         for frame in frames.iter().cycle().take(PACKETS) {
-            pipeline.ingest(&Packet {
+            pipeline.ingest(&[Packet {
                 time: Timestamp(1_795_341_600_000_000_000 + number * 10_000),
                 interface: InterfaceId(0),
                 link_type: LinkType::ETHERNET,
@@ -51,7 +51,7 @@ fn cost(frames: &[Vec<u8>]) -> f64 {
                 original_len: u32::try_from(frame.len()).unwrap(),
                 drops_before: 0,
                 data: frame,
-            });
+            }]);
             number += 1;
         }
         pipeline.publish();

@@ -57,7 +57,7 @@ impl Recorder {
         frame.resize(len, 7);
         self.sent += 1;
         self.pipeline.refresh();
-        self.pipeline.ingest(&Packet {
+        self.pipeline.ingest(&[Packet {
             time: Timestamp(BEGIN + second * SECOND + self.sent % 1000),
             interface: InterfaceId(0),
             link_type: LinkType::ETHERNET,
@@ -66,7 +66,7 @@ impl Recorder {
             original_len: u32::try_from(len).unwrap(),
             drops_before: 0,
             data: &frame,
-        });
+        }]);
     }
 
     /// Bulk of many sessions, several times the store, in an hour.

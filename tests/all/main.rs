@@ -20,8 +20,14 @@ mod namespaces;
 mod recorder;
 mod replay;
 #[cfg(target_os = "linux")]
+mod schema;
+#[cfg(target_os = "linux")]
 mod seeds;
 #[cfg(target_os = "linux")]
 mod service;
+#[cfg(target_os = "linux")]
+mod shells;
 mod text;
+#[cfg(target_os = "linux")]
+mod views;
 mod washing_out;

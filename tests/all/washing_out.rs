@@ -2,10 +2,11 @@
 
 #[path = "../../benches/retention/attacks.rs"]
 #[allow(
+    dead_code,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "as in the benchmark"
+    reason = "shared with the benchmark"
 )]
 mod attacks;
 

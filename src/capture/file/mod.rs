@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use self::input::{Arrival, Input};
 use self::recognise::Recognised;
+use super::burst::Burst;
 use super::{Batch, Source, SourceCounts, SourceError};
 use crate::counters::Volume;
 use crate::interface::{Interface, Interfaces};
@@ -101,7 +102,7 @@ impl FileSource {
     }
 
     /// One read at most, then everything that is whole.
-    fn advance(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn advance(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         if self.input.available().len() < self.wanted {
             match self.input.read(self.wanted)? {
                 Arrival::Bytes => {}
@@ -113,6 +114,7 @@ impl FileSource {
             }
         }
         let (bytes, offset) = (self.input.available(), self.input.offset());
+        let mut burst = Burst::new();
         let progress = match &mut self.parser {
             Parser::Unknown => {
                 let wanted = match recognise::recognise(bytes, &mut self.table)? {
@@ -130,9 +132,16 @@ impl FileSource {
                 self.wanted = wanted;
                 return Ok(Batch::More);
             }
-            Parser::Pcap(parser) => parser.parse(bytes, offset, &mut self.table, each)?,
-            Parser::Pcapng(parser) => parser.parse(bytes, offset, &mut self.table, each)?,
+            Parser::Pcap(parser) => {
+                parser.parse(bytes, offset, &mut self.table, &mut |packet| burst.push(packet, each))
+            }
+            Parser::Pcapng(parser) => {
+                parser.parse(bytes, offset, &mut self.table, &mut |packet| burst.push(packet, each))
+            }
         };
+        // What lies before a damage was read.
+        burst.hand_over(each);
+        let progress = progress?;
         self.input.consume(progress.consumed);
         self.input.skip(progress.skip);
         self.wanted = progress.wanted;
@@ -152,7 +161,7 @@ impl FileSource {
 }
 
 impl Source for FileSource {
-    fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         if self.finished {
             return Ok(Batch::End);
         }

@@ -71,12 +71,12 @@ impl Parser {
     }
 
     /// Hands over all records that are whole in `bytes`, which begin at a record.
-    pub(super) fn parse(
+    pub(super) fn parse<'a>(
         &mut self,
-        bytes: &[u8],
+        bytes: &'a [u8],
         offset: u64,
         table: &mut Table,
-        each: &mut impl FnMut(&Packet<'_>),
+        each: &mut impl FnMut(Packet<'a>),
     ) -> Result<Progress, Damage> {
         let Magic { order, nanos_per_unit, record_header_bytes } = self.magic;
         let mut consumed = 0;
@@ -96,7 +96,7 @@ impl Parser {
             };
             if let Some(interface) = self.interface {
                 let (seconds, units) = (u64::from(order.u32(header, 0)), u64::from(order.u32(header, 4)));
-                each(&Packet {
+                each(Packet {
                     // 32 bits of each: at most 4.3e18 + 4.3e12, below 2^64.
                     time: Timestamp(seconds * NANOS_PER_SECOND + units * nanos_per_unit),
                     interface,

@@ -96,12 +96,12 @@ struct Captured<'a> {
 
 impl Parser {
     /// Hands over all packets whose blocks are whole in `bytes`, which begin at a block or a trailer waited for.
-    pub(super) fn parse(
+    pub(super) fn parse<'a>(
         &mut self,
-        bytes: &[u8],
+        bytes: &'a [u8],
         offset: u64,
         table: &mut Table,
-        each: &mut impl FnMut(&Packet<'_>),
+        each: &mut impl FnMut(Packet<'a>),
     ) -> Result<Progress, Damage> {
         let mut consumed = 0;
         if let Some(Skipped { block, offset }) = self.skipped.take() {
@@ -281,11 +281,11 @@ impl Parser {
         u64::from(self.order.u32(body, 4)) << 32 | u64::from(self.order.u32(body, 8))
     }
 
-    fn hand_over(
+    fn hand_over<'a>(
         &mut self,
-        captured: &Captured<'_>,
+        captured: &Captured<'a>,
         table: &mut Table,
-        each: &mut impl FnMut(&Packet<'_>),
+        each: &mut impl FnMut(Packet<'a>),
     ) -> Result<(), String> {
         if captured.interface >= self.described {
             let (number, described) = (captured.interface, self.described);
@@ -313,7 +313,7 @@ impl Parser {
         if !captured.options.is_empty() {
             read_packet_options(Options { order: self.order, rest: captured.options }, &mut packet);
         }
-        each(&packet);
+        each(packet);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use crate::interface::Interfaces;
 use crate::memory::Lock;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::pipeline::{Config, Pipeline};
+use crate::store::compress::{Compression, Pace};
 use crate::store::retention::Policy;
 
 /// Workers that go on while they are followed.
@@ -17,6 +18,17 @@ struct Recorder {
 }
 
 impl Recorder {
+    /// One that compresses what it keeps.
+    fn compressing(workers: usize, store_bytes: u64, pace: Pace) -> Self {
+        let mut recorder = Self::new(workers, store_bytes);
+        let compression = Compression { share: 1.0, pace, readers_bytes: 1 << 20 };
+        for pipeline in &mut recorder.pipelines {
+            let compressor = pipeline.compress(&compression).unwrap();
+            std::thread::spawn(move || compressor.run());
+        }
+        recorder
+    }
+
     fn new(workers: usize, store_bytes: u64) -> Self {
         let interfaces = Arc::new(Interfaces::default());
         interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
@@ -55,7 +67,7 @@ impl Recorder {
     fn store(&mut self, worker: usize, time: u64, session: u8, payload: usize) {
         let data = datagram(session, self.stored, payload);
         self.stored += 1;
-        self.pipelines[worker].ingest(&Packet {
+        let packet = Packet {
             time: Timestamp(time),
             interface: InterfaceId(0),
             link_type: LinkType::ETHERNET,
@@ -64,7 +76,8 @@ impl Recorder {
             original_len: u32::try_from(data.len()).unwrap(),
             drops_before: 0,
             data: &data,
-        });
+        };
+        self.pipelines[worker].ingest(&[packet]);
     }
 
     fn publish(&mut self) {
@@ -192,9 +205,13 @@ proptest! {
     fn given_or_counted_and_never_twice(
         bursts in prop::collection::vec((1u32..3000, 0u8..12, 0usize..1400, any::<bool>()), 1..30),
         workers in 1usize..3,
+        compressed in any::<bool>(),
     ) {
         // Small, so that memory comes round often.
-        let mut recorder = Recorder::new(workers, 1 << 20);
+        let mut recorder = match compressed {
+            true => Recorder::compressing(workers, 1 << 20, Pace::Replay),
+            false => Recorder::new(workers, 1 << 20),
+        };
         let history = recorder.history();
         let mut follow = history.follow(&Request::default()).unwrap();
         let mut times: BTreeMap<u32, u32> = BTreeMap::new();
@@ -223,9 +240,64 @@ proptest! {
     }
 }
 
+/// Stores until segments that were there before are compressed, and nothing has gone yet.
+fn store_until_compressed(recorder: &mut Recorder, history: &History) {
+    let before = history.totals().packed.segments;
+    let workers = recorder.pipelines.len();
+    while history.totals().packed.segments < before + 20 {
+        for i in 0..100 {
+            let number = recorder.stored;
+            recorder.store(i % workers, 1_000_000_000 + u64::from(number) * 1_000_000, u8::try_from(i).unwrap(), 400);
+        }
+        recorder.publish();
+        assert_eq!(history.totals().evicted.packets, 0, "it is never compressed");
+    }
+}
+
+#[test]
+fn what_is_compressed_before_it_is_read_comes_too() {
+    let mut recorder = Recorder::compressing(1, 4 << 20, Pace::Replay);
+    let history = recorder.history();
+    let mut late = history.follow(&Request::default()).unwrap();
+    // This one is in the middle of open segments.
+    let mut follow = history.follow(&Request::default()).unwrap();
+    (0..1000).for_each(|i| recorder.store(0, 1000 + i, u8::try_from(i % 100).unwrap(), 400));
+    recorder.publish();
+    assert_eq!(given(&mut follow, Timestamp::MAX).len(), 1000);
+    store_until_compressed(&mut recorder, &history);
+    let all: Vec<u32> = (0..recorder.stored).collect();
+    assert_eq!(given(&mut follow, Timestamp::MAX), all[1000..]);
+    assert_eq!(given(&mut late, Timestamp::MAX), all);
+    assert_eq!((follow.summary().overtaken, late.summary().overtaken), (0, 0));
+}
+
+#[test]
+fn what_is_compressed_while_it_waits_is_given() {
+    let mut recorder = Recorder::compressing(2, 4 << 20, Pace::Replay);
+    let history = recorder.history();
+    let mut follow = history.follow(&Request::default()).unwrap();
+    for i in 0..6000u32 {
+        recorder.store(i as usize % 2, 1000 + u64::from(i), u8::try_from(i % 100).unwrap(), 400);
+    }
+    recorder.publish();
+    // They are read, and wait for what others may bring.
+    assert_eq!(given(&mut follow, Timestamp(0)), [0; 0]);
+    store_until_compressed(&mut recorder, &history);
+    assert_eq!(given(&mut follow, Timestamp::MAX), (0..recorder.stored).collect::<Vec<_>>());
+    assert_eq!((follow.summary().unsorted, follow.summary().overtaken), (0, 0));
+}
+
 #[test]
 fn a_follower_beside_a_writer_that_never_waits() {
-    let mut recorder = Recorder::new(1, 2 << 20);
+    beside_a_writer(Recorder::new(1, 2 << 20));
+}
+
+#[test]
+fn a_follower_beside_a_writer_that_compresses() {
+    beside_a_writer(Recorder::compressing(1, 2 << 20, Pace::Live));
+}
+
+fn beside_a_writer(mut recorder: Recorder) {
     let history = recorder.history();
     let flag = AtomicBool::new(false);
     let mut follow = history.follow(&Request::default()).unwrap();

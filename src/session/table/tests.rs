@@ -38,7 +38,15 @@ impl Story {
             data: &[],
         };
         self.sequence += 1;
-        self.table.observe(&packet, &mut decoded, self.sequence)
+        let arrival = self.table.arrival(&packet, &mut decoded);
+        self.table.observe(&arrival, &packet, self.sequence)
+    }
+
+    /// A packet to a server, kept and evicted at once.
+    fn gone(&mut self, second: u64, from: (u128, u16)) {
+        let observed = self.packet(second, from, B, 17, 0);
+        self.table.kept(observed.slot, 100);
+        self.table.evicted(observed.slot, self.sequence, 100);
     }
 
     fn session(&self, observed: Observed) -> super::super::Session {
@@ -148,6 +156,54 @@ fn a_flood_takes_its_own_entries() {
 }
 
 #[test]
+fn a_flood_does_not_wash_the_ledger() {
+    let mut story = Story::new();
+    let capacity = u64::from(story.table.ledger().capacity());
+    // A day's conversations, whose packets are gone.
+    for i in 0..capacity * 3 {
+        let client = (2000 + u128::from(i % 100), 1024 + u16::try_from(i % 60_000).unwrap());
+        story.gone(i, client);
+        story.gone(i, client);
+    }
+    let known = story.table.ledger().past();
+    assert!(known > capacity, "{known}");
+    let oldest = |story: &Story| story.table.ledger().all(None).map(|(_, session)| session.first).min();
+    let first = oldest(&story);
+    for i in 0..capacity * 20 {
+        let observed = story.packet(capacity * 3 + i / 1000, (1 << 20 | u128::from(i), 1), B, 6, SYN);
+        story.table.note(observed.slot, Notes { climb: 5, ..Notes::default() });
+    }
+    let ledger = story.table.ledger();
+    assert!(ledger.unlisted() >= capacity * 18, "{}", ledger.unlisted());
+    assert!(ledger.past() >= known, "what was known still is");
+    assert_eq!(oldest(&story), first);
+}
+
+#[test]
+fn an_entry_whose_packets_are_left_outlives_those_that_have_none() {
+    let mut story = Story::new();
+    let capacity = u64::from(story.table.ledger().capacity());
+    let kept = story.packet(0, A, B, 17, 0);
+    story.table.kept(kept.slot, 100);
+    let first = story.sequence;
+    // Ten times the table of sessions that ended long since, and lost their packets.
+    for i in 0..capacity * 10 {
+        story.gone(100 * i, (1000 + u128::from(i), 1));
+    }
+    assert_eq!(story.session(kept).first_sequence, first);
+    story.table.evicted(kept.slot, first, 100);
+    assert_eq!(story.session(kept).cut_at, Some(Timestamp(100 * (capacity * 10 - 1) * SECOND)));
+    for i in capacity * 10..capacity * 12 {
+        story.gone(100 * i, (1000 + u128::from(i), 1));
+    }
+    assert_ne!(story.session(kept).first_sequence, first);
+    let again = story.table.ledger().all(None).find(|(_, session)| session.originator().port == A.1);
+    let (_, past) = again.expect("it is in the archive");
+    assert!(past.is_past() && past.cut_at.is_some());
+    assert_eq!(story.table.ledger().past(), capacity * 11 + 1);
+}
+
+#[test]
 fn what_is_kept_is_counted_for_the_session_it_belongs_to() {
     let mut story = Story::new();
     let first = story.packet(0, A, B, 17, 0);
@@ -165,9 +221,10 @@ fn what_is_kept_is_counted_for_the_session_it_belongs_to() {
 
 #[test]
 fn the_table_fits_its_memory() {
-    for bytes in [1u64 << 20, 3 << 20, 5_000_000, 100 << 20] {
+    // A fifth of the smallest budget, and more.
+    for bytes in [16u64 << 18, 5_000_000, 100 << 20] {
         let table = Table::new(bytes, 1, Lock::No).unwrap();
-        let taken = table.index_bytes() + table.ledger().bytes();
+        let taken = table.index_bytes() + table.ledger().bytes() + table.ledger().archive_bytes();
         assert!(taken <= bytes, "{taken} of {bytes}");
         assert!(taken * 10 >= bytes * 6, "{taken} of {bytes}");
     }

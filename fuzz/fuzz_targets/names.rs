@@ -1,0 +1,26 @@
+//! Any bytes as the first ones of a session: no panic, and what is named is printable and bounded.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use retrocap::query::names::parse::{Told, dns_question, dns_question_in_stream, http_host, server_name};
+
+const NAME_CHARS_MAX: usize = 4 * 255 + 1;
+
+fn check(name: &str) {
+    assert!(name.chars().all(|c| c.is_ascii_graphic() || c == '…'));
+    assert!(name.chars().count() <= NAME_CHARS_MAX);
+}
+
+fuzz_target!(|data: &[u8]| {
+    for told in [server_name(data), http_host(data)] {
+        if let Told::Name(name) = told {
+            check(&name);
+        }
+    }
+    for told in [dns_question(data), dns_question_in_stream(data)] {
+        if let Told::Name(question) = told {
+            check(&question.name);
+            check(&question.kind);
+        }
+    }
+});

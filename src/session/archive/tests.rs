@@ -1,0 +1,156 @@
+use std::sync::atomic::AtomicBool;
+
+use super::super::SessionKey;
+use super::super::ledger::flag;
+use super::*;
+
+const MILLI: u64 = 1_000_000;
+const BEGIN_MS: u64 = 1_700_000_000_000;
+
+/// What the session of a number is like: everything follows from the number.
+fn times(number: u64) -> (u64, u64) {
+    let first = (BEGIN_MS + number * 700 + number % 13) * MILLI + number % 1000;
+    (first, first + (number % 7) * 1_000_000_123)
+}
+
+fn key(number: u64) -> SessionKey {
+    SessionKey([
+        0x0a00_0000 | (number % 50),
+        0,
+        0xc000_0000 | number,
+        0,
+        (number % 60_000) | (443 << 16) | (6 << 32) | (4 << 40),
+        1,
+    ])
+}
+
+/// The writer, and one entry that each session has in turn.
+struct Writer {
+    archivist: Archivist,
+    words: [AtomicU64; ENTRY_WORDS],
+    number: u64,
+}
+
+impl Writer {
+    fn new() -> Self {
+        Self { archivist: Archivist::new().unwrap(), words: Default::default(), number: 0 }
+    }
+
+    fn archive(&mut self, archive: &Archive, count: u64) {
+        let entry = Entry(&self.words);
+        for number in self.number..self.number + count {
+            let (first, last) = times(number);
+            entry.begin(&key(number), Timestamp(first), number, flag::TCP);
+            entry.count(true, Timestamp(first), 60 + number % 40, flag::TCP | flag::SYN);
+            entry.count(false, Timestamp(last), number, flag::TCP | flag::SYN | flag::SYN_ACK);
+            self.archivist.archive(archive, entry);
+        }
+        self.number += count;
+    }
+}
+
+/// Panics unless it is the session of the number that its bytes say.
+fn check(session: &Session) -> u64 {
+    let number = session.bytes.responder;
+    let (first, last) = times(number);
+    assert_eq!(session.key, key(number));
+    assert!(session.first.0 <= first && first - session.first.0 < MILLI, "{number}");
+    assert!(session.last.0 >= last && session.last.0 - last < MILLI, "{number}");
+    assert_eq!((session.packets.originator, session.packets.responder), (1, 1));
+    assert_eq!(session.bytes.originator, 60 + number % 40);
+    assert_eq!(session.state(), super::super::State::Established);
+    assert!(session.is_past() && session.kept_packets == 0);
+    number
+}
+
+fn numbers(archive: &Archive) -> Vec<u64> {
+    let mut numbers: Vec<u64> = archive.sessions(archive.count(), None).map(|(_, session)| check(&session)).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+#[test]
+fn the_newest_are_known_and_they_are_the_same() {
+    let archive = Archive::new(Archive::RING_BYTES_MIN, Lock::No).unwrap();
+    let mut writer = Writer::new();
+    assert!(numbers(&archive).is_empty());
+    for count in [1, 510, 1, 1, 511, 512, 3000, 20_000, 100_000, 7] {
+        writer.archive(&archive, count);
+        let oldest = writer.number - archive.known();
+        assert_eq!(numbers(&archive), (oldest..writer.number).collect::<Vec<_>>(), "of {}", writer.number);
+    }
+    let (bytes, sessions) = archive.fill();
+    assert!(archive.known() < writer.number, "the ring came round");
+    assert!(bytes <= Archive::RING_BYTES_MIN as u64 && bytes * 10 > Archive::RING_BYTES_MIN as u64 * 8, "{bytes}");
+    assert!(bytes / sessions < 20, "{bytes} bytes for {sessions} sessions");
+    assert_eq!(archive.unlisted(), 0);
+}
+
+#[test]
+fn a_window_reads_only_blocks_that_overlap_it() {
+    let archive = Archive::new(Archive::RING_BYTES_MIN, Lock::No).unwrap();
+    Writer::new().archive(&archive, 5000);
+    let (since, until) = (Timestamp(times(2000).0), Timestamp(times(2100).0));
+    let found: Vec<u64> =
+        archive.sessions(5000, Some((since, until))).map(|(_, session)| session.bytes.responder).collect();
+    assert!((2000..=2100).all(|number| found.contains(&number)));
+    assert!(found.len() < 3000, "{}", found.len());
+}
+
+#[test]
+fn a_place_is_found_again_until_it_is_written_over() {
+    let archive = Archive::new(Archive::RING_BYTES_MIN, Lock::No).unwrap();
+    let mut writer = Writer::new();
+    writer.archive(&archive, 1300);
+    let places: Vec<_> =
+        archive.sessions(1300, None).map(|(place, session)| (place, session.bytes.responder)).collect();
+    let found = |recent: &mut RecentBlocks| {
+        let again = |&(place, number): &(PastPlace, u64)| {
+            archive.session(place, recent).map(|session| assert_eq!(check(&session), number)).is_some()
+        };
+        places.iter().map(again).filter(|&found| found).count()
+    };
+    assert_eq!(found(&mut RecentBlocks::default()), 1300);
+    // Pending ones become a block, in another order.
+    writer.archive(&archive, 1000);
+    assert_eq!(archive.known(), 2300);
+    assert_eq!(found(&mut RecentBlocks::default()), 1300);
+    writer.archive(&archive, 200_000);
+    assert_eq!(found(&mut RecentBlocks::default()), 0);
+}
+
+#[test]
+fn readers_never_see_what_was_not_written() {
+    let archive = Archive::new(Archive::RING_BYTES_MIN, Lock::No).unwrap();
+    let done = AtomicBool::new(false);
+    let read = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut read = 0;
+                    let mut recent = RecentBlocks::default();
+                    while !done.load(Ordering::Relaxed) || read == 0 {
+                        let mut seen = std::collections::HashSet::new();
+                        for (place, session) in archive.sessions(archive.count(), None) {
+                            assert!(seen.insert(check(&session)), "none comes twice");
+                            if read % 100 == 0
+                                && let Some(again) = archive.session(place, &mut recent)
+                            {
+                                assert_eq!(check(&again), session.bytes.responder);
+                            }
+                            read += 1;
+                        }
+                    }
+                    read
+                })
+            })
+            .collect();
+        let mut writer = Writer::new();
+        for _ in 0..400 {
+            writer.archive(&archive, 777);
+        }
+        done.store(true, Ordering::Relaxed);
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>()
+    });
+    assert!(read > 0);
+}

@@ -1,0 +1,65 @@
+//! The OpenAPI document against the running service, judged by schemathesis (`pip install schemathesis`).
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::cli::Recorder;
+use crate::generate;
+
+/// Carries every connection to a port of this host on to a socket, as schemathesis knows only TCP. Ends with the test.
+fn tcp_to(socket: PathBuf) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming() {
+            let (Ok(tcp), Ok(unix)) = (tcp, UnixStream::connect(&socket)) else { return };
+            let (tcp_too, unix_too) = (tcp.try_clone().unwrap(), unix.try_clone().unwrap());
+            std::thread::spawn(move || {
+                carry(&tcp, &unix);
+                let _ = unix.shutdown(Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                carry(&unix_too, &tcp_too);
+                let _ = TcpStream::shutdown(&tcp_too, Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
+fn carry(mut from: impl Read, mut to: impl Write) {
+    let _ = std::io::copy(&mut from, &mut to);
+}
+
+/// No answer that the document does not describe, none of the wrong type, no server error, and what the document forbids
+/// is refused. That everything it allows is accepted cannot be said in OpenAPI: keys exclude each other, and an
+/// expression is a language.
+#[test]
+fn the_service_keeps_to_its_document() {
+    if Command::new("schemathesis").arg("--version").output().is_err() {
+        eprintln!(
+            "SKIPPED: the OpenAPI document against the service: there is no schemathesis (pip install schemathesis)"
+        );
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (capture, socket) = (directory.path().join("in.pcap"), directory.path().join("r.sock"));
+    std::fs::write(&capture, generate::traffic(200_000, 7)).unwrap();
+    let packets = generate::read(&capture).0.len() as u64;
+    let _recorder = Recorder::start(capture.to_str().unwrap(), socket.to_str().unwrap(), packets);
+    let document = format!("http://127.0.0.1:{}/v1/openapi.json", tcp_to(socket));
+    let output = Command::new("schemathesis")
+        .args(["run", &document, "--no-color", "--continue-on-failure", "--max-examples", "20", "--seed", "1"])
+        .args(["--exclude-checks", "positive_data_acceptance", "--phases", "examples,coverage,fuzzing"])
+        // Pins are described and answered with 501, which is a server error.
+        .args(["--exclude-path", "/v1/pins"])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("generated") && text.contains("passed"), "{text}");
+}
