@@ -33,6 +33,8 @@ const MARK: &str = "# Written by `retrocap extcap --install`; `retrocap extcap -
 #[command(after_help = "\
 Examples:
   retrocap extcap --install                 then start Wireshark: Retrocap is among its interfaces
+  retrocap extcap --install --folder ~/.config/wireshark/extcap    where tshark -G folders does not say it
+  retrocap extcap --uninstall               and it is gone from there
   tshark -i retrocap                        the last ten minutes, then what comes
   tshark -i retrocap -o extcap.retrocap.since:2h -f 'port 53'")]
 pub(super) struct Extcap {
