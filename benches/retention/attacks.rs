@@ -104,7 +104,7 @@ pub(crate) fn run(attack: Attack, budget_bytes: u64, bits_per_s: u64, limit: f64
     }
     let watched = world.watched(attack_from - HOUR_S);
     let left = world.left(&watched);
-    assert!(left == watched.len() && left >= 50, "{left} of {} sessions before the attack", watched.len());
+    assert!(left == watched.len() && left >= 25, "{left} of {} sessions before the attack", watched.len());
     let mut attacker = Attacker { attack, random: 0x9e37_79b9_7f4a_7c15, sent: 0, count: 0 };
     let begin = BEGIN + attack_from * SECOND;
     let mut second = attack_from;
@@ -138,6 +138,7 @@ struct World {
     sessions: Vec<(u64, Vec<u64>)>,
     bulk_bytes_per_s: u64,
     due_bytes: u64,
+    hosts: u32,
 }
 
 impl World {
@@ -158,17 +159,33 @@ impl World {
         let pipeline = Pipeline::new(config).expect("memory");
         // As much as a campus of two sessions a second has beside its small sessions, for 40 MiB.
         let bulk_bytes_per_s = ORDINARY_BYTES_PER_S * budget_bytes / (40 << 20);
-        Self { pipeline, frame: Vec::new(), sequence: 0, sessions: Vec::new(), bulk_bytes_per_s, due_bytes: 0 }
+        Self {
+            pipeline,
+            frame: Vec::new(),
+            sequence: 0,
+            sessions: Vec::new(),
+            bulk_bytes_per_s,
+            due_bytes: 0,
+            hosts: 0,
+        }
     }
 
-    /// One second of ordinary traffic: a 5 kB session of two hosts that are never seen again, each second with 40 MiB and more
-    /// rarely with less, and bulk of an hour-long session each.
+    /// One second of ordinary traffic, as a campus of two sessions a second has it for 40 MiB, and more rarely with less: seven of
+    /// eight sessions are a query and an answer, one has 5 kB, each of two hosts that are never seen again; and bulk of an
+    /// hour-long session each.
     fn ordinary(&mut self, second: u64) {
         let begin = BEGIN + second * SECOND;
         self.due_bytes += self.bulk_bytes_per_s;
-        if self.due_bytes >= ORDINARY_BYTES_PER_S {
-            self.due_bytes -= ORDINARY_BYTES_PER_S;
-            let number = u32::try_from(second).expect("a few hours");
+        while self.due_bytes >= ORDINARY_BYTES_PER_S / 2 {
+            self.due_bytes -= ORDINARY_BYTES_PER_S / 2;
+            self.hosts += 1;
+            let number = self.hosts;
+            if !number.is_multiple_of(8) {
+                let (client, server) = (0x0a00_0000 + number, 0xac11_0000 + number % 3000);
+                self.udp(begin, client, server, [40_000, 53], 80);
+                self.udp(begin + 20_000_000, server, client, [53, 40_000], 160);
+                continue;
+            }
             let (client, server) = (0x0a00_0000 + number, 0xac10_0000 + number % 3000);
             let mut first = Vec::new();
             let mut offset = 0;
@@ -193,9 +210,9 @@ impl World {
         }
     }
 
-    /// The 5 kB sessions of the five minutes before `second`.
+    /// The 5 kB sessions of the ten minutes before `second`.
     fn watched(&self, second: u64) -> Vec<Vec<u64>> {
-        let of_then = self.sessions.iter().filter(|(begin, _)| (second - 300..second).contains(begin));
+        let of_then = self.sessions.iter().filter(|(begin, _)| (second - 600..second).contains(begin));
         of_then.map(|(_, first)| first.clone()).collect()
     }
 

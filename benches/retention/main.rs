@@ -154,8 +154,9 @@ fn compare(args: &Args, split: &Split) {
     let mut run = Run {
         truth: Truth::default(),
         pipeline,
-        fifo: Fifo::new(split.store_bytes, u64::MAX),
-        cutoff: Fifo::new(split.store_bytes, CUTOFF_BYTES),
+        // They know no sessions, so they have the memory of these, too.
+        fifo: Fifo::new(split.store_bytes + split.sessions_bytes, u64::MAX),
+        cutoff: Fifo::new(split.store_bytes + split.sessions_bytes, CUTOFF_BYTES),
         looks: Vec::new(),
     };
     let wire_bytes = run.all(args);

@@ -34,8 +34,8 @@ const DECAY_STEP_NS: u64 = 60_000_000;
 const ALLOWANCE_SHARE: u64 = 16;
 /// What a session takes that has only begun: a packet or two, and their records.
 const BEGUN_BYTES: f64 = 256.0;
-/// What it takes beyond that when it grows out of the first rank.
-const GROWN_BYTES: f64 = 1024.0;
+/// How often it is counted anew that a session grows: at 512, 1,536 and 3,584 bytes, where what is kept for long ends.
+pub(super) const GROWN_MAX: u8 = 3;
 
 /// The counters.
 #[derive(Debug)]
@@ -44,6 +44,11 @@ pub(super) struct Floods {
     words: Memory,
     hasher: FixedState,
     allowance: f64,
+}
+
+/// Bytes of a session from which on it has grown once more than `grown` times.
+pub(super) fn grown_from_bytes(grown: u8) -> u64 {
+    ((2u64 << grown) - 1) * 512
 }
 
 /// What is counted of a session.
@@ -77,10 +82,10 @@ impl Floods {
         self.climb(level)
     }
 
-    /// A session has grown beyond its first bytes.
-    pub(super) fn grows(&mut self, key: &SessionKey, originator: Side, now_ns: u64) {
+    /// A session has grown beyond its first bytes, for the `grown`th time.
+    pub(super) fn grows(&mut self, key: &SessionKey, originator: Side, grown: u8, now_ns: u64) {
         for of in [Of::Originator, Of::Service] {
-            self.add(self.places(key, originator, of), GROWN_BYTES, now_ns);
+            self.add(self.places(key, originator, of), BEGUN_BYTES * f64::from(1u32 << grown), now_ns);
         }
     }
 
@@ -172,6 +177,10 @@ mod tests {
         SessionKey::new(&decoded, InterfaceId(0))
     }
 
+    fn low16(i: u32) -> u16 {
+        u16::try_from(i & 0xffff).unwrap()
+    }
+
     /// The step that the last of `count` sessions of these hosts is put on, one each `every_ns`.
     fn last_climb(floods: &mut Floods, count: u32, every_ns: u64, hosts: impl Fn(u32) -> (u32, u32, u16)) -> u8 {
         let mut climb = 0;
@@ -187,16 +196,16 @@ mod tests {
     fn whoever_begins_too_many_sessions_climbs() {
         assert_eq!(last_climb(&mut floods(), 5_000, SECOND, |i| (1, i, 53)), 0, "one a second is nobody's flood");
         let scan = |i: u32| (1, i, 80);
-        assert!((5..=5).contains(&last_climb(&mut floods(), 300_000, 1000, scan)), "a scan");
+        assert_eq!(last_climb(&mut floods(), 300_000, 1000, scan), 5, "a scan");
         assert_eq!(last_climb(&mut floods(), 300_000, 1000, |i| (i, 1, 80)), 5, "many sources, one service");
-        assert_eq!(last_climb(&mut floods(), 300_000, 1000, |i| (i, 1, i as u16)), 5, "many sources, all ports");
+        assert_eq!(last_climb(&mut floods(), 300_000, 1000, |i| (i, 1, low16(i))), 5, "many sources, all ports");
         assert_eq!(last_climb(&mut floods(), 300_000, 1000, |i| (i, i, 80)), 0, "many sources, many servers");
     }
 
     #[test]
     fn others_do_not_climb_with_a_flood() {
         let mut floods = floods();
-        last_climb(&mut floods, 1_000_000, 1000, |i| (7, i, i as u16));
+        last_climb(&mut floods, 1_000_000, 1000, |i| (7, i, low16(i)));
         let climbs = (0..2000).filter(|i| {
             let (key, originator) = udp(0x0a00_0000 + i, 0xc000_0000 + i, 443);
             floods.begins(&key, originator, 1001 * SECOND / 1000) > 0
@@ -219,7 +228,7 @@ mod tests {
         let mut floods = floods();
         for i in 0..100_000 {
             // Ports of one server that all answer, asked by as many hosts.
-            let (key, originator) = udp(i, 1, i as u16);
+            let (key, originator) = udp(i, 1, low16(i));
             let now = u64::from(i) * 1000;
             assert_eq!(floods.begins(&key, originator, now), 0, "session {i}");
             floods.answered(&key, originator, now);

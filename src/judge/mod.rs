@@ -17,9 +17,6 @@ use crate::session::key::Side;
 use crate::session::{Notes, Observed, SessionKey, Table};
 use floods::Floods;
 
-/// A session has grown when it is longer than what the store takes for its start.
-const GROWN_FROM_BYTES: u64 = 512;
-
 /// A tcpdump expression that is asked of sessions.
 ///
 /// A session matches when its first packet does, or when a packet of it in either direction could: that can be asked when
@@ -122,10 +119,10 @@ impl Judge {
             let (key, originator) = sessions.key(observed.slot);
             self.floods.answered(&key, originator, now_ns);
         }
-        if !notes.grown && observed.offset >= GROWN_FROM_BYTES {
-            notes.grown = true;
+        if notes.grown < floods::GROWN_MAX && observed.offset >= floods::grown_from_bytes(notes.grown) {
             let (key, originator) = sessions.key(observed.slot);
-            self.floods.grows(&key, originator, now_ns);
+            notes.grown += 1;
+            self.floods.grows(&key, originator, notes.grown, now_ns);
         }
         if notes != observed.notes {
             sessions.note(observed.slot, notes);

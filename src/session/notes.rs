@@ -2,15 +2,15 @@
 
 /// A few bits beside a session's counts, for those who decide how its packets are kept.
 ///
-/// Packed: class 6 bits, climb 3, grown 1, pins 12.
+/// Packed: class 6 bits, climb 3, grown 3, pins 12.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
     /// Its class; 0 for sessions of none.
     pub class: u8,
     /// How far it was pushed down because its hosts began too many sessions; 0 for most.
     pub climb: u8,
-    /// Whether it has grown beyond its first bytes.
-    pub grown: bool,
+    /// How far it has grown beyond its first bytes, as far as that was counted.
+    pub grown: u8,
     /// The pins that protect it, a bit each.
     pub pins: u16,
 }
@@ -25,16 +25,16 @@ impl Notes {
     pub(super) fn to_bits(self) -> u32 {
         u32::from(self.class) & 0x3f
             | (u32::from(self.climb) & 7) << 6
-            | u32::from(self.grown) << 9
-            | (u32::from(self.pins) & 0xfff) << 10
+            | (u32::from(self.grown) & 7) << 9
+            | (u32::from(self.pins) & 0xfff) << 12
     }
 
     pub(super) fn from_bits(bits: u32) -> Self {
-        let [low, high, ..] = (bits >> 10 & 0xfff).to_le_bytes();
+        let [low, high, ..] = (bits >> 12 & 0xfff).to_le_bytes();
         Self {
             class: (bits & 0x3f).to_le_bytes()[0],
             climb: (bits >> 6 & 7).to_le_bytes()[0],
-            grown: bits >> 9 & 1 == 1,
+            grown: (bits >> 9 & 7).to_le_bytes()[0],
             pins: u16::from_le_bytes([low, high]),
         }
     }
@@ -48,7 +48,7 @@ mod tests {
     fn notes_read_back_as_packed() {
         for class in [0, 1, 63] {
             for climb in 0..6 {
-                for (grown, pins) in [(false, 0), (true, 0xfff), (false, 0x801)] {
+                for (grown, pins) in [(0, 0), (7, 0xfff), (3, 0x801)] {
                     let notes = Notes { class, climb, grown, pins };
                     assert_eq!(Notes::from_bits(notes.to_bits()), notes);
                     assert!(notes.to_bits() < 1 << 24, "they share a word with a session's flags");

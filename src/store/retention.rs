@@ -28,7 +28,7 @@ pub struct Terms {
 /// kilobyte costs hardly more than the very start and stays nearly as long; from 512 KiB on, where a few elephants have most
 /// of the bytes, the curve is flat, so that they go together and leave what is recent whole.
 const CURVE: [f64; Rank::COUNT] = [
-    1.0, 1.4, 11.5, 12.1, 12.4, 71.3, 282.0, 1806.0, 2408.0, 2606.0, 2684.0, 2764.0, 4012.0, 4298.0, 4426.0, 4559.0,
+    1.15, 1.4, 11.5, 12.1, 12.4, 71.3, 282.0, 1806.0, 2408.0, 2606.0, 2684.0, 2764.0, 4012.0, 4298.0, 4426.0, 4559.0,
     4696.0, 4837.0, 4982.0, 5131.0, 5285.0, 5444.0, 5607.0, 5776.0, 5949.0, 6127.0, 6311.0,
 ];
 
