@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::start::check_pcap_over_ip;
 use super::workers::Control;
 use super::{Config, Error};
 use crate::capture::selection::Selection;
@@ -96,6 +97,7 @@ impl Running {
         let filter = new.filter.as_deref().map(FilterSet::new).transpose()?;
         // Not taken over, but it has to be one that the next start takes.
         Classes::new(&new.classes, new.memory_bytes)?;
+        new.pcap_over_ip.map_or(Ok(()), |(address, _)| check_pcap_over_ip(address))?;
         let changed = compare(&self.config, &new);
         let keys = |when: When| -> Vec<_> {
             changed.iter().filter(|(_, at, changed)| *changed && *at == when).map(|(key, ..)| *key).collect()

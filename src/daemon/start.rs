@@ -349,10 +349,13 @@ fn open_live(
     (0..split.workers).map(|_| Ok(Packets::Live(Box::new(open()?)))).collect()
 }
 
+/// Whether PCAP-over-IP may be served there.
+pub(super) fn check_pcap_over_ip(address: SocketAddr) -> Result<(), Error> {
+    if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(Error::PcapOverIpInTheClear(address)) }
+}
+
 fn listen_pcap_over_ip((address, what): (SocketAddr, Feed)) -> Result<(std::net::TcpListener, Feed), Error> {
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(Error::PcapOverIpInTheClear(address));
-    }
+    check_pcap_over_ip(address)?;
     let failed = |source| Error::PcapOverIp { address, source };
     let listener = std::net::TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;

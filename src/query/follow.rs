@@ -28,10 +28,10 @@ use crate::store::record::RecordHeader;
 use crate::store::{Cursor, Gone, RecordAt};
 use crate::time::Timestamp;
 
-/// Packets of one worker that a round has at most.
-const ROUND_PACKETS_MAX: u64 = 2048;
-/// Packets that wait for those of other workers at most (about 90 bytes each).
-const WAITING_MAX: usize = 8 * 1024;
+/// Packets that wait at most, those of the latest rounds aside (about 120 bytes each).
+const WAITING_MAX: usize = 1024;
+/// Packets that the rounds of all workers have at most, and those of one have at least.
+const ROUND_PACKETS: (u64, u64) = (1024, 16);
 /// Places that are remembered for each worker: more than there are segments open at once.
 const CURSORS_MAX: usize = 32;
 /// How often a round is looked for: what moved while it was looked for is found the second time.
@@ -195,15 +195,19 @@ impl<'h> Follow<'h> {
         self.arrivals.iter().any(|worker| worker.next < worker.published && worker.reached < time)
     }
 
-    /// Reads one round of every worker that has one; whether there was any.
+    /// Reads one round of every worker that has one and may hold up what waits; whether there was any.
     fn gather(&mut self) -> bool {
+        let workers = self.arrivals.len() as u64;
+        let round_max = (ROUND_PACKETS.0 / workers.max(1)).max(ROUND_PACKETS.1);
+        let head = self.waiting.peek().map(|Reverse(head)| head.record.header.time);
         let mut any = false;
         for worker in 0..self.arrivals.len() {
             let published = self.history.workers[worker].published.totals().stored.packets;
             let arrivals = &mut self.arrivals[worker];
             arrivals.published = published;
-            let round = arrivals.next..published.min(arrivals.next.saturating_add(ROUND_PACKETS_MAX));
-            if round.is_empty() {
+            let round = arrivals.next..published.min(arrivals.next.saturating_add(round_max));
+            // Who is ahead of what waits would only make more wait.
+            if round.is_empty() || head.is_some_and(|time| time <= arrivals.reached) {
                 continue;
             }
             any = true;
