@@ -29,7 +29,7 @@ use crate::store::{Cursor, Gone, RecordAt};
 use crate::time::Timestamp;
 
 /// Packets that wait at most, those of the latest rounds aside (about 120 bytes each).
-const WAITING_MAX: usize = 1024;
+const WAITING_MAX: usize = 2048;
 /// Packets that the rounds of all workers have at most, and those of one have at least.
 const ROUND_PACKETS: (u64, u64) = (1024, 16);
 /// Places that are remembered for each worker: more than there are segments open at once.
