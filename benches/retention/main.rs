@@ -12,6 +12,7 @@
 mod attacks;
 mod baselines;
 mod campus;
+mod chart;
 mod measure;
 mod model;
 mod random;
@@ -60,6 +61,9 @@ struct Args {
     /// Print every look as comma-separated values instead of the table.
     #[arg(long)]
     csv: bool,
+    /// Write the mean horizons as a picture (SVG), too.
+    #[arg(long)]
+    chart: Option<std::path::PathBuf>,
     /// Search the shape of the curve with a fast model instead.
     #[arg(long)]
     model: bool,
@@ -165,6 +169,20 @@ fn compare(args: &Args, split: &Split) {
     } else {
         report::title(args, split, &run.truth, wire_bytes);
         report::table(&run.looks);
+        if let Some(path) = &args.chart {
+            let means = std::array::from_fn(|policy| {
+                let looks: Vec<Measured> = run.looks.iter().map(|look| look.policies[policy]).collect();
+                Measured::mean(&looks)
+            });
+            let title = format!(
+                "How far back {} reach: campus workload, {} sessions/s, seed {}",
+                args.budget, args.rate, args.seed
+            );
+            if let Err(error) = std::fs::write(path, chart::svg(&title, &means)) {
+                eprintln!("retention: cannot write {}: {error}", path.display());
+                std::process::exit(1);
+            }
+        }
         report::ledger(&run.pipeline.worker().ledger);
     }
 }

@@ -7,10 +7,10 @@ use crate::measure::Measured;
 use crate::truth::Truth;
 use crate::{Args, Look};
 
-const POLICIES: [&str; 3] = ["FIFO", "10 kB cutoff", "Retrocap"];
+pub(crate) const POLICIES: [&str; 3] = ["FIFO", "10 kB cutoff", "Retrocap"];
 /// What Retrocap is to reach, in multiples of FIFO.
 pub(crate) const TARGETS: [f64; 5] = [25.0, 15.0, 3.0, 1.0, 0.1];
-const COLUMNS: [&str; 5] = ["starts", "first 1 kB", "first 10 kB", "whole", "whole stretch"];
+pub(crate) const COLUMNS: [&str; 5] = ["starts", "first 1 kB", "first 10 kB", "whole", "whole stretch"];
 
 /// What was measured.
 pub(crate) fn title(args: &Args, split: &Split, truth: &Truth, wire_bytes: u64) {
@@ -25,9 +25,11 @@ pub(crate) fn title(args: &Args, split: &Split, truth: &Truth, wire_bytes: u64) 
         wire_bytes as f64 / args.hours / 3.6e6
     );
     println!(
-        "budget {}, of it {} for packets; mean of {} looks in the second half; no compression, as payloads are random",
+        "budget {}, of it {} for packets ({} for the others, which know no sessions); mean of {} looks in the second half; no \
+         compression, as payloads are random",
         args.budget,
         ByteSize(split.store_bytes),
+        ByteSize(split.store_bytes + split.sessions_bytes),
         args.looks
     );
 }
@@ -97,13 +99,13 @@ pub(crate) fn csv(looks: &[Look]) {
     }
 }
 
-fn horizons_s(measured: &Measured) -> [f64; 5] {
+pub(crate) fn horizons_s(measured: &Measured) -> [f64; 5] {
     let [starts, kilobyte, ten, whole] = measured.horizons_s;
     [starts, kilobyte, ten, whole, measured.whole_stretch_s]
 }
 
 /// Three digits, in the unit that people would use.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         ..120.0 => format!("{seconds:.1} s"),
         ..7200.0 => format!("{:.1} min", seconds / 60.0),

@@ -363,7 +363,7 @@ fn dns(from: (u8, u16), label: &str) -> Vec<u8> {
 
 #[test]
 fn names_are_read_page_by_page_and_only_where_packets_are_left() {
-    const SESSIONS: u64 = 3000;
+    const SESSIONS: u64 = 2000;
     let mut packets = Vec::new();
     for i in 0..SESSIONS {
         let (host, port) = (u8::try_from(i % 100).unwrap(), u16::try_from(1000 + i).unwrap());

@@ -267,8 +267,17 @@ fn the_past_can_be_asked_for() {
     assert!(code == 0 && stdout.starts_with("recording 1 interface for ") && !stdout.contains('\x1b'), "{stdout}");
     let (code, _, stderr) = ask(&["get", "--interface", "nope"]);
     assert!(code == 2 && stderr.contains("\"nope\""), "{stderr}");
-    let (code, _, stderr) = ask(&["pin", "--list"]);
-    assert!(code == 1 && stderr.contains("cannot pin"), "{stderr}");
+    let (code, stdout, _) = ask(&["pin", "udp", "port", "53", "--for", "2h"]);
+    assert!(code == 0 && stdout.starts_with("pin 1: udp port 53 is kept whole until "), "{stdout}");
+    let (code, stdout, _) = ask(&["pin", "--list"]);
+    assert!(code == 0 && stdout.starts_with("pins hold ") && stdout.contains("udp port 53"), "{stdout}");
+    let (code, stdout, _) = ask(&["pin", "--list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert!(code == 0 && list["pins"][0]["sessions"].as_u64() > Some(0), "{stdout}");
+    let (code, _, stderr) = ask(&["pin", "--remove", "1"]);
+    assert!(code == 0 && stderr.contains("pin 1 is removed"), "{stderr}");
+    let (code, _, stderr) = ask(&["pin", "--remove", "1"]);
+    assert!(code == 1 && stderr.contains("there is no pin 1"), "{stderr}");
     for arguments in [&["get"][..], &["get", "-w", "/dev/full"]] {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = retrocap();

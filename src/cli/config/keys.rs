@@ -75,33 +75,58 @@ const CLASS: &[Key<File>] = &[
         name: "name",
         about: "What it is called in listings. Default: none, it must be there. Takes a restart.",
         sample: "\"industrial\"",
-        take: |file, value| with(file, |class| Ok(class.name = value.text()?)),
+        take: |file, value| {
+            with(file, |class| {
+                class.name = value.text()?;
+                Ok(())
+            })
+        },
     },
     Key {
         name: "filter",
         about: "A tcpdump expression. Default: none, it must be there. Takes a restart.",
         sample: "\"port 502 or port 2404\"",
-        take: |file, value| with(file, |class| Ok(class.filter = value.text()?)),
+        take: |file, value| {
+            with(file, |class| {
+                class.filter = value.text()?;
+                Ok(())
+            })
+        },
     },
     Key {
         name: "weight",
         about: "How many times as long as others its packets stay: 20, or 0.1 for a tenth. Default: 1. Takes a restart.",
         sample: "1",
-        take: |file, value| with(file, |class| Ok(class.weight = value.number()?)),
+        take: |file, value| {
+            with(file, |class| {
+                class.weight = value.number()?;
+                Ok(())
+            })
+        },
     },
     Key {
         name: "cutoff",
         about: "How much of each session is kept at most, a size; what comes later is dropped at once, and counted. \
                 Default: no limit. Takes a restart.",
         sample: "\"256K\"",
-        take: |file, value| with(file, |class| Ok(class.cutoff_bytes = Some(value.as_flag().map(ByteSize::bytes)?))),
+        take: |file, value| {
+            with(file, |class| {
+                class.cutoff_bytes = Some(value.as_flag().map(ByteSize::bytes)?);
+                Ok(())
+            })
+        },
     },
     Key {
         name: "reserve",
         about: "Memory that others cannot take from it, a size; all classes together at most half of what packets have. \
                 Default: 0. Takes a restart.",
         sample: "0",
-        take: |file, value| with(file, |class| Ok(class.reserve_bytes = value.as_flag().map(ByteSize::bytes)?)),
+        take: |file, value| {
+            with(file, |class| {
+                class.reserve_bytes = value.as_flag().map(ByteSize::bytes)?;
+                Ok(())
+            })
+        },
     },
 ];
 
