@@ -131,9 +131,9 @@ mod forbidden {
     use rustix::thread::{move_into_link_name_space, set_thread_res_uid};
 
     const SIGSYS: i32 = 31;
-    const EVERYBODY: [Role; 5] = [Role::Main, Role::Capture, Role::Interfaces, Role::Query, Role::Serve];
+    const EVERYBODY: [Role; 6] = [Role::Main, Role::Capture, Role::Interfaces, Role::Query, Role::Serve, Role::Audit];
 
-    const READERS: [Role; 4] = [Role::Main, Role::Capture, Role::Query, Role::Serve];
+    const READERS: [Role; 5] = [Role::Main, Role::Capture, Role::Query, Role::Serve, Role::Audit];
 
     /// Something to try, and who may.
     type Try = (&'static str, fn(&Path) -> io::Result<()>, &'static [Role]);
@@ -145,7 +145,8 @@ mod forbidden {
         ("look around", |_| std::fs::read_dir("/").map(drop), &[]),
         ("read its configuration", |at| File::open(at.join("etc/config")).map(drop), &READERS),
         ("change its configuration", |at| File::options().append(true).open(at.join("etc/config")).map(drop), &[]),
-        ("write a log", |at| File::create(at.join("log/new")).map(drop), &[Role::Main, Role::Serve]),
+        ("write a log", |at| File::create(at.join("log/new")).map(drop), &[Role::Main, Role::Audit]),
+        ("put a log aside", |at| std::fs::rename(at.join("log/old"), at.join("log/old")), &[Role::Main, Role::Audit]),
         ("leave a file elsewhere", |_| File::create("/tmp/retrocap-was-here").map(drop), &[]),
         ("leave a link in the log", |at| std::os::unix::fs::symlink("/etc/shadow", at.join("log/link")), &[]),
         ("make a program of the log", |at| std::fs::set_permissions(at.join("log/old"), mode(0o4777)), &[]),

@@ -122,7 +122,7 @@ mod tests {
             Finding::good("budget", "40 MiB of memory"),
             Finding::error("configuration", "x.toml: line 1: a\nx.toml: line 2: b", "correct it"),
         ];
-        let common = Common { socket: None, json: false, verbose: 0, quiet: false };
+        let common = Common::default();
         assert_eq!(
             lines(&findings, &common),
             "ok       budget           40 MiB of memory\n\

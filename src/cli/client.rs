@@ -1,10 +1,11 @@
-//! The other end of the service's API: one request on the Unix socket, its answer read as it comes.
+//! The other end of the service's API: one request on the Unix socket or over TLS, its answer read as it comes.
 //!
 //! Everything here waits: a verb asks one thing and has nothing else to do meanwhile. An answer is read no faster than
 //! its pieces are used, so that a slow pipe makes the recorder wait, not the memory grow.
 
+use std::fmt;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,9 +14,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
+use super::remote::Remote;
 use super::{Usage, output};
 
 /// Bytes of a whole document at most; the status has a few kilobytes for each interface.
@@ -40,28 +43,55 @@ impl Refused {
     }
 }
 
-/// Asks the recorder that listens on `socket`.
+/// Where a recorder is.
+#[derive(Clone, Debug)]
+pub(super) enum Address {
+    /// On this machine.
+    Socket(PathBuf),
+    /// On another one, or on a port of this one.
+    Remote(Box<Remote>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Remote(remote) => f.write_str(&remote.url),
+        }
+    }
+}
+
+/// What a connection has to be.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Asks a recorder.
 ///
 /// # Errors
 ///
 /// [`Refused`] when it says no, [`Usage`] when the question is wrong.
-pub(super) fn ask(socket: &Path, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Answer> {
+pub(super) fn ask(address: &Address, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let response = runtime.block_on(async {
-        let stream = connect(socket).await?;
+        let (stream, host) = connect(address).await?;
+        let failed = |error: hyper::Error| match address {
+            Address::Remote(remote) => remote.broken(error),
+            Address::Socket(_) => anyhow::Error::new(error).context(format!("talking to the recorder at {address}")),
+        };
         let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(|| talking_to(socket))?;
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         // Its error is also that of the answer's body, where it is told.
         tokio::spawn(connection);
         let mut request = hyper::Request::builder().method(method).uri(target);
-        for (name, value) in [("host", "retrocap"), ("te", "trailers"), ("connection", "TE")] {
+        for (name, value) in [("host", host.as_str()), ("te", "trailers"), ("connection", "TE")] {
             request = request.header(name, value);
         }
         if body.is_some() {
             request = request.header("content-type", "application/json");
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(Usage::of)?;
-        sender.send_request(request).await.with_context(|| talking_to(socket))
+        sender.send_request(request).await.map_err(failed)
     })?;
     let (head, body) = response.into_parts();
     let mut answer = Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None };
@@ -72,18 +102,18 @@ pub(super) fn ask(socket: &Path, method: Method, target: &str, body: Option<Stri
     Err(if refused.status == StatusCode::BAD_REQUEST { Usage::of(refused) } else { refused.into() })
 }
 
-fn talking_to(socket: &Path) -> String {
-    format!("talking to the recorder at {}", socket.display())
-}
-
-#[cfg(unix)]
-async fn connect(socket: &Path) -> anyhow::Result<tokio::net::UnixStream> {
-    tokio::net::UnixStream::connect(socket).await.map_err(|error| unreachable(socket, error))
-}
-
-#[cfg(not(unix))]
-async fn connect(socket: &Path) -> anyhow::Result<tokio::io::DuplexStream> {
-    Err(unreachable(socket, ErrorKind::Unsupported.into()))
+/// A connection, and the host that the request names.
+async fn connect(address: &Address) -> anyhow::Result<(Box<dyn Stream>, String)> {
+    match address {
+        Address::Remote(remote) => remote.connect().await,
+        #[cfg(unix)]
+        Address::Socket(path) => match tokio::net::UnixStream::connect(path).await {
+            Ok(stream) => Ok((Box::new(stream), "retrocap".to_owned())),
+            Err(error) => Err(unreachable(path, error)),
+        },
+        #[cfg(not(unix))]
+        Address::Socket(path) => Err(unreachable(path, ErrorKind::Unsupported.into())),
+    }
 }
 
 /// What a failed connection means, and what to do.
@@ -266,8 +296,8 @@ impl Target {
 }
 
 /// Reads what is at `target`; see [`ask`].
-pub(super) fn get(socket: &Path, target: &Target) -> anyhow::Result<Answer> {
-    ask(socket, Method::GET, target.as_str(), None)
+pub(super) fn get(address: &Address, target: &Target) -> anyhow::Result<Answer> {
+    ask(address, Method::GET, target.as_str(), None)
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Extcap {
             ));
         }
         if self.extcap_config {
-            return print(&fields(&common.socket()));
+            return print(&fields(&common.socket.clone().unwrap_or_else(Common::socket_default)));
         }
         match (&self.fifo, &self.extcap_capture_filter) {
             (Some(fifo), _) if self.capture => self.capture(fifo, common),

@@ -5,6 +5,7 @@
 
 mod alert_files;
 mod alerts;
+mod certs;
 mod check;
 mod client;
 mod completions;
@@ -23,6 +24,7 @@ mod output;
 mod pin;
 mod progress;
 mod push;
+mod remote;
 mod replay;
 mod run;
 mod screen;
@@ -37,6 +39,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use client::Address;
 use output::ClosedPipe;
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
@@ -58,12 +61,25 @@ Examples:
   retrocap get --since 10m -w odd.pcapng     the same minutes for Wireshark";
 
 /// What every verb takes.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Common options")]
 struct Common {
     /// Where the recorder listens [default: /run/retrocap/retrocap.sock]
     #[arg(long, global = true, value_name = "PATH", env = "RETROCAP_SOCKET", hide_env_values = true)]
     socket: Option<PathBuf>,
+    /// Ask a recorder on another machine, as in https://sensor1:57443; also $RETROCAP_REMOTE
+    #[arg(long, global = true, value_name = "URL")]
+    remote: Option<String>,
+    /// Certificates of the authority that the other side must have [default: ca.pem in $RETROCAP_CERTS or
+    /// ~/.config/retrocap]
+    #[arg(long, global = true, value_name = "FILE", env = "RETROCAP_CA", hide_env_values = true)]
+    ca: Option<PathBuf>,
+    /// Certificate to show the other side [default: client.pem there]
+    #[arg(long, global = true, value_name = "FILE", env = "RETROCAP_CERT", hide_env_values = true)]
+    cert: Option<PathBuf>,
+    /// Private key to that certificate [default: client.key there]
+    #[arg(long, global = true, value_name = "FILE", env = "RETROCAP_KEY", hide_env_values = true)]
+    key: Option<PathBuf>,
     /// Print JSON: one document, or one object a line where there are many
     #[arg(long, global = true)]
     json: bool,
@@ -81,8 +97,17 @@ impl Common {
         PathBuf::from("/run/retrocap/retrocap.sock")
     }
 
-    fn socket(&self) -> PathBuf {
-        self.socket.clone().unwrap_or_else(Self::socket_default)
+    /// Where the recorder that is asked is: on a socket, or on another machine. What the command line says wins over
+    /// the environment, and the environment's remote over its socket.
+    fn socket(&self) -> Address {
+        let variable = std::env::var("RETROCAP_REMOTE").ok().filter(|url| !url.is_empty());
+        let said = self.socket.is_some() && self.socket != std::env::var_os("RETROCAP_SOCKET").map(PathBuf::from);
+        let url = self.remote.clone().or(variable.filter(|_| !said));
+        let files = remote::Files { ca: self.ca.clone(), cert: self.cert.clone(), key: self.key.clone() };
+        match url {
+            Some(url) => Address::Remote(Box::new(remote::Remote { url, files })),
+            None => Address::Socket(self.socket.clone().unwrap_or_else(Self::socket_default)),
+        }
     }
 }
 
@@ -97,6 +122,7 @@ enum Verb {
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
     Extcap(extcap::Extcap),
+    Certs(certs::Certs),
     Check(check::Check),
     Completions(completions::Completions),
     Man(completions::Man),
@@ -139,6 +165,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
         Verb::Extcap(extcap) => extcap.run(&cli.common),
+        Verb::Certs(certs) => certs.run(&cli.common),
         Verb::Check(check) => check.run(&cli.common),
         Verb::Completions(completions) => completions.run(&cli.common),
         Verb::Man(man) => man.run(&cli.common),

@@ -3,18 +3,31 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::config::File;
 use super::feed::FeedFormat;
-use super::{Common, Usage, machine, selection};
-use crate::budget::MemorySize;
-use crate::daemon::{self, Config, Mode, Replay};
+use super::{Common, Usage, certs, machine, selection};
+use crate::budget::{ByteSize, MemorySize};
+use crate::daemon::{self, Config, Mode, Remote, Replay};
+use crate::serve::audit;
 use crate::serve::pcap_over_ip::Feed;
+use crate::serve::tls::Files;
 
 pub(super) use crate::daemon::Speed;
+
+/// Where it is written down who reads when interfaces are recorded and nothing else is said: by a service manager's
+/// service in the directory that it was given for logs, by root in the usual one. It is decided once, because root's rights
+/// are given up.
+static AUDIT_LOG: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+    let given = std::env::var_os("LOGS_DIRECTORY").filter(|given| !given.is_empty());
+    let directory = given.and_then(|given| std::env::split_paths(&given).next());
+    let directory = directory.or_else(|| is_root().then(|| "/var/log/retrocap".into()));
+    directory.map(|directory| directory.join("audit.log"))
+});
 
 /// Record, and answer questions about the past until it is stopped.
 #[derive(Clone, Debug, Default, Args)]
@@ -76,6 +89,27 @@ pub(super) struct Run {
     /// In which format [default: pcap]
     #[arg(long, value_name = "FORMAT", help_heading = "PCAP-over-IP")]
     pcap_over_ip_format: Option<FeedFormat>,
+    /// Serve other machines here too, over TLS: those with a certificate of the authority --ca; --cert and --key are the
+    /// recorder's own [default: ca.pem, server.pem, server.key in /etc/retrocap/tls]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Other machines")]
+    listen: Vec<String>,
+    /// Serve every user of this host here, without encryption; loopback alone
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Other machines")]
+    listen_plain: Vec<String>,
+    /// When it cannot be written down who reads: required refuses the read, best-effort serves it, off writes nothing
+    /// [default: required with an audit log, otherwise off]
+    #[arg(long, value_name = "POLICY", help_heading = "Audit log")]
+    audit: Option<audit::Policy>,
+    /// Write down here who reads which packets [default: /var/log/retrocap/audit.log when root or the service records
+    /// interfaces, otherwise none]
+    #[arg(long, value_name = "FILE", help_heading = "Audit log")]
+    audit_log: Option<PathBuf>,
+    /// Begin another file when this one is so large [default: 10MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Audit log")]
+    audit_log_size: Option<ByteSize>,
+    /// Keep so many old files [default: 9]
+    #[arg(long, value_name = "N", help_heading = "Audit log", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    audit_log_keep: Option<u32>,
     /// The filter as last arguments
     #[arg(value_name = "EXPR", conflicts_with = "filter", allow_negative_numbers = true)]
     expression: Vec<String>,
@@ -106,7 +140,9 @@ impl Run {
             | daemon::Error::Filter(_)
             | daemon::Error::Class(_)
             | daemon::Error::Speed(_)
-            | daemon::Error::PcapOverIpInTheClear(_) => Usage::of(error),
+            | daemon::Error::PcapOverIpInTheClear(_)
+            | daemon::Error::NotLoopback(_)
+            | daemon::Error::NoCertificates => Usage::of(error),
             _ => error.into(),
         })
     }
@@ -139,7 +175,37 @@ impl Run {
         let past = past.unwrap_or_default();
         let (format, precision) = feed_format.unwrap_or_default().format();
         let promiscuous_file = file.promiscuous == Some(true) && file.no_promiscuous != Some(true);
+        let remote = Remote {
+            listen: addresses(if self.listen.is_empty() { file.listen } else { self.listen })?,
+            listen_plain: addresses(if self.listen_plain.is_empty() { file.listen_plain } else { self.listen_plain })?,
+            files: Some(Files {
+                ca: common.ca.clone().or(file.ca).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("ca.pem")),
+                cert: common
+                    .cert
+                    .clone()
+                    .or(file.cert)
+                    .unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.pem")),
+                key: common.key.clone().or(file.key).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.key")),
+            }),
+            clients: file.clients,
+        };
+        // What root records of a host is not read unseen, unless somebody says so.
+        let usual_log = || AUDIT_LOG.clone().filter(|_| replay.is_none());
+        let log = self.audit_log.or(file.audit_log).or_else(usual_log);
+        let policy = self.audit.or(file.audit);
+        let policy = policy.unwrap_or(if log.is_some() { audit::Policy::Required } else { audit::Policy::Off });
+        if log.is_none() && policy != audit::Policy::Off {
+            return Err(Usage::of("where to write who reads? add --audit-log FILE, or leave out --audit"));
+        }
+        let audit = audit::Config {
+            policy,
+            path: log.unwrap_or_default(),
+            size_max: self.audit_log_size.or(file.audit_log_size).map_or(audit::SIZE_DEFAULT, |size| size.0),
+            keep: self.audit_log_keep.or(file.audit_log_keep).unwrap_or(audit::KEEP_DEFAULT),
+        };
         Ok(Config {
+            remote,
+            audit,
             socket: common.socket.clone().or(file.socket).unwrap_or_else(Common::socket_default),
             interfaces: if replay.is_some() { Vec::new() } else { interfaces },
             filter: selection::expression(&words)?,
@@ -164,6 +230,26 @@ impl Run {
 /// Reads where PCAP-over-IP is served.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("cannot read the address {text:?}: try 127.0.0.1:57012 or [::1]:57012"))
+}
+
+/// Reads addresses with a port.
+fn addresses(texts: Vec<String>) -> anyhow::Result<Vec<SocketAddr>> {
+    let read = |text: &String| {
+        text.parse().map_err(|_| {
+            Usage::of(format_args!("cannot listen on {text:?}: try 0.0.0.0:57443, [::]:57443 or 127.0.0.1:57080"))
+        })
+    };
+    texts.iter().map(read).collect()
+}
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    false
 }
 
 /// How much is logged: as `-v` and `-q` say, or the file.

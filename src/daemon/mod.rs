@@ -16,6 +16,7 @@ mod notify;
 mod panics;
 pub mod privileges;
 pub mod reload;
+mod remote;
 mod replay;
 pub mod sandbox;
 mod socket;
@@ -34,9 +35,12 @@ use crate::filter::FilterError;
 use crate::judge::Class;
 use crate::judge::classes::ClassError;
 use crate::serve::Limits;
+use crate::serve::audit::{self, AuditError};
 use crate::serve::pcap_over_ip::Feed;
+use crate::serve::tls::TlsError;
 use crate::store::retention::Policy;
 pub use reload::Reload;
+pub use remote::Remote;
 pub use sandbox::Mode;
 use start::{Prepared, Until};
 
@@ -77,6 +81,10 @@ pub struct Config {
     pub limits: Limits,
     /// Sessions that are kept otherwise.
     pub classes: Vec<Class>,
+    /// Where other machines connect.
+    pub remote: Remote,
+    /// Where it is written down who reads packets.
+    pub audit: audit::Config,
 }
 
 /// A capture file as if it happened now.
@@ -130,6 +138,30 @@ pub enum Error {
     PcapOverIp {
         /// Where.
         address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Certificates or key are missing or wrong.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// TLS was asked for without certificates.
+    #[error(
+        "to listen for other machines takes certificates: make them with `retrocap certs server NAME`, or name them \
+             with --ca, --cert and --key"
+    )]
+    NoCertificates,
+    /// Plain TCP was asked for where others could listen in.
+    #[error("{0} is not of loopback, where anybody could listen in: use --listen with certificates, or --listen-plain \
+             127.0.0.1:{port}", port = .0.port())]
+    NotLoopback(std::net::SocketAddr),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another address or port")]
+    Listen {
+        /// Which.
+        address: std::net::SocketAddr,
         /// What the system said.
         source: std::io::Error,
     },

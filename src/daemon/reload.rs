@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::start::check_pcap_over_ip;
 use super::workers::Control;
-use super::{Config, Error};
+use super::{Config, Error, Remote};
 use crate::capture::selection::Selection;
 use crate::filter::FilterSet;
 use crate::judge::Classes;
 use crate::query::History;
 use crate::serve::Service;
+use crate::serve::tls::{Keys, Tls};
 
 /// Reads the configuration anew; the text of an error goes into the log.
 pub type Reload = Box<dyn FnMut() -> Result<Config, String> + Send>;
@@ -47,12 +48,19 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         pcap_over_ip,
         file,
         limits,
+        remote: Remote { listen, listen_plain, files, clients },
+        audit,
     } = new;
     vec![
         ("interface", When::Now, *interfaces != old.interfaces),
         ("filter", When::Now, *filter != old.filter),
         ("[retention]", When::Now, *retention != old.retention),
         ("[limits]", When::Now, *limits != old.limits),
+        ("[[client]]", When::Now, *clients != old.remote.clients),
+        ("ca, cert or key", When::Now, *files != old.remote.files),
+        ("listen", When::Restart, *listen != old.remote.listen),
+        ("listen-plain", When::Restart, *listen_plain != old.remote.listen_plain),
+        ("audit", When::Restart, *audit != old.audit),
         ("[[class]]", When::Restart, *classes != old.classes),
         ("socket", When::Restart, *socket != old.socket),
         ("snaplen", When::Restart, *snaplen != old.snaplen),
@@ -77,6 +85,7 @@ pub(super) struct Running {
     pub(super) selection: Option<Arc<Selection>>,
     pub(super) history: Arc<History>,
     pub(super) service: Arc<Service>,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 impl Running {
@@ -98,11 +107,12 @@ impl Running {
         // Not taken over, but it has to be one that the next start takes.
         Classes::new(&new.classes, new.memory_bytes)?;
         new.pcap_over_ip.map_or(Ok(()), |(address, _)| check_pcap_over_ip(address))?;
+        let keys = self.keys(&new.remote)?;
         let changed = compare(&self.config, &new);
-        let keys = |when: When| -> Vec<_> {
+        let at = |when: When| -> Vec<_> {
             changed.iter().filter(|(_, at, changed)| *changed && *at == when).map(|(key, ..)| *key).collect()
         };
-        let (now, later) = (keys(When::Now), keys(When::Restart));
+        let (now, later) = (at(When::Now), at(When::Restart));
 
         for control in &self.controls {
             control.change(filter.clone(), new.retention.clone());
@@ -116,6 +126,9 @@ impl Running {
             }
         }
         self.service.set_limits(new.limits);
+        if let Some(tls) = &self.tls {
+            tls.renew(keys, new.remote.clients.clone());
+        }
 
         match now.as_slice() {
             [] if later.is_empty() => tracing::info!("the configuration is reloaded: nothing that matters has changed"),
@@ -127,9 +140,24 @@ impl Running {
             tracing::warn!("{keys} changed too, which takes a restart, and with it the history in memory");
         }
         // What waits is compared with what runs, each time.
-        let Config { interfaces, filter, retention, limits, .. } = new;
-        self.config = Config { interfaces, filter, retention, limits, ..self.config.clone() };
+        let Config { interfaces, filter, retention, limits, remote: Remote { files, clients, .. }, .. } = new;
+        let remote = Remote { files, clients, ..self.config.remote.clone() };
+        self.config = Config { interfaces, filter, retention, limits, remote, ..self.config.clone() };
         Ok(())
+    }
+
+    /// Certificates and key as they are now. Rights to read them may have been given up: then those that were read stay,
+    /// save that others were named.
+    fn keys(&self, new: &Remote) -> Result<Option<Keys>, Error> {
+        let (Some(_), Some(files)) = (&self.tls, &new.files) else { return Ok(None) };
+        match Keys::read(files) {
+            Ok(keys) => Ok(Some(keys)),
+            Err(error) if self.config.remote.files.as_ref() != Some(files) => Err(error.into()),
+            Err(error) => {
+                tracing::warn!("the certificates stay those that were read before: {error}");
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -157,6 +185,8 @@ mod tests {
             pcap_over_ip: None,
             file: None,
             limits: crate::serve::Limits::default(),
+            remote: Remote::default(),
+            audit: crate::serve::audit::Config::default(),
         };
         assert!(compare(&config, &config).iter().all(|(_, _, changed)| !changed));
         let other = Config { filter: Some("ip".into()), workers: 2, ..config.clone() };

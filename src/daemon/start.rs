@@ -8,9 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::notify::Supervisor;
 use super::reload::{Reload, Running};
+use super::remote::Listening;
 use super::replay::Paced;
 use super::sandbox::{Files, Role, Sandbox};
 use super::socket::{Access, Claim, Socket};
@@ -27,6 +29,7 @@ use crate::memory::Lock;
 use crate::own_streams::OwnStreams;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
+use crate::serve::audit::Audit;
 use crate::serve::pcap_over_ip::{self, Feed};
 use crate::serve::{self, Recorder, Service};
 use crate::store::compress::{Compression, Compressor, Pace};
@@ -59,6 +62,8 @@ pub(super) struct Prepared {
     history: History,
     /// Of live capture.
     selection: Option<Arc<Selection>>,
+    remote: Listening,
+    audit: Audit,
     sandbox: Sandbox,
     config: Config,
     supervisor: Supervisor,
@@ -91,13 +96,16 @@ impl Prepared {
             Some(selection) => open_live(&config, &split, selection, &interfaces)?,
             None => vec![open_replay(&config, &interfaces)?],
         };
+        // The audit log, keys and low ports take rights.
+        let audit = Audit::open(config.audit.clone(), owner)?;
+        let remote = Listening::new(&config.remote)?;
         let (listener, socket) = claim.bind(access)?;
         let pcap_over_ip = config.pcap_over_ip.map(listen_pcap_over_ip).transpose()?;
         serve::open_files();
         let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
         let sandbox = match config.sandbox {
             Mode::Off => Sandbox::none(),
-            mode => Sandbox::enforce(mode, &files(&config), &dropped)?,
+            mode => Sandbox::enforce(mode, &files(&config, &audit), &dropped)?,
         };
 
         let history = History {
@@ -112,7 +120,8 @@ impl Prepared {
             capture_filter: config.filter.clone().into(),
             capture_interfaces: config.interfaces.clone().into(),
         };
-        announce(&config, &split, &history, &socket, &dropped, &sandbox);
+        announce(&config, &split, &history, &socket, &dropped, &sandbox, &audit);
+        remote.announce();
         Ok(Self {
             listener,
             pcap_over_ip,
@@ -122,6 +131,8 @@ impl Prepared {
             compressors,
             history,
             selection,
+            remote,
+            audit,
             sandbox,
             config,
             supervisor,
@@ -144,6 +155,8 @@ impl Prepared {
             sandbox,
             config,
             supervisor,
+            remote,
+            audit,
         } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
@@ -167,6 +180,7 @@ impl Prepared {
             recording,
             queries_bytes: answers_bytes,
         };
+        audit.start(in_role(Role::Audit)).map_err(system("start the audit log"))?;
         // Of its threads only those that may block are used: each query gets one.
         let queries = tokio::runtime::Builder::new_current_thread()
             .thread_name("retrocap-query")
@@ -180,7 +194,9 @@ impl Prepared {
         let service = Service::new(recorder, config.limits)
             .with_query_threads(queries.handle().clone())
             .with_sandbox(sandbox.status().clone())
-            .with_own_streams(own_streams);
+            .with_own_streams(own_streams)
+            .with_tls(remote.tls.clone())
+            .audited(audit);
         let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
@@ -196,6 +212,7 @@ impl Prepared {
             selection,
             history,
             service: Arc::clone(&service),
+            tls: remote.tls.clone(),
         };
         let ended = runtime.block_on(async {
             // Before anybody can be told that it runs.
@@ -207,6 +224,10 @@ impl Prepared {
                 Ok::<_, Error>(tokio::spawn(pcap_over_ip::serve(listener, Arc::clone(&service), what, told.clone())))
             });
             let feeding = feeding.transpose()?;
+            let mut others = JoinSet::new();
+            for door in remote.doors().map_err(system("start the service"))? {
+                others.spawn(serve::serve(door, Arc::clone(&service), told.clone()));
+            }
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
             supervisor.ready(&status);
             let (until, alive) = (until.wait(), supervisor.watch(turns));
@@ -225,7 +246,7 @@ impl Prepared {
                         supervisor.ready(&status);
                     }
                     () = &mut alive => unreachable!("it never ends"),
-                    _ = &mut serving => {
+                    _ = async { tokio::select! { _ = &mut serving => {}, Some(_) = others.join_next() => {} } } => {
                         let source = std::io::Error::other("the service has ended by itself");
                         return Err(Error::System { step: "go on serving", source });
                     }
@@ -241,6 +262,7 @@ impl Prepared {
             if let Some(feeding) = feeding {
                 let _ = feeding.await;
             }
+            while others.join_next().await.is_some() {}
             ended
         });
         drop(workers);
@@ -386,13 +408,19 @@ const NAME_FILES: [&str; 7] = [
 ];
 
 /// What is opened while it records.
-fn files(config: &Config) -> Files {
+fn files(config: &Config, audit: &Audit) -> Files {
     let mut readable: Vec<PathBuf> = NAME_FILES.map(PathBuf::from).into();
     // What it says of itself.
     readable.push("/proc/self".into());
     // Not the file itself: editors put another in its place.
     readable.extend(config.file.as_deref().map(directory));
-    Files { readable, writable: Vec::new(), removable: vec![directory(&config.socket)] }
+    if let Some(files) = config.remote.files.as_ref().filter(|_| !config.remote.listen.is_empty()) {
+        readable.extend([&files.ca, &files.cert, &files.key].map(|file| directory(file)));
+    }
+    let (who, log) = audit.needs();
+    readable.extend(who.iter().map(PathBuf::from));
+    let writable = log.map(Path::to_owned).into_iter().collect();
+    Files { readable, writable, removable: vec![directory(&config.socket)] }
 }
 
 fn directory(file: &Path) -> PathBuf {
@@ -410,6 +438,7 @@ fn announce(
     socket: &Socket,
     dropped: &privileges::Dropped,
     sandbox: &Sandbox,
+    audit: &Audit,
 ) {
     let what = match (&config.replay, config.interfaces.as_slice()) {
         (Some(replay), _) if replay.path.as_os_str() == "-" => "standard input".to_owned(),
@@ -422,7 +451,7 @@ fn announce(
     let locked = history.workers.iter().all(|worker| worker.segments.are_locked());
     tracing::info!(
         "recording {what}{filter} into {} (packets {}, sessions {}, kernel rings {}, queries {}; {}) with {workers} {}; \
-         socket {} for {}; {dropped}; {sandbox}",
+         socket {} for {}; {dropped}; {sandbox}; {audit}",
         ByteSize(split.budget_bytes),
         ByteSize(workers * split.store_bytes),
         ByteSize(workers * split.sessions_bytes),
@@ -456,6 +485,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
         let config = Config {
+            remote: crate::daemon::Remote::default(),
+            audit: crate::serve::audit::Config::default(),
             socket: socket.clone(),
             interfaces: Vec::new(),
             filter: None,

@@ -35,6 +35,11 @@ impl Pin {
     pub fn expression(&self) -> &str {
         self.filter.expression()
     }
+
+    /// Whether it protects this session, as far as that can be told without its packets.
+    pub fn matches(&mut self, session: &Endpoints) -> bool {
+        self.filter.matches(session)
+    }
 }
 
 /// Why there is no new pin.

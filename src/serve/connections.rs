@@ -1,27 +1,30 @@
-//! Connections: how many, how long, how large; and who is at the other end.
+//! Connections: over which door, how many, how long, how large; and who is at the other end.
 
-use std::fmt;
-use std::future::Future as _;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
+use super::guests::{Guests, Place, Room};
+use super::peer::{Peer, Source};
+use super::tls::Tls;
+use super::watched::Watched;
 use super::{Service, health, http, pins};
 
 /// Headers of a request, at most.
@@ -33,66 +36,120 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused a connection, which it does for want of memory or descriptors.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who asks.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Peer {
-    uid: Option<u32>,
-    pid: Option<i32>,
+/// How long who connects to the socket has at least to ask something; the next ones wait meanwhile.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Where clients come in.
+#[derive(Debug)]
+pub enum Door {
+    /// The socket, for whoever the file's mode lets in.
+    Socket(UnixListener),
+    /// Other machines, with certificates.
+    Tls(TcpListener, Arc<Tls>),
+    /// Loopback, for whoever is on this host.
+    Loopback(TcpListener),
 }
 
-impl Peer {
-    /// Whether it may say what is not recorded: root, and the user that records.
-    pub(super) fn may_leave_out(self) -> bool {
-        self.uid.is_some_and(|uid| uid == 0 || uid == rustix::process::getuid().as_raw())
-    }
-
-    fn of(stream: &UnixStream) -> Self {
-        let credentials = stream.peer_cred().ok();
-        Self { uid: credentials.map(|c| c.uid()), pid: credentials.and_then(|c| c.pid()) }
+impl From<UnixListener> for Door {
+    fn from(listener: UnixListener) -> Self {
+        Self::Socket(listener)
     }
 }
 
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.uid, self.pid) {
-            (Some(uid), Some(pid)) => write!(f, "uid {uid} (process {pid})"),
-            (Some(uid), None) => write!(f, "uid {uid}"),
-            (None, _) => f.write_str("somebody"),
+/// One who came in.
+enum Arrival {
+    Socket(UnixStream, Peer),
+    Tls(TcpStream, std::net::SocketAddr, Arc<Tls>),
+    Loopback(TcpStream, Peer),
+}
+
+impl Door {
+    async fn accept(&self) -> io::Result<Arrival> {
+        Ok(match self {
+            Self::Socket(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let peer = Peer::of_socket(&stream);
+                Arrival::Socket(stream, peer)
+            }
+            Self::Tls(listener, tls) => {
+                let (stream, from) = listener.accept().await?;
+                Arrival::Tls(stream, from, Arc::clone(tls))
+            }
+            Self::Loopback(listener) => {
+                let (stream, from) = listener.accept().await?;
+                let at = stream.local_addr().ok();
+                Arrival::Loopback(stream, Peer::of_loopback(from).came_to(at))
+            }
+        })
+    }
+}
+
+impl Arrival {
+    fn source(&self) -> Source {
+        match self {
+            Self::Socket(_, peer) | Self::Loopback(_, peer) => peer.source(),
+            Self::Tls(_, from, _) => Source::of(*from),
         }
     }
 }
 
 /// Serves until `shutdown` turns true or its sender is dropped; then answers that are under way end early but well, for
-/// which they have [`Limits::stop_timeout`](super::Limits::stop_timeout).
-pub async fn serve(listener: UnixListener, service: Arc<Service>, mut shutdown: watch::Receiver<bool>) {
+/// which they have [`Limits::stop_timeout`](super::Limits::stop_timeout). Several doors of one service are served by
+/// as many calls.
+pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: watch::Receiver<bool>) {
+    let door = door.into();
+    let is_socket = matches!(door, Door::Socket(_));
+    // Strangers by the thousand would keep other machines waiting.
+    let guests = Guests::new(if is_socket { GRACE } else { Duration::ZERO });
     let router = http::router(Arc::clone(&service));
     let mut connections = JoinSet::new();
-    let watch_drops = health::watch(Arc::clone(&service));
-    let expire_pins = pins::expire_in_time(Arc::clone(&service));
-    tokio::pin!(watch_drops, expire_pins);
+    let keep_house = async {
+        // Every service has the socket, and one to look after drops and pins is enough.
+        if is_socket {
+            tokio::join!(health::watch(Arc::clone(&service)), pins::expire_in_time(Arc::clone(&service)));
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::pin!(keep_house);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut watch_drops => continue,
-            () = &mut expire_pins => continue,
+            accepted = door.accept() => accepted,
+            () = &mut keep_house => continue,
             Some(_) = connections.join_next() => continue,
             () = told(&mut shutdown) => break,
         };
-        match accepted {
-            Ok((stream, _)) if connections.len() < service.limits().connections_max => {
-                let shutdown = shutdown.clone();
-                connections.spawn(connection(stream, router.clone(), Arc::clone(&service), shutdown));
-            }
-            Ok(_) => {
-                service.activity.clients_refused.fetch_add(1, Ordering::Relaxed);
-            }
+        let arrival = match accepted {
+            Ok(arrival) => arrival,
             Err(error) => {
                 tracing::debug!("a connection was not accepted: {error}");
                 sleep(ACCEPT_PAUSE).await;
+                continue;
             }
+        };
+        let limits = service.limits();
+        let most = if is_socket { limits.connections_max } else { limits.remote_connections_max };
+        let mut room = guests.enter(arrival.source(), most);
+        while let Room::After(moment) = room {
+            sleep(moment).await;
+            room = guests.enter(arrival.source(), most);
         }
+        let place = match room {
+            Room::Free(place) => place,
+            Room::Made(place) => {
+                count(&service.activity.clients_crowded_out);
+                place
+            }
+            Room::After(_) | Room::None => {
+                count(&service.activity.clients_refused);
+                continue;
+            }
+        };
+        // Who comes by the thousand goes by the thousand too.
+        while connections.try_join_next().is_some() {}
+        let (router, service, shutdown) = (router.clone(), Arc::clone(&service), shutdown.clone());
+        connections.spawn(welcome(arrival, Arc::new(place), router, service, shutdown));
     }
-    drop(listener);
+    drop(door);
     service.stopping.store(true, Ordering::Relaxed);
     let ended =
         timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
@@ -102,14 +159,60 @@ pub async fn serve(listener: UnixListener, service: Arc<Service>, mut shutdown: 
     }
 }
 
-async fn connection(stream: UnixStream, router: Router, service: Arc<Service>, mut shutdown: watch::Receiver<bool>) {
-    let peer = Peer::of(&stream);
+/// Serves one who came in, until it goes, is told to go, or fails.
+async fn welcome(
+    arrival: Arrival,
+    place: Arc<Place>,
+    router: Router,
+    service: Arc<Service>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     service.activity.connections.fetch_add(1, Ordering::Relaxed);
     let _open = Open(Arc::clone(&service));
+    let leaving = Arc::clone(&place);
+    let served = async {
+        match arrival {
+            Arrival::Socket(stream, peer) => connection(stream, peer, place, router, service, shutdown).await,
+            Arrival::Loopback(stream, peer) => connection(stream, peer, place, router, service, shutdown).await,
+            Arrival::Tls(stream, from, tls) => {
+                // Boxed, as those on the socket, who are more, need no room for it.
+                let handshake = timeout(service.limits().handshake_timeout, Box::pin(tls.accept(stream, from)));
+                let shaken = tokio::select! {
+                    shaken = handshake => shaken,
+                    () = told(&mut shutdown) => return,
+                };
+                match shaken {
+                    Ok(Ok((stream, peer))) => {
+                        Box::pin(connection(stream, peer, place, router, service, shutdown)).await
+                    }
+                    Ok(Err(_)) => count(&service.activity.clients_untrusted),
+                    Err(_) => count(&service.activity.clients_slow),
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = leaving.left() => tracing::debug!("a connection that asked nothing made room for another"),
+    }
+}
+
+async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: Peer,
+    place: Arc<Place>,
+    router: Router,
+    service: Arc<Service>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     let router = TowerToHyperService::new(router);
+    let asking = peer.clone();
     let answer = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
-        router.call(request)
+        place.asked();
+        let answering = Answering(Arc::clone(&place));
+        request.extensions_mut().insert(asking.clone());
+        let answer = router.call(request);
+        async move { answer.await.map(|response| response.map(|body| Attended { body, _answering: answering })) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -129,8 +232,17 @@ async fn connection(stream: UnixStream, router: Router, service: Arc<Service>, m
         }
     };
     if let Err(error) = ended {
+        if error.is_timeout() {
+            count(&service.activity.clients_slow);
+        } else if error.is_parse() || error.is_incomplete_message() {
+            count(&service.activity.clients_garbled);
+        }
         tracing::debug!("the connection of {peer} was closed: {error}");
     }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Waits until the service is to end.
@@ -148,69 +260,37 @@ impl Drop for Open {
     }
 }
 
-/// A stream whose reader has to take something within the stall timeout.
-struct Watched {
-    stream: UnixStream,
-    service: Arc<Service>,
-    /// Whether a write waits; then until `deadline`.
-    waiting: bool,
-    deadline: Pin<Box<Sleep>>,
-}
+/// A question that is being answered, until its answer was given or given up.
+struct Answering(Arc<Place>);
 
-impl Watched {
-    fn new(stream: UnixStream, service: Arc<Service>) -> Self {
-        let deadline = Box::pin(sleep(service.limits().stall_timeout));
-        Self { stream, service, waiting: false, deadline }
-    }
-
-    /// A write that has to wait waits with the deadline.
-    fn watch<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if write.is_ready() {
-            self.waiting = false;
-            return write;
-        }
-        if !self.waiting {
-            self.waiting = true;
-            self.deadline.as_mut().reset(Instant::now() + self.service.limits().stall_timeout);
-        }
-        if self.deadline.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        self.service.activity.clients_stalled.fetch_add(1, Ordering::Relaxed);
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has stopped to read")))
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answered();
     }
 }
 
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
+/// An answer whose end is noticed.
+struct Attended {
+    body: Body,
+    _answering: Answering,
 }
 
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let write = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.watch(cx, write)
-    }
+impl hyper::body::Body for Attended {
+    type Data = axum::body::Bytes;
+    type Error = axum::Error;
 
-    fn poll_write_vectored(
+    fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let write = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.watch(cx, write)
+    ) -> Poll<Option<Result<Frame<Self::Data>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -8,9 +8,11 @@ use axum::extract::{RawQuery, State};
 use axum::http::header::{CONTENT_TYPE, TRAILER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 
-use super::connections::Peer;
+use super::audit::{Action, Entry, question};
 use super::parameters::FlowQuery;
+use super::peer::Peer;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{ROW_BYTES, Service, packets::description};
@@ -30,6 +32,7 @@ pub(super) async fn flows(
     let mut query = FlowQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
     tracing::debug!("{peer} lists sessions: {}", description(&query.request));
     let asked = query.request.limit.unwrap_or(u64::MAX);
+    let asked_for = question_of(&query);
     let asked = if query.by.is_some() || query.name.is_some() { u64::MAX } else { asked };
     let (place, fit) = service.listing(asked.min(known_at_most(&service)) + SPARE_ROWS).await?;
     let fit = fit - SPARE_ROWS.min(fit);
@@ -39,7 +42,12 @@ pub(super) async fn flows(
         query.request.limit = Some(asked.min(fit));
     }
     let listing = Listing { service: Arc::clone(&service), query, fit, cut_at: (fit < asked).then_some(fit) };
-    let body = stream(&service, place, move |sink| listing.run(sink)).await?;
+    let body =
+        stream(&service, place, move |sink| match listing.service.audit().begin(&peer, Action::Flows, asked_for) {
+            Ok(entry) => listing.run(sink, entry),
+            Err(problem) => sink.refuse(problem),
+        })
+        .await?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
         (TRAILER, HeaderValue::from_static("retrocap-flows, retrocap-note")),
@@ -65,19 +73,19 @@ struct Listing {
 }
 
 impl Listing {
-    fn run(self, sink: Sink) -> Result<(), Closed> {
+    fn run(self, sink: Sink, entry: Entry) -> Result<(), Closed> {
         match (self.query.by, &self.query.name) {
-            (Some(by), _) => self.sums(sink, by),
-            (None, Some(name)) => self.named(sink, name),
-            (None, None) => self.sessions(sink),
+            (Some(by), _) => self.sums(sink, entry, by),
+            (None, Some(name)) => self.named(sink, entry, name),
+            (None, None) => self.sessions(sink, entry),
         }
     }
 
-    fn sessions(&self, mut sink: Sink) -> Result<(), Closed> {
+    fn sessions(&self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
         let history = self.service.history();
         let mut flows = match history.flows(&self.query.request, self.query.sort) {
             Ok(flows) => flows,
-            Err(error) => return sink.refuse(error),
+            Err(error) => return refuse(sink, entry, error),
         };
         let mut listed = 0u64;
         let mut stopped = false;
@@ -87,6 +95,7 @@ impl Listing {
                 break;
             }
             listed += page.len() as u64;
+            entry.sessions(page.len());
             self.write(&mut sink, page)?;
             if self.service.is_stopping() {
                 stopped = true;
@@ -94,17 +103,21 @@ impl Listing {
             }
         }
         if listed == 0 && flows.overtaken() > 0 {
-            return sink.refuse(Problem::nothing_matched(&Cause::new(
-                "cut",
-                format!(
-                    "{} sessions that match gave way to newer ones while they were listed; ask again, or for the latest \
+            return refuse(
+                sink,
+                entry,
+                Problem::nothing_matched(&Cause::new(
+                    "cut",
+                    format!(
+                        "{} sessions that match gave way to newer ones while they were listed; ask again, or for the latest \
                      with --sort last",
-                    flows.overtaken()
-                ),
-            )));
+                        flows.overtaken()
+                    ),
+                )),
+            );
         }
         if listed == 0 {
-            return self.nothing(sink);
+            return self.nothing(sink, entry);
         }
         let note = match self.cut_at {
             _ if stopped => "incomplete: the recorder was stopped while this was sent".to_owned(),
@@ -119,18 +132,18 @@ impl Listing {
             ),
             _ => String::new(),
         };
-        sink.end(trailers(listed, &note))
+        end(sink, entry, listed, &note)
     }
 
-    fn named(&self, mut sink: Sink, name: &str) -> Result<(), Closed> {
+    fn named(&self, mut sink: Sink, mut entry: Entry, name: &str) -> Result<(), Closed> {
         let history = self.service.history();
         let named = match history.flows_named(&self.query.request, self.query.sort, name, self.fit) {
             Ok(named) => named,
-            Err(error) => return sink.refuse(error),
+            Err(error) => return refuse(sink, entry, error),
         };
         let listed = named.sessions.len() as u64;
         if listed == 0 && named.searched == 0 {
-            return self.nothing(sink);
+            return self.nothing(sink, entry);
         }
         if listed == 0 {
             let sentence = format!(
@@ -138,8 +151,9 @@ impl Listing {
                  packets are still there",
                 named.searched - named.unread
             );
-            return sink.refuse(Problem::nothing_matched(&Cause::new("never_seen", sentence)));
+            return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
         }
+        entry.sessions(named.sessions.len());
         self.write(&mut sink, named.sessions)?;
         let note = if named.beyond {
             format!("incomplete: more than {NAMED_MAX} sessions have such a name; narrow it down with since and until")
@@ -154,20 +168,21 @@ impl Listing {
         } else {
             String::new()
         };
-        sink.end(trailers(listed, &note))
+        end(sink, entry, listed, &note)
     }
 
-    fn sums(&self, mut sink: Sink, by: By) -> Result<(), Closed> {
+    fn sums(&self, mut sink: Sink, mut entry: Entry, by: By) -> Result<(), Closed> {
         let history = self.service.history();
         let fit = known_at_most(&self.service).min(self.fit) * ROW_BYTES / SUM_BYTES;
         let fit = usize::try_from(fit).unwrap_or(usize::MAX).max(SUMS_MIN);
         let sums = match history.sums(&self.query.request, by, self.query.sort, fit) {
             Ok(sums) => sums,
-            Err(error) => return sink.refuse(error),
+            Err(error) => return refuse(sink, entry, error),
         };
         if sums.rows.is_empty() {
-            return self.nothing(sink);
+            return self.nothing(sink, entry);
         }
+        entry.sessions(sums.rows.len());
         for sum in &sums.rows {
             write_line(&mut sink, sum)?;
         }
@@ -178,13 +193,13 @@ impl Listing {
                  since, until or an expression"
             ),
         };
-        sink.end(trailers(sums.rows.len() as u64, &note))
+        end(sink, entry, sums.rows.len() as u64, &note)
     }
 
-    fn nothing(&self, sink: Sink) -> Result<(), Closed> {
+    fn nothing(&self, sink: Sink, entry: Entry) -> Result<(), Closed> {
         match self.service.history().explain_nothing(&self.query.request, None) {
-            Ok(cause) => sink.refuse(Problem::nothing_matched(&cause)),
-            Err(error) => sink.refuse(error),
+            Ok(cause) => refuse(sink, entry, Problem::nothing_matched(&cause)),
+            Err(error) => refuse(sink, entry, error),
         }
     }
 
@@ -196,6 +211,28 @@ impl Listing {
         }
         Ok(())
     }
+}
+
+/// Answers with a problem, which is how the entry ends.
+fn refuse(sink: Sink, entry: Entry, problem: impl Into<Problem>) -> Result<(), Closed> {
+    let problem = problem.into();
+    entry.end(problem.outcome());
+    sink.refuse(problem)
+}
+
+/// Ends the answer, and then the entry.
+fn end(sink: Sink, entry: Entry, listed: u64, note: &str) -> Result<(), Closed> {
+    sink.end(trailers(listed, note))?;
+    entry.end(if note.is_empty() { "complete" } else { note });
+    Ok(())
+}
+
+/// What was asked, for the audit log.
+fn question_of(query: &FlowQuery) -> Value {
+    let mut asked_for = question(&query.request);
+    asked_for["name"] = query.name.clone().into();
+    asked_for["by"] = query.by.map(|by| format!("{by:?}").to_ascii_lowercase()).into();
+    asked_for
 }
 
 fn write_line(sink: &mut Sink, line: &impl serde::Serialize) -> Result<(), Closed> {

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
 
-use super::connections::Peer;
+use super::audit::{Action, Entry, question};
 use super::packets::{Export, Interfaces, Wide, description, headers, options, statistics, trailers};
 use super::parameters::PacketQuery;
+use super::peer::Peer;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, now};
@@ -33,22 +34,24 @@ const LEFT_OUT_AFTER: Duration = Duration::from_secs(3);
 
 /// Answers with packets that go on to come.
 pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuery) -> Result<Response, Problem> {
-    let left_out = match query.carried_by {
+    // A stream that goes over a network must not be recorded: it would be sent again, and that again.
+    let left_out = match query.carried_by.or(peer.connection()) {
         None => None,
-        Some(_) if !peer.may_leave_out() => {
+        Some(_) if query.carried_by.is_some() && !peer.may_leave_out() => {
             return Err(Problem::not_allowed(
                 "\"carried-by\" keeps a connection from being recorded: that is for root and the user that records; \
                  leave it out, and leave the connection out of what you ask for",
             ));
         }
         Some((ours, theirs)) => {
-            tracing::info!("{peer} sends packets on from {ours} to {theirs}, which is not recorded meanwhile");
+            tracing::info!("{peer} has packets sent on from {ours} to {theirs}, which is not recorded meanwhile");
             Some(service.own_streams.leave_out(ours, Some(theirs)).ok_or_else(|| Problem::busy("own streams"))?)
         }
     };
     let (follower, place) = service.follower().await?;
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
     let format = query.format;
+    let asked_for = asked_for(&query);
     let runtime = tokio::runtime::Handle::current();
     let live = Live {
         export: Export { service: Arc::clone(&service), query, wide: Wide::No },
@@ -57,7 +60,7 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
         sent: Arc::default(),
     };
     let body = stream(&service, place, move |sink| {
-        let outcome = live.run(sink);
+        let outcome = live.run_audited(sink, &peer, asked_for);
         drop(follower);
         if let Some(left_out) = left_out {
             runtime.spawn(async move {
@@ -69,6 +72,16 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
     })
     .await?;
     Ok((headers(format), axum::body::Body::new(body)).into_response())
+}
+
+/// What is asked for, as the audit log has it.
+pub(super) fn asked_for(query: &PacketQuery) -> serde_json::Value {
+    let mut asked_for = question(&query.request);
+    asked_for["follow"] = true.into();
+    if let Some((ours, theirs)) = query.carried_by {
+        asked_for["carried_by"] = format!("{ours} {theirs}").into();
+    }
+    asked_for
 }
 
 /// What became of packets so far.
@@ -102,12 +115,23 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn run(self, mut sink: Sink) -> Result<(), Closed> {
+    /// Begins once it is written down who reads.
+    pub(super) fn run_audited(self, sink: Sink, peer: &Peer, asked_for: serde_json::Value) -> Result<(), Closed> {
+        match self.export.service.audit().begin(peer, Action::Packets, asked_for) {
+            Ok(entry) => self.run(sink, entry),
+            Err(problem) => sink.refuse(problem),
+        }
+    }
+
+    fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
         let service = Arc::clone(&self.export.service);
         let request = &self.export.query.request;
         let mut follow = match service.history().follow(request) {
             Ok(follow) => follow.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&service.stopping)),
-            Err(error) => return sink.refuse(error),
+            Err(error) => {
+                entry.end(&error.to_string());
+                return sink.refuse(error);
+            }
         };
         let mut writer = Writer::new(&self);
         writer.exporter.begin(sink.buffer(), &[format!("asked for: {}", description(request))]);
@@ -116,7 +140,7 @@ impl Live {
         let mut progress = Progress::default();
         loop {
             let over = request.until.is_some_and(|until| now() > until.saturating_add(2 * SETTLED_AFTER));
-            let outcome = self.send_some(&mut follow, &mut writer, &mut sink);
+            let outcome = self.send_some(&mut follow, &mut writer, &mut sink, &mut entry);
             progress.tell(&self, &follow, &writer);
             if outcome? == More::Now {
                 continue;
@@ -131,10 +155,18 @@ impl Live {
         let note = self.note(&follow, &writer);
         let comments = self.export.comments(&note, "", &writer.exported, writer.exporter.cut());
         writer.exporter.end(sink.buffer(), &statistics(&service), &comments);
-        sink.end(trailers(summary, &note, ""))
+        sink.end(trailers(summary, &note, ""))?;
+        entry.end(if note.is_empty() { "complete" } else { &note });
+        Ok(())
     }
 
-    fn send_some(&self, follow: &mut Follow<'_>, writer: &mut Writer, sink: &mut Sink) -> Result<More, Closed> {
+    fn send_some(
+        &self,
+        follow: &mut Follow<'_>,
+        writer: &mut Writer,
+        sink: &mut Sink,
+        entry: &mut Entry,
+    ) -> Result<More, Closed> {
         let mut overtaken = self.sent.overtaken.load(Ordering::Relaxed);
         let settled = now().saturating_sub(SETTLED_AFTER);
         for _ in 0..PACKETS_AT_ONCE {
@@ -142,6 +174,7 @@ impl Live {
             overtaken += missed;
             let Some(found) = follow.next(settled) else { return Ok(More::Later) };
             writer.packet(sink.buffer(), &found, missed);
+            entry.packet(found.packet.data.len());
             sink.send_full()?;
         }
         Ok(More::Now)

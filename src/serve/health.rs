@@ -19,8 +19,11 @@ const DROPS_WINDOW: Duration = Duration::from_secs(60);
 /// How often they are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// Seconds before its end from which on a certificate is worth a word.
+const EXPIRY_NOTICE_S: i64 = 14 * 86_400;
 /// Every reason there is.
-pub(super) const CODES: &[&str] = &["not_recording", "worker_stuck", "kernel_drops", "interfaces_full", "not_locked"];
+pub(super) const CODES: &[&str] =
+    &["not_recording", "worker_stuck", "kernel_drops", "interfaces_full", "not_locked", "audit", "certificate"];
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -139,6 +142,17 @@ pub(super) fn check(service: &Service) -> Health {
     if recorder.live && !history.workers.iter().all(|worker| worker.segments.are_locked()) {
         let detail = "packets may be swapped out: start retrocap with CAP_IPC_LOCK or a higher `ulimit -l`".to_owned();
         reasons.push(Reason { code: "not_locked", detail });
+    }
+    if let Some(detail) = service.audit.failing() {
+        reasons.push(Reason { code: "audit", detail });
+    }
+    let until = service.tls.as_ref().map(|tls| tls.certificate().not_after);
+    if let Some(until) = until.filter(|until| until.as_second() < EXPIRY_NOTICE_S + jiff::Timestamp::now().as_second())
+    {
+        let detail = format!(
+            "the recorder's certificate is good until {until}: make another with `retrocap certs server`, and reload"
+        );
+        reasons.push(Reason { code: "certificate", detail });
     }
     Health { status: if reasons.is_empty() { "ready" } else { "degraded" }, reasons }
 }

@@ -256,7 +256,20 @@ fn activity(text: &mut Text, service: &Service) {
     let (name, help) = ("overtaken_packets_total", "Packets that were evicted before a query came to them.");
     text.one(Kind::Counter, name, help, count(&activity.packets_overtaken));
     let name = "clients_closed_total";
-    text.family(Kind::Counter, name, "Clients that were closed because they stopped to read, or were too many.");
+    text.family(Kind::Counter, name, "Clients that were closed, by what they did.");
     text.line(name, &[("reason", "stalled")], count(&activity.clients_stalled));
     text.line(name, &[("reason", "too_many")], count(&activity.clients_refused));
+    text.line(name, &[("reason", "crowded_out")], count(&activity.clients_crowded_out));
+    text.line(name, &[("reason", "slow")], count(&activity.clients_slow));
+    text.line(name, &[("reason", "garbage")], count(&activity.clients_garbled));
+    text.line(name, &[("reason", "untrusted")], count(&activity.clients_untrusted));
+    let (name, help) = ("roles_refused_total", "Questions that a client may not ask.");
+    text.one(Kind::Counter, name, help, count(&activity.roles_refused));
+    let (lines, failures) = service.audit.counts();
+    text.one(Kind::Counter, "audit_lines_total", "Lines written to the audit log.", lines);
+    text.one(Kind::Counter, "audit_failures_total", "Lines that could not be written to the audit log.", failures);
+    if let Some(tls) = &service.tls {
+        let (name, help) = ("certificate_expires_seconds", "When the recorder's certificate expires, in Unix time.");
+        text.one(Kind::Gauge, name, help, tls.certificate().not_after.as_second());
+    }
 }

@@ -10,9 +10,12 @@
 //! makes the service hold is bounded, in bytes and in number, and counted; a client that stalls blocks its own query
 //! and is closed; an answer that was cut short is marked as such, or its connection is closed before its end.
 
+pub mod audit;
+pub mod certificate;
 mod connections;
 mod flows;
 mod follow;
+mod guests;
 mod health;
 mod histogram;
 mod http;
@@ -20,10 +23,13 @@ mod metrics;
 mod packets;
 pub mod parameters;
 pub mod pcap_over_ip;
+pub mod peer;
 pub mod pins;
 pub mod problem;
 mod selections;
 mod stream;
+pub mod tls;
+mod watched;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -35,7 +41,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-pub use connections::serve;
+pub use connections::{Door, serve};
 pub use http::{OPENAPI, ROUTES};
 
 use crate::own_streams::OwnStreams;
@@ -43,10 +49,12 @@ use crate::query::selections::{Limits as Widen, PICK_BYTES, PICKS_MAX, SELECTOR_
 use crate::query::status::{SandboxStatus, Status};
 use crate::query::{Chosen, History};
 use crate::time::Timestamp;
+use audit::Audit;
 use health::Watch;
 use histogram::Histogram;
 use parameters::Clock;
 use problem::Problem;
+use tls::Tls;
 
 /// Panics of all threads since the process was started.
 pub static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -85,11 +93,15 @@ pub struct Recorder {
 /// How much the service bears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at once; further ones are closed. Default 512.
+    /// Connections to the socket at once; beyond them those that ask nothing are closed. Default 256.
     pub connections_max: usize,
-    /// How long a client may take for the head of a request. Default 10 s.
+    /// The same for each address where other machines connect. Default 64.
+    pub remote_connections_max: usize,
+    /// How long a client may take for its part of a TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a client may take for the head of a request, and again for its body. Default 10 s.
     pub head_timeout: Duration,
-    /// How long a client may take nothing of what it is sent. Default 60 s.
+    /// How long a client may take nothing, or next to nothing, of what it is sent. Default 60 s.
     pub stall_timeout: Duration,
     /// How long a query waits for others to end. Default 5 s.
     pub queue_timeout: Duration,
@@ -100,7 +112,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 512,
+            connections_max: 256,
+            remote_connections_max: 64,
+            handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(60),
             queue_timeout: Duration::from_secs(5),
@@ -116,6 +130,8 @@ pub struct Service {
     limits: Chosen<Limits>,
     activity: Activity,
     watch: Watch,
+    audit: Audit,
+    tls: Option<Arc<Tls>>,
     /// Set when the recorder stops: answers are to end.
     stopping: Arc<AtomicBool>,
     packet_queries: Arc<Semaphore>,
@@ -143,6 +159,11 @@ struct Activity {
     bytes_sent: AtomicU64,
     clients_stalled: AtomicU64,
     clients_refused: AtomicU64,
+    clients_crowded_out: AtomicU64,
+    clients_slow: AtomicU64,
+    clients_garbled: AtomicU64,
+    clients_untrusted: AtomicU64,
+    roles_refused: AtomicU64,
     /// From asking for packets or flows to the first byte of the answer.
     latency: Histogram,
 }
@@ -159,6 +180,8 @@ impl Service {
             limits: limits.into(),
             activity: Activity::default(),
             watch: Watch::default(),
+            audit: Audit::default(),
+            tls: None,
             stopping: Arc::default(),
             packet_queries: places(queries),
             followers: places(queries / 2),
@@ -204,6 +227,21 @@ impl Service {
     pub fn with_own_streams(mut self, own_streams: Arc<OwnStreams>) -> Self {
         self.own_streams = own_streams;
         self
+    }
+
+    /// Writes down who reads.
+    pub fn audited(self, audit: Audit) -> Self {
+        Self { audit, ..self }
+    }
+
+    /// Watches over the certificate that other machines are shown.
+    pub fn with_tls(self, tls: Option<Arc<Tls>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Where reads and pins are written down.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
 
     /// The recorder.

@@ -11,8 +11,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::connections::Peer;
+use super::audit::{Action, Entry, question};
 use super::parameters::PacketQuery;
+use super::peer::Peer;
 use super::problem::Problem;
 use super::selections::Selections;
 use super::stream::{Closed, Sink, stream};
@@ -39,10 +40,10 @@ pub(super) async fn packets(
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
     if query.whole_sessions {
         let (place, limits) = service.widening().await?;
-        return answer(service, place, query, Wide::Sessions(limits)).await;
+        return answer(service, peer, place, query, Wide::Sessions(limits)).await;
     }
     let place = service.packet_query().await?;
-    answer(service, place, query, Wide::No).await
+    answer(service, peer, place, query, Wide::No).await
 }
 
 /// What is sent beside the packets that match.
@@ -59,13 +60,28 @@ pub(super) enum Wide {
 /// Answers with a file.
 pub(super) async fn answer(
     service: Arc<Service>,
+    peer: Peer,
     place: OwnedSemaphorePermit,
     query: PacketQuery,
     wide: Wide,
 ) -> Result<Response, Problem> {
     let format = query.format;
+    let asked_for = match &wide {
+        Wide::No => question(&query.request),
+        Wide::Sessions(_) => {
+            let mut asked_for = question(&query.request);
+            asked_for["whole_sessions"] = true.into();
+            asked_for
+        }
+        Wide::Selections(selections) => selections.question(&query.request),
+    };
     let export = Export { service: Arc::clone(&service), query, wide };
-    let body = stream(&service, place, move |sink| export.run(sink)).await?;
+    let body =
+        stream(&service, place, move |sink| match export.service.audit().begin(&peer, Action::Packets, asked_for) {
+            Ok(entry) => export.run(sink, entry),
+            Err(problem) => sink.refuse(problem),
+        })
+        .await?;
     Ok((headers(format), axum::body::Body::new(body)).into_response())
 }
 
@@ -86,13 +102,17 @@ pub(super) struct Export {
 }
 
 impl Export {
-    fn run(self, mut sink: Sink) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
         if let Err(problem) = self.check_link_types(&sink) {
+            entry.end(&problem.detail);
             return sink.refuse(problem);
         }
         let mut packets = match self.packets(&sink) {
             Ok(packets) => packets,
-            Err(problem) => return sink.refuse(problem),
+            Err(problem) => {
+                entry.end(&problem.detail);
+                return sink.refuse(problem);
+            }
         };
         let mut exporter = Exporter::new(self.query.format, options(&self.query));
         let mut exported = Interfaces::default();
@@ -107,6 +127,7 @@ impl Export {
                 left_out = Some(error);
                 break;
             }
+            entry.packet(found.packet.data.len());
             sink.send_full()?;
         }
         let summary = packets.summary();
@@ -116,13 +137,15 @@ impl Export {
         let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
         drop(packets);
         if exported.0.is_empty() {
-            return self.nothing(sink, summary, &known, &drops);
+            return self.nothing(sink, entry, summary, &known, &drops);
         }
         let note = self.note(summary, left_out, &known);
         let missing = self.missing(summary, &known, &drops);
         let comments = self.comments(&note, &missing, &exported, exporter.cut());
         exporter.end(sink.buffer(), &statistics(&self.service), &comments);
-        sink.end(trailers(summary, &note, &missing))
+        sink.end(trailers(summary, &note, &missing))?;
+        entry.end(if note.is_empty() { "complete" } else { &note });
+        Ok(())
     }
 
     fn packets(&self, sink: &Sink) -> Result<Packets<'_>, Problem> {
@@ -169,18 +192,26 @@ impl Export {
     }
 
     /// No packet was found.
-    fn nothing(&self, sink: Sink, summary: Summary, known: &[Known], drops: &Drops) -> Result<(), Closed> {
-        if summary.interrupted {
-            return sink.refuse(Problem::stopping());
-        }
-        if let Wide::Selections(selections) = &self.wide {
-            let cause = selections.explain_nothing(&self.service, known, drops);
-            return sink.refuse(Problem::nothing_matched(&cause));
-        }
-        match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
-            Ok(cause) => sink.refuse(Problem::nothing_matched(&cause)),
-            Err(error) => sink.refuse(error),
-        }
+    fn nothing(
+        &self,
+        sink: Sink,
+        entry: Entry,
+        summary: Summary,
+        known: &[Known],
+        drops: &Drops,
+    ) -> Result<(), Closed> {
+        let problem = if summary.interrupted {
+            Problem::stopping()
+        } else if let Wide::Selections(selections) = &self.wide {
+            Problem::nothing_matched(&selections.explain_nothing(&self.service, known, drops))
+        } else {
+            match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
+                Ok(cause) => Problem::nothing_matched(&cause),
+                Err(error) => error.into(),
+            }
+        };
+        entry.end(problem.outcome());
+        sink.refuse(problem)
     }
 
     /// Why the export is not all that was asked for; empty when it is.

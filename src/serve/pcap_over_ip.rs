@@ -21,9 +21,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::connections::{ACCEPT_PAUSE, told};
-use super::follow::{Live, Sent};
+use super::follow::{Live, Sent, asked_for};
 use super::packets::{Export, Wide};
 use super::parameters::PacketQuery;
+use super::peer::Peer;
 use super::stream::{Body, stream};
 use super::{Service, now};
 use crate::export::{Format, Precision};
@@ -129,16 +130,19 @@ pub async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     tracing::info!("{peer} reads packets as they come, and those of the last {:?}", what.past);
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
     let sent = Arc::new(Sent::default());
+    let query = what.query(&service);
+    let asked_for = asked_for(&query);
     let live = Live {
-        export: Export { service: Arc::clone(&service), query: what.query(&service), wide: Wide::No },
+        export: Export { service: Arc::clone(&service), query, wide: Wide::No },
         who: peer.to_string(),
         for_strict_readers: true,
         sent: Arc::clone(&sent),
     };
-    let body = match stream(&service, place, move |sink| live.run(sink)).await {
-        Ok(body) => body,
-        Err(problem) => return tracing::warn!("{peer} cannot be served: {}", problem.detail),
-    };
+    let body =
+        match stream(&service, place, move |sink| live.run_audited(sink, &Peer::of_loopback(peer), asked_for)).await {
+            Ok(body) => body,
+            Err(problem) => return tracing::warn!("{peer} cannot be served: {}", problem.detail),
+        };
     let why = {
         let passing_on = pass_on(body, &mut client, &service);
         tokio::pin!(passing_on);

@@ -5,12 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{RawQuery, State};
+use axum::extract::{Extension, RawQuery, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Service;
+use super::audit::Action;
 use super::http::blocking;
+use super::peer::Peer;
 use super::problem::Problem;
 use crate::budget::ByteSize;
 use crate::filter::Endpoints;
@@ -74,6 +77,7 @@ pub(super) async fn list(State(service): State<Arc<Service>>) -> Result<Json<Pin
 /// `POST`: a new one.
 pub(super) async fn add(
     State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<PinStatus>), Problem> {
     let wish: Wish = serde_json::from_slice(&body).map_err(|error| {
@@ -81,14 +85,25 @@ pub(super) async fn add(
             "cannot read what to pin: {error}; send {{\"filter\": \"host 10.0.0.5\", \"for_s\": 7200}}"
         ))
     })?;
-    let history = Arc::clone(&service.recorder.history);
-    let pin = blocking(&service, move || make(&history, &wish)).await??;
+    let asked = Arc::clone(&service);
+    let pin = blocking(&asked, move || {
+        let asked_for = json!({ "add": { "filter": wish.filter, "for_s": wish.for_s } });
+        let entry = service.audit().begin(&peer, Action::Pin, asked_for)?;
+        let made = make(&service.recorder.history, &wish);
+        match &made {
+            Ok(pin) => entry.end(&format!("complete: pin {}", pin.id)),
+            Err(problem) => entry.end(&problem.detail),
+        }
+        made
+    })
+    .await??;
     Ok((StatusCode::CREATED, Json(pin)))
 }
 
 /// `DELETE`: ends the one with this number.
 pub(super) async fn remove(
     State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Problem> {
     let query = query.unwrap_or_default();
@@ -96,12 +111,18 @@ pub(super) async fn remove(
     let Some(id) = id.as_deref().and_then(|id| id.parse().ok()) else {
         return Err(Problem::bad_query("which pin? name it: ?id=3; GET /v1/pins lists them"));
     };
-    if pins(&service.recorder.history).remove(id) {
+    let asked = Arc::clone(&service);
+    blocking(&asked, move || {
+        let entry = service.audit().begin(&peer, Action::Pin, json!({ "remove": id }))?;
+        let removed = pins(&service.recorder.history).remove(id);
+        entry.end(if removed { "complete" } else { "there is no such pin" });
+        if !removed {
+            return Err(Problem::no_such_pin(id));
+        }
         tracing::info!("pin {id} was removed");
         Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::no_such_pin(id))
-    }
+    })
+    .await?
 }
 
 /// Ends pins when their time has come, as long as the service lives.
@@ -151,27 +172,24 @@ fn make(history: &History, wish: &Wish) -> Result<PinStatus, Problem> {
         PinError::Full { .. } => Problem::pins_full(error.to_string()),
     })?;
     tracing::info!("pin {}: {} until {}", pin.id, pin.expression(), pin.until);
-    // Workers have not looked yet, so what it protects is counted by its filter.
-    Ok(status_of(history, &pin, Some(SessionFilter::new(&wish.filter).map_err(|e| Problem::bad_query(e.to_string()))?)))
+    Ok(status_of(history, pin))
 }
 
 fn list_of(history: &History) -> PinList {
     let pins = pins(history);
     PinList {
-        pins: pins.list().iter().map(|pin| status_of(history, pin, None)).collect(),
+        pins: pins.list().into_iter().map(|pin| status_of(history, pin)).collect(),
         used_bytes: used_bytes(history),
         limit_bytes: pins.limit_bytes(),
     }
 }
 
-/// A pin, its sessions told by `filter` or else by what workers have noted.
-fn status_of(history: &History, pin: &Pin, mut filter: Option<SessionFilter>) -> PinStatus {
+/// A pin, its sessions told by what workers have noted, and by its filter where they have not looked yet.
+fn status_of(history: &History, mut pin: Pin) -> PinStatus {
     let (mut sessions, mut kept_packets, mut kept_bytes) = (0, 0, 0);
     for session in history.workers.iter().flat_map(|worker| worker.ledger.sessions()) {
-        let protected = match &mut filter {
-            Some(filter) => filter.matches(&Endpoints::from(&session.key)),
-            None => session.notes().pins >> pin.place & 1 == 1,
-        };
+        let noted = session.notes().pins >> pin.place & 1 == 1;
+        let protected = noted || pin.matches(&Endpoints::from(&session.key));
         if protected && session.kept_packets > 0 {
             sessions += 1;
             kept_packets += session.kept_packets;

@@ -1,11 +1,14 @@
 //! Errors as `application/problem+json` (RFC 9457): the detail is a sentence that says what to do.
 
+use std::path::Path;
+
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::parameters::ParameterError;
+use super::peer::{Peer, Role};
 use crate::export::ExportError;
 use crate::query::QueryError;
 use crate::query::explain::Cause;
@@ -41,6 +44,11 @@ impl Problem {
             detail: detail.into(),
             cause: None,
         }
+    }
+
+    /// How a read ended that came to this, for the audit log.
+    pub(super) fn outcome(&self) -> &str {
+        if self.kind.ends_with(":nothing-matched") { "nothing matched" } else { &self.detail }
     }
 
     /// The question cannot be understood.
@@ -88,6 +96,45 @@ impl Problem {
     pub fn body_too_large(bytes_max: u64) -> Self {
         let detail = format!("a request may have {bytes_max} bytes of body here; ask for less at once");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "The request is too large", detail)
+    }
+
+    /// The body does not come.
+    pub fn body_too_slow() -> Self {
+        let detail = "the body of the request did not come in time; send it with its head";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The request did not come in time", detail)
+    }
+
+    /// The client may not ask this.
+    pub fn forbidden(peer: &Peer, needed: Role) -> Self {
+        let detail = if peer.is_loopback() {
+            format!(
+                "over plain TCP {needed} is not served, as any web page could ask for it; use the socket, or --listen"
+            )
+        } else {
+            format!(
+                "{peer} has {}, and this takes the role {needed}: let the recorder's administrator add it, in the \
+                 certificate (retrocap certs client NAME --role {needed}) or under [[client]] in its configuration",
+                peer.roles()
+            )
+        };
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "The client may not ask this", detail)
+    }
+
+    /// A browser was made to ask.
+    pub fn wrong_host(host: &str) -> Self {
+        let host: String = host.chars().take(100).collect();
+        let detail = format!("this recorder is not called {host:?}; ask for localhost or 127.0.0.1");
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "wrong-host", "Another host was asked for", detail)
+    }
+
+    /// Who reads could not be written down.
+    pub fn not_audited(path: &Path, reason: &str) -> Self {
+        let detail = format!(
+            "the audit log {} cannot be written ({reason}), and nothing is read or pinned without: make room for it, or \
+             start the recorder with --audit best-effort",
+            path.display()
+        );
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-audited", "The audit log cannot be written", detail)
     }
 
     /// More selections than there is memory for.

@@ -19,11 +19,13 @@ use base64::Engine as _;
 use http_body_util::{BodyExt as _, Limited};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Service;
-use super::connections::Peer;
+use super::audit::{self, Action, Entry};
 use super::packets::{self, Wide};
 use super::parameters::{Clock, PacketQuery};
+use super::peer::Peer;
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use crate::export::{Exporter, Format, Precision};
@@ -38,6 +40,9 @@ use crate::time::{self, Timestamp};
 pub(super) const BODY_BYTES_MAX: u64 = 16 << 20;
 /// Bytes that are waiting to be sent, of all files together, before they are.
 const PENDING_BYTES_MAX: usize = 128 << 10;
+
+/// Selections that the audit log names; it counts those beyond.
+const AUDITED_MAX: usize = 1000;
 
 /// What the body says.
 #[derive(Debug, Deserialize)]
@@ -132,10 +137,16 @@ pub(super) async fn packets(
     tracing::debug!("{peer} reads the packets of {} selections", selections.selectors.len());
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
     if answer == Answer::File {
-        return packets::answer(service, place, query, Wide::Selections(selections)).await;
+        return packets::answer(service, peer, place, query, Wide::Selections(selections)).await;
     }
+    let asked_for = selections.question(&query.request);
     let job = Job { service: Arc::clone(&service), query, selections, split: answer == Answer::Split };
-    let body = stream(&service, place, move |sink| job.run(sink)).await?;
+    let body =
+        stream(&service, place, move |sink| match job.service.audit().begin(&peer, Action::Packets, asked_for) {
+            Ok(entry) => job.run(sink, entry),
+            Err(problem) => sink.refuse(problem),
+        })
+        .await?;
     let content = [(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))];
     Ok((content, axum::body::Body::new(body)).into_response())
 }
@@ -217,6 +228,17 @@ impl Selections {
     /// Looks up what they mean.
     pub(super) fn search(&self, service: &Service) -> Search {
         service.history().search(&self.selectors, self.seed, self.whole, self.limits)
+    }
+
+    /// What was asked, for the audit log.
+    pub(super) fn question(&self, request: &Request) -> Value {
+        let mut asked_for = audit::question(request);
+        let written = self.selectors.iter().take(AUDITED_MAX);
+        let texts = written.map(|Selector { sought, since, until }| format!("{sought}, since {since}, until {until}"));
+        asked_for["selections"] = texts.collect::<Vec<_>>().into();
+        asked_for["selections_count"] = self.selectors.len().into();
+        asked_for["whole_sessions"] = self.whole.into();
+        asked_for
     }
 
     /// Why a selection finds nothing.
@@ -319,7 +341,7 @@ struct File {
 }
 
 impl Job {
-    fn run(self, mut sink: Sink) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
         let search = self.selections.search(&self.service);
         let groups = if self.split { search.groups() } else { Vec::new() };
         let known = search.known.clone();
@@ -327,7 +349,11 @@ impl Job {
             Ok(packets) => {
                 packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping))
             }
-            Err(error) => return sink.refuse(error),
+            Err(error) => {
+                let problem: Problem = error.into();
+                entry.end(problem.outcome());
+                return sink.refuse(problem);
+            }
         };
         let mut outcomes: Vec<Outcome> = (0u32..)
             .zip(&known)
@@ -336,6 +362,7 @@ impl Job {
         let mut files: BTreeMap<u32, File> = BTreeMap::new();
         let (mut pending, mut targets) = (0, Vec::new());
         while let Some(found) = packets.next() {
+            entry.packet(found.packet.data.len());
             targets.clear();
             for &selection in found.selections {
                 outcomes[selection as usize].add(&found);
@@ -375,7 +402,13 @@ impl Job {
             note: &note,
         };
         line(&mut sink, &total)?;
-        sink.end(axum::http::HeaderMap::new())
+        sink.end(axum::http::HeaderMap::new())?;
+        entry.end(match summary.packets {
+            _ if !note.is_empty() => &note,
+            0 => "nothing matched",
+            _ => "complete",
+        });
+        Ok(())
     }
 
     /// A file that nothing was written to.

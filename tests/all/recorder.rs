@@ -1,5 +1,8 @@
 //! The recorder from outside: the program itself, in network namespaces, asked over its socket with its own verbs.
 
+mod audit;
+mod certs;
+mod crowds;
 mod ending;
 mod exactness;
 mod extcap;
@@ -9,6 +12,7 @@ mod interfaces;
 mod over_ip;
 mod pressure;
 mod readers;
+mod remote;
 mod replaying;
 mod running;
 mod sandbox;

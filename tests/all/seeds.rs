@@ -33,10 +33,26 @@ fn seeds() -> Seeds {
         seeds.insert(("capture_file", name.to_owned()), bytes.clone());
         seeds.insert(("pipeline", name.to_owned()), bytes);
     }
+    for (name, bytes) in first_bytes() {
+        seeds.insert(("names", name.to_owned()), bytes);
+    }
     for (number, query) in QUERIES.iter().enumerate() {
         seeds.insert(("http_query", format!("query-{number:02}")), query.as_bytes().to_vec());
     }
     seeds
+}
+
+/// What sessions begin with, where it names somebody.
+fn first_bytes() -> Vec<(&'static str, Vec<u8>)> {
+    let dns = [&[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3][..], b"www\x07example\x03com", &[0, 0, 1, 0, 1]].concat();
+    let in_stream = [&u16::try_from(dns.len()).unwrap().to_be_bytes()[..], &dns].concat();
+    let host = b"www.example.com";
+    let name = [&[0, 0, 0, 20, 0, 18, 0][..], &[0, 15], host].concat();
+    let hello = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &[0, 24], &name].concat();
+    let handshake = [&[1, 0][..], &u16::try_from(hello.len()).unwrap().to_be_bytes(), &hello].concat();
+    let record = [&[22, 3, 1][..], &u16::try_from(handshake.len()).unwrap().to_be_bytes(), &handshake].concat();
+    let http = b"GET /a HTTP/1.1\r\nUser-Agent: x\r\nHost: www.example.com:8080\r\n\r\n".to_vec();
+    vec![("dns", dns), ("dns-in-a-stream", in_stream), ("tls-client-hello", record), ("http-request", http)]
 }
 
 const ETHERNET: u16 = 1;
@@ -166,6 +182,20 @@ const QUERIES: &[&str] = &[
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds")
+}
+
+#[test]
+fn first_bytes_name_somebody() {
+    use retrocap::query::names::parse::{Told, dns_question, dns_question_in_stream, http_host, server_name};
+    for (name, bytes) in first_bytes() {
+        let named = match name {
+            "dns" => matches!(dns_question(&bytes), Told::Name(_)),
+            "dns-in-a-stream" => matches!(dns_question_in_stream(&bytes), Told::Name(_)),
+            "http-request" => matches!(http_host(&bytes), Told::Name(_)),
+            _ => matches!(server_name(&bytes), Told::Name(_)),
+        };
+        assert!(named, "{name}");
+    }
 }
 
 #[test]

@@ -128,7 +128,11 @@ fn a_question_that_cannot_be_answered_gets_a_sentence() {
         assert_eq!(problem["status"], status);
         assert!(problem["type"].as_str().unwrap().starts_with("urn:retrocap:problem:"));
         assert!(!problem["title"].as_str().unwrap().is_empty());
-        assert_eq!(problem.get("cause").is_some(), status == 404 && question.contains('?'), "{question}: {problem}");
+        assert_eq!(
+            problem.get("cause").is_some(),
+            status == 404 && question.contains('?') && !question.contains("pins"),
+            "{question}: {problem}"
+        );
     }
     let one_link_type = curl(&server, "/v1/packets?format=pcap&filter=udp&interface=eth0", &[]);
     assert_eq!(recording::packets_in(&one_link_type.body), 3);

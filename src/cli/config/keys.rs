@@ -8,6 +8,8 @@ use super::schema::{Key, Section, Value};
 use crate::budget::ByteSize;
 use crate::cli::run::address;
 use crate::judge::Class;
+use crate::serve::peer::{Role, Roles};
+use crate::serve::tls::Client;
 
 /// With more than this, what makes room is nearly always the deepest packet there is.
 const ALPHA_MAX: f64 = 8.0;
@@ -58,12 +60,13 @@ pub(super) const SECTIONS: &[Section<File>] = &[
         needed: &["name", "filter"],
     },
     Section {
-        name: "limits",
-        about: "How much the service on the socket bears.",
-        keys: LIMITS,
-        another: None,
-        needed: &[],
+        name: "client",
+        about: "A client on another machine; write it once for each. Its roles are these, whatever its certificate says.",
+        keys: CLIENT,
+        another: Some(|file| file.clients.push(Client { name: String::new(), roles: Roles::default() })),
+        needed: &["name", "roles"],
     },
+    Section { name: "limits", about: "How much the service bears.", keys: LIMITS, another: None, needed: &[] },
 ];
 
 /// A class that nothing is said of yet.
@@ -76,10 +79,8 @@ const CLASS: &[Key<File>] = &[
         about: "What it is called in listings. Default: none, it must be there. Takes a restart.",
         sample: "\"industrial\"",
         take: |file, value| {
-            with(file, |class| {
-                class.name = value.text()?;
-                Ok(())
-            })
+            class(file)?.name = value.text()?;
+            Ok(())
         },
     },
     Key {
@@ -87,10 +88,8 @@ const CLASS: &[Key<File>] = &[
         about: "A tcpdump expression. Default: none, it must be there. Takes a restart.",
         sample: "\"port 502 or port 2404\"",
         take: |file, value| {
-            with(file, |class| {
-                class.filter = value.text()?;
-                Ok(())
-            })
+            class(file)?.filter = value.text()?;
+            Ok(())
         },
     },
     Key {
@@ -98,10 +97,8 @@ const CLASS: &[Key<File>] = &[
         about: "How many times as long as others its packets stay: 20, or 0.1 for a tenth. Default: 1. Takes a restart.",
         sample: "1",
         take: |file, value| {
-            with(file, |class| {
-                class.weight = value.number()?;
-                Ok(())
-            })
+            class(file)?.weight = value.number()?;
+            Ok(())
         },
     },
     Key {
@@ -110,10 +107,8 @@ const CLASS: &[Key<File>] = &[
                 Default: no limit. Takes a restart.",
         sample: "\"256K\"",
         take: |file, value| {
-            with(file, |class| {
-                class.cutoff_bytes = Some(value.as_flag().map(ByteSize::bytes)?);
-                Ok(())
-            })
+            class(file)?.cutoff_bytes = Some(value.as_flag().map(ByteSize::bytes)?);
+            Ok(())
         },
     },
     Key {
@@ -122,17 +117,44 @@ const CLASS: &[Key<File>] = &[
                 Default: 0. Takes a restart.",
         sample: "0",
         take: |file, value| {
-            with(file, |class| {
-                class.reserve_bytes = value.as_flag().map(ByteSize::bytes)?;
-                Ok(())
-            })
+            class(file)?.reserve_bytes = value.as_flag().map(ByteSize::bytes)?;
+            Ok(())
         },
     },
 ];
 
-/// Does something to the class that is being read.
-fn with(file: &mut File, take: impl FnOnce(&mut Class) -> Result<(), String>) -> Result<(), String> {
-    file.classes.last_mut().map_or_else(|| Err("it belongs into a [[class]]".to_owned()), take)
+/// The class that is being read.
+fn class(file: &mut File) -> Result<&mut Class, String> {
+    file.classes.last_mut().ok_or_else(|| "it belongs into a [[class]]".to_owned())
+}
+
+const CLIENT: &[Key<File>] = &[
+    Key {
+        name: "name",
+        about: "The name in its certificate, as `retrocap certs client` was given it. Default: none, it must be there. \
+                Reloaded.",
+        sample: "\"laptop\"",
+        take: |file, value| {
+            client(file)?.name = value.text()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "roles",
+        about: "What it may ask: \"status\", \"flows\", \"packets\", \"pin\"; an empty list keeps it out. Default: none, it \
+                must be there. Reloaded.",
+        sample: "[\"packets\", \"pin\"]",
+        take: |file, value| {
+            client(file)?.roles =
+                value.texts()?.iter().map(|role| role.parse::<Role>()).collect::<Result<Roles, _>>()?;
+            Ok(())
+        },
+    },
+];
+
+/// The client that is being read.
+fn client(file: &mut File) -> Result<&mut Client, String> {
+    file.clients.last_mut().ok_or_else(|| "it belongs into a [[client]]".to_owned())
 }
 
 const RUN: &[Key<File>] = &[
@@ -251,6 +273,73 @@ const RUN: &[Key<File>] = &[
         take: |file, value| store(&mut file.pcap_over_ip_format, value.as_flag()),
     },
     Key {
+        name: "listen",
+        about: "Where other machines are served, over TLS: an address with its port, or a list. Those are served that have \
+                a certificate of the authority in ca. Default: nowhere. Takes a restart.",
+        sample: "[\"[::]:57443\"]",
+        take: |file, value| {
+            file.listen = value.texts()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "listen-plain",
+        about: "Where every user of this host is served, without encryption: an address of loopback with its port, or a \
+                list. Default: nowhere. Takes a restart.",
+        sample: "[\"127.0.0.1:57080\"]",
+        take: |file, value| {
+            file.listen_plain = value.texts()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "ca",
+        about: "The authority whose clients are served where other machines are, a file in PEM. It, cert and key are read \
+                anew, too, when the configuration is reloaded, as far as the recorder's user may. Default: \
+                \"/etc/retrocap/tls/ca.pem\". Reloaded.",
+        sample: "\"/etc/retrocap/tls/ca.pem\"",
+        take: |file, value| store(&mut file.ca, value.text().map(Into::into)),
+    },
+    Key {
+        name: "cert",
+        about: "The recorder's certificate that they are shown, a file in PEM. Default: \"/etc/retrocap/tls/server.pem\". \
+                Reloaded.",
+        sample: "\"/etc/retrocap/tls/server.pem\"",
+        take: |file, value| store(&mut file.cert, value.text().map(Into::into)),
+    },
+    Key {
+        name: "key",
+        about: "The private key to that. Default: \"/etc/retrocap/tls/server.key\". Reloaded.",
+        sample: "\"/etc/retrocap/tls/server.key\"",
+        take: |file, value| store(&mut file.key, value.text().map(Into::into)),
+    },
+    Key {
+        name: "audit",
+        about: "What happens when it cannot be written down who reads: \"required\" refuses the read, \"best-effort\" serves \
+                it, \"off\" writes nothing. Default: \"required\" with an audit log, otherwise \"off\". Takes a restart.",
+        sample: "\"required\"",
+        take: |file, value| store(&mut file.audit, value.as_flag()),
+    },
+    Key {
+        name: "audit-log",
+        about: "The file where it is written down who reads which packets. Default: \"/var/log/retrocap/audit.log\" for the \
+                service and for root, otherwise none. Takes a restart.",
+        sample: "\"/var/log/retrocap/audit.log\"",
+        take: |file, value| store(&mut file.audit_log, value.text().map(Into::into)),
+    },
+    Key {
+        name: "audit-log-size",
+        about: "Another file is begun when this one is so large, a size. Default: \"10MiB\". Takes a restart.",
+        sample: "\"10MiB\"",
+        take: |file, value| store(&mut file.audit_log_size, value.as_flag()),
+    },
+    Key {
+        name: "audit-log-keep",
+        about: "How many old files of it are kept; 1 to 10000. Default: 9. Takes a restart.",
+        sample: "9",
+        take: |file, value| store(&mut file.audit_log_keep, value.whole(1..10_001)),
+    },
+    Key {
         name: "verbose",
         about: "How much is logged: 0 for what matters, 1 for details, 2 for everything. Default: 0. Reloaded.",
         sample: "0",
@@ -267,9 +356,23 @@ const RUN: &[Key<File>] = &[
 const LIMITS: &[Key<File>] = &[
     Key {
         name: "connections",
-        about: "Connections at once; further ones are closed. 1 to 100000. Default: 512. Reloaded.",
-        sample: "512",
+        about: "Connections to the socket at once; beyond them those that ask nothing are closed. 1 to 100000. Default: \
+                256. Reloaded.",
+        sample: "256",
         take: |file, value| store(&mut file.limits.connections, value.whole(1..100_001)),
+    },
+    Key {
+        name: "remote-connections",
+        about: "The same for each address where other machines connect. Default: 64. Reloaded.",
+        sample: "64",
+        take: |file, value| store(&mut file.limits.remote_connections, value.whole(1..100_001)),
+    },
+    Key {
+        name: "handshake-timeout",
+        about: "How long a client may take for its part of a TLS handshake; a duration with its unit. Default: \"10s\". \
+                Reloaded.",
+        sample: "\"10s\"",
+        take: |file, value| store(&mut file.limits.handshake_timeout, value.duration(TIMEOUT_MIN)),
     },
     Key {
         name: "head-timeout",

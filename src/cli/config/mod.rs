@@ -16,9 +16,11 @@ use anyhow::Context as _;
 use super::Usage;
 use super::feed::FeedFormat;
 use super::run::{Percent, Speed};
-use crate::budget::MemorySize;
+use crate::budget::{ByteSize, MemorySize};
 use crate::daemon::Mode;
 use crate::judge::Class;
+use crate::serve::audit;
+use crate::serve::tls::Client;
 use crate::store::retention::Policy;
 
 pub(super) use schema::Mistake;
@@ -48,6 +50,16 @@ pub(super) struct File {
     pub(super) retention: Retention,
     pub(super) classes: Vec<Class>,
     pub(super) limits: Limits,
+    pub(super) listen: Vec<String>,
+    pub(super) listen_plain: Vec<String>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) cert: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) clients: Vec<Client>,
+    pub(super) audit: Option<audit::Policy>,
+    pub(super) audit_log: Option<PathBuf>,
+    pub(super) audit_log_size: Option<ByteSize>,
+    pub(super) audit_log_keep: Option<u32>,
 }
 
 /// How old sessions are shortened.
@@ -104,6 +116,8 @@ impl Retention {
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     pub(super) connections: Option<usize>,
+    pub(super) remote_connections: Option<usize>,
+    pub(super) handshake_timeout: Option<Duration>,
     pub(super) head_timeout: Option<Duration>,
     pub(super) stall_timeout: Option<Duration>,
     pub(super) queue_timeout: Option<Duration>,
@@ -115,6 +129,8 @@ impl Limits {
         let usual = crate::serve::Limits::default();
         crate::serve::Limits {
             connections_max: self.connections.unwrap_or(usual.connections_max),
+            remote_connections_max: self.remote_connections.unwrap_or(usual.remote_connections_max),
+            handshake_timeout: self.handshake_timeout.unwrap_or(usual.handshake_timeout),
             head_timeout: self.head_timeout.unwrap_or(usual.head_timeout),
             stall_timeout: self.stall_timeout.unwrap_or(usual.stall_timeout),
             queue_timeout: self.queue_timeout.unwrap_or(usual.queue_timeout),
@@ -234,6 +250,10 @@ pub(super) mod tests {
             ("[limits]\nstall-timeout = 5", "line 2", "stall-timeout: cannot read the duration \"5\""),
             ("[limits]\nstall-timeout = \"0s\"", "line 2", "stall-timeout: it is at least 10ms"),
             ("filter = \"x", "line 1", "string"),
+            ("audit = \"yes\"", "line 1", "try required, best-effort or off"),
+            ("audit-log-keep = 0", "line 1", "not within 1 to"),
+            ("[[client]]\nname = \"a\"\nroles = [\"admin\"]", "line 3", "try status, flows"),
+            ("[[client]]\nname = \"a\"", "line 1", "roles is missing in this [[client]]"),
             ("snaplen = 1\nsnaplen = 2", "line 2", "duplicate key"),
         ] {
             let mistakes = File::parse(text).unwrap_err();
@@ -252,7 +272,7 @@ pub(super) mod tests {
     #[test]
     fn every_key_says_whether_it_is_reloaded() {
         use crate::daemon::reload::{When, compare};
-        let common = crate::cli::Common { socket: None, json: false, verbose: 0, quiet: false };
+        let common = crate::cli::Common::default();
         let config = |text: &str| {
             let file = File::parse(text).unwrap();
             crate::cli::run::Run::default().config(&common, file).unwrap()
@@ -274,15 +294,33 @@ pub(super) mod tests {
             ("", "pcap-over-ip = \"127.0.0.1:57012\""),
             ("", "pcap-over-ip-past = \"5m\"\npcap-over-ip = \"127.0.0.1:57012\""),
             ("", "pcap-over-ip-format = \"pcapng\"\npcap-over-ip = \"127.0.0.1:57012\""),
+            ("", "listen = \"127.0.0.1:1\""),
+            ("", "listen-plain = \"127.0.0.1:1\""),
+            ("", "ca = \"x.pem\""),
+            ("", "cert = \"x.pem\""),
+            ("", "key = \"x.key\""),
+            ("", "audit-log = \"/tmp/x\""),
+            ("", "audit-log-size = \"1M\""),
+            ("", "audit-log-keep = 1"),
+            ("client", "name = \"laptop\"\nroles = []"),
             ("retention", "keep = \"whole\""),
             ("retention", "alpha = 2.0"),
             ("limits", "connections = 5"),
+            ("limits", "remote-connections = 5"),
+            ("limits", "handshake-timeout = \"5m\""),
             ("limits", "head-timeout = \"5m\""),
             ("limits", "stall-timeout = \"5m\""),
             ("limits", "queue-timeout = \"5m\""),
         ] {
-            let whole = if section.is_empty() { text.to_owned() } else { format!("[{section}]\n{text}") };
-            let changed: Vec<_> = compare(&config(""), &config(&whole)).into_iter().filter(|(.., is)| *is).collect();
+            let whole = match section {
+                "" => text.to_owned(),
+                "client" => format!("[[client]]\n{text}"),
+                _ => format!("[{section}]\n{text}"),
+            };
+            // By itself it would leave the audit log out.
+            let beside = if text.starts_with("replay") { "audit-log = \"/tmp/x\"\n" } else { "" };
+            let (old, new) = (config(beside), config(&format!("{beside}{whole}")));
+            let changed: Vec<_> = compare(&old, &new).into_iter().filter(|(.., is)| *is).collect();
             let [(_, when, _)] = changed[..] else { panic!("{text}: {changed:?}") };
             let name = text.split(' ').next().unwrap();
             let keys = keys::SECTIONS.iter().filter(|of| of.name == section).flat_map(|of| of.keys);
@@ -292,11 +330,24 @@ pub(super) mod tests {
         }
         // And the sample's defaults are the defaults: only what has none is left out.
         let mut sample = sample_in_force();
-        // Nor are there classes by default.
-        let class = sample.find("[[class]]").unwrap()..sample.find("[limits]").unwrap();
-        sample.replace_range(class, "");
-        let without = ["interface", "filter", "replay", "speed", "user", "pcap-over-ip"];
-        let given = |line: &&str| !without.iter().any(|name| line.starts_with(name));
+        // Nor are there classes or clients by default.
+        let many = sample.find("[[class]]").unwrap()..sample.find("[limits]").unwrap();
+        sample.replace_range(many, "");
+        let without = [
+            "interface",
+            "filter",
+            "replay",
+            "speed",
+            "user",
+            "listen",
+            "listen-plain",
+            "audit",
+            "audit-log",
+            "pcap-over-ip",
+            "pcap-over-ip-past",
+            "pcap-over-ip-format",
+        ];
+        let given = |line: &&str| !without.iter().any(|name| line.starts_with(&format!("{name} = ")));
         let text = sample.lines().filter(given).collect::<Vec<_>>().join("\n");
         assert_eq!(config(&text), config(""));
     }

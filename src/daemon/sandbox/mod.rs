@@ -3,7 +3,7 @@
 //! ```text
 //! rings, locked memory, sockets, files opened ─ user and capabilities dropped ─ Landlock ─ seccomp, all threads ─┐
 //!                                                             ┌─────────── threads start ◄──────────────────────┘
-//!              seccomp by role: capture │ interfaces │ query │ serve
+//!              seccomp by role: capture │ interfaces │ query │ serve │ audit
 //! ```
 //!
 //! What always holds: nothing is reported as enforced that the kernel did not take on; a thread keeps every
@@ -69,13 +69,15 @@ pub enum Role {
     Query,
     /// Accepts connections and moves bytes.
     Serve,
+    /// Writes the audit log.
+    Audit,
     /// The first thread, and what those that have no other role may do.
     Main,
 }
 
 impl Role {
     /// All that a thread may take on beside that of the first.
-    pub const OF_THREADS: [Self; 4] = [Self::Capture, Self::Interfaces, Self::Query, Self::Serve];
+    pub const OF_THREADS: [Self; 5] = [Self::Capture, Self::Interfaces, Self::Query, Self::Serve, Self::Audit];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -84,6 +86,7 @@ impl Role {
             Self::Interfaces => "interfaces",
             Self::Query => "query",
             Self::Serve => "serve",
+            Self::Audit => "audit",
             Self::Main => "main",
         }
     }

@@ -127,6 +127,7 @@ const INTERFACES: &[Allow] = &[
     Call(libc::SYS_sendto),
     When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVBUF as u64)]),
     When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVTIMEO as u64)]),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVTIMEO_NEW as u64)]),
     When(libc::SYS_socket, &[Is(0, libc::AF_NETLINK as u64)]),
 ];
 
@@ -140,7 +141,7 @@ const READING: &[Allow] = &[
     Call(libc::SYS_statx),
 ];
 
-/// Connections, new threads for queries, and files of its own (a log): Landlock says which.
+/// Connections, over TLS too, and new threads for queries.
 const SERVE: &[Allow] = &[
     Call(libc::SYS_accept4),
     When(libc::SYS_clone, A_THREAD),
@@ -153,49 +154,53 @@ const SERVE: &[Allow] = &[
     #[cfg(target_arch = "x86_64")]
     Call(libc::SYS_epoll_wait),
     Call(libc::SYS_eventfd2),
-    Call(libc::SYS_fallocate),
-    Call(libc::SYS_fchmod),
     Call(libc::SYS_fcntl),
-    Call(libc::SYS_fdatasync),
-    Call(libc::SYS_flock),
-    Call(libc::SYS_fstatfs),
-    Call(libc::SYS_fsync),
-    Call(libc::SYS_ftruncate),
-    Call(libc::SYS_getdents64),
     Call(libc::SYS_getpeername),
     Call(libc::SYS_getsockname),
     Call(libc::SYS_getsockopt),
     When(libc::SYS_ioctl, &[Is(1, libc::FIONBIO)]),
-    Call(libc::SYS_openat),
-    Call(libc::SYS_pwrite64),
     Call(libc::SYS_recvfrom),
     Call(libc::SYS_recvmsg),
-    #[cfg(target_arch = "x86_64")]
-    Call(libc::SYS_rename),
-    Call(libc::SYS_renameat),
-    Call(libc::SYS_renameat2),
     Call(libc::SYS_sendmsg),
     Call(libc::SYS_sendto),
     When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64)]),
     When(libc::SYS_setsockopt, &[Is(1, libc::IPPROTO_TCP as u64)]),
     Call(libc::SYS_shutdown),
-    Call(libc::SYS_statfs),
-    #[cfg(target_arch = "x86_64")]
-    Call(libc::SYS_unlink),
-    Call(libc::SYS_unlinkat),
     // Each thread takes what its role does not need away itself.
     When(libc::SYS_prctl, &[Is(0, libc::PR_SET_NO_NEW_PRIVS as u64)]),
     When(libc::SYS_seccomp, &[Is(0, libc::SECCOMP_SET_MODE_FILTER as u64)]),
+];
+
+/// Files of its own, made, appended to and put aside (the audit log): Landlock says which.
+const FILES: &[Allow] = &[
+    Call(libc::SYS_fdatasync),
+    Call(libc::SYS_fsync),
+    Call(libc::SYS_ftruncate),
+    Call(libc::SYS_openat),
+    #[cfg(target_arch = "x86_64")]
+    Call(libc::SYS_rename),
+    Call(libc::SYS_renameat),
+    Call(libc::SYS_renameat2),
 ];
 
 /// The first thread beyond all of them: it starts and ends the others, hears signals, and tells the supervisor.
 const MAIN: &[Allow] = &[
     Call(libc::SYS_connect),
     Call(libc::SYS_dup3),
+    Call(libc::SYS_fallocate),
+    Call(libc::SYS_fchmod),
+    Call(libc::SYS_flock),
+    Call(libc::SYS_fstatfs),
+    Call(libc::SYS_getdents64),
     Call(libc::SYS_pipe2),
     When(libc::SYS_prctl, &[Is(0, libc::PR_GET_DUMPABLE as u64)]),
     When(libc::SYS_socket, &[Is(0, libc::AF_UNIX as u64)]),
+    Call(libc::SYS_pwrite64),
     Call(libc::SYS_socketpair),
+    Call(libc::SYS_statfs),
+    #[cfg(target_arch = "x86_64")]
+    Call(libc::SYS_unlink),
+    Call(libc::SYS_unlinkat),
     Call(libc::SYS_wait4),
 ];
 
@@ -251,7 +256,8 @@ fn lists(role: Role) -> &'static [&'static [Allow]] {
         Role::Interfaces => &[EVERY, INTERFACES],
         Role::Query => &[EVERY, READING],
         Role::Serve => &[EVERY, READING, SERVE],
-        Role::Main => &[EVERY, CAPTURE, INTERFACES, READING, SERVE, MAIN],
+        Role::Audit => &[EVERY, READING, FILES],
+        Role::Main => &[EVERY, CAPTURE, INTERFACES, READING, SERVE, FILES, MAIN],
     }
 }
 

@@ -195,6 +195,6 @@ fn a_recorder_that_is_stopped_lets_go_of_its_packets_and_files() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["log"], "neither socket nor lock");
+        assert_eq!(left, ["audit.log", "log"], "neither socket nor lock");
     }
 }

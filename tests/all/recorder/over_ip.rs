@@ -55,6 +55,39 @@ fn the_past_and_then_what_comes_over_tcp() {
     }
 }
 
+/// Whoever follows over a network is sent no packet of that connection, or each would bring others.
+#[test]
+fn a_follower_over_tcp_is_not_recorded() {
+    if !available("following over TCP") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    far.ip("link set lo up");
+    let recorder = Recorder::live(&far, &["-m", "32M", "--sandbox", "required", "--listen-plain", ADDRESS]);
+    let mut sender = Sender::new(&near, "near");
+    let mut follower = connect(&far);
+    follower.write_all(b"GET /v1/packets?follow HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    follower.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut start = [0; 12];
+    follower.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    let reader = std::thread::spawn(move || std::io::copy(&mut follower, &mut std::io::sink()));
+    let filtered = recorder.status().packets.filtered;
+    for number in 0..20 {
+        send(&mut sender, number * 50..(number + 1) * 50);
+        eventually("what is sent is left out", || {
+            let status = recorder.status();
+            status.packets.stored >= u64::from(number + 1) * 50
+                && status.packets.filtered > filtered + u64::from(number)
+        });
+    }
+    // Its handshake and the question were recorded, and nothing after them.
+    let stored = recorder.status().packets.stored;
+    assert!((1000..1000 + 20).contains(&stored), "{stored}");
+    drop(recorder);
+    let _ = reader.join().unwrap();
+}
+
 #[test]
 fn tshark_reads_it() {
     if !available("tshark over IP") || !have("tshark over IP", &["tshark"]) {

@@ -123,7 +123,8 @@ fn four_million_sessions_in_a_file() {
             stream.write(u64::from(number) * 7500, &frame);
         }
     });
-    assert!(status.packets.evicted > 0 && status.packets.retained > 0);
+    // They are so much alike that compression may keep all of them.
+    assert!(status.packets.retained > 0 && status.sessions.unlisted > 0, "{:?}", status.sessions);
 }
 
 /// An IPv4 fragment of a datagram with this identification.

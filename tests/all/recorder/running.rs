@@ -46,7 +46,10 @@ impl Recorder {
     /// Starts it, and waits until it listens.
     pub(super) fn start(mut command: Command, directory: TempDir) -> Self {
         let log = File::options().create(true).append(true).open(directory.path().join("log")).unwrap();
-        command.arg("--socket").arg(directory.path().join("socket")).stdout(Stdio::null()).stderr(log);
+        command.arg("--socket").arg(directory.path().join("socket"));
+        // Not that of this machine.
+        command.arg("--audit-log").arg(directory.path().join("audit.log"));
+        command.stdout(Stdio::null()).stderr(log);
         let mut recorder = Self { child: command.spawn().unwrap(), directory };
         eventually("it listens", || {
             if let Some(status) = recorder.child.try_wait().unwrap() {

@@ -45,9 +45,16 @@ fn the_kernel_holds_what_the_status_says() {
         assert_eq!(field(&status, "Seccomp_filters"), filters, "{name}");
         *threads.entry(name).or_default() += 1;
     }
-    for (name, count) in
-        [("retrocap", 1), ("retrocap-w0", 1), ("retrocap-w1", 1), ("interfaces", 1), ("retrocap-serve", 2)]
-    {
+    for (name, count) in [
+        ("retrocap", 1),
+        ("retrocap-w0", 1),
+        ("retrocap-w1", 1),
+        ("retrocap-z0", 1),
+        ("retrocap-z1", 1),
+        ("interfaces", 1),
+        ("retrocap-serve", 2),
+        ("retrocap-audit", 1),
+    ] {
         assert_eq!(threads.remove(name), Some(count), "{name}");
     }
     assert!(threads.remove("retrocap-query").is_some());
@@ -60,7 +67,7 @@ fn the_kernel_holds_what_the_status_says() {
     assert_eq!((sandbox.mode.as_str(), sandbox.uid, sandbox.gid), ("required", 65534, 65534));
     assert_eq!(sandbox.capabilities, "0000000000000000");
     assert!(sandbox.no_new_privs && !sandbox.dumpable && sandbox.missing.is_empty(), "{sandbox:?}");
-    assert_eq!(sandbox.seccomp.roles, ["capture", "interfaces", "query", "serve"]);
+    assert_eq!(sandbox.seccomp.roles, ["capture", "interfaces", "query", "serve", "audit"]);
     assert!(sandbox.seccomp.enforced && sandbox.landlock.enforced == "full", "{sandbox:?}");
     assert!(status.memory.resident_bytes > 32 << 20, "it still knows its own size");
 }

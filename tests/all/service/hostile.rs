@@ -108,19 +108,72 @@ fn garbage_is_closed_and_the_next_is_served() {
 }
 
 #[test]
-fn too_many_connections_are_closed_and_counted() {
+fn who_asks_nothing_makes_room_for_who_asks() {
     let server = Server::with(Recording::default().udp(3, 100), Limits { connections_max: 4, ..Limits::default() });
-    let mut streams: Vec<_> = (0..3).map(|_| server.connect()).collect();
-    // The connections were all accepted once the last of them is answered.
-    assert_eq!(get(&server, "/v1/status").status, 200);
-    std::thread::sleep(Duration::from_millis(100));
-    streams.push(server.connect());
+    let mut idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    for _ in 0..10 {
+        assert_eq!(get(&server, "/v1/packets").status, 200);
+        idle.push(server.connect());
+    }
+    let metrics = get(&server, "/metrics").text();
+    let crowded =
+        metrics.lines().find_map(|line| line.strip_prefix("retrocap_clients_closed_total{reason=\"crowded_out\"} "));
+    assert!(crowded.unwrap().parse::<u32>().unwrap() >= 20, "{metrics}");
+    // The first has been closed, the last waits.
+    assert_eq!(idle[0].read(&mut [0; 1]).unwrap(), 0);
+    let mut last = idle.pop().unwrap();
+    send(&mut last, "/v1/status");
+    let mut answer = Vec::new();
+    last.read_to_end(&mut answer).unwrap();
+    assert_eq!(parse(&answer).status, 200);
+}
+
+#[test]
+fn too_many_that_are_answered_are_closed_and_counted() {
+    let server =
+        Server::with(Recording::default().bulk(BULK_PACKETS), Limits { connections_max: 4, ..Limits::default() });
+    let mut readers: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    for reader in &mut readers {
+        send(reader, "/v1/packets");
+        reader.read_exact(&mut [0; 100]).unwrap();
+    }
+    // One user has three of four at most.
     let mut refused = server.connect();
     assert_eq!(refused.read(&mut [0; 1]).unwrap_or(0), 0);
-    drop(streams);
+    drop(readers);
     // The service has yet to see that they are gone.
     std::thread::sleep(Duration::from_millis(300));
     server.wait_for("retrocap_clients_closed_total{reason=\"too_many\"} 1");
+}
+
+#[test]
+fn one_that_takes_a_little_now_and_then_has_stalled_too() {
+    let limits = Limits { stall_timeout: Duration::from_millis(600), ..Limits::default() };
+    let server = Server::with(Recording::default().bulk(BULK_PACKETS), limits);
+    let mut slow = server.connect();
+    send(&mut slow, "/v1/packets");
+    let start = Instant::now();
+    let mut piece = [0; 512];
+    while matches!(slow.read(&mut piece), Ok(1..)) && start.elapsed() < Duration::from_secs(20) {
+        if get(&server, "/metrics").text().contains("{reason=\"stalled\"} 1") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    server.wait_for("retrocap_clients_closed_total{reason=\"stalled\"} 1");
+    server.wait_for("retrocap_queries_running 0");
+}
+
+#[test]
+fn half_a_body_is_not_waited_for() {
+    let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
+    let server = Server::with(Recording::default().udp(3, 100), limits);
+    let mut stream = server.connect();
+    stream.write_all(b"POST /v1/pins HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"filter\"").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
+    server.wait_for("retrocap_clients_closed_total{reason=\"slow\"} 1");
 }
 
 #[test]

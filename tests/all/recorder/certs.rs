@@ -1,0 +1,118 @@
+//! `retrocap certs`, and what other tools say of what it makes.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::running::{PROGRAM, Told, directory, have, told};
+
+/// An authority, a recorder's certificate for this host, and clients.
+pub(super) struct Pki(pub(super) TempDir);
+
+impl Pki {
+    pub(super) fn new() -> Self {
+        let pki = Self(directory());
+        assert_eq!(pki.certs(&["server", "localhost", "127.0.0.1"]).code, 0);
+        pki
+    }
+
+    pub(super) fn certs(&self, arguments: &[&str]) -> Told {
+        let mut command = Command::new(PROGRAM);
+        command.arg("certs").args(arguments).arg("--dir").arg(self.0.path());
+        told(&command.stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// The folder of a new client.
+    pub(super) fn client(&self, name: &str, role: &str) -> PathBuf {
+        let made = self.certs(&["client", name, "--role", role]);
+        assert_eq!(made.code, 0, "{made:?}");
+        self.path(name)
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// A certificate whose time is over, or for another use than `certs` gives it.
+    pub(super) fn sign(&self, name: &str, server: bool, until_year: i32) -> (PathBuf, PathBuf) {
+        use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
+        let read = |name| std::fs::read_to_string(self.path(name)).unwrap();
+        let authority = Issuer::from_ca_cert_pem(&read("ca.pem"), KeyPair::from_pem(&read("ca.key")).unwrap()).unwrap();
+        let mut parameters = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        (parameters.not_before, parameters.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(until_year, 1, 1));
+        parameters.extended_key_usages =
+            vec![if server { ExtendedKeyUsagePurpose::ServerAuth } else { ExtendedKeyUsagePurpose::ClientAuth }];
+        let pair = KeyPair::generate().unwrap();
+        let made = parameters.signed_by(&pair, &authority).unwrap();
+        let (cert, key) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        std::fs::write(&cert, made.pem()).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        (cert, key)
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn keys_are_private_and_nothing_is_written_over() {
+    let pki = Pki::new();
+    let alice = pki.client("alice", "packets,pin");
+    for key in ["ca.key", "server.key", "alice/client.key"] {
+        assert_eq!(mode(&pki.path(key)), 0o600, "{key}");
+    }
+    assert_eq!(mode(&alice), 0o700);
+    let before = std::fs::read(pki.path("server.key")).unwrap();
+    for again in [&["server", "localhost"][..], &["client", "alice", "--role", "status"], &["ca"]] {
+        let refused = pki.certs(again);
+        assert!(refused.code == 1 && refused.stderr.contains("is there already"), "{again:?}: {refused:?}");
+    }
+    assert_eq!(std::fs::read(pki.path("server.key")).unwrap(), before);
+    for (wrong, says) in [
+        (&["client", "../eve", "--role", "packets"][..], "try alice"),
+        (&["client", "eve", "--role", "root"], "try status, flows, packets or pin"),
+        (&["client", "eve"], "--role"),
+        (&["server", "bad host"], "neither a host's name nor an address"),
+        (&["client", "eve", "--role", "status", "--days", "0"], "--days"),
+    ] {
+        let refused = pki.certs(wrong);
+        assert!(refused.code == 2 && refused.stderr.contains(says), "{wrong:?}: {refused:?}");
+    }
+    assert!(!pki.path("eve").exists());
+    let shown = pki.certs(&["show"]);
+    assert!(shown.stdout.contains("alice/client.pem: 365 days left, may: status, flows, packets, pin"), "{shown:?}");
+}
+
+#[test]
+fn openssl_agrees() {
+    if !have("certificates", &["openssl"]) {
+        return;
+    }
+    let pki = Pki::new();
+    let elsewhere = pki.path("web1");
+    let made =
+        pki.certs(&["server", "web1.example", "2001:db8::1", "--out", elsewhere.to_str().unwrap(), "--days", "30"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert_eq!(std::fs::read(elsewhere.join("ca.pem")).unwrap(), std::fs::read(pki.path("ca.pem")).unwrap());
+    pki.client("alice", "flows");
+    let openssl = |arguments: &[&str]| told(&Command::new("openssl").args(arguments).output().unwrap());
+    let (ca, text) = (pki.path("ca.pem"), |name: &str| pki.path(name).to_str().unwrap().to_owned());
+    for (file, purpose) in
+        [("server.pem", "sslserver"), ("web1/server.pem", "sslserver"), ("alice/client.pem", "sslclient")]
+    {
+        let arguments = ["verify", "-x509_strict", "-purpose", purpose, "-CAfile", ca.to_str().unwrap(), &text(file)];
+        let verified = openssl(&arguments);
+        assert!(verified.code == 0 && verified.stdout.contains("OK"), "{file}: {verified:?}");
+    }
+    let said = openssl(&["x509", "-noout", "-subject", "-ext", "subjectAltName", "-in", &text("alice/client.pem")]);
+    assert!(said.stdout.contains("alice") && said.stdout.contains("URI:urn:retrocap:role:flows"), "{said:?}");
+    let month = openssl(&["x509", "-noout", "-checkend", "2764800", "-in", &text("web1/server.pem")]);
+    assert_eq!(month.code, 1, "it ends within 32 days: {month:?}");
+    let days = openssl(&["x509", "-noout", "-checkend", "2592000", "-in", &text("web1/server.pem")]);
+    assert_eq!(days.code, 0, "not within 30: {days:?}");
+}

@@ -1,0 +1,368 @@
+//! Reading from another machine: every verb, and who is refused, with which words.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::certs::Pki;
+use super::running::{PROGRAM, Recorder, Told, directory, eventually, have, told};
+use crate::generate;
+
+const PACKETS: u64 = 2000;
+
+/// A recorder that other machines may ask, and the port for it.
+struct Listening {
+    recorder: Recorder,
+    port: u16,
+}
+
+impl Listening {
+    fn new(pki: &Pki, config: &str) -> Self {
+        Self::showing(pki, &pki.path("server.pem"), &pki.path("server.key"), config)
+    }
+
+    fn showing(pki: &Pki, cert: &Path, key: &Path, config: &str) -> Self {
+        let directory = directory();
+        let (capture, file) = (directory.path().join("capture.pcap"), directory.path().join("retrocap.toml"));
+        let mut bytes = generate::header();
+        for number in 0..PACKETS {
+            generate::packet(&mut bytes, number * 1000, u32::try_from(number % 10).unwrap(), true, 500);
+        }
+        std::fs::write(&capture, bytes).unwrap();
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "-m", "40M", "--speed", "max", "--listen", "127.0.0.1:0", "--replay"]).arg(capture);
+        command.arg("--config").arg(file).arg("--ca").arg(pki.path("ca.pem"));
+        command.arg("--cert").arg(cert).arg("--key").arg(key);
+        let recorder = Recorder::start(command, directory);
+        let port = port(&recorder, " for clients with certificates");
+        recorder.arrived(PACKETS);
+        Self { recorder, port }
+    }
+
+    /// A verb, asked by a client from elsewhere.
+    fn ask(&self, client: &Path, arguments: &[&str]) -> Told {
+        self.ask_as(client, &format!("https://localhost:{}", self.port), arguments)
+    }
+
+    fn ask_as(&self, client: &Path, url: &str, arguments: &[&str]) -> Told {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).args(["--remote", url]).env("RETROCAP_CERTS", client).stdin(Stdio::null());
+        told(&command.output().unwrap())
+    }
+
+    /// What openssl's client is told; `files` are its certificate and key.
+    fn openssl(&self, pki: &Pki, files: Option<(&Path, &Path)>) -> String {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-quiet", "-connect", &format!("localhost:{}", self.port), "-CAfile"]);
+        command.arg(pki.path("ca.pem"));
+        if let Some((cert, key)) = files {
+            command.arg("-cert").arg(cert).arg("-key").arg(key);
+        }
+        let pipe = Stdio::piped;
+        let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let _ = stdin.write_all(b"GET /v1/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        // It stays open until the recorder closes.
+        let output = child.wait_with_output().unwrap();
+        drop(stdin);
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    }
+
+    fn metric(&self, line: &str) {
+        eventually(line, || self.metrics().lines().any(|there| there == line));
+    }
+
+    fn metrics(&self) -> String {
+        crate::service::asking::get(self.recorder.socket(), "/metrics").text()
+    }
+}
+
+/// The port that the log names.
+fn port(recorder: &Recorder, after: &str) -> u16 {
+    // The socket is there before it is said where else it listens.
+    eventually("the log names the port", || recorder.log().contains(after));
+    let log = recorder.log();
+    let line = log.lines().find(|line| line.contains("listening on") && line.contains(after));
+    let address = line.unwrap_or_else(|| panic!("{log}")).split("listening on ").nth(1).unwrap();
+    address.split(' ').next().unwrap().rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn every_verb_that_reads_works_from_another_machine() {
+    let pki = Pki::new();
+    let alice = pki.client("alice", "packets");
+    let listening = Listening::new(&pki, "");
+    let recorder = &listening.recorder;
+
+    let told = listening.ask(&alice, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&told.stdout).unwrap_or_else(|_| panic!("{told:?}"));
+    assert_eq!(status["packets"]["received"], PACKETS);
+    let (here, there) = (recorder.ask(&["flows", "--json"]), listening.ask(&alice, &["flows", "--json"]));
+    assert_eq!((there.code, there.stdout.lines().count()), (0, 10));
+    assert_eq!(there.stdout, here.stdout);
+
+    let file = recorder.path("remote.pcapng");
+    let told = listening.ask(&alice, &["get", "-w", file.to_str().unwrap()]);
+    assert!(told.code == 0 && told.stderr.contains("2,000 packets"), "{told:?}");
+    let (packets, end) = generate::read(&file);
+    assert!(end.is_ok());
+    assert_eq!(packets, recorder.packets(&[]), "the same as over the socket");
+
+    let nothing = listening.ask(&alice, &["get", "port 99"]);
+    assert!(nothing.code == 1 && nothing.stderr.contains("no packet that matches"), "{nothing:?}");
+    let wrong = listening.ask(&alice, &["get", "prot 99"]);
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+    // The environment says where, and a socket on the command line overrules it.
+    let environment = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).env("RETROCAP_CERTS", &alice).env("RETROCAP_SOCKET", "/nowhere");
+        command.env("RETROCAP_REMOTE", format!("https://127.0.0.1:{}", listening.port));
+        super::running::told(&command.output().unwrap())
+    };
+    assert_eq!(environment(&["status"]).code, 0);
+    assert_eq!(environment(&["status", "--socket", recorder.socket().to_str().unwrap()]).code, 0);
+    assert_eq!(environment(&["status", "--socket", "/elsewhere"]).code, 1);
+
+    let pinner = pki.client("pinner", "pin");
+    let (here, there) = (recorder.ask(&["pin", "--list"]), listening.ask(&pinner, &["pin", "--list"]));
+    assert_eq!((here.code, here.stdout, here.stderr), (there.code, there.stdout, there.stderr));
+}
+
+#[test]
+fn a_role_that_is_missing_is_named() {
+    let pki = Pki::new();
+    let config = "[[client]]\nname = \"lost\"\nroles = []\n[[client]]\nname = \"grown\"\nroles = [\"packets\"]\n";
+    let listening = Listening::new(&pki, config);
+    for (name, role, may) in [
+        ("watcher", "status", "status"),
+        ("looker", "flows", "status flows"),
+        ("reader", "packets", "status flows get"),
+        ("pinner", "pin", "status"),
+        // The configuration overrules certificates.
+        ("lost", "packets", ""),
+        ("grown", "status", "status flows get"),
+    ] {
+        let client = pki.client(name, role);
+        for verb in ["status", "flows", "get", "pin"] {
+            let told =
+                listening.ask(&client, if verb == "pin" { &["pin", "--list"] } else { std::slice::from_ref(&verb) });
+            let refused = told.stderr.contains("takes the role");
+            let allowed = may.split(' ').any(|allowed| allowed == verb) || (verb == "pin" && name == "pinner");
+            assert_eq!(refused, !allowed, "{name} {verb}: {told:?}");
+            assert!(!refused || (told.code == 1 && told.stderr.contains(name) && told.stdout.is_empty()), "{told:?}");
+        }
+    }
+    // No role at all is no reason to be let in.
+    let (cert, key) = pki.sign("roleless", false, 2090);
+    let told =
+        listening.ask(&pki.path("reader"), &["get", "--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()]);
+    assert!(told.code == 1 && told.stderr.contains("no role"), "{told:?}");
+}
+
+#[test]
+fn who_has_no_good_certificate_is_refused_and_told_why() {
+    let pki = Pki::new();
+    let alice = pki.client("alice", "packets");
+    let strangers = Pki::new();
+    let eve = strangers.client("eve", "packets");
+    let expired = pki.sign("expired", false, 2021);
+    let recorders = pki.sign("recorder", true, 2090);
+    let listening = Listening::new(&pki, "");
+    let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
+
+    // What the recorder's end does, asked by another program.
+    if have("refused clients", &["openssl"]) {
+        for (files, alert) in [
+            (None, "certificate required"),
+            (Some((eve.join("client.pem"), eve.join("client.key"))), "unknown ca"),
+            (Some(expired.clone()), "certificate expired"),
+            (Some(recorders.clone()), "alert"),
+        ] {
+            let files = files.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+            let answer = listening.openssl(&pki, files);
+            assert!(answer.contains(alert) && !answer.contains("HTTP/1.1"), "{alert}: {answer}");
+        }
+        let answer = listening.openssl(&pki, Some((&alice.join("client.pem"), &alice.join("client.key"))));
+        assert!(answer.contains("HTTP/1.1 200 OK"), "{answer}");
+        listening.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 4");
+        let log = listening.recorder.log();
+        for says in
+            ["\"eve\"", "\"expired\"", "UnknownIssuer", "until 2021-01-01T00:00:00Z", "peer sent no certificates"]
+        {
+            assert!(log.contains(says), "{says}: {log}");
+        }
+    }
+
+    // What our end says.
+    let own =
+        |cert: &PathBuf, key: &PathBuf| listening.ask(&alice, &["get", "--cert", &text(cert), "--key", &text(key)]);
+    let told = own(&eve.join("client.pem"), &eve.join("client.key"));
+    assert!(told.code == 1 && told.stderr.contains("\"eve\"") && told.stderr.contains("does not know"), "{told:?}");
+    let told = own(&expired.0, &expired.1);
+    assert!(told.code == 1 && told.stderr.contains("\"expired\"") && told.stderr.contains("has expired"), "{told:?}");
+    let told = own(&alice.join("client.pem"), &eve.join("client.key"));
+    assert!(told.code == 1 && told.stderr.contains("do not fit"), "{told:?}");
+    let told = listening.ask(&eve, &["get"]);
+    assert!(told.code == 1 && told.stderr.contains("not signed by the authority"), "{told:?}");
+    assert!(told.stderr.contains("\"localhost\""), "{told:?}");
+    let told = listening.ask(Path::new("/nowhere"), &["get"]);
+    assert!(told.code == 1 && told.stderr.contains("retrocap certs client"), "{told:?}");
+    let told = listening.ask_as(&alice, "https://localhost:1", &["get"]);
+    assert!(told.code == 1 && told.stderr.contains("nobody listens on localhost:1"), "{told:?}");
+    let told = listening.ask_as(&alice, &format!("http://localhost:{}", listening.port), &["get"]);
+    assert!(told.code == 1 && told.stderr.contains("use https://"), "{told:?}");
+    for url in ["http://192.0.2.1:1", "ftp://localhost", "https://localhost/x"] {
+        let told = listening.ask_as(&alice, url, &["get"]);
+        assert!(told.code == 2 && told.stderr.contains("https://sensor1:57443"), "{told:?}");
+    }
+    assert_eq!(listening.ask(&alice, &["status"]).code, 0);
+
+    let expired = pki.sign("old-sensor", true, 2021);
+    let listening = Listening::showing(&pki, &expired.0, &expired.1, "");
+    assert!(listening.recorder.log().contains("has expired"), "the log says so from the start");
+    let told = listening.ask(&alice, &["status"]);
+    assert!(
+        told.code == 1 && told.stderr.contains("\"old-sensor\"") && told.stderr.contains("has expired"),
+        "{told:?}"
+    );
+    let other = pki.sign("other", true, 2090);
+    let listening = Listening::showing(&pki, &other.0, &other.1, "");
+    let told = listening.ask_as(&alice, &format!("https://127.0.0.1:{}", listening.port), &["status"]);
+    assert!(
+        told.code == 1 && told.stderr.contains("for another name") && told.stderr.contains("\"other\""),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_served_is_said_at_the_start() {
+    let pki = Pki::new();
+    let directory = directory();
+    let capture = directory.path().join("capture.pcap");
+    std::fs::write(&capture, generate::header()).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["run", "-m", "40M", "--replay"]).arg(&capture).args(arguments);
+        command.arg("--socket").arg(directory.path().join("socket"));
+        told(&command.output().unwrap())
+    };
+    let path = |name: &str| pki.path(name).to_str().unwrap().to_owned();
+    let (ca, cert, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
+    let open = path("open.key");
+    std::fs::copy(&key, &open).unwrap();
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (arguments, code, says) in [
+        (&["--listen-plain", "0.0.0.0:57080"][..], 2, "--listen-plain 127.0.0.1:57080"),
+        (&["--listen-plain", "192.0.2.1:57080"], 2, "not of loopback"),
+        (&["--listen", "sensor"], 2, "try 0.0.0.0:57443"),
+        (&["--listen-plain", &taken], 1, "cannot listen on 127.0.0.1"),
+        (&["--listen", "127.0.0.1:0", "--ca", "/nowhere/ca.pem"], 1, "cannot read /nowhere/ca.pem"),
+        (&["--listen", "127.0.0.1:0", "--ca", &key, "--cert", &cert, "--key", &key], 1, "holds no certificate"),
+        (&["--listen", "127.0.0.1:0", "--ca", &ca, "--cert", &cert, "--key", &cert], 1, "holds no private key"),
+        (&["--listen", "127.0.0.1:0", "--ca", &ca, "--cert", &cert, "--key", &open], 1, "chmod 600"),
+        (&["--listen", "127.0.0.1:0", "--ca", &ca, "--cert", &cert, "--key", &path("ca.key")], 1, "cannot serve TLS"),
+    ] {
+        let refused = run(arguments);
+        assert!(refused.code == code && refused.stderr.contains(says), "{arguments:?}: {refused:?}");
+    }
+    assert!(!directory.path().join("socket").exists());
+}
+
+#[test]
+fn plain_tcp_reads_on_this_host_alone() {
+    let directory = directory();
+    let capture = directory.path().join("capture.pcap");
+    let mut bytes = generate::header();
+    generate::packet(&mut bytes, 0, 1, true, 100);
+    std::fs::write(&capture, bytes).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "-m", "40M", "--listen-plain", "127.0.0.1:0", "--speed", "max", "--replay"]).arg(capture);
+    let recorder = Recorder::start(command, directory);
+    let port = port(&recorder, " without encryption");
+    recorder.arrived(1);
+    let status = recorder.ask(&["status", "--remote", &format!("http://127.0.0.1:{port}")]);
+    assert_eq!(status.code, 0, "{status:?}");
+    let ask = |head: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    for (head, status) in [
+        ("GET /v1/packets HTTP/1.1\r\nHost: localhost\r\n", "200"),
+        // What a browser sends for a page that gave this host a name of its own.
+        ("GET /v1/packets HTTP/1.1\r\nHost: evil.example\r\n", "421"),
+        ("GET /v1/packets HTTP/1.1\r\n", "421"),
+        ("POST /v1/pins HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n", "403"),
+    ] {
+        let answer = ask(head);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{head}: {answer}");
+    }
+}
+
+/// Who has lost a machine takes its roles away, and a certificate is replaced, without a restart: the history stays.
+#[test]
+fn a_reload_takes_over_clients_and_certificates() {
+    if !have("reload", &["openssl"]) {
+        return;
+    }
+    let pki = Pki::new();
+    let alice = pki.client("alice", "packets");
+    let listening = Listening::new(&pki, "");
+    let reload = |text: &str, says: &str| {
+        let before = listening.recorder.log().len();
+        std::fs::write(listening.recorder.path("retrocap.toml"), text).unwrap();
+        listening.recorder.signal("-HUP");
+        eventually(says, || listening.recorder.log()[before..].contains(says));
+    };
+    // One that is connected meanwhile, too.
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-quiet", "-connect", &format!("localhost:{}", listening.port), "-CAfile"]);
+    command
+        .arg(pki.path("ca.pem"))
+        .arg("-cert")
+        .arg(alice.join("client.pem"))
+        .arg("-key")
+        .arg(alice.join("client.key"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut connected = command.spawn().unwrap();
+    let (mut questions, answers) = (connected.stdin.take().unwrap(), connected.stdout.take().unwrap());
+    let mut answers = std::io::BufReader::new(answers);
+    let mut ask = |says: &str| {
+        questions.write_all(b"GET /v1/flows?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut line = String::new();
+        // What is left of the answer before is passed over.
+        while !line.starts_with("HTTP/1.1 ") && !line.contains("}HTTP/1.1 ") {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut answers, &mut line).unwrap() > 0, "{says}");
+        }
+        assert!(line.trim_end().ends_with(says), "{line}");
+    };
+    ask("HTTP/1.1 200 OK");
+    assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
+    reload("[[client]]\nname = \"alice\"\nroles = [\"status\"]\n", "reloaded: [[client]] changed");
+    ask("HTTP/1.1 403 Forbidden");
+    let refused = listening.ask(&alice, &["get", "-c", "1"]);
+    assert!(refused.code == 1 && refused.stderr.contains("takes the role packets"), "{refused:?}");
+    assert_eq!(listening.ask(&alice, &["status"]).code, 0);
+
+    // Written over, as who renews certificates does.
+    let (cert, key) = pki.sign("renewed", true, 2031);
+    std::fs::rename(cert, pki.path("server.pem")).unwrap();
+    std::fs::rename(key, pki.path("server.key")).unwrap();
+    reload("", "the recorder's certificate is now \"renewed\"");
+    assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
+    // What cannot be read changes nothing.
+    std::fs::write(pki.path("server.pem"), "nonsense").unwrap();
+    reload("", "the certificates stay those that were read before");
+    assert_eq!(listening.ask(&alice, &["status"]).code, 0);
+    connected.kill().unwrap();
+    connected.wait().unwrap();
+}
