@@ -19,6 +19,7 @@ pub mod decode;
 pub mod export;
 pub mod filter;
 pub mod judge;
+pub mod own_streams;
 pub mod pipeline;
 pub mod query;
 pub mod session;

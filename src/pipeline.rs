@@ -14,8 +14,8 @@ use crate::decode::{self, Stop};
 use crate::filter::FilterSet;
 use crate::judge::{Classes, Judge, Pins, pins};
 use crate::memory::Lock;
+use crate::own_streams::{OwnStreams, Watch};
 use crate::packet::Packet;
-
 use crate::session::{Arrival, Ledger, Table};
 use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
@@ -97,6 +97,7 @@ pub struct Pipeline {
     pins: Arc<Pins>,
     classes: Arc<[(String, u64)]>,
     filter: Option<FilterSet>,
+    own_streams: Option<Watch>,
     snaplen: usize,
     totals: Totals,
     /// What the source has counted so far, as last seen.
@@ -124,11 +125,17 @@ impl Pipeline {
             judge: Judge::new(config.classes, config.pins, store_bytes, config.seed, config.lock)?,
             store: Store::new(store_bytes, &policy, config.pinned_bytes, config.lock)?,
             filter: config.filter,
+            own_streams: None,
             snaplen: if config.snaplen == 0 { usize::MAX } else { config.snaplen as usize },
             totals: Totals::default(),
             source: SourceCounts::default(),
             published: Arc::default(),
         })
+    }
+
+    /// Does not record the connections on this list.
+    pub fn leave_out(&mut self, own_streams: Arc<OwnStreams>) {
+        self.own_streams = Some(Watch::new(own_streams));
     }
 
     /// Records by another filter and shortens by another policy from the next packet on; the classes stay.
@@ -215,6 +222,12 @@ impl Pipeline {
             return None;
         }
         let mut decoded = decode::decode(packet.link_type, packet.data);
+        if let Some(own_streams) = &mut self.own_streams
+            && own_streams.is_own(&decoded)
+        {
+            self.totals.filtered.add(bytes);
+            return None;
+        }
         self.note(&packet, decoded.stop);
         let arrival = self.sessions.arrival(&packet, &mut decoded);
         Some(Coming { packet, arrival })

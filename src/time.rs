@@ -8,7 +8,7 @@ mod parse;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use parse::{TimeError, parse, parse_duration};
+pub use parse::{TimeError, parse, parse_ahead, parse_duration};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 

@@ -91,7 +91,7 @@ impl Traffic {
             1 => 0x11,
             _ => 0x18,
         };
-        let protocol = if session % 3 == 0 { 17 } else { 6 };
+        let protocol = if session.is_multiple_of(3) { 17 } else { 6 };
         let (client, server) = ([10, 1, high, low], [192, 0, 2, low]);
         if self.below(2) == 0 {
             self.ipv4(protocol, client, server, 1024 + session % 60_000, 80 + session % 4, flags, payload);
@@ -100,6 +100,7 @@ impl Traffic {
         }
     }
 
+    #[allow(clippy::too_many_arguments, reason = "a header has as many fields")]
     fn ipv4(&mut self, protocol: u8, from: [u8; 4], to: [u8; 4], source: u32, target: u32, flags: u8, payload: usize) {
         let transport = if protocol == 6 { 20 } else { 8 };
         let len = u16::try_from(20 + transport + payload).unwrap();

@@ -19,10 +19,10 @@ use serde_json::{Value, json};
 use super::alert_files::Files;
 use super::client::{self, Answer, Refused};
 use super::output::Output;
-use super::{Common, human, note, print};
+use super::{Common, human, note, print, selection};
 use crate::alert::{Alert, Alerts, Kind};
 use crate::query::selections::Sought;
-use crate::time::{self, Timestamp};
+use crate::time::Timestamp;
 
 /// Alerts of one request when each gets a file; fewer where the recorder has not the memory.
 const BATCH_ALERTS: usize = 1000;
@@ -38,10 +38,10 @@ pub(super) struct AlertArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until", "around", "community_id", "flow", "address", "port", "count", "whole_sessions"])]
     pub(super) alert: Option<PathBuf>,
     /// How long before an alert a session may have ended [default: 5s; Sysmon 20s]
-    #[arg(long, value_name = "DURATION", requires = "alert", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]
     before: Option<Duration>,
     /// How long after an alert a session may have begun [default: 5s; Sysmon 20s]
-    #[arg(long, value_name = "DURATION", requires = "alert", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]
     after: Option<Duration>,
     /// Only packets within these margins, not the whole sessions
     #[arg(long, requires = "alert")]
@@ -49,10 +49,6 @@ pub(super) struct AlertArgs {
     /// One file an alert into this directory, and manifest.jsonl, which says what is missing and why
     #[arg(long, value_name = "DIR", requires = "alert", conflicts_with = "write")]
     pub(super) split: Option<PathBuf>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    time::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// What is asked for alike of all alerts.

@@ -6,18 +6,20 @@
 use std::fmt;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
-use super::Usage;
 use super::remote::Remote;
+use super::{Usage, output};
 
 /// Bytes of a whole document at most; the status has a few kilobytes for each interface.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
@@ -92,7 +94,7 @@ pub(super) fn ask(address: &Address, method: Method, target: &str, body: Option<
         sender.send_request(request).await.map_err(failed)
     })?;
     let (head, body) = response.into_parts();
-    let mut answer = Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default() };
+    let mut answer = Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None };
     if head.status.is_success() {
         return Ok(answer);
     }
@@ -162,12 +164,29 @@ pub(super) struct Answer {
     body: Incoming,
     chunk: Bytes,
     trailers: Trailers,
+    interrupted: Option<Interrupted>,
+}
+
+/// Ends an answer before its time, and says whether it did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Interrupted(Arc<(AtomicBool, Notify)>);
+
+impl Interrupted {
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    /// Ends the answer.
+    pub(super) fn interrupt(&self) {
+        self.0.0.store(true, Ordering::Relaxed);
+        self.0.1.notify_one();
+    }
 }
 
 impl Answer {
     /// The next piece, `None` at the end.
     pub(super) fn next_chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        while let Some(frame) = self.runtime.block_on(self.body.frame()).transpose()? {
+        while let Some(frame) = self.next_frame().transpose()? {
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
                 Ok(data) => return Ok(Some(data)),
@@ -179,6 +198,35 @@ impl Answer {
             }
         }
         Ok(None)
+    }
+
+    fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        let Some(ended) = self.interrupted.clone() else { return self.runtime.block_on(self.body.frame()) };
+        if ended.is_interrupted() {
+            return None;
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                frame = self.body.frame() => frame,
+                () = ended.0.1.notified() => None,
+            }
+        })
+    }
+
+    /// What ends the answer, whoever waits for it.
+    pub(super) fn interruption(&mut self) -> Interrupted {
+        self.interrupted.get_or_insert_default().clone()
+    }
+
+    /// From now on Ctrl-C, or to be told to end, ends the answer and not the program.
+    pub(super) fn end_when_interrupted(&mut self) {
+        let ended = self.interruption();
+        output::when_interrupted(move || ended.interrupt());
+    }
+
+    /// Whether it was.
+    pub(super) fn interrupted(&self) -> Interrupted {
+        self.interrupted.clone().unwrap_or_default()
     }
 
     /// Where the trailers will be.

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
@@ -31,6 +31,7 @@ Examples:
   retrocap get --since 10m port 53                ten minutes of DNS, one line a packet
   retrocap get --around 14:02:07 --window 30s -w odd.pcapng    half a minute either way
   retrocap get host 10.0.0.5 and not port 22 | tshark -r -     one host's packets in tshark
+  retrocap get --since 10m --follow -w - | wireshark -k -i -   the past, then what comes
   retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session
   retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all of the sessions that were reset
   retrocap get --alert eve.json --split case42/    one file an alert, and a manifest")]
@@ -47,6 +48,9 @@ pub(super) struct Get {
     /// The first so many packets
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
+    /// Go on with packets as they come, until -c, --until 5m (from now) or Ctrl-C
+    #[arg(long, conflicts_with_all = ["around", "whole_sessions", "alert"])]
+    follow: bool,
     /// Write to this file, which appears whole or not at all; - is stdout
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     write: Option<PathBuf>,
@@ -86,8 +90,12 @@ impl Get {
             return self.alerts(common, &tz);
         }
         let now = Timestamp::from(std::time::SystemTime::now());
-        let target = self.selection.add(Target::new("/v1/packets"), Some(&self.around), now, &tz)?;
-        let (_, until) = self.selection.window(Some(&self.around), now, &tz)?;
+        let mut selection = self.selection.clone();
+        if self.follow {
+            selection.ahead(now, &tz)?;
+        }
+        let target = selection.add(Target::new("/v1/packets"), Some(&self.around), now, &tz)?;
+        let (_, until) = selection.window(Some(&self.around), now, &tz)?;
         let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
         if common.json && file.is_none() {
             return Err(Usage::of(
@@ -99,11 +107,13 @@ impl Get {
         let output = match (&self.write, lines) {
             (_, true) => None,
             (None, false) => Some(Output::open(Path::new("-"))?),
+            (Some(path), false) if self.follow => Some(Output::open_to_follow(path)?),
             (Some(path), false) => Some(Output::open(path)?),
         };
         let target = target
             .with("whole-sessions", self.whole_sessions.then_some(1))
             .with("count", self.count)
+            .with("follow", self.follow.then_some(1))
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
         let counts = Arc::<Counts>::default();
@@ -114,13 +124,22 @@ impl Get {
                 drop(progress);
                 self.lines(answer, common, &tz)
             }
+            (Ok(answer), Some(output)) if self.follow && !output.is_file() => {
+                drop(progress);
+                copy_at_once(answer, output, common)
+            }
             (Ok(answer), Some(output)) if file.is_none() => {
                 // Who reads the pipe may print to the same terminal.
                 drop(progress);
                 copy(answer, output, common)
             }
-            (Ok(answer), Some(output)) => {
-                let until = self.reaches_until(common, until);
+            (Ok(mut answer), Some(output)) => {
+                if self.follow {
+                    // What came until then is what was wanted.
+                    answer.end_when_interrupted();
+                }
+                // One that goes on is never half done.
+                let until = if self.follow { None } else { self.reaches_until(common, until) };
                 self.file(answer, output, common, &tz, Shown { counts, until, progress })
             }
             (Err(error), output) => {
@@ -210,7 +229,7 @@ impl Get {
 
     /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
     fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone, shown: Shown) -> anyhow::Result<()> {
-        let trailers = answer.trailers();
+        let (trailers, interrupted) = (answer.trailers(), answer.interrupted());
         let output = Arc::new(Mutex::new(Some(output)));
         let tee = Tee { answer, output: Arc::clone(&output), failed: Arc::default() };
         let failed = Arc::clone(&tee.failed);
@@ -222,11 +241,17 @@ impl Get {
             if let Some(error) = lock(&failed).take() {
                 return Err(error);
             }
-            if batch? == Batch::End {
-                break;
-            }
+            match batch {
+                Ok(Batch::End) => break,
+                // It was broken off within a packet, which is left out.
+                Err(_) if interrupted.is_interrupted() => break,
+                more => more?,
+            };
         }
-        let output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
+        let mut output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
+        if interrupted.is_interrupted() {
+            output.keep(source.whole_bytes())?;
+        }
         let name = self.write.as_deref().unwrap_or(Path::new("-")).display().to_string();
         let file_bytes = output.finish()?;
         drop(shown.progress);
@@ -255,17 +280,22 @@ impl Get {
     }
 
     /// A file without packets, so that who reads the pipe does not choke on nothing.
-    fn empty(&self, mut output: Output) -> anyhow::Result<()> {
+    fn empty(&self, output: Output) -> anyhow::Result<()> {
         let format = match self.format {
             FileFormat::Pcapng => Format::Pcapng,
             FileFormat::Pcap => Format::Pcap,
         };
-        let mut exporter = Exporter::new(format, Options::default());
-        exporter.begin(output.buffer(), &[]);
-        exporter.end(output.buffer(), &[], &[]);
-        output.finish()?;
-        Ok(())
+        empty(format, output)
     }
+}
+
+/// A file without packets.
+pub(super) fn empty(format: Format, mut output: Output) -> anyhow::Result<()> {
+    let mut exporter = Exporter::new(format, Options::default());
+    exporter.begin(output.buffer(), &[]);
+    exporter.end(output.buffer(), &[], &[]);
+    output.finish()?;
+    Ok(())
 }
 
 /// Why an answer is not all that matched.
@@ -291,6 +321,16 @@ pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     }
     note(&format!("retrocap: {text}"));
     Ok(())
+}
+
+/// Bytes as they come, none of which waits for more.
+pub(super) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
+    while let Some(chunk) = answer.next_chunk().context("the recorder broke off its answer")? {
+        output.buffer().extend_from_slice(&chunk);
+        output.write_all()?;
+    }
+    output.finish()?;
+    ended(&answer.trailers(), common)
 }
 
 /// The line that tells how far it is.

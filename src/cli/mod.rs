@@ -11,6 +11,8 @@ mod client;
 mod completions;
 mod config;
 mod csv;
+mod extcap;
+mod feed;
 mod flows;
 mod get;
 mod human;
@@ -21,6 +23,7 @@ mod machine;
 mod output;
 mod pin;
 mod progress;
+mod push;
 mod remote;
 mod replay;
 mod run;
@@ -114,9 +117,11 @@ enum Verb {
     Get(get::Get),
     Flows(flows::Flows),
     Status(status::Status),
+    Push(push::Push),
     Pin(pin::Pin),
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
+    Extcap(extcap::Extcap),
     Certs(certs::Certs),
     Check(check::Check),
     Completions(completions::Completions),
@@ -135,6 +140,11 @@ impl Usage {
     }
 }
 
+/// What went wrong has been said already.
+#[derive(Debug, thiserror::Error)]
+#[error("told")]
+struct Told;
+
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -150,9 +160,11 @@ pub fn main() -> ExitCode {
         Verb::Get(get) => get.run(&cli.common),
         Verb::Flows(flows) => flows.run(&cli.common),
         Verb::Status(status) => status.run(&cli.common),
+        Verb::Push(push) => push.run(&cli.common),
         Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
+        Verb::Extcap(extcap) => extcap.run(&cli.common),
         Verb::Certs(certs) => certs.run(&cli.common),
         Verb::Check(check) => check.run(&cli.common),
         Verb::Completions(completions) => completions.run(&cli.common),
@@ -169,6 +181,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<ClosedPipe>() {
         return ExitCode::SUCCESS;
     }
+    if error.is::<Told>() {
+        return ExitCode::FAILURE;
+    }
     let mut sentence = error.to_string();
     // Most errors name their cause themselves.
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -176,7 +191,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
             sentence = format!("{sentence}: {cause}");
         }
     }
-    let _ = writeln!(std::io::stderr(), "retrocap: {sentence}");
+    note(&format!("retrocap: {sentence}"));
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
 }
 
@@ -186,7 +201,7 @@ fn print(text: &str) -> anyhow::Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| output::failed("stdout", error))
 }
 
-/// Notes something on stderr, which may be closed.
+/// Notes something on stderr, which may be closed; in one piece, as programs that show it may read only once.
 fn note(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }

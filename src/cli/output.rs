@@ -49,6 +49,15 @@ impl Output {
     ///
     /// When it cannot be written, or stdout is a terminal, which packets would garble.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let output = Self::open_to_follow(path)?;
+        if let Target::Hidden(file, _) = &output.target {
+            remove_when_interrupted(file.path());
+        }
+        Ok(output)
+    }
+
+    /// As [`open`](Self::open), for who ends well when interrupted.
+    pub(super) fn open_to_follow(path: &Path) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             return Self::stdout();
         }
@@ -73,7 +82,6 @@ impl Output {
             None => Target::Hidden(hidden_beside(path).map_err(cannot)?, path.to_owned()),
         };
         if let Target::Hidden(file, _) = &target {
-            remove_when_interrupted(file.path());
             // Fails where the file is another's; the new one is then the writer's, as with every other tool.
             let _ = existing.map(|existing| file.as_file().set_permissions(existing.permissions()));
         }
@@ -97,6 +105,23 @@ impl Output {
         matches!(self.target, Target::Stdout(_))
     }
 
+    /// Whether it is a file that will appear.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.target, Target::Hidden(..))
+    }
+
+    /// Takes back what is beyond the first `bytes`.
+    pub(super) fn keep(&mut self, bytes: u64) -> anyhow::Result<()> {
+        self.write_all()?;
+        if let Target::Hidden(file, _) = &mut self.target
+            && bytes < self.written_bytes
+        {
+            file.as_file_mut().set_len(bytes).map_err(|error| failed(&self.name, error))?;
+            self.written_bytes = bytes;
+        }
+        Ok(())
+    }
+
     /// What exporters append to.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
@@ -110,7 +135,11 @@ impl Output {
     /// Writes the buffer.
     pub(super) fn write_all(&mut self) -> anyhow::Result<()> {
         let written = match &mut self.target {
-            Target::Stdout(stdout) => stdout.lock().write_all(&self.buffer),
+            Target::Stdout(stdout) => {
+                // It keeps what is behind the last byte that looks like the end of a line.
+                let mut stdout = stdout.lock();
+                stdout.write_all(&self.buffer).and_then(|()| stdout.flush())
+            }
             Target::Direct(file) => file.write_all(&self.buffer),
             Target::Hidden(file, _) => file.as_file_mut().write_all(&self.buffer),
         };
@@ -140,12 +169,19 @@ const INTERRUPTED: i32 = 130;
 /// Whoever interrupts an export wants none of it.
 pub(super) fn remove_when_interrupted(path: &Path) {
     let path = path.to_owned();
-    // Without it an interrupt leaves the hidden file behind, and nothing worse.
+    when_interrupted(move || {
+        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+        std::process::exit(INTERRUPTED);
+    });
+}
+
+/// Does something once the program is interrupted, which does not end it then.
+pub(super) fn when_interrupted(act: impl FnOnce() + Send + 'static) {
+    // Without it an interrupt ends the program and leaves a hidden file behind, and nothing worse.
     let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         if runtime.is_ok_and(|runtime| runtime.block_on(interrupted()).is_ok()) {
-            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
-            std::process::exit(INTERRUPTED);
+            act();
         }
     });
 }

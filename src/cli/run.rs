@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::config::File;
+use super::feed::FeedFormat;
 use super::{Common, Usage, certs, machine, selection};
 use crate::budget::{ByteSize, MemorySize};
 use crate::daemon::{self, Config, Mode, Remote, Replay};
 use crate::serve::audit;
+use crate::serve::pcap_over_ip::Feed;
 use crate::serve::tls::Files;
 
 pub(super) use crate::daemon::Speed;
@@ -32,6 +35,7 @@ static AUDIT_LOG: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
 Examples:
   sudo retrocap run                             all interfaces, 1% of the memory
   sudo retrocap run -i eth0 -m 1G not port 22   one interface, 1 GiB, without SSH
+  sudo retrocap run --pcap-over-ip 127.0.0.1:57012    for `wireshark -k -i TCP@127.0.0.1:57012` too
   retrocap run --replay big.pcap --speed max --socket ./r.sock    a capture file instead")]
 pub(super) struct Run {
     /// Record this interface; may be repeated [default: all]
@@ -76,6 +80,15 @@ pub(super) struct Run {
     /// Become this user once everything is open [default: retrocap, where there is one]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// Serve packets as they come over TCP on this loopback address (PCAP-over-IP), as in 127.0.0.1:57012
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address, help_heading = "PCAP-over-IP")]
+    pcap_over_ip: Option<SocketAddr>,
+    /// How much of the past comes first [default: 0s]
+    #[arg(long, value_name = "DURATION", value_parser = selection::duration, help_heading = "PCAP-over-IP")]
+    pcap_over_ip_past: Option<Duration>,
+    /// In which format [default: pcap]
+    #[arg(long, value_name = "FORMAT", help_heading = "PCAP-over-IP")]
+    pcap_over_ip_format: Option<FeedFormat>,
     /// Serve other machines here too, over TLS: those with a certificate of the authority --ca; --cert and --key are the
     /// recorder's own [default: ca.pem, server.pem, server.key in /etc/retrocap/tls]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Other machines")]
@@ -127,6 +140,7 @@ impl Run {
             | daemon::Error::Filter(_)
             | daemon::Error::Class(_)
             | daemon::Error::Speed(_)
+            | daemon::Error::PcapOverIpInTheClear(_)
             | daemon::Error::NotLoopback(_)
             | daemon::Error::NoCertificates => Usage::of(error),
             _ => error.into(),
@@ -152,6 +166,14 @@ impl Run {
         if replay.is_none() && speed.is_some() {
             return Err(Usage::of("--speed is for a replay: add --replay big.pcap, or leave out --speed"));
         }
+        let pcap_over_ip = self.pcap_over_ip.or(file.pcap_over_ip);
+        let past = self.pcap_over_ip_past.or(file.pcap_over_ip_past);
+        let feed_format = self.pcap_over_ip_format.or(file.pcap_over_ip_format);
+        if pcap_over_ip.is_none() && (past.is_some() || feed_format.is_some()) {
+            return Err(Usage::of("PCAP-over-IP is served nowhere: add --pcap-over-ip 127.0.0.1:57012"));
+        }
+        let past = past.unwrap_or_default();
+        let (format, precision) = feed_format.unwrap_or_default().format();
         let promiscuous_file = file.promiscuous == Some(true) && file.no_promiscuous != Some(true);
         let remote = Remote {
             listen: addresses(if self.listen.is_empty() { file.listen } else { self.listen })?,
@@ -195,6 +217,7 @@ impl Run {
             drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
+            pcap_over_ip: pcap_over_ip.map(|address| (address, Feed { past, format, precision })),
             sandbox: self.sandbox.or(file.sandbox).unwrap_or_default(),
             file: self.config,
             limits: file.limits.complete(),
@@ -202,6 +225,11 @@ impl Run {
             classes: file.classes,
         })
     }
+}
+
+/// Reads where PCAP-over-IP is served.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("cannot read the address {text:?}: try 127.0.0.1:57012 or [::1]:57012"))
 }
 
 /// Reads addresses with a port.

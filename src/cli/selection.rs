@@ -1,5 +1,7 @@
 //! Which packets or sessions are asked for: understood here, so that a mistake shows without a recorder.
 
+use std::time::Duration;
+
 use clap::Args;
 use jiff::tz::TimeZone;
 
@@ -31,7 +33,7 @@ pub(super) struct Selection {
     /// Not before this time: 10m (ago), 14:30, 'yesterday 14:00', 2026-11-22T10:00:00Z, 1795341600.5
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Not after this time
+    /// Not after this time; with get --follow a span is from now on: 5m
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Only from this interface
@@ -72,6 +74,11 @@ pub(super) struct Around {
     /// How much before and after --around: 5s, 2m
     #[arg(long, value_name = "DURATION", default_value = "5s", requires = "around")]
     window: String,
+}
+
+/// Reads a flag that is a span of time.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    time::parse_duration(text).map_err(|error| error.to_string())
 }
 
 /// Reads a time of the user's.
@@ -126,6 +133,55 @@ impl Selection {
         match (since, until) {
             (Some(since), Some(until)) if since > until => Err(Usage::of(QueryError::InvertedWindow { since, until })),
             window => Ok(window),
+        }
+    }
+
+    /// Reads the end of a selection that goes on: a span is counted from now, and it cannot be over.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] where it makes no sense or is over.
+    pub(super) fn ahead(&mut self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<()> {
+        let Some(text) = &self.until else { return Ok(()) };
+        let until = time::parse_ahead(text, now, tz).map_err(Usage::of)?;
+        if until < now {
+            return Err(Usage::of(format_args!(
+                "--until {text} is over, and --follow goes on from now: try --until 5m, or leave --follow out"
+            )));
+        }
+        self.until = Some(until.to_rfc3339());
+        Ok(())
+    }
+
+    /// Whether it says when it begins.
+    pub(super) fn has_start(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Begins at another time.
+    pub(super) fn begin(&mut self, since: Timestamp) {
+        self.since = Some(since.to_rfc3339());
+    }
+
+    /// Wants also that this expression matches.
+    pub(super) fn and(&mut self, expression: &str) {
+        let mine = self.expression.join(" ");
+        let both = if mine.trim().is_empty() { expression.to_owned() } else { format!("({mine}) and ({expression})") };
+        self.expression = vec![both];
+    }
+
+    /// Of everything.
+    pub(super) fn everything() -> Self {
+        Self {
+            since: None,
+            until: None,
+            interface: None,
+            community_id: None,
+            community_id_seed: 0,
+            flow: None,
+            address: None,
+            port: None,
+            expression: Vec::new(),
         }
     }
 

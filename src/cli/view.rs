@@ -211,8 +211,7 @@ impl Page<'_> {
     fn compressed(&mut self) {
         let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).sum::<u64>();
         let (raw, packed) = (sum(|rank| rank.compressed_raw_bytes), sum(|rank| rank.compressed_bytes));
-        if packed > 0 {
-            let tenths = raw * 10 / packed;
+        if let Some(tenths) = (raw * 10).checked_div(packed) {
             let ratio = format!("{}.{} times", tenths / 10, tenths % 10);
             self.fact("compressed", &format!("{} in {} ({ratio})", size(raw), size(packed)));
         }

@@ -3,6 +3,7 @@
 //! What always holds: nothing is changed, and nothing is taken that another process would miss.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use afpacket::Offloads;
 use rustix::process::{Resource, getrlimit, getuid};
 use rustix::thread::CapabilitySet;
 
+use super::start::check_pcap_over_ip;
 use super::{Config, privileges, sandbox};
 use crate::budget::{ByteSize, Split};
 use crate::capture::interfaces::links;
@@ -72,6 +74,7 @@ pub fn machine(config: &Config) -> Vec<Finding> {
     findings.extend(kernel(config));
     findings.extend(reload(config));
     findings.push(socket(&config.socket));
+    findings.extend(config.pcap_over_ip.map(|(address, _)| pcap_over_ip(address)));
     findings
 }
 
@@ -312,6 +315,18 @@ fn readable(file: &fs::Metadata, uid: u32, groups: &[Option<u32>]) -> bool {
         _ if file.uid() == uid => file.mode() & 0o400 != 0,
         _ if groups.contains(&Some(file.gid())) => file.mode() & 0o040 != 0,
         _ => file.mode() & 0o004 != 0,
+    }
+}
+
+fn pcap_over_ip(address: SocketAddr) -> Finding {
+    let check = "pcap-over-ip";
+    match check_pcap_over_ip(address) {
+        Ok(()) => Finding::good(check, format!("every user of this host can read all packets on {address}")),
+        Err(_) => Finding::error(
+            check,
+            format!("PCAP-over-IP has no passwords and is not encrypted, and {address} is not of the loopback network"),
+            "choose 127.0.0.1:57012, and reach it from elsewhere with `ssh -L 57012:127.0.0.1:57012`",
+        ),
     }
 }
 

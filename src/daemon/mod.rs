@@ -23,6 +23,7 @@ mod socket;
 mod start;
 mod workers;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use tokio::sync::oneshot;
@@ -35,6 +36,7 @@ use crate::judge::Class;
 use crate::judge::classes::ClassError;
 use crate::serve::Limits;
 use crate::serve::audit::{self, AuditError};
+use crate::serve::pcap_over_ip::Feed;
 use crate::serve::tls::TlsError;
 use crate::store::retention::Policy;
 pub use reload::Reload;
@@ -69,6 +71,8 @@ pub struct Config {
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,
+    /// Where PCAP-over-IP is served, an address of the loopback network, and what; `None` for nowhere.
+    pub pcap_over_ip: Option<(SocketAddr, Feed)>,
     /// What happens where the system lacks a part of the sandbox.
     pub sandbox: Mode,
     /// The file that is read when the configuration is reloaded; its directory stays readable.
@@ -120,6 +124,20 @@ pub enum Error {
         step: &'static str,
         /// With which file.
         path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// PCAP-over-IP in the clear would be for everybody.
+    #[error(
+        "PCAP-over-IP has no passwords and is not encrypted, so it is served on the loopback address alone, not on {0}; \
+         try 127.0.0.1:57012, and reach it from elsewhere with `ssh -L 57012:127.0.0.1:57012`"
+    )]
+    PcapOverIpInTheClear(SocketAddr),
+    /// PCAP-over-IP cannot be served where it is asked for.
+    #[error("cannot serve PCAP-over-IP on {address}: {source}; choose another port")]
+    PcapOverIp {
+        /// Where.
+        address: SocketAddr,
         /// What the system said.
         source: std::io::Error,
     },

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::start::check_pcap_over_ip;
 use super::workers::Control;
 use super::{Config, Error, Remote};
 use crate::capture::selection::Selection;
@@ -44,6 +45,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         retention,
         classes,
         sandbox,
+        pcap_over_ip,
         file,
         limits,
         remote: Remote { listen, listen_plain, files, clients },
@@ -70,6 +72,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         ("user", When::Restart, *user != old.user),
         ("compression-cpu", When::Restart, *compression_cpu != old.compression_cpu),
         ("sandbox", When::Restart, *sandbox != old.sandbox),
+        ("pcap-over-ip", When::Restart, *pcap_over_ip != old.pcap_over_ip),
         ("config", When::Restart, *file != old.file),
     ]
 }
@@ -103,6 +106,7 @@ impl Running {
         let filter = new.filter.as_deref().map(FilterSet::new).transpose()?;
         // Not taken over, but it has to be one that the next start takes.
         Classes::new(&new.classes, new.memory_bytes)?;
+        new.pcap_over_ip.map_or(Ok(()), |(address, _)| check_pcap_over_ip(address))?;
         let keys = self.keys(&new.remote)?;
         let changed = compare(&self.config, &new);
         let at = |when: When| -> Vec<_> {
@@ -178,6 +182,7 @@ mod tests {
             retention: crate::store::retention::Policy::default(),
             classes: Vec::new(),
             sandbox: crate::daemon::Mode::default(),
+            pcap_over_ip: None,
             file: None,
             limits: crate::serve::Limits::default(),
             remote: Remote::default(),

@@ -1,5 +1,6 @@
 //! From a configuration to a recorder that runs, and its end.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -25,9 +26,11 @@ use crate::filter::FilterSet;
 use crate::interface::Interfaces;
 use crate::judge::{Classes, Pins};
 use crate::memory::Lock;
+use crate::own_streams::OwnStreams;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
 use crate::serve::audit::Audit;
+use crate::serve::pcap_over_ip::{self, Feed};
 use crate::serve::{self, Recorder, Service};
 use crate::store::compress::{Compression, Compressor, Pace};
 use crate::time::Timestamp;
@@ -51,6 +54,8 @@ pub(super) enum Until {
 #[derive(Debug)]
 pub(super) struct Prepared {
     listener: std::os::unix::net::UnixListener,
+    pcap_over_ip: Option<(std::net::TcpListener, Feed)>,
+    own_streams: Arc<OwnStreams>,
     socket: Socket,
     pipelines: Vec<(Pipeline, Packets)>,
     compressors: Vec<(Compressor, Compression)>,
@@ -81,8 +86,10 @@ impl Prepared {
             capture_rights()?;
         }
         let interfaces = Arc::new(Interfaces::default());
+        let own_streams = Arc::new(OwnStreams::default());
         let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
         let mut made = make_pipelines(&config, &split, &pins)?;
+        made.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
         let compressors = make_compressors(&config, &split, &mut made)?;
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
         let sources = match &selection {
@@ -93,6 +100,7 @@ impl Prepared {
         let audit = Audit::open(config.audit.clone(), owner)?;
         let remote = Listening::new(&config.remote)?;
         let (listener, socket) = claim.bind(access)?;
+        let pcap_over_ip = config.pcap_over_ip.map(listen_pcap_over_ip).transpose()?;
         serve::open_files();
         let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
         let sandbox = match config.sandbox {
@@ -116,6 +124,8 @@ impl Prepared {
         remote.announce();
         Ok(Self {
             listener,
+            pcap_over_ip,
+            own_streams,
             socket,
             pipelines: made.into_iter().zip(sources).collect(),
             compressors,
@@ -134,6 +144,8 @@ impl Prepared {
     pub(super) fn run(self, until: Until, reload: Option<Reload>) -> Result<(), Error> {
         let Self {
             listener,
+            pcap_over_ip,
+            own_streams,
             mut socket,
             pipelines,
             compressors,
@@ -182,6 +194,7 @@ impl Prepared {
         let service = Service::new(recorder, config.limits)
             .with_query_threads(queries.handle().clone())
             .with_sandbox(sandbox.status().clone())
+            .with_own_streams(own_streams)
             .with_tls(remote.tls.clone())
             .audited(audit);
         let service = Arc::new(service);
@@ -206,6 +219,11 @@ impl Prepared {
             let mut hangup = signal(SignalKind::hangup()).map_err(system("listen for signals"))?;
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
+            let feeding = pcap_over_ip.map(|(listener, what)| {
+                let listener = tokio::net::TcpListener::from_std(listener).map_err(system("serve PCAP-over-IP"))?;
+                Ok::<_, Error>(tokio::spawn(pcap_over_ip::serve(listener, Arc::clone(&service), what, told.clone())))
+            });
+            let feeding = feeding.transpose()?;
             let mut others = JoinSet::new();
             for door in remote.doors().map_err(system("start the service"))? {
                 others.spawn(serve::serve(door, Arc::clone(&service), told.clone()));
@@ -241,6 +259,9 @@ impl Prepared {
             workers.stop();
             let _ = shutdown.send(true);
             let _ = serving.await;
+            if let Some(feeding) = feeding {
+                let _ = feeding.await;
+            }
             while others.join_next().await.is_some() {}
             ended
         });
@@ -348,6 +369,21 @@ fn open_live(
     };
     let open = || LiveSource::open(&live, Arc::clone(selection), Arc::clone(interfaces));
     (0..split.workers).map(|_| Ok(Packets::Live(Box::new(open()?)))).collect()
+}
+
+/// Whether PCAP-over-IP may be served there.
+pub(super) fn check_pcap_over_ip(address: SocketAddr) -> Result<(), Error> {
+    if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(Error::PcapOverIpInTheClear(address)) }
+}
+
+fn listen_pcap_over_ip((address, what): (SocketAddr, Feed)) -> Result<(std::net::TcpListener, Feed), Error> {
+    check_pcap_over_ip(address)?;
+    let failed = |source| Error::PcapOverIp { address, source };
+    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    tracing::info!("PCAP-over-IP on {address}: every user of this host can read all packets there");
+    Ok((listener, what))
 }
 
 fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<Packets, Error> {
@@ -465,6 +501,7 @@ mod tests {
             retention: crate::store::retention::Policy::default(),
             classes: Vec::new(),
             sandbox: Mode::Off,
+            pcap_over_ip: None,
             file: None,
             limits: crate::serve::Limits::default(),
         };

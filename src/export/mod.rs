@@ -4,6 +4,7 @@
 //! write in the byte order of the host, which Wireshark wants of a pipe. Packets longer than [`CAPTURED_BYTES_MAX`] are
 //! cut, because Wireshark reads no longer ones; the original length still tells, and [`Exporter::cut`] counts them.
 
+pub mod one_link_type;
 pub mod pcap;
 pub mod pcapng;
 #[cfg(test)]
@@ -145,7 +146,7 @@ impl Exporter {
                 writer.packet(out, interface, packet);
                 Ok(())
             }
-            Self::Pcap(writer) => writer.packet(out, interface, packet),
+            Self::Pcap(writer) => writer.packet(out, packet),
         }
     }
 
@@ -166,7 +167,7 @@ impl Exporter {
                 writer.packet_with_comment(out, interface, packet, comment);
                 Ok(())
             }
-            Self::Pcap(writer) => writer.packet(out, interface, packet),
+            Self::Pcap(writer) => writer.packet(out, packet),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Classic pcap (draft-ietf-opsawg-pcap), for tools that read nothing else.
 
 use super::{CAPTURED_BYTES_MAX, ExportError, Options, Precision, exported_bytes};
-use crate::interface::Interface;
 use crate::packet::{LinkType, Packet};
 
 const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
@@ -35,16 +34,16 @@ impl Writer {
         }
     }
 
-    /// Writes a packet, `interface` being that of `packet.interface`.
+    /// Writes a packet.
     ///
     /// # Errors
     ///
     /// [`ExportError::SeveralLinkTypes`] if its link type is not that of the file; nothing is written then.
-    pub fn packet(&mut self, out: &mut Vec<u8>, interface: &Interface, packet: &Packet<'_>) -> Result<(), ExportError> {
+    pub fn packet(&mut self, out: &mut Vec<u8>, packet: &Packet<'_>) -> Result<(), ExportError> {
         match self.link_type {
-            Some(first) if first == interface.link_type => {}
-            Some(first) => return Err(ExportError::SeveralLinkTypes { first, other: interface.link_type }),
-            None => self.header(out, interface.link_type),
+            Some(first) if first == packet.link_type => {}
+            Some(first) => return Err(ExportError::SeveralLinkTypes { first, other: packet.link_type }),
+            None => self.header(out, packet.link_type),
         }
         let (data, captured, cut) = exported_bytes(packet);
         self.cut += u64::from(cut);

@@ -45,6 +45,28 @@ pub struct Found<'a> {
     pub selections: &'a [u32],
 }
 
+impl<'a> Found<'a> {
+    pub(super) fn new(
+        header: RecordHeader,
+        worker: usize,
+        interface: &'a Interface,
+        data: &'a [u8],
+        selections: &'a [u32],
+    ) -> Self {
+        let packet = Packet {
+            time: header.time,
+            interface: header.interface,
+            link_type: interface.link_type,
+            direction: header.direction,
+            flags: header.flags,
+            original_len: header.original_len,
+            drops_before: header.drops_before,
+            data,
+        };
+        Self { packet, interface, header, worker, selections }
+    }
+}
+
 /// What a finished or unfinished query came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -68,6 +90,8 @@ pub struct Packets<'h> {
     history: &'h History,
     interfaces: Vec<Arc<Interface>>,
     window: (Timestamp, Timestamp),
+    /// For each worker, the place in the order of arrival from which on packets are not wanted.
+    arrived_before: Vec<u64>,
     selection: Selection,
     /// Only the starts of these sessions.
     starts: Option<Starts>,
@@ -134,6 +158,7 @@ impl<'h> Packets<'h> {
             history,
             interfaces: history.interfaces.snapshot(),
             window,
+            arrived_before: vec![u64::MAX; history.workers.len()],
             selection,
             starts: None,
             search: None,
@@ -149,6 +174,12 @@ impl<'h> Packets<'h> {
             interrupts: Vec::new(),
             summary: Summary::default(),
         })
+    }
+
+    /// Leaves out what came to each worker at this place in its order of arrival, or later.
+    pub(super) fn arrived_before(mut self, sequences: Vec<u64>) -> Self {
+        self.arrived_before = sequences;
+        self
     }
 
     /// The packets that begin some sessions; takes the records it may read at most from `allowance`, and is nothing where
@@ -197,6 +228,12 @@ impl<'h> Packets<'h> {
     /// The next packet that matches.
     #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator can do")]
     pub fn next(&mut self) -> Option<Found<'_>> {
+        let (header, worker) = self.find()?;
+        self.found(header, worker)
+    }
+
+    /// Comes to the next packet that matches, and says which one it is.
+    pub(super) fn find(&mut self) -> Option<(RecordHeader, usize)> {
         let mut looked_at = 0u32;
         let (header, worker) = loop {
             if self.summary.packets >= self.limit {
@@ -231,20 +268,15 @@ impl<'h> Packets<'h> {
             self.summary.unsorted += 1;
         }
         self.latest = self.latest.max(header.time);
-        self.interface_of(&header);
+        self.interface_of(&header)?;
+        Some((header, worker))
+    }
+
+    /// The packet that was come to last.
+    pub(super) fn found(&self, header: RecordHeader, worker: usize) -> Option<Found<'_>> {
         let interface = self.interfaces.get(usize::from(header.interface.0))?;
-        let packet = Packet {
-            time: header.time,
-            interface: header.interface,
-            link_type: interface.link_type,
-            direction: header.direction,
-            flags: header.flags,
-            original_len: header.original_len,
-            drops_before: header.drops_before,
-            data: &self.data,
-        };
         let selections = self.search.as_ref().map(Search::hits).unwrap_or_default();
-        Some(Found { packet, interface, header, worker, selections })
+        Some(Found::new(header, worker, interface, &self.data, selections))
     }
 
     /// Begins every waiting segment that may hold a packet before all that have begun.
@@ -302,7 +334,11 @@ impl<'h> Packets<'h> {
                 Ok(Some(record)) => {
                     run.read += 1;
                     run.latest = run.latest.max(record.header.time);
-                    if record.header.time < self.window.0 || record.header.time > self.window.1 {
+                    let time = record.header.time;
+                    if time < self.window.0
+                        || time > self.window.1
+                        || record.header.sequence >= self.arrived_before[run.worker]
+                    {
                         continue;
                     }
                     if record.header.drops_before > 0 {

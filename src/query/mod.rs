@@ -5,6 +5,7 @@
 
 pub mod explain;
 pub mod flows;
+mod follow;
 mod merge;
 pub mod names;
 pub mod selections;
@@ -14,6 +15,7 @@ pub mod sums;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+pub use follow::Follow;
 pub use merge::{Drops, Found, Packets, Summary};
 use selectors::{Flow, Selection, Subnet};
 
@@ -111,6 +113,11 @@ impl History {
     /// The packets that match, in the order of their times.
     pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
         Packets::new(self, request)
+    }
+
+    /// The packets that match, and then those that come.
+    pub fn follow(&self, request: &Request) -> Result<Follow<'_>, QueryError> {
+        Follow::new(self, request)
     }
 
     /// The packets that `search` wants, as far as the interface, the expression and the limit of `request` allow.

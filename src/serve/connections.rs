@@ -34,7 +34,7 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Bytes that a connection reads ahead, and that wait to be written.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused a connection, which it does for want of memory or descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long who connects to the socket has at least to ask something; the next ones wait meanwhile.
 const GRACE: Duration = Duration::from_millis(100);
@@ -77,7 +77,8 @@ impl Door {
             }
             Self::Loopback(listener) => {
                 let (stream, from) = listener.accept().await?;
-                Arrival::Loopback(stream, Peer::of_loopback(from))
+                let at = stream.local_addr().ok();
+                Arrival::Loopback(stream, Peer::of_loopback(from).came_to(at))
             }
         })
     }
@@ -245,7 +246,7 @@ fn count(counter: &AtomicU64) {
 }
 
 /// Waits until the service is to end.
-async fn told(shutdown: &mut watch::Receiver<bool>) {
+pub(super) async fn told(shutdown: &mut watch::Receiver<bool>) {
     // Without its sender nobody could tell any more.
     let _ = shutdown.wait_for(|&stop| stop).await;
 }

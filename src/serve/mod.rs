@@ -14,6 +14,7 @@ pub mod audit;
 pub mod certificate;
 mod connections;
 mod flows;
+mod follow;
 mod guests;
 mod health;
 mod histogram;
@@ -21,6 +22,7 @@ mod http;
 mod metrics;
 mod packets;
 pub mod parameters;
+pub mod pcap_over_ip;
 pub mod peer;
 pub mod pins;
 pub mod problem;
@@ -42,6 +44,7 @@ use tokio::task::JoinHandle;
 pub use connections::{Door, serve};
 pub use http::{OPENAPI, ROUTES};
 
+use crate::own_streams::OwnStreams;
 use crate::query::selections::{Limits as Widen, PICK_BYTES, PICKS_MAX, SELECTOR_BYTES};
 use crate::query::status::{SandboxStatus, Status};
 use crate::query::{Chosen, History};
@@ -132,6 +135,9 @@ pub struct Service {
     /// Set when the recorder stops: answers are to end.
     stopping: Arc<AtomicBool>,
     packet_queries: Arc<Semaphore>,
+    /// Followers stay, so that they get half of the places at most.
+    followers: Arc<Semaphore>,
+    own_streams: Arc<OwnStreams>,
     /// In KiB.
     listing_memory: Arc<Semaphore>,
     listing_kib: u32,
@@ -168,6 +174,7 @@ impl Service {
         let half = recorder.queries_bytes / 2;
         let queries = (half / QUERY_COST_BYTES).max(QUERIES_MIN);
         let listing_kib = u32::try_from((half >> 10).max(QUERY_COST_BYTES >> 9)).unwrap_or(u32::MAX >> 4);
+        let places = |queries: u64| Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4)));
         Self {
             recorder,
             limits: limits.into(),
@@ -176,7 +183,9 @@ impl Service {
             audit: Audit::default(),
             tls: None,
             stopping: Arc::default(),
-            packet_queries: Arc::new(Semaphore::new(usize::try_from(queries).unwrap_or(usize::MAX >> 4))),
+            packet_queries: places(queries),
+            followers: places(queries / 2),
+            own_streams: Arc::default(),
             listing_memory: Arc::new(Semaphore::new(listing_kib as usize)),
             listing_kib,
             query_threads: None,
@@ -211,6 +220,13 @@ impl Service {
             Some(runtime) => runtime.spawn_blocking(work),
             None => tokio::task::spawn_blocking(work),
         }
+    }
+
+    /// Lets it say which connections of its own are not to be recorded: to the pipelines that have this list.
+    #[must_use]
+    pub fn with_own_streams(mut self, own_streams: Arc<OwnStreams>) -> Self {
+        self.own_streams = own_streams;
+        self
     }
 
     /// Writes down who reads.
@@ -255,6 +271,12 @@ impl Service {
     /// Waits for a place among the queries of packets.
     async fn packet_query(&self) -> Result<OwnedSemaphorePermit, Problem> {
         self.place(&self.packet_queries, 1, "queries of packets").await
+    }
+
+    /// Waits for a place among those that follow.
+    async fn follower(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Problem> {
+        let follower = self.place(&self.followers, 1, "followers").await?;
+        Ok((follower, self.packet_query().await?))
     }
 
     /// Waits for memory to sort so many sessions in; gives also how many fit.

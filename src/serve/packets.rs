@@ -17,7 +17,7 @@ use super::peer::Peer;
 use super::problem::Problem;
 use super::selections::Selections;
 use super::stream::{Closed, Sink, stream};
-use super::{Service, now};
+use super::{Service, follow, now};
 use crate::export::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use crate::packet::{InterfaceId, LinkType};
 use crate::query::explain::cut;
@@ -34,6 +34,9 @@ pub(super) async fn packets(
 ) -> Result<Response, Problem> {
     let query = PacketQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
     tracing::debug!("{peer} reads packets: {}", description(&query.request));
+    if query.follow {
+        return follow::packets(service, peer, query).await;
+    }
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
     if query.whole_sessions {
         let (place, limits) = service.widening().await?;
@@ -62,10 +65,7 @@ pub(super) async fn answer(
     query: PacketQuery,
     wide: Wide,
 ) -> Result<Response, Problem> {
-    let content = match query.format {
-        Format::Pcapng => "application/x-pcapng",
-        Format::Pcap => "application/vnd.tcpdump.pcap",
-    };
+    let format = query.format;
     let asked_for = match &wide {
         Wide::No => question(&query.request),
         Wide::Sessions(_) => {
@@ -82,15 +82,23 @@ pub(super) async fn answer(
             Err(problem) => sink.refuse(problem),
         })
         .await?;
-    let headers = [(CONTENT_TYPE, HeaderValue::from_static(content)), (TRAILER, HeaderValue::from_static(TRAILERS))];
-    Ok((headers, axum::body::Body::new(body)).into_response())
+    Ok((headers(format), axum::body::Body::new(body)).into_response())
+}
+
+/// What the head of an answer says.
+pub(super) fn headers(format: Format) -> [(HeaderName, HeaderValue); 2] {
+    let content = match format {
+        Format::Pcapng => "application/x-pcapng",
+        Format::Pcap => "application/vnd.tcpdump.pcap",
+    };
+    [(CONTENT_TYPE, HeaderValue::from_static(content)), (TRAILER, HeaderValue::from_static(TRAILERS))]
 }
 
 /// One export; it runs on a thread of its own.
-struct Export {
-    service: Arc<Service>,
-    query: PacketQuery,
-    wide: Wide,
+pub(super) struct Export {
+    pub(super) service: Arc<Service>,
+    pub(super) query: PacketQuery,
+    pub(super) wide: Wide,
 }
 
 impl Export {
@@ -207,7 +215,7 @@ impl Export {
     }
 
     /// Why the export is not all that was asked for; empty when it is.
-    fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[Known]) -> String {
+    pub(super) fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[Known]) -> String {
         let mut notes = Vec::new();
         let sessions: u64 = known.iter().map(|known| known.left_out).sum();
         if sessions > 0 {
@@ -246,7 +254,7 @@ impl Export {
     }
 
     /// What the end of a pcapng file says.
-    fn comments(&self, note: &str, missing: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
+    pub(super) fn comments(&self, note: &str, missing: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
         let mut comments = Vec::new();
         comments.extend([note, missing].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
         if cut > 0 {
@@ -306,10 +314,10 @@ pub(super) fn statistics(service: &Service) -> Vec<InterfaceStatistics> {
 
 /// The interfaces that an export has packets of.
 #[derive(Debug, Default)]
-struct Interfaces(Vec<InterfaceId>);
+pub(super) struct Interfaces(Vec<InterfaceId>);
 
 impl Interfaces {
-    fn note(&mut self, id: InterfaceId) {
+    pub(super) fn note(&mut self, id: InterfaceId) {
         // Most packets are of the interface of the one before.
         if self.0.last() != Some(&id) {
             match self.0.iter().position(|&known| known == id) {
@@ -323,7 +331,7 @@ impl Interfaces {
     }
 }
 
-fn trailers(summary: Summary, note: &str, missing: &str) -> HeaderMap {
+pub(super) fn trailers(summary: Summary, note: &str, missing: &str) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     let numbers = [
         ("retrocap-packets", summary.packets),

@@ -4,6 +4,7 @@
 //! sentence, never ignored: an answer to another question is worse than none. Nothing here panics, whatever the text.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -29,6 +30,8 @@ pub const PACKET_KEYS: &[&str] = &[
     "community_id",
     "community-id-seed",
     "flow",
+    "follow",
+    "carried-by",
     "address",
     "port",
     "whole-sessions",
@@ -85,6 +88,10 @@ pub struct PacketQuery {
     pub format: Format,
     /// How exact their times are.
     pub precision: Precision,
+    /// Whether it goes on with the packets that come.
+    pub follow: bool,
+    /// The TCP connection that carries the answer on, the asker's end first: it is not recorded meanwhile.
+    pub carried_by: Option<(SocketAddr, SocketAddr)>,
     /// Whether all packets of their sessions are wanted.
     pub whole_sessions: bool,
 }
@@ -144,6 +151,19 @@ pub enum ParameterError {
         /// Why.
         source: TimeError,
     },
+    /// Nothing can come any more.
+    #[error(
+        "\"until\" is over: {until} is before {now}, which is now; leave \"follow\" out, or say until=5m for five minutes"
+    )]
+    Over {
+        /// The time asked for.
+        until: Timestamp,
+        /// The time it is.
+        now: Timestamp,
+    },
+    /// A key that means something with another one only.
+    #[error("{0:?} is for {1:?}; give both or none")]
+    Needs(&'static str, &'static str),
     /// Not a flow.
     #[error("\"flow\": {0}")]
     Flow(String),
@@ -177,12 +197,24 @@ impl PacketQuery {
         });
         let limit = values.number(&["count", "c"])?;
         let precision = values.precision()?;
+        let follow = values.flag("follow")?;
+        let carried_by = values.connection("carried-by")?;
+        if carried_by.is_some() && !follow {
+            return Err(ParameterError::Needs("carried-by", "follow"));
+        }
         let whole_sessions = values.flag("whole-sessions")?;
+        if whole_sessions && follow {
+            return Err(ParameterError::Exclusive("whole-sessions", "follow"));
+        }
+        let ahead = if follow { values.until_ahead(clock)? } else { None };
+        let request = values.request(clock)?;
         Ok(Self {
+            request: Request { limit, until: ahead.or(request.until), ..request },
             whole_sessions,
-            request: Request { limit, ..values.request(clock)? },
             format: format.transpose()?.unwrap_or_default(),
             precision,
+            follow,
+            carried_by,
         })
     }
 }
@@ -290,6 +322,27 @@ impl<'q> Values<'q> {
             None | Some("0" | "false") => Ok(false),
             Some("" | "1" | "true") => Ok(true),
             Some(value) => Err(wrong(name, value, "given without a value")),
+        }
+    }
+
+    /// When a follower is to end: a span is counted from now on.
+    fn until_ahead(&mut self, clock: Clock) -> Result<Option<Timestamp>, ParameterError> {
+        if self.0.iter().any(|(key, _)| *key == "around") {
+            return Err(ParameterError::Exclusive("around", "follow"));
+        }
+        let Some(value) = self.take(&["until"])? else { return Ok(None) };
+        let until = time::parse_ahead(&value, clock.now, &TimeZone::UTC);
+        let until = until.map_err(|source| ParameterError::Time { key: "until", source })?;
+        if until < clock.now { Err(ParameterError::Over { until, now: clock.now }) } else { Ok(Some(until)) }
+    }
+
+    /// Two endpoints of a TCP connection, with a space between.
+    fn connection(&mut self, key: &'static str) -> Result<Option<(SocketAddr, SocketAddr)>, ParameterError> {
+        let Some(value) = self.take(&[key])? else { return Ok(None) };
+        let ends = value.split_once(' ').and_then(|(ours, theirs)| Some((ours.parse().ok()?, theirs.parse().ok()?)));
+        match ends {
+            Some(ends) => Ok(Some(ends)),
+            None => Err(wrong(key, &value, "two ends of a TCP connection, as in 10.0.0.1:40000 10.0.0.2:57012")),
         }
     }
 
@@ -408,6 +461,11 @@ mod tests {
         assert_eq!(around.until, Some(Timestamp::from_unix(999_460, 0)));
         assert!(read("around=now").is_ok(), "its window begins in the past");
 
+        let follow = read("follow&until=5m&carried-by=10.0.0.1:4000+[::1]:57012").unwrap();
+        assert!(follow.follow && !read("").unwrap().follow);
+        assert_eq!(follow.request.until, Some(Timestamp::from_unix(1_000_300, 0)), "from now on");
+        assert_eq!(follow.carried_by.unwrap().1, "[::1]:57012".parse().unwrap());
+
         let flows = FlowQuery::read("sort=bytes&limit=3&since=1h", CLOCK).unwrap();
         assert_eq!((flows.sort, flows.request.limit), (Sort::Bytes, Some(3)));
         let flows = FlowQuery::read("by=host&address=10.0.0.0/8&port=443", CLOCK).unwrap();
@@ -447,6 +505,14 @@ mod tests {
             ("nano=maybe", "given without a value"),
             ("community-id=2:x", "a Community ID, as in 1:LQU9q"),
             ("flow=here", "\"flow\": cannot read the flow"),
+            ("follow=maybe", "given without a value"),
+            ("follow&until=1970-01-02", "\"until\" is over"),
+            ("follow&until=soon", "\"until\": cannot read the time"),
+            ("follow&around=1m", "\"around\" and \"follow\" exclude each other"),
+            ("follow&whole-sessions", "\"whole-sessions\" and \"follow\" exclude each other"),
+            ("follow&since=1000100", "is in the future"),
+            ("carried-by=10.0.0.1:1+10.0.0.2:2", "\"carried-by\" is for \"follow\""),
+            ("follow&carried-by=10.0.0.1+10.0.0.2", "two ends of a TCP connection"),
             ("address=10.0.0.0/33", "try 10.0.0.5, 10.0.0.0/8"),
             ("port=http", "a port from 0 to 65535"),
         ] {

@@ -130,6 +130,8 @@ pub struct Peer(Arc<Known>);
 struct Known {
     who: Who,
     from: Option<SocketAddr>,
+    /// Our end of the connection.
+    at: Option<SocketAddr>,
     roles: Roles,
 }
 
@@ -152,12 +154,17 @@ impl Peer {
             gid: credentials.map(|c| c.gid()),
             pid: credentials.and_then(|c| c.pid()),
         };
-        Self(Arc::new(Known { who, from: None, roles: Roles::ALL }))
+        Self(Arc::new(Known { who, from: None, at: None, roles: Roles::ALL }))
     }
 
     /// The owner of a certificate that was verified, and gives these roles.
     pub(super) fn of_certificate(name: String, serial: String, from: SocketAddr, given: Roles) -> Self {
-        Self(Arc::new(Known { who: Who::Certificate { name, serial, given }, from: Some(from), roles: given }))
+        Self(Arc::new(Known {
+            who: Who::Certificate { name, serial, given },
+            from: Some(from),
+            at: None,
+            roles: given,
+        }))
     }
 
     /// The same with the roles that `said` gives to the owner of a certificate, which has its own where there are none.
@@ -168,12 +175,31 @@ impl Peer {
             return self;
         }
         let who = Who::Certificate { name: name.clone(), serial: serial.clone(), given: *given };
-        Self(Arc::new(Known { who, from: self.0.from, roles }))
+        Self(Arc::new(Known { who, from: self.0.from, at: self.0.at, roles }))
     }
 
     /// Somebody on this host.
     pub(super) fn of_loopback(from: SocketAddr) -> Self {
-        Self(Arc::new(Known { who: Who::Loopback, from: Some(from), roles: Roles::READ }))
+        Self(Arc::new(Known { who: Who::Loopback, from: Some(from), at: None, roles: Roles::READ }))
+    }
+
+    /// The same, who came to this address of ours; to be said before anybody else knows them.
+    pub(super) fn came_to(mut self, at: Option<SocketAddr>) -> Self {
+        if let Some(known) = Arc::get_mut(&mut self.0) {
+            known.at = at;
+        }
+        self
+    }
+
+    /// The TCP connection they came over, our end first.
+    pub(super) fn connection(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.0.at.zip(self.0.from)
+    }
+
+    /// Whether they may say what is not recorded: root, and the user that records.
+    pub(super) fn may_leave_out(&self) -> bool {
+        let (uid, _) = self.process();
+        uid.is_some_and(|uid| uid == 0 || uid == rustix::process::getuid().as_raw())
     }
 
     /// Whether they may.

@@ -81,6 +81,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many queries at once", detail)
     }
 
+    /// Only some may say what is not recorded.
+    pub fn not_allowed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not-allowed", "That is for others to ask", detail)
+    }
+
     /// The recorder is about to end.
     pub fn stopping() -> Self {
         let detail = "the recorder is stopping; ask again when it has been started";

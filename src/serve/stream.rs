@@ -131,7 +131,8 @@ impl Sink {
         self.parts.blocking_send(Part::End(trailers)).map_err(|_| Closed)
     }
 
-    fn send(&mut self) -> Result<(), Closed> {
+    /// Sends what was written, however little; begins the answer with the first call.
+    pub(super) fn send(&mut self) -> Result<(), Closed> {
         if let Some(head) = self.head.take() {
             head.send(Ok(())).map_err(|_| Closed)?;
         }

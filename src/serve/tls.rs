@@ -182,6 +182,7 @@ impl Tls {
     ///
     /// What was wrong, in words.
     pub async fn accept(&self, stream: TcpStream, from: SocketAddr) -> Result<(TlsStream<TcpStream>, Peer), String> {
+        let at = stream.local_addr().ok();
         let handshake = async {
             let accepted = self.keys.get().acceptor.accept(stream).into_fallible().await;
             accepted.map_err(|(error, stream)| (error, stream, WRONG.with(RefCell::take)))
@@ -205,7 +206,7 @@ impl Tls {
         connection.set_buffer_limit(Some(BUFFER_BYTES));
         let leaf = connection.peer_certificates().and_then(|chain| Certificate::read(chain.first()?));
         let Some(leaf) = leaf else { return Err("its certificate cannot be read".to_owned()) };
-        Ok((stream, self.as_of_now(Peer::of_certificate(leaf.name, leaf.serial, from, leaf.roles))))
+        Ok((stream, self.as_of_now(Peer::of_certificate(leaf.name, leaf.serial, from, leaf.roles).came_to(at))))
     }
 }
 

@@ -58,7 +58,7 @@ pub const WINDOW_BYTES: usize = 4096;
 
 /// The part of a compressed segment that its reader is in, so that it does not need the whole for each record: there
 /// may be more readers than room for uncompressed segments.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Window {
     from: u64,
     len: usize,
@@ -84,7 +84,7 @@ impl Window {
 }
 
 /// Reads the records of one segment in the order they were written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cursor {
     view: SegmentView,
     at: Place,
@@ -134,6 +134,13 @@ impl Cursor {
     /// Goes on in the same place of a segment that was compressed meanwhile.
     pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), Gone> {
         self.view = self.view.follow(slot).ok_or(Gone)?;
+        Ok(())
+    }
+
+    /// Goes on to what was written since, compressed meanwhile or not.
+    pub(super) fn grow(&mut self, slot: &Slot) -> Result<(), Gone> {
+        self.view = self.view.now(slot).ok_or(Gone)?;
+        self.left = self.view.len_bytes.checked_sub(self.at.offset).ok_or(Gone)?;
         Ok(())
     }
 

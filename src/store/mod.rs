@@ -69,6 +69,12 @@ impl Segments {
         (0..).zip(&self.slots).filter_map(|(i, slot)| slot.view(SegmentId(i)))
     }
 
+    /// Those of them that may have a packet of this place in the order of arrival, or a later one.
+    pub fn views_from(&self, sequence: u64) -> impl Iterator<Item = SegmentView> + '_ {
+        let reaching = move |(_, slot): &(u32, &Slot)| slot.reaches(sequence);
+        (0..).zip(&self.slots).filter(reaching).filter_map(|(i, slot)| slot.view(SegmentId(i)))
+    }
+
     /// Whether their memory is locked in RAM.
     pub fn are_locked(&self) -> bool {
         self.pages.are_locked()
@@ -82,6 +88,11 @@ impl Segments {
     /// Reads a segment from its start.
     pub fn cursor(&self, view: SegmentView) -> Cursor {
         Cursor::new(view)
+    }
+
+    /// Lets a cursor go on to what was written since it was made; [`Gone`] if the segment was evicted.
+    pub fn follow(&self, cursor: &mut Cursor) -> Result<(), Gone> {
+        cursor.grow(self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?)
     }
 
     /// The next record; [`Gone`] if the segment was evicted meanwhile.

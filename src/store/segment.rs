@@ -25,6 +25,7 @@ pub(super) struct Slot {
     first_page: AtomicU32,
     base_time: AtomicU64,
     base_sequence: AtomicU64,
+    last_sequence: AtomicU64,
     packets: AtomicU64,
     captured_bytes: AtomicU64,
     oldest: AtomicU64,
@@ -51,6 +52,8 @@ pub struct SegmentView {
     /// The rank of all its packets.
     pub rank: Rank,
     first_page: PageId,
+    /// The place of its last packet in the order of arrival; those before it in the segment have lower ones.
+    pub last_sequence: u64,
     pub(super) base: Previous,
     /// Packets in it.
     pub packets: u64,
@@ -77,6 +80,7 @@ impl SegmentView {
         rank: Rank::START,
         first_page: PageId(0),
         base: Previous { time: Timestamp::MIN, sequence: 0, interface: None },
+        last_sequence: 0,
         packets: 0,
         captured_bytes: 0,
         oldest: Timestamp::MIN,
@@ -88,6 +92,11 @@ impl SegmentView {
 
     pub(super) fn first_page(&self) -> PageId {
         self.first_page
+    }
+
+    /// The place of its first packet in the order of arrival.
+    pub fn first_sequence(&self) -> u64 {
+        self.base.sequence.wrapping_add(1)
     }
 
     /// Bytes of the pages it takes.
@@ -110,7 +119,17 @@ impl SegmentView {
 impl SegmentView {
     /// The same segment as it is now, if it was compressed since; `None` if it is gone.
     pub(super) fn follow(&self, slot: &Slot) -> Option<Self> {
-        slot.view(self.id).filter(|now| now.birth == self.birth && now.generation != self.generation)
+        self.now(slot).filter(|now| now.generation != self.generation)
+    }
+
+    /// The same segment as it is now, grown, compressed or as it was; `None` if it is gone.
+    pub(super) fn now(&self, slot: &Slot) -> Option<Self> {
+        slot.view(self.id).filter(|now| now.birth == self.birth)
+    }
+
+    /// Whether it is the same segment, as it was or as it is now.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.id, self.birth) == (other.id, other.birth)
     }
 }
 
@@ -126,6 +145,7 @@ impl Slot {
         self.first_page.store(first_page.0, Ordering::Relaxed);
         self.base_time.store(time.0, Ordering::Relaxed);
         self.base_sequence.store(sequence, Ordering::Relaxed);
+        self.last_sequence.store(0, Ordering::Relaxed);
         self.packets.store(0, Ordering::Relaxed);
         self.captured_bytes.store(0, Ordering::Relaxed);
         self.oldest.store(u64::MAX, Ordering::Relaxed);
@@ -157,6 +177,7 @@ impl Slot {
     /// Publishes a record that was just written.
     pub(super) fn publish(&self, header: &RecordHeader, len_bytes: u64) {
         let time = header.time.0;
+        self.last_sequence.store(header.sequence, Ordering::Relaxed);
         crate::memory::add(&self.packets, 1);
         crate::memory::add(&self.captured_bytes, u64::from(header.captured_len));
         if time < self.oldest.load(Ordering::Relaxed) {
@@ -205,6 +226,7 @@ impl Slot {
                 sequence: self.base_sequence.load(Ordering::Relaxed),
                 interface: None,
             },
+            last_sequence: self.last_sequence.load(Ordering::Relaxed),
             packets: self.packets.load(Ordering::Relaxed),
             captured_bytes: self.captured_bytes.load(Ordering::Relaxed),
             oldest: Timestamp(self.oldest.load(Ordering::Relaxed)),
@@ -213,6 +235,12 @@ impl Slot {
             len_bytes,
             packed_bytes: self.packed_bytes.load(Ordering::Relaxed),
         })
+    }
+
+    /// Whether it may have a record of this place in the order of arrival or a later one; wrong only of a segment that
+    /// was made or evicted just now.
+    pub(super) fn reaches(&self, sequence: u64) -> bool {
+        self.last_sequence.load(Ordering::Relaxed) >= sequence
     }
 
     /// Whether the entry is still of this generation: then all that was read of it before was of it.

@@ -65,6 +65,18 @@ pub fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestamp, Tim
     }
 }
 
+/// As [`parse`], but a bare span (`5m`) is counted from `now` on: a time to come.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn parse_ahead(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestamp, TimeError> {
+    match parse_duration(text) {
+        Ok(span) => Ok(now.saturating_add(span)),
+        Err(_) => parse(text, now, tz),
+    }
+}
+
 /// Reads a span of time: `500ms`, `90s`, `10m`, `2h30m`, `1.5h`, `1d`, `1w`, `3 days`, `2 hours 30 minutes`.
 ///
 /// # Errors

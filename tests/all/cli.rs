@@ -110,7 +110,20 @@ fn a_failure_is_exit_1_and_says_what_to_do() {
 
 #[test]
 fn help_has_three_examples_a_verb() {
-    for verb in ["run", "get", "flows", "status", "pin", "replay", "interfaces", "check", "completions", "man"] {
+    for verb in [
+        "run",
+        "get",
+        "flows",
+        "status",
+        "pin",
+        "replay",
+        "interfaces",
+        "push",
+        "extcap",
+        "check",
+        "completions",
+        "man",
+    ] {
         let (code, stdout, stderr) = told(&run(&[verb, "--help"]));
         assert_eq!((code, stderr.as_str()), (0, ""), "{verb}");
         let (_, examples) = stdout.split_once("Examples:").unwrap_or_else(|| panic!("{verb}: {stdout}"));

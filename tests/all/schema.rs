@@ -51,6 +51,8 @@ fn the_service_keeps_to_its_document() {
     let packets = generate::read(&capture).0.len() as u64;
     let _recorder = Recorder::start(capture.to_str().unwrap(), socket.to_str().unwrap(), packets);
     let document = format!("http://127.0.0.1:{}/v1/openapi.json", tcp_to(socket));
+    // An answer that goes on has no end to be judged by.
+    std::fs::write(directory.path().join("schemathesis.toml"), "[parameters]\n\"query.follow\" = false\n").unwrap();
     let output = Command::new("schemathesis")
         .args(["run", &document, "--no-color", "--continue-on-failure", "--max-examples", "20", "--seed", "1"])
         .args(["--exclude-checks", "positive_data_acceptance", "--phases", "examples,coverage,fuzzing"])

@@ -76,6 +76,11 @@ impl FileSource {
         Self::new(Input::new(reader, "the capture".to_owned()), interfaces)
     }
 
+    /// Bytes from the start up to the last record or block that was whole.
+    pub fn whole_bytes(&self) -> u64 {
+        self.input.offset()
+    }
+
     /// Packets that were not handed over because the interface table had no slot left for their interface.
     pub fn refused(&self) -> u64 {
         self.table.refused

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::File;
 use super::schema::{Key, Section, Value};
 use crate::budget::ByteSize;
+use crate::cli::run::address;
 use crate::judge::Class;
 use crate::serve::peer::{Role, Roles};
 use crate::serve::tls::Client;
@@ -251,6 +252,25 @@ const RUN: &[Key<File>] = &[
                 a restart.",
         sample: "\"best-effort\"",
         take: |file, value| store(&mut file.sandbox, value.as_flag()),
+    },
+    Key {
+        name: "pcap-over-ip",
+        about: "Where packets are served over TCP as they come (PCAP-over-IP), to whoever connects: an address of the \
+                loopback network with its port. Default: nowhere. Takes a restart.",
+        sample: "\"127.0.0.1:57012\"",
+        take: |file, value| store(&mut file.pcap_over_ip, value.text().and_then(|at| address(&at))),
+    },
+    Key {
+        name: "pcap-over-ip-past",
+        about: "How much of the past comes first there; a duration with its unit. Default: \"0s\". Takes a restart.",
+        sample: "\"0s\"",
+        take: |file, value| store(&mut file.pcap_over_ip_past, value.duration(Duration::ZERO)),
+    },
+    Key {
+        name: "pcap-over-ip-format",
+        about: "In which format: \"pcap\", \"pcap-nano\" or \"pcapng\". Default: \"pcap\". Takes a restart.",
+        sample: "\"pcap\"",
+        take: |file, value| store(&mut file.pcap_over_ip_format, value.as_flag()),
     },
     Key {
         name: "listen",

@@ -6,6 +6,7 @@
 mod keys;
 mod schema;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::Usage;
+use super::feed::FeedFormat;
 use super::run::{Percent, Speed};
 use crate::budget::{ByteSize, MemorySize};
 use crate::daemon::Mode;
@@ -42,6 +44,9 @@ pub(super) struct File {
     pub(super) no_drop_privileges: Option<bool>,
     pub(super) user: Option<String>,
     pub(super) sandbox: Option<Mode>,
+    pub(super) pcap_over_ip: Option<SocketAddr>,
+    pub(super) pcap_over_ip_past: Option<Duration>,
+    pub(super) pcap_over_ip_format: Option<FeedFormat>,
     pub(super) retention: Retention,
     pub(super) classes: Vec<Class>,
     pub(super) limits: Limits,
@@ -239,6 +244,9 @@ pub(super) mod tests {
             ("compression-cpu = 200", "line 1", "try 10"),
             ("speed = 0", "line 1", "max"),
             ("sandbox = \"strict\"", "line 1", "best-effort"),
+            ("pcap-over-ip = \"localhost\"", "line 1", "pcap-over-ip: cannot read the address \"localhost\": try 127"),
+            ("pcap-over-ip-format = \"csv\"", "line 1", "pcap-nano"),
+            ("pcap-over-ip-past = 5", "line 1", "pcap-over-ip-past: cannot read the duration \"5\""),
             ("[limits]\nstall-timeout = 5", "line 2", "stall-timeout: cannot read the duration \"5\""),
             ("[limits]\nstall-timeout = \"0s\"", "line 2", "stall-timeout: it is at least 10ms"),
             ("filter = \"x", "line 1", "string"),
@@ -283,6 +291,9 @@ pub(super) mod tests {
             ("", "user = \"nobody\""),
             ("", "no-drop-privileges = true"),
             ("", "sandbox = \"off\""),
+            ("", "pcap-over-ip = \"127.0.0.1:57012\""),
+            ("", "pcap-over-ip-past = \"5m\"\npcap-over-ip = \"127.0.0.1:57012\""),
+            ("", "pcap-over-ip-format = \"pcapng\"\npcap-over-ip = \"127.0.0.1:57012\""),
             ("", "listen = \"127.0.0.1:1\""),
             ("", "listen-plain = \"127.0.0.1:1\""),
             ("", "ca = \"x.pem\""),
@@ -322,8 +333,20 @@ pub(super) mod tests {
         // Nor are there classes or clients by default.
         let many = sample.find("[[class]]").unwrap()..sample.find("[limits]").unwrap();
         sample.replace_range(many, "");
-        let without =
-            ["interface", "filter", "replay", "speed", "user", "listen", "listen-plain", "audit", "audit-log"];
+        let without = [
+            "interface",
+            "filter",
+            "replay",
+            "speed",
+            "user",
+            "listen",
+            "listen-plain",
+            "audit",
+            "audit-log",
+            "pcap-over-ip",
+            "pcap-over-ip-past",
+            "pcap-over-ip-format",
+        ];
         let given = |line: &&str| !without.iter().any(|name| line.starts_with(&format!("{name} = ")));
         let text = sample.lines().filter(given).collect::<Vec<_>>().join("\n");
         assert_eq!(config(&text), config(""));

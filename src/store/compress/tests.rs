@@ -239,7 +239,7 @@ fn a_reader_goes_on_in_the_same_place_of_a_compressed_segment() {
     let mut sessions = table();
     // A thousand packets that will stay for long, then others, and then what pushes them out.
     let mut append = |store: &mut Store, sequence: u64| {
-        let rank = if sequence < 1000 || sequence > 20_000 { Rank(1) } else { Rank(6) };
+        let rank = if !(1000..=20_000).contains(&sequence) { Rank(1) } else { Rank(6) };
         store.append(
             &header(sequence, sequence * 1_000_000, 600),
             &text(sequence, 600),

@@ -1,0 +1,228 @@
+//! The past, and then what comes: `get --follow` into files, pipes and tools.
+
+use std::io::{Read, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use retrocap::capture::file::FileSource;
+use retrocap::capture::{Batch, Source as _};
+
+use crate::generate;
+use crate::namespaces::{Namespace, available};
+use crate::service::asking;
+
+use super::running::{Recorder, Sender, datagram, eventually, have, told, unanswered};
+
+/// A frame that says which one it is.
+pub(super) fn numbered(number: u32) -> Vec<u8> {
+    let mut frame = unanswered(60);
+    frame[14..18].copy_from_slice(&number.to_be_bytes());
+    frame
+}
+
+pub(super) fn number_of(data: &[u8]) -> u32 {
+    u32::from_be_bytes(data[14..18].try_into().unwrap())
+}
+
+pub(super) fn send(sender: &mut Sender, numbers: std::ops::Range<u32>) {
+    numbers.for_each(|number| sender.send(&numbered(number)));
+}
+
+/// The numbers of packets as they come out of a stream; it ends with it.
+pub(super) fn numbers(stream: impl Read + Send + 'static) -> Receiver<u32> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut source = FileSource::from_reader(Box::new(stream), std::sync::Arc::default());
+        loop {
+            let batch = source.batch(&mut |packet| {
+                let _ = sender.send(number_of(packet.data));
+            });
+            match batch {
+                Ok(Batch::End) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    });
+    receiver
+}
+
+pub(super) fn next(numbers: &Receiver<u32>) -> u32 {
+    numbers.recv_timeout(Duration::from_secs(20)).expect("a packet comes")
+}
+
+/// A follower that writes into a pipe.
+fn follower(recorder: &Recorder, arguments: &[&str]) -> Child {
+    let mut command = recorder.verb(&[&["get", "--follow"], arguments].concat());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn the_past_and_then_what_comes_packet_by_packet() {
+    if !available("follow") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "32M"]);
+    let mut sender = Sender::new(&near, "near");
+    send(&mut sender, 0..1000);
+    recorder.arrived(1000);
+    for arguments in [&["-c", "1020"][..], &["-c", "1020", "--format", "pcap"], &["-c", "1020", "ether proto 0x88b5"]] {
+        let before = u32::try_from(recorder.status().packets.received).unwrap();
+        let mut child = follower(&recorder, arguments);
+        let numbers = numbers(child.stdout.take().unwrap());
+        (0..1000).for_each(|number| assert_eq!(next(&numbers), number));
+        // What the runs before have sent is past by now.
+        (1000..before).for_each(|number| assert_eq!(next(&numbers), number));
+        let mut waits = Vec::new();
+        for number in before..1020 {
+            let sent = Instant::now();
+            send(&mut sender, number..number + 1);
+            assert_eq!(next(&numbers), number);
+            waits.push(sent.elapsed());
+        }
+        waits.sort();
+        eprintln!("from the cable to the pipe: {:?} at most", waits.last());
+        let told = told(&child.wait_with_output().unwrap());
+        assert_eq!((told.code, told.stderr.as_str()), (0, ""), "the count ends it");
+        assert!(numbers.recv().is_err(), "nothing comes twice");
+    }
+}
+
+#[test]
+fn a_time_to_come_ends_it() {
+    if !available("until") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "32M"]);
+    let mut sender = Sender::new(&near, "near");
+    let mut child = follower(&recorder, &["--until", "2s"]);
+    let numbers = numbers(child.stdout.take().unwrap());
+    send(&mut sender, 0..10);
+    (0..10).for_each(|number| assert_eq!(next(&numbers), number));
+    let told = told(&child.wait_with_output().unwrap());
+    assert_eq!((told.code, told.stderr.as_str()), (0, ""));
+
+    let told = recorder.ask(&["get", "--follow", "--until", "2020-01-01"]);
+    assert!(told.code == 2 && told.stderr.contains("--until 5m"), "{told:?}");
+}
+
+#[test]
+fn tools_read_a_follower_through_a_pipe() {
+    if !available("pipes") || !have("pipes", &["tshark", "tcpdump"]) {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "32M"]);
+    let mut sender = Sender::new(&near, "near");
+    send(&mut sender, 0..30);
+    recorder.arrived(30);
+    for (at, tool) in [["tshark", "-n", "-l", "-r", "-"], ["tcpdump", "-n", "-l", "-r", "-"]].into_iter().enumerate() {
+        let sent = 30 + 10 * u32::try_from(at).unwrap();
+        let mut child = follower(&recorder, &["-c", &(sent + 10).to_string(), "-w", "-"]);
+        let pipe = child.stdout.take().unwrap();
+        let reader = std::process::Command::new(tool[0])
+            .args(&tool[1..])
+            .stdin(pipe)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        send(&mut sender, sent..sent + 10);
+        let output = reader.wait_with_output().unwrap();
+        let lines = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter(|line| line.contains("88b5") || line.contains("88B5"))
+            .count();
+        assert_eq!(u32::try_from(lines).unwrap(), sent + 10, "{tool:?}: {}", String::from_utf8_lossy(&output.stdout));
+        assert_eq!(told(&child.wait_with_output().unwrap()).code, 0);
+    }
+}
+
+#[test]
+fn an_interrupt_keeps_what_came() {
+    if !available("interrupt") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "32M"]);
+    let mut sender = Sender::new(&near, "near");
+    send(&mut sender, 0..100);
+    recorder.arrived(100);
+    let path = recorder.path("kept.pcapng");
+    let child = follower(&recorder, &["-w", path.to_str().unwrap()]);
+    send(&mut sender, 100..150);
+    recorder.arrived(150);
+    // What arrived is written within the time of a look; nothing tells when.
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!path.exists(), "it appears whole");
+    let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    let told = told(&child.wait_with_output().unwrap());
+    assert!(told.code == 0 && told.stderr.contains("150 packets"), "{told:?}");
+    let (packets, end) = generate::read(&path);
+    assert!(end.is_ok());
+    let numbers: Vec<u32> = packets.iter().map(|packet| number_of(&packet.2)).collect();
+    assert_eq!(numbers, (0..150).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_follower_that_stops_costs_nobody_a_packet_and_is_told_what_it_missed() {
+    const MANY: u32 = 300_000;
+    if !available("a follower that stops") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "32M"]);
+    let mut sender = Sender::new(&near, "near");
+    let mut stalled = UnixStream::connect(recorder.socket()).unwrap();
+    stalled.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    asking::send(&mut stalled, "/v1/packets?follow&until=12s");
+    let mut answer = vec![0; 100];
+    stalled.read_exact(&mut answer).unwrap();
+    sender.send_paced(MANY, 60_000, |number, frame| datagram(number % 1000, 200, frame));
+    let status = recorder.arrived(u64::from(MANY));
+    assert_eq!((status.packets.kernel_dropped, status.packets.dropped), (0, 0));
+    assert!(status.packets.evicted > 0, "memory came round meanwhile");
+    stalled.read_to_end(&mut answer).unwrap();
+    let answer = asking::parse(&answer);
+    let file = recorder.path("stalled.pcapng");
+    std::fs::write(&file, &answer.body).unwrap();
+    let (packets, end) = generate::read(&file);
+    assert!(end.is_ok());
+    let overtaken: u64 = answer.trailer("retrocap-overtaken").unwrap().parse().unwrap();
+    eprintln!("the one that stopped got {} packets, and lost {overtaken}", packets.len());
+    assert!(overtaken > 0 && packets.len() as u64 + overtaken == u64::from(MANY), "{overtaken}");
+    assert!(String::from_utf8_lossy(&answer.body).contains("were evicted before they could be sent"));
+    eventually("the log says so", || recorder.log().contains("reads too slowly"));
+}
+
+#[test]
+fn followers_leave_places_for_others() {
+    if !available("places") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "16M"]);
+    send(&mut Sender::new(&near, "near"), 0..10);
+    recorder.arrived(10);
+    let mut followers: Vec<UnixStream> = (0..4).map(|_| UnixStream::connect(recorder.socket()).unwrap()).collect();
+    for follower in &mut followers {
+        asking::send(follower, "/v1/packets?follow");
+        follower.read_exact(&mut [0; 100]).unwrap();
+    }
+    let refused = asking::get(recorder.socket(), "/v1/packets?follow");
+    assert!(refused.status == 503 && refused.text().contains("followers"), "{}", refused.text());
+    assert_eq!(recorder.packets(&[]).len(), 10, "who asks for the past is answered");
+    // One that goes, though nothing comes that could be sent to it.
+    followers.pop().unwrap().flush().unwrap();
+    eventually("there is a place again", || {
+        let mut stream = UnixStream::connect(recorder.socket()).unwrap();
+        asking::send(&mut stream, "/v1/packets?follow");
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).is_ok() && start.ends_with(b"200")
+    });
+}
