@@ -251,6 +251,8 @@ fn a_hangup_without_a_file_ends_nothing() {
     }
     let far = Namespace::new();
     let recorder = Recorder::live(&far, &["-m", "32M"]);
+    // Its socket is there before it hears signals, its answers are not.
+    recorder.status();
     recorder.signal("-HUP");
     eventually("it says what to do", || recorder.log().contains("start with --config"));
     assert_eq!(recorder.ask(&["status"]).code, 0);
