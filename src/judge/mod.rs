@@ -44,12 +44,14 @@ impl SessionFilter {
 
     /// Whether a session that begins with this packet matches.
     fn matches_first(&mut self, packet: &Packet<'_>, session: &Endpoints) -> bool {
-        self.packets.matches(packet.link_type, packet.data, packet.original_len) || self.sessions.matches(session)
+        self.packets.matches(packet.link_type, packet.data, packet.original_len) || self.matches(session)
     }
 
-    /// Whether a session matches, as far as that can be told without its packets.
+    /// Whether a session matches, as far as that can be told without its packets. It is also asked without its VLAN tags,
+    /// behind which an expression looks only where it says so: whoever names a host means it in any VLAN.
     pub fn matches(&mut self, session: &Endpoints) -> bool {
-        self.sessions.matches(session)
+        let untagged = Endpoints { vlan: None, inner_vlan: None, ..*session };
+        self.sessions.matches(session) || (session.vlan.is_some() && self.sessions.matches(&untagged))
     }
 }
 
@@ -138,5 +140,30 @@ impl Judge {
     /// Takes over pins that were made or have ended since the last time.
     pub(crate) fn refresh(&mut self, sessions: &mut Table) -> Option<pins::Changed> {
         self.pins.refresh(sessions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::Network;
+
+    #[test]
+    fn a_host_is_meant_in_any_vlan() {
+        let tagged = Endpoints {
+            network: Network::Ipv4,
+            protocol: 6,
+            source: 0x0a00_0001,
+            destination: 0x0a00_0002,
+            source_port: 40_000,
+            destination_port: 502,
+            vlan: Some(120),
+            ..Endpoints::default()
+        };
+        for (expression, matches) in
+            [("host 10.0.0.2", true), ("vlan 120 and port 502", true), ("vlan 121", false), ("host 10.0.0.3", false)]
+        {
+            assert_eq!(SessionFilter::new(expression).unwrap().matches(&tagged), matches, "{expression}");
+        }
     }
 }

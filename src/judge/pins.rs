@@ -1,7 +1,7 @@
 //! Pins: filters whose sessions are kept whole until a time.
 //!
-//! Somebody who asks makes a pin ([`Pins::add`]), on any thread; each worker notices between two bursts ([`Watch::refresh`]), looks
-//! through its sessions once and notes which are protected. New sessions are asked when they begin. All pins together have
+//! Somebody who asks makes a pin ([`Pins::add`]), on any thread; each worker notices between two batches, looks through its sessions
+//! once and notes which are protected. New sessions are asked when they begin. All pins together have
 //! a part of the memory; who came first keeps first, and what finds no room ages like everything else, and is counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
