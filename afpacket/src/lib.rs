@@ -7,6 +7,7 @@
 //!   could not make a read outside of it.
 //! - [`SockFilter`] and [`CaptureFilter`]: classic BPF run by the kernel before a packet costs anything.
 //! - [`clock_is_synchronised`] and [`offloads`]: what to know of a host before one trusts its packets.
+//! - [`HeldSignals`]: signals for one thread alone.
 //! - [`Memory`]: words that are zeroed, prefaulted, kept out of core dumps and, if allowed, out of swap.
 //!
 //! Facts about the kernel's side are from `include/uapi/linux/if_packet.h`, `net/packet/af_packet.c` and
@@ -18,6 +19,7 @@ mod host;
 mod memory;
 mod prefetch;
 mod ring;
+mod signals;
 mod socket_filter;
 
 pub use frame::{Frame, Frames};
@@ -25,4 +27,5 @@ pub use host::{Offloads, clock_is_synchronised, offloads};
 pub use memory::{Memory, Residence};
 pub use prefetch::prefetch;
 pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};
+pub use signals::HeldSignals;
 pub use socket_filter::{CaptureFilter, SockFilter, TooManyInterfaces, WHOLE_PACKET};

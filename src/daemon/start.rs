@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant, SystemTime};
 
+use afpacket::HeldSignals;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -64,6 +65,7 @@ pub(super) struct Prepared {
     selection: Option<Arc<Selection>>,
     remote: Listening,
     audit: Audit,
+    signals: HeldSignals,
     sandbox: Sandbox,
     config: Config,
     supervisor: Supervisor,
@@ -99,6 +101,8 @@ impl Prepared {
         // The audit log, keys and low ports take rights.
         let audit = Audit::open(config.audit.clone(), owner)?;
         let remote = Listening::new(&config.remote)?;
+        // Who can connect can send a signal; and a thread in its role could not pass one on.
+        let signals = HeldSignals::new().map_err(system("hold signals back"))?;
         let (listener, socket) = claim.bind(access)?;
         let pcap_over_ip = config.pcap_over_ip.map(listen_pcap_over_ip).transpose()?;
         serve::open_files();
@@ -133,6 +137,7 @@ impl Prepared {
             selection,
             remote,
             audit,
+            signals,
             sandbox,
             config,
             supervisor,
@@ -157,6 +162,7 @@ impl Prepared {
             supervisor,
             remote,
             audit,
+            signals,
         } = self;
         let live = selection.is_some();
         let interfaces = Arc::clone(&history.interfaces);
@@ -217,6 +223,8 @@ impl Prepared {
         let ended = runtime.block_on(async {
             // Before anybody can be told that it runs.
             let mut hangup = signal(SignalKind::hangup()).map_err(system("listen for signals"))?;
+            let until = until.listen()?;
+            drop(signals);
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
             let feeding = pcap_over_ip.map(|(listener, what)| {
@@ -230,14 +238,15 @@ impl Prepared {
             }
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
             supervisor.ready(&status);
-            let (until, alive) = (until.wait(), supervisor.watch(turns));
+            let alive = supervisor.watch(turns);
             tokio::pin!(until, alive);
             let ended = loop {
                 tokio::select! {
-                    why = &mut until => break why.map(|why| {
+                    why = &mut until => {
                         tracing::info!("stopping: {why}");
                         supervisor.stopping(why);
-                    }),
+                        break Ok(());
+                    }
                     error = workers.failure() => break Err(error),
                     error = unwatched(monitor.as_ref()) => break Err(error),
                     Some(()) = hangup.recv() => {
@@ -293,18 +302,25 @@ fn status_line(history: &History, live: bool) -> String {
 }
 
 impl Until {
-    async fn wait(self) -> Result<&'static str, Error> {
-        match self {
-            Self::Told(stop) => {
-                let _ = stop.await;
-                Ok("as told")
+    /// Listens from now on; the future says what has come.
+    fn listen(self) -> Result<impl Future<Output = &'static str>, Error> {
+        let listen = |kind| signal(kind).map_err(system("listen for signals"));
+        let (told, mut signals) = match self {
+            Self::Told(stop) => (Some(stop), None),
+            Self::Signal => (None, Some((listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))),
+        };
+        Ok(async move {
+            match (told, &mut signals) {
+                (Some(stop), _) => {
+                    let _ = stop.await;
+                    "as told"
+                }
+                (None, Some((terminate, interrupt))) => {
+                    tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" }
+                }
+                (None, None) => unreachable!("it waits for one of the two"),
             }
-            Self::Signal => {
-                let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for signals"))?;
-                let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for signals"))?;
-                Ok(tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" })
-            }
-        }
+        })
     }
 }
 
