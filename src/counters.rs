@@ -176,6 +176,24 @@ impl Totals {
         self
     }
 
+    /// As numbers, for the recorder that comes next.
+    pub(crate) fn to_list(self) -> Vec<u64> {
+        self.to_words().to_vec()
+    }
+
+    /// From the numbers of the recorder before; `None` if they are none. What adds up is added anew.
+    pub(crate) fn from_list(words: &[u64]) -> Option<Self> {
+        let words: [u64; WORDS] = words.try_into().ok()?;
+        let mut totals = Self::from_words(words);
+        let times = [&mut totals.lost_until, &mut totals.newest].map(Option::take);
+        // Sums of a few of them do not overflow.
+        if totals.to_words().iter().any(|&count| count >= 1 << 56) {
+            return None;
+        }
+        [totals.lost_until, totals.newest] = times;
+        Some(totals)
+    }
+
     fn to_words(self) -> [u64; WORDS] {
         let o = self.oddities;
         let [interfaces_full, class_cutoff] = self.dropped;
@@ -302,6 +320,14 @@ impl Published {
         if let Some([packets, total]) = self.interfaces.get(usize::from(id.0)) {
             add(packets, 1);
             add(total, bytes);
+        }
+    }
+
+    /// Counts on from what another worker has counted. One thread calls this.
+    pub(crate) fn count_interface_on(&self, id: InterfaceId, volume: Volume) {
+        if let Some([packets, total]) = self.interfaces.get(usize::from(id.0)) {
+            add(packets, volume.packets);
+            add(total, volume.bytes);
         }
     }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod budget;
+pub mod codec;
 pub mod counters;
 pub mod interface;
 pub mod log_limit;
@@ -18,6 +19,7 @@ pub mod capture;
 pub mod decode;
 pub mod export;
 pub mod filter;
+pub mod handover;
 pub mod judge;
 pub mod own_streams;
 pub mod pipeline;

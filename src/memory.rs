@@ -23,6 +23,16 @@ pub enum Lock {
     No,
     /// It is locked if the system permits; see [`Memory::is_locked`].
     IfPermitted,
+    /// The same, but taken as it is used, until [`Memory::populate`]: while something else is in memory that it is to take
+    /// the place of.
+    AsUsed,
+}
+
+impl Lock {
+    /// For memory that is small beside the rest.
+    pub fn at_once(self) -> Self {
+        if self == Self::AsUsed { Self::IfPermitted } else { self }
+    }
 }
 
 impl Memory {
@@ -35,6 +45,7 @@ impl Memory {
         let residence = match lock {
             Lock::No => Residence::OnDemand,
             Lock::IfPermitted => Residence::Locked,
+            Lock::AsUsed => Residence::LockedAsUsed,
         };
         Words::new(words, residence).map(Self)
     }
@@ -42,6 +53,20 @@ impl Memory {
     /// Whether it is locked in RAM.
     pub fn is_locked(&self) -> bool {
         self.0.is_locked()
+    }
+
+    /// Takes all of it now, where it was to be taken [`AsUsed`](Lock::AsUsed).
+    ///
+    /// # Errors
+    ///
+    /// When the system has not that much to give.
+    pub fn populate(&self) -> std::io::Result<()> {
+        self.0.populate()
+    }
+
+    /// Overwrites words with zeros, and gives their pages back.
+    pub fn release(&self, words: std::ops::Range<usize>) {
+        self.0.release(words);
     }
 }
 
@@ -72,6 +97,7 @@ mod portable {
 
     pub(super) enum Residence {
         Locked,
+        LockedAsUsed,
         OnDemand,
     }
 
@@ -86,6 +112,15 @@ mod portable {
 
         pub(super) fn is_locked(&self) -> bool {
             false
+        }
+
+        pub(super) fn populate(&self) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        pub(super) fn release(&self, words: std::ops::Range<usize>) {
+            let words = self.0.get(words).unwrap_or_default();
+            words.iter().for_each(|word| word.store(0, std::sync::atomic::Ordering::Relaxed));
         }
     }
 

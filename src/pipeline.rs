@@ -5,17 +5,21 @@
 //! the bucket of the index, the second looks into it and asks for the session's entry, and the third finds everything
 //! at hand. The order of packets is kept in each of them, and what comes out does not depend on how they were bundled.
 
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::capture::{BURST_PACKETS, Batch, Source, SourceCounts, SourceError};
-use crate::counters::{DropReason, Published, Totals};
+use crate::codec::{Put, Take, damaged};
+use crate::counters::{DropReason, Published, Totals, Volume};
 use crate::decode::{self, Stop};
 use crate::filter::FilterSet;
+use crate::handover::Maps;
+use crate::interface::Interfaces;
 use crate::judge::{Classes, Judge, Pins, pins};
 use crate::memory::Lock;
 use crate::own_streams::{OwnStreams, Watch};
-use crate::packet::Packet;
+use crate::packet::{InterfaceId, Packet};
 use crate::session::{Arrival, Ledger, Table};
 use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
@@ -122,7 +126,7 @@ impl Pipeline {
             classes: config.classes.iter().map(|class| (class.name.clone(), class.reserve_bytes)).collect(),
             pins: Arc::clone(&config.pins),
             terms,
-            judge: Judge::new(config.classes, config.pins, store_bytes, config.seed, config.lock)?,
+            judge: Judge::new(config.classes, config.pins, store_bytes, config.seed, config.lock.at_once())?,
             store: Store::new(store_bytes, &policy, config.pinned_bytes, config.lock)?,
             filter: config.filter,
             own_streams: None,
@@ -164,6 +168,86 @@ impl Pipeline {
     /// When the system has not the memory for it.
     pub fn compress(&mut self, compression: &Compression) -> std::io::Result<Compressor> {
         self.store.compress(compression)
+    }
+
+    /// Ends compression, and the thread that does it.
+    pub fn stop_compressing(&mut self) {
+        self.store.stop_compressing();
+    }
+
+    /// Names of the classes, that of class 1 first.
+    pub(crate) fn class_names(&self) -> impl Iterator<Item = &str> {
+        self.classes.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Writes everything down for the recorder that comes next, and forgets it.
+    pub(crate) fn hand_over(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.stop_compressing();
+        self.publish();
+        let totals = self.totals.to_list();
+        out.put_u16(u16::try_from(totals.len()).unwrap_or(0))?;
+        out.put_words(&totals)?;
+        let interfaces = (0u16..).take(Interfaces::CAPACITY).map(|id| self.published.interface(InterfaceId(id)));
+        let mut counts: Vec<_> = interfaces.collect();
+        while counts.last().is_some_and(|volume| volume.packets == 0) {
+            counts.pop();
+        }
+        out.put_u16(u16::try_from(counts.len()).unwrap_or(0))?;
+        counts.iter().try_for_each(|volume| out.put_words(&[volume.packets, volume.bytes]))?;
+        self.sessions.hand_over(out)?;
+        self.store.hand_over(out)
+    }
+
+    /// Takes over what another worker has left, which can be done several times before the first packet. Says how many of
+    /// its packets found no room.
+    pub(crate) fn take_over(&mut self, input: &mut impl Read, maps: &mut Maps) -> io::Result<u64> {
+        let mut words = Vec::new();
+        for _ in 0..input.take_u16()? {
+            words.push(input.take_u64()?);
+        }
+        let totals = Totals::from_list(&words).ok_or_else(|| damaged("the counts"))?;
+        let counts = input.take_u16()?;
+        for id in 0..counts {
+            let [packets, bytes] = input.take_words()?;
+            if packets.max(bytes) >= 1 << 56 {
+                return Err(damaged("the counts of an interface"));
+            }
+            let id = maps.interface(InterfaceId(id))?;
+            self.published.count_interface_on(id, Volume { packets, bytes });
+        }
+        maps.begin(totals.stored.packets, self.totals.stored.packets);
+        self.store.go_on_counting(totals.carried, totals.packed, totals.lost_until);
+        self.totals = self.totals.and(totals);
+        maps.set_sessions(self.sessions.take_over(input, maps)?);
+        self.store.set_active_pins(maps.pins());
+        let before = self.store.retained().packets;
+        self.store.take_over(input, maps, &mut self.sessions)?;
+        Ok((before + totals.retained.packets).saturating_sub(self.store.retained().packets))
+    }
+
+    /// All that could be taken over is there: counts add up again, and memory that was not needed for it is taken.
+    pub(crate) fn taken_over(&mut self) -> Volume {
+        self.sessions.taken_over();
+        let retained = self.store.retained();
+        let totals = &mut self.totals;
+        totals.stored.packets = totals.stored.packets.max(retained.packets);
+        totals.stored.bytes = totals.stored.bytes.max(retained.bytes);
+        totals.received = totals.stored;
+        totals.received += totals.filtered;
+        totals.dropped.iter().for_each(|dropped| totals.received += *dropped);
+        self.store.set_evicted(totals.stored.since(retained));
+        retained
+    }
+
+    /// Takes all memory that was to be taken as it is used.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        self.store.populate()?;
+        self.sessions.ledger().populate()
+    }
+
+    /// Sessions that are known.
+    pub(crate) fn known_sessions(&self) -> u64 {
+        self.sessions.known_sessions()
     }
 
     /// Takes packets from `source` until it ends, fails, or `stop` is set.

@@ -8,6 +8,7 @@
 //! - [`SockFilter`] and [`CaptureFilter`]: classic BPF run by the kernel before a packet costs anything.
 //! - [`clock_is_synchronised`] and [`offloads`]: what to know of a host before one trusts its packets.
 //! - [`HeldSignals`]: signals for one thread alone.
+//! - [`inherited_memory_files`]: what a supervisor kept for this process.
 //! - [`Memory`]: words that are zeroed, prefaulted, kept out of core dumps and, if allowed, out of swap.
 //!
 //! Facts about the kernel's side are from `include/uapi/linux/if_packet.h`, `net/packet/af_packet.c` and
@@ -16,6 +17,7 @@
 
 mod frame;
 mod host;
+mod inherited;
 mod memory;
 mod prefetch;
 mod ring;
@@ -24,6 +26,7 @@ mod socket_filter;
 
 pub use frame::{Frame, Frames};
 pub use host::{Offloads, clock_is_synchronised, offloads};
+pub use inherited::inherited_memory_files;
 pub use memory::{Memory, Residence};
 pub use prefetch::prefetch;
 pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};

@@ -1,18 +1,25 @@
 //! Memory for packets: taken once, whole, and kept to this process.
 
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// From this many bytes on, huge pages are asked for.
 const HUGE_PAGES_FROM_BYTES: usize = 2 << 20;
 
+/// Words that are overwritten at a time when all of it is given back.
+const WIPED_WORDS: usize = (2 << 20) / size_of::<AtomicU64>();
+/// Gives pages back that are locked; since Linux 5.18.
+const MADV_DONTNEED_LOCKED: libc::c_int = 24;
+
 /// Where memory is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Residence {
     /// In RAM from the start, locked there if the system permits.
     Locked,
+    /// Locked as it is used, if the system permits; [`Memory::populate`] takes the rest of it.
+    LockedAsUsed,
     /// Taken as it is used.
     OnDemand,
 }
@@ -21,7 +28,6 @@ pub enum Residence {
 ///
 /// Where it is to be [`Locked`](Residence::Locked), all of it is resident from the start, so that taking it later cannot
 /// fail or wait, and it is overwritten with zeros before it is given back. It never goes into a core dump.
-
 #[derive(Debug)]
 pub struct Memory {
     residence: Residence,
@@ -67,11 +73,55 @@ impl Memory {
             // Best effort: without huge pages it is only slower.
             let _ = memory.advise(libc::MADV_HUGEPAGE);
         }
-        if residence == Residence::Locked {
-            memory.populate(page)?;
-            memory.lock();
+        match residence {
+            Residence::OnDemand => {}
+            Residence::Locked => {
+                memory.populate()?;
+                memory.lock(0);
+            }
+            Residence::LockedAsUsed => memory.lock(libc::MLOCK_ONFAULT),
         }
         Ok(memory)
+    }
+
+    /// Makes all of it resident, so that using it later cannot fail or wait. What was written stays.
+    pub fn populate(&self) -> io::Result<()> {
+        match self.advise(libc::MADV_POPULATE_WRITE) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                // Linux before 5.14: write to a word of each page.
+                self.iter().step_by(page_size() / size_of::<AtomicU64>()).for_each(|word| {
+                    word.fetch_or(0, Ordering::Relaxed);
+                });
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Overwrites words with zeros, and gives those of their pages back that lie within them whole. They read as zeros
+    /// from then on, and take memory again when they are written to.
+    pub fn release(&self, words: Range<usize>) {
+        let Some(released) = self.get(words.clone()) else { return };
+        released.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        let page = page_size();
+        let from = (words.start * size_of::<AtomicU64>()).next_multiple_of(page);
+        let until = words.end * size_of::<AtomicU64>() / page * page;
+        if from >= until {
+            return;
+        }
+        // SAFETY: the range lies within this object's mapping, as `words` lies within its words.
+        let start = unsafe { self.start.as_ptr().cast::<u8>().add(from) }.cast::<libc::c_void>();
+        // SAFETY: the range is a part of this object's mapping, which is private and anonymous: its pages are exchanged for
+        // ones that read as zeros, which is what every word of them was just set to. All accesses are of atomics.
+        let given = unsafe { libc::madvise(start, until - from, MADV_DONTNEED_LOCKED) };
+        if given != 0 {
+            // Linux before 5.18 gives no locked pages back.
+            // SAFETY: as above; unlocking changes only where pages may live, and these hold zeros.
+            unsafe {
+                libc::munlock(start, until - from);
+                libc::madvise(start, until - from, libc::MADV_DONTNEED);
+            }
+        }
     }
 
     /// Bytes mapped: the words, rounded up to whole pages.
@@ -98,28 +148,21 @@ impl Memory {
         }
     }
 
-    fn populate(&self, page: usize) -> io::Result<()> {
-        match self.advise(libc::MADV_POPULATE_WRITE) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                // Linux before 5.14: write a word of each page.
-                self.iter().step_by(page / size_of::<AtomicU64>()).for_each(|word| word.store(0, Ordering::Relaxed));
-                Ok(())
-            }
-            other => other,
+    /// Overwrites all of it with zeros, and gives it back piece by piece: what was released before is not taken again.
+    fn wipe(&self) {
+        for from in (0..self.words).step_by(WIPED_WORDS) {
+            self.release(from..(from + WIPED_WORDS).min(self.words));
         }
     }
 
-    /// Overwrites all of it with zeros.
-    fn wipe(&mut self) {
-        // SAFETY: `&mut self` says that no slice of it is in use; the range is exactly this object's mapping and
-        // writable. The address was given to system calls, so the compiler cannot know that the zeros are never
-        // read and has to write them.
-        unsafe { std::ptr::write_bytes(self.start.as_ptr().cast::<u8>(), 0, self.bytes) };
-    }
-
-    fn lock(&mut self) {
+    fn lock(&mut self, flags: libc::c_uint) {
         // SAFETY: the range is exactly this object's mapping; locking changes only where its pages may live.
-        match unsafe { libc::mlock(self.start.as_ptr().cast(), self.bytes) } {
+        let mut locked = unsafe { libc::mlock2(self.start.as_ptr().cast(), self.bytes, flags) };
+        if locked != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+            // SAFETY: as above. Linux before 4.4.
+            locked = unsafe { libc::mlock(self.start.as_ptr().cast(), self.bytes) };
+        }
+        match locked {
             0 => self.locked = true,
             _ => self.lock_error = Some(io::Error::last_os_error()),
         }
@@ -140,7 +183,7 @@ impl Deref for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if self.residence == Residence::Locked {
+        if self.residence != Residence::OnDemand {
             self.wipe();
         }
         // SAFETY: no slice of it is in use; the range is exactly this object's mapping, unmapped once, here.
@@ -195,10 +238,49 @@ mod tests {
 
     #[test]
     fn what_is_wiped_is_gone() {
-        let mut memory = Memory::new(100_000, Residence::Locked).unwrap();
+        let memory = Memory::new(100_000, Residence::Locked).unwrap();
         memory.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
         memory.wipe();
         assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    }
+
+    /// Bytes of the mapping that lie in RAM.
+    fn resident(memory: &Memory) -> usize {
+        let range = format!("{:x}-", memory.start.as_ptr() as usize);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|line| !line.starts_with(&range));
+        let rss = lines.find_map(|line| line.strip_prefix("Rss:")).expect("mappings that begin there");
+        rss.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+    }
+
+    #[test]
+    fn what_is_released_is_zeroed_and_given_back_and_the_rest_stays() {
+        for residence in [Residence::Locked, Residence::LockedAsUsed, Residence::OnDemand] {
+            let memory = Memory::new(1 << 20, residence).unwrap();
+            memory.iter().for_each(|word| word.store(7, Ordering::Relaxed));
+            let before = resident(&memory);
+            // Not at the borders of pages.
+            memory.release(1000..(1 << 20) - 1000);
+            let after = resident(&memory);
+            assert!(before - after > 7 << 20, "{residence:?}: {before} -> {after}");
+            let zeros = memory.iter().filter(|word| word.load(Ordering::Relaxed) == 0).count();
+            assert_eq!(zeros, (1 << 20) - 2000);
+            memory.release(5..4);
+            memory.release(0..usize::MAX);
+            assert_eq!(memory[999].load(Ordering::Relaxed), 7);
+            memory.wipe();
+            assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
+        }
+    }
+
+    #[test]
+    fn memory_that_is_locked_as_used_is_taken_later() {
+        let memory = Memory::new(1 << 20, Residence::LockedAsUsed).unwrap();
+        let before = resident(&memory);
+        memory[0].store(7, Ordering::Relaxed);
+        memory.populate().unwrap();
+        assert!(before <= 2 << 20 && resident(&memory) >= 8 << 20, "{before} -> {}", resident(&memory));
+        assert_eq!(memory[0].load(Ordering::Relaxed), 7);
     }
 
     #[test]

@@ -39,6 +39,7 @@ fuzz_target!(|data: &[u8]| {
         memory: Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
+        before: Default::default(),
     };
     let totals = history.totals();
     assert_eq!(

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::human::{count, counted, seconds, size, time as read_time};
 use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
-use crate::query::status::{RankStatus, SandboxStatus, Status};
+use crate::query::status::{RankStatus, RestartStatus, SandboxStatus, Status};
 use crate::time::{self, Timestamp};
 
 /// How it is shown. Nothing else decides what is printed.
@@ -189,6 +189,9 @@ impl Page<'_> {
         if let Some(sandbox) = &self.status.sandbox {
             self.fact("guarded", &guarded(sandbox));
         }
+        if let Some(restart) = &self.status.restart {
+            self.fact("restarted", &self.restarted(restart));
+        }
         self.compressed();
         if let Some(filter) = &capture.filter {
             self.fact("filter", filter);
@@ -205,6 +208,25 @@ impl Page<'_> {
         if !odd.is_empty() {
             self.fact("odd", &odd.join(", "));
         }
+    }
+
+    /// What was taken over, and what nobody saw.
+    fn restarted(&self, restart: &RestartStatus) -> String {
+        if let (Some(problem), 0) = (&restart.problem, restart.packets) {
+            return format!("EMPTY: {problem}");
+        }
+        let mut text = format!("{} taken over", counted(restart.packets, "packet"));
+        if restart.lost_packets > 0 {
+            text.push_str(&format!(", {} found no room", count(restart.lost_packets)));
+        }
+        if let Some(from) = restart.gap_from.as_deref().and_then(read_time) {
+            let (from, age) = (time::local(from, &self.view.tz), time::human_age(seconds(restart.gap_s)));
+            text.push_str(&format!("; nothing recorded for {age} from {from}"));
+        }
+        if let Some(problem) = &restart.problem {
+            text.push_str(&format!("; NOT ALL: {problem}"));
+        }
+        text
     }
 
     /// What is compressed now: the counts of the whole time are for metrics.
@@ -317,6 +339,25 @@ mod tests {
             status.oddities.out_of_order = 0;
         };
         insta::assert_snapshot!(shown(begin, now(), 80, false));
+    }
+
+    #[test]
+    fn a_recorder_that_was_restarted() {
+        let restart = RestartStatus {
+            packets: 12_345,
+            gap_from: Some("2026-11-22T09:30:00Z".to_owned()),
+            gap_s: 1.25,
+            ..RestartStatus::default()
+        };
+        let shown = |restart: RestartStatus| {
+            let page = shown(|status| status.restart = Some(restart), now(), 80, false);
+            page.lines().find_map(|line| line.strip_prefix("restarted  ")).unwrap().to_owned()
+        };
+        assert!(shown(restart.clone()).starts_with("12,345 packets taken over; nothing recorded for 1"));
+        let problem = Some("it ends too early".to_owned());
+        let part = shown(RestartStatus { lost_packets: 7, problem: problem.clone(), ..restart });
+        assert!(part.contains("7 found no room") && part.ends_with("; NOT ALL: it ends too early"), "{part}");
+        assert_eq!(shown(RestartStatus { problem, ..RestartStatus::default() }), "EMPTY: it ends too early");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod replay;
 pub mod sandbox;
 mod socket;
 mod start;
+mod succession;
 mod workers;
 
 use std::net::SocketAddr;

@@ -6,11 +6,15 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::pipe::PipeFlags;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Looks at the workers in each of the supervisor's watchdog times: one that is late by a moment costs no restart.
@@ -24,14 +28,20 @@ pub(super) struct Supervisor {
     socket: Option<UnixDatagram>,
     /// How long it waits for a sign of life.
     watchdog: Option<Duration>,
+    /// Files that it keeps, if it says so.
+    keeps: Option<u32>,
 }
+
+/// How long a supervisor may take to read what it is told.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     /// As the supervisor has written it into the environment.
     pub(super) fn from_environment() -> Self {
         let text = |name| std::env::var(name).ok();
         let socket = std::env::var_os("NOTIFY_SOCKET");
-        Self::new(socket.as_deref(), text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref())
+        let this = Self::new(socket.as_deref(), text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref());
+        Self { keeps: text("FDSTORE").and_then(|max| max.parse().ok()), ..this }
     }
 
     pub(super) fn new(socket: Option<&OsStr>, watchdog_us: Option<&str>, watchdog_pid: Option<&str>) -> Self {
@@ -42,7 +52,7 @@ impl Supervisor {
         });
         let mine = watchdog_pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
         let watchdog = watchdog_us.filter(|_| mine).and_then(|us| us.parse().ok()).filter(|&us: &u64| us > 0);
-        Self { socket: connected.and_then(Result::ok), watchdog: watchdog.map(Duration::from_micros) }
+        Self { socket: connected.and_then(Result::ok), watchdog: watchdog.map(Duration::from_micros), keeps: None }
     }
 
     /// Recording has begun, or goes on after a reload.
@@ -60,6 +70,61 @@ impl Supervisor {
     /// The recorder ends by its own will.
     pub(super) fn stopping(&self, why: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={}", one_line(why)));
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// How many files it keeps; `None` where it does not say, as systemd before 254 does not.
+    pub(super) fn keeps(&self) -> Option<u32> {
+        self.keeps
+    }
+
+    /// The start or the end takes longer.
+    pub(super) fn extend_timeout(&self, by: Duration) {
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
+    }
+
+    /// Has it keep a file, and pass it on to the process that comes next.
+    pub(super) fn keep(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.send_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), file)
+    }
+
+    /// Has it let go of all files with a name.
+    pub(super) fn forget(&self, name: &str) {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+    }
+
+    /// Waits until it has read all that it was told: of a process that has ended it would not take it.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        self.send_with("BARRIER=1", theirs.as_fd())?;
+        drop(theirs);
+        if wait(ours.as_fd(), PollFlags::HUP)? { Ok(()) } else { Err(not_read()) }
+    }
+
+    fn send_with(&self, message: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Err(io::ErrorKind::NotConnected.into()) };
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        loop {
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let files = [file];
+            if !control.push(SendAncillaryMessage::ScmRights(&files)) {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            match sendmsg(socket, &[io::IoSlice::new(message.as_bytes())], &mut control, SendFlags::NOSIGNAL) {
+                Ok(_) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => {
+                    if !wait(socket.as_fd(), PollFlags::OUT)? {
+                        return Err(not_read());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Tells of life for as long as all of `turns`, one a worker, go on counting. Never ends.
@@ -93,6 +158,24 @@ impl Supervisor {
             tracing::debug!("the supervisor was not told {message:?}: {error}");
         }
     }
+}
+
+/// Waits for an event of a file; false if it takes longer than anybody waits.
+fn wait(file: BorrowedFd<'_>, event: PollFlags) -> io::Result<bool> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).map_err(io::Error::other)?;
+        let mut fds = [PollFd::from_borrowed_fd(file, event)];
+        match rustix::event::poll(&mut fds, Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn not_read() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the supervisor does not read what it is told")
 }
 
 /// The first worker that has taken no turn.

@@ -17,6 +17,7 @@ use super::remote::Listening;
 use super::replay::Paced;
 use super::sandbox::{Files, Role, Sandbox};
 use super::socket::{Access, Claim, Socket};
+use super::succession::{self, Left};
 use super::workers::{Packets, Workers};
 use super::{Config, Error, Mode, Speed, privileges, replay};
 use crate::budget::{ByteSize, RING_BLOCK_BYTES, Split};
@@ -24,6 +25,7 @@ use crate::capture::interfaces::{Monitor, links};
 use crate::capture::live::{LiveConfig, LiveSource, capture_rights};
 use crate::capture::selection::Selection;
 use crate::filter::FilterSet;
+use crate::handover::Before;
 use crate::interface::Interfaces;
 use crate::judge::{Classes, Pins};
 use crate::memory::Lock;
@@ -75,6 +77,7 @@ pub(super) struct Prepared {
 impl Prepared {
     pub(super) fn new(config: Config) -> Result<Self, Error> {
         let live = config.replay.is_none();
+        let left = Left::from_environment();
         let supervisor = Supervisor::from_environment();
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
         let access = Access { group: privileges::readers()?, owner };
@@ -90,7 +93,13 @@ impl Prepared {
         let interfaces = Arc::new(Interfaces::default());
         let own_streams = Arc::new(OwnStreams::default());
         let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
-        let mut made = make_pipelines(&config, &split, &pins)?;
+        let lock = match (live, left.is_empty()) {
+            (false, _) => Lock::No,
+            (true, true) => Lock::IfPermitted,
+            // What was left is still there, and its memory comes free as it is taken over.
+            (true, false) => Lock::AsUsed,
+        };
+        let mut made = make_pipelines(&config, &split, &pins, lock)?;
         made.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
         let compressors = make_compressors(&config, &split, &mut made)?;
         let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
@@ -112,7 +121,17 @@ impl Prepared {
             mode => Sandbox::enforce(mode, &files(&config, &audit), &dropped)?,
         };
 
+        let before = if live {
+            let before = left.take_over(&supervisor, now(), &interfaces, &pins, &mut made);
+            let populated = made.iter().filter(|_| lock == Lock::AsUsed).try_for_each(Pipeline::populate);
+            populated.map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })?;
+            before
+        } else {
+            left.discard(&supervisor);
+            Before::default()
+        };
         let history = History {
+            before,
             workers: made.iter().map(Pipeline::worker).collect(),
             interfaces,
             memory: Memory {
@@ -181,11 +200,12 @@ impl Prepared {
         let recorder = Recorder {
             history: Arc::clone(&history),
             live,
-            start: now(),
+            start: history.before.since.unwrap_or_else(now),
             started: Instant::now(),
             recording,
             queries_bytes: answers_bytes,
         };
+        let start = recorder.start;
         audit.start(in_role(Role::Audit)).map_err(system("start the audit log"))?;
         // Of its threads only those that may block are used: each query gets one.
         let queries = tokio::runtime::Builder::new_current_thread()
@@ -216,7 +236,7 @@ impl Prepared {
             reload,
             controls: workers.controls.clone(),
             selection,
-            history,
+            history: Arc::clone(&history),
             service: Arc::clone(&service),
             tls: remote.tls.clone(),
         };
@@ -274,9 +294,16 @@ impl Prepared {
             while others.join_next().await.is_some() {}
             ended
         });
-        drop(workers);
+        let pipelines = workers.finish();
+        let stopped = now();
         runtime.shutdown_timeout(QUERIES_END_TIMEOUT);
         queries.shutdown_timeout(QUERIES_END_TIMEOUT);
+        if let (Ok(()), true, Some(mut pipelines)) = (&ended, live, pipelines) {
+            let before = Before { since: Some(start), ..history.before.clone() };
+            let Some(pins) = history.workers.first().map(|worker| Arc::clone(&worker.pins)) else { return ended };
+            let budget = history.memory.budget_bytes;
+            succession::leave(&supervisor, budget, &before, stopped, &history.interfaces, &pins, &mut pipelines);
+        }
         ended
     }
 }
@@ -324,11 +351,10 @@ impl Until {
     }
 }
 
-fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>) -> Result<Vec<Pipeline>, Error> {
+fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>, lock: Lock) -> Result<Vec<Pipeline>, Error> {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let filter = config.filter.as_deref().map(FilterSet::new).transpose()?;
     let classes = Classes::new(&config.classes, split.store_bytes * u64::from(split.workers))?.shared_by(split.workers);
-    let live = config.replay.is_none();
     (0..split.workers)
         .map(|_| {
             Pipeline::new(pipeline::Config {
@@ -340,7 +366,7 @@ fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>) -> Result<Ve
                 pinned_bytes: split.pinned_bytes(),
                 filter: filter.clone(),
                 snaplen: config.snaplen,
-                lock: if live { Lock::IfPermitted } else { Lock::No },
+                lock,
                 // Who sends packets must not know it.
                 seed: RandomState::new().build_hasher().finish(),
             })

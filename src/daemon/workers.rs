@@ -67,12 +67,13 @@ impl Control {
     }
 }
 
-/// The threads that record; dropping it ends them.
+/// The threads that record; dropping it ends them, and forgets what they have recorded.
 #[derive(Debug)]
 pub(super) struct Workers {
     stop: Arc<AtomicBool>,
     pub(super) controls: Vec<Arc<Control>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Option<Pipeline>>>,
+    compressing: Vec<JoinHandle<()>>,
     failures: UnboundedReceiver<Error>,
 }
 
@@ -85,11 +86,12 @@ impl Workers {
         sandbox: &Sandbox,
     ) -> Result<Self, Error> {
         let (failed, failures) = unbounded_channel();
-        let mut workers = Self { stop: Arc::default(), controls: Vec::new(), threads: Vec::new(), failures };
+        let mut workers =
+            Self { stop: Arc::default(), controls: Vec::new(), threads: Vec::new(), compressing: Vec::new(), failures };
         for (number, (compressor, compression)) in compressors.into_iter().enumerate() {
             let thread =
                 compressor::start(number, compressor, &compression, Arc::clone(&workers.stop), sandbox.clone())?;
-            workers.threads.push(thread);
+            workers.compressing.push(thread);
         }
         for (number, (pipeline, packets)) in pipelines.into_iter().enumerate() {
             let (stop, failed, recording) = (Arc::clone(&workers.stop), failed.clone(), Arc::clone(recording));
@@ -102,8 +104,9 @@ impl Workers {
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
                     sandbox.enter(Role::Capture);
-                    work(number, pipeline, packets, &control, &stop, &failed);
+                    let pipeline = work(number, pipeline, packets, &control, &stop, &failed);
                     recording.fetch_sub(1, Ordering::Relaxed);
+                    pipeline
                 })
                 .map_err(|source| Error::System { step: "start a worker", source })?;
             workers.threads.push(thread);
@@ -115,6 +118,22 @@ impl Workers {
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.controls.iter().for_each(|control| control.interrupted.store(true, Ordering::Release));
+    }
+
+    /// Ends all of them, and gives back what has recorded; `None` if one of them did not end well.
+    pub(super) fn finish(mut self) -> Option<Vec<Pipeline>> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Option<Vec<Pipeline>> {
+        self.stop();
+        let deadline = Instant::now() + END_TIMEOUT;
+        let ended: Vec<_> = self.threads.drain(..).map(|thread| join(thread, deadline).flatten()).collect();
+        let pipelines = ended.into_iter().collect();
+        for thread in self.compressing.drain(..) {
+            join(thread, deadline);
+        }
+        pipelines
     }
 
     /// The next failure that must end the recorder.
@@ -129,20 +148,21 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.stop();
-        let deadline = Instant::now() + END_TIMEOUT;
-        for thread in self.threads.drain(..) {
-            while !thread.is_finished() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            if thread.is_finished() {
-                // It caught its own panics.
-                let _ = thread.join();
-            } else {
-                tracing::warn!("{} does not end, and is left behind", thread.thread().name().unwrap_or("a worker"));
-            }
-        }
+        self.end();
     }
+}
+
+/// What a thread has come to, if it ends in time.
+fn join<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
+    while !thread.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    if thread.is_finished() {
+        // It caught its own panics.
+        return thread.join().ok();
+    }
+    tracing::warn!("{} does not end, and is left behind", thread.thread().name().unwrap_or("a worker"));
+    None
 }
 
 fn work(
@@ -152,7 +172,7 @@ fn work(
     control: &Control,
     stop: &AtomicBool,
     failed: &UnboundedSender<Error>,
-) {
+) -> Option<Pipeline> {
     let run = catch_unwind(AssertUnwindSafe(|| {
         loop {
             match &mut packets {
@@ -172,8 +192,12 @@ fn work(
         }
     }));
     let live = matches!(packets, Packets::Live(_));
+    // Its compressor waits for it.
+    if run.is_ok() {
+        pipeline.stop_compressing();
+    }
     match run {
-        Ok(Ok(())) if stop.load(Ordering::Relaxed) => {}
+        Ok(Ok(())) if stop.load(Ordering::Relaxed) => return live.then_some(pipeline),
         Ok(Ok(())) => {
             tracing::info!("the capture has been replayed to its end; it is served until retrocap is stopped")
         }
@@ -188,6 +212,7 @@ fn work(
             let _ = failed.send(Error::WorkerPanicked(number));
         }
     }
+    None
 }
 
 fn replay_failed(error: &SourceError) {

@@ -6,7 +6,8 @@
 //!
 //! Always true: a program is checked when it is loaded, has no loops and cannot panic, so a match costs a bounded time
 //! whatever the packet. VLAN tags are looked for in the packet's bytes, where the capture has put them back.
-//! Names in an expression (`host printer`) are resolved by the system's resolver, once, when it is compiled.
+//! Names in an expression (`host printer`) are resolved by the system's resolver, once, when it is compiled; in a recorder, which
+//! has shut itself in, that is `/etc/hosts`.
 
 pub mod session;
 pub mod vm;
@@ -112,7 +113,7 @@ impl Filter {
         let rejected = |error: pcap::Error| FilterError::Rejected {
             expression: expression.to_owned(),
             message: match error {
-                pcap::Error::PcapError(message) => message,
+                pcap::Error::PcapError(message) => with_advice(message),
                 other => other.to_string(),
             },
         };
@@ -131,6 +132,18 @@ impl Filter {
             reason => FilterError::Unsafe { expression: expression.to_owned(), reason },
         })
     }
+}
+
+/// What to do about a name that nobody knows: a recorder has shut itself in when it is asked.
+fn with_advice(message: String) -> String {
+    let Some(rest) = message.strip_prefix("unknown host ").or_else(|| message.strip_prefix("unknown network ")) else {
+        return message;
+    };
+    let name = rest.split('\'').nth(1).filter(|name| !name.is_empty()).unwrap_or("NAME").to_owned();
+    format!(
+        "{message}; a recorder asks no name server, which would tell others what is looked for, and knows the names in \
+         /etc/hosts alone: write the address, which `getent ahosts {name}` tells"
+    )
 }
 
 /// The number libpcap uses at run time (`DLT_*`) for a link type of a capture file.

@@ -4,10 +4,12 @@
 //! once and notes which are protected. New sessions are asked when they begin. All pins together have
 //! a part of the memory; who came first keeps first, and what finds no room ages like everything else, and is counted.
 
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SessionFilter;
+use crate::codec::{Put, Take, damaged};
 use crate::filter::{Endpoints, FilterError};
 use crate::packet::Packet;
 use crate::session::{Notes, Table};
@@ -125,6 +127,42 @@ impl Pins {
             self.version.fetch_add(1, Ordering::Release);
         }
         gone
+    }
+
+    /// Writes them down.
+    pub(crate) fn hand_over(&self, out: &mut impl Write) -> io::Result<()> {
+        let board = self.board();
+        out.put_u64(board.next_id)?;
+        out.put_u8(u8::try_from(board.pins.len()).unwrap_or(0))?;
+        for pin in &board.pins {
+            out.put_u8(u8::try_from(pin.place).unwrap_or(u8::MAX))?;
+            out.put_words(&[pin.id, pin.since.0, pin.until.0])?;
+            out.put_text(pin.expression())?;
+        }
+        Ok(())
+    }
+
+    /// Takes over those whose time has not come; a bit for the place of each. A pin keeps its number, place and time.
+    pub(crate) fn take_over(&self, input: &mut impl Read, now: Timestamp) -> io::Result<u16> {
+        let mut board = self.board();
+        board.next_id = board.next_id.max(input.take_u64()?.min(u64::MAX / 2));
+        for _ in 0..input.take_u8()? {
+            let place = usize::from(input.take_u8()?);
+            let [id, since, until] = input.take_words()?.map(Timestamp);
+            let expression = input.take_text()?;
+            let free = board.pins.iter().all(|pin| pin.place != place && pin.id != id.0);
+            if place >= Notes::PINS || !free || id.0 > board.next_id {
+                return Err(damaged("a pin"));
+            }
+            // What libpcap understood then it may not understand in another version.
+            if until > now
+                && let Ok(filter) = SessionFilter::new(&expression)
+            {
+                board.pins.push(Pin { id: id.0, place, since, until, filter });
+            }
+        }
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(board.pins.iter().fold(0, |bits, pin| bits | 1 << pin.place))
     }
 
     /// All of them, in the order of their numbers.

@@ -8,13 +8,14 @@ use super::selectors::Flow;
 use super::{Drops, History, QueryError, Request};
 use crate::decode::Network;
 use crate::filter::{Endpoints, SessionProbe};
+use crate::handover::Gap;
 use crate::time::Timestamp;
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// A word for scripts: `nothing_recorded`, `before_horizon`, `after_newest`, `in_future`, `cut`, `filtered`,
-    /// `dropped`, `too_many` or `never_seen`.
+    /// `dropped`, `too_many`, `not_recorded` or `never_seen`.
     pub code: &'static str,
     /// A sentence for people.
     pub sentence: String,
@@ -43,6 +44,8 @@ pub struct Reach {
     evicted: u64,
     dropped: u64,
     kernel_dropped: u64,
+    /// When nothing was recorded.
+    gaps: Vec<Gap>,
 }
 
 /// What is asked for, as far as it tells why it is not there.
@@ -79,6 +82,7 @@ impl History {
             evicted: totals.evicted.packets,
             dropped: totals.dropped.into_iter().map(|volume| volume.packets).sum(),
             kernel_dropped: totals.kernel_dropped,
+            gaps: self.before.gaps.clone(),
         }
     }
 
@@ -123,9 +127,29 @@ impl History {
             let known = self.known(request)?;
             missing.extend(known.is_cut().then(|| cut(&known)));
         }
+        missing.extend(self.not_recorded(since, until));
         let dropped = drops.within(since, until);
         missing.extend((dropped > 0).then(|| format!("the kernel dropped {dropped} packets within that time")));
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
+    }
+
+    /// The gaps within a window, as far back as packets are there.
+    fn not_recorded(&self, since: Timestamp, until: Timestamp) -> Option<String> {
+        let (oldest, _) = self.span()?;
+        let since = since.max(oldest);
+        let gaps =
+            self.before.gaps.iter().filter(|gap| gap.from <= until && gap.until >= since && gap.from < gap.until);
+        let (count, seconds, last) = gaps.fold((0u32, 0.0, None), |(count, seconds, _), gap| {
+            (count + 1, seconds + gap.until.since(gap.from).as_secs_f64(), Some(gap))
+        });
+        let last = last?;
+        let times = if count == 1 { String::new() } else { format!(" {count} times, the last time") };
+        Some(format!(
+            "nothing was recorded{times} from {} to {} ({seconds:.1} s{}), while the recorder was restarted",
+            last.from,
+            last.until,
+            if count == 1 { "" } else { " altogether" }
+        ))
     }
 
     /// The sessions that match and had packets within the window.
@@ -185,6 +209,12 @@ impl Reach {
                     "the capture filter {text:?} keeps such packets out: {} of all kinds so far, which are not recorded",
                     self.filtered
                 ),
+            );
+        }
+        if let Some(gap) = self.gaps.iter().find(|gap| gap.from <= since && until <= gap.until) {
+            return Cause::new(
+                "not_recorded",
+                format!("nothing was recorded from {} to {}, while the recorder was restarted", gap.from, gap.until),
             );
         }
         if since > newest {

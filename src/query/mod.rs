@@ -21,6 +21,7 @@ use selectors::{Flow, Selection, Subnet};
 
 use crate::counters::Totals;
 use crate::filter::{FilterError, FilterSet};
+use crate::handover::Before;
 use crate::interface::Interfaces;
 use crate::packet::LinkType;
 use crate::pipeline::Worker;
@@ -53,6 +54,8 @@ pub struct History {
     pub capture_filter: Chosen<Option<String>>,
     /// The interfaces asked for; empty for all.
     pub capture_interfaces: Chosen<Vec<String>>,
+    /// What was taken over from the recorders before.
+    pub before: Before,
 }
 
 /// What the user chose, and may choose anew while it records.

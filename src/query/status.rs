@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::History;
 use crate::counters::{DropReason, Packed, Totals, Volume};
+use crate::handover::{Before, Taken};
 use crate::packet::InterfaceId;
 use crate::session::Notes;
 use crate::store::Rank;
@@ -39,6 +40,32 @@ pub struct Status {
     /// What keeps a recorder that was taken over from doing harm; of a service only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxStatus>,
+    /// What was taken over from the recorder before; of a service that was restarted only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartStatus>,
+}
+
+/// What became of the history when the recorder was restarted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RestartStatus {
+    /// What was taken over.
+    pub packets: u64,
+    pub bytes: u64,
+    pub sessions: u64,
+    pub pins: u64,
+    /// Packets that found no room.
+    pub lost_packets: u64,
+    /// When the first of the recorders began.
+    pub recording_since: Option<String>,
+    /// When nothing was recorded last, and for how long.
+    pub gap_from: Option<String>,
+    pub gap_until: Option<String>,
+    pub gap_s: f64,
+    /// Gaps that are remembered.
+    pub gaps: u64,
+    /// Why nothing was taken over, or not all.
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +250,7 @@ impl Status {
         let sessions_bytes: u64 = history.workers.iter().map(|worker| worker.index_bytes + worker.ledger.bytes()).sum();
         let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.ledger.archive_bytes()).sum();
         let span = history.span();
+        let gap_until = history.before.gaps.last().map_or(Timestamp::MIN, |gap| gap.until);
         let time = |t: Timestamp| t.to_rfc3339();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -264,7 +292,7 @@ impl Status {
             retained: Retained {
                 oldest: span.map(|s| time(s.0)),
                 newest: span.map(|s| time(s.1)),
-                whole_since: history.whole_since().map(time),
+                whole_since: history.whole_since().map(|whole| time(whole.max(gap_until))),
             },
             ranks,
             sessions: sessions(history, now),
@@ -290,8 +318,30 @@ impl Status {
                 interfaces: history.capture_interfaces.get(),
             },
             sandbox: None,
+            restart: restart(&history.before),
         }
     }
+}
+
+fn restart(before: &Before) -> Option<RestartStatus> {
+    if *before == Before::default() {
+        return None;
+    }
+    let Taken { packets, bytes, lost_packets, sessions, pins } = before.taken;
+    let gap = before.gaps.last();
+    Some(RestartStatus {
+        packets,
+        bytes,
+        sessions,
+        pins,
+        lost_packets,
+        recording_since: before.since.map(|since| since.to_rfc3339()),
+        gap_from: gap.map(|gap| gap.from.to_rfc3339()),
+        gap_until: gap.map(|gap| gap.until.to_rfc3339()),
+        gap_s: gap.map_or(0.0, |gap| gap.until.since(gap.from).as_secs_f64()),
+        gaps: before.gaps.len() as u64,
+        problem: before.problem.clone(),
+    })
 }
 
 fn drop_reasons(totals: &Totals) -> serde_json::Map<String, serde_json::Value> {

@@ -56,6 +56,20 @@ impl Archive {
         })
     }
 
+    /// Takes all of its memory now.
+    pub(super) fn populate(&self) -> std::io::Result<()> {
+        self.ring.populate()?;
+        self.pending.populate()
+    }
+
+    /// Wipes all of it and gives the memory back.
+    pub(super) fn release(&self) {
+        self.tail.store(self.head.load(Ordering::Relaxed), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.ring.release(0..self.ring.len());
+        self.pending.release(0..self.pending.len());
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.ring.len() as u64 * 8 + Self::FIXED_BYTES as u64
     }
@@ -111,6 +125,37 @@ impl Archive {
         }
         fence(Ordering::Acquire);
         (self.tail.load(Ordering::Relaxed) <= position).then_some(block)
+    }
+
+    /// The ordinal of the oldest session that is known, or that would be.
+    pub(super) fn oldest(&self) -> u64 {
+        self.oldest.load(Ordering::Relaxed).min(self.count())
+    }
+
+    /// Counts from another ordinal on, as long as there is nothing: sessions before it were forgotten.
+    pub(super) fn begin_at(&self, ordinal: u64) {
+        if self.count() == 0 {
+            let ordinal = ordinal / BATCH_ORDINALS * BATCH_ORDINALS;
+            self.oldest.store(ordinal, Ordering::Relaxed);
+            self.count.store(ordinal, Ordering::Release);
+        }
+    }
+
+    /// The blocks there are, oldest first: earliest and latest time, and the compressed bytes of [`BATCH`] sessions.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, u64, Vec<u8>)> + '_ {
+        let mut position = self.tail.load(Ordering::Acquire);
+        std::iter::from_fn(move || {
+            let block = self.block(position, None)?;
+            let times = (self.get(position + 2), self.get(position + 3));
+            position += block.words;
+            Some((times.0, times.1, block.compressed))
+        })
+    }
+
+    /// The sessions that are in no block yet, oldest first.
+    pub(super) fn pending_sessions(&self) -> impl Iterator<Item = Session> + '_ {
+        let count = self.count();
+        (count / BATCH_ORDINALS * BATCH_ORDINALS..count).filter_map(|ordinal| self.pending_session(ordinal))
     }
 
     /// The sessions known at this moment, those that left the array first first, from blocks that overlap the window.
@@ -289,11 +334,42 @@ impl Archivist {
         let Some(pending) = archive.pending(ordinal) else { return };
         entry.copy_to(pending, ordinal);
         self.batch.push(Past::new(&entry.read(super::SessionSlot::PAST)));
+        self.added(archive, ordinal);
+    }
+
+    /// Takes over a session of the past, as a reader knew it.
+    pub(super) fn add(&mut self, archive: &Archive, session: &Session) {
+        let ordinal = archive.count.load(Ordering::Relaxed);
+        let Some(pending) = archive.pending(ordinal) else { return };
+        pending.restore(session, ordinal);
+        self.batch.push(Past::new(session));
+        self.added(archive, ordinal);
+    }
+
+    fn added(&mut self, archive: &Archive, ordinal: u64) {
         if self.batch.len() == BATCH {
             self.write_block(archive, ordinal + 1 - BATCH_ORDINALS);
             self.batch.clear();
         }
         archive.count.store(ordinal + 1, Ordering::Release);
+    }
+
+    /// Takes over a block of the past, of [`BATCH`] sessions; as it is, if none are pending.
+    pub(super) fn add_block(&mut self, archive: &Archive, earliest: u64, latest: u64, compressed: &[u8]) {
+        if self.batch.is_empty() {
+            let ordinal = archive.count.load(Ordering::Relaxed);
+            Self::append(archive, ordinal, BATCH_ORDINALS, [earliest, latest], compressed);
+            archive.count.store(ordinal + BATCH_ORDINALS, Ordering::Release);
+            return;
+        }
+        for past in columns::decode(compressed).unwrap_or_default() {
+            self.add(archive, &past.session(0));
+        }
+    }
+
+    /// Sessions that are not listed.
+    pub(super) fn add_unlisted(archive: &Archive, sessions: u64) {
+        add(&archive.unlisted, sessions);
     }
 
     /// Compresses the batch and writes it over the oldest blocks.
@@ -302,6 +378,11 @@ impl Archivist {
         let latest = self.batch.iter().map(Past::last_ms).max().unwrap_or(0);
         let sessions = self.batch.len() as u64;
         let compressed = self.encoder.encode(&mut self.batch).unwrap_or_default();
+        Self::append(archive, first_ordinal, sessions, [earliest, latest], compressed);
+    }
+
+    /// Writes a block over the oldest ones.
+    fn append(archive: &Archive, first_ordinal: u64, sessions: u64, times: [u64; 2], compressed: &[u8]) {
         let words = words_of(compressed.len() as u64);
         let room = archive.ring.len() as u64;
         if compressed.is_empty() || words > room {
@@ -321,7 +402,7 @@ impl Archivist {
         archive.tail.store(tail, Ordering::Relaxed);
         // Who reads a word that is written from here on sees the new tail.
         fence(Ordering::Release);
-        let header = [first_ordinal, sessions << 32 | compressed.len() as u64, earliest, latest];
+        let header = [first_ordinal, sessions << 32 | compressed.len() as u64, times[0], times[1]];
         let bytes = compressed.chunks(8).map(|chunk| {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);

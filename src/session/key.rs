@@ -111,6 +111,11 @@ impl SessionKey {
         InterfaceId(low16(self.0[5]))
     }
 
+    /// The same session, seen elsewhere.
+    pub(super) fn move_to(&mut self, interface: InterfaceId) {
+        self.0[5] = self.0[5] & !0xffff | u64::from(interface.0);
+    }
+
     /// Outermost VLAN id.
     pub fn vlan(&self) -> Option<u16> {
         Some(low16(self.0[5] >> 16)).filter(|&id| id != NO_VLAN)

@@ -303,6 +303,17 @@ impl Ledger {
         self.session(slot).filter(|session| session.first_sequence <= sequence)
     }
 
+    /// Takes all of its memory now.
+    pub(crate) fn populate(&self) -> std::io::Result<()> {
+        self.words.populate()?;
+        self.archive.populate()
+    }
+
+    /// Wipes the entries of some slots and gives their memory back.
+    pub(super) fn release(&self, slots: std::ops::Range<u32>) {
+        self.words.release(slots.start as usize * ENTRY_WORDS..slots.end as usize * ENTRY_WORDS);
+    }
+
     pub(super) fn entry(&self, slot: SessionSlot) -> Option<Entry<'_>> {
         let from = slot.0 as usize * ENTRY_WORDS;
         self.words.get(from..from + ENTRY_WORDS)?.try_into().ok().map(Entry)
@@ -462,6 +473,33 @@ impl Entry<'_> {
             self.set(KEY + i, word);
         }
         self.0[GENERATION].store(generation + 2, Ordering::Release);
+    }
+
+    /// Gives the entry to a session that is taken over, of which no packet is there yet. `first_sequence` stands for its own.
+    pub(super) fn restore(self, session: &Session, first_sequence: u64) {
+        let generation = self.get(GENERATION);
+        self.set(GENERATION, generation + 1);
+        fence(Ordering::Release);
+        let half = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let PerSide { originator, responder } = session.packets;
+        self.set(FIRST_SEQUENCE, first_sequence);
+        self.set(LAST, session.last.0);
+        self.set(PACKETS, u64::from(half(originator)) | u64::from(half(responder)) << 32);
+        self.set_kept(0, session.flags & !flag::QUEUED);
+        self.set(KEPT_BYTES, 0);
+        self.set(BYTES, session.bytes.originator);
+        self.set(BYTES + 1, session.bytes.responder);
+        self.set(FIRST, session.first.0);
+        self.set(CUT_AT, session.cut_at.map_or(0, |at| at.0));
+        for (i, &word) in session.key.0.iter().enumerate() {
+            self.set(KEY + i, word);
+        }
+        self.0[GENERATION].store(generation + 2, Ordering::Release);
+    }
+
+    /// When a packet of it was evicted last.
+    pub(super) fn cut_at(self) -> u64 {
+        self.get(CUT_AT)
     }
 
     /// Counts a packet that was sent by the originator (or not).

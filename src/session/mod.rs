@@ -8,6 +8,7 @@ mod archive;
 mod columns;
 pub mod community_id;
 mod fragments;
+mod handover;
 mod index;
 pub mod key;
 pub mod ledger;

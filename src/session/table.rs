@@ -20,7 +20,7 @@ use super::archive::{Archive, Archivist};
 use super::fragments::Fragments;
 use super::index::Index;
 use super::key::{SessionKey, Side};
-use super::ledger::{self, ENTRY_BYTES, Entry, Ledger, TCP, flag};
+use super::ledger::{self, ENTRY_BYTES, Entry, Ledger, Session, TCP, flag};
 use super::notes::Notes;
 use crate::decode::Decoded;
 use crate::memory::Lock;
@@ -104,8 +104,8 @@ impl Table {
         let ring_bytes = usize::try_from(archive_bytes).unwrap_or(usize::MAX).saturating_sub(Archive::FIXED_BYTES);
         Ok(Self {
             ledger: Arc::new(Ledger::new(capacity, ring_bytes, lock)?),
-            index: Index::new(capacity as usize, lock)?,
-            fragments: Fragments::new(seed, lock)?,
+            index: Index::new(capacity as usize, lock.at_once())?,
+            fragments: Fragments::new(seed, lock.at_once())?,
             hasher: FixedState::with_seed(seed),
             archivist: Archivist::new()?,
             unused: 0,
@@ -315,7 +315,7 @@ impl Table {
     }
 
     /// Finds an entry for a new session. The one that had it leaves the array.
-    fn vacate(&mut self, now: Timestamp) -> u32 {
+    pub(super) fn vacate(&mut self, now: Timestamp) -> u32 {
         if self.unused < self.ledger.capacity() {
             self.unused += 1;
             return self.unused - 1;
@@ -369,12 +369,56 @@ impl Table {
         self.index.remove(hash, slot);
     }
 
-    fn hash(&self, key: &SessionKey) -> u64 {
+    pub(super) fn hash(&self, key: &SessionKey) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         for word in key.0 {
             hasher.write_u64(word);
         }
         hasher.finish()
+    }
+
+    /// The time of the latest packet.
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Sessions in the array and of the past.
+    pub(crate) fn known_sessions(&self) -> u64 {
+        u64::from(self.unused) + self.ledger.past()
+    }
+
+    /// There was a packet of this time.
+    pub(super) fn advance(&mut self, to: Timestamp) {
+        self.now = self.now.max(to);
+    }
+
+    /// Entries that were ever used, which are the first ones of the array.
+    pub(super) fn used(&self) -> u32 {
+        self.unused
+    }
+
+    /// The session of an entry, and whether packets of it are still counted to it.
+    pub(super) fn known(&self, slot: u32) -> (Session, bool) {
+        let session = self.entry(slot).read(SessionSlot(slot));
+        (session, self.index.has(self.hash(&session.key), slot))
+    }
+
+    /// The entry to which packets with this key are counted.
+    pub(super) fn find(&self, hash: u64, key: &SessionKey) -> Option<u32> {
+        self.index.find(hash, |slot| self.entry(slot).has_key(key))
+    }
+
+    pub(super) fn index(&mut self) -> &mut Index {
+        &mut self.index
+    }
+
+    pub(super) fn archivist(&mut self) -> &mut Archivist {
+        &mut self.archivist
+    }
+
+    /// Its session has no packet left.
+    pub(super) fn wait_to_be_reused(&mut self, slot: u32) {
+        self.emptied.push_back(slot);
     }
 
     fn entry(&self, slot: u32) -> Entry<'_> {

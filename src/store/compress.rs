@@ -218,6 +218,10 @@ impl Packing {
         considered.take_if(|considered| *considered == id);
     }
 
+    fn counts(&self) -> Packed {
+        Packed { cpu_ns: self.activity.cpu_ns(), ..self.counts }
+    }
+
     /// Jobs that the compressor has.
     fn on_their_way(&self) -> usize {
         JOBS - self.idle.len()
@@ -288,9 +292,17 @@ impl Store {
 
     /// What was compressed.
     pub fn packed(&self) -> Packed {
-        let counts = self.packing.as_ref().map_or(Packed::default(), |packing| packing.counts);
-        let cpu_ns = self.packing.as_ref().map_or(0, |packing| packing.activity.cpu_ns());
-        Packed { cpu_ns, ..counts }
+        let mut packed = self.packed_before;
+        packed += self.packing.as_ref().map_or(Packed::default(), |packing| packing.counts());
+        packed
+    }
+
+    /// Ends compression: its thread ends, and what it was doing is forgotten.
+    pub fn stop_compressing(&mut self) {
+        if let Some(packing) = self.packing.take() {
+            self.packed_before += packing.counts();
+            self.free_pages.extend(packing.spare);
+        }
     }
 
     /// Between batches of a live capture: takes what is done, and gives more to do unless the capture is `behind`.
@@ -346,7 +358,10 @@ impl Store {
                 let Some(id) = next.filter(|&id| Some(id) != open) else { break };
                 let life = due / queue.weight;
                 let view = self.shared.slots[id.0 as usize].view(id).filter(|view| {
-                    age(id) <= life * LIFE_USED_MAX && view.len_bytes <= self.segment_bytes as u64 && view.pages() > 1
+                    !view.is_packed()
+                        && age(id) <= life * LIFE_USED_MAX
+                        && view.len_bytes <= self.segment_bytes as u64
+                        && view.pages() > 1
                 });
                 let Some(view) = view.filter(|_| prospect.to_skip == 0) else {
                     prospect.considered = Some(id);

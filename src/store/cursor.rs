@@ -121,6 +121,11 @@ impl Cursor {
         &self.view
     }
 
+    /// Bytes of the segment before what it comes to next.
+    pub(super) fn offset(&self) -> u64 {
+        self.at.offset
+    }
+
     /// Has the cursor keep [`WINDOW_BYTES`] of a compressed segment, which makes it fast beside many others.
     pub fn keep_window(&mut self) {
         self.window = Some(Box::new(Window { from: 0, len: 0, bytes: [0; WINDOW_BYTES] }));

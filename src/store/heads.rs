@@ -46,6 +46,22 @@ impl Heads {
         self.carried
     }
 
+    /// Whether a segment of so many bytes is within the limit.
+    pub(super) fn has_room(&self, len_bytes: usize) -> bool {
+        self.bytes + len_bytes as u64 <= self.limit_bytes
+    }
+
+    /// Carried starts were taken over from another store.
+    pub(super) fn took(&mut self, len_bytes: u64) {
+        self.bytes += len_bytes;
+    }
+
+    /// Counts on from what another store has counted.
+    pub(super) fn go_on_counting(&mut self, carried: Carried) {
+        self.carried.volume += carried.volume;
+        self.carried.lost += carried.lost;
+    }
+
     /// A segment of carried starts was evicted.
     pub(super) fn released(&mut self, len_bytes: u64) {
         self.bytes = self.bytes.saturating_sub(len_bytes);

@@ -18,6 +18,7 @@
 
 pub mod compress;
 mod cursor;
+mod handover;
 mod heads;
 mod pages;
 mod queues;
@@ -46,7 +47,7 @@ pub use segment::{SegmentId, SegmentView};
 pub use tally::Tally;
 use unpack::Unpacked;
 
-use crate::counters::{Carried, Volume};
+use crate::counters::{Carried, Packed, Volume};
 use crate::memory::Lock;
 use crate::session::Table;
 use crate::time::Timestamp;
@@ -150,6 +151,8 @@ pub struct Store {
     segment_bytes: usize,
     /// Compression, if there is any.
     packing: Option<Box<Packing>>,
+    /// What was compressed before.
+    packed_before: Packed,
     retained: Volume,
     evicted: Volume,
     lost_until: Option<Timestamp>,
@@ -187,6 +190,7 @@ impl Store {
             clock: Clock::default(),
             segment_bytes: segment_bytes(bytes),
             packing: None,
+            packed_before: Packed::default(),
             retained: Volume::default(),
             evicted: Volume::default(),
             lost_until: None,

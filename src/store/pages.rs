@@ -49,6 +49,17 @@ impl Pages {
         self.words.is_locked()
     }
 
+    /// Takes all of its memory now.
+    pub(super) fn populate(&self) -> std::io::Result<()> {
+        self.words.populate()
+    }
+
+    /// Wipes a page, and gives its memory back.
+    pub(super) fn release(&self, page: PageId) {
+        let from = page.0 as usize * PAGE_WORDS;
+        self.words.release(from..from + PAGE_WORDS);
+    }
+
     /// The page after `page` in its chain.
     pub(super) fn next(&self, page: PageId) -> Result<PageId, Gone> {
         let next = self.next.get(page.0 as usize).ok_or(Gone)?.load(Ordering::Relaxed);

@@ -183,6 +183,17 @@ impl Queues {
         self.queues.iter().enumerate().map(|(at, queue)| (QueueId(at), queue))
     }
 
+    /// What a queue is for, in a few numbers: packets by class, step and rank; carried starts; a pin's; released ones.
+    pub(super) fn describe(&self, id: QueueId) -> [u8; 4] {
+        let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
+        match self[id].kind {
+            Kind::Ranked { rank, climb } => [0, byte(id.0 / (Notes::CLIMBS * Rank::COUNT)), climb, rank.0],
+            Kind::Heads => [1, 0, 0, 0],
+            Kind::Pinned => [2, byte(id.0 - self.pinned(0).0), 0, 0],
+            Kind::Released => [3, 0, 0, 0],
+        }
+    }
+
     /// Pages that all pins together have.
     pub(super) fn pinned_pages(&self) -> u32 {
         (0..Notes::PINS).map(|place| self[self.pinned(place)].pages).sum()

@@ -103,6 +103,13 @@ impl Clock {
         }
     }
 
+    /// Goes on from another clock, unless it runs already.
+    pub(super) fn take_over(&mut self, ticks_ns: u64, last: Timestamp) {
+        if self.last.is_none() {
+            (self.ticks_ns, self.last) = (ticks_ns, Some(last));
+        }
+    }
+
     /// The packets' time, as far as stamps agree on it.
     pub(super) fn now(&self) -> Timestamp {
         self.last.unwrap_or(Timestamp::MIN)

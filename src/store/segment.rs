@@ -90,6 +90,11 @@ impl SegmentView {
         packed_bytes: 0,
     };
 
+    /// Of bytes that lie in no pages.
+    pub(super) fn of_stream(base: Previous, len_bytes: u64) -> Self {
+        Self { base, len_bytes, ..Self::EMPTY }
+    }
+
     pub(super) fn first_page(&self) -> PageId {
         self.first_page
     }

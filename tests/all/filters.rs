@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pcap::{Capture, Offline};
-use retrocap::filter::{Filter, SessionProbe};
+use retrocap::filter::{Filter, FilterSet, SessionProbe};
 use retrocap::packet::LinkType;
 
 const EXPRESSIONS: [&str; 100] = [
@@ -216,4 +216,16 @@ fn every_expression_can_be_asked_of_sessions() {
     for expression in EXPRESSIONS {
         SessionProbe::new(expression).unwrap_or_else(|e| panic!("{e}"));
     }
+}
+
+/// As `host example.org` is asked of a recorder that reads no more than `/etc/hosts`.
+#[test]
+fn a_name_that_nobody_knows_is_answered_with_what_to_do() {
+    for expression in ["host name.invalid", "src net name.invalid"] {
+        let error = FilterSet::new(expression).unwrap_err().to_string();
+        assert!(error.contains("unknown"), "{error}");
+        assert!(error.contains("/etc/hosts alone") && error.contains("`getent ahosts name.invalid`"), "{error}");
+    }
+    let other = FilterSet::new("port nonsense").unwrap_err().to_string();
+    assert!(!other.contains("getent"), "{other}");
 }

@@ -11,6 +11,7 @@ mod complexity;
 mod decode;
 mod filters;
 mod generate;
+mod handover;
 mod keeping;
 #[cfg(target_os = "linux")]
 mod live;

@@ -14,6 +14,8 @@ mod pressure;
 mod readers;
 mod remote;
 mod replaying;
+mod restart;
 mod running;
 mod sandbox;
+mod supervisor;
 mod unit;

@@ -30,6 +30,7 @@ fn seeds() -> Seeds {
         seeds.insert(("decode", name.to_owned()), bytes);
     }
     for (name, bytes) in captures() {
+        seeds.insert(("handover", name.to_owned()), crate::handover::left_of(&bytes));
         seeds.insert(("capture_file", name.to_owned()), bytes.clone());
         seeds.insert(("pipeline", name.to_owned()), bytes);
     }

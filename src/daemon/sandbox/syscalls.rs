@@ -192,6 +192,8 @@ const MAIN: &[Allow] = &[
     Call(libc::SYS_flock),
     Call(libc::SYS_fstatfs),
     Call(libc::SYS_getdents64),
+    // The history is left in files in memory.
+    Call(libc::SYS_memfd_create),
     Call(libc::SYS_pipe2),
     When(libc::SYS_prctl, &[Is(0, libc::PR_GET_DUMPABLE as u64)]),
     When(libc::SYS_socket, &[Is(0, libc::AF_UNIX as u64)]),

@@ -1,7 +1,6 @@
 //! What goes wrong around a recorder: it goes on, or it ends and says so; it never records by half in silence.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use crate::namespaces::{Namespace, available};
 use crate::service::asking::get;
 
 use super::running::{BEYOND_BUDGET, MIB, PROGRAM, Recorder, Sender, directory, eventually, have, unanswered};
+use super::supervisor::Supervisor;
 
 /// The value of a metric without labels, or with exactly these.
 fn metric(recorder: &Recorder, name: &str) -> f64 {
@@ -198,40 +198,12 @@ fn killed_and_started_again_at_once() {
     }
 }
 
-/// What a supervisor hears.
-struct Supervisor {
-    socket: UnixDatagram,
-    path: std::path::PathBuf,
-    _directory: tempfile::TempDir,
-}
-
-impl Supervisor {
-    fn new() -> Self {
-        let directory = directory();
-        let path = directory.path().join("notify");
-        Self { socket: UnixDatagram::bind(&path).unwrap(), path, _directory: directory }
-    }
-
-    /// A recorder of two workers that is to give a sign of life every two seconds.
-    fn start(&self, namespace: &Namespace, folder: tempfile::TempDir) -> Recorder {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &namespace.name, PROGRAM, "run", "-m", "40M", "--workers", "2"]);
-        command.env("NOTIFY_SOCKET", &self.path).env("WATCHDOG_USEC", "2000000");
-        Recorder::start(command, folder)
-    }
-
-    /// The next message, unless none comes in time.
-    fn hear(&self, within: Duration) -> Option<String> {
-        self.socket.set_read_timeout(Some(within)).unwrap();
-        let mut buffer = [0; 512];
-        let length = self.socket.recv(&mut buffer).ok()?;
-        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
-    }
-
-    fn expect(&self, message: &str) {
-        let heard = self.hear(Duration::from_secs(20)).unwrap_or_else(|| panic!("not heard: {message}"));
-        assert!(heard.starts_with(message), "{heard}, not {message}");
-    }
+/// A recorder of two workers that is to give a sign of life every two seconds.
+fn watched(supervisor: &Supervisor, namespace: &Namespace, folder: tempfile::TempDir) -> Recorder {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &namespace.name, PROGRAM, "run", "-m", "40M", "--workers", "2"]);
+    command.env("NOTIFY_SOCKET", &supervisor.path).env("WATCHDOG_USEC", "2000000");
+    Recorder::start(command, folder)
 }
 
 /// Holds one thread of a process, for as long as this is there; `None` where that is not allowed.
@@ -269,7 +241,7 @@ fn a_supervisor_restarts_a_recorder_of_which_a_worker_stands_still() {
     }
     let (near, far) = Namespace::pair();
     let supervisor = Supervisor::new();
-    let mut recorder = supervisor.start(&far, directory());
+    let mut recorder = watched(&supervisor, &far, directory());
     supervisor.expect("READY=1\nSTATUS=recording all interfaces into 40 MiB");
     for _ in 0..6 {
         supervisor.expect("WATCHDOG=1");
@@ -292,7 +264,7 @@ fn a_supervisor_restarts_a_recorder_of_which_a_worker_stands_still() {
     recorder.child.wait().unwrap();
     let folder = std::mem::replace(&mut recorder.directory, directory());
     std::fs::write(recorder.path("log"), "").unwrap();
-    let mut recorder = supervisor.start(&far, folder);
+    let mut recorder = watched(&supervisor, &far, folder);
     supervisor.expect("READY=1");
     supervisor.expect("WATCHDOG=1");
     let mut sender = Sender::new(&near, "near");

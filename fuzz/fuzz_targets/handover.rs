@@ -1,0 +1,68 @@
+//! Any bytes as what the recorder before has left: no panic, what is counted adds up, and what was taken over is found.
+#![no_main]
+
+use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use libfuzzer_sys::fuzz_target;
+use retrocap::capture::file::FileSource;
+use retrocap::handover;
+use retrocap::interface::Interfaces;
+use retrocap::judge::Pins;
+use retrocap::memory::Lock;
+use retrocap::pipeline::{Config, Pipeline};
+use retrocap::query::{History, Memory, Request};
+use retrocap::store::Store;
+use retrocap::store::retention::Policy;
+use retrocap::time::Timestamp;
+
+/// What is recorded after it.
+const CAPTURE: &[u8] = include_bytes!("../seeds/capture_file/pcap-encapsulations");
+
+fuzz_target!(|data: &[u8]| {
+    let interfaces = Arc::new(Interfaces::default());
+    let pins = Arc::new(Pins::new(1 << 20));
+    let pipeline = Pipeline::new(Config {
+        sessions_bytes: 1 << 20,
+        store_bytes: Store::BYTES_MIN,
+        policy: Policy::default(),
+        classes: retrocap::judge::Classes::default(),
+        pins: Arc::clone(&pins),
+        pinned_bytes: 1 << 20,
+        filter: None,
+        snaplen: 0,
+        lock: Lock::No,
+        seed: 1,
+    });
+    let mut pipelines = [pipeline.unwrap()];
+    let now = Timestamp::from_unix(1_795_345_300, 0);
+    let mut rest = data;
+    let before = handover::read(&mut rest, now, &interfaces, &pins, &mut pipelines);
+    let mut source = FileSource::from_reader(Box::new(Cursor::new(CAPTURE.to_vec())), Arc::clone(&interfaces));
+    for recorded in [false, true] {
+        if recorded {
+            let _ = pipelines[0].run(&mut source, &AtomicBool::new(false));
+        }
+        let history = History {
+            workers: vec![pipelines[0].worker()],
+            interfaces: Arc::clone(&interfaces),
+            memory: Memory::default(),
+            capture_filter: None.into(),
+            capture_interfaces: Vec::new().into(),
+            before: before.clone(),
+        };
+        let totals = history.totals();
+        let dropped: u64 = totals.dropped.iter().map(|volume| volume.packets).sum();
+        assert_eq!(totals.received.packets, totals.stored.packets + totals.filtered.packets + dropped);
+        assert_eq!(totals.stored.packets, totals.retained.packets + totals.evicted.packets);
+        assert_eq!(totals.stored.bytes, totals.retained.bytes + totals.evicted.bytes);
+        let mut packets = history.packets(&Request::default()).unwrap();
+        let mut found = 0;
+        while packets.next().is_some() {
+            found += 1;
+        }
+        assert_eq!(found, totals.retained.packets);
+        let _ = history.workers[0].ledger.all(None).count();
+    }
+});

@@ -1,0 +1,301 @@
+//! What one recorder leaves and the next takes over, without a supervisor between them.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
+
+use retrocap::capture::file::FileSource;
+use retrocap::handover::{self, Before};
+use retrocap::interface::Interfaces;
+use retrocap::judge::{Class, Classes, Pins};
+use retrocap::memory::Lock;
+use retrocap::pipeline::{Config, Pipeline};
+use retrocap::query::{History, Memory, Request};
+use retrocap::store::Store;
+use retrocap::store::compress::{Compression, Pace};
+use retrocap::store::retention::Policy;
+use retrocap::time::Timestamp;
+
+use crate::generate::{self, Random, START_S};
+
+/// How a recorder is made.
+#[derive(Clone, Debug)]
+struct Setup {
+    workers: usize,
+    store_bytes: u64,
+    sessions_bytes: u64,
+    compressing: bool,
+    classes: Vec<Class>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { workers: 1, store_bytes: 8 << 20, sessions_bytes: 2 << 20, compressing: false, classes: Vec::new() }
+    }
+}
+
+struct Made {
+    pipelines: Vec<Pipeline>,
+    interfaces: Arc<Interfaces>,
+    pins: Arc<Pins>,
+    compressors: Vec<JoinHandle<()>>,
+}
+
+impl Made {
+    fn new(setup: &Setup) -> Self {
+        let pins = Arc::new(Pins::new(1 << 20));
+        let mut compressors = Vec::new();
+        let pipelines = (0..setup.workers).map(|seed| {
+            let mut pipeline = Pipeline::new(Config {
+                sessions_bytes: setup.sessions_bytes,
+                store_bytes: setup.store_bytes,
+                policy: Policy::default(),
+                classes: Classes::new(&setup.classes, setup.store_bytes).unwrap(),
+                pins: Arc::clone(&pins),
+                pinned_bytes: 1 << 20,
+                filter: None,
+                snaplen: 0,
+                lock: Lock::No,
+                seed: seed as u64,
+            })
+            .unwrap();
+            if setup.compressing {
+                let compression = Compression { share: 0.5, pace: Pace::Replay, readers_bytes: 1 << 20 };
+                let compressor = pipeline.compress(&compression).unwrap();
+                compressors.push(std::thread::spawn(move || compressor.run()));
+            }
+            pipeline
+        });
+        Self { pipelines: pipelines.collect(), interfaces: Arc::default(), pins, compressors }
+    }
+
+    fn record(&mut self, worker: usize, capture: Vec<u8>) {
+        let mut source = FileSource::from_reader(Box::new(Cursor::new(capture)), Arc::clone(&self.interfaces));
+        self.pipelines[worker].run(&mut source, &AtomicBool::new(false)).unwrap();
+    }
+
+    fn history(&self) -> History {
+        History {
+            workers: self.pipelines.iter().map(Pipeline::worker).collect(),
+            interfaces: Arc::clone(&self.interfaces),
+            memory: Memory::default(),
+            capture_filter: None.into(),
+            capture_interfaces: Vec::new().into(),
+            before: Before::default(),
+        }
+    }
+
+    /// What it leaves.
+    fn leave(mut self) -> Vec<u8> {
+        let mut left = Vec::new();
+        let before = Before { since: Some(Timestamp::from_unix(START_S, 0)), ..Before::default() };
+        let stopped = Timestamp::from_unix(START_S + 3600, 0);
+        let (interfaces, pins) = (&self.interfaces, &self.pins);
+        handover::write(&mut left, &before, stopped, interfaces, pins, &mut self.pipelines).unwrap();
+        drop(self.pipelines);
+        self.compressors.into_iter().for_each(|thread| thread.join().unwrap());
+        left
+    }
+
+    fn take_over(&mut self, left: &[u8]) -> Before {
+        let now = Timestamp::from_unix(START_S + 3605, 0);
+        handover::read(&mut &*left, now, &self.interfaces, &self.pins, &mut self.pipelines)
+    }
+
+    /// Looks whether all adds up; the packets, and what is known of sessions.
+    fn all(&self) -> (Vec<Found>, BTreeMap<String, u32>) {
+        let history = self.history();
+        let totals = history.totals();
+        let dropped: u64 = totals.dropped.iter().map(|volume| volume.packets).sum();
+        assert_eq!(totals.received.packets, totals.stored.packets + totals.filtered.packets + dropped);
+        assert_eq!(totals.stored.packets, totals.retained.packets + totals.evicted.packets);
+        assert_eq!(totals.stored.bytes, totals.retained.bytes + totals.evicted.bytes);
+        let mut found = Vec::new();
+        let mut packets = history.packets(&Request::default()).unwrap();
+        while let Some(packet) = packets.next() {
+            let packet = packet.packet;
+            found.push((packet.time, packet.original_len, packet.drops_before, packet.data.to_vec()));
+        }
+        assert_eq!(found.len() as u64, totals.retained.packets);
+        let mut sessions = BTreeMap::new();
+        let mut kept = 0;
+        for (_, session) in history.workers.iter().flat_map(|worker| worker.ledger.all(None)) {
+            kept += session.kept_packets;
+            let retrocap::session::Session {
+                key, first, last, packets, bytes, cut_at, kept_packets, kept_bytes, ..
+            } = session;
+            let text = format!("{key:?} {first} {last} {packets:?} {bytes:?} {cut_at:?} {kept_packets} {kept_bytes}");
+            *sessions.entry(text).or_default() += 1;
+        }
+        assert!(kept <= totals.retained.packets);
+        (found, sessions)
+    }
+}
+
+type Found = (Timestamp, u32, u32, Vec<u8>);
+
+/// What a small recorder leaves of a capture, for fuzzing to start from.
+pub(crate) fn left_of(capture: &[u8]) -> Vec<u8> {
+    let setup = Setup { store_bytes: Store::BYTES_MIN, sessions_bytes: 1 << 20, ..Setup::default() };
+    let mut made = Made::new(&setup);
+    let mut source = FileSource::from_reader(Box::new(Cursor::new(capture.to_vec())), Arc::clone(&made.interfaces));
+    // Up to where a capture is cut.
+    let _ = made.pipelines[0].run(&mut source, &AtomicBool::new(false));
+    made.pins.add("udp", Timestamp::from_unix(START_S, 0), Timestamp::from_unix(START_S + 7200, 0)).unwrap();
+    made.leave()
+}
+
+#[test]
+fn what_is_left_is_taken_over_whole() {
+    for (compressing, bytes) in [(false, 1 << 20), (false, 40 << 20), (true, 40 << 20)] {
+        let setup = Setup { compressing, ..Setup::default() };
+        let mut old = Made::new(&setup);
+        old.record(0, generate::traffic(bytes, 1));
+        let before = old.all();
+        let totals = old.history().totals();
+        assert_eq!(totals.evicted.packets > 0, bytes > 1 << 20);
+        assert_eq!(totals.packed.segments > 0, compressing);
+        let left = old.leave();
+        let mut new = Made::new(&setup);
+        let taken = new.take_over(&left);
+        assert_eq!(taken.problem, None);
+        assert_eq!((taken.taken.packets, taken.taken.lost_packets), (totals.retained.packets, 0));
+        assert_eq!(taken.since, Some(Timestamp::from_unix(START_S, 0)));
+        assert_eq!(taken.gaps.len(), 1);
+        assert!(new.all() == before, "{compressing} {bytes}");
+        let mut again = new.history().totals();
+        again.packed.cpu_ns = totals.packed.cpu_ns;
+        assert_eq!(again, totals);
+        // And on as ever.
+        let more = generate::traffic(4 << 20, 2);
+        new.record(0, more);
+        let (packets, _) = new.all();
+        assert!(packets.len() as u64 > taken.taken.packets / 2);
+    }
+}
+
+/// Of the packets of a recorder, those that another has; and that it has no others.
+fn part(of: &[Found], has: &[Found]) -> usize {
+    let mut counts: BTreeMap<&Found, i64> = BTreeMap::new();
+    of.iter().for_each(|packet| *counts.entry(packet).or_default() += 1);
+    for packet in has {
+        let count = counts.entry(packet).or_default();
+        *count -= 1;
+        assert!(*count >= 0, "a packet that was not left, or twice: {}", packet.0);
+    }
+    has.len()
+}
+
+#[test]
+fn a_recorder_of_another_size_takes_what_counts_most() {
+    let setup = Setup { compressing: true, store_bytes: 16 << 20, sessions_bytes: 4 << 20, ..Setup::default() };
+    let others = [
+        Setup { store_bytes: 6 << 20, sessions_bytes: 4 << 20, ..setup.clone() },
+        Setup { compressing: false, ..setup.clone() },
+        Setup { store_bytes: 64 << 20, sessions_bytes: 16 << 20, ..setup.clone() },
+        // Less room for sessions than there are.
+        Setup { sessions_bytes: 1 << 20, ..setup.clone() },
+        Setup { workers: 1, ..setup.clone() },
+        Setup { workers: 3, ..setup.clone() },
+    ];
+    for (number, other) in others.into_iter().enumerate() {
+        let mut old = Made::new(&Setup { workers: 2, ..setup.clone() });
+        old.record(0, generate::traffic(30 << 20, 1));
+        old.record(1, generate::traffic(30 << 20, 2));
+        let (packets, _) = old.all();
+        let left = old.leave();
+        let mut new = Made::new(&other);
+        let taken = new.take_over(&left);
+        assert_eq!(taken.problem, None, "{number}");
+        let (again, _) = new.all();
+        let kept = part(&packets, &again);
+        eprintln!("{number}: {kept} of {} packets", packets.len());
+        assert_eq!(taken.taken.packets, again.len() as u64);
+        assert_eq!(taken.taken.lost_packets, (packets.len() - kept) as u64);
+        assert!(kept > packets.len() / 8, "{number}: {kept} of {}", packets.len());
+        // What is recent is there.
+        let recent = |packets: &[Found]| packets.iter().rev().take(500).cloned().collect::<Vec<_>>();
+        if number != 3 {
+            assert!(recent(&packets) == recent(&again), "{number}");
+        }
+        new.record(0, generate::traffic(8 << 20, 3));
+        new.all();
+    }
+}
+
+#[test]
+fn classes_and_pins_are_found_again_by_name_and_time() {
+    let class = |name: &str, port: u16| Class {
+        name: name.to_owned(),
+        filter: format!("udp port {port}"),
+        weight: 4.0,
+        cutoff_bytes: None,
+        reserve_bytes: 1 << 20,
+    };
+    let mut old = Made::new(&Setup { classes: vec![class("dns", 53), class("other", 54)], ..Setup::default() });
+    let time = |seconds| Timestamp::from_unix(START_S + seconds, 0);
+    let ended = old.pins.add("udp port 1", time(0), time(3601)).unwrap();
+    let holds = old.pins.add("host 192.0.2.7", time(0), time(9000)).unwrap();
+    old.record(0, generate::traffic(30 << 20, 1));
+    let before = old.all();
+    let class_bytes = |made: &Made, class| made.history().workers[0].tally.class_bytes(class);
+    let pinned = |made: &Made, place| made.history().workers[0].tally.pinned_bytes(place);
+    let (dns, held) = (class_bytes(&old, 1), pinned(&old, holds.place));
+    assert!(dns > 0 && held > 0);
+    let left = old.leave();
+
+    let mut new = Made::new(&Setup { classes: vec![class("new", 55), class("dns", 53)], ..Setup::default() });
+    let taken = new.take_over(&left);
+    assert_eq!((taken.problem.as_deref(), taken.taken.pins), (None, 1));
+    assert!(new.all() == before);
+    assert!(class_bytes(&new, 2) > 0 && class_bytes(&new, 1) == 0);
+    assert!(pinned(&new, holds.place) > held / 2);
+    let pins = new.pins.list();
+    assert_eq!((pins.len(), pins[0].id, pins[0].until), (1, holds.id, time(9000)));
+    new.pipelines[0].refresh();
+    let next = new.pins.add("tcp", time(0), time(9000)).unwrap();
+    assert!(next.id > holds.id.max(ended.id), "no number is given twice");
+}
+
+/// Whatever is done to the bytes: no panic, and what comes of it adds up.
+#[test]
+fn nonsense_is_taken_for_what_it_is() {
+    let mut capture = generate::header();
+    for number in 0..400u64 {
+        let session = u32::try_from(number % 23).unwrap();
+        generate::packet(&mut capture, number * 1_000_000, session, number % 3 > 0, 40);
+    }
+    let good = left_of(&capture);
+    let setup = Setup { store_bytes: Store::BYTES_MIN, sessions_bytes: 1 << 20, ..Setup::default() };
+    let mut random = Random(7);
+    let at = |random: &mut Random| usize::try_from(random.below(good.len() as u64)).unwrap();
+    let mut problems = 0;
+    for round in 0..400 {
+        let mut bytes = good.clone();
+        match round % 4 {
+            0 => bytes.truncate(at(&mut random)),
+            1 => bytes[at(&mut random)] ^= 1 << random.below(8),
+            2 => {
+                for _ in 0..8 {
+                    bytes[at(&mut random)] = random.below(256).to_le_bytes()[0];
+                }
+            }
+            _ => {
+                let from = at(&mut random);
+                let until = (from + 8).min(bytes.len());
+                bytes[from..until].fill([0, 0xff, 0x7f][usize::try_from(random.below(3)).unwrap()]);
+            }
+        }
+        let mut new = Made::new(&setup);
+        let taken = new.take_over(&bytes);
+        problems += usize::from(taken.problem.is_some());
+        let (packets, _) = new.all();
+        assert!(packets.len() <= 400);
+        new.record(0, capture.clone());
+        new.all();
+    }
+    eprintln!("{problems} of 400 were noticed");
+    assert!(problems > 100);
+}
