@@ -36,7 +36,10 @@ Examples:
   sudo retrocap run                             all interfaces, 1% of the memory
   sudo retrocap run -i eth0 -m 1G not port 22   one interface, 1 GiB, without SSH
   sudo retrocap run --pcap-over-ip 127.0.0.1:57012    for `wireshark -k -i TCP@127.0.0.1:57012` too
-  retrocap run --replay big.pcap --speed max --socket ./r.sock    a capture file instead")]
+  retrocap run --replay big.pcap --speed max --socket ./r.sock    a capture file instead
+
+Under systemd a restart forgets nothing: what was recorded is handed on to the next recorder in memory, as long as the unit
+has FileDescriptorStoreMax=.")]
 pub(super) struct Run {
     /// Record this interface; may be repeated [default: all]
     #[arg(short, long, value_name = "NAME")]

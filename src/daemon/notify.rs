@@ -94,7 +94,22 @@ impl Supervisor {
 
     /// Has it let go of all files with a name.
     pub(super) fn forget(&self, name: &str) {
-        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+        let Some(socket) = &self.socket else { return };
+        let message = format!("FDSTOREREMOVE=1\nFDNAME={name}");
+        let sent = loop {
+            match socket.send(message.as_bytes()) {
+                // Worth waiting for: else they would be kept for good.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match wait(socket.as_fd(), PollFlags::OUT) {
+                    Ok(true) => {}
+                    Ok(false) => break Err(not_read()),
+                    Err(error) => break Err(error),
+                },
+                sent => break sent.map(drop),
+            }
+        };
+        if let Err(error) = sent {
+            tracing::warn!("the supervisor was not told to let go of what it keeps: {error}");
+        }
     }
 
     /// Waits until it has read all that it was told: of a process that has ended it would not take it.

@@ -1,7 +1,5 @@
 //! Restart without forgetting: what one recorder has kept, the next one has.
 
-use std::process::Command;
-
 use retrocap::query::status::Status;
 
 use crate::generate::Plain;
@@ -22,8 +20,9 @@ fn stop(mut recorder: Recorder) -> (tempfile::TempDir, String) {
 
 /// All packets, and all sessions, in an order of their own.
 fn all(recorder: &Recorder) -> (Vec<Plain>, Vec<String>) {
-    let told = recorder.ask(&["flows", "--json", "--limit", "0"]);
+    let told = recorder.ask(&["flows", "--json"]);
     let mut flows: Vec<String> = told.stdout.lines().map(str::to_owned).collect();
+    assert!(told.code == 0 && !flows.is_empty(), "{told:?}");
     flows.sort();
     (recorder.packets(&[]), flows)
 }
@@ -31,6 +30,18 @@ fn all(recorder: &Recorder) -> (Vec<Plain>, Vec<String>) {
 /// Sends `count` packets of some hundred sessions.
 fn talk(sender: &mut Sender, from: u32, count: u32, bytes: u16) {
     sender.send_paced(count, 20_000, |number, frame| datagram(from + number % 300, bytes, frame));
+}
+
+/// A recorder that has kept some sessions, stopped, and what it left with a supervisor; the packets and sessions it had.
+fn left(far: &Namespace, near: &Namespace) -> (Supervisor, tempfile::TempDir, (Vec<Plain>, Vec<String>)) {
+    let supervisor = Supervisor::new();
+    let recorder = supervisor.record(far, directory(), &["-m", "24M"]);
+    talk(&mut Sender::new(near, "near"), 0, 1000, 300);
+    recorder.arrived(1000);
+    let before = all(&recorder);
+    let (folder, _) = stop(recorder);
+    assert!(supervisor.kept() > 0);
+    (supervisor, folder, before)
 }
 
 #[test]
@@ -41,7 +52,9 @@ fn what_was_kept_is_there_after_a_restart() {
     }
     let (near, far) = Namespace::pair();
     let supervisor = Supervisor::new();
-    let recorder = supervisor.record(&far, directory(), &["-m", "40M", "--workers", "2"]);
+    let arguments = ["-m", "40M", "--workers", "2"];
+    let recorder = supervisor.record(&far, directory(), &arguments);
+    assert!(recorder.status().restart.is_none());
     let mut sender = Sender::new(&near, "near");
     talk(&mut sender, 0, 3000, 300);
     sender.send(&unanswered(100));
@@ -50,22 +63,159 @@ fn what_was_kept_is_there_after_a_restart() {
     assert_eq!(pinned.code, 0, "{}", pinned.stderr);
     let before = all(&recorder);
     assert_eq!(before.0.len(), 3001);
-    let peak = recorder.resident_peak();
     let (folder, log) = stop(recorder);
     assert!(log.contains("history left to the recorder that comes next"), "{log}");
     assert!(supervisor.kept() > 0);
 
-    let recorder = supervisor.record(&far, folder, &["-m", "40M", "--workers", "2"]);
-    assert_eq!(all(&recorder), before, "{}", recorder.log());
+    let recorder = supervisor.record(&far, folder, &arguments);
     assert_eq!(supervisor.kept(), 0, "it lets go of what was taken over");
+    assert_eq!(all(&recorder), before, "{}", recorder.log());
+    assert!(recorder.log().contains("3001 packets") && recorder.log().contains("taken over"), "{}", recorder.log());
     let again: Status = recorder.status();
-    eprintln!("{}", recorder.log());
-    assert_eq!(again.packets.received, status.packets.received);
-    eprintln!("{peak} {}", recorder.resident_peak());
-    assert!(recorder.resident_peak() < 40 * MIB + BEYOND_BUDGET);
+    assert_eq!(again.packets, status.packets, "it counts on");
+    assert_eq!(again.bytes, status.bytes);
+    let restart = again.restart.unwrap();
+    assert_eq!((restart.packets, restart.lost_packets, restart.pins, restart.gaps), (3001, 0, 1, 1));
+    assert!(restart.problem.is_none() && restart.gap_s > 0.0 && restart.gap_s < 60.0, "{restart:?}");
+    assert!(again.retained.whole_since >= restart.gap_until, "packets of the gap are not there");
+    assert!(recorder.ask(&["pin", "--list"]).stdout.contains("udp"));
+    let shown = recorder.ask(&["status"]).stdout;
+    assert!(shown.contains("restarted  3,001 packets taken over; nothing recorded for"), "{shown}");
+    // Who asks for the time of the gap is told.
+    let (from, until) = (restart.gap_from.unwrap(), restart.gap_until.unwrap());
+    let asked = recorder.ask(&["get", "--since", &from, "--until", &until]);
+    assert!(asked.code == 1 && asked.stderr.contains("nothing was recorded from"), "{asked:?}");
+
     talk(&mut sender, 1000, 500, 300);
     recorder.arrived(3501);
     let after = all(&recorder);
     assert_eq!(after.0[..3001], before.0[..]);
     assert_eq!(after.0.len(), 3501);
+    let asked = recorder.ask(&["get", "-w", recorder.path("all.pcapng").to_str().unwrap()]);
+    assert!(asked.stderr.contains("nothing was recorded from"), "{asked:?}");
+    // And again: nothing wears off.
+    let (folder, _) = stop(recorder);
+    let recorder = supervisor.record(&far, folder, &arguments);
+    assert_eq!(all(&recorder), after);
+    assert_eq!(recorder.status().restart.unwrap().gaps, 2);
+}
+
+#[test]
+fn a_full_memory_is_taken_over_within_the_budget() {
+    let test = "restart with a full memory";
+    if !available(test) || !have(test, &["bash"]) {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let supervisor = Supervisor::new();
+    let recorder = supervisor.record(&far, directory(), &["-m", "40M"]);
+    let mut sender = Sender::new(&near, "near");
+    sender.send_paced(90_000, 15_000, |number, frame| datagram(number % 3000, 1000, frame));
+    let status = recorder.arrived(90_000);
+    assert!(status.packets.evicted > 0);
+    let before = all(&recorder);
+    let peak = recorder.resident_peak();
+    let (folder, log) = stop(recorder);
+    eprintln!("{}", log.lines().last().unwrap_or_default());
+    assert!(peak < 40 * MIB + BEYOND_BUDGET);
+
+    let recorder = supervisor.record(&far, folder, &["-m", "40M"]);
+    eprintln!("{}", recorder.log().lines().find(|line| line.contains("taken over")).unwrap_or_default());
+    let (packets, flows) = all(&recorder);
+    assert!(packets == before.0 && flows == before.1, "{} of {}", packets.len(), before.0.len());
+    assert!(recorder.resident_peak() < 40 * MIB + BEYOND_BUDGET);
+    // Into less memory goes what counts most, and it is said.
+    let (folder, _) = stop(recorder);
+    let recorder = supervisor.record(&far, folder, &["-m", "20M"]);
+    let status = recorder.status();
+    let restart = status.restart.unwrap();
+    assert!(restart.lost_packets > 0 && restart.packets + restart.lost_packets == packets.len() as u64, "{restart:?}");
+    assert!(recorder.log().contains("packets found no room"), "{}", recorder.log());
+    assert!(recorder.resident_peak() < 20 * MIB + BEYOND_BUDGET);
+    let (fewer, _) = all(&recorder);
+    assert_eq!(fewer[fewer.len() - 1000..], packets[packets.len() - 1000..], "what is recent is there");
+    sender.send_paced(1000, 15_000, |number, frame| datagram(number % 3000, 1000, frame));
+    recorder.arrived(91_000);
+}
+
+#[test]
+fn what_cannot_be_trusted_is_not_taken_over() {
+    let test = "damaged history";
+    if !available(test) || !have(test, &["bash"]) {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let (supervisor, mut folder, before) = left(&far, &near);
+    let good = supervisor.contents();
+    let changed = |at: usize| {
+        let mut files = good.clone();
+        files[0][at] ^= 2;
+        files
+    };
+    let mut shorter = good.clone();
+    shorter[0].truncate(5000);
+    let cases: [(Vec<Vec<u8>>, bool, &str); 7] = [
+        // Byte 8 says which format it is.
+        (changed(8), true, "this version reads format 1 alone"),
+        (changed(0), true, "it is not what a recorder leaves behind"),
+        (changed(4000), true, "it is damaged: the content"),
+        (shorter, true, "it is damaged: the length of a part"),
+        ([good.clone(), good.clone()].concat(), true, "a part is there twice"),
+        (vec![Vec::new()], true, "it is damaged: the length of a part"),
+        (good.clone(), false, "it is not sealed"),
+    ];
+    for (files, sealed, says) in cases {
+        supervisor.exchange(&files, sealed);
+        let recorder = supervisor.record(&far, folder, &["-m", "24M"]);
+        let status = recorder.status();
+        let problem = status.restart.as_ref().and_then(|restart| restart.problem.clone()).unwrap_or_default();
+        assert!(problem.contains(says), "{problem}, not {says}");
+        assert!(
+            recorder.log().contains("this one starts empty") && recorder.log().contains(says),
+            "{}",
+            recorder.log()
+        );
+        assert!(recorder.ask(&["status"]).stdout.contains("restarted  EMPTY: "));
+        assert_eq!((status.packets.received, status.packets.retained), (0, 0));
+        assert_eq!(supervisor.kept(), 0, "it is in nobody's way twice");
+        // It records as ever.
+        Sender::new(&near, "near").send(&unanswered(100));
+        recorder.arrived(1);
+        (folder, _) = stop(recorder);
+    }
+    supervisor.exchange(&good, true);
+    let recorder = supervisor.record(&far, folder, &["-m", "24M"]);
+    assert_eq!(all(&recorder), before, "nothing but what was done to it was wrong with it");
+}
+
+#[test]
+fn where_nobody_keeps_it_nothing_is_left() {
+    if !available("restart without a supervisor") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "24M"]);
+    Sender::new(&near, "near").send(&unanswered(100));
+    recorder.arrived(1);
+    let (_, log) = stop(recorder);
+    assert!(!log.contains("history"), "{log}");
+}
+
+#[test]
+fn a_recorder_that_is_nobody_special_hands_on_as_well() {
+    let test = "restart within the sandbox";
+    if !available(test) || !have(test, &["bash"]) {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let supervisor = Supervisor::new();
+    let arguments = ["-m", "24M", "--user", "nobody", "--sandbox", "required"];
+    let recorder = supervisor.record(&far, directory(), &arguments);
+    talk(&mut Sender::new(&near, "near"), 0, 500, 300);
+    recorder.arrived(500);
+    let before = all(&recorder);
+    let (folder, log) = stop(recorder);
+    assert!(supervisor.kept() > 0, "{log}");
+    let recorder = supervisor.record(&far, folder, &arguments);
+    assert_eq!(all(&recorder), before, "{}", recorder.log());
 }
