@@ -184,14 +184,13 @@ impl Totals {
     /// From the numbers of the recorder before; `None` if they are none. What adds up is added anew.
     pub(crate) fn from_list(words: &[u64]) -> Option<Self> {
         let words: [u64; WORDS] = words.try_into().ok()?;
-        let mut totals = Self::from_words(words);
-        let times = [&mut totals.lost_until, &mut totals.newest].map(Option::take);
-        // Sums of a few of them do not overflow.
-        if totals.to_words().iter().any(|&count| count >= 1 << 56) {
-            return None;
-        }
-        [totals.lost_until, totals.newest] = times;
-        Some(totals)
+        Some(Self::from_words(words)).filter(|totals| totals.are_below(1 << 56))
+    }
+
+    /// Whether all counts are below a limit: sums of a few do not overflow then.
+    pub(crate) fn are_below(&self, limit: u64) -> bool {
+        let counts = Self { lost_until: None, newest: None, ..*self };
+        counts.to_words().iter().all(|&count| count < limit)
     }
 
     fn to_words(self) -> [u64; WORDS] {

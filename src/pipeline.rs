@@ -217,7 +217,9 @@ impl Pipeline {
         }
         maps.begin(totals.stored.packets, self.totals.stored.packets);
         self.store.go_on_counting(totals.carried, totals.packed, totals.lost_until);
-        self.totals = self.totals.and(totals);
+        self.totals = Some(self.totals.and(totals))
+            .filter(|sum| sum.are_below(1 << 57))
+            .ok_or_else(|| damaged("the counts of several workers"))?;
         maps.set_sessions(self.sessions.take_over(input, maps)?);
         self.store.set_active_pins(maps.pins());
         let before = self.store.retained().packets;

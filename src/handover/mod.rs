@@ -155,6 +155,9 @@ fn read_all(
     let mut maps = Maps { keeps_interfaces: true, ..Maps::default() };
     for number in 0..input.take_u16()? {
         let id = take_interface(input, interfaces)?;
+        if maps.interfaces.contains(&id) {
+            return Err(damaged("an interface that is there twice"));
+        }
         maps.keeps_interfaces &= id == InterfaceId(number);
         maps.interfaces.push(id);
     }

@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 
 /// Entries whose memory is given back at a time.
 const RELEASED_SLOTS: u32 = 4096;
+/// Bytes of a session at most, so that sums of many do not overflow.
+const BYTES_MAX: u64 = 1 << 48;
 /// No count of a recorder comes near it, and sums of a few do not overflow.
 const COUNT_MAX: u64 = 1 << 56;
 
@@ -184,8 +186,8 @@ fn take_session(input: &mut impl Read, maps: &Maps) -> io::Result<(Session, bool
         first_sequence: maps.sequence(first_sequence)?,
         first: Timestamp(first),
         last: Timestamp(last),
-        packets: PerSide { originator: count(by_originator)?, responder: count(by_responder)? },
-        bytes: PerSide { originator: count(bytes)?, responder: count(bytes_back)? },
+        packets: PerSide { originator: by_originator.min(BYTES_MAX), responder: by_responder.min(BYTES_MAX) },
+        bytes: PerSide { originator: bytes.min(BYTES_MAX), responder: bytes_back.min(BYTES_MAX) },
         kept_packets: 0,
         kept_bytes: 0,
         cut_at: Some(Timestamp(cut_at)).filter(|at| at.0 > 0),

@@ -254,6 +254,8 @@ impl Store {
         sessions: &mut Table,
     ) -> io::Result<()> {
         self.seal(queue);
+        let last = self.queues[queue].last;
+        let last = last.and_then(|id| self.shared.slots[id.0 as usize].view(id));
         for at in 0..reading.records.len() {
             let record = reading.records[at].0;
             let Some(session) = maps.session(record.header.session) else { continue };
@@ -283,7 +285,37 @@ impl Store {
             reading.data = data;
         }
         self.seal(queue);
+        if let Some(last) = last.and_then(|last| last.now(&self.shared.slots[last.id.0 as usize])) {
+            self.put_in_order(queue, last.id);
+        }
         Ok(())
+    }
+
+    /// Puts the segments behind one that was the last of its queue where they belong by their age: those of a second worker
+    /// lie among those of the first.
+    fn put_in_order(&mut self, at: QueueId, last: SegmentId) {
+        let opened = |this: &Self, id: SegmentId| this.opened_ticks_ns[id.0 as usize];
+        let mut moving = self.following[last.0 as usize];
+        if moving.is_none_or(|first| opened(self, first) >= opened(self, last)) {
+            return;
+        }
+        self.following[last.0 as usize] = None;
+        self.queues[at].last = Some(last);
+        while let Some(id) = moving {
+            moving = self.following[id.0 as usize];
+            let (mut before, mut next) = (None, self.queues[at].head);
+            while let Some(other) = next.filter(|other| opened(self, *other) <= opened(self, id)) {
+                (before, next) = (Some(other), self.following[other.0 as usize]);
+            }
+            self.following[id.0 as usize] = next;
+            match before {
+                Some(before) => self.following[before.0 as usize] = Some(id),
+                None => self.queues[at].head = Some(id),
+            }
+            if next.is_none() {
+                self.queues[at].last = Some(id);
+            }
+        }
     }
 }
 

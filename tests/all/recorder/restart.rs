@@ -68,8 +68,8 @@ fn what_was_kept_is_there_after_a_restart() {
     assert!(supervisor.kept() > 0);
 
     let recorder = supervisor.record(&far, folder, &arguments);
-    assert_eq!(supervisor.kept(), 0, "it lets go of what was taken over");
     assert_eq!(all(&recorder), before, "{}", recorder.log());
+    assert_eq!(supervisor.kept(), 0, "it lets go of what was taken over");
     assert!(recorder.log().contains("3001 packets") && recorder.log().contains("taken over"), "{}", recorder.log());
     let again: Status = recorder.status();
     assert_eq!(again.packets, status.packets, "it counts on");
