@@ -265,7 +265,7 @@ mod tests {
             assert!(before - after > 7 << 20, "{residence:?}: {before} -> {after}");
             let zeros = memory.iter().filter(|word| word.load(Ordering::Relaxed) == 0).count();
             assert_eq!(zeros, (1 << 20) - 2000);
-            memory.release(5..4);
+            memory.release(Range { start: 5, end: 4 });
             memory.release(0..usize::MAX);
             assert_eq!(memory[999].load(Ordering::Relaxed), 7);
             memory.wipe();

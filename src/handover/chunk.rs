@@ -284,7 +284,7 @@ impl<F: Read + Seek> Reader<F> {
     }
 
     /// Bytes of the whole stream.
-    pub fn bytes(&self) -> u64 {
+    pub fn stream_bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -371,7 +371,7 @@ mod tests {
         let mut reader = Reader::new(files.iter().map(Cursor::new).collect())?;
         let mut content = Vec::new();
         reader.read_to_end(&mut content).unwrap();
-        assert_eq!(content.len() as u64, reader.bytes());
+        assert_eq!(content.len() as u64, reader.stream_bytes());
         Ok(content)
     }
 
