@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn parts_of_one_whole_and_all_of_them() {
-        let files = written(7, &vec![5; 1_000_000]);
+        let files = written(7, &vec![5; 2_000_000]);
         assert!(files.len() > 2);
         for missing in 0..files.len() {
             let mut fewer = files.clone();
