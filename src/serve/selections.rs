@@ -53,8 +53,7 @@ struct Body {
     answer: Answer,
     #[serde(default = "yes")]
     whole_sessions: bool,
-    #[serde(default)]
-    community_id_seed: u16,
+    community_id_seed: Option<u16>,
     #[serde(default)]
     filter: String,
     interface: Option<String>,
@@ -111,7 +110,8 @@ enum FilePrecision {
 #[derive(Debug)]
 pub(super) struct Selections {
     pub(super) selectors: Vec<Selector>,
-    pub(super) seed: u16,
+    /// `None` for the recorder's.
+    pub(super) seed: Option<u16>,
     pub(super) whole: bool,
     pub(super) limits: Limits,
     now: Timestamp,
@@ -227,7 +227,9 @@ fn selector(selection: &Selection, clock: Clock) -> Result<Selector, String> {
 impl Selections {
     /// Looks up what they mean.
     pub(super) fn search(&self, service: &Service) -> Search {
-        service.history().search(&self.selectors, self.seed, self.whole, self.limits)
+        let history = service.history();
+        let seed = self.seed.unwrap_or_else(|| history.community_id_seed.get());
+        history.search(&self.selectors, seed, self.whole, self.limits)
     }
 
     /// What was asked, for the audit log.
@@ -288,6 +290,10 @@ struct Piece<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     selection: Option<u32>,
     data: &'a str,
+    /// Packets in it.
+    packets: u64,
+    /// How far the search has come, 0 to 1.
+    part: f64,
 }
 
 /// What was found for a selection.
@@ -337,6 +343,8 @@ struct Job {
 struct File {
     exporter: Exporter,
     pending: Vec<u8>,
+    /// Packets in that.
+    packets: u64,
     left_out: u64,
 }
 
@@ -373,14 +381,15 @@ impl Job {
             for &target in &targets {
                 let file = files.entry(target).or_insert_with(|| self.begin(target));
                 let before = file.pending.len();
-                if file.exporter.packet(&mut file.pending, found.interface, &found.packet).is_err() {
-                    file.left_out += 1;
+                match file.exporter.packet(&mut file.pending, found.interface, &found.packet) {
+                    Ok(()) => file.packets += 1,
+                    Err(_) => file.left_out += 1,
                 }
                 pending += file.pending.len() - before;
             }
             if pending >= PENDING_BYTES_MAX {
                 pending = 0;
-                self.send(&mut files, &mut sink)?;
+                self.send(&mut files, packets.part(), &mut sink)?;
             }
         }
         let summary = packets.summary();
@@ -416,6 +425,7 @@ impl Job {
         let mut file = File {
             exporter: Exporter::new(self.query.format, packets::options(&self.query)),
             pending: Vec::new(),
+            packets: 0,
             left_out: 0,
         };
         let asked = if self.split {
@@ -470,18 +480,19 @@ impl Job {
             };
             file.exporter.end(&mut file.pending, &statistics, missing.as_slice());
         }
-        self.send(files, sink)
+        self.send(files, 1.0, sink)
     }
 
     /// Sends what the files have waiting.
-    fn send(&self, files: &mut BTreeMap<u32, File>, sink: &mut Sink) -> Result<(), Closed> {
+    fn send(&self, files: &mut BTreeMap<u32, File>, part: f64, sink: &mut Sink) -> Result<(), Closed> {
         let mut data = String::new();
         for (&target, file) in files.iter_mut().filter(|(_, file)| !file.pending.is_empty()) {
             data.clear();
             base64::engine::general_purpose::STANDARD.encode_string(&file.pending, &mut data);
             // Freed, not kept: of thousands of files few have more to come at any time.
             file.pending = Vec::new();
-            line(sink, &Piece { selection: self.split.then_some(target), data: &data })?;
+            let packets = std::mem::take(&mut file.packets);
+            line(sink, &Piece { selection: self.split.then_some(target), data: &data, packets, part })?;
         }
         Ok(())
     }
