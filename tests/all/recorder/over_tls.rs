@@ -8,7 +8,7 @@ use crate::generate;
 use crate::namespaces::{Namespace, available};
 
 use super::certs::Pki;
-use super::following::send;
+use super::following::{next, numbers, send};
 use super::running::{PROGRAM, Recorder, Sender, Told, directory, eventually, have, told, tshark};
 
 const ADDRESS: &str = "10.57.0.2:57012";
@@ -38,12 +38,15 @@ impl Hosts {
         far.ip("address add 10.57.0.2/24 dev far");
         far.ip("link set lo up");
         let (pki, directory) = (Pki::new(), directory());
+        let certificate = pki.path("far");
+        let made = pki.certs(&["server", "10.57.0.2", "--out", certificate.to_str().unwrap()]);
+        assert_eq!(made.code, 0, "{made:?}");
         let config = directory.path().join("retrocap.toml");
         std::fs::write(&config, "").unwrap();
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &far.name, PROGRAM, "run", "-m", "32M", "--sandbox", "required"]);
         command.args(arguments).arg("--config").arg(config).arg("--ca").arg(pki.path("ca.pem"));
-        command.arg("--cert").arg(pki.path("server.pem")).arg("--key").arg(pki.path("server.key"));
+        command.arg("--cert").arg(certificate.join("server.pem")).arg("--key").arg(certificate.join("server.key"));
         let recorder = Recorder::start(command, directory);
         Self { near, far, recorder, pki }
     }
@@ -68,8 +71,16 @@ impl Hosts {
     /// Packets of the connections themselves that were recorded.
     fn own_packets(&self) -> usize {
         let file = self.recorder.path("own.pcap");
-        let told = self.recorder.ask(&["get", "-w", file.to_str().unwrap(), "tcp port 57012"]);
+        let told = self.recorder.ask(&["get", "-w", file.to_str().unwrap(), "tcp"]);
         if told.code == 0 { generate::read(&file).0.len() } else { 0 }
+    }
+
+    /// A verb, asked on the near host.
+    fn verb(&self, client: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.near.name, PROGRAM]).args(arguments);
+        command.args(["--remote", "https://10.57.0.2:57443"]).env("RETROCAP_CERTS", client).stdin(Stdio::null());
+        command
     }
 }
 
@@ -244,4 +255,40 @@ fn packets_are_pushed_over_tls_to_who_can_be_trusted() {
     assert!(nothing.code == 1 && nothing.stderr.contains("retrocap certs client"), "{nothing:?}");
     let both = recorder.ask(&["push", "--tls", "--plain", "127.0.0.1:57100"]);
     assert_eq!(both.code, 2, "{both:?}");
+}
+
+/// A stream must not feed itself, and nothing else is to be missing.
+#[test]
+fn only_a_stream_that_goes_on_is_left_out() {
+    if !available("streams over TLS") {
+        return;
+    }
+    let hosts = Hosts::new(&["--listen", "10.57.0.2:57443"]);
+    let alice = hosts.pki.client("alice", "packets");
+    let mut sender = Sender::new(&hosts.near, "near");
+    send(&mut sender, 0..2000);
+    eventually("they are kept", || hosts.recorder.status().packets.stored >= 2000);
+
+    // An answer that has an end has it, and is recorded.
+    let file = hosts.recorder.path("whole.pcapng");
+    let whole = told(&hosts.verb(&alice, &["get", "-w", file.to_str().unwrap()]).output().unwrap());
+    assert_eq!(whole.code, 0, "{whole:?}");
+    let listed = hosts.recorder.ask(&["flows", "--json", "tcp port 57443"]);
+    let flow: serde_json::Value = serde_json::from_str(listed.stdout.lines().next().unwrap()).unwrap();
+    assert!(flow["bytes"]["responder"].as_u64().unwrap() > 2000 * 74, "{flow}");
+
+    let mut follower = hosts.verb(&alice, &["get", "--follow", "-w", "-", "ether proto 0x88b5"]);
+    let mut follower = Running(follower.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let numbers = numbers(follower.0.stdout.take().unwrap());
+    (0..2000).for_each(|number| assert_eq!(next(&numbers), number));
+    let own = hosts.own_packets();
+    for round in 40..60 {
+        send(&mut sender, round * 50..(round + 1) * 50);
+        (round * 50..(round + 1) * 50).for_each(|number| assert_eq!(next(&numbers), number));
+    }
+    assert_eq!(hosts.own_packets(), own, "nothing of the stream");
+    // What the same client does beside it is recorded.
+    assert_eq!(told(&hosts.verb(&alice, &["status"]).output().unwrap()).code, 0);
+    assert!(hosts.own_packets() >= own + 10, "another connection");
+    assert!(hosts.recorder.log().contains("alice at 10.57.0.1:"), "{}", hosts.recorder.log());
 }
