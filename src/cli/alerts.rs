@@ -3,10 +3,12 @@
 //! Alerts are read here, asked for in batches, and what comes is written: one file of all of them, or one file an alert
 //! and a manifest. A broken line is told with its number and costs the others nothing but the exit code.
 
+mod merged;
+
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -187,29 +189,6 @@ impl<'a> Job<'a> {
     pub(super) fn progress(&self) -> Progress {
         let counts = Arc::clone(&self.counts);
         Progress::start(self.common, move || counts.done())
-    }
-
-    /// All alerts, as one stream of packets; call [`Merged::end`] after it was read.
-    pub(super) fn merged(self) -> anyhow::Result<(MergedReader, Merged<'a>)> {
-        let alerts: Vec<usize> = (0..self.read.alerts.len()).collect();
-        let answer = self.ask("lines", &alerts).map_err(|error| match error.downcast_ref::<Refused>() {
-            Some(refused) if refused.status == StatusCode::PAYLOAD_TOO_LARGE => anyhow!(
-                "{} alerts are more than this recorder has memory for in one file: {refused}; or try --split DIR, which \
-                 asks in turns",
-                alerts.len()
-            ),
-            _ => error,
-        })?;
-        let outcomes = Arc::new(Mutex::new(Found::default()));
-        let reader = MergedReader {
-            lines: BufReader::with_capacity(64 << 10, answer),
-            found: Arc::clone(&outcomes),
-            counts: Arc::clone(&self.counts),
-            line: String::new(),
-            data: Vec::new(),
-            at: 0,
-        };
-        Ok((reader, Merged { job: self, found: outcomes }))
     }
 
     /// One file an alert.
@@ -406,74 +385,4 @@ fn decoded(data: &str) -> anyhow::Result<Vec<u8>> {
 
 fn shortened(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(60).collect()
-}
-
-/// What came beside the packets.
-#[derive(Debug, Default)]
-struct Found {
-    outcomes: Vec<Outcome>,
-    note: String,
-    packets: u64,
-    done: bool,
-}
-
-/// What is left to say after a merged answer was read.
-pub(super) struct Merged<'a> {
-    job: Job<'a>,
-    found: Arc<Mutex<Found>>,
-}
-
-impl Merged<'_> {
-    /// Whether any packet came.
-    pub(super) fn is_empty(&self) -> bool {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).packets == 0
-    }
-
-    /// Says how it went; `written` says where to.
-    pub(super) fn end(self, written: &str) -> anyhow::Result<()> {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if !found.done {
-            return Err(anyhow!("the recorder broke off its answer; ask again"));
-        }
-        let packets = human::counted(found.packets, "packet");
-        self.job.end(&found.outcomes, &format!("{packets}{written}"), &found.note, None)
-    }
-}
-
-/// The file within a merged answer.
-pub(super) struct MergedReader {
-    lines: BufReader<Answer>,
-    found: Arc<Mutex<Found>>,
-    counts: Arc<Counts>,
-    line: String,
-    data: Vec<u8>,
-    at: usize,
-}
-
-impl Read for MergedReader {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        while self.at == self.data.len() {
-            self.line.clear();
-            if self.lines.read_line(&mut self.line)? == 0 {
-                return Ok(0);
-            }
-            let line: Line = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
-            if let Some(data) = line.data {
-                self.data = decoded(&data).map_err(std::io::Error::other)?;
-                self.counts.add(line.packets, self.data.len() as u64, line.part.unwrap_or_default());
-                self.at = 0;
-                continue;
-            }
-            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            if line.done {
-                (found.done, found.note, found.packets) = (true, line.note, line.packets);
-            } else {
-                found.outcomes.push(serde_json::from_str(&self.line).map_err(std::io::Error::other)?);
-            }
-        }
-        let bytes = into.len().min(self.data.len() - self.at);
-        into[..bytes].copy_from_slice(&self.data[self.at..self.at + bytes]);
-        self.at += bytes;
-        Ok(bytes)
-    }
 }

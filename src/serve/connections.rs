@@ -28,6 +28,7 @@ use super::peer::{Peer, Source};
 use super::tls::Tls;
 use super::watched::Watched;
 use super::{Service, health, http, pins};
+use crate::time::Timestamp;
 
 /// Headers of a request, at most.
 const HEADERS_MAX: usize = 64;
@@ -132,7 +133,7 @@ pub async fn serve_packets(door: Door, what: Feed, service: Arc<Service>, shutdo
         Door::Loopback(listener) => listener.local_addr().ok(),
         Door::Socket(_) | Door::Tls(..) => None,
     };
-    let _left_out = address.and_then(|address| service.own_streams.leave_out(address, None));
+    let _left_out = address.and_then(|address| service.own_streams.leave_out(address, None, Timestamp::MIN));
     receive(door, Speaks::PcapOverIp(what), service, shutdown).await;
 }
 

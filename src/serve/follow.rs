@@ -83,7 +83,7 @@ impl LeftOutMeanwhile {
     /// Leaves out the connection, our end first, if there is one. Call it within the runtime of the service.
     pub(super) fn new(service: &Service, connection: Option<(SocketAddr, SocketAddr)>) -> Result<Self, Problem> {
         let leave_out = |(ours, theirs)| {
-            service.own_streams.leave_out(ours, Some(theirs)).ok_or_else(|| Problem::busy("own streams"))
+            service.own_streams.leave_out(ours, Some(theirs), now()).ok_or_else(|| Problem::busy("own streams"))
         };
         Ok(Self { left_out: connection.map(leave_out).transpose()?, runtime: Handle::current() })
     }

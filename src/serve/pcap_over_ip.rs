@@ -75,6 +75,7 @@ pub(super) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     what: Feed,
     mut shutdown: watch::Receiver<bool>,
 ) {
+    let mut client = Watched::new(client, Arc::clone(&service));
     let (body, sent) = match begin(&peer, &service, what).await {
         Ok(begun) => begun,
         Err(problem) => {
@@ -82,11 +83,11 @@ pub(super) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
             if let Some(left_out) = LIMIT.admit() {
                 tracing::warn!("{} gets no packets: {}{left_out}", peer.introduced(), problem.detail);
             }
+            let _ = timeout(service.limits().stop_timeout, client.shutdown()).await;
             return;
         }
     };
     tracing::info!("{} reads packets as they come, and those of the last {:?}", peer.introduced(), what.past);
-    let mut client = Watched::new(client, Arc::clone(&service));
     let why = {
         let passing_on = pass_on(body, &mut client, &service);
         tokio::pin!(passing_on);

@@ -339,6 +339,9 @@ fn the_service_takes_lists_of_selections() {
     let outcomes: Vec<(u64, u64)> =
         lines.iter().filter_map(|line| Some((line["packets"].as_u64()?, line["sessions"].as_u64()?))).collect();
     assert_eq!(outcomes, [(6, 1), (30, 5), (0, 0)]);
+    let pieces: Vec<&Value> = lines.iter().filter(|line| line["data"].is_string()).collect();
+    assert_eq!(pieces.iter().map(|piece| piece["packets"].as_u64().unwrap()).sum::<u64>(), 36);
+    assert!(pieces.iter().all(|piece| (0.0..=1.0).contains(&piece["part"].as_f64().unwrap())), "{pieces:?}");
     assert_eq!(lines.last().unwrap()["done"], true);
 }
 

@@ -117,10 +117,13 @@ fn elsewhere_it_is_tls_for_clients_with_the_role() {
         let file = recorder.path("alice.pcap");
         let mut client = hosts.client(Some(&alice), &file);
         eventually("the past comes", || frames(&file) == 50);
+        // Once these have come, all that the kernel held back before has, too.
+        send(&mut sender, 50..100);
+        eventually("what comes is sent", || frames(&file) == 100);
         // The handshake is recorded like everybody's, and nothing of what the connection then carries.
         let own = hosts.own_packets();
         assert!(own > 0, "who knocked can be seen");
-        for number in 1..=20 {
+        for number in 2..=20 {
             send(&mut sender, number * 50..(number + 1) * 50);
             let all = (number as usize + 1) * 50;
             eventually("what comes is sent", || frames(&file) == all);
@@ -178,13 +181,12 @@ fn who_may_not_have_it_gets_no_byte_and_is_named() {
     let audit = std::fs::read_to_string(recorder.path("audit.log")).unwrap();
     assert_eq!(audit.lines().filter(|line| line.contains("\"event\":\"refused\"")).count(), 2, "{audit}");
     // A storm of them is five lines a minute.
-    let before = recorder.log().matches("was refused: ").count();
     for _ in 0..10 {
         let mut client = hosts.client(None, &recorder.path("refused.pcap"));
         eventually("it is closed", || client.0.try_wait().unwrap().is_some());
     }
     hosts.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 13");
-    assert!(recorder.log().matches("was refused: ").count() <= 5.max(before), "{}", recorder.log());
+    assert_eq!(recorder.log().matches("peer sent no certificates").count(), 5, "{}", recorder.log());
     // Nobody else has noticed.
     let mut sender = Sender::new(&hosts.near, "near");
     send(&mut sender, 0..50);
@@ -273,22 +275,27 @@ fn only_a_stream_that_goes_on_is_left_out() {
     let file = hosts.recorder.path("whole.pcapng");
     let whole = told(&hosts.verb(&alice, &["get", "-w", file.to_str().unwrap()]).output().unwrap());
     assert_eq!(whole.code, 0, "{whole:?}");
-    let listed = hosts.recorder.ask(&["flows", "--json", "tcp port 57443"]);
-    let flow: serde_json::Value = serde_json::from_str(listed.stdout.lines().next().unwrap()).unwrap();
-    assert!(flow["bytes"]["responder"].as_u64().unwrap() > 2000 * 74, "{flow}");
+    eventually("it was recorded itself", || {
+        let listed = hosts.recorder.ask(&["flows", "--json", "tcp port 57443"]);
+        let flow: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap_or_default();
+        flow["bytes"]["responder"].as_u64().is_some_and(|bytes| bytes > 2000 * 74)
+    });
 
     let mut follower = hosts.verb(&alice, &["get", "--follow", "-w", "-", "ether proto 0x88b5"]);
     let mut follower = Running(follower.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let numbers = numbers(follower.0.stdout.take().unwrap());
     (0..2000).for_each(|number| assert_eq!(next(&numbers), number));
+    // Once these have come, all that the kernel held back before has, too.
+    send(&mut sender, 2000..2050);
+    (2000..2050).for_each(|number| assert_eq!(next(&numbers), number));
     let own = hosts.own_packets();
-    for round in 40..60 {
+    for round in 41..60 {
         send(&mut sender, round * 50..(round + 1) * 50);
         (round * 50..(round + 1) * 50).for_each(|number| assert_eq!(next(&numbers), number));
     }
     assert_eq!(hosts.own_packets(), own, "nothing of the stream");
     // What the same client does beside it is recorded.
     assert_eq!(told(&hosts.verb(&alice, &["status"]).output().unwrap()).code, 0);
-    assert!(hosts.own_packets() >= own + 10, "another connection");
+    eventually("another connection is recorded", || hosts.own_packets() >= own + 10);
     assert!(hosts.recorder.log().contains("alice at 10.57.0.1:"), "{}", hosts.recorder.log());
 }
