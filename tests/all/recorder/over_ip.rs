@@ -208,7 +208,7 @@ fn a_client_that_stalls_is_not_waited_for() {
 
 #[test]
 fn a_client_that_stalls_for_longer_than_its_limit_is_dropped_from() {
-    const MANY: u32 = 300_000;
+    const MANY: u32 = 60_000;
     if !available("a client that stalls for long") {
         return;
     }
@@ -221,27 +221,28 @@ fn a_client_that_stalls_for_longer_than_its_limit_is_dropped_from() {
     stalled.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stalled.read_exact(&mut [0; 24]).unwrap();
     let mut good = connect(&far);
-    let reader = std::thread::spawn(move || {
-        let mut all = Vec::new();
-        let _ = good.read_to_end(&mut all);
-        all.len()
+    let bytes = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let counted = std::sync::Arc::clone(&bytes);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = good.read(&mut buffer) {
+            counted.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        }
     });
     eventually("both are there", || recorder.log().matches("reads packets as they come").count() == 2);
-    sender.send_paced(MANY, 60_000, |number, frame| datagram(number % 1000, 200, frame));
+    sender.send_paced(MANY, 20_000, |number, frame| datagram(number % 1000, 200, frame));
     eventually("the log says so", || {
         recorder.log().contains("has taken next to nothing for 1s, and is disconnected: ")
     });
     let metrics = crate::service::asking::get(recorder.socket(), "/metrics").text();
     assert!(metrics.contains("retrocap_clients_closed_total{reason=\"stalled\"} 1\n"), "{metrics}");
     // Its connection is closed, and nobody else was waited for.
+    let all = 24 + MANY as usize * (16 + 242);
     let mut rest = Vec::new();
     let _ = stalled.read_to_end(&mut rest);
-    assert!(rest.len() < MANY as usize * (16 + 242), "{} bytes", rest.len());
-    eventually("all have come", || recorder.status().packets.stored >= u64::from(MANY));
-    assert_eq!(recorder.status().packets.kernel_dropped, 0);
+    assert!(rest.len() < all, "{} bytes", rest.len());
+    eventually("the other has all", || bytes.load(std::sync::atomic::Ordering::Relaxed) == all);
     assert_eq!(recorder.log().matches("and is disconnected: ").count(), 1, "{}", recorder.log());
-    drop(recorder);
-    assert!(reader.join().unwrap() > 24);
 }
 
 #[test]
