@@ -50,6 +50,7 @@ fuzz_target!(|data: &[u8]| {
             memory: Memory::default(),
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
+            community_id_seed: 0.into(),
             before: before.clone(),
         };
         let totals = history.totals();

@@ -40,6 +40,7 @@ fuzz_target!(|data: &[u8]| {
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
         before: Default::default(),
+        community_id_seed: 0.into(),
     };
     let totals = history.totals();
     assert_eq!(

@@ -79,6 +79,7 @@ fn workers(store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
         before: Default::default(),
+        community_id_seed: 0.into(),
     }
 }
 
@@ -155,6 +156,7 @@ fn compressing() -> (Pipeline, History) {
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
         before: Default::default(),
+        community_id_seed: 0.into(),
     };
     (pipeline, history)
 }

@@ -83,6 +83,7 @@ impl Made {
             memory: Memory::default(),
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
+            community_id_seed: 0.into(),
             before: Before::default(),
         }
     }

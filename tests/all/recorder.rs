@@ -10,6 +10,7 @@ mod faults;
 mod following;
 mod interfaces;
 mod over_ip;
+mod over_tls;
 mod pressure;
 mod readers;
 mod remote;

@@ -125,6 +125,7 @@ impl Run {
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             before: Default::default(),
+            community_id_seed: 0.into(),
         };
         Self {
             setup: setup.clone(),
@@ -147,6 +148,7 @@ impl Run {
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             before: Default::default(),
+            community_id_seed: 0.into(),
         };
         let mut readers: Vec<Reader<'_>> = Vec::new();
         for step in 0..steps {

@@ -61,6 +61,7 @@ impl Recorder {
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             before: Default::default(),
+            community_id_seed: 0.into(),
         }
     }
 

@@ -30,13 +30,13 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         user: None,
         compression_cpu: 0.0,
         retention: Policy::default(),
-        pcap_over_ip: None,
         remote: daemon::Remote::default(),
         audit: retrocap::serve::audit::Config::default(),
         sandbox: Mode::Off,
         file: None,
         limits: Limits::default(),
         classes: Vec::new(),
+        community_id_seed: 0,
     }
 }
 

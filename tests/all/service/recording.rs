@@ -192,6 +192,7 @@ impl Server {
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             before: Default::default(),
+            community_id_seed: 0.into(),
         };
         let recorder = Recorder {
             history: Arc::new(history),
