@@ -4,7 +4,7 @@
 //! and a manifest. A broken line is told with its number and costs the others nothing but the exit code.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -177,7 +177,7 @@ impl<'a> Job<'a> {
     }
 
     /// All alerts, as one stream of packets; call [`Merged::end`] after it was read.
-    pub(super) fn merged(self) -> anyhow::Result<(MergedReader, Merged<'a>)> {
+    pub(super) fn merged(self) -> anyhow::Result<(MergedReader<Answer>, Merged<'a>)> {
         let alerts: Vec<usize> = (0..self.read.alerts.len()).collect();
         let answer = self.ask("lines", &alerts).map_err(|error| match error.downcast_ref::<Refused>() {
             Some(refused) if refused.status == StatusCode::PAYLOAD_TOO_LARGE => anyhow!(
@@ -187,15 +187,9 @@ impl<'a> Job<'a> {
             ),
             _ => error,
         })?;
-        let outcomes = Arc::new(Mutex::new(Found::default()));
-        let reader = MergedReader {
-            lines: BufReader::with_capacity(64 << 10, answer),
-            found: Arc::clone(&outcomes),
-            line: String::new(),
-            data: Vec::new(),
-            at: 0,
-        };
-        Ok((reader, Merged { job: self, found: outcomes }))
+        let reader = MergedReader::new(answer, alerts.len());
+        let found = Arc::clone(&reader.found);
+        Ok((reader, Merged { job: self, found }))
     }
 
     /// One file an alert.
@@ -243,7 +237,7 @@ impl<'a> Job<'a> {
     ) -> anyhow::Result<()> {
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut text, mut done) = (String::new(), false);
-        while lines.read_line(&mut text)? > 0 {
+        while client::next_line(&mut lines, &mut text)? {
             let line: Line = serde_json::from_str(&text).context("the recorder speaks another version")?;
             let alert = line.selection.and_then(|selection| batch.get(selection)).copied();
             match (alert, line.data) {
@@ -261,7 +255,6 @@ impl<'a> Job<'a> {
                     }
                 }
             }
-            text.clear();
         }
         if done { Ok(()) } else { Err(anyhow!("the recorder broke off its answer; ask again")) }
     }
@@ -325,7 +318,7 @@ impl<'a> Job<'a> {
         let partly = outcomes.iter().filter(|outcome| outcome.packets > 0 && outcome.missing.is_some()).count();
         if !self.common.quiet {
             for outcome in outcomes.iter().filter(|outcome| outcome.missing.is_some()).take(TOLD_MAX) {
-                let alert = &self.read.alerts[outcome.selection];
+                let Some(alert) = self.read.alerts.get(outcome.selection) else { continue };
                 let detail =
                     outcome.missing.as_ref().and_then(|missing| missing["detail"].as_str()).unwrap_or_default();
                 let (line, name) = (alert.line, shortened(&alert.name));
@@ -413,19 +406,31 @@ impl Merged<'_> {
 }
 
 /// The file within a merged answer.
-pub(super) struct MergedReader {
-    lines: BufReader<Answer>,
+pub(super) struct MergedReader<R> {
+    lines: BufReader<R>,
+    asked: usize,
     found: Arc<Mutex<Found>>,
     line: String,
     data: Vec<u8>,
     at: usize,
 }
 
-impl Read for MergedReader {
+impl<R: Read> MergedReader<R> {
+    /// Of an answer to so many selections.
+    pub(super) fn new(answer: R, asked: usize) -> Self {
+        let lines = BufReader::with_capacity(64 << 10, answer);
+        Self { lines, asked, found: Arc::default(), line: String::new(), data: Vec::new(), at: 0 }
+    }
+}
+
+fn unasked() -> std::io::Error {
+    std::io::Error::other("the recorder answers what it was not asked")
+}
+
+impl<R: Read> Read for MergedReader<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         while self.at == self.data.len() {
-            self.line.clear();
-            if self.lines.read_line(&mut self.line)? == 0 {
+            if !client::next_line(&mut self.lines, &mut self.line)? {
                 return Ok(0);
             }
             let line: Line = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
@@ -437,8 +442,14 @@ impl Read for MergedReader {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             if line.done {
                 (found.done, found.note, found.packets) = (true, line.note, line.packets);
+            } else if found.outcomes.len() < self.asked {
+                let outcome: Outcome = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
+                if outcome.selection >= self.asked {
+                    return Err(unasked());
+                }
+                found.outcomes.push(outcome);
             } else {
-                found.outcomes.push(serde_json::from_str(&self.line).map_err(std::io::Error::other)?);
+                return Err(unasked());
             }
         }
         let bytes = into.len().min(self.data.len() - self.at);

@@ -1,12 +1,13 @@
 //! `retrocap flows`: the sessions known, also those whose packets are gone; or their sums.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
 use super::client::{self, Target};
+use super::human::plain_lines;
 use super::listing::{Lines, SessionLines, SumLines};
 use super::screen::Screen;
 use super::selection::Selection;
@@ -83,10 +84,7 @@ impl Flows {
         }
         let tz = TimeZone::system();
         let now = Timestamp::from(std::time::SystemTime::now());
-        let target = self.selection.add(Target::new("/v1/flows"), None, now, &tz)?;
-        let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
-        let target = target.with("name", self.name.as_ref()).with("by", self.by.and_then(word));
-        let answer = client::get(&common.socket(), &target)?;
+        let answer = client::get(&common.socket(), &self.target(now, &tz)?)?;
         let trailers = answer.trailers();
         let screen = Screen::stdout();
         let mut shown: Box<dyn Lines> = match (self.by, common.json) {
@@ -96,12 +94,11 @@ impl Flows {
         };
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut count, mut out, mut line) = (0u64, String::new(), String::new());
-        while lines.read_line(&mut line)? > 0 {
+        while client::next_line(&mut lines, &mut line)? {
             if !line.trim().is_empty() {
                 count += 1;
                 shown.line(&mut out, &line).context("the recorder speaks another version")?;
             }
-            line.clear();
             if out.len() >= PRINT_BYTES {
                 print(&out)?;
                 out.clear();
@@ -119,12 +116,21 @@ impl Flows {
     }
 }
 
+impl Flows {
+    /// What it asks the recorder for.
+    pub(super) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
+        let target = self.selection.add(Target::new("/v1/flows"), None, now, tz)?;
+        let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
+        Ok(target.with("name", self.name.as_ref()).with("by", self.by.and_then(word)))
+    }
+}
+
 /// As the recorder says it.
 struct Verbatim;
 
 impl Lines for Verbatim {
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
-        out.push_str(line);
+        out.push_str(&plain_lines(line));
         Ok(())
     }
 

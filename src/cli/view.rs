@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::human::{count, counted, seconds, size, time as read_time};
+use super::human::{count, counted, plain, seconds, size, time as read_time};
 use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use crate::query::status::{RankStatus, SandboxStatus, Status};
 use crate::time::{self, Timestamp};
@@ -67,7 +67,7 @@ impl Page<'_> {
         let newest = self.status.retained.newest.as_deref().and_then(read_time);
         match self.view.heading {
             Heading::Recording { now } => {
-                let began = now.saturating_sub(seconds(self.status.uptime_s) + CLOCK_STEP);
+                let began = now.saturating_sub(seconds(self.status.uptime_s).saturating_add(CLOCK_STEP));
                 newest.filter(|newest| *newest < began).unwrap_or(now)
             }
             Heading::Replayed => newest.unwrap_or_default(),
@@ -81,7 +81,7 @@ impl Page<'_> {
     }
 
     fn lost(&self) -> u64 {
-        self.status.packets.dropped + self.status.packets.kernel_dropped
+        self.status.packets.dropped.saturating_add(self.status.packets.kernel_dropped)
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
@@ -180,7 +180,7 @@ impl Page<'_> {
                 count(sessions.capacity)
             ),
         );
-        if carried.packets + carried.lost > 0 {
+        if carried.packets > 0 || carried.lost > 0 {
             let (starts, bytes) = (counted(carried.packets, "packet"), size(carried.bytes));
             let lost =
                 if carried.lost > 0 { format!(", {} found no room", count(carried.lost)) } else { String::new() };
@@ -209,16 +209,16 @@ impl Page<'_> {
 
     /// What is compressed now: the counts of the whole time are for metrics.
     fn compressed(&mut self) {
-        let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).fold(0, u64::saturating_add);
         let (raw, packed) = (sum(|rank| rank.compressed_raw_bytes), sum(|rank| rank.compressed_bytes));
-        if let Some(tenths) = (raw * 10).checked_div(packed) {
+        if let Some(tenths) = raw.saturating_mul(10).checked_div(packed) {
             let ratio = format!("{}.{} times", tenths / 10, tenths % 10);
             self.fact("compressed", &format!("{} in {} ({ratio})", size(raw), size(packed)));
         }
     }
 
     fn fact(&mut self, label: &str, text: &str) {
-        let _ = writeln!(self.out, "{label:<LABEL_COLUMNS$}{text}");
+        let _ = writeln!(self.out, "{label:<LABEL_COLUMNS$}{}", plain(text));
     }
 
     fn interfaces(&mut self) {
@@ -227,7 +227,7 @@ impl Page<'_> {
             return;
         }
         let live = matches!(self.view.heading, Heading::Recording { .. });
-        let name = |name: &str| if name.is_empty() { "(no name)".to_owned() } else { name.to_owned() };
+        let name = |name: &str| if name.is_empty() { "(no name)".to_owned() } else { plain(name).into_owned() };
         let width = interfaces.iter().map(|i| name(&i.name).chars().count()).max().unwrap_or(0).max("interface".len());
         let _ =
             writeln!(self.out, "\n{:<width$}  {:<10}  {:>15}  {:>10}", "interface", "link type", "packets", "bytes");

@@ -48,6 +48,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         pcap_over_ip,
         file,
         limits,
+        wanted,
         remote: Remote { listen, listen_plain, files, clients },
         audit,
     } = new;
@@ -56,7 +57,9 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         ("filter", When::Now, *filter != old.filter),
         ("[retention]", When::Now, *retention != old.retention),
         ("[limits]", When::Now, *limits != old.limits),
-        ("[[client]]", When::Now, *clients != old.remote.clients),
+        ("[health]", When::Now, *wanted != old.wanted),
+        ("[[client]]", When::Now, clients.listed != old.remote.clients.listed),
+        ("unlisted-clients", When::Now, clients.only_listed != old.remote.clients.only_listed),
         ("ca, cert or key", When::Now, *files != old.remote.files),
         ("listen", When::Restart, *listen != old.remote.listen),
         ("listen-plain", When::Restart, *listen_plain != old.remote.listen_plain),
@@ -126,6 +129,7 @@ impl Running {
             }
         }
         self.service.set_limits(new.limits);
+        self.service.set_wanted(new.wanted);
         if let Some(tls) = &self.tls {
             tls.renew(keys, new.remote.clients.clone());
         }
@@ -140,9 +144,9 @@ impl Running {
             tracing::warn!("{keys} changed too, which takes a restart, and with it the history in memory");
         }
         // What waits is compared with what runs, each time.
-        let Config { interfaces, filter, retention, limits, remote: Remote { files, clients, .. }, .. } = new;
+        let Config { interfaces, filter, retention, limits, wanted, remote: Remote { files, clients, .. }, .. } = new;
         let remote = Remote { files, clients, ..self.config.remote.clone() };
-        self.config = Config { interfaces, filter, retention, limits, remote, ..self.config.clone() };
+        self.config = Config { interfaces, filter, retention, limits, wanted, remote, ..self.config.clone() };
         Ok(())
     }
 
@@ -185,6 +189,7 @@ mod tests {
             pcap_over_ip: None,
             file: None,
             limits: crate::serve::Limits::default(),
+            wanted: crate::serve::Wanted::default(),
             remote: Remote::default(),
             audit: crate::serve::audit::Config::default(),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Error;
 use crate::serve::Door;
-use crate::serve::tls::{Client, Files, Keys, Tls};
+use crate::serve::tls::{Clients, Files, Keys, Tls};
 
 /// Addresses to listen on, beside the socket; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Remote {
     /// The certificates; needed where TLS is served.
     pub files: Option<Files>,
     /// What clients may, where that is not left to their certificates.
-    pub clients: Vec<Client>,
+    pub clients: Clients,
 }
 
 /// The same, listening. Everything here that takes rights has been done.

@@ -203,6 +203,7 @@ impl Prepared {
             .with_own_streams(own_streams)
             .with_tls(remote.tls.clone())
             .audited(audit);
+        service.set_wanted(config.wanted);
         let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
@@ -520,6 +521,7 @@ mod tests {
             pcap_over_ip: None,
             file: None,
             limits: crate::serve::Limits::default(),
+            wanted: crate::serve::Wanted::default(),
         };
         let mut prepared = Prepared::new(config).unwrap();
         prepared.pipelines[0].1 = Packets::Panicking;

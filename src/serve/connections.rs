@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use super::guests::{Guests, Place, Room};
 use super::peer::{Peer, Source};
-use super::tls::Tls;
+use super::tls::{Accepted, Tls};
 use super::watched::Watched;
 use super::{Service, health, http, pins};
 
@@ -182,8 +182,18 @@ async fn welcome(
                     () = told(&mut shutdown) => return,
                 };
                 match shaken {
-                    Ok(Ok((stream, peer))) => {
-                        Box::pin(connection(stream, peer, place, router, service, shutdown)).await
+                    Ok(Ok(Accepted { stream, peer, chain })) => {
+                        let revoked = tls.revoked(peer.clone(), chain);
+                        let counted = Arc::clone(&service);
+                        let served = Box::pin(connection(stream, peer.clone(), place, router, service, shutdown));
+                        tokio::select! {
+                            () = served => {}
+                            why = revoked => {
+                                // What it was being sent ends here, and not well.
+                                tracing::info!("{peer} is disconnected: {why}");
+                                count(&counted.activity.clients_revoked);
+                            }
+                        }
                     }
                     Ok(Err(_)) => count(&service.activity.clients_untrusted),
                     Err(_) => count(&service.activity.clients_slow),

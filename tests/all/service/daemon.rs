@@ -36,6 +36,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         sandbox: Mode::Off,
         file: None,
         limits: Limits::default(),
+        wanted: retrocap::serve::Wanted::default(),
         classes: Vec::new(),
     }
 }
