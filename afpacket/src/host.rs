@@ -49,6 +49,23 @@ pub fn offloads(name: &str) -> io::Result<Offloads> {
     })
 }
 
+/// Maps a page of memory that could be run, and lets go of it: what a program that was taken over would try. For tests
+/// of what forbids it.
+pub fn map_code() -> io::Result<()> {
+    const BYTES: usize = 4096;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: the kernel chooses the address, so no mapping that is in use is touched.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was mapped above with this length, and nobody else knows of it.
+    match unsafe { libc::munmap(page, BYTES) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// `struct ethtool_value`
 #[repr(C)]
 struct EthtoolValue {

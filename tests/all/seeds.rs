@@ -260,7 +260,7 @@ const TEXTS: &[(&str, &str)] = &[
     ),
     (
         "alerts/sysmon",
-        r#"[{"EventID":3,"EventData":{"UtcTime":"2026-11-22 10:00:00.123","Image":"C:\x.exe","Protocol":"tcp","SourceIp":"10.0.0.5","SourcePort":51234,"DestinationIp":"192.0.2.7","DestinationPort":443}}]"#,
+        r#"[{"EventID":3,"EventData":{"UtcTime":"2026-11-22 10:00:00.123","Image":"C:\\x.exe","Protocol":"tcp","SourceIp":"10.0.0.5","SourcePort":51234,"DestinationIp":"192.0.2.7","DestinationPort":443}}]"#,
     ),
     (
         "answer/flows",
@@ -287,7 +287,8 @@ const TEXTS: &[(&str, &str)] = &[
     ("arguments/get", "get\n--since\n10m\n--until\nnow\n-c\n5\n--whole-sessions\nport\n53"),
     ("arguments/flow", "get\n--flow\n10.0.0.1:40000 10.0.0.2:80 tcp\n--interface\neth0"),
     ("arguments/follow", "get\n--around\n14:02:07\n--window\n30s"),
-    ("arguments/flows", "flows\n--name\nexample.com\n--sort\nbytes\n--by\nhost\n--limit\n10"),
+    ("arguments/flows", "flows\n--name\nexample.com\n--sort\nbytes\n--limit\n10"),
+    ("arguments/sums", "flows\n--by\nhost\n--sort\nout\nport\n53"),
     (
         "arguments/extcap",
         "extcap\n--capture\n--extcap-interface\nretrocap\n--fifo\n/x\n--since\n2h\n--filter\nport 53\n--follow",
