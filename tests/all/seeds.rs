@@ -306,7 +306,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("expression/host", "host 10.0.0.1 and not port 22"),
     ("expression/vlan", "vlan 5 and (tcp[13] & 2 != 0 or icmp6)"),
     ("expression/bytes", "ether[12:2] = 0x86dd or len > 100 or ip[ip[0]&15] = 7"),
-    ("expression/net", "src net 10.0.0.0/8 and dst portrange 1-1024 or mpls or pppoes 7"),
+    ("expression/net", "src net 10.0.0.0/8 and dst portrange 1-1024 or mpls"),
 ];
 
 const QUERIES: &[&str] = &[
