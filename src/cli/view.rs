@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::human::{count, counted, plain, seconds, size, time as read_time};
 use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
+use crate::counters::DropReason;
 use crate::query::status::{RankStatus, SandboxStatus, Status};
 use crate::time::{self, Timestamp};
 
@@ -80,8 +81,16 @@ impl Page<'_> {
         Some((time, self.now().since(time)))
     }
 
+    /// What nobody chose to leave out.
     fn lost(&self) -> u64 {
-        self.status.packets.dropped.saturating_add(self.status.packets.kernel_dropped)
+        let lost = self.status.packets.dropped.saturating_sub(self.left_out());
+        lost.saturating_add(self.status.packets.kernel_dropped)
+    }
+
+    /// What classes leave out, as the configuration says.
+    fn left_out(&self) -> u64 {
+        let dropped = self.status.dropped.get(DropReason::ClassCutoff.as_str());
+        dropped.and_then(serde_json::Value::as_u64).unwrap_or(0)
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
@@ -152,11 +161,16 @@ impl Page<'_> {
             ),
         );
         let mut reasons = vec![("the kernel's ring was full".to_owned(), packets.kernel_dropped)];
-        let dropped = self.status.dropped.iter();
+        let dropped = self.status.dropped.iter().filter(|(reason, _)| *reason != DropReason::ClassCutoff.as_str());
         reasons.extend(dropped.map(|(reason, n)| (reason.replace('_', " "), n.as_u64().unwrap_or(0))));
         reasons.retain(|(_, n)| *n > 0);
         let lost: Vec<String> = reasons.iter().map(|(reason, n)| format!("{} ({reason})", count(*n))).collect();
         self.fact("lost", if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") }.as_str());
+
+        if self.left_out() > 0 {
+            let packets = counted(self.left_out(), "packet");
+            self.fact("left out", &format!("{packets} beyond the cutoff of their class"));
+        }
 
         let parts = [
             ("packets", memory.segments_bytes),
@@ -298,8 +312,9 @@ mod tests {
     fn a_recorder_that_loses_packets() {
         let lose = |status: &mut Status| {
             status.packets.kernel_dropped = 1234;
-            status.packets.dropped = 5;
+            status.packets.dropped = 12;
             status.dropped["interfaces_full"] = 5.into();
+            status.dropped.insert("class_cutoff".to_owned(), 7.into());
             status.interfaces[1].up = false;
             status.carried.lost = 12;
         };

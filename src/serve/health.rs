@@ -235,6 +235,21 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_is_described() {
+        let described: serde_json::Value = serde_json::from_str(crate::serve::OPENAPI).unwrap();
+        let text = described.to_string();
+        let codes = text.split("\"enum\":").find_map(|rest| {
+            let codes: Vec<String> = serde_json::from_str(&rest[..=rest.find(']')?]).ok()?;
+            codes.contains(&"not_recording".to_owned()).then_some(codes)
+        });
+        let mut codes = codes.unwrap();
+        codes.sort();
+        let mut known = CODES.to_vec();
+        known.sort_unstable();
+        assert_eq!(codes, known);
+    }
+
+    #[test]
     fn a_worker_that_stands_still_is_named_until_it_moves() {
         let turns = Turns::default();
         assert!(turns.stuck().is_empty());
