@@ -29,7 +29,9 @@ deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
 try-deb: deb ## install the package into a fresh Debian, let it record, purge it; needs root and debootstrap
 	packaging/try-deb $$(ls -t target/debian/*.deb | head -n 1)
 
-sanitize: ## the unsafe crate, alone and under live capture, with the address sanitizer; needs a nightly toolchain
+sanitize: ## the unsafe crate under Miri and, alone and in live capture, the address sanitizer; needs a nightly toolchain
+	CARGO_TARGET_DIR=target/miri MIRIFLAGS=-Zmiri-disable-isolation \
+	    cargo +nightly miri test --package afpacket --lib --locked
 	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
 	    cargo +nightly test --target $(HOST) --package afpacket --lib --locked
 	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan ASAN_OPTIONS=detect_leaks=0 \
