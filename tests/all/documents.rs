@@ -33,9 +33,8 @@ fn tests() -> BTreeSet<String> {
             module.retain(|part| !["mod", "lib", "main"].contains(part));
             // A module within the file is named by what stands before its tests.
             let mut inside = "";
-            let mut lines = text.lines().map(str::trim).peekable();
             let mut is_test = false;
-            while let Some(line) = lines.next() {
+            for line in text.lines().map(str::trim) {
                 let visible = line.trim_start_matches("pub(super) ").trim_start_matches("pub(crate) ");
                 if let Some(name) = visible.strip_prefix("mod ").and_then(|line| line.strip_suffix(" {")) {
                     inside = name;
