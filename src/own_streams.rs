@@ -1,17 +1,22 @@
 //! TCP connections of the recorder's own, which carry packets away and are not recorded.
 //!
 //! A stream of packets that is recorded would be sent again, and that again, without end. So who sends packets over a
-//! network says first which connection carries them, and the packet path leaves out that connection and nothing else. It
-//! asks one atomic for each TCP packet, and takes the list over when it has changed; it never waits.
+//! network says first which connection carries them, and the packet path leaves out that connection and nothing else: what
+//! it carried before stays, so that one sees who came. The packet path asks one atomic for each TCP packet, and takes the
+//! list over when it has changed; it never waits.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::decode::{Decoded, Network};
+use crate::time::Timestamp;
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
+/// Packets of a connection that are kept at most because they are older than its stream. There are a few, as the kernel
+/// hands packets over late; a clock that is set back must not make a stream feed itself.
+const EARLIER_MAX: u8 = 64;
 
 /// Which connections are left out.
 #[derive(Debug, Default)]
@@ -26,6 +31,8 @@ pub struct OwnStreams {
 struct Stream {
     ours: Endpoint,
     theirs: Option<Endpoint>,
+    /// From when on.
+    since: Timestamp,
 }
 
 /// As the decoder tells it.
@@ -48,16 +55,22 @@ impl OwnStreams {
     pub const MAX: usize = 64;
 
     /// Leaves out the connection between `ours` and `theirs`, or, without the latter, every one to `ours`, which must
-    /// then be an address that nobody else can use, such as one of the loopback network. `None` when there are too many.
+    /// then be an address that nobody else can use, such as one of the loopback network. What is older than `since` is not
+    /// meant. `None` when there are too many.
     ///
     /// Say it before the first byte is sent, and keep the answer for some seconds after the last.
-    pub fn leave_out(self: &Arc<Self>, ours: SocketAddr, theirs: Option<SocketAddr>) -> Option<LeftOut> {
+    pub fn leave_out(
+        self: &Arc<Self>,
+        ours: SocketAddr,
+        theirs: Option<SocketAddr>,
+        since: Timestamp,
+    ) -> Option<LeftOut> {
         let mut streams = self.lock();
         if streams.len() >= Self::MAX {
             return None;
         }
         let id = self.generation.fetch_add(1, Ordering::Release) + 1;
-        streams.push((id, Stream { ours: ours.into(), theirs: theirs.map(Endpoint::from) }));
+        streams.push((id, Stream { ours: ours.into(), theirs: theirs.map(Endpoint::from), since }));
         Some(LeftOut { streams: Arc::clone(self), id })
     }
 
@@ -90,7 +103,15 @@ impl From<SocketAddr> for Endpoint {
 pub struct Watch {
     shared: Arc<OwnStreams>,
     generation: u64,
-    streams: Vec<Stream>,
+    streams: Vec<Watched>,
+}
+
+/// A connection, and how many packets that are older than its stream may yet come.
+#[derive(Debug)]
+struct Watched {
+    id: u64,
+    stream: Stream,
+    earlier_left: u8,
 }
 
 impl Watch {
@@ -101,14 +122,14 @@ impl Watch {
 
     /// Whether a packet is of a connection that is left out.
     #[inline]
-    pub fn is_own(&mut self, decoded: &Decoded) -> bool {
+    pub fn is_own(&mut self, time: Timestamp, decoded: &Decoded) -> bool {
         if decoded.protocol != TCP {
             return false;
         }
         if self.shared.generation.load(Ordering::Acquire) != self.generation {
             self.take_over();
         }
-        !self.streams.is_empty() && self.is_among(decoded)
+        !self.streams.is_empty() && self.is_among(time, decoded)
     }
 
     #[cold]
@@ -116,21 +137,30 @@ impl Watch {
         // Somebody changes it at this moment: the next packet asks again.
         let Ok(streams) = self.shared.streams.try_lock() else { return };
         self.generation = self.shared.generation.load(Ordering::Acquire);
-        self.streams.clear();
-        self.streams.extend(streams.iter().map(|(_, stream)| *stream));
+        // No more than are listed at any time, so that nothing is allocated.
+        self.streams.retain(|watched| streams.iter().any(|(id, _)| *id == watched.id));
+        for &(id, stream) in streams.iter() {
+            if self.streams.iter().all(|watched| watched.id != id) {
+                self.streams.push(Watched { id, stream, earlier_left: EARLIER_MAX });
+            }
+        }
     }
 
-    fn is_among(&self, decoded: &Decoded) -> bool {
+    fn is_among(&mut self, time: Timestamp, decoded: &Decoded) -> bool {
         let network = decoded.network;
         let from = Endpoint { network, address: decoded.source, port: decoded.source_port };
         let to = Endpoint { network, address: decoded.destination, port: decoded.destination_port };
-        self.streams.iter().any(|Stream { ours, theirs }| {
+        self.streams.iter_mut().any(|Watched { stream: Stream { ours, theirs, since }, earlier_left, .. }| {
             let other = match (*ours == from, *ours == to) {
                 (true, _) => to,
                 (_, true) => from,
                 _ => return false,
             };
-            theirs.is_none_or(|theirs| theirs == other)
+            if theirs.is_some_and(|theirs| theirs != other) {
+                return false;
+            }
+            *earlier_left = if time < *since { earlier_left.saturating_sub(1) } else { 0 };
+            *earlier_left == 0
         })
     }
 }
@@ -152,6 +182,8 @@ mod tests {
         }
     }
 
+    const NOW: Timestamp = Timestamp(1_000_000);
+
     fn address(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
@@ -161,8 +193,8 @@ mod tests {
         let streams = Arc::new(OwnStreams::default());
         let mut watch = Watch::new(Arc::clone(&streams));
         let (ours, theirs) = ("10.0.0.1:4000", "10.0.0.2:57012");
-        assert!(!watch.is_own(&tcp(ours, theirs)));
-        let left_out = streams.leave_out(address(ours), Some(address("[::ffff:10.0.0.2]:57012")));
+        assert!(!watch.is_own(NOW, &tcp(ours, theirs)));
+        let left_out = streams.leave_out(address(ours), Some(address("[::ffff:10.0.0.2]:57012")), NOW);
         for (from, to, own) in [
             (ours, theirs, true),
             (theirs, ours, true),
@@ -171,30 +203,49 @@ mod tests {
             ("10.0.0.1:4001", theirs, false),
             ("[::a00:1]:4000", "[::a00:2]:57012", false),
         ] {
-            assert_eq!(watch.is_own(&tcp(from, to)), own, "{from} {to}");
+            assert_eq!(watch.is_own(NOW, &tcp(from, to)), own, "{from} {to}");
         }
-        assert!(!watch.is_own(&Decoded { protocol: 17, ..tcp(ours, theirs) }));
+        assert!(!watch.is_own(NOW, &Decoded { protocol: 17, ..tcp(ours, theirs) }));
         drop(left_out);
-        assert!(!watch.is_own(&tcp(ours, theirs)));
+        assert!(!watch.is_own(NOW, &tcp(ours, theirs)));
+    }
+
+    #[test]
+    fn what_a_connection_carried_before_stays() {
+        let streams = Arc::new(OwnStreams::default());
+        let mut watch = Watch::new(Arc::clone(&streams));
+        let (ours, theirs) = ("10.0.0.1:4000", "10.0.0.2:57012");
+        let _left_out = streams.leave_out(address(ours), Some(address(theirs)), NOW);
+        let packet = tcp(ours, theirs);
+        assert!(!watch.is_own(Timestamp(NOW.0 - 1), &packet), "the handshake");
+        // Another connection that comes meanwhile changes nothing.
+        let _other = streams.leave_out(address("10.0.0.1:4001"), None, NOW);
+        assert!(watch.is_own(NOW, &packet));
+        assert!(watch.is_own(Timestamp(0), &packet), "a clock that was set back");
+        // Also one that was set back before the first packet ends it.
+        let tuple = tcp("10.0.0.1:4001", theirs);
+        let kept = (0..1000).filter(|_| !watch.is_own(Timestamp(0), &tuple)).count();
+        assert!(kept < usize::from(EARLIER_MAX));
     }
 
     #[test]
     fn all_connections_of_a_listener() {
         let streams = Arc::new(OwnStreams::default());
         let mut watch = Watch::new(Arc::clone(&streams));
-        let _left_out = streams.leave_out(address("127.0.0.1:57012"), None);
-        assert!(watch.is_own(&tcp("127.0.0.1:57012", "127.0.0.1:33333")));
-        assert!(watch.is_own(&tcp("127.0.0.1:33333", "127.0.0.1:57012")));
-        assert!(!watch.is_own(&tcp("127.0.0.2:57012", "127.0.0.1:33333")));
+        let _left_out = streams.leave_out(address("127.0.0.1:57012"), None, NOW);
+        assert!(watch.is_own(NOW, &tcp("127.0.0.1:57012", "127.0.0.1:33333")));
+        assert!(watch.is_own(NOW, &tcp("127.0.0.1:33333", "127.0.0.1:57012")));
+        assert!(!watch.is_own(NOW, &tcp("127.0.0.2:57012", "127.0.0.1:33333")));
     }
 
     #[test]
     fn there_is_a_limit() {
         let streams = Arc::new(OwnStreams::default());
-        let mut all: Vec<_> = (0..OwnStreams::MAX).map(|_| streams.leave_out(address("127.0.0.1:1"), None)).collect();
+        let mut all: Vec<_> =
+            (0..OwnStreams::MAX).map(|_| streams.leave_out(address("127.0.0.1:1"), None, NOW)).collect();
         assert!(all.iter().all(Option::is_some));
-        assert!(streams.leave_out(address("127.0.0.1:2"), None).is_none());
+        assert!(streams.leave_out(address("127.0.0.1:2"), None, NOW).is_none());
         all.pop();
-        assert!(streams.leave_out(address("127.0.0.1:2"), None).is_some());
+        assert!(streams.leave_out(address("127.0.0.1:2"), None, NOW).is_some());
     }
 }

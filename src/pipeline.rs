@@ -223,7 +223,7 @@ impl Pipeline {
         }
         let mut decoded = decode::decode(packet.link_type, packet.data);
         if let Some(own_streams) = &mut self.own_streams
-            && own_streams.is_own(&decoded)
+            && own_streams.is_own(packet.time, &decoded)
         {
             self.totals.filtered.add(bytes);
             return None;

@@ -39,6 +39,7 @@ fuzz_target!(|data: &[u8]| {
         memory: Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
+        community_id_seed: 0.into(),
     };
     let totals = history.totals();
     assert_eq!(

@@ -3,10 +3,12 @@
 //! Alerts are read here, asked for in batches, and what comes is written: one file of all of them, or one file an alert
 //! and a manifest. A broken line is told with its number and costs the others nothing but the exit code.
 
+pub(super) mod merged;
+
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 use super::alert_files::Files;
 use super::client::{self, Answer, Refused};
 use super::output::Output;
+use super::progress::{Counts, Progress};
 use super::{Common, human, note, print, selection};
 use crate::alert::{Alert, Alerts, Kind};
 use crate::query::selections::Sought;
@@ -55,7 +58,7 @@ pub(super) struct AlertArgs {
 pub(super) struct Asked {
     pub(super) filter: Option<String>,
     pub(super) interface: Option<String>,
-    pub(super) seed: u16,
+    pub(super) seed: Option<u16>,
     pub(super) format: &'static str,
     pub(super) precision: &'static str,
 }
@@ -67,6 +70,7 @@ pub(super) struct Job<'a> {
     common: &'a Common,
     source: String,
     read: Alerts,
+    counts: Arc<Counts>,
 }
 
 /// What the service found for an alert.
@@ -80,6 +84,9 @@ struct Outcome {
     sessions: u64,
     same_as: Option<usize>,
     missing: Option<Value>,
+    /// Whether the service was asked already.
+    #[serde(skip)]
+    asked: bool,
 }
 
 /// One line of the service's answer.
@@ -91,6 +98,8 @@ struct Line {
     done: bool,
     #[serde(default)]
     packets: u64,
+    /// How far the search has come, 0 to 1.
+    part: Option<f64>,
     #[serde(default)]
     note: String,
 }
@@ -107,7 +116,7 @@ impl<'a> Job<'a> {
             Alerts::read(BufReader::with_capacity(256 << 10, file))
         };
         let read = read.map_err(|why| anyhow!("cannot read alerts from {source}: {why}"))?;
-        let job = Self { args, asked, common, source, read };
+        let job = Self { args, asked, common, source, read, counts: Arc::default() };
         job.tell_broken();
         if job.read.alerts.is_empty() {
             let passed = job.read.passed_over;
@@ -176,25 +185,16 @@ impl<'a> Job<'a> {
         client::ask(&self.common.socket(), Method::POST, "/v1/packets", Some(self.body(answer, alerts)))
     }
 
-    /// All alerts, as one stream of packets; call [`Merged::end`] after it was read.
-    pub(super) fn merged(self) -> anyhow::Result<(MergedReader<Answer>, Merged<'a>)> {
-        let alerts: Vec<usize> = (0..self.read.alerts.len()).collect();
-        let answer = self.ask("lines", &alerts).map_err(|error| match error.downcast_ref::<Refused>() {
-            Some(refused) if refused.status == StatusCode::PAYLOAD_TOO_LARGE => anyhow!(
-                "{} alerts are more than this recorder has memory for in one file: {refused}; or try --split DIR, which \
-                 asks in turns",
-                alerts.len()
-            ),
-            _ => error,
-        })?;
-        let reader = MergedReader::new(answer, alerts.len());
-        let found = Arc::clone(&reader.found);
-        Ok((reader, Merged { job: self, found }))
+    /// Shows how far it is, until that is dropped.
+    pub(super) fn progress(&self) -> Progress {
+        let counts = Arc::clone(&self.counts);
+        Progress::start(self.common, move || counts.done())
     }
 
     /// One file an alert.
     pub(super) fn split(self, directory: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let progress = self.progress();
         let mut files = Files::new(directory, &self.read.alerts, self.asked.format)?;
         let mut outcomes: Vec<Outcome> = vec![Outcome::default(); self.read.alerts.len()];
         let mut order: Vec<usize> = (0..self.read.alerts.len()).collect();
@@ -219,6 +219,7 @@ impl<'a> Job<'a> {
             self.batch(answer, batch, &mut files, &mut outcomes, &mut note_text)?;
             rest = after;
         }
+        drop(progress);
         files.link_equal(outcomes.iter().map(|outcome| outcome.same_as))?;
         files.finish()?;
         self.manifest(directory, &outcomes, &files.names)?;
@@ -235,17 +236,23 @@ impl<'a> Job<'a> {
         outcomes: &mut [Outcome],
         note_text: &mut String,
     ) -> anyhow::Result<()> {
+        let asked_before = outcomes.iter().filter(|outcome| outcome.asked).count();
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut text, mut done) = (String::new(), false);
         while client::next_line(&mut lines, &mut text)? {
             let line: Line = serde_json::from_str(&text).context("the recorder speaks another version")?;
             let alert = line.selection.and_then(|selection| batch.get(selection)).copied();
             match (alert, line.data) {
-                (Some(alert), Some(data)) => files.write(alert, &decoded(&data)?)?,
+                (Some(alert), Some(data)) => {
+                    let data = decoded(&data)?;
+                    let part = line.part.unwrap_or_default();
+                    self.counts.add(line.packets, data.len() as u64, self.part(asked_before, batch.len(), part));
+                    files.write(alert, &data)?;
+                }
                 (Some(alert), None) => {
                     let mut outcome: Outcome = serde_json::from_str(&text)?;
                     outcome.same_as = outcome.same_as.and_then(|other| batch.get(other)).copied();
-                    outcome.selection = alert;
+                    (outcome.selection, outcome.asked) = (alert, true);
                     outcomes[alert] = outcome;
                 }
                 _ => {
@@ -257,6 +264,12 @@ impl<'a> Job<'a> {
             }
         }
         if done { Ok(()) } else { Err(anyhow!("the recorder broke off its answer; ask again")) }
+    }
+
+    /// How far all alerts are, when some were asked for before and a batch has come so far.
+    #[expect(clippy::cast_precision_loss, reason = "numbers of alerts")]
+    fn part(&self, before: usize, batch: usize, part: f64) -> f64 {
+        (before as f64 + batch as f64 * part) / self.read.alerts.len().max(1) as f64
     }
 
     fn manifest(&self, directory: &Path, outcomes: &[Outcome], names: &[String]) -> anyhow::Result<()> {
@@ -371,90 +384,4 @@ fn decoded(data: &str) -> anyhow::Result<Vec<u8>> {
 
 fn shortened(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(60).collect()
-}
-
-/// What came beside the packets.
-#[derive(Debug, Default)]
-struct Found {
-    outcomes: Vec<Outcome>,
-    note: String,
-    packets: u64,
-    done: bool,
-}
-
-/// What is left to say after a merged answer was read.
-pub(super) struct Merged<'a> {
-    job: Job<'a>,
-    found: Arc<Mutex<Found>>,
-}
-
-impl Merged<'_> {
-    /// Whether any packet came.
-    pub(super) fn is_empty(&self) -> bool {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).packets == 0
-    }
-
-    /// Says how it went; `written` says where to.
-    pub(super) fn end(self, written: &str) -> anyhow::Result<()> {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if !found.done {
-            return Err(anyhow!("the recorder broke off its answer; ask again"));
-        }
-        let packets = human::counted(found.packets, "packet");
-        self.job.end(&found.outcomes, &format!("{packets}{written}"), &found.note, None)
-    }
-}
-
-/// The file within a merged answer.
-pub(super) struct MergedReader<R> {
-    lines: BufReader<R>,
-    asked: usize,
-    found: Arc<Mutex<Found>>,
-    line: String,
-    data: Vec<u8>,
-    at: usize,
-}
-
-impl<R: Read> MergedReader<R> {
-    /// Of an answer to so many selections.
-    pub(super) fn new(answer: R, asked: usize) -> Self {
-        let lines = BufReader::with_capacity(64 << 10, answer);
-        Self { lines, asked, found: Arc::default(), line: String::new(), data: Vec::new(), at: 0 }
-    }
-}
-
-fn unasked() -> std::io::Error {
-    std::io::Error::other("the recorder answers what it was not asked")
-}
-
-impl<R: Read> Read for MergedReader<R> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        while self.at == self.data.len() {
-            if !client::next_line(&mut self.lines, &mut self.line)? {
-                return Ok(0);
-            }
-            let line: Line = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
-            if let Some(data) = line.data {
-                self.data = decoded(&data).map_err(std::io::Error::other)?;
-                self.at = 0;
-                continue;
-            }
-            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-            if line.done {
-                (found.done, found.note, found.packets) = (true, line.note, line.packets);
-            } else if found.outcomes.len() < self.asked {
-                let outcome: Outcome = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
-                if outcome.selection >= self.asked {
-                    return Err(unasked());
-                }
-                found.outcomes.push(outcome);
-            } else {
-                return Err(unasked());
-            }
-        }
-        let bytes = into.len().min(self.data.len() - self.at);
-        into[..bytes].copy_from_slice(&self.data[self.at..self.at + bytes]);
-        self.at += bytes;
-        Ok(bytes)
-    }
 }

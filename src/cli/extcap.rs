@@ -36,7 +36,8 @@ Examples:
   retrocap extcap --install --folder ~/.config/wireshark/extcap    where tshark -G folders does not say it
   retrocap extcap --uninstall               and it is gone from there
   tshark -i retrocap                        the last ten minutes, then what comes
-  tshark -i retrocap -o extcap.retrocap.since:2h -f 'port 53'")]
+  tshark -i retrocap -o extcap.retrocap.since:2h -f 'port 53'
+  tshark -i retrocap -o extcap.retrocap.remote:https://sensor1.example:57443")]
 pub(super) struct Extcap {
     /// Put the interface where this user's Wireshark looks
     #[arg(long, conflicts_with = "uninstall")]
@@ -221,7 +222,17 @@ fn fields(socket: &Path) -> String {
          arg {{number=2}}{{call=--follow}}{{display=Go on with packets as they come}}{{type=boolflag}}{{default=true}}\
          {{tooltip=Without it the capture ends with the past}}\n\
          arg {{number=3}}{{call=--socket}}{{display=Recorder's socket}}{{type=string}}{{default={socket}}}\
-         {{tooltip=Where the recorder listens}}\n"
+         {{tooltip=Where the recorder of this machine listens}}{{group=Recorder}}\n\
+         arg {{number=4}}{{call=--remote}}{{display=Recorder elsewhere}}{{type=string}}\
+         {{placeholder=https://sensor1:57443}}\
+         {{tooltip=Ask this one instead, over TLS, with a certificate}}{{group=Recorder}}\n\
+         arg {{number=5}}{{call=--ca}}{{display=Its authority}}{{type=fileselect}}{{mustexist=true}}\
+         {{tooltip=Certificate of the authority that it must have; ca.pem in ~/.config/retrocap otherwise}}\
+         {{group=Recorder}}\n\
+         arg {{number=6}}{{call=--cert}}{{display=Your certificate}}{{type=fileselect}}{{mustexist=true}}\
+         {{tooltip=Certificate to show it, with the role packets; client.pem there otherwise}}{{group=Recorder}}\n\
+         arg {{number=7}}{{call=--key}}{{display=Your private key}}{{type=fileselect}}{{mustexist=true}}\
+         {{tooltip=Private key to that certificate; client.key there otherwise}}{{group=Recorder}}\n"
     )
 }
 

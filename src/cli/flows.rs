@@ -1,6 +1,7 @@
 //! `retrocap flows`: the sessions known, also those whose packets are gone; or their sums.
 
 use std::io::BufReader;
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
@@ -9,6 +10,8 @@ use jiff::tz::TimeZone;
 use super::client::{self, Target};
 use super::human::plain_lines;
 use super::listing::{Lines, SessionLines, SumLines};
+use super::output::stdout_is_a_file;
+use super::progress::{Counts, Progress};
 use super::screen::Screen;
 use super::selection::Selection;
 use super::{Common, Usage, get, note, print};
@@ -84,7 +87,14 @@ impl Flows {
         }
         let tz = TimeZone::system();
         let now = Timestamp::from(std::time::SystemTime::now());
+        // Sorting and summing may take a while; after that the listing itself shows how far it is.
+        let counts = Arc::<Counts>::default();
+        let shown_counts = Arc::clone(&counts);
+        let mut progress = Some(Progress::start(common, move || shown_counts.done()));
         let answer = client::get(&common.socket(), &self.target(now, &tz)?)?;
+        if !stdout_is_a_file() {
+            progress = None;
+        }
         let trailers = answer.trailers();
         let screen = Screen::stdout();
         let mut shown: Box<dyn Lines> = match (self.by, common.json) {
@@ -93,17 +103,20 @@ impl Flows {
             (Some(by), false) => Box::new(SumLines::new(screen, tz, self.csv, by)),
         };
         let mut lines = BufReader::with_capacity(64 << 10, answer);
-        let (mut count, mut out, mut line) = (0u64, String::new(), String::new());
+        let (mut count, mut written, mut out, mut line) = (0u64, 0, String::new(), String::new());
         while client::next_line(&mut lines, &mut line)? {
             if !line.trim().is_empty() {
                 count += 1;
                 shown.line(&mut out, &line).context("the recorder speaks another version")?;
             }
             if out.len() >= PRINT_BYTES {
+                written += out.len() as u64;
+                counts.set(0, written, None);
                 print(&out)?;
                 out.clear();
             }
         }
+        drop(progress);
         let summary = shown.end(&mut out);
         print(&out)?;
         if count == 0 {

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::Read as _;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use jiff::tz::TimeZone;
@@ -101,6 +102,6 @@ pub fn listing(lines: &str) -> [String; 4] {
 /// Where it is damaged.
 pub fn selections(answer: &[u8], asked: usize) -> std::io::Result<Vec<u8>> {
     let mut file = Vec::new();
-    alerts::MergedReader::new(answer, asked).read_to_end(&mut file)?;
+    alerts::merged::MergedReader::new(answer, asked, Arc::default()).read_to_end(&mut file)?;
     Ok(file)
 }

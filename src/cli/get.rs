@@ -122,7 +122,9 @@ impl Get {
                 drop(progress);
                 copy_at_once(answer, output, common)
             }
-            (Ok(answer), Some(output)) if file.is_none() => {
+            (Ok(answer), Some(output))
+                if file.is_none() && !(output.is_redirected() && std::io::stderr().is_terminal()) =>
+            {
                 // Who reads the pipe may print to the same terminal.
                 drop(progress);
                 copy(answer, output, common)
@@ -218,6 +220,8 @@ impl Get {
             return merged.end("");
         }
         let mut output = Output::open(to_file.unwrap_or(Path::new("-")))?;
+        // Who reads a pipe may print to the same terminal.
+        let progress = (output.is_file() || output.is_redirected()).then(|| job.progress());
         let (mut file, merged) = job.merged()?;
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -227,6 +231,7 @@ impl Get {
             }
             output.write_some()?;
         }
+        drop(progress);
         let mut written = String::new();
         if !merged.is_empty() {
             written = to_file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
@@ -262,7 +267,8 @@ impl Get {
         if interrupted.is_interrupted() {
             output.keep(source.whole_bytes())?;
         }
-        let name = self.write.as_deref().unwrap_or(Path::new("-")).display().to_string();
+        let name = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        let name = name.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
         let file_bytes = output.finish()?;
         drop(shown.progress);
         if common.json {

@@ -38,19 +38,20 @@ const fn column(heading: &'static str, right: bool, leave_out: u8) -> Column {
     Column { heading, right, leave_out }
 }
 
-const SESSION: [Column; 9] = [
+const SESSION: [Column; 10] = [
     column("first", false, 0),
-    column("lasted", true, 3),
+    column("lasted", true, 4),
     column("proto", false, 1),
     column("originator > responder", false, 0),
-    column("state", false, 4),
+    column("state", false, 5),
     column("packets", true, 2),
     column("bytes", true, 0),
     column("kept", false, 0),
-    column("interface", false, 5),
+    column("cut", false, 3),
+    column("interface", false, 6),
 ];
 
-const SESSION_CSV: [&str; 23] = [
+const SESSION_CSV: [&str; 24] = [
     "first",
     "last",
     "proto",
@@ -74,6 +75,7 @@ const SESSION_CSV: [&str; 23] = [
     "dns_type",
     "originator_mac",
     "responder_mac",
+    "cut_at",
 ];
 
 impl SessionLines {
@@ -133,7 +135,7 @@ impl Lines for SessionLines {
     }
 }
 
-fn values(flow: &Flow) -> [String; 23] {
+fn values(flow: &Flow) -> [String; 24] {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     [
         flow.first.clone(),
@@ -159,6 +161,7 @@ fn values(flow: &Flow) -> [String; 23] {
         text(&flow.names.dns_type),
         text(&flow.originator.mac),
         text(&flow.responder.mac),
+        text(&flow.cut_at),
     ]
 }
 
@@ -182,6 +185,7 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
         count(packets).into(),
         size(flow.bytes.sum()).into(),
         Cell::new(&kept, colour),
+        Cell::new(&flow.cut_at.as_deref().map(|at| clock.time(at)).unwrap_or_default(), colour),
         interface.into(),
     ];
     let names = &flow.names;
@@ -356,9 +360,9 @@ mod tests {
 
     /// Sessions that are cut, gone, in a VLAN, without addresses or ports; with names of every kind.
     const FLOWS: [&str; 5] = [
-        r#"{"first":"2026-11-22T10:00:00.123456789Z","last":"2026-11-22T10:00:42.5Z","proto":"tcp","originator":{"ip":"10.0.0.5","port":51234},"responder":{"ip":"192.0.2.7","port":443},"interface":"eth0","packets":{"originator":1000,"responder":3000},"bytes":{"originator":90000,"responder":4200000},"kept_bytes":9000,"kept_packets":12,"state":"closed","community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","vlan":null,"server_name":"www.example.com"}"#,
+        r#"{"first":"2026-11-22T10:00:00.123456789Z","last":"2026-11-22T10:00:42.5Z","proto":"tcp","originator":{"ip":"10.0.0.5","port":51234},"responder":{"ip":"192.0.2.7","port":443},"interface":"eth0","packets":{"originator":1000,"responder":3000},"bytes":{"originator":90000,"responder":4200000},"kept_bytes":9000,"kept_packets":12,"cut_at":"2026-11-22T10:47:11.5Z","state":"closed","community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","vlan":null,"server_name":"www.example.com"}"#,
         r#"{"first":"2026-11-22T10:00:01Z","last":"2026-11-22T10:00:01.02Z","proto":"udp","originator":{"ip":"2001:db8::1","port":53000},"responder":{"ip":"2001:db8::53","port":53},"interface":"wlan0","packets":{"originator":1,"responder":1},"bytes":{"originator":80,"responder":160},"kept_bytes":240,"kept_packets":2,"state":"two-way","community_id":null,"vlan":42,"dns_question":"a.example","dns_type":"TXT"}"#,
-        r#"{"first":"2026-11-22T10:00:02Z","last":"2026-11-22T10:00:02Z","proto":"arp","originator":{"ip":null,"port":0,"mac":"02:00:00:00:00:01"},"responder":{"ip":null,"port":0,"mac":"ff:ff:ff:ff:ff:ff"},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":0,"kept_packets":0,"state":"one-way","community_id":null,"vlan":null}"#,
+        r#"{"first":"2026-11-22T10:00:02Z","last":"2026-11-22T10:00:02Z","proto":"arp","originator":{"ip":null,"port":0,"mac":"02:00:00:00:00:01"},"responder":{"ip":null,"port":0,"mac":"ff:ff:ff:ff:ff:ff"},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":0,"kept_packets":0,"cut_at":"2026-11-23T00:30:00Z","state":"one-way","community_id":null,"vlan":null}"#,
         r#"{"first":"2026-11-22T10:00:02Z","last":"2026-11-22T10:00:02Z","proto":"gre","originator":{"ip":"10.0.0.1","port":0},"responder":{"ip":"10.0.0.2","port":0},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":60,"kept_packets":1,"state":"one-way","community_id":null,"vlan":null}"#,
         r#"{"first":"2026-11-23T00:00:02Z","last":"2026-11-23T02:00:02Z","proto":"tcp","originator":{"ip":"10.0.0.1","port":1},"responder":{"ip":"10.0.0.2","port":80},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":60,"kept_packets":1,"state":"midstream","community_id":null,"vlan":null,"http_host":"a-rather-long-name-of-a-host.in-some-zone.example:8080"}"#,
     ];

@@ -32,6 +32,7 @@ mod screen;
 mod selection;
 mod status;
 mod table;
+mod tls;
 mod view;
 
 use std::io::Write as _;
@@ -103,12 +104,19 @@ impl Common {
     fn socket(&self) -> Address {
         let variable = std::env::var("RETROCAP_REMOTE").ok().filter(|url| !url.is_empty());
         let said = self.socket.is_some() && self.socket != std::env::var_os("RETROCAP_SOCKET").map(PathBuf::from);
-        let url = self.remote.clone().or(variable.filter(|_| !said));
-        let files = remote::Files { ca: self.ca.clone(), cert: self.cert.clone(), key: self.key.clone() };
+        let url = self.remote.clone().filter(|url| !url.is_empty()).or(variable.filter(|_| !said));
         match url {
-            Some(url) => Address::Remote(Box::new(remote::Remote { url, files })),
+            Some(url) => Address::Remote(Box::new(remote::Remote { url, files: self.files() })),
             None => Address::Socket(self.socket.clone().unwrap_or_else(Self::socket_default)),
         }
+    }
+}
+
+impl Common {
+    /// Where the certificates of a client are, as far as that is said. An empty name says nothing: dialogs send such.
+    fn files(&self) -> tls::Files {
+        let said = |file: &Option<PathBuf>| file.clone().filter(|file| !file.as_os_str().is_empty());
+        tls::Files { ca: said(&self.ca), cert: said(&self.cert), key: said(&self.key) }
     }
 }
 

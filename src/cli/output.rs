@@ -105,6 +105,11 @@ impl Output {
         matches!(self.target, Target::Stdout(_))
     }
 
+    /// Whether it is a file that a shell has opened for stdout.
+    pub(super) fn is_redirected(&self) -> bool {
+        self.is_stdout() && stdout_is_a_file()
+    }
+
     /// Whether it is a file that will appear.
     pub(super) fn is_file(&self) -> bool {
         matches!(self.target, Target::Hidden(..))
@@ -161,6 +166,18 @@ impl Output {
         }
         Ok(self.written_bytes)
     }
+}
+
+/// Whether stdout goes into a file: nobody reads along, who could print to the same terminal.
+#[cfg(unix)]
+pub(super) fn stdout_is_a_file() -> bool {
+    rustix::fs::fstat(std::io::stdout())
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile)
+}
+
+#[cfg(not(unix))]
+pub(super) fn stdout_is_a_file() -> bool {
+    false
 }
 
 /// Exit code of a program that Ctrl-C ended, as shells know it.

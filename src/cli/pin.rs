@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::client::{self, Target};
 use super::human::{plain, plain_lines};
+use super::progress::{Done, Progress};
 use super::{Common, Usage, note, print, selection};
 use crate::budget::ByteSize;
 use crate::serve::pins::{PinList, PinStatus};
@@ -58,6 +59,8 @@ impl Pin {
         };
         let duration = time::parse_duration(duration).map_err(Usage::of)?;
         let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
+        // All sessions that are known are asked.
+        let _searching = Progress::start(common, Done::default);
         let document =
             client::ask(&common.socket(), Method::POST, target.as_str(), Some(body.to_string()))?.document()?;
         print(&if common.json { line(&document) } else { made(&read(&document)?) })

@@ -112,6 +112,12 @@ impl Counts {
         self.part.store(part, Ordering::Relaxed);
     }
 
+    /// Adds what came since, and sets which part of all it is.
+    pub(super) fn add(&self, packets: u64, bytes: u64, part: f64) {
+        let done = self.done();
+        self.set(done.packets + packets, done.bytes + bytes, Some(part));
+    }
+
     pub(super) fn done(&self) -> Done {
         #[expect(clippy::cast_precision_loss, reason = "0 to a million")]
         let part = Some(self.part.load(Ordering::Relaxed) as f64 / WHOLE).filter(|part| *part > 0.0);
@@ -144,5 +150,7 @@ mod tests {
         assert_eq!(counts.done(), Done::default());
         counts.set(3, 500, Some(0.5));
         assert_eq!(counts.done(), Done { packets: 3, bytes: 500, part: Some(0.5) });
+        counts.add(2, 100, 0.75);
+        assert_eq!(counts.done(), Done { packets: 5, bytes: 600, part: Some(0.75) });
     }
 }

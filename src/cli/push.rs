@@ -4,8 +4,8 @@
 //! packets is not recorded where this may be asked for, and left out of what is asked for elsewhere: otherwise every
 //! packet would be sent again, and that again.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +13,17 @@ use anyhow::Context as _;
 use clap::Args;
 use hyper::StatusCode;
 use jiff::tz::TimeZone;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::rustls::AlertDescription;
 
-use super::client::{self, Answer, Refused, Target};
+use super::client::{self, Answer, Interrupted, Refused, Stream, Target};
 use super::feed::FeedFormat;
 use super::selection::Selection;
+use super::tls::{BrokenOff, Other, Tls, alert};
 use super::{Common, Usage, get, human, note};
 use crate::capture::file::FileSource;
 use crate::capture::{Batch, Source as _};
@@ -32,6 +39,10 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a listener may take nothing.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of which it has to take some within that time.
+const PIECE_BYTES: usize = 64 << 10;
+/// How long the reason for which it has gone may take to come.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Send packets as they come to a program that listens for them: NetworkMiner, Arkime, netcat.
 #[derive(Debug, Args)]
@@ -41,6 +52,7 @@ Without --since it begins now. A listener that goes away is waited for.
 Examples:
   retrocap push 127.0.0.1:57012                       to a listener on this host
   retrocap push --since 1h 127.0.0.1:57012 not port 22     an hour of the past, then what comes
+  retrocap push --tls sensor2.example:57013           to another host, over TLS, with a certificate at either end
   retrocap push --plain 10.0.0.9:57012                to another host, for all to see on the way")]
 pub(super) struct Push {
     /// Who listens
@@ -54,8 +66,11 @@ pub(super) struct Push {
     /// In which format
     #[arg(long, value_enum, default_value_t)]
     format: FeedFormat,
-    /// Send to another host although everybody on the way can read it
+    /// Send over TLS: the listener has to have a certificate of the authority --ca, and is shown --cert
     #[arg(long)]
+    tls: bool,
+    /// Send to another host although everybody on the way can read it
+    #[arg(long, conflicts_with = "tls")]
     plain: bool,
 }
 
@@ -76,6 +91,19 @@ enum Ended {
     Listener(String),
 }
 
+/// A connection to the listener.
+struct Connection {
+    runtime: Runtime,
+    writer: WriteHalf<Box<dyn Stream>>,
+    reader: Option<ReadHalf<Box<dyn Stream>>>,
+    /// Ends when the listener has gone, with the error that says why.
+    listening: Option<JoinHandle<Option<std::io::Error>>>,
+    ours: SocketAddr,
+    theirs: SocketAddr,
+    /// Whether all was sent.
+    ended: bool,
+}
+
 impl Push {
     /// Sends until it is told to stop.
     pub(super) fn run(&self, common: &Common) -> anyhow::Result<()> {
@@ -87,11 +115,16 @@ impl Push {
         }
         // What is wrong with the question is told before anybody is connected to.
         selection.add(Target::new("/v1/packets"), None, now, &tz)?;
+        let tls = if self.tls { Some(Tls::new(&common.files(), Other::Listener)?) } else { None };
         let link_type = self.link_type(common)?;
         let mut sent = Sent::default();
         loop {
-            let stream = self.connect()?;
-            match self.send(common, &selection, stream, link_type, &mut sent)? {
+            let mut connection = self.connect(tls.as_ref())?;
+            let ended = self.send(common, &selection, &mut connection, link_type, &mut sent)?;
+            if let Some((tls, alert)) = tls.as_ref().zip(connection.alert()) {
+                return Err(tls.alerted(&self.listener, alert));
+            }
+            match ended {
                 Ended::Well => {
                     if !common.quiet {
                         note(&sent.text(&self.listener));
@@ -120,32 +153,69 @@ impl Push {
         Ok(if only_ip { LinkType::RAW } else { LinkType::ETHERNET })
     }
 
-    fn connect(&self) -> anyhow::Result<TcpStream> {
-        let mut waiting = false;
-        loop {
-            let addresses: Vec<SocketAddr> = match self.listener.to_socket_addrs() {
-                Ok(addresses) => addresses.collect(),
-                Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                    return Err(Usage::of(format_args!(
-                        "cannot read the listener {:?}: try 127.0.0.1:57012",
-                        self.listener
-                    )));
-                }
-                Err(error) => return Err(error).with_context(|| format!("cannot find {}", self.listener)),
-            };
-            if !self.plain && !addresses.iter().all(|address| address.ip().to_canonical().is_loopback()) {
+    /// Where the listener is, if that may be pushed to.
+    fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
+        let addresses: Vec<SocketAddr> = match self.listener.to_socket_addrs() {
+            Ok(addresses) => addresses.collect(),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 return Err(Usage::of(format_args!(
-                    "packets would cross the network to {0} for all to read: push into a tunnel, as in `ssh -L \
-                     57012:{0} HOST` and `retrocap push 127.0.0.1:57012`, or say --plain",
+                    "cannot read the listener {:?}: try 127.0.0.1:57012",
                     self.listener
                 )));
             }
-            let error = match connect(&addresses) {
-                Ok(stream) => return Ok(stream),
-                Err(error) => error,
+            Err(error) => return Err(error).with_context(|| format!("cannot find {}", self.listener)),
+        };
+        let local = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
+        if !self.plain && !self.tls && !local {
+            return Err(Usage::of(format_args!(
+                "packets would cross the network to {0} for all to read: say --tls, or push into a tunnel, as in `ssh -L \
+                 57012:{0} HOST` and `retrocap push 127.0.0.1:57012`, or say --plain",
+                self.listener
+            )));
+        }
+        Ok(addresses)
+    }
+
+    /// Waits for the listener to be there.
+    fn connect(&self, tls: Option<&Tls>) -> anyhow::Result<Connection> {
+        // A second thread notices when the listener goes while this one waits for packets.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.context("cannot start")?;
+        let host = self.listener.rsplit_once(':').map_or(&self.listener[..], |(host, _)| host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let mut waiting = false;
+        loop {
+            let addresses = self.addresses()?;
+            let connected: anyhow::Result<Connecting> = runtime.block_on(async {
+                let stream = match connect(&addresses).await {
+                    Ok(stream) => stream,
+                    Err(error) => return Ok(Connecting::Later(format!("does not listen ({error})"))),
+                };
+                let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
+                let Some(tls) = tls else { return Ok(Connecting::Done(Box::new(stream), ours, theirs)) };
+                match tls.connect(host, &self.listener, stream).await {
+                    Ok(stream) => Ok(Connecting::Done(Box::new(stream), ours, theirs)),
+                    Err(error) if error.is::<BrokenOff>() => Ok(Connecting::Later(format!("is not ready ({error})"))),
+                    Err(error) => Err(error),
+                }
+            });
+            let why = match connected? {
+                Connecting::Done(stream, ours, theirs) => {
+                    let (reader, writer) = tokio::io::split(stream);
+                    return Ok(Connection {
+                        runtime,
+                        writer,
+                        reader: Some(reader),
+                        listening: None,
+                        ours,
+                        theirs,
+                        ended: false,
+                    });
+                }
+                Connecting::Later(why) => why,
             };
             if !std::mem::replace(&mut waiting, true) {
-                note(&format!("retrocap: {} does not listen ({error}); waiting for it", self.listener));
+                note(&format!("retrocap: {} {why}; waiting for it", self.listener));
             }
             std::thread::sleep(RETRY_INTERVAL);
         }
@@ -156,19 +226,13 @@ impl Push {
         &self,
         common: &Common,
         selection: &Selection,
-        mut stream: TcpStream,
+        connection: &mut Connection,
         link_type: LinkType,
         sent: &mut Sent,
     ) -> anyhow::Result<Ended> {
-        let mut answer = self.ask(common, selection, &stream, sent)?;
+        let mut answer = self.ask(common, selection, (connection.ours, connection.theirs), sent)?;
         let (trailers, gone) = (answer.trailers(), answer.interruption());
-        // A listener says nothing; that it has gone shows here first.
-        let (mut listening, noticed) = (stream.try_clone()?, gone.clone());
-        std::thread::Builder::new().name("listener".to_owned()).spawn(move || {
-            let mut ignored = [0; 512];
-            while listening.read(&mut ignored).is_ok_and(|bytes| bytes > 0) {}
-            noticed.interrupt();
-        })?;
+        connection.listen(gone.clone());
         let (format, precision) = self.format.format();
         let options = Options { precision, link_type: Some(link_type), ..Options::default() };
         let mut exporter = FittingExporter::new(format, options).for_strict_readers();
@@ -179,9 +243,8 @@ impl Push {
         let mut skip = sent.last.map_or(0, |(_, count)| count);
         let (resumed, before) = (sent.last.map(|(time, _)| time), sent.left_out);
         loop {
-            if let Err(error) = stream.write_all(&out) {
-                let _ = stream.shutdown(Shutdown::Both);
-                let stalled = matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+            if let Err(error) = connection.write(&out) {
+                let stalled = error.kind() == ErrorKind::TimedOut;
                 let stalled = stalled.then(|| format!("has taken nothing for {STALL_TIMEOUT:?}"));
                 return Ok(Ended::Listener(stalled.unwrap_or_else(|| "has gone".to_owned())));
             }
@@ -206,8 +269,8 @@ impl Push {
                 return Ok(Ended::Listener("has gone".to_owned()));
             }
             if batch? == Batch::End {
-                stream.write_all(&out).context("the last packets could not be sent")?;
-                let _ = stream.shutdown(Shutdown::Both);
+                connection.write(&out).context("the last packets could not be sent")?;
+                connection.end();
                 get::complete(&trailers)?;
                 return Ok(Ended::Well);
             }
@@ -215,13 +278,18 @@ impl Push {
     }
 
     /// Asks for packets from where it was, without those that carry them.
-    fn ask(&self, common: &Common, selection: &Selection, stream: &TcpStream, sent: &Sent) -> anyhow::Result<Answer> {
+    fn ask(
+        &self,
+        common: &Common,
+        selection: &Selection,
+        (ours, theirs): (SocketAddr, SocketAddr),
+        sent: &Sent,
+    ) -> anyhow::Result<Answer> {
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = selection.clone();
         if let Some((time, _)) = sent.last {
             selection.begin(time);
         }
-        let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
         let left = self.count.map(|count| count.saturating_sub(sent.packets).max(1));
         let target = |selection: &Selection| {
             let target = selection.add(Target::new("/v1/packets"), None, now, &tz)?;
@@ -243,19 +311,75 @@ impl Push {
     }
 }
 
-fn connect(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+/// What came of an attempt.
+enum Connecting {
+    Done(Box<dyn Stream>, SocketAddr, SocketAddr),
+    /// Not now, for this reason.
+    Later(String),
+}
+
+async fn connect(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
     let mut last = std::io::Error::new(ErrorKind::NotFound, "it has no address");
     for address in addresses {
-        match TcpStream::connect_timeout(address, CONNECT_TIMEOUT) {
-            Ok(stream) => {
+        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(STALL_TIMEOUT))?;
                 return Ok(stream);
             }
-            Err(error) => last = error,
+            Ok(Err(error)) => last = error,
+            Err(_) => last = ErrorKind::TimedOut.into(),
         }
     }
     Err(last)
+}
+
+impl Connection {
+    /// Interrupts `answer` when the listener has gone. It says nothing, so that shows here first.
+    fn listen(&mut self, answer: Interrupted) {
+        let Some(mut reader) = self.reader.take() else { return };
+        self.listening = Some(self.runtime.spawn(async move {
+            let mut ignored = [0; 512];
+            let error = loop {
+                match reader.read(&mut ignored).await {
+                    Ok(0) => break None,
+                    Ok(_) => {}
+                    Err(error) => break Some(error),
+                }
+            };
+            answer.interrupt();
+            error
+        }));
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let writer = &mut self.writer;
+        self.runtime.block_on(async {
+            for piece in bytes.chunks(PIECE_BYTES) {
+                timeout(STALL_TIMEOUT, async {
+                    writer.write_all(piece).await?;
+                    // TLS would keep what the socket does not take at once.
+                    writer.flush().await
+                })
+                .await
+                .unwrap_or(Err(ErrorKind::TimedOut.into()))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Says that this was all.
+    fn end(&mut self) {
+        self.ended = true;
+        let writer = &mut self.writer;
+        let _ = self.runtime.block_on(async { timeout(STALL_TIMEOUT, writer.shutdown()).await });
+    }
+
+    /// The alert with which the listener has gone, if that was TLS saying no.
+    fn alert(&mut self) -> Option<AlertDescription> {
+        let listening = self.listening.take().filter(|_| !self.ended)?;
+        let error = self.runtime.block_on(async { timeout(REASON_TIMEOUT, listening).await.ok()?.ok()? });
+        alert(&error?)
+    }
 }
 
 /// Everything but one TCP connection, as a tcpdump expression.

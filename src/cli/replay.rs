@@ -119,6 +119,7 @@ impl Replay {
             },
             capture_filter: capture_filter.into(),
             capture_interfaces: Vec::new().into(),
+            community_id_seed: 0.into(),
         };
         // Before anything is read, so that a mistake shows at once.
         let output = self.write.as_deref().map(Output::open).transpose()?;

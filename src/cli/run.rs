@@ -12,7 +12,7 @@ use super::config::File;
 use super::feed::FeedFormat;
 use super::{Common, Usage, certs, machine, selection};
 use crate::budget::{ByteSize, MemorySize};
-use crate::daemon::{self, Config, Mode, Remote, Replay};
+use crate::daemon::{self, Config, Mode, PcapOverIp, Remote, Replay};
 use crate::serve::audit;
 use crate::serve::pcap_over_ip::Feed;
 use crate::serve::tls::{Clients, Files};
@@ -36,6 +36,7 @@ Examples:
   sudo retrocap run                             all interfaces, 1% of the memory
   sudo retrocap run -i eth0 -m 1G not port 22   one interface, 1 GiB, without SSH
   sudo retrocap run --pcap-over-ip 127.0.0.1:57012    for `wireshark -k -i TCP@127.0.0.1:57012` too
+  sudo retrocap run --pcap-over-ip 0.0.0.0:57012      over TLS, for `openssl s_client` elsewhere
   retrocap run --replay big.pcap --speed max --socket ./r.sock    a capture file instead")]
 pub(super) struct Run {
     /// Record this interface; may be repeated [default: all]
@@ -71,6 +72,9 @@ pub(super) struct Run {
     /// How fast to replay: 2 for twice the recorded pace, or max [default: 1]
     #[arg(long, value_name = "X|max")]
     speed: Option<Speed>,
+    /// Make Community IDs with this seed, as Zeek and Suricata here do [default: 0]
+    #[arg(long, value_name = "N")]
+    community_id_seed: Option<u16>,
     /// Keep root's privileges
     #[arg(long)]
     no_drop_privileges: bool,
@@ -80,9 +84,13 @@ pub(super) struct Run {
     /// Become this user once everything is open [default: retrocap, where there is one]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// Serve packets as they come over TCP on this loopback address (PCAP-over-IP), as in 127.0.0.1:57012
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address, help_heading = "PCAP-over-IP")]
-    pcap_over_ip: Option<SocketAddr>,
+    /// Serve packets as they come here (PCAP-over-IP): over plain TCP for every user of this host on a loopback address,
+    /// as 127.0.0.1:57012; elsewhere over TLS, as --listen, for clients with the role packets
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address, help_heading = "PCAP-over-IP")]
+    pcap_over_ip: Vec<SocketAddr>,
+    /// Serve it over TLS on loopback addresses too
+    #[arg(long, help_heading = "PCAP-over-IP")]
+    pcap_over_ip_tls: bool,
     /// How much of the past comes first [default: 0s]
     #[arg(long, value_name = "DURATION", value_parser = selection::duration, help_heading = "PCAP-over-IP")]
     pcap_over_ip_past: Option<Duration>,
@@ -140,7 +148,6 @@ impl Run {
             | daemon::Error::Filter(_)
             | daemon::Error::Class(_)
             | daemon::Error::Speed(_)
-            | daemon::Error::PcapOverIpInTheClear(_)
             | daemon::Error::NotLoopback(_)
             | daemon::Error::NoCertificates => Usage::of(error),
             _ => error.into(),
@@ -166,10 +173,11 @@ impl Run {
         if replay.is_none() && speed.is_some() {
             return Err(Usage::of("--speed is for a replay: add --replay big.pcap, or leave out --speed"));
         }
-        let pcap_over_ip = self.pcap_over_ip.or(file.pcap_over_ip);
+        let feeds = if self.pcap_over_ip.is_empty() { file.pcap_over_ip } else { self.pcap_over_ip };
+        let tls = self.pcap_over_ip_tls || file.pcap_over_ip_tls == Some(true);
         let past = self.pcap_over_ip_past.or(file.pcap_over_ip_past);
         let feed_format = self.pcap_over_ip_format.or(file.pcap_over_ip_format);
-        if pcap_over_ip.is_none() && (past.is_some() || feed_format.is_some()) {
+        if feeds.is_empty() && (past.is_some() || feed_format.is_some() || self.pcap_over_ip_tls) {
             return Err(Usage::of("PCAP-over-IP is served nowhere: add --pcap-over-ip 127.0.0.1:57012"));
         }
         let past = past.unwrap_or_default();
@@ -188,6 +196,7 @@ impl Run {
                 key: common.key.clone().or(file.key).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.key")),
             }),
             clients: Clients { listed: file.clients.into(), only_listed: file.only_listed.unwrap_or(false) },
+            pcap_over_ip: PcapOverIp { listen: feeds, tls, feed: Feed { past, format, precision } },
         };
         // What root records of a host is not read unseen, unless somebody says so.
         let usual_log = || AUDIT_LOG.clone().filter(|_| replay.is_none());
@@ -217,13 +226,13 @@ impl Run {
             drop_privileges: !(self.no_drop_privileges || file.no_drop_privileges == Some(true)),
             user: self.user.or(file.user),
             compression_cpu: self.compression_cpu.or(file.compression_cpu).unwrap_or_default().0,
-            pcap_over_ip: pcap_over_ip.map(|address| (address, Feed { past, format, precision })),
             sandbox: self.sandbox.or(file.sandbox).unwrap_or_default(),
             file: self.config,
             limits: file.limits.complete(),
             wanted: file.wanted,
             retention: file.retention.policy(),
             classes: file.classes,
+            community_id_seed: self.community_id_seed.or(file.community_id_seed).unwrap_or(0),
         })
     }
 }

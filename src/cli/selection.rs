@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::Usage;
 use super::client::Target;
-use crate::filter::FilterSet;
+use crate::filter::{ALONE_BYTES_MIN, EXPRESSION_BYTES_MAX, FilterSet};
 use crate::packet::LinkType;
 use crate::query::QueryError;
 use crate::query::selectors::{Flow, Subnet};
@@ -42,9 +42,9 @@ pub(super) struct Selection {
     /// Only the session with this Community ID
     #[arg(long, value_name = "ID", value_parser = community_id)]
     community_id: Option<CommunityId>,
-    /// The seed that Community IDs were made with
-    #[arg(long, value_name = "N", default_value_t = 0, env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
-    pub(super) community_id_seed: u16,
+    /// The seed that Community IDs are made with [default: the recorder's, which is 0 where it is not configured]
+    #[arg(long, value_name = "N", env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
+    pub(super) community_id_seed: Option<u16>,
     /// Only between these two, as in '10.0.0.5:51234 192.0.2.7:443 tcp'; port and protocol may be left out
     #[arg(long, value_name = "FLOW")]
     flow: Option<Flow>,
@@ -106,7 +106,7 @@ impl Selection {
             .with("until", until)
             .with("interface", self.interface.as_ref())
             .with("community-id", self.community_id)
-            .with("community-id-seed", self.community_id.and(Some(self.community_id_seed)).filter(|&seed| seed != 0))
+            .with("community-id-seed", self.community_id_seed)
             .with("flow", self.flow.as_ref())
             .with("address", self.address)
             .with("port", self.port))
@@ -177,7 +177,7 @@ impl Selection {
             until: None,
             interface: None,
             community_id: None,
-            community_id_seed: 0,
+            community_id_seed: None,
             flow: None,
             address: None,
             port: None,
@@ -185,9 +185,11 @@ impl Selection {
         }
     }
 
-    /// The expression, checked.
+    /// The expression, checked here unless it is long: then the recorder does, as once takes time enough.
     pub(super) fn expression(&self) -> anyhow::Result<Option<String>> {
-        expression(&self.expression)
+        let words = self.expression.join(" ");
+        let is_long = (ALONE_BYTES_MIN..=EXPRESSION_BYTES_MAX).contains(&words.len());
+        if is_long { Ok(Some(words)) } else { expression(&self.expression) }
     }
 }
 
@@ -210,7 +212,7 @@ pub(super) fn filter(words: &[String]) -> anyhow::Result<Option<FilterSet>> {
     if expression.trim().is_empty() {
         return Ok(None);
     }
-    match FilterSet::for_link_types(&expression, &OTHER_LINK_TYPES) {
+    match FilterSet::for_these(&expression, &[], &OTHER_LINK_TYPES) {
         Ok(filter) => Ok(Some(filter)),
         Err(error) => Err(Usage::of(format_args!("{error}; try 'port 53' or 'host 10.0.0.5 and not port 22'"))),
     }

@@ -52,12 +52,20 @@ pub(super) struct Table {
     screen: Screen,
     columns: Vec<Column>,
     widths: Vec<usize>,
+    /// Which columns have something in them on the first page; on a screen the others are left out.
+    filled: Vec<bool>,
     begun: bool,
 }
 
 impl Table {
     pub(super) fn new(screen: Screen, columns: &[Column]) -> Self {
-        Self { screen, columns: columns.to_vec(), widths: vec![0; columns.len()], begun: false }
+        Self {
+            screen,
+            columns: columns.to_vec(),
+            widths: vec![0; columns.len()],
+            filled: vec![true; columns.len()],
+            begun: false,
+        }
     }
 
     /// Appends some rows, the headings before the first; `first` replaces the heading of the first column.
@@ -73,6 +81,11 @@ impl Table {
         // One long cell does not push all others to the side.
         let widest = self.screen.width.map_or(usize::MAX, |width| width / 2);
         let begins = !std::mem::replace(&mut self.begun, true);
+        if begins {
+            let is_filled =
+                |i: usize| rows.iter().any(|row| row.cells.get(i).is_some_and(|cell| !cell.text.is_empty()));
+            self.filled = (0..self.columns.len()).map(is_filled).collect();
+        }
         for row in rows.iter().chain(begins.then_some(&headings)) {
             for (width, cell) in self.widths.iter_mut().zip(&row.cells) {
                 *width = cell.text.chars().count().min(widest).max(*width);
@@ -88,6 +101,7 @@ impl Table {
     fn shown(&self) -> Vec<bool> {
         let mut shown = vec![true; self.columns.len()];
         let Some(width) = self.screen.width else { return shown };
+        shown.clone_from(&self.filled);
         while self.width(&shown) > width {
             let left = self.columns.iter().enumerate().filter(|(i, column)| shown[*i] && column.leave_out > 0);
             match left.max_by_key(|(_, column)| column.leave_out) {

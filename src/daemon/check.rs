@@ -11,7 +11,6 @@ use afpacket::Offloads;
 use rustix::process::{Resource, getrlimit, getuid};
 use rustix::thread::CapabilitySet;
 
-use super::start::check_pcap_over_ip;
 use super::{Config, privileges, sandbox};
 use crate::budget::{ByteSize, Split};
 use crate::capture::interfaces::links;
@@ -74,7 +73,8 @@ pub fn machine(config: &Config) -> Vec<Finding> {
     findings.extend(kernel(config));
     findings.extend(reload(config));
     findings.push(socket(&config.socket));
-    findings.extend(config.pcap_over_ip.map(|(address, _)| pcap_over_ip(address)));
+    findings.extend(certificates(config));
+    findings.extend(config.remote.pcap_over_ip.listen.iter().map(|&address| pcap_over_ip(address, config)));
     findings
 }
 
@@ -318,16 +318,26 @@ fn readable(file: &fs::Metadata, uid: u32, groups: &[Option<u32>]) -> bool {
     }
 }
 
-fn pcap_over_ip(address: SocketAddr) -> Finding {
-    let check = "pcap-over-ip";
-    match check_pcap_over_ip(address) {
-        Ok(()) => Finding::good(check, format!("every user of this host can read all packets on {address}")),
-        Err(_) => Finding::error(
+/// Where TLS is served.
+fn certificates(config: &Config) -> Option<Finding> {
+    let (check, files) = ("certificates", config.remote.files.as_ref().filter(|_| config.remote.encrypts())?);
+    Some(match config.remote.keys() {
+        Ok(_) => Finding::good(check, format!("clients are shown {}", files.cert.display())),
+        Err(error) => Finding::error(
             check,
-            format!("PCAP-over-IP has no passwords and is not encrypted, and {address} is not of the loopback network"),
-            "choose 127.0.0.1:57012, and reach it from elsewhere with `ssh -L 57012:127.0.0.1:57012`",
+            error.to_string(),
+            "make them with `retrocap certs server NAME ADDRESS`, or name others with ca, cert and key",
         ),
-    }
+    })
+}
+
+fn pcap_over_ip(address: SocketAddr, config: &Config) -> Finding {
+    let who = if config.remote.pcap_over_ip.encrypts(address) {
+        "clients with certificates and the role packets"
+    } else {
+        "every user of this host"
+    };
+    Finding::good("pcap-over-ip", format!("{who} can read all packets on {address}"))
 }
 
 fn socket(socket: &Path) -> Finding {

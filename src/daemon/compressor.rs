@@ -34,12 +34,15 @@ pub(super) fn start(
         .name(format!("retrocap-z{number}"))
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            if let Err(error) = nice(NICE) {
+            if pace == Pace::Live
+                && let Err(error) = nice(NICE)
+            {
                 tracing::debug!("compression runs at the usual priority: {error}");
             }
             sandbox.enter(Role::Capture);
             match pace {
                 Pace::Live => within(share, compressor, &stop),
+                // Its writer waits for it.
                 Pace::Replay => compressor.run(),
             }
         })

@@ -35,12 +35,11 @@ use crate::filter::FilterError;
 use crate::judge::Class;
 use crate::judge::classes::ClassError;
 use crate::serve::audit::{self, AuditError};
-use crate::serve::pcap_over_ip::Feed;
 use crate::serve::tls::TlsError;
 use crate::serve::{Limits, Wanted};
 use crate::store::retention::Policy;
 pub use reload::Reload;
-pub use remote::Remote;
+pub use remote::{PcapOverIp, Remote};
 pub use sandbox::Mode;
 use start::{Prepared, Until};
 
@@ -71,8 +70,6 @@ pub struct Config {
     pub compression_cpu: f64,
     /// How old sessions are shortened.
     pub retention: Policy,
-    /// Where PCAP-over-IP is served, an address of the loopback network, and what; `None` for nowhere.
-    pub pcap_over_ip: Option<(SocketAddr, Feed)>,
     /// What happens where the system lacks a part of the sandbox.
     pub sandbox: Mode,
     /// The file that is read when the configuration is reloaded; its directory stays readable.
@@ -83,6 +80,8 @@ pub struct Config {
     pub wanted: Wanted,
     /// Sessions that are kept otherwise.
     pub classes: Vec<Class>,
+    /// What Community IDs are made with, unless who asks says another seed.
+    pub community_id_seed: u16,
     /// Where other machines connect.
     pub remote: Remote,
     /// Where it is written down who reads packets.
@@ -129,19 +128,16 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// PCAP-over-IP in the clear would be for everybody.
+    /// PCAP-over-IP in the clear would be for everybody on the way.
     #[error(
-        "PCAP-over-IP has no passwords and is not encrypted, so it is served on the loopback address alone, not on {0}; \
-         try 127.0.0.1:57012, and reach it from elsewhere with `ssh -L 57012:127.0.0.1:57012`"
+        "PCAP-over-IP on {address} is served over TLS alone, and {source}; in the clear it is served on the loopback \
+         address alone, as 127.0.0.1:57012"
     )]
-    PcapOverIpInTheClear(SocketAddr),
-    /// PCAP-over-IP cannot be served where it is asked for.
-    #[error("cannot serve PCAP-over-IP on {address}: {source}; choose another port")]
-    PcapOverIp {
+    PcapOverIpWithoutKeys {
         /// Where.
         address: SocketAddr,
-        /// What the system said.
-        source: std::io::Error,
+        /// What is wrong with the certificates.
+        source: TlsError,
     },
     /// The audit log cannot be opened.
     #[error(transparent)]

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::start::check_pcap_over_ip;
 use super::workers::Control;
 use super::{Config, Error, Remote};
 use crate::capture::selection::Selection;
@@ -44,12 +43,12 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         compression_cpu,
         retention,
         classes,
+        community_id_seed,
         sandbox,
-        pcap_over_ip,
         file,
         limits,
         wanted,
-        remote: Remote { listen, listen_plain, files, clients },
+        remote: Remote { listen, listen_plain, files, clients, pcap_over_ip },
         audit,
     } = new;
     vec![
@@ -58,6 +57,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         ("[retention]", When::Now, *retention != old.retention),
         ("[limits]", When::Now, *limits != old.limits),
         ("[health]", When::Now, *wanted != old.wanted),
+        ("community-id-seed", When::Now, *community_id_seed != old.community_id_seed),
         ("[[client]]", When::Now, clients.listed != old.remote.clients.listed),
         ("unlisted-clients", When::Now, clients.only_listed != old.remote.clients.only_listed),
         ("ca, cert or key", When::Now, *files != old.remote.files),
@@ -75,7 +75,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         ("user", When::Restart, *user != old.user),
         ("compression-cpu", When::Restart, *compression_cpu != old.compression_cpu),
         ("sandbox", When::Restart, *sandbox != old.sandbox),
-        ("pcap-over-ip", When::Restart, *pcap_over_ip != old.pcap_over_ip),
+        ("pcap-over-ip", When::Restart, *pcap_over_ip != old.remote.pcap_over_ip),
         ("config", When::Restart, *file != old.file),
     ]
 }
@@ -109,7 +109,6 @@ impl Running {
         let filter = new.filter.as_deref().map(FilterSet::new).transpose()?;
         // Not taken over, but it has to be one that the next start takes.
         Classes::new(&new.classes, new.memory_bytes)?;
-        new.pcap_over_ip.map_or(Ok(()), |(address, _)| check_pcap_over_ip(address))?;
         let keys = self.keys(&new.remote)?;
         let changed = compare(&self.config, &new);
         let at = |when: When| -> Vec<_> {
@@ -121,6 +120,7 @@ impl Running {
             control.change(filter.clone(), new.retention.clone());
         }
         self.history.capture_filter.set(new.filter.clone());
+        self.history.community_id_seed.set(new.community_id_seed);
         if let Some(selection) = self.selection.as_ref().filter(|_| new.interfaces != self.config.interfaces) {
             selection.choose(&new.interfaces);
             self.history.capture_interfaces.set(new.interfaces.clone());
@@ -144,9 +144,11 @@ impl Running {
             tracing::warn!("{keys} changed too, which takes a restart, and with it the history in memory");
         }
         // What waits is compared with what runs, each time.
-        let Config { interfaces, filter, retention, limits, wanted, remote: Remote { files, clients, .. }, .. } = new;
+        let Config { interfaces, filter, retention, limits, wanted, community_id_seed, .. } = new;
+        let Remote { files, clients, .. } = new.remote;
         let remote = Remote { files, clients, ..self.config.remote.clone() };
-        self.config = Config { interfaces, filter, retention, limits, wanted, remote, ..self.config.clone() };
+        let old = self.config.clone();
+        self.config = Config { interfaces, filter, retention, limits, wanted, community_id_seed, remote, ..old };
         Ok(())
     }
 
@@ -185,8 +187,8 @@ mod tests {
             compression_cpu: 10.0,
             retention: crate::store::retention::Policy::default(),
             classes: Vec::new(),
+            community_id_seed: 0,
             sandbox: crate::daemon::Mode::default(),
-            pcap_over_ip: None,
             file: None,
             limits: crate::serve::Limits::default(),
             wanted: crate::serve::Wanted::default(),

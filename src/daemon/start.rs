@@ -1,6 +1,5 @@
 //! From a configuration to a recorder that runs, and its end.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -9,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 use afpacket::HeldSignals;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 
 use super::notify::Supervisor;
 use super::reload::{Reload, Running};
@@ -31,7 +29,6 @@ use crate::own_streams::OwnStreams;
 use crate::pipeline::{self, Pipeline};
 use crate::query::{History, Memory};
 use crate::serve::audit::Audit;
-use crate::serve::pcap_over_ip::{self, Feed};
 use crate::serve::{self, Recorder, Service};
 use crate::store::compress::{Compression, Compressor, Pace};
 use crate::time::Timestamp;
@@ -55,7 +52,6 @@ pub(super) enum Until {
 #[derive(Debug)]
 pub(super) struct Prepared {
     listener: std::os::unix::net::UnixListener,
-    pcap_over_ip: Option<(std::net::TcpListener, Feed)>,
     own_streams: Arc<OwnStreams>,
     socket: Socket,
     pipelines: Vec<(Pipeline, Packets)>,
@@ -104,7 +100,6 @@ impl Prepared {
         // Who can connect can send a signal; and a thread in its role could not pass one on.
         let signals = HeldSignals::new().map_err(system("hold signals back"))?;
         let (listener, socket) = claim.bind(access)?;
-        let pcap_over_ip = config.pcap_over_ip.map(listen_pcap_over_ip).transpose()?;
         serve::open_files();
         let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
         let sandbox = match config.sandbox {
@@ -123,12 +118,12 @@ impl Prepared {
             },
             capture_filter: config.filter.clone().into(),
             capture_interfaces: config.interfaces.clone().into(),
+            community_id_seed: config.community_id_seed.into(),
         };
         announce(&config, &split, &history, &socket, &dropped, &sandbox, &audit);
         remote.announce();
         Ok(Self {
             listener,
-            pcap_over_ip,
             own_streams,
             socket,
             pipelines: made.into_iter().zip(sources).collect(),
@@ -149,7 +144,6 @@ impl Prepared {
     pub(super) fn run(self, until: Until, reload: Option<Reload>) -> Result<(), Error> {
         let Self {
             listener,
-            pcap_over_ip,
             own_streams,
             mut socket,
             pipelines,
@@ -228,15 +222,7 @@ impl Prepared {
             drop(signals);
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
             let (shutdown, told) = watch::channel(false);
-            let feeding = pcap_over_ip.map(|(listener, what)| {
-                let listener = tokio::net::TcpListener::from_std(listener).map_err(system("serve PCAP-over-IP"))?;
-                Ok::<_, Error>(tokio::spawn(pcap_over_ip::serve(listener, Arc::clone(&service), what, told.clone())))
-            });
-            let feeding = feeding.transpose()?;
-            let mut others = JoinSet::new();
-            for door in remote.doors().map_err(system("start the service"))? {
-                others.spawn(serve::serve(door, Arc::clone(&service), told.clone()));
-            }
+            let mut others = remote.serve(&service, &told).map_err(system("start the service"))?;
             let mut serving = tokio::spawn(serve::serve(listener, service, told));
             supervisor.ready(&status);
             let alive = supervisor.watch(turns);
@@ -269,9 +255,6 @@ impl Prepared {
             workers.stop();
             let _ = shutdown.send(true);
             let _ = serving.await;
-            if let Some(feeding) = feeding {
-                let _ = feeding.await;
-            }
             while others.join_next().await.is_some() {}
             ended
         });
@@ -388,21 +371,6 @@ fn open_live(
     (0..split.workers).map(|_| Ok(Packets::Live(Box::new(open()?)))).collect()
 }
 
-/// Whether PCAP-over-IP may be served there.
-pub(super) fn check_pcap_over_ip(address: SocketAddr) -> Result<(), Error> {
-    if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(Error::PcapOverIpInTheClear(address)) }
-}
-
-fn listen_pcap_over_ip((address, what): (SocketAddr, Feed)) -> Result<(std::net::TcpListener, Feed), Error> {
-    check_pcap_over_ip(address)?;
-    let failed = |source| Error::PcapOverIp { address, source };
-    let listener = std::net::TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    tracing::info!("PCAP-over-IP on {address}: every user of this host can read all packets there");
-    Ok((listener, what))
-}
-
 fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<Packets, Error> {
     let Some(replay) = &config.replay else { unreachable!("only replays are opened as such") };
     let source = replay::open(replay, Arc::clone(interfaces))?;
@@ -431,7 +399,7 @@ fn files(config: &Config, audit: &Audit) -> Files {
     readable.push("/proc/self".into());
     // Not the file itself: editors put another in its place.
     readable.extend(config.file.as_deref().map(directory));
-    if let Some(files) = config.remote.files.as_ref().filter(|_| !config.remote.listen.is_empty()) {
+    if let Some(files) = config.remote.files.as_ref().filter(|_| config.remote.encrypts()) {
         readable.extend([&files.ca, &files.cert, &files.key].map(|file| directory(file)));
     }
     let (who, log) = audit.needs();
@@ -517,8 +485,8 @@ mod tests {
             compression_cpu: 0.0,
             retention: crate::store::retention::Policy::default(),
             classes: Vec::new(),
+            community_id_seed: 0,
             sandbox: Mode::Off,
-            pcap_over_ip: None,
             file: None,
             limits: crate::serve::Limits::default(),
             wanted: crate::serve::Wanted::default(),

@@ -14,6 +14,7 @@ pub mod vm;
 pub use session::{Endpoints, SessionProbe};
 pub use vm::Program;
 
+use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 
 use crate::packet::LinkType;
@@ -29,8 +30,25 @@ pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
 const OPTIMIZED_BYTES_MAX: usize = 2 << 10;
 
 /// Expressions from this length on are compiled one at a time, so that concurrent queries do not multiply that memory.
-const ALONE_BYTES_MIN: usize = 1 << 9;
+pub const ALONE_BYTES_MIN: usize = 1 << 9;
 static ALONE: Mutex<()> = Mutex::new(());
+
+/// What was compiled for a link type.
+type Compiled = (String, LinkType, Result<Program, FilterError>);
+
+thread_local! {
+    /// What this thread has compiled within [`once`].
+    static COMPILED: RefCell<Option<Vec<Compiled>>> = const { RefCell::new(None) };
+}
+
+/// Does some work for which each expression is compiled once for each link type, however often it asks. Compiling a long one
+/// takes a good part of a second, and names mean what they mean when the work begins.
+pub fn once<T>(work: impl FnOnce() -> T) -> T {
+    COMPILED.set(Some(Vec::new()));
+    let done = work();
+    COMPILED.set(None);
+    done
+}
 
 /// Link types for which a [`FilterSet`] compiles its expression at once; others when it meets them.
 pub const USUAL_LINK_TYPES: [LinkType; 4] =
@@ -109,6 +127,24 @@ impl Filter {
         if expression.contains('\0') {
             return Err(FilterError::Nul { expression: expression.to_owned() });
         }
+        let known = COMPILED.with_borrow(|compiled| {
+            let mut compiled = compiled.iter().flatten();
+            Some(compiled.find(|(text, of, _)| text == expression && *of == link_type)?.2.clone())
+        });
+        known.unwrap_or_else(|| {
+            let program = Self::compile_anew(expression, link_type);
+            COMPILED.with_borrow_mut(|compiled| {
+                if let Some(compiled) = compiled {
+                    compiled.push((expression.to_owned(), link_type, program.clone()));
+                }
+            });
+            program
+        })
+    }
+
+    fn compile_anew(expression: &str, link_type: LinkType) -> Result<Program, FilterError> {
+        #[cfg(test)]
+        COMPILATIONS.set(COMPILATIONS.get() + 1);
         let rejected = |error: pcap::Error| FilterError::Rejected {
             expression: expression.to_owned(),
             message: match error {
@@ -131,6 +167,12 @@ impl Filter {
             reason => FilterError::Unsafe { expression: expression.to_owned(), reason },
         })
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has had libpcap compile something.
+    static COMPILATIONS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 /// The number libpcap uses at run time (`DLT_*`) for a link type of a capture file.
@@ -211,6 +253,28 @@ impl FilterSet {
             Some(error) if set.programs.iter().all(|(_, program)| program.is_none()) => Err(error),
             _ => Ok(set),
         }
+    }
+
+    /// As [`for_link_types`](Self::for_link_types), but compiled for these alone. The usual ones and those of `others` are
+    /// only asked where it means nothing for any of them; one after the other, until it does for one.
+    ///
+    /// # Errors
+    ///
+    /// When it can be compiled for none of them; the error is the one for Ethernet.
+    pub fn for_these(expression: &str, link_types: &[LinkType], others: &[LinkType]) -> Result<Self, FilterError> {
+        let mut set = Self { expression: expression.trim().to_owned(), programs: Vec::new() };
+        let mut found = false;
+        for &link_type in link_types {
+            found |= set.program(link_type).is_some();
+        }
+        let mut others = USUAL_LINK_TYPES.iter().chain(others);
+        if found || others.any(|&link_type| set.program(link_type).is_some()) {
+            return Ok(set);
+        }
+        Err(Filter::compile(&set.expression, LinkType::ETHERNET).err().unwrap_or(FilterError::Rejected {
+            expression: set.expression,
+            message: "it means nothing for packets of these kinds".to_owned(),
+        }))
     }
 
     /// The expression, without surrounding space.

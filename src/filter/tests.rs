@@ -159,3 +159,27 @@ fn programs_go_from_thread_to_thread() {
     shared(&Program::match_all());
     assert!(Program::match_all().matches(&[], 0));
 }
+
+#[test]
+fn within_an_answer_an_expression_is_compiled_once() {
+    let before = COMPILATIONS.get();
+    once(|| {
+        for _ in 0..3 {
+            FilterSet::for_these("port 53", &[LinkType::ETHERNET, LinkType::RAW], &[]).unwrap();
+            SessionProbe::new("port 53").unwrap();
+            assert!(FilterSet::for_these("prot 53", &[LinkType::RAW], &[]).is_err());
+        }
+    });
+    // Of the right one two, of the wrong one each usual link type.
+    assert_eq!(COMPILATIONS.get() - before, 2 + u32::try_from(USUAL_LINK_TYPES.len()).unwrap());
+    SessionProbe::new("port 53").unwrap();
+    assert_eq!(COMPILATIONS.get() - before, 7, "names may mean something else by now");
+}
+
+#[test]
+fn a_set_for_some_link_types_accepts_what_means_something_for_others() {
+    let mut set = FilterSet::for_these("ether host 2:0:0:0:0:1", &[LinkType::RAW], &[]).unwrap();
+    assert!(set.program(LinkType::RAW).is_none() && set.program(LinkType::ETHERNET).is_some());
+    assert!(FilterSet::for_these("type mgt", &[LinkType::ETHERNET], &[]).is_err());
+    assert!(FilterSet::for_these("type mgt", &[LinkType::ETHERNET], &[LinkType(105)]).is_ok());
+}

@@ -109,6 +109,10 @@ impl Judge {
         now_ns: u64,
     ) -> Notes {
         let mut notes = observed.notes;
+        let grows = notes.grown < floods::GROWN_MAX && observed.offset >= floods::grown_from_bytes(notes.grown);
+        if !observed.begins && !observed.answered && !grows {
+            return notes;
+        }
         if observed.begins {
             let (key, originator) = sessions.key(observed.slot);
             if !self.classes.is_empty() || !self.pins.is_empty() {
@@ -121,7 +125,7 @@ impl Judge {
             let (key, originator) = sessions.key(observed.slot);
             self.floods.answered(&key, originator, now_ns);
         }
-        if notes.grown < floods::GROWN_MAX && observed.offset >= floods::grown_from_bytes(notes.grown) {
+        if grows {
             let (key, originator) = sessions.key(observed.slot);
             notes.grown += 1;
             self.floods.grows(&key, originator, notes.grown, now_ns);

@@ -106,7 +106,7 @@ pub struct Flow {
     pub cut_at: Option<String>,
     /// How far it came.
     pub state: String,
-    /// Community ID version 1, seed 0; null where the session is not IP.
+    /// Community ID version 1, with the recorder's seed or the one asked with; null where the session is not IP.
     pub community_id: Option<String>,
     /// Outermost VLAN id; null without one.
     pub vlan: Option<u16>,
@@ -327,8 +327,8 @@ impl Iterator for Flows<'_> {
 }
 
 impl Flow {
-    /// A session as JSON has it.
-    pub fn new(session: &Session, interface: Option<&Interface>) -> Self {
+    /// A session as JSON has it, its Community ID made with `seed`.
+    pub fn new(session: &Session, interface: Option<&Interface>, seed: u16) -> Self {
         Self {
             first: session.first.to_rfc3339(),
             last: session.last.to_rfc3339(),
@@ -342,7 +342,7 @@ impl Flow {
             kept_packets: session.kept_packets,
             cut_at: session.cut_at.map(Timestamp::to_rfc3339),
             state: session.state().as_str().to_owned(),
-            community_id: CommunityId::new(&session.key, 0).map(|id| id.to_string()),
+            community_id: CommunityId::new(&session.key, seed).map(|id| id.to_string()),
             vlan: session.key.vlan(),
             names: Names::default(),
         }

@@ -90,6 +90,8 @@ pub struct Packets<'h> {
     history: &'h History,
     interfaces: Vec<Arc<Interface>>,
     window: (Timestamp, Timestamp),
+    /// The part of the window of which there are segments.
+    reach: (Timestamp, Timestamp),
     /// For each worker, the place in the order of arrival from which on packets are not wanted.
     arrived_before: Vec<u64>,
     selection: Selection,
@@ -158,6 +160,10 @@ impl<'h> Packets<'h> {
             history,
             interfaces: history.interfaces.snapshot(),
             window,
+            reach: (
+                waiting.iter().map(|(_, view)| view.oldest).min().unwrap_or_default().max(window.0),
+                waiting.iter().map(|(_, view)| view.newest).max().unwrap_or_default().min(window.1),
+            ),
             arrived_before: vec![u64::MAX; history.workers.len()],
             selection,
             starts: None,
@@ -208,6 +214,14 @@ impl<'h> Packets<'h> {
     pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
         self.interrupts.push(flag);
         self
+    }
+
+    /// How far it has come, 0 to 1, by the time of the latest packet that was found.
+    #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
+    pub fn part(&self) -> f64 {
+        let (first, last) = self.reach;
+        let (done, all) = (self.latest.0.saturating_sub(first.0), last.0.saturating_sub(first.0));
+        (done as f64 / all.max(1) as f64).clamp(0.0, 1.0)
     }
 
     /// What was found so far.

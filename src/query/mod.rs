@@ -53,6 +53,8 @@ pub struct History {
     pub capture_filter: Chosen<Option<String>>,
     /// The interfaces asked for; empty for all.
     pub capture_interfaces: Chosen<Vec<String>>,
+    /// What Community IDs are made with where nothing else is said.
+    pub community_id_seed: Chosen<u16>,
 }
 
 /// What the user chose, and may choose anew while it records.
@@ -110,6 +112,11 @@ impl History {
         types
     }
 
+    /// What Community IDs are made with in the answer to a request.
+    pub fn seed(&self, request: &Request) -> u16 {
+        request.community_id_seed.unwrap_or_else(|| self.community_id_seed.get())
+    }
+
     /// The packets that match, in the order of their times.
     pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
         Packets::new(self, request)
@@ -139,8 +146,8 @@ pub struct Request {
     pub interface: Option<String>,
     /// Only of the session with this name.
     pub community_id: Option<CommunityId>,
-    /// The seed that name was made with.
-    pub community_id_seed: u16,
+    /// The seed that name was made with, and sessions are named with; `None` for the one of the history.
+    pub community_id_seed: Option<u16>,
     /// Only between these two.
     pub flow: Option<Flow>,
     /// Only with this address, or one of this network, at one end; in tunnels and behind VLAN tags too.
@@ -196,7 +203,7 @@ impl Request {
         if self.expression.trim().is_empty() {
             return Ok(None);
         }
-        Ok(Some(FilterSet::for_link_types(&self.expression, link_types)?))
+        Ok(Some(FilterSet::for_these(&self.expression, link_types, &[])?))
     }
 }
 

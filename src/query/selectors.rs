@@ -196,7 +196,8 @@ impl Selection {
                 Some(ids)
             }
         };
-        let Request { community_id, community_id_seed: seed, address, port, .. } = *request;
+        let Request { community_id, address, port, .. } = *request;
+        let seed = history.seed(request);
         Ok(Self { interfaces, flow: request.flow.clone(), community_id, seed, address, port })
     }
 

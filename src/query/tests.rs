@@ -78,6 +78,7 @@ fn workers(store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
         memory: Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
+        community_id_seed: 0.into(),
     }
 }
 
@@ -153,6 +154,7 @@ fn compressing() -> (Pipeline, History) {
         memory: Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
+        community_id_seed: 0.into(),
     };
     (pipeline, history)
 }

@@ -12,6 +12,35 @@ use x509_parser::prelude::FromDer as _;
 
 use super::peer::{Role, Roles};
 
+/// What every verifier of certificates leaves to the library, which is in its field of this number: the signatures within a
+/// handshake.
+macro_rules! signatures_as_the_library {
+    ($library:tt) => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &::tokio_rustls::rustls::pki_types::CertificateDer<'_>,
+            signature: &::tokio_rustls::rustls::DigitallySignedStruct,
+        ) -> Result<::tokio_rustls::rustls::client::danger::HandshakeSignatureValid, ::tokio_rustls::rustls::Error> {
+            self.$library.verify_tls12_signature(message, certificate, signature)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &::tokio_rustls::rustls::pki_types::CertificateDer<'_>,
+            signature: &::tokio_rustls::rustls::DigitallySignedStruct,
+        ) -> Result<::tokio_rustls::rustls::client::danger::HandshakeSignatureValid, ::tokio_rustls::rustls::Error> {
+            self.$library.verify_tls13_signature(message, certificate, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<::tokio_rustls::rustls::SignatureScheme> {
+            self.$library.supported_verify_schemes()
+        }
+    };
+}
+pub(crate) use signatures_as_the_library;
+
 /// What a role stands behind in a certificate's alternative names.
 pub const ROLE_URI: &str = "urn:retrocap:role:";
 /// Characters of a name that are shown; a stranger's certificate says what it likes.

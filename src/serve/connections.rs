@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -22,10 +23,12 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::guests::{Guests, Place, Room};
+use super::pcap_over_ip::{self, Feed};
 use super::peer::{Peer, Source};
 use super::tls::{Accepted, Tls};
 use super::watched::Watched;
 use super::{Service, health, http, pins};
+use crate::time::Timestamp;
 
 /// Headers of a request, at most.
 const HEADERS_MAX: usize = 64;
@@ -34,7 +37,10 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 /// Bytes that a connection reads ahead, and that wait to be written.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Pause after the system refused a connection, which it does for want of memory or descriptors.
-pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time without packets after which a client is asked whether it is there.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 
 /// How long who connects to the socket has at least to ask something; the next ones wait meanwhile.
 const GRACE: Duration = Duration::from_millis(100);
@@ -56,6 +62,15 @@ impl From<UnixListener> for Door {
     }
 }
 
+/// What clients are answered.
+#[derive(Clone)]
+enum Speaks {
+    /// The API.
+    Http(Router),
+    /// A bare stream of packets.
+    PcapOverIp(Feed),
+}
+
 /// One who came in.
 enum Arrival {
     Socket(UnixStream, Peer),
@@ -73,15 +88,24 @@ impl Door {
             }
             Self::Tls(listener, tls) => {
                 let (stream, from) = listener.accept().await?;
+                prepare(&stream);
                 Arrival::Tls(stream, from, Arc::clone(tls))
             }
             Self::Loopback(listener) => {
                 let (stream, from) = listener.accept().await?;
+                prepare(&stream);
                 let at = stream.local_addr().ok();
                 Arrival::Loopback(stream, Peer::of_loopback(from).came_to(at))
             }
         })
     }
+}
+
+/// Packets are sent as they come, and who has gone from an idle link is noticed.
+fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_AFTER);
 }
 
 impl Arrival {
@@ -96,12 +120,27 @@ impl Arrival {
 /// Serves until `shutdown` turns true or its sender is dropped; then answers that are under way end early but well, for
 /// which they have [`Limits::stop_timeout`](super::Limits::stop_timeout). Several doors of one service are served by
 /// as many calls.
-pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: watch::Receiver<bool>) {
-    let door = door.into();
+pub async fn serve(door: impl Into<Door>, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
+    let router = http::router(Arc::clone(&service));
+    receive(door.into(), Speaks::Http(router), service, shutdown).await;
+}
+
+/// As [`serve`], but who comes in is sent packets at once, as [`pcap_over_ip`] describes.
+pub async fn serve_packets(door: Door, what: Feed, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
+    // In the clear it is on an address that only this host can reach: what goes over it is not recorded, from before
+    // anybody is accepted.
+    let address = match &door {
+        Door::Loopback(listener) => listener.local_addr().ok(),
+        Door::Socket(_) | Door::Tls(..) => None,
+    };
+    let _left_out = address.and_then(|address| service.own_streams.leave_out(address, None, Timestamp::MIN));
+    receive(door, Speaks::PcapOverIp(what), service, shutdown).await;
+}
+
+async fn receive(door: Door, speaks: Speaks, service: Arc<Service>, mut shutdown: watch::Receiver<bool>) {
     let is_socket = matches!(door, Door::Socket(_));
     // Strangers by the thousand would keep other machines waiting.
     let guests = Guests::new(if is_socket { GRACE } else { Duration::ZERO });
-    let router = http::router(Arc::clone(&service));
     let mut connections = JoinSet::new();
     let keep_house = async {
         // Every service has the socket, and one to look after drops and pins is enough.
@@ -146,8 +185,8 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
         };
         // Who comes by the thousand goes by the thousand too.
         while connections.try_join_next().is_some() {}
-        let (router, service, shutdown) = (router.clone(), Arc::clone(&service), shutdown.clone());
-        connections.spawn(welcome(arrival, Arc::new(place), router, service, shutdown));
+        let (speaks, service, shutdown) = (speaks.clone(), Arc::clone(&service), shutdown.clone());
+        connections.spawn(welcome(arrival, Arc::new(place), speaks, service, shutdown));
     }
     drop(door);
     service.stopping.store(true, Ordering::Relaxed);
@@ -163,7 +202,7 @@ pub async fn serve(door: impl Into<Door>, service: Arc<Service>, mut shutdown: w
 async fn welcome(
     arrival: Arrival,
     place: Arc<Place>,
-    router: Router,
+    speaks: Speaks,
     service: Arc<Service>,
     mut shutdown: watch::Receiver<bool>,
 ) {
@@ -172,8 +211,8 @@ async fn welcome(
     let leaving = Arc::clone(&place);
     let served = async {
         match arrival {
-            Arrival::Socket(stream, peer) => connection(stream, peer, place, router, service, shutdown).await,
-            Arrival::Loopback(stream, peer) => connection(stream, peer, place, router, service, shutdown).await,
+            Arrival::Socket(stream, peer) => answer(stream, peer, place, speaks, service, shutdown).await,
+            Arrival::Loopback(stream, peer) => answer(stream, peer, place, speaks, service, shutdown).await,
             Arrival::Tls(stream, from, tls) => {
                 // Boxed, as those on the socket, who are more, need no room for it.
                 let handshake = timeout(service.limits().handshake_timeout, Box::pin(tls.accept(stream, from)));
@@ -183,9 +222,10 @@ async fn welcome(
                 };
                 match shaken {
                     Ok(Ok(Accepted { stream, peer, chain })) => {
-                        let revoked = tls.revoked(peer.clone(), chain);
+                        // A bare stream of packets looks after its role, and ends well.
+                        let revoked = tls.revoked(peer.clone(), chain, matches!(speaks, Speaks::Http(_)));
                         let counted = Arc::clone(&service);
-                        let served = Box::pin(connection(stream, peer.clone(), place, router, service, shutdown));
+                        let served = Box::pin(answer(stream, peer.clone(), place, speaks, service, shutdown));
                         tokio::select! {
                             () = served => {}
                             why = revoked => {
@@ -204,6 +244,26 @@ async fn welcome(
     tokio::select! {
         () = served => {}
         () = leaving.left() => tracing::debug!("a connection that asked nothing made room for another"),
+    }
+}
+
+/// Gives one who was let in what is spoken here.
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: Peer,
+    place: Arc<Place>,
+    speaks: Speaks,
+    service: Arc<Service>,
+    shutdown: watch::Receiver<bool>,
+) {
+    match speaks {
+        Speaks::Http(router) => connection(stream, peer, place, router, service, shutdown).await,
+        Speaks::PcapOverIp(what) => {
+            // To have come is the question.
+            place.asked();
+            // Boxed, as those of the API, who are more, need no room for it.
+            Box::pin(pcap_over_ip::feed(stream, peer, service, what, shutdown)).await;
+        }
     }
 }
 

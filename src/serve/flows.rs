@@ -205,9 +205,10 @@ impl Listing {
 
     fn write(&self, sink: &mut Sink, page: Vec<Listed>) -> Result<(), Closed> {
         let interfaces = self.service.history().interfaces.snapshot();
+        let seed = self.service.history().seed(&self.query.request);
         for Listed { session, names, .. } in page {
             let interface = interfaces.get(usize::from(session.key.interface().0));
-            write_line(sink, &Flow { names, ..Flow::new(&session, interface.map(Arc::as_ref)) })?;
+            write_line(sink, &Flow { names, ..Flow::new(&session, interface.map(Arc::as_ref), seed) })?;
         }
         Ok(())
     }

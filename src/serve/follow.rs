@@ -4,21 +4,24 @@
 //! one comparison for each worker. It never makes the recorder wait: who reads too slowly is overtaken by eviction, and
 //! told so in the stream, in the log and in the counts.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::response::{IntoResponse, Response};
+use tokio::runtime::Handle;
 
 use super::audit::{Action, Entry, question};
 use super::packets::{Export, Interfaces, Wide, description, headers, options, statistics, trailers};
 use super::parameters::PacketQuery;
-use super::peer::Peer;
+use super::peer::{Peer, Role};
 use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, now};
 use crate::export::Options;
 use crate::export::one_link_type::{FittingExporter, OneLinkType};
+use crate::own_streams::LeftOut;
 use crate::query::{Follow, Found};
 
 /// How often a follower looks for new packets.
@@ -29,14 +32,16 @@ const SETTLED_AFTER: Duration = Duration::from_millis(100);
 const PACKETS_AT_ONCE: u32 = 4096;
 /// Time between two lines of the log about one reader that is too slow.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a reader's rights are looked at.
+const RIGHTS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a connection is still left out after its end, for its last packets.
 const LEFT_OUT_AFTER: Duration = Duration::from_secs(3);
 
 /// Answers with packets that go on to come.
 pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuery) -> Result<Response, Problem> {
     // A stream that goes over a network must not be recorded: it would be sent again, and that again.
-    let left_out = match query.carried_by.or(peer.connection()) {
-        None => None,
+    let carried_by = query.carried_by.or(peer.connection());
+    match carried_by {
         Some(_) if query.carried_by.is_some() && !peer.may_leave_out() => {
             return Err(Problem::not_allowed(
                 "\"carried-by\" keeps a connection from being recorded: that is for root and the user that records; \
@@ -45,33 +50,54 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
         }
         Some((ours, theirs)) => {
             tracing::info!("{peer} has packets sent on from {ours} to {theirs}, which is not recorded meanwhile");
-            Some(service.own_streams.leave_out(ours, Some(theirs)).ok_or_else(|| Problem::busy("own streams"))?)
         }
-    };
+        None => {}
+    }
+    let left_out = LeftOutMeanwhile::new(&service, carried_by)?;
     let (follower, place) = service.follower().await?;
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
     let format = query.format;
     let asked_for = asked_for(&query);
-    let runtime = tokio::runtime::Handle::current();
     let live = Live {
         export: Export { service: Arc::clone(&service), query, wide: Wide::No },
-        who: peer.to_string(),
+        peer,
         for_strict_readers: false,
         sent: Arc::default(),
     };
     let body = stream(&service, place, move |sink| {
-        let outcome = live.run_audited(sink, &peer, asked_for);
-        drop(follower);
-        if let Some(left_out) = left_out {
-            runtime.spawn(async move {
-                tokio::time::sleep(LEFT_OUT_AFTER).await;
-                drop(left_out);
-            });
-        }
+        let outcome = live.run_audited(sink, asked_for);
+        drop((follower, left_out));
         outcome
     })
     .await?;
     Ok((headers(format), axum::body::Body::new(body)).into_response())
+}
+
+/// Leaves a connection out of the recording for as long as it carries packets, and a little longer.
+pub(super) struct LeftOutMeanwhile {
+    left_out: Option<LeftOut>,
+    runtime: Handle,
+}
+
+impl LeftOutMeanwhile {
+    /// Leaves out the connection, our end first, if there is one. Call it within the runtime of the service.
+    pub(super) fn new(service: &Service, connection: Option<(SocketAddr, SocketAddr)>) -> Result<Self, Problem> {
+        let leave_out = |(ours, theirs)| {
+            service.own_streams.leave_out(ours, Some(theirs), now()).ok_or_else(|| Problem::busy("own streams"))
+        };
+        Ok(Self { left_out: connection.map(leave_out).transpose()?, runtime: Handle::current() })
+    }
+}
+
+impl Drop for LeftOutMeanwhile {
+    fn drop(&mut self) {
+        if let Some(left_out) = self.left_out.take() {
+            self.runtime.spawn(async move {
+                tokio::time::sleep(LEFT_OUT_AFTER).await;
+                drop(left_out);
+            });
+        }
+    }
 }
 
 /// What is asked for, as the audit log has it.
@@ -95,6 +121,8 @@ pub(super) struct Sent {
     pub(super) left_out: AtomicU64,
     /// Longer than the reader takes.
     pub(super) cut: AtomicU64,
+    /// Whether the reader was let in, and may no longer read.
+    pub(super) revoked: AtomicBool,
 }
 
 /// When there is more to send.
@@ -107,8 +135,8 @@ enum More {
 /// An answer that goes on; it runs on a thread of its own.
 pub(super) struct Live {
     pub(super) export: Export,
-    /// Who reads, for the log.
-    pub(super) who: String,
+    /// Who reads.
+    pub(super) peer: Peer,
     /// Whether it takes no classic packet that is longer than others of its kind do.
     pub(super) for_strict_readers: bool,
     pub(super) sent: Arc<Sent>,
@@ -116,8 +144,8 @@ pub(super) struct Live {
 
 impl Live {
     /// Begins once it is written down who reads.
-    pub(super) fn run_audited(self, sink: Sink, peer: &Peer, asked_for: serde_json::Value) -> Result<(), Closed> {
-        match self.export.service.audit().begin(peer, Action::Packets, asked_for) {
+    pub(super) fn run_audited(self, sink: Sink, asked_for: serde_json::Value) -> Result<(), Closed> {
+        match self.export.service.audit().begin(&self.peer, Action::Packets, asked_for) {
             Ok(entry) => self.run(sink, entry),
             Err(problem) => sink.refuse(problem),
         }
@@ -138,10 +166,19 @@ impl Live {
         // Who reads need not wait for the first packet.
         sink.send()?;
         let mut progress = Progress::default();
+        let mut looked = Instant::now();
         loop {
             let over = request.until.is_some_and(|until| now() > until.saturating_add(2 * SETTLED_AFTER));
             let outcome = self.send_some(&mut follow, &mut writer, &mut sink, &mut entry);
             progress.tell(&self, &follow, &writer);
+            // Whoever lost a machine takes its roles away; a stream of days must not outlive that.
+            if looked.elapsed() >= RIGHTS_INTERVAL {
+                looked = Instant::now();
+                if !service.may_still(&self.peer, Role::Packets) {
+                    self.sent.revoked.store(true, Ordering::Relaxed);
+                    break;
+                }
+            }
             if outcome? == More::Now {
                 continue;
             }
@@ -182,6 +219,10 @@ impl Live {
 
     fn note(&self, follow: &Follow<'_>, writer: &Writer) -> String {
         let mut note = self.export.note(follow.summary(), None, &[]);
+        if self.sent.revoked.load(Ordering::Relaxed) {
+            let and = if note.is_empty() { "" } else { "; " };
+            note.push_str(&format!("{and}incomplete: the role packets was taken away from {}", self.peer));
+        }
         let left_out = writer.exporter.left_out();
         if let Some(link_type) = writer.exporter.link_type().filter(|_| left_out > 0) {
             let and = if note.is_empty() { "" } else { "; " };
@@ -242,7 +283,7 @@ impl Progress {
         live.sent.cut.store(writer.exporter.cut(), Ordering::Relaxed);
         let missed = summary.overtaken - self.warned_overtaken;
         if missed > 0 && self.warned.is_none_or(|last| last.elapsed() >= WARNING_INTERVAL) {
-            tracing::warn!("{} reads too slowly: {missed} packets were evicted before they could be sent", live.who);
+            tracing::warn!("{} reads too slowly: {missed} packets were evicted before they could be sent", live.peer);
             self.warned_overtaken = summary.overtaken;
             self.warned = Some(Instant::now());
         }

@@ -42,10 +42,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-pub use connections::{Door, serve};
+pub use connections::{Door, serve, serve_packets};
 pub use horizon::Wanted;
 pub use http::{OPENAPI, ROUTES};
 
+use crate::filter;
 use crate::own_streams::OwnStreams;
 use crate::query::selections::{Limits as Widen, PICK_BYTES, PICKS_MAX, SELECTOR_BYTES};
 use crate::query::status::{SandboxStatus, Status};
@@ -55,6 +56,7 @@ use audit::Audit;
 use health::Watch;
 use histogram::Histogram;
 use parameters::Clock;
+use peer::{Peer, Role};
 use problem::Problem;
 use tls::Tls;
 
@@ -226,6 +228,8 @@ impl Service {
 
     /// Runs `work` on a thread where it may block, with the rights of a query.
     fn spawn_query<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        // Packets are looked for and what is missing is explained by the same expression.
+        let work = || filter::once(work);
         match &self.query_threads {
             Some(runtime) => runtime.spawn_blocking(work),
             None => tokio::task::spawn_blocking(work),
@@ -272,6 +276,11 @@ impl Service {
         let uptime_s = self.recorder.started.elapsed().as_secs_f64();
         let status = Status::new(self.history(), uptime_s, resident_bytes(), now());
         Status { sandbox: self.sandbox.clone(), ..status }
+    }
+
+    /// Whether somebody who was let in may still ask for this: the configuration may say otherwise since.
+    fn may_still(&self, peer: &Peer, role: Role) -> bool {
+        self.tls.as_ref().map_or_else(|| peer.may(role), |tls| tls.as_of_now(peer.clone()).may(role))
     }
 
     fn is_stopping(&self) -> bool {

@@ -359,9 +359,10 @@ impl<'q> Values<'q> {
             }
         };
         let community_id_seed = match self.take(&["community-id-seed"])? {
-            None => 0,
+            None => None,
             Some(value) => {
-                value.parse().map_err(|_| wrong("community-id-seed", &value, "a whole number from 0 to 65535"))?
+                let seed = value.parse();
+                Some(seed.map_err(|_| wrong("community-id-seed", &value, "a whole number from 0 to 65535"))?)
             }
         };
         let flow = self.take(&["flow"])?.map(|value| value.parse::<Flow>());

@@ -1,46 +1,46 @@
-//! PCAP-over-IP: a capture as a bare stream over TCP, first some of the past, then what comes.
+//! PCAP-over-IP: a capture as a bare stream over TCP or TLS, first some of the past, then what comes.
 //!
-//! There is no handshake: who connects is sent the file's header at once, and what it says is ignored. Every stream is a
+//! There is no question: who connects is sent the file's header at once, and what it says is ignored. Every stream is a
 //! follower like those of the HTTP API, with the same limits: a place among them, two chunks on their way, and an end when
-//! nothing is taken for [`Limits::stall_timeout`](super::Limits::stall_timeout).
+//! next to nothing is taken for [`Limits::stall_timeout`](super::Limits::stall_timeout).
 //!
-//! [`feed`] takes any stream of bytes, so that what it is wrapped in is for others to decide. This protocol knows no
-//! users: in the clear it belongs on the loopback address alone, where every user of the host may read.
+//! In the clear the protocol knows no users, so it is served on loopback addresses alone, where every user of the host
+//! may read. Over TLS a client has a certificate, and reads if that, or the configuration, gives it the role `packets`.
+//! How connections are let in, and who gives way, is the same for all of the service (`connections.rs`).
 
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::connections::{ACCEPT_PAUSE, told};
-use super::follow::{Live, Sent, asked_for};
+use super::audit::Action;
+use super::connections::told;
+use super::follow::{LeftOutMeanwhile, Live, Sent, asked_for};
 use super::packets::{Export, Wide};
 use super::parameters::PacketQuery;
-use super::peer::Peer;
+use super::peer::{Peer, Role};
+use super::problem::Problem;
 use super::stream::{Body, stream};
-use super::{Service, now};
+use super::watched::Watched;
+use super::{Service, http, now};
 use crate::export::{Format, Precision};
+use crate::log_limit::LogLimit;
 use crate::query::Request;
 use crate::time::Timestamp;
 
 /// Bytes that a client may send, all of which are ignored.
 const READ_BYTES_MAX: usize = 64 << 10;
 
-/// Time without packets after which a client is asked whether it is there.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 /// How often one that says nothing more is looked after.
 const SILENT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What clients are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feed {
     /// How much of the past comes first.
     pub past: Duration,
@@ -67,82 +67,27 @@ impl Feed {
     }
 }
 
-/// Serves until `shutdown` turns true or its sender is dropped.
-///
-/// The listener's address is one that only this host can reach: what goes over it is not recorded.
-pub async fn serve(listener: TcpListener, service: Arc<Service>, what: Feed, mut shutdown: watch::Receiver<bool>) {
-    let address = listener.local_addr().ok();
-    // Before anybody is accepted.
-    let _left_out = address.and_then(|address| service.own_streams.leave_out(address, None));
-    let mut clients = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = clients.join_next() => continue,
-            () = told(&mut shutdown) => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                // Who has gone from an idle link is noticed so.
-                let _ = stream.set_nodelay(true);
-                let _ = sockopt::set_socket_keepalive(&stream, true);
-                let _ = sockopt::set_tcp_keepidle(&stream, KEEPALIVE_AFTER);
-                let shutdown = shutdown.clone();
-                clients.spawn(feed(stream, peer, Arc::clone(&service), what, shutdown));
-            }
-            Err(error) => {
-                tracing::debug!("a connection was not accepted: {error}");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    let ended = timeout(service.limits().stop_timeout, async { while clients.join_next().await.is_some() {} }).await;
-    if ended.is_err() {
-        clients.shutdown().await;
-    }
-}
-
 /// Sends one client what there is, for as long as it takes it.
-///
-/// `stream` is a connection that is ready for use, in the clear or not. One that is not on the loopback address has to be
-/// left out of the recording by who accepted it: see [`OwnStreams`](crate::own_streams::OwnStreams).
-pub async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
-    mut client: S,
-    peer: SocketAddr,
+pub(super) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
+    client: S,
+    peer: Peer,
     service: Arc<Service>,
     what: Feed,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let Ok(follower) = Arc::clone(&service.followers).try_acquire_owned() else {
-        service.activity.clients_refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!("{peer} is turned away: as many follow as the memory budget bears");
-        return;
-    };
-    let place = match service.packet_query().await {
-        Ok(place) => place,
+    let mut client = Watched::new(client, Arc::clone(&service));
+    let (body, sent) = match begin(&peer, &service, what).await {
+        Ok(begun) => begun,
         Err(problem) => {
-            service.activity.clients_refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!("{peer} is turned away: {}", problem.detail);
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(left_out) = LIMIT.admit() {
+                tracing::warn!("{} gets no packets: {}{left_out}", peer.introduced(), problem.detail);
+            }
+            let _ = timeout(service.limits().stop_timeout, client.shutdown()).await;
             return;
         }
     };
-    tracing::info!("{peer} reads packets as they come, and those of the last {:?}", what.past);
-    service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
-    let sent = Arc::new(Sent::default());
-    let query = what.query(&service);
-    let asked_for = asked_for(&query);
-    let live = Live {
-        export: Export { service: Arc::clone(&service), query, wide: Wide::No },
-        who: peer.to_string(),
-        for_strict_readers: true,
-        sent: Arc::clone(&sent),
-    };
-    let body =
-        match stream(&service, place, move |sink| live.run_audited(sink, &Peer::of_loopback(peer), asked_for)).await {
-            Ok(body) => body,
-            Err(problem) => return tracing::warn!("{peer} cannot be served: {}", problem.detail),
-        };
+    tracing::info!("{} reads packets as they come, and those of the last {:?}", peer.introduced(), what.past);
     let why = {
         let passing_on = pass_on(body, &mut client, &service);
         tokio::pin!(passing_on);
@@ -156,9 +101,49 @@ pub async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
     };
-    drop(follower);
     let _ = timeout(service.limits().stop_timeout, client.shutdown()).await;
+    let why = if sent.is_revoked() { "may no longer read packets, and is disconnected" } else { &why };
     tracing::info!("{peer} {why}: {}", sent.text());
+}
+
+/// Begins the answer, if the client may have it and there is room.
+async fn begin(peer: &Peer, service: &Arc<Service>, what: Feed) -> Result<(Body, Arc<Sent>), Problem> {
+    if !service.may_still(peer, Role::Packets) {
+        let problem = Problem::forbidden(peer, Role::Packets);
+        service.activity.roles_refused.fetch_add(1, Ordering::Relaxed);
+        let (asked, peer, why) = (Arc::clone(service), peer.clone(), problem.detail.clone());
+        let question = serde_json::json!({ "pcap_over_ip": true });
+        http::blocking(service, move || asked.audit().refused(&peer, Action::Packets, question, &why)).await?;
+        return Err(problem);
+    }
+    let refused = |problem: Problem| {
+        service.activity.clients_refused.fetch_add(1, Ordering::Relaxed);
+        problem
+    };
+    let follower = Arc::clone(&service.followers).try_acquire_owned();
+    let follower = follower.map_err(|_| refused(Problem::busy("followers")))?;
+    let place = service.packet_query().await.map_err(refused)?;
+    // In the clear the whole port is left out of the recording; over TLS this connection is, now that it is known what it
+    // will carry: who knocks and is refused is recorded like everybody else.
+    let connection = peer.connection().filter(|_| !peer.is_loopback());
+    let left_out = LeftOutMeanwhile::new(service, connection).map_err(refused)?;
+    service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    let query = what.query(service);
+    let mut asked_for = asked_for(&query);
+    asked_for["pcap_over_ip"] = true.into();
+    let sent = Arc::new(Sent::default());
+    let live = Live {
+        export: Export { service: Arc::clone(service), query, wide: Wide::No },
+        peer: peer.clone(),
+        for_strict_readers: true,
+        sent: Arc::clone(&sent),
+    };
+    let body = stream(service, place, move |sink| {
+        let outcome = live.run_audited(sink, asked_for);
+        drop((follower, left_out));
+        outcome
+    });
+    Ok((body.await?, sent))
 }
 
 /// Writes the body to the client; says how that ended.
@@ -181,17 +166,19 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
     };
     let told = async {
         while let Some(Ok(frame)) = body.frame().await {
-            let Ok(mut chunk) = frame.into_data() else { continue };
-            while !chunk.is_empty() {
-                match timeout(service.limits().stall_timeout, writer.write_buf(&mut chunk)).await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(_)) => return "has gone".to_owned(),
-                    Err(_) => {
-                        service.activity.clients_stalled.fetch_add(1, Ordering::Relaxed);
-                        let waited = service.limits().stall_timeout;
-                        return format!("has taken nothing for {waited:?}, and is disconnected");
-                    }
+            let Ok(chunk) = frame.into_data() else { continue };
+            // TLS would keep the end of a chunk that the socket does not take at once.
+            let written = match writer.write_all(&chunk).await {
+                Ok(()) => writer.flush().await,
+                error => error,
+            };
+            match written {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let waited = service.limits().stall_timeout;
+                    return format!("has taken next to nothing for {waited:?}, and is disconnected");
                 }
+                Err(_) => return "has gone".to_owned(),
             }
         }
         "has got everything".to_owned()
@@ -200,6 +187,10 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
 }
 
 impl Sent {
+    fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Relaxed)
+    }
+
     /// `12 packets sent, 3 evicted before they could be sent`
     fn text(&self) -> String {
         let mut text = format!("{} packets sent", self.packets.load(Ordering::Relaxed));

@@ -239,6 +239,14 @@ impl Peer {
         }
     }
 
+    /// Who they are, with their certificate, for the log.
+    pub(super) fn introduced(&self) -> String {
+        match &self.0.who {
+            Who::Certificate { serial, .. } => format!("{self}, with the certificate number {serial},"),
+            Who::Local { .. } | Who::Loopback => self.to_string(),
+        }
+    }
+
     /// For the audit log.
     pub(super) fn document(&self) -> Value {
         match &self.0.who {

@@ -15,17 +15,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use tokio_rustls::rustls::{
-    self, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme, version,
-};
+use tokio_rustls::rustls::{self, DistinguishedName, RootCertStore, ServerConfig, version};
 use tokio_rustls::server::TlsStream;
 
-use super::certificate::{Certificate, FileError, read_certificates, read_key};
+use super::certificate::{Certificate, FileError, read_certificates, read_key, signatures_as_the_library};
 use super::peer::{Peer, Roles};
 use crate::log_limit::LogLimit;
 use crate::query::Chosen;
@@ -213,13 +210,14 @@ impl Tls {
         peer.with_roles(|name, serial| clients.roles(name, serial))
     }
 
-    /// Waits until a client that is connected may less than when it came, or its certificate is good no more; says which.
-    pub(super) async fn revoked(&self, peer: Peer, chain: Vec<CertificateDer<'static>>) -> String {
+    /// Waits until the certificate of a client that is connected is good no more or, unless somebody else looks after its
+    /// `roles`, it may less than when it came; says which.
+    pub(super) async fn revoked(&self, peer: Peer, chain: Vec<CertificateDer<'static>>, roles_too: bool) -> String {
         let mut renewed = self.renewed.subscribe();
         loop {
             // Asked at once, too: it may have changed during the handshake.
             let roles = self.as_of_now(peer.clone()).roles();
-            if !roles.include_all(peer.roles()) {
+            if roles_too && !roles.include_all(peer.roles()) {
                 return format!("it may less now ({roles})");
             }
             if let Some((first, others)) = chain.split_first() {
@@ -312,27 +310,7 @@ impl ClientCertVerifier for Telling {
         })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
+    signatures_as_the_library!(0);
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! everything happens at points that packets alone decide: the share is paid in the packets' own time, and results are
 //! waited for when room is needed, so that the same capture gives the same history each time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -34,6 +35,8 @@ const CONTEXT_BYTES: [usize; 3] = [320 << 10, 560 << 10, 600 << 10];
 const JOBS: usize = 4;
 /// Bytes a second that one core compresses, in a replay.
 const NOMINAL_BYTES_PER_S: f64 = 250e6;
+/// The part of all bytes that a replay compresses at most. Who replays waits for it, and no traffic comes as fast.
+const REPLAYED_PART_MAX: f64 = 0.5;
 /// Time that may be saved up: the share of a core is kept over so many seconds.
 const SAVED_S_MAX: f64 = 10.0;
 /// A segment that has had this part of its time is not worth compressing.
@@ -200,6 +203,11 @@ pub(super) struct Packing {
     bytes_per_ns: f64,
     credit_bytes: f64,
     credited_ticks_ns: u64,
+    /// Bytes that were given to the compressor.
+    given_bytes: u64,
+    /// Segments begun so far, and how many when each job was given, the first one first.
+    began: u64,
+    given: VecDeque<u64>,
     /// Whether the capture is behind.
     pub(super) held: bool,
     queues: Box<[Prospect]>,
@@ -218,13 +226,18 @@ impl Packing {
         considered.take_if(|considered| *considered == id);
     }
 
+    /// Whether the first job should be done by now: who waited for the last ones would wait for each.
+    fn is_due(&self) -> bool {
+        self.idle.is_empty() || self.given.front().is_some_and(|&began| self.began - began >= JOBS as u64)
+    }
+
     /// Jobs that the compressor has.
     fn on_their_way(&self) -> usize {
         JOBS - self.idle.len()
     }
 
-    /// Whether `len` more bytes may be compressed now, after `ticks_ns` of the packets' time.
-    fn may(&mut self, len: u64, ticks_ns: u64) -> bool {
+    /// Whether `len` more bytes may be compressed now, after `ticks_ns` of the packets' time and so many of their bytes.
+    fn may(&mut self, len: u64, ticks_ns: u64, stored_bytes: u64) -> bool {
         if self.pace == Pace::Live {
             return true;
         }
@@ -233,9 +246,11 @@ impl Packing {
             let earned = (ticks_ns - self.credited_ticks_ns) as f64 * self.bytes_per_ns;
             self.credited_ticks_ns = ticks_ns;
             self.credit_bytes = (self.credit_bytes + earned).min(self.bytes_per_ns * SAVED_S_MAX * 1e9);
-            let may = self.credit_bytes >= len as f64;
+            let may = self.credit_bytes >= len as f64
+                && (self.given_bytes + len) as f64 <= stored_bytes as f64 * REPLAYED_PART_MAX;
             if may {
                 self.credit_bytes -= len as f64;
+                self.given_bytes += len;
             }
             may
         }
@@ -275,6 +290,9 @@ impl Store {
             bytes_per_ns: compression.share * NOMINAL_BYTES_PER_S / 1e9,
             credit_bytes: 0.0,
             credited_ticks_ns: 0,
+            given_bytes: 0,
+            began: 0,
+            given: VecDeque::with_capacity(JOBS),
             held: false,
             queues: vec![Prospect::UNKNOWN; self.queues.iter().count()].into(),
             spare: self.free_pages.split_off(spare),
@@ -303,6 +321,14 @@ impl Store {
         }
     }
 
+    /// A segment begins.
+    pub(super) fn pack_at_beginning(&mut self) {
+        if let Some(packing) = &mut self.packing {
+            packing.began += 1;
+        }
+        self.pack_more();
+    }
+
     /// Gives the compressor more to do, if pages run low.
     pub(super) fn pack_more(&mut self) {
         let low = JOBS * pages_of(self.segment_bytes);
@@ -312,12 +338,13 @@ impl Store {
             && !packing.held
             && let Some((queue, view)) = self.most_worth_packing()
         {
-            let ticks_ns = self.clock.ticks_ns();
+            let (ticks_ns, stored_bytes) = (self.clock.ticks_ns(), self.retained.bytes + self.evicted.bytes);
             let Some(packing) = &mut self.packing else { return };
-            if !packing.may(view.len_bytes, ticks_ns) {
+            if !packing.may(view.len_bytes, ticks_ns, stored_bytes) {
                 return;
             }
             packing.queues[queue.index()].considered = Some(view.id);
+            packing.given.push_back(packing.began);
             let Some(job) = packing.idle.pop() else { return };
             if packing.jobs.try_send(Job { view, queue, outcome: Outcome::Nothing, ..job }).is_err() {
                 // The compressor has gone: what is compressed can be read, and nothing more will be.
@@ -372,11 +399,13 @@ impl Store {
         {
             let done = match packing.pace {
                 Pace::Live => packing.done.try_recv().ok(),
-                Pace::Replay => packing.done.recv().ok(),
+                Pace::Replay if packing.is_due() => packing.done.recv().ok(),
+                Pace::Replay => None,
             };
             let Some(job) = done else { break };
             made_room |= self.exchange(&job);
             if let Some(packing) = &mut self.packing {
+                packing.given.pop_front();
                 packing.idle.push(job);
             }
         }

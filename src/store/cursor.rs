@@ -1,7 +1,7 @@
 //! Reading the records of one segment, compressed or not, in the order they were written.
 
 use super::pages::{Gone, PageId, Pages, Position};
-use super::record::{self, HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
+use super::record::{self, HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, ROOM_BYTES, RecordHeader};
 use super::segment::{SegmentView, Slot};
 use super::unpack::Unpacked;
 
@@ -44,6 +44,7 @@ impl Stream<'_> {
     }
 
     /// Moves `place` over `n` bytes.
+    #[inline]
     fn skip(&self, place: &mut Place, n: usize) -> Result<(), Gone> {
         place.offset += n as u64;
         match self {
@@ -144,13 +145,12 @@ impl Cursor {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn next(&mut self, stream: &Stream<'_>) -> Result<Option<RecordAt>, Gone> {
         if self.left == 0 {
             return Ok(None);
         }
-        let mut bytes = [0; HEADER_BYTES_MAX];
-        let here = usize::try_from(self.left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
-        self.peek(stream, &mut bytes[..here])?;
+        let bytes = self.peek(stream)?;
         let (header, header_bytes) = record::decode(&bytes, &self.previous).ok_or(Gone)?;
         let record_bytes = header_bytes + header.captured_len as usize;
         let left = self.left.checked_sub(record_bytes as u64).ok_or(Gone)?;
@@ -165,19 +165,29 @@ impl Cursor {
         Ok(Some(RecordAt { header, data }))
     }
 
-    /// Fills `out` with what comes next.
-    fn peek(&mut self, stream: &Stream<'_>, out: &mut [u8]) -> Result<(), Gone> {
+    /// What comes next: a header, and anything behind it.
+    #[inline]
+    fn peek(&mut self, stream: &Stream<'_>) -> Result<[u8; ROOM_BYTES], Gone> {
+        if let Stream::Pages(pages, slot) = stream
+            && let Some(bytes) = pages.peek(self.at.position)
+        {
+            return if slot.is(self.view.generation) { Ok(bytes) } else { Err(Gone) };
+        }
+        let mut bytes = [0; ROOM_BYTES];
+        let out = &mut bytes[..usize::try_from(self.left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX))];
         if let (Stream::Unpacked(..), Some(window)) = (stream, &mut self.window) {
             if window.get(self.at, out.len()).is_none() {
                 window.fill(stream, &self.view, self.at)?;
             }
             out.copy_from_slice(window.get(self.at, out.len()).ok_or(Gone)?);
-            return Ok(());
+        } else {
+            stream.read(&self.view, self.at, out)?;
         }
-        stream.read(&self.view, self.at, out)
+        Ok(bytes)
     }
 
     /// The next `len` bytes will be asked for.
+    #[inline]
     fn expect(&mut self, stream: &Stream<'_>, len: usize) -> Result<(), Gone> {
         if let (Stream::Unpacked(..), Some(window)) = (stream, &mut self.window)
             && len <= WINDOW_BYTES

@@ -248,16 +248,22 @@ impl Store {
 
     /// Writes a record for which there is room; its bytes.
     fn write(&mut self, queue: QueueId, header: &RecordHeader, data: &[u8]) -> usize {
-        let mut open = self.queues[queue].open.take().unwrap_or_else(|| self.begin(queue, header));
+        if self.queues[queue].open.is_none() {
+            let open = self.begin(queue, header);
+            self.queues[queue].open = Some(open);
+        }
+        let Some(open) = &self.queues[queue].open else { unreachable!("it was begun") };
         let encoded = record::encode(header, &open.previous);
         let record_bytes = encoded.bytes().len() + data.len();
-        self.extend(queue, &mut open, record_bytes);
+        if record_bytes > open.tail.room() {
+            self.extend(queue, open.tail.page(), record_bytes - open.tail.room());
+        }
+        let Some(open) = &mut self.queues[queue].open else { unreachable!("it was begun") };
         open.tail.append(&self.shared.pages, encoded.bytes());
         open.tail.append(&self.shared.pages, data);
         open.len_bytes += record_bytes;
-        self.shared.slots[open.id.0 as usize].publish(header, open.len_bytes as u64);
         open.previous = header.as_previous();
-        self.queues[queue].open = Some(open);
+        self.shared.slots[open.id.0 as usize].publish(header, open.len_bytes as u64);
         self.retained.add(u64::from(header.captured_len));
         record_bytes
     }
@@ -298,7 +304,7 @@ impl Store {
 
     /// Begins a segment at the end of a queue. There is a free slot and a free page.
     fn begin(&mut self, queue: QueueId, header: &RecordHeader) -> Open {
-        self.pack_more();
+        self.pack_at_beginning();
         let (Some(id), Some(page)) = (self.free_slots.pop(), self.free_pages.pop()) else {
             unreachable!("make_room left a slot and a page");
         };
@@ -315,18 +321,15 @@ impl Store {
         Open { id, tail: Tail::new(page), previous, len_bytes: 0 }
     }
 
-    /// Links the pages that `bytes` more bytes need behind the segment's last.
-    fn extend(&mut self, queue: QueueId, open: &mut Open, bytes: usize) {
-        let mut last = open.tail.page();
-        let more = segment::pages_of(bytes.saturating_sub(open.tail.room()));
+    /// Links the pages that `bytes` more bytes need behind a segment's last.
+    fn extend(&mut self, queue: QueueId, mut last: PageId, bytes: usize) {
+        let more = segment::pages_of(bytes);
         for _ in 0..more {
             let Some(page) = self.free_pages.pop() else { unreachable!("make_room left enough pages") };
             self.shared.pages.link(last, page);
             last = page;
         }
-        if more > 0 {
-            self.queues.took(queue, u32::try_from(more).unwrap_or(u32::MAX));
-        }
+        self.queues.took(queue, u32::try_from(more).unwrap_or(u32::MAX));
     }
 
     /// Frees the segment that counts least; false when there is none.

@@ -13,6 +13,10 @@ pub(super) const PAGE_BYTES: usize = 4096;
 const WORD_BYTES: usize = 8;
 const PAGE_WORDS: usize = PAGE_BYTES / WORD_BYTES;
 
+/// Bytes that are looked at together, enough for the header of any record.
+pub(super) const PEEK_BYTES: usize = PEEK_WORDS * WORD_BYTES;
+const PEEK_WORDS: usize = 5;
+
 /// Bytes that one page costs: its own and its link to the next.
 pub(super) const PAGE_COST_BYTES: usize = PAGE_BYTES + size_of::<AtomicU32>() + size_of::<u32>();
 
@@ -81,7 +85,25 @@ impl Pages {
         Ok(())
     }
 
+    /// The bytes at `at`, if all of them lie in its page: else it is for [`copy_out`](Self::copy_out) to go on in the next.
+    #[inline]
+    pub(super) fn peek(&self, at: Position) -> Option<[u8; PEEK_BYTES]> {
+        let page = self.page(at.page).ok()?;
+        let words: &[AtomicU64; PEEK_WORDS + 1] = page.get(at.offset / WORD_BYTES..)?.first_chunk()?;
+        let shift = (at.offset % WORD_BYTES) * 8;
+        let mut out = [0; PEEK_BYTES];
+        let mut low = words[0].load(Ordering::Relaxed);
+        for (chunk, word) in out.as_chunks_mut().0.iter_mut().zip(&words[1..]) {
+            let high = word.load(Ordering::Relaxed);
+            // Shifted in two steps, as no shift by all of its 64 bits is one.
+            *chunk = (low >> shift | high << 1 << (63 - shift)).to_le_bytes();
+            low = high;
+        }
+        Some(out)
+    }
+
     /// Moves `at` over `n` bytes.
+    #[inline]
     pub(super) fn skip(&self, at: &mut Position, mut n: usize) -> Result<(), Gone> {
         while at.offset + n > PAGE_BYTES {
             n -= PAGE_BYTES - at.offset;
@@ -151,6 +173,30 @@ fn copy_to_words(chunks: &[[u8; WORD_BYTES]], words: &[AtomicU64]) {
     }
 }
 
+/// The first bytes as a word, with zeros behind where there are fewer than eight.
+#[inline]
+fn first_word(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => short_word(bytes),
+    }
+}
+
+/// The last `n` bytes, of which there are less than eight, as a word.
+#[inline]
+fn last_word(bytes: &[u8], n: usize) -> u64 {
+    match bytes.last_chunk() {
+        Some(word) => u64::from_le_bytes(*word) >> ((WORD_BYTES - n) * 8),
+        None => short_word(&bytes[bytes.len() - n..]),
+    }
+}
+
+/// Less than eight bytes as a word.
+#[inline]
+fn short_word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
 impl Tail {
     pub(super) fn new(page: PageId) -> Self {
         Self { page, word: 0, partial: 0, partial_bytes: 0 }
@@ -166,13 +212,13 @@ impl Tail {
     }
 
     /// Appends `bytes`, going on in the linked next page where one ends.
+    #[inline]
     pub(super) fn append(&mut self, pages: &Pages, mut bytes: &[u8]) {
         if self.partial_bytes > 0 {
-            let n = bytes.len().min(WORD_BYTES - self.partial_bytes);
-            let mut word = [0; WORD_BYTES];
-            word[..n].copy_from_slice(&bytes[..n]);
-            self.partial |= u64::from_le_bytes(word) << (self.partial_bytes * 8);
+            // What does not fit into the word is shifted out of it.
+            self.partial |= first_word(bytes) << (self.partial_bytes * 8);
             self.put(pages, self.partial);
+            let n = bytes.len().min(WORD_BYTES - self.partial_bytes);
             self.partial_bytes += n;
             bytes = &bytes[n..];
             if self.partial_bytes < WORD_BYTES {
@@ -203,9 +249,7 @@ impl Tail {
             self.partial = 0;
             self.partial_bytes = rest.len();
             if !rest.is_empty() {
-                let mut word = [0; WORD_BYTES];
-                word[..rest.len()].copy_from_slice(rest);
-                self.partial = u64::from_le_bytes(word);
+                self.partial = last_word(bytes, rest.len());
                 self.put(pages, self.partial);
             }
             return;

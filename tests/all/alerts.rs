@@ -339,5 +339,115 @@ fn the_service_takes_lists_of_selections() {
     let outcomes: Vec<(u64, u64)> =
         lines.iter().filter_map(|line| Some((line["packets"].as_u64()?, line["sessions"].as_u64()?))).collect();
     assert_eq!(outcomes, [(6, 1), (30, 5), (0, 0)]);
+    let pieces: Vec<&Value> = lines.iter().filter(|line| line["data"].is_string()).collect();
+    assert_eq!(pieces.iter().map(|piece| piece["packets"].as_u64().unwrap()).sum::<u64>(), 36);
+    assert!(pieces.iter().all(|piece| (0.0..=1.0).contains(&piece["part"].as_f64().unwrap())), "{pieces:?}");
     assert_eq!(lines.last().unwrap()["done"], true);
+}
+
+/// A capture of one session, in whose middle the kernel dropped seven packets.
+fn with_drops() -> (Vec<u8>, u64) {
+    use retrocap::export::{Exporter, Format, Options};
+    use retrocap::interface::Interfaces;
+    use retrocap::packet::{Direction, Packet, PacketFlags};
+    let interfaces = Interfaces::default();
+    let id = interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
+    let mut exporter = Exporter::new(Format::Pcapng, Options::default());
+    let mut file = Vec::new();
+    exporter.begin(&mut file, &[]);
+    for number in 0..10u32 {
+        let mut record = Vec::new();
+        generate::packet(&mut record, 0, 1001, true, 100);
+        let packet = Packet {
+            time: retrocap::time::Timestamp::from_unix(START_S + u64::from(number), 0),
+            interface: id,
+            link_type: LinkType::ETHERNET,
+            direction: Direction::Unknown,
+            flags: PacketFlags::default(),
+            original_len: 142,
+            drops_before: if number == 5 { 7 } else { 0 },
+            data: &record[16..],
+        };
+        exporter.packet(&mut file, &interfaces.interface(id).unwrap(), &packet).unwrap();
+    }
+    exporter.end(&mut file, &[], &[]);
+    (file, 10)
+}
+
+/// What was asked for may be among what the kernel dropped; elsewhere in time it is not.
+#[test]
+fn nothing_because_the_kernel_dropped() {
+    let setting = Setting::new(with_drops(), &["-m", "32M"]);
+    let (before, after) = (format!("{}", START_S + 3), format!("{}", START_S + 6));
+    let (code, _, stderr) = setting.get(&["--since", &before, "--until", &after, "port 9999"]);
+    assert!(code == 1 && stderr.contains("the kernel dropped 7 packets within that time"), "{stderr}");
+    let cause = |until: &str| {
+        let answer = curl(&setting.socket, &format!("/v1/packets?filter=port+9999&until={until}"), &[]);
+        let problem: Value = serde_json::from_str(&answer.text()).unwrap();
+        (answer.status, problem["cause"].clone())
+    };
+    assert_eq!(cause(&after), (404, json!("dropped")));
+    assert_eq!(cause(&before), (404, json!("never_seen")));
+    // And of an answer that is there it is said that some may be missing.
+    let file = setting.path("some.pcapng");
+    let (code, _, stderr) = setting.get(&["port", "1001", "-w", &file]);
+    assert!(code == 0 && stderr.contains("the kernel dropped 7 packets within that time"), "{stderr}");
+    let (code, rows, _) = setting.split(&eve(5, 999, "lost"), &[]);
+    assert_eq!((code, &rows[0]["missing"]["cause"]), (1, &json!("dropped")), "{rows:?}");
+}
+
+/// A selection of which every session was left out, because another one of the same question took all the memory.
+#[test]
+fn nothing_because_too_many_sessions_are_meant() {
+    const SESSIONS: u32 = 6000;
+    let mut file = generate::header();
+    for session in 1..=SESSIONS {
+        generate::packet(&mut file, u64::from(session) * 1000, session, true, 20);
+    }
+    let setting = Setting::new((file, u64::from(SESSIONS)), &["-m", "16M"]);
+    let flow = |session: u32| json!({"flow": format!("10.0.0.0:{session} 192.0.2.7:53 udp")});
+    let body = json!({"answer": "split", "selections": [{"host": "192.0.2.7"}, flow(1), flow(SESSIONS)]}).to_string();
+    let list = setting.path("body.json");
+    std::fs::write(&list, body).unwrap();
+    let answer = curl(&setting.socket, "/v1/packets", &["-d", &format!("@{list}")]);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let lines: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcomes: Vec<&Value> = lines.iter().filter(|line| line["sessions"].is_u64()).collect();
+    let causes: Vec<&Value> = outcomes.iter().map(|outcome| &outcome["missing"]["cause"]).collect();
+    assert_eq!(causes[0], "too_many", "of many some: {outcomes:?}");
+    assert!(outcomes[0]["packets"].as_u64().unwrap() > 0);
+    // Which of the two was looked at too late is the table's affair.
+    let left_out: Vec<&&Value> = outcomes[1..].iter().filter(|outcome| outcome["packets"] == 0).collect();
+    assert_eq!(left_out.len(), 1, "{outcomes:?}");
+    assert_eq!(left_out[0]["missing"]["cause"], "too_many");
+    let detail = left_out[0]["missing"]["detail"].as_str().unwrap();
+    assert!(detail.contains("1 sessions were left out") && detail.contains("narrow it down"), "{detail}");
+}
+
+/// The seed of this site stands in the recorder's configuration: what it lists and what it is asked for agree.
+#[test]
+fn the_recorders_seed_is_that_of_the_site() {
+    let setting = Setting::new(five_sessions(), &["-m", "32M", "--community-id-seed", "7"]);
+    let mut record = Vec::new();
+    generate::packet(&mut record, 0, 1002, true, 100);
+    let (key, _) = SessionKey::new(&decode::decode(LinkType::ETHERNET, &record[16..]), InterfaceId(0));
+    let id = |seed: u16| CommunityId::new(&key, seed).unwrap().to_string();
+    let listed = |arguments: &[&str]| -> Vec<String> {
+        let (_, stdout, _) = told(&run(&[&["flows", "--json", "--socket", &setting.socket], arguments].concat()));
+        let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["community_id"].as_str().unwrap().to_owned();
+        stdout.lines().map(id).collect()
+    };
+    assert!(listed(&[]).contains(&id(7)) && !listed(&[]).contains(&id(0)));
+    assert!(listed(&["--community-id-seed", "0"]).contains(&id(0)), "who asks may name another");
+    assert_eq!(listed(&["--community-id", &id(7)]), [id(7)]);
+    let file = setting.path("id.pcapng");
+    let packets = |arguments: &[&str]| {
+        let (code, ..) = setting.get(&[arguments, &["-w", &file]].concat());
+        (code, if code == 0 { generate::read(Path::new(&file)).0.len() } else { 0 })
+    };
+    assert_eq!(packets(&["--community-id", &id(7)]), (0, 6));
+    assert_eq!(packets(&["--community-id", &id(0)]), (1, 0));
+    assert_eq!(packets(&["--community-id", &id(0), "--community-id-seed", "0"]), (0, 6));
+    let alert = json!({"timestamp": eve_time(203), "event_type": "alert", "community_id": id(7)}).to_string();
+    assert_eq!(setting.split(&alert, &[]).1[0]["packets"], 6);
 }

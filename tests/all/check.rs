@@ -94,7 +94,13 @@ fn a_machine_that_records_is_ok_and_what_is_not_is_told() {
         ("memory = \"32M\"\nuser = \"nobody-at-all\"", "user", "error", "useradd"),
         ("memory = \"32M\"\nsandbox = \"off\"", "sandbox", "warning", "best-effort"),
         ("memory = \"32M\"\nfilter = \"prt 5\"", "configuration", "error", "syntax error"),
-        ("memory = \"32M\"\npcap-over-ip = \"0.0.0.0:57012\"", "pcap-over-ip", "error", "127.0.0.1:57012"),
+        ("memory = \"32M\"\npcap-over-ip = \"127.0.0.1:57012\"", "pcap-over-ip", "ok", "every user of this host"),
+        (
+            "memory = \"32M\"\npcap-over-ip = \"0.0.0.0:57012\"\nca = \"/nowhere/ca.pem\"",
+            "certificates",
+            "error",
+            "retrocap certs server",
+        ),
         // tempfile's directories are their owner's alone.
         ("memory = \"32M\"\nno-drop-privileges = true", "user", "warning", "privileges are kept"),
     ] {

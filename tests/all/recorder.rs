@@ -11,6 +11,7 @@ mod following;
 mod health;
 mod interfaces;
 mod over_ip;
+mod over_tls;
 mod pressure;
 mod readers;
 mod remote;

@@ -56,8 +56,6 @@ fn the_service_keeps_to_its_document() {
     let output = Command::new("schemathesis")
         .args(["run", &document, "--no-color", "--continue-on-failure", "--max-examples", "20", "--seed", "1"])
         .args(["--exclude-checks", "positive_data_acceptance", "--phases", "examples,coverage,fuzzing"])
-        // Pins are described and answered with 501, which is a server error.
-        .args(["--exclude-path", "/v1/pins"])
         .current_dir(directory.path())
         .output()
         .unwrap();

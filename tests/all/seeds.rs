@@ -210,6 +210,7 @@ fn nothing() -> retrocap::query::History {
         memory: retrocap::query::Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
+        community_id_seed: 0.into(),
     }
 }
 

@@ -124,6 +124,7 @@ impl Run {
             memory: Memory::default(),
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
+            community_id_seed: 0.into(),
         };
         Self {
             setup: setup.clone(),
@@ -145,6 +146,7 @@ impl Run {
             memory: Memory::default(),
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
+            community_id_seed: 0.into(),
         };
         let mut readers: Vec<Reader<'_>> = Vec::new();
         for step in 0..steps {

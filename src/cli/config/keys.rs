@@ -288,11 +288,28 @@ const RUN: &[Key<File>] = &[
         take: |file, value| store(&mut file.sandbox, value.as_flag()),
     },
     Key {
+        name: "community-id-seed",
+        about: "The seed that Community IDs are made with, as Zeek and Suricata here have it: those that are listed, and \
+                those that are asked for without --community-id-seed; 0 to 65535. Default: 0. Reloaded.",
+        sample: "0",
+        take: |file, value| store(&mut file.community_id_seed, value.whole(0..65_536)),
+    },
+    Key {
         name: "pcap-over-ip",
-        about: "Where packets are served over TCP as they come (PCAP-over-IP), to whoever connects: an address of the \
-                loopback network with its port. Default: nowhere. Takes a restart.",
-        sample: "\"127.0.0.1:57012\"",
-        take: |file, value| store(&mut file.pcap_over_ip, value.text().and_then(|at| address(&at))),
+        about: "Where packets are served as they come, as a bare stream (PCAP-over-IP): an address with its port, or a \
+                list. On a loopback address every user of this host is served, in the clear; elsewhere clients that have \
+                a certificate of the authority in ca and the role packets, over TLS. Default: nowhere. Takes a restart.",
+        sample: "[\"127.0.0.1:57012\", \"[::]:57013\"]",
+        take: |file, value| {
+            file.pcap_over_ip = value.texts()?.iter().map(|at| address(at)).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+    },
+    Key {
+        name: "pcap-over-ip-tls",
+        about: "Whether it is TLS on loopback addresses, too. Default: false. Takes a restart.",
+        sample: "false",
+        take: |file, value| store(&mut file.pcap_over_ip_tls, value.yes_or_no()),
     },
     Key {
         name: "pcap-over-ip-past",

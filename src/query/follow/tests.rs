@@ -60,6 +60,7 @@ impl Recorder {
             memory: crate::query::Memory::default(),
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
+            community_id_seed: 0.into(),
         }
     }
 

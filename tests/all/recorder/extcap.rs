@@ -5,7 +5,9 @@ use std::process::{Command, Stdio};
 
 use crate::namespaces::{Namespace, available};
 
+use super::certs::Pki;
 use super::following::send;
+use super::remote::{Listening, PACKETS};
 use super::running::{PROGRAM, Recorder, Sender, Told, directory, have, told};
 
 /// A program with a home of its own, in which Wireshark looks for interfaces.
@@ -65,6 +67,45 @@ fn wireshark_goes_back_in_time() {
 }
 
 #[test]
+fn wireshark_goes_back_in_time_on_another_machine() {
+    let test = "extcap and a recorder elsewhere";
+    if !have(test, &["tshark"]) {
+        return;
+    }
+    let pki = Pki::new();
+    let (alice, watcher) = (pki.client("alice", "packets"), pki.client("watcher", "status"));
+    let listening = Listening::new(&pki, "");
+    let directory = directory();
+    let home = directory.path();
+    assert_eq!(at_home(home, PROGRAM, &["extcap", "--install"]).code, 0);
+    // As the dialog's fields come: the socket that stands there is not asked.
+    let ask = |certs: &Path, more: &[&str]| {
+        let preference = |name: &str, value: String| ["-o".to_owned(), format!("extcap.retrocap.{name}:{value}")];
+        let file = |name: &str| certs.join(name).display().to_string();
+        let preferences = [
+            preference("follow", "false".to_owned()),
+            preference("since", "2020-01-01".to_owned()),
+            preference("socket", "/dev/no-such-socket".to_owned()),
+            preference("remote", format!("https://localhost:{}", listening.port)),
+            preference("ca", file("ca.pem")),
+            preference("cert", file("client.pem")),
+            preference("key", file("client.key")),
+        ];
+        let preferences: Vec<&str> = preferences.as_flattened().iter().map(String::as_str).collect();
+        let fields = ["-n", "-i", "retrocap", "-T", "fields", "-e", "udp.port"];
+        at_home(home, "tshark", &[&fields[..], &preferences, more].concat())
+    };
+    let told = ask(&alice, &[]);
+    assert_eq!(told.stdout.lines().filter(|line| line.contains("53")).count() as u64, PACKETS, "{}", told.stderr);
+    assert_eq!(ask(&alice, &["-f", "udp port 7"]).stdout.lines().count() as u64, PACKETS / 10);
+    // Who may not is told so where Wireshark shows it.
+    let refused = ask(&watcher, &[]);
+    assert!(refused.stderr.contains("watcher") && refused.stderr.contains("takes the role packets"), "{refused:?}");
+    let nobody = ask(Path::new("/nowhere"), &[]);
+    assert!(nobody.stderr.contains("cannot read /nowhere/"), "{nobody:?}");
+}
+
+#[test]
 fn the_protocol_as_wireshark_speaks_it() {
     let directory = directory();
     let home = directory.path();
@@ -75,7 +116,7 @@ fn the_protocol_as_wireshark_speaks_it() {
         "{interfaces:?}"
     );
     let config = ask(&["--extcap-config", "--extcap-interface", "retrocap"]).stdout;
-    for field in ["--since", "--filter", "--follow", "--socket"] {
+    for field in ["--since", "--filter", "--follow", "--socket", "--remote", "--ca", "--cert", "--key"] {
         assert!(
             config.lines().any(|line| line.starts_with("arg ") && line.contains(&format!("{{call={field}}}"))),
             "{config}"

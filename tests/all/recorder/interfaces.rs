@@ -2,6 +2,7 @@
 
 use crate::namespaces::{Namespace, available};
 
+use super::following::send;
 use super::running::{Recorder, Sender, contents, datagram, eventually, have, tshark, unanswered};
 
 /// How often each value is there.
@@ -149,4 +150,24 @@ fn only_what_was_asked_for_is_recorded() {
     assert_eq!(recorder.packets(&["greater", "142"]).len(), 10);
     let told = recorder.ask(&["get", "--interface", "in1"]);
     assert_ne!(told.code, 0, "{told:?}");
+}
+
+#[test]
+fn nothing_because_the_interface_was_not_recorded() {
+    if !available("an interface that was not recorded") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    far.ip("link set lo up");
+    let recorder = Recorder::live(&far, &["-m", "16M", "-i", "far"]);
+    let mut sender = Sender::new(&near, "near");
+    send(&mut sender, 0..5);
+    recorder.arrived(5);
+    for verb in [&["get"][..], &["flows"], &["get", "--follow"]] {
+        let nothing = recorder.ask(&[verb, &["--interface", "lo"]].concat());
+        assert_eq!((nothing.code, nothing.stdout.as_str()), (2, ""), "{nothing:?}");
+        let why = "no interface \"lo\" was recorded; there are: far; the recorder was started to record far alone";
+        assert!(nothing.stderr.contains(why), "{nothing:?}");
+    }
+    assert_eq!(recorder.packets(&["--interface", "far"]).len(), 5);
 }

@@ -207,6 +207,45 @@ fn a_client_that_stalls_is_not_waited_for() {
 }
 
 #[test]
+fn a_client_that_stalls_for_longer_than_its_limit_is_dropped_from() {
+    const MANY: u32 = 60_000;
+    if !available("a client that stalls for long") {
+        return;
+    }
+    let config = directory();
+    let file = config.path().join("retrocap.toml");
+    std::fs::write(&file, "[limits]\nstall-timeout = \"1s\"\n").unwrap();
+    let (near, far, recorder) = served(&["--config", file.to_str().unwrap()]);
+    let mut sender = Sender::new(&near, "near");
+    let mut stalled = connect(&far);
+    stalled.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stalled.read_exact(&mut [0; 24]).unwrap();
+    let mut good = connect(&far);
+    let bytes = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+    let counted = std::sync::Arc::clone(&bytes);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = good.read(&mut buffer) {
+            counted.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    eventually("both are there", || recorder.log().matches("reads packets as they come").count() == 2);
+    sender.send_paced(MANY, 20_000, |number, frame| datagram(number % 1000, 200, frame));
+    eventually("the log says so", || {
+        recorder.log().contains("has taken next to nothing for 1s, and is disconnected: ")
+    });
+    let metrics = crate::service::asking::get(recorder.socket(), "/metrics").text();
+    assert!(metrics.contains("retrocap_clients_closed_total{reason=\"stalled\"} 1\n"), "{metrics}");
+    // Its connection is closed, and nobody else was waited for.
+    let all = 24 + MANY as usize * (16 + 242);
+    let mut rest = Vec::new();
+    let _ = stalled.read_to_end(&mut rest);
+    assert!(rest.len() < all, "{} bytes", rest.len());
+    eventually("the other has all", || bytes.load(std::sync::atomic::Ordering::Relaxed) == all);
+    assert_eq!(recorder.log().matches("and is disconnected: ").count(), 1, "{}", recorder.log());
+}
+
+#[test]
 fn a_listener_gets_what_is_pushed_and_what_came_while_it_was_away() {
     if !available("push") {
         return;
@@ -252,18 +291,25 @@ fn nobody_else_may_read_or_keep_a_connection_from_being_recorded() {
         return;
     }
     for (arguments, words) in [
-        (&["run", "--pcap-over-ip", "0.0.0.0:57012"][..], "loopback address alone"),
-        (&["run", "--pcap-over-ip", "localhost"], "try 127.0.0.1:57012"),
+        (&["run", "--pcap-over-ip", "localhost"][..], "try 127.0.0.1:57012"),
+        (&["run", "--pcap-over-ip-tls"], "add --pcap-over-ip"),
         (&["run", "--pcap-over-ip-past", "5m"], "add --pcap-over-ip"),
         (&["run", "--pcap-over-ip", "127.0.0.1:1", "--pcap-over-ip-past", "5"], "90s"),
     ] {
         let told = told(&Command::new(PROGRAM).args(arguments).args(["-m", "16M"]).output().unwrap());
         assert!(told.code == 2 && told.stderr.contains(words), "{arguments:?}: {told:?}");
     }
+    // Beyond loopback it is TLS, which takes certificates.
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "-m", "16M", "--pcap-over-ip", "0.0.0.0:57012", "--ca", "/nowhere/ca.pem"]);
+    let socket = directory();
+    let alone = told(&command.arg("--socket").arg(socket.path().join("socket")).output().unwrap());
+    assert!(alone.code == 1 && alone.stderr.contains("0.0.0.0:57012 is served over TLS alone"), "{alone:?}");
+    assert!(alone.stderr.contains("/nowhere/ca.pem") && alone.stderr.contains("retrocap certs"), "{alone:?}");
     let far = Namespace::new();
     let recorder = Recorder::live(&far, &["-m", "16M"]);
     let told = recorder.ask(&["push", "192.0.2.1:57012"]);
-    assert!(told.code == 2 && told.stderr.contains("--plain"), "{told:?}");
+    assert!(told.code == 2 && told.stderr.contains("--plain") && told.stderr.contains("--tls"), "{told:?}");
     // Somebody who may read, but is neither root nor the recorder's user.
     let open = Command::new("chmod").args(["666", recorder.socket().to_str().unwrap()]).status().unwrap();
     assert!(open.success());

@@ -10,16 +10,16 @@ use super::certs::Pki;
 use super::running::{PROGRAM, Recorder, Told, directory, eventually, have, told};
 use crate::generate;
 
-const PACKETS: u64 = 2000;
+pub(super) const PACKETS: u64 = 2000;
 
 /// A recorder that other machines may ask, and the port for it.
-struct Listening {
-    recorder: Recorder,
-    port: u16,
+pub(super) struct Listening {
+    pub(super) recorder: Recorder,
+    pub(super) port: u16,
 }
 
 impl Listening {
-    fn new(pki: &Pki, config: &str) -> Self {
+    pub(super) fn new(pki: &Pki, config: &str) -> Self {
         Self::showing(pki, &pki.path("server.pem"), &pki.path("server.key"), config)
     }
 

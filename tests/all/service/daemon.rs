@@ -30,7 +30,6 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         user: None,
         compression_cpu: 0.0,
         retention: Policy::default(),
-        pcap_over_ip: None,
         remote: daemon::Remote::default(),
         audit: retrocap::serve::audit::Config::default(),
         sandbox: Mode::Off,
@@ -38,6 +37,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         limits: Limits::default(),
         wanted: retrocap::serve::Wanted::default(),
         classes: Vec::new(),
+        community_id_seed: 0,
     }
 }
 

@@ -1,0 +1,301 @@
+//! PCAP-over-IP over TLS, with openssl at the other end: served to clients with certificates, and pushed to listeners.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::generate;
+use crate::namespaces::{Namespace, available};
+
+use super::certs::Pki;
+use super::following::{next, numbers, send};
+use super::running::{PROGRAM, Recorder, Sender, Told, directory, eventually, have, told, tshark};
+
+const ADDRESS: &str = "10.57.0.2:57012";
+
+/// A process that ends with this value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Two hosts on a cable; the far one is recorded, and serves the near one.
+struct Hosts {
+    near: Namespace,
+    far: Namespace,
+    recorder: Recorder,
+    pki: Pki,
+}
+
+impl Hosts {
+    fn new(arguments: &[&str]) -> Self {
+        let (near, far) = Namespace::pair();
+        near.ip("address add 10.57.0.1/24 dev near");
+        far.ip("address add 10.57.0.2/24 dev far");
+        far.ip("link set lo up");
+        let (pki, directory) = (Pki::new(), directory());
+        let certificate = pki.path("far");
+        let made = pki.certs(&["server", "10.57.0.2", "--out", certificate.to_str().unwrap()]);
+        assert_eq!(made.code, 0, "{made:?}");
+        let config = directory.path().join("retrocap.toml");
+        std::fs::write(&config, "").unwrap();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &far.name, PROGRAM, "run", "-m", "32M", "--sandbox", "required"]);
+        command.args(arguments).arg("--config").arg(config).arg("--ca").arg(pki.path("ca.pem"));
+        command.arg("--cert").arg(certificate.join("server.pem")).arg("--key").arg(certificate.join("server.key"));
+        let recorder = Recorder::start(command, directory);
+        Self { near, far, recorder, pki }
+    }
+
+    /// openssl on the near host, which writes what it is sent into a file; with this certificate and key.
+    fn client(&self, cert: Option<&(PathBuf, PathBuf)>, into: &Path) -> Running {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.near.name, "openssl", "s_client", "-quiet", "-verify_return_error"]);
+        command.args(["-connect", ADDRESS, "-CAfile"]).arg(self.pki.path("ca.pem"));
+        if let Some((cert, key)) = cert {
+            command.arg("-cert").arg(cert).arg("-key").arg(key);
+        }
+        let command = command.stdin(Stdio::null()).stdout(File::create(into).unwrap()).stderr(Stdio::null());
+        Running(command.spawn().unwrap())
+    }
+
+    fn metric(&self, line: &str) {
+        let metrics = || crate::service::asking::get(self.recorder.socket(), "/metrics").text();
+        eventually(line, || metrics().lines().any(|there| there == line));
+    }
+
+    /// Packets of the connections themselves that were recorded.
+    fn own_packets(&self) -> usize {
+        let file = self.recorder.path("own.pcap");
+        let told = self.recorder.ask(&["get", "-w", file.to_str().unwrap(), "tcp"]);
+        if told.code == 0 { generate::read(&file).0.len() } else { 0 }
+    }
+
+    /// A verb, asked on the near host.
+    fn verb(&self, client: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.near.name, PROGRAM]).args(arguments);
+        command.args(["--remote", "https://10.57.0.2:57443"]).env("RETROCAP_CERTS", client).stdin(Stdio::null());
+        command
+    }
+}
+
+fn pair(client: &Path) -> (PathBuf, PathBuf) {
+    (client.join("client.pem"), client.join("client.key"))
+}
+
+/// Frames of ours among what a file holds so far.
+fn frames(file: &Path) -> usize {
+    tshark_so_far(file).iter().filter(|kind| *kind == "0x88b5").count()
+}
+
+fn tshark_so_far(file: &Path) -> Vec<String> {
+    // It may end within a packet, of which tshark complains.
+    let output =
+        Command::new("tshark").args(["-n", "-T", "fields", "-e", "eth.type", "-r"]).arg(file).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn elsewhere_it_is_tls_for_clients_with_the_role() {
+    let test = "PCAP-over-IP over TLS";
+    if !available(test) || !have(test, &["tshark", "openssl"]) {
+        return;
+    }
+    for format in ["pcap", "pcapng"] {
+        let hosts =
+            Hosts::new(&["--pcap-over-ip", ADDRESS, "--pcap-over-ip-past", "10m", "--pcap-over-ip-format", format]);
+        let (recorder, pki) = (&hosts.recorder, &hosts.pki);
+        let alice = pair(&pki.client("alice", "packets"));
+        let mut sender = Sender::new(&hosts.near, "near");
+        send(&mut sender, 0..50);
+        eventually("they are kept", || recorder.status().packets.stored >= 50);
+        let file = recorder.path("alice.pcap");
+        let mut client = hosts.client(Some(&alice), &file);
+        eventually("the past comes", || frames(&file) == 50);
+        // Once these have come, all that the kernel held back before has, too.
+        send(&mut sender, 50..100);
+        eventually("what comes is sent", || frames(&file) == 100);
+        // The handshake is recorded like everybody's, and nothing of what the connection then carries.
+        let own = hosts.own_packets();
+        assert!(own > 0, "who knocked can be seen");
+        for number in 2..=20 {
+            send(&mut sender, number * 50..(number + 1) * 50);
+            let all = (number as usize + 1) * 50;
+            eventually("what comes is sent", || frames(&file) == all);
+        }
+        assert_eq!(hosts.own_packets(), own);
+        assert!(recorder.status().packets.filtered >= 20);
+        let log = recorder.log();
+        assert!(log.contains("PCAP-over-IP on 10.57.0.2:57012: over TLS, for clients with certificates"), "{log}");
+        assert!(log.contains("alice at 10.57.0.1:") && log.contains("with the certificate number "), "{log}");
+        let audit = std::fs::read_to_string(recorder.path("audit.log")).unwrap();
+        let begun =
+            audit.lines().find(|line| line.contains("\"pcap_over_ip\":true")).unwrap_or_else(|| panic!("{audit}"));
+        assert!(begun.contains("\"certificate\":\"alice\"") && begun.contains("\"event\":\"begin\""), "{begun}");
+
+        // Whose role is taken away is disconnected, within a stream that goes on.
+        std::fs::write(recorder.path("retrocap.toml"), "[[client]]\nname = \"alice\"\nroles = [\"status\"]\n").unwrap();
+        recorder.signal("-HUP");
+        eventually("it is closed", || client.0.try_wait().unwrap().is_some());
+        let may_not = "may no longer read packets, and is disconnected";
+        eventually("it is logged", || recorder.log().contains(may_not));
+        // What came until then is a whole file.
+        assert_eq!(tshark(&file, "eth.type").iter().filter(|kind| *kind == "0x88b5").count(), 21 * 50, "{format}");
+        hosts.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 0");
+    }
+}
+
+#[test]
+fn who_may_not_have_it_gets_no_byte_and_is_named() {
+    let test = "refusals over TLS";
+    if !available(test) || !have(test, &["openssl"]) {
+        return;
+    }
+    let hosts = Hosts::new(&["--pcap-over-ip", ADDRESS, "--pcap-over-ip-past", "10m", "-f", "ether proto 0x88b5"]);
+    let (recorder, pki) = (&hosts.recorder, &hosts.pki);
+    let alice = pair(&pki.client("alice", "packets"));
+    let good = recorder.path("alice.pcap");
+    let mut reading = hosts.client(Some(&alice), &good);
+    eventually("alice reads", || std::fs::metadata(&good).unwrap().len() >= 24);
+    let strangers = Pki::new();
+    let expired = pki.sign("expired", false, 2021);
+    for (who, says) in [
+        (None, "peer sent no certificates"),
+        (Some(pair(&strangers.client("eve", "packets"))), "its certificate \"eve\""),
+        (Some(expired), "its certificate \"expired\""),
+        (Some(pair(&pki.client("watcher", "status"))), "watcher at 10.57.0.1:"),
+        (Some(pair(&pki.client("looker", "flows"))), "this takes the role packets"),
+    ] {
+        let file = recorder.path("refused.pcap");
+        let mut client = hosts.client(who.as_ref(), &file);
+        eventually("it is closed", || client.0.try_wait().unwrap().is_some());
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), 0, "{says}");
+        eventually(says, || recorder.log().contains(says));
+    }
+    hosts.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 3");
+    let audit = std::fs::read_to_string(recorder.path("audit.log")).unwrap();
+    assert_eq!(audit.lines().filter(|line| line.contains("\"event\":\"refused\"")).count(), 2, "{audit}");
+    // A storm of them is five lines a minute.
+    for _ in 0..10 {
+        let mut client = hosts.client(None, &recorder.path("refused.pcap"));
+        eventually("it is closed", || client.0.try_wait().unwrap().is_some());
+    }
+    hosts.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 13");
+    assert_eq!(recorder.log().matches("peer sent no certificates").count(), 5, "{}", recorder.log());
+    // Nobody else has noticed.
+    let mut sender = Sender::new(&hosts.near, "near");
+    send(&mut sender, 0..50);
+    eventually("alice still reads", || std::fs::metadata(&good).unwrap().len() >= 24 + 50 * (16 + 74));
+    assert!(reading.0.try_wait().unwrap().is_none());
+}
+
+/// A listener on the far host that takes TLS, and writes what it is sent into a file.
+fn listener(hosts: &Hosts, port: u16, cert: &(PathBuf, PathBuf), ca: &Path, into: &Path) -> Running {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &hosts.far.name, "openssl", "s_server", "-quiet", "-Verify", "1"]);
+    command.args(["-verify_return_error", "-accept", &port.to_string(), "-4", "-CAfile"]).arg(ca);
+    command.arg("-cert").arg(&cert.0).arg("-key").arg(&cert.1);
+    // It would end with its input.
+    let command = command.stdin(Stdio::piped()).stdout(File::create(into).unwrap()).stderr(Stdio::null());
+    Running(command.spawn().unwrap())
+}
+
+#[test]
+fn packets_are_pushed_over_tls_to_who_can_be_trusted() {
+    let test = "push over TLS";
+    if !available(test) || !have(test, &["tshark", "openssl"]) {
+        return;
+    }
+    let hosts = Hosts::new(&[]);
+    let (recorder, pki) = (&hosts.recorder, &hosts.pki);
+    let alice = pki.client("alice", "status");
+    let mut sender = Sender::new(&hosts.near, "near");
+    send(&mut sender, 0..200);
+    eventually("they are kept", || recorder.status().packets.stored >= 200);
+    let push = |certs: &Path, to: &str, count: &str| -> Told {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &hosts.far.name, PROGRAM, "push", "--tls", "--since", "1h", "-c", count, to]);
+        command.args(["ether", "proto", "0x88b5"]).env("RETROCAP_CERTS", certs);
+        told(&command.arg("--socket").arg(recorder.socket()).stdin(Stdio::null()).output().unwrap())
+    };
+    let (server, ca) = ((pki.path("server.pem"), pki.path("server.key")), pki.path("ca.pem"));
+    let file = recorder.path("pushed.pcap");
+    let good = listener(&hosts, 57100, &server, &ca, &file);
+    // It waits for the listener to be there.
+    let pushed = push(&alice, "127.0.0.1:57100", "200");
+    assert!(pushed.code == 0 && pushed.stderr.contains("200 packets -> 127.0.0.1:57100"), "{pushed:?}");
+    eventually("all have come", || frames(&file) == 200);
+    drop(good);
+
+    // Who is not to be trusted gets nothing, and is named; both ways.
+    let strangers = Pki::new();
+    let expired = pki.sign("old-listener", true, 2021);
+    let other_name = listener(&hosts, 57101, &server, &ca, &recorder.path("none1"));
+    let untrusted = (strangers.path("server.pem"), strangers.path("server.key"));
+    let of_strangers = listener(&hosts, 57102, &untrusted, &ca, &recorder.path("none2"));
+    let too_old = listener(&hosts, 57103, &expired, &ca, &recorder.path("none3"));
+    let picky = listener(&hosts, 57104, &server, &strangers.path("ca.pem"), &recorder.path("none4"));
+    for (to, words) in [
+        ("127.0.0.9:57101", &["\"localhost\"", "for another name"][..]),
+        ("127.0.0.1:57102", &["not signed by the authority in", "\"localhost\""]),
+        ("127.0.0.1:57103", &["\"old-listener\"", "has expired"]),
+        ("127.0.0.1:57104", &["the listener at 127.0.0.1:57104 refuses the certificate \"alice\"", "does not know"]),
+    ] {
+        let refused = push(&alice, to, "200");
+        assert!(refused.code == 1 && words.iter().all(|word| refused.stderr.contains(word)), "{to}: {refused:?}");
+    }
+    for none in ["none1", "none2", "none3", "none4"] {
+        assert_eq!(std::fs::metadata(recorder.path(none)).unwrap().len(), 0, "{none}");
+    }
+    drop((other_name, of_strangers, too_old, picky));
+    let nothing = push(Path::new("/nowhere"), "127.0.0.1:57100", "1");
+    assert!(nothing.code == 1 && nothing.stderr.contains("retrocap certs client"), "{nothing:?}");
+    let both = recorder.ask(&["push", "--tls", "--plain", "127.0.0.1:57100"]);
+    assert_eq!(both.code, 2, "{both:?}");
+}
+
+/// A stream must not feed itself, and nothing else is to be missing.
+#[test]
+fn only_a_stream_that_goes_on_is_left_out() {
+    if !available("streams over TLS") {
+        return;
+    }
+    let hosts = Hosts::new(&["--listen", "10.57.0.2:57443"]);
+    let alice = hosts.pki.client("alice", "packets");
+    let mut sender = Sender::new(&hosts.near, "near");
+    send(&mut sender, 0..2000);
+    eventually("they are kept", || hosts.recorder.status().packets.stored >= 2000);
+
+    // An answer that has an end has it, and is recorded.
+    let file = hosts.recorder.path("whole.pcapng");
+    let whole = told(&hosts.verb(&alice, &["get", "-w", file.to_str().unwrap()]).output().unwrap());
+    assert_eq!(whole.code, 0, "{whole:?}");
+    eventually("it was recorded itself", || {
+        let listed = hosts.recorder.ask(&["flows", "--json", "tcp port 57443"]);
+        let flow: serde_json::Value = serde_json::from_str(&listed.stdout).unwrap_or_default();
+        flow["bytes"]["responder"].as_u64().is_some_and(|bytes| bytes > 2000 * 74)
+    });
+
+    let mut follower = hosts.verb(&alice, &["get", "--follow", "-w", "-", "ether proto 0x88b5"]);
+    let mut follower = Running(follower.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let numbers = numbers(follower.0.stdout.take().unwrap());
+    (0..2000).for_each(|number| assert_eq!(next(&numbers), number));
+    // Once these have come, all that the kernel held back before has, too.
+    send(&mut sender, 2000..2050);
+    (2000..2050).for_each(|number| assert_eq!(next(&numbers), number));
+    let own = hosts.own_packets();
+    for round in 41..60 {
+        send(&mut sender, round * 50..(round + 1) * 50);
+        (round * 50..(round + 1) * 50).for_each(|number| assert_eq!(next(&numbers), number));
+    }
+    assert_eq!(hosts.own_packets(), own, "nothing of the stream");
+    // What the same client does beside it is recorded.
+    assert_eq!(told(&hosts.verb(&alice, &["status"]).output().unwrap()).code, 0);
+    eventually("another connection is recorded", || hosts.own_packets() >= own + 10);
+    assert!(hosts.recorder.log().contains("alice at 10.57.0.1:"), "{}", hosts.recorder.log());
+}
