@@ -3,7 +3,7 @@
 # The target that the sanitizer is built for.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: run install deb try-deb sanitize seeds fuzz test check bench retention
+.PHONY: run install deb try-deb sanitize seeds fuzz soak test check bench retention
 
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
@@ -29,7 +29,9 @@ deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
 try-deb: deb ## install the package into a fresh Debian, let it record, purge it; needs root and debootstrap
 	packaging/try-deb $$(ls -t target/debian/*.deb | head -n 1)
 
-sanitize: ## the unsafe crate, alone and under live capture, with the address sanitizer; needs a nightly toolchain
+sanitize: ## the unsafe crate under Miri and, alone and in live capture, the address sanitizer; needs a nightly toolchain
+	CARGO_TARGET_DIR=target/miri MIRIFLAGS=-Zmiri-disable-isolation \
+	    cargo +nightly miri test --package afpacket --lib --locked
 	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
 	    cargo +nightly test --target $(HOST) --package afpacket --lib --locked
 	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan ASAN_OPTIONS=detect_leaks=0 \
@@ -39,8 +41,15 @@ seeds: ## write fuzz/seeds anew, from which `make fuzz` starts
 	RETROCAP_WRITE_SEEDS=1 cargo test --locked --test all seeds
 
 fuzz: ## each fuzz target for a while: make fuzz SECONDS=3600; needs cargo-fuzz and a nightly toolchain
+	cargo +nightly fuzz build
 	for target in $$(ls fuzz/seeds); do mkdir -p fuzz/corpus/$$target && cargo +nightly fuzz run $$target \
 	    fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) -timeout=10 || exit 1; done
+
+soak: ## mixed traffic for an hour, with queries, reloads and flapping interfaces: make soak SECONDS=300; needs root
+	scripts/setup build
+	cargo build --release --locked
+	scripts/soak --seconds $(or $(SECONDS),3600) --program $(or $(CARGO_TARGET_DIR),target)/release/retrocap \
+	    $(if $(RETROCAP_CAPTURES),--captures $(RETROCAP_CAPTURES))
 
 test: ## every test that this machine can run; the others say why not
 	scripts/setup test

@@ -159,6 +159,7 @@ mod forbidden {
         ("open a virtual socket", |_| make(AddressFamily::VSOCK, SocketType::STREAM), &[]),
         ("start a program", |_| Command::new("/bin/true").spawn().map(drop), &[]),
         ("start a thread", |_| started(), &[Role::Main, Role::Serve]),
+        ("make code of memory", |_| afpacket::map_code(), &[]),
         ("send a signal", |_| Ok(kill_process(rustix::process::getpid(), Signal::CONT)?), &[]),
     ];
 

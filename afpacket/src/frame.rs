@@ -199,8 +199,9 @@ mod tests {
     #[test]
     fn nonsense_ends_the_iteration_inside_the_block() {
         let good = block(&[&[0xaa; 60], &[0xbb; 60], &[0xcc; 60]]);
-        // Every byte of the headers set to every extreme, one at a time.
-        for at in 0..good.len() {
+        // Every byte of the headers set to every extreme, one at a time. Miri takes a second for a few.
+        let step = if cfg!(miri) { 31 } else { 1 };
+        for at in (0..good.len()).step_by(step) {
             for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
                 let mut bad = good.clone();
                 bad[at] = value;
@@ -209,7 +210,7 @@ mod tests {
                 }
             }
         }
-        for length in 0..good.len() {
+        for length in (0..good.len()).step_by(step) {
             assert!(Frames::new(&good[..length]).count() <= 3);
         }
         assert_eq!(Frames::new(&[0xff; 4096]).count(), 0);

@@ -7,6 +7,7 @@
 //!   could not make a read outside of it.
 //! - [`SockFilter`] and [`CaptureFilter`]: classic BPF run by the kernel before a packet costs anything.
 //! - [`clock_is_synchronised`] and [`offloads`]: what to know of a host before one trusts its packets.
+//! - [`map_code`]: what a sandbox has to forbid.
 //! - [`HeldSignals`]: signals for one thread alone.
 //! - [`inherited_memory_files`]: what a supervisor kept for this process.
 //! - [`Memory`]: words that are zeroed, prefaulted, kept out of core dumps and, if allowed, out of swap.
@@ -25,7 +26,7 @@ mod signals;
 mod socket_filter;
 
 pub use frame::{Frame, Frames};
-pub use host::{Offloads, clock_is_synchronised, offloads};
+pub use host::{Offloads, clock_is_synchronised, map_code, offloads};
 pub use inherited::inherited_memory_files;
 pub use memory::{Memory, Residence};
 pub use prefetch::prefetch;

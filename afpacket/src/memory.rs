@@ -106,7 +106,7 @@ impl Memory {
         let page = page_size();
         let from = (words.start * size_of::<AtomicU64>()).next_multiple_of(page);
         let until = words.end * size_of::<AtomicU64>() / page * page;
-        if from >= until {
+        if from >= until || cfg!(miri) {
             return;
         }
         // SAFETY: the range lies within this object's mapping, as `words` lies within its words.
@@ -140,6 +140,11 @@ impl Memory {
     }
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
+        if cfg!(miri) {
+            // Miri maps memory and knows no advice; what is not populated so is written to.
+            let populated = advice != libc::MADV_POPULATE_WRITE;
+            return if populated { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) };
+        }
         // SAFETY: the range is exactly this object's mapping. The kinds of advice used here (don't dump, huge pages,
         // populate) change neither its contents nor its extent.
         match unsafe { libc::madvise(self.start.as_ptr().cast(), self.bytes, advice) } {
@@ -156,6 +161,9 @@ impl Memory {
     }
 
     fn lock(&mut self, flags: libc::c_uint) {
+        if cfg!(miri) {
+            return;
+        }
         // SAFETY: the range is exactly this object's mapping; locking changes only where its pages may live.
         let mut locked = unsafe { libc::mlock2(self.start.as_ptr().cast(), self.bytes, flags) };
         if locked != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
@@ -203,14 +211,17 @@ pub(crate) fn page_size() -> usize {
 mod tests {
     use super::*;
 
+    /// Many; Miri takes a while for each.
+    const WORDS: usize = if cfg!(miri) { 1000 } else { 100_000 };
+
     #[test]
     fn memory_is_zeroed_and_writable_from_several_threads() {
-        let memory = Memory::new(100_000, Residence::OnDemand).unwrap();
-        assert_eq!(memory.len(), 100_000);
+        let memory = Memory::new(WORDS, Residence::OnDemand).unwrap();
+        assert_eq!(memory.len(), WORDS);
         assert_eq!(memory.mapped_bytes() % page_size(), 0);
         assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
         std::thread::scope(|threads| {
-            for part in memory.chunks(50_000) {
+            for part in memory.chunks(WORDS / 2) {
                 threads.spawn(move || part.iter().for_each(|word| word.store(7, Ordering::Relaxed)));
             }
         });
@@ -219,6 +230,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no pages")]
     fn memory_is_resident_from_the_start() {
         let resident = || {
             let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -231,6 +243,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no pages")]
     fn locking_is_tried_and_reported() {
         let memory = Memory::new(512, Residence::Locked).unwrap();
         assert_ne!(memory.is_locked(), memory.lock_error().is_some());
@@ -238,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_wiped_is_gone() {
-        let memory = Memory::new(100_000, Residence::Locked).unwrap();
+        let memory = Memory::new(WORDS, Residence::Locked).unwrap();
         memory.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
         memory.wipe();
         assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));

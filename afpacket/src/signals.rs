@@ -55,6 +55,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no such system calls")]
     fn a_thread_that_is_started_meanwhile_never_gets_them() {
         let of = HELD.iter().fold(0, |mask, signal| mask | 1 << (signal - 1));
         let before = blocked();

@@ -99,6 +99,38 @@ pub fn links() -> io::Result<Vec<Link>> {
     Ok(links)
 }
 
+/// What a datagram of the kernel's reports: each interface, and whether it is gone.
+pub fn reports(datagram: &[u8]) -> impl Iterator<Item = (HostInterface, bool)> {
+    Messages(datagram).filter_map(|message| Some((message.link()?, message.kind == RTM_DELLINK)))
+}
+
+/// The addresses in a datagram of the kernel's: index of the interface, address, prefix length.
+pub fn addresses(datagram: &[u8]) -> impl Iterator<Item = (u32, IpAddr, u8)> {
+    Messages(datagram).filter_map(|message| message.address())
+}
+
+/// Takes over what a datagram of the kernel's reports.
+pub fn apply(datagram: &[u8], selection: &Selection, interfaces: &Interfaces) {
+    for (interface, gone) in reports(datagram) {
+        let link = Link::from(interface);
+        if gone {
+            selection.forget(link.index);
+            interfaces.set_up(link.index, &link.name, false);
+        } else {
+            selection.learn(link.clone());
+            note(&link, selection, interfaces);
+        }
+    }
+}
+
+/// Writes what is known of an interface into the table.
+fn note(link: &Link, selection: &Selection, interfaces: &Interfaces) {
+    if selection.contains(link.index) {
+        let _ = selection.register(interfaces, link.index, &link.name, link.hatype);
+    }
+    interfaces.set_up(link.index, &link.name, link.up);
+}
+
 impl From<HostInterface> for Link {
     fn from(of: HostInterface) -> Self {
         Self { index: of.index, name: of.name, hatype: of.hatype, up: of.up, loopback: of.loopback }
@@ -177,7 +209,7 @@ impl Watch {
             }
             let resync = match rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((length, _)) => {
-                    Messages(&buffer[..length]).for_each(|message| self.apply(&message));
+                    apply(&buffer[..length], &self.selection, &self.interfaces);
                     retry.is_some()
                 }
                 Err(Errno::AGAIN | Errno::INTR) => retry.is_some(),
@@ -198,18 +230,6 @@ impl Watch {
         }
     }
 
-    fn apply(&self, message: &Message<'_>) {
-        let Some(interface) = message.link() else { return };
-        let link = Link::from(interface);
-        if message.kind == RTM_DELLINK {
-            self.selection.forget(link.index);
-            self.interfaces.set_up(link.index, &link.name, false);
-        } else {
-            self.selection.learn(link.clone());
-            self.note(&link);
-        }
-    }
-
     fn resync(&self) -> io::Result<()> {
         let links = links()?;
         self.selection.refresh(links.clone());
@@ -218,16 +238,8 @@ impl Watch {
                 self.interfaces.set_up(gone.index, &gone.name, false);
             }
         }
-        links.iter().for_each(|link| self.note(link));
+        links.iter().for_each(|link| note(link, &self.selection, &self.interfaces));
         Ok(())
-    }
-
-    /// Writes what is known of an interface into the table.
-    fn note(&self, link: &Link) {
-        if self.selection.contains(link.index) {
-            let _ = self.selection.register(&self.interfaces, link.index, &link.name, link.hatype);
-        }
-        self.interfaces.set_up(link.index, &link.name, link.up);
     }
 }
 

@@ -84,7 +84,7 @@ impl Files {
 }
 
 /// A name that sorts by time and says what it is: time, line, writer, what it says, endpoints.
-fn file_name(alert: &Alert, extension: &str) -> String {
+pub(super) fn file_name(alert: &Alert, extension: &str) -> String {
     let time: String = alert.start.to_rfc3339().chars().filter(|c| !matches!(c, '-' | ':')).collect();
     // Microseconds are what the logs have.
     let time = format!("{}Z", &time[..time.len().saturating_sub(4)]);

@@ -3,10 +3,10 @@
 //! Alerts are read here, asked for in batches, and what comes is written: one file of all of them, or one file an alert
 //! and a manifest. A broken line is told with its number and costs the others nothing but the exit code.
 
-mod merged;
+pub(super) mod merged;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -239,7 +239,7 @@ impl<'a> Job<'a> {
         let asked_before = outcomes.iter().filter(|outcome| outcome.asked).count();
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut text, mut done) = (String::new(), false);
-        while lines.read_line(&mut text)? > 0 {
+        while client::next_line(&mut lines, &mut text)? {
             let line: Line = serde_json::from_str(&text).context("the recorder speaks another version")?;
             let alert = line.selection.and_then(|selection| batch.get(selection)).copied();
             match (alert, line.data) {
@@ -262,7 +262,6 @@ impl<'a> Job<'a> {
                     }
                 }
             }
-            text.clear();
         }
         if done { Ok(()) } else { Err(anyhow!("the recorder broke off its answer; ask again")) }
     }
@@ -332,7 +331,7 @@ impl<'a> Job<'a> {
         let partly = outcomes.iter().filter(|outcome| outcome.packets > 0 && outcome.missing.is_some()).count();
         if !self.common.quiet {
             for outcome in outcomes.iter().filter(|outcome| outcome.missing.is_some()).take(TOLD_MAX) {
-                let alert = &self.read.alerts[outcome.selection];
+                let Some(alert) = self.read.alerts.get(outcome.selection) else { continue };
                 let detail =
                     outcome.missing.as_ref().and_then(|missing| missing["detail"].as_str()).unwrap_or_default();
                 let (line, name) = (alert.line, shortened(&alert.name));

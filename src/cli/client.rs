@@ -4,7 +4,7 @@
 //! its pieces are used, so that a slow pipe makes the recorder wait, not the memory grow.
 
 use std::fmt;
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,8 @@ use tokio::sync::Notify;
 use super::remote::Remote;
 use super::{Usage, output};
 
+/// Bytes of a line at most: a piece of a file in base64 has some hundred kilobytes.
+const LINE_BYTES_MAX: u64 = 4 << 20;
 /// Bytes of a whole document at most; the status has a few kilobytes for each interface.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
 
@@ -138,7 +140,7 @@ fn unreachable(socket: &Path, error: std::io::Error) -> anyhow::Error {
 }
 
 /// Reads a problem document (RFC 9457).
-fn refused(status: StatusCode, document: &str) -> Refused {
+pub(super) fn refused(status: StatusCode, document: &str) -> Refused {
     let problem: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
     let detail = text("detail").or_else(|| text("title")).unwrap_or_else(|| format!("the recorder answered {status}"));
@@ -254,6 +256,21 @@ impl Read for Answer {
         into[..bytes].copy_from_slice(&self.chunk.split_to(bytes));
         Ok(bytes)
     }
+}
+
+/// Reads the next line of an answer; false at its end.
+///
+/// # Errors
+///
+/// Also for one that is no text, or longer than any that a recorder writes.
+pub(super) fn next_line(lines: &mut impl BufRead, line: &mut String) -> std::io::Result<bool> {
+    line.clear();
+    let bytes = lines.take(LINE_BYTES_MAX).read_line(line)?;
+    if bytes as u64 == LINE_BYTES_MAX && !line.ends_with('\n') {
+        let error = format!("the recorder's answer has a line of more than {} MiB", LINE_BYTES_MAX >> 20);
+        return Err(std::io::Error::new(ErrorKind::InvalidData, error));
+    }
+    Ok(bytes > 0)
 }
 
 /// The connection ended within the answer.

@@ -138,7 +138,8 @@ impl Extcap {
         if nothing_found { Ok(()) } else { Err(Told.into()) }
     }
 
-    fn target(&self) -> anyhow::Result<Target> {
+    /// What it asks the recorder for.
+    pub(super) fn target(&self) -> anyhow::Result<Target> {
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = Selection::everything();
         let given =

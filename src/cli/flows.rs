@@ -1,6 +1,6 @@
 //! `retrocap flows`: the sessions known, also those whose packets are gone; or their sums.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
 use super::client::{self, Target};
+use super::human::plain_lines;
 use super::listing::{Lines, SessionLines, SumLines};
 use super::output::stdout_is_a_file;
 use super::progress::{Counts, Progress};
@@ -86,14 +87,11 @@ impl Flows {
         }
         let tz = TimeZone::system();
         let now = Timestamp::from(std::time::SystemTime::now());
-        let target = self.selection.add(Target::new("/v1/flows"), None, now, &tz)?;
-        let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
-        let target = target.with("name", self.name.as_ref()).with("by", self.by.and_then(word));
         // Sorting and summing may take a while; after that the listing itself shows how far it is.
         let counts = Arc::<Counts>::default();
         let shown_counts = Arc::clone(&counts);
         let mut progress = Some(Progress::start(common, move || shown_counts.done()));
-        let answer = client::get(&common.socket(), &target)?;
+        let answer = client::get(&common.socket(), &self.target(now, &tz)?)?;
         if !stdout_is_a_file() {
             progress = None;
         }
@@ -106,12 +104,11 @@ impl Flows {
         };
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut count, mut written, mut out, mut line) = (0u64, 0, String::new(), String::new());
-        while lines.read_line(&mut line)? > 0 {
+        while client::next_line(&mut lines, &mut line)? {
             if !line.trim().is_empty() {
                 count += 1;
                 shown.line(&mut out, &line).context("the recorder speaks another version")?;
             }
-            line.clear();
             if out.len() >= PRINT_BYTES {
                 written += out.len() as u64;
                 counts.set(0, written, None);
@@ -132,12 +129,21 @@ impl Flows {
     }
 }
 
+impl Flows {
+    /// What it asks the recorder for.
+    pub(super) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
+        let target = self.selection.add(Target::new("/v1/flows"), None, now, tz)?;
+        let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
+        Ok(target.with("name", self.name.as_ref()).with("by", self.by.and_then(word)))
+    }
+}
+
 /// As the recorder says it.
 struct Verbatim;
 
 impl Lines for Verbatim {
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
-        out.push_str(line);
+        out.push_str(&plain_lines(line));
         Ok(())
     }
 

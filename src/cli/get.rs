@@ -90,11 +90,8 @@ impl Get {
             return self.alerts(common, &tz);
         }
         let now = Timestamp::from(std::time::SystemTime::now());
-        let mut selection = self.selection.clone();
-        if self.follow {
-            selection.ahead(now, &tz)?;
-        }
-        let target = selection.add(Target::new("/v1/packets"), Some(&self.around), now, &tz)?;
+        let selection = self.selection(now, &tz)?;
+        let target = self.target(now, &tz)?;
         let (_, until) = selection.window(Some(&self.around), now, &tz)?;
         let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
         if common.json && file.is_none() {
@@ -111,9 +108,6 @@ impl Get {
             (Some(path), false) => Some(Output::open(path)?),
         };
         let target = target
-            .with("whole-sessions", self.whole_sessions.then_some(1))
-            .with("count", self.count)
-            .with("follow", self.follow.then_some(1))
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
         let counts = Arc::<Counts>::default();
@@ -153,6 +147,22 @@ impl Get {
                 Err(error)
             }
         }
+    }
+
+    /// What is selected; one that goes on ends ahead.
+    fn selection(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Selection> {
+        let mut selection = self.selection.clone();
+        if self.follow {
+            selection.ahead(now, tz)?;
+        }
+        Ok(selection)
+    }
+
+    /// What it asks the recorder for, whatever becomes of the answer.
+    pub(super) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
+        let target = self.selection(now, tz)?.add(Target::new("/v1/packets"), Some(&self.around), now, tz)?;
+        let target = target.with("whole-sessions", self.whole_sessions.then_some(1));
+        Ok(target.with("count", self.count).with("follow", self.follow.then_some(1)))
     }
 
     /// One line a packet.

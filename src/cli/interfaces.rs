@@ -22,6 +22,8 @@ impl Interfaces {
 }
 
 #[cfg(target_os = "linux")]
+use super::human::plain;
+#[cfg(target_os = "linux")]
 use crate::capture::interfaces::HostInterface;
 
 #[cfg(target_os = "linux")]
@@ -71,11 +73,12 @@ fn list(interfaces: &[HostInterface]) -> String {
             }
         }
         let flags = if flags.is_empty() { "Down".to_owned() } else { flags.join(", ") };
-        let description = interface.description.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
+        let description = interface.description.as_ref().map(|text| format!(" ({})", plain(text))).unwrap_or_default();
         let addresses: String = interface.addresses.iter().map(|(ip, bits)| format!(" {ip}/{bits}")).collect();
         out.push_str(&format!(
             "{number}.{}{description} [{flags}] {}{addresses}\n",
-            interface.name, interface.link_type
+            plain(&interface.name),
+            interface.link_type
         ));
     }
     out

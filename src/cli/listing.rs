@@ -108,7 +108,7 @@ impl Lines for SessionLines {
             csv::line(out, values(&flow).iter().map(String::as_str));
         }
         self.sessions += 1;
-        self.bytes += flow.bytes.originator + flow.bytes.responder;
+        self.bytes = self.bytes.saturating_add(flow.bytes.sum());
         match flow.kept_packets {
             0 => self.gone += 1,
             _ if flow.is_cut() => self.cut += 1,
@@ -169,7 +169,7 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
     let (first, last) = (human::time(&flow.first), human::time(&flow.last));
     let lasted = first.zip(last).filter(|(first, last)| first < last);
     let lasted = lasted.map(|(first, last)| time::human_age(last.since(first)));
-    let packets = flow.packets.originator + flow.packets.responder;
+    let packets = flow.packets.sum();
     let (kept, colour) = match flow.kept_packets {
         0 => ("gone".to_owned(), Some(DIM)),
         _ if flow.is_cut() => (format!("first {}", size(flow.kept_bytes)), Some(YELLOW)),
@@ -183,9 +183,9 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
         format!("{} > {}", endpoint(&flow.originator), endpoint(&flow.responder)).into(),
         flow.state.clone().into(),
         count(packets).into(),
-        size(flow.bytes.originator + flow.bytes.responder).into(),
-        Cell { text: kept, colour },
-        Cell { text: flow.cut_at.as_deref().map(|at| clock.time(at)).unwrap_or_default(), colour },
+        size(flow.bytes.sum()).into(),
+        Cell::new(&kept, colour),
+        Cell::new(&flow.cut_at.as_deref().map(|at| clock.time(at)).unwrap_or_default(), colour),
         interface.into(),
     ];
     let names = &flow.names;
@@ -198,7 +198,7 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
     } else {
         String::new()
     };
-    Row { cells, remark: Cell { text: remark.trim_end().to_owned(), colour: Some(CYAN) } }
+    Row { cells, remark: Cell::new(remark.trim_end(), Some(CYAN)) }
 }
 
 fn endpoint(endpoint: &FlowEndpoint) -> String {

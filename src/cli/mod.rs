@@ -14,6 +14,7 @@ mod csv;
 mod extcap;
 mod feed;
 mod flows;
+pub mod foreign;
 mod get;
 mod human;
 mod interfaces;
@@ -211,5 +212,6 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 /// Notes something on stderr, which may be closed; in one piece, as programs that show it may read only once.
 fn note(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+    // Some of it was said by others.
+    let _ = std::io::stderr().write_all(format!("{}\n", human::plain_lines(text)).as_bytes());
 }

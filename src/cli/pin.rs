@@ -8,6 +8,7 @@ use hyper::Method;
 use jiff::tz::TimeZone;
 
 use super::client::{self, Target};
+use super::human::{plain, plain_lines};
 use super::progress::{Done, Progress};
 use super::{Common, Usage, note, print, selection};
 use crate::budget::ByteSize;
@@ -67,7 +68,7 @@ impl Pin {
 }
 
 fn line(document: &str) -> String {
-    format!("{}\n", document.trim_end())
+    format!("{}\n", plain_lines(document.trim_end()))
 }
 
 fn read<T: serde::de::DeserializeOwned>(document: &str) -> anyhow::Result<T> {
@@ -75,7 +76,7 @@ fn read<T: serde::de::DeserializeOwned>(document: &str) -> anyhow::Result<T> {
 }
 
 fn made(pin: &PinStatus) -> String {
-    format!("pin {}: {} is kept whole until {}; {}\n", pin.id, pin.filter, local(&pin.until), kept(pin))
+    format!("pin {}: {} is kept whole until {}; {}\n", pin.id, plain(&pin.filter), local(&pin.until), kept(pin))
 }
 
 fn kept(pin: &PinStatus) -> String {
@@ -83,11 +84,11 @@ fn kept(pin: &PinStatus) -> String {
     format!("{} {sessions} {} packets there, {}", pin.sessions, pin.kept_packets, ByteSize(pin.kept_bytes))
 }
 
-fn list(list: &PinList) -> String {
+pub(super) fn list(list: &PinList) -> String {
     let mut text =
         format!("pins hold {} of the {} they may take\n", ByteSize(list.used_bytes), ByteSize(list.limit_bytes));
     for pin in &list.pins {
-        text += &format!("{:>3}  until {}  {}\n     {}", pin.id, local(&pin.until), pin.filter, kept(pin));
+        text += &format!("{:>3}  until {}  {}\n     {}", pin.id, local(&pin.until), plain(&pin.filter), kept(pin));
         if pin.refused_packets > 0 {
             text += &format!("; {} packets found no room, and age like others", pin.refused_packets);
         }
@@ -98,7 +99,7 @@ fn list(list: &PinList) -> String {
 
 /// A time as people here read it, with what is left until then.
 fn local(text: &str) -> String {
-    let Ok(at) = text.parse::<jiff::Timestamp>() else { return text.to_owned() };
+    let Ok(at) = text.parse::<jiff::Timestamp>() else { return plain(text).into_owned() };
     let now = Timestamp::from(SystemTime::now());
     let left_s = u64::try_from(at.as_second()).unwrap_or(0).saturating_sub(now.0 / 1_000_000_000);
     let left = match left_s {

@@ -15,7 +15,7 @@ use crate::budget::{ByteSize, MemorySize};
 use crate::daemon::{self, Config, Mode, PcapOverIp, Remote, Replay};
 use crate::serve::audit;
 use crate::serve::pcap_over_ip::Feed;
-use crate::serve::tls::Files;
+use crate::serve::tls::{Clients, Files};
 
 pub(super) use crate::daemon::Speed;
 
@@ -198,7 +198,7 @@ impl Run {
                     .unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.pem")),
                 key: common.key.clone().or(file.key).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.key")),
             }),
-            clients: file.clients,
+            clients: Clients { listed: file.clients.into(), only_listed: file.only_listed.unwrap_or(false) },
             pcap_over_ip: PcapOverIp { listen: feeds, tls, feed: Feed { past, format, precision } },
         };
         // What root records of a host is not read unseen, unless somebody says so.
@@ -232,6 +232,7 @@ impl Run {
             sandbox: self.sandbox.or(file.sandbox).unwrap_or_default(),
             file: self.config,
             limits: file.limits.complete(),
+            wanted: file.wanted,
             retention: file.retention.policy(),
             classes: file.classes,
             community_id_seed: self.community_id_seed.or(file.community_id_seed).unwrap_or(0),

@@ -8,6 +8,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::client::{self, Target};
+use super::human::plain_lines;
 use super::screen::Screen;
 use super::view::{self, Heading, View};
 use super::{Common, print};
@@ -61,7 +62,7 @@ impl Status {
 fn show(common: &Common) -> anyhow::Result<String> {
     let document = client::get(&common.socket(), &Target::new("/v1/status"))?.document()?;
     if common.json {
-        return Ok(format!("{}\n", document.trim_end()));
+        return Ok(format!("{}\n", plain_lines(document.trim_end())));
     }
     let status: Document = serde_json::from_str(&document).context("the recorder speaks another version")?;
     Ok(view::status(&status, &here(Heading::Recording { now: Timestamp::from(SystemTime::now()) })))

@@ -1,5 +1,6 @@
 //! Aligned columns, as many as fit: those that tell least go first, and nothing is cut that one would copy.
 
+use super::human::plain;
 use super::screen::{BOLD, Screen};
 
 /// A column.
@@ -16,13 +17,20 @@ pub(super) struct Column {
 /// What stands in a column.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cell {
-    pub(super) text: String,
-    pub(super) colour: Option<&'static str>,
+    text: String,
+    colour: Option<&'static str>,
 }
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self { text, colour: None }
+        Self::new(&text, None)
+    }
+}
+
+impl Cell {
+    /// A text, which may be another's, in a colour.
+    pub(super) fn new(text: &str, colour: Option<&'static str>) -> Self {
+        Self { text: plain(text).into_owned(), colour }
     }
 }
 
@@ -67,7 +75,7 @@ impl Table {
         }
         let headings: Vec<Cell> = (self.columns.iter().enumerate())
             .map(|(i, column)| first.filter(|_| i == 0).unwrap_or(column.heading).to_owned())
-            .map(|text| Cell { text, colour: Some(BOLD) })
+            .map(|text| Cell::new(&text, Some(BOLD)))
             .collect();
         let headings = Row { cells: headings, remark: Cell::default() };
         // One long cell does not push all others to the side.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use super::human::{count, counted, seconds, size, time as read_time};
+use super::human::{count, counted, plain, seconds, size, time as read_time};
 use super::screen::{BOLD, CYAN, GREEN, RED, Screen};
+use crate::counters::DropReason;
 use crate::query::status::{RankStatus, RestartStatus, SandboxStatus, Status};
 use crate::time::{self, Timestamp};
 
@@ -67,7 +68,7 @@ impl Page<'_> {
         let newest = self.status.retained.newest.as_deref().and_then(read_time);
         match self.view.heading {
             Heading::Recording { now } => {
-                let began = now.saturating_sub(seconds(self.status.uptime_s) + CLOCK_STEP);
+                let began = now.saturating_sub(seconds(self.status.uptime_s).saturating_add(CLOCK_STEP));
                 newest.filter(|newest| *newest < began).unwrap_or(now)
             }
             Heading::Replayed => newest.unwrap_or_default(),
@@ -80,8 +81,16 @@ impl Page<'_> {
         Some((time, self.now().since(time)))
     }
 
+    /// What nobody chose to leave out.
     fn lost(&self) -> u64 {
-        self.status.packets.dropped + self.status.packets.kernel_dropped
+        let lost = self.status.packets.dropped.saturating_sub(self.left_out());
+        lost.saturating_add(self.status.packets.kernel_dropped)
+    }
+
+    /// What classes leave out, as the configuration says.
+    fn left_out(&self) -> u64 {
+        let dropped = self.status.dropped.get(DropReason::ClassCutoff.as_str());
+        dropped.and_then(serde_json::Value::as_u64).unwrap_or(0)
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
@@ -152,11 +161,16 @@ impl Page<'_> {
             ),
         );
         let mut reasons = vec![("the kernel's ring was full".to_owned(), packets.kernel_dropped)];
-        let dropped = self.status.dropped.iter();
+        let dropped = self.status.dropped.iter().filter(|(reason, _)| *reason != DropReason::ClassCutoff.as_str());
         reasons.extend(dropped.map(|(reason, n)| (reason.replace('_', " "), n.as_u64().unwrap_or(0))));
         reasons.retain(|(_, n)| *n > 0);
         let lost: Vec<String> = reasons.iter().map(|(reason, n)| format!("{} ({reason})", count(*n))).collect();
         self.fact("lost", if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") }.as_str());
+
+        if self.left_out() > 0 {
+            let packets = counted(self.left_out(), "packet");
+            self.fact("left out", &format!("{packets} beyond the cutoff of their class"));
+        }
 
         let parts = [
             ("packets", memory.segments_bytes),
@@ -180,7 +194,7 @@ impl Page<'_> {
                 count(sessions.capacity)
             ),
         );
-        if carried.packets + carried.lost > 0 {
+        if carried.packets > 0 || carried.lost > 0 {
             let (starts, bytes) = (counted(carried.packets, "packet"), size(carried.bytes));
             let lost =
                 if carried.lost > 0 { format!(", {} found no room", count(carried.lost)) } else { String::new() };
@@ -231,16 +245,16 @@ impl Page<'_> {
 
     /// What is compressed now: the counts of the whole time are for metrics.
     fn compressed(&mut self) {
-        let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).fold(0, u64::saturating_add);
         let (raw, packed) = (sum(|rank| rank.compressed_raw_bytes), sum(|rank| rank.compressed_bytes));
-        if let Some(tenths) = (raw * 10).checked_div(packed) {
+        if let Some(tenths) = raw.saturating_mul(10).checked_div(packed) {
             let ratio = format!("{}.{} times", tenths / 10, tenths % 10);
             self.fact("compressed", &format!("{} in {} ({ratio})", size(raw), size(packed)));
         }
     }
 
     fn fact(&mut self, label: &str, text: &str) {
-        let _ = writeln!(self.out, "{label:<LABEL_COLUMNS$}{text}");
+        let _ = writeln!(self.out, "{label:<LABEL_COLUMNS$}{}", plain(text));
     }
 
     fn interfaces(&mut self) {
@@ -249,7 +263,7 @@ impl Page<'_> {
             return;
         }
         let live = matches!(self.view.heading, Heading::Recording { .. });
-        let name = |name: &str| if name.is_empty() { "(no name)".to_owned() } else { name.to_owned() };
+        let name = |name: &str| if name.is_empty() { "(no name)".to_owned() } else { plain(name).into_owned() };
         let width = interfaces.iter().map(|i| name(&i.name).chars().count()).max().unwrap_or(0).max("interface".len());
         let _ =
             writeln!(self.out, "\n{:<width$}  {:<10}  {:>15}  {:>10}", "interface", "link type", "packets", "bytes");
@@ -320,8 +334,9 @@ mod tests {
     fn a_recorder_that_loses_packets() {
         let lose = |status: &mut Status| {
             status.packets.kernel_dropped = 1234;
-            status.packets.dropped = 5;
+            status.packets.dropped = 12;
             status.dropped["interfaces_full"] = 5.into();
+            status.dropped.insert("class_cutoff".to_owned(), 7.into());
             status.interfaces[1].up = false;
             status.carried.lost = 12;
         };

@@ -35,9 +35,9 @@ use crate::capture::selection::UnknownInterface;
 use crate::filter::FilterError;
 use crate::judge::Class;
 use crate::judge::classes::ClassError;
-use crate::serve::Limits;
 use crate::serve::audit::{self, AuditError};
 use crate::serve::tls::TlsError;
+use crate::serve::{Limits, Wanted};
 use crate::store::retention::Policy;
 pub use reload::Reload;
 pub use remote::{PcapOverIp, Remote};
@@ -77,6 +77,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// How much the service bears.
     pub limits: Limits,
+    /// How far back it should reach.
+    pub wanted: Wanted,
     /// Sessions that are kept otherwise.
     pub classes: Vec<Class>,
     /// What Community IDs are made with, unless who asks says another seed.

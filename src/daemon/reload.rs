@@ -47,6 +47,7 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         sandbox,
         file,
         limits,
+        wanted,
         remote: Remote { listen, listen_plain, files, clients, pcap_over_ip },
         audit,
     } = new;
@@ -55,8 +56,10 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         ("filter", When::Now, *filter != old.filter),
         ("[retention]", When::Now, *retention != old.retention),
         ("[limits]", When::Now, *limits != old.limits),
+        ("[health]", When::Now, *wanted != old.wanted),
         ("community-id-seed", When::Now, *community_id_seed != old.community_id_seed),
-        ("[[client]]", When::Now, *clients != old.remote.clients),
+        ("[[client]]", When::Now, clients.listed != old.remote.clients.listed),
+        ("unlisted-clients", When::Now, clients.only_listed != old.remote.clients.only_listed),
         ("ca, cert or key", When::Now, *files != old.remote.files),
         ("listen", When::Restart, *listen != old.remote.listen),
         ("listen-plain", When::Restart, *listen_plain != old.remote.listen_plain),
@@ -126,6 +129,7 @@ impl Running {
             }
         }
         self.service.set_limits(new.limits);
+        self.service.set_wanted(new.wanted);
         if let Some(tls) = &self.tls {
             tls.renew(keys, new.remote.clients.clone());
         }
@@ -140,11 +144,11 @@ impl Running {
             tracing::warn!("{keys} changed too, which takes a restart, and with it the history in memory");
         }
         // What waits is compared with what runs, each time.
-        let Config { interfaces, filter, retention, limits, community_id_seed, .. } = new;
+        let Config { interfaces, filter, retention, limits, wanted, community_id_seed, .. } = new;
         let Remote { files, clients, .. } = new.remote;
         let remote = Remote { files, clients, ..self.config.remote.clone() };
         let old = self.config.clone();
-        self.config = Config { interfaces, filter, retention, limits, community_id_seed, remote, ..old };
+        self.config = Config { interfaces, filter, retention, limits, wanted, community_id_seed, remote, ..old };
         Ok(())
     }
 
@@ -187,6 +191,7 @@ mod tests {
             sandbox: crate::daemon::Mode::default(),
             file: None,
             limits: crate::serve::Limits::default(),
+            wanted: crate::serve::Wanted::default(),
             remote: Remote::default(),
             audit: crate::serve::audit::Config::default(),
         };

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::Error;
 use crate::serve::pcap_over_ip::Feed;
-use crate::serve::tls::{Client, Files, Keys, Tls};
+use crate::serve::tls::{Clients, Files, Keys, Tls};
 use crate::serve::{self, Door, Service};
 
 /// Addresses to listen on, beside the socket; none by default.
@@ -21,7 +21,7 @@ pub struct Remote {
     /// The certificates; needed where TLS is served.
     pub files: Option<Files>,
     /// What clients may, where that is not left to their certificates.
-    pub clients: Vec<Client>,
+    pub clients: Clients,
     /// Where packets are served as a bare stream.
     pub pcap_over_ip: PcapOverIp,
 }

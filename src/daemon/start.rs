@@ -217,6 +217,7 @@ impl Prepared {
             .with_own_streams(own_streams)
             .with_tls(remote.tls.clone())
             .audited(audit);
+        service.set_wanted(config.wanted);
         let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
@@ -514,6 +515,7 @@ mod tests {
             sandbox: Mode::Off,
             file: None,
             limits: crate::serve::Limits::default(),
+            wanted: crate::serve::Wanted::default(),
         };
         let mut prepared = Prepared::new(config).unwrap();
         prepared.pipelines[0].1 = Packets::Panicking;

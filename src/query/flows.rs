@@ -71,6 +71,13 @@ pub struct FlowCount {
     pub responder: u64,
 }
 
+impl FlowCount {
+    /// Both together.
+    pub fn sum(self) -> u64 {
+        self.originator.saturating_add(self.responder)
+    }
+}
+
 /// One session in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
@@ -343,7 +350,7 @@ impl Flow {
 
     /// Whether packets of it are gone.
     pub fn is_cut(&self) -> bool {
-        self.kept_packets < self.packets.originator + self.packets.responder
+        self.kept_packets < self.packets.sum()
     }
 }
 

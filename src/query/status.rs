@@ -240,6 +240,20 @@ pub struct LandlockStatus {
     pub writable: Vec<String>,
 }
 
+impl SandboxStatus {
+    /// Each layer, and whether it holds.
+    pub fn layers(&self) -> [(&'static str, bool); 6] {
+        [
+            ("user", self.uid != 0),
+            ("capabilities", self.capabilities.bytes().all(|digit| digit == b'0')),
+            ("no_new_privs", self.no_new_privs),
+            ("core_dumps", !self.dumpable),
+            ("seccomp", self.seccomp.enforced),
+            ("landlock", matches!(self.landlock.enforced.as_str(), "full" | "partial")),
+        ]
+    }
+}
+
 impl Status {
     /// The state of `history`. Clock and operating system are the caller's: `uptime_s` seconds since start,
     /// `resident_bytes` of this process, `now` for telling live sessions from ended ones.

@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use super::guests::{Guests, Place, Room};
 use super::pcap_over_ip::{self, Feed};
 use super::peer::{Peer, Source};
-use super::tls::Tls;
+use super::tls::{Accepted, Tls};
 use super::watched::Watched;
 use super::{Service, health, http, pins};
 use crate::time::Timestamp;
@@ -221,7 +221,20 @@ async fn welcome(
                     () = told(&mut shutdown) => return,
                 };
                 match shaken {
-                    Ok(Ok((stream, peer))) => Box::pin(answer(stream, peer, place, speaks, service, shutdown)).await,
+                    Ok(Ok(Accepted { stream, peer, chain })) => {
+                        // A bare stream of packets looks after its role, and ends well.
+                        let revoked = tls.revoked(peer.clone(), chain, matches!(speaks, Speaks::Http(_)));
+                        let counted = Arc::clone(&service);
+                        let served = Box::pin(answer(stream, peer.clone(), place, speaks, service, shutdown));
+                        tokio::select! {
+                            () = served => {}
+                            why = revoked => {
+                                // What it was being sent ends here, and not well.
+                                tracing::info!("{peer} is disconnected: {why}");
+                                count(&counted.activity.clients_revoked);
+                            }
+                        }
+                    }
                     Ok(Err(_)) => count(&service.activity.clients_untrusted),
                     Err(_) => count(&service.activity.clients_slow),
                 }

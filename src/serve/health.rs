@@ -11,8 +11,12 @@ use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Service;
+use super::horizon::Horizon;
 use crate::counters::{DropReason, Totals};
 use crate::interface::Interfaces;
+use crate::query::History;
+use crate::query::status::SandboxStatus;
+use crate::session::Notes;
 
 /// How far back drops count.
 const DROPS_WINDOW: Duration = Duration::from_secs(60);
@@ -22,8 +26,18 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Seconds before its end from which on a certificate is worth a word.
 const EXPIRY_NOTICE_S: i64 = 14 * 86_400;
 /// Every reason there is.
-pub(super) const CODES: &[&str] =
-    &["not_recording", "worker_stuck", "kernel_drops", "interfaces_full", "not_locked", "audit", "certificate"];
+pub(super) const CODES: &[&str] = &[
+    "not_recording",
+    "worker_stuck",
+    "kernel_drops",
+    "interfaces_full",
+    "horizon_short",
+    "pins_full",
+    "not_locked",
+    "sandbox",
+    "audit",
+    "certificate",
+];
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -45,6 +59,7 @@ pub(super) struct Reason {
 pub(super) struct Watch {
     kernel: Drops,
     interfaces_full: Drops,
+    pins_full: Drops,
     turns: Turns,
 }
 
@@ -95,6 +110,7 @@ pub(super) async fn watch(service: Arc<Service>) {
         let totals = history.totals();
         service.watch.kernel.look(now, totals.kernel_dropped);
         service.watch.interfaces_full.look(now, interfaces_full(&totals));
+        service.watch.pins_full.look(now, refused_by_pins(history));
         if service.recorder().live {
             service.watch.turns.look(history.workers.iter().map(|worker| worker.published.turns()).collect());
         }
@@ -105,6 +121,34 @@ fn interfaces_full(totals: &Totals) -> u64 {
     totals.dropped[DropReason::InterfacesFull as usize].packets
 }
 
+/// Packets that a pin would keep, if there were room. Fewer once a pin has gone.
+fn refused_by_pins(history: &History) -> u64 {
+    let places = || history.workers.iter().flat_map(|worker| (0..Notes::PINS).map(move |place| (worker, place)));
+    places().map(|(worker, place)| worker.tally.refused_packets(place)).sum()
+}
+
+/// Layers of the sandbox that should be there and are not. One that an older kernel has a smaller version of is none of
+/// them: nothing can be done about it, and `status` says so.
+fn gaps(sandbox: &SandboxStatus) -> Vec<String> {
+    if sandbox.mode == "off" {
+        return vec!["it is off (--sandbox=off)".to_owned()];
+    }
+    let gap = |(layer, holds): (&str, bool)| {
+        let sentence = match layer {
+            "capabilities" => "capabilities are kept (--no-drop-privileges)",
+            "no_new_privs" => "programs could give it rights (no_new_privs)",
+            "core_dumps" => "core dumps are possible",
+            "seccomp" => "system calls are not filtered (seccomp)",
+            "landlock" => "files are not restricted: this kernel has no Landlock (from 5.13 on, if built in)",
+            // Without capabilities root's user can do what root's files allow; that is told where it starts.
+            _ => return None,
+        };
+        (!holds).then(|| sentence.to_owned())
+    };
+    sandbox.layers().into_iter().filter_map(gap).collect()
+}
+
+/// Looks at everything; it may take a moment.
 pub(super) fn check(service: &Service) -> Health {
     let recorder = service.recorder();
     let history = service.history();
@@ -138,6 +182,21 @@ pub(super) fn check(service: &Service) -> Health {
             Interfaces::CAPACITY
         );
         reasons.push(Reason { code: "interfaces_full", detail });
+    }
+    for detail in Horizon::of(service).short_of(service.wanted.get()) {
+        reasons.push(Reason { code: "horizon_short", detail });
+    }
+    let refused = service.watch.pins_full.recent(refused_by_pins(history));
+    if refused > 0 {
+        let detail = format!(
+            "{refused} packets of the last minute found no room in the memory for pins, and age like others: remove a pin, \
+             or narrow its filter"
+        );
+        reasons.push(Reason { code: "pins_full", detail });
+    }
+    let gaps = service.sandbox.as_ref().map(gaps).unwrap_or_default();
+    if !gaps.is_empty() {
+        reasons.push(Reason { code: "sandbox", detail: format!("the sandbox has gaps: {}", gaps.join("; ")) });
     }
     if recorder.live && !history.workers.iter().all(|worker| worker.segments.are_locked()) {
         let detail = "packets may be swapped out: start retrocap with CAP_IPC_LOCK or a higher `ulimit -l`".to_owned();
@@ -173,6 +232,21 @@ mod tests {
             assert_eq!(drops.recent(total), recent, "after {seconds} s");
         }
         assert!(drops.0.lock().unwrap().len() < 4);
+    }
+
+    #[test]
+    fn every_reason_is_described() {
+        let described: serde_json::Value = serde_json::from_str(crate::serve::OPENAPI).unwrap();
+        let text = described.to_string();
+        let codes = text.split("\"enum\":").find_map(|rest| {
+            let codes: Vec<String> = serde_json::from_str(&rest[..=rest.find(']')?]).ok()?;
+            codes.contains(&"not_recording".to_owned()).then_some(codes)
+        });
+        let mut codes = codes.unwrap();
+        codes.sort();
+        let mut known = CODES.to_vec();
+        known.sort_unstable();
+        assert_eq!(codes, known);
     }
 
     #[test]

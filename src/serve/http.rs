@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use axum::http::{Method, Uri};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -62,8 +62,9 @@ async fn status(State(service): State<Arc<Service>>) -> Result<Json<Status>, Pro
     blocking(&asked, move || service.status()).await.map(Json)
 }
 
-async fn health(State(service): State<Arc<Service>>) -> Json<Health> {
-    Json(health::check(&service))
+async fn health(State(service): State<Arc<Service>>) -> Result<Json<Health>, Problem> {
+    let asked = Arc::clone(&service);
+    blocking(&asked, move || health::check(&service)).await.map(Json)
 }
 
 async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
@@ -121,9 +122,15 @@ async fn authorise(
         let query = serde_json::json!({ "method": request.method().as_str(), "target": target });
         let why = problem.detail.clone();
         let asked = Arc::clone(&service);
-        let _ = blocking(&asked, move || service.audit.refused(&peer, action, query, &why)).await;
+        let asking = peer.clone();
+        let _ = blocking(&asked, move || service.audit.refused(&asking, action, query, &why)).await;
     }
-    problem.into_response()
+    let mut refusal = problem.into_response();
+    if peer.roles().is_empty() {
+        // It has nothing else to ask.
+        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    refusal
 }
 
 /// A web page can give a name of its own to this host, and make a browser ask; the name then stands in the question.

@@ -6,11 +6,10 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::{Service, health, now};
+use super::horizon::{Horizon, Wanted};
+use super::{Service, health};
 use crate::log_limit;
-use crate::query::status::Status;
-use crate::store::Rank;
-use crate::time::Timestamp;
+use crate::query::status::{SandboxStatus, Status};
 
 /// The content type.
 pub(super) const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -60,6 +59,8 @@ pub(super) fn text(service: &Service) -> String {
     conditions(&mut text, service);
     volumes(&mut text, &status);
     horizons(&mut text, service);
+    kept_otherwise(&mut text, &status);
+    sandbox(&mut text, status.sandbox.as_ref());
     compression(&mut text, &status);
     interfaces(&mut text, &status);
     activity(&mut text, service);
@@ -84,6 +85,7 @@ fn recorder(text: &mut Text, status: &Status) {
         ("sessions", memory.sessions_bytes),
         ("ledger", memory.ledger_bytes),
         ("queries", memory.queries_bytes),
+        ("compression", memory.compression_bytes),
         ("resident", memory.resident_bytes),
     ] {
         text.line(name, &[("part", part)], bytes);
@@ -92,6 +94,8 @@ fn recorder(text: &mut Text, status: &Status) {
     text.family(Kind::Gauge, name, "Sessions known: those that go on, and those that have ended.");
     text.line(name, &[("state", "live")], status.sessions.live);
     text.line(name, &[("state", "ended")], status.sessions.ledger);
+    let (name, help) = ("sessions_unlisted_total", "Sessions of floods that were counted, but not listed.");
+    text.one(Kind::Counter, name, help, status.sessions.unlisted);
     text.one(Kind::Gauge, "sessions_capacity", "Sessions that can be known.", status.sessions.capacity);
 }
 
@@ -178,31 +182,62 @@ fn volumes(text: &mut Text, status: &Status) {
 
 /// How far back each rank reaches: from now, or from the newest packet of a replayed capture.
 fn horizons(text: &mut Text, service: &Service) {
-    let history = service.history();
-    let newest = history.totals().newest;
-    let end = if service.recorder().live { Some(newest.map_or_else(now, |newest| newest.max(now()))) } else { newest };
-    let mut ranks = [None::<(Timestamp, u64)>; Rank::COUNT];
-    for view in history.workers.iter().flat_map(|worker| worker.segments.views()).filter(|view| view.packets > 0) {
-        let rank = &mut ranks[view.rank.index()];
-        let (oldest, bytes) = rank.unwrap_or((view.oldest, 0));
-        *rank = Some((oldest.min(view.oldest), bytes + view.len_bytes));
-    }
-    let known = || Rank::all().zip(ranks).filter_map(|(rank, known)| known.map(|known| (rank.0.to_string(), known)));
+    let horizon = Horizon::of(service);
     let name = "horizon_seconds";
     text.family(Kind::Gauge, name, "Age of the oldest packet kept, by rank: how deep in its session a packet lies.");
-    for (rank, (oldest, _)) in known() {
-        text.line(name, &[("rank", &rank)], end.map_or(0.0, |end| end.since(oldest).as_secs_f64()));
+    for (rank, age, _) in horizon.ranks() {
+        text.line(name, &[("rank", &rank.0.to_string())], age.as_secs_f64());
     }
-    let oldest = ranks.iter().flatten().map(|known| known.0).min();
-    if let (Some(end), Some(since)) = (end, history.totals().lost_until.or(oldest)) {
+    if let Some(age) = horizon.whole() {
         let help = "Age up to which every packet is there, none of its session's later ones cut.";
-        text.one(Kind::Gauge, "whole_seconds", help, end.since(since).as_secs_f64());
+        text.one(Kind::Gauge, "whole_seconds", help, age.as_secs_f64());
+    }
+    let name = "horizon_wanted_seconds";
+    text.family(Kind::Gauge, name, "How far back it should reach, as [health] of the configuration says.");
+    let Wanted { starts, whole } = service.wanted.get();
+    for (of, wanted) in [("starts", starts), ("whole", whole)] {
+        if let Some(wanted) = wanted {
+            text.line(name, &[("of", of)], wanted.as_secs_f64());
+        }
     }
     let name = "rank_bytes";
     text.family(Kind::Gauge, name, "Bytes kept, by rank.");
-    for (rank, (_, bytes)) in known() {
-        text.line(name, &[("rank", &rank)], bytes);
+    for (rank, _, bytes) in horizon.ranks() {
+        text.line(name, &[("rank", &rank.0.to_string())], bytes);
     }
+}
+
+/// What is kept otherwise than the rest.
+fn kept_otherwise(text: &mut Text, status: &Status) {
+    let pins = &status.pins;
+    text.one(Kind::Gauge, "pins", "Pins that hold.", pins.count);
+    text.one(Kind::Gauge, "pins_bytes", "Memory that all pins together have taken.", pins.bytes);
+    let (name, help) = ("pins_limit_bytes", "Memory that all pins together may take: a quarter of the budget.");
+    text.one(Kind::Gauge, name, help, pins.limit_bytes);
+    let (name, help) = ("pins_refused_packets", "Packets that pins of now would have kept, had there been room.");
+    text.one(Kind::Gauge, name, help, pins.refused_packets);
+    for (name, help) in [
+        ("class_bytes", "Memory that a class of sessions takes."),
+        ("class_reserve_bytes", "Memory that others cannot take from a class of sessions."),
+    ] {
+        text.family(Kind::Gauge, name, help);
+        for class in &status.classes {
+            let bytes = if name == "class_bytes" { class.bytes } else { class.reserve_bytes };
+            text.line(name, &[("class", &class.name)], bytes);
+        }
+    }
+}
+
+/// What the kernel holds the recorder to, layer by layer.
+fn sandbox(text: &mut Text, sandbox: Option<&SandboxStatus>) {
+    let name = "sandbox_enforced";
+    text.family(Kind::Gauge, name, "Whether a layer of the sandbox holds, as the kernel says: 1, or 0.");
+    let Some(sandbox) = sandbox else { return };
+    for (layer, holds) in sandbox.layers() {
+        text.line(name, &[("layer", layer)], u8::from(holds));
+    }
+    let (name, help) = ("sandbox_landlock_version", "The version of Landlock that this kernel has; 0 for none.");
+    text.one(Kind::Gauge, name, help, sandbox.landlock.abi);
 }
 
 fn compression(text: &mut Text, status: &Status) {
@@ -263,13 +298,15 @@ fn activity(text: &mut Text, service: &Service) {
     text.line(name, &[("reason", "slow")], count(&activity.clients_slow));
     text.line(name, &[("reason", "garbage")], count(&activity.clients_garbled));
     text.line(name, &[("reason", "untrusted")], count(&activity.clients_untrusted));
+    text.line(name, &[("reason", "revoked")], count(&activity.clients_revoked));
     let (name, help) = ("roles_refused_total", "Questions that a client may not ask.");
     text.one(Kind::Counter, name, help, count(&activity.roles_refused));
     let (lines, failures) = service.audit.counts();
     text.one(Kind::Counter, "audit_lines_total", "Lines written to the audit log.", lines);
     text.one(Kind::Counter, "audit_failures_total", "Lines that could not be written to the audit log.", failures);
+    let name = "certificate_expires_seconds";
+    text.family(Kind::Gauge, name, "When the recorder's certificate expires, in Unix time.");
     if let Some(tls) = &service.tls {
-        let (name, help) = ("certificate_expires_seconds", "When the recorder's certificate expires, in Unix time.");
-        text.one(Kind::Gauge, name, help, tls.certificate().not_after.as_second());
+        text.line(name, &[], tls.certificate().not_after.as_second());
     }
 }

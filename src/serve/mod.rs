@@ -18,6 +18,7 @@ mod follow;
 mod guests;
 mod health;
 mod histogram;
+mod horizon;
 mod http;
 mod metrics;
 mod packets;
@@ -26,7 +27,7 @@ pub mod pcap_over_ip;
 pub mod peer;
 pub mod pins;
 pub mod problem;
-mod selections;
+pub mod selections;
 mod stream;
 pub mod tls;
 mod watched;
@@ -42,6 +43,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 pub use connections::{Door, serve, serve_packets};
+pub use horizon::Wanted;
 pub use http::{OPENAPI, ROUTES};
 
 use crate::filter;
@@ -130,6 +132,7 @@ impl Default for Limits {
 pub struct Service {
     recorder: Recorder,
     limits: Chosen<Limits>,
+    wanted: Chosen<Wanted>,
     activity: Activity,
     watch: Watch,
     audit: Audit,
@@ -165,6 +168,7 @@ struct Activity {
     clients_slow: AtomicU64,
     clients_garbled: AtomicU64,
     clients_untrusted: AtomicU64,
+    clients_revoked: AtomicU64,
     roles_refused: AtomicU64,
     /// From asking for packets or flows to the first byte of the answer.
     latency: Histogram,
@@ -180,6 +184,7 @@ impl Service {
         Self {
             recorder,
             limits: limits.into(),
+            wanted: Wanted::default().into(),
             activity: Activity::default(),
             watch: Watch::default(),
             audit: Audit::default(),
@@ -210,6 +215,11 @@ impl Service {
     /// Bears more or less from now on; connections keep the timeouts they began with.
     pub fn set_limits(&self, limits: Limits) {
         self.limits.set(limits);
+    }
+
+    /// Wants to reach so far back from now on.
+    pub fn set_wanted(&self, wanted: Wanted) {
+        self.wanted.set(wanted);
     }
 
     fn limits(&self) -> Limits {

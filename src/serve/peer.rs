@@ -91,6 +91,11 @@ impl Roles {
         self.0 & role.with_implied() == role.with_implied()
     }
 
+    /// Whether all of others are among them.
+    pub fn include_all(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
     /// Whether there is none.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -168,9 +173,9 @@ impl Peer {
     }
 
     /// The same with the roles that `said` gives to the owner of a certificate, which has its own where there are none.
-    pub(super) fn with_roles(self, said: impl FnOnce(&str) -> Option<Roles>) -> Self {
+    pub(super) fn with_roles(self, said: impl FnOnce(&str, &str) -> Option<Roles>) -> Self {
         let Who::Certificate { name, serial, given } = &self.0.who else { return self };
-        let roles = said(name).unwrap_or(*given);
+        let roles = said(name, serial).unwrap_or(*given);
         if roles == self.0.roles {
             return self;
         }

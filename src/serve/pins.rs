@@ -35,6 +35,35 @@ struct Wish {
     for_s: f64,
 }
 
+impl Wish {
+    /// Reads a body.
+    fn read(body: &[u8]) -> Result<Self, Problem> {
+        let wish: Self = serde_json::from_slice(body).map_err(|error| {
+            Problem::bad_query(format!(
+                "cannot read what to pin: {error}; send {{\"filter\": \"host 10.0.0.5\", \"for_s\": 7200}}"
+            ))
+        })?;
+        if wish.filter.trim().is_empty() {
+            return Err(Problem::bad_query("an empty filter would pin everything; name what to keep: host 10.0.0.5"));
+        }
+        if !(wish.for_s > 0.0 && wish.for_s <= FOR_S_MAX) {
+            let sentence = format!("cannot pin for {} s: a pin holds above 0 and at most 31 days; try 2h", wish.for_s);
+            return Err(Problem::bad_query(sentence));
+        }
+        Ok(wish)
+    }
+}
+
+/// Reads the body of a request for a pin: its filter and how long it holds.
+///
+/// # Errors
+///
+/// What is wrong, in a sentence.
+pub fn understand(body: &[u8]) -> Result<(String, Duration), String> {
+    let wish = Wish::read(body).map_err(|problem| problem.detail)?;
+    Ok((wish.filter, Duration::from_secs_f64(wish.for_s)))
+}
+
 /// A pin as it is shown.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the keys are described in the interface's OpenAPI document")]
@@ -80,11 +109,7 @@ pub(super) async fn add(
     Extension(peer): Extension<Peer>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<PinStatus>), Problem> {
-    let wish: Wish = serde_json::from_slice(&body).map_err(|error| {
-        Problem::bad_query(format!(
-            "cannot read what to pin: {error}; send {{\"filter\": \"host 10.0.0.5\", \"for_s\": 7200}}"
-        ))
-    })?;
+    let wish = Wish::read(&body)?;
     let asked = Arc::clone(&service);
     let pin = blocking(&asked, move || {
         let asked_for = json!({ "add": { "filter": wish.filter, "for_s": wish.for_s } });
@@ -139,15 +164,6 @@ pub(super) async fn expire_in_time(service: Arc<Service>) {
 }
 
 fn make(history: &History, wish: &Wish) -> Result<PinStatus, Problem> {
-    if wish.filter.trim().is_empty() {
-        return Err(Problem::bad_query("an empty filter would pin everything; name what to keep: host 10.0.0.5"));
-    }
-    if !(wish.for_s > 0.0 && wish.for_s <= FOR_S_MAX) {
-        return Err(Problem::bad_query(format!(
-            "cannot pin for {} s: a pin holds above 0 and at most 31 days; try 2h",
-            wish.for_s
-        )));
-    }
     let filter = SessionFilter::new(&wish.filter).map_err(|error| Problem::bad_query(error.to_string()))?;
     let pins = pins(history);
     pins.expire(now());

@@ -131,7 +131,7 @@ pub(super) async fn packets(
     };
     let (place, limits) = service.selections(length).await?;
     let body = read(request, length, &service).await?;
-    let (query, selections, answer) = understand(&body, length, limits, service.clock())?;
+    let (query, selections, answer) = read_body(&body, length, limits, service.clock())?;
     drop(body);
     tracing::debug!("{peer} reads the packets of {} selections", selections.selectors.len());
     service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
@@ -160,7 +160,18 @@ async fn read(request: HttpRequest, length: u64, service: &Service) -> Result<By
     }
 }
 
-fn understand(
+/// Reads the body of a request for selections: what is looked for, and within which times.
+///
+/// # Errors
+///
+/// What is wrong, in a sentence.
+pub fn understand(body: &[u8], clock: Clock) -> Result<Vec<Selector>, String> {
+    let limits = Limits { picks_max: 1000 };
+    let (_, selections, _) = read_body(body, body.len() as u64, limits, clock).map_err(|problem| problem.detail)?;
+    Ok(selections.selectors)
+}
+
+fn read_body(
     body: &[u8],
     length: u64,
     limits: Limits,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
@@ -47,8 +48,29 @@ pub struct Files {
 pub struct Client {
     /// The name in its certificate.
     pub name: String,
+    /// The number of its certificate, where only that one is meant: as [`Certificate::serial`] without leading zeros.
+    pub serial: Option<String>,
     /// What it may, whatever its certificate says; nothing keeps it out.
     pub roles: Roles,
+}
+
+/// What the configuration says of all clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// Of some of them; the first that fits holds.
+    pub listed: Arc<[Client]>,
+    /// Whether the others may nothing, whatever their certificates say.
+    pub only_listed: bool,
+}
+
+impl Clients {
+    /// What is said of a certificate; nothing where it speaks for itself.
+    fn roles(&self, name: &str, serial: &str) -> Option<Roles> {
+        let serial = serial.trim_start_matches('0');
+        let fits = |client: &&Client| client.name == name && client.serial.as_deref().is_none_or(|it| it == serial);
+        let listed = self.listed.iter().find(fits).map(|client| client.roles);
+        listed.or_else(|| self.only_listed.then(Roles::default))
+    }
 }
 
 /// Why TLS cannot be served.
@@ -78,13 +100,16 @@ pub enum TlsError {
 /// The recorder's end of TLS.
 pub struct Tls {
     keys: Chosen<Keys>,
-    clients: Chosen<Arc<[Client]>>,
+    clients: Chosen<Clients>,
+    /// Told of each change of these.
+    renewed: watch::Sender<()>,
 }
 
 /// What was read from the files.
 #[derive(Clone)]
 pub struct Keys {
     acceptor: TlsAcceptor,
+    verifier: Arc<dyn ClientCertVerifier>,
     certificate: Arc<Certificate>,
 }
 
@@ -92,6 +117,17 @@ impl std::fmt::Debug for Tls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tls").field("certificate", &self.certificate()).finish_non_exhaustive()
     }
+}
+
+/// A client whose certificate was good when it came.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The way to it.
+    pub stream: TlsStream<TcpStream>,
+    /// Who it is.
+    pub peer: Peer,
+    /// Its certificate, and those between it and the authority.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 tokio::task_local! {
@@ -126,7 +162,7 @@ impl Keys {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])
             .map_err(unfit)?
-            .with_client_cert_verifier(Arc::new(Telling(verifier)))
+            .with_client_cert_verifier(Arc::new(Telling(Arc::clone(&verifier))))
             .with_single_cert(chain, key)
             .map_err(unfit)?;
         // A certificate that expires while its owner is away is asked for again.
@@ -140,26 +176,27 @@ impl Keys {
                 files.cert.display()
             );
         }
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificate: Arc::new(certificate) })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), verifier, certificate: Arc::new(certificate) })
     }
 }
 
 impl Tls {
     /// Serves with these, and these clients.
-    pub fn new(keys: Keys, clients: Vec<Client>) -> Self {
-        Self { keys: keys.into(), clients: Arc::<[Client]>::from(clients).into() }
+    pub fn new(keys: Keys, clients: Clients) -> Self {
+        Self { keys: keys.into(), clients: clients.into(), renewed: watch::Sender::new(()) }
     }
 
     /// Shakes hands with others from now on, and these clients may what is said of them, those that are connected too.
-    /// Without keys they stay as they are.
-    pub fn renew(&self, keys: Option<Keys>, clients: Vec<Client>) {
+    /// Who may less than before is disconnected. Without keys they stay as they are.
+    pub fn renew(&self, keys: Option<Keys>, clients: Clients) {
         if let Some(keys) = keys {
             if keys.certificate != self.certificate() {
                 tracing::info!("the recorder's certificate is now {}", keys.certificate);
             }
             self.keys.set(keys);
         }
-        self.clients.set(clients.into());
+        self.clients.set(clients);
+        self.renewed.send_replace(());
     }
 
     /// The recorder's own certificate.
@@ -170,7 +207,30 @@ impl Tls {
     /// A client with the roles that it has now.
     pub(super) fn as_of_now(&self, peer: Peer) -> Peer {
         let clients = self.clients.get();
-        peer.with_roles(|name| clients.iter().find(|client| client.name == name).map(|client| client.roles))
+        peer.with_roles(|name, serial| clients.roles(name, serial))
+    }
+
+    /// Waits until the certificate of a client that is connected is good no more or, unless somebody else looks after its
+    /// `roles`, it may less than when it came; says which.
+    pub(super) async fn revoked(&self, peer: Peer, chain: Vec<CertificateDer<'static>>, roles_too: bool) -> String {
+        let mut renewed = self.renewed.subscribe();
+        loop {
+            // Asked at once, too: it may have changed during the handshake.
+            let roles = self.as_of_now(peer.clone()).roles();
+            if roles_too && !roles.include_all(peer.roles()) {
+                return format!("it may less now ({roles})");
+            }
+            if let Some((first, others)) = chain.split_first() {
+                let verified = self.keys.get().verifier.verify_client_cert(first, others, UnixTime::now());
+                if let Err(error) = verified {
+                    return format!("its certificate is good no more: {error}");
+                }
+            }
+            if renewed.changed().await.is_err() {
+                // Nobody changes anything any more.
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Shakes hands with a client. One without a good certificate is told so, and closed; the log says whose it is.
@@ -178,7 +238,7 @@ impl Tls {
     /// # Errors
     ///
     /// What was wrong, in words.
-    pub async fn accept(&self, stream: TcpStream, from: SocketAddr) -> Result<(TlsStream<TcpStream>, Peer), String> {
+    pub async fn accept(&self, stream: TcpStream, from: SocketAddr) -> Result<Accepted, String> {
         let at = stream.local_addr().ok();
         let handshake = async {
             let accepted = self.keys.get().acceptor.accept(stream).into_fallible().await;
@@ -201,9 +261,12 @@ impl Tls {
         };
         let (_, connection) = stream.get_mut();
         connection.set_buffer_limit(Some(BUFFER_BYTES));
-        let leaf = connection.peer_certificates().and_then(|chain| Certificate::read(chain.first()?));
+        let chain: Vec<_> =
+            connection.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
+        let leaf = chain.first().and_then(|first| Certificate::read(first));
         let Some(leaf) = leaf else { return Err("its certificate cannot be read".to_owned()) };
-        Ok((stream, self.as_of_now(Peer::of_certificate(leaf.name, leaf.serial, from, leaf.roles).came_to(at))))
+        let peer = Peer::of_certificate(leaf.name, leaf.serial, from, leaf.roles).came_to(at);
+        Ok(Accepted { stream, peer: self.as_of_now(peer), chain })
     }
 }
 
@@ -248,4 +311,31 @@ impl ClientCertVerifier for Telling {
     }
 
     signatures_as_the_library!(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::peer::Role;
+    use super::*;
+
+    #[test]
+    fn the_first_entry_that_fits_holds() {
+        let client = |name: &str, serial: Option<&str>, roles: &[Role]| Client {
+            name: name.to_owned(),
+            serial: serial.map(str::to_owned),
+            roles: roles.iter().copied().collect(),
+        };
+        let listed = [client("alice", Some("ab1"), &[]), client("alice", None, &[Role::Flows])];
+        let mut clients = Clients { listed: listed.into(), only_listed: false };
+        let of =
+            |clients: &Clients, name: &str, serial: &str| clients.roles(name, serial).map(|roles| roles.to_string());
+        for (name, serial, roles) in
+            [("alice", "0ab1", Some("no role")), ("alice", "ab2", Some("status, flows")), ("bob", "0ab1", None)]
+        {
+            assert_eq!(of(&clients, name, serial).as_deref(), roles, "{name} {serial}");
+        }
+        clients.only_listed = true;
+        assert_eq!(of(&clients, "bob", "1").as_deref(), Some("no role"));
+        assert_eq!(of(&clients, "alice", "ab2").as_deref(), Some("status, flows"));
+    }
 }

@@ -126,6 +126,34 @@ fn nested_ipv4(depth: usize) -> Vec<u8> {
     frame
 }
 
+/// Tunnels within each other, each by its port.
+fn nested_udp(ports: &[u16], number: u32) -> Vec<u8> {
+    let mut inside = udp((0x0a00_0001 + number, 53), (0x0a00_0002, 53), 8);
+    for port in ports.iter().rev() {
+        let ip = inside[14..].to_vec();
+        let payload = match port {
+            2152 => [&[0x30, 0xff][..], &u16::try_from(ip.len()).unwrap().to_be_bytes(), &[0, 0, 0, 1], &ip].concat(),
+            6081 => [&[0, 0, 0x65, 0x58, 0, 0, 9, 0][..], &inside].concat(),
+            _ => [&[8, 0, 0, 0, 0, 0, 9, 0][..], &inside].concat(),
+        };
+        let mut frame = udp((0x0a00_0003, 1000), (0x0a00_0004, *port), payload.len());
+        let at = frame.len() - payload.len();
+        frame[at..].copy_from_slice(&payload);
+        inside = frame;
+    }
+    inside
+}
+
+fn nested_gre(depth: usize) -> Vec<u8> {
+    let mut frame = ethernet(0x0800);
+    for level in (0..depth).rev() {
+        ipv4(&mut frame, 47, [0, 0], 0x0a00_0001, 0x0a00_0002, 4 + level * 24 + 20);
+        frame.extend_from_slice(&[0, 0, 8, 0]);
+    }
+    ipv4(&mut frame, 17, [0, 0], 0x0a00_0001, 0x0a00_0002, 0);
+    frame
+}
+
 fn labels(ethertype: u16, label: [u8; 4], depth: usize) -> Vec<u8> {
     let mut frame = ethernet(ethertype);
     for _ in 0..depth {
@@ -138,7 +166,7 @@ fn labels(ethertype: u16, label: [u8; 4], depth: usize) -> Vec<u8> {
 #[test]
 fn no_packet_costs_ten_times_a_normal_one() {
     let normal = cost(&normal());
-    let attacks: [(&str, Vec<Vec<u8>>); 12] = [
+    let attacks: [(&str, Vec<Vec<u8>>); 15] = [
         // What a hash of both ends together could confuse: their sum, their difference, one bit, the two swapped.
         ("equal sums", many(|n| udp((0x0a00_0000 + n, 1000), (0x0b00_0000 - n, 1000), 20))),
         ("equal differences", many(|n| udp((0x0a00_0000 ^ n, 1000), (0x0b00_0000 ^ n, 1000), 20))),
@@ -152,6 +180,12 @@ fn no_packet_costs_ten_times_a_normal_one() {
         ("multiples of a large power of two", many(|n| udp((n << 16, 0), (0, 0), 20))),
         ("a session each", many(|n| udp((0x0a00_0000 + n * 7919, 53), (0x0b00_0000, 53), 0))),
         ("nested IPv4", many(|_| nested_ipv4(70))),
+        ("VXLAN in VXLAN", many(|n| nested_udp(&[4789; 24], n))),
+        (
+            "GTP-U, Geneve and VXLAN by turns",
+            many(|n| nested_udp(&[2152, 6081, 4789, 2152, 6081, 4789, 2152, 6081], n)),
+        ),
+        ("GRE in GRE", many(|_| nested_gre(40))),
         ("extension headers", many(|_| ipv6_extensions(180))),
         ("VLAN tags", many(|_| labels(0x8100, [0, 5, 0x81, 0], 350))),
         ("MPLS labels", many(|_| labels(0x8847, [0, 0, 0x10, 64], 350))),
@@ -180,5 +214,35 @@ fn no_packet_costs_ten_times_a_normal_one() {
         let attack = cost(frames);
         eprintln!("{attack:6.0} ns  {name}: {:.1} times", attack / normal);
         assert!(attack <= normal * RATIO_MAX, "{name}: {attack:.0} ns, a normal packet {normal:.0} ns");
+    }
+}
+
+/// What is too long is refused before anybody looks into it, and what is not costs each packet a bounded time.
+#[test]
+fn expressions_of_100_kb_are_refused_for_the_price_of_a_packet() {
+    const KB_100: usize = 100_000;
+    let packet = cost(&normal());
+    for (name, expression) in [
+        ("alternatives", "host 10.0.0.1 or ".repeat(KB_100 / 17)),
+        ("parentheses", "(".repeat(KB_100)),
+        ("negations", "not ".repeat(KB_100 / 4)),
+        ("loads within loads", "ip[".repeat(KB_100 / 3)),
+        ("sums", format!("len = {}1", "1+".repeat(KB_100 / 2))),
+        ("spaces", " ".repeat(KB_100)),
+        ("letters", "a".repeat(KB_100)),
+    ] {
+        let times = 20;
+        let rounds = (0..ROUNDS).map(|_| {
+            let start = processor_time();
+            for _ in 0..times {
+                let compiled = retrocap::filter::FilterSet::new(&expression);
+                assert!(compiled.is_err() || name == "spaces", "{name}");
+            }
+            (processor_time() - start).as_secs_f64() * 1e9 / f64::from(times)
+        });
+        let refusal = rounds.fold(f64::INFINITY, f64::min);
+        eprintln!("{refusal:6.0} ns  to refuse {name}; {packet:.0} ns a normal packet");
+        // Spaces are looked through to their end, and then there is no expression.
+        assert!(refusal <= packet * RATIO_MAX || name == "spaces", "{name}: {refusal:.0} ns");
     }
 }

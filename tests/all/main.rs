@@ -9,6 +9,7 @@ mod cli;
 #[cfg(target_os = "linux")]
 mod complexity;
 mod decode;
+mod documents;
 mod filters;
 mod generate;
 mod handover;

@@ -8,6 +8,7 @@ mod exactness;
 mod extcap;
 mod faults;
 mod following;
+mod health;
 mod interfaces;
 mod over_ip;
 mod over_tls;

@@ -20,7 +20,7 @@ use retrocap::time::Timestamp;
 use crate::generate;
 
 /// Bytes of all seeds together; a repository is no place for a corpus that was found.
-const BYTES_MAX: usize = 64 << 10;
+const BYTES_MAX: usize = 96 << 10;
 
 type Seeds = BTreeMap<(&'static str, String), Vec<u8>>;
 
@@ -36,6 +36,13 @@ fn seeds() -> Seeds {
     }
     for (name, bytes) in first_bytes() {
         seeds.insert(("names", name.to_owned()), bytes);
+    }
+    for (name, bytes) in captures().into_iter().filter(|(name, _)| name.ends_with("encapsulations")) {
+        seeds.insert(("lines", name.to_owned()), bytes);
+    }
+    for (name, bytes) in told() {
+        let (target, name) = name.split_once('/').unwrap();
+        seeds.insert((target, name.to_owned()), bytes);
     }
     for (number, query) in QUERIES.iter().enumerate() {
         seeds.insert(("http_query", format!("query-{number:02}")), query.as_bytes().to_vec());
@@ -170,6 +177,141 @@ fn captures() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// What others write: alerts, answers, arguments, bodies, configurations, expressions; and what the kernel reports.
+fn told() -> Vec<(&'static str, Vec<u8>)> {
+    let mut seeds: Vec<(&str, Vec<u8>)> = TEXTS.iter().map(|(name, text)| (*name, text.as_bytes().to_vec())).collect();
+    let status =
+        retrocap::query::status::Status::new(&nothing(), 12.5, 1 << 20, Timestamp::from_unix(1_795_400_000, 0));
+    // Behind an expression stands a packet.
+    for (_, expression) in seeds.iter_mut().filter(|(name, _)| name.starts_with("expression/")) {
+        expression.push(0);
+        expression.extend_from_slice(&packets()[0].1[2..]);
+    }
+    seeds.push(("answer/status", serde_json::to_vec(&status).unwrap()));
+    seeds.push(("interfaces/new-and-gone", [reported(16, 5, b"eth0"), reported(17, 5, b"eth0")].concat()));
+    seeds.push(("interfaces/with-address", [reported(16, 6, b"flap0"), address(6)].concat()));
+    seeds.push(("certificate/client", certificate()));
+    // How many instructions; these load a byte, compare it, and return; then a length on the wire and a packet.
+    let program = [(0x30_u16, [0, 0], 23_u32), (0x15, [0, 1], 6), (6, [0, 0], 0x4_0000), (6, [0, 0], 0)];
+    let mut bytes = vec![4];
+    for (code, jumps, k) in program {
+        bytes.extend_from_slice(&[&code.to_le_bytes()[..], &jumps, &k.to_le_bytes()].concat());
+    }
+    bytes.extend_from_slice(&60_u32.to_le_bytes());
+    bytes.extend_from_slice(&packets()[0].1[2..]);
+    seeds.push(("program/tcp", bytes));
+    seeds
+}
+
+/// A recorder that has recorded nothing.
+fn nothing() -> retrocap::query::History {
+    retrocap::query::History {
+        workers: Vec::new(),
+        interfaces: Arc::default(),
+        memory: retrocap::query::Memory::default(),
+        capture_filter: None.into(),
+        capture_interfaces: Vec::new().into(),
+        before: Default::default(),
+        community_id_seed: 0.into(),
+    }
+}
+
+/// A message of rtnetlink on an interface.
+fn reported(kind: u16, index: u32, name: &[u8]) -> Vec<u8> {
+    let mut attribute = u16::try_from(4 + name.len() + 1).unwrap().to_ne_bytes().to_vec();
+    attribute.extend_from_slice(&[3, 0]);
+    attribute.extend_from_slice(name);
+    attribute.resize((attribute.len() + 1).next_multiple_of(4), 0);
+    let mac = [&[10, 0, 1, 0][..], &[2, 0, 0, 0, 0, 1, 0, 0]].concat();
+    message(kind, &[&[0, 0, 1, 0][..], &index.to_ne_bytes(), &[0x43, 0, 1, 0, 0, 0, 0, 0], &attribute, &mac].concat())
+}
+
+/// One on an address.
+fn address(index: u32) -> Vec<u8> {
+    message(20, &[&[2, 24, 0, 0][..], &index.to_ne_bytes(), &[8, 0, 2, 0, 10, 0, 0, 5]].concat())
+}
+
+fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(16 + body.len()).unwrap();
+    [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], body].concat()
+}
+
+/// The certificate of a client; always the same bytes, so it was made once.
+fn certificate() -> Vec<u8> {
+    let text: String = CERTIFICATE.split_whitespace().collect();
+    base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).unwrap()
+}
+
+const CERTIFICATE: &str = include_str!("seeds/certificate.txt");
+
+const TEXTS: &[(&str, &str)] = &[
+    (
+        "alerts/eve",
+        r#"{"timestamp":"2026-11-22T10:00:00.123456+0000","flow_id":1,"event_type":"alert","src_ip":"10.0.0.5","src_port":51234,"dest_ip":"192.0.2.7","dest_port":443,"proto":"TCP","community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","alert":{"signature_id":2,"signature":"ET a/b"}}
+{"timestamp":"2026-11-22T10:00:01.5+0100","event_type":"flow","src_ip":"2001:db8::1","src_port":53,"dest_ip":"2001:db8::2","dest_port":53,"proto":"UDP","flow":{"start":"2026-11-22T10:00:00.0+0000","end":"2026-11-22T10:01:00.0+0000"}}
+"#,
+    ),
+    (
+        "alerts/zeek-table",
+        "#separator \\x09\n#set_separator\t,\n#empty_field\t(empty)\n#unset_field\t-\n#path\tconn\n#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tduration\n1795341600.5\tCx\t10.0.0.5\t51234\t192.0.2.7\t80\ttcp\t1.5\n",
+    ),
+    (
+        "alerts/zeek-json",
+        r#"{"ts":1795341600.5,"uid":"Cx","id.orig_h":"10.0.0.5","id.orig_p":51234,"id.resp_h":"192.0.2.7","id.resp_p":80,"proto":"tcp","duration":1.5}
+{"ts":1795341600.5,"note":"Scan::Port_Scan","src":"10.0.0.5"}
+"#,
+    ),
+    (
+        "alerts/sysmon",
+        r#"[{"EventID":3,"EventData":{"UtcTime":"2026-11-22 10:00:00.123","Image":"C:\\x.exe","Protocol":"tcp","SourceIp":"10.0.0.5","SourcePort":51234,"DestinationIp":"192.0.2.7","DestinationPort":443}}]"#,
+    ),
+    (
+        "answer/flows",
+        r#"{"first":"2026-11-22T10:00:00.123456789Z","last":"2026-11-22T10:00:42.5Z","proto":"tcp","originator":{"ip":"10.0.0.5","port":51234},"responder":{"ip":"192.0.2.7","port":443},"interface":"eth0","packets":{"originator":1000,"responder":3000},"bytes":{"originator":90000,"responder":4200000},"kept_bytes":9000,"kept_packets":12,"state":"closed","community_id":null,"vlan":5,"server_name":"www.example.com"}
+"#,
+    ),
+    (
+        "answer/sums",
+        r#"{"host":"10.0.0.5","peer":"10.0.0.6","sessions":2,"bytes":{"out":5,"in":6},"packets":{"out":1,"in":2},"first":"2026-11-22T10:00:00Z","last":"2026-11-22T10:00:42.5Z"}
+"#,
+    ),
+    (
+        "answer/pins",
+        r#"{"pins":[{"id":1,"filter":"host 10.0.0.5","since":"2026-11-22T10:00:00Z","until":"2026-11-22T12:00:00Z","sessions":1,"kept_packets":2,"kept_bytes":3,"pinned_bytes":4,"refused_packets":5}],"used_bytes":4,"limit_bytes":100}"#,
+    ),
+    ("answer/problem", r#"{"title":"Not Found","detail":"nothing was seen","cause":"never_seen"}"#),
+    (
+        "answer/selections",
+        r#"{"data":"CgsMDQ=="}
+{"selection":0,"packets":1,"bytes":60,"first":null,"last":null,"sessions":1,"missing":{"cause":"cut","detail":"cut"}}
+{"done":true,"packets":1,"bytes":60,"overtaken":0,"note":"x"}
+"#,
+    ),
+    ("arguments/get", "get\n--since\n10m\n--until\nnow\n-c\n5\n--whole-sessions\nport\n53"),
+    ("arguments/flow", "get\n--flow\n10.0.0.1:40000 10.0.0.2:80 tcp\n--interface\neth0"),
+    ("arguments/follow", "get\n--around\n14:02:07\n--window\n30s"),
+    ("arguments/flows", "flows\n--name\nexample.com\n--sort\nbytes\n--limit\n10"),
+    ("arguments/sums", "flows\n--by\nhost\n--sort\nout\nport\n53"),
+    (
+        "arguments/extcap",
+        "extcap\n--capture\n--extcap-interface\nretrocap\n--fifo\n/x\n--since\n2h\n--filter\nport 53\n--follow",
+    ),
+    ("bodies/pin", r#"{"filter":"host 10.0.0.5","for_s":7200}"#),
+    (
+        "bodies/selections",
+        r#"{"selections":[{"flow":"10.0.0.5:51234 192.0.2.7:443 tcp","since":"10m"},{"host":"10.0.0.5","until":"2026-11-22T10:00:00Z"},{"community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg="}],"answer":"split","whole_sessions":false,"format":"pcap","precision":"micro"}"#,
+    ),
+    (
+        "configuration/some",
+        "interface = [\"eth0\"]\nfilter = \"not port 22\"\nmemory = \"2%\"\nunlisted-clients = \"nothing\"\n[[class]]\nname = \"a\"\nfilter = \"port 502\"\nweight = 50\ncutoff = \"10K\"\nreserve = \"4M\"\n[[client]]\nname = \"b\"\nserial = \"4f:a0\"\nroles = [\"packets\"]\n[retention]\nkeep = \"starts\"\n[health]\nstarts = \"6h\"\n[limits]\nconnections = 9\nstall-timeout = \"2m\"\n",
+    ),
+    ("configuration/mistakes", "snaplem = 1\nmemory = \"40 bananas\"\n[retension]\nalpha = 1.0\n"),
+    ("expression/host", "host 10.0.0.1 and not port 22"),
+    ("expression/vlan", "vlan 5 and (tcp[13] & 2 != 0 or icmp6)"),
+    ("expression/bytes", "ether[12:2] = 0x86dd or len > 100 or ip[ip[0]&15] = 7"),
+    ("expression/net", "src net 10.0.0.0/8 and dst portrange 1-1024 or mpls"),
+];
+
 const QUERIES: &[&str] = &[
     "filter=tcp+port+80&since=10m&until=now&c=5&format=pcap&micro",
     "expr=host+10.0.0.1+and+not+port+22&around=2026-11-22T10:00:00Z&window=30s",
@@ -241,7 +383,61 @@ fn seeds_are_what_they_are_called() {
         };
         assert!(packets > 2 && ended == (name != "pcap-cut"), "{name}: {packets}");
     }
+    for (name, bytes) in told() {
+        reads(name, &bytes);
+    }
     let clock = Clock { now: Timestamp::from_unix(1_795_400_000, 0), newest: None };
     let read = |query: &&str| PacketQuery::read(query, clock).is_ok();
     assert!(QUERIES.iter().copied().filter(|query| read(query)).count() >= 4);
+}
+
+/// What is told is understood, unless it is a mistake.
+fn reads(name: &str, bytes: &[u8]) {
+    use retrocap::cli::foreign;
+    let now = Timestamp::from_unix(1_795_400_000, 0);
+    let text = || std::str::from_utf8(bytes).unwrap();
+    let clock = Clock { now, newest: None };
+    let understood = match name {
+        "answer/status" => foreign::status(text(), now).is_some(),
+        "answer/pins" => foreign::pins(text()).is_some(),
+        "answer/problem" => foreign::refusal(text()) == "nothing was seen",
+        "answer/flows" => foreign::listing(text())[1].contains("www.example.com"),
+        "answer/sums" => foreign::listing(text())[3].contains("10.0.0.6"),
+        "answer/selections" => foreign::selections(bytes, 1).is_ok_and(|file| file == [10, 11, 12, 13]),
+        "bodies/pin" => retrocap::serve::pins::understand(bytes).is_ok(),
+        "bodies/selections" => retrocap::serve::selections::understand(bytes, clock).is_ok_and(|all| all.len() == 3),
+        "configuration/some" => foreign::configuration(text()).is_ok_and(|classes| classes.len() == 1),
+        "configuration/mistakes" => foreign::configuration(text()).is_err_and(|mistakes| mistakes.len() == 3),
+        "certificate/client" => {
+            let certificate = retrocap::serve::certificate::Certificate::read(bytes);
+            certificate.is_some_and(|certificate| certificate.name == "alice" && !certificate.roles.is_empty())
+        }
+        "interfaces/new-and-gone" => retrocap::capture::interfaces::reports(bytes).count() == 2,
+        "interfaces/with-address" => retrocap::capture::interfaces::addresses(bytes).count() == 1,
+        _ => match name.split_once('/').unwrap().0 {
+            "alerts" => {
+                retrocap::alert::Alerts::read(bytes).is_ok_and(|it| !it.alerts.is_empty() && it.broken_count == 0)
+            }
+            "arguments" => {
+                let words = std::iter::once("retrocap").chain(text().split('\n')).map(Into::into).collect();
+                foreign::arguments(words, now).is_ok_and(|target| target.is_some())
+            }
+            "expression" => {
+                let text = bytes.split(|byte| *byte == 0).next().unwrap();
+                retrocap::filter::FilterSet::new(std::str::from_utf8(text).unwrap()).is_ok()
+            }
+            "program" => {
+                use retrocap::filter::{Program, vm::Raw};
+                let raw = bytes[1..33].chunks_exact(8).map(|it| Raw {
+                    code: u16::from_le_bytes([it[0], it[1]]),
+                    jump_true: it[2],
+                    jump_false: it[3],
+                    k: u32::from_le_bytes([it[4], it[5], it[6], it[7]]),
+                });
+                Program::load(&raw.collect::<Vec<_>>()).is_ok_and(|program| program.matches(&bytes[37..], 60))
+            }
+            _ => false,
+        },
+    };
+    assert!(understood, "{name}");
 }

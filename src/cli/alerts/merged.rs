@@ -1,19 +1,19 @@
 //! The answer to all alerts as one file, read out of the lines it comes in.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
 use hyper::StatusCode;
 
-use super::super::client::{Answer, Refused};
+use super::super::client::{self, Answer, Refused};
 use super::super::human;
 use super::super::progress::Counts;
 use super::{Job, Line, Outcome, decoded};
 
 impl<'a> Job<'a> {
     /// All alerts, as one stream of packets; call [`Merged::end`] after it was read.
-    pub(in crate::cli) fn merged(self) -> anyhow::Result<(MergedReader, Merged<'a>)> {
+    pub(in crate::cli) fn merged(self) -> anyhow::Result<(MergedReader<Answer>, Merged<'a>)> {
         let alerts: Vec<usize> = (0..self.read.alerts.len()).collect();
         let answer = self.ask("lines", &alerts).map_err(|error| match error.downcast_ref::<Refused>() {
             Some(refused) if refused.status == StatusCode::PAYLOAD_TOO_LARGE => anyhow!(
@@ -23,16 +23,9 @@ impl<'a> Job<'a> {
             ),
             _ => error,
         })?;
-        let outcomes = Arc::new(Mutex::new(Found::default()));
-        let reader = MergedReader {
-            lines: BufReader::with_capacity(64 << 10, answer),
-            found: Arc::clone(&outcomes),
-            counts: Arc::clone(&self.counts),
-            line: String::new(),
-            data: Vec::new(),
-            at: 0,
-        };
-        Ok((reader, Merged { job: self, found: outcomes }))
+        let reader = MergedReader::new(answer, alerts.len(), Arc::clone(&self.counts));
+        let found = Arc::clone(&reader.found);
+        Ok((reader, Merged { job: self, found }))
     }
 }
 
@@ -69,8 +62,9 @@ impl Merged<'_> {
 }
 
 /// The file within a merged answer.
-pub(in crate::cli) struct MergedReader {
-    lines: BufReader<Answer>,
+pub(in crate::cli) struct MergedReader<R> {
+    lines: BufReader<R>,
+    asked: usize,
     found: Arc<Mutex<Found>>,
     counts: Arc<Counts>,
     line: String,
@@ -78,11 +72,22 @@ pub(in crate::cli) struct MergedReader {
     at: usize,
 }
 
-impl Read for MergedReader {
+impl<R: Read> MergedReader<R> {
+    /// Of an answer to so many selections.
+    pub(in crate::cli) fn new(answer: R, asked: usize, counts: Arc<Counts>) -> Self {
+        let lines = BufReader::with_capacity(64 << 10, answer);
+        Self { lines, asked, found: Arc::default(), counts, line: String::new(), data: Vec::new(), at: 0 }
+    }
+}
+
+fn unasked() -> std::io::Error {
+    std::io::Error::other("the recorder answers what it was not asked")
+}
+
+impl<R: Read> Read for MergedReader<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         while self.at == self.data.len() {
-            self.line.clear();
-            if self.lines.read_line(&mut self.line)? == 0 {
+            if !client::next_line(&mut self.lines, &mut self.line)? {
                 return Ok(0);
             }
             let line: Line = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
@@ -95,8 +100,14 @@ impl Read for MergedReader {
             let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
             if line.done {
                 (found.done, found.note, found.packets) = (true, line.note, line.packets);
+            } else if found.outcomes.len() < self.asked {
+                let outcome: Outcome = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
+                if outcome.selection >= self.asked {
+                    return Err(unasked());
+                }
+                found.outcomes.push(outcome);
             } else {
-                found.outcomes.push(serde_json::from_str(&self.line).map_err(std::io::Error::other)?);
+                return Err(unasked());
             }
         }
         let bytes = into.len().min(self.data.len() - self.at);

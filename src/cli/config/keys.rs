@@ -13,6 +13,8 @@ use crate::serve::tls::Client;
 
 /// With more than this, what makes room is nearly always the deepest packet there is.
 const ALPHA_MAX: f64 = 8.0;
+/// The shortest reach that can be wanted.
+const WANTED_MIN: Duration = Duration::from_secs(1);
 /// Less, and no client on a busy machine makes it in time.
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
@@ -61,10 +63,20 @@ pub(super) const SECTIONS: &[Section<File>] = &[
     },
     Section {
         name: "client",
-        about: "A client on another machine; write it once for each. Its roles are these, whatever its certificate says.",
+        about: "A client on another machine; write it once for each. Its roles are these, whatever its certificate says; \
+                the first that fits holds. With roles = [] it is locked out: who is connected is disconnected at the \
+                reload.",
         keys: CLIENT,
-        another: Some(|file| file.clients.push(Client { name: String::new(), roles: Roles::default() })),
+        another: Some(|file| file.clients.push(Client { name: String::new(), serial: None, roles: Roles::default() })),
         needed: &["name", "roles"],
+    },
+    Section {
+        name: "health",
+        about: "How far back one must be able to look. Where packets had to go that are younger, /v1/health says degraded, \
+                for the reason horizon_short.",
+        keys: HEALTH,
+        another: None,
+        needed: &[],
     },
     Section { name: "limits", about: "How much the service bears.", keys: LIMITS, another: None, needed: &[] },
 ];
@@ -140,6 +152,16 @@ const CLIENT: &[Key<File>] = &[
         },
     },
     Key {
+        name: "serial",
+        about: "The number of its certificate in hexadecimal, as the audit log has it, where only that one is meant: a \
+                lost one, while its owner has a new one of the same name. Default: any. Reloaded.",
+        sample: "\"4f:a0:01\"",
+        take: |file, value| {
+            client(file)?.serial = Some(serial(&value.text()?)?);
+            Ok(())
+        },
+    },
+    Key {
         name: "roles",
         about: "What it may ask: \"status\", \"flows\", \"packets\", \"pin\"; an empty list keeps it out. Default: none, it \
                 must be there. Reloaded.",
@@ -151,6 +173,18 @@ const CLIENT: &[Key<File>] = &[
         },
     },
 ];
+
+/// The number of a certificate, as openssl, browsers and the audit log write it.
+fn serial(text: &str) -> Result<String, String> {
+    let digits: String = text.chars().filter(|c| *c != ':').map(|c| c.to_ascii_lowercase()).collect();
+    let number = digits.trim_start_matches('0');
+    if number.is_empty() || number.len() > 40 || !number.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(format!(
+            "{text:?} is no number of a certificate: try \"4f:a0:01\" as `openssl x509 -serial` shows it"
+        ));
+    }
+    Ok(number.to_owned())
+}
 
 /// The client that is being read.
 fn client(file: &mut File) -> Result<&mut Client, String> {
@@ -331,6 +365,21 @@ const RUN: &[Key<File>] = &[
         take: |file, value| store(&mut file.key, value.text().map(Into::into)),
     },
     Key {
+        name: "unlisted-clients",
+        about: "What clients may that no [[client]] names: \"certified\", what their certificates say; \"nothing\", so that \
+                taking a [[client]] away takes the access away. Default: \"certified\". Reloaded.",
+        sample: "\"certified\"",
+        take: |file, value| {
+            let only_listed = match value.text()?.as_str() {
+                "certified" => false,
+                "nothing" => true,
+                other => return Err(format!("{other:?} is neither \"certified\" nor \"nothing\"")),
+            };
+            file.only_listed = Some(only_listed);
+            Ok(())
+        },
+    },
+    Key {
         name: "audit",
         about: "What happens when it cannot be written down who reads: \"required\" refuses the read, \"best-effort\" serves \
                 it, \"off\" writes nothing. Default: \"required\" with an audit log, otherwise \"off\". Takes a restart.",
@@ -367,6 +416,22 @@ const RUN: &[Key<File>] = &[
         about: "Whether nothing but errors is logged. Default: false. Reloaded.",
         sample: "false",
         take: |file, value| store(&mut file.quiet, value.yes_or_no()),
+    },
+];
+
+const HEALTH: &[Key<File>] = &[
+    Key {
+        name: "starts",
+        about: "How far back the first packets of sessions should reach; a duration with its unit. Default: nobody minds. \
+                Reloaded.",
+        sample: "\"6h\"",
+        take: |file, value| store(&mut file.wanted.starts, value.duration(WANTED_MIN)),
+    },
+    Key {
+        name: "whole",
+        about: "How far back every packet should be there; a duration with its unit. Default: nobody minds. Reloaded.",
+        sample: "\"1m\"",
+        take: |file, value| store(&mut file.wanted.whole, value.duration(WANTED_MIN)),
     },
 ];
 

@@ -19,8 +19,8 @@ use super::run::{Percent, Speed};
 use crate::budget::{ByteSize, MemorySize};
 use crate::daemon::Mode;
 use crate::judge::Class;
-use crate::serve::audit;
 use crate::serve::tls::Client;
+use crate::serve::{Wanted, audit};
 use crate::store::retention::Policy;
 
 pub(super) use schema::Mistake;
@@ -52,12 +52,14 @@ pub(super) struct File {
     pub(super) retention: Retention,
     pub(super) classes: Vec<Class>,
     pub(super) limits: Limits,
+    pub(super) wanted: Wanted,
     pub(super) listen: Vec<String>,
     pub(super) listen_plain: Vec<String>,
     pub(super) ca: Option<PathBuf>,
     pub(super) cert: Option<PathBuf>,
     pub(super) key: Option<PathBuf>,
     pub(super) clients: Vec<Client>,
+    pub(super) only_listed: Option<bool>,
     pub(super) audit: Option<audit::Policy>,
     pub(super) audit_log: Option<PathBuf>,
     pub(super) audit_log_size: Option<ByteSize>,

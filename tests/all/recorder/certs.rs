@@ -31,6 +31,14 @@ impl Pki {
         self.path(name)
     }
 
+    /// The folder of another certificate for a client that has one.
+    pub(super) fn client_again(&self, name: &str, role: &str) -> PathBuf {
+        let out = self.path(&format!("{name}-again"));
+        let made = self.certs(&["client", name, "--role", role, "--out", out.to_str().unwrap()]);
+        assert_eq!(made.code, 0, "{made:?}");
+        out
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

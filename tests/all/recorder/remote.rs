@@ -348,7 +348,9 @@ fn a_reload_takes_over_clients_and_certificates() {
     ask("HTTP/1.1 200 OK");
     assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
     reload("[[client]]\nname = \"alice\"\nroles = [\"status\"]\n", "reloaded: [[client]] changed");
-    ask("HTTP/1.1 403 Forbidden");
+    // Who may less is disconnected, in whatever it was doing.
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(&mut answers, &mut rest).unwrap();
     let refused = listening.ask(&alice, &["get", "-c", "1"]);
     assert!(refused.code == 1 && refused.stderr.contains("takes the role packets"), "{refused:?}");
     assert_eq!(listening.ask(&alice, &["status"]).code, 0);
@@ -365,4 +367,75 @@ fn a_reload_takes_over_clients_and_certificates() {
     assert_eq!(listening.ask(&alice, &["status"]).code, 0);
     connected.kill().unwrap();
     connected.wait().unwrap();
+}
+
+#[test]
+fn who_is_locked_out_is_disconnected_within_an_answer_too() {
+    let pki = Pki::new();
+    let (alice, bob) = (pki.client("alice", "packets"), pki.client("bob", "packets"));
+    let listening = Listening::new(&pki, "");
+    let config = listening.recorder.directory.path().join("retrocap.toml");
+    let reload = |text: &str| {
+        let said = listening.recorder.log().matches("the configuration is reloaded").count();
+        std::fs::write(&config, text).unwrap();
+        listening.recorder.signal("-HUP");
+        eventually("it is reloaded", || {
+            listening.recorder.log().matches("the configuration is reloaded").count() > said
+        });
+    };
+    let follow = |client: &Path| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["get", "--follow", "-w", "-", "--remote", &format!("https://localhost:{}", listening.port)]);
+        let mut child = command.env("RETROCAP_CERTS", client).stdout(Stdio::piped()).spawn().unwrap();
+        // It has begun.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 1000]).unwrap();
+        child
+    };
+    let mut followers = [follow(&alice), follow(&bob)];
+    let serial = |client: &Path| {
+        let mut command = Command::new("openssl");
+        let output =
+            command.args(["x509", "-noout", "-serial", "-in"]).arg(client.join("client.pem")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim().trim_start_matches("serial=").to_owned()
+    };
+
+    reload("[[client]]\nname = \"alice\"\nroles = []\n");
+    let ended = |child: &mut std::process::Child| {
+        std::io::copy(child.stdout.as_mut().unwrap(), &mut std::io::sink()).unwrap();
+        child.wait().unwrap().code()
+    };
+    assert_eq!(ended(&mut followers[0]), Some(1), "her answer was broken off, which is no success");
+    assert!(followers[1].try_wait().unwrap().is_none(), "his goes on");
+    let told = listening.ask(&alice, &["status"]);
+    assert!(told.code == 1 && told.stderr.contains("alice"), "{told:?}");
+    assert_eq!(listening.ask(&bob, &["status"]).code, 0);
+    listening.metric("retrocap_clients_closed_total{reason=\"revoked\"} 1");
+    assert!(listening.recorder.log().contains("alice at 127.0.0.1"), "{}", listening.recorder.log());
+
+    // One certificate of two with the same name.
+    if have("serial numbers", &["openssl"]) {
+        let lost = serial(&bob);
+        let again = pki.client_again("bob", "packets");
+        reload(&format!("[[client]]\nname = \"bob\"\nserial = \"{lost}\"\nroles = []\n"));
+        assert_eq!(ended(&mut followers[1]), Some(1));
+        assert_eq!((listening.ask(&bob, &["get"]).code, listening.ask(&again, &["get"]).code), (1, 0));
+        assert_eq!(listening.ask(&alice, &["status"]).code, 0, "the list has no word of her any more");
+    }
+
+    // Who is not listed may nothing.
+    reload("unlisted-clients = \"nothing\"\n[[client]]\nname = \"alice\"\nroles = [\"status\"]\n");
+    let told = listening.ask(&bob, &["status"]);
+    assert!(told.code == 1 && told.stderr.contains("no role"), "{told:?}");
+    assert_eq!((listening.ask(&alice, &["status"]).code, listening.ask(&alice, &["get"]).code), (0, 1));
+
+    // An authority that was changed: who is connected is asked for nothing new, and yet is disconnected.
+    reload("");
+    let mut follower = follow(&alice);
+    let others = Pki::new();
+    std::fs::copy(others.path("ca.pem"), pki.path("ca.pem")).unwrap();
+    listening.recorder.signal("-HUP");
+    assert_eq!(ended(&mut follower), Some(1));
+    assert!(listening.recorder.log().contains("its certificate is good no more"), "{}", listening.recorder.log());
 }

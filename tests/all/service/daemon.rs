@@ -35,6 +35,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         sandbox: Mode::Off,
         file: None,
         limits: Limits::default(),
+        wanted: retrocap::serve::Wanted::default(),
         classes: Vec::new(),
         community_id_seed: 0,
     }

@@ -167,9 +167,19 @@ fn what_is_drawn_and_alerted_exists() {
         assert!(named(text).len() > 5 && missing.is_empty(), "{file}: {missing:?}");
     }
     serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
+    // A rule that waits for a reason that is never given would wait for ever.
+    let reasons: BTreeSet<&str> =
+        families["retrocap_degraded"].lines.iter().map(|(_, labels, _)| labels["reason"].as_str()).collect();
+    for (at, selector) in alerts.match_indices("retrocap_degraded{reason=\"") {
+        let reason = alerts[at + selector.len()..].split('"').next().unwrap();
+        assert!(reasons.contains(reason), "{reason}: {reasons:?}");
+    }
     if have("promtool") {
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/prometheus/alerts.yml");
-        let output = Command::new("promtool").args(["check", "rules"]).arg(rules).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let tests = rules.with_file_name("tests.yml");
+        for (verb, file) in [("check", &rules), ("test", &tests)] {
+            let output = Command::new("promtool").args([verb, "rules"]).arg(file).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
     }
 }

@@ -1,0 +1,24 @@
+//! Any bytes as alerts of Suricata, Zeek or Sysmon: each that is read has times in order and a line of its own in the
+//! file, its packets get a file's name that leads nowhere else, and what is broken is told.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use retrocap::alert::{ALERTS_MAX, Alerts, BROKEN_TOLD_MAX};
+use retrocap::cli::foreign::alert_file;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(read) = Alerts::read(bytes) else { return };
+    assert!(read.alerts.len() <= ALERTS_MAX && read.broken.len() <= BROKEN_TOLD_MAX);
+    assert!(read.broken_count >= read.broken.len() as u64);
+    for alert in &read.alerts {
+        assert!(alert.start <= alert.end, "{alert:?}");
+        // Nothing names more alerts than there are bytes.
+        assert!((1..=bytes.len() as u64 + 1).contains(&alert.line), "{alert:?}");
+        let name = alert_file(alert);
+        assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)), "{name}");
+        assert!(!name.starts_with('.') && name.len() < 255, "{name}");
+    }
+    // A line that is broken costs no other one its place.
+    let again = Alerts::read(bytes).unwrap();
+    assert_eq!((again.alerts, again.broken_count), (read.alerts, read.broken_count));
+});

@@ -1,0 +1,33 @@
+//! Any text as the answer of a recorder, which may be another's: nothing that people are shown moves the terminal's
+//! cursor, and no cell of a spreadsheet begins a formula.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use retrocap::cli::foreign;
+use retrocap::time::Timestamp;
+
+/// Selections that were asked for.
+const ASKED: usize = 3;
+
+fn is_plain(shown: &str) {
+    assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
+}
+
+fuzz_target!(|answer: &str| {
+    let now = Timestamp::from_unix(1_795_341_600, 0);
+    for shown in [foreign::status(answer, now), foreign::pins(answer)].into_iter().flatten() {
+        is_plain(&shown);
+    }
+    is_plain(&foreign::refusal(answer));
+    let [sessions, sessions_csv, sums, sums_csv] = foreign::listing(answer);
+    is_plain(&sessions);
+    is_plain(&sums);
+    for csv in [sessions_csv, sums_csv] {
+        for line in csv.split_terminator("\r\n").skip(1) {
+            assert!(!line.starts_with(['=', '+', '-', '@']), "{line}");
+        }
+    }
+    if let Ok(file) = foreign::selections(answer.as_bytes(), ASKED) {
+        assert!(file.len() <= answer.len(), "base64 does not grow when it is read");
+    }
+});

@@ -1,0 +1,13 @@
+//! Any bytes as the certificate of somebody who comes: what is said of it in the log is short and on one line.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use retrocap::serve::certificate::Certificate;
+
+fuzz_target!(|der: &[u8]| {
+    let Some(certificate) = Certificate::read(der) else { return };
+    assert!(!certificate.name.is_empty() && certificate.name.chars().count() <= 80, "{certificate:?}");
+    assert!(certificate.serial.len() <= 40 && certificate.serial.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let shown = certificate.to_string();
+    assert!(!shown.chars().any(char::is_control) && shown.chars().count() < 4000, "{shown:?}");
+});

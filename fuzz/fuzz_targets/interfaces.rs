@@ -1,0 +1,27 @@
+//! Any bytes as reports of the kernel on its interfaces, whose names and addresses others choose: reading comes to an end,
+//! and what is recorded is never more than there is room for.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use retrocap::capture::interfaces::{addresses, apply, reports};
+use retrocap::capture::selection::Selection;
+use retrocap::interface::Interfaces;
+
+fuzz_target!(|datagram: &[u8]| {
+    for (interface, _) in reports(datagram) {
+        assert!(!interface.name.is_empty() && !interface.name.contains('\0') && interface.name.len() <= 3 * datagram.len());
+    }
+    for (_, _, prefix) in addresses(datagram) {
+        let _ = prefix;
+    }
+    assert!(reports(datagram).count() + addresses(datagram).count() <= datagram.len() / 16);
+    let (all, one) = (Selection::new(&[]), Selection::new(&["eth0".to_owned()]));
+    for selection in [&all, &one] {
+        let interfaces = Interfaces::default();
+        apply(datagram, selection, &interfaces);
+        assert!(interfaces.snapshot().len() <= Interfaces::CAPACITY);
+    }
+    for link in one.links().iter().filter(|link| one.contains(link.index)) {
+        assert_eq!(link.name, "eth0");
+    }
+});

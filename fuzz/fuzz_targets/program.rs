@@ -1,0 +1,28 @@
+//! Any instructions as a filter: what is loaded returns, whatever the packet, and says the same each time.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use retrocap::filter::Program;
+use retrocap::filter::vm::Raw;
+
+/// Bytes of an instruction.
+const INSTRUCTION_BYTES: usize = 8;
+
+fuzz_target!(|input: &[u8]| {
+    // How many instructions, these, the length on the wire, and the packet.
+    let Some((&count, input)) = input.split_first() else { return };
+    let Some((instructions, input)) = input.split_at_checked(INSTRUCTION_BYTES * usize::from(count)) else { return };
+    let Some((length, packet)) = input.split_first_chunk() else { return };
+    let raw = |bytes: &[u8]| Raw {
+        code: u16::from_le_bytes([bytes[0], bytes[1]]),
+        jump_true: bytes[2],
+        jump_false: bytes[3],
+        k: u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    };
+    let raw: Vec<Raw> = instructions.chunks_exact(INSTRUCTION_BYTES).map(raw).collect();
+    let length = u32::from_le_bytes(*length);
+    match Program::load(&raw) {
+        Ok(program) => assert_eq!(program.matches(packet, length), program.matches(packet, length)),
+        Err(why) => assert!(!why.to_string().is_empty()),
+    }
+});

@@ -1,0 +1,116 @@
+//! What documents promise is held by tests that exist.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below a folder.
+fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// Every test by its full name, as documents write it: the crate `afpacket` and the program `sim` stand before theirs.
+fn tests() -> BTreeSet<String> {
+    let mut tests = BTreeSet::new();
+    for (folder, before) in [("src", ""), ("tests/all", ""), ("tests/sim", "sim::"), ("afpacket/src", "afpacket::")] {
+        let folder = root().join(folder);
+        let mut files = Vec::new();
+        sources(&folder, &mut files);
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let path = file.strip_prefix(&folder).unwrap().with_extension("");
+            let mut module: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
+            module.retain(|part| !["mod", "lib", "main"].contains(part));
+            // A module within the file is named by what stands before its tests.
+            let mut inside = "";
+            let mut is_test = false;
+            for line in text.lines().map(str::trim) {
+                let visible = line.trim_start_matches("pub(super) ").trim_start_matches("pub(crate) ");
+                if let Some(name) = visible.strip_prefix("mod ").and_then(|line| line.strip_suffix(" {")) {
+                    inside = name;
+                }
+                is_test |= line == "#[test]";
+                if let Some(name) = line.strip_prefix("fn ").filter(|_| is_test) {
+                    let name = name.split('(').next().unwrap();
+                    let of = [module.join("::").as_str(), inside, name]
+                        .iter()
+                        .filter(|part| !part.is_empty())
+                        .copied()
+                        .collect::<Vec<_>>()
+                        .join("::");
+                    tests.insert(format!("{before}{of}"));
+                    is_test = false;
+                }
+            }
+        }
+    }
+    // Those of `tests/sim.rs` itself.
+    let text = std::fs::read_to_string(root().join("tests/sim.rs")).unwrap();
+    let names =
+        text.split("#[test]\n").skip(1).filter_map(|rest| rest.trim_start().strip_prefix("fn ")?.split('(').next());
+    tests.extend(names.map(|name| format!("sim::{name}")));
+    tests
+}
+
+/// `a::{b, c}` as `a::b` and `a::c`.
+fn spread(name: &str) -> Vec<String> {
+    match name.split_once('{') {
+        Some((before, list)) => {
+            list.trim_end_matches('}').split(',').map(|one| format!("{before}{}", one.trim())).collect()
+        }
+        None => vec![name.to_owned()],
+    }
+}
+
+#[test]
+fn every_test_that_documents_name_exists() {
+    let tests = tests();
+    assert!(tests.len() > 300, "{}", tests.len());
+    let targets: Vec<String> = std::fs::read_dir(root().join("fuzz/fuzz_targets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    for document in ["SECURITY.md", "SPECIFICATION.md"] {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        let (mut named, mut missing) = (0, Vec::new());
+        for token in text.split('`').skip(1).step_by(2) {
+            let code = token.contains("::") && !token.contains(['/', '=', '…']) && !token.starts_with("std::");
+            for name in spread(token).iter().filter(|_| code) {
+                // A module stands for its tests.
+                let module = format!("{}::", name.trim_end_matches(['*', ':']));
+                let there = tests.contains(name) || tests.iter().any(|test| test.starts_with(&module));
+                if !there {
+                    missing.push(name.clone());
+                }
+                named += 1;
+            }
+        }
+        assert!(missing.is_empty(), "{document} names tests that there are not: {missing:?}");
+        eprintln!("{document}: {named} tests");
+        assert!(named > 20, "{document}: {named}");
+    }
+    // Each line of a table of what is defended has one.
+    let security = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let defended =
+        security.split("## What is defended").nth(1).unwrap().split("## What is not defended").next().unwrap();
+    for row in defended
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| line") && !line.starts_with("| ---"))
+    {
+        let held_by = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        assert!(held_by.contains('`'), "no test holds this: {row}");
+        for target in held_by.split("fuzz target ").skip(1).filter_map(|rest| rest.split('`').nth(1)) {
+            assert!(targets.iter().any(|there| there == target), "there is no fuzz target {target}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the recorder says of its own state: why it is degraded, and every layer that guards it.
+
+use std::process::Command;
+
+use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually};
+use crate::namespaces::{Namespace, available};
+use crate::service::asking::get;
+
+/// The reasons of `/v1/health`, each with its sentence.
+fn reasons(recorder: &Recorder) -> Vec<(String, String)> {
+    let health: serde_json::Value = serde_json::from_slice(&get(recorder.socket(), "/v1/health").body).unwrap();
+    let reasons = health["reasons"].as_array().unwrap().iter();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let reasons: Vec<_> = reasons.map(|reason| (text(&reason["code"]), text(&reason["detail"]))).collect();
+    assert_eq!(health["status"], if reasons.is_empty() { "ready" } else { "degraded" });
+    reasons
+}
+
+/// The lines of a metric: labels, and value.
+fn metric(recorder: &Recorder, name: &str) -> Vec<(String, f64)> {
+    let text = get(recorder.socket(), "/metrics").text();
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    let read = |line: &str| {
+        let (labels, value) = line.rsplit_once(' ').unwrap();
+        (labels.to_owned(), value.parse().unwrap())
+    };
+    lines.filter(|line| line.starts_with(['{', ' '])).map(read).collect()
+}
+
+#[test]
+fn a_history_that_is_too_short_and_pins_that_are_full_are_said() {
+    if !available("a horizon that is too short") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let directory = directory();
+    let file = directory.path().join("retrocap.toml");
+    std::fs::write(&file, "[health]\nstarts = \"6h\"\nwhole = \"1h\"\n").unwrap();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &far.name, PROGRAM, "run", "-m", "16M", "--compression-cpu", "0", "--config"]);
+    let recorder = Recorder::start(
+        {
+            command.arg(&file);
+            command
+        },
+        directory,
+    );
+    let mut sender = Sender::new(&near, "near");
+    sender.send_paced(100, 10_000, |number, to| datagram(number % 7, 1000, to));
+    recorder.arrived(100);
+    assert!(reasons(&recorder).is_empty(), "as long as nothing had to go, it has just begun");
+    assert_eq!(metric(&recorder, "retrocap_pins"), [(String::new(), 0.0)]);
+
+    // A pin of everything, and more than the budget holds.
+    assert_eq!(recorder.ask(&["pin", "--for", "1h", "udp"]).code, 0);
+    sender.send_paced(30_000, 12_000, |number, to| datagram(number % 7, 1000, to));
+    recorder.arrived(30_100);
+    eventually("it says what is too short, and that pins are full", || {
+        let reasons = reasons(&recorder);
+        let said = |code: &str, words: &str| reasons.iter().any(|(it, detail)| it == code && detail.contains(words));
+        said("horizon_short", "every packet reaches back")
+            && said("horizon_short", "[health] starts")
+            && said("pins_full", "remove a pin")
+    });
+    let only = |name: &str| metric(&recorder, name)[0].1;
+    let (bytes, limit) = (only("retrocap_pins_bytes"), only("retrocap_pins_limit_bytes"));
+    assert!(bytes > limit / 2.0 && bytes <= limit, "{bytes} of {limit}");
+    assert!(limit <= f64::from(16 << 20) / 4.0, "a quarter of the budget: {limit}");
+    assert!(only("retrocap_pins") == 1.0 && only("retrocap_pins_refused_packets") > 0.0);
+    assert_eq!(
+        metric(&recorder, "retrocap_horizon_wanted_seconds"),
+        [("{of=\"starts\"}".to_owned(), 21_600.0), ("{of=\"whole\"}".to_owned(), 3600.0)]
+    );
+
+    // What is wanted is for the administrator to say, and to change.
+    std::fs::write(&file, "").unwrap();
+    recorder.signal("-HUP");
+    eventually("nothing is wanted any more", || !reasons(&recorder).iter().any(|(code, _)| code == "horizon_short"));
+    assert!(recorder.log().contains("[health]"), "{}", recorder.log());
+}
+
+#[test]
+fn each_layer_of_the_sandbox_is_seen_from_outside() {
+    if !available("layers of the sandbox") {
+        return;
+    }
+    let far = Namespace::new();
+    let enforced = |arguments: &[&str]| {
+        let recorder = Recorder::live(&far, arguments);
+        let layers = metric(&recorder, "retrocap_sandbox_enforced");
+        (layers.into_iter().filter(|layer| layer.1 == 0.0).map(|layer| layer.0).collect::<Vec<_>>(), reasons(&recorder))
+    };
+    let (missing, why) = enforced(&["-m", "16M", "--user", "nobody"]);
+    assert!(missing.is_empty() && why.is_empty(), "{missing:?} {why:?}");
+    let (missing, why) = enforced(&["-m", "16M", "--user", "nobody", "--sandbox=off"]);
+    let layer = |name: &str| format!("{{layer=\"{name}\"}}");
+    assert_eq!(
+        missing.iter().filter(|it| [layer("seccomp"), layer("landlock")].contains(it)).count(),
+        2,
+        "{missing:?}"
+    );
+    assert!(why.len() == 1 && why[0].0 == "sandbox" && why[0].1.contains("--sandbox=off"), "{why:?}");
+    let (missing, why) = enforced(&["-m", "16M", "--no-drop-privileges"]);
+    assert!(missing.contains(&layer("capabilities")) && missing.contains(&layer("user")), "{missing:?}");
+    assert!(why.len() == 1 && why[0].1.contains("capabilities are kept"), "{why:?}");
+}
