@@ -7,6 +7,7 @@
 //!   could not make a read outside of it.
 //! - [`SockFilter`] and [`CaptureFilter`]: classic BPF run by the kernel before a packet costs anything.
 //! - [`clock_is_synchronised`] and [`offloads`]: what to know of a host before one trusts its packets.
+//! - [`share_one_heap`]: memory that was freed goes back.
 //! - [`map_code`]: what a sandbox has to forbid.
 //! - [`HeldSignals`]: signals for one thread alone.
 //! - [`inherited_memory_files`]: what a supervisor kept for this process.
@@ -17,6 +18,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod frame;
+mod heap;
 mod host;
 mod inherited;
 mod memory;
@@ -26,6 +28,7 @@ mod signals;
 mod socket_filter;
 
 pub use frame::{Frame, Frames};
+pub use heap::share_one_heap;
 pub use host::{Offloads, clock_is_synchronised, map_code, offloads};
 pub use inherited::inherited_memory_files;
 pub use memory::{Memory, Residence};

@@ -106,7 +106,7 @@ pub fn write(
     out.put_u64(END)
 }
 
-/// Takes over what [`write`] has written, into pipelines that have recorded nothing yet. `now` ends the gap.
+/// Takes over what [`write()`] has written, into pipelines that have recorded nothing yet. `now` ends the gap.
 ///
 /// Never fails: what cannot be taken over is left, and what comes back says so.
 pub fn read(

@@ -217,11 +217,22 @@ fn no_packet_costs_ten_times_a_normal_one() {
     }
 }
 
-/// What is too long is refused before anybody looks into it, and what is not costs each packet a bounded time.
+/// What is too long is refused before anybody looks into it.
 #[test]
-fn expressions_of_100_kb_are_refused_for_the_price_of_a_packet() {
+fn expressions_of_100_kb_are_refused_for_the_price_of_an_ordinary_one() {
     const KB_100: usize = 100_000;
-    let packet = cost(&normal());
+    let compiling = |expression: &str, times: u32| {
+        let rounds = (0..ROUNDS).map(|_| {
+            let start = processor_time();
+            for _ in 0..times {
+                let compiled = retrocap::filter::FilterSet::new(expression);
+                std::hint::black_box(compiled.is_ok());
+            }
+            (processor_time() - start).as_secs_f64() * 1e9 / f64::from(times)
+        });
+        rounds.fold(f64::INFINITY, f64::min)
+    };
+    let ordinary = compiling("tcp port 80", 20);
     for (name, expression) in [
         ("alternatives", "host 10.0.0.1 or ".repeat(KB_100 / 17)),
         ("parentheses", "(".repeat(KB_100)),
@@ -231,18 +242,9 @@ fn expressions_of_100_kb_are_refused_for_the_price_of_a_packet() {
         ("spaces", " ".repeat(KB_100)),
         ("letters", "a".repeat(KB_100)),
     ] {
-        let times = 20;
-        let rounds = (0..ROUNDS).map(|_| {
-            let start = processor_time();
-            for _ in 0..times {
-                let compiled = retrocap::filter::FilterSet::new(&expression);
-                assert!(compiled.is_err() || name == "spaces", "{name}");
-            }
-            (processor_time() - start).as_secs_f64() * 1e9 / f64::from(times)
-        });
-        let refusal = rounds.fold(f64::INFINITY, f64::min);
-        eprintln!("{refusal:6.0} ns  to refuse {name}; {packet:.0} ns a normal packet");
-        // Spaces are looked through to their end, and then there is no expression.
-        assert!(refusal <= packet * RATIO_MAX || name == "spaces", "{name}: {refusal:.0} ns");
+        assert!(retrocap::filter::FilterSet::new(&expression).is_err() || name == "spaces", "{name}");
+        let refusal = compiling(&expression, 20);
+        eprintln!("{refusal:6.0} ns  to refuse {name}; {ordinary:.0} ns to compile an ordinary expression");
+        assert!(refusal <= ordinary * RATIO_MAX, "{name}: {refusal:.0} ns, an ordinary one {ordinary:.0} ns");
     }
 }

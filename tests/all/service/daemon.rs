@@ -173,7 +173,9 @@ fn a_capture_is_replayed_at_its_pace() {
     let daemon = Daemon::start(config);
     received(&socket, 1);
     let health: Value = serde_json::from_slice(&get(&socket, "/v1/health").body).unwrap();
-    assert_eq!(health["status"], "ready");
+    // It records, and nothing is wrong but that this test has no sandbox.
+    let reasons = health["reasons"].as_array().unwrap();
+    assert!(reasons.iter().all(|reason| reason["code"] == "sandbox"), "{health}");
     let start = Instant::now();
     daemon.stop().unwrap();
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
