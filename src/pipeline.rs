@@ -47,7 +47,7 @@ pub struct Config {
     pub snaplen: u32,
     /// Whether memory is locked in RAM.
     pub lock: Lock,
-    /// Seed of the session table's hash; no answer depends on it.
+    /// Seed of the hashes of sessions and of floods' counters; the same one gives the same answers.
     pub seed: u64,
 }
 

@@ -263,7 +263,7 @@ impl Store {
             self.extend(queue, open.tail.page(), record_bytes - open.tail.room());
         }
         let Some(open) = &mut self.queues[queue].open else { unreachable!("it was begun") };
-        open.tail.append(&self.shared.pages, encoded.bytes());
+        open.tail.append_padded(&self.shared.pages, encoded.padded(), encoded.bytes().len());
         open.tail.append(&self.shared.pages, data);
         open.len_bytes += record_bytes;
         open.previous = header.as_previous();

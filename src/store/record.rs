@@ -119,6 +119,12 @@ pub struct Encoded {
 }
 
 impl Encoded {
+    /// The header's bytes, and zeros behind them.
+    #[inline]
+    pub fn padded(&self) -> &[u8; ROOM_BYTES] {
+        &self.bytes
+    }
+
     /// The header's bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
