@@ -86,7 +86,7 @@ fn burst_len(packets: &[Packet<'_>]) -> usize {
 /// A packet of a burst whose headers were read.
 #[derive(Clone, Copy)]
 struct Coming<'a> {
-    packet: Packet<'a>,
+    packet: &'a Packet<'a>,
     arrival: Arrival,
 }
 
@@ -296,8 +296,10 @@ impl Pipeline {
     }
 
     /// From a packet to what its headers say; `None` if it is not to be kept.
-    fn receive<'a>(&mut self, packet: &Packet<'a>) -> Option<Coming<'a>> {
-        let packet = self.cut(packet);
+    #[inline(always)]
+    fn receive<'a>(&mut self, whole: &'a Packet<'a>) -> Option<Coming<'a>> {
+        let packet = self.cut(whole);
+        self.totals.oddities.truncated += u64::from(packet.data.len() < whole.data.len().min(self.snaplen));
         let bytes = packet.data.len() as u64;
         self.totals.received.add(bytes);
         self.published.count_interface(packet.interface, bytes);
@@ -316,11 +318,12 @@ impl Pipeline {
         }
         self.note(&packet, decoded.stop);
         let arrival = self.sessions.arrival(&packet, &mut decoded);
-        Some(Coming { packet, arrival })
+        Some(Coming { packet: whole, arrival })
     }
 
     /// Counts a packet to its session, whose bytes so far say where it is stored.
     fn keep(&mut self, Coming { packet, arrival }: &Coming<'_>) {
+        let packet = &self.cut(packet);
         let bytes = packet.data.len() as u64;
         let sequence = self.totals.stored.packets;
         let session = self.sessions.observe(arrival, packet, sequence);
@@ -336,14 +339,14 @@ impl Pipeline {
         self.totals.stored.add(bytes);
     }
 
-    /// Cuts a packet to the snapshot length, or to the longest record.
-    fn cut<'a>(&mut self, packet: &Packet<'a>) -> Packet<'a> {
-        let len = packet.data.len().min(self.snaplen);
-        let kept = len.min(PACKET_BYTES_MAX);
-        self.totals.oddities.truncated += u64::from(kept < len);
-        Packet { data: &packet.data[..kept], ..*packet }
+    /// A packet as it is kept: no longer than the snapshot length, or than the longest record.
+    #[inline]
+    fn cut<'a>(&self, packet: &Packet<'a>) -> Packet<'a> {
+        let len = packet.data.len().min(self.snaplen).min(PACKET_BYTES_MAX);
+        Packet { data: &packet.data[..len], ..*packet }
     }
 
+    #[inline]
     fn note(&mut self, packet: &Packet<'_>, stop: Stop) {
         let oddities = &mut self.totals.oddities;
         match stop {

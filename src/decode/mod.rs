@@ -1,12 +1,13 @@
 //! From the bytes of a packet to the endpoints of its innermost session.
 //!
 //! [`decode`] never fails and never panics: it returns what it understood and, in [`Decoded::stop`], why it went no
-//! further. It reads headers only, allocates nothing, and looks at no byte twice.
+//! further. It reads headers only, allocates nothing, and goes back to no byte.
 //!
 //! One layer a function: `link`, `network`, `transport`, `tunnel`. A function checks that its header is there and
 //! makes sense, and only then writes to [`Decoded`] what the header says; so when a layer cannot be read, the result
-//! still holds the endpoints of the one around it. The loop in [`decode`] goes from layer to layer, and a counter bounds
-//! it. No function indexes a slice: headers are taken as arrays whose length was checked once.
+//! still holds the endpoints of the one around it. A loop goes from layer to layer, and a counter bounds it; the headers
+//! that most packets have are read without it, in `plain`. No function indexes a slice: headers are taken as arrays whose
+//! length was checked once.
 
 use std::ops::ControlFlow;
 
@@ -14,6 +15,7 @@ use crate::packet::LinkType;
 
 mod link;
 mod network;
+mod plain;
 mod transport;
 mod tunnel;
 
@@ -116,14 +118,22 @@ pub const MAX_DEPTH: u8 = 32;
 /// Reads the headers of one packet.
 ///
 /// `data` are its captured bytes; it can be shorter than what its headers claim, and empty.
+#[inline(always)]
 pub fn decode(link_type: LinkType, data: &[u8]) -> Decoded {
-    // The result is written where the caller wants it: a copy at the end would wait for all the narrow writes before it.
-    let mut decoded = Decoded { payload_len: saturate(data.len()), ..Decoded::default() };
-    decoded.stop = walk_over(link_type, Walk::new(data, &mut decoded));
+    // Whatever reads headers writes them where the caller wants them: a copy would wait for all the narrow writes before it.
+    let mut decoded = Decoded::default();
+    if link_type != LinkType::ETHERNET || plain::read(data, &mut decoded).is_none() {
+        walk(link_type, data, &mut decoded);
+    }
     decoded
 }
 
-/// Goes from layer to layer.
+/// Goes from layer to layer, whatever they are.
+fn walk(link_type: LinkType, data: &[u8], decoded: &mut Decoded) {
+    *decoded = Decoded { payload_len: saturate(data.len()), ..Decoded::default() };
+    decoded.stop = walk_over(link_type, Walk::new(data, decoded));
+}
+
 #[inline]
 fn walk_over(link_type: LinkType, mut walk: Walk<'_>) -> Stop {
     let mut step = link::outermost(link_type);

@@ -76,7 +76,7 @@ pub(super) fn ipv6(walk: &mut Walk<'_>) -> Step {
 }
 
 #[inline]
-fn halves(addresses: &[u8; 32]) -> [u128; 2] {
+pub(super) fn halves(addresses: &[u8; 32]) -> [u128; 2] {
     let (source, destination) = addresses.split_at(16);
     [source, destination].map(|half| half.first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes)))
 }

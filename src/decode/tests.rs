@@ -3,11 +3,24 @@
 use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, VlanId};
 use proptest::prelude::*;
 
-use super::frames::samples;
-use super::{Decoded, MAX_DEPTH, Network, Stop, decode};
+use super::frames::{ethernet, ipv4, ipv6, samples, tcp, udp};
+use super::{Decoded, MAX_DEPTH, Network, Stop, decode, plain, walk};
 use crate::packet::LinkType;
 
 const LINK_TYPES: [u16; 13] = [0, 1, 9, 12, 14, 101, 108, 113, 147, 228, 229, 276, 65535];
+
+/// An Ethernet frame, read at once.
+fn read_plain(data: &[u8]) -> Option<Decoded> {
+    let mut decoded = Decoded::default();
+    plain::read(data, &mut decoded).map(|()| decoded)
+}
+
+/// An Ethernet frame, layer by layer.
+fn walked(data: &[u8]) -> Decoded {
+    let mut decoded = Decoded::default();
+    walk(LinkType::ETHERNET, data, &mut decoded);
+    decoded
+}
 
 /// What holds for every result.
 fn assert_sane(decoded: &Decoded, data: &[u8]) {
@@ -15,6 +28,9 @@ fn assert_sane(decoded: &Decoded, data: &[u8]) {
     assert!(decoded.depth <= MAX_DEPTH);
     assert_eq!(decoded.fragment.is_some(), decoded.datagram != 0);
     assert!(decoded.vlan.is_some() || decoded.inner_vlan.is_none());
+    if let Some(plain) = read_plain(data) {
+        assert_eq!(plain, walked(data), "{data:02x?}");
+    }
     match decoded.network {
         Network::Link => {
             assert!(decoded.source >> 48 == 0 && decoded.destination >> 48 == 0);
@@ -34,6 +50,21 @@ fn samples_are_understood_to_the_end() {
         let arp_or_ppp_alone = decoded.network == Network::Link || decoded.protocol == 47;
         assert!(decoded.stop == Stop::Complete || arp_or_ppp_alone, "{frame:02x?}\n{decoded:#?}");
     }
+}
+
+#[test]
+fn what_is_plain_is_read_at_once() {
+    for transport in [(6, tcp(b"hello")), (17, udp(53, b"hello")), (17, udp(53, b""))] {
+        for frame in
+            [ethernet(0x0800, &ipv4(transport.0, &transport.1)), ethernet(0x86dd, &ipv6(transport.0, &transport.1))]
+        {
+            assert_eq!(read_plain(&frame), Some(walked(&frame)));
+            let padded = [&frame[..], &[0; 9]].concat();
+            assert_eq!(read_plain(&padded), Some(walked(&padded)), "padded");
+            assert_eq!(read_plain(&frame[..frame.len() - 1]), None, "cut");
+        }
+    }
+    assert_eq!(read_plain(&ethernet(0x0800, &ipv4(17, &udp(4789, &[0; 60])))), None, "a tunnel");
 }
 
 #[test]

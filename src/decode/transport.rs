@@ -5,6 +5,7 @@
 use super::{Layer, Step, Stop, Walk};
 
 /// UDP ports of tunnels: VXLAN (RFC 7348; 8472 is Linux's own default, 4790 VXLAN-GPE), Geneve (RFC 8926), GTP-U (3GPP TS 29.281).
+#[inline]
 fn tunnel_by_port(port: u16) -> Step {
     match port {
         4789 | 4790 | 8472 => Step::Continue(Layer::Vxlan),
@@ -12,6 +13,12 @@ fn tunnel_by_port(port: u16) -> Step {
         2152 => Step::Continue(Layer::GtpU),
         _ => Step::Break(Stop::Complete),
     }
+}
+
+/// Whether a datagram to this port is taken for a tunnel's.
+#[inline]
+pub(super) fn is_tunnel(port: u16) -> bool {
+    tunnel_by_port(port).is_continue()
 }
 
 /// A TCP segment.

@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use std::hash::{BuildHasher, Hash};
 
 use super::index::Index;
-use crate::decode::{Decoded, Network};
+use crate::decode::{Decoded, Fragment, Network};
 use crate::memory::Lock;
 use crate::packet::InterfaceId;
 use crate::time::Timestamp;
@@ -66,8 +66,15 @@ impl Fragments {
     }
 
     /// Remembers the session of a first fragment, fills in that of a later one.
+    #[inline]
     pub(super) fn resolve(&mut self, decoded: &mut Decoded, interface: InterfaceId, time: Timestamp) {
-        let Some(fragment) = decoded.fragment else { return };
+        if let Some(fragment) = decoded.fragment {
+            self.resolve_fragment(fragment, decoded, interface, time);
+        }
+    }
+
+    #[cold]
+    fn resolve_fragment(&mut self, fragment: Fragment, decoded: &mut Decoded, interface: InterfaceId, time: Timestamp) {
         let datagram = Datagram { number: decoded.datagram, interface, vlan: decoded.vlan };
         let hash = self.hasher.hash_one(datagram);
         let found = self.index.find(hash, |slot| self.ring[slot as usize].datagram == datagram);
@@ -119,7 +126,6 @@ impl Fragments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::Fragment;
 
     fn fragment(id: u32, first: bool) -> Decoded {
         let ports = if first { (1000, 53) } else { (0, 0) };

@@ -51,6 +51,7 @@ const ONE_WAY: u64 = 1 << 4;
 
 impl SessionKey {
     /// The session of a packet, and which endpoint sent it.
+    #[inline]
     pub fn new(decoded: &Decoded, interface: InterfaceId) -> (Self, Side) {
         let (ports, protocol) = match decoded.network {
             Network::Link => ((decoded.ethertype, decoded.ethertype), 0),

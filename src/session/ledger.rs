@@ -16,8 +16,9 @@ pub(super) const ENTRY_WORDS: usize = 16;
 /// Bytes of one entry.
 pub const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
 
-// What is looked at when an entry is wanted for another session stands in the first of the two cache lines.
-const GENERATION: usize = 0;
+// What is looked at when packets of a session go, or its entry is wanted for another one, stands in the first of the two
+// cache lines.
+const CUT_AT: usize = 0; // when the last packet of it went; 0 while none has
 const FIRST_SEQUENCE: usize = 1;
 const LAST: usize = 2;
 const PACKETS: usize = 3; // of the originator in the low half, of the responder in the high half
@@ -25,7 +26,7 @@ const KEPT: usize = 4; // packets in the low half, flags in the high half
 const KEPT_BYTES: usize = 5;
 const BYTES: usize = 6; // originator, then responder
 const FIRST: usize = 8;
-const CUT_AT: usize = 9; // when the last packet of it went; 0 while none has
+const GENERATION: usize = 9;
 const KEY: usize = 10;
 
 /// What was seen of a session, one bit each.
@@ -377,8 +378,13 @@ impl Entry<'_> {
 
     /// Asks for both cache lines of the entry.
     pub(super) fn prefetch(self) {
-        prefetch(&self.0[GENERATION]);
+        self.prefetch_counts();
         prefetch(&self.0[FIRST]);
+    }
+
+    /// Asks for what is looked at when a packet of its session goes.
+    pub(super) fn prefetch_counts(self) {
+        prefetch(&self.0[CUT_AT]);
     }
 
     /// Copies a session of which no packet is left to another entry, where `ordinal` stands for its first sequence.
@@ -386,7 +392,7 @@ impl Entry<'_> {
         let generation = to.get(GENERATION);
         to.set(GENERATION, generation + 1);
         fence(Ordering::Release);
-        for word in LAST..ENTRY_WORDS {
+        for word in (0..ENTRY_WORDS).filter(|&word| word != GENERATION) {
             to.set(word, self.get(word));
         }
         to.set(FIRST_SEQUENCE, ordinal);

@@ -142,6 +142,7 @@ impl Table {
     }
 
     /// Which session a packet belongs to. Asks memory for its place in the index.
+    #[inline]
     pub fn arrival(&mut self, packet: &Packet<'_>, decoded: &mut Decoded) -> Arrival {
         self.fragments.resolve(decoded, packet.interface, packet.time);
         let (key, sender) = SessionKey::new(decoded, packet.interface);
@@ -167,6 +168,7 @@ impl Table {
     /// Counts a packet to its session, which begins with it if there is none.
     ///
     /// `sequence` is the packet's place in the order of arrival, and grows with every call.
+    #[inline]
     pub fn observe(&mut self, arrival: &Arrival, packet: &Packet<'_>, sequence: u64) -> Observed {
         self.now = packet.time;
         let found = self.index.find(arrival.hash, |slot| self.entry(slot).has_key(&arrival.key));
@@ -248,9 +250,10 @@ impl Table {
     }
 
     /// A packet of the session that had `slot` will be reported [`evicted`](Self::evicted) soon.
+    #[inline]
     pub fn expect(&self, slot: SessionSlot) {
         if let Some(entry) = self.ledger.entry(slot) {
-            entry.prefetch();
+            entry.prefetch_counts();
         }
     }
 
@@ -369,6 +372,7 @@ impl Table {
         self.index.remove(hash, slot);
     }
 
+    #[inline]
     pub(super) fn hash(&self, key: &SessionKey) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         for word in key.0 {

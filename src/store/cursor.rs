@@ -1,9 +1,10 @@
 //! Reading the records of one segment, compressed or not, in the order they were written.
 
 use super::pages::{Gone, PageId, Pages, Position};
-use super::record::{self, HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, ROOM_BYTES, RecordHeader};
+use super::record::{self, HEADER_BYTES_MAX, Outline, PACKET_BYTES_MAX, Previous, RecordHeader, SHORT_BYTES};
 use super::segment::{SegmentView, Slot};
 use super::unpack::Unpacked;
+use crate::packet::InterfaceId;
 
 /// A byte of a segment: where it lies in the pages, of use while the segment is not compressed, and how far it is from the
 /// start, which stays true.
@@ -43,6 +44,21 @@ impl Stream<'_> {
         }
     }
 
+    /// The sixteen bytes at `place`, where they are at hand and in one piece.
+    #[inline]
+    fn peek(&self, view: &SegmentView, place: Place) -> Result<Option<[u64; 2]>, Gone> {
+        match self {
+            Stream::Pages(pages, slot) => {
+                let words = pages.peek(place.position);
+                if slot.is(view.generation) { Ok(words) } else { Err(Gone) }
+            }
+            Stream::Bytes(bytes) => {
+                Ok(usize::try_from(place.offset).ok().and_then(|from| bytes.get(from..)).and_then(words))
+            }
+            Stream::Unpacked(..) => Ok(None),
+        }
+    }
+
     /// Moves `place` over `n` bytes.
     #[inline]
     fn skip(&self, place: &mut Place, n: usize) -> Result<(), Gone> {
@@ -52,6 +68,87 @@ impl Stream<'_> {
             Stream::Bytes(_) | Stream::Unpacked(..) => Ok(()),
         }
     }
+}
+
+/// The first sixteen bytes as two words.
+#[inline]
+fn words(bytes: &[u8]) -> Option<[u64; 2]> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *bytes.first_chunk::<SHORT_BYTES>()?;
+    Some([u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])])
+}
+
+/// Reads of the records of a segment what an eviction has to know, for the writer, whom no segment escapes.
+#[derive(Debug)]
+pub(super) struct Outlines<'a> {
+    view: SegmentView,
+    stream: &'a Stream<'a>,
+    at: Place,
+    left: u64,
+    sequence: u64,
+    /// The page it is in, if pages are fetched before they are come to.
+    fetched: Option<PageId>,
+}
+
+impl<'a> Outlines<'a> {
+    /// Pages whose records are longer on average are not fetched: little of them is read.
+    const FETCHED_RECORD_BYTES: u64 = 512;
+
+    pub(super) fn new(view: SegmentView, stream: &'a Stream<'a>) -> Self {
+        let at = Place { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
+        let short = view.len_bytes <= view.packets.saturating_mul(Self::FETCHED_RECORD_BYTES);
+        let fetched = (short && matches!(stream, Stream::Pages(..))).then_some(PageId(u32::MAX));
+        Self { view, stream, at, left: view.len_bytes, sequence: view.base.sequence, fetched }
+    }
+
+    /// The next record.
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<Outline> {
+        if self.left == 0 {
+            return None;
+        }
+        if self.fetched.is_some_and(|page| page != self.at.position.page) {
+            self.fetch_next_page();
+        }
+        let words = self.stream.peek(&self.view, self.at).ok()?;
+        let outline = match words.and_then(|words| record::outline(words, self.sequence)) {
+            Some(outline) => outline,
+            None => self.long()?,
+        };
+        let record_bytes = outline.header_bytes + outline.captured_len as usize;
+        self.left = self.left.checked_sub(record_bytes as u64)?;
+        self.stream.skip(&mut self.at, record_bytes).ok()?;
+        self.sequence = outline.sequence;
+        Some(outline)
+    }
+
+    /// Where a record begins is only known when the one before it was fetched, so without this each is waited for.
+    fn fetch_next_page(&mut self) {
+        let page = self.at.position.page;
+        self.fetched = Some(page);
+        if let Stream::Pages(pages, _) = self.stream
+            && let Ok(next) = pages.next(page)
+        {
+            pages.expect(next);
+        }
+    }
+
+    /// A header that is long, or that lies where a page or the segment ends.
+    #[cold]
+    fn long(&self) -> Option<Outline> {
+        let previous = Previous { sequence: self.sequence, interface: Some(InterfaceId(0)), ..self.view.base };
+        let bytes = header_bytes(self.stream, &self.view, self.at, self.left).ok()?;
+        let (header, header_bytes) = record::decode(&bytes, &previous)?;
+        let RecordHeader { sequence, captured_len, session, .. } = header;
+        Some(Outline { sequence, captured_len, session, header_bytes })
+    }
+}
+
+/// The bytes of a header, and what follows it, or zeros where a segment ends that has `left` bytes.
+fn header_bytes(stream: &Stream<'_>, view: &SegmentView, at: Place, left: u64) -> Result<[u8; HEADER_BYTES_MAX], Gone> {
+    let mut bytes = [0; HEADER_BYTES_MAX];
+    let len = usize::try_from(left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
+    stream.read(view, at, &mut bytes[..len])?;
+    Ok(bytes)
 }
 
 /// Bytes of a compressed segment that a cursor keeps for its next records.
@@ -155,8 +252,11 @@ impl Cursor {
         if self.left == 0 {
             return Ok(None);
         }
-        let bytes = self.peek(stream)?;
-        let (header, header_bytes) = record::decode(&bytes, &self.previous).ok_or(Gone)?;
+        let short = self.peek(stream)?.and_then(|words| record::decode_short(words, &self.previous));
+        let (header, header_bytes) = match short {
+            Some(header) => header,
+            None => self.long_header(stream)?,
+        };
         let record_bytes = header_bytes + header.captured_len as usize;
         let left = self.left.checked_sub(record_bytes as u64).ok_or(Gone)?;
         self.expect(stream, record_bytes)?;
@@ -170,25 +270,31 @@ impl Cursor {
         Ok(Some(RecordAt { header, data }))
     }
 
-    /// What comes next: a header, and anything behind it.
+    /// The sixteen bytes that come next, where they are at hand.
     #[inline]
-    fn peek(&mut self, stream: &Stream<'_>) -> Result<[u8; ROOM_BYTES], Gone> {
-        if let Stream::Pages(pages, slot) = stream
-            && let Some(bytes) = pages.peek(self.at.position)
-        {
-            return if slot.is(self.view.generation) { Ok(bytes) } else { Err(Gone) };
+    fn peek(&self, stream: &Stream<'_>) -> Result<Option<[u64; 2]>, Gone> {
+        match (stream, &self.window) {
+            (Stream::Unpacked(..), Some(window)) => Ok(window.get(self.at, SHORT_BYTES).and_then(words)),
+            _ => stream.peek(&self.view, self.at),
         }
-        let mut bytes = [0; ROOM_BYTES];
-        let out = &mut bytes[..usize::try_from(self.left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX))];
-        if let (Stream::Unpacked(..), Some(window)) = (stream, &mut self.window) {
-            if window.get(self.at, out.len()).is_none() {
-                window.fill(stream, &self.view, self.at)?;
+    }
+
+    /// A header that is long, or that lies where a page, or what is uncompressed, ends.
+    #[cold]
+    fn long_header(&mut self, stream: &Stream<'_>) -> Result<(RecordHeader, usize), Gone> {
+        let bytes = match (stream, &mut self.window) {
+            (Stream::Unpacked(..), Some(window)) => {
+                let len = usize::try_from(self.left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
+                if window.get(self.at, len).is_none() {
+                    window.fill(stream, &self.view, self.at)?;
+                }
+                let mut bytes = [0; HEADER_BYTES_MAX];
+                bytes[..len].copy_from_slice(window.get(self.at, len).ok_or(Gone)?);
+                bytes
             }
-            out.copy_from_slice(window.get(self.at, out.len()).ok_or(Gone)?);
-        } else {
-            stream.read(&self.view, self.at, out)?;
-        }
-        Ok(bytes)
+            _ => header_bytes(stream, &self.view, self.at, self.left)?,
+        };
+        record::decode(&bytes, &self.previous).ok_or(Gone)
     }
 
     /// The next `len` bytes will be asked for.

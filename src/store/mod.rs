@@ -32,15 +32,15 @@ mod unpack;
 use std::sync::Arc;
 
 use compress::Packing;
-use cursor::Stream;
 pub use cursor::{Cursor, RecordAt, WINDOW_BYTES};
+use cursor::{Outlines, Stream};
 use heads::Heads;
 pub use pages::Gone;
 use pages::{PAGE_COST_BYTES, PageId, Pages, Tail};
 pub use queues::Place;
 use queues::{Kind, QueueId, Queues};
 pub use rank::Rank;
-use record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
+use record::{HEADER_BYTES_MAX, Outline, PACKET_BYTES_MAX, Previous, RecordHeader};
 use retention::{Clock, Policy};
 use segment::Slot;
 pub use segment::{SegmentId, SegmentView};
@@ -49,7 +49,7 @@ use unpack::Unpacked;
 
 use crate::counters::{Carried, Packed, Volume};
 use crate::memory::Lock;
-use crate::session::Table;
+use crate::session::{SessionSlot, Table};
 use crate::time::Timestamp;
 
 /// Pages of a store for each entry of its table of segments.
@@ -135,6 +135,25 @@ struct Open {
     tail: Tail,
     previous: Previous,
     len_bytes: usize,
+}
+
+impl Open {
+    /// Whether it can take a record that has no more bytes than this.
+    #[inline]
+    fn continues(&self, header: &RecordHeader, record_bytes_max: usize, segment_bytes: usize) -> bool {
+        self.len_bytes + record_bytes_max <= segment_bytes && record::fits(&self.previous, header.time, header.sequence)
+    }
+
+    /// Writes a record, for which there are pages.
+    #[inline]
+    fn write(&mut self, shared: &Segments, header: &RecordHeader, data: &[u8]) {
+        let encoded = record::encode(header, &self.previous);
+        encoded.write(|(part, bytes)| self.tail.push(&shared.pages, part, bytes));
+        self.tail.append(&shared.pages, data);
+        self.len_bytes += encoded.bytes() + data.len();
+        self.previous = header.as_previous();
+        shared.slots[self.id.0 as usize].publish(header, self.len_bytes as u64);
+    }
 }
 
 /// The writer.
@@ -243,6 +262,14 @@ impl Store {
             Some(queue) => queue,
             None => self.queues.at(place),
         };
+        // Nearly all records fit into the page that is being filled.
+        if let Some(open) = &mut self.queues[queue].open
+            && record_bytes_max <= open.tail.room()
+            && open.continues(header, record_bytes_max, self.segment_bytes)
+        {
+            open.write(&self.shared, header, data);
+            return self.retained.add(u64::from(header.captured_len));
+        }
         if !self.continues(queue, header, record_bytes_max) {
             self.seal(queue);
         }
@@ -257,27 +284,20 @@ impl Store {
             self.queues[queue].open = Some(open);
         }
         let Some(open) = &self.queues[queue].open else { unreachable!("it was begun") };
-        let encoded = record::encode(header, &open.previous);
-        let record_bytes = encoded.bytes().len() + data.len();
+        let record_bytes = record::bytes(header, &open.previous) + data.len();
         if record_bytes > open.tail.room() {
             self.extend(queue, open.tail.page(), record_bytes - open.tail.room());
         }
         let Some(open) = &mut self.queues[queue].open else { unreachable!("it was begun") };
-        open.tail.append_padded(&self.shared.pages, encoded.padded(), encoded.bytes().len());
-        open.tail.append(&self.shared.pages, data);
-        open.len_bytes += record_bytes;
-        open.previous = header.as_previous();
-        self.shared.slots[open.id.0 as usize].publish(header, open.len_bytes as u64);
+        open.write(&self.shared, header, data);
         self.retained.add(u64::from(header.captured_len));
         record_bytes
     }
 
     /// Whether the open segment of a queue can take the record; true when there is none.
     fn continues(&self, queue: QueueId, header: &RecordHeader, record_bytes_max: usize) -> bool {
-        self.queues[queue].open.as_ref().is_none_or(|open| {
-            open.len_bytes + record_bytes_max <= self.segment_bytes
-                && record::fits(&open.previous, header.time, header.sequence)
-        })
+        let open = self.queues[queue].open.as_ref();
+        open.is_none_or(|open| open.continues(header, record_bytes_max, self.segment_bytes))
     }
 
     fn seal(&mut self, queue: QueueId) {
@@ -532,20 +552,19 @@ impl Store {
 /// ahead. Returns how many of the packets are the first of a session.
 fn tell_evicted(view: SegmentView, stream: &Stream<'_>, sessions: &mut Table) -> u32 {
     let mut firsts = 0;
-    let mut cursor = Cursor::new(view);
-    let mut ahead = [RecordHeader::EMPTY; RECORDS_AHEAD];
+    let mut outlines = Outlines::new(view, stream);
+    let mut ahead = [(SessionSlot(0), 0, 0); RECORDS_AHEAD];
     loop {
         let mut count = 0;
         while count < RECORDS_AHEAD
-            && let Ok(Some(record)) = cursor.next(stream)
+            && let Some(Outline { session, sequence, captured_len, .. }) = outlines.next()
         {
-            sessions.expect(record.header.session);
-            ahead[count] = record.header;
+            sessions.expect(session);
+            ahead[count] = (session, sequence, captured_len);
             count += 1;
         }
-        for header in &ahead[..count] {
-            let first = sessions.evicted(header.session, header.sequence, u64::from(header.captured_len));
-            firsts += u32::from(first);
+        for &(session, sequence, captured_len) in &ahead[..count] {
+            firsts += u32::from(sessions.evicted(session, sequence, u64::from(captured_len)));
         }
         if count < RECORDS_AHEAD {
             return firsts;

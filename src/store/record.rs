@@ -1,7 +1,7 @@
 //! A packet as it lies in a segment: a header of about ten bytes, then the captured bytes.
 //!
 //! ```text
-//! byte 0   bits 0-2  bytes of the time difference to the record before (0-7)
+//! byte 0   bits 0-2  bytes of the time difference to the record before (0-6)
 //!          bit  3    that difference is backwards
 //!          bits 4-5  bytes of the sequence difference, less one (0-3)
 //!          bits 6-7  bytes of the captured length (0-3)
@@ -23,12 +23,14 @@ use crate::session::SessionSlot;
 use crate::time::Timestamp;
 
 /// Longest header, in bytes.
-pub const HEADER_BYTES_MAX: usize = 2 + 7 + 3 + 3 + 4 + 2 + 8;
+pub const HEADER_BYTES_MAX: usize = 2 + 6 + 3 + 3 + 4 + 2 + 8;
+/// Bytes of a header that is read from two words; hardly any is longer.
+pub const SHORT_BYTES: usize = 16;
 /// Bytes of a packet that are kept at most, libpcap's largest snapshot length; the rest of a longer one is cut off and
 /// counted.
 pub const PACKET_BYTES_MAX: usize = 262_144;
 
-const TIME_BYTES_MAX: usize = 7;
+const TIME_BYTES_MAX: usize = 6;
 const SEQUENCE_BYTES_MAX: usize = 3;
 
 /// What a header is written against: the record before it.
@@ -107,39 +109,38 @@ pub fn fits(previous: &Previous, time: Timestamp, sequence: u64) -> bool {
         && bytes_of(sequence - previous.sequence - 1) <= SEQUENCE_BYTES_MAX
 }
 
-/// Bytes in which any header has room. Values are written and read as eight bytes, of which fewer count, so there is some
-/// behind.
-pub const ROOM_BYTES: usize = (HEADER_BYTES_MAX + 8).next_multiple_of(8);
-
-/// A written header.
+/// A header as it is written: parts of eight bytes at most, one behind the other. It never lies in memory on its way there.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoded {
-    bytes: [u8; ROOM_BYTES],
-    len: usize,
+    first: Part,
+    second: Part,
+    rare: Option<[Part; 2]>,
 }
 
+/// The low bytes of a word that count, and how many these are; the others are zero.
+pub type Part = (u64, usize);
+
 impl Encoded {
-    /// The header's bytes, and zeros behind them.
+    /// How many bytes it has.
     #[inline]
-    pub fn padded(&self) -> &[u8; ROOM_BYTES] {
-        &self.bytes
+    pub fn bytes(&self) -> usize {
+        let rare = self.rare.map_or(0, |rare| rare[0].1 + rare[1].1);
+        self.first.1 + self.second.1 + rare
     }
 
-    /// The header's bytes.
+    /// Hands out its parts.
     #[inline]
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    #[inline]
-    fn put(&mut self, value: u64, bytes: usize) {
-        self.bytes[self.len..self.len + 8].copy_from_slice(&value.to_le_bytes());
-        self.len += bytes;
+    pub fn write(&self, mut each: impl FnMut(Part)) {
+        each(self.first);
+        each(self.second);
+        if let Some(rare) = self.rare {
+            rare.into_iter().for_each(each);
+        }
     }
 }
 
 /// Writes `header`; [`fits`] was true of it.
-#[inline]
+#[inline(always)]
 pub fn encode(header: &RecordHeader, previous: &Previous) -> Encoded {
     let backwards = header.time < previous.time;
     let time = header.time.0.abs_diff(previous.time.0);
@@ -150,7 +151,7 @@ pub fn encode(header: &RecordHeader, previous: &Previous) -> Encoded {
     let rare = header.original_len != header.captured_len || header.drops_before != 0;
 
     let (time_bytes, sequence_bytes, captured_bytes, slot_bytes) =
-        (bytes_of(time), bytes_of(sequence), bytes_of(captured), bytes_of(slot).max(1));
+        (bytes_of(time), bytes_of(sequence), bytes_of(captured), bytes_of(slot | 1));
     let control = time_bytes
         | usize::from(backwards) << 3
         | sequence_bytes << 4
@@ -161,52 +162,127 @@ pub fn encode(header: &RecordHeader, previous: &Previous) -> Encoded {
         | (slot_bytes - 1) << 12
         | usize::from(other_interface) << 14
         | usize::from(rare) << 15;
-
-    let mut out = Encoded { bytes: [0; ROOM_BYTES], len: 0 };
-    out.put(control as u64, 2);
-    out.put(time, time_bytes);
-    out.put(sequence, sequence_bytes);
-    out.put(captured, captured_bytes);
-    out.put(slot, slot_bytes);
-    if other_interface {
-        out.put(u64::from(header.interface.0), 2);
+    let first = (control as u64 | time << 16, 2 + time_bytes);
+    let packet = (sequence | captured << (sequence_bytes * 8), sequence_bytes + captured_bytes);
+    if !other_interface && !rare && packet.1 + slot_bytes <= 8 {
+        // Nearly all of them.
+        return Encoded { first, second: (packet.0 | slot << (packet.1 * 8), packet.1 + slot_bytes), rare: None };
     }
-    if rare {
-        out.put(u64::from(header.original_len) | u64::from(header.drops_before) << 32, 8);
-    }
-    out
+    let interface = if other_interface { (u64::from(header.interface.0), 2) } else { (0, 0) };
+    let place = (slot | interface.0 << (slot_bytes * 8), slot_bytes + interface.1);
+    let lens = u64::from(header.original_len) | u64::from(header.drops_before) << 32;
+    Encoded { first, second: packet, rare: Some([place, if rare { (lens, 8) } else { (0, 0) }]) }
 }
 
-/// Reads the header at the start of `bytes`, and says how long it is.
-///
-/// `bytes` may go on beyond the header, and may be nonsense: then so is the answer, or there is none.
+/// How many bytes [`encode`] makes of `header`.
+pub fn bytes(header: &RecordHeader, previous: &Previous) -> usize {
+    encode(header, previous).bytes()
+}
+
+/// What those who only count records want to know of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// Its place in the order of arrival.
+    pub sequence: u64,
+    /// Bytes kept of the packet.
+    pub captured_len: u32,
+    /// The slot of its session.
+    pub session: SessionSlot,
+    /// Bytes of the header.
+    pub header_bytes: usize,
+}
+
+/// As [`decode_short`], and a quarter of the work.
 #[inline]
-pub fn decode(bytes: &[u8; ROOM_BYTES], previous: &Previous) -> Option<(RecordHeader, usize)> {
-    let control = usize::from(u16::from_le_bytes([bytes[0], bytes[1]]));
-    let mut at = 2;
-    let mut take = |n: usize| {
-        let value = u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
-        at += n;
-        Some(if n < 8 { value & ((1 << (n * 8)) - 1) } else { value })
+pub fn outline([low, high]: [u64; 2], previous_sequence: u64) -> Option<Outline> {
+    let time_end = 2 + (low & 7);
+    let (sequence, captured) = (low >> 4 & 3, low >> 6 & 3);
+    let (slot_at, slot) = (sequence + captured, (low >> 12 & 3) + 1);
+    if time_end > 7 || slot_at + slot > 8 {
+        return None;
+    }
+    let rest = low >> (time_end * 8) | high << (64 - time_end * 8);
+    // None of them has eight bytes, and only a slot has four.
+    let part = |at: u64, bytes: u64| rest >> (at * 8) & !(u64::MAX << (bytes * 8));
+    Some(Outline {
+        sequence: previous_sequence.wrapping_add(part(0, sequence)).wrapping_add(1),
+        captured_len: u32::try_from(part(sequence, captured)).ok()?,
+        session: SessionSlot(u32::try_from(part(slot_at, slot)).ok()?),
+        header_bytes: usize::try_from(time_end + slot_at + slot + (low >> 14 & 1) * 2 + (low >> 15 & 1) * 8).ok()?,
+    })
+}
+
+/// Reads the header at the start of two words, if it is not longer than these, and says how long it is.
+///
+/// They may go on beyond the header, and may be nonsense: then so is the answer, or there is none.
+#[inline]
+pub fn decode_short(words: [u64; 2], previous: &Previous) -> Option<(RecordHeader, usize)> {
+    let header_bytes = bytes_by(words[0]);
+    if header_bytes > SHORT_BYTES {
+        return None;
+    }
+    Some((read(words, previous)?, header_bytes))
+}
+
+/// Reads the header at the start of `bytes`, as above.
+#[cold]
+pub fn decode(bytes: &[u8; HEADER_BYTES_MAX], previous: &Previous) -> Option<(RecordHeader, usize)> {
+    let control = u64::from(bytes[0]) | u64::from(bytes[1]) << 8;
+    Some((read(&bytes[..], previous)?, bytes_by(control)))
+}
+
+/// How long a header is, by its first two bytes, the low ones of `control`.
+#[inline]
+fn bytes_by(control: u64) -> usize {
+    let part = |shift: u32, mask: u64| usize::try_from(control >> shift & mask).unwrap_or(0);
+    2 + part(0, 7) + part(4, 3) + part(6, 3) + part(12, 3) + 1 + part(14, 1) * 2 + part(15, 1) * 8
+}
+
+/// Where a header is read from.
+trait Take {
+    /// The next `n` bytes, of which there are less than eight, as a number.
+    fn take(&mut self, n: u64) -> Option<u64>;
+}
+
+impl Take for [u64; 2] {
+    #[inline]
+    fn take(&mut self, n: u64) -> Option<u64> {
+        let [low, high] = *self;
+        let bits = n * 8;
+        // Shifted in two steps, as no shift by all of its 64 bits is one.
+        *self = [low >> bits | high << 1 << (63 - bits), high >> bits];
+        Some(low & !(u64::MAX << bits))
+    }
+}
+
+impl Take for &[u8] {
+    fn take(&mut self, n: u64) -> Option<u64> {
+        let (bytes, rest) = self.split_at_checked(usize::try_from(n).ok()?)?;
+        *self = rest;
+        Some(bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
+    }
+}
+
+#[inline]
+fn read(mut from: impl Take, previous: &Previous) -> Option<RecordHeader> {
+    let control = from.take(2)?;
+    let has = |bit: u32| control >> bit & 1 == 1;
+    let time = from.take(control & 7)?;
+    let sequence = from.take(control >> 4 & 3)?;
+    let captured_len = u32::try_from(from.take(control >> 6 & 3)?).ok()?;
+    let slot = from.take((control >> 12 & 3) + 1)?;
+    let interface = if has(14) { InterfaceId(u16::try_from(from.take(2)?).ok()?) } else { previous.interface? };
+    let (original_len, drops_before) = if has(15) {
+        (u32::try_from(from.take(4)?).ok()?, u32::try_from(from.take(4)?).ok()?)
+    } else {
+        (captured_len, 0)
     };
-    let time = take(control & 7)?;
-    let sequence = take(control >> 4 & 3)?;
-    let captured = take(control >> 6 & 3)?;
-    let slot = take((control >> 12 & 3) + 1)?;
-    let interface =
-        if control >> 14 & 1 == 1 { InterfaceId(u16::try_from(take(2)?).ok()?) } else { previous.interface? };
-    let captured_len = u32::try_from(captured).ok()?;
-    let rare = if control >> 15 & 1 == 1 { take(8)? } else { u64::from(captured_len) };
-    let header = RecordHeader {
-        time: Timestamp(if control >> 3 & 1 == 1 {
-            previous.time.0.wrapping_sub(time)
-        } else {
-            previous.time.0.wrapping_add(time)
-        }),
+    Some(RecordHeader {
+        time: Timestamp(if has(3) { previous.time.0.wrapping_sub(time) } else { previous.time.0.wrapping_add(time) }),
         sequence: previous.sequence.wrapping_add(sequence).wrapping_add(1),
         captured_len,
-        original_len: u32::try_from(rare & u64::from(u32::MAX)).ok()?,
-        drops_before: u32::try_from(rare >> 32).ok()?,
+        original_len,
+        drops_before,
         session: SessionSlot(u32::try_from(slot).ok()?),
         interface,
         direction: match control >> 8 & 3 {
@@ -214,9 +290,8 @@ pub fn decode(bytes: &[u8; ROOM_BYTES], previous: &Previous) -> Option<(RecordHe
             2 => Direction::Out,
             _ => Direction::Unknown,
         },
-        flags: PacketFlags { checksum_not_ready: control >> 10 & 1 == 1, segmentation_offload: control >> 11 & 1 == 1 },
-    };
-    Some((header, at))
+        flags: PacketFlags { checksum_not_ready: has(10), segmentation_offload: has(11) },
+    })
 }
 
 /// Bytes that `value` needs.
@@ -251,6 +326,10 @@ mod tests {
         )
     }
 
+    fn words(bytes: &[u8; HEADER_BYTES_MAX]) -> [u64; 2] {
+        [0, 8].map(|at| u64::from_le_bytes(*bytes[at..].first_chunk().unwrap()))
+    }
+
     proptest! {
         #[test]
         fn a_header_reads_back_as_written(header in headers(), back in -(1i64 << 50)..1 << 50, gap in 1u64..1 << 24, same: bool) {
@@ -261,16 +340,32 @@ mod tests {
             };
             prop_assume!(fits(&previous, header.time, header.sequence));
             let written = encode(&header, &previous);
-            prop_assert!(written.bytes().len() <= HEADER_BYTES_MAX);
-            let mut bytes = [0xff; ROOM_BYTES];
-            bytes[..written.bytes().len()].copy_from_slice(written.bytes());
-            prop_assert_eq!(decode(&bytes, &previous), Some((header, written.bytes().len())));
+            let (mut bytes, mut clean) = (Vec::new(), true);
+            written.write(|(part, len)| {
+                bytes.extend_from_slice(&part.to_le_bytes()[..len]);
+                clean &= len == 8 || part >> (len * 8) == 0;
+            });
+            prop_assert!(clean);
+            prop_assert_eq!(bytes.len(), written.bytes());
+            prop_assert!(bytes.len() <= HEADER_BYTES_MAX);
+            let mut long = [0xff; HEADER_BYTES_MAX];
+            long[..bytes.len()].copy_from_slice(&bytes);
+            let expected = Some((header, bytes.len()));
+            prop_assert_eq!(decode(&long, &previous), expected);
+            prop_assert_eq!(decode_short(words(&long), &previous), expected.filter(|_| bytes.len() <= SHORT_BYTES));
+            prop_assert_eq!(super::bytes(&header, &previous), bytes.len());
+            if let Some(outline) = outline(words(&long), previous.sequence) {
+                let RecordHeader { sequence, captured_len, session, .. } = header;
+                prop_assert_eq!(outline, Outline { sequence, captured_len, session, header_bytes: bytes.len() });
+            }
         }
 
         #[test]
-        fn nonsense_is_read_without_panic(bytes in prop::array::uniform::<_, ROOM_BYTES>(any::<u8>())) {
+        fn nonsense_is_read_without_panic(bytes in prop::array::uniform::<_, HEADER_BYTES_MAX>(any::<u8>())) {
             let previous = Previous { time: Timestamp(1), sequence: 1, interface: Some(InterfaceId(0)) };
-            let _ = decode(&bytes, &previous);
+            let short = decode_short(words(&bytes), &previous);
+            let long = decode(&bytes, &previous);
+            prop_assert!(short.is_none() || short == long);
         }
     }
 
@@ -288,6 +383,13 @@ mod tests {
             direction: Direction::In,
             flags: PacketFlags::default(),
         };
-        assert_eq!(encode(&header, &previous).bytes().len(), 11);
+        let mut long = [0; HEADER_BYTES_MAX];
+        let mut len = 0;
+        encode(&header, &previous).write(|(part, part_bytes)| {
+            long[len..len + part_bytes].copy_from_slice(&part.to_le_bytes()[..part_bytes]);
+            len += part_bytes;
+        });
+        assert!(outline(words(&long), previous.sequence).is_some(), "it is read the short way");
+        assert_eq!(bytes(&header, &previous), 11);
     }
 }

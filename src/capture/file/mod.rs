@@ -7,7 +7,7 @@
 //! into reads changes nothing but the size of the batches.
 //!
 //! ```text
-//! read ─► Input (one buffer, 1 MiB unless a record is larger) ─► pcap::Parser   ─► Packet
+//! read ─► Input (one buffer, 256 KiB unless a record is larger) ─► pcap::Parser   ─► Packet
 //!                                                             └► pcapng::Parser ─►
 //! ```
 

@@ -205,7 +205,7 @@ fn other_blocks_are_passed_over_however_large_they_are() {
     let outcome = read_from(Box::new(reader), &Arc::default());
     assert_eq!(outcome.damage, None);
     assert_eq!(outcome.packets.iter().map(|p| p.time).collect::<Vec<_>>(), [1000, 2000]);
-    assert_eq!(outcome.capacity, 1 << 20);
+    assert_eq!(outcome.capacity, 256 << 10);
 }
 
 #[test]
