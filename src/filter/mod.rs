@@ -20,17 +20,27 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::packet::LinkType;
 
-/// Bytes of an expression at most: 400 hosts or so.
+/// Bytes of an expression at most.
 ///
-/// libpcap recurses over an expression and places its jumps in quadratic time. 65 kB of alternatives overflow a stack of 2 MiB,
-/// which nothing can catch, or take minutes; 16 kB of them still pass (libpcap 1.10.3).
+/// libpcap recurses over an expression. 65 kB of parentheses overflow a stack of 2 MiB, which nothing can catch; 16 kB of
+/// them still pass (libpcap 1.10.3).
 pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
 
-/// Longer expressions are compiled without libpcap's optimizer, whose memory grows with the square of the length: at
-/// most 18 MB for 2 kB, 250 MB for 8 kB, 2 GB for 65 kB. The program is longer then, and says the same.
+/// Terms of an expression at most: what `and` and `or` put together, and what is loaded from a packet (`tcp[13]`).
+///
+/// libpcap begins anew for each jump that turns out to be too long for its instruction, so that its time grows with the square of
+/// the terms or worse, whatever their length: 1,700 ports in 8 kB (`port 1 or 2 or 3 …`) take it more than 40 s, 256
+/// half a second, and the worst of 38 kinds of 256 terms, `portrange`, a second.
+pub const TERMS_MAX: usize = 256;
+
+/// Expressions of more terms, or of more than [`OPTIMIZED_BYTES_MAX`], are compiled without libpcap's optimizer, whose time and
+/// memory grow as the square of the length, too: up to a quarter of a second for 64 terms, 5 s and 40 MB for 2 kB. The
+/// program is longer then, and says the same of every packet that has the bytes it is asked for.
+const OPTIMIZED_TERMS_MAX: usize = 64;
 const OPTIMIZED_BYTES_MAX: usize = 2 << 10;
 
-/// Expressions from this length on are compiled one at a time, so that concurrent queries do not multiply that memory.
+/// Expressions from this length on are compiled one at a time, and the others wait, so that those who ask together do not multiply
+/// that time and memory.
 pub const ALONE_BYTES_MIN: usize = 1 << 9;
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -73,6 +83,15 @@ pub enum FilterError {
     TooLong {
         /// Its length.
         bytes: usize,
+    },
+    /// The expression has too many terms.
+    #[error(
+        "the filter joins {terms} terms with `and` and `or`, at most {TERMS_MAX} are possible; use networks and port ranges, or \
+         ask in parts"
+    )]
+    TooManyTerms {
+        /// Their number.
+        terms: usize,
     },
     /// The expression contains a NUL character, where libpcap would stop to read.
     #[error("the filter {} contains a NUL character", shown(.expression))]
@@ -133,7 +152,12 @@ impl Filter {
             Some(compiled.find(|(text, of, _)| text == expression && *of == link_type)?.2.clone())
         });
         known.unwrap_or_else(|| {
-            let program = Self::compile_anew(expression, link_type);
+            let terms = terms(expression);
+            if terms > TERMS_MAX {
+                return Err(FilterError::TooManyTerms { terms });
+            }
+            let optimize = terms <= OPTIMIZED_TERMS_MAX && expression.len() <= OPTIMIZED_BYTES_MAX;
+            let program = Self::compile_anew(expression, link_type, optimize);
             COMPILED.with_borrow_mut(|compiled| {
                 if let Some(compiled) = compiled {
                     compiled.push((expression.to_owned(), link_type, program.clone()));
@@ -143,7 +167,7 @@ impl Filter {
         })
     }
 
-    fn compile_anew(expression: &str, link_type: LinkType) -> Result<Program, FilterError> {
+    fn compile_anew(expression: &str, link_type: LinkType, optimize: bool) -> Result<Program, FilterError> {
         #[cfg(test)]
         COMPILATIONS.set(COMPILATIONS.get() + 1);
         let rejected = |error: pcap::Error| FilterError::Rejected {
@@ -156,7 +180,6 @@ impl Filter {
         let _alone =
             (expression.len() >= ALONE_BYTES_MIN).then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
         let handle = pcap::Capture::dead(pcap::Linktype(dlt(link_type))).map_err(rejected)?;
-        let optimize = expression.len() <= OPTIMIZED_BYTES_MAX;
         let compiled = handle.compile(expression, optimize).map_err(rejected)?;
         let instructions = compiled.get_instructions().iter().map(vm::Raw::from_libpcap);
         let program = match instructions.collect::<Option<Vec<_>>>() {
@@ -168,6 +191,15 @@ impl Filter {
             reason => FilterError::Unsafe { expression: expression.to_owned(), reason },
         })
     }
+}
+
+/// How many terms an expression has; rather one too many than one too few.
+fn terms(expression: &str) -> usize {
+    let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let words = expression.split(|c| !is_of_word(c));
+    let joined = words.filter(|word| word.eq_ignore_ascii_case("and") || word.eq_ignore_ascii_case("or")).count();
+    let signs = ["&&", "||", "["].into_iter().map(|sign| expression.matches(sign).count());
+    1 + joined + signs.sum::<usize>()
 }
 
 /// What to do about a name that nobody knows: a recorder has shut itself in when it is asked.

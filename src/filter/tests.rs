@@ -78,11 +78,16 @@ fn errors_carry_what_libpcap_says() {
 fn the_longest_expressions_are_compiled_or_refused() {
     let fill = |piece: &str| piece.repeat((EXPRESSION_BYTES_MAX - 10) / piece.len());
     for (expression, compiles) in [
-        (fill("tcp or ") + "tcp", true),
-        (fill("host 10.0.0.1 and port 5 or ") + "tcp", true),
+        (fill("tcp or ") + "tcp", false),
+        ("host 192.168.100.101 or ".repeat(TERMS_MAX - 1) + "tcp", true),
+        ("host 192.168.100.1 or ".repeat(TERMS_MAX) + "tcp", false),
+        ("portrange 10000-20000 or ".repeat(TERMS_MAX - 1) + "tcp", true),
         (fill("not ") + "tcp", true),
-        (fill("vlan and ") + "tcp", true),
-        (format!("{}1 > 0", fill("ip[1]+")), true),
+        ("vlan and ".repeat(TERMS_MAX - 1) + "tcp", true),
+        (format!("{}1 > 0", fill("len+")), true),
+        (format!("{}1 > 0", "ip[1]+".repeat(TERMS_MAX - 1)), true),
+        (format!("{}0{} = 1", "ip[".repeat(TERMS_MAX - 1), "]".repeat(TERMS_MAX - 1)), true),
+        (format!("{}0{} = 1", "ip[".repeat(TERMS_MAX), "]".repeat(TERMS_MAX)), false),
         (fill("("), false),
         (format!("{}tcp{}", "(".repeat(4_000), ")".repeat(4_000)), true),
         (format!("len > {}1", fill("-").split_off(20)), true),
@@ -90,6 +95,117 @@ fn the_longest_expressions_are_compiled_or_refused() {
         let result = Filter::compile(&expression, LinkType::ETHERNET);
         assert_eq!(result.is_ok(), compiles, "{expression:.40} {:?}", result.err());
     }
+}
+
+#[test]
+fn terms_are_counted_rather_too_many_than_too_few() {
+    for (expression, expected) in [
+        ("tcp", 1),
+        ("port 80 or 443 or 8443", 3),
+        ("tcp and (port 80 OR port 443)", 3),
+        ("tcp&&port 80||udp", 3),
+        ("not not host order.example.org", 1),
+        ("host sand-or-rock.example and tcp", 2),
+        ("tcp[tcpflags] & tcp-syn != 0", 2),
+        ("tcp[((tcp[12:1] & 0xf0) >> 2):4] = 0x47455420", 3),
+        ("(tcp)or(udp)and(ip)", 3),
+        ("host fe80::1 or\thost fe80::2\nand tcp", 3),
+    ] {
+        assert_eq!(terms(expression), expected, "{expression}");
+    }
+    let error = Filter::compile(&"port 1 or ".repeat(300), LinkType::ETHERNET).unwrap_err();
+    // That it ends with `or` does not come to light.
+    assert_eq!(error, FilterError::TooManyTerms { terms: 301 });
+    assert!(error.to_string().contains("at most 256") && error.to_string().contains("port ranges"), "{error}");
+}
+
+/// Frames of all kinds with small numbers in them, so that expressions with small numbers are about them.
+fn frames() -> Vec<Vec<u8>> {
+    let mut state = 7_u64;
+    let mut below = move |limit: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u8::try_from((state >> 33) % limit).unwrap()
+    };
+    let frame = |below: &mut dyn FnMut(u64) -> u8| {
+        let mut frame = vec![2, 0, 0, 0, 0, below(3), 2, 0, 0, 0, 0, below(3)];
+        for _ in 0..below(3) / 2 {
+            frame.extend([0x81, 0, 0, below(4)]);
+        }
+        let protocol = [6, 17, 1, 132, 47][usize::from(below(5))];
+        match below(5) {
+            0 => frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, below(3)]),
+            1 => {
+                frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, protocol, 64]);
+                for _ in 0..2 {
+                    frame.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, below(4)]);
+                }
+            }
+            _ => {
+                frame.extend([8, 0, 0x45, below(2), 0, 60, 0, 0, below(3) << 5, below(2), 64, protocol, 0, 0]);
+                frame.extend([10, 0, 0, below(8), 10, 0, 0, below(8)]);
+            }
+        }
+        frame.extend([0, below(8), 0, below(8)]);
+        frame.extend((0..below(40)).map(|_| below(6)));
+        frame
+    };
+    (0..3000).map(|_| frame(&mut below)).collect()
+}
+
+/// What libpcap's optimizer makes of an expression, and what it leaves, say the same of every packet that has the bytes it is
+/// asked for. Where one was cut before them, the first load that fails ends either, and they load in another order.
+#[test]
+fn with_the_optimizer_and_without_a_filter_means_the_same() {
+    // With room for whatever may be asked of them.
+    let frames: Vec<(Vec<u8>, u32)> = frames()
+        .into_iter()
+        .map(|mut frame| {
+            let len = u32::try_from(frame.len()).unwrap();
+            frame.resize(300, 0);
+            (frame, len)
+        })
+        .collect();
+    let hosts = (0..6).map(|n| format!("host 10.0.0.{n}")).collect::<Vec<_>>();
+    let mut expressions: Vec<String> = [
+        "tcp",
+        "not ip",
+        "port 3",
+        "port 1 or 2 or 5",
+        "not port 1 and not port 2",
+        "portrange 2-4 or portrange 6-7",
+        "src portrange 1-3 and dst port 2",
+        "net 10.0.0.0/30 and not udp",
+        "ip6 host fe80::1 or ip6 host fe80::2",
+        "vlan and host 10.0.0.1",
+        "vlan 2 or tcp",
+        "not vlan and not (tcp or udp and port 3)",
+        "tcp[0] = 0 and tcp[1] > 3",
+        "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0",
+        "udp[1] + ip[1] * 3 - 2 = 4 or icmp[0] = 2",
+        "ip[6:2] & 0x1fff = 0 and len > 40",
+        "tcp[((tcp[12] & 0xf0) >> 2):2] = 0x0003",
+        "ether host 2:0:0:0:0:1 or arp",
+        "sctp or proto 47 or icmp6",
+        "less 50 or greater 90",
+        "not (not (not (tcp and port 4)))",
+    ]
+    .map(str::to_owned)
+    .into();
+    expressions.push(hosts.join(" or "));
+    expressions.push(hosts.iter().map(|host| format!("not {host}")).collect::<Vec<_>>().join(" and "));
+    let (mut matched, mut unmatched) = (0, 0);
+    for expression in &expressions {
+        let [optimized, plain] =
+            [true, false].map(|optimize| Filter::compile_anew(expression, LinkType::ETHERNET, optimize).unwrap());
+        let before = matched;
+        for (frame, len) in &frames {
+            let matches = optimized.matches(frame, *len);
+            assert_eq!(matches, plain.matches(frame, *len), "{expression}: {frame:02x?}");
+            if matches { matched += 1 } else { unmatched += 1 }
+        }
+        assert!(matched > before, "no frame is about {expression}");
+    }
+    assert!(matched > 1000 && unmatched > 1000, "{matched} {unmatched}");
 }
 
 #[test]
