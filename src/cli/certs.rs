@@ -130,9 +130,9 @@ fn server(directory: &Path, hosts: &[String], out: Option<&Path>, days: u32) -> 
     }
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let out = out.unwrap_or(directory);
-    let until = leaf(directory, out, "server", parameters, days)?;
+    let mark = leaf(directory, out, "server", parameters, days)?;
     print(&format!(
-        "{}: the certificate of a recorder called {}, good until {until}\n{}: its private key; nobody else may have it\n",
+        "{}: the certificate of a recorder called {}, {mark}{}: its private key; nobody else may have it\n",
         out.join("server.pem").display(),
         hosts.join(", "),
         out.join("server.key").display(),
@@ -162,17 +162,43 @@ fn client(directory: &Path, name: &str, roles: &[Role], out: Option<&Path>, days
     }
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let out = out.map_or_else(|| directory.join(name), Path::to_owned);
-    let until = leaf(directory, &out, "client", parameters, days)?;
+    let mark = leaf(directory, &out, "client", parameters, days)?;
     let roles = roles.iter().copied().collect::<crate::serve::peer::Roles>();
     print(&format!(
-        "{}: ca.pem, client.pem and the private key client.key of {name}, who may: {roles}; good until {until}\n",
+        "{}: ca.pem, client.pem and the private key client.key of {name}, who may: {roles}; {mark}",
         out.display()
     ))?;
+    note(&format!(
+        "the audit log names it by that number; to take it away, in the configuration: [[client]] name = {name:?}, \
+         serial = {:?}, roles = []",
+        mark.serial
+    ));
     note(&format!(
         "next: move that folder to {name}'s machine, as ~/.config/retrocap; then there: retrocap status --remote \
          https://HOST:57443"
     ));
     Ok(())
+}
+
+/// What names a certificate: who takes it away writes its number, who looks for it in another tool its fingerprint.
+struct Mark {
+    serial: String,
+    fingerprint: String,
+    until: Date,
+}
+
+impl Mark {
+    fn of(der: &[u8], until: Date) -> anyhow::Result<Self> {
+        let said = Certificate::read(der).context("what was made cannot be read")?;
+        Ok(Self { serial: said.serial, fingerprint: said.fingerprint, until })
+    }
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { serial, fingerprint, until } = self;
+        write!(f, "good until {until}\n  number       {serial}\n  fingerprint  SHA-256 {fingerprint}\n")
+    }
 }
 
 /// Makes a certificate and its key, and puts the authority's beside them.
@@ -182,7 +208,7 @@ fn leaf(
     name: &str,
     mut parameters: CertificateParams,
     days: u32,
-) -> anyhow::Result<Date> {
+) -> anyhow::Result<Mark> {
     let (cert, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
     free(&[&cert, &key])?;
     let authority = match directory.join("ca.pem").exists() || directory.join("ca.key").exists() {
@@ -214,7 +240,7 @@ fn leaf(
     }
     write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
     write(&cert, made.pem().as_bytes(), 0o644)?;
-    Ok(until)
+    Mark::of(made.der(), until)
 }
 
 struct Authority {
@@ -241,12 +267,13 @@ fn make_authority(directory: &Path, name: Option<&str>, days: u32) -> anyhow::Re
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let until = validity(&mut parameters, days)?;
-    let pem = parameters.self_signed(&pair).context("cannot sign")?.pem();
+    let made = parameters.self_signed(&pair).context("cannot sign")?;
+    let (pem, mark) = (made.pem(), Mark::of(made.der(), until)?);
     make_directory(directory)?;
     write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
     write(&cert, pem.as_bytes(), 0o644)?;
     print(&format!(
-        "{}: the certificate of the authority {name:?}, good until {until}\n{}: its private key; who has it can make \
+        "{}: the certificate of the authority {name:?}, {mark}{}: its private key; who has it can make \
          clients, so keep it where no recorder runs if you can\n",
         cert.display(),
         key.display()
@@ -368,7 +395,7 @@ fn show(directory: &Path, files: &[PathBuf], json: bool) -> anyhow::Result<()> {
             let document = serde_json::json!({
                 "file": path.display().to_string(), "name": said.name, "hosts": said.hosts,
                 "roles": if said.roles.is_empty() { None } else { Some(said.roles.to_string()) },
-                "issuer": said.issuer, "serial": said.serial,
+                "issuer": said.issuer, "serial": said.serial, "fingerprint": said.fingerprint,
                 "not_before": said.not_before.to_string(), "not_after": said.not_after.to_string(),
                 "expired": said.not_after < now,
             });
@@ -378,7 +405,11 @@ fn show(directory: &Path, files: &[PathBuf], json: bool) -> anyhow::Result<()> {
         let days = (said.not_after.as_second() - now.as_second()) / 86_400;
         let left = if said.not_after < now { "EXPIRED".to_owned() } else { format!("{days} days left") };
         let roles = if said.roles.is_empty() { String::new() } else { format!(", may: {}", said.roles) };
-        text.push_str(&format!("{}: {left}{roles}\n  {said}\n", path.display()));
+        text.push_str(&format!(
+            "{}: {left}{roles}\n  {said}\n  fingerprint SHA-256 {}\n",
+            path.display(),
+            said.fingerprint
+        ));
     }
     print(&text)
 }

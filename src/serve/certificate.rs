@@ -61,6 +61,8 @@ pub struct Certificate {
     pub roles: Roles,
     /// Its number, in hexadecimal.
     pub serial: String,
+    /// The SHA-256 hash of all of it, in hexadecimal with colons as other tools show it.
+    pub fingerprint: String,
     /// Who has signed it.
     pub issuer: String,
     /// From when on it is good.
@@ -97,6 +99,7 @@ impl Certificate {
             hosts,
             roles: roles.into_iter().collect(),
             serial: certificate.raw_serial().iter().take(20).map(|byte| format!("{byte:02x}")).collect(),
+            fingerprint: fingerprint(der),
             issuer: common_name(certificate.issuer()).unwrap_or_else(|| shown(&certificate.issuer().to_string())),
             not_before: time(certificate.validity().not_before)?,
             not_after: time(certificate.validity().not_after)?,
@@ -114,6 +117,11 @@ impl fmt::Display for Certificate {
         let (from, until) = (seconds(self.not_before), seconds(self.not_after));
         write!(f, "issued by {:?}, number {}, good from {from} until {until})", self.issuer, self.serial)
     }
+}
+
+fn fingerprint(der: &[u8]) -> String {
+    let hash = ring::digest::digest(&ring::digest::SHA256, der);
+    hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }
 
 /// Text of a stranger, fit for a log.

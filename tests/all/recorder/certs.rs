@@ -119,6 +119,20 @@ fn openssl_agrees() {
     }
     let said = openssl(&["x509", "-noout", "-subject", "-ext", "subjectAltName", "-in", &text("alice/client.pem")]);
     assert!(said.stdout.contains("alice") && said.stdout.contains("URI:urn:retrocap:role:flows"), "{said:?}");
+    // What is printed when one is made names it for others, too.
+    let made = pki.certs(&["client", "bob", "--role", "status"]);
+    let bob = text("bob/client.pem");
+    let field = |option: &str| {
+        let said = openssl(&["x509", "-noout", option, "-sha256", "-in", &bob]).stdout;
+        said.trim().split_once('=').unwrap().1.to_owned()
+    };
+    let serial = field("-serial").to_lowercase();
+    assert!(made.stdout.contains(&format!("number       {serial}")), "{serial}: {made:?}");
+    assert!(made.stdout.contains(&format!("SHA-256 {}", field("-fingerprint"))), "{made:?}");
+    assert!(made.stdout.contains("who may: status; good until 20"), "{made:?}");
+    assert!(made.stderr.contains(&format!("serial = \"{serial}\", roles = []")), "{made:?}");
+    let shown = pki.certs(&["show"]);
+    assert!(shown.stdout.contains(&format!("number {serial},")) && shown.stdout.contains(&field("-fingerprint")));
     let month = openssl(&["x509", "-noout", "-checkend", "2764800", "-in", &text("web1/server.pem")]);
     assert_eq!(month.code, 1, "it ends within 32 days: {month:?}");
     let days = openssl(&["x509", "-noout", "-checkend", "2592000", "-in", &text("web1/server.pem")]);
