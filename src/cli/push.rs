@@ -100,8 +100,6 @@ struct Connection {
     listening: Option<JoinHandle<Option<std::io::Error>>>,
     ours: SocketAddr,
     theirs: SocketAddr,
-    /// Whether all was sent.
-    ended: bool,
 }
 
 impl Push {
@@ -121,7 +119,10 @@ impl Push {
         loop {
             let mut connection = self.connect(tls.as_ref())?;
             let ended = self.send(common, &selection, &mut connection, link_type, &mut sent)?;
-            if let Some((tls, alert)) = tls.as_ref().zip(connection.alert()) {
+            // A refusal can come when all was sent already: with TLS 1.3 nobody waits for it.
+            if let Some(tls) = &tls
+                && let Some(alert) = connection.alert()
+            {
                 return Err(tls.alerted(&self.listener, alert));
             }
             match ended {
@@ -202,15 +203,7 @@ impl Push {
             let why = match connected? {
                 Connecting::Done(stream, ours, theirs) => {
                     let (reader, writer) = tokio::io::split(stream);
-                    return Ok(Connection {
-                        runtime,
-                        writer,
-                        reader: Some(reader),
-                        listening: None,
-                        ours,
-                        theirs,
-                        ended: false,
-                    });
+                    return Ok(Connection { runtime, writer, reader: Some(reader), listening: None, ours, theirs });
                 }
                 Connecting::Later(why) => why,
             };
@@ -369,14 +362,13 @@ impl Connection {
 
     /// Says that this was all.
     fn end(&mut self) {
-        self.ended = true;
         let writer = &mut self.writer;
         let _ = self.runtime.block_on(async { timeout(STALL_TIMEOUT, writer.shutdown()).await });
     }
 
     /// The alert with which the listener has gone, if that was TLS saying no.
     fn alert(&mut self) -> Option<AlertDescription> {
-        let listening = self.listening.take().filter(|_| !self.ended)?;
+        let listening = self.listening.take()?;
         let error = self.runtime.block_on(async { timeout(REASON_TIMEOUT, listening).await.ok()?.ok()? });
         alert(&error?)
     }
