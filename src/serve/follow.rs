@@ -23,6 +23,7 @@ use crate::export::Options;
 use crate::export::one_link_type::{FittingExporter, OneLinkType};
 use crate::own_streams::LeftOut;
 use crate::query::{Follow, Found};
+use crate::time::Timestamp;
 
 /// How often a follower looks for new packets.
 const LOOKS_PER_SECOND: u32 = 40;
@@ -166,10 +167,12 @@ impl Live {
         // Who reads need not wait for the first packet.
         sink.send()?;
         let mut progress = Progress::default();
+        let mut settling = Settling::new(now(), Instant::now());
         let mut looked = Instant::now();
         loop {
             let over = request.until.is_some_and(|until| now() > until.saturating_add(2 * SETTLED_AFTER));
-            let outcome = self.send_some(&mut follow, &mut writer, &mut sink, &mut entry);
+            let settled = settling.look(now(), Instant::now());
+            let outcome = self.send_some(&mut follow, settled, &mut writer, &mut sink, &mut entry);
             progress.tell(&self, &follow, &writer);
             // Whoever lost a machine takes its roles away; a stream of days must not outlive that.
             if looked.elapsed() >= RIGHTS_INTERVAL {
@@ -200,12 +203,12 @@ impl Live {
     fn send_some(
         &self,
         follow: &mut Follow<'_>,
+        settled: Timestamp,
         writer: &mut Writer,
         sink: &mut Sink,
         entry: &mut Entry,
     ) -> Result<More, Closed> {
         let mut overtaken = self.sent.overtaken.load(Ordering::Relaxed);
-        let settled = now().saturating_sub(SETTLED_AFTER);
         for _ in 0..PACKETS_AT_ONCE {
             let missed = follow.summary().overtaken - overtaken;
             overtaken += missed;
@@ -231,6 +234,37 @@ impl Live {
             ));
         }
         note
+    }
+}
+
+/// Up to when packets have settled, by a wall clock that may be set.
+#[derive(Debug)]
+struct Settling {
+    wall: Timestamp,
+    at: Instant,
+    /// When the clock was last seen to have been set back.
+    set_back: Option<Instant>,
+}
+
+impl Settling {
+    fn new(wall: Timestamp, at: Instant) -> Self {
+        Self { wall, at, set_back: None }
+    }
+
+    /// Looks at both clocks; called again and again.
+    ///
+    /// Of what came just before the clock was set back the times are still to come, and would be for hours: for as long as it
+    /// takes until all workers have published it nothing waits, though it may come out of order then.
+    fn look(&mut self, wall: Timestamp, at: Instant) -> Timestamp {
+        let expected = self.wall.saturating_add(at.saturating_duration_since(self.at));
+        if wall.saturating_add(SETTLED_AFTER) < expected {
+            self.set_back = Some(at);
+        }
+        (self.wall, self.at) = (wall, at);
+        match self.set_back {
+            Some(then) if at.saturating_duration_since(then) <= 2 * SETTLED_AFTER => Timestamp::MAX,
+            _ => wall.saturating_sub(SETTLED_AFTER),
+        }
     }
 }
 
@@ -286,6 +320,37 @@ impl Progress {
             tracing::warn!("{} reads too slowly: {missed} packets were evicted before they could be sent", live.peer);
             self.warned_overtaken = summary.overtaken;
             self.warned = Some(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_before_the_clock_was_set_back_does_not_wait_for_it() {
+        let (start, wall) = (Instant::now(), Timestamp(1_000_000_000_000_000_000));
+        let mut settling = Settling::new(wall, start);
+        let ms = Duration::from_millis;
+        let hour = Duration::from_secs(3600);
+        let at = |elapsed: u64| wall.saturating_add(ms(elapsed));
+        let back = |elapsed: u64| at(elapsed).saturating_sub(hour);
+        for (elapsed, clock, settled) in [
+            (25, at(25), Some(at(25))),
+            // It is slewed, or its thread was late.
+            (50, at(40), Some(at(40))),
+            (5000, at(4990), Some(at(4990))),
+            (5025, back(5025), None),
+            (5050, back(5050), None),
+            (5225, back(5225), None),
+            (5250, back(5250), Some(back(5250))),
+            // What is set forward makes nobody wait.
+            (5275, at(5275), Some(at(5275))),
+            (5300, at(5300), Some(at(5300))),
+        ] {
+            let expected = settled.map_or(Timestamp::MAX, |settled| settled.saturating_sub(SETTLED_AFTER));
+            assert_eq!(settling.look(clock, start + ms(elapsed)), expected, "{elapsed}");
         }
     }
 }
