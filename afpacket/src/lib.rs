@@ -7,7 +7,7 @@
 //!   could not make a read outside of it.
 //! - [`SockFilter`] and [`CaptureFilter`]: classic BPF run by the kernel before a packet costs anything.
 //! - [`clock_is_synchronised`] and [`offloads`]: what to know of a host before one trusts its packets.
-//! - [`share_one_heap`]: memory that was freed goes back.
+//! - [`share_one_heap`]: memory that was freed goes back; [`Wiping`]: and holds nothing any more.
 //! - [`map_code`]: what a sandbox has to forbid.
 //! - [`HeldSignals`]: signals for one thread alone.
 //! - [`inherited_memory_files`]: what a supervisor kept for this process.
@@ -26,6 +26,7 @@ mod prefetch;
 mod ring;
 mod signals;
 mod socket_filter;
+mod wiping;
 
 pub use frame::{Frame, Frames};
 pub use heap::share_one_heap;
@@ -36,3 +37,4 @@ pub use prefetch::prefetch;
 pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};
 pub use signals::HeldSignals;
 pub use socket_filter::{CaptureFilter, SockFilter, TooManyInterfaces, WHOLE_PACKET};
+pub use wiping::Wiping;

@@ -118,15 +118,20 @@ fn rights() -> Finding {
 
 fn memory_lock(config: &Config) -> Finding {
     let check = "memory-lock";
-    let has_right =
-        rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
-    let limit = getrlimit(Resource::Memlock).current;
-    match limit {
-        _ if has_right => Finding::good(check, "memory may be locked in RAM (CAP_IPC_LOCK)"),
+    let limits = getrlimit(Resource::Memlock);
+    let rights = |right| rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(right));
+    let has_right = rights(CapabilitySet::IPC_LOCK);
+    // What it takes later is locked where there is no limit, or where it may lift it.
+    let lifts = limits.maximum.is_none() || (has_right && rights(CapabilitySet::SYS_RESOURCE));
+    let advice = "set LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited` elsewhere";
+    match limits.current {
+        _ if lifts => Finding::good(check, "memory may be locked in RAM without limit"),
+        Some(limit) if has_right || limit >= config.memory_bytes => Finding::warning(
+            check,
+            format!("packets may be locked in RAM, but not what answers take later: the limit is {}", ByteSize(limit)),
+            advice,
+        ),
         None => Finding::good(check, "memory may be locked in RAM without limit"),
-        Some(limit) if limit >= config.memory_bytes => {
-            Finding::good(check, format!("{} may be locked in RAM", ByteSize(limit)))
-        }
         Some(limit) => Finding::warning(
             check,
             format!("only {} may be locked in RAM, so packets can reach the swap", ByteSize(limit)),

@@ -12,6 +12,7 @@
 
 pub mod check;
 mod compressor;
+mod memory;
 mod notify;
 mod panics;
 pub mod privileges;

@@ -9,6 +9,7 @@ use afpacket::{HeldSignals, share_one_heap};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use super::memory::{self, NotLocked};
 use super::notify::Supervisor;
 use super::reload::{Reload, Running};
 use super::remote::Listening;
@@ -65,6 +66,8 @@ pub(super) struct Prepared {
     audit: Audit,
     signals: HeldSignals,
     sandbox: Sandbox,
+    /// Why memory beside that of packets may be swapped out.
+    not_locked: Option<NotLocked>,
     config: Config,
     supervisor: Supervisor,
     answers_bytes: u64,
@@ -74,6 +77,9 @@ impl Prepared {
     pub(super) fn new(config: Config) -> Result<Self, Error> {
         let live = config.replay.is_none();
         share_one_heap();
+        memory::never_dump();
+        // What is replayed lies in a file.
+        let not_locked = if live { memory::lock(!config.drop_privileges).err() } else { None };
         let left = Left::from_environment();
         let supervisor = Supervisor::from_environment();
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
@@ -141,6 +147,9 @@ impl Prepared {
             community_id_seed: config.community_id_seed.into(),
         };
         announce(&config, &split, &history, &socket, &dropped, &sandbox, &audit);
+        if let Some(why) = &not_locked {
+            tracing::warn!("what answers and compression use beside the packets' memory is not locked in RAM: {why}");
+        }
         remote.announce();
         Ok(Self {
             listener,
@@ -154,6 +163,7 @@ impl Prepared {
             audit,
             signals,
             sandbox,
+            not_locked,
             config,
             supervisor,
             answers_bytes: split.answers_bytes(),
@@ -172,6 +182,7 @@ impl Prepared {
             selection,
             answers_bytes,
             sandbox,
+            not_locked,
             config,
             supervisor,
             remote,
@@ -214,7 +225,8 @@ impl Prepared {
         let turns = move || watched.iter().map(|worker| worker.published.turns()).collect();
         let service = Service::new(recorder, config.limits)
             .with_query_threads(queries.handle().clone())
-            .with_sandbox(sandbox.status().clone())
+            .with_sandbox(sandbox.status().clone(), sandbox.unrestricted_threads())
+            .with_memory_not_locked(not_locked.map(|why| why.to_string()))
             .with_own_streams(own_streams)
             .with_tls(remote.tls.clone())
             .audited(audit);

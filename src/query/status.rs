@@ -227,6 +227,22 @@ pub struct SeccompStatus {
     /// Filters that hold for all threads; each adds the one of its role.
     pub filters: u32,
     pub roles: Vec<String>,
+    /// Threads since the start that could not take the filter of their role on.
+    #[serde(default)]
+    pub unrestricted_threads: u64,
+}
+
+impl SeccompStatus {
+    /// What is to be said of threads without the filter of their role.
+    pub fn gap(&self) -> Option<String> {
+        match self.unrestricted_threads {
+            0 => None,
+            threads => Some(format!(
+                "{threads} threads could not be held to the system calls of their role (seccomp), so that those of all roles \
+                 together bound them; the log says why"
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +257,13 @@ pub struct LandlockStatus {
 }
 
 impl SandboxStatus {
+    /// The same, with so many threads since the start that the kernel did not hold to their role.
+    pub fn with_unrestricted_threads(mut self, threads: u64) -> Self {
+        self.seccomp.unrestricted_threads = threads;
+        self.missing.extend(self.seccomp.gap());
+        self
+    }
+
     /// Each layer, and whether it holds.
     pub fn layers(&self) -> [(&'static str, bool); 6] {
         [

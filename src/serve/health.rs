@@ -145,7 +145,7 @@ fn gaps(sandbox: &SandboxStatus) -> Vec<String> {
         };
         (!holds).then(|| sentence.to_owned())
     };
-    sandbox.layers().into_iter().filter_map(gap).collect()
+    sandbox.layers().into_iter().filter_map(gap).chain(sandbox.seccomp.gap()).collect()
 }
 
 /// Looks at everything; it may take a moment.
@@ -194,14 +194,11 @@ pub(super) fn check(service: &Service) -> Health {
         );
         reasons.push(Reason { code: "pins_full", detail });
     }
-    let gaps = service.sandbox.as_ref().map(gaps).unwrap_or_default();
+    let gaps = service.sandbox().as_ref().map(gaps).unwrap_or_default();
     if !gaps.is_empty() {
         reasons.push(Reason { code: "sandbox", detail: format!("the sandbox has gaps: {}", gaps.join("; ")) });
     }
-    if recorder.live && !history.workers.iter().all(|worker| worker.segments.are_locked()) {
-        let detail = "packets may be swapped out: start retrocap with CAP_IPC_LOCK or a higher `ulimit -l`".to_owned();
-        reasons.push(Reason { code: "not_locked", detail });
-    }
+    reasons.extend(service.not_locked().map(|detail| Reason { code: "not_locked", detail }));
     if let Some(detail) = service.audit.failing() {
         reasons.push(Reason { code: "audit", detail });
     }

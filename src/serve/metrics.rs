@@ -112,8 +112,9 @@ fn conditions(text: &mut Text, service: &Service) {
     for (number, worker) in workers.iter().enumerate() {
         text.line(name, &[("worker", &number.to_string())], worker.published.turns());
     }
-    let locked = workers.iter().all(|worker| worker.segments.are_locked());
-    text.one(Kind::Gauge, "memory_locked", "Whether packets are locked in RAM.", u8::from(locked));
+    let locked = recorder.live && service.not_locked().is_none();
+    let help = "Whether packets are locked in RAM, those on their way to a reader too.";
+    text.one(Kind::Gauge, "memory_locked", help, u8::from(locked));
     let health = health::check(service);
     text.one(Kind::Gauge, "ready", "Whether /v1/health says ready.", u8::from(health.status == "ready"));
     let name = "degraded";
@@ -236,6 +237,9 @@ fn sandbox(text: &mut Text, sandbox: Option<&SandboxStatus>) {
     for (layer, holds) in sandbox.layers() {
         text.line(name, &[("layer", layer)], u8::from(holds));
     }
+    let name = "sandbox_unrestricted_threads_total";
+    let help = "Threads that could not be held to the system calls of their role.";
+    text.one(Kind::Counter, name, help, sandbox.seccomp.unrestricted_threads);
     let (name, help) = ("sandbox_landlock_version", "The version of Landlock that this kernel has; 0 for none.");
     text.one(Kind::Gauge, name, help, sandbox.landlock.abi);
 }

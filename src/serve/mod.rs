@@ -149,6 +149,9 @@ pub struct Service {
     /// Where queries run; `None` for the runtime that serves.
     query_threads: Option<Handle>,
     sandbox: Option<SandboxStatus>,
+    unrestricted_threads: Arc<AtomicU64>,
+    /// Why memory that answers pass through may be swapped out.
+    not_locked: Option<String>,
 }
 
 /// What the service has done, and does.
@@ -197,6 +200,8 @@ impl Service {
             listing_kib,
             query_threads: None,
             sandbox: None,
+            unrestricted_threads: Arc::default(),
+            not_locked: None,
         }
     }
 
@@ -206,9 +211,16 @@ impl Service {
         self
     }
 
-    /// Shows what is enforced on this process with its status.
-    pub fn with_sandbox(mut self, sandbox: SandboxStatus) -> Self {
+    /// Shows what is enforced on this process with its status, and how many threads are not held to their role.
+    pub fn with_sandbox(mut self, sandbox: SandboxStatus, unrestricted_threads: Arc<AtomicU64>) -> Self {
         self.sandbox = Some(sandbox);
+        self.unrestricted_threads = unrestricted_threads;
+        self
+    }
+
+    /// Says why memory beside that of packets may be swapped out, if it may.
+    pub fn with_memory_not_locked(mut self, why: Option<String>) -> Self {
+        self.not_locked = why;
         self
     }
 
@@ -275,7 +287,30 @@ impl Service {
     fn status(&self) -> Status {
         let uptime_s = self.recorder.started.elapsed().as_secs_f64();
         let status = Status::new(self.history(), uptime_s, resident_bytes(), now());
-        Status { sandbox: self.sandbox.clone(), ..status }
+        Status { sandbox: self.sandbox(), ..status }
+    }
+
+    /// What is enforced on this process, as of now.
+    fn sandbox(&self) -> Option<SandboxStatus> {
+        let threads = self.unrestricted_threads.load(Ordering::Relaxed);
+        self.sandbox.clone().map(|sandbox| sandbox.with_unrestricted_threads(threads))
+    }
+
+    /// Why packets may be swapped out; `None` where they cannot be, or lie in a file anyway.
+    fn not_locked(&self) -> Option<String> {
+        let packets = self.history().workers.iter().all(|worker| worker.segments.are_locked());
+        match &self.not_locked {
+            _ if !self.recorder.live => None,
+            _ if !packets => {
+                Some("packets may be swapped out: start retrocap with CAP_IPC_LOCK or a higher `ulimit -l`".to_owned())
+            }
+            Some(why) if rustix::system::sysinfo().totalswap > 0 => Some(format!(
+                "packets are locked in RAM, but on their way to a reader they may be swapped out: {why}; start retrocap with \
+                 `ulimit -l unlimited`, or have no swap"
+            )),
+            // There is no swap.
+            Some(_) | None => None,
+        }
     }
 
     /// Whether somebody who was let in may still ask for this: the configuration may say otherwise since.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod certs;
+mod clocks;
 mod crowds;
 mod ending;
 mod exactness;
@@ -13,6 +14,7 @@ mod interfaces;
 mod over_ip;
 mod over_tls;
 mod pressure;
+mod privacy;
 mod readers;
 mod remote;
 mod replaying;

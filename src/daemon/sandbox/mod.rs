@@ -16,6 +16,7 @@ mod syscalls;
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::DumpableBehavior;
 use seccompiler::BpfProgram;
@@ -23,6 +24,7 @@ use seccompiler::BpfProgram;
 pub use files::Files;
 
 use super::privileges::Dropped;
+use crate::log_limit::LogLimit;
 use crate::query::status::{LandlockStatus, SandboxStatus, SeccompStatus};
 
 /// What happens where the system lacks a part of the sandbox.
@@ -107,6 +109,8 @@ pub struct Sandbox {
     /// One for each of [`Role::OF_THREADS`]; empty where nothing is enforced.
     roles: Arc<Vec<(Role, BpfProgram)>>,
     status: Arc<SandboxStatus>,
+    /// Threads that could not take their role on.
+    unrestricted: Arc<AtomicU64>,
 }
 
 impl Sandbox {
@@ -140,18 +144,19 @@ impl Sandbox {
             tracing::warn!("the sandbox has a gap: {what}");
         }
         let status = SandboxStatus { mode: mode.as_str().to_owned(), landlock, missing, ..asked_of_the_kernel(&roles) };
-        Ok(Self { mode, roles: Arc::new(roles), status: Arc::new(status) })
+        Ok(Self { mode, roles: Arc::new(roles), status: Arc::new(status), unrestricted: Arc::default() })
     }
 
     /// One that restricts nothing.
     pub fn none() -> Self {
         let status = SandboxStatus { mode: Mode::Off.as_str().to_owned(), ..asked_of_the_kernel(&[]) };
-        Self { mode: Mode::Off, roles: Arc::default(), status: Arc::new(status) }
+        Self { mode: Mode::Off, roles: Arc::default(), status: Arc::new(status), unrestricted: Arc::default() }
     }
 
     /// Takes on a role, for good. Each thread calls it first of all.
     ///
-    /// A thread that could not would be the gap in the wall: with [`Mode::Required`] the process ends.
+    /// A thread that could not would be the gap in the wall: with [`Mode::Required`] the process ends, else it is counted
+    /// ([`unrestricted_threads`](Self::unrestricted_threads)).
     pub fn enter(&self, role: Role) {
         let Some((_, program)) = self.roles.iter().find(|(of, _)| *of == role) else { return };
         match seccompiler::apply_filter(program) {
@@ -160,8 +165,20 @@ impl Sandbox {
                 tracing::error!("a thread of role {} cannot be restricted: {error}", role.as_str());
                 std::process::exit(1);
             }
-            Err(error) => tracing::warn!("a thread of role {} is not restricted to it: {error}", role.as_str()),
+            Err(error) => {
+                static LIMIT: LogLimit = LogLimit::new();
+                self.unrestricted.fetch_add(1, Ordering::Relaxed);
+                // Queries have threads that come and go.
+                if let Some(left_out) = LIMIT.admit() {
+                    tracing::warn!("a thread of role {} is not restricted to it: {error}{left_out}", role.as_str());
+                }
+            }
         }
+    }
+
+    /// How many threads could not take their role on since the start.
+    pub fn unrestricted_threads(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unrestricted)
     }
 
     /// What holds.
@@ -236,9 +253,11 @@ fn asked_of_the_kernel(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
         no_new_privs: field("NoNewPrivs") == Some("1"),
         dumpable: rustix::process::dumpable_behavior().is_ok_and(|is| is != DumpableBehavior::NotDumpable),
         seccomp: SeccompStatus {
-            enforced: field("Seccomp") == Some("2"),
+            // Who starts it may have filters of their own.
+            enforced: field("Seccomp") == Some("2") && !roles.is_empty(),
             filters: number("Seccomp_filters").unwrap_or(0),
             roles: roles.iter().map(|(role, _)| role.as_str().to_owned()).collect(),
+            unrestricted_threads: 0,
         },
         landlock: unrestricted(),
         missing: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually};
+use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually, have};
 use crate::namespaces::{Namespace, available};
 use crate::service::asking::get;
 
@@ -103,4 +103,66 @@ fn each_layer_of_the_sandbox_is_seen_from_outside() {
     let (missing, why) = enforced(&["-m", "16M", "--no-drop-privileges"]);
     assert!(missing.contains(&layer("capabilities")) && missing.contains(&layer("user")), "{missing:?}");
     assert!(why.len() == 1 && why[0].1.contains("capabilities are kept"), "{why:?}");
+}
+
+/// Has so many instructions of filters run before any of the recorder's own; the kernel allows 32,768 for each thread.
+const FILTERS_FIRST: &str = "
+import ctypes, os, struct, sys
+left = int(sys.argv[1])
+libc = ctypes.CDLL(None, use_errno=True)
+class Program(ctypes.Structure):
+    _fields_ = [('length', ctypes.c_ushort), ('code', ctypes.c_void_p)]
+while left > 4:
+    # Each counts for four more than it has.
+    length = min(left - 4, 4096)
+    code = struct.pack('=HBBI', 0x00, 0, 0, 0) * (length - 1) + struct.pack('=HBBI', 0x06, 0, 0, 0x7fff0000)
+    buffer = ctypes.create_string_buffer(code)
+    program = Program(length, ctypes.cast(buffer, ctypes.c_void_p).value)
+    assert libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0, os.strerror(ctypes.get_errno())
+    left -= length + 4
+os.execvp(sys.argv[2], sys.argv[2:])
+";
+
+/// The kernel refuses a thread its filter where the others before it are too long already.
+#[test]
+fn threads_that_cannot_be_held_to_their_role_are_counted_and_said() {
+    let test = "threads without the filter of their role";
+    if !available(test) || !have(test, &["python3"]) {
+        return;
+    }
+    let far = Namespace::new();
+    // As much as leaves room for the filters of the whole process, and hardly more.
+    let (mut fits, mut too_many) = (30_000, 32_768);
+    let start = |before: i32| {
+        let before = before.to_string();
+        Recorder::live_under(&far, &["python3", "-c", FILTERS_FIRST, &before], &["-m", "16M", "--user", "nobody"])
+    };
+    while too_many - fits > 16 {
+        let middle = (fits + too_many) / 2;
+        match start(middle).status().sandbox.unwrap().seccomp.enforced {
+            true => fits = middle,
+            false => too_many = middle,
+        }
+    }
+    let recorder = start(fits);
+    let sandbox = recorder.status().sandbox.unwrap();
+    let unrestricted = sandbox.seccomp.unrestricted_threads;
+    assert!(unrestricted >= 3, "workers, service, audit: {sandbox:?} {}", recorder.log());
+    assert!(sandbox.missing.iter().any(|gap| gap.contains("system calls of their role")), "{sandbox:?}");
+    assert!(recorder.log().contains("is not restricted to it"), "{}", recorder.log());
+    let count = metric(&recorder, "retrocap_sandbox_unrestricted_threads_total")[0].1;
+    assert!(count >= 3.0, "{count}");
+    let why = reasons(&recorder);
+    assert!(why.iter().any(|(code, detail)| code == "sandbox" && detail.contains("of their role")), "{why:?}");
+    let told = recorder.ask(&["status"]);
+    assert!(told.stdout.contains("IN PART: ") && told.stdout.contains("of their role"), "{told:?}");
+    // Required is required of every thread.
+    let before = fits.to_string();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &far.name, "python3", "-c", FILTERS_FIRST, &before, PROGRAM, "run", "-m", "16M"]);
+    let directory = directory();
+    command.args(["--user", "nobody", "--sandbox", "required", "--socket"]).arg(directory.path().join("socket"));
+    let output = command.arg("--audit-log").arg(directory.path().join("audit.log")).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && log.contains("cannot be restricted"), "{log}");
 }

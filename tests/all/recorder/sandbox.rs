@@ -79,31 +79,6 @@ fn the_kernel_holds_what_the_status_says() {
 }
 
 #[test]
-fn packets_are_locked_and_never_dumped() {
-    if !available("locked memory") {
-        return;
-    }
-    let far = Namespace::new();
-    let recorder = Recorder::live(&far, &["-m", "32M"]);
-    let maps = std::fs::read_to_string(format!("/proc/{}/smaps", recorder.child.id())).unwrap();
-    let status = recorder.status();
-    let (mut size, mut kept) = (0, 0);
-    for line in maps.lines() {
-        if let Some(kib) = line.strip_prefix("Size:") {
-            size = kib.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10;
-        }
-        if let Some(flags) = line.strip_prefix("VmFlags:")
-            && flags.split(' ').any(|flag| flag == "lo")
-        {
-            assert!(flags.split(' ').any(|flag| flag == "dd"), "locked, but dumped: {size} bytes, {flags}");
-            kept += size;
-        }
-    }
-    let packets = status.memory.budget_bytes - status.memory.rings_bytes - status.memory.queries_bytes;
-    assert!(kept * 10 > packets * 9, "{kept} of {packets} bytes for packets and sessions are locked");
-}
-
-#[test]
 fn with_the_sandbox_it_follows_interfaces_and_names() {
     if !available("interfaces under the sandbox") {
         return;

@@ -1,0 +1,154 @@
+//! Where packets are in a recorder's memory, as the kernel tells it and as root sees it: locked, never dumped, and gone from
+//! wherever they only passed.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::process::Command;
+
+use crate::namespaces::{Namespace, available};
+
+use super::following::{next, numbers};
+use super::running::{Recorder, Sender, eventually, unanswered};
+
+/// A part of a process's memory that it may write to.
+#[derive(Debug)]
+struct Mapping {
+    addresses: Range<u64>,
+    name: String,
+    /// `VmFlags` of /proc/PID/smaps.
+    flags: Vec<String>,
+}
+
+impl Mapping {
+    fn has(&self, flag: &str) -> bool {
+        self.flags.iter().any(|it| it == flag)
+    }
+}
+
+/// What a process may write to, beside memory that it shares with devices.
+fn writable(process: u32) -> Vec<Mapping> {
+    let mut mappings: Vec<Mapping> = Vec::new();
+    let mut is_writable = false;
+    for line in std::fs::read_to_string(format!("/proc/{process}/smaps")).unwrap().lines() {
+        if let Some(flags) = line.strip_prefix("VmFlags:") {
+            if is_writable {
+                mappings.last_mut().unwrap().flags = flags.split_whitespace().map(str::to_owned).collect();
+            }
+        } else if let Some((range, rest)) = line.split_once(' ')
+            && let Some((from, to)) = range.split_once('-')
+            && let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16))
+        {
+            is_writable = rest.starts_with("rw");
+            if is_writable {
+                let name = rest.split_whitespace().nth(4).unwrap_or("").to_owned();
+                mappings.push(Mapping { addresses: from..to, name, flags: Vec::new() });
+            }
+        }
+    }
+    mappings
+}
+
+/// How often `bytes` are found in a mapping.
+fn occurrences(memory: &File, mapping: &Mapping, bytes: &[u8]) -> usize {
+    let length = usize::try_from(mapping.addresses.end - mapping.addresses.start).unwrap();
+    let mut content = vec![0; length];
+    // A thread's stack, say, may go meanwhile.
+    let read = memory.read_at(&mut content, mapping.addresses.start).unwrap_or(0);
+    content[..read].windows(bytes.len()).filter(|window| *window == bytes).count()
+}
+
+/// A frame with these words in it.
+fn saying(words: &[u8]) -> Vec<u8> {
+    let mut frame = unanswered(400);
+    frame[100..100 + words.len()].copy_from_slice(words);
+    frame
+}
+
+/// Every byte it could have a packet in, whether that is there since the start or came with a question.
+#[test]
+fn nothing_that_is_written_to_reaches_the_swap_or_a_core_dump() {
+    if !available("locked memory") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    // The kernel lets nobody lock more than a limit who has no right to, and not every root may lift that.
+    let lifted = Command::new("prlimit").args(["--memlock=unlimited:unlimited", "true"]).output();
+    let kept = match lifted.is_ok_and(|output| output.status.success()) {
+        true => &[][..],
+        false => {
+            eprintln!("SKIPPED in part: the limit of locked memory cannot be lifted here, so rights are kept");
+            &["--no-drop-privileges"]
+        }
+    };
+    let recorder = Recorder::live(&far, &[&["-m", "32M", "--workers", "2"], kept].concat());
+    let mut sender = Sender::new(&near, "near");
+    (0..100).for_each(|_| sender.send(&unanswered(1000)));
+    recorder.arrived(100);
+    assert_eq!(recorder.packets(&[]).len(), 100);
+    let process = recorder.child.id();
+    let mappings = writable(process);
+    let size = |mappings: &mut dyn Iterator<Item = &Mapping>| -> u64 {
+        mappings.map(|mapping| mapping.addresses.end - mapping.addresses.start).sum()
+    };
+    assert!(mappings.iter().any(|mapping| mapping.name == "[heap]" && mapping.has("lo")), "{mappings:?}");
+    // The kernel's rings are never swapped, and their pages are none of the process's.
+    let loose = mappings.iter().filter(|it| !it.has("lo") && !it.has("mm") && !it.has("pf"));
+    assert_eq!(loose.map(|it| &it.name).collect::<Vec<_>>(), Vec::<&String>::new(), "not locked: {mappings:?}");
+
+    // Packets and sessions are left out of dumps by name, all else because there are none.
+    let status = recorder.status();
+    let memory = &status.memory;
+    let elsewhere = memory.rings_bytes + memory.queries_bytes + memory.compression_bytes;
+    let packets = memory.budget_bytes - elsewhere;
+    let kept = size(&mut mappings.iter().filter(|it| it.has("lo") && it.has("dd")));
+    assert!(kept * 10 > packets * 9, "{kept} of {packets} bytes for packets and sessions are locked and not dumped");
+    let file = |name: &str| std::fs::read_to_string(format!("/proc/{process}/{name}")).unwrap();
+    assert_eq!(file("coredump_filter").trim(), "00000000");
+    let limits = file("limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
+}
+
+/// Files, streams, listings: what an answer was made in holds nothing of it afterwards.
+#[test]
+fn what_was_answered_is_nowhere_but_where_packets_stay() {
+    if !available("what answers leave behind") {
+        return;
+    }
+    const WORDS: &[u8] = b"the words that only one packet says, 8f3a5c";
+    const ADDRESS: &str = "127.0.0.1:57012";
+    let (near, far) = Namespace::pair();
+    far.ip("link set lo up");
+    let recorder = Recorder::live(&far, &["-m", "32M", "--pcap-over-ip", ADDRESS, "--pcap-over-ip-past", "10m"]);
+    let mut sender = Sender::new(&near, "near");
+    (0..1000).for_each(|_| sender.send(&saying(WORDS)));
+    recorder.arrived(1000);
+
+    for arguments in [&[][..], &["--format", "pcap"], &["ether proto 0x88b5", "--whole-sessions"]] {
+        assert_eq!(recorder.packets(arguments).len(), 1000, "{arguments:?}");
+    }
+    let told = recorder.ask(&["get", "--follow", "-c", "1000", "-w", "/dev/null"]);
+    assert_eq!(told.code, 0, "{told:?}");
+    assert_eq!(recorder.ask(&["flows"]).code, 0);
+    let mut stream = far.enter(|| std::net::TcpStream::connect(ADDRESS).unwrap());
+    let mut begun = [0; 4096];
+    stream.read_exact(&mut begun).unwrap();
+    drop(stream);
+    let stream = far.enter(|| std::net::TcpStream::connect(ADDRESS).unwrap());
+    let ends = stream.try_clone().unwrap();
+    let told = numbers(stream);
+    (0..1000).for_each(|_| assert_eq!(next(&told), 0x5555_5555));
+    ends.shutdown(std::net::Shutdown::Both).unwrap();
+
+    let memory = File::open(format!("/proc/{}/mem", recorder.child.id())).unwrap();
+    let found = |stays: bool| {
+        let mappings = writable(recorder.child.id()).into_iter().filter(|mapping| mapping.has("dd") == stays);
+        let found = mappings.map(|mapping| (occurrences(&memory, &mapping, WORDS), mapping.name));
+        found.filter(|(count, _)| *count > 0).collect::<Vec<_>>()
+    };
+    assert!(found(true).iter().map(|(count, _)| count).sum::<usize>() >= 1000, "it is looked for where it must be");
+    // The last connection's buffers go when it ends.
+    eventually("nothing is left of it elsewhere", || found(false).is_empty());
+}
