@@ -21,8 +21,11 @@ use crate::store::retention::Policy;
 
 /// Bytes of a worker's stack; the way of a packet is flat and needs a fraction of it.
 const STACK_BYTES: usize = 1 << 20;
-/// Beyond a packet's waiting time, how long the threads get to end.
+/// How long the threads of a replay get to end, which may wait for a capture that never goes on.
 const END_TIMEOUT: Duration = Duration::from_millis(300);
+/// And those that record: they wait for packets no longer than a moment, but on a busy host for a processor, and what they have
+/// is lost if they are not waited for. Well below what a supervisor gives a service to stop.
+const END_TIMEOUT_LIVE: Duration = Duration::from_secs(4);
 
 /// Where one worker's packets come from.
 #[derive(Debug)]
@@ -75,6 +78,7 @@ pub(super) struct Workers {
     threads: Vec<JoinHandle<Option<Pipeline>>>,
     compressing: Vec<JoinHandle<()>>,
     failures: UnboundedReceiver<Error>,
+    end_timeout: Duration,
 }
 
 impl Workers {
@@ -86,8 +90,15 @@ impl Workers {
         sandbox: &Sandbox,
     ) -> Result<Self, Error> {
         let (failed, failures) = unbounded_channel();
-        let mut workers =
-            Self { stop: Arc::default(), controls: Vec::new(), threads: Vec::new(), compressing: Vec::new(), failures };
+        let live = pipelines.iter().any(|(_, packets)| matches!(packets, Packets::Live(_)));
+        let mut workers = Self {
+            stop: Arc::default(),
+            controls: Vec::new(),
+            threads: Vec::new(),
+            compressing: Vec::new(),
+            failures,
+            end_timeout: if live { END_TIMEOUT_LIVE } else { END_TIMEOUT },
+        };
         for (number, (compressor, compression)) in compressors.into_iter().enumerate() {
             let thread =
                 compressor::start(number, compressor, &compression, Arc::clone(&workers.stop), sandbox.clone())?;
@@ -127,7 +138,7 @@ impl Workers {
 
     fn end(&mut self) -> Option<Vec<Pipeline>> {
         self.stop();
-        let deadline = Instant::now() + END_TIMEOUT;
+        let deadline = Instant::now() + self.end_timeout;
         let ended: Vec<_> = self.threads.drain(..).map(|thread| join(thread, deadline).flatten()).collect();
         let pipelines = ended.into_iter().collect();
         for thread in self.compressing.drain(..) {
