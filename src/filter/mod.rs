@@ -36,7 +36,7 @@ pub const TERMS_MAX: usize = 256;
 /// Expressions of more terms, or of more than [`OPTIMIZED_BYTES_MAX`], are compiled without libpcap's optimizer, whose time and
 /// memory grow as the square of the length, too: up to a quarter of a second for 64 terms, 5 s and 40 MB for 2 kB. The
 /// program is longer then, and says the same of every packet that has the bytes it is asked for.
-const OPTIMIZED_TERMS_MAX: usize = 64;
+pub const OPTIMIZED_TERMS_MAX: usize = 64;
 const OPTIMIZED_BYTES_MAX: usize = 2 << 10;
 
 /// Expressions from this length on are compiled one at a time, and the others wait, so that those who ask together do not multiply
@@ -86,12 +86,15 @@ pub enum FilterError {
     },
     /// The expression has too many terms.
     #[error(
-        "the filter joins {terms} terms with `and` and `or`, at most {TERMS_MAX} are possible; use networks and port ranges, or \
-         ask in parts"
+        "the filter joins {terms} terms with `and` and `or`, at most {most} are possible{}; use networks and port ranges, or \
+         several in its place",
+        if *most < TERMS_MAX { " where each new session is asked" } else { "" }
     )]
     TooManyTerms {
         /// Their number.
         terms: usize,
+        /// How many there may be.
+        most: usize,
     },
     /// The expression contains a NUL character, where libpcap would stop to read.
     #[error("the filter {} contains a NUL character", shown(.expression))]
@@ -152,10 +155,7 @@ impl Filter {
             Some(compiled.find(|(text, of, _)| text == expression && *of == link_type)?.2.clone())
         });
         known.unwrap_or_else(|| {
-            let terms = terms(expression);
-            if terms > TERMS_MAX {
-                return Err(FilterError::TooManyTerms { terms });
-            }
+            let terms = limited_terms(expression, TERMS_MAX)?;
             let optimize = terms <= OPTIMIZED_TERMS_MAX && expression.len() <= OPTIMIZED_BYTES_MAX;
             let program = Self::compile_anew(expression, link_type, optimize);
             COMPILED.with_borrow_mut(|compiled| {
@@ -191,6 +191,16 @@ impl Filter {
             reason => FilterError::Unsafe { expression: expression.to_owned(), reason },
         })
     }
+}
+
+/// How many terms an expression has, if these are no more than `most`.
+///
+/// # Errors
+///
+/// [`FilterError::TooManyTerms`] otherwise.
+pub fn limited_terms(expression: &str, most: usize) -> Result<usize, FilterError> {
+    let terms = terms(expression);
+    if terms <= most { Ok(terms) } else { Err(FilterError::TooManyTerms { terms, most }) }
 }
 
 /// How many terms an expression has; rather one too many than one too few.

@@ -115,7 +115,7 @@ fn terms_are_counted_rather_too_many_than_too_few() {
     }
     let error = Filter::compile(&"port 1 or ".repeat(300), LinkType::ETHERNET).unwrap_err();
     // That it ends with `or` does not come to light.
-    assert_eq!(error, FilterError::TooManyTerms { terms: 301 });
+    assert_eq!(error, FilterError::TooManyTerms { terms: 301, most: TERMS_MAX });
     assert!(error.to_string().contains("at most 256") && error.to_string().contains("port ranges"), "{error}");
 }
 

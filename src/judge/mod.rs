@@ -10,7 +10,7 @@ pub mod pins;
 pub use classes::{Class, Classes};
 pub use pins::{Pin, Pins};
 
-use crate::filter::{Endpoints, FilterError, FilterSet, SessionProbe};
+use crate::filter::{Endpoints, FilterError, FilterSet, OPTIMIZED_TERMS_MAX, SessionProbe, limited_terms};
 use crate::memory::Lock;
 use crate::packet::Packet;
 use crate::session::key::Side;
@@ -28,12 +28,13 @@ pub struct SessionFilter {
 }
 
 impl SessionFilter {
-    /// Compiles an expression.
+    /// Compiles an expression, of no more terms than libpcap's optimizer gets: every session that begins is asked, twice.
     ///
     /// # Errors
     ///
-    /// When libpcap does not accept it.
+    /// When it has more, or libpcap does not accept it.
     pub fn new(expression: &str) -> Result<Self, FilterError> {
+        limited_terms(expression, OPTIMIZED_TERMS_MAX)?;
         Ok(Self { packets: FilterSet::new(expression)?, sessions: SessionProbe::new(expression)? })
     }
 
@@ -151,6 +152,14 @@ impl Judge {
 mod tests {
     use super::*;
     use crate::decode::Network;
+
+    #[test]
+    fn what_each_session_is_asked_has_few_terms() {
+        let hosts = |count| vec!["host 10.0.0.1"; count].join(" or ");
+        assert!(SessionFilter::new(&hosts(OPTIMIZED_TERMS_MAX)).is_ok());
+        let error = SessionFilter::new(&hosts(OPTIMIZED_TERMS_MAX + 1)).unwrap_err().to_string();
+        assert!(error.contains("65 terms") && error.contains("at most 64"), "{error}");
+    }
 
     #[test]
     fn a_host_is_meant_in_any_vlan() {
