@@ -22,8 +22,8 @@ use crate::log_limit::LogLimit;
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::time::Timestamp;
 
-/// How long a call of [`Source::batch`] waits for packets: ten wake-ups a second on a host where nothing happens.
-const WAIT: Duration = Duration::from_millis(100);
+/// How long a call of [`Source::bursts`] waits for packets: five wake-ups a second on a host where nothing happens.
+const WAIT: Duration = Duration::from_millis(200);
 /// Milliseconds after which the kernel hands over what it has: a lone packet is seen after this time at most.
 const RETIRE_MS: u32 = 50;
 /// Interfaces remembered by one source before it starts over.

@@ -50,7 +50,7 @@ pub enum SourceError {
 
 /// A source of packets, live or recorded.
 pub trait Source {
-    /// Hands the next packets to `each`, in order, waiting a bounded time (100 ms at most) for the first.
+    /// Hands the next packets to `each`, in order, waiting a bounded time (200 ms at most) for the first.
     ///
     /// They come in bursts: as many as are there together, [`BURST_PACKETS`] at most. A source that reports
     /// [`Batch::End`] or an error has nothing more to give.

@@ -5,17 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::nice;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::Error;
 use super::sandbox::{Role, Sandbox};
+use super::{Error, priority};
 use crate::store::compress::{Compression, Compressor, Pace};
 
 /// Bytes of a compressor's stack; zstd needs a few kilobytes.
 const STACK_BYTES: usize = 512 << 10;
-/// The priority furthest from that of capture.
-const NICE: i32 = 19;
 /// The share of a core is kept over so long: time that was not used is not saved up for longer.
 const SAVED_MAX: Duration = Duration::from_secs(1);
 /// How long a stop goes unnoticed.
@@ -34,10 +31,8 @@ pub(super) fn start(
         .name(format!("retrocap-z{number}"))
         .stack_size(STACK_BYTES)
         .spawn(move || {
-            if pace == Pace::Live
-                && let Err(error) = nice(NICE)
-            {
-                tracing::debug!("compression runs at the usual priority: {error}");
+            if pace == Pace::Live {
+                priority::last();
             }
             sandbox.enter(Role::Capture);
             match pace {

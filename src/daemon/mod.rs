@@ -15,6 +15,7 @@ mod compressor;
 mod memory;
 mod notify;
 mod panics;
+mod priority;
 pub mod privileges;
 pub mod reload;
 mod remote;

@@ -18,7 +18,7 @@ use super::sandbox::{Files, Role, Sandbox};
 use super::socket::{Access, Claim, Socket};
 use super::succession::{self, Left};
 use super::workers::{Packets, Workers};
-use super::{Config, Error, Mode, Speed, privileges, replay};
+use super::{Config, Error, Mode, Speed, priority, privileges, replay};
 use crate::budget::{ByteSize, RING_BLOCK_BYTES, Split};
 use crate::capture::interfaces::{Monitor, links};
 use crate::capture::live::{LiveConfig, LiveSource, capture_rights};
@@ -92,6 +92,7 @@ impl Prepared {
         if live {
             // Before memory is taken: this is what goes wrong most.
             capture_rights()?;
+            priority::first();
         }
         let interfaces = Arc::new(Interfaces::default());
         let own_streams = Arc::new(OwnStreams::default());
@@ -202,6 +203,9 @@ impl Prepared {
         let monitor = monitor.map_err(system("watch the interfaces"))?;
         let recording = Arc::new(AtomicUsize::new(0));
         let mut workers = Workers::start(pipelines, compressors, &recording, &sandbox)?;
+        if live {
+            priority::usual();
+        }
         let history = Arc::new(history);
         let recorder = Recorder {
             history: Arc::clone(&history),
@@ -232,10 +236,17 @@ impl Prepared {
             .audited(audit);
         service.set_wanted(config.wanted);
         let service = Arc::new(service);
+        let serving = in_role(Role::Serve);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("retrocap-serve")
-            .on_thread_start(in_role(Role::Serve))
+            .on_thread_start(move || {
+                // Those that answer are started by these, and stay with it.
+                if live {
+                    priority::answering();
+                }
+                serving();
+            })
             .enable_all()
             .build()
             .map_err(system("start the service"))?;

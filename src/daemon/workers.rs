@@ -22,7 +22,7 @@ use crate::store::retention::Policy;
 /// Bytes of a worker's stack; the way of a packet is flat and needs a fraction of it.
 const STACK_BYTES: usize = 1 << 20;
 /// How long the threads of a replay get to end, which may wait for a capture that never goes on.
-const END_TIMEOUT: Duration = Duration::from_millis(300);
+const END_TIMEOUT: Duration = Duration::from_millis(500);
 /// And those that record: they wait for packets no longer than a moment, but on a busy host for a processor, and what they have
 /// is lost if they are not waited for. Well below what a supervisor gives a service to stop.
 const END_TIMEOUT_LIVE: Duration = Duration::from_secs(4);
