@@ -158,6 +158,12 @@ impl Program {
         self.run(data, original_len).is_some_and(|accepted| accepted != 0)
     }
 
+    /// Whether a packet that begins with `start` cannot match, whatever comes behind; false where that is not known.
+    pub fn rejects_start(&self, start: &[u8], original_len: u32) -> bool {
+        // Only a load that lies beyond what is there would go otherwise in the whole packet, and it ends the program.
+        self.run(start, original_len) == Some(0)
+    }
+
     /// What the program returns; `None` where it loads beyond the packet or divides by zero.
     #[inline]
     fn run(&self, data: &[u8], original_len: u32) -> Option<u32> {
@@ -383,6 +389,25 @@ mod tests {
     }
 
     const RETURN_A: Raw = Raw { code: code::RET_A, jump_true: 0, jump_false: 0, k: 0 };
+
+    #[test]
+    fn a_start_rejects_only_what_the_whole_packet_does() {
+        // Byte 2 is 3, and byte 6 is as wanted.
+        let wants = |sixth| {
+            let bytes = [raw(code::LD_B_ABS, 0, 0, 2), raw(code::JEQ, 0, 3, 3), raw(code::LD_B_ABS, 0, 0, 6)];
+            let ends = [raw(code::JEQ, 0, 1, sixth), raw(code::RET_K, 0, 0, 1), raw(code::RET_K, 0, 0, 0)];
+            Program::load(&[&bytes[..], &ends[..]].concat()).expect("valid")
+        };
+        for (packet, sixth, known_from) in
+            [([1, 2, 3, 4, 5, 6, 7, 8], 7, 9), ([1, 2, 3, 4, 5, 6, 7, 8], 0, 7), ([0; 8], 7, 3)]
+        {
+            let program = wants(sixth);
+            for len in 0..=packet.len() {
+                assert_eq!(program.rejects_start(&packet[..len], 8), len >= known_from, "{packet:?} {sixth} {len}");
+            }
+            assert_eq!(program.matches(&packet, 8), known_from > 8);
+        }
+    }
 
     #[test]
     fn loads_end_with_the_packet() {

@@ -68,8 +68,7 @@ impl History {
         let mut remembered_since = None;
         for worker in &self.workers {
             if worker.ledger.has_forgotten() {
-                let earliest = worker.ledger.all(None).map(|(_, session)| session.last).min();
-                remembered_since = remembered_since.max(earliest);
+                remembered_since = remembered_since.max(worker.ledger.earliest());
             }
         }
         let filter = self.capture_filter.get().and_then(|text| Some((SessionProbe::new(&text).ok()?, text)));
@@ -106,7 +105,10 @@ impl History {
         if cause.code == "never_seen"
             && !expression.is_empty()
             && !expression.contains("vlan")
-            && self.workers.iter().any(|w| w.ledger.sessions().any(|session| session.key.vlan().is_some()))
+            && self.workers.iter().any(|worker| {
+                let mut sessions = worker.ledger.overlapping(since, until);
+                sessions.any(|session| session.key.vlan().is_some())
+            })
         {
             cause.sentence.push_str(
                 "; some packets carry VLAN tags, behind which an expression looks only with 'vlan and (...)'",
@@ -123,18 +125,26 @@ impl History {
     pub fn explain_missing(&self, request: &Request, drops: &Drops) -> Result<Option<String>, QueryError> {
         let (since, until) = request.window()?;
         let mut missing = Vec::new();
-        if self.totals().evicted.packets > 0 {
-            let known = self.known(request)?;
-            missing.extend(known.is_cut().then(|| cut(&known)));
-        }
+        let known = self.known(request)?;
+        missing.extend(known.is_cut().then(|| cut(&known)));
         missing.extend(self.not_recorded(since, until));
         let dropped = drops.within(since, until);
         missing.extend((dropped > 0).then(|| format!("the kernel dropped {dropped} packets within that time")));
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
     }
 
+    /// Whether every packet is there that came at this time or later.
+    fn is_whole_since(&self, since: Timestamp) -> bool {
+        let totals = self.totals();
+        let dropped: u64 = totals.dropped.iter().map(|volume| volume.packets).sum();
+        dropped == 0 && totals.lost_until.is_none_or(|lost| lost < since)
+    }
+
     /// The gaps within a window, as far back as packets are there.
     fn not_recorded(&self, since: Timestamp, until: Timestamp) -> Option<String> {
+        if self.before.gaps.is_empty() {
+            return None;
+        }
         let (oldest, _) = self.span()?;
         let since = since.max(oldest);
         let gaps =
@@ -152,18 +162,17 @@ impl History {
         ))
     }
 
-    /// The sessions that match and had packets within the window.
+    /// The sessions that match and are no longer whole, as far as packets of this window can be among what they lost.
     fn known(&self, request: &Request) -> Result<Known, QueryError> {
         let (since, until) = request.window()?;
         let selection = request.selection(self)?;
         let mut filter = session_filter(request)?;
         let mut known = Known::default();
-        for (_, session) in self.workers.iter().flat_map(|worker| worker.ledger.all(Some((since, until)))) {
-            if session.last >= since
-                && session.first <= until
-                && session.kept_packets < session.packets.sum()
-                && wanted(&selection, &mut filter, &session)
-            {
+        if self.is_whole_since(since) {
+            return Ok(known);
+        }
+        for session in self.workers.iter().flat_map(|worker| worker.ledger.cut(since, until)) {
+            if wanted(&selection, &mut filter, &session) {
                 known.add(&session);
             }
         }

@@ -201,8 +201,8 @@ impl History {
         let selection = request.selection(self)?;
         let mut filter = session_filter(request)?;
         for (worker, reader) in (0u16..).zip(&self.workers) {
-            for (past, session) in reader.ledger.all(Some((since, until))) {
-                if session.packets.sum() > 0 && session.last >= since && session.first <= until {
+            for (past, session) in reader.ledger.known(since, until) {
+                if session.packets.sum() > 0 {
                     each(worker, past, &session, &mut |session| wanted(&selection, &mut filter, session));
                 }
             }

@@ -15,7 +15,7 @@ use super::selectors::Selection;
 use super::{History, QueryError, Request};
 use crate::filter::FilterSet;
 use crate::interface::Interface;
-use crate::packet::Packet;
+use crate::packet::{LinkType, Packet};
 use crate::store::record::RecordHeader;
 use crate::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
 use crate::time::Timestamp;
@@ -29,6 +29,9 @@ const WINDOWS_MAX: usize = 32;
 
 /// After so many records that do not match, a query looks whether it was interrupted (well below a millisecond).
 const RECORDS_BETWEEN_LOOKS: u32 = 1024;
+
+/// Bytes of a packet in which an expression finds the headers it asks for, mostly.
+const START_BYTES: u32 = 128;
 
 /// A packet that was found.
 #[derive(Clone, Copy, Debug)]
@@ -397,8 +400,11 @@ impl<'h> Packets<'h> {
         if by_record == Some(false) {
             return Ok(false);
         }
-        worker.segments.data(&run.cursor, record, &mut self.data)?;
         let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
+        if self.selection.rejects(&worker.ledger, header) || self.filter_rejects_start(run, record, link_type)? {
+            return Ok(false);
+        }
+        worker.segments.data(&run.cursor, record, &mut self.data)?;
         if let (None, Some(search)) = (by_record, &mut self.search)
             && !search.by_bytes(header, link_type, &self.data)
         {
@@ -406,6 +412,20 @@ impl<'h> Packets<'h> {
         }
         Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
+    }
+
+    /// Whether the headers of a long packet are enough to tell that the expression does not match it: most of its bytes
+    /// are then never fetched from memory.
+    fn filter_rejects_start(&mut self, run: &Run, record: &RecordAt, link_type: LinkType) -> Result<bool, Gone> {
+        let original_len = record.header.original_len;
+        if record.header.captured_len <= 2 * START_BYTES {
+            return Ok(false);
+        }
+        let Some(program) = self.filter.as_mut().and_then(|filter| filter.program(link_type)) else { return Ok(false) };
+        let mut start = *record;
+        start.header.captured_len = START_BYTES;
+        self.history.workers[run.worker].segments.data(&run.cursor, &start, &mut self.data)?;
+        Ok(program.rejects_start(&self.data, original_len))
     }
 
     /// The record's interface; one that is new since the query began is looked up.

@@ -135,10 +135,11 @@ impl History {
         for selector in selectors {
             search.reach(selector.since, selector.until);
         }
+        let (since, until) = search.window;
         let mut picked = 0;
         let mut hits = Vec::new();
         for (worker, reader) in self.workers.iter().enumerate() {
-            for session in reader.ledger.sessions().filter(|session| session.packets.sum() > 0) {
+            for session in reader.ledger.overlapping(since, until).filter(|session| session.packets.sum() > 0) {
                 hits.clear();
                 search.index.matching(&session.key, session.first, session.last, &mut hits);
                 for &selection in &hits {

@@ -222,6 +222,12 @@ impl Selection {
             && self.community_id.is_none_or(|id| CommunityId::new(key, self.seed) == Some(id))
     }
 
+    /// Whether the ledger knows a packet's session, and it is not wanted.
+    pub(super) fn rejects(&self, ledger: &Ledger, header: &RecordHeader) -> bool {
+        self.needs_session()
+            && ledger.session_at(header.session, header.sequence).is_some_and(|session| !self.session(&session.key))
+    }
+
     /// Whether a packet's session is wanted. The ledger knows it, later fragments' too; where it has forgotten, the
     /// packet's own headers tell.
     pub(super) fn packet(&self, ledger: &Ledger, header: &RecordHeader, link_type: LinkType, data: &[u8]) -> bool {

@@ -236,6 +236,31 @@ fn selectors_choose() {
 }
 
 #[test]
+fn an_expression_sees_the_whole_of_a_long_packet() {
+    let packet = |host: u8, mark: u8| {
+        let mut packet = udp((host, 1000), (9, 53), 1200);
+        *packet.last_mut().unwrap() = mark;
+        (u64::from(host) * 1_000_000, packet)
+    };
+    let history = history(4 << 20, vec![packet(1, 7), packet(2, 7), packet(3, 8)]);
+    // The last byte of the payload is the UDP datagram's 1208th.
+    for (expression, hosts) in [
+        ("udp[1207] = 7", &[1, 2][..]),
+        ("udp[1207] = 8", &[3]),
+        ("not udp[1207] = 7", &[3]),
+        ("host 10.0.0.1 and udp[1207] = 7", &[1]),
+        ("host 10.0.0.1 or udp[1207] = 8", &[1, 3]),
+        ("host 10.0.0.1 and udp[1207] = 8", &[]),
+        ("host 10.0.0.2", &[2]),
+        ("greater 1000", &[1, 2, 3]),
+        ("less 1000", &[]),
+    ] {
+        let found: Vec<u64> = found(&history, &request(expression)).iter().map(|(time, _)| time / 1_000_000).collect();
+        assert_eq!(found, hosts, "{expression}");
+    }
+}
+
+#[test]
 fn bad_questions_are_refused() {
     let history = history(4 << 20, vec![(1_000, udp((1, 1), (2, 2), 3))]);
     for (request, message) in [

@@ -39,7 +39,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 pub use connections::{Door, serve, serve_packets};
@@ -140,6 +140,8 @@ pub struct Service {
     /// Set when the recorder stops: answers are to end.
     stopping: Arc<AtomicBool>,
     packet_queries: Arc<Semaphore>,
+    /// Told when a pin is made.
+    pinned: Notify,
     /// Followers stay, so that they get half of the places at most.
     followers: Arc<Semaphore>,
     own_streams: Arc<OwnStreams>,
@@ -193,6 +195,7 @@ impl Service {
             audit: Audit::default(),
             tls: None,
             stopping: Arc::default(),
+            pinned: Notify::new(),
             packet_queries: places(queries),
             followers: places(queries / 2),
             own_streams: Arc::default(),

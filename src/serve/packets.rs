@@ -128,7 +128,7 @@ impl Export {
                 break;
             }
             entry.packet(found.packet.data.len());
-            sink.send_full()?;
+            sink.send_full_or_first()?;
         }
         let summary = packets.summary();
         self.service.activity.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
@@ -139,6 +139,8 @@ impl Export {
         if exported.0.is_empty() {
             return self.nothing(sink, entry, summary, &known, &drops);
         }
+        // What was found need not wait for what is to be said of it.
+        sink.send()?;
         let note = self.note(summary, left_out, &known);
         let missing = self.missing(summary, &known, &drops);
         let comments = self.comments(&note, &missing, &exported, exporter.cut());

@@ -115,6 +115,7 @@ pub(super) async fn add(
         let asked_for = json!({ "add": { "filter": wish.filter, "for_s": wish.for_s } });
         let entry = service.audit().begin(&peer, Action::Pin, asked_for)?;
         let made = make(&service.recorder.history, &wish);
+        service.pinned.notify_one();
         match &made {
             Ok(pin) => entry.end(&format!("complete: pin {}", pin.id)),
             Err(problem) => entry.end(&problem.detail),
@@ -150,12 +151,13 @@ pub(super) async fn remove(
     .await?
 }
 
-/// Ends pins when their time has come, as long as the service lives.
+/// Ends pins when their time has come, as long as the service lives. While there are none it sleeps.
 pub(super) async fn expire_in_time(service: Arc<Service>) {
-    let mut ticks = tokio::time::interval(EXPIRY_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
+        match pins(&service.recorder.history).list().is_empty() {
+            true => service.pinned.notified().await,
+            false => tokio::time::sleep(EXPIRY_EVERY).await,
+        }
         let ended = pins(&service.recorder.history).expire(now());
         if ended > 0 {
             tracing::info!("the time of {ended} {} has come", if ended == 1 { "pin" } else { "pins" });

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::http::HeaderMap;
@@ -22,6 +22,8 @@ use crate::log_limit::LogLimit;
 
 /// Bytes after which a chunk is sent. A packet is never split, so that a chunk can be longer by one.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
+/// Time after which whoever asked is sent what was found, however little it is.
+const FIRST_AFTER: Duration = Duration::from_millis(2);
 /// Chunks between the query and the connection.
 const CHUNKS_WAITING: usize = 2;
 
@@ -41,6 +43,7 @@ pub(super) struct Sink {
     head: Option<oneshot::Sender<Result<(), Problem>>>,
     parts: mpsc::Sender<Part>,
     buffer: Vec<u8>,
+    asked: Instant,
     service: Arc<Service>,
     /// Set when the client has gone.
     pub(super) gone: Arc<AtomicBool>,
@@ -75,7 +78,7 @@ pub(super) async fn stream(
     let gone = Arc::new(AtomicBool::new(false));
     service.activity.queries_running.fetch_add(1, Ordering::Relaxed);
     let query = Query { service: Arc::clone(service), gone: Arc::clone(&gone), _place: place };
-    let sink = Sink { head: Some(head), parts: sender, buffer: Vec::new(), service: Arc::clone(service), gone };
+    let sink = Sink { head: Some(head), parts: sender, buffer: Vec::new(), asked, service: Arc::clone(service), gone };
     service.spawn_query(move || {
         if answer(sink).is_err() {
             tracing::debug!("a client went before its answer had ended");
@@ -123,6 +126,11 @@ impl Sink {
     /// Sends what was written once it is enough for a chunk; waits while the client has yet to take the last ones.
     pub(super) fn send_full(&mut self) -> Result<(), Closed> {
         if self.buffer.len() >= CHUNK_BYTES { self.send() } else { Ok(()) }
+    }
+
+    /// As [`send_full`](Self::send_full); but who has waited for a while is sent the first of it, however little.
+    pub(super) fn send_full_or_first(&mut self) -> Result<(), Closed> {
+        if self.head.is_some() && self.asked.elapsed() >= FIRST_AFTER { self.send() } else { self.send_full() }
     }
 
     /// Sends what is left, and ends the answer.

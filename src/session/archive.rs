@@ -152,6 +152,19 @@ impl Archive {
         })
     }
 
+    /// The earliest time of a session in the ring, to the millisecond.
+    pub(super) fn earliest(&self) -> Option<Timestamp> {
+        let mut position = self.tail.load(Ordering::Acquire);
+        let mut earliest = None;
+        // Of no window: their times are read, their sessions are not.
+        while let Some(block) = self.block(position, Some((u64::MAX, 0))) {
+            let first = Timestamp(self.get(position + 2).saturating_mul(1_000_000));
+            earliest = Some(earliest.map_or(first, |earliest: Timestamp| earliest.min(first)));
+            position += block.words;
+        }
+        earliest
+    }
+
     /// The sessions that are in no block yet, oldest first.
     pub(super) fn pending_sessions(&self) -> impl Iterator<Item = Session> + '_ {
         let count = self.count();

@@ -13,6 +13,7 @@ mod index;
 pub mod key;
 pub mod ledger;
 mod notes;
+mod scan;
 pub mod table;
 
 pub use archive::{PastPlace, PastSessions, RecentBlocks};

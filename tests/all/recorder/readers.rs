@@ -121,3 +121,41 @@ fn a_reader_that_stops_costs_nobody_a_packet() {
     assert!(overtaken > 0 && packets.len() as u64 + overtaken == u64::from(FIRST), "{overtaken}");
     assert!(answer.trailer("retrocap-note").unwrap().contains("evicted before they could be sent"));
 }
+
+/// Where threads of this name stand: less comes first.
+fn niceness(recorder: &Recorder, name: &str) -> Vec<i64> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", recorder.child.id())).unwrap();
+    let tasks = tasks.map(|task| task.unwrap().path());
+    let named = tasks.filter(|task| std::fs::read_to_string(task.join("comm")).unwrap().trim() == name);
+    let nice = named.map(|task| {
+        let stat = std::fs::read_to_string(task.join("stat")).unwrap();
+        // Behind the name come the state and what has the number 4 to 19 in proc(5).
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        fields.split_whitespace().nth(16).unwrap().parse().unwrap()
+    });
+    nice.collect()
+}
+
+#[test]
+fn who_takes_packets_comes_before_who_answers() {
+    if !available("readers") {
+        return;
+    }
+    let far = Namespace::new();
+    let recorder = Recorder::live(&far, &["-m", "32M", "--user", "nobody"]);
+    assert_eq!(recorder.ask(&["get"]).code, 1, "nothing was sent");
+    let [worker] = niceness(&recorder, "retrocap-w0")[..] else { panic!("one worker") };
+    let serving = niceness(&recorder, "retrocap-serve");
+    let answering = niceness(&recorder, "retrocap-query");
+    assert!(!answering.is_empty());
+    assert_eq!(serving.len(), 2);
+    for nice in serving.iter().chain(&answering) {
+        assert!(*nice >= 10 && *nice - worker >= 10, "packets: {worker}, answers: {serving:?} {answering:?}");
+    }
+    assert!(niceness(&recorder, "retrocap-z0")[0] == 19);
+    // Root may come before others, who was not told otherwise does.
+    if rustix::process::getpriority_process(None).unwrap() == 0 {
+        assert_eq!(worker, -10);
+        assert_eq!(niceness(&recorder, "retrocap")[0], 0);
+    }
+}
