@@ -2,6 +2,8 @@
 //!
 //! `make bench ARGS='ingest replay'` measures these sections only, `ARGS=--long` more rounds of everything.
 
+mod asked;
+mod cable;
 mod ingest;
 mod instructions;
 mod live;
@@ -48,7 +50,7 @@ struct Args {
 
 type Section = (&'static str, fn(Scale));
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 11] = [
     ("instructions", instructions::instructions),
     ("ingest", ingest::ingest),
     ("growth", ingest::growth),
@@ -56,6 +58,7 @@ const SECTIONS: [Section; 10] = [
     ("memory", memory::memory),
     ("replay", replay::replay),
     ("live", live::live),
+    ("asked", asked::asked),
     ("readers", live::readers),
     ("idle", live::idle),
     ("queries", queries::queries),

@@ -36,6 +36,13 @@ fn children_cpu_s() -> f64 {
     (ticks(13) + ticks(14)) / 100.0
 }
 
+/// Memory that a process has, by its number or `self`.
+pub(crate) fn resident_mebibytes(process: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    kib.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
 /// A program that runs until it is told to end.
 pub(crate) struct Running {
     pub(crate) child: Child,
@@ -56,9 +63,7 @@ impl Running {
     }
 
     pub(crate) fn resident_mebibytes(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-        kib.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+        resident_mebibytes(&self.child.id().to_string())
     }
 
     fn tasks(&self, file: &str, read: impl Fn(&str) -> Option<f64>) -> f64 {

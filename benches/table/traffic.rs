@@ -26,13 +26,26 @@ pub(crate) fn write_frame(out: &mut Vec<u8>, session: u32, len: usize) {
     out.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0]);
     out.extend(ip_len.to_be_bytes());
     out.extend([0, 0, 0, 0, 64, 17, 0, 0]);
-    out.extend((0x0a00_0000 | session >> 4).to_be_bytes());
+    out.extend([0; 4]);
     out.extend([192, 0, 2, 1]);
-    out.extend((1024 + u16::try_from(session & 15).unwrap_or(0)).to_be_bytes());
+    out.extend([0; 2]);
     out.extend(443u16.to_be_bytes());
     out.extend((ip_len - 20).to_be_bytes());
     out.extend([0, 0]);
     out.resize(end, 0x5a);
+    write_session(&mut out[end - len..], session);
+}
+
+/// Bytes from the start of a frame to its addresses and its ports, source and then destination.
+const ADDRESSES_AT: usize = 26;
+const PORTS_AT: usize = 34;
+
+/// Makes a frame one of session `session`, by its source's address and port.
+fn write_session(frame: &mut [u8], session: u32) {
+    let address = 0x0a00_0000 | session >> 4;
+    let port = 1024 + u16::try_from(session & 15).unwrap_or(0);
+    frame[ADDRESSES_AT..ADDRESSES_AT + 4].copy_from_slice(&address.to_be_bytes());
+    frame[PORTS_AT..PORTS_AT + 2].copy_from_slice(&port.to_be_bytes());
 }
 
 /// Frames one after another in memory, as in a ring.
@@ -40,22 +53,72 @@ pub(crate) struct Frames {
     pub(crate) memory: Vec<u8>,
     /// Where each begins, how long it is, and its interface.
     pub(crate) frames: Vec<(usize, usize, u16)>,
+    interfaces: u16,
+    sessions: Sessions,
+}
+
+/// Session after session, all of them before any comes again, in another order each time.
+struct Sessions {
+    count: u64,
+    next: u64,
+    step: u64,
+    cycle: u64,
+}
+
+impl Sessions {
+    fn new(count: u32) -> Self {
+        let mut sessions = Self { count: u64::from(count), next: 0, step: 1, cycle: 0 };
+        sessions.begin_cycle();
+        sessions
+    }
+
+    fn begin_cycle(&mut self) {
+        self.next = 0;
+        self.cycle += 1;
+        // A step without a common divisor comes to all of them.
+        let common = |mut a: u64, mut b: u64| {
+            while b > 0 {
+                (a, b) = (b, a % b);
+            }
+            a
+        };
+        let about = self.count * 618 / 1000 + self.cycle * 7919;
+        self.step = (about..).find(|&step| common(step, self.count) == 1).unwrap_or(1);
+    }
+
+    fn next(&mut self) -> u32 {
+        if self.next == self.count {
+            self.begin_cycle();
+        }
+        let session = u128::from(self.next) * u128::from(self.step) % u128::from(self.count);
+        self.next += 1;
+        u32::try_from(session).unwrap_or(0)
+    }
 }
 
 impl Frames {
-    /// About `bytes` of packets with these lengths in turn, of sessions and interfaces at random.
+    /// About `bytes` of packets with these lengths in turn, of sessions and interfaces in no order.
     pub(crate) fn new(bytes: usize, lens: &[usize], sessions: u32, interfaces: u16) -> Self {
         let count = bytes / (lens.iter().sum::<usize>() / lens.len());
-        let (mut memory, mut frames, mut random) = (Vec::with_capacity(bytes), Vec::with_capacity(count), Random(1));
+        let (mut memory, mut frames) = (Vec::with_capacity(bytes), Vec::with_capacity(count));
         for i in 0..count {
             let len = lens[i % lens.len()];
-            let session = random.below(sessions);
-            // A session stays on its interface.
-            let interface = u16::try_from(session % u32::from(interfaces)).unwrap_or(0);
-            frames.push((memory.len(), len, interface));
-            write_frame(&mut memory, session, len);
+            frames.push((memory.len(), len, 0));
+            write_frame(&mut memory, 0, len);
         }
-        Self { memory, frames }
+        let mut frames = Self { memory, frames, interfaces, sessions: Sessions::new(sessions) };
+        frames.renew();
+        frames
+    }
+
+    /// Writes the next sessions into the frames: there may be many more of them than frames.
+    pub(crate) fn renew(&mut self) {
+        for (at, _, interface) in &mut self.frames {
+            let session = self.sessions.next();
+            write_session(&mut self.memory[*at..], session);
+            // A session stays on its interface.
+            *interface = u16::try_from(session % u32::from(self.interfaces)).unwrap_or(0);
+        }
     }
 
     /// A packet as a source would hand it over.
@@ -106,8 +169,8 @@ fn write_record(out: &mut impl Write, micros: u64, frame: &[u8]) -> io::Result<(
     out.write_all(frame)
 }
 
-/// A history without end as a capture stream: 64 sessions at a time of 15 packets each, 1,000 hosts, about 300 kB a second
-/// of packets' time, so that 1 GiB is an hour.
+/// A history without end as a capture stream: 64 sessions at a time of 15 packets each, questions and answers of 1,000 hosts
+/// and 250 servers, about 300 kB a second of packets' time, so that 1 GiB is an hour.
 pub(crate) struct History {
     chunk: Vec<u8>,
     /// Where in the chunk records begin.
@@ -116,22 +179,21 @@ pub(crate) struct History {
     chunks: u32,
 }
 
-/// Bytes from the start of a record to its source address.
-const ADDRESS_AT: usize = 16 + 26;
-/// Bytes from the start of a record to its source port.
-const PORT_AT: usize = 16 + 34;
+/// Bytes of a record before the frame.
+const RECORD_HEADER_BYTES: usize = 16;
 const SESSIONS_A_CHUNK: u32 = 1024;
+const PACKETS_A_SESSION: u32 = 15;
 const STEP_MICROS: u64 = 2_400;
 
 impl History {
     pub(crate) fn new() -> Self {
         let (mut chunk, mut records, mut frame, mut random) = (Vec::new(), Vec::new(), Vec::new(), Random(1));
-        for group in 0..SESSIONS_A_CHUNK / 64 {
-            for packet in 0..15 {
-                for member in 0..64 {
+        for _ in 0..SESSIONS_A_CHUNK / 64 {
+            for packet in 0..PACKETS_A_SESSION {
+                for _ in 0..64 {
                     frame.clear();
-                    let len = if packet % 2 == 0 { 1250 } else { 60 + random.below(240) };
-                    write_frame(&mut frame, group * 64 + member, len as usize);
+                    let len = if is_answer(packet) { 1250 } else { 60 + random.below(240) };
+                    write_frame(&mut frame, 0, len as usize);
                     records.push(chunk.len());
                     let _ = write_record(&mut chunk, 0, &frame);
                 }
@@ -145,7 +207,7 @@ impl History {
         format!("10.1.{}.{}", n % 1000 / 250, n % 250 + 1)
     }
 
-    /// Records of the next 4 to 5 minutes, about 10 MB.
+    /// Records of the next 37 seconds, about 10 MB.
     pub(crate) fn next(&mut self) -> &[u8] {
         for (i, &at) in (0u32..).zip(&self.records) {
             self.micros += STEP_MICROS;
@@ -153,15 +215,25 @@ impl History {
                 [self.micros / 1_000_000, self.micros % 1_000_000].map(|part| u32::try_from(part).unwrap_or(0));
             self.chunk[at..at + 4].copy_from_slice(&seconds.to_le_bytes());
             self.chunk[at + 4..at + 8].copy_from_slice(&micros.to_le_bytes());
-            // Sixteen groups of 64 sessions, their packets in turn.
-            let session = i / (15 * 64) * 64 + i % 64;
+            // Groups of 64 sessions, their packets in turn.
+            let session = i / (PACKETS_A_SESSION * 64) * 64 + i % 64;
+            let packet = i / 64 % PACKETS_A_SESSION;
             let host = (session + self.chunks * 7) % 1000;
             let [third, fourth] = [host / 250, host % 250 + 1].map(|part| u8::try_from(part).unwrap_or(0));
-            self.chunk[at + ADDRESS_AT..at + ADDRESS_AT + 4].copy_from_slice(&[10, 1, third, fourth]);
+            let server = u8::try_from((session + self.chunks) % 250 + 1).unwrap_or(0);
             let port = u16::try_from(1024 + (self.chunks * 17 + session) % 60_000).unwrap_or(1024);
-            self.chunk[at + PORT_AT..at + PORT_AT + 2].copy_from_slice(&port.to_be_bytes());
+            let (client, server) = (([10, 1, third, fourth], port), ([198, 51, 100, server], 443));
+            let (from, to) = if is_answer(packet) { (server, client) } else { (client, server) };
+            let frame = &mut self.chunk[at + RECORD_HEADER_BYTES..];
+            frame[ADDRESSES_AT..ADDRESSES_AT + 8].copy_from_slice(&[from.0, to.0].concat());
+            frame[PORTS_AT..PORTS_AT + 4].copy_from_slice(&[from.1.to_be_bytes(), to.1.to_be_bytes()].concat());
         }
         self.chunks += 1;
         &self.chunk
     }
+}
+
+/// Whether a session's packet of this number comes from the server.
+fn is_answer(packet: u32) -> bool {
+    packet % 2 == 1
 }
