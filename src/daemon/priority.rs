@@ -1,5 +1,5 @@
-//! Which threads come first where there is more work than cores: those that take packets before all others, those that
-//! answer after everything else on the machine but compression.
+//! Which threads come first where there is more work than cores: those that take packets before all others. Who answers comes
+//! with all other programs, but where many ask at once, only the first few; compression comes last.
 //!
 //! A packet that is not taken in time is lost, an answer is just later. On a machine with a free core nobody notices. Only live
 //! capture is meant: a replayed capture waits for whoever reads it.
@@ -8,8 +8,8 @@ use rustix::process::{getpriority_process, setpriority_process};
 
 /// How far before others capture is, where that is permitted and nobody has chosen otherwise.
 const CAPTURE_NICE: i32 = -10;
-/// How far behind the others answers are.
-const ANSWERS_BEHIND: i32 = 10;
+/// How far behind the others the answers to a crowd are.
+const CROWD_BEHIND: i32 = 10;
 /// The last.
 const LAST: i32 = 19;
 
@@ -29,8 +29,8 @@ pub(super) fn usual() {
 }
 
 /// Comes after any other program from now on.
-pub(super) fn answering() {
-    lower_to((current().max(0) + ANSWERS_BEHIND).min(LAST));
+pub(super) fn behind() {
+    lower_to((current().max(0) + CROWD_BEHIND).min(LAST));
 }
 
 /// Comes last of all from now on.
@@ -60,7 +60,7 @@ mod tests {
     fn a_thread_gives_way_alone_and_for_good() {
         let before = current();
         let thread = std::thread::spawn(|| {
-            answering();
+            behind();
             let answers = current();
             usual();
             assert_eq!(current(), answers, "it does not come back");
@@ -68,7 +68,7 @@ mod tests {
             (answers, current())
         });
         let (answers, last) = thread.join().unwrap();
-        assert_eq!(answers, (before.max(0) + ANSWERS_BEHIND).min(LAST));
+        assert_eq!(answers, (before.max(0) + CROWD_BEHIND).min(LAST));
         assert_eq!(last, LAST);
         assert_eq!(current(), before, "another thread's priority has changed");
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use afpacket::{HeldSignals, share_one_heap};
@@ -36,6 +36,8 @@ use crate::serve::{self, Recorder, Service};
 use crate::store::compress::{Compression, Compressor, Pace};
 use crate::time::Timestamp;
 
+/// So many queries at once are answered at the usual priority, further ones behind other programs.
+const ANSWERS_AT_ONCE: usize = 2;
 /// Threads of the service, beside those of queries.
 const SERVICE_THREADS: usize = 2;
 /// How long queries get to notice that the service has ended.
@@ -217,10 +219,22 @@ impl Prepared {
         };
         let start = recorder.start;
         audit.start(in_role(Role::Audit)).map_err(system("start the audit log"))?;
-        // Of its threads only those that may block are used: each query gets one.
+        // Of its threads only those that may block are used: each query gets one. Whoever asks alone has the answer at
+        // once, on a busy host too; a crowd gives way.
+        let answers = Arc::new(AtomicUsize::new(0));
+        let (begun, ended) = (Arc::clone(&answers), answers);
+        let query = in_role(Role::Query);
         let queries = tokio::runtime::Builder::new_current_thread()
             .thread_name("retrocap-query")
-            .on_thread_start(in_role(Role::Query))
+            .on_thread_start(move || {
+                if begun.fetch_add(1, Ordering::Relaxed) >= ANSWERS_AT_ONCE && live {
+                    priority::behind();
+                }
+                query();
+            })
+            .on_thread_stop(move || {
+                ended.fetch_sub(1, Ordering::Relaxed);
+            })
             .build()
             .map_err(system("start the queries"))?;
         let status = status_line(&recorder.history, live);
@@ -236,17 +250,10 @@ impl Prepared {
             .audited(audit);
         service.set_wanted(config.wanted);
         let service = Arc::new(service);
-        let serving = in_role(Role::Serve);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("retrocap-serve")
-            .on_thread_start(move || {
-                // Those that answer are started by these, and stay with it.
-                if live {
-                    priority::answering();
-                }
-                serving();
-            })
+            .on_thread_start(in_role(Role::Serve))
             .enable_all()
             .build()
             .map_err(system("start the service"))?;

@@ -141,6 +141,10 @@ const READING: &[Allow] = &[
     Call(libc::SYS_statx),
 ];
 
+/// A thread gives way to other programs; to come before them takes a right that is gone. Threads that answer are started by
+/// those that serve, whose filter they keep.
+const GIVING_WAY: &[Allow] = &[When(libc::SYS_setpriority, &[Is(0, libc::PRIO_PROCESS as u64), Is(1, 0)])];
+
 /// Connections, over TLS too, and new threads for queries.
 const SERVE: &[Allow] = &[
     Call(libc::SYS_accept4),
@@ -256,8 +260,8 @@ fn lists(role: Role) -> &'static [&'static [Allow]] {
     match role {
         Role::Capture => &[EVERY, CAPTURE, READING],
         Role::Interfaces => &[EVERY, INTERFACES],
-        Role::Query => &[EVERY, READING],
-        Role::Serve => &[EVERY, READING, SERVE],
+        Role::Query => &[EVERY, READING, GIVING_WAY],
+        Role::Serve => &[EVERY, READING, GIVING_WAY, SERVE],
         Role::Audit => &[EVERY, READING, FILES],
         Role::Main => &[EVERY, CAPTURE, INTERFACES, READING, SERVE, FILES, MAIN],
     }
