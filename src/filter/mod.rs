@@ -33,7 +33,7 @@ pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
 /// half a second, and the worst of 38 kinds of 256 terms, `portrange`, a second.
 pub const TERMS_MAX: usize = 256;
 
-/// Expressions of more terms, or of more than [`OPTIMIZED_BYTES_MAX`], are compiled without libpcap's optimizer, whose time and
+/// Expressions of more terms, or of more than 2 KiB, are compiled without libpcap's optimizer, whose time and
 /// memory grow as the square of the length, too: up to a quarter of a second for 64 terms, 5 s and 40 MB for 2 kB. The
 /// program is longer then, and says the same of every packet that has the bytes it is asked for.
 pub const OPTIMIZED_TERMS_MAX: usize = 64;
