@@ -7,7 +7,7 @@ use super::traffic::{SECOND, Sent};
 
 const PAGE: usize = 4096;
 const SEGMENT: usize = 64 << 10;
-const HEADER_MAX: usize = 29;
+const HEADER_MAX: usize = 28;
 const PINS: usize = 12;
 
 /// Queues in the order in which equals are evicted.
