@@ -104,6 +104,8 @@ fn the_log_is_rotated_after_rights_were_given_up() {
     let mut child = command.spawn().unwrap();
     let socket = directory.path().join("socket");
     eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    // It listens before it has read anything.
+    eventually("it has packets", || asking::get(&socket, "/v1/packets?c=1").status == 200);
     for _ in 0..20 {
         assert_eq!(asking::get(&socket, "/v1/packets?c=1").status, 200);
     }

@@ -143,11 +143,11 @@ fn who_takes_packets_comes_before_who_answers() {
     }
     let far = Namespace::new();
     let recorder = Recorder::live(&far, &["-m", "32M", "--user", "nobody"]);
+    assert_eq!(recorder.ask(&["get"]).code, 1, "nothing was sent");
     let [worker] = niceness(&recorder, "retrocap-w0")[..] else { panic!("one worker") };
     let usual = niceness(&recorder, "retrocap")[0];
     assert_eq!(niceness(&recorder, "retrocap-serve"), [usual; 2]);
     // Who asks alone is answered as any other program; of a crowd that stays, all but two come behind them.
-    assert_eq!(recorder.ask(&["get"]).code, 1, "nothing was sent");
     assert_eq!(niceness(&recorder, "retrocap-query"), [usual]);
     let crowd = [(); 4].map(|()| {
         let mut stream = UnixStream::connect(recorder.socket()).unwrap();
