@@ -429,7 +429,7 @@ fn sessions(history: &History, now: Timestamp) -> SessionCounts {
         counts.capacity += u64::from(worker.ledger.capacity());
         counts.ledger += worker.ledger.past();
         counts.unlisted += worker.ledger.unlisted();
-        for session in worker.ledger.overlapping(Timestamp::MIN, Timestamp::MAX) {
+        for session in worker.ledger.sessions() {
             if session.ended(now) {
                 counts.ledger += 1;
             } else {

@@ -271,27 +271,14 @@ impl Ledger {
         &self.archive
     }
 
-    /// All sessions known: first those in the array, in no order, then the past ones that may overlap the window, each with
-    /// the place where it is found again.
-    ///
-    /// None comes twice. One that leaves the array while this goes on, before it was come to, is missed.
-    pub fn all(
-        &self,
-        window: Option<(Timestamp, Timestamp)>,
-    ) -> impl Iterator<Item = (Option<PastPlace>, Session)> + '_ {
-        let past = self.archive.sessions(self.archive.count(), window);
-        let past = past.map(|(place, session)| (Some(place), session));
-        self.sessions().map(|session| (None, session)).chain(past)
-    }
-
-    /// The session of the past at a place that [`all`](Self::all) told, if it is still known.
+    /// The session of the past at a place that [`known`](Self::known) told, if it is still known.
     pub fn past_session(&self, place: PastPlace, recent: &mut RecentBlocks) -> Option<Session> {
         self.archive.session(place, recent)
     }
 
     /// The sessions in the array, in no order.
     pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
-        (0..self.capacity).filter_map(|slot| self.session(SessionSlot(slot)))
+        (0..self.used()).filter_map(|slot| self.session(SessionSlot(slot)))
     }
 
     /// The session that has this slot now.

@@ -26,7 +26,7 @@ impl Ledger {
         self.those(move |entry| entry.last() >= since).filter(move |session| session.first <= until)
     }
 
-    /// The sessions known of which packets are gone, as far as they overlap a window; each as [`all`](Self::all) shows it.
+    /// The sessions known of which packets are gone, as far as they overlap a window; each as [`known`](Self::known) shows it.
     pub fn cut(&self, since: Timestamp, until: Timestamp) -> impl Iterator<Item = Session> + '_ {
         let is_cut = move |entry: Entry<'_>| entry.last() >= since && u64::from(entry.kept_packets()) < entry.packets();
         let array = self.those(is_cut).filter(move |session| session.first <= until);
@@ -46,7 +46,7 @@ impl Ledger {
 
     /// No session known ended before this, about; `None` where nothing is known.
     pub fn earliest(&self) -> Option<Timestamp> {
-        let array = self.those(|_| true).map(|session| session.last).min();
+        let array = self.sessions().map(|session| session.last).min();
         [self.archive().earliest(), array].into_iter().flatten().min()
     }
 

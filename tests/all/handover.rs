@@ -122,7 +122,9 @@ impl Made {
         assert_eq!(found.len() as u64, totals.retained.packets);
         let mut sessions = BTreeMap::new();
         let mut kept = 0;
-        for (_, session) in history.workers.iter().flat_map(|worker| worker.ledger.all(None)) {
+        for (_, session) in
+            history.workers.iter().flat_map(|worker| worker.ledger.known(Timestamp::MIN, Timestamp::MAX))
+        {
             kept += session.kept_packets;
             let retrocap::session::Session {
                 key, first, last, packets, bytes, cut_at, kept_packets, kept_bytes, ..
