@@ -24,16 +24,16 @@ deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
 	scripts/setup build
 	cargo build --release --locked
 	packaging/stage $(or $(CARGO_TARGET_DIR),target)/release/retrocap target/package
-	cargo deb --no-build --locked
+	cargo deb -p retrocap --no-build --locked
 
 try-deb: deb ## install the package into a fresh Debian, let it record, purge it; needs root and debootstrap
 	packaging/try-deb $$(ls -t target/debian/*.deb | head -n 1)
 
 sanitize: ## the unsafe crate under Miri and, alone and in live capture, the address sanitizer; needs a nightly toolchain
 	CARGO_TARGET_DIR=target/miri MIRIFLAGS=-Zmiri-disable-isolation \
-	    cargo +nightly miri test --package afpacket --lib --locked
+	    cargo +nightly miri test --package sys --lib --locked
 	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
-	    cargo +nightly test --target $(HOST) --package afpacket --lib --locked
+	    cargo +nightly test --target $(HOST) --package sys --lib --locked
 	# Not those that measure memory or look for words in it: the sanitizer takes much, and keeps what is freed for a while.
 	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan ASAN_OPTIONS=detect_leaks=0 \
 	    cargo +nightly test --target $(HOST) --test all --locked -- live:: recorder::exactness recorder::following recorder::sandbox

@@ -6,9 +6,9 @@ use std::hint::black_box;
 
 use gungraun::prelude::*;
 use retrocap::budget::Split;
-use retrocap::capture::BURST_PACKETS;
 use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
+use retrocap::source::BURST_PACKETS;
 use retrocap::store::retention::Policy;
 
 #[allow(dead_code, reason = "the table uses more of it")]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use retrocap::budget::Split;
-use retrocap::capture::BURST_PACKETS;
 use retrocap::judge::{Class, Classes, Pins};
 use retrocap::memory::Lock;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
+use retrocap::source::BURST_PACKETS;
 use retrocap::store::compress::{Compressor, Pace};
 use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;

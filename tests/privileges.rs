@@ -60,13 +60,13 @@ mod child {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use retrocap::capture::Source;
     use retrocap::capture::interfaces::{Monitor, links};
     use retrocap::capture::live::{LiveConfig, LiveSource, capture_rights};
     use retrocap::capture::selection::Selection;
     use retrocap::daemon::privileges;
     use retrocap::daemon::sandbox::{Files, Mode, Role, Sandbox};
     use retrocap::interface::Interfaces;
+    use retrocap::source::Source;
 
     pub(super) fn give_up_rights_and_record() {
         capture_rights().unwrap();
@@ -159,7 +159,7 @@ mod forbidden {
         ("open a virtual socket", |_| make(AddressFamily::VSOCK, SocketType::STREAM), &[]),
         ("start a program", |_| Command::new("/bin/true").spawn().map(drop), &[]),
         ("start a thread", |_| started(), &[Role::Main, Role::Serve]),
-        ("make code of memory", |_| afpacket::map_code(), &[]),
+        ("make code of memory", |_| sys::map_code(), &[]),
         ("send a signal", |_| Ok(kill_process(rustix::process::getpid(), Signal::CONT)?), &[]),
     ];
 

@@ -5,10 +5,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use retrocap::budget::Split;
-use retrocap::capture::BURST_PACKETS;
 use retrocap::judge::{Class, Classes};
 use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
+use retrocap::source::BURST_PACKETS;
 use retrocap::store::retention::Policy;
 
 use crate::Scale;

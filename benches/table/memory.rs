@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use afpacket::{Memory, Residence};
+use sys::{Memory, Residence};
 
 use crate::Scale;
 use crate::table::{Row, median, section};

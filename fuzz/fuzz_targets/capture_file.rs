@@ -5,8 +5,8 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::capture::file::{CAPTURED_BYTES_MAX, FileSource};
-use retrocap::capture::{Batch, Source};
+use retrocap::formats::reader::{CAPTURED_BYTES_MAX, FileSource};
+use retrocap::source::{Batch, Source};
 use retrocap::interface::Interfaces;
 
 fuzz_target!(|bytes: &[u8]| {

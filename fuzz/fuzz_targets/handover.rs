@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::capture::file::FileSource;
+use retrocap::formats::reader::FileSource;
 use retrocap::handover;
 use retrocap::interface::Interfaces;
 use retrocap::judge::Pins;

@@ -5,10 +5,10 @@ use std::io::Cursor;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::capture::file::FileSource;
-use retrocap::capture::{Batch, Source};
+use retrocap::formats::reader::FileSource;
+use retrocap::source::{Batch, Source};
 use retrocap::decode::decode;
-use retrocap::export::text::{Line, Precision, TextWriter};
+use retrocap::decode::text::{Line, Precision, TextWriter};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut source = FileSource::from_reader(Box::new(Cursor::new(bytes.to_vec())), Arc::default());

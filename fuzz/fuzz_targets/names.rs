@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::query::names::parse::{Told, dns_question, dns_question_in_stream, http_host, server_name};
+use retrocap::decode::names::{Told, dns_question, dns_question_in_stream, http_host, server_name};
 
 const NAME_CHARS_MAX: usize = 4 * 255 + 1;
 

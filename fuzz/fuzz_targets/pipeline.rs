@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::capture::file::FileSource;
+use retrocap::formats::reader::FileSource;
 use retrocap::interface::Interfaces;
 use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};

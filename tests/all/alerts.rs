@@ -347,7 +347,7 @@ fn the_service_takes_lists_of_selections() {
 
 /// A capture of one session, in whose middle the kernel dropped seven packets.
 fn with_drops() -> (Vec<u8>, u64) {
-    use retrocap::export::{Exporter, Format, Options};
+    use retrocap::formats::writer::{Exporter, Format, Options};
     use retrocap::interface::Interfaces;
     use retrocap::packet::{Direction, Packet, PacketFlags};
     let interfaces = Interfaces::default();

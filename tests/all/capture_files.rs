@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use retrocap::capture::file::FileSource;
-use retrocap::capture::{Batch, Source};
-use retrocap::export::{ExportError, Exporter, Format, InterfaceStatistics, Options, Precision};
+use retrocap::formats::reader::FileSource;
+use retrocap::formats::writer::{ExportError, Exporter, Format, InterfaceStatistics, Options, Precision};
 use retrocap::interface::{Interface, Interfaces};
 use retrocap::packet::{LinkType, Packet};
+use retrocap::source::{Batch, Source};
 
 /// A packet as a line of fields: what is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,8 +140,10 @@ fn tshark_shows_flags_drops_and_comments_of_an_export() {
 
 /// Every capture of the folder that is shared, none when it is not there.
 fn captures() -> Vec<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures"), PathBuf::from);
+    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
+        || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
+        PathBuf::from,
+    );
     let Ok(entries) = std::fs::read_dir(&folder) else {
         skipped(&format!("no captures in {}, set RETROCAP_CAPTURES", folder.display()));
         return Vec::new();

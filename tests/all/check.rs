@@ -43,7 +43,7 @@ fn a_wrong_configuration_is_an_error_with_its_lines() {
 fn the_sample_is_printed_and_is_right() {
     let sample = check(&["--sample"]);
     assert!(sample.status.success());
-    let there = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/retrocap.toml")).unwrap();
+    let there = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/retrocap.toml")).unwrap();
     assert!(sample.stdout == there);
 }
 

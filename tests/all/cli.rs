@@ -9,7 +9,10 @@ use crate::generate;
 
 pub(crate) fn retrocap() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
-    command.env_remove("RETROCAP_SOCKET").stdin(Stdio::null()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+        .env_remove("RETROCAP_SOCKET")
+        .stdin(Stdio::null())
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     command
 }
 

@@ -10,8 +10,10 @@ use retrocap::packet::LinkType;
 
 #[test]
 fn tshark_sees_the_same_endpoints() {
-    let folder = std::env::var_os("RETROCAP_CAPTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures"), PathBuf::from);
+    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
+        || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
+        PathBuf::from,
+    );
     let Ok(entries) = std::fs::read_dir(&folder) else {
         eprintln!("SKIPPED decode against tshark: no captures in {} (set RETROCAP_CAPTURES)", folder.display());
         return;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// Every Rust file below a folder.
@@ -19,10 +19,16 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every test by its full name, as documents write it: the crate `afpacket` and the program `sim` stand before theirs.
+/// Every test by its full name, as documents write it: a crate's name and the program `sim` stand before theirs.
 fn tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
-    for (folder, before) in [("src", ""), ("tests/all", ""), ("tests/sim", "sim::"), ("afpacket/src", "afpacket::")] {
+    let mut folders = vec![("tests/all".to_owned(), String::new()), ("tests/sim".to_owned(), "sim::".to_owned())];
+    for entry in std::fs::read_dir(root().join("crates")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let before = if name == "retrocap" { String::new() } else { format!("{name}::") };
+        folders.push((format!("crates/{name}/src"), before));
+    }
+    for (folder, before) in folders {
         let folder = root().join(folder);
         let mut files = Vec::new();
         sources(&folder, &mut files);

@@ -112,8 +112,10 @@ const EXPRESSIONS: [&str; 100] = [
 
 /// The shared captures, or none, said loudly.
 pub(crate) fn captures() -> Vec<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures"), PathBuf::from);
+    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
+        || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
+        PathBuf::from,
+    );
     let mut files: Vec<_> = std::fs::read_dir(&folder)
         .into_iter()
         .flatten()

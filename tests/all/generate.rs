@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use retrocap::capture::file::FileSource;
-use retrocap::capture::{Batch, Source, SourceError};
+use retrocap::formats::reader::FileSource;
+use retrocap::source::{Batch, Source, SourceError};
 
 /// First second of generated captures: 2026-11-22T10:00:00Z.
 pub(crate) const START_S: u64 = 1_795_341_600;
@@ -101,7 +101,7 @@ pub(crate) fn read(path: &Path) -> (Vec<Plain>, Result<(), SourceError>) {
 pub(crate) fn shared() -> Vec<PathBuf> {
     let directory = std::env::var_os("RETROCAP_CAPTURES")
         .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures"));
+        .unwrap_or_else(|| Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"));
     let Ok(entries) = std::fs::read_dir(&directory) else {
         eprintln!("SKIPPED: no captures in {}; set RETROCAP_CAPTURES to test with them", directory.display());
         return Vec::new();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
-use retrocap::capture::file::FileSource;
+use retrocap::formats::reader::FileSource;
 use retrocap::handover::{self, Before};
 use retrocap::interface::Interfaces;
 use retrocap::judge::{Class, Classes, Pins};

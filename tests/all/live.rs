@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use retrocap::capture::interfaces::{Monitor, links, list};
 use retrocap::capture::live::{LiveConfig, LiveSource};
 use retrocap::capture::selection::Selection;
-use retrocap::capture::{Batch, Source};
 use retrocap::interface::Interfaces;
 use retrocap::packet::{Direction, LinkType, PacketFlags};
+use retrocap::source::{Batch, Source};
 
 use crate::namespaces::{Namespace, available, shared_capture};
 

@@ -13,6 +13,7 @@ mod documents;
 mod filters;
 mod generate;
 mod handover;
+mod house;
 mod keeping;
 #[cfg(target_os = "linux")]
 mod live;

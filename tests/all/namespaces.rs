@@ -19,8 +19,10 @@ pub(crate) fn available(test: &str) -> bool {
 
 /// A capture of the shared folder; says so loudly when it is not there.
 pub(crate) fn shared_capture(test: &str, name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/captures"), PathBuf::from);
+    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
+        PathBuf::from,
+    );
     let path = folder.join(name);
     if !path.is_file() {
         eprintln!("SKIPPED: {test}: there is no {}", path.display());

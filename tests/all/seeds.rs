@@ -8,13 +8,13 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use retrocap::capture::file::FileSource;
-use retrocap::capture::{Batch, Source};
 use retrocap::decode::{Network, decode};
-use retrocap::export::{Exporter, Format, Options};
+use retrocap::formats::reader::FileSource;
+use retrocap::formats::writer::{Exporter, Format, Options};
 use retrocap::interface::Interfaces;
 use retrocap::packet::LinkType;
 use retrocap::serve::parameters::{Clock, PacketQuery};
+use retrocap::source::{Batch, Source};
 use retrocap::time::Timestamp;
 
 use crate::generate;
@@ -324,12 +324,12 @@ const QUERIES: &[&str] = &[
 ];
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds")
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("fuzz/seeds")
 }
 
 #[test]
 fn first_bytes_name_somebody() {
-    use retrocap::query::names::parse::{Told, dns_question, dns_question_in_stream, http_host, server_name};
+    use retrocap::decode::names::{Told, dns_question, dns_question_in_stream, http_host, server_name};
     for (name, bytes) in first_bytes() {
         let named = match name {
             "dns" => matches!(dns_question(&bytes), Told::Name(_)),

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use jiff::tz::TimeZone;
 use retrocap::decode::decode;
-use retrocap::export::text::{Line, Precision, TextWriter};
+use retrocap::decode::text::{Line, Precision, TextWriter};
 use retrocap::time::Timestamp;
 
 use crate::filters::{captures, read};

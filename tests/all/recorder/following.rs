@@ -6,8 +6,8 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use retrocap::capture::file::FileSource;
-use retrocap::capture::{Batch, Source as _};
+use retrocap::formats::reader::FileSource;
+use retrocap::source::{Batch, Source as _};
 
 use crate::generate;
 use crate::namespaces::{Namespace, available};

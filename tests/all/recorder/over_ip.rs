@@ -152,7 +152,7 @@ fn classic_pcap_holds_what_other_link_types_carry() {
 
 /// Each packet on an Ethernet, and what it carries on one of raw IP and one of CAN.
 fn two_link_types(packets: &[generate::Plain]) -> Vec<u8> {
-    use retrocap::export::{Exporter, Format, Options};
+    use retrocap::formats::writer::{Exporter, Format, Options};
     use retrocap::interface::Interfaces;
     use retrocap::packet::{Direction, LinkType, Packet, PacketFlags};
     use retrocap::time::Timestamp;

@@ -122,7 +122,8 @@ fn named(text: &str) -> BTreeSet<String> {
 }
 
 fn packaging(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(path)).unwrap()
+    std::fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("packaging").join(path))
+        .unwrap()
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn what_is_drawn_and_alerted_exists() {
         assert!(reasons.contains(reason), "{reason}: {reasons:?}");
     }
     if have("promtool") {
-        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/prometheus/alerts.yml");
+        let rules = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("packaging/prometheus/alerts.yml");
         let tests = rules.with_file_name("tests.yml");
         for (verb, file) in [("check", &rules), ("test", &tests)] {
             let output = Command::new("promtool").args([verb, "rules"]).arg(file).output().unwrap();

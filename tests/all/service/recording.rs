@@ -10,15 +10,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
-use retrocap::capture::file::FileSource;
-use retrocap::capture::{Batch, Source};
-use retrocap::export::{Exporter, Format, Options};
+use retrocap::formats::reader::FileSource;
+use retrocap::formats::writer::{Exporter, Format, Options};
 use retrocap::interface::Interfaces;
 use retrocap::memory::Lock;
 use retrocap::packet::{Direction, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::query::{History, Memory};
 use retrocap::serve::{Limits, Recorder, Service, serve};
+use retrocap::source::{Batch, Source};
 use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 use tokio::sync::watch;

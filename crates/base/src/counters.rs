@@ -1,0 +1,340 @@
+//! Counts of what arrived and what became of it, published so that readers always see a state that adds up.
+//!
+//! `received = stored + filtered + dropped` and `stored = retained + evicted`, in packets and bytes. The pipeline counts
+//! in plain numbers and publishes all of them after each batch; a reader retries while one is being published.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::interface::Interfaces;
+use crate::memory::add;
+use crate::packet::InterfaceId;
+use crate::time::Timestamp;
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Packets.
+    pub packets: u64,
+    /// Captured bytes of these packets.
+    pub bytes: u64,
+}
+
+impl Volume {
+    /// Adds one packet of `bytes`.
+    pub fn add(&mut self, bytes: u64) {
+        self.packets += 1;
+        self.bytes += bytes;
+    }
+
+    /// What was added since it was `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self { packets: self.packets - earlier.packets, bytes: self.bytes - earlier.bytes }
+    }
+}
+
+impl std::ops::AddAssign for Volume {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+impl std::iter::Sum for Volume {
+    fn sum<I: Iterator<Item = Self>>(volumes: I) -> Self {
+        volumes.fold(Self::default(), |mut sum, volume| {
+            sum += volume;
+            sum
+        })
+    }
+}
+
+/// Why a packet that arrived was not stored, other than by the user's filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// Its interface found no place in the table of interfaces.
+    InterfacesFull,
+    /// It lies beyond what is kept of sessions of its class.
+    ClassCutoff,
+}
+
+impl DropReason {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::InterfacesFull, Self::ClassCutoff];
+
+    /// The key in JSON and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InterfacesFull => "interfaces_full",
+            Self::ClassCutoff => "class_cutoff",
+        }
+    }
+}
+
+/// How decoding ended, and what else is worth counting: beside the conservation, not part of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// Packets that are shorter on record than on the wire although no snapshot length was asked for: frames larger than
+    /// a block of the kernel's ring, or than the largest record.
+    pub truncated: u64,
+    /// Packets that end within a header.
+    pub cut_headers: u64,
+    /// Packets with a header that contradicts itself.
+    pub malformed: u64,
+    /// Packets with more nested headers than are opened.
+    pub too_deep: u64,
+    /// Packets stamped earlier than the one before them.
+    pub out_of_order: u64,
+}
+
+/// What carrying the starts of sessions forward has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Packets carried, each time counted; not part of `stored` or `evicted`.
+    pub volume: Volume,
+    /// Packets that should have been and found no room: their sessions have lost their start.
+    pub lost: u64,
+}
+
+/// What was compressed to make room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    /// Segments compressed.
+    pub segments: u64,
+    /// Their bytes before.
+    pub raw_bytes: u64,
+    /// Their bytes after.
+    pub packed_bytes: u64,
+    /// Segments that would hardly have become smaller, and were left as they are.
+    pub incompressible: u64,
+    /// Processor time that it took, in nanoseconds; 0 in a replay, where it would differ each time.
+    pub cpu_ns: u64,
+}
+
+impl std::ops::AddAssign for Packed {
+    fn add_assign(&mut self, other: Self) {
+        self.segments += other.segments;
+        self.raw_bytes += other.raw_bytes;
+        self.packed_bytes += other.packed_bytes;
+        self.incompressible += other.incompressible;
+        self.cpu_ns += other.cpu_ns;
+    }
+}
+
+/// Everything one worker counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// What reached Retrocap.
+    pub received: Volume,
+    /// What was kept at first.
+    pub stored: Volume,
+    /// What the user's filter or choice of interfaces kept out.
+    pub filtered: Volume,
+    /// What was lost, by [`DropReason`].
+    pub dropped: [Volume; DropReason::ALL.len()],
+    /// What is there now.
+    pub retained: Volume,
+    /// What made room.
+    pub evicted: Volume,
+    /// What was moved to outlive its rank.
+    pub carried: Carried,
+    /// What was compressed.
+    pub packed: Packed,
+    /// What the kernel dropped because its ring was full; not part of `received`.
+    pub kernel_dropped: u64,
+    /// Things worth knowing.
+    pub oddities: Oddities,
+    /// Time of the newest packet that was evicted.
+    pub lost_until: Option<Timestamp>,
+    /// Latest stamp seen.
+    pub newest: Option<Timestamp>,
+}
+
+const WORDS: usize = 30;
+
+impl Totals {
+    /// Both together: the later of times, the sum of everything else.
+    pub fn and(mut self, other: Self) -> Self {
+        self.received += other.received;
+        self.stored += other.stored;
+        self.filtered += other.filtered;
+        for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
+            *mine += theirs;
+        }
+        self.retained += other.retained;
+        self.evicted += other.evicted;
+        self.carried.volume += other.carried.volume;
+        self.carried.lost += other.carried.lost;
+        self.packed += other.packed;
+        self.kernel_dropped += other.kernel_dropped;
+        self.oddities.truncated += other.oddities.truncated;
+        self.oddities.cut_headers += other.oddities.cut_headers;
+        self.oddities.malformed += other.oddities.malformed;
+        self.oddities.too_deep += other.oddities.too_deep;
+        self.oddities.out_of_order += other.oddities.out_of_order;
+        self.lost_until = self.lost_until.max(other.lost_until);
+        self.newest = self.newest.max(other.newest);
+        self
+    }
+
+    /// As numbers, for the recorder that comes next.
+    pub fn to_list(self) -> Vec<u64> {
+        self.to_words().to_vec()
+    }
+
+    /// From the numbers of the recorder before; `None` if they are none. What adds up is added anew.
+    pub fn from_list(words: &[u64]) -> Option<Self> {
+        let words: [u64; WORDS] = words.try_into().ok()?;
+        Some(Self::from_words(words)).filter(|totals| totals.are_below(1 << 56))
+    }
+
+    /// Whether all counts are below a limit: sums of a few do not overflow then.
+    pub fn are_below(&self, limit: u64) -> bool {
+        let counts = Self { lost_until: None, newest: None, ..*self };
+        counts.to_words().iter().all(|&count| count < limit)
+    }
+
+    fn to_words(self) -> [u64; WORDS] {
+        let o = self.oddities;
+        let [interfaces_full, class_cutoff] = self.dropped;
+        [
+            self.received.packets,
+            self.received.bytes,
+            self.stored.packets,
+            self.stored.bytes,
+            self.filtered.packets,
+            self.filtered.bytes,
+            interfaces_full.packets,
+            interfaces_full.bytes,
+            self.retained.packets,
+            self.retained.bytes,
+            self.evicted.packets,
+            self.evicted.bytes,
+            self.kernel_dropped,
+            o.truncated,
+            o.cut_headers,
+            o.malformed,
+            o.too_deep,
+            o.out_of_order,
+            self.lost_until.map_or(0, |t| t.0),
+            self.newest.map_or(0, |t| t.0),
+            self.carried.volume.packets,
+            self.carried.volume.bytes,
+            self.carried.lost,
+            class_cutoff.packets,
+            class_cutoff.bytes,
+            self.packed.segments,
+            self.packed.raw_bytes,
+            self.packed.packed_bytes,
+            self.packed.incompressible,
+            self.packed.cpu_ns,
+        ]
+    }
+
+    fn from_words(w: [u64; WORDS]) -> Self {
+        let volume = |at: usize| Volume { packets: w[at], bytes: w[at + 1] };
+        let time = |word: u64| Some(Timestamp(word)).filter(|t| t.0 != 0);
+        Self {
+            received: volume(0),
+            stored: volume(2),
+            filtered: volume(4),
+            dropped: [volume(6), volume(23)],
+            retained: volume(8),
+            evicted: volume(10),
+            kernel_dropped: w[12],
+            oddities: Oddities {
+                truncated: w[13],
+                cut_headers: w[14],
+                malformed: w[15],
+                too_deep: w[16],
+                out_of_order: w[17],
+            },
+            lost_until: time(w[18]),
+            newest: time(w[19]),
+            carried: Carried { volume: volume(20), lost: w[22] },
+            packed: Packed {
+                segments: w[25],
+                raw_bytes: w[26],
+                packed_bytes: w[27],
+                incompressible: w[28],
+                cpu_ns: w[29],
+            },
+        }
+    }
+}
+
+/// Where one worker publishes its counts.
+#[derive(Debug)]
+pub struct Published {
+    version: AtomicU64,
+    words: [AtomicU64; WORDS],
+    interfaces: Box<[[AtomicU64; 2]]>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            version: AtomicU64::new(0),
+            words: Default::default(),
+            interfaces: (0..Interfaces::CAPACITY).map(|_| Default::default()).collect(),
+        }
+    }
+}
+
+impl Published {
+    /// Bytes it takes.
+    pub const BYTES: usize = size_of::<Self>() + Interfaces::CAPACITY * size_of::<[AtomicU64; 2]>();
+
+    /// Lets readers see `totals`. One thread calls this.
+    pub fn publish(&self, totals: &Totals) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for (word, value) in self.words.iter().zip(totals.to_words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        self.version.store(version + 2, Ordering::Release);
+    }
+
+    /// The counts as last published.
+    pub fn totals(&self) -> Totals {
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            let words = std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed));
+            fence(Ordering::Acquire);
+            if version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version {
+                return Totals::from_words(words);
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// A number that grows each time something is published: that of a worker that moves goes on growing, also when no
+    /// packet comes.
+    pub fn turns(&self) -> u64 {
+        self.version.load(Ordering::Relaxed) / 2
+    }
+
+    /// Counts a packet to its interface. One thread calls this.
+    pub fn count_interface(&self, id: InterfaceId, bytes: u64) {
+        if let Some([packets, total]) = self.interfaces.get(usize::from(id.0)) {
+            add(packets, 1);
+            add(total, bytes);
+        }
+    }
+
+    /// Counts on from what another worker has counted. One thread calls this.
+    pub fn count_interface_on(&self, id: InterfaceId, volume: Volume) {
+        if let Some([packets, total]) = self.interfaces.get(usize::from(id.0)) {
+            add(packets, volume.packets);
+            add(total, volume.bytes);
+        }
+    }
+
+    /// What came from an interface.
+    pub fn interface(&self, id: InterfaceId) -> Volume {
+        self.interfaces.get(usize::from(id.0)).map_or(Volume::default(), |[packets, bytes]| Volume {
+            packets: packets.load(Ordering::Relaxed),
+            bytes: bytes.load(Ordering::Relaxed),
+        })
+    }
+}

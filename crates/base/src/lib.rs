@@ -1,0 +1,12 @@
+//! What all stages of the packet path share: time, packets and their sources, interfaces, counters, locked memory.
+#![forbid(unsafe_code)]
+
+mod burst;
+pub mod codec;
+pub mod counters;
+pub mod interface;
+pub mod log_limit;
+pub mod memory;
+pub mod packet;
+pub mod source;
+pub mod time;

@@ -1,0 +1,11 @@
+//! Packets from the interfaces of this host.
+#![forbid(unsafe_code)]
+
+#[cfg(target_os = "linux")]
+pub mod interfaces;
+#[cfg(target_os = "linux")]
+pub mod link_layer;
+#[cfg(target_os = "linux")]
+pub mod live;
+#[cfg(target_os = "linux")]
+pub mod selection;

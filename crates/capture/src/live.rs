@@ -1,0 +1,334 @@
+//! Live capture: one kernel ring for all interfaces, as a [`Source`].
+//!
+//! What always holds: every packet that the kernel put into the ring is handed to the caller once, or counted as
+//! `unselected` or `refused`; what the kernel had no room for is in `kernel_dropped` (see [`SourceCounts`]). Nothing is allocated for a packet, save when its interface is new.
+//!
+//! Of a loopback packet the received copy is kept, so its direction is [`Direction::In`], as with libpcap.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sys::{CaptureFilter, Frame, Ring, RingConfig, SockFilter};
+
+use super::link_layer::{HEADER_BYTES_MAX, Scratch, Shape, packet_bytes, shape};
+use super::selection::Selection;
+use base::interface::Interfaces;
+use base::log_limit::LogLimit;
+use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
+use base::source::{BURST_PACKETS, Burst};
+use base::source::{Batch, Source, SourceCounts, SourceError};
+use base::time::Timestamp;
+
+/// How long a call of [`Source::bursts`] waits for packets: five wake-ups a second on a host where nothing happens.
+const WAIT: Duration = Duration::from_millis(200);
+/// Milliseconds after which the kernel hands over what it has: a lone packet is seen after this time at most.
+const RETIRE_MS: u32 = 50;
+/// Interfaces remembered by one source before it starts over.
+const KNOWN_MAX: usize = 8192;
+/// What `View::last` is as long as no packet came; no interface has this index.
+const NOBODY: ((u32, u16), Known) = ((u32::MAX, u16::MAX), Known::Unselected);
+/// `PACKET_OUTGOING`
+const OUTGOING: u8 = 4;
+
+/// How to capture.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveConfig {
+    /// Bytes kept of a packet, 0 for all; a VLAN tag that is put back comes on top. Default 0.
+    pub snaplen: u32,
+    /// Whether to ask the recorded interfaces for packets to other hosts too. Default no.
+    pub promiscuous: bool,
+    /// Bytes of a ring's block: a power of two, at least a page. Larger packets are cut. Default 256 KiB.
+    pub block_size: u32,
+    /// Blocks of the ring, at least 2. Default 32.
+    pub block_count: u32,
+    /// Group of sources that share the packets, so that both directions of a session come to the same one.
+    pub fanout: Option<u16>,
+}
+
+impl Default for LiveConfig {
+    fn default() -> Self {
+        let ring = RingConfig::default();
+        Self {
+            snaplen: 0,
+            promiscuous: false,
+            block_size: ring.block_size,
+            block_count: ring.block_count,
+            fanout: None,
+        }
+    }
+}
+
+/// Says whether this process may open a packet socket, and if not, what to do.
+pub fn capture_rights() -> Result<(), SourceError> {
+    let config = RingConfig { block_size: 64 << 10, block_count: 2, lock: false, ..RingConfig::default() };
+    Ring::open(&config).map(|_| ()).map_err(refusal)
+}
+
+fn refusal(error: sys::OpenError) -> SourceError {
+    let context = match error.source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let path = std::env::current_exe().map_or_else(|_| "retrocap".into(), |path| path.display().to_string());
+            format!(
+                "cannot {}: needs CAP_NET_RAW: run with sudo, or `sudo setcap cap_net_raw,cap_ipc_lock+ep {path}`",
+                error.step
+            )
+        }
+        _ => format!("cannot {}", error.step),
+    };
+    SourceError::Io { context, source: error.source }
+}
+
+/// The packets of this host's interfaces.
+#[derive(Debug)]
+pub struct LiveSource {
+    ring: Ring,
+    view: View,
+    /// Room for the packets of a burst that are not as the ring has them.
+    scratch: Box<[u8]>,
+    /// Packets the kernel had no room for that were reported with a packet.
+    drops_reported: u64,
+}
+
+/// Everything about packets but the ring that they lie in.
+#[derive(Debug)]
+struct View {
+    selection: Arc<Selection>,
+    interfaces: Arc<Interfaces>,
+    snaplen: u32,
+    promiscuous: bool,
+    /// The selection's generation that all below belongs to.
+    generation: u64,
+    known: HashMap<(u32, u16), Known, foldhash::fast::RandomState>,
+    last: ((u32, u16), Known),
+    /// The socket filter that is attached.
+    program: Vec<SockFilter>,
+    /// Interfaces asked to be promiscuous.
+    joined: BTreeSet<u32>,
+    counts: SourceCounts,
+}
+
+/// What becomes of packets of one interface and type.
+#[derive(Clone, Copy, Debug)]
+enum Known {
+    Recorded { id: InterfaceId, link_type: LinkType, shape: Shape },
+    Unselected,
+    Unplaced,
+}
+
+impl LiveSource {
+    /// Opens a ring in the calling thread's network namespace and starts to capture what `selection` names.
+    ///
+    /// Needs `CAP_NET_RAW`, which may be given up afterwards: interfaces that come later and changes of the
+    /// selection need none.
+    pub fn open(
+        config: &LiveConfig,
+        selection: Arc<Selection>,
+        interfaces: Arc<Interfaces>,
+    ) -> Result<Self, SourceError> {
+        let ring = Ring::open(&RingConfig {
+            block_size: config.block_size,
+            block_count: config.block_count,
+            retire_ms: RETIRE_MS,
+            fanout: config.fanout,
+            lock: true,
+        })
+        .map_err(refusal)?;
+        let view = View {
+            selection,
+            interfaces,
+            snaplen: config.snaplen,
+            promiscuous: config.promiscuous,
+            generation: 0,
+            known: HashMap::default(),
+            last: NOBODY,
+            program: Vec::new(),
+            joined: BTreeSet::new(),
+            counts: SourceCounts::default(),
+        };
+        // The frames of a burst lie in one block.
+        let scratch = vec![0; config.block_size as usize + BURST_PACKETS * HEADER_BYTES_MAX].into();
+        let mut source = Self { ring, view, scratch, drops_reported: 0 };
+        source.view.follow_selection(&source.ring)?;
+        Ok(source)
+    }
+
+    /// Bytes of the ring, resident from the start.
+    pub fn ring_bytes(&self) -> usize {
+        self.ring.mapped_bytes()
+    }
+
+    /// Whether the ring is locked in RAM; the kernel never swaps it either way.
+    pub fn ring_is_locked(&self) -> bool {
+        self.ring.is_locked()
+    }
+}
+
+impl Source for LiveSource {
+    /// Hands over one block of the ring.
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
+        self.view.follow_selection(&self.ring)?;
+        if !self.ring.has_block() {
+            // The ring is read to its end: what was lost until now was lost before the next packet. Read here, the
+            // count is exact whenever nothing more comes.
+            self.view.counts.kernel_dropped =
+                self.ring.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
+            self.ring.wait(WAIT).map_err(io_error("wait for packets"))?;
+        }
+        let Some(block) = self.ring.next_block() else { return Ok(Batch::Idle) };
+        if block.losing() {
+            self.view.counts.kernel_dropped =
+                block.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
+        }
+        let mut frames = block.frames().peekable();
+        while frames.peek().is_some() {
+            let mut burst = Burst::empty();
+            let mut scratch = Scratch::new(&mut self.scratch);
+            for frame in frames.by_ref() {
+                let drops = self.view.counts.kernel_dropped - self.drops_reported;
+                let drops_before = u32::try_from(drops).unwrap_or(u32::MAX);
+                if let Some(packet) = self.view.packet(&frame, drops_before, block.as_fd(), &mut scratch) {
+                    self.drops_reported += u64::from(drops_before);
+                    if burst.is_full_with(packet) {
+                        break;
+                    }
+                }
+            }
+            burst.hand_over(each);
+        }
+        Ok(Batch::More)
+    }
+
+    /// `kernel_dropped` is exact when the last batch was [`Batch::Idle`], behind by what was lost during one turn of the
+    /// ring otherwise.
+    fn is_behind(&self) -> bool {
+        self.ring.has_block()
+    }
+
+    fn counts(&self) -> SourceCounts {
+        self.view.counts
+    }
+}
+
+impl View {
+    /// Takes over a changed selection: socket filter, promiscuous mode, and what is known of interfaces.
+    #[inline]
+    fn follow_selection(&mut self, ring: &Ring) -> Result<(), SourceError> {
+        let generation = self.selection.generation();
+        if generation == self.generation {
+            return Ok(());
+        }
+        // Read before the links: should they change meanwhile, this is done once more.
+        self.generation = generation;
+        self.known.clear();
+        self.last = NOBODY;
+        let links = self.selection.links();
+        let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
+        let ifindexes = (!self.selection.is_everything()).then_some(&*indexes);
+        let program = CaptureFilter { ifindexes, snaplen: self.snaplen }.program();
+        // Too many for the kernel: it lets all through, and `resolve` picks.
+        let program = program.or_else(|_| CaptureFilter { ifindexes: None, snaplen: self.snaplen }.program());
+        let program = program.unwrap_or_default();
+        if program != self.program {
+            ring.set_socket_filter(&program).map_err(io_error("attach a socket filter"))?;
+            self.program = program;
+        }
+        if self.promiscuous {
+            let wanted = links.iter().filter(|link| !link.loopback).map(|link| link.index).collect();
+            self.be_promiscuous(ring, wanted);
+        }
+        Ok(())
+    }
+
+    fn be_promiscuous(&mut self, ring: &Ring, wanted: BTreeSet<u32>) {
+        for index in self.joined.difference(&wanted) {
+            // It may be gone, and the kernel's request with it.
+            let _ = ring.set_promiscuous(*index, false);
+        }
+        for index in wanted.difference(&self.joined) {
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Err(error) = ring.set_promiscuous(*index, true)
+                && let Some(left_out) = LIMIT.admit()
+            {
+                tracing::warn!("interface {index} does not become promiscuous: {error}{left_out}");
+            }
+        }
+        self.joined = wanted;
+    }
+
+    /// The packet that a frame is, unless it is not to be recorded.
+    #[inline]
+    fn packet<'a>(
+        &mut self,
+        frame: &Frame<'a>,
+        drops_before: u32,
+        socket: BorrowedFd<'_>,
+        scratch: &mut Scratch<'a>,
+    ) -> Option<Packet<'a>> {
+        let key = (frame.ifindex, frame.hatype);
+        if self.last.0 != key {
+            self.last = (key, self.lookup(key, socket));
+        }
+        let (id, link_type, shape) = match self.last.1 {
+            Known::Recorded { id, link_type, shape } => (id, link_type, shape),
+            Known::Unselected => {
+                self.counts.unselected.add(frame.data.len() as u64);
+                return None;
+            }
+            Known::Unplaced => {
+                self.counts.refused.add(frame.data.len() as u64);
+                return None;
+            }
+        };
+        self.counts.truncated += u64::from(self.snaplen == 0 && frame.data.len() < frame.original_len as usize);
+        let (data, original_len) = packet_bytes(frame, shape, scratch);
+        Some(Packet {
+            time: Timestamp(frame.time_ns),
+            interface: id,
+            link_type,
+            direction: if frame.packet_type == OUTGOING { Direction::Out } else { Direction::In },
+            flags: PacketFlags {
+                checksum_not_ready: frame.checksum_not_ready,
+                segmentation_offload: frame.segmentation_offload,
+            },
+            original_len,
+            drops_before,
+            data,
+        })
+    }
+
+    #[cold]
+    fn lookup(&mut self, key: (u32, u16), socket: BorrowedFd<'_>) -> Known {
+        if let Some(known) = self.known.get(&key) {
+            return *known;
+        }
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        let known = self.resolve(key, socket);
+        self.known.insert(key, known);
+        known
+    }
+
+    fn resolve(&self, (ifindex, hatype): (u32, u16), socket: BorrowedFd<'_>) -> Known {
+        if !self.selection.contains(ifindex) {
+            return Known::Unselected;
+        }
+        // The kernel knows a new name first; of an interface that is gone the selection still knows the last.
+        let name = rustix::net::netdevice::index_to_name(socket, ifindex).ok();
+        let name = name.or_else(|| self.selection.name(ifindex)).unwrap_or_else(|| format!("if{ifindex}"));
+        match self.selection.register(&self.interfaces, ifindex, &name, hatype) {
+            None => Known::Unplaced,
+            Some((id, link_type)) => {
+                let shape = if link_type == LinkType::LINUX_SLL2 { Shape::Cooked } else { shape(hatype) };
+                Known::Recorded { id, link_type, shape }
+            }
+        }
+    }
+}
+
+fn io_error(context: &'static str) -> impl FnOnce(io::Error) -> SourceError {
+    move |source| SourceError::Io { context: format!("cannot {context}"), source }
+}

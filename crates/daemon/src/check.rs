@@ -1,0 +1,375 @@
+//! What of a machine keeps a configuration from being recorded, or makes the recording worse than it could be.
+//!
+//! What always holds: nothing is changed, and nothing is taken that another process would miss.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::process::{Resource, getrlimit, getuid};
+use rustix::thread::CapabilitySet;
+use sys::Offloads;
+
+use super::{Config, privileges, sandbox};
+use capture::interfaces::links;
+use capture::live::capture_rights;
+use capture::selection::{Link, Selection};
+use engine::budget::{ByteSize, Split};
+use engine::judge::Classes;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As it should be.
+    Good,
+    /// It records, but something could be better.
+    Warning,
+    /// It does not record.
+    Error,
+}
+
+/// Something that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What, as a word for scripts.
+    pub check: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found.
+    pub found: String,
+    /// What to do about it, where something can be done.
+    pub advice: Option<String>,
+}
+
+impl Finding {
+    /// Nothing to do.
+    pub fn good(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, severity: Severity::Good, found: found.into(), advice: None }
+    }
+
+    /// Something that keeps it from recording.
+    pub fn error(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, severity: Severity::Error, found: found.into(), advice: Some(advice.into()) }
+    }
+
+    /// Something that could be better.
+    pub fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, severity: Severity::Warning, found: found.into(), advice: Some(advice.into()) }
+    }
+}
+
+/// Looks at the machine for what `config` needs of it.
+pub fn machine(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![budget(config), memory_available(config)];
+    if config.replay.is_none() {
+        findings.push(rights());
+        findings.push(memory_lock(config));
+        findings.extend(interfaces(config));
+        findings.push(clock());
+    }
+    findings.push(user(config));
+    findings.push(readers());
+    findings.extend(kernel(config));
+    findings.extend(reload(config));
+    findings.push(socket(&config.socket));
+    findings.extend(certificates(config));
+    findings.extend(config.remote.pcap_over_ip.listen.iter().map(|&address| pcap_over_ip(address, config)));
+    findings
+}
+
+fn budget(config: &Config) -> Finding {
+    let live = config.replay.is_none();
+    match Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live) {
+        Ok(split) => match Classes::new(&config.classes, split.store_bytes * u64::from(split.workers)) {
+            Ok(_) => Finding::good("budget", format!("{} of memory", ByteSize(split.budget_bytes))),
+            Err(error) => Finding::error("classes", error.to_string(), "correct its [[class]]"),
+        },
+        Err(error) => Finding::error("budget", error.to_string(), "set memory to what it names, or workers lower"),
+    }
+}
+
+fn memory_available(config: &Config) -> Finding {
+    let check = "memory";
+    let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    let Some(available) = available else {
+        return Finding::warning(check, "the system does not say how much memory is free", "look at `free -m`");
+    };
+    let found = format!("{} of memory can be had without swapping", ByteSize(available));
+    if available < config.memory_bytes {
+        return Finding::error(check, found, format!("set memory lower than {}", ByteSize(config.memory_bytes)));
+    }
+    Finding::good(check, found)
+}
+
+fn rights() -> Finding {
+    match capture_rights() {
+        Ok(()) => Finding::good("capture-rights", "packets may be captured (AF_PACKET, TPACKET_V3)"),
+        Err(error) => Finding::error(
+            "capture-rights",
+            error.to_string(),
+            "ask as the service will run: sudo retrocap check; in a container add the capability NET_RAW",
+        ),
+    }
+}
+
+fn memory_lock(config: &Config) -> Finding {
+    let check = "memory-lock";
+    let limits = getrlimit(Resource::Memlock);
+    let rights = |right| rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(right));
+    let has_right = rights(CapabilitySet::IPC_LOCK);
+    // What it takes later is locked where there is no limit, or where it may lift it.
+    let lifts = limits.maximum.is_none() || (has_right && rights(CapabilitySet::SYS_RESOURCE));
+    let advice = "set LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited` elsewhere";
+    match limits.current {
+        _ if lifts => Finding::good(check, "memory may be locked in RAM without limit"),
+        Some(limit) if has_right || limit >= config.memory_bytes => Finding::warning(
+            check,
+            format!("packets may be locked in RAM, but not what answers take later: the limit is {}", ByteSize(limit)),
+            advice,
+        ),
+        None => Finding::good(check, "memory may be locked in RAM without limit"),
+        Some(limit) => Finding::warning(
+            check,
+            format!("only {} may be locked in RAM, so packets can reach the swap", ByteSize(limit)),
+            "give it CAP_IPC_LOCK, or a higher limit: LimitMEMLOCK=infinity in the unit, `ulimit -l` elsewhere",
+        ),
+    }
+}
+
+fn interfaces(config: &Config) -> Vec<Finding> {
+    let check = "interfaces";
+    let links = match links() {
+        Ok(links) => links,
+        Err(error) => {
+            let advice = "netlink must be allowed: look for RestrictAddressFamilies= in the unit";
+            return vec![Finding::error(check, format!("interfaces cannot be listed: {error}"), advice)];
+        }
+    };
+    let selection = Selection::new(&config.interfaces);
+    selection.refresh(links);
+    if let Err(missing) = selection.check() {
+        return vec![Finding::error(check, missing.to_string(), "correct `interface`, or leave it out to record all")];
+    }
+    let wanted = selection.links();
+    let (up, down): (Vec<&Link>, Vec<&Link>) = wanted.iter().partition(|link| link.up);
+    let names = |links: &[&Link]| links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ");
+    let mut findings = Vec::new();
+    if up.is_empty() {
+        let found = format!("none of the interfaces is up: {}", names(&down));
+        findings.push(Finding::warning(check, found, "ip link set NAME up; they are recorded once they are"));
+    } else {
+        findings.push(Finding::good(check, format!("records {}", names(&up))));
+    }
+    findings.push(offloads(&up));
+    findings
+}
+
+/// What cards and the kernel merge before it is seen.
+fn offloads(links: &[&Link]) -> Finding {
+    let check = "offloads";
+    let of = |link: &Link| sys::offloads(&link.name).unwrap_or_default();
+    let names = |which: fn(&Offloads) -> bool| {
+        let with = links.iter().filter(|link| !link.loopback && which(&of(link))).map(|link| link.name.as_str());
+        with.collect::<Vec<_>>().join(", ")
+    };
+    let merged = names(|offloads| offloads.large_receive);
+    if !merged.is_empty() {
+        return Finding::warning(
+            check,
+            format!("{merged}: the card merges received packets (LRO), so that they are not those on the cable"),
+            "ethtool -K NAME lro off",
+        );
+    }
+    let larger = names(|offloads| offloads.generic_receive || offloads.segmentation);
+    if larger.is_empty() {
+        return Finding::good(check, "packets are seen as on the cable");
+    }
+    Finding::good(
+        check,
+        format!(
+            "{larger}: packets of up to 64 KiB and unfinished checksums are normal there (GRO, TSO), and marked in \
+             exports; to see them as on the cable: ethtool -K NAME gro off gso off tso off"
+        ),
+    )
+}
+
+/// Times are only as good as the clock.
+fn clock() -> Finding {
+    let check = "clock";
+    let source = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let source = source.as_deref().unwrap_or("unknown").trim();
+    // These take a microsecond and more to read, which the kernel does for each packet.
+    if ["hpet", "acpi_pm", "jiffies"].contains(&source) {
+        let found = format!("the clock source {source} is slow to read, or coarse");
+        return Finding::warning(check, found, "see `dmesg | grep -i tsc` for why a better one was given up");
+    }
+    match sys::clock_is_synchronised() {
+        Ok(true) => Finding::good(check, format!("the clock is synchronised (source {source})")),
+        Ok(false) => Finding::warning(
+            check,
+            "the clock is not synchronised: times will not match those of other hosts",
+            "run chrony or systemd-timesyncd; look at `timedatectl`",
+        ),
+        Err(error) => {
+            Finding::warning(check, format!("the clock does not say how good it is: {error}"), "see timedatectl")
+        }
+    }
+}
+
+fn user(config: &Config) -> Finding {
+    let check = "user";
+    let advice = format!(
+        "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {}",
+        privileges::DEFAULT_NAME
+    );
+    if !config.drop_privileges {
+        let advice = "remove no-drop-privileges";
+        return Finding::warning(check, "privileges are kept", advice);
+    }
+    match privileges::target(config.user.as_deref()) {
+        Ok(Some((uid, gid))) => Finding::good(check, format!("becomes uid {uid}, gid {gid}, without capabilities")),
+        Ok(None) if getuid().is_root() => Finding::warning(
+            check,
+            format!("there is no user {}: it stays root, though without capabilities", privileges::DEFAULT_NAME),
+            advice,
+        ),
+        Ok(None) => Finding::good(check, format!("stays uid {}", getuid())),
+        Err(error) => Finding::error(check, error.to_string(), advice),
+    }
+}
+
+fn readers() -> Finding {
+    let name = privileges::DEFAULT_NAME;
+    match privileges::readers() {
+        Ok(Some(gid)) => Finding::good("readers", format!("members of the group {name} (gid {gid}) may read")),
+        Ok(None) => {
+            let advice = format!("groupadd --system {name}, then usermod -aG {name} NAME");
+            Finding::warning("readers", format!("there is no group {name}: its owner alone may read"), advice)
+        }
+        Err(error) => Finding::warning("readers", error.to_string(), format!("groupadd --system {name}")),
+    }
+}
+
+fn kernel(config: &Config) -> Vec<Finding> {
+    let required = config.sandbox == sandbox::Mode::Required;
+    let lacking = |check, found: String, advice: &str| match required {
+        true => Finding::error(check, found, format!("{advice}; or set sandbox to \"best-effort\"")),
+        false => Finding::warning(check, found, advice),
+    };
+    if config.sandbox == sandbox::Mode::Off {
+        return vec![Finding::warning("sandbox", "the sandbox is off", "set sandbox to \"best-effort\"")];
+    }
+    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    let seccomp = if ["kill_process", "errno", "allow"]
+        .iter()
+        .all(|action| actions.split(' ').any(|a| a.trim() == *action))
+    {
+        Finding::good("seccomp", "system calls can be filtered (seccomp)")
+    } else {
+        lacking("seccomp", "the kernel does not filter system calls (seccomp)".to_owned(), "use a kernel from 4.14 on")
+    };
+    let landlock = match sandbox::files::version() {
+        0 => lacking(
+            "landlock",
+            "the kernel has no Landlock, so files are restricted by their permissions alone".to_owned(),
+            "use a kernel from 5.13 on, with landlock in /sys/kernel/security/lsm (kernel parameter lsm=)",
+        ),
+        version if version < sandbox::files::VERSION_WANTED => lacking(
+            "landlock",
+            format!("the kernel's Landlock is version {version}, which restricts files but not all else"),
+            "use a kernel from 6.12 on",
+        ),
+        version => {
+            Finding::good("landlock", format!("files, ports and signals can be restricted (Landlock {version})"))
+        }
+    };
+    vec![seccomp, landlock]
+}
+
+/// Whether the configuration can be read again without root's rights.
+fn reload(config: &Config) -> Option<Finding> {
+    let check = "reload";
+    let file = config.file.as_ref()?;
+    let shown = file.display();
+    let metadata = fs::metadata(file).ok()?;
+    if let Ok(Some((uid, gid))) = privileges::target(config.user.as_deref())
+        && config.drop_privileges
+        && !readable(&metadata, uid, &[Some(gid), privileges::readers().ok().flatten()])
+    {
+        let found = format!("{shown} cannot be read by uid {uid}, gid {gid}, so SIGHUP will not reload it");
+        let advice = format!("chgrp {} {shown} && chmod 640 {shown}", privileges::DEFAULT_NAME);
+        return Some(Finding::warning(check, found, advice));
+    }
+    let shared = ["/", "/etc", "/root", "/home", "/tmp", "/usr", "/var", "/run"];
+    let directory = fs::canonicalize(file).ok()?;
+    let directory = directory.parent()?;
+    if shared.iter().any(|shared| directory == Path::new(shared)) {
+        let found =
+            format!("{shown} lies in {}, so that all there stays readable to the recorder", directory.display());
+        return Some(Finding::warning(check, found, "give it a directory of its own, /etc/retrocap say"));
+    }
+    Some(Finding::good(check, format!("SIGHUP reads {shown} anew")))
+}
+
+fn readable(file: &fs::Metadata, uid: u32, groups: &[Option<u32>]) -> bool {
+    match file {
+        _ if file.uid() == uid => file.mode() & 0o400 != 0,
+        _ if groups.contains(&Some(file.gid())) => file.mode() & 0o040 != 0,
+        _ => file.mode() & 0o004 != 0,
+    }
+}
+
+/// Where TLS is served.
+fn certificates(config: &Config) -> Option<Finding> {
+    let (check, files) = ("certificates", config.remote.files.as_ref().filter(|_| config.remote.encrypts())?);
+    Some(match config.remote.keys() {
+        Ok(_) => Finding::good(check, format!("clients are shown {}", files.cert.display())),
+        Err(error) => Finding::error(
+            check,
+            error.to_string(),
+            "make them with `retrocap certs server NAME ADDRESS`, or name others with ca, cert and key",
+        ),
+    })
+}
+
+fn pcap_over_ip(address: SocketAddr, config: &Config) -> Finding {
+    let who = if config.remote.pcap_over_ip.encrypts(address) {
+        "clients with certificates and the role packets"
+    } else {
+        "every user of this host"
+    };
+    Finding::good("pcap-over-ip", format!("{who} can read all packets on {address}"))
+}
+
+fn socket(socket: &Path) -> Finding {
+    let check = "disk";
+    let mut directory = socket.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    while !directory.exists() {
+        let Some(parent) = directory.parent() else { break };
+        directory = parent;
+    }
+    let shown = directory.display();
+    let rights = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+    if let Err(error) = rights {
+        let advice = "run as root, or choose another place with socket";
+        return Finding::error(check, format!("the socket cannot be made in {shown}: {error}"), advice);
+    }
+    match rustix::fs::statvfs(directory) {
+        Ok(disk) if disk.f_files > 0 && disk.f_favail == 0 || disk.f_bavail == 0 => Finding::error(
+            check,
+            format!("the disk of {shown} is full"),
+            "make room, or choose another place with socket",
+        ),
+        Ok(disk) => Finding::good(
+            check,
+            format!("{} are free in {shown} for the socket", ByteSize(disk.f_bavail.saturating_mul(disk.f_frsize))),
+        ),
+        Err(error) => {
+            Finding::warning(check, format!("the disk of {shown} does not say how full it is: {error}"), "see df")
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The threads that compress: at the lowest priority, and within their share of a core.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::sandbox::{Role, Sandbox};
+use super::{Error, priority};
+use engine::store::compress::{Compression, Compressor, Pace};
+
+/// Bytes of a compressor's stack; zstd needs a few kilobytes.
+const STACK_BYTES: usize = 512 << 10;
+/// The share of a core is kept over so long: time that was not used is not saved up for longer.
+const SAVED_MAX: Duration = Duration::from_secs(1);
+/// How long a stop goes unnoticed.
+const WAIT: Duration = Duration::from_millis(50);
+
+/// Starts the thread that compresses for worker `number`. It ends with the worker.
+pub(super) fn start(
+    number: usize,
+    compressor: Compressor,
+    compression: &Compression,
+    stop: Arc<AtomicBool>,
+    sandbox: Sandbox,
+) -> Result<JoinHandle<()>, Error> {
+    let Compression { pace, share, .. } = *compression;
+    std::thread::Builder::new()
+        .name(format!("retrocap-z{number}"))
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            if pace == Pace::Live {
+                priority::last();
+            }
+            sandbox.enter(Role::Capture);
+            match pace {
+                Pace::Live => within(share, compressor, &stop),
+                // Its writer waits for it.
+                Pace::Replay => compressor.run(),
+            }
+        })
+        .map_err(|source| Error::System { step: "start a thread that compresses", source })
+}
+
+/// Compresses as long as the thread has taken no more than its share of the time.
+fn within(share: f64, mut compressor: Compressor, stop: &AtomicBool) {
+    let activity = compressor.activity();
+    let began = thread_time();
+    // What was used before this moment is paid.
+    let (mut since, mut paid) = (Instant::now(), began);
+    while !stop.load(Ordering::Relaxed) && compressor.step() {
+        let used = thread_time();
+        activity.set_cpu_ns(u64::try_from((used - began).as_nanos()).unwrap_or(u64::MAX));
+        let owed = Duration::try_from_secs_f64((used - paid).as_secs_f64() / share).unwrap_or(Duration::MAX);
+        if since.elapsed() > owed + SAVED_MAX {
+            (since, paid) = (Instant::now(), used);
+        }
+        while since.elapsed() < owed && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(owed.saturating_sub(since.elapsed()).min(WAIT));
+        }
+    }
+}
+
+/// The processor time this thread has taken.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

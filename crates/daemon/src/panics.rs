@@ -1,0 +1,25 @@
+//! Panics of any thread: counted, and logged in one line that names the place. A query's panic ends that query, a
+//! worker's the recorder.
+
+use std::panic::PanicHookInfo;
+use std::sync::Once;
+
+use base::log_limit::LogLimit;
+use serve::PANICS;
+
+/// Takes over from the hook that writes several lines to stderr, as often as a client likes.
+pub(super) fn log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(hook)));
+}
+
+fn hook(panic: &PanicHookInfo<'_>) {
+    static LIMIT: LogLimit = LogLimit::new();
+    PANICS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    if let Some(left_out) = LIMIT.admit() {
+        let thread = std::thread::current();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = panic.payload_as_str().unwrap_or("without a message");
+        tracing::error!("{} panicked at {place}: {message}{left_out}", thread.name().unwrap_or("a thread"));
+    }
+}

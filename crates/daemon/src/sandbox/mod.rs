@@ -1,0 +1,265 @@
+//! What a recorder that was taken over could still do: as little as the system lets us take away.
+//!
+//! ```text
+//! rings, locked memory, sockets, files opened ─ user and capabilities dropped ─ Landlock ─ seccomp, all threads ─┐
+//!                                                             ┌─────────── threads start ◄──────────────────────┘
+//!              seccomp by role: capture │ interfaces │ query │ serve │ audit
+//! ```
+//!
+//! What always holds: nothing is reported as enforced that the kernel did not take on; a thread keeps every
+//! restriction for good, and those that it starts have them too; with [`Mode::Required`] either all of it holds or
+//! nothing is recorded.
+
+pub mod files;
+mod syscalls;
+
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::process::DumpableBehavior;
+use seccompiler::BpfProgram;
+
+pub use files::Files;
+
+use super::privileges::Dropped;
+use base::log_limit::LogLimit;
+use query::status::{LandlockStatus, SandboxStatus, SeccompStatus};
+
+/// What happens where the system lacks a part of the sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The recorder does not start.
+    Required,
+    /// It goes on with what there is, and says what is missing.
+    #[default]
+    BestEffort,
+    /// Nothing is enforced.
+    Off,
+}
+
+impl Mode {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::BestEffort => "best-effort",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let mode = [Self::Required, Self::BestEffort, Self::Off].into_iter().find(|mode| mode.as_str() == word);
+        mode.ok_or_else(|| format!("no sandbox is called {word:?}: there are required, best-effort and off"))
+    }
+}
+
+/// What a thread is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Takes packets from the kernel, keeps, cuts and compresses them. It opens files to
+    /// read at most, and talks to nobody.
+    Capture,
+    /// Hears from the kernel which interfaces there are.
+    Interfaces,
+    /// Answers a question. It opens files to read at most.
+    Query,
+    /// Accepts connections and moves bytes.
+    Serve,
+    /// Writes the audit log.
+    Audit,
+    /// The first thread, and what those that have no other role may do.
+    Main,
+}
+
+impl Role {
+    /// All that a thread may take on beside that of the first.
+    pub const OF_THREADS: [Self; 5] = [Self::Capture, Self::Interfaces, Self::Query, Self::Serve, Self::Audit];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Interfaces => "interfaces",
+            Self::Query => "query",
+            Self::Serve => "serve",
+            Self::Audit => "audit",
+            Self::Main => "main",
+        }
+    }
+}
+
+/// Why a required sandbox is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A part is missing.
+    #[error("the sandbox is required, but {0}; --sandbox=best-effort records without it")]
+    Missing(String),
+}
+
+/// The sandbox of a process; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    mode: Mode,
+    /// One for each of [`Role::OF_THREADS`]; empty where nothing is enforced.
+    roles: Arc<Vec<(Role, BpfProgram)>>,
+    status: Arc<SandboxStatus>,
+    /// Threads that could not take their role on.
+    unrestricted: Arc<AtomicU64>,
+}
+
+impl Sandbox {
+    /// Restricts the calling thread and all it will start. Call it when everything is open, and before threads start.
+    ///
+    /// # Errors
+    ///
+    /// With [`Mode::Required`], what is missing.
+    pub fn enforce(mode: Mode, files: &Files, dropped: &Dropped) -> Result<Self, Error> {
+        let mut missing = Vec::new();
+        let mut landlock = unrestricted();
+        let mut roles = Vec::new();
+        if mode != Mode::Off {
+            // Nobody else of the same user looks into the memory, and no core dump holds packets.
+            if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+                missing.push(format!("core dumps cannot be forbidden: {error}"));
+            }
+            landlock = enforce_landlock(files, &mut missing);
+            match enforce_seccomp() {
+                Ok(programs) => roles = programs,
+                Err(error) => missing.push(format!("system calls are not filtered (seccomp): {error}")),
+            }
+        }
+        if mode == Mode::Required && !dropped.capabilities {
+            missing.push("privileges are kept (--no-drop-privileges)".to_owned());
+        }
+        if mode == Mode::Required && !missing.is_empty() {
+            return Err(Error::Missing(missing.join(", and ")));
+        }
+        for what in &missing {
+            tracing::warn!("the sandbox has a gap: {what}");
+        }
+        let status = SandboxStatus { mode: mode.as_str().to_owned(), landlock, missing, ..asked_of_the_kernel(&roles) };
+        Ok(Self { mode, roles: Arc::new(roles), status: Arc::new(status), unrestricted: Arc::default() })
+    }
+
+    /// One that restricts nothing.
+    pub fn none() -> Self {
+        let status = SandboxStatus { mode: Mode::Off.as_str().to_owned(), ..asked_of_the_kernel(&[]) };
+        Self { mode: Mode::Off, roles: Arc::default(), status: Arc::new(status), unrestricted: Arc::default() }
+    }
+
+    /// Takes on a role, for good. Each thread calls it first of all.
+    ///
+    /// A thread that could not would be the gap in the wall: with [`Mode::Required`] the process ends, else it is counted
+    /// ([`unrestricted_threads`](Self::unrestricted_threads)).
+    pub fn enter(&self, role: Role) {
+        let Some((_, program)) = self.roles.iter().find(|(of, _)| *of == role) else { return };
+        match seccompiler::apply_filter(program) {
+            Ok(()) => {}
+            Err(error) if self.mode == Mode::Required => {
+                tracing::error!("a thread of role {} cannot be restricted: {error}", role.as_str());
+                std::process::exit(1);
+            }
+            Err(error) => {
+                static LIMIT: LogLimit = LogLimit::new();
+                self.unrestricted.fetch_add(1, Ordering::Relaxed);
+                // Queries have threads that come and go.
+                if let Some(left_out) = LIMIT.admit() {
+                    tracing::warn!("a thread of role {} is not restricted to it: {error}{left_out}", role.as_str());
+                }
+            }
+        }
+    }
+
+    /// How many threads could not take their role on since the start.
+    pub fn unrestricted_threads(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.unrestricted)
+    }
+
+    /// What holds.
+    pub fn status(&self) -> &SandboxStatus {
+        &self.status
+    }
+}
+
+impl std::fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.mode == Mode::Off {
+            return f.write_str("no sandbox, as asked");
+        }
+        let SandboxStatus { seccomp, landlock, .. } = self.status();
+        let calls = if seccomp.enforced { "filtered by role" } else { "NOT filtered" };
+        match landlock.enforced.as_str() {
+            "none" => write!(f, "sandbox: system calls {calls}, files NOT restricted"),
+            how => write!(f, "sandbox: system calls {calls}, Landlock {} ({how})", landlock.abi),
+        }
+    }
+}
+
+fn enforce_landlock(files: &Files, missing: &mut Vec<String>) -> LandlockStatus {
+    let paths = |paths: &[std::path::PathBuf]| paths.iter().map(|path| path.display().to_string()).collect();
+    let mut status =
+        LandlockStatus { readable: paths(&files.readable), writable: paths(&files.writable), ..unrestricted() };
+    let restricted = files::restrict(files);
+    status.abi = restricted.as_ref().map_or(0, |landlock| landlock.abi);
+    match restricted {
+        // The kernel's word, and the proof.
+        Ok(landlock) if landlock.enforced && std::fs::read_dir("/").is_ok() => {
+            missing
+                .push("files are not restricted (Landlock): the kernel took the rules but does not hold them".into());
+        }
+        Ok(landlock) if landlock.whole => status.enforced = "full".to_owned(),
+        Ok(landlock) if landlock.enforced => {
+            status.enforced = "partial".to_owned();
+            missing.push(format!("this kernel's Landlock (version {}) restricts less than asked for", landlock.abi));
+        }
+        Ok(_) => {
+            missing.push("files are not restricted: this kernel has no Landlock (from 5.13 on, if built in)".into())
+        }
+        Err(error) => missing.push(format!("files are not restricted (Landlock): {error}")),
+    }
+    status
+}
+
+fn unrestricted() -> LandlockStatus {
+    LandlockStatus { enforced: "none".to_owned(), ..LandlockStatus::default() }
+}
+
+fn enforce_seccomp() -> io::Result<Vec<(Role, BpfProgram)>> {
+    let programs: Vec<_> =
+        Role::OF_THREADS.into_iter().map(|role| Ok((role, syscalls::role(role)?))).collect::<io::Result<_>>()?;
+    for program in syscalls::all_threads()? {
+        seccompiler::apply_filter(&program).map_err(io::Error::other)?;
+    }
+    Ok(programs)
+}
+
+/// What the kernel says of the calling thread.
+fn asked_of_the_kernel(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
+    let text = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim);
+    let number = |key| field(key).and_then(|value| value.parse().ok());
+    let first = |key| field(key).and_then(|value| value.split_ascii_whitespace().next()?.parse().ok());
+    SandboxStatus {
+        mode: String::new(),
+        uid: first("Uid").unwrap_or_else(|| rustix::process::getuid().as_raw()),
+        gid: first("Gid").unwrap_or_else(|| rustix::process::getgid().as_raw()),
+        capabilities: field("CapPrm").unwrap_or("unknown").to_owned(),
+        no_new_privs: field("NoNewPrivs") == Some("1"),
+        dumpable: rustix::process::dumpable_behavior().is_ok_and(|is| is != DumpableBehavior::NotDumpable),
+        seccomp: SeccompStatus {
+            // Who starts it may have filters of their own.
+            enforced: field("Seccomp") == Some("2") && !roles.is_empty(),
+            filters: number("Seccomp_filters").unwrap_or(0),
+            roles: roles.iter().map(|(role, _)| role.as_str().to_owned()).collect(),
+            unrestricted_threads: 0,
+        },
+        landlock: unrestricted(),
+        missing: Vec::new(),
+    }
+}

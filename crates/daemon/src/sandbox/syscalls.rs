@@ -1,0 +1,315 @@
+//! Which system calls a thread may make, by its role.
+//!
+//! Three filters hold for the whole process from the moment privileges are gone, and each thread adds the one of its
+//! role, which only takes away:
+//!
+//! - What no part of this program ever asks for, and an attacker does first (another program, another's memory, mounts,
+//!   modules, users), ends the process: it is proof that the program is no longer itself, and the supervisor starts a
+//!   clean one.
+//! - Any other call that is not listed fails with `EPERM`, and surfaces as an error where it was made; a worker or a
+//!   service that cannot go on ends the recorder (see [`daemon`](crate)).
+//! - `clone3(2)` fails with `ENOSYS`: its flags lie in memory, where no filter sees them; the C library then takes
+//!   `clone(2)`, which makes threads and nothing else.
+//!
+//! To allow a call: put it into the narrowest list below that needs it. Those of all threads follow from the lists.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::Role;
+
+/// A call that is allowed: always, or when its arguments are as said.
+#[derive(Clone, Copy, Debug)]
+enum Allow {
+    Call(libc::c_long),
+    When(libc::c_long, &'static [Argument]),
+}
+
+/// What a lower half of an argument has to be.
+#[derive(Clone, Copy, Debug)]
+enum Argument {
+    Is(u8, u64),
+    /// These bits of it are those.
+    Bits(u8, u64, u64),
+    /// The process's own number.
+    Own(u8),
+}
+
+use Allow::{Call, When};
+use Argument::{Bits, Is, Own};
+
+/// Memory must not become code.
+const NO_CODE: &[Argument] = &[Bits(2, libc::PROT_EXEC as u64, 0)];
+const READ_ONLY: &[Argument] =
+    &[Bits(2, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64, libc::O_RDONLY as u64)];
+const A_THREAD: &[Argument] = &[Bits(0, libc::CLONE_THREAD as u64, libc::CLONE_THREAD as u64)];
+/// `SIOCGIFNAME`
+const INTERFACE_NAME: &[Argument] = &[Is(1, 0x8910)];
+/// Names for mappings (`PR_SET_VMA`), as newer C libraries give.
+const PR_SET_VMA: u64 = 0x5356_4d41;
+
+/// What the language's and the C library's run time need in any thread: memory, locks, clocks, the end.
+const EVERY: &[Allow] = &[
+    Call(libc::SYS_brk),
+    Call(libc::SYS_clock_getres),
+    Call(libc::SYS_clock_gettime),
+    Call(libc::SYS_clock_nanosleep),
+    Call(libc::SYS_close),
+    Call(libc::SYS_exit),
+    Call(libc::SYS_exit_group),
+    Call(libc::SYS_fstat),
+    Call(libc::SYS_futex),
+    Call(libc::SYS_getegid),
+    Call(libc::SYS_geteuid),
+    Call(libc::SYS_getgid),
+    Call(libc::SYS_getpid),
+    Call(libc::SYS_getpriority),
+    Call(libc::SYS_getrandom),
+    Call(libc::SYS_getrusage),
+    Call(libc::SYS_gettid),
+    Call(libc::SYS_gettimeofday),
+    Call(libc::SYS_getuid),
+    Call(libc::SYS_lseek),
+    Call(libc::SYS_madvise),
+    Call(libc::SYS_membarrier),
+    When(libc::SYS_mmap, NO_CODE),
+    When(libc::SYS_mprotect, NO_CODE),
+    Call(libc::SYS_mremap),
+    Call(libc::SYS_munmap),
+    Call(libc::SYS_nanosleep),
+    #[cfg(target_arch = "x86_64")]
+    Call(libc::SYS_poll),
+    Call(libc::SYS_ppoll),
+    When(libc::SYS_prctl, &[Is(0, libc::PR_SET_NAME as u64)]),
+    When(libc::SYS_prctl, &[Is(0, PR_SET_VMA)]),
+    Call(libc::SYS_pread64),
+    Call(libc::SYS_read),
+    Call(libc::SYS_readv),
+    Call(libc::SYS_restart_syscall),
+    Call(libc::SYS_rseq),
+    Call(libc::SYS_rt_sigaction),
+    Call(libc::SYS_rt_sigprocmask),
+    Call(libc::SYS_rt_sigreturn),
+    Call(libc::SYS_sched_getaffinity),
+    Call(libc::SYS_sched_yield),
+    Call(libc::SYS_set_robust_list),
+    Call(libc::SYS_sigaltstack),
+    Call(libc::SYS_sysinfo),
+    When(libc::SYS_tgkill, &[Own(0)]),
+    Call(libc::SYS_uname),
+    Call(libc::SYS_write),
+    Call(libc::SYS_writev),
+];
+
+/// Rings, capture files that are open, compression.
+const CAPTURE: &[Allow] = &[
+    Call(libc::SYS_getsockopt),
+    When(libc::SYS_ioctl, INTERFACE_NAME),
+    Call(libc::SYS_sched_setattr),
+    Call(libc::SYS_sched_setscheduler),
+    Call(libc::SYS_setpriority),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_ATTACH_FILTER as u64)]),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_DETACH_FILTER as u64)]),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_PACKET as u64), Is(2, libc::PACKET_ADD_MEMBERSHIP as u64)]),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_PACKET as u64), Is(2, libc::PACKET_DROP_MEMBERSHIP as u64)]),
+];
+
+/// Asking the kernel which interfaces there are.
+const INTERFACES: &[Allow] = &[
+    Call(libc::SYS_bind),
+    Call(libc::SYS_getsockname),
+    Call(libc::SYS_recvfrom),
+    Call(libc::SYS_recvmsg),
+    Call(libc::SYS_sendto),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVBUF as u64)]),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVTIMEO as u64)]),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64), Is(2, libc::SO_RCVTIMEO_NEW as u64)]),
+    When(libc::SYS_socket, &[Is(0, libc::AF_NETLINK as u64)]),
+];
+
+/// Reading files: names in expressions (`port domain`) come from some under `/etc`, when a filter is compiled for a link
+/// type that was not there before.
+const READING: &[Allow] = &[
+    #[cfg(target_arch = "x86_64")]
+    When(libc::SYS_open, &[Bits(1, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64, 0)]),
+    Call(libc::SYS_newfstatat),
+    When(libc::SYS_openat, READ_ONLY),
+    Call(libc::SYS_statx),
+];
+
+/// A thread gives way to other programs; to come before them takes a right that is gone. Threads that answer are started by
+/// those that serve, whose filter they keep.
+const GIVING_WAY: &[Allow] = &[When(libc::SYS_setpriority, &[Is(0, libc::PRIO_PROCESS as u64), Is(1, 0)])];
+
+/// Connections, over TLS too, and new threads for queries.
+const SERVE: &[Allow] = &[
+    Call(libc::SYS_accept4),
+    When(libc::SYS_clone, A_THREAD),
+    Call(libc::SYS_clone3),
+    Call(libc::SYS_dup),
+    Call(libc::SYS_epoll_create1),
+    Call(libc::SYS_epoll_ctl),
+    Call(libc::SYS_epoll_pwait),
+    Call(libc::SYS_epoll_pwait2),
+    #[cfg(target_arch = "x86_64")]
+    Call(libc::SYS_epoll_wait),
+    Call(libc::SYS_eventfd2),
+    Call(libc::SYS_fcntl),
+    Call(libc::SYS_getpeername),
+    Call(libc::SYS_getsockname),
+    Call(libc::SYS_getsockopt),
+    When(libc::SYS_ioctl, &[Is(1, libc::FIONBIO)]),
+    Call(libc::SYS_recvfrom),
+    Call(libc::SYS_recvmsg),
+    Call(libc::SYS_sendmsg),
+    Call(libc::SYS_sendto),
+    When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64)]),
+    When(libc::SYS_setsockopt, &[Is(1, libc::IPPROTO_TCP as u64)]),
+    Call(libc::SYS_shutdown),
+    // Each thread takes what its role does not need away itself.
+    When(libc::SYS_prctl, &[Is(0, libc::PR_SET_NO_NEW_PRIVS as u64)]),
+    When(libc::SYS_seccomp, &[Is(0, libc::SECCOMP_SET_MODE_FILTER as u64)]),
+];
+
+/// Files of its own, made, appended to and put aside (the audit log): Landlock says which.
+const FILES: &[Allow] = &[
+    Call(libc::SYS_fdatasync),
+    Call(libc::SYS_fsync),
+    Call(libc::SYS_ftruncate),
+    Call(libc::SYS_openat),
+    #[cfg(target_arch = "x86_64")]
+    Call(libc::SYS_rename),
+    Call(libc::SYS_renameat),
+    Call(libc::SYS_renameat2),
+];
+
+/// The first thread beyond all of them: it starts and ends the others, hears signals, and tells the supervisor.
+const MAIN: &[Allow] = &[
+    Call(libc::SYS_connect),
+    Call(libc::SYS_dup3),
+    Call(libc::SYS_fallocate),
+    Call(libc::SYS_fchmod),
+    Call(libc::SYS_flock),
+    Call(libc::SYS_fstatfs),
+    Call(libc::SYS_getdents64),
+    // The history is left in files in memory.
+    Call(libc::SYS_memfd_create),
+    Call(libc::SYS_pipe2),
+    When(libc::SYS_prctl, &[Is(0, libc::PR_GET_DUMPABLE as u64)]),
+    When(libc::SYS_socket, &[Is(0, libc::AF_UNIX as u64)]),
+    Call(libc::SYS_pwrite64),
+    Call(libc::SYS_socketpair),
+    Call(libc::SYS_statfs),
+    #[cfg(target_arch = "x86_64")]
+    Call(libc::SYS_unlink),
+    Call(libc::SYS_unlinkat),
+    Call(libc::SYS_wait4),
+];
+
+/// What ends the process.
+const DEADLY: &[libc::c_long] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_userfaultfd,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_io_uring_setup,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+    libc::SYS_clock_settime,
+    libc::SYS_settimeofday,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_iopl,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_ioperm,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_modify_ldt,
+];
+
+/// The lists of each role. A query's thread is started by one of the service and keeps its filter, so that its lists are
+/// among those of the service.
+fn lists(role: Role) -> &'static [&'static [Allow]] {
+    match role {
+        Role::Capture => &[EVERY, CAPTURE, READING],
+        Role::Interfaces => &[EVERY, INTERFACES],
+        Role::Query => &[EVERY, READING, GIVING_WAY],
+        Role::Serve => &[EVERY, READING, GIVING_WAY, SERVE],
+        Role::Audit => &[EVERY, READING, FILES],
+        Role::Main => &[EVERY, CAPTURE, INTERFACES, READING, SERVE, FILES, MAIN],
+    }
+}
+
+/// The filter that a thread adds.
+pub(super) fn role(role: Role) -> io::Result<BpfProgram> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    let mut always = Vec::new();
+    for allow in lists(role).iter().copied().flatten() {
+        match *allow {
+            Call(call) => always.push(call),
+            When(call, arguments) => {
+                let conditions = arguments.iter().map(|argument| condition(*argument)).collect::<io::Result<_>>()?;
+                rules.entry(call).or_default().push(SeccompRule::new(conditions).map_err(io::Error::other)?);
+            }
+        }
+    }
+    // A call without rules is allowed whatever its arguments.
+    always.into_iter().for_each(|call| drop(rules.insert(call, Vec::new())));
+    program(rules, SeccompAction::Errno(libc::EPERM.unsigned_abs()), SeccompAction::Allow)
+}
+
+/// The filters that hold for all threads, in the order in which they are to be installed.
+pub(super) fn all_threads() -> io::Result<Vec<BpfProgram>> {
+    let those = |calls: &[libc::c_long]| calls.iter().map(|call| (*call, Vec::new())).collect();
+    Ok(vec![
+        program(those(DEADLY), SeccompAction::Allow, SeccompAction::KillProcess)?,
+        program(those(&[libc::SYS_clone3]), SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))?,
+        role(Role::Main)?,
+    ])
+}
+
+fn program(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> io::Result<BpfProgram> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| io::ErrorKind::Unsupported)?;
+    let filter = SeccompFilter::new(rules, otherwise, matched, arch).map_err(io::Error::other)?;
+    filter.try_into().map_err(io::Error::other)
+}
+
+fn condition(argument: Argument) -> io::Result<SeccompCondition> {
+    let (index, operator, value) = match argument {
+        Is(index, value) => (index, SeccompCmpOp::Eq, value),
+        Bits(index, mask, value) => (index, SeccompCmpOp::MaskedEq(mask), value),
+        Own(index) => (index, SeccompCmpOp::Eq, u64::from(std::process::id())),
+    };
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value).map_err(io::Error::other)
+}

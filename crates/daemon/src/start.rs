@@ -1,0 +1,570 @@
+//! From a configuration to a recorder that runs, and its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use sys::{HeldSignals, share_one_heap};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use super::memory::{self, NotLocked};
+use super::notify::Supervisor;
+use super::reload::{Reload, Running};
+use super::remote::Listening;
+use super::replay::Paced;
+use super::sandbox::{Files, Role, Sandbox};
+use super::socket::{Access, Claim, Socket};
+use super::succession::{self, Left};
+use super::workers::{Packets, Workers};
+use super::{Config, Error, Mode, Speed, priority, privileges, replay};
+use base::interface::Interfaces;
+use base::memory::Lock;
+use base::time::Timestamp;
+use capture::interfaces::{Monitor, links};
+use capture::live::{LiveConfig, LiveSource, capture_rights};
+use capture::selection::Selection;
+use engine::budget::{ByteSize, RING_BLOCK_BYTES, Split};
+use engine::handover::Before;
+use engine::judge::{Classes, Pins};
+use engine::own_streams::OwnStreams;
+use engine::pipeline::{self, Pipeline};
+use engine::store::compress::{Compression, Compressor, Pace};
+use filter::FilterSet;
+use query::{History, Memory};
+use serve::audit::Audit;
+use serve::{self, Recorder, Service};
+
+/// So many queries at once are answered at the usual priority, further ones behind other programs.
+const ANSWERS_AT_ONCE: usize = 2;
+/// Threads of the service, beside those of queries.
+const SERVICE_THREADS: usize = 2;
+/// How long queries get to notice that the service has ended.
+const QUERIES_END_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How often it is asked whether interfaces are still watched.
+const MONITOR_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What ends a recorder.
+#[derive(Debug)]
+pub(super) enum Until {
+    Signal,
+    Told(oneshot::Receiver<()>),
+}
+
+/// Everything is open, nothing runs, and privileges are dropped.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    listener: std::os::unix::net::UnixListener,
+    own_streams: Arc<OwnStreams>,
+    socket: Socket,
+    pipelines: Vec<(Pipeline, Packets)>,
+    compressors: Vec<(Compressor, Compression)>,
+    history: History,
+    /// Of live capture.
+    selection: Option<Arc<Selection>>,
+    remote: Listening,
+    audit: Audit,
+    signals: HeldSignals,
+    sandbox: Sandbox,
+    /// Why memory beside that of packets may be swapped out.
+    not_locked: Option<NotLocked>,
+    config: Config,
+    supervisor: Supervisor,
+    answers_bytes: u64,
+}
+
+impl Prepared {
+    pub(super) fn new(config: Config) -> Result<Self, Error> {
+        let live = config.replay.is_none();
+        share_one_heap();
+        memory::never_dump();
+        // What is replayed lies in a file.
+        let not_locked = if live { memory::lock(!config.drop_privileges).err() } else { None };
+        let left = Left::from_environment();
+        let supervisor = Supervisor::from_environment();
+        let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
+        let access = Access { group: privileges::readers()?, owner };
+        let claim = Claim::new(&config.socket, access)?;
+        let mut split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
+        if config.compression_cpu > 0.0 {
+            split = split.compressing();
+        }
+        if live {
+            // Before memory is taken: this is what goes wrong most.
+            capture_rights()?;
+            priority::first();
+        }
+        let interfaces = Arc::new(Interfaces::default());
+        let own_streams = Arc::new(OwnStreams::default());
+        let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
+        let lock = match (live, left.is_empty()) {
+            (false, _) => Lock::No,
+            (true, true) => Lock::IfPermitted,
+            // What was left is still there, and its memory comes free as it is taken over.
+            (true, false) => Lock::AsUsed,
+        };
+        let mut made = make_pipelines(&config, &split, &pins, lock)?;
+        made.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
+        let compressors = make_compressors(&config, &split, &mut made)?;
+        let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
+        let sources = match &selection {
+            Some(selection) => open_live(&config, &split, selection, &interfaces)?,
+            None => vec![open_replay(&config, &interfaces)?],
+        };
+        // The audit log, keys and low ports take rights.
+        let audit = Audit::open(config.audit.clone(), owner)?;
+        let remote = Listening::new(&config.remote)?;
+        // Who can connect can send a signal; and a thread in its role could not pass one on.
+        let signals = HeldSignals::new().map_err(system("hold signals back"))?;
+        let (listener, socket) = claim.bind(access)?;
+        serve::open_files();
+        let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
+        let sandbox = match config.sandbox {
+            Mode::Off => Sandbox::none(),
+            mode => Sandbox::enforce(mode, &files(&config, &audit), &dropped)?,
+        };
+
+        let before = if live {
+            let before = left.take_over(&supervisor, now(), &interfaces, &pins, &mut made);
+            let populated = made.iter().filter(|_| lock == Lock::AsUsed).try_for_each(Pipeline::populate);
+            populated.map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })?;
+            before
+        } else {
+            left.discard(&supervisor);
+            Before::default()
+        };
+        let history = History {
+            before,
+            workers: made.iter().map(Pipeline::worker).collect(),
+            interfaces,
+            memory: Memory {
+                budget_bytes: split.budget_bytes,
+                rings_bytes: split.rings_bytes(),
+                queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
+            },
+            capture_filter: config.filter.clone().into(),
+            capture_interfaces: config.interfaces.clone().into(),
+            community_id_seed: config.community_id_seed.into(),
+        };
+        announce(&config, &split, &history, &socket, &dropped, &sandbox, &audit);
+        if let Some(why) = &not_locked {
+            tracing::warn!("what answers and compression use beside the packets' memory is not locked in RAM: {why}");
+        }
+        remote.announce();
+        Ok(Self {
+            listener,
+            own_streams,
+            socket,
+            pipelines: made.into_iter().zip(sources).collect(),
+            compressors,
+            history,
+            selection,
+            remote,
+            audit,
+            signals,
+            sandbox,
+            not_locked,
+            config,
+            supervisor,
+            answers_bytes: split.answers_bytes(),
+        })
+    }
+
+    /// Runs until it is told to stop or cannot go on.
+    pub(super) fn run(self, until: Until, reload: Option<Reload>) -> Result<(), Error> {
+        let Self {
+            listener,
+            own_streams,
+            mut socket,
+            pipelines,
+            compressors,
+            history,
+            selection,
+            answers_bytes,
+            sandbox,
+            not_locked,
+            config,
+            supervisor,
+            remote,
+            audit,
+            signals,
+        } = self;
+        let live = selection.is_some();
+        let interfaces = Arc::clone(&history.interfaces);
+        let in_role = |role| {
+            let sandbox = sandbox.clone();
+            move || sandbox.enter(role)
+        };
+        let monitor = selection
+            .clone()
+            .map(|selection| Monitor::start(selection, interfaces, in_role(Role::Interfaces)))
+            .transpose();
+        let monitor = monitor.map_err(system("watch the interfaces"))?;
+        let recording = Arc::new(AtomicUsize::new(0));
+        let mut workers = Workers::start(pipelines, compressors, &recording, &sandbox)?;
+        if live {
+            priority::usual();
+        }
+        let history = Arc::new(history);
+        let recorder = Recorder {
+            history: Arc::clone(&history),
+            live,
+            start: history.before.since.unwrap_or_else(now),
+            started: Instant::now(),
+            recording,
+            queries_bytes: answers_bytes,
+        };
+        let start = recorder.start;
+        audit.start(in_role(Role::Audit)).map_err(system("start the audit log"))?;
+        // Of its threads only those that may block are used: each query gets one. Whoever asks alone has the answer at
+        // once, on a busy host too; a crowd gives way.
+        let answers = Arc::new(AtomicUsize::new(0));
+        let (begun, ended) = (Arc::clone(&answers), answers);
+        let query = in_role(Role::Query);
+        let queries = tokio::runtime::Builder::new_current_thread()
+            .thread_name("retrocap-query")
+            .on_thread_start(move || {
+                if begun.fetch_add(1, Ordering::Relaxed) >= ANSWERS_AT_ONCE && live {
+                    priority::behind();
+                }
+                query();
+            })
+            .on_thread_stop(move || {
+                ended.fetch_sub(1, Ordering::Relaxed);
+            })
+            .build()
+            .map_err(system("start the queries"))?;
+        let status = status_line(&recorder.history, live);
+        // Whoever replays a capture may have to wait for it.
+        let watched: Vec<_> = recorder.history.workers.iter().filter(|_| live).cloned().collect();
+        let turns = move || watched.iter().map(|worker| worker.published.turns()).collect();
+        let service = Service::new(recorder, config.limits)
+            .with_query_threads(queries.handle().clone())
+            .with_sandbox(sandbox.status().clone(), sandbox.unrestricted_threads())
+            .with_memory_not_locked(not_locked.map(|why| why.to_string()))
+            .with_own_streams(own_streams)
+            .with_tls(remote.tls.clone())
+            .audited(audit);
+        service.set_wanted(config.wanted);
+        let service = Arc::new(service);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(SERVICE_THREADS)
+            .thread_name("retrocap-serve")
+            .on_thread_start(in_role(Role::Serve))
+            .enable_all()
+            .build()
+            .map_err(system("start the service"))?;
+        let mut running = Running {
+            config,
+            reload,
+            controls: workers.controls.clone(),
+            selection,
+            history: Arc::clone(&history),
+            service: Arc::clone(&service),
+            tls: remote.tls.clone(),
+        };
+        let ended = runtime.block_on(async {
+            // Before anybody can be told that it runs.
+            let mut hangup = signal(SignalKind::hangup()).map_err(system("listen for signals"))?;
+            let until = until.listen()?;
+            drop(signals);
+            let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
+            let (shutdown, told) = watch::channel(false);
+            let mut others = remote.serve(&service, &told).map_err(system("start the service"))?;
+            let mut serving = tokio::spawn(serve::serve(listener, service, told));
+            supervisor.ready(&status);
+            let alive = supervisor.watch(turns);
+            tokio::pin!(until, alive);
+            let ended = loop {
+                tokio::select! {
+                    why = &mut until => {
+                        tracing::info!("stopping: {why}");
+                        supervisor.stopping(why);
+                        break Ok(());
+                    }
+                    error = workers.failure() => break Err(error),
+                    error = unwatched(monitor.as_ref()) => break Err(error),
+                    Some(()) = hangup.recv() => {
+                        supervisor.reloading();
+                        running.reload();
+                        supervisor.ready(&status);
+                    }
+                    () = &mut alive => unreachable!("it never ends"),
+                    _ = async { tokio::select! { _ = &mut serving => {}, Some(_) = others.join_next() => {} } } => {
+                        let source = std::io::Error::other("the service has ended by itself");
+                        return Err(Error::System { step: "go on serving", source });
+                    }
+                }
+            };
+            if let Err(error) = &ended {
+                supervisor.stopping(&error.to_string());
+            }
+            socket.unlink();
+            workers.stop();
+            let _ = shutdown.send(true);
+            let _ = serving.await;
+            while others.join_next().await.is_some() {}
+            ended
+        });
+        let pipelines = workers.finish();
+        let stopped = now();
+        runtime.shutdown_timeout(QUERIES_END_TIMEOUT);
+        queries.shutdown_timeout(QUERIES_END_TIMEOUT);
+        if let (Ok(()), true, Some(mut pipelines)) = (&ended, live, pipelines) {
+            let before = Before { since: Some(start), ..history.before.clone() };
+            let Some(pins) = history.workers.first().map(|worker| Arc::clone(&worker.pins)) else { return ended };
+            let budget = history.memory.budget_bytes;
+            succession::leave(&supervisor, budget, &before, stopped, &history.interfaces, &pins, &mut pipelines);
+        }
+        ended
+    }
+}
+
+/// Waits until interfaces are no longer watched, which would be half a recorder.
+async fn unwatched(monitor: Option<&Monitor>) -> Error {
+    let Some(monitor) = monitor else { return std::future::pending().await };
+    while monitor.is_watching() {
+        tokio::time::sleep(MONITOR_LOOK_EVERY).await;
+    }
+    let source = std::io::Error::other("what watched them has ended; the log says why");
+    Error::System { step: "go on watching the interfaces", source }
+}
+
+/// What `systemctl status` shows.
+fn status_line(history: &History, live: bool) -> String {
+    let budget = ByteSize(history.memory.budget_bytes);
+    match (live, history.capture_interfaces.get().as_slice()) {
+        (false, _) => format!("replaying a capture into {budget}"),
+        (true, []) => format!("recording all interfaces into {budget}"),
+        (true, names) => format!("recording {} into {budget}", names.join(", ")),
+    }
+}
+
+impl Until {
+    /// Listens from now on; the future says what has come.
+    fn listen(self) -> Result<impl Future<Output = &'static str>, Error> {
+        let listen = |kind| signal(kind).map_err(system("listen for signals"));
+        let (told, mut signals) = match self {
+            Self::Told(stop) => (Some(stop), None),
+            Self::Signal => (None, Some((listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))),
+        };
+        Ok(async move {
+            match (told, &mut signals) {
+                (Some(stop), _) => {
+                    let _ = stop.await;
+                    "as told"
+                }
+                (None, Some((terminate, interrupt))) => {
+                    tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" }
+                }
+                (None, None) => unreachable!("it waits for one of the two"),
+            }
+        })
+    }
+}
+
+fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>, lock: Lock) -> Result<Vec<Pipeline>, Error> {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let filter = config.filter.as_deref().map(FilterSet::new).transpose()?;
+    let classes = Classes::new(&config.classes, split.store_bytes * u64::from(split.workers))?.shared_by(split.workers);
+    (0..split.workers)
+        .map(|_| {
+            Pipeline::new(pipeline::Config {
+                sessions_bytes: split.sessions_bytes,
+                store_bytes: split.store_bytes,
+                policy: config.retention.clone(),
+                classes: classes.clone(),
+                pins: Arc::clone(pins),
+                pinned_bytes: split.pinned_bytes(),
+                filter: filter.clone(),
+                snaplen: config.snaplen,
+                lock,
+                // Who sends packets must not know it.
+                seed: RandomState::new().build_hasher().finish(),
+            })
+            .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
+        })
+        .collect()
+}
+
+/// What compresses for each pipeline; nothing where no processor time is given to it.
+fn make_compressors(
+    config: &Config,
+    split: &Split,
+    pipelines: &mut [Pipeline],
+) -> Result<Vec<(Compressor, Compression)>, Error> {
+    let pace = if config.replay.is_none() { Pace::Live } else { Pace::Replay };
+    // The share is of one core, however many workers there are.
+    let percent = config.compression_cpu / f64::from(split.workers);
+    let Some(compression) = split.compression(percent, pace) else { return Ok(Vec::new()) };
+    pipelines
+        .iter_mut()
+        .map(|pipeline| Ok((pipeline.compress(&compression)?, compression)))
+        .collect::<std::io::Result<_>>()
+        .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
+}
+
+fn open_live(
+    config: &Config,
+    split: &Split,
+    selection: &Arc<Selection>,
+    interfaces: &Arc<Interfaces>,
+) -> Result<Vec<Packets>, Error> {
+    selection.refresh(links().map_err(system("list the interfaces"))?);
+    selection.check()?;
+    // The low half of the process's number: no other group of this host has it, short of 65,536 processes on.
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let live = LiveConfig {
+        snaplen: config.snaplen,
+        promiscuous: config.promiscuous,
+        block_size: RING_BLOCK_BYTES,
+        block_count: split.ring_blocks,
+        fanout: (split.workers > 1).then_some(u16::from_le_bytes([low, high])),
+    };
+    let open = || LiveSource::open(&live, Arc::clone(selection), Arc::clone(interfaces));
+    (0..split.workers).map(|_| Ok(Packets::Live(Box::new(open()?)))).collect()
+}
+
+fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<Packets, Error> {
+    let Some(replay) = &config.replay else { unreachable!("only replays are opened as such") };
+    let source = replay::open(replay, Arc::clone(interfaces))?;
+    Ok(match replay.speed {
+        Speed::Max => Packets::File(Box::new(source)),
+        Speed::Recorded => Packets::Paced(Box::new(Paced::new(source, 1.0))),
+        Speed::Times(speed) => Packets::Paced(Box::new(Paced::new(source, speed))),
+    })
+}
+
+/// Names in expressions, `port domain` say, are looked up here.
+const NAME_FILES: [&str; 7] = [
+    "/etc/nsswitch.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/networks",
+    "/etc/hosts",
+    "/etc/ethers",
+    "/etc/host.conf",
+];
+
+/// What is opened while it records.
+fn files(config: &Config, audit: &Audit) -> Files {
+    let mut readable: Vec<PathBuf> = NAME_FILES.map(PathBuf::from).into();
+    // What it says of itself.
+    readable.push("/proc/self".into());
+    // Not the file itself: editors put another in its place.
+    readable.extend(config.file.as_deref().map(directory));
+    if let Some(files) = config.remote.files.as_ref().filter(|_| config.remote.encrypts()) {
+        readable.extend([&files.ca, &files.cert, &files.key].map(|file| directory(file)));
+    }
+    let (who, log) = audit.needs();
+    readable.extend(who.iter().map(PathBuf::from));
+    let writable = log.map(Path::to_owned).into_iter().collect();
+    Files { readable, writable, removable: vec![directory(&config.socket)] }
+}
+
+fn directory(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The one line that says what runs.
+fn announce(
+    config: &Config,
+    split: &Split,
+    history: &History,
+    socket: &Socket,
+    dropped: &privileges::Dropped,
+    sandbox: &Sandbox,
+    audit: &Audit,
+) {
+    let what = match (&config.replay, config.interfaces.as_slice()) {
+        (Some(replay), _) if replay.path.as_os_str() == "-" => "standard input".to_owned(),
+        (Some(replay), _) => replay.path.display().to_string(),
+        (None, []) => "all interfaces".to_owned(),
+        (None, names) => names.join(", "),
+    };
+    let filter = config.filter.as_deref().map(|filter| format!(" ({filter})")).unwrap_or_default();
+    let workers = u64::from(split.workers);
+    let locked = history.workers.iter().all(|worker| worker.segments.are_locked());
+    tracing::info!(
+        "recording {what}{filter} into {} (packets {}, sessions {}, kernel rings {}, queries {}; {}) with {workers} {}; \
+         socket {} for {}; {dropped}; {sandbox}; {audit}",
+        ByteSize(split.budget_bytes),
+        ByteSize(workers * split.store_bytes),
+        ByteSize(workers * split.sessions_bytes),
+        ByteSize(split.rings_bytes()),
+        ByteSize(split.queries_bytes),
+        if locked { "locked in RAM" } else { "not locked, may be swapped out" },
+        if workers == 1 { "worker" } else { "workers" },
+        config.socket.display(),
+        if socket.for_group { "its owner and the group retrocap" } else { "its owner alone" },
+    );
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn system(step: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::System { step, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::Replay;
+
+    /// It ends, says so, and leaves no socket that answers for half a recorder.
+    #[test]
+    fn a_worker_that_panics_ends_the_recorder() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let config = Config {
+            remote: crate::Remote::default(),
+            audit: serve::audit::Config::default(),
+            socket: socket.clone(),
+            interfaces: Vec::new(),
+            filter: None,
+            snaplen: 0,
+            memory_bytes: 16 << 20,
+            workers: 1,
+            promiscuous: false,
+            replay: Some(Replay { path: "/dev/null".into(), speed: Speed::Max }),
+            drop_privileges: false,
+            user: None,
+            compression_cpu: 0.0,
+            retention: engine::store::retention::Policy::default(),
+            classes: Vec::new(),
+            community_id_seed: 0,
+            sandbox: Mode::Off,
+            file: None,
+            limits: serve::Limits::default(),
+            wanted: serve::Wanted::default(),
+        };
+        let mut prepared = Prepared::new(config).unwrap();
+        prepared.pipelines[0].1 = Packets::Panicking;
+        let notify = directory.path().join("notify");
+        let supervisor = UnixDatagram::bind(&notify).unwrap();
+        supervisor.set_nonblocking(true).unwrap();
+        prepared.supervisor = Supervisor::new(Some(notify.as_os_str()), None, None);
+        // Nobody stops it.
+        let (_stop, told) = oneshot::channel();
+        let error = prepared.run(Until::Told(told), None).unwrap_err();
+        assert!(matches!(error, Error::WorkerPanicked(0)), "{error}");
+        assert!(error.to_string().contains("recording was stopped"), "{error}");
+        assert!(!socket.exists(), "nobody is answered by half a recorder");
+        let mut said = String::new();
+        let mut buffer = [0; 256];
+        while let Ok(length) = supervisor.recv(&mut buffer) {
+            said += &String::from_utf8_lossy(&buffer[..length]);
+        }
+        assert!(said.contains("STOPPING=1\nSTATUS=worker 0 has failed"), "{said}");
+    }
+}

@@ -1,0 +1,202 @@
+//! The history across a restart: in sealed files in memory, which the supervisor keeps meanwhile (`FDSTORE=1` of
+//! `sd_notify(3)`).
+//!
+//! ```text
+//!  stop:   workers end ─ history written to files, its memory freed ─ each sealed, given to the supervisor ─ end
+//!  start:  rings, sockets, rights dropped ─ seals, owner, wholeness looked at ─ the supervisor lets go ─ taken over
+//! ```
+//!
+//! What always holds: there is no second copy of the history in memory, beyond one file; nothing is read before it is known
+//! to be sealed and as it was written; the supervisor lets go before anything is taken over, so that what this version
+//! cannot read is in nobody's way twice.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
+
+use super::notify::Supervisor;
+use base::interface::Interfaces;
+use base::time::{Timestamp, human_age};
+use engine::budget::ByteSize;
+use engine::handover::chunk::{Reader, Refused, Shelf, Writer};
+use engine::handover::{self, Before};
+use engine::judge::Pins;
+use engine::pipeline::Pipeline;
+
+/// What the supervisor calls the files.
+const NAME: &str = "retrocap-history";
+/// The first descriptor that a supervisor passes on (`sd_listen_fds(3)`).
+const FIRST_FD: i32 = 3;
+/// Descriptors that are looked at.
+const FDS_MAX: usize = 4096;
+/// Files that a history is written to, unless the supervisor keeps fewer.
+const FILES: u64 = 32;
+const FILE_BYTES_MIN: u64 = 4 << 20;
+/// A file that nobody changes any more.
+const SEALED: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
+/// How long one file may take to be written or read, at most.
+const FILE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What the supervisor has kept for this process.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    files: Vec<OwnedFd>,
+    /// Something has the name, and is no file in memory.
+    foreign: bool,
+}
+
+impl Left {
+    /// As the supervisor has written it into the environment. Found once, by the first who asks.
+    pub(super) fn from_environment() -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
+        if number("LISTEN_PID") != usize::try_from(std::process::id()).ok() {
+            return Self::default();
+        }
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        let count = number("LISTEN_FDS").unwrap_or(0).min(FDS_MAX);
+        let named = |number: usize| names.get(number) == Some(&NAME);
+        let files: Vec<_> = sys::inherited_memory_files(FIRST_FD, count)
+            .into_iter()
+            .filter_map(|(number, file)| named(number).then_some(file))
+            .collect();
+        Self { foreign: (0..count).filter(|number| named(*number)).count() > files.len(), files }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && !self.foreign
+    }
+
+    /// Looks whether it is a history that can be read, and stays as it is meanwhile.
+    fn open(self) -> Result<Reader<File>, Refused> {
+        if self.foreign {
+            return Err(Refused::Foreign);
+        }
+        let me = rustix::process::geteuid().as_raw();
+        for file in &self.files {
+            if !fcntl_get_seals(file).map_err(io::Error::from)?.contains(SEALED) {
+                return Err(Refused::Unsealed("it is not sealed"));
+            }
+            let owner = fstat(file).map_err(io::Error::from)?.st_uid;
+            if owner != me && owner != 0 {
+                return Err(Refused::Unsealed("it belongs to another user"));
+            }
+        }
+        Reader::new(self.files.into_iter().map(File::from).collect())
+    }
+
+    /// Takes it over, if it can be read, and has the supervisor let go of it.
+    pub(super) fn take_over(
+        self,
+        supervisor: &Supervisor,
+        now: Timestamp,
+        interfaces: &Interfaces,
+        pins: &Pins,
+        pipelines: &mut [Pipeline],
+    ) -> Before {
+        if self.is_empty() {
+            return Before::default();
+        }
+        let start = Instant::now();
+        supervisor.extend_timeout(FILE_TIMEOUT * u32::try_from(self.files.len()).unwrap_or(1));
+        let opened = self.open();
+        supervisor.forget(NAME);
+        let before = match opened {
+            Err(refused) => Before { problem: Some(refused.to_string()), ..Before::default() },
+            Ok(mut reader) => handover::read(&mut reader, now, interfaces, pins, pipelines),
+        };
+        say(&before, start.elapsed());
+        before
+    }
+
+    /// Lets go of it all.
+    pub(super) fn discard(self, supervisor: &Supervisor) {
+        if !self.is_empty() {
+            supervisor.forget(NAME);
+            tracing::info!("what the recorder before has left is discarded: a capture is replayed");
+        }
+    }
+}
+
+fn say(before: &Before, took: Duration) {
+    let taken = &before.taken;
+    let what = format!(
+        "{} packets ({}) and {} sessions of the recorder before taken over in {took:.0?}",
+        taken.packets,
+        ByteSize(taken.bytes),
+        taken.sessions
+    );
+    let gap = before.gaps.last().map_or(Duration::ZERO, |gap| gap.until.since(gap.from));
+    match &before.problem {
+        Some(problem) if taken.packets == 0 => {
+            tracing::warn!("what the recorder before has left is not taken over, this one starts empty: {problem}");
+        }
+        Some(problem) => tracing::warn!("{what}, and no more: {problem}"),
+        None if taken.lost_packets > 0 => tracing::warn!(
+            "{what}; {} packets found no room; nothing was recorded for {}",
+            taken.lost_packets,
+            human_age(gap)
+        ),
+        None => tracing::info!("{what}; nothing was recorded for {}", human_age(gap)),
+    }
+}
+
+/// Files in memory, and the supervisor that keeps them.
+struct Kept<'a>(&'a Supervisor);
+
+impl Shelf for Kept<'_> {
+    type File = File;
+
+    fn make(&mut self) -> io::Result<File> {
+        self.0.extend_timeout(FILE_TIMEOUT);
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // Linux before 6.3 knows nothing of files that cannot be executed.
+        let file = memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL).or_else(|_| memfd_create(NAME, flags))?;
+        Ok(File::from(file))
+    }
+
+    fn keep(&mut self, file: File) -> io::Result<()> {
+        fcntl_add_seals(&file, SEALED)?;
+        self.0.keep(NAME, file.as_fd())
+    }
+}
+
+/// Leaves the history to the recorder that comes next, if there is a supervisor to keep it meanwhile.
+pub(super) fn leave(
+    supervisor: &Supervisor,
+    budget_bytes: u64,
+    before: &Before,
+    stopped: Timestamp,
+    interfaces: &Interfaces,
+    pins: &Pins,
+    pipelines: &mut [Pipeline],
+) {
+    let files = supervisor.keeps().map_or(FILES, |max| u64::from(max).saturating_sub(1).min(FILES));
+    if !supervisor.is_there() || files == 0 {
+        return;
+    }
+    let start = Instant::now();
+    // What an earlier one has left, and nobody took.
+    supervisor.forget(NAME);
+    // Hardly two recorders stop at the same nanosecond, with the same number.
+    let whole = stopped.0 ^ u64::from(std::process::id()) << 32;
+    let file_bytes = (budget_bytes / files).max(FILE_BYTES_MIN);
+    let mut writer = Writer::new(Kept(supervisor), whole, file_bytes);
+    let written = handover::write(&mut writer, before, stopped, interfaces, pins, pipelines)
+        .and_then(|()| writer.finish())
+        .and_then(|(_, files, bytes)| supervisor.settle().map(|()| (files, bytes)));
+    match written {
+        Ok((files, bytes)) => tracing::info!(
+            "history left to the recorder that comes next: {} in {files} parts, in {:.0?}",
+            ByteSize(bytes),
+            start.elapsed()
+        ),
+        Err(error) => {
+            supervisor.forget(NAME);
+            tracing::warn!("history cannot be left to the recorder that comes next, and is forgotten: {error}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One line a packet, as `tcpdump -n` would begin it.
+//!
+//! Up to the colon behind the destination a line is what tcpdump 4.99 prints; behind it stands a short form of what
+//! tcpdump would go on with (sequence numbers are absolute). Like tcpdump the line shows the outermost addresses; what a
+//! tunnel carries follows them, as far as it was decoded. Lines are never broken, and nothing of a payload is printed.
+
+mod link;
+mod network;
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+
+use crate::Decoded;
+use base::packet::LinkType;
+use base::time::Timestamp;
+
+/// Digits behind the seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Microseconds, as tcpdump prints by default.
+    #[default]
+    Micro,
+    /// Nanoseconds, as with `tcpdump --nano`.
+    Nano,
+}
+
+/// What a line is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// When the packet was captured.
+    pub time: Timestamp,
+    /// How its first bytes are to be read.
+    pub link_type: LinkType,
+    /// The captured bytes.
+    pub data: &'a [u8],
+    /// Bytes it had on the wire.
+    pub original_len: u32,
+    /// What was understood of it.
+    pub decoded: &'a Decoded,
+}
+
+/// Writes lines, in one time zone and precision.
+#[derive(Clone, Debug)]
+pub struct TextWriter {
+    tz: TimeZone,
+    precision: Precision,
+    /// The second the clock below was made for: neighbours share it.
+    second: Option<u64>,
+    clock: String,
+}
+
+impl TextWriter {
+    /// Lines with times of day in `tz`.
+    pub fn new(tz: TimeZone, precision: Precision) -> Self {
+        Self { tz, precision, second: None, clock: String::new() }
+    }
+
+    /// Appends the line of one packet, with its line feed.
+    pub fn write(&mut self, out: &mut String, line: &Line<'_>) {
+        self.write_time(out, line.time);
+        let mut printer = Printer { out, line, wire: line.original_len.max(length(line.data)) };
+        if printer.link().is_none() {
+            printer.put(format_args!("[|{}]", line.link_type));
+        }
+        while out.ends_with(' ') {
+            out.pop();
+        }
+        out.push('\n');
+    }
+
+    fn write_time(&mut self, out: &mut String, time: Timestamp) {
+        let second = time.unix_seconds();
+        if self.second != Some(second) {
+            self.clock.clear();
+            if let Ok(instant) = jiff::Timestamp::from_nanosecond(i128::from(time.0)) {
+                let local = self.tz.to_datetime(instant);
+                let _ = write!(self.clock, "{:02}:{:02}:{:02}", local.hour(), local.minute(), local.second());
+            }
+            self.second = Some(second);
+        }
+        let nanos = time.subsec_nanos();
+        let _ = match self.precision {
+            Precision::Micro => write!(out, "{}.{:06} ", self.clock, nanos / 1000),
+            Precision::Nano => write!(out, "{}.{nanos:09} ", self.clock),
+        };
+    }
+}
+
+/// The rest of one packet: `None` from any step means that the captured bytes end there.
+struct Printer<'a> {
+    out: &'a mut String,
+    line: &'a Line<'a>,
+    /// Bytes the packet had on the wire.
+    wire: u32,
+}
+
+/// Bytes of a layer: those captured, and how many there were.
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    data: &'a [u8],
+    wire: u32,
+}
+
+impl<'a> Layer<'a> {
+    fn skip(self, bytes: usize) -> Option<Self> {
+        Some(Self { data: self.data.get(bytes..)?, wire: self.wire.saturating_sub(u32::try_from(bytes).ok()?) })
+    }
+
+    /// What a header says the length is, where that is less: the rest is padding.
+    fn cut(self, wire: u32) -> Self {
+        let captured = usize::try_from(wire).unwrap_or(usize::MAX).min(self.data.len());
+        Self { data: self.data.get(..captured).unwrap_or_default(), wire }
+    }
+
+    fn u8(self, at: usize) -> Option<u8> {
+        self.data.get(at).copied()
+    }
+
+    fn u16(self, at: usize) -> Option<u16> {
+        Some(u16::from_be_bytes(*self.data.get(at..)?.first_chunk()?))
+    }
+
+    fn u32(self, at: usize) -> Option<u32> {
+        Some(u32::from_be_bytes(*self.data.get(at..)?.first_chunk()?))
+    }
+}
+
+impl Printer<'_> {
+    fn put(&mut self, arguments: std::fmt::Arguments<'_>) {
+        let _ = self.out.write_fmt(arguments);
+    }
+}
+
+fn length(data: &[u8]) -> u32 {
+    u32::try_from(data.len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Network;
+
+    fn line(link_type: LinkType, hex: &str, decoded: &Decoded) -> String {
+        let digits: Vec<u8> = hex.bytes().filter(|b| *b != b' ').collect();
+        let data: Vec<u8> =
+            digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+        let time = Timestamp(1_795_341_600_123_456_789);
+        let original_len = u32::try_from(data.len()).unwrap();
+        let mut out = String::new();
+        TextWriter::new(TimeZone::UTC, Precision::Micro)
+            .write(&mut out, &Line { time, link_type, data: &data, original_len, decoded });
+        out
+    }
+
+    const MACS: &str = "0200 0000 0002 0200 0000 0001";
+
+    #[test]
+    fn lines_begin_as_tcpdumps_do() {
+        let ip = |rest: &str| format!("{MACS} 0800 {rest}");
+        for (link_type, hex, expected) in [
+            (
+                LinkType::ETHERNET,
+                ip("4500 0028 0000 0000 4006 0000 0a000001 0a000002 04d2 0050 00000001 00000000 5002 0200 0000 0000"),
+                "IP 10.0.0.1.1234 > 10.0.0.2.80: Flags [S], seq 1, win 512, length 0",
+            ),
+            (
+                LinkType::ETHERNET,
+                format!(
+                    "{MACS} 8100 0007 0800 4500 002a 0000 0000 4006 0000 0a000001 0a000002 04d2 0050 00000001 00000009 5018 \
+                     0200 0000 0000 6162"
+                ),
+                "IP 10.0.0.1.1234 > 10.0.0.2.80: Flags [P.], seq 1:3, ack 9, win 512, length 2",
+            ),
+            (
+                LinkType::RAW,
+                "6000 0000 000c 1140 2001 0db8 0000 0000 0000 0000 0000 0001 ff02 0000 0000 0000 0000 0000 0000 0001 \
+                 04d2 0035 000c 0000 61626364"
+                    .to_owned(),
+                "IP6 2001:db8::1.1234 > ff02::1.53: UDP, length 4",
+            ),
+            (
+                LinkType::ETHERNET,
+                format!("{MACS} 0806 0001 0800 0604 0001 020000000001 0a000001 000000000000 0a000002"),
+                "ARP, Request who-has 10.0.0.2 tell 10.0.0.1, length 28",
+            ),
+            (
+                LinkType::ETHERNET,
+                ip("4500 001c 0000 0000 4001 0000 0a000001 0a000002 0800 0000 0001 0002"),
+                "IP 10.0.0.1 > 10.0.0.2: ICMP echo request, id 1, seq 2, length 8",
+            ),
+            (
+                LinkType::ETHERNET,
+                ip("4500 001c 0000 0001 4011 0000 0a000001 0a000002 0800 0000 0001 0002"),
+                "IP 10.0.0.1 > 10.0.0.2: ip-proto-17",
+            ),
+            (
+                LinkType::ETHERNET,
+                ip("4500 0014 0000 0000 4063 0000 0a000001 0a000002"),
+                "IP 10.0.0.1 > 10.0.0.2:  ip-proto-99 0",
+            ),
+            (
+                LinkType::ETHERNET,
+                ip("4500 0040 0000 0000 4006 0000 0a000001 0a000002"),
+                "IP truncated-ip - 44 bytes missing! 10.0.0.1 > 10.0.0.2: [|EN10MB]",
+            ),
+            (
+                LinkType::ETHERNET,
+                format!("{MACS} 88cc 0000"),
+                "02:00:00:00:00:01 > 02:00:00:00:00:02, ethertype LLDP (0x88cc), length 16:",
+            ),
+            (LinkType::ETHERNET, "0200".to_owned(), "[|EN10MB]"),
+            (LinkType(147), "0200".to_owned(), "LINKTYPE_147, length 2:"),
+        ] {
+            assert_eq!(line(link_type, &hex, &Decoded::default()), format!("10:00:00.123456 {expected}\n"));
+        }
+    }
+
+    #[test]
+    fn what_a_tunnel_carries_follows() {
+        let decoded = Decoded {
+            network: Network::Ipv4,
+            protocol: 17,
+            source: 0x0a00_0001,
+            destination: 0x0a00_0002,
+            source_port: 1,
+            destination_port: 2,
+            tunnel: 7,
+            payload_len: 3,
+            ..Decoded::default()
+        };
+        assert_eq!(
+            line(LinkType::RAW, "4500 0018 0000 0000 402f 0000 c0a80001 c0a80002 0000 0800", &decoded),
+            "10:00:00.123456 IP 192.168.0.1 > 192.168.0.2: GREv0, length 4: IP 10.0.0.1.1 > 10.0.0.2.2: UDP, length 3\n"
+        );
+    }
+
+    #[test]
+    fn times_are_local_and_can_have_nanoseconds() {
+        let tz = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let mut writer = TextWriter::new(tz, Precision::Nano);
+        let mut out = String::new();
+        let decoded = Decoded::default();
+        for nanos in [1_795_341_600_000_000_009, 1_795_341_600_999_999_999, 1_795_341_601_000_000_000] {
+            let line = Line {
+                time: Timestamp(nanos),
+                link_type: LinkType::RAW,
+                data: &[],
+                original_len: 0,
+                decoded: &decoded,
+            };
+            writer.write(&mut out, &line);
+        }
+        assert_eq!(out, "11:00:00.000000009 [|RAW]\n11:00:00.999999999 [|RAW]\n11:00:01.000000000 [|RAW]\n");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_give_one_line(
+            link_type in proptest::sample::select(vec![0_u16, 1, 12, 101, 108, 113, 147, 228, 276]),
+            ethertype in proptest::sample::select(vec![0_u16, 0x800, 0x806, 0x86dd, 0x8100, 0x8847, 0x8864]),
+            mut data in proptest::collection::vec(proptest::num::u8::ANY, 0..120),
+            original_len: u32,
+        ) {
+            if let Some(room) = data.get_mut(12..14) {
+                room.copy_from_slice(&ethertype.to_be_bytes());
+            }
+            let decoded = crate::decode(LinkType(link_type), &data);
+            let mut out = String::new();
+            TextWriter::new(TimeZone::UTC, Precision::Micro).write(
+                &mut out,
+                &Line { time: Timestamp(1), link_type: LinkType(link_type), data: &data, original_len, decoded: &decoded },
+            );
+            proptest::prop_assert_eq!(out.find('\n'), Some(out.len() - 1));
+        }
+    }
+}

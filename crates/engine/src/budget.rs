@@ -1,0 +1,354 @@
+//! The byte budget: sizes as people write them, and how it is split.
+//!
+//! `K`, `M`, `G` and `T` are powers of 1024, with or without `i` and `B`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::store::compress::{Compression, Pace};
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(pub u64);
+
+/// Memory to use: a number of bytes, or a percentage of what the machine has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MemorySize {
+    /// This many bytes.
+    Bytes(ByteSize),
+    /// This percentage of physical memory, above 0 and at most 100.
+    Percent(f64),
+}
+
+/// Why a size could not be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// Not a number of bytes.
+    #[error("cannot read the size {0:?}: try 40MiB or 1.5G")]
+    Bytes(String),
+    /// Neither a number of bytes nor a percentage.
+    #[error("cannot read the size {0:?}: try 40MiB, or 1% of physical memory")]
+    Memory(String),
+    /// A percentage that no memory has.
+    #[error("the share {0:?} is not above 0% and at most 100%: try 1% or 40MiB")]
+    Percentage(String),
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+impl ByteSize {
+    /// The number of bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(number_end);
+        let unit = match unit.trim_start().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" | "ki" | "kib" => KIB,
+            "m" | "mb" | "mi" | "mib" => MIB,
+            "g" | "gb" | "gi" | "gib" => GIB,
+            "t" | "tb" | "ti" | "tib" => TIB,
+            _ => return None,
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
+        let scale = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+        let fraction = u128::from(digits(fraction)?) * u128::from(unit) / scale;
+        let total = u128::from(digits(whole)?) * u128::from(unit) + fraction;
+        u64::try_from(total).ok().map(Self)
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = SizeError;
+
+    /// Reads `40MiB`, `40M`, `1.5G`, `64k` or `123456`.
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        Self::read(text).ok_or_else(|| SizeError::Bytes(text.to_owned()))
+    }
+}
+
+/// In the largest unit that is not above it, with one digit where it is not whole: `40 MiB`, `1.5 GiB`, `123 B`.
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, name) = match self.0 {
+            ..KIB => return write!(f, "{} B", self.0),
+            KIB..MIB => (KIB, "KiB"),
+            MIB..GIB => (MIB, "MiB"),
+            GIB..TIB => (GIB, "GiB"),
+            TIB.. => (TIB, "TiB"),
+        };
+        let tenths = (u128::from(self.0) * 10 + u128::from(unit / 2)) / u128::from(unit);
+        match tenths % 10 {
+            0 => write!(f, "{} {name}", tenths / 10),
+            tenth => write!(f, "{}.{tenth} {name}", tenths / 10),
+        }
+    }
+}
+
+impl MemorySize {
+    /// The bytes it means on a machine with `physical` bytes of memory.
+    pub fn resolve(self, physical: u64) -> u64 {
+        match self {
+            Self::Bytes(size) => size.0,
+            Self::Percent(percent) => {
+                // To a millionth of a percent, in integers: `physical` may exceed what a float holds exactly.
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 to 10⁸")]
+                let millionths = (percent.clamp(0.0, 100.0) * 1e6).round() as u64;
+                let bytes = u128::from(physical) * u128::from(millionths) / 100_000_000;
+                u64::try_from(bytes).unwrap_or(physical)
+            }
+        }
+    }
+}
+
+impl FromStr for MemorySize {
+    type Err = SizeError;
+
+    /// Reads what [`ByteSize`] reads, and percentages: `1%`, `0.5 %`.
+    fn from_str(text: &str) -> Result<Self, SizeError> {
+        let Some(percent) = text.trim().strip_suffix('%') else {
+            return ByteSize::read(text).map(Self::Bytes).ok_or_else(|| SizeError::Memory(text.to_owned()));
+        };
+        let percent = percent.trim_end();
+        if percent.is_empty() || !percent.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            return Err(SizeError::Memory(text.to_owned()));
+        }
+        match percent.parse::<f64>() {
+            Ok(share) if share > 0.0 && share <= 100.0 => Ok(Self::Percent(share)),
+            Ok(_) => Err(SizeError::Percentage(text.to_owned())),
+            Err(_) => Err(SizeError::Memory(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(size) => size.fmt(f),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+/// How the budget is split among what grows with traffic. Everything is taken at start, and none of it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// All of it, in bytes.
+    pub budget_bytes: u64,
+    /// How many workers share it.
+    pub workers: u32,
+    /// Blocks of one worker's kernel ring; 0 without live capture.
+    pub ring_blocks: u32,
+    /// Bytes of one worker's sessions, their index and the ledger of past ones included.
+    pub sessions_bytes: u64,
+    /// Bytes of one worker's packets, its table of segments included.
+    pub store_bytes: u64,
+    /// Bytes for the buffers of all queries together.
+    pub queries_bytes: u64,
+    /// Bytes of one worker's compression; 0 without.
+    pub compression_bytes: u64,
+    /// Bytes of one worker for what queries uncompress, out of their own; 0 without compression.
+    pub unpacked_bytes: u64,
+}
+
+/// A budget that is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} of memory are too few for {workers} {}: the smallest budget that works is {smallest}; try -m {}M",
+    ByteSize(*.budget_bytes),
+    if *.workers == 1 { "worker" } else { "workers" },
+    .smallest.0.div_ceil(MIB)
+)]
+pub struct BudgetTooSmall {
+    budget_bytes: u64,
+    workers: u32,
+    /// The smallest budget for as many workers.
+    pub smallest: ByteSize,
+}
+
+/// Bytes of one block of a kernel ring: a frame of 64 KiB that the kernel has joined (GRO) or not yet cut (TSO) fits whole.
+pub const RING_BLOCK_BYTES: u32 = 256 << 10;
+const RING_BLOCKS_MIN: u64 = 4;
+const RING_BLOCKS_MAX: u64 = 512;
+
+impl Split {
+    /// The smallest budget, for one worker: 16 MiB.
+    pub const BYTES_MIN: u64 = 16 * MIB;
+
+    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, 22 % for sessions (of which 45 % for
+    /// those of the past), a sixteenth for
+    /// queries (64 MiB at most), the rest for packets.
+    ///
+    /// # Errors
+    ///
+    /// When a worker would get less than it needs: [`BYTES_MIN`](Self::BYTES_MIN) for the first, half of it for each
+    /// further one.
+    pub fn new(budget_bytes: u64, workers: u32, live: bool) -> Result<Self, BudgetTooSmall> {
+        let workers = workers.max(1);
+        let smallest = Self::BYTES_MIN + u64::from(workers - 1) * Self::BYTES_MIN / 2;
+        if budget_bytes < smallest {
+            return Err(BudgetTooSmall { budget_bytes, workers, smallest: ByteSize(smallest) });
+        }
+        let share = budget_bytes / u64::from(workers);
+        let blocks = (share / 10 / u64::from(RING_BLOCK_BYTES)).clamp(RING_BLOCKS_MIN, RING_BLOCKS_MAX);
+        let ring_blocks = if live { u32::try_from(blocks).unwrap_or(u32::MAX) } else { 0 };
+        let queries_bytes = (budget_bytes / 16).min(64 * MIB);
+        let sessions_bytes = share / 100 * 22;
+        let taken = u64::from(ring_blocks) * u64::from(RING_BLOCK_BYTES)
+            + sessions_bytes
+            + queries_bytes / u64::from(workers)
+            + base::counters::Published::BYTES as u64;
+        let store_bytes = share.saturating_sub(taken);
+        Ok(Self {
+            budget_bytes,
+            workers,
+            ring_blocks,
+            sessions_bytes,
+            store_bytes,
+            queries_bytes,
+            compression_bytes: 0,
+            unpacked_bytes: 0,
+        })
+    }
+
+    /// The same with compression: it takes its buffers from the packets' share, and a third of what queries have for
+    /// what they uncompress.
+    #[must_use]
+    pub fn compressing(self) -> Self {
+        let compression_bytes = crate::store::compress::cost_bytes(self.store_bytes);
+        Self {
+            store_bytes: self.store_bytes.saturating_sub(compression_bytes),
+            compression_bytes,
+            unpacked_bytes: self.queries_bytes / 3 / u64::from(self.workers),
+            ..self
+        }
+    }
+
+    /// What queries have for answers, beside what they uncompress.
+    pub fn answers_bytes(&self) -> u64 {
+        self.queries_bytes - u64::from(self.workers) * self.unpacked_bytes
+    }
+
+    /// How packets are compressed within this budget, with `percent` of one core; `None` for 0.
+    pub fn compression(&self, percent: f64, pace: Pace) -> Option<Compression> {
+        (percent > 0.0).then_some(Compression { share: percent / 100.0, pace, readers_bytes: self.unpacked_bytes })
+    }
+
+    /// Bytes that pins may take of one worker's store.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.budget_bytes / u64::from(self.workers) / crate::judge::pins::SHARE
+    }
+
+    /// Bytes of all kernel rings.
+    pub fn rings_bytes(&self) -> u64 {
+        u64::from(self.workers) * u64::from(self.ring_blocks) * u64::from(RING_BLOCK_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        for (text, bytes, shown) in [
+            ("0", 0, "0 B"),
+            ("123456", 123_456, "120.6 KiB"),
+            ("512B", 512, "512 B"),
+            ("64K", 64 << 10, "64 KiB"),
+            ("64 kib", 64 << 10, "64 KiB"),
+            ("40MiB", 40 << 20, "40 MiB"),
+            ("40M", 40 << 20, "40 MiB"),
+            ("40mb", 40 << 20, "40 MiB"),
+            ("1.5G", 3 << 29, "1.5 GiB"),
+            (" 2.25 GiB ", 9 << 28, "2.3 GiB"),
+            ("1T", 1 << 40, "1 TiB"),
+            ("0.5", 0, "0 B"),
+            ("18446744073709551615", u64::MAX, "16777216 TiB"),
+        ] {
+            let size: ByteSize = text.parse().unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!((size.0, size.to_string().as_str()), (bytes, shown), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_size_is_said_with_examples() {
+        for text in
+            ["", "M", "1.5.5M", "-1M", "+1M", "40 bananas", "1%", "99999999999999999999", "16777216T", ".5G", "1e3"]
+        {
+            assert_eq!(text.parse::<ByteSize>(), Err(SizeError::Bytes(text.to_owned())));
+        }
+        for text in ["0%", "100.1%", "1000000%"] {
+            assert_eq!(text.parse::<MemorySize>(), Err(SizeError::Percentage(text.to_owned())));
+        }
+        for text in ["%", "-1%", "nan%", "inf%", "1%%", "1e1%", "x"] {
+            assert_eq!(text.parse::<MemorySize>(), Err(SizeError::Memory(text.to_owned())));
+        }
+        assert_eq!(
+            "40 bananas".parse::<ByteSize>().unwrap_err().to_string(),
+            "cannot read the size \"40 bananas\": try 40MiB or 1.5G"
+        );
+        assert_eq!(
+            "0%".parse::<MemorySize>().unwrap_err().to_string(),
+            "the share \"0%\" is not above 0% and at most 100%: try 1% or 40MiB"
+        );
+    }
+
+    #[test]
+    fn a_share_is_of_physical_memory() {
+        for (text, physical, bytes, shown) in [
+            ("1%", 8 << 30, 85_899_345, "1%"),
+            ("0.5 %", 1000 << 20, 5 << 20, "0.5%"),
+            ("100%", u64::MAX, u64::MAX, "100%"),
+            ("40M", 1, 40 << 20, "40 MiB"),
+        ] {
+            let size: MemorySize = text.parse().unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!((size.resolve(physical), size.to_string().as_str()), (bytes, shown), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_gives_an_answer(text in "\\PC{0,30}", number in "[0-9.]{0,40}[kKmMgGtTiIbB%]{0,3}") {
+            let _ = (text.parse::<ByteSize>(), text.parse::<MemorySize>());
+            let _ = (number.parse::<ByteSize>(), number.parse::<MemorySize>());
+        }
+    }
+
+    #[test]
+    fn nothing_is_spent_twice() {
+        for (budget, workers, live) in
+            [(16 * MIB, 1, true), (40 * MIB, 1, false), (40 * MIB, 2, true), (GIB, 4, true), (100 * GIB, 64, true)]
+        {
+            let plain = Split::new(budget, workers, live).unwrap();
+            let split = plain.compressing();
+            let each = split.sessions_bytes + split.store_bytes + split.compression_bytes;
+            let spent = split.rings_bytes() + split.queries_bytes + u64::from(split.workers) * each;
+            assert_eq!(plain.store_bytes, split.store_bytes + split.compression_bytes);
+            assert!(split.answers_bytes() * 3 >= split.queries_bytes * 2);
+            assert!(spent <= budget, "{budget}: {split:?}");
+            assert!(split.store_bytes * u64::from(workers) * 2 >= budget, "{budget}: {split:?}");
+            assert!(split.store_bytes > crate::store::Store::BYTES_MIN, "{budget}: {split:?}");
+        }
+    }
+
+    #[test]
+    fn too_little_says_what_is_enough() {
+        let error = Split::new(4 * MIB, 1, true).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "4 MiB of memory are too few for 1 worker: the smallest budget that works is 16 MiB; try -m 16M"
+        );
+        let error = Split::new(20 * MIB, 3, true).unwrap_err();
+        assert_eq!(error.smallest, ByteSize(32 * MIB));
+        assert!(Split::new(32 * MIB, 3, true).is_ok());
+    }
+}

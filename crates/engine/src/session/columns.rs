@@ -1,0 +1,351 @@
+//! Sessions of the past, many together, in a few bytes each.
+//!
+//! A batch is written column by column, as values of one kind resemble each other: times as differences in the order of
+//! starts, addresses and places (interface, VLANs, tunnel, protocol) as numbers of a sorted list of those in the batch,
+//! ports and addresses' numbers byte by byte, counts in as many bytes as they need. The whole is then compressed.
+//! Times are coarser than they were: a first one is rounded down to the millisecond, a last one up, and a cut up to the second.
+
+use super::key::SessionKey;
+use super::ledger::{PerSide, Session, flag};
+use super::notes::Notes;
+use super::{SessionSlot, key::Side};
+use base::time::Timestamp;
+
+/// Sessions in a full batch.
+pub(super) const BATCH: usize = 512;
+/// The most bytes that a batch has before compression: all differ in everything, and every number is as long as can be.
+pub(super) const RAW_BYTES_MAX: usize = BATCH * 160;
+/// How hard to compress: what is left after the columns is mostly chance, so the fastest level will do.
+const LEVEL: i32 = 1;
+
+const MILLI_NS: u64 = 1_000_000;
+const SECOND_NS: u64 = 1_000_000_000;
+/// The part of a session's flags that says what was seen of it.
+const FLAGS_MASK: u32 = 0xff;
+
+/// What is kept of one session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Past {
+    first_ms: u64,
+    duration_ms: u64,
+    /// Originator, then responder.
+    addresses: [u128; 2],
+    ports: [u16; 2],
+    /// Everything of the key that is not an endpoint.
+    place: u128,
+    packets: [u64; 2],
+    bytes: [u64; 2],
+    flags: u8,
+    /// When its last packet went; 0 if that is not known.
+    cut_s: u64,
+}
+
+impl Past {
+    pub(super) fn new(session: &Session) -> Self {
+        let first_ms = session.first.0 / MILLI_NS;
+        let side = session.originator_is();
+        let [.., ports_and_more, place] = session.key.0;
+        let port = |side| match side {
+            Side::Low => low16(ports_and_more),
+            Side::High => low16(ports_and_more >> 16),
+        };
+        Self {
+            first_ms,
+            duration_ms: session.last.0.div_ceil(MILLI_NS).saturating_sub(first_ms),
+            addresses: [session.key.address(side), session.key.address(side.other())],
+            ports: [port(side), port(side.other())],
+            place: u128::from(ports_and_more >> 32) << 64 | u128::from(place),
+            packets: [session.packets.originator, session.packets.responder],
+            bytes: [session.bytes.originator, session.bytes.responder],
+            flags: (session.flags & FLAGS_MASK).to_le_bytes()[0],
+            cut_s: session.cut_at.map_or(0, |at| at.0.div_ceil(SECOND_NS)),
+        }
+    }
+
+    /// The session that has `ordinal` among those of the past.
+    pub(super) fn session(&self, ordinal: u64) -> Session {
+        let high = u32::from(self.flags) & flag::ORIGINATOR_IS_HIGH != 0;
+        let (low, other) = if high { (1, 0) } else { (0, 1) };
+        let (a, b) = (self.addresses[low], self.addresses[other]);
+        let ports = u64::from(self.ports[low]) | u64::from(self.ports[other]) << 16;
+        let key =
+            [half(a), half(a >> 64), half(b), half(b >> 64), ports | half(self.place >> 64) << 32, half(self.place)];
+        let last_ms = self.first_ms.saturating_add(self.duration_ms);
+        Session {
+            slot: SessionSlot::PAST,
+            key: SessionKey(key),
+            first_sequence: ordinal,
+            first: Timestamp(self.first_ms.saturating_mul(MILLI_NS)),
+            last: Timestamp(last_ms.saturating_mul(MILLI_NS)),
+            packets: PerSide { originator: self.packets[0], responder: self.packets[1] },
+            bytes: PerSide { originator: self.bytes[0], responder: self.bytes[1] },
+            kept_packets: 0,
+            kept_bytes: 0,
+            cut_at: Some(Timestamp(self.cut_s.saturating_mul(SECOND_NS))).filter(|at| at.0 > 0),
+            flags: u32::from(self.flags) | Notes::default().to_bits() << flag::NOTES_SHIFT,
+        }
+    }
+
+    pub(super) fn first_ms(&self) -> u64 {
+        self.first_ms
+    }
+
+    pub(super) fn last_ms(&self) -> u64 {
+        self.first_ms.saturating_add(self.duration_ms)
+    }
+}
+
+/// Writes batches. Allocates nothing after it was made.
+pub(super) struct Encoder {
+    addresses: Vec<u128>,
+    places: Vec<u128>,
+    raw: Vec<u8>,
+    compressed: Vec<u8>,
+    compressor: zstd::bulk::Compressor<'static>,
+}
+
+impl Encoder {
+    /// Bytes it takes: its buffers, and what zstd takes for inputs of this size at this level.
+    pub(super) const BYTES: usize = 4 * BATCH * size_of::<u128>() + 2 * RAW_BYTES_MAX + (384 << 10);
+
+    pub(super) fn new() -> std::io::Result<Self> {
+        let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+        compressor.include_contentsize(false)?;
+        let mut raw = vec![0; RAW_BYTES_MAX];
+        let mut compressed = vec![0; zstd::zstd_safe::compress_bound(RAW_BYTES_MAX)];
+        // The largest input now, so that zstd takes all its memory.
+        compressor.compress_to_buffer(&raw, &mut compressed[..])?;
+        raw.clear();
+        Ok(Self {
+            addresses: Vec::with_capacity(2 * BATCH),
+            places: Vec::with_capacity(BATCH),
+            raw,
+            compressed,
+            compressor,
+        })
+    }
+
+    /// The bytes of a batch; `batch` is put in the order of starts. `None` if zstd refuses, which it has no reason to.
+    pub(super) fn encode(&mut self, batch: &mut [Past]) -> Option<&[u8]> {
+        batch.sort_unstable_by_key(|past| past.first_ms);
+        self.columns(batch);
+        let len = self.compressor.compress_to_buffer(&self.raw, &mut self.compressed[..]).ok()?;
+        self.compressed.get(..len)
+    }
+
+    fn columns(&mut self, batch: &[Past]) {
+        let Self { addresses, places, raw, .. } = self;
+        raw.clear();
+        put(raw, batch.len() as u128);
+        list(addresses, batch.iter().flat_map(|past| past.addresses), raw);
+        list(places, batch.iter().map(|past| past.place), raw);
+
+        let (mut first_ms, mut cut_s) = (0, 0);
+        for past in batch {
+            put(raw, u128::from(past.first_ms - first_ms));
+            first_ms = past.first_ms;
+        }
+        for past in batch {
+            put(raw, u128::from(zigzag(past.cut_s.wrapping_sub(cut_s).cast_signed())));
+            cut_s = past.cut_s;
+        }
+        batch.iter().for_each(|past| put(raw, u128::from(past.duration_ms)));
+        batch.iter().for_each(|past| raw.push(past.flags));
+        batch.iter().for_each(|past| put(raw, number_of(places, past.place) as u128));
+        for side in 0..2 {
+            let number = |past: &Past| number_of(addresses, past.addresses[side]).to_le_bytes();
+            (0..2).for_each(|byte| raw.extend(batch.iter().map(|past| number(past)[byte])));
+            (0..2).for_each(|byte| raw.extend(batch.iter().map(|past| past.ports[side].to_le_bytes()[byte])));
+            batch.iter().for_each(|past| put(raw, u128::from(past.packets[side])));
+            batch.iter().for_each(|past| put(raw, u128::from(past.bytes[side])));
+        }
+    }
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").finish_non_exhaustive()
+    }
+}
+
+/// Fills `values` with what there is, sorted and once each, and writes it.
+fn list(values: &mut Vec<u128>, all: impl Iterator<Item = u128>, raw: &mut Vec<u8>) {
+    values.clear();
+    values.extend(all);
+    values.sort_unstable();
+    values.dedup();
+    put(raw, values.len() as u128);
+    let mut before = 0;
+    for &value in &*values {
+        put(raw, value - before);
+        before = value;
+    }
+}
+
+fn number_of(values: &[u128], value: u128) -> usize {
+    values.partition_point(|&other| other < value)
+}
+
+/// Reads a batch; `None` if the bytes are not one.
+pub(super) fn decode(compressed: &[u8]) -> Option<Vec<Past>> {
+    let raw = zstd::bulk::decompress(compressed, RAW_BYTES_MAX).ok()?;
+    let mut raw = &raw[..];
+    let count = usize::try_from(take(&mut raw)?).ok().filter(|&count| count <= BATCH)?;
+    let addresses = read_list(&mut raw, 2 * BATCH)?;
+    let places = read_list(&mut raw, BATCH)?;
+
+    let mut batch = vec![Past::default(); count];
+    let (mut first_ms, mut cut_s) = (0u64, 0u64);
+    for past in &mut batch {
+        first_ms = first_ms.checked_add(take64(&mut raw)?)?;
+        past.first_ms = first_ms;
+    }
+    for past in &mut batch {
+        cut_s = cut_s.wrapping_add(unzigzag(take64(&mut raw)?).cast_unsigned());
+        past.cut_s = cut_s;
+    }
+    for past in &mut batch {
+        past.duration_ms = take64(&mut raw)?;
+    }
+    for (past, &flags) in batch.iter_mut().zip(column(&mut raw, count)?) {
+        past.flags = flags;
+    }
+    for past in &mut batch {
+        past.place = *places.get(usize::try_from(take(&mut raw)?).ok()?)?;
+    }
+    for side in 0..2 {
+        let (low, high) = (column(&mut raw, count)?, column(&mut raw, count)?);
+        for (past, (&low, &high)) in batch.iter_mut().zip(low.iter().zip(high)) {
+            past.addresses[side] = *addresses.get(usize::from(u16::from_le_bytes([low, high])))?;
+        }
+        let (low, high) = (column(&mut raw, count)?, column(&mut raw, count)?);
+        for (past, (&low, &high)) in batch.iter_mut().zip(low.iter().zip(high)) {
+            past.ports[side] = u16::from_le_bytes([low, high]);
+        }
+        for past in &mut batch {
+            past.packets[side] = take64(&mut raw)?;
+        }
+        for past in &mut batch {
+            past.bytes[side] = take64(&mut raw)?;
+        }
+    }
+    Some(batch)
+}
+
+fn read_list(raw: &mut &[u8], most: usize) -> Option<Vec<u128>> {
+    let count = usize::try_from(take(raw)?).ok().filter(|&count| count <= most)?;
+    let mut value = 0u128;
+    (0..count)
+        .map(|_| {
+            value = value.checked_add(take(raw)?)?;
+            Some(value)
+        })
+        .collect()
+}
+
+fn column<'a>(raw: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
+    let (column, rest) = raw.split_at_checked(count)?;
+    *raw = rest;
+    Some(column)
+}
+
+/// Seven bits a byte, the lowest first; the top bit says that more come.
+fn put(raw: &mut Vec<u8>, mut value: u128) {
+    while value >= 0x80 {
+        raw.push(value.to_le_bytes()[0] | 0x80);
+        value >>= 7;
+    }
+    raw.push(value.to_le_bytes()[0]);
+}
+
+fn take(raw: &mut &[u8]) -> Option<u128> {
+    let mut value = 0u128;
+    for shift in (0..128).step_by(7) {
+        let (&byte, rest) = raw.split_first()?;
+        *raw = rest;
+        value |= u128::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn take64(raw: &mut &[u8]) -> Option<u64> {
+    u64::try_from(take(raw)?).ok()
+}
+
+fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
+}
+
+fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+fn half(value: u128) -> u64 {
+    value as u64
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the low 16 bits are meant")]
+fn low16(value: u64) -> u16 {
+    value as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Anything that a session can be, and mostly what resembles its neighbours.
+    fn pasts() -> impl Strategy<Value = Vec<Past>> {
+        let number = || prop_oneof![4 => 0u64..2000, 1 => any::<u64>()];
+        let address = || prop_oneof![4 => 0u128..30, 1 => any::<u128>()];
+        let place = prop_oneof![4 => 0u128..3, 1 => any::<u128>().prop_map(|place| place & ((1 << 96) - 1))];
+        let past = (
+            (number(), number(), number(), any::<u8>()),
+            ([address(), address()], any::<[u16; 2]>(), place),
+            ([number(), number()], [number(), number()]),
+        )
+            .prop_map(
+                |((first_ms, duration_ms, cut_s, flags), (addresses, ports, place), (packets, bytes))| Past {
+                    first_ms,
+                    duration_ms,
+                    addresses,
+                    ports,
+                    place,
+                    packets,
+                    bytes,
+                    flags,
+                    cut_s,
+                },
+            );
+        prop::collection::vec(past, 0..=BATCH)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_batch_reads_back_as_written(mut batch in pasts()) {
+            let mut encoder = Encoder::new().unwrap();
+            // What a batch before it left in the buffers is of no account.
+            encoder.encode(&mut [Past { first_ms: 7, ..Past::default() }]).unwrap();
+            let (raw, compressed) = (encoder.raw.capacity(), encoder.compressed.capacity());
+            let bytes = encoder.encode(&mut batch).unwrap().to_vec();
+            prop_assert_eq!(decode(&bytes).unwrap(), batch);
+            prop_assert_eq!((encoder.raw.capacity(), encoder.compressed.capacity()), (raw, compressed));
+        }
+
+        #[test]
+        fn nonsense_is_read_without_panic(bytes: Vec<u8>, cut in 0usize..200) {
+            let _ = decode(&bytes);
+            let mut encoder = Encoder::new().unwrap();
+            let whole = encoder.encode(&mut [Past { first_ms: 7, ..Past::default() }; 9]).unwrap();
+            let _ = decode(&whole[..cut.min(whole.len())]);
+            if let Ok(again) = zstd::bulk::compress(&bytes, 1) {
+                let _ = decode(&again);
+            }
+        }
+    }
+}

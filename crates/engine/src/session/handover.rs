@@ -1,0 +1,201 @@
+//! Sessions for the recorder that comes next, and from the one before.
+//!
+//! Sessions keep their places in the array where the new one is as large, so that packets that name them can be taken over as
+//! they are. In a smaller array those go to the past that would have gone first.
+
+use std::io::{self, Read, Write};
+
+use super::SessionSlot;
+use super::archive::Archivist;
+use super::columns;
+use super::index::Index;
+use super::key::SessionKey;
+use super::ledger::{PerSide, Session, TCP, flag};
+use super::notes::Notes;
+use super::table::Table;
+use crate::handover::Maps;
+use base::codec::{Put, Take, damaged};
+use base::time::Timestamp;
+
+/// Entries whose memory is given back at a time.
+const RELEASED_SLOTS: u32 = 4096;
+/// Bytes of a session at most, so that sums of many do not overflow.
+const BYTES_MAX: u64 = 1 << 48;
+/// No count of a recorder comes near it, and sums of a few do not overflow.
+const COUNT_MAX: u64 = 1 << 56;
+
+impl Table {
+    /// Writes down all sessions, and forgets them: what is written is wiped.
+    pub(crate) fn hand_over(&mut self, out: &mut impl Write) -> io::Result<()> {
+        let ledger = self.ledger();
+        out.put_u64(self.now().0)?;
+        let archive = ledger.archive();
+        out.put_u64(archive.unlisted())?;
+        out.put_u64(archive.oldest())?;
+        for (earliest, latest, compressed) in archive.blocks() {
+            out.put_u32(u32::try_from(compressed.len()).unwrap_or(0))?;
+            out.put_words(&[earliest, latest])?;
+            out.write_all(&compressed)?;
+        }
+        out.put_u32(0)?;
+        let pending: Vec<_> = archive.pending_sessions().collect();
+        out.put_u32(u32::try_from(pending.len()).unwrap_or(0))?;
+        for session in &pending {
+            // Among those of the past it counts from elsewhere.
+            put_session(out, &Session { first_sequence: 0, ..*session }, false)?;
+        }
+        archive.release();
+        let used = self.used();
+        out.put_u32(used)?;
+        for from in (0..used).step_by(RELEASED_SLOTS as usize) {
+            let slots = from..from.saturating_add(RELEASED_SLOTS).min(used);
+            for slot in slots.clone() {
+                let (session, is_indexed) = self.known(slot);
+                put_session(out, &session, is_indexed)?;
+            }
+            ledger.release(slots);
+        }
+        Ok(())
+    }
+
+    /// Takes over the sessions of one worker. Says where each of them is now, `u32::MAX` for those that are in the past.
+    pub(crate) fn take_over(&mut self, input: &mut impl Read, maps: &Maps) -> io::Result<Vec<u32>> {
+        self.advance(Timestamp(input.take_u64()?));
+        let ledger = self.ledger();
+        let archive = ledger.archive();
+        Archivist::add_unlisted(archive, count(input.take_u64()?)?);
+        archive.begin_at(count(input.take_u64()?)?);
+        let mut compressed = Vec::new();
+        loop {
+            let len = input.take_u32()? as usize;
+            if len == 0 {
+                break;
+            }
+            if len > 2 * columns::RAW_BYTES_MAX {
+                return Err(damaged("the length of past sessions"));
+            }
+            let [earliest, latest] = input.take_words()?;
+            compressed.resize(len, 0);
+            input.read_exact(&mut compressed)?;
+            self.archivist().add_block(archive, earliest, latest, &compressed);
+        }
+        for _ in 0..input.take_u32()? {
+            let (session, _) = take_session(input, maps)?;
+            self.archivist().add(archive, &session);
+        }
+        let mut places = Vec::new();
+        let mut owners = Vec::new();
+        for number in 0..input.take_u32()? {
+            let (session, is_indexed) = take_session(input, maps)?;
+            let slot = self.place(&session, is_indexed);
+            // Who had the place has left it.
+            let slots = slot as usize + 1;
+            if owners.len() < slots {
+                owners.resize(slots, u32::MAX);
+            }
+            if let Some(left) = places.get_mut(owners[slot as usize] as usize) {
+                *left = u32::MAX;
+            }
+            owners[slot as usize] = number;
+            places.push(slot);
+        }
+        Ok(places)
+    }
+
+    /// Gives a session a place.
+    fn place(&mut self, session: &Session, is_indexed: bool) -> u32 {
+        let slot = self.vacate(self.now());
+        let ledger = self.ledger();
+        let Some(entry) = ledger.entry(SessionSlot(slot)) else { return slot };
+        entry.restore(session, session.first_sequence);
+        if is_indexed {
+            let hash = self.hash(&session.key);
+            match self.find(hash, &session.key) {
+                // Of two that have one key the later one goes on.
+                Some(other) if self.known(other).0.first_sequence >= session.first_sequence => {}
+                Some(other) => {
+                    self.index().remove(hash, other);
+                    self.index().insert(hash, slot);
+                }
+                None => self.index().insert(hash, slot),
+            }
+        }
+        slot
+    }
+
+    /// Packet `sequence` of the session that has `slot` was taken over.
+    pub(crate) fn kept_again(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
+        let ledger = self.ledger();
+        if let Some(entry) = ledger.entry(slot).filter(|entry| entry.in_use() && entry.first_sequence() <= sequence) {
+            entry.kept_more(captured_bytes);
+        }
+    }
+
+    /// All packets were taken over: those who have none wait to be reused, who lost the last one first before others.
+    pub(crate) fn taken_over(&mut self) {
+        let ledger = self.ledger();
+        let empty = |slot: &u32| {
+            let entry = ledger.entry(SessionSlot(*slot));
+            entry.is_some_and(|entry| entry.kept_packets() == 0 && !entry.is_queued())
+        };
+        let mut emptied: Vec<u32> = (0..self.used()).filter(empty).collect();
+        let entry = |slot: u32| ledger.entry(SessionSlot(slot));
+        emptied.sort_by_key(|slot| entry(*slot).map(|entry| entry.cut_at()));
+        for slot in emptied {
+            if let Some(entry) = entry(slot) {
+                entry.set_queued(true);
+                self.wait_to_be_reused(slot);
+            }
+        }
+    }
+}
+
+impl Index {
+    /// As [`Index::find`], with the place asked for.
+    pub(super) fn has(&self, hash: u64, slot: u32) -> bool {
+        self.find(hash, |other| other == slot).is_some()
+    }
+}
+
+fn put_session(out: &mut impl Write, session: &Session, is_indexed: bool) -> io::Result<()> {
+    out.put_u32(session.flags)?;
+    out.put_u8(u8::from(is_indexed))?;
+    let cut_at = session.cut_at.map_or(0, |at| at.0);
+    out.put_words(&[session.first_sequence, session.first.0, session.last.0, cut_at])?;
+    out.put_words(&[session.packets.originator, session.packets.responder])?;
+    out.put_words(&[session.bytes.originator, session.bytes.responder])?;
+    out.put_words(&session.key.0)
+}
+
+fn take_session(input: &mut impl Read, maps: &Maps) -> io::Result<(Session, bool)> {
+    let flags = input.take_u32()?;
+    let is_indexed = input.take_u8()? == 1;
+    let [first_sequence, first, last, cut_at] = input.take_words()?;
+    let [by_originator, by_responder, bytes, bytes_back] = input.take_words()?;
+    let mut key = SessionKey(input.take_words()?);
+    key.move_to(maps.interface(key.interface())?);
+    if first > last {
+        return Err(damaged("the times of a session"));
+    }
+    let notes = maps.notes(Notes::from_bits(flags >> flag::NOTES_SHIFT));
+    let below = flags & ((1 << flag::NOTES_SHIFT) - 1) & !(flag::QUEUED | flag::TCP);
+    let tcp = if key.protocol() == TCP { flag::TCP } else { 0 };
+    let session = Session {
+        slot: SessionSlot::PAST,
+        key,
+        first_sequence: maps.sequence(first_sequence)?,
+        first: Timestamp(first),
+        last: Timestamp(last),
+        packets: PerSide { originator: by_originator.min(BYTES_MAX), responder: by_responder.min(BYTES_MAX) },
+        bytes: PerSide { originator: bytes.min(BYTES_MAX), responder: bytes_back.min(BYTES_MAX) },
+        kept_packets: 0,
+        kept_bytes: 0,
+        cut_at: Some(Timestamp(cut_at)).filter(|at| at.0 > 0),
+        flags: below | tcp | notes.to_bits() << flag::NOTES_SHIFT,
+    };
+    Ok((session, is_indexed))
+}
+
+fn count(value: u64) -> io::Result<u64> {
+    if value < COUNT_MAX { Ok(value) } else { Err(damaged("a count")) }
+}

@@ -1,0 +1,237 @@
+use super::super::State;
+use super::*;
+use base::packet::{Direction, InterfaceId, LinkType, PacketFlags};
+use decode::Network;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A table and the packets it was shown.
+struct Story {
+    table: Table,
+    sequence: u64,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self { table: Table::new(1 << 20, 7, Lock::No).unwrap(), sequence: 0 }
+    }
+
+    fn packet(&mut self, second: u64, from: (u128, u16), to: (u128, u16), protocol: u8, flags: u8) -> Observed {
+        let mut decoded = Decoded {
+            network: Network::Ipv4,
+            protocol,
+            tcp_flags: flags,
+            source: from.0,
+            destination: to.0,
+            source_port: from.1,
+            destination_port: to.1,
+            ..Decoded::default()
+        };
+        let packet = Packet {
+            time: Timestamp(second * SECOND),
+            interface: InterfaceId(0),
+            link_type: LinkType::ETHERNET,
+            direction: Direction::Unknown,
+            flags: PacketFlags::default(),
+            original_len: 100,
+            drops_before: 0,
+            data: &[],
+        };
+        self.sequence += 1;
+        let arrival = self.table.arrival(&packet, &mut decoded);
+        self.table.observe(&arrival, &packet, self.sequence)
+    }
+
+    /// A packet to a server, kept and evicted at once.
+    fn gone(&mut self, second: u64, from: (u128, u16)) {
+        let observed = self.packet(second, from, B, 17, 0);
+        self.table.kept(observed.slot, 100);
+        self.table.evicted(observed.slot, self.sequence, 100);
+    }
+
+    fn session(&self, observed: Observed) -> super::super::Session {
+        self.table.ledger().session(observed.slot).unwrap()
+    }
+}
+
+const A: (u128, u16) = (10, 40_000);
+const B: (u128, u16) = (20, 80);
+
+#[test]
+fn a_tcp_session_from_handshake_to_close() {
+    let mut story = Story::new();
+    let steps = [
+        (A, B, SYN, State::SynSent, false),
+        (B, A, SYN | ACK, State::Established, false),
+        (A, B, ACK, State::Established, false),
+        (B, A, ACK, State::Established, false),
+        (A, B, FIN | ACK, State::Closing, true),
+        (A, B, FIN | ACK, State::Closing, false), // sent again
+        (B, A, FIN | ACK, State::Closed, true),
+        (A, B, ACK, State::Closed, false),
+    ];
+    let mut slots = Vec::new();
+    for (i, (from, to, flags, state, closes)) in (0..).zip(steps) {
+        let observed = story.packet(i, from, to, 6, flags);
+        assert_eq!((observed.offset, observed.closes), (i * 100, closes), "packet {i}");
+        let session = story.session(observed);
+        assert_eq!(session.state(), state, "packet {i}");
+        assert_eq!(session.originator().port, A.1);
+        slots.push(observed.slot);
+    }
+    slots.dedup();
+    assert_eq!(slots.len(), 1);
+}
+
+#[test]
+fn the_originator_is_who_sent_the_syn_or_spoke_first() {
+    for (flags, protocol, originator) in
+        [(SYN, 6, A), (SYN | ACK, 6, B), (ACK, 6, A), (0, 17, A), (RST, 6, A), (SYN | ACK, 17, A)]
+    {
+        for (from, to) in [(A, B), (B, A)] {
+            let mut story = Story::new();
+            let observed = story.packet(0, from, to, protocol, flags);
+            let expected = if originator == A { from } else { to };
+            assert_eq!(story.session(observed).originator().port, expected.1, "flags {flags}");
+        }
+    }
+}
+
+#[test]
+fn silence_ends_a_session() {
+    for (protocol, flags, silence, same) in [
+        (6, ACK, 300, true),
+        (6, ACK, 301, false),
+        (6, RST, 5, true),
+        (6, RST, 6, false),
+        (17, 0, 60, true),
+        (17, 0, 61, false),
+        (1, 0, 61, false),
+    ] {
+        let mut story = Story::new();
+        let first = story.packet(1000, A, B, protocol, flags);
+        let second = story.packet(1000 + silence, B, A, protocol, ACK);
+        assert_eq!(first.slot == second.slot, same, "protocol {protocol}, {silence} s");
+        assert_eq!(second.offset, if same { 100 } else { 0 });
+        // The first one is still known.
+        assert_eq!(story.session(first).first, Timestamp(1000 * SECOND));
+    }
+}
+
+#[test]
+fn a_syn_after_the_close_begins_a_new_session() {
+    let mut story = Story::new();
+    let first = story.packet(0, A, B, 6, SYN);
+    story.packet(0, B, A, 6, RST);
+    let second = story.packet(1, A, B, 6, SYN);
+    assert_ne!(first.slot, second.slot);
+    assert_eq!(story.session(first).state(), State::Reset);
+    assert_eq!(story.session(second).state(), State::SynSent);
+}
+
+#[test]
+fn a_clock_set_back_splits_no_session() {
+    let mut story = Story::new();
+    let first = story.packet(10_000, A, B, 6, SYN);
+    let second = story.packet(6_400, B, A, 6, SYN | ACK);
+    assert_eq!(first.slot, second.slot);
+    assert_eq!(story.session(second).last, Timestamp(10_000 * SECOND));
+}
+
+#[test]
+fn a_flood_takes_its_own_entries() {
+    let mut story = Story::new();
+    let capacity = u64::from(story.table.ledger().capacity());
+    let ours = story.packet(0, A, B, 6, SYN);
+    story.packet(0, B, A, 6, SYN | ACK);
+    // Ten times the table in spoofed SYNs, within the timeout of our session.
+    for i in 0..capacity * 10 {
+        story.packet(1, (1000 + u128::from(i), 1), B, 6, SYN);
+    }
+    let later = story.packet(2, A, B, 6, ACK);
+    assert_eq!((later.slot, later.offset), (ours.slot, 200), "the conversation is still known");
+    let ledger = story.table.ledger();
+    assert_eq!(u64::from(ledger.capacity()), capacity);
+    assert_eq!(ledger.sessions().count() as u64, capacity);
+}
+
+#[test]
+fn a_flood_does_not_wash_the_ledger() {
+    let mut story = Story::new();
+    let capacity = u64::from(story.table.ledger().capacity());
+    // A day's conversations, whose packets are gone.
+    for i in 0..capacity * 3 {
+        let client = (2000 + u128::from(i % 100), 1024 + u16::try_from(i % 60_000).unwrap());
+        story.gone(i, client);
+        story.gone(i, client);
+    }
+    let known = story.table.ledger().past();
+    assert!(known > capacity, "{known}");
+    let oldest = |story: &Story| {
+        story.table.ledger().known(Timestamp::MIN, Timestamp::MAX).map(|(_, session)| session.first).min()
+    };
+    let first = oldest(&story);
+    for i in 0..capacity * 20 {
+        let observed = story.packet(capacity * 3 + i / 1000, (1 << 20 | u128::from(i), 1), B, 6, SYN);
+        story.table.note(observed.slot, Notes { climb: 5, ..Notes::default() });
+    }
+    let ledger = story.table.ledger();
+    assert!(ledger.unlisted() >= capacity * 18, "{}", ledger.unlisted());
+    assert!(ledger.past() >= known, "what was known still is");
+    assert_eq!(oldest(&story), first);
+}
+
+#[test]
+fn an_entry_whose_packets_are_left_outlives_those_that_have_none() {
+    let mut story = Story::new();
+    let capacity = u64::from(story.table.ledger().capacity());
+    let kept = story.packet(0, A, B, 17, 0);
+    story.table.kept(kept.slot, 100);
+    let first = story.sequence;
+    // Ten times the table of sessions that ended long since, and lost their packets.
+    for i in 0..capacity * 10 {
+        story.gone(100 * i, (1000 + u128::from(i), 1));
+    }
+    assert_eq!(story.session(kept).first_sequence, first);
+    story.table.evicted(kept.slot, first, 100);
+    assert_eq!(story.session(kept).cut_at, Some(Timestamp(100 * (capacity * 10 - 1) * SECOND)));
+    for i in capacity * 10..capacity * 12 {
+        story.gone(100 * i, (1000 + u128::from(i), 1));
+    }
+    assert_ne!(story.session(kept).first_sequence, first);
+    let again = story
+        .table
+        .ledger()
+        .known(Timestamp::MIN, Timestamp::MAX)
+        .find(|(_, session)| session.originator().port == A.1);
+    let (_, past) = again.expect("it is in the archive");
+    assert!(past.is_past() && past.cut_at.is_some());
+    assert_eq!(story.table.ledger().past(), capacity * 11 + 1);
+}
+
+#[test]
+fn what_is_kept_is_counted_for_the_session_it_belongs_to() {
+    let mut story = Story::new();
+    let first = story.packet(0, A, B, 17, 0);
+    let at_first = story.sequence;
+    story.table.kept(first.slot, 70);
+    story.table.kept(first.slot, 50);
+    assert_eq!((story.session(first).kept_packets, story.session(first).kept_bytes), (2, 120));
+    story.table.evicted(first.slot, at_first, 70);
+    assert_eq!((story.session(first).kept_packets, story.session(first).kept_bytes), (1, 50));
+    // A packet of who had the slot before does not count against who has it now.
+    story.table.evicted(first.slot, at_first - 1, 50);
+    assert_eq!(story.session(first).kept_packets, 1);
+    assert!(story.table.ledger().session_at(first.slot, at_first - 1).is_none());
+}
+
+#[test]
+fn the_table_fits_its_memory() {
+    // A fifth of the smallest budget, and more.
+    for bytes in [16u64 << 18, 5_000_000, 100 << 20] {
+        let table = Table::new(bytes, 1, Lock::No).unwrap();
+        let taken = table.index_bytes() + table.ledger().bytes() + table.ledger().archive_bytes();
+        assert!(taken <= bytes, "{taken} of {bytes}");
+        assert!(taken * 10 >= bytes * 6, "{taken} of {bytes}");
+    }
+}

@@ -1,0 +1,484 @@
+//! Compression of sealed segments, on a thread beside the writer's.
+//!
+//! ```text
+//!  Store ── job: a segment, an empty buffer ──►  Compressor   reads the segment as any reader does,
+//!        ◄── the same buffer, filled ──────────               compresses it
+//! ```
+//!
+//! The [`Store`] stays the only writer: it chooses what to compress when pages run low, and exchanges a segment's pages
+//! for those of its compressed stream if the segment is still there. Of all sealed segments the one comes first that will
+//! spare most bytes for the longest time, so that each second of processor time buys most. What hardly gets smaller stays
+//! as it is.
+//!
+//! Live, the compressor's own thread keeps to its share of a core, and the writer never waits for it. In a replay
+//! everything happens at points that packets alone decide: the share is paid in the packets' own time, and results are
+//! waited for when room is needed, so that the same capture gives the same history each time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::cursor::Stream;
+use super::pages::{PageId, Position, Tail};
+use super::queues::{Kind, QueueId};
+use super::segment::{SegmentView, pages_of};
+use super::unpack::{Unpacked, Unpacker};
+use super::{SegmentId, Segments, Store};
+use base::counters::Packed;
+
+/// zstd's level. Measured on real captures: see ARCHITECTURE.md.
+const LEVEL: i32 = 1;
+/// Bytes of a zstd context that compresses segments of 64, 128 and 256 KiB at [`LEVEL`].
+const CONTEXT_BYTES: [usize; 3] = [320 << 10, 560 << 10, 600 << 10];
+/// Jobs that are on their way at once.
+const JOBS: usize = 4;
+/// Bytes a second that one core compresses, in a replay.
+const NOMINAL_BYTES_PER_S: f64 = 250e6;
+/// The part of all bytes that a replay compresses at most. Who replays waits for it, and no traffic comes as fast.
+const REPLAYED_PART_MAX: f64 = 0.5;
+/// Time that may be saved up: the share of a core is kept over so many seconds.
+const SAVED_S_MAX: f64 = 10.0;
+/// A segment that has had this part of its time is not worth compressing.
+const LIFE_USED_MAX: f64 = 0.75;
+
+/// When compression happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Whenever the compressor has done its work; its thread keeps to the share.
+    Live,
+    /// At points that packets decide.
+    Replay,
+}
+
+/// How much is compressed, and where readers uncompress it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Compression {
+    /// Share of one core, from 0 to 1.
+    pub share: f64,
+    /// When it happens.
+    pub pace: Pace,
+    /// Bytes for what readers uncompress.
+    pub readers_bytes: u64,
+}
+
+/// Bytes that compression takes for a store of `store_bytes`, those of readers not included.
+pub fn cost_bytes(store_bytes: u64) -> u64 {
+    let segment = super::segment_bytes(store_bytes);
+    let context = CONTEXT_BYTES[(segment >> 17).min(2)];
+    (context + segment + JOBS * packed_bytes_max(segment) + Unpacker::bytes(segment) + segment) as u64
+}
+
+/// The most that a compressed segment may have, or else it is left alone: a page less, and nine tenths.
+fn packed_bytes_max(len: usize) -> usize {
+    (len * 9 / 10).min((pages_of(len).saturating_sub(1)) * super::pages::PAGE_BYTES)
+}
+
+/// A segment to compress, and then what came of it.
+#[derive(Debug)]
+struct Job {
+    view: SegmentView,
+    queue: QueueId,
+    outcome: Outcome,
+    /// Of the length of the longest result.
+    buffer: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing yet, or the segment was evicted meanwhile.
+    Nothing,
+    Packed(usize),
+    Incompressible,
+}
+
+/// What the compressor's thread has done.
+#[derive(Debug, Default)]
+pub struct Activity {
+    cpu_ns: AtomicU64,
+}
+
+impl Activity {
+    /// Sets the processor time it has taken.
+    pub fn set_cpu_ns(&self, ns: u64) {
+        self.cpu_ns.store(ns, Ordering::Relaxed);
+    }
+
+    /// The processor time it has taken; 0 in a replay, where it would differ each time.
+    pub fn cpu_ns(&self) -> u64 {
+        self.cpu_ns.load(Ordering::Relaxed)
+    }
+}
+
+/// The other end of a store's compression, to be run on a thread of its own.
+pub struct Compressor {
+    jobs: Receiver<Job>,
+    done: SyncSender<Job>,
+    segments: Arc<Segments>,
+    activity: Arc<Activity>,
+    context: zstd::bulk::Compressor<'static>,
+    stream: Vec<u8>,
+}
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compressor").finish_non_exhaustive()
+    }
+}
+
+impl Compressor {
+    /// Waits for a segment and compresses it; false when there will be no more.
+    pub fn step(&mut self) -> bool {
+        let Ok(mut job) = self.jobs.recv() else { return false };
+        job.outcome = self.compress(&job.view, &mut job.buffer);
+        self.done.send(job).is_ok()
+    }
+
+    /// Compresses until the store is gone, as fast as it can.
+    pub fn run(mut self) {
+        while self.step() {}
+    }
+
+    /// Where its thread notes what it does.
+    pub fn activity(&self) -> Arc<Activity> {
+        Arc::clone(&self.activity)
+    }
+
+    fn compress(&mut self, view: &SegmentView, out: &mut [u8]) -> Outcome {
+        let Segments { pages, slots, .. } = &*self.segments;
+        let (Ok(len), Some(slot)) = (usize::try_from(view.len_bytes), slots.get(view.id.0 as usize)) else {
+            return Outcome::Nothing;
+        };
+        let Some(stream) = self.stream.get_mut(..len) else { return Outcome::Nothing };
+        let copied = pages.copy_out(&mut Position { page: view.first_page(), offset: 0 }, stream);
+        if copied.is_err() || !slot.is(view.generation) {
+            return Outcome::Nothing;
+        }
+        // What does not fit into so much is an error, and not worth compressing.
+        let max = packed_bytes_max(len).min(out.len());
+        match self.context.compress_to_buffer(stream, &mut out[..max]) {
+            Ok(packed) => Outcome::Packed(packed),
+            Err(_) => Outcome::Incompressible,
+        }
+    }
+}
+
+/// What compressing segments of one queue promises.
+#[derive(Clone, Copy, Debug)]
+struct Prospect {
+    /// The last segment that was considered: those before it were, too.
+    considered: Option<SegmentId>,
+    /// The part of its bytes that a segment is spared by compression, as the last few showed.
+    saving: f64,
+    /// Segments to leave alone before the next is tried.
+    to_skip: u32,
+}
+
+impl Prospect {
+    const UNKNOWN: Self = Self { considered: None, saving: 0.5, to_skip: 0 };
+
+    /// A segment was spared this part of its bytes.
+    fn learn(&mut self, saving: f64) {
+        self.saving += (saving - self.saving) / 4.0;
+        if self.saving < SAVING_MIN {
+            self.to_skip = SKIPPED;
+        }
+    }
+}
+
+/// Queues whose segments are spared a smaller part of their bytes are tried now and then only.
+const SAVING_MIN: f64 = 0.1;
+/// Segments of such queues that are left alone after each that is tried.
+const SKIPPED: u32 = 7;
+
+/// The writer's side.
+#[derive(Debug)]
+pub(super) struct Packing {
+    jobs: SyncSender<Job>,
+    done: Receiver<Job>,
+    /// Buffers of no job.
+    idle: Vec<Job>,
+    pace: Pace,
+    /// Bytes that may be compressed for each nanosecond of the packets' time.
+    bytes_per_ns: f64,
+    credit_bytes: f64,
+    credited_ticks_ns: u64,
+    /// Bytes that were given to the compressor.
+    given_bytes: u64,
+    /// Segments begun so far, and how many when each job was given, the first one first.
+    began: u64,
+    given: VecDeque<u64>,
+    /// Whether the capture is behind.
+    pub(super) held: bool,
+    queues: Box<[Prospect]>,
+    /// Pages that a compressed stream is written to before the old ones are free.
+    spare: Vec<PageId>,
+    unpacker: Unpacker,
+    stream: Vec<u8>,
+    counts: Packed,
+    activity: Arc<Activity>,
+}
+
+impl Packing {
+    /// A segment of a queue has gone.
+    pub(super) fn evicted(&mut self, from: QueueId, id: SegmentId) {
+        let considered = &mut self.queues[from.index()].considered;
+        considered.take_if(|considered| *considered == id);
+    }
+
+    fn counts(&self) -> Packed {
+        Packed { cpu_ns: self.activity.cpu_ns(), ..self.counts }
+    }
+
+    /// Whether the first job should be done by now: who waited for the last ones would wait for each.
+    fn is_due(&self) -> bool {
+        self.idle.is_empty() || self.given.front().is_some_and(|&began| self.began - began >= JOBS as u64)
+    }
+
+    /// Jobs that the compressor has.
+    fn on_their_way(&self) -> usize {
+        JOBS - self.idle.len()
+    }
+
+    /// Whether `len` more bytes may be compressed now, after `ticks_ns` of the packets' time and so many of their bytes.
+    fn may(&mut self, len: u64, ticks_ns: u64, stored_bytes: u64) -> bool {
+        if self.pace == Pace::Live {
+            return true;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a credit is no account")]
+        {
+            let earned = (ticks_ns - self.credited_ticks_ns) as f64 * self.bytes_per_ns;
+            self.credited_ticks_ns = ticks_ns;
+            self.credit_bytes = (self.credit_bytes + earned).min(self.bytes_per_ns * SAVED_S_MAX * 1e9);
+            let may = self.credit_bytes >= len as f64
+                && (self.given_bytes + len) as f64 <= stored_bytes as f64 * REPLAYED_PART_MAX;
+            if may {
+                self.credit_bytes -= len as f64;
+                self.given_bytes += len;
+            }
+            may
+        }
+    }
+}
+
+impl Store {
+    /// Has sealed segments compressed by the [`Compressor`] that is returned. To be called before anybody reads.
+    ///
+    /// # Errors
+    ///
+    /// When the system has not the memory for it.
+    pub fn compress(&mut self, compression: &Compression) -> std::io::Result<Compressor> {
+        let longest = self.segment_bytes;
+        let packed_max = packed_bytes_max(longest);
+        let Some(shared) = Arc::get_mut(&mut self.shared) else { unreachable!("nobody reads yet") };
+        shared.unpacked = Unpacked::new(compression.readers_bytes, longest)?;
+        let mut context = zstd::bulk::Compressor::new(LEVEL)?;
+        // Its memory is taken now, not when the first segment comes.
+        let stream = vec![0; longest];
+        context.compress(&stream)?;
+        let activity = Arc::<Activity>::default();
+        let (jobs, to_do) = sync_channel(JOBS);
+        let (done, results) = sync_channel(JOBS);
+        let idle = || Job {
+            view: SegmentView::EMPTY,
+            queue: self.queues.heads(),
+            outcome: Outcome::Nothing,
+            buffer: vec![0; packed_max],
+        };
+        let spare = self.free_pages.len().saturating_sub(pages_of(packed_max));
+        self.packing = Some(Box::new(Packing {
+            jobs,
+            done: results,
+            idle: (0..JOBS).map(|_| idle()).collect(),
+            pace: compression.pace,
+            bytes_per_ns: compression.share * NOMINAL_BYTES_PER_S / 1e9,
+            credit_bytes: 0.0,
+            credited_ticks_ns: 0,
+            given_bytes: 0,
+            began: 0,
+            given: VecDeque::with_capacity(JOBS),
+            held: false,
+            queues: vec![Prospect::UNKNOWN; self.queues.iter().count()].into(),
+            spare: self.free_pages.split_off(spare),
+            unpacker: Unpacker::new(longest)?,
+            stream: vec![0; longest],
+            counts: Packed::default(),
+            activity: Arc::clone(&activity),
+        }));
+        Ok(Compressor { jobs: to_do, done, segments: Arc::clone(&self.shared), activity, context, stream })
+    }
+
+    /// What was compressed.
+    pub fn packed(&self) -> Packed {
+        let mut packed = self.packed_before;
+        packed += self.packing.as_ref().map_or(Packed::default(), |packing| packing.counts());
+        packed
+    }
+
+    /// Ends compression: its thread ends, and what it was doing is forgotten.
+    pub fn stop_compressing(&mut self) {
+        if let Some(packing) = self.packing.take() {
+            self.packed_before += packing.counts();
+            self.free_pages.extend(packing.spare);
+        }
+    }
+
+    /// Between batches of a live capture: takes what is done, and gives more to do unless the capture is `behind`.
+    pub fn settle(&mut self, behind: bool) {
+        let Some(packing) = &mut self.packing else { return };
+        if packing.pace == Pace::Live {
+            packing.held = behind;
+            self.take_packed();
+            self.pack_more();
+        }
+    }
+
+    /// A segment begins.
+    pub(super) fn pack_at_beginning(&mut self) {
+        if let Some(packing) = &mut self.packing {
+            packing.began += 1;
+        }
+        self.pack_more();
+    }
+
+    /// Gives the compressor more to do, if pages run low.
+    pub(super) fn pack_more(&mut self) {
+        let low = JOBS * pages_of(self.segment_bytes);
+        while self.free_pages.len() < low
+            && let Some(packing) = &self.packing
+            && !packing.idle.is_empty()
+            && !packing.held
+            && let Some((queue, view)) = self.most_worth_packing()
+        {
+            let (ticks_ns, stored_bytes) = (self.clock.ticks_ns(), self.retained.bytes + self.evicted.bytes);
+            let Some(packing) = &mut self.packing else { return };
+            if !packing.may(view.len_bytes, ticks_ns, stored_bytes) {
+                return;
+            }
+            packing.queues[queue.index()].considered = Some(view.id);
+            packing.given.push_back(packing.began);
+            let Some(job) = packing.idle.pop() else { return };
+            if packing.jobs.try_send(Job { view, queue, outcome: Outcome::Nothing, ..job }).is_err() {
+                // The compressor has gone: what is compressed can be read, and nothing more will be.
+                packing.held = true;
+                return;
+            }
+        }
+    }
+
+    /// Of the segments that may be compressed, the one that gives most: bytes, for as long as it will stay.
+    fn most_worth_packing(&mut self) -> Option<(QueueId, SegmentView)> {
+        let now = self.clock.ticks_ns();
+        #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
+        let age = |id: SegmentId| (now - self.opened_ticks_ns[id.0 as usize]) as f64 + 1.0;
+        let ticks = |id: SegmentId| now - self.opened_ticks_ns[id.0 as usize];
+        let (queue, head) = self.queues.victim(ticks)?;
+        let due = age(head) * self.queues[queue].weight;
+        let packing = self.packing.as_mut()?;
+        let mut best: Option<(f64, QueueId, SegmentView)> = None;
+        // What is pinned may be handed to another queue at any time.
+        for (at, queue) in self.queues.iter().filter(|(_, queue)| queue.kind != Kind::Pinned) {
+            let open = queue.open.as_ref().map(|open| open.id);
+            loop {
+                let prospect = &mut packing.queues[at.index()];
+                let next = prospect.considered.map_or(queue.head, |id| self.following[id.0 as usize]);
+                let Some(id) = next.filter(|&id| Some(id) != open) else { break };
+                let life = due / queue.weight;
+                let view = self.shared.slots[id.0 as usize].view(id).filter(|view| {
+                    !view.is_packed()
+                        && age(id) <= life * LIFE_USED_MAX
+                        && view.len_bytes <= self.segment_bytes as u64
+                        && view.pages() > 1
+                });
+                let Some(view) = view.filter(|_| prospect.to_skip == 0) else {
+                    prospect.considered = Some(id);
+                    prospect.to_skip = prospect.to_skip.saturating_sub(1);
+                    continue;
+                };
+                let gain = (life - age(id)) * prospect.saving;
+                if best.is_none_or(|(best, ..)| gain > best) {
+                    best = Some((gain, at, view));
+                }
+                break;
+            }
+        }
+        best.map(|(_, queue, view)| (queue, view))
+    }
+
+    /// Takes what the compressor has done, in a replay the first of what it was given; whether that made room.
+    pub(super) fn take_packed(&mut self) -> bool {
+        let mut made_room = false;
+        while !made_room
+            && let Some(packing) = &self.packing
+            && packing.on_their_way() > 0
+        {
+            let done = match packing.pace {
+                Pace::Live => packing.done.try_recv().ok(),
+                Pace::Replay if packing.is_due() => packing.done.recv().ok(),
+                Pace::Replay => None,
+            };
+            let Some(job) = done else { break };
+            made_room |= self.exchange(&job);
+            if let Some(packing) = &mut self.packing {
+                packing.given.pop_front();
+                packing.idle.push(job);
+            }
+        }
+        made_room
+    }
+
+    /// Exchanges a segment for its compressed stream, if it is still there.
+    fn exchange(&mut self, job: &Job) -> bool {
+        let (Some(packing), slot) = (&mut self.packing, &self.shared.slots[job.view.id.0 as usize]) else {
+            return false;
+        };
+        if !slot.is(job.view.generation) {
+            return false;
+        }
+        let Outcome::Packed(len) = job.outcome else {
+            packing.counts.incompressible += u64::from(job.outcome == Outcome::Incompressible);
+            packing.queues[job.queue.index()].learn(0.0);
+            return false;
+        };
+        #[allow(clippy::cast_precision_loss, reason = "lengths of segments")]
+        packing.queues[job.queue.index()].learn(1.0 - len as f64 / job.view.len_bytes as f64);
+        let pages = &self.shared.pages;
+        let at = packing.spare.len() - pages_of(len);
+        for pair in packing.spare[at..].windows(2) {
+            pages.link(pair[0], pair[1]);
+        }
+        let first = packing.spare[at];
+        Tail::new(first).append(pages, &job.buffer[..len]);
+        slot.pack(first, len as u64);
+        packing.counts.segments += 1;
+        packing.counts.raw_bytes += job.view.len_bytes;
+        packing.counts.packed_bytes += len as u64;
+        let before = self.free_pages.len();
+        let freed = self.free_pages_of(&job.view);
+        self.queues.gave(job.queue, freed - u32::try_from(pages_of(len)).unwrap_or(freed));
+        if let Some(packing) = &mut self.packing {
+            for (page, free) in
+                packing.spare[at..].iter_mut().zip(self.free_pages.drain(before..before + pages_of(len)))
+            {
+                *page = free;
+            }
+        }
+        self.free_pages.len() > before
+    }
+}
+
+/// What is read of a segment that is about to be evicted.
+pub(super) fn stream_of<'a>(shared: &'a Segments, packing: Option<&'a mut Packing>, view: &SegmentView) -> Stream<'a> {
+    let slot = &shared.slots[view.id.0 as usize];
+    match packing.filter(|_| view.is_packed()) {
+        None => Stream::Pages(&shared.pages, slot),
+        Some(packing) => {
+            let stream = packing.unpacker.unpack(&shared.pages, slot, view, &mut packing.stream);
+            debug_assert!(stream.is_ok(), "what was compressed can be read");
+            Stream::Bytes(stream.unwrap_or_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

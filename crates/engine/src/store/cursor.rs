@@ -1,0 +1,329 @@
+//! Reading the records of one segment, compressed or not, in the order they were written.
+
+use super::pages::{Gone, PageId, Pages, Position};
+use super::record::{self, HEADER_BYTES_MAX, Outline, PACKET_BYTES_MAX, Previous, RecordHeader, SHORT_BYTES};
+use super::segment::{SegmentView, Slot};
+use super::unpack::Unpacked;
+use base::packet::InterfaceId;
+
+/// A byte of a segment: where it lies in the pages, of use while the segment is not compressed, and how far it is from the
+/// start, which stays true.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    position: Position,
+    offset: u64,
+}
+
+/// Where the bytes of a segment come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stream<'a> {
+    /// Its own pages.
+    Pages(&'a Pages, &'a Slot),
+    /// The writer's copy of it.
+    Bytes(&'a [u8]),
+    /// What readers have uncompressed.
+    Unpacked(&'a Unpacked, &'a Pages, &'a Slot),
+}
+
+impl Stream<'_> {
+    /// Fills `out` with what is at `place`, if the segment is still what `view` says.
+    fn read(&self, view: &SegmentView, place: Place, out: &mut [u8]) -> Result<(), Gone> {
+        match self {
+            Stream::Pages(pages, slot) => {
+                let mut at = place.position;
+                pages.copy_out(&mut at, out)?;
+                if slot.is(view.generation) { Ok(()) } else { Err(Gone) }
+            }
+            Stream::Bytes(bytes) => {
+                let from = usize::try_from(place.offset).map_err(|_| Gone)?;
+                let bytes = bytes.get(from..).and_then(|bytes| bytes.get(..out.len())).ok_or(Gone)?;
+                out.copy_from_slice(bytes);
+                Ok(())
+            }
+            Stream::Unpacked(unpacked, pages, slot) => unpacked.read(pages, slot, view, place.offset, out),
+        }
+    }
+
+    /// The sixteen bytes at `place`, where they are at hand and in one piece.
+    #[inline]
+    fn peek(&self, view: &SegmentView, place: Place) -> Result<Option<[u64; 2]>, Gone> {
+        match self {
+            Stream::Pages(pages, slot) => {
+                let words = pages.peek(place.position);
+                if slot.is(view.generation) { Ok(words) } else { Err(Gone) }
+            }
+            Stream::Bytes(bytes) => {
+                Ok(usize::try_from(place.offset).ok().and_then(|from| bytes.get(from..)).and_then(words))
+            }
+            Stream::Unpacked(..) => Ok(None),
+        }
+    }
+
+    /// Moves `place` over `n` bytes.
+    #[inline]
+    fn skip(&self, place: &mut Place, n: usize) -> Result<(), Gone> {
+        place.offset += n as u64;
+        match self {
+            Stream::Pages(pages, _) => pages.skip(&mut place.position, n),
+            Stream::Bytes(_) | Stream::Unpacked(..) => Ok(()),
+        }
+    }
+}
+
+/// The first sixteen bytes as two words.
+#[inline]
+fn words(bytes: &[u8]) -> Option<[u64; 2]> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *bytes.first_chunk::<SHORT_BYTES>()?;
+    Some([u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])])
+}
+
+/// Reads of the records of a segment what an eviction has to know, for the writer, whom no segment escapes.
+#[derive(Debug)]
+pub(super) struct Outlines<'a> {
+    view: SegmentView,
+    stream: &'a Stream<'a>,
+    at: Place,
+    left: u64,
+    sequence: u64,
+    /// The page it is in, if pages are fetched before they are come to.
+    fetched: Option<PageId>,
+}
+
+impl<'a> Outlines<'a> {
+    /// Pages whose records are longer on average are not fetched: little of them is read.
+    const FETCHED_RECORD_BYTES: u64 = 512;
+
+    pub(super) fn new(view: SegmentView, stream: &'a Stream<'a>) -> Self {
+        let at = Place { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
+        let short = view.len_bytes <= view.packets.saturating_mul(Self::FETCHED_RECORD_BYTES);
+        let fetched = (short && matches!(stream, Stream::Pages(..))).then_some(PageId(u32::MAX));
+        Self { view, stream, at, left: view.len_bytes, sequence: view.base.sequence, fetched }
+    }
+
+    /// The next record.
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<Outline> {
+        if self.left == 0 {
+            return None;
+        }
+        if self.fetched.is_some_and(|page| page != self.at.position.page) {
+            self.fetch_next_page();
+        }
+        let words = self.stream.peek(&self.view, self.at).ok()?;
+        let outline = match words.and_then(|words| record::outline(words, self.sequence)) {
+            Some(outline) => outline,
+            None => self.long()?,
+        };
+        let record_bytes = outline.header_bytes + outline.captured_len as usize;
+        self.left = self.left.checked_sub(record_bytes as u64)?;
+        self.stream.skip(&mut self.at, record_bytes).ok()?;
+        self.sequence = outline.sequence;
+        Some(outline)
+    }
+
+    /// Where a record begins is only known when the one before it was fetched, so without this each is waited for.
+    fn fetch_next_page(&mut self) {
+        let page = self.at.position.page;
+        self.fetched = Some(page);
+        if let Stream::Pages(pages, _) = self.stream
+            && let Ok(next) = pages.next(page)
+        {
+            pages.expect(next);
+        }
+    }
+
+    /// A header that is long, or that lies where a page or the segment ends.
+    #[cold]
+    fn long(&self) -> Option<Outline> {
+        let previous = Previous { sequence: self.sequence, interface: Some(InterfaceId(0)), ..self.view.base };
+        let bytes = header_bytes(self.stream, &self.view, self.at, self.left).ok()?;
+        let (header, header_bytes) = record::decode(&bytes, &previous)?;
+        let RecordHeader { sequence, captured_len, session, .. } = header;
+        Some(Outline { sequence, captured_len, session, header_bytes })
+    }
+}
+
+/// The bytes of a header, and what follows it, or zeros where a segment ends that has `left` bytes.
+fn header_bytes(stream: &Stream<'_>, view: &SegmentView, at: Place, left: u64) -> Result<[u8; HEADER_BYTES_MAX], Gone> {
+    let mut bytes = [0; HEADER_BYTES_MAX];
+    let len = usize::try_from(left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
+    stream.read(view, at, &mut bytes[..len])?;
+    Ok(bytes)
+}
+
+/// Bytes of a compressed segment that a cursor keeps for its next records.
+pub const WINDOW_BYTES: usize = 4096;
+
+/// The part of a compressed segment that its reader is in, so that it does not need the whole for each record: there
+/// may be more readers than room for uncompressed segments.
+#[derive(Clone, Debug)]
+struct Window {
+    from: u64,
+    len: usize,
+    bytes: [u8; WINDOW_BYTES],
+}
+
+impl Window {
+    fn get(&self, place: Place, len: usize) -> Option<&[u8]> {
+        let from = usize::try_from(place.offset.checked_sub(self.from)?).ok()?;
+        self.bytes[..self.len].get(from..from.checked_add(len)?)
+    }
+
+    /// Moves it so that it begins at `place`.
+    fn fill(&mut self, stream: &Stream<'_>, view: &SegmentView, place: Place) -> Result<(), Gone> {
+        let left = view.len_bytes.checked_sub(place.offset).ok_or(Gone)?;
+        self.from = place.offset;
+        self.len = 0;
+        let len = usize::try_from(left).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
+        stream.read(view, place, &mut self.bytes[..len])?;
+        self.len = len;
+        Ok(())
+    }
+}
+
+/// Reads the records of one segment in the order they were written.
+#[derive(Clone, Debug)]
+pub struct Cursor {
+    view: SegmentView,
+    at: Place,
+    left: u64,
+    previous: Previous,
+    window: Option<Box<Window>>,
+}
+
+/// A record that a cursor came to.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordAt {
+    /// What it says beside the packet's bytes.
+    pub header: RecordHeader,
+    /// Where the packet's bytes begin.
+    data: Place,
+}
+
+impl RecordAt {
+    /// No record, to be replaced by one.
+    pub const EMPTY: Self = Self {
+        header: RecordHeader::EMPTY,
+        data: Place { position: Position { page: PageId(0), offset: 0 }, offset: 0 },
+    };
+}
+
+impl Cursor {
+    pub(super) fn new(view: SegmentView) -> Self {
+        let at = Place { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
+        Self { at, left: view.len_bytes, previous: view.base, view, window: None }
+    }
+
+    /// The segment being read.
+    pub fn segment(&self) -> &SegmentView {
+        &self.view
+    }
+
+    /// Bytes of the segment before what it comes to next.
+    pub(super) fn offset(&self) -> u64 {
+        self.at.offset
+    }
+
+    /// Has the cursor keep [`WINDOW_BYTES`] of a compressed segment, which makes it fast beside many others.
+    pub fn keep_window(&mut self) {
+        self.window = Some(Box::new(Window { from: 0, len: 0, bytes: [0; WINDOW_BYTES] }));
+    }
+
+    /// Gives the window back; whether there was one.
+    pub fn drop_window(&mut self) -> bool {
+        self.window.take().is_some()
+    }
+
+    /// Goes on in the same place of a segment that was compressed meanwhile.
+    pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), Gone> {
+        self.view = self.view.follow(slot).ok_or(Gone)?;
+        Ok(())
+    }
+
+    /// Goes on to what was written since, compressed meanwhile or not.
+    pub(super) fn grow(&mut self, slot: &Slot) -> Result<(), Gone> {
+        self.view = self.view.now(slot).ok_or(Gone)?;
+        self.left = self.view.len_bytes.checked_sub(self.at.offset).ok_or(Gone)?;
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn next(&mut self, stream: &Stream<'_>) -> Result<Option<RecordAt>, Gone> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let short = self.peek(stream)?.and_then(|words| record::decode_short(words, &self.previous));
+        let (header, header_bytes) = match short {
+            Some(header) => header,
+            None => self.long_header(stream)?,
+        };
+        let record_bytes = header_bytes + header.captured_len as usize;
+        let left = self.left.checked_sub(record_bytes as u64).ok_or(Gone)?;
+        self.expect(stream, record_bytes)?;
+        let mut data = self.at;
+        stream.skip(&mut data, header_bytes)?;
+        let mut after = data;
+        stream.skip(&mut after, header.captured_len as usize)?;
+        self.left = left;
+        self.at = after;
+        self.previous = header.as_previous();
+        Ok(Some(RecordAt { header, data }))
+    }
+
+    /// The sixteen bytes that come next, where they are at hand.
+    #[inline]
+    fn peek(&self, stream: &Stream<'_>) -> Result<Option<[u64; 2]>, Gone> {
+        match (stream, &self.window) {
+            (Stream::Unpacked(..), Some(window)) => Ok(window.get(self.at, SHORT_BYTES).and_then(words)),
+            _ => stream.peek(&self.view, self.at),
+        }
+    }
+
+    /// A header that is long, or that lies where a page, or what is uncompressed, ends.
+    #[cold]
+    fn long_header(&mut self, stream: &Stream<'_>) -> Result<(RecordHeader, usize), Gone> {
+        let bytes = match (stream, &mut self.window) {
+            (Stream::Unpacked(..), Some(window)) => {
+                let len = usize::try_from(self.left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
+                if window.get(self.at, len).is_none() {
+                    window.fill(stream, &self.view, self.at)?;
+                }
+                let mut bytes = [0; HEADER_BYTES_MAX];
+                bytes[..len].copy_from_slice(window.get(self.at, len).ok_or(Gone)?);
+                bytes
+            }
+            _ => header_bytes(stream, &self.view, self.at, self.left)?,
+        };
+        record::decode(&bytes, &self.previous).ok_or(Gone)
+    }
+
+    /// The next `len` bytes will be asked for.
+    #[inline]
+    fn expect(&mut self, stream: &Stream<'_>, len: usize) -> Result<(), Gone> {
+        if let (Stream::Unpacked(..), Some(window)) = (stream, &mut self.window)
+            && len <= WINDOW_BYTES
+            && window.get(self.at, len).is_none()
+        {
+            window.fill(stream, &self.view, self.at)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the packet's bytes into `out`, which keeps its capacity. `view` is the segment as it is now.
+    pub(super) fn data(
+        &self,
+        stream: &Stream<'_>,
+        view: &SegmentView,
+        record: &RecordAt,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Gone> {
+        let len = (record.header.captured_len as usize).min(PACKET_BYTES_MAX);
+        out.clear();
+        if let Some(bytes) = self.window.as_ref().and_then(|window| window.get(record.data, len)) {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        out.resize(len, 0);
+        stream.read(view, record.data, out)
+    }
+}

@@ -1,0 +1,381 @@
+//! Packets for the recorder that comes next, and from the one before.
+//!
+//! Segments are written oldest first, as they lie in memory, compressed or not; each is freed when it is written, so that no
+//! second copy of the history comes together. Who takes them over believes nothing: every record of every segment is read
+//! and counted anew. Where sessions and interfaces have kept their numbers, a segment's bytes are taken as they are; else
+//! each record is written again, uncompressed. What finds no room makes room as ever: what counts least goes.
+
+use std::io::{self, Read, Write};
+
+use super::cursor::{Cursor, RecordAt, Stream};
+use super::pages::{Position, Tail};
+use super::queues::{Kind, QueueId};
+use super::rank::Rank;
+use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
+use super::segment::{SegmentId, SegmentView, pages_of};
+use super::{Place, Store};
+use crate::handover::Maps;
+use crate::session::{Notes, SessionSlot, Table};
+use base::codec::{Put, Take, damaged};
+use base::counters::{Carried, Packed};
+use base::time::Timestamp;
+
+/// The longest stream of a segment: a full one, and the longest packet.
+const STREAM_BYTES_MAX: usize = (256 << 10) + HEADER_BYTES_MAX + PACKET_BYTES_MAX;
+/// No clock of a store comes near it.
+const TICKS_NS_MAX: u64 = 1 << 62;
+
+/// What a segment is, beside its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    kind: [u8; 4],
+    age_ns: u64,
+    base: Previous,
+    packets: u64,
+    stream_bytes: usize,
+    packed_bytes: usize,
+}
+
+impl Left {
+    fn put(&self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&self.kind)?;
+        out.put_words(&[self.age_ns, self.base.time.0, self.base.sequence, self.packets])?;
+        out.put_u32(u32::try_from(self.stream_bytes).unwrap_or(u32::MAX))?;
+        out.put_u32(u32::try_from(self.packed_bytes).unwrap_or(u32::MAX))
+    }
+
+    fn take(input: &mut impl Read) -> io::Result<Self> {
+        let kind = input.take_array()?;
+        let [age_ns, time, sequence, packets] = input.take_words()?;
+        let (stream_bytes, packed_bytes) = (input.take_u32()? as usize, input.take_u32()? as usize);
+        if stream_bytes > STREAM_BYTES_MAX || packed_bytes > STREAM_BYTES_MAX || stream_bytes == 0 || packets == 0 {
+            return Err(damaged("the length of a segment"));
+        }
+        let base = Previous { time: Timestamp(time), sequence, interface: None };
+        Ok(Self { kind, age_ns, base, packets, stream_bytes, packed_bytes })
+    }
+
+    fn bytes(&self) -> usize {
+        if self.packed_bytes > 0 { self.packed_bytes } else { self.stream_bytes }
+    }
+}
+
+impl Store {
+    /// Writes down all packets, and forgets them: what is written is wiped.
+    pub(crate) fn hand_over(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.stop_compressing();
+        let now = self.clock.ticks_ns();
+        out.put_u64(now)?;
+        out.put_u64(self.clock.now().0)?;
+        // What lies in free pages was evicted, and its memory makes room for what is written.
+        for page in &self.free_pages {
+            self.shared.pages.release(*page);
+        }
+        let segments = self.by_age();
+        out.put_u32(u32::try_from(segments.len()).unwrap_or(u32::MAX))?;
+        let mut bytes = Vec::with_capacity(STREAM_BYTES_MAX);
+        for (_, queue, id) in segments {
+            let Some(view) = self.shared.slots[id.0 as usize].view(id) else {
+                unreachable!("only segments are queued")
+            };
+            let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+            let left = Left {
+                kind: self.queues.describe(queue),
+                age_ns: now - self.opened_ticks_ns[id.0 as usize],
+                base: view.base,
+                packets: view.packets,
+                stream_bytes: len(view.len_bytes),
+                packed_bytes: len(view.packed_bytes),
+            };
+            left.put(out)?;
+            bytes.resize(left.bytes(), 0);
+            let copied = self.shared.pages.copy_out(&mut Position { page: view.first_page(), offset: 0 }, &mut bytes);
+            copied.map_err(|_| damaged("a segment"))?;
+            out.write_all(&bytes)?;
+            self.shared.slots[id.0 as usize].free();
+            let first = self.free_pages.len();
+            self.free_pages_of(&view);
+            for page in &self.free_pages[first..] {
+                self.shared.pages.release(*page);
+            }
+        }
+        bytes.fill(0);
+        Ok(())
+    }
+
+    /// All segments, oldest first, those of one queue in its order.
+    fn by_age(&self) -> Vec<(u64, QueueId, SegmentId)> {
+        let mut segments = Vec::new();
+        for (at, queue) in self.queues.iter() {
+            let (mut next, mut latest) = (queue.head, 0);
+            while let Some(id) = next {
+                // Pins release segments behind younger ones.
+                latest = latest.max(self.opened_ticks_ns[id.0 as usize]);
+                segments.push((latest, at, id));
+                next = self.following[id.0 as usize];
+            }
+        }
+        segments.sort_by_key(|(opened, ..)| *opened);
+        segments
+    }
+
+    /// Takes over the packets of one worker, whose sessions were taken over before.
+    pub(crate) fn take_over(&mut self, input: &mut impl Read, maps: &Maps, sessions: &mut Table) -> io::Result<()> {
+        let (ticks, last) = (input.take_u64()?.min(TICKS_NS_MAX), Timestamp(input.take_u64()?));
+        self.clock.take_over(ticks, last);
+        let now = self.clock.ticks_ns();
+        let mut reading = Reading {
+            bytes: Vec::with_capacity(STREAM_BYTES_MAX),
+            stream: vec![0; STREAM_BYTES_MAX],
+            records: Vec::new(),
+            context: zstd::bulk::Decompressor::new()?,
+            data: Vec::with_capacity(PACKET_BYTES_MAX),
+        };
+        for _ in 0..input.take_u32()? {
+            let left = Left::take(input)?;
+            reading.bytes.resize(left.bytes(), 0);
+            input.read_exact(&mut reading.bytes)?;
+            let view = reading.read(&left, maps)?;
+            let opened = now.saturating_sub(left.age_ns);
+            let queue = self.place_of(&left, maps);
+            if maps.keeps_numbers() && self.can_read(&left) {
+                self.adopt(queue, &view, &left, &reading, opened, sessions);
+            } else {
+                self.write_again(queue, &view, &mut reading, opened, maps, sessions)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all of its memory now.
+    pub(crate) fn populate(&self) -> io::Result<()> {
+        self.shared.pages.populate()
+    }
+
+    /// What was counted so far goes on.
+    pub(crate) fn go_on_counting(&mut self, carried: Carried, packed: Packed, lost_until: Option<Timestamp>) {
+        self.heads.go_on_counting(carried);
+        self.packed_before += packed;
+        self.lost_until = self.lost_until.max(lost_until);
+    }
+
+    /// So many packets were there at first.
+    pub(crate) fn set_evicted(&mut self, evicted: base::counters::Volume) {
+        self.evicted = evicted;
+    }
+
+    /// The pins that hold.
+    pub(crate) fn set_active_pins(&mut self, pins: u16) {
+        self.pins = pins;
+    }
+
+    /// Where a segment belongs.
+    fn place_of(&self, left: &Left, maps: &Maps) -> QueueId {
+        let [kind, a, climb, rank] = left.kind;
+        let pages = u32::try_from(pages_of(left.stream_bytes) + 1).unwrap_or(u32::MAX);
+        let starts = self.queues.at(Place::of(Rank::START));
+        match kind {
+            0 => {
+                let notes = Notes { climb, ..maps.notes(Notes { class: a, ..Notes::default() }) };
+                self.queues.at(Place { notes, rank: Rank(rank) })
+            }
+            1 if self.heads.has_room(left.stream_bytes) => self.queues.heads(),
+            1 => starts,
+            2 if maps.holds(a) && self.queues.pinned_pages() + pages <= self.pinned_pages_max => {
+                self.queues.pinned(usize::from(a))
+            }
+            _ => self.queues.released(),
+        }
+    }
+
+    /// Whether readers have room to uncompress a segment.
+    fn can_read(&self, left: &Left) -> bool {
+        left.packed_bytes == 0
+            || (self.packing.is_some() && left.stream_bytes.max(left.packed_bytes) <= self.segment_bytes)
+    }
+
+    /// Takes a segment as it is; what it held is evicted if there is no room for it.
+    fn adopt(
+        &mut self,
+        queue: QueueId,
+        view: &SegmentView,
+        left: &Left,
+        reading: &Reading,
+        opened: u64,
+        sessions: &mut Table,
+    ) {
+        let count = pages_of(left.bytes()).max(1);
+        while self.free_pages.len() < count || self.free_slots.is_empty() {
+            if !self.evict_one(sessions) {
+                return;
+            }
+        }
+        let at = self.free_pages.len() - count;
+        let pages = self.free_pages.split_off(at);
+        let Some(id) = self.free_slots.pop() else { unreachable!("there is one") };
+        for pair in pages.windows(2) {
+            self.shared.pages.link(pair[0], pair[1]);
+        }
+        Tail::new(pages[0]).append(&self.shared.pages, &reading.bytes);
+        let slot = &self.shared.slots[id.0 as usize];
+        slot.open(self.queues[queue].kind.rank(), pages[0], view.base.time, view.base.sequence);
+        for (record, end) in &reading.records {
+            slot.publish(&record.header, *end);
+            let bytes = u64::from(record.header.captured_len);
+            self.retained.add(bytes);
+            sessions.kept_again(record.header.session, record.header.sequence, bytes);
+        }
+        if left.packed_bytes > 0 {
+            slot.pack(pages[0], left.packed_bytes as u64);
+        }
+        self.opened_ticks_ns[id.0 as usize] = opened;
+        self.following[id.0 as usize] = None;
+        self.queues.took(queue, u32::try_from(count).unwrap_or(u32::MAX));
+        let queue = &mut self.queues[queue];
+        queue.open = None;
+        match queue.last.replace(id) {
+            Some(last) => self.following[last.0 as usize] = Some(id),
+            None => queue.head = Some(id),
+        }
+        if queue.kind == Kind::Heads {
+            self.heads.took(left.stream_bytes as u64);
+        }
+    }
+
+    /// Writes the records of a segment one by one, with the numbers that sessions and interfaces have now. Packets of sessions
+    /// that found no room go.
+    fn write_again(
+        &mut self,
+        queue: QueueId,
+        view: &SegmentView,
+        reading: &mut Reading,
+        opened: u64,
+        maps: &Maps,
+        sessions: &mut Table,
+    ) -> io::Result<()> {
+        self.seal(queue);
+        let last = self.queues[queue].last;
+        let last = last.and_then(|id| self.shared.slots[id.0 as usize].view(id));
+        for at in 0..reading.records.len() {
+            let record = reading.records[at].0;
+            let Some(session) = maps.session(record.header.session) else { continue };
+            let header = RecordHeader {
+                session,
+                interface: maps.interface(record.header.interface)?,
+                sequence: maps.sequence(record.header.sequence)?,
+                ..record.header
+            };
+            let mut data = std::mem::take(&mut reading.data);
+            let copied = Cursor::new(*view).data(&Stream::Bytes(reading.stream_of(view)), view, &record, &mut data);
+            copied.map_err(|_| damaged("a packet"))?;
+            let record_bytes_max = HEADER_BYTES_MAX + data.len();
+            if !self.continues(queue, &header, record_bytes_max) {
+                self.seal(queue);
+            }
+            self.make_room(queue, record_bytes_max, sessions);
+            let begins = self.queues[queue].open.is_none();
+            let record_bytes = self.write(queue, &header, &data);
+            if let (true, Some(open)) = (begins, &self.queues[queue].open) {
+                self.opened_ticks_ns[open.id.0 as usize] = opened;
+            }
+            if self.queues[queue].kind == Kind::Heads {
+                self.heads.took(record_bytes as u64);
+            }
+            sessions.kept_again(header.session, header.sequence, u64::from(header.captured_len));
+            reading.data = data;
+        }
+        self.seal(queue);
+        if let Some(last) = last.and_then(|last| last.now(&self.shared.slots[last.id.0 as usize])) {
+            self.put_in_order(queue, last.id);
+        }
+        Ok(())
+    }
+
+    /// Puts the segments behind one that was the last of its queue where they belong by their age: those of a second worker
+    /// lie among those of the first.
+    fn put_in_order(&mut self, at: QueueId, last: SegmentId) {
+        let opened = |this: &Self, id: SegmentId| this.opened_ticks_ns[id.0 as usize];
+        let mut moving = self.following[last.0 as usize];
+        if moving.is_none_or(|first| opened(self, first) >= opened(self, last)) {
+            return;
+        }
+        self.following[last.0 as usize] = None;
+        self.queues[at].last = Some(last);
+        while let Some(id) = moving {
+            moving = self.following[id.0 as usize];
+            let (mut before, mut next) = (None, self.queues[at].head);
+            while let Some(other) = next.filter(|other| opened(self, *other) <= opened(self, id)) {
+                (before, next) = (Some(other), self.following[other.0 as usize]);
+            }
+            self.following[id.0 as usize] = next;
+            match before {
+                Some(before) => self.following[before.0 as usize] = Some(id),
+                None => self.queues[at].head = Some(id),
+            }
+            if next.is_none() {
+                self.queues[at].last = Some(id);
+            }
+        }
+    }
+}
+
+/// A segment that is being read, and the room for it.
+struct Reading {
+    /// As it was written.
+    bytes: Vec<u8>,
+    /// The same, uncompressed.
+    stream: Vec<u8>,
+    /// Its records, and where each of them ends.
+    records: Vec<(RecordAt, u64)>,
+    context: zstd::bulk::Decompressor<'static>,
+    data: Vec<u8>,
+}
+
+impl Reading {
+    /// Reads all records. An error if they are not what is said of them.
+    fn read(&mut self, left: &Left, maps: &Maps) -> io::Result<SegmentView> {
+        if left.packed_bytes > 0 {
+            let len = self.context.decompress_to_buffer(&self.bytes, &mut self.stream[..left.stream_bytes])?;
+            if len != left.stream_bytes {
+                return Err(damaged("a compressed segment"));
+            }
+        } else {
+            self.stream[..left.stream_bytes].copy_from_slice(&self.bytes);
+        }
+        let view = SegmentView::of_stream(left.base, left.stream_bytes as u64);
+        self.records.clear();
+        let mut cursor = Cursor::new(view);
+        let mut before = left.base.sequence;
+        while let Some(record) =
+            cursor.next(&Stream::Bytes(&self.stream[..left.stream_bytes])).map_err(|_| damaged("a record"))?
+        {
+            let header = &record.header;
+            let follows = self.records.is_empty() || header.sequence > before;
+            if !follows || header.captured_len as usize > PACKET_BYTES_MAX {
+                return Err(damaged("the order of packets"));
+            }
+            maps.interface(header.interface)?;
+            maps.sequence(header.sequence)?;
+            if header.session.0 as usize >= maps.sessions.len() {
+                return Err(damaged("the session of a packet"));
+            }
+            before = header.sequence;
+            self.records.push((record, cursor.offset()));
+        }
+        if self.records.len() as u64 != left.packets {
+            return Err(damaged("the number of packets"));
+        }
+        Ok(view)
+    }
+
+    fn stream_of(&self, view: &SegmentView) -> &[u8] {
+        usize::try_from(view.len_bytes).ok().and_then(|len| self.stream.get(..len)).unwrap_or_default()
+    }
+}
+
+impl Maps {
+    /// Where a session is now.
+    fn session(&self, slot: SessionSlot) -> Option<SessionSlot> {
+        self.sessions.get(slot.0 as usize).copied().filter(|slot| *slot != u32::MAX).map(SessionSlot)
+    }
+}

@@ -1,0 +1,136 @@
+//! What must not go with its segment: the starts of sessions that outlive their rank, and the packets of pinned sessions.
+//!
+//! A session that is open for days, or whose last packets are younger than its first ones can be, keeps its first
+//! packets (those of rank 0, about 512 bytes) as long as it lives or anything else of it is left: they are *carried forward*
+//! into a queue of their own. What that costs is counted, and bounded: a share of the store, beyond which sessions lose their
+//! starts, which is counted too. In the same way a pin gets what is already there of its sessions, when it would go.
+
+use super::Target;
+use super::cursor::{Cursor, RecordAt, Stream};
+use super::record::{HEADER_BYTES_MAX, RecordHeader};
+use crate::session::Table;
+use base::counters::{Carried, Volume};
+use base::time::Timestamp;
+
+/// Records that are picked from one segment at most.
+const PICKED_MAX: usize = 8192;
+
+/// The writer's notes on what it carries.
+#[derive(Debug, Default)]
+pub(super) struct Heads {
+    limit_bytes: u64,
+    /// Bytes of the segments of carried starts.
+    bytes: u64,
+    carried: Carried,
+    /// Records picked from the segment that is being evicted, and their bytes one after another.
+    picked: Vec<(RecordHeader, Target)>,
+    picked_heads: Volume,
+    picked_pinned_bytes: usize,
+    data: Vec<u8>,
+    packet: Vec<u8>,
+}
+
+impl Heads {
+    pub(super) fn new(limit_bytes: u64, segment_bytes: usize) -> Self {
+        Self {
+            limit_bytes,
+            picked: Vec::with_capacity(PICKED_MAX),
+            // A segment can be longer than that by one packet.
+            data: Vec::with_capacity(segment_bytes + super::PACKET_BYTES_MAX),
+            packet: Vec::with_capacity(super::PACKET_BYTES_MAX),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn carried(&self) -> Carried {
+        self.carried
+    }
+
+    /// Whether a segment of so many bytes is within the limit.
+    pub(super) fn has_room(&self, len_bytes: usize) -> bool {
+        self.bytes + len_bytes as u64 <= self.limit_bytes
+    }
+
+    /// Carried starts were taken over from another store.
+    pub(super) fn took(&mut self, len_bytes: u64) {
+        self.bytes += len_bytes;
+    }
+
+    /// Counts on from what another store has counted.
+    pub(super) fn go_on_counting(&mut self, carried: Carried) {
+        self.carried.volume += carried.volume;
+        self.carried.lost += carried.lost;
+    }
+
+    /// A segment of carried starts was evicted.
+    pub(super) fn released(&mut self, len_bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(len_bytes);
+    }
+
+    /// Begins with another segment.
+    pub(super) fn begin(&mut self) {
+        self.picked.clear();
+        self.picked_heads = Volume::default();
+        self.picked_pinned_bytes = 0;
+        self.data.clear();
+    }
+
+    /// Copies a packet; false if there is no room for it.
+    pub(super) fn pick(&mut self, to: Target, cursor: &Cursor, record: &RecordAt, stream: &Stream<'_>) -> bool {
+        let header = record.header;
+        if !self.fits(&header, to) || cursor.data(stream, cursor.segment(), record, &mut self.packet).is_err() {
+            return false;
+        }
+        self.picked.push((header, to));
+        self.data.extend_from_slice(&self.packet);
+        if to.is_head {
+            self.picked_heads.add(self.packet.len() as u64);
+        } else {
+            self.picked_pinned_bytes += HEADER_BYTES_MAX + self.packet.len();
+        }
+        true
+    }
+
+    fn fits(&self, header: &RecordHeader, to: Target) -> bool {
+        let len = header.captured_len as usize;
+        let heads = self.picked_heads;
+        let taken = self.bytes + heads.bytes + len as u64 + (heads.packets + 1) * HEADER_BYTES_MAX as u64;
+        self.picked.len() < self.picked.capacity()
+            && self.data.len() + len <= self.data.capacity()
+            && (!to.is_head || taken <= self.limit_bytes)
+    }
+
+    /// Packets had to go that should have stayed.
+    pub(super) fn lost(&mut self, packets: u64) {
+        self.carried.lost += packets;
+    }
+
+    /// What was picked.
+    pub(super) fn picked(&self) -> impl Iterator<Item = (&RecordHeader, Target, &[u8])> {
+        let mut rest = &self.data[..];
+        self.picked.iter().map(move |(header, to)| {
+            let (data, after) = rest.split_at(header.captured_len as usize);
+            rest = after;
+            (header, *to, data)
+        })
+    }
+
+    /// Bytes that were picked for pins, at most.
+    pub(super) fn pinned_bytes(&self) -> usize {
+        self.picked_pinned_bytes
+    }
+
+    /// `carried` of what was picked found room again, that of starts in `heads_bytes`. Returns the latest time of what did not.
+    pub(super) fn finish(&mut self, carried: Volume, heads_bytes: u64, sessions: &mut Table) -> Option<Timestamp> {
+        let written = usize::try_from(carried.packets).unwrap_or(usize::MAX).min(self.picked.len());
+        for (header, _) in &self.picked[written..] {
+            self.carried.lost += 1;
+            sessions.lost_start(header.session, header.sequence);
+        }
+        let lost_until = self.picked[written..].iter().map(|(header, _)| header.time).max();
+        self.bytes += heads_bytes;
+        self.carried.volume += carried;
+        self.begin();
+        lost_until
+    }
+}

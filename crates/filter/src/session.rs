@@ -1,0 +1,311 @@
+//! An expression asked of a session whose packets may be gone.
+//!
+//! The question is put to the smallest packet that the session could have had, once in each direction: Ethernet, VLAN
+//! tags, IP, transport. A session matches when one of them does, as it would when its packets were asked. What such a packet
+//! does not know cannot be asked of a session: its length is the smallest, MAC addresses of IP sessions and TCP flags
+//! are zero, and tunnels are not rebuilt.
+
+use super::{Filter, FilterError, Program};
+use base::packet::LinkType;
+use decode::Network;
+
+/// What an expression can ask of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    /// What the addresses are.
+    pub network: Network,
+    /// IP protocol number; 0 for [`Network::Link`].
+    pub protocol: u8,
+    /// Ethertype of the payload, for [`Network::Link`].
+    pub ethertype: u16,
+    /// One address: IPv4 in the low 32 bits, MAC in the low 48 bits.
+    pub source: u128,
+    /// The other.
+    pub destination: u128,
+    /// The first address's port; for ICMP the type.
+    pub source_port: u16,
+    /// The second address's port; for ICMP the answering type, or the code where there is none.
+    pub destination_port: u16,
+    /// Set where `destination_port` is the code of an ICMP message without an answering type.
+    pub one_way: bool,
+    /// The outermost VLAN id.
+    pub vlan: Option<u16>,
+    /// The VLAN id below it.
+    pub inner_vlan: Option<u16>,
+}
+
+/// Ethernet, two tags, IPv6, TCP.
+const PACKET_BYTES_MAX: usize = 14 + 2 * 4 + 40 + 20;
+
+const VLAN: u16 = 0x8100;
+const QINQ: u16 = 0x88a8;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+/// An expression, ready to be asked of sessions. Allocates nothing after it was made.
+#[derive(Clone, Debug)]
+pub struct SessionProbe {
+    program: Program,
+    packet: PacketBuffer,
+}
+
+impl SessionProbe {
+    /// Compiles an expression. An empty one matches every session.
+    ///
+    /// # Errors
+    ///
+    /// As [`Filter::compile`] for Ethernet.
+    pub fn new(expression: &str) -> Result<Self, FilterError> {
+        Ok(Self { program: Filter::compile(expression, LinkType::ETHERNET)?, packet: PacketBuffer::default() })
+    }
+
+    /// Whether a packet of this session, in either direction, would match.
+    pub fn matches(&mut self, session: &Endpoints) -> bool {
+        self.matches_one_way(session) || (!session.one_way && self.matches_one_way(&session.reversed()))
+    }
+
+    fn matches_one_way(&mut self, session: &Endpoints) -> bool {
+        let packet = self.packet.build(session);
+        self.program.matches(packet, u32::try_from(packet.len()).unwrap_or(u32::MAX))
+    }
+}
+
+impl Endpoints {
+    fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            ..self
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct PacketBuffer {
+    bytes: [u8; PACKET_BYTES_MAX],
+    len: usize,
+}
+
+impl Default for PacketBuffer {
+    fn default() -> Self {
+        Self { bytes: [0; PACKET_BYTES_MAX], len: 0 }
+    }
+}
+
+impl PacketBuffer {
+    fn build(&mut self, session: &Endpoints) -> &[u8] {
+        self.len = 0;
+        match session.network {
+            Network::Link => {
+                self.push(&mac(session.destination));
+                self.push(&mac(session.source));
+                self.push_tags(session);
+                self.push(&session.ethertype.to_be_bytes());
+            }
+            Network::Ipv4 => {
+                self.push(&[0; 12]);
+                self.push_tags(session);
+                self.push(&IPV4.to_be_bytes());
+                self.push_ipv4(session);
+                self.push_transport(session);
+            }
+            Network::Ipv6 => {
+                self.push(&[0; 12]);
+                self.push_tags(session);
+                self.push(&IPV6.to_be_bytes());
+                self.push_ipv6(session);
+                self.push_transport(session);
+            }
+        }
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn push_tags(&mut self, session: &Endpoints) {
+        let Some(outer) = session.vlan else { return };
+        self.push(&if session.inner_vlan.is_some() { QINQ } else { VLAN }.to_be_bytes());
+        self.push(&outer.to_be_bytes());
+        if let Some(inner) = session.inner_vlan {
+            self.push(&VLAN.to_be_bytes());
+            self.push(&inner.to_be_bytes());
+        }
+    }
+
+    fn push_ipv4(&mut self, session: &Endpoints) {
+        let total = 20 + transport_bytes(session.protocol);
+        self.push(&[0x45, 0, 0, total, 0, 0, 0, 0, 64, session.protocol, 0, 0]);
+        self.push(low(&session.source.to_be_bytes(), 4));
+        self.push(low(&session.destination.to_be_bytes(), 4));
+    }
+
+    fn push_ipv6(&mut self, session: &Endpoints) {
+        self.push(&[0x60, 0, 0, 0, 0, transport_bytes(session.protocol), session.protocol, 64]);
+        self.push(&session.source.to_be_bytes());
+        self.push(&session.destination.to_be_bytes());
+    }
+
+    fn push_transport(&mut self, session: &Endpoints) {
+        let mut header = [0; 20];
+        let [kind, answer] = [session.source_port, session.destination_port].map(|port| port.to_be_bytes()[1]);
+        let ports = [session.source_port.to_be_bytes(), session.destination_port.to_be_bytes()];
+        match session.protocol {
+            ICMP | ICMPV6 => header[..2].copy_from_slice(&[kind, if session.one_way { answer } else { 0 }]),
+            TCP | UDP | SCTP => header[..4].copy_from_slice(ports.as_flattened()),
+            _ => {}
+        }
+        match session.protocol {
+            // Header length in words.
+            TCP => header[12] = 5 << 4,
+            UDP => header[5] = 8,
+            _ => {}
+        }
+        self.push(header.get(..usize::from(transport_bytes(session.protocol))).unwrap_or_default());
+    }
+
+    /// Appends what fits; everything that is built does.
+    fn push(&mut self, bytes: &[u8]) {
+        if let Some(room) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            room.copy_from_slice(bytes);
+            self.len += bytes.len();
+        }
+    }
+}
+
+/// Bytes of the smallest header of a transport.
+fn transport_bytes(protocol: u8) -> u8 {
+    match protocol {
+        TCP => 20,
+        UDP | ICMP | ICMPV6 => 8,
+        SCTP => 12,
+        _ => 0,
+    }
+}
+
+fn mac(address: u128) -> [u8; 6] {
+    let [.., a, b, c, d, e, f] = address.to_be_bytes();
+    [a, b, c, d, e, f]
+}
+
+/// The last `n` bytes.
+fn low(bytes: &[u8], n: usize) -> &[u8] {
+    bytes.get(bytes.len().saturating_sub(n)..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp() -> Endpoints {
+        Endpoints {
+            network: Network::Ipv4,
+            protocol: TCP,
+            source: 0x0a00_0001,
+            destination: 0x0a00_0002,
+            source_port: 40_000,
+            destination_port: 443,
+            ..Endpoints::default()
+        }
+    }
+
+    fn check(session: &Endpoints, matching: &[&str], others: &[&str]) {
+        for (expressions, expected) in [(matching, true), (others, false)] {
+            for expression in expressions {
+                let mut probe = SessionProbe::new(expression).unwrap_or_else(|e| panic!("{e}"));
+                assert_eq!(probe.matches(session), expected, "{expression} of {session:?}");
+                assert_eq!(probe.matches(&session.reversed()), expected || session.one_way, "{expression} reversed");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tcp_session_answers() {
+        check(
+            &tcp(),
+            &[
+                "",
+                "tcp",
+                "ip",
+                "host 10.0.0.1",
+                "src host 10.0.0.2",
+                "dst host 10.0.0.2 and dst port 443",
+                "net 10.0.0.0/24",
+                "port 443 and host 10.0.0.1",
+                "portrange 400-500",
+                "tcp[12] & 0xf0 = 0x50",
+            ],
+            &[
+                "udp",
+                "ip6",
+                "vlan",
+                "host 10.0.0.3",
+                "port 80",
+                "src host 10.0.0.1 and dst port 40000",
+                "not tcp",
+                "icmp",
+            ],
+        );
+    }
+
+    #[test]
+    fn tags_count_as_in_packets() {
+        let tagged = Endpoints { vlan: Some(7), ..tcp() };
+        check(
+            &tagged,
+            &["vlan", "vlan 7", "vlan 7 and port 443", "vlan and host 10.0.0.1"],
+            &["tcp", "vlan 8", "not vlan"],
+        );
+        let twice = Endpoints { vlan: Some(7), inner_vlan: Some(9), ..tcp() };
+        check(&twice, &["vlan 7 and vlan 9 and port 443"], &["vlan 9", "vlan and port 443"]);
+    }
+
+    #[test]
+    fn ipv6_and_other_transports_answer() {
+        let base = Endpoints {
+            network: Network::Ipv6,
+            source: 0x2001_0db8 << 96 | 1,
+            destination: 0x2001_0db8 << 96 | 2,
+            source_port: 5353,
+            destination_port: 53,
+            ..Endpoints::default()
+        };
+        check(
+            &Endpoints { protocol: UDP, ..base },
+            &["ip6 host 2001:db8::2", "udp port 53", "net 2001:db8::/32", "udp"],
+            &["tcp", "ip", "port 54"],
+        );
+        check(&Endpoints { protocol: SCTP, ..base }, &["sctp port 5353", "ip6 proto 132"], &["udp port 53"]);
+        check(&Endpoints { protocol: 47, ..base }, &["proto 47", "ip6 proto 47"], &["proto 50", "port 53"]);
+    }
+
+    #[test]
+    fn icmp_answers_by_type() {
+        let ping = Endpoints { protocol: ICMP, source_port: 8, destination_port: 0, ..tcp() };
+        check(&ping, &["icmp", "icmp[icmptype] = icmp-echo", "icmp[0] = 0", "host 10.0.0.2"], &["icmp[0] = 3", "tcp"]);
+        let unreachable = Endpoints { source_port: 3, destination_port: 1, one_way: true, ..ping };
+        let mut probe = SessionProbe::new("icmp[0] = 3 and icmp[1] = 1 and src host 10.0.0.1").unwrap();
+        assert!(probe.matches(&unreachable));
+        assert!(!SessionProbe::new("icmp[0] = 1").unwrap().matches(&unreachable));
+    }
+
+    #[test]
+    fn what_is_not_ip_answers() {
+        let lldp = Endpoints {
+            ethertype: 0x88cc,
+            source: 0x0200_0000_0001,
+            destination: 0x0180_c200_000e,
+            ..Endpoints::default()
+        };
+        check(
+            &lldp,
+            &["ether proto 0x88cc", "ether host 02:00:00:00:00:01", "ether multicast"],
+            &["ip", "arp", "ether host 02:00:00:00:00:02"],
+        );
+        check(&Endpoints { ethertype: 0x0806, ..lldp }, &["arp", "not ip"], &["rarp"]);
+    }
+}

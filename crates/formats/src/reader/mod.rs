@@ -1,0 +1,263 @@
+//! Capture files as a source: classic pcap and pcapng, from a file or a pipe, in every byte order and resolution.
+//!
+//! What always holds: packets are handed over in the order of the file and borrow from one reused buffer; what a file
+//! claims never decides how much memory is taken (see [`CAPTURED_BYTES_MAX`]); a damaged file gives everything before
+//! the damage, then the offset of the block or record that cannot be read. Packets whose interface finds no slot in the
+//! [`Interfaces`] table are counted, never lost in silence. The bytes of a file decide everything: how a pipe cuts them
+//! into reads changes nothing but the size of the batches.
+//!
+//! ```text
+//! read ─► Input (one buffer, 256 KiB unless a record is larger) ─► pcap::Parser   ─► Packet
+//!                                                             └► pcapng::Parser ─►
+//! ```
+
+mod input;
+mod pcap;
+mod pcapng;
+mod recognise;
+mod resolution;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::input::{Arrival, Input};
+use self::recognise::Recognised;
+use base::counters::Volume;
+use base::interface::{Interface, Interfaces};
+use base::packet::{InterfaceId, LinkType, Packet};
+use base::source::Burst;
+use base::source::{Batch, Source, SourceCounts, SourceError};
+
+/// The most bytes one packet of a file may have captured; a record that claims more is damage.
+///
+/// 16 MiB: the largest frames are segments that Linux has joined (512 KiB, `GSO_MAX_SIZE`), and Wireshark and libpcap
+/// stop at 256 KiB for nearly every link type.
+pub const CAPTURED_BYTES_MAX: u32 = 16 << 20;
+
+/// A capture file, or a pipe that carries one, as a [`Source`].
+pub struct FileSource {
+    input: Input,
+    parser: Parser,
+    /// Bytes that the parser wants in one piece before it can go on.
+    wanted: usize,
+    table: Table,
+    finished: bool,
+}
+
+enum Parser {
+    /// The first bytes have not come yet.
+    Unknown,
+    Pcap(pcap::Parser),
+    Pcapng(pcapng::Parser),
+}
+
+impl FileSource {
+    /// Opens a capture file; what is wrong inside it shows at the first [`batch`](Source::batch).
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Io`] when the operating system refuses to open it.
+    pub fn open(path: &Path, interfaces: Arc<Interfaces>) -> Result<Self, SourceError> {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(|source| SourceError::Io { context: format!("opening {name}"), source })?;
+        Ok(Self::new(Input::new(Box::new(file), name), interfaces))
+    }
+
+    /// Reads a capture from anything, standard input first of all.
+    ///
+    /// Each batch is what one `read` gave, so that a slow pipe is followed packet by packet. A `read` that blocks makes
+    /// [`batch`](Source::batch) wait as long; one that reports `WouldBlock`, `TimedOut` or `Interrupted` makes it
+    /// [`Batch::Idle`].
+    pub fn from_reader(reader: Box<dyn Read + Send>, interfaces: Arc<Interfaces>) -> Self {
+        Self::new(Input::new(reader, "the capture".to_owned()), interfaces)
+    }
+
+    /// Bytes from the start up to the last record or block that was whole.
+    pub fn whole_bytes(&self) -> u64 {
+        self.input.offset()
+    }
+
+    /// Packets that were not handed over because the interface table had no slot left for their interface.
+    pub fn refused(&self) -> u64 {
+        self.table.refused
+    }
+
+    /// Captured bytes of the packets counted by [`refused`](Self::refused).
+    pub fn refused_bytes(&self) -> u64 {
+        self.table.refused_bytes
+    }
+
+    fn new(input: Input, interfaces: Arc<Interfaces>) -> Self {
+        Self {
+            input,
+            parser: Parser::Unknown,
+            wanted: recognise::BYTES,
+            table: Table { interfaces, refused: 0, refused_bytes: 0 },
+            finished: false,
+        }
+    }
+
+    /// One read at most, then everything that is whole.
+    fn advance(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
+        if self.input.available().len() < self.wanted {
+            match self.input.read(self.wanted)? {
+                Arrival::Bytes => {}
+                Arrival::Nothing => return Ok(Batch::Idle),
+                Arrival::End => return Ok(self.end()?),
+            }
+            if self.input.available().len() < self.wanted {
+                return Ok(Batch::More);
+            }
+        }
+        let (bytes, offset) = (self.input.available(), self.input.offset());
+        let mut burst = Burst::empty();
+        let progress = match &mut self.parser {
+            Parser::Unknown => {
+                let wanted = match recognise::recognise(bytes, &mut self.table)? {
+                    Recognised::Pcap(parser) => {
+                        self.parser = Parser::Pcap(parser);
+                        self.input.consume(pcap::FILE_HEADER_BYTES);
+                        pcap::RECORD_HEADER_BYTES
+                    }
+                    Recognised::Pcapng => {
+                        self.parser = Parser::Pcapng(pcapng::Parser::default());
+                        pcapng::BLOCK_START_BYTES
+                    }
+                    Recognised::MoreWanted(bytes) => bytes,
+                };
+                self.wanted = wanted;
+                return Ok(Batch::More);
+            }
+            Parser::Pcap(parser) => {
+                parser.parse(bytes, offset, &mut self.table, &mut |packet| burst.push(packet, each))
+            }
+            Parser::Pcapng(parser) => {
+                parser.parse(bytes, offset, &mut self.table, &mut |packet| burst.push(packet, each))
+            }
+        };
+        // What lies before a damage was read.
+        burst.hand_over(each);
+        let progress = progress?;
+        self.input.consume(progress.consumed);
+        self.input.skip(progress.skip);
+        self.wanted = progress.wanted;
+        Ok(Batch::More)
+    }
+
+    /// The input has ended: well, or within something.
+    fn end(&self) -> Result<Batch, Damage> {
+        let (left, offset) = (self.input.available(), self.input.offset());
+        match &self.parser {
+            Parser::Unknown => Err(recognise::cut_short(left)),
+            Parser::Pcap(parser) => parser.end(left, offset),
+            Parser::Pcapng(parser) => parser.end(left, offset),
+        }
+        .map(|()| Batch::End)
+    }
+}
+
+impl Source for FileSource {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
+        if self.finished {
+            return Ok(Batch::End);
+        }
+        let batch = self.advance(each);
+        self.finished = matches!(batch, Ok(Batch::End) | Err(_));
+        batch
+    }
+
+    fn counts(&self) -> SourceCounts {
+        let refused = Volume { packets: self.refused(), bytes: self.refused_bytes() };
+        SourceCounts { refused, ..SourceCounts::default() }
+    }
+}
+
+impl std::fmt::Debug for FileSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileSource")
+            .field("offset", &self.input.offset())
+            .field("refused", &self.table.refused)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a parser made of the bytes it was given, and what it wants next.
+struct Progress {
+    /// Bytes it is done with.
+    consumed: usize,
+    /// Bytes after those to throw away, whether they have come already or not.
+    skip: u64,
+    /// Bytes it then wants in one piece; the end of the input before the first of them may be a good one.
+    wanted: usize,
+}
+
+/// The first thing in a file that cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+struct Damage {
+    /// Bytes from the start of the input to the block or record.
+    offset: u64,
+    message: String,
+}
+
+impl From<Damage> for SourceError {
+    fn from(Damage { offset, message }: Damage) -> Self {
+        Self::Damaged { offset, message }
+    }
+}
+
+/// The interface table as parsers use it, with the count of what found no place there.
+struct Table {
+    interfaces: Arc<Interfaces>,
+    refused: u64,
+    refused_bytes: u64,
+}
+
+impl Table {
+    fn intern(&self, name: &str, link_type: LinkType, describe: impl FnOnce(&mut Interface)) -> Option<InterfaceId> {
+        self.interfaces.intern_with(name, 0, link_type, describe)
+    }
+
+    #[cold]
+    fn refuse(&mut self, captured: usize) {
+        self.refused += 1;
+        self.refused_bytes += captured as u64;
+    }
+}
+
+/// The byte order of a file or section. The accessors panic past the end of `bytes`: callers check lengths first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ByteOrder {
+    #[default]
+    Little,
+    Big,
+}
+
+impl ByteOrder {
+    fn u16(self, bytes: &[u8], at: usize) -> u16 {
+        let raw = [bytes[at], bytes[at + 1]];
+        match self {
+            Self::Little => u16::from_le_bytes(raw),
+            Self::Big => u16::from_be_bytes(raw),
+        }
+    }
+
+    fn u32(self, bytes: &[u8], at: usize) -> u32 {
+        let raw = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+        match self {
+            Self::Little => u32::from_le_bytes(raw),
+            Self::Big => u32::from_be_bytes(raw),
+        }
+    }
+
+    fn u64(self, bytes: &[u8], at: usize) -> u64 {
+        let (first, second) = (u64::from(self.u32(bytes, at)), u64::from(self.u32(bytes, at + 4)));
+        match self {
+            Self::Little => second << 32 | first,
+            Self::Big => first << 32 | second,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Classic pcap (draft-ietf-opsawg-pcap): a file header, then records of one link type.
+//!
+//! Read: microseconds, nanoseconds, and the variant of the kernel patch by Kuznetzov whose records carry eight bytes
+//! more. The snap length of the file header is not believed and not needed.
+
+use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, Progress, Table};
+use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
+use base::time::Timestamp;
+
+/// Bytes of the file header.
+pub(super) const FILE_HEADER_BYTES: usize = 24;
+/// Bytes of a record header.
+pub(super) const RECORD_HEADER_BYTES: usize = 16;
+/// The same in Kuznetzov's variant: interface index, protocol, packet type and padding follow.
+const MODIFIED_RECORD_HEADER_BYTES: usize = 24;
+/// Where that variant keeps the kernel's packet type (`PACKET_HOST` and so on).
+const MODIFIED_PACKET_TYPE_AT: usize = 22;
+/// The kernel's packet type of what this host sent.
+const PACKET_OUTGOING: u8 = 4;
+
+const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
+const MAGIC_NANOS: u32 = 0xa1b2_3c4d;
+const MAGIC_MODIFIED: u32 = 0xa1b2_cd34;
+const VERSION_MAJOR: u16 = 2;
+/// Above the link type its field has the length of frame check sequences and reserved bits.
+const LINK_TYPE_MASK: u32 = 0xffff;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// What the first four bytes of a classic pcap file say.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Magic {
+    order: ByteOrder,
+    nanos_per_unit: u64,
+    record_header_bytes: usize,
+}
+
+impl Magic {
+    /// `None` when the bytes begin no classic pcap file.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let first = bytes.first_chunk::<4>()?;
+        [ByteOrder::Little, ByteOrder::Big].into_iter().find_map(|order| {
+            let (nanos_per_unit, record_header_bytes) = match order.u32(first, 0) {
+                MAGIC_MICROS => (1000, RECORD_HEADER_BYTES),
+                MAGIC_NANOS => (1, RECORD_HEADER_BYTES),
+                MAGIC_MODIFIED => (1000, MODIFIED_RECORD_HEADER_BYTES),
+                _ => return None,
+            };
+            Some(Self { order, nanos_per_unit, record_header_bytes })
+        })
+    }
+}
+
+/// Reads records once the file header is known.
+pub(super) struct Parser {
+    magic: Magic,
+    link_type: LinkType,
+    /// `None` when the table is full.
+    interface: Option<InterfaceId>,
+}
+
+impl Parser {
+    pub(super) fn new(magic: Magic, header: &[u8; FILE_HEADER_BYTES], table: &mut Table) -> Result<Self, Damage> {
+        let (major, minor) = (magic.order.u16(header, 4), magic.order.u16(header, 6));
+        if major != VERSION_MAJOR {
+            let message = format!("pcap file of version {major}.{minor}, expected {VERSION_MAJOR}.x");
+            return Err(Damage { offset: 0, message });
+        }
+        // The mask leaves 16 bits.
+        let link_type = u16::try_from(magic.order.u32(header, 20) & LINK_TYPE_MASK).map_or(LinkType::NULL, LinkType);
+        Ok(Self { magic, link_type, interface: table.intern("", link_type, |_| {}) })
+    }
+
+    /// Hands over all records that are whole in `bytes`, which begin at a record.
+    pub(super) fn parse<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        offset: u64,
+        table: &mut Table,
+        each: &mut impl FnMut(Packet<'a>),
+    ) -> Result<Progress, Damage> {
+        let Magic { order, nanos_per_unit, record_header_bytes } = self.magic;
+        let mut consumed = 0;
+        loop {
+            let rest = &bytes[consumed..];
+            let Some(header) = rest.first_chunk::<RECORD_HEADER_BYTES>() else {
+                return Ok(Progress { consumed, skip: 0, wanted: record_header_bytes });
+            };
+            let captured = order.u32(header, 8);
+            if captured > CAPTURED_BYTES_MAX {
+                let message = format!("record claims {captured} captured bytes, {CAPTURED_BYTES_MAX} are the most");
+                return Err(Damage { offset: offset + consumed as u64, message });
+            }
+            let length = record_header_bytes + captured as usize;
+            let Some(data) = rest.get(record_header_bytes..length) else {
+                return Ok(Progress { consumed, skip: 0, wanted: length });
+            };
+            if let Some(interface) = self.interface {
+                let (seconds, units) = (u64::from(order.u32(header, 0)), u64::from(order.u32(header, 4)));
+                each(Packet {
+                    // 32 bits of each: at most 4.3e18 + 4.3e12, below 2^64.
+                    time: Timestamp(seconds * NANOS_PER_SECOND + units * nanos_per_unit),
+                    interface,
+                    link_type: self.link_type,
+                    direction: self.direction(rest),
+                    flags: PacketFlags::default(),
+                    original_len: order.u32(header, 12),
+                    drops_before: 0,
+                    data,
+                });
+            } else {
+                table.refuse(data.len());
+            }
+            consumed += length;
+        }
+    }
+
+    /// Whether the input may end before `left`, the bytes of a record that is not whole.
+    pub(super) fn end(&self, left: &[u8], offset: u64) -> Result<(), Damage> {
+        let header = self.magic.record_header_bytes;
+        let message = match left.len() {
+            0 => return Ok(()),
+            length if length < header => format!("record header cut short: {length} of {header} bytes"),
+            length => {
+                let captured = self.magic.order.u32(left, 8);
+                format!("record cut short: {} of {captured} captured bytes", length - header)
+            }
+        };
+        Err(Damage { offset, message })
+    }
+
+    fn direction(&self, record: &[u8]) -> Direction {
+        if self.magic.record_header_bytes < MODIFIED_RECORD_HEADER_BYTES {
+            return Direction::Unknown;
+        }
+        match record[MODIFIED_PACKET_TYPE_AT] {
+            PACKET_OUTGOING => Direction::Out,
+            0..PACKET_OUTGOING => Direction::In,
+            _ => Direction::Unknown,
+        }
+    }
+}

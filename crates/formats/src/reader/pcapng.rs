@@ -1,0 +1,457 @@
+//! pcapng (draft-ietf-opsawg-pcapng): sections of blocks.
+//!
+//! Read: section headers (any number, each with its own byte order; the section length is not needed and not believed),
+//! interface descriptions, enhanced, simple and obsolete packet blocks. Every other block is passed over by its length
+//! without being buffered, as is the rest of a section header. A simple packet block has no time and gets the last one
+//! seen in the input, or 0. Options of a packet are read as far as they hold together, for its bytes stand without them;
+//! options of an interface description must be sound, for the meaning of every time hangs on them.
+
+use super::resolution::Resolution;
+use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, Progress, Table};
+use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
+use base::time::Timestamp;
+
+/// The first bytes of a pcapng file, the same in both byte orders.
+pub(super) const MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// Bytes of the smallest block: type, length, length again. A section header has its byte order in the last four.
+pub(super) const BLOCK_START_BYTES: usize = 12;
+
+const SECTION_HEADER: u32 = 0x0a0d_0d0a;
+const INTERFACE_DESCRIPTION: u32 = 1;
+const OBSOLETE_PACKET: u32 = 2;
+const SIMPLE_PACKET: u32 = 3;
+const ENHANCED_PACKET: u32 = 6;
+
+const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
+const VERSION_MAJOR: u16 = 1;
+/// Bytes of a section header before its options.
+const SECTION_START_BYTES: usize = 24;
+/// Bytes of a block's type and length.
+const HEADER_BYTES: usize = 8;
+/// Bytes of the length that ends a block.
+const TRAILER_BYTES: usize = 4;
+
+/// The most bytes that options may add to a block that has to be read in one piece.
+const OPTIONS_BYTES_MAX: u32 = 1 << 20;
+/// The most interfaces of one section that are told apart; packets of others are refused.
+const SECTION_INTERFACES_MAX: u32 = 1 << 16;
+/// The most bytes of an interface's name that are kept.
+const NAME_BYTES_MAX: usize = 256;
+/// The most bytes of an interface's description, and of its operating system, that are kept.
+const DESCRIPTION_BYTES_MAX: usize = 1024;
+
+const OPTION_END: u16 = 0;
+const IF_NAME: u16 = 2;
+const IF_DESCRIPTION: u16 = 3;
+const IF_TSRESOL: u16 = 9;
+const IF_OS: u16 = 12;
+const IF_TSOFFSET: u16 = 14;
+const EPB_FLAGS: u16 = 2;
+const EPB_DROPCOUNT: u16 = 4;
+/// The drop count of an obsolete packet block that stands for "unknown".
+const DROPS_UNKNOWN: u16 = u16::MAX;
+
+/// Reads blocks; what it knows is of the current section.
+#[derive(Default)]
+pub(super) struct Parser {
+    order: ByteOrder,
+    interfaces: Vec<SectionInterface>,
+    /// Interface descriptions in this section, also those beyond [`SECTION_INTERFACES_MAX`].
+    described: u32,
+    last_time: Timestamp,
+    skipped: Option<Skipped>,
+}
+
+struct SectionInterface {
+    /// `None` when the table is full.
+    id: Option<InterfaceId>,
+    link_type: LinkType,
+    snap_len: u32,
+    resolution: Resolution,
+}
+
+/// A block that is being passed over: of its bytes only the trailer is still to be looked at.
+struct Skipped {
+    block: Block,
+    offset: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    kind: u32,
+    /// The length it claims. Some writers leave out the padding.
+    claimed: u32,
+}
+
+/// What the packet blocks have in common.
+struct Captured<'a> {
+    interface: u32,
+    /// `None` in a simple packet block.
+    units: Option<u64>,
+    original_len: u32,
+    drops_before: u32,
+    data: &'a [u8],
+    options: &'a [u8],
+}
+
+impl Parser {
+    /// Hands over all packets whose blocks are whole in `bytes`, which begin at a block or a trailer waited for.
+    pub(super) fn parse<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        offset: u64,
+        table: &mut Table,
+        each: &mut impl FnMut(Packet<'a>),
+    ) -> Result<Progress, Damage> {
+        let mut consumed = 0;
+        if let Some(Skipped { block, offset }) = self.skipped.take() {
+            block.check_trailer(self.order, bytes).map_err(|message| Damage { offset, message })?;
+            consumed = TRAILER_BYTES;
+        }
+        loop {
+            let rest = &bytes[consumed..];
+            let offset = offset + consumed as u64;
+            let damage = |message| Damage { offset, message };
+            if rest.len() < BLOCK_START_BYTES {
+                return Ok(Progress { consumed, skip: 0, wanted: BLOCK_START_BYTES });
+            }
+            if rest.starts_with(&MAGIC) {
+                if rest.len() < SECTION_START_BYTES {
+                    return Ok(Progress { consumed, skip: 0, wanted: SECTION_START_BYTES });
+                }
+                self.begin_section(rest).map_err(damage)?;
+            }
+            let block = Block::of(self.order, rest).map_err(damage)?;
+            if !block.is_read_whole() {
+                match rest.get(..block.length()) {
+                    Some(whole) => block.check_trailer(self.order, trailer(whole)).map_err(damage)?,
+                    None => {
+                        self.skipped = Some(Skipped { block, offset });
+                        let skip = (block.length() - TRAILER_BYTES) as u64;
+                        return Ok(Progress { consumed, skip, wanted: TRAILER_BYTES });
+                    }
+                }
+            } else if let Some(whole) = rest.get(..block.length()) {
+                block.check_trailer(self.order, trailer(whole)).map_err(damage)?;
+                let body = &whole[HEADER_BYTES..whole.len() - TRAILER_BYTES];
+                if block.kind == INTERFACE_DESCRIPTION {
+                    self.add_interface(body, table).map_err(damage)?;
+                } else {
+                    let captured = self.packet_block(block.kind, body).map_err(damage)?;
+                    self.hand_over(&captured, table, each).map_err(damage)?;
+                }
+            } else {
+                return Ok(Progress { consumed, skip: 0, wanted: block.length() });
+            }
+            consumed += block.length();
+        }
+    }
+
+    /// Whether the input may end before `left`, the bytes of a block that is not whole.
+    pub(super) fn end(&self, left: &[u8], offset: u64) -> Result<(), Damage> {
+        if let Some(Skipped { block, offset: start }) = &self.skipped {
+            let message = block.cut_short(offset - start + left.len() as u64);
+            return Err(Damage { offset: *start, message });
+        }
+        let message = match left.len() {
+            0 => return Ok(()),
+            length if length < BLOCK_START_BYTES => {
+                format!("block header cut short: {length} of {BLOCK_START_BYTES} bytes")
+            }
+            length => {
+                let order = if left.starts_with(&MAGIC) { section_order(left) } else { Some(self.order) };
+                match order.map(|order| Block::of(order, left)) {
+                    Some(Ok(block)) => block.cut_short(length as u64),
+                    _ => format!("section header block cut short: {length} of {SECTION_START_BYTES} bytes or more"),
+                }
+            }
+        };
+        Err(Damage { offset, message })
+    }
+
+    /// "Section Header Block": `block` has at least [`SECTION_START_BYTES`].
+    fn begin_section(&mut self, block: &[u8]) -> Result<(), String> {
+        let Some(order) = section_order(block) else {
+            let [a, b, c, d] = [block[8], block[9], block[10], block[11]];
+            return Err(format!(
+                "section header block with byte-order magic {a:02x} {b:02x} {c:02x} {d:02x}, expected 1a 2b 3c 4d in \
+                 either direction"
+            ));
+        };
+        let (major, minor) = (order.u16(block, 12), order.u16(block, 14));
+        if major != VERSION_MAJOR {
+            return Err(format!("pcapng section of version {major}.{minor}, expected {VERSION_MAJOR}.x"));
+        }
+        self.order = order;
+        self.interfaces.clear();
+        self.described = 0;
+        Ok(())
+    }
+
+    /// "Interface Description Block".
+    fn add_interface(&mut self, body: &[u8], table: &mut Table) -> Result<(), String> {
+        let link_type = LinkType(self.order.u16(body, 0));
+        let snap_len = self.order.u32(body, 4);
+        let mut resolution = Resolution::DEFAULT;
+        let (mut name, mut description, mut os) = (String::new(), None, None);
+        for option in (Options { order: self.order, rest: &body[8..] }) {
+            let (code, value) = option.map_err(|what| format!("interface description block {what}"))?;
+            let too_short = || format!("interface description block has option {code} of only {} bytes", value.len());
+            match code {
+                IF_NAME => name = text(value, NAME_BYTES_MAX),
+                IF_DESCRIPTION => description = Some(text(value, DESCRIPTION_BYTES_MAX)),
+                IF_OS => os = Some(text(value, DESCRIPTION_BYTES_MAX)),
+                IF_TSRESOL => resolution = resolution.with_tsresol(*value.first().ok_or_else(too_short)?),
+                IF_TSOFFSET if value.len() < 8 => return Err(too_short()),
+                IF_TSOFFSET => resolution = resolution.with_tsoffset(self.order.u64(value, 0).cast_signed()),
+                _ => {}
+            }
+        }
+        self.described = self.described.saturating_add(1);
+        if self.described <= SECTION_INTERFACES_MAX {
+            let id = table.intern(&name, link_type, |interface| {
+                interface.description = description;
+                interface.os = os;
+            });
+            self.interfaces.push(SectionInterface { id, link_type, snap_len, resolution });
+        }
+        Ok(())
+    }
+
+    fn packet_block<'b>(&self, kind: u32, body: &'b [u8]) -> Result<Captured<'b>, String> {
+        match kind {
+            ENHANCED_PACKET => {
+                let (data, options) = self.data(kind, body, self.order.u32(body, 12))?;
+                Ok(Captured {
+                    interface: self.order.u32(body, 0),
+                    units: Some(self.units(body)),
+                    original_len: self.order.u32(body, 16),
+                    drops_before: 0,
+                    data,
+                    options,
+                })
+            }
+            OBSOLETE_PACKET => {
+                let (data, options) = self.data(kind, body, self.order.u32(body, 12))?;
+                let drops = self.order.u16(body, 2);
+                Ok(Captured {
+                    interface: u32::from(self.order.u16(body, 0)),
+                    units: Some(self.units(body)),
+                    original_len: self.order.u32(body, 16),
+                    drops_before: if drops == DROPS_UNKNOWN { 0 } else { u32::from(drops) },
+                    data,
+                    options,
+                })
+            }
+            _ => {
+                let original_len = self.order.u32(body, 0);
+                let padded = &body[4..];
+                let data = &padded[..self.simple_captured(original_len, padded.len())];
+                Ok(Captured { interface: 0, units: None, original_len, drops_before: 0, data, options: &[] })
+            }
+        }
+    }
+
+    /// Splits what follows the fixed part of an enhanced or obsolete packet block into the packet and its options.
+    fn data<'b>(&self, kind: u32, body: &'b [u8], captured: u32) -> Result<(&'b [u8], &'b [u8]), String> {
+        let rest = &body[fixed_bytes(kind)..];
+        if captured > CAPTURED_BYTES_MAX {
+            let name = name_of(kind);
+            return Err(format!("{name} claims {captured} captured bytes, {CAPTURED_BYTES_MAX} are the most"));
+        }
+        match rest.split_at_checked(captured as usize) {
+            Some((data, after)) => Ok((data, after.get(padding(data.len())..).unwrap_or_default())),
+            None => {
+                let (name, room) = (name_of(kind), rest.len());
+                Err(format!("{name} claims {captured} captured bytes but has room for {room}"))
+            }
+        }
+    }
+
+    /// The captured length of a simple packet block, which does not say it: the snap length of the first interface
+    /// where that agrees with the length of the block, else all that is there.
+    fn simple_captured(&self, original_len: u32, room: usize) -> usize {
+        let snap_len = self.interfaces.first().map_or(0, |interface| interface.snap_len);
+        let expected = if snap_len == 0 { original_len } else { snap_len.min(original_len) } as usize;
+        if expected.checked_next_multiple_of(4) == Some(room) { expected } else { room.min(original_len as usize) }
+    }
+
+    /// The time of an enhanced or obsolete packet block: the upper 32 bits come first in both byte orders.
+    fn units(&self, body: &[u8]) -> u64 {
+        u64::from(self.order.u32(body, 4)) << 32 | u64::from(self.order.u32(body, 8))
+    }
+
+    fn hand_over<'a>(
+        &mut self,
+        captured: &Captured<'a>,
+        table: &mut Table,
+        each: &mut impl FnMut(Packet<'a>),
+    ) -> Result<(), String> {
+        if captured.interface >= self.described {
+            let (number, described) = (captured.interface, self.described);
+            return Err(format!("packet of interface {number}, but its section has described only {described}"));
+        }
+        let known = self.interfaces.get(captured.interface as usize);
+        let Some((SectionInterface { link_type, resolution, .. }, interface)) = known.and_then(|i| Some((i, i.id?)))
+        else {
+            table.refuse(captured.data.len());
+            return Ok(());
+        };
+        if let Some(units) = captured.units {
+            self.last_time = resolution.time(units);
+        }
+        let mut packet = Packet {
+            time: self.last_time,
+            interface,
+            link_type: *link_type,
+            direction: Direction::Unknown,
+            flags: PacketFlags::default(),
+            original_len: captured.original_len,
+            drops_before: captured.drops_before,
+            data: captured.data,
+        };
+        if !captured.options.is_empty() {
+            read_packet_options(Options { order: self.order, rest: captured.options }, &mut packet);
+        }
+        each(packet);
+        Ok(())
+    }
+}
+
+/// "Enhanced Packet Block", its options; `epb_flags` and `pack_flags` of the obsolete block are the same.
+fn read_packet_options(options: Options<'_>, packet: &mut Packet<'_>) {
+    let order = options.order;
+    for (code, value) in options.map_while(Result::ok) {
+        match code {
+            EPB_FLAGS if value.len() >= 4 => {
+                let flags = order.u32(value, 0);
+                packet.direction = match flags & 3 {
+                    1 => Direction::In,
+                    2 => Direction::Out,
+                    _ => Direction::Unknown,
+                };
+                packet.flags.checksum_not_ready = flags & 1 << 9 != 0;
+                packet.flags.segmentation_offload = flags & 1 << 11 != 0;
+            }
+            EPB_DROPCOUNT if value.len() >= 8 => {
+                packet.drops_before = u32::try_from(order.u64(value, 0)).unwrap_or(u32::MAX);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Block {
+    /// Reads type and length, of which a block has at least [`BLOCK_START_BYTES`] in `bytes`.
+    fn of(order: ByteOrder, bytes: &[u8]) -> Result<Self, String> {
+        let block = Self { kind: order.u32(bytes, 0), claimed: order.u32(bytes, 4) };
+        let least = HEADER_BYTES + fixed_bytes(block.kind) + TRAILER_BYTES;
+        let most = match block.kind {
+            INTERFACE_DESCRIPTION => OPTIONS_BYTES_MAX,
+            _ if block.is_read_whole() => CAPTURED_BYTES_MAX + OPTIONS_BYTES_MAX,
+            // So that the padded length fits 32 bits.
+            _ => u32::MAX - 3,
+        } as usize;
+        let claimed = block.claimed as usize;
+        if (least..=most).contains(&claimed) {
+            return Ok(block);
+        }
+        let name = name_of(block.kind);
+        Err(format!("{name} claims to have {claimed} bytes, at least {least} and at most {most} are possible"))
+    }
+
+    /// Bytes it takes in the file.
+    fn length(self) -> usize {
+        self.claimed.next_multiple_of(4) as usize
+    }
+
+    /// Whether it has to be in the buffer in one piece.
+    fn is_read_whole(self) -> bool {
+        matches!(self.kind, INTERFACE_DESCRIPTION | OBSOLETE_PACKET | SIMPLE_PACKET | ENHANCED_PACKET)
+    }
+
+    fn check_trailer(self, order: ByteOrder, trailer: &[u8]) -> Result<(), String> {
+        let again = order.u32(trailer, 0);
+        if again == self.claimed || again as usize == self.length() {
+            return Ok(());
+        }
+        Err(format!("{} has length {} at its start but {again} at its end", name_of(self.kind), self.claimed))
+    }
+
+    fn cut_short(self, there: u64) -> String {
+        format!("{} cut short: {there} of {} bytes", name_of(self.kind), self.length())
+    }
+}
+
+/// Bytes between length and packet or options, for blocks that are looked into.
+fn fixed_bytes(kind: u32) -> usize {
+    match kind {
+        SECTION_HEADER => SECTION_START_BYTES - HEADER_BYTES,
+        INTERFACE_DESCRIPTION => 8,
+        SIMPLE_PACKET => 4,
+        ENHANCED_PACKET | OBSOLETE_PACKET => 20,
+        _ => 0,
+    }
+}
+
+fn name_of(kind: u32) -> std::borrow::Cow<'static, str> {
+    match kind {
+        SECTION_HEADER => "section header block".into(),
+        INTERFACE_DESCRIPTION => "interface description block".into(),
+        OBSOLETE_PACKET => "packet block".into(),
+        SIMPLE_PACKET => "simple packet block".into(),
+        ENHANCED_PACKET => "enhanced packet block".into(),
+        _ => format!("block of type {kind:#010x}").into(),
+    }
+}
+
+/// The byte order of the section that this block begins.
+fn section_order(block: &[u8]) -> Option<ByteOrder> {
+    [ByteOrder::Little, ByteOrder::Big].into_iter().find(|order| order.u32(block, 8) == BYTE_ORDER_MAGIC)
+}
+
+fn trailer(block: &[u8]) -> &[u8] {
+    &block[block.len() - TRAILER_BYTES..]
+}
+
+/// Bytes that fill up to a multiple of four.
+fn padding(length: usize) -> usize {
+    length.wrapping_neg() & 3
+}
+
+/// A string option: some writers end it with a zero byte.
+fn text(value: &[u8], bytes_max: usize) -> String {
+    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
+    let mut text = String::from_utf8_lossy(&value[..end]).into_owned();
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
+}
+
+/// "Options": code, length, value, padding, until the end option or the end of the block.
+struct Options<'a> {
+    order: ByteOrder,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Options<'a> {
+    type Item = Result<(u16, &'a [u8]), String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = std::mem::take(&mut self.rest);
+        if rest.is_empty() {
+            return None;
+        }
+        let Some((header, values)) = rest.split_first_chunk::<4>() else {
+            return Some(Err(format!("has {} bytes after its last option", rest.len())));
+        };
+        let (code, length) = (self.order.u16(header, 0), usize::from(self.order.u16(header, 2)));
+        if code == OPTION_END {
+            return None;
+        }
+        let Some((value, after)) = values.split_at_checked(length) else {
+            return Some(Err(format!("has option {code} of {length} bytes where {} are left", values.len())));
+        };
+        self.rest = after.get(padding(length)..).unwrap_or_default();
+        Some(Ok((code, value)))
+    }
+}

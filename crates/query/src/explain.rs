@@ -1,0 +1,347 @@
+//! Why nothing was found, or not all: before the horizon, cut, kept out, not recorded, dropped, or never seen.
+
+use std::net::IpAddr;
+
+use super::flows::{session_filter, wanted};
+use super::selections::{Known, Selector, Sought};
+use super::selectors::Flow;
+use super::{Drops, History, QueryError, Request};
+use base::time::Timestamp;
+use decode::Network;
+use engine::handover::Gap;
+use filter::{Endpoints, SessionProbe};
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// A word for scripts: `nothing_recorded`, `before_horizon`, `after_newest`, `in_future`, `cut`, `filtered`,
+    /// `dropped`, `too_many`, `not_recorded` or `never_seen`.
+    pub code: &'static str,
+    /// A sentence for people.
+    pub sentence: String,
+    /// How far back packets are there, where that is why.
+    pub horizon: Option<Timestamp>,
+}
+
+impl Cause {
+    /// A cause that has nothing to do with the horizon.
+    pub fn new(code: &'static str, sentence: impl Into<String>) -> Self {
+        Self { code, sentence: sentence.into(), horizon: None }
+    }
+}
+
+/// How far back the recorder knows, looked up once for many questions.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// The earliest and the latest packet kept.
+    span: Option<(Timestamp, Timestamp)>,
+    /// Sessions that ended before this may have been forgotten; `None` while all are remembered.
+    remembered_since: Option<Timestamp>,
+    /// The capture filter, to be asked whether it keeps a session out.
+    filter: Option<(SessionProbe, String)>,
+    filtered: u64,
+    whole_since: Option<Timestamp>,
+    evicted: u64,
+    dropped: u64,
+    kernel_dropped: u64,
+    /// When nothing was recorded.
+    gaps: Vec<Gap>,
+}
+
+/// What is asked for, as far as it tells why it is not there.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    /// Set where it names one session in full.
+    endpoints: Option<Endpoints>,
+    /// What the ledger knows of it.
+    known: Known,
+    /// Packets the kernel dropped within the window.
+    dropped: u64,
+}
+
+impl History {
+    /// How far back the recorder knows.
+    pub fn reach(&self) -> Reach {
+        let totals = self.totals();
+        let mut remembered_since = None;
+        for worker in &self.workers {
+            if worker.ledger.has_forgotten() {
+                remembered_since = remembered_since.max(worker.ledger.earliest());
+            }
+        }
+        let filter = self.capture_filter.get().and_then(|text| Some((SessionProbe::new(&text).ok()?, text)));
+        Reach {
+            span: self.span(),
+            remembered_since,
+            filter,
+            filtered: totals.filtered.packets,
+            whole_since: totals.lost_until.and_then(|_| self.whole_since()),
+            evicted: totals.evicted.packets,
+            dropped: totals.dropped.into_iter().map(|volume| volume.packets).sum(),
+            kernel_dropped: totals.kernel_dropped,
+            gaps: self.before.gaps.clone(),
+        }
+    }
+
+    /// Why `request` finds nothing; `drops` is what a search for its packets met.
+    ///
+    /// # Errors
+    ///
+    /// As for the request itself.
+    pub fn explain_nothing(&self, request: &Request, drops: Option<&Drops>) -> Result<Cause, QueryError> {
+        let (since, until) = request.window()?;
+        let question = Question {
+            since: request.since,
+            until: request.until,
+            endpoints: request.flow.as_ref().and_then(endpoints),
+            known: self.known(request)?,
+            dropped: drops.map_or(0, |drops| drops.within(since, until)),
+        };
+        let mut cause = self.reach().cause(&question);
+        // libpcap looks behind a VLAN tag only where the expression says so, which many a search has failed by.
+        let expression = request.expression.trim();
+        if cause.code == "never_seen"
+            && !expression.is_empty()
+            && !expression.contains("vlan")
+            && self.workers.iter().any(|worker| {
+                let mut sessions = worker.ledger.overlapping(since, until);
+                sessions.any(|session| session.key.vlan().is_some())
+            })
+        {
+            cause.sentence.push_str(
+                "; some packets carry VLAN tags, behind which an expression looks only with 'vlan and (...)'",
+            );
+        }
+        Ok(cause)
+    }
+
+    /// What is missing from the answer to `request`, which found something; `None` if that is nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for the request itself.
+    pub fn explain_missing(&self, request: &Request, drops: &Drops) -> Result<Option<String>, QueryError> {
+        let (since, until) = request.window()?;
+        let mut missing = Vec::new();
+        let known = self.known(request)?;
+        missing.extend(known.is_cut().then(|| cut(&known)));
+        missing.extend(self.not_recorded(since, until));
+        let dropped = drops.within(since, until);
+        missing.extend((dropped > 0).then(|| format!("the kernel dropped {dropped} packets within that time")));
+        Ok((!missing.is_empty()).then(|| missing.join("; ")))
+    }
+
+    /// Whether every packet is there that came at this time or later.
+    fn is_whole_since(&self, since: Timestamp) -> bool {
+        let totals = self.totals();
+        let dropped: u64 = totals.dropped.iter().map(|volume| volume.packets).sum();
+        dropped == 0 && totals.lost_until.is_none_or(|lost| lost < since)
+    }
+
+    /// The gaps within a window, as far back as packets are there.
+    fn not_recorded(&self, since: Timestamp, until: Timestamp) -> Option<String> {
+        if self.before.gaps.is_empty() {
+            return None;
+        }
+        let (oldest, _) = self.span()?;
+        let since = since.max(oldest);
+        let gaps =
+            self.before.gaps.iter().filter(|gap| gap.from <= until && gap.until >= since && gap.from < gap.until);
+        let (count, seconds, last) = gaps.fold((0u32, 0.0, None), |(count, seconds, _), gap| {
+            (count + 1, seconds + gap.until.since(gap.from).as_secs_f64(), Some(gap))
+        });
+        let last = last?;
+        let times = if count == 1 { String::new() } else { format!(" {count} times, the last time") };
+        Some(format!(
+            "nothing was recorded{times} from {} to {} ({seconds:.1} s{}), while the recorder was restarted",
+            last.from,
+            last.until,
+            if count == 1 { "" } else { " altogether" }
+        ))
+    }
+
+    /// The sessions that match and are no longer whole, as far as packets of this window can be among what they lost.
+    fn known(&self, request: &Request) -> Result<Known, QueryError> {
+        let (since, until) = request.window()?;
+        let selection = request.selection(self)?;
+        let mut filter = session_filter(request)?;
+        let mut known = Known::default();
+        if self.is_whole_since(since) {
+            return Ok(known);
+        }
+        for session in self.workers.iter().flat_map(|worker| worker.ledger.cut(since, until)) {
+            if wanted(&selection, &mut filter, &session) {
+                known.add(&session);
+            }
+        }
+        Ok(known)
+    }
+}
+
+impl Question {
+    /// The question behind one of many selections.
+    pub fn of(selector: &Selector, known: Known, drops: &Drops) -> Self {
+        let endpoints = match &selector.sought {
+            Sought::Flow(flow) => endpoints(flow),
+            Sought::Host(_) | Sought::CommunityId(_) => None,
+        };
+        let dropped = drops.within(selector.since, selector.until);
+        Self { since: Some(selector.since), until: Some(selector.until), endpoints, known, dropped }
+    }
+}
+
+impl Reach {
+    /// The earliest packet kept.
+    pub fn horizon(&self) -> Option<Timestamp> {
+        self.span.map(|(oldest, _)| oldest)
+    }
+
+    /// Why a question finds nothing.
+    pub fn cause(&mut self, question: &Question) -> Cause {
+        let Some((oldest, newest)) = self.span else { return self.nothing_recorded() };
+        let since = question.since.unwrap_or(Timestamp::MIN);
+        let until = question.until.unwrap_or(Timestamp::MAX);
+        let forgotten = self.remembered_since.is_some_and(|remembered| until < remembered);
+        if until < oldest || (question.known.sessions == 0 && forgotten) {
+            return self.before_horizon(question, oldest);
+        }
+        if self.filtered > 0
+            && question.known.sessions == 0
+            && let (Some(endpoints), Some((filter, text))) = (&question.endpoints, &mut self.filter)
+            && !filter.matches(endpoints)
+        {
+            return Cause::new(
+                "filtered",
+                format!(
+                    "the capture filter {text:?} keeps such packets out: {} of all kinds so far, which are not recorded",
+                    self.filtered
+                ),
+            );
+        }
+        if let Some(gap) = self.gaps.iter().find(|gap| gap.from <= since && until <= gap.until) {
+            return Cause::new(
+                "not_recorded",
+                format!("nothing was recorded from {} to {}, while the recorder was restarted", gap.from, gap.until),
+            );
+        }
+        if since > newest {
+            return Cause::new(
+                "after_newest",
+                format!("nothing is as new as that: the newest packet kept is of {newest}"),
+            );
+        }
+        if question.known.left_out > 0 && question.known.left_out == question.known.sessions {
+            return Cause::new("too_many", left_out(question.known.left_out));
+        }
+        if question.known.is_cut() {
+            let sentence = format!("{}, none of them in this window that match", cut(&question.known));
+            return Cause { horizon: Some(oldest), ..Cause::new("cut", sentence) };
+        }
+        if question.dropped > 0 {
+            let dropped = question.dropped;
+            return Cause::new(
+                "dropped",
+                format!(
+                    "no packet that matches was recorded, but the kernel dropped {dropped} packets within that time"
+                ),
+            );
+        }
+        self.never_seen(since)
+    }
+
+    /// What is missing from the answer to a question that found something.
+    pub fn missing(&self, question: &Question) -> Option<Cause> {
+        let known = &question.known;
+        if known.left_out > 0 {
+            return Some(Cause::new("too_many", left_out(known.left_out)));
+        }
+        if known.is_cut() {
+            return Some(Cause { horizon: self.horizon(), ..Cause::new("cut", cut(known)) });
+        }
+        let dropped = question.dropped;
+        (dropped > 0).then(|| {
+            Cause::new("dropped", format!("the kernel dropped {dropped} packets within that time, of whatever session"))
+        })
+    }
+
+    fn nothing_recorded(&self) -> Cause {
+        let kept_out = self.filtered;
+        if kept_out > 0 {
+            let filter = self.filter.as_ref().map_or("", |(_, text)| text);
+            let sentence = format!(
+                "nothing is recorded: all {kept_out} packets so far were kept out by the capture filter {filter:?}"
+            );
+            return Cause::new("filtered", sentence);
+        }
+        Cause::new("nothing_recorded", "no packet has been recorded yet")
+    }
+
+    fn before_horizon(&self, question: &Question, oldest: Timestamp) -> Cause {
+        let mut sentence = format!("that is before the horizon: the oldest packet kept is of {oldest}");
+        if question.known.sessions > 0 {
+            sentence.push_str(&format!("; {}", cut(&question.known)));
+        } else if let Some(remembered) = self.remembered_since {
+            sentence.push_str(&format!(", and of sessions that ended before {remembered} not all are remembered"));
+        }
+        Cause { code: "before_horizon", sentence, horizon: Some(oldest) }
+    }
+
+    fn never_seen(&self, since: Timestamp) -> Cause {
+        let mut sentence = "no packet that matches was seen".to_owned();
+        if let Some(whole) = self.whole_since.filter(|&whole| since < whole) {
+            let evicted = self.evicted;
+            sentence.push_str(&format!(
+                "; before {whole} only the starts of sessions are kept, {evicted} packets have been evicted"
+            ));
+        }
+        if let Some((_, filter)) = &self.filter {
+            sentence.push_str(&format!("; the capture filter {filter:?} kept {} packets out", self.filtered));
+        }
+        if self.kernel_dropped > 0 {
+            sentence.push_str(&format!("; the kernel dropped {} packets", self.kernel_dropped));
+        }
+        if self.dropped > 0 {
+            sentence.push_str(&format!("; {} packets were dropped before they were stored", self.dropped));
+        }
+        Cause::new("never_seen", sentence)
+    }
+}
+
+/// What is left of sessions that were cut.
+pub fn cut(known: &Known) -> String {
+    let Known { sessions, packets, bytes, kept_packets, kept_bytes, .. } = known;
+    let left = format!("{kept_packets} of {packets} packets are left");
+    match (sessions, kept_packets) {
+        (1, 0) => format!("a session that matches was seen, but all of its {packets} packets ({bytes} bytes) are gone"),
+        (1, _) => format!("a session that matches was cut after {kept_bytes} of {bytes} bytes: {left}"),
+        _ => format!("{sessions} sessions that match were cut: {kept_bytes} of {bytes} bytes, {left}"),
+    }
+}
+
+fn left_out(sessions: u64) -> String {
+    format!("{sessions} sessions were left out: more are meant than fit into the memory for queries; narrow it down")
+}
+
+/// The endpoints of a flow that names its ports and its protocol.
+fn endpoints(flow: &Flow) -> Option<Endpoints> {
+    let protocol = flow.protocol?;
+    let has_ports = matches!(protocol, 6 | 17 | 132);
+    if has_ports && (flow.a.1 == 0 || flow.b.1 == 0) {
+        return None;
+    }
+    let number = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    Some(Endpoints {
+        network: if flow.a.0.is_ipv4() { Network::Ipv4 } else { Network::Ipv6 },
+        protocol,
+        source: number(flow.a.0),
+        destination: number(flow.b.0),
+        source_port: flow.a.1,
+        destination_port: flow.b.1,
+        ..Endpoints::default()
+    })
+}

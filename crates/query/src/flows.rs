@@ -1,0 +1,390 @@
+//! The sessions known, also those whose packets are gone.
+
+use std::collections::BinaryHeap;
+
+use serde::{Deserialize, Serialize};
+
+use super::names::{Allowance, Names};
+use super::selectors::Selection;
+use super::{History, QueryError, Request};
+use base::interface::Interface;
+use base::time::Timestamp;
+use decode::Network;
+use engine::session::community_id::CommunityId;
+use engine::session::{Endpoint, PastPlace, RecentBlocks, Session, SessionSlot};
+use filter::{Endpoints, SessionProbe};
+
+/// What a listing is sorted by. Times ascend, amounts descend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sort {
+    /// Time of the first packet.
+    #[default]
+    Start,
+    /// Time of the latest packet.
+    Last,
+    /// Bytes on the wire, most first.
+    Bytes,
+    /// Packets, most first.
+    Packets,
+    /// Time between first and latest packet, longest first.
+    Duration,
+    /// Bytes sent by the originator, most first.
+    Out,
+    /// Bytes sent by the responder, most first.
+    In,
+}
+
+impl Sort {
+    /// The key by which sessions ascend.
+    fn key(self, session: &Session) -> u64 {
+        match self {
+            Self::Start => session.first.0,
+            Self::Last => session.last.0,
+            Self::Bytes => u64::MAX - session.bytes.sum(),
+            Self::Packets => u64::MAX - session.packets.sum(),
+            Self::Duration => u64::MAX - session.last.0.saturating_sub(session.first.0),
+            Self::Out => u64::MAX - session.bytes.originator,
+            Self::In => u64::MAX - session.bytes.responder,
+        }
+    }
+}
+
+/// One endpoint in JSON: an IP address and port, or a link-layer address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowEndpoint {
+    /// IP address; null where the session is not IP.
+    pub ip: Option<String>,
+    /// Port; ICMP: type or code; 0 where there are none.
+    pub port: u16,
+    /// Link-layer address, where the session is not IP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+}
+
+/// A count for each endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCount {
+    /// Sent by the originator.
+    pub originator: u64,
+    /// Sent by the responder.
+    pub responder: u64,
+}
+
+impl FlowCount {
+    /// Both together.
+    pub fn sum(self) -> u64 {
+        self.originator.saturating_add(self.responder)
+    }
+}
+
+/// One session in JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// Time of the first packet.
+    pub first: String,
+    /// Time of the latest packet.
+    pub last: String,
+    /// `tcp`, `udp`, …; the number of other IP protocols; the ethertype of what is not IP.
+    pub proto: String,
+    /// Who sent the SYN, or spoke first.
+    pub originator: FlowEndpoint,
+    /// The other one.
+    pub responder: FlowEndpoint,
+    /// Where it was seen.
+    pub interface: String,
+    /// Packets seen.
+    pub packets: FlowCount,
+    /// Bytes seen, on the wire.
+    pub bytes: FlowCount,
+    /// Captured bytes still there.
+    pub kept_bytes: u64,
+    /// Packets still there.
+    pub kept_packets: u64,
+    /// When packets of it were removed last; null while all are there.
+    #[serde(default)]
+    pub cut_at: Option<String>,
+    /// How far it came.
+    pub state: String,
+    /// Community ID version 1, with the recorder's seed or the one asked with; null where the session is not IP.
+    pub community_id: Option<String>,
+    /// Outermost VLAN id; null without one.
+    pub vlan: Option<u16>,
+    /// What its first packets name, where they are still there.
+    #[serde(flatten)]
+    pub names: Names,
+}
+
+/// A session, and what its first packets name.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The session.
+    pub session: Session,
+    /// Its names; none where they were not looked up.
+    pub names: Names,
+    /// Who keeps it.
+    pub(super) worker: u16,
+}
+
+/// Where a listed session stands, and what it is sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    key: u64,
+    first_sequence: u64,
+    worker: u16,
+    slot: u32,
+    /// Where it is found if it has left the array.
+    past: Option<PastPlace>,
+}
+
+/// A listing: which sessions, in which order. Their contents are read as they are asked for.
+#[derive(Debug)]
+pub struct Flows<'h> {
+    history: &'h History,
+    rows: std::vec::IntoIter<Row>,
+    left: usize,
+    overtaken: u64,
+    recent: RecentBlocks,
+    allowance: Allowance,
+}
+
+/// Sessions found beyond the limit of a listing: in a flood, those that come first may be gone before they are read.
+pub const SPARE_ROWS: u64 = 2048;
+
+impl History {
+    /// The sessions that match, sorted.
+    ///
+    /// A session matches a window that it overlaps. An expression is asked of a packet made up from the session's
+    /// endpoints, in both directions, as its own packets may be gone.
+    pub fn flows(&self, request: &Request, sort: Sort) -> Result<Flows<'_>, QueryError> {
+        let bounded = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
+        let left = bounded(request.limit.unwrap_or(u64::MAX));
+        let limit = left.saturating_add(bounded(SPARE_ROWS));
+        // The rows that come first, the last of them on top, ready to be replaced.
+        let mut rows: BinaryHeap<Row> = BinaryHeap::new();
+        self.each_session(request, |worker, past, session, wanted| {
+            let row = Row {
+                key: sort.key(session),
+                first_sequence: session.first_sequence,
+                worker,
+                slot: session.slot.0,
+                past,
+            };
+            if rows.len() >= limit && rows.peek().is_none_or(|last| row >= *last) {
+                return;
+            }
+            if wanted(session) {
+                if rows.len() >= limit {
+                    rows.pop();
+                }
+                rows.push(row);
+            }
+        })?;
+        Ok(Flows {
+            history: self,
+            rows: rows.into_sorted_vec().into_iter(),
+            left,
+            overtaken: 0,
+            allowance: Allowance::default(),
+            recent: RecentBlocks::default(),
+        })
+    }
+
+    /// Shows every session of the request's window, with the question whether the rest of the request wants it: an
+    /// expression is only asked where the answer counts.
+    pub(super) fn each_session(
+        &self,
+        request: &Request,
+        mut each: impl FnMut(u16, Option<PastPlace>, &Session, &mut dyn FnMut(&Session) -> bool),
+    ) -> Result<(), QueryError> {
+        let (since, until) = request.window()?;
+        let selection = request.selection(self)?;
+        let mut filter = session_filter(request)?;
+        for (worker, reader) in (0u16..).zip(&self.workers) {
+            for (past, session) in reader.ledger.known(since, until) {
+                if session.packets.sum() > 0 {
+                    each(worker, past, &session, &mut |session| wanted(&selection, &mut filter, session));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sessions whose names have `part` in them, sorted. Those that match the request are looked at in the order of
+    /// time, `rows_max` at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`flows`](Self::flows).
+    pub fn flows_named(&self, request: &Request, sort: Sort, part: &str, rows_max: u64) -> Result<Named, QueryError> {
+        let part = part.to_ascii_lowercase();
+        let mut flows = self.flows(&Request { limit: Some(rows_max), ..request.clone() }, Sort::Start)?;
+        let mut named = Named::default();
+        loop {
+            let page = flows.page(PAGE_ROWS);
+            if page.is_empty() {
+                break;
+            }
+            named.searched += page.len() as u64;
+            named.sessions.extend(page.into_iter().filter(|listed| listed.names.contain(&part)));
+            if named.sessions.len() > NAMED_MAX {
+                named.beyond = true;
+                break;
+            }
+        }
+        named.unread = flows.unread();
+        named.sessions.sort_by_key(|listed| sort.key(&listed.session));
+        let limit = request.limit.map_or(NAMED_MAX, |limit| usize::try_from(limit).unwrap_or(NAMED_MAX));
+        named.sessions.truncate(limit);
+        Ok(named)
+    }
+}
+
+/// Sessions that are read, and their names looked up, at once.
+pub const PAGE_ROWS: usize = 1024;
+/// Sessions found by name at most; they are held until all are found.
+pub const NAMED_MAX: usize = 4096;
+
+/// Sessions found by name.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// Those found.
+    pub sessions: Vec<Listed>,
+    /// How many were looked at.
+    pub searched: u64,
+    /// How many of these could not be read, as that would have taken too long.
+    pub unread: u64,
+    /// Whether there are more than [`NAMED_MAX`].
+    pub beyond: bool,
+}
+
+/// The expression of a request, to be asked of sessions.
+pub(super) fn session_filter(request: &Request) -> Result<Option<SessionProbe>, QueryError> {
+    if request.expression.trim().is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(SessionProbe::new(&request.expression)?))
+}
+
+/// Whether a session is asked for.
+pub(super) fn wanted(selection: &Selection, filter: &mut Option<SessionProbe>, session: &Session) -> bool {
+    selection.interface(session.key.interface())
+        && selection.session(&session.key)
+        && filter.as_mut().is_none_or(|filter| filter.matches(&Endpoints::from(&session.key)))
+}
+
+impl Flows<'_> {
+    /// Sessions that were found, and gave way to others before they could be read.
+    pub fn overtaken(&self) -> u64 {
+        self.overtaken
+    }
+
+    /// Sessions of which no names are told, as reading them would have taken too long.
+    pub fn unread(&self) -> u64 {
+        self.allowance.skipped
+    }
+
+    /// The next sessions, `rows` at most, with their names; none at the end.
+    pub fn page(&mut self, rows: usize) -> Vec<Listed> {
+        let mut page: Vec<Listed> = Vec::new();
+        while page.len() < rows
+            && let Some((worker, session)) = self.next_session()
+        {
+            page.push(Listed { session, names: Names::default(), worker });
+        }
+        self.history.name(&mut page, &mut self.allowance);
+        page
+    }
+
+    fn next_session(&mut self) -> Option<(u16, Session)> {
+        self.left = self.left.checked_sub(1)?;
+        loop {
+            let row = self.rows.next()?;
+            let ledger = &self.history.workers.get(usize::from(row.worker))?.ledger;
+            // Its entry may have been given to another session since.
+            let found = match row.past {
+                Some(place) => ledger.past_session(place, &mut self.recent),
+                None => ledger.session(SessionSlot(row.slot)),
+            };
+            match found {
+                Some(session) if session.first_sequence == row.first_sequence => return Some((row.worker, session)),
+                _ => self.overtaken += 1,
+            }
+        }
+    }
+}
+
+impl Iterator for Flows<'_> {
+    type Item = Session;
+
+    fn next(&mut self) -> Option<Session> {
+        self.next_session().map(|(_, session)| session)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.rows.len().min(self.left)))
+    }
+}
+
+impl Flow {
+    /// A session as JSON has it, its Community ID made with `seed`.
+    pub fn new(session: &Session, interface: Option<&Interface>, seed: u16) -> Self {
+        Self {
+            first: session.first.to_rfc3339(),
+            last: session.last.to_rfc3339(),
+            proto: protocol(session),
+            originator: endpoint(session.originator()),
+            responder: endpoint(session.responder()),
+            interface: interface.map(|i| i.name.clone()).unwrap_or_default(),
+            packets: FlowCount { originator: session.packets.originator, responder: session.packets.responder },
+            bytes: FlowCount { originator: session.bytes.originator, responder: session.bytes.responder },
+            kept_bytes: session.kept_bytes,
+            kept_packets: session.kept_packets,
+            cut_at: session.cut_at.map(Timestamp::to_rfc3339),
+            state: session.state().as_str().to_owned(),
+            community_id: CommunityId::new(&session.key, seed).map(|id| id.to_string()),
+            vlan: session.key.vlan(),
+            names: Names::default(),
+        }
+    }
+
+    /// Whether packets of it are gone.
+    pub fn is_cut(&self) -> bool {
+        self.kept_packets < self.packets.sum()
+    }
+}
+
+fn endpoint(endpoint: Endpoint) -> FlowEndpoint {
+    FlowEndpoint {
+        ip: endpoint.ip.map(|ip| ip.to_string()),
+        port: endpoint.port,
+        mac: endpoint.mac.map(|_| endpoint.to_string()),
+    }
+}
+
+/// The name of a session's protocol.
+pub(super) fn protocol(session: &Session) -> String {
+    let key = &session.key;
+    let name = match (key.network(), key.protocol()) {
+        (Network::Link, _) => {
+            return match key.ethertype() {
+                0 => "link".to_owned(),
+                0x0806 => "arp".to_owned(),
+                0x88cc => "lldp".to_owned(),
+                0x8892 => "profinet".to_owned(),
+                ethertype => format!("{ethertype:#06x}"),
+            };
+        }
+        (_, 1) => "icmp",
+        (_, 2) => "igmp",
+        (_, 6) => "tcp",
+        (_, 17) => "udp",
+        (_, 47) => "gre",
+        (_, 50) => "esp",
+        (_, 51) => "ah",
+        (_, 58) => "icmp6",
+        (_, 132) => "sctp",
+        (_, number) => return number.to_string(),
+    };
+    name.to_owned()
+}

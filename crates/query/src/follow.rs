@@ -1,0 +1,396 @@
+//! The past, and then what comes, without gap or duplicate.
+//!
+//! Every worker numbers the packets it stores ([`RecordHeader::sequence`]), and publishes how many these are once they
+//! can be read. A follower cuts that order where the published number is, again and again:
+//!
+//! ```text
+//!  worker 0   0 ………… the past ………… │ round │  round  │ round │ …
+//!  worker 1   0 …… the past …… │  round  │ round │   round   │ …
+//!                      published at the start ┘   … later …
+//! ```
+//!
+//! So each packet belongs to one round. Within it packets are told apart by their numbers, not by the places they lie in,
+//! because a packet can move; and how many a round has is known beforehand, so that what was evicted before it could be
+//! read is counted to the packet. A follower holds nothing that the recorder needs, and remembers where the open segments
+//! ended, so that a round reads what is new and little else.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as Memory};
+
+use super::merge::{Found, Packets, Summary};
+use super::selectors::Selection;
+use super::{History, QueryError, Request};
+use base::interface::Interface;
+use base::time::Timestamp;
+use engine::store::record::RecordHeader;
+use engine::store::{Cursor, Gone, RecordAt};
+use filter::FilterSet;
+
+/// Packets that wait at most, those of the latest rounds aside (about 120 bytes each).
+const WAITING_MAX: usize = 2048;
+/// Packets that the rounds of all workers have at most, and those of one have at least.
+const ROUND_PACKETS: (u64, u64) = (1024, 16);
+/// Places that are remembered for each worker: more than there are segments open at once.
+const CURSORS_MAX: usize = 32;
+/// How often a round is looked for: what moved while it was looked for is found the second time.
+const LOOKS: usize = 2;
+
+/// The answer to a [`Request`] that goes on; see [`History::follow`].
+#[derive(Debug)]
+pub struct Follow<'h> {
+    history: &'h History,
+    request: Request,
+    interfaces: Vec<Arc<Interface>>,
+    window: (Timestamp, Timestamp),
+    selection: Selection,
+    filter: Option<FilterSet>,
+    limit: u64,
+    past: Option<Packets<'h>>,
+    /// One for each worker.
+    arrivals: Vec<Arrivals>,
+    waiting: BinaryHeap<Reverse<Box<Waiting>>>,
+    /// Whether there were packets later than what was settled.
+    held_back: bool,
+    latest: Timestamp,
+    data: Vec<u8>,
+    interrupts: Vec<Arc<AtomicBool>>,
+    summary: Summary,
+}
+
+/// How far a worker's order of arrival has been read.
+#[derive(Debug)]
+struct Arrivals {
+    /// The first packet of the next round.
+    next: u64,
+    /// The first packet that was not published yet when that was asked for.
+    published: u64,
+    /// The latest time read.
+    reached: Timestamp,
+    /// Where segments ended that may have grown since, those that grew last first.
+    cursors: Vec<Cursor>,
+}
+
+impl<'h> Follow<'h> {
+    pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
+        // First the numbers, then the segments: what is below a number is in the segments, or was evicted.
+        let stored: Vec<u64> = history.workers.iter().map(|w| w.published.totals().stored.packets).collect();
+        let past = Packets::new(history, request)?.arrived_before(stored.clone());
+        let arrivals = stored.into_iter().map(|next| Arrivals {
+            next,
+            published: next,
+            reached: Timestamp::MIN,
+            cursors: Vec::with_capacity(CURSORS_MAX),
+        });
+        Ok(Self {
+            history,
+            request: request.clone(),
+            interfaces: history.interfaces.snapshot(),
+            window: request.window()?,
+            selection: request.selection(history)?,
+            filter: request.filter(&history.link_types())?,
+            limit: request.limit.unwrap_or(u64::MAX),
+            past: Some(past),
+            arrivals: arrivals.collect(),
+            waiting: BinaryHeap::new(),
+            held_back: false,
+            latest: Timestamp::MIN,
+            data: Vec::new(),
+            interrupts: Vec::new(),
+            summary: Summary::default(),
+        })
+    }
+
+    /// Ends it soon after `flag` is set; may be called for several flags.
+    #[must_use]
+    pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.past = self.past.map(|past| past.interrupted_by(Arc::clone(&flag)));
+        self.interrupts.push(flag);
+        self
+    }
+
+    /// What was found so far.
+    pub fn summary(&self) -> Summary {
+        self.past.as_ref().map_or(self.summary, Packets::summary)
+    }
+
+    /// Whether the limit was reached, or it was interrupted: nothing will come any more.
+    pub fn has_ended(&self) -> bool {
+        let summary = self.summary();
+        summary.limited || summary.interrupted
+    }
+
+    /// Whether the past has been read to its end.
+    pub fn is_live(&self) -> bool {
+        self.past.is_none()
+    }
+
+    /// The next packet that matches, `None` while there is none.
+    ///
+    /// Of several workers, packets later than `settled` wait for those that others may yet bring; one worker's come as
+    /// they arrived.
+    pub fn next(&mut self, settled: Timestamp) -> Option<Found<'_>> {
+        if let Some(past) = &mut self.past {
+            match past.find() {
+                Some((header, worker)) => {
+                    self.latest = self.latest.max(header.time);
+                    return self.past.as_ref()?.found(header, worker);
+                }
+                None if past.summary().limited || past.summary().interrupted => return None,
+                None => {
+                    self.summary = past.summary();
+                    self.past = None;
+                }
+            }
+        }
+        let settled = if self.arrivals.len() == 1 { Timestamp::MAX } else { settled };
+        let (header, worker) = self.find(settled)?;
+        self.summary.packets += 1;
+        self.summary.bytes += self.data.len() as u64;
+        self.summary.unsorted += u64::from(header.time < self.latest);
+        self.latest = self.latest.max(header.time);
+        let interface = self.interfaces.get(usize::from(header.interface.0))?;
+        Some(Found::new(header, worker, interface, &self.data, &[]))
+    }
+
+    /// Comes to the next packet that matches; its bytes are then in `self.data`.
+    fn find(&mut self, settled: Timestamp) -> Option<(RecordHeader, usize)> {
+        if std::mem::take(&mut self.held_back) {
+            // They have waited for this.
+            self.gather();
+        }
+        loop {
+            if self.summary.packets >= self.limit {
+                self.summary.limited = true;
+                return None;
+            }
+            if self.interrupts.iter().any(|flag| flag.load(Memory::Relaxed)) {
+                self.summary.interrupted = true;
+                return None;
+            }
+            if !self.is_due(settled) {
+                if self.gather() {
+                    continue;
+                }
+                self.held_back = !self.waiting.is_empty();
+                return None;
+            }
+            let Some(Reverse(packet)) = self.waiting.pop() else { continue };
+            if let Some(found) = self.take(*packet) {
+                return Some(found);
+            }
+        }
+    }
+
+    /// Whether the earliest packet that waits can be given: no earlier one may come before it.
+    fn is_due(&self, settled: Timestamp) -> bool {
+        let Some(Reverse(head)) = self.waiting.peek() else { return false };
+        let time = head.record.header.time;
+        self.waiting.len() >= WAITING_MAX || (time <= settled && !self.is_behind(time))
+    }
+
+    /// Whether a worker may have published a packet that is earlier, and was not read yet.
+    fn is_behind(&self, time: Timestamp) -> bool {
+        self.arrivals.iter().any(|worker| worker.next < worker.published && worker.reached < time)
+    }
+
+    /// Reads one round of every worker that has one and may hold up what waits; whether there was any.
+    fn gather(&mut self) -> bool {
+        let workers = self.arrivals.len() as u64;
+        let round_max = (ROUND_PACKETS.0 / workers.max(1)).max(ROUND_PACKETS.1);
+        let head = self.waiting.peek().map(|Reverse(head)| head.record.header.time);
+        let mut any = false;
+        for worker in 0..self.arrivals.len() {
+            let published = self.history.workers[worker].published.totals().stored.packets;
+            let arrivals = &mut self.arrivals[worker];
+            arrivals.published = published;
+            let round = arrivals.next..published.min(arrivals.next.saturating_add(round_max));
+            // Who is ahead of what waits would only make more wait.
+            if round.is_empty() || head.is_some_and(|time| time <= arrivals.reached) {
+                continue;
+            }
+            any = true;
+            arrivals.next = round.end;
+            let wanted: Vec<u64> = round.collect();
+            let missing = self.look_for(worker, &wanted);
+            self.summary.overtaken += missing;
+        }
+        any
+    }
+
+    /// Lets the packets with these numbers, which are in order, wait to be given; says how many are not there.
+    fn look_for(&mut self, worker: usize, wanted: &[u64]) -> u64 {
+        let (Some(&first), Some(&last)) = (wanted.first(), wanted.last()) else { return 0 };
+        let mut seen = Vec::with_capacity(wanted.len());
+        let cursors = std::mem::take(&mut self.arrivals[worker].cursors);
+        let segments = &self.history.workers[worker].segments;
+        // Segments that were read before and may go on; then, while something is missing, all others.
+        let (mut grown, mut still) = (Vec::with_capacity(CURSORS_MAX), Vec::with_capacity(CURSORS_MAX));
+        for mut cursor in cursors {
+            if segments.follow(&mut cursor).is_ok() {
+                let before = seen.len();
+                self.read(worker, &mut cursor, wanted, &mut seen);
+                if seen.len() > before { grown.push(cursor) } else { still.push(cursor) }
+            }
+        }
+        let mut missing = count_missing(&mut seen, wanted);
+        for _ in 0..LOOKS {
+            if missing == 0 {
+                break;
+            }
+            for view in segments.views_from(first).filter(|view| view.first_sequence() <= last) {
+                if grown.iter().chain(&still).any(|known| known.segment().is_same(&view)) {
+                    continue;
+                }
+                let mut cursor = segments.cursor(view);
+                self.read(worker, &mut cursor, wanted, &mut seen);
+                grown.push(cursor);
+            }
+            missing = count_missing(&mut seen, wanted);
+        }
+        grown.append(&mut still);
+        grown.truncate(CURSORS_MAX);
+        self.arrivals[worker].cursors = grown;
+        missing
+    }
+
+    /// Reads a segment as far as `wanted` reaches; what is wanted of it waits to be given.
+    fn read(&mut self, worker: usize, cursor: &mut Cursor, wanted: &[u64], seen: &mut Vec<u64>) {
+        let Some(&last) = wanted.last() else { return };
+        let segments = &self.history.workers[worker].segments;
+        let mut shared = None;
+        loop {
+            // What is later is for the next round.
+            let mut ahead = cursor.clone();
+            let Ok(Some(record)) = segments.next(&mut ahead) else { return };
+            let header = &record.header;
+            if header.sequence > last {
+                return;
+            }
+            *cursor = ahead;
+            if wanted.binary_search(&header.sequence).is_err() {
+                continue;
+            }
+            seen.push(header.sequence);
+            if usize::from(header.interface.0) >= self.interfaces.len() {
+                self.meet_interfaces();
+            }
+            let arrivals = &mut self.arrivals[worker];
+            arrivals.reached = arrivals.reached.max(header.time);
+            let in_window = self.window.0 <= header.time && header.time <= self.window.1;
+            if in_window && self.selection.interface(header.interface) {
+                let cursor = Arc::clone(shared.get_or_insert_with(|| Arc::new(cursor.clone())));
+                self.waiting.push(Reverse(Box::new(Waiting { worker, record, cursor })));
+            }
+        }
+    }
+
+    /// An interface that came meanwhile may have the name that is asked for.
+    fn meet_interfaces(&mut self) {
+        self.interfaces = self.history.interfaces.snapshot();
+        if let Ok(selection) = self.request.selection(self.history) {
+            self.selection = selection;
+        }
+    }
+
+    /// Gives a packet if it is wanted; its bytes are then in `self.data`.
+    fn take(&mut self, mut packet: Waiting) -> Option<(RecordHeader, usize)> {
+        let (header, worker) = (packet.record.header, packet.worker);
+        let mut looked = false;
+        loop {
+            let outcome = self.matches(&packet);
+            let looked_before = looked;
+            if outcome.is_err() && !looked && self.waiting.peek().is_none_or(|Reverse(other)| **other != packet) {
+                looked = true;
+                self.look_again(&packet);
+            }
+            // It may have been met in two places.
+            let mut elsewhere = None;
+            while let Some(Reverse(other)) = self.waiting.peek()
+                && **other == packet
+            {
+                elsewhere = self.waiting.pop();
+            }
+            match (outcome, elsewhere) {
+                (Ok(wanted), _) => return wanted.then_some((header, worker)),
+                (Err(Gone), Some(Reverse(other))) => packet = *other,
+                (Err(Gone), None) => {
+                    // What is not found when it is looked for is counted there.
+                    self.summary.overtaken += u64::from(looked_before);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// A segment is no more: its packets were evicted, or have moved. Looks for all that wait.
+    fn look_again(&mut self, packet: &Waiting) {
+        let worker = packet.worker;
+        let mut wanted = vec![packet.record.header.sequence];
+        let waiting = std::mem::take(&mut self.waiting);
+        for Reverse(other) in waiting {
+            if other.worker == worker {
+                wanted.push(other.record.header.sequence);
+            } else {
+                self.waiting.push(Reverse(other));
+            }
+        }
+        wanted.sort_unstable();
+        wanted.dedup();
+        let cursors = std::mem::take(&mut self.arrivals[worker].cursors);
+        self.summary.overtaken += self.look_for(worker, &wanted);
+        self.arrivals[worker].cursors = cursors;
+    }
+
+    fn matches(&mut self, packet: &Waiting) -> Result<bool, Gone> {
+        let header = &packet.record.header;
+        let worker = &self.history.workers[packet.worker];
+        worker.segments.data(&packet.cursor, &packet.record, &mut self.data)?;
+        let Some(interface) = self.interfaces.get(usize::from(header.interface.0)) else { return Ok(false) };
+        let link_type = interface.link_type;
+        Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
+            && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
+    }
+}
+
+/// Puts `seen` in order, each once, and says how many of `wanted` are not in it.
+fn count_missing(seen: &mut Vec<u64>, wanted: &[u64]) -> u64 {
+    seen.sort_unstable();
+    seen.dedup();
+    (wanted.len() - seen.len()) as u64
+}
+
+/// A packet that is to be given when its time has come.
+#[derive(Debug)]
+struct Waiting {
+    worker: usize,
+    record: RecordAt,
+    cursor: Arc<Cursor>,
+}
+
+impl Waiting {
+    fn order(&self) -> (Timestamp, usize, u64) {
+        (self.record.header.time, self.worker, self.record.header.sequence)
+    }
+}
+
+impl PartialEq for Waiting {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+impl Eq for Waiting {}
+impl PartialOrd for Waiting {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Waiting {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+#[cfg(test)]
+mod tests;

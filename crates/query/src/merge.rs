@@ -1,0 +1,505 @@
+//! All ranks and workers as one stream of packets in the order of their times.
+//!
+//! Segments are runs that overlap in time. Those that have begun are in a heap by the time of their next packet; the
+//! others wait, by their earliest time. Packets that arrived out of order within a segment are read ahead as far as its
+//! disorder reaches, so that times never go backwards; packets of equal times come as they arrived.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as Memory};
+
+use super::names::Starts;
+use super::selections::Search;
+use super::selectors::Selection;
+use super::{History, QueryError, Request};
+use base::interface::Interface;
+use base::packet::{LinkType, Packet};
+use base::time::Timestamp;
+use engine::store::record::RecordHeader;
+use engine::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
+use filter::FilterSet;
+
+/// Records that one query reads ahead at most, of all segments together (about 60 bytes each). Beyond it packets come
+/// as they arrived, and are counted.
+const READ_AHEAD_MAX: usize = 16 * 1024;
+
+/// Compressed segments of which one query keeps a part at most (4 KiB each). Packets of further ones come slower.
+const WINDOWS_MAX: usize = 32;
+
+/// After so many records that do not match, a query looks whether it was interrupted (well below a millisecond).
+const RECORDS_BETWEEN_LOOKS: u32 = 1024;
+
+/// Bytes of a packet in which an expression finds the headers it asks for, mostly.
+const START_BYTES: u32 = 128;
+
+/// A packet that was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The packet.
+    pub packet: Packet<'a>,
+    /// Where it was captured.
+    pub interface: &'a Interface,
+    /// What its record says.
+    pub header: RecordHeader,
+    /// Which worker keeps it.
+    pub worker: usize,
+    /// The selections of a [`Search`] that want it, in ascending order; empty without one.
+    pub selections: &'a [u32],
+}
+
+impl<'a> Found<'a> {
+    pub(super) fn new(
+        header: RecordHeader,
+        worker: usize,
+        interface: &'a Interface,
+        data: &'a [u8],
+        selections: &'a [u32],
+    ) -> Self {
+        let packet = Packet {
+            time: header.time,
+            interface: header.interface,
+            link_type: interface.link_type,
+            direction: header.direction,
+            flags: header.flags,
+            original_len: header.original_len,
+            drops_before: header.drops_before,
+            data,
+        };
+        Self { packet, interface, header, worker, selections }
+    }
+}
+
+/// What a finished or unfinished query came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Packets found.
+    pub packets: u64,
+    /// Their captured bytes.
+    pub bytes: u64,
+    /// Packets in the window that were evicted before the query came to them, matching or not.
+    pub overtaken: u64,
+    /// Packets that came out of the order of their times because too many would have had to be read ahead.
+    pub unsorted: u64,
+    /// Whether the limit ended it.
+    pub limited: bool,
+    /// Whether it was interrupted.
+    pub interrupted: bool,
+}
+
+/// The answer to a [`Request`], packet by packet.
+#[derive(Debug)]
+pub struct Packets<'h> {
+    history: &'h History,
+    interfaces: Vec<Arc<Interface>>,
+    window: (Timestamp, Timestamp),
+    /// The part of the window of which there are segments.
+    reach: (Timestamp, Timestamp),
+    /// For each worker, the place in the order of arrival from which on packets are not wanted.
+    arrived_before: Vec<u64>,
+    selection: Selection,
+    /// Only the starts of these sessions.
+    starts: Option<Starts>,
+    search: Option<Search>,
+    filter: Option<FilterSet>,
+    limit: u64,
+    /// Segments that have not begun, the earliest last.
+    waiting: Vec<(usize, SegmentView)>,
+    /// Boxed, as a heap moves its elements about.
+    runs: BinaryHeap<Reverse<Box<Run>>>,
+    read_ahead: usize,
+    windows: usize,
+    latest: Timestamp,
+    data: Vec<u8>,
+    drops: Drops,
+    interrupts: Vec<Arc<AtomicBool>>,
+    summary: Summary,
+}
+
+/// When the kernel dropped packets, and how many.
+#[derive(Clone, Debug, Default)]
+pub struct Drops(Vec<(Timestamp, u64)>);
+
+impl Drops {
+    /// Places in time that are remembered at most; what comes after is counted to the last.
+    const PLACES_MAX: usize = 1024;
+
+    fn add(&mut self, time: Timestamp, packets: u32) {
+        let full = self.0.len() == Self::PLACES_MAX;
+        match self.0.last_mut() {
+            Some(last) if full => *last = (last.0.max(time), last.1 + u64::from(packets)),
+            _ => self.0.push((time, u64::from(packets))),
+        }
+    }
+
+    /// Packets that were dropped within a window, as far as the packets that came next are still there.
+    pub fn within(&self, since: Timestamp, until: Timestamp) -> u64 {
+        self.0.iter().filter(|(time, _)| *time >= since && *time <= until).map(|(_, packets)| packets).sum()
+    }
+}
+
+impl<'h> Packets<'h> {
+    pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
+        Self::within(history, request, request.window()?)
+    }
+
+    /// The packets that `search` wants; the window of `request` and its session do not count.
+    pub(super) fn searched(history: &'h History, request: &Request, search: Search) -> Result<Self, QueryError> {
+        let request = Request { since: None, until: None, flow: None, community_id: None, ..request.clone() };
+        let packets = Self::within(history, &request, search.window())?;
+        Ok(Self { search: Some(search), ..packets })
+    }
+
+    fn within(history: &'h History, request: &Request, window: (Timestamp, Timestamp)) -> Result<Self, QueryError> {
+        let selection = request.selection(history)?;
+        let filter = request.filter(&history.link_types())?;
+        let mut waiting: Vec<(usize, SegmentView)> = Vec::new();
+        for (i, worker) in history.workers.iter().enumerate() {
+            let wanted = |s: &SegmentView| s.packets > 0 && s.oldest <= window.1 && s.newest >= window.0;
+            waiting.extend(worker.segments.views().filter(wanted).map(|view| (i, view)));
+        }
+        waiting.sort_unstable_by_key(|(worker, view)| Reverse((view.oldest, *worker, view.id.0)));
+        Ok(Self {
+            history,
+            interfaces: history.interfaces.snapshot(),
+            window,
+            reach: (
+                waiting.iter().map(|(_, view)| view.oldest).min().unwrap_or_default().max(window.0),
+                waiting.iter().map(|(_, view)| view.newest).max().unwrap_or_default().min(window.1),
+            ),
+            arrived_before: vec![u64::MAX; history.workers.len()],
+            selection,
+            starts: None,
+            search: None,
+            filter,
+            limit: request.limit.unwrap_or(u64::MAX),
+            waiting,
+            runs: BinaryHeap::new(),
+            read_ahead: 0,
+            windows: 0,
+            latest: Timestamp::MIN,
+            data: Vec::new(),
+            drops: Drops::default(),
+            interrupts: Vec::new(),
+            summary: Summary::default(),
+        })
+    }
+
+    /// Leaves out what came to each worker at this place in its order of arrival, or later.
+    pub(super) fn arrived_before(mut self, sequences: Vec<u64>) -> Self {
+        self.arrived_before = sequences;
+        self
+    }
+
+    /// The packets that begin some sessions; takes the records it may read at most from `allowance`, and is nothing where
+    /// that is not enough.
+    pub(super) fn of_starts(
+        history: &'h History,
+        window: (Timestamp, Timestamp),
+        starts: Starts,
+        allowance: &mut u64,
+    ) -> Option<Self> {
+        let request = Request { since: Some(window.0), until: Some(window.1), ..Request::default() };
+        let mut packets = Self::new(history, &request).ok()?;
+        packets.waiting.retain(|(_, view)| Starts::have(view.rank));
+        *allowance = allowance.checked_sub(packets.waiting.iter().map(|(_, view)| view.packets).sum())?;
+        packets.starts = Some(starts);
+        Some(packets)
+    }
+
+    /// The sessions whose starts are still wanted.
+    pub(super) fn starts_mut(&mut self) -> Option<&mut Starts> {
+        self.starts.as_mut()
+    }
+
+    /// Ends the query soon after `flag` is set, also while nothing matches; may be called for several flags.
+    #[must_use]
+    pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.interrupts.push(flag);
+        self
+    }
+
+    /// How far it has come, 0 to 1, by the time of the latest packet that was found.
+    #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
+    pub fn part(&self) -> f64 {
+        let (first, last) = self.reach;
+        let (done, all) = (self.latest.0.saturating_sub(first.0), last.0.saturating_sub(first.0));
+        (done as f64 / all.max(1) as f64).clamp(0.0, 1.0)
+    }
+
+    /// What was found so far.
+    pub fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    /// When the kernel dropped packets, within what was looked through so far.
+    pub fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    /// What is searched for, where that is many selections or whole sessions.
+    pub fn search(&self) -> Option<&Search> {
+        self.search.as_ref()
+    }
+
+    /// The next packet that matches.
+    #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator can do")]
+    pub fn next(&mut self) -> Option<Found<'_>> {
+        let (header, worker) = self.find()?;
+        self.found(header, worker)
+    }
+
+    /// Comes to the next packet that matches, and says which one it is.
+    pub(super) fn find(&mut self) -> Option<(RecordHeader, usize)> {
+        let mut looked_at = 0u32;
+        let (header, worker) = loop {
+            if self.summary.packets >= self.limit {
+                self.summary.limited = true;
+                return None;
+            }
+            if looked_at.is_multiple_of(RECORDS_BETWEEN_LOOKS)
+                && self.interrupts.iter().any(|flag| flag.load(Memory::Relaxed))
+            {
+                self.summary.interrupted = true;
+                return None;
+            }
+            looked_at = looked_at.wrapping_add(1);
+            self.begin_due();
+            let Reverse(mut run) = self.runs.pop()?;
+            let (record, worker) = (run.head, run.worker);
+            let matches = self.matches(&run, &record);
+            self.advance(&mut run);
+            if run.live {
+                self.runs.push(Reverse(run));
+            }
+            match matches {
+                Ok(true) => break (record.header, worker),
+                Ok(false) => {}
+                // The segment ended with this packet at the latest, and its advance has counted the rest.
+                Err(Gone) => self.summary.overtaken += 1,
+            }
+        };
+        self.summary.packets += 1;
+        self.summary.bytes += self.data.len() as u64;
+        if header.time < self.latest {
+            self.summary.unsorted += 1;
+        }
+        self.latest = self.latest.max(header.time);
+        self.interface_of(&header)?;
+        Some((header, worker))
+    }
+
+    /// The packet that was come to last.
+    pub(super) fn found(&self, header: RecordHeader, worker: usize) -> Option<Found<'_>> {
+        let interface = self.interfaces.get(usize::from(header.interface.0))?;
+        let selections = self.search.as_ref().map(Search::hits).unwrap_or_default();
+        Some(Found::new(header, worker, interface, &self.data, selections))
+    }
+
+    /// Begins every waiting segment that may hold a packet before all that have begun.
+    fn begin_due(&mut self) {
+        while let Some(&(worker, view)) = self.waiting.last() {
+            if self.runs.peek().is_some_and(|Reverse(run)| run.head.header.time < view.oldest) {
+                return;
+            }
+            self.waiting.pop();
+            let mut cursor = self.segments(worker).cursor(view);
+            if view.is_packed() && self.windows < WINDOWS_MAX {
+                cursor.keep_window();
+                self.windows += 1;
+            }
+            let mut run = Box::new(Run {
+                worker,
+                cursor,
+                head: RecordAt::EMPTY,
+                ahead: BinaryHeap::new(),
+                latest: Timestamp::MIN,
+                read: 0,
+                live: true,
+            });
+            self.advance(&mut run);
+            if run.live {
+                self.runs.push(Reverse(run));
+            }
+        }
+    }
+
+    /// Moves a run to its next packet within the window.
+    fn advance(&mut self, run: &mut Run) {
+        let disorder_ns = run.cursor.segment().disorder_ns;
+        let segments = self.segments(run.worker);
+        let outcome = loop {
+            // The earliest record read ahead is the next once no later one can be before it.
+            if let Some(Reverse(first)) = run.ahead.peek() {
+                let settled = run.latest.0.saturating_sub(disorder_ns) >= first.0.header.time.0;
+                if (settled || self.read_ahead >= READ_AHEAD_MAX)
+                    && let Some(Reverse(first)) = run.ahead.pop()
+                {
+                    self.read_ahead -= 1;
+                    break Ok(Some(first.0));
+                }
+            }
+            match segments.next(&mut run.cursor) {
+                Err(Gone) => break Err(Gone),
+                Ok(None) => match run.ahead.pop() {
+                    Some(Reverse(first)) => {
+                        self.read_ahead -= 1;
+                        break Ok(Some(first.0));
+                    }
+                    None => break Ok(None),
+                },
+                Ok(Some(record)) => {
+                    run.read += 1;
+                    run.latest = run.latest.max(record.header.time);
+                    let time = record.header.time;
+                    if time < self.window.0
+                        || time > self.window.1
+                        || record.header.sequence >= self.arrived_before[run.worker]
+                    {
+                        continue;
+                    }
+                    if record.header.drops_before > 0 {
+                        self.drops.add(record.header.time, record.header.drops_before);
+                    }
+                    if disorder_ns == 0 {
+                        break Ok(Some(record));
+                    }
+                    run.ahead.push(Reverse(Ahead(record)));
+                    self.read_ahead += 1;
+                }
+            }
+        };
+        if !matches!(outcome, Ok(Some(_))) && run.cursor.drop_window() {
+            self.windows -= 1;
+        }
+        match outcome {
+            Ok(Some(record)) => run.head = record,
+            Ok(None) => run.live = false,
+            Err(Gone) => {
+                run.live = false;
+                self.read_ahead -= run.ahead.len();
+                self.summary.overtaken +=
+                    run.cursor.segment().packets.saturating_sub(run.read) + run.ahead.len() as u64;
+            }
+        }
+    }
+
+    /// Whether a packet is wanted; if so its bytes are in `self.data`.
+    fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, Gone> {
+        let header = &record.header;
+        if !self.selection.interface(header.interface)
+            || self.starts.as_ref().is_some_and(|starts| !starts.wanted(run.worker, header))
+        {
+            return Ok(false);
+        }
+        let worker = &self.history.workers[run.worker];
+        let by_record = match &mut self.search {
+            Some(search) => search.by_record(run.worker, &worker.ledger, header),
+            None => Some(true),
+        };
+        if by_record == Some(false) {
+            return Ok(false);
+        }
+        let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
+        if self.selection.rejects(&worker.ledger, header) || self.filter_rejects_start(run, record, link_type)? {
+            return Ok(false);
+        }
+        worker.segments.data(&run.cursor, record, &mut self.data)?;
+        if let (None, Some(search)) = (by_record, &mut self.search)
+            && !search.by_bytes(header, link_type, &self.data)
+        {
+            return Ok(false);
+        }
+        Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
+            && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
+    }
+
+    /// Whether the headers of a long packet are enough to tell that the expression does not match it: most of its bytes
+    /// are then never fetched from memory.
+    fn filter_rejects_start(&mut self, run: &Run, record: &RecordAt, link_type: LinkType) -> Result<bool, Gone> {
+        let original_len = record.header.original_len;
+        if record.header.captured_len <= 2 * START_BYTES {
+            return Ok(false);
+        }
+        let Some(program) = self.filter.as_mut().and_then(|filter| filter.program(link_type)) else { return Ok(false) };
+        let mut start = *record;
+        start.header.captured_len = START_BYTES;
+        self.history.workers[run.worker].segments.data(&run.cursor, &start, &mut self.data)?;
+        Ok(program.rejects_start(&self.data, original_len))
+    }
+
+    /// The record's interface; one that is new since the query began is looked up.
+    fn interface_of(&mut self, header: &RecordHeader) -> Option<&Interface> {
+        let at = usize::from(header.interface.0);
+        if at >= self.interfaces.len() {
+            self.interfaces = self.history.interfaces.snapshot();
+        }
+        self.interfaces.get(at).map(Arc::as_ref)
+    }
+
+    fn segments(&self, worker: usize) -> &'h Segments {
+        &self.history.workers[worker].segments
+    }
+}
+
+/// A segment that has begun.
+#[derive(Debug)]
+struct Run {
+    worker: usize,
+    cursor: Cursor,
+    head: RecordAt,
+    ahead: BinaryHeap<Reverse<Ahead>>,
+    latest: Timestamp,
+    read: u64,
+    live: bool,
+}
+
+impl Run {
+    fn order(&self) -> (Timestamp, usize, u64) {
+        (self.head.header.time, self.worker, self.head.header.sequence)
+    }
+}
+
+impl PartialEq for Run {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+impl Eq for Run {}
+impl PartialOrd for Run {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Run {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// A record read ahead, in the order of time and then arrival.
+#[derive(Debug)]
+struct Ahead(RecordAt);
+
+impl Ahead {
+    fn order(&self) -> (Timestamp, u64) {
+        (self.0.header.time, self.0.header.sequence)
+    }
+}
+
+impl PartialEq for Ahead {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+impl Eq for Ahead {}
+impl PartialOrd for Ahead {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Ahead {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
+    }
+}

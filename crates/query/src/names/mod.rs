@@ -1,0 +1,273 @@
+//! What sessions are about: the names in their first packets, read when somebody asks.
+//!
+//! A page of sessions is looked up at once: one pass over the starts of sessions (the ranks that hold the first 3.5 kB)
+//! within the page's time, in the order of time, so that only requests that are just being sent have to be held. Nothing
+//! of it costs the recorder anything. What a listing may read and hold is bounded; a session whose name could not
+//! be read for that is listed without.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::flows::Listed;
+use super::{History, Packets};
+use base::time::Timestamp;
+use decode::names::{self, Told};
+use decode::{self, Decoded};
+use engine::session::SessionSlot;
+use engine::store::Rank;
+use engine::store::record::RecordHeader;
+
+/// What the first packets of a session name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// TLS: the server name the client asked for (SNI).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// HTTP: the host of the first request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_host: Option<String>,
+    /// DNS: the name first asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_question: Option<String>,
+    /// DNS: what was asked of it: `A`, `TXT`, `TYPE4711`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_type: Option<String>,
+}
+
+impl Names {
+    /// Whether one of the names has `part` in it; `part` in lower case.
+    pub fn contain(&self, part: &str) -> bool {
+        let names = [&self.server_name, &self.http_host, &self.dns_question];
+        names.into_iter().flatten().any(|name| name.to_ascii_lowercase().contains(part))
+    }
+}
+
+/// A session's names come within this time of its first packet.
+const SOON: Duration = Duration::from_secs(30);
+/// A request that is not whole after this time gives way to others, if there is no room for all.
+const FINISHED_WITHIN: Duration = Duration::from_secs(3);
+/// The deepest rank that a request's packets begin in.
+const RANK_MAX: Rank = Rank(2);
+/// Packets with payload, of the side that spoke first, that are put together.
+const PIECES_MAX: usize = 8;
+/// Bytes of a request that are looked at.
+const REQUEST_BYTES_MAX: usize = 16 << 10;
+/// Bytes of unfinished requests that a page holds at most.
+const HELD_BYTES_MAX: usize = 256 << 10;
+/// Records of packets that one listing reads for names (about half a second).
+pub const RECORDS_MAX: u64 = 16_000_000;
+
+/// What the names of a listing may still cost.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    records: u64,
+    /// Sessions that are listed without a look at their packets.
+    pub(super) skipped: u64,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { records: RECORDS_MAX, skipped: 0 }
+    }
+}
+
+/// The sessions whose starts are read.
+#[derive(Debug, Default)]
+pub(super) struct Starts(HashMap<(u16, SessionSlot), Start, foldhash::quality::RandomState>);
+
+#[derive(Debug)]
+struct Start {
+    row: usize,
+    first_sequence: u64,
+    first: Timestamp,
+    until: Timestamp,
+    request: Request,
+}
+
+impl Starts {
+    /// The ranks that starts lie in.
+    pub(super) fn have(rank: Rank) -> bool {
+        rank <= RANK_MAX
+    }
+
+    /// Lets go of requests that go nowhere; gives the bytes that are still held.
+    fn give_up(&mut self, now: Timestamp) -> usize {
+        self.0.retain(|_, start| {
+            let alive = !start.request.doubtful && now <= start.first.saturating_add(FINISHED_WITHIN);
+            start.request.pieces.is_empty() || alive
+        });
+        self.0.values().map(|start| start.request.bytes()).sum()
+    }
+
+    /// Whether a packet is of one of the sessions.
+    pub(super) fn wanted(&self, worker: usize, header: &RecordHeader) -> bool {
+        let key = (u16::try_from(worker).unwrap_or(u16::MAX), header.session);
+        self.0.get(&key).is_some_and(|start| start.first_sequence <= header.sequence && header.time <= start.until)
+    }
+}
+
+impl History {
+    /// Reads the names of a page of sessions.
+    pub(super) fn name(&self, page: &mut [Listed], allowance: &mut Allowance) {
+        let mut starts = Starts::default();
+        let mut window: Option<(Timestamp, Timestamp)> = None;
+        for (row, listed) in page.iter().enumerate() {
+            let session = &listed.session;
+            if session.kept_packets == 0 || !Request::possible(session.key.protocol(), session) {
+                continue;
+            }
+            let until = session.last.min(session.first.saturating_add(SOON));
+            let (first, last) = window.get_or_insert((session.first, until));
+            (*first, *last) = (session.first.min(*first), until.max(*last));
+            let (first_sequence, first) = (session.first_sequence, session.first);
+            let start = Start { row, first_sequence, first, until, request: Request::default() };
+            starts.0.insert((listed.worker, session.slot), start);
+        }
+        let Some(window) = window else { return };
+        let sessions = starts.0.len() as u64;
+        let Some(mut packets) = Packets::of_starts(self, window, starts, &mut allowance.records) else {
+            allowance.skipped += sessions;
+            return;
+        };
+        let mut held_bytes = 0;
+        while let Some(found) = packets.next() {
+            let (worker, slot) = (u16::try_from(found.worker).unwrap_or(u16::MAX), found.header.session);
+            let now = found.packet.time;
+            let decoded = decode::decode(found.packet.link_type, found.packet.data);
+            let payload = payload(found.packet.data, &decoded).to_vec();
+            let Some(starts) = packets.starts_mut() else { return };
+            if held_bytes > HELD_BYTES_MAX {
+                held_bytes = starts.give_up(now);
+            }
+            let Entry::Occupied(mut start) = starts.0.entry((worker, slot)) else { continue };
+            let request = &mut start.get_mut().request;
+            let before = request.bytes();
+            let told = request.packet(&decoded, payload);
+            held_bytes = held_bytes + request.bytes() - before;
+            let overfull = held_bytes > HELD_BYTES_MAX + REQUEST_BYTES_MAX;
+            if told == Told::More && !overfull {
+                continue;
+            }
+            allowance.skipped += u64::from(overfull && told == Told::More);
+            let start = start.remove();
+            held_bytes -= start.request.bytes();
+            if let (Told::Name(names), Some(listed)) = (told, page.get_mut(start.row)) {
+                listed.names = names;
+            }
+            if starts.0.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+/// The captured bytes behind the transport's header.
+fn payload<'a>(data: &'a [u8], decoded: &Decoded) -> &'a [u8] {
+    let rest = data.get(decoded.payload_offset as usize..).unwrap_or_default();
+    rest.get(..decoded.payload_len as usize).unwrap_or(rest)
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const DNS: u16 = 53;
+/// DNS, mDNS, LLMNR.
+const DNS_PORTS: [u16; 3] = [DNS, 5353, 5355];
+
+/// The first bytes of who spoke first.
+#[derive(Debug, Default)]
+struct Request {
+    sender: Option<(u128, u16)>,
+    /// By sequence number, in the order of arrival.
+    pieces: Vec<(u32, Vec<u8>)>,
+    /// Whether they look like nothing known so far.
+    doubtful: bool,
+}
+
+impl Request {
+    /// Whether sessions of a protocol and ports can name something.
+    fn possible(protocol: u8, session: &engine::session::Session) -> bool {
+        let ports = [session.originator().port, session.responder().port];
+        protocol == TCP || (protocol == UDP && ports.iter().any(|port| DNS_PORTS.contains(port)))
+    }
+
+    fn bytes(&self) -> usize {
+        self.pieces.iter().map(|(_, piece)| piece.len()).sum()
+    }
+
+    /// Takes the next packet of the session.
+    fn packet(&mut self, decoded: &Decoded, payload: Vec<u8>) -> Told<Names> {
+        if payload.is_empty() {
+            return Told::More;
+        }
+        if decoded.protocol == UDP {
+            return dns(names::dns_question(&payload));
+        }
+        let sender = (decoded.source, decoded.source_port);
+        if *self.sender.get_or_insert(sender) != sender {
+            // An answer: what asked for it is there, but for what was captured late.
+            return if self.pieces.is_empty() { Told::Nothing } else { Told::More };
+        }
+        self.pieces.push((decoded.tcp_sequence, payload));
+        let stream = self.stream();
+        let has_dns_port = decoded.source_port == DNS || decoded.destination_port == DNS;
+        let told = tell(&stream, has_dns_port);
+        self.doubtful = told == Told::Nothing;
+        match told {
+            // Perhaps the first packet comes second.
+            Told::Nothing if self.pieces.len() < 2 => Told::More,
+            Told::More if self.pieces.len() >= PIECES_MAX || self.bytes() >= REQUEST_BYTES_MAX => Told::Nothing,
+            told => told,
+        }
+    }
+
+    /// The pieces in their order, up to the first gap; what was sent twice is taken once.
+    fn stream(&self) -> Vec<u8> {
+        let Some(&(base, _)) = self.pieces.first() else { return Vec::new() };
+        // Around the first, as numbers wrap.
+        let mut order: Vec<(i32, &[u8])> = self
+            .pieces
+            .iter()
+            .map(|(sequence, piece)| (sequence.wrapping_sub(base).cast_signed(), &piece[..]))
+            .collect();
+        order.sort_by_key(|piece| piece.0);
+        let begin = i64::from(order.first().map_or(0, |piece| piece.0));
+        let mut stream = Vec::new();
+        for (at, piece) in order {
+            let Ok(at) = usize::try_from(i64::from(at) - begin) else { continue };
+            if at > stream.len() {
+                break;
+            }
+            stream.extend_from_slice(piece.get(stream.len() - at..).unwrap_or_default());
+        }
+        stream
+    }
+}
+
+fn dns(told: Told<names::Question>) -> Told<Names> {
+    match told {
+        Told::Name(question) => {
+            Told::Name(Names { dns_question: Some(question.name), dns_type: Some(question.kind), ..Names::default() })
+        }
+        Told::More => Told::More,
+        Told::Nothing => Told::Nothing,
+    }
+}
+
+/// What the first bytes of a stream name.
+fn tell(stream: &[u8], has_dns_port: bool) -> Told<Names> {
+    if has_dns_port {
+        return dns(names::dns_question_in_stream(stream));
+    }
+    match (names::server_name(stream), names::http_host(stream)) {
+        (Told::Name(name), _) => Told::Name(Names { server_name: Some(name), ..Names::default() }),
+        (_, Told::Name(host)) => Told::Name(Names { http_host: Some(host), ..Names::default() }),
+        (Told::More, _) | (_, Told::More) => Told::More,
+        (Told::Nothing, Told::Nothing) => Told::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! Selectors beside the tcpdump expression: an interface, a session by its endpoints or by its Community ID.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use super::{History, QueryError, Request};
+use base::packet::{InterfaceId, LinkType};
+use decode::{self, Network};
+use engine::session::community_id::CommunityId;
+use engine::session::{Ledger, SessionKey, key::Side};
+use engine::store::record::RecordHeader;
+
+/// Two endpoints, in no order, and perhaps a protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// One endpoint; port 0 stands for any.
+    pub a: (IpAddr, u16),
+    /// The other.
+    pub b: (IpAddr, u16),
+    /// IP protocol number.
+    pub protocol: Option<u8>,
+}
+
+/// Why a flow cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "cannot read the flow {read:?}: {wrong}; try '10.0.0.5:51234 192.0.2.7:443 tcp' or '[2001:db8::1]:53 [2001:db8::2]:5353'"
+)]
+pub struct FlowError {
+    read: String,
+    wrong: String,
+}
+
+impl FromStr for Flow {
+    type Err = FlowError;
+
+    fn from_str(text: &str) -> Result<Self, FlowError> {
+        let error = |wrong: String| FlowError { read: shortened(text), wrong };
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let (a, b, protocol) = match words[..] {
+            [a, b] => (a, b, None),
+            [a, b, protocol] => (a, b, Some(protocol)),
+            _ => {
+                return Err(error(format!(
+                    "expected two endpoints and perhaps a protocol, found {} words",
+                    words.len()
+                )));
+            }
+        };
+        let endpoint = |word: &str| {
+            endpoint(word).ok_or_else(|| error(format!("{:?} is not an address and a port", shortened(word))))
+        };
+        let protocol = match protocol.map(str::to_ascii_lowercase).as_deref() {
+            None => None,
+            Some("tcp") => Some(6),
+            Some("udp") => Some(17),
+            Some("sctp") => Some(132),
+            Some("icmp") => Some(1),
+            Some("icmp6" | "icmpv6" | "ipv6-icmp") => Some(58),
+            Some(number) => Some(
+                number
+                    .parse()
+                    .map_err(|_| error(format!("{:?} is no protocol that is known here", shortened(number))))?,
+            ),
+        };
+        let flow = Self { a: endpoint(a)?, b: endpoint(b)?, protocol };
+        if flow.a.0.is_ipv4() != flow.b.0.is_ipv4() {
+            return Err(error("one address is IPv4 and the other IPv6".to_owned()));
+        }
+        Ok(flow)
+    }
+}
+
+/// What was read, short enough for a message.
+fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    match text.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+fn endpoint(word: &str) -> Option<(IpAddr, u16)> {
+    if let Ok(socket) = word.parse::<SocketAddr>() {
+        return Some((socket.ip(), socket.port()));
+    }
+    let address = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).unwrap_or(word);
+    address.parse().ok().map(|ip| (ip, 0))
+}
+
+impl std::fmt::Display for Flow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let write = |f: &mut std::fmt::Formatter<'_>, (ip, port): (IpAddr, u16)| match port {
+            0 => write!(f, "{ip}"),
+            _ => write!(f, "{}", SocketAddr::new(ip, port)),
+        };
+        write(f, self.a)?;
+        f.write_str(" ")?;
+        write(f, self.b)?;
+        match self.protocol {
+            Some(protocol) => write!(f, " {protocol}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Flow {
+    fn matches(&self, key: &SessionKey) -> bool {
+        if self.protocol.is_some_and(|protocol| protocol != key.protocol()) {
+            return false;
+        }
+        let is = |wanted: (IpAddr, u16), side: Side| {
+            let endpoint = key.endpoint(side);
+            endpoint.ip == Some(wanted.0) && (wanted.1 == 0 || wanted.1 == endpoint.port)
+        };
+        (is(self.a, Side::Low) && is(self.b, Side::High)) || (is(self.a, Side::High) && is(self.b, Side::Low))
+    }
+}
+
+/// An address, or a network in CIDR notation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    address: IpAddr,
+    bits: u8,
+}
+
+/// Why a subnet cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{read:?} is no address: try 10.0.0.5, 10.0.0.0/8 or 2001:db8::/32")]
+pub struct SubnetError {
+    read: String,
+}
+
+impl FromStr for Subnet {
+    type Err = SubnetError;
+
+    fn from_str(text: &str) -> Result<Self, SubnetError> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: Option<IpAddr> = address.trim_matches(['[', ']']).parse().ok();
+        let most = if address.is_some_and(|address| address.is_ipv4()) { 32 } else { 128 };
+        match (address, bits.map_or(Some(most), |bits| bits.parse().ok())) {
+            (Some(address), Some(bits)) if bits <= most => Ok(Self { address, bits }),
+            _ => Err(SubnetError { read: shortened(text) }),
+        }
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl Subnet {
+    fn contains(self, ip: IpAddr) -> bool {
+        let apart = |a: u128, b: u128, width: u32| (a ^ b).checked_shr(width - u32::from(self.bits)).unwrap_or(0) != 0;
+        match (self.address, ip) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => !apart(u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => !apart(a.to_bits(), b.to_bits(), 128),
+            _ => false,
+        }
+    }
+}
+
+/// Interfaces that an error names at most.
+const INTERFACES_NAMED: usize = 32;
+
+/// The selectors of one request, ready to be asked of records.
+#[derive(Debug)]
+pub(super) struct Selection {
+    interfaces: Option<Vec<InterfaceId>>,
+    flow: Option<Flow>,
+    community_id: Option<CommunityId>,
+    address: Option<Subnet>,
+    port: Option<u16>,
+    seed: u16,
+}
+
+impl Selection {
+    pub(super) fn new(request: &Request, history: &History) -> Result<Self, QueryError> {
+        let interfaces = match &request.interface {
+            None => None,
+            Some(name) => {
+                let all = history.interfaces.snapshot();
+                let ids: Vec<InterfaceId> = all.iter().filter(|i| i.name == *name).map(|i| i.id).collect();
+                if ids.is_empty() {
+                    let mut known: Vec<&str> =
+                        all.iter().map(|i| i.name.as_str()).filter(|name| !name.is_empty()).collect();
+                    known.dedup();
+                    let more = if known.len() > INTERFACES_NAMED { ", …" } else { "" };
+                    known.truncate(INTERFACES_NAMED);
+                    let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") + more };
+                    let asked = shortened(&history.capture_interfaces.get().join(", "));
+                    return Err(QueryError::UnknownInterface { name: shortened(name), known, asked });
+                }
+                Some(ids)
+            }
+        };
+        let Request { community_id, address, port, .. } = *request;
+        let seed = history.seed(request);
+        Ok(Self { interfaces, flow: request.flow.clone(), community_id, seed, address, port })
+    }
+
+    /// Whether a record's interface is wanted.
+    pub(super) fn interface(&self, id: InterfaceId) -> bool {
+        self.interfaces.as_ref().is_none_or(|ids| ids.contains(&id))
+    }
+
+    /// Whether the packet's session is looked at.
+    pub(super) fn needs_session(&self) -> bool {
+        self.flow.is_some() || self.community_id.is_some() || self.address.is_some() || self.port.is_some()
+    }
+
+    /// Whether a session is wanted.
+    pub(super) fn session(&self, key: &SessionKey) -> bool {
+        let ends = [key.endpoint(Side::Low), key.endpoint(Side::High)];
+        // The ports of ICMP are types and codes.
+        let has_ports = matches!(key.protocol(), 6 | 17 | 33 | 132 | 136);
+        self.flow.as_ref().is_none_or(|flow| flow.matches(key))
+            && self.address.is_none_or(|net| ends.iter().any(|end| end.ip.is_some_and(|ip| net.contains(ip))))
+            && self.port.is_none_or(|port| has_ports && ends.iter().any(|end| end.port == port))
+            && self.community_id.is_none_or(|id| CommunityId::new(key, self.seed) == Some(id))
+    }
+
+    /// Whether the ledger knows a packet's session, and it is not wanted.
+    pub(super) fn rejects(&self, ledger: &Ledger, header: &RecordHeader) -> bool {
+        self.needs_session()
+            && ledger.session_at(header.session, header.sequence).is_some_and(|session| !self.session(&session.key))
+    }
+
+    /// Whether a packet's session is wanted. The ledger knows it, later fragments' too; where it has forgotten, the
+    /// packet's own headers tell.
+    pub(super) fn packet(&self, ledger: &Ledger, header: &RecordHeader, link_type: LinkType, data: &[u8]) -> bool {
+        if !self.needs_session() {
+            return true;
+        }
+        let key = match ledger.session_at(header.session, header.sequence) {
+            Some(session) => session.key,
+            None => {
+                let decoded = decode::decode(link_type, data);
+                if decoded.network == Network::Link {
+                    return false;
+                }
+                SessionKey::new(&decoded, header.interface).0
+            }
+        };
+        self.session(&key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("10.0.0.1:80 10.0.0.2:1234", "10.0.0.1:80 10.0.0.2:1234"),
+            ("10.0.0.1:80 10.0.0.2:1234 TCP", "10.0.0.1:80 10.0.0.2:1234 6"),
+            ("10.0.0.1 10.0.0.2:53 17", "10.0.0.1 10.0.0.2:53 17"),
+            (" [2001:db8::1]:53   [2001:db8::2]:5353 udp ", "[2001:db8::1]:53 [2001:db8::2]:5353 17"),
+            ("2001:db8::1 2001:db8::2", "2001:db8::1 2001:db8::2"),
+        ] {
+            assert_eq!(text.parse::<Flow>().unwrap().to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_subnet_holds_its_addresses() {
+        for (net, ip, holds) in [
+            ("10.0.0.5", "10.0.0.5", true),
+            ("10.0.0.5", "10.0.0.4", false),
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("0.0.0.0/0", "255.0.0.1", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("[2001:db8::]/33", "2001:db8:7fff::1", true),
+            ("2001:db8::/33", "2001:db8:8000::1", false),
+            ("2001:db8::1", "2001:db8::1", true),
+        ] {
+            let subnet: Subnet = net.parse().unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(subnet.contains(ip.parse().unwrap()), holds, "{net} {ip}");
+            assert_eq!(subnet.to_string().parse(), Ok(subnet));
+        }
+        for wrong in ["", "10.0.0", "10.0.0.0/33", "10.0.0.0/", "::/129", "example.com", "10.0.0.1:80"] {
+            assert!(wrong.parse::<Subnet>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_not_repeated_whole() {
+        let error = "x".repeat(5000).parse::<Flow>().unwrap_err().to_string();
+        assert!(error.len() < 500, "{error}");
+        let error = format!("10.0.0.1 10.0.0.2 {}", "é".repeat(5000)).parse::<Flow>().unwrap_err().to_string();
+        assert!(error.len() < 1000, "{error}");
+    }
+
+    #[test]
+    fn what_is_no_flow_says_why() {
+        for (text, wrong) in [
+            ("10.0.0.1:80", "found 1 words"),
+            ("10.0.0.1:80 nobody:1", "\"nobody:1\" is not an address and a port"),
+            ("10.0.0.1:80 10.0.0.2:1 smoke", "\"smoke\" is no protocol"),
+            ("10.0.0.1:80 [::1]:1", "one address is IPv4 and the other IPv6"),
+        ] {
+            let error = text.parse::<Flow>().unwrap_err().to_string();
+            assert!(error.contains(wrong) && error.contains("try '10.0.0.5:51234"), "{text}: {error}");
+        }
+    }
+}

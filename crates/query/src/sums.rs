@@ -1,0 +1,238 @@
+//! Sessions summed by host, by pair of hosts or by port: where did the data go?
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use serde::{Deserialize, Serialize};
+
+use super::flows::{self, Sort};
+use super::{History, QueryError, Request};
+use base::time::Timestamp;
+use engine::session::{Endpoint, Session};
+
+/// What sessions are summed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// Each host, with all it sent (out) and was sent (in): a session counts at both of its ends.
+    Host,
+    /// Two hosts; out is from the one that opened the first session.
+    Peer,
+    /// Protocol and port of the responder; out is from originators.
+    Port,
+}
+
+/// Bytes or packets, one way and the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ways {
+    /// Sent.
+    pub out: u64,
+    /// Received.
+    #[serde(rename = "in")]
+    pub r#in: u64,
+}
+
+impl Ways {
+    /// Both together.
+    pub fn sum(self) -> u64 {
+        self.out.saturating_add(self.r#in)
+    }
+
+    fn add(&mut self, out: u64, r#in: u64) {
+        *self = Self { out: self.out.saturating_add(out), r#in: self.r#in.saturating_add(r#in) };
+    }
+}
+
+/// One sum in JSON. The bytes of a session count whole, also where it began before the window or goes on behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sum {
+    /// By host or peer: the host's address; a link-layer address where it is not IP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// By peer: the other one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// By port: the protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proto: Option<String>,
+    /// By port: the responder's port; absent where the protocol has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Sessions that were summed.
+    pub sessions: u64,
+    /// Bytes on the wire.
+    pub bytes: Ways,
+    /// Packets.
+    pub packets: Ways,
+    /// Time of the first packet.
+    pub first: String,
+    /// Time of the latest packet.
+    pub last: String,
+}
+
+/// Sums, those that come first in front.
+#[derive(Clone, Debug, Default)]
+pub struct Sums {
+    /// The sums.
+    pub rows: Vec<Sum>,
+    /// Sessions that were in none of them, as there was no memory for more.
+    pub left_out: u64,
+    /// Sums there are, also those beyond the limit.
+    pub total: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Host(Host),
+    Peer(Host, Host),
+    Port(String, Option<u16>),
+}
+
+/// An endpoint without its port.
+type Host = (Option<std::net::IpAddr>, Option<[u8; 6]>);
+
+/// Bytes that one sum takes while it is being made, about.
+pub const SUM_BYTES: u64 = 192;
+
+struct Running {
+    /// By peer: the host that opened the first session.
+    from: Host,
+    sessions: u64,
+    bytes: Ways,
+    packets: Ways,
+    first: Timestamp,
+    last: Timestamp,
+}
+
+impl History {
+    /// Sums the sessions that match; `sums_max` different ones at most.
+    ///
+    /// # Errors
+    ///
+    /// As [`flows`](Self::flows).
+    pub fn sums(&self, request: &Request, by: By, sort: Sort, sums_max: usize) -> Result<Sums, QueryError> {
+        let mut running: HashMap<Key, Running, foldhash::quality::RandomState> = HashMap::default();
+        let mut left_out = 0;
+        self.each_session(request, |_, _, session, wanted| {
+            if !wanted(session) {
+                return;
+            }
+            let (originator, responder) = (host(session.originator()), host(session.responder()));
+            let mut add = |key: Key, sent_by_originator: bool| {
+                let room = running.len() < sums_max;
+                let running = match running.entry(key) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) if room => entry.insert(Running {
+                        from: originator,
+                        sessions: 0,
+                        bytes: Ways::default(),
+                        packets: Ways::default(),
+                        first: session.first,
+                        last: session.last,
+                    }),
+                    Entry::Vacant(_) => {
+                        left_out += 1;
+                        return;
+                    }
+                };
+                running.add(session, originator, sent_by_originator, by);
+            };
+            match by {
+                By::Host => {
+                    add(Key::Host(originator), true);
+                    if responder != originator {
+                        add(Key::Host(responder), false);
+                    }
+                }
+                By::Peer => add(Key::Peer(originator.min(responder), originator.max(responder)), true),
+                By::Port => {
+                    let port = has_ports(session.key.protocol()).then(|| session.responder().port);
+                    add(Key::Port(flows::protocol(session), port), true);
+                }
+            }
+        })?;
+        let total = running.len() as u64;
+        let mut rows: Vec<Sum> = running.into_iter().map(|(key, running)| running.sum(key)).collect();
+        rows.sort_by(|a, b| order(sort, a).cmp(&order(sort, b)).then_with(|| a.name().cmp(&b.name())));
+        rows.truncate(request.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
+        Ok(Sums { rows, left_out, total })
+    }
+}
+
+fn host(endpoint: Endpoint) -> Host {
+    (endpoint.ip, endpoint.mac)
+}
+
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 33 | 132 | 136)
+}
+
+impl Running {
+    fn add(&mut self, session: &Session, originator: Host, sent_by_originator: bool, by: By) {
+        if by == By::Peer && session.first < self.first {
+            // Who opened the first session is found out late: what was out is in.
+            if self.from != originator {
+                self.bytes = Ways { out: self.bytes.r#in, r#in: self.bytes.out };
+                self.packets = Ways { out: self.packets.r#in, r#in: self.packets.out };
+                self.from = originator;
+            }
+        }
+        let (bytes, packets) = (session.bytes, session.packets);
+        let out_first = if by == By::Peer { self.from == originator } else { sent_by_originator };
+        if out_first {
+            self.bytes.add(bytes.originator, bytes.responder);
+            self.packets.add(packets.originator, packets.responder);
+        } else {
+            self.bytes.add(bytes.responder, bytes.originator);
+            self.packets.add(packets.responder, packets.originator);
+        }
+        self.sessions += 1;
+        self.first = self.first.min(session.first);
+        self.last = self.last.max(session.last);
+    }
+
+    fn sum(self, key: Key) -> Sum {
+        let text = |(ip, mac): Host| match ip {
+            Some(ip) => ip.to_string(),
+            None => Endpoint { ip, mac, port: 0 }.to_string(),
+        };
+        let (host, peer, proto, port) = match key {
+            Key::Host(host) => (Some(text(host)), None, None, None),
+            Key::Peer(a, b) => {
+                let other = if self.from == a { b } else { a };
+                (Some(text(self.from)), Some(text(other)), None, None)
+            }
+            Key::Port(proto, port) => (None, None, Some(proto), port),
+        };
+        Sum {
+            host,
+            peer,
+            proto,
+            port,
+            sessions: self.sessions,
+            bytes: self.bytes,
+            packets: self.packets,
+            first: self.first.to_rfc3339(),
+            last: self.last.to_rfc3339(),
+        }
+    }
+}
+
+impl Sum {
+    /// What it is the sum of.
+    fn name(&self) -> (&Option<String>, &Option<String>, &Option<String>, Option<u16>) {
+        (&self.host, &self.peer, &self.proto, self.port)
+    }
+}
+
+/// The key by which sums ascend; times are as text, which sorts as they do.
+fn order(sort: Sort, sum: &Sum) -> (u64, &str) {
+    match sort {
+        Sort::Start => (0, &sum.first),
+        Sort::Last => (0, &sum.last),
+        Sort::Bytes | Sort::Duration => (u64::MAX - sum.bytes.sum(), ""),
+        Sort::Packets => (u64::MAX - sum.packets.sum(), ""),
+        Sort::Out => (u64::MAX - sum.bytes.out, ""),
+        Sort::In => (u64::MAX - sum.bytes.r#in, ""),
+    }
+}

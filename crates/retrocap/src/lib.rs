@@ -1,0 +1,11 @@
+//! The command line, and the parts of Retrocap under one name.
+#![forbid(unsafe_code)]
+
+pub mod alert;
+pub mod cli;
+
+pub use base::{codec, counters, interface, log_limit, memory, packet, source, time};
+pub use engine::{budget, handover, judge, own_streams, pipeline, session, store};
+pub use {base, decode, filter, formats, query};
+#[cfg(target_os = "linux")]
+pub use {capture, daemon, serve};

@@ -1,0 +1,326 @@
+//! The audit log: who has read which packets, from where, and when. One JSON object a line.
+//!
+//! A read has two lines with one `id`: `begin`, before the first byte is looked for, and `end`, which says everything
+//! that `begin` does, and what was given and how it ended. One that is refused has the line `refused`. What always
+//! holds: with [`Policy::Required`] nothing is read whose `begin` was not written; the file is for its owner alone, and
+//! is only ever appended to; what could not be written is counted.
+
+mod file;
+mod people;
+mod writer;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::now;
+use super::peer::Peer;
+use super::problem::Problem;
+use base::log_limit::LogLimit;
+use file::File;
+use people::People;
+use query::Request;
+use writer::Writer;
+
+/// Bytes after which a new file is begun, unless something else is said.
+pub const SIZE_DEFAULT: u64 = 10 << 20;
+/// Old files that are kept, unless something else is said.
+pub const KEEP_DEFAULT: u32 = 9;
+
+/// What happens to reads when the log cannot be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// They are refused.
+    Required,
+    /// They are served, and the failure is counted and logged.
+    BestEffort,
+    /// There is no log.
+    #[default]
+    Off,
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "required" => Ok(Self::Required),
+            "best-effort" => Ok(Self::BestEffort),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("there is no audit policy {text:?}: try required, best-effort or off")),
+        }
+    }
+}
+
+/// Where the log is, and how large.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// What happens when it cannot be written.
+    pub policy: Policy,
+    /// The file; those before it have a number behind their name.
+    pub path: PathBuf,
+    /// Bytes after which a new file is begun.
+    pub size_max: u64,
+    /// Old files that are kept, at least one.
+    pub keep: u32,
+}
+
+/// The log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step} the audit log {}: {source}; name another with --audit-log, or go without: --audit best-effort or off", .path.display())]
+pub struct AuditError {
+    step: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// To read packets.
+    Packets,
+    /// To list sessions.
+    Flows,
+    /// To make or remove a pin.
+    Pin,
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Packets => "packets",
+            Self::Flows => "flows",
+            Self::Pin => "pin",
+        }
+    }
+}
+
+/// The log, or none.
+#[derive(Clone, Debug, Default)]
+pub struct Audit(Option<Arc<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    config: Config,
+    writer: Writer,
+    people: People,
+    /// What makes ids of this run differ from those of others.
+    run: String,
+    entries: AtomicU64,
+    lines: AtomicU64,
+    failures: AtomicU64,
+    /// Why the last line was not written, if it was not.
+    failing: Mutex<Option<String>>,
+}
+
+impl Audit {
+    /// Opens the log for `owner`, the user and group that the process will become. Call it before rights are given up.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, and the policy requires it.
+    pub fn open(config: Config, owner: Option<(u32, u32)>) -> Result<Self, AuditError> {
+        if config.policy == Policy::Off {
+            return Ok(Self(None));
+        }
+        let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
+        let config = Config { path, keep: config.keep.max(1), ..config };
+        let mut file = File::new(config.path.clone(), config.size_max, config.keep);
+        let opened = file.open_for(owner);
+        let failing = match opened {
+            Err(error) if config.policy == Policy::Required => return Err(error),
+            Err(error) => {
+                tracing::error!("{error}; who reads packets is not written down");
+                Some(error.source.to_string())
+            }
+            Ok(()) => None,
+        };
+        Ok(Self(Some(Arc::new(Open {
+            config,
+            writer: Writer::new(file),
+            people: People::read(),
+            run: format!("{:x}", now().unix_seconds() * 1000 + u64::from(now().subsec_nanos() / 1_000_000)),
+            entries: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            failing: Mutex::new(failing),
+        }))))
+    }
+
+    /// Appends on a thread of its own from now on, which calls `begin` first: what asks for packets may make no files.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread.
+    pub fn start(&self, begin: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |log| log.writer.start(begin))
+    }
+
+    /// What has to stay in reach where the recorder shuts itself in: what is read, and the directory that is written.
+    pub fn needs(&self) -> (&'static [&'static str], Option<&Path>) {
+        let Some(log) = &self.0 else { return (&[], None) };
+        (people::FILES, log.config.path.parent())
+    }
+
+    /// Writes down that somebody begins to read or to pin. It may wait for a disk: call it where that is allowed.
+    ///
+    /// # Errors
+    ///
+    /// A problem to answer with when this could not be written, and nothing may be read then.
+    pub fn begin(&self, peer: &Peer, action: Action, query: Value) -> Result<Entry, Problem> {
+        let Some(log) = &self.0 else { return Ok(Entry::default()) };
+        let facts = log.facts(peer, action, query);
+        if let Err(reason) = log.write("begin", &facts, &[])
+            && log.config.policy == Policy::Required
+        {
+            return Err(Problem::not_audited(&log.config.path, &reason));
+        }
+        let begun = Some((Arc::clone(log), facts, Instant::now()));
+        Ok(Entry { begun, action: Some(action), packets: 0, bytes: 0, sessions: 0 })
+    }
+
+    /// Writes down that somebody was refused.
+    pub fn refused(&self, peer: &Peer, action: Action, query: Value, why: &str) {
+        if let Some(log) = &self.0 {
+            // What is refused anyway need not be refused for this.
+            let _ = log.write("refused", &log.facts(peer, action, query), &[("outcome", why.into())]);
+        }
+    }
+
+    /// Why the last line could not be written, if it could not.
+    pub fn failing(&self) -> Option<String> {
+        let log = self.0.as_ref()?;
+        let reason = log.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let then = if log.config.policy == Policy::Required { "nothing can be read" } else { "reads leave no trace" };
+        Some(format!("the audit log {} cannot be written ({reason}), so {then}", log.config.path.display()))
+    }
+
+    /// Lines that were written, and lines that were not.
+    pub fn counts(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.0.as_ref().map_or((0, 0), |log| (count(&log.lines), count(&log.failures)))
+    }
+}
+
+impl fmt::Display for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(log) => write!(f, "reads are written to {}", log.config.path.display()),
+            None => f.write_str("reads are not written down"),
+        }
+    }
+}
+
+impl Open {
+    fn facts(&self, peer: &Peer, action: Action, query: Value) -> Map<String, Value> {
+        let mut who = peer.document();
+        if let (Some(who), (Some(uid), pid)) = (who.as_object_mut(), peer.process()) {
+            self.people.describe(who, uid, pid);
+        }
+        let number = self.entries.fetch_add(1, Ordering::Relaxed);
+        let mut facts = Map::new();
+        facts.insert("id".to_owned(), format!("{}-{number}", self.run).into());
+        facts.insert("action".to_owned(), action.name().into());
+        facts.insert("who".to_owned(), who);
+        facts.insert("from".to_owned(), peer.place().into());
+        facts.insert("query".to_owned(), query);
+        facts
+    }
+
+    fn write(&self, event: &str, facts: &Map<String, Value>, more: &[(&str, Value)]) -> Result<(), String> {
+        let mut line = Map::new();
+        line.insert("time".to_owned(), now().to_rfc3339().into());
+        line.insert("event".to_owned(), event.into());
+        line.extend(facts.iter().map(|(key, value)| (key.clone(), value.clone())));
+        line.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        let mut text = Value::Object(line).to_string();
+        text.push('\n');
+        let written = self.writer.append(text.into_bytes());
+        let outcome = written.map_err(|error| error.to_string());
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = outcome.clone().err();
+        match &outcome {
+            Ok(()) => self.lines.fetch_add(1, Ordering::Relaxed),
+            Err(reason) => {
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(left_out) = LIMIT.admit() {
+                    tracing::warn!(
+                        "the audit log {} cannot be written: {reason}{left_out}",
+                        self.config.path.display()
+                    );
+                }
+                self.failures.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+        outcome
+    }
+}
+
+/// A read or pin that was begun. Its end is written when it is [ended](Self::end), and also when it is just dropped.
+#[derive(Debug, Default)]
+pub struct Entry {
+    begun: Option<(Arc<Open>, Map<String, Value>, Instant)>,
+    action: Option<Action>,
+    packets: u64,
+    bytes: u64,
+    sessions: u64,
+}
+
+impl Entry {
+    /// One more packet is given, of so many bytes.
+    pub fn packet(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    /// So many sessions more are listed, or sums of them.
+    pub fn sessions(&mut self, count: usize) {
+        self.sessions += count as u64;
+    }
+
+    /// It has ended, in these words: `complete`, or why not.
+    pub fn end(mut self, outcome: &str) {
+        self.finish(outcome);
+    }
+
+    fn finish(&mut self, outcome: &str) {
+        let Some((log, facts, started)) = self.begun.take() else { return };
+        let mut more = match self.action {
+            Some(Action::Packets) => vec![("packets", json!(self.packets)), ("bytes", json!(self.bytes))],
+            Some(Action::Flows) => vec![("sessions", json!(self.sessions))],
+            _ => Vec::new(),
+        };
+        let seconds = (started.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+        more.extend([("seconds", json!(seconds)), ("outcome", outcome.into())]);
+        // It is counted and logged, and what was given was written down before.
+        let _ = log.write("end", &facts, &more);
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.finish("broken off by the client");
+    }
+}
+
+/// What was asked, for a line of the log.
+pub fn question(request: &Request) -> Value {
+    json!({
+        "expression": request.expression.trim(),
+        "since": request.since.map(|time| time.to_rfc3339()),
+        "until": request.until.map(|time| time.to_rfc3339()),
+        "interface": request.interface,
+        "community_id": request.community_id.map(|id| id.to_string()),
+        "flow": request.flow.as_ref().map(ToString::to_string),
+        "address": request.address.map(|address| address.to_string()),
+        "port": request.port,
+        "limit": request.limit,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use super::*;
+use crate::peer::{Role, Roles};
+
+fn config(path: &Path) -> Config {
+    Config { policy: Policy::Required, path: path.to_owned(), size_max: 2000, keep: 2 }
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
+}
+
+fn peer() -> Peer {
+    let from: SocketAddr = "10.0.0.5:1234".parse().unwrap();
+    Peer::of_certificate("laptop".to_owned(), "0a".to_owned(), from, Roles::from_iter([Role::Packets]))
+}
+
+#[test]
+fn a_read_has_a_beginning_and_an_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("new/audit.log");
+    let audit = Audit::open(config(&path), None).unwrap();
+    let mut entry = audit.begin(&peer(), Action::Packets, json!({"expression": "port 53"})).unwrap();
+    assert_eq!(lines(&path).len(), 1, "written before anything is read");
+    entry.packet(100);
+    entry.packet(50);
+    entry.end("complete");
+    drop(audit.begin(&peer(), Action::Flows, json!({})).unwrap());
+    audit.refused(&peer(), Action::Pin, json!({}), "may not");
+    let lines = lines(&path);
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["begin", "end", "begin", "end", "refused"]);
+    let end = &lines[1];
+    assert_eq!((&end["packets"], &end["bytes"], &end["outcome"]), (&json!(2), &json!(150), &json!("complete")));
+    assert_eq!(
+        (&end["id"], &end["from"], &end["query"]["expression"]),
+        (&lines[0]["id"], &json!("10.0.0.5:1234"), &json!("port 53"))
+    );
+    assert_eq!(end["who"], json!({"certificate": "laptop", "serial": "0a", "roles": ["status", "flows", "packets"]}));
+    assert_eq!(lines[3]["outcome"], "broken off by the client");
+    assert_ne!(lines[2]["id"], lines[1]["id"]);
+    assert_eq!(audit.counts(), (5, 0));
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+}
+
+#[test]
+fn old_files_are_put_aside_and_the_oldest_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let audit = Audit::open(config(&path), None).unwrap();
+    for _ in 0..30 {
+        audit.begin(&peer(), Action::Packets, json!({})).unwrap().end("complete");
+    }
+    let mut names: Vec<_> = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["audit.log", "audit.log.1", "audit.log.2"]);
+    for name in names {
+        let file = directory.path().join(name);
+        assert!(std::fs::metadata(&file).unwrap().len() <= 2000);
+        assert!(!lines(&file).is_empty());
+    }
+    assert_eq!(audit.counts(), (60, 0));
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let audit = Audit::open(config(&path), None).unwrap();
+    audit.begin(&peer(), Action::Packets, json!({})).unwrap().end("complete");
+    std::fs::rename(&path, directory.path().join("moved")).unwrap();
+    audit.begin(&peer(), Action::Packets, json!({})).unwrap().end("complete");
+    assert_eq!((lines(&path).len(), lines(&directory.path().join("moved")).len()), (2, 2));
+    // Where it cannot be made anew nothing is read.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let problem = audit.begin(&peer(), Action::Packets, json!({})).unwrap_err();
+    assert!(problem.status == 503 && problem.detail.contains("cannot be written"), "{problem:?}");
+    assert!(audit.failing().unwrap().contains("nothing can be read"));
+    std::fs::remove_dir(&path).unwrap();
+    audit.begin(&peer(), Action::Packets, json!({})).unwrap().end("complete");
+    assert_eq!((audit.failing(), audit.counts()), (None, (6, 1)));
+}
+
+#[test]
+fn nothing_of_somebody_elses_is_taken_for_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, other) = (directory.path().join("audit.log"), directory.path().join("other"));
+    std::fs::write(&other, "precious").unwrap();
+    symlink(&other, &path).unwrap();
+    assert!(Audit::open(config(&path), None).unwrap_err().to_string().contains("--audit-log"));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::hard_link(&other, &path).unwrap();
+    assert!(Audit::open(config(&path), None).unwrap_err().to_string().contains("cannot trust"));
+    assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+
+    let lax = Config { policy: Policy::BestEffort, ..config(&directory.path().join("other/audit.log")) };
+    let audit = Audit::open(lax, None).unwrap();
+    audit.begin(&peer(), Action::Packets, json!({})).unwrap().end("complete");
+    assert_eq!(audit.counts(), (0, 2));
+    assert!(audit.failing().unwrap().contains("leave no trace"));
+}

@@ -1,0 +1,316 @@
+//! `/metrics`: the counts in the text format of Prometheus, version 0.0.4.
+//!
+//! Everything is read when it is asked for; nothing is kept for it.
+
+use std::collections::BTreeSet;
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::horizon::{Horizon, Wanted};
+use super::{Service, health};
+use base::log_limit;
+use query::status::{SandboxStatus, Status};
+
+/// The content type.
+pub(super) const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// The text, as it grows.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    /// One metric without labels.
+    fn one(&mut self, kind: Kind, name: &str, help: &str, value: impl Display) {
+        self.family(kind, name, help).line(name, &[], value);
+    }
+
+    fn family(&mut self, kind: Kind, name: &str, help: &str) -> &mut Self {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP retrocap_{name} {help}\n# TYPE retrocap_{name} {kind}");
+        self
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.0, "retrocap_{name}");
+        for (i, (label, value)) in labels.iter().enumerate() {
+            let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+            let _ = write!(self.0, "{}{label}=\"{value}\"", if i == 0 { '{' } else { ',' });
+        }
+        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+pub(super) fn text(service: &Service) -> String {
+    let status = service.status();
+    let mut text = Text::default();
+    recorder(&mut text, &status);
+    conditions(&mut text, service);
+    volumes(&mut text, &status);
+    horizons(&mut text, service);
+    kept_otherwise(&mut text, &status);
+    sandbox(&mut text, status.sandbox.as_ref());
+    compression(&mut text, &status);
+    interfaces(&mut text, &status);
+    activity(&mut text, service);
+    text.0
+}
+
+fn recorder(text: &mut Text, status: &Status) {
+    text.family(Kind::Gauge, "build_info", "The version that runs.").line(
+        "build_info",
+        &[("version", &status.version)],
+        1,
+    );
+    text.one(Kind::Gauge, "uptime_seconds", "Time since recording began.", status.uptime_s);
+    let memory = &status.memory;
+    let name = "memory_bytes";
+    text.family(Kind::Gauge, name, "Memory: the budget, what it is spent on, and what the process has in RAM.");
+    for (part, bytes) in [
+        ("budget", memory.budget_bytes),
+        ("used", memory.used_bytes),
+        ("rings", memory.rings_bytes),
+        ("segments", memory.segments_bytes),
+        ("sessions", memory.sessions_bytes),
+        ("ledger", memory.ledger_bytes),
+        ("queries", memory.queries_bytes),
+        ("compression", memory.compression_bytes),
+        ("resident", memory.resident_bytes),
+    ] {
+        text.line(name, &[("part", part)], bytes);
+    }
+    let name = "sessions";
+    text.family(Kind::Gauge, name, "Sessions known: those that go on, and those that have ended.");
+    text.line(name, &[("state", "live")], status.sessions.live);
+    text.line(name, &[("state", "ended")], status.sessions.ledger);
+    let (name, help) = ("sessions_unlisted_total", "Sessions of floods that were counted, but not listed.");
+    text.one(Kind::Counter, name, help, status.sessions.unlisted);
+    text.one(Kind::Gauge, "sessions_capacity", "Sessions that can be known.", status.sessions.capacity);
+}
+
+/// Whether recording goes on, and what `/v1/health` says.
+fn conditions(text: &mut Text, service: &Service) {
+    let recorder = service.recorder();
+    let workers = &service.history().workers;
+    text.one(Kind::Gauge, "live", "Whether it records this host: 1, or replays a capture: 0.", u8::from(recorder.live));
+    text.one(Kind::Gauge, "workers", "Workers that should record.", workers.len());
+    let recording = recorder.recording.load(Ordering::Relaxed);
+    text.one(Kind::Gauge, "workers_recording", "Workers that record.", recording);
+    let name = "worker_turns_total";
+    text.family(Kind::Counter, name, "Turns of a worker, ten a second at least while it lives.");
+    for (number, worker) in workers.iter().enumerate() {
+        text.line(name, &[("worker", &number.to_string())], worker.published.turns());
+    }
+    let locked = recorder.live && service.not_locked().is_none();
+    let help = "Whether packets are locked in RAM, those on their way to a reader too.";
+    text.one(Kind::Gauge, "memory_locked", help, u8::from(locked));
+    let health = health::check(service);
+    text.one(Kind::Gauge, "ready", "Whether /v1/health says ready.", u8::from(health.status == "ready"));
+    let name = "degraded";
+    text.family(Kind::Gauge, name, "Whether /v1/health says degraded for a reason.");
+    let reasons: BTreeSet<&str> = health.reasons.iter().map(|reason| reason.code).collect();
+    for code in health::CODES.iter().copied().collect::<BTreeSet<_>>().union(&reasons) {
+        text.line(name, &[("reason", code)], u8::from(reasons.contains(code)));
+    }
+    let (name, help) = ("panics_total", "Panics of any thread; a worker's ends the recorder.");
+    text.one(Kind::Counter, name, help, super::PANICS.load(Ordering::Relaxed));
+    let (name, help) = ("log_lines_left_out_total", "Lines that the log left out because there were too many such.");
+    text.one(Kind::Counter, name, help, log_limit::suppressed());
+}
+
+/// Conservation: received = stored + filtered + dropped, stored = retained + evicted.
+fn volumes(text: &mut Text, status: &Status) {
+    let (packets, bytes) = (&status.packets, &status.bytes);
+    for (name, help, count, captured) in [
+        ("received", "What reached the recorder.", packets.received, bytes.received),
+        ("stored", "What was kept at first.", packets.stored, bytes.stored),
+        ("filtered", "What was not asked to be recorded.", packets.filtered, bytes.filtered),
+        ("evicted", "What was kept, and had to go since.", packets.evicted, bytes.evicted),
+    ] {
+        text.one(Kind::Counter, &format!("packets_{name}_total"), help, count);
+        text.one(Kind::Counter, &format!("bytes_{name}_total"), help, captured);
+    }
+    text.one(Kind::Gauge, "packets_retained", "What is kept.", packets.retained);
+    text.one(Kind::Gauge, "bytes_retained", "What is kept.", bytes.retained);
+    let name = "packets_dropped_total";
+    text.family(Kind::Counter, name, "What the recorder could not keep, by reason.");
+    for (reason, count) in &status.dropped {
+        text.line(name, &[("reason", reason)], count);
+    }
+    let (name, help) = ("bytes_dropped_total", "Captured bytes of what the recorder could not keep.");
+    text.one(Kind::Counter, name, help, bytes.dropped);
+    let carried = &status.carried;
+    let (name, help) = ("packets_carried_total", "Starts of sessions that were moved to outlive their rank.");
+    text.one(Kind::Counter, name, help, carried.packets);
+    let (name, help) = ("starts_lost_total", "Starts of sessions that found no room to outlive their rank.");
+    text.one(Kind::Counter, name, help, carried.lost);
+    let compression = &status.compression;
+    let name = "compression_bytes_total";
+    text.family(Kind::Counter, name, "Bytes of segments that were compressed, before and after.");
+    text.line(name, &[("bytes", "raw")], compression.raw_bytes);
+    text.line(name, &[("bytes", "compressed")], compression.compressed_bytes);
+    let (name, help) = ("compression_cpu_seconds_total", "Processor time of compression.");
+    text.one(Kind::Counter, name, help, compression.cpu_s);
+    let name = "compression_segments_total";
+    text.family(Kind::Counter, name, "Segments that were compressed, or left as they hardly get smaller.");
+    text.line(name, &[("outcome", "compressed")], compression.segments);
+    text.line(name, &[("outcome", "incompressible")], compression.incompressible_segments);
+    let (name, help) = ("kernel_dropped_packets_total", "What the kernel dropped before the recorder could take it.");
+    text.one(Kind::Counter, name, help, packets.kernel_dropped);
+    let name = "odd_packets_total";
+    text.family(Kind::Counter, name, "Packets that are kept, but worth knowing of, by oddity.");
+    for (oddity, count) in [
+        ("truncated", status.oddities.truncated),
+        ("cut_headers", status.oddities.cut_headers),
+        ("malformed", status.oddities.malformed),
+        ("too_deep", status.oddities.too_deep),
+        ("out_of_order", status.oddities.out_of_order),
+    ] {
+        text.line(name, &[("oddity", oddity)], count);
+    }
+}
+
+/// How far back each rank reaches: from now, or from the newest packet of a replayed capture.
+fn horizons(text: &mut Text, service: &Service) {
+    let horizon = Horizon::of(service);
+    let name = "horizon_seconds";
+    text.family(Kind::Gauge, name, "Age of the oldest packet kept, by rank: how deep in its session a packet lies.");
+    for (rank, age, _) in horizon.ranks() {
+        text.line(name, &[("rank", &rank.0.to_string())], age.as_secs_f64());
+    }
+    if let Some(age) = horizon.whole() {
+        let help = "Age up to which every packet is there, none of its session's later ones cut.";
+        text.one(Kind::Gauge, "whole_seconds", help, age.as_secs_f64());
+    }
+    let name = "horizon_wanted_seconds";
+    text.family(Kind::Gauge, name, "How far back it should reach, as [health] of the configuration says.");
+    let Wanted { starts, whole } = service.wanted.get();
+    for (of, wanted) in [("starts", starts), ("whole", whole)] {
+        if let Some(wanted) = wanted {
+            text.line(name, &[("of", of)], wanted.as_secs_f64());
+        }
+    }
+    let name = "rank_bytes";
+    text.family(Kind::Gauge, name, "Bytes kept, by rank.");
+    for (rank, _, bytes) in horizon.ranks() {
+        text.line(name, &[("rank", &rank.0.to_string())], bytes);
+    }
+}
+
+/// What is kept otherwise than the rest.
+fn kept_otherwise(text: &mut Text, status: &Status) {
+    let pins = &status.pins;
+    text.one(Kind::Gauge, "pins", "Pins that hold.", pins.count);
+    text.one(Kind::Gauge, "pins_bytes", "Memory that all pins together have taken.", pins.bytes);
+    let (name, help) = ("pins_limit_bytes", "Memory that all pins together may take: a quarter of the budget.");
+    text.one(Kind::Gauge, name, help, pins.limit_bytes);
+    let (name, help) = ("pins_refused_packets", "Packets that pins of now would have kept, had there been room.");
+    text.one(Kind::Gauge, name, help, pins.refused_packets);
+    for (name, help) in [
+        ("class_bytes", "Memory that a class of sessions takes."),
+        ("class_reserve_bytes", "Memory that others cannot take from a class of sessions."),
+    ] {
+        text.family(Kind::Gauge, name, help);
+        for class in &status.classes {
+            let bytes = if name == "class_bytes" { class.bytes } else { class.reserve_bytes };
+            text.line(name, &[("class", &class.name)], bytes);
+        }
+    }
+}
+
+/// What the kernel holds the recorder to, layer by layer.
+fn sandbox(text: &mut Text, sandbox: Option<&SandboxStatus>) {
+    let name = "sandbox_enforced";
+    text.family(Kind::Gauge, name, "Whether a layer of the sandbox holds, as the kernel says: 1, or 0.");
+    let Some(sandbox) = sandbox else { return };
+    for (layer, holds) in sandbox.layers() {
+        text.line(name, &[("layer", layer)], u8::from(holds));
+    }
+    let name = "sandbox_unrestricted_threads_total";
+    let help = "Threads that could not be held to the system calls of their role.";
+    text.one(Kind::Counter, name, help, sandbox.seccomp.unrestricted_threads);
+    let (name, help) = ("sandbox_landlock_version", "The version of Landlock that this kernel has; 0 for none.");
+    text.one(Kind::Gauge, name, help, sandbox.landlock.abi);
+}
+
+fn compression(text: &mut Text, status: &Status) {
+    let name = "rank_compressed_bytes";
+    text.family(Kind::Gauge, name, "Memory that the compressed segments of a rank take.");
+    for rank in &status.ranks {
+        text.line(name, &[("rank", &rank.rank.to_string())], rank.compressed_bytes);
+    }
+}
+
+fn interfaces(text: &mut Text, status: &Status) {
+    for (name, help) in [
+        ("interface_packets_total", "Packets that came from an interface."),
+        ("interface_bytes_total", "Captured bytes of packets that came from an interface."),
+    ] {
+        text.family(Kind::Counter, name, help);
+        for interface in &status.interfaces {
+            let labels = [
+                ("interface", &*interface.name),
+                ("index", &*interface.index.to_string()),
+                ("link_type", &*interface.link_type),
+            ];
+            let packets = name.starts_with("interface_packets");
+            text.line(name, &labels, if packets { interface.packets } else { interface.bytes });
+        }
+    }
+}
+
+fn activity(text: &mut Text, service: &Service) {
+    let activity = &service.activity;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let gauge = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed);
+    text.one(Kind::Gauge, "connections", "Connections to the service.", gauge(&activity.connections));
+    text.one(Kind::Gauge, "queries_running", "Queries that run.", gauge(&activity.queries_running));
+    let name = "queries_total";
+    text.family(Kind::Counter, name, "Queries that were begun.");
+    text.line(name, &[("of", "packets")], count(&activity.packet_queries));
+    text.line(name, &[("of", "flows")], count(&activity.flow_queries));
+    let name = "query_latency_seconds";
+    text.family(Kind::Histogram, name, "Time from a query to the first byte of its answer.");
+    let (buckets, asked, sum) = activity.latency.cumulative();
+    for (end, count) in &buckets {
+        text.line("query_latency_seconds_bucket", &[("le", end)], count);
+    }
+    text.line("query_latency_seconds_sum", &[], sum);
+    text.line("query_latency_seconds_count", &[], asked);
+    let (name, help) = ("queries_refused_total", "Queries for which there was no place in time.");
+    text.one(Kind::Counter, name, help, count(&activity.queries_refused));
+    text.one(Kind::Counter, "sent_packets_total", "Packets found by queries.", count(&activity.packets_sent));
+    text.one(Kind::Counter, "sent_bytes_total", "Bytes of answers to queries.", count(&activity.bytes_sent));
+    let (name, help) = ("overtaken_packets_total", "Packets that were evicted before a query came to them.");
+    text.one(Kind::Counter, name, help, count(&activity.packets_overtaken));
+    let name = "clients_closed_total";
+    text.family(Kind::Counter, name, "Clients that were closed, by what they did.");
+    text.line(name, &[("reason", "stalled")], count(&activity.clients_stalled));
+    text.line(name, &[("reason", "too_many")], count(&activity.clients_refused));
+    text.line(name, &[("reason", "crowded_out")], count(&activity.clients_crowded_out));
+    text.line(name, &[("reason", "slow")], count(&activity.clients_slow));
+    text.line(name, &[("reason", "garbage")], count(&activity.clients_garbled));
+    text.line(name, &[("reason", "untrusted")], count(&activity.clients_untrusted));
+    text.line(name, &[("reason", "revoked")], count(&activity.clients_revoked));
+    let (name, help) = ("roles_refused_total", "Questions that a client may not ask.");
+    text.one(Kind::Counter, name, help, count(&activity.roles_refused));
+    let (lines, failures) = service.audit.counts();
+    text.one(Kind::Counter, "audit_lines_total", "Lines written to the audit log.", lines);
+    text.one(Kind::Counter, "audit_failures_total", "Lines that could not be written to the audit log.", failures);
+    let name = "certificate_expires_seconds";
+    text.family(Kind::Gauge, name, "When the recorder's certificate expires, in Unix time.");
+    if let Some(tls) = &service.tls {
+        text.line(name, &[], tls.certificate().not_after.as_second());
+    }
+}

@@ -1,0 +1,377 @@
+//! `/v1/packets`: packets out of the past, as a file that is made while it is sent.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Extension;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{CONTENT_TYPE, TRAILER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::audit::{Action, Entry, question};
+use super::parameters::PacketQuery;
+use super::peer::Peer;
+use super::problem::Problem;
+use super::selections::Selections;
+use super::stream::{Closed, Sink, stream};
+use super::{Service, follow, now};
+use base::packet::{InterfaceId, LinkType};
+use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
+use query::explain::cut;
+use query::selections::{Known, Limits};
+use query::{Drops, Packets, Request, Summary};
+
+const TRAILERS: &str = "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing";
+
+/// Answers with the packets that match, or says why there are none.
+pub(super) async fn packets(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let query = PacketQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
+    tracing::debug!("{peer} reads packets: {}", description(&query.request));
+    if query.follow {
+        return follow::packets(service, peer, query).await;
+    }
+    service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    if query.whole_sessions {
+        let (place, limits) = service.widening().await?;
+        return answer(service, peer, place, query, Wide::Sessions(limits)).await;
+    }
+    let place = service.packet_query().await?;
+    answer(service, peer, place, query, Wide::No).await
+}
+
+/// What is sent beside the packets that match.
+#[derive(Debug)]
+pub(super) enum Wide {
+    /// Nothing.
+    No,
+    /// All packets of their sessions.
+    Sessions(Limits),
+    /// Instead of them, the packets of these.
+    Selections(Selections),
+}
+
+/// Answers with a file.
+pub(super) async fn answer(
+    service: Arc<Service>,
+    peer: Peer,
+    place: OwnedSemaphorePermit,
+    query: PacketQuery,
+    wide: Wide,
+) -> Result<Response, Problem> {
+    let format = query.format;
+    let asked_for = match &wide {
+        Wide::No => question(&query.request),
+        Wide::Sessions(_) => {
+            let mut asked_for = question(&query.request);
+            asked_for["whole_sessions"] = true.into();
+            asked_for
+        }
+        Wide::Selections(selections) => selections.question(&query.request),
+    };
+    let export = Export { service: Arc::clone(&service), query, wide };
+    let body =
+        stream(&service, place, move |sink| match export.service.audit().begin(&peer, Action::Packets, asked_for) {
+            Ok(entry) => export.run(sink, entry),
+            Err(problem) => sink.refuse(problem),
+        })
+        .await?;
+    Ok((headers(format), axum::body::Body::new(body)).into_response())
+}
+
+/// What the head of an answer says.
+pub(super) fn headers(format: Format) -> [(HeaderName, HeaderValue); 2] {
+    let content = match format {
+        Format::Pcapng => "application/x-pcapng",
+        Format::Pcap => "application/vnd.tcpdump.pcap",
+    };
+    [(CONTENT_TYPE, HeaderValue::from_static(content)), (TRAILER, HeaderValue::from_static(TRAILERS))]
+}
+
+/// One export; it runs on a thread of its own.
+pub(super) struct Export {
+    pub(super) service: Arc<Service>,
+    pub(super) query: PacketQuery,
+    pub(super) wide: Wide,
+}
+
+impl Export {
+    fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
+        if let Err(problem) = self.check_link_types(&sink) {
+            entry.end(&problem.detail);
+            return sink.refuse(problem);
+        }
+        let mut packets = match self.packets(&sink) {
+            Ok(packets) => packets,
+            Err(problem) => {
+                entry.end(&problem.detail);
+                return sink.refuse(problem);
+            }
+        };
+        let mut exporter = Exporter::new(self.query.format, options(&self.query));
+        let mut exported = Interfaces::default();
+        let mut left_out = None;
+        while let Some(found) = packets.next() {
+            let buffer = sink.buffer();
+            if exported.0.is_empty() {
+                exporter.begin(buffer, &[format!("asked for: {}", self.asked())]);
+            }
+            exported.note(found.interface.id);
+            if let Err(error) = exporter.packet(buffer, found.interface, &found.packet) {
+                left_out = Some(error);
+                break;
+            }
+            entry.packet(found.packet.data.len());
+            sink.send_full_or_first()?;
+        }
+        let summary = packets.summary();
+        self.service.activity.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
+        self.service.activity.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
+        let drops = packets.drops().clone();
+        let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
+        drop(packets);
+        if exported.0.is_empty() {
+            return self.nothing(sink, entry, summary, &known, &drops);
+        }
+        // What was found need not wait for what is to be said of it.
+        sink.send()?;
+        let note = self.note(summary, left_out, &known);
+        let missing = self.missing(summary, &known, &drops);
+        let comments = self.comments(&note, &missing, &exported, exporter.cut());
+        exporter.end(sink.buffer(), &statistics(&self.service), &comments);
+        sink.end(trailers(summary, &note, &missing))?;
+        entry.end(if note.is_empty() { "complete" } else { &note });
+        Ok(())
+    }
+
+    fn packets(&self, sink: &Sink) -> Result<Packets<'_>, Problem> {
+        let (history, request) = (self.service.history(), &self.query.request);
+        let packets = match &self.wide {
+            Wide::No => history.packets(request)?,
+            Wide::Sessions(limits) => {
+                let search = history.widen(request, *limits, |packets| self.interruptible(sink, packets))?;
+                history.searched(&Request { limit: request.limit, ..Request::default() }, search)?
+            }
+            Wide::Selections(selections) => history.searched(request, selections.search(&self.service))?,
+        };
+        Ok(self.interruptible(sink, packets))
+    }
+
+    fn interruptible<'p>(&self, sink: &Sink, packets: Packets<'p>) -> Packets<'p> {
+        packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping))
+    }
+
+    fn asked(&self) -> String {
+        match &self.wide {
+            Wide::No => description(&self.query.request),
+            Wide::Sessions(_) => format!("the whole sessions of {}", description(&self.query.request)),
+            Wide::Selections(selections) => format!("{} selections", selections.selectors.len()),
+        }
+    }
+
+    /// Classic pcap has one link type. Where several were recorded, the matches are looked through before anything is
+    /// sent, so that a client gets a whole file or a sentence.
+    fn check_link_types(&self, sink: &Sink) -> Result<(), Problem> {
+        if self.query.format != Format::Pcap || self.service.history().link_types().len() < 2 {
+            return Ok(());
+        }
+        let mut packets = self.packets(sink)?;
+        let mut first: Option<LinkType> = None;
+        while let Some(found) = packets.next() {
+            let other = found.interface.link_type;
+            match first {
+                Some(first) if first != other => return Err(ExportError::SeveralLinkTypes { first, other }.into()),
+                _ => first = Some(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// No packet was found.
+    fn nothing(
+        &self,
+        sink: Sink,
+        entry: Entry,
+        summary: Summary,
+        known: &[Known],
+        drops: &Drops,
+    ) -> Result<(), Closed> {
+        let problem = if summary.interrupted {
+            Problem::stopping()
+        } else if let Wide::Selections(selections) = &self.wide {
+            Problem::nothing_matched(&selections.explain_nothing(&self.service, known, drops))
+        } else {
+            match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
+                Ok(cause) => Problem::nothing_matched(&cause),
+                Err(error) => error.into(),
+            }
+        };
+        entry.end(problem.outcome());
+        sink.refuse(problem)
+    }
+
+    /// Why the export is not all that was asked for; empty when it is.
+    pub(super) fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[Known]) -> String {
+        let mut notes = Vec::new();
+        let sessions: u64 = known.iter().map(|known| known.left_out).sum();
+        if sessions > 0 {
+            notes.push(format!(
+                "incomplete: {sessions} sessions were left out, as more match than fit into the memory for queries; \
+                 narrow it down with since, until or an expression"
+            ));
+        }
+        if summary.interrupted && self.service.is_stopping() {
+            notes.push("incomplete: the recorder was stopped while this was sent".to_owned());
+        }
+        if let Some(error) = left_out {
+            notes.push(format!("incomplete: {error}"));
+        }
+        if summary.overtaken > 0 {
+            notes.push(format!("{} packets of the window were evicted before they could be sent", summary.overtaken));
+        }
+        if summary.unsorted > 0 {
+            notes.push(format!("{} packets stand behind later ones", summary.unsorted));
+        }
+        notes.join("; ")
+    }
+
+    /// What matches and is gone, as far as that is known; empty if it is nothing.
+    fn missing(&self, summary: Summary, known: &[Known], drops: &Drops) -> String {
+        // Who asked for a few packets got them.
+        if summary.limited {
+            return String::new();
+        }
+        let missing = match &self.wide {
+            Wide::No => self.service.history().explain_missing(&self.query.request, drops).ok().flatten(),
+            Wide::Sessions(_) => known.first().filter(|known| known.is_cut()).map(cut),
+            Wide::Selections(selections) => selections.explain_missing(known),
+        };
+        missing.unwrap_or_default()
+    }
+
+    /// What the end of a pcapng file says.
+    pub(super) fn comments(&self, note: &str, missing: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
+        let mut comments = Vec::new();
+        comments.extend([note, missing].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
+        if cut > 0 {
+            comments.push(format!("{cut} packets were longer than {CAPTURED_BYTES_MAX} bytes and are cut there"));
+        }
+        let history = self.service.history();
+        if let Some(whole) = history.whole_since().filter(|&whole| self.query.request.since.is_none_or(|s| s < whole)) {
+            let evicted = history.totals().evicted.packets;
+            if evicted > 0 {
+                comments.push(format!(
+                    "before {whole} only the starts of sessions are kept: {evicted} packets have been evicted"
+                ));
+            }
+        }
+        let dropped = history.totals().kernel_dropped;
+        if dropped > 0 && exported.0.len() > 1 {
+            comments.push(format!("the kernel dropped {dropped} packets of all interfaces together"));
+        }
+        comments
+    }
+}
+
+/// How a query's file is to be.
+pub(super) fn options(query: &PacketQuery) -> Options {
+    let expression = query.request.expression.trim();
+    let system = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    Options {
+        precision: query.precision,
+        hardware: Some(text(system.machine())),
+        os: Some(format!("{} {}", text(system.sysname()), text(system.release()))),
+        filter: (!expression.is_empty()).then(|| expression.to_owned()),
+        link_type: None,
+    }
+}
+
+/// What the end of every file says of interfaces.
+pub(super) fn statistics(service: &Service) -> Vec<InterfaceStatistics> {
+    let history = service.history();
+    let recorder = service.recorder();
+    let os_dropped = history.totals().kernel_dropped;
+    let all = history.interfaces.snapshot();
+    all.iter()
+        .map(|interface| {
+            let volume = |id| history.workers.iter().map(|worker| worker.published.interface(id).packets).sum();
+            InterfaceStatistics {
+                // A replayed capture was not recorded at the time of this clock.
+                start: recorder.live.then_some(recorder.start),
+                end: recorder.live.then(now),
+                received: Some(volume(interface.id)),
+                os_dropped: Some(os_dropped),
+                ..InterfaceStatistics::of(interface.id)
+            }
+        })
+        .collect()
+}
+
+/// The interfaces that an export has packets of.
+#[derive(Debug, Default)]
+pub(super) struct Interfaces(Vec<InterfaceId>);
+
+impl Interfaces {
+    pub(super) fn note(&mut self, id: InterfaceId) {
+        // Most packets are of the interface of the one before.
+        if self.0.last() != Some(&id) {
+            match self.0.iter().position(|&known| known == id) {
+                Some(at) => {
+                    let last = self.0.len() - 1;
+                    self.0.swap(at, last);
+                }
+                None => self.0.push(id),
+            }
+        }
+    }
+}
+
+pub(super) fn trailers(summary: Summary, note: &str, missing: &str) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    let numbers = [
+        ("retrocap-packets", summary.packets),
+        ("retrocap-bytes", summary.bytes),
+        ("retrocap-overtaken", summary.overtaken),
+    ];
+    for (name, number) in numbers {
+        trailers.insert(HeaderName::from_static(name), HeaderValue::from(number));
+    }
+    for (name, text) in [("retrocap-note", note), ("retrocap-missing", missing)] {
+        if let Ok(value) = HeaderValue::from_str(text)
+            && !text.is_empty()
+        {
+            trailers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    trailers
+}
+
+/// A request as the file's comment and the log say it.
+pub(super) fn description(request: &Request) -> String {
+    let mut text = match request.expression.trim() {
+        "" => "everything".to_owned(),
+        expression => format!("{expression:?}"),
+    };
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            // Writing to a string cannot fail.
+            let _ = write!(text, ", {name} {value}");
+        }
+    };
+    add("since", request.since.map(|time| time.to_rfc3339()));
+    add("until", request.until.map(|time| time.to_rfc3339()));
+    add("interface", request.interface.as_ref().map(|name| format!("{name:?}")));
+    add("Community ID", request.community_id.map(|id| id.to_string()));
+    add("flow", request.flow.as_ref().map(|flow| flow.to_string()));
+    add("address", request.address.map(|address| address.to_string()));
+    add("port", request.port.map(|port| port.to_string()));
+    add("at most", request.limit.map(|limit| limit.to_string()));
+    text
+}
