@@ -1,9 +1,11 @@
-//! What all stages of the packet path share: time, packets and their sources, interfaces, counters, locked memory.
+//! What all stages of the packet path share: time, packets and their sources, interfaces, counters, locked memory, and text
+//! that is safe to print.
 #![forbid(unsafe_code)]
 
 mod burst;
 pub mod codec;
 pub mod counters;
+pub mod foreign;
 pub mod interface;
 pub mod log_limit;
 pub mod memory;
