@@ -1,6 +1,6 @@
 # The only commands a newcomer needs: make run, make test, make check, make bench.
 
-# The target that the sanitizer is built for.
+# The host's target triple, which the address sanitizer must be given explicitly.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
 .PHONY: run install deb try-deb sanitize seeds fuzz soak test check bench retention
@@ -10,7 +10,7 @@ run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 
 install: built = $(or $(CARGO_TARGET_DIR),target)/release/retrocap
 install: share = $(DESTDIR)$(or $(PREFIX),/usr/local)/share
-install: ## the program, completions and manual pages into $(PREFIX), /usr/local by default
+install: ## install the program, completions and manual pages into $(PREFIX), /usr/local by default
 	scripts/setup build
 	cargo build --release --locked
 	install -D -m 755 $(or $(CARGO_TARGET_DIR),target)/release/retrocap $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/retrocap
@@ -20,7 +20,7 @@ install: ## the program, completions and manual pages into $(PREFIX), /usr/local
 	$(built) completions fish > $(share)/fish/vendor_completions.d/retrocap.fish
 	$(built) -q man $(share)/man/man1
 
-deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
+deb: ## build a Debian package in target/debian; needs `cargo install cargo-deb`
 	scripts/setup build
 	cargo build --release --locked
 	packaging/stage $(or $(CARGO_TARGET_DIR),target)/release/retrocap target/package
@@ -29,43 +29,43 @@ deb: ## a Debian package in target/debian; it needs `cargo install cargo-deb`
 try-deb: deb ## install the package into a fresh Debian, let it record, purge it; needs root and debootstrap
 	packaging/try-deb $$(ls -t target/debian/*.deb | head -n 1)
 
-sanitize: ## the unsafe crate under Miri and, alone and in live capture, the address sanitizer; needs a nightly toolchain
+sanitize: ## run the unsafe crate under Miri, and it and live capture under the address sanitizer; needs a nightly toolchain
 	CARGO_TARGET_DIR=target/miri MIRIFLAGS=-Zmiri-disable-isolation \
 	    cargo +nightly miri test --package sys --lib --locked
 	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
 	    cargo +nightly test --target $(HOST) --package sys --lib --locked
-	# Not those that measure memory or look for words in it: the sanitizer takes much, and keeps what is freed for a while.
+	# Without the tests that measure memory or search it: the sanitizer needs much memory, and keeps freed memory for a while.
 	RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan ASAN_OPTIONS=detect_leaks=0 \
 	    cargo +nightly test --target $(HOST) --test all --locked -- live:: recorder::exactness recorder::following recorder::sandbox
 
-seeds: ## write fuzz/seeds anew, from which `make fuzz` starts
+seeds: ## write fuzz/seeds, from which `make fuzz` starts
 	RETROCAP_WRITE_SEEDS=1 cargo test --locked --test all seeds
 
-fuzz: ## each fuzz target for a while: make fuzz SECONDS=3600; needs cargo-fuzz and a nightly toolchain
-	cargo +nightly fuzz build
-	for target in $$(ls fuzz/seeds); do mkdir -p fuzz/corpus/$$target && cargo +nightly fuzz run $$target \
-	    fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) -timeout=10 || exit 1; done
+fuzz: ## run each fuzz target and add its processor time to fuzz/TIME.tsv: make fuzz SECONDS=3600; needs a nightly toolchain
+	scripts/setup fuzz
+	scripts/fuzz --seconds $(or $(SECONDS),60)
 
-soak: ## mixed traffic for an hour, with queries, reloads and flapping interfaces: make soak SECONDS=300; needs root
+soak: ## record mixed traffic for an hour, with queries, reloads and flapping interfaces: make soak SECONDS=300; needs root
 	scripts/setup build
 	cargo build --release --locked
 	scripts/soak --seconds $(or $(SECONDS),3600) --program $(or $(CARGO_TARGET_DIR),target)/release/retrocap \
 	    $(if $(RETROCAP_CAPTURES),--captures $(RETROCAP_CAPTURES))
 
-test: ## every test that this machine can run; the others say why not
+test: ## run every test that this machine can run; the others print SKIPPED and why
 	scripts/setup test
 	cargo test --workspace --locked
 
-check: ## what a change must pass: format, lints, documentation, licences, advisories, tests
+check: ## what every change must pass: format, lints, documentation, licences, advisories, tests
+	scripts/setup check
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 	scripts/check-dependencies
 	$(MAKE) test
 
-bench: ## one table of the hot path beside its peers: make bench ARGS='ingest live' or ARGS=--long; live needs root
+bench: ## measure the hot path beside its peers, in one table: make bench ARGS='ingest live' or ARGS=--long; live needs root
 	scripts/setup bench || echo 'scripts/setup bench failed: what is missing is skipped below' >&2
 	cargo bench --locked --bench table -- $(ARGS)
 
-retention: ## how far back each policy reaches on the campus workload: make retention ARGS='--hours 24 --budget 64M'
+retention: ## measure how far back each policy reaches on the campus workload: make retention ARGS='--hours 24 --budget 64M'
 	cargo bench --locked --bench retention -- $(ARGS)
