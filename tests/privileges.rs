@@ -62,7 +62,7 @@ mod child {
 
     use retrocap::capture::interfaces::{Monitor, links};
     use retrocap::capture::live::{LiveConfig, LiveSource, capture_rights};
-    use retrocap::capture::selection::Selection;
+    use retrocap::capture::selection::InterfaceSelection;
     use retrocap::daemon::privileges;
     use retrocap::daemon::sandbox::{Files, Mode, Role, Sandbox};
     use retrocap::interface::Interfaces;
@@ -73,7 +73,7 @@ mod child {
         let unknown = privileges::drop(Some("nobody-at-all"), false);
         assert!(matches!(unknown, Err(privileges::Error::UnknownUser(_))), "{unknown:?}");
 
-        let selection = Arc::new(Selection::new(&["later0".to_owned()]));
+        let selection = Arc::new(InterfaceSelection::new(&["later0".to_owned()]));
         let interfaces = Arc::new(Interfaces::default());
         selection.refresh(links().unwrap());
         let config = LiveConfig { promiscuous: true, ..LiveConfig::default() };

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::decode::names::{Told, dns_question, dns_question_in_stream, http_host, server_name};
+use retrocap::decode::names::{Parsed, dns_question, dns_question_in_stream, http_host, server_name};
 
 const NAME_CHARS_MAX: usize = 4 * 255 + 1;
 
@@ -13,12 +13,12 @@ fn check(name: &str) {
 
 fuzz_target!(|data: &[u8]| {
     for told in [server_name(data), http_host(data)] {
-        if let Told::Name(name) = told {
+        if let Parsed::Name(name) = told {
             check(&name);
         }
     }
     for told in [dns_question(data), dns_question_in_stream(data)] {
-        if let Told::Name(question) = told {
+        if let Parsed::Name(question) = told {
             check(&question.name);
             check(&question.kind);
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use retrocap::capture::interfaces::{Monitor, links, list};
 use retrocap::capture::live::{LiveConfig, LiveSource};
-use retrocap::capture::selection::Selection;
+use retrocap::capture::selection::InterfaceSelection;
 use retrocap::interface::Interfaces;
 use retrocap::packet::{Direction, LinkType, PacketFlags};
 use retrocap::source::{Batch, Source};
@@ -30,7 +30,7 @@ struct Seen {
 struct Recorder {
     source: LiveSource,
     interfaces: Arc<Interfaces>,
-    selection: Arc<Selection>,
+    selection: Arc<InterfaceSelection>,
     seen: Vec<Seen>,
     _monitor: Monitor,
 }
@@ -39,7 +39,7 @@ impl Recorder {
     fn start(namespace: &Namespace, names: &[&str], config: LiveConfig) -> Self {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         namespace.enter(|| {
-            let (selection, interfaces) = (Arc::new(Selection::new(&names)), Arc::new(Interfaces::default()));
+            let (selection, interfaces) = (Arc::new(InterfaceSelection::new(&names)), Arc::new(Interfaces::default()));
             selection.refresh(links().unwrap());
             let source = LiveSource::open(&config, Arc::clone(&selection), Arc::clone(&interfaces)).unwrap();
             let monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces), || {}).unwrap();

@@ -329,13 +329,13 @@ fn folder() -> PathBuf {
 
 #[test]
 fn first_bytes_name_somebody() {
-    use retrocap::decode::names::{Told, dns_question, dns_question_in_stream, http_host, server_name};
+    use retrocap::decode::names::{Parsed, dns_question, dns_question_in_stream, http_host, server_name};
     for (name, bytes) in first_bytes() {
         let named = match name {
-            "dns" => matches!(dns_question(&bytes), Told::Name(_)),
-            "dns-in-a-stream" => matches!(dns_question_in_stream(&bytes), Told::Name(_)),
-            "http-request" => matches!(http_host(&bytes), Told::Name(_)),
-            _ => matches!(server_name(&bytes), Told::Name(_)),
+            "dns" => matches!(dns_question(&bytes), Parsed::Name(_)),
+            "dns-in-a-stream" => matches!(dns_question_in_stream(&bytes), Parsed::Name(_)),
+            "http-request" => matches!(http_host(&bytes), Parsed::Name(_)),
+            _ => matches!(server_name(&bytes), Parsed::Name(_)),
         };
         assert!(named, "{name}");
     }

@@ -17,7 +17,7 @@ use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 
 use super::link_layer::link_type;
-use super::selection::{Link, Selection};
+use super::selection::{InterfaceSelection, Link};
 use base::interface::Interfaces;
 use base::log_limit::LogLimit;
 use base::packet::LinkType;
@@ -92,7 +92,7 @@ pub fn list() -> io::Result<Vec<HostInterface>> {
     Ok(found.into_values().collect())
 }
 
-/// The same for a [`Selection`]: what it has to know of each.
+/// The same for a [`InterfaceSelection`]: what it has to know of each.
 pub fn links() -> io::Result<Vec<Link>> {
     let mut links = Vec::new();
     dump(&netlink_socket(0)?, RTM_GETLINK, &mut links, |links, message| links.extend(message.link().map(Link::from)))?;
@@ -110,7 +110,7 @@ pub fn addresses(datagram: &[u8]) -> impl Iterator<Item = (u32, IpAddr, u8)> {
 }
 
 /// Takes over what a datagram of the kernel's reports.
-pub fn apply(datagram: &[u8], selection: &Selection, interfaces: &Interfaces) {
+pub fn apply(datagram: &[u8], selection: &InterfaceSelection, interfaces: &Interfaces) {
     for (interface, gone) in reports(datagram) {
         let link = Link::from(interface);
         if gone {
@@ -124,7 +124,7 @@ pub fn apply(datagram: &[u8], selection: &Selection, interfaces: &Interfaces) {
 }
 
 /// Writes what is known of an interface into the table.
-fn note(link: &Link, selection: &Selection, interfaces: &Interfaces) {
+fn note(link: &Link, selection: &InterfaceSelection, interfaces: &Interfaces) {
     if selection.contains(link.index) {
         let _ = selection.register(interfaces, link.index, &link.name, link.hatype);
     }
@@ -137,7 +137,7 @@ impl From<HostInterface> for Link {
     }
 }
 
-/// A thread that keeps a [`Selection`] and the table of interfaces current; it ends when this is dropped.
+/// A thread that keeps a [`InterfaceSelection`] and the table of interfaces current; it ends when this is dropped.
 ///
 /// It sleeps until the kernel reports something, and needs no privileges.
 #[derive(Debug)]
@@ -150,18 +150,18 @@ impl Monitor {
     /// Subscribes to the interfaces of the calling thread's network namespace, takes over how they are now, and starts
     /// the thread, which calls `begin` first.
     pub fn start(
-        selection: Arc<Selection>,
+        selection: Arc<InterfaceSelection>,
         interfaces: Arc<Interfaces>,
         begin: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let socket = netlink_socket(RTMGRP_LINK)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let watch = Watch { socket, stop: Arc::clone(&stop), selection, interfaces };
+        let listener = LinkListener { socket, stop: Arc::clone(&stop), selection, interfaces };
         // Subscribed first: what changes during the listing is reported after it.
-        watch.resync()?;
+        listener.resync()?;
         let thread = std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || {
             begin();
-            watch.run();
+            listener.run();
         })?;
         Ok(Self { stop, thread: Some(thread) })
     }
@@ -184,14 +184,14 @@ impl Drop for Monitor {
     }
 }
 
-struct Watch {
+struct LinkListener {
     socket: OwnedFd,
     stop: Arc<OwnedFd>,
-    selection: Arc<Selection>,
+    selection: Arc<InterfaceSelection>,
     interfaces: Arc<Interfaces>,
 }
 
-impl Watch {
+impl LinkListener {
     fn run(&self) {
         let mut buffer = vec![0; BUFFER_BYTES];
         // After a failed listing, try again soon; otherwise there is nothing to wake up for.
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_monitor_takes_over_what_is_there_and_ends_when_dropped() {
-        let (selection, interfaces) = (Arc::new(Selection::new(&[])), Arc::new(Interfaces::default()));
+        let (selection, interfaces) = (Arc::new(InterfaceSelection::new(&[])), Arc::new(Interfaces::default()));
         let monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces), || {}).unwrap();
         assert!(selection.links().iter().any(|link| link.loopback));
         assert!(interfaces.snapshot().iter().any(|interface| interface.name == "lo"));

@@ -11,7 +11,7 @@ use base::packet::LinkType;
 
 /// How a frame becomes a packet of its link type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum Framing {
     /// As it is.
     Plain,
     /// As it is, a VLAN tag put back behind the two addresses.
@@ -75,13 +75,13 @@ pub fn link_type(hatype: u16) -> LinkType {
 }
 
 /// How frames of an `ARPHRD_*` type are shaped into packets of its link type.
-pub(super) fn shape(hatype: u16) -> Shape {
+pub(super) fn framing(hatype: u16) -> Framing {
     match link_type(hatype).0 {
-        1 => Shape::Ethernet,
-        227 => Shape::Can,
-        253 => Shape::Netlink,
-        276 => Shape::Cooked,
-        _ => Shape::Plain,
+        1 => Framing::Ethernet,
+        227 => Framing::Can,
+        253 => Framing::Netlink,
+        276 => Framing::Cooked,
+        _ => Framing::Plain,
     }
 }
 
@@ -117,9 +117,9 @@ pub(super) const HEADER_BYTES_MAX: usize = 20;
 
 /// Gives the packet's bytes and its original length; `scratch` holds them when they are not the frame's own.
 #[inline]
-pub(super) fn packet_bytes<'a>(frame: &Frame<'a>, shape: Shape, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
-    match (shape, frame.vlan) {
-        (Shape::Ethernet, Some((protocol, tag))) if frame.data.len() >= 12 => {
+pub(super) fn packet_bytes<'a>(frame: &Frame<'a>, framing: Framing, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
+    match (framing, frame.vlan) {
+        (Framing::Ethernet, Some((protocol, tag))) if frame.data.len() >= 12 => {
             let (addresses, rest) = frame.data.split_at(12);
             scratch.put(addresses);
             scratch.put(&protocol.to_be_bytes());
@@ -127,10 +127,10 @@ pub(super) fn packet_bytes<'a>(frame: &Frame<'a>, shape: Shape, scratch: &mut Sc
             scratch.put(rest);
             (scratch.take(), frame.original_len.saturating_add(4))
         }
-        (Shape::Plain | Shape::Ethernet, _) => (frame.data, frame.original_len),
-        (Shape::Cooked, _) => cooked(frame, scratch),
-        (Shape::Netlink, _) => netlink(frame, scratch),
-        (Shape::Can, _) => can(frame, scratch),
+        (Framing::Plain | Framing::Ethernet, _) => (frame.data, frame.original_len),
+        (Framing::Cooked, _) => cooked(frame, scratch),
+        (Framing::Netlink, _) => netlink(frame, scratch),
+        (Framing::Can, _) => can(frame, scratch),
     }
 }
 
@@ -235,22 +235,22 @@ mod tests {
         let mut room = [0; 256];
         let mut scratch = Scratch::new(&mut room);
         let data = *b"aaaaaabbbbbb\x08\x00payload";
-        let (bytes, original_len) = packet_bytes(&tagged(&data), Shape::Ethernet, &mut scratch);
+        let (bytes, original_len) = packet_bytes(&tagged(&data), Framing::Ethernet, &mut scratch);
         assert_eq!((bytes, original_len), (&b"aaaaaabbbbbb\x88\xa8\x60\x07\x08\x00payload"[..], 104));
         // Cut inside the addresses, or on a link without tags: left alone.
-        assert_eq!(packet_bytes(&tagged(b"aaaaaabbbbb"), Shape::Ethernet, &mut scratch).0, b"aaaaaabbbbb");
-        assert_eq!(packet_bytes(&tagged(&data), Shape::Plain, &mut scratch), (&data[..], 100));
+        assert_eq!(packet_bytes(&tagged(b"aaaaaabbbbb"), Framing::Ethernet, &mut scratch).0, b"aaaaaabbbbb");
+        assert_eq!(packet_bytes(&tagged(&data), Framing::Plain, &mut scratch), (&data[..], 100));
     }
 
     #[test]
     fn headers_are_made_for_cooked_packets() {
         let mut room = [0; 256];
         let mut scratch = Scratch::new(&mut room);
-        let (bytes, original_len) = packet_bytes(&frame(b"\xff\x03payload"), Shape::Cooked, &mut scratch);
+        let (bytes, original_len) = packet_bytes(&frame(b"\xff\x03payload"), Framing::Cooked, &mut scratch);
         let header = b"\x86\xdd\0\0\0\0\x01\x02\x02\x00\x04\x06\x01\x02\x03\x04\x05\x06\0\0";
         assert_eq!((&bytes[..20], &bytes[20..], original_len), (&header[..], &b"payload"[..], 118));
 
-        let (bytes, original_len) = packet_bytes(&frame(b"message"), Shape::Netlink, &mut scratch);
+        let (bytes, original_len) = packet_bytes(&frame(b"message"), Framing::Netlink, &mut scratch);
         let header = b"\0\x04\x02\0\0\0\0\0\0\0\0\0\0\0\x86\xdd";
         assert_eq!((&bytes[..16], &bytes[16..], original_len), (&header[..], &b"message"[..], 116));
     }
@@ -263,9 +263,9 @@ mod tests {
         data[..4].copy_from_slice(&0x8000_0123u32.to_ne_bytes());
         data[4] = 8;
         for (protocol, flags) in [(0x000c, [8, 0]), (0x000d, [8, 4]), (0x000e, [0x88, 0])] {
-            let (bytes, _) = packet_bytes(&Frame { protocol, ..frame(&data) }, Shape::Can, &mut scratch);
+            let (bytes, _) = packet_bytes(&Frame { protocol, ..frame(&data) }, Framing::Can, &mut scratch);
             assert_eq!((&bytes[..4], &bytes[4..6]), (&[0x80, 0, 1, 0x23][..], &flags[..]), "{protocol:#x}");
         }
-        assert_eq!(packet_bytes(&frame(b"short"), Shape::Can, &mut scratch).0, b"short");
+        assert_eq!(packet_bytes(&frame(b"short"), Framing::Can, &mut scratch).0, b"short");
     }
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use sys::{CaptureFilter, Frame, Ring, RingConfig, SockFilter};
 
-use super::link_layer::{HEADER_BYTES_MAX, Scratch, Shape, packet_bytes, shape};
-use super::selection::Selection;
+use super::link_layer::{Framing, HEADER_BYTES_MAX, Scratch, framing, packet_bytes};
+use super::selection::InterfaceSelection;
 use base::interface::Interfaces;
 use base::log_limit::LogLimit;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
@@ -27,9 +27,9 @@ const WAIT: Duration = Duration::from_millis(200);
 /// Milliseconds after which the kernel hands over what it has: a lone packet is seen after this time at most.
 const RETIRE_MS: u32 = 50;
 /// Interfaces remembered by one source before it starts over.
-const KNOWN_MAX: usize = 8192;
+const DISPOSITIONS_MAX: usize = 8192;
 /// What `View::last` is as long as no packet came; no interface has this index.
-const NOBODY: ((u32, u16), Known) = ((u32::MAX, u16::MAX), Known::Unselected);
+const NO_INTERFACE: ((u32, u16), Disposition) = ((u32::MAX, u16::MAX), Disposition::Unselected);
 /// `PACKET_OUTGOING`
 const OUTGOING: u8 = 4;
 
@@ -95,14 +95,14 @@ pub struct LiveSource {
 /// Everything about packets but the ring that they lie in.
 #[derive(Debug)]
 struct View {
-    selection: Arc<Selection>,
+    selection: Arc<InterfaceSelection>,
     interfaces: Arc<Interfaces>,
     snaplen: u32,
     promiscuous: bool,
     /// The selection's generation that all below belongs to.
     generation: u64,
-    known: HashMap<(u32, u16), Known, foldhash::fast::RandomState>,
-    last: ((u32, u16), Known),
+    dispositions: HashMap<(u32, u16), Disposition, foldhash::fast::RandomState>,
+    last: ((u32, u16), Disposition),
     /// The socket filter that is attached.
     program: Vec<SockFilter>,
     /// Interfaces asked to be promiscuous.
@@ -112,10 +112,10 @@ struct View {
 
 /// What becomes of packets of one interface and type.
 #[derive(Clone, Copy, Debug)]
-enum Known {
-    Recorded { id: InterfaceId, link_type: LinkType, shape: Shape },
+enum Disposition {
+    Recorded { id: InterfaceId, link_type: LinkType, framing: Framing },
     Unselected,
-    Unplaced,
+    NoSlot,
 }
 
 impl LiveSource {
@@ -125,7 +125,7 @@ impl LiveSource {
     /// selection need none.
     pub fn open(
         config: &LiveConfig,
-        selection: Arc<Selection>,
+        selection: Arc<InterfaceSelection>,
         interfaces: Arc<Interfaces>,
     ) -> Result<Self, SourceError> {
         let ring = Ring::open(&RingConfig {
@@ -142,8 +142,8 @@ impl LiveSource {
             snaplen: config.snaplen,
             promiscuous: config.promiscuous,
             generation: 0,
-            known: HashMap::default(),
-            last: NOBODY,
+            dispositions: HashMap::default(),
+            last: NO_INTERFACE,
             program: Vec::new(),
             joined: BTreeSet::new(),
             counts: SourceCounts::default(),
@@ -222,8 +222,8 @@ impl View {
         }
         // Read before the links: should they change meanwhile, this is done once more.
         self.generation = generation;
-        self.known.clear();
-        self.last = NOBODY;
+        self.dispositions.clear();
+        self.last = NO_INTERFACE;
         let links = self.selection.links();
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
         let ifindexes = (!self.selection.is_everything()).then_some(&*indexes);
@@ -271,19 +271,19 @@ impl View {
         if self.last.0 != key {
             self.last = (key, self.lookup(key, socket));
         }
-        let (id, link_type, shape) = match self.last.1 {
-            Known::Recorded { id, link_type, shape } => (id, link_type, shape),
-            Known::Unselected => {
+        let (id, link_type, framing) = match self.last.1 {
+            Disposition::Recorded { id, link_type, framing } => (id, link_type, framing),
+            Disposition::Unselected => {
                 self.counts.unselected.add(frame.data.len() as u64);
                 return None;
             }
-            Known::Unplaced => {
+            Disposition::NoSlot => {
                 self.counts.refused.add(frame.data.len() as u64);
                 return None;
             }
         };
         self.counts.truncated += u64::from(self.snaplen == 0 && frame.data.len() < frame.original_len as usize);
-        let (data, original_len) = packet_bytes(frame, shape, scratch);
+        let (data, original_len) = packet_bytes(frame, framing, scratch);
         Some(Packet {
             time: Timestamp(frame.time_ns),
             interface: id,
@@ -300,30 +300,30 @@ impl View {
     }
 
     #[cold]
-    fn lookup(&mut self, key: (u32, u16), socket: BorrowedFd<'_>) -> Known {
-        if let Some(known) = self.known.get(&key) {
+    fn lookup(&mut self, key: (u32, u16), socket: BorrowedFd<'_>) -> Disposition {
+        if let Some(known) = self.dispositions.get(&key) {
             return *known;
         }
-        if self.known.len() >= KNOWN_MAX {
-            self.known.clear();
+        if self.dispositions.len() >= DISPOSITIONS_MAX {
+            self.dispositions.clear();
         }
         let known = self.resolve(key, socket);
-        self.known.insert(key, known);
+        self.dispositions.insert(key, known);
         known
     }
 
-    fn resolve(&self, (ifindex, hatype): (u32, u16), socket: BorrowedFd<'_>) -> Known {
+    fn resolve(&self, (ifindex, hatype): (u32, u16), socket: BorrowedFd<'_>) -> Disposition {
         if !self.selection.contains(ifindex) {
-            return Known::Unselected;
+            return Disposition::Unselected;
         }
         // The kernel knows a new name first; of an interface that is gone the selection still knows the last.
         let name = rustix::net::netdevice::index_to_name(socket, ifindex).ok();
         let name = name.or_else(|| self.selection.name(ifindex)).unwrap_or_else(|| format!("if{ifindex}"));
         match self.selection.register(&self.interfaces, ifindex, &name, hatype) {
-            None => Known::Unplaced,
+            None => Disposition::NoSlot,
             Some((id, link_type)) => {
-                let shape = if link_type == LinkType::LINUX_SLL2 { Shape::Cooked } else { shape(hatype) };
-                Known::Recorded { id, link_type, shape }
+                let framing = if link_type == LinkType::LINUX_SLL2 { Framing::Cooked } else { framing(hatype) };
+                Disposition::Recorded { id, link_type, framing }
             }
         }
     }

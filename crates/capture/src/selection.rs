@@ -1,6 +1,6 @@
 //! Which interfaces are recorded, and what is known of those that are there.
 //!
-//! One [`Selection`] is shared by the interface monitor, which keeps it current, and the sources of all workers, which
+//! One [`InterfaceSelection`] is shared by the interface monitor, which keeps it current, and the sources of all workers, which
 //! look at its generation before each block: one atomic load as long as nothing changes.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,7 +15,7 @@ use base::packet::{InterfaceId, LinkType};
 const GONE_MAX: usize = 1024;
 
 /// Slots of the [`Interfaces`] table that are kept free, so that an interface which no longer fits still has one: see
-/// [`Selection::register`].
+/// [`InterfaceSelection::register`].
 const SLOTS_RESERVED: usize = 16;
 
 /// An interface as the kernel describes it.
@@ -48,7 +48,7 @@ pub struct UnknownInterface {
 /// An interface is recorded when it has one of the names asked for *now*: one that comes later, or comes back under
 /// another index, is recorded from then on, one that is renamed away is not.
 #[derive(Debug)]
-pub struct Selection {
+pub struct InterfaceSelection {
     generation: AtomicU64,
     links: Mutex<Links>,
 }
@@ -61,7 +61,7 @@ struct Links {
     gone: VecDeque<(u32, String)>,
 }
 
-impl Selection {
+impl InterfaceSelection {
     /// Interfaces with these names; none at all or `any` among them is every interface.
     ///
     /// Nothing is known of any interface before [`refresh`](Self::refresh).
@@ -227,8 +227,8 @@ mod tests {
         Link { index, name: name.to_owned(), hatype: 1, up: true, loopback: false }
     }
 
-    fn selection(names: &[&str], links: &[(u32, &str)]) -> Selection {
-        let selection = Selection::new(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+    fn selection(names: &[&str], links: &[(u32, &str)]) -> InterfaceSelection {
+        let selection = InterfaceSelection::new(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
         selection.refresh(links.iter().map(|(index, name)| link(*index, name)).collect());
         selection
     }

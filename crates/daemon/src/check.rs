@@ -14,7 +14,7 @@ use sys::Offloads;
 use super::{Config, privileges, sandbox};
 use capture::interfaces::links;
 use capture::live::capture_rights;
-use capture::selection::{Link, Selection};
+use capture::selection::{InterfaceSelection, Link};
 use engine::budget::{ByteSize, Split};
 use engine::judge::Classes;
 
@@ -149,7 +149,7 @@ fn interfaces(config: &Config) -> Vec<Finding> {
             return vec![Finding::error(check, format!("interfaces cannot be listed: {error}"), advice)];
         }
     };
-    let selection = Selection::new(&config.interfaces);
+    let selection = InterfaceSelection::new(&config.interfaces);
     selection.refresh(links);
     if let Err(missing) = selection.check() {
         return vec![Finding::error(check, missing.to_string(), "correct `interface`, or leave it out to record all")];

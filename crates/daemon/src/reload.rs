@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::workers::Control;
 use super::{Config, Error, Remote};
-use capture::selection::Selection;
+use capture::selection::InterfaceSelection;
 use engine::judge::Classes;
 use filter::FilterSet;
 use query::History;
@@ -85,7 +85,7 @@ pub(super) struct Running {
     pub(super) config: Config,
     pub(super) reload: Option<Reload>,
     pub(super) controls: Vec<Arc<Control>>,
-    pub(super) selection: Option<Arc<Selection>>,
+    pub(super) selection: Option<Arc<InterfaceSelection>>,
     pub(super) history: Arc<History>,
     pub(super) service: Arc<Service>,
     pub(super) tls: Option<Arc<Tls>>,

@@ -24,7 +24,7 @@ use base::memory::Lock;
 use base::time::Timestamp;
 use capture::interfaces::{Monitor, links};
 use capture::live::{LiveConfig, LiveSource, capture_rights};
-use capture::selection::Selection;
+use capture::selection::InterfaceSelection;
 use engine::budget::{ByteSize, RING_BLOCK_BYTES, Split};
 use engine::handover::Before;
 use engine::judge::{Classes, Pins};
@@ -63,7 +63,7 @@ pub(super) struct Prepared {
     compressors: Vec<(Compressor, Compression)>,
     history: History,
     /// Of live capture.
-    selection: Option<Arc<Selection>>,
+    selection: Option<Arc<InterfaceSelection>>,
     remote: Listening,
     audit: Audit,
     signals: HeldSignals,
@@ -108,7 +108,7 @@ impl Prepared {
         let mut made = make_pipelines(&config, &split, &pins, lock)?;
         made.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
         let compressors = make_compressors(&config, &split, &mut made)?;
-        let selection = live.then(|| Arc::new(Selection::new(&config.interfaces)));
+        let selection = live.then(|| Arc::new(InterfaceSelection::new(&config.interfaces)));
         let sources = match &selection {
             Some(selection) => open_live(&config, &split, selection, &interfaces)?,
             None => vec![open_replay(&config, &interfaces)?],
@@ -410,7 +410,7 @@ fn make_compressors(
 fn open_live(
     config: &Config,
     split: &Split,
-    selection: &Arc<Selection>,
+    selection: &Arc<InterfaceSelection>,
     interfaces: &Arc<Interfaces>,
 ) -> Result<Vec<Packets>, Error> {
     selection.refresh(links().map_err(system("list the interfaces"))?);

@@ -3,9 +3,9 @@
 //! Hostile bytes: nothing here panics, indexes or recurses; each function looks at what it is given once. Names come out
 //! as printable ASCII, so that no terminal or spreadsheet is spoken to in its own language.
 
-/// What bytes told.
+/// What bytes parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told<T> {
+pub enum Parsed<T> {
     /// The name.
     Name(T),
     /// It may be in the bytes that follow.
@@ -53,7 +53,7 @@ const RECORD_BYTES_MAX: usize = 1 << 14;
 
 /// The server name in a TLS Client Hello (RFC 6066). The hello may lie in several records, and end anywhere: the name is
 /// read as soon as it is there. With Encrypted Client Hello it is the name of the front, as for everybody on the way.
-pub fn server_name(stream: &[u8]) -> Told<String> {
+pub fn server_name(stream: &[u8]) -> Parsed<String> {
     let mut records = Reader(stream);
     let mut hello = Vec::new();
     loop {
@@ -62,20 +62,20 @@ pub fn server_name(stream: &[u8]) -> Told<String> {
             // A header that is cut, or none: what is there of it must be that of a handshake.
             let begins = here == 0 || stream.get(stream.len() - here) == Some(&22);
             return if !begins {
-                Told::Nothing
+                Parsed::Nothing
             } else if hello.is_empty() {
-                Told::More
+                Parsed::More
             } else {
-                client_hello(&hello).unwrap_or(Told::More)
+                client_hello(&hello).unwrap_or(Parsed::More)
             };
         };
         if kind != HANDSHAKE || version >> 8 != 3 || bytes > RECORD_BYTES_MAX {
-            return Told::Nothing;
+            return Parsed::Nothing;
         }
         let there = records.take(bytes.min(records.0.len())).unwrap_or_default();
         hello.extend_from_slice(there);
         if there.len() < bytes || records.0.is_empty() {
-            return client_hello(&hello).unwrap_or(Told::More);
+            return client_hello(&hello).unwrap_or(Parsed::More);
         }
     }
 }
@@ -85,19 +85,19 @@ fn record(reader: &mut Reader<'_>) -> Option<(usize, usize, usize)> {
 }
 
 /// `None` where the message goes on behind its end.
-fn client_hello(message: &[u8]) -> Option<Told<String>> {
+fn client_hello(message: &[u8]) -> Option<Parsed<String>> {
     let mut reader = Reader(message);
     if reader.u8()? != CLIENT_HELLO {
-        return Some(Told::Nothing);
+        return Some(Parsed::Nothing);
     }
     let bytes = reader.u8()? << 16 | reader.u16()?;
     let mut body = Reader(reader.0.get(..bytes).unwrap_or(reader.0));
     let whole = reader.0.len() >= bytes;
-    let told = extensions(&mut body);
-    if whole { Some(told.unwrap_or(Told::Nothing)) } else { told }
+    let parsed = extensions(&mut body);
+    if whole { Some(parsed.unwrap_or(Parsed::Nothing)) } else { parsed }
 }
 
-fn extensions(body: &mut Reader<'_>) -> Option<Told<String>> {
+fn extensions(body: &mut Reader<'_>) -> Option<Parsed<String>> {
     // Version and random, session id, cipher suites, compression methods.
     body.take(2 + 32)?;
     let session_id = body.u8()?;
@@ -122,9 +122,9 @@ fn extensions(body: &mut Reader<'_>) -> Option<Told<String>> {
             let bytes = list.u16()?;
             list.take(bytes).filter(|name| host_name && !name.is_empty())
         })();
-        return Some(entry.map_or(Told::Nothing, |name| Told::Name(printable(name))));
+        return Some(entry.map_or(Parsed::Nothing, |name| Parsed::Name(printable(name))));
     }
-    Some(Told::Nothing)
+    Some(Parsed::Nothing)
 }
 
 const METHODS: [&[u8]; 11] = [
@@ -142,10 +142,10 @@ const METHODS: [&[u8]; 11] = [
 ];
 
 /// The host of an HTTP/1 request: its `Host` field, as it was sent.
-pub fn http_host(stream: &[u8]) -> Told<String> {
+pub fn http_host(stream: &[u8]) -> Parsed<String> {
     let begins = |method: &[u8]| stream.iter().zip(method).all(|(a, b)| a == b);
     if !METHODS.iter().any(|method| begins(method)) {
-        return Told::Nothing;
+        return Parsed::Nothing;
     }
     // The last piece is no line yet.
     let mut lines = stream.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
@@ -153,31 +153,31 @@ pub fn http_host(stream: &[u8]) -> Told<String> {
     for line in lines {
         let line = line.trim_ascii();
         if line.is_empty() {
-            return Told::Nothing;
+            return Parsed::Nothing;
         }
         if let Some((field, value)) = line.split_at_checked(5)
             && field.eq_ignore_ascii_case(b"host:")
         {
             let host = value.trim_ascii();
-            return if host.is_empty() { Told::Nothing } else { Told::Name(printable(host)) };
+            return if host.is_empty() { Parsed::Nothing } else { Parsed::Name(printable(host)) };
         }
     }
-    Told::More
+    Parsed::More
 }
 
 /// The first question of a DNS message, of a query or an answer, also of mDNS and LLMNR.
-pub fn dns_question(message: &[u8]) -> Told<Question> {
-    question(message).map_or(Told::Nothing, Told::Name)
+pub fn dns_question(message: &[u8]) -> Parsed<Question> {
+    question(message).map_or(Parsed::Nothing, Parsed::Name)
 }
 
 /// As [`dns_question`], of DNS over TCP: with the length before it.
-pub fn dns_question_in_stream(stream: &[u8]) -> Told<Question> {
+pub fn dns_question_in_stream(stream: &[u8]) -> Parsed<Question> {
     let mut reader = Reader(stream);
-    let Some(bytes) = reader.u16() else { return Told::More };
+    let Some(bytes) = reader.u16() else { return Parsed::More };
     match (question(reader.0), reader.0.len() < bytes) {
-        (Some(question), _) => Told::Name(question),
-        (None, true) => Told::More,
-        (None, false) => Told::Nothing,
+        (Some(question), _) => Parsed::Name(question),
+        (None, true) => Parsed::More,
+        (None, false) => Parsed::Nothing,
     }
 }
 
@@ -297,11 +297,11 @@ mod tests {
 
     #[test]
     fn a_client_hello_says_whom_it_wants() {
-        let name = || Told::Name("www.example.com".to_owned());
+        let name = || Parsed::Name("www.example.com".to_owned());
         let whole = hello(b"www.example.com", 1200);
         assert_eq!(server_name(&whole), name());
         for cut in [1, 4, 5, 6, 40, 600, whole.len() - 1] {
-            assert_eq!(server_name(&whole[..cut]), Told::More, "{cut}");
+            assert_eq!(server_name(&whole[..cut]), Parsed::More, "{cut}");
         }
         // Split over two records, in the middle of the name.
         let (head, tail) = whole[5..].split_at(whole.len() - 10);
@@ -314,53 +314,53 @@ mod tests {
             (&[22, 2, 0, 0, 4, 1, 0, 0, 0], "a version that never was"),
             (&hello(b"", 0), "an empty name"),
         ] {
-            assert_eq!(server_name(stream), Told::Nothing, "{why}");
+            assert_eq!(server_name(stream), Parsed::Nothing, "{why}");
         }
-        assert_eq!(server_name(&hello("ä\x1b[2J".as_bytes(), 0)), Told::Name(r"\195\164\027[2J".to_owned()));
-        let Told::Name(long) = server_name(&hello(&[b'a'; 4000], 0)) else { panic!() };
+        assert_eq!(server_name(&hello("ä\x1b[2J".as_bytes(), 0)), Parsed::Name(r"\195\164\027[2J".to_owned()));
+        let Parsed::Name(long) = server_name(&hello(&[b'a'; 4000], 0)) else { panic!() };
         assert_eq!(long.chars().count(), 256);
     }
 
     #[test]
     fn a_request_says_whom_it_wants() {
-        let name = |name: &str| Told::Name(name.to_owned());
-        for (stream, told) in [
+        let name = |name: &str| Parsed::Name(name.to_owned());
+        for (stream, parsed) in [
             (&b"GET / HTTP/1.1\r\nAccept: */*\r\nhOsT:  example.com:8080 \r\n\r\n"[..], name("example.com:8080")),
             (b"GET / HTTP/1.1\nHost: example.com\n", name("example.com")),
             (b"M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\n", name("239.255.255.250:1900")),
-            (b"GET / HTTP/1.1\r\nHost: exam", Told::More),
-            (b"PO", Told::More),
-            (b"", Told::More),
-            (b"GET / HTTP/1.0\r\n\r\nHost: body.example", Told::Nothing),
-            (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", Told::Nothing),
-            (b"GETTING / HTTP/1.1\r\nHost: x\r\n", Told::Nothing),
+            (b"GET / HTTP/1.1\r\nHost: exam", Parsed::More),
+            (b"PO", Parsed::More),
+            (b"", Parsed::More),
+            (b"GET / HTTP/1.0\r\n\r\nHost: body.example", Parsed::Nothing),
+            (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", Parsed::Nothing),
+            (b"GETTING / HTTP/1.1\r\nHost: x\r\n", Parsed::Nothing),
             (b"GET / HTTP/1.1\r\nHost: \x1b]0;=x\r\n", name(r"\027]0;=x")),
         ] {
-            assert_eq!(http_host(stream), told, "{:?}", String::from_utf8_lossy(stream));
+            assert_eq!(http_host(stream), parsed, "{:?}", String::from_utf8_lossy(stream));
         }
     }
 
     #[test]
     fn a_question_is_read() {
-        let asked = |name: &str, kind: &str| Told::Name(Question { name: name.to_owned(), kind: kind.to_owned() });
+        let asked = |name: &str, kind: &str| Parsed::Name(Question { name: name.to_owned(), kind: kind.to_owned() });
         let example = query(&[b"www", b"example", b"com"], 28);
         assert_eq!(dns_question(&example), asked("www.example.com", "AAAA"));
         assert_eq!(dns_question(&query(&[], 2)), asked(".", "NS"));
         assert_eq!(dns_question(&query(&[b"a.b\\c", b"\x07\xff"], 200)), asked(r"a\.b\\c.\007\255", "TYPE200"));
         for cut in 0..example.len() - 2 {
-            assert_eq!(dns_question(&example[..cut]), Told::Nothing, "{cut}");
+            assert_eq!(dns_question(&example[..cut]), Parsed::Nothing, "{cut}");
         }
         let mut pointer = example.clone();
         pointer[12] = 0xc0;
-        assert_eq!(dns_question(&pointer), Told::Nothing);
+        assert_eq!(dns_question(&pointer), Parsed::Nothing);
         let mut long = query(&[&[b'a'; 63][..]; 3], 1);
-        assert!(matches!(dns_question(&long), Told::Name(_)));
+        assert!(matches!(dns_question(&long), Parsed::Name(_)));
         long = query(&[&[b'a'; 63][..]; 4], 1);
-        assert_eq!(dns_question(&long), Told::Nothing);
+        assert_eq!(dns_question(&long), Parsed::Nothing);
         let stream = [&u16s(example.len())[..], &example].concat();
         assert_eq!(dns_question_in_stream(&stream), asked("www.example.com", "AAAA"));
-        assert_eq!(dns_question_in_stream(&stream[..20]), Told::More);
-        assert_eq!(dns_question_in_stream(b"\0\x04abcdefghijkl"), Told::Nothing);
+        assert_eq!(dns_question_in_stream(&stream[..20]), Parsed::More);
+        assert_eq!(dns_question_in_stream(b"\0\x04abcdefghijkl"), Parsed::Nothing);
     }
 
     proptest! {
@@ -374,14 +374,14 @@ mod tests {
             let cut = near[..end.min(at + 40)].to_vec();
             let mixed = [&cut[..], &bytes].concat();
             for input in [&bytes, &near, &cut, &mixed] {
-                for told in [server_name(input), http_host(input)] {
-                    if let Told::Name(name) = told {
+                for parsed in [server_name(input), http_host(input)] {
+                    if let Parsed::Name(name) = parsed {
                         prop_assert!(name.chars().all(|c| c.is_ascii_graphic() || c == '…'));
                         prop_assert!(name.len() <= 4 * NAME_BYTES_MAX + 3);
                     }
                 }
-                for told in [dns_question(input), dns_question_in_stream(input)] {
-                    if let Told::Name(question) = told {
+                for parsed in [dns_question(input), dns_question_in_stream(input)] {
+                    if let Parsed::Name(question) = parsed {
                         prop_assert!(question.name.bytes().all(|c| c.is_ascii_graphic()));
                     }
                 }

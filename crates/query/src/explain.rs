@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::flows::{session_filter, wanted};
-use super::selections::{Known, Selector, Sought};
+use super::search::{SearchTarget, Selector, SessionTotals};
 use super::selectors::Flow;
 use super::{Drops, History, QueryError, Request};
 use base::time::Timestamp;
@@ -32,7 +32,7 @@ impl Cause {
 
 /// How far back the recorder knows, looked up once for many questions.
 #[derive(Clone, Debug)]
-pub struct Reach {
+pub struct HistoryExtent {
     /// The earliest and the latest packet kept.
     span: Option<(Timestamp, Timestamp)>,
     /// Sessions that ended before this may have been forgotten; `None` while all are remembered.
@@ -56,14 +56,14 @@ pub struct Question {
     /// Set where it names one session in full.
     endpoints: Option<Endpoints>,
     /// What the ledger knows of it.
-    known: Known,
+    known: SessionTotals,
     /// Packets the kernel dropped within the window.
     dropped: u64,
 }
 
 impl History {
     /// How far back the recorder knows.
-    pub fn reach(&self) -> Reach {
+    pub fn reach(&self) -> HistoryExtent {
         let totals = self.totals();
         let mut remembered_since = None;
         for worker in &self.workers {
@@ -72,7 +72,7 @@ impl History {
             }
         }
         let filter = self.capture_filter.get().and_then(|text| Some((SessionProbe::new(&text).ok()?, text)));
-        Reach {
+        HistoryExtent {
             span: self.span(),
             remembered_since,
             filter,
@@ -163,16 +163,16 @@ impl History {
     }
 
     /// The sessions that match and are no longer whole, as far as packets of this window can be among what they lost.
-    fn known(&self, request: &Request) -> Result<Known, QueryError> {
+    fn known(&self, request: &Request) -> Result<SessionTotals, QueryError> {
         let (since, until) = request.window()?;
-        let selection = request.selection(self)?;
+        let selectors = request.selectors(self)?;
         let mut filter = session_filter(request)?;
-        let mut known = Known::default();
+        let mut known = SessionTotals::default();
         if self.is_whole_since(since) {
             return Ok(known);
         }
         for session in self.workers.iter().flat_map(|worker| worker.ledger.cut(since, until)) {
-            if wanted(&selection, &mut filter, &session) {
+            if wanted(&selectors, &mut filter, &session) {
                 known.add(&session);
             }
         }
@@ -182,17 +182,17 @@ impl History {
 
 impl Question {
     /// The question behind one of many selections.
-    pub fn of(selector: &Selector, known: Known, drops: &Drops) -> Self {
-        let endpoints = match &selector.sought {
-            Sought::Flow(flow) => endpoints(flow),
-            Sought::Host(_) | Sought::CommunityId(_) => None,
+    pub fn of(selector: &Selector, known: SessionTotals, drops: &Drops) -> Self {
+        let endpoints = match &selector.target {
+            SearchTarget::Flow(flow) => endpoints(flow),
+            SearchTarget::Host(_) | SearchTarget::CommunityId(_) => None,
         };
         let dropped = drops.within(selector.since, selector.until);
         Self { since: Some(selector.since), until: Some(selector.until), endpoints, known, dropped }
     }
 }
 
-impl Reach {
+impl HistoryExtent {
     /// The earliest packet kept.
     pub fn horizon(&self) -> Option<Timestamp> {
         self.span.map(|(oldest, _)| oldest)
@@ -310,8 +310,8 @@ impl Reach {
 }
 
 /// What is left of sessions that were cut.
-pub fn cut(known: &Known) -> String {
-    let Known { sessions, packets, bytes, kept_packets, kept_bytes, .. } = known;
+pub fn cut(known: &SessionTotals) -> String {
+    let SessionTotals { sessions, packets, bytes, kept_packets, kept_bytes, .. } = known;
     let left = format!("{kept_packets} of {packets} packets are left");
     match (sessions, kept_packets) {
         (1, 0) => format!("a session that matches was seen, but all of its {packets} packets ({bytes} bytes) are gone"),

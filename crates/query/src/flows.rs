@@ -4,8 +4,8 @@ use std::collections::BinaryHeap;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::{Allowance, Names};
-use super::selectors::Selection;
+use super::names::{Names, ReadAllowance};
+use super::selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use base::interface::Interface;
 use base::time::Timestamp;
@@ -117,7 +117,7 @@ pub struct Flow {
 
 /// A session, and what its first packets name.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub struct ListedSession {
     /// The session.
     pub session: Session,
     /// Its names; none where they were not looked up.
@@ -145,7 +145,7 @@ pub struct Flows<'h> {
     left: usize,
     overtaken: u64,
     recent: RecentBlocks,
-    allowance: Allowance,
+    allowance: ReadAllowance,
 }
 
 /// Sessions found beyond the limit of a listing: in a flood, those that come first may be gone before they are read.
@@ -185,7 +185,7 @@ impl History {
             rows: rows.into_sorted_vec().into_iter(),
             left,
             overtaken: 0,
-            allowance: Allowance::default(),
+            allowance: ReadAllowance::default(),
             recent: RecentBlocks::default(),
         })
     }
@@ -198,12 +198,12 @@ impl History {
         mut each: impl FnMut(u16, Option<PastPlace>, &Session, &mut dyn FnMut(&Session) -> bool),
     ) -> Result<(), QueryError> {
         let (since, until) = request.window()?;
-        let selection = request.selection(self)?;
+        let selectors = request.selectors(self)?;
         let mut filter = session_filter(request)?;
         for (worker, reader) in (0u16..).zip(&self.workers) {
             for (past, session) in reader.ledger.known(since, until) {
                 if session.packets.sum() > 0 {
-                    each(worker, past, &session, &mut |session| wanted(&selection, &mut filter, session));
+                    each(worker, past, &session, &mut |session| wanted(&selectors, &mut filter, session));
                 }
             }
         }
@@ -216,10 +216,16 @@ impl History {
     /// # Errors
     ///
     /// As [`flows`](Self::flows).
-    pub fn flows_named(&self, request: &Request, sort: Sort, part: &str, rows_max: u64) -> Result<Named, QueryError> {
+    pub fn flows_named(
+        &self,
+        request: &Request,
+        sort: Sort,
+        part: &str,
+        rows_max: u64,
+    ) -> Result<NamedSessions, QueryError> {
         let part = part.to_ascii_lowercase();
         let mut flows = self.flows(&Request { limit: Some(rows_max), ..request.clone() }, Sort::Start)?;
-        let mut named = Named::default();
+        let mut named = NamedSessions::default();
         loop {
             let page = flows.page(PAGE_ROWS);
             if page.is_empty() {
@@ -247,9 +253,9 @@ pub const NAMED_MAX: usize = 4096;
 
 /// Sessions found by name.
 #[derive(Clone, Debug, Default)]
-pub struct Named {
+pub struct NamedSessions {
     /// Those found.
-    pub sessions: Vec<Listed>,
+    pub sessions: Vec<ListedSession>,
     /// How many were looked at.
     pub searched: u64,
     /// How many of these could not be read, as that would have taken too long.
@@ -267,9 +273,9 @@ pub(super) fn session_filter(request: &Request) -> Result<Option<SessionProbe>, 
 }
 
 /// Whether a session is asked for.
-pub(super) fn wanted(selection: &Selection, filter: &mut Option<SessionProbe>, session: &Session) -> bool {
-    selection.interface(session.key.interface())
-        && selection.session(&session.key)
+pub(super) fn wanted(selectors: &SessionSelectors, filter: &mut Option<SessionProbe>, session: &Session) -> bool {
+    selectors.interface(session.key.interface())
+        && selectors.session(&session.key)
         && filter.as_mut().is_none_or(|filter| filter.matches(&Endpoints::from(&session.key)))
 }
 
@@ -285,12 +291,12 @@ impl Flows<'_> {
     }
 
     /// The next sessions, `rows` at most, with their names; none at the end.
-    pub fn page(&mut self, rows: usize) -> Vec<Listed> {
-        let mut page: Vec<Listed> = Vec::new();
+    pub fn page(&mut self, rows: usize) -> Vec<ListedSession> {
+        let mut page: Vec<ListedSession> = Vec::new();
         while page.len() < rows
             && let Some((worker, session)) = self.next_session()
         {
-            page.push(Listed { session, names: Names::default(), worker });
+            page.push(ListedSession { session, names: Names::default(), worker });
         }
         self.history.name(&mut page, &mut self.allowance);
         page

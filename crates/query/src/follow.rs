@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
 use super::merge::{Found, Packets, Summary};
-use super::selectors::Selection;
+use super::selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use base::interface::Interface;
 use base::time::Timestamp;
@@ -44,12 +44,12 @@ pub struct Follow<'h> {
     request: Request,
     interfaces: Vec<Arc<Interface>>,
     window: (Timestamp, Timestamp),
-    selection: Selection,
+    selectors: SessionSelectors,
     filter: Option<FilterSet>,
     limit: u64,
     past: Option<Packets<'h>>,
     /// One for each worker.
-    arrivals: Vec<Arrivals>,
+    progress: Vec<WorkerProgress>,
     waiting: BinaryHeap<Reverse<Box<Waiting>>>,
     /// Whether there were packets later than what was settled.
     held_back: bool,
@@ -61,7 +61,7 @@ pub struct Follow<'h> {
 
 /// How far a worker's order of arrival has been read.
 #[derive(Debug)]
-struct Arrivals {
+struct WorkerProgress {
     /// The first packet of the next round.
     next: u64,
     /// The first packet that was not published yet when that was asked for.
@@ -77,7 +77,7 @@ impl<'h> Follow<'h> {
         // First the numbers, then the segments: what is below a number is in the segments, or was evicted.
         let stored: Vec<u64> = history.workers.iter().map(|w| w.published.totals().stored.packets).collect();
         let past = Packets::new(history, request)?.arrived_before(stored.clone());
-        let arrivals = stored.into_iter().map(|next| Arrivals {
+        let progress = stored.into_iter().map(|next| WorkerProgress {
             next,
             published: next,
             reached: Timestamp::MIN,
@@ -88,11 +88,11 @@ impl<'h> Follow<'h> {
             request: request.clone(),
             interfaces: history.interfaces.snapshot(),
             window: request.window()?,
-            selection: request.selection(history)?,
+            selectors: request.selectors(history)?,
             filter: request.filter(&history.link_types())?,
             limit: request.limit.unwrap_or(u64::MAX),
             past: Some(past),
-            arrivals: arrivals.collect(),
+            progress: progress.collect(),
             waiting: BinaryHeap::new(),
             held_back: false,
             latest: Timestamp::MIN,
@@ -144,7 +144,7 @@ impl<'h> Follow<'h> {
                 }
             }
         }
-        let settled = if self.arrivals.len() == 1 { Timestamp::MAX } else { settled };
+        let settled = if self.progress.len() == 1 { Timestamp::MAX } else { settled };
         let (header, worker) = self.find(settled)?;
         self.summary.packets += 1;
         self.summary.bytes += self.data.len() as u64;
@@ -192,26 +192,26 @@ impl<'h> Follow<'h> {
 
     /// Whether a worker may have published a packet that is earlier, and was not read yet.
     fn is_behind(&self, time: Timestamp) -> bool {
-        self.arrivals.iter().any(|worker| worker.next < worker.published && worker.reached < time)
+        self.progress.iter().any(|worker| worker.next < worker.published && worker.reached < time)
     }
 
     /// Reads one round of every worker that has one and may hold up what waits; whether there was any.
     fn gather(&mut self) -> bool {
-        let workers = self.arrivals.len() as u64;
+        let workers = self.progress.len() as u64;
         let round_max = (ROUND_PACKETS.0 / workers.max(1)).max(ROUND_PACKETS.1);
         let head = self.waiting.peek().map(|Reverse(head)| head.record.header.time);
         let mut any = false;
-        for worker in 0..self.arrivals.len() {
+        for worker in 0..self.progress.len() {
             let published = self.history.workers[worker].published.totals().stored.packets;
-            let arrivals = &mut self.arrivals[worker];
-            arrivals.published = published;
-            let round = arrivals.next..published.min(arrivals.next.saturating_add(round_max));
+            let progress = &mut self.progress[worker];
+            progress.published = published;
+            let round = progress.next..published.min(progress.next.saturating_add(round_max));
             // Who is ahead of what waits would only make more wait.
-            if round.is_empty() || head.is_some_and(|time| time <= arrivals.reached) {
+            if round.is_empty() || head.is_some_and(|time| time <= progress.reached) {
                 continue;
             }
             any = true;
-            arrivals.next = round.end;
+            progress.next = round.end;
             let wanted: Vec<u64> = round.collect();
             let missing = self.look_for(worker, &wanted);
             self.summary.overtaken += missing;
@@ -223,7 +223,7 @@ impl<'h> Follow<'h> {
     fn look_for(&mut self, worker: usize, wanted: &[u64]) -> u64 {
         let (Some(&first), Some(&last)) = (wanted.first(), wanted.last()) else { return 0 };
         let mut seen = Vec::with_capacity(wanted.len());
-        let cursors = std::mem::take(&mut self.arrivals[worker].cursors);
+        let cursors = std::mem::take(&mut self.progress[worker].cursors);
         let segments = &self.history.workers[worker].segments;
         // Segments that were read before and may go on; then, while something is missing, all others.
         let (mut grown, mut still) = (Vec::with_capacity(CURSORS_MAX), Vec::with_capacity(CURSORS_MAX));
@@ -251,7 +251,7 @@ impl<'h> Follow<'h> {
         }
         grown.append(&mut still);
         grown.truncate(CURSORS_MAX);
-        self.arrivals[worker].cursors = grown;
+        self.progress[worker].cursors = grown;
         missing
     }
 
@@ -276,10 +276,10 @@ impl<'h> Follow<'h> {
             if usize::from(header.interface.0) >= self.interfaces.len() {
                 self.meet_interfaces();
             }
-            let arrivals = &mut self.arrivals[worker];
-            arrivals.reached = arrivals.reached.max(header.time);
+            let progress = &mut self.progress[worker];
+            progress.reached = progress.reached.max(header.time);
             let in_window = self.window.0 <= header.time && header.time <= self.window.1;
-            if in_window && self.selection.interface(header.interface) {
+            if in_window && self.selectors.interface(header.interface) {
                 let cursor = Arc::clone(shared.get_or_insert_with(|| Arc::new(cursor.clone())));
                 self.waiting.push(Reverse(Box::new(Waiting { worker, record, cursor })));
             }
@@ -289,8 +289,8 @@ impl<'h> Follow<'h> {
     /// An interface that came meanwhile may have the name that is asked for.
     fn meet_interfaces(&mut self) {
         self.interfaces = self.history.interfaces.snapshot();
-        if let Ok(selection) = self.request.selection(self.history) {
-            self.selection = selection;
+        if let Ok(selectors) = self.request.selectors(self.history) {
+            self.selectors = selectors;
         }
     }
 
@@ -338,9 +338,9 @@ impl<'h> Follow<'h> {
         }
         wanted.sort_unstable();
         wanted.dedup();
-        let cursors = std::mem::take(&mut self.arrivals[worker].cursors);
+        let cursors = std::mem::take(&mut self.progress[worker].cursors);
         self.summary.overtaken += self.look_for(worker, &wanted);
-        self.arrivals[worker].cursors = cursors;
+        self.progress[worker].cursors = cursors;
     }
 
     fn matches(&mut self, packet: &Waiting) -> Result<bool, Gone> {
@@ -349,7 +349,7 @@ impl<'h> Follow<'h> {
         worker.segments.data(&packet.cursor, &packet.record, &mut self.data)?;
         let Some(interface) = self.interfaces.get(usize::from(header.interface.0)) else { return Ok(false) };
         let link_type = interface.link_type;
-        Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
+        Ok(self.selectors.packet(&worker.ledger, header, link_type, &self.data)
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
     }
 }

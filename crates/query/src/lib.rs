@@ -9,7 +9,7 @@ pub mod flows;
 mod follow;
 mod merge;
 pub mod names;
-pub mod selections;
+pub mod search;
 pub mod selectors;
 pub mod status;
 pub mod sums;
@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 pub use follow::Follow;
 pub use merge::{Drops, Found, Packets, Summary};
-use selectors::{Flow, Selection, Subnet};
+use selectors::{Flow, SessionSelectors, Subnet};
 
 use base::counters::Totals;
 use base::interface::Interfaces;
@@ -52,20 +52,20 @@ pub struct History {
     /// The budget.
     pub memory: Memory,
     /// The expression that packets had to match to be recorded, if there is one.
-    pub capture_filter: Chosen<Option<String>>,
+    pub capture_filter: Reloadable<Option<String>>,
     /// The interfaces asked for; empty for all.
-    pub capture_interfaces: Chosen<Vec<String>>,
+    pub capture_interfaces: Reloadable<Vec<String>>,
     /// What was taken over from the recorders before.
     pub before: Before,
     /// What Community IDs are made with where nothing else is said.
-    pub community_id_seed: Chosen<u16>,
+    pub community_id_seed: Reloadable<u16>,
 }
 
 /// What the user chose, and may choose anew while it records.
 #[derive(Debug, Default)]
-pub struct Chosen<T>(RwLock<T>);
+pub struct Reloadable<T>(RwLock<T>);
 
-impl<T: Clone> Chosen<T> {
+impl<T: Clone> Reloadable<T> {
     /// What holds now.
     pub fn get(&self) -> T {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -77,7 +77,7 @@ impl<T: Clone> Chosen<T> {
     }
 }
 
-impl<T> From<T> for Chosen<T> {
+impl<T> From<T> for Reloadable<T> {
     fn from(value: T) -> Self {
         Self(RwLock::new(value))
     }
@@ -132,7 +132,7 @@ impl History {
     }
 
     /// The packets that `search` wants, as far as the interface, the expression and the limit of `request` allow.
-    pub fn searched(&self, request: &Request, search: selections::Search) -> Result<Packets<'_>, QueryError> {
+    pub fn searched(&self, request: &Request, search: search::Search) -> Result<Packets<'_>, QueryError> {
         Packets::searched(self, request, search)
     }
 }
@@ -199,8 +199,8 @@ impl Request {
         if since > until { Err(QueryError::InvertedWindow { since, until }) } else { Ok((since, until)) }
     }
 
-    fn selection(&self, history: &History) -> Result<Selection, QueryError> {
-        Selection::new(self, history)
+    fn selectors(&self, history: &History) -> Result<SessionSelectors, QueryError> {
+        SessionSelectors::new(self, history)
     }
 
     fn filter(&self, link_types: &[LinkType]) -> Result<Option<FilterSet>, QueryError> {

@@ -9,9 +9,9 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
-use super::names::Starts;
-use super::selections::Search;
-use super::selectors::Selection;
+use super::names::SessionStarts;
+use super::search::Search;
+use super::selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use base::interface::Interface;
 use base::packet::{LinkType, Packet};
@@ -97,9 +97,9 @@ pub struct Packets<'h> {
     reach: (Timestamp, Timestamp),
     /// For each worker, the place in the order of arrival from which on packets are not wanted.
     arrived_before: Vec<u64>,
-    selection: Selection,
+    selectors: SessionSelectors,
     /// Only the starts of these sessions.
-    starts: Option<Starts>,
+    starts: Option<SessionStarts>,
     search: Option<Search>,
     filter: Option<FilterSet>,
     limit: u64,
@@ -151,7 +151,7 @@ impl<'h> Packets<'h> {
     }
 
     fn within(history: &'h History, request: &Request, window: (Timestamp, Timestamp)) -> Result<Self, QueryError> {
-        let selection = request.selection(history)?;
+        let selectors = request.selectors(history)?;
         let filter = request.filter(&history.link_types())?;
         let mut waiting: Vec<(usize, SegmentView)> = Vec::new();
         for (i, worker) in history.workers.iter().enumerate() {
@@ -168,7 +168,7 @@ impl<'h> Packets<'h> {
                 waiting.iter().map(|(_, view)| view.newest).max().unwrap_or_default().min(window.1),
             ),
             arrived_before: vec![u64::MAX; history.workers.len()],
-            selection,
+            selectors,
             starts: None,
             search: None,
             filter,
@@ -196,19 +196,19 @@ impl<'h> Packets<'h> {
     pub(super) fn of_starts(
         history: &'h History,
         window: (Timestamp, Timestamp),
-        starts: Starts,
+        starts: SessionStarts,
         allowance: &mut u64,
     ) -> Option<Self> {
         let request = Request { since: Some(window.0), until: Some(window.1), ..Request::default() };
         let mut packets = Self::new(history, &request).ok()?;
-        packets.waiting.retain(|(_, view)| Starts::have(view.rank));
+        packets.waiting.retain(|(_, view)| SessionStarts::have(view.rank));
         *allowance = allowance.checked_sub(packets.waiting.iter().map(|(_, view)| view.packets).sum())?;
         packets.starts = Some(starts);
         Some(packets)
     }
 
     /// The sessions whose starts are still wanted.
-    pub(super) fn starts_mut(&mut self) -> Option<&mut Starts> {
+    pub(super) fn starts_mut(&mut self) -> Option<&mut SessionStarts> {
         self.starts.as_mut()
     }
 
@@ -364,7 +364,7 @@ impl<'h> Packets<'h> {
                     if disorder_ns == 0 {
                         break Ok(Some(record));
                     }
-                    run.ahead.push(Reverse(Ahead(record)));
+                    run.ahead.push(Reverse(ReadAhead(record)));
                     self.read_ahead += 1;
                 }
             }
@@ -387,7 +387,7 @@ impl<'h> Packets<'h> {
     /// Whether a packet is wanted; if so its bytes are in `self.data`.
     fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, Gone> {
         let header = &record.header;
-        if !self.selection.interface(header.interface)
+        if !self.selectors.interface(header.interface)
             || self.starts.as_ref().is_some_and(|starts| !starts.wanted(run.worker, header))
         {
             return Ok(false);
@@ -401,7 +401,7 @@ impl<'h> Packets<'h> {
             return Ok(false);
         }
         let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
-        if self.selection.rejects(&worker.ledger, header) || self.filter_rejects_start(run, record, link_type)? {
+        if self.selectors.rejects(&worker.ledger, header) || self.filter_rejects_start(run, record, link_type)? {
             return Ok(false);
         }
         worker.segments.data(&run.cursor, record, &mut self.data)?;
@@ -410,7 +410,7 @@ impl<'h> Packets<'h> {
         {
             return Ok(false);
         }
-        Ok(self.selection.packet(&worker.ledger, header, link_type, &self.data)
+        Ok(self.selectors.packet(&worker.ledger, header, link_type, &self.data)
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
     }
 
@@ -448,7 +448,7 @@ struct Run {
     worker: usize,
     cursor: Cursor,
     head: RecordAt,
-    ahead: BinaryHeap<Reverse<Ahead>>,
+    ahead: BinaryHeap<Reverse<ReadAhead>>,
     latest: Timestamp,
     read: u64,
     live: bool,
@@ -479,26 +479,26 @@ impl Ord for Run {
 
 /// A record read ahead, in the order of time and then arrival.
 #[derive(Debug)]
-struct Ahead(RecordAt);
+struct ReadAhead(RecordAt);
 
-impl Ahead {
+impl ReadAhead {
     fn order(&self) -> (Timestamp, u64) {
         (self.0.header.time, self.0.header.sequence)
     }
 }
 
-impl PartialEq for Ahead {
+impl PartialEq for ReadAhead {
     fn eq(&self, other: &Self) -> bool {
         self.order() == other.order()
     }
 }
-impl Eq for Ahead {}
-impl PartialOrd for Ahead {
+impl Eq for ReadAhead {}
+impl PartialOrd for ReadAhead {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
-impl Ord for Ahead {
+impl Ord for ReadAhead {
     fn cmp(&self, other: &Self) -> Ordering {
         self.order().cmp(&other.order())
     }

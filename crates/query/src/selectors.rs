@@ -167,7 +167,7 @@ const INTERFACES_NAMED: usize = 32;
 
 /// The selectors of one request, ready to be asked of records.
 #[derive(Debug)]
-pub(super) struct Selection {
+pub(super) struct SessionSelectors {
     interfaces: Option<Vec<InterfaceId>>,
     flow: Option<Flow>,
     community_id: Option<CommunityId>,
@@ -176,7 +176,7 @@ pub(super) struct Selection {
     seed: u16,
 }
 
-impl Selection {
+impl SessionSelectors {
     pub(super) fn new(request: &Request, history: &History) -> Result<Self, QueryError> {
         let interfaces = match &request.interface {
             None => None,

@@ -23,7 +23,7 @@ pub struct Status {
     pub retained: Retained,
     pub ranks: Vec<RankStatus>,
     pub sessions: SessionCounts,
-    /// Starts of sessions that were carried forward to outlive their rank.
+    /// SessionStarts of sessions that were carried forward to outlive their rank.
     pub carried: CarriedCounts,
     /// What was compressed to make room.
     #[serde(default)]

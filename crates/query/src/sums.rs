@@ -24,7 +24,7 @@ pub enum By {
 
 /// Bytes or packets, one way and the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ways {
+pub struct Directions {
     /// Sent.
     pub out: u64,
     /// Received.
@@ -32,7 +32,7 @@ pub struct Ways {
     pub r#in: u64,
 }
 
-impl Ways {
+impl Directions {
     /// Both together.
     pub fn sum(self) -> u64 {
         self.out.saturating_add(self.r#in)
@@ -61,9 +61,9 @@ pub struct Sum {
     /// Sessions that were summed.
     pub sessions: u64,
     /// Bytes on the wire.
-    pub bytes: Ways,
+    pub bytes: Directions,
     /// Packets.
-    pub packets: Ways,
+    pub packets: Directions,
     /// Time of the first packet.
     pub first: String,
     /// Time of the latest packet.
@@ -94,12 +94,12 @@ type Host = (Option<std::net::IpAddr>, Option<[u8; 6]>);
 /// Bytes that one sum takes while it is being made, about.
 pub const SUM_BYTES: u64 = 192;
 
-struct Running {
+struct PartialSum {
     /// By peer: the host that opened the first session.
     from: Host,
     sessions: u64,
-    bytes: Ways,
-    packets: Ways,
+    bytes: Directions,
+    packets: Directions,
     first: Timestamp,
     last: Timestamp,
 }
@@ -111,7 +111,7 @@ impl History {
     ///
     /// As [`flows`](Self::flows).
     pub fn sums(&self, request: &Request, by: By, sort: Sort, sums_max: usize) -> Result<Sums, QueryError> {
-        let mut running: HashMap<Key, Running, foldhash::quality::RandomState> = HashMap::default();
+        let mut running: HashMap<Key, PartialSum, foldhash::quality::RandomState> = HashMap::default();
         let mut left_out = 0;
         self.each_session(request, |_, _, session, wanted| {
             if !wanted(session) {
@@ -122,11 +122,11 @@ impl History {
                 let room = running.len() < sums_max;
                 let running = match running.entry(key) {
                     Entry::Occupied(entry) => entry.into_mut(),
-                    Entry::Vacant(entry) if room => entry.insert(Running {
+                    Entry::Vacant(entry) if room => entry.insert(PartialSum {
                         from: originator,
                         sessions: 0,
-                        bytes: Ways::default(),
-                        packets: Ways::default(),
+                        bytes: Directions::default(),
+                        packets: Directions::default(),
                         first: session.first,
                         last: session.last,
                     }),
@@ -167,13 +167,13 @@ fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 
-impl Running {
+impl PartialSum {
     fn add(&mut self, session: &Session, originator: Host, sent_by_originator: bool, by: By) {
         if by == By::Peer && session.first < self.first {
             // Who opened the first session is found out late: what was out is in.
             if self.from != originator {
-                self.bytes = Ways { out: self.bytes.r#in, r#in: self.bytes.out };
-                self.packets = Ways { out: self.packets.r#in, r#in: self.packets.out };
+                self.bytes = Directions { out: self.bytes.r#in, r#in: self.bytes.out };
+                self.packets = Directions { out: self.packets.r#in, r#in: self.packets.out };
                 self.from = originator;
             }
         }

@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{ROW_BYTES, Service, packets::description};
 use query::explain::Cause;
-use query::flows::{Flow, Listed, NAMED_MAX, PAGE_ROWS, SPARE_ROWS};
+use query::flows::{Flow, ListedSession, NAMED_MAX, PAGE_ROWS, SPARE_ROWS};
 use query::sums::{By, SUM_BYTES};
 
 /// Sums there can be in the smallest memory.
@@ -203,10 +203,10 @@ impl Listing {
         }
     }
 
-    fn write(&self, sink: &mut Sink, page: Vec<Listed>) -> Result<(), Closed> {
+    fn write(&self, sink: &mut Sink, page: Vec<ListedSession>) -> Result<(), Closed> {
         let interfaces = self.service.history().interfaces.snapshot();
         let seed = self.service.history().seed(&self.query.request);
-        for Listed { session, names, .. } in page {
+        for ListedSession { session, names, .. } in page {
             let interface = interfaces.get(usize::from(session.key.interface().0));
             write_line(sink, &Flow { names, ..Flow::new(&session, interface.map(Arc::as_ref), seed) })?;
         }

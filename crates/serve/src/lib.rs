@@ -55,9 +55,9 @@ use histogram::Histogram;
 use parameters::Clock;
 use peer::{Peer, Role};
 use problem::Problem;
-use query::selections::{Limits as Widen, PICK_BYTES, PICKS_MAX, SELECTOR_BYTES};
+use query::search::{SEARCH_SESSION_BYTES, SEARCH_SESSIONS_MAX, SELECTOR_BYTES, SearchLimits};
 use query::status::{SandboxStatus, Status};
-use query::{Chosen, History};
+use query::{History, Reloadable};
 use tls::Tls;
 
 /// Panics of all threads since the process was started.
@@ -73,7 +73,7 @@ const BODY_COST: u64 = 4;
 /// Bytes set aside for a short list at least.
 const SELECTORS_BYTES_MIN: u64 = 64 << 10;
 /// KiB for sessions that a query is widened to, below which it is refused.
-const PICKS_KIB_MIN: u64 = 64;
+const SEARCH_KIB_MIN: u64 = 64;
 /// Bytes that a session takes in a listing that is being sorted.
 const ROW_BYTES: u64 = 32;
 
@@ -131,8 +131,8 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Service {
     recorder: Recorder,
-    limits: Chosen<Limits>,
-    wanted: Chosen<Wanted>,
+    limits: Reloadable<Limits>,
+    wanted: Reloadable<Wanted>,
     activity: Activity,
     watch: Watch,
     audit: Audit,
@@ -346,24 +346,24 @@ impl Service {
     }
 
     /// Waits for memory to widen packets to their sessions; gives also how many sessions fit.
-    async fn widening(&self) -> Result<(OwnedSemaphorePermit, Widen), Problem> {
+    async fn widening(&self) -> Result<(OwnedSemaphorePermit, SearchLimits), Problem> {
         self.selections(0).await
     }
 
     /// Waits for memory for selections whose description has so many bytes.
-    async fn selections(&self, body_bytes: u64) -> Result<(OwnedSemaphorePermit, Widen), Problem> {
+    async fn selections(&self, body_bytes: u64) -> Result<(OwnedSemaphorePermit, SearchLimits), Problem> {
         let fixed = (QUERY_COST_BYTES + Self::selectors_bytes(body_bytes)) >> 10;
-        let picks = (PICKS_MAX as u64 * PICK_BYTES) >> 10;
+        let picks = (SEARCH_SESSIONS_MAX as u64 * SEARCH_SESSION_BYTES) >> 10;
         let all = u64::from(self.listing_kib);
         let room = all.saturating_sub(fixed);
-        if room < PICKS_KIB_MIN.min(all / 8) || body_bytes > selections::BODY_BYTES_MAX {
-            let most = (all << 10).saturating_sub(QUERY_COST_BYTES + (PICKS_KIB_MIN << 10)) / BODY_COST;
+        if room < SEARCH_KIB_MIN.min(all / 8) || body_bytes > selections::BODY_BYTES_MAX {
+            let most = (all << 10).saturating_sub(QUERY_COST_BYTES + (SEARCH_KIB_MIN << 10)) / BODY_COST;
             return Err(Problem::body_too_large(most.min(selections::BODY_BYTES_MAX)));
         }
         let picks = picks.min(room);
-        let picks_max = usize::try_from((picks << 10) / PICK_BYTES).unwrap_or(usize::MAX);
+        let sessions_max = usize::try_from((picks << 10) / SEARCH_SESSION_BYTES).unwrap_or(usize::MAX);
         let kib = u32::try_from(fixed + picks).unwrap_or(u32::MAX);
-        Ok((self.place(&self.listing_memory, kib, "queries of many sessions").await?, Widen { picks_max }))
+        Ok((self.place(&self.listing_memory, kib, "queries of many sessions").await?, SearchLimits { sessions_max }))
     }
 
     /// Bytes set aside for selections whose description has so many bytes.

@@ -21,7 +21,7 @@ use super::{Service, follow, now};
 use base::packet::{InterfaceId, LinkType};
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use query::explain::cut;
-use query::selections::{Known, Limits};
+use query::search::{SearchLimits, SessionTotals};
 use query::{Drops, Packets, Request, Summary};
 
 const TRAILERS: &str = "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing";
@@ -52,7 +52,7 @@ pub(super) enum Wide {
     /// Nothing.
     No,
     /// All packets of their sessions.
-    Sessions(Limits),
+    Sessions(SearchLimits),
     /// Instead of them, the packets of these.
     Selections(Selections),
 }
@@ -199,7 +199,7 @@ impl Export {
         sink: Sink,
         entry: Entry,
         summary: Summary,
-        known: &[Known],
+        known: &[SessionTotals],
         drops: &Drops,
     ) -> Result<(), Closed> {
         let problem = if summary.interrupted {
@@ -217,7 +217,7 @@ impl Export {
     }
 
     /// Why the export is not all that was asked for; empty when it is.
-    pub(super) fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[Known]) -> String {
+    pub(super) fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[SessionTotals]) -> String {
         let mut notes = Vec::new();
         let sessions: u64 = known.iter().map(|known| known.left_out).sum();
         if sessions > 0 {
@@ -242,7 +242,7 @@ impl Export {
     }
 
     /// What matches and is gone, as far as that is known; empty if it is nothing.
-    fn missing(&self, summary: Summary, known: &[Known], drops: &Drops) -> String {
+    fn missing(&self, summary: Summary, known: &[SessionTotals], drops: &Drops) -> String {
         // Who asked for a few packets got them.
         if summary.limited {
             return String::new();

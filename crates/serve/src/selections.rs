@@ -32,8 +32,8 @@ use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
 use formats::writer::{Format, Precision};
 use lines::Job;
-use query::explain::{Cause, Question, Reach};
-use query::selections::{Known, Limits, Search, Selector, Sought};
+use query::explain::{Cause, HistoryExtent, Question};
+use query::search::{Search, SearchLimits, SearchTarget, Selector, SessionTotals};
 use query::selectors::Flow;
 use query::{Drops, Request};
 
@@ -112,7 +112,7 @@ pub(super) struct Selections {
     /// `None` for the recorder's.
     pub(super) seed: Option<u16>,
     pub(super) whole: bool,
-    pub(super) limits: Limits,
+    pub(super) limits: SearchLimits,
     now: Timestamp,
 }
 
@@ -166,7 +166,7 @@ async fn read(request: HttpRequest, length: u64, service: &Service) -> Result<By
 ///
 /// What is wrong, in a sentence.
 pub fn understand(body: &[u8], clock: Clock) -> Result<Vec<Selector>, String> {
-    let limits = Limits { picks_max: 1000 };
+    let limits = SearchLimits { sessions_max: 1000 };
     let (_, selections, _) = read_body(body, body.len() as u64, limits, clock).map_err(|problem| problem.detail)?;
     Ok(selections.selectors)
 }
@@ -174,7 +174,7 @@ pub fn understand(body: &[u8], clock: Clock) -> Result<Vec<Selector>, String> {
 fn read_body(
     body: &[u8],
     length: u64,
-    limits: Limits,
+    limits: SearchLimits,
     clock: Clock,
 ) -> Result<(PacketQuery, Selections, Answer), Problem> {
     let body: Body = serde_json::from_slice(body).map_err(|error| {
@@ -214,10 +214,10 @@ fn read_body(
 }
 
 fn selector(selection: &Selection, clock: Clock) -> Result<Selector, String> {
-    let sought = match (&selection.flow, selection.host, &selection.community_id) {
-        (Some(flow), None, None) => Sought::Flow(flow.parse::<Flow>().map_err(|error| error.to_string())?),
-        (None, Some(host), None) => Sought::Host(host.to_canonical()),
-        (None, None, Some(id)) => Sought::CommunityId(
+    let target = match (&selection.flow, selection.host, &selection.community_id) {
+        (Some(flow), None, None) => SearchTarget::Flow(flow.parse::<Flow>().map_err(|error| error.to_string())?),
+        (None, Some(host), None) => SearchTarget::Host(host.to_canonical()),
+        (None, None, Some(id)) => SearchTarget::CommunityId(
             CommunityId::parse(id).ok_or("no Community ID; it looks like 1:LQU9qZlK+B5F3KDmev6m5PMibrg=")?,
         ),
         _ => return Err("give exactly one of flow, host and community_id".to_owned()),
@@ -231,7 +231,7 @@ fn selector(selection: &Selection, clock: Clock) -> Result<Selector, String> {
     if since > until {
         return Err(format!("it ends before it begins: since {since} is after until {until}; swap them"));
     }
-    Ok(Selector { sought, since, until })
+    Ok(Selector { target, since, until })
 }
 
 impl Selections {
@@ -246,7 +246,7 @@ impl Selections {
     pub(super) fn question(&self, request: &Request) -> Value {
         let mut asked_for = audit::question(request);
         let written = self.selectors.iter().take(AUDITED_MAX);
-        let texts = written.map(|Selector { sought, since, until }| format!("{sought}, since {since}, until {until}"));
+        let texts = written.map(|Selector { target, since, until }| format!("{target}, since {since}, until {until}"));
         asked_for["selections"] = texts.collect::<Vec<_>>().into();
         asked_for["selections_count"] = self.selectors.len().into();
         asked_for["whole_sessions"] = self.whole.into();
@@ -254,7 +254,7 @@ impl Selections {
     }
 
     /// Why a selection finds nothing.
-    fn cause(&self, reach: &mut Reach, number: usize, known: Known, drops: &Drops) -> Cause {
+    fn cause(&self, reach: &mut HistoryExtent, number: usize, known: SessionTotals, drops: &Drops) -> Cause {
         let selector = &self.selectors[number];
         if selector.since > self.now {
             let sentence = format!(
@@ -267,7 +267,7 @@ impl Selections {
     }
 
     /// Why none of them finds anything: the first one's cause.
-    pub(super) fn explain_nothing(&self, service: &Service, known: &[Known], drops: &Drops) -> Cause {
+    pub(super) fn explain_nothing(&self, service: &Service, known: &[SessionTotals], drops: &Drops) -> Cause {
         let cause = self.cause(&mut service.history().reach(), 0, known[0], drops);
         match self.selectors.len() {
             1 => cause,
@@ -279,7 +279,7 @@ impl Selections {
     }
 
     /// What is missing of all of them together.
-    pub(super) fn explain_missing(&self, known: &[Known]) -> Option<String> {
+    pub(super) fn explain_missing(&self, known: &[SessionTotals]) -> Option<String> {
         let unknown = known.iter().filter(|known| known.sessions == 0).count();
         let cut = known.iter().filter(|known| known.is_cut()).count();
         let left_out = known.iter().filter(|known| known.left_out > 0).count();

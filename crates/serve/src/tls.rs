@@ -26,7 +26,7 @@ use super::certificate::{Certificate, FileError, read_certificates, read_key};
 use super::peer::{Peer, Roles};
 use crate::signatures_as_the_library;
 use base::log_limit::LogLimit;
-use query::Chosen;
+use query::Reloadable;
 
 /// Bytes that wait within TLS to be written, for one connection.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -100,8 +100,8 @@ pub enum TlsError {
 
 /// The recorder's end of TLS.
 pub struct Tls {
-    keys: Chosen<Keys>,
-    clients: Chosen<Clients>,
+    keys: Reloadable<Keys>,
+    clients: Reloadable<Clients>,
     /// Told of each change of these.
     renewed: watch::Sender<()>,
 }

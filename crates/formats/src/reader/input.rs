@@ -27,7 +27,7 @@ pub(super) struct Input {
 }
 
 /// What a read came to.
-pub(super) enum Arrival {
+pub(super) enum ReadOutcome {
     Bytes,
     Nothing,
     End,
@@ -69,7 +69,7 @@ impl Input {
     /// Reads once, on the way to `wanted` bytes in one piece.
     ///
     /// The buffer grows only when it is full of one record, so a false length costs no memory.
-    pub(super) fn read(&mut self, wanted: usize) -> Result<Arrival, SourceError> {
+    pub(super) fn read(&mut self, wanted: usize) -> Result<ReadOutcome, SourceError> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;
         self.start = 0;
@@ -78,18 +78,18 @@ impl Input {
             self.buffer.resize((self.end * 2).min(wanted.max(self.end + 1)), 0);
         }
         match self.reader.read(&mut self.buffer[self.end..]) {
-            Ok(0) => Ok(Arrival::End),
+            Ok(0) => Ok(ReadOutcome::End),
             Ok(bytes) => {
                 self.end += bytes;
                 self.skip_available();
-                Ok(Arrival::Bytes)
+                Ok(ReadOutcome::Bytes)
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => {
                     std::thread::sleep(NOTHING_THERE_WAIT);
-                    Ok(Arrival::Nothing)
+                    Ok(ReadOutcome::Nothing)
                 }
-                ErrorKind::TimedOut | ErrorKind::Interrupted => Ok(Arrival::Nothing),
+                ErrorKind::TimedOut | ErrorKind::Interrupted => Ok(ReadOutcome::Nothing),
                 _ => {
                     let read = self.offset + self.available().len() as u64;
                     Err(SourceError::Io { context: format!("reading {} after {read} bytes", self.name), source: error })

@@ -24,7 +24,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use self::input::{Arrival, Input};
+use self::input::{Input, ReadOutcome};
 use self::recognise::Recognised;
 use base::counters::Volume;
 use base::interface::{Interface, Interfaces};
@@ -44,7 +44,7 @@ pub struct FileSource {
     parser: Parser,
     /// Bytes that the parser wants in one piece before it can go on.
     wanted: usize,
-    table: Table,
+    table: InterfaceTable,
     finished: bool,
 }
 
@@ -96,7 +96,7 @@ impl FileSource {
             input,
             parser: Parser::Unknown,
             wanted: recognise::BYTES,
-            table: Table { interfaces, refused: 0, refused_bytes: 0 },
+            table: InterfaceTable { interfaces, refused: 0, refused_bytes: 0 },
             finished: false,
         }
     }
@@ -105,9 +105,9 @@ impl FileSource {
     fn advance(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         if self.input.available().len() < self.wanted {
             match self.input.read(self.wanted)? {
-                Arrival::Bytes => {}
-                Arrival::Nothing => return Ok(Batch::Idle),
-                Arrival::End => return Ok(self.end()?),
+                ReadOutcome::Bytes => {}
+                ReadOutcome::Nothing => return Ok(Batch::Idle),
+                ReadOutcome::End => return Ok(self.end()?),
             }
             if self.input.available().len() < self.wanted {
                 return Ok(Batch::More);
@@ -210,13 +210,13 @@ impl From<Damage> for SourceError {
 }
 
 /// The interface table as parsers use it, with the count of what found no place there.
-struct Table {
+struct InterfaceTable {
     interfaces: Arc<Interfaces>,
     refused: u64,
     refused_bytes: u64,
 }
 
-impl Table {
+impl InterfaceTable {
     fn intern(&self, name: &str, link_type: LinkType, describe: impl FnOnce(&mut Interface)) -> Option<InterfaceId> {
         self.interfaces.intern_with(name, 0, link_type, describe)
     }

@@ -3,7 +3,7 @@
 //! Read: microseconds, nanoseconds, and the variant of the kernel patch by Kuznetzov whose records carry eight bytes
 //! more. The snap length of the file header is not believed and not needed.
 
-use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, Progress, Table};
+use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::time::Timestamp;
 
@@ -59,7 +59,11 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    pub(super) fn new(magic: Magic, header: &[u8; FILE_HEADER_BYTES], table: &mut Table) -> Result<Self, Damage> {
+    pub(super) fn new(
+        magic: Magic,
+        header: &[u8; FILE_HEADER_BYTES],
+        table: &mut InterfaceTable,
+    ) -> Result<Self, Damage> {
         let (major, minor) = (magic.order.u16(header, 4), magic.order.u16(header, 6));
         if major != VERSION_MAJOR {
             let message = format!("pcap file of version {major}.{minor}, expected {VERSION_MAJOR}.x");
@@ -75,7 +79,7 @@ impl Parser {
         &mut self,
         bytes: &'a [u8],
         offset: u64,
-        table: &mut Table,
+        table: &mut InterfaceTable,
         each: &mut impl FnMut(Packet<'a>),
     ) -> Result<Progress, Damage> {
         let Magic { order, nanos_per_unit, record_header_bytes } = self.magic;

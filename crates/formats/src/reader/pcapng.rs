@@ -7,7 +7,7 @@
 //! options of an interface description must be sound, for the meaning of every time hangs on them.
 
 use super::resolution::Resolution;
-use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, Progress, Table};
+use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::time::Timestamp;
 
@@ -100,7 +100,7 @@ impl Parser {
         &mut self,
         bytes: &'a [u8],
         offset: u64,
-        table: &mut Table,
+        table: &mut InterfaceTable,
         each: &mut impl FnMut(Packet<'a>),
     ) -> Result<Progress, Damage> {
         let mut consumed = 0;
@@ -189,7 +189,7 @@ impl Parser {
     }
 
     /// "Interface Description Block".
-    fn add_interface(&mut self, body: &[u8], table: &mut Table) -> Result<(), String> {
+    fn add_interface(&mut self, body: &[u8], table: &mut InterfaceTable) -> Result<(), String> {
         let link_type = LinkType(self.order.u16(body, 0));
         let snap_len = self.order.u32(body, 4);
         let mut resolution = Resolution::DEFAULT;
@@ -284,7 +284,7 @@ impl Parser {
     fn hand_over<'a>(
         &mut self,
         captured: &Captured<'a>,
-        table: &mut Table,
+        table: &mut InterfaceTable,
         each: &mut impl FnMut(Packet<'a>),
     ) -> Result<(), String> {
         if captured.interface >= self.described {

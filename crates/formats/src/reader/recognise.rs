@@ -1,6 +1,6 @@
 //! Which format an input has, from its first bytes, and what else it may be when it has none of ours.
 
-use super::{Damage, Table, pcap, pcapng};
+use super::{Damage, InterfaceTable, pcap, pcapng};
 
 /// Bytes that tell the format.
 pub(super) const BYTES: usize = 4;
@@ -14,7 +14,7 @@ pub(super) enum Recognised {
 }
 
 /// Looks at the start of an input, [`BYTES`] of it at least.
-pub(super) fn recognise(bytes: &[u8], table: &mut Table) -> Result<Recognised, Damage> {
+pub(super) fn recognise(bytes: &[u8], table: &mut InterfaceTable) -> Result<Recognised, Damage> {
     if bytes.starts_with(&pcapng::MAGIC) {
         return Ok(Recognised::Pcapng);
     }

@@ -13,11 +13,11 @@ use base::source::{Batch, Source};
 use base::time::Timestamp;
 
 /// Name, description, operating system and link type of an interface.
-type Place = (String, Option<String>, Option<String>, LinkType);
+type InterfaceFields = (String, Option<String>, Option<String>, LinkType);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Kept {
-    place: Place,
+struct ExportedPacket {
+    place: InterfaceFields,
     time: u64,
     direction: Direction,
     flags: PacketFlags,
@@ -26,7 +26,7 @@ struct Kept {
     data: Vec<u8>,
 }
 
-impl Kept {
+impl ExportedPacket {
     fn of(packet: &Packet<'_>, interfaces: &Interfaces) -> Self {
         let interface = interfaces.interface(packet.interface).expect("packets have known interfaces");
         Self {
@@ -60,13 +60,13 @@ impl Kept {
     }
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn place() -> impl Strategy<Value = InterfaceFields> {
     let text = || prop::option::of("\\PC{1,40}");
     ("\\PC{0,20}", text(), text(), any::<u16>().prop_map(LinkType))
 }
 
 /// Packets of a few interfaces, with times that suit the format.
-fn packets(interfaces: usize, time_max: u64) -> impl Strategy<Value = Vec<Kept>> {
+fn packets(interfaces: usize, time_max: u64) -> impl Strategy<Value = Vec<ExportedPacket>> {
     let places = prop::collection::vec(place(), interfaces).prop_filter("names tell interfaces apart", |places| {
         let mut keys: Vec<_> = places.iter().map(|place| (&place.0, place.3)).collect();
         keys.sort();
@@ -79,7 +79,7 @@ fn packets(interfaces: usize, time_max: u64) -> impl Strategy<Value = Vec<Kept>>
         let keep = |((place, time, direction, (csum, gso, original_len, drops_before)), data)| {
             let place: prop::sample::Index = place;
             let flags = PacketFlags { checksum_not_ready: csum, segmentation_offload: gso };
-            Kept {
+            ExportedPacket {
                 place: places[place.index(places.len())].clone(),
                 time,
                 direction,
@@ -93,7 +93,7 @@ fn packets(interfaces: usize, time_max: u64) -> impl Strategy<Value = Vec<Kept>>
     })
 }
 
-fn export(kept: &[Kept], format: Format, precision: Precision) -> Vec<u8> {
+fn export(kept: &[ExportedPacket], format: Format, precision: Precision) -> Vec<u8> {
     let interfaces = Interfaces::default();
     let options = Options { precision, filter: Some("tcp or udp".to_owned()), ..Options::default() };
     let mut exporter = Exporter::new(format, options);
@@ -109,11 +109,11 @@ fn export(kept: &[Kept], format: Format, precision: Precision) -> Vec<u8> {
     out
 }
 
-fn read_back(bytes: Vec<u8>) -> Vec<Kept> {
+fn read_back(bytes: Vec<u8>) -> Vec<ExportedPacket> {
     let interfaces = Arc::new(Interfaces::default());
     let mut source = FileSource::from_reader(Box::new(Cursor::new(bytes)), interfaces.clone());
     let mut kept = Vec::new();
-    while source.batch(&mut |packet| kept.push(Kept::of(packet, &interfaces))).unwrap() != Batch::End {}
+    while source.batch(&mut |packet| kept.push(ExportedPacket::of(packet, &interfaces))).unwrap() != Batch::End {}
     kept
 }
 
@@ -139,7 +139,7 @@ proptest! {
         let mut expected = kept.clone();
         for kept in &mut expected {
             let link_type = kept.place.3;
-            *kept = Kept {
+            *kept = ExportedPacket {
                 place: (String::new(), None, None, link_type),
                 time: rounded(kept.time, precision),
                 direction: Direction::Unknown,
@@ -152,8 +152,8 @@ proptest! {
     }
 }
 
-fn plain(data: Vec<u8>, link_type: LinkType) -> Kept {
-    Kept {
+fn plain(data: Vec<u8>, link_type: LinkType) -> ExportedPacket {
+    ExportedPacket {
         place: (String::new(), None, None, link_type),
         time: 0,
         direction: Direction::Unknown,

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::flows::Listed;
+use super::flows::ListedSession;
 use super::{History, Packets};
 use base::time::Timestamp;
-use decode::names::{self, Told};
+use decode::names::{self, Parsed};
 use decode::{self, Decoded};
 use engine::session::SessionSlot;
 use engine::store::Rank;
@@ -62,13 +62,13 @@ pub const RECORDS_MAX: u64 = 16_000_000;
 
 /// What the names of a listing may still cost.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(super) struct ReadAllowance {
     records: u64,
     /// Sessions that are listed without a look at their packets.
     pub(super) skipped: u64,
 }
 
-impl Default for Allowance {
+impl Default for ReadAllowance {
     fn default() -> Self {
         Self { records: RECORDS_MAX, skipped: 0 }
     }
@@ -76,7 +76,7 @@ impl Default for Allowance {
 
 /// The sessions whose starts are read.
 #[derive(Debug, Default)]
-pub(super) struct Starts(HashMap<(u16, SessionSlot), Start, foldhash::quality::RandomState>);
+pub(super) struct SessionStarts(HashMap<(u16, SessionSlot), Start, foldhash::quality::RandomState>);
 
 #[derive(Debug)]
 struct Start {
@@ -87,7 +87,7 @@ struct Start {
     request: Request,
 }
 
-impl Starts {
+impl SessionStarts {
     /// The ranks that starts lie in.
     pub(super) fn have(rank: Rank) -> bool {
         rank <= RANK_MAX
@@ -111,8 +111,8 @@ impl Starts {
 
 impl History {
     /// Reads the names of a page of sessions.
-    pub(super) fn name(&self, page: &mut [Listed], allowance: &mut Allowance) {
-        let mut starts = Starts::default();
+    pub(super) fn name(&self, page: &mut [ListedSession], allowance: &mut ReadAllowance) {
+        let mut starts = SessionStarts::default();
         let mut window: Option<(Timestamp, Timestamp)> = None;
         for (row, listed) in page.iter().enumerate() {
             let session = &listed.session;
@@ -145,16 +145,16 @@ impl History {
             let Entry::Occupied(mut start) = starts.0.entry((worker, slot)) else { continue };
             let request = &mut start.get_mut().request;
             let before = request.bytes();
-            let told = request.packet(&decoded, payload);
+            let parsed = request.packet(&decoded, payload);
             held_bytes = held_bytes + request.bytes() - before;
             let overfull = held_bytes > HELD_BYTES_MAX + REQUEST_BYTES_MAX;
-            if told == Told::More && !overfull {
+            if parsed == Parsed::More && !overfull {
                 continue;
             }
-            allowance.skipped += u64::from(overfull && told == Told::More);
+            allowance.skipped += u64::from(overfull && parsed == Parsed::More);
             let start = start.remove();
             held_bytes -= start.request.bytes();
-            if let (Told::Name(names), Some(listed)) = (told, page.get_mut(start.row)) {
+            if let (Parsed::Name(names), Some(listed)) = (parsed, page.get_mut(start.row)) {
                 listed.names = names;
             }
             if starts.0.is_empty() {
@@ -198,9 +198,9 @@ impl Request {
     }
 
     /// Takes the next packet of the session.
-    fn packet(&mut self, decoded: &Decoded, payload: Vec<u8>) -> Told<Names> {
+    fn packet(&mut self, decoded: &Decoded, payload: Vec<u8>) -> Parsed<Names> {
         if payload.is_empty() {
-            return Told::More;
+            return Parsed::More;
         }
         if decoded.protocol == UDP {
             return dns(names::dns_question(&payload));
@@ -208,18 +208,18 @@ impl Request {
         let sender = (decoded.source, decoded.source_port);
         if *self.sender.get_or_insert(sender) != sender {
             // An answer: what asked for it is there, but for what was captured late.
-            return if self.pieces.is_empty() { Told::Nothing } else { Told::More };
+            return if self.pieces.is_empty() { Parsed::Nothing } else { Parsed::More };
         }
         self.pieces.push((decoded.tcp_sequence, payload));
         let stream = self.stream();
         let has_dns_port = decoded.source_port == DNS || decoded.destination_port == DNS;
-        let told = tell(&stream, has_dns_port);
-        self.doubtful = told == Told::Nothing;
-        match told {
+        let parsed = parse_names(&stream, has_dns_port);
+        self.doubtful = parsed == Parsed::Nothing;
+        match parsed {
             // Perhaps the first packet comes second.
-            Told::Nothing if self.pieces.len() < 2 => Told::More,
-            Told::More if self.pieces.len() >= PIECES_MAX || self.bytes() >= REQUEST_BYTES_MAX => Told::Nothing,
-            told => told,
+            Parsed::Nothing if self.pieces.len() < 2 => Parsed::More,
+            Parsed::More if self.pieces.len() >= PIECES_MAX || self.bytes() >= REQUEST_BYTES_MAX => Parsed::Nothing,
+            parsed => parsed,
         }
     }
 
@@ -246,26 +246,26 @@ impl Request {
     }
 }
 
-fn dns(told: Told<names::Question>) -> Told<Names> {
-    match told {
-        Told::Name(question) => {
-            Told::Name(Names { dns_question: Some(question.name), dns_type: Some(question.kind), ..Names::default() })
+fn dns(parsed: Parsed<names::Question>) -> Parsed<Names> {
+    match parsed {
+        Parsed::Name(question) => {
+            Parsed::Name(Names { dns_question: Some(question.name), dns_type: Some(question.kind), ..Names::default() })
         }
-        Told::More => Told::More,
-        Told::Nothing => Told::Nothing,
+        Parsed::More => Parsed::More,
+        Parsed::Nothing => Parsed::Nothing,
     }
 }
 
 /// What the first bytes of a stream name.
-fn tell(stream: &[u8], has_dns_port: bool) -> Told<Names> {
+fn parse_names(stream: &[u8], has_dns_port: bool) -> Parsed<Names> {
     if has_dns_port {
         return dns(names::dns_question_in_stream(stream));
     }
     match (names::server_name(stream), names::http_host(stream)) {
-        (Told::Name(name), _) => Told::Name(Names { server_name: Some(name), ..Names::default() }),
-        (_, Told::Name(host)) => Told::Name(Names { http_host: Some(host), ..Names::default() }),
-        (Told::More, _) | (_, Told::More) => Told::More,
-        (Told::Nothing, Told::Nothing) => Told::Nothing,
+        (Parsed::Name(name), _) => Parsed::Name(Names { server_name: Some(name), ..Names::default() }),
+        (_, Parsed::Name(host)) => Parsed::Name(Names { http_host: Some(host), ..Names::default() }),
+        (Parsed::More, _) | (_, Parsed::More) => Parsed::More,
+        (Parsed::Nothing, Parsed::Nothing) => Parsed::Nothing,
     }
 }
 

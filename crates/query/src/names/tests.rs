@@ -5,20 +5,20 @@ fn tcp(source_port: u16, sequence: u32) -> Decoded {
 }
 
 /// Packets of a session: sender's port, sequence number, payload.
-fn told(packets: &[(u16, u32, &[u8])]) -> Told<Names> {
+fn parsed(packets: &[(u16, u32, &[u8])]) -> Parsed<Names> {
     let mut request = Request::default();
     for (port, sequence, payload) in packets {
-        let told = request.packet(&tcp(*port, *sequence), payload.to_vec());
-        if told != Told::More {
-            return told;
+        let parsed = request.packet(&tcp(*port, *sequence), payload.to_vec());
+        if parsed != Parsed::More {
+            return parsed;
         }
     }
-    Told::More
+    Parsed::More
 }
 
 #[test]
 fn a_request_over_several_packets_is_put_together() {
-    let host = Told::Name(Names { http_host: Some("example.com".to_owned()), ..Names::default() });
+    let host = Parsed::Name(Names { http_host: Some("example.com".to_owned()), ..Names::default() });
     let (a, b, c) = (&b"GET / HTTP/1.1\r\nUser-"[..], &b"Agent: x\r\nHost: exam"[..], &b"ple.com\r\n\r\n"[..]);
     let at = |n: usize| u32::MAX.wrapping_sub(5).wrapping_add(u32::try_from(n).unwrap());
     let (second, third) = (at(a.len()), at(a.len() + b.len()));
@@ -29,11 +29,11 @@ fn a_request_over_several_packets_is_put_together() {
         ("one sent twice", vec![(9, at(0), a), (9, at(0), a), (9, second, b), (9, third, c)]),
         ("an acknowledgement between", vec![(9, at(0), a), (80, 7, b""), (9, second, b), (9, third, c)]),
     ] {
-        assert_eq!(told(&packets), host, "{order}");
+        assert_eq!(parsed(&packets), host, "{order}");
     }
-    assert_eq!(told(&[(9, at(0), a), (9, third, c)]), Told::More, "a gap");
-    assert_eq!(told(&[(80, 1, b"220 mail.example ESMTP\r\n"), (9, 5, b"GET / HTTP/1.1\r\n")]), Told::More);
-    assert_eq!(told(&[(9, 1, b"nothing known"), (9, 14, b" at all")]), Told::Nothing);
+    assert_eq!(parsed(&[(9, at(0), a), (9, third, c)]), Parsed::More, "a gap");
+    assert_eq!(parsed(&[(80, 1, b"220 mail.example ESMTP\r\n"), (9, 5, b"GET / HTTP/1.1\r\n")]), Parsed::More);
+    assert_eq!(parsed(&[(9, 1, b"nothing known"), (9, 14, b" at all")]), Parsed::Nothing);
     let endless: Vec<(u16, u32, &[u8])> = (0..20).map(|i| (9, i * 4, &b"GET "[..])).collect();
-    assert_eq!(told(&endless), Told::Nothing, "a request without end");
+    assert_eq!(parsed(&endless), Parsed::Nothing, "a request without end");
 }

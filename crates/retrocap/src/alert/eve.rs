@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Alert, Kind, address, json, port, protocol, time};
 use engine::session::community_id::CommunityId;
-use query::selections::Sought;
+use query::search::SearchTarget;
 use query::selectors::Flow;
 
 pub(super) fn is(value: &Value) -> bool {
@@ -24,12 +24,12 @@ pub(super) fn alert(value: &Value) -> Result<Option<Alert>, String> {
             if a.0.is_ipv4() != b.0.is_ipv4() {
                 return Err("src_ip and dest_ip are of different IP versions".to_owned());
             }
-            Sought::Flow(Flow { a, b, protocol })
+            SearchTarget::Flow(Flow { a, b, protocol })
         }
-        (Some(host), None) => Sought::Host(address("src_ip", &host)?),
-        (None, Some(host)) => Sought::Host(address("dest_ip", &host)?),
+        (Some(host), None) => SearchTarget::Host(address("src_ip", &host)?),
+        (None, Some(host)) => SearchTarget::Host(address("dest_ip", &host)?),
         (None, None) => match field("community_id") {
-            Some(id) => Sought::CommunityId(
+            Some(id) => SearchTarget::CommunityId(
                 CommunityId::parse(&id).ok_or_else(|| format!("community_id is {}, no such ID", json::shown(&id)))?,
             ),
             None => return Ok(None),

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use base::time::Timestamp;
-use query::selections::Sought;
+use query::search::SearchTarget;
 
 /// Alerts that are read from one file at most.
 pub const ALERTS_MAX: usize = 100_000;
@@ -63,7 +63,7 @@ pub struct Alert {
     /// When it ended, the same for what has no duration.
     pub end: Timestamp,
     /// The sessions it names.
-    pub names: Sought,
+    pub names: SearchTarget,
 }
 
 /// What a file held.

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::{Alert, Kind, address, json, port, protocol, time};
-use query::selections::Sought;
+use query::search::SearchTarget;
 use query::selectors::Flow;
 
 /// Where in an object forwarders put the event's fields, nearest first.
@@ -54,6 +54,6 @@ pub(super) fn alert(value: &Value, event: &Value) -> Result<Option<Alert>, Strin
     let image = field(event, "Image").unwrap_or_else(|| "connection".into());
     let name = image.rsplit(['\\', '/']).next().unwrap_or_default().to_owned();
     let id = field(event, "ProcessId").map(|id| id.into_owned());
-    let names = Sought::Flow(Flow { a, b, protocol });
+    let names = SearchTarget::Flow(Flow { a, b, protocol });
     Ok(Some(Alert { line: 0, kind: Kind::Sysmon, name, id, start: at, end: at, names }))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Alert, Kind, address, json, port, protocol, time};
-use query::selections::Sought;
+use query::search::SearchTarget;
 use query::selectors::Flow;
 
 /// Columns of a table at most.
@@ -128,10 +128,10 @@ pub(super) fn alert<'v>(field: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<
                 // What stands in place of ports is told from a type and a code in other words than ours.
                 (a.1, b.1) = (0, 0);
             }
-            Sought::Flow(Flow { a, b, protocol })
+            SearchTarget::Flow(Flow { a, b, protocol })
         }
         None => match field("src").map(|host| ("src", host)).or_else(|| field("dst").map(|host| ("dst", host))) {
-            Some((name, host)) => Sought::Host(address(name, &host)?),
+            Some((name, host)) => SearchTarget::Host(address(name, &host)?),
             None => return Ok(None),
         },
     };

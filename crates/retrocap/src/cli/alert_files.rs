@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::output::remove_when_interrupted;
 use crate::alert::Alert;
-use query::selections::Sought;
+use query::search::SearchTarget;
 
 /// Files that are open at once.
 const OPEN_FILES_MAX: usize = 128;
@@ -91,9 +91,9 @@ pub(super) fn file_name(alert: &Alert, extension: &str) -> String {
     let host = |ip: std::net::IpAddr| ip.to_string().replace(':', ".");
     let names = match &alert.names {
         // What tells one Community ID from another, base64, is nothing for a file's name; the manifest has it.
-        Sought::CommunityId(_) => "session".to_owned(),
-        Sought::Host(ip) => host(*ip),
-        Sought::Flow(flow) => {
+        SearchTarget::CommunityId(_) => "session".to_owned(),
+        SearchTarget::Host(ip) => host(*ip),
+        SearchTarget::Flow(flow) => {
             let end = |(ip, port): (std::net::IpAddr, u16)| match port {
                 0 => host(ip),
                 _ => format!("{}_{port}", host(ip)),
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_file_is_named_after_its_alert() {
-        let alert = |name: &str, names: Sought| Alert {
+        let alert = |name: &str, names: SearchTarget| Alert {
             line: 12,
             kind: Kind::Suricata,
             name: name.to_owned(),
@@ -142,7 +142,7 @@ mod tests {
             end: Timestamp::from_unix(1_795_341_600, 123_456_000),
             names,
         };
-        let flow = |text: &str| Sought::Flow(text.parse().unwrap());
+        let flow = |text: &str| SearchTarget::Flow(text.parse().unwrap());
         for (name, names, expected) in [
             (
                 "ET MALWARE Beacon (a/b)",
@@ -151,7 +151,7 @@ mod tests {
             ),
             (
                 "../../etc/passwd",
-                Sought::Host("2001:db8::1".parse().unwrap()),
+                SearchTarget::Host("2001:db8::1".parse().unwrap()),
                 "20261122T100000.123456Z-000012-suricata-etc-passwd-2001.db8..1.pcapng",
             ),
         ] {

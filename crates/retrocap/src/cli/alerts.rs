@@ -25,7 +25,7 @@ use super::progress::{Counts, Progress};
 use super::{Common, human, note, print, selection};
 use crate::alert::{Alert, Alerts, Kind};
 use base::time::Timestamp;
-use query::selections::Sought;
+use query::search::SearchTarget;
 
 /// Alerts of one request when each gets a file; fewer where the recorder has not the memory.
 const BATCH_ALERTS: usize = 1000;
@@ -161,9 +161,9 @@ impl<'a> Job<'a> {
                 let alert = &self.read.alerts[at];
                 let (since, until) = self.window(alert);
                 let key = match alert.names {
-                    Sought::Flow(_) => "flow",
-                    Sought::Host(_) => "host",
-                    Sought::CommunityId(_) => "community_id",
+                    SearchTarget::Flow(_) => "flow",
+                    SearchTarget::Host(_) => "host",
+                    SearchTarget::CommunityId(_) => "community_id",
                 };
                 json!({key: alert.names.to_string(), "since": since, "until": until})
             })
@@ -307,9 +307,9 @@ impl<'a> Job<'a> {
 
     fn described(&self, alert: &Alert) -> Value {
         let key = match alert.names {
-            Sought::Flow(_) => "flow",
-            Sought::Host(_) => "host",
-            Sought::CommunityId(_) => "community_id",
+            SearchTarget::Flow(_) => "flow",
+            SearchTarget::Host(_) => "host",
+            SearchTarget::CommunityId(_) => "community_id",
         };
         let (since, until) = self.window(alert);
         json!({

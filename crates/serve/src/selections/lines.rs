@@ -17,7 +17,7 @@ use super::Selections;
 use base::time::Timestamp;
 use formats::writer::Exporter;
 use query::explain::{Cause, Question};
-use query::selections::{Known, Selector};
+use query::search::{Selector, SessionTotals};
 use query::{Drops, Found, Summary};
 
 /// Bytes that are waiting to be sent, of all files together, before they are.
@@ -170,8 +170,8 @@ impl Job {
             left_out: 0,
         };
         let asked = if self.split {
-            let Selector { sought, since, until } = &self.selections.selectors[target as usize];
-            format!("asked for: {sought}, since {since}, until {until}")
+            let Selector { target, since, until } = &self.selections.selectors[target as usize];
+            format!("asked for: {target}, since {since}, until {until}")
         } else {
             format!("asked for: {} selections", self.selections.selectors.len())
         };
@@ -183,7 +183,7 @@ impl Job {
     fn explain(
         &self,
         outcomes: &mut [Outcome],
-        known: &[Known],
+        known: &[SessionTotals],
         drops: &Drops,
         groups: &[u32],
         files: &BTreeMap<u32, File>,

@@ -10,7 +10,7 @@ use base::source::{Batch, Source, SourceError};
 
 /// A packet with what its interface says, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Kept {
+pub(super) struct ExportedPacket {
     pub(super) time: u64,
     pub(super) interface: String,
     pub(super) link_type: LinkType,
@@ -24,7 +24,7 @@ pub(super) struct Kept {
 /// What reading a capture came to.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    pub(super) packets: Vec<Kept>,
+    pub(super) packets: Vec<ExportedPacket>,
     /// Where and what the damage was.
     pub(super) damage: Option<(u64, String)>,
     pub(super) refused: u64,
@@ -71,7 +71,7 @@ pub(super) fn read_from(reader: Box<dyn Read + Send>, interfaces: &Arc<Interface
     let mut damage = None;
     for batches in 0.. {
         assert!(batches < 1_000_000, "does not come to an end");
-        let batch = source.batch(&mut |packet| packets.push(Kept::of(packet, interfaces)));
+        let batch = source.batch(&mut |packet| packets.push(ExportedPacket::of(packet, interfaces)));
         match batch {
             Ok(Batch::More | Batch::Idle) => {}
             Ok(Batch::End) => break,
@@ -86,7 +86,7 @@ pub(super) fn read_from(reader: Box<dyn Read + Send>, interfaces: &Arc<Interface
     Outcome { packets, damage, refused: source.refused(), capacity: source.input.capacity() }
 }
 
-impl Kept {
+impl ExportedPacket {
     pub(super) fn of(packet: &Packet<'_>, interfaces: &Interfaces) -> Self {
         let interface = interfaces.interface(packet.interface).expect("packets have known interfaces");
         assert_eq!(interface.link_type, packet.link_type);

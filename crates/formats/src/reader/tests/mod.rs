@@ -6,7 +6,7 @@ mod damage;
 use std::io::Read as _;
 use std::sync::Arc;
 
-use self::build::{Capture, Kept, Pieces, read, read_from};
+use self::build::{Capture, ExportedPacket, Pieces, read, read_from};
 use super::{ByteOrder, FileSource};
 use base::interface::Interfaces;
 use base::packet::{Direction, LinkType, PacketFlags};
@@ -16,8 +16,8 @@ const ORDERS: [ByteOrder; 2] = [ByteOrder::Little, ByteOrder::Big];
 /// A section length that says nothing.
 const UNKNOWN: [u32; 2] = [u32::MAX; 2];
 
-fn kept(time: u64, interface: &str, link_type: LinkType, data: &[u8]) -> Kept {
-    Kept {
+fn kept(time: u64, interface: &str, link_type: LinkType, data: &[u8]) -> ExportedPacket {
+    ExportedPacket {
         time,
         interface: interface.to_owned(),
         link_type,
@@ -47,9 +47,9 @@ fn classic_captures_of_every_kind() {
             let mut capture = Capture::pcap(order, magic, field);
             capture.record([1, 7], 3, extra, b"abc").record([2, 0], 0, extra, b"").record([3, 0], 1, extra, b"lying");
             let outcome = read(&capture.bytes);
-            let first = Kept { direction, ..kept(1_000_000_000 + nanos, "", link_type, b"abc") };
-            let second = Kept { direction, ..kept(2_000_000_000, "", link_type, b"") };
-            let third = Kept { direction, original_len: 1, ..kept(3_000_000_000, "", link_type, b"lying") };
+            let first = ExportedPacket { direction, ..kept(1_000_000_000 + nanos, "", link_type, b"abc") };
+            let second = ExportedPacket { direction, ..kept(2_000_000_000, "", link_type, b"") };
+            let third = ExportedPacket { direction, original_len: 1, ..kept(3_000_000_000, "", link_type, b"lying") };
             assert_eq!(outcome.packets, [first, second, third], "{magic:x} {order:?}");
             assert_eq!(outcome.damage, None);
         }
@@ -133,7 +133,7 @@ fn packet_options_say_direction_offload_and_drops() {
             };
             let options = [capture.option(1, b"why"), capture.option(2, &bits), capture.option(4, &drops)];
             capture.enhanced(0, 1, 1, b"x", &options);
-            let expected = Kept {
+            let expected = ExportedPacket {
                 direction,
                 flags: PacketFlags { checksum_not_ready, segmentation_offload },
                 drops_before,
@@ -173,7 +173,7 @@ fn simple_and_obsolete_packet_blocks() {
         simple(&mut capture, 1500, b"snapp");
         simple(&mut capture, 1500, b"more than the snap length");
         let ethernet = LinkType::ETHERNET;
-        let old = Kept { direction: Direction::Out, original_len: 60, ..kept(9000, "", ethernet, b"old") };
+        let old = ExportedPacket { direction: Direction::Out, original_len: 60, ..kept(9000, "", ethernet, b"old") };
         let whole = b"more than the snap length\xee\xee\xee";
         let outcome = read(&capture.bytes);
         assert_eq!(outcome.damage, None);
@@ -181,10 +181,10 @@ fn simple_and_obsolete_packet_blocks() {
             outcome.packets,
             [
                 kept(0, "", ethernet, b"abc"),
-                Kept { drops_before: 7, ..old.clone() },
+                ExportedPacket { drops_before: 7, ..old.clone() },
                 old,
-                Kept { original_len: 1500, ..kept(9000, "", ethernet, b"snapp") },
-                Kept { original_len: 1500, ..kept(9000, "", ethernet, whole) },
+                ExportedPacket { original_len: 1500, ..kept(9000, "", ethernet, b"snapp") },
+                ExportedPacket { original_len: 1500, ..kept(9000, "", ethernet, whole) },
             ]
         );
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Selector, Sought};
+use super::{SearchTarget, Selector};
 use base::time::Timestamp;
 use engine::session::SessionKey;
 use engine::session::community_id::CommunityId;
@@ -42,13 +42,13 @@ impl Index {
     pub(super) fn new(selectors: &[Selector], seed: u16) -> Self {
         let mut index = Self { seed, ..Self::default() };
         for (number, selector) in (0u32..).zip(selectors) {
-            let pattern = match &selector.sought {
-                Sought::CommunityId(id) => {
+            let pattern = match &selector.target {
+                SearchTarget::CommunityId(id) => {
                     index.ids.entry(*id).or_default().add(selector, number);
                     continue;
                 }
-                Sought::Host(host) => Pattern { a: *host, a_port: 0, b: None, b_port: 0, protocol: 0 },
-                Sought::Flow(flow) => Pattern {
+                SearchTarget::Host(host) => Pattern { a: *host, a_port: 0, b: None, b_port: 0, protocol: 0 },
+                SearchTarget::Flow(flow) => Pattern {
                     a: flow.a.0,
                     a_port: flow.a.1,
                     b: Some(flow.b.0),
@@ -157,8 +157,8 @@ mod tests {
             let until = since + i * 31 % 17;
             plain.push((since, until));
             let (since, until) = (Timestamp(since), Timestamp(until));
-            let host = Sought::Host(IpAddr::from([10, 0, 0, 1]));
-            windows.add(&Selector { sought: host, since, until }, u32::try_from(i).unwrap());
+            let host = SearchTarget::Host(IpAddr::from([10, 0, 0, 1]));
+            windows.add(&Selector { target: host, since, until }, u32::try_from(i).unwrap());
         }
         windows.sort();
         for first in 0..120 {

@@ -4,7 +4,7 @@
 //! through the ledger tells which sessions each of them means, and one pass over the packets gives every packet with the
 //! selections that want it. Where the ledger has forgotten a packet's session, its own headers and time tell.
 //!
-//! What is held is bounded: so many sessions are widened to ([`Limits`]), and those beyond are counted.
+//! What is held is bounded: so many sessions are widened to ([`SearchLimits`]), and those beyond are counted.
 
 mod index;
 
@@ -23,7 +23,7 @@ use index::Index;
 
 /// Whose packets a selection wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sought {
+pub enum SearchTarget {
     /// Sessions between two endpoints.
     Flow(Flow),
     /// All sessions of a host.
@@ -32,7 +32,7 @@ pub enum Sought {
     CommunityId(CommunityId),
 }
 
-impl std::fmt::Display for Sought {
+impl std::fmt::Display for SearchTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Flow(flow) => write!(f, "{flow}"),
@@ -46,7 +46,7 @@ impl std::fmt::Display for Sought {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
     /// Whose.
-    pub sought: Sought,
+    pub target: SearchTarget,
     /// From this time on.
     pub since: Timestamp,
     /// Until this time.
@@ -55,21 +55,21 @@ pub struct Selector {
 
 /// How much may be held while packets are widened to sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Sessions, each counted once for each selection that means it ([`PICK_BYTES`] each).
-    pub picks_max: usize,
+pub struct SearchLimits {
+    /// Sessions, each counted once for each selection that means it ([`SEARCH_SESSION_BYTES`] each).
+    pub sessions_max: usize,
 }
 
 /// Sessions that one query widens to at most, where the memory for queries allows.
-pub const PICKS_MAX: usize = 16_384;
+pub const SEARCH_SESSIONS_MAX: usize = 16_384;
 /// Bytes that one of them takes, the map's free places included.
-pub const PICK_BYTES: u64 = 96;
+pub const SEARCH_SESSION_BYTES: u64 = 96;
 /// Bytes that one selection takes: as it is read, in the index, and for what is told of it.
 pub const SELECTOR_BYTES: u64 = 384;
 
 /// What the ledger knows of a selection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct SessionTotals {
     /// Sessions that are meant.
     pub sessions: u64,
     /// Their packets.
@@ -84,7 +84,7 @@ pub struct Known {
     pub left_out: u64,
 }
 
-impl Known {
+impl SessionTotals {
     /// Counts a session.
     pub fn add(&mut self, session: &Session) {
         self.sessions += 1;
@@ -105,18 +105,18 @@ impl Known {
 pub struct Search {
     index: Index,
     /// Sessions that are wanted whole; `None` where each packet is asked for itself.
-    picks: Option<HashMap<(usize, u32), Pick>>,
+    whole_sessions: Option<HashMap<(usize, u32), WholeSession>>,
     /// Sessions that are wanted whole, though the ledger has forgotten them.
     keys: HashSet<SessionKey>,
     /// For each selection, what the ledger knows.
-    pub known: Vec<Known>,
+    pub known: Vec<SessionTotals>,
     /// The selections that want the packet that was looked at last.
     hits: Vec<u32>,
     window: (Timestamp, Timestamp),
 }
 
 #[derive(Debug)]
-struct Pick {
+struct WholeSession {
     first_sequence: u64,
     selections: Vec<u32>,
 }
@@ -124,11 +124,11 @@ struct Pick {
 impl History {
     /// Looks up what many selections mean. With `whole`, a session that has packets in a selection's window is wanted
     /// whole; without, its packets of the window are.
-    pub fn search(&self, selectors: &[Selector], seed: u16, whole: bool, limits: Limits) -> Search {
+    pub fn search(&self, selectors: &[Selector], seed: u16, whole: bool, limits: SearchLimits) -> Search {
         let mut search = Search {
             index: Index::new(selectors, seed),
-            picks: whole.then(HashMap::new),
-            known: vec![Known::default(); selectors.len()],
+            whole_sessions: whole.then(HashMap::new),
+            known: vec![SessionTotals::default(); selectors.len()],
             window: (Timestamp::MAX, Timestamp::MIN),
             ..Search::default()
         };
@@ -148,12 +148,12 @@ impl History {
                     }
                 }
                 if whole && !hits.is_empty() {
-                    let room = limits.picks_max.saturating_sub(picked).min(hits.len());
+                    let room = limits.sessions_max.saturating_sub(picked).min(hits.len());
                     for &selection in &hits[room..] {
                         search.known[selection as usize].left_out += 1;
                     }
                     picked += room;
-                    search.pick(worker, &session, &hits[..room]);
+                    search.want_whole(worker, &session, &hits[..room]);
                 }
             }
         }
@@ -168,12 +168,12 @@ impl History {
     pub fn widen<'h>(
         &'h self,
         request: &Request,
-        limits: Limits,
+        limits: SearchLimits,
         prepare: impl FnOnce(Packets<'h>) -> Packets<'h>,
     ) -> Result<Search, QueryError> {
         let mut search = Search {
-            picks: Some(HashMap::new()),
-            known: vec![Known::default()],
+            whole_sessions: Some(HashMap::new()),
+            known: vec![SessionTotals::default()],
             window: (Timestamp::MAX, Timestamp::MIN),
             ..Search::default()
         };
@@ -186,11 +186,11 @@ impl History {
                 continue;
             }
             search.reach(header.time, header.time);
-            let room = held < limits.picks_max;
+            let room = held < limits.sessions_max;
             match self.workers[worker].ledger.session_at(header.session, header.sequence) {
                 Some(session) if room => {
                     search.known[0].add(&session);
-                    search.pick(worker, &session, &[0]);
+                    search.want_whole(worker, &session, &[0]);
                     held += 1;
                 }
                 None if room => {
@@ -198,7 +198,7 @@ impl History {
                     held += usize::from(search.keys.insert(SessionKey::new(&decoded, header.interface).0));
                 }
                 // Counted once for each as far as there is room to remember them.
-                _ if left_out.len() < limits.picks_max / 4 => {
+                _ if left_out.len() < limits.sessions_max / 4 => {
                     search.known[0].left_out += u64::from(left_out.insert((worker, header.session.0)));
                 }
                 _ => {}
@@ -218,14 +218,14 @@ impl Search {
         self.window = (self.window.0.min(first), self.window.1.max(last));
     }
 
-    fn pick(&mut self, worker: usize, session: &Session, selections: &[u32]) {
+    fn want_whole(&mut self, worker: usize, session: &Session, selections: &[u32]) {
         if selections.is_empty() {
             return;
         }
         self.reach(session.first, session.last);
-        let pick = Pick { first_sequence: session.first_sequence, selections: selections.to_vec() };
-        if let Some(picks) = &mut self.picks {
-            picks.insert((worker, session.slot.0), pick);
+        let entry = WholeSession { first_sequence: session.first_sequence, selections: selections.to_vec() };
+        if let Some(whole_sessions) = &mut self.whole_sessions {
+            whole_sessions.insert((worker, session.slot.0), entry);
         }
     }
 
@@ -234,21 +234,21 @@ impl Search {
     pub fn groups(&self) -> Vec<u32> {
         let count = self.known.len();
         let mut sessions: Vec<Vec<(usize, u32)>> = vec![Vec::new(); count];
-        for (&place, pick) in self.picks.iter().flatten() {
-            for &selection in &pick.selections {
-                sessions[selection as usize].push(place);
+        for (&slot, session) in self.whole_sessions.iter().flatten() {
+            for &selection in &session.selections {
+                sessions[selection as usize].push(slot);
             }
         }
         let mut first: HashMap<Vec<(usize, u32)>, u32> = HashMap::new();
         (0u32..)
             .zip(sessions)
-            .map(|(selection, mut places)| {
+            .map(|(selection, mut slots)| {
                 // What means no session that is known may mean packets whose session was forgotten.
-                if places.is_empty() {
+                if slots.is_empty() {
                     return selection;
                 }
-                places.sort_unstable();
-                *first.entry(places).or_insert(selection)
+                slots.sort_unstable();
+                *first.entry(slots).or_insert(selection)
             })
             .collect()
     }
@@ -261,8 +261,8 @@ impl Search {
     /// Whether a packet is wanted, as far as its record tells; `None` where its bytes must be looked at.
     pub(super) fn by_record(&mut self, worker: usize, ledger: &Ledger, header: &RecordHeader) -> Option<bool> {
         self.hits.clear();
-        if self.picks.is_some() {
-            return self.of_pick(worker, ledger, header);
+        if self.whole_sessions.is_some() {
+            return self.by_whole_session(worker, ledger, header);
         }
         let session = ledger.session_at(header.session, header.sequence)?;
         self.index.matching(&session.key, header.time, header.time, &mut self.hits);
@@ -284,14 +284,15 @@ impl Search {
         !self.hits.is_empty()
     }
 
-    fn of_pick(&mut self, worker: usize, ledger: &Ledger, header: &RecordHeader) -> Option<bool> {
+    fn by_whole_session(&mut self, worker: usize, ledger: &Ledger, header: &RecordHeader) -> Option<bool> {
         let now = ledger.session(SessionSlot(header.session.0));
         let forgotten = now.is_none_or(|now| now.first_sequence > header.sequence);
-        if let Some(pick) = self.picks.as_ref().and_then(|picks| picks.get(&(worker, header.session.0)))
-            && pick.first_sequence <= header.sequence
-            && (forgotten || now.is_some_and(|now| now.first_sequence == pick.first_sequence))
+        if let Some(wanted) =
+            self.whole_sessions.as_ref().and_then(|whole_sessions| whole_sessions.get(&(worker, header.session.0)))
+            && wanted.first_sequence <= header.sequence
+            && (forgotten || now.is_some_and(|now| now.first_sequence == wanted.first_sequence))
         {
-            self.hits.extend_from_slice(&pick.selections);
+            self.hits.extend_from_slice(&wanted.selections);
             return Some(true);
         }
         if forgotten && (!self.keys.is_empty() || !self.index.is_empty()) { None } else { Some(false) }
