@@ -64,7 +64,7 @@ mod child {
     use retrocap::capture::live::{LiveConfig, LiveSource, capture_rights};
     use retrocap::capture::selection::InterfaceSelection;
     use retrocap::daemon::privileges;
-    use retrocap::daemon::sandbox::{Files, Mode, Role, Sandbox};
+    use retrocap::daemon::sandbox::{PathRules, Role, Sandbox, SandboxMode};
     use retrocap::interface::Interfaces;
     use retrocap::source::Source;
 
@@ -90,7 +90,7 @@ mod child {
         let refused = capture_rights().unwrap_err().to_string();
         assert!(refused.contains("needs CAP_NET_RAW: run with sudo, or `sudo setcap"), "{refused}");
 
-        let sandbox = Sandbox::enforce(Mode::Required, &Files::default(), &dropped).unwrap();
+        let sandbox = Sandbox::enforce(SandboxMode::Required, &PathRules::default(), &dropped).unwrap();
         assert!(std::fs::read_to_string("/proc/self/status").is_err(), "no file is left to read");
 
         // What was opened goes on, and takes over what comes.
@@ -125,7 +125,7 @@ mod forbidden {
     use retrocap::capture::interfaces::links;
     use retrocap::capture::live::capture_rights;
     use retrocap::daemon::privileges;
-    use retrocap::daemon::sandbox::{Files, Mode, Role, Sandbox};
+    use retrocap::daemon::sandbox::{PathRules, Role, Sandbox, SandboxMode};
     use rustix::net::{AddressFamily, SocketType, socket};
     use rustix::process::{Signal, Uid, kill_process};
     use rustix::thread::{move_into_link_name_space, set_thread_res_uid};
@@ -204,12 +204,12 @@ mod forbidden {
         let role = EVERYBODY.into_iter().find(|known| known.as_str() == role).unwrap();
         let directory = std::path::PathBuf::from(std::env::args_os().nth(1).unwrap());
         let dropped = privileges::drop(Some("nobody"), false).unwrap();
-        let files = Files {
+        let files = PathRules {
             readable: vec![directory.join("etc")],
             writable: vec![directory.join("log")],
             removable: Vec::new(),
         };
-        let sandbox = Sandbox::enforce(Mode::Required, &files, &dropped).unwrap();
+        let sandbox = Sandbox::enforce(SandboxMode::Required, &files, &dropped).unwrap();
         if role == Role::Main {
             return in_role(what, role, &directory);
         }

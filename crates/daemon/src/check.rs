@@ -255,12 +255,12 @@ fn readers() -> Finding {
 }
 
 fn kernel(config: &Config) -> Vec<Finding> {
-    let required = config.sandbox == sandbox::Mode::Required;
+    let required = config.sandbox == sandbox::SandboxMode::Required;
     let lacking = |check, found: String, advice: &str| match required {
         true => Finding::error(check, found, format!("{advice}; or set sandbox to \"best-effort\"")),
         false => Finding::warning(check, found, advice),
     };
-    if config.sandbox == sandbox::Mode::Off {
+    if config.sandbox == sandbox::SandboxMode::Off {
         return vec![Finding::warning("sandbox", "the sandbox is off", "set sandbox to \"best-effort\"")];
     }
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();

@@ -14,9 +14,9 @@ use engine::store::compress::{Compression, Compressor, Pace};
 /// Bytes of a compressor's stack; zstd needs a few kilobytes.
 const STACK_BYTES: usize = 512 << 10;
 /// The share of a core is kept over so long: time that was not used is not saved up for longer.
-const SAVED_MAX: Duration = Duration::from_secs(1);
+const CREDIT_MAX: Duration = Duration::from_secs(1);
 /// How long a stop goes unnoticed.
-const WAIT: Duration = Duration::from_millis(50);
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Starts the thread that compresses for worker `number`. It ends with the worker.
 pub(super) fn start(
@@ -32,11 +32,11 @@ pub(super) fn start(
         .stack_size(STACK_BYTES)
         .spawn(move || {
             if pace == Pace::Live {
-                priority::last();
+                priority::lowest();
             }
             sandbox.enter(Role::Capture);
             match pace {
-                Pace::Live => within(share, compressor, &stop),
+                Pace::Live => run_within_share(share, compressor, &stop),
                 // Its writer waits for it.
                 Pace::Replay => compressor.run(),
             }
@@ -45,7 +45,7 @@ pub(super) fn start(
 }
 
 /// Compresses as long as the thread has taken no more than its share of the time.
-fn within(share: f64, mut compressor: Compressor, stop: &AtomicBool) {
+fn run_within_share(share: f64, mut compressor: Compressor, stop: &AtomicBool) {
     let activity = compressor.activity();
     let began = thread_time();
     // What was used before this moment is paid.
@@ -54,11 +54,11 @@ fn within(share: f64, mut compressor: Compressor, stop: &AtomicBool) {
         let used = thread_time();
         activity.set_cpu_ns(u64::try_from((used - began).as_nanos()).unwrap_or(u64::MAX));
         let owed = Duration::try_from_secs_f64((used - paid).as_secs_f64() / share).unwrap_or(Duration::MAX);
-        if since.elapsed() > owed + SAVED_MAX {
+        if since.elapsed() > owed + CREDIT_MAX {
             (since, paid) = (Instant::now(), used);
         }
         while since.elapsed() < owed && !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(owed.saturating_sub(since.elapsed()).min(WAIT));
+            std::thread::sleep(owed.saturating_sub(since.elapsed()).min(STOP_CHECK_INTERVAL));
         }
     }
 }

@@ -13,18 +13,18 @@
 
 pub mod check;
 mod compressor;
+mod handover;
+mod listeners;
 mod memory;
 mod notify;
 mod panics;
 mod priority;
 pub mod privileges;
 pub mod reload;
-mod remote;
 mod replay;
 pub mod sandbox;
 mod socket;
 mod start;
-mod succession;
 mod workers;
 
 use std::net::SocketAddr;
@@ -40,13 +40,13 @@ use engine::judge::Class;
 use engine::judge::classes::ClassError;
 use engine::store::retention::Policy;
 use filter::FilterError;
+pub use listeners::{PcapOverIp, Remote};
 pub use reload::Reload;
-pub use remote::{PcapOverIp, Remote};
-pub use sandbox::Mode;
+pub use sandbox::SandboxMode;
 use serve::audit::{self, AuditError};
 use serve::tls::TlsError;
 use serve::{Limits, Wanted};
-use start::{Prepared, Until};
+use start::{Prepared, StopCondition};
 
 /// What to record, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +76,7 @@ pub struct Config {
     /// How old sessions are shortened.
     pub retention: Policy,
     /// What happens where the system lacks a part of the sandbox.
-    pub sandbox: Mode,
+    pub sandbox: SandboxMode,
     /// The file that is read when the configuration is reloaded; its directory stays readable.
     pub file: Option<PathBuf>,
     /// How much the service bears.
@@ -239,7 +239,7 @@ pub enum Error {
 /// When it cannot start, or recording has ended by itself; a signal is a good end.
 pub fn run(config: Config) -> Result<(), Error> {
     panics::log();
-    Prepared::new(config)?.run(Until::Signal, None)
+    Prepared::new(config)?.run(StopCondition::Signal, None)
 }
 
 /// As [`run`]; on SIGHUP it asks `reload` for the configuration that is to hold from then on.
@@ -249,7 +249,7 @@ pub fn run(config: Config) -> Result<(), Error> {
 /// As [`run`].
 pub fn run_reloading(config: Config, reload: Reload) -> Result<(), Error> {
     panics::log();
-    Prepared::new(config)?.run(Until::Signal, Some(reload))
+    Prepared::new(config)?.run(StopCondition::Signal, Some(reload))
 }
 
 /// As [`run`], until `stop` is sent something or dropped; signals keep their meaning.
@@ -258,5 +258,5 @@ pub fn run_reloading(config: Config, reload: Reload) -> Result<(), Error> {
 ///
 /// As [`run`].
 pub fn run_until(config: Config, stop: oneshot::Receiver<()>) -> Result<(), Error> {
-    Prepared::new(config)?.run(Until::Told(stop), None)
+    Prepared::new(config)?.run(StopCondition::Requested(stop), None)
 }

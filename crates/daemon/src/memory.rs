@@ -13,7 +13,7 @@ use engine::budget::ByteSize;
 
 /// Why memory that is taken later may be swapped out.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NotLocked {
+pub(super) enum LockError {
     /// Beyond a limit the system would refuse it, so that none of it is locked.
     #[error("at most {0} may be locked (ulimit -l, LimitMEMLOCK=)")]
     Limited(ByteSize),
@@ -32,13 +32,13 @@ pub(super) fn may_lock() -> bool {
 ///
 /// `CAP_IPC_LOCK` goes with the other capabilities, and from then on the limit counts, against addresses that are only reserved, too:
 /// so it is lifted, which takes `CAP_SYS_RESOURCE`, or nothing is locked here.
-pub(super) fn lock(kept: bool) -> Result<(), NotLocked> {
+pub(super) fn lock(kept: bool) -> Result<(), LockError> {
     if may_lock() || getrlimit(Resource::Memlock).maximum.is_none() {
         // That it is refused shows in the limit.
         let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     }
     match getrlimit(Resource::Memlock).current {
-        Some(limit) if !(kept && may_lock()) => Err(NotLocked::Limited(ByteSize(limit))),
+        Some(limit) if !(kept && may_lock()) => Err(LockError::Limited(ByteSize(limit))),
         // Linux before 4.4 would make all of it resident at once, and refuses this.
         _ => Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)
             .map_err(io::Error::from)?),

@@ -18,9 +18,9 @@ use rustix::pipe::PipeFlags;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Looks at the workers in each of the supervisor's watchdog times: one that is late by a moment costs no restart.
-const LOOKS_PER_TIMEOUT: u32 = 4;
+const CHECKS_PER_TIMEOUT: u32 = 4;
 /// A worker that has nothing to do takes ten turns a second.
-const LOOK_EVERY_MIN: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
 /// The way to the supervisor, if there is one.
 #[derive(Debug, Default)]
@@ -29,11 +29,11 @@ pub(super) struct Supervisor {
     /// How long it waits for a sign of life.
     watchdog: Option<Duration>,
     /// Files that it keeps, if it says so.
-    keeps: Option<u32>,
+    fd_store_max: Option<u32>,
 }
 
 /// How long a supervisor may take to read what it is told.
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     /// As the supervisor has written it into the environment.
@@ -41,7 +41,7 @@ impl Supervisor {
         let text = |name| std::env::var(name).ok();
         let socket = std::env::var_os("NOTIFY_SOCKET");
         let this = Self::new(socket.as_deref(), text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref());
-        Self { keeps: text("FDSTORE").and_then(|max| max.parse().ok()), ..this }
+        Self { fd_store_max: text("FDSTORE").and_then(|max| max.parse().ok()), ..this }
     }
 
     pub(super) fn new(socket: Option<&OsStr>, watchdog_us: Option<&str>, watchdog_pid: Option<&str>) -> Self {
@@ -52,7 +52,11 @@ impl Supervisor {
         });
         let mine = watchdog_pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
         let watchdog = watchdog_us.filter(|_| mine).and_then(|us| us.parse().ok()).filter(|&us: &u64| us > 0);
-        Self { socket: connected.and_then(Result::ok), watchdog: watchdog.map(Duration::from_micros), keeps: None }
+        Self {
+            socket: connected.and_then(Result::ok),
+            watchdog: watchdog.map(Duration::from_micros),
+            fd_store_max: None,
+        }
     }
 
     /// Recording has begun, or goes on after a reload.
@@ -73,13 +77,13 @@ impl Supervisor {
     }
 
     /// Whether there is one.
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         self.socket.is_some()
     }
 
     /// How many files it keeps; `None` where it does not say, as systemd before 254 does not.
-    pub(super) fn keeps(&self) -> Option<u32> {
-        self.keeps
+    pub(super) fn fd_store_max(&self) -> Option<u32> {
+        self.fd_store_max
     }
 
     /// The start or the end takes longer.
@@ -88,12 +92,12 @@ impl Supervisor {
     }
 
     /// Has it keep a file, and pass it on to the process that comes next.
-    pub(super) fn keep(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+    pub(super) fn store(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
         self.send_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), file)
     }
 
     /// Has it let go of all files with a name.
-    pub(super) fn forget(&self, name: &str) {
+    pub(super) fn remove_stored(&self, name: &str) {
         let Some(socket) = &self.socket else { return };
         let message = format!("FDSTOREREMOVE=1\nFDNAME={name}");
         let sent = loop {
@@ -101,23 +105,23 @@ impl Supervisor {
                 // Worth waiting for: else they would be kept for good.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match wait(socket.as_fd(), PollFlags::OUT) {
                     Ok(true) => {}
-                    Ok(false) => break Err(not_read()),
+                    Ok(false) => break Err(not_reading()),
                     Err(error) => break Err(error),
                 },
                 sent => break sent.map(drop),
             }
         };
         if let Err(error) = sent {
-            tracing::warn!("the supervisor was not told to let go of what it keeps: {error}");
+            tracing::warn!("the supervisor was not told to let go of what it fd_store_max: {error}");
         }
     }
 
     /// Waits until it has read all that it was told: of a process that has ended it would not take it.
-    pub(super) fn settle(&self) -> io::Result<()> {
+    pub(super) fn wait_until_processed(&self) -> io::Result<()> {
         let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         self.send_with("BARRIER=1", theirs.as_fd())?;
         drop(theirs);
-        if wait(ours.as_fd(), PollFlags::HUP)? { Ok(()) } else { Err(not_read()) }
+        if wait(ours.as_fd(), PollFlags::HUP)? { Ok(()) } else { Err(not_reading()) }
     }
 
     fn send_with(&self, message: &str, file: BorrowedFd<'_>) -> io::Result<()> {
@@ -134,7 +138,7 @@ impl Supervisor {
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
                     if !wait(socket.as_fd(), PollFlags::OUT)? {
-                        return Err(not_read());
+                        return Err(not_reading());
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -145,7 +149,7 @@ impl Supervisor {
     /// Tells of life for as long as all of `turns`, one a worker, go on counting. Never ends.
     pub(super) async fn watch(&self, turns: impl Fn() -> Vec<u64>) {
         let (Some(watchdog), Some(_)) = (self.watchdog, &self.socket) else { return std::future::pending().await };
-        let mut ticks = tokio::time::interval((watchdog / LOOKS_PER_TIMEOUT).max(LOOK_EVERY_MIN));
+        let mut ticks = tokio::time::interval((watchdog / CHECKS_PER_TIMEOUT).max(CHECK_INTERVAL_MIN));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut before: Option<Vec<u64>> = None;
         let mut silent = false;
@@ -177,7 +181,7 @@ impl Supervisor {
 
 /// Waits for an event of a file; false if it takes longer than anybody waits.
 fn wait(file: BorrowedFd<'_>, event: PollFlags) -> io::Result<bool> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + READ_TIMEOUT;
     loop {
         let left = Timespec::try_from(end.saturating_duration_since(Instant::now())).map_err(io::Error::other)?;
         let mut fds = [PollFd::from_borrowed_fd(file, event)];
@@ -189,7 +193,7 @@ fn wait(file: BorrowedFd<'_>, event: PollFlags) -> io::Result<bool> {
     }
 }
 
-fn not_read() -> io::Error {
+fn not_reading() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the supervisor does not read what it is told")
 }
 

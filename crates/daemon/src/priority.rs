@@ -9,13 +9,13 @@ use rustix::process::{getpriority_process, setpriority_process};
 /// How far before others capture is, where that is permitted and nobody has chosen otherwise.
 const CAPTURE_NICE: i32 = -10;
 /// How far behind the others the answers to a crowd are.
-const CROWD_BEHIND: i32 = 10;
+const CROWD_NICE: i32 = 10;
 /// The last.
-const LAST: i32 = 19;
+const LOWEST_NICE: i32 = 19;
 
 /// Comes first from now on, as all threads will that this one starts. Call it while privileges are there; a supervisor
 /// that gave another priority (`Nice=`) is taken at its word.
-pub(super) fn first() {
+pub(super) fn raise_for_capture() {
     if current() == 0
         && let Err(error) = setpriority_process(None, CAPTURE_NICE)
     {
@@ -24,18 +24,18 @@ pub(super) fn first() {
 }
 
 /// Is as any other program from now on.
-pub(super) fn usual() {
+pub(super) fn normal() {
     lower_to(0);
 }
 
 /// Comes after any other program from now on.
-pub(super) fn behind() {
-    lower_to((current().max(0) + CROWD_BEHIND).min(LAST));
+pub(super) fn lower_for_crowd() {
+    lower_to((current().max(0) + CROWD_NICE).min(LOWEST_NICE));
 }
 
 /// Comes last of all from now on.
-pub(super) fn last() {
-    lower_to(LAST);
+pub(super) fn lowest() {
+    lower_to(LOWEST_NICE);
 }
 
 /// The calling thread's, in the system's own way of counting: less comes first.
@@ -60,16 +60,16 @@ mod tests {
     fn a_thread_gives_way_alone_and_for_good() {
         let before = current();
         let thread = std::thread::spawn(|| {
-            behind();
+            lower_for_crowd();
             let answers = current();
-            usual();
+            normal();
             assert_eq!(current(), answers, "it does not come back");
-            last();
+            lowest();
             (answers, current())
         });
         let (answers, last) = thread.join().unwrap();
-        assert_eq!(answers, (before.max(0) + CROWD_BEHIND).min(LAST));
-        assert_eq!(last, LAST);
+        assert_eq!(answers, (before.max(0) + CROWD_NICE).min(LOWEST_NICE));
+        assert_eq!(last, LOWEST_NICE);
         assert_eq!(current(), before, "another thread's priority has changed");
     }
 }

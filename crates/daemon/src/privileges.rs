@@ -16,7 +16,7 @@ pub const DEFAULT_NAME: &str = "retrocap";
 
 /// What was given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
+pub struct PrivilegeReport {
     /// The user switched to, with its number; `None` when the process stayed who it was.
     pub user: Option<(String, u32)>,
     /// The primary group now.
@@ -30,7 +30,7 @@ pub struct Dropped {
     pub bounding: bool,
 }
 
-impl std::fmt::Display for Dropped {
+impl std::fmt::Display for PrivilegeReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.user {
             Some((name, uid)) => write!(f, "runs as {name} (uid {uid}, gid {}, groups {:?})", self.gid, self.groups)?,
@@ -75,9 +75,9 @@ pub enum Error {
 /// user stays. Supplementary groups become the group `retrocap` alone if there is one, else none. Then every
 /// capability set is emptied, nothing executed later gains privileges (`no_new_privs`), and the process can be neither
 /// traced nor dumped by others of its user. With `keep_root` nothing of this is done.
-pub fn drop(user: Option<&str>, keep_root: bool) -> Result<Dropped, Error> {
+pub fn drop(user: Option<&str>, keep_root: bool) -> Result<PrivilegeReport, Error> {
     if keep_root {
-        return Ok(Dropped { gid: getgid().as_raw(), ..Dropped::default() });
+        return Ok(PrivilegeReport { gid: getgid().as_raw(), ..PrivilegeReport::default() });
     }
     match threads()? {
         1 => {}
@@ -87,7 +87,7 @@ pub fn drop(user: Option<&str>, keep_root: bool) -> Result<Dropped, Error> {
     // Emptying the bounding set takes a capability, so it comes first.
     let bounding = caps::clear(None, CapSet::Bounding).is_ok() && is_empty(CapSet::Bounding);
     let groups: Vec<u32> = group_id(&read("/etc/group")?, DEFAULT_NAME).into_iter().collect();
-    let mut dropped = Dropped { gid: getgid().as_raw(), bounding, ..Dropped::default() };
+    let mut dropped = PrivilegeReport { gid: getgid().as_raw(), bounding, ..PrivilegeReport::default() };
     if getuid().is_root() {
         set_thread_groups(&groups.iter().map(|gid| Gid::from_raw(*gid)).collect::<Vec<_>>())
             .map_err(system("set the supplementary groups"))?;
@@ -124,7 +124,7 @@ pub fn readers() -> Result<Option<u32>, Error> {
 }
 
 /// Asks the kernel whether it is really gone.
-fn verify(dropped: &Dropped) -> Result<(), Error> {
+fn verify(dropped: &PrivilegeReport) -> Result<(), Error> {
     for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
         if !is_empty(set) {
             return Err(Error::StillThere("capabilities"));

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::workers::Control;
+use super::workers::WorkerControl;
 use super::{Config, Error, Remote};
 use capture::selection::InterfaceSelection;
 use engine::judge::Classes;
@@ -17,9 +17,9 @@ use serve::tls::{Keys, Tls};
 /// Reads the configuration anew; the text of an error goes into the log.
 pub type Reload = Box<dyn FnMut() -> Result<Config, String> + Send>;
 
-/// When a changed setting holds.
+/// ReloadEffect a changed setting holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+pub enum ReloadEffect {
     /// At once.
     Now,
     /// From the next start on.
@@ -27,7 +27,7 @@ pub enum When {
 }
 
 /// All settings by their keys, with when a change of them holds and whether there is one.
-pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
+pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, ReloadEffect, bool)> {
     // Whole, so that nobody adds a setting without deciding.
     let Config {
         socket,
@@ -52,46 +52,46 @@ pub fn compare(old: &Config, new: &Config) -> Vec<(&'static str, When, bool)> {
         audit,
     } = new;
     vec![
-        ("interface", When::Now, *interfaces != old.interfaces),
-        ("filter", When::Now, *filter != old.filter),
-        ("[retention]", When::Now, *retention != old.retention),
-        ("[limits]", When::Now, *limits != old.limits),
-        ("[health]", When::Now, *wanted != old.wanted),
-        ("community-id-seed", When::Now, *community_id_seed != old.community_id_seed),
-        ("[[client]]", When::Now, clients.listed != old.remote.clients.listed),
-        ("unlisted-clients", When::Now, clients.only_listed != old.remote.clients.only_listed),
-        ("ca, cert or key", When::Now, *files != old.remote.files),
-        ("listen", When::Restart, *listen != old.remote.listen),
-        ("listen-plain", When::Restart, *listen_plain != old.remote.listen_plain),
-        ("audit", When::Restart, *audit != old.audit),
-        ("[[class]]", When::Restart, *classes != old.classes),
-        ("socket", When::Restart, *socket != old.socket),
-        ("snaplen", When::Restart, *snaplen != old.snaplen),
-        ("memory", When::Restart, *memory_bytes != old.memory_bytes),
-        ("workers", When::Restart, *workers != old.workers),
-        ("promiscuous", When::Restart, *promiscuous != old.promiscuous),
-        ("replay", When::Restart, *replay != old.replay),
-        ("no-drop-privileges", When::Restart, *drop_privileges != old.drop_privileges),
-        ("user", When::Restart, *user != old.user),
-        ("compression-cpu", When::Restart, *compression_cpu != old.compression_cpu),
-        ("sandbox", When::Restart, *sandbox != old.sandbox),
-        ("pcap-over-ip", When::Restart, *pcap_over_ip != old.remote.pcap_over_ip),
-        ("config", When::Restart, *file != old.file),
+        ("interface", ReloadEffect::Now, *interfaces != old.interfaces),
+        ("filter", ReloadEffect::Now, *filter != old.filter),
+        ("[retention]", ReloadEffect::Now, *retention != old.retention),
+        ("[limits]", ReloadEffect::Now, *limits != old.limits),
+        ("[health]", ReloadEffect::Now, *wanted != old.wanted),
+        ("community-id-seed", ReloadEffect::Now, *community_id_seed != old.community_id_seed),
+        ("[[client]]", ReloadEffect::Now, clients.listed != old.remote.clients.listed),
+        ("unlisted-clients", ReloadEffect::Now, clients.only_listed != old.remote.clients.only_listed),
+        ("ca, cert or key", ReloadEffect::Now, *files != old.remote.files),
+        ("listen", ReloadEffect::Restart, *listen != old.remote.listen),
+        ("listen-plain", ReloadEffect::Restart, *listen_plain != old.remote.listen_plain),
+        ("audit", ReloadEffect::Restart, *audit != old.audit),
+        ("[[class]]", ReloadEffect::Restart, *classes != old.classes),
+        ("socket", ReloadEffect::Restart, *socket != old.socket),
+        ("snaplen", ReloadEffect::Restart, *snaplen != old.snaplen),
+        ("memory", ReloadEffect::Restart, *memory_bytes != old.memory_bytes),
+        ("workers", ReloadEffect::Restart, *workers != old.workers),
+        ("promiscuous", ReloadEffect::Restart, *promiscuous != old.promiscuous),
+        ("replay", ReloadEffect::Restart, *replay != old.replay),
+        ("no-drop-privileges", ReloadEffect::Restart, *drop_privileges != old.drop_privileges),
+        ("user", ReloadEffect::Restart, *user != old.user),
+        ("compression-cpu", ReloadEffect::Restart, *compression_cpu != old.compression_cpu),
+        ("sandbox", ReloadEffect::Restart, *sandbox != old.sandbox),
+        ("pcap-over-ip", ReloadEffect::Restart, *pcap_over_ip != old.remote.pcap_over_ip),
+        ("config", ReloadEffect::Restart, *file != old.file),
     ]
 }
 
 /// What can be changed while it records.
-pub(super) struct Running {
+pub(super) struct Reloader {
     pub(super) config: Config,
     pub(super) reload: Option<Reload>,
-    pub(super) controls: Vec<Arc<Control>>,
+    pub(super) controls: Vec<Arc<WorkerControl>>,
     pub(super) selection: Option<Arc<InterfaceSelection>>,
     pub(super) history: Arc<History>,
     pub(super) service: Arc<Service>,
     pub(super) tls: Option<Arc<Tls>>,
 }
 
-impl Running {
+impl Reloader {
     /// Does what SIGHUP asks for.
     pub(super) fn reload(&mut self) {
         let Some(reload) = &mut self.reload else {
@@ -111,10 +111,10 @@ impl Running {
         Classes::new(&new.classes, new.memory_bytes)?;
         let keys = self.keys(&new.remote)?;
         let changed = compare(&self.config, &new);
-        let at = |when: When| -> Vec<_> {
+        let at = |when: ReloadEffect| -> Vec<_> {
             changed.iter().filter(|(_, at, changed)| *changed && *at == when).map(|(key, ..)| *key).collect()
         };
-        let (now, later) = (at(When::Now), at(When::Restart));
+        let (now, later) = (at(ReloadEffect::Now), at(ReloadEffect::Restart));
 
         for control in &self.controls {
             control.change(filter.clone(), new.retention.clone());
@@ -188,7 +188,7 @@ mod tests {
             retention: engine::store::retention::Policy::default(),
             classes: Vec::new(),
             community_id_seed: 0,
-            sandbox: crate::Mode::default(),
+            sandbox: crate::SandboxMode::default(),
             file: None,
             limits: serve::Limits::default(),
             wanted: serve::Wanted::default(),
@@ -198,6 +198,6 @@ mod tests {
         assert!(compare(&config, &config).iter().all(|(_, _, changed)| !changed));
         let other = Config { filter: Some("ip".into()), workers: 2, ..config.clone() };
         let changed: Vec<_> = compare(&config, &other).into_iter().filter(|(.., changed)| *changed).collect();
-        assert_eq!(changed, [("filter", When::Now, true), ("workers", When::Restart, true)]);
+        assert_eq!(changed, [("filter", ReloadEffect::Now, true), ("workers", ReloadEffect::Restart, true)]);
     }
 }

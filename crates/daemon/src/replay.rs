@@ -18,7 +18,7 @@ use base::time::Timestamp;
 use formats::reader::FileSource;
 
 /// How long one call of [`Source::batch`] waits, so that a stop is noticed.
-const WAIT: Duration = Duration::from_millis(50);
+const WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// Opens a capture to be replayed.
 pub(super) fn open(replay: &Replay, interfaces: Arc<Interfaces>) -> Result<FileSource, Error> {
@@ -31,7 +31,7 @@ pub(super) fn open(replay: &Replay, interfaces: Arc<Interfaces>) -> Result<FileS
     let io = |context: String| move |source| SourceError::Io { context, source };
     if replay.path.as_os_str() == "-" {
         let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(io("cannot open standard input".to_owned()))?;
-        return Ok(FileSource::from_reader(Box::new(Patient(stdin.into())), interfaces));
+        return Ok(FileSource::from_reader(Box::new(PipeReader(stdin.into())), interfaces));
     }
     let kind = std::fs::metadata(&replay.path).map_err(io(format!("cannot open the capture {name}")))?.file_type();
     if kind.is_dir() {
@@ -40,17 +40,17 @@ pub(super) fn open(replay: &Replay, interfaces: Arc<Interfaces>) -> Result<FileS
     }
     if kind.is_fifo() || kind.is_char_device() {
         let file = File::open(&replay.path).map_err(io(format!("cannot open the capture {name}")))?;
-        return Ok(FileSource::from_reader(Box::new(Patient(file)), interfaces));
+        return Ok(FileSource::from_reader(Box::new(PipeReader(file)), interfaces));
     }
     Ok(FileSource::open(&replay.path, interfaces)?)
 }
 
 /// A pipe that is waited for a bounded time.
-struct Patient(File);
+struct PipeReader(File);
 
-impl Read for Patient {
+impl Read for PipeReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(WAIT.subsec_nanos()) };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(WAIT_MAX.subsec_nanos()) };
         let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout))?;
         if ready == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -64,7 +64,7 @@ impl Read for Patient {
 /// The first packet is due at once, each later one when the time between the stamps, divided by the speed, has passed.
 /// A packet stamped earlier than one before it is due at once.
 #[derive(Debug)]
-pub(super) struct Paced<S> {
+pub(super) struct PacedSource<S> {
     source: S,
     speed: f64,
     /// When the first packet was handed out, and its stamp.
@@ -82,7 +82,7 @@ struct Waiting {
     len: usize,
 }
 
-impl<S: Source> Paced<S> {
+impl<S: Source> PacedSource<S> {
     pub(super) fn new(source: S, speed: f64) -> Self {
         Self { source, speed, start: None, waiting: VecDeque::new(), bytes: Vec::new(), ended: None }
     }
@@ -113,7 +113,7 @@ impl<S: Source> Paced<S> {
     }
 }
 
-impl<S: Source> Source for Paced<S> {
+impl<S: Source> Source for PacedSource<S> {
     fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         if self.waiting.is_empty() {
             match self.ended.take() {
@@ -131,8 +131,8 @@ impl<S: Source> Source for Paced<S> {
         let time = next.packet.time;
         let wait = self.due_in(time);
         if !wait.is_zero() {
-            std::thread::sleep(wait.min(WAIT));
-            if wait > WAIT {
+            std::thread::sleep(wait.min(WAIT_MAX));
+            if wait > WAIT_MAX {
                 return Ok(Batch::Idle);
             }
         }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn packets_come_at_their_time_and_in_their_order() {
         let stamps = vec![1000, 1000, 1400, 1200, 1500, 2000, 2001];
-        let mut source = Paced::new(Stamps(stamps.clone()), 10.0);
+        let mut source = PacedSource::new(Stamps(stamps.clone()), 10.0);
         let (start, mut seen) = (Instant::now(), Vec::new());
         while source
             .batch(&mut |packet| {
@@ -203,10 +203,10 @@ mod tests {
 
     #[test]
     fn a_long_gap_is_waited_for_in_short_steps() {
-        let mut source = Paced::new(Stamps(vec![0, 3_600_000]), 1.0);
+        let mut source = PacedSource::new(Stamps(vec![0, 3_600_000]), 1.0);
         assert_eq!(source.batch(&mut |_| {}).unwrap(), Batch::More);
         let start = Instant::now();
         assert_eq!(source.batch(&mut |_| panic!("an hour early")).unwrap(), Batch::Idle);
-        assert!(start.elapsed() < 2 * WAIT);
+        assert!(start.elapsed() < 2 * WAIT_MAX);
     }
 }

@@ -21,7 +21,7 @@ const DIRECTORY_MODE: u32 = 0o755;
 
 /// Who may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Access {
+pub(super) struct SocketPermissions {
     /// Group whose members may, if there is one.
     pub(super) group: Option<u32>,
     /// User and group that the process will become, if it will.
@@ -47,14 +47,14 @@ struct Lock {
 
 /// The right to bind a socket: nobody else has it, and nobody listens there.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct SocketClaim {
     path: PathBuf,
     lock: Lock,
 }
 
-impl Claim {
+impl SocketClaim {
     /// Claims a socket, making its directory where that is missing.
-    pub(super) fn new(path: &Path, access: Access) -> Result<Self, Error> {
+    pub(super) fn new(path: &Path, access: SocketPermissions) -> Result<Self, Error> {
         // Before anything is made or locked: a recorder of another version may not lock.
         if UnixStream::connect(path).is_ok() {
             return Err(Error::AlreadyRunning(path.to_owned()));
@@ -78,7 +78,7 @@ impl Claim {
     }
 
     /// Makes the socket, and says with it who may connect.
-    pub(super) fn bind(self, access: Access) -> Result<(UnixListener, Socket), Error> {
+    pub(super) fn bind(self, access: SocketPermissions) -> Result<(UnixListener, Socket), Error> {
         let path = self.path.clone();
         let address = SocketAddrUnix::new(&path).map_err(|_| {
             let long = io::Error::new(io::ErrorKind::InvalidInput, "the path of a socket has 107 bytes at most");
@@ -157,7 +157,7 @@ impl Drop for Lock {
 }
 
 /// Makes the directory of the socket; one that is made belongs to who will have to remove the socket.
-fn make_directory(socket: &Path, access: Access) -> Result<(), Error> {
+fn make_directory(socket: &Path, access: SocketPermissions) -> Result<(), Error> {
     let Some(directory) = socket.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
     if directory.is_dir() {
         return Ok(());
@@ -191,18 +191,18 @@ mod tests {
 
     use super::*;
 
-    const ALONE: Access = Access { group: None, owner: None };
+    const ALONE: SocketPermissions = SocketPermissions { group: None, owner: None };
 
     #[test]
     fn one_recorder_a_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("deep/er/socket");
-        let claim = Claim::new(&path, ALONE).unwrap();
-        assert!(matches!(Claim::new(&path, ALONE), Err(Error::AlreadyRunning(_))), "claimed, not bound yet");
+        let claim = SocketClaim::new(&path, ALONE).unwrap();
+        assert!(matches!(SocketClaim::new(&path, ALONE), Err(Error::AlreadyRunning(_))), "claimed, not bound yet");
         let (listener, socket) = claim.bind(ALONE).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!socket.for_group);
-        assert!(matches!(Claim::new(&path, ALONE), Err(Error::AlreadyRunning(_))));
+        assert!(matches!(SocketClaim::new(&path, ALONE), Err(Error::AlreadyRunning(_))));
         drop((listener, socket));
         assert_eq!(path.parent().unwrap().read_dir().unwrap().count(), 0, "socket and lock are removed");
     }
@@ -213,12 +213,12 @@ mod tests {
         let stale = directory.path().join("stale");
         drop(UnixListener::bind(&stale).unwrap());
         std::fs::write(directory.path().join("stale.lock"), "").unwrap();
-        let (_listener, _socket) = Claim::new(&stale, ALONE).unwrap().bind(ALONE).unwrap();
+        let (_listener, _socket) = SocketClaim::new(&stale, ALONE).unwrap().bind(ALONE).unwrap();
         assert!(UnixStream::connect(&stale).is_ok());
 
         let file = directory.path().join("file");
         std::fs::write(&file, "precious").unwrap();
-        assert!(matches!(Claim::new(&file, ALONE), Err(Error::NotASocket(_))));
+        assert!(matches!(SocketClaim::new(&file, ALONE), Err(Error::NotASocket(_))));
         assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     }
 
@@ -226,7 +226,7 @@ mod tests {
     fn a_path_that_is_too_long_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s".repeat(120));
-        let error = Claim::new(&path, ALONE).unwrap().bind(ALONE).unwrap_err().to_string();
+        let error = SocketClaim::new(&path, ALONE).unwrap().bind(ALONE).unwrap_err().to_string();
         assert!(error.contains("107 bytes") && error.contains("--socket"), "{error}");
     }
 }

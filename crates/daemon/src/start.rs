@@ -9,16 +9,16 @@ use sys::{HeldSignals, share_one_heap};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
-use super::memory::{self, NotLocked};
+use super::handover::{self, InheritedHistory};
+use super::listeners::RemoteListeners;
+use super::memory::{self, LockError};
 use super::notify::Supervisor;
-use super::reload::{Reload, Running};
-use super::remote::Listening;
-use super::replay::Paced;
-use super::sandbox::{Files, Role, Sandbox};
-use super::socket::{Access, Claim, Socket};
-use super::succession::{self, Left};
-use super::workers::{Packets, Workers};
-use super::{Config, Error, Mode, Speed, priority, privileges, replay};
+use super::reload::{Reload, Reloader};
+use super::replay::PacedSource;
+use super::sandbox::{PathRules, Role, Sandbox};
+use super::socket::{Socket, SocketClaim, SocketPermissions};
+use super::workers::{PacketSource, Workers};
+use super::{Config, Error, SandboxMode, Speed, priority, privileges, replay};
 use base::interface::Interfaces;
 use base::memory::Lock;
 use base::time::Timestamp;
@@ -37,20 +37,20 @@ use serve::audit::Audit;
 use serve::{self, Recorder, Service};
 
 /// So many queries at once are answered at the usual priority, further ones behind other programs.
-const ANSWERS_AT_ONCE: usize = 2;
+const QUERIES_AT_NORMAL_PRIORITY: usize = 2;
 /// Threads of the service, beside those of queries.
 const SERVICE_THREADS: usize = 2;
 /// How long queries get to notice that the service has ended.
 const QUERIES_END_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How often it is asked whether interfaces are still watched.
-const MONITOR_LOOK_EVERY: Duration = Duration::from_secs(1);
+const MONITOR_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What ends a recorder.
 #[derive(Debug)]
-pub(super) enum Until {
+pub(super) enum StopCondition {
     Signal,
-    Told(oneshot::Receiver<()>),
+    Requested(oneshot::Receiver<()>),
 }
 
 /// Everything is open, nothing runs, and privileges are dropped.
@@ -59,17 +59,17 @@ pub(super) struct Prepared {
     listener: std::os::unix::net::UnixListener,
     own_streams: Arc<OwnStreams>,
     socket: Socket,
-    pipelines: Vec<(Pipeline, Packets)>,
+    pipelines: Vec<(Pipeline, PacketSource)>,
     compressors: Vec<(Compressor, Compression)>,
     history: History,
     /// Of live capture.
     selection: Option<Arc<InterfaceSelection>>,
-    remote: Listening,
+    remote: RemoteListeners,
     audit: Audit,
     signals: HeldSignals,
     sandbox: Sandbox,
     /// Why memory beside that of packets may be swapped out.
-    not_locked: Option<NotLocked>,
+    not_locked: Option<LockError>,
     config: Config,
     supervisor: Supervisor,
     answers_bytes: u64,
@@ -82,11 +82,11 @@ impl Prepared {
         memory::never_dump();
         // What is replayed lies in a file.
         let not_locked = if live { memory::lock(!config.drop_privileges).err() } else { None };
-        let left = Left::from_environment();
+        let inherited = InheritedHistory::from_environment();
         let supervisor = Supervisor::from_environment();
         let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
-        let access = Access { group: privileges::readers()?, owner };
-        let claim = Claim::new(&config.socket, access)?;
+        let access = SocketPermissions { group: privileges::readers()?, owner };
+        let claim = SocketClaim::new(&config.socket, access)?;
         let mut split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
         if config.compression_cpu > 0.0 {
             split = split.compressing();
@@ -94,15 +94,15 @@ impl Prepared {
         if live {
             // Before memory is taken: this is what goes wrong most.
             capture_rights()?;
-            priority::first();
+            priority::raise_for_capture();
         }
         let interfaces = Arc::new(Interfaces::default());
         let own_streams = Arc::new(OwnStreams::default());
         let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
-        let lock = match (live, left.is_empty()) {
+        let lock = match (live, inherited.is_empty()) {
             (false, _) => Lock::No,
             (true, true) => Lock::IfPermitted,
-            // What was left is still there, and its memory comes free as it is taken over.
+            // What was inherited is still there, and its memory comes free as it is taken over.
             (true, false) => Lock::AsUsed,
         };
         let mut made = make_pipelines(&config, &split, &pins, lock)?;
@@ -115,24 +115,24 @@ impl Prepared {
         };
         // The audit log, keys and low ports take rights.
         let audit = Audit::open(config.audit.clone(), owner)?;
-        let remote = Listening::new(&config.remote)?;
+        let remote = RemoteListeners::new(&config.remote)?;
         // Who can connect can send a signal; and a thread in its role could not pass one on.
         let signals = HeldSignals::new().map_err(system("hold signals back"))?;
         let (listener, socket) = claim.bind(access)?;
         serve::open_files();
         let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
         let sandbox = match config.sandbox {
-            Mode::Off => Sandbox::none(),
-            mode => Sandbox::enforce(mode, &files(&config, &audit), &dropped)?,
+            SandboxMode::Off => Sandbox::none(),
+            mode => Sandbox::enforce(mode, &path_rules(&config, &audit), &dropped)?,
         };
 
         let before = if live {
-            let before = left.take_over(&supervisor, now(), &interfaces, &pins, &mut made);
+            let before = inherited.take_over(&supervisor, now(), &interfaces, &pins, &mut made);
             let populated = made.iter().filter(|_| lock == Lock::AsUsed).try_for_each(Pipeline::populate);
             populated.map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })?;
             before
         } else {
-            left.discard(&supervisor);
+            inherited.discard(&supervisor);
             Before::default()
         };
         let history = History {
@@ -174,7 +174,7 @@ impl Prepared {
     }
 
     /// Runs until it is told to stop or cannot go on.
-    pub(super) fn run(self, until: Until, reload: Option<Reload>) -> Result<(), Error> {
+    pub(super) fn run(self, until: StopCondition, reload: Option<Reload>) -> Result<(), Error> {
         let Self {
             listener,
             own_streams,
@@ -206,7 +206,7 @@ impl Prepared {
         let recording = Arc::new(AtomicUsize::new(0));
         let mut workers = Workers::start(pipelines, compressors, &recording, &sandbox)?;
         if live {
-            priority::usual();
+            priority::normal();
         }
         let history = Arc::new(history);
         let recorder = Recorder {
@@ -227,8 +227,8 @@ impl Prepared {
         let queries = tokio::runtime::Builder::new_current_thread()
             .thread_name("retrocap-query")
             .on_thread_start(move || {
-                if begun.fetch_add(1, Ordering::Relaxed) >= ANSWERS_AT_ONCE && live {
-                    priority::behind();
+                if begun.fetch_add(1, Ordering::Relaxed) >= QUERIES_AT_NORMAL_PRIORITY && live {
+                    priority::lower_for_crowd();
                 }
                 query();
             })
@@ -257,7 +257,7 @@ impl Prepared {
             .enable_all()
             .build()
             .map_err(system("start the service"))?;
-        let mut running = Running {
+        let mut reloader = Reloader {
             config,
             reload,
             controls: workers.controls.clone(),
@@ -272,9 +272,9 @@ impl Prepared {
             let until = until.listen()?;
             drop(signals);
             let listener = tokio::net::UnixListener::from_std(listener).map_err(system("start the service"))?;
-            let (shutdown, told) = watch::channel(false);
-            let mut others = remote.serve(&service, &told).map_err(system("start the service"))?;
-            let mut serving = tokio::spawn(serve::serve(listener, service, told));
+            let (shutdown, shutdown_requested) = watch::channel(false);
+            let mut others = remote.serve(&service, &shutdown_requested).map_err(system("start the service"))?;
+            let mut serving = tokio::spawn(serve::serve(listener, service, shutdown_requested));
             supervisor.ready(&status);
             let alive = supervisor.watch(turns);
             tokio::pin!(until, alive);
@@ -286,10 +286,10 @@ impl Prepared {
                         break Ok(());
                     }
                     error = workers.failure() => break Err(error),
-                    error = unwatched(monitor.as_ref()) => break Err(error),
+                    error = monitor_ended(monitor.as_ref()) => break Err(error),
                     Some(()) = hangup.recv() => {
                         supervisor.reloading();
-                        running.reload();
+                        reloader.reload();
                         supervisor.ready(&status);
                     }
                     () = &mut alive => unreachable!("it never ends"),
@@ -317,17 +317,17 @@ impl Prepared {
             let before = Before { since: Some(start), ..history.before.clone() };
             let Some(pins) = history.workers.first().map(|worker| Arc::clone(&worker.pins)) else { return ended };
             let budget = history.memory.budget_bytes;
-            succession::leave(&supervisor, budget, &before, stopped, &history.interfaces, &pins, &mut pipelines);
+            handover::hand_over(&supervisor, budget, &before, stopped, &history.interfaces, &pins, &mut pipelines);
         }
         ended
     }
 }
 
 /// Waits until interfaces are no longer watched, which would be half a recorder.
-async fn unwatched(monitor: Option<&Monitor>) -> Error {
+async fn monitor_ended(monitor: Option<&Monitor>) -> Error {
     let Some(monitor) = monitor else { return std::future::pending().await };
     while monitor.is_watching() {
-        tokio::time::sleep(MONITOR_LOOK_EVERY).await;
+        tokio::time::sleep(MONITOR_CHECK_INTERVAL).await;
     }
     let source = std::io::Error::other("what watched them has ended; the log says why");
     Error::System { step: "go on watching the interfaces", source }
@@ -343,19 +343,19 @@ fn status_line(history: &History, live: bool) -> String {
     }
 }
 
-impl Until {
+impl StopCondition {
     /// Listens from now on; the future says what has come.
     fn listen(self) -> Result<impl Future<Output = &'static str>, Error> {
         let listen = |kind| signal(kind).map_err(system("listen for signals"));
-        let (told, mut signals) = match self {
-            Self::Told(stop) => (Some(stop), None),
+        let (shutdown_requested, mut signals) = match self {
+            Self::Requested(stop) => (Some(stop), None),
             Self::Signal => (None, Some((listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?))),
         };
         Ok(async move {
-            match (told, &mut signals) {
+            match (shutdown_requested, &mut signals) {
                 (Some(stop), _) => {
                     let _ = stop.await;
-                    "as told"
+                    "as requested"
                 }
                 (None, Some((terminate, interrupt))) => {
                     tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" }
@@ -412,7 +412,7 @@ fn open_live(
     split: &Split,
     selection: &Arc<InterfaceSelection>,
     interfaces: &Arc<Interfaces>,
-) -> Result<Vec<Packets>, Error> {
+) -> Result<Vec<PacketSource>, Error> {
     selection.refresh(links().map_err(system("list the interfaces"))?);
     selection.check()?;
     // The low half of the process's number: no other group of this host has it, short of 65,536 processes on.
@@ -425,16 +425,16 @@ fn open_live(
         fanout: (split.workers > 1).then_some(u16::from_le_bytes([low, high])),
     };
     let open = || LiveSource::open(&live, Arc::clone(selection), Arc::clone(interfaces));
-    (0..split.workers).map(|_| Ok(Packets::Live(Box::new(open()?)))).collect()
+    (0..split.workers).map(|_| Ok(PacketSource::Live(Box::new(open()?)))).collect()
 }
 
-fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<Packets, Error> {
+fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<PacketSource, Error> {
     let Some(replay) = &config.replay else { unreachable!("only replays are opened as such") };
     let source = replay::open(replay, Arc::clone(interfaces))?;
     Ok(match replay.speed {
-        Speed::Max => Packets::File(Box::new(source)),
-        Speed::Recorded => Packets::Paced(Box::new(Paced::new(source, 1.0))),
-        Speed::Times(speed) => Packets::Paced(Box::new(Paced::new(source, speed))),
+        Speed::Max => PacketSource::File(Box::new(source)),
+        Speed::Recorded => PacketSource::Paced(Box::new(PacedSource::new(source, 1.0))),
+        Speed::Times(speed) => PacketSource::Paced(Box::new(PacedSource::new(source, speed))),
     })
 }
 
@@ -450,7 +450,7 @@ const NAME_FILES: [&str; 7] = [
 ];
 
 /// What is opened while it records.
-fn files(config: &Config, audit: &Audit) -> Files {
+fn path_rules(config: &Config, audit: &Audit) -> PathRules {
     let mut readable: Vec<PathBuf> = NAME_FILES.map(PathBuf::from).into();
     // What it says of itself.
     readable.push("/proc/self".into());
@@ -462,7 +462,7 @@ fn files(config: &Config, audit: &Audit) -> Files {
     let (who, log) = audit.needs();
     readable.extend(who.iter().map(PathBuf::from));
     let writable = log.map(Path::to_owned).into_iter().collect();
-    Files { readable, writable, removable: vec![directory(&config.socket)] }
+    PathRules { readable, writable, removable: vec![directory(&config.socket)] }
 }
 
 fn directory(file: &Path) -> PathBuf {
@@ -478,7 +478,7 @@ fn announce(
     split: &Split,
     history: &History,
     socket: &Socket,
-    dropped: &privileges::Dropped,
+    dropped: &privileges::PrivilegeReport,
     sandbox: &Sandbox,
     audit: &Audit,
 ) {
@@ -543,20 +543,20 @@ mod tests {
             retention: engine::store::retention::Policy::default(),
             classes: Vec::new(),
             community_id_seed: 0,
-            sandbox: Mode::Off,
+            sandbox: SandboxMode::Off,
             file: None,
             limits: serve::Limits::default(),
             wanted: serve::Wanted::default(),
         };
         let mut prepared = Prepared::new(config).unwrap();
-        prepared.pipelines[0].1 = Packets::Panicking;
+        prepared.pipelines[0].1 = PacketSource::Panicking;
         let notify = directory.path().join("notify");
         let supervisor = UnixDatagram::bind(&notify).unwrap();
         supervisor.set_nonblocking(true).unwrap();
         prepared.supervisor = Supervisor::new(Some(notify.as_os_str()), None, None);
         // Nobody stops it.
-        let (_stop, told) = oneshot::channel();
-        let error = prepared.run(Until::Told(told), None).unwrap_err();
+        let (_stop, shutdown_requested) = oneshot::channel();
+        let error = prepared.run(StopCondition::Requested(shutdown_requested), None).unwrap_err();
         assert!(matches!(error, Error::WorkerPanicked(0)), "{error}");
         assert!(error.to_string().contains("recording was stopped"), "{error}");
         assert!(!socket.exists(), "nobody is answered by half a recorder");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::replay::Paced;
+use super::replay::PacedSource;
 use super::sandbox::{Role, Sandbox};
 use super::{Error, compressor};
 use base::source::SourceError;
@@ -29,20 +29,20 @@ const END_TIMEOUT_LIVE: Duration = Duration::from_secs(4);
 
 /// Where one worker's packets come from.
 #[derive(Debug)]
-pub(super) enum Packets {
+pub(super) enum PacketSource {
     Live(Box<LiveSource>),
     File(Box<FileSource>),
-    Paced(Box<Paced<FileSource>>),
+    Paced(Box<PacedSource<FileSource>>),
     /// What no source should do.
     #[cfg(test)]
     Panicking,
 }
 
 #[cfg(test)]
-struct Panicking;
+struct PanickingSource;
 
 #[cfg(test)]
-impl base::source::Source for Panicking {
+impl base::source::Source for PanickingSource {
     fn bursts(&mut self, _: &mut impl FnMut(&[base::packet::Packet<'_>])) -> Result<base::source::Batch, SourceError> {
         panic!("a packet that nobody thought of")
     }
@@ -50,12 +50,12 @@ impl base::source::Source for Panicking {
 
 /// How a worker is told of changes: it is interrupted between two batches of packets, as it is to be stopped.
 #[derive(Debug, Default)]
-pub(super) struct Control {
+pub(super) struct WorkerControl {
     interrupted: AtomicBool,
     changes: Mutex<Option<(Option<FilterSet>, Policy)>>,
 }
 
-impl Control {
+impl WorkerControl {
     /// Has the worker record by another filter and shorten by another policy, soon.
     pub(super) fn change(&self, filter: Option<FilterSet>, policy: Policy) {
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = Some((filter, policy));
@@ -71,7 +71,7 @@ impl Control {
 #[derive(Debug)]
 pub(super) struct Workers {
     stop: Arc<AtomicBool>,
-    pub(super) controls: Vec<Arc<Control>>,
+    pub(super) controls: Vec<Arc<WorkerControl>>,
     threads: Vec<JoinHandle<Option<Pipeline>>>,
     compressing: Vec<JoinHandle<()>>,
     failures: UnboundedReceiver<Error>,
@@ -81,13 +81,13 @@ pub(super) struct Workers {
 impl Workers {
     /// Starts a thread for each pipeline and for each compressor; `recording` counts those that record.
     pub(super) fn start(
-        pipelines: Vec<(Pipeline, Packets)>,
+        pipelines: Vec<(Pipeline, PacketSource)>,
         compressors: Vec<(Compressor, Compression)>,
         recording: &Arc<AtomicUsize>,
         sandbox: &Sandbox,
     ) -> Result<Self, Error> {
         let (failed, failures) = unbounded_channel();
-        let live = pipelines.iter().any(|(_, packets)| matches!(packets, Packets::Live(_)));
+        let live = pipelines.iter().any(|(_, packets)| matches!(packets, PacketSource::Live(_)));
         let mut workers = Self {
             stop: Arc::default(),
             controls: Vec::new(),
@@ -103,7 +103,7 @@ impl Workers {
         }
         for (number, (pipeline, packets)) in pipelines.into_iter().enumerate() {
             let (stop, failed, recording) = (Arc::clone(&workers.stop), failed.clone(), Arc::clone(recording));
-            let control = Arc::new(Control::default());
+            let control = Arc::new(WorkerControl::default());
             workers.controls.push(Arc::clone(&control));
             let sandbox = sandbox.clone();
             recording.fetch_add(1, Ordering::Relaxed);
@@ -176,19 +176,19 @@ fn join<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
 fn work(
     number: usize,
     mut pipeline: Pipeline,
-    mut packets: Packets,
-    control: &Control,
+    mut packets: PacketSource,
+    control: &WorkerControl,
     stop: &AtomicBool,
     failed: &UnboundedSender<Error>,
 ) -> Option<Pipeline> {
     let run = catch_unwind(AssertUnwindSafe(|| {
         loop {
             match &mut packets {
-                Packets::Live(source) => pipeline.run(&mut **source, &control.interrupted),
-                Packets::File(source) => pipeline.run(&mut **source, &control.interrupted),
-                Packets::Paced(source) => pipeline.run(&mut **source, &control.interrupted),
+                PacketSource::Live(source) => pipeline.run(&mut **source, &control.interrupted),
+                PacketSource::File(source) => pipeline.run(&mut **source, &control.interrupted),
+                PacketSource::Paced(source) => pipeline.run(&mut **source, &control.interrupted),
                 #[cfg(test)]
-                Packets::Panicking => pipeline.run(&mut Panicking, &control.interrupted),
+                PacketSource::Panicking => pipeline.run(&mut PanickingSource, &control.interrupted),
             }?;
             // Cleared first: what is changed from here on interrupts again.
             if !control.interrupted.swap(false, Ordering::AcqRel) || stop.load(Ordering::Relaxed) {
@@ -199,7 +199,7 @@ fn work(
             }
         }
     }));
-    let live = matches!(packets, Packets::Live(_));
+    let live = matches!(packets, PacketSource::Live(_));
     // Its compressor waits for it.
     if run.is_ok() {
         pipeline.stop_compressing();

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use retrocap::daemon::{self, Config, Error, Mode, Replay, Speed};
+use retrocap::daemon::{self, Config, Error, Replay, SandboxMode, Speed};
 use retrocap::serve::Limits;
 use retrocap::store::retention::Policy;
 use serde_json::Value;
@@ -32,7 +32,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         retention: Policy::default(),
         remote: daemon::Remote::default(),
         audit: retrocap::serve::audit::Config::default(),
-        sandbox: Mode::Off,
+        sandbox: SandboxMode::Off,
         file: None,
         limits: Limits::default(),
         wanted: retrocap::serve::Wanted::default(),

@@ -15,7 +15,7 @@ pub const VERSION_WANTED: u32 = NEWEST as u32;
 
 /// What may still be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Files {
+pub struct PathRules {
     /// Files, and directories with all in them, to be read.
     pub readable: Vec<PathBuf>,
     /// Directories in which files are read, written, made and removed: the spool and the log.
@@ -38,7 +38,7 @@ pub(super) struct Landlock {
 /// Version of the kernel's interface; 0 where there is none. It is asked on a thread that then ends, because asking
 /// takes away.
 pub fn version() -> u32 {
-    let restricted = std::thread::spawn(|| restrict(&Files::default()));
+    let restricted = std::thread::spawn(|| restrict(&PathRules::default()));
     restricted.join().ok().and_then(Result::ok).map_or(0, |landlock| landlock.abi)
 }
 
@@ -46,7 +46,7 @@ pub fn version() -> u32 {
 /// outside gets a signal.
 ///
 /// What is not there cannot be reached later either.
-pub(super) fn restrict(files: &Files) -> io::Result<Landlock> {
+pub(super) fn restrict(files: &PathRules) -> io::Result<Landlock> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     // A log or spool is made of plain files and directories, never of programs, sockets or devices.
     let write = read

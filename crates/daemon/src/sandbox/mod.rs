@@ -7,7 +7,7 @@
 //! ```
 //!
 //! What always holds: nothing is reported as enforced that the kernel did not take on; a thread keeps every
-//! restriction for good, and those that it starts have them too; with [`Mode::Required`] either all of it holds or
+//! restriction for good, and those that it starts have them too; with [`SandboxMode::Required`] either all of it holds or
 //! nothing is recorded.
 
 pub mod files;
@@ -21,15 +21,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::process::DumpableBehavior;
 use seccompiler::BpfProgram;
 
-pub use files::Files;
+pub use files::PathRules;
 
-use super::privileges::Dropped;
+use super::privileges::PrivilegeReport;
 use base::log_limit::LogLimit;
 use query::status::{LandlockStatus, SandboxStatus, SeccompStatus};
 
 /// What happens where the system lacks a part of the sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+pub enum SandboxMode {
     /// The recorder does not start.
     Required,
     /// It goes on with what there is, and says what is missing.
@@ -39,7 +39,7 @@ pub enum Mode {
     Off,
 }
 
-impl Mode {
+impl SandboxMode {
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,7 +50,7 @@ impl Mode {
     }
 }
 
-impl FromStr for Mode {
+impl FromStr for SandboxMode {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
@@ -105,7 +105,7 @@ pub enum Error {
 /// The sandbox of a process; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
-    mode: Mode,
+    mode: SandboxMode,
     /// One for each of [`Role::OF_THREADS`]; empty where nothing is enforced.
     roles: Arc<Vec<(Role, BpfProgram)>>,
     status: Arc<SandboxStatus>,
@@ -118,12 +118,12 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// With [`Mode::Required`], what is missing.
-    pub fn enforce(mode: Mode, files: &Files, dropped: &Dropped) -> Result<Self, Error> {
+    /// With [`SandboxMode::Required`], what is missing.
+    pub fn enforce(mode: SandboxMode, files: &PathRules, dropped: &PrivilegeReport) -> Result<Self, Error> {
         let mut missing = Vec::new();
-        let mut landlock = unrestricted();
+        let mut landlock = no_landlock();
         let mut roles = Vec::new();
-        if mode != Mode::Off {
+        if mode != SandboxMode::Off {
             // Nobody else of the same user looks into the memory, and no core dump holds packets.
             if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
                 missing.push(format!("core dumps cannot be forbidden: {error}"));
@@ -134,34 +134,34 @@ impl Sandbox {
                 Err(error) => missing.push(format!("system calls are not filtered (seccomp): {error}")),
             }
         }
-        if mode == Mode::Required && !dropped.capabilities {
+        if mode == SandboxMode::Required && !dropped.capabilities {
             missing.push("privileges are kept (--no-drop-privileges)".to_owned());
         }
-        if mode == Mode::Required && !missing.is_empty() {
+        if mode == SandboxMode::Required && !missing.is_empty() {
             return Err(Error::Missing(missing.join(", and ")));
         }
         for what in &missing {
             tracing::warn!("the sandbox has a gap: {what}");
         }
-        let status = SandboxStatus { mode: mode.as_str().to_owned(), landlock, missing, ..asked_of_the_kernel(&roles) };
+        let status = SandboxStatus { mode: mode.as_str().to_owned(), landlock, missing, ..kernel_status(&roles) };
         Ok(Self { mode, roles: Arc::new(roles), status: Arc::new(status), unrestricted: Arc::default() })
     }
 
     /// One that restricts nothing.
     pub fn none() -> Self {
-        let status = SandboxStatus { mode: Mode::Off.as_str().to_owned(), ..asked_of_the_kernel(&[]) };
-        Self { mode: Mode::Off, roles: Arc::default(), status: Arc::new(status), unrestricted: Arc::default() }
+        let status = SandboxStatus { mode: SandboxMode::Off.as_str().to_owned(), ..kernel_status(&[]) };
+        Self { mode: SandboxMode::Off, roles: Arc::default(), status: Arc::new(status), unrestricted: Arc::default() }
     }
 
     /// Takes on a role, for good. Each thread calls it first of all.
     ///
-    /// A thread that could not would be the gap in the wall: with [`Mode::Required`] the process ends, else it is counted
+    /// A thread that could not would be the gap in the wall: with [`SandboxMode::Required`] the process ends, else it is counted
     /// ([`unrestricted_threads`](Self::unrestricted_threads)).
     pub fn enter(&self, role: Role) {
         let Some((_, program)) = self.roles.iter().find(|(of, _)| *of == role) else { return };
         match seccompiler::apply_filter(program) {
             Ok(()) => {}
-            Err(error) if self.mode == Mode::Required => {
+            Err(error) if self.mode == SandboxMode::Required => {
                 tracing::error!("a thread of role {} cannot be restricted: {error}", role.as_str());
                 std::process::exit(1);
             }
@@ -189,7 +189,7 @@ impl Sandbox {
 
 impl std::fmt::Display for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.mode == Mode::Off {
+        if self.mode == SandboxMode::Off {
             return f.write_str("no sandbox, as asked");
         }
         let SandboxStatus { seccomp, landlock, .. } = self.status();
@@ -201,10 +201,10 @@ impl std::fmt::Display for Sandbox {
     }
 }
 
-fn enforce_landlock(files: &Files, missing: &mut Vec<String>) -> LandlockStatus {
+fn enforce_landlock(files: &PathRules, missing: &mut Vec<String>) -> LandlockStatus {
     let paths = |paths: &[std::path::PathBuf]| paths.iter().map(|path| path.display().to_string()).collect();
     let mut status =
-        LandlockStatus { readable: paths(&files.readable), writable: paths(&files.writable), ..unrestricted() };
+        LandlockStatus { readable: paths(&files.readable), writable: paths(&files.writable), ..no_landlock() };
     let restricted = files::restrict(files);
     status.abi = restricted.as_ref().map_or(0, |landlock| landlock.abi);
     match restricted {
@@ -226,7 +226,7 @@ fn enforce_landlock(files: &Files, missing: &mut Vec<String>) -> LandlockStatus 
     status
 }
 
-fn unrestricted() -> LandlockStatus {
+fn no_landlock() -> LandlockStatus {
     LandlockStatus { enforced: "none".to_owned(), ..LandlockStatus::default() }
 }
 
@@ -240,7 +240,7 @@ fn enforce_seccomp() -> io::Result<Vec<(Role, BpfProgram)>> {
 }
 
 /// What the kernel says of the calling thread.
-fn asked_of_the_kernel(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
+fn kernel_status(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
     let text = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim);
     let number = |key| field(key).and_then(|value| value.parse().ok());
@@ -259,7 +259,7 @@ fn asked_of_the_kernel(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
             roles: roles.iter().map(|(role, _)| role.as_str().to_owned()).collect(),
             unrestricted_threads: 0,
         },
-        landlock: unrestricted(),
+        landlock: no_landlock(),
         missing: Vec::new(),
     }
 }

@@ -43,17 +43,17 @@ use Allow::{Call, When};
 use Argument::{Bits, Is, Own};
 
 /// Memory must not become code.
-const NO_CODE: &[Argument] = &[Bits(2, libc::PROT_EXEC as u64, 0)];
+const NOT_EXECUTABLE: &[Argument] = &[Bits(2, libc::PROT_EXEC as u64, 0)];
 const READ_ONLY: &[Argument] =
     &[Bits(2, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64, libc::O_RDONLY as u64)];
-const A_THREAD: &[Argument] = &[Bits(0, libc::CLONE_THREAD as u64, libc::CLONE_THREAD as u64)];
+const NEW_THREAD: &[Argument] = &[Bits(0, libc::CLONE_THREAD as u64, libc::CLONE_THREAD as u64)];
 /// `SIOCGIFNAME`
 const INTERFACE_NAME: &[Argument] = &[Is(1, 0x8910)];
 /// Names for mappings (`PR_SET_VMA`), as newer C libraries give.
 const PR_SET_VMA: u64 = 0x5356_4d41;
 
 /// What the language's and the C library's run time need in any thread: memory, locks, clocks, the end.
-const EVERY: &[Allow] = &[
+const ALL_THREADS: &[Allow] = &[
     Call(libc::SYS_brk),
     Call(libc::SYS_clock_getres),
     Call(libc::SYS_clock_gettime),
@@ -76,8 +76,8 @@ const EVERY: &[Allow] = &[
     Call(libc::SYS_lseek),
     Call(libc::SYS_madvise),
     Call(libc::SYS_membarrier),
-    When(libc::SYS_mmap, NO_CODE),
-    When(libc::SYS_mprotect, NO_CODE),
+    When(libc::SYS_mmap, NOT_EXECUTABLE),
+    When(libc::SYS_mprotect, NOT_EXECUTABLE),
     Call(libc::SYS_mremap),
     Call(libc::SYS_munmap),
     Call(libc::SYS_nanosleep),
@@ -143,12 +143,12 @@ const READING: &[Allow] = &[
 
 /// A thread gives way to other programs; to come before them takes a right that is gone. Threads that answer are started by
 /// those that serve, whose filter they keep.
-const GIVING_WAY: &[Allow] = &[When(libc::SYS_setpriority, &[Is(0, libc::PRIO_PROCESS as u64), Is(1, 0)])];
+const LOWER_PRIORITY: &[Allow] = &[When(libc::SYS_setpriority, &[Is(0, libc::PRIO_PROCESS as u64), Is(1, 0)])];
 
 /// Connections, over TLS too, and new threads for queries.
 const SERVE: &[Allow] = &[
     Call(libc::SYS_accept4),
-    When(libc::SYS_clone, A_THREAD),
+    When(libc::SYS_clone, NEW_THREAD),
     Call(libc::SYS_clone3),
     Call(libc::SYS_dup),
     Call(libc::SYS_epoll_create1),
@@ -211,7 +211,7 @@ const MAIN: &[Allow] = &[
 ];
 
 /// What ends the process.
-const DEADLY: &[libc::c_long] = &[
+const KILL_PROCESS: &[libc::c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -258,12 +258,12 @@ const DEADLY: &[libc::c_long] = &[
 /// among those of the service.
 fn lists(role: Role) -> &'static [&'static [Allow]] {
     match role {
-        Role::Capture => &[EVERY, CAPTURE, READING],
-        Role::Interfaces => &[EVERY, INTERFACES],
-        Role::Query => &[EVERY, READING, GIVING_WAY],
-        Role::Serve => &[EVERY, READING, GIVING_WAY, SERVE],
-        Role::Audit => &[EVERY, READING, FILES],
-        Role::Main => &[EVERY, CAPTURE, INTERFACES, READING, SERVE, FILES, MAIN],
+        Role::Capture => &[ALL_THREADS, CAPTURE, READING],
+        Role::Interfaces => &[ALL_THREADS, INTERFACES],
+        Role::Query => &[ALL_THREADS, READING, LOWER_PRIORITY],
+        Role::Serve => &[ALL_THREADS, READING, LOWER_PRIORITY, SERVE],
+        Role::Audit => &[ALL_THREADS, READING, FILES],
+        Role::Main => &[ALL_THREADS, CAPTURE, INTERFACES, READING, SERVE, FILES, MAIN],
     }
 }
 
@@ -289,7 +289,7 @@ pub(super) fn role(role: Role) -> io::Result<BpfProgram> {
 pub(super) fn all_threads() -> io::Result<Vec<BpfProgram>> {
     let those = |calls: &[libc::c_long]| calls.iter().map(|call| (*call, Vec::new())).collect();
     Ok(vec![
-        program(those(DEADLY), SeccompAction::Allow, SeccompAction::KillProcess)?,
+        program(those(KILL_PROCESS), SeccompAction::Allow, SeccompAction::KillProcess)?,
         program(those(&[libc::SYS_clone3]), SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))?,
         role(Role::Main)?,
     ])

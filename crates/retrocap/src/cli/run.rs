@@ -11,7 +11,7 @@ use clap::Args;
 use super::config::File;
 use super::feed::FeedFormat;
 use super::{Common, Usage, certs, machine, selection};
-use daemon::{self, Config, Mode, PcapOverIp, Remote, Replay};
+use daemon::{self, Config, PcapOverIp, Remote, Replay, SandboxMode};
 use engine::budget::{ByteSize, MemorySize};
 use serve::audit;
 use serve::pcap_over_ip::Feed;
@@ -83,7 +83,7 @@ pub(super) struct Run {
     no_drop_privileges: bool,
     /// What to do where the kernel lacks a part of the sandbox: required, best-effort or off [default: best-effort]
     #[arg(long, value_name = "MODE")]
-    sandbox: Option<Mode>,
+    sandbox: Option<SandboxMode>,
     /// Become this user once everything is open [default: retrocap, where there is one]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,

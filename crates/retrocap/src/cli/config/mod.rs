@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use super::Usage;
 use super::feed::FeedFormat;
 use super::run::{Percent, Speed};
-use daemon::Mode;
+use daemon::SandboxMode;
 use engine::budget::{ByteSize, MemorySize};
 use engine::judge::Class;
 use engine::store::retention::Policy;
@@ -43,7 +43,7 @@ pub(super) struct File {
     pub(super) speed: Option<Speed>,
     pub(super) no_drop_privileges: Option<bool>,
     pub(super) user: Option<String>,
-    pub(super) sandbox: Option<Mode>,
+    pub(super) sandbox: Option<SandboxMode>,
     pub(super) pcap_over_ip: Vec<SocketAddr>,
     pub(super) pcap_over_ip_tls: Option<bool>,
     pub(super) pcap_over_ip_past: Option<Duration>,
@@ -275,7 +275,7 @@ pub(super) mod tests {
     /// What the sample says of reloading is what happens.
     #[test]
     fn every_key_says_whether_it_is_reloaded() {
-        use daemon::reload::{When, compare};
+        use daemon::reload::{ReloadEffect, compare};
         let common = crate::cli::Common::default();
         let config = |text: &str| {
             let file = File::parse(text).unwrap();
@@ -331,7 +331,7 @@ pub(super) mod tests {
             let name = text.split(' ').next().unwrap();
             let keys = keys::SECTIONS.iter().filter(|of| of.name == section).flat_map(|of| of.keys);
             let key = keys.into_iter().find(|key| key.name == name).unwrap();
-            let says = if when == When::Now { "Reloaded." } else { "Takes a restart." };
+            let says = if when == ReloadEffect::Now { "Reloaded." } else { "Takes a restart." };
             assert!(key.about.ends_with(says), "{name}: {}", key.about);
         }
         // And the sample's defaults are the defaults: only what has none is left out.

@@ -296,22 +296,22 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Default, PartialEq)]
-    struct Zoo {
+    struct Farm {
         animals: Vec<(String, u8)>,
     }
 
-    const SECTIONS: &[Section<Zoo>] = &[Section {
+    const SECTIONS: &[Section<Farm>] = &[Section {
         name: "animal",
         about: "Who lives there.",
-        another: Some(|zoo| zoo.animals.push((String::new(), 4))),
+        another: Some(|farm| farm.animals.push((String::new(), 4))),
         needed: &["name"],
         keys: &[
             Key {
                 name: "name",
                 about: "What it is called.",
                 sample: "\"Rex\"",
-                take: |zoo, value| {
-                    zoo.animals.last_mut().ok_or("nobody")?.0 = value.text()?;
+                take: |farm, value| {
+                    farm.animals.last_mut().ok_or("nobody")?.0 = value.text()?;
                     Ok(())
                 },
             },
@@ -319,8 +319,8 @@ mod tests {
                 name: "legs",
                 about: "How many.",
                 sample: "4",
-                take: |zoo, value| {
-                    zoo.animals.last_mut().ok_or("nobody")?.1 = value.whole(0..101)?;
+                take: |farm, value| {
+                    farm.animals.last_mut().ok_or("nobody")?.1 = value.whole(0..101)?;
                     Ok(())
                 },
             },
@@ -329,8 +329,8 @@ mod tests {
 
     #[test]
     fn a_section_may_be_there_many_times() {
-        let zoo = read("[[animal]]\nname = \"Rex\"\n[[animal]]\nname = \"Tweety\"\nlegs = 2\n", SECTIONS).unwrap();
-        assert_eq!(zoo.animals, [("Rex".to_owned(), 4), ("Tweety".to_owned(), 2)]);
+        let farm = read("[[animal]]\nname = \"Rex\"\n[[animal]]\nname = \"Tweety\"\nlegs = 2\n", SECTIONS).unwrap();
+        assert_eq!(farm.animals, [("Rex".to_owned(), 4), ("Tweety".to_owned(), 2)]);
         let told = |text| read(text, SECTIONS).unwrap_err()[0].to_string();
         assert_eq!(
             told("[[animal]]\nname = \"a\"\n[[animal]]\nname = \"b\"\nlegs = 101"),

@@ -76,7 +76,7 @@ impl Remote {
 
 /// What is spoken behind an address.
 #[derive(Clone, Copy, Debug)]
-enum Speaks {
+enum Protocol {
     Http,
     PcapOverIp(Feed),
 }
@@ -86,17 +86,17 @@ struct Listener {
     listener: TcpListener,
     address: SocketAddr,
     encrypted: bool,
-    speaks: Speaks,
+    protocol: Protocol,
 }
 
 /// The same, listening. Everything here that takes rights has been done.
 #[derive(Debug, Default)]
-pub(super) struct Listening {
+pub(super) struct RemoteListeners {
     pub(super) tls: Option<Arc<Tls>>,
     listeners: Vec<Listener>,
 }
 
-impl Listening {
+impl RemoteListeners {
     pub(super) fn new(remote: &Remote) -> Result<Self, Error> {
         if let Some(address) = remote.listen_plain.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
             return Err(Error::NotLoopback(*address));
@@ -104,43 +104,43 @@ impl Listening {
         let tls = remote.keys()?.map(|keys| Arc::new(Tls::new(keys, remote.clients.clone())));
         let mut listening = Self { tls, listeners: Vec::new() };
         for &address in &remote.listen {
-            listening.listen(address, true, Speaks::Http)?;
+            listening.listen(address, true, Protocol::Http)?;
         }
         for &address in &remote.listen_plain {
-            listening.listen(address, false, Speaks::Http)?;
+            listening.listen(address, false, Protocol::Http)?;
         }
         let feeds = &remote.pcap_over_ip;
         for &address in &feeds.listen {
-            listening.listen(address, feeds.encrypts(address), Speaks::PcapOverIp(feeds.feed))?;
+            listening.listen(address, feeds.encrypts(address), Protocol::PcapOverIp(feeds.feed))?;
         }
         Ok(listening)
     }
 
-    fn listen(&mut self, address: SocketAddr, encrypted: bool, speaks: Speaks) -> Result<(), Error> {
+    fn listen(&mut self, address: SocketAddr, encrypted: bool, protocol: Protocol) -> Result<(), Error> {
         let failed = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         // The port may have been left to the system.
         let address = listener.local_addr().map_err(failed)?;
-        self.listeners.push(Listener { listener, address, encrypted, speaks });
+        self.listeners.push(Listener { listener, address, encrypted, protocol });
         Ok(())
     }
 
     /// Says where it listens, and for whom.
     pub(super) fn announce(&self) {
-        for Listener { address, encrypted, speaks, .. } in &self.listeners {
-            match (&self.tls, speaks) {
-                (Some(tls), Speaks::Http) if *encrypted => {
+        for Listener { address, encrypted, protocol, .. } in &self.listeners {
+            match (&self.tls, protocol) {
+                (Some(tls), Protocol::Http) if *encrypted => {
                     tracing::info!("listening on {address} for clients with certificates, as {}", tls.certificate());
                 }
-                (Some(tls), Speaks::PcapOverIp(_)) if *encrypted => tracing::info!(
+                (Some(tls), Protocol::PcapOverIp(_)) if *encrypted => tracing::info!(
                     "PCAP-over-IP on {address}: over TLS, for clients with certificates and the role packets, as {}",
                     tls.certificate()
                 ),
-                (_, Speaks::Http) => tracing::warn!(
+                (_, Protocol::Http) => tracing::warn!(
                     "listening on {address} without encryption: every user of this host can read packets there"
                 ),
-                (_, Speaks::PcapOverIp(_)) => {
+                (_, Protocol::PcapOverIp(_)) => {
                     tracing::info!("PCAP-over-IP on {address}: every user of this host can read all packets there");
                 }
             }
@@ -148,18 +148,24 @@ impl Listening {
     }
 
     /// Serves, each address by a task of its own, until told to stop.
-    pub(super) fn serve(self, service: &Arc<Service>, told: &watch::Receiver<bool>) -> std::io::Result<JoinSet<()>> {
+    pub(super) fn serve(
+        self,
+        service: &Arc<Service>,
+        shutdown_requested: &watch::Receiver<bool>,
+    ) -> std::io::Result<JoinSet<()>> {
         let mut serving = JoinSet::new();
-        for Listener { listener, encrypted, speaks, .. } in self.listeners {
+        for Listener { listener, encrypted, protocol, .. } in self.listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let door = match &self.tls {
                 Some(tls) if encrypted => Door::Tls(listener, Arc::clone(tls)),
                 _ => Door::Loopback(listener),
             };
-            let (service, told) = (Arc::clone(service), told.clone());
-            match speaks {
-                Speaks::Http => serving.spawn(serve::serve(door, service, told)),
-                Speaks::PcapOverIp(feed) => serving.spawn(serve::serve_packets(door, feed, service, told)),
+            let (service, shutdown_requested) = (Arc::clone(service), shutdown_requested.clone());
+            match protocol {
+                Protocol::Http => serving.spawn(serve::serve(door, service, shutdown_requested)),
+                Protocol::PcapOverIp(feed) => {
+                    serving.spawn(serve::serve_packets(door, feed, service, shutdown_requested))
+                }
             };
         }
         Ok(serving)

@@ -33,7 +33,7 @@ const FIRST_FD: i32 = 3;
 /// Descriptors that are looked at.
 const FDS_MAX: usize = 4096;
 /// Files that a history is written to, unless the supervisor keeps fewer.
-const FILES: u64 = 32;
+const FILES_MAX: u64 = 32;
 const FILE_BYTES_MIN: u64 = 4 << 20;
 /// A file that nobody changes any more.
 const SEALED: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
@@ -42,13 +42,13 @@ const FILE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What the supervisor has kept for this process.
 #[derive(Debug, Default)]
-pub(super) struct Left {
+pub(super) struct InheritedHistory {
     files: Vec<OwnedFd>,
     /// Something has the name, and is no file in memory.
     foreign: bool,
 }
 
-impl Left {
+impl InheritedHistory {
     /// As the supervisor has written it into the environment. Found once, by the first who asks.
     pub(super) fn from_environment() -> Self {
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
@@ -103,25 +103,25 @@ impl Left {
         let start = Instant::now();
         supervisor.extend_timeout(FILE_TIMEOUT * u32::try_from(self.files.len()).unwrap_or(1));
         let opened = self.open();
-        supervisor.forget(NAME);
+        supervisor.remove_stored(NAME);
         let before = match opened {
             Err(refused) => Before { problem: Some(refused.to_string()), ..Before::default() },
             Ok(mut reader) => handover::read(&mut reader, now, interfaces, pins, pipelines),
         };
-        say(&before, start.elapsed());
+        log_outcome(&before, start.elapsed());
         before
     }
 
     /// Lets go of it all.
     pub(super) fn discard(self, supervisor: &Supervisor) {
         if !self.is_empty() {
-            supervisor.forget(NAME);
+            supervisor.remove_stored(NAME);
             tracing::info!("what the recorder before has left is discarded: a capture is replayed");
         }
     }
 }
 
-fn say(before: &Before, took: Duration) {
+fn log_outcome(before: &Before, took: Duration) {
     let taken = &before.taken;
     let what = format!(
         "{} packets ({}) and {} sessions of the recorder before taken over in {took:.0?}",
@@ -145,9 +145,9 @@ fn say(before: &Before, took: Duration) {
 }
 
 /// Files in memory, and the supervisor that keeps them.
-struct Kept<'a>(&'a Supervisor);
+struct SupervisorStore<'a>(&'a Supervisor);
 
-impl Shelf for Kept<'_> {
+impl Shelf for SupervisorStore<'_> {
     type File = File;
 
     fn make(&mut self) -> io::Result<File> {
@@ -160,12 +160,12 @@ impl Shelf for Kept<'_> {
 
     fn keep(&mut self, file: File) -> io::Result<()> {
         fcntl_add_seals(&file, SEALED)?;
-        self.0.keep(NAME, file.as_fd())
+        self.0.store(NAME, file.as_fd())
     }
 }
 
 /// Leaves the history to the recorder that comes next, if there is a supervisor to keep it meanwhile.
-pub(super) fn leave(
+pub(super) fn hand_over(
     supervisor: &Supervisor,
     budget_bytes: u64,
     before: &Before,
@@ -174,20 +174,20 @@ pub(super) fn leave(
     pins: &Pins,
     pipelines: &mut [Pipeline],
 ) {
-    let files = supervisor.keeps().map_or(FILES, |max| u64::from(max).saturating_sub(1).min(FILES));
-    if !supervisor.is_there() || files == 0 {
+    let files = supervisor.fd_store_max().map_or(FILES_MAX, |max| u64::from(max).saturating_sub(1).min(FILES_MAX));
+    if !supervisor.is_connected() || files == 0 {
         return;
     }
     let start = Instant::now();
     // What an earlier one has left, and nobody took.
-    supervisor.forget(NAME);
+    supervisor.remove_stored(NAME);
     // Hardly two recorders stop at the same nanosecond, with the same number.
     let whole = stopped.0 ^ u64::from(std::process::id()) << 32;
     let file_bytes = (budget_bytes / files).max(FILE_BYTES_MIN);
-    let mut writer = Writer::new(Kept(supervisor), whole, file_bytes);
+    let mut writer = Writer::new(SupervisorStore(supervisor), whole, file_bytes);
     let written = handover::write(&mut writer, before, stopped, interfaces, pins, pipelines)
         .and_then(|()| writer.finish())
-        .and_then(|(_, files, bytes)| supervisor.settle().map(|()| (files, bytes)));
+        .and_then(|(_, files, bytes)| supervisor.wait_until_processed().map(|()| (files, bytes)));
     match written {
         Ok((files, bytes)) => tracing::info!(
             "history left to the recorder that comes next: {} in {files} parts, in {:.0?}",
@@ -195,7 +195,7 @@ pub(super) fn leave(
             start.elapsed()
         ),
         Err(error) => {
-            supervisor.forget(NAME);
+            supervisor.remove_stored(NAME);
             tracing::warn!("history cannot be left to the recorder that comes next, and is forgotten: {error}");
         }
     }
