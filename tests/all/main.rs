@@ -13,6 +13,7 @@ mod documents;
 mod filters;
 mod generate;
 mod handover;
+mod honest;
 mod house;
 mod keeping;
 #[cfg(target_os = "linux")]

@@ -16,7 +16,7 @@ static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 /// A kind of line. One `static` a place that logs:
 ///
 /// ```
-/// use retrocap::log_limit::LogLimit;
+/// use base::log_limit::LogLimit;
 /// static LIMIT: LogLimit = LogLimit::new();
 /// if let Some(left_out) = LIMIT.admit() {
 ///     tracing::warn!("a query failed{left_out}");

@@ -11,6 +11,8 @@ use jiff::tz::{Offset, TimeZone};
 
 use super::{NANOS_PER_SECOND, Timestamp};
 
+mod written;
+
 /// Why a time or a span could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
@@ -22,10 +24,26 @@ pub enum TimeError {
         "the time {} is not between 1970 and 2554: try 10m (ten minutes ago) or 2026-11-22T10:00:00Z", shown(.0)
     )]
     OutOfRange(String),
+    /// A small number without a unit: a span whose unit is missing, rather than a second of 1970.
+    #[error("the time {0:?} has no unit: try {0}s, {0}m or {0}h for so long ago, or @{0} for seconds since 1970")]
+    NoUnit(String),
+    /// A range, where a point in time is needed.
+    #[error("{} is a range, not a point in time: use {option} {rest:?}", shown(.text))]
+    Range {
+        /// What was read.
+        text: String,
+        /// The option that takes the range's end.
+        option: &'static str,
+        /// What that option takes.
+        rest: String,
+    },
     /// Not a span.
     #[error("cannot read the duration {}: try 90s or 2h30m", shown(.0))]
     UnreadableDuration(String),
 }
+
+/// Seconds since 1970 need this many digits before they are read without `@`: nine digits begin in March 1973.
+const EPOCH_DIGITS_MIN: usize = 9;
 
 /// What was read, quoted and short enough for a message.
 fn shown(text: &str) -> String {
@@ -40,8 +58,9 @@ fn shown(text: &str) -> String {
 /// Reads a point in time.
 ///
 /// Understands RFC 3339, dates and times of day in the time zone `tz` (`2026-11-22 10:00`, `2026-11-22`, `10:00`,
-/// `yesterday 14:00`), seconds since 1970 with a fraction, `now`, and spans, which count back from `now` (`10m`,
-/// `2h30m`, `3 days ago`). A span that reaches beyond 1970 means 1970.
+/// `yesterday 14:00`, `noon`), what logs and mails print (`Nov 27 06:40:01`, `Fri, 27 Nov 2026 06:40:01 +0100`), seconds
+/// since 1970 with a fraction (`1795341600.5`, or with `@` for any number), `now`, and spans, which count back from `now`
+/// (`10m`, `-10m`, `2h30m`, `3 days ago`). A span that reaches beyond 1970 means 1970.
 ///
 /// # Errors
 ///
@@ -51,18 +70,44 @@ pub fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestamp, Tim
     if read == "now" {
         return Ok(now);
     }
-    if let Some(span) = span(read.strip_suffix(" ago").unwrap_or(&read)) {
+    if let Some(span) = span(read.strip_suffix(" ago").unwrap_or_else(|| read.strip_prefix('-').unwrap_or(&read))) {
         return Ok(now.saturating_sub(span));
     }
-    let found = match decimal(&read, NANOS_PER_SECOND) {
+    let (seconds, is_marked) = read.strip_prefix('@').map_or((&*read, false), |seconds| (seconds, true));
+    let found = match decimal(seconds, NANOS_PER_SECOND) {
+        Some(_) if !is_marked && seconds.split('.').next().is_some_and(|whole| whole.len() < EPOCH_DIGITS_MIN) => {
+            return Err(TimeError::NoUnit(read));
+        }
         Some(nanos) => Some(i128::try_from(nanos).unwrap_or(i128::MAX)),
-        None => calendar(&read, now, tz),
+        None => calendar(&read, now, tz).or_else(|| written::parse(&read, now, tz)),
     };
     match found.map(u64::try_from) {
         Some(Ok(nanos)) => Ok(Timestamp(nanos)),
         Some(Err(_)) => Err(TimeError::OutOfRange(text.to_owned())),
-        None => Err(TimeError::Unreadable(text.to_owned())),
+        None => Err(range(text, &read, now, tz).unwrap_or_else(|| TimeError::Unreadable(text.to_owned()))),
     }
+}
+
+/// The error for `before TIME` and the like, where the rest is a time.
+fn range(text: &str, read: &str, now: Timestamp, tz: &TimeZone) -> Option<TimeError> {
+    let (word, rest) = read.split_once(' ')?;
+    let option = match word {
+        "before" | "until" => "--until",
+        "after" | "since" => "--since",
+        "around" | "about" => "--around",
+        _ => return None,
+    };
+    // A second such word is no time; without this check, a line of them would recurse once a word.
+    (!is_range_word(rest) && parse(rest, now, tz).is_ok()).then(|| TimeError::Range {
+        text: text.to_owned(),
+        option,
+        rest: rest.trim().to_owned(),
+    })
+}
+
+fn is_range_word(text: &str) -> bool {
+    let word = text.split_whitespace().next().unwrap_or_default();
+    ["before", "until", "after", "since", "around", "about"].contains(&word)
 }
 
 /// As [`parse`], but a bare span (`5m`) is counted from `now` on: a time to come.
@@ -145,15 +190,23 @@ fn nano_fraction(text: &str) -> Option<u32> {
 
 /// A date, a time of day, or both; nanoseconds since the epoch.
 fn calendar(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
-    let (day, clock) = match text.split_once(['t', ' ']) {
-        // "today" and "yesterday" have a t within.
-        _ if text.starts_with("today") || text.starts_with("yesterday") => match text.split_once(' ') {
-            Some((day, clock)) => (day, Some(clock.trim_start())),
-            None => (text, None),
-        },
-        Some((day, clock)) => (day, Some(clock.trim_start())),
+    // RFC 3339 separates by a T between digits; names of days have one within.
+    let bytes = text.as_bytes();
+    let is_separator = |at: usize| match bytes[at] {
+        b' ' => true,
+        b't' => at > 0 && bytes[at - 1].is_ascii_digit(),
+        _ => false,
+    };
+    let (day, clock) = match (0..bytes.len()).find(|&at| is_separator(at)) {
+        Some(at) => (&text[..at], Some(text[at + 1..].trim_start())),
         None if text.contains(':') => ("today", Some(text)),
         None => (text, None),
+    };
+    let (day, clock) = match clock {
+        // `14:00 yesterday` as well as `yesterday 14:00`.
+        Some(last @ ("today" | "yesterday")) => (last, Some(day)),
+        _ if matches!(day, "noon" | "midnight") && clock.is_none() => ("today", Some(day)),
+        clock => (day, clock),
     };
     let date = date(day, now, tz)?;
     let (clock, offset) = match clock {
@@ -185,6 +238,11 @@ fn date(text: &str, now: Timestamp, tz: &TimeZone) -> Option<civil::Date> {
 
 /// `10:00`, `10:00:05` or `10:00:05.123456789`. A leap second (`:60`) means the second before it.
 fn time_of_day(text: &str) -> Option<civil::Time> {
+    match text {
+        "noon" => return civil::Time::new(12, 0, 0, 0).ok(),
+        "midnight" => return Some(civil::Time::midnight()),
+        _ => {}
+    }
     let (clock, fraction) = text.split_once('.').map_or((text, None), |(clock, fraction)| (clock, Some(fraction)));
     let mut parts = clock.split(':');
     let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next());
@@ -257,7 +315,15 @@ mod tests {
             ("1795341600", "2026-11-22T10:00:00.000000000Z"),
             ("1795341600.123456789", "2026-11-22T10:00:00.123456789Z"),
             ("1795341600.000000001", "2026-11-22T10:00:00.000000001Z"),
-            ("0", "1970-01-01T00:00:00.000000000Z"),
+            ("@1795341600.5", "2026-11-22T10:00:00.500000000Z"),
+            ("@0", "1970-01-01T00:00:00.000000000Z"),
+            ("@10", "1970-01-01T00:00:10.000000000Z"),
+            ("-5m", "2026-11-22T09:55:00.000000000Z"),
+            ("noon", "2026-11-22T11:00:00.000000000Z"),
+            ("midnight", "2026-11-21T23:00:00.000000000Z"),
+            ("yesterday noon", "2026-11-21T11:00:00.000000000Z"),
+            ("noon yesterday", "2026-11-21T11:00:00.000000000Z"),
+            ("14:00 yesterday", "2026-11-21T13:00:00.000000000Z"),
             ("now", "2026-11-22T10:00:00.000000000Z"),
             ("10m", "2026-11-22T09:50:00.000000000Z"),
             ("10M", "2026-11-22T09:50:00.000000000Z"),
@@ -300,8 +366,16 @@ mod tests {
             "2026-11-22T10:00:00.1234567890Z",
             "1795341600.1234567890",
             "1.2.3",
-            "-5m",
+            "-5",
+            "- 5m",
+            "-5m ago",
             "+5",
+            "@",
+            "@5m",
+            "@-5",
+            "before",
+            "before noonish",
+            "before before noon",
             "5 m 3",
             "2026-11-22T",
             "2026-11-22 ago",
@@ -321,6 +395,17 @@ mod tests {
         assert_eq!(
             parse("10 bananas", NOW, &berlin()).unwrap_err().to_string(),
             "cannot read the time \"10 bananas\": try 10m (ten minutes ago) or 2026-11-22T10:00:00Z"
+        );
+        for text in ["10", "0", "5.5", "12345678"] {
+            assert_eq!(parse(text, NOW, &berlin()), Err(TimeError::NoUnit(text.to_owned())));
+        }
+        assert_eq!(
+            parse("10", NOW, &berlin()).unwrap_err().to_string(),
+            "the time \"10\" has no unit: try 10s, 10m or 10h for so long ago, or @10 for seconds since 1970"
+        );
+        assert_eq!(
+            parse("Before 3h ago", NOW, &berlin()).unwrap_err().to_string(),
+            "\"Before 3h ago\" is a range, not a point in time: use --until \"3h ago\""
         );
         for text in ["1969-12-31T23:59:59Z", "1795341600123", "2600-01-01"] {
             assert_eq!(parse(text, NOW, &berlin()), Err(TimeError::OutOfRange(text.to_owned())));
@@ -365,7 +450,7 @@ mod tests {
         fn what_is_printed_can_be_read(nanos: u64) {
             let time = Timestamp(nanos);
             proptest::prop_assert_eq!(parse(&time.to_rfc3339(), Timestamp::MIN, &TimeZone::UTC), Ok(time));
-            let epoch = format!("{}.{:09}", time.unix_seconds(), time.subsec_nanos());
+            let epoch = format!("@{}.{:09}", time.unix_seconds(), time.subsec_nanos());
             proptest::prop_assert_eq!(parse(&epoch, Timestamp::MIN, &TimeZone::UTC), Ok(time));
         }
     }

@@ -31,10 +31,10 @@ const OTHER_LINK_TYPES: [LinkType; 8] = [
 #[command(next_help_heading = "Selection")]
 pub(super) struct Selection {
     /// Not before this time: 10m (ago), 14:30, 'yesterday 14:00', 2026-11-22T10:00:00Z, 1795341600.5
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
     /// Not after this time; with get --follow a span is from now on: 5m
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     /// Only from this interface
     #[arg(short, long, value_name = "NAME")]
@@ -69,7 +69,7 @@ fn community_id(text: &str) -> Result<CommunityId, String> {
 #[command(next_help_heading = "Selection")]
 pub(super) struct Around {
     /// From the window before this time until the window after it
-    #[arg(long, value_name = "TIME", conflicts_with_all = ["since", "until"])]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["since", "until"])]
     around: Option<String>,
     /// How much before and after --around: 5s, 2m
     #[arg(long, value_name = "DURATION", default_value = "5s", requires = "around")]
