@@ -1,5 +1,5 @@
-//! Instructions a packet, counted by valgrind: steady where times are not. It needs `gungraun-runner` and valgrind, which
-//! `scripts/setup bench` installs; `make bench` shows the figures divided by [`PACKETS`].
+//! Instructions per packet, counted by valgrind, because counts are stable where times are not. It needs valgrind and
+//! `gungraun-runner`, which `scripts/setup bench` installs; `make bench` shows the counts divided by [`PACKETS`].
 #![allow(missing_docs, unreachable_pub, reason = "what the macros make")]
 
 use std::hint::black_box;
@@ -17,10 +17,10 @@ mod traffic;
 
 use traffic::{Frames, IMIX};
 
-/// Packets of one run.
+/// Packets per run.
 const PACKETS: usize = 24_000;
 
-/// A worker whose store is full, and the next packets.
+/// A worker with a full store, and the packets that it gets next.
 struct Work {
     pipeline: Pipeline,
     frames: Frames,
@@ -43,7 +43,7 @@ impl Work {
     }
 }
 
-/// 1,000 sessions in 16 MiB that were filled one and a half times.
+/// A 16 MiB worker with 1,000 sessions, after packets for one and a half times its memory.
 fn full(lens: &[usize], burst: usize) -> Work {
     const MIB: usize = 1 << 20;
     let split = Split::new(16 * MIB as u64, 1, false).expect("a budget that can be split");

@@ -1,4 +1,5 @@
-//! The packet path allocates nothing after start. A binary of its own, because an allocator is a whole program's.
+//! The packet path allocates nothing after start. This is a program of its own, because the counting allocator
+//! applies to a whole program.
 
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use retrocap::time::Timestamp;
 const MIB: u64 = 1 << 20;
 const BEGIN_NS: u64 = 1_700_000_000_000_000_000;
 
-/// Traffic that meets everything on the way of a packet: long sessions of a class, of a pin and of none, TCP with its start
-/// and end, fragments, tunnels, things that are no IP, and hosts that open sessions without end.
+/// Traffic that exercises every part of the packet path: long sessions with a class, with a pin and with neither, TCP
+/// with its start and end, fragments, tunnels, traffic that is not IP, and hosts that open sessions without end.
 struct Traffic {
     random: u64,
     count: u64,
@@ -36,7 +37,7 @@ impl Traffic {
         u32::try_from((self.random >> 33) % u64::from(end)).unwrap()
     }
 
-    /// The next packets, all of them.
+    /// Sends the next packets through the pipeline.
     fn send(&mut self, packets: u64, pipeline: &mut Pipeline) {
         for _ in 0..packets / BURST_PACKETS as u64 {
             self.bytes.clear();
@@ -61,27 +62,27 @@ impl Traffic {
     fn frame(&mut self) {
         self.count += 1;
         match self.count % 8 {
-            // A scan: from one host, to somebody else each time.
+            // A scan: one host contacts another one each time.
             0 | 1 => {
                 let n = u32::try_from(self.count).unwrap();
                 self.ipv4(6, [10, 9, 9, 9], n.to_be_bytes(), 40_000, 22, 0x02, 0);
             }
-            // Neither IP nor anything known.
+            // An unknown protocol, not IP.
             2 => {
                 let host = self.below(200).to_le_bytes()[0];
                 self.bytes.extend([2, 0, 0, 0, 0, host, 2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
                 self.bytes.extend([7; 46]);
             }
-            // Bulk, conversations, and their ends.
+            // Bulk transfers and conversations, and their ends.
             3 => self.session(30, 1200),
-            // What polls without end: its start has to be carried forward.
+            // Endless polling, whose start must be carried forward.
             4 => self.session(40, 60),
-            // Short sessions, new ones all the time, which push old starts out.
+            // New short sessions all the time, which push old starts out.
             _ => self.session(500_000, 400),
         }
     }
 
-    /// A packet of one of `sessions`, which end now and then.
+    /// Writes a packet of one of `sessions` sessions, which end now and then.
     fn session(&mut self, sessions: u32, payload_max: u32) {
         let session = self.below(sessions);
         let payload = self.below(payload_max) as usize;
@@ -104,7 +105,7 @@ impl Traffic {
     fn ipv4(&mut self, protocol: u8, from: [u8; 4], to: [u8; 4], source: u32, target: u32, flags: u8, payload: usize) {
         let transport = if protocol == 6 { 20 } else { 8 };
         let len = u16::try_from(20 + transport + payload).unwrap();
-        // Some are the first of several fragments.
+        // Large ones are the first of several fragments.
         let fragment = if payload > 1000 { 0x20 } else { 0 };
         let id = u16::try_from(self.count % 65_536).unwrap().to_be_bytes();
         let id_word = self.random;
@@ -122,7 +123,7 @@ impl Traffic {
             out.extend((len - 20).to_be_bytes());
             out.extend([0, 0]);
         }
-        // Half of it compresses, so that much is compressed and much has to go.
+        // Half of each payload compresses, so that segments are both compressed and evicted.
         let mut word = id_word;
         for i in 0..payload {
             word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -142,7 +143,7 @@ const NOTHING: Packet<'static> = Packet {
     data: &[],
 };
 
-/// A worker with classes and pins, and who compresses for it.
+/// A worker with classes and pins, and its compressor.
 fn worker() -> (Pipeline, Compressor) {
     let split = Split::new(24 * MIB, 1, true).unwrap().compressing();
     let class = |name: &str, filter: &str, cutoff_bytes, reserve_bytes| Class {
@@ -184,20 +185,20 @@ fn the_packet_path_allocates_nothing_after_start() {
     let compressing = std::thread::spawn(move || compressor.run());
     let mut traffic = Traffic::new();
     pipeline.refresh();
-    // The store is full and the session table has given entries away before anything is counted.
+    // Fill the store, and let the session table replace entries, before anything is counted.
     traffic.send(800_000, &mut pipeline);
     let before = pipeline.worker().published.totals();
     let allocations = allocation_counter::measure(|| traffic.send(200_000, &mut pipeline));
     let after = pipeline.worker().published.totals();
 
     assert_eq!((allocations.count_total, allocations.bytes_total), (0, 0), "{allocations:?}");
-    // It met what it should.
+    // The traffic has exercised what it should.
     assert!(after.evicted.packets > before.evicted.packets, "{after:?}");
     assert!(after.carried.volume.packets > before.carried.volume.packets, "{after:?}");
     assert!(after.packed.segments > before.packed.segments, "{after:?}");
     assert!(after.filtered.packets > before.filtered.packets, "{after:?}");
     assert!(after.dropped.iter().any(|dropped| dropped.packets > 0), "{after:?}");
-    // The instrument is alive.
+    // The allocation counter works.
     assert_eq!(allocation_counter::measure(|| drop(std::hint::black_box(vec![0u8; 9]))).count_total, 1);
     drop(pipeline);
     compressing.join().unwrap();

@@ -1,8 +1,9 @@
-//! Giving up all rights while recording: a process of one thread does it, so this test is a program of its own.
+//! Dropping all privileges while recording. A process with a single thread does it, so this test is a program of its
+//! own.
 //!
-//! The program starts itself again. One child, in a network namespace, opens a source, gives up its rights, and must
-//! then still take over an interface that appears only now. The others take on one role each in the same way, and try
-//! from inside what nobody in that role may do; some of it has to end them.
+//! The program starts itself again. One child opens a source in a network namespace, drops its privileges, and must
+//! then still take over an interface that appears only now. The others each take on one role in the same way, and
+//! attempt from inside what nobody in that role may do; some attempts must end the process.
 
 #[cfg(target_os = "linux")]
 #[path = "all/namespaces.rs"]
@@ -44,7 +45,7 @@ fn recording() {
         namespace.ip("link add later0 type veth peer name back0");
         namespace.ip("link set later0 up");
         namespace.ip("link set back0 up");
-        // The first may come before the child's filter knows of the interface.
+        // The first packet may come before the child's filter knows the interface.
         for _ in 0..100 {
             namespace.send("back0", "[bytes(64)]", 1);
             if child.try_wait().unwrap().is_some() {
@@ -93,7 +94,7 @@ mod child {
         let sandbox = Sandbox::enforce(SandboxMode::Required, &PathRules::default(), &dropped).unwrap();
         assert!(std::fs::read_to_string("/proc/self/status").is_err(), "no file is left to read");
 
-        // What was opened goes on, and takes over what comes.
+        // The open source continues, and takes over new interfaces.
         let role = sandbox.clone();
         let begin = move || role.enter(Role::Interfaces);
         let _monitor = Monitor::start(Arc::clone(&selection), Arc::clone(&interfaces), begin).unwrap();
@@ -112,7 +113,7 @@ mod child {
     }
 }
 
-/// What nobody may do, tried from inside.
+/// Forbidden operations, attempted from inside.
 #[cfg(target_os = "linux")]
 mod forbidden {
     use std::fs::File;
@@ -135,10 +136,10 @@ mod forbidden {
 
     const READERS: [Role; 5] = [Role::Main, Role::Capture, Role::Query, Role::Serve, Role::Audit];
 
-    /// Something to try, and who may.
+    /// An operation, and the roles that may do it.
     type Try = (&'static str, fn(&Path) -> io::Result<()>, &'static [Role]);
 
-    /// What fails, and nothing more happens.
+    /// Operations that fail without further consequences.
     const REFUSED: &[Try] = &[
         ("read what is not its own", |_| open("/etc/shadow"), &[]),
         ("read an open secret", |_| open("/etc/hostname"), &[]),
@@ -163,7 +164,7 @@ mod forbidden {
         ("send a signal", |_| Ok(kill_process(rustix::process::getpid(), Signal::CONT)?), &[]),
     ];
 
-    /// What ends the process.
+    /// Operations that end the process.
     const DEADLY: &[Try] = &[
         ("become another program", |_| Err(Command::new("/bin/true").exec()), &[]),
         ("become root", |_| Ok(set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)?), &[]),
@@ -198,7 +199,7 @@ mod forbidden {
         }
     }
 
-    /// In the child.
+    /// Runs in the child.
     pub(super) fn attempt(words: &str) {
         let (what, role) = words.split_once(' ').unwrap();
         let role = EVERYBODY.into_iter().find(|known| known.as_str() == role).unwrap();

@@ -1,4 +1,4 @@
-//! Questions while a live recorder takes all that the generator sends, both on one core.
+//! Queries against a live recorder that takes packets at the generator's full rate, with both on one core.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,11 +9,11 @@ use crate::cable::{Cable, cable};
 use crate::process::Recorder;
 use crate::table::{Row, percentile, section, skipped};
 
-/// Memory of which packets get about 1 GiB.
+/// The budget that leaves about 1 GiB for packets.
 const MEMORY: &str = "1600MiB";
-/// Packets that are sent at once to fill it.
+/// Packets per burst while memory is filled.
 const PART: u32 = 500_000;
-/// Questions a second.
+/// Queries per second.
 const A_SECOND: f64 = 500.0;
 const CLIENTS: u32 = 8;
 
@@ -50,18 +50,18 @@ pub(crate) fn asked(scale: Scale) {
     }
 }
 
-/// What became of packets.
+/// Results of one run for the packets.
 struct Sent {
     seconds: f64,
     lost: f64,
 }
 
-/// What became of questions.
+/// Results of one run for the queries.
 #[derive(Default)]
 struct Answers {
     first: Vec<f64>,
     total: Vec<f64>,
-    /// Of one answer.
+    /// Bytes of one answer.
     bytes: f64,
     failed: u32,
 }
@@ -79,7 +79,7 @@ fn while_sending(
     let question = Mutex::new(question(recorder));
     let (next, start) = (AtomicU32::new(0), Instant::now());
     let sent = std::thread::scope(|scope| {
-        // What is asked for moves on with the packets.
+        // Move the queried window forward with the packets, so that it stays inside the whole part.
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(100));
@@ -116,14 +116,14 @@ fn while_sending(
     Some((Sent { seconds: sent.as_secs_f64(), lost }, answers))
 }
 
-/// One of the servers, in the middle of what is whole.
+/// A query for one server, in the middle of the whole part of the history.
 fn question(recorder: &Recorder) -> String {
     let status = recorder.status().unwrap_or_default();
     let time = |pointer: &str| {
         let text = status.pointer(pointer).and_then(|value| value.as_str()).unwrap_or_default();
         text.parse::<jiff::Timestamp>().map_or(0, |time| time.as_nanosecond())
     };
-    // Of what is older only starts are kept.
+    // Before `whole_since` only the starts of sessions are left.
     let (oldest, newest) = (time("/retained/whole_since"), time("/retained/newest"));
     let span = newest - oldest;
     let since = oldest + span / 2;

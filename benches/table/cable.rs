@@ -1,5 +1,5 @@
-//! Network namespaces of our own: a generator in one, who records in the other. The generator has the first core, who
-//! records the last.
+//! Two network namespaces joined by a cable: the generator runs in one, pinned to the first core, and the recorder in
+//! the other, pinned to the last core.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,11 +9,11 @@ use crate::machine::have;
 use crate::process::{RETROCAP, Recorder};
 use crate::table::skipped;
 
-/// The interface that is recorded, and the one that sends into it.
+/// The recorded interface, and its peer that packets are sent into.
 pub(crate) const FAR: &str = "far";
 const NEAR: &str = "near";
 
-/// Two namespaces joined by a cable, gone when dropped.
+/// Two namespaces joined by a cable. They are removed on drop.
 pub(crate) struct Cable {
     near: String,
     far: String,
@@ -29,7 +29,7 @@ impl Cable {
             && ip(&format!("netns add {}", cable.far))
             && ip(&format!("-n {} link add {NEAR} type veth peer name {FAR} netns {}", cable.near, cable.far))
             && [&cable.near, &cable.far].iter().all(|namespace| {
-                // Nothing is sent but what is sent here.
+                // Without IPv6 the kernel sends no packets of its own.
                 Command::new("ip")
                     .args(["netns", "exec", namespace, "sh", "-c"])
                     .arg("for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do echo 1 > $f; done")
@@ -41,7 +41,8 @@ impl Cable {
         ok.then_some(cable)
     }
 
-    /// Before whoever else wants its core, sends `packets` of `len` bytes of 32,000 sessions as fast as one core can.
+    /// Sends `packets` packets of `len` bytes in 32,000 sessions as fast as one core can, at a higher priority than
+    /// other programs on that core.
     pub(crate) fn generate(&self, len: usize, packets: u32) -> Option<Duration> {
         let folder = tempfile::tempdir().ok()?;
         let config = folder.path().join("packets.cfg");
@@ -61,7 +62,7 @@ impl Cable {
         status.is_ok_and(|status| status.success()).then(|| start.elapsed())
     }
 
-    /// A command in the far namespace, on the last core.
+    /// Runs a command in the far namespace, on the last core.
     pub(crate) fn recording(&self, words: &[&str]) -> Command {
         let last = std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1).to_string();
         let mut command = Command::new("ip");
@@ -86,7 +87,7 @@ fn ip(words: &str) -> bool {
     command.is_ok_and(|status| status.success())
 }
 
-/// A UDP packet for trafgen: its source's address counts up, and goes to one of 250 servers.
+/// A trafgen description of a UDP packet: the source address counts up, the destination is one of 250 servers.
 fn packet_config(len: usize) -> String {
     let ip_len = len - 14;
     format!(
@@ -97,7 +98,7 @@ fn packet_config(len: usize) -> String {
     )
 }
 
-/// Two namespaces, or, loudly, why nothing can be measured.
+/// Makes the two namespaces, or prints why nothing can be measured.
 pub(crate) fn cable(what: &str) -> Option<Cable> {
     if !have("trafgen") {
         skipped(what, "trafgen (package netsniff-ng) is not installed");

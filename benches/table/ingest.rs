@@ -1,5 +1,5 @@
-//! Ingest from memory: decode, session, store and eviction on one core, beside a plain copy of the same packets; how the
-//! cost of a packet grows; and more than one worker.
+//! Ingest from memory: decoding, sessions, storing and eviction on one core, compared with a plain copy of the same
+//! packets; how the cost of a packet grows with other quantities; and the throughput of two workers.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -17,16 +17,16 @@ use crate::table::{Row, median, section};
 use crate::traffic::{Frames, IMIX};
 
 const MIB: u64 = 1 << 20;
-/// Bytes of packets of one round.
+/// Bytes of packets per round.
 const ROUND_BYTES: usize = 64 << 20;
 
 #[derive(Clone, Copy)]
 struct Case {
     lens: &'static [usize],
     sessions: u32,
-    /// Of it the packets and the sessions get their shares.
+    /// The budget from which packets and sessions get their shares.
     budget: u64,
-    /// Sessions get so much instead, where it is not 0.
+    /// Memory for sessions when it is not the share of the budget; 0 means the share.
     sessions_bytes: u64,
     interfaces: u16,
     classes: usize,
@@ -35,14 +35,14 @@ struct Case {
 const SMALL: Case =
     Case { lens: &[64], sessions: 10_000, budget: 40 * MIB, sessions_bytes: 0, interfaces: 1, classes: 0 };
 
-/// How large a table of sessions is.
+/// The size of a session table.
 struct Table {
     entries: f64,
     used: usize,
     resident_mebibytes: f64,
 }
 
-/// A worker and its packets.
+/// A worker and the packets it gets.
 struct Ingest {
     frames: Frames,
     pipeline: Pipeline,
@@ -76,7 +76,7 @@ impl Ingest {
         let pipeline = Pipeline::new(config).expect("memory");
         let frames = Frames::new(ROUND_BYTES, case.lens, case.sessions, case.interfaces);
         let mut ingest = Self { frames, pipeline, time_ns: 1_700_000_000_000_000_000 };
-        // The store is full and every session known before anything is measured.
+        // Fill the store and the session table before anything is measured.
         let fill = case.budget / ROUND_BYTES as u64 + 1 + u64::from(case.sessions) * 64 / ROUND_BYTES as u64;
         for _ in 0..fill.min(80) {
             ingest.renew();
@@ -85,7 +85,7 @@ impl Ingest {
         ingest
     }
 
-    /// Makes the packets of the next round, which is not measured.
+    /// Prepares the packets of the next round. This is not measured.
     fn renew(&mut self) {
         self.frames.renew();
     }
@@ -104,7 +104,7 @@ impl Ingest {
         pipeline.publish();
     }
 
-    /// Seconds that a round takes, and that a copy of its packets takes, in turn.
+    /// Seconds per round of ingest and per plain copy of the same packets, measured alternately.
     fn measure(&mut self, rounds: usize) -> (f64, f64) {
         let mut copy = vec![0u8; self.frames.memory.len()];
         let (mut ours, mut plain) = (Vec::new(), Vec::new());
@@ -142,7 +142,7 @@ fn seconds(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Packets a second.
+/// Packets per second.
 pub(crate) fn ingest(scale: Scale) {
     section("ingest", "from memory, one core; 64 MiB a round, median; beside memcpy of the same packets");
     let case = |lens, sessions, mebibytes| Case { lens, sessions, budget: mebibytes * MIB, ..SMALL };
@@ -184,7 +184,7 @@ pub(crate) fn ingest(scale: Scale) {
     }
 }
 
-/// What a packet costs when something else is more.
+/// The cost of a packet while one other quantity grows.
 pub(crate) fn growth(scale: Scale) {
     section("growth", "cost of a 64 B packet when something else grows, beside the case before it grew");
     let large = Case { sessions: 100_000, budget: 1024 * MIB, ..SMALL };
@@ -215,7 +215,7 @@ pub(crate) fn growth(scale: Scale) {
     }
 }
 
-/// One worker and two, each with its half of the memory.
+/// Two workers compared with one, each with half of the memory.
 pub(crate) fn workers(scale: Scale) {
     section("workers", "from memory, IMIX; each has its own thread, table and store, nothing is shared");
     let case = Case { lens: IMIX, ..SMALL };

@@ -1,4 +1,4 @@
-//! Instructions a packet, from the benchmark of that name.
+//! Instructions per packet, from the benchmark `instructions`.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::Scale;
 use crate::machine::have;
 use crate::table::{Row, section, skipped};
 
-/// Packets of one run of the benchmark.
+/// Packets per run of the benchmark.
 const PACKETS: f64 = 24_000.0;
 
 pub(crate) fn instructions(_: Scale) {
@@ -51,7 +51,7 @@ pub(crate) fn instructions(_: Scale) {
     }
 }
 
-/// Instructions of a run, and of the one before.
+/// Instructions of this run and of the previous one.
 fn counted(run: &Value) -> Option<(f64, Option<f64>)> {
     let ir = find(run, "Ir")?;
     let metrics = ir.get("metrics").unwrap_or(ir);
@@ -65,7 +65,7 @@ fn counted(run: &Value) -> Option<(f64, Option<f64>)> {
     Some((number(metrics.get("Left")?)?, None))
 }
 
-/// The first value with this key, however deep.
+/// The first value with this key at any depth.
 fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     match value {
         Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|value| find(value, key))),

@@ -1,4 +1,4 @@
-//! Live capture: what a packet costs beside tcpdump and dumpcap, what readers cost, and what idling costs.
+//! Live capture: the cost of a packet compared with tcpdump and dumpcap, the cost of readers, and the cost of idling.
 
 use std::io::Read as _;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::machine::have;
 use crate::process::{Answer, Recorder, Running};
 use crate::table::{Row, median, section, skipped};
 
-/// What one program made of the generator's packets.
+/// What one program reported about the generator's packets.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     cpu_s: f64,
@@ -26,7 +26,7 @@ impl Seen {
     }
 }
 
-/// CPU seconds a million packets.
+/// CPU seconds per million packets.
 pub(crate) fn live(scale: Scale) {
     section(
         "live",
@@ -66,7 +66,7 @@ pub(crate) fn live(scale: Scale) {
     }
 }
 
-/// Readers that take all, some of whom stop reading.
+/// Readers of everything, some of which stop reading.
 pub(crate) fn readers(scale: Scale) {
     section(
         "readers",
@@ -100,7 +100,7 @@ fn by_retrocap(cable: &Cable, len: usize, packets: u32, readers: usize) -> Optio
         stop.store(true, Ordering::Relaxed);
         sent
     })?;
-    // What lies in the ring is taken within 100 ms.
+    // The recorder takes what lies in the ring within 100 ms.
     std::thread::sleep(Duration::from_millis(200));
     let cpu_s = recorder.running.cpu_s() - before;
     Some(Seen {
@@ -111,7 +111,7 @@ fn by_retrocap(cable: &Cable, len: usize, packets: u32, readers: usize) -> Optio
     })
 }
 
-/// Asks again and again: for everything, or for one host.
+/// Sends queries continually: for everything, or for one host.
 fn read(recorder: &Recorder, stop: &AtomicBool, everything: bool) {
     let path = if everything { "/v1/packets" } else { "/v1/packets?expr=host+10.0.7.7&c=100" };
     while !stop.load(Ordering::Relaxed) {
@@ -127,7 +127,7 @@ fn read(recorder: &Recorder, stop: &AtomicBool, everything: bool) {
     }
 }
 
-/// Asks, and never takes the answer.
+/// Sends a query and never reads the answer.
 fn stall(recorder: &Recorder, stop: &AtomicBool) {
     let Ok(mut stream) = recorder.connect() else { return };
     let _ = std::io::Write::write_all(&mut stream, b"GET /v1/packets HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -139,7 +139,7 @@ fn stall(recorder: &Recorder, stop: &AtomicBool) {
 fn by_peer(cable: &Cable, words: &[&str], len: usize, packets: u32) -> Option<Seen> {
     let mut command = cable.recording(words);
     let mut peer = Running { child: command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().ok()? };
-    // Until it has opened its socket; peers do not say so in the same way.
+    // Wait until the peer has opened its socket; each peer announces that in another way.
     std::thread::sleep(Duration::from_millis(500));
     let before = peer.cpu_s();
     let sent = cable.generate(len, packets)?;
@@ -149,12 +149,12 @@ fn by_peer(cable: &Cable, words: &[&str], len: usize, packets: u32) -> Option<Se
     let mut text = String::new();
     peer.child.stderr.take()?.read_to_string(&mut text).ok()?;
     let (captured, lost) = counts(&text);
-    // What it does not say was captured is what was sent and not lost.
+    // A peer that does not report captured packets has captured all that was sent and not lost.
     let captured = captured.unwrap_or_else(|| f64::from(packets) - lost);
     Some(Seen { cpu_s, captured, lost, sent_a_s: f64::from(packets) / sent.as_secs_f64() })
 }
 
-/// What tcpdump or dumpcap say at their end: packets captured, and dropped.
+/// The packets captured and dropped, as tcpdump or dumpcap report them at their end.
 fn counts(text: &str) -> (Option<f64>, f64) {
     let number = |word: &str| word.trim_matches(|c: char| !c.is_ascii_digit()).parse::<f64>().ok();
     let first = |line: &str| line.split_whitespace().find_map(number);
@@ -171,7 +171,7 @@ fn counts(text: &str) -> (Option<f64>, f64) {
     (captured, dropped.unwrap_or(0.0))
 }
 
-/// A recorder that has nothing to record.
+/// The cost of a recorder that has nothing to record.
 pub(crate) fn idle(scale: Scale) {
     let seconds = f64::from(scale.times(10));
     section("idle", "a namespace in which nothing happens");

@@ -1,8 +1,8 @@
-//! What the figures were measured on.
+//! The machine on which the figures were measured.
 
 use std::process::Command;
 
-/// Prints the machine, its load, and the peers' versions.
+/// Prints the machine, its load, and the versions of the peers.
 pub(crate) fn print() {
     let cpu = field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -28,7 +28,7 @@ fn field(path: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// Whether a program is there.
+/// Whether a program is installed.
 pub(crate) fn have(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok()
 }

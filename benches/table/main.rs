@@ -1,6 +1,6 @@
-//! `make bench`: one table of what the hot path does on this machine, beside its peers in the same run.
+//! `make bench`: one table with the cost of the hot path on this machine, compared with its peers in the same run.
 //!
-//! `make bench ARGS='ingest replay'` measures these sections only, `ARGS=--long` more rounds of everything.
+//! `make bench ARGS='ingest replay'` measures these sections alone. `ARGS=--long` measures more rounds of everything.
 
 mod asked;
 mod cable;
@@ -17,25 +17,25 @@ mod traffic;
 
 use clap::Parser;
 
-/// How much is measured.
+/// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     long: bool,
 }
 
 impl Scale {
-    /// Rounds of which the median is shown.
+    /// Rounds from which the median is taken.
     fn rounds(self) -> usize {
         if self.long { 15 } else { 5 }
     }
 
-    /// So many in a short run, and so many times more in a long one.
+    /// `short` in a short run, five times as much in a long one.
     fn times(self, short: u32) -> u32 {
         if self.long { short * 5 } else { short }
     }
 }
 
-/// One table of what the hot path does on this machine, beside its peers in the same run.
+/// Print one table with the cost of the hot path on this machine, compared with its peers in the same run.
 #[derive(Debug, Parser)]
 struct Args {
     /// Sections to measure [default: all]
@@ -43,7 +43,7 @@ struct Args {
     /// Measure longer
     #[arg(long)]
     long: bool,
-    /// Cargo says so to benchmarks.
+    /// Cargo passes this flag to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }

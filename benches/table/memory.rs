@@ -1,4 +1,4 @@
-//! How long it takes to take memory: locked, as a recorder does at start, and on demand, as a replay does.
+//! The time to obtain memory: locked, as a recorder does at start, and on demand, as a replay does.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use crate::table::{Row, median, section};
 
 const WORDS: usize = (1 << 30) / 8;
 
-/// How long free memory is left alone, so that a hypervisor that takes it back has done so.
+/// How long free memory is left alone, so that a hypervisor that reclaims it has done so.
 const REST: Duration = Duration::from_secs(5);
 
-/// 1 GiB, beside the kernel alone: the same mapping, made resident by one call. Each is done once when the machine has had a
-/// rest, and then several times in direct succession.
+/// Measures 1 GiB compared with the kernel alone, which makes the same mapping resident by one call. Each is measured
+/// once after the machine has rested, and then several times in direct succession.
 pub(crate) fn memory(scale: Scale) {
     section(
         "memory",
@@ -38,7 +38,7 @@ pub(crate) fn memory(scale: Scale) {
         zeros.push(write(&memory, 1));
         drop(memory);
         let memory = Memory::new(WORDS, Residence::OnDemand).expect("1 GiB of memory");
-        // One word of each page, as much as makes it resident.
+        // One word of each page is enough to make the page resident.
         demanded.push(write(&memory, 512));
     }
     let note = format!("{huge} MiB huge, {}", if is_locked { "locked" } else { "NOT locked (ulimit -l)" });
@@ -64,7 +64,7 @@ fn write(memory: &Memory, step: usize) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// How much of this process is in huge pages.
+/// The share of this process's memory that is in huge pages.
 fn huge_mebibytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Programs that are measured from outside: what they cost, and what a recorder answers.
+//! Programs that are measured from outside: their cost, and a recorder's answers.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,15 +11,15 @@ use tempfile::TempDir;
 
 pub(crate) const RETROCAP: &str = env!("CARGO_BIN_EXE_retrocap");
 
-/// What a command took.
+/// The cost of a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
     pub(crate) wall_s: f64,
-    /// User and system, to 10 ms.
+    /// User and system time, to 10 ms.
     pub(crate) cpu_s: f64,
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end and measures it.
 pub(crate) fn cost(program: &str, arguments: &[&str]) -> Cost {
     let (start, before) = (Instant::now(), children_cpu_s());
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -27,35 +27,35 @@ pub(crate) fn cost(program: &str, arguments: &[&str]) -> Cost {
     Cost { wall_s: start.elapsed().as_secs_f64(), cpu_s: children_cpu_s() - before }
 }
 
-/// Processor time of all children that ended.
+/// Processor time of all children that have ended.
 fn children_cpu_s() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    // cutime and cstime, in the hundredths of a second that Linux shows everywhere.
+    // cutime and cstime, in hundredths of a second, which Linux uses here on every machine.
     (ticks(13) + ticks(14)) / 100.0
 }
 
-/// Memory that a process has, by its number or `self`.
+/// Resident memory of a process, given by its number or `self`.
 pub(crate) fn resident_mebibytes(process: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     kib.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
-/// A program that runs until it is told to end.
+/// A program that runs until it is stopped.
 pub(crate) struct Running {
     pub(crate) child: Child,
 }
 
 impl Running {
-    /// Processor time of all its threads so far, by the scheduler's own clock.
+    /// Processor time of all its threads so far, from the scheduler's own clock.
     pub(crate) fn cpu_s(&self) -> f64 {
         let ns = self.tasks("schedstat", |text| text.split_whitespace().next()?.parse::<f64>().ok());
         ns / 1e9
     }
 
-    /// How often its threads have gone to sleep so far: each time one was woken.
+    /// How often its threads have gone to sleep so far, which is how often they were woken.
     pub(crate) fn wakeups(&self) -> f64 {
         self.tasks("status", |text| {
             text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
@@ -72,7 +72,7 @@ impl Running {
         texts.filter_map(|text| read(&text)).sum()
     }
 
-    /// Ends it as Ctrl-C does, and waits for that.
+    /// Interrupts it as Ctrl-C does, and waits for its end.
     pub(crate) fn end(&mut self) -> Option<ExitStatus> {
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-INT", &pid]).status();
@@ -101,7 +101,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// `command` ends with `run` and its flags.
+    /// Starts the recorder; `command` ends with `run` and its flags.
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         let log = std::fs::File::create(folder.path().join("log"))?;
@@ -128,7 +128,7 @@ impl Recorder {
         Ok(stream)
     }
 
-    /// Asks, and reads the answer to its end.
+    /// Sends a query, and reads the answer to its end.
     pub(crate) fn ask(&self, path: &str) -> io::Result<Answer> {
         Answer::read(self.connect()?, path, |_| {})
     }
@@ -136,19 +136,19 @@ impl Recorder {
     pub(crate) fn status(&self) -> io::Result<Value> {
         let mut body = Vec::new();
         Answer::read(self.connect()?, "/v1/status", |part| body.extend_from_slice(part))?;
-        // One chunk or several: the document is what lies between the outermost braces.
+        // The answer may have any number of chunks: the document is what lies between the outermost braces.
         let text: String = String::from_utf8_lossy(&body).into_owned();
         let (from, to) = (text.find('{').unwrap_or(0), text.rfind('}').map_or(0, |at| at + 1));
         serde_json::from_str(text.get(from..to).unwrap_or_default()).map_err(io::Error::other)
     }
 
-    /// A number of the status.
+    /// A number from the status.
     pub(crate) fn count(&self, pointer: &str) -> f64 {
         self.status().ok().and_then(|status| status.pointer(pointer)?.as_f64()).unwrap_or(0.0)
     }
 }
 
-/// What became of a question.
+/// The result of one query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Answer {
     pub(crate) ok: bool,
@@ -158,7 +158,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Asks over a connection that is not used again.
+    /// Sends a query over a connection that is not used again.
     pub(crate) fn read(mut stream: UnixStream, path: &str, mut each: impl FnMut(&[u8])) -> io::Result<Self> {
         let start = Instant::now();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

@@ -1,4 +1,4 @@
-//! Questions while packets come in at full speed: an endless history is replayed through a pipe.
+//! Queries while packets come in at full speed: an endless history is replayed through a pipe.
 
 use std::io::Write as _;
 use std::process::{ChildStdin, Command, Stdio};
@@ -10,7 +10,7 @@ use crate::process::{RETROCAP, Recorder};
 use crate::table::{Row, percentile, section, skipped};
 use crate::traffic::{History, PCAP_HEADER};
 
-/// Memory of which packets get about 1 GiB.
+/// The budget that leaves about 1 GiB for packets.
 const MEMORY: &str = "1600MiB";
 
 pub(crate) fn queries(scale: Scale) {
@@ -54,7 +54,7 @@ pub(crate) fn queries(scale: Scale) {
     });
 }
 
-/// Writes history into the pipe until it is told to stop.
+/// Writes history into the pipe until it is stopped.
 fn feed(mut pipe: ChildStdin, stop: &AtomicBool, pause: &AtomicBool) {
     let mut history = History::new();
     let mut written = pipe.write_all(&PCAP_HEADER);
@@ -67,14 +67,14 @@ fn feed(mut pipe: ChildStdin, stop: &AtomicBool, pause: &AtomicBool) {
     }
 }
 
-/// Packets a second that are recorded.
+/// Packets per second that are recorded.
 fn rate(recorder: &Recorder, time: Duration) -> f64 {
     let (start, before) = (Instant::now(), recorder.count("/packets/received"));
     std::thread::sleep(time);
     (recorder.count("/packets/received") - before) / start.elapsed().as_secs_f64()
 }
 
-/// The question for one host's minute that is `ago` packets' seconds old.
+/// A query for one minute of one host, `ago` seconds before the newest packet.
 fn minute(recorder: &Recorder, host: u32, ago: u64) -> String {
     let newest = recorder.status().ok().and_then(|status| {
         let text = status.pointer("/retained/newest")?.as_str()?.to_owned();
@@ -114,7 +114,7 @@ fn print_minutes(recorder: &Recorder, count: u32, what: &str, aims: [&'static st
     }
 }
 
-/// 500 questions a second, from 8 clients that keep to their pace.
+/// 500 queries per second from 8 clients, each at a steady pace.
 fn five_hundred(recorder: &Recorder, alone: f64, seconds: f64) {
     const CLIENTS: u32 = 8;
     const A_SECOND: f64 = 500.0;
@@ -131,7 +131,7 @@ fn five_hundred(recorder: &Recorder, alone: f64, seconds: f64) {
                     if start.elapsed().as_secs_f64() > seconds {
                         break;
                     }
-                    // Who finds nothing any more was answered, too.
+                    // A query that finds nothing any more counts as answered.
                     let ok = recorder.ask(question).is_ok();
                     (if ok { answered } else { failed }).fetch_add(1, Ordering::Relaxed);
                     due += f64::from(CLIENTS) / A_SECOND;
@@ -150,7 +150,7 @@ fn five_hundred(recorder: &Recorder, alone: f64, seconds: f64) {
         .print();
 }
 
-/// 50 readers of everything, ten of whom never read.
+/// 50 readers of everything, ten of which never read.
 fn readers(recorder: &Recorder, alone: f64) {
     let before = recorder.running.resident_mebibytes();
     let stop = AtomicBool::new(false);

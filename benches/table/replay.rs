@@ -1,4 +1,5 @@
-//! Replay beside its peer: the same capture file through `retrocap replay` and `tcpdump -r FILE -w /dev/null`, in turn.
+//! Replay compared with its peer: the same capture file through `retrocap replay` and `tcpdump -r FILE -w /dev/null`,
+//! alternately.
 
 use crate::Scale;
 use crate::machine::have;
@@ -19,7 +20,7 @@ pub(crate) fn replay(scale: Scale) {
     for (memory, cpu, aim) in [("40MiB", "0", "<= 1"), ("1GiB", "0", "<= 1"), ("40MiB", "10", ""), ("1GiB", "10", "")] {
         let arguments = ["replay", file, "-m", memory, "--compression-cpu", cpu, "--json"];
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        // The first pair warms up.
+        // The first pair warms up and is not counted.
         for round in 0..=scale.rounds() {
             let pair = (cost(RETROCAP, &arguments), cost("tcpdump", &["-r", file, "-w", "/dev/null"]));
             if round > 0 {

@@ -1,19 +1,19 @@
-//! The table: a line a measurement, printed as it is made.
+//! The table: one line per measurement, printed as soon as it is made.
 
 use std::fmt::Display;
 
-/// What one measurement says.
+/// One line of the table.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
-    /// What was measured.
+    /// The quantity that was measured.
     pub(crate) what: String,
-    /// The figure, with its unit.
+    /// The figure with its unit.
     pub(crate) ours: String,
-    /// What it is compared with, measured in the same run.
+    /// The figure it is compared with, measured in the same run.
     pub(crate) peer: String,
-    /// Ours by the peer's.
+    /// Our figure divided by the peer's.
     pub(crate) ratio: Option<f64>,
-    /// What it is to be.
+    /// The required value.
     pub(crate) aim: &'static str,
 }
 
@@ -48,17 +48,17 @@ pub(crate) fn section(name: &str, about: &str) {
     println!("\n{name}: {about}");
 }
 
-/// What could not be measured here, and why.
+/// Prints what could not be measured here, and why.
 pub(crate) fn skipped(what: &str, why: impl Display) {
     println!("{what:<46} SKIPPED: {why}");
 }
 
-/// The middle of what was measured.
+/// The median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     percentile(&mut values, 50)
 }
 
-/// The value that this many percent do not exceed; 0 of nothing.
+/// The value that this percentage of the values does not exceed; 0 for no values.
 pub(crate) fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = (values.len() * percent / 100).min(values.len().saturating_sub(1));

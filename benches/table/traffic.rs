@@ -1,4 +1,4 @@
-//! Packets made in code: in memory, as a capture file, and as a stream of history.
+//! Packets made in code: in memory, as a capture file, and as an endless stream.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::time::Timestamp;
 
-/// Lengths of the Internet mix: seven small packets, four middle ones, one large.
+/// Frame lengths of the Internet mix: seven small packets, four medium ones, one large.
 pub(crate) const IMIX: &[usize] = &[64, 64, 64, 64, 64, 64, 64, 570, 570, 570, 570, 1514];
 
-/// Numbers without order, the same each time.
+/// Pseudo-random numbers that are the same in each run.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -19,7 +19,7 @@ impl Random {
     }
 }
 
-/// Writes an Ethernet/IPv4/UDP frame of `len` bytes of session `session`.
+/// Writes an Ethernet/IPv4/UDP frame of `len` bytes that belongs to session `session`.
 pub(crate) fn write_frame(out: &mut Vec<u8>, session: u32, len: usize) {
     let end = out.len() + len;
     let ip_len = u16::try_from(len - 14).unwrap_or(u16::MAX);
@@ -36,11 +36,11 @@ pub(crate) fn write_frame(out: &mut Vec<u8>, session: u32, len: usize) {
     write_session(&mut out[end - len..], session);
 }
 
-/// Bytes from the start of a frame to its addresses and its ports, source and then destination.
+/// Offsets of the addresses and of the ports in a frame, source before destination.
 const ADDRESSES_AT: usize = 26;
 const PORTS_AT: usize = 34;
 
-/// Makes a frame one of session `session`, by its source's address and port.
+/// Makes a frame part of session `session` by its source address and port.
 fn write_session(frame: &mut [u8], session: u32) {
     let address = 0x0a00_0000 | session >> 4;
     let port = 1024 + u16::try_from(session & 15).unwrap_or(0);
@@ -51,13 +51,13 @@ fn write_session(frame: &mut [u8], session: u32) {
 /// Frames one after another in memory, as in a ring.
 pub(crate) struct Frames {
     pub(crate) memory: Vec<u8>,
-    /// Where each begins, how long it is, and its interface.
+    /// Start, length and interface of each frame.
     pub(crate) frames: Vec<(usize, usize, u16)>,
     interfaces: u16,
     sessions: Sessions,
 }
 
-/// Session after session, all of them before any comes again, in another order each time.
+/// Each session once per cycle, in a different order in each cycle.
 struct Sessions {
     count: u64,
     next: u64,
@@ -75,7 +75,7 @@ impl Sessions {
     fn begin_cycle(&mut self) {
         self.next = 0;
         self.cycle += 1;
-        // A step without a common divisor comes to all of them.
+        // A step that has no common divisor with the count visits every session.
         let common = |mut a: u64, mut b: u64| {
             while b > 0 {
                 (a, b) = (b, a % b);
@@ -97,7 +97,7 @@ impl Sessions {
 }
 
 impl Frames {
-    /// About `bytes` of packets with these lengths in turn, of sessions and interfaces in no order.
+    /// Makes about `bytes` of packets, with these lengths in turn, whose sessions and interfaces are in no order.
     pub(crate) fn new(bytes: usize, lens: &[usize], sessions: u32, interfaces: u16) -> Self {
         let count = bytes / (lens.iter().sum::<usize>() / lens.len());
         let (mut memory, mut frames) = (Vec::with_capacity(bytes), Vec::with_capacity(count));
@@ -111,17 +111,17 @@ impl Frames {
         frames
     }
 
-    /// Writes the next sessions into the frames: there may be many more of them than frames.
+    /// Writes the next sessions into the frames; there may be many more sessions than frames.
     pub(crate) fn renew(&mut self) {
         for (at, _, interface) in &mut self.frames {
             let session = self.sessions.next();
             write_session(&mut self.memory[*at..], session);
-            // A session stays on its interface.
+            // A session stays on one interface.
             *interface = u16::try_from(session % u32::from(self.interfaces)).unwrap_or(0);
         }
     }
 
-    /// A packet as a source would hand it over.
+    /// A packet as a source hands it over.
     pub(crate) fn packet(&self, &(at, len, interface): &(usize, usize, u16), time_ns: u64) -> Packet<'_> {
         Packet {
             time: Timestamp(time_ns),
@@ -140,10 +140,11 @@ impl Frames {
 pub(crate) const PCAP_HEADER: [u8; 24] =
     [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0];
 
-/// Packets of the capture file.
+/// Packets in the capture file.
 pub(crate) const FILE_PACKETS: u32 = 1_630_000;
 
-/// Classic pcap of 20,000 sessions over 33 s; every fourth packet is large. Says how many bytes it has.
+/// Writes a classic pcap file of 20,000 sessions over 33 s, in which every fourth packet is large; returns its size
+/// in bytes.
 pub(crate) fn write_capture(path: &Path) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?);
     out.write_all(&PCAP_HEADER)?;
@@ -169,17 +170,17 @@ fn write_record(out: &mut impl Write, micros: u64, frame: &[u8]) -> io::Result<(
     out.write_all(frame)
 }
 
-/// A history without end as a capture stream: 64 sessions at a time of 15 packets each, questions and answers of 1,000 hosts
-/// and 250 servers, about 300 kB a second of packets' time, so that 1 GiB is an hour.
+/// An endless history as a capture stream: 64 sessions at a time of 15 packets each, requests of 1,000 hosts and
+/// responses of 250 servers, about 300 kB per second of packet time, so that 1 GiB is an hour.
 pub(crate) struct History {
     chunk: Vec<u8>,
-    /// Where in the chunk records begin.
+    /// Where in the chunk each record begins.
     records: Vec<usize>,
     micros: u64,
     chunks: u32,
 }
 
-/// Bytes of a record before the frame.
+/// Bytes of a record before its frame.
 const RECORD_HEADER_BYTES: usize = 16;
 const SESSIONS_A_CHUNK: u32 = 1024;
 const PACKETS_A_SESSION: u32 = 15;
@@ -202,7 +203,7 @@ impl History {
         Self { chunk, records, micros: 1_700_000_000_000_000, chunks: 0 }
     }
 
-    /// Host number `n` of 1,000.
+    /// The address of host number `n` of 1,000.
     pub(crate) fn host(n: u32) -> String {
         format!("10.1.{}.{}", n % 1000 / 250, n % 250 + 1)
     }
@@ -215,7 +216,7 @@ impl History {
                 [self.micros / 1_000_000, self.micros % 1_000_000].map(|part| u32::try_from(part).unwrap_or(0));
             self.chunk[at..at + 4].copy_from_slice(&seconds.to_le_bytes());
             self.chunk[at + 4..at + 8].copy_from_slice(&micros.to_le_bytes());
-            // Groups of 64 sessions, their packets in turn.
+            // Sessions come in groups of 64, whose packets alternate.
             let session = i / (PACKETS_A_SESSION * 64) * 64 + i % 64;
             let packet = i / 64 % PACKETS_A_SESSION;
             let host = (session + self.chunks * 7) % 1000;
@@ -233,7 +234,7 @@ impl History {
     }
 }
 
-/// Whether a session's packet of this number comes from the server.
+/// Whether the server sends the session's packet of this number.
 fn is_answer(packet: u32) -> bool {
     packet % 2 == 1
 }

@@ -1,5 +1,5 @@
-//! Any bytes as alerts of Suricata, Zeek or Sysmon: each that is read has times in order and a line of its own in the
-//! file, its packets get a file's name that leads nowhere else, and what is broken is told.
+//! Any bytes as alerts of Suricata, Zeek or Sysmon. Each alert that is read has its times in order, one line of the
+//! file, and a name for its export that stays in the folder; each broken line is reported.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -12,13 +12,13 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(read.broken_count >= read.broken.len() as u64);
     for alert in &read.alerts {
         assert!(alert.start <= alert.end, "{alert:?}");
-        // Nothing names more alerts than there are bytes.
+        // There cannot be more alerts than bytes.
         assert!((1..=bytes.len() as u64 + 1).contains(&alert.line), "{alert:?}");
         let name = alert_file(alert);
         assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)), "{name}");
         assert!(!name.starts_with('.') && name.len() < 255, "{name}");
     }
-    // A line that is broken costs no other one its place.
+    // A broken line does not change the line numbers of the others.
     let again = Alerts::read(bytes).unwrap();
     assert_eq!((again.alerts, again.broken_count), (read.alerts, read.broken_count));
 });

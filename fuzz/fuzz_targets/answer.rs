@@ -1,12 +1,12 @@
-//! Any text as the answer of a recorder, which may be another's: nothing that people are shown moves the terminal's
-//! cursor, and no cell of a spreadsheet begins a formula.
+//! Any text as the answer of a recorder, which may be hostile. No output moves the terminal's cursor, and no cell of
+//! a spreadsheet begins a formula.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use retrocap::cli::foreign;
 use retrocap::time::Timestamp;
 
-/// Selections that were asked for.
+/// The selections that the client asked for.
 const ASKED: usize = 3;
 
 fn is_plain(shown: &str) {

@@ -1,5 +1,5 @@
-//! Any arguments, as a shell, a script or Wireshark's dialog gives them: what they ask a recorder for is one request,
-//! whatever they hold.
+//! Any arguments from a shell, a script or Wireshark's dialog. They become at most one request, whatever they
+//! contain.
 #![no_main]
 
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(Some(target)) => {
             assert!(target.bytes().all(|byte| byte.is_ascii_graphic()), "{target}");
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-            // The service understands what the command line sends; it may find the question wrong.
+            // The service understands what the command line sends, even if it then rejects the query.
             let clock = Clock { now, newest: None };
             let error = match path {
                 "/v1/packets" => PacketQuery::read(query, clock).err(),

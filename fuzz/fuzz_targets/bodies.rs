@@ -1,5 +1,5 @@
-//! Any bytes as the body of a request, for a pin or for the packets of many selections: what is read is fit to be done,
-//! and what is wrong is told in a sentence.
+//! Any bytes as the body of a request, for a pin or for the packets of many selections. What is parsed can be carried
+//! out, and each error is one sentence.
 #![no_main]
 
 use std::time::Duration;

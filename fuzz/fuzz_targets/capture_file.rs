@@ -1,4 +1,4 @@
-//! Any bytes as a capture: reading comes to an end, never panics, and hands over no more bytes than there are.
+//! Any bytes as a capture file: reading ends, never panics, and hands over no more bytes than the input has.
 #![no_main]
 
 use std::io::Cursor;
@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(interfaces.interface(packet.interface).is_some());
         captured += packet.data.len();
     };
-    // Each batch consumes something, recognises the format or ends.
+    // Each batch consumes input, recognises the format, or ends.
     for _ in 0..bytes.len() + 8 {
         match source.batch(&mut each) {
             Ok(Batch::More | Batch::Idle) => {}

@@ -1,4 +1,4 @@
-//! Any bytes as the certificate of somebody who comes: what is said of it in the log is short and on one line.
+//! Any bytes as a peer's certificate: its description in the log is short and on one line.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

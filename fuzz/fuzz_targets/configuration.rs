@@ -1,4 +1,4 @@
-//! Any text as a configuration: it is read, or every mistake is told with a line that there is.
+//! Any text as a configuration: it is accepted, or each mistake names a line that exists.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

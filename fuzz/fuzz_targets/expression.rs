@@ -1,5 +1,5 @@
-//! Any text as an expression, asked of the packet behind it and of sessions: it is compiled or refused in a sentence, and says the same
-//! each time.
+//! Any text as an expression, applied to the packet after it and to sessions: it compiles or is rejected with one
+//! sentence, and gives the same result each time.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -9,7 +9,7 @@ use retrocap::filter::{Endpoints, FilterSet, SessionProbe, USUAL_LINK_TYPES};
 fuzz_target!(|input: &[u8]| {
     let (expression, packet) = input.split_at(input.iter().position(|byte| *byte == 0).unwrap_or(input.len()));
     let Ok(expression) = std::str::from_utf8(expression) else { return };
-    // Names are looked up, by other programs' code and as slowly as they like.
+    // Resolving names would run the resolver's code, which can take as long as it likes.
     if expression.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word.len() > 12) {
         return;
     }

@@ -1,4 +1,5 @@
-//! Any bytes as what the recorder before has left: no panic, what is counted adds up, and what was taken over is found.
+//! Any bytes as the history that the previous recorder left: no panic, counts add up, and what was taken over is
+//! found.
 #![no_main]
 
 use std::io::Cursor;
@@ -17,7 +18,7 @@ use retrocap::store::Store;
 use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
-/// What is recorded after it.
+/// What is recorded after the handover.
 const CAPTURE: &[u8] = include_bytes!("../seeds/capture_file/pcap-encapsulations");
 
 fuzz_target!(|data: &[u8]| {

@@ -1,5 +1,4 @@
-//! The query string of a request is anybody's text: reading it must end, without a panic, and what was read must be
-//! fit to be asked.
+//! Any text as the query string of a request: parsing ends without a panic, and what was parsed can be asked.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

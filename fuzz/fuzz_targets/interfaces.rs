@@ -1,5 +1,5 @@
-//! Any bytes as reports of the kernel on its interfaces, whose names and addresses others choose: reading comes to an end,
-//! and what is recorded is never more than there is room for.
+//! Any bytes as the kernel's messages about interfaces, whose names and addresses others choose: reading ends, and
+//! the table never has more entries than there is room for.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

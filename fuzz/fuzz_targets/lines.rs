@@ -1,4 +1,4 @@
-//! Any bytes as a capture, shown as text: one line a packet, and nothing in it that moves the terminal's cursor.
+//! Any bytes as a capture that is printed as text: one line per packet, and nothing that moves the terminal's cursor.
 #![no_main]
 
 use std::io::Cursor;

@@ -1,4 +1,4 @@
-//! Any bytes as the first ones of a session: no panic, and what is named is printable and bounded.
+//! Any bytes as the first bytes of a session: no panic, and each name is printable and bounded.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

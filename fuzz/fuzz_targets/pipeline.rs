@@ -1,5 +1,5 @@
-//! A capture file through everything: decode, sessions, store with eviction, query and export. What is counted must add
-//! up, and what is found must be what is retained.
+//! Any capture through the whole path: decoding, sessions, storing with eviction, query and export. Counts add up,
+//! and a query finds exactly what is retained.
 
 #![no_main]
 

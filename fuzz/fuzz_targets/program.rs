@@ -1,15 +1,16 @@
-//! Any instructions as a filter: what is loaded returns, whatever the packet, and says the same each time.
+//! Any instructions as a filter program: a program that loads returns for every packet, and gives the same result
+//! each time.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use retrocap::filter::Program;
 use retrocap::filter::vm::Raw;
 
-/// Bytes of an instruction.
+/// Bytes per instruction.
 const INSTRUCTION_BYTES: usize = 8;
 
 fuzz_target!(|input: &[u8]| {
-    // How many instructions, these, the length on the wire, and the packet.
+    // The number of instructions, the instructions, the length on the wire, and the packet.
     let Some((&count, input)) = input.split_first() else { return };
     let Some((instructions, input)) = input.split_at_checked(INSTRUCTION_BYTES * usize::from(count)) else { return };
     let Some((length, packet)) = input.split_first_chunk() else { return };

@@ -1,4 +1,4 @@
-//! From alerts to packets, and why there are none: the program with alert files in their documented formats.
+//! `get --alert` with alert files in their documented formats: the packets of each alert, or why there are none.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::service::asking::{curl, have};
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Sessions 1001 to 1005 with six packets each, one after the other: session 1000+n lasts from 100n to 100n+10 s. Its
+/// Sessions 1001 to 1005 with six packets each, one after the other. Session 1000+n lasts from 100n to 100n+10 s; its
 /// client is 10.0.0.0:1000+n, its server 192.0.2.7:53.
 fn five_sessions() -> (Vec<u8>, u64) {
     let mut file = generate::header();
@@ -51,7 +51,8 @@ impl Setting {
         told(&run(&[&["get", "--socket", &self.socket], arguments].concat()))
     }
 
-    /// Runs `get --alert` with a file of this text, one file an alert; exit code, manifest, stderr.
+    /// Runs `get --alert` with this text as the alert file and one export per alert; returns exit code, manifest and
+    /// stderr.
     fn split(&self, text: &str, arguments: &[&str]) -> (i32, Vec<Value>, String) {
         let (alerts, out) = (self.path("alerts"), self.path("out"));
         let _ = std::fs::remove_dir_all(&out);
@@ -75,7 +76,7 @@ impl Setting {
     }
 }
 
-/// EVE's time, `seconds` after the capture's first second.
+/// A time in EVE's format, `seconds` after the first second of the capture.
 fn eve_time(seconds: u64) -> String {
     let time = retrocap::time::Timestamp::from_unix(START_S + seconds, 250_000_000).to_rfc3339();
     format!("{}+0000", time.trim_end_matches("000Z"))
@@ -117,7 +118,7 @@ fn every_format_brings_its_sessions() {
         "UtcTime": &time[..23], "Image": "C:\\Tools\\nc.exe", "ProcessId": "4711", "Protocol": "udp",
         "SourceIp": "10.0.0.0", "SourcePort": "1004", "DestinationIp": "192.0.2.7", "DestinationPort": "53",
     }}});
-    // Each names which sessions it finds. Sysmon's is fifteen seconds late.
+    // Each alert with the sessions that it finds. Sysmon's is fifteen seconds late.
     for (text, names) in [
         (eve(105, 1001, "ET MALWARE a/b"), vec![("suricata-ET-MALWARE-a-b-192.0.2.7_53-10.0.0.0_1001-udp", 6)]),
         (conn, vec![("zeek-conn-10.0.0.0_1001-192.0.2.7_53-udp", 6), ("zeek-conn-10.0.0.0_1002-192.0.2.7_53-udp", 6)]),
@@ -132,7 +133,7 @@ fn every_format_brings_its_sessions() {
             assert_eq!((&row["packets"], &row["missing"]), (&json!(packets), &Value::Null), "{row}");
         }
     }
-    // The same late event is out of reach of Suricata's margin.
+    // An event as late as that lies outside the margin for Suricata.
     let (code, rows, stderr) = setting.split(&eve(425, 1004, "late"), &[]);
     assert_eq!((code, &rows[0]["missing"]["cause"]), (1, &json!("never_seen")), "{stderr}");
     assert_eq!(setting.split(&eve(425, 1004, "late"), &["--before", "20s"]).0, 0);
@@ -198,7 +199,7 @@ fn what_is_broken_old_or_unknown_is_told_and_the_rest_served() {
     {
         assert!(stderr.contains(words), "{words}: {stderr}");
     }
-    // Both alerts of one session have their file; on disk it is one.
+    // Both alerts of one session name a file; on disk it is the same one.
     use std::os::unix::fs::MetadataExt as _;
     let inode = |row: &Value| {
         std::fs::metadata(setting.directory.path().join("out").join(row["file"].as_str().unwrap())).unwrap().ino()
@@ -206,7 +207,7 @@ fn what_is_broken_old_or_unknown_is_told_and_the_rest_served() {
     assert_eq!(inode(&rows[0]), inode(&rows[7]));
     assert_ne!(inode(&rows[0]), inode(&rows[2]));
 
-    // One file of all: in order, nothing twice.
+    // One file for all alerts: packets in order, none twice.
     let merged = setting.path("merged.pcapng");
     let (code, _, stderr) = setting.get(&["--alert", &setting.path("alerts"), "-w", &merged]);
     assert_eq!(code, 1, "{stderr}");
@@ -269,7 +270,7 @@ fn what_matched_is_widened_to_its_sessions() {
     assert!(code == 1 && stderr.contains("no packet that matches was seen"), "{stderr}");
 }
 
-/// A session of 8,000 large packets and one of two, recorded in too little memory.
+/// A session of 30,000 large packets and one of a single packet, for a recorder with too little memory.
 fn too_much() -> (Vec<u8>, u64) {
     let mut file = generate::header();
     for packet in 0..30_000u64 {
@@ -296,7 +297,7 @@ fn what_was_cut_is_told_with_numbers() {
     let (code, rows, stderr) = setting.split(&eve(1, 2000, "exfiltration"), &[]);
     assert_eq!((code, &rows[0]["missing"]["cause"], &rows[0]["packets"]), (0, &json!("cut"), &json!(kept)), "{stderr}");
     assert!(stderr.contains("1 alert: 1 with packets, 0 without, 1 in part"), "{stderr}");
-    // Where it is cut nothing is left, and that is why.
+    // The query covers only the evicted part, so nothing is found, and the cause is the cut.
     let (code, rows, _) =
         setting.split(&eve(5, 2000, "late"), &["--only-margins", "--before", "10ms", "--after", "10ms"]);
     assert_eq!((code, &rows[0]["missing"]["cause"]), (1, &json!("cut")), "{rows:?}");
@@ -345,7 +346,7 @@ fn the_service_takes_lists_of_selections() {
     assert_eq!(lines.last().unwrap()["done"], true);
 }
 
-/// A capture of one session, in whose middle the kernel dropped seven packets.
+/// A capture of one session, in the middle of which the kernel dropped seven packets.
 fn with_drops() -> (Vec<u8>, u64) {
     use retrocap::formats::writer::{Exporter, Format, Options};
     use retrocap::interface::Interfaces;
@@ -374,7 +375,7 @@ fn with_drops() -> (Vec<u8>, u64) {
     (file, 10)
 }
 
-/// What was asked for may be among what the kernel dropped; elsewhere in time it is not.
+/// Packets may be missing only within the time in which the kernel dropped some.
 #[test]
 fn nothing_because_the_kernel_dropped() {
     let setting = Setting::new(with_drops(), &["-m", "32M"]);
@@ -388,7 +389,7 @@ fn nothing_because_the_kernel_dropped() {
     };
     assert_eq!(cause(&after), (404, json!("dropped")));
     assert_eq!(cause(&before), (404, json!("never_seen")));
-    // And of an answer that is there it is said that some may be missing.
+    // An answer that has packets also warns that some may be missing.
     let file = setting.path("some.pcapng");
     let (code, _, stderr) = setting.get(&["port", "1001", "-w", &file]);
     assert!(code == 0 && stderr.contains("the kernel dropped 7 packets within that time"), "{stderr}");
@@ -396,7 +397,7 @@ fn nothing_because_the_kernel_dropped() {
     assert_eq!((code, &rows[0]["missing"]["cause"]), (1, &json!("dropped")), "{rows:?}");
 }
 
-/// A selection of which every session was left out, because another one of the same question took all the memory.
+/// One selection uses all the memory for sessions, so that every session of another one is left out.
 #[test]
 fn nothing_because_too_many_sessions_are_meant() {
     const SESSIONS: u32 = 6000;
@@ -416,7 +417,7 @@ fn nothing_because_too_many_sessions_are_meant() {
     let causes: Vec<&Value> = outcomes.iter().map(|outcome| &outcome["missing"]["cause"]).collect();
     assert_eq!(causes[0], "too_many", "of many some: {outcomes:?}");
     assert!(outcomes[0]["packets"].as_u64().unwrap() > 0);
-    // Which of the two was looked at too late is the table's affair.
+    // Which of the two is looked at last depends on the order in the session table.
     let left_out: Vec<&&Value> = outcomes[1..].iter().filter(|outcome| outcome["packets"] == 0).collect();
     assert_eq!(left_out.len(), 1, "{outcomes:?}");
     assert_eq!(left_out[0]["missing"]["cause"], "too_many");
@@ -424,7 +425,7 @@ fn nothing_because_too_many_sessions_are_meant() {
     assert!(detail.contains("1 sessions were left out") && detail.contains("narrow it down"), "{detail}");
 }
 
-/// The seed of this site stands in the recorder's configuration: what it lists and what it is asked for agree.
+/// The recorder lists flows and finds sessions by the Community ID seed in its configuration.
 #[test]
 fn the_recorders_seed_is_that_of_the_site() {
     let setting = Setting::new(five_sessions(), &["-m", "32M", "--community-id-seed", "7"]);

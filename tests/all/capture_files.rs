@@ -1,5 +1,4 @@
-//! Real captures: what tshark, tcpdump and capinfos see in them is what is read here, and what is exported again is
-//! read by them as it was.
+//! Real captures: our reader agrees with tshark, tcpdump and capinfos, and these tools read back what is exported.
 
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,10 +11,10 @@ use retrocap::interface::{Interface, Interfaces};
 use retrocap::packet::{LinkType, Packet};
 use retrocap::source::{Batch, Source};
 
-/// A packet as a line of fields: what is compared.
+/// The fields of a packet that are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Row {
-    /// Seconds since 1970 with nine decimals; empty where tshark has none.
+    /// Seconds since 1970 with nine decimals; empty where tshark shows none.
     time: String,
     original_len: u32,
     captured_len: usize,
@@ -138,7 +137,7 @@ fn tshark_shows_flags_drops_and_comments_of_an_export() {
     }
 }
 
-/// Every capture of the folder that is shared, none when it is not there.
+/// Every capture of the shared folder; empty, with a message, when there is none.
 fn captures() -> Vec<PathBuf> {
     let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
         || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
@@ -204,7 +203,7 @@ fn export<'k>(
 /// The name that tshark shows for an interface of a pcapng file that has none.
 const TSHARK_NAMELESS: &str = "unknown";
 
-/// What tshark does not know of a packet is not compared.
+/// Compares packets. Fields that tshark does not know are left out.
 fn compare(capture: &Path, ours: &[Kept], theirs: &[Row]) {
     let name = capture.display();
     assert_eq!(ours.len(), theirs.len(), "packets of {name}");
@@ -223,7 +222,7 @@ fn compare(capture: &Path, ours: &[Kept], theirs: &[Row]) {
     }
 }
 
-/// `None` when tshark is not there.
+/// The packets as tshark reads them; `None` when tshark is not installed.
 fn tshark(file: &Path) -> Option<Vec<Row>> {
     let fields = ["frame.encap_type", "frame.time_epoch", "frame.len", "frame.cap_len", "frame.interface_name"];
     let fields = fields.into_iter().chain(["frame.section_number"]);
@@ -233,7 +232,7 @@ fn tshark(file: &Path) -> Option<Vec<Row>> {
     let row = |line: &str| {
         let mut fields = line.split('\t');
         let mut next = || fields.next().unwrap_or_else(|| panic!("{line:?}"));
-        // It shows blocks of other kinds as packets without an encapsulation.
+        // tshark shows blocks of other kinds as packets without an encapsulation.
         let is_packet = !next().is_empty();
         let mut row = Row {
             time: next().to_owned(),
@@ -241,7 +240,7 @@ fn tshark(file: &Path) -> Option<Vec<Row>> {
             captured_len: next().parse().unwrap(),
             interface: next().to_owned(),
         };
-        // In later sections it shows the names of the first one's interfaces (seen in 4.0).
+        // In later sections tshark 4.0 shows the interface names of the first section.
         if next() != "1" {
             row.interface.clear();
         }
@@ -250,14 +249,14 @@ fn tshark(file: &Path) -> Option<Vec<Row>> {
     Some(rows.lines().filter_map(row).collect())
 }
 
-/// The time that begins the first line of each packet. `None` when tcpdump is not there.
+/// The time at the beginning of each packet's first line; `None` when tcpdump is not installed.
 fn tcpdump_times(file: &Path) -> Option<Vec<String>> {
     let is_time = |word: &&str| word.split_once('.').is_some_and(|(s, n)| s.parse::<u64>().is_ok() && n.len() == 9);
     let lines = tool("tcpdump", &["-nn", "-q", "-tt", "--nano", "-r", path(file)])?;
     Some(lines.lines().filter_map(|line| line.split(' ').next().filter(is_time)).map(str::to_owned).collect())
 }
 
-/// The output of a tool that must succeed; `None`, said loudly, when it is not there.
+/// The output of a tool that must succeed; `None`, with a message, when it is not installed.
 fn tool(name: &str, arguments: &[&str]) -> Option<String> {
     let output = match Command::new(name).args(arguments).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! `retrocap check`: what it finds, what it advises, how it exits.
+//! `retrocap check`: its findings, its advice, and its exit code.
 
 use std::process::{Command, Output};
 
@@ -101,7 +101,7 @@ fn a_machine_that_records_is_ok_and_what_is_not_is_told() {
             "error",
             "retrocap certs server",
         ),
-        // tempfile's directories are their owner's alone.
+        // The directories that tempfile makes can be entered by their owner alone.
         ("memory = \"32M\"\nno-drop-privileges = true", "user", "warning", "privileges are kept"),
     ] {
         let (ok, found) = look(text);

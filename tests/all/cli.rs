@@ -1,4 +1,4 @@
-//! The command line as scripts and people meet it: exit codes, messages, closed pipes, full disks.
+//! The command line as scripts and people use it: exit codes, messages, closed pipes, full disks.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -137,7 +137,7 @@ fn help_has_three_examples_a_verb() {
     assert!(code == 0 && stdout.starts_with(concat!("retrocap ", env!("CARGO_PKG_VERSION"))), "{stdout}");
 }
 
-/// A capture that fills a pipe many times over.
+/// A capture that is many times as large as a pipe's buffer.
 fn capture(directory: &Path) -> String {
     let path = directory.join("in.pcap");
     std::fs::write(&path, generate::traffic(4 << 20, 7)).unwrap();
@@ -193,7 +193,7 @@ fn what_is_no_file_is_written_to_not_replaced() {
     assert_eq!(told(&run(&["replay", &capture, "-w", directory.path().to_str().unwrap()])).0, 2);
 }
 
-/// A recorder that serves a replayed capture; it ends with this value.
+/// A recorder that serves a replayed capture. It is killed on drop.
 pub(crate) struct Recorder(Child);
 
 impl Drop for Recorder {
@@ -204,12 +204,12 @@ impl Drop for Recorder {
 }
 
 impl Recorder {
-    /// Starts it, and waits until it has read everything.
+    /// Starts it with 32 MiB, and waits until it has read everything.
     pub(crate) fn start(capture: &str, socket: &str, packets: u64) -> Self {
         Self::with(capture, socket, packets, &["-m", "32M"])
     }
 
-    /// The same with other arguments.
+    /// Starts it with these arguments, and waits until it has read everything.
     pub(crate) fn with(capture: &str, socket: &str, packets: u64, arguments: &[&str]) -> Self {
         let mut command = retrocap();
         command.args(["run", "--replay", capture, "--speed", "max", "-q", "--socket", socket]).args(arguments);
@@ -249,7 +249,7 @@ fn the_past_can_be_asked_for() {
     assert_eq!((code, stderr.as_str(), document["packets"].as_u64()), (0, "", Some(7)));
     assert_eq!(generate::read(Path::new(&file)).0.len(), 7);
 
-    // Nothing found: no file, but who reads a pipe gets a good one.
+    // When nothing is found, no file is written, but a pipe gets a valid empty one.
     let nothing = path("nothing.pcapng");
     let (code, _, stderr) = ask(&["get", "-w", &nothing, "port 9999"]);
     assert!(code == 1 && stderr.contains("no packet that matches"), "{stderr}");
@@ -306,7 +306,7 @@ fn an_interrupted_export_leaves_nothing_behind() {
         assert!(start.elapsed() < Duration::from_secs(20), "nothing is written");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // The thread that listens starts right after the file is there.
+    // The thread that handles the interrupt starts right after the file appears.
     std::thread::sleep(Duration::from_millis(200));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -314,7 +314,7 @@ fn an_interrupted_export_leaves_nothing_behind() {
     drop(stdin);
 }
 
-/// A connection that ends within the answer leaves no half file.
+/// A connection that breaks within an answer leaves no partial file.
 #[test]
 fn a_broken_answer_leaves_no_file() {
     use std::io::Write as _;

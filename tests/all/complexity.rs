@@ -1,6 +1,7 @@
-//! Packets that are made to cost much: none of them costs more than ten times a normal one.
+//! Packets that are made to be expensive: none of them costs more than ten times as much as a normal one.
 //!
-//! Processor time of this thread is compared, not time on the wall, and the least of several rounds is taken.
+//! The processor time of this thread is compared, not time on the wall, and the least of several rounds is taken, so
+//! that other programs do not disturb the result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,14 @@ use crate::generate::Random;
 
 const PACKETS: usize = 100_000;
 const ROUNDS: usize = 3;
-/// What a packet may cost, as a multiple of a normal one.
+/// The largest cost of a packet, as a multiple of a normal one.
 const RATIO_MAX: f64 = 10.0;
 
 fn processor_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
 }
 
-/// Nanoseconds a packet, the least of some rounds; each on a recorder that has come round already.
+/// Nanoseconds per packet, the least of several rounds, with a recorder whose memory is already full.
 fn cost(frames: &[Vec<u8>]) -> f64 {
     let mut pipeline = Pipeline::new(Config {
         sessions_bytes: 2 << 20,
@@ -57,7 +58,7 @@ fn cost(frames: &[Vec<u8>]) -> f64 {
         pipeline.publish();
         (processor_time() - start).as_secs_f64() * 1e9 / PACKETS as f64
     });
-    // The first round fills what is empty at the start.
+    // The first round fills memory that is empty at the start.
     rounds.skip(1).fold(f64::INFINITY, f64::min)
 }
 
@@ -67,7 +68,7 @@ fn ethernet(ethertype: u16) -> Vec<u8> {
     frame
 }
 
-/// An IPv4 header with room for `payload` bytes after it.
+/// Writes an IPv4 header for a payload of `payload` bytes.
 fn ipv4(frame: &mut Vec<u8>, protocol: u8, [id, fragment]: [u16; 2], from: u32, to: u32, payload: usize) {
     frame.extend_from_slice(&[0x45, 0]);
     frame.extend_from_slice(&u16::try_from(20 + payload).unwrap().to_be_bytes());
@@ -92,7 +93,7 @@ fn many(make: impl FnMut(u32) -> Vec<u8>) -> Vec<Vec<u8>> {
     (0..20_000).map(make).collect()
 }
 
-/// What a network carries: sizes of the usual mix, a thousand sessions.
+/// Normal traffic: the usual mix of sizes in a thousand sessions.
 fn normal() -> Vec<Vec<u8>> {
     let mut random = Random(7);
     many(|_| {
@@ -126,7 +127,7 @@ fn nested_ipv4(depth: usize) -> Vec<u8> {
     frame
 }
 
-/// Tunnels within each other, each by its port.
+/// UDP tunnels within each other, one for each port.
 fn nested_udp(ports: &[u16], number: u32) -> Vec<u8> {
     let mut inside = udp((0x0a00_0001 + number, 53), (0x0a00_0002, 53), 8);
     for port in ports.iter().rev() {
@@ -167,7 +168,8 @@ fn labels(ethertype: u16, label: [u8; 4], depth: usize) -> Vec<u8> {
 fn no_packet_costs_ten_times_a_normal_one() {
     let normal = cost(&normal());
     let attacks: [(&str, Vec<Vec<u8>>); 15] = [
-        // What a hash of both ends together could confuse: their sum, their difference, one bit, the two swapped.
+        // Endpoint pairs that a weak hash of both ends would confuse: equal sums, equal differences, one bit changed,
+        // ends swapped.
         ("equal sums", many(|n| udp((0x0a00_0000 + n, 1000), (0x0b00_0000 - n, 1000), 20))),
         ("equal differences", many(|n| udp((0x0a00_0000 ^ n, 1000), (0x0b00_0000 ^ n, 1000), 20))),
         (
@@ -217,7 +219,7 @@ fn no_packet_costs_ten_times_a_normal_one() {
     }
 }
 
-/// What is too long is refused before anybody looks into it.
+/// An expression that is too long is refused before it is parsed.
 #[test]
 fn expressions_of_100_kb_are_refused_for_the_price_of_an_ordinary_one() {
     const KB_100: usize = 100_000;

@@ -1,4 +1,4 @@
-//! Decoding against tshark: the same endpoints for every packet of every capture of the shared folder.
+//! Decoding compared with tshark: the same endpoints for every packet of every shared capture.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -59,7 +59,7 @@ fn tshark_sees_the_same_endpoints() {
     assert!(captures.is_empty() || compared.values().sum::<usize>() > 0);
 }
 
-/// What is compared, as text.
+/// The endpoints as text, which is what is compared.
 fn endpoints(decoded: &Decoded) -> String {
     let mac = |address: u128| {
         let [.., a, b, c, d, e, f] = address.to_be_bytes();
@@ -81,7 +81,7 @@ fn endpoints(decoded: &Decoded) -> String {
             decoded.destination_port,
             decoded.tcp_sequence,
             decoded.tcp_flags,
-            // Of a fragment tshark gives no length, unless it is the tunnel that was fragmented.
+            // tshark gives no length for a fragment, unless the tunnel itself was fragmented.
             if decoded.fragment.is_none() || decoded.tunnel != 0 {
                 decoded.payload_len.to_string()
             } else {
@@ -96,7 +96,7 @@ fn endpoints(decoded: &Decoded) -> String {
     format!("{source} > {destination} {detail} vlan {}/{}", vlan(decoded.vlan), vlan(decoded.inner_vlan))
 }
 
-/// The fields that tshark is asked for.
+/// The fields that tshark prints.
 const FIELDS: [&str; 27] = [
     "frame.protocols",
     "eth.src",
@@ -127,7 +127,7 @@ const FIELDS: [&str; 27] = [
     "ipv6.fraghdr.nxt",
 ];
 
-/// Protocols that tshark sees through and this decoder does not: what lies in them is not compared.
+/// Protocols that tshark decodes and this decoder does not. Their contents are not compared.
 const UNREAD: [&str; 14] = [
     "ayiya",
     "cfp",
@@ -145,15 +145,15 @@ const UNREAD: [&str; 14] = [
     "wlan_radio",
 ];
 
-/// One packet's fields, each with all its occurrences from the outermost header on.
+/// The fields of one packet, each with all its occurrences from the outermost header on.
 #[derive(Debug)]
 struct View(BTreeMap<&'static str, Vec<String>>);
 
 fn views_of_tshark(capture: &Path) -> Vec<View> {
     let mut command = Command::new("tshark");
-    // Custom blocks, which tshark numbers as packets, have no encapsulation.
+    // tshark numbers custom blocks as packets; they have no encapsulation.
     command.arg("-n").arg("-r").arg(capture).args(["-Y", "frame.encap_type"]);
-    // Each packet for itself: nothing is put together from several.
+    // Decode each packet on its own: tshark must not reassemble fragments.
     for preference in ["ip.defragment:FALSE", "ipv6.defragment:FALSE", "tcp.desegment_tcp_streams:FALSE"] {
         command.args(["-o", preference]);
     }
@@ -172,8 +172,9 @@ fn views_of_tshark(capture: &Path) -> Vec<View> {
 }
 
 impl View {
-    /// The innermost endpoints. The list of protocols tells where to stop: what an ICMP error quotes is not the packet's.
-    /// `None` where tshark reads a protocol that is not read here, or could not read the addresses itself.
+    /// The innermost endpoints. The list of protocols shows where to stop, because an ICMP error quotes another
+    /// packet. `None` where tshark decodes a protocol that this decoder does not, or could not read the addresses
+    /// itself.
     fn endpoints(&self) -> Option<String> {
         let protocols = self.0["frame.protocols"].first().cloned().unwrap_or_default();
         let mut seen = BTreeMap::<&str, usize>::new();
@@ -232,7 +233,7 @@ impl View {
             ("ip" | "ipv6", "sctp") => format!("132 {} {}", nth("sctp.srcport", "sctp"), nth("sctp.dstport", "sctp")),
             ("ip" | "ipv6", "icmp") => format!("1 {}", nth("icmp.type", "icmp")),
             ("ip" | "ipv6", "icmpv6") => format!("58 {}", nth("icmpv6.type", "icmpv6")),
-            // The datagram's later fragments have no ports.
+            // Later fragments of the datagram have no ports.
             ("ip" | "ipv6", _) if protocol == "17" => "17 0 0".to_owned(),
             ("ip" | "ipv6", _) => protocol.to_owned(),
             _ => format!("ethertype {:04x}", last(&["llc.type", "vlan.etype", "eth.type", "sll.etype"])),
@@ -246,7 +247,7 @@ impl View {
     }
 }
 
-/// The packets of a capture file, classic or pcapng, of either byte order. Just enough of both formats for this test.
+/// The packets of a capture file, classic or pcapng, in either byte order; just enough of both formats for this test.
 fn packets_of(file: &[u8]) -> Vec<(LinkType, Vec<u8>)> {
     match file.first_chunk::<4>().map(|magic| u32::from_be_bytes(*magic)) {
         Some(0x0a0d_0d0a) => pcapng_packets(file),
@@ -289,15 +290,15 @@ fn pcapng_packets(file: &[u8]) -> Vec<(LinkType, Vec<u8>)> {
         }
         let len = word(rest, 4, order);
         match word(rest, 0, order) {
-            // Interface description: the link type is a 16-bit number.
+            // Interface description block: the link type is a 16-bit number.
             1 if order([0, 0, 0, 1]) == 1 => interfaces.push(link_type(word(rest, 8, order) >> 16)),
             1 => interfaces.push(link_type(word(rest, 8, order) & 0xffff)),
-            // Simple packet.
+            // Simple packet block.
             3 => {
                 let captured = word(rest, 8, order).min(len - 16);
                 packets.push((interfaces[0], rest[12..12 + captured].to_vec()));
             }
-            // Enhanced packet.
+            // Enhanced packet block.
             6 => {
                 let captured = word(rest, 20, order);
                 packets.push((interfaces[word(rest, 8, order)], rest[28..28 + captured].to_vec()));

@@ -1,4 +1,4 @@
-//! What documents promise is held by tests that exist.
+//! The documents name only tests that exist.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Every Rust file below a folder.
+/// Adds every Rust file below a folder.
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -19,7 +19,7 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Every test by its full name, as documents write it: a crate's name and the program `sim` stand before theirs.
+/// Every test by its full name as documents write it: preceded by the name of its crate, or of the program `sim`.
 fn tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     let mut folders = vec![("tests/all".to_owned(), String::new()), ("tests/sim".to_owned(), "sim::".to_owned())];
@@ -37,7 +37,7 @@ fn tests() -> BTreeSet<String> {
             let path = file.strip_prefix(&folder).unwrap().with_extension("");
             let mut module: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
             module.retain(|part| !["mod", "lib", "main"].contains(part));
-            // A module within the file is named by what stands before its tests.
+            // A nested module precedes the names of its tests.
             let mut inside = "";
             let mut is_test = false;
             for line in text.lines().map(str::trim) {
@@ -60,7 +60,7 @@ fn tests() -> BTreeSet<String> {
             }
         }
     }
-    // Those of `tests/sim.rs` itself.
+    // The tests of `tests/sim.rs` itself.
     let text = std::fs::read_to_string(root().join("tests/sim.rs")).unwrap();
     let names =
         text.split("#[test]\n").skip(1).filter_map(|rest| rest.trim_start().strip_prefix("fn ")?.split('(').next());
@@ -68,7 +68,7 @@ fn tests() -> BTreeSet<String> {
     tests
 }
 
-/// `a::{b, c}` as `a::b` and `a::c`.
+/// Expands `a::{b, c}` to `a::b` and `a::c`.
 fn spread(name: &str) -> Vec<String> {
     match name.split_once('{') {
         Some((before, list)) => {
@@ -92,7 +92,7 @@ fn every_test_that_documents_name_exists() {
         for token in text.split('`').skip(1).step_by(2) {
             let code = token.contains("::") && !token.contains(['/', '=', '…']) && !token.starts_with("std::");
             for name in spread(token).iter().filter(|_| code) {
-                // A module stands for its tests.
+                // The name of a module stands for all of its tests.
                 let module = format!("{}::", name.trim_end_matches(['*', ':']));
                 let there = tests.contains(name) || tests.iter().any(|test| test.starts_with(&module));
                 if !there {
@@ -105,7 +105,7 @@ fn every_test_that_documents_name_exists() {
         eprintln!("{document}: {named} tests");
         assert!(named > 20, "{document}: {named}");
     }
-    // Each line of a table of what is defended has one.
+    // Each row in the table of defences names a test.
     let security = std::fs::read_to_string(root().join("SECURITY.md")).unwrap();
     let defended =
         security.split("## What is defended").nth(1).unwrap().split("## What is not defended").next().unwrap();

@@ -1,4 +1,4 @@
-//! Our filter against libpcap's and tcpdump's over real captures: the same packets, in the same number.
+//! Our filter compared with libpcap's and tcpdump's on real captures: it selects the same packets.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,7 +110,7 @@ const EXPRESSIONS: [&str; 100] = [
     "ip[2:2] % 2 = 1 and ip[1] * 3 / 2 ^ 5 != 4",
 ];
 
-/// The shared captures, or none, said loudly.
+/// The shared captures; empty, with a message, when there are none.
 pub(crate) fn captures() -> Vec<PathBuf> {
     let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
         || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
@@ -129,7 +129,7 @@ pub(crate) fn captures() -> Vec<PathBuf> {
     files
 }
 
-/// What tells a packet from another: its time, its length on the wire, its bytes.
+/// What distinguishes packets: time, length on the wire, and bytes.
 pub(crate) type Identity = (i64, i64, u32, Vec<u8>);
 
 pub(crate) struct Stored {
@@ -137,10 +137,10 @@ pub(crate) struct Stored {
     pub(crate) packets: Vec<Identity>,
 }
 
-/// All packets up to the end, or up to where libpcap does not read on (several link types in one file).
+/// All packets up to the end, or up to where libpcap stops reading because a file has several link types.
 fn read_all(mut capture: Capture<Offline>) -> Stored {
     let mut packets = Vec::new();
-    // The link type as the file has it; libpcap's own number differs for raw IP alone, where both are understood.
+    // The link type as the file has it. libpcap's own number differs only for raw IP, where both are understood.
     let link_type = LinkType(u16::try_from(capture.get_datalink().0).expect("a link type"));
     while let Ok(packet) = capture.next_packet() {
         let time = packet.header.ts;
@@ -149,7 +149,7 @@ fn read_all(mut capture: Capture<Offline>) -> Stored {
     Stored { link_type, packets }
 }
 
-/// A capture file; `None` where libpcap cannot read it.
+/// Reads a capture file; `None` where libpcap cannot read it.
 pub(crate) fn read(path: &Path) -> Option<Stored> {
     Some(read_all(Capture::from_file(path).ok()?))
 }
@@ -205,14 +205,14 @@ fn filters_choose_the_packets_tcpdump_chooses() {
                 .arg(expression)
                 .output()
                 .expect("runs");
-            // tcpdump makes the file after it has compiled the filter.
+            // tcpdump creates the file after it has compiled the filter.
             let expected = chosen.exists().then(|| positions(&stored, &read(&chosen).expect("readable").packets));
             assert_eq!(filtered(&stored, expression), expected, "{expression:?} over {}", path.display());
         }
     }
 }
 
-/// What a session is asked agrees with what its packets answer, for expressions that ask for endpoints.
+/// Every expression of the table can also be asked of sessions.
 #[test]
 fn every_expression_can_be_asked_of_sessions() {
     for expression in EXPRESSIONS {
@@ -220,7 +220,7 @@ fn every_expression_can_be_asked_of_sessions() {
     }
 }
 
-/// As `host example.org` is asked of a recorder that reads no more than `/etc/hosts`.
+/// A recorder resolves `host example.org` with `/etc/hosts` alone, so an unknown name gets an explanation.
 #[test]
 fn a_name_that_nobody_knows_is_answered_with_what_to_do() {
     for expression in ["host name.invalid", "src net name.invalid"] {

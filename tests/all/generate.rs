@@ -1,4 +1,4 @@
-//! Captures made in code, the same from the same seed, and captures read back.
+//! Captures made in code, the same for the same seed, and a reader for captures.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use retrocap::formats::reader::FileSource;
 use retrocap::source::{Batch, Source, SourceError};
 
-/// First second of generated captures: 2026-11-22T10:00:00Z.
+/// The first second of generated captures: 2026-11-22T10:00:00Z.
 pub(crate) const START_S: u64 = 1_795_341_600;
 
-/// Numbers from a seed (splitmix64).
+/// Pseudo-random numbers from a seed (splitmix64).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -44,7 +44,7 @@ pub(crate) fn packet(file: &mut Vec<u8>, nanos: u64, session: u32, to_responder:
     file.extend_from_slice(&(28 + payload).to_be_bytes());
     file.extend_from_slice(&[0, 0, 0x40, 0, 64, 17, 0, 0]);
     let [a, b, c, d] = session.to_be_bytes();
-    // 64 thousand ports of a /16 of hosts.
+    // Each host of a /16 has 64 thousand ports.
     let (client, server) = ([10, 0, a, b], [192, 0, 2, 7]);
     let (client_port, server_port) = ([c, d], [0, 53]);
     let (from, to) = if to_responder { (client, server) } else { (server, client) };
@@ -56,8 +56,8 @@ pub(crate) fn packet(file: &mut Vec<u8>, nanos: u64, session: u32, to_responder:
     file.resize(file.len() + usize::from(payload), byte);
 }
 
-/// A capture of about `bytes`: 64 sessions at a time, most of them short, a few that carry nearly everything; one packet
-/// in a hundred stands behind a later one.
+/// A capture of about `bytes`: 64 sessions at a time, most of them short, a few that carry nearly all bytes. One
+/// packet in a hundred comes after a later one.
 pub(crate) fn traffic(bytes: usize, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
     let mut file = header();
@@ -97,7 +97,7 @@ pub(crate) fn read(path: &Path) -> (Vec<Plain>, Result<(), SourceError>) {
     }
 }
 
-/// The captures shared between projects; none where they are missing, which is said aloud.
+/// The shared captures; empty, with a message, when there are none.
 pub(crate) fn shared() -> Vec<PathBuf> {
     let directory = std::env::var_os("RETROCAP_CAPTURES")
         .map(PathBuf::from)

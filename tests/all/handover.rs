@@ -1,4 +1,4 @@
-//! What one recorder leaves and the next takes over, without a supervisor between them.
+//! A handover without a supervisor: what one recorder writes, the next one takes over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -20,7 +20,7 @@ use retrocap::time::Timestamp;
 
 use crate::generate::{self, Random, START_S};
 
-/// How a recorder is made.
+/// The parameters of a recorder.
 #[derive(Clone, Debug)]
 struct Setup {
     workers: usize,
@@ -88,7 +88,7 @@ impl Made {
         }
     }
 
-    /// What it leaves.
+    /// Stops it, and returns the history that it writes for the next recorder.
     fn leave(mut self) -> Vec<u8> {
         let mut left = Vec::new();
         let before = Before { since: Some(Timestamp::from_unix(START_S, 0)), ..Before::default() };
@@ -105,7 +105,7 @@ impl Made {
         handover::read(&mut &*left, now, &self.interfaces, &self.pins, &mut self.pipelines)
     }
 
-    /// Looks whether all adds up; the packets, and what is known of sessions.
+    /// Checks that everything adds up; returns the packets and the known sessions.
     fn all(&self) -> (Vec<Found>, BTreeMap<String, u32>) {
         let history = self.history();
         let totals = history.totals();
@@ -139,12 +139,12 @@ impl Made {
 
 type Found = (Timestamp, u32, u32, Vec<u8>);
 
-/// What a small recorder leaves of a capture, for fuzzing to start from.
+/// The history that a small recorder leaves after a capture. Fuzzing starts from it.
 pub(crate) fn left_of(capture: &[u8]) -> Vec<u8> {
     let setup = Setup { store_bytes: Store::BYTES_MIN, sessions_bytes: 1 << 20, ..Setup::default() };
     let mut made = Made::new(&setup);
     let mut source = FileSource::from_reader(Box::new(Cursor::new(capture.to_vec())), Arc::clone(&made.interfaces));
-    // Up to where a capture is cut.
+    // A damaged capture is recorded up to the damage.
     let _ = made.pipelines[0].run(&mut source, &AtomicBool::new(false));
     made.pins.add("udp", Timestamp::from_unix(START_S, 0), Timestamp::from_unix(START_S + 7200, 0)).unwrap();
     made.leave()
@@ -171,7 +171,7 @@ fn what_is_left_is_taken_over_whole() {
         let mut again = new.history().totals();
         again.packed.cpu_ns = totals.packed.cpu_ns;
         assert_eq!(again, totals);
-        // And on as ever.
+        // Recording continues as before.
         let more = generate::traffic(4 << 20, 2);
         new.record(0, more);
         let (packets, _) = new.all();
@@ -179,7 +179,7 @@ fn what_is_left_is_taken_over_whole() {
     }
 }
 
-/// Of the packets of a recorder, those that another has; and that it has no others.
+/// How many packets of one recorder the other one has. It must have no others.
 fn part(of: &[Found], has: &[Found]) -> usize {
     let mut counts: BTreeMap<&Found, i64> = BTreeMap::new();
     of.iter().for_each(|packet| *counts.entry(packet).or_default() += 1);
@@ -191,7 +191,7 @@ fn part(of: &[Found], has: &[Found]) -> usize {
     has.len()
 }
 
-/// The first packet of each session: addresses and ports, and when.
+/// The first packet of each session: addresses, ports, and time.
 fn starts(packets: &[Found]) -> BTreeSet<(Vec<u8>, Timestamp)> {
     let mut starts = BTreeMap::new();
     for (time, _, _, data) in packets {
@@ -210,7 +210,7 @@ fn a_recorder_of_another_size_takes_what_counts_most() {
         Setup { store_bytes: 6 << 20, sessions_bytes: 4 << 20, ..setup.clone() },
         Setup { compressing: false, ..setup.clone() },
         Setup { store_bytes: 64 << 20, sessions_bytes: 16 << 20, ..setup.clone() },
-        // Less room for sessions than there are.
+        // Less room for sessions than there are sessions.
         Setup { sessions_bytes: 1 << 20, ..setup.clone() },
         Setup { workers: 1, ..setup.clone() },
         Setup { workers: 3, ..setup.clone() },
@@ -229,7 +229,7 @@ fn a_recorder_of_another_size_takes_what_counts_most() {
         eprintln!("{number}: {kept} of {} packets", packets.len());
         assert_eq!(taken.taken.packets, again.len() as u64);
         assert_eq!(taken.taken.lost_packets, (packets.len() - kept) as u64);
-        // What counts most are starts of sessions.
+        // The starts of sessions are kept before anything else.
         let (starts, starts_kept) = (starts(&packets), starts(&again));
         let begun = starts_kept.intersection(&starts).count();
         eprintln!("   {begun} of {} starts", starts.len());
@@ -276,7 +276,7 @@ fn classes_and_pins_are_found_again_by_name_and_time() {
     assert!(next.id > holds.id.max(ended.id), "no number is given twice");
 }
 
-/// Whatever is done to the bytes: no panic, and what comes of it adds up.
+/// Changed bytes never cause a panic, and what is taken over from them adds up.
 #[test]
 fn nonsense_is_taken_for_what_it_is() {
     let mut capture = generate::header();
@@ -289,7 +289,7 @@ fn nonsense_is_taken_for_what_it_is() {
     let mut random = Random(7);
     let at = |random: &mut Random| usize::try_from(random.below(good.len() as u64)).unwrap();
     let mut problems = 0;
-    // RETROCAP_ROUNDS=100000 for a while of it.
+    // Set RETROCAP_ROUNDS=100000 for a longer run.
     let rounds = std::env::var("RETROCAP_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(400);
     for round in 0..rounds {
         let mut bytes = good.clone();

@@ -1,4 +1,4 @@
-//! Live capture against the real kernel, in network namespaces of its own.
+//! Live capture against the real kernel, in network namespaces that the tests make.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use retrocap::source::{Batch, Source};
 
 use crate::namespaces::{Namespace, available, shared_capture};
 
-/// A packet as it came, with its interface's name.
+/// A packet as it was captured, with the name of its interface.
 #[derive(Clone, Debug)]
 struct Seen {
     interface: String,
@@ -26,7 +26,7 @@ struct Seen {
     data: Vec<u8>,
 }
 
-/// A recording of a namespace.
+/// A live source in a namespace.
 struct Recorder {
     source: LiveSource,
     interfaces: Arc<Interfaces>,
@@ -66,7 +66,7 @@ impl Recorder {
         batch.unwrap()
     }
 
-    /// Takes all that is there: until nothing came for a whole waiting time, twice.
+    /// Takes everything that is there: stops when nothing came for a whole timeout, twice.
     fn drain(&mut self) -> &[Seen] {
         let mut idle = 0;
         while idle < 2 {
@@ -81,7 +81,7 @@ impl Recorder {
     }
 }
 
-/// Waits for what happens in another thread.
+/// Waits for an event in another thread.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !holds() {
@@ -96,7 +96,7 @@ fn packets_of(path: &std::path::Path) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| capture.next_packet().ok().map(|packet| packet.data.to_vec())).collect()
 }
 
-/// Ethernet frames of no protocol that anybody answers, as a Python expression.
+/// Ethernet frames of a protocol that nobody answers, as a Python expression.
 const FRAMES: &str = "[bytes([2,0,0,0,0,1, 2,0,0,0,0,2, 0x88,0xb5]) + bytes(186)]";
 
 fn replay(name: &str) {
@@ -148,7 +148,7 @@ fn vlan_tags_are_put_back_in_both_directions() {
     near.send("near", &format!("[{macs} + bytes([0x88,0xa8,0x60,7, 0x81,0,0,9, 0x88,0xb5]) + b'x' * 80]"), 1);
     near.send("near", &format!("[{macs} + bytes([0x81,0,0,5, 0x88,0xb5]) + b'y' * 80]"), 1);
 
-    // What is sent still has its tag in its bytes; of what is received the kernel takes the outer one out.
+    // A sent packet still has its tag in its bytes; of a received one the kernel has removed the outer tag.
     let expect = [(&b"\x88\xa8\x60\x07\x81\x00\x00\x09\x88\xb5"[..], b'x'), (b"\x81\x00\x00\x05\x88\xb5", b'y')]
         .map(|(tags, fill)| [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2][..], tags, &[fill; 80]].concat());
     let sent = sender.drain();
@@ -207,7 +207,7 @@ fn an_unknown_link_layer_is_recorded_cooked() {
     }
     let namespace = Namespace::new();
     let mut recorder = Recorder::start(&namespace, &[], LiveConfig::default());
-    // A tun device may say that it is of any type, here ARPHRD_PPP.
+    // A tun device may claim any hardware type, here ARPHRD_PPP.
     namespace.python(
         "import fcntl, os, struct, subprocess\n\
          tun = os.open('/dev/net/tun', os.O_RDWR)\n\
@@ -253,7 +253,7 @@ fn interfaces_that_come_while_recording_are_recorded() {
 
     far.ip("link del later0");
     eventually("it is down", || !all.is_up("later0") && !one.is_up("later0"));
-    // Back again, under another index.
+    // The interface returns under another index.
     near.ip("link add later0 type veth peer name back0");
     near.ip("link set later0 up");
     far.ip("link add later0 type veth peer name back0");
@@ -329,7 +329,7 @@ fn a_lone_packet_does_not_wait_for_others() {
     }
     let (near, far) = Namespace::pair();
     let mut recorder = Recorder::start(&far, &[], LiveConfig::default());
-    // The kernel's timer is somewhere in its period, at no packet's mercy.
+    // Wait for the end of the kernel's timer period, so that the packet arrives somewhere within the next one.
     assert_eq!(recorder.batch(), Batch::Idle);
     for count in 1..=3 {
         near.send("near", FRAMES, 1);
@@ -397,7 +397,7 @@ fn two_sources_share_the_packets_and_keep_sessions_together() {
         assert!(packets.len() > 100, "{number} got {}", packets.len());
         for packet in packets {
             seen.push(&packet.data);
-            // Unfragmented TCP and UDP over IPv4 without options: addresses and ports, the smaller end first.
+            // Unfragmented TCP and UDP over IPv4 without options: addresses and ports, the smaller endpoint first.
             let data = &packet.data;
             if data.len() >= 38 && data[12..15] == [8, 0, 0x45] && data[20] & 0x3f == 0 && matches!(data[23], 6 | 17) {
                 let ends = [(&data[26..30], &data[34..36]), (&data[30..34], &data[36..38])];

@@ -1,4 +1,4 @@
-//! The tests that use the real parts: files, sockets, namespaces, tshark, tcpdump. One module a subject.
+//! The tests that use real parts: files, sockets, namespaces, tshark, tcpdump. One module per subject.
 
 #[cfg(target_os = "linux")]
 mod alerts;

@@ -1,4 +1,4 @@
-//! Network namespaces for tests: made here, entered by a thread, removed when done.
+//! Network namespaces for tests: made here, entered by a thread, and removed on drop.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Whether namespaces can be made; says so loudly when not.
+/// Whether namespaces can be made; prints why not.
 pub(crate) fn available(test: &str) -> bool {
     let root = rustix::process::getuid().is_root();
     if !root {
@@ -17,7 +17,7 @@ pub(crate) fn available(test: &str) -> bool {
     root
 }
 
-/// A capture of the shared folder; says so loudly when it is not there.
+/// A capture of the shared folder; `None`, with a message, when it is not there.
 pub(crate) fn shared_capture(test: &str, name: &str) -> Option<PathBuf> {
     let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
@@ -31,7 +31,7 @@ pub(crate) fn shared_capture(test: &str, name: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// A network namespace without IPv6, so that nothing is sent but what the test sends.
+/// A network namespace without IPv6, so that only the test sends packets in it.
 pub(crate) struct Namespace {
     pub(crate) name: String,
 }
@@ -48,7 +48,8 @@ impl Namespace {
         namespace
     }
 
-    /// Two namespaces joined by a cable: `near` in this one, `far` in the other, both up, with room for jumbo frames.
+    /// Two namespaces joined by a cable, `near` in the first and `far` in the second. Both ends are up and take jumbo
+    /// frames.
     pub(crate) fn pair() -> (Self, Self) {
         let (near, far) = (Self::new(), Self::new());
         near.ip(&format!("link add near mtu 16000 type veth peer name far mtu 16000 netns {}", far.name));
@@ -57,12 +58,12 @@ impl Namespace {
         (near, far)
     }
 
-    /// `ip` with these words, in the namespace.
+    /// Runs `ip` with these words in the namespace.
     pub(crate) fn ip(&self, words: &str) -> Output {
         run(Command::new("ip").args(["-n", &self.name]).args(words.split(' ')))
     }
 
-    /// A command in the namespace.
+    /// Runs a command in the namespace.
     pub(crate) fn exec(&self, words: &[&str]) -> Output {
         run(Command::new("ip").args(["netns", "exec", &self.name]).args(words))
     }
@@ -71,7 +72,7 @@ impl Namespace {
         self.exec(&["python3", "-c", program])
     }
 
-    /// Sends Ethernet frames, given as a Python expression for a list of `bytes`, each `times` times.
+    /// Sends Ethernet frames, given as a Python expression for a list of `bytes`, each of them `times` times.
     pub(crate) fn send(&self, interface: &str, frames: &str, times: u32) {
         self.python(&format!(
             "import socket\ns = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)\ns.bind(('{interface}', 0))\n\
@@ -79,7 +80,7 @@ impl Namespace {
         ));
     }
 
-    /// Runs `inside` on a thread of its own in the namespace; sockets and threads it makes stay there.
+    /// Runs `inside` on a new thread in the namespace. Sockets and threads that it makes stay there.
     pub(crate) fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         let path = format!("/run/netns/{}", self.name);
         std::thread::scope(|scope| {

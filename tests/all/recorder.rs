@@ -1,4 +1,4 @@
-//! The recorder from outside: the program itself, in network namespaces, asked over its socket with its own verbs.
+//! The recorder from outside: the program itself, in network namespaces, queried over its socket with its own verbs.
 
 mod audit;
 mod certs;

@@ -1,4 +1,4 @@
-//! `retrocap replay`: what comes out is what went in, as far as the memory reaches.
+//! `retrocap replay`: the output is the input, as far as the memory reaches.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn status(output: &Output) -> Value {
         .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Promise 2, as far as a document can show it.
+/// Checks promise 2 on a status document.
 fn check_conservation(status: &Value) {
     for unit in ["packets", "bytes"] {
         let n = |key: &str| status[unit][key].as_u64().unwrap_or_else(|| panic!("{unit}.{key}"));
@@ -75,7 +75,7 @@ fn the_same_replay_gives_the_same_bytes() {
     let (mut status_1, mut status_2) = (status(&output), status(&again));
     check_conservation(&status_1);
     assert!(status_1["packets"]["evicted"].as_u64() > Some(10_000), "{status_1}");
-    // What the system gives a process is not the engine's.
+    // The resident size depends on the system, not on the engine.
     status_1["memory"]["resident_bytes"] = Value::Null;
     status_2["memory"]["resident_bytes"] = Value::Null;
     assert_eq!(status_1, status_2);
@@ -166,7 +166,7 @@ fn a_filter_and_a_snap_length_are_applied() {
     }
 }
 
-/// Promise 1: four million sessions through a pipe, each of one packet, about 1 GiB of them.
+/// Promise 1: four million sessions of one packet each, about 1 GiB, through a pipe.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_stays_within_the_budget() {
@@ -196,7 +196,7 @@ fn memory_stays_within_the_budget() {
     assert!(peak_bytes > BUDGET_MIB * MIB / 2, "{} MiB: was it measured?", peak_bytes / MIB);
 }
 
-/// The most memory that a child held, until it ends.
+/// The peak of a child's memory until its end.
 #[cfg(target_os = "linux")]
 fn watch_peak(child: &mut Child) -> u64 {
     let path = format!("/proc/{}/status", child.id());

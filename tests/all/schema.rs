@@ -1,4 +1,4 @@
-//! The OpenAPI document against the running service, judged by schemathesis (`pip install schemathesis`).
+//! The OpenAPI document compared with the running service by schemathesis (`pip install schemathesis`).
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,7 +9,8 @@ use std::process::Command;
 use crate::cli::Recorder;
 use crate::generate;
 
-/// Carries every connection to a port of this host on to a socket, as schemathesis knows only TCP. Ends with the test.
+/// Forwards every connection to a TCP port to a Unix socket, because schemathesis knows only TCP. The listener lives
+/// as long as the test program.
 fn tcp_to(socket: PathBuf) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -34,9 +35,9 @@ fn carry(mut from: impl Read, mut to: impl Write) {
     let _ = std::io::copy(&mut from, &mut to);
 }
 
-/// No answer that the document does not describe, none of the wrong type, no server error, and what the document forbids
-/// is refused. That everything it allows is accepted cannot be said in OpenAPI: keys exclude each other, and an
-/// expression is a language.
+/// Every answer is one that the document describes and has the right type, there is no server error, and what the
+/// document forbids is refused. The document cannot express that all it allows is accepted: keys exclude each other,
+/// and an expression is a language.
 #[test]
 fn the_service_keeps_to_its_document() {
     if Command::new("schemathesis").arg("--version").output().is_err() {
@@ -51,7 +52,7 @@ fn the_service_keeps_to_its_document() {
     let packets = generate::read(&capture).0.len() as u64;
     let _recorder = Recorder::start(capture.to_str().unwrap(), socket.to_str().unwrap(), packets);
     let document = format!("http://127.0.0.1:{}/v1/openapi.json", tcp_to(socket));
-    // An answer that goes on has no end to be judged by.
+    // A follower's answer has no end, so it cannot be checked.
     std::fs::write(directory.path().join("schemathesis.toml"), "[parameters]\n\"query.follow\" = false\n").unwrap();
     let output = Command::new("schemathesis")
         .args(["run", &document, "--no-color", "--continue-on-failure", "--max-examples", "20", "--seed", "1"])

@@ -1,7 +1,7 @@
-//! What fuzzing starts from: a few inputs of each kind, made in code and kept in `fuzz/seeds`, one folder a target.
+//! The seeds of fuzzing: a few inputs of each kind, made in code and kept in `fuzz/seeds`, one folder per target.
 //!
-//! They are kept so that every fuzz target begins deep inside its subject, and are read here in the same way, so that
-//! they stay what they are meant to be. `make seeds` writes them anew.
+//! Seeds let each fuzz target begin deep inside the code. They are parsed here in the same way, so that they keep
+//! their meaning. `make seeds` rewrites them.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -19,7 +19,7 @@ use retrocap::time::Timestamp;
 
 use crate::generate;
 
-/// Bytes of all seeds together; a repository is no place for a corpus that was found.
+/// The size limit of all seeds together: a found corpus does not belong into the repository.
 const BYTES_MAX: usize = 96 << 10;
 
 type Seeds = BTreeMap<(&'static str, String), Vec<u8>>;
@@ -50,7 +50,7 @@ fn seeds() -> Seeds {
     seeds
 }
 
-/// What sessions begin with, where it names somebody.
+/// The first bytes of sessions that name a host.
 fn first_bytes() -> Vec<(&'static str, Vec<u8>)> {
     let dns = [&[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3][..], b"www\x07example\x03com", &[0, 0, 1, 0, 1]].concat();
     let in_stream = [&u16::try_from(dns.len()).unwrap().to_be_bytes()[..], &dns].concat();
@@ -67,7 +67,7 @@ const ETHERNET: u16 = 1;
 const RAW: u16 = 101;
 const SLL: u16 = 113;
 
-/// A packet of each encapsulation, behind its link type.
+/// A packet of each encapsulation, preceded by its link type.
 fn packets() -> Vec<(&'static str, Vec<u8>)> {
     let macs: &[u8] = &[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
     let udp = |port: u16, payload: &[u8]| -> Vec<u8> {
@@ -131,7 +131,7 @@ fn packets() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Capture files of each kind, of the same packets.
+/// Capture files of each kind with the same packets.
 fn captures() -> Vec<(&'static str, Vec<u8>)> {
     let little = generate::traffic(3000, 1);
     let interfaces = Arc::new(Interfaces::default());
@@ -147,7 +147,7 @@ fn captures() -> Vec<(&'static str, Vec<u8>)> {
         != Batch::End
     {}
     exporter.end(&mut pcapng, &[], &[]);
-    // The same with the other byte order: the file's header, then each packet's.
+    // The other byte order: swap the fields of the file's header, then those of each packet's.
     let mut big = little.clone();
     let swap = |bytes: &mut [u8]| bytes.chunks_exact_mut(4).for_each(<[u8]>::reverse);
     swap(&mut big[..4]);
@@ -177,12 +177,13 @@ fn captures() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What others write: alerts, answers, arguments, bodies, configurations, expressions; and what the kernel reports.
+/// Inputs that other programs write: alerts, answers, arguments, bodies, configurations, expressions, and messages of
+/// the kernel.
 fn told() -> Vec<(&'static str, Vec<u8>)> {
     let mut seeds: Vec<(&str, Vec<u8>)> = TEXTS.iter().map(|(name, text)| (*name, text.as_bytes().to_vec())).collect();
     let status =
         retrocap::query::status::Status::new(&nothing(), 12.5, 1 << 20, Timestamp::from_unix(1_795_400_000, 0));
-    // Behind an expression stands a packet.
+    // A packet follows each expression.
     for (_, expression) in seeds.iter_mut().filter(|(name, _)| name.starts_with("expression/")) {
         expression.push(0);
         expression.extend_from_slice(&packets()[0].1[2..]);
@@ -191,7 +192,8 @@ fn told() -> Vec<(&'static str, Vec<u8>)> {
     seeds.push(("interfaces/new-and-gone", [reported(16, 5, b"eth0"), reported(17, 5, b"eth0")].concat()));
     seeds.push(("interfaces/with-address", [reported(16, 6, b"flap0"), address(6)].concat()));
     seeds.push(("certificate/client", certificate()));
-    // How many instructions; these load a byte, compare it, and return; then a length on the wire and a packet.
+    // The number of instructions; instructions that load a byte, compare it, and return; a length on the wire; a
+    // packet.
     let program = [(0x30_u16, [0, 0], 23_u32), (0x15, [0, 1], 6), (6, [0, 0], 0x4_0000), (6, [0, 0], 0)];
     let mut bytes = vec![4];
     for (code, jumps, k) in program {
@@ -216,7 +218,7 @@ fn nothing() -> retrocap::query::History {
     }
 }
 
-/// A message of rtnetlink on an interface.
+/// An rtnetlink message about an interface.
 fn reported(kind: u16, index: u32, name: &[u8]) -> Vec<u8> {
     let mut attribute = u16::try_from(4 + name.len() + 1).unwrap().to_ne_bytes().to_vec();
     attribute.extend_from_slice(&[3, 0]);
@@ -226,7 +228,7 @@ fn reported(kind: u16, index: u32, name: &[u8]) -> Vec<u8> {
     message(kind, &[&[0, 0, 1, 0][..], &index.to_ne_bytes(), &[0x43, 0, 1, 0, 0, 0, 0, 0], &attribute, &mac].concat())
 }
 
-/// One on an address.
+/// An rtnetlink message about an address.
 fn address(index: u32) -> Vec<u8> {
     message(20, &[&[2, 24, 0, 0][..], &index.to_ne_bytes(), &[8, 0, 2, 0, 10, 0, 0, 5]].concat())
 }
@@ -236,7 +238,7 @@ fn message(kind: u16, body: &[u8]) -> Vec<u8> {
     [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], body].concat()
 }
 
-/// The certificate of a client; always the same bytes, so it was made once.
+/// A client's certificate. It was made once, so that the bytes stay the same.
 fn certificate() -> Vec<u8> {
     let text: String = CERTIFICATE.split_whitespace().collect();
     base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).unwrap()
@@ -391,7 +393,7 @@ fn seeds_are_what_they_are_called() {
     assert!(QUERIES.iter().copied().filter(|query| read(query)).count() >= 4);
 }
 
-/// What is told is understood, unless it is a mistake.
+/// Checks that a seed parses, unless its name says that it is a mistake.
 fn reads(name: &str, bytes: &[u8]) {
     use retrocap::cli::foreign;
     let now = Timestamp::from_unix(1_795_400_000, 0);

@@ -1,4 +1,4 @@
-//! The service as its clients meet it: over a Unix socket, with curl and with bare hands.
+//! The service as its clients see it: over a Unix socket, with curl and with hand-written requests.
 
 pub(crate) mod asking;
 mod daemon;
@@ -67,7 +67,7 @@ fn packets_open_in_every_tool() {
 
 #[test]
 fn the_file_says_what_was_asked_and_what_is_missing() {
-    // More than the store keeps, so that sessions were cut.
+    // More than the store keeps, so that sessions are cut.
     let server = Server::start(Recording::default().bulk(40_000));
     let answer = get(&server, "/v1/packets?filter=ip");
     let text = String::from_utf8_lossy(&answer.body);
@@ -204,7 +204,7 @@ fn the_description_says_what_the_service_takes() {
     described(&document, schema("Problem"), &problem, "Problem");
 }
 
-/// Whether a value is what a schema says, neither more nor less.
+/// Checks that a value has exactly the properties that its schema describes.
 fn described(document: &Value, schema: &Value, value: &Value, at: &str) {
     if let Some(reference) = schema["$ref"].as_str() {
         let target = document.pointer(reference.strip_prefix('#').unwrap());

@@ -1,4 +1,4 @@
-//! Completions in the shells they are for, and manual pages as `man` reads them.
+//! Completions in the shells that they are for, and manual pages as `man` shows them.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ fn text(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a shell is there; says so loudly when not.
+/// Whether a shell is installed; prints when it is not.
 fn have(shell: &str) -> bool {
     let there = Command::new(shell).args(["-c", "true"]).output().is_ok();
     if !there {
@@ -76,7 +76,7 @@ fn every_verb_has_a_manual_page() {
         let shown =
             text(command.arg("-l").arg(&page).env("MANWIDTH", "100").env("MANPAGER", "cat").env("TERM", "dumb"));
         assert!(shown.contains("SYNOPSIS") && shown.contains("--socket"), "{verb}: {shown}");
-        // One example a line, as in the help.
+        // The page has one example per line, like the help text.
         let examples = shown.lines().filter(|line| line.trim_start().starts_with("retrocap ")).count();
         assert!(
             examples + shown.matches("sudo retrocap ").count() + shown.matches("| retrocap ").count() >= 3,

@@ -1,4 +1,4 @@
-//! Our lines against those of `tcpdump -n`: alike up to the colon behind the destination.
+//! Our lines compared with those of `tcpdump -n`: equal up to the colon after the destination.
 
 use std::process::Command;
 
@@ -21,7 +21,7 @@ fn lines_begin_as_those_of_tcpdump() {
         let output =
             Command::new("tcpdump").env("TZ", "UTC").arg("-n").arg("-r").arg(&path).output().expect("tcpdump runs");
         let theirs = String::from_utf8_lossy(&output.stdout);
-        // Second lines of a packet begin without a time.
+        // Only the first line of a packet begins with a time.
         let theirs = theirs.lines().filter(|line| line.get(2..3) == Some(":") && line.get(8..9) == Some("."));
         let mut writer = TextWriter::new(TimeZone::UTC, Precision::Micro);
         for ((secs, micros, original_len, data), theirs) in stored.packets.iter().zip(theirs) {
@@ -39,8 +39,8 @@ fn lines_begin_as_those_of_tcpdump() {
     eprintln!("{compared} lines compared");
 }
 
-/// The line up to the colon behind the destination; `None` where it has no destination, or one of a protocol that
-/// only tcpdump dissects. The name of a cooked capture's interface depends on the host that reads it.
+/// The line up to the colon after the destination; `None` where there is no destination, or where only tcpdump
+/// dissects the protocol. The interface name in a cooked capture depends on the host that reads it.
 fn beginning(line: &str) -> Option<String> {
     let (time, rest) = line.trim_end().split_once(' ')?;
     let rest = match rest.find(" IP ").or_else(|| rest.find(" IP6 ")) {

@@ -1,4 +1,4 @@
-//! What people see: every view in a real terminal of 80 and 160 columns, with and without colours, as snapshots.
+//! What people see: each view in a real terminal of 80 and 160 columns, with and without colours, as snapshots.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -13,7 +13,7 @@ use crate::{generate, service::asking::have};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_retrocap");
 
-/// Runs a command in a terminal, and gives what that shows: stdout and stderr, as they mix there.
+/// Runs a command in a terminal; returns stdout and stderr as the terminal mixes them.
 fn terminal(columns: u32, colour: bool, words: &[&str]) -> String {
     let words: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
     let command = format!("stty cols {columns} rows 50; exec {}", words.join(" "));
@@ -27,7 +27,7 @@ fn terminal(columns: u32, colour: bool, words: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n").replace('\x1b', "␛")
 }
 
-/// The same view four times, and how it was asked for.
+/// The view at two widths, with and without colours.
 fn views(words: &[&str], mask: impl Fn(&str) -> String) -> String {
     let mut all = String::new();
     for (columns, colour) in [(80, false), (160, false), (80, true), (160, true)] {
@@ -42,7 +42,7 @@ fn views(words: &[&str], mask: impl Fn(&str) -> String) -> String {
     all
 }
 
-/// Numbers that depend on the machine, or on how memory is split, become `#`.
+/// Replaces numbers that depend on the machine, or on how memory is split, by `#`.
 fn numbers(line: &str) -> String {
     let mut masked = String::new();
     for c in line.chars() {
@@ -60,17 +60,17 @@ fn as_is(line: &str) -> String {
     line.to_owned()
 }
 
-/// Lines of a status whose numbers are the machine's.
+/// Masks the lines of a status whose numbers depend on the machine.
 fn status(line: &str) -> String {
     match line.split_once(" for ") {
-        // How long the recorder ran, up to the next comma or colour.
+        // The time for which the recorder has run, up to the next comma or colour.
         Some((recording, rest)) if recording.contains("recording ") => {
             let end = rest.find([',', '␛']).unwrap_or(rest.len());
             format!("{recording} for #{}", &rest[end..])
         }
         _ if ["memory", "resident", "sessions"].iter().any(|label| line.starts_with(label)) => numbers(line),
         _ if line.contains('█') => {
-            // How full a rank is depends on how packets are written down.
+            // The size of a rank depends on the internal format of packets.
             let (bar, bytes) = line.rsplit_once("  ").unwrap();
             format!("{}  {}", bar.trim_end(), numbers(bytes.trim_start()))
         }
@@ -88,7 +88,7 @@ struct Capture {
 }
 
 impl Capture {
-    /// A packet, a tenth of a second after the one before it.
+    /// Appends a packet, a tenth of a second after the previous one.
     fn packet(&mut self, frame: &[u8]) {
         self.nanos += 100_000_000;
         self.packets += 1;
@@ -101,7 +101,7 @@ impl Capture {
         self.file.extend_from_slice(frame);
     }
 
-    /// A connection: its handshake, what the client sends in pieces, what the server answers, and both ends closed.
+    /// Appends a connection: the handshake, the pieces of the request, the response, and the close from both ends.
     fn tcp(&mut self, client: ([u8; 4], u16), server: ([u8; 4], u16), request: &[&[u8]], answer_packets: usize) {
         let (mut here, mut there) = (100u32, 900u32);
         let mut send = |by_client: bool, payload: &[u8], syn: bool, fin: bool, ack: bool| {
@@ -139,7 +139,7 @@ fn ethernet() -> etherparse::PacketBuilderStep<etherparse::Ethernet2Header> {
     PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
 }
 
-/// A Client Hello that is longer than a packet, its server name at the end.
+/// A Client Hello that is longer than a packet, with the server name at its end.
 fn client_hello(name: &str) -> Vec<u8> {
     let u16s = |n: usize| u16::try_from(n).unwrap().to_be_bytes();
     let mut extensions = [&[0, 21][..], &u16s(1500), &[0; 1500]].concat();
@@ -160,7 +160,7 @@ fn question(labels: &[&[u8]]) -> Vec<u8> {
     message
 }
 
-/// One session of each kind that is shown in its own way.
+/// One session of each kind that is displayed differently.
 fn capture() -> (Vec<u8>, u64) {
     let mut capture = Capture { file: generate::header(), nanos: 0, packets: 0 };
     let hello = client_hello("www.example.com");
@@ -178,7 +178,7 @@ fn capture() -> (Vec<u8>, u64) {
     let mut arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
     arp.resize(60, 0);
     capture.packet(&arp);
-    // Tomorrow.
+    // On the next day.
     capture.nanos += 86_400_000_000_000;
     capture.udp(ethernet().ipv4([10, 0, 0, 5], [203, 0, 113, 9], 64).udp(4500, 4500), &[0xa5; 900]);
     (capture.file, capture.packets)
@@ -251,7 +251,7 @@ fn interfaces_in_a_terminal() {
     insta::assert_snapshot!("interfaces", views(&words, as_is));
 }
 
-/// What is not a terminal gets every column, whole lines, no colour and no summary; CSV has all that is known.
+/// A pipe or file gets every column, whole lines, no colour and no summary; CSV has all known fields.
 #[test]
 fn a_pipe_gets_everything() {
     let recorded = Recorded::start();
@@ -282,7 +282,7 @@ fn a_pipe_gets_everything() {
     }
 }
 
-/// The line appears while a pipe gives nothing more, says what came, and is gone at the end.
+/// The progress line appears while a pipe is silent, says what has arrived, and disappears at the end.
 #[test]
 fn progress_is_shown_and_goes() {
     if !have("script") {
@@ -316,7 +316,7 @@ fn progress_is_shown_and_goes() {
     assert!(after.contains("kept ") && !after.contains("/s)"), "{text:?}");
 }
 
-/// Every name is one that tshark reads in the same capture, and of DNS and TLS none is missing.
+/// tshark finds every name in the same capture, and we miss none of those in DNS and TLS.
 #[test]
 fn names_are_those_that_tshark_reads() {
     if !have("tshark") {
@@ -347,7 +347,7 @@ fn names_are_those_that_tshark_reads() {
     }
 }
 
-/// The values of a field, as tshark reads them.
+/// The values of a field according to tshark.
 fn fields(capture: &Path, field: &str) -> BTreeSet<String> {
     let output = Command::new("tshark").arg("-r").arg(capture).args(["-T", "fields", "-e", field]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,4 +1,4 @@
-//! The audit log: who has read what, and what happens when that cannot be written down.
+//! The audit log: who read what, and what happens when a read cannot be logged.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
@@ -63,7 +63,7 @@ fn every_read_is_written_down() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
-/// Many selections at once, as alerts ask for them, and pins.
+/// Requests for many selections, as alerts send them, and pins.
 #[test]
 fn selections_and_pins_are_written_down() {
     let (command, directory) = command(&[]);
@@ -98,13 +98,13 @@ fn the_log_is_rotated_after_rights_were_given_up() {
     let (mut command, directory) = command(&["--user", "nobody", "--audit-log-size", "2K", "--audit-log-keep", "3"]);
     let log = directory.path().join("logs/audit.log");
     command.arg("--audit-log").arg(&log);
-    // The helper names one too, and the last would win.
+    // `Recorder::start` would name another log, and the last one given would win.
     command.arg("--socket").arg(directory.path().join("socket"));
     command.stdout(Stdio::null()).stderr(std::fs::File::create(directory.path().join("log")).unwrap());
     let mut child = command.spawn().unwrap();
     let socket = directory.path().join("socket");
     eventually("it listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
-    // It listens before it has read anything.
+    // The recorder listens before it has read the capture.
     eventually("it has packets", || asking::get(&socket, "/v1/packets?c=1").status == 200);
     for _ in 0..20 {
         assert_eq!(asking::get(&socket, "/v1/packets?c=1").status, 200);
@@ -125,7 +125,7 @@ fn the_log_is_rotated_after_rights_were_given_up() {
     child.wait().unwrap();
 }
 
-/// A disk of 64 KiB, in a namespace of mounts that the recorder has for itself.
+/// A recorder whose log is on a disk of 64 KiB, in a mount namespace of its own.
 fn on_a_tiny_disk(policy: &str) -> Recorder {
     let directory = directory();
     let disk = directory.path().join("disk");
@@ -166,9 +166,9 @@ fn what_cannot_be_written_down_is_not_read() {
         told(&command.output().unwrap())
     };
     assert_eq!(recorder.packets(&[]).len() as u64, PACKETS);
-    // Fails when the disk is full, as it should.
+    // `cat` fails when the disk is full, which is its purpose here.
     inside("cat /dev/zero > DISK/filler");
-    // What is left of the log's last page may still take some lines.
+    // The last page of the log may still have room for some lines.
     let mut refused = recorder.ask(&["get", "-c", "1", "-w", "-"]);
     for _ in 0..50 {
         if refused.code != 0 {
@@ -216,7 +216,7 @@ fn a_log_that_cannot_be_opened_stops_the_start_unless_it_need_not() {
     if !rustix::process::getuid().is_root() {
         return;
     }
-    // A replay has no log unless one is named.
+    // A replay writes no log unless one is named.
     let refused = told(&command.arg("--socket").arg(directory.path().join("socket")).output().unwrap());
     assert!(refused.code == 2 && refused.stderr.contains("--audit-log FILE"), "{refused:?}");
 }
@@ -229,7 +229,7 @@ fn somebody_elses_read_has_their_name() {
     }
     let namespace = Namespace::new();
     let recorder = Recorder::live(&namespace, &["-m", "16M"]);
-    // Whoever may connect: here everybody.
+    // Let everybody connect.
     std::fs::set_permissions(recorder.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
     let program = recorder.path("retrocap");
     std::fs::copy(PROGRAM, &program).unwrap();

@@ -1,4 +1,4 @@
-//! `retrocap certs`, and what other tools say of what it makes.
+//! `retrocap certs`, and the opinion of other tools about the files it makes.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::running::{PROGRAM, Told, directory, have, told};
 
-/// An authority, a recorder's certificate for this host, and clients.
+/// A certificate authority, a recorder's certificate for this host, and clients.
 pub(super) struct Pki(pub(super) TempDir);
 
 impl Pki {
@@ -24,14 +24,14 @@ impl Pki {
         told(&command.stdin(Stdio::null()).output().unwrap())
     }
 
-    /// The folder of a new client.
+    /// Makes a client's certificate; returns its folder.
     pub(super) fn client(&self, name: &str, role: &str) -> PathBuf {
         let made = self.certs(&["client", name, "--role", role]);
         assert_eq!(made.code, 0, "{made:?}");
         self.path(name)
     }
 
-    /// The folder of another certificate for a client that has one.
+    /// Makes another certificate for a client that has one; returns its folder.
     pub(super) fn client_again(&self, name: &str, role: &str) -> PathBuf {
         let out = self.path(&format!("{name}-again"));
         let made = self.certs(&["client", name, "--role", role, "--out", out.to_str().unwrap()]);
@@ -43,7 +43,7 @@ impl Pki {
         self.0.path().join(name)
     }
 
-    /// A certificate whose time is over, or for another use than `certs` gives it.
+    /// A certificate that `certs` does not make: expired, or for another use.
     pub(super) fn sign(&self, name: &str, server: bool, until_year: i32) -> (PathBuf, PathBuf) {
         use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
         let read = |name| std::fs::read_to_string(self.path(name)).unwrap();
@@ -119,7 +119,7 @@ fn openssl_agrees() {
     }
     let said = openssl(&["x509", "-noout", "-subject", "-ext", "subjectAltName", "-in", &text("alice/client.pem")]);
     assert!(said.stdout.contains("alice") && said.stdout.contains("URI:urn:retrocap:role:flows"), "{said:?}");
-    // What is printed when one is made names it for others, too.
+    // The message about a new certificate lets other tools find the same one.
     let made = pki.certs(&["client", "bob", "--role", "status"]);
     let bob = text("bob/client.pem");
     let field = |option: &str| {

@@ -1,9 +1,9 @@
-//! A recorder that runs while its clock is set.
+//! A recorder that runs while the wall clock is changed.
 //!
-//! Setting the clock of the machine would set everybody's. So it is the recorder's own reading of the wall clock that steps, by
-//! a library that is loaded into it, while packets keep the true times that the kernel gives them: what was recorded is then
-//! suddenly hours old, or still to come, as it is after a real step for all that came before. Packets whose own times
-//! step are those of `pressure::odd_clocks`.
+//! A test must not set the clock of the machine. Therefore a library that is loaded into the recorder shifts the wall
+//! clock that it reads, while packets keep the true times that the kernel gives them. All that was recorded is then
+//! suddenly hours old, or in the future, as after a real step. `pressure::odd_clocks` covers packets whose own times
+//! step.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ use super::following::{next, numbers, send};
 use super::running::{PROGRAM, Recorder, Sender, directory, eventually};
 use super::supervisor::Supervisor;
 
-/// Adds seconds, which are in a file, to what the wall clock says. The file is mapped before the recorder shuts itself in.
+/// Adds seconds, read from a file, to the wall clock. The library maps the file before the sandbox is in place.
 const STEP: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -45,7 +45,7 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 }
 "#;
 
-/// The library, or nothing where there is no compiler, said loudly.
+/// Builds the library; `None`, with a message, when there is no compiler.
 fn library(folder: &Path) -> Option<PathBuf> {
     let (source, library) = (folder.join("step.c"), folder.join("step.so"));
     std::fs::write(&source, STEP).unwrap();
@@ -71,7 +71,7 @@ fn a_recorder_whose_clock_is_set_goes_on() {
     let seconds = folder.path().join("seconds");
     let set = |step: i64| {
         use std::os::unix::fs::FileExt as _;
-        // In place: it is mapped.
+        // Written in place, because the file is mapped.
         let file = std::fs::File::options().create(true).truncate(false).write(true).open(&seconds).unwrap();
         file.write_all_at(&step.to_ne_bytes(), 0).unwrap();
     };
@@ -93,13 +93,13 @@ fn a_recorder_whose_clock_is_set_goes_on() {
     let mut sent = 0;
     let mut more = |recorder: &Recorder| -> Status {
         send(&mut sender, sent..sent + 10);
-        // Each comes once, in order, whatever the clock says.
+        // Each packet comes once and in order, whatever the clock says.
         (sent..sent + 10).for_each(|number| assert_eq!(next(&followed), number));
         sent += 10;
         recorder.arrived(u64::from(sent))
     };
     let all = |recorder: &Recorder| recorder.packets(&[]).len() as u64;
-    // By the recorder's clock; the command line would go by its own.
+    // `since` is resolved with the recorder's clock here; the command line would use its own.
     let asked = |recorder: &Recorder, since: &str| {
         let answer = get(recorder.socket(), &format!("/v1/packets?since={since}"));
         let packets = answer.trailer("retrocap-packets").map(|count| count.parse::<u64>().unwrap());
@@ -119,7 +119,7 @@ fn a_recorder_whose_clock_is_set_goes_on() {
     assert_eq!(recorder.ask(&["pin", "--for", "1h", "ether proto 0x88b5"]).code, 0);
     assert_eq!(pins(&recorder), 1);
 
-    // An hour back, as when a wrong clock is corrected: what is there is still to come.
+    // One hour back, as when a wrong clock is corrected: recorded packets lie in the future.
     set(-3600);
     for _ in 0..2 {
         let status = more(&recorder);
@@ -131,7 +131,7 @@ fn a_recorder_whose_clock_is_set_goes_on() {
     }
     assert_eq!(pins(&recorder), 1, "it ends when the clock says so");
 
-    // Two hours forward, as when a machine wakes up: what is there is old, and none of it goes for that.
+    // Two hours forward, as when a machine wakes up: recorded packets are old, and none is evicted for that.
     set(7200);
     for _ in 0..2 {
         let status = more(&recorder);

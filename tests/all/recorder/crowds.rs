@@ -1,4 +1,4 @@
-//! Clients by the thousand, those that never finish a question, and those that talk nonsense: recording goes on, and
+//! Thousands of clients, clients that never finish a request, and clients that send garbage: recording goes on, and
 //! others are served.
 
 use std::io::Write as _;
@@ -15,7 +15,7 @@ use crate::service::asking;
 const CROWD: usize = 10_000;
 const FRAMES: u32 = 4000;
 
-/// As many descriptors as this process may have.
+/// Raises the limit of open files to its maximum, and returns it.
 fn descriptors() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -37,7 +37,7 @@ fn ten_thousand_connections_disturb_neither_recording_nor_a_reader() {
         let reader = scope.spawn(|| {
             let mut reads = 0;
             while !done.load(Ordering::Relaxed) || reads == 0 {
-                // Before the first packet nothing is there yet.
+                // Before the first packet arrives nothing is found.
                 let answer = asking::get(recorder.socket(), "/v1/packets?filter=udp&c=5");
                 assert!(matches!(answer.status, 200 | 404), "{}", answer.text());
                 assert_eq!(asking::get(recorder.socket(), "/v1/status").status, 200);
@@ -50,11 +50,11 @@ fn ten_thousand_connections_disturb_neither_recording_nor_a_reader() {
         let mut crowd = std::collections::VecDeque::new();
         for number in 0..CROWD {
             let mut stream = UnixStream::connect(recorder.socket()).unwrap();
-            // Half of them begin a question that they never end.
+            // Half of them begin a request that they never finish.
             if number % 2 == 0 {
                 let _ = stream.write_all(b"GET /v1/packets HTTP/1.1\r\nX-Slow: ");
             }
-            // And go on, a byte now and then.
+            // Some of them send another byte now and then.
             if let Some(slow) = crowd.get_mut(number / 2) {
                 let _ = UnixStream::write(slow, b"z");
             }
@@ -128,7 +128,7 @@ fn strangers_at_the_door_of_other_machines_keep_nobody_out() {
                 let mut stream =
                     TcpStream::connect_timeout(&"192.0.2.2:57443".parse().unwrap(), Duration::from_secs(10)).unwrap();
                 let garbage: &[u8] = match number % 4 {
-                    // Silence, half a handshake, another protocol, noise.
+                    // Silence, half a handshake, another protocol, and noise.
                     0 => b"",
                     1 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
                     2 => b"GET /v1/packets HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -147,7 +147,7 @@ fn strangers_at_the_door_of_other_machines_keep_nobody_out() {
         let line = format!("retrocap_clients_closed_total{{reason=\"{reason}\"}} ");
         metrics.lines().find_map(|there| there.strip_prefix(&line)).unwrap().parse::<u64>().unwrap()
     };
-    // Those who are refused have a moment to read why.
+    // A refused client stays connected for a moment so that it can read the reason.
     eventually("nonsense is counted", || closed("untrusted") > 0 && closed("crowded_out") + closed("too_many") >= 100);
     let refusals = recorder.log().lines().filter(|line| line.contains("was refused")).count();
     assert!((1..100).contains(&refusals), "the log is not flooded: {refusals} lines");

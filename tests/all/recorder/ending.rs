@@ -1,4 +1,4 @@
-//! How it ends, who is refused, and what is left behind.
+//! How a recorder ends, whom it refuses, and what it leaves behind.
 
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use super::running::{PROGRAM, Recorder, Sender, directory, have, told, tshark, u
 
 const PACKETS: u64 = 40_000;
 
-/// A recorder with more packets than fit into sockets and pipes on their way.
+/// A recorder with more packets than fit into the sockets and pipes between it and a client.
 fn full() -> Recorder {
     let mut file = generate::header();
     for number in 0..PACKETS {
@@ -38,7 +38,7 @@ fn an_export_that_runs_when_it_is_stopped_ends_well() {
     asking::send(&mut reader, "/v1/packets");
     let mut answer = vec![0; 1000];
     reader.read_exact(&mut answer).unwrap();
-    // And one by the command line, into a pipe and into a file.
+    // Another export by the command line, into a pipe and into a file.
     let mut piped = recorder.verb(&["get", "-w", "-"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut pipe = piped.stdout.take().unwrap();
     let mut export = vec![0; 1000];
@@ -76,7 +76,7 @@ fn an_export_that_runs_when_it_is_stopped_ends_well() {
 fn a_recorder_that_was_killed_is_replaced_and_one_that_lives_is_not() {
     let first = full();
     let socket = first.socket();
-    // A second one is refused, and the first does not notice.
+    // A second recorder is refused, and the first one is not disturbed.
     let second = Command::new(PROGRAM)
         .args(["run", "-m", "16M", "--speed", "max", "--replay"])
         .arg(first.path("capture.pcap"))
@@ -126,11 +126,11 @@ fn who_cannot_be_served_is_told_what_to_do() {
     assert!(!nowhere.exists());
     let unknown = small(&["-m", "16M", "-i", "nope0"]);
     assert!(unknown.code != 0 && unknown.stderr.contains("nope0") && unknown.stderr.contains("lo"), "{unknown:?}");
-    // The smallest that was named does work.
+    // The smallest budget that the message names does work.
     drop(Recorder::live(&namespace, &["-m", "40M", "--workers", "4"]));
 
     let recorder = Recorder::live(&namespace, &["-m", "16M"]);
-    // Where the tests are built others may have no access.
+    // Other users may have no access to the folder where the tests are built.
     let program = recorder.path("retrocap");
     std::fs::copy(PROGRAM, &program).unwrap();
     let unprivileged = |arguments: &[&str]| {
@@ -169,7 +169,7 @@ fn a_full_disk_leaves_no_half_file() {
     let disk = told(&output);
     assert_eq!(disk.stdout.trim(), "1", "exit 1, and an empty folder: {disk:?}");
     assert!(disk.stderr.contains("No space left on device") && disk.stderr.contains("odd.pcapng"), "{disk:?}");
-    // A file that was there before stays as it was.
+    // An existing file stays as it was.
     let told = recorder.ask(&["get", "-w", "/dev/full"]);
     assert!(told.code == 1 && told.stderr.contains("No space left on device"), "{told:?}");
     assert_eq!(recorder.packets(&[]).len() as u64, PACKETS, "the recorder is unharmed");

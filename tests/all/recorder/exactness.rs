@@ -1,4 +1,4 @@
-//! Every packet once, byte for byte, and every count exact.
+//! Every packet is recorded once, byte for byte, and every count is exact.
 
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ const ETHERNET: [&str; 9] = [
     "http-pdf.pcap",
 ];
 
-/// The captures, if everything is here to replay them.
+/// These captures; `None`, with a message, when something to replay them is missing.
 fn captures(test: &str, names: &[&str]) -> Option<Vec<PathBuf>> {
     if !available(test) || !have(test, &["tcpreplay"]) {
         return None;
@@ -68,7 +68,7 @@ fn counts_add_up_while_memory_overflows() {
     let packets = generate::read(&captures[0]).0.len() as u64;
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| replay(&near, &captures[0], &["--mbps=250", "--loop=20", "--preload-pcap"]));
-        // Each of them is checked to add up.
+        // `status` checks that the counts of each document add up.
         while !sender.is_finished() {
             recorder.status();
         }
@@ -98,7 +98,7 @@ fn two_workers_have_each_packet_once() {
     got.sort();
     sent.sort();
     assert!(got == sent, "{} of {}", got.len(), sent.len());
-    // A worker counts its part; together they know each session once.
+    // Each worker counts its own packets of a session; the answer lists each session once.
     let flows = recorder.ask(&["flows", "--json"]);
     let seen: u64 = flows
         .stdout

@@ -1,4 +1,4 @@
-//! Retrocap among Wireshark's interfaces, asked by tshark.
+//! Retrocap as an interface of Wireshark, used by tshark.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use super::following::send;
 use super::remote::{Listening, PACKETS};
 use super::running::{PROGRAM, Recorder, Sender, Told, directory, have, told};
 
-/// A program with a home of its own, in which Wireshark looks for interfaces.
+/// Runs a program with this home folder, in which Wireshark looks for extcap programs.
 fn at_home(home: &Path, program: &str, arguments: &[&str]) -> Told {
     told(&Command::new(program).args(arguments).env("HOME", home).env_remove("RETROCAP_SOCKET").output().unwrap())
 }
@@ -49,7 +49,7 @@ fn wireshark_goes_back_in_time() {
     let nobody = at_home(home, "tshark", &[&past[..], &["-o", "extcap.retrocap.socket:/dev/no-such-socket"]].concat());
     assert!(nobody.stderr.contains("no recorder at /dev/no-such-socket"), "{nobody:?}");
 
-    // What comes: as it is usual.
+    // Capture packets to come, as Wireshark usually does.
     let reader = Command::new("tshark")
         .args(["-n", "-l", "-i", "retrocap", "-c", "50", "-a", "duration:60", "-T", "fields", "-e", "eth.type"])
         .env("HOME", home)
@@ -78,7 +78,7 @@ fn wireshark_goes_back_in_time_on_another_machine() {
     let directory = directory();
     let home = directory.path();
     assert_eq!(at_home(home, PROGRAM, &["extcap", "--install"]).code, 0);
-    // As the dialog's fields come: the socket that stands there is not asked.
+    // Pass the fields of Wireshark's dialog. The recorder's address overrules the socket field.
     let ask = |certs: &Path, more: &[&str]| {
         let preference = |name: &str, value: String| ["-o".to_owned(), format!("extcap.retrocap.{name}:{value}")];
         let file = |name: &str| certs.join(name).display().to_string();
@@ -98,7 +98,7 @@ fn wireshark_goes_back_in_time_on_another_machine() {
     let told = ask(&alice, &[]);
     assert_eq!(told.stdout.lines().filter(|line| line.contains("53")).count() as u64, PACKETS, "{}", told.stderr);
     assert_eq!(ask(&alice, &["-f", "udp port 7"]).stdout.lines().count() as u64, PACKETS / 10);
-    // Who may not is told so where Wireshark shows it.
+    // A refused client sees the reason where Wireshark shows it.
     let refused = ask(&watcher, &[]);
     assert!(refused.stderr.contains("watcher") && refused.stderr.contains("takes the role packets"), "{refused:?}");
     let nobody = ask(Path::new("/nowhere"), &[]);
@@ -122,14 +122,14 @@ fn the_protocol_as_wireshark_speaks_it() {
             "{config}"
         );
     }
-    // Any output means that it is none.
+    // Any output means that the filter is invalid.
     assert_eq!(ask(&["--extcap-interface", "retrocap", "--extcap-capture-filter", "port 80"]).stdout, "");
     assert_ne!(ask(&["--extcap-capture-filter", "prot 80", "--extcap-interface", "retrocap"]).stdout, "");
     let other = ask(&["--extcap-dlts", "--extcap-interface", "eth0"]);
     assert!(other.code == 2 && other.stderr.contains("there is retrocap"), "{other:?}");
     let alone = ask(&[]);
     assert!(alone.code == 2 && alone.stderr.contains("--install"), "{alone:?}");
-    // What is not ours stays.
+    // A file of somebody else stays in place.
     let folder = home.join("folder");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("retrocap"), "#!/bin/sh\n").unwrap();

@@ -1,4 +1,4 @@
-//! What goes wrong around a recorder: it goes on, or it ends and says so; it never records by half in silence.
+//! Faults around a recorder: it continues, or it ends with a message; it never records a part in silence.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use crate::service::asking::get;
 use super::running::{BEYOND_BUDGET, MIB, PROGRAM, Recorder, Sender, directory, eventually, have, unanswered};
 use super::supervisor::Supervisor;
 
-/// The value of a metric without labels, or with exactly these.
+/// The value of a metric with exactly these labels.
 fn metric(recorder: &Recorder, name: &str) -> f64 {
     let text = get(recorder.socket(), "/metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect(name);
@@ -49,7 +49,7 @@ fn interfaces_that_flap_fifty_times_a_second() {
                 writeln!(commands, "link set flap{flap} down").unwrap();
                 writeln!(commands, "link set flap{flap} up").unwrap();
                 if number % 5 == 0 {
-                    // One that is there for a moment, as those of containers are.
+                    // An interface that exists for a moment only, as those of containers do.
                     writeln!(commands, "link add brief{number} type veth peer name feirb{number}").unwrap();
                     writeln!(commands, "link set brief{number} up").unwrap();
                     writeln!(commands, "link del brief{number}").unwrap();
@@ -68,7 +68,7 @@ fn interfaces_that_flap_fifty_times_a_second() {
     assert!(flapping.status.success(), "{}", String::from_utf8_lossy(&flapping.stderr));
     let status = recorder.arrived(6000);
     assert_eq!((status.packets.retained, status.packets.kernel_dropped), (6000, 0), "{:?}", status.packets);
-    // It knows how they are in the end.
+    // The recorder knows the final state of each interface.
     eventually("all are up", || {
         let status = recorder.status();
         let up = status.interfaces.iter().filter(|i| i.name.starts_with("flap") && i.up).count();
@@ -93,14 +93,15 @@ fn a_network_namespace_that_is_torn_down() {
         sender.send(&unanswered(100));
     }
     recorder.arrived(100);
-    // The other end goes while packets are on their way, and with it the cable; then the name of its own.
+    // First the other end of the cable goes while packets are on their way, and with it the cable; then the name of
+    // the namespace.
     near.ip("link del near");
     drop((sender, near));
     drop(far);
     eventually("the interface is gone", || !recorder.status().interfaces.iter().any(|i| i.name == "far" && i.up));
     assert_eq!(recorder.packets(&[]).len(), 100, "what was recorded is there");
     assert_eq!(reasons(&recorder), Vec::<String>::new());
-    // Nobody can reach the namespace by name any more; what comes in it is recorded all the same.
+    // The namespace has no name any more, but packets in it are still recorded.
     let pid = recorder.child.id().to_string();
     let inside = |words: &str| {
         let output = Command::new("nsenter").args(["-t", &pid, "-n", "sh", "-ec", words]).output().unwrap();
@@ -124,7 +125,7 @@ fn a_recorder_that_was_stopped_for_ten_seconds_counts_what_it_lost() {
     let recorders = [Recorder::live(&far, &["-m", "16M"]), Recorder::live(&far, &["-m", "40M", "--workers", "2"])];
     let mut sender = Sender::new(&near, "near");
     let mut number = 0_u32;
-    // Sessions, so that both workers have some.
+    // Many sessions, so that both workers get some.
     let mut frame = |_, to: &mut Vec<u8>| {
         number += 1;
         super::running::datagram(number % 512, 1000, to);
@@ -137,7 +138,7 @@ fn a_recorder_that_was_stopped_for_ten_seconds_counts_what_it_lost() {
     recorders.iter().for_each(|recorder| recorder.signal("-CONT"));
     sender.send_paced(1000, 2000, &mut frame);
     for recorder in &recorders {
-        // Received and dropped together are what was sent, neither one more nor less.
+        // Received and dropped packets together are exactly those that were sent.
         let status = recorder.arrived(32_000);
         let (received, dropped) = (status.packets.received, status.packets.kernel_dropped);
         eprintln!("{received} received, {dropped} dropped by the kernel, of 32000");
@@ -146,7 +147,7 @@ fn a_recorder_that_was_stopped_for_ten_seconds_counts_what_it_lost() {
             metric(recorder, "retrocap_kernel_dropped_packets_total"),
             f64::from(u32::try_from(dropped).unwrap())
         );
-        // Later, when no more are lost, it is still exact.
+        // The count stays exact later, when no more packets are lost.
         assert_eq!(recorder.arrived(32_000).packets.kernel_dropped, dropped);
         let newest = recorder.packets(&["-c", "1000000"]).len() as u64;
         assert_eq!(newest, recorder.status().packets.retained);
@@ -185,7 +186,7 @@ fn killed_and_started_again_at_once() {
     for round in 0..5 {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &far.name, PROGRAM, "run", "-m", "32M"]);
-        // It fails here when a stale socket or lock is in its way.
+        // The start fails when a stale socket or lock is in its way.
         let mut recorder = Recorder::start(command, folder);
         sender.send(&unanswered(100));
         recorder.arrived(1);
@@ -198,7 +199,7 @@ fn killed_and_started_again_at_once() {
     }
 }
 
-/// A recorder of two workers that is to give a sign of life every two seconds.
+/// A recorder of two workers with a watchdog of two seconds.
 fn watched(supervisor: &Supervisor, namespace: &Namespace, folder: tempfile::TempDir) -> Recorder {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &namespace.name, PROGRAM, "run", "-m", "40M", "--workers", "2"]);
@@ -206,7 +207,7 @@ fn watched(supervisor: &Supervisor, namespace: &Namespace, folder: tempfile::Tem
     Recorder::start(command, folder)
 }
 
-/// Holds one thread of a process, for as long as this is there; `None` where that is not allowed.
+/// Stops one thread of a process until the returned child ends; `None` where that is not permitted.
 fn hold(process: u32, thread: &str) -> Option<Child> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let task = tasks
@@ -258,7 +259,7 @@ fn a_supervisor_restarts_a_recorder_of_which_a_worker_stands_still() {
 
     // What systemd does then.
     recorder.signal("-KILL");
-    // A process is not gone while somebody holds a part of it.
+    // A process does not end while a debugger holds one of its threads.
     held.kill().unwrap();
     held.wait().unwrap();
     recorder.child.wait().unwrap();

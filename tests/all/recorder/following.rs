@@ -1,4 +1,4 @@
-//! The past, and then what comes: `get --follow` into files, pipes and tools.
+//! The past and then new packets: `get --follow` into files, pipes and tools.
 
 use std::io::{Read, Write as _};
 use std::os::unix::net::UnixStream;
@@ -15,7 +15,7 @@ use crate::service::asking;
 
 use super::running::{Recorder, Sender, datagram, eventually, have, told, unanswered};
 
-/// A frame that says which one it is.
+/// A frame that carries its number.
 pub(super) fn numbered(number: u32) -> Vec<u8> {
     let mut frame = unanswered(60);
     frame[14..18].copy_from_slice(&number.to_be_bytes());
@@ -30,7 +30,7 @@ pub(super) fn send(sender: &mut Sender, numbers: std::ops::Range<u32>) {
     numbers.for_each(|number| sender.send(&numbered(number)));
 }
 
-/// The numbers of packets as they come out of a stream; it ends with it.
+/// The numbers of the packets in a stream. The channel ends with the stream.
 pub(super) fn numbers(stream: impl Read + Send + 'static) -> Receiver<u32> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -73,7 +73,7 @@ fn the_past_and_then_what_comes_packet_by_packet() {
         let mut child = follower(&recorder, arguments);
         let numbers = numbers(child.stdout.take().unwrap());
         (0..1000).for_each(|number| assert_eq!(next(&numbers), number));
-        // What the runs before have sent is past by now.
+        // Packets from earlier rounds are part of the past by now.
         (1000..before).for_each(|number| assert_eq!(next(&numbers), number));
         let mut waits = Vec::new();
         for number in before..1020 {
@@ -156,7 +156,7 @@ fn an_interrupt_keeps_what_came() {
     let child = follower(&recorder, &["-w", path.to_str().unwrap()]);
     send(&mut sender, 100..150);
     recorder.arrived(150);
-    // What arrived is written within the time of a look; nothing tells when.
+    // A follower polls many times a second, and nothing reports that it has written.
     std::thread::sleep(Duration::from_secs(1));
     assert!(!path.exists(), "it appears whole");
     let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
@@ -217,7 +217,7 @@ fn followers_leave_places_for_others() {
     let refused = asking::get(recorder.socket(), "/v1/packets?follow");
     assert!(refused.status == 503 && refused.text().contains("followers"), "{}", refused.text());
     assert_eq!(recorder.packets(&[]).len(), 10, "who asks for the past is answered");
-    // One that goes, though nothing comes that could be sent to it.
+    // A follower that disconnects is noticed, although there is nothing to send to it.
     followers.pop().unwrap().flush().unwrap();
     eventually("there is a place again", || {
         let mut stream = UnixStream::connect(recorder.socket()).unwrap();

@@ -1,4 +1,4 @@
-//! What the recorder says of its own state: why it is degraded, and every layer that guards it.
+//! The recorder's reports on its own state: why it is degraded, and each layer of its sandbox.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually,
 use crate::namespaces::{Namespace, available};
 use crate::service::asking::get;
 
-/// The reasons of `/v1/health`, each with its sentence.
+/// The reasons in `/v1/health`, each with its sentence.
 fn reasons(recorder: &Recorder) -> Vec<(String, String)> {
     let health: serde_json::Value = serde_json::from_slice(&get(recorder.socket(), "/v1/health").body).unwrap();
     let reasons = health["reasons"].as_array().unwrap().iter();
@@ -16,7 +16,7 @@ fn reasons(recorder: &Recorder) -> Vec<(String, String)> {
     reasons
 }
 
-/// The lines of a metric: labels, and value.
+/// The lines of a metric: labels and value.
 fn metric(recorder: &Recorder, name: &str) -> Vec<(String, f64)> {
     let text = get(recorder.socket(), "/metrics").text();
     let lines = text.lines().filter_map(|line| line.strip_prefix(name));
@@ -51,7 +51,7 @@ fn a_history_that_is_too_short_and_pins_that_are_full_are_said() {
     assert!(reasons(&recorder).is_empty(), "as long as nothing had to go, it has just begun");
     assert_eq!(metric(&recorder, "retrocap_pins"), [(String::new(), 0.0)]);
 
-    // A pin of everything, and more than the budget holds.
+    // Pin everything, and send more than the budget holds.
     assert_eq!(recorder.ask(&["pin", "--for", "1h", "udp"]).code, 0);
     sender.send_paced(30_000, 12_000, |number, to| datagram(number % 7, 1000, to));
     recorder.arrived(30_100);
@@ -72,7 +72,7 @@ fn a_history_that_is_too_short_and_pins_that_are_full_are_said() {
         [("{of=\"starts\"}".to_owned(), 21_600.0), ("{of=\"whole\"}".to_owned(), 3600.0)]
     );
 
-    // What is wanted is for the administrator to say, and to change.
+    // The administrator sets the wanted horizon and can change it.
     std::fs::write(&file, "").unwrap();
     recorder.signal("-HUP");
     eventually("nothing is wanted any more", || !reasons(&recorder).iter().any(|(code, _)| code == "horizon_short"));
@@ -105,7 +105,8 @@ fn each_layer_of_the_sandbox_is_seen_from_outside() {
     assert!(why.len() == 1 && why[0].1.contains("capabilities are kept"), "{why:?}");
 }
 
-/// Has so many instructions of filters run before any of the recorder's own; the kernel allows 32,768 for each thread.
+/// Installs seccomp filters of this many instructions before it starts the recorder. The kernel allows 32,768 for
+/// each thread.
 const FILTERS_FIRST: &str = "
 import ctypes, os, struct, sys
 left = int(sys.argv[1])
@@ -123,7 +124,7 @@ while left > 4:
 os.execvp(sys.argv[2], sys.argv[2:])
 ";
 
-/// The kernel refuses a thread its filter where the others before it are too long already.
+/// The kernel refuses a filter to a thread whose earlier filters are too long.
 #[test]
 fn threads_that_cannot_be_held_to_their_role_are_counted_and_said() {
     let test = "threads without the filter of their role";
@@ -131,7 +132,7 @@ fn threads_that_cannot_be_held_to_their_role_are_counted_and_said() {
         return;
     }
     let far = Namespace::new();
-    // As much as leaves room for the filters of the whole process, and hardly more.
+    // Search for the length that leaves room for the filters of the whole process, and hardly more.
     let (mut fits, mut too_many) = (30_000, 32_768);
     let start = |before: i32| {
         let before = before.to_string();
@@ -156,7 +157,7 @@ fn threads_that_cannot_be_held_to_their_role_are_counted_and_said() {
     assert!(why.iter().any(|(code, detail)| code == "sandbox" && detail.contains("of their role")), "{why:?}");
     let told = recorder.ask(&["status"]);
     assert!(told.stdout.contains("IN PART: ") && told.stdout.contains("of their role"), "{told:?}");
-    // Required is required of every thread.
+    // `--sandbox required` applies to every thread.
     let before = fits.to_string();
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &far.name, "python3", "-c", FILTERS_FIRST, &before, PROGRAM, "run", "-m", "16M"]);

@@ -1,11 +1,11 @@
-//! Interfaces that come, go and change their names; link types; what `-i`, `-f` and `-s` leave.
+//! Interfaces that come, go and are renamed; link types; what `-i`, `-f` and `-s` select.
 
 use crate::namespaces::{Namespace, available};
 
 use super::following::send;
 use super::running::{Recorder, Sender, contents, datagram, eventually, have, tshark, unanswered};
 
-/// How often each value is there.
+/// How often each value occurs.
 fn counted(values: &[String]) -> Vec<(&str, usize)> {
     let mut counts = std::collections::BTreeMap::new();
     for value in values {
@@ -28,7 +28,7 @@ fn interfaces_that_come_and_are_renamed_keep_their_packets() {
     far.ip("link add later0 type veth peer name back0");
     far.ip("link set back0 up");
     far.ip("link set later0 up");
-    // At once: the recorder may not even have heard of them.
+    // Send at once, when the recorder may not even know the interface yet.
     let mut sender = Sender::new(&far, "back0");
     for _ in 0..3 {
         sender.send(&unanswered(100));
@@ -146,7 +146,7 @@ fn only_what_was_asked_for_is_recorded() {
     for (name, packets) in [("in0", 5), ("in2", 5)] {
         assert_eq!(recorder.packets(&["--interface", name]).len(), packets);
     }
-    // The length that filters know is that on the cable.
+    // A filter sees the length on the wire, not the captured length.
     assert_eq!(recorder.packets(&["greater", "142"]).len(), 10);
     let told = recorder.ask(&["get", "--interface", "in1"]);
     assert_ne!(told.code, 0, "{told:?}");

@@ -1,4 +1,4 @@
-//! PCAP-over-IP: served on the loopback address, and pushed to who listens there.
+//! PCAP-over-IP without TLS: served on the loopback address, and pushed to a listener there.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually,
 
 const ADDRESS: &str = "127.0.0.1:57012";
 
-/// A cable whose far end is recorded and served.
+/// Two namespaces joined by a cable. The recorder runs in the far one and serves PCAP-over-IP there.
 fn served(arguments: &[&str]) -> (Namespace, Namespace, Recorder) {
     let (near, far) = Namespace::pair();
     far.ip("link set lo up");
@@ -46,7 +46,7 @@ fn the_past_and_then_what_comes_over_tcp() {
         (0..500).for_each(|number| assert_eq!(next(&numbers), number, "{format}"));
         send(&mut sender, 500..600);
         (500..600).for_each(|number| assert_eq!(next(&numbers), number, "{format}"));
-        // 600 packets went over the loopback interface twice; none of that is there.
+        // The stream of 600 packets itself crossed the loopback interface; none of it was recorded.
         let status = recorder.status();
         assert!(status.packets.filtered > 0, "{:?}", status.packets);
         assert_eq!(status.packets.stored, 600);
@@ -55,7 +55,7 @@ fn the_past_and_then_what_comes_over_tcp() {
     }
 }
 
-/// Whoever follows over a network is sent no packet of that connection, or each would bring others.
+/// A follower over a network never receives packets of its own connection, since each would cause more.
 #[test]
 fn a_follower_over_tcp_is_not_recorded() {
     if !available("following over TCP") {
@@ -81,7 +81,7 @@ fn a_follower_over_tcp_is_not_recorded() {
                 && status.packets.filtered > filtered + u64::from(number)
         });
     }
-    // Its handshake and the question were recorded, and nothing after them.
+    // The handshake and the request were recorded, and nothing after them.
     let stored = recorder.status().packets.stored;
     assert!((1000..1000 + 20).contains(&stored), "{stored}");
     drop(recorder);
@@ -94,7 +94,7 @@ fn tshark_reads_it() {
         return;
     }
     for format in ["pcap", "pcap-nano", "pcapng"] {
-        // tshark looks for telephones on the loopback interface: that is not recorded.
+        // tshark probes for Android devices over the loopback interface; the filter leaves that traffic out.
         let (near, far, recorder) =
             served(&["--pcap-over-ip-past", "10m", "--pcap-over-ip-format", format, "-f", "ether proto 0x88b5"]);
         let mut sender = Sender::new(&near, "near");
@@ -121,7 +121,7 @@ fn classic_pcap_holds_what_other_link_types_carry() {
     for number in 0..5 {
         generate::packet(&mut file, u64::from(number) * 1000, number, true, 100);
     }
-    // As pcapng with an interface of raw IP beside the Ethernet one.
+    // As pcapng with an interface of raw IP besides the Ethernet one.
     let directory = directory();
     let (classic, mixed) = (directory.path().join("classic.pcap"), directory.path().join("mixed.pcapng"));
     std::fs::write(&classic, file).unwrap();
@@ -135,7 +135,7 @@ fn classic_pcap_holds_what_other_link_types_carry() {
     let address = log.split("PCAP-over-IP on ").nth(1).and_then(|rest| rest.split(": ").next()).unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // 10 packets of the same length, five of which were raw IP; those of CAN do not fit.
+    // 10 packets of the same length, five of which were raw IP. The five of CAN do not fit into classic pcap.
     let mut bytes = vec![0; 24 + 10 * (16 + 142)];
     stream.read_exact(&mut bytes).unwrap();
     drop(stream);
@@ -150,7 +150,7 @@ fn classic_pcap_holds_what_other_link_types_carry() {
     });
 }
 
-/// Each packet on an Ethernet, and what it carries on one of raw IP and one of CAN.
+/// Writes each packet on an Ethernet interface, and its payload on one of raw IP and one of CAN.
 fn two_link_types(packets: &[generate::Plain]) -> Vec<u8> {
     use retrocap::formats::writer::{Exporter, Format, Options};
     use retrocap::interface::Interfaces;
@@ -194,14 +194,14 @@ fn a_client_that_stalls_is_not_waited_for() {
     let mut sender = Sender::new(&near, "near");
     let mut stalled = connect(&far);
     stalled.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    // What it says is nobody's business.
+    // The service ignores what the client sends.
     stalled.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     stalled.read_exact(&mut [0; 24]).unwrap();
     sender.send_paced(MANY, 60_000, |number, frame| datagram(number % 1000, 200, frame));
     eventually("all have come", || recorder.status().packets.stored >= u64::from(MANY));
     let status = recorder.status();
     assert_eq!((status.packets.kernel_dropped, status.packets.dropped), (0, 0));
-    // It reads again, and the log says what it has missed.
+    // The client reads again, and the log says what it has missed.
     std::thread::spawn(move || std::io::copy(&mut stalled, &mut std::io::sink()));
     eventually("the log says so", || recorder.log().contains("reads too slowly"));
 }
@@ -236,7 +236,7 @@ fn a_client_that_stalls_for_longer_than_its_limit_is_dropped_from() {
     });
     let metrics = crate::service::asking::get(recorder.socket(), "/metrics").text();
     assert!(metrics.contains("retrocap_clients_closed_total{reason=\"stalled\"} 1\n"), "{metrics}");
-    // Its connection is closed, and nobody else was waited for.
+    // The stalled client is disconnected, and no other client waited for it.
     let all = 24 + MANY as usize * (16 + 242);
     let mut rest = Vec::new();
     let _ = stalled.read_to_end(&mut rest);
@@ -259,7 +259,7 @@ fn a_listener_gets_what_is_pushed_and_what_came_while_it_was_away() {
     let listener = far.enter(|| TcpListener::bind("127.0.0.1:57013").unwrap());
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &far.name, PROGRAM, "push", "--since", "1h", "-c", "300", "127.0.0.1:57013"]);
-    // Only its own connection is left out; the first packets of that are of no interest here.
+    // Only the connection of the stream is excluded; the filter leaves out the first packets of that connection.
     command.arg("ether proto 0x88b5").arg("--socket").arg(recorder.socket());
     let push = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let (first, _) = listener.accept().unwrap();
@@ -270,7 +270,7 @@ fn a_listener_gets_what_is_pushed_and_what_came_while_it_was_away() {
     (100..200).for_each(|number| assert_eq!(next(&got), number));
     ending.shutdown(std::net::Shutdown::Both).unwrap();
     drop(ending);
-    // The listener was away when these came.
+    // Send these while the listener is away.
     std::thread::sleep(Duration::from_millis(500));
     send(&mut sender, 200..300);
     let (second, _) = listener.accept().unwrap();
@@ -279,7 +279,7 @@ fn a_listener_gets_what_is_pushed_and_what_came_while_it_was_away() {
     let told = told(&push.wait_with_output().unwrap());
     assert!(told.code == 0 && told.stderr.contains("300 packets -> 127.0.0.1:57013"), "{told:?}");
     assert!(told.stderr.contains("has gone after 200 packets"), "{told:?}");
-    // What was pushed went over the loopback interface, and was not recorded.
+    // The pushed stream crossed the loopback interface and was not recorded.
     let status = recorder.status();
     assert!(status.packets.filtered > 0, "{:?}", status.packets);
     assert!(status.packets.stored < 300 + 20, "handshakes at most: {:?}", status.packets);
@@ -299,7 +299,7 @@ fn nobody_else_may_read_or_keep_a_connection_from_being_recorded() {
         let told = told(&Command::new(PROGRAM).args(arguments).args(["-m", "16M"]).output().unwrap());
         assert!(told.code == 2 && told.stderr.contains(words), "{arguments:?}: {told:?}");
     }
-    // Beyond loopback it is TLS, which takes certificates.
+    // Beyond loopback only TLS is served, which needs certificates.
     let mut command = Command::new(PROGRAM);
     command.args(["run", "-m", "16M", "--pcap-over-ip", "0.0.0.0:57012", "--ca", "/nowhere/ca.pem"]);
     let socket = directory();
@@ -310,7 +310,7 @@ fn nobody_else_may_read_or_keep_a_connection_from_being_recorded() {
     let recorder = Recorder::live(&far, &["-m", "16M"]);
     let told = recorder.ask(&["push", "192.0.2.1:57012"]);
     assert!(told.code == 2 && told.stderr.contains("--plain") && told.stderr.contains("--tls"), "{told:?}");
-    // Somebody who may read, but is neither root nor the recorder's user.
+    // A user who may read, but is neither root nor the recorder's user.
     let open = Command::new("chmod").args(["666", recorder.socket().to_str().unwrap()]).status().unwrap();
     assert!(open.success());
     let question = "http://x/v1/packets?follow&carried-by=127.0.0.1:1%20127.0.0.1:2";

@@ -1,4 +1,4 @@
-//! PCAP-over-IP over TLS, with openssl at the other end: served to clients with certificates, and pushed to listeners.
+//! PCAP-over-IP over TLS with openssl at the other end: served to clients with certificates, and pushed to listeners.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::running::{PROGRAM, Recorder, Sender, Told, directory, eventually, hav
 
 const ADDRESS: &str = "10.57.0.2:57012";
 
-/// A process that ends with this value.
+/// A child process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -23,7 +23,7 @@ impl Drop for Running {
     }
 }
 
-/// Two hosts on a cable; the far one is recorded, and serves the near one.
+/// Two hosts on a cable. The recorder runs on the far one and serves the near one.
 struct Hosts {
     near: Namespace,
     far: Namespace,
@@ -51,7 +51,7 @@ impl Hosts {
         Self { near, far, recorder, pki }
     }
 
-    /// openssl on the near host, which writes what it is sent into a file; with this certificate and key.
+    /// Starts openssl on the near host with this certificate and key; it writes the stream into a file.
     fn client(&self, cert: Option<&(PathBuf, PathBuf)>, into: &Path) -> Running {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.near.name, "openssl", "s_client", "-quiet", "-verify_return_error"]);
@@ -68,14 +68,14 @@ impl Hosts {
         eventually(line, || metrics().lines().any(|there| there == line));
     }
 
-    /// Packets of the connections themselves that were recorded.
+    /// How many packets of the connections themselves were recorded.
     fn own_packets(&self) -> usize {
         let file = self.recorder.path("own.pcap");
         let told = self.recorder.ask(&["get", "-w", file.to_str().unwrap(), "tcp"]);
         if told.code == 0 { generate::read(&file).0.len() } else { 0 }
     }
 
-    /// A verb, asked on the near host.
+    /// A verb that runs on the near host.
     fn verb(&self, client: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.near.name, PROGRAM]).args(arguments);
@@ -88,13 +88,13 @@ fn pair(client: &Path) -> (PathBuf, PathBuf) {
     (client.join("client.pem"), client.join("client.key"))
 }
 
-/// Frames of ours among what a file holds so far.
+/// How many of the test's frames a file holds so far.
 fn frames(file: &Path) -> usize {
     tshark_so_far(file).iter().filter(|kind| *kind == "0x88b5").count()
 }
 
 fn tshark_so_far(file: &Path) -> Vec<String> {
-    // It may end within a packet, of which tshark complains.
+    // The file may end within a packet, about which tshark complains.
     let output =
         Command::new("tshark").args(["-n", "-T", "fields", "-e", "eth.type", "-r"]).arg(file).output().unwrap();
     String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
@@ -117,10 +117,10 @@ fn elsewhere_it_is_tls_for_clients_with_the_role() {
         let file = recorder.path("alice.pcap");
         let mut client = hosts.client(Some(&alice), &file);
         eventually("the past comes", || frames(&file) == 50);
-        // Once these have come, all that the kernel held back before has, too.
+        // Once these have arrived, so has everything that the kernel held back before.
         send(&mut sender, 50..100);
         eventually("what comes is sent", || frames(&file) == 100);
-        // The handshake is recorded like everybody's, and nothing of what the connection then carries.
+        // The handshake was recorded like other traffic, and the later content of the connection was not.
         let own = hosts.own_packets();
         assert!(own > 0, "who knocked can be seen");
         for number in 2..=20 {
@@ -138,13 +138,13 @@ fn elsewhere_it_is_tls_for_clients_with_the_role() {
             audit.lines().find(|line| line.contains("\"pcap_over_ip\":true")).unwrap_or_else(|| panic!("{audit}"));
         assert!(begun.contains("\"certificate\":\"alice\"") && begun.contains("\"event\":\"begin\""), "{begun}");
 
-        // Whose role is taken away is disconnected, within a stream that goes on.
+        // A client that loses its role is disconnected within its stream.
         std::fs::write(recorder.path("retrocap.toml"), "[[client]]\nname = \"alice\"\nroles = [\"status\"]\n").unwrap();
         recorder.signal("-HUP");
         eventually("it is closed", || client.0.try_wait().unwrap().is_some());
         let may_not = "may no longer read packets, and is disconnected";
         eventually("it is logged", || recorder.log().contains(may_not));
-        // What came until then is a whole file.
+        // The file is valid up to that point.
         assert_eq!(tshark(&file, "eth.type").iter().filter(|kind| *kind == "0x88b5").count(), 21 * 50, "{format}");
         hosts.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 0");
     }
@@ -180,27 +180,27 @@ fn who_may_not_have_it_gets_no_byte_and_is_named() {
     hosts.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 3");
     let audit = std::fs::read_to_string(recorder.path("audit.log")).unwrap();
     assert_eq!(audit.lines().filter(|line| line.contains("\"event\":\"refused\"")).count(), 2, "{audit}");
-    // A storm of them is five lines a minute.
+    // The log has at most five lines per minute for a storm of refusals.
     for _ in 0..10 {
         let mut client = hosts.client(None, &recorder.path("refused.pcap"));
         eventually("it is closed", || client.0.try_wait().unwrap().is_some());
     }
     hosts.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 13");
     assert_eq!(recorder.log().matches("peer sent no certificates").count(), 5, "{}", recorder.log());
-    // Nobody else has noticed.
+    // Other clients are not disturbed.
     let mut sender = Sender::new(&hosts.near, "near");
     send(&mut sender, 0..50);
     eventually("alice still reads", || std::fs::metadata(&good).unwrap().len() >= 24 + 50 * (16 + 74));
     assert!(reading.0.try_wait().unwrap().is_none());
 }
 
-/// A listener on the far host that takes TLS, and writes what it is sent into a file.
+/// A TLS listener on the far host that writes what it receives into a file.
 fn listener(hosts: &Hosts, port: u16, cert: &(PathBuf, PathBuf), ca: &Path, into: &Path) -> Running {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", &hosts.far.name, "openssl", "s_server", "-quiet", "-Verify", "1"]);
     command.args(["-verify_return_error", "-accept", &port.to_string(), "-4", "-CAfile"]).arg(ca);
     command.arg("-cert").arg(&cert.0).arg("-key").arg(&cert.1);
-    // It would end with its input.
+    // openssl ends when its input ends.
     let command = command.stdin(Stdio::piped()).stdout(File::create(into).unwrap()).stderr(Stdio::null());
     Running(command.spawn().unwrap())
 }
@@ -226,13 +226,13 @@ fn packets_are_pushed_over_tls_to_who_can_be_trusted() {
     let (server, ca) = ((pki.path("server.pem"), pki.path("server.key")), pki.path("ca.pem"));
     let file = recorder.path("pushed.pcap");
     let good = listener(&hosts, 57100, &server, &ca, &file);
-    // It waits for the listener to be there.
+    // `push` waits until the listener is there.
     let pushed = push(&alice, "127.0.0.1:57100", "200");
     assert!(pushed.code == 0 && pushed.stderr.contains("200 packets -> 127.0.0.1:57100"), "{pushed:?}");
     eventually("all have come", || frames(&file) == 200);
     drop(good);
 
-    // Who is not to be trusted gets nothing, and is named; both ways.
+    // An untrusted peer gets nothing and is named, in both directions.
     let strangers = Pki::new();
     let expired = pki.sign("old-listener", true, 2021);
     let other_name = listener(&hosts, 57101, &server, &ca, &recorder.path("none1"));
@@ -259,7 +259,7 @@ fn packets_are_pushed_over_tls_to_who_can_be_trusted() {
     assert_eq!(both.code, 2, "{both:?}");
 }
 
-/// A stream must not feed itself, and nothing else is to be missing.
+/// A stream must not feed itself, but everything else is recorded.
 #[test]
 fn only_a_stream_that_goes_on_is_left_out() {
     if !available("streams over TLS") {
@@ -271,7 +271,7 @@ fn only_a_stream_that_goes_on_is_left_out() {
     send(&mut sender, 0..2000);
     eventually("they are kept", || hosts.recorder.status().packets.stored >= 2000);
 
-    // An answer that has an end has it, and is recorded.
+    // A finite answer is recorded like other traffic.
     let file = hosts.recorder.path("whole.pcapng");
     let whole = told(&hosts.verb(&alice, &["get", "-w", file.to_str().unwrap()]).output().unwrap());
     assert_eq!(whole.code, 0, "{whole:?}");
@@ -285,7 +285,7 @@ fn only_a_stream_that_goes_on_is_left_out() {
     let mut follower = Running(follower.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let numbers = numbers(follower.0.stdout.take().unwrap());
     (0..2000).for_each(|number| assert_eq!(next(&numbers), number));
-    // Once these have come, all that the kernel held back before has, too.
+    // Once these have arrived, so has everything that the kernel held back before.
     send(&mut sender, 2000..2050);
     (2000..2050).for_each(|number| assert_eq!(next(&numbers), number));
     let own = hosts.own_packets();
@@ -294,7 +294,7 @@ fn only_a_stream_that_goes_on_is_left_out() {
         (round * 50..(round + 1) * 50).for_each(|number| assert_eq!(next(&numbers), number));
     }
     assert_eq!(hosts.own_packets(), own, "nothing of the stream");
-    // What the same client does beside it is recorded.
+    // The other connections of the same client are recorded.
     assert_eq!(told(&hosts.verb(&alice, &["status"]).output().unwrap()).code, 0);
     eventually("another connection is recorded", || hosts.own_packets() >= own + 10);
     assert!(hosts.recorder.log().contains("alice at 10.57.0.1:"), "{}", hosts.recorder.log());

@@ -1,5 +1,5 @@
-//! Whatever arrives, memory stays within its budget and everything is counted. Streams of a minute and more are for
-//! measurements: memory is taken at start, and the session table and the store have come round within seconds.
+//! Whatever arrives, memory stays within its budget and everything is counted. Memory is taken at start, and the
+//! session table and the store are full within seconds; streams of a minute and more belong to benchmarks.
 
 use std::io::{BufWriter, Write as _};
 use std::process::{Command, Stdio};
@@ -32,12 +32,12 @@ fn four_million_sessions_on_a_cable() {
             });
         });
         while !sending.is_finished() {
-            // Checked to add up, at every moment.
+            // `status` checks at every moment that the counts add up.
             recorder.status();
             let sent_before = sent.load(Ordering::Relaxed);
             let flows = recorder.ask(&["flows", "--limit", "100", "--json"]);
             let listed = flows.stdout.lines().count();
-            // What was just sent may not have arrived yet.
+            // The packets just sent may not have arrived yet.
             assert!(listed == 100 || sent_before < 50_000, "{listed} after {sent_before}: {}", flows.stderr);
             std::thread::sleep(Duration::from_millis(300));
         }
@@ -55,7 +55,7 @@ fn four_million_sessions_on_a_cable() {
     assert!(peak <= 64 * MIB + BEYOND_BUDGET, "{} MiB", peak / MIB);
 }
 
-/// A capture file on its way through a pipe.
+/// A capture file that is written into a pipe.
 struct Stream<W: std::io::Write> {
     pipe: W,
     record: Vec<u8>,
@@ -76,7 +76,7 @@ impl<W: std::io::Write> Stream<W> {
     }
 }
 
-/// What `retrocap replay -` says of a stream, after its memory was watched to its end.
+/// Replays a stream while the peak of its memory is watched; returns the final status.
 fn replayed(name: &str, budget: u64, make: impl FnOnce(&mut Stream<BufWriter<std::process::ChildStdin>>)) -> Status {
     let mut child = Command::new(PROGRAM)
         .args(["replay", "-", "--json", "-m", &format!("{}M", budget / MIB)])
@@ -123,11 +123,11 @@ fn four_million_sessions_in_a_file() {
             stream.write(u64::from(number) * 7500, &frame);
         }
     });
-    // They are so much alike that compression may keep all of them.
+    // The packets are so similar that compression may keep all of them.
     assert!(status.packets.retained > 0 && status.sessions.unlisted > 0, "{:?}", status.sessions);
 }
 
-/// An IPv4 fragment of a datagram with this identification.
+/// An IPv4 fragment of the datagram with this identification.
 fn fragment(id: u32, offset: u16, more: bool) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 60];
     let [high, low, a, b] = id.to_be_bytes();

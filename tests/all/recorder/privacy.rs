@@ -1,5 +1,5 @@
-//! Where packets are in a recorder's memory, as the kernel tells it and as root sees it: locked, never dumped, and gone from
-//! wherever they only passed.
+//! Where packets are in a recorder's memory, according to the kernel and as root sees it: locked, never dumped, and
+//! erased from every place they only passed through.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -12,12 +12,12 @@ use crate::namespaces::{Namespace, available};
 use super::following::{next, numbers};
 use super::running::{Recorder, Sender, eventually, unanswered};
 
-/// A part of a process's memory that it may write to.
+/// A writable part of a process's memory.
 #[derive(Debug)]
 struct Mapping {
     addresses: Range<u64>,
     name: String,
-    /// `VmFlags` of /proc/PID/smaps.
+    /// `VmFlags` from /proc/PID/smaps.
     flags: Vec<String>,
 }
 
@@ -27,7 +27,7 @@ impl Mapping {
     }
 }
 
-/// What a process may write to, beside memory that it shares with devices.
+/// The writable mappings of a process, except memory that it shares with devices.
 fn writable(process: u32) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = Vec::new();
     let mut is_writable = false;
@@ -50,30 +50,30 @@ fn writable(process: u32) -> Vec<Mapping> {
     mappings
 }
 
-/// How often `bytes` are found in a mapping.
+/// How often `bytes` occur in a mapping.
 fn occurrences(memory: &File, mapping: &Mapping, bytes: &[u8]) -> usize {
     let length = usize::try_from(mapping.addresses.end - mapping.addresses.start).unwrap();
     let mut content = vec![0; length];
-    // A thread's stack, say, may go meanwhile.
+    // A mapping, such as a thread's stack, may disappear meanwhile.
     let read = memory.read_at(&mut content, mapping.addresses.start).unwrap_or(0);
     content[..read].windows(bytes.len()).filter(|window| *window == bytes).count()
 }
 
-/// A frame with these words in it.
+/// A frame that contains these words.
 fn saying(words: &[u8]) -> Vec<u8> {
     let mut frame = unanswered(400);
     frame[100..100 + words.len()].copy_from_slice(words);
     frame
 }
 
-/// Every byte it could have a packet in, whether that is there since the start or came with a question.
+/// This holds for all memory that can contain a packet, whether mapped at start or for a query.
 #[test]
 fn nothing_that_is_written_to_reaches_the_swap_or_a_core_dump() {
     if !available("locked memory") {
         return;
     }
     let (near, far) = Namespace::pair();
-    // The kernel lets nobody lock more than a limit who has no right to, and not every root may lift that.
+    // Without the right to do so, a process can lock no more than a limit, which root cannot raise everywhere.
     let lifted = Command::new("prlimit").args(["--memlock=unlimited:unlimited", "true"]).output();
     let kept = match lifted.is_ok_and(|output| output.status.success()) {
         true => &[][..],
@@ -93,11 +93,11 @@ fn nothing_that_is_written_to_reaches_the_swap_or_a_core_dump() {
         mappings.map(|mapping| mapping.addresses.end - mapping.addresses.start).sum()
     };
     assert!(mappings.iter().any(|mapping| mapping.name == "[heap]" && mapping.has("lo")), "{mappings:?}");
-    // The kernel's rings are never swapped, and their pages are none of the process's.
+    // The kernel's rings are never swapped, and their pages do not belong to the process.
     let loose = mappings.iter().filter(|it| !it.has("lo") && !it.has("mm") && !it.has("pf"));
     assert_eq!(loose.map(|it| &it.name).collect::<Vec<_>>(), Vec::<&String>::new(), "not locked: {mappings:?}");
 
-    // Packets and sessions are left out of dumps by name, all else because there are none.
+    // Packets and sessions are excluded from dumps one mapping at a time; the rest, because dumps are disabled.
     let status = recorder.status();
     let memory = &status.memory;
     let elsewhere = memory.rings_bytes + memory.queries_bytes + memory.compression_bytes;
@@ -111,7 +111,7 @@ fn nothing_that_is_written_to_reaches_the_swap_or_a_core_dump() {
     assert_eq!(core.split_whitespace().filter(|word| *word == "0").count(), 2, "{core}");
 }
 
-/// Files, streams, listings: what an answer was made in holds nothing of it afterwards.
+/// Files, streams and listings: the memory that built an answer contains nothing of it afterwards.
 #[test]
 fn what_was_answered_is_nowhere_but_where_packets_stay() {
     if !available("what answers leave behind") {
@@ -149,6 +149,6 @@ fn what_was_answered_is_nowhere_but_where_packets_stay() {
         found.filter(|(count, _)| *count > 0).collect::<Vec<_>>()
     };
     assert!(found(true).iter().map(|(count, _)| count).sum::<usize>() >= 1000, "it is looked for where it must be");
-    // The last connection's buffers go when it ends.
+    // The buffers of the last connection are erased when it ends.
     eventually("nothing is left of it elsewhere", || found(false).is_empty());
 }

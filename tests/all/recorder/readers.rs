@@ -1,4 +1,4 @@
-//! Those who ask: at once, on a quiet link; and one who stops reading.
+//! Readers: one that asks at once on a quiet link, and one that stops reading.
 
 use std::io::Read as _;
 use std::os::unix::net::UnixStream;
@@ -22,7 +22,7 @@ fn a_lone_ping_is_there_at_once() {
     far.ip("addr add 10.9.0.2/24 dev far");
     let recorder = Recorder::live(&far, &["-m", "32M"]);
     near.exec(&["ping", "-q", "-c", "1", "10.9.0.2"]);
-    // The promise, and some for a busy machine.
+    // The promised 100 ms, and more for a busy machine.
     std::thread::sleep(Duration::from_millis(500));
     let file = recorder.export("ping.pcapng", &["icmp"]);
     assert_eq!(tshark(&file, "icmp.type"), ["8", "0"]);
@@ -38,7 +38,7 @@ fn a_packet_can_be_asked_for_soon() {
     let mut sender = Sender::new(&near, "near");
     let mut waits = Vec::new();
     for number in 0..20_u8 {
-        // Somewhere in the period of the kernel's timer, on a link where nothing else happens.
+        // Arrive anywhere in the period of the kernel's timer, on a link without other traffic.
         std::thread::sleep(Duration::from_millis(120 + 7 * u64::from(number)));
         let mut frame = unanswered(60);
         frame[20] = number;
@@ -54,7 +54,7 @@ fn a_packet_can_be_asked_for_soon() {
     eprintln!("from arrival to answer: median {:?}, longest {:?}", waits[10], waits[19]);
 }
 
-/// A set of one processor, the `nth` of those we may use.
+/// The CPU set with only the `nth` of the processors we may use.
 fn processor(nth: usize) -> Option<(usize, CpuSet)> {
     let allowed = sched_getaffinity(None).ok()?;
     let mine = (0..CpuSet::MAX_CPU).filter(|&number| allowed.is_set(number)).nth(nth)?;
@@ -76,7 +76,7 @@ fn a_reader_that_stops_costs_nobody_a_packet() {
     let pinned = number.as_deref().map_or(vec![], |number| vec!["taskset", "-c", number]);
     let recorder = Recorder::live_under(&far, &pinned, &["-m", "256M"]);
     let mut sender = Sender::new(&near, "near");
-    // Bulk, of which little will be left when memory has come round.
+    // Bulk traffic, most of which is evicted once memory is full.
     sender.send_paced(FIRST, 100_000, |number, frame| datagram(number % 4, 200, frame));
     recorder.arrived(u64::from(FIRST));
 
@@ -90,7 +90,7 @@ fn a_reader_that_stops_costs_nobody_a_packet() {
             if let Some((_, one)) = processor(0) {
                 sched_setaffinity(None, &one).unwrap();
             }
-            // Over the ten seconds.
+            // Spread over ten seconds.
             sender.send_paced(MANY, MANY / 10, |number, frame| datagram(1000 + number % 1000, 200, frame));
         });
         let mut answered = 0;
@@ -108,7 +108,7 @@ fn a_reader_that_stops_costs_nobody_a_packet() {
     let peak = recorder.resident_peak();
     assert!(peak <= 256 * MIB + BEYOND_BUDGET, "{} MiB", peak / MIB);
 
-    // When it goes on it gets a good file, which says what it has missed.
+    // When the reader continues, it gets a valid file that states what it has missed.
     stalled.read_to_end(&mut answer).unwrap();
     let answer = asking::parse(&answer);
     let file = recorder.path("stalled.pcapng");
@@ -122,14 +122,14 @@ fn a_reader_that_stops_costs_nobody_a_packet() {
     assert!(answer.trailer("retrocap-note").unwrap().contains("evicted before they could be sent"));
 }
 
-/// Where threads of this name stand: less comes first.
+/// The niceness of each thread of this name; the lower one runs first.
 fn niceness(recorder: &Recorder, name: &str) -> Vec<i64> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", recorder.child.id())).unwrap();
     let tasks = tasks.map(|task| task.unwrap().path());
     let named = tasks.filter(|task| std::fs::read_to_string(task.join("comm")).unwrap().trim() == name);
     let nice = named.map(|task| {
         let stat = std::fs::read_to_string(task.join("stat")).unwrap();
-        // Behind the name come the state and what has the number 4 to 19 in proc(5).
+        // In proc(5) the fields after the name begin with number 3; niceness is number 19.
         let (_, fields) = stat.rsplit_once(')').unwrap();
         fields.split_whitespace().nth(16).unwrap().parse().unwrap()
     });
@@ -147,7 +147,7 @@ fn who_takes_packets_comes_before_who_answers() {
     let [worker] = niceness(&recorder, "retrocap-w0")[..] else { panic!("one worker") };
     let usual = niceness(&recorder, "retrocap")[0];
     assert_eq!(niceness(&recorder, "retrocap-serve"), [usual; 2]);
-    // Who asks alone is answered as any other program; of a crowd that stays, all but two come behind them.
+    // A single reader is answered at the usual priority; of many that stay, all but two get a lower one.
     assert_eq!(niceness(&recorder, "retrocap-query"), [usual]);
     let crowd = [(); 4].map(|()| {
         let mut stream = UnixStream::connect(recorder.socket()).unwrap();
@@ -160,7 +160,7 @@ fn who_takes_packets_comes_before_who_answers() {
     assert!(answering.len() >= crowd.len() && answering[..2] == [usual; 2], "{answering:?}");
     assert!(answering[2..].iter().all(|&nice| nice >= 10 && nice - worker >= 10), "packets: {worker}, {answering:?}");
     assert!(niceness(&recorder, "retrocap-z0")[0] == 19);
-    // Root may come before others, who was not told otherwise does.
+    // Root may raise a priority, so a recorder that root starts does.
     if rustix::process::getpriority_process(None).unwrap() == 0 {
         assert_eq!((worker, usual), (-10, 0));
     }

@@ -1,4 +1,4 @@
-//! Reading from another machine: every verb, and who is refused, with which words.
+//! Reading from another machine: every verb, and the messages for clients that are refused.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::generate;
 
 pub(super) const PACKETS: u64 = 2000;
 
-/// A recorder that other machines may ask, and the port for it.
+/// A recorder that accepts remote clients, and its port.
 pub(super) struct Listening {
     pub(super) recorder: Recorder,
     pub(super) port: u16,
@@ -42,7 +42,7 @@ impl Listening {
         Self { recorder, port }
     }
 
-    /// A verb, asked by a client from elsewhere.
+    /// Runs a verb as a remote client.
     fn ask(&self, client: &Path, arguments: &[&str]) -> Told {
         self.ask_as(client, &format!("https://localhost:{}", self.port), arguments)
     }
@@ -53,7 +53,7 @@ impl Listening {
         told(&command.output().unwrap())
     }
 
-    /// What openssl's client is told; `files` are its certificate and key.
+    /// The answer that openssl's client gets; `files` are its certificate and key.
     fn openssl(&self, pki: &Pki, files: Option<(&Path, &Path)>) -> String {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-quiet", "-connect", &format!("localhost:{}", self.port), "-CAfile"]);
@@ -65,7 +65,7 @@ impl Listening {
         let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let _ = stdin.write_all(b"GET /v1/health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        // It stays open until the recorder closes.
+        // openssl stays connected until the recorder closes the connection.
         let output = child.wait_with_output().unwrap();
         drop(stdin);
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -80,9 +80,9 @@ impl Listening {
     }
 }
 
-/// The port that the log names.
+/// The port named in the log.
 fn port(recorder: &Recorder, after: &str) -> u16 {
-    // The socket is there before it is said where else it listens.
+    // The socket exists before the log says where else the recorder listens.
     eventually("the log names the port", || recorder.log().contains(after));
     let log = recorder.log();
     let line = log.lines().find(|line| line.contains("listening on") && line.contains(after));
@@ -115,7 +115,7 @@ fn every_verb_that_reads_works_from_another_machine() {
     assert!(nothing.code == 1 && nothing.stderr.contains("no packet that matches"), "{nothing:?}");
     let wrong = listening.ask(&alice, &["get", "prot 99"]);
     assert_eq!(wrong.code, 2, "{wrong:?}");
-    // The environment says where, and a socket on the command line overrules it.
+    // The environment names the recorder, and a socket on the command line overrules it.
     let environment = |arguments: &[&str]| {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).env("RETROCAP_CERTS", &alice).env("RETROCAP_SOCKET", "/nowhere");
@@ -141,7 +141,7 @@ fn a_role_that_is_missing_is_named() {
         ("looker", "flows", "status flows"),
         ("reader", "packets", "status flows get"),
         ("pinner", "pin", "status"),
-        // The configuration overrules certificates.
+        // The configuration overrules the roles in a certificate.
         ("lost", "packets", ""),
         ("grown", "status", "status flows get"),
     ] {
@@ -155,7 +155,7 @@ fn a_role_that_is_missing_is_named() {
             assert!(!refused || (told.code == 1 && told.stderr.contains(name) && told.stdout.is_empty()), "{told:?}");
         }
     }
-    // No role at all is no reason to be let in.
+    // A certificate without any role is not accepted.
     let (cert, key) = pki.sign("roleless", false, 2090);
     let told =
         listening.ask(&pki.path("reader"), &["get", "--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()]);
@@ -173,7 +173,7 @@ fn who_has_no_good_certificate_is_refused_and_told_why() {
     let listening = Listening::new(&pki, "");
     let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
 
-    // What the recorder's end does, asked by another program.
+    // The recorder's own refusals, as another program sees them.
     if have("refused clients", &["openssl"]) {
         for (files, alert) in [
             (None, "certificate required"),
@@ -196,7 +196,7 @@ fn who_has_no_good_certificate_is_refused_and_told_why() {
         }
     }
 
-    // What our end says.
+    // The messages of our client.
     let own =
         |cert: &PathBuf, key: &PathBuf| listening.ask(&alice, &["get", "--cert", &text(cert), "--key", &text(key)]);
     let told = own(&eve.join("client.pem"), &eve.join("client.key"));
@@ -297,7 +297,7 @@ fn plain_tcp_reads_on_this_host_alone() {
     };
     for (head, status) in [
         ("GET /v1/packets HTTP/1.1\r\nHost: localhost\r\n", "200"),
-        // What a browser sends for a page that gave this host a name of its own.
+        // A browser sends this host for a page whose DNS name points to the loopback address.
         ("GET /v1/packets HTTP/1.1\r\nHost: evil.example\r\n", "421"),
         ("GET /v1/packets HTTP/1.1\r\n", "421"),
         ("POST /v1/pins HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n", "403"),
@@ -307,7 +307,8 @@ fn plain_tcp_reads_on_this_host_alone() {
     }
 }
 
-/// Who has lost a machine takes its roles away, and a certificate is replaced, without a restart: the history stays.
+/// After a machine was lost, its roles are revoked and a certificate is replaced without a restart: the history
+/// stays.
 #[test]
 fn a_reload_takes_over_clients_and_certificates() {
     if !have("reload", &["openssl"]) {
@@ -322,7 +323,7 @@ fn a_reload_takes_over_clients_and_certificates() {
         listening.recorder.signal("-HUP");
         eventually(says, || listening.recorder.log()[before..].contains(says));
     };
-    // One that is connected meanwhile, too.
+    // One client stays connected throughout.
     let mut command = Command::new("openssl");
     command.args(["s_client", "-quiet", "-connect", &format!("localhost:{}", listening.port), "-CAfile"]);
     command
@@ -338,7 +339,7 @@ fn a_reload_takes_over_clients_and_certificates() {
     let mut ask = |says: &str| {
         questions.write_all(b"GET /v1/flows?limit=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut line = String::new();
-        // What is left of the answer before is passed over.
+        // Skip the rest of the previous answer.
         while !line.starts_with("HTTP/1.1 ") && !line.contains("}HTTP/1.1 ") {
             line.clear();
             assert!(std::io::BufRead::read_line(&mut answers, &mut line).unwrap() > 0, "{says}");
@@ -348,20 +349,20 @@ fn a_reload_takes_over_clients_and_certificates() {
     ask("HTTP/1.1 200 OK");
     assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
     reload("[[client]]\nname = \"alice\"\nroles = [\"status\"]\n", "reloaded: [[client]] changed");
-    // Who may less is disconnected, in whatever it was doing.
+    // A client with fewer roles than before is disconnected, whatever it is doing.
     let mut rest = Vec::new();
     std::io::Read::read_to_end(&mut answers, &mut rest).unwrap();
     let refused = listening.ask(&alice, &["get", "-c", "1"]);
     assert!(refused.code == 1 && refused.stderr.contains("takes the role packets"), "{refused:?}");
     assert_eq!(listening.ask(&alice, &["status"]).code, 0);
 
-    // Written over, as who renews certificates does.
+    // Replace the files, as tools that renew certificates do.
     let (cert, key) = pki.sign("renewed", true, 2031);
     std::fs::rename(cert, pki.path("server.pem")).unwrap();
     std::fs::rename(key, pki.path("server.key")).unwrap();
     reload("", "the recorder's certificate is now \"renewed\"");
     assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
-    // What cannot be read changes nothing.
+    // A file that cannot be read changes nothing.
     std::fs::write(pki.path("server.pem"), "nonsense").unwrap();
     reload("", "the certificates stay those that were read before");
     assert_eq!(listening.ask(&alice, &["status"]).code, 0);
@@ -387,7 +388,7 @@ fn who_is_locked_out_is_disconnected_within_an_answer_too() {
         let mut command = Command::new(PROGRAM);
         command.args(["get", "--follow", "-w", "-", "--remote", &format!("https://localhost:{}", listening.port)]);
         let mut child = command.env("RETROCAP_CERTS", client).stdout(Stdio::piped()).spawn().unwrap();
-        // It has begun.
+        // Wait until the stream has begun.
         child.stdout.as_mut().unwrap().read_exact(&mut [0; 1000]).unwrap();
         child
     };
@@ -414,7 +415,7 @@ fn who_is_locked_out_is_disconnected_within_an_answer_too() {
     listening.metric("retrocap_clients_closed_total{reason=\"revoked\"} 1");
     assert!(listening.recorder.log().contains("alice at 127.0.0.1"), "{}", listening.recorder.log());
 
-    // One certificate of two with the same name.
+    // Revoke one of two certificates with the same name.
     if have("serial numbers", &["openssl"]) {
         let lost = serial(&bob);
         let again = pki.client_again("bob", "packets");
@@ -424,13 +425,13 @@ fn who_is_locked_out_is_disconnected_within_an_answer_too() {
         assert_eq!(listening.ask(&alice, &["status"]).code, 0, "the list has no word of her any more");
     }
 
-    // Who is not listed may nothing.
+    // A client that is not listed has no role.
     reload("unlisted-clients = \"nothing\"\n[[client]]\nname = \"alice\"\nroles = [\"status\"]\n");
     let told = listening.ask(&bob, &["status"]);
     assert!(told.code == 1 && told.stderr.contains("no role"), "{told:?}");
     assert_eq!((listening.ask(&alice, &["status"]).code, listening.ask(&alice, &["get"]).code), (0, 1));
 
-    // An authority that was changed: who is connected is asked for nothing new, and yet is disconnected.
+    // After the authority is replaced, a connected client is disconnected although it sends no new request.
     reload("");
     let mut follower = follow(&alice);
     let others = Pki::new();

@@ -8,7 +8,7 @@ use crate::generate;
 
 use super::running::{Recorder, directory, eventually};
 
-/// Packets `step_ms` apart.
+/// A capture whose packets are `step_ms` apart.
 fn capture(packets: u32, step_ms: u64) -> Vec<u8> {
     let mut file = generate::header();
     for number in 0..packets {
@@ -37,7 +37,7 @@ fn a_capture_is_served_as_if_it_were_now() {
 fn a_pace_is_kept() {
     let folder = directory();
     let path = folder.path().join("in.pcap");
-    // Two seconds of packets, at double speed.
+    // Two seconds of packets at double speed.
     std::fs::write(&path, capture(200, 10)).unwrap();
     let start = Instant::now();
     let recorder =
@@ -77,7 +77,7 @@ fn a_pipe_is_served_while_it_goes_on() {
     eventually("the first half is there", || recorder.status().packets.received >= 45);
     stdin.write_all(&file[half..]).unwrap();
     recorder.arrived(100);
-    // Stopped while the pipe is open.
+    // Stop the recorder while the pipe is still open.
     let start = Instant::now();
     recorder.signal("-TERM");
     assert_eq!(recorder.child.wait().unwrap().code(), Some(0), "{}", recorder.log());

@@ -1,4 +1,4 @@
-//! Restart without forgetting: what one recorder has kept, the next one has.
+//! Restart without forgetting: the next recorder has what the previous one kept.
 
 use retrocap::query::status::Status;
 
@@ -8,7 +8,7 @@ use crate::namespaces::{Namespace, available};
 use super::running::{BEYOND_BUDGET, MIB, Recorder, Sender, datagram, directory, have, unanswered};
 use super::supervisor::Supervisor;
 
-/// Stops a recorder; how it was, and its log.
+/// Stops a recorder; returns its folder and its log.
 fn stop(mut recorder: Recorder) -> (tempfile::TempDir, String) {
     recorder.signal("-TERM");
     assert_eq!(recorder.child.wait().unwrap().code(), Some(0), "{}", recorder.log());
@@ -18,7 +18,7 @@ fn stop(mut recorder: Recorder) -> (tempfile::TempDir, String) {
     (folder, log)
 }
 
-/// All packets, and all sessions, in an order of their own.
+/// All packets, and all sessions in a fixed order.
 fn all(recorder: &Recorder) -> (Vec<Plain>, Vec<String>) {
     let told = recorder.ask(&["flows", "--json"]);
     let mut flows: Vec<String> = told.stdout.lines().map(str::to_owned).collect();
@@ -27,12 +27,13 @@ fn all(recorder: &Recorder) -> (Vec<Plain>, Vec<String>) {
     (recorder.packets(&[]), flows)
 }
 
-/// Sends `count` packets of some hundred sessions.
+/// Sends `count` packets of 300 sessions.
 fn talk(sender: &mut Sender, from: u32, count: u32, bytes: u16) {
     sender.send_paced(count, 20_000, |number, frame| datagram(from + number % 300, bytes, frame));
 }
 
-/// A recorder that has kept some sessions, stopped, and what it left with a supervisor; the packets and sessions it had.
+/// Runs a recorder that keeps some sessions, and stops it; returns the supervisor with its files, and the packets and
+/// sessions it had.
 fn left(far: &Namespace, near: &Namespace) -> (Supervisor, tempfile::TempDir, (Vec<Plain>, Vec<String>)) {
     let supervisor = Supervisor::new();
     let recorder = supervisor.record(far, directory(), &["-m", "24M"]);
@@ -81,7 +82,7 @@ fn what_was_kept_is_there_after_a_restart() {
     assert!(recorder.ask(&["pin", "--list"]).stdout.contains("udp"));
     let shown = recorder.ask(&["status"]).stdout;
     assert!(shown.contains("restarted  3,001 packets taken over; nothing recorded for"), "{shown}");
-    // Who asks for the time of the gap is told.
+    // A query for the time of the gap says so.
     let (from, until) = (restart.gap_from.unwrap(), restart.gap_until.unwrap());
     let asked = recorder.ask(&["get", "--since", &from, "--until", &until]);
     assert!(asked.code == 1 && asked.stderr.contains("nothing was recorded from"), "{asked:?}");
@@ -93,7 +94,7 @@ fn what_was_kept_is_there_after_a_restart() {
     assert_eq!(after.0.len(), 3501);
     let asked = recorder.ask(&["get", "-w", recorder.path("all.pcapng").to_str().unwrap()]);
     assert!(asked.stderr.contains("nothing was recorded from"), "{asked:?}");
-    // And again: nothing wears off.
+    // A second restart loses nothing either.
     let (folder, _) = stop(recorder);
     let recorder = supervisor.record(&far, folder, &arguments);
     assert_eq!(all(&recorder), after);
@@ -124,7 +125,7 @@ fn a_full_memory_is_taken_over_within_the_budget() {
     let (packets, flows) = all(&recorder);
     assert!(packets == before.0 && flows == before.1, "{} of {}", packets.len(), before.0.len());
     assert!(recorder.resident_peak() < 40 * MIB + BEYOND_BUDGET);
-    // Into less memory goes what counts most, and it is said.
+    // Less memory takes over the most important part, and the log says so.
     let (folder, _) = stop(recorder);
     let recorder = supervisor.record(&far, folder, &["-m", "20M"]);
     let status = recorder.status();
@@ -155,7 +156,7 @@ fn what_cannot_be_trusted_is_not_taken_over() {
     let mut shorter = good.clone();
     shorter[0].truncate(5000);
     let cases: [(Vec<Vec<u8>>, bool, &str); 7] = [
-        // Byte 8 says which format it is.
+        // Byte 8 holds the version of the format.
         (changed(8), true, "this version reads format 1 alone"),
         (changed(0), true, "it is not what a recorder leaves behind"),
         (changed(4000), true, "it is damaged: the content"),
@@ -178,7 +179,7 @@ fn what_cannot_be_trusted_is_not_taken_over() {
         assert!(recorder.ask(&["status"]).stdout.contains("restarted  EMPTY: "));
         assert_eq!((status.packets.received, status.packets.retained), (0, 0));
         assert_eq!(supervisor.kept(), 0, "it is in nobody's way twice");
-        // It records as ever.
+        // The recorder records as usual.
         Sender::new(&near, "near").send(&unanswered(100));
         recorder.arrived(1);
         (folder, _) = stop(recorder);

@@ -1,4 +1,4 @@
-//! A recorder that runs, and what sends packets to it.
+//! A running recorder, and a sender of packets.
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,10 +14,10 @@ use crate::namespaces::Namespace;
 
 pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_retrocap");
 pub(super) const MIB: u64 = 1 << 20;
-/// What a process may take beyond its budget.
+/// How much memory a process may use beyond its budget.
 pub(super) const BEYOND_BUDGET: u64 = 32 * MIB;
 
-/// `retrocap run` as a process of its own; it ends with this value.
+/// `retrocap run` as a child process, which is killed on drop.
 pub(super) struct Recorder {
     pub(super) child: Child,
     pub(super) directory: TempDir,
@@ -29,7 +29,7 @@ impl Recorder {
         Self::live_under(namespace, &[], arguments)
     }
 
-    /// Records a namespace; `before` are the words of a command that starts another.
+    /// Records a namespace; `before` are the words of a command that starts the recorder.
     pub(super) fn live_under(namespace: &Namespace, before: &[&str], arguments: &[&str]) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace.name]).args(before).args([PROGRAM, "run"]).args(arguments);
@@ -43,11 +43,11 @@ impl Recorder {
         Self::start(command, directory())
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts the recorder, and waits until it listens.
     pub(super) fn start(mut command: Command, directory: TempDir) -> Self {
         let log = File::options().create(true).append(true).open(directory.path().join("log")).unwrap();
         command.arg("--socket").arg(directory.path().join("socket"));
-        // Not that of this machine.
+        // Do not write into this machine's own audit log.
         command.arg("--audit-log").arg(directory.path().join("audit.log"));
         command.stdout(Stdio::null()).stderr(log);
         let mut recorder = Self { child: command.spawn().unwrap(), directory };
@@ -64,12 +64,12 @@ impl Recorder {
         self.path("socket")
     }
 
-    /// A file in a folder of its own.
+    /// A path in the recorder's temporary folder.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// What it has logged.
+    /// Its log so far.
     pub(super) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.path("log")).unwrap()).into_owned()
     }
@@ -78,7 +78,7 @@ impl Recorder {
         self.child.stdin.take().unwrap()
     }
 
-    /// A verb of the command line, asked of this recorder.
+    /// A verb of the command line that asks this recorder.
     pub(super) fn verb(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).arg("--socket").arg(self.socket()).stdin(Stdio::null());
@@ -97,7 +97,7 @@ impl Recorder {
         status
     }
 
-    /// Waits until so many packets have arrived, or were lost in the kernel, and no more.
+    /// Waits until exactly this many packets have arrived or were lost in the kernel.
     pub(super) fn arrived(&self, packets: u64) -> Status {
         let arrived = |status: &Status| status.packets.received + status.packets.kernel_dropped;
         let mut status = self.status();
@@ -111,12 +111,12 @@ impl Recorder {
         status
     }
 
-    /// What `get -w` writes.
+    /// The packets that `get -w` writes.
     pub(super) fn packets(&self, arguments: &[&str]) -> Vec<Plain> {
         generate::read(&self.export("packets.pcapng", arguments)).0
     }
 
-    /// A file that `get -w` has written.
+    /// The file that `get -w` writes.
     pub(super) fn export(&self, name: &str, arguments: &[&str]) -> PathBuf {
         let path = self.path(name);
         let told = self.ask(&[&["get", "-w", path.to_str().unwrap()], arguments].concat());
@@ -125,7 +125,7 @@ impl Recorder {
         path
     }
 
-    /// The most memory it has had, in bytes.
+    /// The peak of its resident memory in bytes.
     pub(super) fn resident_peak(&self) -> u64 {
         resident_peak(self.child.id()).expect("it runs")
     }
@@ -145,14 +145,14 @@ impl Drop for Recorder {
     }
 }
 
-/// A folder that other users may look into.
+/// A temporary folder that other users may enter.
 pub(super) fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     directory
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub(super) struct Told {
     pub(super) code: i32,
@@ -165,7 +165,7 @@ pub(super) fn told(output: &Output) -> Told {
     Told { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
-/// Nothing is lost in silence: promise 2.
+/// Checks promise 2: nothing is lost in silence.
 pub(super) fn conserves(status: &Status) {
     let (p, b) = (&status.packets, &status.bytes);
     assert_eq!(p.received, p.stored + p.filtered + p.dropped, "{p:?}");
@@ -177,14 +177,14 @@ pub(super) fn conserves(status: &Status) {
     assert!(status.memory.used_bytes <= status.memory.budget_bytes, "{:?}", status.memory);
 }
 
-/// The most memory a process has had; `None` when it is gone.
+/// The peak of a process's resident memory in bytes; `None` when the process is gone.
 pub(super) fn resident_peak(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?;
     Some(kib.trim().parse::<u64>().unwrap() << 10)
 }
 
-/// Waits for what happens elsewhere.
+/// Waits for an event in another process or thread.
 pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !holds() {
@@ -193,7 +193,7 @@ pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Whether all programs are there; says loudly if not.
+/// Whether all programs are installed; prints which one is not.
 pub(super) fn have(test: &str, programs: &[&str]) -> bool {
     programs.iter().all(|program| {
         let there = Command::new(program).arg("--version").output().is_ok();
@@ -204,19 +204,19 @@ pub(super) fn have(test: &str, programs: &[&str]) -> bool {
     })
 }
 
-/// A field of every packet of a file, as tshark sees it.
+/// A field of every packet in a file, according to tshark.
 pub(super) fn tshark(file: &Path, field: &str) -> Vec<String> {
     let output = Command::new("tshark").args(["-n", "-T", "fields", "-e", field, "-r"]).arg(file).output().unwrap();
     assert!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Lengths and bytes without times, which a replayed capture gets anew.
+/// Lengths and bytes without times, since a replay gives packets new times.
 pub(super) fn contents(packets: Vec<Plain>) -> Vec<(u32, Vec<u8>)> {
     packets.into_iter().map(|(_, original_len, data)| (original_len, data)).collect()
 }
 
-/// One end of a cable, to send frames into.
+/// One end of a cable, into which frames are sent.
 pub(super) struct Sender(pcap::Capture<pcap::Active>);
 
 impl Sender {
@@ -224,14 +224,14 @@ impl Sender {
         namespace.enter(|| {
             let capture = pcap::Capture::from_device(interface).unwrap().buffer_size(1 << 20).open();
             let mut capture = capture.unwrap();
-            // It is here to send.
+            // This handle only sends: let nothing pass.
             capture.filter("ether proto 0xffff", true).unwrap();
             Self(capture)
         })
     }
 
     pub(super) fn send(&mut self, frame: &[u8]) {
-        // A queue that is full for a moment is no reason to give up.
+        // A queue that is full for a moment is no failure.
         for _ in 0..1000 {
             match self.0.sendpacket(frame) {
                 Ok(()) => return,
@@ -241,7 +241,7 @@ impl Sender {
         panic!("{} bytes cannot be sent: {:?}", frame.len(), self.0.sendpacket(frame));
     }
 
-    /// Sends `count` frames that `make` makes of their number, so many a second.
+    /// Sends `count` frames, which `make` builds from their numbers, at this rate.
     pub(super) fn send_paced(&mut self, count: u32, per_second: u32, mut make: impl FnMut(u32, &mut Vec<u8>)) {
         let (start, mut frame) = (Instant::now(), Vec::new());
         for number in 0..count {
@@ -256,11 +256,11 @@ impl Sender {
     }
 }
 
-/// The frame of one UDP packet of a session.
+/// Writes the frame of one UDP packet of a session.
 pub(super) fn datagram(session: u32, payload: u16, frame: &mut Vec<u8>) {
     let start = frame.len();
     generate::packet(frame, 0, session, true, payload);
-    // Without the header that it has in a file.
+    // Remove the record header that a file needs.
     frame.drain(start..start + 16);
 }
 

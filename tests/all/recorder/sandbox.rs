@@ -1,4 +1,4 @@
-//! What the service may still do once it records, as the kernel tells it from outside; and reloading in spite of it.
+//! What a recording service may still do, according to the kernel; and reloading inside the sandbox.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::namespaces::{Namespace, available};
 
 use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually, told, unanswered};
 
-/// A line of a file of /proc/PID/status.
+/// A field of a /proc/PID/status file.
 fn field(status: &Path, key: &str) -> String {
     let text = std::fs::read_to_string(status).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -22,7 +22,7 @@ fn the_kernel_holds_what_the_status_says() {
     }
     let far = Namespace::new();
     let recorder = Recorder::live(&far, &["-m", "32M", "--workers", "2", "--user", "nobody", "--sandbox", "required"]);
-    // A query has a thread, too.
+    // A query starts a query thread.
     assert_eq!(recorder.ask(&["get"]).code, 1, "nothing was sent");
     let process = Path::new("/proc").join(recorder.child.id().to_string());
     let mut threads: BTreeMap<String, usize> = BTreeMap::new();
@@ -36,15 +36,16 @@ fn the_kernel_holds_what_the_status_says() {
         assert_eq!(field(&status, "Uid"), "65534\t65534\t65534\t65534", "{name}");
         assert_eq!(field(&status, "NoNewPrivs"), "1", "{name}");
         assert_eq!(field(&status, "Seccomp"), "2", "{name}");
-        // Three for all; one by role, and a query's thread has that of the service, which started it.
+        // Three filters for all threads, one more for a role. A query's thread inherits the service's, which started
+        // it.
         let filters = match name.as_str() {
             "retrocap" => "3",
             "retrocap-query" => "5",
             _ => "4",
         };
-        // One that was not scheduled yet has yet to take its role on.
+        // A thread that was not scheduled yet has not entered its role.
         eventually(&format!("{name} has {filters} filters"), || field(&status, "Seccomp_filters") == filters);
-        // A signal is for the first thread alone: others may not pass it on.
+        // Signals go to the first thread only; the others block them.
         let held = u64::from_str_radix(&field(&status, "SigBlk"), 16).unwrap();
         let (hangup, terminate, interrupt) = (1 << 0, 1 << 14, 1 << 1);
         let of = hangup | terminate | interrupt;
@@ -65,7 +66,7 @@ fn the_kernel_holds_what_the_status_says() {
     }
     assert!(threads.remove("retrocap-query").is_some());
     assert!(threads.is_empty(), "threads of no known role: {threads:?}");
-    // What cannot be dumped is root's.
+    // The files of an undumpable process belong to root.
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(process.join("environ")).unwrap()), 0);
 
     let status = recorder.status();
@@ -93,7 +94,7 @@ fn with_the_sandbox_it_follows_interfaces_and_names() {
     datagram(1, 100, &mut frame);
     sender.send(&frame);
     recorder.arrived(2);
-    // Names are looked up in files that it may read.
+    // Names are looked up in files that the sandbox leaves readable.
     let told = recorder.ask(&["get", "--interface", "later0", "port", "domain"]);
     assert!(told.code == 0, "{told:?}");
     let promiscuous = |name: &str| {
@@ -101,7 +102,7 @@ fn with_the_sandbox_it_follows_interfaces_and_names() {
         String::from_utf8(output.stdout).unwrap().contains("promiscuity 1")
     };
     eventually("it became promiscuous", || promiscuous("later0"));
-    // What it cannot read it says; nothing breaks.
+    // The recorder reports what it cannot read, and nothing breaks.
     let told = recorder.ask(&["status"]);
     assert!(told.stdout.contains("uid 65534, no capability; system calls filtered by role"), "{told:?}");
     assert!(told.code == 0 && !recorder.log().contains("panicked"), "{told:?} {}", recorder.log());
@@ -136,7 +137,7 @@ fn without_the_sandbox_it_says_so() {
     assert!(recorder.log().contains("no sandbox, as asked"), "{}", recorder.log());
 }
 
-/// A recorder with a configuration file that others may replace.
+/// A recorder with a configuration file in a folder of its own.
 fn configured(far: &Namespace, text: &str) -> Recorder {
     let directory = directory();
     let etc = directory.path().join("etc");
@@ -148,7 +149,7 @@ fn configured(far: &Namespace, text: &str) -> Recorder {
     Recorder::start(command, directory)
 }
 
-/// Writes it as editors do, another file in place of the first, and waits until a new line of the log has `says`.
+/// Replaces the file by renaming, as editors do, and waits until a new line of the log contains `says`.
 fn reload(recorder: &Recorder, text: &str, says: &str) {
     let before = recorder.log().len();
     std::fs::write(recorder.path("etc/new"), text).unwrap();
@@ -186,20 +187,20 @@ fn a_reload_changes_what_is_recorded_and_forgets_nothing() {
     };
     stored(1, 2);
 
-    // A filter that only lets through what the old one did not; an interface more.
+    // A filter that passes only what the old one did not, and one more interface.
     let new = format!("{base}interface = [\"in0\", \"in1\"]\nfilter = \"not udp\"\n[limits]\nconnections = 7\n");
     reload(&recorder, &new, "the configuration is reloaded: interface, filter, [limits] changed");
     let status = recorder.status();
     assert_eq!(status.capture.filter.as_deref(), Some("not udp"));
     assert_eq!(status.capture.interfaces, ["in0", "in1"]);
-    // The workers take it over with the next block of their ring at the latest.
+    // The workers apply the filter with the next block of their ring at the latest.
     std::thread::sleep(std::time::Duration::from_millis(300));
     send();
     stored(3, 6);
     assert_eq!(recorder.packets(&["udp"]).len(), 1, "what was recorded before is still there");
     assert_eq!(recorder.packets(&["not udp"]).len(), 2);
 
-    // What is wrong changes nothing, and says where.
+    // An invalid configuration changes nothing, and the message says where the mistake is.
     for (text, says) in [
         ("memory = \"32M\"\nfilter = \"udp prt\"\n", "syntax error"),
         ("memory = \"32M\"\nfiltre = \"udp\"\n", "line 2: there is no key filtre; did you mean filter?"),
@@ -214,7 +215,7 @@ fn a_reload_changes_what_is_recorded_and_forgets_nothing() {
     recorder.signal("-HUP");
     eventually("a missing file", || recorder.log().contains("cannot read"));
 
-    // What needs a restart is named, and what does not is taken over beside it.
+    // Keys that need a restart are named, and the others are applied.
     let new = "memory = \"64M\"\nworkers = 1\nverbose = 1\n";
     reload(&recorder, new, "memory, workers changed too, which takes a restart");
     let status = recorder.status();
@@ -232,7 +233,7 @@ fn a_hangup_without_a_file_ends_nothing() {
     }
     let far = Namespace::new();
     let recorder = Recorder::live(&far, &["-m", "32M"]);
-    // Its socket is there before it hears signals, its answers are not.
+    // The socket exists before the recorder handles signals, but it answers only afterwards.
     recorder.status();
     recorder.signal("-HUP");
     eventually("it says what to do", || recorder.log().contains("start with --config"));

@@ -1,4 +1,4 @@
-//! A small supervisor: it hears what systemd would, and keeps files as systemd does.
+//! A small supervisor: it receives messages and keeps files as systemd does.
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read as _, Seek as _, Write as _};
@@ -19,7 +19,7 @@ use crate::namespaces::Namespace;
 
 use super::running::{PROGRAM, Recorder, directory};
 
-/// What a recorder calls what it leaves.
+/// The name under which a recorder hands over its history.
 pub(super) const HISTORY: &str = "retrocap-history";
 const SEALED: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
@@ -37,7 +37,7 @@ impl Supervisor {
         let directory = directory();
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        // For a recorder that is nobody special.
+        // Recorders that run as ordinary users send to it, too.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
         let (tell, heard) = channel();
         let store = Store::default();
@@ -52,7 +52,7 @@ impl Supervisor {
         Self { heard, store, path, _directory: directory }
     }
 
-    /// The next message that is not about files, unless none comes in time.
+    /// The next message that is not about files; `None` when there is none in time.
     pub(super) fn hear(&self, within: Duration) -> Option<String> {
         self.heard.recv_timeout(within).ok()
     }
@@ -62,11 +62,11 @@ impl Supervisor {
         assert!(heard.starts_with(message), "{heard}, not {message}");
     }
 
-    /// A recorder of a namespace, which gets what is kept.
+    /// Starts a recorder in a namespace and passes it the kept files.
     pub(super) fn record(&self, namespace: &Namespace, folder: TempDir, arguments: &[&str]) -> Recorder {
         let store = self.store.lock().unwrap();
         let names: Vec<&str> = store.iter().map(|(name, _)| name.as_str()).collect();
-        // Descriptors from 3 on, and the number of the process that gets them.
+        // Descriptors are passed from number 3 on, with the process that they are for.
         let opened: String = (3..)
             .zip(store.iter())
             .map(|(number, (_, file))| format!("exec {number}</proc/{}/fd/{}; ", std::process::id(), file.as_raw_fd()))
@@ -81,12 +81,12 @@ impl Supervisor {
         recorder
     }
 
-    /// As many files as are kept.
+    /// The number of kept files.
     pub(super) fn kept(&self) -> usize {
         self.store.lock().unwrap().len()
     }
 
-    /// What is in the files that are kept.
+    /// The content of the kept files.
     pub(super) fn contents(&self) -> Vec<Vec<u8>> {
         let store = self.store.lock().unwrap();
         let contents = store.iter().map(|(name, file)| {
@@ -100,7 +100,7 @@ impl Supervisor {
         contents.collect()
     }
 
-    /// Keeps other files in their place.
+    /// Replaces the kept files.
     pub(super) fn exchange(&self, contents: &[Vec<u8>], sealed: bool) {
         let make = |content: &Vec<u8>| {
             let mut file = File::from(memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
@@ -114,7 +114,7 @@ impl Supervisor {
     }
 }
 
-/// Takes one message: `None` if there will be no more, nothing in it if it was about files.
+/// Receives one message: `None` when there will be no more, `Some(None)` when it was about files.
 fn receive(socket: &UnixDatagram, store: &Store) -> Option<Option<String>> {
     let mut bytes = [0; 512];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
@@ -131,7 +131,7 @@ fn receive(socket: &UnixDatagram, store: &Store) -> Option<Option<String>> {
     match first {
         "FDSTORE=1" => store.lock().unwrap().extend(files.into_iter().map(|file| (name.clone(), file))),
         "FDSTOREREMOVE=1" => store.lock().unwrap().retain(|(other, _)| *other != name),
-        // Closing it is the answer.
+        // Closing the descriptor is the answer.
         "BARRIER=1" => drop(files),
         first if first.starts_with("EXTEND_TIMEOUT_USEC=") => {}
         _ => return Some(Some(message)),

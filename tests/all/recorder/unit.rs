@@ -1,4 +1,4 @@
-//! The unit that systemd runs it by, as far as that can be tried where systemd does not run.
+//! The systemd unit, as far as it can be tested where systemd does not run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -10,7 +10,7 @@ use super::running::{PROGRAM, Recorder, Sender, directory, have, unanswered};
 use super::supervisor::Supervisor;
 
 const UNIT: &str = include_str!("../../../packaging/retrocap.service");
-/// The largest exposure that is good enough, of 10.
+/// The highest acceptable exposure, on a scale to 10.
 const EXPOSURE_MAX: f64 = 2.0;
 
 fn analyze(arguments: &[&str]) -> String {
@@ -44,7 +44,7 @@ fn systemd_understands_the_unit_and_finds_it_little_exposed() {
     assert!(exposure <= EXPOSURE_MAX, "{said}");
 }
 
-/// The system calls of each set, as this systemd has them; sets in sets are written out.
+/// The system calls in each set of this systemd version. Sets within sets are expanded.
 fn sets() -> BTreeMap<String, BTreeSet<String>> {
     let text = analyze(&["syscall-filter", "--no-pager"]);
     let mut direct: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -64,7 +64,7 @@ fn sets() -> BTreeMap<String, BTreeSet<String>> {
     direct.keys().map(|set| (set.clone(), all(set, &direct))).collect()
 }
 
-/// What the unit lets through.
+/// The system calls that the unit permits.
 fn allowed() -> BTreeSet<String> {
     let sets = sets();
     let mut allowed = BTreeSet::new();
@@ -86,7 +86,7 @@ fn every_system_call_of_a_recorder_is_allowed_by_the_unit() {
     }
     let (near, far) = Namespace::pair();
     let folder = directory();
-    // Where the tests are built others may have no access, nor may they write where root may.
+    // Other users may have no access to the folder where the tests are built, nor write where root may.
     let program = folder.path().join("retrocap");
     std::fs::copy(PROGRAM, &program).unwrap();
     std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).unwrap();
@@ -100,7 +100,7 @@ fn every_system_call_of_a_recorder_is_allowed_by_the_unit() {
         .arg(&trace)
         .arg(&program)
         .args(["run", "-m", "40M", "--workers", "2", "--promiscuous"]);
-    // Which keeps what it leaves.
+    // A supervisor keeps the history that the recorder leaves.
     let supervisor = Supervisor::new();
     std::os::unix::fs::chown(supervisor.path.parent().unwrap(), Some(65534), Some(65534)).unwrap();
     command.env("NOTIFY_SOCKET", &supervisor.path);

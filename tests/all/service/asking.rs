@@ -1,4 +1,4 @@
-//! Clients: curl, and one that is written out.
+//! Clients of the service: curl, and a hand-written one.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// An answer.
+/// A response.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -38,7 +38,7 @@ fn fields(text: &str) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
 }
 
-/// Whether a program is there; says so if not.
+/// Whether a program is installed; prints when it is not.
 pub(crate) fn have(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
@@ -47,7 +47,7 @@ pub(crate) fn have(program: &str) -> bool {
     there
 }
 
-/// Asks with curl, or with bare hands where there is none.
+/// Sends a request with curl, or by hand where curl is not installed.
 pub(crate) fn curl(socket: impl AsRef<Path>, question: &str, arguments: &[&str]) -> Answer {
     if !have("curl") {
         let method = arguments.windows(2).find(|pair| pair[0] == "-X").map_or("GET", |pair| pair[1]);
@@ -85,7 +85,7 @@ pub(crate) fn send(stream: &mut UnixStream, question: &str) {
     stream.write_all(request("GET", question).as_bytes()).unwrap();
 }
 
-/// Asks with bare hands, trailers and all.
+/// Sends a request by hand, and reads the response with its trailers.
 pub(crate) fn get(socket: impl AsRef<Path>, question: &str) -> Answer {
     ask(socket, &request("GET", question))
 }
@@ -99,7 +99,7 @@ fn ask(socket: impl AsRef<Path>, request: &str) -> Answer {
     parse(&bytes)
 }
 
-/// Reads an answer that has to be whole.
+/// Parses a response, which must be complete.
 pub(crate) fn parse(bytes: &[u8]) -> Answer {
     let (head, mut rest) = split(bytes, b"\r\n\r\n").expect("the head is whole");
     let head = String::from_utf8(head.to_vec()).unwrap();

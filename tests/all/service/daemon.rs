@@ -1,4 +1,4 @@
-//! The whole daemon, with a capture to replay in place of interfaces.
+//! The whole daemon, with a replayed capture in place of interfaces.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -73,7 +73,7 @@ fn status(socket: &Path) -> Value {
     serde_json::from_slice(&get(socket, "/v1/status").body).unwrap()
 }
 
-/// Waits until so many packets were received.
+/// Waits until this many packets were received.
 fn received(socket: &Path, packets: u64) {
     let start = Instant::now();
     while status(socket)["packets"]["received"] != packets {
@@ -158,7 +158,7 @@ fn of_a_damaged_capture_everything_before_the_damage_is_served() {
 #[test]
 fn a_capture_is_replayed_at_its_pace() {
     let directory = tempfile::tempdir().unwrap();
-    // A packet a second, twenty times as fast.
+    // One packet per second, twenty times as fast.
     let mut config = config(directory.path(), &Recording::default().udp(20, 100).file());
     config.replay.as_mut().unwrap().speed = Speed::Times(20.0);
     let socket = config.socket.clone();
@@ -168,12 +168,12 @@ fn a_capture_is_replayed_at_its_pace() {
     assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
     daemon.stop().unwrap();
 
-    // An hour's gap delays no stop.
+    // The pause of an hour between two packets does not delay a stop.
     config.replay.as_mut().unwrap().speed = Speed::Times(0.001);
     let daemon = Daemon::start(config);
     received(&socket, 1);
     let health: Value = serde_json::from_slice(&get(&socket, "/v1/health").body).unwrap();
-    // It records, and nothing is wrong but that this test has no sandbox.
+    // It records, and the only problem is that this test has no sandbox.
     let reasons = health["reasons"].as_array().unwrap();
     assert!(reasons.iter().all(|reason| reason["code"] == "sandbox"), "{health}");
     let start = Instant::now();
@@ -198,7 +198,7 @@ fn what_cannot_be_is_said_before_anything_is_left_behind() {
             "choose another place with --socket",
         ),
     ] {
-        // Nobody stops it if it starts after all.
+        // A daemon that starts in spite of the error stops at once.
         let (stop, told) = oneshot::channel();
         drop(stop);
         let error = daemon::run_until(config, told).expect_err(says).to_string();

@@ -1,4 +1,4 @@
-//! Clients that stall, go away, send garbage, or are too many; and a recorder that stops under them.
+//! Clients that stall, disconnect, send garbage, or are too many; and a service that stops meanwhile.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use retrocap::serve::Limits;
 use super::asking::{get, parse, send};
 use super::recording::{Recording, Server, packets_by, packets_in};
 
-/// More than fits between the service and a client that does not read.
+/// More than fits into the buffers between the service and a client that does not read.
 const BULK_PACKETS: u64 = 15_000;
 
 #[test]
@@ -91,7 +91,7 @@ fn garbage_is_closed_and_the_next_is_served() {
         ),
     ] {
         let mut stream = server.connect();
-        // It may be closed before all of it was taken.
+        // The service may close the connection before it has taken everything.
         let _ = stream.write_all(sent.as_bytes());
         let mut answer = Vec::new();
         let closed = stream.read_to_end(&mut answer);
@@ -119,7 +119,7 @@ fn who_asks_nothing_makes_room_for_who_asks() {
     let crowded =
         metrics.lines().find_map(|line| line.strip_prefix("retrocap_clients_closed_total{reason=\"crowded_out\"} "));
     assert!(crowded.unwrap().parse::<u32>().unwrap() >= 20, "{metrics}");
-    // The first has been closed, the last waits.
+    // The first connection has been closed; the last one still waits.
     assert_eq!(idle[0].read(&mut [0; 1]).unwrap(), 0);
     let mut last = idle.pop().unwrap();
     send(&mut last, "/v1/status");
@@ -137,11 +137,11 @@ fn too_many_that_are_answered_are_closed_and_counted() {
         send(reader, "/v1/packets");
         reader.read_exact(&mut [0; 100]).unwrap();
     }
-    // One user has three of four at most.
+    // One user gets at most three of four connections.
     let mut refused = server.connect();
     assert_eq!(refused.read(&mut [0; 1]).unwrap_or(0), 0);
     drop(readers);
-    // The service has yet to see that they are gone.
+    // Wait until the service has noticed that they are gone.
     std::thread::sleep(Duration::from_millis(300));
     server.wait_for("retrocap_clients_closed_total{reason=\"too_many\"} 1");
 }

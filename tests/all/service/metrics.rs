@@ -1,4 +1,4 @@
-//! `/metrics` as strict readers take it, and what is drawn and alerted from it.
+//! `/metrics` as strict parsers accept it, and the dashboard and alerts that use it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -15,7 +15,7 @@ struct Family {
     lines: Vec<(String, BTreeMap<String, String>, f64)>,
 }
 
-/// Reads the text format, version 0.0.4, and panics at anything that is not exactly so.
+/// Parses version 0.0.4 of the text format, and panics at the slightest deviation.
 fn parse(text: &str) -> BTreeMap<String, Family> {
     assert!(text.ends_with('\n'), "the last line must end");
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
@@ -54,7 +54,7 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// `name{label="value",…} number`
+/// Parses `name{label="value",…} number`.
 fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     let end = line.find(['{', ' ']).expect(line);
     let (name, mut rest) = line.split_at(end);
@@ -81,7 +81,7 @@ fn sample(line: &str) -> (String, BTreeMap<String, String>, f64) {
     (name.to_owned(), labels, value)
 }
 
-/// Up to the closing quote, and what is behind it.
+/// Splits the text at the closing quote.
 fn quoted<'a>(text: &'a str, line: &str) -> (String, &'a str) {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -99,7 +99,7 @@ fn quoted<'a>(text: &'a str, line: &str) -> (String, &'a str) {
     panic!("no closing quote: {line}")
 }
 
-/// Buckets grow up to `+Inf`, which is the count.
+/// Checks that buckets increase up to `+Inf`, and that the last one equals the count.
 fn histogram(family: &Family) {
     let find = |end: &'static str| family.lines.iter().filter(move |line| line.0.ends_with(end));
     let buckets: Vec<(f64, f64)> = find("_bucket")
@@ -111,7 +111,7 @@ fn histogram(family: &Family) {
     assert_eq!(find("_sum").count(), 1);
 }
 
-/// The names of metrics in a text, `retrocap_…`, with what the text format adds to a histogram taken off.
+/// The names of the metrics `retrocap_…` in a text, without the suffixes of histograms.
 fn named(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (at, _) in text.match_indices("retrocap_") {
@@ -128,7 +128,7 @@ fn packaging(path: &str) -> String {
 
 #[test]
 fn strict_readers_take_it() {
-    // A name that a container may give itself.
+    // A container may give an interface a name like this.
     let server = Server::start(Recording::default().udp(3, 100).tcp_session().odd_interface("e\"t\\h\n0"));
     assert_eq!(curl(&server, "/v1/packets", &[]).status, 200);
     assert_eq!(curl(&server, "/v1/packets?filter=sctp", &[]).status, 404);
@@ -157,7 +157,7 @@ fn strict_readers_take_it() {
 
 #[test]
 fn what_is_drawn_and_alerted_exists() {
-    // Everything that depends on traffic is there: something was evicted.
+    // Every metric that depends on traffic is there, because something was evicted.
     let server = Server::start(Recording::default().bulk(40_000));
     let families = parse(&get(&server, "/metrics").text());
     let there: BTreeSet<String> = families.keys().cloned().collect();
@@ -168,7 +168,7 @@ fn what_is_drawn_and_alerted_exists() {
         assert!(named(text).len() > 5 && missing.is_empty(), "{file}: {missing:?}");
     }
     serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
-    // A rule that waits for a reason that is never given would wait for ever.
+    // An alert for a reason that is never reported would never fire.
     let reasons: BTreeSet<&str> =
         families["retrocap_degraded"].lines.iter().map(|(_, labels, _)| labels["reason"].as_str()).collect();
     for (at, selector) in alerts.match_indices("retrocap_degraded{reason=\"") {

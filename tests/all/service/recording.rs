@@ -1,4 +1,4 @@
-//! Something recorded, and a service for it.
+//! A recording and a service for it.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 /// The time of the first packet.
 pub(super) const START_S: u64 = 1_000_000_000;
 
-/// A capture that is being written, a packet a second.
+/// Builds a capture with one packet per second.
 pub(super) struct Recording {
     bytes: Vec<u8>,
     exporter: Exporter,
@@ -64,7 +64,7 @@ impl Recording {
         self.exporter.packet(&mut self.bytes, &self.interfaces.interface(id).unwrap(), &packet).unwrap();
     }
 
-    /// Datagrams of one session.
+    /// Adds datagrams of one session.
     pub(super) fn udp(mut self, packets: u64, payload_bytes: usize) -> Self {
         let data = datagram([10, 0, 0, 1], 5353, payload_bytes);
         for _ in 0..packets {
@@ -73,14 +73,14 @@ impl Recording {
         self
     }
 
-    /// A packet of an interface with this name.
+    /// Adds a packet of an interface with this name.
     pub(super) fn odd_interface(mut self, name: &str) -> Self {
         let data = datagram([10, 0, 0, 9], 9, 10);
         self.packet(name, LinkType::ETHERNET, &data);
         self
     }
 
-    /// Large datagrams of eight sessions.
+    /// Adds large datagrams of eight sessions.
     pub(super) fn bulk(mut self, packets: u64) -> Self {
         let sessions: Vec<_> = (0..8).map(|host| datagram([10, 0, 1, host], 7000, 1400)).collect();
         for i in 0..packets {
@@ -89,7 +89,7 @@ impl Recording {
         self
     }
 
-    /// Five packets from 10.0.0.1:40000 to 10.0.0.2:80.
+    /// Adds five packets from 10.0.0.1:40000 to 10.0.0.2:80.
     pub(super) fn tcp_session(mut self) -> Self {
         let (client, server) = (([10, 0, 0, 1], 40000), ([10, 0, 0, 2], 80));
         for (from, to, syn, ack, sequence) in [
@@ -113,14 +113,14 @@ impl Recording {
         self
     }
 
-    /// A datagram on an interface without a link layer.
+    /// Adds a datagram on an interface without a link layer.
     pub(super) fn other_link_type(mut self) -> Self {
         let data = datagram([10, 0, 0, 9], 5353, 100);
         self.packet("tun0", LinkType::RAW, &data[14..]);
         self
     }
 
-    /// The capture file.
+    /// Returns the capture file.
     pub(super) fn file(mut self) -> Vec<u8> {
         self.exporter.end(&mut self.bytes, &[], &[]);
         self.bytes
@@ -137,7 +137,7 @@ fn datagram(from: [u8; 4], port: u16, payload_bytes: usize) -> Vec<u8> {
     data
 }
 
-/// Counts the packets of a file, which has to be whole.
+/// The number of packets in a file, which must be complete.
 pub(super) fn packets_in(file: &[u8]) -> usize {
     let mut source = FileSource::from_reader(Box::new(std::io::Cursor::new(file.to_vec())), Arc::default());
     let mut packets = 0;
@@ -145,7 +145,7 @@ pub(super) fn packets_in(file: &[u8]) -> usize {
     packets
 }
 
-/// Counts the packets of a file as another tool sees them.
+/// The number of packets in a file according to another tool.
 pub(super) fn packets_by(tool: &str, file: &[u8]) -> usize {
     let mut on_disk = tempfile::NamedTempFile::new().unwrap();
     on_disk.write_all(file).unwrap();
@@ -154,7 +154,7 @@ pub(super) fn packets_by(tool: &str, file: &[u8]) -> usize {
     String::from_utf8_lossy(&output.stdout).lines().count()
 }
 
-/// A service of something that was recorded.
+/// A service for a recording.
 pub(super) struct Server {
     pub(super) socket: PathBuf,
     _directory: tempfile::TempDir,
@@ -224,12 +224,12 @@ impl Server {
         stream
     }
 
-    /// Tells the service to stop, without waiting for it.
+    /// Requests a stop without waiting for it.
     pub(super) fn tell_to_stop(&self) {
         self.shutdown.send(true).unwrap();
     }
 
-    /// Waits for the service to end.
+    /// Waits for the end of the service.
     pub(super) fn wait_for_end(&mut self) {
         self.thread.take().unwrap().join().unwrap();
     }
