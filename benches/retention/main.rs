@@ -183,7 +183,7 @@ fn compare(args: &Args, split: &Split) {
                 std::process::exit(1);
             }
         }
-        report::ledger(&run.pipeline.worker().ledger);
+        report::ledger(&run.pipeline.worker().sessions);
     }
 }
 

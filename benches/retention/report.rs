@@ -1,7 +1,7 @@
 //! The table and the comma-separated values.
 
 use retrocap::budget::{ByteSize, Split};
-use retrocap::session::Ledger;
+use retrocap::session::SessionArray;
 
 use crate::measure::Measured;
 use crate::truth::Truth;
@@ -120,7 +120,7 @@ pub(crate) fn multiple(times: f64) -> String {
 }
 
 /// How many sessions are known at the end, and what those of the past cost.
-pub(crate) fn ledger(ledger: &Ledger) {
+pub(crate) fn ledger(ledger: &SessionArray) {
     let with_packets = ledger.sessions().filter(|session| session.kept_packets > 0).count() as u64;
     let known = ledger.sessions().count() as u64 + ledger.past();
     let (bytes, sessions) = ledger.archive_fill();

@@ -122,10 +122,10 @@ impl Ingest {
     }
 
     fn table(&self) -> Table {
-        let ledger = self.pipeline.worker().ledger;
+        let sessions = self.pipeline.worker().sessions;
         Table {
-            entries: f64::from(ledger.capacity()),
-            used: ledger.sessions().count(),
+            entries: f64::from(sessions.capacity()),
+            used: sessions.sessions().count(),
             resident_mebibytes: resident_mebibytes("self"),
         }
     }

@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             community_id_seed: 0.into(),
-            before: before.clone(),
+            restart: before.clone(),
         };
         let totals = history.totals();
         let dropped: u64 = totals.dropped.iter().map(|volume| volume.packets).sum();
@@ -65,6 +65,6 @@ fuzz_target!(|data: &[u8]| {
             found += 1;
         }
         assert_eq!(found, totals.retained.packets);
-        let _ = history.workers[0].ledger.all(None).count();
+        let _ = history.workers[0].sessions.known(Timestamp::MIN, Timestamp::MAX).count();
     }
 });

@@ -39,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
         memory: Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
-        before: Default::default(),
+        restart: Default::default(),
         community_id_seed: 0.into(),
     };
     let totals = history.totals();

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 
 use retrocap::formats::reader::FileSource;
-use retrocap::handover::{self, Before};
+use retrocap::handover::{self, RestartReport};
 use retrocap::interface::Interfaces;
 use retrocap::judge::{Class, Classes, Pins};
 use retrocap::memory::Lock;
@@ -84,14 +84,14 @@ impl Made {
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             community_id_seed: 0.into(),
-            before: Before::default(),
+            restart: RestartReport::default(),
         }
     }
 
     /// Stops it, and returns the history that it writes for the next recorder.
     fn leave(mut self) -> Vec<u8> {
         let mut left = Vec::new();
-        let before = Before { since: Some(Timestamp::from_unix(START_S, 0)), ..Before::default() };
+        let before = RestartReport { since: Some(Timestamp::from_unix(START_S, 0)), ..RestartReport::default() };
         let stopped = Timestamp::from_unix(START_S + 3600, 0);
         let (interfaces, pins) = (&self.interfaces, &self.pins);
         handover::write(&mut left, &before, stopped, interfaces, pins, &mut self.pipelines).unwrap();
@@ -100,7 +100,7 @@ impl Made {
         left
     }
 
-    fn take_over(&mut self, left: &[u8]) -> Before {
+    fn take_over(&mut self, left: &[u8]) -> RestartReport {
         let now = Timestamp::from_unix(START_S + 3605, 0);
         handover::read(&mut &*left, now, &self.interfaces, &self.pins, &mut self.pipelines)
     }
@@ -123,7 +123,7 @@ impl Made {
         let mut sessions = BTreeMap::new();
         let mut kept = 0;
         for (_, session) in
-            history.workers.iter().flat_map(|worker| worker.ledger.known(Timestamp::MIN, Timestamp::MAX))
+            history.workers.iter().flat_map(|worker| worker.sessions.known(Timestamp::MIN, Timestamp::MAX))
         {
             kept += session.kept_packets;
             let retrocap::session::Session {
@@ -164,7 +164,7 @@ fn what_is_left_is_taken_over_whole() {
         let mut new = Made::new(&setup);
         let taken = new.take_over(&left);
         assert_eq!(taken.problem, None);
-        assert_eq!((taken.taken.packets, taken.taken.lost_packets), (totals.retained.packets, 0));
+        assert_eq!((taken.restored.packets, taken.restored.lost_packets), (totals.retained.packets, 0));
         assert_eq!(taken.since, Some(Timestamp::from_unix(START_S, 0)));
         assert_eq!(taken.gaps.len(), 1);
         assert!(new.all() == before, "{compressing} {bytes}");
@@ -175,7 +175,7 @@ fn what_is_left_is_taken_over_whole() {
         let more = generate::traffic(4 << 20, 2);
         new.record(0, more);
         let (packets, _) = new.all();
-        assert!(packets.len() as u64 > taken.taken.packets / 2);
+        assert!(packets.len() as u64 > taken.restored.packets / 2);
     }
 }
 
@@ -227,8 +227,8 @@ fn a_recorder_of_another_size_takes_what_counts_most() {
         let (again, _) = new.all();
         let kept = part(&packets, &again);
         eprintln!("{number}: {kept} of {} packets", packets.len());
-        assert_eq!(taken.taken.packets, again.len() as u64);
-        assert_eq!(taken.taken.lost_packets, (packets.len() - kept) as u64);
+        assert_eq!(taken.restored.packets, again.len() as u64);
+        assert_eq!(taken.restored.lost_packets, (packets.len() - kept) as u64);
         // The starts of sessions are kept before anything else.
         let (starts, starts_kept) = (starts(&packets), starts(&again));
         let begun = starts_kept.intersection(&starts).count();
@@ -265,7 +265,7 @@ fn classes_and_pins_are_found_again_by_name_and_time() {
 
     let mut new = Made::new(&Setup { classes: vec![class("new", 55), class("dns", 53)], ..Setup::default() });
     let taken = new.take_over(&left);
-    assert_eq!((taken.problem.as_deref(), taken.taken.pins), (None, 1));
+    assert_eq!((taken.problem.as_deref(), taken.restored.pins), (None, 1));
     assert!(new.all() == before);
     assert!(class_bytes(&new, 2) > 0 && class_bytes(&new, 1) == 0);
     assert!(pinned(&new, holds.place) > held / 2);

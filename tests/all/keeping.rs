@@ -87,7 +87,7 @@ impl Recorder {
         assert_eq!(totals.stored.packets, totals.retained.packets + totals.evicted.packets);
         assert_eq!(totals.stored.bytes, totals.retained.bytes + totals.evicted.bytes);
         let mut filter = SessionFilter::new(expression).unwrap();
-        let matching = worker.ledger.sessions().filter(|session| filter.matches(&Endpoints::from(&session.key)));
+        let matching = worker.sessions.sessions().filter(|session| filter.matches(&Endpoints::from(&session.key)));
         let mut sessions: Vec<(Session, u64)> = matching.map(|session| (session, 0)).collect();
         for view in worker.segments.views() {
             let mut cursor = worker.segments.cursor(view);

@@ -213,7 +213,7 @@ fn nothing() -> retrocap::query::History {
         memory: retrocap::query::Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
-        before: Default::default(),
+        restart: Default::default(),
         community_id_seed: 0.into(),
     }
 }

@@ -92,11 +92,11 @@ impl Recorder {
                 self.stored.push((*sent, None));
                 continue;
             };
-            let ledger = &self.worker.ledger;
+            let sessions = &self.worker.sessions;
             let before = oracle.dropped;
             oracle.receive(sent, |session| {
                 let slot = SessionSlot(u32::try_from(session).unwrap());
-                ledger.session(slot).expect("the session begins there, too").notes().climb
+                sessions.session(slot).expect("the session begins there, too").marks().climb
             });
             if oracle.dropped == before {
                 self.stored.push((*sent, None));

@@ -124,7 +124,7 @@ impl Run {
             memory: Memory::default(),
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
-            before: Default::default(),
+            restart: Default::default(),
             community_id_seed: 0.into(),
         };
         Self {
@@ -147,7 +147,7 @@ impl Run {
             memory: Memory::default(),
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
-            before: Default::default(),
+            restart: Default::default(),
             community_id_seed: 0.into(),
         };
         let mut readers: Vec<Reader<'_>> = Vec::new();
@@ -326,22 +326,22 @@ impl Run {
                 by_slot.entry(*slot).or_default().push(sequence);
             }
         }
-        for session in recorder.worker.ledger.sessions() {
+        for session in recorder.worker.sessions.sessions() {
             let all = by_slot.get(&session.slot.0).map_or(&[][..], Vec::as_slice);
             let all = &all[all.partition_point(|&sequence| sequence < session.first_sequence)..];
             let kept: Vec<u64> = all.iter().copied().filter(|&sequence| there[index(sequence)]).collect();
             let bytes: usize = kept.iter().map(|&at| recorder.stored[index(at)].0.captured).sum();
             assert_eq!((session.kept_packets, session.kept_bytes), (kept.len() as u64, bytes as u64), "{session:?}");
-            if session.notes().pins != 0 {
+            if session.marks().pins != 0 {
                 self.ever_pinned.insert((worker, session.slot.0));
             }
             if let Some(oracle) = &recorder.oracle {
                 let expected = &oracle.sessions.all[session.slot.0 as usize];
                 let packets = (session.packets.originator, session.packets.responder);
-                let notes = (session.notes().class, session.notes().climb, session.notes().pins);
+                let marks = (session.marks().class, session.marks().climb, session.marks().pins);
                 assert_eq!(session.first_sequence, expected.first_sequence, "{session:?}\n{expected:?}");
                 assert_eq!((packets, session.last.0), (expected.packets, expected.last), "{session:?}\n{expected:?}");
-                assert_eq!(notes, (expected.class, expected.climb, expected.pins), "{session:?}\n{expected:?}");
+                assert_eq!(marks, (expected.class, expected.climb, expected.pins), "{session:?}\n{expected:?}");
                 assert_eq!(session.kept_packets, expected.kept_packets);
             }
             let Some(&first) = kept.first() else { continue };

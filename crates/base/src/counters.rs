@@ -97,7 +97,7 @@ pub struct Carried {
 
 /// What was compressed to make room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Packed {
+pub struct CompressionTotals {
     /// Segments compressed.
     pub segments: u64,
     /// Their bytes before.
@@ -110,7 +110,7 @@ pub struct Packed {
     pub cpu_ns: u64,
 }
 
-impl std::ops::AddAssign for Packed {
+impl std::ops::AddAssign for CompressionTotals {
     fn add_assign(&mut self, other: Self) {
         self.segments += other.segments;
         self.raw_bytes += other.raw_bytes;
@@ -138,7 +138,7 @@ pub struct Totals {
     /// What was moved to outlive its rank.
     pub carried: Carried,
     /// What was compressed.
-    pub packed: Packed,
+    pub packed: CompressionTotals,
     /// What the kernel dropped because its ring was full; not part of `received`.
     pub kernel_dropped: u64,
     /// Things worth knowing.
@@ -251,7 +251,7 @@ impl Totals {
             lost_until: time(w[18]),
             newest: time(w[19]),
             carried: Carried { volume: volume(20), lost: w[22] },
-            packed: Packed {
+            packed: CompressionTotals {
                 segments: w[25],
                 raw_bytes: w[26],
                 packed_bytes: w[27],

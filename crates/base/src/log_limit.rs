@@ -34,9 +34,9 @@ struct Window {
 
 /// How many lines were left out since the last that was written; it shows as nothing when there were none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeftOut(u64);
+pub struct Suppressed(u64);
 
-impl std::fmt::Display for LeftOut {
+impl std::fmt::Display for Suppressed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
             0 => Ok(()),
@@ -53,11 +53,11 @@ impl LogLimit {
     }
 
     /// Whether a line may be written now, and how many were not.
-    pub fn admit(&self) -> Option<LeftOut> {
+    pub fn admit(&self) -> Option<Suppressed> {
         self.admit_at(Instant::now())
     }
 
-    fn admit_at(&self, now: Instant) -> Option<LeftOut> {
+    fn admit_at(&self, now: Instant) -> Option<Suppressed> {
         let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if window.began.is_none_or(|began| now.saturating_duration_since(began) >= WINDOW) {
             window.began = Some(now);
@@ -69,7 +69,7 @@ impl LogLimit {
             return None;
         }
         window.lines += 1;
-        Some(LeftOut(std::mem::take(&mut window.left_out)))
+        Some(Suppressed(std::mem::take(&mut window.left_out)))
     }
 }
 

@@ -21,8 +21,8 @@ use super::notify::Supervisor;
 use base::interface::Interfaces;
 use base::time::{Timestamp, human_age};
 use engine::budget::ByteSize;
-use engine::handover::chunk::{Reader, Refused, Shelf, Writer};
-use engine::handover::{self, Before};
+use engine::handover::chunk::{HandoverError, PartStore, Reader, Writer};
+use engine::handover::{self, RestartReport};
 use engine::judge::Pins;
 use engine::pipeline::Pipeline;
 
@@ -71,18 +71,18 @@ impl InheritedHistory {
     }
 
     /// Looks whether it is a history that can be read, and stays as it is meanwhile.
-    fn open(self) -> Result<Reader<File>, Refused> {
+    fn open(self) -> Result<Reader<File>, HandoverError> {
         if self.foreign {
-            return Err(Refused::Foreign);
+            return Err(HandoverError::Foreign);
         }
         let me = rustix::process::geteuid().as_raw();
         for file in &self.files {
             if !fcntl_get_seals(file).map_err(io::Error::from)?.contains(SEALED) {
-                return Err(Refused::Unsealed("it is not sealed"));
+                return Err(HandoverError::Unsealed("it is not sealed"));
             }
             let owner = fstat(file).map_err(io::Error::from)?.st_uid;
             if owner != me && owner != 0 {
-                return Err(Refused::Unsealed("it belongs to another user"));
+                return Err(HandoverError::Unsealed("it belongs to another user"));
             }
         }
         Reader::new(self.files.into_iter().map(File::from).collect())
@@ -96,16 +96,16 @@ impl InheritedHistory {
         interfaces: &Interfaces,
         pins: &Pins,
         pipelines: &mut [Pipeline],
-    ) -> Before {
+    ) -> RestartReport {
         if self.is_empty() {
-            return Before::default();
+            return RestartReport::default();
         }
         let start = Instant::now();
         supervisor.extend_timeout(FILE_TIMEOUT * u32::try_from(self.files.len()).unwrap_or(1));
         let opened = self.open();
         supervisor.remove_stored(NAME);
         let before = match opened {
-            Err(refused) => Before { problem: Some(refused.to_string()), ..Before::default() },
+            Err(refused) => RestartReport { problem: Some(refused.to_string()), ..RestartReport::default() },
             Ok(mut reader) => handover::read(&mut reader, now, interfaces, pins, pipelines),
         };
         log_outcome(&before, start.elapsed());
@@ -121,8 +121,8 @@ impl InheritedHistory {
     }
 }
 
-fn log_outcome(before: &Before, took: Duration) {
-    let taken = &before.taken;
+fn log_outcome(before: &RestartReport, took: Duration) {
+    let taken = &before.restored;
     let what = format!(
         "{} packets ({}) and {} sessions of the recorder before taken over in {took:.0?}",
         taken.packets,
@@ -147,7 +147,7 @@ fn log_outcome(before: &Before, took: Duration) {
 /// Files in memory, and the supervisor that keeps them.
 struct SupervisorStore<'a>(&'a Supervisor);
 
-impl Shelf for SupervisorStore<'_> {
+impl PartStore for SupervisorStore<'_> {
     type File = File;
 
     fn make(&mut self) -> io::Result<File> {
@@ -168,7 +168,7 @@ impl Shelf for SupervisorStore<'_> {
 pub(super) fn hand_over(
     supervisor: &Supervisor,
     budget_bytes: u64,
-    before: &Before,
+    before: &RestartReport,
     stopped: Timestamp,
     interfaces: &Interfaces,
     pins: &Pins,

@@ -26,7 +26,7 @@ use capture::interfaces::{Monitor, links};
 use capture::live::{LiveConfig, LiveSource, capture_rights};
 use capture::selection::InterfaceSelection;
 use engine::budget::{ByteSize, RING_BLOCK_BYTES, Split};
-use engine::handover::Before;
+use engine::handover::RestartReport;
 use engine::judge::{Classes, Pins};
 use engine::own_streams::OwnStreams;
 use engine::pipeline::{self, Pipeline};
@@ -133,10 +133,10 @@ impl Prepared {
             before
         } else {
             inherited.discard(&supervisor);
-            Before::default()
+            RestartReport::default()
         };
         let history = History {
-            before,
+            restart: before,
             workers: made.iter().map(Pipeline::worker).collect(),
             interfaces,
             memory: Memory {
@@ -212,7 +212,7 @@ impl Prepared {
         let recorder = Recorder {
             history: Arc::clone(&history),
             live,
-            start: history.before.since.unwrap_or_else(now),
+            start: history.restart.since.unwrap_or_else(now),
             started: Instant::now(),
             recording,
             queries_bytes: answers_bytes,
@@ -314,7 +314,7 @@ impl Prepared {
         runtime.shutdown_timeout(QUERIES_END_TIMEOUT);
         queries.shutdown_timeout(QUERIES_END_TIMEOUT);
         if let (Ok(()), true, Some(mut pipelines)) = (&ended, live, pipelines) {
-            let before = Before { since: Some(start), ..history.before.clone() };
+            let before = RestartReport { since: Some(start), ..history.restart.clone() };
             let Some(pins) = history.workers.first().map(|worker| Arc::clone(&worker.pins)) else { return ended };
             let budget = history.memory.budget_bytes;
             handover::hand_over(&supervisor, budget, &before, stopped, &history.interfaces, &pins, &mut pipelines);

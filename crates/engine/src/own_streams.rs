@@ -45,7 +45,7 @@ struct Endpoint {
 
 /// Leaves a connection out for as long as it lives.
 #[derive(Debug)]
-pub struct LeftOut {
+pub struct Exclusion {
     streams: Arc<OwnStreams>,
     id: u64,
 }
@@ -64,14 +64,14 @@ impl OwnStreams {
         ours: SocketAddr,
         theirs: Option<SocketAddr>,
         since: Timestamp,
-    ) -> Option<LeftOut> {
+    ) -> Option<Exclusion> {
         let mut streams = self.lock();
         if streams.len() >= Self::MAX {
             return None;
         }
         let id = self.generation.fetch_add(1, Ordering::Release) + 1;
         streams.push((id, Stream { ours: ours.into(), theirs: theirs.map(Endpoint::from), since }));
-        Some(LeftOut { streams: Arc::clone(self), id })
+        Some(Exclusion { streams: Arc::clone(self), id })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(u64, Stream)>> {
@@ -79,7 +79,7 @@ impl OwnStreams {
     }
 }
 
-impl Drop for LeftOut {
+impl Drop for Exclusion {
     fn drop(&mut self) {
         let mut streams = self.streams.lock();
         streams.retain(|(id, _)| *id != self.id);
@@ -100,21 +100,21 @@ impl From<SocketAddr> for Endpoint {
 
 /// What a packet path knows of [`OwnStreams`].
 #[derive(Debug)]
-pub struct Watch {
+pub struct OwnStreamFilter {
     shared: Arc<OwnStreams>,
     generation: u64,
-    streams: Vec<Watched>,
+    streams: Vec<ActiveExclusion>,
 }
 
 /// A connection, and how many packets that are older than its stream may yet come.
 #[derive(Debug)]
-struct Watched {
+struct ActiveExclusion {
     id: u64,
     stream: Stream,
     earlier_left: u8,
 }
 
-impl Watch {
+impl OwnStreamFilter {
     /// Watches a list.
     pub fn new(shared: Arc<OwnStreams>) -> Self {
         Self { shared, generation: 0, streams: Vec::with_capacity(OwnStreams::MAX) }
@@ -141,7 +141,7 @@ impl Watch {
         self.streams.retain(|watched| streams.iter().any(|(id, _)| *id == watched.id));
         for &(id, stream) in streams.iter() {
             if self.streams.iter().all(|watched| watched.id != id) {
-                self.streams.push(Watched { id, stream, earlier_left: EARLIER_MAX });
+                self.streams.push(ActiveExclusion { id, stream, earlier_left: EARLIER_MAX });
             }
         }
     }
@@ -150,18 +150,20 @@ impl Watch {
         let network = decoded.network;
         let from = Endpoint { network, address: decoded.source, port: decoded.source_port };
         let to = Endpoint { network, address: decoded.destination, port: decoded.destination_port };
-        self.streams.iter_mut().any(|Watched { stream: Stream { ours, theirs, since }, earlier_left, .. }| {
-            let other = match (*ours == from, *ours == to) {
-                (true, _) => to,
-                (_, true) => from,
-                _ => return false,
-            };
-            if theirs.is_some_and(|theirs| theirs != other) {
-                return false;
-            }
-            *earlier_left = if time < *since { earlier_left.saturating_sub(1) } else { 0 };
-            *earlier_left == 0
-        })
+        self.streams.iter_mut().any(
+            |ActiveExclusion { stream: Stream { ours, theirs, since }, earlier_left, .. }| {
+                let other = match (*ours == from, *ours == to) {
+                    (true, _) => to,
+                    (_, true) => from,
+                    _ => return false,
+                };
+                if theirs.is_some_and(|theirs| theirs != other) {
+                    return false;
+                }
+                *earlier_left = if time < *since { earlier_left.saturating_sub(1) } else { 0 };
+                *earlier_left == 0
+            },
+        )
     }
 }
 
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn one_connection_is_left_out_and_no_other() {
         let streams = Arc::new(OwnStreams::default());
-        let mut watch = Watch::new(Arc::clone(&streams));
+        let mut watch = OwnStreamFilter::new(Arc::clone(&streams));
         let (ours, theirs) = ("10.0.0.1:4000", "10.0.0.2:57012");
         assert!(!watch.is_own(NOW, &tcp(ours, theirs)));
         let left_out = streams.leave_out(address(ours), Some(address("[::ffff:10.0.0.2]:57012")), NOW);
@@ -213,7 +215,7 @@ mod tests {
     #[test]
     fn what_a_connection_carried_before_stays() {
         let streams = Arc::new(OwnStreams::default());
-        let mut watch = Watch::new(Arc::clone(&streams));
+        let mut watch = OwnStreamFilter::new(Arc::clone(&streams));
         let (ours, theirs) = ("10.0.0.1:4000", "10.0.0.2:57012");
         let _left_out = streams.leave_out(address(ours), Some(address(theirs)), NOW);
         let packet = tcp(ours, theirs);
@@ -231,7 +233,7 @@ mod tests {
     #[test]
     fn all_connections_of_a_listener() {
         let streams = Arc::new(OwnStreams::default());
-        let mut watch = Watch::new(Arc::clone(&streams));
+        let mut watch = OwnStreamFilter::new(Arc::clone(&streams));
         let _left_out = streams.leave_out(address("127.0.0.1:57012"), None, NOW);
         assert!(watch.is_own(NOW, &tcp("127.0.0.1:57012", "127.0.0.1:33333")));
         assert!(watch.is_own(NOW, &tcp("127.0.0.1:33333", "127.0.0.1:57012")));

@@ -9,10 +9,10 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::handover::Maps;
+use crate::handover::IdMapping;
 use crate::judge::{Classes, Judge, Pins, pins};
-use crate::own_streams::{OwnStreams, Watch};
-use crate::session::{Arrival, Ledger, Table};
+use crate::own_streams::{OwnStreamFilter, OwnStreams};
+use crate::session::{SessionArray, SessionLookup, SessionTable};
 use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
 use crate::store::retention::{Policy, Terms};
@@ -57,7 +57,7 @@ pub struct Worker {
     /// Kept packets.
     pub segments: Arc<Segments>,
     /// Sessions.
-    pub ledger: Arc<Ledger>,
+    pub sessions: Arc<SessionArray>,
     /// Counts.
     pub published: Arc<Published>,
     /// Bytes of the index of sessions.
@@ -87,13 +87,13 @@ fn burst_len(packets: &[Packet<'_>]) -> usize {
 #[derive(Clone, Copy)]
 struct Coming<'a> {
     packet: &'a Packet<'a>,
-    arrival: Arrival,
+    lookup: SessionLookup,
 }
 
 /// One worker: everything a packet meets on its way, and nothing that another worker touches.
 #[derive(Debug)]
 pub struct Pipeline {
-    sessions: Table,
+    sessions: SessionTable,
     judge: Judge,
     /// How the classes are kept.
     terms: Vec<Terms>,
@@ -101,7 +101,7 @@ pub struct Pipeline {
     pins: Arc<Pins>,
     classes: Arc<[(String, u64)]>,
     filter: Option<FilterSet>,
-    own_streams: Option<Watch>,
+    own_streams: Option<OwnStreamFilter>,
     snaplen: usize,
     totals: Totals,
     /// What the source has counted so far, as last seen.
@@ -122,7 +122,7 @@ impl Pipeline {
         let policy = config.policy.with_classes(terms.clone());
         let store_bytes = config.store_bytes.saturating_sub(Judge::BYTES);
         Ok(Self {
-            sessions: Table::new(config.sessions_bytes, config.seed, config.lock)?,
+            sessions: SessionTable::new(config.sessions_bytes, config.seed, config.lock)?,
             classes: config.classes.iter().map(|class| (class.name.clone(), class.reserve_bytes)).collect(),
             pins: Arc::clone(&config.pins),
             terms,
@@ -139,7 +139,7 @@ impl Pipeline {
 
     /// Does not record the connections on this list.
     pub fn leave_out(&mut self, own_streams: Arc<OwnStreams>) {
-        self.own_streams = Some(Watch::new(own_streams));
+        self.own_streams = Some(OwnStreamFilter::new(own_streams));
     }
 
     /// Records by another filter and shortens by another policy from the next packet on; the classes stay.
@@ -152,7 +152,7 @@ impl Pipeline {
     pub fn worker(&self) -> Worker {
         Worker {
             segments: self.store.segments(),
-            ledger: self.sessions.ledger(),
+            sessions: self.sessions.array(),
             published: Arc::clone(&self.published),
             index_bytes: self.sessions.index_bytes(),
             tally: self.store.tally(),
@@ -200,7 +200,7 @@ impl Pipeline {
 
     /// Takes over what another worker has left, which can be done several times before the first packet. Says how many of
     /// its packets found no room.
-    pub(crate) fn take_over(&mut self, input: &mut impl Read, maps: &mut Maps) -> io::Result<u64> {
+    pub(crate) fn take_over(&mut self, input: &mut impl Read, ids: &mut IdMapping) -> io::Result<u64> {
         let mut words = Vec::new();
         for _ in 0..input.take_u16()? {
             words.push(input.take_u64()?);
@@ -212,18 +212,18 @@ impl Pipeline {
             if packets.max(bytes) >= 1 << 56 {
                 return Err(damaged("the counts of an interface"));
             }
-            let id = maps.interface(InterfaceId(id))?;
+            let id = ids.interface(InterfaceId(id))?;
             self.published.count_interface_on(id, Volume { packets, bytes });
         }
-        maps.begin(totals.stored.packets, self.totals.stored.packets);
+        ids.begin(totals.stored.packets, self.totals.stored.packets);
         self.store.go_on_counting(totals.carried, totals.packed, totals.lost_until);
         self.totals = Some(self.totals.and(totals))
             .filter(|sum| sum.are_below(1 << 57))
             .ok_or_else(|| damaged("the counts of several workers"))?;
-        maps.set_sessions(self.sessions.take_over(input, maps)?);
-        self.store.set_active_pins(maps.pins());
+        ids.set_sessions(self.sessions.take_over(input, ids)?);
+        self.store.set_active_pins(ids.pins());
         let before = self.store.retained().packets;
-        self.store.take_over(input, maps, &mut self.sessions)?;
+        self.store.take_over(input, ids, &mut self.sessions)?;
         Ok((before + totals.retained.packets).saturating_sub(self.store.retained().packets))
     }
 
@@ -244,7 +244,7 @@ impl Pipeline {
     /// Takes all memory that was to be taken as it is used.
     pub fn populate(&self) -> io::Result<()> {
         self.store.populate()?;
-        self.sessions.ledger().populate()
+        self.sessions.array().populate()
     }
 
     /// Sessions that are known.
@@ -286,8 +286,8 @@ impl Pipeline {
             for (coming, packet) in coming.iter_mut().zip(burst) {
                 *coming = self.receive(packet);
             }
-            for Coming { arrival, .. } in coming.iter().flatten() {
-                self.sessions.expect_arrival(arrival);
+            for Coming { lookup, .. } in coming.iter().flatten() {
+                self.sessions.prefetch_entry(lookup);
             }
             for coming in coming.iter().flatten() {
                 self.keep(coming);
@@ -317,25 +317,25 @@ impl Pipeline {
             return None;
         }
         self.note(&packet, decoded.stop);
-        let arrival = self.sessions.arrival(&packet, &mut decoded);
-        Some(Coming { packet: whole, arrival })
+        let lookup = self.sessions.look_up(&packet, &mut decoded);
+        Some(Coming { packet: whole, lookup })
     }
 
     /// Counts a packet to its session, whose bytes so far say where it is stored.
-    fn keep(&mut self, Coming { packet, arrival }: &Coming<'_>) {
+    fn keep(&mut self, Coming { packet, lookup }: &Coming<'_>) {
         let packet = &self.cut(packet);
         let bytes = packet.data.len() as u64;
         let sequence = self.totals.stored.packets;
-        let session = self.sessions.observe(arrival, packet, sequence);
-        let notes = self.judge.decide(packet, &session, &mut self.sessions, self.store.ticks_ns());
-        if self.judge.cuts_off(notes, session.offset) && !session.closes {
+        let session = self.sessions.count(lookup, packet, sequence);
+        let marks = self.judge.decide(packet, &session, &mut self.sessions, self.store.ticks_ns());
+        if self.judge.cuts_off(marks, session.offset) && !session.closes {
             return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
         }
         // The packet that ends a session stays with its start, so that one sees how it ended.
         let rank = if session.closes { Rank::START } else { Rank::of(session.offset) };
         let header = RecordHeader::new(packet, sequence, session.slot);
-        self.store.append(&header, packet.data, Place { notes, rank }, &mut self.sessions);
-        self.sessions.kept(session.slot, bytes);
+        self.store.append(&header, packet.data, Place { marks, rank }, &mut self.sessions);
+        self.sessions.packet_kept(session.slot, bytes);
         self.totals.stored.add(bytes);
     }
 

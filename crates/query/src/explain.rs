@@ -67,8 +67,8 @@ impl History {
         let totals = self.totals();
         let mut remembered_since = None;
         for worker in &self.workers {
-            if worker.ledger.has_forgotten() {
-                remembered_since = remembered_since.max(worker.ledger.earliest());
+            if worker.sessions.has_forgotten() {
+                remembered_since = remembered_since.max(worker.sessions.earliest());
             }
         }
         let filter = self.capture_filter.get().and_then(|text| Some((SessionProbe::new(&text).ok()?, text)));
@@ -81,7 +81,7 @@ impl History {
             evicted: totals.evicted.packets,
             dropped: totals.dropped.into_iter().map(|volume| volume.packets).sum(),
             kernel_dropped: totals.kernel_dropped,
-            gaps: self.before.gaps.clone(),
+            gaps: self.restart.gaps.clone(),
         }
     }
 
@@ -106,7 +106,7 @@ impl History {
             && !expression.is_empty()
             && !expression.contains("vlan")
             && self.workers.iter().any(|worker| {
-                let mut sessions = worker.ledger.overlapping(since, until);
+                let mut sessions = worker.sessions.overlapping(since, until);
                 sessions.any(|session| session.key.vlan().is_some())
             })
         {
@@ -142,13 +142,13 @@ impl History {
 
     /// The gaps within a window, as far back as packets are there.
     fn not_recorded(&self, since: Timestamp, until: Timestamp) -> Option<String> {
-        if self.before.gaps.is_empty() {
+        if self.restart.gaps.is_empty() {
             return None;
         }
         let (oldest, _) = self.span()?;
         let since = since.max(oldest);
         let gaps =
-            self.before.gaps.iter().filter(|gap| gap.from <= until && gap.until >= since && gap.from < gap.until);
+            self.restart.gaps.iter().filter(|gap| gap.from <= until && gap.until >= since && gap.from < gap.until);
         let (count, seconds, last) = gaps.fold((0u32, 0.0, None), |(count, seconds, _), gap| {
             (count + 1, seconds + gap.until.since(gap.from).as_secs_f64(), Some(gap))
         });
@@ -171,7 +171,7 @@ impl History {
         if self.is_whole_since(since) {
             return Ok(known);
         }
-        for session in self.workers.iter().flat_map(|worker| worker.ledger.cut(since, until)) {
+        for session in self.workers.iter().flat_map(|worker| worker.sessions.cut(since, until)) {
             if wanted(&selectors, &mut filter, &session) {
                 known.add(&session);
             }

@@ -11,7 +11,7 @@ use base::interface::Interface;
 use base::time::Timestamp;
 use decode::Network;
 use engine::session::community_id::CommunityId;
-use engine::session::{Endpoint, PastPlace, RecentBlocks, Session, SessionSlot};
+use engine::session::{ArchivePosition, BlockCache, Endpoint, Session, SessionSlot};
 use filter::{Endpoints, SessionProbe};
 
 /// What a listing is sorted by. Times ascend, amounts descend.
@@ -134,7 +134,7 @@ struct Row {
     worker: u16,
     slot: u32,
     /// Where it is found if it has left the array.
-    past: Option<PastPlace>,
+    past: Option<ArchivePosition>,
 }
 
 /// A listing: which sessions, in which order. Their contents are read as they are asked for.
@@ -144,7 +144,7 @@ pub struct Flows<'h> {
     rows: std::vec::IntoIter<Row>,
     left: usize,
     overtaken: u64,
-    recent: RecentBlocks,
+    recent: BlockCache,
     allowance: ReadAllowance,
 }
 
@@ -186,7 +186,7 @@ impl History {
             left,
             overtaken: 0,
             allowance: ReadAllowance::default(),
-            recent: RecentBlocks::default(),
+            recent: BlockCache::default(),
         })
     }
 
@@ -195,13 +195,13 @@ impl History {
     pub(super) fn each_session(
         &self,
         request: &Request,
-        mut each: impl FnMut(u16, Option<PastPlace>, &Session, &mut dyn FnMut(&Session) -> bool),
+        mut each: impl FnMut(u16, Option<ArchivePosition>, &Session, &mut dyn FnMut(&Session) -> bool),
     ) -> Result<(), QueryError> {
         let (since, until) = request.window()?;
         let selectors = request.selectors(self)?;
         let mut filter = session_filter(request)?;
         for (worker, reader) in (0u16..).zip(&self.workers) {
-            for (past, session) in reader.ledger.known(since, until) {
+            for (past, session) in reader.sessions.known(since, until) {
                 if session.packets.sum() > 0 {
                     each(worker, past, &session, &mut |session| wanted(&selectors, &mut filter, session));
                 }
@@ -306,11 +306,11 @@ impl Flows<'_> {
         self.left = self.left.checked_sub(1)?;
         loop {
             let row = self.rows.next()?;
-            let ledger = &self.history.workers.get(usize::from(row.worker))?.ledger;
+            let sessions = &self.history.workers.get(usize::from(row.worker))?.sessions;
             // Its entry may have been given to another session since.
             let found = match row.past {
-                Some(place) => ledger.past_session(place, &mut self.recent),
-                None => ledger.session(SessionSlot(row.slot)),
+                Some(place) => sessions.past_session(place, &mut self.recent),
+                None => sessions.session(SessionSlot(row.slot)),
             };
             match found {
                 Some(session) if session.first_sequence == row.first_sequence => return Some((row.worker, session)),

@@ -349,7 +349,7 @@ impl<'h> Follow<'h> {
         worker.segments.data(&packet.cursor, &packet.record, &mut self.data)?;
         let Some(interface) = self.interfaces.get(usize::from(header.interface.0)) else { return Ok(false) };
         let link_type = interface.link_type;
-        Ok(self.selectors.packet(&worker.ledger, header, link_type, &self.data)
+        Ok(self.selectors.packet(&worker.sessions, header, link_type, &self.data)
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
     }
 }

@@ -24,7 +24,7 @@ use base::counters::Totals;
 use base::interface::Interfaces;
 use base::packet::LinkType;
 use base::time::Timestamp;
-use engine::handover::Before;
+use engine::handover::RestartReport;
 use engine::pipeline::Worker;
 use engine::session::community_id::CommunityId;
 use filter::{FilterError, FilterSet};
@@ -56,7 +56,7 @@ pub struct History {
     /// The interfaces asked for; empty for all.
     pub capture_interfaces: Reloadable<Vec<String>>,
     /// What was taken over from the recorders before.
-    pub before: Before,
+    pub restart: RestartReport,
     /// What Community IDs are made with where nothing else is said.
     pub community_id_seed: Reloadable<u16>,
 }

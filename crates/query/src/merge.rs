@@ -394,14 +394,14 @@ impl<'h> Packets<'h> {
         }
         let worker = &self.history.workers[run.worker];
         let by_record = match &mut self.search {
-            Some(search) => search.by_record(run.worker, &worker.ledger, header),
+            Some(search) => search.by_record(run.worker, &worker.sessions, header),
             None => Some(true),
         };
         if by_record == Some(false) {
             return Ok(false);
         }
         let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
-        if self.selectors.rejects(&worker.ledger, header) || self.filter_rejects_start(run, record, link_type)? {
+        if self.selectors.rejects(&worker.sessions, header) || self.filter_rejects_start(run, record, link_type)? {
             return Ok(false);
         }
         worker.segments.data(&run.cursor, record, &mut self.data)?;
@@ -410,7 +410,7 @@ impl<'h> Packets<'h> {
         {
             return Ok(false);
         }
-        Ok(self.selectors.packet(&worker.ledger, header, link_type, &self.data)
+        Ok(self.selectors.packet(&worker.sessions, header, link_type, &self.data)
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
     }
 

@@ -17,7 +17,7 @@ use base::packet::LinkType;
 use base::time::Timestamp;
 use decode::{self, Network};
 use engine::session::community_id::CommunityId;
-use engine::session::{Ledger, Session, SessionKey, SessionSlot};
+use engine::session::{Session, SessionArray, SessionKey, SessionSlot};
 use engine::store::record::RecordHeader;
 use index::Index;
 
@@ -139,7 +139,7 @@ impl History {
         let mut picked = 0;
         let mut hits = Vec::new();
         for (worker, reader) in self.workers.iter().enumerate() {
-            for session in reader.ledger.overlapping(since, until).filter(|session| session.packets.sum() > 0) {
+            for session in reader.sessions.overlapping(since, until).filter(|session| session.packets.sum() > 0) {
                 hits.clear();
                 search.index.matching(&session.key, session.first, session.last, &mut hits);
                 for &selection in &hits {
@@ -182,12 +182,12 @@ impl History {
         let mut held = 0;
         while let Some(found) = packets.next() {
             let (worker, header) = (found.worker, found.header);
-            if search.by_record(worker, &self.workers[worker].ledger, &header) == Some(true) {
+            if search.by_record(worker, &self.workers[worker].sessions, &header) == Some(true) {
                 continue;
             }
             search.reach(header.time, header.time);
             let room = held < limits.sessions_max;
-            match self.workers[worker].ledger.session_at(header.session, header.sequence) {
+            match self.workers[worker].sessions.session_at(header.session, header.sequence) {
                 Some(session) if room => {
                     search.known[0].add(&session);
                     search.want_whole(worker, &session, &[0]);
@@ -259,12 +259,12 @@ impl Search {
     }
 
     /// Whether a packet is wanted, as far as its record tells; `None` where its bytes must be looked at.
-    pub(super) fn by_record(&mut self, worker: usize, ledger: &Ledger, header: &RecordHeader) -> Option<bool> {
+    pub(super) fn by_record(&mut self, worker: usize, sessions: &SessionArray, header: &RecordHeader) -> Option<bool> {
         self.hits.clear();
         if self.whole_sessions.is_some() {
-            return self.by_whole_session(worker, ledger, header);
+            return self.by_whole_session(worker, sessions, header);
         }
-        let session = ledger.session_at(header.session, header.sequence)?;
+        let session = sessions.session_at(header.session, header.sequence)?;
         self.index.matching(&session.key, header.time, header.time, &mut self.hits);
         Some(!self.hits.is_empty())
     }
@@ -284,8 +284,8 @@ impl Search {
         !self.hits.is_empty()
     }
 
-    fn by_whole_session(&mut self, worker: usize, ledger: &Ledger, header: &RecordHeader) -> Option<bool> {
-        let now = ledger.session(SessionSlot(header.session.0));
+    fn by_whole_session(&mut self, worker: usize, sessions: &SessionArray, header: &RecordHeader) -> Option<bool> {
+        let now = sessions.session(SessionSlot(header.session.0));
         let forgotten = now.is_none_or(|now| now.first_sequence > header.sequence);
         if let Some(wanted) =
             self.whole_sessions.as_ref().and_then(|whole_sessions| whole_sessions.get(&(worker, header.session.0)))

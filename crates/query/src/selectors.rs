@@ -7,7 +7,7 @@ use super::{History, QueryError, Request};
 use base::packet::{InterfaceId, LinkType};
 use decode::{self, Network};
 use engine::session::community_id::CommunityId;
-use engine::session::{Ledger, SessionKey, key::Side};
+use engine::session::{SessionArray, SessionKey, key::Side};
 use engine::store::record::RecordHeader;
 
 /// Two endpoints, in no order, and perhaps a protocol.
@@ -223,18 +223,24 @@ impl SessionSelectors {
     }
 
     /// Whether the ledger knows a packet's session, and it is not wanted.
-    pub(super) fn rejects(&self, ledger: &Ledger, header: &RecordHeader) -> bool {
+    pub(super) fn rejects(&self, sessions: &SessionArray, header: &RecordHeader) -> bool {
         self.needs_session()
-            && ledger.session_at(header.session, header.sequence).is_some_and(|session| !self.session(&session.key))
+            && sessions.session_at(header.session, header.sequence).is_some_and(|session| !self.session(&session.key))
     }
 
     /// Whether a packet's session is wanted. The ledger knows it, later fragments' too; where it has forgotten, the
     /// packet's own headers tell.
-    pub(super) fn packet(&self, ledger: &Ledger, header: &RecordHeader, link_type: LinkType, data: &[u8]) -> bool {
+    pub(super) fn packet(
+        &self,
+        sessions: &SessionArray,
+        header: &RecordHeader,
+        link_type: LinkType,
+        data: &[u8],
+    ) -> bool {
         if !self.needs_session() {
             return true;
         }
-        let key = match ledger.session_at(header.session, header.sequence) {
+        let key = match sessions.session_at(header.session, header.sequence) {
             Some(session) => session.key,
             None => {
                 let decoded = decode::decode(link_type, data);

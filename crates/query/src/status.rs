@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::History;
-use base::counters::{DropReason, Packed, Totals, Volume};
+use base::counters::{CompressionTotals, DropReason, Totals, Volume};
 use base::packet::InterfaceId;
 use base::time::Timestamp;
-use engine::handover::{Before, Taken};
-use engine::session::Notes;
+use engine::handover::{RestartReport, RestoredCounts};
+use engine::session::SessionMarks;
 use engine::store::Rank;
 
 /// The document of `status --json` and `replay --json`.
@@ -284,10 +284,11 @@ impl Status {
         let totals = history.totals();
         let dropped: Volume = totals.dropped.into_iter().sum();
         let (ranks, segments_bytes) = ranks(history);
-        let sessions_bytes: u64 = history.workers.iter().map(|worker| worker.index_bytes + worker.ledger.bytes()).sum();
-        let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.ledger.archive_bytes()).sum();
+        let sessions_bytes: u64 =
+            history.workers.iter().map(|worker| worker.index_bytes + worker.sessions.bytes()).sum();
+        let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.sessions.archive_bytes()).sum();
         let span = history.span();
-        let gap_until = history.before.gaps.last().map_or(Timestamp::MIN, |gap| gap.until);
+        let gap_until = history.restart.gaps.last().map_or(Timestamp::MIN, |gap| gap.until);
         let time = |t: Timestamp| t.to_rfc3339();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -355,16 +356,16 @@ impl Status {
                 interfaces: history.capture_interfaces.get(),
             },
             sandbox: None,
-            restart: restart(&history.before),
+            restart: restart(&history.restart),
         }
     }
 }
 
-fn restart(before: &Before) -> Option<RestartStatus> {
-    if *before == Before::default() {
+fn restart(before: &RestartReport) -> Option<RestartStatus> {
+    if *before == RestartReport::default() {
         return None;
     }
-    let Taken { packets, bytes, lost_packets, sessions, pins } = before.taken;
+    let RestoredCounts { packets, bytes, lost_packets, sessions, pins } = before.restored;
     let gap = before.gaps.last();
     Some(RestartStatus {
         packets,
@@ -413,7 +414,7 @@ fn ranks(history: &History) -> (Vec<RankStatus>, u64) {
     (status.collect(), total)
 }
 
-fn compression(packed: Packed) -> CompressionCounts {
+fn compression(packed: CompressionTotals) -> CompressionCounts {
     CompressionCounts {
         segments: packed.segments,
         raw_bytes: packed.raw_bytes,
@@ -426,10 +427,10 @@ fn compression(packed: Packed) -> CompressionCounts {
 fn sessions(history: &History, now: Timestamp) -> SessionCounts {
     let mut counts = SessionCounts { live: 0, ledger: 0, capacity: 0, unlisted: 0 };
     for worker in &history.workers {
-        counts.capacity += u64::from(worker.ledger.capacity());
-        counts.ledger += worker.ledger.past();
-        counts.unlisted += worker.ledger.unlisted();
-        for session in worker.ledger.sessions() {
+        counts.capacity += u64::from(worker.sessions.capacity());
+        counts.ledger += worker.sessions.past();
+        counts.unlisted += worker.sessions.unlisted();
+        for session in worker.sessions.sessions() {
             if session.ended(now) {
                 counts.ledger += 1;
             } else {
@@ -460,7 +461,7 @@ fn pins(history: &History) -> PinCounts {
             counts.count = worker.pins.list().len() as u64;
             counts.limit_bytes = worker.pins.limit_bytes();
         }
-        for place in 0..Notes::PINS {
+        for place in 0..SessionMarks::PINS {
             counts.bytes += worker.tally.pinned_bytes(place);
             counts.refused_packets += worker.tally.refused_packets(place);
         }

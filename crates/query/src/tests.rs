@@ -78,7 +78,7 @@ fn workers(store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
         memory: Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
-        before: Default::default(),
+        restart: Default::default(),
         community_id_seed: 0.into(),
     }
 }
@@ -155,7 +155,7 @@ fn compressing() -> (Pipeline, History) {
         memory: Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
-        before: Default::default(),
+        restart: Default::default(),
         community_id_seed: 0.into(),
     };
     (pipeline, history)
@@ -358,8 +358,8 @@ fn sessions_of_the_past_are_listed_beside_those_with_packets() {
     // More sessions than have entries, in a store that holds a tenth of their packets.
     let packets = (0..9000u16).map(|i| (u64::from(i) * SECOND, udp((1, 1000 + i), (2, 53), 700))).collect();
     let history = history(1 << 20, packets);
-    let ledger = &history.workers[0].ledger;
-    assert!(ledger.past() > 5000 && ledger.unlisted() == 0, "{}", ledger.past());
+    let sessions = &history.workers[0].sessions;
+    assert!(sessions.past() > 5000 && sessions.unlisted() == 0, "{}", sessions.past());
     let list = |request: &Request| -> Vec<_> { history.flows(request, Sort::Start).unwrap().collect() };
     let all = list(&Request::default());
     assert_eq!(all.len(), 9000);

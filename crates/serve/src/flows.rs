@@ -58,7 +58,7 @@ pub(super) async fn flows(
 /// How many sessions there can be: not more than entries, nor than packets.
 fn known_at_most(service: &Service) -> u64 {
     let history = service.history();
-    let entries = |worker: &engine::pipeline::Worker| u64::from(worker.ledger.capacity()) + worker.ledger.past();
+    let entries = |worker: &engine::pipeline::Worker| u64::from(worker.sessions.capacity()) + worker.sessions.past();
     let capacity: u64 = history.workers.iter().map(entries).sum();
     capacity.min(history.totals().stored.packets)
 }

@@ -20,7 +20,7 @@ use super::problem::Problem;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, now};
 use base::time::Timestamp;
-use engine::own_streams::LeftOut;
+use engine::own_streams::Exclusion;
 use formats::writer::Options;
 use formats::writer::one_link_type::{FittingExporter, OneLinkType};
 use query::{Follow, Found};
@@ -76,7 +76,7 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
 
 /// Leaves a connection out of the recording for as long as it carries packets, and a little longer.
 pub(super) struct LeftOutMeanwhile {
-    left_out: Option<LeftOut>,
+    left_out: Option<Exclusion>,
     runtime: Handle,
 }
 

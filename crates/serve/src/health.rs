@@ -14,7 +14,7 @@ use super::Service;
 use super::horizon::Horizon;
 use base::counters::{DropReason, Totals};
 use base::interface::Interfaces;
-use engine::session::Notes;
+use engine::session::SessionMarks;
 use query::History;
 use query::status::SandboxStatus;
 
@@ -123,7 +123,7 @@ fn interfaces_full(totals: &Totals) -> u64 {
 
 /// Packets that a pin would keep, if there were room. Fewer once a pin has gone.
 fn refused_by_pins(history: &History) -> u64 {
-    let places = || history.workers.iter().flat_map(|worker| (0..Notes::PINS).map(move |place| (worker, place)));
+    let places = || history.workers.iter().flat_map(|worker| (0..SessionMarks::PINS).map(move |place| (worker, place)));
     places().map(|(worker, place)| worker.tally.refused_packets(place)).sum()
 }
 

@@ -205,8 +205,8 @@ fn list_of(history: &History) -> PinList {
 /// A pin, its sessions told by what workers have noted, and by its filter where they have not looked yet.
 fn status_of(history: &History, mut pin: Pin) -> PinStatus {
     let (mut sessions, mut kept_packets, mut kept_bytes) = (0, 0, 0);
-    for session in history.workers.iter().flat_map(|worker| worker.ledger.sessions()) {
-        let noted = session.notes().pins >> pin.place & 1 == 1;
+    for session in history.workers.iter().flat_map(|worker| worker.sessions.sessions()) {
+        let noted = session.marks().pins >> pin.place & 1 == 1;
         let protected = noted || pin.matches(&Endpoints::from(&session.key));
         if protected && session.kept_packets > 0 {
             sessions += 1;
@@ -230,9 +230,9 @@ fn status_of(history: &History, mut pin: Pin) -> PinStatus {
 
 /// Bytes of the packets that a new pin would protect and no other one does.
 fn unprotected_bytes(history: &History, mut filter: SessionFilter) -> u64 {
-    let sessions = history.workers.iter().flat_map(|worker| worker.ledger.sessions());
+    let sessions = history.workers.iter().flat_map(|worker| worker.sessions.sessions());
     sessions
-        .filter(|session| session.notes().pins == 0 && session.kept_packets > 0)
+        .filter(|session| session.marks().pins == 0 && session.kept_packets > 0)
         .filter(|session| filter.matches(&Endpoints::from(&session.key)))
         .map(|session| session.kept_bytes)
         .sum()
@@ -240,11 +240,11 @@ fn unprotected_bytes(history: &History, mut filter: SessionFilter) -> u64 {
 
 /// Memory that pins have, or will have when everything they protect has moved: the larger of the two.
 fn used_bytes(history: &History) -> u64 {
-    let taken: u64 = (0..engine::session::Notes::PINS)
+    let taken: u64 = (0..engine::session::SessionMarks::PINS)
         .map(|place| history.workers.iter().map(|worker| worker.tally.pinned_bytes(place)).sum::<u64>())
         .sum();
-    let sessions = history.workers.iter().flat_map(|worker| worker.ledger.sessions());
-    let promised: u64 = sessions.filter(|session| session.notes().pins != 0).map(|session| session.kept_bytes).sum();
+    let sessions = history.workers.iter().flat_map(|worker| worker.sessions.sessions());
+    let promised: u64 = sessions.filter(|session| session.marks().pins != 0).map(|session| session.kept_bytes).sum();
     taken.max(promised)
 }
 

@@ -191,7 +191,7 @@ impl Server {
             memory: Memory { budget_bytes: 40 << 20, rings_bytes: 0, queries_bytes: 2 << 20, compression_bytes: 0 },
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
-            before: Default::default(),
+            restart: Default::default(),
             community_id_seed: 0.into(),
         };
         let recorder = Recorder {

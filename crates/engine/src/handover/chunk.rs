@@ -25,7 +25,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 pub const FILES_MAX: usize = 1024;
 
 /// Where files come from when a stream is written, and where they go when they are full.
-pub trait Shelf {
+pub trait PartStore {
     /// What they are.
     type File: Write + Seek;
 
@@ -75,7 +75,7 @@ impl Header {
         Ok(out)
     }
 
-    fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Refused> {
+    fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, HandoverError> {
         let mut rest = &bytes[..];
         let mut read = || -> io::Result<_> {
             let magic: [u8; 8] = rest.take_array()?;
@@ -90,18 +90,18 @@ impl Header {
                 Self { whole, number, last: last == 1, bytes: rest.take_u64()?, checksum: rest.take_u32()? },
             ))
         };
-        let Ok((magic, format, version, header)) = read() else { return Err(Refused::Damaged("a header")) };
+        let Ok((magic, format, version, header)) = read() else { return Err(HandoverError::Damaged("a header")) };
         if magic != MAGIC {
-            return Err(Refused::Foreign);
+            return Err(HandoverError::Foreign);
         }
         // What another format's header holds is not ours to check; where its format and version stand never changes.
         if format != FORMAT {
             let text = version.iter().take_while(|byte| byte.is_ascii_graphic()).map(|byte| char::from(*byte));
-            return Err(Refused::Format { format, version: text.collect() });
+            return Err(HandoverError::Format { format, version: text.collect() });
         }
         let (rest, checksum) = bytes.split_at(HEADER_BYTES - 4);
         if checksum != crc32fast::hash(rest).to_le_bytes() {
-            return Err(Refused::Damaged("a header"));
+            return Err(HandoverError::Damaged("a header"));
         }
         Ok(header)
     }
@@ -109,7 +109,7 @@ impl Header {
 
 /// Why nothing is taken over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum HandoverError {
     /// It is something else.
     #[error("it is not what a recorder leaves behind")]
     Foreign,
@@ -135,14 +135,14 @@ pub enum Refused {
     Unreadable(String),
 }
 
-impl From<io::Error> for Refused {
+impl From<io::Error> for HandoverError {
     fn from(error: io::Error) -> Self {
         Self::Unreadable(error.to_string())
     }
 }
 
 /// Writes a stream.
-pub struct Writer<S: Shelf> {
+pub struct Writer<S: PartStore> {
     shelf: S,
     whole: u64,
     file_bytes: u64,
@@ -159,7 +159,7 @@ struct Open<F> {
     checksum: Hasher,
 }
 
-impl<S: Shelf> Writer<S> {
+impl<S: PartStore> Writer<S> {
     /// Into files of about `file_bytes`; `whole` tells them from others.
     pub fn new(shelf: S, whole: u64, file_bytes: u64) -> Self {
         Self { shelf, whole, file_bytes, files: 0, bytes: 0, open: None, buffer: Vec::with_capacity(BUFFER_BYTES) }
@@ -205,7 +205,7 @@ impl<S: Shelf> Writer<S> {
     }
 }
 
-impl<S: Shelf> Write for Writer<S> {
+impl<S: PartStore> Write for Writer<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.buffer.len() == BUFFER_BYTES {
             self.write_buffer()?;
@@ -237,43 +237,43 @@ impl<F: Read + Seek> Reader<F> {
     /// # Errors
     ///
     /// When they are not.
-    pub fn new(files: Vec<F>) -> Result<Self, Refused> {
+    pub fn new(files: Vec<F>) -> Result<Self, HandoverError> {
         if files.len() > FILES_MAX {
-            return Err(Refused::Parts("there are more parts than any recorder leaves"));
+            return Err(HandoverError::Parts("there are more parts than any recorder leaves"));
         }
         let mut parts = Vec::with_capacity(files.len());
         for mut file in files {
             let size = file.seek(SeekFrom::End(0))?;
             let mut bytes = [0; HEADER_BYTES];
             if size < HEADER_BYTES as u64 {
-                return Err(Refused::Damaged("the length of a part"));
+                return Err(HandoverError::Damaged("the length of a part"));
             }
             file.rewind()?;
             file.read_exact(&mut bytes)?;
             let header = Header::decode(&bytes)?;
             if header.bytes != size - HEADER_BYTES as u64 {
-                return Err(Refused::Damaged("the length of a part"));
+                return Err(HandoverError::Damaged("the length of a part"));
             }
             parts.push((header, file));
         }
         parts.sort_by_key(|(header, _)| header.number);
         if parts.windows(2).any(|pair| pair[0].0.whole != pair[1].0.whole) {
-            return Err(Refused::Parts("parts of several recorders are there"));
+            return Err(HandoverError::Parts("parts of several recorders are there"));
         }
         if parts.windows(2).any(|pair| pair[0].0.number == pair[1].0.number) {
-            return Err(Refused::Parts("a part is there twice"));
+            return Err(HandoverError::Parts("a part is there twice"));
         }
         let numbered = (0u32..).zip(&parts).all(|(number, (header, _))| header.number == number);
         let ends = (1..).zip(&parts).all(|(number, (header, _))| header.last == (number == parts.len()));
         if parts.is_empty() || !numbered || !ends {
-            return Err(Refused::Parts("a part is missing"));
+            return Err(HandoverError::Parts("a part is missing"));
         }
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut files = VecDeque::with_capacity(parts.len());
         let mut sum = 0u64;
         for (header, mut file) in parts {
             if checksum(&mut file, header.bytes, &mut buffer)? != header.checksum {
-                return Err(Refused::Damaged("the content"));
+                return Err(HandoverError::Damaged("the content"));
             }
             file.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
             sum = sum.saturating_add(header.bytes);
@@ -332,7 +332,7 @@ impl<F: Read + Seek> Read for Reader<F> {
     }
 }
 
-impl<S: Shelf> std::fmt::Debug for Writer<S> {
+impl<S: PartStore> std::fmt::Debug for Writer<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").field("files", &self.files).field("bytes", &self.bytes).finish_non_exhaustive()
     }
@@ -348,7 +348,7 @@ mod tests {
     #[derive(Default)]
     struct Plain(Vec<Vec<u8>>);
 
-    impl Shelf for Plain {
+    impl PartStore for Plain {
         type File = Cursor<Vec<u8>>;
 
         fn make(&mut self) -> io::Result<Self::File> {
@@ -367,7 +367,7 @@ mod tests {
         writer.finish().unwrap().0.0
     }
 
-    fn read(files: &[Vec<u8>]) -> Result<Vec<u8>, Refused> {
+    fn read(files: &[Vec<u8>]) -> Result<Vec<u8>, HandoverError> {
         let mut reader = Reader::new(files.iter().map(Cursor::new).collect())?;
         let mut content = Vec::new();
         reader.read_to_end(&mut content).unwrap();
@@ -397,11 +397,11 @@ mod tests {
                 changed[file][at] ^= 0x10;
                 let refused = read(&changed).unwrap_err();
                 match at {
-                    0..8 => assert_eq!(refused, Refused::Foreign),
+                    0..8 => assert_eq!(refused, HandoverError::Foreign),
                     8..12 => assert!(
-                        matches!(&refused, Refused::Format { version, .. } if version == env!("CARGO_PKG_VERSION"))
+                        matches!(&refused, HandoverError::Format { version, .. } if version == env!("CARGO_PKG_VERSION"))
                     ),
-                    _ => assert!(matches!(refused, Refused::Damaged(_)), "{at}: {refused}"),
+                    _ => assert!(matches!(refused, HandoverError::Damaged(_)), "{at}: {refused}"),
                 }
             }
         }
@@ -412,7 +412,7 @@ mod tests {
         let mut stump = files.clone();
         stump[0].truncate(HEADER_BYTES - 1);
         for damaged in [shorter, longer, stump] {
-            assert!(matches!(read(&damaged).unwrap_err(), Refused::Damaged(_)));
+            assert!(matches!(read(&damaged).unwrap_err(), HandoverError::Damaged(_)));
         }
     }
 
@@ -423,12 +423,12 @@ mod tests {
         for missing in 0..files.len() {
             let mut fewer = files.clone();
             fewer.remove(missing);
-            assert!(matches!(read(&fewer).unwrap_err(), Refused::Parts(_)), "{missing}");
+            assert!(matches!(read(&fewer).unwrap_err(), HandoverError::Parts(_)), "{missing}");
         }
         let twice = [&files[..], &files[..1]].concat();
-        assert_eq!(read(&twice).unwrap_err(), Refused::Parts("a part is there twice"));
+        assert_eq!(read(&twice).unwrap_err(), HandoverError::Parts("a part is there twice"));
         let others = [&files[..], &written(8, &[1])].concat();
-        assert_eq!(read(&others).unwrap_err(), Refused::Parts("parts of several recorders are there"));
-        assert!(matches!(read(&[]).unwrap_err(), Refused::Parts(_)));
+        assert_eq!(read(&others).unwrap_err(), HandoverError::Parts("parts of several recorders are there"));
+        assert!(matches!(read(&[]).unwrap_err(), HandoverError::Parts(_)));
     }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::judge::Pins;
 use crate::pipeline::Pipeline;
-use crate::session::Notes;
+use crate::session::SessionMarks;
 use base::codec::{Put, Take, damaged};
 use base::interface::{Interface, Interfaces};
 use base::packet::{InterfaceId, LinkType};
@@ -44,20 +44,20 @@ const END: u64 = u64::from_le_bytes(*b"the end.");
 
 /// What is known of the recorders before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Before {
+pub struct RestartReport {
     /// When the first of them began.
     pub since: Option<Timestamp>,
     /// When nothing was recorded since then, oldest first.
     pub gaps: Vec<Gap>,
     /// What was taken over.
-    pub taken: Taken,
+    pub restored: RestoredCounts,
     /// Why nothing was, or not all.
     pub problem: Option<String>,
 }
 
 /// What was taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct RestoredCounts {
     /// Packets.
     pub packets: u64,
     /// Their captured bytes.
@@ -77,7 +77,7 @@ pub struct Taken {
 /// When it cannot be written; then it is lost.
 pub fn write(
     out: &mut impl Write,
-    before: &Before,
+    before: &RestartReport,
     stopped: Timestamp,
     interfaces: &Interfaces,
     pins: &Pins,
@@ -115,17 +115,17 @@ pub fn read(
     interfaces: &Interfaces,
     pins: &Pins,
     pipelines: &mut [Pipeline],
-) -> Before {
-    let mut before = Before::default();
+) -> RestartReport {
+    let mut before = RestartReport::default();
     let outcome = read_all(input, now, interfaces, pins, pipelines, &mut before);
     for pipeline in pipelines.iter_mut() {
         let retained = pipeline.taken_over();
-        before.taken.packets += retained.packets;
-        before.taken.bytes += retained.bytes;
-        before.taken.sessions += pipeline.known_sessions();
+        before.restored.packets += retained.packets;
+        before.restored.bytes += retained.bytes;
+        before.restored.sessions += pipeline.known_sessions();
         pipeline.publish();
     }
-    before.taken.pins = pins.list().len() as u64;
+    before.restored.pins = pins.list().len() as u64;
     if let Err(error) = outcome {
         before.problem = Some(match error.kind() {
             io::ErrorKind::UnexpectedEof => "it ends too early".to_owned(),
@@ -141,7 +141,7 @@ fn read_all(
     interfaces: &Interfaces,
     pins: &Pins,
     pipelines: &mut [Pipeline],
-    before: &mut Before,
+    before: &mut RestartReport,
 ) -> io::Result<()> {
     let stopped = Timestamp(input.take_u64()?);
     before.since = Some(Timestamp(input.take_u64()?)).filter(|since| since.0 > 0);
@@ -152,25 +152,25 @@ fn read_all(
     before.gaps.drain(..before.gaps.len().saturating_sub(GAPS_MAX));
     // A clock that was set back meanwhile makes no gap that ends before it begins.
     before.gaps.push(Gap { from: stopped, until: stopped.max(now) });
-    let mut maps = Maps { keeps_interfaces: true, ..Maps::default() };
+    let mut ids = IdMapping { keeps_interfaces: true, ..IdMapping::default() };
     for number in 0..input.take_u16()? {
         let id = take_interface(input, interfaces)?;
-        if maps.interfaces.contains(&id) {
+        if ids.interfaces.contains(&id) {
             return Err(damaged("an interface that is there twice"));
         }
-        maps.keeps_interfaces &= id == InterfaceId(number);
-        maps.interfaces.push(id);
+        ids.keeps_interfaces &= id == InterfaceId(number);
+        ids.interfaces.push(id);
     }
     let names: Vec<String> =
         pipelines.first().map(|first| first.class_names().map(str::to_owned).collect()).unwrap_or_default();
     for class in 0..input.take_u16()? {
         let name = input.take_text()?;
         let now = names.iter().position(|other| *other == name).and_then(|at| u8::try_from(at + 1).ok());
-        if let Some(place) = maps.classes.get_mut(usize::from(class) + 1) {
+        if let Some(place) = ids.classes.get_mut(usize::from(class) + 1) {
             *place = now.unwrap_or(0);
         }
     }
-    maps.pins = pins.take_over(input, now)?;
+    ids.pins = pins.take_over(input, now)?;
     let workers = input.take_u32()?;
     if workers > WORKERS_MAX {
         return Err(damaged("the number of workers"));
@@ -178,7 +178,7 @@ fn read_all(
     for worker in 0..workers as usize {
         let at = worker % pipelines.len().max(1);
         let Some(pipeline) = pipelines.get_mut(at) else { return Err(damaged("the number of workers")) };
-        before.taken.lost_packets += pipeline.take_over(input, &mut maps)?;
+        before.restored.lost_packets += pipeline.take_over(input, &mut ids)?;
     }
     if input.take_u64()? == END { Ok(()) } else { Err(damaged("the end")) }
 }
@@ -211,10 +211,10 @@ fn take_interface(input: &mut impl Read, interfaces: &Interfaces) -> io::Result<
 
 /// What has another number now.
 #[derive(Clone, Debug)]
-pub(crate) struct Maps {
+pub(crate) struct IdMapping {
     interfaces: Vec<InterfaceId>,
     keeps_interfaces: bool,
-    classes: [u8; Notes::CLASSES],
+    classes: [u8; SessionMarks::CLASSES],
     /// The pins that still hold, a bit each.
     pins: u16,
     /// The sessions of one worker, `u32::MAX` for those that are gone.
@@ -226,12 +226,12 @@ pub(crate) struct Maps {
     before: u64,
 }
 
-impl Default for Maps {
+impl Default for IdMapping {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
             keeps_interfaces: false,
-            classes: [0; Notes::CLASSES],
+            classes: [0; SessionMarks::CLASSES],
             pins: 0,
             sessions: Vec::new(),
             keeps_sessions: false,
@@ -241,7 +241,7 @@ impl Default for Maps {
     }
 }
 
-impl Maps {
+impl IdMapping {
     /// Goes on with a worker that has stored so many packets; `before` were taken over from others before it.
     pub(crate) fn begin(&mut self, sequences: u64, before: u64) {
         (self.sequences, self.before) = (sequences, before);
@@ -273,18 +273,18 @@ impl Maps {
         if sequence <= self.sequences { Ok(sequence + self.before) } else { Err(damaged("the place of a packet")) }
     }
 
-    pub(crate) fn notes(&self, notes: Notes) -> Notes {
-        let climbs = u8::try_from(Notes::CLIMBS - 1).unwrap_or(0);
-        Notes {
-            class: self.classes.get(usize::from(notes.class)).copied().unwrap_or(0),
-            climb: notes.climb.min(climbs),
-            grown: notes.grown,
-            pins: notes.pins & self.pins,
+    pub(crate) fn marks(&self, marks: SessionMarks) -> SessionMarks {
+        let climbs = u8::try_from(SessionMarks::CLIMBS - 1).unwrap_or(0);
+        SessionMarks {
+            class: self.classes.get(usize::from(marks.class)).copied().unwrap_or(0),
+            climb: marks.climb.min(climbs),
+            grown: marks.grown,
+            pins: marks.pins & self.pins,
         }
     }
 
     /// Whether the pin of a place still holds.
     pub(crate) fn holds(&self, place: u8) -> bool {
-        usize::from(place) < Notes::PINS && self.pins >> place & 1 == 1
+        usize::from(place) < SessionMarks::PINS && self.pins >> place & 1 == 1
     }
 }

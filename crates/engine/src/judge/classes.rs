@@ -1,7 +1,7 @@
 //! Classes: sessions that match a filter and are kept longer, shorter, or to a share of their own.
 
 use super::SessionFilter;
-use crate::session::Notes;
+use crate::session::SessionMarks;
 use base::packet::Packet;
 use filter::{Endpoints, FilterError};
 
@@ -42,7 +42,7 @@ pub enum ClassError {
         weight: f64,
     },
     /// Too many.
-    #[error("{0} classes are too many: there can be {max}", max = Notes::CLASSES - 1)]
+    #[error("{0} classes are too many: there can be {max}", max = SessionMarks::CLASSES - 1)]
     TooMany(usize),
     /// Two have one name.
     #[error("there are two classes {0:?}; give one another name")]
@@ -72,7 +72,7 @@ impl Classes {
     ///
     /// When one of them cannot be used.
     pub fn new(classes: &[Class], memory_bytes: u64) -> Result<Self, ClassError> {
-        if classes.len() >= Notes::CLASSES {
+        if classes.len() >= SessionMarks::CLASSES {
             return Err(ClassError::TooMany(classes.len()));
         }
         let reserved = classes.iter().fold(0u64, |sum, class| sum.saturating_add(class.reserve_bytes));

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use foldhash::quality::FixedState;
 
 use crate::session::key::Side;
-use crate::session::{Notes, SessionKey};
+use crate::session::{SessionKey, SessionMarks};
 use base::memory::{Lock, Memory};
 
 /// Buckets of one row.
@@ -98,7 +98,7 @@ impl Floods {
     fn climb(&self, level: f64) -> u8 {
         let mut step = 0;
         let mut bound = self.allowance;
-        while level > bound && usize::from(step) + 1 < Notes::CLIMBS {
+        while level > bound && usize::from(step) + 1 < SessionMarks::CLIMBS {
             step += 1;
             bound *= 2.0;
         }

@@ -1,7 +1,7 @@
 //! What is decided of a session once, when it begins: its class, whether its hosts flood, and which pins protect it.
 //!
 //! A filter costs what it costs once a session, not once a packet: what was decided is written into the session's
-//! [`Notes`], and the store sorts packets by them.
+//! [`SessionMarks`], and the store sorts packets by them.
 
 pub mod classes;
 mod floods;
@@ -11,7 +11,7 @@ pub use classes::{Class, Classes};
 pub use pins::{Pin, Pins};
 
 use crate::session::key::Side;
-use crate::session::{Notes, Observed, SessionKey, Table};
+use crate::session::{SessionKey, SessionMarks, SessionTable, SessionUpdate};
 use base::memory::Lock;
 use base::packet::Packet;
 use filter::{Endpoints, FilterError, FilterSet, OPTIMIZED_TERMS_MAX, SessionProbe, limited_terms};
@@ -101,43 +101,49 @@ impl Judge {
         Ok(Self { classes, pins: pins::Watch::new(pins), floods: Floods::new(store_bytes, seed, lock)? })
     }
 
-    /// What is decided of the session of a packet that was just observed. `now_ns` never goes back.
-    pub fn decide(&mut self, packet: &Packet<'_>, observed: &Observed, sessions: &mut Table, now_ns: u64) -> Notes {
-        let mut notes = observed.notes;
-        let grows = notes.grown < floods::GROWN_MAX && observed.offset >= floods::grown_from_bytes(notes.grown);
-        if !observed.begins && !observed.answered && !grows {
-            return notes;
+    /// What is decided of the session of a packet that was just update. `now_ns` never goes back.
+    pub fn decide(
+        &mut self,
+        packet: &Packet<'_>,
+        update: &SessionUpdate,
+        sessions: &mut SessionTable,
+        now_ns: u64,
+    ) -> SessionMarks {
+        let mut marks = update.marks;
+        let grows = marks.grown < floods::GROWN_MAX && update.offset >= floods::grown_from_bytes(marks.grown);
+        if !update.begins && !update.answered && !grows {
+            return marks;
         }
-        if observed.begins {
-            let (key, originator) = sessions.key(observed.slot);
+        if update.begins {
+            let (key, originator) = sessions.key(update.slot);
             if !self.classes.is_empty() || !self.pins.is_empty() {
                 let session = Endpoints::from(&key);
-                notes.class = self.classes.class_of(packet, &session);
-                notes.pins = self.pins.of(packet, &session);
+                marks.class = self.classes.class_of(packet, &session);
+                marks.pins = self.pins.of(packet, &session);
             }
-            notes.climb = self.floods.begins(&key, originator, now_ns);
-        } else if observed.answered {
-            let (key, originator) = sessions.key(observed.slot);
+            marks.climb = self.floods.begins(&key, originator, now_ns);
+        } else if update.answered {
+            let (key, originator) = sessions.key(update.slot);
             self.floods.answered(&key, originator, now_ns);
         }
         if grows {
-            let (key, originator) = sessions.key(observed.slot);
-            notes.grown += 1;
-            self.floods.grows(&key, originator, notes.grown, now_ns);
+            let (key, originator) = sessions.key(update.slot);
+            marks.grown += 1;
+            self.floods.grows(&key, originator, marks.grown, now_ns);
         }
-        if notes != observed.notes {
-            sessions.note(observed.slot, notes);
+        if marks != update.marks {
+            sessions.set_marks(update.slot, marks);
         }
-        notes
+        marks
     }
 
     /// Whether a packet at `offset` of a session is not to be kept, as its class says.
-    pub fn cuts_off(&self, notes: Notes, offset: u64) -> bool {
-        notes.pins == 0 && self.classes.cutoff_bytes(notes.class).is_some_and(|cutoff| offset >= cutoff)
+    pub fn cuts_off(&self, marks: SessionMarks, offset: u64) -> bool {
+        marks.pins == 0 && self.classes.cutoff_bytes(marks.class).is_some_and(|cutoff| offset >= cutoff)
     }
 
     /// Takes over pins that were made or have ended since the last time.
-    pub fn refresh(&mut self, sessions: &mut Table) -> Option<pins::Changed> {
+    pub fn refresh(&mut self, sessions: &mut SessionTable) -> Option<pins::Changed> {
         self.pins.refresh(sessions)
     }
 }

@@ -1,7 +1,7 @@
 //! Pins: filters whose sessions are kept whole until a time.
 //!
 //! Somebody who asks makes a pin ([`Pins::add`]), on any thread; each worker notices between two batches, looks through its sessions
-//! once and notes which are protected. New sessions are asked when they begin. All pins together have
+//! once and marks which are protected. New sessions are asked when they begin. All pins together have
 //! a part of the memory; who came first keeps first, and what finds no room ages like everything else, and is counted.
 
 use std::io::{self, Read, Write};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::SessionFilter;
-use crate::session::{Notes, Table};
+use crate::session::{SessionMarks, SessionTable};
 use base::codec::{Put, Take, damaged};
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -51,7 +51,10 @@ pub enum PinError {
     #[error(transparent)]
     Filter(#[from] FilterError),
     /// All places are taken.
-    #[error("there are {} pins already, which is all there can be; remove one, or wait until {until}", Notes::PINS)]
+    #[error(
+        "there are {} pins already, which is all there can be; remove one, or wait until {until}",
+        SessionMarks::PINS
+    )]
     Full {
         /// When the next one ends.
         until: Timestamp,
@@ -96,7 +99,7 @@ impl Pins {
     pub fn add(&self, expression: &str, since: Timestamp, until: Timestamp) -> Result<Pin, PinError> {
         let filter = SessionFilter::new(expression)?;
         let mut board = self.board();
-        let free = (0..Notes::PINS).find(|place| board.pins.iter().all(|pin| pin.place != *place));
+        let free = (0..SessionMarks::PINS).find(|place| board.pins.iter().all(|pin| pin.place != *place));
         let Some(place) = free else {
             let until = board.pins.iter().map(|pin| pin.until).min().unwrap_or(until);
             return Err(PinError::Full { until });
@@ -151,7 +154,7 @@ impl Pins {
             let [id, since, until] = input.take_words()?.map(Timestamp);
             let expression = input.take_text()?;
             let free = board.pins.iter().all(|pin| pin.place != place && pin.id != id.0);
-            if place >= Notes::PINS || !free || id.0 > board.next_id {
+            if place >= SessionMarks::PINS || !free || id.0 > board.next_id {
                 return Err(damaged("a pin"));
             }
             // What libpcap understood then it may not understand in another version.
@@ -207,7 +210,7 @@ impl Watch {
     }
 
     /// Takes over what has changed, if anything has.
-    pub(super) fn refresh(&mut self, sessions: &mut Table) -> Option<Changed> {
+    pub(super) fn refresh(&mut self, sessions: &mut SessionTable) -> Option<Changed> {
         let version = self.pins.version.load(Ordering::Acquire);
         if version == self.seen {
             return None;
@@ -224,15 +227,15 @@ impl Watch {
         }
         let known = |pin: &Pin| self.active.iter().any(|other| other.id == pin.id);
         let mut new: Vec<Pin> = now_active.iter().filter(|pin| !known(pin)).cloned().collect();
-        sessions.note_all(|key, mut notes| {
-            notes.pins &= !ended;
+        sessions.update_marks(|key, mut marks| {
+            marks.pins &= !ended;
             let session = Endpoints::from(key);
             for pin in &mut new {
                 if pin.filter.matches(&session) {
-                    notes.pins |= 1 << pin.place;
+                    marks.pins |= 1 << pin.place;
                 }
             }
-            notes
+            marks
         });
         self.active = now_active;
         self.seen = version;

@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::columns::{self, BATCH, Encoder, Past};
+use super::columns::{self, ArchivedSession, BATCH, Encoder};
 use super::ledger::{ENTRY_WORDS, Entry, Session};
 use base::memory::{Lock, Memory, add};
 use base::time::Timestamp;
@@ -23,7 +23,7 @@ const BATCH_ORDINALS: u64 = BATCH as u64;
 
 /// What readers see of the past.
 #[derive(Debug)]
-pub(super) struct Archive {
+pub(super) struct SessionArchive {
     pending: Memory,
     ring: Memory,
     /// Sessions that were archived so far; the next one gets this ordinal.
@@ -38,9 +38,9 @@ pub(super) struct Archive {
     unlisted: AtomicU64,
 }
 
-impl Archive {
+impl SessionArchive {
     /// Bytes beside the ring: pending ones, and the writer's.
-    pub(super) const FIXED_BYTES: usize = BATCH * (ENTRY_WORDS * 8 + size_of::<Past>()) + Encoder::BYTES;
+    pub(super) const FIXED_BYTES: usize = BATCH * (ENTRY_WORDS * 8 + size_of::<ArchivedSession>()) + Encoder::BYTES;
     /// The smallest ring: some blocks of sessions that resemble each other in nothing.
     pub(super) const RING_BYTES_MIN: usize = 256 << 10;
 
@@ -172,8 +172,8 @@ impl Archive {
     }
 
     /// The sessions known at this moment, those that left the array first first, from blocks that overlap the window.
-    pub(super) fn sessions(&self, until: u64, window: Option<(Timestamp, Timestamp)>) -> PastSessions<'_> {
-        PastSessions {
+    pub(super) fn sessions(&self, until: u64, window: Option<(Timestamp, Timestamp)>) -> ArchivedSessions<'_> {
+        ArchivedSessions {
             archive: self,
             window: window.map(|(since, until)| (since.0 / 1_000_000, until.0 / 1_000_000)),
             position: self.tail.load(Ordering::Acquire),
@@ -184,7 +184,7 @@ impl Archive {
     }
 
     /// The session at a place, if it is still known. `recent` keeps blocks that were read.
-    pub(super) fn session(&self, place: PastPlace, recent: &mut RecentBlocks) -> Option<Session> {
+    pub(super) fn session(&self, place: ArchivePosition, recent: &mut BlockCache) -> Option<Session> {
         if place.position >= self.head.load(Ordering::Acquire)
             && let Some(session) = self.pending_session(place.ordinal)
         {
@@ -220,7 +220,7 @@ fn split(word: u64) -> (u64, u64) {
 
 /// Where a session of the past is found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PastPlace {
+pub struct ArchivePosition {
     /// Its block: where it is, or will be when it is full.
     position: u64,
     ordinal: u64,
@@ -228,16 +228,16 @@ pub struct PastPlace {
 
 /// Blocks that were read last, so that sessions that lie together are decompressed together.
 #[derive(Debug, Default)]
-pub struct RecentBlocks(std::collections::VecDeque<(u64, Opened)>);
+pub struct BlockCache(std::collections::VecDeque<(u64, Opened)>);
 
 /// The first ordinal of a block, and its sessions.
-type Opened = (u64, Vec<Past>);
+type Opened = (u64, Vec<ArchivedSession>);
 
-impl RecentBlocks {
+impl BlockCache {
     /// 64 blocks are 5 MiB.
     const MOST: usize = 64;
 
-    fn block(&mut self, archive: &Archive, position: u64) -> Option<&Opened> {
+    fn block(&mut self, archive: &SessionArchive, position: u64) -> Option<&Opened> {
         let at = match self.0.iter().position(|(other, _)| *other == position) {
             Some(at) => at,
             None => {
@@ -253,16 +253,16 @@ impl RecentBlocks {
 
 /// Reads the past from the oldest session on.
 #[derive(Debug)]
-pub struct PastSessions<'a> {
-    archive: &'a Archive,
+pub struct ArchivedSessions<'a> {
+    archive: &'a SessionArchive,
     window: Option<(u64, u64)>,
     position: u64,
     ordinal: u64,
     until: u64,
-    read: std::vec::IntoIter<(PastPlace, Session)>,
+    read: std::vec::IntoIter<(ArchivePosition, Session)>,
 }
 
-impl PastSessions<'_> {
+impl ArchivedSessions<'_> {
     /// Reads the block at the position; false if there is none.
     fn read_block(&mut self) -> bool {
         let tail = self.archive.tail.load(Ordering::Acquire);
@@ -277,7 +277,7 @@ impl PastSessions<'_> {
         let from = self.ordinal;
         let wanted = sessions.filter(|(ordinal, _)| (from..self.until).contains(ordinal));
         let read: Vec<_> =
-            wanted.map(|(ordinal, past)| (PastPlace { position, ordinal }, past.session(ordinal))).collect();
+            wanted.map(|(ordinal, past)| (ArchivePosition { position, ordinal }, past.session(ordinal))).collect();
         self.read = read.into_iter();
         self.ordinal = self.ordinal.max(block.ordinal + block.sessions);
         self.position = position + block.words;
@@ -295,7 +295,7 @@ impl PastSessions<'_> {
         let mut read = Vec::new();
         for ordinal in self.ordinal.max(batch)..self.until {
             match self.archive.pending_session(ordinal) {
-                Some(session) => read.push((PastPlace { position, ordinal }, session)),
+                Some(session) => read.push((ArchivePosition { position, ordinal }, session)),
                 None if self.archive.head.load(Ordering::Acquire) != position => break,
                 None => {}
             }
@@ -306,8 +306,8 @@ impl PastSessions<'_> {
     }
 }
 
-impl Iterator for PastSessions<'_> {
-    type Item = (PastPlace, Session);
+impl Iterator for ArchivedSessions<'_> {
+    type Item = (ArchivePosition, Session);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -324,42 +324,42 @@ impl Iterator for PastSessions<'_> {
     }
 }
 
-/// Writes the past: the one writer of an [`Archive`].
+/// Writes the past: the one writer of an [`SessionArchive`].
 #[derive(Debug)]
-pub(super) struct Archivist {
-    batch: Vec<Past>,
+pub(super) struct ArchiveWriter {
+    batch: Vec<ArchivedSession>,
     encoder: Encoder,
 }
 
-impl Archivist {
+impl ArchiveWriter {
     pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { batch: Vec::with_capacity(BATCH), encoder: Encoder::new()? })
     }
 
     /// Only counts a session: not worth a place.
-    pub(super) fn pass_over(archive: &Archive) {
+    pub(super) fn pass_over(archive: &SessionArchive) {
         add(&archive.unlisted, 1);
     }
 
     /// Takes over the session that has an entry of the array.
-    pub(super) fn archive(&mut self, archive: &Archive, entry: Entry<'_>) {
+    pub(super) fn archive(&mut self, archive: &SessionArchive, entry: Entry<'_>) {
         let ordinal = archive.count.load(Ordering::Relaxed);
         let Some(pending) = archive.pending(ordinal) else { return };
         entry.copy_to(pending, ordinal);
-        self.batch.push(Past::new(&entry.read(super::SessionSlot::PAST)));
+        self.batch.push(ArchivedSession::new(&entry.read(super::SessionSlot::PAST)));
         self.added(archive, ordinal);
     }
 
     /// Takes over a session of the past, as a reader knew it.
-    pub(super) fn add(&mut self, archive: &Archive, session: &Session) {
+    pub(super) fn add(&mut self, archive: &SessionArchive, session: &Session) {
         let ordinal = archive.count.load(Ordering::Relaxed);
         let Some(pending) = archive.pending(ordinal) else { return };
         pending.restore(session, ordinal);
-        self.batch.push(Past::new(session));
+        self.batch.push(ArchivedSession::new(session));
         self.added(archive, ordinal);
     }
 
-    fn added(&mut self, archive: &Archive, ordinal: u64) {
+    fn added(&mut self, archive: &SessionArchive, ordinal: u64) {
         if self.batch.len() == BATCH {
             self.write_block(archive, ordinal + 1 - BATCH_ORDINALS);
             self.batch.clear();
@@ -368,7 +368,7 @@ impl Archivist {
     }
 
     /// Takes over a block of the past, of [`BATCH`] sessions; as it is, if none are pending.
-    pub(super) fn add_block(&mut self, archive: &Archive, earliest: u64, latest: u64, compressed: &[u8]) {
+    pub(super) fn add_block(&mut self, archive: &SessionArchive, earliest: u64, latest: u64, compressed: &[u8]) {
         if self.batch.is_empty() {
             let ordinal = archive.count.load(Ordering::Relaxed);
             Self::append(archive, ordinal, BATCH_ORDINALS, [earliest, latest], compressed);
@@ -381,21 +381,21 @@ impl Archivist {
     }
 
     /// Sessions that are not listed.
-    pub(super) fn add_unlisted(archive: &Archive, sessions: u64) {
+    pub(super) fn add_unlisted(archive: &SessionArchive, sessions: u64) {
         add(&archive.unlisted, sessions);
     }
 
     /// Compresses the batch and writes it over the oldest blocks.
-    fn write_block(&mut self, archive: &Archive, first_ordinal: u64) {
-        let earliest = self.batch.iter().map(Past::first_ms).min().unwrap_or(0);
-        let latest = self.batch.iter().map(Past::last_ms).max().unwrap_or(0);
+    fn write_block(&mut self, archive: &SessionArchive, first_ordinal: u64) {
+        let earliest = self.batch.iter().map(ArchivedSession::first_ms).min().unwrap_or(0);
+        let latest = self.batch.iter().map(ArchivedSession::last_ms).max().unwrap_or(0);
         let sessions = self.batch.len() as u64;
         let compressed = self.encoder.encode(&mut self.batch).unwrap_or_default();
         Self::append(archive, first_ordinal, sessions, [earliest, latest], compressed);
     }
 
     /// Writes a block over the oldest ones.
-    fn append(archive: &Archive, first_ordinal: u64, sessions: u64, times: [u64; 2], compressed: &[u8]) {
+    fn append(archive: &SessionArchive, first_ordinal: u64, sessions: u64, times: [u64; 2], compressed: &[u8]) {
         let words = words_of(compressed.len() as u64);
         let room = archive.ring.len() as u64;
         if compressed.is_empty() || words > room {

@@ -7,7 +7,7 @@
 
 use super::key::SessionKey;
 use super::ledger::{PerSide, Session, flag};
-use super::notes::Notes;
+use super::marks::SessionMarks;
 use super::{SessionSlot, key::Side};
 use base::time::Timestamp;
 
@@ -25,7 +25,7 @@ const FLAGS_MASK: u32 = 0xff;
 
 /// What is kept of one session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Past {
+pub(super) struct ArchivedSession {
     first_ms: u64,
     duration_ms: u64,
     /// Originator, then responder.
@@ -40,7 +40,7 @@ pub(super) struct Past {
     cut_s: u64,
 }
 
-impl Past {
+impl ArchivedSession {
     pub(super) fn new(session: &Session) -> Self {
         let first_ms = session.first.0 / MILLI_NS;
         let side = session.originator_is();
@@ -82,7 +82,7 @@ impl Past {
             kept_packets: 0,
             kept_bytes: 0,
             cut_at: Some(Timestamp(self.cut_s.saturating_mul(SECOND_NS))).filter(|at| at.0 > 0),
-            flags: u32::from(self.flags) | Notes::default().to_bits() << flag::NOTES_SHIFT,
+            flags: u32::from(self.flags) | SessionMarks::default().to_bits() << flag::MARKS_SHIFT,
         }
     }
 
@@ -126,14 +126,14 @@ impl Encoder {
     }
 
     /// The bytes of a batch; `batch` is put in the order of starts. `None` if zstd refuses, which it has no reason to.
-    pub(super) fn encode(&mut self, batch: &mut [Past]) -> Option<&[u8]> {
+    pub(super) fn encode(&mut self, batch: &mut [ArchivedSession]) -> Option<&[u8]> {
         batch.sort_unstable_by_key(|past| past.first_ms);
         self.columns(batch);
         let len = self.compressor.compress_to_buffer(&self.raw, &mut self.compressed[..]).ok()?;
         self.compressed.get(..len)
     }
 
-    fn columns(&mut self, batch: &[Past]) {
+    fn columns(&mut self, batch: &[ArchivedSession]) {
         let Self { addresses, places, raw, .. } = self;
         raw.clear();
         put(raw, batch.len() as u128);
@@ -153,7 +153,7 @@ impl Encoder {
         batch.iter().for_each(|past| raw.push(past.flags));
         batch.iter().for_each(|past| put(raw, number_of(places, past.place) as u128));
         for side in 0..2 {
-            let number = |past: &Past| number_of(addresses, past.addresses[side]).to_le_bytes();
+            let number = |past: &ArchivedSession| number_of(addresses, past.addresses[side]).to_le_bytes();
             (0..2).for_each(|byte| raw.extend(batch.iter().map(|past| number(past)[byte])));
             (0..2).for_each(|byte| raw.extend(batch.iter().map(|past| past.ports[side].to_le_bytes()[byte])));
             batch.iter().for_each(|past| put(raw, u128::from(past.packets[side])));
@@ -187,14 +187,14 @@ fn number_of(values: &[u128], value: u128) -> usize {
 }
 
 /// Reads a batch; `None` if the bytes are not one.
-pub(super) fn decode(compressed: &[u8]) -> Option<Vec<Past>> {
+pub(super) fn decode(compressed: &[u8]) -> Option<Vec<ArchivedSession>> {
     let raw = zstd::bulk::decompress(compressed, RAW_BYTES_MAX).ok()?;
     let mut raw = &raw[..];
     let count = usize::try_from(take(&mut raw)?).ok().filter(|&count| count <= BATCH)?;
     let addresses = read_list(&mut raw, 2 * BATCH)?;
     let places = read_list(&mut raw, BATCH)?;
 
-    let mut batch = vec![Past::default(); count];
+    let mut batch = vec![ArchivedSession::default(); count];
     let (mut first_ms, mut cut_s) = (0u64, 0u64);
     for past in &mut batch {
         first_ms = first_ms.checked_add(take64(&mut raw)?)?;
@@ -299,7 +299,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Anything that a session can be, and mostly what resembles its neighbours.
-    fn pasts() -> impl Strategy<Value = Vec<Past>> {
+    fn pasts() -> impl Strategy<Value = Vec<ArchivedSession>> {
         let number = || prop_oneof![4 => 0u64..2000, 1 => any::<u64>()];
         let address = || prop_oneof![4 => 0u128..30, 1 => any::<u128>()];
         let place = prop_oneof![4 => 0u128..3, 1 => any::<u128>().prop_map(|place| place & ((1 << 96) - 1))];
@@ -309,16 +309,8 @@ mod tests {
             ([number(), number()], [number(), number()]),
         )
             .prop_map(
-                |((first_ms, duration_ms, cut_s, flags), (addresses, ports, place), (packets, bytes))| Past {
-                    first_ms,
-                    duration_ms,
-                    addresses,
-                    ports,
-                    place,
-                    packets,
-                    bytes,
-                    flags,
-                    cut_s,
+                |((first_ms, duration_ms, cut_s, flags), (addresses, ports, place), (packets, bytes))| {
+                    ArchivedSession { first_ms, duration_ms, addresses, ports, place, packets, bytes, flags, cut_s }
                 },
             );
         prop::collection::vec(past, 0..=BATCH)
@@ -330,7 +322,7 @@ mod tests {
         fn a_batch_reads_back_as_written(mut batch in pasts()) {
             let mut encoder = Encoder::new().unwrap();
             // What a batch before it left in the buffers is of no account.
-            encoder.encode(&mut [Past { first_ms: 7, ..Past::default() }]).unwrap();
+            encoder.encode(&mut [ArchivedSession { first_ms: 7, ..ArchivedSession::default() }]).unwrap();
             let (raw, compressed) = (encoder.raw.capacity(), encoder.compressed.capacity());
             let bytes = encoder.encode(&mut batch).unwrap().to_vec();
             prop_assert_eq!(decode(&bytes).unwrap(), batch);
@@ -341,7 +333,7 @@ mod tests {
         fn nonsense_is_read_without_panic(bytes: Vec<u8>, cut in 0usize..200) {
             let _ = decode(&bytes);
             let mut encoder = Encoder::new().unwrap();
-            let whole = encoder.encode(&mut [Past { first_ms: 7, ..Past::default() }; 9]).unwrap();
+            let whole = encoder.encode(&mut [ArchivedSession { first_ms: 7, ..ArchivedSession::default() }; 9]).unwrap();
             let _ = decode(&whole[..cut.min(whole.len())]);
             if let Ok(again) = zstd::bulk::compress(&bytes, 1) {
                 let _ = decode(&again);

@@ -28,7 +28,7 @@ struct Datagram {
 
 /// The session of its first fragment, which can lie in a tunnel that the others do not show.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct FirstFragment {
     datagram: Datagram,
     network: Network,
     protocol: u8,
@@ -44,7 +44,7 @@ struct Known {
 /// The ring.
 #[derive(Debug)]
 pub(super) struct Fragments {
-    ring: Vec<Known>,
+    ring: Vec<FirstFragment>,
     index: Index,
     hasher: FixedState,
     next: usize,
@@ -53,7 +53,7 @@ pub(super) struct Fragments {
 impl Fragments {
     /// Bytes it takes.
     pub(super) fn bytes() -> usize {
-        CAPACITY * size_of::<Known>() + Index::bytes(CAPACITY)
+        CAPACITY * size_of::<FirstFragment>() + Index::bytes(CAPACITY)
     }
 
     pub(super) fn new(seed: u64, lock: Lock) -> std::io::Result<Self> {
@@ -79,7 +79,7 @@ impl Fragments {
         let hash = self.hasher.hash_one(datagram);
         let found = self.index.find(hash, |slot| self.ring[slot as usize].datagram == datagram);
         if fragment.first {
-            let known = Known {
+            let known = FirstFragment {
                 datagram,
                 network: decoded.network,
                 protocol: decoded.protocol,
@@ -110,7 +110,7 @@ impl Fragments {
         }
     }
 
-    fn remember(&mut self, hash: u64, known: Known) {
+    fn remember(&mut self, hash: u64, known: FirstFragment) {
         let slot = u32::try_from(self.next).unwrap_or(0);
         if self.ring.len() < CAPACITY {
             self.ring.push(known);

@@ -6,14 +6,14 @@
 use std::io::{self, Read, Write};
 
 use super::SessionSlot;
-use super::archive::Archivist;
+use super::archive::ArchiveWriter;
 use super::columns;
 use super::index::Index;
 use super::key::SessionKey;
 use super::ledger::{PerSide, Session, TCP, flag};
-use super::notes::Notes;
-use super::table::Table;
-use crate::handover::Maps;
+use super::marks::SessionMarks;
+use super::table::SessionTable;
+use crate::handover::IdMapping;
 use base::codec::{Put, Take, damaged};
 use base::time::Timestamp;
 
@@ -24,12 +24,12 @@ const BYTES_MAX: u64 = 1 << 48;
 /// No count of a recorder comes near it, and sums of a few do not overflow.
 const COUNT_MAX: u64 = 1 << 56;
 
-impl Table {
+impl SessionTable {
     /// Writes down all sessions, and forgets them: what is written is wiped.
     pub(crate) fn hand_over(&mut self, out: &mut impl Write) -> io::Result<()> {
-        let ledger = self.ledger();
+        let array = self.array();
         out.put_u64(self.now().0)?;
-        let archive = ledger.archive();
+        let archive = array.archive();
         out.put_u64(archive.unlisted())?;
         out.put_u64(archive.oldest())?;
         for (earliest, latest, compressed) in archive.blocks() {
@@ -53,17 +53,17 @@ impl Table {
                 let (session, is_indexed) = self.known(slot);
                 put_session(out, &session, is_indexed)?;
             }
-            ledger.release(slots);
+            array.release(slots);
         }
         Ok(())
     }
 
     /// Takes over the sessions of one worker. Says where each of them is now, `u32::MAX` for those that are in the past.
-    pub(crate) fn take_over(&mut self, input: &mut impl Read, maps: &Maps) -> io::Result<Vec<u32>> {
+    pub(crate) fn take_over(&mut self, input: &mut impl Read, ids: &IdMapping) -> io::Result<Vec<u32>> {
         self.advance(Timestamp(input.take_u64()?));
-        let ledger = self.ledger();
-        let archive = ledger.archive();
-        Archivist::add_unlisted(archive, count(input.take_u64()?)?);
+        let array = self.array();
+        let archive = array.archive();
+        ArchiveWriter::add_unlisted(archive, count(input.take_u64()?)?);
         archive.begin_at(count(input.take_u64()?)?);
         let mut compressed = Vec::new();
         loop {
@@ -77,16 +77,16 @@ impl Table {
             let [earliest, latest] = input.take_words()?;
             compressed.resize(len, 0);
             input.read_exact(&mut compressed)?;
-            self.archivist().add_block(archive, earliest, latest, &compressed);
+            self.archive_writer().add_block(archive, earliest, latest, &compressed);
         }
         for _ in 0..input.take_u32()? {
-            let (session, _) = take_session(input, maps)?;
-            self.archivist().add(archive, &session);
+            let (session, _) = take_session(input, ids)?;
+            self.archive_writer().add(archive, &session);
         }
         let mut places = Vec::new();
         let mut owners = Vec::new();
         for number in 0..input.take_u32()? {
-            let (session, is_indexed) = take_session(input, maps)?;
+            let (session, is_indexed) = take_session(input, ids)?;
             let slot = self.place(&session, is_indexed);
             // Who had the place has left it.
             let slots = slot as usize + 1;
@@ -104,9 +104,9 @@ impl Table {
 
     /// Gives a session a place.
     fn place(&mut self, session: &Session, is_indexed: bool) -> u32 {
-        let slot = self.vacate(self.now());
-        let ledger = self.ledger();
-        let Some(entry) = ledger.entry(SessionSlot(slot)) else { return slot };
+        let slot = self.claim_slot(self.now());
+        let array = self.array();
+        let Some(entry) = array.entry(SessionSlot(slot)) else { return slot };
         entry.restore(session, session.first_sequence);
         if is_indexed {
             let hash = self.hash(&session.key);
@@ -125,26 +125,26 @@ impl Table {
 
     /// Packet `sequence` of the session that has `slot` was taken over.
     pub(crate) fn kept_again(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
-        let ledger = self.ledger();
-        if let Some(entry) = ledger.entry(slot).filter(|entry| entry.in_use() && entry.first_sequence() <= sequence) {
+        let array = self.array();
+        if let Some(entry) = array.entry(slot).filter(|entry| entry.in_use() && entry.first_sequence() <= sequence) {
             entry.kept_more(captured_bytes);
         }
     }
 
     /// All packets were taken over: those who have none wait to be reused, who lost the last one first before others.
     pub(crate) fn taken_over(&mut self) {
-        let ledger = self.ledger();
+        let array = self.array();
         let empty = |slot: &u32| {
-            let entry = ledger.entry(SessionSlot(*slot));
+            let entry = array.entry(SessionSlot(*slot));
             entry.is_some_and(|entry| entry.kept_packets() == 0 && !entry.is_queued())
         };
         let mut emptied: Vec<u32> = (0..self.used()).filter(empty).collect();
-        let entry = |slot: u32| ledger.entry(SessionSlot(slot));
+        let entry = |slot: u32| array.entry(SessionSlot(slot));
         emptied.sort_by_key(|slot| entry(*slot).map(|entry| entry.cut_at()));
         for slot in emptied {
             if let Some(entry) = entry(slot) {
                 entry.set_queued(true);
-                self.wait_to_be_reused(slot);
+                self.queue_for_reuse(slot);
             }
         }
     }
@@ -167,23 +167,23 @@ fn put_session(out: &mut impl Write, session: &Session, is_indexed: bool) -> io:
     out.put_words(&session.key.0)
 }
 
-fn take_session(input: &mut impl Read, maps: &Maps) -> io::Result<(Session, bool)> {
+fn take_session(input: &mut impl Read, ids: &IdMapping) -> io::Result<(Session, bool)> {
     let flags = input.take_u32()?;
     let is_indexed = input.take_u8()? == 1;
     let [first_sequence, first, last, cut_at] = input.take_words()?;
     let [by_originator, by_responder, bytes, bytes_back] = input.take_words()?;
     let mut key = SessionKey(input.take_words()?);
-    key.move_to(maps.interface(key.interface())?);
+    key.move_to(ids.interface(key.interface())?);
     if first > last {
         return Err(damaged("the times of a session"));
     }
-    let notes = maps.notes(Notes::from_bits(flags >> flag::NOTES_SHIFT));
-    let below = flags & ((1 << flag::NOTES_SHIFT) - 1) & !(flag::QUEUED | flag::TCP);
+    let marks = ids.marks(SessionMarks::from_bits(flags >> flag::MARKS_SHIFT));
+    let below = flags & ((1 << flag::MARKS_SHIFT) - 1) & !(flag::QUEUED | flag::TCP);
     let tcp = if key.protocol() == TCP { flag::TCP } else { 0 };
     let session = Session {
         slot: SessionSlot::PAST,
         key,
-        first_sequence: maps.sequence(first_sequence)?,
+        first_sequence: ids.sequence(first_sequence)?,
         first: Timestamp(first),
         last: Timestamp(last),
         packets: PerSide { originator: by_originator.min(BYTES_MAX), responder: by_responder.min(BYTES_MAX) },
@@ -191,7 +191,7 @@ fn take_session(input: &mut impl Read, maps: &Maps) -> io::Result<(Session, bool
         kept_packets: 0,
         kept_bytes: 0,
         cut_at: Some(Timestamp(cut_at)).filter(|at| at.0 > 0),
-        flags: below | tcp | notes.to_bits() << flag::NOTES_SHIFT,
+        flags: below | tcp | marks.to_bits() << flag::MARKS_SHIFT,
     };
     Ok((session, is_indexed))
 }

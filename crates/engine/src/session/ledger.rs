@@ -1,14 +1,14 @@
 //! The array of sessions: one entry from a session's first packet on until, after its end, another one needs it.
 //!
-//! One thread writes ([`Table`](super::Table)), any number read. An entry's generation is odd while it is given to
+//! One thread writes ([`SessionTable`](super::SessionTable)), any number read. An entry's generation is odd while it is given to
 //! another session; counters of a live one move under a reader's eyes, which costs it nothing but the last packet.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::SessionSlot;
-use super::archive::{Archive, PastPlace, RecentBlocks};
+use super::archive::{ArchivePosition, BlockCache, SessionArchive};
 use super::key::{Endpoint, SessionKey, Side};
-use super::notes::Notes;
+use super::marks::SessionMarks;
 use base::memory::{Lock, Memory, add, prefetch};
 use base::time::Timestamp;
 
@@ -47,8 +47,8 @@ pub(super) mod flag {
     pub(in crate::session) const QUEUED: u32 = 64;
     /// Its protocol is TCP.
     pub(in crate::session) const TCP: u32 = 128;
-    /// [`Notes`](super::Notes) stand above these.
-    pub(in crate::session) const NOTES_SHIFT: u32 = 8;
+    /// [`SessionMarks`](super::SessionMarks) stand above these.
+    pub(in crate::session) const MARKS_SHIFT: u32 = 8;
 }
 
 /// How far a session came, as far as its packets told.
@@ -111,7 +111,7 @@ pub struct Session {
     pub slot: SessionSlot,
     /// What tells it from others.
     pub key: SessionKey,
-    /// The arrival number of its first packet; packets of this slot from this number on are its.
+    /// The lookup number of its first packet; packets of this slot from this number on are its.
     pub first_sequence: u64,
     /// Time of its first packet.
     pub first: Timestamp,
@@ -132,8 +132,8 @@ pub struct Session {
 
 impl Session {
     /// What was decided of it.
-    pub fn notes(&self) -> Notes {
-        Notes::from_bits(self.flags >> flag::NOTES_SHIFT)
+    pub fn marks(&self) -> SessionMarks {
+        SessionMarks::from_bits(self.flags >> flag::MARKS_SHIFT)
     }
 
     /// Which endpoint spoke first, or sent the SYN.
@@ -220,16 +220,16 @@ pub(super) fn timeout_ns(protocol: u8, flags: u32) -> u64 {
 
 /// The array.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct SessionArray {
     words: Memory,
     capacity: u32,
-    archive: Archive,
+    archive: SessionArchive,
 }
 
-impl Ledger {
+impl SessionArray {
     pub(super) fn new(capacity: u32, archive_bytes: usize, lock: Lock) -> std::io::Result<Self> {
         let words = Memory::new(capacity as usize * ENTRY_WORDS, lock)?;
-        Ok(Self { words, capacity, archive: Archive::new(archive_bytes, lock)? })
+        Ok(Self { words, capacity, archive: SessionArchive::new(archive_bytes, lock)? })
     }
 
     /// How many sessions there can be that live or have packets left.
@@ -267,12 +267,12 @@ impl Ledger {
         self.archive.unlisted()
     }
 
-    pub(super) fn archive(&self) -> &Archive {
+    pub(super) fn archive(&self) -> &SessionArchive {
         &self.archive
     }
 
     /// The session of the past at a place that [`known`](Self::known) told, if it is still known.
-    pub fn past_session(&self, place: PastPlace, recent: &mut RecentBlocks) -> Option<Session> {
+    pub fn past_session(&self, place: ArchivePosition, recent: &mut BlockCache) -> Option<Session> {
         self.archive.session(place, recent)
     }
 
@@ -408,14 +408,14 @@ impl Entry<'_> {
         self.kept().1
     }
 
-    pub(super) fn notes(self) -> Notes {
-        Notes::from_bits(self.flags() >> flag::NOTES_SHIFT)
+    pub(super) fn marks(self) -> SessionMarks {
+        SessionMarks::from_bits(self.flags() >> flag::MARKS_SHIFT)
     }
 
-    pub(super) fn set_notes(self, notes: Notes) {
+    pub(super) fn set_marks(self, marks: SessionMarks) {
         let (kept, flags) = self.kept();
-        let below = flags & ((1 << flag::NOTES_SHIFT) - 1);
-        self.set_kept(kept, below | notes.to_bits() << flag::NOTES_SHIFT);
+        let below = flags & ((1 << flag::MARKS_SHIFT) - 1);
+        self.set_kept(kept, below | marks.to_bits() << flag::MARKS_SHIFT);
     }
 
     pub(super) fn originator_packets(self) -> u64 {

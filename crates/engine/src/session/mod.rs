@@ -12,15 +12,15 @@ mod handover;
 mod index;
 pub mod key;
 pub mod ledger;
-mod notes;
+mod marks;
 mod scan;
 pub mod table;
 
-pub use archive::{PastPlace, PastSessions, RecentBlocks};
+pub use archive::{ArchivePosition, ArchivedSessions, BlockCache};
 pub use key::{Endpoint, SessionKey};
-pub use ledger::{Ledger, Session, State};
-pub use notes::Notes;
-pub use table::{Arrival, Observed, Table};
+pub use ledger::{Session, SessionArray, State};
+pub use marks::SessionMarks;
+pub use table::{SessionLookup, SessionTable, SessionUpdate};
 
 /// A place in the array of sessions. Who has it changes; a packet's session is the one that had it when it arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -16,12 +16,12 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 
 use super::SessionSlot;
-use super::archive::{Archive, Archivist};
+use super::archive::{ArchiveWriter, SessionArchive};
 use super::fragments::Fragments;
 use super::index::Index;
 use super::key::{SessionKey, Side};
-use super::ledger::{self, ENTRY_BYTES, Entry, Ledger, Session, TCP, flag};
-use super::notes::Notes;
+use super::ledger::{self, ENTRY_BYTES, Entry, Session, SessionArray, TCP, flag};
+use super::marks::SessionMarks;
 use base::memory::Lock;
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -48,7 +48,7 @@ const ACK: u8 = 16;
 
 /// What the table wants to know of a packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival {
+pub struct SessionLookup {
     key: SessionKey,
     hash: u64,
     sender: Side,
@@ -58,7 +58,7 @@ pub struct Arrival {
 
 /// What the table says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub struct SessionUpdate {
     /// Its session.
     pub slot: SessionSlot,
     /// Bytes of the session before it, on the wire.
@@ -70,17 +70,17 @@ pub struct Observed {
     /// Whether it makes the session a conversation: the first answer, for TCP what the originator says to it.
     pub answered: bool,
     /// What was decided of the session.
-    pub notes: Notes,
+    pub marks: SessionMarks,
 }
 
-/// The writer of a [`Ledger`].
+/// The writer of a [`SessionArray`].
 #[derive(Debug)]
-pub struct Table {
-    ledger: Arc<Ledger>,
+pub struct SessionTable {
+    array: Arc<SessionArray>,
     index: Index,
     fragments: Fragments,
     hasher: FixedState,
-    archivist: Archivist,
+    archive_writer: ArchiveWriter,
     /// Entries from here on were never used.
     unused: u32,
     /// Where to look for an entry to reuse.
@@ -91,7 +91,7 @@ pub struct Table {
     now: Timestamp,
 }
 
-impl Table {
+impl SessionTable {
     /// Takes `bytes` of memory, all of it now. `seed` keeps who chooses addresses and ports from choosing collisions;
     /// no answer depends on it.
     ///
@@ -101,13 +101,14 @@ impl Table {
     pub fn new(bytes: u64, seed: u64, lock: Lock) -> std::io::Result<Self> {
         let archive_bytes = bytes * ARCHIVE_PERCENT / 100;
         let capacity = Self::capacity_of(bytes - archive_bytes);
-        let ring_bytes = usize::try_from(archive_bytes).unwrap_or(usize::MAX).saturating_sub(Archive::FIXED_BYTES);
+        let ring_bytes =
+            usize::try_from(archive_bytes).unwrap_or(usize::MAX).saturating_sub(SessionArchive::FIXED_BYTES);
         Ok(Self {
-            ledger: Arc::new(Ledger::new(capacity, ring_bytes, lock)?),
+            array: Arc::new(SessionArray::new(capacity, ring_bytes, lock)?),
             index: Index::new(capacity as usize, lock.at_once())?,
             fragments: Fragments::new(seed, lock.at_once())?,
             hasher: FixedState::with_seed(seed),
-            archivist: Archivist::new()?,
+            archive_writer: ArchiveWriter::new()?,
             unused: 0,
             hand: 0,
             emptied: VecDeque::with_capacity(capacity as usize),
@@ -132,23 +133,23 @@ impl Table {
 
     /// Bytes of the index, the queue of emptied entries and the fragments, beside the array itself.
     pub fn index_bytes(&self) -> u64 {
-        let slots = self.ledger.capacity() as usize;
+        let slots = self.array.capacity() as usize;
         (Index::bytes(slots) + slots * size_of::<u32>() + Fragments::bytes()) as u64
     }
 
     /// What readers see.
-    pub fn ledger(&self) -> Arc<Ledger> {
-        Arc::clone(&self.ledger)
+    pub fn array(&self) -> Arc<SessionArray> {
+        Arc::clone(&self.array)
     }
 
     /// Which session a packet belongs to. Asks memory for its place in the index.
     #[inline]
-    pub fn arrival(&mut self, packet: &Packet<'_>, decoded: &mut Decoded) -> Arrival {
+    pub fn look_up(&mut self, packet: &Packet<'_>, decoded: &mut Decoded) -> SessionLookup {
         self.fragments.resolve(decoded, packet.interface, packet.time);
         let (key, sender) = SessionKey::new(decoded, packet.interface);
         let hash = self.hash(&key);
         self.index.prefetch(hash);
-        Arrival { key, hash, sender, protocol: decoded.protocol, tcp_flags: decoded.tcp_flags }
+        SessionLookup { key, hash, sender, protocol: decoded.protocol, tcp_flags: decoded.tcp_flags }
     }
 
     /// Whether all sessions there ever were fit into a core's cache.
@@ -157,9 +158,9 @@ impl Table {
         self.unused < CACHED_ENTRIES
     }
 
-    /// A packet will be [observed](Self::observe) soon. Asks memory for the entry of its session.
-    pub fn expect_arrival(&self, arrival: &Arrival) {
-        match self.index.find(arrival.hash, |_| true).or_else(|| self.emptied.front().copied()) {
+    /// A packet will be [update](Self::count) soon. Asks memory for the entry of its session.
+    pub fn prefetch_entry(&self, lookup: &SessionLookup) {
+        match self.index.find(lookup.hash, |_| true).or_else(|| self.emptied.front().copied()) {
             Some(slot) => self.entry(slot).prefetch(),
             None => self.entry(self.hand).prefetch(),
         }
@@ -167,38 +168,38 @@ impl Table {
 
     /// Counts a packet to its session, which begins with it if there is none.
     ///
-    /// `sequence` is the packet's place in the order of arrival, and grows with every call.
+    /// `sequence` is the packet's place in the order of lookup, and grows with every call.
     #[inline]
-    pub fn observe(&mut self, arrival: &Arrival, packet: &Packet<'_>, sequence: u64) -> Observed {
+    pub fn count(&mut self, lookup: &SessionLookup, packet: &Packet<'_>, sequence: u64) -> SessionUpdate {
         self.now = packet.time;
-        let found = self.index.find(arrival.hash, |slot| self.entry(slot).has_key(&arrival.key));
+        let found = self.index.find(lookup.hash, |slot| self.entry(slot).has_key(&lookup.key));
         let slot = match found {
-            Some(slot) if self.goes_on(slot, arrival, packet.time) => slot,
+            Some(slot) if self.continues(slot, lookup, packet.time) => slot,
             Some(slot) => {
-                self.index.remove(arrival.hash, slot);
-                self.begin(arrival, packet.time, sequence)
+                self.index.remove(lookup.hash, slot);
+                self.begin(lookup, packet.time, sequence)
             }
-            None => self.begin(arrival, packet.time, sequence),
+            None => self.begin(lookup, packet.time, sequence),
         };
 
         let entry = self.entry(slot);
         let offset = entry.bytes();
         let flags = entry.flags();
         let (by_originator_before, by_responder_before) = (entry.originator_packets(), entry.responder_packets());
-        let by_originator = (arrival.sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
-        let told = told(arrival, by_originator);
-        entry.count(by_originator, packet.time, u64::from(packet.original_len), flags | told);
-        let closing = told & (flag::RST | flag::FIN_ORIGINATOR | flag::FIN_RESPONDER);
-        Observed {
+        let by_originator = (lookup.sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
+        let seen = state_flags(lookup, by_originator);
+        entry.count(by_originator, packet.time, u64::from(packet.original_len), flags | seen);
+        let closing = seen & (flag::RST | flag::FIN_ORIGINATOR | flag::FIN_RESPONDER);
+        SessionUpdate {
             slot: SessionSlot(slot),
             offset,
             closes: closing & !flags != 0,
             begins: by_originator_before + by_responder_before == 0,
-            answered: match arrival.protocol {
+            answered: match lookup.protocol {
                 TCP => by_originator && by_originator_before == 1 && by_responder_before > 0,
                 _ => !by_originator && by_responder_before == 0 && by_originator_before > 0,
             },
-            notes: entry.notes(),
+            marks: entry.marks(),
         }
     }
 
@@ -210,25 +211,25 @@ impl Table {
     }
 
     /// Writes down what was decided of a session.
-    pub fn note(&mut self, slot: SessionSlot, notes: Notes) {
-        self.entry(slot.0).set_notes(notes);
+    pub fn set_marks(&mut self, slot: SessionSlot, marks: SessionMarks) {
+        self.entry(slot.0).set_marks(marks);
     }
 
     /// What was decided of the session that packet `sequence` of `slot` belongs to, if it still has the slot.
-    pub fn notes_at(&self, slot: SessionSlot, sequence: u64) -> Option<Notes> {
-        let entry = self.ledger.entry(slot).filter(|entry| entry.first_sequence() <= sequence)?;
-        Some(entry.notes())
+    pub fn marks_at(&self, slot: SessionSlot, sequence: u64) -> Option<SessionMarks> {
+        let entry = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence)?;
+        Some(entry.marks())
     }
 
     /// Lets `decide` write down something else of each session, live or past.
-    pub fn note_all(&mut self, mut decide: impl FnMut(&SessionKey, Notes) -> Notes) {
-        for slot in 0..self.ledger.capacity() {
+    pub fn update_marks(&mut self, mut decide: impl FnMut(&SessionKey, SessionMarks) -> SessionMarks) {
+        for slot in 0..self.array.capacity() {
             let entry = self.entry(slot);
             if entry.in_use() {
-                let notes = entry.notes();
-                let decided = decide(&entry.key(), notes);
-                if decided != notes {
-                    entry.set_notes(decided);
+                let marks = entry.marks();
+                let decided = decide(&entry.key(), marks);
+                if decided != marks {
+                    entry.set_marks(decided);
                 }
             }
         }
@@ -236,30 +237,30 @@ impl Table {
 
     /// Whether packet `sequence` is the very first of its session.
     pub fn is_first(&self, slot: SessionSlot, sequence: u64) -> bool {
-        self.ledger.entry(slot).is_some_and(|entry| entry.first_sequence() == sequence)
+        self.array.entry(slot).is_some_and(|entry| entry.first_sequence() == sequence)
     }
 
     /// Whether packet `sequence` is the very first of its session, and others of it are left.
     pub fn is_first_of_more(&self, slot: SessionSlot, sequence: u64) -> bool {
-        self.is_first(slot, sequence) && self.ledger.entry(slot).is_some_and(|entry| entry.kept_packets() > 0)
+        self.is_first(slot, sequence) && self.array.entry(slot).is_some_and(|entry| entry.kept_packets() > 0)
     }
 
     /// A packet of this session was kept.
-    pub fn kept(&mut self, slot: SessionSlot, captured_bytes: u64) {
+    pub fn packet_kept(&mut self, slot: SessionSlot, captured_bytes: u64) {
         self.entry(slot.0).kept_more(captured_bytes);
     }
 
-    /// A packet of the session that had `slot` will be reported [`evicted`](Self::evicted) soon.
+    /// A packet of the session that had `slot` will be reported [`evicted`](Self::packet_evicted) soon.
     #[inline]
-    pub fn expect(&self, slot: SessionSlot) {
-        if let Some(entry) = self.ledger.entry(slot) {
+    pub fn prefetch_counts(&self, slot: SessionSlot) {
+        if let Some(entry) = self.array.entry(slot) {
             entry.prefetch_counts();
         }
     }
 
     /// A packet of the session that had `slot` when packet `sequence` arrived is gone. Whether it was the first of it.
-    pub fn evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) -> bool {
-        let Some(entry) = self.ledger.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
+    pub fn packet_evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) -> bool {
+        let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
             return false;
         };
         let first = entry.first_sequence() == sequence;
@@ -274,7 +275,7 @@ impl Table {
     /// Whether packet `sequence`, one of the first of its session, must not go yet: its session lives and is a
     /// conversation, or it is the very first and others are left.
     pub fn needs_start(&self, slot: SessionSlot, sequence: u64, now: Timestamp) -> bool {
-        let Some(entry) = self.ledger.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
+        let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
             return false;
         };
         if sequence == entry.first_sequence() && entry.kept_packets() > 0 {
@@ -288,56 +289,56 @@ impl Table {
     /// Packet `sequence`, one of the first of its session, is gone. If that was the last one left, what comes begins a
     /// new session: nothing of it could be read without its start.
     pub fn lost_start(&mut self, slot: SessionSlot, sequence: u64) {
-        let Some(entry) = self.ledger.entry(slot) else { return };
+        let Some(entry) = self.array.entry(slot) else { return };
         if entry.first_sequence() <= sequence && entry.kept_packets() == 0 {
-            self.forget(slot.0);
+            self.remove_from_index(slot.0);
         }
     }
 
     /// Whether a packet at `time` belongs to the session that has `slot`, or begins a new one.
-    fn goes_on(&self, slot: u32, arrival: &Arrival, time: Timestamp) -> bool {
+    fn continues(&self, slot: u32, lookup: &SessionLookup, time: Timestamp) -> bool {
         let entry = self.entry(slot);
         let flags = entry.flags();
-        let opens = arrival.protocol == TCP && arrival.tcp_flags & (SYN | ACK | RST) == SYN;
+        let opens = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK | RST) == SYN;
         if opens && ledger::is_over(flags) {
             return false;
         }
-        time.0.saturating_sub(entry.last().0) <= ledger::timeout_ns(arrival.protocol, flags)
+        time.0.saturating_sub(entry.last().0) <= ledger::timeout_ns(lookup.protocol, flags)
     }
 
-    fn begin(&mut self, arrival: &Arrival, time: Timestamp, sequence: u64) -> u32 {
-        let slot = self.vacate(time);
+    fn begin(&mut self, lookup: &SessionLookup, time: Timestamp, sequence: u64) -> u32 {
+        let slot = self.claim_slot(time);
         // Who answers a SYN did not speak first, though it may be the first that was heard.
-        let answers = arrival.protocol == TCP && arrival.tcp_flags & (SYN | ACK) == SYN | ACK;
-        let originator = if answers { arrival.sender.other() } else { arrival.sender };
+        let answers = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK) == SYN | ACK;
+        let originator = if answers { lookup.sender.other() } else { lookup.sender };
         let flags = if originator == Side::High { flag::ORIGINATOR_IS_HIGH } else { 0 }
-            | if arrival.key.protocol() == TCP { flag::TCP } else { 0 };
-        self.entry(slot).begin(&arrival.key, time, sequence, flags);
-        self.index.insert(arrival.hash, slot);
+            | if lookup.key.protocol() == TCP { flag::TCP } else { 0 };
+        self.entry(slot).begin(&lookup.key, time, sequence, flags);
+        self.index.insert(lookup.hash, slot);
         slot
     }
 
     /// Finds an entry for a new session. The one that had it leaves the array.
-    pub(super) fn vacate(&mut self, now: Timestamp) -> u32 {
-        if self.unused < self.ledger.capacity() {
+    pub(super) fn claim_slot(&mut self, now: Timestamp) -> u32 {
+        if self.unused < self.array.capacity() {
             self.unused += 1;
             return self.unused - 1;
         }
-        let slot = self.next_emptied(now).unwrap_or_else(|| self.least_of_next(now));
-        self.forget(slot);
-        let (ledger, archivist) = (&*self.ledger, &mut self.archivist);
-        if let Some(entry) = ledger.entry(SessionSlot(slot)) {
-            if entry.is_unanswered() && entry.notes().climb >= FLOOD_CLIMB {
-                Archivist::pass_over(ledger.archive());
+        let slot = self.next_empty(now).unwrap_or_else(|| self.least_valuable_candidate(now));
+        self.remove_from_index(slot);
+        let (array, archive_writer) = (&*self.array, &mut self.archive_writer);
+        if let Some(entry) = array.entry(SessionSlot(slot)) {
+            if entry.is_unanswered() && entry.marks().climb >= FLOOD_CLIMB {
+                ArchiveWriter::pass_over(array.archive());
             } else {
-                archivist.archive(ledger.archive(), entry);
+                archive_writer.archive(array.archive(), entry);
             }
         }
         slot
     }
 
     /// The first of the emptied entries whose session has ended, or was hardly one.
-    fn next_emptied(&mut self, now: Timestamp) -> Option<u32> {
+    fn next_empty(&mut self, now: Timestamp) -> Option<u32> {
         for _ in 0..EMPTIED_CANDIDATES.min(self.emptied.len()) {
             let slot = self.emptied.pop_front()?;
             let entry = self.entry(slot);
@@ -354,8 +355,8 @@ impl Table {
     }
 
     /// That of the next entries of the array which counts least.
-    fn least_of_next(&mut self, now: Timestamp) -> u32 {
-        let capacity = self.ledger.capacity();
+    fn least_valuable_candidate(&mut self, now: Timestamp) -> u32 {
+        let capacity = self.array.capacity();
         let rating = |entry: Entry<'_>| {
             let idle_ns = now.0.saturating_sub(entry.last().0);
             (entry.ended(now), entry.is_unanswered(), idle_ns)
@@ -367,7 +368,7 @@ impl Table {
     }
 
     /// Takes a session out of the index; its entry stays until it is given away.
-    fn forget(&mut self, slot: u32) {
+    fn remove_from_index(&mut self, slot: u32) {
         let hash = self.hash(&self.entry(slot).key());
         self.index.remove(hash, slot);
     }
@@ -388,7 +389,7 @@ impl Table {
 
     /// Sessions in the array and of the past.
     pub(crate) fn known_sessions(&self) -> u64 {
-        u64::from(self.unused) + self.ledger.past()
+        u64::from(self.unused) + self.array.past()
     }
 
     /// There was a packet of this time.
@@ -416,17 +417,17 @@ impl Table {
         &mut self.index
     }
 
-    pub(super) fn archivist(&mut self) -> &mut Archivist {
-        &mut self.archivist
+    pub(super) fn archive_writer(&mut self) -> &mut ArchiveWriter {
+        &mut self.archive_writer
     }
 
     /// Its session has no packet left.
-    pub(super) fn wait_to_be_reused(&mut self, slot: u32) {
+    pub(super) fn queue_for_reuse(&mut self, slot: u32) {
         self.emptied.push_back(slot);
     }
 
     fn entry(&self, slot: u32) -> Entry<'_> {
-        match self.ledger.entry(SessionSlot(slot)) {
+        match self.array.entry(SessionSlot(slot)) {
             Some(entry) => entry,
             None => unreachable!("the index holds slots of the array"),
         }
@@ -434,18 +435,18 @@ impl Table {
 }
 
 /// What a packet tells of its session's state.
-fn told(arrival: &Arrival, by_originator: bool) -> u32 {
-    if arrival.protocol != TCP || arrival.tcp_flags & (SYN | FIN | RST) == 0 {
+fn state_flags(lookup: &SessionLookup, by_originator: bool) -> u32 {
+    if lookup.protocol != TCP || lookup.tcp_flags & (SYN | FIN | RST) == 0 {
         return 0;
     }
     let mut flags = 0;
-    if arrival.tcp_flags & SYN != 0 {
-        flags |= if arrival.tcp_flags & ACK != 0 { flag::SYN_ACK } else { flag::SYN };
+    if lookup.tcp_flags & SYN != 0 {
+        flags |= if lookup.tcp_flags & ACK != 0 { flag::SYN_ACK } else { flag::SYN };
     }
-    if arrival.tcp_flags & FIN != 0 {
+    if lookup.tcp_flags & FIN != 0 {
         flags |= if by_originator { flag::FIN_ORIGINATOR } else { flag::FIN_RESPONDER };
     }
-    if arrival.tcp_flags & RST != 0 {
+    if lookup.tcp_flags & RST != 0 {
         flags |= flag::RST;
     }
     flags

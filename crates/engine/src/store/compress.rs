@@ -25,7 +25,7 @@ use super::queues::{Kind, QueueId};
 use super::segment::{SegmentView, pages_of};
 use super::unpack::{Unpacked, Unpacker};
 use super::{SegmentId, Segments, Store};
-use base::counters::Packed;
+use base::counters::CompressionTotals;
 
 /// zstd's level. Measured on real captures: see ARCHITECTURE.md.
 const LEVEL: i32 = 1;
@@ -215,7 +215,7 @@ pub(super) struct Packing {
     spare: Vec<PageId>,
     unpacker: Unpacker,
     stream: Vec<u8>,
-    counts: Packed,
+    counts: CompressionTotals,
     activity: Arc<Activity>,
 }
 
@@ -226,8 +226,8 @@ impl Packing {
         considered.take_if(|considered| *considered == id);
     }
 
-    fn counts(&self) -> Packed {
-        Packed { cpu_ns: self.activity.cpu_ns(), ..self.counts }
+    fn counts(&self) -> CompressionTotals {
+        CompressionTotals { cpu_ns: self.activity.cpu_ns(), ..self.counts }
     }
 
     /// Whether the first job should be done by now: who waited for the last ones would wait for each.
@@ -302,16 +302,16 @@ impl Store {
             spare: self.free_pages.split_off(spare),
             unpacker: Unpacker::new(longest)?,
             stream: vec![0; longest],
-            counts: Packed::default(),
+            counts: CompressionTotals::default(),
             activity: Arc::clone(&activity),
         }));
         Ok(Compressor { jobs: to_do, done, segments: Arc::clone(&self.shared), activity, context, stream })
     }
 
     /// What was compressed.
-    pub fn packed(&self) -> Packed {
+    pub fn packed(&self) -> CompressionTotals {
         let mut packed = self.packed_before;
-        packed += self.packing.as_ref().map_or(Packed::default(), |packing| packing.counts());
+        packed += self.packing.as_ref().map_or(CompressionTotals::default(), |packing| packing.counts());
         packed
     }
 

@@ -14,10 +14,10 @@ use super::rank::Rank;
 use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use super::segment::{SegmentId, SegmentView, pages_of};
 use super::{Place, Store};
-use crate::handover::Maps;
-use crate::session::{Notes, SessionSlot, Table};
+use crate::handover::IdMapping;
+use crate::session::{SessionMarks, SessionSlot, SessionTable};
 use base::codec::{Put, Take, damaged};
-use base::counters::{Carried, Packed};
+use base::counters::{Carried, CompressionTotals};
 use base::time::Timestamp;
 
 /// The longest stream of a segment: a full one, and the longest packet.
@@ -120,7 +120,12 @@ impl Store {
     }
 
     /// Takes over the packets of one worker, whose sessions were taken over before.
-    pub(crate) fn take_over(&mut self, input: &mut impl Read, maps: &Maps, sessions: &mut Table) -> io::Result<()> {
+    pub(crate) fn take_over(
+        &mut self,
+        input: &mut impl Read,
+        ids: &IdMapping,
+        sessions: &mut SessionTable,
+    ) -> io::Result<()> {
         let (ticks, last) = (input.take_u64()?.min(TICKS_NS_MAX), Timestamp(input.take_u64()?));
         self.clock.take_over(ticks, last);
         let now = self.clock.ticks_ns();
@@ -135,13 +140,13 @@ impl Store {
             let left = Left::take(input)?;
             reading.bytes.resize(left.bytes(), 0);
             input.read_exact(&mut reading.bytes)?;
-            let view = reading.read(&left, maps)?;
+            let view = reading.read(&left, ids)?;
             let opened = now.saturating_sub(left.age_ns);
-            let queue = self.place_of(&left, maps);
-            if maps.keeps_numbers() && self.can_read(&left) {
+            let queue = self.place_of(&left, ids);
+            if ids.keeps_numbers() && self.can_read(&left) {
                 self.adopt(queue, &view, &left, &reading, opened, sessions);
             } else {
-                self.write_again(queue, &view, &mut reading, opened, maps, sessions)?;
+                self.write_again(queue, &view, &mut reading, opened, ids, sessions)?;
             }
         }
         Ok(())
@@ -153,7 +158,12 @@ impl Store {
     }
 
     /// What was counted so far goes on.
-    pub(crate) fn go_on_counting(&mut self, carried: Carried, packed: Packed, lost_until: Option<Timestamp>) {
+    pub(crate) fn go_on_counting(
+        &mut self,
+        carried: Carried,
+        packed: CompressionTotals,
+        lost_until: Option<Timestamp>,
+    ) {
         self.heads.go_on_counting(carried);
         self.packed_before += packed;
         self.lost_until = self.lost_until.max(lost_until);
@@ -170,18 +180,18 @@ impl Store {
     }
 
     /// Where a segment belongs.
-    fn place_of(&self, left: &Left, maps: &Maps) -> QueueId {
+    fn place_of(&self, left: &Left, ids: &IdMapping) -> QueueId {
         let [kind, a, climb, rank] = left.kind;
         let pages = u32::try_from(pages_of(left.stream_bytes) + 1).unwrap_or(u32::MAX);
         let starts = self.queues.at(Place::of(Rank::START));
         match kind {
             0 => {
-                let notes = Notes { climb, ..maps.notes(Notes { class: a, ..Notes::default() }) };
-                self.queues.at(Place { notes, rank: Rank(rank) })
+                let marks = SessionMarks { climb, ..ids.marks(SessionMarks { class: a, ..SessionMarks::default() }) };
+                self.queues.at(Place { marks, rank: Rank(rank) })
             }
             1 if self.heads.has_room(left.stream_bytes) => self.queues.heads(),
             1 => starts,
-            2 if maps.holds(a) && self.queues.pinned_pages() + pages <= self.pinned_pages_max => {
+            2 if ids.holds(a) && self.queues.pinned_pages() + pages <= self.pinned_pages_max => {
                 self.queues.pinned(usize::from(a))
             }
             _ => self.queues.released(),
@@ -202,7 +212,7 @@ impl Store {
         left: &Left,
         reading: &Reading,
         opened: u64,
-        sessions: &mut Table,
+        sessions: &mut SessionTable,
     ) {
         let count = pages_of(left.bytes()).max(1);
         while self.free_pages.len() < count || self.free_slots.is_empty() {
@@ -250,19 +260,19 @@ impl Store {
         view: &SegmentView,
         reading: &mut Reading,
         opened: u64,
-        maps: &Maps,
-        sessions: &mut Table,
+        ids: &IdMapping,
+        sessions: &mut SessionTable,
     ) -> io::Result<()> {
         self.seal(queue);
         let last = self.queues[queue].last;
         let last = last.and_then(|id| self.shared.slots[id.0 as usize].view(id));
         for at in 0..reading.records.len() {
             let record = reading.records[at].0;
-            let Some(session) = maps.session(record.header.session) else { continue };
+            let Some(session) = ids.session(record.header.session) else { continue };
             let header = RecordHeader {
                 session,
-                interface: maps.interface(record.header.interface)?,
-                sequence: maps.sequence(record.header.sequence)?,
+                interface: ids.interface(record.header.interface)?,
+                sequence: ids.sequence(record.header.sequence)?,
                 ..record.header
             };
             let mut data = std::mem::take(&mut reading.data);
@@ -333,7 +343,7 @@ struct Reading {
 
 impl Reading {
     /// Reads all records. An error if they are not what is said of them.
-    fn read(&mut self, left: &Left, maps: &Maps) -> io::Result<SegmentView> {
+    fn read(&mut self, left: &Left, ids: &IdMapping) -> io::Result<SegmentView> {
         if left.packed_bytes > 0 {
             let len = self.context.decompress_to_buffer(&self.bytes, &mut self.stream[..left.stream_bytes])?;
             if len != left.stream_bytes {
@@ -354,9 +364,9 @@ impl Reading {
             if !follows || header.captured_len as usize > PACKET_BYTES_MAX {
                 return Err(damaged("the order of packets"));
             }
-            maps.interface(header.interface)?;
-            maps.sequence(header.sequence)?;
-            if header.session.0 as usize >= maps.sessions.len() {
+            ids.interface(header.interface)?;
+            ids.sequence(header.sequence)?;
+            if header.session.0 as usize >= ids.sessions.len() {
                 return Err(damaged("the session of a packet"));
             }
             before = header.sequence;
@@ -373,7 +383,7 @@ impl Reading {
     }
 }
 
-impl Maps {
+impl IdMapping {
     /// Where a session is now.
     fn session(&self, slot: SessionSlot) -> Option<SessionSlot> {
         self.sessions.get(slot.0 as usize).copied().filter(|slot| *slot != u32::MAX).map(SessionSlot)

@@ -8,7 +8,7 @@
 use super::Target;
 use super::cursor::{Cursor, RecordAt, Stream};
 use super::record::{HEADER_BYTES_MAX, RecordHeader};
-use crate::session::Table;
+use crate::session::SessionTable;
 use base::counters::{Carried, Volume};
 use base::time::Timestamp;
 
@@ -121,7 +121,12 @@ impl Heads {
     }
 
     /// `carried` of what was picked found room again, that of starts in `heads_bytes`. Returns the latest time of what did not.
-    pub(super) fn finish(&mut self, carried: Volume, heads_bytes: u64, sessions: &mut Table) -> Option<Timestamp> {
+    pub(super) fn finish(
+        &mut self,
+        carried: Volume,
+        heads_bytes: u64,
+        sessions: &mut SessionTable,
+    ) -> Option<Timestamp> {
         let written = usize::try_from(carried.packets).unwrap_or(usize::MAX).min(self.picked.len());
         for (header, _) in &self.picked[written..] {
             self.carried.lost += 1;

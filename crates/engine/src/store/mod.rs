@@ -47,14 +47,14 @@ pub use segment::{SegmentId, SegmentView};
 pub use tally::Tally;
 use unpack::Unpacked;
 
-use crate::session::{SessionSlot, Table};
-use base::counters::{Carried, Packed, Volume};
+use crate::session::{SessionSlot, SessionTable};
+use base::counters::{Carried, CompressionTotals, Volume};
 use base::memory::Lock;
 use base::time::Timestamp;
 
 /// Pages of a store for each entry of its table of segments.
 const PAGES_PER_SEGMENT_SLOT: u32 = 4;
-/// Bytes that one entry of the table of segments costs, the writer's notes included.
+/// Bytes that one entry of the table of segments costs, the writer's marks included.
 const SLOT_COST_BYTES: usize = size_of::<Slot>() + 16;
 /// What readers see of a store.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ pub struct Store {
     /// Compression, if there is any.
     packing: Option<Box<Packing>>,
     /// What was compressed before.
-    packed_before: Packed,
+    packed_before: CompressionTotals,
     retained: Volume,
     evicted: Volume,
     lost_until: Option<Timestamp>,
@@ -209,7 +209,7 @@ impl Store {
             clock: Clock::default(),
             segment_bytes: segment_bytes(bytes),
             packing: None,
-            packed_before: Packed::default(),
+            packed_before: CompressionTotals::default(),
             retained: Volume::default(),
             evicted: Volume::default(),
             lost_until: None,
@@ -255,10 +255,10 @@ impl Store {
     }
 
     /// Keeps a packet, evicting what must go for it.
-    pub fn append(&mut self, header: &RecordHeader, data: &[u8], place: Place, sessions: &mut Table) {
+    pub fn append(&mut self, header: &RecordHeader, data: &[u8], place: Place, sessions: &mut SessionTable) {
         self.clock.advance(header.time);
         let record_bytes_max = HEADER_BYTES_MAX + data.len();
-        let queue = match self.pinned(place.notes.pins, record_bytes_max) {
+        let queue = match self.pinned(place.marks.pins, record_bytes_max) {
             Some(queue) => queue,
             None => self.queues.at(place),
         };
@@ -313,7 +313,7 @@ impl Store {
     }
 
     /// Evicts until the record fits. Its own queue's open segment can be among what goes.
-    fn make_room(&mut self, queue: QueueId, record_bytes_max: usize, sessions: &mut Table) {
+    fn make_room(&mut self, queue: QueueId, record_bytes_max: usize, sessions: &mut SessionTable) {
         while !self.has_room(queue, record_bytes_max) {
             if self.take_packed() {
                 self.pack_more();
@@ -357,7 +357,7 @@ impl Store {
     }
 
     /// Frees the segment that counts least; false when there is none.
-    fn evict_one(&mut self, sessions: &mut Table) -> bool {
+    fn evict_one(&mut self, sessions: &mut SessionTable) -> bool {
         let now = self.clock.ticks_ns();
         let victim = self.queues.victim(|head| now - self.opened_ticks_ns[head.0 as usize]);
         let Some((queue, id)) = victim else { return false };
@@ -365,7 +365,7 @@ impl Store {
         true
     }
 
-    fn evict(&mut self, from: QueueId, id: SegmentId, sessions: &mut Table) {
+    fn evict(&mut self, from: QueueId, id: SegmentId, sessions: &mut SessionTable) {
         let queue = &mut self.queues[from];
         if queue.open.as_ref().is_some_and(|open| open.id == id) {
             queue.open = None;
@@ -408,7 +408,7 @@ impl Store {
     }
 
     /// Copies what must not go from a segment that is about to. Returns the latest time of what goes.
-    fn pick(&mut self, view: SegmentView, stream: &Stream<'_>, kind: Kind, sessions: &mut Table) -> Timestamp {
+    fn pick(&mut self, view: SegmentView, stream: &Stream<'_>, kind: Kind, sessions: &mut SessionTable) -> Timestamp {
         let mut heads = std::mem::take(&mut self.heads);
         heads.begin();
         let mut lost_until = Timestamp::MIN;
@@ -432,10 +432,16 @@ impl Store {
 
     /// Where a packet of an evicted segment has to go, if it must not be lost: to its session's pin, or to the carried starts.
     /// `picked_bytes` were picked for pins before it.
-    fn needed(&self, header: &RecordHeader, kind: Kind, picked_bytes: usize, sessions: &Table) -> Option<Target> {
-        let notes = sessions.notes_at(header.session, header.sequence)?;
-        if notes.pins & self.pins != 0 && kind != Kind::Pinned {
-            let queue = self.queues.pinned((notes.pins & self.pins).trailing_zeros() as usize);
+    fn needed(
+        &self,
+        header: &RecordHeader,
+        kind: Kind,
+        picked_bytes: usize,
+        sessions: &SessionTable,
+    ) -> Option<Target> {
+        let marks = sessions.marks_at(header.session, header.sequence)?;
+        if marks.pins & self.pins != 0 && kind != Kind::Pinned {
+            let queue = self.queues.pinned((marks.pins & self.pins).trailing_zeros() as usize);
             // What each pin gets can begin a page of its own.
             let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
             let pages = u32::try_from(segment::pages_of(bytes)).ok()? + self.pins.count_ones();
@@ -471,7 +477,7 @@ impl Store {
 
     /// Pins that have `ended` release what they held, to age like bulk; those of `active` hold.
     pub fn set_pins(&mut self, ended: u16, active: u16) {
-        for place in (0..crate::session::Notes::PINS).filter(|place| ended >> place & 1 == 1) {
+        for place in (0..crate::session::SessionMarks::PINS).filter(|place| ended >> place & 1 == 1) {
             self.release(self.queues.pinned(place));
             self.tally.forget(place);
         }
@@ -507,7 +513,7 @@ impl Store {
     ///
     /// It takes no more than the segment has freed; where it would, or where there is too much, the session loses it, which is
     /// counted.
-    fn carry_forward(&mut self, sessions: &mut Table) -> Volume {
+    fn carry_forward(&mut self, sessions: &mut SessionTable) -> Volume {
         let mut carried = Volume::default();
         let mut heads_bytes = 0;
         let mut heads = std::mem::take(&mut self.heads);
@@ -523,7 +529,7 @@ impl Store {
             if to.is_head {
                 heads_bytes += record_bytes as u64;
             }
-            sessions.kept(header.session, data.len() as u64);
+            sessions.packet_kept(header.session, data.len() as u64);
             carried.add(data.len() as u64);
         }
         let lost_until = heads.finish(carried, heads_bytes, sessions);
@@ -550,7 +556,7 @@ impl Store {
 
 /// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
 /// ahead. Returns how many of the packets are the first of a session.
-fn tell_evicted(view: SegmentView, stream: &Stream<'_>, sessions: &mut Table) -> u32 {
+fn tell_evicted(view: SegmentView, stream: &Stream<'_>, sessions: &mut SessionTable) -> u32 {
     let mut firsts = 0;
     let mut outlines = Outlines::new(view, stream);
     let mut ahead = [(SessionSlot(0), 0, 0); RECORDS_AHEAD];
@@ -559,12 +565,12 @@ fn tell_evicted(view: SegmentView, stream: &Stream<'_>, sessions: &mut Table) ->
         while count < RECORDS_AHEAD
             && let Some(Outline { session, sequence, captured_len, .. }) = outlines.next()
         {
-            sessions.expect(session);
+            sessions.prefetch_counts(session);
             ahead[count] = (session, sequence, captured_len);
             count += 1;
         }
         for &(session, sequence, captured_len) in &ahead[..count] {
-            firsts += u32::from(sessions.evicted(session, sequence, u64::from(captured_len)));
+            firsts += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len)));
         }
         if count < RECORDS_AHEAD {
             return firsts;
@@ -585,7 +591,7 @@ const RECORDS_AHEAD: usize = 32;
 const HEADS_SHARE: u64 = 8;
 
 /// Bytes after which a segment is sealed, for a store of `bytes`: small enough that the oldest one of each rank is a
-/// small part of the whole, large enough that its notes are.
+/// small part of the whole, large enough that its marks are.
 fn segment_bytes(bytes: u64) -> usize {
     usize::try_from((bytes / 512).next_power_of_two().clamp(64 << 10, 256 << 10)).unwrap_or(64 << 10)
 }

@@ -10,7 +10,7 @@ use super::rank::Rank;
 use super::retention::Policy;
 use super::segment::SegmentId;
 use super::{Open, pages::PAGE_BYTES};
-use crate::session::Notes;
+use crate::session::SessionMarks;
 
 /// How much more age weighs with each step of climbing.
 const STEP_FACTOR: f64 = 16.0;
@@ -24,7 +24,7 @@ const STARTS_RANKS: usize = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// What was decided of its session.
-    pub notes: Notes,
+    pub marks: SessionMarks,
     /// How deep it lies in it.
     pub rank: Rank,
 }
@@ -32,7 +32,7 @@ pub struct Place {
 impl Place {
     /// A place by rank alone.
     pub fn of(rank: Rank) -> Self {
-        Self { notes: Notes::default(), rank }
+        Self { marks: SessionMarks::default(), rank }
     }
 }
 
@@ -117,7 +117,7 @@ impl Queues {
     }
 
     fn count(classes: usize) -> usize {
-        classes * Notes::CLIMBS * Rank::COUNT + 1 + Notes::PINS + 1
+        classes * SessionMarks::CLIMBS * Rank::COUNT + 1 + SessionMarks::PINS + 1
     }
 
     pub(super) fn new(policy: &Policy, pages: u32) -> Self {
@@ -136,7 +136,7 @@ impl Queues {
         for class in 0..classes {
             let stays = class.checked_sub(1).map_or(1.0, |class| policy.classes()[class].weight);
             for climb in 0u8.. {
-                if usize::from(climb) == Notes::CLIMBS {
+                if usize::from(climb) == SessionMarks::CLIMBS {
                     break;
                 }
                 let step = STEP_FACTOR.powi(i32::from(climb));
@@ -149,7 +149,7 @@ impl Queues {
         }
         // Carried starts count twice: each time one is evicted is a chance to find out that nothing else is left of its session.
         queues.push(queue(Kind::Heads, 2.0 * weights[0], [STARTS, NONE]));
-        for _ in 0..Notes::PINS {
+        for _ in 0..SessionMarks::PINS {
             queues.push(queue(Kind::Pinned, 0.0, [NONE, NONE]));
         }
         queues.push(queue(Kind::Released, weights[Rank::COUNT - 1], [NONE, NONE]));
@@ -158,19 +158,19 @@ impl Queues {
 
     /// The queue of packets at a place, pins aside.
     pub(super) fn at(&self, place: Place) -> QueueId {
-        let class = usize::from(place.notes.class).min(self.classes - 1);
-        let climb = usize::from(place.notes.climb).min(Notes::CLIMBS - 1);
-        QueueId((class * Notes::CLIMBS + climb) * Rank::COUNT + place.rank.index())
+        let class = usize::from(place.marks.class).min(self.classes - 1);
+        let climb = usize::from(place.marks.climb).min(SessionMarks::CLIMBS - 1);
+        QueueId((class * SessionMarks::CLIMBS + climb) * Rank::COUNT + place.rank.index())
     }
 
     /// The queue of carried starts.
     pub(super) fn heads(&self) -> QueueId {
-        QueueId(self.queues.len() - 2 - Notes::PINS)
+        QueueId(self.queues.len() - 2 - SessionMarks::PINS)
     }
 
     /// The queue of the pin that has this place.
     pub(super) fn pinned(&self, place: usize) -> QueueId {
-        QueueId(self.queues.len() - 1 - Notes::PINS + place.min(Notes::PINS - 1))
+        QueueId(self.queues.len() - 1 - SessionMarks::PINS + place.min(SessionMarks::PINS - 1))
     }
 
     /// The queue of what pins have left behind.
@@ -187,7 +187,7 @@ impl Queues {
     pub(super) fn describe(&self, id: QueueId) -> [u8; 4] {
         let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
         match self[id].kind {
-            Kind::Ranked { rank, climb } => [0, byte(id.0 / (Notes::CLIMBS * Rank::COUNT)), climb, rank.0],
+            Kind::Ranked { rank, climb } => [0, byte(id.0 / (SessionMarks::CLIMBS * Rank::COUNT)), climb, rank.0],
             Kind::Heads => [1, 0, 0, 0],
             Kind::Pinned => [2, byte(id.0 - self.pinned(0).0), 0, 0],
             Kind::Released => [3, 0, 0, 0],
@@ -196,7 +196,7 @@ impl Queues {
 
     /// Pages that all pins together have.
     pub(super) fn pinned_pages(&self) -> u32 {
-        (0..Notes::PINS).map(|place| self[self.pinned(place)].pages).sum()
+        (0..SessionMarks::PINS).map(|place| self[self.pinned(place)].pages).sum()
     }
 
     /// Pages of a queue.
@@ -206,8 +206,8 @@ impl Queues {
 
     /// Pages that a class has.
     pub(super) fn class_pages(&self, class: usize) -> u32 {
-        let from = class * Notes::CLIMBS * Rank::COUNT;
-        self.queues[from..from + Notes::CLIMBS * Rank::COUNT].iter().map(|queue| queue.pages).sum()
+        let from = class * SessionMarks::CLIMBS * Rank::COUNT;
+        self.queues[from..from + SessionMarks::CLIMBS * Rank::COUNT].iter().map(|queue| queue.pages).sum()
     }
 
     /// Classes there are, class 0 with them.

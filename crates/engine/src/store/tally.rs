@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::pages::PAGE_BYTES;
 use super::queues::Queues;
-use crate::session::Notes;
+use crate::session::SessionMarks;
 use base::memory::add;
 
 /// Memory of each class and each pin. One thread writes.
 #[derive(Debug)]
 pub struct Tally {
     class_bytes: Box<[AtomicU64]>,
-    pins: [PinTally; Notes::PINS],
+    pins: [PinTally; SessionMarks::PINS],
 }
 
 #[derive(Debug, Default)]

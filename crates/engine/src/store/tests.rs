@@ -8,8 +8,8 @@ use base::packet::{Direction, InterfaceId, PacketFlags};
 
 const MIB: u64 = 1 << 20;
 
-fn table() -> Table {
-    Table::new(1 << 20, 1, Lock::No).unwrap()
+fn table() -> SessionTable {
+    SessionTable::new(1 << 20, 1, Lock::No).unwrap()
 }
 
 pub(super) fn header(sequence: u64, time: u64, len: usize) -> RecordHeader {
@@ -192,7 +192,7 @@ mod starts {
     use crate::session::Session;
     use crate::store::compress::{Compression, Pace};
     use crate::store::retention::Policy;
-    use base::counters::Packed;
+    use base::counters::CompressionTotals;
     use base::memory::Lock;
     use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
     use base::time::Timestamp;
@@ -257,7 +257,7 @@ mod starts {
     fn kept(pipeline: &Pipeline) -> Vec<(Session, Vec<u64>)> {
         let worker = pipeline.worker();
         let mut kept: Vec<(Session, Vec<u64>)> =
-            worker.ledger.sessions().map(|session| (session, Vec::new())).collect();
+            worker.sessions.sessions().map(|session| (session, Vec::new())).collect();
         for view in worker.segments.views() {
             let mut cursor = worker.segments.cursor(view);
             while let Some(record) = worker.segments.next(&mut cursor).unwrap() {
@@ -292,7 +292,7 @@ mod starts {
         assert!(packed.segments > 500, "{packed:?}");
     }
 
-    fn open_for_days(mut pipeline: Pipeline) -> Packed {
+    fn open_for_days(mut pipeline: Pipeline) -> CompressionTotals {
         send(&mut pipeline, 0, 1, true, 50);
         send(&mut pipeline, 0, 1, false, 60);
         let first = kept(&pipeline)[0].0;

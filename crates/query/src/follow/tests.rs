@@ -60,7 +60,7 @@ impl Recorder {
             memory: crate::Memory::default(),
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
-            before: Default::default(),
+            restart: Default::default(),
             community_id_seed: 0.into(),
         }
     }

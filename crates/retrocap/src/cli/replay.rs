@@ -119,7 +119,7 @@ impl Replay {
             },
             capture_filter: capture_filter.into(),
             capture_interfaces: Vec::new().into(),
-            before: Default::default(),
+            restart: Default::default(),
             community_id_seed: 0.into(),
         };
         // Before anything is read, so that a mistake shows at once.

@@ -26,24 +26,24 @@ fn key(number: u64) -> SessionKey {
 
 /// The writer, and one entry that each session has in turn.
 struct Writer {
-    archivist: Archivist,
+    archive_writer: ArchiveWriter,
     words: [AtomicU64; ENTRY_WORDS],
     number: u64,
 }
 
 impl Writer {
     fn new() -> Self {
-        Self { archivist: Archivist::new().unwrap(), words: Default::default(), number: 0 }
+        Self { archive_writer: ArchiveWriter::new().unwrap(), words: Default::default(), number: 0 }
     }
 
-    fn archive(&mut self, archive: &Archive, count: u64) {
+    fn archive(&mut self, archive: &SessionArchive, count: u64) {
         let entry = Entry(&self.words);
         for number in self.number..self.number + count {
             let (first, last) = times(number);
             entry.begin(&key(number), Timestamp(first), number, flag::TCP);
             entry.count(true, Timestamp(first), 60 + number % 40, flag::TCP | flag::SYN);
             entry.count(false, Timestamp(last), number, flag::TCP | flag::SYN | flag::SYN_ACK);
-            self.archivist.archive(archive, entry);
+            self.archive_writer.archive(archive, entry);
         }
         self.number += count;
     }
@@ -63,7 +63,7 @@ fn check(session: &Session) -> u64 {
     number
 }
 
-fn numbers(archive: &Archive) -> Vec<u64> {
+fn numbers(archive: &SessionArchive) -> Vec<u64> {
     let mut numbers: Vec<u64> = archive.sessions(archive.count(), None).map(|(_, session)| check(&session)).collect();
     numbers.sort_unstable();
     numbers
@@ -71,7 +71,7 @@ fn numbers(archive: &Archive) -> Vec<u64> {
 
 #[test]
 fn the_newest_are_known_and_they_are_the_same() {
-    let archive = Archive::new(Archive::RING_BYTES_MIN, Lock::No).unwrap();
+    let archive = SessionArchive::new(SessionArchive::RING_BYTES_MIN, Lock::No).unwrap();
     let mut writer = Writer::new();
     assert!(numbers(&archive).is_empty());
     for count in [1, 510, 1, 1, 511, 512, 3000, 20_000, 100_000, 7] {
@@ -81,14 +81,17 @@ fn the_newest_are_known_and_they_are_the_same() {
     }
     let (bytes, sessions) = archive.fill();
     assert!(archive.known() < writer.number, "the ring came round");
-    assert!(bytes <= Archive::RING_BYTES_MIN as u64 && bytes * 10 > Archive::RING_BYTES_MIN as u64 * 8, "{bytes}");
+    assert!(
+        bytes <= SessionArchive::RING_BYTES_MIN as u64 && bytes * 10 > SessionArchive::RING_BYTES_MIN as u64 * 8,
+        "{bytes}"
+    );
     assert!(bytes / sessions < 20, "{bytes} bytes for {sessions} sessions");
     assert_eq!(archive.unlisted(), 0);
 }
 
 #[test]
 fn a_window_reads_only_blocks_that_overlap_it() {
-    let archive = Archive::new(Archive::RING_BYTES_MIN, Lock::No).unwrap();
+    let archive = SessionArchive::new(SessionArchive::RING_BYTES_MIN, Lock::No).unwrap();
     Writer::new().archive(&archive, 5000);
     let (since, until) = (Timestamp(times(2000).0), Timestamp(times(2100).0));
     let found: Vec<u64> =
@@ -99,36 +102,36 @@ fn a_window_reads_only_blocks_that_overlap_it() {
 
 #[test]
 fn a_place_is_found_again_until_it_is_written_over() {
-    let archive = Archive::new(Archive::RING_BYTES_MIN, Lock::No).unwrap();
+    let archive = SessionArchive::new(SessionArchive::RING_BYTES_MIN, Lock::No).unwrap();
     let mut writer = Writer::new();
     writer.archive(&archive, 1300);
     let places: Vec<_> =
         archive.sessions(1300, None).map(|(place, session)| (place, session.bytes.responder)).collect();
-    let found = |recent: &mut RecentBlocks| {
-        let again = |&(place, number): &(PastPlace, u64)| {
+    let found = |recent: &mut BlockCache| {
+        let again = |&(place, number): &(ArchivePosition, u64)| {
             archive.session(place, recent).map(|session| assert_eq!(check(&session), number)).is_some()
         };
         places.iter().map(again).filter(|&found| found).count()
     };
-    assert_eq!(found(&mut RecentBlocks::default()), 1300);
+    assert_eq!(found(&mut BlockCache::default()), 1300);
     // Pending ones become a block, in another order.
     writer.archive(&archive, 1000);
     assert_eq!(archive.known(), 2300);
-    assert_eq!(found(&mut RecentBlocks::default()), 1300);
+    assert_eq!(found(&mut BlockCache::default()), 1300);
     writer.archive(&archive, 200_000);
-    assert_eq!(found(&mut RecentBlocks::default()), 0);
+    assert_eq!(found(&mut BlockCache::default()), 0);
 }
 
 #[test]
 fn readers_never_see_what_was_not_written() {
-    let archive = Archive::new(Archive::RING_BYTES_MIN, Lock::No).unwrap();
+    let archive = SessionArchive::new(SessionArchive::RING_BYTES_MIN, Lock::No).unwrap();
     let done = AtomicBool::new(false);
     let read = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
                     let mut read = 0;
-                    let mut recent = RecentBlocks::default();
+                    let mut recent = BlockCache::default();
                     while !done.load(Ordering::Relaxed) || read == 0 {
                         let mut seen = std::collections::HashSet::new();
                         for (place, session) in archive.sessions(archive.count(), None) {

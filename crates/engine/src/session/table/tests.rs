@@ -6,17 +6,17 @@ use decode::Network;
 const SECOND: u64 = 1_000_000_000;
 
 /// A table and the packets it was shown.
-struct Story {
-    table: Table,
+struct TableRun {
+    table: SessionTable,
     sequence: u64,
 }
 
-impl Story {
+impl TableRun {
     fn new() -> Self {
-        Self { table: Table::new(1 << 20, 7, Lock::No).unwrap(), sequence: 0 }
+        Self { table: SessionTable::new(1 << 20, 7, Lock::No).unwrap(), sequence: 0 }
     }
 
-    fn packet(&mut self, second: u64, from: (u128, u16), to: (u128, u16), protocol: u8, flags: u8) -> Observed {
+    fn packet(&mut self, second: u64, from: (u128, u16), to: (u128, u16), protocol: u8, flags: u8) -> SessionUpdate {
         let mut decoded = Decoded {
             network: Network::Ipv4,
             protocol,
@@ -38,19 +38,19 @@ impl Story {
             data: &[],
         };
         self.sequence += 1;
-        let arrival = self.table.arrival(&packet, &mut decoded);
-        self.table.observe(&arrival, &packet, self.sequence)
+        let lookup = self.table.look_up(&packet, &mut decoded);
+        self.table.count(&lookup, &packet, self.sequence)
     }
 
     /// A packet to a server, kept and evicted at once.
     fn gone(&mut self, second: u64, from: (u128, u16)) {
-        let observed = self.packet(second, from, B, 17, 0);
-        self.table.kept(observed.slot, 100);
-        self.table.evicted(observed.slot, self.sequence, 100);
+        let update = self.packet(second, from, B, 17, 0);
+        self.table.packet_kept(update.slot, 100);
+        self.table.packet_evicted(update.slot, self.sequence, 100);
     }
 
-    fn session(&self, observed: Observed) -> super::super::Session {
-        self.table.ledger().session(observed.slot).unwrap()
+    fn session(&self, update: SessionUpdate) -> super::super::Session {
+        self.table.array().session(update.slot).unwrap()
     }
 }
 
@@ -59,7 +59,7 @@ const B: (u128, u16) = (20, 80);
 
 #[test]
 fn a_tcp_session_from_handshake_to_close() {
-    let mut story = Story::new();
+    let mut run = TableRun::new();
     let steps = [
         (A, B, SYN, State::SynSent, false),
         (B, A, SYN | ACK, State::Established, false),
@@ -72,12 +72,12 @@ fn a_tcp_session_from_handshake_to_close() {
     ];
     let mut slots = Vec::new();
     for (i, (from, to, flags, state, closes)) in (0..).zip(steps) {
-        let observed = story.packet(i, from, to, 6, flags);
-        assert_eq!((observed.offset, observed.closes), (i * 100, closes), "packet {i}");
-        let session = story.session(observed);
+        let update = run.packet(i, from, to, 6, flags);
+        assert_eq!((update.offset, update.closes), (i * 100, closes), "packet {i}");
+        let session = run.session(update);
         assert_eq!(session.state(), state, "packet {i}");
         assert_eq!(session.originator().port, A.1);
-        slots.push(observed.slot);
+        slots.push(update.slot);
     }
     slots.dedup();
     assert_eq!(slots.len(), 1);
@@ -89,10 +89,10 @@ fn the_originator_is_who_sent_the_syn_or_spoke_first() {
         [(SYN, 6, A), (SYN | ACK, 6, B), (ACK, 6, A), (0, 17, A), (RST, 6, A), (SYN | ACK, 17, A)]
     {
         for (from, to) in [(A, B), (B, A)] {
-            let mut story = Story::new();
-            let observed = story.packet(0, from, to, protocol, flags);
+            let mut run = TableRun::new();
+            let update = run.packet(0, from, to, protocol, flags);
             let expected = if originator == A { from } else { to };
-            assert_eq!(story.session(observed).originator().port, expected.1, "flags {flags}");
+            assert_eq!(run.session(update).originator().port, expected.1, "flags {flags}");
         }
     }
 }
@@ -108,129 +108,126 @@ fn silence_ends_a_session() {
         (17, 0, 61, false),
         (1, 0, 61, false),
     ] {
-        let mut story = Story::new();
-        let first = story.packet(1000, A, B, protocol, flags);
-        let second = story.packet(1000 + silence, B, A, protocol, ACK);
+        let mut run = TableRun::new();
+        let first = run.packet(1000, A, B, protocol, flags);
+        let second = run.packet(1000 + silence, B, A, protocol, ACK);
         assert_eq!(first.slot == second.slot, same, "protocol {protocol}, {silence} s");
         assert_eq!(second.offset, if same { 100 } else { 0 });
         // The first one is still known.
-        assert_eq!(story.session(first).first, Timestamp(1000 * SECOND));
+        assert_eq!(run.session(first).first, Timestamp(1000 * SECOND));
     }
 }
 
 #[test]
 fn a_syn_after_the_close_begins_a_new_session() {
-    let mut story = Story::new();
-    let first = story.packet(0, A, B, 6, SYN);
-    story.packet(0, B, A, 6, RST);
-    let second = story.packet(1, A, B, 6, SYN);
+    let mut run = TableRun::new();
+    let first = run.packet(0, A, B, 6, SYN);
+    run.packet(0, B, A, 6, RST);
+    let second = run.packet(1, A, B, 6, SYN);
     assert_ne!(first.slot, second.slot);
-    assert_eq!(story.session(first).state(), State::Reset);
-    assert_eq!(story.session(second).state(), State::SynSent);
+    assert_eq!(run.session(first).state(), State::Reset);
+    assert_eq!(run.session(second).state(), State::SynSent);
 }
 
 #[test]
 fn a_clock_set_back_splits_no_session() {
-    let mut story = Story::new();
-    let first = story.packet(10_000, A, B, 6, SYN);
-    let second = story.packet(6_400, B, A, 6, SYN | ACK);
+    let mut run = TableRun::new();
+    let first = run.packet(10_000, A, B, 6, SYN);
+    let second = run.packet(6_400, B, A, 6, SYN | ACK);
     assert_eq!(first.slot, second.slot);
-    assert_eq!(story.session(second).last, Timestamp(10_000 * SECOND));
+    assert_eq!(run.session(second).last, Timestamp(10_000 * SECOND));
 }
 
 #[test]
 fn a_flood_takes_its_own_entries() {
-    let mut story = Story::new();
-    let capacity = u64::from(story.table.ledger().capacity());
-    let ours = story.packet(0, A, B, 6, SYN);
-    story.packet(0, B, A, 6, SYN | ACK);
+    let mut run = TableRun::new();
+    let capacity = u64::from(run.table.array().capacity());
+    let ours = run.packet(0, A, B, 6, SYN);
+    run.packet(0, B, A, 6, SYN | ACK);
     // Ten times the table in spoofed SYNs, within the timeout of our session.
     for i in 0..capacity * 10 {
-        story.packet(1, (1000 + u128::from(i), 1), B, 6, SYN);
+        run.packet(1, (1000 + u128::from(i), 1), B, 6, SYN);
     }
-    let later = story.packet(2, A, B, 6, ACK);
+    let later = run.packet(2, A, B, 6, ACK);
     assert_eq!((later.slot, later.offset), (ours.slot, 200), "the conversation is still known");
-    let ledger = story.table.ledger();
-    assert_eq!(u64::from(ledger.capacity()), capacity);
-    assert_eq!(ledger.sessions().count() as u64, capacity);
+    let array = run.table.array();
+    assert_eq!(u64::from(array.capacity()), capacity);
+    assert_eq!(array.sessions().count() as u64, capacity);
 }
 
 #[test]
 fn a_flood_does_not_wash_the_ledger() {
-    let mut story = Story::new();
-    let capacity = u64::from(story.table.ledger().capacity());
+    let mut run = TableRun::new();
+    let capacity = u64::from(run.table.array().capacity());
     // A day's conversations, whose packets are gone.
     for i in 0..capacity * 3 {
         let client = (2000 + u128::from(i % 100), 1024 + u16::try_from(i % 60_000).unwrap());
-        story.gone(i, client);
-        story.gone(i, client);
+        run.gone(i, client);
+        run.gone(i, client);
     }
-    let known = story.table.ledger().past();
+    let known = run.table.array().past();
     assert!(known > capacity, "{known}");
-    let oldest = |story: &Story| {
-        story.table.ledger().known(Timestamp::MIN, Timestamp::MAX).map(|(_, session)| session.first).min()
+    let oldest = |run: &TableRun| {
+        run.table.array().known(Timestamp::MIN, Timestamp::MAX).map(|(_, session)| session.first).min()
     };
-    let first = oldest(&story);
+    let first = oldest(&run);
     for i in 0..capacity * 20 {
-        let observed = story.packet(capacity * 3 + i / 1000, (1 << 20 | u128::from(i), 1), B, 6, SYN);
-        story.table.note(observed.slot, Notes { climb: 5, ..Notes::default() });
+        let update = run.packet(capacity * 3 + i / 1000, (1 << 20 | u128::from(i), 1), B, 6, SYN);
+        run.table.set_marks(update.slot, SessionMarks { climb: 5, ..SessionMarks::default() });
     }
-    let ledger = story.table.ledger();
-    assert!(ledger.unlisted() >= capacity * 18, "{}", ledger.unlisted());
-    assert!(ledger.past() >= known, "what was known still is");
-    assert_eq!(oldest(&story), first);
+    let array = run.table.array();
+    assert!(array.unlisted() >= capacity * 18, "{}", array.unlisted());
+    assert!(array.past() >= known, "what was known still is");
+    assert_eq!(oldest(&run), first);
 }
 
 #[test]
 fn an_entry_whose_packets_are_left_outlives_those_that_have_none() {
-    let mut story = Story::new();
-    let capacity = u64::from(story.table.ledger().capacity());
-    let kept = story.packet(0, A, B, 17, 0);
-    story.table.kept(kept.slot, 100);
-    let first = story.sequence;
+    let mut run = TableRun::new();
+    let capacity = u64::from(run.table.array().capacity());
+    let kept = run.packet(0, A, B, 17, 0);
+    run.table.packet_kept(kept.slot, 100);
+    let first = run.sequence;
     // Ten times the table of sessions that ended long since, and lost their packets.
     for i in 0..capacity * 10 {
-        story.gone(100 * i, (1000 + u128::from(i), 1));
+        run.gone(100 * i, (1000 + u128::from(i), 1));
     }
-    assert_eq!(story.session(kept).first_sequence, first);
-    story.table.evicted(kept.slot, first, 100);
-    assert_eq!(story.session(kept).cut_at, Some(Timestamp(100 * (capacity * 10 - 1) * SECOND)));
+    assert_eq!(run.session(kept).first_sequence, first);
+    run.table.packet_evicted(kept.slot, first, 100);
+    assert_eq!(run.session(kept).cut_at, Some(Timestamp(100 * (capacity * 10 - 1) * SECOND)));
     for i in capacity * 10..capacity * 12 {
-        story.gone(100 * i, (1000 + u128::from(i), 1));
+        run.gone(100 * i, (1000 + u128::from(i), 1));
     }
-    assert_ne!(story.session(kept).first_sequence, first);
-    let again = story
-        .table
-        .ledger()
-        .known(Timestamp::MIN, Timestamp::MAX)
-        .find(|(_, session)| session.originator().port == A.1);
+    assert_ne!(run.session(kept).first_sequence, first);
+    let again =
+        run.table.array().known(Timestamp::MIN, Timestamp::MAX).find(|(_, session)| session.originator().port == A.1);
     let (_, past) = again.expect("it is in the archive");
     assert!(past.is_past() && past.cut_at.is_some());
-    assert_eq!(story.table.ledger().past(), capacity * 11 + 1);
+    assert_eq!(run.table.array().past(), capacity * 11 + 1);
 }
 
 #[test]
 fn what_is_kept_is_counted_for_the_session_it_belongs_to() {
-    let mut story = Story::new();
-    let first = story.packet(0, A, B, 17, 0);
-    let at_first = story.sequence;
-    story.table.kept(first.slot, 70);
-    story.table.kept(first.slot, 50);
-    assert_eq!((story.session(first).kept_packets, story.session(first).kept_bytes), (2, 120));
-    story.table.evicted(first.slot, at_first, 70);
-    assert_eq!((story.session(first).kept_packets, story.session(first).kept_bytes), (1, 50));
+    let mut run = TableRun::new();
+    let first = run.packet(0, A, B, 17, 0);
+    let at_first = run.sequence;
+    run.table.packet_kept(first.slot, 70);
+    run.table.packet_kept(first.slot, 50);
+    assert_eq!((run.session(first).kept_packets, run.session(first).kept_bytes), (2, 120));
+    run.table.packet_evicted(first.slot, at_first, 70);
+    assert_eq!((run.session(first).kept_packets, run.session(first).kept_bytes), (1, 50));
     // A packet of who had the slot before does not count against who has it now.
-    story.table.evicted(first.slot, at_first - 1, 50);
-    assert_eq!(story.session(first).kept_packets, 1);
-    assert!(story.table.ledger().session_at(first.slot, at_first - 1).is_none());
+    run.table.packet_evicted(first.slot, at_first - 1, 50);
+    assert_eq!(run.session(first).kept_packets, 1);
+    assert!(run.table.array().session_at(first.slot, at_first - 1).is_none());
 }
 
 #[test]
 fn the_table_fits_its_memory() {
     // A fifth of the smallest budget, and more.
     for bytes in [16u64 << 18, 5_000_000, 100 << 20] {
-        let table = Table::new(bytes, 1, Lock::No).unwrap();
-        let taken = table.index_bytes() + table.ledger().bytes() + table.ledger().archive_bytes();
+        let table = SessionTable::new(bytes, 1, Lock::No).unwrap();
+        let taken = table.index_bytes() + table.array().bytes() + table.array().archive_bytes();
         assert!(taken <= bytes, "{taken} of {bytes}");
         assert!(taken * 10 >= bytes * 6, "{taken} of {bytes}");
     }

@@ -5,7 +5,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::session::Table;
+use crate::session::SessionTable;
 use crate::store::Place;
 use crate::store::rank::Rank;
 use crate::store::record::PACKET_BYTES_MAX;
@@ -16,8 +16,8 @@ use base::memory::Lock;
 
 const MIB: u64 = 1 << 20;
 
-fn table() -> Table {
-    Table::new(MIB, 1, Lock::No).unwrap()
+fn table() -> SessionTable {
+    SessionTable::new(MIB, 1, Lock::No).unwrap()
 }
 
 /// A store that compresses, and its compressor on a thread, which ends with it.

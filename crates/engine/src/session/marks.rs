@@ -4,7 +4,7 @@
 ///
 /// Packed: class 6 bits, climb 3, grown 3, pins 12.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Notes {
+pub struct SessionMarks {
     /// Its class; 0 for sessions of none.
     pub class: u8,
     /// How far it was pushed down because its hosts began too many sessions; 0 for most.
@@ -15,7 +15,7 @@ pub struct Notes {
     pub pins: u16,
 }
 
-impl Notes {
+impl SessionMarks {
     /// Classes there can be, with the one for sessions of none.
     pub const CLASSES: usize = 1 << 6;
     /// Steps of climbing.
@@ -49,9 +49,9 @@ mod tests {
         for class in [0, 1, 63] {
             for climb in 0..6 {
                 for (grown, pins) in [(0, 0), (7, 0xfff), (3, 0x801)] {
-                    let notes = Notes { class, climb, grown, pins };
-                    assert_eq!(Notes::from_bits(notes.to_bits()), notes);
-                    assert!(notes.to_bits() < 1 << 24, "they share a word with a session's flags");
+                    let marks = SessionMarks { class, climb, grown, pins };
+                    assert_eq!(SessionMarks::from_bits(marks.to_bits()), marks);
+                    assert!(marks.to_bits() < 1 << 24, "they share a word with a session's flags");
                 }
             }
         }
