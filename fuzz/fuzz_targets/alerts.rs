@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use retrocap::alert::{ALERTS_MAX, Alerts, BROKEN_TOLD_MAX};
-use retrocap::cli::foreign::alert_file;
+use retrocap::untrusted::alert_file;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(read) = Alerts::read(bytes) else { return };

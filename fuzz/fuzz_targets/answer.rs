@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::cli::foreign;
+use retrocap::untrusted;
 use retrocap::time::Timestamp;
 
 /// The selections that the client asked for.
@@ -15,11 +15,11 @@ fn is_plain(shown: &str) {
 
 fuzz_target!(|answer: &str| {
     let now = Timestamp::from_unix(1_795_341_600, 0);
-    for shown in [foreign::status(answer, now), foreign::pins(answer)].into_iter().flatten() {
+    for shown in [untrusted::status(answer, now), untrusted::pins(answer)].into_iter().flatten() {
         is_plain(&shown);
     }
-    is_plain(&foreign::refusal(answer));
-    let [sessions, sessions_csv, sums, sums_csv] = foreign::listing(answer);
+    is_plain(&untrusted::refusal(answer));
+    let [sessions, sessions_csv, sums, sums_csv] = untrusted::listing(answer);
     is_plain(&sessions);
     is_plain(&sums);
     for csv in [sessions_csv, sums_csv] {
@@ -27,7 +27,7 @@ fuzz_target!(|answer: &str| {
             assert!(!line.starts_with(['=', '+', '-', '@']), "{line}");
         }
     }
-    if let Ok(file) = foreign::selections(answer.as_bytes(), ASKED) {
+    if let Ok(file) = untrusted::selections(answer.as_bytes(), ASKED) {
         assert!(file.len() <= answer.len(), "base64 does not grow when it is read");
     }
 });

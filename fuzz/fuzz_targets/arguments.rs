@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::cli::foreign::arguments;
+use retrocap::untrusted::arguments;
 use retrocap::serve::parameters::{Clock, FlowQuery, PacketQuery};
 use retrocap::time::Timestamp;
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::cli::foreign::configuration;
+use retrocap::untrusted::configuration;
 use retrocap::judge::Classes;
 
 fuzz_target!(|text: &str| {

@@ -395,21 +395,21 @@ fn seeds_are_what_they_are_called() {
 
 /// Checks that a seed parses, unless its name says that it is a mistake.
 fn reads(name: &str, bytes: &[u8]) {
-    use retrocap::cli::foreign;
+    use retrocap::untrusted;
     let now = Timestamp::from_unix(1_795_400_000, 0);
     let text = || std::str::from_utf8(bytes).unwrap();
     let clock = Clock { now, newest: None };
     let understood = match name {
-        "answer/status" => foreign::status(text(), now).is_some(),
-        "answer/pins" => foreign::pins(text()).is_some(),
-        "answer/problem" => foreign::refusal(text()) == "nothing was seen",
-        "answer/flows" => foreign::listing(text())[1].contains("www.example.com"),
-        "answer/sums" => foreign::listing(text())[3].contains("10.0.0.6"),
-        "answer/selections" => foreign::selections(bytes, 1).is_ok_and(|file| file == [10, 11, 12, 13]),
+        "answer/status" => untrusted::status(text(), now).is_some(),
+        "answer/pins" => untrusted::pins(text()).is_some(),
+        "answer/problem" => untrusted::refusal(text()) == "nothing was seen",
+        "answer/flows" => untrusted::listing(text())[1].contains("www.example.com"),
+        "answer/sums" => untrusted::listing(text())[3].contains("10.0.0.6"),
+        "answer/selections" => untrusted::selections(bytes, 1).is_ok_and(|file| file == [10, 11, 12, 13]),
         "bodies/pin" => retrocap::serve::pins::understand(bytes).is_ok(),
         "bodies/selections" => retrocap::serve::selections::understand(bytes, clock).is_ok_and(|all| all.len() == 3),
-        "configuration/some" => foreign::configuration(text()).is_ok_and(|classes| classes.len() == 1),
-        "configuration/mistakes" => foreign::configuration(text()).is_err_and(|mistakes| mistakes.len() == 3),
+        "configuration/some" => untrusted::configuration(text()).is_ok_and(|classes| classes.len() == 1),
+        "configuration/mistakes" => untrusted::configuration(text()).is_err_and(|mistakes| mistakes.len() == 3),
         "certificate/client" => {
             let certificate = retrocap::serve::certificate::Certificate::read(bytes);
             certificate.is_some_and(|certificate| certificate.name == "alice" && !certificate.roles.is_empty())
@@ -422,7 +422,7 @@ fn reads(name: &str, bytes: &[u8]) {
             }
             "arguments" => {
                 let words = std::iter::once("retrocap").chain(text().split('\n')).map(Into::into).collect();
-                foreign::arguments(words, now).is_ok_and(|target| target.is_some())
+                untrusted::arguments(words, now).is_ok_and(|target| target.is_some())
             }
             "expression" => {
                 let text = bytes.split(|byte| *byte == 0).next().unwrap();

@@ -3,6 +3,12 @@
 
 pub mod alert;
 pub mod cli;
+mod client;
+mod config;
+mod machine;
+mod terminal;
+pub mod untrusted;
+mod verbs;
 
 pub use base::{codec, counters, interface, log_limit, memory, packet, source, time};
 pub use engine::{budget, handover, judge, own_streams, pipeline, session, store};

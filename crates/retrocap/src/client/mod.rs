@@ -1,0 +1,348 @@
+//! The other end of the service's API: one request on the Unix socket or over TLS, its answer read as it comes.
+//!
+//! Everything here waits: a verb asks one thing and has nothing else to do meanwhile. An answer is read no faster than
+//! its pieces are used, so that a slow pipe makes the recorder wait, not the memory grow.
+
+pub(crate) mod remote;
+pub(crate) mod tls;
+
+use std::fmt;
+use std::io::{BufRead, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, anyhow};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::{Method, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+use crate::cli::Usage;
+use crate::client::remote::Remote;
+use crate::terminal::output;
+
+/// Bytes of a line at most: a piece of a file in base64 has some hundred kilobytes.
+const LINE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of a whole document at most; the status has a few kilobytes for each interface.
+const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+
+/// The service did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{detail}")]
+pub(crate) struct Refused {
+    /// What kind of refusal.
+    pub(crate) status: StatusCode,
+    /// The sentence that says why, and what to do.
+    pub(crate) detail: String,
+    /// Why nothing was found, where that is the reason.
+    pub(crate) cause: Option<String>,
+}
+
+impl Refused {
+    /// Nothing matched: an answer, though an empty one.
+    pub(crate) fn is_nothing_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND && self.cause.is_some()
+    }
+}
+
+/// Where a recorder is.
+#[derive(Clone, Debug)]
+pub(crate) enum Address {
+    /// On this machine.
+    Socket(PathBuf),
+    /// On another one, or on a port of this one.
+    Remote(Box<Remote>),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Remote(remote) => f.write_str(&remote.url),
+        }
+    }
+}
+
+/// What a connection has to be.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Asks a recorder.
+///
+/// # Errors
+///
+/// [`Refused`] when it says no, [`Usage`] when the question is wrong.
+pub(crate) fn ask(address: &Address, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let response = runtime.block_on(async {
+        let (stream, host) = connect(address).await?;
+        let failed = |error: hyper::Error| match address {
+            Address::Remote(remote) => remote.broken(error),
+            Address::Socket(_) => anyhow::Error::new(error).context(format!("talking to the recorder at {address}")),
+        };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+        // Its error is also that of the answer's body, where it is told.
+        tokio::spawn(connection);
+        let mut request = hyper::Request::builder().method(method).uri(target);
+        for (name, value) in [("host", host.as_str()), ("te", "trailers"), ("connection", "TE")] {
+            request = request.header(name, value);
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(Usage::of)?;
+        sender.send_request(request).await.map_err(failed)
+    })?;
+    let (head, body) = response.into_parts();
+    let mut answer = Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None };
+    if head.status.is_success() {
+        return Ok(answer);
+    }
+    let refused = refused(head.status, &answer.document()?);
+    Err(if refused.status == StatusCode::BAD_REQUEST { Usage::of(refused) } else { refused.into() })
+}
+
+/// A connection, and the host that the request names.
+async fn connect(address: &Address) -> anyhow::Result<(Box<dyn Stream>, String)> {
+    match address {
+        Address::Remote(remote) => remote.connect().await,
+        #[cfg(unix)]
+        Address::Socket(path) => match tokio::net::UnixStream::connect(path).await {
+            Ok(stream) => Ok((Box::new(stream), "retrocap".to_owned())),
+            Err(error) => Err(unreachable(path, error)),
+        },
+        #[cfg(not(unix))]
+        Address::Socket(path) => Err(unreachable(path, ErrorKind::Unsupported.into())),
+    }
+}
+
+/// What a failed connection means, and what to do.
+fn unreachable(socket: &Path, error: std::io::Error) -> anyhow::Error {
+    let path = socket.display();
+    match error.kind() {
+        ErrorKind::NotFound => {
+            anyhow!("no recorder at {path}: start one with `sudo retrocap run`, or say where it listens with --socket")
+        }
+        ErrorKind::PermissionDenied => anyhow!(
+            "{path} is for root and the group retrocap: run with sudo, or `sudo usermod -aG retrocap $USER` and log \
+             in again"
+        ),
+        ErrorKind::ConnectionRefused => {
+            anyhow!("the recorder at {path} has ended and left its socket behind: start one with `sudo retrocap run`")
+        }
+        ErrorKind::InvalidInput => Usage::of(format_args!(
+            "{path} cannot be a socket: {error}; try /run/retrocap/retrocap.sock or ./retrocap.sock"
+        )),
+        _ => anyhow::Error::new(error).context(format!("cannot reach the recorder at {path}")),
+    }
+}
+
+/// Reads a problem document (RFC 9457).
+pub(crate) fn refused(status: StatusCode, document: &str) -> Refused {
+    let problem: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+    let text = |key: &str| problem.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let detail = text("detail").or_else(|| text("title")).unwrap_or_else(|| format!("the recorder answered {status}"));
+    Refused { status, detail, cause: text("cause") }
+}
+
+/// What the service says after a stream.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trailers(Arc<Mutex<hyper::HeaderMap>>);
+
+impl Trailers {
+    /// The trailer of this name, once the stream has ended.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        let trailers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(String::from_utf8_lossy(trailers.get(name)?.as_bytes()).into_owned())
+    }
+}
+
+/// An answer, read piece by piece.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    runtime: Runtime,
+    body: Incoming,
+    chunk: Bytes,
+    trailers: Trailers,
+    interrupted: Option<Interrupted>,
+}
+
+/// Ends an answer before its time, and says whether it did.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interrupted(Arc<(AtomicBool, Notify)>);
+
+impl Interrupted {
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    /// Ends the answer.
+    pub(crate) fn interrupt(&self) {
+        self.0.0.store(true, Ordering::Relaxed);
+        self.0.1.notify_one();
+    }
+}
+
+impl Answer {
+    /// The next piece, `None` at the end.
+    pub(crate) fn next_chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
+        while let Some(frame) = self.next_frame().transpose()? {
+            match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Ok(Some(data)),
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        *self.trailers.0.lock().unwrap_or_else(PoisonError::into_inner) = trailers;
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        let Some(ended) = self.interrupted.clone() else { return self.runtime.block_on(self.body.frame()) };
+        if ended.is_interrupted() {
+            return None;
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                frame = self.body.frame() => frame,
+                () = ended.0.1.notified() => None,
+            }
+        })
+    }
+
+    /// What ends the answer, whoever waits for it.
+    pub(crate) fn interruption(&mut self) -> Interrupted {
+        self.interrupted.get_or_insert_default().clone()
+    }
+
+    /// From now on Ctrl-C, or to be told to end, ends the answer and not the program.
+    pub(crate) fn end_when_interrupted(&mut self) {
+        let ended = self.interruption();
+        output::when_interrupted(move || ended.interrupt());
+    }
+
+    /// Whether it was.
+    pub(crate) fn interrupted(&self) -> Interrupted {
+        self.interrupted.clone().unwrap_or_default()
+    }
+
+    /// Where the trailers will be.
+    pub(crate) fn trailers(&self) -> Trailers {
+        self.trailers.clone()
+    }
+
+    /// All of it as text.
+    pub(crate) fn document(&mut self) -> anyhow::Result<String> {
+        let mut document = String::new();
+        self.take(DOCUMENT_BYTES_MAX).read_to_string(&mut document)?;
+        Ok(document)
+    }
+}
+
+impl Read for Answer {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.chunk.is_empty() {
+            match self.next_chunk().map_err(broken)? {
+                Some(chunk) => self.chunk = chunk,
+                None => return Ok(0),
+            }
+        }
+        let bytes = self.chunk.len().min(into.len());
+        into[..bytes].copy_from_slice(&self.chunk.split_to(bytes));
+        Ok(bytes)
+    }
+}
+
+/// Reads the next line of an answer; false at its end.
+///
+/// # Errors
+///
+/// Also for one that is no text, or longer than any that a recorder writes.
+pub(crate) fn next_line(lines: &mut impl BufRead, line: &mut String) -> std::io::Result<bool> {
+    line.clear();
+    let bytes = lines.take(LINE_BYTES_MAX).read_line(line)?;
+    if bytes as u64 == LINE_BYTES_MAX && !line.ends_with('\n') {
+        let error = format!("the recorder's answer has a line of more than {} MiB", LINE_BYTES_MAX >> 20);
+        return Err(std::io::Error::new(ErrorKind::InvalidData, error));
+    }
+    Ok(bytes > 0)
+}
+
+/// The connection ended within the answer.
+fn broken(error: hyper::Error) -> std::io::Error {
+    std::io::Error::new(ErrorKind::ConnectionAborted, format!("the recorder broke off its answer ({error}); ask again"))
+}
+
+/// A request's target: a path, and keys with values.
+#[derive(Clone, Debug)]
+pub(crate) struct Target(String);
+
+impl Target {
+    /// A path without keys.
+    pub(crate) fn new(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Adds a key, if it has a value.
+    pub(crate) fn with(mut self, key: &str, value: Option<impl std::fmt::Display>) -> Self {
+        use std::fmt::Write as _;
+        let Some(value) = value else { return self };
+        self.0.push(if self.0.contains('?') { '&' } else { '?' });
+        self.0.push_str(key);
+        self.0.push('=');
+        for byte in value.to_string().bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => self.0.push(char::from(byte)),
+                _ => {
+                    let _ = write!(self.0, "%{byte:02X}");
+                }
+            }
+        }
+        self
+    }
+
+    /// As it stands in the request.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Reads what is at `target`; see [`ask`].
+pub(crate) fn get(address: &Address, target: &Target) -> anyhow::Result<Answer> {
+    ask(address, Method::GET, target.as_str(), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_so_that_nothing_is_lost() {
+        let target = Target::new("/v1/packets").with("filter", Some("tcp[13] & 2 != 0")).with("count", None::<u64>);
+        assert_eq!(
+            target.with("interface", Some("ä0")).as_str(),
+            "/v1/packets?filter=tcp%5B13%5D%20%26%202%20%21%3D%200&interface=%C3%A40"
+        );
+    }
+
+    #[test]
+    fn a_problem_is_told_in_the_services_words() {
+        let problem =
+            refused(StatusCode::NOT_FOUND, r#"{"title":"x","detail":"nothing was seen","cause":"never_seen"}"#);
+        assert_eq!((problem.to_string().as_str(), problem.is_nothing_found()), ("nothing was seen", true));
+        let problem = refused(StatusCode::NOT_FOUND, "what?");
+        assert_eq!(
+            (problem.to_string().as_str(), problem.is_nothing_found()),
+            ("the recorder answered 404 Not Found", false)
+        );
+    }
+}

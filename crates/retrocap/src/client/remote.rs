@@ -1,0 +1,160 @@
+//! The way to a recorder on another machine, over TLS; or on a port of this one, in the clear.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use hyper::Uri;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::cli::Usage;
+use crate::client::Stream;
+use crate::client::tls::{Files, Other, Tls, alert};
+
+/// How long the other machine may take to be there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const HTTPS_PORT: u16 = 443;
+const HTTP_PORT: u16 = 80;
+
+/// A recorder elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    /// As it was given.
+    pub(crate) url: String,
+    pub(crate) files: Files,
+}
+
+/// An URL, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    encrypted: bool,
+    /// A name or an address, without brackets.
+    host: String,
+    port: u16,
+    /// Both, as they stand in a request.
+    authority: String,
+}
+
+impl Place {
+    fn read(url: &str) -> anyhow::Result<Self> {
+        let wrong = |why: &str| Usage::of(format_args!("--remote {url}: {why}; try https://sensor1:57443"));
+        let with_scheme = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
+        let uri: Uri = with_scheme.parse().map_err(|error| wrong(&format!("cannot be read ({error})")))?;
+        let encrypted = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong("begins neither with https:// nor with http://")),
+        };
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(wrong("takes a host and a port, and no path"));
+        }
+        let authority =
+            uri.authority().filter(|authority| !authority.host().is_empty()).ok_or_else(|| wrong("names no host"))?;
+        if authority.as_str().contains('@') {
+            return Err(wrong("takes no user: the certificate says who you are"));
+        }
+        let bracketed = authority.host();
+        let host = bracketed.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(bracketed);
+        let local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        if !encrypted && !local {
+            return Err(wrong("http:// is for this machine alone, use https://"));
+        }
+        // What is no port is as none for the library.
+        if authority.as_str() != bracketed && uri.port_u16().is_none() {
+            return Err(wrong("the port is no number up to 65535"));
+        }
+        let port = uri.port_u16().unwrap_or(if encrypted { HTTPS_PORT } else { HTTP_PORT });
+        Ok(Self { encrypted, host: host.to_owned(), port, authority: format!("{bracketed}:{port}") })
+    }
+}
+
+impl Remote {
+    /// A connection, and the host that requests name.
+    pub(crate) async fn connect(&self) -> anyhow::Result<(Box<dyn Stream>, String)> {
+        let place = Place::read(&self.url)?;
+        let tls = if place.encrypted { Some(Tls::new(&self.files, Other::Recorder)?) } else { None };
+        let stream = reach(&place).await?;
+        Ok(match tls {
+            None => (Box::new(stream), place.authority),
+            Some(tls) => (Box::new(tls.connect(&place.host, &place.authority, stream).await?), place.authority),
+        })
+    }
+
+    /// What it means when a request does not get through. With TLS 1.3 a client learns only now that it is refused.
+    pub(crate) fn broken(&self, error: hyper::Error) -> anyhow::Error {
+        if let Some(alert) = alert(&error) {
+            return Tls::new(&self.files, Other::Recorder)
+                .map_or_else(|error| error, |tls| tls.alerted(&self.url, alert));
+        }
+        if error.is_parse() {
+            return anyhow!(
+                "{} does not speak HTTP as asked: use https:// for --listen, http:// for --listen-plain",
+                self.url
+            );
+        }
+        let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        anyhow!(
+            "the recorder at {} closed the connection ({reason}): it may refuse this certificate, or have too many \
+                 clients; its log says why",
+            self.url
+        )
+    }
+}
+
+async fn reach(place: &Place) -> anyhow::Result<TcpStream> {
+    let at = &place.authority;
+    let addresses: Vec<_> = tokio::net::lookup_host((place.host.as_str(), place.port))
+        .await
+        .map_err(|error| anyhow!("cannot find the host {:?}: {error}; check the name in --remote", place.host))?
+        .collect();
+    let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(addresses.as_slice())).await;
+    let stream = match connected {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            return Err(anyhow!("nobody listens on {at}: does `retrocap run --listen` run there, with this port?"));
+        }
+        Ok(Err(error)) => return Err(anyhow!("cannot reach {at}: {error}; check address, network and firewall")),
+        Err(_) => {
+            let seconds = CONNECT_TIMEOUT.as_secs();
+            return Err(anyhow!("{at} does not answer within {seconds} s: check address, network and firewall"));
+        }
+    };
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_url_names_a_host_and_a_port() {
+        let place = |url: &str| {
+            let place = Place::read(url).unwrap();
+            (place.encrypted, place.host, place.authority)
+        };
+        for (url, encrypted, host, authority) in [
+            ("https://sensor1:57443", true, "sensor1", "sensor1:57443"),
+            ("https://sensor1/", true, "sensor1", "sensor1:443"),
+            ("sensor1:57443", true, "sensor1", "sensor1:57443"),
+            ("https://[2001:db8::1]:8", true, "2001:db8::1", "[2001:db8::1]:8"),
+            ("http://127.0.0.1:8080", false, "127.0.0.1", "127.0.0.1:8080"),
+            ("http://localhost", false, "localhost", "localhost:80"),
+        ] {
+            assert_eq!(place(url), (encrypted, host.to_owned(), authority.to_owned()), "{url}");
+        }
+        for (url, says) in [
+            ("http://sensor1:80", "use https://"),
+            ("ftp://sensor1", "neither with https://"),
+            ("https://sensor1/v1/packets", "no path"),
+            ("https://me@sensor1", "no user"),
+            ("https://", "try https://sensor1:57443"),
+            ("https://sensor1:99999", "try https://sensor1:57443"),
+            ("", "try https://sensor1:57443"),
+        ] {
+            let error = Place::read(url).unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains(says), "{url}: {error}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The client's end of TLS, with a certificate at either end: to recorders elsewhere, and to who is pushed to.
+//!
+//! What always holds: nothing is sent to anybody whose certificate is not of the authority named, in its time, and for the
+//! host that was asked for. What is wrong is said with the certificate it is about, and its name.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore, version};
+
+use crate::cli::Usage;
+use serve::certificate::{Certificate, read_certificates, read_key};
+use serve::signatures_as_the_library;
+
+/// How long the other side may take to show who it is.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the certificates are, as far as that was said.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files {
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Other {
+    Recorder,
+    Listener,
+}
+
+impl Other {
+    /// What may be wrong when it does not speak TLS.
+    fn doubt(self) -> &'static str {
+        match self {
+            Self::Recorder => "is it a recorder (retrocap run --listen)? for --listen-plain use http://",
+            Self::Listener => "is it a listener with TLS? without --tls it is pushed to in the clear",
+        }
+    }
+}
+
+impl fmt::Display for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Recorder => "the recorder",
+            Self::Listener => "the listener",
+        })
+    }
+}
+
+/// The other side went away, or never answered: nobody was refused, and later it may work.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct BrokenOff(String);
+
+/// Certificates that were read, ready to be shown.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    files: Files,
+    other: Other,
+    config: Arc<ClientConfig>,
+    seen: Arc<Seen>,
+}
+
+impl Tls {
+    /// Reads the certificates: what is wrong here is said before anybody is bothered.
+    pub(crate) fn new(files: &Files, other: Other) -> anyhow::Result<Self> {
+        let files = files.clone();
+        let (ca, cert) = (files.ca(), files.cert());
+        let key = files.key.clone().unwrap_or_else(|| directory().join("client.key"));
+        let advice = |error: &dyn fmt::Display| {
+            let elsewhere = match other {
+                Other::Recorder => "a recorder elsewhere wants a certificate",
+                Other::Listener => "--tls takes a certificate",
+            };
+            anyhow!(
+                "{error}\nretrocap: {elsewhere}; the recorder's administrator makes one with `retrocap certs client NAME \
+                 --role packets`, and it goes to {} or is named with --ca, --cert and --key",
+                directory().display()
+            )
+        };
+        let mut roots = RootCertStore::empty();
+        for certificate in read_certificates(&ca).map_err(|error| advice(&error))? {
+            roots.add(certificate).map_err(|error| anyhow!("{} holds no authority: {error}", ca.display()))?;
+        }
+        let chain = read_certificates(&cert).map_err(|error| advice(&error))?;
+        let secret = read_key(&key).map_err(|error| advice(&error))?;
+        in_its_time(&chain, &cert)?;
+        let provider = Arc::new(default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| anyhow!("{} cannot be used as authority: {error}", ca.display()))?;
+        let seen = Arc::new(Seen(Mutex::default(), verifier));
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<dyn ServerCertVerifier>)
+            .with_client_auth_cert(chain, secret)
+            .map_err(|error| anyhow!("{} and {} do not fit: {error}", cert.display(), key.display()))?;
+        if other == Other::Recorder {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
+        Ok(Self { files, other, config: Arc::new(config), seen })
+    }
+
+    /// Shakes hands with `host`, reached `at` an address as people write it.
+    ///
+    /// # Errors
+    ///
+    /// [`BrokenOff`] where nobody was refused, and [`Usage`] where no host has such a name.
+    pub(crate) async fn connect(
+        &self,
+        host: &str,
+        at: &str,
+        stream: TcpStream,
+    ) -> anyhow::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| Usage::of(format_args!("{at}: {host:?} is no host's name")))?;
+        let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
+        match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(self.refused(at, &error)),
+            Err(_) => {
+                let seconds = HANDSHAKE_TIMEOUT.as_secs();
+                let doubt = self.other.doubt();
+                Err(BrokenOff(format!("{at} does not answer within {seconds} s: {doubt}")).into())
+            }
+        }
+    }
+
+    /// What a handshake that failed means.
+    fn refused(&self, at: &str, error: &std::io::Error) -> anyhow::Error {
+        let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+            let doubt = self.other.doubt();
+            return BrokenOff(format!("{at} broke off the TLS handshake ({error}): {doubt}")).into();
+        };
+        let seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let shown = seen
+            .map_or_else(|| "a certificate that cannot be read".to_owned(), |seen| format!("the certificate {seen}"));
+        match error {
+            rustls::Error::InvalidCertificate(problem) => match problem {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    anyhow!("{at} shows {shown}, which has expired: make another there with `retrocap certs server`")
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    anyhow!("{at} shows {shown}, which is not good yet: is one of the two clocks wrong?")
+                }
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => anyhow!(
+                    "{at} shows {shown}, which is not signed by the authority in {}: it may be another host in its \
+                     place; --ca names the authority's certificate",
+                    self.files.ca().display()
+                ),
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => anyhow!(
+                    "{at} shows {shown}, which is for another name: ask for it under a name it has, or make one there \
+                     with `retrocap certs server NAME ADDRESS ...`"
+                ),
+                other => anyhow!("{at} shows {shown}, which cannot be trusted: {other}"),
+            },
+            rustls::Error::AlertReceived(alert) => self.alerted(at, *alert),
+            rustls::Error::InvalidMessage(_) => anyhow!("{at} does not speak TLS: {}", self.other.doubt()),
+            other => anyhow!("cannot agree with {at} on TLS: {other}"),
+        }
+    }
+
+    /// What the other side means by refusing. With TLS 1.3 a client learns it only after the handshake.
+    pub(crate) fn alerted(&self, at: &str, alert: AlertDescription) -> anyhow::Error {
+        let cert = self.files.cert();
+        let own = read_certificates(&cert).ok().and_then(|chain| Certificate::read(chain.first()?));
+        let own = own.map_or_else(|| cert.display().to_string(), |own| format!("{own} in {}", cert.display()));
+        let other = self.other;
+        let why = match alert {
+            AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+                "it is of an authority that it does not know"
+            }
+            AlertDescription::CertificateExpired => "it has expired, by its clock",
+            AlertDescription::CertificateRevoked => "it has been revoked",
+            AlertDescription::CertificateRequired => "it got none",
+            _ => return anyhow!("{other} at {at} refuses the certificate {own} ({alert:?}); its log says why"),
+        };
+        anyhow!(
+            "{other} at {at} refuses the certificate {own}: {why}; ask its administrator for one (retrocap certs client \
+             NAME --role packets)"
+        )
+    }
+}
+
+/// The alert by which the other side said no, if an error comes of one.
+pub(crate) fn alert(error: &(dyn std::error::Error + 'static)) -> Option<AlertDescription> {
+    let mut cause = Some(error);
+    while let Some(this) = cause {
+        let inner = this.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        if let Some(rustls::Error::AlertReceived(alert)) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(*alert);
+        }
+        cause = this.source();
+    }
+    None
+}
+
+impl Files {
+    fn ca(&self) -> PathBuf {
+        self.ca.clone().unwrap_or_else(|| directory().join("ca.pem"))
+    }
+
+    fn cert(&self) -> PathBuf {
+        self.cert.clone().unwrap_or_else(|| directory().join("client.pem"))
+    }
+}
+
+/// Where the certificates are that are not named.
+fn directory() -> PathBuf {
+    if let Some(directory) = std::env::var_os("RETROCAP_CERTS").filter(|path| !path.is_empty()) {
+        return directory.into();
+    }
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
+    let config = std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from).or_else(home);
+    config.unwrap_or_default().join("retrocap")
+}
+
+/// The own certificate has expired: nobody need be asked for that.
+fn in_its_time(chain: &[CertificateDer<'_>], path: &Path) -> anyhow::Result<()> {
+    let Some(own) = chain.first().and_then(|first| Certificate::read(first)) else { return Ok(()) };
+    let now = jiff::Timestamp::now();
+    let wrong = match () {
+        () if own.not_after < now => "has expired",
+        () if own.not_before > now => "is not good yet (is the clock right?)",
+        () => return Ok(()),
+    };
+    Err(anyhow!(
+        "the certificate {own} in {} {wrong}: ask the recorder's administrator for another (retrocap certs client NAME \
+         --role packets)",
+        path.display()
+    ))
+}
+
+/// Verifies as the library does, and remembers which certificate was shown.
+#[derive(Debug)]
+struct Seen(Mutex<Option<Certificate>>, Arc<WebPkiServerVerifier>);
+
+impl ServerCertVerifier for Seen {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Certificate::read(end_entity);
+        self.1.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    signatures_as_the_library!(1);
+}

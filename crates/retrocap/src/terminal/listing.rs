@@ -1,0 +1,389 @@
+//! Sessions and their sums for people and spreadsheets, out of the lines the recorder sends.
+
+use jiff::tz::TimeZone;
+
+use crate::terminal::csv;
+use crate::terminal::human::{self, count, counted, size};
+use crate::terminal::screen::{CYAN, DIM, Screen, YELLOW};
+use crate::terminal::table::{Cell, Column, Row, Table};
+use crate::verbs::flows::By;
+use base::time;
+use query::flows::{Flow, FlowEndpoint};
+use query::sums::Sum;
+
+/// Rows that are aligned together: as many as a screen shows, and some.
+const PAGE_ROWS: usize = 256;
+
+/// Lines of JSON that come out in another form.
+pub(crate) trait Lines {
+    /// Takes one.
+    fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()>;
+    /// What was held back; and what it came to, in a sentence.
+    fn end(&mut self, out: &mut String) -> Option<String>;
+}
+
+/// One line a session.
+pub(crate) struct SessionLines {
+    table: Table,
+    clock: Clock,
+    csv: bool,
+    page: Vec<Flow>,
+    sessions: u64,
+    bytes: u64,
+    cut: u64,
+    gone: u64,
+}
+
+const fn column(heading: &'static str, right: bool, leave_out: u8) -> Column {
+    Column { heading, right, leave_out }
+}
+
+const SESSION: [Column; 10] = [
+    column("first", false, 0),
+    column("lasted", true, 4),
+    column("proto", false, 1),
+    column("originator > responder", false, 0),
+    column("state", false, 5),
+    column("packets", true, 2),
+    column("bytes", true, 0),
+    column("kept", false, 0),
+    column("cut", false, 3),
+    column("interface", false, 6),
+];
+
+const SESSION_CSV: [&str; 24] = [
+    "first",
+    "last",
+    "proto",
+    "originator_ip",
+    "originator_port",
+    "responder_ip",
+    "responder_port",
+    "interface",
+    "vlan",
+    "originator_packets",
+    "responder_packets",
+    "originator_bytes",
+    "responder_bytes",
+    "kept_packets",
+    "kept_bytes",
+    "state",
+    "community_id",
+    "server_name",
+    "http_host",
+    "dns_question",
+    "dns_type",
+    "originator_mac",
+    "responder_mac",
+    "cut_at",
+];
+
+impl SessionLines {
+    pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool) -> Self {
+        Self {
+            table: Table::new(screen, &SESSION),
+            clock: Clock { tz, short: screen.width.is_some(), day: None },
+            csv,
+            page: Vec::new(),
+            sessions: 0,
+            bytes: 0,
+            cut: 0,
+            gone: 0,
+        }
+    }
+
+    fn show(&mut self, out: &mut String) {
+        let rows: Vec<Row> = self.page.drain(..).map(|flow| row(&flow, &mut self.clock)).collect();
+        self.table.page(out, self.clock.day.as_deref().filter(|_| self.clock.short), &rows);
+    }
+}
+
+impl Lines for SessionLines {
+    fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
+        let flow: Flow = serde_json::from_str(line)?;
+        if self.csv {
+            if self.sessions == 0 {
+                csv::line(out, SESSION_CSV);
+            }
+            csv::line(out, values(&flow).iter().map(String::as_str));
+        }
+        self.sessions += 1;
+        self.bytes = self.bytes.saturating_add(flow.bytes.sum());
+        match flow.kept_packets {
+            0 => self.gone += 1,
+            _ if flow.is_cut() => self.cut += 1,
+            _ => {}
+        }
+        if !self.csv {
+            self.page.push(flow);
+            if self.page.len() == PAGE_ROWS {
+                self.show(out);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut String) -> Option<String> {
+        self.show(out);
+        let kept = match (self.cut, self.gone) {
+            (0, 0) => ", all of it kept".to_owned(),
+            (cut, 0) => format!("; {} cut", count(cut)),
+            (0, gone) => format!("; {} without packets", count(gone)),
+            (cut, gone) => format!("; {} cut, {} without packets", count(cut), count(gone)),
+        };
+        Some(format!("{}, {}{kept}", counted(self.sessions, "session"), size(self.bytes)))
+    }
+}
+
+fn values(flow: &Flow) -> [String; 24] {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    [
+        flow.first.clone(),
+        flow.last.clone(),
+        flow.proto.clone(),
+        text(&flow.originator.ip),
+        flow.originator.port.to_string(),
+        text(&flow.responder.ip),
+        flow.responder.port.to_string(),
+        flow.interface.clone(),
+        flow.vlan.map(|vlan| vlan.to_string()).unwrap_or_default(),
+        flow.packets.originator.to_string(),
+        flow.packets.responder.to_string(),
+        flow.bytes.originator.to_string(),
+        flow.bytes.responder.to_string(),
+        flow.kept_packets.to_string(),
+        flow.kept_bytes.to_string(),
+        flow.state.clone(),
+        text(&flow.community_id),
+        text(&flow.names.server_name),
+        text(&flow.names.http_host),
+        text(&flow.names.dns_question),
+        text(&flow.names.dns_type),
+        text(&flow.originator.mac),
+        text(&flow.responder.mac),
+        text(&flow.cut_at),
+    ]
+}
+
+fn row(flow: &Flow, clock: &mut Clock) -> Row {
+    let (first, last) = (human::time(&flow.first), human::time(&flow.last));
+    let lasted = first.zip(last).filter(|(first, last)| first < last);
+    let lasted = lasted.map(|(first, last)| time::human_age(last.since(first)));
+    let packets = flow.packets.sum();
+    let (kept, colour) = match flow.kept_packets {
+        0 => ("gone".to_owned(), Some(DIM)),
+        _ if flow.is_cut() => (format!("first {}", size(flow.kept_bytes)), Some(YELLOW)),
+        _ => ("all".to_owned(), None),
+    };
+    let interface = flow.vlan.map_or_else(|| flow.interface.clone(), |vlan| format!("{} vlan {vlan}", flow.interface));
+    let cells = vec![
+        Cell::from(clock.time(&flow.first)),
+        lasted.unwrap_or_default().into(),
+        flow.proto.clone().into(),
+        format!("{} > {}", endpoint(&flow.originator), endpoint(&flow.responder)).into(),
+        flow.state.clone().into(),
+        count(packets).into(),
+        size(flow.bytes.sum()).into(),
+        Cell::new(&kept, colour),
+        Cell::new(&flow.cut_at.as_deref().map(|at| clock.time(at)).unwrap_or_default(), colour),
+        interface.into(),
+    ];
+    let names = &flow.names;
+    let remark = if let Some(name) = &names.server_name {
+        format!("TLS {name}")
+    } else if let Some(host) = &names.http_host {
+        format!("HTTP {host}")
+    } else if let Some(question) = &names.dns_question {
+        format!("DNS {question} {}", names.dns_type.as_deref().unwrap_or_default())
+    } else {
+        String::new()
+    };
+    Row { cells, remark: Cell::new(remark.trim_end(), Some(CYAN)) }
+}
+
+fn endpoint(endpoint: &FlowEndpoint) -> String {
+    match (&endpoint.ip, &endpoint.mac) {
+        (Some(ip), _) if endpoint.port == 0 => ip.clone(),
+        (Some(ip), _) if ip.contains(':') => format!("[{ip}]:{}", endpoint.port),
+        (Some(ip), _) => format!("{ip}:{}", endpoint.port),
+        (None, Some(mac)) => mac.clone(),
+        (None, None) => "?".to_owned(),
+    }
+}
+
+/// Times of a listing. In a terminal the day stands above the column, and only times of other days name theirs.
+struct Clock {
+    tz: TimeZone,
+    short: bool,
+    day: Option<String>,
+}
+
+impl Clock {
+    fn time(&mut self, rfc3339: &str) -> String {
+        let Some(time) = human::time(rfc3339) else { return rfc3339.to_owned() };
+        let local = time::local(time, &self.tz);
+        let Some((day, clock)) = local.split_once(' ').filter(|_| self.short) else { return local };
+        let first = self.day.get_or_insert_with(|| day.to_owned());
+        if first == day {
+            clock.to_owned()
+        } else if first.get(..5) == day.get(..5) {
+            format!("{} {clock}", day.get(5..).unwrap_or(day))
+        } else {
+            local
+        }
+    }
+}
+
+/// One line a sum.
+pub(crate) struct SumLines {
+    table: Table,
+    clock: Clock,
+    csv: bool,
+    by: By,
+    page: Vec<Sum>,
+    sums: u64,
+}
+
+/// Headings, that of what is summed by being first.
+fn sum_columns(by: By) -> [Column; 7] {
+    let [what, out, r#in] = match by {
+        By::Host => ["host", "sent", "received"],
+        By::Peer => ["host > peer", "out", "in"],
+        By::Port => ["port", "from originators", "from responders"],
+    };
+    [
+        column(what, false, 0),
+        column("sessions", true, 1),
+        column(out, true, 0),
+        column(r#in, true, 0),
+        column("packets", true, 3),
+        column("first", false, 4),
+        column("last", false, 2),
+    ]
+}
+
+const SUM_CSV: [&str; 11] = [
+    "host",
+    "peer",
+    "proto",
+    "port",
+    "sessions",
+    "bytes_out",
+    "bytes_in",
+    "packets_out",
+    "packets_in",
+    "first",
+    "last",
+];
+
+impl SumLines {
+    pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool, by: By) -> Self {
+        let clock = Clock { tz, short: false, day: None };
+        Self { table: Table::new(screen, &sum_columns(by)), clock, csv, by, page: Vec::new(), sums: 0 }
+    }
+
+    fn show(&mut self, out: &mut String) {
+        let rows: Vec<Row> = self.page.drain(..).map(|sum| sum_row(&sum, &mut self.clock)).collect();
+        self.table.page(out, None, &rows);
+    }
+}
+
+impl Lines for SumLines {
+    fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
+        let sum: Sum = serde_json::from_str(line)?;
+        if self.csv {
+            if self.sums == 0 {
+                csv::line(out, SUM_CSV);
+            }
+            csv::line(out, sum_values(&sum).iter().map(String::as_str));
+        }
+        self.sums += 1;
+        if !self.csv {
+            self.page.push(sum);
+            if self.page.len() == PAGE_ROWS {
+                self.show(out);
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut String) -> Option<String> {
+        self.show(out);
+        let what = match self.by {
+            By::Host => "host",
+            By::Peer => "pair",
+            By::Port => "port",
+        };
+        Some(format!("{}; each session counts whole", counted(self.sums, what)))
+    }
+}
+
+fn sum_values(sum: &Sum) -> [String; 11] {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    [
+        text(&sum.host),
+        text(&sum.peer),
+        text(&sum.proto),
+        sum.port.map(|port| port.to_string()).unwrap_or_default(),
+        sum.sessions.to_string(),
+        sum.bytes.out.to_string(),
+        sum.bytes.r#in.to_string(),
+        sum.packets.out.to_string(),
+        sum.packets.r#in.to_string(),
+        sum.first.clone(),
+        sum.last.clone(),
+    ]
+}
+
+fn sum_row(sum: &Sum, clock: &mut Clock) -> Row {
+    let what = match (&sum.host, &sum.peer, &sum.proto, sum.port) {
+        (Some(host), Some(peer), ..) => format!("{host} > {peer}"),
+        (Some(host), None, ..) => host.clone(),
+        (None, _, Some(proto), Some(port)) => format!("{port}/{proto}"),
+        (None, _, proto, _) => proto.clone().unwrap_or_default(),
+    };
+    let cells = vec![
+        what.into(),
+        count(sum.sessions).into(),
+        size(sum.bytes.out).into(),
+        size(sum.bytes.r#in).into(),
+        count(sum.packets.sum()).into(),
+        clock.time(&sum.first).into(),
+        clock.time(&sum.last).into(),
+    ];
+    Row { cells, remark: Cell::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sessions that are cut, gone, in a VLAN, without addresses or ports; with names of every kind.
+    const FLOWS: [&str; 5] = [
+        r#"{"first":"2026-11-22T10:00:00.123456789Z","last":"2026-11-22T10:00:42.5Z","proto":"tcp","originator":{"ip":"10.0.0.5","port":51234},"responder":{"ip":"192.0.2.7","port":443},"interface":"eth0","packets":{"originator":1000,"responder":3000},"bytes":{"originator":90000,"responder":4200000},"kept_bytes":9000,"kept_packets":12,"cut_at":"2026-11-22T10:47:11.5Z","state":"closed","community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","vlan":null,"server_name":"www.example.com"}"#,
+        r#"{"first":"2026-11-22T10:00:01Z","last":"2026-11-22T10:00:01.02Z","proto":"udp","originator":{"ip":"2001:db8::1","port":53000},"responder":{"ip":"2001:db8::53","port":53},"interface":"wlan0","packets":{"originator":1,"responder":1},"bytes":{"originator":80,"responder":160},"kept_bytes":240,"kept_packets":2,"state":"two-way","community_id":null,"vlan":42,"dns_question":"a.example","dns_type":"TXT"}"#,
+        r#"{"first":"2026-11-22T10:00:02Z","last":"2026-11-22T10:00:02Z","proto":"arp","originator":{"ip":null,"port":0,"mac":"02:00:00:00:00:01"},"responder":{"ip":null,"port":0,"mac":"ff:ff:ff:ff:ff:ff"},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":0,"kept_packets":0,"cut_at":"2026-11-23T00:30:00Z","state":"one-way","community_id":null,"vlan":null}"#,
+        r#"{"first":"2026-11-22T10:00:02Z","last":"2026-11-22T10:00:02Z","proto":"gre","originator":{"ip":"10.0.0.1","port":0},"responder":{"ip":"10.0.0.2","port":0},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":60,"kept_packets":1,"state":"one-way","community_id":null,"vlan":null}"#,
+        r#"{"first":"2026-11-23T00:00:02Z","last":"2026-11-23T02:00:02Z","proto":"tcp","originator":{"ip":"10.0.0.1","port":1},"responder":{"ip":"10.0.0.2","port":80},"interface":"eth0","packets":{"originator":1,"responder":0},"bytes":{"originator":60,"responder":0},"kept_bytes":60,"kept_packets":1,"state":"midstream","community_id":null,"vlan":null,"http_host":"a-rather-long-name-of-a-host.in-some-zone.example:8080"}"#,
+    ];
+
+    fn shown(screen: Screen) -> String {
+        let mut lines = SessionLines::new(screen, TimeZone::UTC, false);
+        let mut out = String::new();
+        for line in FLOWS {
+            lines.line(&mut out, line).unwrap();
+        }
+        let summary = lines.end(&mut out).unwrap();
+        assert!(out.lines().all(|line| line.trim_end() == line), "{out}");
+        format!("{out}{summary}\n")
+    }
+
+    #[test]
+    fn what_is_cut_and_what_is_gone() {
+        let mut all = String::new();
+        for (width, colour) in [(None, false), (Some(80), true), (Some(100), false), (Some(160), true)] {
+            all.push_str(&format!("── {width:?} ──\n{}", shown(Screen { width, colour }).replace('\x1b', "␛")));
+        }
+        insta::assert_snapshot!(all);
+    }
+}

@@ -1,0 +1,292 @@
+//! Where an export goes: stdout, a file that appears whole or not at all, or what is not a file (a FIFO, `/dev/null`).
+
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::cli::Usage;
+
+/// Bytes that are collected before they are written.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// The reader of a pipe has seen enough.
+#[derive(Debug, thiserror::Error)]
+#[error("the pipe was closed")]
+pub(crate) struct ClosedPipe;
+
+/// A failed write: a closed pipe, or what else the system says.
+pub(crate) fn failed(name: &str, error: std::io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::BrokenPipe => ClosedPipe.into(),
+        _ => anyhow::Error::new(error).context(format!("writing {name}")),
+    }
+}
+
+/// An export on its way out. What is in [`buffer`](Self::buffer) is written when it is worth a write.
+#[derive(Debug)]
+pub(crate) struct Output {
+    target: Target,
+    name: String,
+    buffer: Vec<u8>,
+    written_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Target {
+    Stdout(std::io::Stdout),
+    /// Not a regular file: nothing can be renamed over it.
+    Direct(File),
+    /// Gets its name when it is whole.
+    Hidden(NamedTempFile, PathBuf),
+}
+
+impl Output {
+    /// Opens `path`, `-` being stdout.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written, or stdout is a terminal, which packets would garble.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let output = Self::open_to_follow(path)?;
+        if let Target::Hidden(file, _) = &output.target {
+            remove_when_interrupted(file.path());
+        }
+        Ok(output)
+    }
+
+    /// As [`open`](Self::open), for who ends well when interrupted.
+    pub(crate) fn open_to_follow(path: &Path) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            return Self::stdout();
+        }
+        let name = path.display().to_string();
+        let cannot = |error: std::io::Error| anyhow::Error::new(error).context(format!("cannot write {name}"));
+        let existing = match path.metadata() {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(cannot(error)),
+        };
+        let target = match &existing {
+            Some(metadata) if metadata.is_dir() => {
+                return Err(Usage::of(format_args!(
+                    "{name} is a directory: try -w {name}/odd.pcapng, or -w - for stdout"
+                )));
+            }
+            Some(metadata) if !metadata.is_file() => {
+                Target::Direct(File::options().write(true).open(path).map_err(cannot)?)
+            }
+            // Behind a symbolic link the file is replaced, not the link.
+            Some(_) => Target::Hidden(hidden_beside(path).map_err(cannot)?, path.canonicalize().map_err(cannot)?),
+            None => Target::Hidden(hidden_beside(path).map_err(cannot)?, path.to_owned()),
+        };
+        if let Target::Hidden(file, _) = &target {
+            // Fails where the file is another's; the new one is then the writer's, as with every other tool.
+            let _ = existing.map(|existing| file.as_file().set_permissions(existing.permissions()));
+        }
+        Ok(Self::to(target, name))
+    }
+
+    fn stdout() -> anyhow::Result<Self> {
+        let stdout = std::io::stdout();
+        if stdout.is_terminal() {
+            return Err(Usage::of("packets would garble the terminal: try -w odd.pcapng, or a pipe to tcpdump -r -"));
+        }
+        Ok(Self::to(Target::Stdout(stdout), "stdout".to_owned()))
+    }
+
+    fn to(target: Target, name: String) -> Self {
+        Self { target, name, buffer: Vec::with_capacity(2 * CHUNK_BYTES), written_bytes: 0 }
+    }
+
+    /// Whether it is stdout.
+    pub(crate) fn is_stdout(&self) -> bool {
+        matches!(self.target, Target::Stdout(_))
+    }
+
+    /// Whether it is a file that a shell has opened for stdout.
+    pub(crate) fn is_redirected(&self) -> bool {
+        self.is_stdout() && stdout_is_a_file()
+    }
+
+    /// Whether it is a file that will appear.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.target, Target::Hidden(..))
+    }
+
+    /// Takes back what is beyond the first `bytes`.
+    pub(crate) fn keep(&mut self, bytes: u64) -> anyhow::Result<()> {
+        self.write_all()?;
+        if let Target::Hidden(file, _) = &mut self.target
+            && bytes < self.written_bytes
+        {
+            file.as_file_mut().set_len(bytes).map_err(|error| failed(&self.name, error))?;
+            self.written_bytes = bytes;
+        }
+        Ok(())
+    }
+
+    /// What exporters append to.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Writes the buffer if that is worth it.
+    pub(crate) fn write_some(&mut self) -> anyhow::Result<()> {
+        if self.buffer.len() >= CHUNK_BYTES { self.write_all() } else { Ok(()) }
+    }
+
+    /// Writes the buffer.
+    pub(crate) fn write_all(&mut self) -> anyhow::Result<()> {
+        let written = match &mut self.target {
+            Target::Stdout(stdout) => {
+                // It keeps what is behind the last byte that looks like the end of a line.
+                let mut stdout = stdout.lock();
+                stdout.write_all(&self.buffer).and_then(|()| stdout.flush())
+            }
+            Target::Direct(file) => file.write_all(&self.buffer),
+            Target::Hidden(file, _) => file.as_file_mut().write_all(&self.buffer),
+        };
+        written.map_err(|error| failed(&self.name, error))?;
+        self.written_bytes += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes what is left and lets the file appear under its name; gives its bytes.
+    pub(crate) fn finish(mut self) -> anyhow::Result<u64> {
+        self.write_all()?;
+        match self.target {
+            Target::Stdout(mut stdout) => stdout.flush().map_err(|error| failed(&self.name, error))?,
+            Target::Direct(mut file) => file.flush().map_err(|error| failed(&self.name, error))?,
+            Target::Hidden(file, path) => {
+                file.persist(path).map_err(|error| failed(&self.name, error.error))?;
+            }
+        }
+        Ok(self.written_bytes)
+    }
+}
+
+/// Whether stdout goes into a file: nobody reads along, who could print to the same terminal.
+#[cfg(unix)]
+pub(crate) fn stdout_is_a_file() -> bool {
+    rustix::fs::fstat(std::io::stdout())
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn stdout_is_a_file() -> bool {
+    false
+}
+
+/// Exit code of a program that Ctrl-C ended, as shells know it.
+const INTERRUPTED: i32 = 130;
+
+/// Whoever interrupts an export wants none of it.
+pub(crate) fn remove_when_interrupted(path: &Path) {
+    let path = path.to_owned();
+    when_interrupted(move || {
+        let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+        std::process::exit(INTERRUPTED);
+    });
+}
+
+/// Does something once the program is interrupted, which does not end it then.
+pub(crate) fn when_interrupted(act: impl FnOnce() + Send + 'static) {
+    // Without it an interrupt ends the program and leaves a hidden file behind, and nothing worse.
+    let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if runtime.is_ok_and(|runtime| runtime.block_on(interrupted()).is_ok()) {
+            act();
+        }
+    });
+}
+
+/// Waits for Ctrl-C, or to be told to end.
+async fn interrupted() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
+        tokio::select! {
+            interrupt = tokio::signal::ctrl_c() => interrupt,
+            _ = terminate.recv() => Ok(()),
+            _ = hangup.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+/// A file without a name that means anything, where the one that is asked for will be.
+fn hidden_beside(path: &Path) -> std::io::Result<NamedTempFile> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".retrocap-").suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // What the user's mask leaves of it, as for any file.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("odd.pcapng");
+        let mut given_up = Output::open(&path).unwrap();
+        given_up.buffer().extend_from_slice(b"half");
+        given_up.write_all().unwrap();
+        assert!(!path.exists());
+        drop(given_up);
+        assert_eq!(files(directory.path()), Vec::<String>::new());
+
+        let mut output = Output::open(&path).unwrap();
+        output.buffer().extend_from_slice(b"whole");
+        assert_eq!(output.finish().unwrap(), 5);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(files(directory.path()), ["odd.pcapng"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link_and_a_file_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::fs::write(&file, "old").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let mut output = Output::open(&link).unwrap();
+        output.buffer().extend_from_slice(b"new");
+        output.finish().unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    }
+
+    #[test]
+    fn a_directory_is_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Output::open(directory.path()).unwrap_err();
+        assert!(error.is::<Usage>(), "{error}");
+        assert!(Output::open(&directory.path().join("nowhere/odd.pcapng")).is_err());
+    }
+}

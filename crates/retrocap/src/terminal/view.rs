@@ -1,0 +1,395 @@
+//! The status at a glance: the answer first, then how far back, then what was lost, then where the memory is.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::terminal::human::{count, counted, plain, seconds, size, time as read_time};
+use crate::terminal::screen::{BOLD, CYAN, GREEN, RED, Screen};
+use base::counters::DropReason;
+use base::time::{self, Timestamp};
+use query::status::{RankStatus, RestartStatus, SandboxStatus, Status};
+
+/// How it is shown. Nothing else decides what is printed.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// What the first line answers.
+    pub(crate) heading: Heading,
+    /// Where it is shown.
+    pub(crate) screen: Screen,
+    /// Of the times that are shown.
+    pub(crate) tz: TimeZone,
+}
+
+/// What was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Heading {
+    /// A recorder, at this time.
+    Recording {
+        /// Ages are counted from here.
+        now: Timestamp,
+    },
+    /// A capture file that was replayed; ages are counted from its newest packet.
+    Replayed,
+}
+
+/// Clocks may be set by as much without a recording being taken for a replay.
+const CLOCK_STEP: Duration = Duration::from_secs(3600);
+/// Widest bar, in columns.
+const BAR_COLUMNS_MAX: usize = 48;
+/// Columns of a row beside its bar.
+const ROW_COLUMNS: usize = 40;
+/// Where the second column of the list of facts begins.
+const LABEL_COLUMNS: usize = 11;
+
+/// Columns where nobody says how many there are.
+const WIDTH_DEFAULT: usize = 80;
+
+/// Everything, with line feeds.
+pub(crate) fn status(status: &Status, view: &View) -> String {
+    let mut page = Page { out: String::new(), status, view };
+    page.answer();
+    page.reach();
+    page.facts();
+    page.interfaces();
+    page.out
+}
+
+struct Page<'a> {
+    out: String,
+    status: &'a Status,
+    view: &'a View,
+}
+
+impl Page<'_> {
+    /// What ages are counted from: a replayed capture ended with its newest packet, before its recorder began.
+    fn now(&self) -> Timestamp {
+        let newest = self.status.retained.newest.as_deref().and_then(read_time);
+        match self.view.heading {
+            Heading::Recording { now } => {
+                let began = now.saturating_sub(seconds(self.status.uptime_s).saturating_add(CLOCK_STEP));
+                newest.filter(|newest| *newest < began).unwrap_or(now)
+            }
+            Heading::Replayed => newest.unwrap_or_default(),
+        }
+    }
+
+    /// A stored time, and how long ago it is.
+    fn point(&self, time: Option<&String>) -> Option<(Timestamp, Duration)> {
+        let time = read_time(time?)?;
+        Some((time, self.now().since(time)))
+    }
+
+    /// What nobody chose to leave out.
+    fn lost(&self) -> u64 {
+        let lost = self.status.packets.dropped.saturating_sub(self.left_out());
+        lost.saturating_add(self.status.packets.kernel_dropped)
+    }
+
+    /// What classes leave out, as the configuration says.
+    fn left_out(&self) -> u64 {
+        let dropped = self.status.dropped.get(DropReason::ClassCutoff.as_str());
+        dropped.and_then(serde_json::Value::as_u64).unwrap_or(0)
+    }
+
+    fn paint(&self, colour: &str, text: &str) -> String {
+        self.view.screen.paint(colour, text)
+    }
+
+    fn answer(&mut self) {
+        let status = self.status;
+        let age = time::human_age(seconds(status.uptime_s));
+        let answer = match self.view.heading {
+            Heading::Recording { .. } => {
+                let up = status.interfaces.iter().filter(|interface| interface.up).count();
+                format!("recording {} for {age}", counted(up as u64, "interface"))
+            }
+            Heading::Replayed => format!(
+                "kept {} of {} in {age} ({} of {})",
+                count(status.packets.retained),
+                counted(status.packets.received, "packet"),
+                size(status.bytes.retained),
+                size(status.bytes.received)
+            ),
+        };
+        let reach = match self.point(status.retained.oldest.as_ref()) {
+            Some((oldest, age)) => {
+                format!("reaching back {} to {}", time::human_age(age), time::local(oldest, &self.view.tz))
+            }
+            None => "no packet so far".to_owned(),
+        };
+        let loss = match self.lost() {
+            0 => self.paint(GREEN, "nothing lost"),
+            lost => self.paint(RED, &format!("LOST {}", counted(lost, "packet"))),
+        };
+        let (answer, reach) = (self.paint(BOLD, &answer), self.paint(BOLD, &reach));
+        let _ = writeln!(self.out, "{answer}, {loss}, {reach}");
+    }
+
+    fn reach(&mut self) {
+        let ranks: Vec<(&RankStatus, Duration)> =
+            (self.status.ranks.iter()).filter_map(|rank| Some((rank, self.point(rank.oldest.as_ref())?.1))).collect();
+        let Some(furthest) = ranks.iter().map(|(_, age)| *age).max() else { return };
+        let columns =
+            self.view.screen.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
+        self.out.push_str("\nhow far back sessions reach, by how deep into them (logarithmic)\n");
+        for (rank, age) in ranks {
+            let filled = bar(age, furthest, columns);
+            let rest = " ".repeat(columns - filled);
+            let bar = self.paint(CYAN, &"█".repeat(filled));
+            let (label, age, bytes) = (label(rank.offset_from), time::human_age(age), size(rank.bytes));
+            let _ = writeln!(self.out, "  {label:<13} {bar}{rest}  {age:>10}  {bytes:>10}");
+        }
+        if let Some((whole_since, age)) = self.point(self.status.retained.whole_since.as_ref()) {
+            let (since, age) = (time::local(whole_since, &self.view.tz), time::human_age(age));
+            let _ = writeln!(self.out, "every packet is there since {since} ({age})");
+        }
+    }
+
+    fn facts(&mut self) {
+        let Status { packets, memory, sessions, carried, oddities, capture, .. } = self.status;
+        self.out.push('\n');
+        self.fact(
+            "packets",
+            &format!(
+                "{} received, {} filtered, {} kept, {} evicted",
+                count(packets.received),
+                count(packets.filtered),
+                count(packets.retained),
+                count(packets.evicted)
+            ),
+        );
+        let mut reasons = vec![("the kernel's ring was full".to_owned(), packets.kernel_dropped)];
+        let dropped = self.status.dropped.iter().filter(|(reason, _)| *reason != DropReason::ClassCutoff.as_str());
+        reasons.extend(dropped.map(|(reason, n)| (reason.replace('_', " "), n.as_u64().unwrap_or(0))));
+        reasons.retain(|(_, n)| *n > 0);
+        let lost: Vec<String> = reasons.iter().map(|(reason, n)| format!("{} ({reason})", count(*n))).collect();
+        self.fact("lost", if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") }.as_str());
+
+        if self.left_out() > 0 {
+            let packets = counted(self.left_out(), "packet");
+            self.fact("left out", &format!("{packets} beyond the cutoff of their class"));
+        }
+
+        let parts = [
+            ("packets", memory.segments_bytes),
+            ("rings", memory.rings_bytes),
+            ("sessions", memory.sessions_bytes),
+            ("ledger", memory.ledger_bytes),
+            ("queries", memory.queries_bytes),
+            ("compression", memory.compression_bytes),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter(|part| part.1 > 0).map(|(name, n)| format!("{} {name}", size(*n))).collect();
+        let (used, budget) = (size(memory.used_bytes), size(memory.budget_bytes));
+        self.fact("memory", &format!("{used} of {budget}: {}", parts.join(", ")));
+        self.fact("resident", &size(memory.resident_bytes));
+        self.fact(
+            "sessions",
+            &format!(
+                "{} live, {} ended, room for {}",
+                count(sessions.live),
+                count(sessions.ledger),
+                count(sessions.capacity)
+            ),
+        );
+        if carried.packets > 0 || carried.lost > 0 {
+            let (starts, bytes) = (counted(carried.packets, "packet"), size(carried.bytes));
+            let lost =
+                if carried.lost > 0 { format!(", {} found no room", count(carried.lost)) } else { String::new() };
+            self.fact("starts", &format!("{starts} carried forward ({bytes}){lost}"));
+        }
+        if let Some(sandbox) = &self.status.sandbox {
+            self.fact("guarded", &guarded(sandbox));
+        }
+        if let Some(restart) = &self.status.restart {
+            self.fact("restarted", &self.restarted(restart));
+        }
+        self.compressed();
+        if let Some(filter) = &capture.filter {
+            self.fact("filter", filter);
+        }
+        let odd = [
+            ("truncated", oddities.truncated),
+            ("end within a header", oddities.cut_headers),
+            ("malformed", oddities.malformed),
+            ("nested too deeply", oddities.too_deep),
+            ("out of order", oddities.out_of_order),
+        ];
+        let odd: Vec<String> =
+            odd.iter().filter(|odd| odd.1 > 0).map(|(name, n)| format!("{} {name}", count(*n))).collect();
+        if !odd.is_empty() {
+            self.fact("odd", &odd.join(", "));
+        }
+    }
+
+    /// What was taken over, and what nobody saw.
+    fn restarted(&self, restart: &RestartStatus) -> String {
+        if let (Some(problem), 0) = (&restart.problem, restart.packets) {
+            return format!("EMPTY: {problem}");
+        }
+        let mut text = format!("{} taken over", counted(restart.packets, "packet"));
+        if restart.lost_packets > 0 {
+            text.push_str(&format!(", {} found no room", count(restart.lost_packets)));
+        }
+        if let Some(from) = restart.gap_from.as_deref().and_then(read_time) {
+            let (from, age) = (time::local(from, &self.view.tz), time::human_age(seconds(restart.gap_s)));
+            text.push_str(&format!("; nothing recorded for {age} from {from}"));
+        }
+        if let Some(problem) = &restart.problem {
+            text.push_str(&format!("; NOT ALL: {problem}"));
+        }
+        text
+    }
+
+    /// What is compressed now: the counts of the whole time are for metrics.
+    fn compressed(&mut self) {
+        let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).fold(0, u64::saturating_add);
+        let (raw, packed) = (sum(|rank| rank.compressed_raw_bytes), sum(|rank| rank.compressed_bytes));
+        if let Some(tenths) = raw.saturating_mul(10).checked_div(packed) {
+            let ratio = format!("{}.{} times", tenths / 10, tenths % 10);
+            self.fact("compressed", &format!("{} in {} ({ratio})", size(raw), size(packed)));
+        }
+    }
+
+    fn fact(&mut self, label: &str, text: &str) {
+        let _ = writeln!(self.out, "{label:<LABEL_COLUMNS$}{}", plain(text));
+    }
+
+    fn interfaces(&mut self) {
+        let interfaces = &self.status.interfaces;
+        if interfaces.is_empty() {
+            return;
+        }
+        let live = matches!(self.view.heading, Heading::Recording { .. });
+        let name = |name: &str| if name.is_empty() { "(no name)".to_owned() } else { plain(name).into_owned() };
+        let width = interfaces.iter().map(|i| name(&i.name).chars().count()).max().unwrap_or(0).max("interface".len());
+        let _ =
+            writeln!(self.out, "\n{:<width$}  {:<10}  {:>15}  {:>10}", "interface", "link type", "packets", "bytes");
+        for i in interfaces {
+            let (packets, bytes) = (count(i.packets), size(i.bytes));
+            let down = if live && !i.up { "  down" } else { "" };
+            let _ =
+                writeln!(self.out, "{:<width$}  {:<10}  {packets:>15}  {bytes:>10}{down}", name(&i.name), i.link_type);
+        }
+    }
+}
+
+/// What the kernel holds a recorder to, gaps first.
+fn guarded(sandbox: &SandboxStatus) -> String {
+    if sandbox.mode == "off" {
+        return format!("NOT AT ALL: --sandbox=off; runs as uid {}", sandbox.uid);
+    }
+    if let [_, ..] = sandbox.missing.as_slice() {
+        return format!("IN PART: {}", sandbox.missing.join("; "));
+    }
+    let rights = if sandbox.capabilities.bytes().all(|digit| digit == b'0') { "no" } else { "SOME" };
+    format!(
+        "uid {}, {rights} capability; system calls filtered by role, files by Landlock {}",
+        sandbox.uid, sandbox.landlock.abi
+    )
+}
+
+/// `first 512 B`, `to 1.5 KiB`: where a rank ends.
+fn label(offset_from: u64) -> String {
+    // Each rank spans twice as much as the one before it.
+    let end = offset_from.saturating_mul(2).saturating_add(engine::store::rank::FIRST_OFFSET_BYTES);
+    if offset_from == 0 { format!("first {}", size(end)) } else { format!("to {}", size(end)) }
+}
+
+/// Columns of a bar: the logarithm of an age, the furthest filling all; at least one.
+fn bar(age: Duration, furthest: Duration, columns: usize) -> usize {
+    let scale = |age: Duration| age.as_secs_f64().ln_1p();
+    let share = if furthest.is_zero() { 1.0 } else { scale(age) / scale(furthest) };
+    // In thousandths, so that the rounding is that of integers.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+    let thousandths = (share.clamp(0.0, 1.0) * 1000.0).round() as usize;
+    ((columns * thousandths + 500) / 1000).clamp(1, columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = include_str!("testdata/status.json");
+
+    fn shown(change: impl FnOnce(&mut Status), heading: Heading, width: usize, colour: bool) -> String {
+        let mut document: Status = serde_json::from_str(STATUS).unwrap();
+        change(&mut document);
+        let tz = TimeZone::fixed(jiff::tz::offset(1));
+        status(&document, &View { heading, screen: Screen { width: Some(width), colour }, tz })
+    }
+
+    fn now() -> Heading {
+        Heading::Recording { now: read_time("2026-11-22T10:00:00Z").unwrap() }
+    }
+
+    #[test]
+    fn a_recorder_at_a_glance() {
+        insta::assert_snapshot!(shown(|_| {}, now(), 80, false));
+    }
+
+    #[test]
+    fn a_recorder_that_loses_packets() {
+        let lose = |status: &mut Status| {
+            status.packets.kernel_dropped = 1234;
+            status.packets.dropped = 12;
+            status.dropped["interfaces_full"] = 5.into();
+            status.dropped.insert("class_cutoff".to_owned(), 7.into());
+            status.interfaces[1].up = false;
+            status.carried.lost = 12;
+        };
+        insta::assert_snapshot!(shown(lose, now(), 50, true).replace('\x1b', "␛"));
+    }
+
+    #[test]
+    fn a_recorder_that_has_just_begun() {
+        let begin = |status: &mut Status| {
+            status.uptime_s = 0.25;
+            status.ranks.clear();
+            (status.retained.oldest, status.retained.newest, status.retained.whole_since) = (None, None, None);
+            (status.carried.packets, status.carried.bytes) = (0, 0);
+            status.oddities.malformed = 0;
+            status.oddities.out_of_order = 0;
+        };
+        insta::assert_snapshot!(shown(begin, now(), 80, false));
+    }
+
+    #[test]
+    fn a_recorder_that_was_restarted() {
+        let restart = RestartStatus {
+            packets: 12_345,
+            gap_from: Some("2026-11-22T09:30:00Z".to_owned()),
+            gap_s: 1.25,
+            ..RestartStatus::default()
+        };
+        let shown = |restart: RestartStatus| {
+            let page = shown(|status| status.restart = Some(restart), now(), 80, false);
+            page.lines().find_map(|line| line.strip_prefix("restarted  ")).unwrap().to_owned()
+        };
+        assert!(shown(restart.clone()).starts_with("12,345 packets taken over; nothing recorded for 1"));
+        let problem = Some("it ends too early".to_owned());
+        let part = shown(RestartStatus { lost_packets: 7, problem: problem.clone(), ..restart });
+        assert!(part.contains("7 found no room") && part.ends_with("; NOT ALL: it ends too early"), "{part}");
+        assert_eq!(shown(RestartStatus { problem, ..RestartStatus::default() }), "EMPTY: it ends too early");
+    }
+
+    #[test]
+    fn a_replay() {
+        insta::assert_snapshot!(shown(
+            |status| status.capture.filter = Some("not port 22".to_owned()),
+            Heading::Replayed,
+            120,
+            false
+        ));
+    }
+
+    #[test]
+    fn bars_grow_with_the_logarithm() {
+        let s = Duration::from_secs;
+        for (age, furthest, columns) in [(0, 0, 40), (0, 100, 1), (100, 100, 40), (10, 100, 21), (86_400, 100, 40)] {
+            assert_eq!(bar(s(age), s(furthest), 40), columns, "{age} of {furthest}");
+        }
+    }
+}

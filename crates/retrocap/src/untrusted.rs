@@ -1,0 +1,115 @@
+//! What the command line reads that others wrote: for fuzz targets, and for the tests of what they start from.
+//!
+//! Arguments come from Wireshark's dialog too, alerts from other tools, configurations from packages, and a recorder
+//! elsewhere may have been taken over. What always holds: nothing of it makes the program panic, and nothing that is
+//! printed for people moves a terminal's cursor.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use jiff::tz::TimeZone;
+
+use crate::alert::Alert;
+use crate::cli::{Cli, Verb};
+use crate::client::{self, Target};
+use crate::config;
+use crate::terminal::human;
+use crate::terminal::listing::{Lines, SessionLines, SumLines};
+use crate::terminal::screen::Screen;
+use crate::terminal::view;
+use crate::terminal::view::{Heading, View};
+use crate::verbs::flows;
+use crate::verbs::get::alert_files;
+use crate::verbs::get::alerts;
+use crate::verbs::pin;
+use crate::verbs::selection;
+use base::time::Timestamp;
+use engine::judge::Class;
+
+const PLAIN: Screen = Screen { width: Some(80), colour: false };
+
+/// Arguments, the name of the program first: what they ask a recorder for, where they ask one.
+///
+/// # Errors
+///
+/// What is wrong with them.
+pub fn arguments(words: Vec<OsString>, now: Timestamp) -> Result<Option<String>, String> {
+    let tz = TimeZone::UTC;
+    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+    let target = match &cli.verb {
+        Verb::Get(get) => get.target(now, &tz).map(Some),
+        Verb::Flows(flows) => flows.target(now, &tz).map(Some),
+        Verb::Extcap(extcap) => extcap.target().map(Some),
+        _ => Ok(None),
+    };
+    target.map(|target: Option<Target>| target.map(|target| target.as_str().to_owned())).map_err(|e| e.to_string())
+}
+
+/// A configuration: the classes in it.
+///
+/// # Errors
+///
+/// Every mistake, as the line it is in and what it is.
+pub fn configuration(text: &str) -> Result<Vec<Class>, Vec<(usize, String)>> {
+    let told = |mistakes: Vec<config::Mistake>| mistakes.into_iter().map(|it| (it.line, it.text)).collect();
+    config::File::parse(text).map(|file| file.classes).map_err(told)
+}
+
+/// The name that an alert's packets are written under.
+pub fn alert_file(alert: &Alert) -> String {
+    alert_files::file_name(alert, "pcapng")
+}
+
+/// An expression as the command line takes it.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn expression(text: &str) -> Result<(), String> {
+    selection::expression(&[text.to_owned()]).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// A recorder's status, as people see it; `None` when it is none.
+pub fn status(document: &str, now: Timestamp) -> Option<String> {
+    let status = serde_json::from_str(document).ok()?;
+    Some(view::status(&status, &View { heading: Heading::Recording { now }, screen: PLAIN, tz: TimeZone::UTC }))
+}
+
+/// A recorder's pins, likewise.
+pub fn pins(document: &str) -> Option<String> {
+    Some(pin::list(&serde_json::from_str(document).ok()?))
+}
+
+/// A recorder's refusal, in a sentence.
+pub fn refusal(document: &str) -> String {
+    human::plain_lines(&client::refused(hyper::StatusCode::BAD_REQUEST, document).to_string()).into_owned()
+}
+
+/// A recorder's sessions and their sums, as far as they can be read: for people, and as comma-separated values.
+pub fn listing(lines: &str) -> [String; 4] {
+    let all: [Box<dyn Fn() -> Box<dyn Lines>>; 4] = [
+        Box::new(|| Box::new(SessionLines::new(PLAIN, TimeZone::UTC, false))),
+        Box::new(|| Box::new(SessionLines::new(PLAIN, TimeZone::UTC, true))),
+        Box::new(|| Box::new(SumLines::new(PLAIN, TimeZone::UTC, false, flows::By::Peer))),
+        Box::new(|| Box::new(SumLines::new(PLAIN, TimeZone::UTC, true, flows::By::Peer))),
+    ];
+    all.map(|shown| {
+        let (mut shown, mut out) = (shown(), String::new());
+        let read = lines.lines().try_for_each(|line| shown.line(&mut out, line));
+        let _ = (read, shown.end(&mut out));
+        out
+    })
+}
+
+/// A recorder's answer to so many selections: the file within it.
+///
+/// # Errors
+///
+/// Where it is damaged.
+pub fn selections(answer: &[u8], asked: usize) -> std::io::Result<Vec<u8>> {
+    let mut file = Vec::new();
+    alerts::merged::MergedReader::new(answer, asked, Arc::default()).read_to_end(&mut file)?;
+    Ok(file)
+}

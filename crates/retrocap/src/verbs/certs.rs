@@ -1,0 +1,439 @@
+//! `retrocap certs`: a small authority, and certificates for recorders and those who read from other machines.
+//!
+//! What always holds: a file that is there is never written over; a private key is for its owner alone from the moment
+//! it exists.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType, string::Ia5String,
+};
+
+use crate::cli::{Common, Usage, note, print};
+use serve::certificate::{Certificate, ROLE_URI, read_certificates, read_key};
+use serve::peer::Role;
+
+/// Where the recorder looks for its certificates.
+pub(crate) const DIRECTORY: &str = "/etc/retrocap/tls";
+const CA_DAYS: u32 = 3650;
+const SERVER_DAYS: u32 = 825;
+const CLIENT_DAYS: u32 = 365;
+const DAYS_MAX: i64 = 36_500;
+/// Characters of a name at most, as X.520 has it.
+const NAME_CHARS_MAX: usize = 64;
+
+/// Make certificates, for reading from another machine.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Who has a certificate of the authority may read what its roles say: status; flows (and status); packets (and flows and
+status); pin (and status). [[client]] in the configuration of `run` overrules them by name, and takes them away.
+
+Examples:
+  sudo retrocap certs server sensor1.example 10.0.0.5     the authority if there is none, and this recorder's own
+  sudo retrocap run --listen 0.0.0.0:57443                serve with them
+  sudo retrocap certs client alice --role packets         for alice: copy the folder it names to her ~/.config/retrocap
+  retrocap status --remote https://sensor1.example:57443  as alice, on her machine
+  sudo retrocap certs show                                what there is, and until when")]
+pub(crate) struct Certs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Make the authority, which server and client do by themselves where there is none
+    Ca {
+        #[command(flatten)]
+        place: Place,
+        /// Its name [default: Retrocap CA, this host's name and a mark of the key]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Days until it expires
+        #[arg(long, value_name = "N", default_value_t = CA_DAYS, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
+        days: u32,
+    },
+    /// Make a recorder's certificate: server.pem and server.key
+    Server {
+        #[command(flatten)]
+        place: Place,
+        /// Every name and address that clients will ask for it by
+        #[arg(value_name = "NAME|ADDRESS", required = true)]
+        hosts: Vec<String>,
+        /// Where to put it, with the authority's certificate, for another machine [default: the authority's folder]
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+        /// Days until it expires
+        #[arg(long, value_name = "N", default_value_t = SERVER_DAYS, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
+        days: u32,
+    },
+    /// Make a reader's certificate: client.pem and client.key, with the authority's in a folder of that name
+    Client {
+        #[command(flatten)]
+        place: Place,
+        /// Who it is for, as it will stand in the audit log
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// What may be read: status, flows, packets, pin; may be repeated
+        #[arg(long = "role", value_name = "ROLE", required = true, value_delimiter = ',')]
+        roles: Vec<Role>,
+        /// Where to put it [default: a folder of the client's name in that of the authority]
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+        /// Days until it expires
+        #[arg(long, value_name = "N", default_value_t = CLIENT_DAYS, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
+        days: u32,
+    },
+    /// Show what certificates say: those of the authority's folder, or of these files
+    Show {
+        #[command(flatten)]
+        place: Place,
+        /// Certificates
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The authority's folder
+    #[arg(long, value_name = "FOLDER", default_value = DIRECTORY)]
+    dir: PathBuf,
+}
+
+impl Certs {
+    /// Makes or shows.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        match &self.what {
+            What::Ca { place, name, days } => make_authority(&place.dir, name.as_deref(), *days).map(drop),
+            What::Server { place, hosts, out, days } => server(&place.dir, hosts, out.as_deref(), *days),
+            What::Client { place, name, roles, out, days } => client(&place.dir, name, roles, out.as_deref(), *days),
+            What::Show { place, files } => show(&place.dir, files, common.json),
+        }
+    }
+}
+
+fn server(directory: &Path, hosts: &[String], out: Option<&Path>, days: u32) -> anyhow::Result<()> {
+    let mut parameters = CertificateParams::default();
+    let name = &hosts[0];
+    parameters.distinguished_name.push(DnType::CommonName, name.chars().take(NAME_CHARS_MAX).collect::<String>());
+    for host in hosts {
+        parameters.subject_alt_names.push(alternative_name(host)?);
+    }
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let out = out.unwrap_or(directory);
+    let mark = leaf(directory, out, "server", parameters, days)?;
+    print(&format!(
+        "{}: the certificate of a recorder called {}, {mark}{}: its private key; nobody else may have it\n",
+        out.join("server.pem").display(),
+        hosts.join(", "),
+        out.join("server.key").display(),
+    ))?;
+    note(&if out == Path::new(DIRECTORY) {
+        "next: sudo retrocap run --listen 0.0.0.0:57443".to_owned()
+    } else {
+        let of = |name| out.join(name).display().to_string();
+        let (ca, cert, key) = (of("ca.pem"), of("server.pem"), of("server.key"));
+        format!("next: retrocap run --listen 0.0.0.0:57443 --ca {ca} --cert {cert} --key {key}")
+    });
+    Ok(())
+}
+
+fn client(directory: &Path, name: &str, roles: &[Role], out: Option<&Path>, days: u32) -> anyhow::Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(good) || name.starts_with(['.', '-']) {
+        return Err(Usage::of(format_args!(
+            "{name:?} cannot be a client's name: it has up to {NAME_CHARS_MAX} letters, digits and . _ - @; try alice or \
+             soc-laptop-2"
+        )));
+    }
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name.push(DnType::CommonName, name);
+    for role in roles {
+        parameters.subject_alt_names.push(SanType::URI(Ia5String::try_from(format!("{ROLE_URI}{role}"))?));
+    }
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let out = out.map_or_else(|| directory.join(name), Path::to_owned);
+    let mark = leaf(directory, &out, "client", parameters, days)?;
+    let roles = roles.iter().copied().collect::<serve::peer::Roles>();
+    print(&format!(
+        "{}: ca.pem, client.pem and the private key client.key of {name}, who may: {roles}; {mark}",
+        out.display()
+    ))?;
+    note(&format!(
+        "the audit log names it by that number; to take it away, in the configuration: [[client]] name = {name:?}, \
+         serial = {:?}, roles = []",
+        mark.serial
+    ));
+    note(&format!(
+        "next: move that folder to {name}'s machine, as ~/.config/retrocap; then there: retrocap status --remote \
+         https://HOST:57443"
+    ));
+    Ok(())
+}
+
+/// What names a certificate: who takes it away writes its number, who looks for it in another tool its fingerprint.
+struct Mark {
+    serial: String,
+    fingerprint: String,
+    until: Date,
+}
+
+impl Mark {
+    fn of(der: &[u8], until: Date) -> anyhow::Result<Self> {
+        let said = Certificate::read(der).context("what was made cannot be read")?;
+        Ok(Self { serial: said.serial, fingerprint: said.fingerprint, until })
+    }
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { serial, fingerprint, until } = self;
+        write!(f, "good until {until}\n  number       {serial}\n  fingerprint  SHA-256 {fingerprint}\n")
+    }
+}
+
+/// Makes a certificate and its key, and puts the authority's beside them.
+fn leaf(
+    directory: &Path,
+    out: &Path,
+    name: &str,
+    mut parameters: CertificateParams,
+    days: u32,
+) -> anyhow::Result<Mark> {
+    let (cert, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
+    free(&[&cert, &key])?;
+    let authority = match directory.join("ca.pem").exists() || directory.join("ca.key").exists() {
+        true => read_authority(directory)?,
+        false => make_authority(directory, None, CA_DAYS)?,
+    };
+    let mut until = validity(&mut parameters, days)?;
+    if authority.until < until {
+        until = authority.until;
+        set_validity(&mut parameters, yesterday()?, until)?;
+        note(&format!("retrocap: it is good until {until} only, when the authority expires"));
+    }
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.use_authority_key_identifier_extension = true;
+    let pair = KeyPair::generate().context("cannot make a key")?;
+    let made = parameters.signed_by(&pair, &authority.issuer).context("cannot sign")?;
+    make_directory(out)?;
+    let ca = out.join("ca.pem");
+    match std::fs::read_to_string(&ca) {
+        Ok(there) if there == authority.pem => {}
+        Ok(_) => {
+            return Err(anyhow!(
+                "{} is of another authority than {}: choose another --out",
+                ca.display(),
+                directory.display()
+            ));
+        }
+        Err(_) => write(&ca, authority.pem.as_bytes(), 0o644)?,
+    }
+    write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
+    write(&cert, made.pem().as_bytes(), 0o644)?;
+    Mark::of(made.der(), until)
+}
+
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    until: Date,
+}
+
+fn make_authority(directory: &Path, name: Option<&str>, days: u32) -> anyhow::Result<Authority> {
+    let (cert, key) = (directory.join("ca.pem"), directory.join("ca.key"));
+    free(&[&cert, &key])?;
+    let pair = KeyPair::generate().context("cannot make a key")?;
+    // Two authorities of one name are hard to tell apart, for programs too.
+    let mark: String = pair.public_key_raw().iter().rev().take(2).map(|byte| format!("{byte:02x}")).collect();
+    let name = name.map_or_else(|| format!("Retrocap CA {} {mark}", host_name()), str::to_owned);
+    if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
+        return Err(Usage::of(format_args!(
+            "an authority's name has 1 to {NAME_CHARS_MAX} characters: try \"Our CA\""
+        )));
+    }
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name.push(DnType::CommonName, name.as_str());
+    // It signs for recorders and readers, and no other authority.
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let until = validity(&mut parameters, days)?;
+    let made = parameters.self_signed(&pair).context("cannot sign")?;
+    let (pem, mark) = (made.pem(), Mark::of(made.der(), until)?);
+    make_directory(directory)?;
+    write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
+    write(&cert, pem.as_bytes(), 0o644)?;
+    print(&format!(
+        "{}: the certificate of the authority {name:?}, {mark}{}: its private key; who has it can make \
+         clients, so keep it where no recorder runs if you can\n",
+        cert.display(),
+        key.display()
+    ))?;
+    Ok(Authority { pem, issuer: Issuer::new(parameters, pair), until })
+}
+
+fn read_authority(directory: &Path) -> anyhow::Result<Authority> {
+    let (cert, key) = (directory.join("ca.pem"), directory.join("ca.key"));
+    let chain = read_certificates(&cert)?;
+    let said = chain.first().and_then(|first| Certificate::read(first)).context("the authority cannot be read")?;
+    if said.not_after < Timestamp::now() {
+        return Err(anyhow!("the authority {said} in {} has expired: make another in another --dir", cert.display()));
+    }
+    read_key(&key)?;
+    let text = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    let pem = text(&cert)?;
+    let unfit = || format!("{} and {} cannot be used as an authority", cert.display(), key.display());
+    let pair = KeyPair::from_pem(&text(&key)?).with_context(unfit)?;
+    let issuer = Issuer::from_ca_cert_pem(&pem, pair).with_context(unfit)?;
+    Ok(Authority { pem, issuer, until: said.not_after.to_zoned(TimeZone::UTC).date() })
+}
+
+fn alternative_name(host: &str) -> anyhow::Result<SanType> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(address));
+    }
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    if host.len() > 253 || !host.split('.').all(label) {
+        return Err(Usage::of(format_args!(
+            "{host:?} is neither a host's name nor an address: try sensor1.example 10.0.0.5"
+        )));
+    }
+    Ok(SanType::DnsName(Ia5String::try_from(host)?))
+}
+
+/// From yesterday, as clocks differ, to the end of the last day.
+fn validity(parameters: &mut CertificateParams, days: u32) -> anyhow::Result<Date> {
+    let until = yesterday()?.checked_add(Span::new().days(i64::from(days) + 2)).context("that is too long")?;
+    set_validity(parameters, yesterday()?, until)?;
+    Ok(until)
+}
+
+fn yesterday() -> anyhow::Result<Date> {
+    Ok(Timestamp::now().to_zoned(TimeZone::UTC).date().yesterday()?)
+}
+
+fn set_validity(parameters: &mut CertificateParams, from: Date, until: Date) -> anyhow::Result<()> {
+    let parts = |date: Date| anyhow::Ok((date.year().into(), u8::try_from(date.month())?, u8::try_from(date.day())?));
+    let ((y, m, d), (until_y, until_m, until_d)) = (parts(from)?, parts(until)?);
+    parameters.not_before = rcgen::date_time_ymd(y, m, d);
+    parameters.not_after = rcgen::date_time_ymd(until_y, until_m, until_d);
+    Ok(())
+}
+
+/// Refuses to write over something.
+fn free(paths: &[&Path]) -> anyhow::Result<()> {
+    match paths.iter().find(|path| path.symlink_metadata().is_ok()) {
+        Some(path) => Err(taken(path)),
+        None => Ok(()),
+    }
+}
+
+fn taken(path: &Path) -> anyhow::Error {
+    anyhow!("{} is there already, and is not written over: move it away, or choose another folder", path.display())
+}
+
+fn make_directory(directory: &Path) -> anyhow::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(directory).map_err(|error| cannot_make(directory, &error))
+}
+
+fn write(path: &Path, text: &[u8], mode: u32) -> anyhow::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    let mut file = options.open(path).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => taken(path),
+        _ => cannot_make(path, &error),
+    })?;
+    if let Err(error) = file.write_all(text).and_then(|()| file.sync_all()) {
+        // Half a key is worse than none.
+        let _ = std::fs::remove_file(path);
+        return Err(cannot_make(path, &error));
+    }
+    Ok(())
+}
+
+fn cannot_make(path: &Path, error: &std::io::Error) -> anyhow::Error {
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied => ": use sudo, or a folder of your own with --dir ./certs",
+        _ => "",
+    };
+    anyhow!("cannot make {}: {error}{advice}", path.display())
+}
+
+fn host_name() -> String {
+    #[cfg(unix)]
+    return rustix::system::uname().nodename().to_string_lossy().chars().take(40).collect();
+    #[cfg(not(unix))]
+    String::new()
+}
+
+fn show(directory: &Path, files: &[PathBuf], json: bool) -> anyhow::Result<()> {
+    let found = if files.is_empty() { in_folder(directory)? } else { files.to_vec() };
+    let now = Timestamp::now();
+    let mut text = String::new();
+    for path in &found {
+        let said = read_certificates(path)?.first().and_then(|first| Certificate::read(first));
+        let Some(said) = said else { continue };
+        if json {
+            let document = serde_json::json!({
+                "file": path.display().to_string(), "name": said.name, "hosts": said.hosts,
+                "roles": if said.roles.is_empty() { None } else { Some(said.roles.to_string()) },
+                "issuer": said.issuer, "serial": said.serial, "fingerprint": said.fingerprint,
+                "not_before": said.not_before.to_string(), "not_after": said.not_after.to_string(),
+                "expired": said.not_after < now,
+            });
+            text.push_str(&format!("{document}\n"));
+            continue;
+        }
+        let days = (said.not_after.as_second() - now.as_second()) / 86_400;
+        let left = if said.not_after < now { "EXPIRED".to_owned() } else { format!("{days} days left") };
+        let roles = if said.roles.is_empty() { String::new() } else { format!(", may: {}", said.roles) };
+        text.push_str(&format!(
+            "{}: {left}{roles}\n  {said}\n  fingerprint SHA-256 {}\n",
+            path.display(),
+            said.fingerprint
+        ));
+    }
+    print(&text)
+}
+
+/// The authority's folder, and those of its clients.
+fn in_folder(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let list = |directory: &Path| -> anyhow::Result<Vec<PathBuf>> {
+        let entries =
+            std::fs::read_dir(directory).with_context(|| format!("cannot look into {}", directory.display()))?;
+        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    let is_pem = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "pem");
+    let mut found: Vec<PathBuf> = list(directory)?.into_iter().filter(is_pem).collect();
+    for folder in list(directory)?.into_iter().filter(|path| path.is_dir()) {
+        // The authority's own stands in each of them.
+        found.extend(list(&folder)?.into_iter().filter(is_pem).filter(|path| !path.ends_with("ca.pem")));
+    }
+    match found.is_empty() {
+        true => Err(anyhow!(
+            "there are no certificates in {}: `retrocap certs server NAME` makes them",
+            directory.display()
+        )),
+        false => Ok(found),
+    }
+}

@@ -1,0 +1,134 @@
+//! `retrocap completions` and `retrocap man`: what shells and `man` know of the commands, from their one definition.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, ValueEnum};
+use clap_complete::aot::{self, Shell};
+
+use crate::cli::{Cli, Common, note, print};
+
+/// Completions of the command line for a shell.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  retrocap completions bash > ~/.local/share/bash-completion/completions/retrocap    bash, for you
+  retrocap completions zsh > /usr/local/share/zsh/site-functions/_retrocap           zsh, for everybody
+  retrocap completions fish > ~/.config/fish/completions/retrocap.fish               fish, for you")]
+pub(crate) struct Completions {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    shell: KnownShell,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum KnownShell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Completions {
+    /// Prints them.
+    pub(crate) fn run(&self, _: &Common) -> anyhow::Result<()> {
+        let shell = match self.shell {
+            KnownShell::Bash => Shell::Bash,
+            KnownShell::Zsh => Shell::Zsh,
+            KnownShell::Fish => Shell::Fish,
+        };
+        let mut script = Vec::new();
+        aot::generate(shell, &mut Cli::command(), "retrocap", &mut script);
+        print(&String::from_utf8_lossy(&script))
+    }
+}
+
+/// Write the manual pages into a directory, one a command.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  retrocap man ./man && man -l ./man/retrocap-get.1      read one without installing it
+  sudo retrocap man /usr/local/share/man/man1            where man looks for them
+  retrocap man ~/.local/share/man/man1                   the same for you alone")]
+pub(crate) struct Man {
+    /// Where to; it is made if it is not there
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+impl Man {
+    /// Writes them.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        let name = self.directory.display();
+        let cannot = || format!("cannot write manual pages to {name}");
+        std::fs::create_dir_all(&self.directory).with_context(cannot)?;
+        let command = Cli::command().disable_help_subcommand(true);
+        clap_mangen::generate_to(command, &self.directory).with_context(cannot)?;
+        if !common.quiet {
+            note(&format!("manual pages -> {name}"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    /// The commands in a line of examples: what a shell would run of it, up to its explanation.
+    fn commands(line: &str) -> Vec<Vec<String>> {
+        let mut words = vec![String::new()];
+        let mut commands = Vec::new();
+        let (mut quote, mut blanks) = (None, 0);
+        for c in line.trim_start().chars() {
+            match (c, quote) {
+                (_, Some(open)) if c == open => quote = None,
+                (_, Some(_)) => words.last_mut().unwrap().push(c),
+                ('\'' | '"', None) => quote = Some(c),
+                ('|' | '>' | '&', None) => {
+                    commands.push(std::mem::take(&mut words));
+                    words.push(String::new());
+                }
+                (' ', None) => words.push(String::new()),
+                (c, None) => words.last_mut().unwrap().push(c),
+            }
+            blanks = if c == ' ' && quote.is_none() { blanks + 1 } else { 0 };
+            if blanks == 2 {
+                break;
+            }
+        }
+        assert_eq!(quote, None, "{line}");
+        commands.push(words);
+        for words in &mut commands {
+            words.retain(|word| !word.is_empty() && word != "sudo");
+        }
+        commands.retain(|words| words.first().is_some_and(|word| word == "retrocap"));
+        commands
+    }
+
+    /// Every verb's examples are ones that work, as far as the command line goes.
+    #[test]
+    fn every_verb_has_three_examples_that_parse() {
+        let root = Cli::command();
+        for verb in root.get_subcommands().chain([&root]) {
+            let name = verb.get_name();
+            let help = verb.get_after_help().unwrap_or_else(|| panic!("{name} has no examples")).to_string();
+            let (_, examples) = help.split_once("Examples:\n").unwrap_or_else(|| panic!("{name}: {help}"));
+            let mut own = 0;
+            for line in examples.lines().filter(|line| line.starts_with("  ")) {
+                for words in commands(line) {
+                    own += usize::from(verb.get_name() == "retrocap" || words.get(1).is_some_and(|word| word == name));
+                    if let Err(error) = Cli::try_parse_from(&words) {
+                        panic!("{name}: {line}\n{words:?}\n{error}");
+                    }
+                }
+            }
+            assert!(own >= 3, "{name} has {own} examples");
+        }
+    }
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+}

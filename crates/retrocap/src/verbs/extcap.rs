@@ -1,0 +1,313 @@
+//! `retrocap extcap`: Retrocap among Wireshark's interfaces.
+//!
+//! Wireshark runs every program of its extcap folders and asks it, by flags, which interfaces it has, what they can be
+//! asked for, and at last to write a capture into a FIFO (extcap(4)). The program in the folder is a script of two
+//! lines that calls this verb; `--install` writes it.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use crate::cli::{Common, Told, Usage, note, print};
+use crate::client::{self, Refused, Target};
+use crate::terminal::output::Output;
+use crate::verbs::get;
+use crate::verbs::selection::{self, Selection};
+use base::packet::LinkType;
+use base::time::{self, Timestamp};
+use formats::writer::Format;
+
+/// The interface's name, as in `tshark -i retrocap`.
+const INTERFACE: &str = "retrocap";
+const DISPLAY: &str = "Retrocap: go back in time";
+/// What the script in the extcap folder is called.
+const SCRIPT: &str = "retrocap";
+/// The line by which the script is known to be ours.
+const MARK: &str = "# Written by `retrocap extcap --install`; `retrocap extcap --uninstall` removes it.";
+
+/// Go back in time from within Wireshark: install the interface it shows, and be that interface.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  retrocap extcap --install                 then start Wireshark: Retrocap is among its interfaces
+  retrocap extcap --install --folder ~/.config/wireshark/extcap    where tshark -G folders does not say it
+  retrocap extcap --uninstall               and it is gone from there
+  tshark -i retrocap                        the last ten minutes, then what comes
+  tshark -i retrocap -o extcap.retrocap.since:2h -f 'port 53'
+  tshark -i retrocap -o extcap.retrocap.remote:https://sensor1.example:57443")]
+pub(crate) struct Extcap {
+    /// Put the interface where this user's Wireshark looks
+    #[arg(long, conflicts_with = "uninstall")]
+    install: bool,
+    /// Remove it from there
+    #[arg(long)]
+    uninstall: bool,
+    /// Put it into this folder, or remove it from there [default: what tshark -G folders says]
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Asked by Wireshark: which interfaces there are
+    #[arg(long, help_heading = "What Wireshark calls")]
+    extcap_interfaces: bool,
+    /// Told by Wireshark: its version
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, help_heading = "What Wireshark calls")]
+    extcap_version: Option<Option<String>>,
+    /// Told by Wireshark: the interface
+    #[arg(long, value_name = "NAME", help_heading = "What Wireshark calls")]
+    extcap_interface: Option<String>,
+    /// Asked by Wireshark: which link types it has
+    #[arg(long, help_heading = "What Wireshark calls")]
+    extcap_dlts: bool,
+    /// Asked by Wireshark: which fields its dialog has
+    #[arg(long, help_heading = "What Wireshark calls")]
+    extcap_config: bool,
+    /// Told by Wireshark: the capture filter; without --capture, whether it is one
+    #[arg(long, value_name = "EXPR", help_heading = "What Wireshark calls")]
+    extcap_capture_filter: Option<String>,
+    /// Told by Wireshark: to write packets
+    #[arg(long, requires = "fifo", help_heading = "What Wireshark calls")]
+    capture: bool,
+    /// Told by Wireshark: where to
+    #[arg(long, value_name = "FILE", help_heading = "What Wireshark calls")]
+    fifo: Option<PathBuf>,
+    /// From the dialog: not before this time
+    #[arg(long, value_name = "TIME", help_heading = "What Wireshark's dialog says")]
+    since: Option<String>,
+    /// From the dialog: a tcpdump expression
+    #[arg(long, value_name = "EXPR", help_heading = "What Wireshark's dialog says")]
+    filter: Option<String>,
+    /// From the dialog: to go on with packets as they come
+    #[arg(long, help_heading = "What Wireshark's dialog says")]
+    follow: bool,
+}
+
+impl Extcap {
+    /// Does what it was called for.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        if self.install {
+            return self.install(common);
+        }
+        if self.uninstall {
+            return self.uninstall();
+        }
+        if self.extcap_interfaces {
+            let version = env!("CARGO_PKG_VERSION");
+            return print(&format!(
+                "extcap {{version={version}}}{{display=Retrocap}}\ninterface {{value={INTERFACE}}}{{display={DISPLAY}}}\n"
+            ));
+        }
+        if let Some(name) = self.extcap_interface.as_deref().filter(|name| *name != INTERFACE) {
+            return Err(Usage::of(format_args!("there is no extcap interface {name:?}: there is {INTERFACE}")));
+        }
+        if self.extcap_dlts {
+            let (number, name) = (LinkType::ETHERNET.0, LinkType::ETHERNET);
+            return print(&format!(
+                "dlt {{number={number}}}{{name={name}}}{{display=Ethernet, and what else was recorded}}\n"
+            ));
+        }
+        if self.extcap_config {
+            return print(&fields(&common.socket.clone().unwrap_or_else(Common::socket_default)));
+        }
+        match (&self.fifo, &self.extcap_capture_filter) {
+            (Some(fifo), _) if self.capture => self.capture(fifo, common),
+            // Wireshark takes any output for what is wrong.
+            (_, Some(filter)) => match selection::expression(std::slice::from_ref(filter)) {
+                Ok(_) => Ok(()),
+                Err(error) => print(&format!("{error}\n")),
+            },
+            _ => Err(Usage::of(
+                "this is called by Wireshark: try `retrocap extcap --install`, and then Wireshark or tshark -i retrocap",
+            )),
+        }
+    }
+
+    fn capture(&self, fifo: &Path, common: &Common) -> anyhow::Result<()> {
+        // First, as Wireshark waits at the other end.
+        let output = Output::open_to_follow(fifo)?;
+        let answer = self.target().and_then(|target| client::get(&common.socket(), &target));
+        let error = match answer {
+            Ok(answer) => return get::copy_at_once(answer, output, common),
+            Err(error) => error,
+        };
+        // Wireshark shows what was said when the capture ends, so that is said before.
+        note(&format!("retrocap: {error}"));
+        get::empty(Format::Pcapng, output)?;
+        let nothing_found = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
+        if nothing_found { Ok(()) } else { Err(Told.into()) }
+    }
+
+    /// What it asks the recorder for.
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
+        let mut selection = Selection::everything();
+        let given =
+            |text: &Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+        if let Some(since) = given(&self.since) {
+            selection.begin(time::parse(&since, now, &tz).map_err(Usage::of)?);
+        }
+        for filter in [given(&self.filter), given(&self.extcap_capture_filter)].into_iter().flatten() {
+            selection.and(&filter);
+        }
+        let target = selection.add(Target::new("/v1/packets"), None, now, &tz)?;
+        Ok(target.with("follow", self.follow.then_some(1)))
+    }
+
+    fn install(&self, common: &Common) -> anyhow::Result<()> {
+        let script = self.script()?;
+        if !is_ours(&script)? {
+            return Err(anyhow!(
+                "{} is there and not ours: move it away, or choose another --folder",
+                script.display()
+            ));
+        }
+        let program = std::env::current_exe().context("cannot tell where this program is")?;
+        let socket = common.socket.as_deref().map(|socket| {
+            let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
+            format!("RETROCAP_SOCKET={} ", quoted(&socket))
+        });
+        let text =
+            format!("#!/bin/sh\n{MARK}\n{}exec {} extcap \"$@\"\n", socket.unwrap_or_default(), quoted(&program));
+        let cannot = || format!("cannot write {}", script.display());
+        if let Some(folder) = script.parent() {
+            std::fs::create_dir_all(folder).with_context(cannot)?;
+        }
+        // Wireshark must never run half of it.
+        let mut file = tempfile::Builder::new()
+            .prefix(".retrocap-")
+            .tempfile_in(script.parent().unwrap_or(Path::new(".")))
+            .with_context(cannot)?;
+        file.write_all(text.as_bytes()).with_context(cannot)?;
+        executable(&file).with_context(cannot)?;
+        file.persist(&script).with_context(cannot)?;
+        note(&format!(
+            "installed as {}\nWireshark shows {DISPLAY:?} among its interfaces when it is started again; `tshark -i {INTERFACE}` works now",
+            script.display()
+        ));
+        Ok(())
+    }
+
+    fn uninstall(&self) -> anyhow::Result<()> {
+        let script = self.script()?;
+        if !script.exists() {
+            return Err(anyhow!("{} is not there: nothing to remove", script.display()));
+        }
+        if !is_ours(&script)? {
+            return Err(anyhow!("{} is not ours, and stays", script.display()));
+        }
+        std::fs::remove_file(&script).with_context(|| format!("cannot remove {}", script.display()))?;
+        note(&format!("removed {}", script.display()));
+        Ok(())
+    }
+
+    fn script(&self) -> anyhow::Result<PathBuf> {
+        let folder = match &self.folder {
+            Some(folder) => folder.clone(),
+            None => personal_folder()?,
+        };
+        Ok(folder.join(SCRIPT))
+    }
+}
+
+/// The fields of Wireshark's dialog.
+fn fields(socket: &Path) -> String {
+    // A brace would end a value.
+    let socket = socket.display().to_string().replace(['{', '}'], "");
+    format!(
+        "arg {{number=0}}{{call=--since}}{{display=Since}}{{type=string}}{{default=10m}}{{placeholder=everything kept}}\
+         {{tooltip=How far back to go: 10m, 2h30m, 14:02, yesterday 14:00, 2026-11-22T10:00:00Z; empty for all there is}}\n\
+         arg {{number=1}}{{call=--filter}}{{display=Filter}}{{type=string}}{{placeholder=host 10.0.0.5 and not port 22}}\
+         {{tooltip=A tcpdump expression, in addition to the capture filter}}\n\
+         arg {{number=2}}{{call=--follow}}{{display=Go on with packets as they come}}{{type=boolflag}}{{default=true}}\
+         {{tooltip=Without it the capture ends with the past}}\n\
+         arg {{number=3}}{{call=--socket}}{{display=Recorder's socket}}{{type=string}}{{default={socket}}}\
+         {{tooltip=Where the recorder of this machine listens}}{{group=Recorder}}\n\
+         arg {{number=4}}{{call=--remote}}{{display=Recorder elsewhere}}{{type=string}}\
+         {{placeholder=https://sensor1:57443}}\
+         {{tooltip=Ask this one instead, over TLS, with a certificate}}{{group=Recorder}}\n\
+         arg {{number=5}}{{call=--ca}}{{display=Its authority}}{{type=fileselect}}{{mustexist=true}}\
+         {{tooltip=Certificate of the authority that it must have; ca.pem in ~/.config/retrocap otherwise}}\
+         {{group=Recorder}}\n\
+         arg {{number=6}}{{call=--cert}}{{display=Your certificate}}{{type=fileselect}}{{mustexist=true}}\
+         {{tooltip=Certificate to show it, with the role packets; client.pem there otherwise}}{{group=Recorder}}\n\
+         arg {{number=7}}{{call=--key}}{{display=Your private key}}{{type=fileselect}}{{mustexist=true}}\
+         {{tooltip=Private key to that certificate; client.key there otherwise}}{{group=Recorder}}\n"
+    )
+}
+
+/// Where this user's Wireshark looks for interfaces of others.
+fn personal_folder() -> anyhow::Result<PathBuf> {
+    for program in ["tshark", "wireshark"] {
+        if let Ok(output) = Command::new(program).args(["-G", "folders"]).output()
+            && let Some(folder) = folder_in(&String::from_utf8_lossy(&output.stdout))
+        {
+            return Ok(folder);
+        }
+    }
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).ok_or_else(|| {
+        anyhow!(
+            "neither tshark nor $HOME tells where Wireshark looks: say it with --folder, see Help > About > Folders"
+        )
+    })?;
+    Ok(Path::new(&home).join(".local/lib/wireshark/extcap"))
+}
+
+/// What `tshark -G folders` says; before Wireshark 4.2 it keeps to itself that it looks beside its configuration.
+fn folder_in(folders: &str) -> Option<PathBuf> {
+    let named = |name: &str| {
+        let line = folders.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(PathBuf::from(line.trim_start_matches(':').trim())).filter(|path| path.is_absolute())
+    };
+    named("Personal Extcap path").or_else(|| Some(named("Personal configuration")?.join("extcap")))
+}
+
+/// Whether a script may be replaced or removed: it is ours, or there is none.
+fn is_ours(script: &Path) -> anyhow::Result<bool> {
+    match std::fs::read(script) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).contains(MARK)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", script.display())),
+    }
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(unix)]
+fn executable(file: &tempfile::NamedTempFile) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn executable(_: &tempfile::NamedTempFile) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_as_versions_of_wireshark_tell_them() {
+        for (folders, expected) in [
+            ("Temp:\t/tmp\nPersonal configuration:\t/root/.config/wireshark\n", Some("/root/.config/wireshark/extcap")),
+            (
+                "Personal configuration:\t/h/.config/wireshark\nPersonal Extcap path:\t/h/.local/lib/wireshark/extcap\n",
+                Some("/h/.local/lib/wireshark/extcap"),
+            ),
+            ("tshark: what?\n", None),
+        ] {
+            assert_eq!(folder_in(folders), expected.map(PathBuf::from), "{folders}");
+        }
+    }
+
+    #[test]
+    fn a_path_survives_the_shell() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}

@@ -1,0 +1,154 @@
+//! `retrocap flows`: the sessions known, also those whose packets are gone; or their sums.
+
+use std::io::BufReader;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+
+use crate::cli::{Common, Usage, note, print};
+use crate::client::{self, Target};
+use crate::terminal::human::plain_lines;
+use crate::terminal::listing::{Lines, SessionLines, SumLines};
+use crate::terminal::output::stdout_is_a_file;
+use crate::terminal::progress::{Counts, Progress};
+use crate::terminal::screen::Screen;
+use crate::verbs::get;
+use crate::verbs::selection::Selection;
+use base::time::Timestamp;
+
+/// Bytes of text that are printed at once, about.
+const PRINT_BYTES: usize = 64 << 10;
+
+/// The sessions known, also those whose packets are gone.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A session is listed whole, also where it began before the window. \"kept\" says what is left of its packets: all, the \
+first so many bytes, or none (gone). Names are read from a session's first packets: TLS server name, HTTP host, DNS question.
+
+Examples:
+  retrocap flows --since 1h --sort bytes --limit 10     the largest of the last hour
+  retrocap flows --by peer --sort out --limit 10        where did the data go?
+  retrocap flows --name example.com                     who asked for it, by TLS, HTTP or DNS
+  retrocap flows --address 10.0.0.0/8 --port 445        by address and port
+  retrocap flows host 10.0.0.5 --csv > flows.csv        for a spreadsheet
+  retrocap flows --json | jq 'select(.state == \"reset\")'    for scripts, one object a line")]
+pub(crate) struct Flows {
+    #[command(flatten)]
+    selection: Selection,
+    /// Only sessions that name something with this in it: TLS server name, HTTP host or DNS question
+    #[arg(long, value_name = "TEXT", help_heading = "Selection", conflicts_with = "by")]
+    name: Option<String>,
+    /// Sort by this: times ascend, amounts descend; out is what originators sent [default: start; of sums: bytes]
+    #[arg(long, value_name = "KEY")]
+    sort: Option<Sort>,
+    /// The first so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Sum the sessions up
+    #[arg(long, value_name = "WHAT")]
+    by: Option<By>,
+    /// Print comma-separated values, times in UTC; columns are never renamed or reordered, new ones come last
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    Start,
+    Last,
+    Bytes,
+    Packets,
+    Duration,
+    Out,
+    In,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// Each host: what it sent and was sent
+    Host,
+    /// Pairs of hosts
+    Peer,
+    /// Ports of responders
+    Port,
+}
+
+/// The word of a choice.
+fn word(choice: impl ValueEnum) -> Option<String> {
+    choice.to_possible_value().map(|value| value.get_name().to_owned())
+}
+
+impl Flows {
+    /// Asks, and prints what comes as it comes.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        if self.by.is_some() && self.sort == Some(Sort::Duration) {
+            return Err(Usage::of("sums have no duration: sort them by bytes, out, in, packets, start or last"));
+        }
+        let tz = TimeZone::system();
+        let now = Timestamp::from(std::time::SystemTime::now());
+        // Sorting and summing may take a while; after that the listing itself shows how far it is.
+        let counts = Arc::<Counts>::default();
+        let shown_counts = Arc::clone(&counts);
+        let mut progress = Some(Progress::start(common, move || shown_counts.done()));
+        let answer = client::get(&common.socket(), &self.target(now, &tz)?)?;
+        if !stdout_is_a_file() {
+            progress = None;
+        }
+        let trailers = answer.trailers();
+        let screen = Screen::stdout();
+        let mut shown: Box<dyn Lines> = match (self.by, common.json) {
+            (_, true) => Box::new(Verbatim),
+            (None, false) => Box::new(SessionLines::new(screen, tz, self.csv)),
+            (Some(by), false) => Box::new(SumLines::new(screen, tz, self.csv, by)),
+        };
+        let mut lines = BufReader::with_capacity(64 << 10, answer);
+        let (mut count, mut written, mut out, mut line) = (0u64, 0, String::new(), String::new());
+        while client::next_line(&mut lines, &mut line)? {
+            if !line.trim().is_empty() {
+                count += 1;
+                shown.line(&mut out, &line).context("the recorder speaks another version")?;
+            }
+            if out.len() >= PRINT_BYTES {
+                written += out.len() as u64;
+                counts.set(0, written, None);
+                print(&out)?;
+                out.clear();
+            }
+        }
+        drop(progress);
+        let summary = shown.end(&mut out);
+        print(&out)?;
+        if count == 0 {
+            return Err(anyhow!("no session matches"));
+        }
+        if let Some(summary) = summary.filter(|_| screen.width.is_some() && !common.quiet) {
+            note(&summary);
+        }
+        get::complete(&trailers)
+    }
+}
+
+impl Flows {
+    /// What it asks the recorder for.
+    pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
+        let target = self.selection.add(Target::new("/v1/flows"), None, now, tz)?;
+        let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
+        Ok(target.with("name", self.name.as_ref()).with("by", self.by.and_then(word)))
+    }
+}
+
+/// As the recorder says it.
+struct Verbatim;
+
+impl Lines for Verbatim {
+    fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
+        out.push_str(&plain_lines(line));
+        Ok(())
+    }
+
+    fn end(&mut self, _: &mut String) -> Option<String> {
+        None
+    }
+}

@@ -1,0 +1,457 @@
+//! `retrocap get`: packets out of the past.
+
+pub(crate) mod alert_files;
+pub(crate) mod alerts;
+
+use std::io::{IsTerminal as _, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+
+use crate::cli::{Common, Usage, note, print};
+use crate::client::{self, Answer, Refused, Target, Trailers};
+use crate::terminal::human;
+use crate::terminal::output::Output;
+use crate::terminal::progress::{Counts, Progress};
+use crate::verbs::selection::{Around, Selection};
+use alerts::{AlertArgs, Asked};
+use base::interface::Interfaces;
+use base::source::{Batch, Source};
+use base::time::{self, Timestamp};
+use decode::text::{self, Line, TextWriter};
+use formats::reader::FileSource;
+use formats::writer::{Exporter, Format, Options};
+
+/// Packets out of the past.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without -w a terminal gets one line a packet and a pipe gets pcapng.
+
+Examples:
+  retrocap get --since 10m port 53                ten minutes of DNS, one line a packet
+  retrocap get --around 14:02:07 --window 30s -w odd.pcapng    half a minute either way
+  retrocap get host 10.0.0.5 and not port 22 | tshark -r -     one host's packets in tshark
+  retrocap get --since 10m --follow -w - | wireshark -k -i -   the past, then what comes
+  retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session
+  retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all of the sessions that were reset
+  retrocap get --alert eve.json --split case42/    one file an alert, and a manifest")]
+pub(crate) struct Get {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    around: Around,
+    /// All packets of the sessions that what matches belongs to
+    #[arg(long, help_heading = "Selection")]
+    whole_sessions: bool,
+    #[command(flatten)]
+    alerts: AlertArgs,
+    /// The first so many packets
+    #[arg(short, long, value_name = "N")]
+    count: Option<u64>,
+    /// Go on with packets as they come, until -c, --until 5m (from now) or Ctrl-C
+    #[arg(long, conflicts_with_all = ["around", "whole_sessions", "alert"])]
+    follow: bool,
+    /// Write to this file, which appears whole or not at all; - is stdout
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    write: Option<PathBuf>,
+    /// File format
+    #[arg(long, help_heading = "Output", value_enum, default_value_t = FileFormat::Pcapng)]
+    format: FileFormat,
+    /// Times to the nanosecond, as is the default in files; lines show microseconds otherwise
+    #[arg(long, help_heading = "Output", conflicts_with = "micro")]
+    nano: bool,
+    /// Times to the microsecond, for tools that know no better
+    #[arg(long, help_heading = "Output")]
+    micro: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FileFormat {
+    /// Everything that is known
+    Pcapng,
+    /// Classic: one link type, no comments
+    Pcap,
+}
+
+impl FileFormat {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pcapng => "pcapng",
+            Self::Pcap => "pcap",
+        }
+    }
+}
+
+impl Get {
+    /// Asks, and writes what comes.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        let tz = TimeZone::system();
+        if self.alerts.alert.is_some() {
+            return self.alerts(common, &tz);
+        }
+        let now = Timestamp::from(std::time::SystemTime::now());
+        let selection = self.selection(now, &tz)?;
+        let target = self.target(now, &tz)?;
+        let (_, until) = selection.window(Some(&self.around), now, &tz)?;
+        let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        if common.json && file.is_none() {
+            return Err(Usage::of(
+                "--json tells what was written to a file: try get --json -w odd.pcapng, or flows --json",
+            ));
+        }
+        let lines = self.write.is_none() && std::io::stdout().is_terminal();
+        // Opened first, so that nothing is asked in vain.
+        let output = match (&self.write, lines) {
+            (_, true) => None,
+            (None, false) => Some(Output::open(Path::new("-"))?),
+            (Some(path), false) if self.follow => Some(Output::open_to_follow(path)?),
+            (Some(path), false) => Some(Output::open(path)?),
+        };
+        let target = target
+            .with("format", (!lines).then(|| self.format.name()))
+            .with("precision", self.micro.then_some("micro").filter(|_| !lines));
+        let counts = Arc::<Counts>::default();
+        let shown = Arc::clone(&counts);
+        let progress = Progress::start(common, move || shown.done());
+        match (client::get(&common.socket(), &target), output) {
+            (Ok(answer), None) => {
+                drop(progress);
+                self.lines(answer, common, &tz)
+            }
+            (Ok(answer), Some(output)) if self.follow && !output.is_file() => {
+                drop(progress);
+                copy_at_once(answer, output, common)
+            }
+            (Ok(answer), Some(output))
+                if file.is_none() && !(output.is_redirected() && std::io::stderr().is_terminal()) =>
+            {
+                // Who reads the pipe may print to the same terminal.
+                drop(progress);
+                copy(answer, output, common)
+            }
+            (Ok(mut answer), Some(output)) => {
+                if self.follow {
+                    // What came until then is what was wanted.
+                    answer.end_when_interrupted();
+                }
+                // One that goes on is never half done.
+                let until = if self.follow { None } else { self.reaches_until(common, until) };
+                self.file(answer, output, common, &tz, Shown { counts, until, progress })
+            }
+            (Err(error), output) => {
+                drop(progress);
+                let nothing = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
+                if let Some(output) = output.filter(|output| nothing && output.is_stdout()) {
+                    self.empty(output)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What is selected; one that goes on ends ahead.
+    fn selection(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Selection> {
+        let mut selection = self.selection.clone();
+        if self.follow {
+            selection.ahead(now, tz)?;
+        }
+        Ok(selection)
+    }
+
+    /// What it asks the recorder for, whatever becomes of the answer.
+    pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
+        let target = self.selection(now, tz)?.add(Target::new("/v1/packets"), Some(&self.around), now, tz)?;
+        let target = target.with("whole-sessions", self.whole_sessions.then_some(1));
+        Ok(target.with("count", self.count).with("follow", self.follow.then_some(1)))
+    }
+
+    /// One line a packet.
+    fn lines(&self, answer: Answer, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let trailers = answer.trailers();
+        self.print_lines(Box::new(answer), tz)?;
+        ended(&trailers, common)
+    }
+
+    fn print_lines(&self, file: Box<dyn Read + Send>, tz: &TimeZone) -> anyhow::Result<()> {
+        let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
+        let mut writer = TextWriter::new(tz.clone(), precision);
+        let mut source = FileSource::from_reader(file, Arc::default());
+        let mut lines = String::new();
+        loop {
+            let batch = source.batch(&mut |packet| {
+                let decoded = decode::decode(packet.link_type, packet.data);
+                let (time, link_type, data) = (packet.time, packet.link_type, packet.data);
+                let line = Line { time, link_type, data, original_len: packet.original_len, decoded: &decoded };
+                writer.write(&mut lines, &line);
+            });
+            print(&lines)?;
+            lines.clear();
+            if batch? == Batch::End {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The sessions that alerts name.
+    fn alerts(&self, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let to_file = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        if common.json && to_file.is_none() && self.alerts.split.is_none() {
+            return Err(Usage::of("--json tells what was written to files: try --split DIR, or -w odd.pcapng"));
+        }
+        let lines = self.write.is_none() && self.alerts.split.is_none() && std::io::stdout().is_terminal();
+        let asked = Asked {
+            filter: self.selection.expression()?,
+            interface: self.selection.interface.clone(),
+            seed: self.selection.community_id_seed,
+            format: if lines { "pcapng" } else { self.format.name() },
+            precision: if self.micro && !lines { "micro" } else { "nano" },
+        };
+        let Some(job) = alerts::Job::read(&self.alerts, asked, common)? else { return Ok(()) };
+        if let Some(directory) = &self.alerts.split {
+            return job.split(directory);
+        }
+        if lines {
+            let (file, merged) = job.merged()?;
+            // An answer without packets is no file.
+            let mut file = std::io::BufReader::new(file);
+            if !std::io::BufRead::fill_buf(&mut file)?.is_empty() {
+                self.print_lines(Box::new(file), tz)?;
+            }
+            return merged.end("");
+        }
+        let mut output = Output::open(to_file.unwrap_or(Path::new("-")))?;
+        // Who reads a pipe may print to the same terminal.
+        let progress = (output.is_file() || output.is_redirected()).then(|| job.progress());
+        let (mut file, merged) = job.merged()?;
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                bytes => output.buffer().extend_from_slice(&buffer[..bytes]),
+            }
+            output.write_some()?;
+        }
+        drop(progress);
+        let mut written = String::new();
+        if !merged.is_empty() {
+            written = to_file.map(|file| format!(" -> {}", file.display())).unwrap_or_default();
+            output.finish()?;
+        } else if output.is_stdout() {
+            self.empty(output)?;
+        }
+        merged.end(&written)
+    }
+
+    /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
+    fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone, shown: Shown) -> anyhow::Result<()> {
+        let (trailers, interrupted) = (answer.trailers(), answer.interrupted());
+        let output = Arc::new(Mutex::new(Some(output)));
+        let tee = Tee { answer, output: Arc::clone(&output), failed: Arc::default() };
+        let failed = Arc::clone(&tee.failed);
+        let mut source = FileSource::from_reader(Box::new(tee), Arc::<Interfaces>::default());
+        let mut seen = Seen::default();
+        loop {
+            let batch = source.batch(&mut |packet| seen.add(packet.time, packet.data.len()));
+            shown.counts.set(seen.packets, seen.bytes, seen.part(shown.until));
+            if let Some(error) = lock(&failed).take() {
+                return Err(error);
+            }
+            match batch {
+                Ok(Batch::End) => break,
+                // It was broken off within a packet, which is left out.
+                Err(_) if interrupted.is_interrupted() => break,
+                more => more?,
+            };
+        }
+        let mut output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
+        if interrupted.is_interrupted() {
+            output.keep(source.whole_bytes())?;
+        }
+        let name = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        let name = name.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
+        let file_bytes = output.finish()?;
+        drop(shown.progress);
+        if common.json {
+            let document = serde_json::json!({
+                "packets": seen.packets, "bytes": seen.bytes, "file": name, "file_bytes": file_bytes,
+                "first": seen.span.map(|s| s.0), "last": seen.span.map(|s| s.1),
+                "note": trailers.text(NOTE), "missing": trailers.text(MISSING),
+            });
+            print(&format!("{document}\n"))?;
+        } else if !common.quiet {
+            note(&seen.summary(&name, tz));
+        }
+        ended(&trailers, common)
+    }
+
+    /// The latest time of which packets can come, to tell how far an export is; only where somebody looks.
+    fn reaches_until(&self, common: &Common, until: Option<Timestamp>) -> Option<Timestamp> {
+        if common.quiet || !std::io::stderr().is_terminal() {
+            return None;
+        }
+        let document = client::get(&common.socket(), &Target::new("/v1/status")).ok()?.document().ok()?;
+        let status: serde_json::Value = serde_json::from_str(&document).ok()?;
+        let newest = human::time(status.pointer("/retained/newest")?.as_str()?)?;
+        Some(until.map_or(newest, |until| until.min(newest)))
+    }
+
+    /// A file without packets, so that who reads the pipe does not choke on nothing.
+    fn empty(&self, output: Output) -> anyhow::Result<()> {
+        let format = match self.format {
+            FileFormat::Pcapng => Format::Pcapng,
+            FileFormat::Pcap => Format::Pcap,
+        };
+        empty(format, output)
+    }
+}
+
+/// A file without packets.
+pub(crate) fn empty(format: Format, mut output: Output) -> anyhow::Result<()> {
+    let mut exporter = Exporter::new(format, Options::default());
+    exporter.begin(output.buffer(), &[]);
+    exporter.end(output.buffer(), &[], &[]);
+    output.finish()?;
+    Ok(())
+}
+
+/// Why an answer is not all that matched.
+const NOTE: &str = "retrocap-note";
+
+/// What matched once, and is gone.
+const MISSING: &str = "retrocap-missing";
+
+/// Says what is missing from an answer, with numbers; see [`complete`].
+fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
+    if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
+        note(&format!("retrocap: {missing}"));
+    }
+    complete(trailers)
+}
+
+/// Says what is missing from an answer, if anything is; one that the recorder broke off is a failure, though what came
+/// is good.
+pub(crate) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
+    let Some(text) = trailers.text(NOTE) else { return Ok(()) };
+    if text.starts_with("incomplete") || text.contains("stopped") {
+        return Err(anyhow!(text));
+    }
+    note(&format!("retrocap: {text}"));
+    Ok(())
+}
+
+/// Bytes as they come, none of which waits for more.
+pub(crate) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
+    while let Some(chunk) = answer.next_chunk().context("the recorder broke off its answer")? {
+        output.buffer().extend_from_slice(&chunk);
+        output.write_all()?;
+    }
+    output.finish()?;
+    ended(&answer.trailers(), common)
+}
+
+/// The line that tells how far it is.
+struct Shown {
+    counts: Arc<Counts>,
+    until: Option<Timestamp>,
+    progress: Progress,
+}
+
+/// Bytes as they come.
+fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match answer.read(&mut buffer)? {
+            0 => break,
+            bytes => output.buffer().extend_from_slice(&buffer[..bytes]),
+        }
+        output.write_some()?;
+    }
+    output.finish()?;
+    ended(&answer.trailers(), common)
+}
+
+/// An answer that is written while it is read.
+struct Tee {
+    answer: Answer,
+    output: Arc<Mutex<Option<Output>>>,
+    failed: Arc<Mutex<Option<anyhow::Error>>>,
+}
+
+impl Read for Tee {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let bytes = self.answer.read(into)?;
+        if let Some(output) = &mut *lock(&self.output) {
+            output.buffer().extend_from_slice(&into[..bytes]);
+            if let Err(error) = output.write_some() {
+                *lock(&self.failed) = Some(error);
+                return Err(std::io::ErrorKind::Other.into());
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What came.
+#[derive(Debug, Default)]
+struct Seen {
+    packets: u64,
+    bytes: u64,
+    span: Option<(Timestamp, Timestamp)>,
+}
+
+impl Seen {
+    fn add(&mut self, time: Timestamp, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+        let (first, last) = self.span.get_or_insert((time, time));
+        *first = time.min(*first);
+        *last = time.max(*last);
+    }
+
+    /// How far the packets came towards a time.
+    #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
+    fn part(&self, until: Option<Timestamp>) -> Option<f64> {
+        let ((first, last), until) = (self.span?, until?);
+        let all = until.0.checked_sub(first.0).filter(|all| *all > 0)?;
+        Some((last.0 - first.0) as f64 / all as f64)
+    }
+
+    /// `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 -> odd.pcapng`; the date once if it is one.
+    fn summary(&self, name: &str, tz: &TimeZone) -> String {
+        let mut text = format!("{}, {}", human::counted(self.packets, "packet"), human::size(self.bytes));
+        if let Some((first, last)) = self.span {
+            let (first, last) = (time::local(first, tz), time::local(last, tz));
+            let last = match (first.split_once(' '), last.split_once(' ')) {
+                (Some((day, _)), Some((same, clock))) if day == same => clock.to_owned(),
+                _ => last,
+            };
+            text.push_str(&format!(", {first} to {last}"));
+        }
+        format!("{text} -> {name}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_fits_a_line() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.summary("x", &TimeZone::UTC), "0 packets, 0 B -> x");
+        seen.add(Timestamp::from_unix(1_795_341_605, 5), 1500);
+        assert_eq!(seen.summary("x", &TimeZone::UTC), "1 packet, 1.5 KiB, 2026-11-22 10:00:05 to 10:00:05 -> x");
+        seen.add(Timestamp::from_unix(1_795_441_605, 5), 100_000);
+        assert_eq!(
+            seen.summary("odd.pcapng", &TimeZone::UTC),
+            "2 packets, 99.1 KiB, 2026-11-22 10:00:05 to 2026-11-23 13:46:45 -> odd.pcapng"
+        );
+    }
+}

@@ -1,0 +1,389 @@
+//! `retrocap get --alert`: from a file of alerts to the packets of the sessions they name.
+//!
+//! Alerts are read here, asked for in batches, and what comes is written: one file of all of them, or one file an alert
+//! and a manifest. A broken line is told with its number and costs the others nothing but the exit code.
+
+pub(crate) mod merged;
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use base64::Engine as _;
+use clap::Args;
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::alert::{Alert, Alerts, Kind};
+use crate::cli::{Common, note, print};
+use crate::client::{self, Answer, Refused};
+use crate::terminal::human;
+use crate::terminal::output::Output;
+use crate::terminal::progress::{Counts, Progress};
+use crate::verbs::get::alert_files::Files;
+use crate::verbs::selection;
+use base::time::Timestamp;
+use query::search::SearchTarget;
+
+/// Alerts of one request when each gets a file; fewer where the recorder has not the memory.
+const BATCH_ALERTS: usize = 1000;
+/// Alerts without packets, and broken lines, that are told on the terminal one by one.
+const TOLD_MAX: usize = 20;
+
+/// How alerts are answered.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Alerts")]
+pub(crate) struct AlertArgs {
+    /// The sessions named by the alerts in this file, - being stdin: Suricata EVE, Zeek conn.log or notice.log (TSV or
+    /// JSON), Sysmon event 3 as JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until", "around", "community_id", "flow", "address", "port", "count", "whole_sessions"])]
+    pub(crate) alert: Option<PathBuf>,
+    /// How long before an alert a session may have ended [default: 5s; Sysmon 20s]
+    #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]
+    before: Option<Duration>,
+    /// How long after an alert a session may have begun [default: 5s; Sysmon 20s]
+    #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]
+    after: Option<Duration>,
+    /// Only packets within these margins, not the whole sessions
+    #[arg(long, requires = "alert")]
+    only_margins: bool,
+    /// One file an alert into this directory, and manifest.jsonl, which says what is missing and why
+    #[arg(long, value_name = "DIR", requires = "alert", conflicts_with = "write")]
+    pub(crate) split: Option<PathBuf>,
+}
+
+/// What is asked for alike of all alerts.
+pub(crate) struct Asked {
+    pub(crate) filter: Option<String>,
+    pub(crate) interface: Option<String>,
+    pub(crate) seed: Option<u16>,
+    pub(crate) format: &'static str,
+    pub(crate) precision: &'static str,
+}
+
+/// Alerts that were read, and how to ask for them.
+pub(crate) struct Job<'a> {
+    args: &'a AlertArgs,
+    asked: Asked,
+    common: &'a Common,
+    source: String,
+    read: Alerts,
+    counts: Arc<Counts>,
+}
+
+/// What the service found for an alert.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Outcome {
+    selection: usize,
+    packets: u64,
+    bytes: u64,
+    first: Option<String>,
+    last: Option<String>,
+    sessions: u64,
+    same_as: Option<usize>,
+    missing: Option<Value>,
+    /// Whether the service was asked already.
+    #[serde(skip)]
+    asked: bool,
+}
+
+/// One line of the service's answer.
+#[derive(Debug, Deserialize)]
+struct Line {
+    selection: Option<usize>,
+    data: Option<String>,
+    #[serde(default)]
+    done: bool,
+    #[serde(default)]
+    packets: u64,
+    /// How far the search has come, 0 to 1.
+    part: Option<f64>,
+    #[serde(default)]
+    note: String,
+}
+
+impl<'a> Job<'a> {
+    /// Reads the alerts.
+    pub(crate) fn read(args: &'a AlertArgs, asked: Asked, common: &'a Common) -> anyhow::Result<Option<Self>> {
+        let Some(path) = &args.alert else { return Ok(None) };
+        let source = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
+        let read = if path == Path::new("-") {
+            Alerts::read(std::io::stdin().lock())
+        } else {
+            let file = File::open(path).with_context(|| format!("cannot read {source}"))?;
+            Alerts::read(BufReader::with_capacity(256 << 10, file))
+        };
+        let read = read.map_err(|why| anyhow!("cannot read alerts from {source}: {why}"))?;
+        let job = Self { args, asked, common, source, read, counts: Arc::default() };
+        job.tell_broken();
+        if job.read.alerts.is_empty() {
+            let passed = job.read.passed_over;
+            return Err(match job.read.broken_count {
+                0 if passed > 0 => anyhow!("{}: none of its {passed} events names a session", job.source),
+                0 => anyhow!("{}: there is no alert in it", job.source),
+                broken => anyhow!("{}: no alert could be read, {broken} lines are broken", job.source),
+            });
+        }
+        Ok(Some(job))
+    }
+
+    fn tell_broken(&self) {
+        for (line, why) in self.read.broken.iter().take(TOLD_MAX) {
+            note(&format!("retrocap: {} line {line}: {why}", self.source));
+        }
+        let more = self.read.broken_count.saturating_sub(TOLD_MAX as u64);
+        if more > 0 {
+            note(&format!("retrocap: {}: {more} more lines are broken", self.source));
+        }
+        if self.read.cut {
+            note(&format!("retrocap: {}: only the first {} alerts are asked for", self.source, self.read.alerts.len()));
+        }
+        if self.read.passed_over > 0 && self.common.verbose > 0 {
+            note(&format!("{}: {} events name no session", self.source, self.read.passed_over));
+        }
+    }
+
+    /// The margins of an alert.
+    fn window(&self, alert: &Alert) -> (Timestamp, Timestamp) {
+        let default = Duration::from_secs(if alert.kind == Kind::Sysmon { 20 } else { 5 });
+        (
+            alert.start.saturating_sub(self.args.before.unwrap_or(default)),
+            alert.end.saturating_add(self.args.after.unwrap_or(default)),
+        )
+    }
+
+    fn body(&self, answer: &str, alerts: &[usize]) -> String {
+        let selections: Vec<Value> = alerts
+            .iter()
+            .map(|&at| {
+                let alert = &self.read.alerts[at];
+                let (since, until) = self.window(alert);
+                let key = match alert.names {
+                    SearchTarget::Flow(_) => "flow",
+                    SearchTarget::Host(_) => "host",
+                    SearchTarget::CommunityId(_) => "community_id",
+                };
+                json!({key: alert.names.to_string(), "since": since, "until": until})
+            })
+            .collect();
+        json!({
+            "answer": answer,
+            "whole_sessions": !self.args.only_margins,
+            "community_id_seed": self.asked.seed,
+            "filter": self.asked.filter.as_deref().unwrap_or_default(),
+            "interface": self.asked.interface,
+            "format": self.asked.format,
+            "precision": self.asked.precision,
+            "selections": selections,
+        })
+        .to_string()
+    }
+
+    fn ask(&self, answer: &str, alerts: &[usize]) -> anyhow::Result<Answer> {
+        client::ask(&self.common.socket(), Method::POST, "/v1/packets", Some(self.body(answer, alerts)))
+    }
+
+    /// Shows how far it is, until that is dropped.
+    pub(crate) fn progress(&self) -> Progress {
+        let counts = Arc::clone(&self.counts);
+        Progress::start(self.common, move || counts.done())
+    }
+
+    /// One file an alert.
+    pub(crate) fn split(self, directory: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let progress = self.progress();
+        let mut files = Files::new(directory, &self.read.alerts, self.asked.format)?;
+        let mut outcomes: Vec<Outcome> = vec![Outcome::default(); self.read.alerts.len()];
+        let mut order: Vec<usize> = (0..self.read.alerts.len()).collect();
+        // Alerts of one session into one batch, so that their file is made once.
+        let key = |at: &usize| (self.read.alerts[*at].names.to_string(), self.read.alerts[*at].start, *at);
+        order.sort_by_cached_key(key);
+        let (mut rest, mut batch_max, mut note_text) = (&order[..], BATCH_ALERTS, String::new());
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(batch_max.min(rest.len()));
+            let answer = match self.ask("split", batch) {
+                Err(error)
+                    if batch.len() > 1
+                        && error
+                            .downcast_ref::<Refused>()
+                            .is_some_and(|refused| refused.status == StatusCode::PAYLOAD_TOO_LARGE) =>
+                {
+                    batch_max = batch.len() / 2;
+                    continue;
+                }
+                answer => answer?,
+            };
+            self.batch(answer, batch, &mut files, &mut outcomes, &mut note_text)?;
+            rest = after;
+        }
+        drop(progress);
+        files.link_equal(outcomes.iter().map(|outcome| outcome.same_as))?;
+        files.finish()?;
+        self.manifest(directory, &outcomes, &files.names)?;
+        let count = outcomes.iter().filter(|outcome| outcome.packets > 0).count();
+        let summary = format!("{} and manifest.jsonl", human::counted(count as u64, "file"));
+        self.end(&outcomes, &format!("{summary} -> {}", directory.display()), &note_text, Some(directory))
+    }
+
+    fn batch(
+        &self,
+        answer: Answer,
+        batch: &[usize],
+        files: &mut Files,
+        outcomes: &mut [Outcome],
+        note_text: &mut String,
+    ) -> anyhow::Result<()> {
+        let asked_before = outcomes.iter().filter(|outcome| outcome.asked).count();
+        let mut lines = BufReader::with_capacity(64 << 10, answer);
+        let (mut text, mut done) = (String::new(), false);
+        while client::next_line(&mut lines, &mut text)? {
+            let line: Line = serde_json::from_str(&text).context("the recorder speaks another version")?;
+            let alert = line.selection.and_then(|selection| batch.get(selection)).copied();
+            match (alert, line.data) {
+                (Some(alert), Some(data)) => {
+                    let data = decoded(&data)?;
+                    let part = line.part.unwrap_or_default();
+                    self.counts.add(line.packets, data.len() as u64, self.part(asked_before, batch.len(), part));
+                    files.write(alert, &data)?;
+                }
+                (Some(alert), None) => {
+                    let mut outcome: Outcome = serde_json::from_str(&text)?;
+                    outcome.same_as = outcome.same_as.and_then(|other| batch.get(other)).copied();
+                    (outcome.selection, outcome.asked) = (alert, true);
+                    outcomes[alert] = outcome;
+                }
+                _ => {
+                    done |= line.done;
+                    if !line.note.is_empty() {
+                        *note_text = line.note;
+                    }
+                }
+            }
+        }
+        if done { Ok(()) } else { Err(anyhow!("the recorder broke off its answer; ask again")) }
+    }
+
+    /// How far all alerts are, when some were asked for before and a batch has come so far.
+    #[expect(clippy::cast_precision_loss, reason = "numbers of alerts")]
+    fn part(&self, before: usize, batch: usize, part: f64) -> f64 {
+        (before as f64 + batch as f64 * part) / self.read.alerts.len().max(1) as f64
+    }
+
+    fn manifest(&self, directory: &Path, outcomes: &[Outcome], names: &[String]) -> anyhow::Result<()> {
+        let mut output = Output::open(&directory.join("manifest.jsonl"))?;
+        let mut rows: Vec<(u64, Value)> = Vec::with_capacity(outcomes.len());
+        for ((alert, outcome), name) in self.read.alerts.iter().zip(outcomes).zip(names) {
+            rows.push((
+                alert.line,
+                json!({
+                    "alert": self.described(alert),
+                    "file": (outcome.packets > 0).then_some(name),
+                    "packets": outcome.packets,
+                    "bytes": outcome.bytes,
+                    "first": outcome.first,
+                    "last": outcome.last,
+                    "sessions": outcome.sessions,
+                    "missing": outcome.missing,
+                }),
+            ));
+        }
+        for (line, why) in &self.read.broken {
+            let missing = json!({"cause": "broken_line", "detail": why});
+            let alert = json!({"source": self.source, "line": line});
+            rows.push((*line, json!({"alert": alert, "file": null, "packets": 0, "bytes": 0, "missing": missing})));
+        }
+        rows.sort_by_key(|(line, _)| *line);
+        for (_, row) in rows {
+            output.buffer().extend_from_slice(row.to_string().as_bytes());
+            output.buffer().push(b'\n');
+            output.write_some()?;
+        }
+        output.finish()?;
+        Ok(())
+    }
+
+    fn described(&self, alert: &Alert) -> Value {
+        let key = match alert.names {
+            SearchTarget::Flow(_) => "flow",
+            SearchTarget::Host(_) => "host",
+            SearchTarget::CommunityId(_) => "community_id",
+        };
+        let (since, until) = self.window(alert);
+        json!({
+            "source": self.source, "line": alert.line, "kind": alert.kind.as_str(), "name": alert.name, "id": alert.id,
+            "time": alert.start, key: alert.names.to_string(), "since": since, "until": until,
+        })
+    }
+
+    /// Says how it went: numbers, what found nothing and why, and the exit code.
+    fn end(
+        &self,
+        outcomes: &[Outcome],
+        written: &str,
+        note_text: &str,
+        directory: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let alerts = self.read.alerts.len();
+        let without = outcomes.iter().filter(|outcome| outcome.packets == 0).count();
+        let partly = outcomes.iter().filter(|outcome| outcome.packets > 0 && outcome.missing.is_some()).count();
+        if !self.common.quiet {
+            for outcome in outcomes.iter().filter(|outcome| outcome.missing.is_some()).take(TOLD_MAX) {
+                let Some(alert) = self.read.alerts.get(outcome.selection) else { continue };
+                let detail =
+                    outcome.missing.as_ref().and_then(|missing| missing["detail"].as_str()).unwrap_or_default();
+                let (line, name) = (alert.line, shortened(&alert.name));
+                note(&format!("retrocap: {} line {line} ({name}): {detail}", self.source));
+            }
+            let more = (without + partly).saturating_sub(TOLD_MAX);
+            if more > 0 {
+                let place = if directory.is_some() { "; manifest.jsonl has them all" } else { "" };
+                note(&format!("retrocap: {more} more alerts are not answered in full{place}"));
+            }
+            note(&format!(
+                "{}: {} with packets, {without} without, {partly} in part{}; {written}",
+                human::counted(alerts as u64, "alert"),
+                alerts - without,
+                match self.read.broken_count {
+                    0 => String::new(),
+                    broken => format!(", {} broken", human::counted(broken, "line")),
+                },
+            ));
+        }
+        if self.common.json {
+            let broken: Vec<Value> =
+                self.read.broken.iter().map(|(line, why)| json!({"line": line, "error": why})).collect();
+            let document = json!({
+                "alerts": alerts, "with_packets": alerts - without, "without_packets": without, "in_part": partly,
+                "broken": broken, "passed_over": self.read.passed_over,
+                "directory": directory.map(|directory| directory.display().to_string()),
+                "note": (!note_text.is_empty()).then_some(note_text),
+            });
+            print(&format!("{document}\n"))?;
+        }
+        if note_text.starts_with("incomplete") {
+            return Err(anyhow!(note_text.to_owned()));
+        }
+        if !note_text.is_empty() {
+            note(&format!("retrocap: {note_text}"));
+        }
+        match self.read.broken_count {
+            0 if self.read.cut => Err(anyhow!("{}: it holds more alerts than are asked for at once", self.source)),
+            0 if without == alerts => Err(anyhow!("none of {alerts} alerts finds a packet")),
+            0 => Ok(()),
+            broken => Err(anyhow!("{}: {} could not be read", self.source, human::counted(broken, "line"))),
+        }
+    }
+}
+
+fn decoded(data: &str) -> anyhow::Result<Vec<u8>> {
+    base64::engine::general_purpose::STANDARD.decode(data).context("the recorder's answer is damaged; ask again")
+}
+
+fn shortened(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(60).collect()
+}

@@ -1,0 +1,118 @@
+//! The answer to all alerts as one file, read out of the lines it comes in.
+
+use std::io::{BufReader, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::anyhow;
+use hyper::StatusCode;
+
+use super::{Job, Line, Outcome, decoded};
+use crate::client::{self, Answer, Refused};
+use crate::terminal::human;
+use crate::terminal::progress::Counts;
+
+impl<'a> Job<'a> {
+    /// All alerts, as one stream of packets; call [`Merged::end`] after it was read.
+    pub(crate) fn merged(self) -> anyhow::Result<(MergedReader<Answer>, Merged<'a>)> {
+        let alerts: Vec<usize> = (0..self.read.alerts.len()).collect();
+        let answer = self.ask("lines", &alerts).map_err(|error| match error.downcast_ref::<Refused>() {
+            Some(refused) if refused.status == StatusCode::PAYLOAD_TOO_LARGE => anyhow!(
+                "{} alerts are more than this recorder has memory for in one file: {refused}; or try --split DIR, which \
+                 asks in turns",
+                alerts.len()
+            ),
+            _ => error,
+        })?;
+        let reader = MergedReader::new(answer, alerts.len(), Arc::clone(&self.counts));
+        let found = Arc::clone(&reader.found);
+        Ok((reader, Merged { job: self, found }))
+    }
+}
+
+/// What came beside the packets.
+#[derive(Debug, Default)]
+struct Found {
+    outcomes: Vec<Outcome>,
+    note: String,
+    packets: u64,
+    done: bool,
+}
+
+/// What is left to say after a merged answer was read.
+pub(crate) struct Merged<'a> {
+    job: Job<'a>,
+    found: Arc<Mutex<Found>>,
+}
+
+impl Merged<'_> {
+    /// Whether any packet came.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).packets == 0
+    }
+
+    /// Says how it went; `written` says where to.
+    pub(crate) fn end(self, written: &str) -> anyhow::Result<()> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if !found.done {
+            return Err(anyhow!("the recorder broke off its answer; ask again"));
+        }
+        let packets = human::counted(found.packets, "packet");
+        self.job.end(&found.outcomes, &format!("{packets}{written}"), &found.note, None)
+    }
+}
+
+/// The file within a merged answer.
+pub(crate) struct MergedReader<R> {
+    lines: BufReader<R>,
+    asked: usize,
+    found: Arc<Mutex<Found>>,
+    counts: Arc<Counts>,
+    line: String,
+    data: Vec<u8>,
+    at: usize,
+}
+
+impl<R: Read> MergedReader<R> {
+    /// Of an answer to so many selections.
+    pub(crate) fn new(answer: R, asked: usize, counts: Arc<Counts>) -> Self {
+        let lines = BufReader::with_capacity(64 << 10, answer);
+        Self { lines, asked, found: Arc::default(), counts, line: String::new(), data: Vec::new(), at: 0 }
+    }
+}
+
+fn unasked() -> std::io::Error {
+    std::io::Error::other("the recorder answers what it was not asked")
+}
+
+impl<R: Read> Read for MergedReader<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        while self.at == self.data.len() {
+            if !client::next_line(&mut self.lines, &mut self.line)? {
+                return Ok(0);
+            }
+            let line: Line = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
+            if let Some(data) = line.data {
+                self.data = decoded(&data).map_err(std::io::Error::other)?;
+                self.counts.add(line.packets, self.data.len() as u64, line.part.unwrap_or_default());
+                self.at = 0;
+                continue;
+            }
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            if line.done {
+                (found.done, found.note, found.packets) = (true, line.note, line.packets);
+            } else if found.outcomes.len() < self.asked {
+                let outcome: Outcome = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
+                if outcome.selection >= self.asked {
+                    return Err(unasked());
+                }
+                found.outcomes.push(outcome);
+            } else {
+                return Err(unasked());
+            }
+        }
+        let bytes = into.len().min(self.data.len() - self.at);
+        into[..bytes].copy_from_slice(&self.data[self.at..self.at + bytes]);
+        self.at += bytes;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,124 @@
+//! `retrocap interfaces`: what `run` would record.
+
+use clap::Args;
+
+use crate::cli::{Common, print};
+
+/// What run would record, as tcpdump -D lists it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  retrocap interfaces                             all of them, with their addresses
+  retrocap interfaces --json | jq -r '.[].name'   only the names
+  retrocap interfaces | grep 'Up, Running'        those that carry packets")]
+pub(crate) struct Interfaces {}
+
+#[cfg(not(target_os = "linux"))]
+impl Interfaces {
+    /// Says that there is nothing to list.
+    pub(crate) fn run(&self, _: &Common) -> anyhow::Result<()> {
+        Err(anyhow::anyhow!("live capture knows only Linux so far; retrocap replay reads capture files everywhere"))
+    }
+}
+
+#[cfg(target_os = "linux")]
+use crate::terminal::human::plain;
+#[cfg(target_os = "linux")]
+use capture::interfaces::HostInterface;
+
+#[cfg(target_os = "linux")]
+impl Interfaces {
+    /// Lists them.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        use anyhow::Context as _;
+        let interfaces = capture::interfaces::list().context("cannot list the interfaces")?;
+        if common.json {
+            let all: Vec<_> = interfaces.iter().map(json).collect();
+            return print(&format!("{}\n", serde_json::to_string_pretty(&all)?));
+        }
+        print(&list(&interfaces))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn json(interface: &HostInterface) -> serde_json::Value {
+    serde_json::json!({
+        "name": interface.name,
+        "index": interface.index,
+        "link_type": interface.link_type.to_string(),
+        "up": interface.up,
+        "running": interface.running,
+        "loopback": interface.loopback,
+        "mac": interface.mac.map(mac),
+        "addresses": interface.addresses.iter().map(|(ip, bits)| format!("{ip}/{bits}")).collect::<Vec<_>>(),
+        "mtu": interface.mtu,
+        "description": interface.description,
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// `1.eth0 (uplink) [Up, Running] EN10MB  10.0.0.5/24 fe80::1/64`, numbered as tcpdump does.
+#[cfg(target_os = "linux")]
+fn list(interfaces: &[HostInterface]) -> String {
+    let mut out = String::new();
+    for (number, interface) in (1u64..).zip(interfaces) {
+        let mut flags = Vec::new();
+        for (flag, set) in [("Up", interface.up), ("Running", interface.running), ("Loopback", interface.loopback)] {
+            if set {
+                flags.push(flag);
+            }
+        }
+        let flags = if flags.is_empty() { "Down".to_owned() } else { flags.join(", ") };
+        let description = interface.description.as_ref().map(|text| format!(" ({})", plain(text))).unwrap_or_default();
+        let addresses: String = interface.addresses.iter().map(|(ip, bits)| format!(" {ip}/{bits}")).collect();
+        out.push_str(&format!(
+            "{number}.{}{description} [{flags}] {}{addresses}\n",
+            plain(&interface.name),
+            interface.link_type
+        ));
+    }
+    out
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use base::packet::LinkType;
+
+    #[test]
+    fn a_list_as_tcpdump_numbers_it() {
+        let ethernet = HostInterface {
+            name: "eth0".to_owned(),
+            index: 2,
+            link_type: LinkType::ETHERNET,
+            hatype: 1,
+            up: true,
+            running: true,
+            loopback: false,
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            addresses: vec![("10.0.0.5".parse().unwrap(), 24), ("fe80::1".parse().unwrap(), 64)],
+            mtu: 1500,
+            description: Some("uplink".to_owned()),
+        };
+        let tunnel = HostInterface {
+            name: "wg0".to_owned(),
+            index: 7,
+            link_type: LinkType::RAW,
+            hatype: 65534,
+            up: false,
+            running: false,
+            mac: None,
+            addresses: Vec::new(),
+            description: None,
+            ..ethernet.clone()
+        };
+        insta::assert_snapshot!(list(&[ethernet, tunnel]), @r"
+        1.eth0 (uplink) [Up, Running] EN10MB 10.0.0.5/24 fe80::1/64
+        2.wg0 [Down] RAW
+        ");
+    }
+}

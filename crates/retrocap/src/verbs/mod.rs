@@ -1,0 +1,16 @@
+//! The commands: one file each, and the arguments that several of them take.
+
+pub(crate) mod certs;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod extcap;
+pub(crate) mod feed;
+pub(crate) mod flows;
+pub(crate) mod get;
+pub(crate) mod interfaces;
+pub(crate) mod pin;
+pub(crate) mod push;
+pub(crate) mod replay;
+pub(crate) mod run;
+pub(crate) mod selection;
+pub(crate) mod status;

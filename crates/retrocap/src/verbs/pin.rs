@@ -1,0 +1,113 @@
+//! `retrocap pin`: keep the sessions that match a filter whole.
+
+use std::time::SystemTime;
+
+use anyhow::Context as _;
+use clap::Args;
+use hyper::Method;
+use jiff::tz::TimeZone;
+
+use crate::cli::{Common, Usage, note, print};
+use crate::client::{self, Target};
+use crate::terminal::human::{plain, plain_lines};
+use crate::terminal::progress::{Done, Progress};
+use crate::verbs::selection;
+use base::time::{self, Timestamp};
+use engine::budget::ByteSize;
+use serve::pins::{PinList, PinStatus};
+
+/// Keep the sessions that match a filter whole, for a time.
+///
+/// What is there of them stays, and what still comes is kept, up to a quarter of the recorder's memory for all pins together.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  retrocap pin host 10.0.0.5 --for 2h     keep everything of one host
+  retrocap pin --list                     what is pinned, and until when
+  retrocap pin --remove 3                 let it go")]
+pub(crate) struct Pin {
+    /// For how long: 30m, 2h, 3 days
+    #[arg(long = "for", value_name = "DURATION", requires = "expression")]
+    duration: Option<String>,
+    /// Show what is pinned
+    #[arg(long, conflicts_with_all = ["remove", "expression"])]
+    list: bool,
+    /// Remove this pin
+    #[arg(long, value_name = "ID", conflicts_with = "expression")]
+    remove: Option<u64>,
+    /// tcpdump expression, as in: host 10.0.0.5
+    #[arg(value_name = "EXPR", allow_negative_numbers = true)]
+    expression: Vec<String>,
+}
+
+impl Pin {
+    /// Asks for a pin, a list or a removal, and prints the answer.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        let target = Target::new("/v1/pins");
+        if let Some(id) = self.remove {
+            client::ask(&common.socket(), Method::DELETE, target.with("id", Some(id)).as_str(), None)?.document()?;
+            note(&format!("pin {id} is removed; what it held ages from now on"));
+            return Ok(());
+        }
+        if self.list {
+            let document = client::get(&common.socket(), &target)?.document()?;
+            return print(&if common.json { line(&document) } else { list(&read(&document)?) });
+        }
+        let (Some(expression), Some(duration)) = (selection::expression(&self.expression)?, &self.duration) else {
+            return Err(Usage::of(
+                "what to pin, and for how long? try retrocap pin host 10.0.0.5 --for 2h, or retrocap pin --list",
+            ));
+        };
+        let duration = time::parse_duration(duration).map_err(Usage::of)?;
+        let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
+        // All sessions that are known are asked.
+        let _searching = Progress::start(common, Done::default);
+        let document =
+            client::ask(&common.socket(), Method::POST, target.as_str(), Some(body.to_string()))?.document()?;
+        print(&if common.json { line(&document) } else { made(&read(&document)?) })
+    }
+}
+
+fn line(document: &str) -> String {
+    format!("{}\n", plain_lines(document.trim_end()))
+}
+
+fn read<T: serde::de::DeserializeOwned>(document: &str) -> anyhow::Result<T> {
+    serde_json::from_str(document).context("the recorder speaks another version")
+}
+
+fn made(pin: &PinStatus) -> String {
+    format!("pin {}: {} is kept whole until {}; {}\n", pin.id, plain(&pin.filter), local(&pin.until), kept(pin))
+}
+
+fn kept(pin: &PinStatus) -> String {
+    let sessions = if pin.sessions == 1 { "session has" } else { "sessions have" };
+    format!("{} {sessions} {} packets there, {}", pin.sessions, pin.kept_packets, ByteSize(pin.kept_bytes))
+}
+
+pub(crate) fn list(list: &PinList) -> String {
+    let mut text =
+        format!("pins hold {} of the {} they may take\n", ByteSize(list.used_bytes), ByteSize(list.limit_bytes));
+    for pin in &list.pins {
+        text += &format!("{:>3}  until {}  {}\n     {}", pin.id, local(&pin.until), plain(&pin.filter), kept(pin));
+        if pin.refused_packets > 0 {
+            text += &format!("; {} packets found no room, and age like others", pin.refused_packets);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A time as people here read it, with what is left until then.
+fn local(text: &str) -> String {
+    let Ok(at) = text.parse::<jiff::Timestamp>() else { return plain(text).into_owned() };
+    let now = Timestamp::from(SystemTime::now());
+    let left_s = u64::try_from(at.as_second()).unwrap_or(0).saturating_sub(now.0 / 1_000_000_000);
+    let left = match left_s {
+        0..120 => format!("{left_s} s"),
+        120..7200 => format!("{} min", left_s / 60),
+        7200..172_800 => format!("{} h", left_s / 3600),
+        _ => format!("{} days", left_s / 86_400),
+    };
+    format!("{} ({left})", at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S"))
+}

@@ -1,0 +1,414 @@
+//! `retrocap push`: packets as they come, to a program that listens (PCAP-over-IP the other way round).
+//!
+//! When the listener goes, this waits for it to come back and goes on where it was. The connection that carries the
+//! packets is not recorded where this may be asked for, and left out of what is asked for elsewhere: otherwise every
+//! packet would be sent again, and that again.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use hyper::StatusCode;
+use jiff::tz::TimeZone;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::rustls::AlertDescription;
+
+use crate::cli::{Common, Usage, note};
+use crate::client::tls::{BrokenOff, Other, Tls, alert};
+use crate::client::{self, Answer, Interrupted, Refused, Stream, Target};
+use crate::terminal::human;
+use crate::verbs::feed::FeedFormat;
+use crate::verbs::get;
+use crate::verbs::selection::Selection;
+use base::interface::Interfaces;
+use base::packet::LinkType;
+use base::source::{Batch, Source as _};
+use base::time::Timestamp;
+use formats::reader::FileSource;
+use formats::writer::Options;
+use formats::writer::one_link_type::FittingExporter;
+use query::status::Status;
+
+/// How long to wait for a listener that is not there.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a listener may take nothing.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of which it has to take some within that time.
+const PIECE_BYTES: usize = 64 << 10;
+/// How long the reason for which it has gone may take to come.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Send packets as they come to a program that listens for them: NetworkMiner, Arkime, netcat.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --since it begins now. A listener that goes away is waited for.
+
+Examples:
+  retrocap push 127.0.0.1:57012                       to a listener on this host
+  retrocap push --since 1h 127.0.0.1:57012 not port 22     an hour of the past, then what comes
+  retrocap push --tls sensor2.example:57013           to another host, over TLS, with a certificate at either end
+  retrocap push --plain 10.0.0.9:57012                to another host, for all to see on the way")]
+pub(crate) struct Push {
+    /// Who listens
+    #[arg(value_name = "HOST:PORT")]
+    listener: String,
+    #[command(flatten)]
+    selection: Selection,
+    /// End after so many packets
+    #[arg(short, long, value_name = "N")]
+    count: Option<u64>,
+    /// In which format
+    #[arg(long, value_enum, default_value_t)]
+    format: FeedFormat,
+    /// Send over TLS: the listener has to have a certificate of the authority --ca, and is shown --cert
+    #[arg(long)]
+    tls: bool,
+    /// Send to another host although everybody on the way can read it
+    #[arg(long, conflicts_with = "tls")]
+    plain: bool,
+}
+
+/// How far it has come.
+#[derive(Debug, Default)]
+struct Sent {
+    packets: u64,
+    left_out: u64,
+    /// The time of the last packet, and how many of that time were sent.
+    last: Option<(Timestamp, u64)>,
+}
+
+/// Why a connection to the listener is over.
+enum Ended {
+    /// Everything was sent.
+    Well,
+    /// It has gone.
+    Listener(String),
+}
+
+/// A connection to the listener.
+struct Connection {
+    runtime: Runtime,
+    writer: WriteHalf<Box<dyn Stream>>,
+    reader: Option<ReadHalf<Box<dyn Stream>>>,
+    /// Ends when the listener has gone, with the error that says why.
+    listening: Option<JoinHandle<Option<std::io::Error>>>,
+    ours: SocketAddr,
+    theirs: SocketAddr,
+}
+
+impl Push {
+    /// Sends until it is told to stop.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
+        let mut selection = self.selection.clone();
+        selection.ahead(now, &tz)?;
+        if !selection.has_start() {
+            selection.begin(now);
+        }
+        // What is wrong with the question is told before anybody is connected to.
+        selection.add(Target::new("/v1/packets"), None, now, &tz)?;
+        let tls = if self.tls { Some(Tls::new(&common.files(), Other::Listener)?) } else { None };
+        let link_type = self.link_type(common)?;
+        let mut sent = Sent::default();
+        loop {
+            let mut connection = self.connect(tls.as_ref())?;
+            let ended = self.send(common, &selection, &mut connection, link_type, &mut sent)?;
+            // A refusal can come when all was sent already: with TLS 1.3 nobody waits for it.
+            if let Some(tls) = &tls
+                && let Some(alert) = connection.alert()
+            {
+                return Err(tls.alerted(&self.listener, alert));
+            }
+            match ended {
+                Ended::Well => {
+                    if !common.quiet {
+                        note(&sent.text(&self.listener));
+                    }
+                    return Ok(());
+                }
+                Ended::Listener(why) => {
+                    note(&format!(
+                        "retrocap: {} {why} after {}; what was on its way then is lost. Waiting for it to come back",
+                        self.listener,
+                        human::counted(sent.packets, "packet")
+                    ));
+                    std::thread::sleep(RETRY_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// The link type of a classic stream, which begins before the first packet.
+    fn link_type(&self, common: &Common) -> anyhow::Result<LinkType> {
+        let status = client::get(&common.socket(), &Target::new("/v1/status"))?.document()?;
+        let status: Status = serde_json::from_str(&status).context("the recorder's status cannot be read")?;
+        let ethernet = LinkType::ETHERNET.to_string();
+        let names: Vec<&str> = status.interfaces.iter().map(|interface| interface.link_type.as_str()).collect();
+        let only_ip = !names.is_empty() && !names.contains(&ethernet.as_str());
+        Ok(if only_ip { LinkType::RAW } else { LinkType::ETHERNET })
+    }
+
+    /// Where the listener is, if that may be pushed to.
+    fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
+        let addresses: Vec<SocketAddr> = match self.listener.to_socket_addrs() {
+            Ok(addresses) => addresses.collect(),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                return Err(Usage::of(format_args!(
+                    "cannot read the listener {:?}: try 127.0.0.1:57012",
+                    self.listener
+                )));
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot find {}", self.listener)),
+        };
+        let local = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
+        if !self.plain && !self.tls && !local {
+            return Err(Usage::of(format_args!(
+                "packets would cross the network to {0} for all to read: say --tls, or push into a tunnel, as in `ssh -L \
+                 57012:{0} HOST` and `retrocap push 127.0.0.1:57012`, or say --plain",
+                self.listener
+            )));
+        }
+        Ok(addresses)
+    }
+
+    /// Waits for the listener to be there.
+    fn connect(&self, tls: Option<&Tls>) -> anyhow::Result<Connection> {
+        // A second thread notices when the listener goes while this one waits for packets.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.context("cannot start")?;
+        let host = self.listener.rsplit_once(':').map_or(&self.listener[..], |(host, _)| host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let mut waiting = false;
+        loop {
+            let addresses = self.addresses()?;
+            let connected: anyhow::Result<Connecting> = runtime.block_on(async {
+                let stream = match connect(&addresses).await {
+                    Ok(stream) => stream,
+                    Err(error) => return Ok(Connecting::Later(format!("does not listen ({error})"))),
+                };
+                let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
+                let Some(tls) = tls else { return Ok(Connecting::Done(Box::new(stream), ours, theirs)) };
+                match tls.connect(host, &self.listener, stream).await {
+                    Ok(stream) => Ok(Connecting::Done(Box::new(stream), ours, theirs)),
+                    Err(error) if error.is::<BrokenOff>() => Ok(Connecting::Later(format!("is not ready ({error})"))),
+                    Err(error) => Err(error),
+                }
+            });
+            let why = match connected? {
+                Connecting::Done(stream, ours, theirs) => {
+                    let (reader, writer) = tokio::io::split(stream);
+                    return Ok(Connection { runtime, writer, reader: Some(reader), listening: None, ours, theirs });
+                }
+                Connecting::Later(why) => why,
+            };
+            if !std::mem::replace(&mut waiting, true) {
+                note(&format!("retrocap: {} {why}; waiting for it", self.listener));
+            }
+            std::thread::sleep(RETRY_INTERVAL);
+        }
+    }
+
+    /// Sends what there is over one connection.
+    fn send(
+        &self,
+        common: &Common,
+        selection: &Selection,
+        connection: &mut Connection,
+        link_type: LinkType,
+        sent: &mut Sent,
+    ) -> anyhow::Result<Ended> {
+        let mut answer = self.ask(common, selection, (connection.ours, connection.theirs), sent)?;
+        let (trailers, gone) = (answer.trailers(), answer.interruption());
+        connection.listen(gone.clone());
+        let (format, precision) = self.format.format();
+        let options = Options { precision, link_type: Some(link_type), ..Options::default() };
+        let mut exporter = FittingExporter::new(format, options).for_strict_readers();
+        let interfaces = Arc::new(Interfaces::default());
+        let mut source = FileSource::from_reader(Box::new(answer), Arc::clone(&interfaces));
+        let mut out = Vec::new();
+        exporter.begin(&mut out, &[]);
+        let mut skip = sent.last.map_or(0, |(_, count)| count);
+        let (resumed, before) = (sent.last.map(|(time, _)| time), sent.left_out);
+        loop {
+            if let Err(error) = connection.write(&out) {
+                let stalled = error.kind() == ErrorKind::TimedOut;
+                let stalled = stalled.then(|| format!("has taken nothing for {STALL_TIMEOUT:?}"));
+                return Ok(Ended::Listener(stalled.unwrap_or_else(|| "has gone".to_owned())));
+            }
+            out.clear();
+            let batch = source.batch(&mut |packet| {
+                // Those that were sent over the connection before.
+                if skip > 0 && Some(packet.time) == resumed {
+                    skip -= 1;
+                    return;
+                }
+                let Some(interface) = interfaces.interface(packet.interface) else { return };
+                if exporter.packet(&mut out, &interface, packet, None) {
+                    sent.packets += 1;
+                }
+                sent.last = Some(match sent.last {
+                    Some((time, count)) if time == packet.time => (time, count + 1),
+                    _ => (packet.time, 1),
+                });
+                sent.left_out = before + exporter.left_out();
+            });
+            if gone.is_interrupted() {
+                return Ok(Ended::Listener("has gone".to_owned()));
+            }
+            if batch? == Batch::End {
+                connection.write(&out).context("the last packets could not be sent")?;
+                connection.end();
+                get::complete(&trailers)?;
+                return Ok(Ended::Well);
+            }
+        }
+    }
+
+    /// Asks for packets from where it was, without those that carry them.
+    fn ask(
+        &self,
+        common: &Common,
+        selection: &Selection,
+        (ours, theirs): (SocketAddr, SocketAddr),
+        sent: &Sent,
+    ) -> anyhow::Result<Answer> {
+        let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
+        let mut selection = selection.clone();
+        if let Some((time, _)) = sent.last {
+            selection.begin(time);
+        }
+        let left = self.count.map(|count| count.saturating_sub(sent.packets).max(1));
+        let target = |selection: &Selection| {
+            let target = selection.add(Target::new("/v1/packets"), None, now, &tz)?;
+            // Those that are passed over are counted too.
+            let again = sent.last.map_or(0, |(_, count)| count);
+            Ok::<_, anyhow::Error>(target.with("follow", Some(1)).with("count", left.map(|left| left + again)))
+        };
+        let carried = target(&selection)?.with("carried-by", Some(format_args!("{ours} {theirs}")));
+        match client::get(&common.socket(), &carried) {
+            Err(error) if error.downcast_ref::<Refused>().is_some_and(|r| r.status == StatusCode::FORBIDDEN) => {
+                if !common.quiet {
+                    note("retrocap: this connection is recorded too, as only root can ask not to; it is not sent");
+                }
+                selection.and(&not_between(ours, theirs));
+                client::get(&common.socket(), &target(&selection)?)
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// What came of an attempt.
+enum Connecting {
+    Done(Box<dyn Stream>, SocketAddr, SocketAddr),
+    /// Not now, for this reason.
+    Later(String),
+}
+
+async fn connect(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::new(ErrorKind::NotFound, "it has no address");
+    for address in addresses {
+        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+impl Connection {
+    /// Interrupts `answer` when the listener has gone. It says nothing, so that shows here first.
+    fn listen(&mut self, answer: Interrupted) {
+        let Some(mut reader) = self.reader.take() else { return };
+        self.listening = Some(self.runtime.spawn(async move {
+            let mut ignored = [0; 512];
+            let error = loop {
+                match reader.read(&mut ignored).await {
+                    Ok(0) => break None,
+                    Ok(_) => {}
+                    Err(error) => break Some(error),
+                }
+            };
+            answer.interrupt();
+            error
+        }));
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let writer = &mut self.writer;
+        self.runtime.block_on(async {
+            for piece in bytes.chunks(PIECE_BYTES) {
+                timeout(STALL_TIMEOUT, async {
+                    writer.write_all(piece).await?;
+                    // TLS would keep what the socket does not take at once.
+                    writer.flush().await
+                })
+                .await
+                .unwrap_or(Err(ErrorKind::TimedOut.into()))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Says that this was all.
+    fn end(&mut self) {
+        let writer = &mut self.writer;
+        let _ = self.runtime.block_on(async { timeout(STALL_TIMEOUT, writer.shutdown()).await });
+    }
+
+    /// The alert with which the listener has gone, if that was TLS saying no.
+    fn alert(&mut self) -> Option<AlertDescription> {
+        let listening = self.listening.take()?;
+        let error = self.runtime.block_on(async { timeout(REASON_TIMEOUT, listening).await.ok()?.ok()? });
+        alert(&error?)
+    }
+}
+
+/// Everything but one TCP connection, as a tcpdump expression.
+fn not_between(ours: SocketAddr, theirs: SocketAddr) -> String {
+    let host = |ip: IpAddr| ip.to_canonical();
+    format!(
+        "not (tcp and host {} and host {} and port {} and port {})",
+        host(ours.ip()),
+        host(theirs.ip()),
+        ours.port(),
+        theirs.port()
+    )
+}
+
+impl Sent {
+    /// `12 packets, 3 left out because their link type does not fit -> 127.0.0.1:57012`
+    fn text(&self, listener: &str) -> String {
+        let left_out = match self.left_out {
+            0 => String::new(),
+            count => format!(", {count} left out because their link type does not fit: try --format pcapng"),
+        };
+        format!("{}{left_out} -> {listener}", human::counted(self.packets, "packet"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use filter::FilterSet;
+
+    #[test]
+    fn the_connection_is_left_out_by_an_expression_that_compiles() {
+        for (ours, theirs) in [("10.0.0.1:4000", "10.0.0.2:57012"), ("[::1]:4000", "[::1]:57012")] {
+            let expression = not_between(ours.parse().unwrap(), theirs.parse().unwrap());
+            assert!(FilterSet::for_link_types(&expression, &[LinkType::ETHERNET]).is_ok(), "{expression}");
+        }
+    }
+}

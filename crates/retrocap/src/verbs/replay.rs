@@ -1,0 +1,236 @@
+//! `retrocap replay`: a capture file through the same engine, and out comes what it would have kept.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::cli::{Common, Usage, note, print};
+use crate::config::File;
+use crate::machine;
+use crate::terminal::output::Output;
+use crate::terminal::progress::{Done, Progress};
+use crate::terminal::view::{self, Heading};
+use crate::verbs::run::Percent;
+use crate::verbs::selection;
+use crate::verbs::status;
+use base::counters::{Published, Totals};
+use base::interface::Interfaces;
+use base::memory::Lock;
+use base::packet::Packet;
+use base::source::{Batch, Source, SourceCounts, SourceError};
+use base::time::Timestamp;
+use engine::budget::{MemorySize, Split};
+use engine::judge::Classes;
+use engine::pipeline::{Config, Pipeline};
+use engine::store::compress::Pace;
+use filter::FilterSet;
+use formats::reader::FileSource;
+use formats::writer::{Exporter, Format, InterfaceStatistics, Options};
+use query::status::Status;
+use query::{History, Memory, Request};
+
+/// Seed of the session table: any number, but always the same.
+const SEED: u64 = 0x7265_7472_6f63_6170;
+
+/// What a classic capture file says of each packet.
+const RECORD_HEADER_BYTES: u64 = 16;
+
+/// Run a capture file through the same engine, and write what it would have kept.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  retrocap replay big.pcap -m 40MiB -w kept.pcapng        what 40 MiB of memory would have kept of it
+  tcpdump -i eth0 -w - | retrocap replay - -w kept.pcapng    the same of a pipe
+  retrocap replay big.pcap -m 1G --json not port 22       only the numbers, without SSH")]
+pub(crate) struct Replay {
+    /// Capture file, pcap or pcapng; - is stdin
+    file: PathBuf,
+    /// Memory to use: a size, or a share of physical memory [default: 1%, at least 16 MiB]
+    #[arg(short, long, value_name = "SIZE|PERCENT")]
+    memory: Option<MemorySize>,
+    /// Write what is kept at the end as pcapng; - is stdout
+    #[arg(short, long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Share of one core for compression, 0 for none; a replay pays it in the packets' own time [default: 10]
+    #[arg(long, value_name = "PERCENT")]
+    compression_cpu: Option<Percent>,
+    /// Record only what matches this tcpdump expression
+    #[arg(short, long, value_name = "EXPR")]
+    filter: Option<String>,
+    /// Bytes to keep of each packet; 0 for all of them
+    #[arg(short, long, value_name = "BYTES", default_value_t = 0)]
+    snaplen: u32,
+    /// Read [retention] and [[class]] from this file, as `run` does
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The same expression as last arguments
+    #[arg(value_name = "EXPR", conflicts_with = "filter", allow_negative_numbers = true)]
+    expression: Vec<String>,
+}
+
+impl Replay {
+    /// Reads the file as fast as it can, then writes and reports.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        let to_stdout = self.write.as_deref() == Some(Path::new("-"));
+        if to_stdout && common.json {
+            return Err(Usage::of("--json and -w - both want stdout: try -w odd.pcapng, or leave out --json"));
+        }
+        let interfaces = Arc::<Interfaces>::default();
+        let filter = self.filter()?;
+        let capture_filter = filter.as_ref().map(|filter| filter.expression().to_owned());
+        let mut split = Split::new(machine::budget_bytes(self.memory)?, 1, false).map_err(Usage::of)?;
+        let percent = self.compression_cpu.unwrap_or_default().0;
+        if percent > 0.0 {
+            split = split.compressing();
+        }
+        let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let classes = Classes::new(&file.classes, split.store_bytes).map_err(Usage::of)?;
+        let mut source = Watched { inner: self.source(&interfaces)?, span: None };
+        let mut pipeline = Pipeline::new(Config {
+            sessions_bytes: split.sessions_bytes,
+            store_bytes: split.store_bytes,
+            policy: file.retention.policy(),
+            classes,
+            pins: Default::default(),
+            pinned_bytes: split.pinned_bytes(),
+            filter,
+            snaplen: self.snaplen,
+            lock: Lock::No,
+            seed: SEED,
+        })
+        .context("cannot take the memory asked for with -m")?;
+        if let Some(compression) = split.compression(percent, Pace::Replay) {
+            let compressor = pipeline.compress(&compression).context("cannot take the memory asked for with -m")?;
+            // It ends with the pipeline.
+            std::thread::Builder::new()
+                .name("retrocap-zstd".to_owned())
+                .spawn(move || compressor.run())
+                .context("cannot start the thread that compresses")?;
+        }
+        let history = History {
+            workers: vec![pipeline.worker()],
+            interfaces,
+            memory: Memory {
+                budget_bytes: split.budget_bytes,
+                rings_bytes: split.rings_bytes(),
+                queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
+            },
+            capture_filter: capture_filter.into(),
+            capture_interfaces: Vec::new().into(),
+            restart: Default::default(),
+            community_id_seed: 0.into(),
+        };
+        // Before anything is read, so that a mistake shows at once.
+        let output = self.write.as_deref().map(Output::open).transpose()?;
+
+        let progress = self.progress(common, &history.workers[0].published);
+        let read = pipeline.run(&mut source, &AtomicBool::new(false));
+        drop(progress);
+        if let Some(output) = output {
+            export(&history, output)?;
+        }
+
+        let uptime = source.span.map_or(Duration::ZERO, |(first, last)| last.since(first));
+        let now = history.totals().newest.unwrap_or_default();
+        let status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
+        if common.json {
+            print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
+        } else if !common.quiet {
+            let summary = view::status(&status, &status::here(Heading::Replayed));
+            if to_stdout { note(summary.trim_end()) } else { print(&summary)? }
+        }
+        Ok(read?)
+    }
+
+    fn filter(&self) -> anyhow::Result<Option<FilterSet>> {
+        let words = self.filter.as_ref().map_or(&self.expression[..], std::slice::from_ref);
+        selection::filter(words)
+    }
+
+    /// How far it is, by what a packet takes in a file.
+    fn progress(&self, common: &Common, published: &Arc<Published>) -> Progress {
+        let file_bytes = self.file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+        let published = Arc::clone(published);
+        Progress::start(common, move || {
+            let received = published.totals().received;
+            #[expect(clippy::cast_precision_loss, reason = "a part of a file")]
+            let part = file_bytes.map(|all| {
+                let read = received.bytes.saturating_add(received.packets.saturating_mul(RECORD_HEADER_BYTES));
+                (read as f64 / all.max(1) as f64).min(1.0)
+            });
+            Done { packets: received.packets, bytes: received.bytes, part }
+        })
+    }
+
+    fn source(&self, interfaces: &Arc<Interfaces>) -> Result<FileSource, SourceError> {
+        if self.file == Path::new("-") {
+            return Ok(FileSource::from_reader(Box::new(std::io::stdin()), Arc::clone(interfaces)));
+        }
+        FileSource::open(&self.file, Arc::clone(interfaces))
+    }
+}
+
+/// Writes everything kept.
+fn export(history: &History, mut output: Output) -> anyhow::Result<()> {
+    let options = Options { filter: history.capture_filter.get(), ..Options::default() };
+    let mut exporter = Exporter::new(Format::Pcapng, options);
+    exporter.begin(output.buffer(), &comments(history));
+    let mut packets = history.packets(&Request::default())?;
+    while let Some(found) = packets.next() {
+        exporter.packet(output.buffer(), found.interface, &found.packet)?;
+        output.write_some()?;
+    }
+    exporter.end(output.buffer(), &statistics(history), &[]);
+    output.finish()?;
+    Ok(())
+}
+
+/// What the reader of the file has to know of it.
+fn comments(history: &History) -> Vec<String> {
+    let Totals { stored, retained, evicted, .. } = history.totals();
+    let mut comment = format!("{} of {} packets were kept", retained.packets, stored.packets);
+    if evicted.packets > 0
+        && let Some(whole_since) = history.whole_since()
+    {
+        comment.push_str(&format!("; before {whole_since} sessions are shortened from their ends"));
+    }
+    vec![comment]
+}
+
+fn statistics(history: &History) -> Vec<InterfaceStatistics> {
+    let interfaces = history.interfaces.snapshot();
+    let received = |id| history.workers.iter().map(|worker| worker.published.interface(id).packets).sum();
+    interfaces
+        .iter()
+        .map(|i| InterfaceStatistics { received: Some(received(i.id)), ..InterfaceStatistics::of(i.id) })
+        .collect()
+}
+
+/// A source whose earliest and latest times are noted.
+struct Watched<S> {
+    inner: S,
+    span: Option<(Timestamp, Timestamp)>,
+}
+
+impl<S: Source> Source for Watched<S> {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
+        let span = &mut self.span;
+        self.inner.bursts(&mut |burst| {
+            for packet in burst {
+                let (first, last) = span.get_or_insert((packet.time, packet.time));
+                *first = packet.time.min(*first);
+                *last = packet.time.max(*last);
+            }
+            each(burst);
+        })
+    }
+
+    fn counts(&self) -> SourceCounts {
+        self.inner.counts()
+    }
+}

@@ -1,0 +1,274 @@
+//! Which packets or sessions are asked for: understood here, so that a mistake shows without a recorder.
+
+use std::time::Duration;
+
+use clap::Args;
+use jiff::tz::TimeZone;
+
+use crate::cli::Usage;
+use crate::client::Target;
+use base::packet::LinkType;
+use base::time::{self, Timestamp};
+use engine::session::community_id::CommunityId;
+use filter::{ALONE_BYTES_MIN, EXPRESSION_BYTES_MAX, FilterSet};
+use query::QueryError;
+use query::selectors::{Flow, Subnet};
+
+/// Link types beside the usual ones for which an expression may be written: 802.11, CAN, USB and others.
+const OTHER_LINK_TYPES: [LinkType; 8] = [
+    LinkType(0),
+    LinkType(9),
+    LinkType(105),
+    LinkType(119),
+    LinkType(127),
+    LinkType(189),
+    LinkType(190),
+    LinkType(227),
+];
+
+/// What `get` and `flows` share.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub(crate) struct Selection {
+    /// Not before this time: 10m (ago), 14:30, 'yesterday 14:00', 2026-11-22T10:00:00Z, 1795341600.5
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<String>,
+    /// Not after this time; with get --follow a span is from now on: 5m
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    until: Option<String>,
+    /// Only from this interface
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
+    /// Only the session with this Community ID
+    #[arg(long, value_name = "ID", value_parser = community_id)]
+    community_id: Option<CommunityId>,
+    /// The seed that Community IDs are made with [default: the recorder's, which is 0 where it is not configured]
+    #[arg(long, value_name = "N", env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
+    pub(crate) community_id_seed: Option<u16>,
+    /// Only between these two, as in '10.0.0.5:51234 192.0.2.7:443 tcp'; port and protocol may be left out
+    #[arg(long, value_name = "FLOW")]
+    flow: Option<Flow>,
+    /// Only with this address or network at one end, in tunnels and behind VLAN tags too: 10.0.0.5, 10.0.0.0/8
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<Subnet>,
+    /// Only with this port at one end, in tunnels and behind VLAN tags too
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// tcpdump expression, as in: host 10.0.0.5 and not port 22
+    #[arg(value_name = "EXPR", allow_negative_numbers = true)]
+    expression: Vec<String>,
+}
+
+fn community_id(text: &str) -> Result<CommunityId, String> {
+    let error = "not a Community ID: try 1:LQU9qZlK+B5F3KDmev6m5PMibrg= as Zeek and Suricata print it, or --flow '10.0.0.5:51234 192.0.2.7:443'";
+    CommunityId::parse(text).ok_or_else(|| error.to_owned())
+}
+
+/// When something happened, and how much before and after it is asked for.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Selection")]
+pub(crate) struct Around {
+    /// From the window before this time until the window after it
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["since", "until"])]
+    around: Option<String>,
+    /// How much before and after --around: 5s, 2m
+    #[arg(long, value_name = "DURATION", default_value = "5s", requires = "around")]
+    window: String,
+}
+
+/// Reads a flag that is a span of time.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    time::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// Reads a time of the user's.
+fn read(text: &str, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Timestamp> {
+    time::parse(text, now, tz).map_err(Usage::of)
+}
+
+impl Selection {
+    /// Adds what is selected to a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] where a time or the expression makes no sense.
+    pub(crate) fn add(
+        &self,
+        target: Target,
+        around: Option<&Around>,
+        now: Timestamp,
+        tz: &TimeZone,
+    ) -> anyhow::Result<Target> {
+        let (since, until) = self.window(around, now, tz)?;
+        Ok(target
+            .with("filter", self.expression()?)
+            .with("since", since)
+            .with("until", until)
+            .with("interface", self.interface.as_ref())
+            .with("community-id", self.community_id)
+            .with("community-id-seed", self.community_id_seed)
+            .with("flow", self.flow.as_ref())
+            .with("address", self.address)
+            .with("port", self.port))
+    }
+
+    /// From when until when, where that is said.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] where a time makes no sense.
+    pub(crate) fn window(
+        &self,
+        around: Option<&Around>,
+        now: Timestamp,
+        tz: &TimeZone,
+    ) -> anyhow::Result<(Option<Timestamp>, Option<Timestamp>)> {
+        if let Some(Around { around: Some(middle), window }) = around {
+            let middle = read(middle, now, tz)?;
+            let window = time::parse_duration(window).map_err(Usage::of)?;
+            return Ok((Some(middle.saturating_sub(window)), Some(middle.saturating_add(window))));
+        }
+        let since = self.since.as_deref().map(|text| read(text, now, tz)).transpose()?;
+        let until = self.until.as_deref().map(|text| read(text, now, tz)).transpose()?;
+        match (since, until) {
+            (Some(since), Some(until)) if since > until => Err(Usage::of(QueryError::InvertedWindow { since, until })),
+            window => Ok(window),
+        }
+    }
+
+    /// Reads the end of a selection that goes on: a span is counted from now, and it cannot be over.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] where it makes no sense or is over.
+    pub(crate) fn ahead(&mut self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<()> {
+        let Some(text) = &self.until else { return Ok(()) };
+        let until = time::parse_ahead(text, now, tz).map_err(Usage::of)?;
+        if until < now {
+            return Err(Usage::of(format_args!(
+                "--until {text} is over, and --follow goes on from now: try --until 5m, or leave --follow out"
+            )));
+        }
+        self.until = Some(until.to_rfc3339());
+        Ok(())
+    }
+
+    /// Whether it says when it begins.
+    pub(crate) fn has_start(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Begins at another time.
+    pub(crate) fn begin(&mut self, since: Timestamp) {
+        self.since = Some(since.to_rfc3339());
+    }
+
+    /// Wants also that this expression matches.
+    pub(crate) fn and(&mut self, expression: &str) {
+        let mine = self.expression.join(" ");
+        let both = if mine.trim().is_empty() { expression.to_owned() } else { format!("({mine}) and ({expression})") };
+        self.expression = vec![both];
+    }
+
+    /// Of everything.
+    pub(crate) fn everything() -> Self {
+        Self {
+            since: None,
+            until: None,
+            interface: None,
+            community_id: None,
+            community_id_seed: None,
+            flow: None,
+            address: None,
+            port: None,
+            expression: Vec::new(),
+        }
+    }
+
+    /// The expression, checked here unless it is long: then the recorder does, as once takes time enough.
+    pub(crate) fn expression(&self) -> anyhow::Result<Option<String>> {
+        let words = self.expression.join(" ");
+        let is_long = (ALONE_BYTES_MIN..=EXPRESSION_BYTES_MAX).contains(&words.len());
+        if is_long { Ok(Some(words)) } else { expression(&self.expression) }
+    }
+}
+
+/// Joins the last arguments to an expression and checks it.
+///
+/// # Errors
+///
+/// [`Usage`] with what libpcap says, and examples.
+pub(crate) fn expression(words: &[String]) -> anyhow::Result<Option<String>> {
+    Ok(filter(words)?.map(|filter| filter.expression().to_owned()))
+}
+
+/// As [`expression`], compiled.
+///
+/// # Errors
+///
+/// As [`expression`].
+pub(crate) fn filter(words: &[String]) -> anyhow::Result<Option<FilterSet>> {
+    let expression = words.join(" ");
+    if expression.trim().is_empty() {
+        return Ok(None);
+    }
+    match FilterSet::for_these(&expression, &[], &OTHER_LINK_TYPES) {
+        Ok(filter) => Ok(Some(filter)),
+        Err(error) => Err(Usage::of(format_args!("{error}; try 'port 53' or 'host 10.0.0.5 and not port 22'"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Both {
+        #[command(flatten)]
+        selection: Selection,
+        #[command(flatten)]
+        around: Around,
+    }
+
+    fn target(arguments: &[&str]) -> anyhow::Result<String> {
+        let both = Both::try_parse_from(std::iter::once(&"get").chain(arguments))?;
+        let now = Timestamp::from_unix(1_000_000, 0);
+        Ok(both.selection.add(Target::new("/"), Some(&both.around), now, &TimeZone::UTC)?.as_str().to_owned())
+    }
+
+    #[test]
+    fn the_request_says_what_was_asked_for() {
+        for (arguments, expected) in [
+            (&[][..], "/"),
+            (&["not", "port", "22"], "/?filter=not%20port%2022"),
+            (&["tcp[13] & 2 != 0"], "/?filter=tcp%5B13%5D%20%26%202%20%21%3D%200"),
+            (&["tcp[13]", "&", "2", "!=", "0"], "/?filter=tcp%5B13%5D%20%26%202%20%21%3D%200"),
+            (&["--since", "10m"], "/?since=1970-01-12T13%3A36%3A40.000000000Z"),
+            (
+                &["--around", "1000.5", "--window", "1s"],
+                "/?since=1970-01-01T00%3A16%3A39.500000000Z&until=1970-01-01T00%3A16%3A41.500000000Z",
+            ),
+            (&["port", "53", "-i", "eth0"], "/?filter=port%2053&interface=eth0"),
+            (&["--flow", "10.0.0.1:80 10.0.0.2 tcp"], "/?flow=10.0.0.1%3A80%2010.0.0.2%206"),
+        ] {
+            assert_eq!(target(arguments).unwrap(), expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_examples() {
+        for (arguments, expected) in [
+            (&["--since", "soon"][..], "cannot read the time \"soon\": try 10m"),
+            (&["--around", "10m", "--window", "5"], "cannot read the duration \"5\": try 90s or 2h30m"),
+            (&["--since", "1m", "--until", "2m"], "swap them"),
+            (&["prot", "80"], "try 'port 53' or"),
+            (&["--community-id", "x"], "try 1:LQU9qZlK"),
+            (&["--window", "5s"], "--around"),
+            (&["--around", "1m", "--since", "2m"], "cannot be used with"),
+        ] {
+            let error = target(arguments).unwrap_err().to_string();
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    }
+}
