@@ -45,7 +45,7 @@ pub use reload::Reload;
 pub use sandbox::SandboxMode;
 use serve::audit::{self, AuditError};
 use serve::tls::TlsError;
-use serve::{Limits, Wanted};
+use serve::{Limits, RetentionTarget};
 use start::{Prepared, StopCondition};
 
 /// What to record, and how.
@@ -82,7 +82,7 @@ pub struct Config {
     /// How much the service bears.
     pub limits: Limits,
     /// How far back it should reach.
-    pub wanted: Wanted,
+    pub wanted: RetentionTarget,
     /// Sessions that are kept otherwise.
     pub classes: Vec<Class>,
     /// What Community IDs are made with, unless who asks says another seed.

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use super::Error;
 use serve::pcap_over_ip::Feed;
-use serve::tls::{Clients, Files, Keys, Tls};
-use serve::{self, Door, Service};
+use serve::tls::{ClientRules, Keys, Tls, TlsFiles};
+use serve::{self, Service};
 
 /// Addresses to listen on, beside the socket; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,9 +19,9 @@ pub struct Remote {
     /// For anybody on this host, without encryption; loopback alone.
     pub listen_plain: Vec<SocketAddr>,
     /// The certificates; needed where TLS is served.
-    pub files: Option<Files>,
+    pub files: Option<TlsFiles>,
     /// What clients may, where that is not left to their certificates.
-    pub clients: Clients,
+    pub clients: ClientRules,
     /// Where packets are served as a bare stream.
     pub pcap_over_ip: PcapOverIp,
 }
@@ -157,14 +157,14 @@ impl RemoteListeners {
         for Listener { listener, encrypted, protocol, .. } in self.listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let door = match &self.tls {
-                Some(tls) if encrypted => Door::Tls(listener, Arc::clone(tls)),
-                _ => Door::Loopback(listener),
+                Some(tls) if encrypted => serve::Listener::Tls(listener, Arc::clone(tls)),
+                _ => serve::Listener::Loopback(listener),
             };
             let (service, shutdown_requested) = (Arc::clone(service), shutdown_requested.clone());
             match protocol {
                 Protocol::Http => serving.spawn(serve::serve(door, service, shutdown_requested)),
                 Protocol::PcapOverIp(feed) => {
-                    serving.spawn(serve::serve_packets(door, feed, service, shutdown_requested))
+                    serving.spawn(serve::serve_pcap_over_ip(door, feed, service, shutdown_requested))
                 }
             };
         }

@@ -129,7 +129,7 @@ impl Reloader {
             }
         }
         self.service.set_limits(new.limits);
-        self.service.set_wanted(new.wanted);
+        self.service.set_retention_target(new.wanted);
         if let Some(tls) = &self.tls {
             tls.renew(keys, new.remote.clients.clone());
         }
@@ -191,7 +191,7 @@ mod tests {
             sandbox: crate::SandboxMode::default(),
             file: None,
             limits: serve::Limits::default(),
-            wanted: serve::Wanted::default(),
+            wanted: serve::RetentionTarget::default(),
             remote: Remote::default(),
             audit: serve::audit::Config::default(),
         };

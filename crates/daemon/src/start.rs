@@ -248,7 +248,7 @@ impl Prepared {
             .with_own_streams(own_streams)
             .with_tls(remote.tls.clone())
             .audited(audit);
-        service.set_wanted(config.wanted);
+        service.set_retention_target(config.wanted);
         let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
@@ -546,7 +546,7 @@ mod tests {
             sandbox: SandboxMode::Off,
             file: None,
             limits: serve::Limits::default(),
-            wanted: serve::Wanted::default(),
+            wanted: serve::RetentionTarget::default(),
         };
         let mut prepared = Prepared::new(config).unwrap();
         prepared.pipelines[0].1 = PacketSource::Panicking;

@@ -6,7 +6,7 @@
 //! is only ever appended to; what could not be written is counted.
 
 mod file;
-mod people;
+mod user_names;
 mod writer;
 
 use std::fmt;
@@ -23,8 +23,8 @@ use super::peer::Peer;
 use super::problem::Problem;
 use base::log_limit::LogLimit;
 use file::File;
-use people::People;
 use query::Request;
+use user_names::UserNames;
 use writer::Writer;
 
 /// Bytes after which a new file is begun, unless something else is said.
@@ -102,13 +102,13 @@ impl Action {
 
 /// The log, or none.
 #[derive(Clone, Debug, Default)]
-pub struct Audit(Option<Arc<Open>>);
+pub struct Audit(Option<Arc<AuditLog>>);
 
 #[derive(Debug)]
-struct Open {
+struct AuditLog {
     config: Config,
     writer: Writer,
-    people: People,
+    user_names: UserNames,
     /// What makes ids of this run differ from those of others.
     run: String,
     entries: AtomicU64,
@@ -140,10 +140,10 @@ impl Audit {
             }
             Ok(()) => None,
         };
-        Ok(Self(Some(Arc::new(Open {
+        Ok(Self(Some(Arc::new(AuditLog {
             config,
             writer: Writer::new(file),
-            people: People::read(),
+            user_names: UserNames::read(),
             run: format!("{:x}", now().unix_seconds() * 1000 + u64::from(now().subsec_nanos() / 1_000_000)),
             entries: AtomicU64::new(0),
             lines: AtomicU64::new(0),
@@ -164,7 +164,7 @@ impl Audit {
     /// What has to stay in reach where the recorder shuts itself in: what is read, and the directory that is written.
     pub fn needs(&self) -> (&'static [&'static str], Option<&Path>) {
         let Some(log) = &self.0 else { return (&[], None) };
-        (people::FILES, log.config.path.parent())
+        (user_names::FILES, log.config.path.parent())
     }
 
     /// Writes down that somebody begins to read or to pin. It may wait for a disk: call it where that is allowed.
@@ -172,8 +172,8 @@ impl Audit {
     /// # Errors
     ///
     /// A problem to answer with when this could not be written, and nothing may be read then.
-    pub fn begin(&self, peer: &Peer, action: Action, query: Value) -> Result<Entry, Problem> {
-        let Some(log) = &self.0 else { return Ok(Entry::default()) };
+    pub fn begin(&self, peer: &Peer, action: Action, query: Value) -> Result<AuditEntry, Problem> {
+        let Some(log) = &self.0 else { return Ok(AuditEntry::default()) };
         let facts = log.facts(peer, action, query);
         if let Err(reason) = log.write("begin", &facts, &[])
             && log.config.policy == Policy::Required
@@ -181,7 +181,7 @@ impl Audit {
             return Err(Problem::not_audited(&log.config.path, &reason));
         }
         let begun = Some((Arc::clone(log), facts, Instant::now()));
-        Ok(Entry { begun, action: Some(action), packets: 0, bytes: 0, sessions: 0 })
+        Ok(AuditEntry { begun, action: Some(action), packets: 0, bytes: 0, sessions: 0 })
     }
 
     /// Writes down that somebody was refused.
@@ -216,18 +216,18 @@ impl fmt::Display for Audit {
     }
 }
 
-impl Open {
+impl AuditLog {
     fn facts(&self, peer: &Peer, action: Action, query: Value) -> Map<String, Value> {
-        let mut who = peer.document();
+        let mut who = peer.audit_fields();
         if let (Some(who), (Some(uid), pid)) = (who.as_object_mut(), peer.process()) {
-            self.people.describe(who, uid, pid);
+            self.user_names.describe(who, uid, pid);
         }
         let number = self.entries.fetch_add(1, Ordering::Relaxed);
         let mut facts = Map::new();
         facts.insert("id".to_owned(), format!("{}-{number}", self.run).into());
         facts.insert("action".to_owned(), action.name().into());
         facts.insert("who".to_owned(), who);
-        facts.insert("from".to_owned(), peer.place().into());
+        facts.insert("from".to_owned(), peer.origin().into());
         facts.insert("query".to_owned(), query);
         facts
     }
@@ -262,15 +262,15 @@ impl Open {
 
 /// A read or pin that was begun. Its end is written when it is [ended](Self::end), and also when it is just dropped.
 #[derive(Debug, Default)]
-pub struct Entry {
-    begun: Option<(Arc<Open>, Map<String, Value>, Instant)>,
+pub struct AuditEntry {
+    begun: Option<(Arc<AuditLog>, Map<String, Value>, Instant)>,
     action: Option<Action>,
     packets: u64,
     bytes: u64,
     sessions: u64,
 }
 
-impl Entry {
+impl AuditEntry {
     /// One more packet is given, of so many bytes.
     pub fn packet(&mut self, bytes: usize) {
         self.packets += 1;
@@ -301,7 +301,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for AuditEntry {
     fn drop(&mut self) {
         self.finish("broken off by the client");
     }

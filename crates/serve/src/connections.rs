@@ -1,4 +1,4 @@
-//! Connections: over which door, how many, how long, how large; and who is at the other end.
+//! Connections: over which listener, how many, how long, how large; and who is at the other end.
 
 use std::io;
 use std::pin::Pin;
@@ -22,11 +22,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::guests::{Guests, Place, Room};
+use super::connection_limiter::{Admission, ConnectionLimiter, ConnectionSlot};
+use super::minimum_rate::MinimumRate;
 use super::pcap_over_ip::{self, Feed};
-use super::peer::{Peer, Source};
+use super::peer::{Peer, PeerSource};
 use super::tls::{Accepted, Tls};
-use super::watched::Watched;
 use super::{Service, health, http, pins};
 use base::time::Timestamp;
 
@@ -47,7 +47,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// Where clients come in.
 #[derive(Debug)]
-pub enum Door {
+pub enum Listener {
     /// The socket, for whoever the file's mode lets in.
     Socket(UnixListener),
     /// Other machines, with certificates.
@@ -56,7 +56,7 @@ pub enum Door {
     Loopback(TcpListener),
 }
 
-impl From<UnixListener> for Door {
+impl From<UnixListener> for Listener {
     fn from(listener: UnixListener) -> Self {
         Self::Socket(listener)
     }
@@ -64,7 +64,7 @@ impl From<UnixListener> for Door {
 
 /// What clients are answered.
 #[derive(Clone)]
-enum Speaks {
+enum Protocol {
     /// The API.
     Http(Router),
     /// A bare stream of packets.
@@ -72,30 +72,30 @@ enum Speaks {
 }
 
 /// One who came in.
-enum Arrival {
+enum AcceptedStream {
     Socket(UnixStream, Peer),
     Tls(TcpStream, std::net::SocketAddr, Arc<Tls>),
     Loopback(TcpStream, Peer),
 }
 
-impl Door {
-    async fn accept(&self) -> io::Result<Arrival> {
+impl Listener {
+    async fn accept(&self) -> io::Result<AcceptedStream> {
         Ok(match self {
             Self::Socket(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let peer = Peer::of_socket(&stream);
-                Arrival::Socket(stream, peer)
+                AcceptedStream::Socket(stream, peer)
             }
             Self::Tls(listener, tls) => {
                 let (stream, from) = listener.accept().await?;
                 prepare(&stream);
-                Arrival::Tls(stream, from, Arc::clone(tls))
+                AcceptedStream::Tls(stream, from, Arc::clone(tls))
             }
             Self::Loopback(listener) => {
                 let (stream, from) = listener.accept().await?;
                 prepare(&stream);
                 let at = stream.local_addr().ok();
-                Arrival::Loopback(stream, Peer::of_loopback(from).came_to(at))
+                AcceptedStream::Loopback(stream, Peer::of_loopback(from).with_local_address(at))
             }
         })
     }
@@ -108,11 +108,11 @@ fn prepare(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE_AFTER);
 }
 
-impl Arrival {
-    fn source(&self) -> Source {
+impl AcceptedStream {
+    fn source(&self) -> PeerSource {
         match self {
             Self::Socket(_, peer) | Self::Loopback(_, peer) => peer.source(),
-            Self::Tls(_, from, _) => Source::of(*from),
+            Self::Tls(_, from, _) => PeerSource::of(*from),
         }
     }
 }
@@ -120,45 +120,55 @@ impl Arrival {
 /// Serves until `shutdown` turns true or its sender is dropped; then answers that are under way end early but well, for
 /// which they have [`Limits::stop_timeout`](super::Limits::stop_timeout). Several doors of one service are served by
 /// as many calls.
-pub async fn serve(door: impl Into<Door>, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
+pub async fn serve(listener: impl Into<Listener>, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
     let router = http::router(Arc::clone(&service));
-    receive(door.into(), Speaks::Http(router), service, shutdown).await;
+    accept_connections(listener.into(), Protocol::Http(router), service, shutdown).await;
 }
 
 /// As [`serve`], but who comes in is sent packets at once, as [`pcap_over_ip`] describes.
-pub async fn serve_packets(door: Door, what: Feed, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
+pub async fn serve_pcap_over_ip(
+    listener: Listener,
+    what: Feed,
+    service: Arc<Service>,
+    shutdown: watch::Receiver<bool>,
+) {
     // In the clear it is on an address that only this host can reach: what goes over it is not recorded, from before
     // anybody is accepted.
-    let address = match &door {
-        Door::Loopback(listener) => listener.local_addr().ok(),
-        Door::Socket(_) | Door::Tls(..) => None,
+    let address = match &listener {
+        Listener::Loopback(listener) => listener.local_addr().ok(),
+        Listener::Socket(_) | Listener::Tls(..) => None,
     };
     let _left_out = address.and_then(|address| service.own_streams.leave_out(address, None, Timestamp::MIN));
-    receive(door, Speaks::PcapOverIp(what), service, shutdown).await;
+    accept_connections(listener, Protocol::PcapOverIp(what), service, shutdown).await;
 }
 
-async fn receive(door: Door, speaks: Speaks, service: Arc<Service>, mut shutdown: watch::Receiver<bool>) {
-    let is_socket = matches!(door, Door::Socket(_));
+async fn accept_connections(
+    listener: Listener,
+    protocol: Protocol,
+    service: Arc<Service>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let is_socket = matches!(listener, Listener::Socket(_));
     // Strangers by the thousand would keep other machines waiting.
-    let guests = Guests::new(if is_socket { GRACE } else { Duration::ZERO });
+    let limiter = ConnectionLimiter::new(if is_socket { GRACE } else { Duration::ZERO });
     let mut connections = JoinSet::new();
-    let keep_house = async {
+    let background = async {
         // Every service has the socket, and one to look after drops and pins is enough.
         if is_socket {
-            tokio::join!(health::watch(Arc::clone(&service)), pins::expire_in_time(Arc::clone(&service)));
+            tokio::join!(health::sample_periodically(Arc::clone(&service)), pins::expire_in_time(Arc::clone(&service)));
         }
         std::future::pending::<()>().await;
     };
-    tokio::pin!(keep_house);
+    tokio::pin!(background);
     loop {
         let accepted = tokio::select! {
-            accepted = door.accept() => accepted,
-            () = &mut keep_house => continue,
+            accepted = listener.accept() => accepted,
+            () = &mut background => continue,
             Some(_) = connections.join_next() => continue,
-            () = told(&mut shutdown) => break,
+            () = shutdown_requested(&mut shutdown) => break,
         };
-        let arrival = match accepted {
-            Ok(arrival) => arrival,
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!("a connection was not accepted: {error}");
                 sleep(ACCEPT_PAUSE).await;
@@ -167,28 +177,28 @@ async fn receive(door: Door, speaks: Speaks, service: Arc<Service>, mut shutdown
         };
         let limits = service.limits();
         let most = if is_socket { limits.connections_max } else { limits.remote_connections_max };
-        let mut room = guests.enter(arrival.source(), most);
-        while let Room::After(moment) = room {
+        let mut admission = limiter.admit(accepted.source(), most);
+        while let Admission::Later(moment) = admission {
             sleep(moment).await;
-            room = guests.enter(arrival.source(), most);
+            admission = limiter.admit(accepted.source(), most);
         }
-        let place = match room {
-            Room::Free(place) => place,
-            Room::Made(place) => {
-                count(&service.activity.clients_crowded_out);
-                place
+        let slot = match admission {
+            Admission::Free(slot) => slot,
+            Admission::Displaced(slot) => {
+                count(&service.counters.clients_crowded_out);
+                slot
             }
-            Room::After(_) | Room::None => {
-                count(&service.activity.clients_refused);
+            Admission::Later(_) | Admission::Refused => {
+                count(&service.counters.clients_refused);
                 continue;
             }
         };
         // Who comes by the thousand goes by the thousand too.
         while connections.try_join_next().is_some() {}
-        let (speaks, service, shutdown) = (speaks.clone(), Arc::clone(&service), shutdown.clone());
-        connections.spawn(welcome(arrival, Arc::new(place), speaks, service, shutdown));
+        let (protocol, service, shutdown) = (protocol.clone(), Arc::clone(&service), shutdown.clone());
+        connections.spawn(serve_connection(accepted, Arc::new(slot), protocol, service, shutdown));
     }
-    drop(door);
+    drop(listener);
     service.stopping.store(true, Ordering::Relaxed);
     let ended =
         timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
@@ -199,78 +209,82 @@ async fn receive(door: Door, speaks: Speaks, service: Arc<Service>, mut shutdown
 }
 
 /// Serves one who came in, until it goes, is told to go, or fails.
-async fn welcome(
-    arrival: Arrival,
-    place: Arc<Place>,
-    speaks: Speaks,
+async fn serve_connection(
+    accepted: AcceptedStream,
+    slot: Arc<ConnectionSlot>,
+    protocol: Protocol,
     service: Arc<Service>,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    service.activity.connections.fetch_add(1, Ordering::Relaxed);
-    let _open = Open(Arc::clone(&service));
-    let leaving = Arc::clone(&place);
+    service.counters.connections.fetch_add(1, Ordering::Relaxed);
+    let _open = OpenConnection(Arc::clone(&service));
+    let leaving = Arc::clone(&slot);
     let served = async {
-        match arrival {
-            Arrival::Socket(stream, peer) => answer(stream, peer, place, speaks, service, shutdown).await,
-            Arrival::Loopback(stream, peer) => answer(stream, peer, place, speaks, service, shutdown).await,
-            Arrival::Tls(stream, from, tls) => {
-                // Boxed, as those on the socket, who are more, need no room for it.
+        match accepted {
+            AcceptedStream::Socket(stream, peer) => {
+                serve_protocol(stream, peer, slot, protocol, service, shutdown).await
+            }
+            AcceptedStream::Loopback(stream, peer) => {
+                serve_protocol(stream, peer, slot, protocol, service, shutdown).await
+            }
+            AcceptedStream::Tls(stream, from, tls) => {
+                // Boxed, as those on the socket, who are more, need no admission for it.
                 let handshake = timeout(service.limits().handshake_timeout, Box::pin(tls.accept(stream, from)));
                 let shaken = tokio::select! {
                     shaken = handshake => shaken,
-                    () = told(&mut shutdown) => return,
+                    () = shutdown_requested(&mut shutdown) => return,
                 };
                 match shaken {
                     Ok(Ok(Accepted { stream, peer, chain })) => {
                         // A bare stream of packets looks after its role, and ends well.
-                        let revoked = tls.revoked(peer.clone(), chain, matches!(speaks, Speaks::Http(_)));
+                        let revoked = tls.revoked(peer.clone(), chain, matches!(protocol, Protocol::Http(_)));
                         let counted = Arc::clone(&service);
-                        let served = Box::pin(answer(stream, peer.clone(), place, speaks, service, shutdown));
+                        let served = Box::pin(serve_protocol(stream, peer.clone(), slot, protocol, service, shutdown));
                         tokio::select! {
                             () = served => {}
                             why = revoked => {
                                 // What it was being sent ends here, and not well.
                                 tracing::info!("{peer} is disconnected: {why}");
-                                count(&counted.activity.clients_revoked);
+                                count(&counted.counters.clients_revoked);
                             }
                         }
                     }
-                    Ok(Err(_)) => count(&service.activity.clients_untrusted),
-                    Err(_) => count(&service.activity.clients_slow),
+                    Ok(Err(_)) => count(&service.counters.clients_untrusted),
+                    Err(_) => count(&service.counters.clients_slow),
                 }
             }
         }
     };
     tokio::select! {
         () = served => {}
-        () = leaving.left() => tracing::debug!("a connection that asked nothing made room for another"),
+        () = leaving.displaced() => tracing::debug!("a connection that asked nothing made admission for another"),
     }
 }
 
 /// Gives one who was let in what is spoken here.
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_protocol<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: Peer,
-    place: Arc<Place>,
-    speaks: Speaks,
+    slot: Arc<ConnectionSlot>,
+    protocol: Protocol,
     service: Arc<Service>,
     shutdown: watch::Receiver<bool>,
 ) {
-    match speaks {
-        Speaks::Http(router) => connection(stream, peer, place, router, service, shutdown).await,
-        Speaks::PcapOverIp(what) => {
+    match protocol {
+        Protocol::Http(router) => serve_http(stream, peer, slot, router, service, shutdown).await,
+        Protocol::PcapOverIp(what) => {
             // To have come is the question.
-            place.asked();
-            // Boxed, as those of the API, who are more, need no room for it.
+            slot.request_began();
+            // Boxed, as those of the API, who are more, need no admission for it.
             Box::pin(pcap_over_ip::feed(stream, peer, service, what, shutdown)).await;
         }
     }
 }
 
-async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: Peer,
-    place: Arc<Place>,
+    slot: Arc<ConnectionSlot>,
     router: Router,
     service: Arc<Service>,
     mut shutdown: watch::Receiver<bool>,
@@ -278,11 +292,11 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     let router = TowerToHyperService::new(router);
     let asking = peer.clone();
     let answer = service_fn(move |mut request: Request<Incoming>| {
-        place.asked();
-        let answering = Answering(Arc::clone(&place));
+        slot.request_began();
+        let guard = RequestGuard(Arc::clone(&slot));
         request.extensions_mut().insert(asking.clone());
         let answer = router.call(request);
-        async move { answer.await.map(|response| response.map(|body| Attended { body, _answering: answering })) }
+        async move { answer.await.map(|response| response.map(|body| GuardedBody { body, _answering: guard })) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -290,11 +304,11 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
         .max_headers(HEADERS_MAX)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(Watched::new(stream, Arc::clone(&service))), answer);
+        .serve_connection(TokioIo::new(MinimumRate::new(stream, Arc::clone(&service))), answer);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = told(&mut shutdown) => {
+        () = shutdown_requested(&mut shutdown) => {
             // Set here too, so that no answer of this connection misses it.
             service.stopping.store(true, Ordering::Relaxed);
             connection.as_mut().graceful_shutdown();
@@ -303,9 +317,9 @@ async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     };
     if let Err(error) = ended {
         if error.is_timeout() {
-            count(&service.activity.clients_slow);
+            count(&service.counters.clients_slow);
         } else if error.is_parse() || error.is_incomplete_message() {
-            count(&service.activity.clients_garbled);
+            count(&service.counters.clients_garbled);
         }
         tracing::debug!("the connection of {peer} was closed: {error}");
     }
@@ -316,36 +330,36 @@ fn count(counter: &AtomicU64) {
 }
 
 /// Waits until the service is to end.
-pub(super) async fn told(shutdown: &mut watch::Receiver<bool>) {
+pub(super) async fn shutdown_requested(shutdown: &mut watch::Receiver<bool>) {
     // Without its sender nobody could tell any more.
     let _ = shutdown.wait_for(|&stop| stop).await;
 }
 
 /// Counts a connection for as long as it lives.
-struct Open(Arc<Service>);
+struct OpenConnection(Arc<Service>);
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.activity.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.counters.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A question that is being answered, until its answer was given or given up.
-struct Answering(Arc<Place>);
+struct RequestGuard(Arc<ConnectionSlot>);
 
-impl Drop for Answering {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.answered();
+        self.0.request_ended();
     }
 }
 
 /// An answer whose end is noticed.
-struct Attended {
+struct GuardedBody {
     body: Body,
-    _answering: Answering,
+    _answering: RequestGuard,
 }
 
-impl hyper::body::Body for Attended {
+impl hyper::body::Body for GuardedBody {
     type Data = axum::body::Bytes;
     type Error = axum::Error;
 

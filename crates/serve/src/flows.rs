@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
-use super::audit::{Action, Entry, question};
+use super::audit::{Action, AuditEntry, question};
 use super::parameters::FlowQuery;
 use super::peer::Peer;
 use super::problem::Problem;
@@ -32,22 +32,23 @@ pub(super) async fn flows(
     let mut query = FlowQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
     tracing::debug!("{peer} lists sessions: {}", description(&query.request));
     let asked = query.request.limit.unwrap_or(u64::MAX);
-    let asked_for = question_of(&query);
+    let audited_question = question_of(&query);
     let asked = if query.by.is_some() || query.name.is_some() { u64::MAX } else { asked };
     let (place, fit) = service.listing(asked.min(known_at_most(&service)) + SPARE_ROWS).await?;
     let fit = fit - SPARE_ROWS.min(fit);
-    service.activity.flow_queries.fetch_add(1, Ordering::Relaxed);
+    service.counters.flow_queries.fetch_add(1, Ordering::Relaxed);
     // Of sums and names, the limit is asked of what is found.
     if query.by.is_none() && query.name.is_none() {
         query.request.limit = Some(asked.min(fit));
     }
     let listing = Listing { service: Arc::clone(&service), query, fit, cut_at: (fit < asked).then_some(fit) };
-    let body =
-        stream(&service, place, move |sink| match listing.service.audit().begin(&peer, Action::Flows, asked_for) {
+    let body = stream(&service, place, move |sink| {
+        match listing.service.audit().begin(&peer, Action::Flows, audited_question) {
             Ok(entry) => listing.run(sink, entry),
             Err(problem) => sink.refuse(problem),
-        })
-        .await?;
+        }
+    })
+    .await?;
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
         (TRAILER, HeaderValue::from_static("retrocap-flows, retrocap-note")),
@@ -73,7 +74,7 @@ struct Listing {
 }
 
 impl Listing {
-    fn run(self, sink: Sink, entry: Entry) -> Result<(), Closed> {
+    fn run(self, sink: Sink, entry: AuditEntry) -> Result<(), Closed> {
         match (self.query.by, &self.query.name) {
             (Some(by), _) => self.sums(sink, entry, by),
             (None, Some(name)) => self.named(sink, entry, name),
@@ -81,7 +82,7 @@ impl Listing {
         }
     }
 
-    fn sessions(&self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
+    fn sessions(&self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
         let history = self.service.history();
         let mut flows = match history.flows(&self.query.request, self.query.sort) {
             Ok(flows) => flows,
@@ -135,7 +136,7 @@ impl Listing {
         end(sink, entry, listed, &note)
     }
 
-    fn named(&self, mut sink: Sink, mut entry: Entry, name: &str) -> Result<(), Closed> {
+    fn named(&self, mut sink: Sink, mut entry: AuditEntry, name: &str) -> Result<(), Closed> {
         let history = self.service.history();
         let named = match history.flows_named(&self.query.request, self.query.sort, name, self.fit) {
             Ok(named) => named,
@@ -171,7 +172,7 @@ impl Listing {
         end(sink, entry, listed, &note)
     }
 
-    fn sums(&self, mut sink: Sink, mut entry: Entry, by: By) -> Result<(), Closed> {
+    fn sums(&self, mut sink: Sink, mut entry: AuditEntry, by: By) -> Result<(), Closed> {
         let history = self.service.history();
         let fit = known_at_most(&self.service).min(self.fit) * ROW_BYTES / SUM_BYTES;
         let fit = usize::try_from(fit).unwrap_or(usize::MAX).max(SUMS_MIN);
@@ -196,7 +197,7 @@ impl Listing {
         end(sink, entry, sums.rows.len() as u64, &note)
     }
 
-    fn nothing(&self, sink: Sink, entry: Entry) -> Result<(), Closed> {
+    fn nothing(&self, sink: Sink, entry: AuditEntry) -> Result<(), Closed> {
         match self.service.history().explain_nothing(&self.query.request, None) {
             Ok(cause) => refuse(sink, entry, Problem::nothing_matched(&cause)),
             Err(error) => refuse(sink, entry, error),
@@ -215,14 +216,14 @@ impl Listing {
 }
 
 /// Answers with a problem, which is how the entry ends.
-fn refuse(sink: Sink, entry: Entry, problem: impl Into<Problem>) -> Result<(), Closed> {
+fn refuse(sink: Sink, entry: AuditEntry, problem: impl Into<Problem>) -> Result<(), Closed> {
     let problem = problem.into();
     entry.end(problem.outcome());
     sink.refuse(problem)
 }
 
 /// Ends the answer, and then the entry.
-fn end(sink: Sink, entry: Entry, listed: u64, note: &str) -> Result<(), Closed> {
+fn end(sink: Sink, entry: AuditEntry, listed: u64, note: &str) -> Result<(), Closed> {
     sink.end(trailers(listed, note))?;
     entry.end(if note.is_empty() { "complete" } else { note });
     Ok(())
@@ -230,10 +231,10 @@ fn end(sink: Sink, entry: Entry, listed: u64, note: &str) -> Result<(), Closed> 
 
 /// What was asked, for the audit log.
 fn question_of(query: &FlowQuery) -> Value {
-    let mut asked_for = question(&query.request);
-    asked_for["name"] = query.name.clone().into();
-    asked_for["by"] = query.by.map(|by| format!("{by:?}").to_ascii_lowercase()).into();
-    asked_for
+    let mut audited_question = question(&query.request);
+    audited_question["name"] = query.name.clone().into();
+    audited_question["by"] = query.by.map(|by| format!("{by:?}").to_ascii_lowercase()).into();
+    audited_question
 }
 
 fn write_line(sink: &mut Sink, line: &impl serde::Serialize) -> Result<(), Closed> {

@@ -1,6 +1,6 @@
 //! Answers that go on: the past, then what comes, until the asker has enough.
 //!
-//! A follower has a thread and looks for new packets [`LOOKS_PER_SECOND`] times a second; where nothing comes, a look is
+//! A follower has a thread and looks for new packets [`POLLS_PER_SECOND`] times a second; where nothing comes, a look is
 //! one comparison for each worker. It never makes the recorder wait: who reads too slowly is overtaken by eviction, and
 //! told so in the stream, in the log and in the counts.
 
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use axum::response::{IntoResponse, Response};
 use tokio::runtime::Handle;
 
-use super::audit::{Action, Entry, question};
-use super::packets::{Export, Interfaces, Wide, description, headers, options, statistics, trailers};
+use super::audit::{Action, AuditEntry, question};
+use super::packets::{Export, ExportedInterfaces, Scope, description, headers, options, statistics, trailers};
 use super::parameters::PacketQuery;
 use super::peer::{Peer, Role};
 use super::problem::Problem;
@@ -26,14 +26,14 @@ use formats::writer::one_link_type::{FittingExporter, OneLinkType};
 use query::{Follow, Found};
 
 /// How often a follower looks for new packets.
-const LOOKS_PER_SECOND: u32 = 40;
+const POLLS_PER_SECOND: u32 = 40;
 /// After this time all workers have published what they were sent: the kernel hands a packet over after 50 ms.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
-/// Packets after which a reader that is behind is looked after.
-const PACKETS_AT_ONCE: u32 = 4096;
+/// Packets after which a reader that is behind is rights_checked after.
+const PACKETS_PER_BATCH: u32 = 4096;
 /// Time between two lines of the log about one reader that is too slow.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
-/// How often a reader's rights are looked at.
+/// How often a reader's rights are rights_checked at.
 const RIGHTS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a connection is still left out after its end, for its last packets.
 const LEFT_OUT_AFTER: Duration = Duration::from_secs(3);
@@ -43,7 +43,7 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
     // A stream that goes over a network must not be recorded: it would be sent again, and that again.
     let carried_by = query.carried_by.or(peer.connection());
     match carried_by {
-        Some(_) if query.carried_by.is_some() && !peer.may_leave_out() => {
+        Some(_) if query.carried_by.is_some() && !peer.may_exclude_connections() => {
             return Err(Problem::not_allowed(
                 "\"carried-by\" keeps a connection from being recorded: that is for root and the user that records; \
                  leave it out, and leave the connection out of what you ask for",
@@ -54,19 +54,19 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
         }
         None => {}
     }
-    let left_out = LeftOutMeanwhile::new(&service, carried_by)?;
+    let left_out = UnrecordedConnection::new(&service, carried_by)?;
     let (follower, place) = service.follower().await?;
-    service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
     let format = query.format;
-    let asked_for = asked_for(&query);
-    let live = Live {
-        export: Export { service: Arc::clone(&service), query, wide: Wide::No },
+    let audited_question = audited_question(&query);
+    let live = Follower {
+        export: Export { service: Arc::clone(&service), query, scope: Scope::Matching },
         peer,
         for_strict_readers: false,
         sent: Arc::default(),
     };
     let body = stream(&service, place, move |sink| {
-        let outcome = live.run_audited(sink, asked_for);
+        let outcome = live.run_audited(sink, audited_question);
         drop((follower, left_out));
         outcome
     })
@@ -75,12 +75,12 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
 }
 
 /// Leaves a connection out of the recording for as long as it carries packets, and a little longer.
-pub(super) struct LeftOutMeanwhile {
+pub(super) struct UnrecordedConnection {
     left_out: Option<Exclusion>,
     runtime: Handle,
 }
 
-impl LeftOutMeanwhile {
+impl UnrecordedConnection {
     /// Leaves out the connection, our end first, if there is one. Call it within the runtime of the service.
     pub(super) fn new(service: &Service, connection: Option<(SocketAddr, SocketAddr)>) -> Result<Self, Problem> {
         let leave_out = |(ours, theirs)| {
@@ -90,7 +90,7 @@ impl LeftOutMeanwhile {
     }
 }
 
-impl Drop for LeftOutMeanwhile {
+impl Drop for UnrecordedConnection {
     fn drop(&mut self) {
         if let Some(left_out) = self.left_out.take() {
             self.runtime.spawn(async move {
@@ -102,19 +102,19 @@ impl Drop for LeftOutMeanwhile {
 }
 
 /// What is asked for, as the audit log has it.
-pub(super) fn asked_for(query: &PacketQuery) -> serde_json::Value {
-    let mut asked_for = question(&query.request);
-    asked_for["follow"] = true.into();
+pub(super) fn audited_question(query: &PacketQuery) -> serde_json::Value {
+    let mut audited_question = question(&query.request);
+    audited_question["follow"] = true.into();
     if let Some((ours, theirs)) = query.carried_by {
-        asked_for["carried_by"] = format!("{ours} {theirs}").into();
+        audited_question["carried_by"] = format!("{ours} {theirs}").into();
     }
-    asked_for
+    audited_question
 }
 
 /// What became of packets so far.
 #[derive(Debug, Default)]
-pub(super) struct Sent {
-    /// Sent.
+pub(super) struct FollowCounts {
+    /// FollowCounts.
     pub(super) packets: AtomicU64,
     /// Evicted before they could be sent.
     pub(super) overtaken: AtomicU64,
@@ -128,31 +128,31 @@ pub(super) struct Sent {
 
 /// When there is more to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum More {
-    Now,
-    Later,
+enum Backlog {
+    Waiting,
+    Empty,
 }
 
 /// An answer that goes on; it runs on a thread of its own.
-pub(super) struct Live {
+pub(super) struct Follower {
     pub(super) export: Export,
     /// Who reads.
     pub(super) peer: Peer,
     /// Whether it takes no classic packet that is longer than others of its kind do.
     pub(super) for_strict_readers: bool,
-    pub(super) sent: Arc<Sent>,
+    pub(super) sent: Arc<FollowCounts>,
 }
 
-impl Live {
+impl Follower {
     /// Begins once it is written down who reads.
-    pub(super) fn run_audited(self, sink: Sink, asked_for: serde_json::Value) -> Result<(), Closed> {
-        match self.export.service.audit().begin(&self.peer, Action::Packets, asked_for) {
+    pub(super) fn run_audited(self, sink: Sink, audited_question: serde_json::Value) -> Result<(), Closed> {
+        match self.export.service.audit().begin(&self.peer, Action::Packets, audited_question) {
             Ok(entry) => self.run(sink, entry),
             Err(problem) => sink.refuse(problem),
         }
     }
 
-    fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
         let service = Arc::clone(&self.export.service);
         let request = &self.export.query.request;
         let mut follow = match service.history().follow(request) {
@@ -166,30 +166,30 @@ impl Live {
         writer.exporter.begin(sink.buffer(), &[format!("asked for: {}", description(request))]);
         // Who reads need not wait for the first packet.
         sink.send()?;
-        let mut progress = Progress::default();
-        let mut settling = Settling::new(now(), Instant::now());
-        let mut looked = Instant::now();
+        let mut progress = ReportedProgress::default();
+        let mut settled_clock = SettledClock::new(now(), Instant::now());
+        let mut rights_checked = Instant::now();
         loop {
             let over = request.until.is_some_and(|until| now() > until.saturating_add(2 * SETTLED_AFTER));
-            let settled = settling.look(now(), Instant::now());
-            let outcome = self.send_some(&mut follow, settled, &mut writer, &mut sink, &mut entry);
-            progress.tell(&self, &follow, &writer);
+            let settled = settled_clock.update(now(), Instant::now());
+            let outcome = self.send_batch(&mut follow, settled, &mut writer, &mut sink, &mut entry);
+            progress.report(&self, &follow, &writer);
             // Whoever lost a machine takes its roles away; a stream of days must not outlive that.
-            if looked.elapsed() >= RIGHTS_INTERVAL {
-                looked = Instant::now();
+            if rights_checked.elapsed() >= RIGHTS_INTERVAL {
+                rights_checked = Instant::now();
                 if !service.may_still(&self.peer, Role::Packets) {
                     self.sent.revoked.store(true, Ordering::Relaxed);
                     break;
                 }
             }
-            if outcome? == More::Now {
+            if outcome? == Backlog::Waiting {
                 continue;
             }
             if over || follow.has_ended() {
                 break;
             }
             sink.send()?;
-            std::thread::sleep(Duration::from_secs(1) / LOOKS_PER_SECOND);
+            std::thread::sleep(Duration::from_secs(1) / POLLS_PER_SECOND);
         }
         let summary = follow.summary();
         let note = self.note(&follow, &writer);
@@ -200,24 +200,24 @@ impl Live {
         Ok(())
     }
 
-    fn send_some(
+    fn send_batch(
         &self,
         follow: &mut Follow<'_>,
         settled: Timestamp,
         writer: &mut Writer,
         sink: &mut Sink,
-        entry: &mut Entry,
-    ) -> Result<More, Closed> {
+        entry: &mut AuditEntry,
+    ) -> Result<Backlog, Closed> {
         let mut overtaken = self.sent.overtaken.load(Ordering::Relaxed);
-        for _ in 0..PACKETS_AT_ONCE {
+        for _ in 0..PACKETS_PER_BATCH {
             let missed = follow.summary().overtaken - overtaken;
             overtaken += missed;
-            let Some(found) = follow.next(settled) else { return Ok(More::Later) };
+            let Some(found) = follow.next(settled) else { return Ok(Backlog::Empty) };
             writer.packet(sink.buffer(), &found, missed);
             entry.packet(found.packet.data.len());
             sink.send_full()?;
         }
-        Ok(More::Now)
+        Ok(Backlog::Waiting)
     }
 
     fn note(&self, follow: &Follow<'_>, writer: &Writer) -> String {
@@ -239,14 +239,14 @@ impl Live {
 
 /// Up to when packets have settled, by a wall clock that may be set.
 #[derive(Debug)]
-struct Settling {
+struct SettledClock {
     wall: Timestamp,
     at: Instant,
     /// When the clock was last seen to have been set back.
     set_back: Option<Instant>,
 }
 
-impl Settling {
+impl SettledClock {
     fn new(wall: Timestamp, at: Instant) -> Self {
         Self { wall, at, set_back: None }
     }
@@ -255,7 +255,7 @@ impl Settling {
     ///
     /// Of what came just before the clock was set back the times are still to come, and would be for hours: for as long as it
     /// takes until all workers have published it nothing waits, though it may come out of order then.
-    fn look(&mut self, wall: Timestamp, at: Instant) -> Timestamp {
+    fn update(&mut self, wall: Timestamp, at: Instant) -> Timestamp {
         let expected = self.wall.saturating_add(at.saturating_duration_since(self.at));
         if wall.saturating_add(SETTLED_AFTER) < expected {
             self.set_back = Some(at);
@@ -271,16 +271,16 @@ impl Settling {
 /// What is written, and what is known of it.
 struct Writer {
     exporter: FittingExporter,
-    exported: Interfaces,
+    exported: ExportedInterfaces,
 }
 
 impl Writer {
-    fn new(live: &Live) -> Self {
+    fn new(live: &Follower) -> Self {
         let link_type = OneLinkType::choose(&live.export.service.history().link_types());
         let options = Options { link_type: Some(link_type), ..options(&live.export.query) };
         let exporter = FittingExporter::new(live.export.query.format, options);
         let exporter = if live.for_strict_readers { exporter.for_strict_readers() } else { exporter };
-        Self { exporter, exported: Interfaces::default() }
+        Self { exporter, exported: ExportedInterfaces::default() }
     }
 
     /// Writes a packet before which `missed` were evicted too soon.
@@ -295,20 +295,20 @@ impl Writer {
 
 /// What has been told already.
 #[derive(Debug, Default)]
-struct Progress {
+struct ReportedProgress {
     packets: u64,
     overtaken: u64,
     warned_overtaken: u64,
     warned: Option<Instant>,
 }
 
-impl Progress {
+impl ReportedProgress {
     /// Adds what is new to the counts, and to the log when it is bad.
-    fn tell(&mut self, live: &Live, follow: &Follow<'_>, writer: &Writer) {
+    fn report(&mut self, live: &Follower, follow: &Follow<'_>, writer: &Writer) {
         let summary = follow.summary();
-        let activity = &live.export.service.activity;
-        activity.packets_sent.fetch_add(summary.packets - self.packets, Ordering::Relaxed);
-        activity.packets_overtaken.fetch_add(summary.overtaken - self.overtaken, Ordering::Relaxed);
+        let counters = &live.export.service.counters;
+        counters.packets_sent.fetch_add(summary.packets - self.packets, Ordering::Relaxed);
+        counters.packets_overtaken.fetch_add(summary.overtaken - self.overtaken, Ordering::Relaxed);
         (self.packets, self.overtaken) = (summary.packets, summary.overtaken);
         let left_out = writer.exporter.left_out();
         live.sent.packets.store(summary.packets - left_out, Ordering::Relaxed);
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn what_came_before_the_clock_was_set_back_does_not_wait_for_it() {
         let (start, wall) = (Instant::now(), Timestamp(1_000_000_000_000_000_000));
-        let mut settling = Settling::new(wall, start);
+        let mut settled_clock = SettledClock::new(wall, start);
         let ms = Duration::from_millis;
         let hour = Duration::from_secs(3600);
         let at = |elapsed: u64| wall.saturating_add(ms(elapsed));
@@ -350,7 +350,7 @@ mod tests {
             (5300, at(5300), Some(at(5300))),
         ] {
             let expected = settled.map_or(Timestamp::MAX, |settled| settled.saturating_sub(SETTLED_AFTER));
-            assert_eq!(settling.look(clock, start + ms(elapsed)), expected, "{elapsed}");
+            assert_eq!(settled_clock.update(clock, start + ms(elapsed)), expected, "{elapsed}");
         }
     }
 }

@@ -21,7 +21,7 @@ use query::status::SandboxStatus;
 /// How far back drops count.
 const DROPS_WINDOW: Duration = Duration::from_secs(60);
 /// How often they are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Seconds before its end from which on a certificate is worth a word.
 const EXPIRY_NOTICE_S: i64 = 14 * 86_400;
@@ -56,19 +56,19 @@ pub(super) struct Reason {
 
 /// What is looked at from time to time.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    kernel: Drops,
-    interfaces_full: Drops,
-    pins_full: Drops,
-    turns: Turns,
+pub(super) struct HealthHistory {
+    kernel: RecentDrops,
+    interfaces_full: RecentDrops,
+    pins_full: RecentDrops,
+    turns: WorkerProgress,
 }
 
 /// Which worker has stood still since the last look.
 #[derive(Debug, Default)]
-struct Turns(Mutex<(Vec<u64>, Vec<usize>)>);
+struct WorkerProgress(Mutex<(Vec<u64>, Vec<usize>)>);
 
-impl Turns {
-    fn look(&self, now: Vec<u64>) {
+impl WorkerProgress {
+    fn sample(&self, now: Vec<u64>) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let still = seen.0.iter().zip(&now).enumerate().filter(|(_, (before, now))| before == now);
         seen.1 = still.map(|(worker, _)| worker).collect();
@@ -82,37 +82,40 @@ impl Turns {
 
 /// The drops of the last minute.
 #[derive(Debug, Default)]
-struct Drops(Mutex<VecDeque<(Instant, u64)>>);
+struct RecentDrops(Mutex<VecDeque<(Instant, u64)>>);
 
-impl Drops {
-    fn look(&self, now: Instant, total: u64) {
-        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.push_back((now, total));
+impl RecentDrops {
+    fn sample(&self, now: Instant, total: u64) {
+        let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.push_back((now, total));
         // One that is older than the window stays: the drops since then are those of the window.
-        while looks.get(1).is_some_and(|(at, _)| now - *at >= DROPS_WINDOW) {
-            looks.pop_front();
+        while samples.get(1).is_some_and(|(at, _)| now - *at >= DROPS_WINDOW) {
+            samples.pop_front();
         }
     }
 
     fn recent(&self, total: u64) -> u64 {
-        let looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.front().map_or(total, |(_, before)| total - before.min(&total))
+        let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        samples.front().map_or(total, |(_, before)| total - before.min(&total))
     }
 }
 
 /// Looks at the drops and the workers from time to time, for ever.
-pub(super) async fn watch(service: Arc<Service>) {
-    let mut ticks = interval(LOOK_EVERY);
+pub(super) async fn sample_periodically(service: Arc<Service>) {
+    let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let now = ticks.tick().await;
         let history = service.history();
         let totals = history.totals();
-        service.watch.kernel.look(now, totals.kernel_dropped);
-        service.watch.interfaces_full.look(now, interfaces_full(&totals));
-        service.watch.pins_full.look(now, refused_by_pins(history));
+        service.health_history.kernel.sample(now, totals.kernel_dropped);
+        service.health_history.interfaces_full.sample(now, interfaces_full(&totals));
+        service.health_history.pins_full.sample(now, refused_by_pins(history));
         if service.recorder().live {
-            service.watch.turns.look(history.workers.iter().map(|worker| worker.published.turns()).collect());
+            service
+                .health_history
+                .turns
+                .sample(history.workers.iter().map(|worker| worker.published.turns()).collect());
         }
     }
 }
@@ -162,19 +165,19 @@ pub(super) fn check(service: &Service) -> Health {
         };
         reasons.push(Reason { code: "not_recording", detail });
     }
-    for worker in service.watch.turns.stuck() {
-        let detail = format!("worker {worker} has not moved for {LOOK_EVERY:?}: restart retrocap if it stays so");
+    for worker in service.health_history.turns.stuck() {
+        let detail = format!("worker {worker} has not moved for {SAMPLE_INTERVAL:?}: restart retrocap if it stays so");
         reasons.push(Reason { code: "worker_stuck", detail });
     }
     let totals = history.totals();
-    let drops = service.watch.kernel.recent(totals.kernel_dropped);
+    let drops = service.health_history.kernel.recent(totals.kernel_dropped);
     if drops > 0 {
         let detail = format!(
             "the kernel dropped {drops} packets within the last minute: give retrocap more workers or memory, or record less"
         );
         reasons.push(Reason { code: "kernel_drops", detail });
     }
-    let drops = service.watch.interfaces_full.recent(interfaces_full(&totals));
+    let drops = service.health_history.interfaces_full.recent(interfaces_full(&totals));
     if drops > 0 {
         let detail = format!(
             "{drops} packets of the last minute came from interfaces that found no place: there were more than {} since \
@@ -183,10 +186,10 @@ pub(super) fn check(service: &Service) -> Health {
         );
         reasons.push(Reason { code: "interfaces_full", detail });
     }
-    for detail in Horizon::of(service).short_of(service.wanted.get()) {
+    for detail in Horizon::of(service).short_of(service.retention_target.get()) {
         reasons.push(Reason { code: "horizon_short", detail });
     }
-    let refused = service.watch.pins_full.recent(refused_by_pins(history));
+    let refused = service.health_history.pins_full.recent(refused_by_pins(history));
     if refused > 0 {
         let detail = format!(
             "{refused} packets of the last minute found no room in the memory for pins, and age like others: remove a pin, \
@@ -219,13 +222,13 @@ mod tests {
 
     #[test]
     fn drops_are_forgotten_after_a_minute() {
-        let drops = Drops::default();
+        let drops = RecentDrops::default();
         let start = Instant::now();
         assert_eq!(drops.recent(3), 3, "of the first seconds");
-        drops.look(start, 3);
+        drops.sample(start, 3);
         assert_eq!(drops.recent(3), 0);
         for (seconds, total, recent) in [(5, 5, 2), (30, 5, 2), (64, 5, 2), (66, 5, 0), (70, 9, 4), (200, 9, 0)] {
-            drops.look(start + Duration::from_secs(seconds), total);
+            drops.sample(start + Duration::from_secs(seconds), total);
             assert_eq!(drops.recent(total), recent, "after {seconds} s");
         }
         assert!(drops.0.lock().unwrap().len() < 4);
@@ -248,10 +251,10 @@ mod tests {
 
     #[test]
     fn a_worker_that_stands_still_is_named_until_it_moves() {
-        let turns = Turns::default();
+        let turns = WorkerProgress::default();
         assert!(turns.stuck().is_empty());
         for (now, stuck) in [([1, 1], vec![]), ([2, 1], vec![1]), ([2, 1], vec![0, 1]), ([3, 4], vec![])] {
-            turns.look(now.to_vec());
+            turns.sample(now.to_vec());
             assert_eq!(turns.stuck(), stuck, "{now:?}");
         }
     }

@@ -8,7 +8,7 @@ use engine::store::Rank;
 
 /// How far back one must be able to look; less makes `/v1/health` say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RetentionTarget {
     /// For the starts of sessions.
     pub starts: Option<Duration>,
     /// For every packet.
@@ -59,7 +59,7 @@ impl Horizon {
     }
 
     /// What falls short of what is wanted, in sentences. As long as nothing had to go there is nothing to say.
-    pub(super) fn short_of(&self, wanted: Wanted) -> Vec<String> {
+    pub(super) fn short_of(&self, wanted: RetentionTarget) -> Vec<String> {
         if self.lost_until.is_none() {
             return Vec::new();
         }
@@ -90,14 +90,14 @@ mod tests {
         let mut ranks = [None; Rank::COUNT];
         (ranks[0], ranks[3]) = (Some((at(0), 1)), Some((at(500), 2)));
         let horizon = |lost_until| Horizon { end: Some(at(600)), ranks, lost_until };
-        let minutes = |starts: u64, whole: u64| Wanted {
+        let minutes = |starts: u64, whole: u64| RetentionTarget {
             starts: Some(Duration::from_secs(60 * starts)),
             whole: Some(Duration::from_secs(60 * whole)),
         };
         assert!(horizon(None).short_of(minutes(60, 60)).is_empty(), "it has just begun");
         let cut = horizon(Some(at(550)));
-        assert!(cut.short_of(Wanted::default()).is_empty());
-        assert!(cut.short_of(Wanted { whole: None, ..minutes(10, 0) }).is_empty());
+        assert!(cut.short_of(RetentionTarget::default()).is_empty());
+        assert!(cut.short_of(RetentionTarget { whole: None, ..minutes(10, 0) }).is_empty());
         let short = cut.short_of(minutes(11, 1));
         assert_eq!(short.len(), 2, "{short:?}");
         assert!(short[0].starts_with("the start of sessions reaches back 10"), "{short:?}");

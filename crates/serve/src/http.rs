@@ -94,14 +94,14 @@ async fn authorise(
 ) -> Response {
     // The configuration may say otherwise since they have connected.
     let peer = match &service.tls {
-        Some(tls) => tls.as_of_now(peer),
+        Some(tls) => tls.with_current_roles(peer),
         None => peer,
     };
     request.extensions_mut().insert(peer.clone());
     if peer.is_loopback() {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if !is_this_host(host) {
-            service.activity.roles_refused.fetch_add(1, Ordering::Relaxed);
+            service.counters.roles_refused.fetch_add(1, Ordering::Relaxed);
             return Problem::wrong_host(host).into_response();
         }
     }
@@ -110,7 +110,7 @@ async fn authorise(
         return next.run(request).await;
     }
     let problem = Problem::forbidden(&peer, needed);
-    service.activity.roles_refused.fetch_add(1, Ordering::Relaxed);
+    service.counters.roles_refused.fetch_add(1, Ordering::Relaxed);
     let action = match needed {
         Role::Packets => Some(Action::Packets),
         Role::Flows => Some(Action::Flows),
@@ -161,7 +161,7 @@ async fn take_body(State(service): State<Arc<Service>>, request: Request, next: 
         Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
         Ok(Err(_)) => Problem::body_too_large(bytes_max).into_response(),
         Err(_) => {
-            service.activity.clients_slow.fetch_add(1, Ordering::Relaxed);
+            service.counters.clients_slow.fetch_add(1, Ordering::Relaxed);
             Problem::body_too_slow().into_response()
         }
     }

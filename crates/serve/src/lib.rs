@@ -13,15 +13,16 @@
 
 pub mod audit;
 pub mod certificate;
+mod connection_limiter;
 mod connections;
 mod flows;
 mod follow;
-mod guests;
 mod health;
 mod histogram;
 mod horizon;
 mod http;
 mod metrics;
+mod minimum_rate;
 mod packets;
 pub mod parameters;
 pub mod pcap_over_ip;
@@ -31,7 +32,6 @@ pub mod problem;
 pub mod selections;
 mod stream;
 pub mod tls;
-mod watched;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -43,14 +43,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-pub use connections::{Door, serve, serve_packets};
-pub use horizon::Wanted;
+pub use connections::{Listener, serve, serve_pcap_over_ip};
+pub use horizon::RetentionTarget;
 pub use http::{OPENAPI, ROUTES};
 
 use audit::Audit;
 use base::time::Timestamp;
 use engine::own_streams::OwnStreams;
-use health::Watch;
+use health::HealthHistory;
 use histogram::Histogram;
 use parameters::Clock;
 use peer::{Peer, Role};
@@ -132,9 +132,9 @@ impl Default for Limits {
 pub struct Service {
     recorder: Recorder,
     limits: Reloadable<Limits>,
-    wanted: Reloadable<Wanted>,
-    activity: Activity,
-    watch: Watch,
+    retention_target: Reloadable<RetentionTarget>,
+    counters: ServiceCounters,
+    health_history: HealthHistory,
     audit: Audit,
     tls: Option<Arc<Tls>>,
     /// Set when the recorder stops: answers are to end.
@@ -158,7 +158,7 @@ pub struct Service {
 
 /// What the service has done, and does.
 #[derive(Debug, Default)]
-struct Activity {
+struct ServiceCounters {
     connections: AtomicUsize,
     queries_running: AtomicUsize,
     packet_queries: AtomicU64,
@@ -189,9 +189,9 @@ impl Service {
         Self {
             recorder,
             limits: limits.into(),
-            wanted: Wanted::default().into(),
-            activity: Activity::default(),
-            watch: Watch::default(),
+            retention_target: RetentionTarget::default().into(),
+            counters: ServiceCounters::default(),
+            health_history: HealthHistory::default(),
             audit: Audit::default(),
             tls: None,
             stopping: Arc::default(),
@@ -233,8 +233,8 @@ impl Service {
     }
 
     /// Wants to reach so far back from now on.
-    pub fn set_wanted(&self, wanted: Wanted) {
-        self.wanted.set(wanted);
+    pub fn set_retention_target(&self, target: RetentionTarget) {
+        self.retention_target.set(target);
     }
 
     fn limits(&self) -> Limits {
@@ -318,7 +318,7 @@ impl Service {
 
     /// Whether somebody who was let in may still ask for this: the configuration may say otherwise since.
     fn may_still(&self, peer: &Peer, role: Role) -> bool {
-        self.tls.as_ref().map_or_else(|| peer.may(role), |tls| tls.as_of_now(peer.clone()).may(role))
+        self.tls.as_ref().map_or_else(|| peer.may(role), |tls| tls.with_current_roles(peer.clone()).may(role))
     }
 
     fn is_stopping(&self) -> bool {
@@ -327,12 +327,12 @@ impl Service {
 
     /// Waits for a place among the queries of packets.
     async fn packet_query(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        self.place(&self.packet_queries, 1, "queries of packets").await
+        self.acquire(&self.packet_queries, 1, "queries of packets").await
     }
 
     /// Waits for a place among those that follow.
     async fn follower(&self) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Problem> {
-        let follower = self.place(&self.followers, 1, "followers").await?;
+        let follower = self.acquire(&self.followers, 1, "followers").await?;
         Ok((follower, self.packet_query().await?))
     }
 
@@ -342,7 +342,7 @@ impl Service {
         let wanted = fixed + (rows.saturating_mul(ROW_BYTES) >> 10) + 1;
         let kib = u32::try_from(wanted).unwrap_or(u32::MAX).min(self.listing_kib);
         let rows_max = (u64::from(kib).saturating_sub(fixed) << 10) / ROW_BYTES;
-        Ok((self.place(&self.listing_memory, kib, "listings").await?, rows_max))
+        Ok((self.acquire(&self.listing_memory, kib, "listings").await?, rows_max))
     }
 
     /// Waits for memory to widen packets to their sessions; gives also how many sessions fit.
@@ -363,7 +363,7 @@ impl Service {
         let picks = picks.min(room);
         let sessions_max = usize::try_from((picks << 10) / SEARCH_SESSION_BYTES).unwrap_or(usize::MAX);
         let kib = u32::try_from(fixed + picks).unwrap_or(u32::MAX);
-        Ok((self.place(&self.listing_memory, kib, "queries of many sessions").await?, SearchLimits { sessions_max }))
+        Ok((self.acquire(&self.listing_memory, kib, "queries of many sessions").await?, SearchLimits { sessions_max }))
     }
 
     /// Bytes set aside for selections whose description has so many bytes.
@@ -376,13 +376,13 @@ impl Service {
         Self::selectors_bytes(body_bytes) / SELECTOR_BYTES
     }
 
-    async fn place(&self, among: &Arc<Semaphore>, count: u32, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
+    async fn acquire(&self, among: &Arc<Semaphore>, count: u32, what: &str) -> Result<OwnedSemaphorePermit, Problem> {
         let place = Arc::clone(among).acquire_many_owned(count);
         match tokio::time::timeout(self.limits().queue_timeout, place).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(Problem::stopping()),
             Err(_) => {
-                self.activity.queries_refused.fetch_add(1, Ordering::Relaxed);
+                self.counters.queries_refused.fetch_add(1, Ordering::Relaxed);
                 Err(Problem::busy(what))
             }
         }

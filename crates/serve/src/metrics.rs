@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::horizon::{Horizon, Wanted};
+use super::horizon::{Horizon, RetentionTarget};
 use super::{Service, health};
 use base::log_limit;
 use query::status::{SandboxStatus, Status};
@@ -195,7 +195,7 @@ fn horizons(text: &mut Text, service: &Service) {
     }
     let name = "horizon_wanted_seconds";
     text.family(Kind::Gauge, name, "How far back it should reach, as [health] of the configuration says.");
-    let Wanted { starts, whole } = service.wanted.get();
+    let RetentionTarget { starts, whole } = service.retention_target.get();
     for (of, wanted) in [("starts", starts), ("whole", whole)] {
         if let Some(wanted) = wanted {
             text.line(name, &[("of", of)], wanted.as_secs_f64());
@@ -271,40 +271,40 @@ fn interfaces(text: &mut Text, status: &Status) {
 }
 
 fn activity(text: &mut Text, service: &Service) {
-    let activity = &service.activity;
+    let counters = &service.counters;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let gauge = |gauge: &AtomicUsize| gauge.load(Ordering::Relaxed);
-    text.one(Kind::Gauge, "connections", "Connections to the service.", gauge(&activity.connections));
-    text.one(Kind::Gauge, "queries_running", "Queries that run.", gauge(&activity.queries_running));
+    text.one(Kind::Gauge, "connections", "Connections to the service.", gauge(&counters.connections));
+    text.one(Kind::Gauge, "queries_running", "Queries that run.", gauge(&counters.queries_running));
     let name = "queries_total";
     text.family(Kind::Counter, name, "Queries that were begun.");
-    text.line(name, &[("of", "packets")], count(&activity.packet_queries));
-    text.line(name, &[("of", "flows")], count(&activity.flow_queries));
+    text.line(name, &[("of", "packets")], count(&counters.packet_queries));
+    text.line(name, &[("of", "flows")], count(&counters.flow_queries));
     let name = "query_latency_seconds";
     text.family(Kind::Histogram, name, "Time from a query to the first byte of its answer.");
-    let (buckets, asked, sum) = activity.latency.cumulative();
+    let (buckets, asked, sum) = counters.latency.cumulative();
     for (end, count) in &buckets {
         text.line("query_latency_seconds_bucket", &[("le", end)], count);
     }
     text.line("query_latency_seconds_sum", &[], sum);
     text.line("query_latency_seconds_count", &[], asked);
     let (name, help) = ("queries_refused_total", "Queries for which there was no place in time.");
-    text.one(Kind::Counter, name, help, count(&activity.queries_refused));
-    text.one(Kind::Counter, "sent_packets_total", "Packets found by queries.", count(&activity.packets_sent));
-    text.one(Kind::Counter, "sent_bytes_total", "Bytes of answers to queries.", count(&activity.bytes_sent));
+    text.one(Kind::Counter, name, help, count(&counters.queries_refused));
+    text.one(Kind::Counter, "sent_packets_total", "Packets found by queries.", count(&counters.packets_sent));
+    text.one(Kind::Counter, "sent_bytes_total", "Bytes of answers to queries.", count(&counters.bytes_sent));
     let (name, help) = ("overtaken_packets_total", "Packets that were evicted before a query came to them.");
-    text.one(Kind::Counter, name, help, count(&activity.packets_overtaken));
+    text.one(Kind::Counter, name, help, count(&counters.packets_overtaken));
     let name = "clients_closed_total";
     text.family(Kind::Counter, name, "Clients that were closed, by what they did.");
-    text.line(name, &[("reason", "stalled")], count(&activity.clients_stalled));
-    text.line(name, &[("reason", "too_many")], count(&activity.clients_refused));
-    text.line(name, &[("reason", "crowded_out")], count(&activity.clients_crowded_out));
-    text.line(name, &[("reason", "slow")], count(&activity.clients_slow));
-    text.line(name, &[("reason", "garbage")], count(&activity.clients_garbled));
-    text.line(name, &[("reason", "untrusted")], count(&activity.clients_untrusted));
-    text.line(name, &[("reason", "revoked")], count(&activity.clients_revoked));
+    text.line(name, &[("reason", "stalled")], count(&counters.clients_stalled));
+    text.line(name, &[("reason", "too_many")], count(&counters.clients_refused));
+    text.line(name, &[("reason", "crowded_out")], count(&counters.clients_crowded_out));
+    text.line(name, &[("reason", "slow")], count(&counters.clients_slow));
+    text.line(name, &[("reason", "garbage")], count(&counters.clients_garbled));
+    text.line(name, &[("reason", "untrusted")], count(&counters.clients_untrusted));
+    text.line(name, &[("reason", "revoked")], count(&counters.clients_revoked));
     let (name, help) = ("roles_refused_total", "Questions that a client may not ask.");
-    text.one(Kind::Counter, name, help, count(&activity.roles_refused));
+    text.one(Kind::Counter, name, help, count(&counters.roles_refused));
     let (lines, failures) = service.audit.counts();
     text.one(Kind::Counter, "audit_lines_total", "Lines written to the audit log.", lines);
     text.one(Kind::Counter, "audit_failures_total", "Lines that could not be written to the audit log.", failures);

@@ -11,11 +11,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::audit::{Action, Entry, question};
+use super::audit::{Action, AuditEntry, question};
 use super::parameters::PacketQuery;
 use super::peer::Peer;
 use super::problem::Problem;
-use super::selections::Selections;
+use super::selections::SelectionQuery;
 use super::stream::{Closed, Sink, stream};
 use super::{Service, follow, now};
 use base::packet::{InterfaceId, LinkType};
@@ -37,24 +37,24 @@ pub(super) async fn packets(
     if query.follow {
         return follow::packets(service, peer, query).await;
     }
-    service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
     if query.whole_sessions {
         let (place, limits) = service.widening().await?;
-        return answer(service, peer, place, query, Wide::Sessions(limits)).await;
+        return answer(service, peer, place, query, Scope::WholeSessions(limits)).await;
     }
     let place = service.packet_query().await?;
-    answer(service, peer, place, query, Wide::No).await
+    answer(service, peer, place, query, Scope::Matching).await
 }
 
 /// What is sent beside the packets that match.
 #[derive(Debug)]
-pub(super) enum Wide {
+pub(super) enum Scope {
     /// Nothing.
-    No,
+    Matching,
     /// All packets of their sessions.
-    Sessions(SearchLimits),
+    WholeSessions(SearchLimits),
     /// Instead of them, the packets of these.
-    Selections(Selections),
+    Selections(SelectionQuery),
 }
 
 /// Answers with a file.
@@ -63,25 +63,26 @@ pub(super) async fn answer(
     peer: Peer,
     place: OwnedSemaphorePermit,
     query: PacketQuery,
-    wide: Wide,
+    scope: Scope,
 ) -> Result<Response, Problem> {
     let format = query.format;
-    let asked_for = match &wide {
-        Wide::No => question(&query.request),
-        Wide::Sessions(_) => {
-            let mut asked_for = question(&query.request);
-            asked_for["whole_sessions"] = true.into();
-            asked_for
+    let audited_question = match &scope {
+        Scope::Matching => question(&query.request),
+        Scope::WholeSessions(_) => {
+            let mut audited_question = question(&query.request);
+            audited_question["whole_sessions"] = true.into();
+            audited_question
         }
-        Wide::Selections(selections) => selections.question(&query.request),
+        Scope::Selections(selections) => selections.question(&query.request),
     };
-    let export = Export { service: Arc::clone(&service), query, wide };
-    let body =
-        stream(&service, place, move |sink| match export.service.audit().begin(&peer, Action::Packets, asked_for) {
+    let export = Export { service: Arc::clone(&service), query, scope };
+    let body = stream(&service, place, move |sink| {
+        match export.service.audit().begin(&peer, Action::Packets, audited_question) {
             Ok(entry) => export.run(sink, entry),
             Err(problem) => sink.refuse(problem),
-        })
-        .await?;
+        }
+    })
+    .await?;
     Ok((headers(format), axum::body::Body::new(body)).into_response())
 }
 
@@ -98,11 +99,11 @@ pub(super) fn headers(format: Format) -> [(HeaderName, HeaderValue); 2] {
 pub(super) struct Export {
     pub(super) service: Arc<Service>,
     pub(super) query: PacketQuery,
-    pub(super) wide: Wide,
+    pub(super) scope: Scope,
 }
 
 impl Export {
-    fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
         if let Err(problem) = self.check_link_types(&sink) {
             entry.end(&problem.detail);
             return sink.refuse(problem);
@@ -115,7 +116,7 @@ impl Export {
             }
         };
         let mut exporter = Exporter::new(self.query.format, options(&self.query));
-        let mut exported = Interfaces::default();
+        let mut exported = ExportedInterfaces::default();
         let mut left_out = None;
         while let Some(found) = packets.next() {
             let buffer = sink.buffer();
@@ -131,8 +132,8 @@ impl Export {
             sink.send_full_or_first()?;
         }
         let summary = packets.summary();
-        self.service.activity.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
-        self.service.activity.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
+        self.service.counters.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
+        self.service.counters.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
         let drops = packets.drops().clone();
         let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
         drop(packets);
@@ -152,13 +153,13 @@ impl Export {
 
     fn packets(&self, sink: &Sink) -> Result<Packets<'_>, Problem> {
         let (history, request) = (self.service.history(), &self.query.request);
-        let packets = match &self.wide {
-            Wide::No => history.packets(request)?,
-            Wide::Sessions(limits) => {
+        let packets = match &self.scope {
+            Scope::Matching => history.packets(request)?,
+            Scope::WholeSessions(limits) => {
                 let search = history.widen(request, *limits, |packets| self.interruptible(sink, packets))?;
                 history.searched(&Request { limit: request.limit, ..Request::default() }, search)?
             }
-            Wide::Selections(selections) => history.searched(request, selections.search(&self.service))?,
+            Scope::Selections(selections) => history.searched(request, selections.search(&self.service))?,
         };
         Ok(self.interruptible(sink, packets))
     }
@@ -168,10 +169,10 @@ impl Export {
     }
 
     fn asked(&self) -> String {
-        match &self.wide {
-            Wide::No => description(&self.query.request),
-            Wide::Sessions(_) => format!("the whole sessions of {}", description(&self.query.request)),
-            Wide::Selections(selections) => format!("{} selections", selections.selectors.len()),
+        match &self.scope {
+            Scope::Matching => description(&self.query.request),
+            Scope::WholeSessions(_) => format!("the whole sessions of {}", description(&self.query.request)),
+            Scope::Selections(selections) => format!("{} selections", selections.selectors.len()),
         }
     }
 
@@ -197,14 +198,14 @@ impl Export {
     fn nothing(
         &self,
         sink: Sink,
-        entry: Entry,
+        entry: AuditEntry,
         summary: Summary,
         known: &[SessionTotals],
         drops: &Drops,
     ) -> Result<(), Closed> {
         let problem = if summary.interrupted {
             Problem::stopping()
-        } else if let Wide::Selections(selections) = &self.wide {
+        } else if let Scope::Selections(selections) = &self.scope {
             Problem::nothing_matched(&selections.explain_nothing(&self.service, known, drops))
         } else {
             match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
@@ -247,16 +248,16 @@ impl Export {
         if summary.limited {
             return String::new();
         }
-        let missing = match &self.wide {
-            Wide::No => self.service.history().explain_missing(&self.query.request, drops).ok().flatten(),
-            Wide::Sessions(_) => known.first().filter(|known| known.is_cut()).map(cut),
-            Wide::Selections(selections) => selections.explain_missing(known),
+        let missing = match &self.scope {
+            Scope::Matching => self.service.history().explain_missing(&self.query.request, drops).ok().flatten(),
+            Scope::WholeSessions(_) => known.first().filter(|known| known.is_cut()).map(cut),
+            Scope::Selections(selections) => selections.explain_missing(known),
         };
         missing.unwrap_or_default()
     }
 
     /// What the end of a pcapng file says.
-    pub(super) fn comments(&self, note: &str, missing: &str, exported: &Interfaces, cut: u64) -> Vec<String> {
+    pub(super) fn comments(&self, note: &str, missing: &str, exported: &ExportedInterfaces, cut: u64) -> Vec<String> {
         let mut comments = Vec::new();
         comments.extend([note, missing].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
         if cut > 0 {
@@ -316,9 +317,9 @@ pub(super) fn statistics(service: &Service) -> Vec<InterfaceStatistics> {
 
 /// The interfaces that an export has packets of.
 #[derive(Debug, Default)]
-pub(super) struct Interfaces(Vec<InterfaceId>);
+pub(super) struct ExportedInterfaces(Vec<InterfaceId>);
 
-impl Interfaces {
+impl ExportedInterfaces {
     pub(super) fn note(&mut self, id: InterfaceId) {
         // Most packets are of the interface of the one before.
         if self.0.last() != Some(&id) {

@@ -19,14 +19,14 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::audit::Action;
-use super::connections::told;
-use super::follow::{LeftOutMeanwhile, Live, Sent, asked_for};
-use super::packets::{Export, Wide};
+use super::connections::shutdown_requested;
+use super::follow::{FollowCounts, Follower, UnrecordedConnection, audited_question};
+use super::minimum_rate::MinimumRate;
+use super::packets::{Export, Scope};
 use super::parameters::PacketQuery;
 use super::peer::{Peer, Role};
 use super::problem::Problem;
 use super::stream::{Body, stream};
-use super::watched::Watched;
 use super::{Service, http, now};
 use base::log_limit::LogLimit;
 use base::time::Timestamp;
@@ -75,25 +75,25 @@ pub(super) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     what: Feed,
     mut shutdown: watch::Receiver<bool>,
 ) {
-    let mut client = Watched::new(client, Arc::clone(&service));
+    let mut client = MinimumRate::new(client, Arc::clone(&service));
     let (body, sent) = match begin(&peer, &service, what).await {
         Ok(begun) => begun,
         Err(problem) => {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(left_out) = LIMIT.admit() {
-                tracing::warn!("{} gets no packets: {}{left_out}", peer.introduced(), problem.detail);
+                tracing::warn!("{} gets no packets: {}{left_out}", peer.described(), problem.detail);
             }
             let _ = timeout(service.limits().stop_timeout, client.shutdown()).await;
             return;
         }
     };
-    tracing::info!("{} reads packets as they come, and those of the last {:?}", peer.introduced(), what.past);
+    tracing::info!("{} reads packets as they come, and those of the last {:?}", peer.described(), what.past);
     let why = {
         let passing_on = pass_on(body, &mut client, &service);
         tokio::pin!(passing_on);
         tokio::select! {
             why = &mut passing_on => why,
-            () = told(&mut shutdown) => {
+            () = shutdown_requested(&mut shutdown) => {
                 // So that the last packet is whole.
                 service.stopping.store(true, Ordering::Relaxed);
                 let _ = timeout(service.limits().stop_timeout, passing_on).await;
@@ -107,17 +107,17 @@ pub(super) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Begins the answer, if the client may have it and there is room.
-async fn begin(peer: &Peer, service: &Arc<Service>, what: Feed) -> Result<(Body, Arc<Sent>), Problem> {
+async fn begin(peer: &Peer, service: &Arc<Service>, what: Feed) -> Result<(Body, Arc<FollowCounts>), Problem> {
     if !service.may_still(peer, Role::Packets) {
         let problem = Problem::forbidden(peer, Role::Packets);
-        service.activity.roles_refused.fetch_add(1, Ordering::Relaxed);
+        service.counters.roles_refused.fetch_add(1, Ordering::Relaxed);
         let (asked, peer, why) = (Arc::clone(service), peer.clone(), problem.detail.clone());
         let question = serde_json::json!({ "pcap_over_ip": true });
         http::blocking(service, move || asked.audit().refused(&peer, Action::Packets, question, &why)).await?;
         return Err(problem);
     }
     let refused = |problem: Problem| {
-        service.activity.clients_refused.fetch_add(1, Ordering::Relaxed);
+        service.counters.clients_refused.fetch_add(1, Ordering::Relaxed);
         problem
     };
     let follower = Arc::clone(&service.followers).try_acquire_owned();
@@ -126,20 +126,20 @@ async fn begin(peer: &Peer, service: &Arc<Service>, what: Feed) -> Result<(Body,
     // In the clear the whole port is left out of the recording; over TLS this connection is, now that it is known what it
     // will carry: who knocks and is refused is recorded like everybody else.
     let connection = peer.connection().filter(|_| !peer.is_loopback());
-    let left_out = LeftOutMeanwhile::new(service, connection).map_err(refused)?;
-    service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    let left_out = UnrecordedConnection::new(service, connection).map_err(refused)?;
+    service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
     let query = what.query(service);
-    let mut asked_for = asked_for(&query);
-    asked_for["pcap_over_ip"] = true.into();
-    let sent = Arc::new(Sent::default());
-    let live = Live {
-        export: Export { service: Arc::clone(service), query, wide: Wide::No },
+    let mut audited_question = audited_question(&query);
+    audited_question["pcap_over_ip"] = true.into();
+    let sent = Arc::new(FollowCounts::default());
+    let live = Follower {
+        export: Export { service: Arc::clone(service), query, scope: Scope::Matching },
         peer: peer.clone(),
         for_strict_readers: true,
         sent: Arc::clone(&sent),
     };
     let body = stream(service, place, move |sink| {
-        let outcome = live.run_audited(sink, asked_for);
+        let outcome = live.run_audited(sink, audited_question);
         drop((follower, left_out));
         outcome
     });
@@ -186,7 +186,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
     tokio::select! { why = heard => why, why = told => why }
 }
 
-impl Sent {
+impl FollowCounts {
     fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Relaxed)
     }

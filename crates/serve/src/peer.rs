@@ -129,19 +129,19 @@ impl fmt::Debug for Roles {
 
 /// Who asks.
 #[derive(Clone, Debug)]
-pub struct Peer(Arc<Known>);
+pub struct Peer(Arc<PeerInfo>);
 
 #[derive(Debug)]
-struct Known {
-    who: Who,
+struct PeerInfo {
+    who: Identity,
     from: Option<SocketAddr>,
     /// Our end of the connection.
-    at: Option<SocketAddr>,
+    local: Option<SocketAddr>,
     roles: Roles,
 }
 
 #[derive(Debug)]
-enum Who {
+enum Identity {
     /// A process of this host, as the kernel says.
     Local { uid: Option<u32>, gid: Option<u32>, pid: Option<i32> },
     /// The owner of a certificate.
@@ -154,55 +154,55 @@ impl Peer {
     /// The process at the other end of a socket.
     pub(super) fn of_socket(stream: &UnixStream) -> Self {
         let credentials = stream.peer_cred().ok();
-        let who = Who::Local {
+        let who = Identity::Local {
             uid: credentials.map(|c| c.uid()),
             gid: credentials.map(|c| c.gid()),
             pid: credentials.and_then(|c| c.pid()),
         };
-        Self(Arc::new(Known { who, from: None, at: None, roles: Roles::ALL }))
+        Self(Arc::new(PeerInfo { who, from: None, local: None, roles: Roles::ALL }))
     }
 
     /// The owner of a certificate that was verified, and gives these roles.
     pub(super) fn of_certificate(name: String, serial: String, from: SocketAddr, given: Roles) -> Self {
-        Self(Arc::new(Known {
-            who: Who::Certificate { name, serial, given },
+        Self(Arc::new(PeerInfo {
+            who: Identity::Certificate { name, serial, given },
             from: Some(from),
-            at: None,
+            local: None,
             roles: given,
         }))
     }
 
     /// The same with the roles that `said` gives to the owner of a certificate, which has its own where there are none.
     pub(super) fn with_roles(self, said: impl FnOnce(&str, &str) -> Option<Roles>) -> Self {
-        let Who::Certificate { name, serial, given } = &self.0.who else { return self };
+        let Identity::Certificate { name, serial, given } = &self.0.who else { return self };
         let roles = said(name, serial).unwrap_or(*given);
         if roles == self.0.roles {
             return self;
         }
-        let who = Who::Certificate { name: name.clone(), serial: serial.clone(), given: *given };
-        Self(Arc::new(Known { who, from: self.0.from, at: self.0.at, roles }))
+        let who = Identity::Certificate { name: name.clone(), serial: serial.clone(), given: *given };
+        Self(Arc::new(PeerInfo { who, from: self.0.from, local: self.0.local, roles }))
     }
 
     /// Somebody on this host.
     pub(super) fn of_loopback(from: SocketAddr) -> Self {
-        Self(Arc::new(Known { who: Who::Loopback, from: Some(from), at: None, roles: Roles::READ }))
+        Self(Arc::new(PeerInfo { who: Identity::Loopback, from: Some(from), local: None, roles: Roles::READ }))
     }
 
     /// The same, who came to this address of ours; to be said before anybody else knows them.
-    pub(super) fn came_to(mut self, at: Option<SocketAddr>) -> Self {
+    pub(super) fn with_local_address(mut self, local: Option<SocketAddr>) -> Self {
         if let Some(known) = Arc::get_mut(&mut self.0) {
-            known.at = at;
+            known.local = local;
         }
         self
     }
 
     /// The TCP connection they came over, our end first.
     pub(super) fn connection(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.0.at.zip(self.0.from)
+        self.0.local.zip(self.0.from)
     }
 
     /// Whether they may say what is not recorded: root, and the user that records.
-    pub(super) fn may_leave_out(&self) -> bool {
+    pub(super) fn may_exclude_connections(&self) -> bool {
         let (uid, _) = self.process();
         uid.is_some_and(|uid| uid == 0 || uid == rustix::process::getuid().as_raw())
     }
@@ -219,47 +219,47 @@ impl Peer {
 
     /// Whether they came over plain TCP, as a browser can.
     pub(super) fn is_loopback(&self) -> bool {
-        matches!(self.0.who, Who::Loopback)
+        matches!(self.0.who, Identity::Loopback)
     }
 
     /// The user and process, where the kernel says.
     pub(super) fn process(&self) -> (Option<u32>, Option<i32>) {
         match self.0.who {
-            Who::Local { uid, pid, .. } => (uid, pid),
+            Identity::Local { uid, pid, .. } => (uid, pid),
             _ => (None, None),
         }
     }
 
     /// Those that share a limit: the processes of a user, the addresses of a network.
-    pub(super) fn source(&self) -> Source {
+    pub(super) fn source(&self) -> PeerSource {
         match (&self.0.who, self.0.from) {
-            (Who::Local { uid, .. }, _) => Source::User(uid.unwrap_or(u32::MAX)),
-            (_, Some(from)) => Source::of(from),
-            (_, None) => Source::User(u32::MAX),
+            (Identity::Local { uid, .. }, _) => PeerSource::User(uid.unwrap_or(u32::MAX)),
+            (_, Some(from)) => PeerSource::of(from),
+            (_, None) => PeerSource::User(u32::MAX),
         }
     }
 
     /// Who they are, with their certificate, for the log.
-    pub(super) fn introduced(&self) -> String {
+    pub(super) fn described(&self) -> String {
         match &self.0.who {
-            Who::Certificate { serial, .. } => format!("{self}, with the certificate number {serial},"),
-            Who::Local { .. } | Who::Loopback => self.to_string(),
+            Identity::Certificate { serial, .. } => format!("{self}, with the certificate number {serial},"),
+            Identity::Local { .. } | Identity::Loopback => self.to_string(),
         }
     }
 
     /// For the audit log.
-    pub(super) fn document(&self) -> Value {
+    pub(super) fn audit_fields(&self) -> Value {
         match &self.0.who {
-            Who::Local { uid, gid, pid } => json!({ "uid": uid, "gid": gid, "pid": pid }),
-            Who::Certificate { name, serial, .. } => {
+            Identity::Local { uid, gid, pid } => json!({ "uid": uid, "gid": gid, "pid": pid }),
+            Identity::Certificate { name, serial, .. } => {
                 json!({ "certificate": name, "serial": serial, "roles": self.0.roles.names().collect::<Vec<_>>() })
             }
-            Who::Loopback => json!({ "anybody": "on this host" }),
+            Identity::Loopback => json!({ "anybody": "on this host" }),
         }
     }
 
     /// Where they are, for the audit log.
-    pub(super) fn place(&self) -> String {
+    pub(super) fn origin(&self) -> String {
         self.0.from.map_or_else(|| "socket".to_owned(), |from| from.to_string())
     }
 }
@@ -267,11 +267,11 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.who {
-            Who::Local { uid: Some(uid), pid: Some(pid), .. } => write!(f, "uid {uid} (process {pid})")?,
-            Who::Local { uid: Some(uid), .. } => write!(f, "uid {uid}")?,
-            Who::Local { .. } => f.write_str("somebody")?,
-            Who::Certificate { name, .. } => write!(f, "{name}")?,
-            Who::Loopback => f.write_str("somebody")?,
+            Identity::Local { uid: Some(uid), pid: Some(pid), .. } => write!(f, "uid {uid} (process {pid})")?,
+            Identity::Local { uid: Some(uid), .. } => write!(f, "uid {uid}")?,
+            Identity::Local { .. } => f.write_str("somebody")?,
+            Identity::Certificate { name, .. } => write!(f, "{name}")?,
+            Identity::Loopback => f.write_str("somebody")?,
         }
         self.0.from.map_or(Ok(()), |from| write!(f, " at {from}"))
     }
@@ -279,13 +279,13 @@ impl fmt::Display for Peer {
 
 /// Those that share a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Source {
+pub(super) enum PeerSource {
     User(u32),
     /// An address, of IPv6 the network that one host has.
     Address(IpAddr),
 }
 
-impl Source {
+impl PeerSource {
     pub(super) fn of(from: SocketAddr) -> Self {
         Self::Address(match from.ip().to_canonical() {
             IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_host_is_one_source() {
-        let source = |text: &str| Source::of(text.parse().unwrap());
+        let source = |text: &str| PeerSource::of(text.parse().unwrap());
         assert_eq!(source("10.0.0.1:1"), source("[::ffff:10.0.0.1]:2"));
         assert_eq!(source("[2001:db8::1]:1"), source("[2001:db8::2]:1"));
         assert_ne!(source("[2001:db8::1]:1"), source("[2001:db8:0:1::1]:1"));

@@ -30,27 +30,28 @@ const EXPIRY_EVERY: Duration = Duration::from_millis(500);
 /// What somebody asks for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wish {
+struct NewPin {
     filter: String,
     for_s: f64,
 }
 
-impl Wish {
+impl NewPin {
     /// Reads a body.
     fn read(body: &[u8]) -> Result<Self, Problem> {
-        let wish: Self = serde_json::from_slice(body).map_err(|error| {
+        let new_pin: Self = serde_json::from_slice(body).map_err(|error| {
             Problem::bad_query(format!(
                 "cannot read what to pin: {error}; send {{\"filter\": \"host 10.0.0.5\", \"for_s\": 7200}}"
             ))
         })?;
-        if wish.filter.trim().is_empty() {
+        if new_pin.filter.trim().is_empty() {
             return Err(Problem::bad_query("an empty filter would pin everything; name what to keep: host 10.0.0.5"));
         }
-        if !(wish.for_s > 0.0 && wish.for_s <= FOR_S_MAX) {
-            let sentence = format!("cannot pin for {} s: a pin holds above 0 and at most 31 days; try 2h", wish.for_s);
+        if !(new_pin.for_s > 0.0 && new_pin.for_s <= FOR_S_MAX) {
+            let sentence =
+                format!("cannot pin for {} s: a pin holds above 0 and at most 31 days; try 2h", new_pin.for_s);
             return Err(Problem::bad_query(sentence));
         }
-        Ok(wish)
+        Ok(new_pin)
     }
 }
 
@@ -60,8 +61,8 @@ impl Wish {
 ///
 /// What is wrong, in a sentence.
 pub fn understand(body: &[u8]) -> Result<(String, Duration), String> {
-    let wish = Wish::read(body).map_err(|problem| problem.detail)?;
-    Ok((wish.filter, Duration::from_secs_f64(wish.for_s)))
+    let new_pin = NewPin::read(body).map_err(|problem| problem.detail)?;
+    Ok((new_pin.filter, Duration::from_secs_f64(new_pin.for_s)))
 }
 
 /// A pin as it is shown.
@@ -109,12 +110,12 @@ pub(super) async fn add(
     Extension(peer): Extension<Peer>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<PinStatus>), Problem> {
-    let wish = Wish::read(&body)?;
+    let new_pin = NewPin::read(&body)?;
     let asked = Arc::clone(&service);
     let pin = blocking(&asked, move || {
-        let asked_for = json!({ "add": { "filter": wish.filter, "for_s": wish.for_s } });
+        let asked_for = json!({ "add": { "filter": new_pin.filter, "for_s": new_pin.for_s } });
         let entry = service.audit().begin(&peer, Action::Pin, asked_for)?;
-        let made = make(&service.recorder.history, &wish);
+        let made = make(&service.recorder.history, &new_pin);
         service.pinned.notify_one();
         match &made {
             Ok(pin) => entry.end(&format!("complete: pin {}", pin.id)),
@@ -165,8 +166,8 @@ pub(super) async fn expire_in_time(service: Arc<Service>) {
     }
 }
 
-fn make(history: &History, wish: &Wish) -> Result<PinStatus, Problem> {
-    let filter = SessionFilter::new(&wish.filter).map_err(|error| Problem::bad_query(error.to_string()))?;
+fn make(history: &History, new_pin: &NewPin) -> Result<PinStatus, Problem> {
+    let filter = SessionFilter::new(&new_pin.filter).map_err(|error| Problem::bad_query(error.to_string()))?;
     let pins = pins(history);
     pins.expire(now());
     let wanted = unprotected_bytes(history, filter);
@@ -183,9 +184,9 @@ fn make(history: &History, wish: &Wish) -> Result<PinStatus, Problem> {
     }
     let since = now();
     let until = Timestamp(
-        since.0.saturating_add(Duration::from_secs_f64(wish.for_s).as_nanos().try_into().unwrap_or(u64::MAX)),
+        since.0.saturating_add(Duration::from_secs_f64(new_pin.for_s).as_nanos().try_into().unwrap_or(u64::MAX)),
     );
-    let pin = pins.add(&wish.filter, since, until).map_err(|error| match error {
+    let pin = pins.add(&new_pin.filter, since, until).map_err(|error| match error {
         PinError::Filter(error) => Problem::bad_query(error.to_string()),
         PinError::Full { .. } => Problem::pins_full(error.to_string()),
     })?;

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use super::Service;
 use super::audit::{self, Action};
-use super::packets::{self, Wide};
+use super::packets::{self, Scope};
 use super::parameters::{Clock, PacketQuery};
 use super::peer::Peer;
 use super::problem::Problem;
@@ -31,7 +31,7 @@ use super::stream::stream;
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
 use formats::writer::{Format, Precision};
-use lines::Job;
+use lines::LinesAnswer;
 use query::explain::{Cause, HistoryExtent, Question};
 use query::search::{Search, SearchLimits, SearchTarget, Selector, SessionTotals};
 use query::selectors::Flow;
@@ -40,13 +40,13 @@ use query::{Drops, Request};
 /// Bytes of a body at most, however large the budget.
 pub(super) const BODY_BYTES_MAX: u64 = 16 << 20;
 
-/// Selections that the audit log names; it counts those beyond.
+/// SelectionQuery that the audit log names; it counts those beyond.
 const AUDITED_MAX: usize = 1000;
 
 /// What the body says.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
+struct SelectionList {
     selections: Vec<Selection>,
     #[serde(default)]
     answer: Answer,
@@ -105,9 +105,9 @@ enum FilePrecision {
     Micro,
 }
 
-/// Selections that were understood.
+/// SelectionQuery that were understood.
 #[derive(Debug)]
-pub(super) struct Selections {
+pub(super) struct SelectionQuery {
     pub(super) selectors: Vec<Selector>,
     /// `None` for the recorder's.
     pub(super) seed: Option<u16>,
@@ -134,18 +134,19 @@ pub(super) async fn packets(
     let (query, selections, answer) = read_body(&body, length, limits, service.clock())?;
     drop(body);
     tracing::debug!("{peer} reads the packets of {} selections", selections.selectors.len());
-    service.activity.packet_queries.fetch_add(1, Ordering::Relaxed);
+    service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
     if answer == Answer::File {
-        return packets::answer(service, peer, place, query, Wide::Selections(selections)).await;
+        return packets::answer(service, peer, place, query, Scope::Selections(selections)).await;
     }
-    let asked_for = selections.question(&query.request);
-    let job = Job { service: Arc::clone(&service), query, selections, split: answer == Answer::Split };
-    let body =
-        stream(&service, place, move |sink| match job.service.audit().begin(&peer, Action::Packets, asked_for) {
-            Ok(entry) => job.run(sink, entry),
+    let audited_question = selections.question(&query.request);
+    let lines_answer = LinesAnswer { service: Arc::clone(&service), query, selections, split: answer == Answer::Split };
+    let body = stream(&service, place, move |sink| {
+        match lines_answer.service.audit().begin(&peer, Action::Packets, audited_question) {
+            Ok(entry) => lines_answer.run(sink, entry),
             Err(problem) => sink.refuse(problem),
-        })
-        .await?;
+        }
+    })
+    .await?;
     let content = [(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))];
     Ok((content, axum::body::Body::new(body)).into_response())
 }
@@ -176,8 +177,8 @@ fn read_body(
     length: u64,
     limits: SearchLimits,
     clock: Clock,
-) -> Result<(PacketQuery, Selections, Answer), Problem> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| {
+) -> Result<(PacketQuery, SelectionQuery, Answer), Problem> {
+    let body: SelectionList = serde_json::from_slice(body).map_err(|error| {
         Problem::bad_query(format!("the body is not the JSON that /v1/openapi.json describes: {error}"))
     })?;
     let room = Service::selectors_max(length);
@@ -191,7 +192,7 @@ fn read_body(
         selector(selection, clock)
             .map_err(|why| Problem::bad_query(format!("selection {number} (counted from 0): {why}")))
     });
-    let selections = Selections {
+    let selections = SelectionQuery {
         selectors: selectors.collect::<Result<_, _>>()?,
         seed: body.community_id_seed,
         whole: body.whole_sessions,
@@ -234,7 +235,7 @@ fn selector(selection: &Selection, clock: Clock) -> Result<Selector, String> {
     Ok(Selector { target, since, until })
 }
 
-impl Selections {
+impl SelectionQuery {
     /// Looks up what they mean.
     pub(super) fn search(&self, service: &Service) -> Search {
         let history = service.history();
@@ -244,13 +245,13 @@ impl Selections {
 
     /// What was asked, for the audit log.
     pub(super) fn question(&self, request: &Request) -> Value {
-        let mut asked_for = audit::question(request);
+        let mut audited_question = audit::question(request);
         let written = self.selectors.iter().take(AUDITED_MAX);
         let texts = written.map(|Selector { target, since, until }| format!("{target}, since {since}, until {until}"));
-        asked_for["selections"] = texts.collect::<Vec<_>>().into();
-        asked_for["selections_count"] = self.selectors.len().into();
-        asked_for["whole_sessions"] = self.whole.into();
-        asked_for
+        audited_question["selections"] = texts.collect::<Vec<_>>().into();
+        audited_question["selections_count"] = self.selectors.len().into();
+        audited_question["whole_sessions"] = self.whole.into();
+        audited_question
     }
 
     /// Why a selection finds nothing.

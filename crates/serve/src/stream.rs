@@ -76,7 +76,7 @@ pub(super) async fn stream(
     let (head, begun) = oneshot::channel();
     let (sender, parts) = mpsc::channel(CHUNKS_WAITING);
     let gone = Arc::new(AtomicBool::new(false));
-    service.activity.queries_running.fetch_add(1, Ordering::Relaxed);
+    service.counters.queries_running.fetch_add(1, Ordering::Relaxed);
     let query = Query { service: Arc::clone(service), gone: Arc::clone(&gone), _place: place };
     let sink = Sink { head: Some(head), parts: sender, buffer: Vec::new(), asked, service: Arc::clone(service), gone };
     service.spawn_query(move || {
@@ -85,7 +85,7 @@ pub(super) async fn stream(
         }
     });
     let begun = begun.await;
-    service.activity.latency.note(asked.elapsed());
+    service.counters.latency.note(asked.elapsed());
     match begun {
         Ok(Ok(())) => Ok(Body { parts, ended: false, _query: query }),
         Ok(Err(problem)) => Err(problem),
@@ -102,7 +102,7 @@ pub(super) async fn stream(
 impl Drop for Query {
     fn drop(&mut self) {
         self.gone.store(true, Ordering::Relaxed);
-        self.service.activity.queries_running.fetch_sub(1, Ordering::Relaxed);
+        self.service.counters.queries_running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -148,7 +148,7 @@ impl Sink {
             return Ok(());
         }
         let chunk = Bytes::from(std::mem::take(&mut self.buffer));
-        self.service.activity.bytes_sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        self.service.counters.bytes_sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         self.parts.blocking_send(Part::Data(chunk)).map_err(|_| Closed)
     }
 }

@@ -31,11 +31,11 @@ use query::Reloadable;
 /// Bytes that wait within TLS to be written, for one connection.
 const BUFFER_BYTES: usize = 64 << 10;
 /// How long a client that was refused has to take the reason.
-const FAREWELL: Duration = Duration::from_secs(1);
+const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the certificates are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Files {
+pub struct TlsFiles {
     /// The authority whose clients are served.
     pub ca: PathBuf,
     /// The recorder's own certificate, and those between it and its authority.
@@ -46,7 +46,7 @@ pub struct Files {
 
 /// What the configuration says of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
+pub struct ClientRule {
     /// The name in its certificate.
     pub name: String,
     /// The number of its certificate, where only that one is meant: as [`Certificate::serial`] without leading zeros.
@@ -57,18 +57,18 @@ pub struct Client {
 
 /// What the configuration says of all clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Clients {
+pub struct ClientRules {
     /// Of some of them; the first that fits holds.
-    pub listed: Arc<[Client]>,
+    pub listed: Arc<[ClientRule]>,
     /// Whether the others may nothing, whatever their certificates say.
     pub only_listed: bool,
 }
 
-impl Clients {
+impl ClientRules {
     /// What is said of a certificate; nothing where it speaks for itself.
     fn roles(&self, name: &str, serial: &str) -> Option<Roles> {
         let serial = serial.trim_start_matches('0');
-        let fits = |client: &&Client| client.name == name && client.serial.as_deref().is_none_or(|it| it == serial);
+        let fits = |client: &&ClientRule| client.name == name && client.serial.as_deref().is_none_or(|it| it == serial);
         let listed = self.listed.iter().find(fits).map(|client| client.roles);
         listed.or_else(|| self.only_listed.then(Roles::default))
     }
@@ -84,7 +84,7 @@ pub enum TlsError {
     #[error("cannot serve TLS with {}, {} and {}: {source}", .files.ca.display(), .files.cert.display(), .files.key.display())]
     Unfit {
         /// Which.
-        files: Box<Files>,
+        files: Box<TlsFiles>,
         /// What is wrong.
         source: rustls::Error,
     },
@@ -101,9 +101,9 @@ pub enum TlsError {
 /// The recorder's end of TLS.
 pub struct Tls {
     keys: Reloadable<Keys>,
-    clients: Reloadable<Clients>,
+    clients: Reloadable<ClientRules>,
     /// Told of each change of these.
-    renewed: watch::Sender<()>,
+    changed: watch::Sender<()>,
 }
 
 /// What was read from the files.
@@ -133,7 +133,7 @@ pub struct Accepted {
 
 tokio::task_local! {
     /// What is wrong with the certificate of the client whose handshake runs.
-    static WRONG: RefCell<Option<String>>;
+    static REJECTION: RefCell<Option<String>>;
 }
 
 impl Keys {
@@ -143,7 +143,7 @@ impl Keys {
     ///
     /// When they are not there or do not fit. An own certificate that has expired is logged, and no error: recording
     /// matters more than readers elsewhere.
-    pub fn read(files: &Files) -> Result<Self, TlsError> {
+    pub fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         let authority = |reason: String| TlsError::Authority { path: files.ca.clone(), reason };
         for certificate in read_certificates(&files.ca)? {
@@ -163,7 +163,7 @@ impl Keys {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])
             .map_err(unfit)?
-            .with_client_cert_verifier(Arc::new(Telling(Arc::clone(&verifier))))
+            .with_client_cert_verifier(Arc::new(ReportingVerifier(Arc::clone(&verifier))))
             .with_single_cert(chain, key)
             .map_err(unfit)?;
         // A certificate that expires while its owner is away is asked for again.
@@ -183,13 +183,13 @@ impl Keys {
 
 impl Tls {
     /// Serves with these, and these clients.
-    pub fn new(keys: Keys, clients: Clients) -> Self {
-        Self { keys: keys.into(), clients: clients.into(), renewed: watch::Sender::new(()) }
+    pub fn new(keys: Keys, clients: ClientRules) -> Self {
+        Self { keys: keys.into(), clients: clients.into(), changed: watch::Sender::new(()) }
     }
 
     /// Shakes hands with others from now on, and these clients may what is said of them, those that are connected too.
     /// Who may less than before is disconnected. Without keys they stay as they are.
-    pub fn renew(&self, keys: Option<Keys>, clients: Clients) {
+    pub fn renew(&self, keys: Option<Keys>, clients: ClientRules) {
         if let Some(keys) = keys {
             if keys.certificate != self.certificate() {
                 tracing::info!("the recorder's certificate is now {}", keys.certificate);
@@ -197,7 +197,7 @@ impl Tls {
             self.keys.set(keys);
         }
         self.clients.set(clients);
-        self.renewed.send_replace(());
+        self.changed.send_replace(());
     }
 
     /// The recorder's own certificate.
@@ -206,7 +206,7 @@ impl Tls {
     }
 
     /// A client with the roles that it has now.
-    pub(super) fn as_of_now(&self, peer: Peer) -> Peer {
+    pub(super) fn with_current_roles(&self, peer: Peer) -> Peer {
         let clients = self.clients.get();
         peer.with_roles(|name, serial| clients.roles(name, serial))
     }
@@ -214,10 +214,10 @@ impl Tls {
     /// Waits until the certificate of a client that is connected is good no more or, unless somebody else looks after its
     /// `roles`, it may less than when it came; says which.
     pub(super) async fn revoked(&self, peer: Peer, chain: Vec<CertificateDer<'static>>, roles_too: bool) -> String {
-        let mut renewed = self.renewed.subscribe();
+        let mut changed = self.changed.subscribe();
         loop {
             // Asked at once, too: it may have changed during the handshake.
-            let roles = self.as_of_now(peer.clone()).roles();
+            let roles = self.with_current_roles(peer.clone()).roles();
             if roles_too && !roles.include_all(peer.roles()) {
                 return format!("it may less now ({roles})");
             }
@@ -227,7 +227,7 @@ impl Tls {
                     return format!("its certificate is good no more: {error}");
                 }
             }
-            if renewed.changed().await.is_err() {
+            if changed.changed().await.is_err() {
                 // Nobody changes anything any more.
                 return std::future::pending().await;
             }
@@ -243,12 +243,12 @@ impl Tls {
         let at = stream.local_addr().ok();
         let handshake = async {
             let accepted = self.keys.get().acceptor.accept(stream).into_fallible().await;
-            accepted.map_err(|(error, stream)| (error, stream, WRONG.with(RefCell::take)))
+            accepted.map_err(|(error, stream)| (error, stream, REJECTION.with(RefCell::take)))
         };
-        let mut stream = match WRONG.scope(RefCell::default(), handshake).await {
+        let mut stream = match REJECTION.scope(RefCell::default(), handshake).await {
             Ok(stream) => stream,
             Err((error, stream, wrong)) => {
-                farewell(stream).await;
+                let_client_read_alert(stream).await;
                 // Of certificates, and of what is no TLS at all: scanners must not hide the first.
                 static REFUSALS: LogLimit = LogLimit::new();
                 static GARBAGE: LogLimit = LogLimit::new();
@@ -266,14 +266,14 @@ impl Tls {
             connection.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
         let leaf = chain.first().and_then(|first| Certificate::read(first));
         let Some(leaf) = leaf else { return Err("its certificate cannot be read".to_owned()) };
-        let peer = Peer::of_certificate(leaf.name, leaf.serial, from, leaf.roles).came_to(at);
-        Ok(Accepted { stream, peer: self.as_of_now(peer), chain })
+        let peer = Peer::of_certificate(leaf.name, leaf.serial, from, leaf.roles).with_local_address(at);
+        Ok(Accepted { stream, peer: self.with_current_roles(peer), chain })
     }
 }
 
 /// Lets a client read why it is refused: closing at once, with its request unread, would take that from it.
-async fn farewell(mut stream: TcpStream) {
-    let _ = tokio::time::timeout(FAREWELL, async {
+async fn let_client_read_alert(mut stream: TcpStream) {
+    let _ = tokio::time::timeout(ALERT_TIMEOUT, async {
         stream.shutdown().await?;
         let mut waste = [0; 4096];
         let mut left = BUFFER_BYTES;
@@ -290,9 +290,9 @@ async fn farewell(mut stream: TcpStream) {
 
 /// Verifies as the library does, and says what it found wrong with which certificate.
 #[derive(Debug)]
-struct Telling(Arc<dyn ClientCertVerifier>);
+struct ReportingVerifier(Arc<dyn ClientCertVerifier>);
 
-impl ClientCertVerifier for Telling {
+impl ClientCertVerifier for ReportingVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.0.root_hint_subjects()
     }
@@ -307,7 +307,7 @@ impl ClientCertVerifier for Telling {
             let whose = Certificate::read(end_entity).map_or_else(|| "cannot be read".to_owned(), |c| c.to_string());
             let reason = format!("its certificate {whose}: {error}");
             // Outside of a handshake of ours there is nobody to tell.
-            let _ = WRONG.try_with(|wrong| *wrong.borrow_mut() = Some(reason));
+            let _ = REJECTION.try_with(|wrong| *wrong.borrow_mut() = Some(reason));
         })
     }
 
@@ -321,15 +321,16 @@ mod tests {
 
     #[test]
     fn the_first_entry_that_fits_holds() {
-        let client = |name: &str, serial: Option<&str>, roles: &[Role]| Client {
+        let client = |name: &str, serial: Option<&str>, roles: &[Role]| ClientRule {
             name: name.to_owned(),
             serial: serial.map(str::to_owned),
             roles: roles.iter().copied().collect(),
         };
         let listed = [client("alice", Some("ab1"), &[]), client("alice", None, &[Role::Flows])];
-        let mut clients = Clients { listed: listed.into(), only_listed: false };
-        let of =
-            |clients: &Clients, name: &str, serial: &str| clients.roles(name, serial).map(|roles| roles.to_string());
+        let mut clients = ClientRules { listed: listed.into(), only_listed: false };
+        let of = |clients: &ClientRules, name: &str, serial: &str| {
+            clients.roles(name, serial).map(|roles| roles.to_string())
+        };
         for (name, serial, roles) in
             [("alice", "0ab1", Some("no role")), ("alice", "ab2", Some("status, flows")), ("bob", "0ab1", None)]
         {

@@ -35,7 +35,7 @@ fn config(directory: &Path, capture: &[u8]) -> Config {
         sandbox: SandboxMode::Off,
         file: None,
         limits: Limits::default(),
-        wanted: retrocap::serve::Wanted::default(),
+        wanted: retrocap::serve::RetentionTarget::default(),
         classes: Vec::new(),
         community_id_seed: 0,
     }

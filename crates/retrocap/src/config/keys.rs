@@ -9,7 +9,7 @@ use crate::verbs::run::address;
 use engine::budget::ByteSize;
 use engine::judge::Class;
 use serve::peer::{Role, Roles};
-use serve::tls::Client;
+use serve::tls::ClientRule;
 
 /// With more than this, what makes room is nearly always the deepest packet there is.
 const ALPHA_MAX: f64 = 8.0;
@@ -67,7 +67,9 @@ pub(crate) const SECTIONS: &[Section<File>] = &[
                 the first that fits holds. With roles = [] it is locked out: who is connected is disconnected at the \
                 reload.",
         keys: CLIENT,
-        another: Some(|file| file.clients.push(Client { name: String::new(), serial: None, roles: Roles::default() })),
+        another: Some(|file| {
+            file.clients.push(ClientRule { name: String::new(), serial: None, roles: Roles::default() })
+        }),
         needed: &["name", "roles"],
     },
     Section {
@@ -187,7 +189,7 @@ fn serial(text: &str) -> Result<String, String> {
 }
 
 /// The client that is being read.
-fn client(file: &mut File) -> Result<&mut Client, String> {
+fn client(file: &mut File) -> Result<&mut ClientRule, String> {
     file.clients.last_mut().ok_or_else(|| "it belongs into a [[client]]".to_owned())
 }
 

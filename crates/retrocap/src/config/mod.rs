@@ -20,8 +20,8 @@ use daemon::SandboxMode;
 use engine::budget::{ByteSize, MemorySize};
 use engine::judge::Class;
 use engine::store::retention::Policy;
-use serve::tls::Client;
-use serve::{Wanted, audit};
+use serve::tls::ClientRule;
+use serve::{RetentionTarget, audit};
 
 pub(crate) use schema::Mistake;
 
@@ -52,13 +52,13 @@ pub(crate) struct File {
     pub(crate) retention: Retention,
     pub(crate) classes: Vec<Class>,
     pub(crate) limits: Limits,
-    pub(crate) wanted: Wanted,
+    pub(crate) wanted: RetentionTarget,
     pub(crate) listen: Vec<String>,
     pub(crate) listen_plain: Vec<String>,
     pub(crate) ca: Option<PathBuf>,
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
-    pub(crate) clients: Vec<Client>,
+    pub(crate) clients: Vec<ClientRule>,
     pub(crate) only_listed: Option<bool>,
     pub(crate) audit: Option<audit::Policy>,
     pub(crate) audit_log: Option<PathBuf>,

@@ -18,7 +18,7 @@ use daemon::{self, Config, PcapOverIp, Remote, Replay, SandboxMode};
 use engine::budget::{ByteSize, MemorySize};
 use serve::audit;
 use serve::pcap_over_ip::Feed;
-use serve::tls::{Clients, Files};
+use serve::tls::{ClientRules, TlsFiles};
 
 pub(crate) use daemon::Speed;
 
@@ -192,7 +192,7 @@ impl Run {
         let remote = Remote {
             listen: addresses(if self.listen.is_empty() { file.listen } else { self.listen })?,
             listen_plain: addresses(if self.listen_plain.is_empty() { file.listen_plain } else { self.listen_plain })?,
-            files: Some(Files {
+            files: Some(TlsFiles {
                 ca: common.ca.clone().or(file.ca).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("ca.pem")),
                 cert: common
                     .cert
@@ -201,7 +201,7 @@ impl Run {
                     .unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.pem")),
                 key: common.key.clone().or(file.key).unwrap_or_else(|| Path::new(certs::DIRECTORY).join("server.key")),
             }),
-            clients: Clients { listed: file.clients.into(), only_listed: file.only_listed.unwrap_or(false) },
+            clients: ClientRules { listed: file.clients.into(), only_listed: file.only_listed.unwrap_or(false) },
             pcap_over_ip: PcapOverIp { listen: feeds, tls, feed: Feed { past, format, precision } },
         };
         // What root records of a host is not read unseen, unless somebody says so.

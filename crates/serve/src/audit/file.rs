@@ -21,12 +21,12 @@ pub(super) struct File {
     /// The last line was cut short and could not be taken back.
     torn: bool,
     /// Bytes beyond which it is not tried again to put the file aside, after that has failed.
-    aside_at: u64,
+    rotate_at: u64,
 }
 
 impl File {
     pub(super) fn new(path: PathBuf, size_max: u64, keep: u32) -> Self {
-        Self { path, size_max, keep, file: None, torn: false, aside_at: size_max }
+        Self { path, size_max, keep, file: None, torn: false, rotate_at: size_max }
     }
 
     /// Opens the file, making it and its directory where they are missing; what is made is the owner's.
@@ -62,9 +62,9 @@ impl File {
 
     /// Appends a line, all of it or nothing.
     pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        let length = self.there()?;
-        if length > 0 && length.saturating_add(line.len() as u64) > self.aside_at {
-            self.put_aside(length);
+        let length = self.reopen_if_moved()?;
+        if length > 0 && length.saturating_add(line.len() as u64) > self.rotate_at {
+            self.rotate(length);
         }
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         let before = file.metadata()?.len();
@@ -78,7 +78,7 @@ impl File {
     }
 
     /// Makes sure that the file is the one of that name, which somebody may have moved or removed; gives its length.
-    fn there(&mut self) -> io::Result<u64> {
+    fn reopen_if_moved(&mut self) -> io::Result<u64> {
         let id = |file: &std::fs::Metadata| (file.dev(), file.ino());
         let named = std::fs::symlink_metadata(&self.path).ok();
         if let (Some(file), Some(named)) = (&self.file, &named) {
@@ -94,8 +94,8 @@ impl File {
     }
 
     /// Numbers the old files anew, the oldest goes, and begins another. Where that fails the file just grows on.
-    fn put_aside(&mut self, length: u64) {
-        let aside = || {
+    fn rotate(&mut self, length: u64) {
+        let rename_files = || {
             for number in (1..self.keep).rev() {
                 match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -105,12 +105,12 @@ impl File {
             std::fs::rename(&self.path, self.numbered(1))?;
             open(&self.path)
         };
-        match aside() {
-            Ok(file) => (self.file, self.torn, self.aside_at) = (Some(file), false, self.size_max),
+        match rename_files() {
+            Ok(file) => (self.file, self.torn, self.rotate_at) = (Some(file), false, self.size_max),
             Err(error) => {
                 let path = self.path.display();
                 tracing::warn!("the audit log {path} grows on, as it cannot be put aside: {error}");
-                self.aside_at = length.saturating_add(self.size_max);
+                self.rotate_at = length.saturating_add(self.size_max);
             }
         }
     }

@@ -8,12 +8,12 @@ use base64::Engine as _;
 use serde::Serialize;
 
 use super::super::Service;
-use super::super::audit::Entry;
+use super::super::audit::AuditEntry;
 use super::super::packets;
 use super::super::parameters::PacketQuery;
 use super::super::problem::Problem;
 use super::super::stream::{Closed, Sink};
-use super::Selections;
+use super::SelectionQuery;
 use base::time::Timestamp;
 use formats::writer::Exporter;
 use query::explain::{Cause, Question};
@@ -71,10 +71,10 @@ struct Total<'a> {
 }
 
 /// One answer in lines.
-pub(super) struct Job {
+pub(super) struct LinesAnswer {
     pub(super) service: Arc<Service>,
     pub(super) query: PacketQuery,
-    pub(super) selections: Selections,
+    pub(super) selections: SelectionQuery,
     /// Whether each selection gets a file of its own.
     pub(super) split: bool,
 }
@@ -88,9 +88,9 @@ struct File {
     left_out: u64,
 }
 
-impl Job {
+impl LinesAnswer {
     /// Makes and sends it.
-    pub(super) fn run(self, mut sink: Sink, mut entry: Entry) -> Result<(), Closed> {
+    pub(super) fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
         let search = self.selections.search(&self.service);
         let groups = if self.split { search.groups() } else { Vec::new() };
         let known = search.known.clone();
@@ -136,8 +136,8 @@ impl Job {
         let summary = packets.summary();
         let drops = packets.drops().clone();
         drop(packets);
-        self.service.activity.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
-        self.service.activity.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
+        self.service.counters.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
+        self.service.counters.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
         self.explain(&mut outcomes, &known, &drops, &groups, &files);
         self.finish(&mut files, &outcomes, &mut sink)?;
         for outcome in &outcomes {

@@ -11,11 +11,11 @@ const NOBODY: u32 = u32::MAX;
 
 /// The users of this host as they were at the start: once rights are given up the file may be out of reach.
 #[derive(Debug)]
-pub(super) struct People {
+pub(super) struct UserNames {
     passwd: String,
 }
 
-impl People {
+impl UserNames {
     pub(super) fn read() -> Self {
         Self { passwd: passwd().unwrap_or_default() }
     }

@@ -18,7 +18,7 @@ use super::Service;
 const TAKEN_BYTES_MIN: usize = 32 << 10;
 
 /// A stream whose client has to take something within the stall timeout.
-pub(super) struct Watched<S> {
+pub(super) struct MinimumRate<S> {
     stream: S,
     service: Arc<Service>,
     /// Since when a write waits.
@@ -30,7 +30,7 @@ pub(super) struct Watched<S> {
     deadline: Pin<Box<Sleep>>,
 }
 
-impl<S> Watched<S> {
+impl<S> MinimumRate<S> {
     pub(super) fn new(stream: S, service: Arc<Service>) -> Self {
         let deadline = Box::pin(sleep(service.limits().stall_timeout));
         Self { stream, service, waiting: None, waited: Duration::ZERO, taken: 0, deadline }
@@ -56,18 +56,18 @@ impl<S> Watched<S> {
         if self.deadline.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
-        self.service.activity.clients_stalled.fetch_add(1, Ordering::Relaxed);
+        self.service.counters.clients_stalled.fetch_add(1, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client has stopped to read")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MinimumRate<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for MinimumRate<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.watch(cx, write)
