@@ -4,6 +4,7 @@
 
 pub mod budget;
 pub mod handover;
+mod id_mapping;
 pub mod judge;
 pub mod own_streams;
 pub mod pipeline;

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::handover::IdMapping;
+use crate::id_mapping::IdMapping;
 use crate::judge::{Classes, Judge, Pins, pins};
 use crate::own_streams::{OwnStreamFilter, OwnStreams};
 use crate::session::{SessionArray, SessionLookup, SessionTable};
@@ -215,7 +215,7 @@ impl Pipeline {
             let id = ids.interface(InterfaceId(id))?;
             self.published.count_interface_on(id, Volume { packets, bytes });
         }
-        ids.begin(totals.stored.packets, self.totals.stored.packets);
+        ids.begin_worker(totals.stored.packets, self.totals.stored.packets);
         self.store.go_on_counting(totals.carried, totals.packed, totals.lost_until);
         self.totals = Some(self.totals.and(totals))
             .filter(|sum| sum.are_below(1 << 57))

@@ -18,9 +18,9 @@ pub mod chunk;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use crate::id_mapping::IdMapping;
 use crate::judge::Pins;
 use crate::pipeline::Pipeline;
-use crate::session::SessionMarks;
 use base::codec::{Put, Take, damaged};
 use base::interface::{Interface, Interfaces};
 use base::packet::{InterfaceId, LinkType};
@@ -152,25 +152,19 @@ fn read_all(
     before.gaps.drain(..before.gaps.len().saturating_sub(GAPS_MAX));
     // A clock that was set back meanwhile makes no gap that ends before it begins.
     before.gaps.push(Gap { from: stopped, until: stopped.max(now) });
-    let mut ids = IdMapping { keeps_interfaces: true, ..IdMapping::default() };
-    for number in 0..input.take_u16()? {
-        let id = take_interface(input, interfaces)?;
-        if ids.interfaces.contains(&id) {
-            return Err(damaged("an interface that is there twice"));
-        }
-        ids.keeps_interfaces &= id == InterfaceId(number);
-        ids.interfaces.push(id);
+    let mut ids = IdMapping::default();
+    for _ in 0..input.take_u16()? {
+        ids.add_interface(take_interface(input, interfaces)?)?;
     }
     let names: Vec<String> =
         pipelines.first().map(|first| first.class_names().map(str::to_owned).collect()).unwrap_or_default();
-    for class in 0..input.take_u16()? {
+    // Class 0 is that of no filter and has no name.
+    for old in 1..=input.take_u16()? {
         let name = input.take_text()?;
-        let now = names.iter().position(|other| *other == name).and_then(|at| u8::try_from(at + 1).ok());
-        if let Some(place) = ids.classes.get_mut(usize::from(class) + 1) {
-            *place = now.unwrap_or(0);
-        }
+        let new = names.iter().position(|other| *other == name).and_then(|at| u8::try_from(at + 1).ok());
+        ids.set_class(old, new);
     }
-    ids.pins = pins.take_over(input, now)?;
+    ids.set_pins(pins.take_over(input, now)?);
     let workers = input.take_u32()?;
     if workers > WORKERS_MAX {
         return Err(damaged("the number of workers"));
@@ -207,84 +201,4 @@ fn take_interface(input: &mut impl Read, interfaces: &Interfaces) -> io::Result<
         interface.up = false;
     });
     interface.ok_or_else(|| damaged("the number of interfaces"))
-}
-
-/// What has another number now.
-#[derive(Clone, Debug)]
-pub(crate) struct IdMapping {
-    interfaces: Vec<InterfaceId>,
-    keeps_interfaces: bool,
-    classes: [u8; SessionMarks::CLASSES],
-    /// The pins that still hold, a bit each.
-    pins: u16,
-    /// The sessions of one worker, `u32::MAX` for those that are gone.
-    pub(crate) sessions: Vec<u32>,
-    keeps_sessions: bool,
-    /// Packets of one worker have no higher places in the order of arrival than this.
-    sequences: u64,
-    /// So many packets were taken over before them.
-    before: u64,
-}
-
-impl Default for IdMapping {
-    fn default() -> Self {
-        Self {
-            interfaces: Vec::new(),
-            keeps_interfaces: false,
-            classes: [0; SessionMarks::CLASSES],
-            pins: 0,
-            sessions: Vec::new(),
-            keeps_sessions: false,
-            sequences: 0,
-            before: 0,
-        }
-    }
-}
-
-impl IdMapping {
-    /// Goes on with a worker that has stored so many packets; `before` were taken over from others before it.
-    pub(crate) fn begin(&mut self, sequences: u64, before: u64) {
-        (self.sequences, self.before) = (sequences, before);
-        self.sessions.clear();
-    }
-
-    /// Its sessions are there.
-    pub(crate) fn set_sessions(&mut self, sessions: Vec<u32>) {
-        self.keeps_sessions = (0..).zip(&sessions).all(|(number, slot)| number == *slot);
-        self.sessions = sessions;
-    }
-
-    /// The pins that still hold, a bit each.
-    pub(crate) fn pins(&self) -> u16 {
-        self.pins
-    }
-
-    /// Whether records can be taken over as they are.
-    pub(crate) fn keeps_numbers(&self) -> bool {
-        self.keeps_interfaces && self.keeps_sessions && self.before == 0
-    }
-
-    pub(crate) fn interface(&self, id: InterfaceId) -> io::Result<InterfaceId> {
-        self.interfaces.get(usize::from(id.0)).copied().ok_or_else(|| damaged("the number of an interface"))
-    }
-
-    pub(crate) fn sequence(&self, sequence: u64) -> io::Result<u64> {
-        // A session can begin with a packet that was not stored, whose place the next one would have got.
-        if sequence <= self.sequences { Ok(sequence + self.before) } else { Err(damaged("the place of a packet")) }
-    }
-
-    pub(crate) fn marks(&self, marks: SessionMarks) -> SessionMarks {
-        let climbs = u8::try_from(SessionMarks::CLIMBS - 1).unwrap_or(0);
-        SessionMarks {
-            class: self.classes.get(usize::from(marks.class)).copied().unwrap_or(0),
-            climb: marks.climb.min(climbs),
-            grown: marks.grown,
-            pins: marks.pins & self.pins,
-        }
-    }
-
-    /// Whether the pin of a place still holds.
-    pub(crate) fn holds(&self, place: u8) -> bool {
-        usize::from(place) < SessionMarks::PINS && self.pins >> place & 1 == 1
-    }
 }

@@ -13,7 +13,8 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::columns::{self, ArchivedSession, BATCH, Encoder};
-use super::ledger::{ENTRY_WORDS, Entry, Session};
+use super::entry::{ENTRY_WORDS, Entry};
+use super::summary::{Session, SessionSlot};
 use base::memory::{Lock, Memory, add};
 use base::time::Timestamp;
 
@@ -197,7 +198,7 @@ impl SessionArchive {
     }
 
     fn pending_session(&self, ordinal: u64) -> Option<Session> {
-        self.pending(ordinal)?.session(super::SessionSlot::PAST).filter(|session| session.first_sequence == ordinal)
+        self.pending(ordinal)?.session(SessionSlot::ARCHIVED).filter(|session| session.first_sequence == ordinal)
     }
 }
 
@@ -346,7 +347,7 @@ impl ArchiveWriter {
         let ordinal = archive.count.load(Ordering::Relaxed);
         let Some(pending) = archive.pending(ordinal) else { return };
         entry.copy_to(pending, ordinal);
-        self.batch.push(ArchivedSession::new(&entry.read(super::SessionSlot::PAST)));
+        self.batch.push(ArchivedSession::new(&entry.read(SessionSlot::ARCHIVED)));
         self.added(archive, ordinal);
     }
 

@@ -6,9 +6,9 @@
 //! Times are coarser than they were: a first one is rounded down to the millisecond, a last one up, and a cut up to the second.
 
 use super::key::SessionKey;
-use super::ledger::{PerSide, Session, flag};
+use super::key::Side;
 use super::marks::SessionMarks;
-use super::{SessionSlot, key::Side};
+use super::summary::{PerSide, Session, SessionSlot, flag};
 use base::time::Timestamp;
 
 /// Sessions in a full batch.
@@ -72,7 +72,7 @@ impl ArchivedSession {
             [half(a), half(a >> 64), half(b), half(b >> 64), ports | half(self.place >> 64) << 32, half(self.place)];
         let last_ms = self.first_ms.saturating_add(self.duration_ms);
         Session {
-            slot: SessionSlot::PAST,
+            slot: SessionSlot::ARCHIVED,
             key: SessionKey(key),
             first_sequence: ordinal,
             first: Timestamp(self.first_ms.saturating_mul(MILLI_NS)),

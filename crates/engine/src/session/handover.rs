@@ -5,15 +5,14 @@
 
 use std::io::{self, Read, Write};
 
-use super::SessionSlot;
 use super::archive::ArchiveWriter;
 use super::columns;
-use super::index::Index;
 use super::key::SessionKey;
-use super::ledger::{PerSide, Session, TCP, flag};
 use super::marks::SessionMarks;
+use super::summary::SessionSlot;
+use super::summary::{PerSide, Session, TCP, flag};
 use super::table::SessionTable;
-use crate::handover::IdMapping;
+use crate::id_mapping::{IdMapping, NO_SLOT};
 use base::codec::{Put, Take, damaged};
 use base::time::Timestamp;
 
@@ -58,7 +57,7 @@ impl SessionTable {
         Ok(())
     }
 
-    /// Takes over the sessions of one worker. Says where each of them is now, `u32::MAX` for those that are in the past.
+    /// Takes over the sessions of one worker. Says where each of them is now, `NO_SLOT` for those that are in the past.
     pub(crate) fn take_over(&mut self, input: &mut impl Read, ids: &IdMapping) -> io::Result<Vec<u32>> {
         self.advance(Timestamp(input.take_u64()?));
         let array = self.array();
@@ -91,10 +90,10 @@ impl SessionTable {
             // Who had the place has left it.
             let slots = slot as usize + 1;
             if owners.len() < slots {
-                owners.resize(slots, u32::MAX);
+                owners.resize(slots, NO_SLOT);
             }
             if let Some(left) = places.get_mut(owners[slot as usize] as usize) {
-                *left = u32::MAX;
+                *left = NO_SLOT;
             }
             owners[slot as usize] = number;
             places.push(slot);
@@ -150,13 +149,6 @@ impl SessionTable {
     }
 }
 
-impl Index {
-    /// As [`Index::find`], with the place asked for.
-    pub(super) fn has(&self, hash: u64, slot: u32) -> bool {
-        self.find(hash, |other| other == slot).is_some()
-    }
-}
-
 fn put_session(out: &mut impl Write, session: &Session, is_indexed: bool) -> io::Result<()> {
     out.put_u32(session.flags)?;
     out.put_u8(u8::from(is_indexed))?;
@@ -181,7 +173,7 @@ fn take_session(input: &mut impl Read, ids: &IdMapping) -> io::Result<(Session, 
     let below = flags & ((1 << flag::MARKS_SHIFT) - 1) & !(flag::QUEUED | flag::TCP);
     let tcp = if key.protocol() == TCP { flag::TCP } else { 0 };
     let session = Session {
-        slot: SessionSlot::PAST,
+        slot: SessionSlot::ARCHIVED,
         key,
         first_sequence: ids.sequence(first_sequence)?,
         first: Timestamp(first),

@@ -66,6 +66,11 @@ impl Index {
         self.bucket(hash, is).map(|at| slot_of(self.get(at)))
     }
 
+    /// Whether the slot with this hash is in the index.
+    pub(super) fn has(&self, hash: u64, slot: u32) -> bool {
+        self.find(hash, |other| other == slot).is_some()
+    }
+
     /// Adds a slot, which is not there yet.
     pub(super) fn insert(&mut self, hash: u64, slot: u32) {
         let mut at = self.home(hash);

@@ -2,9 +2,11 @@
 //!
 //! Entries that were never used are not looked at, and of those that do not count only the first of their two cache lines is.
 
-use super::SessionSlot;
 use super::archive::ArchivePosition;
-use super::ledger::{Entry, Session, SessionArray};
+use super::array::SessionArray;
+use super::entry::Entry;
+use super::summary::Session;
+use super::summary::SessionSlot;
 use base::time::Timestamp;
 
 impl SessionArray {

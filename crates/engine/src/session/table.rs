@@ -15,13 +15,15 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
-use super::SessionSlot;
 use super::archive::{ArchiveWriter, SessionArchive};
+use super::array::SessionArray;
+use super::entry::{ENTRY_BYTES, Entry};
 use super::fragments::Fragments;
 use super::index::Index;
 use super::key::{SessionKey, Side};
-use super::ledger::{self, ENTRY_BYTES, Entry, Session, SessionArray, TCP, flag};
 use super::marks::SessionMarks;
+use super::summary::SessionSlot;
+use super::summary::{self, Session, TCP, flag};
 use base::memory::Lock;
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -282,7 +284,7 @@ impl SessionTable {
             return true;
         }
         let idle_ns = now.0.saturating_sub(entry.last().0);
-        let lives = idle_ns <= ledger::timeout_ns(entry.key().protocol(), entry.flags());
+        let lives = idle_ns <= summary::timeout_ns(entry.key().protocol(), entry.flags());
         lives && (entry.responder_packets() > 0 || entry.packets() > 2)
     }
 
@@ -300,10 +302,10 @@ impl SessionTable {
         let entry = self.entry(slot);
         let flags = entry.flags();
         let opens = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK | RST) == SYN;
-        if opens && ledger::is_over(flags) {
+        if opens && summary::is_over(flags) {
             return false;
         }
-        time.0.saturating_sub(entry.last().0) <= ledger::timeout_ns(lookup.protocol, flags)
+        time.0.saturating_sub(entry.last().0) <= summary::timeout_ns(lookup.protocol, flags)
     }
 
     fn begin(&mut self, lookup: &SessionLookup, time: Timestamp, sequence: u64) -> u32 {

@@ -14,8 +14,8 @@ use super::rank::Rank;
 use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use super::segment::{SegmentId, SegmentView, pages_of};
 use super::{Place, Store};
-use crate::handover::IdMapping;
-use crate::session::{SessionMarks, SessionSlot, SessionTable};
+use crate::id_mapping::IdMapping;
+use crate::session::{SessionMarks, SessionTable};
 use base::codec::{Put, Take, damaged};
 use base::counters::{Carried, CompressionTotals};
 use base::time::Timestamp;
@@ -143,7 +143,7 @@ impl Store {
             let view = reading.read(&left, ids)?;
             let opened = now.saturating_sub(left.age_ns);
             let queue = self.place_of(&left, ids);
-            if ids.keeps_numbers() && self.can_read(&left) {
+            if ids.is_identity() && self.can_read(&left) {
                 self.adopt(queue, &view, &left, &reading, opened, sessions);
             } else {
                 self.write_again(queue, &view, &mut reading, opened, ids, sessions)?;
@@ -191,7 +191,7 @@ impl Store {
             }
             1 if self.heads.has_room(left.stream_bytes) => self.queues.heads(),
             1 => starts,
-            2 if ids.holds(a) && self.queues.pinned_pages() + pages <= self.pinned_pages_max => {
+            2 if ids.has_pin(a) && self.queues.pinned_pages() + pages <= self.pinned_pages_max => {
                 self.queues.pinned(usize::from(a))
             }
             _ => self.queues.released(),
@@ -366,7 +366,7 @@ impl Reading {
             }
             ids.interface(header.interface)?;
             ids.sequence(header.sequence)?;
-            if header.session.0 as usize >= ids.sessions.len() {
+            if !ids.has_session(header.session) {
                 return Err(damaged("the session of a packet"));
             }
             before = header.sequence;
@@ -380,12 +380,5 @@ impl Reading {
 
     fn stream_of(&self, view: &SegmentView) -> &[u8] {
         usize::try_from(view.len_bytes).ok().and_then(|len| self.stream.get(..len)).unwrap_or_default()
-    }
-}
-
-impl IdMapping {
-    /// Where a session is now.
-    fn session(&self, slot: SessionSlot) -> Option<SessionSlot> {
-        self.sessions.get(slot.0 as usize).copied().filter(|slot| *slot != u32::MAX).map(SessionSlot)
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::super::SessionKey;
-use super::super::ledger::flag;
+use super::super::summary::flag;
 use super::*;
 
 const MILLI: u64 = 1_000_000;

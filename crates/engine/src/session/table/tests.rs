@@ -156,7 +156,7 @@ fn a_flood_takes_its_own_entries() {
 }
 
 #[test]
-fn a_flood_does_not_wash_the_ledger() {
+fn a_flood_does_not_evict_the_archive() {
     let mut run = TableRun::new();
     let capacity = u64::from(run.table.array().capacity());
     // A day's conversations, whose packets are gone.

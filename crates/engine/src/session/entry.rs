@@ -1,0 +1,272 @@
+//! The layout of one entry in the array of sessions: two cache lines of atomic words.
+//!
+//! One thread writes, any number of threads read. The entry's generation is odd while the entry is given to another
+//! session. The counters of a live session change without a new generation: a reader may see the counts of one packet
+//! more or less, which is harmless.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::key::SessionKey;
+use super::marks::SessionMarks;
+use super::summary::{PerSide, Session, SessionSlot, TCP, flag, timeout_ns};
+use base::memory::{add, prefetch};
+use base::time::Timestamp;
+
+pub(super) const ENTRY_WORDS: usize = 16;
+/// Bytes of one entry.
+pub const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
+
+// What is looked at when packets of a session go, or its entry is wanted for another one, stands in the first of the two
+// cache lines.
+const CUT_AT: usize = 0; // when the last packet of it went; 0 while none has
+const FIRST_SEQUENCE: usize = 1;
+const LAST: usize = 2;
+const PACKETS: usize = 3; // of the originator in the low half, of the responder in the high half
+const KEPT: usize = 4; // packets in the low half, flags in the high half
+const KEPT_BYTES: usize = 5;
+const BYTES: usize = 6; // originator, then responder
+const FIRST: usize = 8;
+const GENERATION: usize = 9;
+const KEY: usize = 10;
+/// The low and the high half of a word.
+fn halves(word: u64) -> (u32, u32) {
+    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+}
+
+/// The words of one session.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a>(pub(super) &'a [AtomicU64; ENTRY_WORDS]);
+
+impl Entry<'_> {
+    fn get(self, word: usize) -> u64 {
+        self.0[word].load(Ordering::Relaxed)
+    }
+
+    fn set(self, word: usize, value: u64) {
+        self.0[word].store(value, Ordering::Relaxed);
+    }
+
+    /// The session that has the entry, as a reader sees it.
+    pub(super) fn session(self, slot: SessionSlot) -> Option<Session> {
+        // A generation of 0 was never used; an odd one is being given to another session.
+        for _ in 0..3 {
+            let generation = self.0[GENERATION].load(Ordering::Acquire);
+            if generation == 0 {
+                return None;
+            }
+            let session = self.read(slot);
+            fence(Ordering::Acquire);
+            if generation.is_multiple_of(2) && self.0[GENERATION].load(Ordering::Relaxed) == generation {
+                return Some(session);
+            }
+        }
+        None
+    }
+
+    /// The session that has the entry, as the writer sees it.
+    pub(super) fn read(self, slot: SessionSlot) -> Session {
+        let (kept_packets, flags) = self.kept();
+        let (originator, responder) = halves(self.get(PACKETS));
+        Session {
+            slot,
+            key: self.key(),
+            first_sequence: self.get(FIRST_SEQUENCE),
+            first: Timestamp(self.get(FIRST)),
+            last: self.last(),
+            packets: PerSide { originator: u64::from(originator), responder: u64::from(responder) },
+            bytes: PerSide { originator: self.get(BYTES), responder: self.get(BYTES + 1) },
+            kept_packets: u64::from(kept_packets),
+            kept_bytes: self.get(KEPT_BYTES),
+            cut_at: Some(Timestamp(self.get(CUT_AT))).filter(|at| at.0 > 0),
+            flags,
+        }
+    }
+
+    /// Asks for both cache lines of the entry.
+    pub(super) fn prefetch(self) {
+        self.prefetch_counts();
+        prefetch(&self.0[FIRST]);
+    }
+
+    /// Asks for what is looked at when a packet of its session goes.
+    pub(super) fn prefetch_counts(self) {
+        prefetch(&self.0[CUT_AT]);
+    }
+
+    /// Copies a session of which no packet is left to another entry, where `ordinal` stands for its first sequence.
+    pub(super) fn copy_to(self, to: Entry<'_>, ordinal: u64) {
+        let generation = to.get(GENERATION);
+        to.set(GENERATION, generation + 1);
+        fence(Ordering::Release);
+        for word in (0..ENTRY_WORDS).filter(|&word| word != GENERATION) {
+            to.set(word, self.get(word));
+        }
+        to.set(FIRST_SEQUENCE, ordinal);
+        to.set_kept(0, self.flags());
+        to.set(KEPT_BYTES, 0);
+        to.0[GENERATION].store(generation + 2, Ordering::Release);
+    }
+
+    pub(super) fn in_use(self) -> bool {
+        self.get(GENERATION) != 0
+    }
+
+    pub(super) fn key(self) -> SessionKey {
+        SessionKey(std::array::from_fn(|i| self.get(KEY + i)))
+    }
+
+    pub(super) fn has_key(self, key: &SessionKey) -> bool {
+        (0..key.0.len()).all(|i| self.get(KEY + i) == key.0[i])
+    }
+
+    pub(super) fn last(self) -> Timestamp {
+        Timestamp(self.get(LAST))
+    }
+
+    pub(super) fn flags(self) -> u32 {
+        self.kept().1
+    }
+
+    pub(super) fn marks(self) -> SessionMarks {
+        SessionMarks::from_bits(self.flags() >> flag::MARKS_SHIFT)
+    }
+
+    pub(super) fn set_marks(self, marks: SessionMarks) {
+        let (kept, flags) = self.kept();
+        let below = flags & ((1 << flag::MARKS_SHIFT) - 1);
+        self.set_kept(kept, below | marks.to_bits() << flag::MARKS_SHIFT);
+    }
+
+    pub(super) fn originator_packets(self) -> u64 {
+        u64::from(halves(self.get(PACKETS)).0)
+    }
+
+    pub(super) fn first_sequence(self) -> u64 {
+        self.get(FIRST_SEQUENCE)
+    }
+
+    pub(super) fn packets(self) -> u64 {
+        self.originator_packets() + self.responder_packets()
+    }
+
+    pub(super) fn responder_packets(self) -> u64 {
+        u64::from(halves(self.get(PACKETS)).1)
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        self.get(BYTES) + self.get(BYTES + 1)
+    }
+
+    pub(super) fn kept_packets(self) -> u32 {
+        self.kept().0
+    }
+
+    fn kept(self) -> (u32, u32) {
+        halves(self.get(KEPT))
+    }
+
+    fn set_kept(self, packets: u32, flags: u32) {
+        self.set(KEPT, u64::from(packets) | u64::from(flags) << 32);
+    }
+
+    /// Gives the entry to a new session.
+    pub(super) fn begin(self, key: &SessionKey, first: Timestamp, sequence: u64, flags: u32) {
+        let generation = self.get(GENERATION);
+        self.set(GENERATION, generation + 1);
+        fence(Ordering::Release);
+        for word in [PACKETS, KEPT_BYTES, BYTES, BYTES + 1, CUT_AT] {
+            self.set(word, 0);
+        }
+        self.set(FIRST_SEQUENCE, sequence);
+        self.set(FIRST, first.0);
+        self.set(LAST, first.0);
+        self.set_kept(0, flags | self.flags() & flag::QUEUED);
+        for (i, &word) in key.0.iter().enumerate() {
+            self.set(KEY + i, word);
+        }
+        self.0[GENERATION].store(generation + 2, Ordering::Release);
+    }
+
+    /// Gives the entry to a session that is taken over, of which no packet is there yet. `first_sequence` stands for its own.
+    pub(super) fn restore(self, session: &Session, first_sequence: u64) {
+        let generation = self.get(GENERATION);
+        self.set(GENERATION, generation + 1);
+        fence(Ordering::Release);
+        let half = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let PerSide { originator, responder } = session.packets;
+        self.set(FIRST_SEQUENCE, first_sequence);
+        self.set(LAST, session.last.0);
+        self.set(PACKETS, u64::from(half(originator)) | u64::from(half(responder)) << 32);
+        self.set_kept(0, session.flags & !flag::QUEUED);
+        self.set(KEPT_BYTES, 0);
+        self.set(BYTES, session.bytes.originator);
+        self.set(BYTES + 1, session.bytes.responder);
+        self.set(FIRST, session.first.0);
+        self.set(CUT_AT, session.cut_at.map_or(0, |at| at.0));
+        for (i, &word) in session.key.0.iter().enumerate() {
+            self.set(KEY + i, word);
+        }
+        self.0[GENERATION].store(generation + 2, Ordering::Release);
+    }
+
+    /// When a packet of it was evicted last.
+    pub(super) fn cut_at(self) -> u64 {
+        self.get(CUT_AT)
+    }
+
+    /// Counts a packet that was sent by the originator (or not).
+    pub(super) fn count(self, by_originator: bool, time: Timestamp, wire_bytes: u64, flags: u32) {
+        let (originator, responder) = halves(self.get(PACKETS));
+        let (originator, responder) = if by_originator {
+            (originator.saturating_add(1), responder)
+        } else {
+            (originator, responder.saturating_add(1))
+        };
+        self.set(PACKETS, u64::from(originator) | u64::from(responder) << 32);
+        add(&self.0[BYTES + usize::from(!by_originator)], wire_bytes);
+        if time > self.last() {
+            self.set(LAST, time.0);
+        }
+        let (kept, old) = self.kept();
+        if old != flags {
+            self.set_kept(kept, flags);
+        }
+    }
+
+    pub(super) fn kept_more(self, captured_bytes: u64) {
+        let (packets, flags) = self.kept();
+        self.set_kept(packets.saturating_add(1), flags);
+        add(&self.0[KEPT_BYTES], captured_bytes);
+    }
+
+    /// A packet of it went at `now`.
+    pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp) {
+        let (packets, flags) = self.kept();
+        self.set_kept(packets.saturating_sub(1), flags);
+        self.set(KEPT_BYTES, self.get(KEPT_BYTES).saturating_sub(captured_bytes));
+        self.set(CUT_AT, now.0);
+    }
+
+    pub(super) fn is_queued(self) -> bool {
+        self.flags() & flag::QUEUED != 0
+    }
+
+    pub(super) fn set_queued(self, queued: bool) {
+        let (packets, flags) = self.kept();
+        self.set_kept(packets, if queued { flags | flag::QUEUED } else { flags & !flag::QUEUED });
+    }
+
+    /// Whether nobody answered, and hardly anything was said.
+    pub(super) fn is_unanswered(self) -> bool {
+        let (originator, responder) = halves(self.get(PACKETS));
+        responder == 0 && originator <= 2
+    }
+
+    /// Whether it is over at `now`, see [`Session::ended`].
+    pub(super) fn ended(self, now: Timestamp) -> bool {
+        let flags = self.flags();
+        let protocol = if flags & flag::TCP != 0 { TCP } else { 0 };
+        now.0.saturating_sub(self.last().0) > timeout_ns(protocol, flags)
+    }
+}
