@@ -84,9 +84,9 @@ impl Common {
 
 impl Common {
     /// Where the certificates of a client are, as far as that is said. An empty name says nothing: dialogs send such.
-    pub(crate) fn files(&self) -> tls::Files {
+    pub(crate) fn files(&self) -> tls::CertificateFiles {
         let said = |file: &Option<PathBuf>| file.clone().filter(|file| !file.as_os_str().is_empty());
-        tls::Files { ca: said(&self.ca), cert: said(&self.cert), key: said(&self.key) }
+        tls::CertificateFiles { ca: said(&self.ca), cert: said(&self.cert), key: said(&self.key) }
     }
 }
 
@@ -121,8 +121,8 @@ impl Usage {
 
 /// What went wrong has been said already.
 #[derive(Debug, thiserror::Error)]
-#[error("told")]
-pub(crate) struct Told;
+#[error("already reported")]
+pub(crate) struct AlreadyReported;
 
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
@@ -160,7 +160,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<ClosedPipe>() {
         return ExitCode::SUCCESS;
     }
-    if error.is::<Told>() {
+    if error.is::<AlreadyReported>() {
         return ExitCode::FAILURE;
     }
     let mut sentence = error.to_string();

@@ -16,10 +16,10 @@ use crate::cli::{Cli, Verb};
 use crate::client::{self, Target};
 use crate::config;
 use crate::terminal::human;
-use crate::terminal::listing::{Lines, SessionLines, SumLines};
 use crate::terminal::screen::Screen;
-use crate::terminal::view;
-use crate::terminal::view::{Heading, View};
+use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
+use crate::terminal::status_page;
+use crate::terminal::status_page::{Heading, View};
 use crate::verbs::flows;
 use crate::verbs::get::alert_files;
 use crate::verbs::get::alerts;
@@ -74,7 +74,7 @@ pub fn expression(text: &str) -> Result<(), String> {
 /// A recorder's status, as people see it; `None` when it is none.
 pub fn status(document: &str, now: Timestamp) -> Option<String> {
     let status = serde_json::from_str(document).ok()?;
-    Some(view::status(&status, &View { heading: Heading::Recording { now }, screen: PLAIN, tz: TimeZone::UTC }))
+    Some(status_page::status(&status, &View { heading: Heading::Recording { now }, screen: PLAIN, tz: TimeZone::UTC }))
 }
 
 /// A recorder's pins, likewise.
@@ -89,11 +89,11 @@ pub fn refusal(document: &str) -> String {
 
 /// A recorder's sessions and their sums, as far as they can be read: for people, and as comma-separated values.
 pub fn listing(lines: &str) -> [String; 4] {
-    let all: [Box<dyn Fn() -> Box<dyn Lines>>; 4] = [
-        Box::new(|| Box::new(SessionLines::new(PLAIN, TimeZone::UTC, false))),
-        Box::new(|| Box::new(SessionLines::new(PLAIN, TimeZone::UTC, true))),
-        Box::new(|| Box::new(SumLines::new(PLAIN, TimeZone::UTC, false, flows::By::Peer))),
-        Box::new(|| Box::new(SumLines::new(PLAIN, TimeZone::UTC, true, flows::By::Peer))),
+    let all: [Box<dyn Fn() -> Box<dyn RowWriter>>; 4] = [
+        Box::new(|| Box::new(SessionRows::new(PLAIN, TimeZone::UTC, false))),
+        Box::new(|| Box::new(SessionRows::new(PLAIN, TimeZone::UTC, true))),
+        Box::new(|| Box::new(SumRows::new(PLAIN, TimeZone::UTC, false, flows::By::Peer))),
+        Box::new(|| Box::new(SumRows::new(PLAIN, TimeZone::UTC, true, flows::By::Peer))),
     ];
     all.map(|shown| {
         let (mut shown, mut out) = (shown(), String::new());

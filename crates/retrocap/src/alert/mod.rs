@@ -23,7 +23,7 @@ pub const LINE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a file that is one JSON document, not lines, at most.
 pub const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 /// Broken lines that are told one by one; further ones are counted.
-pub const BROKEN_TOLD_MAX: usize = 1000;
+pub const BROKEN_LISTED_MAX: usize = 1000;
 
 /// Who wrote an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct Alert {
 pub struct Alerts {
     /// The alerts, as they stood.
     pub alerts: Vec<Alert>,
-    /// Lines that could not be read, the first [`BROKEN_TOLD_MAX`], and why.
+    /// Lines that could not be read, the first [`BROKEN_LISTED_MAX`], and why.
     pub broken: Vec<(u64, String)>,
     /// All such lines.
     pub broken_count: u64,
@@ -195,7 +195,7 @@ impl Alerts {
             Ok(None) => self.passed_over += 1,
             Err(why) => {
                 self.broken_count += 1;
-                if self.broken.len() < BROKEN_TOLD_MAX {
+                if self.broken.len() < BROKEN_LISTED_MAX {
                     self.broken.push((line, why));
                 }
             }

@@ -170,14 +170,14 @@ pub(crate) struct Answer {
     body: Incoming,
     chunk: Bytes,
     trailers: Trailers,
-    interrupted: Option<Interrupted>,
+    interrupted: Option<Interrupt>,
 }
 
 /// Ends an answer before its time, and says whether it did.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Interrupted(Arc<(AtomicBool, Notify)>);
+pub(crate) struct Interrupt(Arc<(AtomicBool, Notify)>);
 
-impl Interrupted {
+impl Interrupt {
     pub(crate) fn is_interrupted(&self) -> bool {
         self.0.0.load(Ordering::Relaxed)
     }
@@ -220,7 +220,7 @@ impl Answer {
     }
 
     /// What ends the answer, whoever waits for it.
-    pub(crate) fn interruption(&mut self) -> Interrupted {
+    pub(crate) fn interruption(&mut self) -> Interrupt {
         self.interrupted.get_or_insert_default().clone()
     }
 
@@ -231,7 +231,7 @@ impl Answer {
     }
 
     /// Whether it was.
-    pub(crate) fn interrupted(&self) -> Interrupted {
+    pub(crate) fn interrupted(&self) -> Interrupt {
         self.interrupted.clone().unwrap_or_default()
     }
 

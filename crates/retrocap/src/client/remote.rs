@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::cli::Usage;
 use crate::client::Stream;
-use crate::client::tls::{Files, Other, Tls, alert};
+use crate::client::tls::{CertificateFiles, Peer, Tls, alert};
 
 /// How long the other machine may take to be there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,12 +22,12 @@ const HTTP_PORT: u16 = 80;
 pub(crate) struct Remote {
     /// As it was given.
     pub(crate) url: String,
-    pub(crate) files: Files,
+    pub(crate) files: CertificateFiles,
 }
 
 /// An URL, understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct RemoteUrl {
     encrypted: bool,
     /// A name or an address, without brackets.
     host: String,
@@ -36,7 +36,7 @@ struct Place {
     authority: String,
 }
 
-impl Place {
+impl RemoteUrl {
     fn read(url: &str) -> anyhow::Result<Self> {
         let wrong = |why: &str| Usage::of(format_args!("--remote {url}: {why}; try https://sensor1:57443"));
         let with_scheme = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
@@ -72,19 +72,19 @@ impl Place {
 impl Remote {
     /// A connection, and the host that requests name.
     pub(crate) async fn connect(&self) -> anyhow::Result<(Box<dyn Stream>, String)> {
-        let place = Place::read(&self.url)?;
-        let tls = if place.encrypted { Some(Tls::new(&self.files, Other::Recorder)?) } else { None };
-        let stream = reach(&place).await?;
+        let url = RemoteUrl::read(&self.url)?;
+        let tls = if url.encrypted { Some(Tls::new(&self.files, Peer::Recorder)?) } else { None };
+        let stream = connect_tcp(&url).await?;
         Ok(match tls {
-            None => (Box::new(stream), place.authority),
-            Some(tls) => (Box::new(tls.connect(&place.host, &place.authority, stream).await?), place.authority),
+            None => (Box::new(stream), url.authority),
+            Some(tls) => (Box::new(tls.connect(&url.host, &url.authority, stream).await?), url.authority),
         })
     }
 
     /// What it means when a request does not get through. With TLS 1.3 a client learns only now that it is refused.
     pub(crate) fn broken(&self, error: hyper::Error) -> anyhow::Error {
         if let Some(alert) = alert(&error) {
-            return Tls::new(&self.files, Other::Recorder)
+            return Tls::new(&self.files, Peer::Recorder)
                 .map_or_else(|error| error, |tls| tls.alerted(&self.url, alert));
         }
         if error.is_parse() {
@@ -102,11 +102,11 @@ impl Remote {
     }
 }
 
-async fn reach(place: &Place) -> anyhow::Result<TcpStream> {
-    let at = &place.authority;
-    let addresses: Vec<_> = tokio::net::lookup_host((place.host.as_str(), place.port))
+async fn connect_tcp(url: &RemoteUrl) -> anyhow::Result<TcpStream> {
+    let at = &url.authority;
+    let addresses: Vec<_> = tokio::net::lookup_host((url.host.as_str(), url.port))
         .await
-        .map_err(|error| anyhow!("cannot find the host {:?}: {error}; check the name in --remote", place.host))?
+        .map_err(|error| anyhow!("cannot find the host {:?}: {error}; check the name in --remote", url.host))?
         .collect();
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(addresses.as_slice())).await;
     let stream = match connected {
@@ -114,7 +114,7 @@ async fn reach(place: &Place) -> anyhow::Result<TcpStream> {
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             return Err(anyhow!("nobody listens on {at}: does `retrocap run --listen` run there, with this port?"));
         }
-        Ok(Err(error)) => return Err(anyhow!("cannot reach {at}: {error}; check address, network and firewall")),
+        Ok(Err(error)) => return Err(anyhow!("cannot connect_tcp {at}: {error}; check address, network and firewall")),
         Err(_) => {
             let seconds = CONNECT_TIMEOUT.as_secs();
             return Err(anyhow!("{at} does not answer within {seconds} s: check address, network and firewall"));
@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn an_url_names_a_host_and_a_port() {
-        let place = |url: &str| {
-            let place = Place::read(url).unwrap();
-            (place.encrypted, place.host, place.authority)
+        let read = |url: &str| {
+            let url = RemoteUrl::read(url).unwrap();
+            (url.encrypted, url.host, url.authority)
         };
         for (url, encrypted, host, authority) in [
             ("https://sensor1:57443", true, "sensor1", "sensor1:57443"),
@@ -142,7 +142,7 @@ mod tests {
             ("http://127.0.0.1:8080", false, "127.0.0.1", "127.0.0.1:8080"),
             ("http://localhost", false, "localhost", "localhost:80"),
         ] {
-            assert_eq!(place(url), (encrypted, host.to_owned(), authority.to_owned()), "{url}");
+            assert_eq!(read(url), (encrypted, host.to_owned(), authority.to_owned()), "{url}");
         }
         for (url, says) in [
             ("http://sensor1:80", "use https://"),
@@ -153,7 +153,7 @@ mod tests {
             ("https://sensor1:99999", "try https://sensor1:57443"),
             ("", "try https://sensor1:57443"),
         ] {
-            let error = Place::read(url).unwrap_err();
+            let error = RemoteUrl::read(url).unwrap_err();
             assert!(error.is::<Usage>() && error.to_string().contains(says), "{url}: {error}");
         }
     }

@@ -28,7 +28,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the certificates are, as far as that was said.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Files {
+pub(crate) struct CertificateFiles {
     pub(crate) ca: Option<PathBuf>,
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
@@ -36,12 +36,12 @@ pub(crate) struct Files {
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Other {
+pub(crate) enum Peer {
     Recorder,
     Listener,
 }
 
-impl Other {
+impl Peer {
     /// What may be wrong when it does not speak TLS.
     fn doubt(self) -> &'static str {
         match self {
@@ -51,7 +51,7 @@ impl Other {
     }
 }
 
-impl fmt::Display for Other {
+impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Recorder => "the recorder",
@@ -63,27 +63,27 @@ impl fmt::Display for Other {
 /// The other side went away, or never answered: nobody was refused, and later it may work.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct BrokenOff(String);
+pub(crate) struct ConnectionLost(String);
 
 /// Certificates that were read, ready to be shown.
 #[derive(Debug)]
 pub(crate) struct Tls {
-    files: Files,
-    other: Other,
+    files: CertificateFiles,
+    other: Peer,
     config: Arc<ClientConfig>,
-    seen: Arc<Seen>,
+    seen: Arc<RecordingVerifier>,
 }
 
 impl Tls {
     /// Reads the certificates: what is wrong here is said before anybody is bothered.
-    pub(crate) fn new(files: &Files, other: Other) -> anyhow::Result<Self> {
+    pub(crate) fn new(files: &CertificateFiles, other: Peer) -> anyhow::Result<Self> {
         let files = files.clone();
         let (ca, cert) = (files.ca(), files.cert());
         let key = files.key.clone().unwrap_or_else(|| directory().join("client.key"));
         let advice = |error: &dyn fmt::Display| {
             let elsewhere = match other {
-                Other::Recorder => "a recorder elsewhere wants a certificate",
-                Other::Listener => "--tls takes a certificate",
+                Peer::Recorder => "a recorder elsewhere wants a certificate",
+                Peer::Listener => "--tls takes a certificate",
             };
             anyhow!(
                 "{error}\nretrocap: {elsewhere}; the recorder's administrator makes one with `retrocap certs client NAME \
@@ -102,14 +102,14 @@ impl Tls {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
             .map_err(|error| anyhow!("{} cannot be used as authority: {error}", ca.display()))?;
-        let seen = Arc::new(Seen(Mutex::default(), verifier));
+        let seen = Arc::new(RecordingVerifier(Mutex::default(), verifier));
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<dyn ServerCertVerifier>)
             .with_client_auth_cert(chain, secret)
             .map_err(|error| anyhow!("{} and {} do not fit: {error}", cert.display(), key.display()))?;
-        if other == Other::Recorder {
+        if other == Peer::Recorder {
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
         }
         Ok(Self { files, other, config: Arc::new(config), seen })
@@ -119,7 +119,7 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`BrokenOff`] where nobody was refused, and [`Usage`] where no host has such a name.
+    /// [`ConnectionLost`] where nobody was refused, and [`Usage`] where no host has such a name.
     pub(crate) async fn connect(
         &self,
         host: &str,
@@ -135,7 +135,7 @@ impl Tls {
             Err(_) => {
                 let seconds = HANDSHAKE_TIMEOUT.as_secs();
                 let doubt = self.other.doubt();
-                Err(BrokenOff(format!("{at} does not answer within {seconds} s: {doubt}")).into())
+                Err(ConnectionLost(format!("{at} does not answer within {seconds} s: {doubt}")).into())
             }
         }
     }
@@ -144,7 +144,7 @@ impl Tls {
     fn refused(&self, at: &str, error: &std::io::Error) -> anyhow::Error {
         let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             let doubt = self.other.doubt();
-            return BrokenOff(format!("{at} broke off the TLS handshake ({error}): {doubt}")).into();
+            return ConnectionLost(format!("{at} broke off the TLS handshake ({error}): {doubt}")).into();
         };
         let seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let shown = seen
@@ -209,7 +209,7 @@ pub(crate) fn alert(error: &(dyn std::error::Error + 'static)) -> Option<AlertDe
     None
 }
 
-impl Files {
+impl CertificateFiles {
     fn ca(&self) -> PathBuf {
         self.ca.clone().unwrap_or_else(|| directory().join("ca.pem"))
     }
@@ -247,9 +247,9 @@ fn in_its_time(chain: &[CertificateDer<'_>], path: &Path) -> anyhow::Result<()> 
 
 /// Verifies as the library does, and remembers which certificate was shown.
 #[derive(Debug)]
-struct Seen(Mutex<Option<Certificate>>, Arc<WebPkiServerVerifier>);
+struct RecordingVerifier(Mutex<Option<Certificate>>, Arc<WebPkiServerVerifier>);
 
-impl ServerCertVerifier for Seen {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

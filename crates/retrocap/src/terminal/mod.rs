@@ -2,10 +2,10 @@
 
 pub(crate) mod csv;
 pub(crate) mod human;
-pub(crate) mod listing;
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod progress;
 pub(crate) mod screen;
+pub(crate) mod session_tables;
+pub(crate) mod status_page;
 pub(crate) mod table;
-pub(crate) mod view;

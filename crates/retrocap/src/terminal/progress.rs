@@ -19,7 +19,7 @@ const GUESS_FROM: f64 = 0.01;
 
 /// What is done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Done {
+pub(crate) struct ProgressState {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
     /// The part that is done, 0 to 1, where it is known.
@@ -32,7 +32,7 @@ pub(crate) struct Progress(Option<(Arc<AtomicBool>, JoinHandle<()>)>);
 
 impl Progress {
     /// Shows what `done` says, if stderr is a terminal and nobody asked for quiet.
-    pub(crate) fn start(common: &Common, done: impl Fn() -> Done + Send + 'static) -> Self {
+    pub(crate) fn start(common: &Common, done: impl Fn() -> ProgressState + Send + 'static) -> Self {
         if common.quiet || !std::io::stderr().is_terminal() {
             return Self(None);
         }
@@ -69,7 +69,7 @@ impl Drop for Progress {
 }
 
 /// `1,234 packets, 5.6 MiB, 42% (2.8 MiB/s), 3 s left`
-fn line(done: &Done, elapsed: Duration) -> String {
+fn line(done: &ProgressState, elapsed: Duration) -> String {
     if done.bytes == 0 {
         return format!("searching for {}", time::human_age(elapsed));
     }
@@ -91,9 +91,9 @@ fn line(done: &Done, elapsed: Duration) -> String {
     text
 }
 
-/// Counts that one thread adds to and the line reads.
+/// ProgressCounts that one thread adds to and the line reads.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct ProgressCounts {
     packets: AtomicU64,
     bytes: AtomicU64,
     /// In parts of [`WHOLE`]; 0 while nothing is known.
@@ -102,7 +102,7 @@ pub(crate) struct Counts {
 
 const WHOLE: f64 = 1e6;
 
-impl Counts {
+impl ProgressCounts {
     /// Sets what came, and which part of all it is, if that is known.
     pub(crate) fn set(&self, packets: u64, bytes: u64, part: Option<f64>) {
         self.packets.store(packets, Ordering::Relaxed);
@@ -118,10 +118,10 @@ impl Counts {
         self.set(done.packets + packets, done.bytes + bytes, Some(part));
     }
 
-    pub(crate) fn done(&self) -> Done {
+    pub(crate) fn done(&self) -> ProgressState {
         #[expect(clippy::cast_precision_loss, reason = "0 to a million")]
         let part = Some(self.part.load(Ordering::Relaxed) as f64 / WHOLE).filter(|part| *part > 0.0);
-        Done { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed), part }
+        ProgressState { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed), part }
     }
 }
 
@@ -140,17 +140,17 @@ mod tests {
             (1234, 4 << 20, Some(0.25), s(2), "1,234 packets, 4 MiB, 25% (2 MiB/s), 6 s left"),
             (1234, 4 << 20, Some(1.0), s(2), "1,234 packets, 4 MiB, 100% (2 MiB/s), 0 ms left"),
         ] {
-            assert_eq!(line(&Done { packets, bytes, part }, elapsed), expected);
+            assert_eq!(line(&ProgressState { packets, bytes, part }, elapsed), expected);
         }
     }
 
     #[test]
     fn counts_come_back() {
-        let counts = Counts::default();
-        assert_eq!(counts.done(), Done::default());
+        let counts = ProgressCounts::default();
+        assert_eq!(counts.done(), ProgressState::default());
         counts.set(3, 500, Some(0.5));
-        assert_eq!(counts.done(), Done { packets: 3, bytes: 500, part: Some(0.5) });
+        assert_eq!(counts.done(), ProgressState { packets: 3, bytes: 500, part: Some(0.5) });
         counts.add(2, 100, 0.75);
-        assert_eq!(counts.done(), Done { packets: 5, bytes: 600, part: Some(0.75) });
+        assert_eq!(counts.done(), ProgressState { packets: 5, bytes: 600, part: Some(0.75) });
     }
 }

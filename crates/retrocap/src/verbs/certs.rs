@@ -45,15 +45,15 @@ Examples:
   sudo retrocap certs show                                what there is, and until when")]
 pub(crate) struct Certs {
     #[command(subcommand)]
-    what: What,
+    action: CertsAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum CertsAction {
     /// Make the authority, which server and client do by themselves where there is none
     Ca {
         #[command(flatten)]
-        place: Place,
+        folder: AuthorityFolder,
         /// Its name [default: Retrocap CA, this host's name and a mark of the key]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
@@ -64,7 +64,7 @@ enum What {
     /// Make a recorder's certificate: server.pem and server.key
     Server {
         #[command(flatten)]
-        place: Place,
+        folder: AuthorityFolder,
         /// Every name and address that clients will ask for it by
         #[arg(value_name = "NAME|ADDRESS", required = true)]
         hosts: Vec<String>,
@@ -78,7 +78,7 @@ enum What {
     /// Make a reader's certificate: client.pem and client.key, with the authority's in a folder of that name
     Client {
         #[command(flatten)]
-        place: Place,
+        folder: AuthorityFolder,
         /// Who it is for, as it will stand in the audit log
         #[arg(value_name = "NAME")]
         name: String,
@@ -95,7 +95,7 @@ enum What {
     /// Show what certificates say: those of the authority's folder, or of these files
     Show {
         #[command(flatten)]
-        place: Place,
+        folder: AuthorityFolder,
         /// Certificates
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
@@ -103,7 +103,7 @@ enum What {
 }
 
 #[derive(Debug, Args)]
-struct Place {
+struct AuthorityFolder {
     /// The authority's folder
     #[arg(long, value_name = "FOLDER", default_value = DIRECTORY)]
     dir: PathBuf,
@@ -112,11 +112,13 @@ struct Place {
 impl Certs {
     /// Makes or shows.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
-        match &self.what {
-            What::Ca { place, name, days } => make_authority(&place.dir, name.as_deref(), *days).map(drop),
-            What::Server { place, hosts, out, days } => server(&place.dir, hosts, out.as_deref(), *days),
-            What::Client { place, name, roles, out, days } => client(&place.dir, name, roles, out.as_deref(), *days),
-            What::Show { place, files } => show(&place.dir, files, common.json),
+        match &self.action {
+            CertsAction::Ca { folder, name, days } => make_authority(&folder.dir, name.as_deref(), *days).map(drop),
+            CertsAction::Server { folder, hosts, out, days } => server(&folder.dir, hosts, out.as_deref(), *days),
+            CertsAction::Client { folder, name, roles, out, days } => {
+                client(&folder.dir, name, roles, out.as_deref(), *days)
+            }
+            CertsAction::Show { folder, files } => show(&folder.dir, files, common.json),
         }
     }
 }
@@ -181,20 +183,20 @@ fn client(directory: &Path, name: &str, roles: &[Role], out: Option<&Path>, days
 }
 
 /// What names a certificate: who takes it away writes its number, who looks for it in another tool its fingerprint.
-struct Mark {
+struct Fingerprint {
     serial: String,
     fingerprint: String,
     until: Date,
 }
 
-impl Mark {
+impl Fingerprint {
     fn of(der: &[u8], until: Date) -> anyhow::Result<Self> {
         let said = Certificate::read(der).context("what was made cannot be read")?;
         Ok(Self { serial: said.serial, fingerprint: said.fingerprint, until })
     }
 }
 
-impl std::fmt::Display for Mark {
+impl std::fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { serial, fingerprint, until } = self;
         write!(f, "good until {until}\n  number       {serial}\n  fingerprint  SHA-256 {fingerprint}\n")
@@ -208,7 +210,7 @@ fn leaf(
     name: &str,
     mut parameters: CertificateParams,
     days: u32,
-) -> anyhow::Result<Mark> {
+) -> anyhow::Result<Fingerprint> {
     let (cert, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
     free(&[&cert, &key])?;
     let authority = match directory.join("ca.pem").exists() || directory.join("ca.key").exists() {
@@ -240,7 +242,7 @@ fn leaf(
     }
     write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
     write(&cert, made.pem().as_bytes(), 0o644)?;
-    Mark::of(made.der(), until)
+    Fingerprint::of(made.der(), until)
 }
 
 struct Authority {
@@ -268,7 +270,7 @@ fn make_authority(directory: &Path, name: Option<&str>, days: u32) -> anyhow::Re
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let until = validity(&mut parameters, days)?;
     let made = parameters.self_signed(&pair).context("cannot sign")?;
-    let (pem, mark) = (made.pem(), Mark::of(made.der(), until)?);
+    let (pem, mark) = (made.pem(), Fingerprint::of(made.der(), until)?);
     make_directory(directory)?;
     write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
     write(&cert, pem.as_bytes(), 0o644)?;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, Told, Usage, note, print};
+use crate::cli::{AlreadyReported, Common, Usage, note, print};
 use crate::client::{self, Refused, Target};
 use crate::terminal::output::Output;
 use crate::verbs::get;
@@ -136,7 +136,7 @@ impl Extcap {
         note(&format!("retrocap: {error}"));
         get::empty(Format::Pcapng, output)?;
         let nothing_found = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
-        if nothing_found { Ok(()) } else { Err(Told.into()) }
+        if nothing_found { Ok(()) } else { Err(AlreadyReported.into()) }
     }
 
     /// What it asks the recorder for.

@@ -10,10 +10,10 @@ use jiff::tz::TimeZone;
 use crate::cli::{Common, Usage, note, print};
 use crate::client::{self, Target};
 use crate::terminal::human::plain_lines;
-use crate::terminal::listing::{Lines, SessionLines, SumLines};
 use crate::terminal::output::stdout_is_a_file;
-use crate::terminal::progress::{Counts, Progress};
+use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::screen::Screen;
+use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
 use crate::verbs::get;
 use crate::verbs::selection::Selection;
 use base::time::Timestamp;
@@ -89,7 +89,7 @@ impl Flows {
         let tz = TimeZone::system();
         let now = Timestamp::from(std::time::SystemTime::now());
         // Sorting and summing may take a while; after that the listing itself shows how far it is.
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::<ProgressCounts>::default();
         let shown_counts = Arc::clone(&counts);
         let mut progress = Some(Progress::start(common, move || shown_counts.done()));
         let answer = client::get(&common.socket(), &self.target(now, &tz)?)?;
@@ -98,10 +98,10 @@ impl Flows {
         }
         let trailers = answer.trailers();
         let screen = Screen::stdout();
-        let mut shown: Box<dyn Lines> = match (self.by, common.json) {
-            (_, true) => Box::new(Verbatim),
-            (None, false) => Box::new(SessionLines::new(screen, tz, self.csv)),
-            (Some(by), false) => Box::new(SumLines::new(screen, tz, self.csv, by)),
+        let mut shown: Box<dyn RowWriter> = match (self.by, common.json) {
+            (_, true) => Box::new(JsonRows),
+            (None, false) => Box::new(SessionRows::new(screen, tz, self.csv)),
+            (Some(by), false) => Box::new(SumRows::new(screen, tz, self.csv, by)),
         };
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut count, mut written, mut out, mut line) = (0u64, 0, String::new(), String::new());
@@ -140,9 +140,9 @@ impl Flows {
 }
 
 /// As the recorder says it.
-struct Verbatim;
+struct JsonRows;
 
-impl Lines for Verbatim {
+impl RowWriter for JsonRows {
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
         out.push_str(&plain_lines(line));
         Ok(())

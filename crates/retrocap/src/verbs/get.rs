@@ -15,9 +15,9 @@ use crate::cli::{Common, Usage, note, print};
 use crate::client::{self, Answer, Refused, Target, Trailers};
 use crate::terminal::human;
 use crate::terminal::output::Output;
-use crate::terminal::progress::{Counts, Progress};
+use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::selection::{Around, Selection};
-use alerts::{AlertArgs, Asked};
+use alerts::{AlertArgs, ExportOptions};
 use base::interface::Interfaces;
 use base::source::{Batch, Source};
 use base::time::{self, Timestamp};
@@ -113,7 +113,7 @@ impl Get {
         let target = target
             .with("format", (!lines).then(|| self.format.name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
-        let counts = Arc::<Counts>::default();
+        let counts = Arc::<ProgressCounts>::default();
         let shown = Arc::clone(&counts);
         let progress = Progress::start(common, move || shown.done());
         match (client::get(&common.socket(), &target), output) {
@@ -139,7 +139,7 @@ impl Get {
                 }
                 // One that goes on is never half done.
                 let until = if self.follow { None } else { self.reaches_until(common, until) };
-                self.file(answer, output, common, &tz, Shown { counts, until, progress })
+                self.file(answer, output, common, &tz, ExportProgress { counts, until, progress })
             }
             (Err(error), output) => {
                 drop(progress);
@@ -202,19 +202,19 @@ impl Get {
             return Err(Usage::of("--json tells what was written to files: try --split DIR, or -w odd.pcapng"));
         }
         let lines = self.write.is_none() && self.alerts.split.is_none() && std::io::stdout().is_terminal();
-        let asked = Asked {
+        let asked = ExportOptions {
             filter: self.selection.expression()?,
             interface: self.selection.interface.clone(),
             seed: self.selection.community_id_seed,
             format: if lines { "pcapng" } else { self.format.name() },
             precision: if self.micro && !lines { "micro" } else { "nano" },
         };
-        let Some(job) = alerts::Job::read(&self.alerts, asked, common)? else { return Ok(()) };
+        let Some(query) = alerts::AlertQuery::read(&self.alerts, asked, common)? else { return Ok(()) };
         if let Some(directory) = &self.alerts.split {
-            return job.split(directory);
+            return query.split(directory);
         }
         if lines {
-            let (file, merged) = job.merged()?;
+            let (file, merged) = query.merged()?;
             // An answer without packets is no file.
             let mut file = std::io::BufReader::new(file);
             if !std::io::BufRead::fill_buf(&mut file)?.is_empty() {
@@ -224,8 +224,8 @@ impl Get {
         }
         let mut output = Output::open(to_file.unwrap_or(Path::new("-")))?;
         // Who reads a pipe may print to the same terminal.
-        let progress = (output.is_file() || output.is_redirected()).then(|| job.progress());
-        let (mut file, merged) = job.merged()?;
+        let progress = (output.is_file() || output.is_redirected()).then(|| query.progress());
+        let (mut file, merged) = query.merged()?;
         let mut buffer = vec![0; 64 << 10];
         loop {
             match file.read(&mut buffer)? {
@@ -246,16 +246,23 @@ impl Get {
     }
 
     /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
-    fn file(&self, answer: Answer, output: Output, common: &Common, tz: &TimeZone, shown: Shown) -> anyhow::Result<()> {
+    fn file(
+        &self,
+        answer: Answer,
+        output: Output,
+        common: &Common,
+        tz: &TimeZone,
+        shown: ExportProgress,
+    ) -> anyhow::Result<()> {
         let (trailers, interrupted) = (answer.trailers(), answer.interrupted());
         let output = Arc::new(Mutex::new(Some(output)));
-        let tee = Tee { answer, output: Arc::clone(&output), failed: Arc::default() };
-        let failed = Arc::clone(&tee.failed);
-        let mut source = FileSource::from_reader(Box::new(tee), Arc::<Interfaces>::default());
-        let mut seen = Seen::default();
+        let reader = CopyingReader { answer, output: Arc::clone(&output), failed: Arc::default() };
+        let failed = Arc::clone(&reader.failed);
+        let mut source = FileSource::from_reader(Box::new(reader), Arc::<Interfaces>::default());
+        let mut totals = PacketTotals::default();
         loop {
-            let batch = source.batch(&mut |packet| seen.add(packet.time, packet.data.len()));
-            shown.counts.set(seen.packets, seen.bytes, seen.part(shown.until));
+            let batch = source.batch(&mut |packet| totals.add(packet.time, packet.data.len()));
+            shown.counts.set(totals.packets, totals.bytes, totals.part(shown.until));
             if let Some(error) = lock(&failed).take() {
                 return Err(error);
             }
@@ -276,13 +283,13 @@ impl Get {
         drop(shown.progress);
         if common.json {
             let document = serde_json::json!({
-                "packets": seen.packets, "bytes": seen.bytes, "file": name, "file_bytes": file_bytes,
-                "first": seen.span.map(|s| s.0), "last": seen.span.map(|s| s.1),
+                "packets": totals.packets, "bytes": totals.bytes, "file": name, "file_bytes": file_bytes,
+                "first": totals.span.map(|s| s.0), "last": totals.span.map(|s| s.1),
                 "note": trailers.text(NOTE), "missing": trailers.text(MISSING),
             });
             print(&format!("{document}\n"))?;
         } else if !common.quiet {
-            note(&seen.summary(&name, tz));
+            note(&totals.summary(&name, tz));
         }
         ended(&trailers, common)
     }
@@ -353,8 +360,8 @@ pub(crate) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Comm
 }
 
 /// The line that tells how far it is.
-struct Shown {
-    counts: Arc<Counts>,
+struct ExportProgress {
+    counts: Arc<ProgressCounts>,
     until: Option<Timestamp>,
     progress: Progress,
 }
@@ -374,13 +381,13 @@ fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Resu
 }
 
 /// An answer that is written while it is read.
-struct Tee {
+struct CopyingReader {
     answer: Answer,
     output: Arc<Mutex<Option<Output>>>,
     failed: Arc<Mutex<Option<anyhow::Error>>>,
 }
 
-impl Read for Tee {
+impl Read for CopyingReader {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let bytes = self.answer.read(into)?;
         if let Some(output) = &mut *lock(&self.output) {
@@ -400,13 +407,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// What came.
 #[derive(Debug, Default)]
-struct Seen {
+struct PacketTotals {
     packets: u64,
     bytes: u64,
     span: Option<(Timestamp, Timestamp)>,
 }
 
-impl Seen {
+impl PacketTotals {
     fn add(&mut self, time: Timestamp, bytes: usize) {
         self.packets += 1;
         self.bytes += bytes as u64;
@@ -444,13 +451,13 @@ mod tests {
 
     #[test]
     fn what_was_written_fits_a_line() {
-        let mut seen = Seen::default();
-        assert_eq!(seen.summary("x", &TimeZone::UTC), "0 packets, 0 B -> x");
-        seen.add(Timestamp::from_unix(1_795_341_605, 5), 1500);
-        assert_eq!(seen.summary("x", &TimeZone::UTC), "1 packet, 1.5 KiB, 2026-11-22 10:00:05 to 10:00:05 -> x");
-        seen.add(Timestamp::from_unix(1_795_441_605, 5), 100_000);
+        let mut totals = PacketTotals::default();
+        assert_eq!(totals.summary("x", &TimeZone::UTC), "0 packets, 0 B -> x");
+        totals.add(Timestamp::from_unix(1_795_341_605, 5), 1500);
+        assert_eq!(totals.summary("x", &TimeZone::UTC), "1 packet, 1.5 KiB, 2026-11-22 10:00:05 to 10:00:05 -> x");
+        totals.add(Timestamp::from_unix(1_795_441_605, 5), 100_000);
         assert_eq!(
-            seen.summary("odd.pcapng", &TimeZone::UTC),
+            totals.summary("odd.pcapng", &TimeZone::UTC),
             "2 packets, 99.1 KiB, 2026-11-22 10:00:05 to 2026-11-23 13:46:45 -> odd.pcapng"
         );
     }

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use crate::cli::{Common, Usage, note, print};
 use crate::client::{self, Target};
 use crate::terminal::human::{plain, plain_lines};
-use crate::terminal::progress::{Done, Progress};
+use crate::terminal::progress::{Progress, ProgressState};
 use crate::verbs::selection;
 use base::time::{self, Timestamp};
 use engine::budget::ByteSize;
@@ -61,7 +61,7 @@ impl Pin {
         let duration = time::parse_duration(duration).map_err(Usage::of)?;
         let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
         // All sessions that are known are asked.
-        let _searching = Progress::start(common, Done::default);
+        let _searching = Progress::start(common, ProgressState::default);
         let document =
             client::ask(&common.socket(), Method::POST, target.as_str(), Some(body.to_string()))?.document()?;
         print(&if common.json { line(&document) } else { made(&read(&document)?) })

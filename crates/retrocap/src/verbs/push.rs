@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::AlertDescription;
 
 use crate::cli::{Common, Usage, note};
-use crate::client::tls::{BrokenOff, Other, Tls, alert};
-use crate::client::{self, Answer, Interrupted, Refused, Stream, Target};
+use crate::client::tls::{ConnectionLost, Peer, Tls, alert};
+use crate::client::{self, Answer, Interrupt, Refused, Stream, Target};
 use crate::terminal::human;
 use crate::verbs::feed::FeedFormat;
 use crate::verbs::get;
@@ -78,7 +78,7 @@ pub(crate) struct Push {
 
 /// How far it has come.
 #[derive(Debug, Default)]
-struct Sent {
+struct SendProgress {
     packets: u64,
     left_out: u64,
     /// The time of the last packet, and how many of that time were sent.
@@ -115,9 +115,9 @@ impl Push {
         }
         // What is wrong with the question is told before anybody is connected to.
         selection.add(Target::new("/v1/packets"), None, now, &tz)?;
-        let tls = if self.tls { Some(Tls::new(&common.files(), Other::Listener)?) } else { None };
+        let tls = if self.tls { Some(Tls::new(&common.files(), Peer::Listener)?) } else { None };
         let link_type = self.link_type(common)?;
-        let mut sent = Sent::default();
+        let mut sent = SendProgress::default();
         loop {
             let mut connection = self.connect(tls.as_ref())?;
             let ended = self.send(common, &selection, &mut connection, link_type, &mut sent)?;
@@ -189,25 +189,27 @@ impl Push {
         let mut waiting = false;
         loop {
             let addresses = self.addresses()?;
-            let connected: anyhow::Result<Connecting> = runtime.block_on(async {
+            let connected: anyhow::Result<ConnectOutcome> = runtime.block_on(async {
                 let stream = match connect(&addresses).await {
                     Ok(stream) => stream,
-                    Err(error) => return Ok(Connecting::Later(format!("does not listen ({error})"))),
+                    Err(error) => return Ok(ConnectOutcome::Later(format!("does not listen ({error})"))),
                 };
                 let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
-                let Some(tls) = tls else { return Ok(Connecting::Done(Box::new(stream), ours, theirs)) };
+                let Some(tls) = tls else { return Ok(ConnectOutcome::Done(Box::new(stream), ours, theirs)) };
                 match tls.connect(host, &self.listener, stream).await {
-                    Ok(stream) => Ok(Connecting::Done(Box::new(stream), ours, theirs)),
-                    Err(error) if error.is::<BrokenOff>() => Ok(Connecting::Later(format!("is not ready ({error})"))),
+                    Ok(stream) => Ok(ConnectOutcome::Done(Box::new(stream), ours, theirs)),
+                    Err(error) if error.is::<ConnectionLost>() => {
+                        Ok(ConnectOutcome::Later(format!("is not ready ({error})")))
+                    }
                     Err(error) => Err(error),
                 }
             });
             let why = match connected? {
-                Connecting::Done(stream, ours, theirs) => {
+                ConnectOutcome::Done(stream, ours, theirs) => {
                     let (reader, writer) = tokio::io::split(stream);
                     return Ok(Connection { runtime, writer, reader: Some(reader), listening: None, ours, theirs });
                 }
-                Connecting::Later(why) => why,
+                ConnectOutcome::Later(why) => why,
             };
             if !std::mem::replace(&mut waiting, true) {
                 note(&format!("retrocap: {} {why}; waiting for it", self.listener));
@@ -223,7 +225,7 @@ impl Push {
         selection: &Selection,
         connection: &mut Connection,
         link_type: LinkType,
-        sent: &mut Sent,
+        sent: &mut SendProgress,
     ) -> anyhow::Result<Ended> {
         let mut answer = self.ask(common, selection, (connection.ours, connection.theirs), sent)?;
         let (trailers, gone) = (answer.trailers(), answer.interruption());
@@ -278,7 +280,7 @@ impl Push {
         common: &Common,
         selection: &Selection,
         (ours, theirs): (SocketAddr, SocketAddr),
-        sent: &Sent,
+        sent: &SendProgress,
     ) -> anyhow::Result<Answer> {
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = selection.clone();
@@ -307,7 +309,7 @@ impl Push {
 }
 
 /// What came of an attempt.
-enum Connecting {
+enum ConnectOutcome {
     Done(Box<dyn Stream>, SocketAddr, SocketAddr),
     /// Not now, for this reason.
     Later(String),
@@ -330,7 +332,7 @@ async fn connect(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
 
 impl Connection {
     /// Interrupts `answer` when the listener has gone. It says nothing, so that shows here first.
-    fn listen(&mut self, answer: Interrupted) {
+    fn listen(&mut self, answer: Interrupt) {
         let Some(mut reader) = self.reader.take() else { return };
         self.listening = Some(self.runtime.spawn(async move {
             let mut ignored = [0; 512];
@@ -388,7 +390,7 @@ fn not_between(ours: SocketAddr, theirs: SocketAddr) -> String {
     )
 }
 
-impl Sent {
+impl SendProgress {
     /// `12 packets, 3 left out because their link type does not fit -> 127.0.0.1:57012`
     fn text(&self, listener: &str) -> String {
         let left_out = match self.left_out {

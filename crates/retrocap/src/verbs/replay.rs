@@ -12,8 +12,8 @@ use crate::cli::{Common, Usage, note, print};
 use crate::config::File;
 use crate::machine;
 use crate::terminal::output::Output;
-use crate::terminal::progress::{Done, Progress};
-use crate::terminal::view::{self, Heading};
+use crate::terminal::progress::{Progress, ProgressState};
+use crate::terminal::status_page::{self, Heading};
 use crate::verbs::run::Percent;
 use crate::verbs::selection;
 use crate::verbs::status;
@@ -89,7 +89,7 @@ impl Replay {
         }
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
         let classes = Classes::new(&file.classes, split.store_bytes).map_err(Usage::of)?;
-        let mut source = Watched { inner: self.source(&interfaces)?, span: None };
+        let mut source = SpanSource { inner: self.source(&interfaces)?, span: None };
         let mut pipeline = Pipeline::new(Config {
             sessions_bytes: split.sessions_bytes,
             store_bytes: split.store_bytes,
@@ -141,7 +141,7 @@ impl Replay {
         if common.json {
             print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
         } else if !common.quiet {
-            let summary = view::status(&status, &status::here(Heading::Replayed));
+            let summary = status_page::status(&status, &status::here(Heading::Replayed));
             if to_stdout { note(summary.trim_end()) } else { print(&summary)? }
         }
         Ok(read?)
@@ -163,7 +163,7 @@ impl Replay {
                 let read = received.bytes.saturating_add(received.packets.saturating_mul(RECORD_HEADER_BYTES));
                 (read as f64 / all.max(1) as f64).min(1.0)
             });
-            Done { packets: received.packets, bytes: received.bytes, part }
+            ProgressState { packets: received.packets, bytes: received.bytes, part }
         })
     }
 
@@ -212,12 +212,12 @@ fn statistics(history: &History) -> Vec<InterfaceStatistics> {
 }
 
 /// A source whose earliest and latest times are noted.
-struct Watched<S> {
+struct SpanSource<S> {
     inner: S,
     span: Option<(Timestamp, Timestamp)>,
 }
 
-impl<S: Source> Source for Watched<S> {
+impl<S: Source> Source for SpanSource<S> {
     fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         let span = &mut self.span;
         self.inner.bursts(&mut |burst| {

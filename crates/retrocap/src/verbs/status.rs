@@ -11,7 +11,7 @@ use crate::cli::{Common, print};
 use crate::client::{self, Target};
 use crate::terminal::human::plain_lines;
 use crate::terminal::screen::Screen;
-use crate::terminal::view::{self, Heading, View};
+use crate::terminal::status_page::{self, Heading, View};
 use base::time::Timestamp;
 use query::status::Status as Document;
 
@@ -65,7 +65,7 @@ fn show(common: &Common) -> anyhow::Result<String> {
         return Ok(format!("{}\n", plain_lines(document.trim_end())));
     }
     let status: Document = serde_json::from_str(&document).context("the recorder speaks another version")?;
-    Ok(view::status(&status, &here(Heading::Recording { now: Timestamp::from(SystemTime::now()) })))
+    Ok(status_page::status(&status, &here(Heading::Recording { now: Timestamp::from(SystemTime::now()) })))
 }
 
 /// How this terminal shows things.

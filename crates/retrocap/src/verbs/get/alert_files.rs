@@ -11,11 +11,11 @@ use crate::alert::Alert;
 use crate::terminal::output::remove_when_interrupted;
 use query::search::SearchTarget;
 
-/// Files that are open at once.
+/// AlertFiles that are open at once.
 const OPEN_FILES_MAX: usize = 128;
 
 /// The files of a split answer: made in a hidden directory, moved when all of them are whole.
-pub(crate) struct Files {
+pub(crate) struct AlertFiles {
     directory: PathBuf,
     hidden: tempfile::TempDir,
     /// For each alert the name of its file.
@@ -24,7 +24,7 @@ pub(crate) struct Files {
     made: Vec<bool>,
 }
 
-impl Files {
+impl AlertFiles {
     /// No file yet.
     pub(crate) fn new(directory: &Path, alerts: &[Alert], extension: &str) -> anyhow::Result<Self> {
         let cannot = || format!("cannot write into {}", directory.display());

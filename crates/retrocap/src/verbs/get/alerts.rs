@@ -23,8 +23,8 @@ use crate::cli::{Common, note, print};
 use crate::client::{self, Answer, Refused};
 use crate::terminal::human;
 use crate::terminal::output::Output;
-use crate::terminal::progress::{Counts, Progress};
-use crate::verbs::get::alert_files::Files;
+use crate::terminal::progress::{Progress, ProgressCounts};
+use crate::verbs::get::alert_files::AlertFiles;
 use crate::verbs::selection;
 use base::time::Timestamp;
 use query::search::SearchTarget;
@@ -32,7 +32,7 @@ use query::search::SearchTarget;
 /// Alerts of one request when each gets a file; fewer where the recorder has not the memory.
 const BATCH_ALERTS: usize = 1000;
 /// Alerts without packets, and broken lines, that are told on the terminal one by one.
-const TOLD_MAX: usize = 20;
+const MESSAGES_MAX: usize = 20;
 
 /// How alerts are answered.
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub(crate) struct AlertArgs {
 }
 
 /// What is asked for alike of all alerts.
-pub(crate) struct Asked {
+pub(crate) struct ExportOptions {
     pub(crate) filter: Option<String>,
     pub(crate) interface: Option<String>,
     pub(crate) seed: Option<u16>,
@@ -66,13 +66,13 @@ pub(crate) struct Asked {
 }
 
 /// Alerts that were read, and how to ask for them.
-pub(crate) struct Job<'a> {
+pub(crate) struct AlertQuery<'a> {
     args: &'a AlertArgs,
-    asked: Asked,
+    asked: ExportOptions,
     common: &'a Common,
     source: String,
     read: Alerts,
-    counts: Arc<Counts>,
+    counts: Arc<ProgressCounts>,
 }
 
 /// What the service found for an alert.
@@ -106,9 +106,9 @@ struct Line {
     note: String,
 }
 
-impl<'a> Job<'a> {
+impl<'a> AlertQuery<'a> {
     /// Reads the alerts.
-    pub(crate) fn read(args: &'a AlertArgs, asked: Asked, common: &'a Common) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn read(args: &'a AlertArgs, asked: ExportOptions, common: &'a Common) -> anyhow::Result<Option<Self>> {
         let Some(path) = &args.alert else { return Ok(None) };
         let source = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
         let read = if path == Path::new("-") {
@@ -119,7 +119,7 @@ impl<'a> Job<'a> {
         };
         let read = read.map_err(|why| anyhow!("cannot read alerts from {source}: {why}"))?;
         let job = Self { args, asked, common, source, read, counts: Arc::default() };
-        job.tell_broken();
+        job.report_broken();
         if job.read.alerts.is_empty() {
             let passed = job.read.passed_over;
             return Err(match job.read.broken_count {
@@ -131,11 +131,11 @@ impl<'a> Job<'a> {
         Ok(Some(job))
     }
 
-    fn tell_broken(&self) {
-        for (line, why) in self.read.broken.iter().take(TOLD_MAX) {
+    fn report_broken(&self) {
+        for (line, why) in self.read.broken.iter().take(MESSAGES_MAX) {
             note(&format!("retrocap: {} line {line}: {why}", self.source));
         }
-        let more = self.read.broken_count.saturating_sub(TOLD_MAX as u64);
+        let more = self.read.broken_count.saturating_sub(MESSAGES_MAX as u64);
         if more > 0 {
             note(&format!("retrocap: {}: {more} more lines are broken", self.source));
         }
@@ -197,7 +197,7 @@ impl<'a> Job<'a> {
     pub(crate) fn split(self, directory: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let progress = self.progress();
-        let mut files = Files::new(directory, &self.read.alerts, self.asked.format)?;
+        let mut files = AlertFiles::new(directory, &self.read.alerts, self.asked.format)?;
         let mut outcomes: Vec<Outcome> = vec![Outcome::default(); self.read.alerts.len()];
         let mut order: Vec<usize> = (0..self.read.alerts.len()).collect();
         // Alerts of one session into one batch, so that their file is made once.
@@ -234,7 +234,7 @@ impl<'a> Job<'a> {
         &self,
         answer: Answer,
         batch: &[usize],
-        files: &mut Files,
+        files: &mut AlertFiles,
         outcomes: &mut [Outcome],
         note_text: &mut String,
     ) -> anyhow::Result<()> {
@@ -332,14 +332,14 @@ impl<'a> Job<'a> {
         let without = outcomes.iter().filter(|outcome| outcome.packets == 0).count();
         let partly = outcomes.iter().filter(|outcome| outcome.packets > 0 && outcome.missing.is_some()).count();
         if !self.common.quiet {
-            for outcome in outcomes.iter().filter(|outcome| outcome.missing.is_some()).take(TOLD_MAX) {
+            for outcome in outcomes.iter().filter(|outcome| outcome.missing.is_some()).take(MESSAGES_MAX) {
                 let Some(alert) = self.read.alerts.get(outcome.selection) else { continue };
                 let detail =
                     outcome.missing.as_ref().and_then(|missing| missing["detail"].as_str()).unwrap_or_default();
                 let (line, name) = (alert.line, shortened(&alert.name));
                 note(&format!("retrocap: {} line {line} ({name}): {detail}", self.source));
             }
-            let more = (without + partly).saturating_sub(TOLD_MAX);
+            let more = (without + partly).saturating_sub(MESSAGES_MAX);
             if more > 0 {
                 let place = if directory.is_some() { "; manifest.jsonl has them all" } else { "" };
                 note(&format!("retrocap: {more} more alerts are not answered in full{place}"));

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::anyhow;
 use hyper::StatusCode;
 
-use super::{Job, Line, Outcome, decoded};
+use super::{AlertQuery, Line, Outcome, decoded};
 use crate::client::{self, Answer, Refused};
 use crate::terminal::human;
-use crate::terminal::progress::Counts;
+use crate::terminal::progress::ProgressCounts;
 
-impl<'a> Job<'a> {
+impl<'a> AlertQuery<'a> {
     /// All alerts, as one stream of packets; call [`Merged::end`] after it was read.
     pub(crate) fn merged(self) -> anyhow::Result<(MergedReader<Answer>, Merged<'a>)> {
         let alerts: Vec<usize> = (0..self.read.alerts.len()).collect();
@@ -31,7 +31,7 @@ impl<'a> Job<'a> {
 
 /// What came beside the packets.
 #[derive(Debug, Default)]
-struct Found {
+struct MergedState {
     outcomes: Vec<Outcome>,
     note: String,
     packets: u64,
@@ -40,8 +40,8 @@ struct Found {
 
 /// What is left to say after a merged answer was read.
 pub(crate) struct Merged<'a> {
-    job: Job<'a>,
-    found: Arc<Mutex<Found>>,
+    job: AlertQuery<'a>,
+    found: Arc<Mutex<MergedState>>,
 }
 
 impl Merged<'_> {
@@ -65,8 +65,8 @@ impl Merged<'_> {
 pub(crate) struct MergedReader<R> {
     lines: BufReader<R>,
     asked: usize,
-    found: Arc<Mutex<Found>>,
-    counts: Arc<Counts>,
+    found: Arc<Mutex<MergedState>>,
+    counts: Arc<ProgressCounts>,
     line: String,
     data: Vec<u8>,
     at: usize,
@@ -74,7 +74,7 @@ pub(crate) struct MergedReader<R> {
 
 impl<R: Read> MergedReader<R> {
     /// Of an answer to so many selections.
-    pub(crate) fn new(answer: R, asked: usize, counts: Arc<Counts>) -> Self {
+    pub(crate) fn new(answer: R, asked: usize, counts: Arc<ProgressCounts>) -> Self {
         let lines = BufReader::with_capacity(64 << 10, answer);
         Self { lines, asked, found: Arc::default(), counts, line: String::new(), data: Vec::new(), at: 0 }
     }

@@ -14,8 +14,8 @@ use query::sums::Sum;
 /// Rows that are aligned together: as many as a screen shows, and some.
 const PAGE_ROWS: usize = 256;
 
-/// Lines of JSON that come out in another form.
-pub(crate) trait Lines {
+/// RowWriter of JSON that come out in another form.
+pub(crate) trait RowWriter {
     /// Takes one.
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()>;
     /// What was held back; and what it came to, in a sentence.
@@ -23,7 +23,7 @@ pub(crate) trait Lines {
 }
 
 /// One line a session.
-pub(crate) struct SessionLines {
+pub(crate) struct SessionRows {
     table: Table,
     clock: Clock,
     csv: bool,
@@ -78,7 +78,7 @@ const SESSION_CSV: [&str; 24] = [
     "cut_at",
 ];
 
-impl SessionLines {
+impl SessionRows {
     pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool) -> Self {
         Self {
             table: Table::new(screen, &SESSION),
@@ -98,7 +98,7 @@ impl SessionLines {
     }
 }
 
-impl Lines for SessionLines {
+impl RowWriter for SessionRows {
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
         let flow: Flow = serde_json::from_str(line)?;
         if self.csv {
@@ -235,7 +235,7 @@ impl Clock {
 }
 
 /// One line a sum.
-pub(crate) struct SumLines {
+pub(crate) struct SumRows {
     table: Table,
     clock: Clock,
     csv: bool,
@@ -276,7 +276,7 @@ const SUM_CSV: [&str; 11] = [
     "last",
 ];
 
-impl SumLines {
+impl SumRows {
     pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool, by: By) -> Self {
         let clock = Clock { tz, short: false, day: None };
         Self { table: Table::new(screen, &sum_columns(by)), clock, csv, by, page: Vec::new(), sums: 0 }
@@ -288,7 +288,7 @@ impl SumLines {
     }
 }
 
-impl Lines for SumLines {
+impl RowWriter for SumRows {
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
         let sum: Sum = serde_json::from_str(line)?;
         if self.csv {
@@ -368,7 +368,7 @@ mod tests {
     ];
 
     fn shown(screen: Screen) -> String {
-        let mut lines = SessionLines::new(screen, TimeZone::UTC, false);
+        let mut lines = SessionRows::new(screen, TimeZone::UTC, false);
         let mut out = String::new();
         for line in FLOWS {
             lines.line(&mut out, line).unwrap();

@@ -48,7 +48,7 @@ const WIDTH_DEFAULT: usize = 80;
 
 /// Everything, with line feeds.
 pub(crate) fn status(status: &Status, view: &View) -> String {
-    let mut page = Page { out: String::new(), status, view };
+    let mut page = StatusPage { out: String::new(), status, view };
     page.answer();
     page.reach();
     page.facts();
@@ -56,13 +56,13 @@ pub(crate) fn status(status: &Status, view: &View) -> String {
     page.out
 }
 
-struct Page<'a> {
+struct StatusPage<'a> {
     out: String,
     status: &'a Status,
     view: &'a View,
 }
 
-impl Page<'_> {
+impl StatusPage<'_> {
     /// What ages are counted from: a replayed capture ended with its newest packet, before its recorder began.
     fn now(&self) -> Timestamp {
         let newest = self.status.retained.newest.as_deref().and_then(read_time);
