@@ -267,7 +267,7 @@ fn time(name: &str, text: &str) -> Result<Timestamp, String> {
             let whole = format!("{:.0}", micros).parse::<u64>().map_err(|_| wrong())?;
             return Ok(Timestamp(whole.saturating_mul(1000)));
         }
-        return base::time::parse(text, Timestamp::MIN, &jiff::tz::TimeZone::UTC).map_err(|_| wrong());
+        return base::time::parse(&format!("@{text}"), Timestamp::MIN, &jiff::tz::TimeZone::UTC).map_err(|_| wrong());
     }
     if !text.starts_with(|c: char| c.is_ascii_digit()) || text.len() < "2026-11-22T10:00:00".len() {
         return Err(wrong());
