@@ -6,6 +6,10 @@
 //! attempt from inside what nobody in that role may do; some attempts must end the process.
 
 #[cfg(target_os = "linux")]
+#[path = "all/machine.rs"]
+#[allow(dead_code, reason = "shared with the tests of all")]
+mod machine;
+#[cfg(target_os = "linux")]
 #[path = "all/namespaces.rs"]
 #[allow(dead_code, reason = "shared with the tests of live capture")]
 mod namespaces;

@@ -1,7 +1,7 @@
 //! Real captures: our reader agrees with tshark, tcpdump and capinfos, and these tools read back what is exported.
 
-use std::io::{ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -10,6 +10,8 @@ use retrocap::formats::writer::{ExportError, Exporter, Format, InterfaceStatisti
 use retrocap::interface::{Interface, Interfaces};
 use retrocap::packet::{LinkType, Packet};
 use retrocap::source::{Batch, Source};
+
+use crate::machine;
 
 /// The fields of a packet that are compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ struct Kept {
 
 #[test]
 fn captures_are_read_as_tshark_reads_them() {
-    for capture in captures() {
+    for capture in machine::captures("capture files") {
         let Some(theirs) = tshark(&capture) else { return };
         compare(&capture, &read(&capture), &theirs);
     }
@@ -40,7 +42,7 @@ fn captures_are_read_as_tshark_reads_them() {
 #[test]
 fn exported_pcapng_is_read_by_tshark_and_capinfos() {
     let folder = tempfile::tempdir().unwrap();
-    for capture in captures() {
+    for capture in machine::captures("capture files") {
         let kept = read(&capture);
         let file = folder.path().join("export.pcapng");
         std::fs::write(&file, export(&kept, Format::Pcapng, Precision::Nano).unwrap()).unwrap();
@@ -55,7 +57,7 @@ fn exported_pcapng_is_read_by_tshark_and_capinfos() {
 #[test]
 fn exports_of_one_link_type_are_read_by_tcpdump() {
     let folder = tempfile::tempdir().unwrap();
-    for capture in captures() {
+    for capture in machine::captures("capture files") {
         let all = read(&capture);
         let mut link_types: Vec<LinkType> = all.iter().map(|kept| kept.interface.link_type).collect();
         link_types.sort();
@@ -135,23 +137,6 @@ fn tshark_shows_flags_drops_and_comments_of_an_export() {
     for expected in ["of the file", "retrocap", "Name = eth7", "nanoseconds (9)", "Number of stat entries = 1"] {
         assert!(about.contains(expected), "capinfos does not say {expected:?}: {about}");
     }
-}
-
-/// Every capture of the shared folder; empty, with a message, when there is none.
-fn captures() -> Vec<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
-        || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
-        PathBuf::from,
-    );
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        skipped(&format!("no captures in {}, set RETROCAP_CAPTURES", folder.display()));
-        return Vec::new();
-    };
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|e| e == "pcap" || e == "pcapng"));
-    files.sort();
-    assert!(!files.is_empty(), "no captures in {}", folder.display());
-    files
 }
 
 fn read(file: &Path) -> Vec<Kept> {
@@ -260,19 +245,13 @@ fn tcpdump_times(file: &Path) -> Option<Vec<String>> {
 fn tool(name: &str, arguments: &[&str]) -> Option<String> {
     let output = match Command::new(name).args(arguments).output() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            skipped(&format!("{name} is not installed"));
+            machine::skipped("capture files", format_args!("{name} is not installed"));
             return None;
         }
         output => output.unwrap(),
     };
     assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Past the test harness, which keeps what a passing test prints.
-fn skipped(why: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }
 
 fn seconds(nanos: u64, precision: Precision) -> String {

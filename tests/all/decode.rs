@@ -2,32 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use retrocap::decode::{Decoded, Network, decode};
 use retrocap::packet::LinkType;
 
+use crate::machine;
+
 #[test]
 fn tshark_sees_the_same_endpoints() {
-    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
-        || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
-        PathBuf::from,
-    );
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        eprintln!("SKIPPED decode against tshark: no captures in {} (set RETROCAP_CAPTURES)", folder.display());
-        return;
-    };
-    if Command::new("tshark").arg("--version").output().is_err() {
-        eprintln!("SKIPPED decode against tshark: tshark is not installed");
+    const WHAT: &str = "decode against tshark";
+    if !machine::have(WHAT, "tshark") {
         return;
     }
-    let is_capture =
-        |path: &PathBuf| path.extension().is_some_and(|extension| extension == "pcap" || extension == "pcapng");
-    let mut captures: Vec<PathBuf> =
-        entries.map(|entry| entry.expect("a folder entry").path()).filter(is_capture).collect();
-    captures.sort();
-
+    let captures = machine::captures(WHAT);
     let mut compared = BTreeMap::<&str, usize>::new();
     let mut wrong = Vec::new();
     for capture in &captures {

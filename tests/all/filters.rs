@@ -1,11 +1,13 @@
 //! Our filter compared with libpcap's and tcpdump's on real captures: it selects the same packets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use pcap::{Capture, Offline};
 use retrocap::filter::{Filter, FilterSet, SessionProbe};
 use retrocap::packet::LinkType;
+
+use crate::machine;
 
 const EXPRESSIONS: [&str; 100] = [
     "",
@@ -110,25 +112,6 @@ const EXPRESSIONS: [&str; 100] = [
     "ip[2:2] % 2 = 1 and ip[1] * 3 / 2 ^ 5 != 4",
 ];
 
-/// The shared captures; empty, with a message, when there are none.
-pub(crate) fn captures() -> Vec<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
-        || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
-        PathBuf::from,
-    );
-    let mut files: Vec<_> = std::fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "pcap" || e == "pcapng"))
-        .collect();
-    files.sort();
-    if files.is_empty() {
-        eprintln!("SKIPPED: no captures in {}; set RETROCAP_CAPTURES to a folder of them", folder.display());
-    }
-    files
-}
-
 /// What distinguishes packets: time, length on the wire, and bytes.
 pub(crate) type Identity = (i64, i64, u32, Vec<u8>);
 
@@ -168,7 +151,7 @@ fn positions(stored: &Stored, chosen: &[Identity]) -> Vec<usize> {
 #[test]
 fn filters_choose_the_packets_libpcap_chooses() {
     let mut compared = 0;
-    for path in captures() {
+    for path in machine::captures("filters") {
         let stored = read(&path).expect("readable");
         for expression in EXPRESSIONS {
             let mut capture = Capture::from_file(&path).expect("readable");
@@ -185,14 +168,16 @@ fn filters_choose_the_packets_libpcap_chooses() {
 
 #[test]
 fn filters_choose_the_packets_tcpdump_chooses() {
-    if Command::new("tcpdump").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: no tcpdump; scripts/setup test installs it");
+    if !machine::have("filters against tcpdump", "tcpdump") {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
     let chosen = folder.path().join("chosen.pcap");
     let named = ["mixed-lan", "sll2", "pppoe-over-qinq", "many-interfaces", "gre-within-gre", "ics-dnp3"];
-    for path in captures().iter().filter(|p| p.file_stem().is_some_and(|stem| named.iter().any(|n| stem == *n))) {
+    for path in machine::captures("filters")
+        .iter()
+        .filter(|p| p.file_stem().is_some_and(|stem| named.iter().any(|n| stem == *n)))
+    {
         let stored = read(path).expect("readable");
         for expression in EXPRESSIONS {
             let _ = std::fs::remove_file(&chosen);

@@ -1,6 +1,6 @@
 //! Captures made in code, the same for the same seed, and a reader for captures.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use retrocap::formats::reader::FileSource;
@@ -95,21 +95,4 @@ pub(crate) fn read(path: &Path) -> (Vec<Plain>, Result<(), SourceError>) {
             Err(error) => return (packets, Err(error)),
         }
     }
-}
-
-/// The shared captures; empty, with a message, when there are none.
-pub(crate) fn shared() -> Vec<PathBuf> {
-    let directory = std::env::var_os("RETROCAP_CAPTURES")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"));
-    let Ok(entries) = std::fs::read_dir(&directory) else {
-        eprintln!("SKIPPED: no captures in {}; set RETROCAP_CAPTURES to test with them", directory.display());
-        return Vec::new();
-    };
-    let mut captures: Vec<PathBuf> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "pcap" || extension == "pcapng"))
-        .collect();
-    captures.sort();
-    captures
 }

@@ -11,7 +11,8 @@ use retrocap::interface::Interfaces;
 use retrocap::packet::{Direction, LinkType, PacketFlags};
 use retrocap::source::{Batch, Source};
 
-use crate::namespaces::{Namespace, available, shared_capture};
+use crate::machine;
+use crate::namespaces::{Namespace, available};
 
 /// A packet as it was captured, with the name of its interface.
 #[derive(Clone, Debug)]
@@ -103,7 +104,7 @@ fn replay(name: &str) {
     if !available(name) {
         return;
     }
-    let Some(path) = shared_capture(name, name) else { return };
+    let Some(path) = machine::capture(name, name) else { return };
     let (near, far) = Namespace::pair();
     let mut recorder = Recorder::start(&far, &[], LiveConfig { block_count: 64, ..LiveConfig::default() });
     near.exec(&["tcpreplay", "--quiet", "--mbps=400", "--intf1=near", path.to_str().unwrap()]);
@@ -385,7 +386,7 @@ fn two_sources_share_the_packets_and_keep_sessions_together() {
     if !available("fanout") {
         return;
     }
-    let Some(path) = shared_capture("fanout", "mixed-lan.pcap") else { return };
+    let Some(path) = machine::capture("fanout", "mixed-lan.pcap") else { return };
     let (near, far) = Namespace::pair();
     let config = LiveConfig { block_count: 64, fanout: Some(7), ..LiveConfig::default() };
     let mut sources = [(); 2].map(|()| Recorder::start(&far, &[], config));

@@ -18,6 +18,7 @@ mod house;
 mod keeping;
 #[cfg(target_os = "linux")]
 mod live;
+mod machine;
 #[cfg(target_os = "linux")]
 mod namespaces;
 #[cfg(target_os = "linux")]

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,23 +11,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 pub(crate) fn available(test: &str) -> bool {
     let root = rustix::process::getuid().is_root();
     if !root {
-        eprintln!("SKIPPED: {test}: needs root");
+        crate::machine::skipped(test, "it needs root");
     }
     root
-}
-
-/// A capture of the shared folder; `None`, with a message, when it is not there.
-pub(crate) fn shared_capture(test: &str, name: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
-        PathBuf::from,
-    );
-    let path = folder.join(name);
-    if !path.is_file() {
-        eprintln!("SKIPPED: {test}: there is no {}", path.display());
-        return None;
-    }
-    Some(path)
 }
 
 /// A network namespace without IPv6, so that only the test sends packets in it.

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::generate;
+use crate::machine;
 
 const MIB: u64 = 1 << 20;
 
@@ -41,7 +42,7 @@ fn what_fits_comes_out_as_it_went_in() {
     let directory = tempfile::tempdir().unwrap();
     let generated = directory.path().join("generated.pcap");
     std::fs::write(&generated, generate::traffic(3 << 20, 1)).unwrap();
-    let mut captures = generate::shared();
+    let mut captures = machine::captures("replay of real captures");
     captures.push(generated);
     for capture in captures {
         let out = directory.path().join("out.pcapng");
@@ -112,7 +113,7 @@ fn others_open_what_was_written() {
         [("tshark", &["-n", "-T", "fields", "-e", "frame.number", "-r"][..]), ("tcpdump", &["-nqr"])]
     {
         let Ok(output) = Command::new(tool).args(arguments).arg(&out).output() else {
-            eprintln!("SKIPPED: {tool} is not installed");
+            machine::skipped("reading an export", format_args!("{tool} is not installed"));
             continue;
         };
         let lines = output.stdout.iter().filter(|byte| **byte == b'\n').count() as u64;

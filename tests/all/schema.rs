@@ -41,9 +41,8 @@ fn carry(mut from: impl Read, mut to: impl Write) {
 #[test]
 fn the_service_keeps_to_its_document() {
     if Command::new("schemathesis").arg("--version").output().is_err() {
-        eprintln!(
-            "SKIPPED: the OpenAPI document against the service: there is no schemathesis (pip install schemathesis)"
-        );
+        let why = "schemathesis is not installed (pip install schemathesis)";
+        crate::machine::skipped("the OpenAPI document against the service", why);
         return;
     }
     let directory = tempfile::tempdir().unwrap();

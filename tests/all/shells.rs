@@ -14,7 +14,7 @@ fn text(command: &mut Command) -> String {
 fn have(shell: &str) -> bool {
     let there = Command::new(shell).args(["-c", "true"]).output().is_ok();
     if !there {
-        eprintln!("SKIPPED: completions for {shell}: there is no {shell} here");
+        crate::machine::skipped("completions", format_args!("{shell} is not installed"));
     }
     there
 }
@@ -69,7 +69,7 @@ fn every_verb_has_a_manual_page() {
         let source = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
         assert!(source.contains("Examples:"), "{verb}");
         if Command::new("man").arg("--version").output().is_err() {
-            eprintln!("SKIPPED in part: there is no man here");
+            crate::machine::skipped("manual pages, in part", "man is not installed");
             continue;
         }
         let mut command = Command::new("man");

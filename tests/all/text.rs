@@ -7,16 +7,16 @@ use retrocap::decode::decode;
 use retrocap::decode::text::{Line, Precision, TextWriter};
 use retrocap::time::Timestamp;
 
-use crate::filters::{captures, read};
+use crate::filters::read;
+use crate::machine;
 
 #[test]
 fn lines_begin_as_those_of_tcpdump() {
-    if Command::new("tcpdump").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: no tcpdump; scripts/setup test installs it");
+    if !machine::have("lines against tcpdump", "tcpdump") {
         return;
     }
     let mut compared = 0;
-    for path in captures() {
+    for path in machine::captures("lines against tcpdump") {
         let Some(stored) = read(&path) else { continue };
         let output =
             Command::new("tcpdump").env("TZ", "UTC").arg("-n").arg("-r").arg(&path).output().expect("tcpdump runs");

@@ -9,7 +9,7 @@ use etherparse::PacketBuilder;
 
 use crate::cli::Recorder;
 use crate::namespaces::{self, Namespace};
-use crate::{generate, service::asking::have};
+use crate::{generate, machine, service::asking::have};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_retrocap");
 
@@ -323,7 +323,7 @@ fn names_are_those_that_tshark_reads() {
         return;
     }
     for (capture, packets) in [("mixed-lan.pcap", 4631), ("iot-setup.pcap", 2397)] {
-        let Some(path) = namespaces::shared_capture("names against tshark", capture) else { return };
+        let Some(path) = machine::capture("names against tshark", capture) else { return };
         let path = path.to_str().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("r.sock").to_str().unwrap().to_owned();

@@ -55,7 +55,7 @@ fn library(folder: &Path) -> Option<PathBuf> {
             Some(library)
         }
         Err(_) => {
-            eprintln!("SKIPPED: clock steps: there is no cc here");
+            crate::machine::skipped("clock steps", "cc is not installed");
             None
         }
     }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::generate;
-use crate::namespaces::{Namespace, available, shared_capture};
+use crate::machine;
+use crate::namespaces::{Namespace, available};
 
 use super::running::{Recorder, contents, have};
 
@@ -24,7 +25,7 @@ fn captures(test: &str, names: &[&str]) -> Option<Vec<PathBuf>> {
     if !available(test) || !have(test, &["tcpreplay"]) {
         return None;
     }
-    names.iter().map(|name| shared_capture(test, name)).collect()
+    names.iter().map(|name| machine::capture(test, name)).collect()
 }
 
 fn replay(near: &Namespace, path: &std::path::Path, arguments: &[&str]) {

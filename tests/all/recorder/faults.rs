@@ -249,7 +249,7 @@ fn a_supervisor_restarts_a_recorder_of_which_a_worker_stands_still() {
     }
     // The service still answers, and the other worker still records.
     let Some(mut held) = hold(recorder.child.id(), "retrocap-w1") else {
-        eprintln!("SKIPPED: {test}: a thread may not be held here");
+        crate::machine::skipped(test, "a thread cannot be stopped here");
         return;
     };
     eventually("it is silent", || supervisor.hear(Duration::from_secs(2)).is_none());

@@ -78,7 +78,8 @@ fn nothing_that_is_written_to_reaches_the_swap_or_a_core_dump() {
     let kept = match lifted.is_ok_and(|output| output.status.success()) {
         true => &[][..],
         false => {
-            eprintln!("SKIPPED in part: the limit of locked memory cannot be lifted here, so rights are kept");
+            let why = "the limit of locked memory cannot be raised here, so the recorder keeps its privileges";
+            crate::machine::skipped("locked memory, in part", why);
             &["--no-drop-privileges"]
         }
     };

@@ -195,13 +195,7 @@ pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Whether all programs are installed; prints which one is not.
 pub(super) fn have(test: &str, programs: &[&str]) -> bool {
-    programs.iter().all(|program| {
-        let there = Command::new(program).arg("--version").output().is_ok();
-        if !there {
-            eprintln!("SKIPPED: {test}: there is no {program} here");
-        }
-        there
-    })
+    programs.iter().all(|program| crate::machine::have(test, program))
 }
 
 /// A field of every packet in a file, according to tshark.

@@ -40,11 +40,8 @@ fn fields(text: &str) -> Vec<(String, String)> {
 
 /// Whether a program is installed; prints when it is not.
 pub(crate) fn have(program: &str) -> bool {
-    let there = Command::new(program).arg("--version").output().is_ok();
-    if !there {
-        eprintln!("SKIPPED in part: there is no {program} here");
-    }
-    there
+    let thread = std::thread::current();
+    crate::machine::have(&format!("{}, in part", thread.name().unwrap_or("a test")), program)
 }
 
 /// Sends a request with curl, or by hand where curl is not installed.
