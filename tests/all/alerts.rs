@@ -92,7 +92,7 @@ fn eve(seconds: u64, session: u32, signature: &str) -> String {
 }
 
 #[test]
-fn every_format_brings_its_sessions() {
+fn alerts_of_every_format_find_their_sessions() {
     let setting = Setting::new(five_sessions(), &["-m", "32M"]);
     let ts = |seconds: u64| format!("{}.250000", START_S + seconds);
     let conn = format!(
@@ -154,7 +154,7 @@ fn every_format_brings_its_sessions() {
 }
 
 #[test]
-fn what_is_broken_old_or_unknown_is_told_and_the_rest_served() {
+fn broken_old_and_unknown_alerts_are_reported_and_the_others_answered() {
     let setting = Setting::new(five_sessions(), &["-m", "32M", "-f", "not port 1005"]);
     let stats = json!({"timestamp": eve_time(1), "event_type": "stats", "stats": {}}).to_string();
     let future = eve(0, 1001, "future").replace(&eve_time(0)[..4], "2400");
@@ -252,7 +252,7 @@ fn a_session_is_found_by_its_community_id_whatever_the_seed() {
 }
 
 #[test]
-fn what_matched_is_widened_to_its_sessions() {
+fn matching_packets_are_widened_to_their_sessions() {
     let setting = Setting::new(five_sessions(), &["-m", "32M"]);
     let file = setting.path("whole.pcapng");
     let count = |arguments: &[&str]| {
@@ -281,7 +281,7 @@ fn too_much() -> (Vec<u8>, u64) {
 }
 
 #[test]
-fn what_was_cut_is_told_with_numbers() {
+fn a_cut_session_is_reported_with_numbers() {
     let setting = Setting::new(too_much(), &["-m", "16M", "--compression-cpu", "0"]);
     let file = setting.path("cut.pcapng");
     let flow = "10.0.0.0:2000 192.0.2.7:53 udp";
@@ -377,7 +377,7 @@ fn with_drops() -> (Vec<u8>, u64) {
 
 /// Packets may be missing only within the time in which the kernel dropped some.
 #[test]
-fn nothing_because_the_kernel_dropped() {
+fn an_empty_answer_names_packets_dropped_by_the_kernel() {
     let setting = Setting::new(with_drops(), &["-m", "32M"]);
     let (before, after) = (format!("{}", START_S + 3), format!("{}", START_S + 6));
     let (code, _, stderr) = setting.get(&["--since", &before, "--until", &after, "port 9999"]);
@@ -399,7 +399,7 @@ fn nothing_because_the_kernel_dropped() {
 
 /// One selection uses all the memory for sessions, so that every session of another one is left out.
 #[test]
-fn nothing_because_too_many_sessions_are_meant() {
+fn an_empty_answer_names_a_selection_of_too_many_sessions() {
     const SESSIONS: u32 = 6000;
     let mut file = generate::header();
     for session in 1..=SESSIONS {
@@ -427,7 +427,7 @@ fn nothing_because_too_many_sessions_are_meant() {
 
 /// The recorder lists flows and finds sessions by the Community ID seed in its configuration.
 #[test]
-fn the_recorders_seed_is_that_of_the_site() {
+fn the_recorder_uses_the_configured_community_id_seed() {
     let setting = Setting::new(five_sessions(), &["-m", "32M", "--community-id-seed", "7"]);
     let mut record = Vec::new();
     generate::packet(&mut record, 0, 1002, true, 100);

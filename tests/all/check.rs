@@ -40,7 +40,7 @@ fn a_wrong_configuration_is_an_error_with_its_lines() {
 }
 
 #[test]
-fn the_sample_is_printed_and_is_right() {
+fn the_printed_sample_is_the_packaged_file() {
     let sample = check(&["--sample"]);
     assert!(sample.status.success());
     let there = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/retrocap.toml")).unwrap();
@@ -48,7 +48,7 @@ fn the_sample_is_printed_and_is_right() {
 }
 
 #[test]
-fn a_machine_that_records_is_ok_and_what_is_not_is_told() {
+fn problems_are_reported_and_a_machine_that_can_record_is_ok() {
     if !available("check") {
         return;
     }

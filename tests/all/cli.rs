@@ -27,7 +27,7 @@ pub(crate) fn told(output: &Output) -> (i32, String, String) {
 }
 
 #[test]
-fn a_mistake_is_told_with_examples_and_exit_2() {
+fn a_usage_error_shows_examples_and_exits_2() {
     for (arguments, words) in [
         (&[][..], &["Usage:"][..]),
         (&["record"], &["unrecognized subcommand", "--help"]),
@@ -90,7 +90,7 @@ fn a_wrong_configuration_names_line_and_key() {
 }
 
 #[test]
-fn a_failure_is_exit_1_and_says_what_to_do() {
+fn a_failure_exits_1_and_says_what_to_do() {
     let directory = tempfile::tempdir().unwrap();
     let stale = directory.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
@@ -112,7 +112,7 @@ fn a_failure_is_exit_1_and_says_what_to_do() {
 }
 
 #[test]
-fn help_has_three_examples_a_verb() {
+fn the_help_of_each_verb_has_three_examples() {
     for verb in [
         "run",
         "get",
@@ -160,7 +160,7 @@ fn a_closed_pipe_is_success() {
 }
 
 #[test]
-fn a_full_disk_is_said_and_exit_1() {
+fn a_full_disk_is_reported_and_exits_1() {
     let directory = tempfile::tempdir().unwrap();
     let capture = capture(directory.path());
     let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
@@ -176,7 +176,7 @@ fn a_full_disk_is_said_and_exit_1() {
 }
 
 #[test]
-fn what_is_no_file_is_written_to_not_replaced() {
+fn devices_and_pipes_are_written_to_and_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let capture = capture(directory.path());
     let fifo = directory.path().join("fifo");
@@ -228,7 +228,7 @@ impl Recorder {
 }
 
 #[test]
-fn the_past_can_be_asked_for() {
+fn the_past_can_be_queried() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let capture = capture(directory.path());

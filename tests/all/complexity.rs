@@ -221,7 +221,7 @@ fn no_packet_costs_ten_times_a_normal_one() {
 
 /// An expression that is too long is refused before it is parsed.
 #[test]
-fn expressions_of_100_kb_are_refused_for_the_price_of_an_ordinary_one() {
+fn refusing_an_expression_of_100_kb_costs_no_more_than_an_ordinary_one() {
     const KB_100: usize = 100_000;
     let compiling = |expression: &str, times: u32| {
         let rounds = (0..ROUNDS).map(|_| {

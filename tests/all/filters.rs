@@ -149,7 +149,7 @@ fn positions(stored: &Stored, chosen: &[Identity]) -> Vec<usize> {
 }
 
 #[test]
-fn filters_choose_the_packets_libpcap_chooses() {
+fn filters_match_the_packets_that_libpcap_matches() {
     let mut compared = 0;
     for path in machine::captures("filters") {
         let stored = read(&path).expect("readable");
@@ -167,7 +167,7 @@ fn filters_choose_the_packets_libpcap_chooses() {
 }
 
 #[test]
-fn filters_choose_the_packets_tcpdump_chooses() {
+fn filters_match_the_packets_that_tcpdump_matches() {
     if !machine::have("filters against tcpdump", "tcpdump") {
         return;
     }
@@ -207,7 +207,7 @@ fn every_expression_can_be_asked_of_sessions() {
 
 /// A recorder resolves `host example.org` with `/etc/hosts` alone, so an unknown name gets an explanation.
 #[test]
-fn a_name_that_nobody_knows_is_answered_with_what_to_do() {
+fn an_unknown_name_is_answered_with_what_to_do() {
     for expression in ["host name.invalid", "src net name.invalid"] {
         let error = FilterSet::new(expression).unwrap_err().to_string();
         assert!(error.contains("unknown"), "{error}");

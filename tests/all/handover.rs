@@ -151,7 +151,7 @@ pub(crate) fn left_of(capture: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_left_is_taken_over_whole() {
+fn a_history_is_taken_over_whole() {
     for (compressing, bytes) in [(false, 1 << 20), (false, 40 << 20), (true, 40 << 20)] {
         let setup = Setup { compressing, ..Setup::default() };
         let mut old = Made::new(&setup);
@@ -204,7 +204,7 @@ fn starts(packets: &[Found]) -> BTreeSet<(Vec<u8>, Timestamp)> {
 }
 
 #[test]
-fn a_recorder_of_another_size_takes_what_counts_most() {
+fn a_recorder_of_another_size_takes_over_the_most_important_part() {
     let setup = Setup { compressing: true, store_bytes: 16 << 20, sessions_bytes: 4 << 20, ..Setup::default() };
     let others = [
         Setup { store_bytes: 6 << 20, sessions_bytes: 4 << 20, ..setup.clone() },
@@ -278,7 +278,7 @@ fn classes_and_pins_are_found_again_by_name_and_time() {
 
 /// Changed bytes never cause a panic, and what is taken over from them adds up.
 #[test]
-fn nonsense_is_taken_for_what_it_is() {
+fn damaged_histories_are_recognised() {
     let mut capture = generate::header();
     for number in 0..400u64 {
         let session = u32::try_from(number % 23).unwrap();

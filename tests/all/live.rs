@@ -226,7 +226,7 @@ fn an_unknown_link_layer_is_recorded_cooked() {
 }
 
 #[test]
-fn interfaces_that_come_while_recording_are_recorded() {
+fn interfaces_that_appear_while_recording_are_recorded() {
     if !available("hot plug") {
         return;
     }
@@ -343,7 +343,7 @@ fn a_lone_packet_does_not_wait_for_others() {
 }
 
 #[test]
-fn what_the_kernel_drops_is_counted_to_the_packet() {
+fn packets_dropped_by_the_kernel_are_counted_exactly() {
     if !available("kernel drops") {
         return;
     }

@@ -38,7 +38,7 @@ fn check_conservation(status: &Value) {
 }
 
 #[test]
-fn what_fits_comes_out_as_it_went_in() {
+fn a_capture_that_fits_is_exported_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let generated = directory.path().join("generated.pcap");
     std::fs::write(&generated, generate::traffic(3 << 20, 1)).unwrap();
@@ -102,7 +102,7 @@ fn the_same_replay_gives_the_same_bytes() {
 }
 
 #[test]
-fn others_open_what_was_written() {
+fn other_tools_open_an_export() {
     let directory = tempfile::tempdir().unwrap();
     let capture = directory.path().join("in.pcap");
     std::fs::write(&capture, generate::traffic(30 << 20, 3)).unwrap();

@@ -39,7 +39,7 @@ fn carry(mut from: impl Read, mut to: impl Write) {
 /// document forbids is refused. The document cannot express that all it allows is accepted: keys exclude each other,
 /// and an expression is a language.
 #[test]
-fn the_service_keeps_to_its_document() {
+fn the_service_conforms_to_its_openapi_document() {
     if Command::new("schemathesis").arg("--version").output().is_err() {
         let why = "schemathesis is not installed (pip install schemathesis)";
         crate::machine::skipped("the OpenAPI document against the service", why);

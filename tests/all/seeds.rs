@@ -330,7 +330,7 @@ fn folder() -> PathBuf {
 }
 
 #[test]
-fn first_bytes_name_somebody() {
+fn first_bytes_name_a_host() {
     use retrocap::decode::names::{Parsed, dns_question, dns_question_in_stream, http_host, server_name};
     for (name, bytes) in first_bytes() {
         let named = match name {
@@ -344,7 +344,7 @@ fn first_bytes_name_somebody() {
 }
 
 #[test]
-fn fuzzing_starts_from_these() {
+fn the_seeds_of_fuzzing_are_up_to_date() {
     let seeds = seeds();
     if std::env::var_os("RETROCAP_WRITE_SEEDS").is_some() {
         let _ = std::fs::remove_dir_all(folder());
@@ -368,7 +368,7 @@ fn fuzzing_starts_from_these() {
 }
 
 #[test]
-fn seeds_are_what_they_are_called() {
+fn seeds_parse_as_what_they_are_called() {
     for (name, packet) in packets() {
         let decoded = decode(LinkType(u16::from_be_bytes([packet[0], packet[1]])), &packet[2..]);
         assert_eq!(decoded.network == Network::Link, name == "arp", "{name}: {decoded:?}");

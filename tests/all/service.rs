@@ -66,7 +66,7 @@ fn packets_open_in_every_tool() {
 }
 
 #[test]
-fn the_file_says_what_was_asked_and_what_is_missing() {
+fn an_export_states_its_query_and_what_is_missing() {
     // More than the store keeps, so that sessions are cut.
     let server = Server::start(Recording::default().bulk(40_000));
     let answer = get(&server, "/v1/packets?filter=ip");
@@ -81,7 +81,7 @@ fn the_file_says_what_was_asked_and_what_is_missing() {
 }
 
 #[test]
-fn flows_come_one_a_line() {
+fn flows_are_one_per_line() {
     let server = Server::start(Recording::default().udp(3, 100).tcp_session());
     let answer = curl(&server, "/v1/flows?sort=packets", &[]);
     assert_eq!((answer.status, answer.header("content-type").unwrap()), (200, "application/x-ndjson"));
@@ -98,7 +98,7 @@ fn flows_come_one_a_line() {
 }
 
 #[test]
-fn a_question_that_cannot_be_answered_gets_a_sentence() {
+fn an_invalid_query_gets_a_sentence() {
     let server = Server::start(Recording::default().udp(3, 100).other_link_type());
     for (method, question, status, says) in [
         ("GET", "/v1/packets?filter=tcp+prt+80", 400, "syntax error"),
@@ -164,7 +164,7 @@ fn health_and_metrics_are_well_formed() {
 }
 
 #[test]
-fn the_description_says_what_the_service_takes() {
+fn the_openapi_document_matches_the_service() {
     let server = Server::start(Recording::default().udp(3, 100).tcp_session());
     assert_eq!(curl(&server, "/v1/openapi.json", &[]).text(), OPENAPI);
     let document: Value = serde_json::from_str(OPENAPI).unwrap();

@@ -45,7 +45,7 @@ fn bash_completes_verbs_and_flags() {
 }
 
 #[test]
-fn zsh_and_fish_read_theirs() {
+fn zsh_and_fish_accept_their_completions() {
     for (shell, words) in [("zsh", "#compdef retrocap"), ("fish", "complete -c retrocap")] {
         let script = text(Command::new(PROGRAM).args(["completions", shell]));
         for verb in ["run", "get", "flows", "status", "pin", "replay", "interfaces"] {

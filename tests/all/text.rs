@@ -11,7 +11,7 @@ use crate::filters::read;
 use crate::machine;
 
 #[test]
-fn lines_begin_as_those_of_tcpdump() {
+fn lines_begin_like_those_of_tcpdump() {
     if !machine::have("lines against tcpdump", "tcpdump") {
         return;
     }

@@ -205,7 +205,7 @@ impl Recorded {
 }
 
 #[test]
-fn sessions_and_sums_in_a_terminal() {
+fn sessions_and_sums_fit_a_terminal() {
     if !have("script") {
         return;
     }
@@ -221,7 +221,7 @@ fn sessions_and_sums_in_a_terminal() {
 }
 
 #[test]
-fn packets_and_status_in_a_terminal() {
+fn packets_and_status_fit_a_terminal() {
     if !have("script") {
         return;
     }
@@ -239,7 +239,7 @@ fn packets_and_status_in_a_terminal() {
 }
 
 #[test]
-fn interfaces_in_a_terminal() {
+fn interfaces_fit_a_terminal() {
     if !have("script") || !namespaces::available("interfaces in a terminal") {
         return;
     }
@@ -284,7 +284,7 @@ fn a_pipe_gets_everything() {
 
 /// The progress line appears while a pipe is silent, says what has arrived, and disappears at the end.
 #[test]
-fn progress_is_shown_and_goes() {
+fn progress_is_shown_and_removed() {
     if !have("script") {
         return;
     }
@@ -318,7 +318,7 @@ fn progress_is_shown_and_goes() {
 
 /// tshark finds every name in the same capture, and we miss none of those in DNS and TLS.
 #[test]
-fn names_are_those_that_tshark_reads() {
+fn names_match_those_that_tshark_reads() {
     if !have("tshark") {
         return;
     }

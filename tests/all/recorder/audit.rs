@@ -31,7 +31,7 @@ fn lines(recorder: &Recorder) -> Vec<Value> {
 }
 
 #[test]
-fn every_read_is_written_down() {
+fn every_read_is_logged() {
     let (command, directory) = command(&[]);
     let recorder = Recorder::start(command, directory);
     recorder.arrived(PACKETS);
@@ -65,7 +65,7 @@ fn every_read_is_written_down() {
 
 /// Requests for many selections, as alerts send them, and pins.
 #[test]
-fn selections_and_pins_are_written_down() {
+fn selections_and_pins_are_logged() {
     let (command, directory) = command(&[]);
     let recorder = Recorder::start(command, directory);
     recorder.arrived(PACKETS);
@@ -90,7 +90,7 @@ fn selections_and_pins_are_written_down() {
 }
 
 #[test]
-fn the_log_is_rotated_after_rights_were_given_up() {
+fn the_log_is_rotated_after_privileges_are_dropped() {
     let test = "rotation without rights";
     if !available(test) || !have(test, &["setpriv"]) {
         return;
@@ -153,7 +153,7 @@ fn on_a_tiny_disk(policy: &str) -> Recorder {
 }
 
 #[test]
-fn what_cannot_be_written_down_is_not_read() {
+fn a_read_that_cannot_be_logged_is_refused() {
     let test = "a full disk under the audit log";
     if !available(test) || !have(test, &["unshare", "nsenter"]) {
         return;
@@ -205,7 +205,7 @@ fn what_cannot_be_written_down_is_not_read() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_stops_the_start_unless_it_need_not() {
+fn a_log_that_cannot_be_opened_stops_the_start_when_it_is_required() {
     let (mut command, directory) = command(&["--audit-log", "/proc/nowhere/audit.log"]);
     let refused = told(&command.arg("--socket").arg(directory.path().join("socket")).output().unwrap());
     assert!(
@@ -222,7 +222,7 @@ fn a_log_that_cannot_be_opened_stops_the_start_unless_it_need_not() {
 }
 
 #[test]
-fn somebody_elses_read_has_their_name() {
+fn a_read_by_another_user_is_logged_with_their_name() {
     let test = "names in the audit log";
     if !available(test) || !have(test, &["setpriv"]) {
         return;

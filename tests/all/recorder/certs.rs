@@ -68,7 +68,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn keys_are_private_and_nothing_is_written_over() {
+fn keys_are_private_and_no_file_is_overwritten() {
     let pki = Pki::new();
     let alice = pki.client("alice", "packets,pin");
     for key in ["ca.key", "server.key", "alice/client.key"] {
@@ -97,7 +97,7 @@ fn keys_are_private_and_nothing_is_written_over() {
 }
 
 #[test]
-fn openssl_agrees() {
+fn openssl_verifies_the_certificates() {
     if !have("certificates", &["openssl"]) {
         return;
     }

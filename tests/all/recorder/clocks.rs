@@ -2,7 +2,7 @@
 //!
 //! A test must not set the clock of the machine. Therefore a library that is loaded into the recorder shifts the wall
 //! clock that it reads, while packets keep the true times that the kernel gives them. All that was recorded is then
-//! suddenly hours old, or in the future, as after a real step. `pressure::odd_clocks` covers packets whose own times
+//! suddenly hours old, or in the future, as after a real step. `pressure::packets_with_odd_times_are_counted` covers packets whose own times
 //! step.
 
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ fn library(folder: &Path) -> Option<PathBuf> {
 }
 
 #[test]
-fn a_recorder_whose_clock_is_set_goes_on() {
+fn recording_continues_when_the_clock_is_set() {
     if !available("clock steps") {
         return;
     }

@@ -87,7 +87,7 @@ fn ten_thousand_connections_disturb_neither_recording_nor_a_reader() {
 }
 
 #[test]
-fn strangers_at_the_door_of_other_machines_keep_nobody_out() {
+fn unauthenticated_connections_keep_no_client_out() {
     let test = "strangers at the door";
     if !available(test) || !have(test, &["openssl"]) {
         return;

@@ -31,7 +31,7 @@ fn full() -> Recorder {
 }
 
 #[test]
-fn an_export_that_runs_when_it_is_stopped_ends_well() {
+fn an_export_that_runs_at_a_stop_ends_as_a_valid_file() {
     let mut recorder = full();
     let mut reader = UnixStream::connect(recorder.socket()).unwrap();
     reader.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -73,7 +73,7 @@ fn an_export_that_runs_when_it_is_stopped_ends_well() {
 }
 
 #[test]
-fn a_recorder_that_was_killed_is_replaced_and_one_that_lives_is_not() {
+fn a_killed_recorder_is_replaced_and_a_running_one_is_not() {
     let first = full();
     let socket = first.socket();
     // A second recorder is refused, and the first one is not disturbed.
@@ -104,7 +104,7 @@ fn a_recorder_that_was_killed_is_replaced_and_one_that_lives_is_not() {
 }
 
 #[test]
-fn who_cannot_be_served_is_told_what_to_do() {
+fn refusals_say_what_to_do() {
     let directory = directory();
     let nowhere = directory.path().join("nowhere");
     let output = Command::new(PROGRAM).args(["status", "--socket"]).arg(&nowhere).output().unwrap();
@@ -151,7 +151,7 @@ fn who_cannot_be_served_is_told_what_to_do() {
 }
 
 #[test]
-fn a_full_disk_leaves_no_half_file() {
+fn a_full_disk_leaves_no_partial_file() {
     let test = "a full disk";
     if !available(test) || !have(test, &["unshare"]) {
         return;
@@ -176,7 +176,7 @@ fn a_full_disk_leaves_no_half_file() {
 }
 
 #[test]
-fn a_recorder_that_is_stopped_lets_go_of_its_packets_and_files() {
+fn a_stopped_recorder_releases_its_packets_and_files() {
     if !available("a clean end") {
         return;
     }

@@ -34,7 +34,7 @@ fn replay(near: &Namespace, path: &std::path::Path, arguments: &[&str]) {
 }
 
 #[test]
-fn what_was_on_the_cable_comes_back() {
+fn packets_on_the_cable_are_exported_byte_for_byte() {
     let Some(captures) = captures("what was on the cable", &ETHERNET) else { return };
     let (near, far) = Namespace::pair();
     far.ip("link set far arp off");
@@ -80,7 +80,7 @@ fn counts_add_up_while_memory_overflows() {
 }
 
 #[test]
-fn two_workers_have_each_packet_once() {
+fn two_workers_record_each_packet_once() {
     let Some(captures) = captures("two workers", &ETHERNET[..2]) else { return };
     let (near, far) = Namespace::pair();
     let recorder = Recorder::live(&far, &["-m", "128M", "--workers", "2"]);

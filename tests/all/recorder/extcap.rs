@@ -106,7 +106,7 @@ fn wireshark_goes_back_in_time_on_another_machine() {
 }
 
 #[test]
-fn the_protocol_as_wireshark_speaks_it() {
+fn the_extcap_protocol_is_answered_as_wireshark_expects() {
     let directory = directory();
     let home = directory.path();
     let ask = |arguments: &[&str]| at_home(home, PROGRAM, &[&["extcap"], arguments].concat());

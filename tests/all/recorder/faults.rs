@@ -24,7 +24,7 @@ fn reasons(recorder: &Recorder) -> Vec<String> {
 }
 
 #[test]
-fn interfaces_that_flap_fifty_times_a_second() {
+fn packets_are_recorded_while_interfaces_flap() {
     let test = "flapping interfaces";
     if !available(test) {
         return;
@@ -81,7 +81,7 @@ fn interfaces_that_flap_fifty_times_a_second() {
 }
 
 #[test]
-fn a_network_namespace_that_is_torn_down() {
+fn recording_survives_the_end_of_a_network_namespace() {
     let test = "a namespace torn down";
     if !available(test) || !have(test, &["nsenter"]) {
         return;
@@ -117,7 +117,7 @@ fn a_network_namespace_that_is_torn_down() {
 }
 
 #[test]
-fn a_recorder_that_was_stopped_for_ten_seconds_counts_what_it_lost() {
+fn a_recorder_stopped_for_ten_seconds_counts_what_it_lost() {
     if !available("ring starvation") {
         return;
     }
@@ -155,7 +155,7 @@ fn a_recorder_that_was_stopped_for_ten_seconds_counts_what_it_lost() {
 }
 
 #[test]
-fn memory_that_may_not_be_locked() {
+fn a_limit_on_locked_memory_is_reported() {
     let test = "memory that may not be locked";
     if !available(test) || !have(test, &["setpriv", "prlimit"]) {
         return;
@@ -176,7 +176,7 @@ fn memory_that_may_not_be_locked() {
 }
 
 #[test]
-fn killed_and_started_again_at_once() {
+fn a_killed_recorder_can_be_restarted_at_once() {
     if !available("kill -9 and restart") {
         return;
     }
@@ -235,7 +235,7 @@ fn hold(process: u32, thread: &str) -> Option<Child> {
 }
 
 #[test]
-fn a_supervisor_restarts_a_recorder_of_which_a_worker_stands_still() {
+fn a_supervisor_restarts_a_recorder_with_a_stuck_worker() {
     let test = "a watchdog";
     if !available(test) || !have(test, &["python3"]) {
         return;

@@ -59,7 +59,7 @@ fn follower(recorder: &Recorder, arguments: &[&str]) -> Child {
 }
 
 #[test]
-fn the_past_and_then_what_comes_packet_by_packet() {
+fn a_follower_gets_the_past_and_then_each_packet_once() {
     if !available("follow") {
         return;
     }
@@ -91,7 +91,7 @@ fn the_past_and_then_what_comes_packet_by_packet() {
 }
 
 #[test]
-fn a_time_to_come_ends_it() {
+fn a_follower_ends_at_its_until_time() {
     if !available("until") {
         return;
     }
@@ -143,7 +143,7 @@ fn tools_read_a_follower_through_a_pipe() {
 }
 
 #[test]
-fn an_interrupt_keeps_what_came() {
+fn an_interrupted_follower_keeps_its_packets() {
     if !available("interrupt") {
         return;
     }
@@ -170,7 +170,7 @@ fn an_interrupt_keeps_what_came() {
 }
 
 #[test]
-fn a_follower_that_stops_costs_nobody_a_packet_and_is_told_what_it_missed() {
+fn a_stalled_follower_costs_nobody_a_packet_and_learns_what_it_missed() {
     const MANY: u32 = 300_000;
     if !available("a follower that stops") {
         return;
@@ -201,7 +201,7 @@ fn a_follower_that_stops_costs_nobody_a_packet_and_is_told_what_it_missed() {
 }
 
 #[test]
-fn followers_leave_places_for_others() {
+fn followers_leave_room_for_other_queries() {
     if !available("places") {
         return;
     }

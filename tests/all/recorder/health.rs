@@ -28,7 +28,7 @@ fn metric(recorder: &Recorder, name: &str) -> Vec<(String, f64)> {
 }
 
 #[test]
-fn a_history_that_is_too_short_and_pins_that_are_full_are_said() {
+fn short_histories_and_full_pins_are_reported() {
     if !available("a horizon that is too short") {
         return;
     }
@@ -80,7 +80,7 @@ fn a_history_that_is_too_short_and_pins_that_are_full_are_said() {
 }
 
 #[test]
-fn each_layer_of_the_sandbox_is_seen_from_outside() {
+fn each_layer_of_the_sandbox_is_reported() {
     if !available("layers of the sandbox") {
         return;
     }
@@ -126,7 +126,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 /// The kernel refuses a filter to a thread whose earlier filters are too long.
 #[test]
-fn threads_that_cannot_be_held_to_their_role_are_counted_and_said() {
+fn threads_without_the_filter_of_their_role_are_counted_and_reported() {
     let test = "threads without the filter of their role";
     if !available(test) || !have(test, &["python3"]) {
         return;

@@ -19,7 +19,7 @@ fn is_up(recorder: &Recorder, name: &str) -> bool {
 }
 
 #[test]
-fn interfaces_that_come_and_are_renamed_keep_their_packets() {
+fn new_and_renamed_interfaces_keep_their_packets() {
     if !available("hot plug") || !have("hot plug", &["tshark"]) {
         return;
     }
@@ -116,7 +116,7 @@ fn raw_ip_and_loopback_keep_their_link_types() {
 }
 
 #[test]
-fn only_what_was_asked_for_is_recorded() {
+fn only_selected_packets_are_recorded() {
     if !available("selection") {
         return;
     }
@@ -153,7 +153,7 @@ fn only_what_was_asked_for_is_recorded() {
 }
 
 #[test]
-fn nothing_because_the_interface_was_not_recorded() {
+fn an_empty_answer_names_an_interface_that_is_not_recorded() {
     if !available("an interface that was not recorded") {
         return;
     }

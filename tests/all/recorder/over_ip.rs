@@ -27,7 +27,7 @@ fn connect(namespace: &Namespace) -> TcpStream {
 }
 
 #[test]
-fn the_past_and_then_what_comes_over_tcp() {
+fn a_tcp_client_gets_the_past_and_then_each_packet_once() {
     if !available("over IP") {
         return;
     }
@@ -89,7 +89,7 @@ fn a_follower_over_tcp_is_not_recorded() {
 }
 
 #[test]
-fn tshark_reads_it() {
+fn tshark_reads_the_stream() {
     if !available("tshark over IP") || !have("tshark over IP", &["tshark"]) {
         return;
     }
@@ -207,7 +207,7 @@ fn a_client_that_stalls_is_not_waited_for() {
 }
 
 #[test]
-fn a_client_that_stalls_for_longer_than_its_limit_is_dropped_from() {
+fn a_client_that_stalls_beyond_the_limit_is_disconnected() {
     const MANY: u32 = 60_000;
     if !available("a client that stalls for long") {
         return;
@@ -246,7 +246,7 @@ fn a_client_that_stalls_for_longer_than_its_limit_is_dropped_from() {
 }
 
 #[test]
-fn a_listener_gets_what_is_pushed_and_what_came_while_it_was_away() {
+fn a_listener_also_gets_the_packets_of_the_time_it_was_away() {
     if !available("push") {
         return;
     }
@@ -286,7 +286,7 @@ fn a_listener_gets_what_is_pushed_and_what_came_while_it_was_away() {
 }
 
 #[test]
-fn nobody_else_may_read_or_keep_a_connection_from_being_recorded() {
+fn other_users_can_neither_read_nor_hide_a_connection() {
     if !available("rights") {
         return;
     }

@@ -101,7 +101,7 @@ fn tshark_so_far(file: &Path) -> Vec<String> {
 }
 
 #[test]
-fn elsewhere_it_is_tls_for_clients_with_the_role() {
+fn beyond_loopback_clients_need_tls_and_the_role() {
     let test = "PCAP-over-IP over TLS";
     if !available(test) || !have(test, &["tshark", "openssl"]) {
         return;
@@ -151,7 +151,7 @@ fn elsewhere_it_is_tls_for_clients_with_the_role() {
 }
 
 #[test]
-fn who_may_not_have_it_gets_no_byte_and_is_named() {
+fn an_unauthorised_client_gets_no_byte_and_is_named() {
     let test = "refusals over TLS";
     if !available(test) || !have(test, &["openssl"]) {
         return;
@@ -206,7 +206,7 @@ fn listener(hosts: &Hosts, port: u16, cert: &(PathBuf, PathBuf), ca: &Path, into
 }
 
 #[test]
-fn packets_are_pushed_over_tls_to_who_can_be_trusted() {
+fn packets_are_pushed_over_tls_to_trusted_listeners_only() {
     let test = "push over TLS";
     if !available(test) || !have(test, &["tshark", "openssl"]) {
         return;
@@ -261,7 +261,7 @@ fn packets_are_pushed_over_tls_to_who_can_be_trusted() {
 
 /// A stream must not feed itself, but everything else is recorded.
 #[test]
-fn only_a_stream_that_goes_on_is_left_out() {
+fn only_endless_streams_are_excluded_from_recording() {
     if !available("streams over TLS") {
         return;
     }

@@ -16,7 +16,7 @@ use super::running::{BEYOND_BUDGET, MIB, PROGRAM, Recorder, Sender, conserves, d
 const SESSIONS: u32 = 4_000_000;
 
 #[test]
-fn four_million_sessions_on_a_cable() {
+fn four_million_sessions_on_a_cable_stay_within_the_budget() {
     if !available("four million sessions") {
         return;
     }
@@ -114,7 +114,7 @@ fn replayed(name: &str, budget: u64, make: impl FnOnce(&mut Stream<BufWriter<std
 }
 
 #[test]
-fn four_million_sessions_in_a_file() {
+fn four_million_sessions_in_a_file_stay_within_the_budget() {
     let status = replayed("4 million sessions", 64 * MIB, |stream| {
         let mut frame = Vec::new();
         for number in 0..SESSIONS {
@@ -140,7 +140,7 @@ fn fragment(id: u32, offset: u16, more: bool) -> Vec<u8> {
 }
 
 #[test]
-fn a_bomb_of_fragments() {
+fn a_flood_of_fragments_stays_within_the_budget() {
     replayed("first fragments without end", 16 * MIB, |stream| {
         for id in 0..300_000 {
             stream.write(u64::from(id) * 1000, &fragment(id, 0, true));
@@ -160,7 +160,7 @@ fn a_bomb_of_fragments() {
 }
 
 #[test]
-fn odd_frames() {
+fn malformed_frames_are_counted() {
     let status = replayed("40 nested VLAN tags", 16 * MIB, |stream| {
         for number in 0..100_000_u32 {
             let mut frame = unanswered(0)[..12].to_vec();
@@ -183,7 +183,7 @@ fn odd_frames() {
 }
 
 #[test]
-fn odd_clocks() {
+fn packets_with_odd_times_are_counted() {
     const SECOND: u64 = 1_000_000_000;
     const YEAR: u64 = 365 * 24 * 3600 * SECOND;
     let mut frame = Vec::new();

@@ -68,7 +68,7 @@ fn saying(words: &[u8]) -> Vec<u8> {
 
 /// This holds for all memory that can contain a packet, whether mapped at start or for a query.
 #[test]
-fn nothing_that_is_written_to_reaches_the_swap_or_a_core_dump() {
+fn writable_memory_never_reaches_swap_or_a_core_dump() {
     if !available("locked memory") {
         return;
     }
@@ -114,7 +114,7 @@ fn nothing_that_is_written_to_reaches_the_swap_or_a_core_dump() {
 
 /// Files, streams and listings: the memory that built an answer contains nothing of it afterwards.
 #[test]
-fn what_was_answered_is_nowhere_but_where_packets_stay() {
+fn answers_leave_no_copies_of_packets_in_memory() {
     if !available("what answers leave behind") {
         return;
     }

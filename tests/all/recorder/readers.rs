@@ -13,7 +13,7 @@ use crate::service::asking;
 use super::running::{BEYOND_BUDGET, MIB, Recorder, Sender, datagram, have, tshark, unanswered};
 
 #[test]
-fn a_lone_ping_is_there_at_once() {
+fn a_lone_ping_can_be_queried_at_once() {
     if !available("ping") || !have("ping", &["ping", "tshark"]) {
         return;
     }
@@ -29,7 +29,7 @@ fn a_lone_ping_is_there_at_once() {
 }
 
 #[test]
-fn a_packet_can_be_asked_for_soon() {
+fn a_packet_can_be_queried_soon_after_its_arrival() {
     if !available("freshness") {
         return;
     }
@@ -64,7 +64,7 @@ fn processor(nth: usize) -> Option<(usize, CpuSet)> {
 }
 
 #[test]
-fn a_reader_that_stops_costs_nobody_a_packet() {
+fn a_stalled_reader_costs_nobody_a_packet() {
     const FIRST: u32 = 50_000;
     const MANY: u32 = 1_000_000;
     let test = "a reader that stops";
@@ -137,7 +137,7 @@ fn niceness(recorder: &Recorder, name: &str) -> Vec<i64> {
 }
 
 #[test]
-fn who_takes_packets_comes_before_who_answers() {
+fn workers_have_a_higher_priority_than_queries() {
     if !available("readers") {
         return;
     }

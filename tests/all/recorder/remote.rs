@@ -132,7 +132,7 @@ fn every_verb_that_reads_works_from_another_machine() {
 }
 
 #[test]
-fn a_role_that_is_missing_is_named() {
+fn a_refusal_names_the_missing_role() {
     let pki = Pki::new();
     let config = "[[client]]\nname = \"lost\"\nroles = []\n[[client]]\nname = \"grown\"\nroles = [\"packets\"]\n";
     let listening = Listening::new(&pki, config);
@@ -163,7 +163,7 @@ fn a_role_that_is_missing_is_named() {
 }
 
 #[test]
-fn who_has_no_good_certificate_is_refused_and_told_why() {
+fn a_client_without_a_valid_certificate_is_refused_and_told_why() {
     let pki = Pki::new();
     let alice = pki.client("alice", "packets");
     let strangers = Pki::new();
@@ -238,7 +238,7 @@ fn who_has_no_good_certificate_is_refused_and_told_why() {
 }
 
 #[test]
-fn what_cannot_be_served_is_said_at_the_start() {
+fn invalid_listen_settings_are_reported_at_start() {
     let pki = Pki::new();
     let directory = directory();
     let capture = directory.path().join("capture.pcap");
@@ -274,7 +274,7 @@ fn what_cannot_be_served_is_said_at_the_start() {
 }
 
 #[test]
-fn plain_tcp_reads_on_this_host_alone() {
+fn plain_tcp_is_for_reading_on_this_host_only() {
     let directory = directory();
     let capture = directory.path().join("capture.pcap");
     let mut bytes = generate::header();
@@ -310,7 +310,7 @@ fn plain_tcp_reads_on_this_host_alone() {
 /// After a machine was lost, its roles are revoked and a certificate is replaced without a restart: the history
 /// stays.
 #[test]
-fn a_reload_takes_over_clients_and_certificates() {
+fn a_reload_applies_clients_and_certificates() {
     if !have("reload", &["openssl"]) {
         return;
     }
@@ -371,7 +371,7 @@ fn a_reload_takes_over_clients_and_certificates() {
 }
 
 #[test]
-fn who_is_locked_out_is_disconnected_within_an_answer_too() {
+fn a_revoked_client_is_disconnected_within_an_answer() {
     let pki = Pki::new();
     let (alice, bob) = (pki.client("alice", "packets"), pki.client("bob", "packets"));
     let listening = Listening::new(&pki, "");

@@ -34,7 +34,7 @@ fn a_capture_is_served_as_if_it_were_now() {
 }
 
 #[test]
-fn a_pace_is_kept() {
+fn a_replay_keeps_its_pace() {
     let folder = directory();
     let path = folder.path().join("in.pcap");
     // Two seconds of packets at double speed.
@@ -67,7 +67,7 @@ fn a_damaged_capture_is_served_up_to_the_damage() {
 }
 
 #[test]
-fn a_pipe_is_served_while_it_goes_on() {
+fn a_pipe_is_served_while_it_is_written() {
     let mut recorder = Recorder::replaying(&["--replay", "-", "--speed", "max", "-m", "16M"], Stdio::piped());
     let mut stdin = recorder.stdin();
     let file = capture(100, 1);

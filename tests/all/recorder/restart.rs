@@ -46,7 +46,7 @@ fn left(far: &Namespace, near: &Namespace) -> (Supervisor, tempfile::TempDir, (V
 }
 
 #[test]
-fn what_was_kept_is_there_after_a_restart() {
+fn the_history_survives_a_restart() {
     let test = "restart";
     if !available(test) || !have(test, &["bash"]) {
         return;
@@ -140,7 +140,7 @@ fn a_full_memory_is_taken_over_within_the_budget() {
 }
 
 #[test]
-fn what_cannot_be_trusted_is_not_taken_over() {
+fn an_untrusted_history_is_not_taken_over() {
     let test = "damaged history";
     if !available(test) || !have(test, &["bash"]) {
         return;
@@ -190,7 +190,7 @@ fn what_cannot_be_trusted_is_not_taken_over() {
 }
 
 #[test]
-fn where_nobody_keeps_it_nothing_is_left() {
+fn without_a_supervisor_nothing_is_left() {
     if !available("restart without a supervisor") {
         return;
     }
@@ -203,7 +203,7 @@ fn where_nobody_keeps_it_nothing_is_left() {
 }
 
 #[test]
-fn a_recorder_that_is_nobody_special_hands_on_as_well() {
+fn a_recorder_without_privileges_hands_over_its_history() {
     let test = "restart within the sandbox";
     if !available(test) || !have(test, &["bash"]) {
         return;

@@ -16,7 +16,7 @@ fn field(status: &Path, key: &str) -> String {
 }
 
 #[test]
-fn the_kernel_holds_what_the_status_says() {
+fn the_kernel_confirms_what_the_status_says() {
     if !available("sandbox") {
         return;
     }
@@ -80,7 +80,7 @@ fn the_kernel_holds_what_the_status_says() {
 }
 
 #[test]
-fn with_the_sandbox_it_follows_interfaces_and_names() {
+fn a_sandboxed_recorder_follows_interfaces_and_resolves_names() {
     if !available("interfaces under the sandbox") {
         return;
     }
@@ -109,7 +109,7 @@ fn with_the_sandbox_it_follows_interfaces_and_names() {
 }
 
 #[test]
-fn what_is_required_and_missing_is_said() {
+fn a_missing_required_layer_is_reported() {
     let run = |arguments: &[&str]| {
         let directory = directory();
         let mut command = Command::new(PROGRAM);
@@ -124,7 +124,7 @@ fn what_is_required_and_missing_is_said() {
 }
 
 #[test]
-fn without_the_sandbox_it_says_so() {
+fn a_recorder_without_a_sandbox_says_so() {
     if !available("no sandbox") {
         return;
     }
@@ -227,7 +227,7 @@ fn a_reload_changes_what_is_recorded_and_forgets_nothing() {
 }
 
 #[test]
-fn a_hangup_without_a_file_ends_nothing() {
+fn a_hangup_without_a_configuration_file_is_harmless() {
     if !available("hangup") {
         return;
     }

@@ -27,7 +27,7 @@ fn values(key: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn systemd_understands_the_unit_and_finds_it_little_exposed() {
+fn systemd_accepts_the_unit_and_rates_its_exposure_low() {
     if !have("the unit", &["systemd-analyze"]) {
         return;
     }
@@ -79,7 +79,7 @@ fn allowed() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_system_call_of_a_recorder_is_allowed_by_the_unit() {
+fn the_unit_permits_every_system_call_of_a_recorder() {
     let test = "system calls under the unit";
     if !available(test) || !have(test, &["systemd-analyze", "strace", "setpriv"]) {
         return;

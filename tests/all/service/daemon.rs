@@ -182,7 +182,7 @@ fn a_capture_is_replayed_at_its_pace() {
 }
 
 #[test]
-fn what_cannot_be_is_said_before_anything_is_left_behind() {
+fn an_invalid_configuration_is_reported_before_any_file_is_made() {
     let directory = tempfile::tempdir().unwrap();
     let good = config(directory.path(), &Recording::default().udp(2, 100).file());
     let replay = |path: &str, speed| Some(Replay { path: directory.path().join(path), speed });
@@ -210,14 +210,14 @@ fn what_cannot_be_is_said_before_anything_is_left_behind() {
 
 /// Not a test, but the program that the next test stops with a signal.
 #[test]
-#[ignore = "run by a_signal_ends_it_well"]
+#[ignore = "run by a_signal_stops_the_daemon_cleanly"]
 fn child() {
     let Some(directory) = std::env::var_os("RETROCAP_TEST_DIRECTORY") else { return };
     daemon::run(config(Path::new(&directory), &Recording::default().udp(20, 100).file())).unwrap();
 }
 
 #[test]
-fn a_signal_ends_it_well() {
+fn a_signal_stops_the_daemon_cleanly() {
     for signal in ["TERM", "INT"] {
         let directory = tempfile::tempdir().unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())

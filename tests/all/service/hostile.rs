@@ -12,7 +12,7 @@ use super::recording::{Recording, Server, packets_by, packets_in};
 const BULK_PACKETS: u64 = 15_000;
 
 #[test]
-fn a_reader_that_stalls_disturbs_nobody_and_is_closed() {
+fn a_stalled_reader_disturbs_nobody_and_is_disconnected() {
     let limits = Limits { stall_timeout: Duration::from_millis(500), ..Limits::default() };
     let server = Server::with(Recording::default().bulk(BULK_PACKETS), limits);
     let mut stalled = server.connect();
@@ -28,7 +28,7 @@ fn a_reader_that_stalls_disturbs_nobody_and_is_closed() {
 }
 
 #[test]
-fn a_client_that_goes_ends_its_query() {
+fn a_disconnected_client_ends_its_query() {
     let server = Server::start(Recording::default().bulk(BULK_PACKETS));
     let mut going = server.connect();
     send(&mut going, "/v1/packets");
@@ -58,7 +58,7 @@ fn queries_beyond_the_budget_wait_and_are_then_refused() {
 }
 
 #[test]
-fn garbage_is_closed_and_the_next_is_served() {
+fn garbage_is_refused_and_the_next_request_answered() {
     let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
     let server = Server::with(Recording::default().udp(3, 100), limits);
     let many = "X-Header: 1\r\n".repeat(65);
@@ -108,7 +108,7 @@ fn garbage_is_closed_and_the_next_is_served() {
 }
 
 #[test]
-fn who_asks_nothing_makes_room_for_who_asks() {
+fn idle_connections_make_room_for_requests() {
     let server = Server::with(Recording::default().udp(3, 100), Limits { connections_max: 4, ..Limits::default() });
     let mut idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for _ in 0..10 {
@@ -129,7 +129,7 @@ fn who_asks_nothing_makes_room_for_who_asks() {
 }
 
 #[test]
-fn too_many_that_are_answered_are_closed_and_counted() {
+fn connections_beyond_the_limit_are_closed_and_counted() {
     let server =
         Server::with(Recording::default().bulk(BULK_PACKETS), Limits { connections_max: 4, ..Limits::default() });
     let mut readers: Vec<_> = (0..3).map(|_| server.connect()).collect();
@@ -147,7 +147,7 @@ fn too_many_that_are_answered_are_closed_and_counted() {
 }
 
 #[test]
-fn one_that_takes_a_little_now_and_then_has_stalled_too() {
+fn a_trickling_reader_counts_as_stalled() {
     let limits = Limits { stall_timeout: Duration::from_millis(600), ..Limits::default() };
     let server = Server::with(Recording::default().bulk(BULK_PACKETS), limits);
     let mut slow = server.connect();
@@ -165,7 +165,7 @@ fn one_that_takes_a_little_now_and_then_has_stalled_too() {
 }
 
 #[test]
-fn half_a_body_is_not_waited_for() {
+fn an_incomplete_body_is_not_waited_for() {
     let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
     let server = Server::with(Recording::default().udp(3, 100), limits);
     let mut stream = server.connect();
@@ -177,7 +177,7 @@ fn half_a_body_is_not_waited_for() {
 }
 
 #[test]
-fn an_export_that_is_stopped_is_a_whole_file() {
+fn a_stopped_export_is_a_valid_file() {
     for (question, pcapng) in [("/v1/packets", true), ("/v1/packets?format=pcap", false)] {
         let mut server = Server::start(Recording::default().bulk(BULK_PACKETS));
         let mut reader = server.connect();
@@ -203,7 +203,7 @@ fn an_export_that_is_stopped_is_a_whole_file() {
 }
 
 #[test]
-fn nobody_who_stalls_delays_the_end() {
+fn a_stalled_client_does_not_delay_the_end() {
     let mut server = Server::start(Recording::default().bulk(BULK_PACKETS));
     let mut stalled = server.connect();
     send(&mut stalled, "/v1/packets");

@@ -127,7 +127,7 @@ fn packaging(path: &str) -> String {
 }
 
 #[test]
-fn strict_readers_take_it() {
+fn strict_parsers_accept_the_metrics() {
     // A container may give an interface a name like this.
     let server = Server::start(Recording::default().udp(3, 100).tcp_session().odd_interface("e\"t\\h\n0"));
     assert_eq!(curl(&server, "/v1/packets", &[]).status, 200);
@@ -156,7 +156,7 @@ fn strict_readers_take_it() {
 }
 
 #[test]
-fn what_is_drawn_and_alerted_exists() {
+fn dashboards_and_alerts_use_existing_metrics() {
     // Every metric that depends on traffic is there, because something was evicted.
     let server = Server::start(Recording::default().bulk(40_000));
     let families = parse(&get(&server, "/metrics").text());
