@@ -3,7 +3,7 @@
 # The host's target triple, which the address sanitizer must be given explicitly.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: run install deb try-deb sanitize seeds fuzz soak test check bench retention
+.PHONY: run install deb try-deb sanitize seeds fuzz soak test check model bench retention
 
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
@@ -55,12 +55,16 @@ test: ## run every test that this machine can run; the others print SKIPPED and 
 	scripts/setup test
 	cargo test --workspace --locked
 
+model: ## the generation lock under a model checker, which tries every order in which threads can run
+	RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(or $(CARGO_TARGET_DIR),target)/loom cargo test --package base --test generation --locked
+
 check: ## what every change must pass: format, lints, documentation, licences, advisories, tests
 	scripts/setup check
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 	scripts/check-dependencies
+	$(MAKE) model
 	$(MAKE) test
 
 bench: ## measure the hot path beside its peers, in one table: make bench ARGS='ingest live' or ARGS=--long; live needs root

@@ -3,8 +3,9 @@
 //! `received = stored + filtered + dropped` and `stored = retained + evicted`, in packets and bytes. The pipeline counts
 //! in plain numbers and publishes all of them after each batch; a reader retries while one is being published.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::generation::GenerationLock;
 use crate::interface::Interfaces;
 use crate::memory::add;
 use crate::packet::InterfaceId;
@@ -265,7 +266,7 @@ impl Totals {
 /// Where one worker publishes its counts.
 #[derive(Debug)]
 pub struct Published {
-    version: AtomicU64,
+    generation: AtomicU64,
     words: [AtomicU64; WORDS],
     interfaces: Box<[[AtomicU64; 2]]>,
 }
@@ -273,7 +274,7 @@ pub struct Published {
 impl Default for Published {
     fn default() -> Self {
         Self {
-            version: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             words: Default::default(),
             interfaces: (0..Interfaces::CAPACITY).map(|_| Default::default()).collect(),
         }
@@ -286,32 +287,31 @@ impl Published {
 
     /// Lets readers see `totals`. One thread calls this.
     pub fn publish(&self, totals: &Totals) {
-        let version = self.version.load(Ordering::Relaxed);
-        self.version.store(version + 1, Ordering::Relaxed);
-        fence(Ordering::Release);
-        for (word, value) in self.words.iter().zip(totals.to_words()) {
-            word.store(value, Ordering::Relaxed);
-        }
-        self.version.store(version + 2, Ordering::Release);
+        self.lock().write(|| {
+            for (word, value) in self.words.iter().zip(totals.to_words()) {
+                word.store(value, Ordering::Relaxed);
+            }
+        });
     }
 
     /// The counts as last published.
     pub fn totals(&self) -> Totals {
         loop {
-            let version = self.version.load(Ordering::Acquire);
-            let words = std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed));
-            fence(Ordering::Acquire);
-            if version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version {
+            if let Some(words) = self.lock().read(|| std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed))) {
                 return Totals::from_words(words);
             }
             std::hint::spin_loop();
         }
     }
 
-    /// A number that grows each time something is published: that of a worker that moves goes on growing, also when no
-    /// packet comes.
-    pub fn turns(&self) -> u64 {
-        self.version.load(Ordering::Relaxed) / 2
+    fn lock(&self) -> GenerationLock<'_> {
+        GenerationLock(&self.generation)
+    }
+
+    /// How often counts were published. A worker that runs publishes also when no packet comes, so this number tells
+    /// whether it still runs.
+    pub fn publications(&self) -> u64 {
+        self.lock().generation() / 2
     }
 
     /// Counts a packet to its interface. One thread calls this.

@@ -6,6 +6,7 @@ mod burst;
 pub mod codec;
 pub mod counters;
 pub mod foreign;
+pub mod generation;
 pub mod interface;
 pub mod log_limit;
 pub mod memory;

@@ -240,7 +240,7 @@ impl Prepared {
         let status = status_line(&recorder.history, live);
         // Whoever replays a capture may have to wait for it.
         let watched: Vec<_> = recorder.history.workers.iter().filter(|_| live).cloned().collect();
-        let turns = move || watched.iter().map(|worker| worker.published.turns()).collect();
+        let turns = move || watched.iter().map(|worker| worker.published.publications()).collect();
         let service = Service::new(recorder, config.limits)
             .with_query_threads(queries.handle().clone())
             .with_sandbox(sandbox.status().clone(), sandbox.unrestricted_threads())

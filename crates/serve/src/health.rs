@@ -115,7 +115,7 @@ pub(super) async fn sample_periodically(service: Arc<Service>) {
             service
                 .health_history
                 .turns
-                .sample(history.workers.iter().map(|worker| worker.published.turns()).collect());
+                .sample(history.workers.iter().map(|worker| worker.published.publications()).collect());
         }
     }
 }

@@ -110,7 +110,7 @@ fn conditions(text: &mut Text, service: &Service) {
     let name = "worker_turns_total";
     text.family(Kind::Counter, name, "Turns of a worker, ten a second at least while it lives.");
     for (number, worker) in workers.iter().enumerate() {
-        text.line(name, &[("worker", &number.to_string())], worker.published.turns());
+        text.line(name, &[("worker", &number.to_string())], worker.published.publications());
     }
     let locked = recorder.live && service.not_locked().is_none();
     let help = "Whether packets are locked in RAM, those on their way to a reader too.";

@@ -4,11 +4,12 @@
 //! session. The counters of a live session change without a new generation: a reader may see the counts of one packet
 //! more or less, which is harmless.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::SessionKey;
 use super::marks::SessionMarks;
 use super::summary::{PerSide, Session, SessionSlot, TCP, flag, timeout_ns};
+use base::generation::GenerationLock;
 use base::memory::{add, prefetch};
 use base::time::Timestamp;
 
@@ -47,21 +48,17 @@ impl Entry<'_> {
         self.0[word].store(value, Ordering::Relaxed);
     }
 
-    /// The session that has the entry, as a reader sees it.
+    fn lock(&self) -> GenerationLock<'_> {
+        GenerationLock(&self.0[GENERATION])
+    }
+
+    /// The session that has the entry, as a reader sees it; `None` if the entry is unused, or goes from one session to
+    /// another at this moment.
     pub(super) fn session(self, slot: SessionSlot) -> Option<Session> {
-        // A generation of 0 was never used; an odd one is being given to another session.
-        for _ in 0..3 {
-            let generation = self.0[GENERATION].load(Ordering::Acquire);
-            if generation == 0 {
-                return None;
-            }
-            let session = self.read(slot);
-            fence(Ordering::Acquire);
-            if generation.is_multiple_of(2) && self.0[GENERATION].load(Ordering::Relaxed) == generation {
-                return Some(session);
-            }
+        if !self.in_use() {
+            return None;
         }
-        None
+        (0..3).find_map(|_| self.lock().read(|| self.read(slot)))
     }
 
     /// The session that has the entry, as the writer sees it.
@@ -96,16 +93,14 @@ impl Entry<'_> {
 
     /// Copies a session of which no packet is left to another entry, where `ordinal` stands for its first sequence.
     pub(super) fn copy_to(self, to: Entry<'_>, ordinal: u64) {
-        let generation = to.get(GENERATION);
-        to.set(GENERATION, generation + 1);
-        fence(Ordering::Release);
+        to.lock().begin_write();
         for word in (0..ENTRY_WORDS).filter(|&word| word != GENERATION) {
             to.set(word, self.get(word));
         }
         to.set(FIRST_SEQUENCE, ordinal);
         to.set_kept(0, self.flags());
         to.set(KEPT_BYTES, 0);
-        to.0[GENERATION].store(generation + 2, Ordering::Release);
+        to.lock().end_write();
     }
 
     pub(super) fn in_use(self) -> bool {
@@ -172,9 +167,7 @@ impl Entry<'_> {
 
     /// Gives the entry to a new session.
     pub(super) fn begin(self, key: &SessionKey, first: Timestamp, sequence: u64, flags: u32) {
-        let generation = self.get(GENERATION);
-        self.set(GENERATION, generation + 1);
-        fence(Ordering::Release);
+        self.lock().begin_write();
         for word in [PACKETS, KEPT_BYTES, BYTES, BYTES + 1, CUT_AT] {
             self.set(word, 0);
         }
@@ -185,14 +178,12 @@ impl Entry<'_> {
         for (i, &word) in key.0.iter().enumerate() {
             self.set(KEY + i, word);
         }
-        self.0[GENERATION].store(generation + 2, Ordering::Release);
+        self.lock().end_write();
     }
 
     /// Gives the entry to a session that is taken over, of which no packet is there yet. `first_sequence` stands for its own.
     pub(super) fn restore(self, session: &Session, first_sequence: u64) {
-        let generation = self.get(GENERATION);
-        self.set(GENERATION, generation + 1);
-        fence(Ordering::Release);
+        self.lock().begin_write();
         let half = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let PerSide { originator, responder } = session.packets;
         self.set(FIRST_SEQUENCE, first_sequence);
@@ -207,7 +198,7 @@ impl Entry<'_> {
         for (i, &word) in session.key.0.iter().enumerate() {
             self.set(KEY + i, word);
         }
-        self.0[GENERATION].store(generation + 2, Ordering::Release);
+        self.lock().end_write();
     }
 
     /// When a packet of it was evicted last.
