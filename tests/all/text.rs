@@ -57,3 +57,88 @@ fn beginning(line: &str) -> Option<String> {
     let end = rest.get(arrow..)?.find(": ").map_or(rest.len(), |colon| arrow + colon + 1);
     Some(format!("{time} {}", rest.get(..end)?))
 }
+
+/// What tshark reads in a capture, one value a packet.
+fn tshark(path: &std::path::Path, filter: &str, field: &str) -> Vec<String> {
+    let output = Command::new("tshark")
+        .args(["-n", "-Y", filter, "-T", "fields", "-E", "occurrence=f", "-e", field, "-r"])
+        .arg(path)
+        .output()
+        .expect("tshark runs");
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).filter(|value| !value.is_empty()).collect()
+}
+
+#[test]
+fn honest_13_15_lines_say_what_tshark_reads_of_dns_http_and_tls() {
+    if Command::new("tshark").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no tshark; scripts/setup test installs it");
+        return;
+    }
+    let mut compared = [0; 4];
+    for path in captures() {
+        let Some(stored) = read(&path) else { continue };
+        // One link type is read here, and nothing is reassembled.
+        if path.ends_with("many-interfaces.pcapng") || path.ends_with("ipv6-fragmented-dns.pcap") {
+            continue;
+        }
+        if stored.packets.iter().all(|(_, _, _, data)| decode(stored.link_type, data).payload_offset == 0) {
+            continue;
+        }
+        let mut writer = TextWriter::new(TimeZone::UTC, Precision::Micro);
+        let mut lines = String::new();
+        for (_, _, original_len, data) in &stored.packets {
+            let decoded = decode(stored.link_type, data);
+            let (time, link_type) = (Timestamp::MIN, stored.link_type);
+            writer.write(&mut lines, &Line { time, link_type, data, original_len: *original_len, decoded: &decoded });
+        }
+        // Where a message begins in a segment of its own, and nothing was lost.
+        for (place, (filter, field, before, after)) in [
+            ("udp.port == 53 && dns.flags.response == 0 && !icmp", "dns.qry.name", "? ", ". ("),
+            ("udp.port == 53 && dns.a && dns.count.answers == 1 && !icmp && !ipv6.fraghdr", "dns.a", " A ", " ("),
+            ("http.request && tcp.len > 16 && !tcp.reassembled_in", "http.request.uri", " ", " HTTP/1."),
+            (
+                "tls.handshake.type == 1 && !_ws.expert.severity == error",
+                "tls.handshake.extensions_server_name",
+                "(SNI=",
+                ")",
+            ),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            for value in tshark(&path, filter, field) {
+                if value.len() > 100 || !value.bytes().all(|byte| byte.is_ascii_graphic()) || value.contains('\\') {
+                    continue;
+                }
+                let found = lines.contains(&format!("{before}{value}{after}"));
+                if !found {
+                    eprintln!("{}: no line has {before}{value}{after}", path.display());
+                }
+                compared[place] += if found { 1 } else { -10_000 };
+            }
+        }
+    }
+    if captures().is_empty() {
+        return;
+    }
+    assert!(compared.iter().all(|&count| count > 0), "{compared:?}");
+    eprintln!("{compared:?} values compared");
+}
+
+#[test]
+fn honest_13_15_no_terminal_obeys_a_payload() {
+    let http = b"GET /\x1b[2J\xe2\x80\xae HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut frame = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    frame.extend([0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x18, 0, 1, 0, 0, 0, 0]);
+    frame.extend(http);
+    let len = u16::try_from(frame.len()).unwrap();
+    frame[2..4].copy_from_slice(&len.to_be_bytes());
+    let link_type = retrocap::packet::LinkType(101);
+    let decoded = decode(link_type, &frame);
+    let mut line = String::new();
+    TextWriter::new(TimeZone::UTC, Precision::Micro).write(
+        &mut line,
+        &Line { time: Timestamp::MIN, link_type, data: &frame, original_len: u32::from(len), decoded: &decoded },
+    );
+    assert!(line.ends_with(": HTTP: GET /\\027[2J\\226\\128\\174 HTTP/1.1\n"), "{line}");
+}

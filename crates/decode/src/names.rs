@@ -141,10 +141,14 @@ const METHODS: [&[u8]; 11] = [
     b"M-SEARCH ",
 ];
 
+/// Whether bytes begin, as far as there are any, with the method of an HTTP/1 request.
+pub(crate) fn begins_with_method(stream: &[u8]) -> bool {
+    METHODS.iter().any(|method| stream.iter().zip(*method).all(|(a, b)| a == b))
+}
+
 /// The host of an HTTP/1 request: its `Host` field, as it was sent.
 pub fn http_host(stream: &[u8]) -> Parsed<String> {
-    let begins = |method: &[u8]| stream.iter().zip(method).all(|(a, b)| a == b);
-    if !METHODS.iter().any(|method| begins(method)) {
+    if !begins_with_method(stream) {
         return Parsed::Nothing;
     }
     // The last piece is no line yet.
@@ -215,11 +219,12 @@ fn question(message: &[u8]) -> Option<Question> {
     if name.is_empty() {
         name.push('.');
     }
-    let kind = kind(reader.u16()?);
+    let kind = type_name(reader.u16()?);
     Some(Question { name, kind })
 }
 
-fn kind(number: usize) -> String {
+/// The name of a DNS record type, or `TYPE4711` (RFC 3597).
+pub(crate) fn type_name(number: usize) -> String {
     let known = match number {
         1 => "A",
         2 => "NS",
@@ -256,7 +261,7 @@ fn printable(bytes: &[u8]) -> String {
     text
 }
 
-fn push_printable(text: &mut String, byte: u8) {
+pub(crate) fn push_printable(text: &mut String, byte: u8) {
     if byte.is_ascii_graphic() { text.push(char::from(byte)) } else { text.push_str(&format!("\\{byte:03}")) }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Up to the colon behind the destination a line is what tcpdump 4.99 prints; behind it stands a short form of what
 //! tcpdump would go on with (sequence numbers are absolute). Like tcpdump the line shows the outermost addresses; what a
-//! tunnel carries follows them, as far as it was decoded. Lines are never broken, and nothing of a payload is printed.
+//! tunnel carries follows them, as far as it was decoded. At the end stands what the payload says of DNS, HTTP or TLS, escaped.
+//! Lines are never broken.
 
+mod application;
 mod link;
 mod network;
 
@@ -66,6 +68,7 @@ impl TextWriter {
         while out.ends_with(' ') {
             out.pop();
         }
+        application::write(out, line.decoded, line.data);
         out.push('\n');
     }
 

@@ -9,6 +9,9 @@ const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_RARP: u16 = 0x8035;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
+const LINKTYPE_NFLOG: LinkType = LinkType(239);
+/// `NFULA_PAYLOAD` of `linux/netfilter/nfnetlink_log.h`.
+const NFLOG_PAYLOAD: u16 = 9;
 
 impl Printer<'_> {
     pub(super) fn link(&mut self) -> Option<()> {
@@ -59,11 +62,44 @@ impl Printer<'_> {
                     }
                 }
             }
+            LINKTYPE_NFLOG => self.nflog(frame),
             other => {
                 self.put(format_args!("{other}, length {}: ", frame.wire));
                 self.carried();
                 Some(())
             }
+        }
+    }
+
+    /// Attributes of length, type and value in the byte order of the host that captured; one of them is the packet.
+    fn nflog(&mut self, frame: Layer<'_>) -> Option<()> {
+        let family = frame.u8(0)?;
+        let mut attributes = frame.skip(4)?;
+        loop {
+            let header: [u8; 4] = *attributes.data.first_chunk()?;
+            let (little, big) =
+                (u16::from_le_bytes([header[0], header[1]]), u16::from_be_bytes([header[0], header[1]]));
+            // The length is small but for the packet's, and never zero: the smaller reading is right.
+            let (len, kind) = if little <= big {
+                (little, u16::from_le_bytes([header[2], header[3]]))
+            } else {
+                (big, u16::from_be_bytes([header[2], header[3]]))
+            };
+            if len < 4 {
+                return None;
+            }
+            if kind == NFLOG_PAYLOAD {
+                let payload = attributes.cut(u32::from(len)).skip(4)?;
+                return match family {
+                    2 => self.ipv4(payload),
+                    10 => self.ipv6(payload),
+                    other => {
+                        self.put(format_args!("NFLOG family {other}, length {}: ", payload.wire));
+                        Some(())
+                    }
+                };
+            }
+            attributes = attributes.skip(usize::from(len).next_multiple_of(4))?;
         }
     }
 
