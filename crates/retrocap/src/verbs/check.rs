@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::cli::{Common, Usage, print};
 use crate::config;
 use crate::verbs::run::Run;
+use crate::verbs::size::Size;
 use daemon::check::{self, Finding, Severity};
 
 /// Where the service's configuration lies.
@@ -23,6 +24,7 @@ Examples:
   sudo retrocap check --config ./retrocap.toml        that file
   retrocap check --json | jq '.findings[] | select(.result != \"ok\")'
   retrocap check --sample > retrocap.toml             every key, with its unit and default
+  retrocap check --size 100Mbit/s,8h                  the memory that 8 hours of this mean load need
 
 It exits with 1 when something keeps Retrocap from recording.")]
 pub(crate) struct Check {
@@ -32,6 +34,10 @@ pub(crate) struct Check {
     /// Print a configuration file with every key instead
     #[arg(long, conflicts_with = "config")]
     sample: bool,
+    /// Print how much memory a mean load (both directions) and a time to look back need, and how far the configured
+    /// memory reaches: 100Mbit/s,8h; the time defaults to 24h
+    #[arg(long, value_name = "RATE[,TIME]", conflicts_with = "sample")]
+    size: Option<Size>,
 }
 
 impl Check {
@@ -42,6 +48,14 @@ impl Check {
         }
         let usual = Path::new(CONFIG_DEFAULT);
         let path = self.config.or_else(|| usual.exists().then(|| usual.to_owned()));
+        if let Some(size) = self.size {
+            let config = match &path {
+                Some(path) => Run::of_file(path, common)?,
+                None => Run::default().config(common, config::File::default())?,
+            };
+            let memory = config.memory_bytes;
+            return print(&if common.json { size.document(memory) } else { size.text(memory) });
+        }
         let findings = look(path.as_deref(), common);
         let worst = findings.iter().map(|finding| finding.severity).max();
         let ok = worst != Some(Severity::Error);

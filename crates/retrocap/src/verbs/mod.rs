@@ -13,4 +13,5 @@ pub(crate) mod push;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod selection;
+pub(crate) mod size;
 pub(crate) mod status;
