@@ -101,7 +101,7 @@ impl Judge {
         Ok(Self { classes, pins: pins::Watch::new(pins), floods: Floods::new(store_bytes, seed, lock)? })
     }
 
-    /// What is decided of the session of a packet that was just update. `now_ns` never goes back.
+    /// What is decided of the session of a packet that was just counted. `now_ns` never goes back.
     pub fn decide(
         &mut self,
         packet: &Packet<'_>,

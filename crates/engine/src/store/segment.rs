@@ -1,10 +1,11 @@
 //! A run of packets of one rank: what a reader must know to read it while the writer goes on.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::pages::{PAGE_BYTES, PageId};
 use super::rank::Rank;
 use super::record::{Previous, RecordHeader};
+use base::generation::GenerationLock;
 use base::time::Timestamp;
 
 /// A place in the table of segments.
@@ -13,9 +14,8 @@ pub struct SegmentId(pub u32);
 
 /// One entry of the table of segments, written by one thread and read by many.
 ///
-/// `generation` grows with every use: a reader remembers it before and compares it after, and so knows whether what it
-/// read was of one segment. Its last two bits say what the entry is: 0 a segment, 1 free or being filled in, 2 a
-/// segment whose bytes are just being exchanged for compressed ones.
+/// `generation` is that of a [`GenerationLock`]: odd while the entry is free or being filled in, and while the
+/// segment's pages are exchanged for compressed ones.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     generation: AtomicU64,
@@ -38,9 +38,8 @@ pub(super) struct Slot {
     packed_bytes: AtomicU64,
 }
 
-const STATES: u64 = 4;
-const FREE: u64 = 1;
-const EXCHANGING: u64 = 2;
+/// Stands for the first page of an entry that is free.
+const NO_PAGE: u32 = u32::MAX;
 
 /// A segment as a reader found it.
 #[derive(Clone, Copy, Debug)]
@@ -75,8 +74,8 @@ impl SegmentView {
     /// Of no segment.
     pub(super) const EMPTY: Self = Self {
         id: SegmentId(0),
-        generation: FREE,
-        birth: FREE,
+        generation: 0,
+        birth: 0,
         rank: Rank::START,
         first_page: PageId(0),
         base: Previous { time: Timestamp::MIN, sequence: 0, interface: None },
@@ -141,9 +140,8 @@ impl SegmentView {
 impl Slot {
     /// Makes the entry a new, empty segment.
     pub(super) fn open(&self, rank: Rank, first_page: PageId, time: Timestamp, sequence: u64) {
-        let generation = self.generation.load(Ordering::Relaxed);
-        debug_assert!(generation % STATES == FREE);
-        let generation = generation - FREE + STATES;
+        // The entry is free, so its generation is odd, and becomes this one when the segment is there.
+        let generation = self.lock().generation() + 1;
         self.birth.store(generation, Ordering::Relaxed);
         self.packed_bytes.store(0, Ordering::Relaxed);
         self.rank.store(u32::from(rank.0), Ordering::Relaxed);
@@ -157,26 +155,26 @@ impl Slot {
         self.newest.store(0, Ordering::Relaxed);
         self.disorder_ns.store(0, Ordering::Relaxed);
         self.len_bytes.store(0, Ordering::Relaxed);
-        self.generation.store(generation, Ordering::Release);
+        self.lock().end_write();
     }
 
     /// Marks the entry free. Whoever reads its pages from now on finds out.
     pub(super) fn free(&self) {
-        let generation = self.generation.load(Ordering::Relaxed);
-        self.generation.store(generation - generation % STATES + FREE, Ordering::Relaxed);
-        fence(Ordering::Release);
+        self.lock().begin_write();
+        self.first_page.store(NO_PAGE, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> GenerationLock<'_> {
+        GenerationLock(&self.generation)
     }
 
     /// Exchanges the segment's pages for those of its compressed stream. Who was reading it finds out, and goes on in
     /// the same place.
     pub(super) fn pack(&self, first_page: PageId, packed_bytes: u64) {
-        let generation = self.generation.load(Ordering::Relaxed);
-        debug_assert!(generation.is_multiple_of(STATES));
-        self.generation.store(generation + EXCHANGING, Ordering::Relaxed);
-        fence(Ordering::Release);
-        self.first_page.store(first_page.0, Ordering::Relaxed);
-        self.packed_bytes.store(packed_bytes, Ordering::Relaxed);
-        self.generation.store(generation + STATES, Ordering::Release);
+        self.lock().write(|| {
+            self.first_page.store(first_page.0, Ordering::Relaxed);
+            self.packed_bytes.store(packed_bytes, Ordering::Relaxed);
+        });
     }
 
     /// Publishes a record that was just written.
@@ -200,15 +198,14 @@ impl Slot {
     /// What the segment is now; `None` if the entry is free.
     pub(super) fn view(&self, id: SegmentId) -> Option<SegmentView> {
         loop {
-            let generation = self.generation.load(Ordering::Acquire);
-            match generation % STATES {
-                0 => {}
-                // Two stores later it is there again: not to be taken for evicted.
-                EXCHANGING => {
-                    std::hint::spin_loop();
-                    continue;
+            let generation = self.lock().generation();
+            if !generation.is_multiple_of(2) {
+                if self.first_page.load(Ordering::Relaxed) == NO_PAGE {
+                    return None;
                 }
-                _ => return None,
+                // Its pages are being exchanged, which takes two stores: it is not evicted.
+                std::hint::spin_loop();
+                continue;
             }
             let view = self.read(id, generation)?;
             if self.is(generation) {
@@ -250,8 +247,7 @@ impl Slot {
 
     /// Whether the entry is still of this generation: then all that was read of it before was of it.
     pub(super) fn is(&self, generation: u64) -> bool {
-        fence(Ordering::Acquire);
-        self.generation.load(Ordering::Relaxed) == generation
+        self.lock().is_still(generation)
     }
 }
 
