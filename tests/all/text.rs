@@ -70,12 +70,13 @@ fn tshark(path: &std::path::Path, filter: &str, field: &str) -> Vec<String> {
 
 #[test]
 fn honest_13_15_lines_say_what_tshark_reads_of_dns_http_and_tls() {
-    if Command::new("tshark").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: no tshark; scripts/setup test installs it");
+    let what = "what payloads say against tshark";
+    let captures = machine::captures(what);
+    if captures.is_empty() || !machine::have(what, "tshark") {
         return;
     }
     let mut compared = [0; 4];
-    for path in captures() {
+    for path in captures {
         let Some(stored) = read(&path) else { continue };
         // One link type is read here, and nothing is reassembled.
         if path.ends_with("many-interfaces.pcapng") || path.ends_with("ipv6-fragmented-dns.pcap") {
@@ -117,9 +118,6 @@ fn honest_13_15_lines_say_what_tshark_reads_of_dns_http_and_tls() {
                 compared[place] += if found { 1 } else { -10_000 };
             }
         }
-    }
-    if captures().is_empty() {
-        return;
     }
     assert!(compared.iter().all(|&count| count > 0), "{compared:?}");
     eprintln!("{compared:?} values compared");
