@@ -120,3 +120,63 @@ fn every_test_that_documents_name_exists() {
         }
     }
 }
+
+/// All documents of the project, relative to its root.
+fn documents() -> Vec<PathBuf> {
+    let mut documents = Vec::new();
+    for folder in ["", "docs"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                documents.push(Path::new(folder).join(path.file_name().unwrap()));
+            }
+        }
+    }
+    documents
+}
+
+/// What stands between each pair of `open` and `close`, outside of fenced blocks.
+fn between<'t>(text: &'t str, open: &str, close: char) -> Vec<&'t str> {
+    let outside = text.split("```").step_by(2);
+    outside.flat_map(|part| part.split(open).skip(1)).filter_map(|rest| Some(rest.split_once(close)?.0)).collect()
+}
+
+#[test]
+fn files_that_documents_name_exist() {
+    let (mut links, mut paths, mut missing) = (0, 0, Vec::new());
+    for document in documents() {
+        let text = std::fs::read_to_string(root().join(&document)).unwrap();
+        let folder = root().join(document.parent().unwrap());
+        for link in between(&text, "](", ')').into_iter().filter(|link| !link.starts_with("https://")) {
+            links += 1;
+            if !folder.join(link.split('#').next().unwrap()).exists() {
+                missing.push(format!("{}: {link}", document.display()));
+            }
+        }
+        // Code spans that are a path below one of these folders, or of a source file within a crate.
+        for part in text.split("```").step_by(2) {
+            for code in part.split('`').skip(1).step_by(2) {
+                let (first, rest) = code.split_once('/').unwrap_or((code, ""));
+                let path = match first {
+                    "benches" | "crates" | "docs" | "fuzz" | "packaging" | "scripts" | "tests" => root().join(code),
+                    _ if rest.starts_with("src/") => root().join("crates").join(code),
+                    _ => continue,
+                };
+                if !code.contains([' ', '*', '{']) {
+                    paths += 1;
+                    if !path.exists() {
+                        missing.push(format!("{}: {code}", document.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "documents name files that are not there: {missing:#?}");
+    assert!(links > 10 && paths > 20, "{links} links, {paths} paths");
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = std::fs::read_to_string(root().join("README.md")).unwrap().lines().count();
+    assert!(lines < 250, "README.md has {lines} lines");
+}
