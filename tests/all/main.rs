@@ -14,6 +14,8 @@ mod filters;
 mod generate;
 mod handover;
 mod honest;
+#[cfg(target_os = "linux")]
+mod hostile_recorder;
 mod house;
 mod keeping;
 #[cfg(target_os = "linux")]

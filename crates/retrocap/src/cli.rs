@@ -3,16 +3,17 @@
 //! What always holds: results go to stdout and everything else to stderr; exit 0 is done, 1 is "nothing matched" or
 //! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::client::{Address, remote, tls};
-use crate::terminal::human;
-use crate::terminal::output::{self, ClosedPipe};
+use crate::client::{Address, TIMEOUT_DEFAULT, remote, tls};
+use crate::terminal::output::ClosedPipe;
 use crate::verbs::{certs, check, completions, extcap, flows, get, interfaces, pin, push, replay, run, status};
+
+pub(crate) use crate::terminal::printable::{note, print, print_csv, print_json, print_own};
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
 
@@ -52,6 +53,9 @@ pub(crate) struct Common {
     /// Private key to that certificate [default: client.key there]
     #[arg(long, global = true, value_name = "FILE", env = "RETROCAP_KEY", hide_env_values = true)]
     pub(crate) key: Option<PathBuf>,
+    /// Give up when the recorder sends nothing for this long: 30s, 5m [default: 2m]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
+    pub(crate) timeout: Option<Duration>,
     /// Print JSON: one document, or one object a line where there are many
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -79,6 +83,21 @@ impl Common {
             Some(url) => Address::Remote(Box::new(remote::Remote { url, files: self.files() })),
             None => Address::Socket(self.socket.clone().unwrap_or_else(Self::socket_default)),
         }
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match base::time::parse_duration(text) {
+        Ok(timeout) if timeout > Duration::ZERO => Ok(timeout),
+        Ok(_) => Err("nothing can be answered in no time: try 30s".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+impl Common {
+    /// How long the recorder may send nothing.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT_DEFAULT)
     }
 }
 
@@ -172,16 +191,4 @@ fn report(error: &anyhow::Error) -> ExitCode {
     }
     note(&format!("retrocap: {sentence}"));
     ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
-}
-
-/// Prints to stdout, where a closed pipe ends the program well.
-pub(crate) fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| output::failed("stdout", error))
-}
-
-/// Notes something on stderr, which may be closed; in one piece, as programs that show it may read only once.
-pub(crate) fn note(text: &str) {
-    // Some of it was said by others.
-    let _ = std::io::stderr().write_all(format!("{}\n", human::plain_lines(text)).as_bytes());
 }

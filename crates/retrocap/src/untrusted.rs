@@ -15,7 +15,7 @@ use crate::alert::Alert;
 use crate::cli::{Cli, Verb};
 use crate::client::{self, Target};
 use crate::config;
-use crate::terminal::human;
+use crate::terminal::printable;
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
 use crate::terminal::status_page;
@@ -84,7 +84,7 @@ pub fn pins(document: &str) -> Option<String> {
 
 /// A recorder's refusal, in a sentence.
 pub fn refusal(document: &str) -> String {
-    human::plain_lines(&client::refused(hyper::StatusCode::BAD_REQUEST, document).to_string()).into_owned()
+    printable::plain_lines(&client::refused(hyper::StatusCode::BAD_REQUEST, document).to_string()).into_owned()
 }
 
 /// A recorder's sessions and their sums, as far as they can be read: for people, and as comma-separated values.

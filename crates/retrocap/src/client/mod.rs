@@ -1,8 +1,10 @@
-//! The other end of the service's API: one request on the Unix socket or over TLS, its answer read as it comes.
+//! The client of the service's API: one request on the Unix socket or over TLS, and its answer read as it comes.
 //!
-//! Everything here waits: a verb asks one thing and has nothing else to do meanwhile. An answer is read no faster than
-//! its pieces are used, so that a slow pipe makes the recorder wait, not the memory grow.
+//! Calls block, because a verb asks one thing and has nothing else to do. An answer is read no faster than its pieces are
+//! used, so that a slow pipe makes the recorder wait instead of filling memory. The recorder is not trusted: what is
+//! held of an answer has a limit, and a recorder that stops sending meets a [`Deadline`].
 
+mod deadline;
 pub(crate) mod remote;
 pub(crate) mod tls;
 
@@ -21,14 +23,20 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-use crate::cli::Usage;
+use crate::cli::{Common, Usage};
 use crate::client::remote::Remote;
 use crate::terminal::output;
+use deadline::Deadline;
+pub(crate) use deadline::TIMEOUT_DEFAULT;
 
-/// Bytes of a line at most: a piece of a file in base64 has some hundred kilobytes.
-const LINE_BYTES_MAX: u64 = 4 << 20;
-/// Bytes of a whole document at most; the status has a few kilobytes for each interface.
+/// Bytes of a line with a piece of a file in base64 at most; recorders send some hundred kilobytes.
+pub(crate) const PIECE_LINE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of a line with one session or sum at most; recorders send about one kilobyte.
+pub(crate) const ROW_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a whole document at most; the status has a few hundred bytes for each interface.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+/// Characters of a refusal that are shown.
+const DETAIL_CHARS_MAX: usize = 4000;
 
 /// The service did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -49,12 +57,12 @@ impl Refused {
     }
 }
 
-/// Where a recorder is.
+/// Which recorder is asked.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
-    /// On this machine.
+    /// One on this machine.
     Socket(PathBuf),
-    /// On another one, or on a port of this one.
+    /// One on another machine, or on a port of this one.
     Remote(Box<Remote>),
 }
 
@@ -77,9 +85,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// # Errors
 ///
 /// [`Refused`] when it says no, [`Usage`] when the question is wrong.
-pub(crate) fn ask(address: &Address, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Answer> {
+pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Answer> {
+    let address = &common.socket();
+    let mut deadline = Deadline::new(common.timeout());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let response = runtime.block_on(async {
+    let asking = async {
         let (stream, host) = connect(address).await?;
         let failed = |error: hyper::Error| match address {
             Address::Remote(remote) => remote.broken(error),
@@ -98,10 +108,19 @@ pub(crate) fn ask(address: &Address, method: Method, target: &str, body: Option<
         }
         let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(Usage::of)?;
         sender.send_request(request).await.map_err(failed)
-    })?;
+    };
+    let response = match deadline.wait(&runtime, asking) {
+        Ok(response) => response?,
+        Err(error) => return Err(anyhow!("the recorder at {address} {error}")),
+    };
     let (head, body) = response.into_parts();
-    let mut answer = Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None };
+    let mut answer =
+        Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None, deadline };
     if head.status.is_success() {
+        if target.contains("follow=") {
+            // On a quiet network nothing comes for hours.
+            answer.deadline.lift();
+        }
         return Ok(answer);
     }
     let refused = refused(head.status, &answer.document()?);
@@ -148,6 +167,7 @@ pub(crate) fn refused(status: StatusCode, document: &str) -> Refused {
     let problem: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
     let detail = text("detail").or_else(|| text("title")).unwrap_or_else(|| format!("the recorder answered {status}"));
+    let detail = detail.chars().take(DETAIL_CHARS_MAX).collect();
     Refused { status, detail, cause: text("cause") }
 }
 
@@ -171,6 +191,7 @@ pub(crate) struct Answer {
     chunk: Bytes,
     trailers: Trailers,
     interrupted: Option<Interrupt>,
+    deadline: Deadline,
 }
 
 /// Ends an answer before its time, and says whether it did.
@@ -191,11 +212,14 @@ impl Interrupt {
 
 impl Answer {
     /// The next piece, `None` at the end.
-    pub(crate) fn next_chunk(&mut self) -> Result<Option<Bytes>, hyper::Error> {
-        while let Some(frame) = self.next_frame().transpose()? {
+    pub(crate) fn next_chunk(&mut self) -> std::io::Result<Option<Bytes>> {
+        while let Some(frame) = self.next_frame()?.transpose().map_err(broken)? {
             match frame.into_data() {
                 Ok(data) if data.is_empty() => {}
-                Ok(data) => return Ok(Some(data)),
+                Ok(data) => {
+                    self.deadline.extend(data.len());
+                    return Ok(Some(data));
+                }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
                         *self.trailers.0.lock().unwrap_or_else(PoisonError::into_inner) = trailers;
@@ -206,17 +230,19 @@ impl Answer {
         Ok(None)
     }
 
-    fn next_frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
-        let Some(ended) = self.interrupted.clone() else { return self.runtime.block_on(self.body.frame()) };
+    fn next_frame(&mut self) -> std::io::Result<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let ended = self.interrupted.clone().unwrap_or_default();
         if ended.is_interrupted() {
-            return None;
+            return Ok(None);
         }
-        self.runtime.block_on(async {
+        let body = &mut self.body;
+        let frame = self.deadline.wait(&self.runtime, async {
             tokio::select! {
-                frame = self.body.frame() => frame,
+                frame = body.frame() => frame,
                 () = ended.0.1.notified() => None,
             }
-        })
+        });
+        frame.map_err(|error| std::io::Error::new(ErrorKind::TimedOut, format!("the recorder {error}")))
     }
 
     /// What ends the answer, whoever waits for it.
@@ -243,7 +269,10 @@ impl Answer {
     /// All of it as text.
     pub(crate) fn document(&mut self) -> anyhow::Result<String> {
         let mut document = String::new();
-        self.take(DOCUMENT_BYTES_MAX).read_to_string(&mut document)?;
+        self.take(DOCUMENT_BYTES_MAX + 1).read_to_string(&mut document)?;
+        if document.len() as u64 > DOCUMENT_BYTES_MAX {
+            return Err(anyhow!("the recorder's answer has more than {} MiB", DOCUMENT_BYTES_MAX >> 20));
+        }
         Ok(document)
     }
 }
@@ -251,7 +280,7 @@ impl Answer {
 impl Read for Answer {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         if self.chunk.is_empty() {
-            match self.next_chunk().map_err(broken)? {
+            match self.next_chunk()? {
                 Some(chunk) => self.chunk = chunk,
                 None => return Ok(0),
             }
@@ -266,12 +295,12 @@ impl Read for Answer {
 ///
 /// # Errors
 ///
-/// Also for one that is no text, or longer than any that a recorder writes.
-pub(crate) fn next_line(lines: &mut impl BufRead, line: &mut String) -> std::io::Result<bool> {
+/// Also for one that is not text, or has more than `bytes_max` bytes.
+pub(crate) fn next_line(lines: &mut impl BufRead, line: &mut String, bytes_max: u64) -> std::io::Result<bool> {
     line.clear();
-    let bytes = lines.take(LINE_BYTES_MAX).read_line(line)?;
-    if bytes as u64 == LINE_BYTES_MAX && !line.ends_with('\n') {
-        let error = format!("the recorder's answer has a line of more than {} MiB", LINE_BYTES_MAX >> 20);
+    let bytes = lines.take(bytes_max).read_line(line)?;
+    if bytes as u64 == bytes_max && !line.ends_with('\n') {
+        let error = format!("the recorder's answer has a line of more than {} KiB", bytes_max >> 10);
         return Err(std::io::Error::new(ErrorKind::InvalidData, error));
     }
     Ok(bytes > 0)
@@ -294,19 +323,11 @@ impl Target {
 
     /// Adds a key, if it has a value.
     pub(crate) fn with(mut self, key: &str, value: Option<impl std::fmt::Display>) -> Self {
-        use std::fmt::Write as _;
         let Some(value) = value else { return self };
         self.0.push(if self.0.contains('?') { '&' } else { '?' });
         self.0.push_str(key);
         self.0.push('=');
-        for byte in value.to_string().bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => self.0.push(char::from(byte)),
-                _ => {
-                    let _ = write!(self.0, "%{byte:02X}");
-                }
-            }
-        }
+        self.0.extend(form_urlencoded::byte_serialize(value.to_string().as_bytes()));
         self
     }
 
@@ -317,8 +338,8 @@ impl Target {
 }
 
 /// Reads what is at `target`; see [`ask`].
-pub(crate) fn get(address: &Address, target: &Target) -> anyhow::Result<Answer> {
-    ask(address, Method::GET, target.as_str(), None)
+pub(crate) fn get(common: &Common, target: &Target) -> anyhow::Result<Answer> {
+    ask(common, Method::GET, target.as_str(), None)
 }
 
 #[cfg(test)]
@@ -330,7 +351,7 @@ mod tests {
         let target = Target::new("/v1/packets").with("filter", Some("tcp[13] & 2 != 0")).with("count", None::<u64>);
         assert_eq!(
             target.with("interface", Some("ä0")).as_str(),
-            "/v1/packets?filter=tcp%5B13%5D%20%26%202%20%21%3D%200&interface=%C3%A40"
+            "/v1/packets?filter=tcp%5B13%5D+%26+2+%21%3D+0&interface=%C3%A40"
         );
     }
 

@@ -1,46 +1,66 @@
-//! Comma-separated values (RFC 4180): lines end with CR LF, and what holds a comma, quote or line break is quoted.
+//! Comma-separated values (RFC 4180): lines end with CR LF.
 //!
-//! Names in packets are an attacker's to choose, and spreadsheets run what begins like a formula: such a value gets an
-//! apostrophe in front, by which they take it for text.
+//! Every text is quoted, and a spreadsheet takes none of it for a formula; see [`base::foreign::Csv`].
 
-/// Appends a line.
-pub(crate) fn line<'a>(out: &mut String, values: impl IntoIterator<Item = &'a str>) {
-    for (i, value) in values.into_iter().enumerate() {
+use std::fmt::Write as _;
+
+use base::foreign::Csv;
+
+/// One value of a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Field<'a> {
+    /// Text that somebody else may have chosen; empty text is an empty field.
+    Text(&'a str),
+    Number(u64),
+    Empty,
+}
+
+impl<'a> From<&'a Option<String>> for Field<'a> {
+    fn from(text: &'a Option<String>) -> Self {
+        text.as_deref().map_or(Field::Empty, Field::Text)
+    }
+}
+
+/// Appends the line of column names, which are words of this program.
+pub(crate) fn headings(out: &mut String, names: &[&'static str]) {
+    let _ = write!(out, "{}\r\n", names.join(","));
+}
+
+/// Appends a row.
+pub(crate) fn row(out: &mut String, fields: &[Field<'_>]) {
+    for (i, field) in fields.iter().enumerate() {
         if i > 0 {
             out.push(',');
         }
-        let formula = value.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']);
-        let value = if formula { &format!("'{value}") } else { value };
-        if value.contains([',', '"', '\r', '\n']) {
-            out.push('"');
-            out.push_str(&value.replace('"', "\"\""));
-            out.push('"');
-        } else {
-            out.push_str(value);
-        }
+        // A string takes everything.
+        let _ = match field {
+            Field::Text("") | Field::Empty => Ok(()),
+            Field::Text(text) => write!(out, "{}", Csv(text)),
+            Field::Number(number) => write!(out, "{number}"),
+        };
     }
     out.push_str("\r\n");
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
-    fn values_come_back_as_they_were_and_formulas_do_not_run() {
-        for (value, written) in [
-            ("eth0", "eth0"),
+    fn text_is_quoted_and_formulas_do_not_run() {
+        for (text, written) in [
+            ("eth0", "\"eth0\""),
             ("", ""),
-            ("a,b", "\"a,b\""),
             ("say \"x\"", "\"say \"\"x\"\"\""),
-            ("two\nlines", "\"two\nlines\""),
-            ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
-            ("@SUM(1,2)", "\"'@SUM(1,2)\""),
-            ("-1", "'-1"),
-            ("+1", "'+1"),
-            ("\tx", "'\tx"),
+            ("two\nlines", "\"two\u{fffd}lines\""),
+            ("a;=cmd|' /C calc'!A0", "\"a;'=cmd|' /C calc'!A0\""),
+            ("\u{ff1d}1+1", "\"'\u{ff1d}1+1\""),
+            (" =1", "\" '=1\""),
+            ("\x1b[31m\u{202e}", "\"\u{fffd}[31m\u{fffd}\""),
         ] {
             let mut out = String::new();
-            super::line(&mut out, [value, "x"]);
-            assert_eq!(out, format!("{written},x\r\n"), "{value:?}");
+            row(&mut out, &[Field::Text(text), Field::Number(7), Field::Empty]);
+            assert_eq!(out, format!("{written},7,\r\n"), "{text:?}");
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Numbers as people read them.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use base::time::Timestamp;
@@ -40,32 +39,9 @@ pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
-/// Text that others chose, fit for a terminal: it stays on its line, moves no cursor, and reads in the order it has.
-pub(crate) fn plain(text: &str) -> Cow<'_, str> {
-    let moves = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    if text.contains(moves) { Cow::Owned(text.replace(moves, "\u{fffd}")) } else { Cow::Borrowed(text) }
-}
-
-/// The same for text of several lines.
-pub(crate) fn plain_lines(text: &str) -> Cow<'_, str> {
-    if text.contains(|c: char| c != '\n') && plain(text) != text {
-        Cow::Owned(text.split('\n').map(plain).collect::<Vec<_>>().join("\n"))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_moves_the_cursor() {
-        assert_eq!(plain("eth0 \u{e4}"), "eth0 \u{e4}");
-        assert_eq!(plain("a\x1b[2Jb\n\u{202e}c\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}");
-        assert_eq!(plain_lines("one\ntwo\n"), "one\ntwo\n");
-        assert_eq!(plain_lines("one\n\x07two"), "one\n\u{fffd}two");
-    }
 
     #[test]
     fn thousands_are_set_apart() {

@@ -1,9 +1,11 @@
 //! What is written to terminals and files: text, tables, colours, progress, exports.
 
 pub(crate) mod csv;
+pub(crate) mod destination;
 pub(crate) mod human;
 pub(crate) mod log;
 pub(crate) mod output;
+pub(crate) mod printable;
 pub(crate) mod progress;
 pub(crate) mod screen;
 pub(crate) mod session_tables;

@@ -1,11 +1,15 @@
-//! Where an export goes: stdout, a file that appears whole or not at all, or what is not a file (a FIFO, `/dev/null`).
+//! Where an export goes: stdout, a file that appears whole or not at all, or a FIFO or device.
+//!
+//! What always holds: a new file is readable by its owner alone unless a mode was asked for, whatever the umask says; and
+//! a link that another user put into a directory that users share is not followed (see [`destination`](super::destination)).
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::destination;
 use crate::cli::Usage;
 
 /// Bytes that are collected before they are written.
@@ -33,37 +37,66 @@ pub(crate) struct Output {
     written_bytes: u64,
 }
 
+/// Permissions of new files, as chmod has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileMode(pub(crate) u32);
+
+impl FileMode {
+    /// Exports contain secrets: readable by their owner alone.
+    pub(crate) const PRIVATE: Self = Self(0o600);
+}
+
+impl Default for FileMode {
+    fn default() -> Self {
+        Self::PRIVATE
+    }
+}
+
+impl std::str::FromStr for FileMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode & !0o666 == 0 && mode & 0o600 == 0o600 => Ok(Self(mode)),
+            Ok(_) => Err(format!("{text} is not between 600 and 666, or makes a capture executable: try 640 or 644")),
+            Err(_) => Err(format!("{text:?} is not an octal number: try 640 or 644")),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Target {
     Stdout(std::io::Stdout),
     /// Not a regular file: nothing can be renamed over it.
     Direct(File),
-    /// Gets its name when it is whole.
+    /// Renamed to its path when it is whole.
     Hidden(NamedTempFile, PathBuf),
 }
 
 impl Output {
-    /// Opens `path`, `-` being stdout.
+    /// Opens `path`, where `-` is stdout.
     ///
     /// # Errors
     ///
     /// When it cannot be written, or stdout is a terminal, which packets would garble.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let output = Self::open_to_follow(path)?;
+    pub(crate) fn open(path: &Path, mode: FileMode) -> anyhow::Result<Self> {
+        let output = Self::open_to_follow(path, mode)?;
         if let Target::Hidden(file, _) = &output.target {
             remove_when_interrupted(file.path());
         }
         Ok(output)
     }
 
-    /// As [`open`](Self::open), for who ends well when interrupted.
-    pub(crate) fn open_to_follow(path: &Path) -> anyhow::Result<Self> {
+    /// As [`open`](Self::open), for a caller that finishes the file when it is interrupted.
+    pub(crate) fn open_to_follow(path: &Path, mode: FileMode) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             return Self::stdout();
         }
         let name = path.display().to_string();
         let cannot = |error: std::io::Error| anyhow::Error::new(error).context(format!("cannot write {name}"));
-        let existing = match path.metadata() {
+        // Behind a symbolic link the file is replaced, not the link.
+        let resolved = destination::resolve(path)?;
+        let existing = match resolved.metadata() {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(cannot(error)),
@@ -75,16 +108,11 @@ impl Output {
                 )));
             }
             Some(metadata) if !metadata.is_file() => {
-                Target::Direct(File::options().write(true).open(path).map_err(cannot)?)
+                destination::refuse_foreign(&resolved, metadata)?;
+                Target::Direct(File::options().write(true).open(&resolved).map_err(cannot)?)
             }
-            // Behind a symbolic link the file is replaced, not the link.
-            Some(_) => Target::Hidden(hidden_beside(path).map_err(cannot)?, path.canonicalize().map_err(cannot)?),
-            None => Target::Hidden(hidden_beside(path).map_err(cannot)?, path.to_owned()),
+            _ => Target::Hidden(hidden_beside(&resolved, mode, existing.as_ref()).map_err(cannot)?, resolved),
         };
-        if let Target::Hidden(file, _) = &target {
-            // Fails where the file is another's; the new one is then the writer's, as with every other tool.
-            let _ = existing.map(|existing| file.as_file().set_permissions(existing.permissions()));
-        }
         Ok(Self::to(target, name))
     }
 
@@ -219,19 +247,28 @@ async fn interrupted() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-/// A file without a name that means anything, where the one that is asked for will be.
-fn hidden_beside(path: &Path) -> std::io::Result<NamedTempFile> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+/// A hidden file in the directory where the export will be. It keeps the permissions of a file of this user that it will
+/// replace.
+fn hidden_beside(path: &Path, mode: FileMode, existing: Option<&Metadata>) -> std::io::Result<NamedTempFile> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".retrocap-").suffix(".part");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        // What the user's mask leaves of it, as for any file.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    let file = tempfile::Builder::new().prefix(".retrocap-").suffix(".part").tempfile_in(directory)?;
+    match existing.filter(|existing| destination::is_ours(existing)) {
+        Some(existing) => file.as_file().set_permissions(existing.permissions())?,
+        None => set_mode(file.as_file(), mode)?,
     }
-    builder.tempfile_in(directory)
+    Ok(file)
+}
+
+/// Sets the permissions of a new file, whatever the umask made of them.
+#[cfg(unix)]
+pub(crate) fn set_mode(file: &File, mode: FileMode) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_permissions(std::fs::Permissions::from_mode(mode.0))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn set_mode(_: &File, _: FileMode) -> std::io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]
@@ -251,14 +288,14 @@ mod tests {
     fn a_file_appears_whole_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("odd.pcapng");
-        let mut given_up = Output::open(&path).unwrap();
+        let mut given_up = Output::open(&path, FileMode::PRIVATE).unwrap();
         given_up.buffer().extend_from_slice(b"half");
         given_up.write_all().unwrap();
         assert!(!path.exists());
         drop(given_up);
         assert_eq!(files(directory.path()), Vec::<String>::new());
 
-        let mut output = Output::open(&path).unwrap();
+        let mut output = Output::open(&path, FileMode::PRIVATE).unwrap();
         output.buffer().extend_from_slice(b"whole");
         assert_eq!(output.finish().unwrap(), 5);
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
@@ -274,7 +311,7 @@ mod tests {
         std::fs::write(&file, "old").unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        let mut output = Output::open(&link).unwrap();
+        let mut output = Output::open(&link, FileMode::PRIVATE).unwrap();
         output.buffer().extend_from_slice(b"new");
         output.finish().unwrap();
         assert!(link.symlink_metadata().unwrap().is_symlink());
@@ -282,11 +319,44 @@ mod tests {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o640);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn a_new_file_is_private_unless_asked_otherwise() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        for (text, mode) in [("600", 0o600), ("644", 0o644), ("0640", 0o640)] {
+            let path = directory.path().join(text);
+            let output = Output::open(&path, text.parse().unwrap()).unwrap();
+            output.finish().unwrap();
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, mode);
+        }
+        for wrong in ["", "x", "777", "4644", "044", "-600"] {
+            assert!(wrong.parse::<FileMode>().is_err(), "{wrong}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_whose_target_is_missing_is_written_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        let mut output = Output::open(&link, FileMode::PRIVATE).unwrap();
+        output.buffer().extend_from_slice(b"new");
+        assert!(!file.exists());
+        output.finish().unwrap();
+        assert!(link.symlink_metadata().unwrap().is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        let round = directory.path().join("round");
+        std::os::unix::fs::symlink("round", &round).unwrap();
+        assert!(Output::open(&round, FileMode::PRIVATE).unwrap_err().to_string().contains("links"));
+    }
+
     #[test]
     fn a_directory_is_no_file() {
         let directory = tempfile::tempdir().unwrap();
-        let error = Output::open(directory.path()).unwrap_err();
+        let error = Output::open(directory.path(), FileMode::PRIVATE).unwrap_err();
         assert!(error.is::<Usage>(), "{error}");
-        assert!(Output::open(&directory.path().join("nowhere/odd.pcapng")).is_err());
+        assert!(Output::open(&directory.path().join("nowhere/odd.pcapng"), FileMode::PRIVATE).is_err());
     }
 }

@@ -10,6 +10,12 @@ pub(crate) const YELLOW: &str = "\x1b[33m";
 pub(crate) const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
 
+/// Bytes of the style at the start of `text`, if one of this program's is there.
+pub(super) fn is_style(text: &str) -> Option<usize> {
+    let styles = [BOLD, DIM, RED, GREEN, YELLOW, CYAN, PLAIN];
+    styles.iter().find(|style| text.starts_with(**style)).map(|style| style.len())
+}
+
 /// How things are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Screen {

@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 
-use crate::terminal::csv;
+use crate::terminal::csv::{self, Field};
 use crate::terminal::human::{self, count, counted, size};
 use crate::terminal::screen::{CYAN, DIM, Screen, YELLOW};
 use crate::terminal::table::{Cell, Column, Row, Table};
@@ -13,6 +13,8 @@ use query::sums::Sum;
 
 /// Rows that are aligned together: as many as a screen shows, and some.
 const PAGE_ROWS: usize = 256;
+/// Bytes of JSON that a page of rows is made of at most, so that a recorder with long rows takes no more memory.
+const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// RowWriter of JSON that come out in another form.
 pub(crate) trait RowWriter {
@@ -28,6 +30,7 @@ pub(crate) struct SessionRows {
     clock: Clock,
     csv: bool,
     page: Vec<Flow>,
+    page_bytes: usize,
     sessions: u64,
     bytes: u64,
     cut: u64,
@@ -85,6 +88,7 @@ impl SessionRows {
             clock: Clock { tz, short: screen.width.is_some(), day: None },
             csv,
             page: Vec::new(),
+            page_bytes: 0,
             sessions: 0,
             bytes: 0,
             cut: 0,
@@ -93,6 +97,7 @@ impl SessionRows {
     }
 
     fn show(&mut self, out: &mut String) {
+        self.page_bytes = 0;
         let rows: Vec<Row> = self.page.drain(..).map(|flow| row(&flow, &mut self.clock)).collect();
         self.table.page(out, self.clock.day.as_deref().filter(|_| self.clock.short), &rows);
     }
@@ -103,9 +108,9 @@ impl RowWriter for SessionRows {
         let flow: Flow = serde_json::from_str(line)?;
         if self.csv {
             if self.sessions == 0 {
-                csv::line(out, SESSION_CSV);
+                csv::headings(out, &SESSION_CSV);
             }
-            csv::line(out, values(&flow).iter().map(String::as_str));
+            csv::row(out, &values(&flow));
         }
         self.sessions += 1;
         self.bytes = self.bytes.saturating_add(flow.bytes.sum());
@@ -116,7 +121,8 @@ impl RowWriter for SessionRows {
         }
         if !self.csv {
             self.page.push(flow);
-            if self.page.len() == PAGE_ROWS {
+            self.page_bytes += line.len();
+            if self.page.len() == PAGE_ROWS || self.page_bytes >= PAGE_BYTES_MAX {
                 self.show(out);
             }
         }
@@ -135,33 +141,33 @@ impl RowWriter for SessionRows {
     }
 }
 
-fn values(flow: &Flow) -> [String; 24] {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+fn values(flow: &Flow) -> [Field<'_>; 24] {
+    let names = &flow.names;
     [
-        flow.first.clone(),
-        flow.last.clone(),
-        flow.proto.clone(),
-        text(&flow.originator.ip),
-        flow.originator.port.to_string(),
-        text(&flow.responder.ip),
-        flow.responder.port.to_string(),
-        flow.interface.clone(),
-        flow.vlan.map(|vlan| vlan.to_string()).unwrap_or_default(),
-        flow.packets.originator.to_string(),
-        flow.packets.responder.to_string(),
-        flow.bytes.originator.to_string(),
-        flow.bytes.responder.to_string(),
-        flow.kept_packets.to_string(),
-        flow.kept_bytes.to_string(),
-        flow.state.clone(),
-        text(&flow.community_id),
-        text(&flow.names.server_name),
-        text(&flow.names.http_host),
-        text(&flow.names.dns_question),
-        text(&flow.names.dns_type),
-        text(&flow.originator.mac),
-        text(&flow.responder.mac),
-        text(&flow.cut_at),
+        Field::Text(&flow.first),
+        Field::Text(&flow.last),
+        Field::Text(&flow.proto),
+        Field::from(&flow.originator.ip),
+        Field::Number(flow.originator.port.into()),
+        Field::from(&flow.responder.ip),
+        Field::Number(flow.responder.port.into()),
+        Field::Text(&flow.interface),
+        flow.vlan.map_or(Field::Empty, |vlan| Field::Number(vlan.into())),
+        Field::Number(flow.packets.originator),
+        Field::Number(flow.packets.responder),
+        Field::Number(flow.bytes.originator),
+        Field::Number(flow.bytes.responder),
+        Field::Number(flow.kept_packets),
+        Field::Number(flow.kept_bytes),
+        Field::Text(&flow.state),
+        Field::from(&flow.community_id),
+        Field::from(&names.server_name),
+        Field::from(&names.http_host),
+        Field::from(&names.dns_question),
+        Field::from(&names.dns_type),
+        Field::from(&flow.originator.mac),
+        Field::from(&flow.responder.mac),
+        Field::from(&flow.cut_at),
     ]
 }
 
@@ -241,6 +247,7 @@ pub(crate) struct SumRows {
     csv: bool,
     by: By,
     page: Vec<Sum>,
+    page_bytes: usize,
     sums: u64,
 }
 
@@ -279,10 +286,11 @@ const SUM_CSV: [&str; 11] = [
 impl SumRows {
     pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool, by: By) -> Self {
         let clock = Clock { tz, short: false, day: None };
-        Self { table: Table::new(screen, &sum_columns(by)), clock, csv, by, page: Vec::new(), sums: 0 }
+        Self { table: Table::new(screen, &sum_columns(by)), clock, csv, by, page: Vec::new(), page_bytes: 0, sums: 0 }
     }
 
     fn show(&mut self, out: &mut String) {
+        self.page_bytes = 0;
         let rows: Vec<Row> = self.page.drain(..).map(|sum| sum_row(&sum, &mut self.clock)).collect();
         self.table.page(out, None, &rows);
     }
@@ -293,14 +301,15 @@ impl RowWriter for SumRows {
         let sum: Sum = serde_json::from_str(line)?;
         if self.csv {
             if self.sums == 0 {
-                csv::line(out, SUM_CSV);
+                csv::headings(out, &SUM_CSV);
             }
-            csv::line(out, sum_values(&sum).iter().map(String::as_str));
+            csv::row(out, &sum_values(&sum));
         }
         self.sums += 1;
         if !self.csv {
             self.page.push(sum);
-            if self.page.len() == PAGE_ROWS {
+            self.page_bytes += line.len();
+            if self.page.len() == PAGE_ROWS || self.page_bytes >= PAGE_BYTES_MAX {
                 self.show(out);
             }
         }
@@ -318,20 +327,19 @@ impl RowWriter for SumRows {
     }
 }
 
-fn sum_values(sum: &Sum) -> [String; 11] {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+fn sum_values(sum: &Sum) -> [Field<'_>; 11] {
     [
-        text(&sum.host),
-        text(&sum.peer),
-        text(&sum.proto),
-        sum.port.map(|port| port.to_string()).unwrap_or_default(),
-        sum.sessions.to_string(),
-        sum.bytes.out.to_string(),
-        sum.bytes.r#in.to_string(),
-        sum.packets.out.to_string(),
-        sum.packets.r#in.to_string(),
-        sum.first.clone(),
-        sum.last.clone(),
+        Field::from(&sum.host),
+        Field::from(&sum.peer),
+        Field::from(&sum.proto),
+        sum.port.map_or(Field::Empty, |port| Field::Number(port.into())),
+        Field::Number(sum.sessions),
+        Field::Number(sum.bytes.out),
+        Field::Number(sum.bytes.r#in),
+        Field::Number(sum.packets.out),
+        Field::Number(sum.packets.r#in),
+        Field::Text(&sum.first),
+        Field::Text(&sum.last),
     ]
 }
 

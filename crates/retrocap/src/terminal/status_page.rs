@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use unicode_width::UnicodeWidthStr as _;
 
-use crate::terminal::human::{count, counted, plain, seconds, size, time as read_time};
+use crate::terminal::human::{count, counted, seconds, size, time as read_time};
+use crate::terminal::printable::plain;
 use crate::terminal::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use base::counters::DropReason;
 use base::time::{self, Timestamp};
@@ -42,6 +44,9 @@ const BAR_COLUMNS_MAX: usize = 48;
 const ROW_COLUMNS: usize = 40;
 /// Where the second column of the list of facts begins.
 const LABEL_COLUMNS: usize = 11;
+
+/// Columns that names of interfaces are padded to at most; Linux allows 15 bytes.
+const NAME_COLUMNS_MAX: usize = 64;
 
 /// Columns where nobody says how many there are.
 const WIDTH_DEFAULT: usize = 80;
@@ -264,14 +269,16 @@ impl StatusPage<'_> {
         }
         let live = matches!(self.view.heading, Heading::Recording { .. });
         let name = |name: &str| if name.is_empty() { "(no name)".to_owned() } else { plain(name).into_owned() };
-        let width = interfaces.iter().map(|i| name(&i.name).chars().count()).max().unwrap_or(0).max("interface".len());
+        let width = interfaces.iter().map(|i| name(&i.name).width()).max().unwrap_or(0);
+        let width = width.clamp("interface".len(), NAME_COLUMNS_MAX);
         let _ =
             writeln!(self.out, "\n{:<width$}  {:<10}  {:>15}  {:>10}", "interface", "link type", "packets", "bytes");
         for i in interfaces {
             let (packets, bytes) = (count(i.packets), size(i.bytes));
             let down = if live && !i.up { "  down" } else { "" };
-            let _ =
-                writeln!(self.out, "{:<width$}  {:<10}  {packets:>15}  {bytes:>10}{down}", name(&i.name), i.link_type);
+            let (name, link_type) = (name(&i.name), plain(&i.link_type));
+            let blanks = " ".repeat(width.saturating_sub(name.width()));
+            let _ = writeln!(self.out, "{name}{blanks}  {link_type:<10}  {packets:>15}  {bytes:>10}{down}");
         }
     }
 }

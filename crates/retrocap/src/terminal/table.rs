@@ -1,6 +1,8 @@
 //! Aligned columns, as many as fit: those that tell least go first, and nothing is cut that one would copy.
 
-use crate::terminal::human::plain;
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::terminal::printable::plain;
 use crate::terminal::screen::{BOLD, Screen};
 
 /// A column.
@@ -43,6 +45,9 @@ pub(crate) struct Row {
     pub(crate) remark: Cell,
 }
 
+/// Columns of a terminal that cells are padded to at most, where lines are as long as they are.
+const COLUMN_WIDTH_MAX: usize = 256;
+
 /// Between columns.
 const GAP: &str = "  ";
 
@@ -78,8 +83,8 @@ impl Table {
             .map(|text| Cell::new(&text, Some(BOLD)))
             .collect();
         let headings = Row { cells: headings, remark: Cell::default() };
-        // One long cell does not push all others to the side.
-        let widest = self.screen.width.map_or(usize::MAX, |width| width / 2);
+        // One long cell does not push all others to the side, nor fill memory with blanks.
+        let widest = self.screen.width.map_or(COLUMN_WIDTH_MAX, |width| width / 2);
         let begins = !std::mem::replace(&mut self.begun, true);
         if begins {
             let is_filled =
@@ -88,7 +93,7 @@ impl Table {
         }
         for row in rows.iter().chain(begins.then_some(&headings)) {
             for (width, cell) in self.widths.iter_mut().zip(&row.cells) {
-                *width = cell.text.chars().count().min(widest).max(*width);
+                *width = cell.text.width().min(widest).max(*width);
             }
         }
         let shown = self.shown();
@@ -122,14 +127,14 @@ impl Table {
         let mut used = 0;
         let mut pending = 0;
         for (((column, &width), cell), _) in columns.filter(|(_, shown)| **shown) {
-            let chars = cell.text.chars().count();
-            let blank = width.saturating_sub(chars);
+            let columns_used = cell.text.width();
+            let blank = width.saturating_sub(columns_used);
             let (before, after) = if column.right { (blank, 0) } else { (0, blank) };
             pending += before;
-            if chars > 0 {
+            if columns_used > 0 {
                 out.push_str(&" ".repeat(pending));
                 out.push_str(&self.screen.paint(cell.colour.unwrap_or_default(), &cell.text));
-                used += pending + chars;
+                used += pending + columns_used;
                 pending = 0;
             }
             pending += after + GAP.len();
@@ -137,7 +142,7 @@ impl Table {
         let remark = &row.remark;
         if !remark.text.is_empty() {
             let text = self.screen.paint(remark.colour.unwrap_or_default(), &remark.text);
-            let fits = self.screen.width.is_none_or(|width| used + pending + remark.text.chars().count() <= width);
+            let fits = self.screen.width.is_none_or(|width| used + pending + remark.text.width() <= width);
             let indent = self.widths.first().copied().unwrap_or(0) + GAP.len();
             if fits {
                 out.push_str(&format!("{}{text}", " ".repeat(pending)));

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, ValueEnum};
 use clap_complete::aot::{self, Shell};
 
-use crate::cli::{Cli, Common, note, print};
+use crate::cli::{Cli, Common, note, print_own};
 
 /// Completions of the command line for a shell.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ impl Completions {
         };
         let mut script = Vec::new();
         aot::generate(shell, &mut Cli::command(), "retrocap", &mut script);
-        print(&String::from_utf8_lossy(&script))
+        print_own(&String::from_utf8_lossy(&script))
     }
 }
 

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 
 use crate::cli::{AlreadyReported, Common, Usage, note, print};
 use crate::client::{self, Refused, Target};
-use crate::terminal::output::Output;
+use crate::terminal::output::{FileMode, Output};
 use crate::verbs::get;
 use crate::verbs::selection::{self, Selection};
 use base::packet::LinkType;
@@ -126,8 +126,8 @@ impl Extcap {
 
     fn capture(&self, fifo: &Path, common: &Common) -> anyhow::Result<()> {
         // First, as Wireshark waits at the other end.
-        let output = Output::open_to_follow(fifo)?;
-        let answer = self.target().and_then(|target| client::get(&common.socket(), &target));
+        let output = Output::open_to_follow(fifo, FileMode::PRIVATE)?;
+        let answer = self.target().and_then(|target| client::get(common, &target));
         let error = match answer {
             Ok(answer) => return get::copy_at_once(answer, output, common),
             Err(error) => error,

@@ -7,9 +7,8 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, Usage, note, print};
+use crate::cli::{Common, Usage, note, print, print_csv, print_json};
 use crate::client::{self, Target};
-use crate::terminal::human::plain_lines;
 use crate::terminal::output::stdout_is_a_file;
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::screen::Screen;
@@ -92,7 +91,7 @@ impl Flows {
         let counts = Arc::<ProgressCounts>::default();
         let shown_counts = Arc::clone(&counts);
         let mut progress = Some(Progress::start(common, move || shown_counts.done()));
-        let answer = client::get(&common.socket(), &self.target(now, &tz)?)?;
+        let answer = client::get(common, &self.target(now, &tz)?)?;
         if !stdout_is_a_file() {
             progress = None;
         }
@@ -105,21 +104,24 @@ impl Flows {
         };
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut count, mut written, mut out, mut line) = (0u64, 0, String::new(), String::new());
-        while client::next_line(&mut lines, &mut line)? {
+        while client::next_line(&mut lines, &mut line, client::ROW_BYTES_MAX)? {
             if !line.trim().is_empty() {
                 count += 1;
+                if self.limit.is_some_and(|limit| count > limit) {
+                    return Err(anyhow!("the recorder sends more than the {count} rows that were asked for"));
+                }
                 shown.line(&mut out, &line).context("the recorder speaks another version")?;
             }
             if out.len() >= PRINT_BYTES {
                 written += out.len() as u64;
                 counts.set(0, written, None);
-                print(&out)?;
+                self.print(common, &out)?;
                 out.clear();
             }
         }
         drop(progress);
         let summary = shown.end(&mut out);
-        print(&out)?;
+        self.print(common, &out)?;
         if count == 0 {
             return Err(anyhow!("no session matches"));
         }
@@ -131,6 +133,14 @@ impl Flows {
 }
 
 impl Flows {
+    fn print(&self, common: &Common, out: &str) -> anyhow::Result<()> {
+        match (common.json, self.csv) {
+            (true, _) => print_json(out),
+            (false, true) => print_csv(out),
+            (false, false) => print(out),
+        }
+    }
+
     /// What it asks the recorder for.
     pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
         let target = self.selection.add(Target::new("/v1/flows"), None, now, tz)?;
@@ -144,7 +154,7 @@ struct JsonRows;
 
 impl RowWriter for JsonRows {
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
-        out.push_str(&plain_lines(line));
+        out.push_str(line);
         Ok(())
     }
 

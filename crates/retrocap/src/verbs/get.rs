@@ -11,10 +11,10 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, Usage, note, print};
+use crate::cli::{Common, Usage, note, print, print_json};
 use crate::client::{self, Answer, Refused, Target, Trailers};
 use crate::terminal::human;
-use crate::terminal::output::Output;
+use crate::terminal::output::{FileMode, Output};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::selection::{Around, Selection};
 use alerts::{AlertArgs, ExportOptions};
@@ -57,6 +57,9 @@ pub(crate) struct Get {
     /// Write to this file, which appears whole or not at all; - is stdout
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     write: Option<PathBuf>,
+    /// Permissions of the files that are written; exports contain secrets
+    #[arg(long, value_name = "OCTAL", help_heading = "Output", default_value = "600")]
+    mode: FileMode,
     /// File format
     #[arg(long, help_heading = "Output", value_enum, default_value_t = FileFormat::Pcapng)]
     format: FileFormat,
@@ -106,9 +109,9 @@ impl Get {
         // Opened first, so that nothing is asked in vain.
         let output = match (&self.write, lines) {
             (_, true) => None,
-            (None, false) => Some(Output::open(Path::new("-"))?),
-            (Some(path), false) if self.follow => Some(Output::open_to_follow(path)?),
-            (Some(path), false) => Some(Output::open(path)?),
+            (None, false) => Some(Output::open(Path::new("-"), self.mode)?),
+            (Some(path), false) if self.follow => Some(Output::open_to_follow(path, self.mode)?),
+            (Some(path), false) => Some(Output::open(path, self.mode)?),
         };
         let target = target
             .with("format", (!lines).then(|| self.format.name()))
@@ -116,7 +119,7 @@ impl Get {
         let counts = Arc::<ProgressCounts>::default();
         let shown = Arc::clone(&counts);
         let progress = Progress::start(common, move || shown.done());
-        match (client::get(&common.socket(), &target), output) {
+        match (client::get(common, &target), output) {
             (Ok(answer), None) => {
                 drop(progress);
                 self.lines(answer, common, &tz)
@@ -208,6 +211,7 @@ impl Get {
             seed: self.selection.community_id_seed,
             format: if lines { "pcapng" } else { self.format.name() },
             precision: if self.micro && !lines { "micro" } else { "nano" },
+            mode: self.mode,
         };
         let Some(query) = alerts::AlertQuery::read(&self.alerts, asked, common)? else { return Ok(()) };
         if let Some(directory) = &self.alerts.split {
@@ -222,7 +226,7 @@ impl Get {
             }
             return merged.end("");
         }
-        let mut output = Output::open(to_file.unwrap_or(Path::new("-")))?;
+        let mut output = Output::open(to_file.unwrap_or(Path::new("-")), self.mode)?;
         // Who reads a pipe may print to the same terminal.
         let progress = (output.is_file() || output.is_redirected()).then(|| query.progress());
         let (mut file, merged) = query.merged()?;
@@ -287,7 +291,7 @@ impl Get {
                 "first": totals.span.map(|s| s.0), "last": totals.span.map(|s| s.1),
                 "note": trailers.text(NOTE), "missing": trailers.text(MISSING),
             });
-            print(&format!("{document}\n"))?;
+            print_json(&format!("{document}\n"))?;
         } else if !common.quiet {
             note(&totals.summary(&name, tz));
         }
@@ -299,7 +303,7 @@ impl Get {
         if common.quiet || !std::io::stderr().is_terminal() {
             return None;
         }
-        let document = client::get(&common.socket(), &Target::new("/v1/status")).ok()?.document().ok()?;
+        let document = client::get(common, &Target::new("/v1/status")).ok()?.document().ok()?;
         let status: serde_json::Value = serde_json::from_str(&document).ok()?;
         let newest = human::time(status.pointer("/retained/newest")?.as_str()?)?;
         Some(until.map_or(newest, |until| until.min(newest)))

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cli::{Common, print};
+use crate::cli::{Common, print, print_json};
 
 /// What run would record, as tcpdump -D lists it.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ impl Interfaces {
 }
 
 #[cfg(target_os = "linux")]
-use crate::terminal::human::plain;
+use crate::terminal::printable::plain;
 #[cfg(target_os = "linux")]
 use capture::interfaces::HostInterface;
 
@@ -34,7 +34,7 @@ impl Interfaces {
         let interfaces = capture::interfaces::list().context("cannot list the interfaces")?;
         if common.json {
             let all: Vec<_> = interfaces.iter().map(json).collect();
-            return print(&format!("{}\n", serde_json::to_string_pretty(&all)?));
+            return print_json(&format!("{}\n", serde_json::to_string_pretty(&all)?));
         }
         print(&list(&interfaces))
     }

@@ -7,9 +7,9 @@ use clap::Args;
 use hyper::Method;
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, Usage, note, print};
+use crate::cli::{Common, Usage, note, print, print_json};
 use crate::client::{self, Target};
-use crate::terminal::human::{plain, plain_lines};
+use crate::terminal::printable::plain;
 use crate::terminal::progress::{Progress, ProgressState};
 use crate::verbs::selection;
 use base::time::{self, Timestamp};
@@ -45,13 +45,13 @@ impl Pin {
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let target = Target::new("/v1/pins");
         if let Some(id) = self.remove {
-            client::ask(&common.socket(), Method::DELETE, target.with("id", Some(id)).as_str(), None)?.document()?;
+            client::ask(common, Method::DELETE, target.with("id", Some(id)).as_str(), None)?.document()?;
             note(&format!("pin {id} is removed; what it held ages from now on"));
             return Ok(());
         }
         if self.list {
-            let document = client::get(&common.socket(), &target)?.document()?;
-            return print(&if common.json { line(&document) } else { list(&read(&document)?) });
+            let document = client::get(common, &target)?.document()?;
+            return if common.json { print_line(&document) } else { print(&list(&read(&document)?)) };
         }
         let (Some(expression), Some(duration)) = (selection::expression(&self.expression)?, &self.duration) else {
             return Err(Usage::of(
@@ -62,14 +62,13 @@ impl Pin {
         let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
         // All sessions that are known are asked.
         let _searching = Progress::start(common, ProgressState::default);
-        let document =
-            client::ask(&common.socket(), Method::POST, target.as_str(), Some(body.to_string()))?.document()?;
-        print(&if common.json { line(&document) } else { made(&read(&document)?) })
+        let document = client::ask(common, Method::POST, target.as_str(), Some(body.to_string()))?.document()?;
+        if common.json { print_line(&document) } else { print(&made(&read(&document)?)) }
     }
 }
 
-fn line(document: &str) -> String {
-    format!("{}\n", plain_lines(document.trim_end()))
+fn print_line(document: &str) -> anyhow::Result<()> {
+    print_json(&format!("{}\n", document.trim_end()))
 }
 
 fn read<T: serde::de::DeserializeOwned>(document: &str) -> anyhow::Result<T> {

@@ -148,7 +148,7 @@ impl Push {
 
     /// The link type of a classic stream, which begins before the first packet.
     fn link_type(&self, common: &Common) -> anyhow::Result<LinkType> {
-        let status = client::get(&common.socket(), &Target::new("/v1/status"))?.document()?;
+        let status = client::get(common, &Target::new("/v1/status"))?.document()?;
         let status: Status = serde_json::from_str(&status).context("the recorder's status cannot be read")?;
         let ethernet = LinkType::ETHERNET.to_string();
         let names: Vec<&str> = status.interfaces.iter().map(|interface| interface.link_type.as_str()).collect();
@@ -295,13 +295,13 @@ impl Push {
             Ok::<_, anyhow::Error>(target.with("follow", Some(1)).with("count", left.map(|left| left + again)))
         };
         let carried = target(&selection)?.with("carried-by", Some(format_args!("{ours} {theirs}")));
-        match client::get(&common.socket(), &carried) {
+        match client::get(common, &carried) {
             Err(error) if error.downcast_ref::<Refused>().is_some_and(|r| r.status == StatusCode::FORBIDDEN) => {
                 if !common.quiet {
                     note("retrocap: this connection is recorded too, as only root can ask not to; it is not sent");
                 }
                 selection.and(&not_between(ours, theirs));
-                client::get(&common.socket(), &target(&selection)?)
+                client::get(common, &target(&selection)?)
             }
             answer => answer,
         }

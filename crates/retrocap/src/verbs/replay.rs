@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::cli::{Common, Usage, note, print};
+use crate::cli::{Common, Usage, note, print, print_json};
 use crate::config::File;
 use crate::machine;
-use crate::terminal::output::Output;
+use crate::terminal::output::{FileMode, Output};
 use crate::terminal::progress::{Progress, ProgressState};
 use crate::terminal::status_page::{self, Heading};
 use crate::verbs::run::Percent;
@@ -55,6 +55,9 @@ pub(crate) struct Replay {
     /// Write what is kept at the end as pcapng; - is stdout
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
+    /// Permissions of the file that is written; exports contain secrets
+    #[arg(long, value_name = "OCTAL", default_value = "600")]
+    mode: FileMode,
     /// Share of one core for compression, 0 for none; a replay pays it in the packets' own time [default: 10]
     #[arg(long, value_name = "PERCENT")]
     compression_cpu: Option<Percent>,
@@ -126,7 +129,7 @@ impl Replay {
             community_id_seed: 0.into(),
         };
         // Before anything is read, so that a mistake shows at once.
-        let output = self.write.as_deref().map(Output::open).transpose()?;
+        let output = self.write.as_deref().map(|path| Output::open(path, self.mode)).transpose()?;
 
         let progress = self.progress(common, &history.workers[0].published);
         let read = pipeline.run(&mut source, &AtomicBool::new(false));
@@ -139,7 +142,7 @@ impl Replay {
         let now = history.totals().newest.unwrap_or_default();
         let status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
         if common.json {
-            print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
+            print_json(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
         } else if !common.quiet {
             let summary = status_page::status(&status, &status::here(Heading::Replayed));
             if to_stdout { note(summary.trim_end()) } else { print(&summary)? }

@@ -241,16 +241,16 @@ mod tests {
     fn the_request_says_what_was_asked_for() {
         for (arguments, expected) in [
             (&[][..], "/"),
-            (&["not", "port", "22"], "/?filter=not%20port%2022"),
-            (&["tcp[13] & 2 != 0"], "/?filter=tcp%5B13%5D%20%26%202%20%21%3D%200"),
-            (&["tcp[13]", "&", "2", "!=", "0"], "/?filter=tcp%5B13%5D%20%26%202%20%21%3D%200"),
+            (&["not", "port", "22"], "/?filter=not+port+22"),
+            (&["tcp[13] & 2 != 0"], "/?filter=tcp%5B13%5D+%26+2+%21%3D+0"),
+            (&["tcp[13]", "&", "2", "!=", "0"], "/?filter=tcp%5B13%5D+%26+2+%21%3D+0"),
             (&["--since", "10m"], "/?since=1970-01-12T13%3A36%3A40.000000000Z"),
             (
                 &["--around", "@1000.5", "--window", "1s"],
                 "/?since=1970-01-01T00%3A16%3A39.500000000Z&until=1970-01-01T00%3A16%3A41.500000000Z",
             ),
-            (&["port", "53", "-i", "eth0"], "/?filter=port%2053&interface=eth0"),
-            (&["--flow", "10.0.0.1:80 10.0.0.2 tcp"], "/?flow=10.0.0.1%3A80%2010.0.0.2%206"),
+            (&["port", "53", "-i", "eth0"], "/?filter=port+53&interface=eth0"),
+            (&["--flow", "10.0.0.1:80 10.0.0.2 tcp"], "/?flow=10.0.0.1%3A80+10.0.0.2+6"),
         ] {
             assert_eq!(target(arguments).unwrap(), expected, "{arguments:?}");
         }

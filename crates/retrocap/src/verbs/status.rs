@@ -7,9 +7,8 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, print};
+use crate::cli::{Common, print, print_json, print_own};
 use crate::client::{self, Target};
-use crate::terminal::human::plain_lines;
 use crate::terminal::screen::Screen;
 use crate::terminal::status_page::{self, Heading, View};
 use base::time::Timestamp;
@@ -37,14 +36,15 @@ impl Status {
     /// Asks and shows, once or until Ctrl-C.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         if !self.watch {
-            return print(&show(common)?);
+            return show(common);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
         let clear = if std::io::stdout().is_terminal() && !common.json { CLEAR } else { "" };
         // One for all rounds: an interrupt that comes while the recorder is asked counts in the next pause.
         let mut interrupt = Box::pin(tokio::signal::ctrl_c());
         loop {
-            print(&format!("{clear}{}", show(common)?))?;
+            print_own(clear)?;
+            show(common)?;
             let ended = runtime.block_on(async {
                 tokio::select! {
                     interrupted = &mut interrupt => interrupted.map(|()| true),
@@ -58,14 +58,14 @@ impl Status {
     }
 }
 
-/// The document, or what people read in it.
-fn show(common: &Common) -> anyhow::Result<String> {
-    let document = client::get(&common.socket(), &Target::new("/v1/status"))?.document()?;
+/// Prints the status document, or the page that people read.
+fn show(common: &Common) -> anyhow::Result<()> {
+    let document = client::get(common, &Target::new("/v1/status"))?.document()?;
     if common.json {
-        return Ok(format!("{}\n", plain_lines(document.trim_end())));
+        return print_json(&format!("{}\n", document.trim_end()));
     }
     let status: Document = serde_json::from_str(&document).context("the recorder speaks another version")?;
-    Ok(status_page::status(&status, &here(Heading::Recording { now: Timestamp::from(SystemTime::now()) })))
+    print(&status_page::status(&status, &here(Heading::Recording { now: Timestamp::from(SystemTime::now()) })))
 }
 
 /// How this terminal shows things.

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::alerts::ExportOptions;
 use crate::alert::Alert;
-use crate::terminal::output::remove_when_interrupted;
+use crate::terminal::output::{FileMode, remove_when_interrupted, set_mode};
 use query::search::SearchTarget;
 
 /// AlertFiles that are open at once.
@@ -22,17 +23,18 @@ pub(crate) struct AlertFiles {
     pub(crate) names: Vec<String>,
     open: HashMap<usize, File>,
     made: Vec<bool>,
+    mode: FileMode,
 }
 
 impl AlertFiles {
     /// No file yet.
-    pub(crate) fn new(directory: &Path, alerts: &[Alert], extension: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(directory: &Path, alerts: &[Alert], options: &ExportOptions) -> anyhow::Result<Self> {
         let cannot = || format!("cannot write into {}", directory.display());
         let hidden = tempfile::Builder::new().prefix(".retrocap-").tempdir_in(directory).with_context(cannot)?;
         remove_when_interrupted(hidden.path());
-        let names: Vec<String> = alerts.iter().map(|alert| file_name(alert, extension)).collect();
+        let names: Vec<String> = alerts.iter().map(|alert| file_name(alert, options.format)).collect();
         let made = vec![false; names.len()];
-        Ok(Self { directory: directory.to_owned(), hidden, names, open: HashMap::new(), made })
+        Ok(Self { directory: directory.to_owned(), hidden, names, open: HashMap::new(), made, mode: options.mode })
     }
 
     /// Appends to an alert's file.
@@ -44,6 +46,7 @@ impl AlertFiles {
                 self.open.clear();
             }
             let file = File::options().append(true).create(true).open(&path).with_context(cannot)?;
+            set_mode(&file, self.mode).with_context(cannot)?;
             self.open.insert(alert, file);
             self.made[alert] = true;
         }

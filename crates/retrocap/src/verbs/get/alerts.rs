@@ -15,14 +15,15 @@ use anyhow::{Context as _, anyhow};
 use base64::Engine as _;
 use clap::Args;
 use hyper::{Method, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::alert::{Alert, Alerts, Kind};
-use crate::cli::{Common, note, print};
+use crate::cli::{Common, note, print_json};
 use crate::client::{self, Answer, Refused};
+use crate::terminal::destination;
 use crate::terminal::human;
-use crate::terminal::output::Output;
+use crate::terminal::output::{FileMode, Output};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::get::alert_files::AlertFiles;
 use crate::verbs::selection;
@@ -31,6 +32,10 @@ use query::search::SearchTarget;
 
 /// Alerts of one request when each gets a file; fewer where the recorder has not the memory.
 const BATCH_ALERTS: usize = 1000;
+/// Bytes that may be said about one alert, on average.
+const OUTCOME_BYTES_MAX: u64 = 1024;
+/// Bytes that may be said about few alerts together.
+const OUTCOMES_BYTES_MIN: u64 = 64 << 10;
 /// Alerts without packets, and broken lines, that are told on the terminal one by one.
 const MESSAGES_MAX: usize = 20;
 
@@ -63,6 +68,7 @@ pub(crate) struct ExportOptions {
     pub(crate) seed: Option<u16>,
     pub(crate) format: &'static str,
     pub(crate) precision: &'static str,
+    pub(crate) mode: FileMode,
 }
 
 /// Alerts that were read, and how to ask for them.
@@ -85,10 +91,38 @@ struct Outcome {
     last: Option<String>,
     sessions: u64,
     same_as: Option<usize>,
-    missing: Option<Value>,
+    missing: Option<Missing>,
     /// Whether the service was asked already.
     #[serde(skip)]
     asked: bool,
+}
+
+/// Why an alert is not answered in full.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+struct Missing {
+    cause: String,
+    detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    horizon: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+}
+
+/// Reads what was found for each alert. All of it is held until the end, so that its size has a limit.
+#[derive(Debug, Default)]
+struct OutcomeReader {
+    held_bytes: u64,
+}
+
+impl OutcomeReader {
+    fn outcome(&mut self, line: &str, alerts: usize) -> anyhow::Result<Outcome> {
+        self.held_bytes += line.len() as u64;
+        let most = OUTCOME_BYTES_MAX.saturating_mul(alerts as u64).max(OUTCOMES_BYTES_MIN);
+        if self.held_bytes > most {
+            return Err(anyhow!("the recorder says more than {most} bytes about {alerts} alerts"));
+        }
+        serde_json::from_str(line).context("the recorder speaks another version")
+    }
 }
 
 /// One line of the service's answer.
@@ -184,7 +218,7 @@ impl<'a> AlertQuery<'a> {
     }
 
     fn ask(&self, answer: &str, alerts: &[usize]) -> anyhow::Result<Answer> {
-        client::ask(&self.common.socket(), Method::POST, "/v1/packets", Some(self.body(answer, alerts)))
+        client::ask(self.common, Method::POST, "/v1/packets", Some(self.body(answer, alerts)))
     }
 
     /// Shows how far it is, until that is dropped.
@@ -196,8 +230,9 @@ impl<'a> AlertQuery<'a> {
     /// One file an alert.
     pub(crate) fn split(self, directory: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let directory = &destination::resolve(directory)?;
         let progress = self.progress();
-        let mut files = AlertFiles::new(directory, &self.read.alerts, self.asked.format)?;
+        let mut files = AlertFiles::new(directory, &self.read.alerts, &self.asked)?;
         let mut outcomes: Vec<Outcome> = vec![Outcome::default(); self.read.alerts.len()];
         let mut order: Vec<usize> = (0..self.read.alerts.len()).collect();
         // Alerts of one session into one batch, so that their file is made once.
@@ -240,8 +275,8 @@ impl<'a> AlertQuery<'a> {
     ) -> anyhow::Result<()> {
         let asked_before = outcomes.iter().filter(|outcome| outcome.asked).count();
         let mut lines = BufReader::with_capacity(64 << 10, answer);
-        let (mut text, mut done) = (String::new(), false);
-        while client::next_line(&mut lines, &mut text)? {
+        let (mut text, mut done, mut read) = (String::new(), false, OutcomeReader::default());
+        while client::next_line(&mut lines, &mut text, client::PIECE_LINE_BYTES_MAX)? {
             let line: Line = serde_json::from_str(&text).context("the recorder speaks another version")?;
             let alert = line.selection.and_then(|selection| batch.get(selection)).copied();
             match (alert, line.data) {
@@ -252,7 +287,7 @@ impl<'a> AlertQuery<'a> {
                     files.write(alert, &data)?;
                 }
                 (Some(alert), None) => {
-                    let mut outcome: Outcome = serde_json::from_str(&text)?;
+                    let mut outcome = read.outcome(&text, batch.len())?;
                     outcome.same_as = outcome.same_as.and_then(|other| batch.get(other)).copied();
                     (outcome.selection, outcome.asked) = (alert, true);
                     outcomes[alert] = outcome;
@@ -275,7 +310,7 @@ impl<'a> AlertQuery<'a> {
     }
 
     fn manifest(&self, directory: &Path, outcomes: &[Outcome], names: &[String]) -> anyhow::Result<()> {
-        let mut output = Output::open(&directory.join("manifest.jsonl"))?;
+        let mut output = Output::open(&directory.join("manifest.jsonl"), self.asked.mode)?;
         let mut rows: Vec<(u64, Value)> = Vec::with_capacity(outcomes.len());
         for ((alert, outcome), name) in self.read.alerts.iter().zip(outcomes).zip(names) {
             rows.push((
@@ -334,8 +369,7 @@ impl<'a> AlertQuery<'a> {
         if !self.common.quiet {
             for outcome in outcomes.iter().filter(|outcome| outcome.missing.is_some()).take(MESSAGES_MAX) {
                 let Some(alert) = self.read.alerts.get(outcome.selection) else { continue };
-                let detail =
-                    outcome.missing.as_ref().and_then(|missing| missing["detail"].as_str()).unwrap_or_default();
+                let detail = outcome.missing.as_ref().map(|missing| missing.detail.as_str()).unwrap_or_default();
                 let (line, name) = (alert.line, shortened(&alert.name));
                 note(&format!("retrocap: {} line {line} ({name}): {detail}", self.source));
             }
@@ -363,7 +397,7 @@ impl<'a> AlertQuery<'a> {
                 "directory": directory.map(|directory| directory.display().to_string()),
                 "note": (!note_text.is_empty()).then_some(note_text),
             });
-            print(&format!("{document}\n"))?;
+            print_json(&format!("{document}\n"))?;
         }
         if note_text.starts_with("incomplete") {
             return Err(anyhow!(note_text.to_owned()));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::anyhow;
 use hyper::StatusCode;
 
-use super::{AlertQuery, Line, Outcome, decoded};
+use super::{AlertQuery, Line, Outcome, OutcomeReader, decoded};
 use crate::client::{self, Answer, Refused};
 use crate::terminal::human;
 use crate::terminal::progress::ProgressCounts;
@@ -33,6 +33,7 @@ impl<'a> AlertQuery<'a> {
 #[derive(Debug, Default)]
 struct MergedState {
     outcomes: Vec<Outcome>,
+    read: OutcomeReader,
     note: String,
     packets: u64,
     done: bool,
@@ -87,7 +88,7 @@ fn unasked() -> std::io::Error {
 impl<R: Read> Read for MergedReader<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         while self.at == self.data.len() {
-            if !client::next_line(&mut self.lines, &mut self.line)? {
+            if !client::next_line(&mut self.lines, &mut self.line, client::PIECE_LINE_BYTES_MAX)? {
                 return Ok(0);
             }
             let line: Line = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
@@ -101,7 +102,7 @@ impl<R: Read> Read for MergedReader<R> {
             if line.done {
                 (found.done, found.note, found.packets) = (true, line.note, line.packets);
             } else if found.outcomes.len() < self.asked {
-                let outcome: Outcome = serde_json::from_str(&self.line).map_err(std::io::Error::other)?;
+                let outcome = found.read.outcome(&self.line, self.asked).map_err(std::io::Error::other)?;
                 if outcome.selection >= self.asked {
                     return Err(unasked());
                 }
