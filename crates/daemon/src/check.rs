@@ -11,7 +11,9 @@ use rustix::process::{Resource, getrlimit, getuid};
 use rustix::thread::CapabilitySet;
 use sys::Offloads;
 
-use super::{Config, privileges, sandbox};
+use super::memory_limit::{MemoryLimit, kibibytes};
+use super::settings::Settings;
+use super::{listeners, privileges, sandbox};
 use capture::interfaces::links;
 use capture::live::capture_rights;
 use capture::selection::{InterfaceSelection, Link};
@@ -60,49 +62,71 @@ impl Finding {
 }
 
 /// Looks at the machine for what `config` needs of it.
-pub fn machine(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![budget(config), memory_available(config)];
-    if config.replay.is_none() {
+pub fn machine(settings: &Settings) -> Vec<Finding> {
+    let mut findings = vec![budget(settings), memory_available(settings)];
+    if settings.is_live() {
         findings.push(rights());
-        findings.push(memory_lock(config));
-        findings.extend(interfaces(config));
+        findings.push(memory_lock(settings));
+        findings.extend(interfaces(settings));
         findings.push(clock());
     }
-    findings.push(user(config));
+    findings.push(user(settings));
     findings.push(readers());
-    findings.extend(kernel(config));
-    findings.extend(reload(config));
-    findings.push(socket(&config.socket));
-    findings.extend(certificates(config));
-    findings.extend(config.remote.pcap_over_ip.listen.iter().map(|&address| pcap_over_ip(address, config)));
+    findings.extend(kernel(settings));
+    findings.extend(reload(settings));
+    findings.push(socket(&settings.socket));
+    findings.extend(certificates(settings));
+    findings.extend(settings.pcap_over_ip.iter().map(|&address| pcap_over_ip(address, settings)));
     findings
 }
 
-fn budget(config: &Config) -> Finding {
-    let live = config.replay.is_none();
-    match Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live) {
-        Ok(split) => match Classes::new(&config.classes, split.store_bytes * u64::from(split.workers)) {
-            Ok(_) => Finding::good("budget", format!("{} of memory", ByteSize(split.budget_bytes))),
+/// The budget, and of what it is a share.
+fn budget(settings: &Settings) -> Finding {
+    let check = "budget";
+    let bytes = match settings.memory_bytes() {
+        Ok(bytes) => bytes,
+        Err(error) => return Finding::error(check, error.to_string(), "set memory as the message says"),
+    };
+    match Split::new(bytes, settings.workers_used(), settings.is_live()) {
+        Ok(split) => match Classes::new(&settings.classes, split.store_bytes * u64::from(split.workers)) {
+            Ok(_) => Finding::good(check, format!("{} of memory, out of {}", ByteSize(bytes), usable())),
             Err(error) => Finding::error("classes", error.to_string(), "correct its [[class]]"),
         },
-        Err(error) => Finding::error("budget", error.to_string(), "set memory to what it names, or workers lower"),
+        Err(error) => Finding::error(check, error.to_string(), "set memory to what it names, or workers lower"),
     }
 }
 
-fn memory_available(config: &Config) -> Finding {
+/// What the recorder may use, and what the machine has.
+fn usable() -> String {
+    match MemoryLimit::of_this_process() {
+        None => "an unknown amount".to_owned(),
+        Some(MemoryLimit { physical_bytes, cgroup_bytes: None }) => {
+            format!("the machine's {} (no cgroup limits it)", ByteSize(physical_bytes))
+        }
+        Some(MemoryLimit { physical_bytes, cgroup_bytes: Some(limit) }) => {
+            format!("the {} that the cgroup may use (the machine has {})", ByteSize(limit), ByteSize(physical_bytes))
+        }
+    }
+}
+
+/// Whether the machine has the memory at this moment.
+fn memory_available(settings: &Settings) -> Finding {
     let check = "memory";
-    let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-    });
-    let Some(available) = available else {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let Some(free) = kibibytes(&meminfo, "MemAvailable:") else {
         return Finding::warning(check, "the system does not say how much memory is free", "look at `free -m`");
     };
-    let found = format!("{} of memory can be had without swapping", ByteSize(available));
-    if available < config.memory_bytes {
-        return Finding::error(check, found, format!("set memory lower than {}", ByteSize(config.memory_bytes)));
+    let limit = MemoryLimit::of_this_process().and_then(|limit| limit.cgroup_bytes);
+    let found = match limit {
+        Some(limit) => {
+            format!("{} of memory are free on the machine, and the cgroup may use {}", ByteSize(free), ByteSize(limit))
+        }
+        None => format!("{} of memory are free on the machine", ByteSize(free)),
+    };
+    match settings.memory_bytes() {
+        Ok(bytes) if bytes > free => Finding::error(check, found, format!("set memory lower than {}", ByteSize(bytes))),
+        _ => Finding::good(check, found),
     }
-    Finding::good(check, found)
 }
 
 fn rights() -> Finding {
@@ -116,9 +140,10 @@ fn rights() -> Finding {
     }
 }
 
-fn memory_lock(config: &Config) -> Finding {
+fn memory_lock(settings: &Settings) -> Finding {
     let check = "memory-lock";
     let limits = getrlimit(Resource::Memlock);
+    let budget = settings.memory_bytes().unwrap_or(u64::MAX);
     let rights = |right| rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(right));
     let has_right = rights(CapabilitySet::IPC_LOCK);
     // What it takes later is locked where there is no limit, or where it may lift it.
@@ -126,7 +151,7 @@ fn memory_lock(config: &Config) -> Finding {
     let advice = "set LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited` elsewhere";
     match limits.current {
         _ if lifts => Finding::good(check, "memory may be locked in RAM without limit"),
-        Some(limit) if has_right || limit >= config.memory_bytes => Finding::warning(
+        Some(limit) if has_right || limit >= budget => Finding::warning(
             check,
             format!("packets may be locked in RAM, but not what answers take later: the limit is {}", ByteSize(limit)),
             advice,
@@ -140,7 +165,7 @@ fn memory_lock(config: &Config) -> Finding {
     }
 }
 
-fn interfaces(config: &Config) -> Vec<Finding> {
+fn interfaces(settings: &Settings) -> Vec<Finding> {
     let check = "interfaces";
     let links = match links() {
         Ok(links) => links,
@@ -149,7 +174,7 @@ fn interfaces(config: &Config) -> Vec<Finding> {
             return vec![Finding::error(check, format!("interfaces cannot be listed: {error}"), advice)];
         }
     };
-    let selection = InterfaceSelection::new(&config.interfaces);
+    let selection = InterfaceSelection::new(&settings.interface);
     selection.refresh(links);
     if let Err(missing) = selection.check() {
         return vec![Finding::error(check, missing.to_string(), "correct `interface`, or leave it out to record all")];
@@ -220,17 +245,17 @@ fn clock() -> Finding {
     }
 }
 
-fn user(config: &Config) -> Finding {
+fn user(settings: &Settings) -> Finding {
     let check = "user";
     let advice = format!(
         "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {}",
         privileges::DEFAULT_NAME
     );
-    if !config.drop_privileges {
+    if settings.no_drop_privileges {
         let advice = "remove no-drop-privileges";
         return Finding::warning(check, "privileges are kept", advice);
     }
-    match privileges::target(config.user.as_deref()) {
+    match privileges::target(settings.user.as_deref()) {
         Ok(Some((uid, gid))) => Finding::good(check, format!("becomes uid {uid}, gid {gid}, without capabilities")),
         Ok(None) if getuid().is_root() => Finding::warning(
             check,
@@ -254,13 +279,13 @@ fn readers() -> Finding {
     }
 }
 
-fn kernel(config: &Config) -> Vec<Finding> {
-    let required = config.sandbox == sandbox::SandboxMode::Required;
+fn kernel(settings: &Settings) -> Vec<Finding> {
+    let required = settings.sandbox == sandbox::SandboxMode::Required;
     let lacking = |check, found: String, advice: &str| match required {
         true => Finding::error(check, found, format!("{advice}; or set sandbox to \"best-effort\"")),
         false => Finding::warning(check, found, advice),
     };
-    if config.sandbox == sandbox::SandboxMode::Off {
+    if settings.sandbox == sandbox::SandboxMode::Off {
         return vec![Finding::warning("sandbox", "the sandbox is off", "set sandbox to \"best-effort\"")];
     }
     let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
@@ -291,13 +316,13 @@ fn kernel(config: &Config) -> Vec<Finding> {
 }
 
 /// Whether the configuration can be read again without root's rights.
-fn reload(config: &Config) -> Option<Finding> {
+fn reload(settings: &Settings) -> Option<Finding> {
     let check = "reload";
-    let file = config.file.as_ref()?;
+    let file = settings.file.as_ref()?;
     let shown = file.display();
     let metadata = fs::metadata(file).ok()?;
-    if let Ok(Some((uid, gid))) = privileges::target(config.user.as_deref())
-        && config.drop_privileges
+    if let Ok(Some((uid, gid))) = privileges::target(settings.user.as_deref())
+        && settings.drops_privileges()
         && !readable(&metadata, uid, &[Some(gid), privileges::readers().ok().flatten()])
     {
         let found = format!("{shown} cannot be read by uid {uid}, gid {gid}, so SIGHUP will not reload it");
@@ -324,10 +349,13 @@ fn readable(file: &fs::Metadata, uid: u32, groups: &[Option<u32>]) -> bool {
 }
 
 /// Where TLS is served.
-fn certificates(config: &Config) -> Option<Finding> {
-    let (check, files) = ("certificates", config.remote.files.as_ref().filter(|_| config.remote.encrypts())?);
-    Some(match config.remote.keys() {
-        Ok(_) => Finding::good(check, format!("clients are shown {}", files.cert.display())),
+fn certificates(settings: &Settings) -> Option<Finding> {
+    let check = "certificates";
+    if !listeners::need_certificates(settings) {
+        return None;
+    }
+    Some(match listeners::keys(settings) {
+        Ok(_) => Finding::good(check, format!("clients are shown {}", settings.cert.display())),
         Err(error) => Finding::error(
             check,
             error.to_string(),
@@ -336,8 +364,8 @@ fn certificates(config: &Config) -> Option<Finding> {
     })
 }
 
-fn pcap_over_ip(address: SocketAddr, config: &Config) -> Finding {
-    let who = if config.remote.pcap_over_ip.encrypts(address) {
+fn pcap_over_ip(address: SocketAddr, settings: &Settings) -> Finding {
+    let who = if listeners::feed_is_encrypted(settings, address) {
         "clients with certificates and the role packets"
     } else {
         "every user of this host"

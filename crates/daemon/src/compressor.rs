@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::error::Error;
+use super::priority;
 use super::sandbox::{Role, Sandbox};
-use super::{Error, priority};
 use engine::store::compress::{Compression, Compressor, Pace};
 
 /// Bytes of a compressor's stack; zstd needs a few kilobytes.

@@ -1,4 +1,4 @@
-//! Where other machines connect, and programs of this one that speak no Unix sockets.
+//! TCP listeners: for other machines, and for programs of this host that cannot use Unix sockets.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -6,75 +6,45 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Error;
+use super::error::Error;
+use super::settings::Settings;
 use serve::pcap_over_ip::Feed;
-use serve::tls::{ClientRules, Keys, Tls, TlsFiles};
+use serve::tls::{Keys, Tls};
 use serve::{self, Service};
 
-/// Addresses to listen on, beside the socket; none by default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Remote {
-    /// For clients with certificates, over TLS.
-    pub listen: Vec<SocketAddr>,
-    /// For anybody on this host, without encryption; loopback alone.
-    pub listen_plain: Vec<SocketAddr>,
-    /// The certificates; needed where TLS is served.
-    pub files: Option<TlsFiles>,
-    /// What clients may, where that is not left to their certificates.
-    pub clients: ClientRules,
-    /// Where packets are served as a bare stream.
-    pub pcap_over_ip: PcapOverIp,
+/// Whether PCAP-over-IP at this address is served over TLS.
+pub(super) fn feed_is_encrypted(settings: &Settings, address: SocketAddr) -> bool {
+    settings.pcap_over_ip_tls || !address.ip().to_canonical().is_loopback()
 }
 
-/// Where PCAP-over-IP is served, and what. On the loopback address it is for every user of this host, in the clear;
-/// elsewhere it is for clients with certificates, over TLS.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PcapOverIp {
-    /// The addresses; none by default.
-    pub listen: Vec<SocketAddr>,
-    /// Whether it is TLS on the loopback address, too.
-    pub tls: bool,
-    /// What clients are sent.
-    pub feed: Feed,
+/// Whether anything is served over TLS.
+pub(super) fn need_certificates(settings: &Settings) -> bool {
+    !settings.listen.is_empty() || encrypted_feed(settings).is_some()
 }
 
-impl PcapOverIp {
-    /// Whether an address is served over TLS.
-    pub fn encrypts(&self, address: SocketAddr) -> bool {
-        self.tls || !address.ip().to_canonical().is_loopback()
+/// The first address of PCAP-over-IP that is served over TLS.
+fn encrypted_feed(settings: &Settings) -> Option<SocketAddr> {
+    settings.pcap_over_ip.iter().copied().find(|&address| feed_is_encrypted(settings, address))
+}
+
+/// Reads the certificates, if they are needed.
+///
+/// # Errors
+///
+/// When they are missing or wrong.
+pub(super) fn keys(settings: &Settings) -> Result<Option<Keys>, Error> {
+    if !need_certificates(settings) {
+        return Ok(None);
     }
-
-    /// The first address that is.
-    fn encrypted(&self) -> Option<SocketAddr> {
-        self.listen.iter().copied().find(|&address| self.encrypts(address))
+    let keys = Keys::read(&settings.certificates());
+    match encrypted_feed(settings).filter(|_| settings.listen.is_empty()) {
+        // A user who did not ask for TLS learns why certificates are needed.
+        Some(address) => keys.map(Some).map_err(|source| Error::PcapOverIpWithoutKeys { address, source }),
+        None => Ok(Some(keys?)),
     }
 }
 
-impl Remote {
-    /// Whether certificates are needed.
-    pub fn encrypts(&self) -> bool {
-        !self.listen.is_empty() || self.pcap_over_ip.encrypted().is_some()
-    }
-
-    /// Reads the certificates.
-    ///
-    /// # Errors
-    ///
-    /// When TLS is to be served and they are not there, or wrong.
-    pub(super) fn keys(&self) -> Result<Option<Keys>, Error> {
-        if !self.encrypts() {
-            return Ok(None);
-        }
-        let keys = Keys::read(self.files.as_ref().ok_or(Error::NoCertificates)?);
-        match self.pcap_over_ip.encrypted().filter(|_| self.listen.is_empty()) {
-            // Who did not speak of certificates learns why they are needed.
-            Some(address) => keys.map(Some).map_err(|source| Error::PcapOverIpWithoutKeys { address, source }),
-            None => Ok(Some(keys?)),
-        }
-    }
-}
-
-/// What is spoken behind an address.
+/// The protocol at an address.
 #[derive(Clone, Copy, Debug)]
 enum Protocol {
     Http,
@@ -89,7 +59,7 @@ struct Listener {
     protocol: Protocol,
 }
 
-/// The same, listening. Everything here that takes rights has been done.
+/// All TCP listeners, bound. Nothing here needs privileges any more.
 #[derive(Debug, Default)]
 pub(super) struct RemoteListeners {
     pub(super) tls: Option<Arc<Tls>>,
@@ -97,36 +67,35 @@ pub(super) struct RemoteListeners {
 }
 
 impl RemoteListeners {
-    pub(super) fn new(remote: &Remote) -> Result<Self, Error> {
-        if let Some(address) = remote.listen_plain.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
+    pub(super) fn new(settings: &Settings) -> Result<Self, Error> {
+        if let Some(address) = settings.listen_plain.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
             return Err(Error::NotLoopback(*address));
         }
-        let tls = remote.keys()?.map(|keys| Arc::new(Tls::new(keys, remote.clients.clone())));
-        let mut listening = Self { tls, listeners: Vec::new() };
-        for &address in &remote.listen {
-            listening.listen(address, true, Protocol::Http)?;
+        let tls = keys(settings)?.map(|keys| Arc::new(Tls::new(keys, settings.remote_clients())));
+        let mut all = Self { tls, listeners: Vec::new() };
+        for &address in &settings.listen {
+            all.listen(address, true, Protocol::Http)?;
         }
-        for &address in &remote.listen_plain {
-            listening.listen(address, false, Protocol::Http)?;
+        for &address in &settings.listen_plain {
+            all.listen(address, false, Protocol::Http)?;
         }
-        let feeds = &remote.pcap_over_ip;
-        for &address in &feeds.listen {
-            listening.listen(address, feeds.encrypts(address), Protocol::PcapOverIp(feeds.feed))?;
+        for &address in &settings.pcap_over_ip {
+            all.listen(address, feed_is_encrypted(settings, address), Protocol::PcapOverIp(settings.feed()))?;
         }
-        Ok(listening)
+        Ok(all)
     }
 
     fn listen(&mut self, address: SocketAddr, encrypted: bool, protocol: Protocol) -> Result<(), Error> {
         let failed = |source| Error::Listen { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
-        // The port may have been left to the system.
+        // With port 0, the system has chosen one.
         let address = listener.local_addr().map_err(failed)?;
         self.listeners.push(Listener { listener, address, encrypted, protocol });
         Ok(())
     }
 
-    /// Says where it listens, and for whom.
+    /// Logs each address and who is served there.
     pub(super) fn announce(&self) {
         for Listener { address, encrypted, protocol, .. } in &self.listeners {
             match (&self.tls, protocol) {
@@ -147,7 +116,7 @@ impl RemoteListeners {
         }
     }
 
-    /// Serves, each address by a task of its own, until told to stop.
+    /// Serves every address on a task of its own, until shutdown is requested.
     pub(super) fn serve(
         self,
         service: &Arc<Service>,
@@ -189,9 +158,9 @@ mod tests {
             ("10.0.0.1:57012", false, true),
         ] {
             let address = address.parse().unwrap();
-            let feeds = PcapOverIp { listen: vec![address], tls, ..PcapOverIp::default() };
-            assert_eq!(feeds.encrypts(address), encrypts, "{address}");
-            assert_eq!(Remote { pcap_over_ip: feeds, ..Remote::default() }.encrypts(), encrypts, "{address}");
+            let settings = Settings { pcap_over_ip: vec![address], pcap_over_ip_tls: tls, ..Settings::default() };
+            assert_eq!(feed_is_encrypted(&settings, address), encrypts, "{address}");
+            assert_eq!(need_certificates(&settings), encrypts, "{address}");
         }
     }
 }

@@ -1,51 +1,53 @@
-//! A capture file as a source of packets that happen now.
+//! A capture file as a source of packets that arrive now.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Error, Replay, Speed};
+use super::error::Error;
+use super::settings::Speed;
 use base::interface::Interfaces;
 use base::packet::Packet;
 use base::source::{Batch, Source, SourceCounts, SourceError};
 use base::time::Timestamp;
 use formats::reader::FileSource;
 
-/// How long one call of [`Source::batch`] waits, so that a stop is noticed.
+/// How long one call of [`Source::batch`] waits, so that the worker notices a stop.
 const WAIT_MAX: Duration = Duration::from_millis(50);
 
 /// Opens a capture to be replayed.
-pub(super) fn open(replay: &Replay, interfaces: Arc<Interfaces>) -> Result<FileSource, Error> {
-    if let Speed::Times(speed) = replay.speed
+pub(super) fn open(path: &Path, speed: Speed, interfaces: Arc<Interfaces>) -> Result<FileSource, Error> {
+    if let Speed::Times(speed) = speed
         && !(speed.is_finite() && speed > 0.0)
     {
         return Err(Error::Speed(speed));
     }
-    let name = replay.path.display();
+    let name = path.display();
     let io = |context: String| move |source| SourceError::Io { context, source };
-    if replay.path.as_os_str() == "-" {
+    if path.as_os_str() == "-" {
         let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(io("cannot open standard input".to_owned()))?;
         return Ok(FileSource::from_reader(Box::new(PipeReader(stdin.into())), interfaces));
     }
-    let kind = std::fs::metadata(&replay.path).map_err(io(format!("cannot open the capture {name}")))?.file_type();
+    let kind = std::fs::metadata(path).map_err(io(format!("cannot open the capture {name}")))?.file_type();
     if kind.is_dir() {
         let context = format!("cannot replay {name}; name a capture file");
         return Err(SourceError::Io { context, source: io::ErrorKind::IsADirectory.into() }.into());
     }
     if kind.is_fifo() || kind.is_char_device() {
-        let file = File::open(&replay.path).map_err(io(format!("cannot open the capture {name}")))?;
+        let file = File::open(path).map_err(io(format!("cannot open the capture {name}")))?;
         return Ok(FileSource::from_reader(Box::new(PipeReader(file)), interfaces));
     }
-    Ok(FileSource::open(&replay.path, interfaces)?)
+    Ok(FileSource::open(path, interfaces)?)
 }
 
-/// A pipe that is waited for a bounded time.
+/// A pipe that is waited for, but not longer than [`WAIT_MAX`].
 struct PipeReader(File);
 
 impl Read for PipeReader {
@@ -59,17 +61,17 @@ impl Read for PipeReader {
     }
 }
 
-/// Hands out another source's packets when their time has come.
+/// Hands out another source's packets at the pace of their timestamps.
 ///
-/// The first packet is due at once, each later one when the time between the stamps, divided by the speed, has passed.
-/// A packet stamped earlier than one before it is due at once.
+/// The first packet is due at once. A later one is due when the time between its timestamp and the first one, divided by
+/// the speed, has passed.
 #[derive(Debug)]
 pub(super) struct PacedSource<S> {
     source: S,
     speed: f64,
-    /// When the first packet was handed out, and its stamp.
+    /// When the first packet was handed out, and its timestamp.
     start: Option<(Instant, Timestamp)>,
-    /// One batch of the source that is not due yet.
+    /// The rest of the source's last batch, which is not due yet.
     waiting: VecDeque<Waiting>,
     bytes: Vec<u8>,
     ended: Option<Result<(), SourceError>>,
@@ -104,7 +106,7 @@ impl<S: Source> PacedSource<S> {
         Batch::More
     }
 
-    /// How long until a packet is due.
+    /// Time until a packet is due.
     fn due_in(&mut self, time: Timestamp) -> Duration {
         let now = Instant::now();
         let (start, first) = *self.start.get_or_insert((now, time));
@@ -158,7 +160,7 @@ mod tests {
     use super::*;
     use base::packet::{Direction, InterfaceId, LinkType, PacketFlags};
 
-    /// Packets with these stamps in milliseconds, three a batch.
+    /// Packets with these timestamps in milliseconds, three a batch.
     struct Stamps(Vec<u64>);
 
     impl Source for Stamps {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Gid, Mode, Uid};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use super::Error;
+use super::error::Error;
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: i32 = 128;

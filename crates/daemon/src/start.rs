@@ -9,16 +9,19 @@ use sys::{HeldSignals, share_one_heap};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+use super::error::{Error, system};
 use super::handover::{self, InheritedHistory};
 use super::listeners::RemoteListeners;
 use super::memory::{self, LockError};
 use super::notify::Supervisor;
 use super::reload::{Reload, Reloader};
 use super::replay::PacedSource;
+use super::sandbox::SandboxMode;
 use super::sandbox::{PathRules, Role, Sandbox};
+use super::settings::{Settings, Speed};
 use super::socket::{Socket, SocketClaim, SocketPermissions};
 use super::workers::{PacketSource, Workers};
-use super::{Config, Error, SandboxMode, Speed, priority, privileges, replay};
+use super::{listeners, priority, privileges, replay};
 use base::interface::Interfaces;
 use base::memory::Lock;
 use base::time::Timestamp;
@@ -70,25 +73,25 @@ pub(super) struct Prepared {
     sandbox: Sandbox,
     /// Why memory beside that of packets may be swapped out.
     not_locked: Option<LockError>,
-    config: Config,
+    settings: Settings,
     supervisor: Supervisor,
     answers_bytes: u64,
 }
 
 impl Prepared {
-    pub(super) fn new(config: Config) -> Result<Self, Error> {
-        let live = config.replay.is_none();
+    pub(super) fn new(settings: Settings) -> Result<Self, Error> {
+        let live = settings.is_live();
         share_one_heap();
         memory::never_dump();
         // What is replayed lies in a file.
-        let not_locked = if live { memory::lock(!config.drop_privileges).err() } else { None };
+        let not_locked = if live { memory::lock(settings.no_drop_privileges).err() } else { None };
         let inherited = InheritedHistory::from_environment();
         let supervisor = Supervisor::from_environment();
-        let owner = if config.drop_privileges { privileges::target(config.user.as_deref())? } else { None };
+        let owner = if settings.drops_privileges() { privileges::target(settings.user.as_deref())? } else { None };
         let access = SocketPermissions { group: privileges::readers()?, owner };
-        let claim = SocketClaim::new(&config.socket, access)?;
-        let mut split = Split::new(config.memory_bytes, if live { config.workers } else { 1 }, live)?;
-        if config.compression_cpu > 0.0 {
+        let claim = SocketClaim::new(&settings.socket, access)?;
+        let mut split = Split::new(settings.memory_bytes()?, settings.workers_used(), live)?;
+        if settings.compression_cpu.0 > 0.0 {
             split = split.compressing();
         }
         if live {
@@ -105,25 +108,25 @@ impl Prepared {
             // What was inherited is still there, and its memory comes free as it is taken over.
             (true, false) => Lock::AsUsed,
         };
-        let mut made = make_pipelines(&config, &split, &pins, lock)?;
+        let mut made = make_pipelines(&settings, &split, &pins, lock)?;
         made.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
-        let compressors = make_compressors(&config, &split, &mut made)?;
-        let selection = live.then(|| Arc::new(InterfaceSelection::new(&config.interfaces)));
+        let compressors = make_compressors(&settings, &split, &mut made)?;
+        let selection = live.then(|| Arc::new(InterfaceSelection::new(&settings.interface)));
         let sources = match &selection {
-            Some(selection) => open_live(&config, &split, selection, &interfaces)?,
-            None => vec![open_replay(&config, &interfaces)?],
+            Some(selection) => open_live(&settings, &split, selection, &interfaces)?,
+            None => vec![open_replay(&settings, &interfaces)?],
         };
         // The audit log, keys and low ports take rights.
-        let audit = Audit::open(config.audit.clone(), owner)?;
-        let remote = RemoteListeners::new(&config.remote)?;
+        let audit = Audit::open(settings.audit_log(), owner)?;
+        let remote = RemoteListeners::new(&settings)?;
         // Who can connect can send a signal; and a thread in its role could not pass one on.
         let signals = HeldSignals::new().map_err(system("hold signals back"))?;
         let (listener, socket) = claim.bind(access)?;
         serve::open_files();
-        let dropped = privileges::drop(config.user.as_deref(), !config.drop_privileges)?;
-        let sandbox = match config.sandbox {
+        let dropped = privileges::drop(settings.user.as_deref(), settings.no_drop_privileges)?;
+        let sandbox = match settings.sandbox {
             SandboxMode::Off => Sandbox::none(),
-            mode => Sandbox::enforce(mode, &path_rules(&config, &audit), &dropped)?,
+            mode => Sandbox::enforce(mode, &path_rules(&settings, &audit), &dropped)?,
         };
 
         let before = if live {
@@ -145,11 +148,11 @@ impl Prepared {
                 queries_bytes: split.queries_bytes,
                 compression_bytes: u64::from(split.workers) * split.compression_bytes,
             },
-            capture_filter: config.filter.clone().into(),
-            capture_interfaces: config.interfaces.clone().into(),
-            community_id_seed: config.community_id_seed.into(),
+            capture_filter: settings.filter.clone().into(),
+            capture_interfaces: settings.interface.clone().into(),
+            community_id_seed: settings.community_id_seed.into(),
         };
-        announce(&config, &split, &history, &socket, &dropped, &sandbox, &audit);
+        announce(&settings, &split, &history, &socket, &dropped, &sandbox, &audit);
         if let Some(why) = &not_locked {
             tracing::warn!("what answers and compression use beside the packets' memory is not locked in RAM: {why}");
         }
@@ -167,7 +170,7 @@ impl Prepared {
             signals,
             sandbox,
             not_locked,
-            config,
+            settings,
             supervisor,
             answers_bytes: split.answers_bytes(),
         })
@@ -186,7 +189,7 @@ impl Prepared {
             answers_bytes,
             sandbox,
             not_locked,
-            config,
+            settings,
             supervisor,
             remote,
             audit,
@@ -241,14 +244,14 @@ impl Prepared {
         // Whoever replays a capture may have to wait for it.
         let watched: Vec<_> = recorder.history.workers.iter().filter(|_| live).cloned().collect();
         let turns = move || watched.iter().map(|worker| worker.published.publications()).collect();
-        let service = Service::new(recorder, config.limits)
+        let service = Service::new(recorder, settings.limits())
             .with_query_threads(queries.handle().clone())
             .with_sandbox(sandbox.status().clone(), sandbox.unrestricted_threads())
             .with_memory_not_locked(not_locked.map(|why| why.to_string()))
             .with_own_streams(own_streams)
             .with_tls(remote.tls.clone())
             .audited(audit);
-        service.set_retention_target(config.wanted);
+        service.set_retention_target(settings.retention_target());
         let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
@@ -258,7 +261,7 @@ impl Prepared {
             .build()
             .map_err(system("start the service"))?;
         let mut reloader = Reloader {
-            config,
+            settings,
             reload,
             controls: workers.controls.clone(),
             selection,
@@ -366,21 +369,22 @@ impl StopCondition {
     }
 }
 
-fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>, lock: Lock) -> Result<Vec<Pipeline>, Error> {
+fn make_pipelines(settings: &Settings, split: &Split, pins: &Arc<Pins>, lock: Lock) -> Result<Vec<Pipeline>, Error> {
     use std::hash::{BuildHasher, Hasher, RandomState};
-    let filter = config.filter.as_deref().map(FilterSet::new).transpose()?;
-    let classes = Classes::new(&config.classes, split.store_bytes * u64::from(split.workers))?.shared_by(split.workers);
+    let filter = settings.filter.as_deref().map(FilterSet::new).transpose()?;
+    let classes =
+        Classes::new(&settings.classes, split.store_bytes * u64::from(split.workers))?.shared_by(split.workers);
     (0..split.workers)
         .map(|_| {
             Pipeline::new(pipeline::Config {
                 sessions_bytes: split.sessions_bytes,
                 store_bytes: split.store_bytes,
-                policy: config.retention.clone(),
+                policy: settings.retention(),
                 classes: classes.clone(),
                 pins: Arc::clone(pins),
                 pinned_bytes: split.pinned_bytes(),
                 filter: filter.clone(),
-                snaplen: config.snaplen,
+                snaplen: settings.snaplen,
                 lock,
                 // Who sends packets must not know it.
                 seed: RandomState::new().build_hasher().finish(),
@@ -392,13 +396,13 @@ fn make_pipelines(config: &Config, split: &Split, pins: &Arc<Pins>, lock: Lock) 
 
 /// What compresses for each pipeline; nothing where no processor time is given to it.
 fn make_compressors(
-    config: &Config,
+    settings: &Settings,
     split: &Split,
     pipelines: &mut [Pipeline],
 ) -> Result<Vec<(Compressor, Compression)>, Error> {
-    let pace = if config.replay.is_none() { Pace::Live } else { Pace::Replay };
+    let pace = if settings.is_live() { Pace::Live } else { Pace::Replay };
     // The share is of one core, however many workers there are.
-    let percent = config.compression_cpu / f64::from(split.workers);
+    let percent = settings.compression_cpu.0 / f64::from(split.workers);
     let Some(compression) = split.compression(percent, pace) else { return Ok(Vec::new()) };
     pipelines
         .iter_mut()
@@ -408,7 +412,7 @@ fn make_compressors(
 }
 
 fn open_live(
-    config: &Config,
+    settings: &Settings,
     split: &Split,
     selection: &Arc<InterfaceSelection>,
     interfaces: &Arc<Interfaces>,
@@ -418,8 +422,8 @@ fn open_live(
     // The low half of the process's number: no other group of this host has it, short of 65,536 processes on.
     let [low, high, ..] = std::process::id().to_le_bytes();
     let live = LiveConfig {
-        snaplen: config.snaplen,
-        promiscuous: config.promiscuous,
+        snaplen: settings.snaplen,
+        promiscuous: settings.uses_promiscuous(),
         block_size: RING_BLOCK_BYTES,
         block_count: split.ring_blocks,
         fanout: (split.workers > 1).then_some(u16::from_le_bytes([low, high])),
@@ -428,10 +432,10 @@ fn open_live(
     (0..split.workers).map(|_| Ok(PacketSource::Live(Box::new(open()?)))).collect()
 }
 
-fn open_replay(config: &Config, interfaces: &Arc<Interfaces>) -> Result<PacketSource, Error> {
-    let Some(replay) = &config.replay else { unreachable!("only replays are opened as such") };
-    let source = replay::open(replay, Arc::clone(interfaces))?;
-    Ok(match replay.speed {
+fn open_replay(settings: &Settings, interfaces: &Arc<Interfaces>) -> Result<PacketSource, Error> {
+    let Some(path) = &settings.replay else { unreachable!("only replays are opened as such") };
+    let source = replay::open(path, settings.speed, Arc::clone(interfaces))?;
+    Ok(match settings.speed {
         Speed::Max => PacketSource::File(Box::new(source)),
         Speed::Recorded => PacketSource::Paced(Box::new(PacedSource::new(source, 1.0))),
         Speed::Times(speed) => PacketSource::Paced(Box::new(PacedSource::new(source, speed))),
@@ -450,19 +454,20 @@ const NAME_FILES: [&str; 7] = [
 ];
 
 /// What is opened while it records.
-fn path_rules(config: &Config, audit: &Audit) -> PathRules {
+fn path_rules(settings: &Settings, audit: &Audit) -> PathRules {
     let mut readable: Vec<PathBuf> = NAME_FILES.map(PathBuf::from).into();
     // What it says of itself.
     readable.push("/proc/self".into());
     // Not the file itself: editors put another in its place.
-    readable.extend(config.file.as_deref().map(directory));
-    if let Some(files) = config.remote.files.as_ref().filter(|_| config.remote.encrypts()) {
+    readable.extend(settings.file.as_deref().map(directory));
+    if listeners::need_certificates(settings) {
+        let files = settings.certificates();
         readable.extend([&files.ca, &files.cert, &files.key].map(|file| directory(file)));
     }
     let (who, log) = audit.needs();
     readable.extend(who.iter().map(PathBuf::from));
     let writable = log.map(Path::to_owned).into_iter().collect();
-    PathRules { readable, writable, removable: vec![directory(&config.socket)] }
+    PathRules { readable, writable, removable: vec![directory(&settings.socket)] }
 }
 
 fn directory(file: &Path) -> PathBuf {
@@ -474,7 +479,7 @@ fn directory(file: &Path) -> PathBuf {
 
 /// The one line that says what runs.
 fn announce(
-    config: &Config,
+    settings: &Settings,
     split: &Split,
     history: &History,
     socket: &Socket,
@@ -482,13 +487,13 @@ fn announce(
     sandbox: &Sandbox,
     audit: &Audit,
 ) {
-    let what = match (&config.replay, config.interfaces.as_slice()) {
-        (Some(replay), _) if replay.path.as_os_str() == "-" => "standard input".to_owned(),
-        (Some(replay), _) => replay.path.display().to_string(),
+    let what = match (&settings.replay, settings.interface.as_slice()) {
+        (Some(path), _) if path.as_os_str() == "-" => "standard input".to_owned(),
+        (Some(path), _) => path.display().to_string(),
         (None, []) => "all interfaces".to_owned(),
         (None, names) => names.join(", "),
     };
-    let filter = config.filter.as_deref().map(|filter| format!(" ({filter})")).unwrap_or_default();
+    let filter = settings.filter.as_deref().map(|filter| format!(" ({filter})")).unwrap_or_default();
     let workers = u64::from(split.workers);
     let locked = history.workers.iter().all(|worker| worker.segments.are_locked());
     tracing::info!(
@@ -501,7 +506,7 @@ fn announce(
         ByteSize(split.queries_bytes),
         if locked { "locked in RAM" } else { "not locked, may be swapped out" },
         if workers == 1 { "worker" } else { "workers" },
-        config.socket.display(),
+        settings.socket.display(),
         if socket.for_group { "its owner and the group retrocap" } else { "its owner alone" },
     );
 }
@@ -510,45 +515,29 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-fn system(step: &'static str) -> impl FnOnce(std::io::Error) -> Error {
-    move |source| Error::System { step, source }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
-    use crate::Replay;
+    use crate::settings::Percent;
 
     /// It ends, says so, and leaves no socket that answers for half a recorder.
     #[test]
     fn a_worker_that_panics_ends_the_recorder() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("socket");
-        let config = Config {
-            remote: crate::Remote::default(),
-            audit: serve::audit::Config::default(),
+        let settings = Settings {
             socket: socket.clone(),
-            interfaces: Vec::new(),
-            filter: None,
-            snaplen: 0,
-            memory_bytes: 16 << 20,
-            workers: 1,
-            promiscuous: false,
-            replay: Some(Replay { path: "/dev/null".into(), speed: Speed::Max }),
-            drop_privileges: false,
-            user: None,
-            compression_cpu: 0.0,
-            retention: engine::store::retention::Policy::default(),
-            classes: Vec::new(),
-            community_id_seed: 0,
+            memory: Some("16M".parse().unwrap()),
+            replay: Some("/dev/null".into()),
+            speed: Speed::Max,
+            no_drop_privileges: true,
+            compression_cpu: Percent(0.0),
             sandbox: SandboxMode::Off,
-            file: None,
-            limits: serve::Limits::default(),
-            wanted: serve::RetentionTarget::default(),
+            ..Settings::default()
         };
-        let mut prepared = Prepared::new(config).unwrap();
+        let mut prepared = Prepared::new(settings).unwrap();
         prepared.pipelines[0].1 = PacketSource::Panicking;
         let notify = directory.path().join("notify");
         let supervisor = UnixDatagram::bind(&notify).unwrap();

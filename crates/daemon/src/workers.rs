@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::compressor;
+use super::error::Error;
 use super::replay::PacedSource;
 use super::sandbox::{Role, Sandbox};
-use super::{Error, compressor};
 use base::source::SourceError;
 use capture::live::LiveSource;
 use engine::pipeline::Pipeline;

@@ -4,7 +4,6 @@
 pub mod alert;
 pub mod cli;
 mod client;
-mod config;
 mod machine;
 mod terminal;
 pub mod untrusted;

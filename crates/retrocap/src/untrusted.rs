@@ -14,7 +14,6 @@ use jiff::tz::TimeZone;
 use crate::alert::Alert;
 use crate::cli::{Cli, Verb};
 use crate::client::{self, Target};
-use crate::config;
 use crate::terminal::printable;
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
@@ -26,6 +25,7 @@ use crate::verbs::get::alerts;
 use crate::verbs::pin;
 use crate::verbs::selection;
 use base::time::Timestamp;
+use daemon::settings::{Mistake, Settings};
 use engine::judge::Class;
 
 const PLAIN: Screen = Screen { width: Some(80), colour: false };
@@ -53,8 +53,8 @@ pub fn arguments(words: Vec<OsString>, now: Timestamp) -> Result<Option<String>,
 ///
 /// Every mistake, as the line it is in and what it is.
 pub fn configuration(text: &str) -> Result<Vec<Class>, Vec<(usize, String)>> {
-    let told = |mistakes: Vec<config::Mistake>| mistakes.into_iter().map(|it| (it.line, it.text)).collect();
-    config::File::parse(text).map(|file| file.classes).map_err(told)
+    let mistakes = |mistakes: Vec<Mistake>| mistakes.into_iter().map(|mistake| (mistake.line, mistake.text)).collect();
+    Settings::read(text).map(|settings| settings.classes).map_err(mistakes)
 }
 
 /// The name that an alert's packets are written under.

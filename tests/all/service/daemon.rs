@@ -5,39 +5,26 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use retrocap::daemon::{self, Config, Error, Replay, SandboxMode, Speed};
-use retrocap::serve::Limits;
-use retrocap::store::retention::Policy;
+use retrocap::daemon::settings::Percent;
+use retrocap::daemon::{self, Error, SandboxMode, Settings, Speed};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::asking::get;
 use super::recording::{Recording, packets_in};
 
-fn config(directory: &Path, capture: &[u8]) -> Config {
+fn config(directory: &Path, capture: &[u8]) -> Settings {
     let path = directory.join("capture.pcapng");
     std::fs::write(&path, capture).unwrap();
-    Config {
+    Settings {
         socket: directory.join("run/socket"),
-        interfaces: Vec::new(),
-        filter: None,
-        snaplen: 0,
-        memory_bytes: 16 << 20,
-        workers: 1,
-        promiscuous: false,
-        replay: Some(Replay { path, speed: Speed::Max }),
-        drop_privileges: false,
-        user: None,
-        compression_cpu: 0.0,
-        retention: Policy::default(),
-        remote: daemon::Remote::default(),
-        audit: retrocap::serve::audit::Config::default(),
+        memory: Some("16M".parse().unwrap()),
+        replay: Some(path),
+        speed: Speed::Max,
+        no_drop_privileges: true,
+        compression_cpu: Percent(0.0),
         sandbox: SandboxMode::Off,
-        file: None,
-        limits: Limits::default(),
-        wanted: retrocap::serve::RetentionTarget::default(),
-        classes: Vec::new(),
-        community_id_seed: 0,
+        ..Settings::default()
     }
 }
 
@@ -47,7 +34,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: Config) -> Self {
+    fn start(config: Settings) -> Self {
         let socket = config.socket.clone();
         let (stop, told) = oneshot::channel();
         let thread = std::thread::spawn(move || daemon::run_until(config, told));
@@ -160,7 +147,7 @@ fn a_capture_is_replayed_at_its_pace() {
     let directory = tempfile::tempdir().unwrap();
     // One packet per second, twenty times as fast.
     let mut config = config(directory.path(), &Recording::default().udp(20, 100).file());
-    config.replay.as_mut().unwrap().speed = Speed::Times(20.0);
+    config.speed = Speed::Times(20.0);
     let socket = config.socket.clone();
     let start = Instant::now();
     let daemon = Daemon::start(config.clone());
@@ -169,7 +156,7 @@ fn a_capture_is_replayed_at_its_pace() {
     daemon.stop().unwrap();
 
     // The pause of an hour between two packets does not delay a stop.
-    config.replay.as_mut().unwrap().speed = Speed::Times(0.001);
+    config.speed = Speed::Times(0.001);
     let daemon = Daemon::start(config);
     received(&socket, 1);
     let health: Value = serde_json::from_slice(&get(&socket, "/v1/health").body).unwrap();
@@ -185,16 +172,16 @@ fn a_capture_is_replayed_at_its_pace() {
 fn an_invalid_configuration_is_reported_before_any_file_is_made() {
     let directory = tempfile::tempdir().unwrap();
     let good = config(directory.path(), &Recording::default().udp(2, 100).file());
-    let replay = |path: &str, speed| Some(Replay { path: directory.path().join(path), speed });
+    let replay = |path: &str| Some(directory.path().join(path));
     for (config, says) in [
-        (Config { memory_bytes: 1 << 20, ..good.clone() }, "try -m 16M"),
-        (Config { filter: Some("tcp prt".to_owned()), ..good.clone() }, "cannot compile the filter \"tcp prt\""),
-        (Config { replay: replay(".", Speed::Max), ..good.clone() }, "name a capture file"),
-        (Config { replay: replay("missing", Speed::Max), ..good.clone() }, "/missing: No such file"),
-        (Config { replay: replay("/dev/null", Speed::Times(-1.0)), ..good.clone() }, "a number above 0"),
-        (Config { socket: directory.path().join("capture.pcapng"), ..good.clone() }, "is no socket"),
+        (Settings { memory: Some("1M".parse().unwrap()), ..good.clone() }, "try -m 16M"),
+        (Settings { filter: Some("tcp prt".to_owned()), ..good.clone() }, "cannot compile the filter \"tcp prt\""),
+        (Settings { replay: replay("."), ..good.clone() }, "name a capture file"),
+        (Settings { replay: replay("missing"), ..good.clone() }, "/missing: No such file"),
+        (Settings { speed: Speed::Times(-1.0), ..good.clone() }, "a number above 0"),
+        (Settings { socket: directory.path().join("capture.pcapng"), ..good.clone() }, "is no socket"),
         (
-            Config { socket: PathBuf::from("/proc/nowhere/socket"), ..good.clone() },
+            Settings { socket: PathBuf::from("/proc/nowhere/socket"), ..good.clone() },
             "choose another place with --socket",
         ),
     ] {

@@ -6,10 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::{Common, Usage, print};
-use crate::config;
 use crate::verbs::run::Run;
 use crate::verbs::size::Size;
 use daemon::check::{self, Finding, Severity};
+use daemon::settings;
 
 /// Where the service's configuration lies.
 const CONFIG_DEFAULT: &str = "/etc/retrocap/retrocap.toml";
@@ -44,16 +44,13 @@ impl Check {
     /// Looks, and prints what it found.
     pub(crate) fn run(self, common: &Common) -> anyhow::Result<()> {
         if self.sample {
-            return print(&config::sample());
+            return print(&settings::sample());
         }
         let usual = Path::new(CONFIG_DEFAULT);
         let path = self.config.or_else(|| usual.exists().then(|| usual.to_owned()));
         if let Some(size) = self.size {
-            let config = match &path {
-                Some(path) => Run::of_file(path, common)?,
-                None => Run::default().config(common, config::File::default())?,
-            };
-            let memory = config.memory_bytes;
+            let run = path.as_deref().map_or_else(Run::default, Run::of_file);
+            let memory = run.settings(common)?.memory_bytes().map_err(Usage::of)?;
             return print(&if common.json { size.document(memory) } else { size.text(memory) });
         }
         let findings = look(path.as_deref(), common);
@@ -66,17 +63,17 @@ impl Check {
 
 fn look(path: Option<&Path>, common: &Common) -> Vec<Finding> {
     let check = "configuration";
-    let usual = || Run::default().config(common, config::File::default());
-    let (config, finding) = match path {
+    let usual = || Run::default().settings(common);
+    let (settings, finding) = match path {
         None => (usual(), Finding::good(check, "no configuration file, so everything is as usual")),
-        Some(path) => match Run::of_file(path, common) {
-            Ok(config) => (Ok(config), Finding::good(check, path.display().to_string())),
+        Some(path) => match Run::of_file(path).settings(common) {
+            Ok(settings) => (Ok(settings), Finding::good(check, path.display().to_string())),
             // The machine is looked at all the same.
             Err(error) => (usual(), mistaken(&error)),
         },
     };
-    let machine = match config {
-        Ok(config) => check::machine(&config),
+    let machine = match settings {
+        Ok(settings) => check::machine(&settings),
         Err(error) => vec![mistaken(&error)],
     };
     std::iter::once(finding).chain(machine).collect()

@@ -4,7 +4,6 @@ pub(crate) mod certs;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod extcap;
-pub(crate) mod feed;
 pub(crate) mod flows;
 pub(crate) mod get;
 pub(crate) mod interfaces;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use hyper::StatusCode;
 use jiff::tz::TimeZone;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -24,13 +25,13 @@ use crate::cli::{Common, Usage, note};
 use crate::client::tls::{ConnectionLost, Peer, Tls, alert};
 use crate::client::{self, Answer, Interrupt, Refused, Stream, Target};
 use crate::terminal::human;
-use crate::verbs::feed::FeedFormat;
 use crate::verbs::get;
 use crate::verbs::selection::Selection;
 use base::interface::Interfaces;
 use base::packet::LinkType;
 use base::source::{Batch, Source as _};
 use base::time::Timestamp;
+use daemon::settings::FeedFormat;
 use formats::reader::FileSource;
 use formats::writer::Options;
 use formats::writer::one_link_type::FittingExporter;
@@ -66,7 +67,7 @@ pub(crate) struct Push {
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
     /// In which format
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value = "pcap", value_parser = feed_format())]
     format: FeedFormat,
     /// Send over TLS: the listener has to have a certificate of the authority --ca, and is shown --cert
     #[arg(long)]
@@ -74,6 +75,10 @@ pub(crate) struct Push {
     /// Send to another host although everybody on the way can read it
     #[arg(long, conflicts_with = "tls")]
     plain: bool,
+}
+
+fn feed_format() -> impl clap::builder::TypedValueParser<Value = FeedFormat> {
+    PossibleValuesParser::new(FeedFormat::WORDS).try_map(|word| word.parse::<FeedFormat>())
 }
 
 /// How far it has come.

@@ -9,12 +9,11 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::cli::{Common, Usage, note, print, print_json};
-use crate::config::File;
 use crate::machine;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::progress::{Progress, ProgressState};
 use crate::terminal::status_page::{self, Heading};
-use crate::verbs::run::Percent;
+use crate::verbs::run;
 use crate::verbs::selection;
 use crate::verbs::status;
 use base::counters::{Published, Totals};
@@ -23,6 +22,7 @@ use base::memory::Lock;
 use base::packet::Packet;
 use base::source::{Batch, Source, SourceCounts, SourceError};
 use base::time::Timestamp;
+use daemon::settings::Percent;
 use engine::budget::{MemorySize, Split};
 use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
@@ -90,13 +90,13 @@ impl Replay {
         if percent > 0.0 {
             split = split.compressing();
         }
-        let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        let file = self.config.as_deref().map(run::read_file).transpose()?.unwrap_or_default();
         let classes = Classes::new(&file.classes, split.store_bytes).map_err(Usage::of)?;
         let mut source = SpanSource { inner: self.source(&interfaces)?, span: None };
         let mut pipeline = Pipeline::new(Config {
             sessions_bytes: split.sessions_bytes,
             store_bytes: split.store_bytes,
-            policy: file.retention.policy(),
+            policy: file.retention(),
             classes,
             pins: Default::default(),
             pinned_bytes: split.pinned_bytes(),
