@@ -12,13 +12,13 @@ use rustix::thread::CapabilitySet;
 use sys::Offloads;
 
 use super::memory_limit::{MemoryLimit, kibibytes};
+use super::privileges::Plan;
 use super::settings::Settings;
-use super::{listeners, privileges, sandbox};
+use super::{classes, listeners, privileges, sandbox};
 use capture::interfaces::links;
 use capture::live::capture_rights;
 use capture::selection::{InterfaceSelection, Link};
-use engine::budget::{ByteSize, Split};
-use engine::judge::Classes;
+use engine::budget::ByteSize;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,13 +83,9 @@ pub fn machine(settings: &Settings) -> Vec<Finding> {
 /// The budget, and of what it is a share.
 fn budget(settings: &Settings) -> Finding {
     let check = "budget";
-    let bytes = match settings.memory_bytes() {
-        Ok(bytes) => bytes,
-        Err(error) => return Finding::error(check, error.to_string(), "set memory as the message says"),
-    };
-    match Split::new(bytes, settings.workers_used(), settings.is_live()) {
-        Ok(split) => match Classes::new(&settings.classes, split.store_bytes * u64::from(split.workers)) {
-            Ok(_) => Finding::good(check, format!("{} of memory, out of {}", ByteSize(bytes), usable())),
+    match classes::split(settings) {
+        Ok(split) => match classes::compile(settings, &split) {
+            Ok(_) => Finding::good(check, format!("{} of memory, out of {}", ByteSize(split.budget_bytes), usable())),
             Err(error) => Finding::error("classes", error.to_string(), "correct its [[class]]"),
         },
         Err(error) => Finding::error(check, error.to_string(), "set memory to what it names, or workers lower"),
@@ -245,25 +241,41 @@ fn clock() -> Finding {
     }
 }
 
+/// Tries what the start does with privileges, on a thread.
 fn user(settings: &Settings) -> Finding {
     let check = "user";
-    let advice = format!(
+    let create = format!(
         "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {}",
         privileges::DEFAULT_NAME
     );
+    let container =
+        "give the container the capabilities SETUID and SETGID, or start it as an ordinary user with NET_RAW";
+    let plan = match Plan::new(settings.user.as_deref(), settings.no_drop_privileges) {
+        Ok(plan) => plan,
+        Err(error @ privileges::Error::CannotSwitch { .. }) => {
+            return Finding::error(check, error.to_string(), container);
+        }
+        Err(error) => return Finding::error(check, error.to_string(), create),
+    };
     if settings.no_drop_privileges {
-        let advice = "remove no-drop-privileges";
-        return Finding::warning(check, "privileges are kept", advice);
+        return Finding::warning(check, "privileges are kept", "remove no-drop-privileges");
     }
-    match privileges::target(settings.user.as_deref()) {
-        Ok(Some((uid, gid))) => Finding::good(check, format!("becomes uid {uid}, gid {gid}, without capabilities")),
-        Ok(None) if getuid().is_root() => Finding::warning(
+    match plan.rehearse() {
+        Err(error) => Finding::error(check, error.to_string(), container),
+        Ok(report) if !report.kept.is_empty() => Finding::warning(
             check,
-            format!("there is no user {}: it stays root, though without capabilities", privileges::DEFAULT_NAME),
-            advice,
+            format!("it records, but a privilege cannot be dropped here: {}", report.kept.join("; ")),
+            container,
         ),
-        Ok(None) => Finding::good(check, format!("stays uid {}", getuid())),
-        Err(error) => Finding::error(check, error.to_string(), advice),
+        Ok(_) => match plan.owner() {
+            Some((uid, gid)) => Finding::good(check, format!("becomes uid {uid}, gid {gid}, without capabilities")),
+            None if getuid().is_root() => Finding::warning(
+                check,
+                format!("there is no user {}: it stays root, though without capabilities", privileges::DEFAULT_NAME),
+                create,
+            ),
+            None => Finding::good(check, format!("stays uid {}", getuid())),
+        },
     }
 }
 
@@ -288,14 +300,13 @@ fn kernel(settings: &Settings) -> Vec<Finding> {
     if settings.sandbox == sandbox::SandboxMode::Off {
         return vec![Finding::warning("sandbox", "the sandbox is off", "set sandbox to \"best-effort\"")];
     }
-    let actions = fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
-    let seccomp = if ["kill_process", "errno", "allow"]
-        .iter()
-        .all(|action| actions.split(' ').any(|a| a.trim() == *action))
-    {
-        Finding::good("seccomp", "system calls can be filtered (seccomp)")
-    } else {
-        lacking("seccomp", "the kernel does not filter system calls (seccomp)".to_owned(), "use a kernel from 4.14 on")
+    let seccomp = match sandbox::try_seccomp() {
+        Ok(()) => Finding::good("seccomp", "system calls can be filtered (seccomp)"),
+        Err(error) => lacking(
+            "seccomp",
+            format!("the kernel does not filter system calls (seccomp): {error}"),
+            "use a kernel from 4.14 on, and allow seccomp(2) in the container",
+        ),
     };
     let landlock = match sandbox::files::version() {
         0 => lacking(
@@ -321,8 +332,8 @@ fn reload(settings: &Settings) -> Option<Finding> {
     let file = settings.file.as_ref()?;
     let shown = file.display();
     let metadata = fs::metadata(file).ok()?;
-    if let Ok(Some((uid, gid))) = privileges::target(settings.user.as_deref())
-        && settings.drops_privileges()
+    let plan = Plan::new(settings.user.as_deref(), settings.no_drop_privileges).ok();
+    if let Some((uid, gid)) = plan.and_then(|plan| plan.owner())
         && !readable(&metadata, uid, &[Some(gid), privileges::readers().ok().flatten()])
     {
         let found = format!("{shown} cannot be read by uid {uid}, gid {gid}, so SIGHUP will not reload it");

@@ -1,4 +1,4 @@
-//! The threads that compress: at the lowest priority, and within their share of a core.
+//! The compressing threads: at the lowest priority, and within their share of a core.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::confinement::Confinement;
 use super::error::Error;
 use super::priority;
-use super::sandbox::{Role, Sandbox};
+use super::sandbox::Role;
 use engine::store::compress::{Compression, Compressor, Pace};
 
 /// Bytes of a compressor's stack; zstd needs a few kilobytes.
 const STACK_BYTES: usize = 512 << 10;
-/// The share of a core is kept over so long: time that was not used is not saved up for longer.
+/// Unused time of the share is credited for at most so long.
 const CREDIT_MAX: Duration = Duration::from_secs(1);
-/// How long a stop goes unnoticed.
+/// How often a waiting thread checks whether it should stop.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Starts the thread that compresses for worker `number`. It ends with the worker.
@@ -25,9 +26,10 @@ pub(super) fn start(
     compressor: Compressor,
     compression: &Compression,
     stop: Arc<AtomicBool>,
-    sandbox: Sandbox,
+    confinement: &Confinement,
 ) -> Result<JoinHandle<()>, Error> {
     let Compression { pace, share, .. } = *compression;
+    let enter = confinement.in_role(Role::Capture);
     std::thread::Builder::new()
         .name(format!("retrocap-z{number}"))
         .stack_size(STACK_BYTES)
@@ -35,21 +37,21 @@ pub(super) fn start(
             if pace == Pace::Live {
                 priority::lowest();
             }
-            sandbox.enter(Role::Capture);
+            enter();
             match pace {
                 Pace::Live => run_within_share(share, compressor, &stop),
-                // Its writer waits for it.
+                // In a replay, the worker waits for the compressor.
                 Pace::Replay => compressor.run(),
             }
         })
         .map_err(|source| Error::System { step: "start a thread that compresses", source })
 }
 
-/// Compresses as long as the thread has taken no more than its share of the time.
+/// Compresses, and sleeps whenever the thread has used more than its share of the time.
 fn run_within_share(share: f64, mut compressor: Compressor, stop: &AtomicBool) {
     let activity = compressor.activity();
     let began = thread_time();
-    // What was used before this moment is paid.
+    // Time used before this moment does not count.
     let (mut since, mut paid) = (Instant::now(), began);
     while !stop.load(Ordering::Relaxed) && compressor.step() {
         let used = thread_time();
@@ -64,7 +66,7 @@ fn run_within_share(share: f64, mut compressor: Compressor, stop: &AtomicBool) {
     }
 }
 
-/// The processor time this thread has taken.
+/// The processor time that this thread has used.
 fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))

@@ -20,7 +20,7 @@ pub enum Error {
     #[error("another retrocap is recording on {}; stop it or choose another --socket", .0.display())]
     AlreadyRunning(PathBuf),
     /// The path of the socket is taken by a file of another kind.
-    #[error("{} is there already and is no socket; remove it or choose another --socket", .0.display())]
+    #[error("{} exists and is not a socket, so it was left untouched: choose another --socket, or remove it", .0.display())]
     NotASocket(PathBuf),
     /// The socket cannot be made.
     #[error("cannot {step} {}: {source}; choose another path with --socket", .path.display())]
@@ -90,6 +90,21 @@ pub enum Error {
     /// A class is wrong.
     #[error(transparent)]
     Class(#[from] ClassError),
+    /// The classes reserve more than they may of this budget.
+    #[error(
+        "the budget of {budget} is too small for the classes, which reserve {reserved}: all of them together may reserve \
+         {most}, which is half of the memory for packets; reserve less, or set -m {works_mib}M"
+    )]
+    BudgetTooSmallForClasses {
+        /// The budget.
+        budget: ByteSize,
+        /// What all classes reserve.
+        reserved: ByteSize,
+        /// What they may reserve.
+        most: ByteSize,
+        /// The smallest budget that is enough, in MiB.
+        works_mib: u64,
+    },
     /// An interface that was asked for does not exist.
     #[error(transparent)]
     Interface(#[from] UnknownInterface),

@@ -1,14 +1,14 @@
-//! The history across a restart: in sealed files in memory, which the supervisor keeps meanwhile (`FDSTORE=1` of
-//! `sd_notify(3)`).
+//! Handing the history over across a restart: in sealed files in memory, which the supervisor stores meanwhile (`FDSTORE=1`
+//! of `sd_notify(3)`).
 //!
 //! ```text
 //!  stop:   workers end ─ history written to files, its memory freed ─ each sealed, given to the supervisor ─ end
-//!  start:  rings, sockets, rights dropped ─ seals, owner, wholeness looked at ─ the supervisor lets go ─ taken over
+//!  start:  confined ─ seals, owner and completeness checked ─ the supervisor closes its files ─ history read
 //! ```
 //!
-//! What always holds: there is no second copy of the history in memory, beyond one file; nothing is read before it is known
-//! to be sealed and as it was written; the supervisor lets go before anything is taken over, so that what this version
-//! cannot read is in nobody's way twice.
+//! What always holds: memory never holds a second copy of the history, beyond one file. Nothing is read before its seals are
+//! checked. The supervisor closes its files before anything is read, so that a history that this version cannot read is
+//! offered only once.
 
 use std::fs::File;
 use std::io;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, memfd_create};
 
+use super::confinement::Confinement;
 use super::notify::Supervisor;
 use base::interface::Interfaces;
 use base::time::{Timestamp, human_age};
@@ -26,30 +27,30 @@ use engine::handover::{self, RestartReport};
 use engine::judge::Pins;
 use engine::pipeline::Pipeline;
 
-/// What the supervisor calls the files.
+/// The name of the files at the supervisor.
 const NAME: &str = "retrocap-history";
-/// The first descriptor that a supervisor passes on (`sd_listen_fds(3)`).
+/// The first descriptor that a supervisor passes (`sd_listen_fds(3)`).
 const FIRST_FD: i32 = 3;
-/// Descriptors that are looked at.
+/// Descriptors that are examined at most.
 const FDS_MAX: usize = 4096;
-/// Files that a history is written to, unless the supervisor keeps fewer.
+/// Files that a history is written to, unless the supervisor stores fewer.
 const FILES_MAX: u64 = 32;
 const FILE_BYTES_MIN: u64 = 4 << 20;
-/// A file that nobody changes any more.
+/// The seals of a file that cannot change any more.
 const SEALED: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
-/// How long one file may take to be written or read, at most.
+/// Time that writing or reading one file may take.
 const FILE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What the supervisor has kept for this process.
+/// The files that the supervisor has passed to this process.
 #[derive(Debug, Default)]
 pub(super) struct InheritedHistory {
     files: Vec<OwnedFd>,
-    /// Something has the name, and is no file in memory.
+    /// A file has the right name, but is not a file in memory.
     foreign: bool,
 }
 
 impl InheritedHistory {
-    /// As the supervisor has written it into the environment. Found once, by the first who asks.
+    /// As the environment describes them. Only the first call finds them.
     pub(super) fn from_environment() -> Self {
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<usize>().ok());
         if number("LISTEN_PID") != usize::try_from(std::process::id()).ok() {
@@ -70,7 +71,7 @@ impl InheritedHistory {
         self.files.is_empty() && !self.foreign
     }
 
-    /// Looks whether it is a history that can be read, and stays as it is meanwhile.
+    /// Checks that it is a history that can be read, and that nobody can change meanwhile.
     fn open(self) -> Result<Reader<File>, HandoverError> {
         if self.foreign {
             return Err(HandoverError::Foreign);
@@ -88,9 +89,10 @@ impl InheritedHistory {
         Reader::new(self.files.into_iter().map(File::from).collect())
     }
 
-    /// Takes it over, if it can be read, and has the supervisor let go of it.
+    /// Reads it, if it can be read, in a process that is confined already. The supervisor closes its files before.
     pub(super) fn take_over(
         self,
+        _: &Confinement,
         supervisor: &Supervisor,
         now: Timestamp,
         interfaces: &Interfaces,
@@ -112,11 +114,11 @@ impl InheritedHistory {
         before
     }
 
-    /// Lets go of it all.
+    /// Discards it.
     pub(super) fn discard(self, supervisor: &Supervisor) {
         if !self.is_empty() {
             supervisor.remove_stored(NAME);
-            tracing::info!("what the recorder before has left is discarded: a capture is replayed");
+            tracing::info!("the history of the last recorder is discarded, because a capture is replayed");
         }
     }
 }
@@ -124,7 +126,7 @@ impl InheritedHistory {
 fn log_outcome(before: &RestartReport, took: Duration) {
     let taken = &before.restored;
     let what = format!(
-        "{} packets ({}) and {} sessions of the recorder before taken over in {took:.0?}",
+        "{} packets ({}) and {} sessions of the last recorder taken over in {took:.0?}",
         taken.packets,
         ByteSize(taken.bytes),
         taken.sessions
@@ -132,9 +134,11 @@ fn log_outcome(before: &RestartReport, took: Duration) {
     let gap = before.gaps.last().map_or(Duration::ZERO, |gap| gap.until.since(gap.from));
     match &before.problem {
         Some(problem) if taken.packets == 0 => {
-            tracing::warn!("what the recorder before has left is not taken over, this one starts empty: {problem}");
+            tracing::warn!(
+                "the history of the last recorder cannot be taken over, and this one starts empty: {problem}"
+            );
         }
-        Some(problem) => tracing::warn!("{what}, and no more: {problem}"),
+        Some(problem) => tracing::warn!("{what}, but not all of it: {problem}"),
         None if taken.lost_packets > 0 => tracing::warn!(
             "{what}; {} packets found no room; nothing was recorded for {}",
             taken.lost_packets,
@@ -144,7 +148,7 @@ fn log_outcome(before: &RestartReport, took: Duration) {
     }
 }
 
-/// Files in memory, and the supervisor that keeps them.
+/// Files in memory, stored by the supervisor.
 struct SupervisorStore<'a>(&'a Supervisor);
 
 impl PartStore for SupervisorStore<'_> {
@@ -153,7 +157,7 @@ impl PartStore for SupervisorStore<'_> {
     fn make(&mut self) -> io::Result<File> {
         self.0.extend_timeout(FILE_TIMEOUT);
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Linux before 6.3 knows nothing of files that cannot be executed.
+        // Linux before 6.3 does not know this flag.
         let file = memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL).or_else(|_| memfd_create(NAME, flags))?;
         Ok(File::from(file))
     }
@@ -164,7 +168,7 @@ impl PartStore for SupervisorStore<'_> {
     }
 }
 
-/// Leaves the history to the recorder that comes next, if there is a supervisor to keep it meanwhile.
+/// Hands the history over to the next recorder, if there is a supervisor to store it meanwhile.
 pub(super) fn hand_over(
     supervisor: &Supervisor,
     budget_bytes: u64,
@@ -179,9 +183,9 @@ pub(super) fn hand_over(
         return;
     }
     let start = Instant::now();
-    // What an earlier one has left, and nobody took.
+    // Files of an earlier handover that no recorder took.
     supervisor.remove_stored(NAME);
-    // Hardly two recorders stop at the same nanosecond, with the same number.
+    // Two recorders do not stop at the same nanosecond with the same process ID.
     let whole = stopped.0 ^ u64::from(std::process::id()) << 32;
     let file_bytes = (budget_bytes / files).max(FILE_BYTES_MIN);
     let mut writer = Writer::new(SupervisorStore(supervisor), whole, file_bytes);
@@ -190,13 +194,13 @@ pub(super) fn hand_over(
         .and_then(|(_, files, bytes)| supervisor.wait_until_processed().map(|()| (files, bytes)));
     match written {
         Ok((files, bytes)) => tracing::info!(
-            "history left to the recorder that comes next: {} in {files} parts, in {:.0?}",
+            "history handed over to the next recorder: {} in {files} parts, in {:.0?}",
             ByteSize(bytes),
             start.elapsed()
         ),
         Err(error) => {
             supervisor.remove_stored(NAME);
-            tracing::warn!("history cannot be left to the recorder that comes next, and is forgotten: {error}");
+            tracing::warn!("the history cannot be handed over to the next recorder, and is lost: {error}");
         }
     }
 }

@@ -11,7 +11,9 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+mod classes;
 mod compressor;
+mod confinement;
 mod error;
 mod handover;
 mod listeners;
@@ -19,6 +21,7 @@ mod memory;
 pub mod memory_limit;
 mod notify;
 mod panics;
+pub mod phases;
 mod priority;
 pub mod privileges;
 mod reload;
@@ -26,16 +29,15 @@ mod replay;
 pub mod sandbox;
 pub mod settings;
 mod socket;
-mod start;
 mod workers;
 
 use tokio::sync::oneshot;
 
 pub use error::Error;
+use phases::{Opened, StopCondition};
 pub use reload::Reload;
 pub use sandbox::SandboxMode;
 pub use settings::{Settings, Speed};
-use start::{Prepared, StopCondition};
 
 /// Records and serves until SIGTERM or SIGINT.
 ///
@@ -69,5 +71,5 @@ pub fn run_until(settings: Settings, stop: oneshot::Receiver<()>) -> Result<(), 
 }
 
 fn record(settings: Settings, stop: StopCondition, reload: Option<Reload>) -> Result<(), Error> {
-    Prepared::new(settings)?.run(stop, reload)
+    Opened::open(settings)?.confine()?.restore()?.start(reload)?.run(stop)
 }

@@ -1,8 +1,8 @@
-//! What a supervisor is told: that recording has begun, that it goes on, that it ends (`sd_notify(3)`).
+//! Messages to the supervisor: recording has begun, goes on, ends (`sd_notify(3)`).
 //!
-//! What always holds: the socket is connected before privileges are dropped and nothing but it is needed later; a
-//! supervisor that does not listen disturbs nobody; the watchdog is fed only while every worker takes turns, so that a
-//! recorder that runs but does not record is ended and started anew.
+//! What always holds: the socket is connected before privileges are dropped, and nothing else is needed later. A supervisor
+//! that does not listen has no effect on recording. The watchdog is fed only while every worker makes progress, so that a
+//! recorder that runs without recording is restarted.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,26 +17,26 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use rustix::pipe::PipeFlags;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Looks at the workers in each of the supervisor's watchdog times: one that is late by a moment costs no restart.
+/// Checks of the workers within each watchdog period, so that one late check causes no restart.
 const CHECKS_PER_TIMEOUT: u32 = 4;
-/// A worker that has nothing to do takes ten turns a second.
+/// An idle worker makes progress ten times a second.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(250);
 
-/// The way to the supervisor, if there is one.
+/// The connection to the supervisor, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     socket: Option<UnixDatagram>,
-    /// How long it waits for a sign of life.
+    /// The watchdog period.
     watchdog: Option<Duration>,
-    /// Files that it keeps, if it says so.
+    /// How many files it stores, if it says so (`FileDescriptorStoreMax=`).
     fd_store_max: Option<u32>,
 }
 
-/// How long a supervisor may take to read what it is told.
+/// How long a supervisor may take to read a message.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Supervisor {
-    /// As the supervisor has written it into the environment.
+    /// As the environment describes it.
     pub(super) fn from_environment() -> Self {
         let text = |name| std::env::var(name).ok();
         let socket = std::env::var_os("NOTIFY_SOCKET");
@@ -47,7 +47,7 @@ impl Supervisor {
     pub(super) fn new(socket: Option<&OsStr>, watchdog_us: Option<&str>, watchdog_pid: Option<&str>) -> Self {
         let connected = socket.map(|address| {
             connect(address).inspect_err(|error| {
-                tracing::warn!("NOTIFY_SOCKET is {address:?}, where nobody can be told anything: {error}");
+                tracing::warn!("cannot notify the supervisor: NOTIFY_SOCKET is {address:?}: {error}");
             })
         });
         let mine = watchdog_pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
@@ -59,50 +59,50 @@ impl Supervisor {
         }
     }
 
-    /// Recording has begun, or goes on after a reload.
+    /// Reports that recording has begun, or goes on after a reload.
     pub(super) fn ready(&self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={}", one_line(status)));
     }
 
-    /// The configuration is read anew; [`Supervisor::ready`] ends it.
+    /// Reports that a reload has begun; [`Supervisor::ready`] reports its end.
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let us = Duration::try_from(now).map_or(0, |now| now.as_micros());
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={us}"));
     }
 
-    /// The recorder ends by its own will.
+    /// Reports that the recorder ends.
     pub(super) fn stopping(&self, why: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={}", one_line(why)));
     }
 
-    /// Whether there is one.
+    /// Whether there is a supervisor.
     pub(super) fn is_connected(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// How many files it keeps; `None` where it does not say, as systemd before 254 does not.
+    /// How many files it stores; `None` if it does not say (systemd before 254).
     pub(super) fn fd_store_max(&self) -> Option<u32> {
         self.fd_store_max
     }
 
-    /// The start or the end takes longer.
+    /// Requests more time for the start or the end.
     pub(super) fn extend_timeout(&self, by: Duration) {
         self.send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
     }
 
-    /// Has it keep a file, and pass it on to the process that comes next.
+    /// Gives it a file to store and to pass on to the next process.
     pub(super) fn store(&self, name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
         self.send_with(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0"), file)
     }
 
-    /// Has it let go of all files with a name.
+    /// Makes it close all stored files of a name.
     pub(super) fn remove_stored(&self, name: &str) {
         let Some(socket) = &self.socket else { return };
         let message = format!("FDSTOREREMOVE=1\nFDNAME={name}");
         let sent = loop {
             match socket.send(message.as_bytes()) {
-                // Worth waiting for: else they would be kept for good.
+                // Worth waiting for, because otherwise they would stay stored.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match wait(socket.as_fd(), PollFlags::OUT) {
                     Ok(true) => {}
                     Ok(false) => break Err(not_reading()),
@@ -112,11 +112,11 @@ impl Supervisor {
             }
         };
         if let Err(error) = sent {
-            tracing::warn!("the supervisor was not told to let go of what it fd_store_max: {error}");
+            tracing::warn!("cannot make the supervisor close the files that it stores: {error}");
         }
     }
 
-    /// Waits until it has read all that it was told: of a process that has ended it would not take it.
+    /// Waits until it has read all messages, because it ignores messages of a process that has ended.
     pub(super) fn wait_until_processed(&self) -> io::Result<()> {
         let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         self.send_with("BARRIER=1", theirs.as_fd())?;
@@ -146,7 +146,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells of life for as long as all of `turns`, one a worker, go on counting. Never ends.
+    /// Feeds the watchdog while every counter of `turns`, one for each worker, increases. Never ends.
     pub(super) async fn watch(&self, turns: impl Fn() -> Vec<u64>) {
         let (Some(watchdog), Some(_)) = (self.watchdog, &self.socket) else { return std::future::pending().await };
         let mut ticks = tokio::time::interval((watchdog / CHECKS_PER_TIMEOUT).max(CHECK_INTERVAL_MIN));
@@ -160,7 +160,7 @@ impl Supervisor {
             match stuck {
                 None => self.send("WATCHDOG=1"),
                 Some(worker) if !silent => tracing::error!(
-                    "worker {worker} does not move; the supervisor will end and restart this recorder within {watchdog:?}"
+                    "worker {worker} makes no progress; the supervisor will restart this recorder within {watchdog:?}"
                 ),
                 Some(_) => {}
             }
@@ -170,16 +170,16 @@ impl Supervisor {
     }
 
     fn send(&self, message: &str) {
-        // A supervisor that is being replaced itself misses this one, and gets the next.
+        // A supervisor that is restarting itself misses this message and gets the next.
         if let Some(socket) = &self.socket
             && let Err(error) = socket.send(message.as_bytes())
         {
-            tracing::debug!("the supervisor was not told {message:?}: {error}");
+            tracing::debug!("cannot send {message:?} to the supervisor: {error}");
         }
     }
 }
 
-/// Waits for an event of a file; false if it takes longer than anybody waits.
+/// Waits for an event of a file; false after [`READ_TIMEOUT`].
 fn wait(file: BorrowedFd<'_>, event: PollFlags) -> io::Result<bool> {
     let end = Instant::now() + READ_TIMEOUT;
     loop {
@@ -194,15 +194,15 @@ fn wait(file: BorrowedFd<'_>, event: PollFlags) -> io::Result<bool> {
 }
 
 fn not_reading() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the supervisor does not read what it is told")
+    io::Error::new(io::ErrorKind::TimedOut, "the supervisor does not read its messages")
 }
 
-/// The first worker that has taken no turn.
+/// The first worker without progress.
 fn stuck(before: &[u64], now: &[u64]) -> Option<usize> {
     before.iter().zip(now).position(|(before, now)| before == now)
 }
 
-/// A path, or a name without one after `@`.
+/// An address as `NOTIFY_SOCKET` has it: a path, or an abstract name after `@`.
 fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
     let address = match address.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,

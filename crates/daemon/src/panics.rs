@@ -1,5 +1,5 @@
-//! Panics of any thread: counted, and logged in one line that names the place. A query's panic ends that query, a
-//! worker's the recorder.
+//! Panics of any thread are counted and logged in one line that names the place. A panic of a query ends that query; a panic
+//! of a worker ends the recorder.
 
 use std::panic::PanicHookInfo;
 use std::sync::Once;
@@ -7,7 +7,7 @@ use std::sync::Once;
 use base::log_limit::LogLimit;
 use serve::PANICS;
 
-/// Takes over from the hook that writes several lines to stderr, as often as a client likes.
+/// Replaces the default hook, which writes several lines to stderr as often as a client can cause it.
 pub(super) fn log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(hook)));

@@ -1,54 +1,52 @@
-//! Which threads come first where there is more work than cores: those that take packets before all others. Who answers comes
-//! with all other programs, but where many ask at once, only the first few; compression comes last.
-//!
-//! A packet that is not taken in time is lost, an answer is just later. On a machine with a free core nobody notices. Only live
-//! capture is meant: a replayed capture waits for whoever reads it.
+//! Priorities of threads. Capture comes before all other programs, because a packet that is not taken in time is lost, while
+//! an answer is just later. The first few queries have normal priority, further ones at the same time a lower one, and
+//! compression has the lowest. This applies to live capture only; a replay loses nothing by waiting.
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// How far before others capture is, where that is permitted and nobody has chosen otherwise.
+/// Nice value of capture, where that is permitted and no other value was set.
 const CAPTURE_NICE: i32 = -10;
-/// How far behind the others the answers to a crowd are.
+/// Added to the nice value of queries beyond the first few.
 const CROWD_NICE: i32 = 10;
-/// The last.
+/// The lowest priority.
 const LOWEST_NICE: i32 = 19;
 
-/// Comes first from now on, as all threads will that this one starts. Call it while privileges are there; a supervisor
-/// that gave another priority (`Nice=`) is taken at its word.
+/// Raises the priority of this thread and of all threads that it starts. Call it before privileges are dropped. A priority
+/// that the supervisor has set (`Nice=`) is kept.
 pub(super) fn raise_for_capture() {
     if current() == 0
         && let Err(error) = setpriority_process(None, CAPTURE_NICE)
     {
-        tracing::debug!("packets are taken at the usual priority: {error}");
+        tracing::debug!("capture runs at normal priority, because it cannot be raised: {error}");
     }
 }
 
-/// Is as any other program from now on.
+/// Lowers the calling thread to normal priority.
 pub(super) fn normal() {
     lower_to(0);
 }
 
-/// Comes after any other program from now on.
+/// Lowers the calling thread below other programs.
 pub(super) fn lower_for_crowd() {
     lower_to((current().max(0) + CROWD_NICE).min(LOWEST_NICE));
 }
 
-/// Comes last of all from now on.
+/// Lowers the calling thread to the lowest priority.
 pub(super) fn lowest() {
     lower_to(LOWEST_NICE);
 }
 
-/// The calling thread's, in the system's own way of counting: less comes first.
+/// The nice value of the calling thread: a lower value has priority.
 fn current() -> i32 {
     getpriority_process(None).unwrap_or(0)
 }
 
-/// To give way takes no rights.
+/// Lowering a priority needs no privileges.
 fn lower_to(nice: i32) {
     if current() < nice
         && let Err(error) = setpriority_process(None, nice)
     {
-        tracing::debug!("a thread does not give way: {error}");
+        tracing::debug!("the priority of a thread cannot be lowered: {error}");
     }
 }
 

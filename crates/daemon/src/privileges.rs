@@ -1,23 +1,25 @@
-//! Giving up what only the start needs: the user, the groups, every capability.
+//! Drops what only the start needs: the user, the groups, every capability.
 //!
-//! What always holds: [`drop`] leaves the process with less than before or says what it could not give up; it never
-//! reports as dropped what the kernel, asked again, still grants.
+//! What always holds: afterwards the process has less than before, or the report says what it could not drop and why. The
+//! kernel is asked again, so that nothing is reported as dropped that it still grants.
 
 use std::io;
 
 use caps::CapSet;
-use rustix::process::{DumpableBehavior, Gid, Uid, getgid, getuid};
-use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use rustix::process::{DumpableBehavior, Gid, Uid, getgid, getgroups, getuid};
+use rustix::thread::{
+    CapabilitySet, capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+};
 
 pub use capture::live::capture_rights;
 
 /// The user that is switched to when none is named, and the group whose members may read.
 pub const DEFAULT_NAME: &str = "retrocap";
 
-/// What was given up.
+/// What was dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrivilegeReport {
-    /// The user switched to, with its number; `None` when the process stayed who it was.
+    /// The user switched to, with its number; `None` when the user stayed.
     pub user: Option<(String, u32)>,
     /// The primary group now.
     pub gid: u32,
@@ -25,9 +27,10 @@ pub struct PrivilegeReport {
     pub groups: Vec<u32>,
     /// Whether the effective, permitted, inheritable and ambient sets are empty.
     pub capabilities: bool,
-    /// Whether the bounding set is empty too; that takes `CAP_SETPCAP`, which a plain user with file capabilities
-    /// does not have. `no_new_privs` makes up for it.
+    /// Whether the bounding set is empty too. That needs `CAP_SETPCAP`; without it, `no_new_privs` has the same effect.
     pub bounding: bool,
+    /// What could not be dropped here, each with its reason. It is empty if privileges are kept on request.
+    pub kept: Vec<String>,
 }
 
 impl std::fmt::Display for PrivilegeReport {
@@ -39,7 +42,8 @@ impl std::fmt::Display for PrivilegeReport {
         f.write_str(match (self.capabilities, self.bounding) {
             (true, true) => ", without capabilities",
             (true, false) => ", without capabilities (the bounding set could not be emptied)",
-            (false, _) => ", privileges kept as asked",
+            (false, _) if self.kept.is_empty() => ", privileges kept as asked",
+            (false, _) => ", with capabilities that could not be dropped",
         })
     }
 }
@@ -47,7 +51,7 @@ impl std::fmt::Display for PrivilegeReport {
 /// Why privileges could not be dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Other threads would keep what this one gives up.
+    /// Other threads would keep what this one drops.
     #[error("privileges must be dropped before threads are started: there are {0}")]
     Threads(u32),
     /// The user asked for does not exist.
@@ -56,6 +60,14 @@ pub enum Error {
     /// Somebody else than root asked for another user.
     #[error("only root can switch to the user {0}: run with sudo, or leave --user out")]
     NotRoot(String),
+    /// Root asked for a user that it cannot switch to here.
+    #[error("cannot switch to the user {name}: {reason}; leave --user out to stay uid 0")]
+    CannotSwitch {
+        /// The user.
+        name: String,
+        /// What is missing.
+        reason: String,
+    },
     /// The system refused a step.
     #[error("cannot {step}: {source}")]
     System {
@@ -69,74 +81,186 @@ pub enum Error {
     StillThere(&'static str),
 }
 
-/// Gives up all privileges, for good. Call it when sockets are open and before threads are started.
-///
-/// Switches to `user`; without one to the user `retrocap` if there is one and the process is root's, otherwise the
-/// user stays. Supplementary groups become the group `retrocap` alone if there is one, else none. Then every
-/// capability set is emptied, nothing executed later gains privileges (`no_new_privs`), and the process can be neither
-/// traced nor dumped by others of its user. With `keep_root` nothing of this is done.
-pub fn drop(user: Option<&str>, keep_root: bool) -> Result<PrivilegeReport, Error> {
-    if keep_root {
-        return Ok(PrivilegeReport { gid: getgid().as_raw(), ..PrivilegeReport::default() });
-    }
-    match threads()? {
-        1 => {}
-        more => return Err(Error::Threads(more)),
-    }
-    let target = target_user(user)?;
-    // Emptying the bounding set takes a capability, so it comes first.
-    let bounding = caps::clear(None, CapSet::Bounding).is_ok() && is_empty(CapSet::Bounding);
-    let groups: Vec<u32> = group_id(&read("/etc/group")?, DEFAULT_NAME).into_iter().collect();
-    let mut dropped = PrivilegeReport { gid: getgid().as_raw(), bounding, ..PrivilegeReport::default() };
-    if getuid().is_root() {
-        set_thread_groups(&groups.iter().map(|gid| Gid::from_raw(*gid)).collect::<Vec<_>>())
-            .map_err(system("set the supplementary groups"))?;
-        dropped.groups = groups;
-    }
-    if let Some(target) = target {
-        let (uid, gid) = (Uid::from_raw(target.uid), Gid::from_raw(target.gid));
-        set_thread_res_gid(gid, gid, gid).map_err(system("switch the group"))?;
-        set_thread_res_uid(uid, uid, uid).map_err(system("switch the user"))?;
-        dropped.gid = target.gid;
-        dropped.user = Some((target.name, target.uid));
-    }
-    // Ambient before permitted: a kernel without ambient capabilities (before 4.3) has none to clear.
-    let _ = caps::clear(None, CapSet::Ambient);
-    for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
-        caps::clear(None, set)
-            .map_err(|error| system("clear the capabilities")(io::Error::other(error.to_string())))?;
-    }
-    set_no_new_privs(true).map_err(system("set no_new_privs"))?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(system("forbid core dumps"))?;
-    dropped.capabilities = true;
-    verify(&dropped)?;
-    Ok(dropped)
+/// What will be dropped. It is made early, because files are given to the later user while that is permitted.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The user to switch to.
+    user: Option<User>,
+    /// The supplementary groups to have.
+    groups: Vec<u32>,
+    /// Nothing is dropped, on request.
+    keep_all: bool,
+    /// What is known to be impossible here.
+    kept: Vec<String>,
 }
 
-/// The user and group numbers that [`drop`] would switch to; `None` where it would stay who it is.
-pub fn target(user: Option<&str>) -> Result<Option<(u32, u32)>, Error> {
-    Ok(target_user(user)?.map(|user| (user.uid, user.gid)))
+impl Plan {
+    /// Finds out what can be dropped.
+    ///
+    /// Root switches to `user`, or to the user `retrocap` if there is one. Where that is impossible (a container without
+    /// `CAP_SETUID`, a user namespace without that user), root stays and the report says so.
+    ///
+    /// # Errors
+    ///
+    /// When a user is named that cannot be switched to.
+    pub fn new(user: Option<&str>, keep_all: bool) -> Result<Self, Error> {
+        if keep_all {
+            return Ok(Self { keep_all, ..Self::default() });
+        }
+        let groups = group_id(&read("/etc/group")?, DEFAULT_NAME).into_iter().collect();
+        let mut plan = Self { user: target_user(user)?, groups, ..Self::default() };
+        if let Some(target) = &plan.user
+            && let Some(reason) = obstacle(target)
+        {
+            let name = target.name.clone();
+            if user.is_some() {
+                return Err(Error::CannotSwitch { name, reason });
+            }
+            plan.kept.push(format!("it stays uid 0, because it cannot switch to the user {name}: {reason}"));
+            plan.user = None;
+        }
+        Ok(plan)
+    }
+
+    /// The user and group that the process will have, if it switches.
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        self.user.as_ref().map(|user| (user.uid, user.gid))
+    }
+
+    /// Drops all privileges of the process, for good. Call it when everything is open and before threads are started.
+    ///
+    /// Then every capability set is empty, nothing executed later gains privileges (`no_new_privs`), and the process can be
+    /// neither traced nor dumped by others of its user.
+    ///
+    /// # Errors
+    ///
+    /// When there are threads, or the system refuses a step that should be possible.
+    pub fn drop(&self) -> Result<PrivilegeReport, Error> {
+        if self.keep_all {
+            return Ok(PrivilegeReport { gid: getgid().as_raw(), ..PrivilegeReport::default() });
+        }
+        match threads()? {
+            1 => {}
+            more => return Err(Error::Threads(more)),
+        }
+        let report = self.drop_of_this_thread()?;
+        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(system("forbid core dumps"))?;
+        Ok(report)
+    }
+
+    /// Tries the same steps on a thread that then ends; the process keeps its privileges.
+    ///
+    /// # Errors
+    ///
+    /// As [`Plan::drop`].
+    pub fn rehearse(&self) -> Result<PrivilegeReport, Error> {
+        if self.keep_all {
+            return self.drop();
+        }
+        let failed = || system("try it on a thread")(io::Error::other("the thread has panicked"));
+        std::thread::scope(|scope| scope.spawn(|| self.drop_of_this_thread()).join()).unwrap_or_else(|_| Err(failed()))
+    }
+
+    fn drop_of_this_thread(&self) -> Result<PrivilegeReport, Error> {
+        // Emptying the bounding set needs a capability, so it comes first.
+        let bounding = caps::clear(None, CapSet::Bounding).is_ok() && is_empty(CapSet::Bounding);
+        let mut report = PrivilegeReport { bounding, kept: self.kept.clone(), ..PrivilegeReport::default() };
+        if getuid().is_root() {
+            let wanted: Vec<_> = self.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+            if let Err(error) = set_thread_groups(&wanted) {
+                report.kept.extend(kept_groups(error.into()));
+            }
+        }
+        if let Some(target) = &self.user {
+            let (uid, gid) = (Uid::from_raw(target.uid), Gid::from_raw(target.gid));
+            set_thread_res_gid(gid, gid, gid).map_err(system("switch the group"))?;
+            set_thread_res_uid(uid, uid, uid).map_err(system("switch the user"))?;
+            report.user = Some((target.name.clone(), target.uid));
+        }
+        // Ambient before permitted: a kernel without ambient capabilities (before 4.3) has none to clear.
+        let _ = caps::clear(None, CapSet::Ambient);
+        for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
+            if let Err(error) = caps::clear(None, set) {
+                report.kept.push(format!("its {set:?} capabilities stay: {error}"));
+            }
+        }
+        set_no_new_privs(true).map_err(system("set no_new_privs"))?;
+        report.gid = getgid().as_raw();
+        report.groups = getgroups().unwrap_or_default().iter().map(|gid| gid.as_raw()).collect();
+        self.verify(&mut report)?;
+        Ok(report)
+    }
+
+    /// Asks the kernel whether it is really gone.
+    fn verify(&self, report: &mut PrivilegeReport) -> Result<(), Error> {
+        let sets = [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted];
+        report.capabilities = sets.into_iter().all(is_empty);
+        if !report.capabilities && report.kept.is_empty() {
+            return Err(Error::StillThere("capabilities"));
+        }
+        if let Some(target) = &self.user
+            && target.uid != 0
+            && (getuid().as_raw() != target.uid || set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).is_ok())
+        {
+            return Err(Error::StillThere("root"));
+        }
+        Ok(())
+    }
+}
+
+/// Drops all privileges: [`Plan::new`] and [`Plan::drop`] in one.
+///
+/// # Errors
+///
+/// As those.
+pub fn drop(user: Option<&str>, keep_all: bool) -> Result<PrivilegeReport, Error> {
+    Plan::new(user, keep_all)?.drop()
+}
+
+/// Why root cannot switch to a user here, if it cannot.
+fn obstacle(&User { uid, gid, .. }: &User) -> Option<String> {
+    if (uid, gid) == (getuid().as_raw(), getgid().as_raw()) {
+        return None;
+    }
+    let effective = capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
+    let missing: Vec<_> = [(CapabilitySet::SETUID, "CAP_SETUID"), (CapabilitySet::SETGID, "CAP_SETGID")]
+        .into_iter()
+        .filter(|(right, _)| !effective.contains(*right))
+        .map(|(_, name)| name)
+        .collect();
+    if !missing.is_empty() {
+        return Some(format!("that needs {}, which root does not have here", missing.join(" and ")));
+    }
+    let unmapped = |map: &str, number| std::fs::read_to_string(map).is_ok_and(|map| !is_mapped(&map, number));
+    if unmapped("/proc/self/uid_map", uid) || unmapped("/proc/self/gid_map", gid) {
+        return Some(format!("uid {uid} or gid {gid} does not exist in this user namespace"));
+    }
+    None
+}
+
+/// Whether a map of a user namespace (user_namespaces(7)) has a number.
+fn is_mapped(map: &str, number: u32) -> bool {
+    map.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().map(|field| field.parse::<u64>().ok());
+        let (Some(Some(first)), Some(Some(_)), Some(Some(count))) = (fields.next(), fields.next(), fields.next())
+        else {
+            return false;
+        };
+        (first..first.saturating_add(count)).contains(&u64::from(number))
+    })
+}
+
+/// What to report where the supplementary groups cannot be set: nothing if there is none to lose.
+fn kept_groups(error: io::Error) -> Option<String> {
+    let own = getgid();
+    let groups: Vec<u32> =
+        getgroups().unwrap_or_default().into_iter().filter(|gid| *gid != own).map(|gid| gid.as_raw()).collect();
+    (!groups.is_empty()).then(|| format!("its supplementary groups {groups:?} stay: {error}"))
 }
 
 /// The number of the group whose members may read, if there is one.
 pub fn readers() -> Result<Option<u32>, Error> {
     Ok(group_id(&read("/etc/group")?, DEFAULT_NAME))
-}
-
-/// Asks the kernel whether it is really gone.
-fn verify(dropped: &PrivilegeReport) -> Result<(), Error> {
-    for set in [CapSet::Effective, CapSet::Inheritable, CapSet::Permitted] {
-        if !is_empty(set) {
-            return Err(Error::StillThere("capabilities"));
-        }
-    }
-    if let Some((_, uid)) = &dropped.user
-        && *uid != 0
-        && (getuid().as_raw() != *uid || set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).is_ok())
-    {
-        return Err(Error::StillThere("root"));
-    }
-    Ok(())
 }
 
 fn is_empty(set: CapSet) -> bool {
@@ -150,7 +274,7 @@ struct User {
     gid: u32,
 }
 
-/// Whom to become; `None` is to stay.
+/// The user to switch to; `None` to stay.
 fn target_user(user: Option<&str>) -> Result<Option<User>, Error> {
     let found = find_user(&read("/etc/passwd")?, user.unwrap_or(DEFAULT_NAME));
     match (user, found) {
@@ -229,6 +353,21 @@ mod tests {
         }
         assert_eq!(group_id("adm:x:4:\nretrocap:x:990:alice,bob\n", "retrocap"), Some(990));
         assert_eq!(group_id("retrocapper:x:1:\n", "retrocap"), None);
+    }
+
+    #[test]
+    fn a_user_namespace_maps_ranges() {
+        for (map, number, mapped) in [
+            ("         0          0 4294967295\n", 995, true),
+            ("         0       1000          1\n", 0, true),
+            ("         0       1000          1\n", 995, false),
+            ("0 100000 65536\n", 65_535, true),
+            ("0 100000 65536\n", 65_536, false),
+            ("0 1000 1\n1 100000 10\n", 10, true),
+            ("", 0, false),
+        ] {
+            assert_eq!(is_mapped(map, number), mapped, "{map}: {number}");
+        }
     }
 
     #[test]

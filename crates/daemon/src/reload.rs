@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
+use super::classes;
 use super::error::Error;
 use super::settings::{self, Settings};
 use super::workers::WorkerControl;
 use capture::selection::InterfaceSelection;
-use engine::judge::Classes;
 use filter::FilterSet;
 use query::History;
 use serve::Service;
@@ -47,7 +47,7 @@ impl Reloader {
         // Everything that can fail comes first.
         let filter = new.filter.as_deref().map(FilterSet::new).transpose()?;
         // Classes apply at the next start, which must not fail because of them.
-        Classes::new(&new.classes, new.memory_bytes()?)?;
+        classes::compile(new, &classes::split(new)?)?;
         let keys = self.keys(new)?;
         let applied = self.settings.changes(new, settings::Reload::Now);
         let waiting = self.settings.changes(new, settings::Reload::Restart);

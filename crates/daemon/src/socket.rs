@@ -1,7 +1,7 @@
-//! The socket of the service, and the lock that says whose it is.
+//! The socket of the service, and the lock that belongs to it.
 //!
-//! What always holds: of all recorders that name one socket, one has the lock, and only it touches the socket. A file
-//! that is no socket is never removed. Before its permissions are set nobody but the owner can connect.
+//! What always holds: of all recorders that name one socket, one has the lock, and only that one touches the socket. A file
+//! of another kind is never removed. Until the permissions are set, only the owner can connect.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -19,12 +19,12 @@ use super::error::Error;
 const BACKLOG: i32 = 128;
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Who may read.
+/// Who may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SocketPermissions {
-    /// Group whose members may, if there is one.
+    /// Group whose members may, if it exists.
     pub(super) group: Option<u32>,
-    /// User and group that the process will become, if it will.
+    /// User and group that the process will switch to, if it will.
     pub(super) owner: Option<(u32, u32)>,
 }
 
@@ -45,7 +45,7 @@ struct Lock {
     _file: File,
 }
 
-/// The right to bind a socket: nobody else has it, and nobody listens there.
+/// The exclusive right to bind a socket on which nobody listens.
 #[derive(Debug)]
 pub(super) struct SocketClaim {
     path: PathBuf,
@@ -53,35 +53,39 @@ pub(super) struct SocketClaim {
 }
 
 impl SocketClaim {
-    /// Claims a socket, making its directory where that is missing.
+    /// Claims a socket, and creates its directory if that is missing.
     pub(super) fn new(path: &Path, access: SocketPermissions) -> Result<Self, Error> {
-        // Before anything is made or locked: a recorder of another version may not lock.
+        // Checked before anything is created or locked, because a recorder of another version may use no lock.
         if UnixStream::connect(path).is_ok() {
             return Err(Error::AlreadyRunning(path.to_owned()));
         }
+        // Checked before the lock file, so that nothing is created beside a file of another kind.
+        if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+            return Err(Error::NotASocket(path.to_owned()));
+        }
         make_directory(path, access)?;
         let lock = Lock::take(path)?;
-        // The one who had the lock may have ended between, or somebody listens without it.
+        // Another recorder may have ended in between, or listen without a lock.
         if UnixStream::connect(path).is_ok() {
             return Err(Error::AlreadyRunning(path.to_owned()));
         }
         match std::fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(failed("look at the socket", path)(source)),
+            Err(source) => return Err(failed("examine the socket", path)(source)),
             Ok(found) if !found.file_type().is_socket() => return Err(Error::NotASocket(path.to_owned())),
             Ok(_) => {
-                tracing::info!("{} was left by a recorder that did not end well, and is replaced", path.display());
+                tracing::info!("{} was left behind by a recorder that crashed, and is replaced", path.display());
                 std::fs::remove_file(path).map_err(failed("remove the old socket", path))?;
             }
         }
         Ok(Self { path: path.to_owned(), lock })
     }
 
-    /// Makes the socket, and says with it who may connect.
+    /// Creates the socket with its permissions.
     pub(super) fn bind(self, access: SocketPermissions) -> Result<(UnixListener, Socket), Error> {
         let path = self.path.clone();
         let address = SocketAddrUnix::new(&path).map_err(|_| {
-            let long = io::Error::new(io::ErrorKind::InvalidInput, "the path of a socket has 107 bytes at most");
+            let long = io::Error::new(io::ErrorKind::InvalidInput, "the path of a socket may have 107 bytes at most");
             failed("make the socket", &path)(long)
         })?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -91,7 +95,7 @@ impl SocketClaim {
         };
         let fd: OwnedFd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(step("make the socket"))?;
-        // A file made by bind(2) takes the mode of its socket.
+        // The file that bind(2) creates takes the mode of the socket.
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o600)).map_err(step("restrict the socket"))?;
         rustix::net::bind(&fd, &address).map_err(step("make the socket"))?;
         let mut socket = Socket { path: path.clone(), _lock: self.lock, for_group: false, bound: true };
@@ -141,7 +145,7 @@ impl Lock {
                 Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::AlreadyRunning(socket.to_owned())),
                 Err(error) => return Err(failed(step, &path)(error.into())),
             }
-            // Its last owner may have removed it before we had it: then it keeps nobody out.
+            // The last owner may have removed it before it was locked here, and then it excludes nobody.
             let ours = file.metadata().map_err(failed(step, &path))?;
             if std::fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
                 return Ok(Self { path, _file: file });
@@ -156,7 +160,7 @@ impl Drop for Lock {
     }
 }
 
-/// Makes the directory of the socket; one that is made belongs to who will have to remove the socket.
+/// Creates the directory of the socket. It belongs to the user who will have to remove the socket.
 fn make_directory(socket: &Path, access: SocketPermissions) -> Result<(), Error> {
     let Some(directory) = socket.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
     if directory.is_dir() {
@@ -171,7 +175,7 @@ fn make_directory(socket: &Path, access: SocketPermissions) -> Result<(), Error>
     Ok(())
 }
 
-/// Without its former rights the process may be unable to; the next start copes.
+/// Without its privileges the process may be unable to; the next start replaces the file.
 fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
@@ -208,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_is_replaced_and_what_is_no_socket_stays() {
+    fn honest_13_13_what_a_crash_left_is_replaced_and_what_is_no_socket_stays() {
         let directory = tempfile::tempdir().unwrap();
         let stale = directory.path().join("stale");
         drop(UnixListener::bind(&stale).unwrap());
@@ -220,6 +224,9 @@ mod tests {
         std::fs::write(&file, "precious").unwrap();
         assert!(matches!(SocketClaim::new(&file, ALONE), Err(Error::NotASocket(_))));
         assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+        assert!(!directory.path().join("file.lock").exists(), "nothing is left beside it");
+        let error = SocketClaim::new(directory.path(), ALONE).unwrap_err().to_string();
+        assert!(error.contains("exists and is not a socket, so it was left untouched"), "{error}");
     }
 
     #[test]

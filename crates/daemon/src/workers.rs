@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::compressor;
+use super::confinement::Confinement;
 use super::error::Error;
 use super::replay::PacedSource;
-use super::sandbox::{Role, Sandbox};
+use super::sandbox::Role;
 use base::source::SourceError;
 use capture::live::LiveSource;
 use engine::pipeline::Pipeline;
@@ -20,21 +21,21 @@ use engine::store::retention::Policy;
 use filter::FilterSet;
 use formats::reader::FileSource;
 
-/// Bytes of a worker's stack; the way of a packet is flat and needs a fraction of it.
+/// Bytes of a worker's stack; the packet path needs a fraction of it.
 const STACK_BYTES: usize = 1 << 20;
-/// How long the threads of a replay get to end, which may wait for a capture that never goes on.
+/// How long the threads of a replay get to end: they may wait for a pipe that never delivers.
 const END_TIMEOUT: Duration = Duration::from_millis(500);
-/// And those that record: they wait for packets no longer than a moment, but on a busy host for a processor, and what they have
-/// is lost if they are not waited for. Well below what a supervisor gives a service to stop.
+/// How long the threads of live capture get to end. On a busy host they may wait for a processor, and what they recorded is
+/// lost if they are left behind. It is well below the time that a supervisor gives a service to stop.
 const END_TIMEOUT_LIVE: Duration = Duration::from_secs(4);
 
-/// Where one worker's packets come from.
+/// The source of one worker's packets.
 #[derive(Debug)]
 pub(super) enum PacketSource {
     Live(Box<LiveSource>),
     File(Box<FileSource>),
     Paced(Box<PacedSource<FileSource>>),
-    /// What no source should do.
+    /// Panics, for tests.
     #[cfg(test)]
     Panicking,
 }
@@ -45,11 +46,11 @@ struct PanickingSource;
 #[cfg(test)]
 impl base::source::Source for PanickingSource {
     fn bursts(&mut self, _: &mut impl FnMut(&[base::packet::Packet<'_>])) -> Result<base::source::Batch, SourceError> {
-        panic!("a packet that nobody thought of")
+        panic!("a packet that was not foreseen")
     }
 }
 
-/// How a worker is told of changes: it is interrupted between two batches of packets, as it is to be stopped.
+/// Passes changes to a worker. It is interrupted between two batches of packets, in the same way as it is stopped.
 #[derive(Debug, Default)]
 pub(super) struct WorkerControl {
     interrupted: AtomicBool,
@@ -57,7 +58,7 @@ pub(super) struct WorkerControl {
 }
 
 impl WorkerControl {
-    /// Has the worker record by another filter and shorten by another policy, soon.
+    /// Makes the worker use another filter and another policy after its current batch.
     pub(super) fn change(&self, filter: Option<FilterSet>, policy: Policy) {
         *self.changes.lock().unwrap_or_else(PoisonError::into_inner) = Some((filter, policy));
         self.interrupted.store(true, Ordering::Release);
@@ -68,7 +69,7 @@ impl WorkerControl {
     }
 }
 
-/// The threads that record; dropping it ends them, and forgets what they have recorded.
+/// The threads that record. Dropping it ends them and discards what they recorded.
 #[derive(Debug)]
 pub(super) struct Workers {
     stop: Arc<AtomicBool>,
@@ -85,7 +86,7 @@ impl Workers {
         pipelines: Vec<(Pipeline, PacketSource)>,
         compressors: Vec<(Compressor, Compression)>,
         recording: &Arc<AtomicUsize>,
-        sandbox: &Sandbox,
+        confinement: &Confinement,
     ) -> Result<Self, Error> {
         let (failed, failures) = unbounded_channel();
         let live = pipelines.iter().any(|(_, packets)| matches!(packets, PacketSource::Live(_)));
@@ -98,21 +99,20 @@ impl Workers {
             end_timeout: if live { END_TIMEOUT_LIVE } else { END_TIMEOUT },
         };
         for (number, (compressor, compression)) in compressors.into_iter().enumerate() {
-            let thread =
-                compressor::start(number, compressor, &compression, Arc::clone(&workers.stop), sandbox.clone())?;
+            let thread = compressor::start(number, compressor, &compression, Arc::clone(&workers.stop), confinement)?;
             workers.compressing.push(thread);
         }
         for (number, (pipeline, packets)) in pipelines.into_iter().enumerate() {
             let (stop, failed, recording) = (Arc::clone(&workers.stop), failed.clone(), Arc::clone(recording));
             let control = Arc::new(WorkerControl::default());
             workers.controls.push(Arc::clone(&control));
-            let sandbox = sandbox.clone();
+            let enter = confinement.in_role(Role::Capture);
             recording.fetch_add(1, Ordering::Relaxed);
             let thread = std::thread::Builder::new()
                 .name(format!("retrocap-w{number}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
-                    sandbox.enter(Role::Capture);
+                    enter();
                     let pipeline = work(number, pipeline, packets, &control, &stop, &failed);
                     recording.fetch_sub(1, Ordering::Relaxed);
                     pipeline
@@ -123,13 +123,13 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Has all of them end.
+    /// Requests all of them to end.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.controls.iter().for_each(|control| control.interrupted.store(true, Ordering::Release));
     }
 
-    /// Ends all of them, and gives back what has recorded; `None` if one of them did not end well.
+    /// Ends all of them and returns their pipelines; `None` if one of them failed.
     pub(super) fn finish(mut self) -> Option<Vec<Pipeline>> {
         self.end()
     }
@@ -149,7 +149,7 @@ impl Workers {
     pub(super) async fn failure(&mut self) -> Error {
         match self.failures.recv().await {
             Some(error) => error,
-            // All have ended well.
+            // All have ended without a failure.
             None => std::future::pending().await,
         }
     }
@@ -161,7 +161,7 @@ impl Drop for Workers {
     }
 }
 
-/// What a thread has come to, if it ends in time.
+/// The result of a thread, if it ends in time.
 fn join<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
     while !thread.is_finished() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(2));
@@ -170,7 +170,7 @@ fn join<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
         // It caught its own panics.
         return thread.join().ok();
     }
-    tracing::warn!("{} does not end, and is left behind", thread.thread().name().unwrap_or("a worker"));
+    tracing::warn!("{} does not end in time, and is left behind", thread.thread().name().unwrap_or("a worker"));
     None
 }
 
@@ -191,7 +191,7 @@ fn work(
                 #[cfg(test)]
                 PacketSource::Panicking => pipeline.run(&mut PanickingSource, &control.interrupted),
             }?;
-            // Cleared first: what is changed from here on interrupts again.
+            // Cleared first, so that a change from here on interrupts again.
             if !control.interrupted.swap(false, Ordering::AcqRel) || stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
@@ -201,19 +201,21 @@ fn work(
         }
     }));
     let live = matches!(packets, PacketSource::Live(_));
-    // Its compressor waits for it.
+    // The compressor waits for the pipeline.
     if run.is_ok() {
         pipeline.stop_compressing();
     }
     match run {
         Ok(Ok(())) if stop.load(Ordering::Relaxed) => return live.then_some(pipeline),
         Ok(Ok(())) => {
-            tracing::info!("the capture has been replayed to its end; it is served until retrocap is stopped")
+            tracing::info!(
+                "the capture has been replayed to its end; its packets can be queried until retrocap is stopped"
+            )
         }
         Ok(Err(error)) if !live => replay_failed(&error),
         Ok(Err(error)) => {
             tracing::error!("worker {number} cannot go on: {error}");
-            // Nobody listens any more only when everything ends anyway.
+            // The receiver is gone only when everything ends anyway.
             let _ = failed.send(error.into());
         }
         Err(_) => {
@@ -225,5 +227,5 @@ fn work(
 }
 
 fn replay_failed(error: &SourceError) {
-    tracing::error!("{error}; what was read is served until retrocap is stopped");
+    tracing::error!("{error}; the packets read before can be queried until retrocap is stopped");
 }

@@ -218,6 +218,9 @@ pub struct SandboxStatus {
     pub landlock: LandlockStatus,
     /// What was asked for and is not there, in sentences.
     pub missing: Vec<String>,
+    /// Privileges that could not be dropped here, each with its reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_privileges: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -148,7 +148,8 @@ fn gaps(sandbox: &SandboxStatus) -> Vec<String> {
         };
         (!holds).then(|| sentence.to_owned())
     };
-    sandbox.layers().into_iter().filter_map(gap).chain(sandbox.seccomp.gap()).collect()
+    let kept = sandbox.kept_privileges.iter().cloned();
+    sandbox.layers().into_iter().filter_map(gap).chain(sandbox.seccomp.gap()).chain(kept).collect()
 }
 
 /// Looks at everything; it may take a moment.

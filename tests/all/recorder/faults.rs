@@ -253,7 +253,7 @@ fn a_supervisor_restarts_a_recorder_with_a_stuck_worker() {
         return;
     };
     eventually("it is silent", || supervisor.hear(Duration::from_secs(2)).is_none());
-    assert!(recorder.log().contains("worker 1 does not move"), "{}", recorder.log());
+    assert!(recorder.log().contains("worker 1 makes no progress"), "{}", recorder.log());
     eventually("it says so", || reasons(&recorder) == ["worker_stuck"]);
     assert_eq!(metric(&recorder, "retrocap_ready"), 0.0);
 

@@ -65,7 +65,7 @@ fn the_history_survives_a_restart() {
     let before = all(&recorder);
     assert_eq!(before.0.len(), 3001);
     let (folder, log) = stop(recorder);
-    assert!(log.contains("history left to the recorder that comes next"), "{log}");
+    assert!(log.contains("history handed over to the next recorder"), "{log}");
     assert!(supervisor.kept() > 0);
 
     let recorder = supervisor.record(&far, folder, &arguments);

@@ -207,7 +207,7 @@ fn a_reload_changes_what_is_recorded_and_forgets_nothing() {
         ("memory = 32M\n", "line 1"),
         ("interface = \"in0\"\nmemory = \"1M\"\nfilter = \"ip\"\n[limits]\nhead-timeout = 5\n", "line 5: head-timeout"),
     ] {
-        reload(&recorder, text, "nothing is changed");
+        reload(&recorder, text, "nothing was changed");
         eventually(says, || recorder.log().contains(says));
         assert_eq!(recorder.status().capture.filter.as_deref(), Some("not udp"), "{text}");
     }
@@ -215,8 +215,8 @@ fn a_reload_changes_what_is_recorded_and_forgets_nothing() {
     recorder.signal("-HUP");
     eventually("a missing file", || recorder.log().contains("cannot read"));
 
-    // Keys that need a restart are named, and the others are applied.
-    let new = "memory = \"64M\"\nworkers = 1\nverbose = 1\n";
+    // Changes that need a restart are named (memory is the default now), and others beside them apply.
+    let new = "workers = 1\nverbose = 1\n";
     reload(&recorder, new, "memory, workers changed too, which takes a restart");
     let status = recorder.status();
     assert_eq!((status.memory.budget_bytes, status.capture.workers), (32 << 20, 2));

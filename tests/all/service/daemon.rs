@@ -179,7 +179,7 @@ fn an_invalid_configuration_is_reported_before_any_file_is_made() {
         (Settings { replay: replay("."), ..good.clone() }, "name a capture file"),
         (Settings { replay: replay("missing"), ..good.clone() }, "/missing: No such file"),
         (Settings { speed: Speed::Times(-1.0), ..good.clone() }, "a number above 0"),
-        (Settings { socket: directory.path().join("capture.pcapng"), ..good.clone() }, "is no socket"),
+        (Settings { socket: directory.path().join("capture.pcapng"), ..good.clone() }, "is not a socket"),
         (
             Settings { socket: PathBuf::from("/proc/nowhere/socket"), ..good.clone() },
             "choose another place with --socket",

@@ -1,4 +1,4 @@
-//! Which files, ports and processes may be reached (landlock(7)).
+//! Restricts which files, ports and processes can be reached (landlock(7)).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,47 +8,45 @@ use landlock::{
     Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 
-/// The newest kernel interface whose restrictions are asked for.
+/// The newest kernel interface whose restrictions are requested.
 const NEWEST: ABI = ABI::V6;
-/// The kernel's version from which on all of it holds.
+/// The version of the kernel's interface that enforces all of it.
 pub const VERSION_WANTED: u32 = NEWEST as u32;
 
-/// What may still be opened.
+/// The paths that may still be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathRules {
-    /// Files, and directories with all in them, to be read.
+    /// Files, and directories with everything in them, that may be read.
     pub readable: Vec<PathBuf>,
-    /// Directories in which files are read, written, made and removed: the spool and the log.
+    /// Directories in which files may be read, written, created and removed: the audit log's.
     pub writable: Vec<PathBuf>,
-    /// Directories from which files are removed at the end.
+    /// Directories from which files may be removed at the end.
     pub removable: Vec<PathBuf>,
 }
 
-/// What the kernel took on.
+/// What the kernel enforces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Landlock {
     /// Version of its interface; 0 for none.
     pub(super) abi: u32,
-    /// Whether it does all that was asked for.
+    /// Whether it enforces everything that was requested.
     pub(super) whole: bool,
-    /// Whether it does some of it.
+    /// Whether it enforces anything.
     pub(super) enforced: bool,
 }
 
-/// Version of the kernel's interface; 0 where there is none. It is asked on a thread that then ends, because asking
-/// takes away.
+/// Version of the kernel's interface; 0 where there is none. A thread that then ends finds it out, because that restricts
+/// the thread.
 pub fn version() -> u32 {
     let restricted = std::thread::spawn(|| restrict(&PathRules::default()));
     restricted.join().ok().and_then(Result::ok).map_or(0, |landlock| landlock.abi)
 }
 
-/// Restricts the calling thread, and those it starts, to `files`: no TCP port is bound or connected to, no process
-/// outside gets a signal.
-///
-/// What is not there cannot be reached later either.
+/// Restricts the calling thread, and those it starts, to `files`. No TCP port can be bound or connected to, and no other
+/// process can be sent a signal. A path that does not exist now cannot be reached later either.
 pub(super) fn restrict(files: &PathRules) -> io::Result<Landlock> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    // A log or spool is made of plain files and directories, never of programs, sockets or devices.
+    // A log consists of plain files and directories, never of programs, sockets or devices.
     let write = read
         | AccessFs::WriteFile
         | AccessFs::Truncate
@@ -70,7 +68,7 @@ pub(super) fn restrict(files: &PathRules) -> io::Result<Landlock> {
         .map_err(io::Error::other)?;
     let ruleset = rules.into_iter().try_fold(ruleset, |ruleset, (path, access)| {
         let Ok(fd) = PathFd::new(path) else {
-            tracing::debug!("{} is not there, so it is out of reach", path.display());
+            tracing::debug!("{} does not exist, so it cannot be reached later", path.display());
             return Ok(ruleset);
         };
         let access = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
@@ -89,7 +87,7 @@ pub(super) fn restrict(files: &PathRules) -> io::Result<Landlock> {
     })
 }
 
-/// A supervisor may listen on an abstract socket, which would be out of reach.
+/// The supervisor may listen on an abstract socket, which must stay reachable.
 fn scope_kept() -> BitFlags<Scope> {
     let notify = std::env::var_os("NOTIFY_SOCKET").unwrap_or_default();
     if notify.as_encoded_bytes().starts_with(b"@") { Scope::AbstractUnixSocket.into() } else { BitFlags::EMPTY }

@@ -1,4 +1,4 @@
-//! What a recorder that was taken over could still do: as little as the system lets us take away.
+//! The sandbox: limits what an attacker who has taken the process over could do.
 //!
 //! ```text
 //! rings, locked memory, sockets, files opened ─ user and capabilities dropped ─ Landlock ─ seccomp, all threads ─┐
@@ -6,11 +6,11 @@
 //!              seccomp by role: capture │ interfaces │ query │ serve │ audit
 //! ```
 //!
-//! What always holds: nothing is reported as enforced that the kernel did not take on; a thread keeps every
-//! restriction for good, and those that it starts have them too; with [`SandboxMode::Required`] either all of it holds or
-//! nothing is recorded.
+//! What always holds: nothing is reported as enforced that the kernel did not accept. A thread keeps every restriction, and
+//! so do the threads that it starts. With [`SandboxMode::Required`], either all of it holds or nothing is recorded.
 
 pub mod files;
+mod role;
 mod syscalls;
 
 use std::io;
@@ -22,17 +22,18 @@ use rustix::process::DumpableBehavior;
 use seccompiler::BpfProgram;
 
 pub use files::PathRules;
+pub use role::Role;
 
 use super::privileges::PrivilegeReport;
 use base::log_limit::LogLimit;
 use query::status::{LandlockStatus, SandboxStatus, SeccompStatus};
 
-/// What happens where the system lacks a part of the sandbox.
+/// What to do where the system lacks a part of the sandbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SandboxMode {
     /// The recorder does not start.
     Required,
-    /// It goes on with what there is, and says what is missing.
+    /// It records with what is available, and reports what is missing.
     #[default]
     BestEffort,
     /// Nothing is enforced.
@@ -59,42 +60,7 @@ impl FromStr for SandboxMode {
     }
 }
 
-/// What a thread is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Takes packets from the kernel, keeps, cuts and compresses them. It opens files to
-    /// read at most, and talks to nobody.
-    Capture,
-    /// Hears from the kernel which interfaces there are.
-    Interfaces,
-    /// Answers a question. It opens files to read at most.
-    Query,
-    /// Accepts connections and moves bytes.
-    Serve,
-    /// Writes the audit log.
-    Audit,
-    /// The first thread, and what those that have no other role may do.
-    Main,
-}
-
-impl Role {
-    /// All that a thread may take on beside that of the first.
-    pub const OF_THREADS: [Self; 5] = [Self::Capture, Self::Interfaces, Self::Query, Self::Serve, Self::Audit];
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Capture => "capture",
-            Self::Interfaces => "interfaces",
-            Self::Query => "query",
-            Self::Serve => "serve",
-            Self::Audit => "audit",
-            Self::Main => "main",
-        }
-    }
-}
-
-/// Why a required sandbox is not there.
+/// Why a required sandbox cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A part is missing.
@@ -109,7 +75,7 @@ pub struct Sandbox {
     /// One for each of [`Role::OF_THREADS`]; empty where nothing is enforced.
     roles: Arc<Vec<(Role, BpfProgram)>>,
     status: Arc<SandboxStatus>,
-    /// Threads that could not take their role on.
+    /// Threads that could not take on their role.
     unrestricted: Arc<AtomicU64>,
 }
 
@@ -120,20 +86,19 @@ impl Sandbox {
     ///
     /// With [`SandboxMode::Required`], what is missing.
     pub fn enforce(mode: SandboxMode, files: &PathRules, dropped: &PrivilegeReport) -> Result<Self, Error> {
-        let mut missing = Vec::new();
-        let mut landlock = no_landlock();
-        let mut roles = Vec::new();
-        if mode != SandboxMode::Off {
-            // Nobody else of the same user looks into the memory, and no core dump holds packets.
-            if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-                missing.push(format!("core dumps cannot be forbidden: {error}"));
-            }
-            landlock = enforce_landlock(files, &mut missing);
-            match enforce_seccomp() {
-                Ok(programs) => roles = programs,
-                Err(error) => missing.push(format!("system calls are not filtered (seccomp): {error}")),
-            }
+        if mode == SandboxMode::Off {
+            return Ok(Self::none(dropped));
         }
+        let mut missing = dropped.kept.clone();
+        // Other processes of the same user cannot read the memory, and no core dump holds packets.
+        if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+            missing.push(format!("core dumps cannot be forbidden: {error}"));
+        }
+        let landlock = enforce_landlock(files, &mut missing);
+        let roles = enforce_seccomp().unwrap_or_else(|error| {
+            missing.push(format!("system calls are not filtered (seccomp): {error}"));
+            Vec::new()
+        });
         if mode == SandboxMode::Required && !dropped.capabilities {
             missing.push("privileges are kept (--no-drop-privileges)".to_owned());
         }
@@ -143,19 +108,25 @@ impl Sandbox {
         for what in &missing {
             tracing::warn!("the sandbox has a gap: {what}");
         }
-        let status = SandboxStatus { mode: mode.as_str().to_owned(), landlock, missing, ..kernel_status(&roles) };
+        let kept_privileges = dropped.kept.clone();
+        let mode_name = mode.as_str().to_owned();
+        let status = SandboxStatus { mode: mode_name, landlock, missing, kept_privileges, ..kernel_status(&roles) };
         Ok(Self { mode, roles: Arc::new(roles), status: Arc::new(status), unrestricted: Arc::default() })
     }
 
     /// One that restricts nothing.
-    pub fn none() -> Self {
-        let status = SandboxStatus { mode: SandboxMode::Off.as_str().to_owned(), ..kernel_status(&[]) };
+    fn none(dropped: &PrivilegeReport) -> Self {
+        for kept in &dropped.kept {
+            tracing::warn!("a privilege could not be dropped: {kept}");
+        }
+        let (mode, kept_privileges) = (SandboxMode::Off.as_str().to_owned(), dropped.kept.clone());
+        let status = SandboxStatus { mode, kept_privileges, ..kernel_status(&[]) };
         Self { mode: SandboxMode::Off, roles: Arc::default(), status: Arc::new(status), unrestricted: Arc::default() }
     }
 
     /// Takes on a role, for good. Each thread calls it first of all.
     ///
-    /// A thread that could not would be the gap in the wall: with [`SandboxMode::Required`] the process ends, else it is counted
+    /// If the kernel refuses, the process ends with [`SandboxMode::Required`]; otherwise the thread is counted
     /// ([`unrestricted_threads`](Self::unrestricted_threads)).
     pub fn enter(&self, role: Role) {
         let Some((_, program)) = self.roles.iter().find(|(of, _)| *of == role) else { return };
@@ -168,7 +139,7 @@ impl Sandbox {
             Err(error) => {
                 static LIMIT: LogLimit = LogLimit::new();
                 self.unrestricted.fetch_add(1, Ordering::Relaxed);
-                // Queries have threads that come and go.
+                // Threads of queries come and go, so this could be logged often.
                 if let Some(left_out) = LIMIT.admit() {
                     tracing::warn!("a thread of role {} is not restricted to it: {error}{left_out}", role.as_str());
                 }
@@ -176,12 +147,12 @@ impl Sandbox {
         }
     }
 
-    /// How many threads could not take their role on since the start.
+    /// How many threads since the start could not take on their role.
     pub fn unrestricted_threads(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.unrestricted)
     }
 
-    /// What holds.
+    /// What is enforced.
     pub fn status(&self) -> &SandboxStatus {
         &self.status
     }
@@ -208,10 +179,11 @@ fn enforce_landlock(files: &PathRules, missing: &mut Vec<String>) -> LandlockSta
     let restricted = files::restrict(files);
     status.abi = restricted.as_ref().map_or(0, |landlock| landlock.abi);
     match restricted {
-        // The kernel's word, and the proof.
+        // The kernel says that it enforces the rules, but the root directory can still be read.
         Ok(landlock) if landlock.enforced && std::fs::read_dir("/").is_ok() => {
-            missing
-                .push("files are not restricted (Landlock): the kernel took the rules but does not hold them".into());
+            missing.push(
+                "files are not restricted (Landlock): the kernel accepted the rules but does not enforce them".into(),
+            );
         }
         Ok(landlock) if landlock.whole => status.enforced = "full".to_owned(),
         Ok(landlock) if landlock.enforced => {
@@ -239,7 +211,17 @@ fn enforce_seccomp() -> io::Result<Vec<(Role, BpfProgram)>> {
     Ok(programs)
 }
 
-/// What the kernel says of the calling thread.
+/// Whether the kernel accepts the filters of system calls. A thread that then ends tries it.
+///
+/// # Errors
+///
+/// Why it does not.
+pub fn try_seccomp() -> io::Result<()> {
+    let tried = std::thread::spawn(|| enforce_seccomp().map(drop)).join();
+    tried.unwrap_or_else(|_| Err(io::Error::other("the thread has panicked")))
+}
+
+/// The status of the calling thread, as the kernel reports it.
 fn kernel_status(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
     let text = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let field = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim);
@@ -253,7 +235,7 @@ fn kernel_status(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
         no_new_privs: field("NoNewPrivs") == Some("1"),
         dumpable: rustix::process::dumpable_behavior().is_ok_and(|is| is != DumpableBehavior::NotDumpable),
         seccomp: SeccompStatus {
-            // Who starts it may have filters of their own.
+            // The filters could also be those of the process that started this one.
             enforced: field("Seccomp") == Some("2") && !roles.is_empty(),
             filters: number("Seccomp_filters").unwrap_or(0),
             roles: roles.iter().map(|(role, _)| role.as_str().to_owned()).collect(),
@@ -261,5 +243,6 @@ fn kernel_status(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
         },
         landlock: no_landlock(),
         missing: Vec::new(),
+        kept_privileges: Vec::new(),
     }
 }

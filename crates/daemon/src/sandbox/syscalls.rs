@@ -1,17 +1,17 @@
-//! Which system calls a thread may make, by its role.
+//! System calls that a thread may make, by its role (seccomp(2)).
 //!
-//! Three filters hold for the whole process from the moment privileges are gone, and each thread adds the one of its
-//! role, which only takes away:
+//! Three filters apply to the whole process once privileges are dropped. Each thread adds the filter of its role, which can
+//! only forbid more:
 //!
-//! - What no part of this program ever asks for, and an attacker does first (another program, another's memory, mounts,
-//!   modules, users), ends the process: it is proof that the program is no longer itself, and the supervisor starts a
-//!   clean one.
-//! - Any other call that is not listed fails with `EPERM`, and surfaces as an error where it was made; a worker or a
-//!   service that cannot go on ends the recorder (see [`daemon`](crate)).
-//! - `clone3(2)` fails with `ENOSYS`: its flags lie in memory, where no filter sees them; the C library then takes
-//!   `clone(2)`, which makes threads and nothing else.
+//! - Calls that no part of this program makes, but that an attacker makes first (starting a program, reading another
+//!   process's memory, mounts, modules, users), kill the process. Such a call proves that the process is compromised, and the
+//!   supervisor starts a clean one.
+//! - Any other call that is not listed fails with `EPERM` and becomes an error where it was made. A worker or a service that
+//!   cannot go on ends the recorder (see [`daemon`](crate)).
+//! - `clone3(2)` fails with `ENOSYS`, because no filter can see its flags, which are in memory. The C library then uses
+//!   `clone(2)`, which is allowed for threads only.
 //!
-//! To allow a call: put it into the narrowest list below that needs it. Those of all threads follow from the lists.
+//! To allow a call, add it to the narrowest list below that needs it. The filters of all threads follow from the lists.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,39 +20,39 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::Role;
+use super::role::Role;
 
-/// A call that is allowed: always, or when its arguments are as said.
+/// A call that is allowed: always, or with these arguments only.
 #[derive(Clone, Copy, Debug)]
 enum Allow {
     Call(libc::c_long),
     When(libc::c_long, &'static [Argument]),
 }
 
-/// What a lower half of an argument has to be.
+/// The required value of the lower 32 bits of an argument.
 #[derive(Clone, Copy, Debug)]
 enum Argument {
     Is(u8, u64),
-    /// These bits of it are those.
+    /// The bits of the mask (second) have these values (third).
     Bits(u8, u64, u64),
-    /// The process's own number.
+    /// The process's own ID.
     Own(u8),
 }
 
 use Allow::{Call, When};
 use Argument::{Bits, Is, Own};
 
-/// Memory must not become code.
+/// Memory must not become executable.
 const NOT_EXECUTABLE: &[Argument] = &[Bits(2, libc::PROT_EXEC as u64, 0)];
 const READ_ONLY: &[Argument] =
     &[Bits(2, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64, libc::O_RDONLY as u64)];
 const NEW_THREAD: &[Argument] = &[Bits(0, libc::CLONE_THREAD as u64, libc::CLONE_THREAD as u64)];
 /// `SIOCGIFNAME`
 const INTERFACE_NAME: &[Argument] = &[Is(1, 0x8910)];
-/// Names for mappings (`PR_SET_VMA`), as newer C libraries give.
+/// `PR_SET_VMA`: newer C libraries name their mappings.
 const PR_SET_VMA: u64 = 0x5356_4d41;
 
-/// What the language's and the C library's run time need in any thread: memory, locks, clocks, the end.
+/// What the run time of Rust and of the C library needs in any thread: memory, locks, clocks, exit.
 const ALL_THREADS: &[Allow] = &[
     Call(libc::SYS_brk),
     Call(libc::SYS_clock_getres),
@@ -105,7 +105,7 @@ const ALL_THREADS: &[Allow] = &[
     Call(libc::SYS_writev),
 ];
 
-/// Rings, capture files that are open, compression.
+/// Rings, open capture files, compression.
 const CAPTURE: &[Allow] = &[
     Call(libc::SYS_getsockopt),
     When(libc::SYS_ioctl, INTERFACE_NAME),
@@ -118,7 +118,7 @@ const CAPTURE: &[Allow] = &[
     When(libc::SYS_setsockopt, &[Is(1, libc::SOL_PACKET as u64), Is(2, libc::PACKET_DROP_MEMBERSHIP as u64)]),
 ];
 
-/// Asking the kernel which interfaces there are.
+/// Asking the kernel for its interfaces.
 const INTERFACES: &[Allow] = &[
     Call(libc::SYS_bind),
     Call(libc::SYS_getsockname),
@@ -131,8 +131,8 @@ const INTERFACES: &[Allow] = &[
     When(libc::SYS_socket, &[Is(0, libc::AF_NETLINK as u64)]),
 ];
 
-/// Reading files: names in expressions (`port domain`) come from some under `/etc`, when a filter is compiled for a link
-/// type that was not there before.
+/// Reading files. Names in expressions (`port domain`) are resolved from files under `/etc`, whenever a filter is compiled for
+/// a new link type.
 const READING: &[Allow] = &[
     #[cfg(target_arch = "x86_64")]
     When(libc::SYS_open, &[Bits(1, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64, 0)]),
@@ -141,8 +141,8 @@ const READING: &[Allow] = &[
     Call(libc::SYS_statx),
 ];
 
-/// A thread gives way to other programs; to come before them takes a right that is gone. Threads that answer are started by
-/// those that serve, whose filter they keep.
+/// Lowering a priority; raising it needs a privilege that is gone. Threads of queries are started by those of the service, whose
+/// filter they keep.
 const LOWER_PRIORITY: &[Allow] = &[When(libc::SYS_setpriority, &[Is(0, libc::PRIO_PROCESS as u64), Is(1, 0)])];
 
 /// Connections, over TLS too, and new threads for queries.
@@ -170,12 +170,12 @@ const SERVE: &[Allow] = &[
     When(libc::SYS_setsockopt, &[Is(1, libc::SOL_SOCKET as u64)]),
     When(libc::SYS_setsockopt, &[Is(1, libc::IPPROTO_TCP as u64)]),
     Call(libc::SYS_shutdown),
-    // Each thread takes what its role does not need away itself.
+    // Each thread installs the filter of its role itself.
     When(libc::SYS_prctl, &[Is(0, libc::PR_SET_NO_NEW_PRIVS as u64)]),
     When(libc::SYS_seccomp, &[Is(0, libc::SECCOMP_SET_MODE_FILTER as u64)]),
 ];
 
-/// Files of its own, made, appended to and put aside (the audit log): Landlock says which.
+/// Creating, appending to and renaming files of the audit log; Landlock says which.
 const FILES: &[Allow] = &[
     Call(libc::SYS_fdatasync),
     Call(libc::SYS_fsync),
@@ -187,7 +187,7 @@ const FILES: &[Allow] = &[
     Call(libc::SYS_renameat2),
 ];
 
-/// The first thread beyond all of them: it starts and ends the others, hears signals, and tells the supervisor.
+/// The first thread, beyond all others: it starts and ends them, receives signals, and notifies the supervisor.
 const MAIN: &[Allow] = &[
     Call(libc::SYS_connect),
     Call(libc::SYS_dup3),
@@ -196,7 +196,7 @@ const MAIN: &[Allow] = &[
     Call(libc::SYS_flock),
     Call(libc::SYS_fstatfs),
     Call(libc::SYS_getdents64),
-    // The history is left in files in memory.
+    // The history is handed over in files in memory.
     Call(libc::SYS_memfd_create),
     Call(libc::SYS_pipe2),
     When(libc::SYS_prctl, &[Is(0, libc::PR_GET_DUMPABLE as u64)]),
@@ -210,7 +210,7 @@ const MAIN: &[Allow] = &[
     Call(libc::SYS_wait4),
 ];
 
-/// What ends the process.
+/// Calls that kill the process.
 const KILL_PROCESS: &[libc::c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -254,8 +254,8 @@ const KILL_PROCESS: &[libc::c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
-/// The lists of each role. A query's thread is started by one of the service and keeps its filter, so that its lists are
-/// among those of the service.
+/// The lists of each role. A thread of a query is started by one of the service and keeps its filter, so that its lists must
+/// be among those of the service.
 fn lists(role: Role) -> &'static [&'static [Allow]] {
     match role {
         Role::Capture => &[ALL_THREADS, CAPTURE, READING],
@@ -280,7 +280,7 @@ pub(super) fn role(role: Role) -> io::Result<BpfProgram> {
             }
         }
     }
-    // A call without rules is allowed whatever its arguments.
+    // A call without rules is allowed with any arguments.
     always.into_iter().for_each(|call| drop(rules.insert(call, Vec::new())));
     program(rules, SeccompAction::Errno(libc::EPERM.unsigned_abs()), SeccompAction::Allow)
 }

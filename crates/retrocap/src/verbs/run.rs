@@ -146,6 +146,7 @@ impl Run {
         ended.map_err(|error| match error {
             daemon::Error::Budget(_)
             | daemon::Error::MemoryBudget(_)
+            | daemon::Error::BudgetTooSmallForClasses { .. }
             | daemon::Error::Filter(_)
             | daemon::Error::Class(_)
             | daemon::Error::Speed(_)

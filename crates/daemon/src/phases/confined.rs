@@ -1,0 +1,61 @@
+//! The second phase: privileges are dropped and the sandbox holds.
+
+use super::Restored;
+use super::opened::Resources;
+use crate::confinement::Confinement;
+use crate::error::Error;
+use crate::handover::InheritedHistory;
+use base::memory::Lock;
+use base::time::Timestamp;
+use engine::budget::ByteSize;
+use engine::handover::RestartReport;
+use engine::pipeline::Pipeline;
+use query::{History, Memory};
+
+/// A confined process. No thread but the first one runs, and no foreign byte was read.
+#[derive(Debug)]
+pub struct Confined {
+    pub(super) resources: Resources,
+    pub(super) inherited: InheritedHistory,
+    pub(super) lock: Lock,
+    pub(super) confinement: Confinement,
+}
+
+impl Confined {
+    /// Takes over the history that the last recorder left, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the memory for packets cannot be had. A history that cannot be read is reported, and is no error.
+    pub fn restore(self) -> Result<Restored, Error> {
+        let Self { mut resources, inherited, lock, confinement } = self;
+        let Resources { settings, split, supervisor, interfaces, pins, pipelines, .. } = &mut resources;
+        let restart = if settings.is_live() {
+            let now = Timestamp::from(std::time::SystemTime::now());
+            let restart = inherited.take_over(&confinement, supervisor, now, interfaces, pins, pipelines);
+            let populated = pipelines.iter().filter(|_| lock == Lock::AsUsed).try_for_each(Pipeline::populate);
+            populated.map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })?;
+            restart
+        } else {
+            inherited.discard(supervisor);
+            RestartReport::default()
+        };
+        let history = History {
+            restart,
+            workers: pipelines.iter().map(Pipeline::worker).collect(),
+            interfaces: interfaces.clone(),
+            memory: Memory {
+                budget_bytes: split.budget_bytes,
+                rings_bytes: split.rings_bytes(),
+                queries_bytes: split.queries_bytes,
+                compression_bytes: u64::from(split.workers) * split.compression_bytes,
+            },
+            capture_filter: settings.filter.clone().into(),
+            capture_interfaces: settings.interface.clone().into(),
+            community_id_seed: settings.community_id_seed.into(),
+        };
+        let restored = Restored { resources, confinement, history };
+        restored.announce();
+        Ok(restored)
+    }
+}

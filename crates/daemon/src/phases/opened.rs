@@ -1,0 +1,255 @@
+//! The first phase: everything that needs privileges is opened, by one thread.
+
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sys::{HeldSignals, share_one_heap};
+
+use super::Confined;
+use crate::classes;
+use crate::confinement::Confinement;
+use crate::error::{Error, system};
+use crate::handover::InheritedHistory;
+use crate::listeners::{self, RemoteListeners};
+use crate::memory::{self, LockError};
+use crate::notify::Supervisor;
+use crate::priority;
+use crate::privileges::{self, Plan};
+use crate::replay::{self, PacedSource};
+use crate::sandbox::PathRules;
+use crate::settings::{Settings, Speed};
+use crate::socket::{Socket, SocketClaim, SocketPermissions};
+use crate::workers::PacketSource;
+use base::interface::Interfaces;
+use base::memory::Lock;
+use capture::interfaces::links;
+use capture::live::{LiveConfig, LiveSource, capture_rights};
+use capture::selection::InterfaceSelection;
+use engine::budget::{ByteSize, RING_BLOCK_BYTES, Split};
+use engine::judge::Pins;
+use engine::own_streams::OwnStreams;
+use engine::pipeline::{self, Pipeline};
+use engine::store::compress::{Compression, Compressor, Pace};
+use filter::FilterSet;
+use serve::audit::Audit;
+
+/// What every phase has.
+#[derive(Debug)]
+pub(super) struct Resources {
+    pub(super) settings: Settings,
+    pub(super) split: Split,
+    pub(super) supervisor: Supervisor,
+    pub(super) listener: UnixListener,
+    pub(super) socket: Socket,
+    pub(super) remote: RemoteListeners,
+    pub(super) audit: Audit,
+    pub(super) signals: HeldSignals,
+    pub(super) interfaces: Arc<Interfaces>,
+    /// Of live capture.
+    pub(super) selection: Option<Arc<InterfaceSelection>>,
+    pub(super) own_streams: Arc<OwnStreams>,
+    pub(super) pins: Arc<Pins>,
+    pub(super) pipelines: Vec<Pipeline>,
+    pub(super) compressors: Vec<(Compressor, Compression)>,
+    pub(super) sources: Vec<PacketSource>,
+    /// Why memory beside that of packets may be swapped out.
+    pub(super) not_locked: Option<LockError>,
+}
+
+/// Everything is open, with all privileges that the process was started with.
+#[derive(Debug)]
+pub struct Opened {
+    pub(super) resources: Resources,
+    inherited: InheritedHistory,
+    lock: Lock,
+    plan: Plan,
+}
+
+impl Opened {
+    /// Opens everything. Call it while the process has one thread.
+    ///
+    /// # Errors
+    ///
+    /// When something that the settings ask for cannot be had.
+    pub fn open(settings: Settings) -> Result<Self, Error> {
+        let live = settings.is_live();
+        share_one_heap();
+        memory::never_dump();
+        // The packets of a replay are in a file anyway.
+        let not_locked = if live { memory::lock(settings.no_drop_privileges).err() } else { None };
+        let inherited = InheritedHistory::from_environment();
+        let supervisor = Supervisor::from_environment();
+        let split = classes::split(&settings)?;
+        let plan = Plan::new(settings.user.as_deref(), settings.no_drop_privileges)?;
+        let access = SocketPermissions { group: privileges::readers()?, owner: plan.owner() };
+        let claim = SocketClaim::new(&settings.socket, access)?;
+        if live {
+            // Checked before memory is taken, because this fails most often.
+            capture_rights()?;
+            priority::raise_for_capture();
+        }
+        let interfaces = Arc::new(Interfaces::default());
+        let own_streams = Arc::new(OwnStreams::default());
+        let pins = Arc::new(Pins::new(split.pinned_bytes() * u64::from(split.workers)));
+        let lock = match (live, inherited.is_empty()) {
+            (false, _) => Lock::No,
+            (true, true) => Lock::IfPermitted,
+            // The inherited history is still in memory, which becomes free as it is taken over.
+            (true, false) => Lock::AsUsed,
+        };
+        let mut pipelines = make_pipelines(&settings, &split, &pins, lock)?;
+        pipelines.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
+        let compressors = make_compressors(&settings, &split, &mut pipelines)?;
+        let selection = live.then(|| Arc::new(InterfaceSelection::new(&settings.interface)));
+        let sources = match &selection {
+            Some(selection) => open_live(&settings, &split, selection, &interfaces)?,
+            None => vec![open_replay(&settings, &interfaces)?],
+        };
+        // The audit log, keys and low ports may need privileges.
+        let audit = Audit::open(settings.audit_log(), plan.owner())?;
+        let remote = RemoteListeners::new(&settings)?;
+        // A client that can connect can make the supervisor send a signal, and a thread in its role could not pass it on.
+        let signals = HeldSignals::new().map_err(system("hold signals back"))?;
+        let (listener, socket) = claim.bind(access)?;
+        serve::open_files();
+        let resources = Resources {
+            settings,
+            split,
+            supervisor,
+            listener,
+            socket,
+            remote,
+            audit,
+            signals,
+            interfaces,
+            selection,
+            own_streams,
+            pins,
+            pipelines,
+            compressors,
+            sources,
+            not_locked,
+        };
+        Ok(Self { resources, inherited, lock, plan })
+    }
+
+    /// Drops privileges and restricts the process to what recording needs.
+    ///
+    /// # Errors
+    ///
+    /// When a step fails that should be possible, or the settings require what the kernel lacks.
+    pub fn confine(self) -> Result<Confined, Error> {
+        let Self { resources, inherited, lock, plan } = self;
+        let paths = path_rules(&resources.settings, &resources.audit);
+        let confinement = Confinement::enforce(&plan, resources.settings.sandbox, &paths)?;
+        Ok(Confined { resources, inherited, lock, confinement })
+    }
+}
+
+fn make_pipelines(settings: &Settings, split: &Split, pins: &Arc<Pins>, lock: Lock) -> Result<Vec<Pipeline>, Error> {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let filter = settings.filter.as_deref().map(FilterSet::new).transpose()?;
+    let classes = classes::compile(settings, split)?.shared_by(split.workers);
+    (0..split.workers)
+        .map(|_| {
+            Pipeline::new(pipeline::Config {
+                sessions_bytes: split.sessions_bytes,
+                store_bytes: split.store_bytes,
+                policy: settings.retention(),
+                classes: classes.clone(),
+                pins: Arc::clone(pins),
+                pinned_bytes: split.pinned_bytes(),
+                filter: filter.clone(),
+                snaplen: settings.snaplen,
+                lock,
+                // Senders of packets must not know it.
+                seed: RandomState::new().build_hasher().finish(),
+            })
+            .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
+        })
+        .collect()
+}
+
+/// A compressor for each pipeline, if compression has a share of a core.
+fn make_compressors(
+    settings: &Settings,
+    split: &Split,
+    pipelines: &mut [Pipeline],
+) -> Result<Vec<(Compressor, Compression)>, Error> {
+    let pace = if settings.is_live() { Pace::Live } else { Pace::Replay };
+    // The share is of one core, whatever the number of workers.
+    let percent = settings.compression_cpu.0 / f64::from(split.workers);
+    let Some(compression) = split.compression(percent, pace) else { return Ok(Vec::new()) };
+    pipelines
+        .iter_mut()
+        .map(|pipeline| Ok((pipeline.compress(&compression)?, compression)))
+        .collect::<std::io::Result<_>>()
+        .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
+}
+
+fn open_live(
+    settings: &Settings,
+    split: &Split,
+    selection: &Arc<InterfaceSelection>,
+    interfaces: &Arc<Interfaces>,
+) -> Result<Vec<PacketSource>, Error> {
+    selection.refresh(links().map_err(system("list the interfaces"))?);
+    selection.check()?;
+    // The low half of the process ID as the fanout group: the next process with the same one is 65,536 processes away.
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let live = LiveConfig {
+        snaplen: settings.snaplen,
+        promiscuous: settings.uses_promiscuous(),
+        block_size: RING_BLOCK_BYTES,
+        block_count: split.ring_blocks,
+        fanout: (split.workers > 1).then_some(u16::from_le_bytes([low, high])),
+    };
+    let open = || LiveSource::open(&live, Arc::clone(selection), Arc::clone(interfaces));
+    (0..split.workers).map(|_| Ok(PacketSource::Live(Box::new(open()?)))).collect()
+}
+
+fn open_replay(settings: &Settings, interfaces: &Arc<Interfaces>) -> Result<PacketSource, Error> {
+    let Some(path) = &settings.replay else { unreachable!("only replays are opened as such") };
+    let source = replay::open(path, settings.speed, Arc::clone(interfaces))?;
+    Ok(match settings.speed {
+        Speed::Max => PacketSource::File(Box::new(source)),
+        Speed::Recorded => PacketSource::Paced(Box::new(PacedSource::new(source, 1.0))),
+        Speed::Times(speed) => PacketSource::Paced(Box::new(PacedSource::new(source, speed))),
+    })
+}
+
+/// Files that resolve names in expressions, such as `port domain`.
+const NAME_FILES: [&str; 7] = [
+    "/etc/nsswitch.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/networks",
+    "/etc/hosts",
+    "/etc/ethers",
+    "/etc/host.conf",
+];
+
+/// What is opened while it records.
+fn path_rules(settings: &Settings, audit: &Audit) -> PathRules {
+    let mut readable: Vec<PathBuf> = NAME_FILES.map(PathBuf::from).into();
+    // For the process's own memory figures.
+    readable.push("/proc/self".into());
+    // The directory and not the file, because editors replace files.
+    readable.extend(settings.file.as_deref().map(directory));
+    if listeners::need_certificates(settings) {
+        let files = settings.certificates();
+        readable.extend([&files.ca, &files.cert, &files.key].map(|file| directory(file)));
+    }
+    let (users, log) = audit.needs();
+    readable.extend(users.iter().map(PathBuf::from));
+    let writable = log.map(Path::to_owned).into_iter().collect();
+    PathRules { readable, writable, removable: vec![directory(&settings.socket)] }
+}
+
+fn directory(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
