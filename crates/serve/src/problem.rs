@@ -129,9 +129,20 @@ impl Problem {
 
     /// Who reads could not be written down.
     pub fn not_audited(path: &Path, reason: &str) -> Self {
+        let directory = path.parent().unwrap_or(path).display();
+        // Reasons are the system's words.
+        let remedy = match () {
+            () if reason.contains("No space") || reason.contains("quota") => "make room for it".to_owned(),
+            () if reason.contains("denied") || reason.contains("not permitted") => format!(
+                "give {directory} and the files in it to the recorder's user (sandbox.uid in `retrocap status --json`), or \
+                 restart the recorder as root, which does so"
+            ),
+            () if reason.contains("Read-only") => format!("make {directory} writable"),
+            () => format!("look at {directory}"),
+        };
         let detail = format!(
-            "the audit log {} cannot be written ({reason}), and nothing is read or pinned without: make room for it, or \
-             start the recorder with --audit best-effort",
+            "the audit log {} cannot be written ({reason}), and nothing is read or pinned without: {remedy}, or start the \
+             recorder with --audit best-effort",
             path.display()
         );
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-audited", "The audit log cannot be written", detail)

@@ -29,26 +29,34 @@ impl File {
         Self { path, size_max, keep, file: None, torn: false, rotate_at: size_max }
     }
 
-    /// Opens the file, making it and its directory where they are missing; what is made is the owner's.
+    /// Opens the file, and creates it and its directory where they are missing. Both belong to `owner` afterwards, the user
+    /// and group that the process will switch to, or to the process's own user.
+    ///
+    /// An earlier recorder may have run as another user: before the user `retrocap` existed, or after it was removed. A
+    /// directory that holds nothing but this log then changes its owner, because the process loses root's rights over it.
     pub(super) fn open_for(&mut self, owner: Option<(u32, u32)>) -> Result<(), AuditError> {
         let path = self.path.clone();
         let failed = |step| {
             let path = path.clone();
             move |source| AuditError { step, path, source }
         };
-        if let Some(directory) = self.path.parent().filter(|directory| !directory.is_dir()) {
-            let make = "make the directory of";
-            DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed(make))?;
-            give(owner, |uid, gid| rustix::fs::chown(directory, uid, gid)).map_err(failed(make))?;
+        let writer =
+            owner.unwrap_or_else(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
+        let directory = self.path.parent().unwrap_or(Path::new("/")).to_owned();
+        if !directory.is_dir() {
+            let create = "create the directory of";
+            DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(&directory).map_err(failed(create))?;
+            give(owner, |uid, gid| rustix::fs::chown(&directory, uid, gid)).map_err(failed(create))?;
         }
-        let file = open(&self.path).map_err(failed("open"))?;
+        self.adopt(&directory, writer);
+        let file = open(&self.path).map_err(|error| failed("open")(with_remedy(error, &directory, writer)))?;
         // The directory may be the service's, and who took that over must not be given a file of somebody else's.
         let found = file.metadata().map_err(failed("look at"))?;
-        let around = self.path.parent().and_then(|directory| std::fs::metadata(directory).ok());
+        let around = std::fs::metadata(&directory).ok();
         let ours = [
             Some(rustix::process::geteuid().as_raw()),
             owner.map(|(uid, _)| uid),
-            around.map(|directory| directory.uid()),
+            around.as_ref().map(|around| around.uid()),
         ];
         if !found.is_file() || found.nlink() != 1 || !ours.contains(&Some(found.uid())) {
             let reason = format!("it is no file of this service's (owner {}, {} links)", found.uid(), found.nlink());
@@ -56,8 +64,55 @@ impl File {
         }
         file.set_permissions(std::fs::Permissions::from_mode(FILE_MODE)).map_err(failed("restrict"))?;
         give(owner, |uid, gid| rustix::fs::fchown(&file, uid, gid)).map_err(failed("give away"))?;
+        // Root's rights go with its capabilities, so this is asked for the user who will write.
+        if around.is_some_and(|around| !may(&around, writer, SEARCH)) {
+            let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+            return Err(failed("write")(with_remedy(refused, &directory, writer)));
+        }
         self.file = Some(file);
         Ok(())
+    }
+
+    /// Gives the directory and the files in it to the writer, if it is root's to give, private, and holds only this log.
+    fn adopt(&self, directory: &Path, (uid, gid): (u32, u32)) {
+        let Ok(found) = std::fs::symlink_metadata(directory) else { return };
+        let private = found.is_dir() && found.mode() & 0o077 == 0;
+        if found.uid() == uid || !private || !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let Ok(entries) = std::fs::read_dir(directory) else { return };
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut files = Vec::new();
+        for entry in entries {
+            let Ok(entry) = entry else { return };
+            let of_log = entry.file_name().to_str().is_some_and(|found| {
+                let rest = found.strip_prefix(&name);
+                rest.is_some_and(|rest| {
+                    let number = rest.strip_prefix('.').unwrap_or("0");
+                    !number.is_empty()
+                        && number.bytes().all(|byte| byte.is_ascii_digit())
+                        && (rest.is_empty() || rest.starts_with('.'))
+                })
+            });
+            let alone = entry.metadata().is_ok_and(|file| file.is_file() && file.nlink() == 1);
+            if !of_log || !alone {
+                return;
+            }
+            files.push(entry.path());
+        }
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let given = files.iter().map(PathBuf::as_path).chain([directory]).try_for_each(|path| {
+            rustix::fs::chownat(rustix::fs::CWD, path, Some(uid), Some(gid), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        });
+        match given {
+            Ok(()) => tracing::info!(
+                "{} belonged to uid {}, and is given to uid {} with the audit log in it",
+                directory.display(),
+                found.uid(),
+                uid.as_raw()
+            ),
+            Err(error) => tracing::debug!("{} keeps its owner: {error}", directory.display()),
+        }
     }
 
     /// Appends a line, all of it or nothing.
@@ -120,6 +175,34 @@ impl File {
         path.push(format!(".{number}"));
         path.into()
     }
+}
+
+/// The permission to reach files in a directory.
+const SEARCH: u32 = 0o1;
+
+/// Whether a user and group have a permission by a file's owner and mode alone, without capabilities.
+fn may(file: &std::fs::Metadata, (uid, gid): (u32, u32), permission: u32) -> bool {
+    let bits = match file {
+        _ if file.uid() == uid => file.mode() >> 6,
+        _ if file.gid() == gid => file.mode() >> 3,
+        _ => file.mode(),
+    };
+    bits & permission == permission
+}
+
+/// A refusal, with what to do about it.
+fn with_remedy(error: io::Error, directory: &Path, (uid, gid): (u32, u32)) -> io::Error {
+    let (io::ErrorKind::PermissionDenied, Ok(found)) = (error.kind(), std::fs::metadata(directory)) else {
+        return error;
+    };
+    let shown = directory.display();
+    let reason = format!(
+        "{error}: its directory belongs to uid {} (mode {:o}), and the recorder runs as uid {uid}; as root: chown -R \
+         {uid}:{gid} {shown}",
+        found.uid(),
+        found.mode() & 0o7777
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, reason)
 }
 
 /// Follows no link, and does not wait where the name is a pipe's.

@@ -105,3 +105,40 @@ fn nothing_of_somebody_elses_is_taken_for_the_log() {
     assert_eq!(audit.counts(), (0, 2));
     assert!(audit.failing().unwrap().contains("leave no trace"));
 }
+
+/// Who runs the recorder first and who runs it later, in each order: the log and its directory belong to the later one.
+#[test]
+fn honest_13_12_the_log_belongs_to_whoever_writes_it_next() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: the owner of the audit log: needs root");
+        return;
+    }
+    let (root, user, other) = (Some((0, 0)), Some((65_533, 65_532)), Some((65_531, 65_530)));
+    for order in [[None, user], [user, None], [root, user], [user, other], [user, root], [user, user], [None, None]] {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("retrocap/audit.log");
+        for owner in order {
+            File::new(log.clone(), 1 << 20, 2).open_for(owner).unwrap();
+            std::fs::write(log.with_extension("log.1"), "").unwrap();
+            let expected = owner.unwrap_or((0, 0));
+            for path in [&log, log.parent().unwrap()] {
+                let found = std::fs::metadata(path).unwrap();
+                assert_eq!((found.uid(), found.gid()), expected, "{order:?}: {}", path.display());
+                assert_eq!(found.permissions().mode() & 0o077, 0, "{order:?}: {}", path.display());
+            }
+        }
+    }
+    // A directory with other files in it is nobody's to give away, and the message says what to do.
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("precious"), "").unwrap();
+    let log = directory.path().join("audit.log");
+    let error = File::new(log.clone(), 1 << 20, 2).open_for(user).unwrap_err().to_string();
+    assert!(error.contains("belongs to uid 0 (mode 700), and the recorder runs as uid 65533"), "{error}");
+    let advice = format!("chown -R 65533:65532 {}", directory.path().display());
+    assert!(error.contains(&advice), "{error}");
+    assert_eq!(std::fs::metadata(directory.path()).unwrap().uid(), 0);
+    let words: Vec<_> = advice.split(' ').collect();
+    assert!(std::process::Command::new(words[0]).args(&words[1..]).status().unwrap().success());
+    File::new(log, 1 << 20, 2).open_for(user).unwrap();
+}
