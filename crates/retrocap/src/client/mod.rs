@@ -141,6 +141,24 @@ async fn connect(address: &Address) -> anyhow::Result<(Box<dyn Stream>, String)>
     }
 }
 
+/// Who may connect to a socket, and how to become one of them: the advice depends on whether the group exists already.
+fn permission_denied(socket: &Path) -> anyhow::Error {
+    let path = socket.display();
+    let groups = std::fs::read("/etc/group").unwrap_or_default();
+    let exists = String::from_utf8_lossy(&groups).lines().any(|line| line.starts_with("retrocap:"));
+    let join = "sudo usermod -aG retrocap $USER";
+    if !exists {
+        return anyhow!(
+            "{path} is for root alone, because there is no group retrocap: run with sudo, or `sudo groupadd --system retrocap \
+             && {join}`, restart the recorder, and log in again"
+        );
+    }
+    anyhow!(
+        "{path} is for root and the group retrocap: run with sudo, or `{join}` and log in again; if the group is newer than \
+         the recorder, restart that too"
+    )
+}
+
 /// What a failed connection means, and what to do.
 fn unreachable(socket: &Path, error: std::io::Error) -> anyhow::Error {
     let path = socket.display();
@@ -148,10 +166,7 @@ fn unreachable(socket: &Path, error: std::io::Error) -> anyhow::Error {
         ErrorKind::NotFound => {
             anyhow!("no recorder at {path}: start one with `sudo retrocap run`, or say where it listens with --socket")
         }
-        ErrorKind::PermissionDenied => anyhow!(
-            "{path} is for root and the group retrocap: run with sudo, or `sudo usermod -aG retrocap $USER` and log \
-             in again"
-        ),
+        ErrorKind::PermissionDenied => permission_denied(socket),
         ErrorKind::ConnectionRefused => {
             anyhow!("the recorder at {path} has ended and left its socket behind: start one with `sudo retrocap run`")
         }
