@@ -1,6 +1,6 @@
-//! What of a machine keeps a configuration from being recorded, or makes the recording worse than it could be.
+//! Checks of the machine: what keeps it from recording with these settings, and what makes the recording worse.
 //!
-//! What always holds: nothing is changed, and nothing is taken that another process would miss.
+//! What always holds: a check changes nothing, and takes nothing that another process needs.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,10 +20,10 @@ use capture::live::capture_rights;
 use capture::selection::{InterfaceSelection, Link};
 use engine::budget::ByteSize;
 
-/// How bad a finding is.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// As it should be.
+    /// Nothing to do.
     Good,
     /// It records, but something could be better.
     Warning,
@@ -31,16 +31,16 @@ pub enum Severity {
     Error,
 }
 
-/// Something that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What, as a word for scripts.
+    /// Name of the check, for scripts.
     pub check: &'static str,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
     /// What was found.
     pub found: String,
-    /// What to do about it, where something can be done.
+    /// What to do about it, if something can be done.
     pub advice: Option<String>,
 }
 
@@ -50,7 +50,7 @@ impl Finding {
         Self { check, severity: Severity::Good, found: found.into(), advice: None }
     }
 
-    /// Something that keeps it from recording.
+    /// Something that prevents recording.
     pub fn error(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { check, severity: Severity::Error, found: found.into(), advice: Some(advice.into()) }
     }
@@ -61,7 +61,7 @@ impl Finding {
     }
 }
 
-/// Looks at the machine for what `config` needs of it.
+/// Checks the machine for what the settings need.
 pub fn machine(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![budget(settings), memory_available(settings)];
     if settings.is_live() {
@@ -142,20 +142,20 @@ fn memory_lock(settings: &Settings) -> Finding {
     let budget = settings.memory_bytes().unwrap_or(u64::MAX);
     let rights = |right| rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(right));
     let has_right = rights(CapabilitySet::IPC_LOCK);
-    // What it takes later is locked where there is no limit, or where it may lift it.
+    // Later allocations are locked if there is no limit, or if the recorder may lift it.
     let lifts = limits.maximum.is_none() || (has_right && rights(CapabilitySet::SYS_RESOURCE));
     let advice = "set LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited` elsewhere";
     match limits.current {
-        _ if lifts => Finding::good(check, "memory may be locked in RAM without limit"),
+        _ if lifts => Finding::good(check, "memory can be locked in RAM without limit"),
         Some(limit) if has_right || limit >= budget => Finding::warning(
             check,
-            format!("packets may be locked in RAM, but not what answers take later: the limit is {}", ByteSize(limit)),
+            format!("packets can be locked in RAM, but not the memory of answers: the limit is {}", ByteSize(limit)),
             advice,
         ),
-        None => Finding::good(check, "memory may be locked in RAM without limit"),
+        None => Finding::good(check, "memory can be locked in RAM without limit"),
         Some(limit) => Finding::warning(
             check,
-            format!("only {} may be locked in RAM, so packets can reach the swap", ByteSize(limit)),
+            format!("only {} can be locked in RAM, so packets can reach the swap", ByteSize(limit)),
             "give it CAP_IPC_LOCK, or a higher limit: LimitMEMLOCK=infinity in the unit, `ulimit -l` elsewhere",
         ),
     }
@@ -181,7 +181,7 @@ fn interfaces(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     if up.is_empty() {
         let found = format!("none of the interfaces is up: {}", names(&down));
-        findings.push(Finding::warning(check, found, "ip link set NAME up; they are recorded once they are"));
+        findings.push(Finding::warning(check, found, "ip link set NAME up; recording needs no restart"));
     } else {
         findings.push(Finding::good(check, format!("records {}", names(&up))));
     }
@@ -189,7 +189,7 @@ fn interfaces(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// What cards and the kernel merge before it is seen.
+/// What network cards and the kernel merge before packets are captured.
 fn offloads(links: &[&Link]) -> Finding {
     let check = "offloads";
     let of = |link: &Link| sys::offloads(&link.name).unwrap_or_default();
@@ -201,13 +201,15 @@ fn offloads(links: &[&Link]) -> Finding {
     if !merged.is_empty() {
         return Finding::warning(
             check,
-            format!("{merged}: the card merges received packets (LRO), so that they are not those on the cable"),
+            format!(
+                "{merged}: the network card merges received packets (LRO), so that they differ from those on the cable"
+            ),
             "ethtool -K NAME lro off",
         );
     }
     let larger = names(|offloads| offloads.generic_receive || offloads.segmentation);
     if larger.is_empty() {
-        return Finding::good(check, "packets are seen as on the cable");
+        return Finding::good(check, "packets are captured as they are on the cable");
     }
     Finding::good(
         check,
@@ -218,15 +220,19 @@ fn offloads(links: &[&Link]) -> Finding {
     )
 }
 
-/// Times are only as good as the clock.
+/// The quality of the clock decides that of all times.
 fn clock() -> Finding {
     let check = "clock";
     let source = fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource");
     let source = source.as_deref().unwrap_or("unknown").trim();
-    // These take a microsecond and more to read, which the kernel does for each packet.
+    // Reading these takes a microsecond and more, and the kernel does it for each packet.
     if ["hpet", "acpi_pm", "jiffies"].contains(&source) {
         let found = format!("the clock source {source} is slow to read, or coarse");
-        return Finding::warning(check, found, "see `dmesg | grep -i tsc` for why a better one was given up");
+        return Finding::warning(
+            check,
+            found,
+            "see `dmesg | grep -i tsc` for why the kernel does not use a better one",
+        );
     }
     match sys::clock_is_synchronised() {
         Ok(true) => Finding::good(check, format!("the clock is synchronised (source {source})")),
@@ -236,7 +242,7 @@ fn clock() -> Finding {
             "run chrony or systemd-timesyncd; look at `timedatectl`",
         ),
         Err(error) => {
-            Finding::warning(check, format!("the clock does not say how good it is: {error}"), "see timedatectl")
+            Finding::warning(check, format!("the state of the clock cannot be read: {error}"), "see timedatectl")
         }
     }
 }
@@ -285,7 +291,11 @@ fn readers() -> Finding {
         Ok(Some(gid)) => Finding::good("readers", format!("members of the group {name} (gid {gid}) may read")),
         Ok(None) => {
             let advice = format!("groupadd --system {name}, then usermod -aG {name} NAME");
-            Finding::warning("readers", format!("there is no group {name}: its owner alone may read"), advice)
+            Finding::warning(
+                "readers",
+                format!("there is no group {name}: only root and the recorder's user may read"),
+                advice,
+            )
         }
         Err(error) => Finding::warning("readers", error.to_string(), format!("groupadd --system {name}")),
     }
@@ -326,7 +336,7 @@ fn kernel(settings: &Settings) -> Vec<Finding> {
     vec![seccomp, landlock]
 }
 
-/// Whether the configuration can be read again without root's rights.
+/// Whether the configuration can be read again without privileges.
 fn reload(settings: &Settings) -> Option<Finding> {
     let check = "reload";
     let file = settings.file.as_ref()?;
@@ -344,11 +354,10 @@ fn reload(settings: &Settings) -> Option<Finding> {
     let directory = fs::canonicalize(file).ok()?;
     let directory = directory.parent()?;
     if shared.iter().any(|shared| directory == Path::new(shared)) {
-        let found =
-            format!("{shown} lies in {}, so that all there stays readable to the recorder", directory.display());
-        return Some(Finding::warning(check, found, "give it a directory of its own, /etc/retrocap say"));
+        let found = format!("{shown} is in {}, so that the recorder can read everything there", directory.display());
+        return Some(Finding::warning(check, found, "give it a directory of its own, for example /etc/retrocap"));
     }
-    Some(Finding::good(check, format!("SIGHUP reads {shown} anew")))
+    Some(Finding::good(check, format!("SIGHUP reads {shown} again")))
 }
 
 fn readable(file: &fs::Metadata, uid: u32, groups: &[Option<u32>]) -> bool {
@@ -359,14 +368,14 @@ fn readable(file: &fs::Metadata, uid: u32, groups: &[Option<u32>]) -> bool {
     }
 }
 
-/// Where TLS is served.
+/// The certificates, if TLS is served.
 fn certificates(settings: &Settings) -> Option<Finding> {
     let check = "certificates";
     if !listeners::need_certificates(settings) {
         return None;
     }
     Some(match listeners::keys(settings) {
-        Ok(_) => Finding::good(check, format!("clients are shown {}", settings.cert.display())),
+        Ok(_) => Finding::good(check, format!("the recorder presents {}", settings.cert.display())),
         Err(error) => Finding::error(
             check,
             error.to_string(),

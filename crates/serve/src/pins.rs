@@ -17,7 +17,7 @@ use super::peer::Peer;
 use super::problem::Problem;
 use base::time::Timestamp;
 use engine::budget::ByteSize;
-use engine::judge::pins::PinError;
+use engine::judge::pins::{PinError, SHARE};
 use engine::judge::{Pin, Pins, SessionFilter};
 use filter::Endpoints;
 use query::History;
@@ -175,11 +175,12 @@ fn make(history: &History, new_pin: &NewPin) -> Result<PinStatus, Problem> {
     let limit = pins.limit_bytes();
     if used.saturating_add(wanted) > limit {
         return Err(Problem::pins_full(format!(
-            "the sessions that match hold {}, and pins have {} of their {} left; narrow the filter, remove a pin, or export \
-             the sessions with `retrocap get -w FILE`",
+            "the sessions that match hold {}, and pins have {} of their {} left; narrow the filter, remove a pin, export the \
+             sessions with `retrocap get -w FILE`, or record with a budget of at least {} (-m)",
             ByteSize(wanted),
             ByteSize(limit.saturating_sub(used)),
             ByteSize(limit),
+            ByteSize(used.saturating_add(wanted).div_ceil(1 << 20).saturating_mul(SHARE << 20)),
         )));
     }
     let since = now();

@@ -1,7 +1,7 @@
 //! The second phase: privileges are dropped and the sandbox holds.
 
-use super::Restored;
-use super::opened::Resources;
+use super::resources::Resources;
+use super::restored::Restored;
 use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::handover::InheritedHistory;

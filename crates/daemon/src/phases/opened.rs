@@ -1,25 +1,25 @@
 //! The first phase: everything that needs privileges is opened, by one thread.
 
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sys::{HeldSignals, share_one_heap};
 
-use super::Confined;
+use super::confined::Confined;
+use super::resources::Resources;
 use crate::classes;
 use crate::confinement::Confinement;
 use crate::error::{Error, system};
 use crate::handover::InheritedHistory;
 use crate::listeners::{self, RemoteListeners};
-use crate::memory::{self, LockError};
+use crate::memory;
 use crate::notify::Supervisor;
 use crate::priority;
 use crate::privileges::{self, Plan};
 use crate::replay::{self, PacedSource};
 use crate::sandbox::PathRules;
 use crate::settings::{Settings, Speed};
-use crate::socket::{Socket, SocketClaim, SocketPermissions};
+use crate::socket::{SocketClaim, SocketPermissions};
 use crate::workers::PacketSource;
 use base::interface::Interfaces;
 use base::memory::Lock;
@@ -33,29 +33,6 @@ use engine::pipeline::{self, Pipeline};
 use engine::store::compress::{Compression, Compressor, Pace};
 use filter::FilterSet;
 use serve::audit::Audit;
-
-/// What every phase has.
-#[derive(Debug)]
-pub(super) struct Resources {
-    pub(super) settings: Settings,
-    pub(super) split: Split,
-    pub(super) supervisor: Supervisor,
-    pub(super) listener: UnixListener,
-    pub(super) socket: Socket,
-    pub(super) remote: RemoteListeners,
-    pub(super) audit: Audit,
-    pub(super) signals: HeldSignals,
-    pub(super) interfaces: Arc<Interfaces>,
-    /// Of live capture.
-    pub(super) selection: Option<Arc<InterfaceSelection>>,
-    pub(super) own_streams: Arc<OwnStreams>,
-    pub(super) pins: Arc<Pins>,
-    pub(super) pipelines: Vec<Pipeline>,
-    pub(super) compressors: Vec<(Compressor, Compression)>,
-    pub(super) sources: Vec<PacketSource>,
-    /// Why memory beside that of packets may be swapped out.
-    pub(super) not_locked: Option<LockError>,
-}
 
 /// Everything is open, with all privileges that the process was started with.
 #[derive(Debug)]

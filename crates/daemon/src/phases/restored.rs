@@ -1,7 +1,7 @@
 //! The third phase: the history is there, and nothing runs yet.
 
-use super::Running;
-use super::opened::Resources;
+use super::resources::Resources;
+use super::running::Running;
 use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::reload::Reload;
@@ -23,7 +23,7 @@ impl Restored {
     ///
     /// When the system refuses a thread.
     pub fn start(self, reload: Option<Reload>) -> Result<Running, Error> {
-        Running::start(self, reload)
+        Running::start(self.resources, &self.confinement, self.history, reload)
     }
 
     /// Logs what will run.

@@ -10,8 +10,8 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::opened::Resources;
-use super::{Restored, StopCondition};
+use super::resources::Resources;
+use super::stop::StopCondition;
 use crate::confinement::Confinement;
 use crate::error::{Error, system};
 use crate::handover;
@@ -57,8 +57,12 @@ pub struct Running {
 }
 
 impl Running {
-    pub(super) fn start(restored: Restored, reload: Option<Reload>) -> Result<Self, Error> {
-        let Restored { resources, confinement, history } = restored;
+    pub(super) fn start(
+        resources: Resources,
+        confinement: &Confinement,
+        history: History,
+        reload: Option<Reload>,
+    ) -> Result<Self, Error> {
         let Resources { settings, split, selection, audit, remote, pipelines, compressors, sources, .. } = resources;
         let live = settings.is_live();
         let watched = selection.clone().map(|selection| {
@@ -68,7 +72,7 @@ impl Running {
         let monitor = watched.transpose().map_err(system("watch the interfaces"))?;
         let recording = Arc::new(AtomicUsize::new(0));
         let workers =
-            Workers::start(pipelines.into_iter().zip(sources).collect(), compressors, &recording, &confinement)?;
+            Workers::start(pipelines.into_iter().zip(sources).collect(), compressors, &recording, confinement)?;
         if live {
             priority::normal();
         }
@@ -83,7 +87,7 @@ impl Running {
             queries_bytes: split.answers_bytes(),
         };
         audit.start(confinement.in_role(Role::Audit)).map_err(system("start the audit log"))?;
-        let query_threads = query_threads(&confinement, live)?;
+        let query_threads = query_threads(confinement, live)?;
         let service = Service::new(recorder, settings.limits())
             .with_query_threads(query_threads.handle().clone())
             .with_sandbox(confinement.sandbox.status().clone(), confinement.sandbox.unrestricted_threads())

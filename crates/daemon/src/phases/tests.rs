@@ -1,6 +1,9 @@
 use std::os::unix::net::UnixDatagram;
 
+use tokio::sync::oneshot;
+
 use super::*;
+use crate::Error;
 use crate::SandboxMode;
 use crate::notify::Supervisor;
 use crate::settings::{Percent, Settings, Speed};

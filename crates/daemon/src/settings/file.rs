@@ -5,9 +5,8 @@ use std::fmt;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Settings;
-use super::row::{Row, Section};
-use super::table::SECTIONS;
+use super::row::Section;
+use super::table::{SECTIONS, Settings, rows, rows_of};
 use super::value::Value;
 
 /// A name that needs more edits than this to become a known one was not meant to be it.
@@ -58,7 +57,7 @@ struct Reader<'a> {
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
 
 impl Reader<'_> {
-    fn section(&mut self, section: &Section, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
+    fn section(&mut self, section: &Section<Settings>, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
         match (section.add, value.get_ref()) {
             (None, DeValue::Table(table)) => self.keys(section, table, value.span().start),
             (Some(add), DeValue::Array(tables)) if tables.iter().all(|table| table.get_ref().is_table()) => {
@@ -80,7 +79,7 @@ impl Reader<'_> {
         }
     }
 
-    fn keys(&mut self, section: &Section, table: &DeTable<'_>, at: usize) {
+    fn keys(&mut self, section: &Section<Settings>, table: &DeTable<'_>, at: usize) {
         for (name, value) in table {
             self.key(section.name, name, value);
         }
@@ -93,7 +92,7 @@ impl Reader<'_> {
     }
 
     fn key(&mut self, section: &str, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
-        match rows(section).find(|row| row.name == name.get_ref()) {
+        match rows_of(section).find(|row| row.name == name.get_ref()) {
             None => {
                 let is_section = value.get_ref().is_table() || is_list_of_tables(value);
                 self.mistake(name, unknown(section, name.get_ref(), is_section));
@@ -111,11 +110,6 @@ impl Reader<'_> {
     }
 }
 
-/// The rows of a section.
-pub(super) fn rows(section: &str) -> impl Iterator<Item = &'static Row> {
-    super::rows().filter(move |row| row.section == section)
-}
-
 fn is_list_of_tables(value: &Spanned<DeValue<'_>>) -> bool {
     value.get_ref().as_array().is_some_and(|list| list.iter().any(|element| element.get_ref().is_table()))
 }
@@ -129,14 +123,14 @@ fn unknown(section: &str, name: &str, is_section: bool) -> String {
             None => format!("there is no section [{name}]; `retrocap check --sample` shows all of them"),
         };
     }
-    if let Some(elsewhere) = super::rows().find(|row| row.name == name) {
+    if let Some(elsewhere) = rows().find(|row| row.name == name) {
         return match elsewhere.section {
             "" => format!("there is no key {name} in [{section}]; it belongs before the first [section]"),
             other => format!("there is no key {name} here; it belongs into [{other}]"),
         };
     }
     let place = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
-    match nearest(name, rows(section).map(|row| row.name)) {
+    match nearest(name, rows_of(section).map(|row| row.name)) {
         Some(near) => format!("there is no key {name}{place}; did you mean {near}?"),
         None => format!("there is no key {name}{place}; `retrocap check --sample` shows all keys"),
     }

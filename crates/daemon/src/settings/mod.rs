@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 pub use file::Mistake;
-pub use row::{DefaultValue, Flag, Reload, Row};
+pub use row::{DefaultValue, Flag, Reload};
 pub use sample::sample;
-pub use table::Settings;
+pub use table::{Settings, rows};
 pub use types::{FeedFormat, Keep, Percent, Speed, UnlistedClients};
 
 use crate::memory_limit::{self, BudgetError};
@@ -27,12 +27,8 @@ use serve::tls::{ClientRules, TlsFiles};
 use serve::{Limits, RetentionTarget};
 use value::Value;
 
-/// Every row of the table, in the order of the sample.
-pub fn rows() -> impl Iterator<Item = &'static Row> {
-    table::SECTIONS
-        .iter()
-        .flat_map(|section| table::ROWS.iter().chain(table::LIST_ROWS).filter(move |row| row.section == section.name))
-}
+/// One setting.
+pub type Row = row::Row<Settings>;
 
 /// The default audit log when interfaces are recorded: in the directory that the service manager gave, or root's usual one.
 /// It is decided once, because a reload has no root's rights any more.
@@ -119,7 +115,7 @@ impl Settings {
     pub fn changes(&self, new: &Self, reload: Reload) -> Vec<String> {
         let mut labels = Vec::new();
         for row in rows().filter(|row| row.reload == reload && (row.differs)(self, new)) {
-            let label = row.label();
+            let label = label(row);
             if !labels.contains(&label) {
                 labels.push(label);
             }
@@ -215,6 +211,16 @@ impl Settings {
     pub fn feed(&self) -> Feed {
         let (format, precision) = self.pcap_over_ip_format.format();
         Feed { past: self.pcap_over_ip_past, format, precision }
+    }
+}
+
+/// What the log calls a row: its section, where that changes as a whole.
+fn label(row: &Row) -> String {
+    let list = table::SECTIONS.iter().any(|section| section.name == row.section && section.add.is_some());
+    match row.section {
+        "" => row.name.to_owned(),
+        section if list => format!("[[{section}]]"),
+        section => format!("[{section}]"),
     }
 }
 

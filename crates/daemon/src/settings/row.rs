@@ -1,11 +1,10 @@
 //! What one row of the table of settings holds, and the macro that makes a field and its behaviour of a row.
 
-use super::Settings;
 use super::value::Value;
 
-/// One setting.
+/// One setting of the type `S`, which has a field for each.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct Row<S: 'static> {
     /// `limits` for a key below `[limits]`; empty for a key before the first heading.
     pub section: &'static str,
     /// The key in the file and the name of the flag.
@@ -18,11 +17,11 @@ pub struct Row {
     pub reload: Reload,
     /// How the command line takes it, if it does.
     pub flag: Option<Flag>,
-    pub(super) read: fn(&mut Settings, Value<'_>) -> Result<(), String>,
-    pub(super) reset: fn(&mut Settings),
-    pub(super) differs: fn(&Settings, &Settings) -> bool,
+    pub(super) read: fn(&mut S, Value<'_>) -> Result<(), String>,
+    pub(super) reset: fn(&mut S),
+    pub(super) differs: fn(&S, &S) -> bool,
     /// Takes over the second one's value.
-    pub(super) adopt: fn(&mut Settings, &Settings),
+    pub(super) adopt: fn(&mut S, &S),
 }
 
 /// When a changed setting takes effect.
@@ -92,24 +91,24 @@ impl Flag {
 
 /// Keys under one heading of the file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Section {
+pub(super) struct Section<S: 'static> {
     /// `retention` for `[retention]`; empty for the keys before the first heading.
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     /// For a section that may occur several times (`[[class]]`): adds an element, before its keys are read.
-    pub(super) add: Option<fn(&mut Settings)>,
+    pub(super) add: Option<fn(&mut S)>,
     /// Keys that each element must have.
     pub(super) required: &'static [&'static str],
 }
 
-impl Row {
+impl<S: Default> Row<S> {
     /// Whether the command line's `words` can be a value.
     ///
     /// # Errors
     ///
     /// Why not, and what would be right.
     pub fn check(&self, word: &std::ffi::OsStr) -> Result<(), String> {
-        (self.read)(&mut Settings::default(), Value::Flag(&[word.to_owned()]))
+        (self.read)(&mut S::default(), Value::Flag(&[word.to_owned()]))
     }
 
     /// The default as it would stand in a file; an example where there is none.
@@ -118,16 +117,6 @@ impl Row {
             DefaultValue::Is(text) if text.parse::<f64>().is_ok() || text.parse::<bool>().is_ok() => text.to_owned(),
             DefaultValue::Is(text) => format!("{text:?}"),
             DefaultValue::Unset(_, example) => example.to_owned(),
-        }
-    }
-
-    /// What the log calls it: its section, where that changes as a whole.
-    pub fn label(&self) -> String {
-        let list = super::table::SECTIONS.iter().any(|section| section.name == self.section && section.add.is_some());
-        match self.section {
-            "" => self.name.to_owned(),
-            section if list => format!("[[{section}]]"),
-            section => format!("[{section}]"),
         }
     }
 }
@@ -166,7 +155,7 @@ macro_rules! settings {
         }
 
         /// Every setting that has one value, in the order of the sample.
-        pub(super) const ROWS: &[Row] = &[$(Row {
+        const ROWS: &[Row<Settings>] = &[$(Row {
             section: $section,
             name: $name,
             about: concat!($($about),+),

@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::file::rows;
 use super::row::{DefaultValue, Reload, Row};
-use super::table::SECTIONS;
+use super::table::{SECTIONS, Settings, rows_of};
 
 /// Columns of the prose.
 const COLUMNS: usize = 100;
@@ -20,7 +19,7 @@ pub fn sample() -> String {
             (name, None) => _ = writeln!(sample, "[{name}]\n"),
             (name, Some(_)) => _ = writeln!(sample, "#[[{name}]]\n"),
         }
-        for row in rows(section.name) {
+        for row in rows_of(section.name) {
             prose(&mut sample, &about(row));
             let _ = writeln!(sample, "#{} = {}\n", row.name, row.sample());
         }
@@ -30,7 +29,7 @@ pub fn sample() -> String {
     sample
 }
 
-fn about(row: &Row) -> String {
+fn about(row: &Row<Settings>) -> String {
     let default = match row.default {
         DefaultValue::Is(_) => row.sample(),
         DefaultValue::Unset(words, _) => words.to_owned(),

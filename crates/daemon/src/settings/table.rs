@@ -28,7 +28,7 @@ const HORIZON_MIN: Duration = Duration::from_secs(1);
 const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 
 /// The headings of the file, in the order of the sample.
-pub(super) const SECTIONS: &[Section] = &[
+pub(super) const SECTIONS: &[Section<Settings>] = &[
     section(
         "",
         "Retrocap's configuration. Every key is shown with its default, or with an example where there is none; remove the \
@@ -61,7 +61,7 @@ pub(super) const SECTIONS: &[Section] = &[
     section("limits", "How much load the service accepts."),
 ];
 
-const fn section(name: &'static str, about: &'static str) -> Section {
+const fn section(name: &'static str, about: &'static str) -> Section<Settings> {
     Section { name, about, add: None, required: &[] }
 }
 
@@ -258,7 +258,7 @@ macro_rules! client {
 }
 
 /// The keys of sections that may occur several times.
-pub(super) const LIST_ROWS: &[Row] = &[
+const LIST_ROWS: &[Row<Settings>] = &[
     class!("name", "Name in listings.", Unset("none, it must be given", r#""industrial""#), |class, value| class
         .name =
         value.text()?),
@@ -309,6 +309,16 @@ pub(super) const LIST_ROWS: &[Row] = &[
         }
     ),
 ];
+
+/// Every row, in the order of the sample.
+pub fn rows() -> impl Iterator<Item = &'static Row<Settings>> {
+    SECTIONS.iter().flat_map(|section| rows_of(section.name))
+}
+
+/// The rows of a section.
+pub(super) fn rows_of(section: &str) -> impl Iterator<Item = &'static Row<Settings>> {
+    ROWS.iter().chain(LIST_ROWS).filter(move |row| row.section == section)
+}
 
 /// The serial number of a certificate, as openssl, browsers and the audit log write it.
 fn serial(text: &str) -> Result<String, String> {

@@ -65,7 +65,7 @@ fn every_row_is_read_compared_and_reloaded() {
         let new = values.filter_map(read).find(|new| *new != old);
         let new = new.unwrap_or_else(|| panic!("no value changes {}", row.name));
         let other = if row.reload == Reload::Now { Reload::Restart } else { Reload::Now };
-        assert_eq!(old.changes(&new, row.reload), [row.label()]);
+        assert_eq!(old.changes(&new, row.reload), [label(row)]);
         assert!(old.changes(&new, other).is_empty(), "{}", row.name);
         let mut running = old.clone();
         running.adopt_reloaded(&new);

@@ -57,7 +57,7 @@ impl Check {
         let worst = findings.iter().map(|finding| finding.severity).max();
         let ok = worst != Some(Severity::Error);
         print(&if common.json { document(&findings, ok) } else { lines(&findings, common) })?;
-        if ok { Ok(()) } else { Err(anyhow::anyhow!("it cannot record like this: see what is marked with error")) }
+        if ok { Ok(()) } else { Err(anyhow::anyhow!("it cannot record like this: see the lines marked error")) }
     }
 }
 
@@ -65,10 +65,10 @@ fn look(path: Option<&Path>, common: &Common) -> Vec<Finding> {
     let check = "configuration";
     let usual = || Run::default().settings(common);
     let (settings, finding) = match path {
-        None => (usual(), Finding::good(check, "no configuration file, so everything is as usual")),
+        None => (usual(), Finding::good(check, "no configuration file, so the defaults apply")),
         Some(path) => match Run::of_file(path).settings(common) {
             Ok(settings) => (Ok(settings), Finding::good(check, path.display().to_string())),
-            // The machine is looked at all the same.
+            // The machine is checked all the same.
             Err(error) => (usual(), mistaken(&error)),
         },
     };
@@ -82,7 +82,7 @@ fn look(path: Option<&Path>, common: &Common) -> Vec<Finding> {
 fn mistaken(error: &anyhow::Error) -> Finding {
     let advice = match error.is::<Usage>() {
         true => "correct it; `retrocap check --sample` shows every key",
-        false => "it must be there, and readable by who starts retrocap",
+        false => "it must exist, and be readable by the user that starts retrocap",
     };
     Finding::error("configuration", format!("{error:#}").replace("\nretrocap: ", "\n"), advice)
 }

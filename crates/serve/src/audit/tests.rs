@@ -132,6 +132,7 @@ fn honest_13_12_the_log_belongs_to_whoever_writes_it_next() {
     // A directory with other files in it is nobody's to give away, and the message says what to do.
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("precious"), "").unwrap();
+    std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let log = directory.path().join("audit.log");
     let error = File::new(log.clone(), 1 << 20, 2).open_for(user).unwrap_err().to_string();
     assert!(error.contains("belongs to uid 0 (mode 700), and the recorder runs as uid 65533"), "{error}");

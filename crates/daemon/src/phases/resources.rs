@@ -1,0 +1,44 @@
+//! What is opened first and used by every later phase.
+
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use sys::HeldSignals;
+
+use crate::listeners::RemoteListeners;
+use crate::memory::LockError;
+use crate::notify::Supervisor;
+use crate::settings::Settings;
+use crate::socket::Socket;
+use crate::workers::PacketSource;
+use base::interface::Interfaces;
+use capture::selection::InterfaceSelection;
+use engine::budget::Split;
+use engine::judge::Pins;
+use engine::own_streams::OwnStreams;
+use engine::pipeline::Pipeline;
+use engine::store::compress::{Compression, Compressor};
+use serve::audit::Audit;
+
+/// What every phase has.
+#[derive(Debug)]
+pub(super) struct Resources {
+    pub(super) settings: Settings,
+    pub(super) split: Split,
+    pub(super) supervisor: Supervisor,
+    pub(super) listener: UnixListener,
+    pub(super) socket: Socket,
+    pub(super) remote: RemoteListeners,
+    pub(super) audit: Audit,
+    pub(super) signals: HeldSignals,
+    pub(super) interfaces: Arc<Interfaces>,
+    /// Of live capture.
+    pub(super) selection: Option<Arc<InterfaceSelection>>,
+    pub(super) own_streams: Arc<OwnStreams>,
+    pub(super) pins: Arc<Pins>,
+    pub(super) pipelines: Vec<Pipeline>,
+    pub(super) compressors: Vec<(Compressor, Compression)>,
+    pub(super) sources: Vec<PacketSource>,
+    /// Why memory beside that of packets may be swapped out.
+    pub(super) not_locked: Option<LockError>,
+}
