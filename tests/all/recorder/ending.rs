@@ -100,7 +100,7 @@ fn a_killed_recorder_is_replaced_and_a_running_one_is_not() {
     std::fs::write(first.path("log"), "").unwrap();
     let again = Recorder::start(command, directory);
     again.arrived(PACKETS);
-    assert!(again.log().contains("did not end well"), "{}", again.log());
+    assert!(again.log().contains("left behind by a recorder that crashed"), "{}", again.log());
 }
 
 #[test]

@@ -190,7 +190,12 @@ fn a_killed_recorder_can_be_restarted_at_once() {
         let mut recorder = Recorder::start(command, folder);
         sender.send(&unanswered(100));
         recorder.arrived(1);
-        assert_eq!(recorder.log().matches("did not end well").count(), round, "{}", recorder.log());
+        assert_eq!(
+            recorder.log().matches("left behind by a recorder that crashed").count(),
+            round,
+            "{}",
+            recorder.log()
+        );
         recorder.signal("-KILL");
         recorder.child.wait().unwrap();
         assert!(recorder.socket().exists(), "left behind");

@@ -66,8 +66,13 @@ fn honest_13_09_root_with_net_raw_alone_records_and_reports_what_it_keeps() {
     }
     let (near, far) = Namespace::pair();
     let folder = directory();
-    for user in [false, true] {
+    for (user, files) in [(false, true), (true, true), (false, false)] {
         let etc = etc(tempfile::tempdir_in(folder.path()).unwrap().keep().as_path());
+        if !files {
+            // As in an image that holds the program alone.
+            std::fs::remove_file(etc.join("passwd")).unwrap();
+            std::fs::remove_file(etc.join("group")).unwrap();
+        }
         if user {
             add_line(&etc.join("passwd"), "retrocap:x:61234:61234::/:/usr/sbin/nologin");
             add_line(&etc.join("group"), "retrocap:x:61234:");
@@ -102,6 +107,9 @@ fn honest_13_09_root_with_net_raw_alone_records_and_reports_what_it_keeps() {
         let expected = if user { "CAP_SETUID and CAP_SETGID" } else { "there is no user retrocap" };
         assert!(text.contains(expected) || text.contains("groups"), "{text}");
 
+        if !files {
+            continue;
+        }
         // Somebody who asks for the user does not get another one.
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &far.name]).args(&before).args([PROGRAM, "run", "-m", "32M"]);
@@ -266,6 +274,10 @@ fn honest_13_13_what_does_not_fit_or_is_no_socket_is_refused() {
     assert!(refused.code == 1 && refused.stderr.contains("is not a socket, so it was left untouched"), "{refused:?}");
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     assert!(!folder.path().join("file.lock").exists(), "nothing is left beside it");
+    for path in [file.as_path(), folder.path()] {
+        let status = told(&Command::new(PROGRAM).args(["status", "--socket"]).arg(path).output().unwrap());
+        assert!(status.code == 2 && status.stderr.contains("is not a socket"), "{status:?}");
+    }
     let socket = folder.path().join("socket");
     let refused = run(&["-m", "16M", "--config", config.to_str().unwrap(), "--socket", socket.to_str().unwrap()]);
     assert!(refused.code == 2 && refused.stderr.contains("too small for the classes"), "{refused:?}");

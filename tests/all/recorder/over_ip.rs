@@ -304,7 +304,7 @@ fn other_users_can_neither_read_nor_hide_a_connection() {
     command.args(["run", "-m", "16M", "--pcap-over-ip", "0.0.0.0:57012", "--ca", "/nowhere/ca.pem"]);
     let socket = directory();
     let alone = told(&command.arg("--socket").arg(socket.path().join("socket")).output().unwrap());
-    assert!(alone.code == 1 && alone.stderr.contains("0.0.0.0:57012 is served over TLS alone"), "{alone:?}");
+    assert!(alone.code == 1 && alone.stderr.contains("PCAP-over-IP on 0.0.0.0:57012 needs TLS"), "{alone:?}");
     assert!(alone.stderr.contains("/nowhere/ca.pem") && alone.stderr.contains("retrocap certs"), "{alone:?}");
     let far = Namespace::new();
     let recorder = Recorder::live(&far, &["-m", "16M"]);

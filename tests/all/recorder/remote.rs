@@ -258,7 +258,7 @@ fn invalid_listen_settings_are_reported_at_start() {
     let taken = taken.local_addr().unwrap().to_string();
     for (arguments, code, says) in [
         (&["--listen-plain", "0.0.0.0:57080"][..], 2, "--listen-plain 127.0.0.1:57080"),
-        (&["--listen-plain", "192.0.2.1:57080"], 2, "not of loopback"),
+        (&["--listen-plain", "192.0.2.1:57080"], 2, "is not a loopback address"),
         (&["--listen", "sensor"], 2, "try 0.0.0.0:57443"),
         (&["--listen-plain", &taken], 1, "cannot listen on 127.0.0.1"),
         (&["--listen", "127.0.0.1:0", "--ca", "/nowhere/ca.pem"], 1, "cannot read /nowhere/ca.pem"),
@@ -364,7 +364,7 @@ fn a_reload_applies_clients_and_certificates() {
     assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
     // A file that cannot be read changes nothing.
     std::fs::write(pki.path("server.pem"), "nonsense").unwrap();
-    reload("", "the certificates stay those that were read before");
+    reload("", "the certificates in use stay");
     assert_eq!(listening.ask(&alice, &["status"]).code, 0);
     connected.kill().unwrap();
     connected.wait().unwrap();

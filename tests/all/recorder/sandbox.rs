@@ -120,7 +120,7 @@ fn a_missing_required_layer_is_reported() {
     assert!(told.code == 1 && told.stderr.contains("the sandbox is required, but"), "{told:?}");
     assert!(told.stderr.contains("--no-drop-privileges") && told.stderr.contains("best-effort"), "{told:?}");
     let told = run(&["--sandbox", "maybe"]);
-    assert!(told.code == 2 && told.stderr.contains("required, best-effort and off"), "{told:?}");
+    assert!(told.code == 2 && told.stderr.contains("required, best-effort, off"), "{told:?}");
 }
 
 #[test]

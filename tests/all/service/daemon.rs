@@ -182,7 +182,7 @@ fn an_invalid_configuration_is_reported_before_any_file_is_made() {
         (Settings { socket: directory.path().join("capture.pcapng"), ..good.clone() }, "is not a socket"),
         (
             Settings { socket: PathBuf::from("/proc/nowhere/socket"), ..good.clone() },
-            "choose another place with --socket",
+            "choose another path with --socket",
         ),
     ] {
         // A daemon that starts in spite of the error stops at once.

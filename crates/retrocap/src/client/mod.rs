@@ -159,12 +159,26 @@ fn permission_denied(socket: &Path) -> anyhow::Error {
     )
 }
 
+#[cfg(unix)]
+fn is_socket(found: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_socket(&found.file_type())
+}
+
+#[cfg(not(unix))]
+fn is_socket(_: &std::fs::Metadata) -> bool {
+    true
+}
+
 /// What a failed connection means, and what to do.
 fn unreachable(socket: &Path, error: std::io::Error) -> anyhow::Error {
     let path = socket.display();
     match error.kind() {
         ErrorKind::NotFound => {
             anyhow!("no recorder at {path}: start one with `sudo retrocap run`, or say where it listens with --socket")
+        }
+        // The kernel refuses connections to files of other kinds in the same way as to a socket that nobody listens on.
+        _ if std::fs::metadata(socket).is_ok_and(|found| !is_socket(&found)) => {
+            Usage::of(format_args!("{path} is not a socket: name the socket of a recorder with --socket"))
         }
         ErrorKind::PermissionDenied => permission_denied(socket),
         ErrorKind::ConnectionRefused => {
