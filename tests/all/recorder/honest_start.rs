@@ -206,7 +206,7 @@ fn honest_13_10_a_cgroups_limit_is_what_a_share_is_taken_of() {
     let Some(cgroup) = Cgroup::new(128 * MIB) else { return };
     let folder = directory();
     let capture = folder.path().join("in.pcap");
-    std::fs::write(&capture, generate::traffic(200 * MIB as usize, 7)).unwrap();
+    std::fs::write(&capture, generate::traffic(200 << 20, 7)).unwrap();
     let replay = ["run", "--replay", capture.to_str().unwrap(), "--speed", "max"];
 
     // By default it takes 1 %, at least 16 MiB, and is not killed when that is full.

@@ -1,4 +1,4 @@
-//! The settings of the recorder: from the table ([`table`]), the configuration file and the command line.
+//! The settings of the recorder: from the table (`table.rs`), the configuration file and the command line.
 //!
 //! Flags win over the file, and the file over the defaults. A file with any mistake is refused as a whole.
 
