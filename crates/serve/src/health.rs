@@ -134,7 +134,9 @@ fn refused_by_pins(history: &History) -> u64 {
 /// them: nothing can be done about it, and `status` says so.
 fn gaps(sandbox: &SandboxStatus) -> Vec<String> {
     if sandbox.mode == "off" {
-        return vec!["it is off (--sandbox=off)".to_owned()];
+        return std::iter::once("it is off (--sandbox=off)".to_owned())
+            .chain(sandbox.kept_privileges.clone())
+            .collect();
     }
     let gap = |(layer, holds): (&str, bool)| {
         let sentence = match layer {
