@@ -1,4 +1,6 @@
-//! The layout of the workspace: which crate may use which, and a map that matches the tree.
+//! The rules of the house: which crate may use which, unsafe code in one crate alone, and a map that matches the tree.
+
+mod source;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,9 @@ const RESERVED: [(&str, &[&str]); 12] = [
     ("rustix", &["sys", "capture", "serve", "daemon", "retrocap"]),
     ("tempfile", &["serve", "daemon", "retrocap"]),
 ];
+
+/// The one crate that contains unsafe code.
+const UNSAFE: &str = "sys";
 
 fn root() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).to_owned()
@@ -69,5 +74,30 @@ fn the_map_matches_the_tree() {
     for name in ORDER {
         let folder = format!("crates/{name}/");
         assert!(named.contains(folder.as_str()), "the map lacks {folder}");
+    }
+}
+
+/// A file's path as the repository knows it.
+fn name(source: &source::Source) -> String {
+    source.path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+/// All Rust files of this project.
+fn sources() -> Vec<source::Source> {
+    let sources: Vec<_> =
+        ["crates", "tests", "benches", "fuzz"].iter().flat_map(|folder| source::below(&root().join(folder))).collect();
+    assert!(sources.len() > 200, "{} files", sources.len());
+    sources
+}
+
+#[test]
+fn unsafe_code_is_in_one_crate() {
+    for source in sources() {
+        let home = root().join("crates").join(UNSAFE);
+        assert!(source.path.starts_with(&home) || !source::says_unsafe(&source), "{}", name(&source));
+    }
+    for name in ORDER.iter().filter(|name| **name != UNSAFE) {
+        let lib = std::fs::read_to_string(root().join("crates").join(name).join("src/lib.rs")).unwrap();
+        assert!(lib.contains("#![forbid(unsafe_code)]"), "{name} does not forbid unsafe code");
     }
 }
