@@ -13,14 +13,23 @@
 use std::ops::ControlFlow;
 
 use base::packet::LinkType;
+pub use encapsulation::{Encapsulations, encapsulations, network_offset};
+use layer::{IpVersion, Layer, Next};
 
+mod encapsulation;
+mod layer;
 mod link;
 pub mod names;
 mod network;
 mod plain;
+mod tags;
 pub mod text;
 mod transport;
 mod tunnel;
+mod udp_tunnel;
+mod wan;
+mod wireless;
+mod wrapped;
 
 #[cfg(test)]
 mod frames;
@@ -131,6 +140,11 @@ pub fn decode(link_type: LinkType, data: &[u8]) -> Decoded {
     decoded
 }
 
+/// Whether headers of this link type are read. Of the packets of others only bytes and times are known.
+pub fn opens(link_type: LinkType) -> bool {
+    link::outermost(link_type).is_continue()
+}
+
 /// Goes from layer to layer, whatever they are.
 fn walk(link_type: LinkType, data: &[u8], decoded: &mut Decoded) {
     *decoded = Decoded { payload_len: saturate(data.len()), ..Decoded::default() };
@@ -142,73 +156,43 @@ fn walk_over(link_type: LinkType, mut walk: Walk<'_>) -> Stop {
     let mut step = link::outermost(link_type);
     loop {
         step = match step {
-            ControlFlow::Continue(Layer::Ethernet) => link::ethernet(&mut walk),
-            ControlFlow::Continue(Layer::Ipv4) => network::ipv4(&mut walk),
-            ControlFlow::Continue(Layer::Ipv6) => network::ipv6(&mut walk),
-            ControlFlow::Continue(Layer::Tcp) => transport::tcp(&mut walk),
-            ControlFlow::Continue(Layer::Udp) => transport::udp(&mut walk),
-            ControlFlow::Continue(Layer::Vlan) => link::vlan(&mut walk),
-            ControlFlow::Continue(Layer::LinuxSll) => link::linux_sll(&mut walk),
-            ControlFlow::Continue(Layer::LinuxSll2) => link::linux_sll2(&mut walk),
-            ControlFlow::Continue(Layer::Loopback) => link::loopback(&mut walk),
-            ControlFlow::Continue(Layer::Llc) => link::llc(&mut walk),
-            ControlFlow::Continue(Layer::Ppp) => link::ppp(&mut walk),
-            ControlFlow::Continue(Layer::Ip) => network::ip(&mut walk),
-            ControlFlow::Continue(Layer::Extension) => network::extension(&mut walk),
-            ControlFlow::Continue(Layer::Ipv6Fragment) => network::ipv6_fragment(&mut walk),
-            ControlFlow::Continue(Layer::Authentication) => network::authentication(&mut walk),
-            ControlFlow::Continue(Layer::Sctp) => transport::sctp(&mut walk),
-            ControlFlow::Continue(Layer::Icmp) => transport::icmp(&mut walk),
-            ControlFlow::Continue(Layer::Icmpv6) => transport::icmpv6(&mut walk),
-            ControlFlow::Continue(Layer::IpInIp(inner)) => tunnel::ip_in_ip(&mut walk, inner),
-            ControlFlow::Continue(Layer::Mpls) => tunnel::mpls(&mut walk),
-            ControlFlow::Continue(Layer::Pppoe) => tunnel::pppoe(&mut walk),
-            ControlFlow::Continue(Layer::Gre) => tunnel::gre(&mut walk),
-            ControlFlow::Continue(Layer::Vxlan) => tunnel::vxlan(&mut walk),
-            ControlFlow::Continue(Layer::Geneve) => tunnel::geneve(&mut walk),
-            ControlFlow::Continue(Layer::GtpU) => tunnel::gtp_u(&mut walk),
+            ControlFlow::Continue(layer) => enter(layer, &mut walk),
             ControlFlow::Break(stop) => return stop,
         };
     }
 }
 
-/// What the next bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layer {
-    Ethernet,
-    Vlan,
-    LinuxSll,
-    LinuxSll2,
-    Loopback,
-    Llc,
-    Ppp,
-    /// IPv4 or IPv6, as the version says.
-    Ip,
-    Ipv4,
-    Ipv6,
-    /// An IPv6 extension header of the common form.
-    Extension,
-    Ipv6Fragment,
-    Authentication,
-    Tcp,
-    Udp,
-    Sctp,
-    Icmp,
-    Icmpv6,
-    IpInIp(IpVersion),
-    Mpls,
-    Pppoe,
-    Gre,
-    Vxlan,
-    Geneve,
-    GtpU,
-}
-
-/// What a tunnel whose header has no field for it carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum IpVersion {
-    V4,
-    V6,
+/// Reads the headers of one layer.
+#[inline(always)]
+fn enter(layer: Layer, walk: &mut Walk<'_>) -> Step {
+    match layer {
+        Layer::Ethernet => link::ethernet(walk),
+        Layer::Ipv4 => network::ipv4(walk),
+        Layer::Ipv6 => network::ipv6(walk),
+        Layer::Tcp => transport::tcp(walk),
+        Layer::Udp => transport::udp(walk),
+        Layer::Vlan => link::vlan(walk),
+        Layer::LinuxSll => link::linux_sll(walk),
+        Layer::LinuxSll2 => link::linux_sll2(walk),
+        Layer::Loopback => link::loopback(walk),
+        Layer::Llc => link::llc(walk),
+        Layer::Ppp => link::ppp(walk),
+        Layer::Ip => network::ip(walk),
+        Layer::Extension => network::extension(walk),
+        Layer::Ipv6Fragment => network::ipv6_fragment(walk),
+        Layer::Authentication => network::authentication(walk),
+        Layer::Sctp => transport::sctp(walk),
+        Layer::Icmp => transport::icmp(walk),
+        Layer::Icmpv6 => transport::icmpv6(walk),
+        Layer::IpInIp(inner) => tunnel::ip_in_ip(walk, inner),
+        Layer::Mpls => tunnel::mpls(walk),
+        Layer::Pppoe => tunnel::pppoe(walk),
+        Layer::Gre => tunnel::gre(walk),
+        Layer::Vxlan => tunnel::vxlan(walk),
+        Layer::Geneve => tunnel::geneve(walk),
+        Layer::GtpU => tunnel::gtp_u(walk),
+        layer => layer::enter_rare(layer, walk),
+    }
 }
 
 /// On to the next layer, or why not.

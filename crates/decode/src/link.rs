@@ -2,7 +2,8 @@
 //!
 //! A link header that was read makes a [`Network::Link`] session; IP inside replaces it.
 
-use super::{Layer, Network, Step, Stop, Walk};
+use super::wireless::Layout;
+use super::{Layer, Network, Next, Step, Stop, Walk, tags, wan, wrapped};
 use base::packet::LinkType;
 
 /// PPP, with or without the HDLC address and control bytes.
@@ -29,6 +30,54 @@ pub(super) fn outermost(link_type: LinkType) -> Step {
         LinkType::IPV6 => Layer::Ipv6,
         LinkType::NULL | LinkType::LOOP => Layer::Loopback,
         PPP => Layer::Ppp,
+        LinkType(number) => return by_rare_number(number),
+    })
+}
+
+/// Link types of the tcpdump.org registry that few captures have.
+#[cold]
+fn by_rare_number(number: u16) -> Step {
+    Step::Continue(match number {
+        6 => Layer::TokenRing,
+        8 => Layer::RawIpBehind(16),
+        10 => Layer::Fddi,
+        50 => Layer::Serial,
+        51 => Layer::Pppoe,
+        100 | 106 => Layer::Atm,
+        // SLIP and PPP of BSD/OS.
+        102 | 103 => Layer::RawIpBehind(24),
+        104 => Layer::CiscoHdlc,
+        105 => Layer::Ieee80211(Layout::PLAIN),
+        107 => Layer::FrameRelay,
+        109 => Layer::Enc,
+        117 => Layer::Pflog,
+        119 | 163 => Layer::PrismOrAvs,
+        122 => Layer::FibreChannel,
+        123 => Layer::SunAtm,
+        127 => Layer::Radiotap,
+        138 => Layer::Firewire,
+        143 => Layer::Docsis,
+        166 => Layer::PppPppd,
+        192 => Layer::Ppi,
+        197 => Layer::Erf,
+        // With a byte in front that tells the direction.
+        204 => Layer::Behind(1, Next::Ppp),
+        205 => Layer::Behind(1, Next::CiscoHdlc),
+        206 => Layer::Behind(1, Next::FrameRelay),
+        219 => Layer::Mpls,
+        226 => Layer::Ipnet,
+        239 => Layer::Nflog,
+        // netANALYZER, the second with the preamble.
+        240 => Layer::Behind(4, Next::Ethernet),
+        241 => Layer::Behind(12, Next::Ethernet),
+        242 => Layer::Infiniband,
+        252 => Layer::ExportedPdu,
+        258 => Layer::Pktap,
+        274 => Layer::Mpacket,
+        // Broadcom's tag behind the addresses and in front of them, Marvell's in two sizes.
+        281 | 284 => Layer::SwitchTagged(4),
+        282 => Layer::Behind(4, Next::Ethernet),
+        285 => Layer::SwitchTagged(8),
         _ => return Step::Break(Stop::Unknown),
     })
 }
@@ -60,7 +109,7 @@ pub(super) fn vlan(walk: &mut Walk<'_>) -> Step {
 }
 
 #[inline]
-fn ethertype_or_length(walk: &mut Walk<'_>, value: u16) -> Step {
+pub(super) fn ethertype_or_length(walk: &mut Walk<'_>, value: u16) -> Step {
     if value > LENGTH_MAX {
         walk.decoded.ethertype = value;
         return by_ethertype(value);
@@ -73,28 +122,21 @@ fn ethertype_or_length(walk: &mut Walk<'_>, value: u16) -> Step {
 }
 
 #[inline]
-fn by_ethertype(ethertype: u16) -> Step {
+pub(super) fn by_ethertype(ethertype: u16) -> Step {
     Step::Continue(match ethertype {
         0x0800 => Layer::Ipv4,
         0x86dd => Layer::Ipv6,
         0x8100 | 0x88a8 | 0x9100 | 0x9200 => Layer::Vlan,
         0x8847 | 0x8848 => Layer::Mpls,
         0x8864 => Layer::Pppoe,
-        _ => return Step::Break(Stop::Unknown),
+        _ => return tags::by_rare_ethertype(ethertype),
     })
 }
 
 /// IEEE 802.2 LLC; with SNAP (RFC 1042) an ethertype follows.
 pub(super) fn llc(walk: &mut Walk<'_>) -> Step {
     let [0xaa, 0xaa, 0x03] = *walk.take()? else { return Step::Break(Stop::Unknown) };
-    let [o0, o1, o2, t0, t1] = *walk.take()?;
-    // RFC 1042, and bridged Ethernet as IEEE 802.1H has it; what other organisations number are no ethertypes.
-    if !matches!([o0, o1, o2], [0, 0, 0] | [0, 0, 0xf8]) {
-        return Step::Break(Stop::Unknown);
-    }
-    walk.decoded.ethertype = u16::from_be_bytes([t0, t1]);
-    walk.mark_payload();
-    by_ethertype(walk.decoded.ethertype)
+    wan::snap(walk)
 }
 
 /// `LINKTYPE_LINUX_SLL`: packet type, hardware type, address length, address, protocol.
@@ -133,12 +175,7 @@ pub(super) fn loopback(walk: &mut Walk<'_>) -> Step {
     let family = u32::from_le_bytes(*header);
     // All families are small, so the order shows.
     let family = if family > 0xffff { family.swap_bytes() } else { family };
-    match family {
-        2 => Step::Continue(Layer::Ipv4),
-        // AF_INET6 on Linux, Windows, NetBSD and OpenBSD, FreeBSD, Darwin.
-        10 | 23 | 24 | 28 | 30 => Step::Continue(Layer::Ipv6),
-        _ => Step::Break(Stop::Unknown),
-    }
+    wrapped::by_family(family)
 }
 
 /// PPP (RFC 1661), with or without address and control bytes (RFC 1662); the protocol field may be compressed to a byte.
@@ -162,7 +199,7 @@ pub(super) fn ppp(walk: &mut Walk<'_>) -> Step {
 }
 
 #[inline]
-fn mac([a, b, c, d, e, f]: [u8; 6]) -> u128 {
+pub(super) fn mac([a, b, c, d, e, f]: [u8; 6]) -> u128 {
     u128::from(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
 

@@ -116,6 +116,9 @@ pub(super) fn by_protocol(walk: &mut Walk<'_>, protocol: u8) -> Step {
         // Hop-by-hop, routing, destination options, mobility.
         PROTOCOL_HOP_BY_HOP | 43 | 60 | PROTOCOL_MOBILITY if v6 => Layer::Extension,
         44 if v6 => Layer::Ipv6Fragment,
+        97 => Layer::EtherIp,
+        137 => Layer::MplsInIp,
+        136 | 33 => Layer::PortsOnly,
         PROTOCOL_NONE if v6 => return Step::Break(Stop::Complete),
         _ => return Step::Break(Stop::Unknown),
     })

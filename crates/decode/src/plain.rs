@@ -4,7 +4,7 @@
 //! Whatever is not exactly that, captured whole and free of contradictions, is for the walk over the layers, which says the
 //! same of these packets and takes three times as many instructions. A test holds the two against each other.
 
-use super::{Decoded, Network, saturate, transport};
+use super::{Decoded, Network, saturate, udp_tunnel};
 
 const ETHERNET_BYTES: usize = 14;
 const IPV4_BYTES: usize = 20;
@@ -72,8 +72,8 @@ fn transport(segment: &[u8], offset: usize, decoded: &mut Decoded) -> Option<()>
             (header_len, segment.len())
         }
         UDP => {
-            let [_, _, d0, d1, l0, l1, _, _] = *segment.first_chunk::<8>()?;
-            if transport::is_tunnel(u16::from_be_bytes([d0, d1])) {
+            let [s0, s1, d0, d1, l0, l1, _, _] = *segment.first_chunk::<8>()?;
+            if udp_tunnel::by_ports(u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])).is_some() {
                 return None;
             }
             (8, segment.len().min(usize::from(u16::from_be_bytes([l0, l1]))))

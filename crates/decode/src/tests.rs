@@ -7,7 +7,10 @@ use super::frames::{ethernet, ipv4, ipv6, samples, tcp, udp};
 use super::{Decoded, MAX_DEPTH, Network, Stop, decode, plain, walk};
 use base::packet::LinkType;
 
-const LINK_TYPES: [u16; 13] = [0, 1, 9, 12, 14, 101, 108, 113, 147, 228, 229, 276, 65535];
+const LINK_TYPES: [u16; 46] = [
+    0, 1, 6, 8, 9, 10, 12, 14, 50, 51, 100, 101, 102, 104, 105, 106, 107, 108, 109, 113, 117, 119, 122, 123, 127, 138,
+    143, 147, 163, 166, 192, 197, 204, 205, 206, 219, 226, 228, 229, 239, 240, 252, 258, 276, 285, 65535,
+];
 
 /// An Ethernet frame, read at once.
 fn read_plain(data: &[u8]) -> Option<Decoded> {

@@ -2,24 +2,7 @@
 //!
 //! Of a transport header that is cut short, what is there is used: four bytes give the session.
 
-use super::{Layer, Step, Stop, Walk};
-
-/// UDP ports of tunnels: VXLAN (RFC 7348; 8472 is Linux's own default, 4790 VXLAN-GPE), Geneve (RFC 8926), GTP-U (3GPP TS 29.281).
-#[inline]
-fn tunnel_by_port(port: u16) -> Step {
-    match port {
-        4789 | 4790 | 8472 => Step::Continue(Layer::Vxlan),
-        6081 => Step::Continue(Layer::Geneve),
-        2152 => Step::Continue(Layer::GtpU),
-        _ => Step::Break(Stop::Complete),
-    }
-}
-
-/// Whether a datagram to this port is taken for a tunnel's.
-#[inline]
-pub(super) fn is_tunnel(port: u16) -> bool {
-    tunnel_by_port(port).is_continue()
-}
+use super::{Step, Stop, Walk, udp_tunnel};
 
 /// A TCP segment.
 #[inline]
@@ -66,13 +49,24 @@ pub(super) fn udp(walk: &mut Walk<'_>) -> Step {
         }
     }
     walk.mark_payload_after(8)?;
-    tunnel_by_port(walk.decoded.destination_port)
+    match udp_tunnel::by_ports(walk.decoded.source_port, walk.decoded.destination_port) {
+        Some(layer) => Step::Continue(layer),
+        None => Step::Break(Stop::Complete),
+    }
 }
 
 /// An SCTP packet.
 pub(super) fn sctp(walk: &mut Walk<'_>) -> Step {
     ports(walk);
     walk.mark_payload_after(12)?;
+    Step::Break(Stop::Complete)
+}
+
+/// UDP-Lite (RFC 3828) and DCCP (RFC 4340), of which the ports are read.
+pub(super) fn ports_only(walk: &mut Walk<'_>) -> Step {
+    ports(walk);
+    let header_len = if walk.decoded.protocol == 136 { 8 } else { 12 };
+    walk.mark_payload_after(header_len)?;
     Step::Break(Stop::Complete)
 }
 

@@ -14,7 +14,7 @@ pub mod session;
 pub mod vm;
 
 pub use session::{Endpoints, SessionProbe};
-pub use vm::Program;
+pub use vm::{Outcome, Program};
 
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
@@ -343,11 +343,37 @@ impl FilterSet {
         self.expression.is_empty()
     }
 
-    /// Whether a packet matches. Packets of link types for which the expression means nothing never do.
+    /// Whether a packet matches.
+    ///
+    /// libpcap knows fewer link types than the decoder. Where it refuses the expression for a link type, the expression is
+    /// asked of the outermost IP packet instead. A packet without one does not match.
     ///
     /// Compiles, and so allocates, when the link type is met for the first time.
     pub fn matches(&mut self, link_type: LinkType, data: &[u8], original_len: u32) -> bool {
-        self.program(link_type).is_some_and(|program| program.matches(data, original_len))
+        if let Some(program) = self.program(link_type) {
+            return program.matches(data, original_len);
+        }
+        let Some(offset) = decode::network_offset(link_type, data) else {
+            return self.matches_endpoints(link_type, data);
+        };
+        let before = u32::try_from(offset).unwrap_or(u32::MAX);
+        let packet = data.get(offset..).unwrap_or_default();
+        self.program(LinkType::RAW).is_some_and(|program| program.matches(packet, original_len.saturating_sub(before)))
+    }
+
+    /// Asks the expression of the endpoints alone, for packets whose IP header is gone (exported PDUs).
+    fn matches_endpoints(&mut self, link_type: LinkType, data: &[u8]) -> bool {
+        let decoded = decode::decode(link_type, data);
+        if decoded.network == decode::Network::Link {
+            return false;
+        }
+        let Some(program) = self.program(LinkType::ETHERNET).cloned() else { return false };
+        SessionProbe::of(program).ask_one_way(&Endpoints::from(&decoded)) == Outcome::Matches
+    }
+
+    /// Whether packets of this link type can match at all.
+    pub fn can_ask(&mut self, link_type: LinkType) -> bool {
+        self.program(link_type).is_some() || (decode::opens(link_type) && self.program(LinkType::RAW).is_some())
     }
 
     /// The program for one link type, `None` where the expression means nothing for it.

@@ -1,13 +1,14 @@
 //! An expression asked of a session whose packets may be gone.
 //!
-//! The question is put to the smallest packet that the session could have had, once in each direction: Ethernet, VLAN
-//! tags, IP, transport. A session matches when one of them does, as it would when its packets were asked. What such a packet
-//! does not know cannot be asked of a session: its length is the smallest, MAC addresses of IP sessions and TCP flags
-//! are zero, and tunnels are not rebuilt.
+//! The expression is asked of the beginning of a packet that the session must have had, once in each direction: Ethernet,
+//! VLAN tags, IP, transport. Addresses, ports, protocol and tags are known. Lengths, flags, sequence numbers, MAC addresses
+//! of IP sessions and everything behind the transport header are not, and an expression that depends on them is
+//! [undecided](Outcome::Unknown). Tunnels are not rebuilt: the endpoints are those of the innermost session.
 
+use super::vm::{Outcome, PartialPacket};
 use super::{Filter, FilterError, Program};
 use base::packet::LinkType;
-use decode::Network;
+use decode::{Decoded, Network};
 
 /// What an expression can ask of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,17 +62,52 @@ impl SessionProbe {
     ///
     /// As [`Filter::compile`] for Ethernet.
     pub fn new(expression: &str) -> Result<Self, FilterError> {
-        Ok(Self { program: Filter::compile(expression, LinkType::ETHERNET)?, packet: PacketBuffer::default() })
+        Ok(Self::of(Filter::compile(expression, LinkType::ETHERNET)?))
     }
 
-    /// Whether a packet of this session, in either direction, would match.
+    /// With a program that was compiled for Ethernet.
+    pub(super) fn of(program: Program) -> Self {
+        Self { program, packet: PacketBuffer::default() }
+    }
+
+    /// Whether a packet of this session, in either direction, would certainly match.
     pub fn matches(&mut self, session: &Endpoints) -> bool {
-        self.matches_one_way(session) || (!session.one_way && self.matches_one_way(&session.reversed()))
+        self.ask(session) == Outcome::Matches
     }
 
-    fn matches_one_way(&mut self, session: &Endpoints) -> bool {
-        let packet = self.packet.build(session);
-        self.program.matches(packet, u32::try_from(packet.len()).unwrap_or(u32::MAX))
+    /// What the expression says of the session's packets, as far as its endpoints tell.
+    pub fn ask(&mut self, session: &Endpoints) -> Outcome {
+        let there = self.ask_one_way(session);
+        if there == Outcome::Matches || session.one_way {
+            return there;
+        }
+        match (there, self.ask_one_way(&session.reversed())) {
+            (_, Outcome::Matches) => Outcome::Matches,
+            (Outcome::Rejects, Outcome::Rejects) => Outcome::Rejects,
+            _ => Outcome::Unknown,
+        }
+    }
+
+    pub(super) fn ask_one_way(&mut self, session: &Endpoints) -> Outcome {
+        self.program.ask(&self.packet.build(session))
+    }
+}
+
+impl From<&Decoded> for Endpoints {
+    /// The endpoints of a packet, its sender first.
+    fn from(decoded: &Decoded) -> Self {
+        Self {
+            network: decoded.network,
+            protocol: decoded.protocol,
+            ethertype: decoded.ethertype,
+            source: decoded.source,
+            destination: decoded.destination,
+            source_port: decoded.source_port,
+            destination_port: decoded.destination_port,
+            one_way: decoded.one_way,
+            vlan: decoded.vlan,
+            inner_vlan: decoded.inner_vlan,
+        }
     }
 }
 
@@ -91,17 +127,18 @@ impl Endpoints {
 struct PacketBuffer {
     bytes: [u8; PACKET_BYTES_MAX],
     len: usize,
+    known: u128,
 }
 
 impl Default for PacketBuffer {
     fn default() -> Self {
-        Self { bytes: [0; PACKET_BYTES_MAX], len: 0 }
+        Self { bytes: [0; PACKET_BYTES_MAX], len: 0, known: 0 }
     }
 }
 
 impl PacketBuffer {
-    fn build(&mut self, session: &Endpoints) -> &[u8] {
-        self.len = 0;
+    fn build(&mut self, session: &Endpoints) -> PartialPacket<'_> {
+        (self.len, self.known) = (0, 0);
         match session.network {
             Network::Link => {
                 self.push(&mac(session.destination));
@@ -110,21 +147,21 @@ impl PacketBuffer {
                 self.push(&session.ethertype.to_be_bytes());
             }
             Network::Ipv4 => {
-                self.push(&[0; 12]);
+                self.push_unknown(12);
                 self.push_tags(session);
                 self.push(&IPV4.to_be_bytes());
                 self.push_ipv4(session);
                 self.push_transport(session);
             }
             Network::Ipv6 => {
-                self.push(&[0; 12]);
+                self.push_unknown(12);
                 self.push_tags(session);
                 self.push(&IPV6.to_be_bytes());
                 self.push_ipv6(session);
                 self.push_transport(session);
             }
         }
-        self.bytes.get(..self.len).unwrap_or_default()
+        PartialPacket { bytes: self.bytes.get(..self.len).unwrap_or_default(), known: self.known }
     }
 
     fn push_tags(&mut self, session: &Endpoints) {
@@ -138,52 +175,64 @@ impl PacketBuffer {
     }
 
     fn push_ipv4(&mut self, session: &Endpoints) {
-        let total = 20 + transport_bytes(session.protocol);
-        self.push(&[0x45, 0, 0, total, 0, 0, 0, 0, 64, session.protocol, 0, 0]);
+        self.push(&[0x45]);
+        // Type of service, length, identification.
+        self.push_unknown(5);
+        // Not a later fragment.
+        self.push(&[0, 0]);
+        self.push_unknown(1);
+        self.push(&[session.protocol]);
+        self.push_unknown(2);
         self.push(low(&session.source.to_be_bytes(), 4));
         self.push(low(&session.destination.to_be_bytes(), 4));
     }
 
     fn push_ipv6(&mut self, session: &Endpoints) {
-        self.push(&[0x60, 0, 0, 0, 0, transport_bytes(session.protocol), session.protocol, 64]);
+        self.push(&[0x60]);
+        self.push_unknown(5);
+        self.push(&[session.protocol]);
+        self.push_unknown(1);
         self.push(&session.source.to_be_bytes());
         self.push(&session.destination.to_be_bytes());
     }
 
     fn push_transport(&mut self, session: &Endpoints) {
-        let mut header = [0; 20];
         let [kind, answer] = [session.source_port, session.destination_port].map(|port| port.to_be_bytes()[1]);
         let ports = [session.source_port.to_be_bytes(), session.destination_port.to_be_bytes()];
         match session.protocol {
-            ICMP | ICMPV6 => header[..2].copy_from_slice(&[kind, if session.one_way { answer } else { 0 }]),
-            TCP | UDP | SCTP => header[..4].copy_from_slice(ports.as_flattened()),
+            ICMP | ICMPV6 => {
+                self.push(&[kind, if session.one_way { answer } else { 0 }]);
+                self.push_unknown(6);
+            }
+            TCP => {
+                self.push(ports.as_flattened());
+                self.push_unknown(8);
+                // Header length in words: without options.
+                self.push(&[5 << 4]);
+                self.push_unknown(7);
+            }
+            UDP | SCTP => {
+                self.push(ports.as_flattened());
+                self.push_unknown(4);
+            }
             _ => {}
         }
-        match session.protocol {
-            // Header length in words.
-            TCP => header[12] = 5 << 4,
-            UDP => header[5] = 8,
-            _ => {}
+    }
+
+    /// Appends bytes that are not known.
+    fn push_unknown(&mut self, bytes: usize) {
+        if self.len + bytes <= PACKET_BYTES_MAX {
+            self.len += bytes;
         }
-        self.push(header.get(..usize::from(transport_bytes(session.protocol))).unwrap_or_default());
     }
 
     /// Appends what fits; everything that is built does.
     fn push(&mut self, bytes: &[u8]) {
         if let Some(room) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
             room.copy_from_slice(bytes);
+            self.known |= ((1 << bytes.len()) - 1) << self.len;
             self.len += bytes.len();
         }
-    }
-}
-
-/// Bytes of the smallest header of a transport.
-fn transport_bytes(protocol: u8) -> u8 {
-    match protocol {
-        TCP => 20,
-        UDP | ICMP | ICMPV6 => 8,
-        SCTP => 12,
-        _ => 0,
     }
 }
 
@@ -250,6 +299,26 @@ mod tests {
                 "icmp",
             ],
         );
+    }
+
+    #[test]
+    fn what_the_endpoints_do_not_tell_is_unknown() {
+        for (expression, expected) in [
+            ("tcp[13] & 4 != 0", Outcome::Unknown),
+            ("tcp[13] & 4 != 0 and port 443", Outcome::Unknown),
+            ("tcp[13] & 4 != 0 and port 80", Outcome::Rejects),
+            ("udp[8] = 1", Outcome::Rejects),
+            ("tcp[((tcp[12:1] & 0xf0) >> 2):4] = 0x47455420", Outcome::Unknown),
+            ("greater 100", Outcome::Unknown),
+            ("less 100 or port 443", Outcome::Matches),
+            ("ether host 02:00:00:00:00:01", Outcome::Unknown),
+            ("ip[8] < 5 and not port 443", Outcome::Rejects),
+            ("port 443", Outcome::Matches),
+            ("mpls", Outcome::Rejects),
+        ] {
+            let mut probe = SessionProbe::new(expression).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(probe.ask(&tcp()), expected, "{expression}");
+        }
     }
 
     #[test]

@@ -299,3 +299,21 @@ fn a_set_for_some_link_types_accepts_what_means_something_for_others() {
     assert!(FilterSet::for_these("type mgt", &[LinkType::ETHERNET], &[]).is_err());
     assert!(FilterSet::for_these("type mgt", &[LinkType::ETHERNET], &[LinkType(105)]).is_ok());
 }
+
+/// The numbers of link types, and what the decoder opens of them.
+#[test]
+fn every_link_type_that_is_opened_can_be_asked() {
+    let mut refused = Vec::new();
+    for number in 0..300 {
+        let link_type = LinkType(number);
+        if decode::opens(link_type) {
+            let mut set = FilterSet::for_these("host 10.0.0.1", &[link_type], &[]).unwrap();
+            assert!(set.can_ask(link_type), "{link_type}");
+            if set.program(link_type).is_none() {
+                refused.push(number);
+            }
+        }
+    }
+    eprintln!("{refused:?}");
+    assert!(refused.contains(&239), "{refused:?}");
+}

@@ -64,6 +64,9 @@ impl Printer<'_> {
             }
             LINKTYPE_NFLOG => self.nflog(frame),
             other => {
+                if let Some(packet) = crate::network_offset(other, frame.data).and_then(|offset| frame.skip(offset)) {
+                    return if packet.u8(0)? >> 4 == 4 { self.ipv4(packet) } else { self.ipv6(packet) };
+                }
                 self.put(format_args!("{other}, length {}: ", frame.wire));
                 self.carried();
                 Some(())

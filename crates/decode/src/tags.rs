@@ -1,0 +1,167 @@
+//! Tags and headers that stand between an ethertype and what it tags: provider backbone bridges, MACsec, TRILL, NSH and others.
+
+use super::link::ethertype_or_length;
+use super::tunnel::Kind;
+use super::{Layer, Step, Stop, Walk, network};
+
+/// Tags of a fixed length with the next ethertype at their end, by their ethertype: bytes before that ethertype.
+fn fixed(ethertype: u16) -> Option<usize> {
+    Some(match ethertype {
+        // VN-Tag (Cisco), E-Tag (IEEE 802.1BR), HSR (IEC 62439-3), Cisco metadata, congestion notification.
+        0x8926 => 4,
+        0x893f => 6,
+        0x892f => 4,
+        0x8909 => 6,
+        0x22e9 => 2,
+        _ => return None,
+    })
+}
+
+/// The layer behind an ethertype that few frames have.
+#[cold]
+pub(super) fn by_rare_ethertype(ethertype: u16) -> Step {
+    Step::Continue(match ethertype {
+        0x88e7 => Layer::BackboneTag,
+        0x88e5 => Layer::MacSec,
+        0x22f3 => Layer::Trill,
+        0x894f => Layer::Nsh,
+        0x8903 => Layer::FabricPath,
+        0x880b => Layer::Ppp,
+        _ if fixed(ethertype).is_some() => Layer::FixedTag,
+        _ => return Step::Break(Stop::Unknown),
+    })
+}
+
+/// A tag of a fixed length.
+pub(super) fn fixed_tag(walk: &mut Walk<'_>) -> Step {
+    let Some(bytes) = fixed(walk.decoded.ethertype) else { return Step::Break(Stop::Unknown) };
+    walk.skip(bytes)?;
+    let [t0, t1] = *walk.take()?;
+    walk.open_label()?;
+    walk.mark_payload();
+    ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
+}
+
+/// Provider backbone bridging (IEEE 802.1ah): flags and service identifier, then the customer's frame.
+pub(super) fn backbone_tag(walk: &mut Walk<'_>) -> Step {
+    let [_, s0, s1, s2] = *walk.take()?;
+    walk.open_tunnel(Kind::Backbone, u32::from_be_bytes([0, s0, s1, s2]))?;
+    Step::Continue(Layer::Ethernet)
+}
+
+/// MACsec (IEEE 802.1AE): where it protects without encrypting, the frame's own ethertype follows the tag.
+pub(super) fn macsec(walk: &mut Walk<'_>) -> Step {
+    const HAS_CHANNEL: u8 = 0x20;
+    const ENCRYPTED: u8 = 0x08;
+    const CHANGED: u8 = 0x04;
+    const CHECK_BYTES: usize = 16;
+
+    let [control, _, _, _, _, _] = *walk.take()?;
+    if control & (ENCRYPTED | CHANGED) != 0 {
+        return Step::Break(Stop::Unknown);
+    }
+    if control & HAS_CHANNEL != 0 {
+        walk.skip(8)?;
+    }
+    let [t0, t1] = *walk.take()?;
+    walk.open_label()?;
+    walk.limit(walk.wire_len().saturating_sub(CHECK_BYTES));
+    walk.mark_payload();
+    ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
+}
+
+/// TRILL (RFC 6325): version and the length of options, nicknames, the frame.
+pub(super) fn trill(walk: &mut Walk<'_>) -> Step {
+    let [v0, v1, _, _, _, _] = *walk.take()?;
+    let options = usize::from(u16::from_be_bytes([v0, v1]) >> 6 & 0x1f) * 4;
+    walk.skip(options)?;
+    walk.open_tunnel(Kind::Trill, 0)?;
+    Step::Continue(Layer::Ethernet)
+}
+
+/// Network service header (RFC 8300): length in words and what follows.
+pub(super) fn nsh(walk: &mut Walk<'_>) -> Step {
+    let [_, length, _, next] = *walk.peek()?;
+    walk.skip(usize::from(length & 0x3f) * 4)?;
+    let next = match next {
+        1 => Layer::Ipv4,
+        2 => Layer::Ipv6,
+        3 => Layer::Ethernet,
+        5 => Layer::Mpls,
+        _ => return Step::Break(Stop::Unknown),
+    };
+    if length & 0x3f < 2 {
+        return Step::Break(Stop::Malformed);
+    }
+    walk.open_tunnel(Kind::Nsh, 0)?;
+    Step::Continue(next)
+}
+
+/// Cisco FabricPath: a forwarding tag, then the frame.
+pub(super) fn fabric_path(walk: &mut Walk<'_>) -> Step {
+    walk.skip(2)?;
+    walk.open_tunnel(Kind::FabricPath, 0)?;
+    Step::Continue(Layer::Ethernet)
+}
+
+/// EtherIP (RFC 3378): a version, then the frame.
+pub(super) fn ether_ip(walk: &mut Walk<'_>) -> Step {
+    let [version, _] = *walk.take()?;
+    if version >> 4 != 3 {
+        return Step::Break(Stop::Unknown);
+    }
+    walk.open_tunnel(Kind::EtherIp, 0)?;
+    Step::Continue(Layer::Ethernet)
+}
+
+/// Cisco's redirected packets in GRE (WCCP): a header of four bytes, or IP at once in the first version.
+pub(super) fn wccp(walk: &mut Walk<'_>) -> Step {
+    let [first] = *walk.peek()?;
+    if first >> 4 != 4 {
+        walk.skip(4)?;
+    }
+    network::ip(walk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::{check, ethernet, gre, ipv4, join, tcp, with};
+    use base::packet::LinkType;
+
+    #[test]
+    fn what_stands_before_the_ethertype() {
+        let v4 = with(12, 192, ipv4(6, &tcp(b"x")));
+        let frame = ethernet(0x800, &v4);
+        let seen = |at: u32, depth: u32| format!("6 192.0.0.1:1000 > 10.0.0.2:80 1@{at} depth {depth}");
+        let tagged = |ethertype, tag: &[u8]| ethernet(ethertype, &join(&[tag, &[8, 0], &v4]));
+        let around = |ethertype, tag: &[u8]| ethernet(ethertype, &join(&[tag, &frame]));
+        let macsec = |control: u8, channel: &[u8]| {
+            ethernet(0x88e5, &join(&[&[control, 0, 0, 0, 0, 1], channel, &[8, 0], &v4, &[0; 16]]))
+        };
+        check(
+            LinkType::ETHERNET,
+            &[
+                ("VN-Tag", tagged(0x8926, &[0; 4]), &seen(60, 1)),
+                ("E-Tag", tagged(0x893f, &[0; 6]), &seen(62, 1)),
+                ("HSR", tagged(0x892f, &[0; 4]), &seen(60, 1)),
+                ("Cisco metadata", tagged(0x8909, &[0; 6]), &seen(62, 1)),
+                ("MACsec, in clear", macsec(0, &[]), &seen(62, 1)),
+                ("MACsec, channel", macsec(0x20, &[7; 8]), &seen(70, 1)),
+                ("MACsec, encrypted", macsec(0x0c, &[]), "88e5 020000000001 > 020000000002 65@14 Unknown"),
+                ("802.1ah", around(0x88e7, &[0, 0, 0, 5]), &format!("{} tunnel", seen(72, 1))),
+                ("TRILL", around(0x22f3, &[0, 0x40, 0, 1, 0, 2, 9, 9, 9, 9]), &format!("{} tunnel", seen(78, 1))),
+                ("NSH", around(0x894f, &[0, 2, 1, 3, 0, 0, 0, 1]), &format!("{} tunnel", seen(76, 1))),
+                ("FabricPath", around(0x8903, &[0, 1]), &format!("{} tunnel", seen(70, 1))),
+            ],
+        );
+        check(
+            LinkType::RAW,
+            &[
+                ("EtherIP", ipv4(97, &join(&[&[0x30, 0], &frame])), &format!("{} tunnel", seen(76, 1))),
+                ("MPLS in IP", ipv4(137, &super::super::frames::label(true, &v4)), &format!("{} tunnel", seen(64, 2))),
+                ("WCCP", ipv4(47, &gre(0, 0x883e, &[], &join(&[&[0; 4], &v4]))), &format!("{} tunnel", seen(68, 1))),
+                ("WCCP 1", ipv4(47, &gre(0, 0x883e, &[], &v4)), &format!("{} tunnel", seen(64, 1))),
+            ],
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! Tunnels in UDP. The port is only a hint: where the bytes behind it make no sense, the packet belongs to the UDP session.
+
+use super::tunnel::Kind;
+use super::wireless::Layout;
+use super::{Layer, Step, Stop, Walk, tunnel};
+
+/// The registered ports of tunnels; where the second value is set, answers come *from* the port to any other.
+const PORTS: [(u16, bool, Layer); 12] = [
+    // VXLAN (RFC 7348), VXLAN-GPE, and Linux's own default.
+    (4789, false, Layer::Vxlan),
+    (4790, false, Layer::Vxlan),
+    (8472, false, Layer::Vxlan),
+    // Geneve (RFC 8926).
+    (6081, false, Layer::Geneve),
+    // GTP-U (3GPP TS 29.281).
+    (2152, false, Layer::GtpU),
+    // MPLS in UDP (RFC 7510), with the labels also where the packet was sent from.
+    (6635, false, Layer::MplsInUdp),
+    // TaZmen Sniffer Protocol: Mikrotik, Aruba, Kismet.
+    (37_008, false, Layer::Tzsp),
+    // Teredo (RFC 4380).
+    (3544, true, Layer::Teredo),
+    // L2TP version 2 (RFC 2661).
+    (1701, true, Layer::L2tp),
+    // CAPWAP data (RFC 5415).
+    (5247, true, Layer::Capwap),
+    // LISP data (RFC 9300).
+    (4341, false, Layer::Lisp),
+    // GRE in UDP (RFC 8086).
+    (4754, false, Layer::GreInUdp),
+];
+
+/// A perfect hash of the ports, so that the packets of all others cost one look.
+const SLOTS: usize = 64;
+const MULTIPLIER: u32 = multiplier();
+static BY_SLOT: [(u16, bool, Layer); SLOTS] = by_slot();
+
+const fn slot(port: u16, multiplier: u32) -> usize {
+    // The upper bits of the product, six of them.
+    ((port as u32).wrapping_mul(multiplier) >> 26) as usize
+}
+
+const fn multiplier() -> u32 {
+    let mut multiplier = 0x9e37_79b1_u32;
+    loop {
+        let mut taken = [false; SLOTS];
+        let mut at = 0;
+        let mut clash = false;
+        while at < PORTS.len() {
+            let port = PORTS[at].0;
+            clash |= taken[slot(port, multiplier)];
+            taken[slot(port, multiplier)] = true;
+            at += 1;
+        }
+        if !clash {
+            return multiplier;
+        }
+        multiplier = multiplier.wrapping_add(2);
+    }
+}
+
+const fn by_slot() -> [(u16, bool, Layer); SLOTS] {
+    let mut slots = [(0, false, Layer::Udp); SLOTS];
+    let mut at = 0;
+    while at < PORTS.len() {
+        slots[slot(PORTS[at].0, MULTIPLIER)] = PORTS[at];
+        at += 1;
+    }
+    slots
+}
+
+#[inline]
+fn lookup(port: u16) -> Option<&'static (u16, bool, Layer)> {
+    BY_SLOT.get(slot(port, MULTIPLIER)).filter(|entry| entry.0 == port && port != 0)
+}
+
+/// What a datagram between these ports carries, if it may be a tunnel's.
+#[inline]
+pub(super) fn by_ports(source: u16, destination: u16) -> Option<Layer> {
+    if let Some((_, _, layer)) = lookup(destination) {
+        return Some(*layer);
+    }
+    lookup(source).filter(|(_, answers, _)| *answers).map(|(_, _, layer)| *layer)
+}
+
+/// MPLS in UDP (RFC 7510).
+pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
+    walk.open_tunnel(Kind::MplsInUdp, 0)?;
+    Step::Continue(Layer::Mpls)
+}
+
+/// GRE in UDP (RFC 8086).
+pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
+    walk.open_tunnel(Kind::GreInUdp, 0)?;
+    Step::Continue(Layer::Gre)
+}
+
+/// A frame that a sensor has sent on: version 1, what it is (received or sent), its encapsulation, tagged fields.
+pub(super) fn tzsp(walk: &mut Walk<'_>) -> Step {
+    const PADDING: u8 = 0;
+    const END: u8 = 1;
+
+    let [version, kind, e0, e1] = *walk.take()?;
+    if version != 1 || kind > 1 {
+        return Step::Break(Stop::Complete);
+    }
+    loop {
+        let [tag] = *walk.take()?;
+        match tag {
+            PADDING => {}
+            END => break,
+            _ => {
+                let [len] = *walk.take()?;
+                walk.skip(len.into())?;
+            }
+        }
+    }
+    let next = match u16::from_be_bytes([e0, e1]) {
+        1 => Layer::Ethernet,
+        18 => Layer::Ieee80211(Layout::PLAIN),
+        119 | 127 => Layer::PrismOrAvs,
+        _ => return Step::Break(Stop::Unknown),
+    };
+    walk.open_tunnel(Kind::Tzsp, 0)?;
+    Step::Continue(next)
+}
+
+/// IPv6 in UDP, behind authentication data and an origin indication where these are there (RFC 4380, 5.1.1).
+pub(super) fn teredo(walk: &mut Walk<'_>) -> Step {
+    const ORIGIN_BYTES: usize = 8;
+
+    if let [0, 1, client, authentication, ..] = walk.rest {
+        // Both identifiers, a nonce of eight bytes, a confirmation byte.
+        walk.skip(4 + usize::from(*client) + usize::from(*authentication) + 9)?;
+    }
+    if let [0, 0, ..] = walk.rest {
+        walk.skip(ORIGIN_BYTES)?;
+    }
+    let [first] = *walk.peek()?;
+    if first >> 4 != 6 {
+        return Step::Break(Stop::Complete);
+    }
+    walk.open_tunnel(Kind::Teredo, 0)?;
+    Step::Continue(Layer::Ipv6)
+}
+
+/// L2TP version 2 (RFC 2661): data messages carry PPP. The ids of tunnel and session differ by direction.
+pub(super) fn l2tp(walk: &mut Walk<'_>) -> Step {
+    const CONTROL: u8 = 0x80;
+    const LENGTH: u8 = 0x40;
+    const SEQUENCE: u8 = 0x08;
+    const OFFSET: u8 = 0x02;
+
+    let [flags, version] = *walk.take()?;
+    if version & 0x0f != 2 || flags & CONTROL != 0 {
+        return Step::Break(Stop::Complete);
+    }
+    if flags & LENGTH != 0 {
+        let [l0, l1] = *walk.take()?;
+        walk.limit(usize::from(u16::from_be_bytes([l0, l1])).saturating_sub(4));
+    }
+    walk.skip(4)?;
+    if flags & SEQUENCE != 0 {
+        walk.skip(4)?;
+    }
+    if flags & OFFSET != 0 {
+        let [o0, o1] = *walk.take()?;
+        walk.skip(u16::from_be_bytes([o0, o1]).into())?;
+    }
+    walk.open_tunnel(Kind::L2tp, 0)?;
+    Step::Continue(Layer::Ppp)
+}
+
+/// CAPWAP data (RFC 5415, 4.3): Ethernet, or 802.11 whose first two bytes some controllers swap.
+pub(super) fn capwap(walk: &mut Walk<'_>) -> Step {
+    const NATIVE: u8 = 0x01;
+    const FRAGMENT: u8 = 0x80;
+
+    let [preamble, length, binding, flags, ..] = *walk.take::<8>()?;
+    let Some(options) = (usize::from(length >> 3) * 4).checked_sub(8) else { return Step::Break(Stop::Complete) };
+    // Encrypted by DTLS, a later version, or a fragment: nothing to be read here.
+    if preamble != 0 || flags & FRAGMENT != 0 {
+        return Step::Break(Stop::Complete);
+    }
+    walk.skip(options)?;
+    walk.open_tunnel(Kind::Capwap, 0)?;
+    if binding & NATIVE == 0 {
+        return Step::Continue(Layer::Ethernet);
+    }
+    let [first, second] = *walk.peek()?;
+    let swapped = first & 0x0c != 0x08 && second & 0x0f == 0x08;
+    Step::Continue(if swapped { Layer::Ieee80211Swapped } else { Layer::Ieee80211(Layout::PLAIN) })
+}
+
+/// LISP data (RFC 9300): eight bytes, then IP.
+pub(super) fn lisp(walk: &mut Walk<'_>) -> Step {
+    walk.skip(8)?;
+    let next = tunnel::by_version(walk)?;
+    walk.open_tunnel(Kind::Lisp, 0)?;
+    Step::Continue(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::{check, ethernet, gre, ipv4, ipv6, join, label, tcp, udp, with};
+    use super::*;
+    use base::packet::LinkType;
+
+    #[test]
+    fn ports_are_found_and_others_are_not() {
+        for (port, answers, layer) in PORTS {
+            assert_eq!(by_ports(1, port), Some(layer), "{port}");
+            assert_eq!(by_ports(port, 1), answers.then_some(layer), "{port}");
+        }
+        let known = |port: u16| PORTS.iter().any(|entry| entry.0 == port);
+        for port in (0..=u16::MAX).filter(|port| !known(*port)) {
+            assert_eq!(by_ports(port, port), None, "{port}");
+        }
+    }
+
+    #[test]
+    fn what_udp_carries() {
+        let v4 = with(12, 192, ipv4(6, &tcp(b"x")));
+        let v6 = ipv6(6, &tcp(b"x"));
+        let frame = ethernet(0x800, &v4);
+        let to = |port, payload: &[u8]| ipv4(17, &udp(port, payload));
+        let ppp = join(&[&[0xff, 3, 0, 0x21], &v4]);
+        let dot11 = join(&[&[8, 1, 0, 0], &[2; 18], &[0, 0], &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &v4]);
+        let seen = |at: u32| format!("6 192.0.0.1:1000 > 10.0.0.2:80 1@{at}");
+        let v6_at = |at: u32| format!("6 [fd00::1]:1000 > [fd00::2]:80 1@{at} depth 1 tunnel");
+        let outer = |port: u16, len: usize| format!("17 10.0.0.1:1000 > 10.0.0.2:{port} {len}@28");
+        check(
+            LinkType::RAW,
+            &[
+                ("MPLS", to(6635, &label(true, &v4)), &format!("{} depth 2 tunnel", seen(72))),
+                ("GRE", to(4754, &gre(0, 0x0800, &[], &v4)), &format!("{} depth 2 tunnel", seen(72))),
+                (
+                    "TZSP",
+                    to(37008, &join(&[&[1, 0, 0, 1, 0, 10, 1, 9, 1], &frame])),
+                    &format!("{} depth 1 tunnel", seen(91)),
+                ),
+                (
+                    "TZSP, 802.11",
+                    to(37008, &join(&[&[1, 0, 0, 18, 1], &dot11])),
+                    &format!("{} depth 1 tunnel", seen(105)),
+                ),
+                ("TZSP, keepalive", to(37008, &[1, 4, 0, 0, 1]), &outer(37008, 5)),
+                ("Teredo", to(3544, &v6), &v6_at(88)),
+                ("Teredo, origin", to(3544, &join(&[&[0; 8], &v6])), &v6_at(96)),
+                ("Teredo, authentication", to(3544, &join(&[&[0, 1, 0, 0], &[7; 9], &v6])), &v6_at(101)),
+                ("Teredo, nonsense", to(3544, b"\x01ello"), &outer(3544, 5)),
+                ("L2TP", to(1701, &join(&[&[0, 2, 0, 1, 0, 2], &ppp])), &format!("{} depth 1 tunnel", seen(78))),
+                (
+                    "L2TP, all fields",
+                    to(1701, &join(&[&[0x4a, 2, 0, 61, 0, 1, 0, 2, 0, 0, 0, 0, 0, 2, 9, 9], &ppp])),
+                    &format!("{} depth 1 tunnel", seen(88)),
+                ),
+                ("L2TP, control", to(1701, &[0xc8, 2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0]), &outer(1701, 12)),
+                (
+                    "CAPWAP, Ethernet",
+                    to(5247, &join(&[&[0, 0x10, 2, 0, 0, 0, 0, 0], &frame])),
+                    &format!("{} depth 1 tunnel", seen(90)),
+                ),
+                (
+                    "CAPWAP, 802.11",
+                    to(5247, &join(&[&[0, 0x10, 3, 0, 0, 0, 0, 0], &dot11])),
+                    &format!("{} depth 1 tunnel", seen(108)),
+                ),
+                (
+                    "CAPWAP, 802.11 swapped",
+                    to(5247, &join(&[&[0, 0x10, 3, 0, 0, 0, 0, 0], &with(0, 1, with(1, 8, dot11.clone()))])),
+                    &format!("{} depth 1 tunnel", seen(108)),
+                ),
+                ("CAPWAP, DTLS", to(5247, &[1, 0, 0, 0, 22, 0, 0, 0]), &outer(5247, 8)),
+                ("LISP", to(4341, &join(&[&[0; 8], &v4])), &format!("{} depth 1 tunnel", seen(76))),
+            ],
+        );
+    }
+}
