@@ -10,6 +10,7 @@ mod extcap;
 mod faults;
 mod following;
 mod health;
+mod honest;
 mod honest_start;
 mod interfaces;
 mod over_ip;

@@ -345,20 +345,29 @@ impl FilterSet {
 
     /// Whether a packet matches.
     ///
-    /// libpcap knows fewer link types than the decoder. Where it refuses the expression for a link type, the expression is
-    /// asked of the outermost IP packet instead. A packet without one does not match.
+    /// libpcap reads the headers of few link types as well as the decoder does. For the others the expression is asked of the
+    /// outermost IP packet, unless it asks for the link layer. A packet of a link type that libpcap refuses, and without an IP
+    /// packet in it, does not match.
     ///
     /// Compiles, and so allocates, when the link type is met for the first time.
     pub fn matches(&mut self, link_type: LinkType, data: &[u8], original_len: u32) -> bool {
-        if let Some(program) = self.program(link_type) {
-            return program.matches(data, original_len);
+        if !is_native(link_type)
+            && let Some(offset) = decode::network_offset(link_type, data)
+            && let Some(program) = self.program(LinkType::RAW)
+        {
+            let before = u32::try_from(offset).unwrap_or(u32::MAX);
+            return program.matches(data.get(offset..).unwrap_or_default(), original_len.saturating_sub(before));
         }
-        let Some(offset) = decode::network_offset(link_type, data) else {
-            return self.matches_endpoints(link_type, data);
-        };
-        let before = u32::try_from(offset).unwrap_or(u32::MAX);
-        let packet = data.get(offset..).unwrap_or_default();
-        self.program(LinkType::RAW).is_some_and(|program| program.matches(packet, original_len.saturating_sub(before)))
+        match self.program(link_type) {
+            Some(program) => program.matches(data, original_len),
+            None => self.matches_endpoints(link_type, data),
+        }
+    }
+
+    /// Whether a packet that begins with `start` cannot match, whatever comes behind; false where that is not known.
+    pub fn rejects_start(&mut self, link_type: LinkType, start: &[u8], original_len: u32) -> bool {
+        is_native(link_type)
+            && self.program(link_type).is_some_and(|program| program.rejects_start(start, original_len))
     }
 
     /// Asks the expression of the endpoints alone, for packets whose IP header is gone (exported PDUs).
@@ -389,6 +398,25 @@ impl FilterSet {
         });
         self.programs.get(slot)?.1.as_ref()
     }
+}
+
+/// Whether libpcap looks for IP at the same place as the decoder in packets of a link type.
+fn is_native(link_type: LinkType) -> bool {
+    const PPP: LinkType = LinkType(9);
+    matches!(
+        link_type,
+        LinkType::ETHERNET
+            | LinkType::RAW
+            | LinkType::RAW_DLT
+            | LinkType::RAW_DLT_OPENBSD
+            | LinkType::IPV4
+            | LinkType::IPV6
+            | LinkType::NULL
+            | LinkType::LOOP
+            | LinkType::LINUX_SLL
+            | LinkType::LINUX_SLL2
+            | PPP
+    )
 }
 
 #[cfg(test)]

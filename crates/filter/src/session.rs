@@ -65,6 +65,11 @@ impl SessionProbe {
         Ok(Self::of(Filter::compile(expression, LinkType::ETHERNET)?))
     }
 
+    /// A probe of an expression that endpoints tell nothing of.
+    pub fn undecided() -> Self {
+        Self::of(Program::match_greater())
+    }
+
     /// With a program that was compiled for Ethernet.
     pub(super) fn of(program: Program) -> Self {
         Self { program, packet: PacketBuffer::default() }

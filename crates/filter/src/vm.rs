@@ -134,6 +134,11 @@ impl Program {
         Self { instructions: Arc::from([Instruction::Return(u32::MAX)]) }
     }
 
+    /// A program whose answer depends on the packet's length alone: every packet but the empty one matches.
+    pub(super) fn match_greater() -> Self {
+        Self { instructions: Arc::from([Instruction::LoadLen, Instruction::ReturnA]) }
+    }
+
     /// Checks a program.
     ///
     /// # Errors

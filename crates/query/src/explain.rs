@@ -1,21 +1,23 @@
 //! Why nothing was found, or not all: before the horizon, cut, kept out, not recorded, dropped, or never seen.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::flows::{session_filter, wanted};
+use super::matching::probe;
 use super::search::{SearchTarget, Selector, SessionTotals};
 use super::selectors::Flow;
-use super::{Drops, History, QueryError, Request};
+use super::{History, QueryError, Request, SearchNotes};
+use base::packet::LinkType;
 use base::time::Timestamp;
 use decode::Network;
 use engine::handover::Gap;
-use filter::{Endpoints, SessionProbe};
+use filter::{Endpoints, Outcome, SessionProbe};
 
 /// Why a question has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// A word for scripts: `nothing_recorded`, `before_horizon`, `after_newest`, `in_future`, `cut`, `filtered`,
-    /// `dropped`, `too_many`, `not_recorded` or `never_seen`.
+    /// `dropped`, `too_many`, `not_recorded`, `not_opened`, `encapsulated`, `fragment`, `undecided` or `never_seen`.
     pub code: &'static str,
     /// A sentence for people.
     pub sentence: String,
@@ -44,6 +46,8 @@ pub struct HistoryExtent {
     evicted: u64,
     dropped: u64,
     kernel_dropped: u64,
+    /// Packets whose headers are not read, by link type.
+    unopened: BTreeMap<LinkType, u64>,
     /// When nothing was recorded.
     gaps: Vec<Gap>,
 }
@@ -59,6 +63,8 @@ pub struct Question {
     known: SessionTotals,
     /// Packets the kernel dropped within the window.
     dropped: u64,
+    /// Whether packets whose headers are not read are a cause; else the caller looks for these itself.
+    unopened_counts: bool,
 }
 
 impl History {
@@ -81,40 +87,87 @@ impl History {
             evicted: totals.evicted.packets,
             dropped: totals.dropped.into_iter().map(|volume| volume.packets).sum(),
             kernel_dropped: totals.kernel_dropped,
+            unopened: self.unopened_so_far(),
             gaps: self.restart.gaps.clone(),
         }
     }
 
-    /// Why `request` finds nothing; `drops` is what a search for its packets met.
+    /// Packets received so far whose headers are not read.
+    fn unopened_so_far(&self) -> BTreeMap<LinkType, u64> {
+        let mut packets = BTreeMap::new();
+        for interface in self.interfaces.snapshot().iter().filter(|interface| !decode::opens(interface.link_type)) {
+            let received: u64 =
+                self.workers.iter().map(|worker| worker.published.interface(interface.id).packets).sum();
+            *packets.entry(interface.link_type).or_default() += received;
+        }
+        packets
+    }
+
+    /// Why `request` finds nothing; `notes` is what a search for its packets met.
     ///
     /// # Errors
     ///
     /// As for the request itself.
-    pub fn explain_nothing(&self, request: &Request, drops: Option<&Drops>) -> Result<Cause, QueryError> {
+    pub fn explain_nothing(&self, request: &Request, notes: Option<&SearchNotes>) -> Result<Cause, QueryError> {
         let (since, until) = request.window()?;
         let question = Question {
             since: request.since,
             until: request.until,
             endpoints: request.flow.as_ref().and_then(endpoints),
             known: self.known(request)?,
-            dropped: drops.map_or(0, |drops| drops.within(since, until)),
+            dropped: notes.map_or(0, |notes| notes.dropped_within(since, until)),
+            unopened_counts: false,
         };
         let mut cause = self.reach().cause(&question);
-        // libpcap looks behind a VLAN tag only where the expression says so, which many a search has failed by.
-        let expression = request.expression.trim();
         if cause.code == "never_seen"
-            && !expression.is_empty()
-            && !expression.contains("vlan")
-            && self.workers.iter().any(|worker| {
-                let mut sessions = worker.sessions.overlapping(since, until);
-                sessions.any(|session| session.key.vlan().is_some())
-            })
+            && let Some((code, sentence)) = self.remainder(request, notes.unwrap_or(&SearchNotes::default()))?.cause()
         {
-            cause.sentence.push_str(
-                "; some packets carry VLAN tags, behind which an expression looks only with 'vlan and (...)'",
-            );
+            return Ok(Cause::new(code, format!("no packet matches the expression, but {sentence}")));
+        }
+        let undecided_sessions = question.known.undecided;
+        if undecided_sessions > 0 {
+            if cause.code == "never_seen" {
+                cause.code = "undecided";
+            }
+            cause.sentence = format!("{}; {}", cause.sentence, undecided(undecided_sessions));
+        }
+        if request.names_content()
+            && let Some(sentence) = self.unopened(request)?
+        {
+            if cause.code == "never_seen" {
+                cause = Cause::new("not_opened", format!("no packet that matches was found, but {sentence}"));
+            } else {
+                cause.sentence = format!("{}; {sentence}", cause.sentence);
+            }
         }
         Ok(cause)
+    }
+
+    /// The packets of a window whose headers are not read, or cannot be asked the expression; by link type.
+    fn unopened(&self, request: &Request) -> Result<Option<String>, QueryError> {
+        let (since, until) = request.window()?;
+        let interfaces = self.interfaces.snapshot();
+        let mut filter = request.filter(&self.link_types())?;
+        let mut packets: BTreeMap<LinkType, u64> = BTreeMap::new();
+        let closed: Vec<bool> = interfaces
+            .iter()
+            .map(|interface| {
+                !decode::opens(interface.link_type)
+                    || filter.as_mut().is_some_and(|filter| !filter.can_ask(interface.link_type))
+            })
+            .collect();
+        if !closed.contains(&true) {
+            return Ok(None);
+        }
+        for session in self.workers.iter().flat_map(|worker| worker.sessions.known(since, until)).map(|known| known.1) {
+            let at = usize::from(session.key.interface().0);
+            if closed.get(at) == Some(&true)
+                && let Some(interface) = interfaces.get(at)
+            {
+                *packets.entry(interface.link_type).or_default() += session.packets.sum();
+            }
+        }
+        Ok(unopened(&packets))
     }
 
     /// What is missing from the answer to `request`, which found something; `None` if that is nothing.
@@ -122,13 +175,18 @@ impl History {
     /// # Errors
     ///
     /// As for the request itself.
-    pub fn explain_missing(&self, request: &Request, drops: &Drops) -> Result<Option<String>, QueryError> {
+    pub fn explain_missing(&self, request: &Request, notes: &SearchNotes) -> Result<Option<String>, QueryError> {
         let (since, until) = request.window()?;
         let mut missing = Vec::new();
         let known = self.known(request)?;
         missing.extend(known.is_cut().then(|| cut(&known)));
+        missing.extend((known.undecided > 0).then(|| undecided(known.undecided)));
+        missing.extend(self.remainder(request, notes)?.sentence());
+        if request.names_content() {
+            missing.extend(self.unopened(request)?);
+        }
         missing.extend(self.not_recorded(since, until));
-        let dropped = drops.within(since, until);
+        let dropped = notes.dropped_within(since, until);
         missing.extend((dropped > 0).then(|| format!("the kernel dropped {dropped} packets within that time")));
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
     }
@@ -166,14 +224,19 @@ impl History {
     fn known(&self, request: &Request) -> Result<SessionTotals, QueryError> {
         let (since, until) = request.window()?;
         let selectors = request.selectors(self)?;
-        let mut filter = session_filter(request)?;
+        let mut probe = probe(request)?;
         let mut known = SessionTotals::default();
         if self.is_whole_since(since) {
             return Ok(known);
         }
         for session in self.workers.iter().flat_map(|worker| worker.sessions.cut(since, until)) {
-            if wanted(&selectors, &mut filter, &session) {
-                known.add(&session);
+            if !selectors.interface(session.key.interface()) || !selectors.session(&session.key) {
+                continue;
+            }
+            match probe.as_mut().map_or(Outcome::Matches, |probe| probe.ask(&Endpoints::from(&session.key))) {
+                Outcome::Matches => known.add(&session),
+                Outcome::Unknown => known.undecided += 1,
+                Outcome::Rejects => {}
             }
         }
         Ok(known)
@@ -182,13 +245,20 @@ impl History {
 
 impl Question {
     /// The question behind one of many selections.
-    pub fn of(selector: &Selector, known: SessionTotals, drops: &Drops) -> Self {
+    pub fn of(selector: &Selector, known: SessionTotals, notes: &SearchNotes) -> Self {
         let endpoints = match &selector.target {
             SearchTarget::Flow(flow) => endpoints(flow),
             SearchTarget::Host(_) | SearchTarget::CommunityId(_) => None,
         };
-        let dropped = drops.within(selector.since, selector.until);
-        Self { since: Some(selector.since), until: Some(selector.until), endpoints, known, dropped }
+        let dropped = notes.dropped_within(selector.since, selector.until);
+        Self {
+            since: Some(selector.since),
+            until: Some(selector.until),
+            endpoints,
+            known,
+            dropped,
+            unopened_counts: true,
+        }
     }
 }
 
@@ -247,6 +317,11 @@ impl HistoryExtent {
                     "no packet that matches was recorded, but the kernel dropped {dropped} packets within that time"
                 ),
             );
+        }
+        if question.unopened_counts
+            && let Some(sentence) = unopened(&self.unopened)
+        {
+            return Cause::new("not_opened", format!("no packet that matches was found, but {sentence}"));
         }
         self.never_seen(since)
     }
@@ -318,6 +393,24 @@ pub fn cut(known: &SessionTotals) -> String {
         (1, _) => format!("a session that matches was cut after {kept_bytes} of {bytes} bytes: {left}"),
         _ => format!("{sessions} sessions that match were cut: {kept_bytes} of {bytes} bytes, {left}"),
     }
+}
+
+/// Sessions of which an expression asks what they have lost.
+pub(super) fn undecided(sessions: u64) -> String {
+    match sessions {
+        1 => "1 session that may match is cut, and what it lost cannot be searched".to_owned(),
+        _ => format!("{sessions} sessions that may match are cut, and what they lost cannot be searched"),
+    }
+}
+
+/// Packets whose headers are not read.
+fn unopened(packets: &BTreeMap<LinkType, u64>) -> Option<String> {
+    let parts: Vec<String> = packets
+        .iter()
+        .filter(|(_, packets)| **packets > 0)
+        .map(|(link_type, packets)| format!("{packets} packets of link type {link_type}"))
+        .collect();
+    (!parts.is_empty()).then(|| format!("{} were not opened", parts.join(" and ")))
 }
 
 fn left_out(sessions: u64) -> String {

@@ -4,22 +4,25 @@ use std::collections::BinaryHeap;
 
 use serde::{Deserialize, Serialize};
 
+use super::explain::undecided;
+use super::matching::SessionMatcher;
 use super::names::{Names, ReadAllowance};
-use super::selectors::SessionSelectors;
+pub use super::page_mark::PageMark;
 use super::{History, QueryError, Request};
 use base::interface::Interface;
 use base::time::Timestamp;
 use decode::Network;
 use engine::session::community_id::CommunityId;
 use engine::session::{ArchivePosition, BlockCache, Endpoint, Session, SessionSlot};
-use filter::{Endpoints, SessionProbe};
 
-/// What a listing is sorted by. Times ascend, amounts descend.
+/// What a listing is sorted by. Amounts descend, and times ascend but for the newest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sort {
-    /// Time of the first packet.
+    /// Time of the first packet, the newest first.
     #[default]
+    Newest,
+    /// Time of the first packet.
     Start,
     /// Time of the latest packet.
     Last,
@@ -39,6 +42,7 @@ impl Sort {
     /// The key by which sessions ascend.
     fn key(self, session: &Session) -> u64 {
         match self {
+            Self::Newest => u64::MAX - session.first.0,
             Self::Start => session.first.0,
             Self::Last => session.last.0,
             Self::Bytes => u64::MAX - session.bytes.sum(),
@@ -146,23 +150,96 @@ pub struct Flows<'h> {
     overtaken: u64,
     recent: BlockCache,
     allowance: ReadAllowance,
+    totals: FlowTotals,
+    unlisted: Unlisted,
+    /// The last row that was read.
+    last: Option<Row>,
+}
+
+/// All sessions that match, listed or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowTotals {
+    /// How many there are.
+    pub sessions: u64,
+    /// Their packets.
+    pub packets: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+    /// Captured bytes of them that are still there.
+    pub kept_bytes: u64,
+}
+
+impl FlowTotals {
+    fn add(&mut self, session: &Session) {
+        self.sessions += 1;
+        self.packets = self.packets.saturating_add(session.packets.sum());
+        self.bytes = self.bytes.saturating_add(session.bytes.sum());
+        self.kept_bytes = self.kept_bytes.saturating_add(session.kept_bytes);
+    }
+}
+
+/// Sessions that are not listed, though somebody may expect them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unlisted {
+    /// The packets that would tell whether they match are gone.
+    pub undecided: u64,
+    /// Their addresses and ports match, but the expression does not look behind the headers of their packets.
+    pub unopened: u64,
+}
+
+impl Unlisted {
+    /// What to say of them; `None` if there are none.
+    pub fn sentence(self) -> Option<String> {
+        let undecided = (self.undecided > 0).then(|| undecided(self.undecided));
+        let unopened = (self.unopened > 0).then(|| {
+            format!(
+                "{} sessions have these addresses and ports in packets that the expression does not look into (tags, \
+                 tunnels, extension headers): --address, --port or --flow finds them",
+                self.unopened
+            )
+        });
+        let parts: Vec<String> = [undecided, unopened].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+impl Row {
+    fn mark(&self) -> PageMark {
+        let Self { key, first_sequence, worker, past, .. } = *self;
+        PageMark { key, first_sequence, worker, past: past.is_some() }
+    }
 }
 
 /// Sessions found beyond the limit of a listing: in a flood, those that come first may be gone before they are read.
 pub const SPARE_ROWS: u64 = 2048;
 
 impl History {
-    /// The sessions that match, sorted.
+    /// The sessions that match, sorted, from the first on.
     ///
-    /// A session matches a window that it overlaps. An expression is asked of a packet made up from the session's
-    /// endpoints, in both directions, as its own packets may be gone.
+    /// # Errors
+    ///
+    /// As for a search for packets.
     pub fn flows(&self, request: &Request, sort: Sort) -> Result<Flows<'_>, QueryError> {
+        self.flows_after(request, sort, None)
+    }
+
+    /// The sessions that match, sorted; those behind a mark, if there is one.
+    ///
+    /// A session matches a window that it overlaps, and an expression that one of its packets matches. The totals are those
+    /// of all sessions that match, whatever the limit and the mark.
+    ///
+    /// # Errors
+    ///
+    /// As for a search for packets.
+    pub fn flows_after(&self, request: &Request, sort: Sort, after: Option<PageMark>) -> Result<Flows<'_>, QueryError> {
         let bounded = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
         let left = bounded(request.limit.unwrap_or(u64::MAX));
         let limit = left.saturating_add(bounded(SPARE_ROWS));
+        let mut totals = FlowTotals::default();
         // The rows that come first, the last of them on top, ready to be replaced.
         let mut rows: BinaryHeap<Row> = BinaryHeap::new();
-        self.each_session(request, |worker, past, session, wanted| {
+        let unlisted = self.each_session(request, |worker, past, session| {
+            totals.add(session);
             let row = Row {
                 key: sort.key(session),
                 first_sequence: session.first_sequence,
@@ -170,15 +247,16 @@ impl History {
                 slot: session.slot.0,
                 past,
             };
-            if rows.len() >= limit && rows.peek().is_none_or(|last| row >= *last) {
+            if after.is_some_and(|after| row.mark() <= after) {
                 return;
             }
-            if wanted(session) {
-                if rows.len() >= limit {
-                    rows.pop();
+            if rows.len() >= limit {
+                if rows.peek().is_none_or(|last| row >= *last) {
+                    return;
                 }
-                rows.push(row);
+                rows.pop();
             }
+            rows.push(row);
         })?;
         Ok(Flows {
             history: self,
@@ -187,27 +265,28 @@ impl History {
             overtaken: 0,
             allowance: ReadAllowance::default(),
             recent: BlockCache::default(),
+            totals,
+            unlisted,
+            last: None,
         })
     }
 
-    /// Shows every session of the request's window, with the question whether the rest of the request wants it: an
-    /// expression is only asked where the answer counts.
+    /// Shows every session of the request's window that the request means.
     pub(super) fn each_session(
         &self,
         request: &Request,
-        mut each: impl FnMut(u16, Option<ArchivePosition>, &Session, &mut dyn FnMut(&Session) -> bool),
-    ) -> Result<(), QueryError> {
+        mut each: impl FnMut(u16, Option<ArchivePosition>, &Session),
+    ) -> Result<Unlisted, QueryError> {
         let (since, until) = request.window()?;
-        let selectors = request.selectors(self)?;
-        let mut filter = session_filter(request)?;
+        let mut matcher = SessionMatcher::new(self, request)?;
         for (worker, reader) in (0u16..).zip(&self.workers) {
             for (past, session) in reader.sessions.known(since, until) {
-                if session.packets.sum() > 0 {
-                    each(worker, past, &session, &mut |session| wanted(&selectors, &mut filter, session));
+                if session.packets.sum() > 0 && matcher.matches(worker, &session) {
+                    each(worker, past, &session);
                 }
             }
         }
-        Ok(())
+        Ok(Unlisted { undecided: matcher.undecided, unopened: matcher.unopened })
     }
 
     /// The sessions whose names have `part` in them, sorted. Those that match the request are looked at in the order of
@@ -264,25 +343,25 @@ pub struct NamedSessions {
     pub beyond: bool,
 }
 
-/// The expression of a request, to be asked of sessions.
-pub(super) fn session_filter(request: &Request) -> Result<Option<SessionProbe>, QueryError> {
-    if request.expression.trim().is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(SessionProbe::new(&request.expression)?))
-}
-
-/// Whether a session is asked for.
-pub(super) fn wanted(selectors: &SessionSelectors, filter: &mut Option<SessionProbe>, session: &Session) -> bool {
-    selectors.interface(session.key.interface())
-        && selectors.session(&session.key)
-        && filter.as_mut().is_none_or(|filter| filter.matches(&Endpoints::from(&session.key)))
-}
-
 impl Flows<'_> {
     /// Sessions that were found, and gave way to others before they could be read.
     pub fn overtaken(&self) -> u64 {
         self.overtaken
+    }
+
+    /// All sessions that match, also those beyond the limit and before the mark.
+    pub fn totals(&self) -> FlowTotals {
+        self.totals
+    }
+
+    /// Sessions that are not listed, though somebody may expect them.
+    pub fn unlisted(&self) -> Unlisted {
+        self.unlisted
+    }
+
+    /// Where the next page begins; `None` if everything was read.
+    pub fn next_mark(&self) -> Option<PageMark> {
+        self.last.filter(|_| self.rows.len() > 0).map(|row| row.mark())
     }
 
     /// Sessions of which no names are told, as reading them would have taken too long.
@@ -306,6 +385,7 @@ impl Flows<'_> {
         self.left = self.left.checked_sub(1)?;
         loop {
             let row = self.rows.next()?;
+            self.last = Some(row);
             let sessions = &self.history.workers.get(usize::from(row.worker))?.sessions;
             // Its entry may have been given to another session since.
             let found = match row.past {

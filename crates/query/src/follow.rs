@@ -19,7 +19,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
-use super::merge::{Found, Packets, Summary};
+use super::found::{Found, Summary};
+use super::merge::Packets;
 use super::selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use base::interface::Interface;

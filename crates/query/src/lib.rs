@@ -7,8 +7,13 @@
 pub mod explain;
 pub mod flows;
 mod follow;
+mod found;
+mod matching;
 mod merge;
 pub mod names;
+mod notes;
+mod page_mark;
+mod remainder;
 pub mod search;
 pub mod selectors;
 pub mod status;
@@ -17,7 +22,10 @@ pub mod sums;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use follow::Follow;
-pub use merge::{Drops, Found, Packets, Summary};
+pub use found::{Found, Summary};
+pub use merge::Packets;
+pub use notes::SearchNotes;
+pub use remainder::Remainder;
 use selectors::{Flow, SessionSelectors, Subnet};
 
 use base::counters::Totals;
@@ -193,6 +201,15 @@ fn only(asked: &str) -> String {
 }
 
 impl Request {
+    /// Whether it asks for something that stands in the headers of packets.
+    fn names_content(&self) -> bool {
+        !self.expression.trim().is_empty()
+            || self.flow.is_some()
+            || self.community_id.is_some()
+            || self.address.is_some()
+            || self.port.is_some()
+    }
+
     fn window(&self) -> Result<(Timestamp, Timestamp), QueryError> {
         let since = self.since.unwrap_or(Timestamp::MIN);
         let until = self.until.unwrap_or(Timestamp::MAX);

@@ -9,12 +9,14 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
+use super::found::{Found, Summary};
 use super::names::SessionStarts;
+use super::notes::{SearchNotes, SessionBits};
 use super::search::Search;
 use super::selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use base::interface::Interface;
-use base::packet::{LinkType, Packet};
+use base::packet::LinkType;
 use base::time::Timestamp;
 use engine::store::record::RecordHeader;
 use engine::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
@@ -32,60 +34,6 @@ const RECORDS_BETWEEN_LOOKS: u32 = 1024;
 
 /// Bytes of a packet in which an expression finds the headers it asks for, mostly.
 const START_BYTES: u32 = 128;
-
-/// A packet that was found.
-#[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
-    /// The packet.
-    pub packet: Packet<'a>,
-    /// Where it was captured.
-    pub interface: &'a Interface,
-    /// What its record says.
-    pub header: RecordHeader,
-    /// Which worker keeps it.
-    pub worker: usize,
-    /// The selections of a [`Search`] that want it, in ascending order; empty without one.
-    pub selections: &'a [u32],
-}
-
-impl<'a> Found<'a> {
-    pub(super) fn new(
-        header: RecordHeader,
-        worker: usize,
-        interface: &'a Interface,
-        data: &'a [u8],
-        selections: &'a [u32],
-    ) -> Self {
-        let packet = Packet {
-            time: header.time,
-            interface: header.interface,
-            link_type: interface.link_type,
-            direction: header.direction,
-            flags: header.flags,
-            original_len: header.original_len,
-            drops_before: header.drops_before,
-            data,
-        };
-        Self { packet, interface, header, worker, selections }
-    }
-}
-
-/// What a finished or unfinished query came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// Packets found.
-    pub packets: u64,
-    /// Their captured bytes.
-    pub bytes: u64,
-    /// Packets in the window that were evicted before the query came to them, matching or not.
-    pub overtaken: u64,
-    /// Packets that came out of the order of their times because too many would have had to be read ahead.
-    pub unsorted: u64,
-    /// Whether the limit ended it.
-    pub limited: bool,
-    /// Whether it was interrupted.
-    pub interrupted: bool,
-}
 
 /// The answer to a [`Request`], packet by packet.
 #[derive(Debug)]
@@ -111,31 +59,11 @@ pub struct Packets<'h> {
     windows: usize,
     latest: Timestamp,
     data: Vec<u8>,
-    drops: Drops,
+    notes: SearchNotes,
+    /// Sessions of which one packet is enough; with it, further packets of them are passed over.
+    once: Option<SessionBits>,
     interrupts: Vec<Arc<AtomicBool>>,
     summary: Summary,
-}
-
-/// When the kernel dropped packets, and how many.
-#[derive(Clone, Debug, Default)]
-pub struct Drops(Vec<(Timestamp, u64)>);
-
-impl Drops {
-    /// Places in time that are remembered at most; what comes after is counted to the last.
-    const PLACES_MAX: usize = 1024;
-
-    fn add(&mut self, time: Timestamp, packets: u32) {
-        let full = self.0.len() == Self::PLACES_MAX;
-        match self.0.last_mut() {
-            Some(last) if full => *last = (last.0.max(time), last.1 + u64::from(packets)),
-            _ => self.0.push((time, u64::from(packets))),
-        }
-    }
-
-    /// Packets that were dropped within a window, as far as the packets that came next are still there.
-    pub fn within(&self, since: Timestamp, until: Timestamp) -> u64 {
-        self.0.iter().filter(|(time, _)| *time >= since && *time <= until).map(|(_, packets)| packets).sum()
-    }
 }
 
 impl<'h> Packets<'h> {
@@ -179,7 +107,8 @@ impl<'h> Packets<'h> {
             windows: 0,
             latest: Timestamp::MIN,
             data: Vec::new(),
-            drops: Drops::default(),
+            notes: SearchNotes::default(),
+            once: None,
             interrupts: Vec::new(),
             summary: Summary::default(),
         })
@@ -219,6 +148,11 @@ impl<'h> Packets<'h> {
         self
     }
 
+    /// Packets of the segments that have not begun: all there are at first.
+    pub(super) fn records_ahead(&self) -> u64 {
+        self.waiting.iter().map(|(_, view)| view.packets).sum()
+    }
+
     /// How far it has come, 0 to 1, by the time of the latest packet that was found.
     #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
     pub fn part(&self) -> f64 {
@@ -232,9 +166,20 @@ impl<'h> Packets<'h> {
         self.summary
     }
 
-    /// When the kernel dropped packets, within what was looked through so far.
-    pub fn drops(&self) -> &Drops {
-        &self.drops
+    /// What was met beside the packets that were found so far.
+    pub fn notes(&self) -> &SearchNotes {
+        &self.notes
+    }
+
+    /// Finds one packet of each session only; [`sessions`](Self::into_sessions) tells which sessions these are.
+    pub(super) fn once_per_session(mut self) -> Self {
+        self.once = Some(SessionBits::new(self.history));
+        self
+    }
+
+    /// The sessions of the packets that were found once each.
+    pub(super) fn into_sessions(self) -> SessionBits {
+        self.once.unwrap_or_default()
     }
 
     /// What is searched for, where that is many selections or whole sessions.
@@ -279,6 +224,14 @@ impl<'h> Packets<'h> {
                 Err(Gone) => self.summary.overtaken += 1,
             }
         };
+        if self.filter.is_some() && self.search.is_none() {
+            let sessions = &self.history.workers[worker].sessions;
+            if let Some(once) = &mut self.once {
+                once.add(worker, sessions, &header);
+            } else {
+                self.notes.found(worker, sessions, &header);
+            }
+        }
         self.summary.packets += 1;
         self.summary.bytes += self.data.len() as u64;
         if header.time < self.latest {
@@ -359,7 +312,7 @@ impl<'h> Packets<'h> {
                         continue;
                     }
                     if record.header.drops_before > 0 {
-                        self.drops.add(record.header.time, record.header.drops_before);
+                        self.notes.drop_before(record.header.time, record.header.drops_before);
                     }
                     if disorder_ns == 0 {
                         break Ok(Some(record));
@@ -392,6 +345,9 @@ impl<'h> Packets<'h> {
         {
             return Ok(false);
         }
+        if self.once.as_ref().is_some_and(|once| once.contains(run.worker, header.session)) {
+            return Ok(false);
+        }
         let worker = &self.history.workers[run.worker];
         let by_record = match &mut self.search {
             Some(search) => search.by_record(run.worker, &worker.sessions, header),
@@ -421,11 +377,13 @@ impl<'h> Packets<'h> {
         if record.header.captured_len <= 2 * START_BYTES {
             return Ok(false);
         }
-        let Some(program) = self.filter.as_mut().and_then(|filter| filter.program(link_type)) else { return Ok(false) };
+        if self.filter.is_none() {
+            return Ok(false);
+        }
         let mut start = *record;
         start.header.captured_len = START_BYTES;
         self.history.workers[run.worker].segments.data(&run.cursor, &start, &mut self.data)?;
-        Ok(program.rejects_start(&self.data, original_len))
+        Ok(self.filter.as_mut().is_some_and(|filter| filter.rejects_start(link_type, &self.data, original_len)))
     }
 
     /// The record's interface; one that is new since the query began is looked up.

@@ -82,6 +82,8 @@ pub struct SessionTotals {
     pub kept_bytes: u64,
     /// Sessions that were left out because there were too many.
     pub left_out: u64,
+    /// Cut sessions of which the packets that are gone would tell whether they are meant.
+    pub undecided: u64,
 }
 
 impl SessionTotals {
@@ -209,6 +211,20 @@ impl History {
 }
 
 impl Search {
+    /// All packets of some sessions.
+    pub(super) fn of_sessions(sessions: &[(usize, Session)], limits: SearchLimits) -> Self {
+        let mut search = Self {
+            whole_sessions: Some(HashMap::new()),
+            known: vec![SessionTotals::default()],
+            window: (Timestamp::MAX, Timestamp::MIN),
+            ..Self::default()
+        };
+        for (worker, session) in sessions.iter().take(limits.sessions_max) {
+            search.want_whole(*worker, session, &[0]);
+        }
+        search
+    }
+
     /// From and until when packets can be wanted.
     pub(super) fn window(&self) -> (Timestamp, Timestamp) {
         if self.keys.is_empty() { self.window } else { (Timestamp::MIN, Timestamp::MAX) }

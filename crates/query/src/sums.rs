@@ -16,7 +16,8 @@ use engine::session::{Endpoint, Session};
 pub enum By {
     /// Each host, with all it sent (out) and was sent (in): a session counts at both of its ends.
     Host,
-    /// Two hosts; out is from the one that opened the first session.
+    /// Two hosts, whoever opened the sessions; out is from the one that sent more to the other. Sorted by what came in, it is
+    /// from the one that sent less.
     Peer,
     /// Protocol and port of the responder; out is from originators.
     Port,
@@ -36,6 +37,11 @@ impl Directions {
     /// Both together.
     pub fn sum(self) -> u64 {
         self.out.saturating_add(self.r#in)
+    }
+
+    /// As the other host sees it.
+    fn turned(self) -> Self {
+        Self { out: self.r#in, r#in: self.out }
     }
 
     fn add(&mut self, out: u64, r#in: u64) {
@@ -95,8 +101,6 @@ type Host = (Option<std::net::IpAddr>, Option<[u8; 6]>);
 pub const SUM_BYTES: u64 = 192;
 
 struct PartialSum {
-    /// By peer: the host that opened the first session.
-    from: Host,
     sessions: u64,
     bytes: Directions,
     packets: Directions,
@@ -113,17 +117,13 @@ impl History {
     pub fn sums(&self, request: &Request, by: By, sort: Sort, sums_max: usize) -> Result<Sums, QueryError> {
         let mut running: HashMap<Key, PartialSum, foldhash::quality::RandomState> = HashMap::default();
         let mut left_out = 0;
-        self.each_session(request, |_, _, session, wanted| {
-            if !wanted(session) {
-                return;
-            }
+        self.each_session(request, |_, _, session| {
             let (originator, responder) = (host(session.originator()), host(session.responder()));
             let mut add = |key: Key, sent_by_originator: bool| {
                 let room = running.len() < sums_max;
                 let running = match running.entry(key) {
                     Entry::Occupied(entry) => entry.into_mut(),
                     Entry::Vacant(entry) if room => entry.insert(PartialSum {
-                        from: originator,
                         sessions: 0,
                         bytes: Directions::default(),
                         packets: Directions::default(),
@@ -135,7 +135,7 @@ impl History {
                         return;
                     }
                 };
-                running.add(session, originator, sent_by_originator, by);
+                running.add(session, sent_by_originator);
             };
             match by {
                 By::Host => {
@@ -144,7 +144,9 @@ impl History {
                         add(Key::Host(responder), false);
                     }
                 }
-                By::Peer => add(Key::Peer(originator.min(responder), originator.max(responder)), true),
+                By::Peer => {
+                    add(Key::Peer(originator.min(responder), originator.max(responder)), originator <= responder)
+                }
                 By::Port => {
                     let port = has_ports(session.key.protocol()).then(|| session.responder().port);
                     add(Key::Port(flows::protocol(session), port), true);
@@ -152,7 +154,7 @@ impl History {
             }
         })?;
         let total = running.len() as u64;
-        let mut rows: Vec<Sum> = running.into_iter().map(|(key, running)| running.sum(key)).collect();
+        let mut rows: Vec<Sum> = running.into_iter().map(|(key, running)| running.sum(key, sort)).collect();
         rows.sort_by(|a, b| order(sort, a).cmp(&order(sort, b)).then_with(|| a.name().cmp(&b.name())));
         rows.truncate(request.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
         Ok(Sums { rows, left_out, total })
@@ -168,18 +170,9 @@ fn has_ports(protocol: u8) -> bool {
 }
 
 impl PartialSum {
-    fn add(&mut self, session: &Session, originator: Host, sent_by_originator: bool, by: By) {
-        if by == By::Peer && session.first < self.first {
-            // Who opened the first session is found out late: what was out is in.
-            if self.from != originator {
-                self.bytes = Directions { out: self.bytes.r#in, r#in: self.bytes.out };
-                self.packets = Directions { out: self.packets.r#in, r#in: self.packets.out };
-                self.from = originator;
-            }
-        }
+    fn add(&mut self, session: &Session, sent_by_originator: bool) {
         let (bytes, packets) = (session.bytes, session.packets);
-        let out_first = if by == By::Peer { self.from == originator } else { sent_by_originator };
-        if out_first {
+        if sent_by_originator {
             self.bytes.add(bytes.originator, bytes.responder);
             self.packets.add(packets.originator, packets.responder);
         } else {
@@ -191,7 +184,7 @@ impl PartialSum {
         self.last = self.last.max(session.last);
     }
 
-    fn sum(self, key: Key) -> Sum {
+    fn sum(mut self, key: Key, sort: Sort) -> Sum {
         let text = |(ip, mac): Host| match ip {
             Some(ip) => ip.to_string(),
             None => Endpoint { ip, mac, port: 0 }.to_string(),
@@ -199,8 +192,14 @@ impl PartialSum {
         let (host, peer, proto, port) = match key {
             Key::Host(host) => (Some(text(host)), None, None, None),
             Key::Peer(a, b) => {
-                let other = if self.from == a { b } else { a };
-                (Some(text(self.from)), Some(text(other)), None, None)
+                let turned =
+                    if sort == Sort::In { self.bytes.out > self.bytes.r#in } else { self.bytes.out < self.bytes.r#in };
+                if turned {
+                    self.bytes = self.bytes.turned();
+                    self.packets = self.packets.turned();
+                }
+                let (from, to) = if turned { (b, a) } else { (a, b) };
+                (Some(text(from)), Some(text(to)), None, None)
             }
             Key::Port(proto, port) => (None, None, Some(proto), port),
         };
@@ -228,7 +227,7 @@ impl Sum {
 /// The key by which sums ascend; times are as text, which sorts as they do.
 fn order(sort: Sort, sum: &Sum) -> (u64, &str) {
     match sort {
-        Sort::Start => (0, &sum.first),
+        Sort::Newest | Sort::Start => (0, &sum.first),
         Sort::Last => (0, &sum.last),
         Sort::Bytes | Sort::Duration => (u64::MAX - sum.bytes.sum(), ""),
         Sort::Packets => (u64::MAX - sum.packets.sum(), ""),

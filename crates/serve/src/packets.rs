@@ -22,7 +22,7 @@ use base::packet::{InterfaceId, LinkType};
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use query::explain::cut;
 use query::search::{SearchLimits, SessionTotals};
-use query::{Drops, Packets, Request, Summary};
+use query::{Packets, Request, SearchNotes, Summary};
 
 const TRAILERS: &str = "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing";
 
@@ -134,7 +134,7 @@ impl Export {
         let summary = packets.summary();
         self.service.counters.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.counters.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
-        let drops = packets.drops().clone();
+        let drops = packets.notes().clone();
         let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
         drop(packets);
         if exported.0.is_empty() {
@@ -201,7 +201,7 @@ impl Export {
         entry: AuditEntry,
         summary: Summary,
         known: &[SessionTotals],
-        drops: &Drops,
+        drops: &SearchNotes,
     ) -> Result<(), Closed> {
         let problem = if summary.interrupted {
             Problem::stopping()
@@ -243,7 +243,7 @@ impl Export {
     }
 
     /// What matches and is gone, as far as that is known; empty if it is nothing.
-    fn missing(&self, summary: Summary, known: &[SessionTotals], drops: &Drops) -> String {
+    fn missing(&self, summary: Summary, known: &[SessionTotals], drops: &SearchNotes) -> String {
         // Who asked for a few packets got them.
         if summary.limited {
             return String::new();

@@ -35,7 +35,7 @@ use lines::LinesAnswer;
 use query::explain::{Cause, HistoryExtent, Question};
 use query::search::{Search, SearchLimits, SearchTarget, Selector, SessionTotals};
 use query::selectors::Flow;
-use query::{Drops, Request};
+use query::{Request, SearchNotes};
 
 /// Bytes of a body at most, however large the budget.
 pub(super) const BODY_BYTES_MAX: u64 = 16 << 20;
@@ -255,7 +255,7 @@ impl SelectionQuery {
     }
 
     /// Why a selection finds nothing.
-    fn cause(&self, reach: &mut HistoryExtent, number: usize, known: SessionTotals, drops: &Drops) -> Cause {
+    fn cause(&self, reach: &mut HistoryExtent, number: usize, known: SessionTotals, drops: &SearchNotes) -> Cause {
         let selector = &self.selectors[number];
         if selector.since > self.now {
             let sentence = format!(
@@ -268,7 +268,7 @@ impl SelectionQuery {
     }
 
     /// Why none of them finds anything: the first one's cause.
-    pub(super) fn explain_nothing(&self, service: &Service, known: &[SessionTotals], drops: &Drops) -> Cause {
+    pub(super) fn explain_nothing(&self, service: &Service, known: &[SessionTotals], drops: &SearchNotes) -> Cause {
         let cause = self.cause(&mut service.history().reach(), 0, known[0], drops);
         match self.selectors.len() {
             1 => cause,

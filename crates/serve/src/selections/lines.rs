@@ -18,7 +18,7 @@ use base::time::Timestamp;
 use formats::writer::Exporter;
 use query::explain::{Cause, Question};
 use query::search::{Selector, SessionTotals};
-use query::{Drops, Found, Summary};
+use query::{Found, SearchNotes, Summary};
 
 /// Bytes that are waiting to be sent, of all files together, before they are.
 const PENDING_BYTES_MAX: usize = 128 << 10;
@@ -134,7 +134,7 @@ impl LinesAnswer {
             }
         }
         let summary = packets.summary();
-        let drops = packets.drops().clone();
+        let drops = packets.notes().clone();
         drop(packets);
         self.service.counters.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.counters.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
@@ -184,7 +184,7 @@ impl LinesAnswer {
         &self,
         outcomes: &mut [Outcome],
         known: &[SessionTotals],
-        drops: &Drops,
+        drops: &SearchNotes,
         groups: &[u32],
         files: &BTreeMap<u32, File>,
     ) {

@@ -1,0 +1,103 @@
+//! What a search meets beside the packets it finds, for answers that say what is missing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::History;
+use base::time::Timestamp;
+use engine::session::{Session, SessionArray, SessionSlot};
+use engine::store::record::RecordHeader;
+
+/// Places in time at which drops are remembered; further drops are counted to the last of them.
+const DROPS_MAX: usize = 1024;
+/// Sessions whose packets are counted one by one (about 48 bytes each).
+const SESSIONS_MAX: usize = 16_384;
+
+/// What a search met beside what it found.
+#[derive(Clone, Debug, Default)]
+pub struct SearchNotes {
+    /// When the kernel dropped packets, and how many.
+    drops: Vec<(Timestamp, u64)>,
+    /// The sessions of the packets found, by worker and slot.
+    sessions: HashMap<(usize, SessionSlot), FoundOf, foldhash::fast::RandomState>,
+    /// Whether there were more sessions than are counted.
+    more_sessions: bool,
+}
+
+/// Packets found of one session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FoundOf {
+    first_sequence: u64,
+    pub(super) packets: u64,
+}
+
+impl SearchNotes {
+    pub(super) fn drop_before(&mut self, time: Timestamp, packets: u32) {
+        let full = self.drops.len() == DROPS_MAX;
+        match self.drops.last_mut() {
+            Some(last) if full => *last = (last.0.max(time), last.1 + u64::from(packets)),
+            _ => self.drops.push((time, u64::from(packets))),
+        }
+    }
+
+    /// Packets that the kernel dropped within a window, as far as the packets that came next are still there.
+    pub fn dropped_within(&self, since: Timestamp, until: Timestamp) -> u64 {
+        self.drops.iter().filter(|(time, _)| *time >= since && *time <= until).map(|(_, packets)| packets).sum()
+    }
+
+    /// Counts a packet that was found to its session.
+    pub(super) fn found(&mut self, worker: usize, sessions: &SessionArray, header: &RecordHeader) {
+        let full = self.sessions.len() >= SESSIONS_MAX;
+        match self.sessions.entry((worker, header.session)) {
+            Entry::Occupied(mut entry) => entry.get_mut().packets += 1,
+            Entry::Vacant(_) if full => self.more_sessions = true,
+            Entry::Vacant(entry) => {
+                if let Some(session) = sessions.session_at(header.session, header.sequence) {
+                    entry.insert(FoundOf { first_sequence: session.first_sequence, packets: 1 });
+                }
+            }
+        }
+    }
+
+    /// Packets found of a session; `None` if none was, or if there were too many sessions to count.
+    pub(super) fn found_of(&self, worker: usize, session: &Session) -> Option<u64> {
+        let found = self.sessions.get(&(worker, session.slot))?;
+        (found.first_sequence == session.first_sequence).then_some(found.packets)
+    }
+
+    /// Whether the packets of all sessions are counted.
+    pub(super) fn counts_all(&self) -> bool {
+        !self.more_sessions
+    }
+}
+
+/// A set of sessions: a bit for each slot, so that it is bounded by the array of sessions, whatever matches.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SessionBits(Vec<Vec<u64>>);
+
+impl SessionBits {
+    pub(super) fn new(history: &History) -> Self {
+        let words = |slots: u32| usize::try_from(slots.div_ceil(64)).unwrap_or(0);
+        Self(history.workers.iter().map(|worker| vec![0; words(worker.sessions.used())]).collect())
+    }
+
+    pub(super) fn add(&mut self, worker: usize, sessions: &SessionArray, header: &RecordHeader) {
+        if sessions.session_at(header.session, header.sequence).is_none() {
+            return;
+        }
+        let (word, bit) = Self::place(header.session);
+        // A session that began after the set was made is left out, as by any look at the sessions before it began.
+        if let Some(word) = self.0.get_mut(worker).and_then(|words| words.get_mut(word)) {
+            *word |= 1 << bit;
+        }
+    }
+
+    pub(super) fn contains(&self, worker: usize, slot: SessionSlot) -> bool {
+        let (word, bit) = Self::place(slot);
+        self.0.get(worker).and_then(|words| words.get(word)).is_some_and(|word| word >> bit & 1 != 0)
+    }
+
+    fn place(slot: SessionSlot) -> (usize, u32) {
+        (usize::try_from(slot.0 / 64).unwrap_or(usize::MAX), slot.0 % 64)
+    }
+}

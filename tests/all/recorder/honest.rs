@@ -1,0 +1,266 @@
+//! Answers say what was not looked at: one test for each kind that was reported.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use super::running::{Recorder, directory};
+use crate::generate::Random;
+
+/// A classic capture file of one link type, its packets a millisecond apart.
+fn capture(link_type: u32, packets: &[Vec<u8>]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for field in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, link_type] {
+        file.extend_from_slice(&field.to_le_bytes());
+    }
+    for (number, packet) in (0u32..).zip(packets) {
+        let length = u32::try_from(packet.len()).unwrap();
+        for field in [1_795_341_600, number * 1000, length, length] {
+            file.extend_from_slice(&field.to_le_bytes());
+        }
+        file.extend_from_slice(packet);
+    }
+    file
+}
+
+/// A recorder that has read such a capture.
+fn recorded(link_type: u32, packets: &[Vec<u8>]) -> Recorder {
+    let folder = directory();
+    let path = folder.path().join("in.pcap");
+    std::fs::write(&path, capture(link_type, packets)).unwrap();
+    replayed(path.to_str().unwrap(), u64::try_from(packets.len()).unwrap(), "32M")
+}
+
+fn replayed(path: &str, packets: u64, memory: &str) -> Recorder {
+    let recorder = Recorder::replaying(&["--replay", path, "--speed", "max", "-m", memory], Stdio::null());
+    recorder.arrived(packets);
+    recorder
+}
+
+fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1][..], &ethertype.to_be_bytes(), payload].concat()
+}
+
+/// From 10.0.0.1 to 10.0.0.2, with flags and fragment offset.
+fn ipv4(protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+    let [l0, l1] = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
+    let [f0, f1] = fragment.to_be_bytes();
+    let header = [0x45, 0, l0, l1, 0xab, 0xcd, f0, f1, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    [&header[..], payload].concat()
+}
+
+fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
+    [&source.to_be_bytes()[..], &destination.to_be_bytes(), &length, &[0, 0], payload].concat()
+}
+
+/// From port `source` with flags; sequence number 1.
+fn tcp(source: u16, destination: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let ports = [source.to_be_bytes(), destination.to_be_bytes()].concat();
+    [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0], payload].concat()
+}
+
+/// The real capture of that name, if the folder is there.
+fn real(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(|| "../shared/captures".into(), PathBuf::from);
+    let found =
+        [folder.join(name), PathBuf::from("../..").join(&folder).join(name)].into_iter().find(|path| path.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED in part: there is no {name} in {}", folder.display());
+    }
+    found
+}
+
+/// Frames that carry `packet`, which is IPv4, by link type.
+fn carriers(packet: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    let join = |header: &[u8]| [header, packet].concat();
+    let llc = [0xaa, 0xaa, 3, 0, 0, 0, 8, 0];
+    let dot11 = [&[8, 1, 0, 0][..], &[2; 18], &[0, 0], &llc].concat();
+    let length = u8::try_from(packet.len() + 4).unwrap();
+    vec![
+        (50, join(&[0xff, 3, 0, 0x21])),
+        (50, join(&[0x0f, 0, 8, 0])),
+        (104, join(&[0x0f, 0, 8, 0])),
+        (107, join(&[0x18, 0x41, 3, 0xcc])),
+        (105, join(&dot11)),
+        (127, join(&[&[0, 0, 8, 0, 0, 0, 0, 0][..], &dot11].concat())),
+        (119, join(&[&[0x44, 0, 0, 0, 144, 0, 0, 0][..], &[0; 136], &dot11].concat())),
+        (239, join(&[2, 0, 0, 0, length, 0, 9, 0])),
+        (51, join(&[0x11, 0, 0, 1, 0, length - 2, 0, 0x21])),
+        (1, ethernet(0x800, &ipv4(17, 0, &udp(9, 6635, &join(&[0, 1, 1, 64]))))),
+        (1, ethernet(0x800, &ipv4(17, 0, &udp(9, 37_008, &join(&[&[1, 0, 0, 18, 1][..], &dot11].concat()))))),
+    ]
+}
+
+#[test]
+fn honest_13_01_link_types_and_tunnels_are_opened() {
+    // Another address than that of the frames around it.
+    let mut packet = ipv4(17, 0, &udp(4000, 53, b"hello"));
+    packet[12] = 192;
+    for (link_type, frame) in carriers(&packet) {
+        let recorder = recorded(link_type, &[frame]);
+        for question in [&["flows", "--json", "--address", "192.0.0.1"][..], &["flows", "--json", "--port", "53"]] {
+            let told = recorder.ask(question);
+            assert_eq!((told.code, told.stdout.lines().count()), (0, 1), "{link_type} {question:?}: {}", told.stderr);
+        }
+        assert_eq!(recorder.packets(&["--address", "192.0.0.1"]).len(), 1, "{link_type}");
+        if link_type != 1 {
+            assert_eq!(recorder.packets(&["host", "192.0.0.1"]).len(), 1, "{link_type}");
+            assert_eq!(recorder.ask(&["flows", "host 192.0.0.1"]).code, 0, "{link_type}");
+        }
+    }
+    if let Some(path) = real("nflog-http.pcap") {
+        let recorder = replayed(path.to_str().unwrap(), 13, "32M");
+        assert_eq!(recorder.packets(&["tcp", "port", "80"]).len(), 13);
+        let told = recorder.ask(&["flows", "--json"]);
+        assert!(told.stdout.contains("\"proto\":\"tcp\""), "{}", told.stdout);
+    }
+}
+
+#[test]
+fn honest_13_01_what_was_not_opened_is_a_cause() {
+    // USB, which no decoder here reads.
+    let recorder = recorded(220, &[vec![7; 64], vec![8; 64]]);
+    for question in [
+        &["get", "host", "192.0.2.1"][..],
+        &["get", "--address", "192.0.2.1"],
+        &["flows", "host", "192.0.2.1"],
+        &["flows", "--port", "80"],
+    ] {
+        let told = recorder.ask(question);
+        assert_eq!(told.code, 1, "{question:?}");
+        assert!(
+            told.stderr.contains("2 packets of link type USB_LINUX_MMAPPED were not opened"),
+            "{question:?}: {}",
+            told.stderr
+        );
+        assert!(!told.stderr.contains("was seen"), "{question:?}: {}", told.stderr);
+    }
+}
+
+#[test]
+fn honest_13_02_a_part_of_the_sessions_is_named() {
+    let whole = udp(5060, 5060, &[7; 64]);
+    // Two datagrams in three fragments each: the first fragments have ports.
+    let mut frames = Vec::new();
+    for id in 0..2 {
+        for (at, part) in [(0u16, &whole[..24]), (3, &whole[24..48]), (6, &whole[48..])] {
+            let more = if at == 6 { 0 } else { 0x2000 };
+            let mut packet = ipv4(17, at | more, part);
+            packet[5] = id;
+            frames.push(ethernet(0x800, &packet));
+        }
+    }
+    let recorder = recorded(1, &frames);
+    assert_eq!(recorder.packets(&["port", "5060"]).len(), 2);
+    let told = recorder.ask(&["get", "port", "5060", "-w", recorder.path("out.pcapng").to_str().unwrap()]);
+    assert!(told.stderr.contains("4 more that the expression does not match"), "{}", told.stderr);
+    assert!(told.stderr.contains("4 fragments after the first"), "{}", told.stderr);
+    assert!(told.stderr.contains("--whole-sessions returns them"), "{}", told.stderr);
+    assert_eq!(recorder.packets(&["--whole-sessions", "port", "5060"]).len(), 6);
+}
+
+#[test]
+fn honest_13_02_what_hides_packets_is_named() {
+    let inner = ipv4(17, 0, &udp(4000, 5060, b"hello"));
+    let frame = ethernet(0x800, &inner);
+    let geneve = udp(9, 6081, &[&[0, 0, 0x65, 0x58, 0, 0, 5, 0][..], &frame].concat());
+    let erspan = [&[0x10, 0, 0x88, 0xbe, 0, 0, 0, 1, 0x10, 0, 0, 1, 0, 0, 0, 0][..], &frame].concat();
+    let pppoe = [&[0x11, 0, 0, 3, 0, 35, 0, 0x21][..], &inner].concat();
+    let options = [17, 0, 1, 4, 0, 0, 0, 0];
+    let v6 = [&[0x60, 0, 0, 0, 0, 21, 60, 64][..], &[0xfd; 16], &[0xfc; 16], &options, &udp(4000, 5060, b"hello")];
+    for (name, frame, expression) in [
+        ("a VLAN tag", ethernet(0x8100, &[&[0, 5, 8, 0][..], &inner].concat()), "vlan"),
+        ("MPLS", ethernet(0x8847, &[&[0, 1, 1, 64][..], &inner].concat()), "mpls"),
+        ("PPPoE", ethernet(0x8864, &pppoe), "pppoes"),
+        ("Geneve", ethernet(0x800, &ipv4(17, 0, &geneve)), "geneve"),
+        ("ERSPAN", ethernet(0x800, &ipv4(47, 0, &erspan)), "proto 47"),
+        ("IPv6 extension headers", ethernet(0x86dd, &v6.concat()), "ip6"),
+    ] {
+        let recorder = recorded(1, &[frame]);
+        let told = recorder.ask(&["get", "port", "5060"]);
+        assert_eq!(told.code, 1, "{name}");
+        assert!(told.stderr.contains(&format!("1 behind {name}")), "{name}: {}", told.stderr);
+        assert!(told.stderr.contains("--port") && !told.stderr.contains("was seen"), "{name}: {}", told.stderr);
+        assert_eq!(name == "a VLAN tag", told.stderr.contains("VLAN"), "{name}: {}", told.stderr);
+        // What an expression finds in packets, it finds in sessions.
+        assert_eq!(recorder.packets(&[expression]).len(), 1, "{name}");
+        for listing in [&["flows", "--json", expression][..], &["flows", "--json", "--port", "5060"]] {
+            let told = recorder.ask(listing);
+            assert_eq!((told.code, told.stdout.lines().count()), (0, 1), "{name} {listing:?}: {}", told.stderr);
+        }
+        let told = recorder.ask(&["flows", "port", "5060"]);
+        assert!(told.code == 1 && told.stderr.contains(&format!("behind {name}")), "{name}: {}", told.stderr);
+    }
+}
+
+#[test]
+fn honest_13_02_flows_asks_the_packets() {
+    let frames = [
+        ethernet(0x800, &ipv4(6, 0, &tcp(4000, 80, 2, b""))),
+        ethernet(0x800, &ipv4(6, 0, &tcp(4000, 80, 24, b"GET /"))),
+        ethernet(0x800, &ipv4(6, 0, &tcp(4000, 80, 4, b""))),
+        ethernet(0x800, &ipv4(6, 0, &tcp(4001, 80, 2, b""))),
+    ];
+    let recorder = recorded(1, &frames);
+    for (expression, sessions) in [
+        ("tcp[13] & 4 != 0", 1),
+        ("tcp[13] & 2 != 0", 2),
+        ("tcp[((tcp[12:1] & 0xf0) >> 2):4] = 0x47455420", 1),
+        ("less 55", 2),
+        ("ether src 02:00:00:00:00:01", 2),
+    ] {
+        let told = recorder.ask(&["flows", "--json", expression]);
+        assert_eq!((told.code, told.stdout.lines().count()), (0, sessions), "{expression}: {}", told.stderr);
+        assert!(!recorder.packets(&[expression]).is_empty());
+    }
+    assert_eq!(recorder.ask(&["flows", "tcp[13] & 1 != 0"]).code, 1);
+}
+
+#[test]
+fn honest_13_03_cut_sessions_that_may_match_are_counted() {
+    // Eight sessions of 3.5 MB each, which nothing compresses, do not fit into 16 MiB.
+    let mut random = Random(1);
+    let mut frames = Vec::new();
+    for number in 0..20_000u16 {
+        let flags = if number < 8 { 2 } else { 24 };
+        let payload: Vec<u8> =
+            if number < 8 { Vec::new() } else { (0..1400).map(|_| random.below(256).to_le_bytes()[0]).collect() };
+        frames.push(ethernet(0x800, &ipv4(6, 0, &tcp(4000 + number % 8, 80, flags, &payload))));
+    }
+    let folder = directory();
+    let path = folder.path().join("in.pcap");
+    std::fs::write(&path, capture(1, &frames)).unwrap();
+    let recorder = replayed(path.to_str().unwrap(), 20_000, "16M");
+    assert!(recorder.status().packets.evicted > 0);
+    let out = recorder.path("out.pcapng");
+    for question in [
+        &["get", "tcp[13] = 2", "-w", out.to_str().unwrap()][..],
+        &["get", "tcp[20:4] = 0x47455420"],
+        &["flows", "tcp[20:4] = 0x47455420"],
+    ] {
+        let told = recorder.ask(question);
+        let cut = told.stderr.split(" sessions that may match are cut").next().unwrap();
+        let count: u32 = cut.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap_or(0);
+        assert!((1..=8).contains(&count), "{question:?}: {}", told.stderr);
+        assert!(told.stderr.contains("what they lost cannot be searched"), "{question:?}: {}", told.stderr);
+        assert!(!told.stderr.contains("was seen;"), "{question:?}: {}", told.stderr);
+    }
+}
+
+#[test]
+fn honest_13_04_sums_follow_the_direction_of_bytes() {
+    // 10.0.0.2 opened the first session; later 10.0.0.1 sends much.
+    let mut frames = vec![{
+        let mut packet = ipv4(6, 0, &tcp(5000, 22, 2, b""));
+        (packet[15], packet[19]) = (2, 1);
+        ethernet(0x800, &packet)
+    }];
+    frames.extend((0..50).map(|_| ethernet(0x800, &ipv4(6, 0, &tcp(4000, 443, 24, &[7; 1000])))));
+    let recorder = recorded(1, &frames);
+    for sort in ["out", "bytes"] {
+        let told = recorder.ask(&["flows", "--by", "peer", "--sort", sort, "--json"]);
+        let row: serde_json::Value = serde_json::from_str(told.stdout.lines().next().unwrap()).unwrap();
+        assert_eq!((row["host"].as_str(), row["peer"].as_str()), (Some("10.0.0.1"), Some("10.0.0.2")), "{row}");
+        assert!(row["bytes"]["out"].as_u64() > Some(50_000) && row["bytes"]["in"].as_u64() < Some(100), "{row}");
+    }
+}
