@@ -169,7 +169,7 @@ fn export<'k>(
         hardware: Some("a test".into()),
         os: Some("an operating system".into()),
         filter: Some("ip or ip6".into()),
-        link_type: None,
+        ..Options::default()
     };
     let mut exporter = Exporter::new(format, options);
     let mut out = Vec::new();

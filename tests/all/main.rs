@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod alerts;
+mod annotated;
 mod capture_files;
 #[cfg(target_os = "linux")]
 mod check;

@@ -330,6 +330,14 @@ impl Published {
         }
     }
 
+    /// Counts from 0 on for a slot that will mean another interface. No packet of the old one comes any more.
+    pub fn reset_interface(&self, id: InterfaceId) {
+        if let Some([packets, bytes]) = self.interfaces.get(usize::from(id.0)) {
+            packets.store(0, Ordering::Relaxed);
+            bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// What came from an interface.
     pub fn interface(&self, id: InterfaceId) -> Volume {
         self.interfaces.get(usize::from(id.0)).map_or(Volume::default(), |[packets, bytes]| Volume {

@@ -20,7 +20,7 @@ pub enum Batch {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The capture file is damaged; everything before the damage was handed over.
-    #[error("{message}, at byte {offset} of the capture; every packet before that was read")]
+    #[error("{message}{}", place(*.offset))]
     Damaged {
         /// Bytes from the start of the input to the block or record that cannot be read.
         offset: u64,
@@ -35,6 +35,14 @@ pub enum SourceError {
         /// What it said.
         source: std::io::Error,
     },
+}
+
+/// Where the damage is; of a file that is none from its first byte on, no packet was read.
+fn place(offset: u64) -> String {
+    match offset {
+        0 => String::new(),
+        _ => format!(", at byte {offset} of the capture; every packet before that was read"),
+    }
 }
 
 /// A source of packets, live or recorded.

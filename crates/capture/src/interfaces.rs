@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -18,9 +18,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 
 use super::link_layer::link_type;
 use super::selection::{InterfaceSelection, Link};
-use base::interface::Interfaces;
+use base::interface::{GapReason, InterfaceGap, Interfaces, LinkChange, LinkState};
 use base::log_limit::LogLimit;
 use base::packet::LinkType;
+use base::time::Timestamp;
 
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP_INTR: u16 = 0x10;
@@ -115,7 +116,7 @@ pub fn apply(datagram: &[u8], selection: &InterfaceSelection, interfaces: &Inter
         let link = Link::from(interface);
         if gone {
             selection.forget(link.index);
-            interfaces.set_up(link.index, &link.name, false);
+            report(&interfaces.set_link(link.index, &link.name, LinkState::Gone, now()));
         } else {
             selection.learn(link.clone());
             note(&link, selection, interfaces);
@@ -128,7 +129,42 @@ fn note(link: &Link, selection: &InterfaceSelection, interfaces: &Interfaces) {
     if selection.contains(link.index) {
         let _ = selection.register(interfaces, link.index, &link.name, link.hatype);
     }
-    interfaces.set_up(link.index, &link.name, link.up);
+    let state = if link.up { LinkState::Up } else { LinkState::Down };
+    report(&interfaces.set_link(link.index, &link.name, state, now()));
+}
+
+fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now())
+}
+
+/// Logs that nothing is recorded from an interface any more, or again. Each kind of line has a limit of its own, so that an
+/// interface which flaps does not hide that another is gone.
+fn report(changes: &[LinkChange]) {
+    static DOWN: LogLimit = LogLimit::new();
+    static GONE: LogLimit = LogLimit::new();
+    static RENAMED: LogLimit = LogLimit::new();
+    static UP: LogLimit = LogLimit::new();
+
+    for change in changes {
+        let (limit, line) = match change {
+            LinkChange::Began(InterfaceGap { name, reason: GapReason::Down, .. }) => {
+                (&DOWN, format!("interface {name} is down: nothing is recorded from it until it is up"))
+            }
+            LinkChange::Began(InterfaceGap { name, reason: GapReason::Gone, .. }) => {
+                (&GONE, format!("interface {name} is gone: nothing is recorded from it until it is back"))
+            }
+            LinkChange::Began(InterfaceGap { name, reason: GapReason::Renamed(new), .. }) => {
+                (&RENAMED, format!("interface {name} was renamed to {new}: its packets are recorded under that name"))
+            }
+            LinkChange::Ended(InterfaceGap { name, from, until, .. }) => {
+                let seconds = until.map_or(0.0, |until| until.since(*from).as_secs_f64());
+                (&UP, format!("interface {name} is up again after {seconds:.1} s"))
+            }
+        };
+        if let Some(left_out) = limit.admit() {
+            tracing::warn!("{line}{left_out}");
+        }
+    }
 }
 
 impl From<HostInterface> for Link {
@@ -233,9 +269,9 @@ impl LinkListener {
     fn resync(&self) -> io::Result<()> {
         let links = links()?;
         self.selection.refresh(links.clone());
-        for gone in self.interfaces.snapshot().iter().filter(|i| i.up && i.index != 0) {
+        for gone in self.interfaces.snapshot().iter().filter(|i| i.gone.is_none() && i.index != 0) {
             if !links.iter().any(|link| link.index == gone.index) {
-                self.interfaces.set_up(gone.index, &gone.name, false);
+                report(&self.interfaces.set_link(gone.index, &gone.name, LinkState::Gone, now()));
             }
         }
         links.iter().for_each(|link| note(link, &self.selection, &self.interfaces));

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::link_layer::link_type;
 use base::interface::Interfaces;
+use base::log_limit::LogLimit;
 use base::packet::{InterfaceId, LinkType};
 
 /// How many removed interfaces' names are remembered for packets that are still on their way.
@@ -155,7 +156,7 @@ impl InterfaceSelection {
 
     /// The slot of an interface in the table, made when there is none, with whether it is up.
     ///
-    /// A host that makes interfaces without end fills the table. Before it is full, packets of further ones go under
+    /// A host that has too many interfaces whose packets are kept fills the table. Before it is full, packets of further ones go under
     /// one entry `any` of type LINUX_SLL2, whose header has the interface index; the second value is the link type to
     /// be used. `None` only if others fill the table to the last slot.
     pub fn register(
@@ -170,7 +171,15 @@ impl InterfaceSelection {
         if let Some(known) = entries.iter().find(|i| i.index == index && i.link_type == link_type && i.name == name) {
             return Some((known.id, link_type));
         }
-        if entries.len() + SLOTS_RESERVED >= Interfaces::CAPACITY {
+        if interfaces.slots_left() <= SLOTS_RESERVED {
+            static LIMIT: LogLimit = LogLimit::new();
+            interfaces.refuse();
+            if let Some(left_out) = LIMIT.admit() {
+                tracing::warn!(
+                    "the table of {} interfaces is full: packets of {name} are recorded under the interface \"any\"{left_out}",
+                    Interfaces::CAPACITY
+                );
+            }
             return Some((interfaces.intern("any", 0, LinkType::LINUX_SLL2)?, LinkType::LINUX_SLL2));
         }
         let up = self.is_up(index);

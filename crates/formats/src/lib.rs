@@ -1,5 +1,7 @@
 //! Capture files, read and written: classic pcap and pcapng.
 #![forbid(unsafe_code)]
 
+pub mod annotations;
+mod constants;
 pub mod reader;
 pub mod writer;

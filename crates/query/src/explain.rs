@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::interfaces::gap_sentence;
 use super::matching::probe;
 use super::search::{SearchTarget, Selector, SessionTotals};
 use super::selectors::Flow;
@@ -31,6 +32,9 @@ impl Cause {
         Self { code, sentence: sentence.into(), horizon: None }
     }
 }
+
+/// How the sentence begins where everything was looked at.
+const NEVER_SEEN: &str = "no packet that matches was seen";
 
 /// How far back the recorder knows, looked up once for many questions.
 #[derive(Clone, Debug)]
@@ -119,6 +123,11 @@ impl History {
             unopened_counts: false,
         };
         let mut cause = self.reach().cause(&question);
+        if matches!(cause.code, "never_seen" | "after_newest")
+            && let Some(gap) = self.gap_over(request, since, until)
+        {
+            return Ok(Cause::new("not_recorded", gap_sentence(&gap)));
+        }
         if cause.code == "never_seen"
             && let Some((code, sentence)) = self.remainder(request, notes.unwrap_or(&SearchNotes::default()))?.cause()
         {
@@ -128,6 +137,7 @@ impl History {
         if undecided_sessions > 0 {
             if cause.code == "never_seen" {
                 cause.code = "undecided";
+                cause.sentence = cause.sentence.replacen(NEVER_SEEN, "no packet that is kept matches", 1);
             }
             cause.sentence = format!("{}; {}", cause.sentence, undecided(undecided_sessions));
         }
@@ -139,6 +149,9 @@ impl History {
             } else {
                 cause.sentence = format!("{}; {sentence}", cause.sentence);
             }
+        }
+        if let Some(sentence) = self.interface_gaps(request, since, until) {
+            cause.sentence = format!("{}; {sentence}", cause.sentence);
         }
         Ok(cause)
     }
@@ -186,6 +199,7 @@ impl History {
             missing.extend(self.unopened(request)?);
         }
         missing.extend(self.not_recorded(since, until));
+        missing.extend(self.interface_gaps(request, since, until));
         let dropped = notes.dropped_within(since, until);
         missing.extend((dropped > 0).then(|| format!("the kernel dropped {dropped} packets within that time")));
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
@@ -364,7 +378,7 @@ impl HistoryExtent {
     }
 
     fn never_seen(&self, since: Timestamp) -> Cause {
-        let mut sentence = "no packet that matches was seen".to_owned();
+        let mut sentence = NEVER_SEEN.to_owned();
         if let Some(whole) = self.whole_since.filter(|&whole| since < whole) {
             let evicted = self.evicted;
             sentence.push_str(&format!(

@@ -421,7 +421,8 @@ impl Flow {
             proto: protocol(session),
             originator: endpoint(session.originator()),
             responder: endpoint(session.responder()),
-            interface: interface.map(|i| i.name.clone()).unwrap_or_default(),
+            // A table entry may mean another interface by now.
+            interface: interface.filter(|i| i.since <= session.last).map(|i| i.name.clone()).unwrap_or_default(),
             packets: FlowCount { originator: session.packets.originator, responder: session.packets.responder },
             bytes: FlowCount { originator: session.bytes.originator, responder: session.bytes.responder },
             kept_bytes: session.kept_bytes,

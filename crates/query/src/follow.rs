@@ -43,6 +43,8 @@ const LOOKS: usize = 2;
 pub struct Follow<'h> {
     history: &'h History,
     request: Request,
+    /// The generation of the table that `interfaces` is a copy of.
+    generation: u64,
     interfaces: Vec<Arc<Interface>>,
     window: (Timestamp, Timestamp),
     selectors: SessionSelectors,
@@ -87,6 +89,7 @@ impl<'h> Follow<'h> {
         Ok(Self {
             history,
             request: request.clone(),
+            generation: history.interfaces.generation(),
             interfaces: history.interfaces.snapshot(),
             window: request.window()?,
             selectors: request.selectors(history)?,
@@ -274,7 +277,9 @@ impl<'h> Follow<'h> {
                 continue;
             }
             seen.push(header.sequence);
-            if usize::from(header.interface.0) >= self.interfaces.len() {
+            if usize::from(header.interface.0) >= self.interfaces.len()
+                || self.generation != self.history.interfaces.generation()
+            {
                 self.meet_interfaces();
             }
             let progress = &mut self.progress[worker];
@@ -289,6 +294,7 @@ impl<'h> Follow<'h> {
 
     /// An interface that came meanwhile may have the name that is asked for.
     fn meet_interfaces(&mut self) {
+        self.generation = self.history.interfaces.generation();
         self.interfaces = self.history.interfaces.snapshot();
         if let Ok(selectors) = self.request.selectors(self.history) {
             self.selectors = selectors;

@@ -52,6 +52,8 @@ pub struct Summary {
     pub overtaken: u64,
     /// Packets that came out of the order of their times because too many would have had to be read ahead.
     pub unsorted: u64,
+    /// Packets that were captured a second time; found, or left out where each is wanted once.
+    pub copies: u64,
     /// Whether the limit ended it.
     pub limited: bool,
     /// Whether it was interrupted.

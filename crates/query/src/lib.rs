@@ -4,10 +4,12 @@
 //! they were still there. What it holds itself is bounded, however slowly its reader reads.
 #![forbid(unsafe_code)]
 
+mod copies;
 pub mod explain;
 pub mod flows;
 mod follow;
 mod found;
+mod interfaces;
 mod matching;
 mod merge;
 pub mod names;
@@ -168,6 +170,8 @@ pub struct Request {
     pub port: Option<u16>,
     /// A tcpdump expression; empty for everything.
     pub expression: String,
+    /// Whether packets that were captured twice are given once.
+    pub dedup: bool,
 }
 
 /// Why a question cannot be answered. All of them are the asker's to mend.

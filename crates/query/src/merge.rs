@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering as Memory};
 
+use super::copies::Copies;
 use super::found::{Found, Summary};
 use super::names::SessionStarts;
 use super::notes::{SearchNotes, SessionBits};
@@ -51,6 +52,8 @@ pub struct Packets<'h> {
     search: Option<Search>,
     filter: Option<FilterSet>,
     limit: u64,
+    copies: Copies,
+    dedup: bool,
     /// Segments that have not begun, the earliest last.
     waiting: Vec<(usize, SegmentView)>,
     /// Boxed, as a heap moves its elements about.
@@ -101,6 +104,8 @@ impl<'h> Packets<'h> {
             search: None,
             filter,
             limit: request.limit.unwrap_or(u64::MAX),
+            copies: Copies::default(),
+            dedup: request.dedup,
             waiting,
             runs: BinaryHeap::new(),
             read_ahead: 0,
@@ -218,6 +223,7 @@ impl<'h> Packets<'h> {
                 self.runs.push(Reverse(run));
             }
             match matches {
+                Ok(true) if self.is_left_out_copy(&record.header) => {}
                 Ok(true) => break (record.header, worker),
                 Ok(false) => {}
                 // The segment ended with this packet at the latest, and its advance has counted the rest.
@@ -368,6 +374,17 @@ impl<'h> Packets<'h> {
         }
         Ok(self.selectors.packet(&worker.sessions, header, link_type, &self.data)
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
+    }
+
+    /// Counts a packet that was captured before; whether it is left out for that. Its bytes are in `self.data`.
+    fn is_left_out_copy(&mut self, header: &RecordHeader) -> bool {
+        if self.once.is_some() || self.starts.is_some() {
+            return false;
+        }
+        let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return false };
+        let copy = self.copies.is_copy(header.time, header.interface, link_type, &self.data);
+        self.summary.copies += u64::from(copy);
+        copy && self.dedup
     }
 
     /// Whether the headers of a long packet are enough to tell that the expression does not match it: most of its bytes

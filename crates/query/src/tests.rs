@@ -14,7 +14,7 @@ use engine::store::compress::{Compression, Pace};
 use engine::store::retention::Policy;
 
 /// An Ethernet/IPv4/UDP frame.
-fn udp(from: (u8, u16), to: (u8, u16), payload: usize) -> Vec<u8> {
+pub(super) fn udp(from: (u8, u16), to: (u8, u16), payload: usize) -> Vec<u8> {
     let len = u16::try_from(payload).unwrap();
     let mut frame = vec![2, 0, 0, 0, 0, to.0, 2, 0, 0, 0, 0, from.0, 8, 0];
     frame.extend([0x45, 0]);
@@ -48,7 +48,7 @@ impl Source for Packets {
     }
 }
 
-fn history(store_bytes: u64, packets: Vec<(u64, Vec<u8>)>) -> History {
+pub(super) fn history(store_bytes: u64, packets: Vec<(u64, Vec<u8>)>) -> History {
     workers(store_bytes, vec![packets])
 }
 

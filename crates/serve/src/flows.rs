@@ -131,7 +131,7 @@ impl Listing {
                  since, until, limit or an expression",
                 flows.unread()
             ),
-            _ => String::new(),
+            _ => flows.unlisted().sentence().unwrap_or_default(),
         };
         end(sink, entry, listed, &note)
     }

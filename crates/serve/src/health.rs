@@ -21,6 +21,10 @@ use query::status::SandboxStatus;
 /// How far back drops count.
 const DROPS_WINDOW: Duration = Duration::from_secs(60);
 /// How often they are looked at.
+/// Samples between two looks for table entries of interfaces that can be used again, as each reads all packet headers.
+const TICKS_BETWEEN_FREEING: u32 = 6;
+/// Entries of the table of interfaces that are kept free: when no more are left, interfaces share one.
+const INTERFACE_SLOTS_RESERVED: usize = 16;
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Seconds before its end from which on a certificate is worth a word.
@@ -104,6 +108,7 @@ impl RecentDrops {
 pub(super) async fn sample_periodically(service: Arc<Service>) {
     let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks_since_freed = TICKS_BETWEEN_FREEING;
     loop {
         let now = ticks.tick().await;
         let history = service.history();
@@ -111,12 +116,29 @@ pub(super) async fn sample_periodically(service: Arc<Service>) {
         service.health_history.kernel.sample(now, totals.kernel_dropped);
         service.health_history.interfaces_full.sample(now, interfaces_full(&totals));
         service.health_history.pins_full.sample(now, refused_by_pins(history));
+        ticks_since_freed += 1;
+        if ticks_since_freed >= TICKS_BETWEEN_FREEING && history.interfaces_run_short() {
+            ticks_since_freed = 0;
+            free_interfaces(&service).await;
+        }
         if service.recorder().live {
             service
                 .health_history
                 .turns
                 .sample(history.workers.iter().map(|worker| worker.published.publications()).collect());
         }
+    }
+}
+
+/// Lets entries of interfaces that are gone mean others, on a thread that may take its time.
+async fn free_interfaces(service: &Arc<Service>) {
+    let service = Arc::clone(service);
+    let now = base::time::Timestamp::from(std::time::SystemTime::now());
+    let freed = tokio::task::spawn_blocking(move || service.history().free_interfaces(now)).await.unwrap_or(0);
+    if freed > 0 {
+        tracing::info!(
+            "{freed} entries of the table of interfaces are used again: nothing of these interfaces is kept"
+        );
     }
 }
 
@@ -185,6 +207,14 @@ pub(super) fn check(service: &Service) -> Health {
         let detail = format!(
             "{drops} packets of the last minute came from interfaces that found no place: there were more than {} since \
              retrocap was started, so restart it, or record fewer with -i",
+            Interfaces::CAPACITY
+        );
+        reasons.push(Reason { code: "interfaces_full", detail });
+    }
+    if history.interfaces.refused() > 0 && history.interfaces.slots_left() <= INTERFACE_SLOTS_RESERVED {
+        let detail = format!(
+            "packets of some interfaces are recorded under the name \"any\", as packets of {} others are kept: record fewer \
+             with -i",
             Interfaces::CAPACITY
         );
         reasons.push(Reason { code: "interfaces_full", detail });

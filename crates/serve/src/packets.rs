@@ -157,7 +157,8 @@ impl Export {
             Scope::Matching => history.packets(request)?,
             Scope::WholeSessions(limits) => {
                 let search = history.widen(request, *limits, |packets| self.interruptible(sink, packets))?;
-                history.searched(&Request { limit: request.limit, ..Request::default() }, search)?
+                history
+                    .searched(&Request { limit: request.limit, dedup: request.dedup, ..Request::default() }, search)?
             }
             Scope::Selections(selections) => history.searched(request, selections.search(&self.service))?,
         };
@@ -236,6 +237,14 @@ impl Export {
         if summary.overtaken > 0 {
             notes.push(format!("{} packets of the window were evicted before they could be sent", summary.overtaken));
         }
+        if summary.copies > 0 {
+            let copies = summary.copies;
+            notes.push(if self.query.request.dedup {
+                format!("{copies} packets were captured twice, and the copies were left out")
+            } else {
+                format!("{copies} packets were captured twice (a bridge and its port, or two mirrored ports): --dedup leaves the copies out")
+            });
+        }
         if summary.unsorted > 0 {
             notes.push(format!("{} packets stand behind later ones", summary.unsorted));
         }
@@ -290,7 +299,7 @@ pub(super) fn options(query: &PacketQuery) -> Options {
         hardware: Some(text(system.machine())),
         os: Some(format!("{} {}", text(system.sysname()), text(system.release()))),
         filter: (!expression.is_empty()).then(|| expression.to_owned()),
-        link_type: None,
+        ..Options::default()
     }
 }
 

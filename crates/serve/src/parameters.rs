@@ -35,6 +35,7 @@ pub const PACKET_KEYS: &[&str] = &[
     "address",
     "port",
     "whole-sessions",
+    "dedup",
     "count",
     "c",
     "format",
@@ -202,6 +203,7 @@ impl PacketQuery {
         if carried_by.is_some() && !follow {
             return Err(ParameterError::Needs("carried-by", "follow"));
         }
+        let dedup = values.flag("dedup")?;
         let whole_sessions = values.flag("whole-sessions")?;
         if whole_sessions && follow {
             return Err(ParameterError::Exclusive("whole-sessions", "follow"));
@@ -209,7 +211,7 @@ impl PacketQuery {
         let ahead = if follow { values.until_ahead(clock)? } else { None };
         let request = values.request(clock)?;
         Ok(Self {
-            request: Request { limit, until: ahead.or(request.until), ..request },
+            request: Request { limit, dedup, until: ahead.or(request.until), ..request },
             whole_sessions,
             format: format.transpose()?.unwrap_or_default(),
             precision,
@@ -374,6 +376,7 @@ impl<'q> Values<'q> {
             since,
             until,
             limit: None,
+            dedup: false,
             interface: self.take(&["interface"])?.map(Cow::into_owned),
             community_id,
             community_id_seed,

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use super::running::{Recorder, directory};
+use super::running::{Recorder, Sender, directory, eventually, unanswered};
 use crate::generate::Random;
+use crate::namespaces::{Namespace, available};
 
 /// A classic capture file of one link type, its packets a millisecond apart.
 fn capture(link_type: u32, packets: &[Vec<u8>]) -> Vec<u8> {
@@ -263,4 +264,60 @@ fn honest_13_04_sums_follow_the_direction_of_bytes() {
         assert_eq!((row["host"].as_str(), row["peer"].as_str()), (Some("10.0.0.1"), Some("10.0.0.2")), "{row}");
         assert!(row["bytes"]["out"].as_u64() > Some(50_000) && row["bytes"]["in"].as_u64() < Some(100), "{row}");
     }
+}
+
+#[test]
+fn honest_13_06_the_responder_of_a_session_seen_from_its_middle() {
+    let answer = |source, destination| {
+        let mut packet = ipv4(6, 0, &tcp(source, destination, 24, b"answer"));
+        (packet[15], packet[19]) = (2, 1);
+        ethernet(0x800, &packet)
+    };
+    // A known service, the lower of two other ports, a service among ports that are all high.
+    for (server, client) in [(443, 50_000), (40_000, 50_000), (3306, 2000)] {
+        let recorder = recorded(1, &[answer(server, client), answer(server, client)]);
+        let told = recorder.ask(&["flows", "--json"]);
+        let flow: serde_json::Value = serde_json::from_str(told.stdout.lines().next().unwrap()).unwrap();
+        assert_eq!(flow["responder"]["port"], server, "{flow}");
+        assert_eq!(
+            (&flow["originator"]["ip"], &flow["responder"]["ip"]),
+            (&"10.0.0.1".into(), &"10.0.0.2".into()),
+            "{flow}"
+        );
+        assert_eq!((&flow["packets"]["originator"], &flow["packets"]["responder"]), (&0.into(), &2.into()), "{flow}");
+    }
+    // Whoever sends a SYN is the originator, whatever the ports.
+    let recorder = recorded(1, &[ethernet(0x800, &ipv4(6, 0, &tcp(443, 50_000, 2, b"")))]);
+    assert!(recorder.ask(&["flows", "--json"]).stdout.contains("\"responder\":{\"ip\":\"10.0.0.2\",\"port\":50000"));
+}
+
+#[test]
+fn honest_13_08_gaps_of_interfaces_are_logged_and_told() {
+    if !available("gaps of interfaces") {
+        return;
+    }
+    let host = Namespace::new();
+    let recorder = Recorder::live(&host, &["-m", "32M"]);
+    host.ip("link add near0 type veth peer name far0");
+    host.ip("link set far0 up");
+    host.ip("link set near0 up");
+    let mut sender = Sender::new(&host, "far0");
+    sender.send(&unanswered(100));
+    recorder.arrived(2);
+    let listed = |name: &str, up: bool| recorder.status().interfaces.iter().any(|i| i.name == name && i.up == up);
+    eventually("it is listed", || listed("near0", true));
+    host.ip("link set near0 down");
+    eventually("it is logged", || recorder.log().contains("interface near0 is down"));
+    host.ip("link set near0 up");
+    eventually("it is logged", || recorder.log().contains("interface near0 is up again"));
+    host.ip("link set near0 down");
+    host.ip("link set near0 name other0");
+    eventually("it is logged", || recorder.log().contains("interface near0 was renamed to other0"));
+    host.ip("link del other0");
+    eventually("it is logged", || recorder.log().contains("interface other0 is gone"));
+    let out = recorder.export("out.pcapng", &["--interface", "near0"]);
+    let told = recorder.ask(&["get", "--interface", "near0", "-w", out.to_str().unwrap()]);
+    assert!(told.stderr.contains("nothing was recorded") && told.stderr.contains("near0"), "{}", told.stderr);
+    let file = String::from_utf8_lossy(&std::fs::read(out).unwrap()).into_owned();
+    assert!(file.contains("near0 from"), "the export says so, too");
 }

@@ -84,6 +84,7 @@ impl ArchivedSession {
             cut_at: Some(Timestamp(self.cut_s.saturating_mul(SECOND_NS))).filter(|at| at.0 > 0),
             flags: u32::from(self.flags) | SessionMarks::default().to_bits() << flag::MARKS_SHIFT,
         }
+        .with_likely_responder()
     }
 
     pub(super) fn first_ms(&self) -> u64 {

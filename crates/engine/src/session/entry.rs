@@ -58,7 +58,7 @@ impl Entry<'_> {
         if !self.in_use() {
             return None;
         }
-        (0..3).find_map(|_| self.lock().read(|| self.read(slot)))
+        (0..3).find_map(|_| self.lock().read(|| self.read(slot))).map(Session::with_likely_responder)
     }
 
     /// The session that has the entry, as the writer sees it.

@@ -18,6 +18,7 @@ mod index;
 pub mod key;
 mod marks;
 mod scan;
+mod services;
 mod summary;
 pub mod table;
 

@@ -11,7 +11,9 @@
 //!                                                             └► pcapng::Parser ─►
 //! ```
 
+mod extras;
 mod input;
+mod options;
 mod pcap;
 mod pcapng;
 mod recognise;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 
 use self::input::{Input, ReadOutcome};
 use self::recognise::Recognised;
+use crate::annotations::Annotations;
 use base::counters::Volume;
 use base::interface::{Interface, Interfaces};
 use base::packet::{InterfaceId, LinkType, Packet};
@@ -91,12 +94,28 @@ impl FileSource {
         self.table.refused_bytes
     }
 
+    /// Packets whose times no [`Timestamp`](base::time::Timestamp) holds, and which got the nearest one.
+    pub fn times_changed(&self) -> u64 {
+        self.table.times_changed
+    }
+
+    /// What the capture has said beside its packets so far.
+    pub fn annotations(&mut self) -> &mut Annotations {
+        &mut self.table.annotations
+    }
+
     fn new(input: Input, interfaces: Arc<Interfaces>) -> Self {
         Self {
             input,
             parser: Parser::Unknown,
             wanted: recognise::BYTES,
-            table: InterfaceTable { interfaces, refused: 0, refused_bytes: 0 },
+            table: InterfaceTable {
+                interfaces,
+                refused: 0,
+                refused_bytes: 0,
+                times_changed: 0,
+                annotations: Annotations::default(),
+            },
             finished: false,
         }
     }
@@ -209,11 +228,13 @@ impl From<Damage> for SourceError {
     }
 }
 
-/// The interface table as parsers use it, with the count of what found no place there.
+/// What parsers write to beside the packets: the interface table, annotations, and counts of what did not go as it should.
 struct InterfaceTable {
     interfaces: Arc<Interfaces>,
     refused: u64,
     refused_bytes: u64,
+    times_changed: u64,
+    annotations: Annotations,
 }
 
 impl InterfaceTable {

@@ -4,6 +4,8 @@
 //! more. The snap length of the file header is not believed and not needed.
 
 use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
+use crate::constants::*;
+use crate::writer::pcapng::put_option;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::time::Timestamp;
 
@@ -18,12 +20,6 @@ const MODIFIED_PACKET_TYPE_AT: usize = 22;
 /// The kernel's packet type of what this host sent.
 const PACKET_OUTGOING: u8 = 4;
 
-const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
-const MAGIC_NANOS: u32 = 0xa1b2_3c4d;
-const MAGIC_MODIFIED: u32 = 0xa1b2_cd34;
-const VERSION_MAJOR: u16 = 2;
-/// Above the link type its field has the length of frame check sequences and reserved bits.
-const LINK_TYPE_MASK: u32 = 0xffff;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// What the first four bytes of a classic pcap file say.
@@ -40,9 +36,9 @@ impl Magic {
         let first = bytes.first_chunk::<4>()?;
         [ByteOrder::Little, ByteOrder::Big].into_iter().find_map(|order| {
             let (nanos_per_unit, record_header_bytes) = match order.u32(first, 0) {
-                MAGIC_MICROS => (1000, RECORD_HEADER_BYTES),
-                MAGIC_NANOS => (1, RECORD_HEADER_BYTES),
-                MAGIC_MODIFIED => (1000, MODIFIED_RECORD_HEADER_BYTES),
+                PCAP_MICROS => (1000, RECORD_HEADER_BYTES),
+                PCAP_NANOS => (1, RECORD_HEADER_BYTES),
+                PCAP_MODIFIED => (1000, MODIFIED_RECORD_HEADER_BYTES),
                 _ => return None,
             };
             Some(Self { order, nanos_per_unit, record_header_bytes })
@@ -65,13 +61,24 @@ impl Parser {
         table: &mut InterfaceTable,
     ) -> Result<Self, Damage> {
         let (major, minor) = (magic.order.u16(header, 4), magic.order.u16(header, 6));
-        if major != VERSION_MAJOR {
-            let message = format!("pcap file of version {major}.{minor}, expected {VERSION_MAJOR}.x");
+        if major != PCAP_VERSION_MAJOR {
+            let message = format!("pcap file of version {major}.{minor}, expected {PCAP_VERSION_MAJOR}.x");
             return Err(Damage { offset: 0, message });
         }
         // The mask leaves 16 bits.
-        let link_type = u16::try_from(magic.order.u32(header, 20) & LINK_TYPE_MASK).map_or(LinkType::NULL, LinkType);
-        Ok(Self { magic, link_type, interface: table.intern("", link_type, |_| {}) })
+        let link_type =
+            u16::try_from(magic.order.u32(header, 20) & PCAP_LINK_TYPE_MASK).map_or(LinkType::NULL, LinkType);
+        let interface = table.intern("", link_type, |_| {});
+        let field = magic.order.u32(header, 20);
+        if field & PCAP_FCS_PRESENT != 0
+            && let Some(id) = interface
+        {
+            table.annotations.found_one("frame check sequence lengths");
+            // pcapng counts bits.
+            let bits = u8::try_from((field >> PCAP_FCS_SHIFT) * 16).unwrap_or(0);
+            put_option(table.annotations.interfaces.entry(id).or_default(), IF_FCSLEN, &[bits]);
+        }
+        Ok(Self { magic, link_type, interface })
     }
 
     /// Hands over all records that are whole in `bytes`, which begin at a record.

@@ -1,13 +1,18 @@
 //! pcapng (draft-ietf-opsawg-pcapng): sections of blocks.
 //!
 //! Read: section headers (any number, each with its own byte order; the section length is not needed and not believed),
-//! interface descriptions, enhanced, simple and obsolete packet blocks. Every other block is passed over by its length
-//! without being buffered, as is the rest of a section header. A simple packet block has no time and gets the last one
+//! interface descriptions, enhanced, simple and obsolete packet blocks. Blocks that say something beside the packets are kept
+//! as [`annotations`](crate::annotations) while there is room. Every other block is passed over by its length without being
+//! buffered. A simple packet block has no time and gets the last one
 //! seen in the input, or 0. Options of a packet are read as far as they hold together, for its bytes stand without them;
 //! options of an interface description must be sound, for the meaning of every time hangs on them.
 
+use super::extras;
+use super::options::{Options, padding, text};
 use super::resolution::Resolution;
 use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
+use crate::annotations::{Annotations, PacketAnnotation};
+use crate::constants::*;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::time::Timestamp;
 
@@ -16,14 +21,6 @@ pub(super) const MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 /// Bytes of the smallest block: type, length, length again. A section header has its byte order in the last four.
 pub(super) const BLOCK_START_BYTES: usize = 12;
 
-const SECTION_HEADER: u32 = 0x0a0d_0d0a;
-const INTERFACE_DESCRIPTION: u32 = 1;
-const OBSOLETE_PACKET: u32 = 2;
-const SIMPLE_PACKET: u32 = 3;
-const ENHANCED_PACKET: u32 = 6;
-
-const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
-const VERSION_MAJOR: u16 = 1;
 /// Bytes of a section header before its options.
 const SECTION_START_BYTES: usize = 24;
 /// Bytes of a block's type and length.
@@ -40,14 +37,6 @@ const NAME_BYTES_MAX: usize = 256;
 /// The most bytes of an interface's description, and of its operating system, that are kept.
 const DESCRIPTION_BYTES_MAX: usize = 1024;
 
-const OPTION_END: u16 = 0;
-const IF_NAME: u16 = 2;
-const IF_DESCRIPTION: u16 = 3;
-const IF_TSRESOL: u16 = 9;
-const IF_OS: u16 = 12;
-const IF_TSOFFSET: u16 = 14;
-const EPB_FLAGS: u16 = 2;
-const EPB_DROPCOUNT: u16 = 4;
 /// The drop count of an obsolete packet block that stands for "unknown".
 const DROPS_UNKNOWN: u16 = u16::MAX;
 
@@ -122,7 +111,11 @@ impl Parser {
                 self.begin_section(rest).map_err(damage)?;
             }
             let block = Block::of(self.order, rest).map_err(damage)?;
-            if !block.is_read_whole() {
+            let kept = extras::is_kept(block.kind) && table.annotations.may_keep(block.length());
+            if extras::is_kept(block.kind) && !kept {
+                table.annotations.leave_out(extras::name_of_kind(block.kind));
+            }
+            if !block.is_read_whole() && !kept {
                 match rest.get(..block.length()) {
                     Some(whole) => block.check_trailer(self.order, trailer(whole)).map_err(damage)?,
                     None => {
@@ -134,7 +127,10 @@ impl Parser {
             } else if let Some(whole) = rest.get(..block.length()) {
                 block.check_trailer(self.order, trailer(whole)).map_err(damage)?;
                 let body = &whole[HEADER_BYTES..whole.len() - TRAILER_BYTES];
-                if block.kind == INTERFACE_DESCRIPTION {
+                if kept {
+                    let interfaces: Vec<_> = self.interfaces.iter().map(|i| (i.id, i.resolution)).collect();
+                    extras::keep(block.kind, self.order, body, &interfaces, &mut table.annotations);
+                } else if block.kind == INTERFACE_DESCRIPTION {
                     self.add_interface(body, table).map_err(damage)?;
                 } else {
                     let captured = self.packet_block(block.kind, body).map_err(damage)?;
@@ -194,6 +190,7 @@ impl Parser {
         let snap_len = self.order.u32(body, 4);
         let mut resolution = Resolution::DEFAULT;
         let (mut name, mut description, mut os) = (String::new(), None, None);
+        let mut more = Vec::new();
         for option in (Options { order: self.order, rest: &body[8..] }) {
             let (code, value) = option.map_err(|what| format!("interface description block {what}"))?;
             let too_short = || format!("interface description block has option {code} of only {} bytes", value.len());
@@ -204,7 +201,7 @@ impl Parser {
                 IF_TSRESOL => resolution = resolution.with_tsresol(*value.first().ok_or_else(too_short)?),
                 IF_TSOFFSET if value.len() < 8 => return Err(too_short()),
                 IF_TSOFFSET => resolution = resolution.with_tsoffset(self.order.u64(value, 0).cast_signed()),
-                _ => {}
+                _ => extras::interface_option(code, self.order, value, &mut more, &mut table.annotations),
             }
         }
         self.described = self.described.saturating_add(1);
@@ -213,6 +210,13 @@ impl Parser {
                 interface.description = description;
                 interface.os = os;
             });
+            if let Some(id) = id
+                && !more.is_empty()
+                && table.annotations.room_for("interface options", more.len())
+            {
+                // Interfaces of the same name and link type are one.
+                table.annotations.interfaces.entry(id).or_insert(more);
+            }
             self.interfaces.push(SectionInterface { id, link_type, snap_len, resolution });
         }
         Ok(())
@@ -298,7 +302,9 @@ impl Parser {
             return Ok(());
         };
         if let Some(units) = captured.units {
-            self.last_time = resolution.time(units);
+            let (time, changed) = resolution.time(units);
+            self.last_time = time;
+            table.times_changed += u64::from(changed);
         }
         let mut packet = Packet {
             time: self.last_time,
@@ -311,7 +317,10 @@ impl Parser {
             data: captured.data,
         };
         if !captured.options.is_empty() {
-            read_packet_options(Options { order: self.order, rest: captured.options }, &mut packet);
+            let options = Options { order: self.order, rest: captured.options };
+            if let Some(annotation) = read_packet_options(options, &mut packet, &mut table.annotations) {
+                table.annotations.add_packet(&packet, annotation);
+            }
         }
         each(packet);
         Ok(())
@@ -319,26 +328,35 @@ impl Parser {
 }
 
 /// "Enhanced Packet Block", its options; `epb_flags` and `pack_flags` of the obsolete block are the same.
-fn read_packet_options(options: Options<'_>, packet: &mut Packet<'_>) {
+///
+/// Gives what the packet has no field for.
+fn read_packet_options(
+    options: Options<'_>,
+    packet: &mut Packet<'_>,
+    annotations: &mut Annotations,
+) -> Option<PacketAnnotation> {
     let order = options.order;
+    let mut more = PacketAnnotation::default();
     for (code, value) in options.map_while(Result::ok) {
         match code {
             EPB_FLAGS if value.len() >= 4 => {
                 let flags = order.u32(value, 0);
-                packet.direction = match flags & 3 {
+                packet.direction = match flags & FLAG_DIRECTION {
                     1 => Direction::In,
                     2 => Direction::Out,
                     _ => Direction::Unknown,
                 };
-                packet.flags.checksum_not_ready = flags & 1 << 9 != 0;
-                packet.flags.segmentation_offload = flags & 1 << 11 != 0;
+                packet.flags.checksum_not_ready = flags & FLAG_CHECKSUM_NOT_READY != 0;
+                packet.flags.segmentation_offload = flags & FLAG_SEGMENTATION_OFFLOAD != 0;
+                more.flags = flags & !(FLAG_DIRECTION | FLAG_CHECKSUM_NOT_READY | FLAG_SEGMENTATION_OFFLOAD);
             }
             EPB_DROPCOUNT if value.len() >= 8 => {
                 packet.drops_before = u32::try_from(order.u64(value, 0)).unwrap_or(u32::MAX);
             }
-            _ => {}
+            _ => extras::packet_option(code, order, value, &mut more.options, annotations),
         }
     }
+    (more != PacketAnnotation::default()).then_some(more)
 }
 
 impl Block {
@@ -412,46 +430,4 @@ fn section_order(block: &[u8]) -> Option<ByteOrder> {
 
 fn trailer(block: &[u8]) -> &[u8] {
     &block[block.len() - TRAILER_BYTES..]
-}
-
-/// Bytes that fill up to a multiple of four.
-fn padding(length: usize) -> usize {
-    length.wrapping_neg() & 3
-}
-
-/// A string option: some writers end it with a zero byte.
-fn text(value: &[u8], bytes_max: usize) -> String {
-    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-    let mut text = String::from_utf8_lossy(&value[..end]).into_owned();
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
-}
-
-/// "Options": code, length, value, padding, until the end option or the end of the block.
-struct Options<'a> {
-    order: ByteOrder,
-    rest: &'a [u8],
-}
-
-impl<'a> Iterator for Options<'a> {
-    type Item = Result<(u16, &'a [u8]), String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let rest = std::mem::take(&mut self.rest);
-        if rest.is_empty() {
-            return None;
-        }
-        let Some((header, values)) = rest.split_first_chunk::<4>() else {
-            return Some(Err(format!("has {} bytes after its last option", rest.len())));
-        };
-        let (code, length) = (self.order.u16(header, 0), usize::from(self.order.u16(header, 2)));
-        if code == OPTION_END {
-            return None;
-        }
-        let Some((value, after)) = values.split_at_checked(length) else {
-            return Some(Err(format!("has option {code} of {length} bytes where {} are left", values.len())));
-        };
-        self.rest = after.get(padding(length)..).unwrap_or_default();
-        Some(Ok((code, value)))
-    }
 }

@@ -47,11 +47,13 @@ impl Resolution {
         Self { offset_s, ..self }
     }
 
-    pub(super) fn time(self, units: u64) -> Timestamp {
+    /// The time of so many units, and whether it lies outside [`Timestamp`] and was set to the nearest end.
+    pub(super) fn time(self, units: u64) -> (Timestamp, bool) {
         if self.offset_s == 0
             && let Unit::Nanos(nanos) = self.unit
         {
-            return Timestamp(units.saturating_mul(nanos));
+            let time = units.checked_mul(nanos);
+            return (Timestamp(time.unwrap_or(u64::MAX)), time.is_none());
         }
         // 64 bits of units times 30 bits of nanoseconds plus 94 bits of offset: far inside an i128.
         let units = i128::from(units);
@@ -62,7 +64,8 @@ impl Resolution {
             Unit::PerSecondLog2(log2) => (units * second) >> log2,
         };
         let since_1970 = nanos + i128::from(self.offset_s) * second;
-        Timestamp(u64::try_from(since_1970.max(0)).unwrap_or(u64::MAX))
+        let time = u64::try_from(since_1970);
+        (Timestamp(time.unwrap_or(if since_1970 < 0 { 0 } else { u64::MAX })), time.is_err())
     }
 }
 
@@ -99,8 +102,19 @@ mod tests {
         ];
         for &(tsresol, tsoffset, units, nanos) in table {
             let resolution = Resolution::DEFAULT.with_tsresol(tsresol).with_tsoffset(tsoffset);
-            assert_eq!(resolution.time(units), Timestamp(nanos), "{units} units of {tsresol:#x} from {tsoffset}");
+            assert_eq!(resolution.time(units).0, Timestamp(nanos), "{units} units of {tsresol:#x} from {tsoffset}");
         }
         assert_eq!(Resolution::DEFAULT, Resolution::DEFAULT.with_tsresol(6));
+        for (tsresol, tsoffset, units, changed) in [
+            (9, 0, u64::MAX, false),
+            (6, 0, u64::MAX / 1000, false),
+            (6, 0, u64::MAX / 1000 + 1, true),
+            (6, -2, 1_500_000, true),
+            (6, -1, 1_500_000, false),
+            (0, i64::MAX, 0, true),
+        ] {
+            let resolution = Resolution::DEFAULT.with_tsresol(tsresol).with_tsoffset(tsoffset);
+            assert_eq!(resolution.time(units).1, changed, "{units} units of {tsresol:#x} from {tsoffset}");
+        }
     }
 }

@@ -10,6 +10,9 @@ pub mod pcapng;
 #[cfg(test)]
 mod round_trip;
 
+use std::collections::HashMap;
+
+use super::annotations::PacketAnnotation;
 use base::interface::Interface;
 use base::packet::{InterfaceId, LinkType, Packet};
 use base::time::Timestamp;
@@ -53,6 +56,10 @@ pub struct Options {
     /// The link type, where it is known before the first packet: classic pcap then begins at once instead of with its
     /// first packet, and an empty pcapng has an interface of it instead of an Ethernet one.
     pub link_type: Option<LinkType>,
+    /// Whole pcapng blocks in this host's byte order, which follow the section header.
+    pub blocks: Vec<u8>,
+    /// More options of interfaces, in this host's byte order.
+    pub interfaces: HashMap<InterfaceId, Vec<u8>>,
 }
 
 /// What is known of an interface at the end of an export (draft-ietf-opsawg-pcapng, "Interface Statistics Block").
@@ -164,6 +171,27 @@ impl Exporter {
         match self {
             Self::Pcapng(writer) => {
                 writer.packet_with_comment(out, interface, packet, comment);
+                Ok(())
+            }
+            Self::Pcap(writer) => writer.packet(out, packet),
+        }
+    }
+
+    /// As [`packet`](Self::packet), with what its capture said of it, for which classic pcap has no room.
+    ///
+    /// # Errors
+    ///
+    /// As [`packet`](Self::packet).
+    pub fn annotated_packet(
+        &mut self,
+        out: &mut Vec<u8>,
+        interface: &Interface,
+        packet: &Packet<'_>,
+        annotation: &PacketAnnotation,
+    ) -> Result<(), ExportError> {
+        match self {
+            Self::Pcapng(writer) => {
+                writer.annotated_packet(out, interface, packet, annotation);
                 Ok(())
             }
             Self::Pcap(writer) => writer.packet(out, packet),

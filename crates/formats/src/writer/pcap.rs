@@ -1,11 +1,9 @@
 //! Classic pcap (draft-ietf-opsawg-pcap), for tools that read nothing else.
 
 use super::{CAPTURED_BYTES_MAX, ExportError, Options, Precision, exported_bytes};
+use crate::constants::*;
 use base::packet::{LinkType, Packet};
 
-const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
-const MAGIC_NANOS: u32 = 0xa1b2_3c4d;
-const VERSION: [u16; 2] = [2, 4];
 const RECORD_HEADER_BYTES: usize = 16;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -76,11 +74,11 @@ impl Writer {
     fn header(&mut self, out: &mut Vec<u8>, link_type: LinkType) {
         self.link_type = Some(link_type);
         let magic = match self.precision {
-            Precision::Nano => MAGIC_NANOS,
-            Precision::Micro => MAGIC_MICROS,
+            Precision::Nano => PCAP_NANOS,
+            Precision::Micro => PCAP_MICROS,
         };
         out.extend_from_slice(&magic.to_ne_bytes());
-        for part in VERSION {
+        for part in [PCAP_VERSION_MAJOR, PCAP_VERSION_MINOR] {
             out.extend_from_slice(&part.to_ne_bytes());
         }
         // Two reserved fields stand between the version and the snap length.

@@ -4,45 +4,16 @@
 //! what is left for it to refuse is a file of several link types.
 
 use super::{CAPTURED_BYTES_MAX, InterfaceStatistics, Options, Precision, exported_bytes};
+use crate::annotations::PacketAnnotation;
+use crate::constants::*;
 use base::interface::Interface;
 use base::packet::{Direction, InterfaceId, LinkType, Packet};
 use base::time::Timestamp;
 
-const SECTION_HEADER: u32 = 0x0a0d_0d0a;
-const INTERFACE_DESCRIPTION: u32 = 1;
-const INTERFACE_STATISTICS: u32 = 5;
-const ENHANCED_PACKET: u32 = 6;
-
-const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
-const VERSION: [u16; 2] = [1, 0];
 /// The section's length is not known when its header is written.
 const SECTION_LENGTH_UNKNOWN: u64 = u64::MAX;
-
-const OPTION_END: u16 = 0;
-const OPTION_COMMENT: u16 = 1;
-const SHB_HARDWARE: u16 = 2;
-const SHB_OS: u16 = 3;
-const SHB_USERAPPL: u16 = 4;
-const IF_NAME: u16 = 2;
-const IF_DESCRIPTION: u16 = 3;
-const IF_TSRESOL: u16 = 9;
-const IF_FILTER: u16 = 11;
-const IF_OS: u16 = 12;
-const EPB_FLAGS: u16 = 2;
-const EPB_DROPCOUNT: u16 = 4;
-const ISB_STARTTIME: u16 = 2;
-const ISB_ENDTIME: u16 = 3;
-const ISB_IFRECV: u16 = 4;
-const ISB_IFDROP: u16 = 5;
-const ISB_FILTERACCEPT: u16 = 6;
-const ISB_OSDROP: u16 = 7;
-const ISB_USRDELIV: u16 = 8;
-
 /// The first byte of `if_filter`: a capture filter as text follows.
 const FILTER_IS_TEXT: u8 = 0;
-/// Bits of `epb_flags`.
-const FLAG_CHECKSUM_NOT_READY: u32 = 1 << 9;
-const FLAG_SEGMENTATION_OFFLOAD: u32 = 1 << 11;
 
 /// Bytes of an enhanced packet block beside packet, padding and comment.
 const PACKET_BLOCK_BYTES: usize = 64;
@@ -53,8 +24,8 @@ const NO_NUMBER: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Writer {
     options: Options,
-    /// The number that each interface has in this file, by slot.
-    numbers: Vec<u32>,
+    /// The number that each interface has in this file, by slot, and since when the slot has meant that interface.
+    numbers: Vec<(u32, Timestamp)>,
     described: u32,
     last_time: Timestamp,
     cut: u64,
@@ -70,7 +41,7 @@ impl Writer {
     pub fn begin(&mut self, out: &mut Vec<u8>, comments: &[String]) {
         block(out, SECTION_HEADER, |out| {
             out.extend_from_slice(&BYTE_ORDER_MAGIC.to_ne_bytes());
-            for part in VERSION {
+            for part in [VERSION_MAJOR, VERSION_MINOR] {
                 out.extend_from_slice(&part.to_ne_bytes());
             }
             out.extend_from_slice(&SECTION_LENGTH_UNKNOWN.to_ne_bytes());
@@ -80,30 +51,33 @@ impl Writer {
             put_text(out, SHB_USERAPPL, Some(concat!("retrocap ", env!("CARGO_PKG_VERSION"))));
             put_option(out, OPTION_END, &[]);
         });
+        out.extend_from_slice(&self.options.blocks);
     }
 
     /// Describes an interface if that was not done yet ("Interface Description Block"), and gives its number in this
     /// file. [`packet`](Self::packet) does this by itself.
     pub fn interface(&mut self, out: &mut Vec<u8>, interface: &Interface) -> u32 {
         let slot = usize::from(interface.id.0);
-        if let Some(&number) = self.numbers.get(slot)
+        if let Some(&(number, since)) = self.numbers.get(slot)
             && number != NO_NUMBER
+            && since == interface.since
         {
             return number;
         }
         if self.numbers.len() <= slot {
-            self.numbers.resize(slot + 1, NO_NUMBER);
+            self.numbers.resize(slot + 1, (NO_NUMBER, Timestamp::MIN));
         }
         let number = self.described;
-        self.numbers[slot] = number;
+        self.numbers[slot] = (number, interface.since);
         let (name, description) = (interface.name.as_str(), interface.description.as_deref());
-        self.describe(out, interface.link_type, Some(name), description, interface.os.as_deref());
+        let more = self.options.interfaces.get(&interface.id).cloned().unwrap_or_default();
+        self.describe(out, interface.link_type, Some(name), description, interface.os.as_deref(), &more);
         number
     }
 
     /// Writes a packet ("Enhanced Packet Block"), `interface` being that of `packet.interface`.
     pub fn packet(&mut self, out: &mut Vec<u8>, interface: &Interface, packet: &Packet<'_>) {
-        self.packet_block(out, interface, packet, None);
+        self.packet_block(out, interface, packet, None, None);
     }
 
     /// Writes a packet with a comment.
@@ -114,7 +88,18 @@ impl Writer {
         packet: &Packet<'_>,
         comment: &str,
     ) {
-        self.packet_block(out, interface, packet, Some(comment));
+        self.packet_block(out, interface, packet, Some(comment), None);
+    }
+
+    /// Writes a packet with what its capture said of it.
+    pub fn annotated_packet(
+        &mut self,
+        out: &mut Vec<u8>,
+        interface: &Interface,
+        packet: &Packet<'_>,
+        annotation: &PacketAnnotation,
+    ) {
+        self.packet_block(out, interface, packet, None, Some(annotation));
     }
 
     /// Writes the statistics of those interfaces that were described ("Interface Statistics Block"), the comments in
@@ -122,7 +107,7 @@ impl Writer {
     pub fn end(&mut self, out: &mut Vec<u8>, statistics: &[InterfaceStatistics], comments: &[String]) {
         if self.described == 0 {
             let link_type = self.options.link_type.unwrap_or(LinkType::ETHERNET);
-            self.describe(out, link_type, None, None, None);
+            self.describe(out, link_type, None, None, None, &[]);
         }
         let mut comments = comments;
         for known in statistics {
@@ -142,7 +127,7 @@ impl Writer {
     }
 
     fn number(&self, interface: InterfaceId) -> Option<u32> {
-        self.numbers.get(usize::from(interface.0)).copied().filter(|&number| number != NO_NUMBER)
+        self.numbers.get(usize::from(interface.0)).map(|(number, _)| *number).filter(|&number| number != NO_NUMBER)
     }
 
     fn describe(
@@ -152,6 +137,7 @@ impl Writer {
         name: Option<&str>,
         description: Option<&str>,
         os: Option<&str>,
+        more: &[u8],
     ) {
         self.described += 1;
         block(out, INTERFACE_DESCRIPTION, |out| {
@@ -171,17 +157,26 @@ impl Writer {
                 Precision::Micro => 6,
             };
             put_option(out, IF_TSRESOL, &[digits]);
+            out.extend_from_slice(more);
             put_option(out, OPTION_END, &[]);
         });
     }
 
-    fn packet_block(&mut self, out: &mut Vec<u8>, interface: &Interface, packet: &Packet<'_>, comment: Option<&str>) {
+    fn packet_block(
+        &mut self,
+        out: &mut Vec<u8>,
+        interface: &Interface,
+        packet: &Packet<'_>,
+        comment: Option<&str>,
+        annotation: Option<&PacketAnnotation>,
+    ) {
         let number = self.interface(out, interface);
         let (data, captured, cut) = exported_bytes(packet);
         self.cut += u64::from(cut);
         self.last_time = self.last_time.max(packet.time);
         let [high, low] = self.time(packet.time);
-        let flags = flags(packet);
+        let flags = flags(packet) | annotation.map_or(0, |annotation| annotation.flags);
+        let more = annotation.map_or(&[][..], |annotation| &annotation.options);
         out.reserve(PACKET_BLOCK_BYTES + data.len());
         block(out, ENHANCED_PACKET, |out| {
             for field in [number, high, low, captured, packet.original_len] {
@@ -189,7 +184,7 @@ impl Writer {
             }
             out.extend_from_slice(data);
             pad(out, data.len());
-            if flags == 0 && packet.drops_before == 0 && comment.is_none() {
+            if flags == 0 && packet.drops_before == 0 && comment.is_none() && more.is_empty() {
                 return;
             }
             put_text(out, OPTION_COMMENT, comment);
@@ -199,6 +194,7 @@ impl Writer {
             if packet.drops_before != 0 {
                 put_option(out, EPB_DROPCOUNT, &u64::from(packet.drops_before).to_ne_bytes());
             }
+            out.extend_from_slice(more);
             put_option(out, OPTION_END, &[]);
         });
     }
@@ -269,7 +265,7 @@ fn flags(packet: &Packet<'_>) -> u32 {
 }
 
 /// Writes a block around what `body` writes, which has to be a multiple of four bytes and far less than 4 GiB.
-fn block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&kind.to_ne_bytes());
     out.extend_from_slice(&[0; 4]);
@@ -281,7 +277,7 @@ fn block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Writes an option; a value ends at 65,535 bytes.
-fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
+pub(crate) fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&code.to_ne_bytes());
     out.extend_from_slice(&length.to_ne_bytes());
@@ -359,6 +355,8 @@ mod tests {
             description: None,
             os: None,
             up: true,
+            gone: None,
+            since: Timestamp::MIN,
         }
     }
 

@@ -46,6 +46,9 @@ pub(crate) struct Get {
     /// All packets of the sessions that what matches belongs to
     #[arg(long, help_heading = "Selection")]
     whole_sessions: bool,
+    /// Packets that were captured twice once only: on a bridge and its port, or on two mirrored ports
+    #[arg(long, help_heading = "Selection", conflicts_with = "follow")]
+    dedup: bool,
     #[command(flatten)]
     alerts: AlertArgs,
     /// The first so many packets
@@ -168,6 +171,7 @@ impl Get {
     pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
         let target = self.selection(now, tz)?.add(Target::new("/v1/packets"), Some(&self.around), now, tz)?;
         let target = target.with("whole-sessions", self.whole_sessions.then_some(1));
+        let target = target.with("dedup", self.dedup.then_some(1));
         Ok(target.with("count", self.count).with("follow", self.follow.then_some(1)))
     }
 

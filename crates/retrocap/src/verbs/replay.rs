@@ -1,5 +1,6 @@
 //! `retrocap replay`: a capture file through the same engine, and out comes what it would have kept.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -28,6 +29,7 @@ use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
 use engine::store::compress::Pace;
 use filter::FilterSet;
+use formats::annotations::Annotations;
 use formats::reader::FileSource;
 use formats::writer::{Exporter, Format, InterfaceStatistics, Options};
 use query::status::Status;
@@ -134,18 +136,32 @@ impl Replay {
         let progress = self.progress(common, &history.workers[0].published);
         let read = pipeline.run(&mut source, &AtomicBool::new(false));
         drop(progress);
-        if let Some(output) = output {
-            export(&history, output)?;
+        if history.totals().received.packets == 0
+            && let Err(error) = read
+        {
+            // Nothing was read: there is nothing to be summed up.
+            return Err(error.into());
         }
+        let times_changed = source.inner.times_changed();
+        let annotations = source.inner.annotations();
+        if let Some(output) = output {
+            export(&history, output, annotations)?;
+        }
+        let report = CaptureReport::new(times_changed, annotations, self.write.is_some());
 
         let uptime = source.span.map_or(Duration::ZERO, |(first, last)| last.since(first));
         let now = history.totals().newest.unwrap_or_default();
         let status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
         if common.json {
-            print_json(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
+            let mut document = serde_json::to_value(&status)?;
+            document["capture"] = serde_json::to_value(&report)?;
+            print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
         } else if !common.quiet {
             let summary = status_page::status(&status, &status::here(Heading::Replayed));
             if to_stdout { note(summary.trim_end()) } else { print(&summary)? }
+        }
+        if !common.quiet {
+            report.sentences().iter().for_each(|sentence| note(&format!("retrocap: {sentence}")));
         }
         Ok(read?)
     }
@@ -179,16 +195,28 @@ impl Replay {
 }
 
 /// Writes everything kept.
-fn export(history: &History, mut output: Output) -> anyhow::Result<()> {
-    let options = Options { filter: history.capture_filter.get(), ..Options::default() };
+fn export(history: &History, mut output: Output, annotations: &mut Annotations) -> anyhow::Result<()> {
+    let options = Options {
+        filter: history.capture_filter.get(),
+        hardware: annotations.hardware.clone(),
+        os: annotations.os.clone(),
+        blocks: std::mem::take(&mut annotations.blocks),
+        interfaces: std::mem::take(&mut annotations.interfaces),
+        ..Options::default()
+    };
     let mut exporter = Exporter::new(Format::Pcapng, options);
-    exporter.begin(output.buffer(), &comments(history));
+    exporter.begin(output.buffer(), &[comments(history), std::mem::take(&mut annotations.comments)].concat());
     let mut packets = history.packets(&Request::default())?;
     while let Some(found) = packets.next() {
-        exporter.packet(output.buffer(), found.interface, &found.packet)?;
+        match annotations.take(&found.packet) {
+            None => exporter.packet(output.buffer(), found.interface, &found.packet)?,
+            Some(annotation) => {
+                exporter.annotated_packet(output.buffer(), found.interface, &found.packet, &annotation)?;
+            }
+        }
         output.write_some()?;
     }
-    exporter.end(output.buffer(), &statistics(history), &[]);
+    exporter.end(output.buffer(), &statistics(history, annotations), &[]);
     output.finish()?;
     Ok(())
 }
@@ -205,13 +233,57 @@ fn comments(history: &History) -> Vec<String> {
     vec![comment]
 }
 
-fn statistics(history: &History) -> Vec<InterfaceStatistics> {
+fn statistics(history: &History, annotations: &Annotations) -> Vec<InterfaceStatistics> {
     let interfaces = history.interfaces.snapshot();
     let received = |id| history.workers.iter().map(|worker| worker.published.interface(id).packets).sum();
     interfaces
         .iter()
-        .map(|i| InterfaceStatistics { received: Some(received(i.id)), ..InterfaceStatistics::of(i.id) })
+        .map(|i| {
+            // What the capture says of its own recording goes on being true.
+            let known = annotations.statistics.get(&i.id).copied();
+            let known = known.unwrap_or_else(|| InterfaceStatistics::of(i.id));
+            InterfaceStatistics { received: known.received.or(Some(received(i.id))), ..known }
+        })
         .collect()
+}
+
+/// What a replay did not keep as it was.
+#[derive(Debug, serde::Serialize)]
+struct CaptureReport {
+    /// Packets whose times lie beyond what is recorded, and were set to the nearest end.
+    times_changed: u64,
+    /// What the capture says beside its packets, by kind.
+    annotations: BTreeMap<&'static str, u64>,
+    /// What of it was not kept, by kind.
+    left_out: BTreeMap<&'static str, u64>,
+}
+
+impl CaptureReport {
+    /// After an export, what is left of packets' annotations is that of packets which were not kept.
+    fn new(times_changed: u64, annotations: &Annotations, exported: bool) -> Self {
+        let mut left_out = annotations.left_out().clone();
+        let of_others = annotations.of_other_packets();
+        if exported && of_others > 0 {
+            *left_out.entry("options of packets that were not kept").or_default() += of_others;
+        }
+        Self { times_changed, annotations: annotations.found().clone(), left_out }
+    }
+
+    fn sentences(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        if self.times_changed > 0 {
+            sentences.push(format!(
+                "{} packets have times outside 1970-01-01 to {}, the range that is recorded; these were set to its nearest end",
+                self.times_changed,
+                Timestamp::MAX
+            ));
+        }
+        if !self.left_out.is_empty() {
+            let kinds: Vec<String> = self.left_out.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            sentences.push(format!("left out of the capture: {}", kinds.join(", ")));
+        }
+        sentences
+    }
 }
 
 /// A source whose earliest and latest times are noted.

@@ -1,0 +1,181 @@
+//! What a capture says beside its packets comes through a replay, or is counted.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn replay(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_retrocap")).arg("replay").args(arguments).output().unwrap()
+}
+
+/// Writes numbers in one byte order.
+#[derive(Clone, Copy)]
+struct Order {
+    big: bool,
+}
+
+impl Order {
+    fn u16(self, value: u16) -> Vec<u8> {
+        if self.big { value.to_be_bytes() } else { value.to_le_bytes() }.to_vec()
+    }
+
+    fn u32(self, value: u32) -> Vec<u8> {
+        if self.big { value.to_be_bytes() } else { value.to_le_bytes() }.to_vec()
+    }
+
+    fn u64(self, value: u64) -> Vec<u8> {
+        if self.big { value.to_be_bytes() } else { value.to_le_bytes() }.to_vec()
+    }
+
+    fn option(self, code: u16, value: &[u8]) -> Vec<u8> {
+        let padding = vec![0; value.len().wrapping_neg() & 3];
+        [self.u16(code), self.u16(u16::try_from(value.len()).unwrap()), value.to_vec(), padding].concat()
+    }
+
+    fn block(self, kind: u32, parts: &[Vec<u8>]) -> Vec<u8> {
+        let mut body = parts.concat();
+        body.resize(body.len().next_multiple_of(4), 0);
+        let length = self.u32(u32::try_from(body.len() + 12).unwrap());
+        [self.u32(kind), length.clone(), body, length].concat()
+    }
+
+    /// Two packets, the first of which has every kind of option.
+    fn capture(self) -> Vec<u8> {
+        let end = self.option(0, &[]);
+        let frame =
+            [&[2; 12][..], &[8, 0], &[0x45, 0, 0, 20, 0, 0, 0, 0, 64, 99, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]].concat();
+        let captured = self.u32(u32::try_from(frame.len()).unwrap());
+        let time = 1_795_341_600_000_000_u64;
+        let packet = |number: u64, options: Vec<u8>| {
+            let time = time + number;
+            let [high, low] = [time >> 32, time & 0xffff_ffff].map(|half| self.u32(u32::try_from(half).unwrap()));
+            let mut padded = frame.clone();
+            padded.resize(frame.len().next_multiple_of(4), 0);
+            self.block(6, &[self.u32(0), high, low, captured.clone(), captured.clone(), padded, options])
+        };
+        let annotated = [
+            self.option(1, b"what an analyst wrote"),
+            // Broadcast, a check sequence of four bytes, a CRC error.
+            self.option(2, &self.u32(3 << 2 | 4 << 5 | 1 << 24)),
+            self.option(5, &self.u64(0x0102_0304_0506_0708)),
+            self.option(6, &self.u32(77)),
+            end.clone(),
+        ];
+        let name = [&[192, 0, 2, 1][..], b"the-suspect.example\0"].concat();
+        let secrets = b"CLIENT_RANDOM 00 11\n".to_vec();
+        [
+            self.block(
+                0x0a0d_0d0a,
+                &[
+                    self.u32(0x1a2b_3c4d),
+                    self.u16(1),
+                    self.u16(0),
+                    self.u64(u64::MAX),
+                    self.option(1, b"of the section"),
+                    self.option(4, b"a sniffer"),
+                    end.clone(),
+                ],
+            ),
+            self.block(
+                1,
+                &[
+                    self.u16(1),
+                    self.u16(0),
+                    self.u32(0),
+                    self.option(1, b"of the interface"),
+                    self.option(2, b"eth7"),
+                    self.option(8, &self.u64(10_000_000_000)),
+                    self.option(11, b"\0not port 22"),
+                    end.clone(),
+                ],
+            ),
+            self.block(10, &[self.u32(0x544c_534b), self.u32(u32::try_from(secrets.len()).unwrap()), secrets]),
+            self.block(4, &[self.option(1, &name), end.clone()]),
+            self.block(0x0bad, &[self.u32(32_473), b"of somebody else".to_vec()]),
+            self.block(0x4000_0bad, &[self.u32(32_473), b"not to be copied".to_vec()]),
+            packet(0, annotated.concat()),
+            packet(1, Vec::new()),
+            self.block(5, &[self.u32(0), self.u32(0), self.u32(0), self.option(5, &self.u64(4711)), end]),
+        ]
+        .concat()
+    }
+}
+
+fn tshark(path: &Path, field: &str) -> Option<Vec<String>> {
+    let output = Command::new("tshark").args(["-r", path.to_str()?, "-T", "fields", "-e", field]).output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn honest_13_07_a_replay_keeps_what_an_analyst_wrote() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in.pcapng"), folder.path().join("out.pcapng"));
+    for big in [false, true] {
+        std::fs::write(&input, Order { big }.capture()).unwrap();
+        let output = replay(&[input.to_str().unwrap(), "-m", "16M", "-w", out.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let file = std::fs::read(&out).unwrap();
+        let has = |bytes: &[u8]| file.windows(bytes.len()).any(|window| window == bytes);
+        for text in [
+            "what an analyst wrote",
+            "of the section",
+            "captured with a sniffer",
+            "of the interface",
+            "not port 22",
+            "CLIENT_RANDOM 00 11",
+            "the-suspect.example",
+            "of somebody else",
+        ] {
+            assert!(has(text.as_bytes()), "big-endian {big}: {text}");
+        }
+        // Numbers are in this host's byte order now: packet id, queue, speed, drops.
+        for number in [0x0102_0304_0506_0708u64, 10_000_000_000, 4711] {
+            assert!(has(&number.to_ne_bytes()), "big-endian {big}: {number}");
+        }
+        assert!(has(&(3u32 << 2 | 4 << 5 | 1 << 24).to_ne_bytes()), "flags");
+        assert!(!has(b"not to be copied"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("left out of the capture: 1 custom blocks that must not be copied"), "{said}");
+        match tshark(&out, "frame.comment") {
+            // The custom block is a record of its own to tshark.
+            Some(comments) => assert_eq!(comments.concat(), "what an analyst wrote"),
+            None => eprintln!("SKIPPED in part: there is no tshark here"),
+        }
+        if let Some(ids) = tshark(&out, "frame.packet_id") {
+            assert_eq!(ids.concat(), "72623859790382856");
+        }
+    }
+}
+
+#[test]
+fn honest_13_07_times_beyond_the_range_are_counted() {
+    let order = Order { big: false };
+    // Seconds, far beyond 2554.
+    let mut file = order.block(0x0a0d_0d0a, &[order.u32(0x1a2b_3c4d), order.u16(1), order.u16(0), order.u64(u64::MAX)]);
+    file.extend(
+        order.block(1, &[order.u16(1), order.u16(0), order.u32(0), order.option(9, &[0]), order.option(0, &[])]),
+    );
+    for (high, low) in [(0, 1_795_341_600), (9, 1), (9, 2)] {
+        let lengths = [order.u32(4), order.u32(4)].concat();
+        file.extend(order.block(6, &[order.u32(0), order.u32(high), order.u32(low), lengths, vec![1; 4]]));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in.pcapng");
+    std::fs::write(&input, file).unwrap();
+    let output = replay(&[input.to_str().unwrap(), "-m", "16M", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&document["packets"]["received"], &document["capture"]["times_changed"]), (&3.into(), &2.into()));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("2 packets have times outside 1970-01-01 to 2554-07-21"), "{said}");
+}
+
+#[test]
+fn honest_13_07_a_file_that_is_no_capture_is_not_summed_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("odd.gz");
+    std::fs::write(&input, b"\x1f\x8b\x08\0\0\0\0\0\0\0").unwrap();
+    let output = replay(&[input.to_str().unwrap(), "-m", "16M"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("gzip") && !said.contains("every packet before") && !said.contains("byte 0"), "{said}");
+}
