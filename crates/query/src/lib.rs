@@ -28,7 +28,7 @@ pub use found::{Found, Summary};
 pub use merge::Packets;
 pub use notes::SearchNotes;
 pub use remainder::Remainder;
-use selectors::{Flow, SessionSelectors, Subnet};
+use selectors::{Flow, PortRange, SessionSelectors, Subnet};
 
 use base::counters::Totals;
 use base::interface::Interfaces;
@@ -166,8 +166,8 @@ pub struct Request {
     pub flow: Option<Flow>,
     /// Only with this address, or one of this network, at one end; in tunnels and behind VLAN tags too.
     pub address: Option<Subnet>,
-    /// Only with this port at one end.
-    pub port: Option<u16>,
+    /// Only with one of these ports at one end.
+    pub port: Option<PortRange>,
     /// A tcpdump expression; empty for everything.
     pub expression: String,
     /// Whether packets that were captured twice are given once.

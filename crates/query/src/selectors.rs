@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 use super::{History, QueryError, Request};
 use base::packet::{InterfaceId, LinkType};
 use decode::{self, Network};
@@ -119,10 +121,7 @@ impl Flow {
 
 /// An address, or a network in CIDR notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    address: IpAddr,
-    bits: u8,
-}
+pub struct Subnet(IpNet);
 
 /// Why a subnet cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -135,30 +134,68 @@ impl FromStr for Subnet {
     type Err = SubnetError;
 
     fn from_str(text: &str) -> Result<Self, SubnetError> {
-        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: Option<IpAddr> = address.trim_matches(['[', ']']).parse().ok();
-        let most = if address.is_some_and(|address| address.is_ipv4()) { 32 } else { 128 };
-        match (address, bits.map_or(Some(most), |bits| bits.parse().ok())) {
-            (Some(address), Some(bits)) if bits <= most => Ok(Self { address, bits }),
-            _ => Err(SubnetError { read: shortened(text) }),
-        }
+        let plain = text.replace(['[', ']'], "");
+        let net = plain.parse::<IpNet>().ok().or_else(|| plain.parse::<IpAddr>().ok().map(IpNet::from));
+        net.map(Self).ok_or_else(|| SubnetError { read: shortened(text) })
     }
 }
 
 impl std::fmt::Display for Subnet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
+        self.0.fmt(f)
     }
 }
 
 impl Subnet {
     fn contains(self, ip: IpAddr) -> bool {
-        let apart = |a: u128, b: u128, width: u32| (a ^ b).checked_shr(width - u32::from(self.bits)).unwrap_or(0) != 0;
-        match (self.address, ip) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => !apart(u128::from(a.to_bits()), u128::from(b.to_bits()), 32),
-            (IpAddr::V6(a), IpAddr::V6(b)) => !apart(a.to_bits(), b.to_bits(), 128),
-            _ => false,
+        self.0.contains(&ip)
+    }
+}
+
+/// A port, or several that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+/// Why ports cannot be read.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{read:?} is not a port from 0 to 65535, nor a range of them: try 443 or 5000-5010")]
+pub struct PortError {
+    read: String,
+}
+
+impl From<u16> for PortRange {
+    fn from(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = PortError;
+
+    fn from_str(text: &str) -> Result<Self, PortError> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (first.trim().parse(), last.trim().parse()) {
+            (Ok(first), Ok(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(PortError { read: shortened(text) }),
         }
+    }
+}
+
+impl std::fmt::Display for PortRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+impl PortRange {
+    fn contains(self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
     }
 }
 
@@ -172,7 +209,7 @@ pub(super) struct SessionSelectors {
     flow: Option<Flow>,
     community_id: Option<CommunityId>,
     address: Option<Subnet>,
-    port: Option<u16>,
+    port: Option<PortRange>,
     seed: u16,
 }
 
@@ -218,7 +255,7 @@ impl SessionSelectors {
         let has_ports = matches!(key.protocol(), 6 | 17 | 33 | 132 | 136);
         self.flow.as_ref().is_none_or(|flow| flow.matches(key))
             && self.address.is_none_or(|net| ends.iter().any(|end| end.ip.is_some_and(|ip| net.contains(ip))))
-            && self.port.is_none_or(|port| has_ports && ends.iter().any(|end| end.port == port))
+            && self.port.is_none_or(|port| has_ports && ends.iter().any(|end| port.contains(end.port)))
             && self.community_id.is_none_or(|id| CommunityId::new(key, self.seed) == Some(id))
     }
 
@@ -291,6 +328,23 @@ mod tests {
         }
         for wrong in ["", "10.0.0", "10.0.0.0/33", "10.0.0.0/", "::/129", "example.com", "10.0.0.1:80"] {
             assert!(wrong.parse::<Subnet>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ports_are_one_or_a_range() {
+        for (text, written, holds, misses) in [
+            ("443", "443", 443, 444),
+            ("5000-5010", "5000-5010", 5010, 5011),
+            (" 7 - 7", "7", 7, 6),
+            ("0-65535", "0-65535", 0, 0),
+        ] {
+            let ports: PortRange = text.parse().unwrap();
+            assert_eq!(ports.to_string(), written);
+            assert!(ports.contains(holds) && (text == "0-65535" || !ports.contains(misses)), "{text}");
+        }
+        for wrong in ["", "http", "65536", "5-4", "-5", "5-", "1-2-3"] {
+            assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
         }
     }
 

@@ -5,13 +5,16 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::{Address, TIMEOUT_DEFAULT, remote, tls};
+#[cfg(target_os = "linux")]
+use crate::offline::Offline;
 use crate::terminal::output::ClosedPipe;
 use crate::verbs::{certs, check, completions, extcap, flows, get, interfaces, pin, push, replay, run, status};
+use base::time::Timestamp;
 
 pub(crate) use crate::terminal::printable::{note, print, print_csv, print_json, print_own};
 
@@ -56,6 +59,9 @@ pub(crate) struct Common {
     /// Give up when the recorder sends nothing for this long: 30s, 5m [default: 2m]
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
+    /// The last packet of the capture files that are asked instead of a recorder.
+    #[arg(skip)]
+    pub(crate) newest: Option<Timestamp>,
     /// Print JSON: one document, or one object a line where there are many
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -95,6 +101,27 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 impl Common {
+    /// Runs `verb` against the recorder, or against capture files where some are named.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn reading(
+        &self,
+        files: &[PathBuf],
+        verb: impl FnOnce(&Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        if files.is_empty() {
+            return verb(self);
+        }
+        let offline = Offline::start(files, self)?;
+        let common =
+            Self { socket: Some(offline.socket.clone()), remote: None, newest: offline.newest, ..self.clone() };
+        offline.finish(verb(&common))
+    }
+
+    /// The time that spans are counted from: now, or the last packet of the capture files.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.newest.unwrap_or_else(|| Timestamp::from(SystemTime::now()))
+    }
+
     /// How long the recorder may send nothing.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(TIMEOUT_DEFAULT)

@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub mod alert;
+mod capture_input;
 pub mod cli;
 mod client;
 mod machine;
+#[cfg(target_os = "linux")]
+mod offline;
 mod terminal;
 pub mod untrusted;
 mod verbs;

@@ -13,6 +13,11 @@ pub(crate) fn budget_bytes(memory: Option<MemorySize>) -> anyhow::Result<u64> {
     daemon::memory_limit::budget_bytes(memory).map_err(Usage::of)
 }
 
+/// Memory that can be had without swapping, where the system tells (`/proc/meminfo`).
+pub(crate) fn available_bytes() -> Option<u64> {
+    kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
 /// Memory this process holds, 0 where the system does not tell (`/proc/self/status`).
 pub(crate) fn resident_bytes() -> u64 {
     std::fs::read_to_string("/proc/self/status").ok().and_then(|status| kibibytes(&status, "VmRSS:")).unwrap_or(0)

@@ -317,7 +317,7 @@ pub fn question(request: &Request) -> Value {
         "community_id": request.community_id.map(|id| id.to_string()),
         "flow": request.flow.as_ref().map(ToString::to_string),
         "address": request.address.map(|address| address.to_string()),
-        "port": request.port,
+        "port": request.port.map(|port| port.to_string()),
         "limit": request.limit,
     })
 }

@@ -14,7 +14,7 @@ use engine::session::community_id::CommunityId;
 use formats::writer::{Format, Precision};
 use query::Request;
 use query::flows::Sort;
-use query::selectors::{Flow, FlowError, Subnet, SubnetError};
+use query::selectors::{Flow, FlowError, PortRange, Subnet, SubnetError};
 use query::sums::By;
 
 /// The keys of `/v1/packets`.
@@ -369,9 +369,9 @@ impl<'q> Values<'q> {
         };
         let flow = self.take(&["flow"])?.map(|value| value.parse::<Flow>());
         let address = self.take(&["address"])?.map(|value| value.parse::<Subnet>());
-        let port = self
-            .take(&["port"])?
-            .map(|value| value.parse::<u16>().map_err(|_| wrong("port", &value, "a port from 0 to 65535")));
+        let port = self.take(&["port"])?.map(|value| {
+            value.parse::<PortRange>().map_err(|_| wrong("port", &value, "a port from 0 to 65535 or a range of them"))
+        });
         Ok(Request {
             since,
             until,
@@ -473,7 +473,7 @@ mod tests {
         let flows = FlowQuery::read("sort=bytes&limit=3&since=1h", CLOCK).unwrap();
         assert_eq!((flows.sort, flows.request.limit), (Sort::Bytes, Some(3)));
         let flows = FlowQuery::read("by=host&address=10.0.0.0/8&port=443", CLOCK).unwrap();
-        assert_eq!((flows.by, flows.sort, flows.request.port), (Some(By::Host), Sort::Bytes, Some(443)));
+        assert_eq!((flows.by, flows.sort, flows.request.port), (Some(By::Host), Sort::Bytes, Some(443.into())));
         for (query, says) in [
             ("by=colour", "host, peer or port"),
             ("by=host&sort=duration", "out or in of sums"),

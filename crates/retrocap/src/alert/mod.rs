@@ -34,6 +34,8 @@ pub enum Kind {
     Zeek,
     /// Sysmon, event 3.
     Sysmon,
+    /// No alert: a session that a recorder listed.
+    Session,
 }
 
 impl Kind {
@@ -43,6 +45,7 @@ impl Kind {
             Self::Suricata => "suricata",
             Self::Zeek => "zeek",
             Self::Sysmon => "sysmon",
+            Self::Session => "session",
         }
     }
 }

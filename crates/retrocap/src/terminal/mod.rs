@@ -2,6 +2,7 @@
 
 pub(crate) mod csv;
 pub(crate) mod destination;
+pub(crate) mod hex_dump;
 pub(crate) mod human;
 pub(crate) mod log;
 pub(crate) mod output;

@@ -1,6 +1,7 @@
 //! `retrocap flows`: the sessions known, also those whose packets are gone; or their sums.
 
 use std::io::BufReader;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
@@ -14,6 +15,7 @@ use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
 use crate::verbs::get;
+use crate::verbs::interfaces::Interfaces;
 use crate::verbs::selection::Selection;
 use base::time::Timestamp;
 
@@ -42,8 +44,11 @@ pub(crate) struct Flows {
     /// Sort by this: times ascend, amounts descend; out is what originators sent [default: start; of sums: bytes]
     #[arg(long, value_name = "KEY")]
     sort: Option<Sort>,
+    /// As in tcpdump, for which get is
+    #[arg(short, long, value_name = "FILE", hide = true)]
+    write: Option<PathBuf>,
     /// The first so many
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, short = 'c', visible_alias = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Sum the sessions up
     #[arg(long, value_name = "WHAT")]
@@ -82,11 +87,24 @@ fn word(choice: impl ValueEnum) -> Option<String> {
 impl Flows {
     /// Asks, and prints what comes as it comes.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        if self.selection.habits.lists_interfaces() {
+            return Interfaces::all().run(common);
+        }
+        if self.write.is_some() {
+            return Err(Usage::of("flows writes no packets: try get -w odd.pcapng, or flows --csv > flows.csv"));
+        }
+        if self.selection.habits.dump().is_some() {
+            return Err(Usage::of("flows lists sessions, which have no bytes to show: try get -X"));
+        }
+        common.reading(&self.selection.read, |common| self.ask(common))
+    }
+
+    fn ask(&self, common: &Common) -> anyhow::Result<()> {
         if self.by.is_some() && self.sort == Some(Sort::Duration) {
             return Err(Usage::of("sums have no duration: sort them by bytes, out, in, packets, start or last"));
         }
         let tz = TimeZone::system();
-        let now = Timestamp::from(std::time::SystemTime::now());
+        let now = common.now();
         // Sorting and summing may take a while; after that the listing itself shows how far it is.
         let counts = Arc::<ProgressCounts>::default();
         let shown_counts = Arc::clone(&counts);

@@ -2,6 +2,7 @@
 
 pub(crate) mod alert_files;
 pub(crate) mod alerts;
+mod named;
 
 use std::io::{IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
@@ -13,12 +14,14 @@ use jiff::tz::TimeZone;
 
 use crate::cli::{Common, Usage, note, print, print_json};
 use crate::client::{self, Answer, Refused, Target, Trailers};
-use crate::terminal::human;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::progress::{Progress, ProgressCounts};
+use crate::terminal::{hex_dump, human};
+use crate::verbs::interfaces::Interfaces as ListInterfaces;
 use crate::verbs::selection::{Around, Selection};
-use alerts::{AlertArgs, ExportOptions};
+use alerts::{AlertArgs, AlertQuery, ExportOptions};
 use base::interface::Interfaces;
+use base::packet::LinkType;
 use base::source::{Batch, Source};
 use base::time::{self, Timestamp};
 use decode::text::{self, Line, TextWriter};
@@ -43,6 +46,10 @@ pub(crate) struct Get {
     selection: Selection,
     #[command(flatten)]
     around: Around,
+    /// All packets of the sessions that name this: TLS server name, HTTP host or DNS question; with a leading dot, all
+    /// names below it
+    #[arg(long, value_name = "HOST", help_heading = "Selection", conflicts_with_all = ["alert", "follow"])]
+    name: Option<String>,
     /// All packets of the sessions that what matches belongs to
     #[arg(long, help_heading = "Selection")]
     whole_sessions: bool,
@@ -63,9 +70,12 @@ pub(crate) struct Get {
     /// Permissions of the files that are written; exports contain secrets
     #[arg(long, value_name = "OCTAL", help_heading = "Output", default_value = "600")]
     mode: FileMode,
-    /// File format
-    #[arg(long, help_heading = "Output", value_enum, default_value_t = FileFormat::Pcapng)]
-    format: FileFormat,
+    /// Print one line a packet, also into a pipe
+    #[arg(long, help_heading = "Output", conflicts_with_all = ["write", "split"])]
+    text: bool,
+    /// File format [default: pcapng; pcap for a file of that name]
+    #[arg(long, help_heading = "Output", value_enum)]
+    format: Option<FileFormat>,
     /// Times to the nanosecond, as is the default in files; lines show microseconds otherwise
     #[arg(long, help_heading = "Output", conflicts_with = "micro")]
     nano: bool,
@@ -94,11 +104,26 @@ impl FileFormat {
 impl Get {
     /// Asks, and writes what comes.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        if self.selection.habits.lists_interfaces() {
+            return ListInterfaces::all().run(common);
+        }
+        if self.follow && !self.selection.read.is_empty() {
+            return Err(Usage::of(
+                "--follow goes on with packets as they come, and files have no more: leave out one of both",
+            ));
+        }
+        common.reading(&self.selection.read, |common| self.ask(common))
+    }
+
+    fn ask(&self, common: &Common) -> anyhow::Result<()> {
         let tz = TimeZone::system();
         if self.alerts.alert.is_some() {
             return self.alerts(common, &tz);
         }
-        let now = Timestamp::from(std::time::SystemTime::now());
+        let now = common.now();
+        if let Some(name) = &self.name {
+            return self.named(name, now, common, &tz);
+        }
         let selection = self.selection(now, &tz)?;
         let target = self.target(now, &tz)?;
         let (_, until) = selection.window(Some(&self.around), now, &tz)?;
@@ -108,7 +133,7 @@ impl Get {
                 "--json tells what was written to a file: try get --json -w odd.pcapng, or flows --json",
             ));
         }
-        let lines = self.write.is_none() && std::io::stdout().is_terminal();
+        let lines = self.prints_lines();
         // Opened first, so that nothing is asked in vain.
         let output = match (&self.write, lines) {
             (_, true) => None,
@@ -117,7 +142,7 @@ impl Get {
             (Some(path), false) => Some(Output::open(path, self.mode)?),
         };
         let target = target
-            .with("format", (!lines).then(|| self.format.name()))
+            .with("format", (!lines).then(|| self.format().name()))
             .with("precision", self.micro.then_some("micro").filter(|_| !lines));
         let counts = Arc::<ProgressCounts>::default();
         let shown = Arc::clone(&counts);
@@ -158,6 +183,21 @@ impl Get {
         }
     }
 
+    /// Whether lines are printed, and not a file.
+    fn prints_lines(&self) -> bool {
+        let dumps = self.selection.habits.dump().is_some();
+        self.write.is_none() && (self.text || dumps || std::io::stdout().is_terminal())
+    }
+
+    /// The format asked for, or the one that the file's name says.
+    fn format(&self) -> FileFormat {
+        let named = || {
+            let extension = self.write.as_ref()?.extension()?.to_str()?;
+            matches!(extension, "pcap" | "cap" | "dmp").then_some(FileFormat::Pcap)
+        };
+        self.format.or_else(named).unwrap_or(FileFormat::Pcapng)
+    }
+
     /// What is selected; one that goes on ends ahead.
     fn selection(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Selection> {
         let mut selection = self.selection.clone();
@@ -186,13 +226,16 @@ impl Get {
         let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
         let mut writer = TextWriter::new(tz.clone(), precision);
         let mut source = FileSource::from_reader(file, Arc::default());
-        let mut lines = String::new();
+        let (mut lines, dump) = (String::new(), self.selection.habits.dump());
         loop {
             let batch = source.batch(&mut |packet| {
                 let decoded = decode::decode(packet.link_type, packet.data);
                 let (time, link_type, data) = (packet.time, packet.link_type, packet.data);
                 let line = Line { time, link_type, data, original_len: packet.original_len, decoded: &decoded };
                 writer.write(&mut lines, &line);
+                if let Some(dump) = dump {
+                    hex_dump::append(&mut lines, dump, packet.data, link_header_bytes(packet.link_type));
+                }
             });
             print(&lines)?;
             lines.clear();
@@ -202,22 +245,41 @@ impl Get {
         }
     }
 
+    /// The sessions that name a host: they are looked for first, and then their packets.
+    fn named(&self, name: &str, now: Timestamp, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let target = self.selection.add(Target::new("/v1/flows"), Some(&self.around), now, tz)?;
+        let answer = client::get(common, &target.with("name", Some(name)))?;
+        let window = self.selection.window(Some(&self.around), now, tz)?;
+        let sessions = named::sessions(answer, window)?;
+        self.selected(AlertQuery::of_sessions(&self.alerts, self.options()?, common, sessions), common, tz)
+    }
+
     /// The sessions that alerts name.
     fn alerts(&self, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let Some(query) = AlertQuery::read(&self.alerts, self.options()?, common)? else { return Ok(()) };
+        self.selected(query, common, tz)
+    }
+
+    /// How the packets of several sessions are asked for.
+    fn options(&self) -> anyhow::Result<ExportOptions> {
+        let lines = self.prints_lines() && self.alerts.split.is_none();
+        Ok(ExportOptions {
+            filter: self.selection.expression()?,
+            interface: self.selection.interface_name(),
+            seed: self.selection.community_id_seed,
+            format: if lines { "pcapng" } else { self.format().name() },
+            precision: if self.micro && !lines { "micro" } else { "nano" },
+            mode: self.mode,
+        })
+    }
+
+    /// Writes the packets of several sessions.
+    fn selected(&self, query: AlertQuery<'_>, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let to_file = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        let lines = self.prints_lines() && self.alerts.split.is_none();
         if common.json && to_file.is_none() && self.alerts.split.is_none() {
             return Err(Usage::of("--json tells what was written to files: try --split DIR, or -w odd.pcapng"));
         }
-        let lines = self.write.is_none() && self.alerts.split.is_none() && std::io::stdout().is_terminal();
-        let asked = ExportOptions {
-            filter: self.selection.expression()?,
-            interface: self.selection.interface.clone(),
-            seed: self.selection.community_id_seed,
-            format: if lines { "pcapng" } else { self.format.name() },
-            precision: if self.micro && !lines { "micro" } else { "nano" },
-            mode: self.mode,
-        };
-        let Some(query) = alerts::AlertQuery::read(&self.alerts, asked, common)? else { return Ok(()) };
         if let Some(directory) = &self.alerts.split {
             return query.split(directory);
         }
@@ -315,11 +377,22 @@ impl Get {
 
     /// A file without packets, so that who reads the pipe does not choke on nothing.
     fn empty(&self, output: Output) -> anyhow::Result<()> {
-        let format = match self.format {
+        let format = match self.format() {
             FileFormat::Pcapng => Format::Pcapng,
             FileFormat::Pcap => Format::Pcap,
         };
         empty(format, output)
+    }
+}
+
+/// Bytes that tcpdump leaves out of a dump.
+fn link_header_bytes(link_type: LinkType) -> usize {
+    match link_type.0 {
+        0 | 108 => 4,
+        1 => 14,
+        113 => 16,
+        276 => 20,
+        _ => 0,
     }
 }
 

@@ -26,6 +26,13 @@ use crate::terminal::printable::plain;
 #[cfg(target_os = "linux")]
 use capture::interfaces::HostInterface;
 
+impl Interfaces {
+    /// All of them, as `-D` of other verbs asks for.
+    pub(crate) fn all() -> Self {
+        Self {}
+    }
+}
+
 #[cfg(target_os = "linux")]
 impl Interfaces {
     /// Lists them.

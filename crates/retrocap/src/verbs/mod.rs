@@ -3,9 +3,11 @@
 pub(crate) mod certs;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod display_filter;
 pub(crate) mod extcap;
 pub(crate) mod flows;
 pub(crate) mod get;
+pub(crate) mod habits;
 pub(crate) mod interfaces;
 pub(crate) mod pin;
 pub(crate) mod push;

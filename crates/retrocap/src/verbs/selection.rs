@@ -1,18 +1,22 @@
 //! Which packets or sessions are asked for: understood here, so that a mistake shows without a recorder.
 
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::cli::Usage;
+use crate::cli::{Usage, note};
 use crate::client::Target;
+use crate::verbs::display_filter;
+use crate::verbs::habits::Habits;
 use base::packet::LinkType;
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
 use filter::{ALONE_BYTES_MIN, EXPRESSION_BYTES_MAX, FilterSet};
 use query::QueryError;
-use query::selectors::{Flow, Subnet};
+use query::selectors::{Flow, PortRange, Subnet};
 
 /// Link types beside the usual ones for which an expression may be written: 802.11, CAN, USB and others.
 const OTHER_LINK_TYPES: [LinkType; 8] = [
@@ -36,27 +40,84 @@ pub(crate) struct Selection {
     /// Not after this time; with get --follow a span is from now on: 5m
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
-    /// Only from this interface
-    #[arg(short, long, value_name = "NAME")]
-    pub(crate) interface: Option<String>,
+    /// Ask this capture file instead of a recorder; may be repeated; pcap, pcapng or snoop, also with gzip, zstd or lz4
+    #[arg(short, long, value_name = "FILE", help_heading = "Selection")]
+    pub(crate) read: Vec<PathBuf>,
+    /// Only from this interface; any for all
+    #[arg(short, long, value_name = "NAME", value_parser = interface)]
+    pub(crate) interface: Option<InterfaceName>,
     /// Only the session with this Community ID
     #[arg(long, value_name = "ID", value_parser = community_id)]
     community_id: Option<CommunityId>,
     /// The seed that Community IDs are made with [default: the recorder's, which is 0 where it is not configured]
     #[arg(long, value_name = "N", env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
     pub(crate) community_id_seed: Option<u16>,
-    /// Only between these two, as in '10.0.0.5:51234 192.0.2.7:443 tcp'; port and protocol may be left out
-    #[arg(long, value_name = "FLOW")]
+    /// Only between these two: '10.0.0.5:51234 192.0.2.7:443 tcp', where ports and protocol may be left out, or a line that
+    /// flows printed
+    #[arg(long, value_name = "FLOW", value_parser = pasted_flow)]
     flow: Option<Flow>,
     /// Only with this address or network at one end, in tunnels and behind VLAN tags too: 10.0.0.5, 10.0.0.0/8
     #[arg(long, value_name = "ADDRESS")]
     address: Option<Subnet>,
-    /// Only with this port at one end, in tunnels and behind VLAN tags too
+    /// Only with this port, or one of this range, at one end, in tunnels and behind VLAN tags too: 443, 5000-5010
     #[arg(long, value_name = "PORT")]
-    port: Option<u16>,
+    port: Option<PortRange>,
+    #[command(flatten)]
+    pub(crate) habits: Habits,
     /// tcpdump expression, as in: host 10.0.0.5 and not port 22
     #[arg(value_name = "EXPR", allow_negative_numbers = true)]
     expression: Vec<String>,
+}
+
+/// The name of an interface; `any` stands for all of them, as in tcpdump.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InterfaceName(Option<String>);
+
+fn interface(text: &str) -> Result<InterfaceName, String> {
+    Ok(InterfaceName((text != "any").then(|| text.to_owned())))
+}
+
+/// Reads a flow, also out of a line that `flows`, `flows --json` or tcpdump printed.
+fn pasted_flow(text: &str) -> Result<Flow, String> {
+    text.parse::<Flow>().or_else(|error| printed_flow(text).ok_or_else(|| error.to_string()))
+}
+
+fn printed_flow(text: &str) -> Option<Flow> {
+    if text.trim_start().starts_with('{') {
+        let row: serde_json::Value = serde_json::from_str(text).ok()?;
+        let end = |name: &str| {
+            let ip: IpAddr = row[name]["ip"].as_str()?.parse().ok()?;
+            Some((ip, u16::try_from(row[name]["port"].as_u64()?).ok()?))
+        };
+        let flow = format!("{} {}", ended(end("originator")?), ended(end("responder")?));
+        return match row["proto"].as_str() {
+            Some(protocol) if is_protocol(protocol) => format!("{flow} {protocol}").parse().ok(),
+            _ => flow.parse().ok(),
+        };
+    }
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let arrow = words.iter().position(|word| *word == ">")?;
+    let (from, to) = (words.get(arrow.checked_sub(1)?)?, words.get(arrow + 1)?.trim_end_matches(':'));
+    let flow = format!("{} {}", printed_end(from)?, printed_end(to)?);
+    let protocol = words[..arrow].iter().find(|word| is_protocol(word)).map(|word| format!(" {word}"));
+    format!("{flow}{}", protocol.unwrap_or_default()).parse().ok()
+}
+
+/// An endpoint as `flows` prints it, or as tcpdump does: with a point before the port.
+fn printed_end(word: &str) -> Option<String> {
+    if word.parse::<SocketAddr>().is_ok() || word.parse::<IpAddr>().is_ok() {
+        return Some(word.to_owned());
+    }
+    let (ip, port) = word.rsplit_once('.')?;
+    Some(ended((ip.parse().ok()?, port.parse().ok()?)))
+}
+
+fn ended((ip, port): (IpAddr, u16)) -> String {
+    if port == 0 { ip.to_string() } else { SocketAddr::new(ip, port).to_string() }
+}
+
+fn is_protocol(word: &str) -> bool {
+    matches!(word, "tcp" | "udp" | "sctp" | "icmp" | "icmp6")
 }
 
 fn community_id(text: &str) -> Result<CommunityId, String> {
@@ -104,7 +165,7 @@ impl Selection {
             .with("filter", self.expression()?)
             .with("since", since)
             .with("until", until)
-            .with("interface", self.interface.as_ref())
+            .with("interface", self.interface_name())
             .with("community-id", self.community_id)
             .with("community-id-seed", self.community_id_seed)
             .with("flow", self.flow.as_ref())
@@ -128,8 +189,9 @@ impl Selection {
             let window = time::parse_duration(window).map_err(Usage::of)?;
             return Ok((Some(middle.saturating_sub(window)), Some(middle.saturating_add(window))));
         }
-        let since = self.since.as_deref().map(|text| read(text, now, tz)).transpose()?;
-        let until = self.until.as_deref().map(|text| read(text, now, tz)).transpose()?;
+        let Typed { since, until, .. } = self.typed()?;
+        let since = since.as_deref().map(|text| read(text, now, tz)).transpose()?;
+        let until = until.as_deref().map(|text| read(text, now, tz)).transpose()?;
         match (since, until) {
             (Some(since), Some(until)) if since > until => Err(Usage::of(QueryError::InvertedWindow { since, until })),
             window => Ok(window),
@@ -170,9 +232,28 @@ impl Selection {
         self.expression = vec![both];
     }
 
+    /// The interface that is asked for; none for all.
+    pub(crate) fn interface_name(&self) -> Option<String> {
+        self.interface.as_ref()?.0.clone()
+    }
+
+    /// What was typed as an expression, with what stands in it for --since and --until.
+    fn typed(&self) -> anyhow::Result<Typed> {
+        self.habits.check()?;
+        let mut words = self.expression.join(" ");
+        for more in [&self.habits.filter, &self.habits.display_filter].into_iter().flatten() {
+            words = if words.trim().is_empty() { more.clone() } else { format!("({words}) and ({more})") };
+        }
+        let mut typed = Typed { since: self.since.clone(), until: self.until.clone(), expression: words };
+        typed.take_times()?;
+        Ok(typed)
+    }
+
     /// Of everything.
     pub(crate) fn everything() -> Self {
         Self {
+            read: Vec::new(),
+            habits: Habits::default(),
             since: None,
             until: None,
             interface: None,
@@ -187,9 +268,48 @@ impl Selection {
 
     /// The expression, checked here unless it is long: then the recorder does, as once takes time enough.
     pub(crate) fn expression(&self) -> anyhow::Result<Option<String>> {
-        let words = self.expression.join(" ");
-        let is_long = (ALONE_BYTES_MIN..=EXPRESSION_BYTES_MAX).contains(&words.len());
-        if is_long { Ok(Some(words)) } else { expression(&self.expression) }
+        let words = self.typed()?.expression;
+        if (ALONE_BYTES_MIN..=EXPRESSION_BYTES_MAX).contains(&words.len()) {
+            return Ok(Some(words));
+        }
+        let Some(translated) = display_filter::translate(&words)? else { return expression(&[words]) };
+        note(&format!("retrocap: the display filter is read as the tcpdump expression '{translated}'"));
+        expression(&[translated])
+    }
+}
+
+/// An expression, and the window that belongs to it.
+#[derive(Debug)]
+struct Typed {
+    since: Option<String>,
+    until: Option<String>,
+    expression: String,
+}
+
+impl Typed {
+    /// Takes `after 3h ago` and `before 2026-11-22T10:00:00Z` out of a conjunction, as stenoread has them.
+    fn take_times(&mut self) -> anyhow::Result<()> {
+        if !self.expression.contains("before ") && !self.expression.contains("after ") {
+            return Ok(());
+        }
+        let mut rest = Vec::new();
+        for term in self.expression.split(" and ").flat_map(|term| term.split("&&")) {
+            let (target, option) = match term.trim().split_once(' ') {
+                Some(("after", time)) => (&mut self.since, ("--since", time)),
+                Some(("before", time)) => (&mut self.until, ("--until", time)),
+                _ => {
+                    rest.push(term.trim());
+                    continue;
+                }
+            };
+            let (name, time) = option;
+            if time.contains(" or ") || target.is_some() {
+                return Err(Usage::of(format_args!("{:?} is a time, not a filter: use {name} {time:?}", term.trim())));
+            }
+            *target = Some(time.trim().to_owned());
+        }
+        self.expression = rest.join(" and ");
+        Ok(())
     }
 }
 

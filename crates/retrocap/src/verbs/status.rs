@@ -1,6 +1,7 @@
 //! `retrocap status`: what is kept, how far back, what was lost and why.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -27,6 +28,9 @@ Examples:
   retrocap status --watch                      once a second, until Ctrl-C
   retrocap status --json | jq .retained.oldest    for scripts")]
 pub(crate) struct Status {
+    /// Show what capture files hold, instead of a recorder; may be repeated
+    #[arg(short, long, value_name = "FILE", conflicts_with = "watch")]
+    read: Vec<PathBuf>,
     /// Again each second
     #[arg(short, long)]
     watch: bool,
@@ -35,6 +39,10 @@ pub(crate) struct Status {
 impl Status {
     /// Asks and shows, once or until Ctrl-C.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        common.reading(&self.read, |common| self.ask(common))
+    }
+
+    fn ask(&self, common: &Common) -> anyhow::Result<()> {
         if !self.watch {
             return show(common);
         }

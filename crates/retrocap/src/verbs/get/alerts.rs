@@ -165,6 +165,11 @@ impl<'a> AlertQuery<'a> {
         Ok(Some(job))
     }
 
+    /// Asks for sessions that were found otherwise.
+    pub(crate) fn of_sessions(args: &'a AlertArgs, asked: ExportOptions, common: &'a Common, sessions: Alerts) -> Self {
+        Self { args, asked, common, source: "the sessions found".to_owned(), read: sessions, counts: Arc::default() }
+    }
+
     fn report_broken(&self) {
         for (line, why) in self.read.broken.iter().take(MESSAGES_MAX) {
             note(&format!("retrocap: {} line {line}: {why}", self.source));
@@ -183,7 +188,11 @@ impl<'a> AlertQuery<'a> {
 
     /// The margins of an alert.
     fn window(&self, alert: &Alert) -> (Timestamp, Timestamp) {
-        let default = Duration::from_secs(if alert.kind == Kind::Sysmon { 20 } else { 5 });
+        let default = match alert.kind {
+            Kind::Session => Duration::ZERO,
+            Kind::Sysmon => Duration::from_secs(20),
+            Kind::Suricata | Kind::Zeek => Duration::from_secs(5),
+        };
         (
             alert.start.saturating_sub(self.args.before.unwrap_or(default)),
             alert.end.saturating_add(self.args.after.unwrap_or(default)),

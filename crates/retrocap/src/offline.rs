@@ -1,0 +1,273 @@
+//! `-r FILE`: questions asked of capture files, without a recorder.
+//!
+//! The files go through the same engine as packets of interfaces, and the same service answers on a socket that only
+//! this user can reach. So an answer means the same as a recorder's, and no verb has a second way to find it.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use tokio::sync::watch;
+
+use crate::capture_input;
+use crate::cli::{Common, Usage, note};
+use crate::machine;
+use crate::terminal::human::counted;
+use crate::terminal::progress::{Progress, ProgressState};
+use base::interface::Interfaces;
+use base::memory::Lock;
+use base::packet::Packet;
+use base::source::{Batch, Source, SourceCounts, SourceError};
+use base::time::Timestamp;
+use engine::budget::{ByteSize, Split};
+use engine::judge::Classes;
+use engine::pipeline::{Config, Pipeline};
+use engine::store::retention::Policy;
+use formats::reader::FileSource;
+use query::{History, Memory};
+use serve::{Limits, Recorder, Service};
+
+/// Seed of the session table: any number, but always the same.
+const SEED: u64 = 0x7265_7472_6f63_6170;
+/// Memory beside that for the packets of small files.
+const MEMORY_BYTES_MIN: u64 = 256 << 20;
+/// Bytes for the buffers of answers: room to list some million sessions.
+const QUERIES_BYTES: u64 = 256 << 20;
+/// Files of which the order is found out, and that are open at once.
+const FILES_MAX: usize = 256;
+
+/// Capture files that were read, and the service that answers questions about them.
+pub(crate) struct Offline {
+    /// Where it listens.
+    pub(crate) socket: PathBuf,
+    /// The time of the newest packet: what "10m ago" counts from.
+    pub(crate) newest: Option<Timestamp>,
+    /// Why not everything of the files was read or kept.
+    problem: Option<String>,
+    _folder: tempfile::TempDir,
+    _shutdown: watch::Sender<bool>,
+    _pipeline: Pipeline,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl fmt::Debug for Offline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offline").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl Offline {
+    /// Reads the files, and answers from then on.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be opened, or nothing of them can be read.
+    pub(crate) fn start(paths: &[PathBuf], common: &Common) -> anyhow::Result<Self> {
+        if paths.len() > FILES_MAX {
+            return Err(Usage::of(format_args!("{} files are too many: at most {FILES_MAX} after -r", paths.len())));
+        }
+        let interfaces = Arc::<Interfaces>::default();
+        let mut source = Files::open(paths, &interfaces)?;
+        let budget = budget_bytes(paths);
+        let split = Split::new(budget, 1, false).map_err(Usage::of)?;
+        let mut pipeline = Pipeline::new(Config {
+            sessions_bytes: split.sessions_bytes,
+            store_bytes: split.store_bytes,
+            policy: Policy::default(),
+            classes: Classes::default(),
+            pins: Arc::default(),
+            pinned_bytes: 0,
+            filter: None,
+            snaplen: 0,
+            lock: Lock::No,
+            seed: SEED,
+        })
+        .with_context(|| format!("cannot take {} of memory for the packets of the files", ByteSize(budget)))?;
+        let history = History {
+            workers: vec![pipeline.worker()],
+            interfaces,
+            memory: Memory { budget_bytes: budget, queries_bytes: QUERIES_BYTES, ..Memory::default() },
+            capture_filter: Default::default(),
+            capture_interfaces: Default::default(),
+            restart: Default::default(),
+            community_id_seed: 0.into(),
+        };
+        let published = Arc::clone(&history.workers[0].published);
+        let progress = Progress::start(common, move || {
+            let received = published.totals().received;
+            ProgressState { packets: received.packets, bytes: received.bytes, part: None }
+        });
+        let read = pipeline.run(&mut source, &AtomicBool::new(false));
+        drop(progress);
+        let totals = history.totals();
+        let problem = match read {
+            Err(error) if totals.received.packets == 0 => {
+                return Err(anyhow!("{}: {error}", source.name()));
+            }
+            Err(error) => Some(format!(
+                "{}: {error}; the answer is about the {} before that",
+                source.name(),
+                counted(totals.received.packets, "packet")
+            )),
+            Ok(()) if totals.evicted.packets > 0 => Some(format!(
+                "the files hold more than fits into {} of memory: {} of {} were left out, from the ends of their \
+                 sessions; ask about one file at a time",
+                ByteSize(budget),
+                counted(totals.evicted.packets, "packet"),
+                counted(totals.received.packets, "packet")
+            )),
+            Ok(()) => None,
+        };
+        Self::serve(history, pipeline, totals.newest, problem)
+    }
+
+    fn serve(
+        history: History,
+        pipeline: Pipeline,
+        newest: Option<Timestamp>,
+        problem: Option<String>,
+    ) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("retrocap-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .context("cannot make a folder for a socket")?;
+        let socket = folder.path().join("r.sock");
+        let listener = UnixListener::bind(&socket).context("cannot make a socket")?;
+        listener.set_nonblocking(true).context("cannot use the socket")?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("cannot start the service")?;
+        let recorder = Recorder {
+            history: Arc::new(history),
+            live: false,
+            start: newest.unwrap_or_default(),
+            started: Instant::now(),
+            recording: Arc::new(AtomicUsize::new(1)),
+            queries_bytes: QUERIES_BYTES,
+        };
+        let service = Arc::new(Service::new(recorder, Limits::default()));
+        let (shutdown, shutdown_requested) = watch::channel(false);
+        {
+            let _entered = runtime.enter();
+            let listener = tokio::net::UnixListener::from_std(listener).context("cannot use the socket")?;
+            runtime.spawn(serve::serve(listener, service, shutdown_requested));
+        }
+        Ok(Self {
+            socket,
+            newest,
+            problem,
+            _folder: folder,
+            _shutdown: shutdown,
+            _pipeline: pipeline,
+            _runtime: runtime,
+        })
+    }
+
+    /// The result of a verb that was asked about the files: a failure where not all of them was looked at.
+    pub(crate) fn finish(&self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+        match (&self.problem, result) {
+            (Some(problem), Ok(())) => Err(anyhow!(problem.clone())),
+            (Some(problem), Err(error)) => {
+                note(&format!("retrocap: {problem}"));
+                Err(error)
+            }
+            (None, result) => result,
+        }
+    }
+}
+
+/// Memory for the packets of the files: what they need, and at most half of what is free.
+fn budget_bytes(paths: &[PathBuf]) -> u64 {
+    let half = machine::available_bytes().map_or(1 << 30, |bytes| bytes / 2);
+    let sizes = paths.iter().map(|path| plain_bytes(path));
+    match sizes.sum::<Option<u64>>() {
+        // Sessions, and segments that are not full, take some beside the packets.
+        Some(bytes) => bytes.saturating_mul(2).saturating_add(MEMORY_BYTES_MIN).min(half),
+        None => half,
+    }
+    .max(Split::BYTES_MIN)
+}
+
+/// The size of a file that is not compressed, where that is known before it is read.
+fn plain_bytes(path: &Path) -> Option<u64> {
+    let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let compressed =
+        path.extension().is_some_and(|name| !matches!(name.to_str(), Some("pcap" | "pcapng" | "cap" | "snoop")));
+    (!compressed).then_some(metadata.len())
+}
+
+/// Several files, one after the other, in the order of their first packets.
+struct Files {
+    rest: std::vec::IntoIter<(String, FileSource)>,
+    current: (String, FileSource),
+    /// What became of the packets of the files that have ended.
+    before: SourceCounts,
+}
+
+impl Files {
+    fn open(paths: &[PathBuf], interfaces: &Arc<Interfaces>) -> anyhow::Result<Self> {
+        let mut paths: Vec<&PathBuf> = paths.iter().collect();
+        if paths.len() > 1 {
+            // Rotated captures are named in any order; what is not a file keeps its place.
+            paths.sort_by_cached_key(|path| first_time(path));
+        }
+        let mut files = Vec::new();
+        for path in paths {
+            let capture = capture_input::open(path)?;
+            files.push((path.display().to_string(), FileSource::from_reader(capture, Arc::clone(interfaces))));
+        }
+        let mut rest = files.into_iter();
+        let current = rest.next().ok_or_else(|| Usage::of("-r takes a capture file: try -r odd.pcapng"))?;
+        Ok(Self { rest, current, before: SourceCounts::default() })
+    }
+
+    fn name(&self) -> &str {
+        &self.current.0
+    }
+}
+
+/// When the first packet of a file was captured.
+fn first_time(path: &Path) -> Option<Timestamp> {
+    path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let mut source = FileSource::from_reader(capture_input::open(path).ok()?, Arc::default());
+    let mut first = None;
+    while first.is_none() {
+        let batch = source.batch(&mut |packet| first = first.or(Some(packet.time))).ok()?;
+        if batch == Batch::End {
+            break;
+        }
+    }
+    first
+}
+
+impl Source for Files {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
+        match self.current.1.bursts(each)? {
+            Batch::End => match self.rest.next() {
+                None => Ok(Batch::End),
+                Some(next) => {
+                    let ended = std::mem::replace(&mut self.current, next).1.counts();
+                    self.before.refused.packets += ended.refused.packets;
+                    self.before.refused.bytes += ended.refused.bytes;
+                    Ok(Batch::More)
+                }
+            },
+            batch => Ok(batch),
+        }
+    }
+
+    fn counts(&self) -> SourceCounts {
+        let mut counts = self.current.1.counts();
+        counts.refused.packets += self.before.refused.packets;
+        counts.refused.bytes += self.before.refused.bytes;
+        counts
+    }
+}

@@ -1,0 +1,103 @@
+//! What users of tcpdump, dumpcap, tshark and stenoread type: accepted where it means the same here, and otherwise answered
+//! with what to type instead.
+
+use clap::{ArgAction, Args};
+
+use crate::cli::Usage;
+
+/// Options of other tools. Those that change nothing are accepted in silence.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "As in tcpdump")]
+pub(crate) struct Habits {
+    /// Accepted: names are never resolved
+    #[arg(short = 'n', action = ArgAction::Count)]
+    numeric: u8,
+    /// Hexadecimal and ASCII after each line of get
+    #[arg(short = 'X', action = ArgAction::Count)]
+    hex_and_ascii: u8,
+    /// ASCII after each line of get
+    #[arg(short = 'A')]
+    ascii: bool,
+    /// Hexadecimal after each line of get
+    #[arg(short = 'x', action = ArgAction::Count, hide = true)]
+    hex: u8,
+    /// List what is recorded
+    #[arg(short = 'D', hide = true)]
+    list: bool,
+    /// Accepted: output is never held back
+    #[arg(short = 'l', hide = true)]
+    line_buffered: bool,
+    #[arg(short = 'U', hide = true)]
+    packet_buffered: bool,
+    #[arg(short = 'C', value_name = "SIZE", hide = true)]
+    file_size: Option<String>,
+    #[arg(short = 'G', value_name = "SECONDS", hide = true)]
+    file_seconds: Option<String>,
+    #[arg(short = 'W', value_name = "COUNT", hide = true)]
+    file_count: Option<String>,
+    #[arg(short = 'b', value_name = "LIMIT", hide = true)]
+    ring_buffer: Option<String>,
+    #[arg(short = 'a', value_name = "LIMIT", hide = true)]
+    autostop: Option<String>,
+    #[arg(short = 's', long, value_name = "BYTES", hide = true)]
+    snaplen: Option<String>,
+    /// As in dumpcap: the same as the last arguments
+    #[arg(short = 'f', long, value_name = "EXPR", hide = true)]
+    pub(crate) filter: Option<String>,
+    /// As in tshark: a display filter
+    #[arg(short = 'Y', value_name = "FILTER", hide = true)]
+    pub(crate) display_filter: Option<String>,
+}
+
+/// What follows a line about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dump {
+    HexAndAscii,
+    Hex,
+    Ascii,
+}
+
+impl Habits {
+    /// What is printed after each line.
+    pub(crate) fn dump(&self) -> Option<Dump> {
+        match (self.hex_and_ascii > 0, self.hex > 0, self.ascii) {
+            (true, ..) => Some(Dump::HexAndAscii),
+            (_, true, _) => Some(Dump::Hex),
+            (.., true) => Some(Dump::Ascii),
+            _ => None,
+        }
+    }
+
+    /// Whether -D asks for the interfaces.
+    pub(crate) fn lists_interfaces(&self) -> bool {
+        self.list
+    }
+
+    /// Refuses what means nothing here, and says what to type instead.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] for the first such option.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let rotation = "the recorder keeps its own ring in memory (run -m SIZE), and get writes one file: try --since and \
+                        --until for a part of the time, or `editcap -c 100000 odd.pcapng part.pcapng` to split the file";
+        let refusals = [
+            ("-C", &self.file_size, rotation),
+            ("-G", &self.file_seconds, rotation),
+            ("-W", &self.file_count, rotation),
+            ("-b", &self.ring_buffer, rotation),
+            ("-a", &self.autostop, "try -c N for the first packets, --until TIME for an end, or --follow --until 5m"),
+            (
+                "-s",
+                &self.snaplen,
+                "packets come as they were recorded: run -s BYTES decides that, and `editcap -s BYTES` cuts a file",
+            ),
+        ];
+        for (option, value, instead) in refusals {
+            if value.is_some() {
+                return Err(Usage::of(format_args!("{option} has no meaning here: {instead}")));
+            }
+        }
+        Ok(())
+    }
+}
