@@ -13,6 +13,8 @@ mod decode;
 mod documents;
 mod filters;
 mod generate;
+#[cfg(target_os = "linux")]
+mod habits;
 mod handover;
 mod honest;
 #[cfg(target_os = "linux")]

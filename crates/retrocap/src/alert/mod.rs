@@ -80,8 +80,11 @@ pub struct Alerts {
     pub broken_count: u64,
     /// Lines that name no session: statistics, other events.
     pub passed_over: u64,
+    /// Events of Suricata that name a session and are not alerts, which were not asked for.
+    pub other_events: u64,
     /// Set when there were more than [`ALERTS_MAX`].
     pub cut: bool,
+    all_events: bool,
 }
 
 impl Alerts {
@@ -90,8 +93,17 @@ impl Alerts {
     /// # Errors
     ///
     /// When it cannot be read, or is nothing that could hold alerts. Broken lines are no error.
-    pub fn read(mut from: impl BufRead) -> Result<Self, String> {
-        let mut alerts = Self::default();
+    pub fn read(from: impl BufRead) -> Result<Self, String> {
+        Self::read_events(from, true)
+    }
+
+    /// As [`read`](Self::read), but of Suricata's events alerts alone, unless `all` are wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_events(mut from: impl BufRead, all: bool) -> Result<Self, String> {
+        let mut alerts = Self { all_events: all, ..Self::default() };
         let start = from.fill_buf().map_err(|error| error.to_string())?;
         if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) {
             return Err("it is UTF-16; convert it first, as in iconv -f UTF-16 -t UTF-8 FILE".to_owned());
@@ -133,6 +145,7 @@ impl Alerts {
             let alert = match text.trim_start().bytes().next() {
                 None => continue,
                 Some(b'{') => match serde_json::from_str::<Value>(text) {
+                    Ok(value) if self.is_other_event(&value) => continue,
                     Ok(value) => alert(&value),
                     Err(error) => Err(format!("no whole JSON object: {}", json::reason(&error))),
                 },
@@ -173,12 +186,15 @@ impl Alerts {
                 Some(Ok(Value::Array(items))) => {
                     // Where an item of a list stands is not known; its number is.
                     for (number, item) in (1u64..).zip(&items) {
-                        self.add(number, alert(item));
+                        if !self.is_other_event(item) {
+                            self.add(number, alert(item));
+                        }
                         if self.cut {
                             return Ok(());
                         }
                     }
                 }
+                Some(Ok(value)) if self.is_other_event(&value) => {}
                 Some(Ok(value)) => self.add(at, alert(&value)),
                 Some(Err(error)) => {
                     self.add(at.max(error.line() as u64), Err(format!("no JSON: {}", json::reason(&error))));
@@ -189,6 +205,14 @@ impl Alerts {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether it is an event of Suricata that names a session, is no alert, and was not asked for. Counts it then.
+    fn is_other_event(&mut self, value: &Value) -> bool {
+        let kind = value.get("event_type").and_then(Value::as_str);
+        let is_other = !self.all_events && kind.is_some_and(|kind| kind != "alert") && value.get("src_ip").is_some();
+        self.other_events += u64::from(is_other);
+        is_other
     }
 
     fn add(&mut self, line: u64, alert: Result<Option<Alert>, String>) {

@@ -145,6 +145,22 @@ fn a_list_or_a_document_over_lines_is_read_too() {
     }
 }
 
+#[test]
+fn honest_13_5_only_alerts_are_taken_unless_asked_otherwise() {
+    let event = |kind: &str| {
+        let ends = "\"timestamp\":\"2026-11-22T10:00:00Z\",\"src_ip\":\"10.0.0.1\",\"dest_ip\":\"10.0.0.2\"";
+        format!("{{\"event_type\":\"{kind}\",{ends}}}")
+    };
+    let lines = ["alert", "flow", "dns", "alert", "http"].map(event).join("\n");
+    let list = format!("[{}]", ["flow", "alert", "tls"].map(event).join(","));
+    for (text, alerts, others) in [(&lines, 2, 3), (&list, 1, 2)] {
+        let read = Alerts::read_events(text.as_bytes(), false).unwrap();
+        assert_eq!((read.alerts.len(), read.other_events), (alerts, others), "{text}");
+        let read = Alerts::read_events(text.as_bytes(), true).unwrap();
+        assert_eq!((read.alerts.len() as u64, read.other_events), (alerts as u64 + others, 0), "{text}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn any_text_is_read(text in "\\PC{0,200}", bytes: Vec<u8>) {

@@ -25,7 +25,7 @@ pub(crate) struct View {
 }
 
 /// What was asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heading {
     /// A recorder, at this time.
     Recording {
@@ -34,6 +34,8 @@ pub(crate) enum Heading {
     },
     /// A capture file that was replayed; ages are counted from its newest packet.
     Replayed,
+    /// The same of a file that is damaged: what stands before the damage.
+    ReplayedInPart,
 }
 
 /// Clocks may be set by as much without a recording being taken for a replay.
@@ -76,7 +78,7 @@ impl StatusPage<'_> {
                 let began = now.saturating_sub(seconds(self.status.uptime_s).saturating_add(CLOCK_STEP));
                 newest.filter(|newest| *newest < began).unwrap_or(now)
             }
-            Heading::Replayed => newest.unwrap_or_default(),
+            Heading::Replayed | Heading::ReplayedInPart => newest.unwrap_or_default(),
         }
     }
 
@@ -110,8 +112,9 @@ impl StatusPage<'_> {
                 let up = status.interfaces.iter().filter(|interface| interface.up).count();
                 format!("recording {} for {age}", counted(up as u64, "interface"))
             }
-            Heading::Replayed => format!(
-                "kept {} of {} in {age} ({} of {})",
+            Heading::Replayed | Heading::ReplayedInPart => format!(
+                "{}kept {} of {} in {age} ({} of {})",
+                if self.view.heading == Heading::ReplayedInPart { "BEFORE THE DAMAGE " } else { "" },
                 count(status.packets.retained),
                 counted(status.packets.received, "packet"),
                 size(status.bytes.retained),
@@ -125,6 +128,7 @@ impl StatusPage<'_> {
             None => "no packet so far".to_owned(),
         };
         let loss = match self.lost() {
+            0 if self.view.heading == Heading::ReplayedInPart => self.paint(RED, "the rest cannot be read"),
             0 => self.paint(GREEN, "nothing lost"),
             lost => self.paint(RED, &format!("LOST {}", counted(lost, "packet"))),
         };

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::cli::{Common, Usage, note, print, print_json};
+use crate::capture_input;
+use crate::cli::{AlreadyReported, Common, Usage, note, print, print_json};
 use crate::machine;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::progress::{Progress, ProgressState};
@@ -49,7 +50,7 @@ Examples:
   tcpdump -i eth0 -w - | retrocap replay - -w kept.pcapng    the same of a pipe
   retrocap replay big.pcap -m 1G --json not port 22       only the numbers, without SSH")]
 pub(crate) struct Replay {
-    /// Capture file, pcap or pcapng; - is stdin
+    /// Capture file: pcap, pcapng or snoop, also with gzip, zstd or lz4; - is stdin
     file: PathBuf,
     /// Memory to use: a size, or a share of physical memory [default: 1%, at least 16 MiB]
     #[arg(short, long, value_name = "SIZE|PERCENT")]
@@ -136,12 +137,17 @@ impl Replay {
         let progress = self.progress(common, &history.workers[0].published);
         let read = pipeline.run(&mut source, &AtomicBool::new(false));
         drop(progress);
-        if history.totals().received.packets == 0
-            && let Err(error) = read
-        {
-            // Nothing was read: there is nothing to be summed up.
-            return Err(error.into());
-        }
+        let heading = match read {
+            Ok(()) => Heading::Replayed,
+            Err(error) if history.totals().received.packets == 0 => {
+                return Err(anyhow::Error::new(error).context(format!("cannot replay {}", self.file.display())));
+            }
+            Err(error) => {
+                // First, so that nobody takes what follows for all of the capture.
+                note(&format!("retrocap: {}: {error}", self.file.display()));
+                Heading::ReplayedInPart
+            }
+        };
         let times_changed = source.inner.times_changed();
         let annotations = source.inner.annotations();
         if let Some(output) = output {
@@ -157,13 +163,13 @@ impl Replay {
             document["capture"] = serde_json::to_value(&report)?;
             print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
         } else if !common.quiet {
-            let summary = status_page::status(&status, &status::here(Heading::Replayed));
+            let summary = status_page::status(&status, &status::here(heading));
             if to_stdout { note(summary.trim_end()) } else { print(&summary)? }
         }
         if !common.quiet {
             report.sentences().iter().for_each(|sentence| note(&format!("retrocap: {sentence}")));
         }
-        Ok(read?)
+        if heading == Heading::ReplayedInPart { Err(AlreadyReported.into()) } else { Ok(()) }
     }
 
     fn filter(&self) -> anyhow::Result<Option<FilterSet>> {
@@ -186,11 +192,8 @@ impl Replay {
         })
     }
 
-    fn source(&self, interfaces: &Arc<Interfaces>) -> Result<FileSource, SourceError> {
-        if self.file == Path::new("-") {
-            return Ok(FileSource::from_reader(Box::new(std::io::stdin()), Arc::clone(interfaces)));
-        }
-        FileSource::open(&self.file, Arc::clone(interfaces))
+    fn source(&self, interfaces: &Arc<Interfaces>) -> anyhow::Result<FileSource> {
+        Ok(FileSource::from_reader(capture_input::open(&self.file)?, Arc::clone(interfaces)))
     }
 }
 

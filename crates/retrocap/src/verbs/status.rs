@@ -73,7 +73,11 @@ fn show(common: &Common) -> anyhow::Result<()> {
         return print_json(&format!("{}\n", document.trim_end()));
     }
     let status: Document = serde_json::from_str(&document).context("the recorder speaks another version")?;
-    print(&status_page::status(&status, &here(Heading::Recording { now: Timestamp::from(SystemTime::now()) })))
+    let heading = match common.newest {
+        Some(_) => Heading::Replayed,
+        None => Heading::Recording { now: Timestamp::from(SystemTime::now()) },
+    };
+    print(&status_page::status(&status, &here(heading)))
 }
 
 /// How this terminal shows things.

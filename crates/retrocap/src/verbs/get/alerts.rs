@@ -53,6 +53,9 @@ pub(crate) struct AlertArgs {
     /// How long after an alert a session may have begun [default: 5s; Sysmon 20s]
     #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]
     after: Option<Duration>,
+    /// Take all of Suricata's events that name a session, not alerts alone: flow, dns, http and others
+    #[arg(long, requires = "alert")]
+    all_events: bool,
     /// Only packets within these margins, not the whole sessions
     #[arg(long, requires = "alert")]
     only_margins: bool,
@@ -146,17 +149,22 @@ impl<'a> AlertQuery<'a> {
         let Some(path) = &args.alert else { return Ok(None) };
         let source = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
         let read = if path == Path::new("-") {
-            Alerts::read(std::io::stdin().lock())
+            Alerts::read_events(std::io::stdin().lock(), args.all_events)
         } else {
             let file = File::open(path).with_context(|| format!("cannot read {source}"))?;
-            Alerts::read(BufReader::with_capacity(256 << 10, file))
+            Alerts::read_events(BufReader::with_capacity(256 << 10, file), args.all_events)
         };
         let read = read.map_err(|why| anyhow!("cannot read alerts from {source}: {why}"))?;
         let job = Self { args, asked, common, source, read, counts: Arc::default() };
         job.report_broken();
         if job.read.alerts.is_empty() {
             let passed = job.read.passed_over;
+            let others = job.read.other_events;
             return Err(match job.read.broken_count {
+                0 if others > 0 => anyhow!(
+                    "{}: none of its events is an alert; --all-events takes the {others} others that name a session",
+                    job.source
+                ),
                 0 if passed > 0 => anyhow!("{}: none of its {passed} events names a session", job.source),
                 0 => anyhow!("{}: there is no alert in it", job.source),
                 broken => anyhow!("{}: no alert could be read, {broken} lines are broken", job.source),
@@ -180,6 +188,10 @@ impl<'a> AlertQuery<'a> {
         }
         if self.read.cut {
             note(&format!("retrocap: {}: only the first {} alerts are asked for", self.source, self.read.alerts.len()));
+        }
+        if self.read.other_events > 0 && !self.common.quiet {
+            let (events, source) = (human::counted(self.read.other_events, "event"), &self.source);
+            note(&format!("retrocap: {source}: left out {events} of other kinds; --all-events takes all"));
         }
         if self.read.passed_over > 0 && self.common.verbose > 0 {
             note(&format!("{}: {} events name no session", self.source, self.read.passed_over));
@@ -389,7 +401,7 @@ impl<'a> AlertQuery<'a> {
             }
             note(&format!(
                 "{}: {} with packets, {without} without, {partly} in part{}; {written}",
-                human::counted(alerts as u64, "alert"),
+                human::counted(alerts as u64, if self.args.alert.is_some() { "alert" } else { "session" }),
                 alerts - without,
                 match self.read.broken_count {
                     0 => String::new(),
