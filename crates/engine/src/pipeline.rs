@@ -329,6 +329,7 @@ impl Pipeline {
         let session = self.sessions.count(lookup, packet, sequence);
         let marks = self.judge.decide(packet, &session, &mut self.sessions, self.store.ticks_ns());
         if self.judge.cuts_off(marks, session.offset) && !session.closes {
+            self.sessions.packet_dropped(session.slot, session.offset);
             return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
         }
         // The packet that ends a session stays with its start, so that one sees how it ended.

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod copies;
+pub mod coverage;
 pub mod explain;
 pub mod flows;
 mod follow;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::History;
+use super::coverage::{Coverage, Largest};
 use base::counters::{CompressionTotals, DropReason, Totals, Volume};
 use base::packet::InterfaceId;
 use base::time::Timestamp;
@@ -23,6 +24,12 @@ pub struct Status {
     pub retained: Retained,
     pub ranks: Vec<RankStatus>,
     pub sessions: SessionCounts,
+    /// What share of the sessions of each past period is still there.
+    #[serde(default)]
+    pub coverage: Vec<Coverage>,
+    /// The sessions that have most of the memory.
+    #[serde(default)]
+    pub largest: Vec<Largest>,
     /// SessionStarts of sessions that were carried forward to outlive their rank.
     pub carried: CarriedCounts,
     /// What was compressed to make room.
@@ -291,6 +298,7 @@ impl Status {
             history.workers.iter().map(|worker| worker.index_bytes + worker.sessions.bytes()).sum();
         let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.sessions.archive_bytes()).sum();
         let span = history.span();
+        let summary = history.summarize_sessions(now);
         let gap_until = history.restart.gaps.last().map_or(Timestamp::MIN, |gap| gap.until);
         let time = |t: Timestamp| t.to_rfc3339();
         Self {
@@ -336,7 +344,9 @@ impl Status {
                 whole_since: history.whole_since().map(|whole| time(whole.max(gap_until))),
             },
             ranks,
-            sessions: sessions(history, now),
+            sessions: summary.counts,
+            coverage: summary.coverage,
+            largest: summary.largest,
             carried: CarriedCounts {
                 packets: totals.carried.volume.packets,
                 bytes: totals.carried.volume.bytes,
@@ -425,23 +435,6 @@ fn compression(packed: CompressionTotals) -> CompressionCounts {
         incompressible_segments: packed.incompressible,
         cpu_s: std::time::Duration::from_nanos(packed.cpu_ns).as_secs_f64(),
     }
-}
-
-fn sessions(history: &History, now: Timestamp) -> SessionCounts {
-    let mut counts = SessionCounts { live: 0, ledger: 0, capacity: 0, unlisted: 0 };
-    for worker in &history.workers {
-        counts.capacity += u64::from(worker.sessions.capacity());
-        counts.ledger += worker.sessions.past();
-        counts.unlisted += worker.sessions.unlisted();
-        for session in worker.sessions.sessions() {
-            if session.ended(now) {
-                counts.ledger += 1;
-            } else {
-                counts.live += 1;
-            }
-        }
-    }
-    counts
 }
 
 fn classes(history: &History) -> Vec<ClassStatus> {

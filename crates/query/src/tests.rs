@@ -14,7 +14,7 @@ use engine::store::compress::{Compression, Pace};
 use engine::store::retention::Policy;
 
 /// An Ethernet/IPv4/UDP frame.
-pub(super) fn udp(from: (u8, u16), to: (u8, u16), payload: usize) -> Vec<u8> {
+pub(crate) fn udp(from: (u8, u16), to: (u8, u16), payload: usize) -> Vec<u8> {
     let len = u16::try_from(payload).unwrap();
     let mut frame = vec![2, 0, 0, 0, 0, to.0, 2, 0, 0, 0, 0, from.0, 8, 0];
     frame.extend([0x45, 0]);
@@ -53,11 +53,15 @@ pub(super) fn history(store_bytes: u64, packets: Vec<(u64, Vec<u8>)>) -> History
 }
 
 fn workers(store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
+    workers_of(1 << 20, store_bytes, sources)
+}
+
+pub(crate) fn workers_of(sessions_bytes: u64, store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
     let interfaces = Arc::new(Interfaces::default());
     interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
     let workers = sources.into_iter().map(|packets| {
         let config = Config {
-            sessions_bytes: 1 << 20,
+            sessions_bytes,
             store_bytes,
             policy: Policy::default(),
             classes: engine::judge::Classes::default(),
@@ -83,7 +87,7 @@ fn workers(store_bytes: u64, sources: Vec<Vec<(u64, Vec<u8>)>>) -> History {
     }
 }
 
-fn found(history: &History, request: &Request) -> Vec<(u64, Vec<u8>)> {
+pub(crate) fn found(history: &History, request: &Request) -> Vec<(u64, Vec<u8>)> {
     let mut packets = history.packets(request).unwrap();
     let mut all = Vec::new();
     while let Some(found) = packets.next() {

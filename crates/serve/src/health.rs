@@ -219,7 +219,8 @@ pub(super) fn check(service: &Service) -> Health {
         );
         reasons.push(Reason { code: "interfaces_full", detail });
     }
-    for detail in Horizon::of(service).short_of(service.retention_target.get()) {
+    let (horizon, wanted) = (Horizon::of(service), service.retention_target.get());
+    for detail in horizon.short_of(wanted, horizon.starts(history, wanted).as_ref()) {
         reasons.push(Reason { code: "horizon_short", detail });
     }
     let refused = service.health_history.pins_full.recent(refused_by_pins(history));

@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::{Service, now};
 use base::time::Timestamp;
 use engine::store::Rank;
+use query::History;
+use query::coverage::Coverage;
 
 /// How far back one must be able to look; less makes `/v1/health` say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +16,9 @@ pub struct RetentionTarget {
     /// For every packet.
     pub whole: Option<Duration>,
 }
+
+/// The share of sessions that must have their first packet, for the time that `[health] starts` asks for.
+const STARTS_SHARE_MIN: f64 = 0.9;
 
 /// How far back it reaches.
 #[derive(Debug)]
@@ -58,25 +63,34 @@ impl Horizon {
         self.end.map_or(Duration::ZERO, |end| end.since(time))
     }
 
-    /// What falls short of what is wanted, in sentences. As long as nothing had to go there is nothing to say.
-    pub(super) fn short_of(&self, wanted: RetentionTarget) -> Vec<String> {
+    /// What falls short of what is wanted, in sentences. As long as nothing had to go there is nothing to say. `starts` is the
+    /// coverage of the time for which starts are wanted.
+    pub(super) fn short_of(&self, wanted: RetentionTarget, starts: Option<&Coverage>) -> Vec<String> {
+        const REMEDY: &str = "give retrocap more memory (-m), or record less (-i, -f)";
         if self.lost_until.is_none() {
             return Vec::new();
         }
-        let starts = self.ranks().next().filter(|(rank, ..)| rank.index() == 0).map(|(_, age, _)| age);
-        let of = |what: &str, key: &str, reached: Option<Duration>, wanted: Option<Duration>| {
-            let (reached, wanted) = (reached.unwrap_or_default(), wanted?);
-            (reached < wanted).then(|| {
-                format!(
-                    "{what} reaches back {}, and {} are wanted ([health] {key}): give retrocap more memory (-m), or \
-                     record less (-i, -f)",
-                    base::time::human_age(reached),
-                    base::time::human_age(wanted)
-                )
-            })
-        };
-        let starts = of("the start of sessions", "starts", starts, wanted.starts);
-        starts.into_iter().chain(of("every packet", "whole", self.whole(), wanted.whole)).collect()
+        let starts = starts.filter(|starts| starts.first_packet < STARTS_SHARE_MIN).map(|starts| {
+            format!(
+                "of the {} sessions that began in the last {}, {:.1} % still have their first packet, and {:.0} % are wanted \
+                 ([health] starts): {REMEDY}",
+                starts.sessions,
+                starts.period,
+                (starts.first_packet * 1000.0).floor() / 10.0,
+                STARTS_SHARE_MIN * 100.0,
+            )
+        });
+        let reached = self.whole().unwrap_or_default();
+        let whole = wanted.whole.filter(|wanted| reached < *wanted).map(|wanted| {
+            let (reached, wanted) = (base::time::human_age(reached), base::time::human_age(wanted));
+            format!("every packet reaches back {reached}, and {wanted} are wanted ([health] whole): {REMEDY}")
+        });
+        starts.into_iter().chain(whole).collect()
+    }
+
+    /// The coverage of the time for which starts are wanted; `None` if none is wanted. Looks at all sessions.
+    pub(super) fn starts(&self, history: &History, wanted: RetentionTarget) -> Option<Coverage> {
+        self.lost_until.and(wanted.starts).zip(self.end).map(|(period, now)| history.coverage(now, period))
     }
 }
 
@@ -94,13 +108,16 @@ mod tests {
             starts: Some(Duration::from_secs(60 * starts)),
             whole: Some(Duration::from_secs(60 * whole)),
         };
-        assert!(horizon(None).short_of(minutes(60, 60)).is_empty(), "it has just begun");
+        let starts =
+            |first_packet| Coverage { period: "10 m".to_owned(), sessions: 1000, first_packet, ..Coverage::default() };
+        let (enough, few) = (starts(0.95), starts(0.8999));
+        assert!(horizon(None).short_of(minutes(60, 60), Some(&few)).is_empty(), "it has just begun");
         let cut = horizon(Some(at(550)));
-        assert!(cut.short_of(RetentionTarget::default()).is_empty());
-        assert!(cut.short_of(RetentionTarget { whole: None, ..minutes(10, 0) }).is_empty());
-        let short = cut.short_of(minutes(11, 1));
+        assert!(cut.short_of(RetentionTarget::default(), None).is_empty());
+        assert!(cut.short_of(RetentionTarget { whole: None, ..minutes(10, 0) }, Some(&enough)).is_empty());
+        let short = cut.short_of(minutes(11, 1), Some(&few));
         assert_eq!(short.len(), 2, "{short:?}");
-        assert!(short[0].starts_with("the start of sessions reaches back 10"), "{short:?}");
+        assert!(short[0].starts_with("of the 1000 sessions that began in the last 10 m, 89.9 % still"), "{short:?}");
         assert!(short[1].starts_with("every packet reaches back 50 s, and"), "{short:?}");
     }
 }

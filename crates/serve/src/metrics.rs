@@ -59,6 +59,7 @@ pub(super) fn text(service: &Service) -> String {
     conditions(&mut text, service);
     volumes(&mut text, &status);
     horizons(&mut text, service);
+    coverage(&mut text, &status);
     kept_otherwise(&mut text, &status);
     sandbox(&mut text, status.sandbox.as_ref());
     compression(&mut text, &status);
@@ -205,6 +206,35 @@ fn horizons(text: &mut Text, service: &Service) {
     text.family(Kind::Gauge, name, "Bytes kept, by rank.");
     for (rank, _, bytes) in horizon.ranks() {
         text.line(name, &[("rank", &rank.0.to_string())], bytes);
+    }
+}
+
+/// What share of the sessions is still there.
+fn coverage(text: &mut Text, status: &Status) {
+    let name = "coverage_sessions";
+    text.family(
+        Kind::Gauge,
+        name,
+        "Sessions that began within a period before now, those that are forgotten included.",
+    );
+    for coverage in &status.coverage {
+        text.line(name, &[("period", &coverage.period)], coverage.sessions);
+    }
+    let name = "coverage_ratio";
+    text.family(
+        Kind::Gauge,
+        name,
+        "The share of these sessions that still has all of its first packet, kB, 10 kB, packets.",
+    );
+    for coverage in &status.coverage {
+        for (of, share) in [
+            ("first_packet", coverage.first_packet),
+            ("first_kb", coverage.first_kb),
+            ("first_10kb", coverage.first_10kb),
+            ("whole", coverage.whole),
+        ] {
+            text.line(name, &[("period", &coverage.period), ("of", of)], share);
+        }
     }
 }
 

@@ -4,9 +4,11 @@
 //! [`SessionTable`](super::SessionTable) writes; any number of threads read.
 
 use super::archive::{ArchivePosition, BlockCache, SessionArchive};
+use super::begins::Begins;
 use super::entry::{ENTRY_BYTES, ENTRY_WORDS, Entry};
 use super::summary::{Session, SessionSlot};
 use base::memory::{Lock, Memory};
+use base::time::Timestamp;
 
 /// The array.
 #[derive(Debug)]
@@ -14,12 +16,13 @@ pub struct SessionArray {
     words: Memory,
     capacity: u32,
     archive: SessionArchive,
+    begins: Begins,
 }
 
 impl SessionArray {
     pub(super) fn new(capacity: u32, archive_bytes: usize, lock: Lock) -> std::io::Result<Self> {
         let words = Memory::new(capacity as usize * ENTRY_WORDS, lock)?;
-        Ok(Self { words, capacity, archive: SessionArchive::new(archive_bytes, lock)? })
+        Ok(Self { words, capacity, archive: SessionArchive::new(archive_bytes, lock)?, begins: Begins::new() })
     }
 
     /// How many sessions there can be that live or have packets left.
@@ -55,6 +58,21 @@ impl SessionArray {
     /// Sessions of a flood that were only counted when they left the array.
     pub fn unlisted(&self) -> u64 {
         self.archive.unlisted()
+    }
+
+    /// All sessions that ever began, those of predecessors included.
+    pub fn begun(&self) -> u64 {
+        self.begins.total()
+    }
+
+    /// The sessions that began in the last `period_ns` before `now`, whatever became of them, and since when exactly they
+    /// were counted: a little longer than the period, see [`Begins`].
+    pub fn begun_since(&self, now: Timestamp, period_ns: u64) -> (Timestamp, u64) {
+        self.begins.since(now, period_ns)
+    }
+
+    pub(super) fn begins(&self) -> &Begins {
+        &self.begins
     }
 
     pub(super) fn archive(&self) -> &SessionArchive {

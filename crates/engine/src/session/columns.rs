@@ -5,6 +5,7 @@
 //! ports and addresses' numbers byte by byte, counts in as many bytes as they need. The whole is then compressed.
 //! Times are coarser than they were: a first one is rounded down to the millisecond, a last one up, and a cut up to the second.
 
+use super::depth::Lost;
 use super::key::SessionKey;
 use super::key::Side;
 use super::marks::SessionMarks;
@@ -82,6 +83,8 @@ impl ArchivedSession {
             kept_packets: 0,
             kept_bytes: 0,
             cut_at: Some(Timestamp(self.cut_s.saturating_mul(SECOND_NS))).filter(|at| at.0 > 0),
+            lost: Lost::ALL,
+            distances: Default::default(),
             flags: u32::from(self.flags) | SessionMarks::default().to_bits() << flag::MARKS_SHIFT,
         }
         .with_likely_responder()

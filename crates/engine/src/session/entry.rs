@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::depth::{DEPTHS_BYTES, Distance, Lost};
 use super::key::SessionKey;
 use super::marks::SessionMarks;
 use super::summary::{PerSide, Session, SessionSlot, TCP, flag, timeout_ns};
@@ -19,16 +20,20 @@ pub const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
 
 // What is looked at when packets of a session go, or its entry is wanted for another one, stands in the first of the two
 // cache lines.
-const CUT_AT: usize = 0; // when the last packet of it went; 0 while none has
+const CUT_AT: usize = 0; // when a packet was evicted last, 0 while none was; the low bits say what of the start was lost
 const FIRST_SEQUENCE: usize = 1;
 const LAST: usize = 2;
 const PACKETS: usize = 3; // of the originator in the low half, of the responder in the high half
 const KEPT: usize = 4; // packets in the low half, flags in the high half
 const KEPT_BYTES: usize = 5;
-const BYTES: usize = 6; // originator, then responder
+const BYTES: usize = 6; // originator, then responder; the high bits note where the first packet beyond each depth is
 const FIRST: usize = 8;
 const GENERATION: usize = 9;
 const KEY: usize = 10;
+
+/// Bits of the [`BYTES`] words that count bytes: up to 256 TiB.
+const BYTES_BITS: u32 = 48;
+const BYTES_MAX: u64 = (1 << BYTES_BITS) - 1;
 /// The low and the high half of a word.
 fn halves(word: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
@@ -72,10 +77,12 @@ impl Entry<'_> {
             first: Timestamp(self.get(FIRST)),
             last: self.last(),
             packets: PerSide { originator: u64::from(originator), responder: u64::from(responder) },
-            bytes: PerSide { originator: self.get(BYTES), responder: self.get(BYTES + 1) },
+            bytes: PerSide { originator: self.side_bytes(0), responder: self.side_bytes(1) },
             kept_packets: u64::from(kept_packets),
             kept_bytes: self.get(KEPT_BYTES),
-            cut_at: Some(Timestamp(self.get(CUT_AT))).filter(|at| at.0 > 0),
+            cut_at: Some(Timestamp(self.cut_at())).filter(|at| at.0 > 0),
+            lost: Lost::from_bits(self.get(CUT_AT)),
+            distances: [self.distance(0), self.distance(1)],
             flags,
         }
     }
@@ -150,7 +157,51 @@ impl Entry<'_> {
     }
 
     pub(super) fn bytes(self) -> u64 {
-        self.get(BYTES) + self.get(BYTES + 1)
+        self.side_bytes(0) + self.side_bytes(1)
+    }
+
+    fn side_bytes(self, side: usize) -> u64 {
+        self.get(BYTES + side) & BYTES_MAX
+    }
+
+    fn add_bytes(self, side: usize, bytes: u64) {
+        let sum = self.side_bytes(side).saturating_add(bytes).min(BYTES_MAX);
+        self.set(BYTES + side, self.get(BYTES + side) & !BYTES_MAX | sum);
+    }
+
+    /// How many sequence numbers after the session's first packet the first packet beyond a depth came.
+    fn distance(self, depth: usize) -> Distance {
+        let [.., low, high] = self.get(BYTES + depth).to_le_bytes();
+        Distance(u16::from_le_bytes([low, high]))
+    }
+
+    /// Notes the first packet that lies beyond each of the depths.
+    #[inline]
+    pub(super) fn note_depth(self, offset: u64, sequence: u64) {
+        if offset < DEPTHS_BYTES[0] || !self.distance(1).is_none() {
+            return;
+        }
+        for (depth, depth_bytes) in DEPTHS_BYTES.into_iter().enumerate() {
+            if offset >= depth_bytes && self.distance(depth).is_none() {
+                let distance = Distance::new(sequence.saturating_sub(self.first_sequence()).max(1));
+                self.set(BYTES + depth, self.side_bytes(depth) | u64::from(distance.0) << BYTES_BITS);
+            }
+        }
+    }
+
+    /// What the loss of packet `sequence` means for the session's start.
+    pub(super) fn loss_of(self, sequence: u64) -> Lost {
+        let after = sequence.saturating_sub(self.first_sequence());
+        let within = [0, 1].map(|depth| {
+            let distance = self.distance(depth);
+            distance.is_none() || after < distance.get()
+        });
+        Lost::of(after == 0, within)
+    }
+
+    /// Notes that something of the session's start is not there.
+    pub(super) fn lose(self, lost: Lost) {
+        self.set(CUT_AT, self.get(CUT_AT) | lost.to_bits());
     }
 
     pub(super) fn kept_packets(self) -> u32 {
@@ -186,15 +237,17 @@ impl Entry<'_> {
         self.lock().begin_write();
         let half = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let PerSide { originator, responder } = session.packets;
+        let PerSide { originator: originator_bytes, responder: responder_bytes } = session.bytes;
         self.set(FIRST_SEQUENCE, first_sequence);
         self.set(LAST, session.last.0);
         self.set(PACKETS, u64::from(half(originator)) | u64::from(half(responder)) << 32);
         self.set_kept(0, session.flags & !flag::QUEUED);
         self.set(KEPT_BYTES, 0);
-        self.set(BYTES, session.bytes.originator);
-        self.set(BYTES + 1, session.bytes.responder);
+        for (side, bytes) in [originator_bytes, responder_bytes].into_iter().enumerate() {
+            self.set(BYTES + side, bytes.min(BYTES_MAX) | u64::from(session.distances[side].0) << BYTES_BITS);
+        }
         self.set(FIRST, session.first.0);
-        self.set(CUT_AT, session.cut_at.map_or(0, |at| at.0));
+        self.set(CUT_AT, session.cut_at.map_or(0, |at| at.0) & !Lost::MASK | session.lost.to_bits());
         for (i, &word) in session.key.0.iter().enumerate() {
             self.set(KEY + i, word);
         }
@@ -203,7 +256,7 @@ impl Entry<'_> {
 
     /// When a packet of it was evicted last.
     pub(super) fn cut_at(self) -> u64 {
-        self.get(CUT_AT)
+        self.get(CUT_AT) & !Lost::MASK
     }
 
     /// Counts a packet that was sent by the originator (or not).
@@ -215,7 +268,7 @@ impl Entry<'_> {
             (originator, responder.saturating_add(1))
         };
         self.set(PACKETS, u64::from(originator) | u64::from(responder) << 32);
-        add(&self.0[BYTES + usize::from(!by_originator)], wire_bytes);
+        self.add_bytes(usize::from(!by_originator), wire_bytes);
         if time > self.last() {
             self.set(LAST, time.0);
         }
@@ -231,12 +284,12 @@ impl Entry<'_> {
         add(&self.0[KEPT_BYTES], captured_bytes);
     }
 
-    /// A packet of it went at `now`.
+    /// A packet of it was evicted at `now`.
     pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp) {
         let (packets, flags) = self.kept();
         self.set_kept(packets.saturating_sub(1), flags);
         self.set(KEPT_BYTES, self.get(KEPT_BYTES).saturating_sub(captured_bytes));
-        self.set(CUT_AT, now.0);
+        self.set(CUT_AT, now.0 & !Lost::MASK | self.get(CUT_AT) & Lost::MASK);
     }
 
     pub(super) fn is_queued(self) -> bool {

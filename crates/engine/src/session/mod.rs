@@ -9,8 +9,10 @@
 
 mod archive;
 mod array;
+mod begins;
 mod columns;
 pub mod community_id;
+mod depth;
 mod entry;
 mod fragments;
 mod handover;
@@ -24,6 +26,7 @@ pub mod table;
 
 pub use archive::{ArchivePosition, ArchivedSessions, BlockCache};
 pub use array::SessionArray;
+pub use depth::{DEPTHS_BYTES, Lost};
 pub use entry::ENTRY_BYTES;
 pub use key::{Endpoint, SessionKey};
 pub use marks::SessionMarks;

@@ -1,5 +1,6 @@
 //! What is known of one session: endpoints, times, counts and state.
 
+use super::depth::{Distance, Lost};
 use super::key::{Endpoint, SessionKey, Side};
 use super::marks::SessionMarks;
 use base::time::Timestamp;
@@ -114,6 +115,8 @@ pub struct Session {
     pub kept_bytes: u64,
     /// When a packet of it was evicted last, in the time of packets.
     pub cut_at: Option<Timestamp>,
+    pub(super) lost: Lost,
+    pub(super) distances: [Distance; 2],
     pub(super) flags: u32,
 }
 
@@ -121,6 +124,16 @@ impl Session {
     /// What was decided of it.
     pub fn marks(&self) -> SessionMarks {
         SessionMarks::from_bits(self.flags >> flag::MARKS_SHIFT)
+    }
+
+    /// What was lost of the session's start.
+    pub fn lost(&self) -> Lost {
+        if self.kept_packets == 0 { Lost::ALL } else { self.lost }
+    }
+
+    /// Whether every packet of the session is there.
+    pub fn is_whole(&self) -> bool {
+        self.kept_packets >= self.packets.sum()
     }
 
     /// Which endpoint spoke first, or sent the SYN.

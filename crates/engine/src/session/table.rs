@@ -17,6 +17,8 @@ use foldhash::quality::FixedState;
 
 use super::archive::{ArchiveWriter, SessionArchive};
 use super::array::SessionArray;
+use super::begins::Begins;
+use super::depth::Lost;
 use super::entry::{ENTRY_BYTES, Entry};
 use super::fragments::Fragments;
 use super::index::Index;
@@ -120,7 +122,7 @@ impl SessionTable {
 
     /// Entries that fit into `bytes`.
     fn capacity_of(bytes: u64) -> u32 {
-        let bytes = bytes.saturating_sub(Fragments::bytes() as u64);
+        let bytes = bytes.saturating_sub((Fragments::bytes() + Begins::BYTES) as u64);
         let fits = |slots: u64| {
             let index = usize::try_from(slots).map_or(u64::MAX, |slots| Index::bytes(slots) as u64);
             slots.saturating_mul(SLOT_COST_BYTES).saturating_add(index) <= bytes
@@ -136,7 +138,7 @@ impl SessionTable {
     /// Bytes of the index, the queue of emptied entries and the fragments, beside the array itself.
     pub fn index_bytes(&self) -> u64 {
         let slots = self.array.capacity() as usize;
-        (Index::bytes(slots) + slots * size_of::<u32>() + Fragments::bytes()) as u64
+        (Index::bytes(slots) + slots * size_of::<u32>() + Fragments::bytes() + Begins::BYTES) as u64
     }
 
     /// What readers see.
@@ -186,6 +188,7 @@ impl SessionTable {
 
         let entry = self.entry(slot);
         let offset = entry.bytes();
+        entry.note_depth(offset, sequence);
         let flags = entry.flags();
         let (by_originator_before, by_responder_before) = (entry.originator_packets(), entry.responder_packets());
         let by_originator = (lookup.sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
@@ -252,6 +255,11 @@ impl SessionTable {
         self.entry(slot.0).kept_more(captured_bytes);
     }
 
+    /// A packet of this session, with `offset` bytes of it before, was not kept.
+    pub fn packet_dropped(&mut self, slot: SessionSlot, offset: u64) {
+        self.entry(slot.0).lose(Lost::at(offset));
+    }
+
     /// A packet of the session that had `slot` will be reported [`evicted`](Self::packet_evicted) soon.
     #[inline]
     pub fn prefetch_counts(&self, slot: SessionSlot) {
@@ -272,6 +280,14 @@ impl SessionTable {
             self.emptied.push_back(slot.0);
         }
         first
+    }
+
+    /// Packet `sequence`, which was reported [`packet_evicted`](Self::packet_evicted), is not carried forward: what was
+    /// lost of its session's start is noted.
+    pub fn packet_lost(&mut self, slot: SessionSlot, sequence: u64) {
+        if let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) {
+            entry.lose(entry.loss_of(sequence));
+        }
     }
 
     /// Whether packet `sequence`, one of the first of its session, must not go yet: its session lives and is a
@@ -316,6 +332,7 @@ impl SessionTable {
         let flags = if originator == Side::High { flag::ORIGINATOR_IS_HIGH } else { 0 }
             | if lookup.key.protocol() == TCP { flag::TCP } else { 0 };
         self.entry(slot).begin(&lookup.key, time, sequence, flags);
+        self.array.begins().count(time);
         self.index.insert(lookup.hash, slot);
         slot
     }

@@ -130,6 +130,7 @@ impl Heads {
         let written = usize::try_from(carried.packets).unwrap_or(usize::MAX).min(self.picked.len());
         for (header, _) in &self.picked[written..] {
             self.carried.lost += 1;
+            sessions.packet_lost(header.session, header.sequence);
             sessions.lost_start(header.session, header.sequence);
         }
         let lost_until = self.picked[written..].iter().map(|(header, _)| header.time).max();

@@ -381,9 +381,10 @@ impl Store {
         let mut packing = self.packing.take();
         let shared = Arc::clone(&self.shared);
         let stream = compress::stream_of(&shared, packing.as_deref_mut(), &view);
-        let firsts = tell_evicted(view, &stream, sessions);
+        let may_carry = kind.has_starts() || (self.pins != 0 && kind != Kind::Pinned);
+        let firsts = tell_evicted(view, &stream, may_carry, sessions);
         let mut lost_until = view.newest;
-        if kind.has_starts() || firsts > 0 || (self.pins != 0 && kind != Kind::Pinned) {
+        if may_carry || firsts > 0 {
             lost_until = self.pick(view, &stream, kind, sessions);
         }
         self.packing = packing;
@@ -421,6 +422,7 @@ impl Store {
                 }
                 heads.lost(1);
             }
+            sessions.packet_lost(header.session, header.sequence);
             if kind.has_starts() || sessions.is_first(header.session, header.sequence) {
                 sessions.lost_start(header.session, header.sequence);
             }
@@ -555,8 +557,9 @@ impl Store {
 }
 
 /// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
-/// ahead. Returns how many of the packets are the first of a session.
-fn tell_evicted(view: SegmentView, stream: &Stream<'_>, sessions: &mut SessionTable) -> u32 {
+/// ahead. Unless packets may be carried forward (`may_carry`), they are lost, but for the first of a session, of which it
+/// is decided later. Returns how many of the packets are the first of a session.
+fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, sessions: &mut SessionTable) -> u32 {
     let mut firsts = 0;
     let mut outlines = Outlines::new(view, stream);
     let mut ahead = [(SessionSlot(0), 0, 0); RECORDS_AHEAD];
@@ -570,7 +573,11 @@ fn tell_evicted(view: SegmentView, stream: &Stream<'_>, sessions: &mut SessionTa
             count += 1;
         }
         for &(session, sequence, captured_len) in &ahead[..count] {
-            firsts += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len)));
+            let is_first = sessions.packet_evicted(session, sequence, u64::from(captured_len));
+            if !is_first && !may_carry {
+                sessions.packet_lost(session, sequence);
+            }
+            firsts += u32::from(is_first);
         }
         if count < RECORDS_AHEAD {
             return firsts;

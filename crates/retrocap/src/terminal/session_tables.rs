@@ -207,7 +207,7 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
     Row { cells, remark: Cell::new(remark.trim_end(), Some(CYAN)) }
 }
 
-fn endpoint(endpoint: &FlowEndpoint) -> String {
+pub(super) fn endpoint(endpoint: &FlowEndpoint) -> String {
     match (&endpoint.ip, &endpoint.mac) {
         (Some(ip), _) if endpoint.port == 0 => ip.clone(),
         (Some(ip), _) if ip.contains(':') => format!("[{ip}]:{}", endpoint.port),

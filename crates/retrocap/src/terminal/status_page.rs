@@ -1,4 +1,4 @@
-//! The status at a glance: the answer first, then how far back, then what was lost, then where the memory is.
+//! The status at a glance: the answer first, then what is left of sessions, then what was lost, then where the memory is.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use unicode_width::UnicodeWidthStr as _;
 use crate::terminal::human::{count, counted, seconds, size, time as read_time};
 use crate::terminal::printable::plain;
 use crate::terminal::screen::{BOLD, CYAN, GREEN, RED, Screen};
+use crate::terminal::session_tables::endpoint;
 use base::counters::DropReason;
 use base::time::{self, Timestamp};
 use query::status::{RankStatus, RestartStatus, SandboxStatus, Status};
@@ -40,25 +41,19 @@ pub(crate) enum Heading {
 
 /// Clocks may be set by as much without a recording being taken for a replay.
 const CLOCK_STEP: Duration = Duration::from_secs(3600);
-/// Widest bar, in columns.
-const BAR_COLUMNS_MAX: usize = 48;
-/// Columns of a row beside its bar.
-const ROW_COLUMNS: usize = 40;
 /// Where the second column of the list of facts begins.
 const LABEL_COLUMNS: usize = 11;
 
 /// Columns that names of interfaces are padded to at most; Linux allows 15 bytes.
 const NAME_COLUMNS_MAX: usize = 64;
 
-/// Columns where nobody says how many there are.
-const WIDTH_DEFAULT: usize = 80;
-
 /// Everything, with line feeds.
 pub(crate) fn status(status: &Status, view: &View) -> String {
     let mut page = StatusPage { out: String::new(), status, view };
     page.answer();
-    page.reach();
+    page.coverage();
     page.facts();
+    page.largest();
     page.interfaces();
     page.out
 }
@@ -121,11 +116,11 @@ impl StatusPage<'_> {
                 size(status.bytes.received)
             ),
         };
-        let reach = match self.point(status.retained.oldest.as_ref()) {
-            Some((oldest, age)) => {
-                format!("reaching back {} to {}", time::human_age(age), time::local(oldest, &self.view.tz))
+        let reach = match status.coverage.last() {
+            Some(all) if all.sessions > 0 => {
+                format!("{} of {} still have their start", share(all.first_packet), counted(all.sessions, "session"))
             }
-            None => "no packet so far".to_owned(),
+            _ => "no session so far".to_owned(),
         };
         let loss = match self.lost() {
             0 if self.view.heading == Heading::ReplayedInPart => self.paint(RED, "the rest cannot be read"),
@@ -136,23 +131,41 @@ impl StatusPage<'_> {
         let _ = writeln!(self.out, "{answer}, {loss}, {reach}");
     }
 
-    fn reach(&mut self) {
-        let ranks: Vec<(&RankStatus, Duration)> =
-            (self.status.ranks.iter()).filter_map(|rank| Some((rank, self.point(rank.oldest.as_ref())?.1))).collect();
-        let Some(furthest) = ranks.iter().map(|(_, age)| *age).max() else { return };
-        let columns =
-            self.view.screen.width.unwrap_or(WIDTH_DEFAULT).saturating_sub(ROW_COLUMNS).clamp(8, BAR_COLUMNS_MAX);
-        self.out.push_str("\nhow far back sessions reach, by how deep into them (logarithmic)\n");
-        for (rank, age) in ranks {
-            let filled = bar(age, furthest, columns);
-            let rest = " ".repeat(columns - filled);
-            let bar = self.paint(CYAN, &"█".repeat(filled));
-            let (label, age, bytes) = (label(rank.offset_from), time::human_age(age), size(rank.bytes));
-            let _ = writeln!(self.out, "  {label:<13} {bar}{rest}  {age:>10}  {bytes:>10}");
+    /// What share of the sessions is still there, by when they began and how much of each.
+    fn coverage(&mut self) {
+        let periods: Vec<_> = self.status.coverage.iter().filter(|period| period.sessions > 0).collect();
+        if !periods.is_empty() {
+            self.out.push_str("\nshare of sessions that still have all of their\n");
+            self.out.push_str("  began             sessions  first packet  first kB  first 10 kB   packets\n");
+        }
+        for period in periods {
+            let began =
+                if period.period == "all" { "ever".to_owned() } else { format!("in the last {}", period.period) };
+            let cell = |value: f64, width: usize| {
+                let colour = if value >= 0.9 { GREEN } else { CYAN };
+                self.paint(colour, &format!("{:>width$}", share(value)))
+            };
+            let cells = [
+                cell(period.first_packet, 12),
+                cell(period.first_kb, 8),
+                cell(period.first_10kb, 11),
+                cell(period.whole, 8),
+            ];
+            let _ = writeln!(self.out, "  {began:<15} {:>10}  {}", count(period.sessions), cells.join("  "));
         }
         if let Some((whole_since, age)) = self.point(self.status.retained.whole_since.as_ref()) {
             let (since, age) = (time::local(whole_since, &self.view.tz), time::human_age(age));
             let _ = writeln!(self.out, "every packet is there since {since} ({age})");
+        }
+    }
+
+    /// The sessions that take most of the memory.
+    fn largest(&mut self) {
+        for (at, largest) in self.status.largest.iter().enumerate() {
+            let flow = &largest.flow;
+            let (from, to) = (endpoint(&flow.originator), endpoint(&flow.responder));
+            let text = format!("{} of {from} > {to} {}", size(largest.kept_bytes), flow.proto);
+            self.fact(if at == 0 { "largest" } else { "" }, &text);
         }
     }
 
@@ -302,21 +315,11 @@ fn guarded(sandbox: &SandboxStatus) -> String {
     )
 }
 
-/// `first 512 B`, `to 1.5 KiB`: where a rank ends.
-fn label(offset_from: u64) -> String {
-    // Each rank spans twice as much as the one before it.
-    let end = offset_from.saturating_mul(2).saturating_add(engine::store::rank::FIRST_OFFSET_BYTES);
-    if offset_from == 0 { format!("first {}", size(end)) } else { format!("to {}", size(end)) }
-}
-
-/// Columns of a bar: the logarithm of an age, the furthest filling all; at least one.
-fn bar(age: Duration, furthest: Duration, columns: usize) -> usize {
-    let scale = |age: Duration| age.as_secs_f64().ln_1p();
-    let share = if furthest.is_zero() { 1.0 } else { scale(age) / scale(furthest) };
-    // In thousandths, so that the rounding is that of integers.
+/// A share in per cent, rounded down to a tenth: less than everything is never shown as 100 %.
+fn share(value: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
-    let thousandths = (share.clamp(0.0, 1.0) * 1000.0).round() as usize;
-    ((columns * thousandths + 500) / 1000).clamp(1, columns)
+    let tenths = (value.clamp(0.0, 1.0) * 1000.0 + 1e-9) as u32;
+    if tenths == 1000 { "100 %".to_owned() } else { format!("{}.{} %", tenths / 10, tenths % 10) }
 }
 
 #[cfg(test)]
@@ -359,6 +362,8 @@ mod tests {
         let begin = |status: &mut Status| {
             status.uptime_s = 0.25;
             status.ranks.clear();
+            status.coverage.clear();
+            status.largest.clear();
             (status.retained.oldest, status.retained.newest, status.retained.whole_since) = (None, None, None);
             (status.carried.packets, status.carried.bytes) = (0, 0);
             status.oddities.malformed = 0;
@@ -397,10 +402,10 @@ mod tests {
     }
 
     #[test]
-    fn bars_grow_with_the_logarithm() {
-        let s = Duration::from_secs;
-        for (age, furthest, columns) in [(0, 0, 40), (0, 100, 1), (100, 100, 40), (10, 100, 21), (86_400, 100, 40)] {
-            assert_eq!(bar(s(age), s(furthest), 40), columns, "{age} of {furthest}");
+    fn a_share_is_never_more_than_it_is() {
+        for (value, text) in [(1.0, "100 %"), (0.99999, "99.9 %"), (0.5, "50.0 %"), (0.0004, "0.0 %"), (0.071, "7.1 %")]
+        {
+            assert_eq!(share(value), text);
         }
     }
 }

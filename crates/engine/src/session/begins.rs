@@ -1,0 +1,156 @@
+//! How many sessions began when: counts per time bucket, whatever became of the sessions.
+//!
+//! Coverage needs the number of sessions that began in a past period. Sessions leave the array, then the archive, and
+//! those of a flood are not archived, so the number is counted when a session begins: one addition per bucket width.
+//! Buckets are fine for the last minutes and coarse for the last days; a period therefore starts at the border of a bucket.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use base::codec::{Put, Take, damaged};
+use base::memory::add;
+use base::time::Timestamp;
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// Widths of buckets.
+const WIDTHS_NS: [u64; 4] = [SECOND_NS, 10 * SECOND_NS, 60 * SECOND_NS, 1200 * SECOND_NS];
+/// Buckets of each width: those of 20 minutes reach back 42 hours.
+const BUCKETS: usize = 128;
+
+/// Counts of sessions by the time of their first packet. One thread writes, any number read.
+#[derive(Debug)]
+pub(super) struct Begins {
+    buckets: Box<[Bucket]>,
+    total: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Its number: the time divided by the width.
+    number: AtomicU64,
+    sessions: AtomicU64,
+}
+
+impl Begins {
+    pub(super) const BYTES: usize = WIDTHS_NS.len() * BUCKETS * size_of::<Bucket>();
+
+    pub(super) fn new() -> Self {
+        let buckets = (0..WIDTHS_NS.len() * BUCKETS).map(|_| Bucket::default()).collect();
+        Self { buckets, total: AtomicU64::new(0) }
+    }
+
+    /// Counts a session that begins at `time`.
+    #[inline]
+    pub(super) fn count(&self, time: Timestamp) {
+        add(&self.total, 1);
+        for (level, width_ns) in WIDTHS_NS.into_iter().enumerate() {
+            self.add(level, time.0 / width_ns, 1);
+        }
+    }
+
+    fn add(&self, level: usize, number: u64, sessions: u64) {
+        let bucket = self.bucket(level, number);
+        let newest = bucket.number.load(Ordering::Relaxed);
+        if number > newest {
+            bucket.sessions.store(0, Ordering::Relaxed);
+            bucket.number.store(number, Ordering::Release);
+        } else if number < newest {
+            // A clock that was set back, by more than all buckets cover.
+            return;
+        }
+        add(&bucket.sessions, sessions);
+    }
+
+    fn bucket(&self, level: usize, number: u64) -> &Bucket {
+        let at = usize::try_from(number % BUCKETS as u64).unwrap_or(0);
+        &self.buckets[level * BUCKETS + at]
+    }
+
+    /// All sessions that ever began.
+    pub(super) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// The sessions that began in the last `period_ns` before `now`, and since when exactly they were counted: the period
+    /// starts at the border of a bucket.
+    pub(super) fn since(&self, now: Timestamp, period_ns: u64) -> (Timestamp, u64) {
+        let fits = |width_ns: &u64| period_ns / width_ns < BUCKETS as u64 - 1;
+        let level = WIDTHS_NS.iter().position(fits).unwrap_or(WIDTHS_NS.len() - 1);
+        let width_ns = WIDTHS_NS[level];
+        let first = now.0.saturating_sub(period_ns) / width_ns;
+        // Packets may be a little ahead of the caller's clock.
+        let sessions = self.buckets[level * BUCKETS..][..BUCKETS].iter().map(|bucket| {
+            let number = bucket.number.load(Ordering::Acquire);
+            if number >= first { bucket.sessions.load(Ordering::Relaxed) } else { 0 }
+        });
+        (Timestamp(first * width_ns), sessions.sum())
+    }
+
+    /// Writes the counts for the recorder that comes next.
+    pub(super) fn hand_over(&self, out: &mut impl Write) -> io::Result<()> {
+        out.put_u64(self.total())?;
+        let count = |bucket: &Bucket| bucket.sessions.load(Ordering::Relaxed);
+        let used = (0u16..).zip(&self.buckets).filter(|(_, bucket)| count(bucket) > 0);
+        out.put_u16(u16::try_from(used.clone().count()).unwrap_or(0))?;
+        for (at, bucket) in used {
+            out.put_u16(at)?;
+            out.put_words(&[bucket.number.load(Ordering::Relaxed), count(bucket)])?;
+        }
+        Ok(())
+    }
+
+    /// Adds the counts of a predecessor that ended at `now`. Numbers that no recorder comes to are left out.
+    pub(super) fn take_over(&self, input: &mut impl Read, now: Timestamp) -> io::Result<()> {
+        let plausible = |count: u64| if count < 1 << 56 { count } else { 0 };
+        add(&self.total, plausible(input.take_u64()?));
+        for _ in 0..input.take_u16()? {
+            let at = usize::from(input.take_u16()?);
+            let [number, sessions] = input.take_words()?;
+            let level = at / BUCKETS;
+            let Some(width_ns) = WIDTHS_NS.get(level) else { return Err(damaged("when sessions began")) };
+            if number % BUCKETS as u64 == (at % BUCKETS) as u64 && number <= now.0 / width_ns {
+                self.add(level, number, plausible(sessions));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp((1_000_000 + second) * SECOND_NS)
+    }
+
+    #[test]
+    fn sessions_are_counted_since_the_start_of_a_period() {
+        let begins = Begins::new();
+        // One a second for three days.
+        let end = 3 * 86_400;
+        (0..end).for_each(|second| begins.count(at(second)));
+        assert_eq!(begins.total(), end);
+        for (period_s, width_s) in [(60, 1), (600, 10), (3600, 60), (86_400, 1200)] {
+            let (since, sessions) = begins.since(at(end), period_s * SECOND_NS);
+            let reach = at(end).0 - since.0;
+            assert!((period_s..=period_s + width_s).contains(&(reach / SECOND_NS)), "{period_s}: {reach}");
+            assert_eq!(sessions, reach / SECOND_NS, "exactly those that began since then");
+        }
+    }
+
+    #[test]
+    fn a_successor_goes_on_counting() {
+        let (old, new) = (Begins::new(), Begins::new());
+        (0..1000).for_each(|second| old.count(at(second)));
+        let mut written = Vec::new();
+        old.hand_over(&mut written).unwrap();
+        new.take_over(&mut &written[..], at(1000)).unwrap();
+        (1000..2000).for_each(|second| new.count(at(second)));
+        assert_eq!(new.total(), 2000);
+        let (since, sessions) = new.since(at(2000), 1200 * SECOND_NS);
+        assert_eq!(sessions, (at(2000).0 - since.0) / SECOND_NS);
+        assert!(new.take_over(&mut &[0xff; 100][..], at(1)).is_err());
+        assert_eq!(new.total(), 2000);
+    }
+}

@@ -1,0 +1,100 @@
+//! How much of a session's start is still there: its first packet, its first kilobyte, its first ten kilobytes.
+//!
+//! The entry of a session notes which sequence number its first packet beyond each depth has. When a packet is evicted,
+//! its sequence number tells whether it lay within the depth, and a bit notes the loss.
+
+/// Depths in bytes of the session on the wire. A session has its first kilobyte if every packet is there that begins in it.
+pub const DEPTHS_BYTES: [u64; 2] = [1024, 10 * 1024];
+
+/// Bits for what was lost of a session's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost(u8);
+
+impl Lost {
+    /// Everything, as of a session of which no packet is left.
+    pub(super) const ALL: Self = Self(0b111);
+    /// The bits there are.
+    pub(super) const MASK: u64 = 0b111;
+
+    /// The loss of a packet; `within[i]` says whether it lay within depth `i`.
+    pub(super) fn of(is_first: bool, within: [bool; 2]) -> Self {
+        Self(u8::from(is_first) | u8::from(within[0]) << 1 | u8::from(within[1]) << 2)
+    }
+
+    /// The loss of a packet that has `offset` bytes of its session before it.
+    pub(super) fn at(offset: u64) -> Self {
+        Self::of(offset == 0, DEPTHS_BYTES.map(|depth| offset < depth))
+    }
+
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self((bits & Self::MASK).to_le_bytes()[0])
+    }
+
+    pub(super) fn to_bits(self) -> u64 {
+        u64::from(self.0)
+    }
+
+    /// Whether the first packet was lost.
+    pub fn first_packet(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Whether a packet of the first kilobyte was lost.
+    pub fn first_kb(self) -> bool {
+        self.0 & 2 != 0
+    }
+
+    /// Whether a packet of the first ten kilobytes was lost.
+    pub fn first_10kb(self) -> bool {
+        self.0 & 4 != 0
+    }
+}
+
+/// A distance between sequence numbers in 16 bits: five of exponent, eleven of mantissa. It is exact below 2048 and rounded up by a
+/// 1024th at most above. Rounding up can only say that a packet lay within a depth though it lay a little beyond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Distance(pub(super) u16);
+
+impl Distance {
+    const MANTISSA_BITS: u32 = 11;
+
+    pub(super) fn new(distance: u64) -> Self {
+        let bits = u64::BITS - distance.leading_zeros();
+        let mut exponent = bits.saturating_sub(Self::MANTISSA_BITS);
+        let mut mantissa = distance.div_ceil(1 << exponent);
+        if mantissa >> Self::MANTISSA_BITS != 0 {
+            exponent += 1;
+            mantissa = mantissa.div_ceil(2);
+        }
+        if exponent > 31 {
+            return Self(u16::MAX);
+        }
+        Self(u16::try_from(u64::from(exponent) << Self::MANTISSA_BITS | mantissa).unwrap_or(u16::MAX))
+    }
+
+    pub(super) fn get(self) -> u64 {
+        let mantissa = u64::from(self.0) & ((1 << Self::MANTISSA_BITS) - 1);
+        mantissa << (self.0 >> Self::MANTISSA_BITS)
+    }
+
+    pub(super) fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_rounded_up_by_little() {
+        let near = |at: u64| [at.saturating_sub(1), at, at + 1];
+        for distance in (0..2100).chain((11..40).flat_map(|bits| near(1 << bits))).chain([123_456_789]) {
+            let read = Distance::new(distance).get();
+            assert!(read >= distance && read - distance <= distance / 1024, "{distance}: {read}");
+            assert!(distance >= 2048 || read == distance);
+        }
+        assert_eq!(Distance::new(0), Distance::default());
+        assert!(Distance::new(u64::MAX).get() > 1 << 40);
+    }
+}

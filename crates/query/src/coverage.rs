@@ -1,0 +1,158 @@
+//! What share of the sessions of a past period is still there, and who has the memory.
+//!
+//! The denominator is the number of sessions that began in the period, whatever became of them: it is counted when a
+//! session begins ([`SessionArray::begun_since`](engine::session::SessionArray::begun_since)). The numerators come from
+//! one pass over the array of sessions, which holds every session of which a packet is left. So a session whose packets
+//! are all gone counts as one without its start, also when it is no longer known at all.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::History;
+use crate::flows::Flow;
+use crate::status::SessionCounts;
+use base::time::Timestamp;
+use engine::session::Session;
+
+const MINUTE_NS: u64 = 60 * 1_000_000_000;
+/// The periods before now for which coverage is told, beside that of all time.
+pub const PERIODS: [(&str, u64); 4] =
+    [("1m", MINUTE_NS), ("10m", 10 * MINUTE_NS), ("1h", 60 * MINUTE_NS), ("1d", 1440 * MINUTE_NS)];
+/// How many of the largest sessions are told.
+const LARGEST: usize = 5;
+
+/// What is left of the sessions that began in a period: shares from 0 to 1, and 1 where no session began.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// `1m`, `10m`, `1h`, `1d` before now, or `all`.
+    pub period: String,
+    /// Sessions that began in it, those that are forgotten included.
+    pub sessions: u64,
+    /// The share that has its first packet.
+    pub first_packet: f64,
+    /// The share that has every packet of its first 1,024 bytes on the wire.
+    pub first_kb: f64,
+    /// The share that has every packet of its first 10,240 bytes on the wire.
+    pub first_10kb: f64,
+    /// The share of which every packet is there.
+    pub whole: f64,
+}
+
+/// A session and the captured bytes that are kept of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Largest {
+    /// The session.
+    pub flow: Flow,
+    /// Captured bytes kept.
+    pub kept_bytes: u64,
+}
+
+/// What one pass over all sessions tells.
+pub(crate) struct SessionSummary {
+    pub(crate) counts: SessionCounts,
+    pub(crate) coverage: Vec<Coverage>,
+    pub(crate) largest: Vec<Largest>,
+}
+
+/// Sessions of a period, and how many of them have their first packet, first kB, first 10 kB, everything.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    since: Timestamp,
+    sessions: u64,
+    with: [u64; 4],
+}
+
+impl Tally {
+    fn add(&mut self, session: &Session) {
+        let lost = session.lost();
+        let has = [!lost.first_packet(), !lost.first_kb(), !lost.first_10kb(), session.is_whole()];
+        for (with, has) in self.with.iter_mut().zip(has) {
+            *with += u64::from(has);
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss, reason = "a share of two counts")]
+    fn coverage(&self, period: &str) -> Coverage {
+        // A reader can see a session before its count.
+        let sessions = self.with.iter().fold(self.sessions, |most, with| most.max(*with));
+        let share = |with: u64| if sessions == 0 { 1.0 } else { with as f64 / sessions as f64 };
+        let [first_packet, first_kb, first_10kb, whole] = self.with.map(share);
+        Coverage { period: period.to_owned(), sessions, first_packet, first_kb, first_10kb, whole }
+    }
+}
+
+impl History {
+    /// Looks once at every session in the arrays: linear in their number, with no memory beyond the answer.
+    pub(crate) fn summarize_sessions(&self, now: Timestamp) -> SessionSummary {
+        let mut counts = SessionCounts { live: 0, ledger: 0, capacity: 0, unlisted: 0 };
+        let mut sums = [Tally::default(); PERIODS.len() + 1];
+        // The smallest of the largest is at the top.
+        let mut largest = BinaryHeap::with_capacity(LARGEST + 1);
+        for (number, worker) in self.workers.iter().enumerate() {
+            let array = &worker.sessions;
+            counts.capacity += u64::from(array.capacity());
+            counts.ledger += array.past();
+            counts.unlisted += array.unlisted();
+            let mut tallies = [Tally::default(); PERIODS.len() + 1];
+            for (tally, (_, period_ns)) in tallies.iter_mut().zip(PERIODS) {
+                (tally.since, tally.sessions) = array.begun_since(now, period_ns);
+            }
+            tallies[PERIODS.len()].sessions = array.begun();
+            for session in array.sessions() {
+                if session.ended(now) {
+                    counts.ledger += 1;
+                } else {
+                    counts.live += 1;
+                }
+                if session.kept_packets == 0 {
+                    continue;
+                }
+                tallies.iter_mut().filter(|tally| session.first >= tally.since).for_each(|tally| tally.add(&session));
+                largest.push(Reverse((session.kept_bytes, number, session.slot.0)));
+                if largest.len() > LARGEST {
+                    largest.pop();
+                }
+            }
+            for (sum, tally) in sums.iter_mut().zip(tallies) {
+                sum.sessions += tally.sessions;
+                sum.with.iter_mut().zip(tally.with).for_each(|(sum, with)| *sum += with);
+            }
+        }
+        let names = PERIODS.iter().map(|(name, _)| *name).chain(["all"]);
+        SessionSummary {
+            counts,
+            coverage: names.zip(sums).map(|(name, sum)| sum.coverage(name)).collect(),
+            largest: self.largest(largest.into_sorted_vec().into_iter().map(|Reverse(place)| place)),
+        }
+    }
+
+    /// What is left of the sessions that began in the last `period` before `now`; linear in the sessions of the arrays.
+    pub fn coverage(&self, now: Timestamp, period: std::time::Duration) -> Coverage {
+        let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
+        let mut sum = Tally::default();
+        for worker in &self.workers {
+            let (since, sessions) = worker.sessions.begun_since(now, period_ns);
+            sum.sessions += sessions;
+            let kept = worker.sessions.sessions().filter(|session| session.kept_packets > 0 && session.first >= since);
+            kept.for_each(|session| sum.add(&session));
+        }
+        sum.coverage(&base::time::human_age(period))
+    }
+
+    fn largest(&self, places: impl Iterator<Item = (u64, usize, u32)>) -> Vec<Largest> {
+        let interfaces = self.interfaces.snapshot();
+        let seed = self.community_id_seed.get();
+        let flow = |(_, worker, slot): (u64, usize, u32)| {
+            let session = self.workers.get(worker)?.sessions.session(engine::session::SessionSlot(slot))?;
+            let interface = interfaces.get(usize::from(session.key.interface().0));
+            let flow = Flow::new(&session, interface.map(std::sync::Arc::as_ref), seed);
+            Some(Largest { kept_bytes: session.kept_bytes, flow })
+        };
+        places.filter_map(flow).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
