@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 
 use libfuzzer_sys::fuzz_target;
 use retrocap::untrusted::arguments;
-use retrocap::serve::parameters::{Clock, FlowQuery, PacketQuery};
+use retrocap::api::parameters::{Clock, FlowQuery, PacketQuery};
 use retrocap::time::Timestamp;
 
 fuzz_target!(|bytes: &[u8]| {

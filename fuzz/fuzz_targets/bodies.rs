@@ -5,24 +5,24 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::serve::parameters::Clock;
-use retrocap::serve::{pins, selections};
+use retrocap::api::bodies::{NewPin, SelectionList};
+use retrocap::api::parameters::Clock;
 use retrocap::time::Timestamp;
 
 fuzz_target!(|body: &[u8]| {
-    match pins::understand(body) {
-        Ok((filter, duration)) => {
-            assert!(!filter.trim().is_empty());
-            assert!(duration <= Duration::from_secs(31 * 86_400));
+    match NewPin::read(body) {
+        Ok(pin) => {
+            assert!(!pin.filter.trim().is_empty());
+            assert!(pin.duration() <= Duration::from_secs(31 * 86_400));
         }
-        Err(why) => assert!(!why.is_empty()),
+        Err(problem) => assert!(!problem.detail.is_empty()),
     }
     let clock = Clock { now: Timestamp::from_unix(1_795_341_600, 0), newest: None };
-    match selections::understand(body, clock) {
+    match SelectionList::read(body).and_then(|list| list.selectors(clock)) {
         Ok(selectors) => {
             assert!(!selectors.is_empty() && selectors.len() < body.len());
             assert!(selectors.iter().all(|selector| selector.since <= selector.until));
         }
-        Err(why) => assert!(!why.is_empty()),
+        Err(problem) => assert!(!problem.detail.is_empty()),
     }
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::serve::parameters::{Clock, FlowQuery, PacketQuery};
+use retrocap::api::parameters::{Clock, FlowQuery, PacketQuery};
 use retrocap::time::Timestamp;
 
 fuzz_target!(|query: &str| {

@@ -12,6 +12,7 @@ mod following;
 mod health;
 mod honest;
 mod honest_start;
+mod hostile_readers;
 mod interfaces;
 mod over_ip;
 mod over_tls;

@@ -8,12 +8,12 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use retrocap::api::parameters::{Clock, PacketQuery};
 use retrocap::decode::{Network, decode};
 use retrocap::formats::reader::FileSource;
 use retrocap::formats::writer::{Exporter, Format, Options};
 use retrocap::interface::Interfaces;
 use retrocap::packet::LinkType;
-use retrocap::serve::parameters::{Clock, PacketQuery};
 use retrocap::source::{Batch, Source};
 use retrocap::time::Timestamp;
 
@@ -406,13 +406,16 @@ fn reads(name: &str, bytes: &[u8]) {
         "answer/flows" => untrusted::listing(text())[1].contains("www.example.com"),
         "answer/sums" => untrusted::listing(text())[3].contains("10.0.0.6"),
         "answer/selections" => untrusted::selections(bytes, 1).is_ok_and(|file| file == [10, 11, 12, 13]),
-        "bodies/pin" => retrocap::serve::pins::understand(bytes).is_ok(),
-        "bodies/selections" => retrocap::serve::selections::understand(bytes, clock).is_ok_and(|all| all.len() == 3),
+        "bodies/pin" => retrocap::api::bodies::NewPin::read(bytes).is_ok(),
+        "bodies/selections" => retrocap::api::bodies::SelectionList::read(bytes)
+            .and_then(|list| list.selectors(clock))
+            .is_ok_and(|all| all.len() == 3),
         "configuration/some" => untrusted::configuration(text()).is_ok_and(|classes| classes.len() == 1),
         "configuration/mistakes" => untrusted::configuration(text()).is_err_and(|mistakes| mistakes.len() == 3),
         "certificate/client" => {
             let certificate = retrocap::serve::certificate::Certificate::read(bytes);
-            certificate.is_some_and(|certificate| certificate.name == "alice" && !certificate.roles.is_empty())
+            certificate
+                .is_some_and(|certificate| certificate.name.untrusted() == "alice" && !certificate.roles.is_empty())
         }
         "interfaces/new-and-gone" => retrocap::capture::interfaces::reports(bytes).count() == 2,
         "interfaces/with-address" => retrocap::capture::interfaces::addresses(bytes).count() == 1,

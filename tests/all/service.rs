@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use asking::{Answer, curl, get, have};
 use recording::{Recording, Server};
-use retrocap::serve::{Limits, OPENAPI, ROUTES, parameters};
+use retrocap::api::question::{FlowsQuestion, PacketsQuestion, Parameter};
+use retrocap::serve::{self, Limits, ROUTES};
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -166,15 +167,16 @@ fn health_and_metrics_are_well_formed() {
 #[test]
 fn the_openapi_document_matches_the_service() {
     let server = Server::start(Recording::default().udp(3, 100).tcp_session());
-    assert_eq!(curl(&server, "/v1/openapi.json", &[]).text(), OPENAPI);
-    let document: Value = serde_json::from_str(OPENAPI).unwrap();
+    assert_eq!(curl(&server, "/v1/openapi.json", &[]).text(), serve::openapi());
+    let document: Value = serde_json::from_str(serve::openapi()).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), ROUTES.len());
-    for (path, methods) in ROUTES {
-        assert_eq!(keys(&paths[*path]), *methods, "{path}");
+    for (path, operations) in paths {
+        let verbs: Vec<&str> =
+            ROUTES.iter().filter(|route| route.path == path).map(|route| route.verb.name()).collect();
+        assert_eq!(keys(operations), verbs, "{path}");
         for method in ["get", "post", "put", "delete", "patch"] {
             let status = curl(&server, path, &["-X", &method.to_uppercase()]).status.to_string();
-            match paths[*path].get(method) {
+            match operations.get(method) {
                 Some(operation) => {
                     let responses = keys(&operation["responses"]);
                     assert!(responses.contains(&&*status), "{method} {path}: {status} is not among {responses:?}");
@@ -183,9 +185,14 @@ fn the_openapi_document_matches_the_service() {
             }
         }
     }
-    for (path, taken) in [("/v1/packets", parameters::PACKET_KEYS), ("/v1/flows", parameters::FLOW_KEYS)] {
+    assert!(ROUTES.iter().all(|route| paths.contains_key(route.path)));
+    for (path, parameters) in
+        [("/v1/packets", PacketsQuestion::parameters()), ("/v1/flows", FlowsQuestion::parameters())]
+    {
         let described: Vec<&str> =
             paths[path]["get"]["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+        let names = |known: &&'static Parameter| [&[known.name], known.aliases].concat();
+        let taken: Vec<&str> = parameters.iter().flat_map(names).collect();
         assert_eq!(described, taken, "{path}");
         for key in taken {
             let answer = curl(&server, &format!("{path}?{key}=%00"), &[]);

@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::History;
@@ -24,24 +25,29 @@ pub const PERIODS: [(&str, u64); 4] =
 const LARGEST: usize = 5;
 
 /// What is left of the sessions that began in a period: shares from 0 to 1, and 1 where no session began.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// `1m`, `10m`, `1h`, `1d` before now, or `all`.
+    #[schemars(extend("enum" = ["1m", "10m", "1h", "1d", "all"]))]
     pub period: String,
     /// Sessions that began in it, those that are forgotten included.
     pub sessions: u64,
     /// The share that has its first packet.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub first_packet: f64,
     /// The share that has every packet of its first 1,024 bytes on the wire.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub first_kb: f64,
     /// The share that has every packet of its first 10,240 bytes on the wire.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub first_10kb: f64,
     /// The share of which every packet is there.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub whole: f64,
 }
 
 /// A session and the captured bytes that are kept of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Largest {
     /// The session.
     pub flow: Flow,

@@ -2,6 +2,7 @@
 
 use std::collections::BinaryHeap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::explain::undecided;
@@ -55,7 +56,7 @@ impl Sort {
 }
 
 /// One endpoint in JSON: an IP address and port, or a link-layer address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowEndpoint {
     /// IP address; null where the session is not IP.
     pub ip: Option<String>,
@@ -67,7 +68,7 @@ pub struct FlowEndpoint {
 }
 
 /// A count for each endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowCount {
     /// Sent by the originator.
     pub originator: u64,
@@ -83,11 +84,13 @@ impl FlowCount {
 }
 
 /// One session in JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Flow {
     /// Time of the first packet.
+    #[schemars(extend("format" = "date-time"))]
     pub first: String,
     /// Time of the latest packet.
+    #[schemars(extend("format" = "date-time"))]
     pub last: String,
     /// `tcp`, `udp`, …; the number of other IP protocols; the ethertype of what is not IP.
     pub proto: String,
@@ -106,6 +109,7 @@ pub struct Flow {
     /// Packets still there.
     pub kept_packets: u64,
     /// When packets of it were removed last; null while all are there.
+    #[schemars(extend("format" = "date-time"))]
     #[serde(default)]
     pub cut_at: Option<String>,
     /// How far it came.

@@ -1,5 +1,6 @@
 //! What is kept, how far back it reaches, and what was lost and why.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::History;
@@ -12,17 +13,26 @@ use engine::session::SessionMarks;
 use engine::store::Rank;
 
 /// The document of `status --json` and `replay --json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the keys are described in the interface's OpenAPI document")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
+    /// The version that runs.
     pub version: String,
+    /// Seconds since recording began.
     pub uptime_s: f64,
+    /// How the byte budget is spent.
     pub memory: MemoryStatus,
+    /// Packets: received = stored + filtered + dropped, and stored = retained + evicted.
     pub packets: PacketCounts,
+    /// The same in captured bytes.
     pub bytes: ByteCounts,
+    /// Packets that could not be stored, by reason.
+    #[schemars(with = "std::collections::BTreeMap<String, u64>")]
     pub dropped: serde_json::Map<String, serde_json::Value>,
+    /// From when to when packets are kept.
     pub retained: Retained,
+    /// How deep in their sessions packets lie.
     pub ranks: Vec<RankStatus>,
+    /// Sessions known.
     pub sessions: SessionCounts,
     /// What share of the sessions of each past period is still there.
     #[serde(default)]
@@ -35,39 +45,51 @@ pub struct Status {
     /// What was compressed to make room.
     #[serde(default)]
     pub compression: CompressionCounts,
-    /// Sessions that are kept otherwise.
+    /// Classes of sessions that are kept otherwise.
     #[serde(default)]
     pub classes: Vec<ClassStatus>,
+    /// What pins have.
     #[serde(default)]
     pub pins: PinCounts,
+    /// The interfaces that packets came from.
     pub interfaces: Vec<InterfaceStatus>,
-    /// Things worth knowing that are no loss: odd packets, counted.
+    /// Packets worth knowing of; none of this is loss.
     pub oddities: OddityCounts,
+    /// What is recorded.
     pub capture: CaptureStatus,
-    /// What keeps a recorder that was taken over from doing harm; of a service only.
+    /// What the kernel enforces on the recorder; of a service only.
+    #[schemars(with = "SandboxStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxStatus>,
-    /// What was taken over from the recorder before; of a service that was restarted only.
+    /// What was taken over from the recorder before, when this one was restarted; of a service only.
+    #[schemars(with = "RestartStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartStatus>,
 }
 
 /// What became of the history when the recorder was restarted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RestartStatus {
-    /// What was taken over.
+    /// Packets taken over.
     pub packets: u64,
+    /// Captured bytes taken over.
     pub bytes: u64,
+    /// Sessions taken over.
     pub sessions: u64,
+    /// Pins taken over.
     pub pins: u64,
     /// Packets that found no room.
     pub lost_packets: u64,
     /// When the first of the recorders began.
+    #[schemars(extend("format" = "date-time"))]
     pub recording_since: Option<String>,
-    /// When nothing was recorded last, and for how long.
+    /// The beginning of the last time when nothing was recorded.
+    #[schemars(extend("format" = "date-time"))]
     pub gap_from: Option<String>,
+    /// Its end.
+    #[schemars(extend("format" = "date-time"))]
     pub gap_until: Option<String>,
+    /// Its length in seconds.
     pub gap_s: f64,
     /// Gaps that are remembered.
     pub gaps: u64,
@@ -75,153 +97,227 @@ pub struct RestartStatus {
     pub problem: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// How the byte budget is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryStatus {
+    /// The whole budget, taken at start.
     pub budget_bytes: u64,
+    /// The part of the budget that is in use.
     pub used_bytes: u64,
+    /// Kernel rings.
     pub rings_bytes: u64,
+    /// Packets.
     pub segments_bytes: u64,
+    /// The index of live sessions.
     pub sessions_bytes: u64,
+    /// Sessions, live and ended.
     pub ledger_bytes: u64,
+    /// Set aside for queries.
     pub queries_bytes: u64,
+    /// Set aside for compression.
     #[serde(default)]
     pub compression_bytes: u64,
+    /// What the process has in RAM, beyond the budget too.
     pub resident_bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// What became of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PacketCounts {
+    /// Reached the recorder.
     pub received: u64,
+    /// Were stored.
     pub stored: u64,
+    /// Did not match the filter of the recording.
     pub filtered: u64,
+    /// Could not be stored; `dropped` has the reasons.
     pub dropped: u64,
+    /// Were dropped by the kernel before they reached the recorder; not part of received.
     pub kernel_dropped: u64,
+    /// Are kept.
     pub retained: u64,
+    /// Were evicted since.
     pub evicted: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// What became of captured bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ByteCounts {
+    /// Captured bytes of packets that reached the recorder.
     pub received: u64,
+    /// Captured bytes of packets that were stored.
     pub stored: u64,
+    /// Captured bytes of packets that did not match the filter of the recording.
     pub filtered: u64,
+    /// Captured bytes of packets that could not be stored.
     pub dropped: u64,
+    /// Captured bytes of packets that are kept.
     pub retained: u64,
+    /// Captured bytes of packets that were evicted since.
     pub evicted: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// From when to when packets are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retained {
+    /// Time of the oldest packet kept.
+    #[schemars(extend("format" = "date-time"))]
     pub oldest: Option<String>,
+    /// Time of the newest packet kept.
+    #[schemars(extend("format" = "date-time"))]
     pub newest: Option<String>,
+    /// Every packet newer than this is there.
+    #[schemars(extend("format" = "date-time"))]
     pub whole_since: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// What is kept of one rank: how deep in their sessions packets lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RankStatus {
+    /// 0 is the start of sessions.
     pub rank: u8,
+    /// Bytes of the session before the rank.
     pub offset_from: u64,
+    /// Runs of packets.
     pub segments: u64,
+    /// Bytes kept, with headers.
     pub bytes: u64,
+    /// Those of them that are compressed, as compressed.
     pub compressed_bytes: u64,
+    /// Those of them that are compressed, before it.
     #[serde(default)]
     pub compressed_raw_bytes: u64,
+    /// Time of its oldest packet.
+    #[schemars(extend("format" = "date-time"))]
     pub oldest: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// How many sessions are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionCounts {
+    /// Sessions that are live.
     pub live: u64,
+    /// Sessions that have ended.
     pub ledger: u64,
+    /// Sessions for which there is room.
     pub capacity: u64,
-    /// Sessions of floods that were counted, but not listed in the ledger.
+    /// Sessions of floods that nobody answered: counted, and not listed.
     #[serde(default)]
     pub unlisted: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// Starts of sessions that were carried forward to outlive their rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CarriedCounts {
+    /// Packets of the starts of sessions, carried forward when their rank was evicted.
     pub packets: u64,
+    /// The same: captured bytes.
     pub bytes: u64,
+    /// Packets that found no room: their sessions have lost their start.
     pub lost: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// What compression did to make room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CompressionCounts {
+    /// Segments that were compressed to make room, since start.
     pub segments: u64,
+    /// Their bytes before.
     pub raw_bytes: u64,
+    /// Their bytes after.
     pub compressed_bytes: u64,
+    /// Segments that would hardly have become smaller, and were left as they are.
     pub incompressible_segments: u64,
+    /// Processor time that it took; 0 in a replay, where it would differ each time.
     pub cpu_s: f64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// What a class of sessions takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassStatus {
+    /// As configured.
     pub name: String,
+    /// Memory its packets have.
     pub bytes: u64,
+    /// Memory that others cannot take from it.
     pub reserve_bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// What pins take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PinCounts {
+    /// Pins that hold.
     pub count: u64,
+    /// Memory they have taken.
     pub bytes: u64,
+    /// What all together may take.
     pub limit_bytes: u64,
+    /// Packets that found no room.
     pub refused_packets: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// What came from one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InterfaceStatus {
+    /// The name.
     pub name: String,
+    /// The kernel's index; 0 of a capture file.
     pub index: u32,
+    /// As tcpdump -L names it.
     pub link_type: String,
+    /// Packets that came from it.
     pub packets: u64,
+    /// Captured bytes that came from it.
     pub bytes: u64,
+    /// Whether it is up.
     pub up: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// Packets worth knowing of; none of this is loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OddityCounts {
+    /// Packets too large to be kept whole.
     pub truncated: u64,
+    /// Packets that end within a header.
     pub cut_headers: u64,
+    /// Packets whose headers contradict themselves.
     pub malformed: u64,
+    /// Packets with more nested headers than are opened.
     pub too_deep: u64,
+    /// Packets stamped earlier than the one before.
     pub out_of_order: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// What is recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CaptureStatus {
+    /// Threads that record.
     pub workers: u64,
+    /// The expression that packets must match to be recorded.
     pub filter: Option<String>,
+    /// The interfaces asked for; empty for all.
     pub interfaces: Vec<String>,
 }
 
 /// What the kernel enforces on the recorder.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SandboxStatus {
-    /// `required`, `best-effort` or `off`.
+    /// What was asked for.
+    #[schemars(extend("enum" = ["required", "best-effort", "off"]))]
     pub mode: String,
+    /// The user that the recorder runs as.
     pub uid: u32,
+    /// The group that it runs as.
     pub gid: u32,
-    /// The permitted capabilities in hexadecimal, as in `/proc/PID/status`: all zeros for none.
+    /// The permitted capabilities in hexadecimal; all zeros for none.
     pub capabilities: String,
+    /// Whether no program that it executes can gain rights.
     pub no_new_privs: bool,
+    /// Whether its memory can be dumped, or read by others of its user.
     pub dumpable: bool,
+    /// The system calls that the kernel permits.
     pub seccomp: SeccompStatus,
+    /// The files that the kernel permits.
     pub landlock: LandlockStatus,
     /// What was asked for and is not there, in sentences.
     pub missing: Vec<String>,
@@ -230,12 +326,14 @@ pub struct SandboxStatus {
     pub kept_privileges: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// The system calls that the kernel permits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SeccompStatus {
+    /// Whether filters hold.
     pub enforced: bool,
     /// Filters that hold for all threads; each adds the one of its role.
     pub filters: u32,
+    /// The roles of threads.
     pub roles: Vec<String>,
     /// Threads since the start that could not take the filter of their role on.
     #[serde(default)]
@@ -255,14 +353,17 @@ impl SeccompStatus {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+/// The files that the kernel permits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LandlockStatus {
-    /// Version of the kernel's interface, 0 where there is none.
+    /// Version of the kernel's interface; 0 where there is none.
     pub abi: u32,
+    #[schemars(extend("enum" = ["full", "partial", "none"]))]
     /// `full`, `partial` or `none`.
     pub enforced: String,
+    /// What may be read.
     pub readable: Vec<String>,
+    /// What may be written.
     pub writable: Vec<String>,
 }
 

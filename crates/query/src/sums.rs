@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::flows::{self, Sort};
@@ -24,7 +25,7 @@ pub enum By {
 }
 
 /// Bytes or packets, one way and the other.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Directions {
     /// Sent.
     pub out: u64,
@@ -50,7 +51,7 @@ impl Directions {
 }
 
 /// One sum in JSON. The bytes of a session count whole, also where it began before the window or goes on behind it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sum {
     /// By host or peer: the host's address; a link-layer address where it is not IP.
     #[serde(default, skip_serializing_if = "Option::is_none")]

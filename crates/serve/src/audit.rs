@@ -1,11 +1,15 @@
 //! The audit log: who has read which packets, from where, and when. One JSON object a line.
 //!
-//! A read has two lines with one `id`: `begin`, before the first byte is looked for, and `end`, which says everything
-//! that `begin` does, and what was given and how it ended. One that is refused has the line `refused`. What always
-//! holds: with [`Policy::Required`] nothing is read whose `begin` was not written; the file is for its owner alone, and
-//! is only ever appended to; what could not be written is counted.
+//! A read has two lines with one `id`: `begin`, before the first byte is looked for, and `end`, which repeats `begin` and
+//! says what was given and how it ended. Refusals have files of their own, `audit.log.refusals`: a few lines for each
+//! client and minute, and `refused-more` with the count of the others. What always holds: with [`Policy::Required`]
+//! nothing is read whose `begin` was not written; no refusal displaces the record of a read; when rotation removes a
+//! file, the line `removed` says what was in it; the files are for their owner alone and only ever appended to; what
+//! could not be written is counted; no line contains a character that deceives its reader.
 
 mod file;
+mod refusals;
+mod removed;
 mod user_names;
 mod writer;
 
@@ -18,26 +22,30 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use super::now;
 use super::peer::Peer;
-use super::problem::Problem;
+use super::service::now;
+use api::{Problem, Role};
+use base::foreign::json_document;
 use base::log_limit::LogLimit;
 use file::File;
-use query::Request;
+use refusals::Refusals;
 use user_names::UserNames;
 use writer::Writer;
 
-/// Bytes after which a new file is begun, unless something else is said.
+/// Bytes after which a new file is begun, by default.
 pub const SIZE_DEFAULT: u64 = 10 << 20;
-/// Old files that are kept, unless something else is said.
+/// Old files that are kept, by default.
 pub const KEEP_DEFAULT: u32 = 9;
+
+/// What is added to the name of the log for the files of refusals.
+const REFUSALS: &str = ".refusals";
 
 /// What happens to reads when the log cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// They are refused.
+    /// Reads are refused.
     Required,
-    /// They are served, and the failure is counted and logged.
+    /// Reads are served, and the failure is counted and logged.
     BestEffort,
     /// There is no log.
     #[default]
@@ -57,12 +65,12 @@ impl FromStr for Policy {
     }
 }
 
-/// Where the log is, and how large.
+/// Where the log is, and how large it becomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// What happens when it cannot be written.
     pub policy: Policy,
-    /// The file; those before it have a number behind their name.
+    /// The file; older files have a number behind this name.
     pub path: PathBuf,
     /// Bytes after which a new file is begun.
     pub size_max: u64,
@@ -79,7 +87,7 @@ pub struct AuditError {
     source: std::io::Error,
 }
 
-/// What is asked.
+/// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// To read packets.
@@ -91,6 +99,16 @@ pub enum Action {
 }
 
 impl Action {
+    /// The action that a role permits, if such actions are written down.
+    pub(crate) fn of_role(role: Role) -> Option<Self> {
+        match role {
+            Role::Packets => Some(Self::Packets),
+            Role::Flows => Some(Self::Flows),
+            Role::Pin => Some(Self::Pin),
+            Role::Status => None,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Packets => "packets",
@@ -100,7 +118,7 @@ impl Action {
     }
 }
 
-/// The log, or none.
+/// The log, if there is one.
 #[derive(Clone, Debug, Default)]
 pub struct Audit(Option<Arc<AuditLog>>);
 
@@ -108,18 +126,20 @@ pub struct Audit(Option<Arc<AuditLog>>);
 struct AuditLog {
     config: Config,
     writer: Writer,
+    refused_writer: Writer,
+    refusals: Mutex<Refusals>,
     user_names: UserNames,
-    /// What makes ids of this run differ from those of others.
+    /// The part of ids that differs between runs.
     run: String,
     entries: AtomicU64,
     lines: AtomicU64,
     failures: AtomicU64,
-    /// Why the last line was not written, if it was not.
+    /// Why the last line could not be written, if it could not.
     failing: Mutex<Option<String>>,
 }
 
 impl Audit {
-    /// Opens the log for `owner`, the user and group that the process will become. Call it before rights are given up.
+    /// Opens the log for `owner`, the user and group that the process will become. Call it before privileges are dropped.
     ///
     /// # Errors
     ///
@@ -131,11 +151,14 @@ impl Audit {
         let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
         let config = Config { path, keep: config.keep.max(1), ..config };
         let mut file = File::new(config.path.clone(), config.size_max, config.keep);
-        let opened = file.open_for(owner);
+        let mut refused_path = config.path.clone().into_os_string();
+        refused_path.push(REFUSALS);
+        let mut refused = File::new(refused_path.into(), config.size_max, 1);
+        let opened = file.open_for(owner).and_then(|()| refused.open_for(owner));
         let failing = match opened {
             Err(error) if config.policy == Policy::Required => return Err(error),
             Err(error) => {
-                tracing::error!("{error}; who reads packets is not written down");
+                tracing::error!("{error}; reads of packets are not written down");
                 Some(error.source.to_string())
             }
             Ok(()) => None,
@@ -143,6 +166,8 @@ impl Audit {
         Ok(Self(Some(Arc::new(AuditLog {
             config,
             writer: Writer::new(file),
+            refused_writer: Writer::new(refused),
+            refusals: Mutex::default(),
             user_names: UserNames::read(),
             run: format!("{:x}", now().unix_seconds() * 1000 + u64::from(now().subsec_nanos() / 1_000_000)),
             entries: AtomicU64::new(0),
@@ -152,30 +177,31 @@ impl Audit {
         }))))
     }
 
-    /// Appends on a thread of its own from now on, which calls `begin` first: what asks for packets may make no files.
+    /// Appends on a thread of its own from now on, which calls `begin` first: threads of queries may make no files.
     ///
     /// # Errors
     ///
-    /// When the system has no thread.
+    /// When the system cannot make a thread.
     pub fn start(&self, begin: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |log| log.writer.start(begin))
+        let Some(log) = &self.0 else { return Ok(()) };
+        log.refused_writer.share_thread_of(&log.writer, begin)
     }
 
-    /// What has to stay in reach where the recorder shuts itself in: what is read, and the directory that is written.
+    /// What the sandbox has to permit: files that are read, and the directory that is written.
     pub fn needs(&self) -> (&'static [&'static str], Option<&Path>) {
         let Some(log) = &self.0 else { return (&[], None) };
         (user_names::FILES, log.config.path.parent())
     }
 
-    /// Writes down that somebody begins to read or to pin. It may wait for a disk: call it where that is allowed.
+    /// Writes down that a client begins to read or to pin. It may wait for a disk: call it where that is allowed.
     ///
     /// # Errors
     ///
-    /// A problem to answer with when this could not be written, and nothing may be read then.
+    /// A problem to answer with when this could not be written; nothing may be read then.
     pub fn begin(&self, peer: &Peer, action: Action, query: Value) -> Result<AuditEntry, Problem> {
         let Some(log) = &self.0 else { return Ok(AuditEntry::default()) };
         let facts = log.facts(peer, action, query);
-        if let Err(reason) = log.write("begin", &facts, &[])
+        if let Err(reason) = log.write(&log.writer, "begin", &facts, &[])
             && log.config.policy == Policy::Required
         {
             return Err(Problem::not_audited(&log.config.path, &reason));
@@ -184,11 +210,34 @@ impl Audit {
         Ok(AuditEntry { begun, action: Some(action), packets: 0, bytes: 0, sessions: 0 })
     }
 
-    /// Writes down that somebody was refused.
+    /// Writes down that a client was refused; of many refusals their count.
     pub fn refused(&self, peer: &Peer, action: Action, query: Value, why: &str) {
-        if let Some(log) = &self.0 {
+        let Some(log) = &self.0 else { return };
+        let facts = || {
+            let mut facts = log.facts(peer, action, query);
+            facts.insert("outcome".to_owned(), why.into());
+            facts
+        };
+        let mut refusals = log.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let facts = std::cell::LazyCell::new(facts);
+        let admitted = refusals.admit(&peer.holder(), Instant::now(), || facts.clone());
+        drop(refusals);
+        if admitted {
             // What is refused anyway need not be refused for this.
-            let _ = log.write("refused", &log.facts(peer, action, query), &[("outcome", why.into())]);
+            let _ = log.write(&log.refused_writer, "refused", &facts, &[]);
+        }
+    }
+
+    /// Writes the counts of refusals that were not written one by one, once their minute is over or the recorder stops. It
+    /// may wait for a disk.
+    pub fn summarize_refusals(&self, stopping: bool) {
+        let Some(log) = &self.0 else { return };
+        let summaries = log.refusals.lock().unwrap_or_else(PoisonError::into_inner).summarize(Instant::now(), stopping);
+        for summary in summaries {
+            let who = summary.first.unwrap_or_else(|| {
+                Map::from_iter([("who".to_owned(), json!({ "several": "clients that are not told apart" }))])
+            });
+            let _ = log.write(&log.refused_writer, "refused-more", &who, &[("refused", json!(summary.refused))]);
         }
     }
 
@@ -232,15 +281,21 @@ impl AuditLog {
         facts
     }
 
-    fn write(&self, event: &str, facts: &Map<String, Value>, more: &[(&str, Value)]) -> Result<(), String> {
+    fn write(
+        &self,
+        writer: &Writer,
+        event: &str,
+        facts: &Map<String, Value>,
+        more: &[(&str, Value)],
+    ) -> Result<(), String> {
         let mut line = Map::new();
         line.insert("time".to_owned(), now().to_rfc3339().into());
         line.insert("event".to_owned(), event.into());
         line.extend(facts.iter().map(|(key, value)| (key.clone(), value.clone())));
         line.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        let mut text = Value::Object(line).to_string();
+        let mut text = json_document(&Value::Object(line).to_string()).into_owned();
         text.push('\n');
-        let written = self.writer.append(text.into_bytes());
+        let written = writer.append(text.into_bytes());
         let outcome = written.map_err(|error| error.to_string());
         *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = outcome.clone().err();
         match &outcome {
@@ -260,7 +315,7 @@ impl AuditLog {
     }
 }
 
-/// A read or pin that was begun. Its end is written when it is [ended](Self::end), and also when it is just dropped.
+/// A read or pin that was begun. Its end is written when it [ends](Self::end), and also when it is dropped.
 #[derive(Debug, Default)]
 pub struct AuditEntry {
     begun: Option<(Arc<AuditLog>, Map<String, Value>, Instant)>,
@@ -271,18 +326,18 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
-    /// One more packet is given, of so many bytes.
+    /// Counts a packet of so many bytes that is given.
     pub fn packet(&mut self, bytes: usize) {
         self.packets += 1;
         self.bytes += bytes as u64;
     }
 
-    /// So many sessions more are listed, or sums of them.
+    /// Counts sessions, or sums of sessions, that are listed.
     pub fn sessions(&mut self, count: usize) {
         self.sessions += count as u64;
     }
 
-    /// It has ended, in these words: `complete`, or why not.
+    /// Writes the end with its outcome: `complete`, or why not.
     pub fn end(mut self, outcome: &str) {
         self.finish(outcome);
     }
@@ -296,8 +351,8 @@ impl AuditEntry {
         };
         let seconds = (started.elapsed().as_secs_f64() * 1e3).round() / 1e3;
         more.extend([("seconds", json!(seconds)), ("outcome", outcome.into())]);
-        // It is counted and logged, and what was given was written down before.
-        let _ = log.write("end", &facts, &more);
+        // A failure is counted and logged, and `begin` was written before.
+        let _ = log.write(&log.writer, "end", &facts, &more);
     }
 }
 
@@ -305,21 +360,6 @@ impl Drop for AuditEntry {
     fn drop(&mut self) {
         self.finish("broken off by the client");
     }
-}
-
-/// What was asked, for a line of the log.
-pub fn question(request: &Request) -> Value {
-    json!({
-        "expression": request.expression.trim(),
-        "since": request.since.map(|time| time.to_rfc3339()),
-        "until": request.until.map(|time| time.to_rfc3339()),
-        "interface": request.interface,
-        "community_id": request.community_id.map(|id| id.to_string()),
-        "flow": request.flow.as_ref().map(ToString::to_string),
-        "address": request.address.map(|address| address.to_string()),
-        "port": request.port.map(|port| port.to_string()),
-        "limit": request.limit,
-    })
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 
-use super::peer::{Role, Roles};
+use api::{Role, Roles};
+use base::foreign::Foreign;
 
-/// What every verifier of certificates leaves to the library, which is in its field of this number: the signatures within a
-/// handshake.
+/// The methods of a verifier that check signatures within a handshake: they are left to the library, which is in the field
+/// `$library`.
 #[macro_export]
 macro_rules! signatures_as_the_library {
     ($library:tt) => {
@@ -40,38 +41,42 @@ macro_rules! signatures_as_the_library {
         }
     };
 }
-/// What a role stands behind in a certificate's alternative names.
+/// The prefix of a role in the alternative names of a certificate.
 pub const ROLE_URI: &str = "urn:retrocap:role:";
-/// Characters of a name that are shown; a stranger's certificate says what it likes.
+/// Characters of a name that are kept; a stranger chooses the name.
 const SHOWN_CHARS_MAX: usize = 80;
-/// Alternative names that are looked at.
+/// Alternative names that are read.
 const NAMES_MAX: usize = 32;
-/// Bytes of a file with certificates or a key; the certificates of all public authorities are a fourth.
+/// Bytes of a file with certificates or a key; the certificates of all public authorities take a fourth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What a certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// Its subject's common name, else the first alternative name.
-    pub name: String,
+    pub name: Foreign,
     /// Host names and addresses it stands for.
-    pub hosts: Vec<String>,
+    pub hosts: Vec<Foreign>,
     /// The roles it gives a client.
     pub roles: Roles,
-    /// Its number, in hexadecimal.
+    /// Its serial number, in hexadecimal.
     pub serial: String,
     /// The SHA-256 hash of all of it, in hexadecimal with colons as other tools show it.
     pub fingerprint: String,
-    /// Who has signed it.
-    pub issuer: String,
-    /// From when on it is good.
+    /// The authority that signed it.
+    pub issuer: Foreign,
+    /// The beginning of its validity.
     pub not_before: Timestamp,
-    /// Until when it is good.
+    /// The end of its validity.
     pub not_after: Timestamp,
+    /// Whether it says that it is for clients (extended key usage).
+    pub for_clients: bool,
+    /// How many authorities it permits below it, if it limits them.
+    pub path_length: Option<u32>,
 }
 
 impl Certificate {
-    /// Reads one; `None` when it is none.
+    /// Reads a certificate; `None` if it is none.
     pub fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let common_name = |name: &x509_parser::x509::X509Name<'_>| {
@@ -82,7 +87,7 @@ impl Certificate {
             for name in names.value.general_names.iter().take(NAMES_MAX) {
                 match name {
                     GeneralName::DNSName(host) => hosts.push(shown(host)),
-                    GeneralName::IPAddress(bytes) => hosts.extend(address(bytes)),
+                    GeneralName::IPAddress(bytes) => hosts.extend(address(bytes).map(Foreign::from)),
                     GeneralName::URI(uri) => {
                         roles.extend(uri.strip_prefix(ROLE_URI).and_then(|role| role.parse::<Role>().ok()));
                     }
@@ -90,11 +95,13 @@ impl Certificate {
                 }
             }
         }
+        let usage = certificate.extended_key_usage().ok().flatten();
+        let constraints = certificate.basic_constraints().ok().flatten();
         let time = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
         Some(Self {
             name: common_name(certificate.subject())
                 .or_else(|| hosts.first().cloned())
-                .unwrap_or_else(|| "without a name".to_owned()),
+                .unwrap_or_else(|| "without a name".to_owned().into()),
             hosts,
             roles: roles.into_iter().collect(),
             serial: certificate.raw_serial().iter().take(20).map(|byte| format!("{byte:02x}")).collect(),
@@ -102,6 +109,8 @@ impl Certificate {
             issuer: common_name(certificate.issuer()).unwrap_or_else(|| shown(&certificate.issuer().to_string())),
             not_before: time(certificate.validity().not_before)?,
             not_after: time(certificate.validity().not_after)?,
+            for_clients: usage.is_some_and(|usage| usage.value.client_auth),
+            path_length: constraints.and_then(|constraints| constraints.value.path_len_constraint),
         })
     }
 }
@@ -110,7 +119,7 @@ impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} (", self.name)?;
         if !self.hosts.is_empty() {
-            write!(f, "for {}, ", self.hosts.join(", "))?;
+            write!(f, "for {}, ", self.hosts.iter().map(|host| host.log().to_string()).collect::<Vec<_>>().join(", "))?;
         }
         let seconds = |time: Timestamp| Timestamp::from_second(time.as_second()).unwrap_or(time);
         let (from, until) = (seconds(self.not_before), seconds(self.not_after));
@@ -123,9 +132,8 @@ fn fingerprint(der: &[u8]) -> String {
     hash.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }
 
-/// Text of a stranger, fit for a log.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS_MAX).collect()
+fn shown(text: &str) -> Foreign {
+    text.chars().take(SHOWN_CHARS_MAX).collect::<String>().into()
 }
 
 fn address(bytes: &[u8]) -> Option<String> {

@@ -1,9 +1,9 @@
-//! Who is connected, and who gives way when there is no admission for another.
+//! The limit of connections, and which connection is closed when there is no room for another.
 //!
-//! A connection that waits for a question costs its client nothing, so anybody can have thousands. When there is no
-//! admission, the one that has waited longest is closed, among those of whoever has the most connections; one that is being
-//! answered never is. So a client that connects and asks is answered, however many others just connect. What always
-//! holds: no more connections than the limit, and no source has more than three quarters of it.
+//! A connection without a request costs its client nothing, so that a client can open thousands. When there is no room, the
+//! source with the most connections loses the one that has waited longest for a request; a connection that is being
+//! answered is never closed. So a client that connects and asks is answered, however many others only connect. What
+//! always holds: no more connections than the limit, and no source has more than three quarters of it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use super::peer::PeerSource;
 
 #[derive(Debug)]
 pub(super) struct ConnectionLimiter {
-    /// How long a connection may wait for a question before it has to make admission.
+    /// How long a connection may wait for a request before it can be displaced.
     grace: Duration,
     inner: Mutex<Inner>,
 }
@@ -30,12 +30,12 @@ struct Inner {
 #[derive(Debug)]
 struct Connection {
     source: PeerSource,
-    /// Since when it waits for a question; `None` while it is being answered.
+    /// Since when it waits for a request; `None` while it is being answered.
     waiting: Option<Instant>,
     displace: Arc<Notify>,
 }
 
-/// One connection's slot; it is free again when this is dropped.
+/// The slot of a connection; it is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     limiter: Arc<ConnectionLimiter>,
@@ -43,16 +43,16 @@ pub(super) struct ConnectionSlot {
     displace: Arc<Notify>,
 }
 
-/// What it took to find admission.
+/// Whether a connection is admitted.
 #[derive(Debug)]
 pub(super) enum Admission {
-    /// There was some.
+    /// There was a free slot.
     Free(ConnectionSlot),
-    /// Another had to go.
+    /// Another connection was displaced.
     Displaced(ConnectionSlot),
-    /// There will be some after this time: those who wait have just come.
+    /// After this time a connection can be displaced.
     Later(Duration),
-    /// Everybody is being answered, or those who wait have fewer connections.
+    /// All others are being answered, or their sources have fewer connections.
     Refused,
 }
 
@@ -61,7 +61,7 @@ impl ConnectionLimiter {
         Arc::new(Self { grace, inner: Mutex::default() })
     }
 
-    /// Looks for admission among `max`.
+    /// Looks for a slot among `max`.
     pub(super) fn admit(self: &Arc<Self>, source: PeerSource, max: usize) -> Admission {
         let mut inner = self.lock();
         let mut counts: HashMap<PeerSource, usize> = HashMap::new();
@@ -103,17 +103,17 @@ impl ConnectionLimiter {
 }
 
 impl ConnectionSlot {
-    /// Waits until it has to make admission.
+    /// Waits until the connection is displaced.
     pub(super) async fn displaced(&self) {
         self.displace.notified().await;
     }
 
-    /// A question has come.
+    /// A request has arrived.
     pub(super) fn request_began(&self) {
         self.set(None);
     }
 
-    /// It was answered.
+    /// The request was answered.
     pub(super) fn request_ended(&self) {
         self.set(Some(Instant::now()));
     }

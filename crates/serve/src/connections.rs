@@ -1,9 +1,9 @@
-//! Connections: over which listener, how many, how long, how large; and who is at the other end.
+//! Connections: how they are accepted, limited and served, on the Unix socket, over TLS and over plain TCP.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,37 +22,43 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::answer::pins;
 use super::connection_limiter::{Admission, ConnectionLimiter, ConnectionSlot};
+use super::counters::count;
 use super::minimum_rate::MinimumRate;
 use super::pcap_over_ip::{self, Feed};
 use super::peer::{Peer, PeerSource};
+use super::service::Service;
+use super::shutdown::shutdown_requested;
 use super::tls::{Accepted, Tls};
-use super::{Service, health, http, pins};
+use super::{health, http, local_user};
 use base::time::Timestamp;
 
-/// Headers of a request, at most.
+/// Headers of a request at most.
 const HEADERS_MAX: usize = 64;
-/// Bytes of the head of a request, at most: the longest expression, each byte of it percent-encoded, and some.
+/// Bytes of the head of a request at most: room for the longest expression with every byte percent-encoded.
 const HEAD_BYTES_MAX: usize = 32 << 10;
-/// Bytes that a connection reads ahead, and that wait to be written.
+/// Bytes that a connection reads ahead, and that it buffers before they are written.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Pause after the system refused a connection, which it does for want of memory or descriptors.
+/// How often counts of refusals are written to the audit log.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause after the system could not accept a connection, for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time without packets after which a client is asked whether it is there.
+/// Time without packets after which TCP probes whether a client is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 
-/// How long who connects to the socket has at least to ask something; the next ones wait meanwhile.
+/// How long a client of the socket has at least to send a request; others wait meanwhile.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Where clients come in.
+/// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// The socket, for whoever the file's mode lets in.
+    /// The Unix socket, for clients that the mode of its file admits.
     Socket(UnixListener),
-    /// Other machines, with certificates.
+    /// TLS, for other machines with certificates.
     Tls(TcpListener, Arc<Tls>),
-    /// Loopback, for whoever is on this host.
+    /// Plain TCP on loopback, for all users of this host.
     Loopback(TcpListener),
 }
 
@@ -62,7 +68,7 @@ impl From<UnixListener> for Listener {
     }
 }
 
-/// What clients are answered.
+/// What a listener speaks.
 #[derive(Clone)]
 enum Protocol {
     /// The API.
@@ -71,11 +77,11 @@ enum Protocol {
     PcapOverIp(Feed),
 }
 
-/// One who came in.
+/// A connection that was accepted.
 enum AcceptedStream {
     Socket(UnixStream, Peer),
     Tls(TcpStream, std::net::SocketAddr, Arc<Tls>),
-    Loopback(TcpStream, Peer),
+    Loopback(TcpStream, std::net::SocketAddr),
 }
 
 impl Listener {
@@ -94,14 +100,13 @@ impl Listener {
             Self::Loopback(listener) => {
                 let (stream, from) = listener.accept().await?;
                 prepare(&stream);
-                let at = stream.local_addr().ok();
-                AcceptedStream::Loopback(stream, Peer::of_loopback(from).with_local_address(at))
+                AcceptedStream::Loopback(stream, from)
             }
         })
     }
 }
 
-/// Packets are sent as they come, and who has gone from an idle link is noticed.
+/// Sends data as it comes, and notices a client that has vanished from an idle link.
 fn prepare(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = sockopt::set_socket_keepalive(stream, true);
@@ -111,29 +116,29 @@ fn prepare(stream: &TcpStream) {
 impl AcceptedStream {
     fn source(&self) -> PeerSource {
         match self {
-            Self::Socket(_, peer) | Self::Loopback(_, peer) => peer.source(),
-            Self::Tls(_, from, _) => PeerSource::of(*from),
+            Self::Socket(_, peer) => peer.source(),
+            Self::Loopback(_, from) | Self::Tls(_, from, _) => PeerSource::of(*from),
         }
     }
 }
 
-/// Serves until `shutdown` turns true or its sender is dropped; then answers that are under way end early but well, for
-/// which they have [`Limits::stop_timeout`](super::Limits::stop_timeout). Several doors of one service are served by
-/// as many calls.
+/// Serves until `shutdown` turns true or its sender is dropped. Then running answers end early but properly, for which
+/// they have [`Limits::stop_timeout`](super::Limits::stop_timeout). Call it once for each listener of
+/// a service.
 pub async fn serve(listener: impl Into<Listener>, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
     let router = http::router(Arc::clone(&service));
     accept_connections(listener.into(), Protocol::Http(router), service, shutdown).await;
 }
 
-/// As [`serve`], but who comes in is sent packets at once, as [`pcap_over_ip`] describes.
+/// As [`serve`], but clients are sent packets at once, as [`pcap_over_ip`] describes.
 pub async fn serve_pcap_over_ip(
     listener: Listener,
     what: Feed,
     service: Arc<Service>,
     shutdown: watch::Receiver<bool>,
 ) {
-    // In the clear it is on an address that only this host can reach: what goes over it is not recorded, from before
-    // anybody is accepted.
+    // In the clear only this host can reach it: the whole port is excluded from the recording, from before the first
+    // connection is accepted.
     let address = match &listener {
         Listener::Loopback(listener) => listener.local_addr().ok(),
         Listener::Socket(_) | Listener::Tls(..) => None,
@@ -149,13 +154,17 @@ async fn accept_connections(
     mut shutdown: watch::Receiver<bool>,
 ) {
     let is_socket = matches!(listener, Listener::Socket(_));
-    // Strangers by the thousand would keep other machines waiting.
+    // Without a grace period, so that thousands of strangers do not keep clients waiting.
     let limiter = ConnectionLimiter::new(if is_socket { GRACE } else { Duration::ZERO });
     let mut connections = JoinSet::new();
     let background = async {
-        // Every service has the socket, and one to look after drops and pins is enough.
+        // Every service has one socket, whose task also runs what is done in the background.
         if is_socket {
-            tokio::join!(health::sample_periodically(Arc::clone(&service)), pins::expire_in_time(Arc::clone(&service)));
+            tokio::join!(
+                health::sample_periodically(Arc::clone(&service)),
+                pins::expire_in_time(Arc::clone(&service)),
+                summarize_refusals(Arc::clone(&service)),
+            );
         }
         std::future::pending::<()>().await;
     };
@@ -193,7 +202,7 @@ async fn accept_connections(
                 continue;
             }
         };
-        // Who comes by the thousand goes by the thousand too.
+        // Reap finished tasks so that the set stays small in a flood.
         while connections.try_join_next().is_some() {}
         let (protocol, service, shutdown) = (protocol.clone(), Arc::clone(&service), shutdown.clone());
         connections.spawn(serve_connection(accepted, Arc::new(slot), protocol, service, shutdown));
@@ -202,13 +211,26 @@ async fn accept_connections(
     service.stopping.store(true, Ordering::Relaxed);
     let ended =
         timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
+    if is_socket {
+        let asked = Arc::clone(&service);
+        let _ = service.blocking(move || asked.audit.summarize_refusals(true)).await;
+    }
     if ended.is_err() {
         tracing::info!("{} connections are closed before their answers have ended", connections.len());
         connections.shutdown().await;
     }
 }
 
-/// Serves one who came in, until it goes, is told to go, or fails.
+/// Writes the counts of refusals to the audit log from time to time.
+async fn summarize_refusals(service: Arc<Service>) {
+    loop {
+        sleep(SUMMARY_INTERVAL).await;
+        let asked = Arc::clone(&service);
+        let _ = service.blocking(move || asked.audit.summarize_refusals(false)).await;
+    }
+}
+
+/// Serves a connection until it ends, is displaced, or fails.
 async fn serve_connection(
     accepted: AcceptedStream,
     slot: Arc<ConnectionSlot>,
@@ -224,11 +246,12 @@ async fn serve_connection(
             AcceptedStream::Socket(stream, peer) => {
                 serve_protocol(stream, peer, slot, protocol, service, shutdown).await
             }
-            AcceptedStream::Loopback(stream, peer) => {
-                serve_protocol(stream, peer, slot, protocol, service, shutdown).await
+            AcceptedStream::Loopback(stream, from) => {
+                let peer = loopback_peer(&stream, from, &service).await;
+                serve_protocol(stream, peer, slot, protocol, service, shutdown).await;
             }
             AcceptedStream::Tls(stream, from, tls) => {
-                // Boxed, as those on the socket, who are more, need no admission for it.
+                // Boxed, so that connections of the socket, which are more, need no room for it.
                 let handshake = timeout(service.limits().handshake_timeout, Box::pin(tls.accept(stream, from)));
                 let shaken = tokio::select! {
                     shaken = handshake => shaken,
@@ -236,14 +259,14 @@ async fn serve_connection(
                 };
                 match shaken {
                     Ok(Ok(Accepted { stream, peer, chain })) => {
-                        // A bare stream of packets looks after its role, and ends well.
+                        // A bare stream of packets checks its role itself, so that it ends properly.
                         let revoked = tls.revoked(peer.clone(), chain, matches!(protocol, Protocol::Http(_)));
                         let counted = Arc::clone(&service);
                         let served = Box::pin(serve_protocol(stream, peer.clone(), slot, protocol, service, shutdown));
                         tokio::select! {
                             () = served => {}
                             why = revoked => {
-                                // What it was being sent ends here, and not well.
+                                // Its answer ends here, and is broken.
                                 tracing::info!("{peer} is disconnected: {why}");
                                 count(&counted.counters.clients_revoked);
                             }
@@ -257,11 +280,18 @@ async fn serve_connection(
     };
     tokio::select! {
         () = served => {}
-        () = leaving.displaced() => tracing::debug!("a connection that asked nothing made admission for another"),
+        () = leaving.displaced() => tracing::debug!("a connection without a request made room for another"),
     }
 }
 
-/// Gives one who was let in what is spoken here.
+/// The process of this host at the other end of a TCP connection.
+async fn loopback_peer(stream: &TcpStream, from: std::net::SocketAddr, service: &Service) -> Peer {
+    let local = stream.local_addr().ok();
+    let uid = service.blocking(move || local_user::of_connection(from, local?)).await.ok().flatten();
+    Peer::of_loopback(from, uid).with_local_address(local)
+}
+
+/// Speaks the protocol of the listener.
 async fn serve_protocol<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: Peer,
@@ -273,9 +303,9 @@ async fn serve_protocol<S: AsyncRead + AsyncWrite + Unpin>(
     match protocol {
         Protocol::Http(router) => serve_http(stream, peer, slot, router, service, shutdown).await,
         Protocol::PcapOverIp(what) => {
-            // To have come is the question.
+            // The connection itself is the request.
             slot.request_began();
-            // Boxed, as those of the API, who are more, need no admission for it.
+            // Boxed, so that connections of the API, which are more, need no room for it.
             Box::pin(pcap_over_ip::feed(stream, peer, service, what, shutdown)).await;
         }
     }
@@ -325,16 +355,6 @@ async fn serve_http<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Waits until the service is to end.
-pub(super) async fn shutdown_requested(shutdown: &mut watch::Receiver<bool>) {
-    // Without its sender nobody could tell any more.
-    let _ = shutdown.wait_for(|&stop| stop).await;
-}
-
 /// Counts a connection for as long as it lives.
 struct OpenConnection(Arc<Service>);
 
@@ -344,7 +364,7 @@ impl Drop for OpenConnection {
     }
 }
 
-/// A question that is being answered, until its answer was given or given up.
+/// A request that is being answered, until its answer was sent or abandoned.
 struct RequestGuard(Arc<ConnectionSlot>);
 
 impl Drop for RequestGuard {
@@ -353,7 +373,7 @@ impl Drop for RequestGuard {
     }
 }
 
-/// An answer whose end is noticed.
+/// A body that ends its request when it is dropped.
 struct GuardedBody {
     body: Body,
     _answering: RequestGuard,

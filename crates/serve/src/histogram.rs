@@ -1,13 +1,13 @@
-//! How long things take, in a fixed number of buckets.
+//! A histogram of durations with a fixed number of buckets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper ends of the buckets in microseconds; what takes longer is in the last one, which has none.
+/// Upper ends of the buckets in microseconds; longer durations are in one more bucket.
 const ENDS_US: [u64; 12] =
     [500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
 
-/// Counts by duration; its memory does not depend on how many there were.
+/// Counts of durations.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
     counts: [AtomicU64; ENDS_US.len() + 1],
@@ -22,7 +22,7 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// Each bucket's end in seconds, with the number of durations up to it; then their number and their sum in seconds.
+    /// The end of each bucket in seconds with the number of durations up to it; then the number of all, and their sum in seconds.
     pub(super) fn cumulative(&self) -> (Vec<(String, u64)>, u64, f64) {
         let ends = ENDS_US.iter().map(|&us| Duration::from_micros(us).as_secs_f64().to_string());
         let mut total = 0;

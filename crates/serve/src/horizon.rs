@@ -1,33 +1,25 @@
-//! How far back the recorder reaches, and how far somebody wants it to.
+//! The horizon: how far back the history reaches, and whether that is far enough.
 
 use std::time::Duration;
 
-use super::{Service, now};
+use super::retention_target::RetentionTarget;
+use super::service::{Service, now};
 use base::time::Timestamp;
 use engine::store::Rank;
 use query::History;
 use query::coverage::Coverage;
 
-/// How far back one must be able to look; less makes `/v1/health` say so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetentionTarget {
-    /// For the starts of sessions.
-    pub starts: Option<Duration>,
-    /// For every packet.
-    pub whole: Option<Duration>,
-}
-
 /// The share of sessions that must have their first packet, for the time that `[health] starts` asks for.
 const STARTS_SHARE_MIN: f64 = 0.9;
 
-/// How far back it reaches.
+/// How far back the history reaches.
 #[derive(Debug)]
 pub(super) struct Horizon {
-    /// What ages are counted from: now, or the newest packet of a replayed capture.
+    /// The end from which ages are counted: now, or the newest packet of a replayed capture.
     end: Option<Timestamp>,
-    /// The time of the oldest packet and the bytes of each rank that has some.
+    /// The time of the oldest packet and the bytes of each rank that has packets.
     ranks: [Option<(Timestamp, u64)>; Rank::COUNT],
-    /// Up to when packets are missing, other than the ends of sessions that went by choice.
+    /// The time up to which packets are missing, apart from what a class cuts off on purpose.
     lost_until: Option<Timestamp>,
 }
 
@@ -47,13 +39,13 @@ impl Horizon {
         Self { end, ranks, lost_until: totals.lost_until }
     }
 
-    /// Each rank that has packets: how far back it reaches, and its bytes.
+    /// The age and the bytes of each rank that has packets.
     pub(super) fn ranks(&self) -> impl Iterator<Item = (Rank, Duration, u64)> {
         let known = Rank::all().zip(self.ranks);
         known.filter_map(|(rank, known)| known.map(|(oldest, bytes)| (rank, self.age(oldest), bytes)))
     }
 
-    /// How far back there is every packet.
+    /// The age up to which every packet is kept.
     pub(super) fn whole(&self) -> Option<Duration> {
         let oldest = self.ranks.iter().flatten().map(|known| known.0).min();
         self.end.and(self.lost_until.or(oldest)).map(|since| self.age(since))
@@ -63,8 +55,8 @@ impl Horizon {
         self.end.map_or(Duration::ZERO, |end| end.since(time))
     }
 
-    /// What falls short of what is wanted, in sentences. As long as nothing had to go there is nothing to say. `starts` is the
-    /// coverage of the time for which starts are wanted.
+    /// A sentence for each target that is missed. As long as nothing was evicted there is none. `starts` is the coverage of the
+    /// time for which starts are wanted.
     pub(super) fn short_of(&self, wanted: RetentionTarget, starts: Option<&Coverage>) -> Vec<String> {
         const REMEDY: &str = "give retrocap more memory (-m), or record less (-i, -f)";
         if self.lost_until.is_none() {

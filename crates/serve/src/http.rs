@@ -1,139 +1,202 @@
-//! The routes. What each of them takes is told by `/v1/openapi.json`; tests compare the two.
+//! The HTTP API: one table of routes, and what holds for all of them.
+//!
+//! A request passes the checks of its connection (hosts and origins), then the role of its route, then the limit of its
+//! body, and then reaches its handler. A path that is not in the table has no role and no handler.
+
+mod handlers;
+mod response;
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use axum::http::{HeaderValue, Method, Uri};
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::audit::Action;
-use super::health::Health;
-use super::peer::{Peer, Role};
-use super::problem::Problem;
-use super::{Service, flows, health, metrics, packets, pins, selections};
-use base::log_limit::LogLimit;
-use query::status::Status;
+use super::counters::count;
+use super::peer::Peer;
+use super::service::Service;
+use api::bodies::SelectionList;
+use api::operation::{self, Located, Operation};
+use api::{Problem, Role};
+use response::HttpProblem;
 
-/// The description of this API, as `/v1/openapi.json` gives it.
-pub const OPENAPI: &str = include_str!("openapi.json");
-
-/// Every address, with the methods it takes.
-pub const ROUTES: &[(&str, &[&str])] = &[
-    ("/v1/status", &["get"]),
-    ("/v1/packets", &["get", "post"]),
-    ("/v1/flows", &["get"]),
-    ("/v1/pins", &["get", "post", "delete"]),
-    ("/v1/health", &["get"]),
-    ("/v1/openapi.json", &["get"]),
-    ("/metrics", &["get"]),
-];
-
-/// Bytes of a request's body, at most, where it is not the question itself. Only a new pin has one.
+/// Bytes of the body of a request at most, where the body is not a list of selections.
 const BODY_BYTES_MAX: u64 = 64 << 10;
-/// Characters of a refused question that are written down.
+/// Characters of a refused request that the audit log has.
 const TARGET_CHARS_MAX: usize = 1000;
 
+/// A method of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// GET, and HEAD.
+    Get,
+    /// POST
+    Post,
+    /// DELETE
+    Delete,
+}
+
+impl Verb {
+    /// The method in lower case.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Post => "post",
+            Self::Delete => "delete",
+        }
+    }
+
+    fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Delete => MethodFilter::DELETE,
+        }
+    }
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// The path.
+    pub path: &'static str,
+    /// The method.
+    pub verb: Verb,
+    /// The role that a client needs.
+    pub role: Role,
+    /// What the operation takes and gives.
+    pub operation: &'static Operation,
+    handler: fn(MethodFilter) -> MethodRouter<Arc<Service>>,
+    /// Bytes of a body at most.
+    body_bytes_max: u64,
+    /// Whether the handler reads the body itself, because it sets memory aside first.
+    reads_body: bool,
+}
+
+const fn route(
+    verb: Verb,
+    path: &'static str,
+    role: Role,
+    operation: &'static Operation,
+    handler: fn(MethodFilter) -> MethodRouter<Arc<Service>>,
+) -> Route {
+    Route { path, verb, role, operation, handler, body_bytes_max: BODY_BYTES_MAX, reads_body: false }
+}
+
+/// Every route of the API.
+pub const ROUTES: &[Route] = &[
+    route(Verb::Get, "/v1/status", Role::Status, &operation::STATUS, |verb| on(verb, handlers::status)),
+    route(Verb::Get, "/v1/packets", Role::Packets, &operation::PACKETS, |verb| on(verb, handlers::packets)),
+    Route {
+        body_bytes_max: SelectionList::BODY_BYTES_MAX,
+        reads_body: true,
+        ..route(Verb::Post, "/v1/packets", Role::Packets, &operation::SELECTIONS, |verb| on(verb, handlers::selections))
+    },
+    route(Verb::Get, "/v1/flows", Role::Flows, &operation::FLOWS, |verb| on(verb, handlers::flows)),
+    route(Verb::Get, "/v1/pins", Role::Pin, &operation::PINS, |verb| on(verb, handlers::pins)),
+    route(Verb::Post, "/v1/pins", Role::Pin, &operation::PIN, |verb| on(verb, handlers::add_pin)),
+    route(Verb::Delete, "/v1/pins", Role::Pin, &operation::UNPIN, |verb| on(verb, handlers::remove_pin)),
+    route(Verb::Get, "/v1/health", Role::Status, &operation::HEALTH, |verb| on(verb, handlers::health)),
+    route(Verb::Get, "/v1/openapi.json", Role::Status, &operation::OPENAPI, |verb| on(verb, handlers::description)),
+    route(Verb::Get, "/metrics", Role::Status, &operation::METRICS, |verb| on(verb, handlers::metrics)),
+];
+
+/// The OpenAPI document of [`ROUTES`].
+pub fn openapi() -> &'static str {
+    static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
+        let located = |route: &Route| Located {
+            path: route.path,
+            method: route.verb.name(),
+            role: route.role,
+            operation: route.operation,
+        };
+        format!("{:#}\n", operation::openapi(ROUTES.iter().map(located)))
+    });
+    &DOCUMENT
+}
+
 pub(super) fn router(service: Arc<Service>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/packets", get(packets::packets).post(selections::packets))
-        .route("/v1/flows", get(flows::flows))
-        .route("/v1/pins", get(pins::list).post(pins::add).delete(pins::remove))
-        .route("/v1/health", get(health))
-        .route("/v1/openapi.json", get(openapi))
-        .route("/metrics", get(metrics))
+    let mut router = Router::new();
+    for route in ROUTES {
+        let state = (Arc::clone(&service), route);
+        let handler = (route.handler)(route.verb.filter())
+            .layer(middleware::from_fn_with_state(state.clone(), take_body))
+            .layer(middleware::from_fn_with_state(state, authorize));
+        router = router.route(route.path, handler);
+    }
+    router
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&service), take_body))
-        .layer(middleware::from_fn_with_state(Arc::clone(&service), authorise))
+        .layer(middleware::from_fn_with_state(Arc::clone(&service), check_connection))
         .with_state(service)
 }
 
-async fn status(State(service): State<Arc<Service>>) -> Result<Json<Status>, Problem> {
-    // All sessions are counted.
-    let asked = Arc::clone(&service);
-    blocking(&asked, move || service.status()).await.map(Json)
+async fn no_such_path(uri: Uri) -> HttpProblem {
+    HttpProblem(Problem::no_such_path(uri.path()))
 }
 
-async fn health(State(service): State<Arc<Service>>) -> Result<Json<Health>, Problem> {
-    let asked = Arc::clone(&service);
-    blocking(&asked, move || health::check(&service)).await.map(Json)
+async fn wrong_method(method: Method, uri: Uri) -> HttpProblem {
+    HttpProblem(Problem::wrong_method(method.as_str(), uri.path()))
 }
 
-async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let asked = Arc::clone(&service);
-    let text = blocking(&asked, move || metrics::text(&service)).await?;
-    Ok(([(CONTENT_TYPE, metrics::CONTENT)], text).into_response())
-}
-
-async fn openapi() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], OPENAPI)
-}
-
-async fn no_such_path(uri: Uri) -> Problem {
-    Problem::no_such_path(uri.path())
-}
-
-async fn wrong_method(method: Method, uri: Uri) -> Problem {
-    Problem::wrong_method(method.as_str(), uri.path())
-}
-
-/// Lets pass who may ask this.
-async fn authorise(
+/// Refuses requests that a web page may have caused, and gives the client its current roles.
+async fn check_connection(
     State(service): State<Arc<Service>>,
     Extension(peer): Extension<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    // The configuration may say otherwise since they have connected.
+    // The configuration may have changed since it connected.
     let peer = match &service.tls {
         Some(tls) => tls.with_current_roles(peer),
         None => peer,
     };
+    if let Err(problem) = check_host(&peer, request.uri(), request.headers()) {
+        count(&service.counters.roles_refused);
+        return HttpProblem(problem).into_response();
+    }
     request.extensions_mut().insert(peer.clone());
-    if peer.is_loopback() {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if !is_this_host(host) {
-            service.counters.roles_refused.fetch_add(1, Ordering::Relaxed);
-            return Problem::wrong_host(host).into_response();
-        }
-    }
-    let needed = Role::needed(request.uri().path());
-    if peer.may(needed) {
-        return next.run(request).await;
-    }
-    let problem = Problem::forbidden(&peer, needed);
-    service.counters.roles_refused.fetch_add(1, Ordering::Relaxed);
-    let action = match needed {
-        Role::Packets => Some(Action::Packets),
-        Role::Flows => Some(Action::Flows),
-        Role::Pin => Some(Action::Pin),
-        Role::Status => None,
-    };
-    if let Some(action) = action {
-        let target: String = request.uri().to_string().chars().take(TARGET_CHARS_MAX).collect();
-        let query = serde_json::json!({ "method": request.method().as_str(), "target": target });
-        let why = problem.detail.clone();
-        let asked = Arc::clone(&service);
-        let asking = peer.clone();
-        let _ = blocking(&asked, move || service.audit.refused(&asking, action, query, &why)).await;
-    }
-    let mut refusal = problem.into_response();
+    let mut response = next.run(request).await;
     if peer.roles().is_empty() {
         // It has nothing else to ask.
-        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    refusal
+    response
 }
 
-/// A web page can give a name of its own to this host, and make a browser ask; the name then stands in the question.
+/// A request names one host at most. Over plain TCP, where a browser can ask, it names this host, and comes from no page of
+/// another one: a web page can give a name of its own to this host, and the name then stands in the request.
+fn check_host(peer: &Peer, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+    let hosts: Vec<&HeaderValue> = headers.get_all(HOST).iter().collect();
+    if hosts.len() > 1 {
+        return Err(Problem::ambiguous_host(hosts.len()));
+    }
+    if !peer.is_loopback() {
+        return Ok(());
+    }
+    let host = hosts.first().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    for name in [host].into_iter().chain(uri.authority().map(|authority| authority.as_str())) {
+        if !is_this_host(name) {
+            return Err(Problem::wrong_host(name));
+        }
+    }
+    for origin in headers.get_all(ORIGIN) {
+        let origin = origin.to_str().unwrap_or_default();
+        if origin.strip_prefix("http://") != Some(host) {
+            return Err(Problem::foreign_origin(origin));
+        }
+    }
+    Ok(())
+}
+
 fn is_this_host(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -143,41 +206,71 @@ fn is_this_host(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Takes the body of a request, which has to be small and to come in time. One whose length says that it is too large is
-/// never read: the connection is closed after the answer. Selections are left alone, as they set memory aside first.
-async fn take_body(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
-    let selects = request.method() == Method::POST && request.uri().path() == "/v1/packets";
-    let bytes_max = if selects { selections::BODY_BYTES_MAX } else { BODY_BYTES_MAX };
+/// Refuses a client that has not the role of the route.
+async fn authorize(
+    State((service, route)): State<(Arc<Service>, &'static Route)>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if peer.may(route.role) {
+        return next.run(request).await;
+    }
+    count(&service.counters.roles_refused);
+    let problem = refusal(&peer, route.role);
+    if let Some(action) = Action::of_role(route.role) {
+        let target: String = request.uri().to_string().chars().take(TARGET_CHARS_MAX).collect();
+        let query = serde_json::json!({ "method": route.verb.name().to_uppercase(), "target": target });
+        let why = problem.detail.clone();
+        let asked = Arc::clone(&service);
+        let _ = service.blocking(move || asked.audit.refused(&peer, action, query, &why)).await;
+    }
+    HttpProblem(problem).into_response()
+}
+
+/// Why a client may not do what takes this role.
+pub(super) fn refusal(peer: &Peer, needed: Role) -> Problem {
+    match peer.is_loopback() {
+        true => Problem::forbidden_in_the_clear(needed),
+        false => Problem::forbidden(&peer.to_string(), peer.roles(), needed),
+    }
+}
+
+/// Reads the body of a request, which has to be small and to arrive in time. A body whose length says that it is too large is
+/// never read: the connection is closed after the answer.
+async fn take_body(
+    State((service, route)): State<(Arc<Service>, &'static Route)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let bytes_max = route.body_bytes_max;
     let length = request.headers().get(CONTENT_LENGTH).map(|length| length.to_str().ok().and_then(|l| l.parse().ok()));
     if length.is_some_and(|length| length.is_none_or(|length: u64| length > bytes_max)) {
-        return Problem::body_too_large(bytes_max).into_response();
+        return HttpProblem(Problem::body_too_large(bytes_max)).into_response();
     }
-    if selects || request.body().is_end_stream() {
+    if route.reads_body || request.body().is_end_stream() {
         return next.run(request).await;
     }
     let (head, body) = request.into_parts();
-    let bytes = axum::body::to_bytes(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
-    match tokio::time::timeout(service.limits().head_timeout, bytes).await {
-        Ok(Ok(body)) => next.run(Request::from_parts(head, Body::from(body))).await,
-        Ok(Err(_)) => Problem::body_too_large(bytes_max).into_response(),
-        Err(_) => {
-            service.counters.clients_slow.fetch_add(1, Ordering::Relaxed);
-            Problem::body_too_slow().into_response()
+    match read_body(body, bytes_max, service.limits().head_timeout).await {
+        Ok(body) => next.run(Request::from_parts(head, Body::from(body))).await,
+        Err(problem) => {
+            if problem.status == 408 {
+                count(&service.counters.clients_slow);
+            }
+            HttpProblem(problem).into_response()
         }
     }
 }
 
-pub(super) async fn blocking<T: Send + 'static>(
-    service: &Service,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    service.spawn_query(work).await.map_err(|error| {
-        static LIMIT: LogLimit = LogLimit::new();
-        if let Some(left_out) = LIMIT.admit() {
-            tracing::error!("an answer failed: {error}{left_out}");
-        }
-        Problem::internal()
-    })
+/// Reads a body of so many bytes at most within `patience`.
+async fn read_body(body: Body, bytes_max: u64, patience: Duration) -> Result<axum::body::Bytes, Problem> {
+    let bytes = axum::body::to_bytes(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    match tokio::time::timeout(patience, bytes).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(_)) => Err(Problem::body_too_large(bytes_max)),
+        Err(_) => Err(Problem::body_too_slow()),
+    }
 }
 
 #[cfg(test)]
@@ -199,6 +292,41 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_this_host(host), ours, "{host}");
+        }
+    }
+
+    #[test]
+    fn over_plain_tcp_a_request_names_this_host_once_and_comes_from_no_other_page() {
+        let peer = Peer::of_loopback("127.0.0.1:1".parse().unwrap(), None);
+        let uri = |text: &str| text.parse::<Uri>().unwrap();
+        for (target, headers, status) in [
+            ("/", &[("host", "localhost:1")][..], None),
+            ("/", &[("host", "localhost:1"), ("origin", "http://localhost:1")], None),
+            ("/", &[], Some(421)),
+            ("/", &[("host", "localhost"), ("host", "localhost")], Some(400)),
+            ("/", &[("host", "localhost"), ("host", "evil.example")], Some(400)),
+            ("/", &[("host", "evil.example")], Some(421)),
+            ("http://evil.example/", &[("host", "localhost")], Some(421)),
+            ("/", &[("host", "localhost:1"), ("origin", "http://evil.example")], Some(403)),
+            ("/", &[("host", "localhost:1"), ("origin", "http://localhost:2")], Some(403)),
+            ("/", &[("host", "localhost:1"), ("origin", "https://localhost:1")], Some(403)),
+            ("/", &[("host", "localhost:1"), ("origin", "null")], Some(403)),
+            ("/", &[("host", "localhost:1"), ("origin", "http://localhost:1"), ("origin", "null")], Some(403)),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            let problem = check_host(&peer, &uri(target), &map).err();
+            assert_eq!(problem.map(|problem| problem.status), status, "{target} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_of_the_table_is_there_once() {
+        for (number, route) in ROUTES.iter().enumerate() {
+            let same = |other: &&Route| other.path == route.path && other.verb == route.verb;
+            assert_eq!(ROUTES.iter().position(|other| same(&other)), Some(number), "{route:?}");
         }
     }
 }

@@ -1,13 +1,17 @@
 //! `/metrics`: the counts in the text format of Prometheus, version 0.0.4.
 //!
-//! Everything is read when it is asked for; nothing is kept for it.
+//! Values are read at each request; nothing is kept between requests.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::horizon::{Horizon, RetentionTarget};
-use super::{Service, health};
+use super::counters::PANICS;
+use super::health;
+use super::horizon::Horizon;
+use super::retention_target::RetentionTarget;
+use super::service::Service;
+use api::answers::{HealthCode, HealthStatus};
 use base::log_limit;
 use query::status::{SandboxStatus, Status};
 
@@ -21,7 +25,7 @@ enum Kind {
     Histogram,
 }
 
-/// The text, as it grows.
+/// The text that is being written.
 #[derive(Default)]
 struct Text(String);
 
@@ -92,12 +96,12 @@ fn recorder(text: &mut Text, status: &Status) {
         text.line(name, &[("part", part)], bytes);
     }
     let name = "sessions";
-    text.family(Kind::Gauge, name, "Sessions known: those that go on, and those that have ended.");
+    text.family(Kind::Gauge, name, "Sessions known, live and ended.");
     text.line(name, &[("state", "live")], status.sessions.live);
     text.line(name, &[("state", "ended")], status.sessions.ledger);
     let (name, help) = ("sessions_unlisted_total", "Sessions of floods that were counted, but not listed.");
     text.one(Kind::Counter, name, help, status.sessions.unlisted);
-    text.one(Kind::Gauge, "sessions_capacity", "Sessions that can be known.", status.sessions.capacity);
+    text.one(Kind::Gauge, "sessions_capacity", "Sessions for which there is room.", status.sessions.capacity);
 }
 
 /// Whether recording goes on, and what `/v1/health` says.
@@ -109,24 +113,25 @@ fn conditions(text: &mut Text, service: &Service) {
     let recording = recorder.recording.load(Ordering::Relaxed);
     text.one(Kind::Gauge, "workers_recording", "Workers that record.", recording);
     let name = "worker_turns_total";
-    text.family(Kind::Counter, name, "Turns of a worker, ten a second at least while it lives.");
+    text.family(Kind::Counter, name, "Loops of a worker, at least ten a second while it runs.");
     for (number, worker) in workers.iter().enumerate() {
         text.line(name, &[("worker", &number.to_string())], worker.published.publications());
     }
     let locked = recorder.live && service.not_locked().is_none();
-    let help = "Whether packets are locked in RAM, those on their way to a reader too.";
+    let help = "Whether packets are locked in RAM, also on their way to a reader.";
     text.one(Kind::Gauge, "memory_locked", help, u8::from(locked));
     let health = health::check(service);
-    text.one(Kind::Gauge, "ready", "Whether /v1/health says ready.", u8::from(health.status == "ready"));
+    text.one(Kind::Gauge, "ready", "Whether /v1/health says ready.", u8::from(health.status == HealthStatus::Ready));
     let name = "degraded";
     text.family(Kind::Gauge, name, "Whether /v1/health says degraded for a reason.");
-    let reasons: BTreeSet<&str> = health.reasons.iter().map(|reason| reason.code).collect();
-    for code in health::CODES.iter().copied().collect::<BTreeSet<_>>().union(&reasons) {
-        text.line(name, &[("reason", code)], u8::from(reasons.contains(code)));
+    let reasons: BTreeSet<HealthCode> = health.reasons.iter().map(|reason| reason.code).collect();
+    for code in HealthCode::ALL {
+        text.line(name, &[("reason", code.name())], u8::from(reasons.contains(&code)));
     }
     let (name, help) = ("panics_total", "Panics of any thread; a worker's ends the recorder.");
-    text.one(Kind::Counter, name, help, super::PANICS.load(Ordering::Relaxed));
-    let (name, help) = ("log_lines_left_out_total", "Lines that the log left out because there were too many such.");
+    text.one(Kind::Counter, name, help, PANICS.load(Ordering::Relaxed));
+    let (name, help) =
+        ("log_lines_left_out_total", "Lines that the log left out because of its limit for lines of one kind.");
     text.one(Kind::Counter, name, help, log_limit::suppressed());
 }
 
@@ -134,27 +139,29 @@ fn conditions(text: &mut Text, service: &Service) {
 fn volumes(text: &mut Text, status: &Status) {
     let (packets, bytes) = (&status.packets, &status.bytes);
     for (name, help, count, captured) in [
-        ("received", "What reached the recorder.", packets.received, bytes.received),
-        ("stored", "What was kept at first.", packets.stored, bytes.stored),
-        ("filtered", "What was not asked to be recorded.", packets.filtered, bytes.filtered),
-        ("evicted", "What was kept, and had to go since.", packets.evicted, bytes.evicted),
+        ("received", "Packets that reached the recorder.", packets.received, bytes.received),
+        ("stored", "Packets that were stored.", packets.stored, bytes.stored),
+        ("filtered", "Packets that the recording filter left out.", packets.filtered, bytes.filtered),
+        ("evicted", "Packets that were evicted since they were stored.", packets.evicted, bytes.evicted),
     ] {
         text.one(Kind::Counter, &format!("packets_{name}_total"), help, count);
         text.one(Kind::Counter, &format!("bytes_{name}_total"), help, captured);
     }
-    text.one(Kind::Gauge, "packets_retained", "What is kept.", packets.retained);
-    text.one(Kind::Gauge, "bytes_retained", "What is kept.", bytes.retained);
+    text.one(Kind::Gauge, "packets_retained", "Packets that are kept.", packets.retained);
+    text.one(Kind::Gauge, "bytes_retained", "Captured bytes that are kept.", bytes.retained);
     let name = "packets_dropped_total";
-    text.family(Kind::Counter, name, "What the recorder could not keep, by reason.");
+    text.family(Kind::Counter, name, "Packets that the recorder could not store, by reason.");
     for (reason, count) in &status.dropped {
         text.line(name, &[("reason", reason)], count);
     }
-    let (name, help) = ("bytes_dropped_total", "Captured bytes of what the recorder could not keep.");
+    let (name, help) = ("bytes_dropped_total", "Captured bytes of packets that the recorder could not store.");
     text.one(Kind::Counter, name, help, bytes.dropped);
     let carried = &status.carried;
-    let (name, help) = ("packets_carried_total", "Starts of sessions that were moved to outlive their rank.");
+    let (name, help) =
+        ("packets_carried_total", "Packets of session starts that were carried forward to outlive their rank.");
     text.one(Kind::Counter, name, help, carried.packets);
-    let (name, help) = ("starts_lost_total", "Starts of sessions that found no room to outlive their rank.");
+    let (name, help) =
+        ("starts_lost_total", "Packets of session starts that could not be carried forward for want of room.");
     text.one(Kind::Counter, name, help, carried.lost);
     let compression = &status.compression;
     let name = "compression_bytes_total";
@@ -164,13 +171,14 @@ fn volumes(text: &mut Text, status: &Status) {
     let (name, help) = ("compression_cpu_seconds_total", "Processor time of compression.");
     text.one(Kind::Counter, name, help, compression.cpu_s);
     let name = "compression_segments_total";
-    text.family(Kind::Counter, name, "Segments that were compressed, or left as they hardly get smaller.");
+    text.family(Kind::Counter, name, "Segments that were compressed, or left because they would hardly get smaller.");
     text.line(name, &[("outcome", "compressed")], compression.segments);
     text.line(name, &[("outcome", "incompressible")], compression.incompressible_segments);
-    let (name, help) = ("kernel_dropped_packets_total", "What the kernel dropped before the recorder could take it.");
+    let (name, help) =
+        ("kernel_dropped_packets_total", "Packets that the kernel dropped before the recorder could read them.");
     text.one(Kind::Counter, name, help, packets.kernel_dropped);
     let name = "odd_packets_total";
-    text.family(Kind::Counter, name, "Packets that are kept, but worth knowing of, by oddity.");
+    text.family(Kind::Counter, name, "Packets with an oddity; none of this is loss.");
     for (oddity, count) in [
         ("truncated", status.oddities.truncated),
         ("cut_headers", status.oddities.cut_headers),
@@ -191,11 +199,11 @@ fn horizons(text: &mut Text, service: &Service) {
         text.line(name, &[("rank", &rank.0.to_string())], age.as_secs_f64());
     }
     if let Some(age) = horizon.whole() {
-        let help = "Age up to which every packet is there, none of its session's later ones cut.";
+        let help = "Age up to which every packet is kept.";
         text.one(Kind::Gauge, "whole_seconds", help, age.as_secs_f64());
     }
     let name = "horizon_wanted_seconds";
-    text.family(Kind::Gauge, name, "How far back it should reach, as [health] of the configuration says.");
+    text.family(Kind::Gauge, name, "How far back the history should reach, from [health] of the configuration.");
     let RetentionTarget { starts, whole } = service.retention_target.get();
     for (of, wanted) in [("starts", starts), ("whole", whole)] {
         if let Some(wanted) = wanted {
@@ -238,14 +246,14 @@ fn coverage(text: &mut Text, status: &Status) {
     }
 }
 
-/// What is kept otherwise than the rest.
+/// Pins and classes.
 fn kept_otherwise(text: &mut Text, status: &Status) {
     let pins = &status.pins;
-    text.one(Kind::Gauge, "pins", "Pins that hold.", pins.count);
+    text.one(Kind::Gauge, "pins", "Pins that are active.", pins.count);
     text.one(Kind::Gauge, "pins_bytes", "Memory that all pins together have taken.", pins.bytes);
     let (name, help) = ("pins_limit_bytes", "Memory that all pins together may take: a quarter of the budget.");
     text.one(Kind::Gauge, name, help, pins.limit_bytes);
-    let (name, help) = ("pins_refused_packets", "Packets that pins of now would have kept, had there been room.");
+    let (name, help) = ("pins_refused_packets", "Packets for which active pins had no room.");
     text.one(Kind::Gauge, name, help, pins.refused_packets);
     for (name, help) in [
         ("class_bytes", "Memory that a class of sessions takes."),
@@ -259,10 +267,10 @@ fn kept_otherwise(text: &mut Text, status: &Status) {
     }
 }
 
-/// What the kernel holds the recorder to, layer by layer.
+/// The layers of the sandbox, as the kernel reports them.
 fn sandbox(text: &mut Text, sandbox: Option<&SandboxStatus>) {
     let name = "sandbox_enforced";
-    text.family(Kind::Gauge, name, "Whether a layer of the sandbox holds, as the kernel says: 1, or 0.");
+    text.family(Kind::Gauge, name, "Whether a layer of the sandbox is enforced, as the kernel reports: 1, or 0.");
     let Some(sandbox) = sandbox else { return };
     for (layer, holds) in sandbox.layers() {
         text.line(name, &[("layer", layer)], u8::from(holds));
@@ -318,7 +326,7 @@ fn activity(text: &mut Text, service: &Service) {
     }
     text.line("query_latency_seconds_sum", &[], sum);
     text.line("query_latency_seconds_count", &[], asked);
-    let (name, help) = ("queries_refused_total", "Queries for which there was no place in time.");
+    let (name, help) = ("queries_refused_total", "Queries that got no share of places or memory in time.");
     text.one(Kind::Counter, name, help, count(&counters.queries_refused));
     text.one(Kind::Counter, "sent_packets_total", "Packets found by queries.", count(&counters.packets_sent));
     text.one(Kind::Counter, "sent_bytes_total", "Bytes of answers to queries.", count(&counters.bytes_sent));
@@ -333,7 +341,8 @@ fn activity(text: &mut Text, service: &Service) {
     text.line(name, &[("reason", "garbage")], count(&counters.clients_garbled));
     text.line(name, &[("reason", "untrusted")], count(&counters.clients_untrusted));
     text.line(name, &[("reason", "revoked")], count(&counters.clients_revoked));
-    let (name, help) = ("roles_refused_total", "Questions that a client may not ask.");
+    let (name, help) =
+        ("roles_refused_total", "Requests that were refused for want of a role, or because of their host or origin.");
     text.one(Kind::Counter, name, help, count(&counters.roles_refused));
     let (lines, failures) = service.audit.counts();
     text.one(Kind::Counter, "audit_lines_total", "Lines written to the audit log.", lines);

@@ -1,52 +1,52 @@
-//! PCAP-over-IP: a capture as a bare stream over TCP or TLS, first some of the past, then what comes.
+//! PCAP-over-IP: a capture as a bare stream over TCP or TLS, first some of the past, then packets as they arrive.
 //!
-//! There is no question: who connects is sent the file's header at once, and what it says is ignored. Every stream is a
-//! follower like those of the HTTP API, with the same limits: a place among them, two chunks on their way, and an end when
-//! next to nothing is taken for [`Limits::stall_timeout`](super::Limits::stall_timeout).
+//! There is no request: a client is sent the header of the file at once, and what it sends is ignored. Every stream is a
+//! follower like those of the HTTP API, with the same limits: a share of places, two chunks on their way, and an end when
+//! the client takes less than the minimum rate ([`Limits::stall_timeout`](super::Limits::stall_timeout)).
 //!
-//! In the clear the protocol knows no users, so it is served on loopback addresses alone, where every user of the host
-//! may read. Over TLS a client has a certificate, and reads if that, or the configuration, gives it the role `packets`.
-//! How connections are let in, and who gives way, is the same for all of the service (`connections.rs`).
+//! In the clear it is served on loopback addresses alone, where every user of the host may read; the audit log has the user
+//! of each connection. Over TLS a client needs the role `packets`, from its certificate or the configuration.
+//! `connections.rs` accepts and limits connections.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http_body_util::BodyExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::answer::follow::{FollowCounts, Follower, UnrecordedConnection, audited};
+use super::answer::packets::{Export, Scope};
+use super::answer::stream::{Body, Part};
 use super::audit::Action;
-use super::connections::shutdown_requested;
-use super::follow::{FollowCounts, Follower, UnrecordedConnection, audited_question};
+use super::counters::count;
 use super::minimum_rate::MinimumRate;
-use super::packets::{Export, Scope};
-use super::parameters::PacketQuery;
-use super::peer::{Peer, Role};
-use super::problem::Problem;
-use super::stream::{Body, stream};
-use super::{Service, http, now};
+use super::peer::Peer;
+use super::service::{Service, now};
+use super::shutdown::shutdown_requested;
+use api::parameters::PacketQuery;
+use api::{Problem, Role};
 use base::log_limit::LogLimit;
 use base::time::Timestamp;
 use formats::writer::{Format, Precision};
 use query::Request;
 
-/// Bytes that a client may send, all of which are ignored.
+/// Bytes that a client may send; they are ignored.
 const READ_BYTES_MAX: usize = 64 << 10;
 
-/// How often one that says nothing more is looked after.
+/// How often a client that has ended its side is polled.
 const SILENT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What clients are sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Feed {
-    /// How much of the past comes first.
+    /// How much of the past is sent first.
     pub past: Duration,
     /// In which format.
     pub format: Format,
-    /// How exact times are.
+    /// The resolution of times.
     pub precision: Precision,
 }
 
@@ -67,8 +67,8 @@ impl Feed {
     }
 }
 
-/// Sends one client what there is, for as long as it takes it.
-pub(super) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
+/// Sends a client packets as long as it takes them.
+pub(crate) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     client: S,
     peer: Peer,
     service: Arc<Service>,
@@ -106,44 +106,36 @@ pub(super) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
     tracing::info!("{peer} {why}: {}", sent.text());
 }
 
-/// Begins the answer, if the client may have it and there is room.
+/// Begins the answer, if the client has the role and there is room.
 async fn begin(peer: &Peer, service: &Arc<Service>, what: Feed) -> Result<(Body, Arc<FollowCounts>), Problem> {
     if !service.may_still(peer, Role::Packets) {
-        let problem = Problem::forbidden(peer, Role::Packets);
-        service.counters.roles_refused.fetch_add(1, Ordering::Relaxed);
+        let problem = Problem::forbidden(&peer.to_string(), peer.roles(), Role::Packets);
+        count(&service.counters.roles_refused);
         let (asked, peer, why) = (Arc::clone(service), peer.clone(), problem.detail.clone());
         let question = serde_json::json!({ "pcap_over_ip": true });
-        http::blocking(service, move || asked.audit().refused(&peer, Action::Packets, question, &why)).await?;
+        service.blocking(move || asked.audit().refused(&peer, Action::Packets, question, &why)).await?;
         return Err(problem);
     }
     let refused = |problem: Problem| {
-        service.counters.clients_refused.fetch_add(1, Ordering::Relaxed);
+        count(&service.counters.clients_refused);
         problem
     };
-    let follower = Arc::clone(&service.followers).try_acquire_owned();
-    let follower = follower.map_err(|_| refused(Problem::busy("followers")))?;
-    let place = service.packet_query().await.map_err(refused)?;
-    // In the clear the whole port is left out of the recording; over TLS this connection is, now that it is known what it
-    // will carry: who knocks and is refused is recorded like everybody else.
+    let shares = service.follower_at_once(peer).await.map_err(refused)?;
+    // In the clear the whole port is excluded from the recording; over TLS this connection is, now that it is known what
+    // it will carry: a client that is refused is recorded like all others.
     let connection = peer.connection().filter(|_| !peer.is_loopback());
-    let left_out = UnrecordedConnection::new(service, connection).map_err(refused)?;
-    service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
+    let excluded = UnrecordedConnection::new(service, connection).map_err(refused)?;
     let query = what.query(service);
-    let mut audited_question = audited_question(&query);
-    audited_question["pcap_over_ip"] = true.into();
+    let mut audited = audited(&query);
+    audited["pcap_over_ip"] = true.into();
     let sent = Arc::new(FollowCounts::default());
-    let live = Follower {
+    let follower = Follower {
         export: Export { service: Arc::clone(service), query, scope: Scope::Matching },
         peer: peer.clone(),
         for_strict_readers: true,
         sent: Arc::clone(&sent),
     };
-    let body = stream(service, place, move |sink| {
-        let outcome = live.run_audited(sink, audited_question);
-        drop((follower, left_out));
-        outcome
-    });
-    Ok((body.await?, sent))
+    Ok((follower.stream(shares, excluded, audited).await?, sent))
 }
 
 /// Writes the body to the client; says how that ended.
@@ -154,19 +146,18 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
         let mut heard = 0;
         loop {
             match reader.read(&mut bytes).await {
-                // It will say no more, but may well listen.
+                // It has ended its side, but may still read.
                 Ok(0) => sleep(SILENT_INTERVAL).await,
                 Err(_) => return "has gone".to_owned(),
                 Ok(count) => heard += count,
             }
             if heard > READ_BYTES_MAX {
-                return "talks instead of listening, and is disconnected".to_owned();
+                return "sends data instead of reading, and is disconnected".to_owned();
             }
         }
     };
     let told = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let Ok(chunk) = frame.into_data() else { continue };
+        while let Some(Part::Data(chunk)) = body.part().await {
             // TLS would keep the end of a chunk that the socket does not take at once.
             let written = match writer.write_all(&chunk).await {
                 Ok(()) => writer.flush().await,
@@ -176,7 +167,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     let waited = service.limits().stall_timeout;
-                    return format!("has taken next to nothing for {waited:?}, and is disconnected");
+                    return format!("has read too slowly for {waited:?}, and is disconnected");
                 }
                 Err(_) => return "has gone".to_owned(),
             }

@@ -1,13 +1,14 @@
-//! TLS: the recorder for other machines, and for those alone that have a certificate.
+//! TLS: the service for other machines, for those that have a certificate.
 //!
-//! What always holds: TLS 1.3, a certificate of the authority that was named, in its time, from every client, on every
-//! connection (nothing is resumed); a client that fails gets no byte of an answer. The keys are read before privileges
-//! are given up, and the work is done by the threads of the service.
+//! What always holds: TLS 1.3; on every connection (nothing is resumed) a valid certificate of the named authority, for
+//! clients, without more authorities between them than that one permits; a client that fails gets no byte of an answer.
+//! Keys are read before privileges are dropped, and handshakes run on the threads of the service.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,57 +16,62 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use tokio_rustls::rustls::{self, DistinguishedName, RootCertStore, ServerConfig, version};
+use tokio_rustls::rustls::{
+    self, CertificateError, DistinguishedName, OtherError, RootCertStore, ServerConfig, version,
+};
 use tokio_rustls::server::TlsStream;
 
 use super::certificate::{Certificate, FileError, read_certificates, read_key};
-use super::peer::{Peer, Roles};
+use super::peer::Peer;
 use crate::signatures_as_the_library;
+use api::Roles;
+use base::foreign::Foreign;
 use base::log_limit::LogLimit;
 use query::Reloadable;
 
-/// Bytes that wait within TLS to be written, for one connection.
+/// Bytes that one connection buffers within TLS before they are written.
 const BUFFER_BYTES: usize = 64 << 10;
-/// How long a client that was refused has to take the reason.
+/// How long a refused client has to read the alert.
 const ALERT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where the certificates are.
+/// The files with certificates and keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The authority whose clients are served.
+    /// The authority of clients.
     pub ca: PathBuf,
-    /// The recorder's own certificate, and those between it and its authority.
+    /// The recorder's certificate, and those between it and its authority.
     pub cert: PathBuf,
-    /// The key to that.
+    /// The private key of that certificate.
     pub key: PathBuf,
 }
 
-/// What the configuration says of a client.
+/// What the configuration says about a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRule {
     /// The name in its certificate.
     pub name: String,
-    /// The number of its certificate, where only that one is meant: as [`Certificate::serial`] without leading zeros.
+    /// The serial number of its certificate, if the rule is for that one only: as [`Certificate::serial`] without leading zeros.
     pub serial: Option<String>,
-    /// What it may, whatever its certificate says; nothing keeps it out.
+    /// Its roles, whatever its certificate says; none lock it out.
     pub roles: Roles,
 }
 
-/// What the configuration says of all clients.
+/// The rules of the configuration for clients.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientRules {
-    /// Of some of them; the first that fits holds.
+    /// Rules for some clients; the first that fits holds.
     pub listed: Arc<[ClientRule]>,
-    /// Whether the others may nothing, whatever their certificates say.
+    /// Whether all others have no role, whatever their certificates say.
     pub only_listed: bool,
 }
 
 impl ClientRules {
-    /// What is said of a certificate; nothing where it speaks for itself.
+    /// The roles that the rules give to a certificate; `None` where its own hold.
     fn roles(&self, name: &str, serial: &str) -> Option<Roles> {
         let serial = serial.trim_start_matches('0');
         let fits = |client: &&ClientRule| client.name == name && client.serial.as_deref().is_none_or(|it| it == serial);
@@ -80,7 +86,7 @@ pub enum TlsError {
     /// A file is not what it should be.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The files do not fit.
+    /// The files do not fit together.
     #[error("cannot serve TLS with {}, {} and {}: {source}", .files.ca.display(), .files.cert.display(), .files.key.display())]
     Unfit {
         /// Which.
@@ -88,7 +94,7 @@ pub enum TlsError {
         /// What is wrong.
         source: rustls::Error,
     },
-    /// The authority is of no use.
+    /// The authority cannot be used.
     #[error("{} cannot be used as the authority of clients: {reason}", .path.display())]
     Authority {
         /// Which.
@@ -98,15 +104,15 @@ pub enum TlsError {
     },
 }
 
-/// The recorder's end of TLS.
+/// The server side of TLS.
 pub struct Tls {
     keys: Reloadable<Keys>,
     clients: Reloadable<ClientRules>,
-    /// Told of each change of these.
+    /// Signalled at each change of keys and rules.
     changed: watch::Sender<()>,
 }
 
-/// What was read from the files.
+/// Certificates and keys as they were read.
 #[derive(Clone)]
 pub struct Keys {
     acceptor: TlsAcceptor,
@@ -120,10 +126,10 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// A client whose certificate was good when it came.
+/// A client whose certificate was verified.
 #[derive(Debug)]
 pub struct Accepted {
-    /// The way to it.
+    /// The connection.
     pub stream: TlsStream<TcpStream>,
     /// Who it is.
     pub peer: Peer,
@@ -132,7 +138,7 @@ pub struct Accepted {
 }
 
 tokio::task_local! {
-    /// What is wrong with the certificate of the client whose handshake runs.
+    /// What is wrong with the certificate of the client in the current handshake.
     static REJECTION: RefCell<Option<String>>;
 }
 
@@ -141,14 +147,9 @@ impl Keys {
     ///
     /// # Errors
     ///
-    /// When they are not there or do not fit. An own certificate that has expired is logged, and no error: recording
-    /// matters more than readers elsewhere.
+    /// When files are missing or do not fit. A certificate of the recorder that has expired is logged and is no error:
+    /// recording matters more than readers on other machines.
     pub fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let mut roots = RootCertStore::empty();
-        let authority = |reason: String| TlsError::Authority { path: files.ca.clone(), reason };
-        for certificate in read_certificates(&files.ca)? {
-            roots.add(certificate).map_err(|error| authority(error.to_string()))?;
-        }
         let chain = read_certificates(&files.cert)?;
         let key = read_key(&files.key)?;
         let certificate = chain
@@ -156,9 +157,8 @@ impl Keys {
             .and_then(|first| Certificate::read(first))
             .ok_or_else(|| FileError::Empty { path: files.cert.clone(), what: "certificate" })?;
         let provider = Arc::new(default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| authority(error.to_string()))?;
+        let verifier: Arc<dyn ClientCertVerifier> =
+            Arc::new(StrictVerifier::new(&files.ca, read_certificates(&files.ca)?, &provider)?);
         let unfit = |source| TlsError::Unfit { files: Box::new(files.clone()), source };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])
@@ -166,13 +166,13 @@ impl Keys {
             .with_client_cert_verifier(Arc::new(ReportingVerifier(Arc::clone(&verifier))))
             .with_single_cert(chain, key)
             .map_err(unfit)?;
-        // A certificate that expires while its owner is away is asked for again.
+        // Without resumption, a certificate that has expired meanwhile is verified again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         if certificate.not_after < jiff::Timestamp::now() {
             tracing::error!(
-                "the recorder's certificate {certificate} in {} has expired: clients elsewhere will refuse it; make a \
+                "the recorder's certificate {certificate} in {} has expired: clients on other machines will refuse it; make a \
                  new one with `retrocap certs server`, and reload",
                 files.cert.display()
             );
@@ -182,13 +182,13 @@ impl Keys {
 }
 
 impl Tls {
-    /// Serves with these, and these clients.
+    /// Serves with these keys and rules.
     pub fn new(keys: Keys, clients: ClientRules) -> Self {
         Self { keys: keys.into(), clients: clients.into(), changed: watch::Sender::new(()) }
     }
 
-    /// Shakes hands with others from now on, and these clients may what is said of them, those that are connected too.
-    /// Who may less than before is disconnected. Without keys they stay as they are.
+    /// Takes over keys, if there are new ones, and rules, for connected clients too: a client that has fewer roles than before
+    /// is disconnected.
     pub fn renew(&self, keys: Option<Keys>, clients: ClientRules) {
         if let Some(keys) = keys {
             if keys.certificate != self.certificate() {
@@ -205,40 +205,41 @@ impl Tls {
         self.keys.get().certificate
     }
 
-    /// A client with the roles that it has now.
+    /// A client with its current roles.
     pub(super) fn with_current_roles(&self, peer: Peer) -> Peer {
         let clients = self.clients.get();
         peer.with_roles(|name, serial| clients.roles(name, serial))
     }
 
-    /// Waits until the certificate of a client that is connected is good no more or, unless somebody else looks after its
-    /// `roles`, it may less than when it came; says which.
+    /// Waits until a connected client's certificate is no longer valid or, if `roles_too`, it has fewer roles than when it
+    /// connected; returns the reason.
     pub(super) async fn revoked(&self, peer: Peer, chain: Vec<CertificateDer<'static>>, roles_too: bool) -> String {
         let mut changed = self.changed.subscribe();
         loop {
-            // Asked at once, too: it may have changed during the handshake.
+            // Checked at once too: rules may have changed during the handshake.
             let roles = self.with_current_roles(peer.clone()).roles();
             if roles_too && !roles.include_all(peer.roles()) {
-                return format!("it may less now ({roles})");
+                return format!("it has fewer roles now ({roles})");
             }
             if let Some((first, others)) = chain.split_first() {
                 let verified = self.keys.get().verifier.verify_client_cert(first, others, UnixTime::now());
                 if let Err(error) = verified {
-                    return format!("its certificate is good no more: {error}");
+                    return format!("its certificate is no longer valid: {error}");
                 }
             }
             if changed.changed().await.is_err() {
-                // Nobody changes anything any more.
+                // Without a sender nothing changes any more.
                 return std::future::pending().await;
             }
         }
     }
 
-    /// Shakes hands with a client. One without a good certificate is told so, and closed; the log says whose it is.
+    /// Performs the handshake with a client. A client without a valid certificate gets an alert and is closed; the log says
+    /// whose certificate it is.
     ///
     /// # Errors
     ///
-    /// What was wrong, in words.
+    /// What is wrong, in words.
     pub async fn accept(&self, stream: TcpStream, from: SocketAddr) -> Result<Accepted, String> {
         let at = stream.local_addr().ok();
         let handshake = async {
@@ -249,11 +250,11 @@ impl Tls {
             Ok(stream) => stream,
             Err((error, stream, wrong)) => {
                 let_client_read_alert(stream).await;
-                // Of certificates, and of what is no TLS at all: scanners must not hide the first.
+                // One limit for certificates, one for everything else: scanners must not hide refused certificates.
                 static REFUSALS: LogLimit = LogLimit::new();
                 static GARBAGE: LogLimit = LogLimit::new();
                 let limit = if wrong.is_some() { &REFUSALS } else { &GARBAGE };
-                let reason = wrong.unwrap_or_else(|| error.to_string());
+                let reason = wrong.unwrap_or_else(|| Foreign::new(error.to_string()).log().to_string());
                 if let Some(left_out) = limit.admit() {
                     tracing::warn!("{from} was refused: {reason}{left_out}");
                 }
@@ -271,7 +272,7 @@ impl Tls {
     }
 }
 
-/// Lets a client read why it is refused: closing at once, with its request unread, would take that from it.
+/// Lets a client read the alert: closing at once, with its request unread, would discard the alert.
 async fn let_client_read_alert(mut stream: TcpStream) {
     let _ = tokio::time::timeout(ALERT_TIMEOUT, async {
         stream.shutdown().await?;
@@ -288,7 +289,79 @@ async fn let_client_read_alert(mut stream: TcpStream) {
     .await;
 }
 
-/// Verifies as the library does, and says what it found wrong with which certificate.
+/// Verifies as the library does, and demands two things more: a certificate that says that it is for clients, and no
+/// more authorities below the one that was named than that permits. The library takes a trusted authority's word for its
+/// name and key alone.
+#[derive(Debug)]
+struct StrictVerifier {
+    /// All authorities, without their limits.
+    all: Arc<dyn ClientCertVerifier>,
+    /// The authorities of each path length.
+    by_path_length: Vec<(Option<u32>, Arc<dyn ClientCertVerifier>)>,
+}
+
+impl StrictVerifier {
+    fn new(
+        path: &Path,
+        authorities: Vec<CertificateDer<'static>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, TlsError> {
+        let failed = |reason: String| TlsError::Authority { path: path.to_owned(), reason };
+        let mut all = RootCertStore::empty();
+        let mut by_path_length: BTreeMap<Option<u32>, RootCertStore> = BTreeMap::new();
+        for authority in authorities {
+            let path_length = Certificate::read(&authority).and_then(|certificate| certificate.path_length);
+            all.add(authority.clone()).map_err(|error| failed(error.to_string()))?;
+            let same = by_path_length.entry(path_length).or_insert_with(RootCertStore::empty);
+            same.add(authority).map_err(|error| failed(error.to_string()))?;
+        }
+        let verifier = |roots: RootCertStore| {
+            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+            builder.build().map_err(|error| failed(error.to_string()))
+        };
+        let by_path_length = by_path_length.into_iter().map(|(length, roots)| Ok((length, verifier(roots)?)));
+        Ok(Self { by_path_length: by_path_length.collect::<Result<_, TlsError>>()?, all: verifier(all)? })
+    }
+}
+
+impl ClientCertVerifier for StrictVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.all.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let other = |reason: &'static str| {
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Refused(reason)))))
+        };
+        let verified = self.all.verify_client_cert(end_entity, intermediates, now)?;
+        if !Certificate::read(end_entity).is_some_and(|certificate| certificate.for_clients) {
+            return Err(other("it is not for clients: the extended key usage clientAuth is missing"));
+        }
+        // A path uses no more intermediates than it is given, so that a limit of them is one of the path.
+        let within = |(length, verifier): &(Option<u32>, Arc<dyn ClientCertVerifier>)| {
+            let most = length.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+            verifier.verify_client_cert(end_entity, &intermediates[..most.min(intermediates.len())], now).is_ok()
+        };
+        if !self.by_path_length.iter().any(within) {
+            return Err(other("there are more authorities above it than the named one permits (path length)"));
+        }
+        Ok(verified)
+    }
+
+    signatures_as_the_library!(all);
+}
+
+/// Why a certificate that the library accepts is refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Refused(&'static str);
+
+/// Passes on what the library says, and notes what was wrong with which certificate.
 #[derive(Debug)]
 struct ReportingVerifier(Arc<dyn ClientCertVerifier>);
 
@@ -306,7 +379,7 @@ impl ClientCertVerifier for ReportingVerifier {
         self.0.verify_client_cert(end_entity, intermediates, now).inspect_err(|error| {
             let whose = Certificate::read(end_entity).map_or_else(|| "cannot be read".to_owned(), |c| c.to_string());
             let reason = format!("its certificate {whose}: {error}");
-            // Outside of a handshake of ours there is nobody to tell.
+            // Outside of a handshake there is nothing to note it in.
             let _ = REJECTION.try_with(|wrong| *wrong.borrow_mut() = Some(reason));
         })
     }
@@ -316,8 +389,8 @@ impl ClientCertVerifier for ReportingVerifier {
 
 #[cfg(test)]
 mod tests {
-    use super::super::peer::Role;
     use super::*;
+    use api::Role;
 
     #[test]
     fn the_first_entry_that_fits_holds() {

@@ -178,7 +178,7 @@ fn an_unauthorised_client_gets_no_byte_and_is_named() {
         eventually(says, || recorder.log().contains(says));
     }
     hosts.metric("retrocap_clients_closed_total{reason=\"untrusted\"} 3");
-    let audit = std::fs::read_to_string(recorder.path("audit.log")).unwrap();
+    let audit = std::fs::read_to_string(recorder.path("audit.log.refusals")).unwrap();
     assert_eq!(audit.lines().filter(|line| line.contains("\"event\":\"refused\"")).count(), 2, "{audit}");
     // The log has at most five lines per minute for a storm of refusals.
     for _ in 0..10 {

@@ -20,10 +20,15 @@ pub(super) struct Listening {
 
 impl Listening {
     pub(super) fn new(pki: &Pki, config: &str) -> Self {
-        Self::showing(pki, &pki.path("server.pem"), &pki.path("server.key"), config)
+        Self::showing(&pki.path("ca.pem"), &pki.path("server.pem"), &pki.path("server.key"), config)
     }
 
-    fn showing(pki: &Pki, cert: &Path, key: &Path, config: &str) -> Self {
+    /// A recorder that accepts the clients of this authority.
+    pub(super) fn trusting(pki: &Pki, ca: &Path, config: &str) -> Self {
+        Self::showing(ca, &pki.path("server.pem"), &pki.path("server.key"), config)
+    }
+
+    fn showing(ca: &Path, cert: &Path, key: &Path, config: &str) -> Self {
         let directory = directory();
         let (capture, file) = (directory.path().join("capture.pcap"), directory.path().join("retrocap.toml"));
         let mut bytes = generate::header();
@@ -34,7 +39,7 @@ impl Listening {
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new(PROGRAM);
         command.args(["run", "-m", "40M", "--speed", "max", "--listen", "127.0.0.1:0", "--replay"]).arg(capture);
-        command.arg("--config").arg(file).arg("--ca").arg(pki.path("ca.pem"));
+        command.arg("--config").arg(file).arg("--ca").arg(ca);
         command.arg("--cert").arg(cert).arg("--key").arg(key);
         let recorder = Recorder::start(command, directory);
         let port = port(&recorder, " for clients with certificates");
@@ -43,7 +48,7 @@ impl Listening {
     }
 
     /// Runs a verb as a remote client.
-    fn ask(&self, client: &Path, arguments: &[&str]) -> Told {
+    pub(super) fn ask(&self, client: &Path, arguments: &[&str]) -> Told {
         self.ask_as(client, &format!("https://localhost:{}", self.port), arguments)
     }
 
@@ -54,12 +59,17 @@ impl Listening {
     }
 
     /// The answer that openssl's client gets; `files` are its certificate and key.
-    fn openssl(&self, pki: &Pki, files: Option<(&Path, &Path)>) -> String {
+    pub(super) fn openssl(&self, pki: &Pki, files: Option<(&Path, &Path)>) -> String {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-quiet", "-connect", &format!("localhost:{}", self.port), "-CAfile"]);
         command.arg(pki.path("ca.pem"));
         if let Some((cert, key)) = files {
             command.arg("-cert").arg(cert).arg("-key").arg(key);
+            // Certificates between it and the authority, where a test has some.
+            let chain = cert.with_extension("chain");
+            if chain.exists() {
+                command.arg("-cert_chain").arg(chain);
+            }
         }
         let pipe = Stdio::piped;
         let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().unwrap();
@@ -81,7 +91,7 @@ impl Listening {
 }
 
 /// The port named in the log.
-fn port(recorder: &Recorder, after: &str) -> u16 {
+pub(super) fn port(recorder: &Recorder, after: &str) -> u16 {
     // The socket exists before the log says where else the recorder listens.
     eventually("the log names the port", || recorder.log().contains(after));
     let log = recorder.log();
@@ -221,7 +231,7 @@ fn a_client_without_a_valid_certificate_is_refused_and_told_why() {
     assert_eq!(listening.ask(&alice, &["status"]).code, 0);
 
     let expired = pki.sign("old-sensor", true, 2021);
-    let listening = Listening::showing(&pki, &expired.0, &expired.1, "");
+    let listening = Listening::showing(&pki.path("ca.pem"), &expired.0, &expired.1, "");
     assert!(listening.recorder.log().contains("has expired"), "the log says so from the start");
     let told = listening.ask(&alice, &["status"]);
     assert!(
@@ -229,7 +239,7 @@ fn a_client_without_a_valid_certificate_is_refused_and_told_why() {
         "{told:?}"
     );
     let other = pki.sign("other", true, 2090);
-    let listening = Listening::showing(&pki, &other.0, &other.1, "");
+    let listening = Listening::showing(&pki.path("ca.pem"), &other.0, &other.1, "");
     let told = listening.ask_as(&alice, &format!("https://127.0.0.1:{}", listening.port), &["status"]);
     assert!(
         told.code == 1 && told.stderr.contains("for another name") && told.stderr.contains("\"other\""),
@@ -301,6 +311,14 @@ fn plain_tcp_is_for_reading_on_this_host_only() {
         ("GET /v1/packets HTTP/1.1\r\nHost: evil.example\r\n", "421"),
         ("GET /v1/packets HTTP/1.1\r\n", "421"),
         ("POST /v1/pins HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n", "403"),
+        // Two hosts, of which a proxy may believe the other one.
+        ("GET /v1/packets HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", "400"),
+        ("GET /v1/packets HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n", "400"),
+        ("GET http://evil.example/v1/packets HTTP/1.1\r\nHost: localhost\r\n", "421"),
+        // Pages of other origins, and of files.
+        ("GET /v1/packets HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n", "403"),
+        ("GET /v1/packets HTTP/1.1\r\nHost: localhost\r\nOrigin: null\r\n", "403"),
+        ("GET /v1/packets HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n", "200"),
     ] {
         let answer = ask(head);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{head}: {answer}");
@@ -438,5 +456,5 @@ fn a_revoked_client_is_disconnected_within_an_answer() {
     std::fs::copy(others.path("ca.pem"), pki.path("ca.pem")).unwrap();
     listening.recorder.signal("-HUP");
     assert_eq!(ended(&mut follower), Some(1));
-    assert!(listening.recorder.log().contains("its certificate is good no more"), "{}", listening.recorder.log());
+    assert!(listening.recorder.log().contains("its certificate is no longer valid"), "{}", listening.recorder.log());
 }

@@ -12,10 +12,10 @@ use super::row::{DefaultValue, Flag, Reload, Row, Section, settings};
 use super::types::{FeedFormat, Keep, Percent, Speed, UnlistedClients};
 use super::value::Value;
 use crate::sandbox::SandboxMode;
+use api::{Role, Roles};
 use engine::budget::{ByteSize, MemorySize};
 use engine::judge::Class;
 use serve::audit;
-use serve::peer::{Role, Roles};
 use serve::tls::ClientRule;
 
 use DefaultValue::{Is, Unset};

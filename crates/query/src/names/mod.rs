@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::flows::ListedSession;
@@ -21,7 +22,7 @@ use engine::store::Rank;
 use engine::store::record::RecordHeader;
 
 /// What the first packets of a session name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Names {
     /// TLS: the server name the client asked for (SNI).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,8 +19,8 @@ use rcgen::{
 };
 
 use crate::cli::{Common, Usage, note, print};
+use api::Role;
 use serve::certificate::{Certificate, ROLE_URI, read_certificates, read_key};
-use serve::peer::Role;
 
 /// Where the recorder looks for its certificates.
 pub(crate) const DIRECTORY: &str = "/etc/retrocap/tls";
@@ -165,7 +165,7 @@ fn client(directory: &Path, name: &str, roles: &[Role], out: Option<&Path>, days
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let out = out.map_or_else(|| directory.join(name), Path::to_owned);
     let mark = leaf(directory, &out, "client", parameters, days)?;
-    let roles = roles.iter().copied().collect::<serve::peer::Roles>();
+    let roles = roles.iter().copied().collect::<api::Roles>();
     print(&format!(
         "{}: ca.pem, client.pem and the private key client.key of {name}, who may: {roles}; {mark}",
         out.display()

@@ -12,9 +12,9 @@ use crate::client::{self, Target};
 use crate::terminal::printable::plain;
 use crate::terminal::progress::{Progress, ProgressState};
 use crate::verbs::selection;
+use api::answers::{PinList, PinStatus};
 use base::time::{self, Timestamp};
 use engine::budget::ByteSize;
-use serve::pins::{PinList, PinStatus};
 
 /// Keep the sessions that match a filter whole, for a time.
 ///

@@ -1,4 +1,4 @@
-//! The file of the audit log: opened, appended to, and put aside when it is large.
+//! A file of the audit log: opened, appended to, and rotated by size.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid};
 
-use super::AuditError;
+use super::{AuditError, REFUSALS, removed};
 
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -18,9 +18,9 @@ pub(super) struct File {
     size_max: u64,
     keep: u32,
     file: Option<std::fs::File>,
-    /// The last line was cut short and could not be taken back.
+    /// Whether the last line was cut short and could not be taken back.
     torn: bool,
-    /// Bytes beyond which it is not tried again to put the file aside, after that has failed.
+    /// Bytes at which the file is rotated; more than `size_max` after rotation has failed.
     rotate_at: u64,
 }
 
@@ -50,7 +50,7 @@ impl File {
         }
         self.adopt(&directory, writer);
         let file = open(&self.path).map_err(|error| failed("open")(with_remedy(error, &directory, writer)))?;
-        // The directory may be the service's, and who took that over must not be given a file of somebody else's.
+        // The directory may belong to the service: whoever took that over must not be given a file of another user.
         let found = file.metadata().map_err(failed("look at"))?;
         let around = std::fs::metadata(&directory).ok();
         let ours = [
@@ -59,7 +59,7 @@ impl File {
             around.as_ref().map(|around| around.uid()),
         ];
         if !found.is_file() || found.nlink() != 1 || !ours.contains(&Some(found.uid())) {
-            let reason = format!("it is no file of this service's (owner {}, {} links)", found.uid(), found.nlink());
+            let reason = format!("it is not a file of this service (owner {}, {} links)", found.uid(), found.nlink());
             return Err(failed("trust")(io::Error::other(reason)));
         }
         file.set_permissions(std::fs::Permissions::from_mode(FILE_MODE)).map_err(failed("restrict"))?;
@@ -86,13 +86,10 @@ impl File {
         for entry in entries {
             let Ok(entry) = entry else { return };
             let of_log = entry.file_name().to_str().is_some_and(|found| {
-                let rest = found.strip_prefix(&name);
-                rest.is_some_and(|rest| {
-                    let number = rest.strip_prefix('.').unwrap_or("0");
-                    !number.is_empty()
-                        && number.bytes().all(|byte| byte.is_ascii_digit())
-                        && (rest.is_empty() || rest.starts_with('.'))
-                })
+                let Some(rest) = found.strip_prefix(&name) else { return false };
+                let number = rest.strip_prefix(REFUSALS).unwrap_or(rest);
+                let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                number.is_empty() || number.strip_prefix('.').is_some_and(is_number)
             });
             let alone = entry.metadata().is_ok_and(|file| file.is_file() && file.nlink() == 1);
             if !of_log || !alone {
@@ -132,7 +129,7 @@ impl File {
         written
     }
 
-    /// Makes sure that the file is the one of that name, which somebody may have moved or removed; gives its length.
+    /// Opens the file anew if it was moved or removed; gives its length.
     fn reopen_if_moved(&mut self) -> io::Result<u64> {
         let id = |file: &std::fs::Metadata| (file.dev(), file.ino());
         let named = std::fs::symlink_metadata(&self.path).ok();
@@ -148,8 +145,11 @@ impl File {
         Ok(length)
     }
 
-    /// Numbers the old files anew, the oldest goes, and begins another. Where that fails the file just grows on.
+    /// Renames the old files, removes the oldest, and begins another, which says what was removed. Where that fails the
+    /// file grows on.
     fn rotate(&mut self, length: u64) {
+        let oldest = self.numbered(self.keep);
+        let removed = removed::describe(&oldest);
         let rename_files = || {
             for number in (1..self.keep).rev() {
                 match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
@@ -161,10 +161,17 @@ impl File {
             open(&self.path)
         };
         match rename_files() {
-            Ok(file) => (self.file, self.torn, self.rotate_at) = (Some(file), false, self.size_max),
+            Ok(mut file) => {
+                if let Some(line) = removed
+                    && let Err(error) = file.write_all(&line)
+                {
+                    tracing::warn!("the audit log cannot say that {} was removed: {error}", oldest.display());
+                }
+                (self.file, self.torn, self.rotate_at) = (Some(file), false, self.size_max);
+            }
             Err(error) => {
                 let path = self.path.display();
-                tracing::warn!("the audit log {path} grows on, as it cannot be put aside: {error}");
+                tracing::warn!("the audit log {path} grows beyond its size, because it cannot be rotated: {error}");
                 self.rotate_at = length.saturating_add(self.size_max);
             }
         }
@@ -205,7 +212,7 @@ fn with_remedy(error: io::Error, directory: &Path, (uid, gid): (u32, u32)) -> io
     io::Error::new(io::ErrorKind::PermissionDenied, reason)
 }
 
-/// Follows no link, and does not wait where the name is a pipe's.
+/// Follows no link, and does not wait for the other end of a pipe.
 fn open(path: &Path) -> io::Result<std::fs::File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);

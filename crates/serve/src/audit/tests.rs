@@ -3,7 +3,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use super::*;
-use crate::peer::{Role, Roles};
+use api::{Role, Roles};
 
 fn config(path: &Path) -> Config {
     Config { policy: Policy::Required, path: path.to_owned(), size_max: 2000, keep: 2 }
@@ -14,9 +14,15 @@ fn lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect()
 }
 
+fn refusals(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".refusals");
+    path.into()
+}
+
 fn peer() -> Peer {
     let from: SocketAddr = "10.0.0.5:1234".parse().unwrap();
-    Peer::of_certificate("laptop".to_owned(), "0a".to_owned(), from, Roles::from_iter([Role::Packets]))
+    Peer::of_certificate("laptop".to_owned().into(), "0a".to_owned(), from, Roles::from_iter([Role::Packets]))
 }
 
 #[test]
@@ -31,9 +37,14 @@ fn a_read_has_a_beginning_and_an_end() {
     entry.end("complete");
     drop(audit.begin(&peer(), Action::Flows, json!({})).unwrap());
     audit.refused(&peer(), Action::Pin, json!({}), "may not");
+    let refused = self::lines(&refusals(&path));
+    assert_eq!(
+        (refused.len(), &refused[0]["event"], &refused[0]["outcome"]),
+        (1, &json!("refused"), &json!("may not"))
+    );
     let lines = lines(&path);
     let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["begin", "end", "begin", "end", "refused"]);
+    assert_eq!(events, ["begin", "end", "begin", "end"]);
     let end = &lines[1];
     assert_eq!((&end["packets"], &end["bytes"], &end["outcome"]), (&json!(2), &json!(150), &json!("complete")));
     assert_eq!(
@@ -58,13 +69,60 @@ fn old_files_are_put_aside_and_the_oldest_goes() {
     }
     let mut names: Vec<_> = directory.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["audit.log", "audit.log.1", "audit.log.2"]);
-    for name in names {
-        let file = directory.path().join(name);
+    assert_eq!(names, ["audit.log", "audit.log.1", "audit.log.2", "audit.log.refusals"]);
+    let mut kept = Vec::new();
+    for number in ["audit.log.2", "audit.log.1", "audit.log"] {
+        let file = directory.path().join(number);
         assert!(std::fs::metadata(&file).unwrap().len() <= 2000);
-        assert!(!lines(&file).is_empty());
+        kept.extend(lines(&file));
     }
     assert_eq!(audit.counts(), (60, 0));
+    // The log says what is missing: nothing lies between what was removed last and what is left.
+    let removed: Vec<_> = kept.iter().filter(|line| line["event"] == "removed").map(|line| &line["removed"]).collect();
+    let reads = kept.iter().filter(|line| line["event"] != "removed").count();
+    assert_eq!(removed.len(), 3, "one at the head of each file that is left");
+    assert!(reads < 60);
+    assert!(removed.iter().all(|removed| removed["file"] == "audit.log.2" && removed["lines"].as_u64().unwrap() > 0));
+    assert!(removed[2]["last"].as_str().unwrap() <= kept[0]["time"].as_str().unwrap());
+}
+
+#[test]
+fn a_flood_of_refusals_displaces_no_read_and_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let audit = Audit::open(config(&path), None).unwrap();
+    audit.begin(&peer(), Action::Packets, json!({})).unwrap().end("complete");
+    for _ in 0..100_000 {
+        audit.refused(&peer(), Action::Packets, json!({ "target": "/v1/packets" }), "may not");
+    }
+    assert_eq!(lines(&path).len(), 2, "the read is there");
+    assert_eq!(lines(&refusals(&path)).len(), 5);
+    audit.summarize_refusals(true);
+    let summary = lines(&refusals(&path)).pop().unwrap();
+    assert_eq!((&summary["event"], &summary["refused"]), (&json!("refused-more"), &json!(99_995)));
+    assert_eq!((&summary["who"]["certificate"], &summary["outcome"]), (&json!("laptop"), &json!("may not")));
+}
+
+#[test]
+fn no_line_has_a_character_that_deceives() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("audit.log");
+    let audit = Audit::open(config(&path), None).unwrap();
+    let hostile = "\u{1b}[2J\u{9b}\u{7f}\u{202e}\u{2028}\u{200b}\u{e0041}\n";
+    let peer = Peer::of_certificate(
+        hostile.to_owned().into(),
+        "0a".to_owned(),
+        "10.0.0.5:1".parse().unwrap(),
+        Roles::from_iter([Role::Packets]),
+    );
+    audit.begin(&peer, Action::Packets, json!({ "expression": hostile })).unwrap().end(hostile);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!text.contains(|c| base::foreign::is_deceptive(c) && c != '\n'), "{text:?}");
+    let lines = lines(&path);
+    assert_eq!(lines.len(), 2);
+    for value in [&lines[0]["who"]["certificate"], &lines[0]["query"]["expression"], &lines[1]["outcome"]] {
+        assert_eq!(value, hostile, "nothing is lost");
+    }
 }
 
 #[test]
@@ -121,6 +179,7 @@ fn honest_13_12_the_log_belongs_to_whoever_writes_it_next() {
         for owner in order {
             File::new(log.clone(), 1 << 20, 2).open_for(owner).unwrap();
             std::fs::write(log.with_extension("log.1"), "").unwrap();
+            std::fs::write(log.with_extension("log.refusals.1"), "").unwrap();
             let expected = owner.unwrap_or((0, 0));
             for path in [&log, log.parent().unwrap()] {
                 let found = std::fs::metadata(path).unwrap();

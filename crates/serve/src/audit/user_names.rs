@@ -1,15 +1,15 @@
-//! Names for the numbers of users.
+//! The names of users.
 
 use serde_json::{Map, Value};
 
 const PASSWD: &str = "/etc/passwd";
-/// What is read here.
+/// The files that are read here.
 pub(super) const FILES: &[&str] = &[PASSWD, "/proc"];
 
-/// The number that the kernel gives those who never logged in.
+/// The login uid of a process that nobody logged in for.
 const NOBODY: u32 = u32::MAX;
 
-/// The users of this host as they were at the start: once rights are given up the file may be out of reach.
+/// The users of this host at the start: after privileges are dropped the file may be out of reach.
 #[derive(Debug)]
 pub(super) struct UserNames {
     passwd: String,
@@ -20,9 +20,9 @@ impl UserNames {
         Self { passwd: passwd().unwrap_or_default() }
     }
 
-    /// Adds the user's name, and that of who logged in, which `sudo` does not change.
+    /// Adds the name of the user, and the user who logged in, which `sudo` does not change.
     pub(super) fn describe(&self, who: &mut Map<String, Value>, uid: u32, pid: Option<i32>) {
-        // One that was made since the start is in the file alone.
+        // A user who was added since the start is only in the file.
         let now = passwd();
         let name = |uid| now.as_deref().and_then(|text| find(text, uid)).or_else(|| find(&self.passwd, uid));
         if let Some(user) = name(uid) {
@@ -49,7 +49,7 @@ fn find(passwd: &str, uid: u32) -> Option<&str> {
     })
 }
 
-/// Who logged in to what became this process, where the kernel keeps account of it.
+/// The user who logged in, where the kernel keeps account of it.
 fn login(pid: i32) -> Option<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
     text.trim().parse().ok().filter(|&uid| uid != NOBODY)

@@ -1,7 +1,7 @@
-//! Who appends to the audit log: whoever writes, until a thread of its own is started.
+//! Appends to a file of the audit log: on the calling thread, until a thread of its own is started.
 //!
-//! That thread alone makes and renames files once the recorder has shut itself in. Whoever writes waits for it: what
-//! may be read depends on it.
+//! Within the sandbox only that thread makes and renames files. Callers wait for it, because a read may begin only when
+//! its line is written.
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::file::File;
 
-/// Lines that wait; whoever has another waits too.
+/// Lines that wait to be written; callers with more lines block.
 const LINES_WAITING: usize = 16;
 
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(super) struct Writer {
 }
 
 struct Line {
+    file: Arc<Mutex<File>>,
     text: Vec<u8>,
     written: SyncSender<io::Result<()>>,
 }
@@ -28,28 +29,29 @@ impl Writer {
         Self { file: Arc::new(Mutex::new(file)), thread: OnceLock::new() }
     }
 
-    /// Starts the thread. It ends with the log.
-    pub(super) fn start(&self, begin: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    /// Starts one thread that writes for both. It ends with the last of them.
+    pub(super) fn share_thread_of(&self, other: &Self, begin: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let (sender, lines) = sync_channel::<Line>(LINES_WAITING);
-        let file = Arc::clone(&self.file);
         std::thread::Builder::new().name("retrocap-audit".to_owned()).spawn(move || {
             begin();
-            for Line { text, written } in lines {
-                // Who waited may have been ended.
+            for Line { file, text, written } in lines {
+                // The caller may have been ended.
                 let _ = written.send(append(&file, &text));
             }
         })?;
-        // The first one stays, if there is one.
-        let _ = self.thread.set(sender);
+        for writer in [self, other] {
+            // A thread that was started before stays.
+            let _ = writer.thread.set(sender.clone());
+        }
         Ok(())
     }
 
     /// Appends a line, all of it or nothing.
     pub(super) fn append(&self, text: Vec<u8>) -> io::Result<()> {
         let Some(thread) = self.thread.get() else { return append(&self.file, &text) };
-        let gone = || io::Error::other("what writes it has ended");
+        let gone = || io::Error::other("the thread that writes it has ended");
         let (written, outcome) = sync_channel(1);
-        thread.send(Line { text, written }).map_err(|_| gone())?;
+        thread.send(Line { file: Arc::clone(&self.file), text, written }).map_err(|_| gone())?;
         outcome.recv().map_err(|_| gone())?
     }
 }

@@ -1,105 +1,77 @@
-//! `/v1/packets`: packets out of the past, as a file that is made while it is sent.
+//! Packets out of the past, as a file that is made while it is sent.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use axum::Extension;
-use axum::extract::{RawQuery, State};
-use axum::http::header::{CONTENT_TYPE, TRAILER};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::{IntoResponse, Response};
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::audit::{Action, AuditEntry, question};
-use super::parameters::PacketQuery;
-use super::peer::Peer;
-use super::problem::Problem;
-use super::selections::SelectionQuery;
+use super::super::audit::{Action, AuditEntry};
+use super::super::peer::Peer;
+use super::super::quota::Share;
+use super::super::service::{Service, now};
+use super::selection_query::SelectionQuery;
 use super::stream::{Closed, Sink, stream};
-use super::{Service, follow, now};
+use super::{Answer, Ending, Media};
+use api::parameters::PacketQuery;
+use api::{Problem, describe};
 use base::packet::{InterfaceId, LinkType};
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use query::explain::cut;
 use query::search::{SearchLimits, SessionTotals};
 use query::{Packets, Request, SearchNotes, Summary};
 
-const TRAILERS: &str = "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing";
-
 /// Answers with the packets that match, or says why there are none.
-pub(super) async fn packets(
-    State(service): State<Arc<Service>>,
-    Extension(peer): Extension<Peer>,
-    RawQuery(query): RawQuery,
-) -> Result<Response, Problem> {
-    let query = PacketQuery::read(query.as_deref().unwrap_or_default(), service.clock())?;
-    tracing::debug!("{peer} reads packets: {}", description(&query.request));
-    if query.follow {
-        return follow::packets(service, peer, query).await;
-    }
+pub(crate) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuery) -> Result<Answer, Problem> {
+    tracing::debug!("{peer} reads packets: {}", describe::sentence(&query.request));
     service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
     if query.whole_sessions {
-        let (place, limits) = service.widening().await?;
-        return answer(service, peer, place, query, Scope::WholeSessions(limits)).await;
+        let (share, limits) = service.widening(&peer).await?;
+        return export(service, peer, share, query, Scope::WholeSessions(limits)).await;
     }
-    let place = service.packet_query().await?;
-    answer(service, peer, place, query, Scope::Matching).await
+    let share = service.packet_query(&peer).await?;
+    export(service, peer, share, query, Scope::Matching).await
 }
 
-/// What is sent beside the packets that match.
+/// Which packets are sent.
 #[derive(Debug)]
-pub(super) enum Scope {
-    /// Nothing.
+pub(crate) enum Scope {
+    /// Those that match.
     Matching,
-    /// All packets of their sessions.
+    /// All packets of the sessions of those that match.
     WholeSessions(SearchLimits),
-    /// Instead of them, the packets of these.
+    /// The packets of selections.
     Selections(SelectionQuery),
 }
 
 /// Answers with a file.
-pub(super) async fn answer(
+pub(crate) async fn export(
     service: Arc<Service>,
     peer: Peer,
-    place: OwnedSemaphorePermit,
+    share: Share,
     query: PacketQuery,
     scope: Scope,
-) -> Result<Response, Problem> {
-    let format = query.format;
-    let audited_question = match &scope {
-        Scope::Matching => question(&query.request),
+) -> Result<Answer, Problem> {
+    let media = Media::Capture(query.format);
+    let audited = match &scope {
+        Scope::Matching => describe::audit(&query.request),
         Scope::WholeSessions(_) => {
-            let mut audited_question = question(&query.request);
-            audited_question["whole_sessions"] = true.into();
-            audited_question
+            let mut audited = describe::audit(&query.request);
+            audited["whole_sessions"] = true.into();
+            audited
         }
-        Scope::Selections(selections) => selections.question(&query.request),
+        Scope::Selections(selections) => selections.audited(&query.request),
     };
     let export = Export { service: Arc::clone(&service), query, scope };
-    let body = stream(&service, place, move |sink| {
-        match export.service.audit().begin(&peer, Action::Packets, audited_question) {
-            Ok(entry) => export.run(sink, entry),
-            Err(problem) => sink.refuse(problem),
-        }
-    })
-    .await?;
-    Ok((headers(format), axum::body::Body::new(body)).into_response())
-}
-
-/// What the head of an answer says.
-pub(super) fn headers(format: Format) -> [(HeaderName, HeaderValue); 2] {
-    let content = match format {
-        Format::Pcapng => "application/x-pcapng",
-        Format::Pcap => "application/vnd.tcpdump.pcap",
+    let answer = move |sink: Sink| match export.service.audit().begin(&peer, Action::Packets, audited) {
+        Ok(entry) => export.run(sink, entry),
+        Err(problem) => sink.refuse(problem),
     };
-    [(CONTENT_TYPE, HeaderValue::from_static(content)), (TRAILER, HeaderValue::from_static(TRAILERS))]
+    Ok(Answer { media, body: stream(&service, share, answer).await? })
 }
 
 /// One export; it runs on a thread of its own.
-pub(super) struct Export {
-    pub(super) service: Arc<Service>,
-    pub(super) query: PacketQuery,
-    pub(super) scope: Scope,
+pub(crate) struct Export {
+    pub(crate) service: Arc<Service>,
+    pub(crate) query: PacketQuery,
+    pub(crate) scope: Scope,
 }
 
 impl Export {
@@ -140,13 +112,13 @@ impl Export {
         if exported.0.is_empty() {
             return self.nothing(sink, entry, summary, &known, &drops);
         }
-        // What was found need not wait for what is to be said of it.
+        // Packets that were found need not wait for the explanation of what is missing.
         sink.send()?;
         let note = self.note(summary, left_out, &known);
         let missing = self.missing(summary, &known, &drops);
         let comments = self.comments(&note, &missing, &exported, exporter.cut());
         exporter.end(sink.buffer(), &statistics(&self.service), &comments);
-        sink.end(trailers(summary, &note, &missing))?;
+        sink.end(Ending::of_file(summary, &note, &missing))?;
         entry.end(if note.is_empty() { "complete" } else { &note });
         Ok(())
     }
@@ -171,14 +143,14 @@ impl Export {
 
     fn asked(&self) -> String {
         match &self.scope {
-            Scope::Matching => description(&self.query.request),
-            Scope::WholeSessions(_) => format!("the whole sessions of {}", description(&self.query.request)),
+            Scope::Matching => describe::sentence(&self.query.request),
+            Scope::WholeSessions(_) => format!("the whole sessions of {}", describe::sentence(&self.query.request)),
             Scope::Selections(selections) => format!("{} selections", selections.selectors.len()),
         }
     }
 
-    /// Classic pcap has one link type. Where several were recorded, the matches are looked through before anything is
-    /// sent, so that a client gets a whole file or a sentence.
+    /// Classic pcap has one link type. Where several were recorded, all matches are checked before anything is sent, so that
+    /// a client gets a whole file or a problem.
     fn check_link_types(&self, sink: &Sink) -> Result<(), Problem> {
         if self.query.format != Format::Pcap || self.service.history().link_types().len() < 2 {
             return Ok(());
@@ -219,12 +191,12 @@ impl Export {
     }
 
     /// Why the export is not all that was asked for; empty when it is.
-    pub(super) fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[SessionTotals]) -> String {
+    pub(crate) fn note(&self, summary: Summary, left_out: Option<ExportError>, known: &[SessionTotals]) -> String {
         let mut notes = Vec::new();
         let sessions: u64 = known.iter().map(|known| known.left_out).sum();
         if sessions > 0 {
             notes.push(format!(
-                "incomplete: {sessions} sessions were left out, as more match than fit into the memory for queries; \
+                "incomplete: {sessions} sessions were left out, because more match than fit into the memory for queries; \
                  narrow it down with since, until or an expression"
             ));
         }
@@ -246,14 +218,14 @@ impl Export {
             });
         }
         if summary.unsorted > 0 {
-            notes.push(format!("{} packets stand behind later ones", summary.unsorted));
+            notes.push(format!("{} packets are out of order", summary.unsorted));
         }
         notes.join("; ")
     }
 
-    /// What matches and is gone, as far as that is known; empty if it is nothing.
+    /// What matches and is gone, as far as that is known; empty if nothing is.
     fn missing(&self, summary: Summary, known: &[SessionTotals], drops: &SearchNotes) -> String {
-        // Who asked for a few packets got them.
+        // A limited number of packets was asked for and found.
         if summary.limited {
             return String::new();
         }
@@ -265,8 +237,8 @@ impl Export {
         missing.unwrap_or_default()
     }
 
-    /// What the end of a pcapng file says.
-    pub(super) fn comments(&self, note: &str, missing: &str, exported: &ExportedInterfaces, cut: u64) -> Vec<String> {
+    /// The comments at the end of a pcapng file.
+    pub(crate) fn comments(&self, note: &str, missing: &str, exported: &ExportedInterfaces, cut: u64) -> Vec<String> {
         let mut comments = Vec::new();
         comments.extend([note, missing].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
         if cut > 0 {
@@ -289,8 +261,8 @@ impl Export {
     }
 }
 
-/// How a query's file is to be.
-pub(super) fn options(query: &PacketQuery) -> Options {
+/// The options of the file that a query asks for.
+pub(crate) fn options(query: &PacketQuery) -> Options {
     let expression = query.request.expression.trim();
     let system = rustix::system::uname();
     let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
@@ -303,8 +275,8 @@ pub(super) fn options(query: &PacketQuery) -> Options {
     }
 }
 
-/// What the end of every file says of interfaces.
-pub(super) fn statistics(service: &Service) -> Vec<InterfaceStatistics> {
+/// The statistics of interfaces at the end of every file.
+pub(crate) fn statistics(service: &Service) -> Vec<InterfaceStatistics> {
     let history = service.history();
     let recorder = service.recorder();
     let os_dropped = history.totals().kernel_dropped;
@@ -326,11 +298,11 @@ pub(super) fn statistics(service: &Service) -> Vec<InterfaceStatistics> {
 
 /// The interfaces that an export has packets of.
 #[derive(Debug, Default)]
-pub(super) struct ExportedInterfaces(Vec<InterfaceId>);
+pub(crate) struct ExportedInterfaces(Vec<InterfaceId>);
 
 impl ExportedInterfaces {
-    pub(super) fn note(&mut self, id: InterfaceId) {
-        // Most packets are of the interface of the one before.
+    pub(crate) fn note(&mut self, id: InterfaceId) {
+        // Most packets come from the same interface as the one before.
         if self.0.last() != Some(&id) {
             match self.0.iter().position(|&known| known == id) {
                 Some(at) => {
@@ -341,47 +313,4 @@ impl ExportedInterfaces {
             }
         }
     }
-}
-
-pub(super) fn trailers(summary: Summary, note: &str, missing: &str) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    let numbers = [
-        ("retrocap-packets", summary.packets),
-        ("retrocap-bytes", summary.bytes),
-        ("retrocap-overtaken", summary.overtaken),
-    ];
-    for (name, number) in numbers {
-        trailers.insert(HeaderName::from_static(name), HeaderValue::from(number));
-    }
-    for (name, text) in [("retrocap-note", note), ("retrocap-missing", missing)] {
-        if let Ok(value) = HeaderValue::from_str(text)
-            && !text.is_empty()
-        {
-            trailers.insert(HeaderName::from_static(name), value);
-        }
-    }
-    trailers
-}
-
-/// A request as the file's comment and the log say it.
-pub(super) fn description(request: &Request) -> String {
-    let mut text = match request.expression.trim() {
-        "" => "everything".to_owned(),
-        expression => format!("{expression:?}"),
-    };
-    let mut add = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            // Writing to a string cannot fail.
-            let _ = write!(text, ", {name} {value}");
-        }
-    };
-    add("since", request.since.map(|time| time.to_rfc3339()));
-    add("until", request.until.map(|time| time.to_rfc3339()));
-    add("interface", request.interface.as_ref().map(|name| format!("{name:?}")));
-    add("Community ID", request.community_id.map(|id| id.to_string()));
-    add("flow", request.flow.as_ref().map(|flow| flow.to_string()));
-    add("address", request.address.map(|address| address.to_string()));
-    add("port", request.port.map(|port| port.to_string()));
-    add("at most", request.limit.map(|limit| limit.to_string()));
-    text
 }

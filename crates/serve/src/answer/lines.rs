@@ -1,96 +1,49 @@
-//! An answer in lines: pieces of files as they are made, what was found for each selection, and that it is all.
+//! An answer in lines: pieces of files as they are made, an outcome for each selection, and a total.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
-use serde::Serialize;
 
-use super::super::Service;
 use super::super::audit::AuditEntry;
-use super::super::packets;
-use super::super::parameters::PacketQuery;
-use super::super::problem::Problem;
-use super::super::stream::{Closed, Sink};
-use super::SelectionQuery;
-use base::time::Timestamp;
+use super::super::service::Service;
+use super::Ending;
+use super::packets;
+use super::selection_query::SelectionQuery;
+use super::stream::{Closed, Sink};
+use api::Problem;
+use api::answers::{Missing, Outcome, Piece, Total};
+use api::parameters::PacketQuery;
 use formats::writer::Exporter;
 use query::explain::{Cause, Question};
 use query::search::{Selector, SessionTotals};
 use query::{Found, SearchNotes, Summary};
 
-/// Bytes that are waiting to be sent, of all files together, before they are.
+/// Bytes of all files together after which they are sent.
 const PENDING_BYTES_MAX: usize = 128 << 10;
 
-/// A piece of a file.
-#[derive(Serialize)]
-struct Piece<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    selection: Option<u32>,
-    data: &'a str,
-    /// Packets in it.
-    packets: u64,
-    /// How far the search has come, 0 to 1.
-    part: f64,
-}
-
-/// What was found for a selection.
-#[derive(Debug, Default, Serialize)]
-struct Outcome {
-    selection: u32,
-    packets: u64,
-    bytes: u64,
-    first: Option<Timestamp>,
-    last: Option<Timestamp>,
-    sessions: u64,
-    /// The selection whose file is this one's too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    same_as: Option<u32>,
-    missing: Option<Missing>,
-}
-
-/// Why something is missing.
-#[derive(Debug, Serialize)]
-struct Missing {
-    cause: &'static str,
-    detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    horizon: Option<Timestamp>,
-}
-
-/// The last line.
-#[derive(Serialize)]
-struct Total<'a> {
-    done: bool,
-    packets: u64,
-    bytes: u64,
-    overtaken: u64,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    note: &'a str,
-}
-
 /// One answer in lines.
-pub(super) struct LinesAnswer {
-    pub(super) service: Arc<Service>,
-    pub(super) query: PacketQuery,
-    pub(super) selections: SelectionQuery,
+pub(crate) struct LinesAnswer {
+    pub(crate) service: Arc<Service>,
+    pub(crate) query: PacketQuery,
+    pub(crate) selections: SelectionQuery,
     /// Whether each selection gets a file of its own.
-    pub(super) split: bool,
+    pub(crate) split: bool,
 }
 
 /// A file that is being made.
 struct File {
     exporter: Exporter,
     pending: Vec<u8>,
-    /// Packets in that.
+    /// Packets in `pending`.
     packets: u64,
     left_out: u64,
 }
 
 impl LinesAnswer {
-    /// Makes and sends it.
-    pub(super) fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
+    /// Makes and sends the answer.
+    pub(crate) fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
         let search = self.selections.search(&self.service);
         let groups = if self.split { search.groups() } else { Vec::new() };
         let known = search.known.clone();
@@ -114,7 +67,7 @@ impl LinesAnswer {
             entry.packet(found.packet.data.len());
             targets.clear();
             for &selection in found.selections {
-                outcomes[selection as usize].add(&found);
+                add(&mut outcomes[selection as usize], &found);
                 targets.push(groups.get(selection as usize).copied().unwrap_or_default());
             }
             targets.sort_unstable();
@@ -141,7 +94,7 @@ impl LinesAnswer {
         self.explain(&mut outcomes, &known, &drops, &groups, &files);
         self.finish(&mut files, &outcomes, &mut sink)?;
         for outcome in &outcomes {
-            line(&mut sink, outcome)?;
+            sink.line(outcome)?;
         }
         let note = self.note(summary);
         let total = Total {
@@ -151,8 +104,8 @@ impl LinesAnswer {
             overtaken: summary.overtaken,
             note: &note,
         };
-        line(&mut sink, &total)?;
-        sink.end(axum::http::HeaderMap::new())?;
+        sink.line(&total)?;
+        sink.end(Ending::default())?;
         entry.end(match summary.packets {
             _ if !note.is_empty() => &note,
             0 => "nothing matched",
@@ -161,7 +114,7 @@ impl LinesAnswer {
         Ok(())
     }
 
-    /// A file that nothing was written to.
+    /// A file with its header alone.
     fn begin(&self, target: u32) -> File {
         let mut file = File {
             exporter: Exporter::new(self.query.format, packets::options(&self.query)),
@@ -179,7 +132,7 @@ impl LinesAnswer {
         file
     }
 
-    /// Fills in why something is missing, and whose file is another's too.
+    /// Fills in why something is missing, and which selections share a file.
     fn explain(
         &self,
         outcomes: &mut [Outcome],
@@ -224,16 +177,16 @@ impl LinesAnswer {
         self.send(files, 1.0, sink)
     }
 
-    /// Sends what the files have waiting.
+    /// Sends the pending bytes of all files.
     fn send(&self, files: &mut BTreeMap<u32, File>, part: f64, sink: &mut Sink) -> Result<(), Closed> {
         let mut data = String::new();
         for (&target, file) in files.iter_mut().filter(|(_, file)| !file.pending.is_empty()) {
             data.clear();
             base64::engine::general_purpose::STANDARD.encode_string(&file.pending, &mut data);
-            // Freed, not kept: of thousands of files few have more to come at any time.
+            // Freed and not kept, because few of thousands of files have more bytes soon.
             file.pending = Vec::new();
             let packets = std::mem::take(&mut file.packets);
-            line(sink, &Piece { selection: self.split.then_some(target), data: &data, packets, part })?;
+            sink.line(&Piece { selection: self.split.then_some(target), data: &data, packets, part })?;
         }
         Ok(())
     }
@@ -249,20 +202,9 @@ impl LinesAnswer {
     }
 }
 
-impl Outcome {
-    fn add(&mut self, found: &Found<'_>) {
-        self.packets += 1;
-        self.bytes += found.packet.data.len() as u64;
-        self.first = Some(self.first.map_or(found.packet.time, |first| first.min(found.packet.time)));
-        self.last = Some(self.last.map_or(found.packet.time, |last| last.max(found.packet.time)));
-    }
-}
-
-fn line(sink: &mut Sink, value: &impl Serialize) -> Result<(), Closed> {
-    let buffer = sink.buffer();
-    if serde_json::to_writer(&mut *buffer, value).is_err() {
-        unreachable!("texts and numbers can be written, and a buffer takes all of it");
-    }
-    buffer.push(b'\n');
-    sink.send_full()
+fn add(outcome: &mut Outcome, found: &Found<'_>) {
+    outcome.packets += 1;
+    outcome.bytes += found.packet.data.len() as u64;
+    outcome.first = Some(outcome.first.map_or(found.packet.time, |first| first.min(found.packet.time)));
+    outcome.last = Some(outcome.last.map_or(found.packet.time, |last| last.max(found.packet.time)));
 }

@@ -1,46 +1,47 @@
-//! Answers that go on: the past, then what comes, until the asker has enough.
+//! Followers: the past, then packets as they arrive, until the client has enough.
 //!
-//! A follower has a thread and looks for new packets [`POLLS_PER_SECOND`] times a second; where nothing comes, a look is
-//! one comparison for each worker. It never makes the recorder wait: who reads too slowly is overtaken by eviction, and
-//! told so in the stream, in the log and in the counts.
+//! A follower has a thread and polls for new packets [`POLLS_PER_SECOND`] times a second; without new packets a poll is
+//! one comparison for each worker. It never makes the recorder wait: a slow reader is overtaken by eviction, which the
+//! stream, the log and the counts say.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::response::{IntoResponse, Response};
 use tokio::runtime::Handle;
 
-use super::audit::{Action, AuditEntry, question};
-use super::packets::{Export, ExportedInterfaces, Scope, description, headers, options, statistics, trailers};
-use super::parameters::PacketQuery;
-use super::peer::{Peer, Role};
-use super::problem::Problem;
-use super::stream::{Closed, Sink, stream};
-use super::{Service, now};
+use super::super::audit::{Action, AuditEntry};
+use super::super::peer::Peer;
+use super::super::quota::Share;
+use super::super::service::{Service, now};
+use super::packets::{Export, ExportedInterfaces, Scope, options, statistics};
+use super::stream::{Body, Closed, Sink, stream};
+use super::{Answer, Ending, Media};
+use api::parameters::PacketQuery;
+use api::{Problem, Role, describe};
 use base::time::Timestamp;
 use engine::own_streams::Exclusion;
 use formats::writer::Options;
 use formats::writer::one_link_type::{FittingExporter, OneLinkType};
 use query::{Follow, Found};
 
-/// How often a follower looks for new packets.
+/// How often a follower polls for new packets.
 const POLLS_PER_SECOND: u32 = 40;
-/// After this time all workers have published what they were sent: the kernel hands a packet over after 50 ms.
+/// The time after which all workers have published a packet: the kernel hands it over within 50 ms.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// Packets after which a reader that is behind is rights_checked after.
 const PACKETS_PER_BATCH: u32 = 4096;
-/// Time between two lines of the log about one reader that is too slow.
+/// Time between two log lines about a reader that is too slow.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a reader's rights are rights_checked at.
 const RIGHTS_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a connection is still left out after its end, for its last packets.
+/// How long a connection stays excluded after its end, for its last packets.
 const LEFT_OUT_AFTER: Duration = Duration::from_secs(3);
 
-/// Answers with packets that go on to come.
-pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuery) -> Result<Response, Problem> {
-    // A stream that goes over a network must not be recorded: it would be sent again, and that again.
+/// Answers with packets as they arrive.
+pub(crate) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuery) -> Result<Answer, Problem> {
+    // A stream over a network must not be recorded: it would be sent again, and that again.
     let carried_by = query.carried_by.or(peer.connection());
     match carried_by {
         Some(_) if query.carried_by.is_some() && !peer.may_exclude_connections() => {
@@ -50,39 +51,34 @@ pub(super) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
             ));
         }
         Some((ours, theirs)) => {
-            tracing::info!("{peer} has packets sent on from {ours} to {theirs}, which is not recorded meanwhile");
+            tracing::info!(
+                "{peer} has packets sent from {ours} to {theirs}; that connection is not recorded meanwhile"
+            );
         }
         None => {}
     }
-    let left_out = UnrecordedConnection::new(&service, carried_by)?;
-    let (follower, place) = service.follower().await?;
-    service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
-    let format = query.format;
-    let audited_question = audited_question(&query);
-    let live = Follower {
-        export: Export { service: Arc::clone(&service), query, scope: Scope::Matching },
+    let excluded = UnrecordedConnection::new(&service, carried_by)?;
+    let shares = service.follower(&peer).await?;
+    let media = Media::Capture(query.format);
+    let audited = audited(&query);
+    let follower = Follower {
+        export: Export { service, query, scope: Scope::Matching },
         peer,
         for_strict_readers: false,
         sent: Arc::default(),
     };
-    let body = stream(&service, place, move |sink| {
-        let outcome = live.run_audited(sink, audited_question);
-        drop((follower, left_out));
-        outcome
-    })
-    .await?;
-    Ok((headers(format), axum::body::Body::new(body)).into_response())
+    Ok(Answer { media, body: follower.stream(shares, excluded, audited).await? })
 }
 
-/// Leaves a connection out of the recording for as long as it carries packets, and a little longer.
-pub(super) struct UnrecordedConnection {
+/// Excludes a connection from the recording as long as it carries packets, and a little longer.
+pub(crate) struct UnrecordedConnection {
     left_out: Option<Exclusion>,
     runtime: Handle,
 }
 
 impl UnrecordedConnection {
-    /// Leaves out the connection, our end first, if there is one. Call it within the runtime of the service.
-    pub(super) fn new(service: &Service, connection: Option<(SocketAddr, SocketAddr)>) -> Result<Self, Problem> {
+    /// Excludes the connection, our end first, if there is one. Call it within the runtime of the service.
+    pub(crate) fn new(service: &Service, connection: Option<(SocketAddr, SocketAddr)>) -> Result<Self, Problem> {
         let leave_out = |(ours, theirs)| {
             service.own_streams.leave_out(ours, Some(theirs), now()).ok_or_else(|| Problem::busy("own streams"))
         };
@@ -101,52 +97,69 @@ impl Drop for UnrecordedConnection {
     }
 }
 
-/// What is asked for, as the audit log has it.
-pub(super) fn audited_question(query: &PacketQuery) -> serde_json::Value {
-    let mut audited_question = question(&query.request);
-    audited_question["follow"] = true.into();
+/// The question, for the audit log.
+pub(crate) fn audited(query: &PacketQuery) -> serde_json::Value {
+    let mut audited = describe::audit(&query.request);
+    audited["follow"] = true.into();
     if let Some((ours, theirs)) = query.carried_by {
-        audited_question["carried_by"] = format!("{ours} {theirs}").into();
+        audited["carried_by"] = format!("{ours} {theirs}").into();
     }
-    audited_question
+    audited
 }
 
 /// What became of packets so far.
 #[derive(Debug, Default)]
-pub(super) struct FollowCounts {
+pub(crate) struct FollowCounts {
     /// FollowCounts.
-    pub(super) packets: AtomicU64,
+    pub(crate) packets: AtomicU64,
     /// Evicted before they could be sent.
-    pub(super) overtaken: AtomicU64,
+    pub(crate) overtaken: AtomicU64,
     /// Of link types that the format cannot hold.
-    pub(super) left_out: AtomicU64,
+    pub(crate) left_out: AtomicU64,
     /// Longer than the reader takes.
-    pub(super) cut: AtomicU64,
-    /// Whether the reader was let in, and may no longer read.
-    pub(super) revoked: AtomicBool,
+    pub(crate) cut: AtomicU64,
+    /// Whether the reader lost its role meanwhile.
+    pub(crate) revoked: AtomicBool,
 }
 
-/// When there is more to send.
+/// Whether more packets wait to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Backlog {
     Waiting,
     Empty,
 }
 
-/// An answer that goes on; it runs on a thread of its own.
-pub(super) struct Follower {
-    pub(super) export: Export,
+/// An answer that follows; it runs on a thread of its own.
+pub(crate) struct Follower {
+    pub(crate) export: Export,
     /// Who reads.
-    pub(super) peer: Peer,
-    /// Whether it takes no classic packet that is longer than others of its kind do.
-    pub(super) for_strict_readers: bool,
-    pub(super) sent: Arc<FollowCounts>,
+    pub(crate) peer: Peer,
+    /// Whether the reader rejects packets that are longer than the format usually has.
+    pub(crate) for_strict_readers: bool,
+    pub(crate) sent: Arc<FollowCounts>,
 }
 
 impl Follower {
-    /// Begins once it is written down who reads.
-    pub(super) fn run_audited(self, sink: Sink, audited_question: serde_json::Value) -> Result<(), Closed> {
-        match self.export.service.audit().begin(&self.peer, Action::Packets, audited_question) {
+    /// Streams what is followed; the connection that carries it is not recorded meanwhile.
+    pub(crate) async fn stream(
+        self,
+        (follower, query): (Share, Share),
+        excluded: UnrecordedConnection,
+        audited: serde_json::Value,
+    ) -> Result<Body, Problem> {
+        let service = Arc::clone(&self.export.service);
+        service.counters.packet_queries.fetch_add(1, Ordering::Relaxed);
+        let answer = move |sink: Sink| {
+            let outcome = self.run_audited(sink, audited);
+            drop((follower, excluded));
+            outcome
+        };
+        stream(&service, query, answer).await
+    }
+
+    /// Runs once the audit log has the read.
+    pub(crate) fn run_audited(self, sink: Sink, audited: serde_json::Value) -> Result<(), Closed> {
+        match self.export.service.audit().begin(&self.peer, Action::Packets, audited) {
             Ok(entry) => self.run(sink, entry),
             Err(problem) => sink.refuse(problem),
         }
@@ -163,8 +176,8 @@ impl Follower {
             }
         };
         let mut writer = Writer::new(&self);
-        writer.exporter.begin(sink.buffer(), &[format!("asked for: {}", description(request))]);
-        // Who reads need not wait for the first packet.
+        writer.exporter.begin(sink.buffer(), &[format!("asked for: {}", describe::sentence(request))]);
+        // The client need not wait for the first packet.
         sink.send()?;
         let mut progress = ReportedProgress::default();
         let mut settled_clock = SettledClock::new(now(), Instant::now());
@@ -174,7 +187,7 @@ impl Follower {
             let settled = settled_clock.update(now(), Instant::now());
             let outcome = self.send_batch(&mut follow, settled, &mut writer, &mut sink, &mut entry);
             progress.report(&self, &follow, &writer);
-            // Whoever lost a machine takes its roles away; a stream of days must not outlive that.
+            // A stream of days must end when its client loses the role.
             if rights_checked.elapsed() >= RIGHTS_INTERVAL {
                 rights_checked = Instant::now();
                 if !service.may_still(&self.peer, Role::Packets) {
@@ -195,7 +208,7 @@ impl Follower {
         let note = self.note(&follow, &writer);
         let comments = self.export.comments(&note, "", &writer.exported, writer.exporter.cut());
         writer.exporter.end(sink.buffer(), &statistics(&service), &comments);
-        sink.end(trailers(summary, &note, ""))?;
+        sink.end(Ending::of_file(summary, &note, ""))?;
         entry.end(if note.is_empty() { "complete" } else { &note });
         Ok(())
     }
@@ -237,7 +250,7 @@ impl Follower {
     }
 }
 
-/// Up to when packets have settled, by a wall clock that may be set.
+/// The time up to which all packets are published, by a wall clock that may be set.
 #[derive(Debug)]
 struct SettledClock {
     wall: Timestamp,
@@ -251,10 +264,10 @@ impl SettledClock {
         Self { wall, at, set_back: None }
     }
 
-    /// Looks at both clocks; called again and again.
+    /// Takes the time of both clocks; call it at each poll.
     ///
-    /// Of what came just before the clock was set back the times are still to come, and would be for hours: for as long as it
-    /// takes until all workers have published it nothing waits, though it may come out of order then.
+    /// Packets from just before the clock was set back have times in the future, possibly by hours. Until all workers have
+    /// published them nothing waits, so that they may come out of order.
     fn update(&mut self, wall: Timestamp, at: Instant) -> Timestamp {
         let expected = self.wall.saturating_add(at.saturating_duration_since(self.at));
         if wall.saturating_add(SETTLED_AFTER) < expected {
@@ -268,7 +281,7 @@ impl SettledClock {
     }
 }
 
-/// What is written, and what is known of it.
+/// The file that is written, and the interfaces it has.
 struct Writer {
     exporter: FittingExporter,
     exported: ExportedInterfaces,
@@ -293,7 +306,7 @@ impl Writer {
     }
 }
 
-/// What has been told already.
+/// What the log and the counts have already.
 #[derive(Debug, Default)]
 struct ReportedProgress {
     packets: u64,
@@ -303,7 +316,7 @@ struct ReportedProgress {
 }
 
 impl ReportedProgress {
-    /// Adds what is new to the counts, and to the log when it is bad.
+    /// Adds what is new to the counts, and to the log when packets were lost.
     fn report(&mut self, live: &Follower, follow: &Follow<'_>, writer: &Writer) {
         let summary = follow.summary();
         let counters = &live.export.service.counters;

@@ -1,0 +1,463 @@
+//! The parameters of a query string, as types.
+//!
+//! [`question!`] defines a parameter once: its field, key, other names, description and example. Reading, writing and
+//! the OpenAPI document are derived from that. A key that is unknown, given twice or has a wrong value is refused with a
+//! sentence, never ignored: an answer to another question is worse than none.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::num::NonZeroU64;
+
+use super::parameters::ParameterError;
+use formats::writer::{Format, Precision};
+use query::flows::Sort;
+use query::selectors::PortRange;
+use query::sums::By;
+
+/// Characters of a value that a message repeats.
+const SHOWN_CHARS_MAX: usize = 60;
+
+/// What the value of a parameter may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A whole number.
+    Number {
+        /// The smallest.
+        min: u64,
+        /// The largest, if there is a limit.
+        max: Option<u64>,
+    },
+    /// Present or not; the value is optional.
+    Flag,
+    /// One of these words.
+    Words(&'static [&'static str]),
+}
+
+/// A parameter of a query string.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// The key.
+    pub name: &'static str,
+    /// Other names of it.
+    pub aliases: &'static [&'static str],
+    /// What it does.
+    pub description: &'static str,
+    /// An example of its value.
+    pub example: Option<&'static str>,
+    /// What its value may be.
+    pub kind: Kind,
+    /// Whether the request is refused without it.
+    pub required: bool,
+}
+
+/// A type that a value is read as.
+pub trait ParameterValue: Sized {
+    /// What is accepted.
+    const KIND: Kind;
+    /// The same in words: `"x" cannot be "y"; it is …`.
+    const EXPECTED: &'static str;
+
+    /// Reads a value; `None` if it is no such value.
+    fn read(text: &str) -> Option<Self>;
+    /// Writes the value as [`read`](Self::read) takes it.
+    fn write(&self) -> String;
+}
+
+impl ParameterValue for String {
+    const KIND: Kind = Kind::Text;
+    const EXPECTED: &'static str = "a text";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+
+    fn write(&self) -> String {
+        self.clone()
+    }
+}
+
+impl ParameterValue for NonZeroU64 {
+    const KIND: Kind = Kind::Number { min: 1, max: None };
+    const EXPECTED: &'static str = "a whole number above 0";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl ParameterValue for u64 {
+    const KIND: Kind = Kind::Number { min: 0, max: None };
+    const EXPECTED: &'static str = "a whole number";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl ParameterValue for u16 {
+    const KIND: Kind = Kind::Number { min: 0, max: Some(u16::MAX as u64) };
+    const EXPECTED: &'static str = "a whole number from 0 to 65535";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl ParameterValue for PortRange {
+    const KIND: Kind = Kind::Text;
+    const EXPECTED: &'static str = "a port from 0 to 65535 or a range of them";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl ParameterValue for bool {
+    const KIND: Kind = Kind::Flag;
+    const EXPECTED: &'static str = "given without a value";
+
+    fn read(text: &str) -> Option<Self> {
+        match text {
+            "" | "1" | "true" => Some(true),
+            "0" | "false" => Some(false),
+            _ => None,
+        }
+    }
+
+    fn write(&self) -> String {
+        if *self { "1" } else { "0" }.to_owned()
+    }
+}
+
+/// Words that stand for the values of an enum.
+macro_rules! words {
+    ($type:ty, $expected:literal, $($word:literal => $value:expr),+ $(,)?) => {
+        impl ParameterValue for $type {
+            const KIND: Kind = Kind::Words(&[$($word),+]);
+            const EXPECTED: &'static str = $expected;
+
+            fn read(text: &str) -> Option<Self> {
+                [$(($word, $value)),+].into_iter().find(|(word, _)| *word == text).map(|(_, value)| value)
+            }
+
+            fn write(&self) -> String {
+                let known = [$(($word, $value)),+].into_iter().find(|(_, value)| value == self);
+                known.map(|(word, _)| word.to_owned()).unwrap_or_default()
+            }
+        }
+    };
+}
+
+words!(Format, "pcapng or pcap", "pcapng" => Format::Pcapng, "pcap" => Format::Pcap);
+words!(Precision, "nano or micro", "nano" => Precision::Nano, "micro" => Precision::Micro);
+words!(By, "host, peer or port", "host" => By::Host, "peer" => By::Peer, "port" => By::Port);
+words!(
+    Sort, "start, last, bytes, packets, duration, out or in",
+    "start" => Sort::Start, "last" => Sort::Last, "bytes" => Sort::Bytes, "packets" => Sort::Packets,
+    "duration" => Sort::Duration, "out" => Sort::Out, "in" => Sort::In,
+);
+
+/// Defines the type of a question from its parameters.
+macro_rules! question {
+    (
+        $(#[$about:meta])*
+        pub struct $question:ident {
+            $($field:ident: $type:ty = $name:literal $(| $alias:literal)* $(, example $example:literal)? $(, required $required:literal)?
+                => $description:literal;)+
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $question {
+            $(#[doc = $description] pub $field: Option<$type>,)+
+        }
+
+        impl $question {
+            /// Its parameters, in the order in which the API documents them.
+            pub const PARAMETERS: &'static [Parameter] = &[$(Parameter {
+                name: $name,
+                aliases: &[$($alias),*],
+                description: $description,
+                example: [$(Some($example),)? None][0],
+                kind: <$type as ParameterValue>::KIND,
+                required: [$($required,)? false][0],
+            }),+];
+
+            pub(super) fn take(pairs: &mut Pairs<'_>) -> Result<Self, ParameterError> {
+                Ok(Self { $($field: pairs.take($name, &[$($alias),*])?,)+ })
+            }
+
+            fn write_to(&self, query: &mut form_urlencoded::Serializer<'_, String>) {
+                $(if let Some(value) = &self.$field {
+                    query.append_pair($name, &value.write());
+                })+
+            }
+        }
+    };
+}
+
+question! {
+    /// Which sessions or packets are meant.
+    pub struct SelectionQuestion {
+        filter: String = "filter" | "expr", example "tcp port 80 and host 10.0.0.5"
+            => "A tcpdump expression (pcap-filter(7)); without it, everything matches. /v1/flows asks it of a packet made up from the endpoints of the session.";
+        since: String = "since", example "10m"
+            => "Nothing before this time (inclusive): RFC 3339, a date and time in UTC, seconds since 1970, or a span that counts back from now. A time in the future is refused.";
+        until: String = "until", example "2026-11-22T10:00:00Z"
+            => "Nothing after this time (inclusive); written as since.";
+        around: String = "around", example "2026-11-22T10:00:00Z"
+            => "The middle of a window, in place of since and until.";
+        window: String = "window", example "2m"
+            => "How far the window reaches to each side of around; 5s by default.";
+        interface: String = "interface", example "eth0"
+            => "Only what came from interfaces of this name.";
+        community_id: String = "community-id" | "community_id", example "1:LQU9qZlK+B5F3KDmev6m5PMibrg="
+            => "Only the session with this Community ID (version 1).";
+        community_id_seed: u16 = "community-id-seed", example "0"
+            => "The seed of Community IDs; the recorder's by default.";
+        flow: String = "flow", example "10.0.0.5:51234 192.0.2.7:443 tcp"
+            => "Only between these two endpoints, optionally with a protocol; a port that is left out matches any.";
+        address: String = "address", example "10.0.0.0/8"
+            => "Only with this address, or an address of this network, at one end; also in tunnels and behind VLAN tags.";
+        port: PortRange = "port", example "443"
+            => "Only with this port, or a port of this range, at one end.";
+    }
+}
+
+question! {
+    /// What only `GET /v1/packets` takes.
+    pub struct ExportQuestion {
+        follow: bool = "follow"
+            => "Continue with packets as they arrive, until count or until is reached or the client closes. A span given as until then counts from now on.";
+        carried_by: String = "carried-by", example "10.0.0.1:40000 10.0.0.2:57012"
+            => "With follow: the TCP connection that carries the answer on, the asking end first. It is not recorded meanwhile, so that packets are not sent in circles. For root and the recorder's own user; others get 403.";
+        whole_sessions: bool = "whole-sessions"
+            => "All packets of the sessions to which the matching packets belong, within the window or not. At most 16384 sessions, fewer on a small memory budget; the trailer retrocap-note says how many were left out.";
+        dedup: bool = "dedup"
+            => "Packets that were captured twice are given once: on a bridge and its port, or on two mirrored ports.";
+        count: NonZeroU64 = "count" | "c", example "100"
+            => "At most this many packets, the first that match.";
+        format: Format = "format"
+            => "The file format; pcapng by default.";
+        precision: Precision = "precision"
+            => "The resolution of times; nano by default.";
+        nano: bool = "nano"
+            => "The same as precision=nano, without a value.";
+        micro: bool = "micro"
+            => "The same as precision=micro, without a value.";
+    }
+}
+
+question! {
+    /// What only `GET /v1/flows` takes.
+    pub struct ListingQuestion {
+        sort: Sort = "sort"
+            => "The order: times ascend, amounts descend; out is what originators sent, in what responders sent. By start by default, sums by bytes. Sums have no duration.";
+        limit: NonZeroU64 = "limit", example "100"
+            => "At most this many sessions, the first in the order.";
+        name: String = "name", example "example.com"
+            => "Only sessions whose TLS server name, HTTP host or DNS question contains this, in upper or lower case. Names are read from the first packets of a session, as far as these are still kept. Not together with by.";
+        by: By = "by"
+            => "Sums in place of sessions: by host (a session counts at both ends), by pair of hosts, or by port of the responder. Sessions count whole, also where they began before the window.";
+    }
+}
+
+question! {
+    /// What `DELETE /v1/pins` takes.
+    pub struct UnpinQuestion {
+        id: u64 = "id", example "3", required true
+            => "The number of the pin.";
+    }
+}
+
+/// What `GET /v1/packets` is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PacketsQuestion {
+    /// Which packets.
+    pub selection: SelectionQuestion,
+    /// As which file.
+    pub export: ExportQuestion,
+}
+
+/// What `GET /v1/flows` is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowsQuestion {
+    /// Which sessions.
+    pub selection: SelectionQuestion,
+    /// How they are listed.
+    pub listing: ListingQuestion,
+}
+
+impl PacketsQuestion {
+    /// Its parameters.
+    pub fn parameters() -> Vec<&'static Parameter> {
+        SelectionQuestion::PARAMETERS.iter().chain(ExportQuestion::PARAMETERS).collect()
+    }
+
+    /// Reads the query string of a URL, without its question mark.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong and what would be right.
+    pub fn read(query: &str) -> Result<Self, ParameterError> {
+        let mut pairs = Pairs::read(query, &Self::parameters())?;
+        Ok(Self { export: ExportQuestion::take(&mut pairs)?, selection: SelectionQuestion::take(&mut pairs)? })
+    }
+
+    /// Writes the query string of a URL, without its question mark.
+    pub fn write(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        self.selection.write_to(&mut query);
+        self.export.write_to(&mut query);
+        query.finish()
+    }
+}
+
+impl FlowsQuestion {
+    /// Its parameters.
+    pub fn parameters() -> Vec<&'static Parameter> {
+        SelectionQuestion::PARAMETERS.iter().chain(ListingQuestion::PARAMETERS).collect()
+    }
+
+    /// Reads the query string of a URL, without its question mark.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong and what would be right.
+    pub fn read(query: &str) -> Result<Self, ParameterError> {
+        let mut pairs = Pairs::read(query, &Self::parameters())?;
+        Ok(Self { listing: ListingQuestion::take(&mut pairs)?, selection: SelectionQuestion::take(&mut pairs)? })
+    }
+
+    /// Writes the query string of a URL, without its question mark.
+    pub fn write(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        self.selection.write_to(&mut query);
+        self.listing.write_to(&mut query);
+        query.finish()
+    }
+}
+
+impl UnpinQuestion {
+    /// Its parameters.
+    pub fn parameters() -> Vec<&'static Parameter> {
+        Self::PARAMETERS.iter().collect()
+    }
+
+    /// Reads the query string of a URL, without its question mark.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong and what would be right.
+    pub fn read(query: &str) -> Result<Self, ParameterError> {
+        Self::take(&mut Pairs::read(query, &Self::parameters())?)
+    }
+
+    /// Writes the query string of a URL, without its question mark.
+    pub fn write(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        self.write_to(&mut query);
+        query.finish()
+    }
+}
+
+/// The pairs of a query string: every key is known, and none is given twice.
+pub(super) struct Pairs<'q>(Vec<(&'static str, Cow<'q, str>)>);
+
+impl<'q> Pairs<'q> {
+    fn read(query: &'q str, parameters: &[&'static Parameter]) -> Result<Self, ParameterError> {
+        let mut pairs: Vec<(&'static str, Cow<'q, str>)> = Vec::new();
+        let keys = || parameters.iter().flat_map(|known| std::iter::once(&known.name).chain(known.aliases));
+        for (read, value) in form_urlencoded::parse(query.as_bytes()) {
+            let Some(&key) = keys().find(|key| **key == read) else { return Err(unknown(&read, keys().copied())) };
+            if pairs.iter().any(|(known, _)| *known == key) {
+                return Err(ParameterError::Twice(key));
+            }
+            pairs.push((key, value));
+        }
+        Ok(Self(pairs))
+    }
+
+    fn take<T: ParameterValue>(
+        &mut self,
+        name: &'static str,
+        aliases: &[&'static str],
+    ) -> Result<Option<T>, ParameterError> {
+        let mut found = None;
+        for &key in std::iter::once(&name).chain(aliases) {
+            if let Some(at) = self.0.iter().position(|(known, _)| *known == key) {
+                if found.is_some() {
+                    return Err(ParameterError::Twice(key));
+                }
+                found = Some(self.0.swap_remove(at).1);
+            }
+        }
+        let read = |value: Cow<'q, str>| T::read(&value).ok_or_else(|| wrong(name, &value, T::EXPECTED));
+        found.map(read).transpose()
+    }
+}
+
+fn unknown(read: &str, keys: impl Iterator<Item = &'static str>) -> ParameterError {
+    let shown: String = read.chars().take(SHOWN_CHARS_MAX).collect();
+    let (mut all, mut nearest) = (String::new(), ("", usize::MAX));
+    for key in keys {
+        let distance = strsim::damerau_levenshtein(&shown, key);
+        if distance < nearest.1 {
+            nearest = (key, distance);
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(all, "{}{key}", if all.is_empty() { "" } else { ", " });
+    }
+    ParameterError::Unknown { key: shown, nearest: nearest.0, all }
+}
+
+/// A value that is not what its key takes.
+pub(super) fn wrong(key: &'static str, value: &str, expected: &'static str) -> ParameterError {
+    ParameterError::Value { key, value: value.chars().take(SHOWN_CHARS_MAX).collect(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let packets = "filter=tcp+port%2080&since=10m&community-id=1%3Ax&flow=a+b&port=3&follow=1&count=7&format=pcap";
+        let read = PacketsQuestion::read(packets).unwrap();
+        assert_eq!(PacketsQuestion::read(&read.write()).unwrap(), read);
+        assert_eq!((read.selection.port, read.export.format), (Some(3.into()), Some(Format::Pcap)));
+        let flows = FlowsQuestion::read("expr=udp&sort=in&by=peer&limit=3&name=%26%3D").unwrap();
+        assert_eq!(FlowsQuestion::read(&flows.write()).unwrap(), flows);
+        assert_eq!(flows.selection.filter.as_deref(), Some("udp"));
+    }
+
+    #[test]
+    fn every_parameter_has_a_sentence_and_its_example_is_read() {
+        for parameter in PacketsQuestion::parameters().into_iter().chain(FlowsQuestion::parameters()) {
+            assert!(parameter.description.ends_with('.'), "{}", parameter.name);
+            if let Some(example) = parameter.example {
+                let query =
+                    form_urlencoded::Serializer::new(String::new()).append_pair(parameter.name, example).finish();
+                assert!(PacketsQuestion::read(&query).is_ok() || FlowsQuestion::read(&query).is_ok(), "{query}");
+            }
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Answers: what is sent for a question, free of HTTP and of connections.
+//!
+//! An [`Answer`] is a stream of chunks that a query makes on a thread of its own, and an end that says what it had and what
+//! it lacks. HTTP sends that end as trailers; PCAP-over-IP sends the chunks alone.
+
+pub(crate) mod flows;
+pub(crate) mod follow;
+pub(crate) mod lines;
+pub(crate) mod packets;
+pub(crate) mod pins;
+pub(crate) mod selection_query;
+pub(crate) mod selections;
+pub(crate) mod stream;
+
+use formats::writer::Format;
+use query::Summary;
+
+/// An answer that has begun.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) media: Media,
+    pub(crate) body: stream::Body,
+}
+
+/// What an answer consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Media {
+    /// A capture file.
+    Capture(Format),
+    /// Lines of JSON that each stand for a session or a sum.
+    Flows,
+    /// Lines of JSON that contain files.
+    Files,
+}
+
+/// What an answer had, and what it lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Counts with their names: `packets`, `bytes`, `overtaken`, `flows`.
+    pub(crate) counts: Vec<(&'static str, u64)>,
+    /// Why it is not all that was asked for; empty when it is.
+    pub(crate) note: String,
+    /// What matches and is gone; empty when nothing is known to be.
+    pub(crate) missing: String,
+}
+
+impl Ending {
+    /// The end of a capture file.
+    pub(crate) fn of_file(summary: Summary, note: &str, missing: &str) -> Self {
+        Self {
+            counts: vec![("packets", summary.packets), ("bytes", summary.bytes), ("overtaken", summary.overtaken)],
+            note: note.to_owned(),
+            missing: missing.to_owned(),
+        }
+    }
+}

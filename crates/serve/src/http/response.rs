@@ -1,0 +1,114 @@
+//! Answers and problems as HTTP responses.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, TRAILER};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Frame;
+use serde::Serialize;
+
+use super::super::answer::stream::{Body, Part};
+use super::super::answer::{Answer, Ending, Media};
+use api::Problem;
+use api::problem::{CONTENT, RETRY_AFTER_S};
+use base::foreign::json_document;
+use formats::writer::Format;
+
+/// A problem as a response.
+#[derive(Debug)]
+pub(super) struct HttpProblem(pub(super) Problem);
+
+impl From<Problem> for HttpProblem {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for HttpProblem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = SafeJson(status, self.0).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}
+
+/// A JSON document in which no text deceives its reader.
+#[derive(Debug)]
+pub(super) struct SafeJson<T>(pub(super) StatusCode, pub(super) T);
+
+impl<T: Serialize> IntoResponse for SafeJson<T> {
+    fn into_response(self) -> Response {
+        let Ok(document) = serde_json::to_string(&self.1) else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        (self.0, content_type, json_document(&document).into_owned()).into_response()
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let (content_type, trailers) = match self.media {
+            Media::Capture(format) => (
+                match format {
+                    Format::Pcapng => "application/x-pcapng",
+                    Format::Pcap => "application/vnd.tcpdump.pcap",
+                },
+                Some("retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing"),
+            ),
+            Media::Flows => ("application/x-ndjson", Some("retrocap-flows, retrocap-note")),
+            Media::Files => ("application/x-ndjson", None),
+        };
+        let mut response = Response::new(axum::body::Body::new(HttpBody(self.body)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(trailers) = trailers {
+            response.headers_mut().insert(TRAILER, HeaderValue::from_static(trailers));
+        }
+        response
+    }
+}
+
+/// The stream of an answer as the body of a response. Its end becomes trailers; without an end the connection breaks.
+struct HttpBody(Body);
+
+impl hyper::body::Body for HttpBody {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.0.has_ended() {
+            return Poll::Ready(None);
+        }
+        self.0.poll_part(cx).map(|part| {
+            Some(match part {
+                Some(Part::Data(chunk)) => Ok(Frame::data(Bytes::from(chunk))),
+                Some(Part::End(ending)) => Ok(Frame::trailers(trailers(&ending))),
+                None => Err(std::io::Error::other("the query ended before its answer did")),
+            })
+        })
+    }
+}
+
+fn trailers(ending: &Ending) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    for &(name, number) in &ending.counts {
+        if let Ok(name) = HeaderName::try_from(format!("retrocap-{name}")) {
+            trailers.insert(name, HeaderValue::from(number));
+        }
+    }
+    for (name, text) in [("retrocap-note", &ending.note), ("retrocap-missing", &ending.missing)] {
+        if let Ok(value) = HeaderValue::from_str(text)
+            && !text.is_empty()
+        {
+            trailers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    trailers
+}
