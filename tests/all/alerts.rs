@@ -316,7 +316,7 @@ fn the_service_takes_lists_of_selections() {
         (r#"{"selections": [{"flow": "x"}]}"#, 400, "selection 0 (counted from 0): cannot read the flow"),
         (r#"{"selections": [{"host": "10.0.0.0"}, {}]}"#, 400, "selection 1 (counted from 0): give exactly one"),
         (r#"{"selections": [{"host": "10.0.0.0", "community_id": "1:x"}]}"#, 400, "exactly one"),
-        (r#"{"selections": [{"host": "10.0.0.0", "since": "2", "until": "1"}]}"#, 400, "swap them"),
+        (r#"{"selections": [{"host": "10.0.0.0", "since": "@2", "until": "@1"}]}"#, 400, "swap them"),
         (r#"{"selections": [{"host": "10.0.0.0"}], "filter": "prot"}"#, 400, "syntax error"),
         (r#"{"selections": [{"host": "10.0.0.0"}], "interface": "eth9"}"#, 400, "no interface"),
         (r#"{"selections": [{"host": "10.0.0.9"}]}"#, 404, "no packet that matches was seen"),

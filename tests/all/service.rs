@@ -106,7 +106,7 @@ fn an_invalid_query_gets_a_sentence() {
         ("GET", "/v1/packets?fliter=tcp", 400, "did you mean \"filter\"?"),
         ("GET", "/v1/packets?since=yore", 400, "try 10m"),
         ("GET", "/v1/packets?since=2500-01-01", 400, "is in the future"),
-        ("GET", "/v1/packets?since=2&until=1", 400, "swap them"),
+        ("GET", "/v1/packets?since=@2&until=@1", 400, "swap them"),
         ("GET", "/v1/packets?interface=eth7", 400, "no interface \"eth7\" was recorded"),
         ("GET", "/v1/packets?format=pcap", 400, "use --format pcapng"),
         ("GET", "/v1/flows?filter=%00", 400, "NUL"),

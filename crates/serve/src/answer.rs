@@ -13,7 +13,6 @@ pub(crate) mod selections;
 pub(crate) mod stream;
 
 use formats::writer::Format;
-use query::Summary;
 
 /// An answer that has begun.
 #[derive(Debug)]
@@ -31,26 +30,4 @@ pub(crate) enum Media {
     Flows,
     /// Lines of JSON that contain files.
     Files,
-}
-
-/// What an answer had, and what it lacks.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ending {
-    /// Counts with their names: `packets`, `bytes`, `overtaken`, `flows`.
-    pub(crate) counts: Vec<(&'static str, u64)>,
-    /// Why it is not all that was asked for; empty when it is.
-    pub(crate) note: String,
-    /// What matches and is gone; empty when nothing is known to be.
-    pub(crate) missing: String,
-}
-
-impl Ending {
-    /// The end of a capture file.
-    pub(crate) fn of_file(summary: Summary, note: &str, missing: &str) -> Self {
-        Self {
-            counts: vec![("packets", summary.packets), ("bytes", summary.bytes), ("overtaken", summary.overtaken)],
-            note: note.to_owned(),
-            missing: missing.to_owned(),
-        }
-    }
 }

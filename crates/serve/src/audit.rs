@@ -7,6 +7,7 @@
 //! file, the line `removed` says what was in it; the files are for their owner alone and only ever appended to; what
 //! could not be written is counted; no line contains a character that deceives its reader.
 
+mod error;
 mod file;
 mod refusals;
 mod removed;
@@ -22,12 +23,13 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use super::clock::now;
 use super::peer::Peer;
-use super::service::now;
 use api::{Problem, Role};
 use base::foreign::json_document;
 use base::log_limit::LogLimit;
-use file::File;
+pub use error::AuditError;
+use file::{File, REFUSALS};
 use refusals::Refusals;
 use user_names::UserNames;
 use writer::Writer;
@@ -36,9 +38,6 @@ use writer::Writer;
 pub const SIZE_DEFAULT: u64 = 10 << 20;
 /// Old files that are kept, by default.
 pub const KEEP_DEFAULT: u32 = 9;
-
-/// What is added to the name of the log for the files of refusals.
-const REFUSALS: &str = ".refusals";
 
 /// What happens to reads when the log cannot be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,15 +75,6 @@ pub struct Config {
     pub size_max: u64,
     /// Old files that are kept, at least one.
     pub keep: u32,
-}
-
-/// The log cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {step} the audit log {}: {source}; name another with --audit-log, or go without: --audit best-effort or off", .path.display())]
-pub struct AuditError {
-    step: &'static str,
-    path: PathBuf,
-    source: std::io::Error,
 }
 
 /// What a client asks for.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::clock::now;
 use super::retention_target::RetentionTarget;
-use super::service::{Service, now};
+use super::service::Service;
 use base::time::Timestamp;
 use engine::store::Rank;
 use query::History;

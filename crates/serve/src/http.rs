@@ -3,12 +3,12 @@
 //! A request passes the checks of its connection (hosts and origins), then the role of its route, then the limit of its
 //! body, and then reaches its handler. A path that is not in the table has no role and no handler.
 
+mod body;
 mod handlers;
 mod response;
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
@@ -26,6 +26,8 @@ use super::service::Service;
 use api::bodies::SelectionList;
 use api::operation::{self, Located, Operation};
 use api::{Problem, Role};
+use body::read_body;
+use handlers::Description;
 use response::HttpProblem;
 
 /// Bytes of the body of a request at most, where the body is not a list of selections.
@@ -135,6 +137,7 @@ pub(super) fn router(service: Arc<Service>) -> Router {
     router
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(Extension(Description(openapi())))
         .layer(middleware::from_fn_with_state(Arc::clone(&service), check_connection))
         .with_state(service)
 }
@@ -260,16 +263,6 @@ async fn take_body(
             }
             HttpProblem(problem).into_response()
         }
-    }
-}
-
-/// Reads a body of so many bytes at most within `patience`.
-async fn read_body(body: Body, bytes_max: u64, patience: Duration) -> Result<axum::body::Bytes, Problem> {
-    let bytes = axum::body::to_bytes(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
-    match tokio::time::timeout(patience, bytes).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(Problem::body_too_large(bytes_max)),
-        Err(_) => Err(Problem::body_too_slow()),
     }
 }
 

@@ -15,6 +15,7 @@
 mod answer;
 pub mod audit;
 pub mod certificate;
+mod clock;
 mod connection_limiter;
 mod connections;
 mod counters;

@@ -21,10 +21,11 @@ use super::answer::follow::{FollowCounts, Follower, UnrecordedConnection, audite
 use super::answer::packets::{Export, Scope};
 use super::answer::stream::{Body, Part};
 use super::audit::Action;
+use super::clock::now;
 use super::counters::count;
 use super::minimum_rate::MinimumRate;
 use super::peer::Peer;
-use super::service::{Service, now};
+use super::service::Service;
 use super::shutdown::shutdown_requested;
 use api::parameters::PacketQuery;
 use api::{Problem, Role};

@@ -4,13 +4,14 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::audit::Audit;
+use super::clock::now;
 use super::counters::ServiceCounters;
 use super::health_history::HealthHistory;
 use super::peer::Peer;
@@ -351,10 +352,6 @@ impl Service {
             Problem::internal()
         })
     }
-}
-
-pub(crate) fn now() -> Timestamp {
-    SystemTime::now().into()
 }
 
 /// The memory of the process, as the kernel counts it.

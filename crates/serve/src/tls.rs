@@ -150,6 +150,7 @@ impl Keys {
     /// When files are missing or do not fit. A certificate of the recorder that has expired is logged and is no error:
     /// recording matters more than readers on other machines.
     pub fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let authorities = read_certificates(&files.ca)?;
         let chain = read_certificates(&files.cert)?;
         let key = read_key(&files.key)?;
         let certificate = chain
@@ -157,8 +158,7 @@ impl Keys {
             .and_then(|first| Certificate::read(first))
             .ok_or_else(|| FileError::Empty { path: files.cert.clone(), what: "certificate" })?;
         let provider = Arc::new(default_provider());
-        let verifier: Arc<dyn ClientCertVerifier> =
-            Arc::new(StrictVerifier::new(&files.ca, read_certificates(&files.ca)?, &provider)?);
+        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(StrictVerifier::new(&files.ca, authorities, &provider)?);
         let unfit = |source| TlsError::Unfit { files: Box::new(files.clone()), source };
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])

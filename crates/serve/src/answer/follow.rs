@@ -12,12 +12,13 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use super::super::audit::{Action, AuditEntry};
+use super::super::clock::now;
 use super::super::peer::Peer;
 use super::super::quota::Share;
-use super::super::service::{Service, now};
+use super::super::service::Service;
 use super::packets::{Export, ExportedInterfaces, Scope, options, statistics};
-use super::stream::{Body, Closed, Sink, stream};
-use super::{Answer, Ending, Media};
+use super::stream::{Body, Closed, Ending, Sink, stream};
+use super::{Answer, Media};
 use api::parameters::PacketQuery;
 use api::{Problem, Role, describe};
 use base::time::Timestamp;

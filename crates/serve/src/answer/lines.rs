@@ -8,10 +8,9 @@ use base64::Engine as _;
 
 use super::super::audit::AuditEntry;
 use super::super::service::Service;
-use super::Ending;
 use super::packets;
 use super::selection_query::SelectionQuery;
-use super::stream::{Closed, Sink};
+use super::stream::{Closed, Ending, Sink};
 use api::Problem;
 use api::answers::{Missing, Outcome, Piece, Total};
 use api::parameters::PacketQuery;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::super::audit::{Action, AuditEntry};
+use super::super::clock::now;
 use super::super::peer::Peer;
 use super::super::quota::Share;
-use super::super::service::{Service, now};
+use super::super::service::Service;
 use super::selection_query::SelectionQuery;
-use super::stream::{Closed, Sink, stream};
-use super::{Answer, Ending, Media};
+use super::stream::{Closed, Ending, Sink, stream};
+use super::{Answer, Media};
 use api::parameters::PacketQuery;
 use api::{Problem, describe};
 use base::packet::{InterfaceId, LinkType};

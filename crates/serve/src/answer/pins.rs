@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::audit::Action;
+use super::super::clock::now;
 use super::super::peer::Peer;
-use super::super::service::{Service, now};
+use super::super::service::Service;
 use api::Problem;
 use api::answers::{PinList, PinStatus};
 use api::bodies::NewPin;

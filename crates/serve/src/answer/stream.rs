@@ -15,10 +15,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::quota::Share;
 use super::super::service::Service;
-use super::Ending;
 use api::Problem;
 use base::foreign::json_document;
 use base::log_limit::LogLimit;
+use query::Summary;
 
 /// Bytes after which a chunk is sent. A packet is never split, so that a chunk can be longer by one packet.
 pub(crate) const CHUNK_BYTES: usize = 64 << 10;
@@ -30,6 +30,28 @@ const CHUNKS_WAITING: usize = 2;
 /// The client has disconnected.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Closed;
+
+/// What an answer had, and what it lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Counts with their names: `packets`, `bytes`, `overtaken`, `flows`.
+    pub(crate) counts: Vec<(&'static str, u64)>,
+    /// Why it is not all that was asked for; empty when it is.
+    pub(crate) note: String,
+    /// What matches and is gone; empty when nothing is known to be.
+    pub(crate) missing: String,
+}
+
+impl Ending {
+    /// The end of a capture file.
+    pub(crate) fn of_file(summary: Summary, note: &str, missing: &str) -> Self {
+        Self {
+            counts: vec![("packets", summary.packets), ("bytes", summary.bytes), ("overtaken", summary.overtaken)],
+            note: note.to_owned(),
+            missing: missing.to_owned(),
+        }
+    }
+}
 
 /// A part of an answer.
 #[derive(Debug)]

@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid};
 
-use super::{AuditError, REFUSALS, removed};
+use super::error::AuditError;
+use super::removed;
 
+/// What is added to the name of the log for the files of refusals.
+pub(super) const REFUSALS: &str = ".refusals";
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::super::service::now;
+use super::super::clock::now;
 use base::foreign::json_document;
 
 /// Bytes of a line that are read to find its time.

@@ -14,7 +14,7 @@ use super::super::answer::{
 use super::super::peer::Peer;
 use super::super::service::Service;
 use super::super::{health as health_checks, metrics as metric_text};
-use super::read_body;
+use super::body::read_body;
 use super::response::{HttpProblem, SafeJson};
 use api::Problem;
 use api::answers::{Health, PinList, PinStatus};
@@ -42,8 +42,12 @@ pub(super) async fn metrics(State(service): State<Arc<Service>>) -> Result<Respo
     Ok(([(CONTENT_TYPE, metric_text::CONTENT)], text).into_response())
 }
 
-pub(super) async fn description() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], super::openapi())
+/// The OpenAPI document.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Description(pub(super) &'static str);
+
+pub(super) async fn description(Extension(Description(document)): Extension<Description>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], document)
 }
 
 pub(super) async fn packets(

@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Frame;
 use serde::Serialize;
 
-use super::super::answer::stream::{Body, Part};
-use super::super::answer::{Answer, Ending, Media};
+use super::super::answer::stream::{Body, Ending, Part};
+use super::super::answer::{Answer, Media};
 use api::Problem;
 use api::problem::{CONTENT, RETRY_AFTER_S};
 use base::foreign::json_document;
