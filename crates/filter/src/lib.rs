@@ -1,13 +1,13 @@
-//! tcpdump expressions: which packets, and which sessions, somebody asks for.
+//! Filter expressions in tcpdump syntax (pcap-filter(7)), applied to packets and to sessions.
 //!
-//! This is the only place that knows libpcap. libpcap compiles, so that an expression means what everyone expects of
-//! it; the compiled program then runs in our own interpreter ([`vm`]), which is given the packet's original length
-//! beside its captured bytes, as `len`, `greater` and `less` need it.
+//! This is the only crate that uses libpcap. libpcap compiles an expression, so that the expression means what tcpdump
+//! means by it. The compiled program runs in this crate's own interpreter ([`vm`]), which takes the original length of
+//! the packet beside the captured bytes, because `len`, `greater` and `less` refer to the original length.
 //!
-//! Always true: a program is checked when it is loaded, has no loops and cannot panic, so a match costs a bounded time
-//! whatever the packet. VLAN tags are looked for in the packet's bytes, where the capture has put them back.
-//! Names in an expression (`host printer`) are resolved by the system's resolver, once, when it is compiled; in a recorder, which
-//! has shut itself in, that is `/etc/hosts`.
+//! Invariants: a program is checked when it is loaded, has no loops and cannot panic, so a match takes bounded time
+//! for any packet. An expression finds VLAN tags in the packet's bytes, where the capture has reinserted them. The
+//! system's resolver resolves names in an expression (`host printer`) once, at compile time. A recorder runs in a
+//! sandbox, where only `/etc/hosts` is available for this.
 #![forbid(unsafe_code)]
 
 pub mod session;
@@ -21,40 +21,43 @@ use std::sync::{Mutex, PoisonError};
 
 use base::packet::LinkType;
 
-/// Bytes of an expression at most.
+/// The maximum length of an expression, in bytes.
 ///
-/// libpcap recurses over an expression. 65 kB of parentheses overflow a stack of 2 MiB, which nothing can catch; 16 kB of
-/// them still pass (libpcap 1.10.3).
+/// libpcap parses expressions recursively. 65 kB of parentheses overflow a stack of 2 MiB, and a stack overflow cannot
+/// be caught. 16 kB of parentheses still compile (libpcap 1.10.3).
 pub const EXPRESSION_BYTES_MAX: usize = 8 << 10;
 
-/// Terms of an expression at most: what `and` and `or` put together, and what is loaded from a packet (`tcp[13]`).
+/// The maximum number of terms of an expression. Operands of `and` and `or` count, and so do packet loads (`tcp[13]`).
 ///
-/// libpcap begins anew for each jump that turns out to be too long for its instruction, so that its time grows with the square of
-/// the terms or worse, whatever their length: 1,700 ports in 8 kB (`port 1 or 2 or 3 …`) take it more than 40 s, 256
-/// half a second, and the worst of 38 kinds of 256 terms, `portrange`, a second.
+/// libpcap restarts code generation for each jump that is too long for its instruction, so its time grows at least
+/// with the square of the number of terms, regardless of their length. 1,700 ports in 8 kB (`port 1 or 2 or 3 …`) take
+/// more than 40 s. 256 ports take half a second. The slowest of 38 kinds of 256 terms, `portrange`, takes a second.
 pub const TERMS_MAX: usize = 256;
 
-/// Expressions of more terms, or of more than 2 KiB, are compiled without libpcap's optimizer, whose time and
-/// memory grow as the square of the length, too: up to a quarter of a second for 64 terms, 5 s and 40 MB for 2 kB. The
-/// program is longer then, and says the same of every packet that has the bytes it is asked for.
+/// The maximum number of terms that libpcap's optimizer processes.
+///
+/// Longer expressions, and those of more than 2 KiB, are compiled without the optimizer. Its time and memory also grow
+/// with the square of the length: up to a quarter of a second for 64 terms, and 5 s and 40 MB for 2 kB. The
+/// unoptimized program is longer, and gives the same answer for every packet that contains all bytes it loads.
 pub const OPTIMIZED_TERMS_MAX: usize = 64;
 const OPTIMIZED_BYTES_MAX: usize = 2 << 10;
 
-/// Expressions from this length on are compiled one at a time, and the others wait, so that those who ask together do not multiply
-/// that time and memory.
+/// The length in bytes from which expressions are compiled one at a time, so that concurrent requests do not multiply
+/// the time and memory of a compilation.
 pub const ALONE_BYTES_MIN: usize = 1 << 9;
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// What was compiled for a link type.
+/// An expression, a link type, and the result of compiling one for the other.
 type Compiled = (String, LinkType, Result<Program, FilterError>);
 
 thread_local! {
-    /// What this thread has compiled within [`once`].
+    /// Results that this thread has compiled within [`once`]; `None` outside of it.
     static COMPILED: RefCell<Option<Vec<Compiled>>> = const { RefCell::new(None) };
 }
 
-/// Does some work for which each expression is compiled once for each link type, however often it asks. Compiling a long one
-/// takes a good part of a second, and names mean what they mean when the work begins.
+/// Runs `work`, and compiles each expression at most once for each link type while it runs.
+///
+/// Compiling a long expression takes up to a second. All uses of a name within `work` refer to the same address.
 pub fn once<T>(work: impl FnOnce() -> T) -> T {
     COMPILED.set(Some(Vec::new()));
     let done = work();
@@ -62,27 +65,28 @@ pub fn once<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Link types for which a [`FilterSet`] compiles its expression at once; others when it meets them.
+/// Link types for which [`FilterSet::new`] compiles its expression. Others are compiled when their first packet
+/// arrives.
 pub const USUAL_LINK_TYPES: [LinkType; 4] =
     [LinkType::ETHERNET, LinkType::RAW, LinkType::LINUX_SLL2, LinkType::LINUX_SLL];
 
-/// Why an expression cannot be used.
+/// An error of compiling an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// libpcap does not accept it; the message is libpcap's.
+    /// libpcap rejects the expression.
     #[error("cannot compile the filter {}: {message}; see pcap-filter(7)", shown(.expression))]
     Rejected {
         /// The expression.
         expression: String,
-        /// What libpcap says.
+        /// The error message of libpcap.
         message: String,
     },
-    /// The expression is too long.
+    /// The expression is longer than [`EXPRESSION_BYTES_MAX`].
     #[error(
         "the filter is {bytes} bytes long, at most {EXPRESSION_BYTES_MAX} are possible; use networks and port ranges"
     )]
     TooLong {
-        /// Its length.
+        /// The length of the expression, in bytes.
         bytes: usize,
     },
     /// The expression has too many terms.
@@ -92,34 +96,34 @@ pub enum FilterError {
         if *most < TERMS_MAX { " where each new session is asked" } else { "" }
     )]
     TooManyTerms {
-        /// Their number.
+        /// The number of terms.
         terms: usize,
-        /// How many there may be.
+        /// The maximum number of terms.
         most: usize,
     },
-    /// The expression contains a NUL character, where libpcap would stop to read.
+    /// The expression contains a NUL character, at which libpcap would stop reading.
     #[error("the filter {} contains a NUL character", shown(.expression))]
     Nul {
         /// The expression.
         expression: String,
     },
-    /// It asks for something that the kernel knows of a packet only while it is captured.
+    /// The expression tests metadata that only the kernel knows, and only while it captures the packet.
     #[error("the filter {} asks for the direction or interface, which packets do not carry; use --interface", shown(.expression))]
     Metadata {
         /// The expression.
         expression: String,
     },
-    /// libpcap made a program that cannot be run safely.
+    /// libpcap compiled a program that the interpreter cannot run safely.
     #[error("cannot run the compiled filter {}: {reason}", shown(.expression))]
     Unsafe {
         /// The expression.
         expression: String,
-        /// What is wrong with the program.
+        /// The reason why the program is invalid.
         reason: vm::Invalid,
     },
 }
 
-/// An expression, quoted and short enough for a message.
+/// Quotes an expression, and truncates it for a message.
 fn shown(expression: &str) -> String {
     const CHARS_MAX: usize = 200;
     if expression.chars().count() <= CHARS_MAX {
@@ -129,17 +133,19 @@ fn shown(expression: &str) -> String {
     }
 }
 
-/// The compiler.
+/// The compiler of expressions.
 #[derive(Clone, Copy, Debug)]
 pub struct Filter;
 
 impl Filter {
-    /// Compiles an expression for packets of one link type. An empty expression matches everything.
+    /// Compiles an expression for packets of one link type. An empty expression matches every packet.
     ///
     /// # Errors
     ///
-    /// When libpcap does not accept the expression, or not for this link type (`ether host` on raw IP); also when no
-    /// packet could ever match, as with tcpdump.
+    /// [`FilterError::TooLong`], [`FilterError::TooManyTerms`] and [`FilterError::Nul`] before libpcap is called.
+    /// [`FilterError::Rejected`] when libpcap rejects the expression, rejects it for this link type (`ether host` on
+    /// raw IP), or finds that no packet can match, as tcpdump does. [`FilterError::Metadata`] and
+    /// [`FilterError::Unsafe`] when the interpreter cannot run the compiled program.
     pub fn compile(expression: &str, link_type: LinkType) -> Result<Program, FilterError> {
         let expression = expression.trim();
         if expression.is_empty() {
@@ -194,17 +200,17 @@ impl Filter {
     }
 }
 
-/// How many terms an expression has, if these are no more than `most`.
+/// Returns the number of terms of an expression.
 ///
 /// # Errors
 ///
-/// [`FilterError::TooManyTerms`] otherwise.
+/// [`FilterError::TooManyTerms`] when the expression has more than `most` terms.
 pub fn limited_terms(expression: &str, most: usize) -> Result<usize, FilterError> {
     let terms = terms(expression);
     if terms <= most { Ok(terms) } else { Err(FilterError::TooManyTerms { terms, most }) }
 }
 
-/// How many terms an expression has; rather one too many than one too few.
+/// Estimates the number of terms of an expression. The estimate is never too low.
 fn terms(expression: &str) -> usize {
     let is_of_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     let words = expression.split(|c| !is_of_word(c));
@@ -213,7 +219,7 @@ fn terms(expression: &str) -> usize {
     1 + joined + signs.sum::<usize>()
 }
 
-/// What to do about a name that nobody knows: a recorder has shut itself in when it is asked.
+/// Adds advice to the message about an unknown name. A recorder resolves names in its sandbox, without a name server.
 fn with_advice(message: String) -> String {
     let Some(rest) = message.strip_prefix("unknown host ").or_else(|| message.strip_prefix("unknown network ")) else {
         return message;
@@ -227,18 +233,18 @@ fn with_advice(message: String) -> String {
 
 #[cfg(test)]
 thread_local! {
-    /// How often this thread has had libpcap compile something.
+    /// The number of libpcap compilations on this thread.
     static COMPILATIONS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// The number libpcap uses at run time (`DLT_*`) for a link type of a capture file.
+/// Returns the run-time number (`DLT_*`) that libpcap uses for the link type of a capture file.
 ///
-/// They differ where a number had different meanings on different systems when files began to be exchanged
-/// (libpcap, `pcap-common.c`, `linktype_to_dlt`).
+/// The two numbers differ where a `DLT_*` number had different meanings on different systems when the file format was
+/// standardized (libpcap, `pcap-common.c`, `linktype_to_dlt`).
 fn dlt(link_type: LinkType) -> i32 {
     const OPENBSD: bool = cfg!(target_os = "openbsd");
     match link_type.0 {
-        // Raw IP; files also hold the run-time number of the system that wrote them.
+        // Raw IP. Files also contain the `DLT_*` numbers of the systems that wrote them.
         12 | 14 | 101 => {
             if OPENBSD {
                 14
@@ -256,38 +262,38 @@ fn dlt(link_type: LinkType) -> i32 {
         // OpenBSD's loopback and IPsec interfaces.
         108 if OPENBSD => 12,
         109 if OPENBSD => 13,
-        // OpenBSD's packet filter, synchronisation.
+        // OpenBSD's packet filter state synchronization (pfsync).
         246 if OPENBSD => 18,
         number => i32::from(number),
     }
 }
 
-/// An expression for packets of any link type, compiled once for each link type it meets.
+/// An expression for packets of any link type, compiled once for each link type.
 #[derive(Clone, Debug)]
 pub struct FilterSet {
     expression: String,
-    /// `None` for link types for which the expression means nothing.
+    /// `None` for link types for which the expression does not compile.
     programs: Vec<(LinkType, Option<Program>)>,
 }
 
 impl FilterSet {
-    /// Link types kept compiled; when a capture has more, they take turns in the last place.
+    /// The maximum number of compiled link types. Further link types replace each other in the last slot.
     const LINK_TYPES_MAX: usize = 64;
 
-    /// Checks an expression against the [usual link types](USUAL_LINK_TYPES).
+    /// Compiles an expression for the [usual link types](USUAL_LINK_TYPES).
     ///
     /// # Errors
     ///
-    /// When it can be compiled for none of them; the error is the one for Ethernet.
+    /// The error for Ethernet when the expression compiles for none of them.
     pub fn new(expression: &str) -> Result<Self, FilterError> {
         Self::for_link_types(expression, &USUAL_LINK_TYPES)
     }
 
-    /// Checks an expression against the usual link types and these.
+    /// Compiles an expression for the usual link types and for `link_types`.
     ///
     /// # Errors
     ///
-    /// When it can be compiled for none of them; the error is the one for Ethernet.
+    /// The error for Ethernet when the expression compiles for none of them.
     pub fn for_link_types(expression: &str, link_types: &[LinkType]) -> Result<Self, FilterError> {
         let mut set = Self { expression: expression.trim().to_owned(), programs: Vec::new() };
         let mut error = None;
@@ -297,7 +303,7 @@ impl FilterSet {
             }
             let program = match Filter::compile(&set.expression, link_type) {
                 Ok(program) => Some(program),
-                // Ethernet is the first.
+                // Ethernet is the first link type, so its error is the one that is kept.
                 Err(why) => {
                     error.get_or_insert(why);
                     None
@@ -311,12 +317,12 @@ impl FilterSet {
         }
     }
 
-    /// As [`for_link_types`](Self::for_link_types), but compiled for these alone. The usual ones and those of `others` are
-    /// only asked where it means nothing for any of them; one after the other, until it does for one.
+    /// Compiles an expression for `link_types` only. If it compiles for none of them, tries the usual link types and
+    /// then `others`, one at a time, until it compiles for one.
     ///
     /// # Errors
     ///
-    /// When it can be compiled for none of them; the error is the one for Ethernet.
+    /// The error for Ethernet when the expression compiles for none of them.
     pub fn for_these(expression: &str, link_types: &[LinkType], others: &[LinkType]) -> Result<Self, FilterError> {
         let mut set = Self { expression: expression.trim().to_owned(), programs: Vec::new() };
         let mut found = false;
@@ -333,23 +339,24 @@ impl FilterSet {
         }))
     }
 
-    /// The expression, without surrounding space.
+    /// Returns the expression, without leading and trailing whitespace.
     pub fn expression(&self) -> &str {
         &self.expression
     }
 
-    /// Whether every packet matches, because the expression is empty.
+    /// Returns whether the expression is empty, so that every packet matches.
     pub fn is_match_all(&self) -> bool {
         self.expression.is_empty()
     }
 
-    /// Whether a packet matches.
+    /// Returns whether a packet matches.
     ///
-    /// libpcap reads the headers of few link types as well as the decoder does. For the others the expression is asked of the
-    /// outermost IP packet, unless it asks for the link layer. A packet of a link type that libpcap refuses, and without an IP
-    /// packet in it, does not match.
+    /// libpcap parses the headers of few link types as completely as the decoder does. For the other link types the
+    /// expression is applied to the outermost IP packet, unless it tests the link layer. If libpcap rejects the
+    /// expression for the link type and the packet contains no IP packet, the expression is applied to the decoded
+    /// endpoints (exported PDUs). A packet without endpoints above the link layer does not match.
     ///
-    /// Compiles, and so allocates, when the link type is met for the first time.
+    /// The first packet of a link type compiles the expression, and so allocates memory.
     pub fn matches(&mut self, link_type: LinkType, data: &[u8], original_len: u32) -> bool {
         if !is_native(link_type)
             && let Some(offset) = decode::network_offset(link_type, data)
@@ -364,13 +371,13 @@ impl FilterSet {
         }
     }
 
-    /// Whether a packet that begins with `start` cannot match, whatever comes behind; false where that is not known.
+    /// Returns whether no packet that begins with `start` can match. Returns false when this is not known.
     pub fn rejects_start(&mut self, link_type: LinkType, start: &[u8], original_len: u32) -> bool {
         is_native(link_type)
             && self.program(link_type).is_some_and(|program| program.rejects_start(start, original_len))
     }
 
-    /// Asks the expression of the endpoints alone, for packets whose IP header is gone (exported PDUs).
+    /// Applies the expression to the endpoints alone, for packets without an IP header (exported PDUs).
     fn matches_endpoints(&mut self, link_type: LinkType, data: &[u8]) -> bool {
         let decoded = decode::decode(link_type, data);
         if decoded.network == decode::Network::Link {
@@ -380,12 +387,12 @@ impl FilterSet {
         SessionProbe::of(program).ask_one_way(&Endpoints::from(&decoded)) == Outcome::Matches
     }
 
-    /// Whether packets of this link type can match at all.
+    /// Returns whether any packet of this link type can match.
     pub fn can_ask(&mut self, link_type: LinkType) -> bool {
         self.program(link_type).is_some() || (decode::opens(link_type) && self.program(LinkType::RAW).is_some())
     }
 
-    /// The program for one link type, `None` where the expression means nothing for it.
+    /// Returns the program for a link type, or `None` if the expression does not compile for it.
     pub fn program(&mut self, link_type: LinkType) -> Option<&Program> {
         let known = self.programs.iter().position(|(known, _)| *known == link_type);
         let slot = known.unwrap_or_else(|| {
@@ -400,7 +407,7 @@ impl FilterSet {
     }
 }
 
-/// Whether libpcap looks for IP at the same place as the decoder in packets of a link type.
+/// Returns whether libpcap finds the IP header at the same offset as the decoder in packets of a link type.
 fn is_native(link_type: LinkType) -> bool {
     const PPP: LinkType = LinkType(9);
     matches!(

@@ -1,41 +1,42 @@
-//! An expression asked of a session whose packets may be gone.
+//! Applies an expression to a session whose packets may be evicted.
 //!
-//! The expression is asked of the beginning of a packet that the session must have had, once in each direction: Ethernet,
-//! VLAN tags, IP, transport. Addresses, ports, protocol and tags are known. Lengths, flags, sequence numbers, MAC addresses
-//! of IP sessions and everything behind the transport header are not, and an expression that depends on them is
-//! [undecided](Outcome::Unknown). Tunnels are not rebuilt: the endpoints are those of the innermost session.
+//! The probe builds the start of a packet that the session must have had, once in each direction: Ethernet header,
+//! VLAN tags, IP header, transport header. Addresses, ports, protocol and VLAN ids are known. Lengths, flags, sequence
+//! numbers, the MAC addresses of IP sessions and everything after the transport header are unknown. An expression
+//! whose result depends on unknown bytes is [undecided](Outcome::Unknown). Tunnel headers are not rebuilt: the
+//! endpoints are those of the innermost session.
 
 use super::vm::{Outcome, PartialPacket};
 use super::{Filter, FilterError, Program};
 use base::packet::LinkType;
 use decode::{Decoded, Network};
 
-/// What an expression can ask of a session.
+/// The properties of a session that an expression can test.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
-    /// What the addresses are.
+    /// The kind of the addresses.
     pub network: Network,
     /// IP protocol number; 0 for [`Network::Link`].
     pub protocol: u8,
     /// Ethertype of the payload, for [`Network::Link`].
     pub ethertype: u16,
-    /// One address: IPv4 in the low 32 bits, MAC in the low 48 bits.
+    /// The source address: IPv4 in the low 32 bits, MAC in the low 48 bits.
     pub source: u128,
-    /// The other.
+    /// The destination address, in the same form.
     pub destination: u128,
-    /// The first address's port; for ICMP the type.
+    /// The source port; for ICMP the message type.
     pub source_port: u16,
-    /// The second address's port; for ICMP the answering type, or the code where there is none.
+    /// The destination port; for ICMP the type of the reply, or the code if the message has no reply.
     pub destination_port: u16,
-    /// Set where `destination_port` is the code of an ICMP message without an answering type.
+    /// True if `destination_port` is the code of an ICMP message without a reply type.
     pub one_way: bool,
     /// The outermost VLAN id.
     pub vlan: Option<u16>,
-    /// The VLAN id below it.
+    /// The second VLAN id.
     pub inner_vlan: Option<u16>,
 }
 
-/// Ethernet, two tags, IPv6, TCP.
+/// The size in bytes of the longest packet that is built: Ethernet, two VLAN tags, IPv6, TCP.
 const PACKET_BYTES_MAX: usize = 14 + 2 * 4 + 40 + 20;
 
 const VLAN: u16 = 0x8100;
@@ -48,7 +49,7 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 
-/// An expression, ready to be asked of sessions. Allocates nothing after it was made.
+/// A compiled expression for sessions. Asking it allocates no memory.
 #[derive(Clone, Debug)]
 pub struct SessionProbe {
     program: Program,
@@ -56,31 +57,31 @@ pub struct SessionProbe {
 }
 
 impl SessionProbe {
-    /// Compiles an expression. An empty one matches every session.
+    /// Compiles an expression. An empty expression matches every session.
     ///
     /// # Errors
     ///
-    /// As [`Filter::compile`] for Ethernet.
+    /// Those of [`Filter::compile`] for Ethernet.
     pub fn new(expression: &str) -> Result<Self, FilterError> {
         Ok(Self::of(Filter::compile(expression, LinkType::ETHERNET)?))
     }
 
-    /// A probe of an expression that endpoints tell nothing of.
+    /// Creates a probe whose result is [`Outcome::Unknown`] for every session.
     pub fn undecided() -> Self {
         Self::of(Program::match_greater())
     }
 
-    /// With a program that was compiled for Ethernet.
+    /// Creates a probe from a program that was compiled for Ethernet.
     pub(super) fn of(program: Program) -> Self {
         Self { program, packet: PacketBuffer::default() }
     }
 
-    /// Whether a packet of this session, in either direction, would certainly match.
+    /// Returns whether a packet of this session, in either direction, certainly matches.
     pub fn matches(&mut self, session: &Endpoints) -> bool {
         self.ask(session) == Outcome::Matches
     }
 
-    /// What the expression says of the session's packets, as far as its endpoints tell.
+    /// Applies the expression to the session's endpoints, in both directions.
     pub fn ask(&mut self, session: &Endpoints) -> Outcome {
         let there = self.ask_one_way(session);
         if there == Outcome::Matches || session.one_way {
@@ -99,7 +100,7 @@ impl SessionProbe {
 }
 
 impl From<&Decoded> for Endpoints {
-    /// The endpoints of a packet, its sender first.
+    /// Takes the endpoints of a packet; the source is its sender.
     fn from(decoded: &Decoded) -> Self {
         Self {
             network: decoded.network,
@@ -181,9 +182,9 @@ impl PacketBuffer {
 
     fn push_ipv4(&mut self, session: &Endpoints) {
         self.push(&[0x45]);
-        // Type of service, length, identification.
+        // Type of service, total length, identification.
         self.push_unknown(5);
-        // Not a later fragment.
+        // Flags and fragment offset 0: the first fragment.
         self.push(&[0, 0]);
         self.push_unknown(1);
         self.push(&[session.protocol]);
@@ -212,7 +213,7 @@ impl PacketBuffer {
             TCP => {
                 self.push(ports.as_flattened());
                 self.push_unknown(8);
-                // Header length in words: without options.
+                // Data offset: 5 words, no options.
                 self.push(&[5 << 4]);
                 self.push_unknown(7);
             }
@@ -224,14 +225,14 @@ impl PacketBuffer {
         }
     }
 
-    /// Appends bytes that are not known.
+    /// Appends `bytes` unknown bytes.
     fn push_unknown(&mut self, bytes: usize) {
         if self.len + bytes <= PACKET_BYTES_MAX {
             self.len += bytes;
         }
     }
 
-    /// Appends what fits; everything that is built does.
+    /// Appends known bytes if they fit. [`PACKET_BYTES_MAX`] has room for every packet that is built.
     fn push(&mut self, bytes: &[u8]) {
         if let Some(room) = self.bytes.get_mut(self.len..self.len + bytes.len()) {
             room.copy_from_slice(bytes);
@@ -246,7 +247,7 @@ fn mac(address: u128) -> [u8; 6] {
     [a, b, c, d, e, f]
 }
 
-/// The last `n` bytes.
+/// Returns the last `n` bytes.
 fn low(bytes: &[u8], n: usize) -> &[u8] {
     bytes.get(bytes.len().saturating_sub(n)..).unwrap_or_default()
 }

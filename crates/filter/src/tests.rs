@@ -35,7 +35,7 @@ fn expressions_mean_what_tcpdump_means() {
         ("greater 1514", true),
         ("less 100", false),
         ("ip[1000] = 0 or tcp", false),
-        // "and" and "or" bind alike, from the left.
+        // `and` and `or` have the same precedence and associate to the left.
         ("tcp or udp and port 81", false),
         ("udp and port 81 or tcp", true),
         ("udp or (tcp and port 80)", true),
@@ -73,7 +73,7 @@ fn errors_carry_what_libpcap_says() {
     assert!(matches!(Filter::compile("ip protochain 6", LinkType::ETHERNET), Err(FilterError::Unsafe { .. })));
 }
 
-/// libpcap recurses; a thread of ordinary size must do for the longest expression.
+/// libpcap parses recursively. The stack of an ordinary thread must suffice for the longest expression.
 #[test]
 fn the_longest_expressions_are_compiled_or_refused() {
     let fill = |piece: &str| piece.repeat((EXPRESSION_BYTES_MAX - 10) / piece.len());
@@ -114,12 +114,12 @@ fn terms_are_counted_rather_too_many_than_too_few() {
         assert_eq!(terms(expression), expected, "{expression}");
     }
     let error = Filter::compile(&"port 1 or ".repeat(300), LinkType::ETHERNET).unwrap_err();
-    // That it ends with `or` does not come to light.
+    // The limit is checked first, so the syntax error (a trailing `or`) is not reported.
     assert_eq!(error, FilterError::TooManyTerms { terms: 301, most: TERMS_MAX });
     assert!(error.to_string().contains("at most 256") && error.to_string().contains("port ranges"), "{error}");
 }
 
-/// Frames of all kinds with small numbers in them, so that expressions with small numbers are about them.
+/// Frames of many kinds with small field values, so that expressions with small numbers match some of them.
 fn frames() -> Vec<Vec<u8>> {
     let mut state = 7_u64;
     let mut below = move |limit: u64| {
@@ -152,11 +152,12 @@ fn frames() -> Vec<Vec<u8>> {
     (0..3000).map(|_| frame(&mut below)).collect()
 }
 
-/// What libpcap's optimizer makes of an expression, and what it leaves, say the same of every packet that has the bytes it is
-/// asked for. Where one was cut before them, the first load that fails ends either, and they load in another order.
+/// The optimized and the unoptimized program give the same result for every packet that contains all bytes they load.
+/// They may differ for a truncated packet: the first load that fails ends a program, and the two load in a different
+/// order.
 #[test]
 fn with_the_optimizer_and_without_a_filter_means_the_same() {
-    // With room for whatever may be asked of them.
+    // The padding makes room for every load.
     let frames: Vec<(Vec<u8>, u32)> = frames()
         .into_iter()
         .map(|mut frame| {
@@ -286,7 +287,7 @@ fn within_an_answer_an_expression_is_compiled_once() {
             assert!(FilterSet::for_these("prot 53", &[LinkType::RAW], &[]).is_err());
         }
     });
-    // Of the right one two, of the wrong one each usual link type.
+    // The valid expression compiles for two link types, the invalid one for each usual link type.
     assert_eq!(COMPILATIONS.get() - before, 2 + u32::try_from(USUAL_LINK_TYPES.len()).unwrap());
     SessionProbe::new("port 53").unwrap();
     assert_eq!(COMPILATIONS.get() - before, 7, "names may mean something else by now");
@@ -300,7 +301,7 @@ fn a_set_for_some_link_types_accepts_what_means_something_for_others() {
     assert!(FilterSet::for_these("type mgt", &[LinkType::ETHERNET], &[LinkType(105)]).is_ok());
 }
 
-/// The numbers of link types, and what the decoder opens of them.
+/// Every link type that the decoder opens accepts an expression about hosts.
 #[test]
 fn every_link_type_that_is_opened_can_be_asked() {
     let mut refused = Vec::new();

@@ -1,9 +1,9 @@
-//! The machine compiled filters run on: classic BPF, as McCanne and Jacobson described it in "The BSD Packet Filter"
-//! (1993) and as libpcap's `bpf_filter()` runs it.
+//! The interpreter of compiled filters: classic BPF, as McCanne and Jacobson described it in "The BSD Packet Filter"
+//! (1993) and as `bpf_filter()` of libpcap runs it.
 //!
 //! A load beyond the captured bytes and a division by zero mean "no match". [`Program::load`] accepts only programs
-//! whose jumps go forward and stay inside, whose scratch memory exists and which end by returning: such a program
-//! executes each instruction once at most.
+//! whose jumps go forward and stay inside the program, whose scratch memory slots exist, and whose last instruction
+//! returns. Such a program executes each instruction at most once.
 
 mod load;
 mod partial;
@@ -12,26 +12,26 @@ use std::sync::Arc;
 
 pub use partial::{Outcome, PartialPacket};
 
-/// Words of scratch memory (`BPF_MEMWORDS`).
+/// The number of 32-bit words of scratch memory (`BPF_MEMWORDS`).
 const MEMORY_WORDS: usize = 16;
-/// Loads from here ask Linux for what it knows beside the packet's bytes (`SKF_AD_OFF` is -0x1000).
+/// Load offsets that stand for metadata of the Linux kernel (`SKF_AD_OFF` is -0x1000).
 const METADATA: std::ops::Range<u32> = 0xffff_f000..0xffff_f100;
 
-/// One instruction as libpcap gives it (`struct bpf_insn`).
+/// One instruction as libpcap returns it (`struct bpf_insn`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Raw {
-    /// Operation.
+    /// The operation code.
     pub code: u16,
-    /// Instructions to skip when true.
+    /// Instructions to skip when the condition is true.
     pub jump_true: u8,
-    /// Instructions to skip when false.
+    /// Instructions to skip when the condition is false.
     pub jump_false: u8,
-    /// Operand.
+    /// The immediate operand.
     pub k: u32,
 }
 
 impl Raw {
-    /// The binding prints an instruction's four numbers and keeps them private otherwise.
+    /// Parses the text form of an instruction, because the `pcap` crate keeps the four numbers private.
     pub(super) fn from_libpcap(instruction: &pcap::BpfInstruction) -> Option<Self> {
         let text = instruction.to_string();
         let mut numbers = text.split(' ');
@@ -45,40 +45,40 @@ impl Raw {
     }
 }
 
-/// What is wrong with a program.
+/// The reason why a program is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// The instructions could not be read.
+    /// The text form of an instruction cannot be parsed.
     #[error("its instructions cannot be read")]
     Unreadable,
-    /// It does not end by returning.
+    /// The last instruction does not return.
     #[error("it does not end by returning")]
     NoReturn,
-    /// An operation that classic BPF does not have.
+    /// The operation does not exist in classic BPF.
     #[error("instruction {0} has an unknown operation")]
     Operation(usize),
-    /// A jump out of the program, or backwards (libpcap's `protochain` makes such loops).
+    /// The jump leaves the program or goes backwards. libpcap compiles `protochain` to such loops.
     #[error("instruction {0} jumps backwards or out of the program, as \"protochain\" needs it; use \"proto\"")]
     Jump(usize),
-    /// Scratch memory that does not exist.
+    /// The scratch memory slot does not exist.
     #[error("instruction {0} uses scratch memory that does not exist")]
     Memory(usize),
-    /// A division by the constant zero.
+    /// The divisor is the constant zero.
     #[error("instruction {0} divides by zero")]
     Zero(usize),
-    /// A load of what the kernel knows beside the packet's bytes.
+    /// The instruction loads metadata that only the kernel knows.
     #[error("it asks for what packets do not carry")]
     Metadata,
 }
 
-/// Where an operand comes from.
+/// The second operand of an arithmetic instruction.
 #[derive(Clone, Copy, Debug)]
 enum Operand {
     Constant(u32),
     X,
 }
 
-/// An instruction, checked. Jumps say how many instructions to skip.
+/// A checked instruction. A jump holds the number of instructions to skip.
 #[derive(Clone, Copy, Debug)]
 enum Instruction {
     Return(u32),
@@ -122,28 +122,29 @@ enum Instruction {
     XToA,
 }
 
-/// A compiled filter, checked and ready to run; clones share it.
+/// A compiled and checked filter. Clones share the instructions.
 #[derive(Clone, Debug)]
 pub struct Program {
     instructions: Arc<[Instruction]>,
 }
 
 impl Program {
-    /// The program that every packet matches.
+    /// Creates a program that matches every packet.
     pub fn match_all() -> Self {
         Self { instructions: Arc::from([Instruction::Return(u32::MAX)]) }
     }
 
-    /// A program whose answer depends on the packet's length alone: every packet but the empty one matches.
+    /// Creates a program whose result depends on the original length alone: it matches every packet with a length above
+    /// 0.
     pub(super) fn match_greater() -> Self {
         Self { instructions: Arc::from([Instruction::LoadLen, Instruction::ReturnA]) }
     }
 
-    /// Checks a program.
+    /// Checks the instructions of a program.
     ///
     /// # Errors
     ///
-    /// Says which instruction cannot be run.
+    /// [`Invalid`] for the first instruction that cannot be run.
     pub fn load(raw: &[Raw]) -> Result<Self, Invalid> {
         let instructions: Vec<_> =
             raw.iter().enumerate().map(|(at, one)| load::check(*one, at, raw.len())).collect::<Result<_, _>>()?;
@@ -153,28 +154,29 @@ impl Program {
         }
     }
 
-    /// How many instructions it has.
+    /// Returns the number of instructions.
     pub fn len(&self) -> usize {
         self.instructions.len()
     }
 
-    /// Whether it has no instructions; never.
+    /// Returns whether the program has no instructions, which never happens.
     pub fn is_empty(&self) -> bool {
         self.instructions.is_empty()
     }
 
-    /// Whether a packet matches, `data` being its captured bytes and `original_len` its bytes on the wire.
+    /// Returns whether a packet matches. `data` holds its captured bytes, `original_len` its bytes on the wire.
     pub fn matches(&self, data: &[u8], original_len: u32) -> bool {
         self.run(data, original_len).is_some_and(|accepted| accepted != 0)
     }
 
-    /// Whether a packet that begins with `start` cannot match, whatever comes behind; false where that is not known.
+    /// Returns whether no packet that begins with `start` can match. Returns false when this is not known.
     pub fn rejects_start(&self, start: &[u8], original_len: u32) -> bool {
-        // Only a load that lies beyond what is there would go otherwise in the whole packet, and it ends the program.
+        // Only a load beyond `start` can have another result in the whole packet, and such a load makes `run` return
+        // `None`.
         self.run(start, original_len) == Some(0)
     }
 
-    /// What the program returns; `None` where it loads beyond the packet or divides by zero.
+    /// Runs the program and returns its result, or `None` if it loads beyond the packet or divides by zero.
     #[inline]
     fn run(&self, data: &[u8], original_len: u32) -> Option<u32> {
         let (mut a, mut x) = (0_u32, 0_u32);
@@ -224,7 +226,7 @@ impl Program {
                 Instruction::XToA => a = x,
             }
             if skip != 0 {
-                // Cheaper than an index: the iterator knows its end.
+                // An iterator is cheaper than an index, because it needs no bounds check for each instruction.
                 rest = rest.as_slice().get(usize::try_from(skip).ok()?..)?.iter();
             }
         }

@@ -1,8 +1,8 @@
-//! From libpcap's instructions to checked ones.
+//! Checks libpcap's instructions and converts them.
 
 use super::{Instruction, Invalid, MEMORY_WORDS, METADATA, Operand, Raw};
 
-/// The operations of classic BPF (`<pcap/bpf.h>`): class, then size and mode, or operation and source, combined.
+/// Operation codes of classic BPF (`<pcap/bpf.h>`): class, size and mode combined, or class, operation and source.
 pub(super) mod code {
     pub(in crate::vm) const RET_K: u16 = 0x06;
     pub(in crate::vm) const RET_A: u16 = 0x16;
@@ -24,11 +24,11 @@ pub(super) mod code {
     pub(in crate::vm) const TAX: u16 = 0x07;
     pub(in crate::vm) const TXA: u16 = 0x87;
 
-    /// The bits that tell a class.
+    /// Mask of the instruction class.
     pub(in crate::vm) const CLASS: u16 = 0x07;
     pub(in crate::vm) const ALU: u16 = 0x04;
     pub(in crate::vm) const JMP: u16 = 0x05;
-    /// Set where the second operand of an `ALU` or `JMP` is X.
+    /// Set if the second operand of an `ALU` or `JMP` instruction is register X.
     pub(in crate::vm) const SOURCE_X: u16 = 0x08;
 
     pub(in crate::vm) const ADD: u16 = 0x04;
@@ -50,7 +50,7 @@ pub(super) mod code {
     pub(in crate::vm) const JSET: u16 = 0x45;
 }
 
-/// Checks instruction number `at` of `len`.
+/// Checks instruction number `at` of a program of `len` instructions.
 pub(super) fn check(raw: Raw, at: usize, len: usize) -> Result<Instruction, Invalid> {
     use Instruction as I;
     let k = raw.k;
@@ -85,7 +85,7 @@ pub(super) fn check(raw: Raw, at: usize, len: usize) -> Result<Instruction, Inva
 fn check_jump(raw: Raw, at: usize, len: usize) -> Result<Instruction, Invalid> {
     use Instruction as I;
     let Raw { k, jump_true: yes, jump_false: no, .. } = raw;
-    // The instruction jumped to exists; the last one only returns.
+    // The target of the jump must lie inside the program. The last instruction cannot jump.
     let inside = |skip: u32| usize::try_from(skip).is_ok_and(|skip| skip < len.saturating_sub(at + 1));
     if raw.code == code::JA {
         return if inside(k) { Ok(I::Jump(k)) } else { Err(Invalid::Jump(at)) };

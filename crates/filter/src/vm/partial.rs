@@ -1,37 +1,37 @@
-//! A program asked of a packet of which only some bytes are known.
+//! Runs a program on a packet of which only some bytes are known.
 //!
-//! The program runs once for each way in which its tests of unknown bytes can turn out, up to a limit. If all runs agree, the
-//! answer is known although the packet is not.
+//! The program runs once for each combination of results of its tests on unknown bytes, up to a limit. If all runs
+//! return the same result, the result does not depend on the unknown bytes.
 
 use super::{Instruction, MEMORY_WORDS, Operand, Program};
 
-/// Runs of one program at most; a program that needs more is undecided.
+/// The maximum number of runs of one program. A program that needs more is undecided.
 const RUNS_MAX: usize = 64;
-/// Bytes of a partly known packet at most: as many as the mask has bits.
+/// The maximum length in bytes of a partly known packet: the number of bits in the mask.
 const PARTIAL_BYTES_MAX: usize = 128;
 
-/// What is known of the answer.
+/// The result of a filter on partly known data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Such a packet matches.
+    /// Every such packet matches.
     Matches,
-    /// Such a packet does not match.
+    /// No such packet matches.
     Rejects,
-    /// It depends on bytes that are not known.
+    /// The result depends on unknown bytes, or the program needs too many runs.
     Unknown,
 }
 
-/// The beginning of a packet whose length is not known.
+/// The start of a packet whose length is unknown.
 #[derive(Clone, Copy, Debug)]
 pub struct PartialPacket<'a> {
-    /// Its bytes, as far as they go.
+    /// The bytes of the start; unknown bytes have any value.
     pub bytes: &'a [u8],
-    /// A bit for each byte that is known, the first in the lowest.
+    /// One bit for each known byte; the lowest bit stands for the first byte.
     pub known: u128,
 }
 
 impl PartialPacket<'_> {
-    /// `len` bytes as a number, if all of them are known.
+    /// Loads `len` bytes as a big-endian number if all of them are known.
     fn load(&self, at: u32, len: u32) -> Option<u32> {
         let at = usize::try_from(at).ok().filter(|at| *at < PARTIAL_BYTES_MAX)?;
         let mask = (1u128 << len) - 1;
@@ -43,7 +43,7 @@ impl PartialPacket<'_> {
     }
 }
 
-/// A run in the middle of a program. `None` is a value that is not known.
+/// The state of a run. `None` is an unknown value.
 #[derive(Clone, Copy)]
 struct Run {
     at: usize,
@@ -52,16 +52,16 @@ struct Run {
     memory: [Option<u32>; MEMORY_WORDS],
 }
 
-/// How a step of a run goes on.
+/// The effect of an instruction on the flow of a run.
 enum Step {
     Next,
     Skip(u32),
-    /// Either way, as a test of something unknown turns out.
+    /// A branch on an unknown value: the instructions to skip if true, and if false.
     Either(u8, u8),
     Return(Option<u32>),
 }
 
-/// What the runs so far came to.
+/// The results of the runs so far.
 #[derive(Default)]
 struct Answers {
     runs: usize,
@@ -71,14 +71,14 @@ struct Answers {
 }
 
 impl Answers {
-    /// Whether no further run changes the outcome.
+    /// Returns whether no further run can change the outcome.
     fn are_settled(&self) -> bool {
         self.undecided || (self.matches && self.rejects)
     }
 }
 
 impl Program {
-    /// What is known of the answer for a packet of which only some bytes are known.
+    /// Runs the program on a partly known packet.
     pub fn ask(&self, packet: &PartialPacket<'_>) -> Outcome {
         let mut answers = Answers::default();
         let start = Run { at: 0, a: Some(0), x: Some(0), memory: [Some(0); MEMORY_WORDS] };
@@ -90,7 +90,8 @@ impl Program {
         }
     }
 
-    /// Runs on from `run`; the runs that branch off are recursions, [`RUNS_MAX`] at most, so that nothing is allocated.
+    /// Continues from `run`. Each branch on an unknown value recurses, so that no memory is allocated. There are at
+    /// most [`RUNS_MAX`] runs.
     fn explore(&self, mut run: Run, packet: &PartialPacket<'_>, answers: &mut Answers) {
         answers.runs += 1;
         while !answers.are_settled() {
@@ -116,7 +117,7 @@ impl Program {
 
 impl Run {
     fn step(&mut self, instruction: Instruction, packet: &PartialPacket<'_>, rejects: &mut bool) -> Step {
-        // A load of an unknown byte may as well lie beyond the packet, which ends the program.
+        // An unknown byte may lie beyond the end of the packet. The load then ends the program without a match.
         let mut load = |at: Option<u32>, len| {
             let value = at.and_then(|at| packet.load(at, len));
             *rejects |= value.is_none();
@@ -180,7 +181,7 @@ impl Run {
         }
     }
 
-    /// A division by zero leaves an unknown value: it would end the program.
+    /// Applies an arithmetic operation. A division by zero leaves an unknown value, although it would end the program.
     fn combine(&mut self, by: Operand, apply: impl Fn(u32, u32) -> Option<u32>) {
         let by = match by {
             Operand::Constant(k) => Some(k),

@@ -1,4 +1,4 @@
-//! The machine against hand-written programs and random ones.
+//! Tests of the interpreter with hand-written programs and with random ones.
 
 use super::load::{check, code};
 use super::*;
@@ -7,7 +7,7 @@ fn raw(code: u16, jump_true: u8, jump_false: u8, k: u32) -> Raw {
     Raw { code, jump_true, jump_false, k }
 }
 
-/// What a program returns, 0 for "no match".
+/// Returns the result of a program, 0 for "no match".
 fn run(program: &[Raw], data: &[u8]) -> u32 {
     Program::load(program).expect("valid").run(data, 1000).unwrap_or(0)
 }
@@ -16,7 +16,7 @@ const RETURN_A: Raw = Raw { code: code::RET_A, jump_true: 0, jump_false: 0, k: 0
 
 #[test]
 fn a_start_rejects_only_what_the_whole_packet_does() {
-    // Byte 2 is 3, and byte 6 is as wanted.
+    // The program accepts packets with byte 2 = 3 and byte 6 = `sixth`.
     let wants = |sixth| {
         let bytes = [raw(code::LD_B_ABS, 0, 0, 2), raw(code::JEQ, 0, 3, 3), raw(code::LD_B_ABS, 0, 0, 6)];
         let ends = [raw(code::JEQ, 0, 1, sixth), raw(code::RET_K, 0, 0, 1), raw(code::RET_K, 0, 0, 0)];
