@@ -1,7 +1,8 @@
-//! Capture files as people have them: pcap, pcapng or snoop; plain or compressed with gzip, zstd or lz4; from a file, a
-//! FIFO or standard input.
+//! Opens capture files: pcap, pcapng or snoop; plain or compressed with gzip, zstd or lz4; from a file, a FIFO or
+//! standard input.
 //!
-//! The first bytes decide, not the name. Everything is read as a stream, so that nothing is held but a buffer.
+//! The magic number decides the format, not the file name. Everything is streamed, so that memory holds only one
+//! buffer.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
@@ -12,17 +13,17 @@ use lz4_flex::frame::FrameDecoder;
 
 mod snoop;
 
-/// Bytes that tell the formats apart.
+/// Bytes needed to identify a format.
 const MAGIC_BYTES: usize = 8;
 
-/// A capture, decompressed, as pcap or pcapng.
+/// A decompressed stream of pcap or pcapng.
 pub(crate) type Capture = Box<dyn Read + Send>;
 
 /// Opens a capture file; `-` is standard input.
 ///
 /// # Errors
 ///
-/// When it cannot be opened or read. What is wrong inside it shows later.
+/// When the file cannot be opened or its first bytes cannot be read. Reads report errors in the content later.
 pub(crate) fn open(path: &Path) -> anyhow::Result<Capture> {
     if path == Path::new("-") {
         return recognise(Box::new(io::stdin())).context("cannot read standard input");
@@ -33,7 +34,7 @@ pub(crate) fn open(path: &Path) -> anyhow::Result<Capture> {
 
 type Started = Chain<Cursor<Vec<u8>>, BufReader<Box<dyn Read + Send>>>;
 
-/// Reads the first bytes, and gives the rest back with them.
+/// Reads up to [`MAGIC_BYTES`] bytes. Returns them, and a reader that starts with them again.
 fn start(from: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Started)> {
     let mut from = BufReader::with_capacity(256 << 10, from);
     let mut magic = Vec::with_capacity(MAGIC_BYTES);
@@ -57,8 +58,8 @@ fn snoop_or_pcap(magic: &[u8], from: Started) -> Capture {
     if magic == snoop::MAGIC { Box::new(snoop::ToPcap::new(from)) } else { Box::new(from) }
 }
 
-/// Several lz4 frames, one after the other, as `cat a.lz4 b.lz4` makes them. Each has a decoder of its own: the library's
-/// panics when a second frame has blocks of another size.
+/// Reads concatenated lz4 frames, as `cat a.lz4 b.lz4` makes them. Each frame gets a new decoder, because the library's
+/// decoder panics when a later frame has another block size.
 struct Lz4Frames<R: Read> {
     frame: Option<FrameDecoder<R>>,
 }

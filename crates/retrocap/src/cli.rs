@@ -1,7 +1,7 @@
-//! The command line: parses, calls, prints; it decides nothing about packets.
+//! The command line parses arguments, calls the verbs and prints results. It decides nothing about packets.
 //!
-//! What always holds: results go to stdout and everything else to stderr; exit 0 is done, 1 is "nothing matched" or
-//! "failed", 2 is wrong usage; whoever closes the pipe has seen enough, which is success.
+//! Invariants: results go to stdout and everything else to stderr. Exit status 0 is success, 1 is "nothing matched" or
+//! "failed", and 2 is wrong usage. A closed pipe is success, because its reader has seen enough.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ pub(crate) use crate::terminal::printable::{note, print, print_csv, print_json, 
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
 
-/// Records every interface of this host into a small fixed share of RAM, and gives the past back as pcapng.
+/// Records every interface of this host into a small, fixed share of RAM, and exports past traffic as pcapng.
 #[derive(Debug, Parser)]
 #[command(name = "retrocap", version, long_version = LONG_VERSION, max_term_width = 110, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -36,51 +36,51 @@ Examples:
   retrocap get --since 10m port 53           the DNS of the last ten minutes, one line a packet
   retrocap get --since 10m -w odd.pcapng     the same minutes for Wireshark";
 
-/// What every verb takes.
+/// Options that every verb accepts.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
-    /// Where the recorder listens [default: /run/retrocap/retrocap.sock]
+    /// Socket of the recorder [default: /run/retrocap/retrocap.sock]
     #[arg(long, global = true, value_name = "PATH", env = "RETROCAP_SOCKET", hide_env_values = true)]
     pub(crate) socket: Option<PathBuf>,
-    /// Ask a recorder on another machine, as in https://sensor1:57443; also $RETROCAP_REMOTE
+    /// Query a recorder on another machine, as in https://sensor1:57443; also $RETROCAP_REMOTE
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) remote: Option<String>,
-    /// Certificates of the authority that the other side must have [default: ca.pem in $RETROCAP_CERTS or
+    /// CA certificates that must have signed the other side's certificate [default: ca.pem in $RETROCAP_CERTS or
     /// ~/.config/retrocap]
     #[arg(long, global = true, value_name = "FILE", env = "RETROCAP_CA", hide_env_values = true)]
     pub(crate) ca: Option<PathBuf>,
-    /// Certificate to show the other side [default: client.pem there]
+    /// Certificate to present to the other side [default: client.pem there]
     #[arg(long, global = true, value_name = "FILE", env = "RETROCAP_CERT", hide_env_values = true)]
     pub(crate) cert: Option<PathBuf>,
-    /// Private key to that certificate [default: client.key there]
+    /// Private key of that certificate [default: client.key there]
     #[arg(long, global = true, value_name = "FILE", env = "RETROCAP_KEY", hide_env_values = true)]
     pub(crate) key: Option<PathBuf>,
     /// Give up when the recorder sends nothing for this long: 30s, 5m [default: 2m]
     #[arg(long, global = true, value_name = "DURATION", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
-    /// The last packet of the capture files that are asked instead of a recorder.
+    /// Time of the newest packet in the capture files, when a verb reads files instead of querying a recorder.
     #[arg(skip)]
     pub(crate) newest: Option<Timestamp>,
-    /// Print JSON: one document, or one object a line where there are many
+    /// Print JSON: one document, or one object per line for listings
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say more; twice for everything
+    /// Print more messages; twice for all
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 }
 
 impl Common {
-    /// Where the recorder listens unless something else is said.
+    /// The recorder's default socket.
     pub(crate) fn socket_default() -> PathBuf {
         PathBuf::from("/run/retrocap/retrocap.sock")
     }
 
-    /// Where the recorder that is asked is: on a socket, or on another machine. What the command line says wins over
-    /// the environment, and the environment's remote over its socket.
+    /// The recorder to query: a Unix socket or a remote URL. The command line takes precedence over the environment,
+    /// and `RETROCAP_REMOTE` over `RETROCAP_SOCKET`.
     pub(crate) fn socket(&self) -> Address {
         let variable = std::env::var("RETROCAP_REMOTE").ok().filter(|url| !url.is_empty());
         let said = self.socket.is_some() && self.socket != std::env::var_os("RETROCAP_SOCKET").map(PathBuf::from);
@@ -101,7 +101,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 impl Common {
-    /// Runs `verb` against the recorder, or against capture files where some are named.
+    /// Runs `verb` against the recorder, or against `files` if there are any.
     #[cfg(target_os = "linux")]
     pub(crate) fn reading(
         &self,
@@ -117,19 +117,20 @@ impl Common {
         offline.finish(verb(&common))
     }
 
-    /// The time that spans are counted from: now, or the last packet of the capture files.
+    /// The time that relative times count from: the system clock, or the newest packet of the capture files.
     pub(crate) fn now(&self) -> Timestamp {
         self.newest.unwrap_or_else(|| Timestamp::from(SystemTime::now()))
     }
 
-    /// How long the recorder may send nothing.
+    /// How long to wait while the recorder sends nothing.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(TIMEOUT_DEFAULT)
     }
 }
 
 impl Common {
-    /// Where the certificates of a client are, as far as that is said. An empty name says nothing: dialogs send such.
+    /// The client's certificate files, as far as they are named. An empty path counts as unset, because Wireshark's
+    /// dialog sends empty paths.
     pub(crate) fn files(&self) -> tls::CertificateFiles {
         let said = |file: &Option<PathBuf>| file.clone().filter(|file| !file.as_os_str().is_empty());
         tls::CertificateFiles { ca: said(&self.ca), cert: said(&self.cert), key: said(&self.key) }
@@ -153,29 +154,29 @@ pub(crate) enum Verb {
     Man(completions::Man),
 }
 
-/// Wrong usage: exit 2.
+/// Wrong usage, which exits with status 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
 impl Usage {
-    /// A mistake of the user's, in the words of the error that found it.
+    /// Wraps an error that a user's mistake caused. The message stays the same.
     pub(crate) fn of(error: impl std::fmt::Display) -> anyhow::Error {
         Self(error.to_string()).into()
     }
 }
 
-/// What went wrong has been said already.
+/// An error that was printed already. The exit status is 1.
 #[derive(Debug, thiserror::Error)]
 #[error("already reported")]
 pub(crate) struct AlreadyReported;
 
-/// Parses the arguments, does what they say, and tells how it went.
+/// Parses the arguments, runs the verb and returns the exit status.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // A help text nobody reads to its end is no failure.
+            // Ignore a failed write: a reader may close the pipe before the end of the help text.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -201,7 +202,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong, and gives the exit code for it.
+/// Prints the error and returns its exit status.
 fn report(error: &anyhow::Error) -> ExitCode {
     if error.is::<ClosedPipe>() {
         return ExitCode::SUCCESS;
@@ -210,7 +211,7 @@ fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut sentence = error.to_string();
-    // Most errors name their cause themselves.
+    // Most error messages already contain their cause; append only causes that are missing.
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !sentence.contains(&cause) {
             sentence = format!("{sentence}: {cause}");

@@ -1,4 +1,4 @@
-//! The command line, and the parts of Retrocap under one name.
+//! The command line, and re-exports of the crates of Retrocap for tests and fuzz targets.
 #![forbid(unsafe_code)]
 
 pub mod alert;

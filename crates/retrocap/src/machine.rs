@@ -1,29 +1,29 @@
-//! What this machine has: memory, and a terminal's width.
+//! Properties of this machine: available memory, resident memory and the terminal's width.
 
 use engine::budget::MemorySize;
 
 use crate::cli::Usage;
 
-/// Bytes of the budget for `-m`.
+/// The memory budget in bytes for `-m`.
 ///
 /// # Errors
 ///
-/// [`Usage`] when this process may not use so much.
+/// [`Usage`] when this process may not use that much memory.
 pub(crate) fn budget_bytes(memory: Option<MemorySize>) -> anyhow::Result<u64> {
     daemon::memory_limit::budget_bytes(memory).map_err(Usage::of)
 }
 
-/// Memory that can be had without swapping, where the system tells (`/proc/meminfo`).
+/// Bytes that can be allocated without swapping: `MemAvailable` of `/proc/meminfo`. `None` on other systems.
 pub(crate) fn available_bytes() -> Option<u64> {
     kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
 }
 
-/// Memory this process holds, 0 where the system does not tell (`/proc/self/status`).
+/// Resident bytes of this process: `VmRSS` of `/proc/self/status`. 0 on other systems.
 pub(crate) fn resident_bytes() -> u64 {
     std::fs::read_to_string("/proc/self/status").ok().and_then(|status| kibibytes(&status, "VmRSS:")).unwrap_or(0)
 }
 
-/// Columns of the terminal that stdout is; 80 elsewhere.
+/// Width of the terminal on stdout in columns; 80 when stdout is no terminal.
 pub(crate) fn terminal_width() -> usize {
     #[cfg(target_os = "linux")]
     if let Ok(size) = rustix::termios::tcgetwinsize(std::io::stdout())

@@ -1,7 +1,7 @@
 //! The command line: parse, dispatch, exit code.
 #![forbid(unsafe_code)]
 
-/// Packets pass through buffers of this program and of its libraries: none of them keeps one once it is freed.
+/// Wipes memory when it is freed, because buffers of this program and of its libraries hold packet contents.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: sys::Wiping = sys::Wiping::SYSTEM;

@@ -1,7 +1,7 @@
-//! `-r FILE`: questions asked of capture files, without a recorder.
+//! `-r FILE`: queries capture files without a recorder.
 //!
-//! The files go through the same engine as packets of interfaces, and the same service answers on a socket that only
-//! this user can reach. So an answer means the same as a recorder's, and no verb has a second way to find it.
+//! The files go through the same engine as packets of interfaces. The same service answers, on a socket that only this
+//! user can reach. So an answer means the same as a recorder's, and verbs need no second code path.
 
 use std::fmt;
 use std::os::unix::fs::PermissionsExt as _;
@@ -32,22 +32,22 @@ use formats::reader::FileSource;
 use query::{History, Memory};
 use serve::{Limits, Recorder, Service};
 
-/// Seed of the session table: any number, but always the same.
+/// Seed of the session table. It is constant, so that runs are reproducible.
 const SEED: u64 = 0x7265_7472_6f63_6170;
-/// Memory beside that for the packets of small files.
+/// Bytes added to the size of the files, so that small files fit with their overhead.
 const MEMORY_BYTES_MIN: u64 = 256 << 20;
-/// Bytes for the buffers of answers: room to list some million sessions.
+/// Bytes for the buffers of answers, enough to list some million sessions.
 const QUERIES_BYTES: u64 = 256 << 20;
-/// Files of which the order is found out, and that are open at once.
+/// Maximum number of files, all of which are open at once.
 const FILES_MAX: usize = 256;
 
-/// Capture files that were read, and the service that answers questions about them.
+/// Capture files that were read, and the service that answers queries about them.
 pub(crate) struct Offline {
-    /// Where it listens.
+    /// The service's socket.
     pub(crate) socket: PathBuf,
-    /// The time of the newest packet: what "10m ago" counts from.
+    /// The time of the newest packet, from which "10m ago" counts.
     pub(crate) newest: Option<Timestamp>,
-    /// Why not everything of the files was read or kept.
+    /// Why packets of the files were not read or not kept, if so.
     problem: Option<String>,
     _folder: tempfile::TempDir,
     _shutdown: watch::Sender<bool>,
@@ -62,11 +62,11 @@ impl fmt::Debug for Offline {
 }
 
 impl Offline {
-    /// Reads the files, and answers from then on.
+    /// Reads the files and starts the service.
     ///
     /// # Errors
     ///
-    /// When a file cannot be opened, or nothing of them can be read.
+    /// When a file cannot be opened, or no packet of the files can be read.
     pub(crate) fn start(paths: &[PathBuf], common: &Common) -> anyhow::Result<Self> {
         if paths.len() > FILES_MAX {
             return Err(Usage::of(format_args!("{} files are too many: at most {FILES_MAX} after -r", paths.len())));
@@ -171,7 +171,7 @@ impl Offline {
         })
     }
 
-    /// The result of a verb that was asked about the files: a failure where not all of them was looked at.
+    /// The result of a verb that read the files. It is a failure if packets were not read or not kept.
     pub(crate) fn finish(&self, result: anyhow::Result<()>) -> anyhow::Result<()> {
         match (&self.problem, result) {
             (Some(problem), Ok(())) => Err(anyhow!(problem.clone())),
@@ -184,19 +184,19 @@ impl Offline {
     }
 }
 
-/// Memory for the packets of the files: what they need, and at most half of what is free.
+/// Memory budget in bytes: what the files need, but at most half of the available memory.
 fn budget_bytes(paths: &[PathBuf]) -> u64 {
     let half = machine::available_bytes().map_or(1 << 30, |bytes| bytes / 2);
     let sizes = paths.iter().map(|path| plain_bytes(path));
     match sizes.sum::<Option<u64>>() {
-        // Sessions, and segments that are not full, take some beside the packets.
+        // Sessions and segments that are not full need memory beside the packets.
         Some(bytes) => bytes.saturating_mul(2).saturating_add(MEMORY_BYTES_MIN).min(half),
         None => half,
     }
     .max(Split::BYTES_MIN)
 }
 
-/// The size of a file that is not compressed, where that is known before it is read.
+/// The size in bytes of an uncompressed regular file; `None` if it is not known before reading.
 fn plain_bytes(path: &Path) -> Option<u64> {
     let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let compressed =
@@ -204,11 +204,11 @@ fn plain_bytes(path: &Path) -> Option<u64> {
     (!compressed).then_some(metadata.len())
 }
 
-/// Several files, one after the other, in the order of their first packets.
+/// Reads several files in sequence, ordered by their first packets.
 struct Files {
     rest: std::vec::IntoIter<(String, FileSource)>,
     current: (String, FileSource),
-    /// What became of the packets of the files that have ended.
+    /// Counts of the files that have ended.
     before: SourceCounts,
 }
 
@@ -216,7 +216,8 @@ impl Files {
     fn open(paths: &[PathBuf], interfaces: &Arc<Interfaces>) -> anyhow::Result<Self> {
         let mut paths: Vec<&PathBuf> = paths.iter().collect();
         if paths.len() > 1 {
-            // Rotated captures are named in any order; what is not a file keeps its place.
+            // Rotated captures may be named in any order. Inputs that are no regular files sort first, in the given
+            // order.
             paths.sort_by_cached_key(|path| first_time(path));
         }
         let mut files = Vec::new();
@@ -234,7 +235,7 @@ impl Files {
     }
 }
 
-/// When the first packet of a file was captured.
+/// The time of the first packet in a regular file.
 fn first_time(path: &Path) -> Option<Timestamp> {
     path.metadata().ok().filter(std::fs::Metadata::is_file)?;
     let mut source = FileSource::from_reader(capture_input::open(path).ok()?, Arc::default());

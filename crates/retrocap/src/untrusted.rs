@@ -1,8 +1,8 @@
-//! What the command line reads that others wrote: for fuzz targets, and for the tests of what they start from.
+//! Entry points to the parsers of untrusted input, for fuzz targets and for the tests of their seeds.
 //!
-//! Arguments come from Wireshark's dialog too, alerts from other tools, configurations from packages, and a recorder
-//! elsewhere may have been taken over. What always holds: nothing of it makes the program panic, and nothing that is
-//! printed for people moves a terminal's cursor.
+//! Arguments also come from Wireshark's dialog, alerts from other tools and configurations from packages, and an
+//! attacker may control a remote recorder. Invariants: no input makes the program panic, and nothing that is printed
+//! for people moves a terminal's cursor.
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -30,11 +30,11 @@ use engine::judge::Class;
 
 const PLAIN: Screen = Screen { width: Some(80), colour: false };
 
-/// Arguments, the name of the program first: what they ask a recorder for, where they ask one.
+/// Parses arguments, of which the first is the program's name. Returns the request target of a verb that has one.
 ///
 /// # Errors
 ///
-/// What is wrong with them.
+/// What is wrong with the input.
 pub fn arguments(words: Vec<OsString>, now: Timestamp) -> Result<Option<String>, String> {
     let tz = TimeZone::UTC;
     let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
@@ -47,47 +47,48 @@ pub fn arguments(words: Vec<OsString>, now: Timestamp) -> Result<Option<String>,
     target.map(|target: Option<Target>| target.map(|target| target.as_str().to_owned())).map_err(|e| e.to_string())
 }
 
-/// A configuration: the classes in it.
+/// Parses a configuration. Returns its classes.
 ///
 /// # Errors
 ///
-/// Every mistake, as the line it is in and what it is.
+/// All mistakes, each with its line number and message.
 pub fn configuration(text: &str) -> Result<Vec<Class>, Vec<(usize, String)>> {
     let mistakes = |mistakes: Vec<Mistake>| mistakes.into_iter().map(|mistake| (mistake.line, mistake.text)).collect();
     Settings::read(text).map(|settings| settings.classes).map_err(mistakes)
 }
 
-/// The name that an alert's packets are written under.
+/// The name of the file with an alert's packets.
 pub fn alert_file(alert: &Alert) -> String {
     alert_files::file_name(alert, "pcapng")
 }
 
-/// An expression as the command line takes it.
+/// Checks a filter expression as the command line does.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the input.
 pub fn expression(text: &str) -> Result<(), String> {
     selection::expression(&[text.to_owned()]).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// A recorder's status, as people see it; `None` when it is none.
+/// Formats a recorder's status for people; `None` if the document is no status.
 pub fn status(document: &str, now: Timestamp) -> Option<String> {
     let status = serde_json::from_str(document).ok()?;
     Some(status_page::status(&status, &View { heading: Heading::Recording { now }, screen: PLAIN, tz: TimeZone::UTC }))
 }
 
-/// A recorder's pins, likewise.
+/// Formats a recorder's pins for people; `None` if the document is no list of pins.
 pub fn pins(document: &str) -> Option<String> {
     Some(pin::list(&serde_json::from_str(document).ok()?))
 }
 
-/// A recorder's refusal, in a sentence.
+/// Formats a recorder's refusal as a sentence.
 pub fn refusal(document: &str) -> String {
     printable::plain_lines(&client::refused(hyper::StatusCode::BAD_REQUEST, document).to_string()).into_owned()
 }
 
-/// A recorder's sessions and their sums, as far as they can be read: for people, and as comma-separated values.
+/// Formats a recorder's sessions and sums up to the first bad line: sessions as a table and as CSV, then sums as a
+/// table and as CSV.
 pub fn listing(lines: &str) -> [String; 4] {
     let all: [Box<dyn Fn() -> Box<dyn RowWriter>>; 4] = [
         Box::new(|| Box::new(SessionRows::new(PLAIN, TimeZone::UTC, false))),
@@ -103,11 +104,11 @@ pub fn listing(lines: &str) -> [String; 4] {
     })
 }
 
-/// A recorder's answer to so many selections: the file within it.
+/// Reads a recorder's merged answer to `asked` selections. Returns the capture file in it.
 ///
 /// # Errors
 ///
-/// Where it is damaged.
+/// When the answer is damaged.
 pub fn selections(answer: &[u8], asked: usize) -> std::io::Result<Vec<u8>> {
     let mut file = Vec::new();
     alerts::merged::MergedReader::new(answer, asked, Arc::default()).read_to_end(&mut file)?;

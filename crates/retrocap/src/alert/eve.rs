@@ -1,7 +1,7 @@
-//! Suricata's EVE: one JSON object a line.
+//! Reads Suricata's EVE format: one JSON object per line.
 //!
-//! Source: the chapter "Eve JSON Format" of Suricata's manual. All events that name endpoints are taken, not alerts
-//! alone; statistics and the like name none.
+//! Source: the chapter "Eve JSON Format" of Suricata's manual. The reader accepts all events that name endpoints, not
+//! only alerts. Statistics and similar events name none.
 
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ pub(super) fn alert(value: &Value) -> Result<Option<Alert>, String> {
     let at = time("timestamp", &field("timestamp").ok_or("timestamp is missing")?)?;
     let event = field("event_type").unwrap_or_else(|| "event".into());
     let (mut start, mut end) = (at, at);
-    // A flow is logged when it has timed out, long after its packets.
+    // Suricata logs a flow when it times out, long after its packets.
     if matches!(&*event, "flow" | "netflow") {
         if let Some(text) = json::field(value, &format!("{event}.start")) {
             start = time("flow.start", &text)?.min(at);

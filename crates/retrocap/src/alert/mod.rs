@@ -1,7 +1,8 @@
-//! Alerts of other tools, and the sessions they name: Suricata's EVE, Zeek's logs, Sysmon's network connections.
+//! Reads alerts of other tools and the sessions they name: Suricata's EVE, Zeek's logs and Sysmon's network
+//! connections.
 //!
-//! A file is read line by line, and each line is recognised for itself, so that files may be joined. What always holds:
-//! a line that cannot be read is told with its number, and costs no other line its packets; what is held is bounded.
+//! The reader recognises each line on its own, so that users can concatenate files. Invariants: a line that cannot be
+//! read is reported with its number and affects no other line; memory is bounded.
 
 mod eve;
 mod json;
@@ -16,30 +17,30 @@ use serde_json::Value;
 use base::time::Timestamp;
 use query::search::SearchTarget;
 
-/// Alerts that are read from one file at most.
+/// Maximum number of alerts read from one file.
 pub const ALERTS_MAX: usize = 100_000;
-/// Bytes of a line at most.
+/// Maximum bytes of a line.
 pub const LINE_BYTES_MAX: u64 = 1 << 20;
-/// Bytes of a file that is one JSON document, not lines, at most.
+/// Maximum bytes of a file that is one JSON document instead of lines.
 pub const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
-/// Broken lines that are told one by one; further ones are counted.
+/// Maximum number of broken lines that are listed. Further ones are only counted.
 pub const BROKEN_LISTED_MAX: usize = 1000;
 
-/// Who wrote an alert.
+/// The tool that wrote an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Suricata, EVE.
+    /// Suricata's EVE.
     Suricata,
-    /// Zeek, conn.log, notice.log or another log with a connection.
+    /// Zeek's conn.log, notice.log or another log with a connection.
     Zeek,
-    /// Sysmon, event 3.
+    /// Sysmon's event 3.
     Sysmon,
-    /// No alert: a session that a recorder listed.
+    /// Not an alert but a session that a recorder listed.
     Session,
 }
 
 impl Kind {
-    /// Its name in file names and manifests.
+    /// The name used in file names and manifests.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Suricata => "suricata",
@@ -50,54 +51,55 @@ impl Kind {
     }
 }
 
-/// One alert.
+/// An alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alert {
-    /// Where it stands in its file, from 1.
+    /// The line in its file, counted from 1. In a JSON list, the number of the item.
     pub line: u64,
-    /// Who wrote it.
+    /// The tool that wrote it.
     pub kind: Kind,
-    /// What it says: a signature, a notice, a program.
+    /// The text of the alert: a signature, a notice type or a program.
     pub name: String,
-    /// What its writer calls it: a signature's number, a connection's uid.
+    /// The tool's identifier: a signature ID, a connection's uid or a process ID.
     pub id: Option<String>,
-    /// When it began.
+    /// Start of the event.
     pub start: Timestamp,
-    /// When it ended, the same for what has no duration.
+    /// End of the event; equal to `start` when the event has no duration.
     pub end: Timestamp,
-    /// The sessions it names.
+    /// The sessions that the alert names.
     pub names: SearchTarget,
 }
 
-/// What a file held.
+/// The content of a file of alerts.
 #[derive(Debug, Default)]
 pub struct Alerts {
-    /// The alerts, as they stood.
+    /// The alerts, in file order.
     pub alerts: Vec<Alert>,
-    /// Lines that could not be read, the first [`BROKEN_LISTED_MAX`], and why.
+    /// The first [`BROKEN_LISTED_MAX`] lines that could not be read: line number and reason.
     pub broken: Vec<(u64, String)>,
-    /// All such lines.
+    /// Number of lines that could not be read.
     pub broken_count: u64,
-    /// Lines that name no session: statistics, other events.
+    /// Number of events that name no session, such as statistics.
     pub passed_over: u64,
-    /// Events of Suricata that name a session and are not alerts, which were not asked for.
+    /// Number of Suricata events that name a session, are no alerts and were not requested.
     pub other_events: u64,
-    /// Set when there were more than [`ALERTS_MAX`].
+    /// Whether the file has more than [`ALERTS_MAX`] alerts.
     pub cut: bool,
     all_events: bool,
 }
 
 impl Alerts {
-    /// Reads all of a file.
+    /// Reads a whole file, with all events.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or is nothing that could hold alerts. Broken lines are no error.
+    /// When the file cannot be read, is UTF-16 or compressed, or is a JSON document that is too large. Broken lines are
+    /// no error.
     pub fn read(from: impl BufRead) -> Result<Self, String> {
         Self::read_events(from, true)
     }
 
-    /// As [`read`](Self::read), but of Suricata's events alerts alone, unless `all` are wanted.
+    /// As [`read`](Self::read), but takes only alerts from Suricata's events unless `all` is set.
     ///
     /// # Errors
     ///
@@ -162,7 +164,7 @@ impl Alerts {
         }
     }
 
-    /// A file that is one JSON value, or several that reach over lines.
+    /// Reads a file that holds one JSON value, or several values that span lines.
     fn document(&mut self, from: impl Read) -> Result<(), String> {
         let mut bytes = Vec::new();
         from.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
@@ -184,7 +186,7 @@ impl Alerts {
             match values.next() {
                 None => return Ok(()),
                 Some(Ok(Value::Array(items))) => {
-                    // Where an item of a list stands is not known; its number is.
+                    // The parser gives no line for an item of a list, so report its number.
                     for (number, item) in (1u64..).zip(&items) {
                         if !self.is_other_event(item) {
                             self.add(number, alert(item));
@@ -207,7 +209,7 @@ impl Alerts {
         }
     }
 
-    /// Whether it is an event of Suricata that names a session, is no alert, and was not asked for. Counts it then.
+    /// Whether `value` is a Suricata event that names a session, is no alert and was not requested. Counts such events.
     fn is_other_event(&mut self, value: &Value) -> bool {
         let kind = value.get("event_type").and_then(Value::as_str);
         let is_other = !self.all_events && kind.is_some_and(|kind| kind != "alert") && value.get("src_ip").is_some();
@@ -230,7 +232,7 @@ impl Alerts {
     }
 }
 
-/// Whether what begins so is no file of lines: a list, or an object that reaches over lines.
+/// Whether a file that begins with `start` holds a list, or an object that spans lines.
 fn is_document(start: &[u8]) -> bool {
     let text = start.trim_ascii_start();
     let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default().trim_ascii();
@@ -251,7 +253,7 @@ fn skip_line(from: &mut impl BufRead) -> std::io::Result<()> {
     }
 }
 
-/// Reads one JSON object, whoever wrote it.
+/// Reads one JSON object of any supported tool.
 fn alert(value: &Value) -> Result<Option<Alert>, String> {
     if !value.is_object() {
         return Err("no JSON object".to_owned());
@@ -270,24 +272,24 @@ fn alert(value: &Value) -> Result<Option<Alert>, String> {
         .to_owned())
 }
 
-/// An address as logs write it; what was mapped into IPv6 is IPv4 again.
+/// Reads an IP address without its zone. An IPv4-mapped IPv6 address becomes IPv4.
 fn address(name: &str, text: &str) -> Result<IpAddr, String> {
     let bare = text.split('%').next().unwrap_or_default();
     let address: IpAddr = bare.parse().map_err(|_| format!("{name} is {}, no IP address", json::shown(text)))?;
     Ok(address.to_canonical())
 }
 
-/// A port; what has none says 0 or nothing.
+/// Reads a port. 0 or a missing field means no port.
 fn port(name: &str, text: Option<&str>) -> Result<u16, String> {
     let Some(text) = text else { return Ok(0) };
     text.parse().map_err(|_| format!("{name} is {}, no port", json::shown(text)))
 }
 
-/// A time: seconds (or milliseconds) since 1970, or a date and time, which is UTC where it does not say.
+/// Reads a time: seconds or milliseconds since 1970, or a date and time, which is UTC unless it has an offset.
 fn time(name: &str, text: &str) -> Result<Timestamp, String> {
     let wrong = || format!("{name} is {}, no time like 2026-11-22T10:00:00.123456+0000", json::shown(text));
     if let Ok(number) = text.parse::<f64>() {
-        // A time in seconds has ten digits before its fraction until the year 2286.
+        // A time in seconds has ten integer digits until the year 2286.
         const MILLISECONDS_FROM: f64 = 1e11;
         if number >= MILLISECONDS_FROM {
             let micros = number * 1e3;
@@ -299,7 +301,7 @@ fn time(name: &str, text: &str) -> Result<Timestamp, String> {
     if !text.starts_with(|c: char| c.is_ascii_digit()) || text.len() < "2026-11-22T10:00:00".len() {
         return Err(wrong());
     }
-    // +0100 is what strftime writes, +01:00 what RFC 3339 wants.
+    // strftime writes the offset as +0100; RFC 3339 requires +01:00.
     if !text.is_ascii() {
         return Err(wrong());
     }
@@ -312,7 +314,7 @@ fn time(name: &str, text: &str) -> Result<Timestamp, String> {
     base::time::parse(&text, Timestamp::MIN, &jiff::tz::TimeZone::UTC).map_err(|_| wrong())
 }
 
-/// The number of a protocol; `None` where its name is not known, which then is any.
+/// The IP protocol number; `None` for an unknown name, which then matches any protocol.
 fn protocol(name: &str) -> Option<u8> {
     Some(match name.to_ascii_lowercase().as_str() {
         "icmp" => 1,

@@ -1,6 +1,6 @@
-//! Sysmon's event 3, a network connection, as JSON: bare, under `Event.EventData`, or under `winlog.event_data`.
+//! Reads Sysmon's event 3, a network connection, as JSON: bare, under `Event.EventData`, or under `winlog.event_data`.
 //!
-//! Sysmon reports a connection up to fifteen seconds late.
+//! Sysmon reports a connection up to 15 seconds late.
 
 use serde_json::Value;
 
@@ -8,11 +8,11 @@ use super::{Alert, Kind, address, json, port, protocol, time};
 use query::search::SearchTarget;
 use query::selectors::Flow;
 
-/// Where in an object forwarders put the event's fields, nearest first.
+/// JSON pointers under which log forwarders put the event's fields, shortest first.
 const PLACES: [&str; 6] =
     ["", "/Event/EventData", "/EventData", "/winlog/event_data", "/event_data", "/Event/EventData/Data"];
 
-/// The event's fields, if this is Sysmon's: event 3, or another one.
+/// The fields of the event if `value` is a Sysmon event, of any number.
 pub(super) fn event(value: &Value) -> Option<&Value> {
     PLACES.iter().filter_map(|place| value.pointer(place)).find(|event| {
         field(event, "UtcTime").is_some()
@@ -20,7 +20,7 @@ pub(super) fn event(value: &Value) -> Option<&Value> {
     })
 }
 
-/// A field of an object, or of a list of names and values.
+/// A field of an object, or of a list of name-value pairs.
 fn field<'v>(event: &'v Value, name: &str) -> Option<std::borrow::Cow<'v, str>> {
     match event {
         Value::Array(items) => {

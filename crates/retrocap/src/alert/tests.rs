@@ -4,7 +4,7 @@ fn read(text: &str) -> Alerts {
     Alerts::read(text.as_bytes()).unwrap()
 }
 
-/// What one line names: `kind name id start+duration sought`.
+/// The first alert of `text` as `kind name id start+duration sessions`.
 fn named(text: &str) -> String {
     let read = read(text);
     assert_eq!(read.broken, [], "{text}");

@@ -1,7 +1,7 @@
-//! Zeek's logs: tab-separated columns that a header names, or JSON objects with the same names.
+//! Reads Zeek's logs: tab-separated columns that a header names, or JSON objects with the same names.
 //!
-//! Source: the chapters "Zeek Log Formats and Inspection", conn.log and notice.log of Zeek's documentation. Any log with
-//! a connection (`id.orig_h` and so on) will do; a notice may name hosts alone (`src`, `dst`).
+//! Source: the chapters "Zeek Log Formats and Inspection", conn.log and notice.log of Zeek's documentation. Any log
+//! with a connection (`id.orig_h` and so on) works. A notice may name only hosts (`src`, `dst`).
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::{Alert, Kind, address, json, port, protocol, time};
 use query::search::SearchTarget;
 use query::selectors::Flow;
 
-/// Columns of a table at most.
+/// Maximum number of columns.
 const COLUMNS_MAX: usize = 1024;
 
-/// What the header of a table says.
+/// The header of a tab-separated log.
 #[derive(Debug)]
 pub(super) struct Table {
     separator: String,
@@ -38,10 +38,10 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Reads a line that begins with `#`.
+    /// Reads a header line, which begins with `#`.
     pub(super) fn header(&mut self, line: &str) -> Result<(), String> {
         if let Some(separator) = line.strip_prefix("#separator ") {
-            // A new file begins.
+            // `#separator` is the first line of a log, so a new log begins here.
             *self = Self { separator: unescaped(separator.trim())?, ..Self::default() };
             return Ok(());
         }
@@ -67,7 +67,7 @@ impl Table {
         Ok(())
     }
 
-    /// Reads a line with values.
+    /// Reads a line of values.
     pub(super) fn row(&self, line: &str) -> Result<Option<Alert>, String> {
         let Some(fields) = &self.fields else {
             return Err("neither a JSON object nor a row below a #fields line of Zeek's".to_owned());
@@ -87,7 +87,7 @@ impl Table {
     }
 }
 
-/// `\x09` as the tab that it stands for.
+/// Decodes `\x09` to a tab.
 fn unescaped(text: &str) -> Result<String, String> {
     let wrong = || format!("#separator is {}, not like \\x09", json::shown(text));
     let Some(hex) = text.strip_prefix("\\x") else {
@@ -104,13 +104,13 @@ pub(super) fn is(value: &Value) -> bool {
         && ["id.orig_h", "id", "note", "src", "dst", "uid", "_path"].iter().any(|name| value.get(name).is_some())
 }
 
-/// Reads a row by its fields.
+/// Reads a row through its fields.
 pub(super) fn alert<'v>(field: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<Option<Alert>, String> {
     let protocol = field("proto").and_then(|name| protocol(&name));
     let ends = match (field("id.orig_h"), field("id.resp_h")) {
         (Some(a), Some(b)) => Some((("id.orig_h", a, "id.orig_p"), ("id.resp_h", b, "id.resp_p"))),
         _ => match (field("src"), field("dst")) {
-            // The port of a notice is the destination's.
+            // A notice has one port, `p`, which belongs to the destination.
             (Some(a), Some(b)) => Some((("src", a, ""), ("dst", b, "p"))),
             _ => None,
         },
@@ -125,7 +125,7 @@ pub(super) fn alert<'v>(field: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<
                 return Err("the two addresses are of different IP versions".to_owned());
             }
             if matches!(protocol, Some(1 | 58)) {
-                // What stands in place of ports is told from a type and a code in other words than ours.
+                // Zeek encodes an ICMP type and code as ports in another way than the engine, so leave the ports out.
                 (a.1, b.1) = (0, 0);
             }
             SearchTarget::Flow(Flow { a, b, protocol })

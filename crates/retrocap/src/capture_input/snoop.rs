@@ -1,4 +1,4 @@
-//! Solaris' snoop format (RFC 1761), rewritten as pcap while it is read.
+//! Converts Solaris' snoop format (RFC 1761) to pcap while it is read.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -7,10 +7,10 @@ pub(super) const MAGIC: &[u8] = b"snoop\0\0\0";
 const VERSION: u32 = 2;
 const FILE_HEADER_BYTES: usize = 16;
 const RECORD_HEADER_BYTES: usize = 24;
-/// Bytes of a packet and its padding at most; a record that claims more is damage.
+/// Maximum bytes of a packet with its padding. A record that claims more is damaged.
 const RECORD_BYTES_MAX: u32 = 16 << 20;
 
-/// The file as pcap, big-endian, with microseconds.
+/// Reads as big-endian pcap with microsecond timestamps.
 pub(super) struct ToPcap<R> {
     from: R,
     begun: bool,
@@ -23,7 +23,7 @@ impl<R: Read> ToPcap<R> {
         Self { from, begun: false, ready: Vec::new(), at: 0 }
     }
 
-    /// Makes the next piece; an empty one at the end.
+    /// Converts the file header or the next record into `ready`. Leaves `ready` empty at the end of the file.
     fn advance(&mut self) -> io::Result<()> {
         self.ready.clear();
         self.at = 0;
@@ -75,13 +75,13 @@ impl<R: Read> Read for ToPcap<R> {
     }
 }
 
-/// Big-endian words.
+/// Reads `N` big-endian `u32` words.
 fn words<const N: usize>(bytes: &[u8]) -> [u32; N] {
     let mut chunks = bytes.chunks_exact(4);
     std::array::from_fn(|_| chunks.next().and_then(|word| word.try_into().ok()).map_or(0, u32::from_be_bytes))
 }
 
-/// Fills `into`; false at an end before its first byte.
+/// Fills `into`. Returns false if the stream ends before the first byte.
 fn read_or_end(from: &mut impl Read, into: &mut [u8]) -> io::Result<bool> {
     let mut filled = 0;
     while filled < into.len() {
@@ -96,7 +96,7 @@ fn read_or_end(from: &mut impl Read, into: &mut [u8]) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The link type that libpcap gives to a snoop data link type.
+/// The pcap link type (LINKTYPE_) of a snoop data link type, as libpcap maps it.
 fn link_type(data_link: u32) -> io::Result<u32> {
     match data_link {
         // IEEE 802.3 and Ethernet.

@@ -1,20 +1,20 @@
-//! How long a recorder is waited for.
+//! The timeout for a recorder's answer.
 //!
-//! Only time spent waiting for the recorder counts, so that a slow disk or pager on this side costs nothing. What arrives
-//! extends the deadline: an answer may take hours as long as it keeps coming, and one that trickles ends.
+//! Only time spent waiting for the recorder counts, so that a slow disk or pager on this side costs nothing. Received
+//! bytes extend the deadline: a steady answer may take hours, and one that trickles in ends.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-/// How long a recorder may send nothing where `--timeout` does not say otherwise.
+/// The timeout when `--timeout` is not given.
 pub(crate) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(120);
 
-/// Bytes for which the deadline moves by a second.
+/// Received bytes that extend the deadline by one second.
 const BYTES_PER_SECOND_MIN: u64 = 1024;
 
-/// The time that is left to wait.
+/// The remaining time to wait for an answer.
 #[derive(Debug)]
 pub(crate) struct Deadline {
     timeout: Duration,
@@ -46,12 +46,12 @@ impl Deadline {
         Self { timeout, received_bytes: 0, waited: Duration::ZERO, lifted: false }
     }
 
-    /// From now on there is none.
+    /// Removes the time limit.
     pub(crate) fn lift(&mut self) {
         self.lifted = true;
     }
 
-    /// Counts what arrived.
+    /// Counts received bytes, which extend the deadline.
     pub(crate) fn extend(&mut self, bytes: usize) {
         self.received_bytes = self.received_bytes.saturating_add(bytes as u64);
     }
@@ -61,7 +61,7 @@ impl Deadline {
         self.timeout.saturating_add(earned).saturating_sub(self.waited)
     }
 
-    /// Waits for `work`, at most for the time that is left.
+    /// Waits for `work`, at most for the remaining time.
     pub(crate) fn wait<T>(&mut self, runtime: &Runtime, work: impl Future<Output = T>) -> Result<T, TimedOut> {
         if self.lifted {
             return Ok(runtime.block_on(work));

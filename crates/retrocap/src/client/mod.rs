@@ -1,8 +1,9 @@
-//! The client of the service's API: one request on the Unix socket or over TLS, and its answer read as it comes.
+//! The client of the service's API. It sends one request over the Unix socket, TLS or loopback TCP, and streams the
+//! answer.
 //!
-//! Calls block, because a verb asks one thing and has nothing else to do. An answer is read no faster than its pieces are
-//! used, so that a slow pipe makes the recorder wait instead of filling memory. The recorder is not trusted: what is
-//! held of an answer has a limit, and a recorder that stops sending meets a [`Deadline`].
+//! Calls block, because a verb sends one request and has nothing else to do. The client reads an answer no faster than
+//! the caller consumes it, so that a slow pipe makes the recorder wait instead of filling memory. The recorder is not
+//! trusted: buffered parts of an answer have a size limit, and a recorder that stops sending meets a [`Deadline`].
 
 mod deadline;
 pub(crate) mod remote;
@@ -29,40 +30,40 @@ use crate::terminal::output;
 use deadline::Deadline;
 pub(crate) use deadline::TIMEOUT_DEFAULT;
 
-/// Bytes of a line with a piece of a file in base64 at most; recorders send some hundred kilobytes.
+/// Maximum bytes of a line with a base64 piece of a file. Recorders send some hundred kilobytes.
 pub(crate) const PIECE_LINE_BYTES_MAX: u64 = 4 << 20;
-/// Bytes of a line with one session or sum at most; recorders send about one kilobyte.
+/// Maximum bytes of a line with one session or sum. Recorders send about one kilobyte.
 pub(crate) const ROW_BYTES_MAX: u64 = 64 << 10;
-/// Bytes of a whole document at most; the status has a few hundred bytes for each interface.
+/// Maximum bytes of a whole document. The status has a few hundred bytes per interface.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
-/// Characters of a refusal that are shown.
+/// Maximum number of characters of a refusal to print.
 const DETAIL_CHARS_MAX: usize = 4000;
 
-/// The service did not do what was asked.
+/// The service refused a request.
 #[derive(Debug, thiserror::Error)]
 #[error("{detail}")]
 pub(crate) struct Refused {
-    /// What kind of refusal.
+    /// The HTTP status.
     pub(crate) status: StatusCode,
-    /// The sentence that says why, and what to do.
+    /// The reason, and what to do.
     pub(crate) detail: String,
-    /// Why nothing was found, where that is the reason.
+    /// Why nothing was found; `None` for other refusals.
     pub(crate) cause: Option<String>,
 }
 
 impl Refused {
-    /// Nothing matched: an answer, though an empty one.
+    /// Whether the request was valid and matched nothing.
     pub(crate) fn is_nothing_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && self.cause.is_some()
     }
 }
 
-/// Which recorder is asked.
+/// The address of a recorder.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
-    /// One on this machine.
+    /// The Unix socket of a recorder on this machine.
     Socket(PathBuf),
-    /// One on another machine, or on a port of this one.
+    /// A recorder on another machine, or on a TCP port of this one.
     Remote(Box<Remote>),
 }
 
@@ -75,16 +76,16 @@ impl fmt::Display for Address {
     }
 }
 
-/// What a connection has to be.
+/// A bidirectional byte stream to a recorder or listener.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Asks a recorder.
+/// Sends a request to a recorder.
 ///
 /// # Errors
 ///
-/// [`Refused`] when it says no, [`Usage`] when the question is wrong.
+/// [`Refused`] when the recorder refuses the request, [`Usage`] when the request is wrong.
 pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Answer> {
     let address = &common.socket();
     let mut deadline = Deadline::new(common.timeout());
@@ -97,7 +98,7 @@ pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<St
         };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
-        // Its error is also that of the answer's body, where it is told.
+        // Ignore its result: the answer's body reports the same error.
         tokio::spawn(connection);
         let mut request = hyper::Request::builder().method(method).uri(target);
         for (name, value) in [("host", host.as_str()), ("te", "trailers"), ("connection", "TE")] {
@@ -118,7 +119,7 @@ pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<St
         Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None, deadline };
     if head.status.is_success() {
         if target.contains("follow=") {
-            // On a quiet network nothing comes for hours.
+            // On a quiet network no packet may come for hours.
             answer.deadline.lift();
         }
         return Ok(answer);
@@ -127,7 +128,7 @@ pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<St
     Err(if refused.status == StatusCode::BAD_REQUEST { Usage::of(refused) } else { refused.into() })
 }
 
-/// A connection, and the host that the request names.
+/// Connects. Returns the stream and the value of the `Host` header.
 async fn connect(address: &Address) -> anyhow::Result<(Box<dyn Stream>, String)> {
     match address {
         Address::Remote(remote) => remote.connect().await,
@@ -141,7 +142,8 @@ async fn connect(address: &Address) -> anyhow::Result<(Box<dyn Stream>, String)>
     }
 }
 
-/// Who may connect to a socket, and how to become one of them: the advice depends on whether the group exists already.
+/// An error that says who may connect to the socket and how to get permission. The advice depends on whether the group
+/// retrocap exists.
 fn permission_denied(socket: &Path) -> anyhow::Error {
     let path = socket.display();
     let groups = std::fs::read("/etc/group").unwrap_or_default();
@@ -169,14 +171,14 @@ fn is_socket(_: &std::fs::Metadata) -> bool {
     true
 }
 
-/// What a failed connection means, and what to do.
+/// Explains a failed connection, and says what to do.
 fn unreachable(socket: &Path, error: std::io::Error) -> anyhow::Error {
     let path = socket.display();
     match error.kind() {
         ErrorKind::NotFound => {
             anyhow!("no recorder at {path}: start one with `sudo retrocap run`, or say where it listens with --socket")
         }
-        // The kernel refuses connections to files of other kinds in the same way as to a socket that nobody listens on.
+        // The kernel returns the same error for a file that is no socket and for a socket without a listener.
         _ if std::fs::metadata(socket).is_ok_and(|found| !is_socket(&found)) => {
             Usage::of(format_args!("{path} is not a socket: name the socket of a recorder with --socket"))
         }
@@ -200,19 +202,19 @@ pub(crate) fn refused(status: StatusCode, document: &str) -> Refused {
     Refused { status, detail, cause: text("cause") }
 }
 
-/// What the service says after a stream.
+/// The HTTP trailers of an answer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trailers(Arc<Mutex<hyper::HeaderMap>>);
 
 impl Trailers {
-    /// The trailer of this name, once the stream has ended.
+    /// The trailer of this name; `None` until the stream has ended.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         let trailers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Some(String::from_utf8_lossy(trailers.get(name)?.as_bytes()).into_owned())
     }
 }
 
-/// An answer, read piece by piece.
+/// An answer, which is read as a stream.
 #[derive(Debug)]
 pub(crate) struct Answer {
     runtime: Runtime,
@@ -223,7 +225,7 @@ pub(crate) struct Answer {
     deadline: Deadline,
 }
 
-/// Ends an answer before its time, and says whether it did.
+/// Ends an answer early, and records that it did.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt(Arc<(AtomicBool, Notify)>);
 
@@ -232,7 +234,7 @@ impl Interrupt {
         self.0.0.load(Ordering::Relaxed)
     }
 
-    /// Ends the answer.
+    /// Makes the answer end as if it were complete.
     pub(crate) fn interrupt(&self) {
         self.0.0.store(true, Ordering::Relaxed);
         self.0.1.notify_one();
@@ -240,7 +242,7 @@ impl Interrupt {
 }
 
 impl Answer {
-    /// The next piece, `None` at the end.
+    /// The next chunk; `None` at the end.
     pub(crate) fn next_chunk(&mut self) -> std::io::Result<Option<Bytes>> {
         while let Some(frame) = self.next_frame()?.transpose().map_err(broken)? {
             match frame.into_data() {
@@ -274,28 +276,28 @@ impl Answer {
         frame.map_err(|error| std::io::Error::new(ErrorKind::TimedOut, format!("the recorder {error}")))
     }
 
-    /// What ends the answer, whoever waits for it.
+    /// A handle that ends the answer from any thread.
     pub(crate) fn interruption(&mut self) -> Interrupt {
         self.interrupted.get_or_insert_default().clone()
     }
 
-    /// From now on Ctrl-C, or to be told to end, ends the answer and not the program.
+    /// From now on Ctrl-C, SIGTERM or SIGHUP ends the answer instead of the program.
     pub(crate) fn end_when_interrupted(&mut self) {
         let ended = self.interruption();
         output::when_interrupted(move || ended.interrupt());
     }
 
-    /// Whether it was.
+    /// A handle that tells whether the answer was interrupted.
     pub(crate) fn interrupted(&self) -> Interrupt {
         self.interrupted.clone().unwrap_or_default()
     }
 
-    /// Where the trailers will be.
+    /// The trailers, which are filled at the end of the answer.
     pub(crate) fn trailers(&self) -> Trailers {
         self.trailers.clone()
     }
 
-    /// All of it as text.
+    /// Reads the whole answer as text.
     pub(crate) fn document(&mut self) -> anyhow::Result<String> {
         let mut document = String::new();
         self.take(DOCUMENT_BYTES_MAX + 1).read_to_string(&mut document)?;
@@ -320,11 +322,11 @@ impl Read for Answer {
     }
 }
 
-/// Reads the next line of an answer; false at its end.
+/// Reads the next line of an answer. Returns false at the end.
 ///
 /// # Errors
 ///
-/// Also for one that is not text, or has more than `bytes_max` bytes.
+/// When reading fails, and when the line is not UTF-8 or has more than `bytes_max` bytes.
 pub(crate) fn next_line(lines: &mut impl BufRead, line: &mut String, bytes_max: u64) -> std::io::Result<bool> {
     line.clear();
     let bytes = lines.take(bytes_max).read_line(line)?;
@@ -335,22 +337,22 @@ pub(crate) fn next_line(lines: &mut impl BufRead, line: &mut String, bytes_max: 
     Ok(bytes > 0)
 }
 
-/// The connection ended within the answer.
+/// An error for a connection that ended within the answer.
 fn broken(error: hyper::Error) -> std::io::Error {
     std::io::Error::new(ErrorKind::ConnectionAborted, format!("the recorder broke off its answer ({error}); ask again"))
 }
 
-/// A request's target: a path, and keys with values.
+/// A request target: a path and query parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Target(String);
 
 impl Target {
-    /// A path without keys.
+    /// A path without parameters.
     pub(crate) fn new(path: &str) -> Self {
         Self(path.to_owned())
     }
 
-    /// Adds a key, if it has a value.
+    /// Adds a parameter if it has a value.
     pub(crate) fn with(mut self, key: &str, value: Option<impl std::fmt::Display>) -> Self {
         let Some(value) = value else { return self };
         self.0.push(if self.0.contains('?') { '&' } else { '?' });
@@ -360,13 +362,13 @@ impl Target {
         self
     }
 
-    /// As it stands in the request.
+    /// The encoded target.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Reads what is at `target`; see [`ask`].
+/// Sends a GET request for `target`; see [`ask`].
 pub(crate) fn get(common: &Common, target: &Target) -> anyhow::Result<Answer> {
     ask(common, Method::GET, target.as_str(), None)
 }

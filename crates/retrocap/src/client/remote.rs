@@ -1,4 +1,4 @@
-//! The way to a recorder on another machine, over TLS; or on a port of this one, in the clear.
+//! Connects to a recorder on another machine over TLS, or on a port of this machine in cleartext.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use crate::cli::Usage;
 use crate::client::Stream;
 use crate::client::tls::{CertificateFiles, Peer, Tls, alert};
 
-/// How long the other machine may take to be there.
+/// Timeout of the TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HTTPS_PORT: u16 = 443;
 const HTTP_PORT: u16 = 80;
 
-/// A recorder elsewhere.
+/// A recorder on another machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
-    /// As it was given.
+    /// The URL as the user typed it.
     pub(crate) url: String,
     pub(crate) files: CertificateFiles,
 }
 
-/// An URL, understood.
+/// A parsed URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct RemoteUrl {
     encrypted: bool,
-    /// A name or an address, without brackets.
+    /// Host name or IP address, without brackets.
     host: String,
     port: u16,
-    /// Both, as they stand in a request.
+    /// `host:port`, as in the `Host` header.
     authority: String,
 }
 
@@ -60,7 +60,7 @@ impl RemoteUrl {
         if !encrypted && !local {
             return Err(wrong("http:// is for this machine alone, use https://"));
         }
-        // What is no port is as none for the library.
+        // The library treats an invalid port as a missing one.
         if authority.as_str() != bracketed && uri.port_u16().is_none() {
             return Err(wrong("the port is no number up to 65535"));
         }
@@ -70,7 +70,7 @@ impl RemoteUrl {
 }
 
 impl Remote {
-    /// A connection, and the host that requests name.
+    /// Connects. Returns the stream and the value of the `Host` header.
     pub(crate) async fn connect(&self) -> anyhow::Result<(Box<dyn Stream>, String)> {
         let url = RemoteUrl::read(&self.url)?;
         let tls = if url.encrypted { Some(Tls::new(&self.files, Peer::Recorder)?) } else { None };
@@ -81,7 +81,8 @@ impl Remote {
         })
     }
 
-    /// What it means when a request does not get through. With TLS 1.3 a client learns only now that it is refused.
+    /// Explains why a request failed. With TLS 1.3 a client learns only after the handshake that its certificate is
+    /// refused.
     pub(crate) fn broken(&self, error: hyper::Error) -> anyhow::Error {
         if let Some(alert) = alert(&error) {
             return Tls::new(&self.files, Peer::Recorder)

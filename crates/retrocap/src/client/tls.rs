@@ -1,7 +1,7 @@
-//! The client's end of TLS, with a certificate at either end: to recorders elsewhere, and to who is pushed to.
+//! The client's side of mutual TLS, to recorders on other machines and to listeners of `push`.
 //!
-//! What always holds: nothing is sent to anybody whose certificate is not of the authority named, in its time, and for the
-//! host that was asked for. What is wrong is said with the certificate it is about, and its name.
+//! Invariants: nothing is sent to a peer unless its certificate is signed by the given authority, is valid now, and
+//! names the host that was asked for. Error messages name the certificate that they are about.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,10 +23,10 @@ use crate::cli::Usage;
 use serve::certificate::{Certificate, read_certificates, read_key};
 use serve::signatures_as_the_library;
 
-/// How long the other side may take to show who it is.
+/// Timeout of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the certificates are, as far as that was said.
+/// The certificate files that the user named. Others have default paths.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CertificateFiles {
     pub(crate) ca: Option<PathBuf>,
@@ -34,7 +34,7 @@ pub(crate) struct CertificateFiles {
     pub(crate) key: Option<PathBuf>,
 }
 
-/// Who is at the other end.
+/// The role of the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Recorder,
@@ -42,7 +42,7 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    /// What may be wrong when it does not speak TLS.
+    /// A hint for a peer that does not speak TLS.
     fn doubt(self) -> &'static str {
         match self {
             Self::Recorder => "is it a recorder (retrocap run --listen)? for --listen-plain use http://",
@@ -60,12 +60,12 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The other side went away, or never answered: nobody was refused, and later it may work.
+/// The peer closed the connection or never answered. It refused nobody, so a retry may succeed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct ConnectionLost(String);
 
-/// Certificates that were read, ready to be shown.
+/// A TLS configuration with the certificates that were read.
 #[derive(Debug)]
 pub(crate) struct Tls {
     files: CertificateFiles,
@@ -75,7 +75,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Reads the certificates: what is wrong here is said before anybody is bothered.
+    /// Reads the certificates. Reports local mistakes before any connection is made.
     pub(crate) fn new(files: &CertificateFiles, other: Peer) -> anyhow::Result<Self> {
         let files = files.clone();
         let (ca, cert) = (files.ca(), files.cert());
@@ -115,11 +115,12 @@ impl Tls {
         Ok(Self { files, other, config: Arc::new(config), seen })
     }
 
-    /// Shakes hands with `host`, reached `at` an address as people write it.
+    /// Performs the handshake with `host`. Messages name the peer by `at`, its address as people write it.
     ///
     /// # Errors
     ///
-    /// [`ConnectionLost`] where nobody was refused, and [`Usage`] where no host has such a name.
+    /// [`ConnectionLost`] when the peer refused nothing and a retry may succeed, and [`Usage`] when `host` is no valid
+    /// host name.
     pub(crate) async fn connect(
         &self,
         host: &str,
@@ -140,7 +141,7 @@ impl Tls {
         }
     }
 
-    /// What a handshake that failed means.
+    /// Explains a failed handshake.
     fn refused(&self, at: &str, error: &std::io::Error) -> anyhow::Error {
         let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             let doubt = self.other.doubt();
@@ -174,7 +175,8 @@ impl Tls {
         }
     }
 
-    /// What the other side means by refusing. With TLS 1.3 a client learns it only after the handshake.
+    /// Explains the alert with which the peer refused the certificate. With TLS 1.3 a client learns of it only after
+    /// the handshake.
     pub(crate) fn alerted(&self, at: &str, alert: AlertDescription) -> anyhow::Error {
         let cert = self.files.cert();
         let own = read_certificates(&cert).ok().and_then(|chain| Certificate::read(chain.first()?));
@@ -196,7 +198,7 @@ impl Tls {
     }
 }
 
-/// The alert by which the other side said no, if an error comes of one.
+/// The TLS alert that caused an error, if any.
 pub(crate) fn alert(error: &(dyn std::error::Error + 'static)) -> Option<AlertDescription> {
     let mut cause = Some(error);
     while let Some(this) = cause {
@@ -219,7 +221,7 @@ impl CertificateFiles {
     }
 }
 
-/// Where the certificates are that are not named.
+/// The directory of certificates without an explicit path.
 fn directory() -> PathBuf {
     if let Some(directory) = std::env::var_os("RETROCAP_CERTS").filter(|path| !path.is_empty()) {
         return directory.into();
@@ -229,7 +231,7 @@ fn directory() -> PathBuf {
     config.unwrap_or_default().join("retrocap")
 }
 
-/// The own certificate has expired: nobody need be asked for that.
+/// Checks the validity period of the client's own certificate. The check needs no connection.
 fn in_its_time(chain: &[CertificateDer<'_>], path: &Path) -> anyhow::Result<()> {
     let Some(own) = chain.first().and_then(|first| Certificate::read(first)) else { return Ok(()) };
     let now = jiff::Timestamp::now();
@@ -245,7 +247,7 @@ fn in_its_time(chain: &[CertificateDer<'_>], path: &Path) -> anyhow::Result<()> 
     ))
 }
 
-/// Verifies as the library does, and remembers which certificate was shown.
+/// Verifies as the library does, and remembers the certificate that the server showed.
 #[derive(Debug)]
 struct RecordingVerifier(Mutex<Option<Certificate>>, Arc<WebPkiServerVerifier>);
 

@@ -1,6 +1,6 @@
-//! Comma-separated values (RFC 4180): lines end with CR LF.
+//! Writes comma-separated values (RFC 4180). Lines end with CR LF.
 //!
-//! Every text is quoted, and a spreadsheet takes none of it for a formula; see [`base::foreign::Csv`].
+//! Every text is quoted and escaped, so that spreadsheets do not evaluate it as a formula; see [`base::foreign::Csv`].
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use base::foreign::Csv;
 /// One value of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Field<'a> {
-    /// Text that somebody else may have chosen; empty text is an empty field.
+    /// Text that may be foreign. Empty text is an empty field.
     Text(&'a str),
     Number(u64),
     Empty,
@@ -21,7 +21,7 @@ impl<'a> From<&'a Option<String>> for Field<'a> {
     }
 }
 
-/// Appends the line of column names, which are words of this program.
+/// Appends the line of column names, which are constants of this program and need no quotes.
 pub(crate) fn headings(out: &mut String, names: &[&'static str]) {
     let _ = write!(out, "{}\r\n", names.join(","));
 }
@@ -32,7 +32,7 @@ pub(crate) fn row(out: &mut String, fields: &[Field<'_>]) {
         if i > 0 {
             out.push(',');
         }
-        // A string takes everything.
+        // Writing to a `String` cannot fail.
         let _ = match field {
             Field::Text("") | Field::Empty => Ok(()),
             Field::Text(text) => write!(out, "{}", Csv(text)),

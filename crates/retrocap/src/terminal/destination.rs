@@ -1,7 +1,8 @@
-//! From the path that a user names to the file that is written, without following links that others planted.
+//! Resolves the path of an output file without following links that other users planted.
 //!
-//! In a directory that several users may write into, such as `/tmp`, any of them can put a link where a file is expected.
-//! Linux refuses to follow such links where `fs.protected_symlinks` is set; this holds everywhere, for root too.
+//! In a directory that several users may write to, such as `/tmp`, any of them can place a link where a file is
+//! expected. Linux refuses to follow such links if `fs.protected_symlinks` is set. This module refuses them everywhere,
+//! also for root.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -11,14 +12,14 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 
-/// Links that are followed at most, as Linux does.
+/// Maximum number of symbolic links in a path, as on Linux.
 const LINKS_MAX: u32 = 40;
 
-/// The path behind all symbolic links. Its last component need not exist.
+/// Resolves all symbolic links of `path`. Its last component need not exist.
 ///
 /// # Errors
 ///
-/// When a directory on the way is missing, links lead around in circles, or a link belongs to somebody else.
+/// When a directory of the path is missing, links form a loop, or a link in a shared directory belongs to another user.
 pub(crate) fn resolve(path: &Path) -> anyhow::Result<PathBuf> {
     let cannot = || format!("cannot write {}", path.display());
     let mut rest: VecDeque<OsString> = names(&std::path::absolute(path).with_context(cannot)?);
@@ -45,7 +46,7 @@ pub(crate) fn resolve(path: &Path) -> anyhow::Result<PathBuf> {
             return Err(anyhow!("{}: too many symbolic links", cannot()));
         }
         if next.starts_with("/proc") {
-            // The kernel follows these itself, also to files that have no path, such as pipes of a shell.
+            // The kernel resolves links in /proc itself, also to files without a path, such as pipes of a shell.
             at = next.canonicalize().unwrap_or(next);
             continue;
         }
@@ -62,11 +63,11 @@ fn names(path: &Path) -> VecDeque<OsString> {
     components.map(|component| component.as_os_str().to_owned()).collect()
 }
 
-/// Refuses a link or FIFO that somebody else put into a directory that users share.
+/// Refuses a link or special file that another user placed in a shared directory.
 ///
 /// # Errors
 ///
-/// When it is neither this user's nor root's.
+/// When the directory is shared (sticky and writable by others) and the file belongs to neither this user nor root.
 #[cfg(unix)]
 pub(crate) fn refuse_foreign(path: &Path, metadata: &Metadata) -> anyhow::Result<()> {
     use std::os::unix::fs::MetadataExt as _;
@@ -87,7 +88,7 @@ pub(crate) fn refuse_foreign(path: &Path, metadata: &Metadata) -> anyhow::Result
     ))
 }
 
-/// Whether a file belongs to the user who runs this program.
+/// Whether the file's owner is the effective user.
 #[cfg(unix)]
 pub(crate) fn is_ours(metadata: &Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! The bytes of a packet below its line, as tcpdump prints them with `-X`, `-x` and `-A`.
+//! Dumps packet bytes below a packet's line, as tcpdump does with `-X`, `-x` and `-A`.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use crate::verbs::habits::Dump;
 
 const ROW_BYTES: usize = 16;
 
-/// Appends the bytes behind the link-layer header, which tcpdump leaves out too.
+/// Appends the bytes after the link-layer header of `header_bytes` bytes, which tcpdump also leaves out.
 pub(crate) fn append(out: &mut String, dump: Dump, data: &[u8], header_bytes: usize) {
     let data = data.get(header_bytes..).unwrap_or(data);
     if dump == Dump::Ascii {

@@ -1,11 +1,11 @@
-//! Numbers as people read them.
+//! Formats numbers and times for people.
 
 use std::time::Duration;
 
 use base::time::Timestamp;
 use engine::budget::ByteSize;
 
-/// With a comma between the thousands: `1,234,567`.
+/// A number with thousands separators: `1,234,567`.
 pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -18,23 +18,23 @@ pub(crate) fn count(n: u64) -> String {
     text
 }
 
-/// `1 packet`, `1,234 packets`.
+/// A count with its noun: `1 packet`, `1,234 packets`.
 pub(crate) fn counted(n: u64, thing: &str) -> String {
     format!("{} {thing}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
-/// `5.6 MiB`.
+/// A size with a binary unit: `5.6 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
 }
 
-/// A time as JSON has it.
+/// Parses an RFC 3339 time, the format of times in JSON.
 pub(crate) fn time(rfc3339: &str) -> Option<Timestamp> {
     let nanos = rfc3339.parse::<jiff::Timestamp>().ok()?.as_nanosecond();
     u64::try_from(nanos).ok().map(Timestamp)
 }
 
-/// Seconds as a span; what is no span is none.
+/// Seconds as a duration; zero for a negative, infinite or NaN value.
 pub(crate) fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The daemon's log: on stderr, in the journal's manner where that listens, panics included.
+//! The daemon's log on stderr. Under systemd it uses the journal's format.
 
 use std::io::IsTerminal as _;
 
@@ -10,7 +10,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt, reload};
 
-/// Logs from `level` on, or as `RUST_LOG` says. What is returned changes the level.
+/// Starts logging at `level`, or as `RUST_LOG` says. The returned function changes the level.
 pub(crate) fn start(level: &'static str) -> Box<dyn FnMut(&'static str) + Send> {
     let filter = |level| EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let (levels, handle) = reload::Layer::new(filter(level));
@@ -21,7 +21,7 @@ pub(crate) fn start(level: &'static str) -> Box<dyn FnMut(&'static str) + Send> 
     } else {
         lines.boxed()
     };
-    // Fails only where somebody listens already, as in a test.
+    // This fails only if a subscriber is set already, as in a test.
     let _ = tracing_subscriber::registry().with(levels).with(lines).try_init();
     let mut now = level;
     Box::new(move |level| {
@@ -31,7 +31,7 @@ pub(crate) fn start(level: &'static str) -> Box<dyn FnMut(&'static str) + Send> 
     })
 }
 
-/// A line with its priority in front (`sd-daemon(3)`): the journal has its own times, and filters by priority.
+/// Prefixes each line with its priority (`sd-daemon(3)`). The journal adds times itself, and filters by priority.
 struct Journal(Format<Full, ()>);
 
 impl<S, N> FormatEvent<S, N> for Journal
@@ -48,7 +48,7 @@ where
         };
         let mut line = String::new();
         self.0.format_event(context, Writer::new(&mut line), event)?;
-        // A second line would have no priority, and could pass for another message.
+        // Keep one line per event: a second line would have no priority and could pass for another message.
         writeln!(to, "<{priority}>{}", line.trim_end_matches('\n').replace('\n', " "))
     }
 }

@@ -1,4 +1,4 @@
-//! What is written to terminals and files: text, tables, colours, progress, exports.
+//! Output to terminals and files: text, tables, colours, progress and exports.
 
 pub(crate) mod csv;
 pub(crate) mod destination;

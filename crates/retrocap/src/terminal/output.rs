@@ -1,7 +1,7 @@
-//! Where an export goes: stdout, a file that appears whole or not at all, or a FIFO or device.
+//! Destinations of an export: stdout, a file that appears whole or not at all, or a FIFO or device.
 //!
-//! What always holds: a new file is readable by its owner alone unless a mode was asked for, whatever the umask says; and
-//! a link that another user put into a directory that users share is not followed (see [`destination`](super::destination)).
+//! Invariants: only the owner can read a new file unless a mode is given, whatever the umask is; and a link that
+//! another user placed in a shared directory is not followed (see [`destination`](super::destination)).
 
 use std::fs::{File, Metadata};
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -12,15 +12,15 @@ use tempfile::NamedTempFile;
 use super::destination;
 use crate::cli::Usage;
 
-/// Bytes that are collected before they are written.
+/// Bytes that are buffered before a write.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// The reader of a pipe has seen enough.
+/// The reader closed the pipe, because it has seen enough.
 #[derive(Debug, thiserror::Error)]
 #[error("the pipe was closed")]
 pub(crate) struct ClosedPipe;
 
-/// A failed write: a closed pipe, or what else the system says.
+/// Maps a write error to [`ClosedPipe`], or adds the name of the output.
 pub(crate) fn failed(name: &str, error: std::io::Error) -> anyhow::Error {
     match error.kind() {
         ErrorKind::BrokenPipe => ClosedPipe.into(),
@@ -28,7 +28,7 @@ pub(crate) fn failed(name: &str, error: std::io::Error) -> anyhow::Error {
     }
 }
 
-/// An export on its way out. What is in [`buffer`](Self::buffer) is written when it is worth a write.
+/// An open export. [`write_some`](Self::write_some) writes the [`buffer`](Self::buffer) once it is large enough.
 #[derive(Debug)]
 pub(crate) struct Output {
     target: Target,
@@ -37,12 +37,12 @@ pub(crate) struct Output {
     written_bytes: u64,
 }
 
-/// Permissions of new files, as chmod has them.
+/// Permission bits of new files, as for chmod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileMode(pub(crate) u32);
 
 impl FileMode {
-    /// Exports contain secrets: readable by their owner alone.
+    /// Readable only by the owner, because exports contain secrets.
     pub(crate) const PRIVATE: Self = Self(0o600);
 }
 
@@ -67,9 +67,9 @@ impl std::str::FromStr for FileMode {
 #[derive(Debug)]
 enum Target {
     Stdout(std::io::Stdout),
-    /// Not a regular file: nothing can be renamed over it.
+    /// A FIFO or device, which is written in place because a rename would replace it.
     Direct(File),
-    /// Renamed to its path when it is whole.
+    /// A temporary file and the path that it is renamed to when it is whole.
     Hidden(NamedTempFile, PathBuf),
 }
 
@@ -78,7 +78,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// When it cannot be written, or stdout is a terminal, which packets would garble.
+    /// When the path cannot be written, or stdout is a terminal, which packets would garble.
     pub(crate) fn open(path: &Path, mode: FileMode) -> anyhow::Result<Self> {
         let output = Self::open_to_follow(path, mode)?;
         if let Target::Hidden(file, _) = &output.target {
@@ -87,14 +87,14 @@ impl Output {
         Ok(output)
     }
 
-    /// As [`open`](Self::open), for a caller that finishes the file when it is interrupted.
+    /// As [`open`](Self::open), for a caller that finishes the file on an interrupt instead of removing it.
     pub(crate) fn open_to_follow(path: &Path, mode: FileMode) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             return Self::stdout();
         }
         let name = path.display().to_string();
         let cannot = |error: std::io::Error| anyhow::Error::new(error).context(format!("cannot write {name}"));
-        // Behind a symbolic link the file is replaced, not the link.
+        // Replace the target of a symbolic link, not the link.
         let resolved = destination::resolve(path)?;
         let existing = match resolved.metadata() {
             Ok(metadata) => Some(metadata),
@@ -128,22 +128,22 @@ impl Output {
         Self { target, name, buffer: Vec::with_capacity(2 * CHUNK_BYTES), written_bytes: 0 }
     }
 
-    /// Whether it is stdout.
+    /// Whether the output is stdout.
     pub(crate) fn is_stdout(&self) -> bool {
         matches!(self.target, Target::Stdout(_))
     }
 
-    /// Whether it is a file that a shell has opened for stdout.
+    /// Whether the output is stdout and the shell redirected it to a file.
     pub(crate) fn is_redirected(&self) -> bool {
         self.is_stdout() && stdout_is_a_file()
     }
 
-    /// Whether it is a file that will appear.
+    /// Whether the output is a file that appears when it is whole.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self.target, Target::Hidden(..))
     }
 
-    /// Takes back what is beyond the first `bytes`.
+    /// Truncates the file to `bytes` bytes. Other outputs stay the same.
     pub(crate) fn keep(&mut self, bytes: u64) -> anyhow::Result<()> {
         self.write_all()?;
         if let Target::Hidden(file, _) = &mut self.target
@@ -155,12 +155,12 @@ impl Output {
         Ok(())
     }
 
-    /// What exporters append to.
+    /// The buffer that exporters append to.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.buffer
     }
 
-    /// Writes the buffer if that is worth it.
+    /// Writes the buffer if it holds at least [`CHUNK_BYTES`].
     pub(crate) fn write_some(&mut self) -> anyhow::Result<()> {
         if self.buffer.len() >= CHUNK_BYTES { self.write_all() } else { Ok(()) }
     }
@@ -169,7 +169,7 @@ impl Output {
     pub(crate) fn write_all(&mut self) -> anyhow::Result<()> {
         let written = match &mut self.target {
             Target::Stdout(stdout) => {
-                // It keeps what is behind the last byte that looks like the end of a line.
+                // Rust's stdout buffers bytes after the last line feed, so flush it.
                 let mut stdout = stdout.lock();
                 stdout.write_all(&self.buffer).and_then(|()| stdout.flush())
             }
@@ -182,7 +182,7 @@ impl Output {
         Ok(())
     }
 
-    /// Writes what is left and lets the file appear under its name; gives its bytes.
+    /// Writes the buffer and gives the file its name. Returns the number of bytes written.
     pub(crate) fn finish(mut self) -> anyhow::Result<u64> {
         self.write_all()?;
         match self.target {
@@ -196,7 +196,7 @@ impl Output {
     }
 }
 
-/// Whether stdout goes into a file: nobody reads along, who could print to the same terminal.
+/// Whether stdout is a regular file. Then no reader of a pipe prints to the same terminal.
 #[cfg(unix)]
 pub(crate) fn stdout_is_a_file() -> bool {
     rustix::fs::fstat(std::io::stdout())
@@ -208,10 +208,10 @@ pub(crate) fn stdout_is_a_file() -> bool {
     false
 }
 
-/// Exit code of a program that Ctrl-C ended, as shells know it.
+/// Exit status of a program that Ctrl-C ended, by the convention of shells (128 + SIGINT).
 const INTERRUPTED: i32 = 130;
 
-/// Whoever interrupts an export wants none of it.
+/// Removes the partial file or directory and exits when the program is interrupted.
 pub(crate) fn remove_when_interrupted(path: &Path) {
     let path = path.to_owned();
     when_interrupted(move || {
@@ -220,9 +220,9 @@ pub(crate) fn remove_when_interrupted(path: &Path) {
     });
 }
 
-/// Does something once the program is interrupted, which does not end it then.
+/// Runs `act` on the first interrupt, instead of ending the program.
 pub(crate) fn when_interrupted(act: impl FnOnce() + Send + 'static) {
-    // Without it an interrupt ends the program and leaves a hidden file behind, and nothing worse.
+    // If the thread cannot start, an interrupt ends the program and leaves a hidden file behind, nothing worse.
     let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         if runtime.is_ok_and(|runtime| runtime.block_on(interrupted()).is_ok()) {
@@ -231,7 +231,7 @@ pub(crate) fn when_interrupted(act: impl FnOnce() + Send + 'static) {
     });
 }
 
-/// Waits for Ctrl-C, or to be told to end.
+/// Waits for Ctrl-C, SIGTERM or SIGHUP.
 async fn interrupted() -> std::io::Result<()> {
     #[cfg(unix)]
     {
@@ -247,8 +247,8 @@ async fn interrupted() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-/// A hidden file in the directory where the export will be. It keeps the permissions of a file of this user that it will
-/// replace.
+/// Creates a hidden file in the directory of the export. It keeps the permissions of the file that it replaces, if that
+/// belongs to this user.
 fn hidden_beside(path: &Path, mode: FileMode, existing: Option<&Metadata>) -> std::io::Result<NamedTempFile> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let file = tempfile::Builder::new().prefix(".retrocap-").suffix(".part").tempfile_in(directory)?;
@@ -259,7 +259,7 @@ fn hidden_beside(path: &Path, mode: FileMode, existing: Option<&Metadata>) -> st
     Ok(file)
 }
 
-/// Sets the permissions of a new file, whatever the umask made of them.
+/// Sets the permissions of a new file, independent of the umask.
 #[cfg(unix)]
 pub(crate) fn set_mode(file: &File, mode: FileMode) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;

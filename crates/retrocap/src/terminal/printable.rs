@@ -1,7 +1,8 @@
-//! The only ways to stdout and stderr: each passes on what one kind of output may hold, and replaces all else.
+//! The only functions that write text to stdout and stderr. Each passes the characters that its kind of output may
+//! contain, and replaces all others.
 //!
-//! Tables, messages and lines replace deceptive characters of foreign text where they are made. This is the second
-//! barrier: a field that is forgotten there still moves no cursor and reorders no text.
+//! Tables, messages and lines replace deceptive characters of foreign text where they are built. This module is the
+//! second barrier: a field that was forgotten there still cannot move the cursor or reorder text.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -11,39 +12,39 @@ use base::foreign::{Terminal, is_deceptive, json_document};
 use super::output;
 use super::screen::is_style;
 
-/// Prints lines for people. Colours of [`screen`](super::screen) pass, and nothing else that a terminal obeys.
+/// Prints lines for people. Only the styles of [`screen`](super::screen) pass; other control sequences are replaced.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     write(&styled(text))
 }
 
-/// Prints a JSON document, or lines of JSON. Deceptive characters are escaped; the values stay the same.
+/// Prints a JSON document or lines of JSON. Deceptive characters are escaped, which leaves the values unchanged.
 pub(crate) fn print_json(document: &str) -> anyhow::Result<()> {
     write(&json_document(document))
 }
 
-/// Prints rows that [`csv`](super::csv) made.
+/// Prints rows of [`csv`](super::csv).
 pub(crate) fn print_csv(rows: &str) -> anyhow::Result<()> {
     let replaced = |c: char| is_deceptive(c) && !matches!(c, '\r' | '\n');
     if rows.contains(replaced) { write(&rows.replace(replaced, "\u{fffd}")) } else { write(rows) }
 }
 
-/// Prints text of this program alone, as it is: shell completions, the sequence that clears the screen.
+/// Prints text of this program unchanged: shell completions, or the sequence that clears the screen.
 pub(crate) fn print_own(text: &str) -> anyhow::Result<()> {
     write(text)
 }
 
-/// Writes a message to stderr, which may be closed. It is written at once, because programs that show it may read only
-/// once.
+/// Writes a message and a line feed to stderr, and ignores errors, because stderr may be closed. It uses one write,
+/// because programs that show the message may read only once.
 pub(crate) fn note(text: &str) {
     let _ = std::io::stderr().write_all(format!("{}\n", plain_lines(text)).as_bytes());
 }
 
-/// Foreign text within a line.
+/// Replaces deceptive characters of foreign text within a line.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     if text.contains(is_deceptive) { Cow::Owned(Terminal(text).to_string()) } else { Cow::Borrowed(text) }
 }
 
-/// Foreign text of several lines.
+/// Replaces deceptive characters of foreign text with several lines, except line feeds.
 pub(crate) fn plain_lines(text: &str) -> Cow<'_, str> {
     if text.contains(|c| c != '\n' && is_deceptive(c)) {
         Cow::Owned(text.split('\n').map(plain).collect::<Vec<_>>().join("\n"))

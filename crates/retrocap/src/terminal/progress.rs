@@ -1,5 +1,5 @@
-//! A line on the terminal that says how far it is: what came, how fast, how long yet. Shown once something takes longer than
-//! a second, and gone when it ends; never where nobody looks.
+//! Shows a progress line on the terminal: amount, rate and time left. The line appears once work takes longer than a
+//! second, and disappears at the end. It is shown only if stderr is a terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use crate::cli::Common;
 use crate::terminal::human::{counted, size};
 use base::time;
 
-/// Work that takes less is done before a line could be read.
+/// Shorter work ends before anybody could read a line.
 const AFTER: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_millis(200);
-/// What is done before the time left is guessed.
+/// The part that must be done before the time left is estimated.
 const GUESS_FROM: f64 = 0.01;
 
-/// What is done so far.
+/// The work done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct ProgressState {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
-    /// The part that is done, 0 to 1, where it is known.
+    /// The part that is done, 0 to 1, if known.
     pub(crate) part: Option<f64>,
 }
 
-/// The line. It goes when this goes.
+/// The progress line. Dropping it removes the line.
 #[derive(Debug)]
 pub(crate) struct Progress(Option<(Arc<AtomicBool>, JoinHandle<()>)>);
 
 impl Progress {
-    /// Shows what `done` says, if stderr is a terminal and nobody asked for quiet.
+    /// Shows the state that `done` returns, if stderr is a terminal and `--quiet` is not set.
     pub(crate) fn start(common: &Common, done: impl Fn() -> ProgressState + Send + 'static) -> Self {
         if common.quiet || !std::io::stderr().is_terminal() {
             return Self(None);
@@ -68,7 +68,7 @@ impl Drop for Progress {
     }
 }
 
-/// `1,234 packets, 5.6 MiB, 42% (2.8 MiB/s), 3 s left`
+/// The text of the line: `1,234 packets, 5.6 MiB, 42% (2.8 MiB/s), 3 s left`.
 fn line(done: &ProgressState, elapsed: Duration) -> String {
     if done.bytes == 0 {
         return format!("searching for {}", time::human_age(elapsed));
@@ -91,19 +91,19 @@ fn line(done: &ProgressState, elapsed: Duration) -> String {
     text
 }
 
-/// ProgressCounts that one thread adds to and the line reads.
+/// Progress counts that one thread updates and the line's thread reads.
 #[derive(Debug, Default)]
 pub(crate) struct ProgressCounts {
     packets: AtomicU64,
     bytes: AtomicU64,
-    /// In parts of [`WHOLE`]; 0 while nothing is known.
+    /// The part that is done, in units of 1 / [`WHOLE`]; 0 while unknown.
     part: AtomicU64,
 }
 
 const WHOLE: f64 = 1e6;
 
 impl ProgressCounts {
-    /// Sets what came, and which part of all it is, if that is known.
+    /// Sets the packets and bytes received, and the part that is done, if known.
     pub(crate) fn set(&self, packets: u64, bytes: u64, part: Option<f64>) {
         self.packets.store(packets, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
@@ -112,7 +112,7 @@ impl ProgressCounts {
         self.part.store(part, Ordering::Relaxed);
     }
 
-    /// Adds what came since, and sets which part of all it is.
+    /// Adds packets and bytes, and sets the part that is done.
     pub(crate) fn add(&self, packets: u64, bytes: u64, part: f64) {
         let done = self.done();
         self.set(done.packets + packets, done.bytes + bytes, Some(part));

@@ -1,4 +1,4 @@
-//! What stdout is: how wide, and whether it shows colours.
+//! Properties of stdout: its width, and whether it shows colours.
 
 use std::io::IsTerminal as _;
 
@@ -10,26 +10,26 @@ pub(crate) const YELLOW: &str = "\x1b[33m";
 pub(crate) const CYAN: &str = "\x1b[36m";
 const PLAIN: &str = "\x1b[0m";
 
-/// Bytes of the style at the start of `text`, if one of this program's is there.
+/// Length in bytes of the style of this program that `text` starts with, if any.
 pub(super) fn is_style(text: &str) -> Option<usize> {
     let styles = [BOLD, DIM, RED, GREEN, YELLOW, CYAN, PLAIN];
     styles.iter().find(|style| text.starts_with(**style)).map(|style| style.len())
 }
 
-/// How things are shown.
+/// Width and colour of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Screen {
-    /// Columns; none where lines are as long as they are.
+    /// Columns; `None` where lines have no limit.
     pub(crate) width: Option<usize>,
     /// Whether colour may be used.
     pub(crate) colour: bool,
 }
 
-/// Widths that are believed.
+/// Plausible widths. Others are ignored.
 const WIDTHS: std::ops::RangeInclusive<usize> = 20..=2000;
 
 impl Screen {
-    /// A terminal has a width and colours; `COLUMNS`, `NO_COLOR` and `CLICOLOR_FORCE` overrule it.
+    /// The properties of stdout. `COLUMNS`, `NO_COLOR` and `CLICOLOR_FORCE` override those of the terminal.
     pub(crate) fn stdout() -> Self {
         let terminal = std::io::stdout().is_terminal();
         let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
@@ -39,7 +39,7 @@ impl Screen {
         }
     }
 
-    /// Text in a colour, if there are colours.
+    /// Wraps text in a style if colours are on.
     pub(crate) fn paint(self, colour: &str, text: &str) -> String {
         if self.colour && !text.is_empty() && !colour.is_empty() {
             format!("{colour}{text}{PLAIN}")

@@ -1,4 +1,4 @@
-//! Sessions and their sums for people and spreadsheets, out of the lines the recorder sends.
+//! Formats the sessions and sums that the recorder sends as JSON lines: as a table for people, or as CSV.
 
 use jiff::tz::TimeZone;
 
@@ -11,20 +11,20 @@ use base::time;
 use query::flows::{Flow, FlowEndpoint};
 use query::sums::Sum;
 
-/// Rows that are aligned together: as many as a screen shows, and some.
+/// Maximum number of rows that are aligned together. A screen shows fewer.
 const PAGE_ROWS: usize = 256;
-/// Bytes of JSON that a page of rows is made of at most, so that a recorder with long rows takes no more memory.
+/// Maximum bytes of JSON per page of rows, so that a recorder with long rows cannot fill memory.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
-/// RowWriter of JSON that come out in another form.
+/// Converts lines of JSON to another format.
 pub(crate) trait RowWriter {
-    /// Takes one.
+    /// Converts one line. It may hold rows back to align them.
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()>;
-    /// What was held back; and what it came to, in a sentence.
+    /// Writes the rows that were held back. Returns a summary, if the format has one.
     fn end(&mut self, out: &mut String) -> Option<String>;
 }
 
-/// One line a session.
+/// Formats sessions, one per line.
 pub(crate) struct SessionRows {
     table: Table,
     clock: Clock,
@@ -217,7 +217,8 @@ pub(super) fn endpoint(endpoint: &FlowEndpoint) -> String {
     }
 }
 
-/// Times of a listing. In a terminal the day stands above the column, and only times of other days name theirs.
+/// Formats the times of a listing. In a terminal the day is the column's heading, and only times of other days name
+/// their day.
 struct Clock {
     tz: TimeZone,
     short: bool,
@@ -240,7 +241,7 @@ impl Clock {
     }
 }
 
-/// One line a sum.
+/// Formats sums, one per line.
 pub(crate) struct SumRows {
     table: Table,
     clock: Clock,
@@ -251,7 +252,7 @@ pub(crate) struct SumRows {
     sums: u64,
 }
 
-/// Headings, that of what is summed by being first.
+/// The columns, first the one that the sums are grouped by.
 fn sum_columns(by: By) -> [Column; 7] {
     let [what, out, r#in] = match by {
         By::Host => ["host", "sent", "received"],
@@ -366,7 +367,7 @@ fn sum_row(sum: &Sum, clock: &mut Clock) -> Row {
 mod tests {
     use super::*;
 
-    /// Sessions that are cut, gone, in a VLAN, without addresses or ports; with names of every kind.
+    /// Sessions that are cut, gone, in a VLAN, or without addresses or ports, and with names of every kind.
     const FLOWS: [&str; 5] = [
         r#"{"first":"2026-11-22T10:00:00.123456789Z","last":"2026-11-22T10:00:42.5Z","proto":"tcp","originator":{"ip":"10.0.0.5","port":51234},"responder":{"ip":"192.0.2.7","port":443},"interface":"eth0","packets":{"originator":1000,"responder":3000},"bytes":{"originator":90000,"responder":4200000},"kept_bytes":9000,"kept_packets":12,"cut_at":"2026-11-22T10:47:11.5Z","state":"closed","community_id":"1:LQU9qZlK+B5F3KDmev6m5PMibrg=","vlan":null,"server_name":"www.example.com"}"#,
         r#"{"first":"2026-11-22T10:00:01Z","last":"2026-11-22T10:00:01.02Z","proto":"udp","originator":{"ip":"2001:db8::1","port":53000},"responder":{"ip":"2001:db8::53","port":53},"interface":"wlan0","packets":{"originator":1,"responder":1},"bytes":{"originator":80,"responder":160},"kept_bytes":240,"kept_packets":2,"state":"two-way","community_id":null,"vlan":42,"dns_question":"a.example","dns_type":"TXT"}"#,

@@ -1,4 +1,5 @@
-//! The status at a glance: the answer first, then what is left of sessions, then what was lost, then where the memory is.
+//! Formats the status for people: first the summary, then what share of sessions is left, then facts about losses and
+//! memory, and last the interfaces.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,40 +15,40 @@ use base::counters::DropReason;
 use base::time::{self, Timestamp};
 use query::status::{RankStatus, RestartStatus, SandboxStatus, Status};
 
-/// How it is shown. Nothing else decides what is printed.
+/// How to show the status. Together with the status it determines the output.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    /// What the first line answers.
+    /// What the summary is about.
     pub(crate) heading: Heading,
-    /// Where it is shown.
+    /// Width and colour.
     pub(crate) screen: Screen,
-    /// Of the times that are shown.
+    /// Time zone of the times shown.
     pub(crate) tz: TimeZone,
 }
 
-/// What was asked.
+/// The subject of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heading {
-    /// A recorder, at this time.
+    /// A recorder.
     Recording {
-        /// Ages are counted from here.
+        /// The current time, from which ages count.
         now: Timestamp,
     },
-    /// A capture file that was replayed; ages are counted from its newest packet.
+    /// A replayed capture file. Ages count from its newest packet.
     Replayed,
-    /// The same of a file that is damaged: what stands before the damage.
+    /// A damaged capture file, replayed up to the damage.
     ReplayedInPart,
 }
 
-/// Clocks may be set by as much without a recording being taken for a replay.
+/// Clock steps up to this size do not make a recording look like a replay.
 const CLOCK_STEP: Duration = Duration::from_secs(3600);
-/// Where the second column of the list of facts begins.
+/// Width of the labels in the list of facts.
 const LABEL_COLUMNS: usize = 11;
 
-/// Columns that names of interfaces are padded to at most; Linux allows 15 bytes.
+/// Maximum width that interface names are padded to. Linux allows 15 bytes.
 const NAME_COLUMNS_MAX: usize = 64;
 
-/// Everything, with line feeds.
+/// The whole page, with line feeds.
 pub(crate) fn status(status: &Status, view: &View) -> String {
     let mut page = StatusPage { out: String::new(), status, view };
     page.answer();
@@ -65,7 +66,8 @@ struct StatusPage<'a> {
 }
 
 impl StatusPage<'_> {
-    /// What ages are counted from: a replayed capture ended with its newest packet, before its recorder began.
+    /// The time from which ages count. A recorder that replays a capture has a newest packet from before its own start;
+    /// then ages count from that packet.
     fn now(&self) -> Timestamp {
         let newest = self.status.retained.newest.as_deref().and_then(read_time);
         match self.view.heading {
@@ -77,19 +79,19 @@ impl StatusPage<'_> {
         }
     }
 
-    /// A stored time, and how long ago it is.
+    /// Parses a time of the status, and returns it with its age.
     fn point(&self, time: Option<&String>) -> Option<(Timestamp, Duration)> {
         let time = read_time(time?)?;
         Some((time, self.now().since(time)))
     }
 
-    /// What nobody chose to leave out.
+    /// Packets lost against the user's intention.
     fn lost(&self) -> u64 {
         let lost = self.status.packets.dropped.saturating_sub(self.left_out());
         lost.saturating_add(self.status.packets.kernel_dropped)
     }
 
-    /// What classes leave out, as the configuration says.
+    /// Packets dropped by the cutoff of their class, as configured.
     fn left_out(&self) -> u64 {
         let dropped = self.status.dropped.get(DropReason::ClassCutoff.as_str());
         dropped.and_then(serde_json::Value::as_u64).unwrap_or(0)
@@ -131,7 +133,7 @@ impl StatusPage<'_> {
         let _ = writeln!(self.out, "{answer}, {loss}, {reach}");
     }
 
-    /// What share of the sessions is still there, by when they began and how much of each.
+    /// The share of sessions that is still there, by start time and by depth.
     fn coverage(&mut self) {
         let periods: Vec<_> = self.status.coverage.iter().filter(|period| period.sessions > 0).collect();
         if !periods.is_empty() {
@@ -159,7 +161,7 @@ impl StatusPage<'_> {
         }
     }
 
-    /// The sessions that take most of the memory.
+    /// The sessions with the most memory.
     fn largest(&mut self) {
         for (at, largest) in self.status.largest.iter().enumerate() {
             let flow = &largest.flow;
@@ -246,7 +248,7 @@ impl StatusPage<'_> {
         }
     }
 
-    /// What was taken over, and what nobody saw.
+    /// What a restart took over, and the gap in the recording.
     fn restarted(&self, restart: &RestartStatus) -> String {
         if let (Some(problem), 0) = (&restart.problem, restart.packets) {
             return format!("EMPTY: {problem}");
@@ -265,7 +267,7 @@ impl StatusPage<'_> {
         text
     }
 
-    /// What is compressed now: the counts of the whole time are for metrics.
+    /// The data that is compressed now. Metrics have the counts since start.
     fn compressed(&mut self) {
         let sum = |of: fn(&RankStatus) -> u64| self.status.ranks.iter().map(of).fold(0, u64::saturating_add);
         let (raw, packed) = (sum(|rank| rank.compressed_raw_bytes), sum(|rank| rank.compressed_bytes));
@@ -300,7 +302,7 @@ impl StatusPage<'_> {
     }
 }
 
-/// What the kernel holds a recorder to, gaps first.
+/// The sandbox of the recorder: gaps if there are any, else its restrictions.
 fn guarded(sandbox: &SandboxStatus) -> String {
     if sandbox.mode == "off" {
         return format!("NOT AT ALL: --sandbox=off; runs as uid {}", sandbox.uid);
@@ -315,7 +317,7 @@ fn guarded(sandbox: &SandboxStatus) -> String {
     )
 }
 
-/// A share in per cent, rounded down to a tenth: less than everything is never shown as 100 %.
+/// A share in per cent, rounded down to a tenth, so that only 1.0 shows as 100 %.
 fn share(value: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
     let tenths = (value.clamp(0.0, 1.0) * 1000.0 + 1e-9) as u32;

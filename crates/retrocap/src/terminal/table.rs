@@ -1,4 +1,5 @@
-//! Aligned columns, as many as fit: those that tell least go first, and nothing is cut that one would copy.
+//! Formats aligned columns, as many as fit. The least informative columns are dropped first. Cells are never truncated,
+//! so that users can copy them.
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -8,15 +9,15 @@ use crate::terminal::screen::{BOLD, Screen};
 /// A column.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
-    /// What stands above it.
+    /// The text above the column.
     pub(crate) heading: &'static str,
-    /// Numbers end at the same place.
+    /// Whether cells are aligned right, as for numbers.
     pub(crate) right: bool,
-    /// Left out where there is no room, the highest first; 0 for never.
+    /// Priority for dropping the column if there is no room: the highest goes first, 0 never.
     pub(crate) leave_out: u8,
 }
 
-/// What stands in a column.
+/// A cell of a column.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cell {
     text: String,
@@ -30,34 +31,34 @@ impl From<String> for Cell {
 }
 
 impl Cell {
-    /// A text, which may be another's, in a colour.
+    /// A cell with a style. Foreign text is made safe for terminals.
     pub(crate) fn new(text: &str, colour: Option<&'static str>) -> Self {
         Self { text: plain(text).into_owned(), colour }
     }
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Row {
-    /// One for each column.
+    /// One cell per column.
     pub(crate) cells: Vec<Cell>,
-    /// What stands behind the last column where there is room, and else on a line of its own.
+    /// Text after the last column if there is room, otherwise on a line of its own.
     pub(crate) remark: Cell,
 }
 
-/// Columns of a terminal that cells are padded to at most, where lines are as long as they are.
+/// Maximum width that cells are padded to where lines have no limit.
 const COLUMN_WIDTH_MAX: usize = 256;
 
-/// Between columns.
+/// Space between columns.
 const GAP: &str = "  ";
 
-/// A table that grows page by page; a later page is never narrower than one before it.
+/// A table that is written page by page. Columns never become narrower on a later page.
 #[derive(Debug)]
 pub(crate) struct Table {
     screen: Screen,
     columns: Vec<Column>,
     widths: Vec<usize>,
-    /// Which columns have something in them on the first page; on a screen the others are left out.
+    /// Which columns have text on the first page. A screen shows only these.
     filled: Vec<bool>,
     begun: bool,
 }
@@ -73,7 +74,7 @@ impl Table {
         }
     }
 
-    /// Appends some rows, the headings before the first; `first` replaces the heading of the first column.
+    /// Appends rows, with the headings before the first page. `first` replaces the heading of the first column.
     pub(crate) fn page(&mut self, out: &mut String, first: Option<&str>, rows: &[Row]) {
         if rows.is_empty() {
             return;
@@ -83,7 +84,7 @@ impl Table {
             .map(|text| Cell::new(&text, Some(BOLD)))
             .collect();
         let headings = Row { cells: headings, remark: Cell::default() };
-        // One long cell does not push all others to the side, nor fill memory with blanks.
+        // Limit the width, so that one long cell neither shifts all others nor fills memory with blanks.
         let widest = self.screen.width.map_or(COLUMN_WIDTH_MAX, |width| width / 2);
         let begins = !std::mem::replace(&mut self.begun, true);
         if begins {
@@ -102,7 +103,7 @@ impl Table {
         }
     }
 
-    /// Which columns fit.
+    /// Selects the columns that fit.
     fn shown(&self) -> Vec<bool> {
         let mut shown = vec![true; self.columns.len()];
         let Some(width) = self.screen.width else { return shown };
