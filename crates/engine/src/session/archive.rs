@@ -1,14 +1,15 @@
-//! Sessions of the past: what is still known of them when their entries in the array went to others.
+//! The session archive: summaries of sessions whose array entries were reused.
 //!
 //! ```text
 //!   array ──► pending: [entry][entry]…    ──► ring:  …[512 sessions][512 sessions]
-//!             until there are 512 of them         oldest                      newest
+//!             up to 512 of them                      oldest                newest
 //! ```
 //!
-//! A session that leaves the array is copied to the pending ones; when these are a full [batch](super::columns), they are
-//! compressed and written into a ring of fixed size, over the oldest ones. Sessions of the past are counted by an *ordinal*,
-//! blocks of the ring by the position of their first word; both only grow. A reader copies a block out and then looks
-//! whether the ring's tail has passed it: if so, the bytes are thrown away. Nobody waits for anybody.
+//! The writer copies a session that leaves the array to the pending area. When the pending area holds a full
+//! [batch](super::columns), the writer compresses it into one block and writes the block into a ring of fixed size,
+//! over the oldest blocks. An *ordinal* numbers archived sessions, and a block's position is the word offset at which
+//! it starts; both only grow. A reader copies a block and then checks whether the tail of the ring has passed it. If it
+//! has, the reader discards the copy. Neither side waits for the other.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -18,31 +19,31 @@ use super::summary::{Session, SessionSlot};
 use base::memory::{Lock, Memory, add};
 use base::time::Timestamp;
 
-/// Words before the compressed bytes of a block: first ordinal, sessions and bytes, earliest and latest time.
+/// Words of a block's header: first ordinal, session count and byte count, earliest time, latest time.
 const HEADER_WORDS: usize = 4;
 const BATCH_ORDINALS: u64 = BATCH as u64;
 
-/// What readers see of the past.
+/// The part of the archive that the writer and all readers share.
 #[derive(Debug)]
 pub(super) struct SessionArchive {
     pending: Memory,
     ring: Memory,
-    /// Sessions that were archived so far; the next one gets this ordinal.
+    /// Sessions archived so far, which is the ordinal of the next one.
     count: AtomicU64,
-    /// Where the next block will be, in words.
+    /// Position of the next block, in words.
     head: AtomicU64,
-    /// Where the oldest block is.
+    /// Position of the oldest block, in words.
     tail: AtomicU64,
-    /// Its first ordinal.
+    /// First ordinal of the oldest block.
     oldest: AtomicU64,
-    /// Sessions that were not archived.
+    /// Sessions that left the array and were only counted.
     unlisted: AtomicU64,
 }
 
 impl SessionArchive {
-    /// Bytes beside the ring: pending ones, and the writer's.
+    /// Bytes outside the ring: the pending area and the writer's buffers.
     pub(super) const FIXED_BYTES: usize = BATCH * (ENTRY_WORDS * 8 + size_of::<ArchivedSession>()) + Encoder::BYTES;
-    /// The smallest ring: some blocks of sessions that resemble each other in nothing.
+    /// The smallest ring in bytes. It holds several blocks even when they compress badly.
     pub(super) const RING_BYTES_MIN: usize = 256 << 10;
 
     pub(super) fn new(ring_bytes: usize, lock: Lock) -> std::io::Result<Self> {
@@ -57,13 +58,13 @@ impl SessionArchive {
         })
     }
 
-    /// Takes all of its memory now.
+    /// Faults in all memory now, so that the packet path takes no page faults.
     pub(super) fn populate(&self) -> std::io::Result<()> {
         self.ring.populate()?;
         self.pending.populate()
     }
 
-    /// Wipes all of it and gives the memory back.
+    /// Wipes the archive and returns its memory to the system.
     pub(super) fn release(&self) {
         self.tail.store(self.head.load(Ordering::Relaxed), Ordering::Relaxed);
         fence(Ordering::Release);
@@ -75,7 +76,7 @@ impl SessionArchive {
         self.ring.len() as u64 * 8 + Self::FIXED_BYTES as u64
     }
 
-    /// Bytes that compressed sessions take now, and how many these are.
+    /// Bytes of the compressed blocks in the ring, and the number of sessions in them.
     pub(super) fn fill(&self) -> (u64, u64) {
         let (head, tail) = (self.head.load(Ordering::Acquire), self.tail.load(Ordering::Acquire));
         let full = self.count() / BATCH_ORDINALS * BATCH_ORDINALS;
@@ -86,12 +87,12 @@ impl SessionArchive {
         self.unlisted.load(Ordering::Relaxed)
     }
 
-    /// The ordinal that the next session will get.
+    /// The ordinal of the next session.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
 
-    /// How many sessions are known.
+    /// Number of sessions that can be read, pending ones included.
     pub(super) fn known(&self) -> u64 {
         self.count().saturating_sub(self.oldest.load(Ordering::Relaxed))
     }
@@ -110,7 +111,8 @@ impl SessionArchive {
         self.word(position).load(Ordering::Relaxed)
     }
 
-    /// Copies the block at `position` out; `None` if there is none, or none any more.
+    /// Copies the block at `position`, without its sessions if it does not overlap `window` (milliseconds). `None` if
+    /// no block starts there, or if the writer has overwritten it.
     fn block(&self, position: u64, window: Option<(u64, u64)>) -> Option<Block> {
         if position >= self.head.load(Ordering::Acquire) {
             return None;
@@ -128,12 +130,13 @@ impl SessionArchive {
         (self.tail.load(Ordering::Relaxed) <= position).then_some(block)
     }
 
-    /// The ordinal of the oldest session that is known, or that would be.
+    /// The ordinal of the oldest readable session, or of the next session while the archive is empty.
     pub(super) fn oldest(&self) -> u64 {
         self.oldest.load(Ordering::Relaxed).min(self.count())
     }
 
-    /// Counts from another ordinal on, as long as there is nothing: sessions before it were forgotten.
+    /// Sets the first ordinal of an empty archive, rounded down to a whole batch. The sessions before it count as
+    /// forgotten.
     pub(super) fn begin_at(&self, ordinal: u64) {
         if self.count() == 0 {
             let ordinal = ordinal / BATCH_ORDINALS * BATCH_ORDINALS;
@@ -142,7 +145,8 @@ impl SessionArchive {
         }
     }
 
-    /// The blocks there are, oldest first: earliest and latest time, and the compressed bytes of [`BATCH`] sessions.
+    /// The blocks, oldest first: earliest and latest time in milliseconds, and the compressed bytes of [`BATCH`]
+    /// sessions.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (u64, u64, Vec<u8>)> + '_ {
         let mut position = self.tail.load(Ordering::Acquire);
         std::iter::from_fn(move || {
@@ -153,11 +157,11 @@ impl SessionArchive {
         })
     }
 
-    /// The earliest time of a session in the ring, to the millisecond.
+    /// The earliest start of a session in the ring, rounded down to the millisecond.
     pub(super) fn earliest(&self) -> Option<Timestamp> {
         let mut position = self.tail.load(Ordering::Acquire);
         let mut earliest = None;
-        // Of no window: their times are read, their sessions are not.
+        // An empty window skips the compressed bytes, as only the times in the headers are needed.
         while let Some(block) = self.block(position, Some((u64::MAX, 0))) {
             let first = Timestamp(self.get(position + 2).saturating_mul(1_000_000));
             earliest = Some(earliest.map_or(first, |earliest: Timestamp| earliest.min(first)));
@@ -166,13 +170,14 @@ impl SessionArchive {
         earliest
     }
 
-    /// The sessions that are in no block yet, oldest first.
+    /// The pending sessions, oldest first.
     pub(super) fn pending_sessions(&self) -> impl Iterator<Item = Session> + '_ {
         let count = self.count();
         (count / BATCH_ORDINALS * BATCH_ORDINALS..count).filter_map(|ordinal| self.pending_session(ordinal))
     }
 
-    /// The sessions known at this moment, those that left the array first first, from blocks that overlap the window.
+    /// The sessions with ordinals below `until`, from blocks that overlap the window. Blocks come in the order in which
+    /// they were archived.
     pub(super) fn sessions(&self, until: u64, window: Option<(Timestamp, Timestamp)>) -> ArchivedSessions<'_> {
         ArchivedSessions {
             archive: self,
@@ -184,14 +189,14 @@ impl SessionArchive {
         }
     }
 
-    /// The session at a place, if it is still known. `recent` keeps blocks that were read.
+    /// The session at `place`, if it is still in the archive. `recent` caches decompressed blocks.
     pub(super) fn session(&self, place: ArchivePosition, recent: &mut BlockCache) -> Option<Session> {
         if place.position >= self.head.load(Ordering::Acquire)
             && let Some(session) = self.pending_session(place.ordinal)
         {
             return Some(session);
         }
-        // It was pending when it was found, and is in the block that begins there now.
+        // The session was pending when the reader found it. It is now in the block that starts at that position.
         let block = recent.block(self, place.position)?;
         let at = usize::try_from(place.ordinal.checked_sub(block.0)?).ok()?;
         block.1.get(at).map(|past| past.session(place.ordinal))
@@ -202,12 +207,12 @@ impl SessionArchive {
     }
 }
 
-/// A block as a reader copied it.
+/// A reader's copy of a block.
 struct Block {
     ordinal: u64,
     sessions: u64,
     words: u64,
-    /// Empty if it lies outside the window asked for.
+    /// Empty if the block lies outside the requested window.
     compressed: Vec<u8>,
 }
 
@@ -219,15 +224,15 @@ fn split(word: u64) -> (u64, u64) {
     (word >> 32, word & u64::from(u32::MAX))
 }
 
-/// Where a session of the past is found again.
+/// The location of an archived session. It stays valid until the session is overwritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ArchivePosition {
-    /// Its block: where it is, or will be when it is full.
+    /// Position of the session's block. For a pending session, the position at which its block will start.
     position: u64,
     ordinal: u64,
 }
 
-/// Blocks that were read last, so that sessions that lie together are decompressed together.
+/// The most recently decompressed blocks. Sessions in the same block are decompressed once.
 #[derive(Debug, Default)]
 pub struct BlockCache(std::collections::VecDeque<(u64, Opened)>);
 
@@ -235,7 +240,7 @@ pub struct BlockCache(std::collections::VecDeque<(u64, Opened)>);
 type Opened = (u64, Vec<ArchivedSession>);
 
 impl BlockCache {
-    /// 64 blocks are 5 MiB.
+    /// Blocks in the cache: 64 take about 5 MiB.
     const MOST: usize = 64;
 
     fn block(&mut self, archive: &SessionArchive, position: u64) -> Option<&Opened> {
@@ -252,7 +257,7 @@ impl BlockCache {
     }
 }
 
-/// Reads the past from the oldest session on.
+/// An iterator over the archive, from its oldest block on.
 #[derive(Debug)]
 pub struct ArchivedSessions<'a> {
     archive: &'a SessionArchive,
@@ -264,13 +269,13 @@ pub struct ArchivedSessions<'a> {
 }
 
 impl ArchivedSessions<'_> {
-    /// Reads the block at the position; false if there is none.
+    /// Reads the block at the current position. Returns false if the position is at the head.
     fn read_block(&mut self) -> bool {
         let tail = self.archive.tail.load(Ordering::Acquire);
         self.position = self.position.max(tail);
         let position = self.position;
         let Some(block) = self.archive.block(position, self.window) else {
-            // Overtaken: on from the new tail. At the head: no more blocks.
+            // If the writer has overtaken this reader, continue at the new tail. At the head there are no more blocks.
             return position < self.archive.tail.load(Ordering::Acquire);
         };
         let batch = if block.compressed.is_empty() { None } else { columns::decode(&block.compressed) };
@@ -285,11 +290,11 @@ impl ArchivedSessions<'_> {
         true
     }
 
-    /// Reads those that are pending, from the current ordinal on.
+    /// Reads the pending sessions from the current ordinal on.
     fn read_pending(&mut self) {
         let position = self.archive.head.load(Ordering::Acquire);
         if position != self.position {
-            // They have become a block meanwhile.
+            // The pending sessions have become a block in the meantime.
             return;
         }
         let batch = self.until / BATCH_ORDINALS * BATCH_ORDINALS;
@@ -325,7 +330,7 @@ impl Iterator for ArchivedSessions<'_> {
     }
 }
 
-/// Writes the past: the one writer of an [`SessionArchive`].
+/// The single writer of a [`SessionArchive`].
 #[derive(Debug)]
 pub(super) struct ArchiveWriter {
     batch: Vec<ArchivedSession>,
@@ -337,12 +342,12 @@ impl ArchiveWriter {
         Ok(Self { batch: Vec::with_capacity(BATCH), encoder: Encoder::new()? })
     }
 
-    /// Only counts a session: not worth a place.
+    /// Counts a session of a flood without archiving it.
     pub(super) fn pass_over(archive: &SessionArchive) {
         add(&archive.unlisted, 1);
     }
 
-    /// Takes over the session that has an entry of the array.
+    /// Archives the session of an array entry.
     pub(super) fn archive(&mut self, archive: &SessionArchive, entry: Entry<'_>) {
         let ordinal = archive.count.load(Ordering::Relaxed);
         let Some(pending) = archive.pending(ordinal) else { return };
@@ -351,7 +356,7 @@ impl ArchiveWriter {
         self.added(archive, ordinal);
     }
 
-    /// Takes over a session of the past, as a reader knew it.
+    /// Archives a session that a previous recorder had in its archive.
     pub(super) fn add(&mut self, archive: &SessionArchive, session: &Session) {
         let ordinal = archive.count.load(Ordering::Relaxed);
         let Some(pending) = archive.pending(ordinal) else { return };
@@ -368,7 +373,8 @@ impl ArchiveWriter {
         archive.count.store(ordinal + 1, Ordering::Release);
     }
 
-    /// Takes over a block of the past, of [`BATCH`] sessions; as it is, if none are pending.
+    /// Takes over a previous recorder's block of [`BATCH`] sessions: unchanged if no session is pending, session by
+    /// session otherwise.
     pub(super) fn add_block(&mut self, archive: &SessionArchive, earliest: u64, latest: u64, compressed: &[u8]) {
         if self.batch.is_empty() {
             let ordinal = archive.count.load(Ordering::Relaxed);
@@ -381,7 +387,7 @@ impl ArchiveWriter {
         }
     }
 
-    /// Sessions that are not listed.
+    /// Adds to the count of sessions that were not archived.
     pub(super) fn add_unlisted(archive: &SessionArchive, sessions: u64) {
         add(&archive.unlisted, sessions);
     }
@@ -395,12 +401,12 @@ impl ArchiveWriter {
         Self::append(archive, first_ordinal, sessions, [earliest, latest], compressed);
     }
 
-    /// Writes a block over the oldest ones.
+    /// Writes a block, over the oldest blocks if the ring is full.
     fn append(archive: &SessionArchive, first_ordinal: u64, sessions: u64, times: [u64; 2], compressed: &[u8]) {
         let words = words_of(compressed.len() as u64);
         let room = archive.ring.len() as u64;
         if compressed.is_empty() || words > room {
-            // Never for a ring of the smallest size: a batch takes half of it at most.
+            // This cannot happen, as a batch takes at most half of the smallest ring.
             add(&archive.unlisted, sessions);
             return;
         }
@@ -414,7 +420,7 @@ impl ArchiveWriter {
         }
         archive.oldest.store(oldest, Ordering::Relaxed);
         archive.tail.store(tail, Ordering::Relaxed);
-        // Who reads a word that is written from here on sees the new tail.
+        // A reader that sees a word written below also sees the new tail.
         fence(Ordering::Release);
         let header = [first_ordinal, sessions << 32 | compressed.len() as u64, times[0], times[1]];
         let bytes = compressed.chunks(8).map(|chunk| {

@@ -1,7 +1,7 @@
-//! The array of sessions that are live or have packets left, and the archive behind it.
+//! The array of sessions that are live or have stored packets, and the archive of the sessions that left it.
 //!
-//! A session has an entry from its first packet until, after its end, another session needs the entry.
-//! [`SessionTable`](super::SessionTable) writes; any number of threads read.
+//! A session keeps its entry from its first packet until another session needs the entry.
+//! [`SessionTable`](super::SessionTable) is the only writer; any number of threads read.
 
 use super::archive::{ArchivePosition, BlockCache, SessionArchive};
 use super::begins::Begins;
@@ -10,7 +10,7 @@ use super::summary::{Session, SessionSlot};
 use base::memory::{Lock, Memory};
 use base::time::Timestamp;
 
-/// The array.
+/// The session entries, the archive and the counts of session starts.
 #[derive(Debug)]
 pub struct SessionArray {
     words: Memory,
@@ -25,7 +25,7 @@ impl SessionArray {
         Ok(Self { words, capacity, archive: SessionArchive::new(archive_bytes, lock)?, begins: Begins::new() })
     }
 
-    /// How many sessions there can be that live or have packets left.
+    /// Number of entries.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
@@ -35,38 +35,38 @@ impl SessionArray {
         u64::from(self.capacity) * ENTRY_BYTES as u64
     }
 
-    /// Bytes of the archive, and of what writes it.
+    /// Bytes of the archive, its writer's buffers included.
     pub fn archive_bytes(&self) -> u64 {
         self.archive.bytes()
     }
 
-    /// How many sessions of the past are known that have left the array.
+    /// Number of sessions in the archive.
     pub fn past(&self) -> u64 {
         self.archive.known()
     }
 
-    /// Whether sessions were seen of which nothing is known any more, or only that they were many.
+    /// Whether the recorder has seen sessions that it cannot list: overwritten in the archive, or only counted.
     pub fn has_forgotten(&self) -> bool {
         self.archive.known() < self.archive.count() || self.unlisted() > 0
     }
 
-    /// Bytes that compressed sessions of the past take now, and how many these are.
+    /// Bytes of the compressed blocks in the archive, and the number of sessions in them.
     pub fn archive_fill(&self) -> (u64, u64) {
         self.archive.fill()
     }
 
-    /// Sessions of a flood that were only counted when they left the array.
+    /// Sessions that were not archived when they left the array, such as those of a flood.
     pub fn unlisted(&self) -> u64 {
         self.archive.unlisted()
     }
 
-    /// All sessions that ever began, those of predecessors included.
+    /// Sessions begun since the first start, those taken over from previous recorders included.
     pub fn begun(&self) -> u64 {
         self.begins.total()
     }
 
-    /// The sessions that began in the last `period_ns` before `now`, whatever became of them, and since when exactly they
-    /// were counted: a little longer than the period, see [`Begins`].
+    /// The number of sessions that began in the last `period_ns` before `now`, whether or not they can still be listed.
+    /// The returned time is the exact start of the count, which is a little earlier than the period; see [`Begins`].
     pub fn begun_since(&self, now: Timestamp, period_ns: u64) -> (Timestamp, u64) {
         self.begins.since(now, period_ns)
     }
@@ -79,33 +79,33 @@ impl SessionArray {
         &self.archive
     }
 
-    /// The session of the past at a place that [`known`](Self::known) told, if it is still known.
+    /// The archived session at a location that [`known`](Self::known) returned, if it is still in the archive.
     pub fn past_session(&self, place: ArchivePosition, recent: &mut BlockCache) -> Option<Session> {
         self.archive.session(place, recent)
     }
 
-    /// The sessions in the array, in no order.
+    /// The sessions in the array, in no particular order.
     pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
         (0..self.used()).filter_map(|slot| self.session(SessionSlot(slot)))
     }
 
-    /// The session that has this slot now.
+    /// The current session of a slot.
     pub fn session(&self, slot: SessionSlot) -> Option<Session> {
         self.entry(slot)?.session(slot)
     }
 
-    /// The session that packet `sequence` of this slot belonged to, if it still has the slot.
+    /// The session of packet `sequence` in this slot, if that session still has the slot.
     pub fn session_at(&self, slot: SessionSlot, sequence: u64) -> Option<Session> {
         self.session(slot).filter(|session| session.first_sequence <= sequence)
     }
 
-    /// Takes all of its memory now.
+    /// Faults in all memory now, so that the packet path takes no page faults.
     pub(crate) fn populate(&self) -> std::io::Result<()> {
         self.words.populate()?;
         self.archive.populate()
     }
 
-    /// Wipes the entries of some slots and gives their memory back.
+    /// Wipes the entries of a range of slots and returns their memory to the system.
     pub(super) fn release(&self, slots: std::ops::Range<u32>) {
         self.words.release(slots.start as usize * ENTRY_WORDS..slots.end as usize * ENTRY_WORDS);
     }

@@ -1,8 +1,8 @@
-//! How many sessions began when: counts per time bucket, whatever became of the sessions.
+//! Counts of session starts per time bucket.
 //!
-//! Coverage needs the number of sessions that began in a past period. Sessions leave the array, then the archive, and
-//! those of a flood are not archived, so the number is counted when a session begins: one addition per bucket width.
-//! Buckets are fine for the last minutes and coarse for the last days; a period therefore starts at the border of a bucket.
+//! Coverage needs the number of sessions that began in a past period. Sessions leave the array and then the archive,
+//! and those of a flood are not archived, so each session is counted when it begins: one addition per bucket width.
+//! Buckets are narrow for the last minutes and wide for the last days. A period therefore starts at a bucket boundary.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +12,12 @@ use base::memory::add;
 use base::time::Timestamp;
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// Widths of buckets.
+/// Bucket widths in nanoseconds.
 const WIDTHS_NS: [u64; 4] = [SECOND_NS, 10 * SECOND_NS, 60 * SECOND_NS, 1200 * SECOND_NS];
-/// Buckets of each width: those of 20 minutes reach back 42 hours.
+/// Buckets of each width. Those of 20 minutes reach back 42 hours.
 const BUCKETS: usize = 128;
 
-/// Counts of sessions by the time of their first packet. One thread writes, any number read.
+/// Session counts by the time of the first packet. One thread writes, any number of threads read.
 #[derive(Debug)]
 pub(super) struct Begins {
     buckets: Box<[Bucket]>,
@@ -26,7 +26,7 @@ pub(super) struct Begins {
 
 #[derive(Debug, Default)]
 struct Bucket {
-    /// Its number: the time divided by the width.
+    /// The bucket's start time divided by its width.
     number: AtomicU64,
     sessions: AtomicU64,
 }
@@ -55,7 +55,7 @@ impl Begins {
             bucket.sessions.store(0, Ordering::Relaxed);
             bucket.number.store(number, Ordering::Release);
         } else if number < newest {
-            // A clock that was set back, by more than all buckets cover.
+            // The clock was set back by more than this width's buckets cover.
             return;
         }
         add(&bucket.sessions, sessions);
@@ -66,19 +66,19 @@ impl Begins {
         &self.buckets[level * BUCKETS + at]
     }
 
-    /// All sessions that ever began.
+    /// Sessions begun so far.
     pub(super) fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// The sessions that began in the last `period_ns` before `now`, and since when exactly they were counted: the period
-    /// starts at the border of a bucket.
+    /// The number of sessions that began in the last `period_ns` before `now`, and the exact start of the count, which
+    /// is a bucket boundary.
     pub(super) fn since(&self, now: Timestamp, period_ns: u64) -> (Timestamp, u64) {
         let fits = |width_ns: &u64| period_ns / width_ns < BUCKETS as u64 - 1;
         let level = WIDTHS_NS.iter().position(fits).unwrap_or(WIDTHS_NS.len() - 1);
         let width_ns = WIDTHS_NS[level];
         let first = now.0.saturating_sub(period_ns) / width_ns;
-        // Packets may be a little ahead of the caller's clock.
+        // There is no upper bound, as packets may be a little ahead of the caller's clock.
         let sessions = self.buckets[level * BUCKETS..][..BUCKETS].iter().map(|bucket| {
             let number = bucket.number.load(Ordering::Acquire);
             if number >= first { bucket.sessions.load(Ordering::Relaxed) } else { 0 }
@@ -86,7 +86,7 @@ impl Begins {
         (Timestamp(first * width_ns), sessions.sum())
     }
 
-    /// Writes the counts for the recorder that comes next.
+    /// Writes the counts for the next recorder.
     pub(super) fn hand_over(&self, out: &mut impl Write) -> io::Result<()> {
         out.put_u64(self.total())?;
         let count = |bucket: &Bucket| bucket.sessions.load(Ordering::Relaxed);
@@ -99,7 +99,12 @@ impl Begins {
         Ok(())
     }
 
-    /// Adds the counts of a predecessor that ended at `now`. Numbers that no recorder comes to are left out.
+    /// Adds the counts of a previous recorder that ended at `now`. Implausibly large counts become 0, and buckets in
+    /// the future are ignored.
+    ///
+    /// # Errors
+    ///
+    /// If the input ends early or names an unknown bucket width.
     pub(super) fn take_over(&self, input: &mut impl Read, now: Timestamp) -> io::Result<()> {
         let plausible = |count: u64| if count < 1 << 56 { count } else { 0 };
         add(&self.total, plausible(input.take_u64()?));
@@ -127,7 +132,7 @@ mod tests {
     #[test]
     fn sessions_are_counted_since_the_start_of_a_period() {
         let begins = Begins::new();
-        // One a second for three days.
+        // One session per second for three days.
         let end = 3 * 86_400;
         (0..end).for_each(|second| begins.count(at(second)));
         assert_eq!(begins.total(), end);

@@ -1,9 +1,10 @@
-//! Sessions of the past, many together, in a few bytes each.
+//! The compressed format of archived sessions: one batch at a time, column by column.
 //!
-//! A batch is written column by column, as values of one kind resemble each other: times as differences in the order of
-//! starts, addresses and places (interface, VLANs, tunnel, protocol) as numbers of a sorted list of those in the batch,
-//! ports and addresses' numbers byte by byte, counts in as many bytes as they need. The whole is then compressed.
-//! Times are coarser than they were: a first one is rounded down to the millisecond, a last one up, and a cut up to the second.
+//! Values of one column resemble each other, which helps compression. Start times are stored as differences in start
+//! order. Addresses and places (interface, VLANs, tunnel, protocol) are indexes into the batch's sorted lists of
+//! distinct values. Ports and address indexes are stored byte by byte, and counts as variable-length integers. zstd
+//! compresses the result. Times lose precision: the start is rounded down to the millisecond, the end up to the
+//! millisecond, and the time of the last eviction up to the second.
 
 use super::depth::Lost;
 use super::key::SessionKey;
@@ -14,17 +15,17 @@ use base::time::Timestamp;
 
 /// Sessions in a full batch.
 pub(super) const BATCH: usize = 512;
-/// The most bytes that a batch has before compression: all differ in everything, and every number is as long as can be.
+/// Upper bound of a batch's bytes before compression: all values differ, and every integer has its longest form.
 pub(super) const RAW_BYTES_MAX: usize = BATCH * 160;
-/// How hard to compress: what is left after the columns is mostly chance, so the fastest level will do.
+/// The zstd level. The columns leave little redundancy, so the fastest level is enough.
 const LEVEL: i32 = 1;
 
 const MILLI_NS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
-/// The part of a session's flags that says what was seen of it.
+/// The bits of a session's flags that are archived; session marks are not.
 const FLAGS_MASK: u32 = 0xff;
 
-/// What is kept of one session.
+/// The archived fields of one session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ArchivedSession {
     first_ms: u64,
@@ -32,12 +33,12 @@ pub(super) struct ArchivedSession {
     /// Originator, then responder.
     addresses: [u128; 2],
     ports: [u16; 2],
-    /// Everything of the key that is not an endpoint.
+    /// The words of the key without the endpoints: protocol, network, interface, VLANs and tunnel.
     place: u128,
     packets: [u64; 2],
     bytes: [u64; 2],
     flags: u8,
-    /// When its last packet went; 0 if that is not known.
+    /// Time of the last eviction in seconds since the epoch; 0 if no packet was evicted.
     cut_s: u64,
 }
 
@@ -63,7 +64,7 @@ impl ArchivedSession {
         }
     }
 
-    /// The session that has `ordinal` among those of the past.
+    /// The session with this `ordinal` in the archive.
     pub(super) fn session(&self, ordinal: u64) -> Session {
         let high = u32::from(self.flags) & flag::ORIGINATOR_IS_HIGH != 0;
         let (low, other) = if high { (1, 0) } else { (0, 1) };
@@ -99,7 +100,7 @@ impl ArchivedSession {
     }
 }
 
-/// Writes batches. Allocates nothing after it was made.
+/// Compresses batches. It allocates nothing after [`new`](Self::new).
 pub(super) struct Encoder {
     addresses: Vec<u128>,
     places: Vec<u128>,
@@ -109,7 +110,7 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Bytes it takes: its buffers, and what zstd takes for inputs of this size at this level.
+    /// Bytes of the buffers, and of zstd's state for inputs of this size at this level.
     pub(super) const BYTES: usize = 4 * BATCH * size_of::<u128>() + 2 * RAW_BYTES_MAX + (384 << 10);
 
     pub(super) fn new() -> std::io::Result<Self> {
@@ -117,7 +118,7 @@ impl Encoder {
         compressor.include_contentsize(false)?;
         let mut raw = vec![0; RAW_BYTES_MAX];
         let mut compressed = vec![0; zstd::zstd_safe::compress_bound(RAW_BYTES_MAX)];
-        // The largest input now, so that zstd takes all its memory.
+        // Compress the largest input once, so that zstd allocates all its memory now.
         compressor.compress_to_buffer(&raw, &mut compressed[..])?;
         raw.clear();
         Ok(Self {
@@ -129,7 +130,7 @@ impl Encoder {
         })
     }
 
-    /// The bytes of a batch; `batch` is put in the order of starts. `None` if zstd refuses, which it has no reason to.
+    /// Sorts `batch` by start time and returns its compressed bytes. `None` if zstd fails, which is not expected.
     pub(super) fn encode(&mut self, batch: &mut [ArchivedSession]) -> Option<&[u8]> {
         batch.sort_unstable_by_key(|past| past.first_ms);
         self.columns(batch);
@@ -172,7 +173,7 @@ impl std::fmt::Debug for Encoder {
     }
 }
 
-/// Fills `values` with what there is, sorted and once each, and writes it.
+/// Fills `values` with the distinct values of `all` in ascending order, and writes them to `raw` as differences.
 fn list(values: &mut Vec<u128>, all: impl Iterator<Item = u128>, raw: &mut Vec<u8>) {
     values.clear();
     values.extend(all);
@@ -190,7 +191,7 @@ fn number_of(values: &[u128], value: u128) -> usize {
     values.partition_point(|&other| other < value)
 }
 
-/// Reads a batch; `None` if the bytes are not one.
+/// Decompresses a batch. `None` if the bytes are not a valid batch.
 pub(super) fn decode(compressed: &[u8]) -> Option<Vec<ArchivedSession>> {
     let raw = zstd::bulk::decompress(compressed, RAW_BYTES_MAX).ok()?;
     let mut raw = &raw[..];
@@ -253,7 +254,7 @@ fn column<'a>(raw: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     Some(column)
 }
 
-/// Seven bits a byte, the lowest first; the top bit says that more come.
+/// Appends an integer in LEB128: seven bits per byte, lowest first, with the top bit set on all bytes but the last.
 fn put(raw: &mut Vec<u8>, mut value: u128) {
     while value >= 0x80 {
         raw.push(value.to_le_bytes()[0] | 0x80);
@@ -302,7 +303,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Anything that a session can be, and mostly what resembles its neighbours.
+    /// Arbitrary sessions, most of which resemble their neighbours.
     fn pasts() -> impl Strategy<Value = Vec<ArchivedSession>> {
         let number = || prop_oneof![4 => 0u64..2000, 1 => any::<u64>()];
         let address = || prop_oneof![4 => 0u128..30, 1 => any::<u128>()];
@@ -325,7 +326,7 @@ mod tests {
         #[test]
         fn a_batch_reads_back_as_written(mut batch in pasts()) {
             let mut encoder = Encoder::new().unwrap();
-            // What a batch before it left in the buffers is of no account.
+            // Leftovers of an earlier batch in the buffers must have no effect.
             encoder.encode(&mut [ArchivedSession { first_ms: 7, ..ArchivedSession::default() }]).unwrap();
             let (raw, compressed) = (encoder.raw.capacity(), encoder.compressed.capacity());
             let bytes = encoder.encode(&mut batch).unwrap().to_vec();

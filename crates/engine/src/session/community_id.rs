@@ -1,6 +1,6 @@
-//! Community ID version 1: a name for a session that other tools compute alike.
+//! Community ID version 1: a session identifier that other tools compute in the same way.
 //!
-//! Source: the Community ID specification of the Corelight project, `1:` and the base64 of
+//! Source: the Community ID specification of the Corelight project. The ID is `1:` and the base64 encoding of
 //! sha1(seed ‖ low address ‖ high address ‖ protocol ‖ 0 ‖ low port ‖ high port), all in network byte order.
 
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use sha1::{Digest, Sha1};
 use super::key::{SessionKey, Side};
 use decode::Network;
 
-/// A computed Community ID.
+/// A Community ID: the SHA-1 hash of a session's endpoints and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CommunityId([u8; 20]);
 
@@ -17,9 +17,10 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
 impl CommunityId {
-    /// The ID of a session; `None` for sessions that are not IP.
+    /// The ID of a session. `None` for sessions that are not IP.
     pub fn new(key: &SessionKey, seed: u16) -> Option<Self> {
-        // The specification orders ICMP's answering pairs by (address, type) and never swaps the others: the key's order.
+        // The specification orders ICMP request/reply pairs by (address, type) and never swaps other ICMP messages. The
+        // key has the same order.
         let mut hash = Sha1::new();
         hash.update(seed.to_be_bytes());
         for side in [Side::Low, Side::High] {
@@ -37,7 +38,7 @@ impl CommunityId {
         Some(Self(hash.finalize().into()))
     }
 
-    /// Reads `1:` and 28 characters of base64.
+    /// Parses `1:` followed by 28 characters of base64. `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim().strip_prefix("1:")?).ok()?;
         bytes.try_into().ok().map(Self)

@@ -1,27 +1,27 @@
-//! How much of a session's start is still there: its first packet, its first kilobyte, its first ten kilobytes.
+//! Tracks whether a session still has its first packet, its first kilobyte and its first ten kilobytes.
 //!
-//! The entry of a session notes which sequence number its first packet beyond each depth has. When a packet is evicted,
-//! its sequence number tells whether it lay within the depth, and a bit notes the loss.
+//! A session's entry stores the sequence number of its first packet beyond each depth. When a packet is evicted, its
+//! sequence number shows whether it lay within a depth. A bit per depth records the loss.
 
-/// Depths in bytes of the session on the wire. A session has its first kilobyte if every packet is there that begins in it.
+/// Depths in bytes on the wire. A session has its first kilobyte if every packet that begins in it is stored.
 pub const DEPTHS_BYTES: [u64; 2] = [1024, 10 * 1024];
 
-/// Bits for what was lost of a session's start.
+/// Bits that record which parts of a session's start were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost(u8);
 
 impl Lost {
-    /// Everything, as of a session of which no packet is left.
+    /// All parts lost, as for a session that has no stored packet.
     pub(super) const ALL: Self = Self(0b111);
-    /// The bits there are.
+    /// The bits in use.
     pub(super) const MASK: u64 = 0b111;
 
-    /// The loss of a packet; `within[i]` says whether it lay within depth `i`.
+    /// The loss of one packet. `within[i]` says whether the packet lay within depth `i`.
     pub(super) fn of(is_first: bool, within: [bool; 2]) -> Self {
         Self(u8::from(is_first) | u8::from(within[0]) << 1 | u8::from(within[1]) << 2)
     }
 
-    /// The loss of a packet that has `offset` bytes of its session before it.
+    /// The loss of a packet that follows `offset` bytes of its session.
     pub(super) fn at(offset: u64) -> Self {
         Self::of(offset == 0, DEPTHS_BYTES.map(|depth| offset < depth))
     }
@@ -50,8 +50,9 @@ impl Lost {
     }
 }
 
-/// A distance between sequence numbers in 16 bits: five of exponent, eleven of mantissa. It is exact below 2048 and rounded up by a
-/// 1024th at most above. Rounding up can only say that a packet lay within a depth though it lay a little beyond.
+/// A distance between sequence numbers as a 16-bit floating-point number: 5 bits exponent, 11 bits mantissa. It is
+/// exact below 2048 and rounded up by at most 1/1024 above. Because of the rounding, a packet slightly beyond a depth
+/// may count as within it, but never the reverse.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Distance(pub(super) u16);
 

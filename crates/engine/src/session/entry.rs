@@ -1,8 +1,8 @@
-//! The layout of one entry in the array of sessions: two cache lines of atomic words.
+//! The layout of one entry in the session array: two cache lines of atomic words.
 //!
-//! One thread writes, any number of threads read. The entry's generation is odd while the entry is given to another
-//! session. The counters of a live session change without a new generation: a reader may see the counts of one packet
-//! more or less, which is harmless.
+//! One thread writes, any number of threads read. The entry's generation is odd while the writer gives the entry to
+//! another session. The counters of a live session change without a new generation, so a reader may see the counts of
+//! one packet more or less, which is harmless.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,8 +18,8 @@ pub(super) const ENTRY_WORDS: usize = 16;
 /// Bytes of one entry.
 pub const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
 
-// What is looked at when packets of a session go, or its entry is wanted for another one, stands in the first of the two
-// cache lines.
+// The first cache line holds the words that the writer reads when it evicts a packet of the session, or looks for an
+// entry to reuse.
 const CUT_AT: usize = 0; // when a packet was evicted last, 0 while none was; the low bits say what of the start was lost
 const FIRST_SEQUENCE: usize = 1;
 const LAST: usize = 2;
@@ -31,7 +31,7 @@ const FIRST: usize = 8;
 const GENERATION: usize = 9;
 const KEY: usize = 10;
 
-/// Bits of the [`BYTES`] words that count bytes: up to 256 TiB.
+/// Bits of each [`BYTES`] word that count bytes: up to 256 TiB.
 const BYTES_BITS: u32 = 48;
 const BYTES_MAX: u64 = (1 << BYTES_BITS) - 1;
 /// The low and the high half of a word.
@@ -40,7 +40,7 @@ fn halves(word: u64) -> (u32, u32) {
     (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
 }
 
-/// The words of one session.
+/// A reference to the words of one entry.
 #[derive(Clone, Copy)]
 pub(super) struct Entry<'a>(pub(super) &'a [AtomicU64; ENTRY_WORDS]);
 
@@ -57,8 +57,8 @@ impl Entry<'_> {
         GenerationLock(&self.0[GENERATION])
     }
 
-    /// The session that has the entry, as a reader sees it; `None` if the entry is unused, or goes from one session to
-    /// another at this moment.
+    /// A consistent copy of the session for readers. `None` if the entry is unused, or if the writer is giving it to
+    /// another session.
     pub(super) fn session(self, slot: SessionSlot) -> Option<Session> {
         if !self.in_use() {
             return None;
@@ -66,7 +66,7 @@ impl Entry<'_> {
         (0..3).find_map(|_| self.lock().read(|| self.read(slot))).map(Session::with_likely_responder)
     }
 
-    /// The session that has the entry, as the writer sees it.
+    /// A copy of the session for the writer, which needs no consistency check.
     pub(super) fn read(self, slot: SessionSlot) -> Session {
         let (kept_packets, flags) = self.kept();
         let (originator, responder) = halves(self.get(PACKETS));
@@ -87,18 +87,19 @@ impl Entry<'_> {
         }
     }
 
-    /// Asks for both cache lines of the entry.
+    /// Prefetches both cache lines of the entry.
     pub(super) fn prefetch(self) {
         self.prefetch_counts();
         prefetch(&self.0[FIRST]);
     }
 
-    /// Asks for what is looked at when a packet of its session goes.
+    /// Prefetches the first cache line, which an eviction reads.
     pub(super) fn prefetch_counts(self) {
         prefetch(&self.0[CUT_AT]);
     }
 
-    /// Copies a session of which no packet is left to another entry, where `ordinal` stands for its first sequence.
+    /// Copies the session to an entry of the archive's pending area, with no stored packets and with `ordinal` in place
+    /// of its first sequence number.
     pub(super) fn copy_to(self, to: Entry<'_>, ordinal: u64) {
         to.lock().begin_write();
         for word in (0..ENTRY_WORDS).filter(|&word| word != GENERATION) {
@@ -169,13 +170,13 @@ impl Entry<'_> {
         self.set(BYTES + side, self.get(BYTES + side) & !BYTES_MAX | sum);
     }
 
-    /// How many sequence numbers after the session's first packet the first packet beyond a depth came.
+    /// The distance in sequence numbers from the session's first packet to its first packet beyond a depth.
     fn distance(self, depth: usize) -> Distance {
         let [.., low, high] = self.get(BYTES + depth).to_le_bytes();
         Distance(u16::from_le_bytes([low, high]))
     }
 
-    /// Notes the first packet that lies beyond each of the depths.
+    /// Records packet `sequence` as the first one beyond each depth that `offset` reaches for the first time.
     #[inline]
     pub(super) fn note_depth(self, offset: u64, sequence: u64) {
         if offset < DEPTHS_BYTES[0] || !self.distance(1).is_none() {
@@ -189,7 +190,7 @@ impl Entry<'_> {
         }
     }
 
-    /// What the loss of packet `sequence` means for the session's start.
+    /// The parts of the session's start that are lost with packet `sequence`.
     pub(super) fn loss_of(self, sequence: u64) -> Lost {
         let after = sequence.saturating_sub(self.first_sequence());
         let within = [0, 1].map(|depth| {
@@ -199,7 +200,7 @@ impl Entry<'_> {
         Lost::of(after == 0, within)
     }
 
-    /// Notes that something of the session's start is not there.
+    /// Records lost parts of the session's start.
     pub(super) fn lose(self, lost: Lost) {
         self.set(CUT_AT, self.get(CUT_AT) | lost.to_bits());
     }
@@ -232,7 +233,8 @@ impl Entry<'_> {
         self.lock().end_write();
     }
 
-    /// Gives the entry to a session that is taken over, of which no packet is there yet. `first_sequence` stands for its own.
+    /// Gives the entry to a session of a previous recorder. Its stored packets are counted later; `first_sequence`
+    /// replaces the session's own number.
     pub(super) fn restore(self, session: &Session, first_sequence: u64) {
         self.lock().begin_write();
         let half = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
@@ -254,12 +256,12 @@ impl Entry<'_> {
         self.lock().end_write();
     }
 
-    /// When a packet of it was evicted last.
+    /// Time of the session's latest eviction in nanoseconds, 0 if there was none.
     pub(super) fn cut_at(self) -> u64 {
         self.get(CUT_AT) & !Lost::MASK
     }
 
-    /// Counts a packet that was sent by the originator (or not).
+    /// Counts a packet of either side, and stores the session's new flags.
     pub(super) fn count(self, by_originator: bool, time: Timestamp, wire_bytes: u64, flags: u32) {
         let (originator, responder) = halves(self.get(PACKETS));
         let (originator, responder) = if by_originator {
@@ -284,7 +286,7 @@ impl Entry<'_> {
         add(&self.0[KEPT_BYTES], captured_bytes);
     }
 
-    /// A packet of it was evicted at `now`.
+    /// Counts the eviction of a packet at `now`.
     pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp) {
         let (packets, flags) = self.kept();
         self.set_kept(packets.saturating_sub(1), flags);
@@ -301,13 +303,13 @@ impl Entry<'_> {
         self.set_kept(packets, if queued { flags | flag::QUEUED } else { flags & !flag::QUEUED });
     }
 
-    /// Whether nobody answered, and hardly anything was said.
+    /// Whether the responder sent nothing and the originator sent at most two packets.
     pub(super) fn is_unanswered(self) -> bool {
         let (originator, responder) = halves(self.get(PACKETS));
         responder == 0 && originator <= 2
     }
 
-    /// Whether it is over at `now`, see [`Session::ended`].
+    /// Whether the session is over at `now`; see [`Session::ended`].
     pub(super) fn ended(self, now: Timestamp) -> bool {
         let flags = self.flags();
         let protocol = if flags & flag::TCP != 0 { TCP } else { 0 };

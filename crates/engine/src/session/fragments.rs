@@ -1,7 +1,7 @@
-//! Which session the later fragments of a datagram belong to.
+//! Assigns the later fragments of an IP datagram to the session of the first one.
 //!
-//! Only the first fragment of an IP datagram has the transport header. Its session is remembered for the others, in a
-//! ring of fixed size: who sends fragments without end only pushes out older ones.
+//! Only the first fragment of an IP datagram has the transport header. A ring of fixed size remembers its session for
+//! the later fragments. A flood of fragments therefore takes no more memory; it only evicts older ones from the ring.
 
 use foldhash::fast::FixedState;
 use std::hash::{BuildHasher, Hash};
@@ -12,13 +12,13 @@ use base::packet::InterfaceId;
 use base::time::Timestamp;
 use decode::{Decoded, Fragment, Network};
 
-/// Datagrams that are remembered.
+/// Number of datagrams in the ring.
 const CAPACITY: usize = 2048;
-/// How long, as Linux's `ipfrag_time`.
+/// How long a first fragment stays valid: 30 seconds, the default of Linux's `ipfrag_time`.
 const TIMEOUT_NS: u64 = 30 * 1_000_000_000;
 
-/// A fragmented datagram, where it was seen. Its number may be chosen by who sends it: who makes two of them alike only
-/// mixes up fragments of his own.
+/// A fragmented datagram and where it was seen. The sender may choose its number. A sender that reuses a number only
+/// mixes up its own fragments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Datagram {
     number: u64,
@@ -26,7 +26,7 @@ struct Datagram {
     vlan: Option<u16>,
 }
 
-/// The session of its first fragment, which can lie in a tunnel that the others do not show.
+/// The session fields of a first fragment. They may come from inside a tunnel that the later fragments do not show.
 #[derive(Clone, Copy, Debug)]
 struct FirstFragment {
     datagram: Datagram,
@@ -41,7 +41,7 @@ struct FirstFragment {
     seen: Timestamp,
 }
 
-/// The ring.
+/// The ring of recent first fragments.
 #[derive(Debug)]
 pub(super) struct Fragments {
     ring: Vec<FirstFragment>,
@@ -51,7 +51,7 @@ pub(super) struct Fragments {
 }
 
 impl Fragments {
-    /// Bytes it takes.
+    /// Bytes of the ring and its index.
     pub(super) fn bytes() -> usize {
         CAPACITY * size_of::<FirstFragment>() + Index::bytes(CAPACITY)
     }
@@ -65,7 +65,8 @@ impl Fragments {
         })
     }
 
-    /// Remembers the session of a first fragment, fills in that of a later one.
+    /// Remembers the session of a first fragment, and completes the fields of a later one. Other packets stay
+    /// unchanged.
     #[inline]
     pub(super) fn resolve(&mut self, decoded: &mut Decoded, interface: InterfaceId, time: Timestamp) {
         if let Some(fragment) = decoded.fragment {

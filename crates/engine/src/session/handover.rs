@@ -1,7 +1,7 @@
-//! Sessions for the recorder that comes next, and from the one before.
+//! Hands sessions over to the next recorder, and takes them over from the previous one.
 //!
-//! Sessions keep their places in the array where the new one is as large, so that packets that name them can be taken over as
-//! they are. In a smaller array those go to the past that would have gone first.
+//! If the new array is at least as large, sessions keep their slots, so that packets that refer to a slot stay valid.
+//! In a smaller array, surplus sessions move to the archive in the same order as during recording.
 
 use std::io::{self, Read, Write};
 
@@ -17,15 +17,15 @@ use crate::id_mapping::{IdMapping, NO_SLOT};
 use base::codec::{Put, Take, damaged};
 use base::time::Timestamp;
 
-/// Entries whose memory is given back at a time.
+/// Entries that are wiped and returned to the system at a time.
 const RELEASED_SLOTS: u32 = 4096;
-/// Bytes of a session at most, so that sums of many do not overflow.
+/// Upper bound for a session's packet and byte counts, so that sums over many sessions do not overflow.
 const BYTES_MAX: u64 = 1 << 48;
-/// No count of a recorder comes near it, and sums of a few do not overflow.
+/// Upper bound for all other counts. Real counts stay far below it, and sums of a few do not overflow.
 const COUNT_MAX: u64 = 1 << 56;
 
 impl SessionTable {
-    /// Writes down all sessions, and forgets them: what is written is wiped.
+    /// Writes all sessions, and wipes each part of the memory once it is written.
     pub(crate) fn hand_over(&mut self, out: &mut impl Write) -> io::Result<()> {
         let array = self.array();
         out.put_u64(self.now().0)?;
@@ -42,7 +42,7 @@ impl SessionTable {
         let pending: Vec<_> = archive.pending_sessions().collect();
         out.put_u32(u32::try_from(pending.len()).unwrap_or(0))?;
         for session in &pending {
-            // Among those of the past it counts from elsewhere.
+            // A pending session holds its ordinal here, which means nothing to the next recorder.
             put_session(out, &Session { first_sequence: 0, ..*session }, false)?;
         }
         archive.release();
@@ -59,7 +59,12 @@ impl SessionTable {
         Ok(())
     }
 
-    /// Takes over the sessions of one worker. Says where each of them is now, `NO_SLOT` for those that are in the past.
+    /// Takes over the sessions of one worker. Returns the new slot of each, and `NO_SLOT` for those that went to the
+    /// archive.
+    ///
+    /// # Errors
+    ///
+    /// If the input ends early or contradicts itself.
     pub(crate) fn take_over(&mut self, input: &mut impl Read, ids: &IdMapping) -> io::Result<Vec<u32>> {
         self.advance(Timestamp(input.take_u64()?));
         let array = self.array();
@@ -90,7 +95,7 @@ impl SessionTable {
         for number in 0..input.take_u32()? {
             let (session, is_indexed) = take_session(input, ids)?;
             let slot = self.place(&session, is_indexed);
-            // Who had the place has left it.
+            // The session that had this slot has moved to the archive.
             let slots = slot as usize + 1;
             if owners.len() < slots {
                 owners.resize(slots, NO_SLOT);
@@ -104,7 +109,7 @@ impl SessionTable {
         Ok(places)
     }
 
-    /// Gives a session a place.
+    /// Gives a session an entry of the array.
     fn place(&mut self, session: &Session, is_indexed: bool) -> u32 {
         let slot = self.claim_slot(self.now());
         let array = self.array();
@@ -113,7 +118,7 @@ impl SessionTable {
         if is_indexed {
             let hash = self.hash(&session.key);
             match self.find(hash, &session.key) {
-                // Of two that have one key the later one goes on.
+                // If two sessions have the same key, only the later one receives further packets.
                 Some(other) if self.known(other).0.first_sequence >= session.first_sequence => {}
                 Some(other) => {
                     self.index().remove(hash, other);
@@ -125,7 +130,7 @@ impl SessionTable {
         slot
     }
 
-    /// Packet `sequence` of the session that has `slot` was taken over.
+    /// Counts packet `sequence`, which was taken over, as stored for the session in `slot`.
     pub(crate) fn kept_again(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
         let array = self.array();
         if let Some(entry) = array.entry(slot).filter(|entry| entry.in_use() && entry.first_sequence() <= sequence) {
@@ -133,7 +138,7 @@ impl SessionTable {
         }
     }
 
-    /// All packets were taken over: those who have none wait to be reused, who lost the last one first before others.
+    /// Ends the takeover of packets: queues the sessions without stored packets for reuse, oldest eviction first.
     pub(crate) fn taken_over(&mut self) {
         let array = self.array();
         let empty = |slot: &u32| {

@@ -1,17 +1,17 @@
-//! A hash index from keys to slots of a fixed array: never grows, never allocates after it is made.
+//! A hash index from keys to slots of a fixed array. It has a fixed size and allocates nothing after it is made.
 //!
-//! Linear probing over words of `tag (32 bits of the hash) | slot + 1`, at most two thirds full, so that runs are short; the tag
-//! alone says where a word belongs. Removal shifts the run back, so that there are no tombstones to clean up. The hash is seeded by the caller: who
-//! chooses the keys cannot choose the runs.
+//! The index uses linear probing over words of `tag (32 bits of the hash) | slot + 1`. It is at most two thirds full,
+//! so runs are short. The tag alone gives a word's home bucket. Removal shifts the following words back, so there are
+//! no tombstones. The caller seeds the hash, so that an attacker who chooses the keys cannot make runs long.
 
 use std::sync::atomic::Ordering;
 
 use base::memory::{Lock, Memory, prefetch};
 
-/// The index.
+/// The buckets of the index.
 ///
-/// Its words are those of [`Memory`]: locked where packets are, and in huge pages where it pays, which for places all over
-/// memory it does.
+/// They are in [`Memory`], which is locked when the packet store is and uses huge pages where these pay. They do here,
+/// as lookups are spread over the whole index.
 #[derive(Debug)]
 pub(super) struct Index {
     buckets: Memory,
@@ -19,7 +19,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Bytes an index for `slots` slots takes.
+    /// Bytes of an index for `slots` slots.
     pub(super) fn bytes(slots: usize) -> usize {
         Self::buckets(slots) * size_of::<u64>()
     }
@@ -41,12 +41,12 @@ impl Index {
         self.buckets[at].store(bucket, Ordering::Relaxed);
     }
 
-    /// Asks memory for the place where a slot with this hash would be.
+    /// Prefetches the home bucket of a hash.
     pub(super) fn prefetch(&self, hash: u64) {
         prefetch(&self.buckets[self.home(hash)]);
     }
 
-    /// The bucket of the slot with this hash for which `is` is true.
+    /// Position of the bucket with this hash whose slot satisfies `is`.
     fn bucket(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
         let mut at = self.home(hash);
         loop {
@@ -61,7 +61,7 @@ impl Index {
         }
     }
 
-    /// The slot with this hash for which `is` is true.
+    /// The slot with this hash that satisfies `is`.
     pub(super) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
         self.bucket(hash, is).map(|at| slot_of(self.get(at)))
     }
@@ -71,7 +71,7 @@ impl Index {
         self.find(hash, |other| other == slot).is_some()
     }
 
-    /// Adds a slot, which is not there yet.
+    /// Adds a slot. The caller ensures that the slot is not in the index yet.
     pub(super) fn insert(&mut self, hash: u64, slot: u32) {
         let mut at = self.home(hash);
         while self.get(at) != 0 {
@@ -80,7 +80,7 @@ impl Index {
         self.set(at, hash >> 32 << 32 | u64::from(slot + 1));
     }
 
-    /// Takes a slot out.
+    /// Removes a slot; does nothing if it is not in the index.
     pub(super) fn remove(&mut self, hash: u64, slot: u32) {
         let Some(mut hole) = self.bucket(hash, |s| s == slot) else { return };
         let mut at = hole;
@@ -90,7 +90,7 @@ impl Index {
             if bucket == 0 {
                 break;
             }
-            // What lies behind the hole moves into it unless its home lies behind the hole, too.
+            // A word after the hole moves into it unless its home bucket is also after the hole.
             let home = self.home(bucket);
             if at.wrapping_sub(home) & self.mask >= at.wrapping_sub(hole) & self.mask {
                 self.set(hole, bucket);
@@ -118,7 +118,7 @@ mod tests {
     use std::collections::HashMap;
 
     proptest! {
-        /// Against a map; hashes are few, so that runs are long and wrap around.
+        /// Compares the index with a `HashMap`. There are few hashes, so that runs are long and wrap around.
         #[test]
         fn it_is_a_map(steps in prop::collection::vec((0u64..40, any::<bool>()), 0..200)) {
             let hash_of = |key: u64| (60 + key % 7) << 32;

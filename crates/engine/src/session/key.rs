@@ -1,25 +1,24 @@
-//! What tells one session from another.
+//! The session key: the fields that distinguish one session from another.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use base::packet::InterfaceId;
 use decode::{Decoded, Network};
 
-/// The two endpoints of a session in a fixed order, its protocol, and where it was seen: interface, VLANs and tunnels
-/// are part of it, as one host can see equal addresses in several places.
+/// The two endpoints of a session in a fixed order, its protocol, and where it was seen. Interface, VLANs and tunnels
+/// are part of the key, as the same addresses may be in use in several places.
 ///
-/// Six words, so that it is compared and kept without padding:
-/// low address (2), high address (2), then
+/// The key has six words, so that it is compared and stored without padding: low address (2), high address (2), then
 /// `low port 16 | high port 16 | protocol 8 | network 4, one way 1, … | tunnel 16` and
-/// `interface 16 | vlan 16 | inner vlan 16 | tunnel 16`. Where there are no ports because the endpoints are link-layer
-/// addresses, the ethertype stands in place of the low port.
+/// `interface 16 | vlan 16 | inner vlan 16 | tunnel 16`. Link-layer sessions have no ports; both port fields hold the
+/// ethertype.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey(pub(super) [u64; 6]);
 
-/// Which of the two endpoints of a key.
+/// One of the two endpoints of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one that sorts first.
+    /// The endpoint that sorts first.
     Low,
     /// The other one.
     High,
@@ -40,9 +39,9 @@ impl Side {
 pub struct Endpoint {
     /// IP address, or `None` for link-layer endpoints.
     pub ip: Option<IpAddr>,
-    /// Link-layer address for those.
+    /// Link-layer address, or `None` for IP endpoints.
     pub mac: Option<[u8; 6]>,
-    /// Port; for ICMP the type or code.
+    /// Port, or ICMP type or code; 0 for link-layer endpoints.
     pub port: u16,
 }
 
@@ -50,7 +49,7 @@ const NO_VLAN: u16 = u16::MAX;
 const ONE_WAY: u64 = 1 << 4;
 
 impl SessionKey {
-    /// The session of a packet, and which endpoint sent it.
+    /// The key of a packet's session, and the endpoint that sent the packet.
     #[inline]
     pub fn new(decoded: &Decoded, interface: InterfaceId) -> (Self, Side) {
         let (ports, protocol) = match decoded.network {
@@ -84,7 +83,7 @@ impl SessionKey {
         (key, side)
     }
 
-    /// What the addresses are.
+    /// The kind of the addresses.
     pub fn network(&self) -> Network {
         match self.0[4] >> 40 & 0xf {
             4 => Network::Ipv4,
@@ -98,7 +97,7 @@ impl SessionKey {
         self.0[4].to_le_bytes()[4]
     }
 
-    /// Ethertype of a link-layer session, as far as it is not implied by the network.
+    /// The ethertype: that of the network for IP, the packet's own for link-layer sessions.
     pub fn ethertype(&self) -> u16 {
         match self.network() {
             Network::Ipv4 => 0x0800,
@@ -107,12 +106,12 @@ impl SessionKey {
         }
     }
 
-    /// Where it was seen.
+    /// The interface on which the session was seen.
     pub fn interface(&self) -> InterfaceId {
         InterfaceId(low16(self.0[5]))
     }
 
-    /// The same session, seen elsewhere.
+    /// Replaces the interface.
     pub(super) fn move_to(&mut self, interface: InterfaceId) {
         self.0[5] = self.0[5] & !0xffff | u64::from(interface.0);
     }
@@ -127,12 +126,12 @@ impl SessionKey {
         Some(low16(self.0[5] >> 32)).filter(|&id| id != NO_VLAN)
     }
 
-    /// The tunnels it was seen in, mixed; 0 for none.
+    /// A hash of the tunnels around the session; 0 for none.
     pub fn tunnel(&self) -> u32 {
         u32::from(low16(self.0[4] >> 48)) | u32::from(low16(self.0[5] >> 48)) << 16
     }
 
-    /// Set where the endpoints have no order: ICMP without an answering type.
+    /// Whether the key keeps source and destination in packet order: ICMP messages without an answering type.
     pub fn one_way(&self) -> bool {
         self.0[4] >> 40 & ONE_WAY != 0
     }
@@ -146,7 +145,7 @@ impl SessionKey {
         u128::from(self.0[at]) | u128::from(self.0[at + 1]) << 64
     }
 
-    /// The port of an endpoint, 0 for link-layer sessions.
+    /// The port of an endpoint; 0 for link-layer sessions.
     pub fn port(&self, side: Side) -> u16 {
         match (self.network(), side) {
             (Network::Link, _) => 0,
@@ -155,7 +154,7 @@ impl SessionKey {
         }
     }
 
-    /// An endpoint.
+    /// The address and port of a side.
     pub fn endpoint(&self, side: Side) -> Endpoint {
         let address = self.address(side);
         let port = self.port(side);
@@ -169,7 +168,7 @@ impl SessionKey {
     }
 }
 
-/// The address that a number stands for; `None` for link-layer addresses.
+/// Converts a numeric address to an IP address. `None` for link-layer addresses.
 pub fn ip(network: Network, address: u128) -> Option<IpAddr> {
     match network {
         Network::Ipv4 => {

@@ -1,26 +1,26 @@
-//! What was decided of a session when it began, and who protects it.
+//! Session marks: the classification of a session, and the pins that protect it.
 
-/// A few bits beside a session's counts, for those who decide how its packets are kept.
+/// Decisions about a session that determine how its packets are retained.
 ///
-/// Packed: class 6 bits, climb 3, grown 3, pins 12.
+/// They are packed into 24 bits: class 6 bits, climb 3, grown 3, pins 12.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionMarks {
-    /// Its class; 0 for sessions of none.
+    /// The class number; 0 for sessions of no class.
     pub class: u8,
-    /// How far it was pushed down because its hosts began too many sessions; 0 for most.
+    /// Demotion steps (0 to 5), given because the session's hosts began too many sessions; 0 for most sessions.
     pub climb: u8,
-    /// How far it has grown beyond its first bytes, as far as that was counted.
+    /// Growth steps of the session that flood detection has counted.
     pub grown: u8,
-    /// The pins that protect it, a bit each.
+    /// The pins that protect the session, one bit per pin.
     pub pins: u16,
 }
 
 impl SessionMarks {
-    /// Classes there can be, with the one for sessions of none.
+    /// Number of classes, including class 0 for sessions of no class.
     pub const CLASSES: usize = 1 << 6;
-    /// Steps of climbing.
+    /// Number of values of `climb`.
     pub const CLIMBS: usize = 6;
-    /// Pins there can be at once.
+    /// Number of pins at a time.
     pub const PINS: usize = 12;
     pub(super) fn to_bits(self) -> u32 {
         u32::from(self.class) & 0x3f

@@ -1,8 +1,8 @@
-//! Sessions: who talks to whom, how much so far, in which state; and what is still known of them later.
+//! Sessions: endpoints, counts and TCP state of each conversation, and a compressed archive of earlier ones.
 //!
 //! ```text
-//!   packet ─► table: index by key ─► array: an entry per session that is live or has packets left
-//!                                        │ the entry is needed for another session
+//!   packet ─► table: index by key ─► array: one entry per session that is live or has stored packets
+//!                                        │ another session needs the entry
 //!                                        ▼
 //!                                    archive: about 12 bytes per session, compressed, in a ring
 //! ```

@@ -1,6 +1,7 @@
-//! Looking through all sessions, as far as that cannot be avoided: many questions do, and there may be millions.
+//! Scans over all sessions, for queries that no index can answer. There may be millions of sessions.
 //!
-//! Entries that were never used are not looked at, and of those that do not count only the first of their two cache lines is.
+//! A scan skips entries that were never used, and reads only the first of an entry's two cache lines unless the session
+//! matches.
 
 use super::archive::ArchivePosition;
 use super::array::SessionArray;
@@ -10,7 +11,7 @@ use super::summary::SessionSlot;
 use base::time::Timestamp;
 
 impl SessionArray {
-    /// Entries that were ever used: the first ones of the array, as no later one is given away before they are.
+    /// Number of entries that were ever used. They are the first ones of the array, which is filled in order.
     pub fn used(&self) -> u32 {
         let (mut used, mut unused) = (0, self.capacity());
         while used < unused {
@@ -23,12 +24,13 @@ impl SessionArray {
         used
     }
 
-    /// The sessions in the array that had a packet at `since` or later and none of them after `until` alone, in no order.
+    /// The sessions in the array that overlap a window: last packet at `since` or later, first packet at `until` or
+    /// earlier. In no particular order.
     pub fn overlapping(&self, since: Timestamp, until: Timestamp) -> impl Iterator<Item = Session> + '_ {
         self.matching(move |entry| entry.last() >= since).filter(move |session| session.first <= until)
     }
 
-    /// The sessions known of which packets are gone, as far as they overlap a window; each as [`known`](Self::known) shows it.
+    /// The sessions of [`known`](Self::known) that overlap a window and have lost packets.
     pub fn cut(&self, since: Timestamp, until: Timestamp) -> impl Iterator<Item = Session> + '_ {
         let is_cut = move |entry: Entry<'_>| entry.last() >= since && u64::from(entry.kept_packets()) < entry.packets();
         let array = self.matching(is_cut).filter(move |session| session.first <= until);
@@ -36,21 +38,23 @@ impl SessionArray {
         array.chain(past).filter(|session| session.kept_packets < session.packets.sum())
     }
 
-    /// The sessions known that overlap a window: those in the array in no order, then those of the past, each with
-    /// the place where it is found again.
+    /// The sessions that overlap a window: those in the array in no particular order, then the archived ones, each with
+    /// its location in the archive.
     ///
-    /// None comes twice. One that leaves the array while this goes on, before it was come to, is missed.
+    /// No session comes twice. A session that leaves the array during the scan, before the scan reaches it, is missed.
     pub fn known(
         &self,
         since: Timestamp,
         until: Timestamp,
     ) -> impl Iterator<Item = (Option<ArchivePosition>, Session)> + '_ {
-        // Before the array is looked at: who leaves it meanwhile has been come to, or is missed.
+        // Fix the archive's end before the array is scanned: no session that leaves the array during the scan then
+        // comes twice.
         let past = self.past_overlapping(since, until).map(|(place, session)| (Some(place), session));
         self.overlapping(since, until).map(|session| (None, session)).chain(past)
     }
 
-    /// No session known ended before this, about; `None` where nothing is known.
+    /// The earliest time from which sessions are known: the archive's earliest start or the array's earliest end,
+    /// whichever comes first. `None` if no session is known.
     pub fn earliest(&self) -> Option<Timestamp> {
         let array = self.sessions().map(|session| session.last).min();
         [self.archive().earliest(), array].into_iter().flatten().min()
@@ -65,11 +69,11 @@ impl SessionArray {
         past.filter(move |(_, session)| session.last >= since && session.first <= until)
     }
 
-    /// The sessions in the array whose entries are `wanted` at a first look.
+    /// The sessions in the array whose entries satisfy `wanted`.
     fn matching(&self, wanted: impl Fn(Entry<'_>) -> bool) -> impl Iterator<Item = Session> {
         (0..self.used()).filter_map(move |slot| {
             let entry = self.entry(SessionSlot(slot))?;
-            // Whether it is whole is looked at only then: that stands in the second line.
+            // Check consistency only for a match, as the generation is in the second cache line.
             if wanted(entry) { entry.session(SessionSlot(slot)) } else { None }
         })
     }
@@ -85,7 +89,7 @@ mod tests {
         Timestamp(s * 1_000_000_000)
     }
 
-    /// Sessions of ten seconds that begin one a second, of two packets each; every third one has lost one.
+    /// Sessions of two packets and ten seconds. One begins per second, and every third has lost a packet.
     fn array_of(sessions: u32) -> SessionArray {
         let array = SessionArray::new(1000, 256 << 10, Lock::No).unwrap();
         for slot in 0..sessions {

@@ -1,17 +1,17 @@
-//! Which side of a session is the server, where no packet of its beginning tells.
+//! Guesses the server side of a session whose opening packets were not seen.
 
 use super::summary::{PerSide, Session, TCP, flag};
 
 const UDP: u8 = 17;
 
-/// Registered ports of services above 1023 that are met often (IANA service names and port numbers).
+/// Registered ports above 1023 of common services (IANA service names and port numbers), sorted.
 const SERVICES: [u16; 66] = [
     1194, 1433, 1521, 1701, 1723, 1812, 1813, 1883, 2049, 2181, 2222, 2375, 2376, 2379, 2404, 3128, 3268, 3306, 3389,
     3478, 4369, 4500, 4840, 5060, 5061, 5222, 5353, 5355, 5432, 5601, 5671, 5672, 5900, 5985, 5986, 6379, 6443, 6514,
     6667, 7547, 8000, 8008, 8080, 8081, 8086, 8123, 8333, 8443, 8500, 8530, 8883, 8888, 9000, 9042, 9090, 9092, 9100,
     9200, 9300, 10_250, 11_211, 20_000, 27_017, 44_818, 47_808, 51_820,
 ];
-/// Ports below this are given to services.
+/// The system ports of RFC 6335 are below this one.
 const SYSTEM_PORTS_END: u16 = 1024;
 
 fn is_service(port: u16) -> bool {
@@ -19,22 +19,22 @@ fn is_service(port: u16) -> bool {
 }
 
 impl Session {
-    /// The session with the responder that its ports tell, where nobody saw who opened it.
+    /// The session with its sides swapped where the ports show that the recorded originator is the server.
     ///
-    /// The recorder counts by who spoke first, and keeps doing so: who is charged for a flood must not follow from ports that a
-    /// sender chooses. Only readers see the sides turned.
+    /// The recorder counts by who spoke first and keeps doing so, as the accounting of a flood must not depend on ports
+    /// that a sender chooses. Only readers see swapped sides.
     pub(super) fn with_likely_responder(mut self) -> Self {
         let originator = self.originator_is();
         let (from, to) = (self.key.port(originator), self.key.port(originator.other()));
         let turned = match self.key.protocol() {
-            // A SYN, or an answer to one, tells.
+            // A SYN or SYN-ACK shows which side opened the connection.
             TCP if self.flags & (flag::SYN | flag::SYN_ACK) != 0 => false,
             TCP => match (is_service(from), is_service(to)) {
                 (true, false) => true,
                 (false, true) => false,
                 _ => from < to,
             },
-            // Whoever speaks first asks, unless the first that was heard comes from a service and goes to no other.
+            // The first sender is the client, unless its port is a service's and the other port is not.
             UDP => is_service(from) && !is_service(to),
             _ => false,
         };

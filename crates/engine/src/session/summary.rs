@@ -1,13 +1,13 @@
-//! What is known of one session: endpoints, times, counts and state.
+//! A summary of one session: endpoints, times, counts and state.
 
 use super::depth::{Distance, Lost};
 use super::key::{Endpoint, SessionKey, Side};
 use super::marks::SessionMarks;
 use base::time::Timestamp;
 
-/// The number of an entry in the array of sessions.
+/// The index of an entry in the session array.
 ///
-/// Entries are reused: a packet belongs to the session that had the entry when the packet arrived, so compare the
+/// Entries are reused. A packet belongs to the session that had the entry when the packet arrived, so compare the
 /// packet's sequence number with [`Session::first_sequence`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionSlot(pub u32);
@@ -17,7 +17,7 @@ impl SessionSlot {
     pub const ARCHIVED: Self = Self(u32::MAX);
 }
 
-/// What was seen of a session, one bit each.
+/// Bits for what was seen of a session.
 pub(super) mod flag {
     /// The originator is the key's high endpoint.
     pub(in crate::session) const ORIGINATOR_IS_HIGH: u32 = 1;
@@ -29,17 +29,17 @@ pub(super) mod flag {
     pub(in crate::session) const FIN_ORIGINATOR: u32 = 8;
     /// The responder sent a FIN.
     pub(in crate::session) const FIN_RESPONDER: u32 = 16;
-    /// One of them sent a RST.
+    /// One side sent a RST.
     pub(in crate::session) const RST: u32 = 32;
-    /// The entry stands in the table's queue of emptied ones.
+    /// The entry is in the table's queue of entries to reuse.
     pub(in crate::session) const QUEUED: u32 = 64;
-    /// Its protocol is TCP.
+    /// The protocol is TCP.
     pub(in crate::session) const TCP: u32 = 128;
-    /// [`SessionMarks`](super::SessionMarks) stand above these.
+    /// [`SessionMarks`](super::SessionMarks) occupy the bits from this one on.
     pub(in crate::session) const MARKS_SHIFT: u32 = 8;
 }
 
-/// How far a session came, as far as its packets told.
+/// State of a session, derived from the packets seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// TCP: a SYN without an answer.
@@ -52,16 +52,16 @@ pub enum State {
     Closed,
     /// TCP: one side has sent a RST.
     Reset,
-    /// TCP: its start was not seen and only one side spoke.
+    /// TCP: the start was not seen and only one side sent packets.
     Midstream,
-    /// Not TCP: only the originator spoke.
+    /// Not TCP: only the originator sent packets.
     OneWay,
-    /// Not TCP: both spoke.
+    /// Not TCP: both sides sent packets.
     TwoWay,
 }
 
 impl State {
-    /// The word for it in listings and JSON.
+    /// The name of the state in listings and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SynSent => "syn-sent",
@@ -76,44 +76,45 @@ impl State {
     }
 }
 
-/// Two counts, one for each endpoint.
+/// A count per endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerSide {
-    /// Sent by who spoke first.
+    /// Sent by the originator.
     pub originator: u64,
-    /// Sent by the other.
+    /// Sent by the responder.
     pub responder: u64,
 }
 
 impl PerSide {
-    /// Both together.
+    /// The sum of both counts.
     pub fn sum(self) -> u64 {
         self.originator + self.responder
     }
 }
 
-/// A session as a reader found it.
+/// A copy of a session's summary.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
-    /// Its place in the array.
+    /// The session's entry in the array, or [`SessionSlot::ARCHIVED`].
     pub slot: SessionSlot,
-    /// What tells it from others.
+    /// The session's key.
     pub key: SessionKey,
-    /// The lookup number of its first packet; packets of this slot from this number on are its.
+    /// Sequence number of the first packet; packets of this slot from this number on belong to the session. For an
+    /// archived session, its ordinal in the archive.
     pub first_sequence: u64,
-    /// Time of its first packet.
+    /// Time of the first packet.
     pub first: Timestamp,
-    /// Time of its latest packet.
+    /// Time of the latest packet.
     pub last: Timestamp,
     /// Packets seen.
     pub packets: PerSide,
-    /// Bytes seen, on the wire.
+    /// Bytes seen on the wire.
     pub bytes: PerSide,
-    /// Packets of it that are still there.
+    /// Packets of the session that are stored.
     pub kept_packets: u64,
-    /// Captured bytes of these.
+    /// Captured bytes of the stored packets.
     pub kept_bytes: u64,
-    /// When a packet of it was evicted last, in the time of packets.
+    /// Packet time of the latest eviction. `None` if no packet was evicted.
     pub cut_at: Option<Timestamp>,
     pub(super) lost: Lost,
     pub(super) distances: [Distance; 2],
@@ -121,22 +122,22 @@ pub struct Session {
 }
 
 impl Session {
-    /// What was decided of it.
+    /// The session's class, demotion and pins. The archive does not keep them.
     pub fn marks(&self) -> SessionMarks {
         SessionMarks::from_bits(self.flags >> flag::MARKS_SHIFT)
     }
 
-    /// What was lost of the session's start.
+    /// The parts of the session's start that are not stored.
     pub fn lost(&self) -> Lost {
         if self.kept_packets == 0 { Lost::ALL } else { self.lost }
     }
 
-    /// Whether every packet of the session is there.
+    /// Whether every packet of the session is stored.
     pub fn is_whole(&self) -> bool {
         self.kept_packets >= self.packets.sum()
     }
 
-    /// Which endpoint spoke first, or sent the SYN.
+    /// The side of the originator in the key.
     pub fn originator_is(&self) -> Side {
         self.originator_side()
     }
@@ -145,12 +146,12 @@ impl Session {
         if self.flags & flag::ORIGINATOR_IS_HIGH == 0 { Side::Low } else { Side::High }
     }
 
-    /// Who sent the SYN, or spoke first.
+    /// The endpoint that opened the session, as its SYN, its ports or its first packet shows.
     pub fn originator(&self) -> Endpoint {
         self.key.endpoint(self.originator_side())
     }
 
-    /// The other one.
+    /// The endpoint opposite the originator.
     pub fn responder(&self) -> Endpoint {
         self.key.endpoint(self.originator_side().other())
     }
@@ -165,7 +166,7 @@ impl Session {
         self.key.address(self.originator_side().other())
     }
 
-    /// How far it came.
+    /// State of the session.
     pub fn state(&self) -> State {
         let both = self.packets.originator > 0 && self.packets.responder > 0;
         if self.key.protocol() != TCP {
@@ -187,12 +188,13 @@ impl Session {
         }
     }
 
-    /// Whether its entry went to another session: no packet of it is left, and its times are to the millisecond.
+    /// Whether the session is archived. It then has no stored packet, and its times are rounded to the millisecond.
     pub fn is_past(&self) -> bool {
         self.slot == SessionSlot::ARCHIVED
     }
 
-    /// Whether it is over at `now`: closed, reset, or silent for as long as its protocol's timeout.
+    /// Whether the session is over at `now`: archived, or silent for longer than its timeout, which is short after a
+    /// TCP close or reset.
     pub fn ended(&self, now: Timestamp) -> bool {
         let idle_ns = now.0.saturating_sub(self.last.0);
         self.is_past() || idle_ns > timeout_ns(self.key.protocol(), self.flags)
@@ -202,14 +204,14 @@ impl Session {
 pub(super) const TCP: u8 = 6;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Whether both sides have closed, or one has reset.
+/// Whether both sides have sent a FIN, or one has sent a RST.
 pub(super) fn is_over(flags: u32) -> bool {
     flags & flag::RST != 0
         || flags & (flag::FIN_ORIGINATOR | flag::FIN_RESPONDER) == flag::FIN_ORIGINATOR | flag::FIN_RESPONDER
 }
 
-/// How long a session may be silent before a further packet begins a new one: TCP 5 min, 5 s after close or reset;
-/// everything else 1 min.
+/// Timeout in nanoseconds, after which a packet with the same key begins a new session. TCP: 5 minutes, 5 seconds after
+/// close or reset. Other protocols: 1 minute.
 pub(super) fn timeout_ns(protocol: u8, flags: u32) -> u64 {
     match protocol {
         TCP if is_over(flags) => 5 * SECOND_NS,

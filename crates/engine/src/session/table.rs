@@ -1,13 +1,12 @@
-//! Finds the session of each packet, and keeps its counts.
+//! Finds the session of each packet and keeps its counts.
 //!
-//! The table is as large as it was made, whatever arrives. A new session takes the entry of one that has ended and of
-//! which no packet is left; these wait in a queue in the order in which they lost their last one. Where there is none, the
-//! next entries of the array are looked at, and the one that counts least goes: an ended session before a live one, an
-//! unanswered first packet before a conversation, then the idlest. That is where a flood is stopped: its own entries are the
-//! ones that go.
+//! The table has a fixed size. A new session reuses the entry of a session that has ended and has no stored packet;
+//! such entries wait in a queue, in the order of their last eviction. If the queue offers none, the table examines the
+//! next entries of the array and takes the least valuable: an ended session before a live one, an unanswered session
+//! before a conversation, then the one that is idle longest. A flood therefore reuses its own entries.
 //!
-//! What leaves the array goes to the archive, except for the sessions of a flood, which are only counted: it must not wash
-//! out the past.
+//! Sessions that leave the array go to the archive. Sessions of a flood are only counted, so that a flood cannot evict
+//! the archive.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
@@ -31,18 +30,18 @@ use base::packet::Packet;
 use base::time::Timestamp;
 use decode::Decoded;
 
-/// So many entries, and their part of the index, stay in a core's own cache of half a mebibyte or more.
+/// This many entries and their part of the index stay in a core's private cache of 512 KiB or more.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const CACHED_ENTRIES: u32 = ((256 << 10) / ENTRY_BYTES) as u32;
-/// Entries of the array that are looked at to find one to reuse.
+/// Entries of the array that are examined to find one to reuse.
 const CANDIDATES: u32 = 16;
-/// Bytes that an entry costs beside the index: its own, and its place in the queue of emptied ones.
+/// Bytes per entry without the index: the entry itself and its place in the queue for reuse.
 const SLOT_COST_BYTES: u64 = (ENTRY_BYTES + size_of::<u32>()) as u64;
-/// Emptied ones that are looked at before.
+/// Queued entries that are examined before the array.
 const EMPTIED_CANDIDATES: usize = 4;
-/// An unanswered session whose hosts have begun so many others that it was pushed down this far is of a flood.
+/// An unanswered session with at least this many demotion steps belongs to a flood.
 const FLOOD_CLIMB: u8 = 4;
-/// What of a table's memory the archive gets, in hundredths.
+/// The archive's share of the table's memory, in percent.
 const ARCHIVE_PERCENT: u64 = 45;
 
 const FIN: u8 = 1;
@@ -50,7 +49,7 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-/// What the table wants to know of a packet.
+/// A packet's session key and its hash, from [`SessionTable::look_up`] for [`SessionTable::count`].
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLookup {
     key: SessionKey,
@@ -60,20 +59,21 @@ pub struct SessionLookup {
     tcp_flags: u8,
 }
 
-/// What the table says of a packet.
+/// The result of counting a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionUpdate {
-    /// Its session.
+    /// The packet's session.
     pub slot: SessionSlot,
-    /// Bytes of the session before it, on the wire.
+    /// Bytes of the session on the wire before this packet.
     pub offset: u64,
-    /// Whether it is the first packet by which its sender closes or resets the session.
+    /// Whether the packet carries the first RST, or its sender's first FIN.
     pub closes: bool,
-    /// Whether the session begins with it.
+    /// Whether the session begins with this packet.
     pub begins: bool,
-    /// Whether it makes the session a conversation: the first answer, for TCP what the originator says to it.
+    /// Whether the packet makes the session a conversation: the responder's first packet, or, for TCP, the originator's
+    /// second packet if the responder has already sent one.
     pub answered: bool,
-    /// What was decided of the session.
+    /// The session's marks.
     pub marks: SessionMarks,
 }
 
@@ -85,23 +85,23 @@ pub struct SessionTable {
     fragments: Fragments,
     hasher: FixedState,
     archive_writer: ArchiveWriter,
-    /// Entries from here on were never used.
+    /// The first entry that was never used.
     unused: u32,
-    /// Where to look for an entry to reuse.
+    /// The entry at which the next search for one to reuse starts.
     hand: u32,
-    /// Entries whose sessions lost their last packet, each once.
+    /// Entries without stored packets that wait for reuse. No entry is queued twice.
     emptied: VecDeque<u32>,
     /// The time of the latest packet.
     now: Timestamp,
 }
 
 impl SessionTable {
-    /// Takes `bytes` of memory, all of it now. `seed` keeps who chooses addresses and ports from choosing collisions;
-    /// no answer depends on it.
+    /// Makes a table that takes at most `bytes` of memory, and allocates it now. `seed` makes hash collisions
+    /// unpredictable for senders who choose addresses and ports; no result depends on it.
     ///
     /// # Errors
     ///
-    /// When the system has not that much to give.
+    /// If the system cannot provide the memory.
     pub fn new(bytes: u64, seed: u64, lock: Lock) -> std::io::Result<Self> {
         let archive_bytes = bytes * ARCHIVE_PERCENT / 100;
         let capacity = Self::capacity_of(bytes - archive_bytes);
@@ -120,14 +120,14 @@ impl SessionTable {
         })
     }
 
-    /// Entries that fit into `bytes`.
+    /// Number of entries that fit into `bytes`, at least 64.
     fn capacity_of(bytes: u64) -> u32 {
         let bytes = bytes.saturating_sub((Fragments::bytes() + Begins::BYTES) as u64);
         let fits = |slots: u64| {
             let index = usize::try_from(slots).map_or(u64::MAX, |slots| Index::bytes(slots) as u64);
             slots.saturating_mul(SLOT_COST_BYTES).saturating_add(index) <= bytes
         };
-        // The index doubles at powers of two, so look for the largest number that fits from above.
+        // The index doubles in size at powers of two, so search downwards for the largest number that fits.
         let mut slots = (bytes / SLOT_COST_BYTES).min(u64::from(u32::MAX / 2));
         while slots > 64 && !fits(slots) {
             slots -= (slots / 64).max(1);
@@ -135,18 +135,19 @@ impl SessionTable {
         u32::try_from(slots.max(64)).unwrap_or(u32::MAX / 2)
     }
 
-    /// Bytes of the index, the queue of emptied entries and the fragments, beside the array itself.
+    /// Bytes of the index, the queue for reuse, the fragments and the counts of session starts.
     pub fn index_bytes(&self) -> u64 {
         let slots = self.array.capacity() as usize;
         (Index::bytes(slots) + slots * size_of::<u32>() + Fragments::bytes() + Begins::BYTES) as u64
     }
 
-    /// What readers see.
+    /// The array, shared with readers.
     pub fn array(&self) -> Arc<SessionArray> {
         Arc::clone(&self.array)
     }
 
-    /// Which session a packet belongs to. Asks memory for its place in the index.
+    /// Finds the key of a packet's session and prefetches its place in the index. Completes `decoded` for later
+    /// fragments.
     #[inline]
     pub fn look_up(&mut self, packet: &Packet<'_>, decoded: &mut Decoded) -> SessionLookup {
         self.fragments.resolve(decoded, packet.interface, packet.time);
@@ -156,13 +157,13 @@ impl SessionTable {
         SessionLookup { key, hash, sender, protocol: decoded.protocol, tcp_flags: decoded.tcp_flags }
     }
 
-    /// Whether all sessions there ever were fit into a core's cache.
+    /// Whether the used entries fit into a core's cache, so that prefetching is not worth its cost.
     #[inline]
     pub fn are_few(&self) -> bool {
         self.unused < CACHED_ENTRIES
     }
 
-    /// A packet will be [update](Self::count) soon. Asks memory for the entry of its session.
+    /// Prefetches the entry of a packet that will soon be [counted](Self::count).
     pub fn prefetch_entry(&self, lookup: &SessionLookup) {
         match self.index.find(lookup.hash, |_| true).or_else(|| self.emptied.front().copied()) {
             Some(slot) => self.entry(slot).prefetch(),
@@ -170,9 +171,9 @@ impl SessionTable {
         }
     }
 
-    /// Counts a packet to its session, which begins with it if there is none.
+    /// Counts a packet for its session, and begins a session if there is none.
     ///
-    /// `sequence` is the packet's place in the order of lookup, and grows with every call.
+    /// `sequence` numbers packets in the order of lookup and grows with every call.
     #[inline]
     pub fn count(&mut self, lookup: &SessionLookup, packet: &Packet<'_>, sequence: u64) -> SessionUpdate {
         self.now = packet.time;
@@ -208,25 +209,25 @@ impl SessionTable {
         }
     }
 
-    /// The key of the session that has `slot`, and which endpoint spoke first.
+    /// The key of the session in `slot`, and the side that spoke first.
     pub fn key(&self, slot: SessionSlot) -> (SessionKey, Side) {
         let entry = self.entry(slot.0);
         let high = entry.flags() & flag::ORIGINATOR_IS_HIGH != 0;
         (entry.key(), if high { Side::High } else { Side::Low })
     }
 
-    /// Writes down what was decided of a session.
+    /// Replaces the marks of a session.
     pub fn set_marks(&mut self, slot: SessionSlot, marks: SessionMarks) {
         self.entry(slot.0).set_marks(marks);
     }
 
-    /// What was decided of the session that packet `sequence` of `slot` belongs to, if it still has the slot.
+    /// The marks of the session of packet `sequence`, if that session still has `slot`.
     pub fn marks_at(&self, slot: SessionSlot, sequence: u64) -> Option<SessionMarks> {
         let entry = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence)?;
         Some(entry.marks())
     }
 
-    /// Lets `decide` write down something else of each session, live or past.
+    /// Replaces the marks of every session in the array by what `decide` returns.
     pub fn update_marks(&mut self, mut decide: impl FnMut(&SessionKey, SessionMarks) -> SessionMarks) {
         for slot in 0..self.array.capacity() {
             let entry = self.entry(slot);
@@ -240,27 +241,27 @@ impl SessionTable {
         }
     }
 
-    /// Whether packet `sequence` is the very first of its session.
+    /// Whether packet `sequence` is the first of its session.
     pub fn is_first(&self, slot: SessionSlot, sequence: u64) -> bool {
         self.array.entry(slot).is_some_and(|entry| entry.first_sequence() == sequence)
     }
 
-    /// Whether packet `sequence` is the very first of its session, and others of it are left.
+    /// Whether packet `sequence` is the first of its session, and the session has stored packets.
     pub fn is_first_of_more(&self, slot: SessionSlot, sequence: u64) -> bool {
         self.is_first(slot, sequence) && self.array.entry(slot).is_some_and(|entry| entry.kept_packets() > 0)
     }
 
-    /// A packet of this session was kept.
+    /// Counts a packet of this session as stored.
     pub fn packet_kept(&mut self, slot: SessionSlot, captured_bytes: u64) {
         self.entry(slot.0).kept_more(captured_bytes);
     }
 
-    /// A packet of this session, with `offset` bytes of it before, was not kept.
+    /// Records that a packet after `offset` bytes of this session was not stored.
     pub fn packet_dropped(&mut self, slot: SessionSlot, offset: u64) {
         self.entry(slot.0).lose(Lost::at(offset));
     }
 
-    /// A packet of the session that had `slot` will be reported [`evicted`](Self::packet_evicted) soon.
+    /// Prefetches the counts of a session, of which a packet will soon be [evicted](Self::packet_evicted).
     #[inline]
     pub fn prefetch_counts(&self, slot: SessionSlot) {
         if let Some(entry) = self.array.entry(slot) {
@@ -268,7 +269,8 @@ impl SessionTable {
         }
     }
 
-    /// A packet of the session that had `slot` when packet `sequence` arrived is gone. Whether it was the first of it.
+    /// Counts the eviction of packet `sequence`, if its session still has `slot`. Returns whether it was the session's
+    /// first.
     pub fn packet_evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) -> bool {
         let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
             return false;
@@ -282,16 +284,16 @@ impl SessionTable {
         first
     }
 
-    /// Packet `sequence`, which was reported [`packet_evicted`](Self::packet_evicted), is not carried forward: what was
-    /// lost of its session's start is noted.
+    /// Records the loss of packet `sequence`, which [`packet_evicted`](Self::packet_evicted) has counted and which is
+    /// not carried forward.
     pub fn packet_lost(&mut self, slot: SessionSlot, sequence: u64) {
         if let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) {
             entry.lose(entry.loss_of(sequence));
         }
     }
 
-    /// Whether packet `sequence`, one of the first of its session, must not go yet: its session lives and is a
-    /// conversation, or it is the very first and others are left.
+    /// Whether packet `sequence`, one of the first of its session, must stay: its session is live and a conversation,
+    /// or it is the first packet and others are stored.
     pub fn needs_start(&self, slot: SessionSlot, sequence: u64, now: Timestamp) -> bool {
         let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
             return false;
@@ -304,8 +306,8 @@ impl SessionTable {
         lives && (entry.responder_packets() > 0 || entry.packets() > 2)
     }
 
-    /// Packet `sequence`, one of the first of its session, is gone. If that was the last one left, what comes begins a
-    /// new session: nothing of it could be read without its start.
+    /// Handles the loss of packet `sequence`, one of the first of its session. If no packet of the session is left,
+    /// later packets begin a new session, as they could not be read without the start.
     pub fn lost_start(&mut self, slot: SessionSlot, sequence: u64) {
         let Some(entry) = self.array.entry(slot) else { return };
         if entry.first_sequence() <= sequence && entry.kept_packets() == 0 {
@@ -313,7 +315,7 @@ impl SessionTable {
         }
     }
 
-    /// Whether a packet at `time` belongs to the session that has `slot`, or begins a new one.
+    /// Whether a packet at `time` continues the session in `slot`.
     fn continues(&self, slot: u32, lookup: &SessionLookup, time: Timestamp) -> bool {
         let entry = self.entry(slot);
         let flags = entry.flags();
@@ -326,7 +328,7 @@ impl SessionTable {
 
     fn begin(&mut self, lookup: &SessionLookup, time: Timestamp, sequence: u64) -> u32 {
         let slot = self.claim_slot(time);
-        // Who answers a SYN did not speak first, though it may be the first that was heard.
+        // A SYN-ACK comes from the responder, even if it is the first packet seen.
         let answers = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK) == SYN | ACK;
         let originator = if answers { lookup.sender.other() } else { lookup.sender };
         let flags = if originator == Side::High { flag::ORIGINATOR_IS_HIGH } else { 0 }
@@ -337,7 +339,7 @@ impl SessionTable {
         slot
     }
 
-    /// Finds an entry for a new session. The one that had it leaves the array.
+    /// Finds an entry for a new session, and archives or counts the session that had it.
     pub(super) fn claim_slot(&mut self, now: Timestamp) -> u32 {
         if self.unused < self.array.capacity() {
             self.unused += 1;
@@ -356,7 +358,7 @@ impl SessionTable {
         slot
     }
 
-    /// The first of the emptied entries whose session has ended, or was hardly one.
+    /// The first queued entry whose session has ended or was never answered.
     fn next_empty(&mut self, now: Timestamp) -> Option<u32> {
         for _ in 0..EMPTIED_CANDIDATES.min(self.emptied.len()) {
             let slot = self.emptied.pop_front()?;
@@ -373,7 +375,7 @@ impl SessionTable {
         None
     }
 
-    /// That of the next entries of the array which counts least.
+    /// The least valuable of the next [`CANDIDATES`] entries of the array.
     fn least_valuable_candidate(&mut self, now: Timestamp) -> u32 {
         let capacity = self.array.capacity();
         let rating = |entry: Entry<'_>| {
@@ -386,7 +388,7 @@ impl SessionTable {
         least
     }
 
-    /// Takes a session out of the index; its entry stays until it is given away.
+    /// Removes a session from the index. Its entry stays until it is reused.
     fn remove_from_index(&mut self, slot: u32) {
         let hash = self.hash(&self.entry(slot).key());
         self.index.remove(hash, slot);
@@ -406,28 +408,28 @@ impl SessionTable {
         self.now
     }
 
-    /// Sessions in the array and of the past.
+    /// Number of sessions in the array and the archive.
     pub(crate) fn known_sessions(&self) -> u64 {
         u64::from(self.unused) + self.array.past()
     }
 
-    /// There was a packet of this time.
+    /// Moves the time of the latest packet forward to `to`.
     pub(super) fn advance(&mut self, to: Timestamp) {
         self.now = self.now.max(to);
     }
 
-    /// Entries that were ever used, which are the first ones of the array.
+    /// Number of entries that were ever used. They are the first ones of the array.
     pub(super) fn used(&self) -> u32 {
         self.unused
     }
 
-    /// The session of an entry, and whether packets of it are still counted to it.
+    /// The session of an entry, and whether further packets are counted for it.
     pub(super) fn known(&self, slot: u32) -> (Session, bool) {
         let session = self.entry(slot).read(SessionSlot(slot));
         (session, self.index.has(self.hash(&session.key), slot))
     }
 
-    /// The entry to which packets with this key are counted.
+    /// The entry of the session that has this key.
     pub(super) fn find(&self, hash: u64, key: &SessionKey) -> Option<u32> {
         self.index.find(hash, |slot| self.entry(slot).has_key(key))
     }
@@ -440,7 +442,7 @@ impl SessionTable {
         &mut self.archive_writer
     }
 
-    /// Its session has no packet left.
+    /// Queues an entry whose session has no stored packet.
     pub(super) fn queue_for_reuse(&mut self, slot: u32) {
         self.emptied.push_back(slot);
     }
@@ -453,7 +455,7 @@ impl SessionTable {
     }
 }
 
-/// What a packet tells of its session's state.
+/// The state flags that a packet sets.
 fn state_flags(lookup: &SessionLookup, by_originator: bool) -> u32 {
     if lookup.protocol != TCP || lookup.tcp_flags & (SYN | FIN | RST) == 0 {
         return 0;

@@ -7,7 +7,7 @@ use super::*;
 const MILLI: u64 = 1_000_000;
 const BEGIN_MS: u64 = 1_700_000_000_000;
 
-/// What the session of a number is like: everything follows from the number.
+/// First and last time of the session with this number. All fields follow from the number.
 fn times(number: u64) -> (u64, u64) {
     let first = (BEGIN_MS + number * 700 + number % 13) * MILLI + number % 1000;
     (first, first + (number % 7) * 1_000_000_123)
@@ -24,7 +24,7 @@ fn key(number: u64) -> SessionKey {
     ])
 }
 
-/// The writer, and one entry that each session has in turn.
+/// A writer, and one entry that all sessions use in turn.
 struct Writer {
     archive_writer: ArchiveWriter,
     words: [AtomicU64; ENTRY_WORDS],
@@ -49,7 +49,7 @@ impl Writer {
     }
 }
 
-/// Panics unless it is the session of the number that its bytes say.
+/// Panics unless the fields match the session's number, which is its responder bytes. Returns the number.
 fn check(session: &Session) -> u64 {
     let number = session.bytes.responder;
     let (first, last) = times(number);
@@ -114,7 +114,7 @@ fn a_place_is_found_again_until_it_is_written_over() {
         places.iter().map(again).filter(|&found| found).count()
     };
     assert_eq!(found(&mut BlockCache::default()), 1300);
-    // Pending ones become a block, in another order.
+    // The pending sessions become a block, in another order.
     writer.archive(&archive, 1000);
     assert_eq!(archive.known(), 2300);
     assert_eq!(found(&mut BlockCache::default()), 1300);

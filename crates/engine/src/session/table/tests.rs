@@ -5,7 +5,7 @@ use decode::Network;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A table and the packets it was shown.
+/// A table and the sequence number of the last packet.
 struct TableRun {
     table: SessionTable,
     sequence: u64,
@@ -42,7 +42,7 @@ impl TableRun {
         self.table.count(&lookup, &packet, self.sequence)
     }
 
-    /// A packet to a server, kept and evicted at once.
+    /// Sends a packet to a server, and stores and evicts it at once.
     fn gone(&mut self, second: u64, from: (u128, u16)) {
         let update = self.packet(second, from, B, 17, 0);
         self.table.packet_kept(update.slot, 100);
@@ -85,7 +85,7 @@ fn a_tcp_session_from_handshake_to_close() {
 
 #[test]
 fn the_originator_is_who_sent_the_syn_or_asked_a_service() {
-    // Port 80 answers where no SYN tells.
+    // Without a SYN or SYN-ACK, port 80 is the responder.
     for (flags, protocol, originator) in
         [(SYN, 6, Some(A)), (SYN | ACK, 6, Some(B)), (ACK, 6, None), (0, 17, None), (RST, 6, None)]
     {
@@ -123,7 +123,7 @@ fn silence_ends_a_session() {
         let second = run.packet(1000 + silence, B, A, protocol, ACK);
         assert_eq!(first.slot == second.slot, same, "protocol {protocol}, {silence} s");
         assert_eq!(second.offset, if same { 100 } else { 0 });
-        // The first one is still known.
+        // The first session is still known.
         assert_eq!(run.session(first).first, Timestamp(1000 * SECOND));
     }
 }
@@ -154,7 +154,7 @@ fn a_flood_takes_its_own_entries() {
     let capacity = u64::from(run.table.array().capacity());
     let ours = run.packet(0, A, B, 6, SYN);
     run.packet(0, B, A, 6, SYN | ACK);
-    // Ten times the table in spoofed SYNs, within the timeout of our session.
+    // Spoofed SYNs, ten times the table's capacity, within the timeout of our session.
     for i in 0..capacity * 10 {
         run.packet(1, (1000 + u128::from(i), 1), B, 6, SYN);
     }
@@ -169,7 +169,7 @@ fn a_flood_takes_its_own_entries() {
 fn a_flood_does_not_evict_the_archive() {
     let mut run = TableRun::new();
     let capacity = u64::from(run.table.array().capacity());
-    // A day's conversations, whose packets are gone.
+    // Conversations whose packets have been evicted.
     for i in 0..capacity * 3 {
         let client = (2000 + u128::from(i % 100), 1024 + u16::try_from(i % 60_000).unwrap());
         run.gone(i, client);
@@ -198,7 +198,7 @@ fn an_entry_whose_packets_are_left_outlives_those_that_have_none() {
     let kept = run.packet(0, A, B, 17, 0);
     run.table.packet_kept(kept.slot, 100);
     let first = run.sequence;
-    // Ten times the table of sessions that ended long since, and lost their packets.
+    // Ten times the table's capacity in sessions that ended long ago and lost their packets.
     for i in 0..capacity * 10 {
         run.gone(100 * i, (1000 + u128::from(i), 1));
     }
@@ -226,7 +226,7 @@ fn what_is_kept_is_counted_for_the_session_it_belongs_to() {
     assert_eq!((run.session(first).kept_packets, run.session(first).kept_bytes), (2, 120));
     run.table.packet_evicted(first.slot, at_first, 70);
     assert_eq!((run.session(first).kept_packets, run.session(first).kept_bytes), (1, 50));
-    // A packet of who had the slot before does not count against who has it now.
+    // A packet of the slot's previous session does not count against its current one.
     run.table.packet_evicted(first.slot, at_first - 1, 50);
     assert_eq!(run.session(first).kept_packets, 1);
     assert!(run.table.array().session_at(first.slot, at_first - 1).is_none());
