@@ -1,8 +1,8 @@
-//! Packets that were captured twice: on a bridge and on its port, on both ends of a veth pair, on two mirrored ports.
+//! Packets captured twice: on a bridge and its port, on both ends of a veth pair, or on two mirrored ports.
 //!
-//! A copy has the same bytes from the network layer on, and comes within a few milliseconds. From another interface, or with
-//! another link-layer header, that is enough. On one interface the identification of IPv4 must be set as well, because
-//! datagrams without it can be equal without being copies.
+//! A copy has the same bytes from the network layer on, and arrives within 20 ms. This suffices if the interface or the
+//! link-layer header differs. Otherwise it must arrive within 1 ms and its IPv4 identification must not be 0, because
+//! datagrams without identification can be equal without being copies.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -10,14 +10,14 @@ use std::hash::{DefaultHasher, Hasher as _};
 use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
 
-/// A copy from elsewhere comes within this time.
+/// Maximum delay of a copy with another interface or link-layer header.
 const ELSEWHERE_WITHIN_NS: u64 = 20_000_000;
-/// A copy on the same interface comes within this time.
+/// Maximum delay of a copy with the same interface and link-layer header.
 const HERE_WITHIN_NS: u64 = 1_000_000;
-/// Packets that are remembered (about 80 bytes each); older ones are forgotten first.
+/// Maximum number of remembered packets (about 80 bytes each). The oldest are forgotten first.
 const PACKETS_MAX: usize = 16_384;
 
-/// Recognises copies among packets that come in the order of their times.
+/// Recognises copies in a sequence of packets in time order.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     recent: VecDeque<(Timestamp, u64)>,
@@ -28,12 +28,12 @@ pub(super) struct Copies {
 struct Seen {
     time: Timestamp,
     interface: InterfaceId,
-    /// A number for the bytes before the network layer.
+    /// Hash of the bytes before the network layer.
     link: u64,
 }
 
 impl Copies {
-    /// Whether a packet is a copy of one that came before; the first of several is none.
+    /// Whether the packet is a copy of an earlier one. The first capture of a packet is not a copy.
     pub(super) fn is_copy(
         &mut self,
         time: Timestamp,

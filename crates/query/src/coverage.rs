@@ -1,9 +1,9 @@
-//! What share of the sessions of a past period is still there, and who has the memory.
+//! Session coverage: the share of a past period's sessions that is retained, and the sessions that use the most memory.
 //!
-//! The denominator is the number of sessions that began in the period, whatever became of them: it is counted when a
-//! session begins ([`SessionArray::begun_since`](engine::session::SessionArray::begun_since)). The numerators come from
-//! one pass over the array of sessions, which holds every session of which a packet is left. So a session whose packets
-//! are all gone counts as one without its start, also when it is no longer known at all.
+//! The denominator is the number of sessions that began in the period, whether or not they are still known. It is
+//! counted when a session begins ([`SessionArray::begun_since`](engine::session::SessionArray::begun_since)). The
+//! numerators come from one pass over the session array, which holds every session with a retained packet. A session
+//! without retained packets therefore counts as one that lost its start.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,51 +18,52 @@ use base::time::Timestamp;
 use engine::session::Session;
 
 const MINUTE_NS: u64 = 60 * 1_000_000_000;
-/// The periods before now for which coverage is told, beside that of all time.
+/// Name and length in nanoseconds of each period before now for which the status reports coverage. It also reports all
+/// time.
 pub const PERIODS: [(&str, u64); 4] =
     [("1m", MINUTE_NS), ("10m", 10 * MINUTE_NS), ("1h", 60 * MINUTE_NS), ("1d", 1440 * MINUTE_NS)];
-/// How many of the largest sessions are told.
+/// Number of the largest sessions that the status lists.
 const LARGEST: usize = 5;
 
-/// What is left of the sessions that began in a period: shares from 0 to 1, and 1 where no session began.
+/// Coverage of the sessions that began in one period. Shares range from 0 to 1, and are 1 if no session began.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
-    /// `1m`, `10m`, `1h`, `1d` before now, or `all`.
+    /// The period before now, for example `1m` or `1d`; `all` for all time.
     #[schemars(extend("enum" = ["1m", "10m", "1h", "1d", "all"]))]
     pub period: String,
-    /// Sessions that began in it, those that are forgotten included.
+    /// Sessions that began in the period, including forgotten ones.
     pub sessions: u64,
-    /// The share that has its first packet.
+    /// Share of sessions whose first packet is retained.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub first_packet: f64,
-    /// The share that has every packet of its first 1,024 bytes on the wire.
+    /// Share of sessions whose packets in the first 1,024 bytes on the wire are all retained.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub first_kb: f64,
-    /// The share that has every packet of its first 10,240 bytes on the wire.
+    /// Share of sessions whose packets in the first 10,240 bytes on the wire are all retained.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub first_10kb: f64,
-    /// The share of which every packet is there.
+    /// Share of sessions whose packets are all retained.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub whole: f64,
 }
 
-/// A session and the captured bytes that are kept of it.
+/// A session and its retained bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Largest {
     /// The session.
     pub flow: Flow,
-    /// Captured bytes kept.
+    /// Retained captured bytes.
     pub kept_bytes: u64,
 }
 
-/// What one pass over all sessions tells.
+/// Result of one pass over all sessions.
 pub(crate) struct SessionSummary {
     pub(crate) counts: SessionCounts,
     pub(crate) coverage: Vec<Coverage>,
     pub(crate) largest: Vec<Largest>,
 }
 
-/// Sessions of a period, and how many of them have their first packet, first kB, first 10 kB, everything.
+/// Number of sessions in a period, and of those with first packet, first kB, first 10 kB and all packets retained.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     since: Timestamp,
@@ -81,7 +82,7 @@ impl Tally {
 
     #[allow(clippy::cast_precision_loss, reason = "a share of two counts")]
     fn coverage(&self, period: &str) -> Coverage {
-        // A reader can see a session before its count.
+        // A reader can see a session before the count of begun sessions includes it.
         let sessions = self.with.iter().fold(self.sessions, |most, with| most.max(*with));
         let share = |with: u64| if sessions == 0 { 1.0 } else { with as f64 / sessions as f64 };
         let [first_packet, first_kb, first_10kb, whole] = self.with.map(share);
@@ -90,11 +91,11 @@ impl Tally {
 }
 
 impl History {
-    /// Looks once at every session in the arrays: linear in their number, with no memory beyond the answer.
+    /// Visits every session in the arrays once: linear time, and no memory beyond the answer.
     pub(crate) fn summarize_sessions(&self, now: Timestamp) -> SessionSummary {
         let mut counts = SessionCounts { live: 0, ledger: 0, capacity: 0, unlisted: 0 };
         let mut sums = [Tally::default(); PERIODS.len() + 1];
-        // The smallest of the largest is at the top.
+        // A min-heap: the smallest of these sessions is on top and is replaced first.
         let mut largest = BinaryHeap::with_capacity(LARGEST + 1);
         for (number, worker) in self.workers.iter().enumerate() {
             let array = &worker.sessions;
@@ -134,7 +135,8 @@ impl History {
         }
     }
 
-    /// What is left of the sessions that began in the last `period` before `now`; linear in the sessions of the arrays.
+    /// Coverage of the sessions that began in the last `period` before `now`. Takes time linear in the sessions in the
+    /// arrays.
     pub fn coverage(&self, now: Timestamp, period: std::time::Duration) -> Coverage {
         let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX);
         let mut sum = Tally::default();

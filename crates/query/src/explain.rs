@@ -1,4 +1,5 @@
-//! Why nothing was found, or not all: before the horizon, cut, kept out, not recorded, dropped, or never seen.
+//! Explains why a query found nothing, or only a part. Causes include eviction, the capture filter, restarts and kernel
+//! drops.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,65 +15,65 @@ use decode::Network;
 use engine::handover::Gap;
 use filter::{Endpoints, Outcome, SessionProbe};
 
-/// Why a question has no answer.
+/// Why a query found nothing, or not everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// A word for scripts: `nothing_recorded`, `before_horizon`, `after_newest`, `in_future`, `cut`, `filtered`,
+    /// Stable code for scripts: `nothing_recorded`, `before_horizon`, `after_newest`, `in_future`, `cut`, `filtered`,
     /// `dropped`, `too_many`, `not_recorded`, `not_opened`, `encapsulated`, `fragment`, `undecided` or `never_seen`.
     pub code: &'static str,
-    /// A sentence for people.
+    /// Sentence for people.
     pub sentence: String,
-    /// How far back packets are there, where that is why.
+    /// Time of the oldest retained packet, if eviction is the cause.
     pub horizon: Option<Timestamp>,
 }
 
 impl Cause {
-    /// A cause that has nothing to do with the horizon.
+    /// A cause without a horizon.
     pub fn new(code: &'static str, sentence: impl Into<String>) -> Self {
         Self { code, sentence: sentence.into(), horizon: None }
     }
 }
 
-/// How the sentence begins where everything was looked at.
+/// First words of the sentence if the search was complete.
 const NEVER_SEEN: &str = "no packet that matches was seen";
 
-/// How far back the recorder knows, looked up once for many questions.
+/// What the recorder still knows, and from when on. Read once to explain many searches.
 #[derive(Clone, Debug)]
 pub struct HistoryExtent {
-    /// The earliest and the latest packet kept.
+    /// Times of the oldest and the newest retained packet.
     span: Option<(Timestamp, Timestamp)>,
-    /// Sessions that ended before this may have been forgotten; `None` while all are remembered.
+    /// Sessions that ended before this time may be forgotten; `None` while all are known.
     remembered_since: Option<Timestamp>,
-    /// The capture filter, to be asked whether it keeps a session out.
+    /// The capture filter and its text, to test whether it excludes a session.
     filter: Option<(SessionProbe, String)>,
     filtered: u64,
     whole_since: Option<Timestamp>,
     evicted: u64,
     dropped: u64,
     kernel_dropped: u64,
-    /// Packets whose headers are not read, by link type.
+    /// Packets whose headers are not decoded, by link type.
     unopened: BTreeMap<LinkType, u64>,
-    /// When nothing was recorded.
+    /// Periods in which nothing was recorded because of a restart.
     gaps: Vec<Gap>,
 }
 
-/// What is asked for, as far as it tells why it is not there.
+/// A query, reduced to what explains its missing packets.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
     since: Option<Timestamp>,
     until: Option<Timestamp>,
-    /// Set where it names one session in full.
+    /// Set if the query names the addresses, ports and protocol of one session.
     endpoints: Option<Endpoints>,
-    /// What the ledger knows of it.
+    /// Totals of the sessions that match.
     known: SessionTotals,
-    /// Packets the kernel dropped within the window.
+    /// Packets that the kernel dropped within the window.
     dropped: u64,
-    /// Whether packets whose headers are not read are a cause; else the caller looks for these itself.
+    /// Whether packets that are not decoded count as a cause. Otherwise the caller looks for them.
     unopened_counts: bool,
 }
 
 impl History {
-    /// How far back the recorder knows.
+    /// Reads what the recorder still knows.
     pub fn reach(&self) -> HistoryExtent {
         let totals = self.totals();
         let mut remembered_since = None;
@@ -96,7 +97,7 @@ impl History {
         }
     }
 
-    /// Packets received so far whose headers are not read.
+    /// Packets received so far whose headers are not decoded.
     fn unopened_so_far(&self) -> BTreeMap<LinkType, u64> {
         let mut packets = BTreeMap::new();
         for interface in self.interfaces.snapshot().iter().filter(|interface| !decode::opens(interface.link_type)) {
@@ -107,11 +108,11 @@ impl History {
         packets
     }
 
-    /// Why `request` finds nothing; `notes` is what a search for its packets met.
+    /// Explains why `request` finds nothing. `notes` comes from the search for its packets.
     ///
     /// # Errors
     ///
-    /// As for the request itself.
+    /// The same as for the request itself.
     pub fn explain_nothing(&self, request: &Request, notes: Option<&SearchNotes>) -> Result<Cause, QueryError> {
         let (since, until) = request.window()?;
         let question = Question {
@@ -156,7 +157,8 @@ impl History {
         Ok(cause)
     }
 
-    /// The packets of a window whose headers are not read, or cannot be asked the expression; by link type.
+    /// Describes packets that the query could not check, by link type: their headers are not decoded, or the expression
+    /// does not apply to their link type. Counts all packets of the sessions that overlap the window.
     fn unopened(&self, request: &Request) -> Result<Option<String>, QueryError> {
         let (since, until) = request.window()?;
         let interfaces = self.interfaces.snapshot();
@@ -183,11 +185,11 @@ impl History {
         Ok(unopened(&packets))
     }
 
-    /// What is missing from the answer to `request`, which found something; `None` if that is nothing.
+    /// Explains what is missing from the answer to `request`, which found something; `None` if nothing is missing.
     ///
     /// # Errors
     ///
-    /// As for the request itself.
+    /// The same as for the request itself.
     pub fn explain_missing(&self, request: &Request, notes: &SearchNotes) -> Result<Option<String>, QueryError> {
         let (since, until) = request.window()?;
         let mut missing = Vec::new();
@@ -205,14 +207,14 @@ impl History {
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
     }
 
-    /// Whether every packet is there that came at this time or later.
+    /// Whether no packet was ever dropped, and no packet with this time or a later one was evicted.
     fn is_whole_since(&self, since: Timestamp) -> bool {
         let totals = self.totals();
         let dropped: u64 = totals.dropped.iter().map(|volume| volume.packets).sum();
         dropped == 0 && totals.lost_until.is_none_or(|lost| lost < since)
     }
 
-    /// The gaps within a window, as far back as packets are there.
+    /// Describes the restart gaps within the window, but none before the oldest retained packet.
     fn not_recorded(&self, since: Timestamp, until: Timestamp) -> Option<String> {
         if self.restart.gaps.is_empty() {
             return None;
@@ -234,7 +236,8 @@ impl History {
         ))
     }
 
-    /// The sessions that match and are no longer whole, as far as packets of this window can be among what they lost.
+    /// Totals of the matching sessions that lost packets and overlap the window. Empty if every packet since its start
+    /// is retained.
     fn known(&self, request: &Request) -> Result<SessionTotals, QueryError> {
         let (since, until) = request.window()?;
         let selectors = request.selectors(self)?;
@@ -258,7 +261,7 @@ impl History {
 }
 
 impl Question {
-    /// The question behind one of many selections.
+    /// The question for one of many selectors.
     pub fn of(selector: &Selector, known: SessionTotals, notes: &SearchNotes) -> Self {
         let endpoints = match &selector.target {
             SearchTarget::Flow(flow) => endpoints(flow),
@@ -277,12 +280,12 @@ impl Question {
 }
 
 impl HistoryExtent {
-    /// The earliest packet kept.
+    /// Time of the oldest retained packet.
     pub fn horizon(&self) -> Option<Timestamp> {
         self.span.map(|(oldest, _)| oldest)
     }
 
-    /// Why a question finds nothing.
+    /// Explains why a query finds nothing.
     pub fn cause(&mut self, question: &Question) -> Cause {
         let Some((oldest, newest)) = self.span else { return self.nothing_recorded() };
         let since = question.since.unwrap_or(Timestamp::MIN);
@@ -340,7 +343,7 @@ impl HistoryExtent {
         self.never_seen(since)
     }
 
-    /// What is missing from the answer to a question that found something.
+    /// Explains what is missing from an answer that is not empty; `None` if nothing is known to be missing.
     pub fn missing(&self, question: &Question) -> Option<Cause> {
         let known = &question.known;
         if known.left_out > 0 {
@@ -398,7 +401,7 @@ impl HistoryExtent {
     }
 }
 
-/// What is left of sessions that were cut.
+/// Describes what is left of sessions that were cut.
 pub fn cut(known: &SessionTotals) -> String {
     let SessionTotals { sessions, packets, bytes, kept_packets, kept_bytes, .. } = known;
     let left = format!("{kept_packets} of {packets} packets are left");
@@ -409,7 +412,7 @@ pub fn cut(known: &SessionTotals) -> String {
     }
 }
 
-/// Sessions of which an expression asks what they have lost.
+/// Describes cut sessions for which the lost packets would decide the expression.
 pub(super) fn undecided(sessions: u64) -> String {
     match sessions {
         1 => "1 session that may match is cut, and what it lost cannot be searched".to_owned(),
@@ -417,7 +420,7 @@ pub(super) fn undecided(sessions: u64) -> String {
     }
 }
 
-/// Packets whose headers are not read.
+/// Describes packets whose headers are not decoded; `None` if there are none.
 fn unopened(packets: &BTreeMap<LinkType, u64>) -> Option<String> {
     let parts: Vec<String> = packets
         .iter()
@@ -431,7 +434,7 @@ fn left_out(sessions: u64) -> String {
     format!("{sessions} sessions were left out: more are meant than fit into the memory for queries; narrow it down")
 }
 
-/// The endpoints of a flow that names its ports and its protocol.
+/// The endpoints of a flow, if it names its protocol and, for protocols with ports, both ports.
 fn endpoints(flow: &Flow) -> Option<Endpoints> {
     let protocol = flow.protocol?;
     let has_ports = matches!(protocol, 6 | 17 | 132);

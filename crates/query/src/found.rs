@@ -1,21 +1,22 @@
-//! What a search gives: packets, and the counts of what it came to.
+//! Results of a search: packets and counts.
 
 use base::interface::Interface;
 use base::packet::Packet;
 use engine::store::record::RecordHeader;
 
-/// A packet that was found.
+/// A packet that a search found.
 #[derive(Clone, Copy, Debug)]
 pub struct Found<'a> {
     /// The packet.
     pub packet: Packet<'a>,
-    /// Where it was captured.
+    /// The interface that captured it.
     pub interface: &'a Interface,
-    /// What its record says.
+    /// The header of its record.
     pub header: RecordHeader,
-    /// Which worker keeps it.
+    /// Index of the worker that stores it.
     pub worker: usize,
-    /// The selections of a [`Search`] that want it, in ascending order; empty without one.
+    /// Indices of the selectors of a [`Search`](super::search::Search) that select it, ascending; empty without a
+    /// `Search`.
     pub selections: &'a [u32],
 }
 
@@ -41,21 +42,21 @@ impl<'a> Found<'a> {
     }
 }
 
-/// What a finished or unfinished query came to.
+/// Counts of a query, finished or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Packets found.
     pub packets: u64,
-    /// Their captured bytes.
+    /// Captured bytes of these packets.
     pub bytes: u64,
-    /// Packets in the window that were evicted before the query came to them, matching or not.
+    /// Packets evicted before the query read them, whether or not they would match.
     pub overtaken: u64,
-    /// Packets that came out of the order of their times because too many would have had to be read ahead.
+    /// Packets returned out of time order because a read-ahead limit was reached.
     pub unsorted: u64,
-    /// Packets that were captured a second time; found, or left out where each is wanted once.
+    /// Further copies of packets that were captured twice: returned, or left out if the request asks for that.
     pub copies: u64,
-    /// Whether the limit ended it.
+    /// Whether the limit ended the query.
     pub limited: bool,
-    /// Whether it was interrupted.
+    /// Whether an interrupt ended the query.
     pub interrupted: bool,
 }

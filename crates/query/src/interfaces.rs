@@ -1,21 +1,22 @@
-//! Questions about interfaces: which table entries packets still need, and when nothing was recorded from one.
+//! Interface queries: which table entries retained packets still need, and when an interface was not recorded.
 
 use super::{History, Request};
 use base::interface::{GapReason, InterfaceGap, Interfaces};
 use base::time::Timestamp;
 
-/// Table entries that are free or unused, below which entries are looked for that can be used again.
+/// Table entries are freed for reuse while fewer than this number are unused or free.
 const SLOTS_LEFT_MIN: usize = Interfaces::CAPACITY / 4;
 
 impl History {
-    /// Whether few table entries are left, and some of them belong to interfaces that are gone.
+    /// Whether few table entries are left, and some belong to interfaces that are gone.
     pub fn interfaces_run_short(&self) -> bool {
         self.interfaces.slots_left() < SLOTS_LEFT_MIN && self.interfaces.gone() > 0
     }
 
-    /// Frees table entries of interfaces that are gone and of which nothing is kept, if few entries are left. Gives how many.
+    /// Frees the table entries of interfaces that are gone and have no retained packet, if few entries are left.
+    /// Returns the number of freed entries.
     ///
-    /// Reads the headers of all kept packets, so that it may take seconds.
+    /// This reads the headers of all retained packets, which can take seconds.
     pub fn free_interfaces(&self, now: Timestamp) -> usize {
         if !self.interfaces_run_short() {
             return 0;
@@ -32,7 +33,7 @@ impl History {
             }
             for view in worker.segments.views() {
                 let mut cursor = worker.segments.cursor(view);
-                // A segment that was evicted meanwhile holds nothing any more.
+                // The loop ends early if the segment is evicted, because it then holds no packets.
                 while let Ok(Some(record)) = worker.segments.next(&mut cursor) {
                     mark(record.header.interface.0);
                 }
@@ -47,7 +48,8 @@ impl History {
         freed.len()
     }
 
-    /// When nothing was recorded from the interfaces of a request within its window; `None` if that was never.
+    /// Describes the latest gap in recording of the request's interfaces within the window, and counts the others;
+    /// `None` without gaps.
     pub(super) fn interface_gaps(&self, request: &Request, since: Timestamp, until: Timestamp) -> Option<String> {
         let gaps: Vec<InterfaceGap> = self
             .interfaces
@@ -64,7 +66,7 @@ impl History {
         Some(format!("{}{more}", gap_sentence(last)))
     }
 
-    /// Whether nothing at all was recorded from the interface of a request within its window.
+    /// The gap that covers the whole window for the interface of the request, if there is one.
     pub(super) fn gap_over(&self, request: &Request, since: Timestamp, until: Timestamp) -> Option<InterfaceGap> {
         let name = request.interface.as_ref()?;
         self.interfaces
@@ -74,7 +76,7 @@ impl History {
     }
 }
 
-/// What to say of a gap.
+/// Describes a gap.
 pub(super) fn gap_sentence(gap: &InterfaceGap) -> String {
     let InterfaceGap { name, from, .. } = gap;
     let until = gap.until.map_or_else(|| "on".to_owned(), |until| format!("to {until}"));
@@ -102,7 +104,7 @@ mod tests {
             history.interfaces.intern(&format!("veth{index}"), index, LinkType::ETHERNET).unwrap();
         }
         assert_eq!((history.interfaces.slots_left(), history.interfaces_run_short()), (0, false), "none is gone");
-        // The first has a packet; the others have none.
+        // The first interface has a packet; the others have none.
         history.interfaces.set_link(2, "eth0", LinkState::Gone, Timestamp(2 * second));
         for index in 3..103 {
             history.interfaces.set_link(index, &format!("veth{index}"), LinkState::Gone, Timestamp(2 * second));

@@ -1,7 +1,7 @@
-//! Questions about the past, asked of a [`History`] while it goes on.
+//! Queries over the recorded [`History`], answered while recording continues.
 //!
-//! A query never holds anything the recorder needs: it looks at segments, copies bytes, and asks afterwards whether
-//! they were still there. What it holds itself is bounded, however slowly its reader reads.
+//! A query never blocks the recorder. It reads segments, copies bytes, and then checks that the segment was not evicted
+//! in the meantime. The memory of a query is bounded, however slowly its client reads.
 #![forbid(unsafe_code)]
 
 mod copies;
@@ -40,49 +40,49 @@ use engine::pipeline::Worker;
 use engine::session::community_id::CommunityId;
 use filter::{FilterError, FilterSet};
 
-/// How the byte budget is spent, as the status shows it.
+/// Parts of the byte budget, as the status reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it.
+    /// The whole budget.
     pub budget_bytes: u64,
-    /// Kernel rings.
+    /// Kernel rings of all workers.
     pub rings_bytes: u64,
-    /// Buffers of queries.
+    /// Buffers reserved for queries.
     pub queries_bytes: u64,
-    /// Buffers of compression.
+    /// Buffers reserved for compression.
     pub compression_bytes: u64,
 }
 
-/// All that is recorded, as readers see it.
+/// Everything that is recorded, as readers see it.
 #[derive(Debug)]
 pub struct History {
-    /// One for each worker.
+    /// The readers' view of each worker.
     pub workers: Vec<Worker>,
-    /// Where packets came from.
+    /// The table of capture interfaces.
     pub interfaces: Arc<Interfaces>,
-    /// The budget.
+    /// The parts of the byte budget.
     pub memory: Memory,
-    /// The expression that packets had to match to be recorded, if there is one.
+    /// The capture filter; `None` if every packet is recorded.
     pub capture_filter: Reloadable<Option<String>>,
-    /// The interfaces asked for; empty for all.
+    /// Names of the interfaces to record; empty for all.
     pub capture_interfaces: Reloadable<Vec<String>>,
-    /// What was taken over from the recorders before.
+    /// State taken over from earlier recorders, and the gaps between them.
     pub restart: RestartReport,
-    /// What Community IDs are made with where nothing else is said.
+    /// Community ID seed for requests that give none.
     pub community_id_seed: Reloadable<u16>,
 }
 
-/// What the user chose, and may choose anew while it records.
+/// A setting that the user can change while the recorder runs.
 #[derive(Debug, Default)]
 pub struct Reloadable<T>(RwLock<T>);
 
 impl<T: Clone> Reloadable<T> {
-    /// What holds now.
+    /// The current value.
     pub fn get(&self) -> T {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Chooses anew.
+    /// Replaces the value.
     pub fn set(&self, value: T) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
     }
@@ -95,12 +95,12 @@ impl<T> From<T> for Reloadable<T> {
 }
 
 impl History {
-    /// The counts of all workers together.
+    /// Counters summed over all workers.
     pub fn totals(&self) -> Totals {
         self.workers.iter().map(|worker| worker.published.totals()).fold(Totals::default(), Totals::and)
     }
 
-    /// The earliest and the latest time of a kept packet.
+    /// Times of the oldest and the newest retained packet.
     pub fn span(&self) -> Option<(Timestamp, Timestamp)> {
         self.workers
             .iter()
@@ -110,7 +110,7 @@ impl History {
             .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
     }
 
-    /// Every packet newer than this is there; `None` while nothing was recorded.
+    /// The time from which every stored packet is retained; `None` while nothing has been recorded.
     pub fn whole_since(&self) -> Option<Timestamp> {
         let lost = self.workers.iter().filter_map(|worker| worker.published.totals().lost_until).max();
         match lost {
@@ -119,7 +119,7 @@ impl History {
         }
     }
 
-    /// The link types packets were recorded with.
+    /// The distinct link types of the known interfaces, sorted.
     pub fn link_types(&self) -> Vec<LinkType> {
         let mut types: Vec<LinkType> = self.interfaces.snapshot().iter().map(|i| i.link_type).collect();
         types.sort_unstable();
@@ -127,76 +127,89 @@ impl History {
         types
     }
 
-    /// What Community IDs are made with in the answer to a request.
+    /// The Community ID seed for the answer to `request`: its own, or else that of the history.
     pub fn seed(&self, request: &Request) -> u16 {
         request.community_id_seed.unwrap_or_else(|| self.community_id_seed.get())
     }
 
-    /// The packets that match, in the order of their times.
+    /// Searches for the packets that match, in time order.
+    ///
+    /// # Errors
+    ///
+    /// If the window, the interface or the expression is invalid.
     pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
         Packets::new(self, request)
     }
 
-    /// The packets that match, and then those that come.
+    /// Searches for the packets that match, then continues with new packets.
+    ///
+    /// # Errors
+    ///
+    /// If the window, the interface or the expression is invalid.
     pub fn follow(&self, request: &Request) -> Result<Follow<'_>, QueryError> {
         Follow::new(self, request)
     }
 
-    /// The packets that `search` wants, as far as the interface, the expression and the limit of `request` allow.
+    /// Searches for the packets that `search` selects. Of `request`, the window, the flow and the Community ID are
+    /// ignored.
+    ///
+    /// # Errors
+    ///
+    /// If the interface or the expression is invalid.
     pub fn searched(&self, request: &Request, search: search::Search) -> Result<Packets<'_>, QueryError> {
         Packets::searched(self, request, search)
     }
 }
 
-/// What is asked for.
+/// What to search for. A result meets all conditions that are set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// No packet before this time.
+    /// Earliest time, inclusive.
     pub since: Option<Timestamp>,
-    /// No packet after this time.
+    /// Latest time, inclusive.
     pub until: Option<Timestamp>,
-    /// The first so many of what matches.
+    /// Maximum number of results.
     pub limit: Option<u64>,
-    /// Only from interfaces of this name.
+    /// Name of the capture interface.
     pub interface: Option<String>,
-    /// Only of the session with this name.
+    /// Community ID of the session.
     pub community_id: Option<CommunityId>,
-    /// The seed that name was made with, and sessions are named with; `None` for the one of the history.
+    /// Seed of `community_id` and of the Community IDs in the answer; `None` for the seed of the history.
     pub community_id_seed: Option<u16>,
-    /// Only between these two.
+    /// The two endpoints of the session.
     pub flow: Option<Flow>,
-    /// Only with this address, or one of this network, at one end; in tunnels and behind VLAN tags too.
+    /// Address of one endpoint, or a network that contains it, also inside tunnels and VLAN tags.
     pub address: Option<Subnet>,
-    /// Only with one of these ports at one end.
+    /// Port of one endpoint, or a range that contains it.
     pub port: Option<PortRange>,
-    /// A tcpdump expression; empty for everything.
+    /// tcpdump expression; empty matches every packet.
     pub expression: String,
-    /// Whether packets that were captured twice are given once.
+    /// Whether to leave out further copies of packets that were captured twice.
     pub dedup: bool,
 }
 
-/// Why a question cannot be answered. All of them are the asker's to mend.
+/// Why a request is invalid. The client can correct every such request.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {
-    /// libpcap does not understand the expression.
+    /// The expression cannot be compiled.
     #[error(transparent)]
     Filter(#[from] FilterError),
     /// The window ends before it begins.
     #[error("the window ends before it begins: --since {since} is after --until {until}; swap them")]
     InvertedWindow {
-        /// Its start.
+        /// Start of the window.
         since: Timestamp,
-        /// Its end.
+        /// End of the window.
         until: Timestamp,
     },
-    /// No packet came from an interface of this name.
+    /// No interface of this name is known.
     #[error("no interface {name:?} was recorded; there are: {known}{}", only(.asked))]
     UnknownInterface {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
+        /// The known names, separated by commas.
         known: String,
-        /// What the recorder was told to record; empty for all.
+        /// The interfaces that the recorder was told to record, separated by commas; empty for all.
         asked: String,
     },
 }
@@ -206,7 +219,7 @@ fn only(asked: &str) -> String {
 }
 
 impl Request {
-    /// Whether it asks for something that stands in the headers of packets.
+    /// Whether the request has a condition on the headers of packets.
     fn names_content(&self) -> bool {
         !self.expression.trim().is_empty()
             || self.flow.is_some()

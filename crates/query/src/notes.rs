@@ -1,4 +1,4 @@
-//! What a search meets beside the packets it finds, for answers that say what is missing.
+//! What a search meets besides the packets it finds. Answers use it to report what is missing.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,23 +8,23 @@ use base::time::Timestamp;
 use engine::session::{Session, SessionArray, SessionSlot};
 use engine::store::record::RecordHeader;
 
-/// Places in time at which drops are remembered; further drops are counted to the last of them.
+/// Maximum number of recorded drop times. Further drops are added to the last one.
 const DROPS_MAX: usize = 1024;
-/// Sessions whose packets are counted one by one (about 48 bytes each).
+/// Maximum number of sessions whose found packets are counted (about 48 bytes each).
 const SESSIONS_MAX: usize = 16_384;
 
-/// What a search met beside what it found.
+/// Kernel drops met by a search, and the number of packets it found per session.
 #[derive(Clone, Debug, Default)]
 pub struct SearchNotes {
-    /// When the kernel dropped packets, and how many.
+    /// Time of the first packet after a kernel drop, and the number of dropped packets.
     drops: Vec<(Timestamp, u64)>,
-    /// The sessions of the packets found, by worker and slot.
+    /// Packets found per session, by worker and slot.
     sessions: HashMap<(usize, SessionSlot), FoundOf, foldhash::fast::RandomState>,
-    /// Whether there were more sessions than are counted.
+    /// Whether packets of further sessions were found but not counted.
     more_sessions: bool,
 }
 
-/// Packets found of one session.
+/// Packets found in one session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FoundOf {
     first_sequence: u64,
@@ -40,12 +40,12 @@ impl SearchNotes {
         }
     }
 
-    /// Packets that the kernel dropped within a window, as far as the packets that came next are still there.
+    /// Packets that the kernel dropped within the window. Includes a drop only if the packet after it is retained.
     pub fn dropped_within(&self, since: Timestamp, until: Timestamp) -> u64 {
         self.drops.iter().filter(|(time, _)| *time >= since && *time <= until).map(|(_, packets)| packets).sum()
     }
 
-    /// Counts a packet that was found to its session.
+    /// Counts a found packet for its session.
     pub(super) fn found(&mut self, worker: usize, sessions: &SessionArray, header: &RecordHeader) {
         let full = self.sessions.len() >= SESSIONS_MAX;
         match self.sessions.entry((worker, header.session)) {
@@ -59,19 +59,19 @@ impl SearchNotes {
         }
     }
 
-    /// Packets found of a session; `None` if none was, or if there were too many sessions to count.
+    /// Packets found in a session; `None` if none was found or the session is not counted.
     pub(super) fn found_of(&self, worker: usize, session: &Session) -> Option<u64> {
         let found = self.sessions.get(&(worker, session.slot))?;
         (found.first_sequence == session.first_sequence).then_some(found.packets)
     }
 
-    /// Whether the packets of all sessions are counted.
+    /// Whether the found packets of every session are counted.
     pub(super) fn counts_all(&self) -> bool {
         !self.more_sessions
     }
 }
 
-/// A set of sessions: a bit for each slot, so that it is bounded by the array of sessions, whatever matches.
+/// A set of sessions with one bit per slot. The session array bounds its size, whatever matches.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SessionBits(Vec<Vec<u64>>);
 
@@ -86,7 +86,7 @@ impl SessionBits {
             return;
         }
         let (word, bit) = Self::place(header.session);
-        // A session that began after the set was made is left out, as by any look at the sessions before it began.
+        // The set has no bit for a slot first used after the set was made: that session began after the query.
         if let Some(word) = self.0.get_mut(worker).and_then(|words| words.get_mut(word)) {
             *word |= 1 << bit;
         }

@@ -1,8 +1,8 @@
-//! Where a listing goes on, as text that a client hands back.
+//! Page marks: text that a client sends back to continue a listing.
 
 use std::str::FromStr;
 
-/// Where a listing goes on: behind which session.
+/// A position in a listing. The next page begins after the session with this sort key, sequence number and worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageMark {
     pub(super) key: u64,
@@ -11,7 +11,7 @@ pub struct PageMark {
     pub(super) past: bool,
 }
 
-/// Why a page mark cannot be read.
+/// The text is not a page mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is no mark of a page: take the one that ended the page before, with the same sort order")]
 pub struct PageMarkError;

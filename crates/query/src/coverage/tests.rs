@@ -1,4 +1,4 @@
-//! Coverage against a count that knows nothing of sessions: which packets were sent, and which of them come back.
+//! Compares coverage with an independent count of the packets sent and the packets retained.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,13 +8,13 @@ use crate::tests::{found, udp, workers_of};
 
 const SECOND_NS: u64 = 1_000_000_000;
 const START_NS: u64 = 1_700_000_000 * SECOND_NS;
-/// Widths of the buckets that periods start at the border of, in seconds.
+/// Widths in seconds of the buckets at whose borders periods start.
 const WIDTHS_S: [u64; 4] = [1, 10, 60, 1200];
 
-/// What was sent of one session: time and offset of each packet.
+/// Time in nanoseconds and byte offset of each packet sent in one session.
 type Sent = Vec<(u64, u64)>;
 
-/// Sessions that begin every `every_ns` for `hours`, of sizes from one packet to a megabyte; no two packets have one time.
+/// Sessions of 1 to 600 packets that begin every `every_ns` for `hours` hours. No two packets have the same time.
 fn traffic(hours: u64, every_ns: u64) -> (Vec<(u64, Vec<u8>)>, Vec<Sent>) {
     let mut packets = BTreeMap::new();
     let mut sessions = Vec::new();
@@ -47,7 +47,8 @@ fn traffic(hours: u64, every_ns: u64) -> (Vec<(u64, Vec<u8>)>, Vec<Sent>) {
     (packets.into_iter().collect(), sessions)
 }
 
-/// Sessions that began since `since_ns`, and the numbers that have first packet, first kB, first 10 kB and everything.
+/// Counts the sessions that began at `since_ns` or later, and those with first packet, first kB, first 10 kB and all
+/// packets retained.
 fn count(sessions: &[Sent], kept: &HashSet<u64>, since_ns: u64) -> (u64, [u64; 4]) {
     let begun = sessions.iter().filter(|sent| sent[0].0 >= since_ns);
     let mut counts = [0; 4];
@@ -86,8 +87,8 @@ fn coverage_is_what_an_independent_count_finds() {
         let told = [coverage.first_packet, coverage.first_kb, coverage.first_10kb, coverage.whole];
         for (depth, (told, counted)) in told.into_iter().zip(counts).enumerate() {
             let counted = f64::from(u32::try_from(counted).unwrap()) / f64::from(u32::try_from(all).unwrap());
-            // Never too much. A little too little: distances are rounded, and the entry of an unanswered session can be
-            // reused while its packet is left.
+            // Coverage is never too high. It can be slightly too low: distances are rounded, and the entry of an
+            // unanswered session can be reused while its packet is retained.
             assert!(told <= counted + 1e-9, "{} depth {depth}: {told} of {counted}", coverage.period);
             assert!(told >= counted - 0.01, "{} depth {depth}: {told} of {counted}", coverage.period);
             cut += u32::from(told < 0.9);
