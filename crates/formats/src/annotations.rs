@@ -1,7 +1,8 @@
-//! What a capture says beside its packets: comments, names, secrets, custom blocks, and options of packets and interfaces.
+//! Annotations of a capture: comments, name resolution, secrets, custom blocks, and options of packets and interfaces.
 //!
-//! The recorder stores packets. A replay keeps the rest here, bounded in bytes, in the byte order of this host and ready to be
-//! written; what is not kept is counted by kind, so that nobody takes its absence for a statement.
+//! The recorder stores packets only. A replay keeps the annotations here, limited in bytes, in host byte order and in
+//! the form in which pcapng stores them. Annotations that are not kept are counted by kind, so that an export can
+//! report their loss.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -9,23 +10,23 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use super::writer::InterfaceStatistics;
 use base::packet::{InterfaceId, Packet};
 
-/// Bytes that are kept of one capture.
+/// The maximum size in bytes of the annotations of one capture.
 pub const BYTES_MAX: usize = 32 << 20;
-/// Bytes at the start of a packet by which it is recognised, beside its time, interface and length.
+/// The number of leading packet bytes that identify a packet, beside its time, interface and length.
 const RECOGNISED_BY_BYTES: usize = 32;
 
-/// What a capture says beside its packets.
+/// The annotations of one capture.
 #[derive(Debug, Default)]
 pub struct Annotations {
-    /// Comments of sections, and of statistics.
+    /// Comments of sections and of interface statistics, and the names of the programs that wrote the sections.
     pub comments: Vec<String>,
-    /// Hardware and operating system of the first section that names them, and the programs that wrote sections.
+    /// The hardware, from the first section that states it (`shb_hardware`).
     pub hardware: Option<String>,
-    /// As above.
+    /// The operating system, from the first section that states it (`shb_os`).
     pub os: Option<String>,
-    /// Whole blocks: name resolution, decryption secrets, custom.
+    /// Whole blocks in host byte order: name resolution, decryption secrets, custom.
     pub blocks: Vec<u8>,
-    /// Options of interface descriptions that the table of interfaces has no field for.
+    /// Options of interface descriptions that the interface table does not store, in host byte order.
     pub interfaces: HashMap<InterfaceId, Vec<u8>>,
     /// The last statistics of each interface.
     pub statistics: HashMap<InterfaceId, InterfaceStatistics>,
@@ -35,27 +36,28 @@ pub struct Annotations {
     left_out: BTreeMap<&'static str, u64>,
 }
 
-/// Options of one packet.
+/// The annotation of one packet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PacketAnnotation {
     /// Bits of `epb_flags` that a stored packet has no field for.
     pub flags: u32,
-    /// Options in this host's byte order, without the end option.
+    /// Options in host byte order, without the end option.
     pub options: Vec<u8>,
 }
 
 impl Annotations {
-    /// What was found, by kind.
+    /// Returns the number of annotations found, by kind.
     pub fn found(&self) -> &BTreeMap<&'static str, u64> {
         &self.found
     }
 
-    /// What was found and not kept, by kind.
+    /// Returns the number of annotations found but not kept, by kind.
     pub fn left_out(&self) -> &BTreeMap<&'static str, u64> {
         &self.left_out
     }
 
-    /// The annotation of a packet, which is then given away; of packets that are alike in everything the first one's.
+    /// Removes and returns the annotation of a packet. Packets with the same fingerprint get their annotations in file
+    /// order.
     pub fn take(&mut self, packet: &Packet<'_>) -> Option<PacketAnnotation> {
         if self.packets.is_empty() {
             return None;
@@ -63,7 +65,7 @@ impl Annotations {
         self.packets.get_mut(&fingerprint(packet))?.pop_front()
     }
 
-    /// Annotations of packets that nobody has taken.
+    /// Returns the number of packet annotations that were not taken.
     pub fn of_other_packets(&self) -> u64 {
         self.packets.values().map(|queue| queue.len() as u64).sum()
     }
@@ -76,7 +78,7 @@ impl Annotations {
         *self.left_out.entry(kind).or_default() += 1;
     }
 
-    /// Whether there is room for more bytes; what does not fit is counted.
+    /// Reserves `bytes` bytes and returns whether they fit. Annotations that do not fit are counted.
     pub(crate) fn room_for(&mut self, kind: &'static str, bytes: usize) -> bool {
         let fits = self.bytes.saturating_add(bytes) <= BYTES_MAX;
         if fits {
@@ -87,7 +89,7 @@ impl Annotations {
         fits
     }
 
-    /// Whether a block of that many bytes may be read into memory to be kept.
+    /// Returns whether a block of this size fits, before it is read into memory.
     pub(crate) fn may_keep(&self, bytes: usize) -> bool {
         self.bytes.saturating_add(bytes) <= BYTES_MAX
     }
@@ -109,7 +111,7 @@ impl Annotations {
     }
 }
 
-/// A number by which a packet is recognised when it comes out of the store.
+/// Returns a hash that identifies a packet when it is read from the store.
 fn fingerprint(packet: &Packet<'_>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (packet.time.0, packet.interface.0, packet.original_len).hash(&mut hasher);

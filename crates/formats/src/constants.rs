@@ -1,4 +1,4 @@
-//! Numbers of pcap (draft-ietf-opsawg-pcap) and pcapng (draft-ietf-opsawg-pcapng), for reader and writer alike.
+//! Constants of pcap (draft-ietf-opsawg-pcap) and pcapng (draft-ietf-opsawg-pcapng), shared by reader and writer.
 
 /// Block types.
 pub(crate) const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -9,7 +9,7 @@ pub(crate) const NAME_RESOLUTION: u32 = 4;
 pub(crate) const INTERFACE_STATISTICS: u32 = 5;
 pub(crate) const ENHANCED_PACKET: u32 = 6;
 pub(crate) const DECRYPTION_SECRETS: u32 = 10;
-/// A custom block that may be copied into another file, and one that must not be.
+/// Custom blocks that may be copied into another file, and custom blocks that must not be copied.
 pub(crate) const CUSTOM: u32 = 0x0000_0bad;
 pub(crate) const CUSTOM_NOT_COPIED: u32 = 0x4000_0bad;
 
@@ -20,7 +20,7 @@ pub(crate) const VERSION_MINOR: u16 = 0;
 /// Options of every block.
 pub(crate) const OPTION_END: u16 = 0;
 pub(crate) const OPTION_COMMENT: u16 = 1;
-/// Custom options: text and bytes that may be copied, and those that must not be.
+/// Custom options, text and bytes, that may be copied, and those that must not be copied.
 pub(crate) const CUSTOM_TEXT: u16 = 2988;
 pub(crate) const CUSTOM_BYTES: u16 = 2989;
 pub(crate) const CUSTOM_TEXT_NOT_COPIED: u16 = 19_372;
@@ -66,14 +66,15 @@ pub(crate) const ISB_FILTERACCEPT: u16 = 6;
 pub(crate) const ISB_OSDROP: u16 = 7;
 pub(crate) const ISB_USRDELIV: u16 = 8;
 
-/// First four bytes of a classic pcap file, read in its own byte order: microseconds, nanoseconds, and Kuznetzov's variant.
+/// Magic numbers of a classic pcap file, read in the file's own byte order: microseconds, nanoseconds, and Kuznetzov's
+/// variant.
 pub(crate) const PCAP_MICROS: u32 = 0xa1b2_c3d4;
 pub(crate) const PCAP_NANOS: u32 = 0xa1b2_3c4d;
 pub(crate) const PCAP_MODIFIED: u32 = 0xa1b2_cd34;
 pub(crate) const PCAP_VERSION_MAJOR: u16 = 2;
 pub(crate) const PCAP_VERSION_MINOR: u16 = 4;
-/// The part of the link type field that is the link type.
+/// Mask of the link type in the link type field.
 pub(crate) const PCAP_LINK_TYPE_MASK: u32 = 0xffff;
-/// Set where the four bits above tell the length of the frame check sequence, in units of 16 bits.
+/// Set if the top four bits hold the length of the frame check sequence, in units of 16 bits.
 pub(crate) const PCAP_FCS_PRESENT: u32 = 1 << 26;
 pub(crate) const PCAP_FCS_SHIFT: u32 = 28;

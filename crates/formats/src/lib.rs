@@ -1,4 +1,4 @@
-//! Capture files, read and written: classic pcap and pcapng.
+//! Reads and writes capture files: classic pcap and pcapng.
 #![forbid(unsafe_code)]
 
 pub mod annotations;

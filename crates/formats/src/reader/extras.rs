@@ -1,4 +1,4 @@
-//! The parts of a pcapng file beside its packets, turned into this host's byte order.
+//! Converts pcapng blocks and options other than packets to host byte order, and keeps them as annotations.
 
 use super::ByteOrder;
 use super::options::{Options, padding, text};
@@ -10,14 +10,14 @@ use crate::writer::pcapng::{block, put_option};
 use base::packet::InterfaceId;
 use base::time::Timestamp;
 
-/// Bytes of a comment, or of another text, that are kept.
+/// The maximum length of a comment or other text, in bytes.
 const TEXT_BYTES_MAX: usize = 65_535;
-/// Bytes of a section header's body before its options.
+/// The size in bytes of a section header's body before its options.
 const SECTION_FIXED_BYTES: usize = 16;
-/// Bytes of a statistics block's body before its options: interface and time.
+/// The size in bytes of a statistics block's body before its options: interface and time.
 const STATISTICS_FIXED_BYTES: usize = 12;
 
-/// Whether blocks of this type are kept.
+/// Returns whether blocks of this type are kept as annotations.
 pub(super) fn is_kept(kind: u32) -> bool {
     matches!(
         kind,
@@ -25,7 +25,7 @@ pub(super) fn is_kept(kind: u32) -> bool {
     )
 }
 
-/// What to call blocks of this type where they are counted.
+/// Returns the name under which blocks of this type are counted.
 pub(super) fn name_of_kind(kind: u32) -> &'static str {
     match kind {
         SECTION_HEADER => "section comments",
@@ -37,7 +37,8 @@ pub(super) fn name_of_kind(kind: u32) -> &'static str {
     }
 }
 
-/// Keeps what a block says. One that contradicts itself is counted, as no packet depends on it.
+/// Keeps the contents of a block. An inconsistent block is counted as left out and is not an error, because no packet
+/// depends on it.
 pub(super) fn keep(
     kind: u32,
     order: ByteOrder,
@@ -126,7 +127,7 @@ fn statistics(
     Some(())
 }
 
-/// The body of a block in this host's byte order; `None` if it is too short.
+/// Converts the body of a block to host byte order. Returns `None` if the body is too short.
 fn native_block(kind: u32, order: ByteOrder, body: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(body.len());
     match kind {
@@ -166,7 +167,7 @@ fn put_padded(out: &mut Vec<u8>, value: &[u8]) {
     out.resize(out.len() + padding(value.len()), 0);
 }
 
-/// An option of an interface that the table of interfaces has no field for.
+/// Keeps an option of an interface that the interface table has no field for.
 pub(super) fn interface_option(
     code: u16,
     order: ByteOrder,
@@ -189,7 +190,7 @@ pub(super) fn interface_option(
     }
 }
 
-/// An option of a packet that stored packets have no field for.
+/// Keeps an option of a packet that stored packets have no field for.
 pub(super) fn packet_option(
     code: u16,
     order: ByteOrder,
@@ -209,7 +210,7 @@ pub(super) fn packet_option(
     }
 }
 
-/// Writes a custom option that may be copied; whether it is one.
+/// Writes an option if it is a custom option that may be copied, and returns whether it is one.
 fn put_custom(code: u16, order: ByteOrder, value: &[u8], out: &mut Vec<u8>) -> bool {
     if !matches!(code, CUSTOM_TEXT | CUSTOM_BYTES) || matches!(code, CUSTOM_TEXT_NOT_COPIED | CUSTOM_BYTES_NOT_COPIED) {
         return false;

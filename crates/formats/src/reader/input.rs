@@ -1,32 +1,32 @@
-//! The bytes of a capture on their way in: one buffer, reused, and the offset of its first byte in the input.
+//! Input buffer of a capture: one reused buffer, and the offset of its first byte in the input.
 
 use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use base::source::SourceError;
 
-/// Bytes that one read asks for, and the size of the buffer unless a record is larger: it stays in a core's own cache until
-/// its packets were looked at.
+/// The size in bytes of the buffer, and so of a read, unless a record is larger. It fits the cache of one core, so that
+/// packets stay in that cache until they are processed.
 const BUFFER_BYTES: usize = 256 << 10;
-/// How long to wait before asking a reader again that has nothing and does not block.
+/// The delay before the next read after a non-blocking reader had no data.
 const NOTHING_THERE_WAIT: Duration = Duration::from_millis(10);
 
 pub(super) struct Input {
     reader: Box<dyn Read + Send>,
-    /// What to call the input in an error.
+    /// The name of the input in error messages.
     name: String,
     buffer: Vec<u8>,
-    /// First byte of the buffer that was not consumed.
+    /// Index of the first byte in the buffer that is not consumed.
     start: usize,
-    /// End of what was read.
+    /// Index after the last byte that was read.
     end: usize,
-    /// Bytes of the input before `start`.
+    /// Offset of `start` in the input, in bytes.
     offset: u64,
-    /// Bytes still to throw away as they come.
+    /// The number of bytes still to skip when they arrive.
     to_skip: u64,
 }
 
-/// What a read came to.
+/// The result of a read.
 pub(super) enum ReadOutcome {
     Bytes,
     Nothing,
@@ -38,37 +38,37 @@ impl Input {
         Self { reader, name, buffer: vec![0; BUFFER_BYTES], start: 0, end: 0, offset: 0, to_skip: 0 }
     }
 
-    /// What has come and was neither consumed nor skipped.
+    /// Returns the bytes that were read and neither consumed nor skipped.
     pub(super) fn available(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
 
-    /// Bytes of the input before the first available one.
+    /// Returns the offset in the input of the first available byte.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Bytes the buffer takes.
+    /// Returns the size of the buffer in bytes.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Is done with the first `bytes` of the available ones.
+    /// Releases the first `bytes` available bytes.
     pub(super) fn consume(&mut self, bytes: usize) {
         self.start += bytes;
         self.offset += bytes as u64;
     }
 
-    /// Throws away the next `bytes`, which need not have come: nothing is available until they have.
+    /// Skips the next `bytes` bytes, including those not read yet. No bytes are available until all are skipped.
     pub(super) fn skip(&mut self, bytes: u64) {
         self.to_skip = bytes;
         self.skip_available();
     }
 
-    /// Reads once, on the way to `wanted` bytes in one piece.
+    /// Reads once. `wanted` is the number of contiguous bytes that the parser needs.
     ///
-    /// The buffer grows only when it is full of one record, so a false length costs no memory.
+    /// The buffer grows only when one record fills it, so a false length field allocates no memory.
     pub(super) fn read(&mut self, wanted: usize) -> Result<ReadOutcome, SourceError> {
         self.buffer.copy_within(self.start..self.end, 0);
         self.end -= self.start;

@@ -1,10 +1,11 @@
-//! Capture files as a source: classic pcap and pcapng, from a file or a pipe, in every byte order and resolution.
+//! Reads capture files as a [`Source`]: classic pcap and pcapng, from a file or a pipe, in every byte order and
+//! timestamp resolution.
 //!
-//! What always holds: packets are handed over in the order of the file and borrow from one reused buffer; what a file
-//! claims never decides how much memory is taken (see [`CAPTURED_BYTES_MAX`]); a damaged file gives everything before
-//! the damage, then the offset of the block or record that cannot be read. Packets whose interface finds no slot in the
-//! [`Interfaces`] table are counted, never lost in silence. The bytes of a file decide everything: how a pipe cuts them
-//! into reads changes nothing but the size of the batches.
+//! Invariants: packets are handed over in file order and borrow from one reused buffer. A length field in a file never
+//! decides how much memory is allocated (see [`CAPTURED_BYTES_MAX`]). A damaged file yields every packet before the
+//! damage, then the offset of the block or record that cannot be read. Packets whose interface gets no slot in the
+//! [`Interfaces`] table are counted. The result depends only on the bytes: the sizes of a pipe's reads change nothing
+//! but the sizes of the batches.
 //!
 //! ```text
 //! read ─► Input (one buffer, 256 KiB unless a record is larger) ─► pcap::Parser   ─► Packet
@@ -35,71 +36,72 @@ use base::packet::{InterfaceId, LinkType, Packet};
 use base::source::Burst;
 use base::source::{Batch, Source, SourceCounts, SourceError};
 
-/// The most bytes one packet of a file may have captured; a record that claims more is damage.
+/// The maximum number of captured bytes of one packet. A record that claims more is damaged.
 ///
-/// 16 MiB: the largest frames are segments that Linux has joined (512 KiB, `GSO_MAX_SIZE`), and Wireshark and libpcap
-/// stop at 256 KiB for nearly every link type.
+/// 16 MiB is ample: the largest frames are segments that Linux has coalesced (512 KiB, `GSO_MAX_SIZE`), and Wireshark
+/// and libpcap limit nearly every link type to 256 KiB.
 pub const CAPTURED_BYTES_MAX: u32 = 16 << 20;
 
 /// A capture file, or a pipe that carries one, as a [`Source`].
 pub struct FileSource {
     input: Input,
     parser: Parser,
-    /// Bytes that the parser wants in one piece before it can go on.
+    /// The number of contiguous bytes that the parser needs to continue.
     wanted: usize,
     table: InterfaceTable,
     finished: bool,
 }
 
 enum Parser {
-    /// The first bytes have not come yet.
+    /// The format is not recognised yet.
     Unknown,
     Pcap(pcap::Parser),
     Pcapng(pcapng::Parser),
 }
 
 impl FileSource {
-    /// Opens a capture file; what is wrong inside it shows at the first [`batch`](Source::batch).
+    /// Opens a capture file. Damage inside the file is reported by [`batch`](Source::batch).
     ///
     /// # Errors
     ///
-    /// [`SourceError::Io`] when the operating system refuses to open it.
+    /// [`SourceError::Io`] when the operating system cannot open the file.
     pub fn open(path: &Path, interfaces: Arc<Interfaces>) -> Result<Self, SourceError> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|source| SourceError::Io { context: format!("opening {name}"), source })?;
         Ok(Self::new(Input::new(Box::new(file), name), interfaces))
     }
 
-    /// Reads a capture from anything, standard input first of all.
+    /// Reads a capture from any reader, such as standard input.
     ///
-    /// Each batch is what one `read` gave, so that a slow pipe is followed packet by packet. A `read` that blocks makes
-    /// [`batch`](Source::batch) wait as long; one that reports `WouldBlock`, `TimedOut` or `Interrupted` makes it
-    /// [`Batch::Idle`].
+    /// Each batch holds the packets of one `read`, so that a slow pipe is followed packet by packet. A `read` that
+    /// blocks makes [`batch`](Source::batch) block. A `read` that fails with `WouldBlock`, `TimedOut` or `Interrupted`
+    /// makes it return [`Batch::Idle`].
     pub fn from_reader(reader: Box<dyn Read + Send>, interfaces: Arc<Interfaces>) -> Self {
         Self::new(Input::new(reader, "the capture".to_owned()), interfaces)
     }
 
-    /// Bytes from the start up to the last record or block that was whole.
+    /// Returns the offset in bytes after the last complete record or block.
     pub fn whole_bytes(&self) -> u64 {
         self.input.offset()
     }
 
-    /// Packets that were not handed over because the interface table had no slot left for their interface.
+    /// Returns the number of packets dropped because the interface table had no free slot for their interface.
     pub fn refused(&self) -> u64 {
         self.table.refused
     }
 
-    /// Captured bytes of the packets counted by [`refused`](Self::refused).
+    /// Returns the captured bytes of the packets counted by [`refused`](Self::refused).
     pub fn refused_bytes(&self) -> u64 {
         self.table.refused_bytes
     }
 
-    /// Packets whose times no [`Timestamp`](base::time::Timestamp) holds, and which got the nearest one.
+    /// Returns the number of packets whose time is outside the range of [`Timestamp`](base::time::Timestamp) and was
+    /// set to the nearest value in it.
     pub fn times_changed(&self) -> u64 {
         self.table.times_changed
     }
 
-    /// What the capture has said beside its packets so far.
+    /// Returns the annotations read so far.
     pub fn annotations(&mut self) -> &mut Annotations {
         &mut self.table.annotations
     }
@@ -120,7 +122,7 @@ impl FileSource {
         }
     }
 
-    /// One read at most, then everything that is whole.
+    /// Reads at most once, then hands over every complete packet.
     fn advance(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         if self.input.available().len() < self.wanted {
             match self.input.read(self.wanted)? {
@@ -158,7 +160,7 @@ impl FileSource {
                 parser.parse(bytes, offset, &mut self.table, &mut |packet| burst.push(packet, each))
             }
         };
-        // What lies before a damage was read.
+        // Packets before a damaged record are valid, so hand them over before the error is returned.
         burst.hand_over(each);
         let progress = progress?;
         self.input.consume(progress.consumed);
@@ -167,7 +169,7 @@ impl FileSource {
         Ok(Batch::More)
     }
 
-    /// The input has ended: well, or within something.
+    /// Returns [`Batch::End`] if the input ended at a record boundary, or the damage if it did not.
     fn end(&self) -> Result<Batch, Damage> {
         let (left, offset) = (self.input.available(), self.input.offset());
         match &self.parser {
@@ -204,20 +206,20 @@ impl std::fmt::Debug for FileSource {
     }
 }
 
-/// What a parser made of the bytes it was given, and what it wants next.
+/// The result of a parser call, and what the parser needs next.
 struct Progress {
-    /// Bytes it is done with.
+    /// The number of bytes to release.
     consumed: usize,
-    /// Bytes after those to throw away, whether they have come already or not.
+    /// The number of bytes to skip after those, whether they have been read or not.
     skip: u64,
-    /// Bytes it then wants in one piece; the end of the input before the first of them may be a good one.
+    /// The number of contiguous bytes needed next. The input may end before the first of them.
     wanted: usize,
 }
 
-/// The first thing in a file that cannot be read.
+/// The first record or block of a file that cannot be read.
 #[derive(Debug, PartialEq, Eq)]
 struct Damage {
-    /// Bytes from the start of the input to the block or record.
+    /// Offset of the block or record in the input, in bytes.
     offset: u64,
     message: String,
 }
@@ -228,7 +230,7 @@ impl From<Damage> for SourceError {
     }
 }
 
-/// What parsers write to beside the packets: the interface table, annotations, and counts of what did not go as it should.
+/// The output of parsers beside packets: interfaces, annotations, and counts of anomalies.
 struct InterfaceTable {
     interfaces: Arc<Interfaces>,
     refused: u64,
@@ -249,7 +251,7 @@ impl InterfaceTable {
     }
 }
 
-/// The byte order of a file or section. The accessors panic past the end of `bytes`: callers check lengths first.
+/// The byte order of a file or section. The accessors panic past the end of `bytes`, so callers check lengths first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ByteOrder {
     #[default]

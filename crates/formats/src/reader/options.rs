@@ -1,14 +1,14 @@
-//! Options of pcapng blocks, in the byte order of their section.
+//! Parses options of pcapng blocks, in the byte order of their section.
 
 use super::ByteOrder;
 use crate::constants::OPTION_END;
 
-/// Bytes that fill up to a multiple of four.
+/// Returns the number of padding bytes up to the next multiple of four.
 pub(super) fn padding(length: usize) -> usize {
     length.wrapping_neg() & 3
 }
 
-/// A string option: some writers end it with a zero byte.
+/// Decodes a string option of at most `bytes_max` bytes. Some writers terminate the string with a zero byte.
 pub(super) fn text(value: &[u8], bytes_max: usize) -> String {
     let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
     let mut text = String::from_utf8_lossy(&value[..end]).into_owned();
@@ -16,7 +16,8 @@ pub(super) fn text(value: &[u8], bytes_max: usize) -> String {
     text
 }
 
-/// "Options": code, length, value, padding, until the end option or the end of the block.
+/// Iterates over options (draft-ietf-opsawg-pcapng, "Options": code, length, value, padding) until the end option or
+/// the end of the block.
 pub(super) struct Options<'a> {
     pub(super) order: ByteOrder,
     pub(super) rest: &'a [u8],

@@ -1,7 +1,7 @@
-//! Classic pcap (draft-ietf-opsawg-pcap): a file header, then records of one link type.
+//! Parses classic pcap (draft-ietf-opsawg-pcap): a file header, then records of one link type.
 //!
-//! Read: microseconds, nanoseconds, and the variant of the kernel patch by Kuznetzov whose records carry eight bytes
-//! more. The snap length of the file header is not believed and not needed.
+//! Supported variants: microseconds, nanoseconds, and Kuznetzov's variant, whose record headers are eight bytes longer.
+//! The snap length of the file header is ignored, because a file may state a false one.
 
 use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
 use crate::constants::*;
@@ -9,20 +9,20 @@ use crate::writer::pcapng::put_option;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::time::Timestamp;
 
-/// Bytes of the file header.
+/// The size of the file header, in bytes.
 pub(super) const FILE_HEADER_BYTES: usize = 24;
-/// Bytes of a record header.
+/// The size of a record header, in bytes.
 pub(super) const RECORD_HEADER_BYTES: usize = 16;
-/// The same in Kuznetzov's variant: interface index, protocol, packet type and padding follow.
+/// The size of a record header in Kuznetzov's variant. It adds interface index, protocol, packet type and padding.
 const MODIFIED_RECORD_HEADER_BYTES: usize = 24;
-/// Where that variant keeps the kernel's packet type (`PACKET_HOST` and so on).
+/// Offset of the kernel's packet type (`PACKET_HOST` and so on) in a record header of that variant.
 const MODIFIED_PACKET_TYPE_AT: usize = 22;
-/// The kernel's packet type of what this host sent.
+/// The kernel's packet type of packets sent by this host.
 const PACKET_OUTGOING: u8 = 4;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// What the first four bytes of a classic pcap file say.
+/// The format that the magic number of a classic pcap file stands for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Magic {
     order: ByteOrder,
@@ -31,7 +31,7 @@ pub(super) struct Magic {
 }
 
 impl Magic {
-    /// `None` when the bytes begin no classic pcap file.
+    /// Returns `None` if the bytes do not begin with a magic number of classic pcap.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         let first = bytes.first_chunk::<4>()?;
         [ByteOrder::Little, ByteOrder::Big].into_iter().find_map(|order| {
@@ -46,11 +46,11 @@ impl Magic {
     }
 }
 
-/// Reads records once the file header is known.
+/// Parses records after the file header.
 pub(super) struct Parser {
     magic: Magic,
     link_type: LinkType,
-    /// `None` when the table is full.
+    /// `None` if the interface table is full.
     interface: Option<InterfaceId>,
 }
 
@@ -65,7 +65,7 @@ impl Parser {
             let message = format!("pcap file of version {major}.{minor}, expected {PCAP_VERSION_MAJOR}.x");
             return Err(Damage { offset: 0, message });
         }
-        // The mask leaves 16 bits.
+        // The mask leaves 16 bits, so the conversion does not fail.
         let link_type =
             u16::try_from(magic.order.u32(header, 20) & PCAP_LINK_TYPE_MASK).map_or(LinkType::NULL, LinkType);
         let interface = table.intern("", link_type, |_| {});
@@ -74,14 +74,14 @@ impl Parser {
             && let Some(id) = interface
         {
             table.annotations.found_one("frame check sequence lengths");
-            // pcapng counts bits.
+            // pcapng states the length in bits.
             let bits = u8::try_from((field >> PCAP_FCS_SHIFT) * 16).unwrap_or(0);
             put_option(table.annotations.interfaces.entry(id).or_default(), IF_FCSLEN, &[bits]);
         }
         Ok(Self { magic, link_type, interface })
     }
 
-    /// Hands over all records that are whole in `bytes`, which begin at a record.
+    /// Hands over all complete records in `bytes`, which start at a record boundary.
     pub(super) fn parse<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -108,7 +108,7 @@ impl Parser {
             if let Some(interface) = self.interface {
                 let (seconds, units) = (u64::from(order.u32(header, 0)), u64::from(order.u32(header, 4)));
                 each(Packet {
-                    // 32 bits of each: at most 4.3e18 + 4.3e12, below 2^64.
+                    // Both factors have 32 bits: the sum is at most 4.3e18 + 4.3e12, below 2^64.
                     time: Timestamp(seconds * NANOS_PER_SECOND + units * nanos_per_unit),
                     interface,
                     link_type: self.link_type,
@@ -125,7 +125,7 @@ impl Parser {
         }
     }
 
-    /// Whether the input may end before `left`, the bytes of a record that is not whole.
+    /// Checks that the input may end here. `left` holds the bytes of an incomplete record.
     pub(super) fn end(&self, left: &[u8], offset: u64) -> Result<(), Damage> {
         let header = self.magic.record_header_bytes;
         let message = match left.len() {

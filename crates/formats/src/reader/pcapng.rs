@@ -1,11 +1,13 @@
-//! pcapng (draft-ietf-opsawg-pcapng): sections of blocks.
+//! Parses pcapng (draft-ietf-opsawg-pcapng): sections of blocks.
 //!
-//! Read: section headers (any number, each with its own byte order; the section length is not needed and not believed),
-//! interface descriptions, enhanced, simple and obsolete packet blocks. Blocks that say something beside the packets are kept
-//! as [`annotations`](crate::annotations) while there is room. Every other block is passed over by its length without being
-//! buffered. A simple packet block has no time and gets the last one
-//! seen in the input, or 0. Options of a packet are read as far as they hold together, for its bytes stand without them;
-//! options of an interface description must be sound, for the meaning of every time hangs on them.
+//! The parser reads section headers (any number, each with its own byte order), interface descriptions, and enhanced,
+//! simple and obsolete packet blocks. It ignores the section length. It keeps other blocks with known contents as
+//! [`annotations`](crate::annotations) while there is room, and skips every other block by its length without buffering
+//! it.
+//!
+//! A simple packet block has no time and gets the last time in the input, or 0. Invalid options of a packet end the
+//! option list without an error, because the packet bytes are valid without them. Invalid options of an interface
+//! description are damage, because every time depends on them.
 
 use super::extras;
 use super::options::{Options, padding, text};
@@ -18,48 +20,49 @@ use base::time::Timestamp;
 
 /// The first bytes of a pcapng file, the same in both byte orders.
 pub(super) const MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
-/// Bytes of the smallest block: type, length, length again. A section header has its byte order in the last four.
+/// The size in bytes of the smallest block: type, length, length again. In a section header, the last four of these
+/// bytes are the byte-order magic.
 pub(super) const BLOCK_START_BYTES: usize = 12;
 
-/// Bytes of a section header before its options.
+/// The size in bytes of a section header before its options.
 const SECTION_START_BYTES: usize = 24;
-/// Bytes of a block's type and length.
+/// The size in bytes of a block's type and length fields.
 const HEADER_BYTES: usize = 8;
-/// Bytes of the length that ends a block.
+/// The size in bytes of the length field that ends a block.
 const TRAILER_BYTES: usize = 4;
 
-/// The most bytes that options may add to a block that has to be read in one piece.
+/// The maximum size in bytes of the options of a block that is read in one piece.
 const OPTIONS_BYTES_MAX: u32 = 1 << 20;
-/// The most interfaces of one section that are told apart; packets of others are refused.
+/// The maximum number of interfaces of one section. Packets of further interfaces are refused.
 const SECTION_INTERFACES_MAX: u32 = 1 << 16;
-/// The most bytes of an interface's name that are kept.
+/// The maximum length of an interface's name, in bytes.
 const NAME_BYTES_MAX: usize = 256;
-/// The most bytes of an interface's description, and of its operating system, that are kept.
+/// The maximum length of an interface's description, and of its operating system, in bytes.
 const DESCRIPTION_BYTES_MAX: usize = 1024;
 
-/// The drop count of an obsolete packet block that stands for "unknown".
+/// The drop count of an obsolete packet block that means "unknown".
 const DROPS_UNKNOWN: u16 = u16::MAX;
 
-/// Reads blocks; what it knows is of the current section.
+/// Parses blocks. Byte order and interfaces belong to the current section.
 #[derive(Default)]
 pub(super) struct Parser {
     order: ByteOrder,
     interfaces: Vec<SectionInterface>,
-    /// Interface descriptions in this section, also those beyond [`SECTION_INTERFACES_MAX`].
+    /// The number of interface descriptions in this section, including those beyond [`SECTION_INTERFACES_MAX`].
     described: u32,
     last_time: Timestamp,
     skipped: Option<Skipped>,
 }
 
 struct SectionInterface {
-    /// `None` when the table is full.
+    /// `None` if the interface table is full.
     id: Option<InterfaceId>,
     link_type: LinkType,
     snap_len: u32,
     resolution: Resolution,
 }
 
-/// A block that is being passed over: of its bytes only the trailer is still to be looked at.
+/// A block that is being skipped. Only its trailer remains to be checked.
 struct Skipped {
     block: Block,
     offset: u64,
@@ -68,11 +71,11 @@ struct Skipped {
 #[derive(Clone, Copy)]
 struct Block {
     kind: u32,
-    /// The length it claims. Some writers leave out the padding.
+    /// The length field. Some writers do not include the padding.
     claimed: u32,
 }
 
-/// What the packet blocks have in common.
+/// The fields that packet blocks have in common.
 struct Captured<'a> {
     interface: u32,
     /// `None` in a simple packet block.
@@ -84,7 +87,8 @@ struct Captured<'a> {
 }
 
 impl Parser {
-    /// Hands over all packets whose blocks are whole in `bytes`, which begin at a block or a trailer waited for.
+    /// Hands over all packets of complete blocks in `bytes`, which start at a block or at the trailer of a skipped
+    /// block.
     pub(super) fn parse<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -143,7 +147,7 @@ impl Parser {
         }
     }
 
-    /// Whether the input may end before `left`, the bytes of a block that is not whole.
+    /// Checks that the input may end here. `left` holds the bytes of an incomplete block.
     pub(super) fn end(&self, left: &[u8], offset: u64) -> Result<(), Damage> {
         if let Some(Skipped { block, offset: start }) = &self.skipped {
             let message = block.cut_short(offset - start + left.len() as u64);
@@ -165,7 +169,7 @@ impl Parser {
         Err(Damage { offset, message })
     }
 
-    /// "Section Header Block": `block` has at least [`SECTION_START_BYTES`].
+    /// Parses a "Section Header Block" of at least [`SECTION_START_BYTES`] bytes.
     fn begin_section(&mut self, block: &[u8]) -> Result<(), String> {
         let Some(order) = section_order(block) else {
             let [a, b, c, d] = [block[8], block[9], block[10], block[11]];
@@ -184,7 +188,7 @@ impl Parser {
         Ok(())
     }
 
-    /// "Interface Description Block".
+    /// Parses an "Interface Description Block".
     fn add_interface(&mut self, body: &[u8], table: &mut InterfaceTable) -> Result<(), String> {
         let link_type = LinkType(self.order.u16(body, 0));
         let snap_len = self.order.u32(body, 4);
@@ -214,7 +218,7 @@ impl Parser {
                 && !more.is_empty()
                 && table.annotations.room_for("interface options", more.len())
             {
-                // Interfaces of the same name and link type are one.
+                // Interfaces with the same name and link type share one entry, which keeps the options of the first.
                 table.annotations.interfaces.entry(id).or_insert(more);
             }
             self.interfaces.push(SectionInterface { id, link_type, snap_len, resolution });
@@ -256,7 +260,7 @@ impl Parser {
         }
     }
 
-    /// Splits what follows the fixed part of an enhanced or obsolete packet block into the packet and its options.
+    /// Splits the variable part of an enhanced or obsolete packet block into packet bytes and options.
     fn data<'b>(&self, kind: u32, body: &'b [u8], captured: u32) -> Result<(&'b [u8], &'b [u8]), String> {
         let rest = &body[fixed_bytes(kind)..];
         if captured > CAPTURED_BYTES_MAX {
@@ -272,15 +276,17 @@ impl Parser {
         }
     }
 
-    /// The captured length of a simple packet block, which does not say it: the snap length of the first interface
-    /// where that agrees with the length of the block, else all that is there.
+    /// Returns the captured length of a simple packet block, which has no field for it. This is the original length,
+    /// limited by the snap length of the first interface, if that agrees with the length of the block. Otherwise it is
+    /// the length of the packet data in the block, limited by the original length.
     fn simple_captured(&self, original_len: u32, room: usize) -> usize {
         let snap_len = self.interfaces.first().map_or(0, |interface| interface.snap_len);
         let expected = if snap_len == 0 { original_len } else { snap_len.min(original_len) } as usize;
         if expected.checked_next_multiple_of(4) == Some(room) { expected } else { room.min(original_len as usize) }
     }
 
-    /// The time of an enhanced or obsolete packet block: the upper 32 bits come first in both byte orders.
+    /// Returns the time of an enhanced or obsolete packet block, in units of the interface. The upper 32 bits come
+    /// first in both byte orders.
     fn units(&self, body: &[u8]) -> u64 {
         u64::from(self.order.u32(body, 4)) << 32 | u64::from(self.order.u32(body, 8))
     }
@@ -327,9 +333,10 @@ impl Parser {
     }
 }
 
-/// "Enhanced Packet Block", its options; `epb_flags` and `pack_flags` of the obsolete block are the same.
+/// Reads the options of an "Enhanced Packet Block" or an obsolete packet block; `epb_flags` and `pack_flags` are the
+/// same.
 ///
-/// Gives what the packet has no field for.
+/// Returns the flags and options that the packet has no field for.
 fn read_packet_options(
     options: Options<'_>,
     packet: &mut Packet<'_>,
@@ -360,14 +367,14 @@ fn read_packet_options(
 }
 
 impl Block {
-    /// Reads type and length, of which a block has at least [`BLOCK_START_BYTES`] in `bytes`.
+    /// Reads type and length from the first [`BLOCK_START_BYTES`] bytes of a block.
     fn of(order: ByteOrder, bytes: &[u8]) -> Result<Self, String> {
         let block = Self { kind: order.u32(bytes, 0), claimed: order.u32(bytes, 4) };
         let least = HEADER_BYTES + fixed_bytes(block.kind) + TRAILER_BYTES;
         let most = match block.kind {
             INTERFACE_DESCRIPTION => OPTIONS_BYTES_MAX,
             _ if block.is_read_whole() => CAPTURED_BYTES_MAX + OPTIONS_BYTES_MAX,
-            // So that the padded length fits 32 bits.
+            // The padded length must fit 32 bits.
             _ => u32::MAX - 3,
         } as usize;
         let claimed = block.claimed as usize;
@@ -378,12 +385,12 @@ impl Block {
         Err(format!("{name} claims to have {claimed} bytes, at least {least} and at most {most} are possible"))
     }
 
-    /// Bytes it takes in the file.
+    /// Returns the size of the block in the file, in bytes, with padding.
     fn length(self) -> usize {
         self.claimed.next_multiple_of(4) as usize
     }
 
-    /// Whether it has to be in the buffer in one piece.
+    /// Returns whether the whole block must be in the buffer.
     fn is_read_whole(self) -> bool {
         matches!(self.kind, INTERFACE_DESCRIPTION | OBSOLETE_PACKET | SIMPLE_PACKET | ENHANCED_PACKET)
     }
@@ -401,7 +408,7 @@ impl Block {
     }
 }
 
-/// Bytes between length and packet or options, for blocks that are looked into.
+/// Returns the size in bytes of the fixed part of a body, before packet bytes or options, for blocks that are parsed.
 fn fixed_bytes(kind: u32) -> usize {
     match kind {
         SECTION_HEADER => SECTION_START_BYTES - HEADER_BYTES,
@@ -423,7 +430,7 @@ fn name_of(kind: u32) -> std::borrow::Cow<'static, str> {
     }
 }
 
-/// The byte order of the section that this block begins.
+/// Returns the byte order of the section that this section header begins.
 fn section_order(block: &[u8]) -> Option<ByteOrder> {
     [ByteOrder::Little, ByteOrder::Big].into_iter().find(|order| order.u32(block, 8) == BYTE_ORDER_MAGIC)
 }

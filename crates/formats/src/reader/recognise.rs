@@ -1,10 +1,10 @@
-//! Which format an input has, from its first bytes, and what else it may be when it has none of ours.
+//! Recognises the format of an input by its first bytes, and names common formats that are not supported.
 
 use super::{Damage, InterfaceTable, pcap, pcapng};
 
-/// Bytes that tell the format.
+/// The number of bytes that identify the format.
 pub(super) const BYTES: usize = 4;
-/// Bytes of a foreign file that a message shows.
+/// The number of bytes of an unsupported file that an error message shows.
 const SHOWN_BYTES: usize = 8;
 
 pub(super) enum Recognised {
@@ -13,7 +13,7 @@ pub(super) enum Recognised {
     MoreWanted(usize),
 }
 
-/// Looks at the start of an input, [`BYTES`] of it at least.
+/// Recognises the format from at least [`BYTES`] bytes at the start of an input.
 pub(super) fn recognise(bytes: &[u8], table: &mut InterfaceTable) -> Result<Recognised, Damage> {
     if bytes.starts_with(&pcapng::MAGIC) {
         return Ok(Recognised::Pcapng);
@@ -27,7 +27,7 @@ pub(super) fn recognise(bytes: &[u8], table: &mut InterfaceTable) -> Result<Reco
     }
 }
 
-/// The input ended before its format was clear.
+/// Returns the damage of an input that ended before its format was recognised.
 pub(super) fn cut_short(bytes: &[u8]) -> Damage {
     let message = match bytes.len() {
         0 => "the input is empty, expected pcap or pcapng".to_owned(),
@@ -39,7 +39,7 @@ pub(super) fn cut_short(bytes: &[u8]) -> Damage {
     Damage { offset: 0, message }
 }
 
-/// Beginnings of files that people take for captures, with what they are and what to do.
+/// Magic numbers of files that are mistaken for captures, with the format's name and advice.
 const FOREIGN: &[(&[u8], &str, &str)] = &[
     (&[0x1f, 0x8b], "gzip", COMPRESSED_GZIP),
     (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", "decompress it first: zstdcat FILE | retrocap replay -"),

@@ -1,13 +1,14 @@
-//! How a pcapng interface counts time (draft-ietf-opsawg-pcapng, "Interface Description Block": `if_tsresol`,
+//! Timestamp resolution of a pcapng interface (draft-ietf-opsawg-pcapng, "Interface Description Block": `if_tsresol`,
 //! `if_tsoffset`).
 
 use base::time::Timestamp;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-/// Decimal digits of a second that a [`Timestamp`] holds.
+/// The number of decimal digits of a second that a [`Timestamp`] holds.
 const TIMESTAMP_DIGITS: u32 = 9;
 
-/// Turns an interface's units into nanoseconds since 1970; what lies outside [`Timestamp`] becomes its nearest end.
+/// Converts an interface's time units to nanoseconds since 1970. A time outside the range of [`Timestamp`] becomes the
+/// nearest value in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Resolution {
     unit: Unit,
@@ -16,19 +17,19 @@ pub(super) struct Resolution {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
-    /// So many nanoseconds.
+    /// The unit is this number of nanoseconds.
     Nanos(u64),
-    /// So many of them make a nanosecond.
+    /// This number of units make a nanosecond.
     PerNano(u64),
-    /// 2 to the power of so much of them make a second.
+    /// 2 to this power of units make a second.
     PerSecondLog2(u32),
 }
 
 impl Resolution {
-    /// Microseconds since 1970: what holds where a file says nothing.
+    /// Microseconds since 1970, the default of the specification.
     pub(super) const DEFAULT: Self = Self { unit: Unit::Nanos(1000), offset_s: 0 };
 
-    /// The meaning of an `if_tsresol` octet: the top bit chooses 2 or 10 as base, the rest is the negative exponent.
+    /// Applies an `if_tsresol` octet: the top bit selects base 2 or 10, the other bits are the negative exponent.
     pub(super) fn with_tsresol(self, octet: u8) -> Self {
         let exponent = u32::from(octet & 0x7f);
         let unit = if octet & 0x80 != 0 {
@@ -36,18 +37,19 @@ impl Resolution {
         } else if exponent <= TIMESTAMP_DIGITS {
             Unit::Nanos(10u64.pow(TIMESTAMP_DIGITS - exponent))
         } else {
-            // From 10^-29 s on, 64 bits of the unit do not reach one nanosecond.
+            // From 10^-29 s on, 2^64 units are less than one nanosecond.
             10u64.checked_pow(exponent - TIMESTAMP_DIGITS).map_or(Unit::Nanos(0), Unit::PerNano)
         };
         Self { unit, ..self }
     }
 
-    /// With an `if_tsoffset`: seconds to add to each time.
+    /// Applies an `if_tsoffset`: the number of seconds to add to each time.
     pub(super) fn with_tsoffset(self, offset_s: i64) -> Self {
         Self { offset_s, ..self }
     }
 
-    /// The time of so many units, and whether it lies outside [`Timestamp`] and was set to the nearest end.
+    /// Converts units to a time. The flag says whether the time is outside the range of [`Timestamp`] and was set to
+    /// the nearest value in it.
     pub(super) fn time(self, units: u64) -> (Timestamp, bool) {
         if self.offset_s == 0
             && let Unit::Nanos(nanos) = self.unit
@@ -55,7 +57,7 @@ impl Resolution {
             let time = units.checked_mul(nanos);
             return (Timestamp(time.unwrap_or(u64::MAX)), time.is_none());
         }
-        // 64 bits of units times 30 bits of nanoseconds plus 94 bits of offset: far inside an i128.
+        // At most 64 bits of units times 30 bits of nanoseconds, plus 94 bits of offset: this fits an i128.
         let units = i128::from(units);
         let second = i128::from(NANOS_PER_SECOND);
         let nanos = match self.unit {

@@ -1,8 +1,8 @@
-//! From kept packets to what people and tools read.
+//! Writes packets as capture files.
 //!
-//! Exporters append to a `Vec<u8>` and do no I/O: who writes, streams or counts the bytes is the caller's affair. They
-//! write in the byte order of the host, which Wireshark wants of a pipe. Packets longer than [`CAPTURED_BYTES_MAX`] are
-//! cut, because Wireshark reads no longer ones; the original length still tells, and [`Exporter::cut`] counts them.
+//! Exporters append to a `Vec<u8>` and do no I/O. The caller writes, streams or counts the bytes. Exporters write in
+//! host byte order, which Wireshark requires of a pipe. Packets longer than [`CAPTURED_BYTES_MAX`] are truncated,
+//! because Wireshark does not read longer ones. Their original length is preserved, and [`Exporter::cut`] counts them.
 
 pub mod one_link_type;
 pub mod pcap;
@@ -17,63 +17,64 @@ use base::interface::Interface;
 use base::packet::{InterfaceId, LinkType, Packet};
 use base::time::Timestamp;
 
-/// The most captured bytes of a packet that an export holds, and the snap length it states.
+/// The maximum number of captured bytes of an exported packet, and the snap length that exports state.
 ///
 /// 262,144: `WTAP_MAX_PACKET_SIZE_STANDARD` of Wireshark and `MAXIMUM_SNAPLEN` of libpcap.
 pub const CAPTURED_BYTES_MAX: u32 = 262_144;
 
-/// A file format of packets.
+/// A capture file format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// pcapng: everything that is known.
+    /// pcapng, which stores every field of a packet and its interface.
     #[default]
     Pcapng,
-    /// Classic pcap: times and bytes, one link type.
+    /// Classic pcap, which stores times and bytes of packets of one link type.
     Pcap,
 }
 
-/// How exactly an export tells the time.
+/// The timestamp resolution of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// Nanoseconds.
     #[default]
     Nano,
-    /// Microseconds, rounded down, for tools that know no better.
+    /// Microseconds, rounded down, for tools that do not support nanoseconds.
     Micro,
 }
 
-/// What an export says beside its packets.
+/// The options of an export.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How exactly times are told.
+    /// The timestamp resolution.
     pub precision: Precision,
-    /// Hardware of this host (pcapng `shb_hardware`).
+    /// The hardware of this host (pcapng `shb_hardware`).
     pub hardware: Option<String>,
-    /// Operating system of this host (pcapng `shb_os`).
+    /// The operating system of this host (pcapng `shb_os`).
     pub os: Option<String>,
-    /// The tcpdump expression that chose the packets (pcapng `if_filter`).
+    /// The filter expression that selected the packets (pcapng `if_filter`).
     pub filter: Option<String>,
-    /// The link type, where it is known before the first packet: classic pcap then begins at once instead of with its
-    /// first packet, and an empty pcapng has an interface of it instead of an Ethernet one.
+    /// The link type, if it is known before the first packet. Classic pcap then writes its file header at once instead
+    /// of with the first packet. A pcapng export without packets then describes an interface of this link type instead
+    /// of Ethernet.
     pub link_type: Option<LinkType>,
-    /// Whole pcapng blocks in this host's byte order, which follow the section header.
+    /// Whole pcapng blocks in host byte order, written after the section header.
     pub blocks: Vec<u8>,
-    /// More options of interfaces, in this host's byte order.
+    /// Additional options of interface descriptions, in host byte order.
     pub interfaces: HashMap<InterfaceId, Vec<u8>>,
 }
 
-/// What is known of an interface at the end of an export (draft-ietf-opsawg-pcapng, "Interface Statistics Block").
+/// Statistics of an interface at the end of an export (draft-ietf-opsawg-pcapng, "Interface Statistics Block").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceStatistics {
     /// The interface.
     pub interface: InterfaceId,
-    /// When recording began (`isb_starttime`).
+    /// The start of the recording (`isb_starttime`).
     pub start: Option<Timestamp>,
-    /// When recording ended, or the time of this export (`isb_endtime`).
+    /// The end of the recording, or the time of this export (`isb_endtime`).
     pub end: Option<Timestamp>,
     /// Packets received (`isb_ifrecv`).
     pub received: Option<u64>,
-    /// Packets that the interface dropped for want of resources (`isb_ifdrop`).
+    /// Packets that the interface dropped for lack of resources (`isb_ifdrop`).
     pub dropped: Option<u64>,
     /// Packets that the operating system dropped (`isb_osdrop`).
     pub os_dropped: Option<u64>,
@@ -84,7 +85,7 @@ pub struct InterfaceStatistics {
 }
 
 impl InterfaceStatistics {
-    /// Statistics of an interface of which nothing is known yet.
+    /// Creates statistics of an interface in which every value is unknown.
     pub fn of(interface: InterfaceId) -> Self {
         Self {
             interface,
@@ -99,7 +100,7 @@ impl InterfaceStatistics {
     }
 }
 
-/// Why a packet does not go into an export.
+/// An error of exporting a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExportError {
     /// Classic pcap cannot hold packets of different link types.
@@ -115,7 +116,7 @@ pub enum ExportError {
     },
 }
 
-/// A writer of either format.
+/// A writer for either format.
 #[derive(Debug)]
 pub enum Exporter {
     /// Writes pcapng.
@@ -125,7 +126,7 @@ pub enum Exporter {
 }
 
 impl Exporter {
-    /// An exporter that has written nothing yet.
+    /// Creates an exporter. It writes nothing before [`begin`](Self::begin).
     pub fn new(format: Format, options: Options) -> Self {
         match format {
             Format::Pcapng => Self::Pcapng(pcapng::Writer::new(options)),
@@ -133,7 +134,7 @@ impl Exporter {
         }
     }
 
-    /// Writes what comes before the packets. Classic pcap has no room for comments.
+    /// Writes the file header or section header. Classic pcap has no comments.
     pub fn begin(&mut self, out: &mut Vec<u8>, comments: &[String]) {
         match self {
             Self::Pcapng(writer) => writer.begin(out, comments),
@@ -141,11 +142,11 @@ impl Exporter {
         }
     }
 
-    /// Writes a packet, `interface` being that of `packet.interface`.
+    /// Writes a packet. `interface` is the interface with the id `packet.interface`.
     ///
     /// # Errors
     ///
-    /// [`ExportError::SeveralLinkTypes`]; `out` is then as it was, and the export may go on without this packet.
+    /// [`ExportError::SeveralLinkTypes`]. `out` is then unchanged, and the export can continue without this packet.
     pub fn packet(&mut self, out: &mut Vec<u8>, interface: &Interface, packet: &Packet<'_>) -> Result<(), ExportError> {
         match self {
             Self::Pcapng(writer) => {
@@ -156,11 +157,11 @@ impl Exporter {
         }
     }
 
-    /// As [`packet`](Self::packet), with a comment, for which classic pcap has no room.
+    /// Writes a packet with a comment, which classic pcap omits.
     ///
     /// # Errors
     ///
-    /// As [`packet`](Self::packet).
+    /// Those of [`packet`](Self::packet).
     pub fn packet_with_comment(
         &mut self,
         out: &mut Vec<u8>,
@@ -177,11 +178,11 @@ impl Exporter {
         }
     }
 
-    /// As [`packet`](Self::packet), with what its capture said of it, for which classic pcap has no room.
+    /// Writes a packet with its annotation, which classic pcap omits.
     ///
     /// # Errors
     ///
-    /// As [`packet`](Self::packet).
+    /// Those of [`packet`](Self::packet).
     pub fn annotated_packet(
         &mut self,
         out: &mut Vec<u8>,
@@ -198,8 +199,7 @@ impl Exporter {
         }
     }
 
-    /// Writes what comes after the packets; an export without packets is then a good file too. Classic pcap has no room
-    /// for statistics and comments.
+    /// Ends the export, and makes an export without packets a valid file. Classic pcap has no statistics or comments.
     pub fn end(&mut self, out: &mut Vec<u8>, statistics: &[InterfaceStatistics], comments: &[String]) {
         match self {
             Self::Pcapng(writer) => writer.end(out, statistics, comments),
@@ -207,7 +207,7 @@ impl Exporter {
         }
     }
 
-    /// Packets that were cut at [`CAPTURED_BYTES_MAX`].
+    /// Returns the number of packets truncated to [`CAPTURED_BYTES_MAX`].
     pub fn cut(&self) -> u64 {
         match self {
             Self::Pcapng(writer) => writer.cut(),
@@ -216,7 +216,7 @@ impl Exporter {
     }
 }
 
-/// The captured bytes that go into an export, with their number and whether that is all of them.
+/// Returns the captured bytes to export, their number, and whether the packet was truncated.
 fn exported_bytes<'a>(packet: &Packet<'a>) -> (&'a [u8], u32, bool) {
     match u32::try_from(packet.data.len()) {
         Ok(length) if length <= CAPTURED_BYTES_MAX => (packet.data, length, false),

@@ -1,21 +1,22 @@
-//! Packets of any link type for a stream that has only one, and of any length for a reader that takes none so long.
+//! Converts packets of any link type for a stream of one link type, and truncates them for readers with a length limit.
 //!
-//! What a packet carries is put behind a header of the file's link type: for Ethernet one with the sender's address
-//! where it is known and zeros elsewhere, for raw IP none. What cannot be said that way is left out, and counted.
+//! The payload of a packet gets a header of the stream's link type. For Ethernet, the header holds the sender's address
+//! if it is known, and zeros elsewhere. Raw IP needs no header. Packets that cannot be converted are left out and
+//! counted.
 
 use super::{CAPTURED_BYTES_MAX, Exporter, Format, InterfaceStatistics, Options};
 use base::interface::Interface;
 use base::packet::{LinkType, Packet};
 
 const ETHERNET_BYTES: usize = 14;
-/// Below this the field of an Ethernet header is a length.
+/// The smallest ethertype. A smaller value in the field of an Ethernet header is a length.
 const ETHERTYPE_MIN: u16 = 0x600;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
-/// `ARPHRD_*` of cooked captures whose protocol field is an ethertype.
+/// `ARPHRD_NETLINK`: the protocol field of such cooked packets is a netlink protocol, not an ethertype.
 const ARPHRD_NETLINK: u16 = 824;
 
-/// Makes packets fit.
+/// Converts packets to one link type.
 #[derive(Debug)]
 pub struct OneLinkType {
     target: LinkType,
@@ -24,28 +25,28 @@ pub struct OneLinkType {
 }
 
 impl OneLinkType {
-    /// For a file of this link type.
+    /// Creates a converter to a link type.
     pub fn new(target: LinkType) -> Self {
         Self { target, bytes: Vec::new(), left_out: 0 }
     }
 
-    /// The link type that fits most: Ethernet where it is among `recorded` or nothing is, else the first.
+    /// Chooses the target link type: Ethernet if `recorded` contains it or is empty, otherwise the first one.
     pub fn choose(recorded: &[LinkType]) -> LinkType {
         let first = recorded.first().copied().unwrap_or(LinkType::ETHERNET);
         if recorded.contains(&LinkType::ETHERNET) { LinkType::ETHERNET } else { first }
     }
 
-    /// The link type of the file.
+    /// Returns the target link type.
     pub fn target(&self) -> LinkType {
         self.target
     }
 
-    /// Packets that do not fit.
+    /// Returns the number of packets that could not be converted.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// The packet as the file can hold it, `None` if it cannot.
+    /// Converts a packet. Returns `None`, and counts the packet, if it cannot be converted.
     pub fn fit<'a>(&'a mut self, packet: &Packet<'a>) -> Option<Packet<'a>> {
         if packet.link_type == self.target {
             return Some(*packet);
@@ -78,10 +79,11 @@ impl OneLinkType {
     }
 }
 
-/// Bytes of a packet that every reader of classic pcap over TCP takes; the strictest known have 16 bits for it.
+/// The maximum captured length in bytes that every reader of classic pcap over TCP accepts. The strictest known readers
+/// store the length in 16 bits.
 pub const STREAMED_BYTES_MAX: usize = 65_535;
 
-/// An exporter that refuses no packet: what does not fit is made to, or left out and counted.
+/// An exporter that never fails. Packets of other link types are converted, or left out and counted.
 #[derive(Debug)]
 pub struct FittingExporter {
     exporter: Exporter,
@@ -91,7 +93,7 @@ pub struct FittingExporter {
 }
 
 impl FittingExporter {
-    /// Classic pcap has the link type of the options, or else Ethernet.
+    /// Creates an exporter. Classic pcap gets the link type of the options, or Ethernet if they state none.
     pub fn new(format: Format, options: Options) -> Self {
         let link_type = options.link_type.unwrap_or(LinkType::ETHERNET);
         Self {
@@ -102,7 +104,7 @@ impl FittingExporter {
         }
     }
 
-    /// Cuts the packets of classic pcap at [`STREAMED_BYTES_MAX`].
+    /// Truncates packets of classic pcap to [`STREAMED_BYTES_MAX`].
     #[must_use]
     pub fn for_strict_readers(mut self) -> Self {
         if self.one_link_type.is_some() {
@@ -111,12 +113,12 @@ impl FittingExporter {
         self
     }
 
-    /// As [`Exporter::begin`].
+    /// Writes the header; see [`Exporter::begin`].
     pub fn begin(&mut self, out: &mut Vec<u8>, comments: &[String]) {
         self.exporter.begin(out, comments);
     }
 
-    /// Writes a packet, with a comment where there is room for one; whether it was written.
+    /// Writes a packet, with the comment if the format has comments. Returns whether the packet was written.
     pub fn packet(
         &mut self,
         out: &mut Vec<u8>,
@@ -138,28 +140,28 @@ impl FittingExporter {
         }
     }
 
-    /// As [`Exporter::end`].
+    /// Ends the export; see [`Exporter::end`].
     pub fn end(&mut self, out: &mut Vec<u8>, statistics: &[InterfaceStatistics], comments: &[String]) {
         self.exporter.end(out, statistics, comments);
     }
 
-    /// The link type of a stream that has only one.
+    /// Returns the link type of the stream if the format has only one.
     pub fn link_type(&self) -> Option<LinkType> {
         self.one_link_type.as_ref().map(OneLinkType::target)
     }
 
-    /// Packets that do not fit.
+    /// Returns the number of packets that could not be converted.
     pub fn left_out(&self) -> u64 {
         self.one_link_type.as_ref().map_or(0, OneLinkType::left_out)
     }
 
-    /// Packets that were cut.
+    /// Returns the number of packets that were truncated.
     pub fn cut(&self) -> u64 {
         self.cut + self.exporter.cut()
     }
 }
 
-/// What lies behind a link-layer header.
+/// The payload after a link-layer header.
 struct Carried<'a> {
     ethertype: u16,
     sender: [u8; 6],
@@ -178,7 +180,7 @@ fn carried(link_type: LinkType, data: &[u8]) -> Option<Carried<'_>> {
             Some(Carried { ethertype: of_ip(data)?, sender: unsent, data })
         }
         LinkType::NULL | LinkType::LOOP => {
-            // The address families of IPv6 are many; the packet itself tells.
+            // The number of the IPv6 address family differs between systems, so the IP version field decides.
             let (_, data) = data.split_first_chunk::<4>()?;
             Some(Carried { ethertype: of_ip(data)?, sender: unsent, data })
         }

@@ -1,4 +1,4 @@
-//! Classic pcap (draft-ietf-opsawg-pcap), for tools that read nothing else.
+//! Writes classic pcap (draft-ietf-opsawg-pcap), for tools that do not read pcapng.
 
 use super::{CAPTURED_BYTES_MAX, ExportError, Options, Precision, exported_bytes};
 use crate::constants::*;
@@ -9,23 +9,23 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Writes one classic pcap file.
 ///
-/// Seconds have 32 bits in this format: what lies after 2106-02-07 is written as that.
+/// The format stores seconds in 32 bits. Times after 2106-02-07 are written with the largest possible seconds value.
 #[derive(Debug)]
 pub struct Writer {
     precision: Precision,
     announced: Option<LinkType>,
-    /// Of the file header, once that is written.
+    /// The link type in the file header; `None` until the header is written.
     link_type: Option<LinkType>,
     cut: u64,
 }
 
 impl Writer {
-    /// A writer of which nothing was written yet; of the options it knows `precision` and `link_type`.
+    /// Creates a writer. It uses the options `precision` and `link_type`.
     pub fn new(options: Options) -> Self {
         Self { precision: options.precision, announced: options.link_type, link_type: None, cut: 0 }
     }
 
-    /// Writes the file header if the link type is known already; otherwise the first packet brings it.
+    /// Writes the file header if the link type is known. Otherwise the first packet writes it.
     pub fn begin(&mut self, out: &mut Vec<u8>) {
         if let Some(link_type) = self.announced {
             self.header(out, link_type);
@@ -36,7 +36,7 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`ExportError::SeveralLinkTypes`] if its link type is not that of the file; nothing is written then.
+    /// [`ExportError::SeveralLinkTypes`] if the link type is not that of the file. `out` is then unchanged.
     pub fn packet(&mut self, out: &mut Vec<u8>, packet: &Packet<'_>) -> Result<(), ExportError> {
         match self.link_type {
             Some(first) if first == packet.link_type => {}
@@ -59,14 +59,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the file header if nothing else was written, so that an export without packets opens too.
+    /// Writes the file header if it is not written yet, so that an export without packets is a valid file.
     pub fn end(&mut self, out: &mut Vec<u8>) {
         if self.link_type.is_none() {
             self.header(out, LinkType::ETHERNET);
         }
     }
 
-    /// Packets that were cut at [`CAPTURED_BYTES_MAX`].
+    /// Returns the number of packets truncated to [`CAPTURED_BYTES_MAX`].
     pub fn cut(&self) -> u64 {
         self.cut
     }
@@ -81,7 +81,7 @@ impl Writer {
         for part in [PCAP_VERSION_MAJOR, PCAP_VERSION_MINOR] {
             out.extend_from_slice(&part.to_ne_bytes());
         }
-        // Two reserved fields stand between the version and the snap length.
+        // Two reserved fields precede the snap length.
         for field in [0, 0, CAPTURED_BYTES_MAX, u32::from(link_type.0)] {
             out.extend_from_slice(&field.to_ne_bytes());
         }

@@ -1,7 +1,8 @@
-//! pcapng (draft-ietf-opsawg-pcapng): one section, an interface block before the first packet of each interface.
+//! Writes pcapng (draft-ietf-opsawg-pcapng): one section, with an interface description before the first packet of each
+//! interface.
 //!
-//! All interface blocks state the same snap length and resolution, because libpcap opens a file only when they agree;
-//! what is left for it to refuse is a file of several link types.
+//! All interface descriptions state the same snap length and resolution, because libpcap rejects a file in which they
+//! differ. libpcap still rejects a file of several link types.
 
 use super::{CAPTURED_BYTES_MAX, InterfaceStatistics, Options, Precision, exported_bytes};
 use crate::annotations::PacketAnnotation;
@@ -10,21 +11,21 @@ use base::interface::Interface;
 use base::packet::{Direction, InterfaceId, LinkType, Packet};
 use base::time::Timestamp;
 
-/// The section's length is not known when its header is written.
+/// The section length that means "unspecified", because the length is unknown when the header is written.
 const SECTION_LENGTH_UNKNOWN: u64 = u64::MAX;
-/// The first byte of `if_filter`: a capture filter as text follows.
+/// The first byte of `if_filter`: the filter follows as text.
 const FILTER_IS_TEXT: u8 = 0;
 
-/// Bytes of an enhanced packet block beside packet, padding and comment.
+/// Estimated size in bytes of an enhanced packet block without packet data, padding and comment.
 const PACKET_BLOCK_BYTES: usize = 64;
-/// In the table of numbers: not described yet.
+/// In the table of numbers: the interface is not described yet.
 const NO_NUMBER: u32 = u32::MAX;
 
 /// Writes one pcapng section.
 #[derive(Debug)]
 pub struct Writer {
     options: Options,
-    /// The number that each interface has in this file, by slot, and since when the slot has meant that interface.
+    /// The number of each interface in this file, by slot, and the time since which the slot belongs to that interface.
     numbers: Vec<(u32, Timestamp)>,
     described: u32,
     last_time: Timestamp,
@@ -32,12 +33,13 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer of which nothing was written yet.
+    /// Creates a writer. It writes nothing before [`begin`](Self::begin).
     pub fn new(options: Options) -> Self {
         Self { options, numbers: Vec::new(), described: 0, last_time: Timestamp::MIN, cut: 0 }
     }
 
-    /// Writes the section header ("Section Header Block"). Texts end at 65,535 bytes, here and in every option.
+    /// Writes the section header ("Section Header Block"). Texts are truncated to 65,535 bytes here and in every
+    /// option.
     pub fn begin(&mut self, out: &mut Vec<u8>, comments: &[String]) {
         block(out, SECTION_HEADER, |out| {
             out.extend_from_slice(&BYTE_ORDER_MAGIC.to_ne_bytes());
@@ -54,8 +56,8 @@ impl Writer {
         out.extend_from_slice(&self.options.blocks);
     }
 
-    /// Describes an interface if that was not done yet ("Interface Description Block"), and gives its number in this
-    /// file. [`packet`](Self::packet) does this by itself.
+    /// Returns the number of an interface in this file, and first writes its description if that is not written yet
+    /// ("Interface Description Block"). [`packet`](Self::packet) calls this itself.
     pub fn interface(&mut self, out: &mut Vec<u8>, interface: &Interface) -> u32 {
         let slot = usize::from(interface.id.0);
         if let Some(&(number, since)) = self.numbers.get(slot)
@@ -75,7 +77,7 @@ impl Writer {
         number
     }
 
-    /// Writes a packet ("Enhanced Packet Block"), `interface` being that of `packet.interface`.
+    /// Writes a packet ("Enhanced Packet Block"). `interface` is the interface with the id `packet.interface`.
     pub fn packet(&mut self, out: &mut Vec<u8>, interface: &Interface, packet: &Packet<'_>) {
         self.packet_block(out, interface, packet, None, None);
     }
@@ -91,7 +93,7 @@ impl Writer {
         self.packet_block(out, interface, packet, Some(comment), None);
     }
 
-    /// Writes a packet with what its capture said of it.
+    /// Writes a packet with its annotation.
     pub fn annotated_packet(
         &mut self,
         out: &mut Vec<u8>,
@@ -102,8 +104,9 @@ impl Writer {
         self.packet_block(out, interface, packet, None, Some(annotation));
     }
 
-    /// Writes the statistics of those interfaces that were described ("Interface Statistics Block"), the comments in
-    /// the first of them. An export without packets gets an interface, without which libpcap does not open it.
+    /// Writes the statistics of the interfaces that were described ("Interface Statistics Block"), with the comments in
+    /// the first block. An export without packets gets an interface description, because libpcap rejects a file without
+    /// one.
     pub fn end(&mut self, out: &mut Vec<u8>, statistics: &[InterfaceStatistics], comments: &[String]) {
         if self.described == 0 {
             let link_type = self.options.link_type.unwrap_or(LinkType::ETHERNET);
@@ -121,7 +124,7 @@ impl Writer {
         }
     }
 
-    /// Packets that were cut at [`CAPTURED_BYTES_MAX`].
+    /// Returns the number of packets truncated to [`CAPTURED_BYTES_MAX`].
     pub fn cut(&self) -> u64 {
         self.cut
     }
@@ -237,7 +240,7 @@ impl Writer {
         });
     }
 
-    /// A time in the file's resolution, upper half first.
+    /// Converts a time to the file's resolution, upper half first.
     fn time(&self, time: Timestamp) -> [u32; 2] {
         let units = match self.options.precision {
             Precision::Nano => time.0,
@@ -248,7 +251,7 @@ impl Writer {
     }
 }
 
-/// The value of `epb_flags`; 0 when nothing is known.
+/// Returns the value of `epb_flags`; 0 if nothing is known.
 fn flags(packet: &Packet<'_>) -> u32 {
     let mut flags = match packet.direction {
         Direction::Unknown => 0,
@@ -264,7 +267,7 @@ fn flags(packet: &Packet<'_>) -> u32 {
     flags
 }
 
-/// Writes a block around what `body` writes, which has to be a multiple of four bytes and far less than 4 GiB.
+/// Writes a block whose body `body` appends. The size of the body must be a multiple of four bytes and far below 4 GiB.
 pub(crate) fn block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&kind.to_ne_bytes());
@@ -276,7 +279,7 @@ pub(crate) fn block(out: &mut Vec<u8>, kind: u32, body: impl FnOnce(&mut Vec<u8>
     out.extend_from_slice(&length.to_ne_bytes());
 }
 
-/// Writes an option; a value ends at 65,535 bytes.
+/// Writes an option. The value is truncated to 65,535 bytes.
 pub(crate) fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&code.to_ne_bytes());
@@ -285,7 +288,7 @@ pub(crate) fn put_option(out: &mut Vec<u8>, code: u16, value: &[u8]) {
     pad(out, usize::from(length));
 }
 
-/// Writes a text, unless it is empty.
+/// Writes a text option, unless the text is empty.
 fn put_text(out: &mut Vec<u8>, code: u16, text: Option<&str>) {
     if let Some(text) = text.filter(|text| !text.is_empty()) {
         put_option(out, code, &text.as_bytes()[..text.floor_char_boundary(usize::from(u16::MAX))]);
@@ -298,7 +301,7 @@ fn put_comments(out: &mut Vec<u8>, comments: &[String]) {
     }
 }
 
-/// Fills up to a multiple of four.
+/// Pads a value of `length` bytes to a multiple of four.
 fn pad(out: &mut Vec<u8>, length: usize) {
     out.extend_from_slice(&[0; 3][..length.wrapping_neg() & 3]);
 }
@@ -308,7 +311,8 @@ mod tests {
     use super::*;
     use base::packet::PacketFlags;
 
-    /// One line a block: type, then options with their code and value, texts as text and the rest as bytes.
+    /// Renders one line per block: type, then options with code and value. Values are shown as text where they are
+    /// text.
     fn outline(mut out: &[u8]) -> Vec<String> {
         let u32_at = |bytes: &[u8], at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
         let u16_at = |bytes: &[u8], at: usize| usize::from(u16::from_ne_bytes(bytes[at..at + 2].try_into().unwrap()));

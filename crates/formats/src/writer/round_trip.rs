@@ -1,4 +1,4 @@
-//! What is exported is read back as it was.
+//! Tests that the reader reads exports back unchanged.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl ExportedPacket {
         }
     }
 
-    /// The packet, and its interface put into the table.
+    /// Returns the packet, and adds its interface to the table.
     fn packet<'a>(&'a self, interfaces: &Interfaces) -> Packet<'a> {
         let (name, description, os, link_type) = &self.place;
         let interface = interfaces.intern_with(name, 0, *link_type, |interface| {
@@ -65,7 +65,7 @@ fn place() -> impl Strategy<Value = InterfaceFields> {
     ("\\PC{0,20}", text(), text(), any::<u16>().prop_map(LinkType))
 }
 
-/// Packets of a few interfaces, with times that suit the format.
+/// Packets of a few interfaces, with times in the range of the format.
 fn packets(interfaces: usize, time_max: u64) -> impl Strategy<Value = Vec<ExportedPacket>> {
     let places = prop::collection::vec(place(), interfaces).prop_filter("names tell interfaces apart", |places| {
         let mut keys: Vec<_> = places.iter().map(|place| (&place.0, place.3)).collect();

@@ -1,4 +1,4 @@
-//! Captures built in code, in any byte order, and a way to read them back whole.
+//! Builds captures in code, in any byte order, and reads them back.
 
 use std::io::{Error, ErrorKind, Read};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use base::interface::Interfaces;
 use base::packet::{Direction, LinkType, Packet, PacketFlags};
 use base::source::{Batch, Source, SourceError};
 
-/// A packet with what its interface says, owned.
+/// An owned packet with the fields of its interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ExportedPacket {
     pub(super) time: u64,
@@ -21,18 +21,18 @@ pub(super) struct ExportedPacket {
     pub(super) data: Vec<u8>,
 }
 
-/// What reading a capture came to.
+/// The result of reading a capture.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) packets: Vec<ExportedPacket>,
-    /// Where and what the damage was.
+    /// Offset and message of the damage.
     pub(super) damage: Option<(u64, String)>,
     pub(super) refused: u64,
-    /// Bytes of the buffer at the end.
+    /// Size of the buffer at the end, in bytes.
     pub(super) capacity: usize,
 }
 
-/// Gives at most `size` bytes a read, and `TimedOut` before each when `reluctant`.
+/// A reader that returns at most `size` bytes per read, and `TimedOut` before each read when `reluctant`.
 pub(super) struct Pieces {
     pub(super) bytes: Vec<u8>,
     pub(super) at: usize,
@@ -64,7 +64,7 @@ pub(super) fn read(bytes: &[u8]) -> Outcome {
     read_from(Box::new(Pieces::new(bytes, usize::MAX)), &Arc::default())
 }
 
-/// Reads to the end or the damage; panics when that takes more batches than any honest reading.
+/// Reads to the end or to the damage. Panics when this takes more batches than any correct reader needs.
 pub(super) fn read_from(reader: Box<dyn Read + Send>, interfaces: &Arc<Interfaces>) -> Outcome {
     let mut source = FileSource::from_reader(reader, interfaces.clone());
     let mut packets = Vec::new();
@@ -103,7 +103,7 @@ impl ExportedPacket {
     }
 }
 
-/// A capture under construction, with the offset of each record or block.
+/// A builder of captures, with the offset of each record or block.
 #[derive(Clone, Default)]
 pub(super) struct Capture {
     pub(super) order: ByteOrder,
@@ -138,21 +138,21 @@ impl Capture {
         self
     }
 
-    /// A classic file header.
+    /// Starts a classic pcap file with its header.
     pub(super) fn pcap(order: ByteOrder, magic: u32, link_type: u32) -> Self {
         let mut capture = Self { order, ..Self::default() };
         capture.u32(magic).u16(2).u16(4).words(&[0, 0, 0, link_type]);
         capture
     }
 
-    /// A classic record; `extra` stands between header and data.
+    /// Appends a classic pcap record; `extra` stands between header and data.
     pub(super) fn record(&mut self, time: [u32; 2], original_len: u32, extra: &[u8], data: &[u8]) -> &mut Self {
         self.starts.push(self.bytes.len());
         let captured = u32::try_from(data.len()).unwrap();
         self.words(&time).words(&[captured, original_len]).raw(extra).raw(data)
     }
 
-    /// A pcapng capture; call [`section`](Self::section) next.
+    /// Starts a pcapng capture; call [`section`](Self::section) next.
     pub(super) fn pcapng() -> Self {
         Self::default()
     }
@@ -181,7 +181,7 @@ impl Capture {
         })
     }
 
-    /// Upper half first.
+    /// Appends a time, upper half first.
     pub(super) fn time(&mut self, time: u64) -> &mut Self {
         self.words(&[u32::try_from(time >> 32).unwrap(), u32::try_from(time & 0xffff_ffff).unwrap()])
     }
@@ -196,7 +196,7 @@ impl Capture {
         option.bytes
     }
 
-    /// A block around what `body` adds.
+    /// Appends a block whose body is written by `body`.
     pub(super) fn block(&mut self, kind: u32, body: impl FnOnce(&mut Self) -> &mut Self) -> &mut Self {
         let mut inner = Self { order: self.order, ..Self::default() };
         body(&mut inner);

@@ -1,4 +1,4 @@
-//! Captures that end too early, lie, or are none.
+//! Tests with captures that are truncated, inconsistent, or in another format.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::build::{Capture, read};
 use super::{UNKNOWN, small_pcap, small_pcapng};
 use crate::reader::{ByteOrder, CAPTURED_BYTES_MAX};
 
-/// The damage of a capture, whose packets before it are `packets`.
+/// Checks the damage of a capture, and the number of packets before it.
 #[track_caller]
 fn check(bytes: &[u8], packets: usize, offset: u64, message: &str) {
     let outcome = read(bytes);
@@ -124,7 +124,7 @@ fn a_false_length_takes_no_memory() {
 fn blocks_without_their_padding_are_understood() {
     let mut capture = Capture::pcapng();
     capture.section(ByteOrder::Little, UNKNOWN).interface(1, 0, &[]);
-    // Some writers count the padding at the end of the packet in neither length.
+    // Some writers leave the padding at the end of the packet out of both lengths.
     capture.words(&[6, 33, 0, 0, 1, 1, 1]).padded(b"x").u32(33).enhanced(0, 2, 1, b"y", &[]);
     let outcome = read(&capture.bytes);
     assert_eq!(outcome.damage, None);

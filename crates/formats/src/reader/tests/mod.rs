@@ -1,4 +1,4 @@
-//! What is read of good captures, and what is said of bad ones.
+//! Tests of the reader with valid and with damaged captures.
 
 mod build;
 mod damage;
@@ -13,7 +13,7 @@ use base::packet::{Direction, LinkType, PacketFlags};
 use base::source::{Batch, Source};
 
 const ORDERS: [ByteOrder; 2] = [ByteOrder::Little, ByteOrder::Big];
-/// A section length that says nothing.
+/// The section length that means "unspecified".
 const UNKNOWN: [u32; 2] = [u32::MAX; 2];
 
 fn kept(time: u64, interface: &str, link_type: LinkType, data: &[u8]) -> ExportedPacket {
@@ -244,7 +244,7 @@ fn a_slow_pipe_gives_each_packet_when_it_has_come() {
     for n in 0..10 {
         capture.record([n, 0], 84, &[], &[7; 84]);
     }
-    // Of the first 100 bytes, 24 are the file header: each further read completes one record and begins the next.
+    // 24 of the first 100 bytes are the file header. Each further read completes one record and starts the next.
     let mut source = FileSource::from_reader(Box::new(Pieces::new(&capture.bytes, 100)), Arc::default());
     let mut counts = Vec::new();
     loop {
@@ -283,14 +283,14 @@ fn packets_of_interfaces_without_a_slot_are_counted() {
     assert_eq!((source.refused(), source.refused_bytes()), (1, 1));
 }
 
-/// A classic capture of three packets, one of them empty.
+/// Returns a classic capture of three packets, one of them empty.
 fn small_pcap() -> Capture {
     let mut capture = Capture::pcap(ByteOrder::Big, 0xa1b2_c3d4, 1);
     capture.record([1, 0], 20, &[], b"twenty bytes in all.").record([2, 0], 0, &[], b"").record([3, 0], 1, &[], b"x");
     capture
 }
 
-/// A pcapng capture with each kind of block, and two sections.
+/// Returns a pcapng capture with each kind of block, and two sections.
 fn small_pcapng() -> Capture {
     let mut capture = Capture::pcapng();
     capture.section(ByteOrder::Big, UNKNOWN);
