@@ -8,7 +8,7 @@ use super::{Alert, Kind, address, json, port, protocol, time};
 use query::search::SearchTarget;
 use query::selectors::Flow;
 
-/// JSON pointers under which log forwarders put the event's fields, shortest first.
+/// JSON pointers to the event's fields in the formats of different log forwarders, in the order they are tried.
 const PLACES: [&str; 6] =
     ["", "/Event/EventData", "/EventData", "/winlog/event_data", "/event_data", "/Event/EventData/Data"];
 

@@ -1,7 +1,7 @@
-//! `retrocap certs`: a small authority, and certificates for recorders and those who read from other machines.
+//! `retrocap certs`: a small certificate authority, and certificates for recorders and remote readers.
 //!
-//! What always holds: a file that is there is never written over; a private key is for its owner alone from the moment
-//! it exists.
+//! Invariants: an existing file is never overwritten; a private key is readable only by its owner from the moment it
+//! exists.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -22,16 +22,16 @@ use crate::cli::{Common, Usage, note, print};
 use api::Role;
 use serve::certificate::{Certificate, ROLE_URI, read_certificates, read_key};
 
-/// Where the recorder looks for its certificates.
+/// Default directory of the recorder's certificates.
 pub(crate) const DIRECTORY: &str = "/etc/retrocap/tls";
 const CA_DAYS: u32 = 3650;
 const SERVER_DAYS: u32 = 825;
 const CLIENT_DAYS: u32 = 365;
 const DAYS_MAX: i64 = 36_500;
-/// Characters of a name at most, as X.520 has it.
+/// Maximum number of characters of a common name, as in X.520.
 const NAME_CHARS_MAX: usize = 64;
 
-/// Make certificates, for reading from another machine.
+/// Make certificates for reading from other machines
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Who has a certificate of the authority may read what its roles say: status; flows (and status); packets (and flows and
@@ -50,11 +50,11 @@ pub(crate) struct Certs {
 
 #[derive(Debug, Subcommand)]
 enum CertsAction {
-    /// Make the authority, which server and client do by themselves where there is none
+    /// Make the authority; server and client make one if there is none
     Ca {
         #[command(flatten)]
         folder: AuthorityFolder,
-        /// Its name [default: Retrocap CA, this host's name and a mark of the key]
+        /// Name of the authority [default: Retrocap CA, the host name and a mark of the key]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
         /// Days until it expires
@@ -65,38 +65,38 @@ enum CertsAction {
     Server {
         #[command(flatten)]
         folder: AuthorityFolder,
-        /// Every name and address that clients will ask for it by
+        /// All names and addresses that clients use for the recorder
         #[arg(value_name = "NAME|ADDRESS", required = true)]
         hosts: Vec<String>,
-        /// Where to put it, with the authority's certificate, for another machine [default: the authority's folder]
+        /// Write it to this folder, together with ca.pem, for use on another machine [default: the authority's folder]
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
         /// Days until it expires
         #[arg(long, value_name = "N", default_value_t = SERVER_DAYS, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
         days: u32,
     },
-    /// Make a reader's certificate: client.pem and client.key, with the authority's in a folder of that name
+    /// Make a reader's certificate: a folder with client.pem, client.key and ca.pem
     Client {
         #[command(flatten)]
         folder: AuthorityFolder,
-        /// Who it is for, as it will stand in the audit log
+        /// Name of the reader, as the audit log shows it
         #[arg(value_name = "NAME")]
         name: String,
-        /// What may be read: status, flows, packets, pin; may be repeated
+        /// Permission to grant: status, flows, packets, pin; may be repeated
         #[arg(long = "role", value_name = "ROLE", required = true, value_delimiter = ',')]
         roles: Vec<Role>,
-        /// Where to put it [default: a folder of the client's name in that of the authority]
+        /// Write it to this folder [default: a folder with the client's name in the authority's folder]
         #[arg(long, value_name = "FOLDER")]
         out: Option<PathBuf>,
         /// Days until it expires
         #[arg(long, value_name = "N", default_value_t = CLIENT_DAYS, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
         days: u32,
     },
-    /// Show what certificates say: those of the authority's folder, or of these files
+    /// Show the contents of the certificates in the authority's folder, or of these files
     Show {
         #[command(flatten)]
         folder: AuthorityFolder,
-        /// Certificates
+        /// Certificate files
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
@@ -104,13 +104,13 @@ enum CertsAction {
 
 #[derive(Debug, Args)]
 struct AuthorityFolder {
-    /// The authority's folder
+    /// Folder of the authority
     #[arg(long, value_name = "FOLDER", default_value = DIRECTORY)]
     dir: PathBuf,
 }
 
 impl Certs {
-    /// Makes or shows.
+    /// Runs the action.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         match &self.action {
             CertsAction::Ca { folder, name, days } => make_authority(&folder.dir, name.as_deref(), *days).map(drop),
@@ -182,7 +182,8 @@ fn client(directory: &Path, name: &str, roles: &[Role], out: Option<&Path>, days
     Ok(())
 }
 
-/// What names a certificate: who takes it away writes its number, who looks for it in another tool its fingerprint.
+/// Identifies a certificate. Administrators revoke it by its serial number, and find it in other tools by its
+/// fingerprint.
 struct Fingerprint {
     serial: String,
     fingerprint: String,
@@ -203,7 +204,7 @@ impl std::fmt::Display for Fingerprint {
     }
 }
 
-/// Makes a certificate and its key, and puts the authority's beside them.
+/// Makes a certificate and its key, and writes the authority's certificate beside them.
 fn leaf(
     directory: &Path,
     out: &Path,
@@ -255,7 +256,7 @@ fn make_authority(directory: &Path, name: Option<&str>, days: u32) -> anyhow::Re
     let (cert, key) = (directory.join("ca.pem"), directory.join("ca.key"));
     free(&[&cert, &key])?;
     let pair = KeyPair::generate().context("cannot make a key")?;
-    // Two authorities of one name are hard to tell apart, for programs too.
+    // Add a mark of the key, because people and programs confuse two authorities with one name.
     let mark: String = pair.public_key_raw().iter().rev().take(2).map(|byte| format!("{byte:02x}")).collect();
     let name = name.map_or_else(|| format!("Retrocap CA {} {mark}", host_name()), str::to_owned);
     if name.is_empty() || name.chars().count() > NAME_CHARS_MAX || name.chars().any(char::is_control) {
@@ -265,7 +266,7 @@ fn make_authority(directory: &Path, name: Option<&str>, days: u32) -> anyhow::Re
     }
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name.push(DnType::CommonName, name.as_str());
-    // It signs for recorders and readers, and no other authority.
+    // It signs certificates of recorders and readers, but no other authorities.
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let until = validity(&mut parameters, days)?;
@@ -316,7 +317,7 @@ fn alternative_name(host: &str) -> anyhow::Result<SanType> {
     Ok(SanType::DnsName(Ia5String::try_from(host)?))
 }
 
-/// From yesterday, as clocks differ, to the end of the last day.
+/// Sets the validity from yesterday, because clocks differ, to the end of the last day. Returns the end.
 fn validity(parameters: &mut CertificateParams, days: u32) -> anyhow::Result<Date> {
     let until = yesterday()?.checked_add(Span::new().days(i64::from(days) + 2)).context("that is too long")?;
     set_validity(parameters, yesterday()?, until)?;
@@ -335,7 +336,7 @@ fn set_validity(parameters: &mut CertificateParams, from: Date, until: Date) -> 
     Ok(())
 }
 
-/// Refuses to write over something.
+/// Returns an error if one of the paths exists.
 fn free(paths: &[&Path]) -> anyhow::Result<()> {
     match paths.iter().find(|path| path.symlink_metadata().is_ok()) {
         Some(path) => Err(taken(path)),
@@ -364,7 +365,7 @@ fn write(path: &Path, text: &[u8], mode: u32) -> anyhow::Result<()> {
         _ => cannot_make(path, &error),
     })?;
     if let Err(error) = file.write_all(text).and_then(|()| file.sync_all()) {
-        // Half a key is worse than none.
+        // Remove a partly written key.
         let _ = std::fs::remove_file(path);
         return Err(cannot_make(path, &error));
     }
@@ -416,7 +417,7 @@ fn show(directory: &Path, files: &[PathBuf], json: bool) -> anyhow::Result<()> {
     print(&text)
 }
 
-/// The authority's folder, and those of its clients.
+/// Lists the certificates in the authority's folder and in its clients' folders.
 fn in_folder(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let list = |directory: &Path| -> anyhow::Result<Vec<PathBuf>> {
         let entries =
@@ -428,7 +429,7 @@ fn in_folder(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let is_pem = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "pem");
     let mut found: Vec<PathBuf> = list(directory)?.into_iter().filter(is_pem).collect();
     for folder in list(directory)?.into_iter().filter(|path| path.is_dir()) {
-        // The authority's own stands in each of them.
+        // Each client's folder has a copy of ca.pem, which is listed once.
         found.extend(list(&folder)?.into_iter().filter(is_pem).filter(|path| !path.ends_with("ca.pem")));
     }
     match found.is_empty() {

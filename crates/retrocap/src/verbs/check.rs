@@ -1,4 +1,4 @@
-//! `retrocap check`: whether a configuration and this machine can record, and what to do if not.
+//! `retrocap check`: tells whether a configuration and this machine can record, and what to do if not.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,12 @@ use crate::verbs::size::Size;
 use daemon::check::{self, Finding, Severity};
 use daemon::settings;
 
-/// Where the service's configuration lies.
+/// Default path of the service's configuration.
 const CONFIG_DEFAULT: &str = "/etc/retrocap/retrocap.toml";
 
-/// Say whether a configuration and this machine can record, and what to do if not.
+/// Check whether a configuration and this machine can record, and say what to do if not
 ///
-/// Nothing is changed. Run it as the service will run, which is as root.
+/// It changes nothing. Run it as the user of the service, which is root.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,20 +28,20 @@ Examples:
 
 It exits with 1 when something keeps Retrocap from recording.")]
 pub(crate) struct Check {
-    /// The configuration file [default: /etc/retrocap/retrocap.toml, if it is there]
+    /// Configuration file [default: /etc/retrocap/retrocap.toml, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print a configuration file with every key instead
+    /// Print a sample configuration with every key instead
     #[arg(long, conflicts_with = "config")]
     sample: bool,
-    /// Print how much memory a mean load (both directions) and a time to look back need, and how far the configured
-    /// memory reaches: 100Mbit/s,8h; the time defaults to 24h
+    /// Print the memory that a mean load (both directions) and a time to look back need, and how far back the
+    /// configured memory reaches: 100Mbit/s,8h; the time defaults to 24h
     #[arg(long, value_name = "RATE[,TIME]", conflicts_with = "sample")]
     size: Option<Size>,
 }
 
 impl Check {
-    /// Looks, and prints what it found.
+    /// Runs the checks and prints the findings.
     pub(crate) fn run(self, common: &Common) -> anyhow::Result<()> {
         if self.sample {
             return print(&settings::sample());
@@ -68,7 +68,7 @@ fn look(path: Option<&Path>, common: &Common) -> Vec<Finding> {
         None => (usual(), Finding::good(check, "no configuration file, so the defaults apply")),
         Some(path) => match Run::of_file(path).settings(common) {
             Ok(settings) => (Ok(settings), Finding::good(check, path.display().to_string())),
-            // The machine is checked all the same.
+            // Check the machine with the defaults.
             Err(error) => (usual(), mistaken(&error)),
         },
     };
@@ -110,7 +110,7 @@ fn document(findings: &[Finding], ok: bool) -> String {
     format!("{}\n", json!({ "ok": ok, "findings": findings }))
 }
 
-/// A line for each; what is to be done below it.
+/// Formats one line per finding, with the advice below it.
 fn lines(findings: &[Finding], common: &Common) -> String {
     let shown = findings.iter().filter(|finding| !common.quiet || finding.severity > Severity::Good);
     shown.fold(String::new(), |mut out, finding| {

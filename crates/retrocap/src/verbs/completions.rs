@@ -1,4 +1,4 @@
-//! `retrocap completions` and `retrocap man`: what shells and `man` know of the commands, from their one definition.
+//! `retrocap completions` and `retrocap man`: shell completions and manual pages, generated from the clap definition.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use clap_complete::aot::{self, Shell};
 
 use crate::cli::{Cli, Common, note, print_own};
 
-/// Completions of the command line for a shell.
+/// Print completions of the command line for a shell
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -16,7 +16,7 @@ Examples:
   retrocap completions zsh > /usr/local/share/zsh/site-functions/_retrocap           zsh, for everybody
   retrocap completions fish > ~/.config/fish/completions/retrocap.fish               fish, for you")]
 pub(crate) struct Completions {
-    /// For which shell
+    /// Shell to complete in
     #[arg(value_name = "SHELL")]
     shell: KnownShell,
 }
@@ -29,7 +29,7 @@ enum KnownShell {
 }
 
 impl Completions {
-    /// Prints them.
+    /// Prints the completion script.
     pub(crate) fn run(&self, _: &Common) -> anyhow::Result<()> {
         let shell = match self.shell {
             KnownShell::Bash => Shell::Bash,
@@ -42,7 +42,7 @@ impl Completions {
     }
 }
 
-/// Write the manual pages into a directory, one a command.
+/// Write the manual pages to a directory, one per command
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -50,13 +50,13 @@ Examples:
   sudo retrocap man /usr/local/share/man/man1            where man looks for them
   retrocap man ~/.local/share/man/man1                   the same for you alone")]
 pub(crate) struct Man {
-    /// Where to; it is made if it is not there
+    /// Directory to write to; it is created if it does not exist
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }
 
 impl Man {
-    /// Writes them.
+    /// Writes the pages.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let name = self.directory.display();
         let cannot = || format!("cannot write manual pages to {name}");
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use clap::Parser as _;
 
-    /// The commands in a line of examples: what a shell would run of it, up to its explanation.
+    /// Splits a line of examples into the commands that a shell would run, without the explanation after two blanks.
     fn commands(line: &str) -> Vec<Vec<String>> {
         let mut words = vec![String::new()];
         let mut commands = Vec::new();
@@ -106,7 +106,7 @@ mod tests {
         commands
     }
 
-    /// Every verb's examples are ones that work, as far as the command line goes.
+    /// All examples parse, so that users can paste them.
     #[test]
     fn every_verb_has_three_examples_that_parse() {
         let root = Cli::command();

@@ -1,21 +1,21 @@
-//! Wireshark's display filters, where tcpdump expressions are expected.
+//! Translates Wireshark's display filters to tcpdump expressions.
 //!
-//! Those whose meaning a tcpdump expression has exactly are translated; for the others an error says what to do. What a
-//! translation cannot see is what no tcpdump expression sees: packets within tunnels and behind VLAN tags.
+//! A display filter is translated if a tcpdump expression has exactly the same meaning. Otherwise an error says what to
+//! do instead. Like every tcpdump expression, a translation does not match packets inside tunnels or behind VLAN tags.
 
 use crate::cli::Usage;
 
-/// How deep parentheses and negations may be nested.
+/// Maximum nesting depth of parentheses and negations.
 const DEPTH_MAX: usize = 32;
 
-/// The tcpdump expression for a display filter; `None` where `text` is none.
+/// Translates a display filter. Returns `None` if `text` is no display filter.
 ///
 /// # Errors
 ///
-/// [`Usage`] for a display filter that no tcpdump expression means.
+/// [`Usage`] for a display filter without an equivalent tcpdump expression.
 pub(crate) fn translate(text: &str) -> anyhow::Result<Option<String>> {
     let Some(tokens) = tokens(text) else { return Ok(None) };
-    // Behind these words tcpdump expects the name of a host.
+    // After these words tcpdump expects a host name.
     let names_a_host = |before: &str| matches!(before, "host" | "net" | "src" | "dst" | "gateway");
     let before = std::iter::once("").chain(tokens.iter().map(String::as_str));
     if !tokens.iter().zip(before).any(|(token, before)| is_field(token) && !names_a_host(before)) {
@@ -29,7 +29,7 @@ pub(crate) fn translate(text: &str) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// Words of an expression: names, values, operators and parentheses.
+/// Splits an expression into names, values, operators and parentheses.
 fn tokens(text: &str) -> Option<Vec<String>> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
@@ -51,7 +51,7 @@ fn tokens(text: &str) -> Option<Vec<String>> {
     Some(tokens)
 }
 
-/// Whether a word is a field of a protocol that Wireshark knows, such as `ip.addr`.
+/// Whether a word is a field of a protocol in Wireshark, such as `ip.addr`.
 fn is_field(word: &str) -> bool {
     const PROTOCOLS: [&str; 21] = [
         "ip", "ipv6", "tcp", "udp", "sctp", "eth", "arp", "icmp", "icmpv6", "frame", "vlan", "http", "http2", "dns",
@@ -83,7 +83,8 @@ impl Parser<'_> {
         Ok(first.clone())
     }
 
-    /// Alternatives. `and` binds tighter, as in Wireshark and unlike in tcpdump, hence the parentheses.
+    /// Parses alternatives. In Wireshark `and` binds tighter than `or`; tcpdump gives them equal precedence, so the
+    /// output has parentheses.
     fn any(&mut self, depth: usize) -> anyhow::Result<String> {
         let mut terms = vec![self.all(depth)?];
         while self.take(&["or", "||"]) {
@@ -218,7 +219,7 @@ impl Parser<'_> {
             "0" | "false" | "False" => "=",
             _ => return Err(self.wrong(&format!("{field} is 0 or 1"))),
         };
-        // libpcap's tcp[] knows only IPv4; without extension headers TCP begins at byte 40 of IPv6.
+        // libpcap's `tcp[]` covers only IPv4. In IPv6 without extension headers, TCP begins at byte 40.
         Ok(format!("(tcp[13] & {bit} {comparison} 0 or (ip6[6] = 6 and ip6[53] & {bit} {comparison} 0))"))
     }
 
@@ -226,7 +227,7 @@ impl Parser<'_> {
         Usage::of(format_args!("{:?} is a display filter of Wireshark, and {why}", shortened(self.text)))
     }
 
-    /// What to do where only Wireshark knows what a word means.
+    /// An error for a word that only Wireshark can interpret.
     fn unknown(&self, word: &str) -> anyhow::Error {
         let instead = match word.split('.').next().unwrap_or_default() {
             "http" => "try 'tcp port 80', or for the host --name HOST",
@@ -247,7 +248,7 @@ fn network<N: std::str::FromStr>(value: &str, bits: u8) -> Option<N> {
     if value.contains('/') { value.parse().ok() } else { format!("{value}/{bits}").parse().ok() }
 }
 
-/// Protocols that both know by a word, and by which both mean the same.
+/// Protocol names with the same meaning in Wireshark and tcpdump.
 fn protocol(word: &str) -> Option<&'static str> {
     Some(match word {
         "ip" => "ip",

@@ -1,8 +1,8 @@
-//! `retrocap extcap`: Retrocap among Wireshark's interfaces.
+//! `retrocap extcap`: makes Retrocap an interface of Wireshark.
 //!
-//! Wireshark runs every program of its extcap folders and asks it, by flags, which interfaces it has, what they can be
-//! asked for, and at last to write a capture into a FIFO (extcap(4)). The program in the folder is a script of two
-//! lines that calls this verb; `--install` writes it.
+//! Wireshark runs every program in its extcap folders. Flags ask the program for its interfaces and their options, and
+//! last to write a capture to a FIFO (extcap(4)). The program in the folder is a two-line script that calls this verb;
+//! `--install` writes it.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,15 +21,15 @@ use base::packet::LinkType;
 use base::time::{self, Timestamp};
 use formats::writer::Format;
 
-/// The interface's name, as in `tshark -i retrocap`.
+/// Name of the interface, as in `tshark -i retrocap`.
 const INTERFACE: &str = "retrocap";
 const DISPLAY: &str = "Retrocap: go back in time";
-/// What the script in the extcap folder is called.
+/// File name of the script in the extcap folder.
 const SCRIPT: &str = "retrocap";
-/// The line by which the script is known to be ours.
+/// The line that identifies a script of ours.
 const MARK: &str = "# Written by `retrocap extcap --install`; `retrocap extcap --uninstall` removes it.";
 
-/// Go back in time from within Wireshark: install the interface it shows, and be that interface.
+/// Go back in time in Wireshark: install Retrocap as an interface, and act as that interface
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,52 +40,52 @@ Examples:
   tshark -i retrocap -o extcap.retrocap.since:2h -f 'port 53'
   tshark -i retrocap -o extcap.retrocap.remote:https://sensor1.example:57443")]
 pub(crate) struct Extcap {
-    /// Put the interface where this user's Wireshark looks
+    /// Install the interface for this user's Wireshark
     #[arg(long, conflicts_with = "uninstall")]
     install: bool,
-    /// Remove it from there
+    /// Remove the interface
     #[arg(long)]
     uninstall: bool,
-    /// Put it into this folder, or remove it from there [default: what tshark -G folders says]
+    /// Install to this folder, or remove from it [default: what tshark -G folders says]
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
-    /// Asked by Wireshark: which interfaces there are
+    /// Query by Wireshark: the interfaces
     #[arg(long, help_heading = "What Wireshark calls")]
     extcap_interfaces: bool,
-    /// Told by Wireshark: its version
+    /// From Wireshark: its version
     #[arg(long, value_name = "VERSION", num_args = 0..=1, help_heading = "What Wireshark calls")]
     extcap_version: Option<Option<String>>,
-    /// Told by Wireshark: the interface
+    /// From Wireshark: the interface
     #[arg(long, value_name = "NAME", help_heading = "What Wireshark calls")]
     extcap_interface: Option<String>,
-    /// Asked by Wireshark: which link types it has
+    /// Query by Wireshark: the link types of the interface
     #[arg(long, help_heading = "What Wireshark calls")]
     extcap_dlts: bool,
-    /// Asked by Wireshark: which fields its dialog has
+    /// Query by Wireshark: the fields of the interface's dialog
     #[arg(long, help_heading = "What Wireshark calls")]
     extcap_config: bool,
-    /// Told by Wireshark: the capture filter; without --capture, whether it is one
+    /// From Wireshark: the capture filter; without --capture, check its syntax
     #[arg(long, value_name = "EXPR", help_heading = "What Wireshark calls")]
     extcap_capture_filter: Option<String>,
-    /// Told by Wireshark: to write packets
+    /// From Wireshark: write packets
     #[arg(long, requires = "fifo", help_heading = "What Wireshark calls")]
     capture: bool,
-    /// Told by Wireshark: where to
+    /// From Wireshark: the file to write to
     #[arg(long, value_name = "FILE", help_heading = "What Wireshark calls")]
     fifo: Option<PathBuf>,
-    /// From the dialog: not before this time
+    /// From the dialog: only packets from this time on
     #[arg(long, value_name = "TIME", help_heading = "What Wireshark's dialog says")]
     since: Option<String>,
     /// From the dialog: a tcpdump expression
     #[arg(long, value_name = "EXPR", help_heading = "What Wireshark's dialog says")]
     filter: Option<String>,
-    /// From the dialog: to go on with packets as they come
+    /// From the dialog: continue with new packets
     #[arg(long, help_heading = "What Wireshark's dialog says")]
     follow: bool,
 }
 
 impl Extcap {
-    /// Does what it was called for.
+    /// Handles one call of the user or of Wireshark.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         if self.install {
             return self.install(common);
@@ -113,7 +113,7 @@ impl Extcap {
         }
         match (&self.fifo, &self.extcap_capture_filter) {
             (Some(fifo), _) if self.capture => self.capture(fifo, common),
-            // Wireshark takes any output for what is wrong.
+            // Wireshark shows any output as the error message.
             (_, Some(filter)) => match selection::expression(std::slice::from_ref(filter)) {
                 Ok(_) => Ok(()),
                 Err(error) => print(&format!("{error}\n")),
@@ -125,21 +125,21 @@ impl Extcap {
     }
 
     fn capture(&self, fifo: &Path, common: &Common) -> anyhow::Result<()> {
-        // First, as Wireshark waits at the other end.
+        // Open the FIFO first, because Wireshark waits at its other end.
         let output = Output::open_to_follow(fifo, FileMode::PRIVATE)?;
         let answer = self.target().and_then(|target| client::get(common, &target));
         let error = match answer {
             Ok(answer) => return get::copy_at_once(answer, output, common),
             Err(error) => error,
         };
-        // Wireshark shows what was said when the capture ends, so that is said before.
+        // Print the error before the capture ends, because Wireshark shows what was printed until then.
         note(&format!("retrocap: {error}"));
         get::empty(Format::Pcapng, output)?;
         let nothing_found = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
         if nothing_found { Ok(()) } else { Err(AlreadyReported.into()) }
     }
 
-    /// What it asks the recorder for.
+    /// The request target for the recorder.
     pub(crate) fn target(&self) -> anyhow::Result<Target> {
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = Selection::everything();
@@ -174,7 +174,7 @@ impl Extcap {
         if let Some(folder) = script.parent() {
             std::fs::create_dir_all(folder).with_context(cannot)?;
         }
-        // Wireshark must never run half of it.
+        // Write a temporary file and rename it, so that Wireshark never runs a partial script.
         let mut file = tempfile::Builder::new()
             .prefix(".retrocap-")
             .tempfile_in(script.parent().unwrap_or(Path::new(".")))
@@ -211,9 +211,9 @@ impl Extcap {
     }
 }
 
-/// The fields of Wireshark's dialog.
+/// The fields of Wireshark's dialog, in the extcap format.
 fn fields(socket: &Path) -> String {
-    // A brace would end a value.
+    // Drop braces, because a brace ends a value.
     let socket = socket.display().to_string().replace(['{', '}'], "");
     format!(
         "arg {{number=0}}{{call=--since}}{{display=Since}}{{type=string}}{{default=10m}}{{placeholder=everything kept}}\
@@ -237,7 +237,7 @@ fn fields(socket: &Path) -> String {
     )
 }
 
-/// Where this user's Wireshark looks for interfaces of others.
+/// This user's folder for extcap programs.
 fn personal_folder() -> anyhow::Result<PathBuf> {
     for program in ["tshark", "wireshark"] {
         if let Ok(output) = Command::new(program).args(["-G", "folders"]).output()
@@ -254,7 +254,8 @@ fn personal_folder() -> anyhow::Result<PathBuf> {
     Ok(Path::new(&home).join(".local/lib/wireshark/extcap"))
 }
 
-/// What `tshark -G folders` says; before Wireshark 4.2 it keeps to itself that it looks beside its configuration.
+/// The personal extcap folder in the output of `tshark -G folders`. Before Wireshark 4.2 that output has no such line,
+/// and the folder is in the personal configuration.
 fn folder_in(folders: &str) -> Option<PathBuf> {
     let named = |name: &str| {
         let line = folders.lines().find_map(|line| line.strip_prefix(name))?;
@@ -263,7 +264,7 @@ fn folder_in(folders: &str) -> Option<PathBuf> {
     named("Personal Extcap path").or_else(|| Some(named("Personal configuration")?.join("extcap")))
 }
 
-/// Whether a script may be replaced or removed: it is ours, or there is none.
+/// Whether the script may be replaced or removed: it is ours, or there is none.
 fn is_ours(script: &Path) -> anyhow::Result<bool> {
     match std::fs::read(script) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).contains(MARK)),
@@ -272,7 +273,7 @@ fn is_ours(script: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// A path as a shell reads it.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }

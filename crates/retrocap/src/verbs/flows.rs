@@ -1,4 +1,4 @@
-//! `retrocap flows`: the sessions known, also those whose packets are gone; or their sums.
+//! `retrocap flows`: lists the known sessions, also those whose packets are gone, or sums of them.
 
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ use crate::verbs::interfaces::Interfaces;
 use crate::verbs::selection::Selection;
 use base::time::Timestamp;
 
-/// Bytes of text that are printed at once, about.
+/// Approximate bytes of text per write.
 const PRINT_BYTES: usize = 64 << 10;
 
-/// The sessions known, also those whose packets are gone.
+/// List the known sessions, also those whose packets are gone
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A session is listed whole, also where it began before the window. \"kept\" says what is left of its packets: all, the \
@@ -38,22 +38,22 @@ Examples:
 pub(crate) struct Flows {
     #[command(flatten)]
     selection: Selection,
-    /// Only sessions that name something with this in it: TLS server name, HTTP host or DNS question
+    /// Only sessions whose TLS server name, HTTP host or DNS question contains this text
     #[arg(long, value_name = "TEXT", help_heading = "Selection", conflicts_with = "by")]
     name: Option<String>,
-    /// Sort by this: times ascend, amounts descend; out is what originators sent [default: start; of sums: bytes]
+    /// Sort by this key: times ascend, amounts descend; out is what originators sent [default: start; of sums: bytes]
     #[arg(long, value_name = "KEY")]
     sort: Option<Sort>,
-    /// As in tcpdump, for which get is
+    /// As in tcpdump; use get to write packets
     #[arg(short, long, value_name = "FILE", hide = true)]
     write: Option<PathBuf>,
-    /// The first so many
+    /// Print only the first N rows
     #[arg(long, short = 'c', visible_alias = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Sum the sessions up
+    /// Sum the sessions by this key
     #[arg(long, value_name = "WHAT")]
     by: Option<By>,
-    /// Print comma-separated values, times in UTC; columns are never renamed or reordered, new ones come last
+    /// Print comma-separated values with times in UTC; columns are never renamed or reordered, new ones come last
     #[arg(long, conflicts_with = "json")]
     csv: bool,
 }
@@ -71,21 +71,21 @@ enum Sort {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum By {
-    /// Each host: what it sent and was sent
+    /// Each host: what it sent and received
     Host,
-    /// Pairs of hosts
+    /// Each pair of hosts
     Peer,
-    /// Ports of responders
+    /// Each port of responders
     Port,
 }
 
-/// The word of a choice.
+/// The name of a choice on the command line.
 fn word(choice: impl ValueEnum) -> Option<String> {
     choice.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
 impl Flows {
-    /// Asks, and prints what comes as it comes.
+    /// Queries the recorder and prints rows as they arrive.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         if self.selection.habits.lists_interfaces() {
             return Interfaces::all().run(common);
@@ -105,7 +105,7 @@ impl Flows {
         }
         let tz = TimeZone::system();
         let now = common.now();
-        // Sorting and summing may take a while; after that the listing itself shows how far it is.
+        // Sorting and summing may take a while. After that the listing itself shows the progress.
         let counts = Arc::<ProgressCounts>::default();
         let shown_counts = Arc::clone(&counts);
         let mut progress = Some(Progress::start(common, move || shown_counts.done()));
@@ -159,7 +159,7 @@ impl Flows {
         }
     }
 
-    /// What it asks the recorder for.
+    /// The request target for the recorder.
     pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
         let target = self.selection.add(Target::new("/v1/flows"), None, now, tz)?;
         let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
@@ -167,7 +167,7 @@ impl Flows {
     }
 }
 
-/// As the recorder says it.
+/// Passes the recorder's JSON lines through.
 struct JsonRows;
 
 impl RowWriter for JsonRows {

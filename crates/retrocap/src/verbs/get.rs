@@ -1,4 +1,4 @@
-//! `retrocap get`: packets out of the past.
+//! `retrocap get`: exports past packets to a file or pipe, or prints them as lines.
 
 pub(crate) mod alert_files;
 pub(crate) mod alerts;
@@ -28,7 +28,7 @@ use decode::text::{self, Line, TextWriter};
 use formats::reader::FileSource;
 use formats::writer::{Exporter, Format, Options};
 
-/// Packets out of the past.
+/// Get packets of the past: as lines, or as pcapng or pcap
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without -w a terminal gets one line a packet and a pipe gets pcapng.
@@ -46,47 +46,47 @@ pub(crate) struct Get {
     selection: Selection,
     #[command(flatten)]
     around: Around,
-    /// All packets of the sessions that name this: TLS server name, HTTP host or DNS question; with a leading dot, all
+    /// All packets of the sessions with this TLS server name, HTTP host or DNS question; a leading dot selects all
     /// names below it
     #[arg(long, value_name = "HOST", help_heading = "Selection", conflicts_with_all = ["alert", "follow"])]
     name: Option<String>,
-    /// All packets of the sessions that what matches belongs to
+    /// All packets of the sessions that the matching packets belong to
     #[arg(long, help_heading = "Selection")]
     whole_sessions: bool,
-    /// Packets that were captured twice once only: on a bridge and its port, or on two mirrored ports
+    /// Export a packet once that was captured twice: on a bridge and its port, or on two mirrored ports
     #[arg(long, help_heading = "Selection", conflicts_with = "follow")]
     dedup: bool,
     #[command(flatten)]
     alerts: AlertArgs,
-    /// The first so many packets
+    /// Only the first N packets
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
-    /// Go on with packets as they come, until -c, --until 5m (from now) or Ctrl-C
+    /// Continue with new packets, until -c, --until 5m (from now) or Ctrl-C
     #[arg(long, conflicts_with_all = ["around", "whole_sessions", "alert"])]
     follow: bool,
     /// Write to this file, which appears whole or not at all; - is stdout
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     write: Option<PathBuf>,
-    /// Permissions of the files that are written; exports contain secrets
+    /// Permissions of the files written; exports contain secrets
     #[arg(long, value_name = "OCTAL", help_heading = "Output", default_value = "600")]
     mode: FileMode,
-    /// Print one line a packet, also into a pipe
+    /// Print one line per packet, also to a pipe
     #[arg(long, help_heading = "Output", conflicts_with_all = ["write", "split"])]
     text: bool,
     /// File format [default: pcapng; pcap for a file of that name]
     #[arg(long, help_heading = "Output", value_enum)]
     format: Option<FileFormat>,
-    /// Times to the nanosecond, as is the default in files; lines show microseconds otherwise
+    /// Nanosecond times, the default in files; lines show microseconds otherwise
     #[arg(long, help_heading = "Output", conflicts_with = "micro")]
     nano: bool,
-    /// Times to the microsecond, for tools that know no better
+    /// Microsecond times, for tools that do not read nanoseconds
     #[arg(long, help_heading = "Output")]
     micro: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FileFormat {
-    /// Everything that is known
+    /// All metadata
     Pcapng,
     /// Classic: one link type, no comments
     Pcap,
@@ -102,7 +102,7 @@ impl FileFormat {
 }
 
 impl Get {
-    /// Asks, and writes what comes.
+    /// Queries the recorder and writes the answer.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         if self.selection.habits.lists_interfaces() {
             return ListInterfaces::all().run(common);
@@ -134,7 +134,7 @@ impl Get {
             ));
         }
         let lines = self.prints_lines();
-        // Opened first, so that nothing is asked in vain.
+        // Open the output first, so that a bad path fails before the query.
         let output = match (&self.write, lines) {
             (_, true) => None,
             (None, false) => Some(Output::open(Path::new("-"), self.mode)?),
@@ -159,16 +159,16 @@ impl Get {
             (Ok(answer), Some(output))
                 if file.is_none() && !(output.is_redirected() && std::io::stderr().is_terminal()) =>
             {
-                // Who reads the pipe may print to the same terminal.
+                // The reader of the pipe may print to the same terminal.
                 drop(progress);
                 copy(answer, output, common)
             }
             (Ok(mut answer), Some(output)) => {
                 if self.follow {
-                    // What came until then is what was wanted.
+                    // Ctrl-C ends the export and keeps the packets so far.
                     answer.end_when_interrupted();
                 }
-                // One that goes on is never half done.
+                // An export that follows has no end to measure progress by.
                 let until = if self.follow { None } else { self.reaches_until(common, until) };
                 self.file(answer, output, common, &tz, ExportProgress { counts, until, progress })
             }
@@ -183,13 +183,13 @@ impl Get {
         }
     }
 
-    /// Whether lines are printed, and not a file.
+    /// Whether to print lines instead of writing a file.
     fn prints_lines(&self) -> bool {
         let dumps = self.selection.habits.dump().is_some();
         self.write.is_none() && (self.text || dumps || std::io::stdout().is_terminal())
     }
 
-    /// The format asked for, or the one that the file's name says.
+    /// The requested format, or the one of the file name's extension.
     fn format(&self) -> FileFormat {
         let named = || {
             let extension = self.write.as_ref()?.extension()?.to_str()?;
@@ -198,7 +198,7 @@ impl Get {
         self.format.or_else(named).unwrap_or(FileFormat::Pcapng)
     }
 
-    /// What is selected; one that goes on ends ahead.
+    /// The selection. With `--follow`, `--until` counts from now on.
     fn selection(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Selection> {
         let mut selection = self.selection.clone();
         if self.follow {
@@ -207,7 +207,7 @@ impl Get {
         Ok(selection)
     }
 
-    /// What it asks the recorder for, whatever becomes of the answer.
+    /// The request target for the recorder, without the format of the answer.
     pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
         let target = self.selection(now, tz)?.add(Target::new("/v1/packets"), Some(&self.around), now, tz)?;
         let target = target.with("whole-sessions", self.whole_sessions.then_some(1));
@@ -215,7 +215,7 @@ impl Get {
         Ok(target.with("count", self.count).with("follow", self.follow.then_some(1)))
     }
 
-    /// One line a packet.
+    /// Prints one line per packet.
     fn lines(&self, answer: Answer, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let trailers = answer.trailers();
         self.print_lines(Box::new(answer), tz)?;
@@ -245,7 +245,7 @@ impl Get {
         }
     }
 
-    /// The sessions that name a host: they are looked for first, and then their packets.
+    /// Finds the sessions that name a host, and then gets their packets.
     fn named(&self, name: &str, now: Timestamp, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let target = self.selection.add(Target::new("/v1/flows"), Some(&self.around), now, tz)?;
         let answer = client::get(common, &target.with("name", Some(name)))?;
@@ -254,13 +254,13 @@ impl Get {
         self.selected(AlertQuery::of_sessions(&self.alerts, self.options()?, common, sessions), common, tz)
     }
 
-    /// The sessions that alerts name.
+    /// Gets the packets of the sessions that alerts name.
     fn alerts(&self, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let Some(query) = AlertQuery::read(&self.alerts, self.options()?, common)? else { return Ok(()) };
         self.selected(query, common, tz)
     }
 
-    /// How the packets of several sessions are asked for.
+    /// The options that apply to the packets of all sessions.
     fn options(&self) -> anyhow::Result<ExportOptions> {
         let lines = self.prints_lines() && self.alerts.split.is_none();
         Ok(ExportOptions {
@@ -285,7 +285,7 @@ impl Get {
         }
         if lines {
             let (file, merged) = query.merged()?;
-            // An answer without packets is no file.
+            // An answer without packets is empty, which is no valid capture file.
             let mut file = std::io::BufReader::new(file);
             if !std::io::BufRead::fill_buf(&mut file)?.is_empty() {
                 self.print_lines(Box::new(file), tz)?;
@@ -293,7 +293,7 @@ impl Get {
             return merged.end("");
         }
         let mut output = Output::open(to_file.unwrap_or(Path::new("-")), self.mode)?;
-        // Who reads a pipe may print to the same terminal.
+        // The reader of a pipe may print to the same terminal.
         let progress = (output.is_file() || output.is_redirected()).then(|| query.progress());
         let (mut file, merged) = query.merged()?;
         let mut buffer = vec![0; 64 << 10];
@@ -315,7 +315,7 @@ impl Get {
         merged.end(&written)
     }
 
-    /// A file, which is read on its way, so that what is in it can be told and a damaged one is never kept.
+    /// Writes a file, and parses it on the way to count packets. A damaged answer never becomes a file.
     fn file(
         &self,
         answer: Answer,
@@ -338,7 +338,7 @@ impl Get {
             }
             match batch {
                 Ok(Batch::End) => break,
-                // It was broken off within a packet, which is left out.
+                // The interrupt cut a packet, which is left out.
                 Err(_) if interrupted.is_interrupted() => break,
                 more => more?,
             };
@@ -364,7 +364,7 @@ impl Get {
         ended(&trailers, common)
     }
 
-    /// The latest time of which packets can come, to tell how far an export is; only where somebody looks.
+    /// The latest time that an export can reach, to compute progress. `None` if nobody sees the progress line.
     fn reaches_until(&self, common: &Common, until: Option<Timestamp>) -> Option<Timestamp> {
         if common.quiet || !std::io::stderr().is_terminal() {
             return None;
@@ -375,7 +375,7 @@ impl Get {
         Some(until.map_or(newest, |until| until.min(newest)))
     }
 
-    /// A file without packets, so that who reads the pipe does not choke on nothing.
+    /// Writes a capture file without packets, because readers of a pipe reject empty input.
     fn empty(&self, output: Output) -> anyhow::Result<()> {
         let format = match self.format() {
             FileFormat::Pcapng => Format::Pcapng,
@@ -385,7 +385,7 @@ impl Get {
     }
 }
 
-/// Bytes that tcpdump leaves out of a dump.
+/// Bytes of the link-layer header, which tcpdump leaves out of a dump.
 fn link_header_bytes(link_type: LinkType) -> usize {
     match link_type.0 {
         0 | 108 => 4,
@@ -396,7 +396,7 @@ fn link_header_bytes(link_type: LinkType) -> usize {
     }
 }
 
-/// A file without packets.
+/// Writes a capture file without packets.
 pub(crate) fn empty(format: Format, mut output: Output) -> anyhow::Result<()> {
     let mut exporter = Exporter::new(format, Options::default());
     exporter.begin(output.buffer(), &[]);
@@ -405,13 +405,13 @@ pub(crate) fn empty(format: Format, mut output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Why an answer is not all that matched.
+/// The trailer that says why an answer is not complete.
 const NOTE: &str = "retrocap-note";
 
-/// What matched once, and is gone.
+/// The trailer that says which matching packets are gone.
 const MISSING: &str = "retrocap-missing";
 
-/// Says what is missing from an answer, with numbers; see [`complete`].
+/// Prints which matching packets are gone; see [`complete`] for the rest.
 fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
     if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
         note(&format!("retrocap: {missing}"));
@@ -419,8 +419,8 @@ fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
     complete(trailers)
 }
 
-/// Says what is missing from an answer, if anything is; one that the recorder broke off is a failure, though what came
-/// is good.
+/// Prints why an answer is not complete, if so. Returns an error if the recorder broke off; the packets received are
+/// valid.
 pub(crate) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     let Some(text) = trailers.text(NOTE) else { return Ok(()) };
     if text.starts_with("incomplete") || text.contains("stopped") {
@@ -430,7 +430,7 @@ pub(crate) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes as they come, none of which waits for more.
+/// Copies each chunk at once, without buffering.
 pub(crate) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
     while let Some(chunk) = answer.next_chunk().context("the recorder broke off its answer")? {
         output.buffer().extend_from_slice(&chunk);
@@ -440,14 +440,14 @@ pub(crate) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Comm
     ended(&answer.trailers(), common)
 }
 
-/// The line that tells how far it is.
+/// The state of the progress line.
 struct ExportProgress {
     counts: Arc<ProgressCounts>,
     until: Option<Timestamp>,
     progress: Progress,
 }
 
-/// Bytes as they come.
+/// Copies an answer through a buffer.
 fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -461,7 +461,7 @@ fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Resu
     ended(&answer.trailers(), common)
 }
 
-/// An answer that is written while it is read.
+/// Reads an answer, and copies what is read to the output.
 struct CopyingReader {
     answer: Answer,
     output: Arc<Mutex<Option<Output>>>,
@@ -486,7 +486,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What came.
+/// Totals of the packets received.
 #[derive(Debug, Default)]
 struct PacketTotals {
     packets: u64,
@@ -503,7 +503,7 @@ impl PacketTotals {
         *last = time.max(*last);
     }
 
-    /// How far the packets came towards a time.
+    /// The part of the time span up to `until` that the packets cover, 0 to 1.
     #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
     fn part(&self, until: Option<Timestamp>) -> Option<f64> {
         let ((first, last), until) = (self.span?, until?);
@@ -511,7 +511,8 @@ impl PacketTotals {
         Some((last.0 - first.0) as f64 / all as f64)
     }
 
-    /// `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 -> odd.pcapng`; the date once if it is one.
+    /// The summary: `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 -> odd.pcapng`. The second date is left
+    /// out if it is equal.
     fn summary(&self, name: &str, tz: &TimeZone) -> String {
         let mut text = format!("{}, {}", human::counted(self.packets, "packet"), human::size(self.bytes));
         if let Some((first, last)) = self.span {

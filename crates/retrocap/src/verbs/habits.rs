@@ -1,30 +1,30 @@
-//! What users of tcpdump, dumpcap, tshark and stenoread type: accepted where it means the same here, and otherwise answered
-//! with what to type instead.
+//! Accepts the options of tcpdump, dumpcap, tshark and stenoread that have the same meaning here. For others the error
+//! says what to type instead.
 
 use clap::{ArgAction, Args};
 
 use crate::cli::Usage;
 
-/// Options of other tools. Those that change nothing are accepted in silence.
+/// Options of other tools. Options that change nothing are accepted silently.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "As in tcpdump")]
 pub(crate) struct Habits {
-    /// Accepted: names are never resolved
+    /// Accepted for tcpdump users: names are never resolved
     #[arg(short = 'n', action = ArgAction::Count)]
     numeric: u8,
-    /// Hexadecimal and ASCII after each line of get
+    /// Print hexadecimal and ASCII after each line of get
     #[arg(short = 'X', action = ArgAction::Count)]
     hex_and_ascii: u8,
-    /// ASCII after each line of get
+    /// Print ASCII after each line of get
     #[arg(short = 'A')]
     ascii: bool,
-    /// Hexadecimal after each line of get
+    /// Print hexadecimal after each line of get
     #[arg(short = 'x', action = ArgAction::Count, hide = true)]
     hex: u8,
-    /// List what is recorded
+    /// List the interfaces
     #[arg(short = 'D', hide = true)]
     list: bool,
-    /// Accepted: output is never held back
+    /// Accepted for tcpdump users: output is never held back
     #[arg(short = 'l', hide = true)]
     line_buffered: bool,
     #[arg(short = 'U', hide = true)]
@@ -41,7 +41,7 @@ pub(crate) struct Habits {
     autostop: Option<String>,
     #[arg(short = 's', long, value_name = "BYTES", hide = true)]
     snaplen: Option<String>,
-    /// As in dumpcap: the same as the last arguments
+    /// As in dumpcap: the filter expression
     #[arg(short = 'f', long, value_name = "EXPR", hide = true)]
     pub(crate) filter: Option<String>,
     /// As in tshark: a display filter
@@ -49,7 +49,7 @@ pub(crate) struct Habits {
     pub(crate) display_filter: Option<String>,
 }
 
-/// What follows a line about a packet.
+/// The dump that follows a packet's line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dump {
     HexAndAscii,
@@ -58,7 +58,7 @@ pub(crate) enum Dump {
 }
 
 impl Habits {
-    /// What is printed after each line.
+    /// The dump to print after each line, if any.
     pub(crate) fn dump(&self) -> Option<Dump> {
         match (self.hex_and_ascii > 0, self.hex > 0, self.ascii) {
             (true, ..) => Some(Dump::HexAndAscii),
@@ -68,12 +68,12 @@ impl Habits {
         }
     }
 
-    /// Whether -D asks for the interfaces.
+    /// Whether `-D` is set.
     pub(crate) fn lists_interfaces(&self) -> bool {
         self.list
     }
 
-    /// Refuses what means nothing here, and says what to type instead.
+    /// Refuses options without a meaning here, and says what to type instead.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
-//! `retrocap interfaces`: what `run` would record.
+//! `retrocap interfaces`: lists the interfaces that `run` would record.
 
 use clap::Args;
 
 use crate::cli::{Common, print, print_json};
 
-/// What run would record, as tcpdump -D lists it.
+/// List the interfaces that run would record, as tcpdump -D does
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,7 +15,7 @@ pub(crate) struct Interfaces {}
 
 #[cfg(not(target_os = "linux"))]
 impl Interfaces {
-    /// Says that there is nothing to list.
+    /// Returns an error, because this system has no live capture.
     pub(crate) fn run(&self, _: &Common) -> anyhow::Result<()> {
         Err(anyhow::anyhow!("live capture knows only Linux so far; retrocap replay reads capture files everywhere"))
     }
@@ -27,7 +27,7 @@ use crate::terminal::printable::plain;
 use capture::interfaces::HostInterface;
 
 impl Interfaces {
-    /// All of them, as `-D` of other verbs asks for.
+    /// The verb without options, as `-D` of other verbs runs it.
     pub(crate) fn all() -> Self {
         Self {}
     }
@@ -35,7 +35,7 @@ impl Interfaces {
 
 #[cfg(target_os = "linux")]
 impl Interfaces {
-    /// Lists them.
+    /// Prints the list.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         use anyhow::Context as _;
         let interfaces = capture::interfaces::list().context("cannot list the interfaces")?;
@@ -68,7 +68,7 @@ fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// `1.eth0 (uplink) [Up, Running] EN10MB  10.0.0.5/24 fe80::1/64`, numbered as tcpdump does.
+/// Formats lines such as `1.eth0 (uplink) [Up, Running] EN10MB 10.0.0.5/24 fe80::1/64`, numbered as in tcpdump.
 #[cfg(target_os = "linux")]
 fn list(interfaces: &[HostInterface]) -> String {
     let mut out = String::new();

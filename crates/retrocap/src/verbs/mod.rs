@@ -1,4 +1,4 @@
-//! The commands: one file each, and the arguments that several of them take.
+//! The verbs, one module each, and the arguments that several of them share.
 
 pub(crate) mod certs;
 pub(crate) mod check;

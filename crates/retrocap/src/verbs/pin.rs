@@ -1,4 +1,4 @@
-//! `retrocap pin`: keep the sessions that match a filter whole.
+//! `retrocap pin`: keeps all packets of the sessions that match a filter, for a time.
 
 use std::time::SystemTime;
 
@@ -16,9 +16,10 @@ use api::answers::{PinList, PinStatus};
 use base::time::{self, Timestamp};
 use engine::budget::ByteSize;
 
-/// Keep the sessions that match a filter whole, for a time.
+/// Keep all packets of the sessions that match a filter, for a time
 ///
-/// What is there of them stays, and what still comes is kept, up to a quarter of the recorder's memory for all pins together.
+/// A pin keeps the packets that are still there and those that follow. All pins together hold up to a quarter of the
+/// recorder's memory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,13 +27,13 @@ Examples:
   retrocap pin --list                     what is pinned, and until when
   retrocap pin --remove 3                 let it go")]
 pub(crate) struct Pin {
-    /// For how long: 30m, 2h, 3 days
+    /// Time to keep them: 30m, 2h, 3 days
     #[arg(long = "for", value_name = "DURATION", requires = "expression")]
     duration: Option<String>,
-    /// Show what is pinned
+    /// List the pins
     #[arg(long, conflicts_with_all = ["remove", "expression"])]
     list: bool,
-    /// Remove this pin
+    /// Remove the pin with this ID
     #[arg(long, value_name = "ID", conflicts_with = "expression")]
     remove: Option<u64>,
     /// tcpdump expression, as in: host 10.0.0.5
@@ -41,7 +42,7 @@ pub(crate) struct Pin {
 }
 
 impl Pin {
-    /// Asks for a pin, a list or a removal, and prints the answer.
+    /// Creates, lists or removes pins, and prints the answer.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let target = Target::new("/v1/pins");
         if let Some(id) = self.remove {
@@ -60,7 +61,7 @@ impl Pin {
         };
         let duration = time::parse_duration(duration).map_err(Usage::of)?;
         let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
-        // All sessions that are known are asked.
+        // The recorder searches all known sessions, which may take a while.
         let _searching = Progress::start(common, ProgressState::default);
         let document = client::ask(common, Method::POST, target.as_str(), Some(body.to_string()))?.document()?;
         if common.json { print_line(&document) } else { print(&made(&read(&document)?)) }
@@ -97,7 +98,7 @@ pub(crate) fn list(list: &PinList) -> String {
     text
 }
 
-/// A time as people here read it, with what is left until then.
+/// Formats a time in the local time zone, with the time left until then.
 fn local(text: &str) -> String {
     let Ok(at) = text.parse::<jiff::Timestamp>() else { return plain(text).into_owned() };
     let now = Timestamp::from(SystemTime::now());

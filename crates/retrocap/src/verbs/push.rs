@@ -1,8 +1,8 @@
-//! `retrocap push`: packets as they come, to a program that listens (PCAP-over-IP the other way round).
+//! `retrocap push`: sends packets as they come to a listening program (PCAP-over-IP in the other direction).
 //!
-//! When the listener goes, this waits for it to come back and goes on where it was. The connection that carries the
-//! packets is not recorded where this may be asked for, and left out of what is asked for elsewhere: otherwise every
-//! packet would be sent again, and that again.
+//! When the listener disconnects, push waits until it is back and resumes where it stopped. Packets of the connection
+//! itself must not be sent, because each would cause further ones. The recorder does not record them if this user may
+//! ask for that; otherwise the filter leaves them out.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -37,17 +37,17 @@ use formats::writer::Options;
 use formats::writer::one_link_type::FittingExporter;
 use query::status::Status;
 
-/// How long to wait for a listener that is not there.
+/// Pause between attempts to connect.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a listener may take nothing.
+/// How long a listener may read nothing.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of which it has to take some within that time.
+/// Bytes per write, each of which must be done within [`STALL_TIMEOUT`].
 const PIECE_BYTES: usize = 64 << 10;
-/// How long the reason for which it has gone may take to come.
+/// How long to wait for the reason of a disconnect.
 const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Send packets as they come to a program that listens for them: NetworkMiner, Arkime, netcat.
+/// Send packets as they come to a program that listens for them: NetworkMiner, Arkime, netcat
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without --since it begins now. A listener that goes away is waited for.
@@ -58,21 +58,21 @@ Examples:
   retrocap push --tls sensor2.example:57013           to another host, over TLS, with a certificate at either end
   retrocap push --plain 10.0.0.9:57012                to another host, for all to see on the way")]
 pub(crate) struct Push {
-    /// Who listens
+    /// Address of the listener
     #[arg(value_name = "HOST:PORT")]
     listener: String,
     #[command(flatten)]
     selection: Selection,
-    /// End after so many packets
+    /// End after N packets
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
-    /// In which format
+    /// Format of the stream
     #[arg(long, default_value = "pcap", value_parser = feed_format())]
     format: FeedFormat,
-    /// Send over TLS: the listener has to have a certificate of the authority --ca, and is shown --cert
+    /// Send over TLS: the listener must have a certificate that --ca signed, and gets --cert
     #[arg(long)]
     tls: bool,
-    /// Send to another host although everybody on the way can read it
+    /// Send to another host in cleartext, which everybody on the way can read
     #[arg(long, conflicts_with = "tls")]
     plain: bool,
 }
@@ -81,20 +81,20 @@ fn feed_format() -> impl clap::builder::TypedValueParser<Value = FeedFormat> {
     PossibleValuesParser::new(FeedFormat::WORDS).try_map(|word| word.parse::<FeedFormat>())
 }
 
-/// How far it has come.
+/// The packets sent so far.
 #[derive(Debug, Default)]
 struct SendProgress {
     packets: u64,
     left_out: u64,
-    /// The time of the last packet, and how many of that time were sent.
+    /// The time of the last packet, and the number of packets with that time.
     last: Option<(Timestamp, u64)>,
 }
 
-/// Why a connection to the listener is over.
+/// Why a connection to the listener ended.
 enum Ended {
-    /// Everything was sent.
+    /// All packets were sent.
     Well,
-    /// It has gone.
+    /// The listener disconnected or stalled, for this reason.
     Listener(String),
 }
 
@@ -103,14 +103,14 @@ struct Connection {
     runtime: Runtime,
     writer: WriteHalf<Box<dyn Stream>>,
     reader: Option<ReadHalf<Box<dyn Stream>>>,
-    /// Ends when the listener has gone, with the error that says why.
+    /// A task that ends when the listener disconnects, with the error if there was one.
     listening: Option<JoinHandle<Option<std::io::Error>>>,
     ours: SocketAddr,
     theirs: SocketAddr,
 }
 
 impl Push {
-    /// Sends until it is told to stop.
+    /// Sends packets until `--count`, `--until` or a signal ends it.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = self.selection.clone();
@@ -118,7 +118,7 @@ impl Push {
         if !selection.has_start() {
             selection.begin(now);
         }
-        // What is wrong with the question is told before anybody is connected to.
+        // Check the selection before connecting to anybody.
         selection.add(Target::new("/v1/packets"), None, now, &tz)?;
         let tls = if self.tls { Some(Tls::new(&common.files(), Peer::Listener)?) } else { None };
         let link_type = self.link_type(common)?;
@@ -126,7 +126,7 @@ impl Push {
         loop {
             let mut connection = self.connect(tls.as_ref())?;
             let ended = self.send(common, &selection, &mut connection, link_type, &mut sent)?;
-            // A refusal can come when all was sent already: with TLS 1.3 nobody waits for it.
+            // A refusal may arrive after all packets were sent, because a TLS 1.3 client does not wait for it.
             if let Some(tls) = &tls
                 && let Some(alert) = connection.alert()
             {
@@ -151,7 +151,7 @@ impl Push {
         }
     }
 
-    /// The link type of a classic stream, which begins before the first packet.
+    /// The link type of a pcap stream, whose header precedes the first packet.
     fn link_type(&self, common: &Common) -> anyhow::Result<LinkType> {
         let status = client::get(common, &Target::new("/v1/status"))?.document()?;
         let status: Status = serde_json::from_str(&status).context("the recorder's status cannot be read")?;
@@ -161,7 +161,7 @@ impl Push {
         Ok(if only_ip { LinkType::RAW } else { LinkType::ETHERNET })
     }
 
-    /// Where the listener is, if that may be pushed to.
+    /// Resolves the listener's addresses. Returns an error if cleartext to another host was not allowed.
     fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
         let addresses: Vec<SocketAddr> = match self.listener.to_socket_addrs() {
             Ok(addresses) => addresses.collect(),
@@ -184,9 +184,9 @@ impl Push {
         Ok(addresses)
     }
 
-    /// Waits for the listener to be there.
+    /// Connects to the listener, and retries until it is there.
     fn connect(&self, tls: Option<&Tls>) -> anyhow::Result<Connection> {
-        // A second thread notices when the listener goes while this one waits for packets.
+        // A second thread notices a disconnect while this thread waits for packets.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.context("cannot start")?;
         let host = self.listener.rsplit_once(':').map_or(&self.listener[..], |(host, _)| host);
@@ -223,7 +223,7 @@ impl Push {
         }
     }
 
-    /// Sends what there is over one connection.
+    /// Sends packets over one connection.
     fn send(
         &self,
         common: &Common,
@@ -252,7 +252,7 @@ impl Push {
             }
             out.clear();
             let batch = source.batch(&mut |packet| {
-                // Those that were sent over the connection before.
+                // Skip packets that the previous connection sent.
                 if skip > 0 && Some(packet.time) == resumed {
                     skip -= 1;
                     return;
@@ -279,7 +279,7 @@ impl Push {
         }
     }
 
-    /// Asks for packets from where it was, without those that carry them.
+    /// Requests packets from the last one sent on, without those of the connection itself.
     fn ask(
         &self,
         common: &Common,
@@ -295,7 +295,7 @@ impl Push {
         let left = self.count.map(|count| count.saturating_sub(sent.packets).max(1));
         let target = |selection: &Selection| {
             let target = selection.add(Target::new("/v1/packets"), None, now, &tz)?;
-            // Those that are passed over are counted too.
+            // The recorder also counts the packets that are skipped.
             let again = sent.last.map_or(0, |(_, count)| count);
             Ok::<_, anyhow::Error>(target.with("follow", Some(1)).with("count", left.map(|left| left + again)))
         };
@@ -313,10 +313,10 @@ impl Push {
     }
 }
 
-/// What came of an attempt.
+/// The outcome of an attempt to connect.
 enum ConnectOutcome {
     Done(Box<dyn Stream>, SocketAddr, SocketAddr),
-    /// Not now, for this reason.
+    /// Retry later; the reason why it failed.
     Later(String),
 }
 
@@ -336,7 +336,7 @@ async fn connect(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
 }
 
 impl Connection {
-    /// Interrupts `answer` when the listener has gone. It says nothing, so that shows here first.
+    /// Interrupts `answer` when the listener disconnects. Bytes from the listener are ignored.
     fn listen(&mut self, answer: Interrupt) {
         let Some(mut reader) = self.reader.take() else { return };
         self.listening = Some(self.runtime.spawn(async move {
@@ -359,7 +359,7 @@ impl Connection {
             for piece in bytes.chunks(PIECE_BYTES) {
                 timeout(STALL_TIMEOUT, async {
                     writer.write_all(piece).await?;
-                    // TLS would keep what the socket does not take at once.
+                    // Flush, because TLS buffers what the socket does not take at once.
                     writer.flush().await
                 })
                 .await
@@ -369,13 +369,13 @@ impl Connection {
         })
     }
 
-    /// Says that this was all.
+    /// Shuts the connection down.
     fn end(&mut self) {
         let writer = &mut self.writer;
         let _ = self.runtime.block_on(async { timeout(STALL_TIMEOUT, writer.shutdown()).await });
     }
 
-    /// The alert with which the listener has gone, if that was TLS saying no.
+    /// The TLS alert with which the listener disconnected, if any.
     fn alert(&mut self) -> Option<AlertDescription> {
         let listening = self.listening.take()?;
         let error = self.runtime.block_on(async { timeout(REASON_TIMEOUT, listening).await.ok()?.ok()? });
@@ -383,7 +383,7 @@ impl Connection {
     }
 }
 
-/// Everything but one TCP connection, as a tcpdump expression.
+/// A tcpdump expression that excludes one TCP connection.
 fn not_between(ours: SocketAddr, theirs: SocketAddr) -> String {
     let host = |ip: IpAddr| ip.to_canonical();
     format!(
@@ -396,7 +396,7 @@ fn not_between(ours: SocketAddr, theirs: SocketAddr) -> String {
 }
 
 impl SendProgress {
-    /// `12 packets, 3 left out because their link type does not fit -> 127.0.0.1:57012`
+    /// The summary: `12 packets, 3 left out because their link type does not fit -> 127.0.0.1:57012`.
     fn text(&self, listener: &str) -> String {
         let left_out = match self.left_out {
             0 => String::new(),

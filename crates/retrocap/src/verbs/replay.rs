@@ -1,4 +1,4 @@
-//! `retrocap replay`: a capture file through the same engine, and out comes what it would have kept.
+//! `retrocap replay`: runs a capture file through the recorder's engine, and exports what it would have kept.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,13 +36,13 @@ use formats::writer::{Exporter, Format, InterfaceStatistics, Options};
 use query::status::Status;
 use query::{History, Memory, Request};
 
-/// Seed of the session table: any number, but always the same.
+/// Seed of the session table. It is constant, so that runs are reproducible.
 const SEED: u64 = 0x7265_7472_6f63_6170;
 
-/// What a classic capture file says of each packet.
+/// Bytes of a record header in a pcap file.
 const RECORD_HEADER_BYTES: u64 = 16;
 
-/// Run a capture file through the same engine, and write what it would have kept.
+/// Run a capture file through the recorder's engine, and write what it would have kept
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -55,31 +55,31 @@ pub(crate) struct Replay {
     /// Memory to use: a size, or a share of physical memory [default: 1%, at least 16 MiB]
     #[arg(short, long, value_name = "SIZE|PERCENT")]
     memory: Option<MemorySize>,
-    /// Write what is kept at the end as pcapng; - is stdout
+    /// Write the packets kept at the end to this file as pcapng; - is stdout
     #[arg(short, long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Permissions of the file that is written; exports contain secrets
+    /// Permissions of the file written; exports contain secrets
     #[arg(long, value_name = "OCTAL", default_value = "600")]
     mode: FileMode,
-    /// Share of one core for compression, 0 for none; a replay pays it in the packets' own time [default: 10]
+    /// Share of one core for compression, 0 for none; a replay counts it in the time of the packets [default: 10]
     #[arg(long, value_name = "PERCENT")]
     compression_cpu: Option<Percent>,
     /// Record only what matches this tcpdump expression
     #[arg(short, long, value_name = "EXPR")]
     filter: Option<String>,
-    /// Bytes to keep of each packet; 0 for all of them
+    /// Bytes to keep of each packet; 0 for all
     #[arg(short, long, value_name = "BYTES", default_value_t = 0)]
     snaplen: u32,
     /// Read [retention] and [[class]] from this file, as `run` does
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The same expression as last arguments
+    /// The filter as last arguments
     #[arg(value_name = "EXPR", conflicts_with = "filter", allow_negative_numbers = true)]
     expression: Vec<String>,
 }
 
 impl Replay {
-    /// Reads the file as fast as it can, then writes and reports.
+    /// Reads the file as fast as possible, then writes the export and prints the report.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         let to_stdout = self.write.as_deref() == Some(Path::new("-"));
         if to_stdout && common.json {
@@ -111,7 +111,7 @@ impl Replay {
         .context("cannot take the memory asked for with -m")?;
         if let Some(compression) = split.compression(percent, Pace::Replay) {
             let compressor = pipeline.compress(&compression).context("cannot take the memory asked for with -m")?;
-            // It ends with the pipeline.
+            // The thread ends with the pipeline.
             std::thread::Builder::new()
                 .name("retrocap-zstd".to_owned())
                 .spawn(move || compressor.run())
@@ -131,7 +131,7 @@ impl Replay {
             restart: Default::default(),
             community_id_seed: 0.into(),
         };
-        // Before anything is read, so that a mistake shows at once.
+        // Open the output before reading, so that a bad path fails at once.
         let output = self.write.as_deref().map(|path| Output::open(path, self.mode)).transpose()?;
 
         let progress = self.progress(common, &history.workers[0].published);
@@ -143,7 +143,7 @@ impl Replay {
                 return Err(anyhow::Error::new(error).context(format!("cannot replay {}", self.file.display())));
             }
             Err(error) => {
-                // First, so that nobody takes what follows for all of the capture.
+                // Print the error first, so that nobody takes the report for one of the whole capture.
                 note(&format!("retrocap: {}: {error}", self.file.display()));
                 Heading::ReplayedInPart
             }
@@ -177,7 +177,7 @@ impl Replay {
         selection::filter(words)
     }
 
-    /// How far it is, by what a packet takes in a file.
+    /// Shows the progress, estimated from the bytes that packets and their headers take in a pcap file.
     fn progress(&self, common: &Common, published: &Arc<Published>) -> Progress {
         let file_bytes = self.file.metadata().ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
         let published = Arc::clone(published);
@@ -197,7 +197,7 @@ impl Replay {
     }
 }
 
-/// Writes everything kept.
+/// Writes all packets kept.
 fn export(history: &History, mut output: Output, annotations: &mut Annotations) -> anyhow::Result<()> {
     let options = Options {
         filter: history.capture_filter.get(),
@@ -224,7 +224,7 @@ fn export(history: &History, mut output: Output, annotations: &mut Annotations) 
     Ok(())
 }
 
-/// What the reader of the file has to know of it.
+/// Comments for the export: what share of the packets it has, and since when it is complete.
 fn comments(history: &History) -> Vec<String> {
     let Totals { stored, retained, evicted, .. } = history.totals();
     let mut comment = format!("{} of {} packets were kept", retained.packets, stored.packets);
@@ -242,7 +242,7 @@ fn statistics(history: &History, annotations: &Annotations) -> Vec<InterfaceStat
     interfaces
         .iter()
         .map(|i| {
-            // What the capture says of its own recording goes on being true.
+            // Statistics in the capture about its own recording stay valid, so copy them.
             let known = annotations.statistics.get(&i.id).copied();
             let known = known.unwrap_or_else(|| InterfaceStatistics::of(i.id));
             InterfaceStatistics { received: known.received.or(Some(received(i.id))), ..known }
@@ -250,19 +250,19 @@ fn statistics(history: &History, annotations: &Annotations) -> Vec<InterfaceStat
         .collect()
 }
 
-/// What a replay did not keep as it was.
+/// What a replay changed or left out.
 #[derive(Debug, serde::Serialize)]
 struct CaptureReport {
-    /// Packets whose times lie beyond what is recorded, and were set to the nearest end.
+    /// Number of packets with a time outside the supported range, which was set to the nearest end.
     times_changed: u64,
-    /// What the capture says beside its packets, by kind.
+    /// Number of annotations in the capture, by kind.
     annotations: BTreeMap<&'static str, u64>,
-    /// What of it was not kept, by kind.
+    /// Number of annotations left out, by kind.
     left_out: BTreeMap<&'static str, u64>,
 }
 
 impl CaptureReport {
-    /// After an export, what is left of packets' annotations is that of packets which were not kept.
+    /// Call this after the export: annotations that remain then belong to packets that were not kept.
     fn new(times_changed: u64, annotations: &Annotations, exported: bool) -> Self {
         let mut left_out = annotations.left_out().clone();
         let of_others = annotations.of_other_packets();
@@ -289,7 +289,7 @@ impl CaptureReport {
     }
 }
 
-/// A source whose earliest and latest times are noted.
+/// Wraps a source, and notes the earliest and latest packet times.
 struct SpanSource<S> {
     inner: S,
     span: Option<(Timestamp, Timestamp)>,

@@ -1,4 +1,4 @@
-//! `retrocap run`: the recorder, in the foreground.
+//! `retrocap run`: runs the recorder in the foreground.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ Examples:
 Under systemd a restart keeps the history: the old recorder hands it over to the new one in memory, as long as the unit
 has FileDescriptorStoreMax=.";
 
-/// The flags of `run`, which follow from the table of settings.
+/// The arguments of `run`. The flags are generated from the table of settings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Run {
     flags: Vec<(&'static Row, Vec<OsString>)>,
@@ -32,7 +32,7 @@ pub(crate) struct Run {
     expression: Vec<String>,
 }
 
-/// The rows that `run` has a flag for. The others are flags of every verb, or keys alone.
+/// The settings that `run` has a flag for. Others are flags of every verb, or only keys of the file.
 fn flags() -> impl Iterator<Item = (&'static Row, daemon::settings::Flag)> {
     rows().filter_map(|row| Some((row, row.flag?)))
 }
@@ -117,7 +117,7 @@ impl FromArgMatches for Run {
 ///
 /// # Errors
 ///
-/// [`Usage`] with all that is not understood, each with its line and key.
+/// [`Usage`] with all mistakes, each with its line and key. Another error if the file cannot be read.
 pub(crate) fn read_file(path: &Path) -> anyhow::Result<Settings> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Settings::read(&text).map_err(|mistakes| {
@@ -127,7 +127,7 @@ pub(crate) fn read_file(path: &Path) -> anyhow::Result<Settings> {
 }
 
 impl Run {
-    /// Records until a signal ends it.
+    /// Records until a signal ends the recorder.
     pub(crate) fn run(self, common: &Common) -> anyhow::Result<()> {
         let settings = self.settings(common)?;
         let mut set_level = log::start(level(&settings));
@@ -156,18 +156,18 @@ impl Run {
         })
     }
 
-    /// What runs with a file and without flags.
+    /// The arguments `--config path` alone.
     pub(crate) fn of_file(path: &Path) -> Self {
         Self { config: Some(path.to_owned()), ..Self::default() }
     }
 
-    /// The flags first, then the file, then the defaults.
+    /// The settings. Flags take precedence over the file, and the file over the defaults.
     pub(crate) fn settings(&self, common: &Common) -> anyhow::Result<Settings> {
         let file = self.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
         self.over(Settings { file: self.config.clone(), ..file }, common)
     }
 
-    /// `settings` with the flags over them.
+    /// `settings`, overridden by the flags.
     fn over(&self, mut settings: Settings, common: &Common) -> anyhow::Result<Settings> {
         settings.take_flags(&self.flags).map_err(Usage::of)?;
         if !self.expression.is_empty() {
@@ -278,7 +278,7 @@ mod tests {
         }
     }
 
-    /// The sample's values are the defaults: a file with all of them changes nothing.
+    /// The values in the sample are the defaults, so that a file with all of them changes nothing.
     #[test]
     fn the_sample_says_what_is_usual() {
         let text: String = rows()

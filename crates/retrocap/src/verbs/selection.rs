@@ -1,4 +1,4 @@
-//! Which packets or sessions are asked for: understood here, so that a mistake shows without a recorder.
+//! Selects packets or sessions. Arguments are parsed here, so that mistakes show without a recorder.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use filter::{ALONE_BYTES_MIN, EXPRESSION_BYTES_MAX, FilterSet};
 use query::QueryError;
 use query::selectors::{Flow, PortRange, Subnet};
 
-/// Link types beside the usual ones for which an expression may be written: 802.11, CAN, USB and others.
+/// Further link types to compile expressions for: 802.11, CAN, USB and others.
 const OTHER_LINK_TYPES: [LinkType; 8] = [
     LinkType(0),
     LinkType(9),
@@ -30,17 +30,18 @@ const OTHER_LINK_TYPES: [LinkType; 8] = [
     LinkType(227),
 ];
 
-/// What `get` and `flows` share.
+/// The selection that `get`, `flows` and `push` share.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Selection")]
 pub(crate) struct Selection {
-    /// Not before this time: 10m (ago), 14:30, 'yesterday 14:00', 2026-11-22T10:00:00Z, 1795341600.5
+    /// Only from this time on: 10m (ago), 14:30, 'yesterday 14:00', 2026-11-22T10:00:00Z, 1795341600.5
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
-    /// Not after this time; with get --follow a span is from now on: 5m
+    /// Only up to this time; with get --follow a duration counts from now on: 5m
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
-    /// Ask this capture file instead of a recorder; may be repeated; pcap, pcapng or snoop, also with gzip, zstd or lz4
+    /// Read this capture file instead of querying a recorder; may be repeated; pcap, pcapng or snoop, also with gzip,
+    /// zstd or lz4
     #[arg(short, long, value_name = "FILE", help_heading = "Selection")]
     pub(crate) read: Vec<PathBuf>,
     /// Only from this interface; any for all
@@ -49,17 +50,17 @@ pub(crate) struct Selection {
     /// Only the session with this Community ID
     #[arg(long, value_name = "ID", value_parser = community_id)]
     community_id: Option<CommunityId>,
-    /// The seed that Community IDs are made with [default: the recorder's, which is 0 where it is not configured]
+    /// Seed of Community IDs [default: the recorder's, which is 0 unless configured]
     #[arg(long, value_name = "N", env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
     pub(crate) community_id_seed: Option<u16>,
-    /// Only between these two: '10.0.0.5:51234 192.0.2.7:443 tcp', where ports and protocol may be left out, or a line that
-    /// flows printed
+    /// Only between these two endpoints: '10.0.0.5:51234 192.0.2.7:443 tcp', where ports and protocol may be left out,
+    /// or a line that flows printed
     #[arg(long, value_name = "FLOW", value_parser = pasted_flow)]
     flow: Option<Flow>,
-    /// Only with this address or network at one end, in tunnels and behind VLAN tags too: 10.0.0.5, 10.0.0.0/8
+    /// Only with this address or network at one end, also in tunnels and behind VLAN tags: 10.0.0.5, 10.0.0.0/8
     #[arg(long, value_name = "ADDRESS")]
     address: Option<Subnet>,
-    /// Only with this port, or one of this range, at one end, in tunnels and behind VLAN tags too: 443, 5000-5010
+    /// Only with this port, or a port of this range, at one end, also in tunnels and behind VLAN tags: 443, 5000-5010
     #[arg(long, value_name = "PORT")]
     port: Option<PortRange>,
     #[command(flatten)]
@@ -69,7 +70,7 @@ pub(crate) struct Selection {
     expression: Vec<String>,
 }
 
-/// The name of an interface; `any` stands for all of them, as in tcpdump.
+/// The name of an interface; `None` for `any`, which means all, as in tcpdump.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct InterfaceName(Option<String>);
 
@@ -77,7 +78,7 @@ fn interface(text: &str) -> Result<InterfaceName, String> {
     Ok(InterfaceName((text != "any").then(|| text.to_owned())))
 }
 
-/// Reads a flow, also out of a line that `flows`, `flows --json` or tcpdump printed.
+/// Parses a flow, also from a line that `flows`, `flows --json` or tcpdump printed.
 fn pasted_flow(text: &str) -> Result<Flow, String> {
     text.parse::<Flow>().or_else(|error| printed_flow(text).ok_or_else(|| error.to_string()))
 }
@@ -103,7 +104,7 @@ fn printed_flow(text: &str) -> Option<Flow> {
     format!("{flow}{}", protocol.unwrap_or_default()).parse().ok()
 }
 
-/// An endpoint as `flows` prints it, or as tcpdump does: with a point before the port.
+/// Parses an endpoint as `flows` prints it, or as tcpdump does, with a dot before the port.
 fn printed_end(word: &str) -> Option<String> {
     if word.parse::<SocketAddr>().is_ok() || word.parse::<IpAddr>().is_ok() {
         return Some(word.to_owned());
@@ -125,34 +126,34 @@ fn community_id(text: &str) -> Result<CommunityId, String> {
     CommunityId::parse(text).ok_or_else(|| error.to_owned())
 }
 
-/// When something happened, and how much before and after it is asked for.
+/// A time of interest, with a margin before and after it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Selection")]
 pub(crate) struct Around {
-    /// From the window before this time until the window after it
+    /// Only from --window before this time to --window after it
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["since", "until"])]
     around: Option<String>,
-    /// How much before and after --around: 5s, 2m
+    /// Time before and after --around: 5s, 2m
     #[arg(long, value_name = "DURATION", default_value = "5s", requires = "around")]
     window: String,
 }
 
-/// Reads a flag that is a span of time.
+/// Parses a flag with a duration.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     time::parse_duration(text).map_err(|error| error.to_string())
 }
 
-/// Reads a time of the user's.
+/// Parses a time that the user typed.
 fn read(text: &str, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Timestamp> {
     time::parse(text, now, tz).map_err(Usage::of)
 }
 
 impl Selection {
-    /// Adds what is selected to a request.
+    /// Adds the selection to a request.
     ///
     /// # Errors
     ///
-    /// [`Usage`] where a time or the expression makes no sense.
+    /// [`Usage`] for an invalid time or expression.
     pub(crate) fn add(
         &self,
         target: Target,
@@ -173,11 +174,11 @@ impl Selection {
             .with("port", self.port))
     }
 
-    /// From when until when, where that is said.
+    /// The start and end of the time window, where given.
     ///
     /// # Errors
     ///
-    /// [`Usage`] where a time makes no sense.
+    /// [`Usage`] for an invalid time, and if the window ends before it starts.
     pub(crate) fn window(
         &self,
         around: Option<&Around>,
@@ -198,11 +199,11 @@ impl Selection {
         }
     }
 
-    /// Reads the end of a selection that goes on: a span is counted from now, and it cannot be over.
+    /// Resolves `--until` of a selection that follows. A duration counts from `now` on, and the end must not be past.
     ///
     /// # Errors
     ///
-    /// [`Usage`] where it makes no sense or is over.
+    /// [`Usage`] for an invalid or past time.
     pub(crate) fn ahead(&mut self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<()> {
         let Some(text) = &self.until else { return Ok(()) };
         let until = time::parse_ahead(text, now, tz).map_err(Usage::of)?;
@@ -215,29 +216,29 @@ impl Selection {
         Ok(())
     }
 
-    /// Whether it says when it begins.
+    /// Whether the selection has a start time.
     pub(crate) fn has_start(&self) -> bool {
         self.since.is_some()
     }
 
-    /// Begins at another time.
+    /// Sets the start time.
     pub(crate) fn begin(&mut self, since: Timestamp) {
         self.since = Some(since.to_rfc3339());
     }
 
-    /// Wants also that this expression matches.
+    /// Combines the expression with another one; both must match.
     pub(crate) fn and(&mut self, expression: &str) {
         let mine = self.expression.join(" ");
         let both = if mine.trim().is_empty() { expression.to_owned() } else { format!("({mine}) and ({expression})") };
         self.expression = vec![both];
     }
 
-    /// The interface that is asked for; none for all.
+    /// The interface; `None` for all.
     pub(crate) fn interface_name(&self) -> Option<String> {
         self.interface.as_ref()?.0.clone()
     }
 
-    /// What was typed as an expression, with what stands in it for --since and --until.
+    /// The typed expression. Times in it become `--since` and `--until`.
     fn typed(&self) -> anyhow::Result<Typed> {
         self.habits.check()?;
         let mut words = self.expression.join(" ");
@@ -249,7 +250,7 @@ impl Selection {
         Ok(typed)
     }
 
-    /// Of everything.
+    /// A selection of all packets.
     pub(crate) fn everything() -> Self {
         Self {
             read: Vec::new(),
@@ -266,7 +267,8 @@ impl Selection {
         }
     }
 
-    /// The expression, checked here unless it is long: then the recorder does, as once takes time enough.
+    /// The expression. It is compiled here as a check, unless it is long: compiling takes time, and the recorder does
+    /// it anyway.
     pub(crate) fn expression(&self) -> anyhow::Result<Option<String>> {
         let words = self.typed()?.expression;
         if (ALONE_BYTES_MIN..=EXPRESSION_BYTES_MAX).contains(&words.len()) {
@@ -278,7 +280,7 @@ impl Selection {
     }
 }
 
-/// An expression, and the window that belongs to it.
+/// An expression and the time window that belongs to it.
 #[derive(Debug)]
 struct Typed {
     since: Option<String>,
@@ -287,7 +289,7 @@ struct Typed {
 }
 
 impl Typed {
-    /// Takes `after 3h ago` and `before 2026-11-22T10:00:00Z` out of a conjunction, as stenoread has them.
+    /// Moves `after 3h ago` and `before 2026-11-22T10:00:00Z`, as stenoread has them, from a conjunction to the window.
     fn take_times(&mut self) -> anyhow::Result<()> {
         if !self.expression.contains("before ") && !self.expression.contains("after ") {
             return Ok(());
@@ -313,7 +315,7 @@ impl Typed {
     }
 }
 
-/// Joins the last arguments to an expression and checks it.
+/// Joins the last arguments to an expression and checks it. Returns `None` if it is empty.
 ///
 /// # Errors
 ///
@@ -322,7 +324,7 @@ pub(crate) fn expression(words: &[String]) -> anyhow::Result<Option<String>> {
     Ok(filter(words)?.map(|filter| filter.expression().to_owned()))
 }
 
-/// As [`expression`], compiled.
+/// As [`expression`], but returns the compiled filter.
 ///
 /// # Errors
 ///

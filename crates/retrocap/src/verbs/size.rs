@@ -1,8 +1,8 @@
-//! `retrocap check --size`: the memory that a link and a time to look back need.
+//! `retrocap check --size`: estimates the memory that a load and a time to look back need.
 //!
-//! The model is the one of docs/scaling.md: a first-in first-out ring of all the memory that packets and sessions have
-//! reaches back `bytes / mean load`, and each part of a session reaches back a measured multiple of that. Compression is
-//! left out, because encrypted traffic does not compress.
+//! The model is that of docs/scaling.md. A first-in first-out ring of all memory for packets and sessions reaches back
+//! `bytes / mean load`, and each part of a session reaches back a measured multiple of that. The model ignores
+//! compression, because encrypted traffic does not compress.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,32 +13,33 @@ use serde_json::json;
 use base::time::{human_age, parse_duration};
 use engine::budget::{ByteSize, Split};
 
-/// Parts of a session, each with how far it reaches back, in hundredths of what a first-in first-out ring does. The lowest
-/// of the figures that README.md, "How far back", gives for `make retention`.
+/// Parts of a session: key, name, and how far back the part reaches in hundredths of a first-in first-out ring's reach.
+/// The numbers are the lowest ones of `make retention` in README.md, "How far back".
 const DEPTHS: [(&str, &str, u128); 4] = [
     ("start", "start of sessions", 2700),
     ("first_kb", "their first kilobyte", 2300),
     ("first_10kb", "their first 10 kB", 360),
     ("whole", "whole sessions", 80),
 ];
-/// Bytes on the wire of a mean packet (IMIX, with preamble and gap), and what a worker takes for one at 70 % load.
+/// Mean bytes of a packet on the wire (IMIX, with preamble and gap), and nanoseconds that a worker at 70 % load takes
+/// per packet.
 const PACKET_BYTES: u64 = 378;
 const PACKET_NS: u64 = 400;
-/// Without a time, a day.
+/// The default time to look back: a day.
 const AGE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
-/// Beyond these, the input is a mistake.
+/// Upper limits of plausible input.
 const BITS_PER_S_MAX: u64 = 10_000_000_000_000;
 const AGE_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 const MIB: u64 = 1 << 20;
 
-/// A mean load, both directions together, and how far back one wants to look: `100Mbit/s,8h`.
+/// A mean load of both directions together, and a time to look back: `100Mbit/s,8h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
     bits_per_s: u64,
     age: Duration,
 }
 
-/// How to write a [`Size`].
+/// An error that says how to write a [`Size`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a mean load, and how far back to look: try 100Mbit/s,8h or 1G,2d (without a unit, hours)")]
 pub(crate) struct SizeUnreadable;
@@ -61,7 +62,7 @@ impl FromStr for Size {
     }
 }
 
-/// `100M`, `100Mbit/s`, `1.5 Gbps`; `12MB/s` is bytes. Prefixes are powers of 1000, as links have them.
+/// Parses a rate in bits per second: `100M`, `100Mbit/s`, `1.5 Gbps`; `12MB/s` is bytes. Prefixes are powers of 1000.
 fn bits_per_s(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(end);
@@ -81,13 +82,13 @@ fn bits_per_s(text: &str) -> Option<u64> {
     };
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let fraction = format!("{fraction:0<6}");
-    // At most six digits behind the point; the rest of a rate means nothing.
+    // Use at most six decimals, which is more than enough for a rate.
     let millionths = whole.parse::<u64>().ok()?.checked_mul(1_000_000)?;
     let millionths = millionths.checked_add(fraction.get(..6)?.parse().ok()?)?;
     u64::try_from(u128::from(millionths) * u128::from(scale) * bits / 1_000_000).ok()
 }
 
-/// A load as links are named: `100 Mbit/s`.
+/// Formats a load: `100 Mbit/s`.
 struct Rate(u64);
 
 impl fmt::Display for Rate {
@@ -106,13 +107,14 @@ impl fmt::Display for Rate {
 }
 
 impl Size {
-    /// Workers that take this load.
+    /// Number of workers for this load.
     fn workers(self) -> u32 {
         let packets_per_s = self.bits_per_s / 8 / PACKET_BYTES;
         u32::try_from((packets_per_s * PACKET_NS).div_ceil(1_000_000_000)).unwrap_or(u32::MAX).clamp(1, 256)
     }
 
-    /// How long a budget keeps a part of each session that reaches `hundredths` of a ring; `None` when it is too small.
+    /// How long a budget keeps a part of each session that reaches `hundredths` of a ring. `None` if the budget is too
+    /// small.
     fn reach(self, budget_bytes: u64, hundredths: u128) -> Option<Duration> {
         let workers = self.workers();
         let split = Split::new(budget_bytes, workers, true).ok()?.compressing();
@@ -121,7 +123,7 @@ impl Size {
         Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
     }
 
-    /// The smallest budget in MiB that keeps such a part for as long as is asked.
+    /// The smallest budget in bytes, a multiple of 1 MiB, that keeps such a part for the requested time.
     fn budget_bytes(self, hundredths: u128) -> u64 {
         let enough = |mib: u64| self.reach(mib * MIB, hundredths).is_some_and(|reach| reach >= self.age);
         let (mut below, mut above) = (0, 1);
@@ -135,7 +137,7 @@ impl Size {
         above * MIB
     }
 
-    /// The answer in words, beside what `memory_bytes` reach.
+    /// The estimate as text, with the reach of `memory_bytes`.
     pub(crate) fn text(self, memory_bytes: u64) -> String {
         let age = human_age(self.age);
         let start = self.budget_bytes(DEPTHS[0].2);
@@ -161,7 +163,7 @@ impl Size {
         out
     }
 
-    /// The same for scripts.
+    /// The estimate as JSON.
     pub(crate) fn document(self, memory_bytes: u64) -> String {
         let depths = DEPTHS.map(|(key, _, hundredths)| {
             json!({
@@ -181,7 +183,7 @@ impl Size {
     }
 }
 
-/// A budget as the configuration takes it, rounded up.
+/// A budget in the syntax of the configuration, rounded up.
 fn setting_of(bytes: u64) -> String {
     let mib = bytes.div_ceil(MIB);
     if mib < 10 * 1024 { format!("{mib}M") } else { format!("{}G", mib.div_ceil(1024)) }
@@ -222,8 +224,8 @@ mod tests {
         }
     }
 
-    /// 2 sessions/s of the campus workload are 87 kB/s, for which `make retention` measured a first-in first-out ring of
-    /// 40 MiB to reach back 6.7 min.
+    /// The campus workload with 2 sessions/s is 87 kB/s. For it, `make retention` measured that a first-in first-out
+    /// ring of 40 MiB reaches back 6.7 min.
     #[test]
     fn a_ring_reaches_as_far_as_was_measured() {
         let size = Size { bits_per_s: 87_000 * 8, age: AGE_DEFAULT };

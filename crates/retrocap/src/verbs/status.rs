@@ -1,4 +1,4 @@
-//! `retrocap status`: what is kept, how far back, what was lost and why.
+//! `retrocap status`: shows what is kept, how far back, and what was lost and why.
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -15,12 +15,12 @@ use crate::terminal::status_page::{self, Heading, View};
 use base::time::Timestamp;
 use query::status::Status as Document;
 
-/// How long `--watch` shows the same.
+/// Interval of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// To the upper left corner, and away with everything.
+/// Moves the cursor to the upper left corner and clears the screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// What is kept, how far back, what was lost and why.
+/// Show what is kept, how far back, and what was lost and why
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -28,16 +28,16 @@ Examples:
   retrocap status --watch                      once a second, until Ctrl-C
   retrocap status --json | jq .retained.oldest    for scripts")]
 pub(crate) struct Status {
-    /// Show what capture files hold, instead of a recorder; may be repeated
+    /// Show the status of this capture file instead of a recorder; may be repeated
     #[arg(short, long, value_name = "FILE", conflicts_with = "watch")]
     read: Vec<PathBuf>,
-    /// Again each second
+    /// Update every second
     #[arg(short, long)]
     watch: bool,
 }
 
 impl Status {
-    /// Asks and shows, once or until Ctrl-C.
+    /// Queries and prints the status, once or until Ctrl-C.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         common.reading(&self.read, |common| self.ask(common))
     }
@@ -48,7 +48,7 @@ impl Status {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
         let clear = if std::io::stdout().is_terminal() && !common.json { CLEAR } else { "" };
-        // One for all rounds: an interrupt that comes while the recorder is asked counts in the next pause.
+        // Use one signal future for all rounds, so that an interrupt during a query counts in the next pause.
         let mut interrupt = Box::pin(tokio::signal::ctrl_c());
         loop {
             print_own(clear)?;
@@ -66,7 +66,7 @@ impl Status {
     }
 }
 
-/// Prints the status document, or the page that people read.
+/// Prints the status document, or the page for people.
 fn show(common: &Common) -> anyhow::Result<()> {
     let document = client::get(common, &Target::new("/v1/status"))?.document()?;
     if common.json {
@@ -80,7 +80,7 @@ fn show(common: &Common) -> anyhow::Result<()> {
     print(&status_page::status(&status, &here(heading)))
 }
 
-/// How this terminal shows things.
+/// The view for this terminal.
 pub(crate) fn here(heading: Heading) -> View {
     View { heading, screen: Screen::stdout(), tz: TimeZone::system() }
 }

@@ -1,4 +1,4 @@
-//! The files of `get --alert --split`: named after their alerts, there when all of them are whole.
+//! Writes the files of `get --alert --split`, which are named after their alerts and appear once all of them are whole.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,14 +12,14 @@ use crate::alert::Alert;
 use crate::terminal::output::{FileMode, remove_when_interrupted, set_mode};
 use query::search::SearchTarget;
 
-/// AlertFiles that are open at once.
+/// Maximum number of open files.
 const OPEN_FILES_MAX: usize = 128;
 
-/// The files of a split answer: made in a hidden directory, moved when all of them are whole.
+/// The files of a split answer. They are written to a hidden directory and moved once all are whole.
 pub(crate) struct AlertFiles {
     directory: PathBuf,
     hidden: tempfile::TempDir,
-    /// For each alert the name of its file.
+    /// The file name of each alert.
     pub(crate) names: Vec<String>,
     open: HashMap<usize, File>,
     made: Vec<bool>,
@@ -27,7 +27,7 @@ pub(crate) struct AlertFiles {
 }
 
 impl AlertFiles {
-    /// No file yet.
+    /// Creates the hidden directory.
     pub(crate) fn new(directory: &Path, alerts: &[Alert], options: &ExportOptions) -> anyhow::Result<Self> {
         let cannot = || format!("cannot write into {}", directory.display());
         let hidden = tempfile::Builder::new().prefix(".retrocap-").tempdir_in(directory).with_context(cannot)?;
@@ -37,7 +37,7 @@ impl AlertFiles {
         Ok(Self { directory: directory.to_owned(), hidden, names, open: HashMap::new(), made, mode: options.mode })
     }
 
-    /// Appends to an alert's file.
+    /// Appends to the file of an alert.
     pub(crate) fn write(&mut self, alert: usize, bytes: &[u8]) -> anyhow::Result<()> {
         let path = self.hidden.path().join(&self.names[alert]);
         let cannot = || format!("cannot write {}", self.directory.join(&self.names[alert]).display());
@@ -56,7 +56,7 @@ impl AlertFiles {
         Ok(())
     }
 
-    /// Alerts of the same sessions have the same packets: their files are links to one.
+    /// Hard-links the files of alerts with the same sessions, because their packets are the same.
     pub(crate) fn link_equal(&mut self, same_as: impl Iterator<Item = Option<usize>>) -> anyhow::Result<()> {
         self.open.clear();
         for (alert, same_as) in same_as.enumerate() {
@@ -65,19 +65,19 @@ impl AlertFiles {
             if std::fs::hard_link(&from, &to).is_ok() {
                 self.made[alert] = true;
             } else {
-                // Where there are no links, the manifest names the one file.
+                // Without hard links, the manifest names the one file.
                 self.names[alert] = self.names[other].clone();
             }
         }
         Ok(())
     }
 
-    /// Gives the files their names.
+    /// Moves the files to their final names.
     pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
         for (name, _) in self.names.iter().zip(&self.made).filter(|(_, made)| **made) {
             let to = self.directory.join(name);
             match std::fs::rename(self.hidden.path().join(name), &to) {
-                // A link that was moved onto another link of the same file stays where it was.
+                // Alerts with equal names share one file, which is moved already.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && to.exists() => {}
                 moved => moved.with_context(|| format!("cannot write {}", to.display()))?,
             }
@@ -86,14 +86,14 @@ impl AlertFiles {
     }
 }
 
-/// A name that sorts by time and says what it is: time, line, writer, what it says, endpoints.
+/// A file name that sorts by time: time, line, tool, text of the alert, endpoints.
 pub(crate) fn file_name(alert: &Alert, extension: &str) -> String {
     let time: String = alert.start.to_rfc3339().chars().filter(|c| !matches!(c, '-' | ':')).collect();
-    // Microseconds are what the logs have.
+    // Keep microseconds, the precision of the logs.
     let time = format!("{}Z", &time[..time.len().saturating_sub(4)]);
     let host = |ip: std::net::IpAddr| ip.to_string().replace(':', ".");
     let names = match &alert.names {
-        // What tells one Community ID from another, base64, is nothing for a file's name; the manifest has it.
+        // A Community ID is base64 and may contain `/`. The manifest has it.
         SearchTarget::CommunityId(_) => "session".to_owned(),
         SearchTarget::Host(ip) => host(*ip),
         SearchTarget::Flow(flow) => {

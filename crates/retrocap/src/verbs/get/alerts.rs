@@ -1,7 +1,7 @@
-//! `retrocap get --alert`: from a file of alerts to the packets of the sessions they name.
+//! `retrocap get --alert`: gets the packets of the sessions that a file of alerts names.
 //!
-//! Alerts are read here, asked for in batches, and what comes is written: one file of all of them, or one file an alert
-//! and a manifest. A broken line is told with its number and costs the others nothing but the exit code.
+//! This module reads alerts, queries the recorder in batches, and writes one file for all, or one file per alert and a
+//! manifest. A broken line is reported with its number. It does not affect other alerts, only the exit status.
 
 pub(crate) mod merged;
 
@@ -30,21 +30,21 @@ use crate::verbs::selection;
 use base::time::Timestamp;
 use query::search::SearchTarget;
 
-/// Alerts of one request when each gets a file; fewer where the recorder has not the memory.
+/// Alerts per request when each gets a file; fewer if the recorder lacks memory.
 const BATCH_ALERTS: usize = 1000;
-/// Bytes that may be said about one alert, on average.
+/// Maximum bytes of the outcome of an alert, on average.
 const OUTCOME_BYTES_MAX: u64 = 1024;
-/// Bytes that may be said about few alerts together.
+/// Bytes of outcomes that are allowed for any number of alerts.
 const OUTCOMES_BYTES_MIN: u64 = 64 << 10;
-/// Alerts without packets, and broken lines, that are told on the terminal one by one.
+/// Maximum number of alerts without packets, and of broken lines, that are listed on the terminal.
 const MESSAGES_MAX: usize = 20;
 
-/// How alerts are answered.
+/// Options for alerts.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Alerts")]
 pub(crate) struct AlertArgs {
-    /// The sessions named by the alerts in this file, - being stdin: Suricata EVE, Zeek conn.log or notice.log (TSV or
-    /// JSON), Sysmon event 3 as JSON
+    /// Get the sessions that the alerts in this file name, - for stdin: Suricata EVE, Zeek conn.log or notice.log (TSV
+    /// or JSON), Sysmon event 3 as JSON
     #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until", "around", "community_id", "flow", "address", "port", "count", "whole_sessions"])]
     pub(crate) alert: Option<PathBuf>,
     /// How long before an alert a session may have ended [default: 5s; Sysmon 20s]
@@ -53,18 +53,18 @@ pub(crate) struct AlertArgs {
     /// How long after an alert a session may have begun [default: 5s; Sysmon 20s]
     #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]
     after: Option<Duration>,
-    /// Take all of Suricata's events that name a session, not alerts alone: flow, dns, http and others
+    /// Take all of Suricata's events that name a session, not only alerts: flow, dns, http and others
     #[arg(long, requires = "alert")]
     all_events: bool,
     /// Only packets within these margins, not the whole sessions
     #[arg(long, requires = "alert")]
     only_margins: bool,
-    /// One file an alert into this directory, and manifest.jsonl, which says what is missing and why
+    /// Write one file per alert to this directory, and manifest.jsonl, which says what is missing and why
     #[arg(long, value_name = "DIR", requires = "alert", conflicts_with = "write")]
     pub(crate) split: Option<PathBuf>,
 }
 
-/// What is asked for alike of all alerts.
+/// Options that apply to all alerts.
 pub(crate) struct ExportOptions {
     pub(crate) filter: Option<String>,
     pub(crate) interface: Option<String>,
@@ -74,7 +74,7 @@ pub(crate) struct ExportOptions {
     pub(crate) mode: FileMode,
 }
 
-/// Alerts that were read, and how to ask for them.
+/// Alerts that were read, and the options to query them with.
 pub(crate) struct AlertQuery<'a> {
     args: &'a AlertArgs,
     asked: ExportOptions,
@@ -84,7 +84,7 @@ pub(crate) struct AlertQuery<'a> {
     counts: Arc<ProgressCounts>,
 }
 
-/// What the service found for an alert.
+/// The outcome of an alert, as the service reports it.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Outcome {
     selection: usize,
@@ -95,12 +95,12 @@ struct Outcome {
     sessions: u64,
     same_as: Option<usize>,
     missing: Option<Missing>,
-    /// Whether the service was asked already.
+    /// Whether the service was queried.
     #[serde(skip)]
     asked: bool,
 }
 
-/// Why an alert is not answered in full.
+/// The reason why packets of an alert are missing.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 struct Missing {
     cause: String,
@@ -111,7 +111,7 @@ struct Missing {
     count: Option<u64>,
 }
 
-/// Reads what was found for each alert. All of it is held until the end, so that its size has a limit.
+/// Reads the outcomes of alerts. All outcomes stay in memory until the end, so that their total size has a limit.
 #[derive(Debug, Default)]
 struct OutcomeReader {
     held_bytes: u64,
@@ -128,7 +128,7 @@ impl OutcomeReader {
     }
 }
 
-/// One line of the service's answer.
+/// A line of the service's answer.
 #[derive(Debug, Deserialize)]
 struct Line {
     selection: Option<usize>,
@@ -137,7 +137,7 @@ struct Line {
     done: bool,
     #[serde(default)]
     packets: u64,
-    /// How far the search has come, 0 to 1.
+    /// The part of the search that is done, 0 to 1.
     part: Option<f64>,
     #[serde(default)]
     note: String,
@@ -173,7 +173,7 @@ impl<'a> AlertQuery<'a> {
         Ok(Some(job))
     }
 
-    /// Asks for sessions that were found otherwise.
+    /// Queries sessions that were found otherwise, without a file of alerts.
     pub(crate) fn of_sessions(args: &'a AlertArgs, asked: ExportOptions, common: &'a Common, sessions: Alerts) -> Self {
         Self { args, asked, common, source: "the sessions found".to_owned(), read: sessions, counts: Arc::default() }
     }
@@ -198,7 +198,7 @@ impl<'a> AlertQuery<'a> {
         }
     }
 
-    /// The margins of an alert.
+    /// The time window of an alert with its margins.
     fn window(&self, alert: &Alert) -> (Timestamp, Timestamp) {
         let default = match alert.kind {
             Kind::Session => Duration::ZERO,
@@ -242,13 +242,13 @@ impl<'a> AlertQuery<'a> {
         client::ask(self.common, Method::POST, "/v1/packets", Some(self.body(answer, alerts)))
     }
 
-    /// Shows how far it is, until that is dropped.
+    /// Shows the progress line until it is dropped.
     pub(crate) fn progress(&self) -> Progress {
         let counts = Arc::clone(&self.counts);
         Progress::start(self.common, move || counts.done())
     }
 
-    /// One file an alert.
+    /// Writes one file per alert.
     pub(crate) fn split(self, directory: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let directory = &destination::resolve(directory)?;
@@ -256,7 +256,7 @@ impl<'a> AlertQuery<'a> {
         let mut files = AlertFiles::new(directory, &self.read.alerts, &self.asked)?;
         let mut outcomes: Vec<Outcome> = vec![Outcome::default(); self.read.alerts.len()];
         let mut order: Vec<usize> = (0..self.read.alerts.len()).collect();
-        // Alerts of one session into one batch, so that their file is made once.
+        // Put alerts of one session into one batch, so that their file is made once.
         let key = |at: &usize| (self.read.alerts[*at].names.to_string(), self.read.alerts[*at].start, *at);
         order.sort_by_cached_key(key);
         let (mut rest, mut batch_max, mut note_text) = (&order[..], BATCH_ALERTS, String::new());
@@ -324,7 +324,8 @@ impl<'a> AlertQuery<'a> {
         if done { Ok(()) } else { Err(anyhow!("the recorder broke off its answer; ask again")) }
     }
 
-    /// How far all alerts are, when some were asked for before and a batch has come so far.
+    /// The part of all alerts that is done: `before` alerts of earlier batches, and `part` of a batch of `batch`
+    /// alerts.
     #[expect(clippy::cast_precision_loss, reason = "numbers of alerts")]
     fn part(&self, before: usize, batch: usize, part: f64) -> f64 {
         (before as f64 + batch as f64 * part) / self.read.alerts.len().max(1) as f64
@@ -376,7 +377,7 @@ impl<'a> AlertQuery<'a> {
         })
     }
 
-    /// Says how it went: numbers, what found nothing and why, and the exit code.
+    /// Prints the summary and what is missing. Returns an error if the exit status must be 1.
     fn end(
         &self,
         outcomes: &[Outcome],

@@ -1,4 +1,4 @@
-//! `retrocap get --name HOST`: which sessions name a host, as the recorder lists them.
+//! `retrocap get --name HOST`: reads the recorder's listing of the sessions that name a host.
 
 use std::io::BufReader;
 
@@ -11,10 +11,10 @@ use base::time::Timestamp;
 use query::flows::Flow;
 use query::search::SearchTarget;
 
-/// Sessions whose packets are asked for at once; recorders find as many by name.
+/// Maximum number of sessions in one request, the limit of recorders for a name.
 const SESSIONS_MAX: usize = 4096;
 
-/// The sessions of a listing, each with the time in which it is asked for.
+/// The sessions of a listing, each with its time span limited to the window.
 pub(super) fn sessions(
     answer: Answer,
     (since, until): (Option<Timestamp>, Option<Timestamp>),

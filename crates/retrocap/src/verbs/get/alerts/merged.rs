@@ -1,4 +1,4 @@
-//! The answer to all alerts as one file, read out of the lines it comes in.
+//! Extracts one capture file from the lines of the answer to all alerts.
 
 use std::io::{BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::terminal::human;
 use crate::terminal::progress::ProgressCounts;
 
 impl<'a> AlertQuery<'a> {
-    /// All alerts, as one stream of packets; call [`Merged::end`] after it was read.
+    /// Queries all alerts as one stream of packets. Call [`Merged::end`] after reading the stream.
     pub(crate) fn merged(self) -> anyhow::Result<(MergedReader<Answer>, Merged<'a>)> {
         let alerts: Vec<usize> = (0..self.read.alerts.len()).collect();
         let answer = self.ask("lines", &alerts).map_err(|error| match error.downcast_ref::<Refused>() {
@@ -29,7 +29,7 @@ impl<'a> AlertQuery<'a> {
     }
 }
 
-/// What came beside the packets.
+/// The parts of the answer beside the packets.
 #[derive(Debug, Default)]
 struct MergedState {
     outcomes: Vec<Outcome>,
@@ -39,19 +39,19 @@ struct MergedState {
     done: bool,
 }
 
-/// What is left to say after a merged answer was read.
+/// The result of a merged answer, to report after the stream was read.
 pub(crate) struct Merged<'a> {
     job: AlertQuery<'a>,
     found: Arc<Mutex<MergedState>>,
 }
 
 impl Merged<'_> {
-    /// Whether any packet came.
+    /// Whether the answer has no packet.
     pub(crate) fn is_empty(&self) -> bool {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).packets == 0
     }
 
-    /// Says how it went; `written` says where to.
+    /// Reports the result; `written` names the output.
     pub(crate) fn end(self, written: &str) -> anyhow::Result<()> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if !found.done {
@@ -62,7 +62,7 @@ impl Merged<'_> {
     }
 }
 
-/// The file within a merged answer.
+/// Reads the capture file in a merged answer.
 pub(crate) struct MergedReader<R> {
     lines: BufReader<R>,
     asked: usize,
@@ -74,7 +74,7 @@ pub(crate) struct MergedReader<R> {
 }
 
 impl<R: Read> MergedReader<R> {
-    /// Of an answer to so many selections.
+    /// Reads an answer to `asked` selections.
     pub(crate) fn new(answer: R, asked: usize, counts: Arc<ProgressCounts>) -> Self {
         let lines = BufReader::with_capacity(64 << 10, answer);
         Self { lines, asked, found: Arc::default(), counts, line: String::new(), data: Vec::new(), at: 0 }
