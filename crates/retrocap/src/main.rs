@@ -1,4 +1,4 @@
-//! The command line: parse, dispatch, exit code.
+//! Entry point of the binary. [`retrocap::cli::main`] parses the arguments and runs the verb.
 #![forbid(unsafe_code)]
 
 /// Wipes memory when it is freed, because buffers of this program and of its libraries hold packet contents.

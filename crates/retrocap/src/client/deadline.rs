@@ -23,7 +23,7 @@ pub(crate) struct Deadline {
     lifted: bool,
 }
 
-/// The deadline passed.
+/// The error when the deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimedOut {
     waited: Duration,

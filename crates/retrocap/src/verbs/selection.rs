@@ -319,7 +319,7 @@ impl Typed {
 ///
 /// # Errors
 ///
-/// [`Usage`] with what libpcap says, and examples.
+/// [`Usage`] with libpcap's error message and examples.
 pub(crate) fn expression(words: &[String]) -> anyhow::Result<Option<String>> {
     Ok(filter(words)?.map(|filter| filter.expression().to_owned()))
 }
