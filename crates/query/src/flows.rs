@@ -1,4 +1,4 @@
-//! The sessions known, also those whose packets are gone.
+//! Listings of the known sessions, including sessions without retained packets.
 
 use std::collections::BinaryHeap;
 
@@ -16,11 +16,11 @@ use decode::Network;
 use engine::session::community_id::CommunityId;
 use engine::session::{ArchivePosition, BlockCache, Endpoint, Session, SessionSlot};
 
-/// What a listing is sorted by. Amounts descend, and times ascend but for the newest first.
+/// The sort order of a listing. Amounts descend. Times ascend, except for `Newest`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sort {
-    /// Time of the first packet, the newest first.
+    /// Time of the first packet, newest first.
     #[default]
     Newest,
     /// Time of the first packet.
@@ -31,7 +31,7 @@ pub enum Sort {
     Bytes,
     /// Packets, most first.
     Packets,
-    /// Time between first and latest packet, longest first.
+    /// Time between the first and the latest packet, longest first.
     Duration,
     /// Bytes sent by the originator, most first.
     Out,
@@ -40,7 +40,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// The key by which sessions ascend.
+    /// The sort key. A listing is in ascending order of it.
     fn key(self, session: &Session) -> u64 {
         match self {
             Self::Newest => u64::MAX - session.first.0,
@@ -58,11 +58,11 @@ impl Sort {
 /// One endpoint in JSON: an IP address and port, or a link-layer address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowEndpoint {
-    /// IP address; null where the session is not IP.
+    /// IP address; null if the session is not IP.
     pub ip: Option<String>,
-    /// Port; ICMP: type or code; 0 where there are none.
+    /// Port; for ICMP the type or code; 0 if there is none.
     pub port: u16,
-    /// Link-layer address, where the session is not IP.
+    /// Link-layer address, if the session is not IP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
 }
@@ -77,7 +77,7 @@ pub struct FlowCount {
 }
 
 impl FlowCount {
-    /// Both together.
+    /// Sum of both counts.
     pub fn sum(self) -> u64 {
         self.originator.saturating_add(self.responder)
     }
@@ -92,60 +92,62 @@ pub struct Flow {
     /// Time of the latest packet.
     #[schemars(extend("format" = "date-time"))]
     pub last: String,
-    /// `tcp`, `udp`, …; the number of other IP protocols; the ethertype of what is not IP.
+    /// `tcp`, `udp` and other names; the number of an IP protocol without a name here; the ethertype of a session that
+    /// is not IP.
     pub proto: String,
-    /// Who sent the SYN, or spoke first.
+    /// The endpoint that sent the SYN, or else the first packet.
     pub originator: FlowEndpoint,
-    /// The other one.
+    /// The other endpoint.
     pub responder: FlowEndpoint,
-    /// Where it was seen.
+    /// Name of the capture interface; empty if it is no longer known.
     pub interface: String,
     /// Packets seen.
     pub packets: FlowCount,
-    /// Bytes seen, on the wire.
+    /// Bytes on the wire seen.
     pub bytes: FlowCount,
-    /// Captured bytes still there.
+    /// Retained captured bytes.
     pub kept_bytes: u64,
-    /// Packets still there.
+    /// Retained packets.
     pub kept_packets: u64,
-    /// When packets of it were removed last; null while all are there.
+    /// Time at which packets of the session were last removed; null while all are retained.
     #[schemars(extend("format" = "date-time"))]
     #[serde(default)]
     pub cut_at: Option<String>,
-    /// How far it came.
+    /// State of the session.
     pub state: String,
-    /// Community ID version 1, with the recorder's seed or the one asked with; null where the session is not IP.
+    /// Community ID version 1, with the seed of the request or else that of the recorder; null if the session is not
+    /// IP.
     pub community_id: Option<String>,
-    /// Outermost VLAN id; null without one.
+    /// Outermost VLAN ID; null without a VLAN tag.
     pub vlan: Option<u16>,
-    /// What its first packets name, where they are still there.
+    /// Names in its first packets, if these are retained.
     #[serde(flatten)]
     pub names: Names,
 }
 
-/// A session, and what its first packets name.
+/// A session and the names in its first packets.
 #[derive(Clone, Debug)]
 pub struct ListedSession {
     /// The session.
     pub session: Session,
-    /// Its names; none where they were not looked up.
+    /// Its names; empty if they were not looked up.
     pub names: Names,
-    /// Who keeps it.
+    /// Index of the worker that stores it.
     pub(super) worker: u16,
 }
 
-/// Where a listed session stands, and what it is sorted by.
+/// The position of a session in a listing: its sort key and its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     key: u64,
     first_sequence: u64,
     worker: u16,
     slot: u32,
-    /// Where it is found if it has left the array.
+    /// Its place in the archive, if it has left the session array.
     past: Option<ArchivePosition>,
 }
 
-/// A listing: which sessions, in which order. Their contents are read as they are asked for.
+/// A listing of sessions in sort order. Each session is read only when the caller asks for it.
 #[derive(Debug)]
 pub struct Flows<'h> {
     history: &'h History,
@@ -156,20 +158,20 @@ pub struct Flows<'h> {
     allowance: ReadAllowance,
     totals: FlowTotals,
     unlisted: Unlisted,
-    /// The last row that was read.
+    /// The row read last.
     last: Option<Row>,
 }
 
-/// All sessions that match, listed or not.
+/// Totals of all sessions that match, listed or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowTotals {
-    /// How many there are.
+    /// Number of these sessions.
     pub sessions: u64,
     /// Their packets.
     pub packets: u64,
     /// Their bytes on the wire.
     pub bytes: u64,
-    /// Captured bytes of them that are still there.
+    /// Their retained captured bytes.
     pub kept_bytes: u64,
 }
 
@@ -182,17 +184,17 @@ impl FlowTotals {
     }
 }
 
-/// Sessions that are not listed, though somebody may expect them.
+/// Sessions that are not listed, although a user may expect them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unlisted {
-    /// The packets that would tell whether they match are gone.
+    /// Sessions that may match, but the packets that would decide were evicted.
     pub undecided: u64,
-    /// Their addresses and ports match, but the expression does not look behind the headers of their packets.
+    /// Sessions whose addresses and ports match, but in packets that the expression does not look into.
     pub unopened: u64,
 }
 
 impl Unlisted {
-    /// What to say of them; `None` if there are none.
+    /// Describes these sessions; `None` if there are none.
     pub fn sentence(self) -> Option<String> {
         let undecided = (self.undecided > 0).then(|| undecided(self.undecided));
         let unopened = (self.unopened > 0).then(|| {
@@ -214,33 +216,33 @@ impl Row {
     }
 }
 
-/// Sessions found beyond the limit of a listing: in a flood, those that come first may be gone before they are read.
+/// Sessions found beyond the limit of a listing. In a flood, the first ones may disappear before they are read.
 pub const SPARE_ROWS: u64 = 2048;
 
 impl History {
-    /// The sessions that match, sorted, from the first on.
+    /// Lists the sessions that match, sorted.
     ///
     /// # Errors
     ///
-    /// As for a search for packets.
+    /// The same as for a search for packets.
     pub fn flows(&self, request: &Request, sort: Sort) -> Result<Flows<'_>, QueryError> {
         self.flows_after(request, sort, None)
     }
 
-    /// The sessions that match, sorted; those behind a mark, if there is one.
+    /// Lists the sessions that match, sorted; if `after` is given, only those after this mark.
     ///
-    /// A session matches a window that it overlaps, and an expression that one of its packets matches. The totals are those
-    /// of all sessions that match, whatever the limit and the mark.
+    /// A session matches a window that it overlaps, and an expression that one of its packets matches. The totals cover
+    /// all sessions that match, regardless of the limit and the mark.
     ///
     /// # Errors
     ///
-    /// As for a search for packets.
+    /// The same as for a search for packets.
     pub fn flows_after(&self, request: &Request, sort: Sort, after: Option<PageMark>) -> Result<Flows<'_>, QueryError> {
         let bounded = |rows: u64| usize::try_from(rows).unwrap_or(usize::MAX);
         let left = bounded(request.limit.unwrap_or(u64::MAX));
         let limit = left.saturating_add(bounded(SPARE_ROWS));
         let mut totals = FlowTotals::default();
-        // The rows that come first, the last of them on top, ready to be replaced.
+        // A max-heap of the first rows: the last of them is on top and is replaced first.
         let mut rows: BinaryHeap<Row> = BinaryHeap::new();
         let unlisted = self.each_session(request, |worker, past, session| {
             totals.add(session);
@@ -275,7 +277,7 @@ impl History {
         })
     }
 
-    /// Shows every session of the request's window that the request means.
+    /// Calls `each` with every session that the request matches.
     pub(super) fn each_session(
         &self,
         request: &Request,
@@ -293,12 +295,12 @@ impl History {
         Ok(Unlisted { undecided: matcher.undecided, unopened: matcher.unopened })
     }
 
-    /// The sessions whose names have `part` in them, sorted. Those that match the request are looked at in the order of
-    /// time, `rows_max` at most.
+    /// Lists the sessions whose names contain `part`, sorted. Searches at most `rows_max` of the sessions that match
+    /// the request, in time order. Ignores ASCII case.
     ///
     /// # Errors
     ///
-    /// As [`flows`](Self::flows).
+    /// The same as for [`flows`](Self::flows).
     pub fn flows_named(
         &self,
         request: &Request,
@@ -329,51 +331,51 @@ impl History {
     }
 }
 
-/// Sessions that are read, and their names looked up, at once.
+/// Number of sessions that are read, and whose names are looked up, at once.
 pub const PAGE_ROWS: usize = 1024;
-/// Sessions found by name at most; they are held until all are found.
+/// Maximum number of sessions found by name. They are held in memory until the search ends.
 pub const NAMED_MAX: usize = 4096;
 
 /// Sessions found by name.
 #[derive(Clone, Debug, Default)]
 pub struct NamedSessions {
-    /// Those found.
+    /// The sessions found.
     pub sessions: Vec<ListedSession>,
-    /// How many were looked at.
+    /// Number of sessions searched.
     pub searched: u64,
-    /// How many of these could not be read, as that would have taken too long.
+    /// Number of searched sessions whose names were not read because of the limits on time and memory.
     pub unread: u64,
-    /// Whether there are more than [`NAMED_MAX`].
+    /// Whether the search ended early because it found more than [`NAMED_MAX`] sessions.
     pub beyond: bool,
 }
 
 impl Flows<'_> {
-    /// Sessions that were found, and gave way to others before they could be read.
+    /// Sessions that were found, but whose entries were given to other sessions before they were read.
     pub fn overtaken(&self) -> u64 {
         self.overtaken
     }
 
-    /// All sessions that match, also those beyond the limit and before the mark.
+    /// Totals of all sessions that match, including those beyond the limit and before the mark.
     pub fn totals(&self) -> FlowTotals {
         self.totals
     }
 
-    /// Sessions that are not listed, though somebody may expect them.
+    /// Sessions that are not listed, although a user may expect them.
     pub fn unlisted(&self) -> Unlisted {
         self.unlisted
     }
 
-    /// Where the next page begins; `None` if everything was read.
+    /// The mark of the next page; `None` if every row was read.
     pub fn next_mark(&self) -> Option<PageMark> {
         self.last.filter(|_| self.rows.len() > 0).map(|row| row.mark())
     }
 
-    /// Sessions of which no names are told, as reading them would have taken too long.
+    /// Listed sessions whose names were not read because of the limits on time and memory.
     pub fn unread(&self) -> u64 {
         self.allowance.skipped
     }
 
-    /// The next sessions, `rows` at most, with their names; none at the end.
+    /// Reads the next sessions and their names, at most `rows`. Returns none at the end.
     pub fn page(&mut self, rows: usize) -> Vec<ListedSession> {
         let mut page: Vec<ListedSession> = Vec::new();
         while page.len() < rows
@@ -391,7 +393,7 @@ impl Flows<'_> {
             let row = self.rows.next()?;
             self.last = Some(row);
             let sessions = &self.history.workers.get(usize::from(row.worker))?.sessions;
-            // Its entry may have been given to another session since.
+            // The entry may belong to another session by now.
             let found = match row.past {
                 Some(place) => sessions.past_session(place, &mut self.recent),
                 None => sessions.session(SessionSlot(row.slot)),
@@ -417,7 +419,7 @@ impl Iterator for Flows<'_> {
 }
 
 impl Flow {
-    /// A session as JSON has it, its Community ID made with `seed`.
+    /// Converts a session to its JSON form. `seed` is the seed of the Community ID.
     pub fn new(session: &Session, interface: Option<&Interface>, seed: u16) -> Self {
         Self {
             first: session.first.to_rfc3339(),
@@ -425,7 +427,7 @@ impl Flow {
             proto: protocol(session),
             originator: endpoint(session.originator()),
             responder: endpoint(session.responder()),
-            // A table entry may mean another interface by now.
+            // The table entry may belong to another interface by now.
             interface: interface.filter(|i| i.since <= session.last).map(|i| i.name.clone()).unwrap_or_default(),
             packets: FlowCount { originator: session.packets.originator, responder: session.packets.responder },
             bytes: FlowCount { originator: session.bytes.originator, responder: session.bytes.responder },
@@ -439,7 +441,7 @@ impl Flow {
         }
     }
 
-    /// Whether packets of it are gone.
+    /// Whether packets of the session are no longer retained.
     pub fn is_cut(&self) -> bool {
         self.kept_packets < self.packets.sum()
     }
@@ -453,7 +455,7 @@ fn endpoint(endpoint: Endpoint) -> FlowEndpoint {
     }
 }
 
-/// The name of a session's protocol.
+/// The value of [`Flow::proto`] for a session.
 pub(super) fn protocol(session: &Session) -> String {
     let key = &session.key;
     let name = match (key.network(), key.protocol()) {

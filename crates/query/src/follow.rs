@@ -1,7 +1,7 @@
-//! The past, and then what comes, without gap or duplicate.
+//! Follows a request: first the past, then new packets, without gaps or duplicates.
 //!
-//! Every worker numbers the packets it stores ([`RecordHeader::sequence`]), and publishes how many these are once they
-//! can be read. A follower cuts that order where the published number is, again and again:
+//! Every worker numbers the packets it stores ([`RecordHeader::sequence`]), and publishes how many of them can be read.
+//! A follower repeatedly cuts this order at the published number:
 //!
 //! ```text
 //!  worker 0   0 ………… the past ………… │ round │  round  │ round │ …
@@ -9,10 +9,10 @@
 //!                      published at the start ┘   … later …
 //! ```
 //!
-//! So each packet belongs to one round. Within it packets are told apart by their numbers, not by the places they lie in,
-//! because a packet can move; and how many a round has is known beforehand, so that what was evicted before it could be
-//! read is counted to the packet. A follower holds nothing that the recorder needs, and remembers where the open segments
-//! ended, so that a round reads what is new and little else.
+//! Each packet therefore belongs to one round. Within a round, sequence numbers identify packets; their places do not,
+//! because a packet can move. The size of a round is known in advance, so that the count of packets evicted before they
+//! were read is exact. A follower holds nothing that the recorder needs. It remembers where the open segments ended, so
+//! that a round reads little besides new packets.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -29,21 +29,22 @@ use engine::store::record::RecordHeader;
 use engine::store::{Cursor, Gone, RecordAt};
 use filter::FilterSet;
 
-/// Packets that wait at most, those of the latest rounds aside (about 120 bytes each).
+/// Number of waiting packets at which the earliest is returned, even if an earlier one may still come (about 120 bytes
+/// each). The latest rounds can exceed it.
 const WAITING_MAX: usize = 2048;
-/// Packets that the rounds of all workers have at most, and those of one have at least.
+/// Maximum number of packets in one round of all workers, and the lower bound of one worker's share.
 const ROUND_PACKETS: (u64, u64) = (1024, 16);
-/// Places that are remembered for each worker: more than there are segments open at once.
+/// Maximum number of positions remembered for each worker. More than the number of segments open at once.
 const CURSORS_MAX: usize = 32;
-/// How often a round is looked for: what moved while it was looked for is found the second time.
+/// Number of passes to find the packets of a round. The second pass finds those that moved during the first.
 const LOOKS: usize = 2;
 
-/// The answer to a [`Request`] that goes on; see [`History::follow`].
+/// Follows a [`Request`]; see [`History::follow`].
 #[derive(Debug)]
 pub struct Follow<'h> {
     history: &'h History,
     request: Request,
-    /// The generation of the table that `interfaces` is a copy of.
+    /// The generation of the interface table that `interfaces` is a copy of.
     generation: u64,
     interfaces: Vec<Arc<Interface>>,
     window: (Timestamp, Timestamp),
@@ -51,10 +52,10 @@ pub struct Follow<'h> {
     filter: Option<FilterSet>,
     limit: u64,
     past: Option<Packets<'h>>,
-    /// One for each worker.
+    /// The progress of each worker.
     progress: Vec<WorkerProgress>,
     waiting: BinaryHeap<Reverse<Box<Waiting>>>,
-    /// Whether there were packets later than what was settled.
+    /// Whether packets were left waiting by the last call.
     held_back: bool,
     latest: Timestamp,
     data: Vec<u8>,
@@ -62,22 +63,22 @@ pub struct Follow<'h> {
     summary: Summary,
 }
 
-/// How far a worker's order of arrival has been read.
+/// How far a follower has read a worker's packets in arrival order.
 #[derive(Debug)]
 struct WorkerProgress {
-    /// The first packet of the next round.
+    /// Sequence number of the first packet of the next round.
     next: u64,
-    /// The first packet that was not published yet when that was asked for.
+    /// Number of published packets at the last look.
     published: u64,
     /// The latest time read.
     reached: Timestamp,
-    /// Where segments ended that may have grown since, those that grew last first.
+    /// Positions at which segments ended that may have grown since. Those that grew last come first.
     cursors: Vec<Cursor>,
 }
 
 impl<'h> Follow<'h> {
     pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
-        // First the numbers, then the segments: what is below a number is in the segments, or was evicted.
+        // Reads the numbers before the segments: a packet below a number is then in the segments, or was evicted.
         let stored: Vec<u64> = history.workers.iter().map(|w| w.published.totals().stored.packets).collect();
         let past = Packets::new(history, request)?.arrived_before(stored.clone());
         let progress = stored.into_iter().map(|next| WorkerProgress {
@@ -106,7 +107,7 @@ impl<'h> Follow<'h> {
         })
     }
 
-    /// Ends it soon after `flag` is set; may be called for several flags.
+    /// Ends the query soon after `flag` is set. Can be called for several flags.
     #[must_use]
     pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
         self.past = self.past.map(|past| past.interrupted_by(Arc::clone(&flag)));
@@ -114,12 +115,12 @@ impl<'h> Follow<'h> {
         self
     }
 
-    /// What was found so far.
+    /// Counts of the query so far.
     pub fn summary(&self) -> Summary {
         self.past.as_ref().map_or(self.summary, Packets::summary)
     }
 
-    /// Whether the limit was reached, or it was interrupted: nothing will come any more.
+    /// Whether the limit or an interrupt ended the query, so that no further packet comes.
     pub fn has_ended(&self) -> bool {
         let summary = self.summary();
         summary.limited || summary.interrupted
@@ -130,10 +131,10 @@ impl<'h> Follow<'h> {
         self.past.is_none()
     }
 
-    /// The next packet that matches, `None` while there is none.
+    /// The next packet that matches; `None` while there is none.
     ///
-    /// Of several workers, packets later than `settled` wait for those that others may yet bring; one worker's come as
-    /// they arrived.
+    /// With several workers, packets later than `settled` wait for earlier packets of other workers. With one worker,
+    /// `settled` has no effect.
     pub fn next(&mut self, settled: Timestamp) -> Option<Found<'_>> {
         if let Some(past) = &mut self.past {
             match past.find() {
@@ -158,10 +159,10 @@ impl<'h> Follow<'h> {
         Some(Found::new(header, worker, interface, &self.data, &[]))
     }
 
-    /// Comes to the next packet that matches; its bytes are then in `self.data`.
+    /// Finds the next packet that matches. Its bytes are then in `self.data`.
     fn find(&mut self, settled: Timestamp) -> Option<(RecordHeader, usize)> {
         if std::mem::take(&mut self.held_back) {
-            // They have waited for this.
+            // New packets may precede those that were left waiting.
             self.gather();
         }
         loop {
@@ -187,19 +188,19 @@ impl<'h> Follow<'h> {
         }
     }
 
-    /// Whether the earliest packet that waits can be given: no earlier one may come before it.
+    /// Whether the earliest waiting packet can be returned: no earlier one can come, or too many packets wait.
     fn is_due(&self, settled: Timestamp) -> bool {
         let Some(Reverse(head)) = self.waiting.peek() else { return false };
         let time = head.record.header.time;
         self.waiting.len() >= WAITING_MAX || (time <= settled && !self.is_behind(time))
     }
 
-    /// Whether a worker may have published a packet that is earlier, and was not read yet.
+    /// Whether a worker has published packets that are not read yet and may be earlier.
     fn is_behind(&self, time: Timestamp) -> bool {
         self.progress.iter().any(|worker| worker.next < worker.published && worker.reached < time)
     }
 
-    /// Reads one round of every worker that has one and may hold up what waits; whether there was any.
+    /// Reads one round of every worker that may hold up the waiting packets. Returns whether there was any.
     fn gather(&mut self) -> bool {
         let workers = self.progress.len() as u64;
         let round_max = (ROUND_PACKETS.0 / workers.max(1)).max(ROUND_PACKETS.1);
@@ -210,7 +211,7 @@ impl<'h> Follow<'h> {
             let progress = &mut self.progress[worker];
             progress.published = published;
             let round = progress.next..published.min(progress.next.saturating_add(round_max));
-            // Who is ahead of what waits would only make more wait.
+            // A worker that is past the earliest waiting packet would only make more packets wait.
             if round.is_empty() || head.is_some_and(|time| time <= progress.reached) {
                 continue;
             }
@@ -223,13 +224,14 @@ impl<'h> Follow<'h> {
         any
     }
 
-    /// Lets the packets with these numbers, which are in order, wait to be given; says how many are not there.
+    /// Reads the packets with these sequence numbers, which must be ascending, and lets them wait. Returns how many are
+    /// missing.
     fn look_for(&mut self, worker: usize, wanted: &[u64]) -> u64 {
         let (Some(&first), Some(&last)) = (wanted.first(), wanted.last()) else { return 0 };
         let mut seen = Vec::with_capacity(wanted.len());
         let cursors = std::mem::take(&mut self.progress[worker].cursors);
         let segments = &self.history.workers[worker].segments;
-        // Segments that were read before and may go on; then, while something is missing, all others.
+        // First come segments that were read before and may have grown. If packets are missing, all others follow.
         let (mut grown, mut still) = (Vec::with_capacity(CURSORS_MAX), Vec::with_capacity(CURSORS_MAX));
         for mut cursor in cursors {
             if segments.follow(&mut cursor).is_ok() {
@@ -259,13 +261,13 @@ impl<'h> Follow<'h> {
         missing
     }
 
-    /// Reads a segment as far as `wanted` reaches; what is wanted of it waits to be given.
+    /// Reads a segment up to the last wanted packet. The wanted packets then wait.
     fn read(&mut self, worker: usize, cursor: &mut Cursor, wanted: &[u64], seen: &mut Vec<u64>) {
         let Some(&last) = wanted.last() else { return };
         let segments = &self.history.workers[worker].segments;
         let mut shared = None;
         loop {
-            // What is later is for the next round.
+            // Later packets belong to the next round.
             let mut ahead = cursor.clone();
             let Ok(Some(record)) = segments.next(&mut ahead) else { return };
             let header = &record.header;
@@ -292,7 +294,7 @@ impl<'h> Follow<'h> {
         }
     }
 
-    /// An interface that came meanwhile may have the name that is asked for.
+    /// Renews the interface table, because a new interface may have the requested name.
     fn meet_interfaces(&mut self) {
         self.generation = self.history.interfaces.generation();
         self.interfaces = self.history.interfaces.snapshot();
@@ -301,7 +303,7 @@ impl<'h> Follow<'h> {
         }
     }
 
-    /// Gives a packet if it is wanted; its bytes are then in `self.data`.
+    /// Returns the packet if it matches. Its bytes are then in `self.data`.
     fn take(&mut self, mut packet: Waiting) -> Option<(RecordHeader, usize)> {
         let (header, worker) = (packet.record.header, packet.worker);
         let mut looked = false;
@@ -312,7 +314,7 @@ impl<'h> Follow<'h> {
                 looked = true;
                 self.look_again(&packet);
             }
-            // It may have been met in two places.
+            // A packet that moved may wait twice, once for each place.
             let mut elsewhere = None;
             while let Some(Reverse(other)) = self.waiting.peek()
                 && **other == packet
@@ -323,7 +325,7 @@ impl<'h> Follow<'h> {
                 (Ok(wanted), _) => return wanted.then_some((header, worker)),
                 (Err(Gone), Some(Reverse(other))) => packet = *other,
                 (Err(Gone), None) => {
-                    // What is not found when it is looked for is counted there.
+                    // If this was the first look, `look_again` has counted the packet.
                     self.summary.overtaken += u64::from(looked_before);
                     return None;
                 }
@@ -331,7 +333,8 @@ impl<'h> Follow<'h> {
         }
     }
 
-    /// A segment is no more: its packets were evicted, or have moved. Looks for all that wait.
+    /// Looks again for all waiting packets of a worker after a segment was freed: its packets were evicted or have
+    /// moved.
     fn look_again(&mut self, packet: &Waiting) {
         let worker = packet.worker;
         let mut wanted = vec![packet.record.header.sequence];
@@ -361,14 +364,14 @@ impl<'h> Follow<'h> {
     }
 }
 
-/// Puts `seen` in order, each once, and says how many of `wanted` are not in it.
+/// Sorts `seen`, removes duplicates, and returns how many of `wanted` are not in it.
 fn count_missing(seen: &mut Vec<u64>, wanted: &[u64]) -> u64 {
     seen.sort_unstable();
     seen.dedup();
     (wanted.len() - seen.len()) as u64
 }
 
-/// A packet that is to be given when its time has come.
+/// A packet that waits to be returned in time order.
 #[derive(Debug)]
 struct Waiting {
     worker: usize,

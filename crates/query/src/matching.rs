@@ -1,9 +1,11 @@
-//! Which sessions a request means: an expression matches packets, and a session matches when a packet of it does.
+//! Decides which sessions a request matches. An expression matches packets; a session matches if one of its packets
+//! does.
 //!
-//! The packets that are kept are asked. Of a session that has lost packets, those that are gone are asked by its endpoints,
-//! as far as these tell; where they do not tell, the session is counted as undecided. A session all of whose packets are there
-//! and do not match is not meant, even if its endpoints would match: its packets are behind something that the expression does
-//! not look behind, and [`remainder`](super::remainder) says so.
+//! The expression runs on the retained packets. For evicted packets, the endpoints of the session stand in, as far as
+//! they decide the expression. If they do not, the session counts as undecided.
+//!
+//! A session whose packets are all retained and do not match is no match, even if its endpoints would match. Its
+//! packets lie behind headers that the expression does not look into, and [`remainder`](super::remainder) reports them.
 
 use super::notes::SessionBits;
 use super::selectors::SessionSelectors;
@@ -11,26 +13,26 @@ use super::{History, QueryError, Request};
 use engine::session::Session;
 use filter::{Endpoints, Outcome, SessionProbe};
 
-/// Answers whether sessions are meant by a request.
+/// Decides whether a request matches a session.
 #[derive(Debug)]
 pub(super) struct SessionMatcher {
     selectors: SessionSelectors,
     expression: Option<Expression>,
-    /// Sessions that may be meant, but the packets that would tell are gone.
+    /// Sessions that may match, but the packets that would decide were evicted.
     pub(super) undecided: u64,
-    /// Sessions whose endpoints match, though none of their packets does.
+    /// Sessions whose endpoints match, although none of their packets does.
     pub(super) unopened: u64,
 }
 
 #[derive(Debug)]
 struct Expression {
     probe: SessionProbe,
-    /// The sessions of which a packet matches.
+    /// Sessions with a packet that matches.
     by_packets: SessionBits,
 }
 
 impl SessionMatcher {
-    /// Looks through the kept packets if the request has an expression.
+    /// Prepares the request. If it has an expression, this searches the retained packets.
     pub(super) fn new(history: &History, request: &Request) -> Result<Self, QueryError> {
         let selectors = request.selectors(history)?;
         let expression = match probe(request)? {
@@ -44,7 +46,7 @@ impl SessionMatcher {
         Ok(Self { selectors, expression, undecided: 0, unopened: 0 })
     }
 
-    /// Whether a session of this worker is meant.
+    /// Whether the request matches a session of this worker.
     pub(super) fn matches(&mut self, worker: u16, session: &Session) -> bool {
         if !self.selectors.interface(session.key.interface()) || !self.selectors.session(&session.key) {
             return false;
@@ -69,19 +71,20 @@ impl SessionMatcher {
     }
 }
 
-/// Endpoints without their VLAN tags, as if the expression looked behind them.
+/// Endpoints without their VLAN tags, as if the expression looked behind the tags.
 pub(super) fn untagged(endpoints: &Endpoints) -> Endpoints {
     Endpoints { vlan: None, inner_vlan: None, ..*endpoints }
 }
 
-/// The expression of a request, to be asked of sessions.
+/// The expression of a request as a probe for sessions; `None` if it is empty.
 pub(super) fn probe(request: &Request) -> Result<Option<SessionProbe>, QueryError> {
     if request.expression.trim().is_empty() {
         return Ok(None);
     }
     match SessionProbe::new(&request.expression) {
         Ok(probe) => Ok(Some(probe)),
-        // It may mean something for another link type than Ethernet; then only packets can be asked.
+        // The expression may be valid for another link type than Ethernet. In this case it can only be applied to
+        // packets.
         Err(error) => match request.filter(&[base::packet::LinkType::RAW]) {
             Ok(_) => Ok(Some(SessionProbe::undecided())),
             Err(_) => Err(error.into()),

@@ -1,8 +1,9 @@
-//! All ranks and workers as one stream of packets in the order of their times.
+//! Merges all ranks and workers into one stream of packets in time order.
 //!
-//! Segments are runs that overlap in time. Those that have begun are in a heap by the time of their next packet; the
-//! others wait, by their earliest time. Packets that arrived out of order within a segment are read ahead as far as its
-//! disorder reaches, so that times never go backwards; packets of equal times come as they arrived.
+//! Segments are runs that overlap in time. A heap holds the started runs, ordered by the time of their next packet. The
+//! other segments wait, ordered by their oldest packet. If the packets of a segment are out of time order, the merge
+//! reads ahead as far as the disorder of the segment reaches, so that times never go backwards. Packets of one worker
+//! with equal times come in arrival order.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -23,47 +24,48 @@ use engine::store::record::RecordHeader;
 use engine::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
 use filter::FilterSet;
 
-/// Records that one query reads ahead at most, of all segments together (about 60 bytes each). Beyond it packets come
-/// as they arrived, and are counted.
+/// Maximum number of records that one query reads ahead, over all segments (about 60 bytes each). Beyond it, packets
+/// come in arrival order, and the query counts those out of time order.
 const READ_AHEAD_MAX: usize = 16 * 1024;
 
-/// Compressed segments of which one query keeps a part at most (4 KiB each). Packets of further ones come slower.
+/// Maximum number of compressed segments of which one query keeps a window (4 KiB each). Further segments are slower to
+/// read.
 const WINDOWS_MAX: usize = 32;
 
-/// After so many records that do not match, a query looks whether it was interrupted (well below a millisecond).
+/// Number of records between two checks for an interrupt (well below a millisecond).
 const RECORDS_BETWEEN_LOOKS: u32 = 1024;
 
-/// Bytes of a packet in which an expression finds the headers it asks for, mostly.
+/// Bytes at the start of a packet that usually contain all headers that an expression needs.
 const START_BYTES: u32 = 128;
 
-/// The answer to a [`Request`], packet by packet.
+/// Iterates over the packets that match a [`Request`], in time order.
 #[derive(Debug)]
 pub struct Packets<'h> {
     history: &'h History,
     interfaces: Vec<Arc<Interface>>,
     window: (Timestamp, Timestamp),
-    /// The part of the window of which there are segments.
+    /// The part of the window that the segments cover.
     reach: (Timestamp, Timestamp),
-    /// For each worker, the place in the order of arrival from which on packets are not wanted.
+    /// For each worker, the sequence number from which on packets are left out.
     arrived_before: Vec<u64>,
     selectors: SessionSelectors,
-    /// Only the starts of these sessions.
+    /// If set, only packets at the starts of these sessions match.
     starts: Option<SessionStarts>,
     search: Option<Search>,
     filter: Option<FilterSet>,
     limit: u64,
     copies: Copies,
     dedup: bool,
-    /// Segments that have not begun, the earliest last.
+    /// Segments not started yet, the oldest last.
     waiting: Vec<(usize, SegmentView)>,
-    /// Boxed, as a heap moves its elements about.
+    /// Boxed, because a heap moves its elements.
     runs: BinaryHeap<Reverse<Box<Run>>>,
     read_ahead: usize,
     windows: usize,
     latest: Timestamp,
     data: Vec<u8>,
     notes: SearchNotes,
-    /// Sessions of which one packet is enough; with it, further packets of them are passed over.
+    /// If set, the sessions found so far: one packet per session is enough, and further packets are skipped.
     once: Option<SessionBits>,
     interrupts: Vec<Arc<AtomicBool>>,
     summary: Summary,
@@ -74,7 +76,7 @@ impl<'h> Packets<'h> {
         Self::within(history, request, request.window()?)
     }
 
-    /// The packets that `search` wants; the window of `request` and its session do not count.
+    /// The packets that `search` selects. The window, the flow and the Community ID of `request` are ignored.
     pub(super) fn searched(history: &'h History, request: &Request, search: Search) -> Result<Self, QueryError> {
         let request = Request { since: None, until: None, flow: None, community_id: None, ..request.clone() };
         let packets = Self::within(history, &request, search.window())?;
@@ -119,14 +121,14 @@ impl<'h> Packets<'h> {
         })
     }
 
-    /// Leaves out what came to each worker at this place in its order of arrival, or later.
+    /// Leaves out, for each worker, the packets with this sequence number or a higher one.
     pub(super) fn arrived_before(mut self, sequences: Vec<u64>) -> Self {
         self.arrived_before = sequences;
         self
     }
 
-    /// The packets that begin some sessions; takes the records it may read at most from `allowance`, and is nothing where
-    /// that is not enough.
+    /// The packets at the starts of some sessions. Subtracts the records that this reads from `allowance`; `None` if it
+    /// is too small.
     pub(super) fn of_starts(
         history: &'h History,
         window: (Timestamp, Timestamp),
@@ -141,24 +143,24 @@ impl<'h> Packets<'h> {
         Some(packets)
     }
 
-    /// The sessions whose starts are still wanted.
+    /// The sessions whose starts are still searched for.
     pub(super) fn starts_mut(&mut self) -> Option<&mut SessionStarts> {
         self.starts.as_mut()
     }
 
-    /// Ends the query soon after `flag` is set, also while nothing matches; may be called for several flags.
+    /// Ends the query soon after `flag` is set, even while nothing matches. Can be called for several flags.
     #[must_use]
     pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
         self.interrupts.push(flag);
         self
     }
 
-    /// Packets of the segments that have not begun: all there are at first.
+    /// Packets in the segments not started yet; at first, in all segments.
     pub(super) fn records_ahead(&self) -> u64 {
         self.waiting.iter().map(|(_, view)| view.packets).sum()
     }
 
-    /// How far it has come, 0 to 1, by the time of the latest packet that was found.
+    /// Progress from 0 to 1, judged by the time of the latest packet found.
     #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
     pub fn part(&self) -> f64 {
         let (first, last) = self.reach;
@@ -166,40 +168,40 @@ impl<'h> Packets<'h> {
         (done as f64 / all.max(1) as f64).clamp(0.0, 1.0)
     }
 
-    /// What was found so far.
+    /// Counts of the query so far.
     pub fn summary(&self) -> Summary {
         self.summary
     }
 
-    /// What was met beside the packets that were found so far.
+    /// What the query met so far besides the packets it found.
     pub fn notes(&self) -> &SearchNotes {
         &self.notes
     }
 
-    /// Finds one packet of each session only; [`sessions`](Self::into_sessions) tells which sessions these are.
+    /// Finds only one packet of each session; [`into_sessions`](Self::into_sessions) returns these sessions.
     pub(super) fn once_per_session(mut self) -> Self {
         self.once = Some(SessionBits::new(self.history));
         self
     }
 
-    /// The sessions of the packets that were found once each.
+    /// The sessions found after [`once_per_session`](Self::once_per_session).
     pub(super) fn into_sessions(self) -> SessionBits {
         self.once.unwrap_or_default()
     }
 
-    /// What is searched for, where that is many selections or whole sessions.
+    /// The search, if the query has many selectors or returns whole sessions.
     pub fn search(&self) -> Option<&Search> {
         self.search.as_ref()
     }
 
-    /// The next packet that matches.
+    /// The next packet that matches; `None` at the end, at the limit or after an interrupt.
     #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator can do")]
     pub fn next(&mut self) -> Option<Found<'_>> {
         let (header, worker) = self.find()?;
         self.found(header, worker)
     }
 
-    /// Comes to the next packet that matches, and says which one it is.
+    /// Finds the next packet that matches, and returns its header and worker. Its bytes are then in `self.data`.
     pub(super) fn find(&mut self) -> Option<(RecordHeader, usize)> {
         let mut looked_at = 0u32;
         let (header, worker) = loop {
@@ -226,7 +228,7 @@ impl<'h> Packets<'h> {
                 Ok(true) if self.is_left_out_copy(&record.header) => {}
                 Ok(true) => break (record.header, worker),
                 Ok(false) => {}
-                // The segment ended with this packet at the latest, and its advance has counted the rest.
+                // The segment was evicted. `advance` has already counted the rest of its packets.
                 Err(Gone) => self.summary.overtaken += 1,
             }
         };
@@ -248,14 +250,14 @@ impl<'h> Packets<'h> {
         Some((header, worker))
     }
 
-    /// The packet that was come to last.
+    /// The packet that `find` found last.
     pub(super) fn found(&self, header: RecordHeader, worker: usize) -> Option<Found<'_>> {
         let interface = self.interfaces.get(usize::from(header.interface.0))?;
         let selections = self.search.as_ref().map(Search::hits).unwrap_or_default();
         Some(Found::new(header, worker, interface, &self.data, selections))
     }
 
-    /// Begins every waiting segment that may hold a packet before all that have begun.
+    /// Starts every waiting segment that may hold a packet before the next packet of all started runs.
     fn begin_due(&mut self) {
         while let Some(&(worker, view)) = self.waiting.last() {
             if self.runs.peek().is_some_and(|Reverse(run)| run.head.header.time < view.oldest) {
@@ -288,7 +290,7 @@ impl<'h> Packets<'h> {
         let disorder_ns = run.cursor.segment().disorder_ns;
         let segments = self.segments(run.worker);
         let outcome = loop {
-            // The earliest record read ahead is the next once no later one can be before it.
+            // The earliest record read ahead is next once no later record can precede it.
             if let Some(Reverse(first)) = run.ahead.peek() {
                 let settled = run.latest.0.saturating_sub(disorder_ns) >= first.0.header.time.0;
                 if (settled || self.read_ahead >= READ_AHEAD_MAX)
@@ -343,7 +345,7 @@ impl<'h> Packets<'h> {
         }
     }
 
-    /// Whether a packet is wanted; if so its bytes are in `self.data`.
+    /// Whether the packet matches. If so, its bytes are in `self.data`.
     fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, Gone> {
         let header = &record.header;
         if !self.selectors.interface(header.interface)
@@ -376,7 +378,7 @@ impl<'h> Packets<'h> {
             && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
     }
 
-    /// Counts a packet that was captured before; whether it is left out for that. Its bytes are in `self.data`.
+    /// Counts the packet if it is a copy. Returns whether to leave it out. Its bytes must be in `self.data`.
     fn is_left_out_copy(&mut self, header: &RecordHeader) -> bool {
         if self.once.is_some() || self.starts.is_some() {
             return false;
@@ -387,8 +389,7 @@ impl<'h> Packets<'h> {
         copy && self.dedup
     }
 
-    /// Whether the headers of a long packet are enough to tell that the expression does not match it: most of its bytes
-    /// are then never fetched from memory.
+    /// Whether the headers of a long packet suffice to reject it. Most of its bytes are then never fetched from memory.
     fn filter_rejects_start(&mut self, run: &Run, record: &RecordAt, link_type: LinkType) -> Result<bool, Gone> {
         let original_len = record.header.original_len;
         if record.header.captured_len <= 2 * START_BYTES {
@@ -403,7 +404,7 @@ impl<'h> Packets<'h> {
         Ok(self.filter.as_mut().is_some_and(|filter| filter.rejects_start(link_type, &self.data, original_len)))
     }
 
-    /// The record's interface; one that is new since the query began is looked up.
+    /// The interface of the record. Renews the copy of the interface table if the interface is newer than the copy.
     fn interface_of(&mut self, header: &RecordHeader) -> Option<&Interface> {
         let at = usize::from(header.interface.0);
         if at >= self.interfaces.len() {
@@ -417,7 +418,7 @@ impl<'h> Packets<'h> {
     }
 }
 
-/// A segment that has begun.
+/// A started segment.
 #[derive(Debug)]
 struct Run {
     worker: usize,
@@ -452,7 +453,7 @@ impl Ord for Run {
     }
 }
 
-/// A record read ahead, in the order of time and then arrival.
+/// A record read ahead, ordered by time and then by arrival.
 #[derive(Debug)]
 struct ReadAhead(RecordAt);
 

@@ -1,8 +1,8 @@
 //! What the sessions of an answer hold beyond the answer, and why the expression left it out.
 //!
-//! An expression matches packets. Fragments after the first have no ports, and headers such as VLAN tags or tunnels hide
-//! them: the packets found can then be a part of what somebody asked for. The answer says how many packets their sessions
-//! hold beyond them, what hides these, and which flag returns them.
+//! An expression matches packets. Later fragments have no ports, and headers such as VLAN tags or tunnels can hide
+//! ports from an expression. The packets found can therefore be only a part of what the user asked for. The answer
+//! states how many further packets their sessions hold, what hides these, and which flag returns them.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,20 +15,20 @@ use decode::Encapsulations;
 use engine::session::Session;
 use filter::{Endpoints, Outcome};
 
-/// Packets that are looked at to tell why they did not match (about half a second); if there are more, only their number is
-/// told.
+/// Maximum number of records read to find the reasons (about half a second). Beyond it, an answer gives only the number
+/// of packets.
 const RECORDS_MAX: u64 = 4_000_000;
-/// Sessions whose packets are looked at.
+/// Maximum number of sessions whose packets are read.
 const SESSIONS_MAX: usize = 16_384;
-/// Kinds of reasons that a sentence names.
+/// Maximum number of reasons in a sentence.
 const REASONS_MAX: usize = 4;
 
-/// Packets that an answer left out of the sessions it has to do with.
+/// Packets that an answer left out of the sessions related to it.
 #[derive(Clone, Debug, Default)]
 pub struct Remainder {
-    /// Sessions of which packets were found.
+    /// Sessions with packets in the answer.
     found: Part,
-    /// Sessions whose addresses and ports match, of which no packet was found.
+    /// Sessions whose addresses and ports match, but without packets in the answer.
     hidden: Part,
 }
 
@@ -36,9 +36,9 @@ pub struct Remainder {
 struct Part {
     sessions: u64,
     packets: u64,
-    /// Whether this is not all.
+    /// Whether the counts are lower bounds.
     at_least: bool,
-    /// Why packets did not match, as far as they were looked at.
+    /// Reasons why packets did not match, for the packets that were read.
     reasons: HashMap<Reason, u64>,
 }
 
@@ -46,24 +46,24 @@ struct Part {
 enum Reason {
     LaterFragment,
     Behind(Encapsulations),
-    /// The expression asks for something that they do not have.
+    /// Neither fragmentation nor a surrounding header explains why the packet does not match.
     Other,
 }
 
-/// A session whose packets are looked at.
+/// A session whose packets are read.
 struct Candidate {
     first_sequence: u64,
     found: bool,
-    /// Whether its endpoints match, so that headers around them are what hides its packets.
+    /// Whether its endpoints match, so that surrounding headers must hide its packets.
     by_endpoints: bool,
 }
 
 impl History {
-    /// What the sessions of an answer hold beyond it. Nothing without an expression.
+    /// Finds what the sessions of an answer hold beyond it. Returns nothing if the request has no expression.
     ///
     /// # Errors
     ///
-    /// As for the request itself.
+    /// The same as for the request itself.
     pub fn remainder(&self, request: &Request, notes: &SearchNotes) -> Result<Remainder, QueryError> {
         let (since, until) = request.window()?;
         let mut remainder = Remainder::default();
@@ -101,7 +101,7 @@ impl History {
         Ok(remainder)
     }
 
-    /// Looks at the packets of some sessions that the expression does not match.
+    /// Reads the packets of the candidates and counts why the expression does not match them.
     fn find_reasons(
         &self,
         request: &Request,
@@ -143,12 +143,13 @@ impl History {
 }
 
 impl Remainder {
-    /// Whether there is nothing of the kind.
+    /// Whether the answer left out nothing.
     pub fn is_empty(&self) -> bool {
         self.found.packets == 0 && self.hidden.packets == 0
     }
 
-    /// A word for scripts for why nothing was found, and the sentence; `None` if no session has such addresses and ports.
+    /// The code and the sentence that explain why nothing was found; `None` if no session with retained packets has the
+    /// addresses and ports of the expression.
     pub fn cause(&self) -> Option<(&'static str, String)> {
         if self.hidden.packets == 0 {
             return None;
@@ -158,7 +159,7 @@ impl Remainder {
         Some((if only_fragments { "fragment" } else { "encapsulated" }, self.hidden_sentence()))
     }
 
-    /// What to say beside an answer; `None` if nothing was left out.
+    /// Describes what the answer left out; `None` if that is nothing.
     pub fn sentence(&self) -> Option<String> {
         let mut parts = Vec::new();
         if self.found.packets > 0 {
@@ -195,7 +196,7 @@ impl Remainder {
 }
 
 impl Part {
-    /// The reasons in brackets, the most frequent first.
+    /// The reasons in parentheses, most frequent first; empty if there are none.
     fn reasons(&self) -> String {
         let mut counts: HashMap<String, u64> = HashMap::new();
         for (reason, packets) in &self.reasons {
@@ -224,7 +225,8 @@ impl Part {
         text
     }
 
-    /// The keyword with which an expression looks behind what hides all of the packets, if there is one.
+    /// A hint to the keyword that looks behind the header that hides all of the packets; empty if there is no such
+    /// keyword.
     fn keyword(&self) -> String {
         const KEYWORDS: [(&str, &str); 4] =
             [("a VLAN tag", "vlan"), ("MPLS", "mpls"), ("PPPoE", "pppoes"), ("Geneve", "geneve")];

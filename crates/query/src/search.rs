@@ -1,10 +1,10 @@
-//! Many selections answered at once, and packets widened to the sessions they belong to.
+//! Searches for many selectors in one pass, and widens packets to the sessions they belong to.
 //!
-//! Ten thousand alerts must not read the store ten thousand times. So all selections are put into an index; one look
-//! through the ledger tells which sessions each of them means, and one pass over the packets gives every packet with the
-//! selections that want it. Where the ledger has forgotten a packet's session, its own headers and time tell.
+//! Ten thousand alerts must not read the store ten thousand times. An index therefore holds all selectors. One pass
+//! over the session array finds the sessions that each selector matches, and one pass over the packets returns each
+//! packet with its selectors. If a packet's session was forgotten, the packet's own headers and time decide.
 //!
-//! What is held is bounded: so many sessions are widened to ([`SearchLimits`]), and those beyond are counted.
+//! [`SearchLimits`] bounds the sessions that a search widens to. It counts the sessions beyond this bound.
 
 mod index;
 
@@ -21,14 +21,14 @@ use engine::session::{Session, SessionArray, SessionKey, SessionSlot};
 use engine::store::record::RecordHeader;
 use index::Index;
 
-/// Whose packets a selection wants.
+/// What a selector matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SearchTarget {
     /// Sessions between two endpoints.
     Flow(Flow),
     /// All sessions of a host.
     Host(IpAddr),
-    /// The session with this name.
+    /// The session with this Community ID.
     CommunityId(CommunityId),
 }
 
@@ -42,52 +42,53 @@ impl std::fmt::Display for SearchTarget {
     }
 }
 
-/// One selection: sessions that had packets within a window.
+/// One selector: it matches the sessions of a target that had packets within a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
-    /// Whose.
+    /// The target.
     pub target: SearchTarget,
-    /// From this time on.
+    /// Start of the window, inclusive.
     pub since: Timestamp,
-    /// Until this time.
+    /// End of the window, inclusive.
     pub until: Timestamp,
 }
 
-/// How much may be held while packets are widened to sessions.
+/// Bounds on the memory of a search that widens to sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchLimits {
-    /// Sessions, each counted once for each selection that means it ([`SEARCH_SESSION_BYTES`] each).
+    /// Maximum number of sessions. A session counts once for each selector that matches it ([`SEARCH_SESSION_BYTES`]
+    /// each).
     pub sessions_max: usize,
 }
 
-/// Sessions that one query widens to at most, where the memory for queries allows.
+/// Maximum number of sessions that one query widens to. The memory for queries can lower it.
 pub const SEARCH_SESSIONS_MAX: usize = 16_384;
-/// Bytes that one of them takes, the map's free places included.
+/// Bytes for one such session, including the free slots of the map.
 pub const SEARCH_SESSION_BYTES: u64 = 96;
-/// Bytes that one selection takes: as it is read, in the index, and for what is told of it.
+/// Bytes for one selector: as parsed, in the index, and in the report on it.
 pub const SELECTOR_BYTES: u64 = 384;
 
-/// What the ledger knows of a selection.
+/// Totals of the known sessions that a selector matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionTotals {
-    /// Sessions that are meant.
+    /// Number of sessions.
     pub sessions: u64,
     /// Their packets.
     pub packets: u64,
     /// Their bytes on the wire.
     pub bytes: u64,
-    /// Those of their packets that are still there.
+    /// Their retained packets.
     pub kept_packets: u64,
-    /// Captured bytes of these.
+    /// Their retained captured bytes.
     pub kept_bytes: u64,
-    /// Sessions that were left out because there were too many.
+    /// Sessions left out because of [`SearchLimits`].
     pub left_out: u64,
-    /// Cut sessions of which the packets that are gone would tell whether they are meant.
+    /// Cut sessions that may match, but the packets that would decide were evicted.
     pub undecided: u64,
 }
 
 impl SessionTotals {
-    /// Counts a session.
+    /// Adds a session.
     pub fn add(&mut self, session: &Session) {
         self.sessions += 1;
         self.packets += session.packets.sum();
@@ -96,23 +97,23 @@ impl SessionTotals {
         self.kept_bytes += session.kept_bytes;
     }
 
-    /// Whether packets are gone.
+    /// Whether packets of the sessions are no longer retained.
     pub fn is_cut(&self) -> bool {
         self.kept_packets < self.packets
     }
 }
 
-/// Selections, ready to be asked of packets; for one pass.
+/// Selectors, prepared for one pass over the packets.
 #[derive(Debug, Default)]
 pub struct Search {
     index: Index,
-    /// Sessions that are wanted whole; `None` where each packet is asked for itself.
+    /// Sessions to return whole, by worker and slot; `None` if each packet is matched on its own.
     whole_sessions: Option<HashMap<(usize, u32), WholeSession>>,
-    /// Sessions that are wanted whole, though the ledger has forgotten them.
+    /// Keys of sessions to return whole that are no longer in the session array.
     keys: HashSet<SessionKey>,
-    /// For each selection, what the ledger knows.
+    /// Totals for each selector.
     pub known: Vec<SessionTotals>,
-    /// The selections that want the packet that was looked at last.
+    /// Indices of the selectors that match the packet checked last, ascending.
     hits: Vec<u32>,
     window: (Timestamp, Timestamp),
 }
@@ -124,8 +125,8 @@ struct WholeSession {
 }
 
 impl History {
-    /// Looks up what many selections mean. With `whole`, a session that has packets in a selection's window is wanted
-    /// whole; without, its packets of the window are.
+    /// Looks up the sessions that the selectors match. With `whole`, the search returns all packets of a session that
+    /// overlaps a selector's window. Otherwise it returns the packets within the window.
     pub fn search(&self, selectors: &[Selector], seed: u16, whole: bool, limits: SearchLimits) -> Search {
         let mut search = Search {
             index: Index::new(selectors, seed),
@@ -162,11 +163,12 @@ impl History {
         search
     }
 
-    /// Looks up the sessions that the packets of `request` belong to. All of them are wanted whole, within no window.
+    /// Looks up the sessions of the packets that match `request`. The search returns these sessions whole, regardless
+    /// of the window. `prepare` adapts the first pass, for example to make it interruptible.
     ///
     /// # Errors
     ///
-    /// As for the packets themselves.
+    /// The same as for the packets of `request`.
     pub fn widen<'h>(
         &'h self,
         request: &Request,
@@ -199,7 +201,7 @@ impl History {
                     let decoded = decode::decode(found.packet.link_type, found.packet.data);
                     held += usize::from(search.keys.insert(SessionKey::new(&decoded, header.interface).0));
                 }
-                // Counted once for each as far as there is room to remember them.
+                // Counts each session once, as long as there is room to remember it.
                 _ if left_out.len() < limits.sessions_max / 4 => {
                     search.known[0].left_out += u64::from(left_out.insert((worker, header.session.0)));
                 }
@@ -211,7 +213,7 @@ impl History {
 }
 
 impl Search {
-    /// All packets of some sessions.
+    /// Selects all packets of the given sessions.
     pub(super) fn of_sessions(sessions: &[(usize, Session)], limits: SearchLimits) -> Self {
         let mut search = Self {
             whole_sessions: Some(HashMap::new()),
@@ -225,7 +227,7 @@ impl Search {
         search
     }
 
-    /// From and until when packets can be wanted.
+    /// The time range that can hold selected packets.
     pub(super) fn window(&self) -> (Timestamp, Timestamp) {
         if self.keys.is_empty() { self.window } else { (Timestamp::MIN, Timestamp::MAX) }
     }
@@ -245,8 +247,8 @@ impl Search {
         }
     }
 
-    /// Groups of selections that mean the same sessions: for each selection the first of its group. Their files would be
-    /// equal.
+    /// Groups the selectors that select the same sessions, whose files would be equal. Returns the first selector of
+    /// each selector's group.
     pub fn groups(&self) -> Vec<u32> {
         let count = self.known.len();
         let mut sessions: Vec<Vec<(usize, u32)>> = vec![Vec::new(); count];
@@ -259,7 +261,7 @@ impl Search {
         (0u32..)
             .zip(sessions)
             .map(|(selection, mut slots)| {
-                // What means no session that is known may mean packets whose session was forgotten.
+                // A selector without known sessions may still match packets of forgotten sessions.
                 if slots.is_empty() {
                     return selection;
                 }
@@ -269,12 +271,12 @@ impl Search {
             .collect()
     }
 
-    /// The selections that want the packet that was looked at last.
+    /// Indices of the selectors that match the packet checked last, ascending.
     pub(super) fn hits(&self) -> &[u32] {
         &self.hits
     }
 
-    /// Whether a packet is wanted, as far as its record tells; `None` where its bytes must be looked at.
+    /// Whether the packet is selected, judged by its record and its session; `None` if its bytes must decide.
     pub(super) fn by_record(&mut self, worker: usize, sessions: &SessionArray, header: &RecordHeader) -> Option<bool> {
         self.hits.clear();
         if self.whole_sessions.is_some() {
@@ -285,7 +287,7 @@ impl Search {
         Some(!self.hits.is_empty())
     }
 
-    /// Whether a packet is wanted whose session the ledger has forgotten.
+    /// Whether a packet of a forgotten session is selected, judged by its bytes.
     pub(super) fn by_bytes(&mut self, header: &RecordHeader, link_type: LinkType, data: &[u8]) -> bool {
         let decoded = decode::decode(link_type, data);
         let (key, _) = SessionKey::new(&decoded, header.interface);

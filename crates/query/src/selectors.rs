@@ -1,4 +1,4 @@
-//! Selectors beside the tcpdump expression: an interface, a session by its endpoints or by its Community ID.
+//! Selectors besides the tcpdump expression: interface, flow, Community ID, address and port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -12,18 +12,18 @@ use engine::session::community_id::CommunityId;
 use engine::session::{SessionArray, SessionKey, key::Side};
 use engine::store::record::RecordHeader;
 
-/// Two endpoints, in no order, and perhaps a protocol.
+/// Two endpoints in either order, and optionally a protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// One endpoint; port 0 stands for any.
+    /// One endpoint; port 0 matches any port.
     pub a: (IpAddr, u16),
-    /// The other.
+    /// The other endpoint; port 0 matches any port.
     pub b: (IpAddr, u16),
-    /// IP protocol number.
+    /// IP protocol number; `None` matches any protocol.
     pub protocol: Option<u8>,
 }
 
-/// Why a flow cannot be read.
+/// The text is not a flow.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "cannot read the flow {read:?}: {wrong}; try '10.0.0.5:51234 192.0.2.7:443 tcp' or '[2001:db8::1]:53 [2001:db8::2]:5353'"
@@ -73,7 +73,7 @@ impl FromStr for Flow {
     }
 }
 
-/// What was read, short enough for a message.
+/// The text, cut to 80 characters for an error message.
 fn shortened(text: &str) -> String {
     const CHARS_MAX: usize = 80;
     match text.char_indices().nth(CHARS_MAX) {
@@ -123,7 +123,7 @@ impl Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subnet(IpNet);
 
-/// Why a subnet cannot be read.
+/// The text is neither an address nor a network.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{read:?} is no address: try 10.0.0.5, 10.0.0.0/8 or 2001:db8::/32")]
 pub struct SubnetError {
@@ -152,14 +152,14 @@ impl Subnet {
     }
 }
 
-/// A port, or several that follow each other.
+/// A port, or an inclusive range of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
     first: u16,
     last: u16,
 }
 
-/// Why ports cannot be read.
+/// The text is neither a port nor a range of ports.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{read:?} is not a port from 0 to 65535, nor a range of them: try 443 or 5000-5010")]
 pub struct PortError {
@@ -199,10 +199,10 @@ impl PortRange {
     }
 }
 
-/// Interfaces that an error names at most.
+/// Maximum number of interfaces that an error lists.
 const INTERFACES_NAMED: usize = 32;
 
-/// The selectors of one request, ready to be asked of records.
+/// The selectors of one request, with the interface name resolved.
 #[derive(Debug)]
 pub(super) struct SessionSelectors {
     interfaces: Option<Vec<InterfaceId>>,
@@ -238,20 +238,20 @@ impl SessionSelectors {
         Ok(Self { interfaces, flow: request.flow.clone(), community_id, seed, address, port })
     }
 
-    /// Whether a record's interface is wanted.
+    /// Whether the request includes an interface.
     pub(super) fn interface(&self, id: InterfaceId) -> bool {
         self.interfaces.as_ref().is_none_or(|ids| ids.contains(&id))
     }
 
-    /// Whether the packet's session is looked at.
+    /// Whether any selector depends on the packet's session.
     pub(super) fn needs_session(&self) -> bool {
         self.flow.is_some() || self.community_id.is_some() || self.address.is_some() || self.port.is_some()
     }
 
-    /// Whether a session is wanted.
+    /// Whether a session meets all selectors except the interface.
     pub(super) fn session(&self, key: &SessionKey) -> bool {
         let ends = [key.endpoint(Side::Low), key.endpoint(Side::High)];
-        // The ports of ICMP are types and codes.
+        // ICMP sessions have the type and the code in place of ports.
         let has_ports = matches!(key.protocol(), 6 | 17 | 33 | 132 | 136);
         self.flow.as_ref().is_none_or(|flow| flow.matches(key))
             && self.address.is_none_or(|net| ends.iter().any(|end| end.ip.is_some_and(|ip| net.contains(ip))))
@@ -259,14 +259,14 @@ impl SessionSelectors {
             && self.community_id.is_none_or(|id| CommunityId::new(key, self.seed) == Some(id))
     }
 
-    /// Whether the ledger knows a packet's session, and it is not wanted.
+    /// Whether the packet's session is known and does not match.
     pub(super) fn rejects(&self, sessions: &SessionArray, header: &RecordHeader) -> bool {
         self.needs_session()
             && sessions.session_at(header.session, header.sequence).is_some_and(|session| !self.session(&session.key))
     }
 
-    /// Whether a packet's session is wanted. The ledger knows it, later fragments' too; where it has forgotten, the
-    /// packet's own headers tell.
+    /// Whether the packet's session matches. A known session covers its later fragments, which have no ports. If the
+    /// session was forgotten, the packet's own headers decide.
     pub(super) fn packet(
         &self,
         sessions: &SessionArray,

@@ -1,4 +1,4 @@
-//! What is kept, how far back it reaches, and what was lost and why.
+//! The status document: what is retained, how far back it reaches, and what was lost and why.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,53 +15,53 @@ use engine::store::Rank;
 /// The document of `status --json` and `replay --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
-    /// The version that runs.
+    /// Version of the recorder.
     pub version: String,
     /// Seconds since recording began.
     pub uptime_s: f64,
-    /// How the byte budget is spent.
+    /// How the byte budget is used.
     pub memory: MemoryStatus,
     /// Packets: received = stored + filtered + dropped, and stored = retained + evicted.
     pub packets: PacketCounts,
-    /// The same in captured bytes.
+    /// The same counts in captured bytes.
     pub bytes: ByteCounts,
     /// Packets that could not be stored, by reason.
     #[schemars(with = "std::collections::BTreeMap<String, u64>")]
     pub dropped: serde_json::Map<String, serde_json::Value>,
-    /// From when to when packets are kept.
+    /// The time range of the retained packets.
     pub retained: Retained,
-    /// How deep in their sessions packets lie.
+    /// Retained packets by rank, that is, by their depth in the session.
     pub ranks: Vec<RankStatus>,
-    /// Sessions known.
+    /// Number of known sessions.
     pub sessions: SessionCounts,
-    /// What share of the sessions of each past period is still there.
+    /// Coverage of each past period: the share of its sessions that is retained.
     #[serde(default)]
     pub coverage: Vec<Coverage>,
-    /// The sessions that have most of the memory.
+    /// The sessions with the most retained bytes.
     #[serde(default)]
     pub largest: Vec<Largest>,
-    /// SessionStarts of sessions that were carried forward to outlive their rank.
+    /// Starts of sessions that were carried forward to outlive their rank.
     pub carried: CarriedCounts,
-    /// What was compressed to make room.
+    /// Segments that were compressed to make room.
     #[serde(default)]
     pub compression: CompressionCounts,
-    /// Classes of sessions that are kept otherwise.
+    /// Classes of sessions with retention rules of their own.
     #[serde(default)]
     pub classes: Vec<ClassStatus>,
-    /// What pins have.
+    /// Pins and the memory they use.
     #[serde(default)]
     pub pins: PinCounts,
     /// The interfaces that packets came from.
     pub interfaces: Vec<InterfaceStatus>,
-    /// Packets worth knowing of; none of this is loss.
+    /// Packets that are unusual. None of them is a loss.
     pub oddities: OddityCounts,
-    /// What is recorded.
+    /// The settings of the recording.
     pub capture: CaptureStatus,
-    /// What the kernel enforces on the recorder; of a service only.
+    /// Restrictions that the kernel enforces on the recorder; only for a service.
     #[schemars(with = "SandboxStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxStatus>,
-    /// What was taken over from the recorder before, when this one was restarted; of a service only.
+    /// State taken over from the recorder before this one; only for a service that was restarted.
     #[schemars(with = "RestartStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartStatus>,
@@ -78,130 +78,130 @@ pub struct RestartStatus {
     pub sessions: u64,
     /// Pins taken over.
     pub pins: u64,
-    /// Packets that found no room.
+    /// Packets that were lost because there was no room for them.
     pub lost_packets: u64,
-    /// When the first of the recorders began.
+    /// Start of the first recorder in the series of restarts.
     #[schemars(extend("format" = "date-time"))]
     pub recording_since: Option<String>,
-    /// The beginning of the last time when nothing was recorded.
+    /// Start of the latest gap in recording.
     #[schemars(extend("format" = "date-time"))]
     pub gap_from: Option<String>,
-    /// Its end.
+    /// End of the latest gap.
     #[schemars(extend("format" = "date-time"))]
     pub gap_until: Option<String>,
-    /// Its length in seconds.
+    /// Length of the latest gap in seconds.
     pub gap_s: f64,
-    /// Gaps that are remembered.
+    /// Number of known gaps.
     pub gaps: u64,
-    /// Why nothing was taken over, or not all.
+    /// Why nothing was taken over, or only a part.
     pub problem: Option<String>,
 }
 
-/// How the byte budget is spent.
+/// How the byte budget is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MemoryStatus {
-    /// The whole budget, taken at start.
+    /// The whole budget, allocated at start.
     pub budget_bytes: u64,
-    /// The part of the budget that is in use.
+    /// Sum of the parts below, without `resident_bytes`.
     pub used_bytes: u64,
     /// Kernel rings.
     pub rings_bytes: u64,
-    /// Packets.
+    /// Segments, which hold the packets.
     pub segments_bytes: u64,
-    /// The index of live sessions.
+    /// The session index and the session array.
     pub sessions_bytes: u64,
-    /// Sessions, live and ended.
+    /// The archive of sessions that have left the session array.
     pub ledger_bytes: u64,
-    /// Set aside for queries.
+    /// Reserved for queries.
     pub queries_bytes: u64,
-    /// Set aside for compression.
+    /// Reserved for compression.
     #[serde(default)]
     pub compression_bytes: u64,
-    /// What the process has in RAM, beyond the budget too.
+    /// Resident memory of the process, including memory outside the budget.
     pub resident_bytes: u64,
 }
 
-/// What became of packets.
+/// Packets by outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PacketCounts {
-    /// Reached the recorder.
+    /// Packets that reached the recorder.
     pub received: u64,
-    /// Were stored.
+    /// Packets that were stored.
     pub stored: u64,
-    /// Did not match the filter of the recording.
+    /// Packets that did not match the capture filter.
     pub filtered: u64,
-    /// Could not be stored; `dropped` has the reasons.
+    /// Packets that could not be stored; the top-level `dropped` gives the reasons.
     pub dropped: u64,
-    /// Were dropped by the kernel before they reached the recorder; not part of received.
+    /// Packets that the kernel dropped before they reached the recorder; not part of `received`.
     pub kernel_dropped: u64,
-    /// Are kept.
+    /// Stored packets that are retained.
     pub retained: u64,
-    /// Were evicted since.
+    /// Stored packets that were evicted.
     pub evicted: u64,
 }
 
-/// What became of captured bytes.
+/// Captured bytes by outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ByteCounts {
     /// Captured bytes of packets that reached the recorder.
     pub received: u64,
     /// Captured bytes of packets that were stored.
     pub stored: u64,
-    /// Captured bytes of packets that did not match the filter of the recording.
+    /// Captured bytes of packets that did not match the capture filter.
     pub filtered: u64,
     /// Captured bytes of packets that could not be stored.
     pub dropped: u64,
-    /// Captured bytes of packets that are kept.
+    /// Captured bytes of packets that are retained.
     pub retained: u64,
-    /// Captured bytes of packets that were evicted since.
+    /// Captured bytes of packets that were evicted.
     pub evicted: u64,
 }
 
-/// From when to when packets are kept.
+/// The time range of the retained packets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Retained {
-    /// Time of the oldest packet kept.
+    /// Time of the oldest retained packet.
     #[schemars(extend("format" = "date-time"))]
     pub oldest: Option<String>,
-    /// Time of the newest packet kept.
+    /// Time of the newest retained packet.
     #[schemars(extend("format" = "date-time"))]
     pub newest: Option<String>,
-    /// Every packet newer than this is there.
+    /// Time from which every stored packet is retained.
     #[schemars(extend("format" = "date-time"))]
     pub whole_since: Option<String>,
 }
 
-/// What is kept of one rank: how deep in their sessions packets lie.
+/// The retained packets of one rank: packets at a similar depth in their sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RankStatus {
-    /// 0 is the start of sessions.
+    /// Rank 0 is the start of sessions.
     pub rank: u8,
-    /// Bytes of the session before the rank.
+    /// Smallest offset of the rank: bytes of the session before it.
     pub offset_from: u64,
-    /// Runs of packets.
+    /// Number of segments.
     pub segments: u64,
-    /// Bytes kept, with headers.
+    /// Bytes of the segments with record headers, uncompressed.
     pub bytes: u64,
-    /// Those of them that are compressed, as compressed.
+    /// Compressed bytes of the segments that are compressed.
     pub compressed_bytes: u64,
-    /// Those of them that are compressed, before it.
+    /// Uncompressed bytes of the segments that are compressed.
     #[serde(default)]
     pub compressed_raw_bytes: u64,
-    /// Time of its oldest packet.
+    /// Time of the oldest retained packet of the rank.
     #[schemars(extend("format" = "date-time"))]
     pub oldest: Option<String>,
 }
 
-/// How many sessions are known.
+/// Numbers of known sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionCounts {
-    /// Sessions that are live.
+    /// Live sessions.
     pub live: u64,
     /// Sessions that have ended.
     pub ledger: u64,
-    /// Sessions for which there is room.
+    /// Maximum number of sessions that are live or have retained packets.
     pub capacity: u64,
-    /// Sessions of floods that nobody answered: counted, and not listed.
+    /// Sessions of unanswered floods that were counted but not listed.
     #[serde(default)]
     pub unlisted: u64,
 }
@@ -209,139 +209,139 @@ pub struct SessionCounts {
 /// Starts of sessions that were carried forward to outlive their rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CarriedCounts {
-    /// Packets of the starts of sessions, carried forward when their rank was evicted.
+    /// Packets carried forward when their rank was evicted; a packet counts each time.
     pub packets: u64,
-    /// The same: captured bytes.
+    /// Captured bytes of these packets.
     pub bytes: u64,
-    /// Packets that found no room: their sessions have lost their start.
+    /// Packets that there was no room to carry forward. Their sessions have lost their start.
     pub lost: u64,
 }
 
-/// What compression did to make room.
+/// Compression of segments to make room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CompressionCounts {
-    /// Segments that were compressed to make room, since start.
+    /// Segments that were compressed since the start.
     pub segments: u64,
-    /// Their bytes before.
+    /// Their bytes before compression.
     pub raw_bytes: u64,
-    /// Their bytes after.
+    /// Their bytes after compression.
     pub compressed_bytes: u64,
-    /// Segments that would hardly have become smaller, and were left as they are.
+    /// Segments that compression would hardly shrink, and that were left uncompressed.
     pub incompressible_segments: u64,
-    /// Processor time that it took; 0 in a replay, where it would differ each time.
+    /// Processor time of compression in seconds; 0 in a replay, so that its result is reproducible.
     pub cpu_s: f64,
 }
 
-/// What a class of sessions takes.
+/// Memory of one class of sessions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassStatus {
-    /// As configured.
+    /// Name of the class in the configuration.
     pub name: String,
-    /// Memory its packets have.
+    /// Bytes that its packets use.
     pub bytes: u64,
-    /// Memory that others cannot take from it.
+    /// Bytes reserved for the class.
     pub reserve_bytes: u64,
 }
 
-/// What pins take.
+/// Memory of all pins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PinCounts {
-    /// Pins that hold.
+    /// Number of active pins.
     pub count: u64,
-    /// Memory they have taken.
+    /// Bytes that pinned sessions use.
     pub bytes: u64,
-    /// What all together may take.
+    /// Maximum number of bytes for all pins together.
     pub limit_bytes: u64,
-    /// Packets that found no room.
+    /// Packets of pinned sessions that were not pinned because of the limit.
     pub refused_packets: u64,
 }
 
-/// What came from one interface.
+/// Packets of one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InterfaceStatus {
-    /// The name.
+    /// Name of the interface.
     pub name: String,
-    /// The kernel's index; 0 of a capture file.
+    /// Index in the operating system; 0 for an interface of a capture file.
     pub index: u32,
-    /// As tcpdump -L names it.
+    /// Link type, as tcpdump -L names it.
     pub link_type: String,
-    /// Packets that came from it.
+    /// Packets received from the interface.
     pub packets: u64,
-    /// Captured bytes that came from it.
+    /// Captured bytes received from the interface.
     pub bytes: u64,
-    /// Whether it is up.
+    /// Whether the interface is up.
     pub up: bool,
 }
 
-/// Packets worth knowing of; none of this is loss.
+/// Packets that are unusual. None of them is a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OddityCounts {
-    /// Packets too large to be kept whole.
+    /// Packets too large to be captured whole.
     pub truncated: u64,
     /// Packets that end within a header.
     pub cut_headers: u64,
     /// Packets whose headers contradict themselves.
     pub malformed: u64,
-    /// Packets with more nested headers than are opened.
+    /// Packets with more nested headers than the decoder reads.
     pub too_deep: u64,
-    /// Packets stamped earlier than the one before.
+    /// Packets with an earlier timestamp than the packet before.
     pub out_of_order: u64,
 }
 
-/// What is recorded.
+/// The settings of the recording.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CaptureStatus {
-    /// Threads that record.
+    /// Number of capture threads.
     pub workers: u64,
-    /// The expression that packets must match to be recorded.
+    /// The capture filter; null if every packet is recorded.
     pub filter: Option<String>,
-    /// The interfaces asked for; empty for all.
+    /// Names of the interfaces to record; empty for all.
     pub interfaces: Vec<String>,
 }
 
-/// What the kernel enforces on the recorder.
+/// Restrictions that the kernel enforces on the recorder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SandboxStatus {
-    /// What was asked for.
+    /// The configured mode.
     #[schemars(extend("enum" = ["required", "best-effort", "off"]))]
     pub mode: String,
-    /// The user that the recorder runs as.
+    /// User ID of the process.
     pub uid: u32,
-    /// The group that it runs as.
+    /// Group ID of the process.
     pub gid: u32,
-    /// The permitted capabilities in hexadecimal; all zeros for none.
+    /// Permitted capabilities in hexadecimal; all zeros for none.
     pub capabilities: String,
-    /// Whether no program that it executes can gain rights.
+    /// Whether `no_new_privs` is set: executed programs cannot gain privileges.
     pub no_new_privs: bool,
-    /// Whether its memory can be dumped, or read by others of its user.
+    /// Whether the memory of the process can be dumped, or read by other processes of its user.
     pub dumpable: bool,
-    /// The system calls that the kernel permits.
+    /// Restriction of system calls.
     pub seccomp: SeccompStatus,
-    /// The files that the kernel permits.
+    /// Restriction of file access.
     pub landlock: LandlockStatus,
-    /// What was asked for and is not there, in sentences.
+    /// Requested protections that are missing, as sentences.
     pub missing: Vec<String>,
-    /// Privileges that could not be dropped here, each with its reason.
+    /// Privileges that could not be dropped, each with its reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_privileges: Vec<String>,
 }
 
-/// The system calls that the kernel permits.
+/// Restriction of system calls (seccomp).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SeccompStatus {
-    /// Whether filters hold.
+    /// Whether filters are in force.
     pub enforced: bool,
-    /// Filters that hold for all threads; each adds the one of its role.
+    /// Number of filters that apply to all threads. Each thread adds the filter of its role.
     pub filters: u32,
-    /// The roles of threads.
+    /// Roles of threads.
     pub roles: Vec<String>,
-    /// Threads since the start that could not take the filter of their role on.
+    /// Threads since the start that could not install the filter of their role.
     #[serde(default)]
     pub unrestricted_threads: u64,
 }
 
 impl SeccompStatus {
-    /// What is to be said of threads without the filter of their role.
+    /// Describes the threads without the filter of their role; `None` if there are none.
     pub fn gap(&self) -> Option<String> {
         match self.unrestricted_threads {
             0 => None,
@@ -353,29 +353,29 @@ impl SeccompStatus {
     }
 }
 
-/// The files that the kernel permits.
+/// Restriction of file access (Landlock).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LandlockStatus {
-    /// Version of the kernel's interface; 0 where there is none.
+    /// Version of the Landlock ABI of the kernel; 0 if it has none.
     pub abi: u32,
     #[schemars(extend("enum" = ["full", "partial", "none"]))]
-    /// `full`, `partial` or `none`.
+    /// How far the rules are enforced: `full`, `partial` or `none`.
     pub enforced: String,
-    /// What may be read.
+    /// Paths that may be read.
     pub readable: Vec<String>,
-    /// What may be written.
+    /// Paths that may be written.
     pub writable: Vec<String>,
 }
 
 impl SandboxStatus {
-    /// The same, with so many threads since the start that the kernel did not hold to their role.
+    /// Sets the number of threads since the start that run without the filter of their role.
     pub fn with_unrestricted_threads(mut self, threads: u64) -> Self {
         self.seccomp.unrestricted_threads = threads;
         self.missing.extend(self.seccomp.gap());
         self
     }
 
-    /// Each layer, and whether it holds.
+    /// Each layer of protection, and whether it is in force.
     pub fn layers(&self) -> [(&'static str, bool); 6] {
         [
             ("user", self.uid != 0),
@@ -389,8 +389,8 @@ impl SandboxStatus {
 }
 
 impl Status {
-    /// The state of `history`. Clock and operating system are the caller's: `uptime_s` seconds since start,
-    /// `resident_bytes` of this process, `now` for telling live sessions from ended ones.
+    /// The status of `history`. The caller supplies the seconds since start (`uptime_s`), the resident memory of this
+    /// process (`resident_bytes`), and the time `now` that separates live sessions from ended ones.
     pub fn new(history: &History, uptime_s: f64, resident_bytes: u64, now: Timestamp) -> Self {
         let totals = history.totals();
         let dropped: Volume = totals.dropped.into_iter().sum();
@@ -501,7 +501,7 @@ fn drop_reasons(totals: &Totals) -> serde_json::Map<String, serde_json::Value> {
     reasons.map(|(reason, volume)| (reason.as_str().to_owned(), volume.packets.into())).collect()
 }
 
-/// Each rank down to the deepest that has packets, and the bytes of all their segments.
+/// The status of each rank down to the deepest with segments, and the memory of all segments in bytes.
 fn ranks(history: &History) -> (Vec<RankStatus>, u64) {
     let mut ranks = [(0, 0, (0, 0), None); Rank::COUNT];
     let mut total = 0;

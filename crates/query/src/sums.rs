@@ -1,4 +1,4 @@
-//! Sessions summed by host, by pair of hosts or by port: where did the data go?
+//! Sessions summed by host, by pair of hosts or by port.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,20 +11,20 @@ use super::{History, QueryError, Request};
 use base::time::Timestamp;
 use engine::session::{Endpoint, Session};
 
-/// What sessions are summed by.
+/// The grouping of sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum By {
-    /// Each host, with all it sent (out) and was sent (in): a session counts at both of its ends.
+    /// Each host, with what it sent (`out`) and received (`in`). A session counts at both ends.
     Host,
-    /// Two hosts, whoever opened the sessions; out is from the one that sent more to the other. Sorted by what came in, it is
-    /// from the one that sent less.
+    /// Each pair of hosts, whichever of them opened the sessions. `out` is what the host that sent more sent to the
+    /// other. If sorted by `in`, `out` is what the host that sent less sent to the other.
     Peer,
-    /// Protocol and port of the responder; out is from originators.
+    /// Protocol and port of the responder. `out` is what the originators sent.
     Port,
 }
 
-/// Bytes or packets, one way and the other.
+/// Bytes or packets in both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Directions {
     /// Sent.
@@ -35,12 +35,12 @@ pub struct Directions {
 }
 
 impl Directions {
-    /// Both together.
+    /// Sum of both directions.
     pub fn sum(self) -> u64 {
         self.out.saturating_add(self.r#in)
     }
 
-    /// As the other host sees it.
+    /// The directions as seen by the other host.
     fn turned(self) -> Self {
         Self { out: self.r#in, r#in: self.out }
     }
@@ -50,22 +50,22 @@ impl Directions {
     }
 }
 
-/// One sum in JSON. The bytes of a session count whole, also where it began before the window or goes on behind it.
+/// One sum in JSON. A session counts in full, even if it began before the window or continues after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sum {
-    /// By host or peer: the host's address; a link-layer address where it is not IP.
+    /// By host or peer: the host's IP address, or its link-layer address if the session is not IP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// By peer: the other one's.
+    /// By peer: the address of the other host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
     /// By port: the protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proto: Option<String>,
-    /// By port: the responder's port; absent where the protocol has none.
+    /// By port: the responder's port; absent if the protocol has no ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// Sessions that were summed.
+    /// Number of sessions in this sum.
     pub sessions: u64,
     /// Bytes on the wire.
     pub bytes: Directions,
@@ -77,14 +77,14 @@ pub struct Sum {
     pub last: String,
 }
 
-/// Sums, those that come first in front.
+/// Sorted sums.
 #[derive(Clone, Debug, Default)]
 pub struct Sums {
-    /// The sums.
+    /// The sums, in sort order and up to the limit.
     pub rows: Vec<Sum>,
-    /// Sessions that were in none of them, as there was no memory for more.
+    /// Sessions in none of the sums, because no memory was left for another sum. By host, each end of a session counts.
     pub left_out: u64,
-    /// Sums there are, also those beyond the limit.
+    /// Number of sums, including those beyond the limit.
     pub total: u64,
 }
 
@@ -95,10 +95,10 @@ enum Key {
     Port(String, Option<u16>),
 }
 
-/// An endpoint without its port.
+/// An endpoint without its port: IP address or link-layer address.
 type Host = (Option<std::net::IpAddr>, Option<[u8; 6]>);
 
-/// Bytes that one sum takes while it is being made, about.
+/// Approximate bytes that one sum takes while it is computed.
 pub const SUM_BYTES: u64 = 192;
 
 struct PartialSum {
@@ -110,7 +110,7 @@ struct PartialSum {
 }
 
 impl History {
-    /// Sums the sessions that match; `sums_max` different ones at most.
+    /// Sums the sessions that match, with at most `sums_max` sums.
     ///
     /// # Errors
     ///
@@ -219,13 +219,13 @@ impl PartialSum {
 }
 
 impl Sum {
-    /// What it is the sum of.
+    /// The key of the sum, which orders sums with equal amounts.
     fn name(&self) -> (&Option<String>, &Option<String>, &Option<String>, Option<u16>) {
         (&self.host, &self.peer, &self.proto, self.port)
     }
 }
 
-/// The key by which sums ascend; times are as text, which sorts as they do.
+/// The sort key, ascending. Times are RFC 3339 text, which sorts in time order.
 fn order(sort: Sort, sum: &Sum) -> (u64, &str) {
     match sort {
         Sort::Newest | Sort::Start => (0, &sum.first),

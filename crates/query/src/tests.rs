@@ -104,8 +104,8 @@ fn request(expression: &str) -> Request {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
-    /// Within the budget everything comes back, in the order of times, equal times in the order of arrival: also when
-    /// stamps are out of order, run backwards or jump.
+    /// Within the budget, all packets come back in time order, and those with equal times in arrival order. Timestamps
+    /// may be out of order, run backwards or jump.
     #[test]
     fn everything_comes_back_in_the_order_of_time(
         steps in prop::collection::vec((0u8..4, 0usize..1500, -3_000i64..5_000, 0u8..60), 1..1500),
@@ -132,7 +132,7 @@ proptest! {
     }
 }
 
-/// A pipeline with 4 MiB for packets that compresses at points that packets decide.
+/// A pipeline with 4 MiB for packets. The packets alone determine when it compresses.
 fn compressing() -> (Pipeline, History) {
     let interfaces = Arc::new(Interfaces::default());
     interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
@@ -149,7 +149,7 @@ fn compressing() -> (Pipeline, History) {
         seed: 1,
     })
     .unwrap();
-    // So little for readers that they take it from each other all the time.
+    // With no budget for readers, they constantly take memory from each other.
     let compression = Compression { share: 1.0, pace: Pace::Replay, readers_bytes: 0 };
     let compressor = pipeline.compress(&compression).unwrap();
     std::thread::spawn(move || compressor.run());
@@ -165,7 +165,7 @@ fn compressing() -> (Pipeline, History) {
     (pipeline, history)
 }
 
-/// Packets of 20 hosts in turn, a millisecond apart, so that many ranks are read at once.
+/// Packets of 20 hosts in turn, a millisecond apart, so that a query reads many ranks at once.
 fn in_turn(range: std::ops::Range<u64>) -> Vec<(u64, Vec<u8>)> {
     let host = |i: u64| u8::try_from(i % 20).unwrap();
     range
@@ -177,7 +177,7 @@ fn in_turn(range: std::ops::Range<u64>) -> Vec<(u64, Vec<u8>)> {
 fn a_query_goes_on_while_segments_are_compressed_under_it() {
     let (mut pipeline, history) = compressing();
     let stop = AtomicBool::new(false);
-    // What is there when the query begins fills most of the store, uncompressed.
+    // The packets present when the query begins fill most of the store, uncompressed.
     let first = in_turn(0..3500);
     pipeline.run(&mut Packets(first.clone()), &stop).unwrap();
     let packed = || history.workers[0].segments.views().filter(|view| view.is_packed()).count();
@@ -196,7 +196,7 @@ fn a_query_goes_on_while_segments_are_compressed_under_it() {
     assert_eq!(history.totals().evicted.packets, 0);
     assert_eq!(query.summary().overtaken, 0);
     assert!(all == first, "{} of {} packets", all.len(), first.len());
-    // And one that begins with everything compressed.
+    // A second query begins after everything is compressed.
     assert!(found(&history, &Request::default()) == in_turn(0..next));
 }
 
@@ -247,7 +247,7 @@ fn an_expression_sees_the_whole_of_a_long_packet() {
         (u64::from(host) * 1_000_000, packet)
     };
     let history = history(4 << 20, vec![packet(1, 7), packet(2, 7), packet(3, 8)]);
-    // The last byte of the payload is the UDP datagram's 1208th.
+    // The last byte of the payload is byte 1207 of the UDP datagram, counted from 0.
     for (expression, hosts) in [
         ("udp[1207] = 7", &[1, 2][..]),
         ("udp[1207] = 8", &[3]),
@@ -282,7 +282,7 @@ fn bad_questions_are_refused() {
 
 #[test]
 fn nothing_has_a_cause() {
-    // 20 MB of one elephant through 4 MiB: its middle is gone.
+    // A session of 20 MB passes through 4 MiB, so that its middle is evicted.
     let packets =
         (0..15_000).map(|i| (10_000_000_000 + i * 1_000_000, udp((1, 1000), (2, 53), 1400))).collect::<Vec<_>>();
     let full = history(4 << 20, packets);
@@ -361,7 +361,7 @@ fn kept_is_what_is_there() {
 #[test]
 fn sessions_of_the_past_are_listed_beside_those_with_packets() {
     const SECOND: u64 = 1_000_000_000;
-    // More sessions than have entries, in a store that holds a tenth of their packets.
+    // There are more sessions than the session array has entries, and the store holds a tenth of their packets.
     let packets = (0..9000u16).map(|i| (u64::from(i) * SECOND, udp((1, 1000 + i), (2, 53), 700))).collect();
     let history = history(1 << 20, packets);
     let sessions = &history.workers[0].sessions;
@@ -373,7 +373,8 @@ fn sessions_of_the_past_are_listed_beside_those_with_packets() {
     let (past, there): (Vec<&Session>, Vec<&Session>) = all.iter().partition(|session| session.is_past());
     assert!(there.iter().any(|session| session.kept_packets == 1) && there.len() > 100);
     assert!(past.iter().all(|session| session.kept_packets == 0 && session.cut_at > Some(session.last)));
-    // By expression and time, from the archive as well; not one of the first, which a host with so many others keeps longest.
+    // Searches by expression and time cover the archive too. Port 4000 is not among the first sessions, which a host
+    // with so many others keeps longest.
     let one = list(&Request { expression: "udp and src port 4000".into(), ..Request::default() });
     assert_eq!(
         one.iter().map(|session| (session.first.0, session.is_past())).collect::<Vec<_>>(),
@@ -404,7 +405,7 @@ fn names_are_read_page_by_page_and_only_where_packets_are_left() {
         let (host, port) = (u8::try_from(i % 100).unwrap(), u16::try_from(1000 + i).unwrap());
         packets.push((1_000_000_000 + i * 1000, dns((host, port), &format!("Name{i}"))));
     }
-    // The same entry of the ledger is never asked twice: each row has its own name.
+    // Each session has its own name, so that a name in the wrong row fails the test.
     let history = history(4 << 20, packets);
     for sort in [Sort::Start, Sort::Bytes] {
         let mut flows = history.flows(&Request::default(), sort).unwrap();
@@ -435,7 +436,7 @@ fn names_are_read_page_by_page_and_only_where_packets_are_left() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Sums are those of the sessions, whatever they are summed by.
+    /// Sums equal those of the sessions, for every grouping.
     #[test]
     fn sums_are_those_of_the_sessions(
         sent in prop::collection::vec((0u8..5, 0u16..3, 0u8..5, 0u16..3, 0usize..900), 1..200),
@@ -472,7 +473,7 @@ proptest! {
             prop_assert_eq!(rows.iter().map(|sum| sum.bytes.sum()).sum::<u64>(), bytes);
         }
         for sum in all(By::Peer, Sort::Start) {
-            // Out is what the host sent that sent more.
+            // `out` is what the host that sent more sent.
             let pair = |a: &str, b: &str| (sum.host.as_deref(), sum.peer.as_deref()) == (Some(a), Some(b));
             prop_assert!(sum.bytes.out >= sum.bytes.r#in);
             let sent: u64 = sessions.iter().map(|s| match (ip(s.originator()), ip(s.responder())) {
@@ -480,7 +481,7 @@ proptest! {
                 (from, to) if pair(&to, &from) && from != to => s.bytes.responder,
                 _ => 0,
             }).sum();
-            // Of what a host sends itself, either half is its own.
+            // If a host sends to itself, `out` can be either half.
             prop_assert!(sent == sum.bytes.out || sum.host == sum.peer);
         }
         let few = history.sums(&Request::default(), By::Host, Sort::Bytes, 1).unwrap();
@@ -490,7 +491,7 @@ proptest! {
     }
 }
 
-/// How often sessions are counted when they are summed by host.
+/// Number of sessions summed by host: a session counts at both ends.
 fn hosts_of(sessions: &[engine::session::Session]) -> u64 {
     sessions.iter().map(|s| if s.originator().ip == s.responder().ip { 1 } else { 2 }).sum()
 }

@@ -10,7 +10,7 @@ use engine::pipeline::{Config, Pipeline};
 use engine::store::compress::{Compression, Pace};
 use engine::store::retention::Policy;
 
-/// Workers that go on while they are followed.
+/// Workers that continue to store packets while they are followed.
 struct Recorder {
     pipelines: Vec<Pipeline>,
     interfaces: Arc<Interfaces>,
@@ -18,7 +18,7 @@ struct Recorder {
 }
 
 impl Recorder {
-    /// One that compresses what it keeps.
+    /// A recorder that compresses its segments.
     fn compressing(workers: usize, store_bytes: u64, pace: Pace) -> Self {
         let mut recorder = Self::new(workers, store_bytes);
         let compression = Compression { share: 1.0, pace, readers_bytes: 1 << 20 };
@@ -52,7 +52,7 @@ impl Recorder {
         Self { pipelines, interfaces, stored: 0 }
     }
 
-    /// What readers see of it.
+    /// The history of this recorder, as readers see it.
     fn history(&self) -> History {
         History {
             workers: self.pipelines.iter().map(Pipeline::worker).collect(),
@@ -65,7 +65,7 @@ impl Recorder {
         }
     }
 
-    /// Stores a datagram of a session that says which packet it is.
+    /// Stores a datagram of a session. Its payload begins with the number of the packet.
     fn store(&mut self, worker: usize, time: u64, session: u8, payload: usize) {
         let data = datagram(session, self.stored, payload);
         self.stored += 1;
@@ -100,7 +100,7 @@ fn datagram(session: u8, number: u32, payload: usize) -> Vec<u8> {
     frame
 }
 
-/// The numbers of the packets that can be given now.
+/// The numbers of the packets that the follower returns now.
 fn given(follow: &mut Follow<'_>, settled: Timestamp) -> Vec<u32> {
     let mut numbers = Vec::new();
     while let Some(found) = follow.next(settled) {
@@ -118,7 +118,7 @@ fn the_past_then_what_comes() {
     let mut recorder = Recorder::new(1, 4 << 20);
     (0..10).for_each(|i| recorder.store(0, 1000 + i, 1, 100));
     recorder.publish();
-    // Stored, but not published: it belongs to what comes.
+    // This packet is stored but not published, so that it does not belong to the past.
     recorder.store(0, 1010, 1, 100);
     let history = recorder.history();
     let mut follow = history.follow(&Request::default()).unwrap();
@@ -187,7 +187,7 @@ fn a_backlog_of_several_workers_comes_in_the_order_of_time() {
     let mut recorder = Recorder::new(2, 8 << 20);
     let history = recorder.history();
     let mut follow = history.follow(&Request::default()).unwrap();
-    // The second worker has many packets more in the same time.
+    // The second worker stores many more packets in the same time.
     for i in 0..10_000u64 {
         recorder.store(1, 1000 + i, 1, 0);
         if i % 7 == 0 {
@@ -202,14 +202,15 @@ fn a_backlog_of_several_workers_comes_in_the_order_of_time() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Whatever is stored and evicted between two looks: a packet is given once or counted, and what is kept is given.
+    /// However packets are stored and evicted between two looks, each is returned once or counted, and every retained
+    /// packet is returned.
     #[test]
     fn given_or_counted_and_never_twice(
         bursts in prop::collection::vec((1u32..3000, 0u8..12, 0usize..1400, any::<bool>()), 1..30),
         workers in 1usize..3,
         compressed in any::<bool>(),
     ) {
-        // Small, so that memory comes round often.
+        // A small store reuses its memory often.
         let mut recorder = match compressed {
             true => Recorder::compressing(workers, 1 << 20, Pace::Replay),
             false => Recorder::new(workers, 1 << 20),
@@ -226,7 +227,7 @@ proptest! {
             }
             recorder.publish();
             if look {
-                // What is kept now was given before, or is given now.
+                // Every packet retained now was returned before, or is returned now.
                 let all = given(&mut follow, Timestamp::MAX);
                 all.into_iter().for_each(|number| *times.entry(number).or_default() += 1);
                 let mut kept = history.packets(&Request::default()).unwrap();
@@ -242,7 +243,7 @@ proptest! {
     }
 }
 
-/// Stores until segments that were there before are compressed, and nothing has gone yet.
+/// Stores packets until older segments are compressed. No packet is evicted in the meantime.
 fn store_until_compressed(recorder: &mut Recorder, history: &History) {
     let before = history.totals().packed.segments;
     let workers = recorder.pipelines.len();
@@ -261,7 +262,7 @@ fn what_is_compressed_before_it_is_read_comes_too() {
     let mut recorder = Recorder::compressing(1, 4 << 20, Pace::Replay);
     let history = recorder.history();
     let mut late = history.follow(&Request::default()).unwrap();
-    // This one is in the middle of open segments.
+    // This follower stops in the middle of open segments.
     let mut follow = history.follow(&Request::default()).unwrap();
     (0..1000).for_each(|i| recorder.store(0, 1000 + i, u8::try_from(i % 100).unwrap(), 400));
     recorder.publish();
@@ -282,7 +283,7 @@ fn what_is_compressed_while_it_waits_is_given() {
         recorder.store(i as usize % 2, 1000 + u64::from(i), u8::try_from(i % 100).unwrap(), 400);
     }
     recorder.publish();
-    // They are read, and wait for what others may bring.
+    // The follower has read these packets; they wait for earlier packets of the other worker.
     assert_eq!(given(&mut follow, Timestamp(0)), [0; 0]);
     store_until_compressed(&mut recorder, &history);
     assert_eq!(given(&mut follow, Timestamp::MAX), (0..recorder.stored).collect::<Vec<_>>());

@@ -1,9 +1,9 @@
-//! What sessions are about: the names in their first packets, read when somebody asks.
+//! Names of sessions, such as the server name of TLS, read from their first packets when a query asks for them.
 //!
-//! A page of sessions is looked up at once: one pass over the starts of sessions (the ranks that hold the first 3.5 kB)
-//! within the page's time, in the order of time, so that only requests that are just being sent have to be held. Nothing
-//! of it costs the recorder anything. What a listing may read and hold is bounded; a session whose name could not
-//! be read for that is listed without.
+//! One pass reads the names of a whole page of sessions. It covers the starts of sessions (ranks 0 to 2, the first 3.5
+//! kB) within the time of the page. The pass is in time order, so that it holds unfinished requests only. The recorder
+//! does no work for names. A listing bounds what it reads and holds; a session beyond these bounds is listed without a
+//! name.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -21,51 +21,51 @@ use engine::session::SessionSlot;
 use engine::store::Rank;
 use engine::store::record::RecordHeader;
 
-/// What the first packets of a session name.
+/// Names in the first packets of a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Names {
-    /// TLS: the server name the client asked for (SNI).
+    /// TLS: the server name that the client requested (SNI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// HTTP: the host of the first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_host: Option<String>,
-    /// DNS: the name first asked for.
+    /// DNS: the name in the first question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_question: Option<String>,
-    /// DNS: what was asked of it: `A`, `TXT`, `TYPE4711`.
+    /// DNS: the type of the first question, such as `A`, `TXT` or `TYPE4711`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_type: Option<String>,
 }
 
 impl Names {
-    /// Whether one of the names has `part` in it; `part` in lower case.
+    /// Whether one of the names contains `part`, which must be in lower case. Ignores the ASCII case of the names.
     pub fn contain(&self, part: &str) -> bool {
         let names = [&self.server_name, &self.http_host, &self.dns_question];
         names.into_iter().flatten().any(|name| name.to_ascii_lowercase().contains(part))
     }
 }
 
-/// A session's names come within this time of its first packet.
+/// Maximum time from the first packet of a session to its names.
 const SOON: Duration = Duration::from_secs(30);
-/// A request that is not whole after this time gives way to others, if there is no room for all.
+/// Session age after which an unfinished request can be dropped, if there is no memory for all of them.
 const FINISHED_WITHIN: Duration = Duration::from_secs(3);
-/// The deepest rank that a request's packets begin in.
+/// The deepest rank that is read for names.
 const RANK_MAX: Rank = Rank(2);
-/// Packets with payload, of the side that spoke first, that are put together.
+/// Maximum number of packets that are reassembled to one request.
 const PIECES_MAX: usize = 8;
-/// Bytes of a request that are looked at.
+/// Maximum number of bytes of one request.
 const REQUEST_BYTES_MAX: usize = 16 << 10;
-/// Bytes of unfinished requests that a page holds at most.
+/// Bytes of unfinished requests above which a page drops old and doubtful ones.
 const HELD_BYTES_MAX: usize = 256 << 10;
-/// Records of packets that one listing reads for names (about half a second).
+/// Maximum number of records that one listing reads for names (about half a second).
 pub const RECORDS_MAX: u64 = 16_000_000;
 
-/// What the names of a listing may still cost.
+/// What one listing may still read for names.
 #[derive(Debug)]
 pub(super) struct ReadAllowance {
     records: u64,
-    /// Sessions that are listed without a look at their packets.
+    /// Sessions listed without a name because of the bounds.
     pub(super) skipped: u64,
 }
 
@@ -75,7 +75,7 @@ impl Default for ReadAllowance {
     }
 }
 
-/// The sessions whose starts are read.
+/// The sessions whose starts are read, by worker and slot.
 #[derive(Debug, Default)]
 pub(super) struct SessionStarts(HashMap<(u16, SessionSlot), Start, foldhash::quality::RandomState>);
 
@@ -89,12 +89,12 @@ struct Start {
 }
 
 impl SessionStarts {
-    /// The ranks that starts lie in.
+    /// Whether starts of sessions lie in this rank.
     pub(super) fn have(rank: Rank) -> bool {
         rank <= RANK_MAX
     }
 
-    /// Lets go of requests that go nowhere; gives the bytes that are still held.
+    /// Drops unfinished requests that are old or match no known protocol. Returns the bytes still held.
     fn give_up(&mut self, now: Timestamp) -> usize {
         self.0.retain(|_, start| {
             let alive = !start.request.doubtful && now <= start.first.saturating_add(FINISHED_WITHIN);
@@ -103,7 +103,7 @@ impl SessionStarts {
         self.0.values().map(|start| start.request.bytes()).sum()
     }
 
-    /// Whether a packet is of one of the sessions.
+    /// Whether a packet belongs to the start of one of the sessions.
     pub(super) fn wanted(&self, worker: usize, header: &RecordHeader) -> bool {
         let key = (u16::try_from(worker).unwrap_or(u16::MAX), header.session);
         self.0.get(&key).is_some_and(|start| start.first_sequence <= header.sequence && header.time <= start.until)
@@ -165,7 +165,7 @@ impl History {
     }
 }
 
-/// The captured bytes behind the transport's header.
+/// The captured bytes after the transport header.
 fn payload<'a>(data: &'a [u8], decoded: &Decoded) -> &'a [u8] {
     let rest = data.get(decoded.payload_offset as usize..).unwrap_or_default();
     rest.get(..decoded.payload_len as usize).unwrap_or(rest)
@@ -174,21 +174,21 @@ fn payload<'a>(data: &'a [u8], decoded: &Decoded) -> &'a [u8] {
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const DNS: u16 = 53;
-/// DNS, mDNS, LLMNR.
+/// DNS, mDNS (RFC 6762) and LLMNR (RFC 4795).
 const DNS_PORTS: [u16; 3] = [DNS, 5353, 5355];
 
-/// The first bytes of who spoke first.
+/// The first payload bytes of the endpoint that sent payload first.
 #[derive(Debug, Default)]
 struct Request {
     sender: Option<(u128, u16)>,
-    /// By sequence number, in the order of arrival.
+    /// Sequence number and payload of each packet, in arrival order.
     pieces: Vec<(u32, Vec<u8>)>,
-    /// Whether they look like nothing known so far.
+    /// Whether the bytes match no known protocol so far.
     doubtful: bool,
 }
 
 impl Request {
-    /// Whether sessions of a protocol and ports can name something.
+    /// Whether sessions with this protocol and these ports can hold a name.
     fn possible(protocol: u8, session: &engine::session::Session) -> bool {
         let ports = [session.originator().port, session.responder().port];
         protocol == TCP || (protocol == UDP && ports.iter().any(|port| DNS_PORTS.contains(port)))
@@ -198,7 +198,7 @@ impl Request {
         self.pieces.iter().map(|(_, piece)| piece.len()).sum()
     }
 
-    /// Takes the next packet of the session.
+    /// Parses the next packet of the session.
     fn packet(&mut self, decoded: &Decoded, payload: Vec<u8>) -> Parsed<Names> {
         if payload.is_empty() {
             return Parsed::More;
@@ -208,7 +208,7 @@ impl Request {
         }
         let sender = (decoded.source, decoded.source_port);
         if *self.sender.get_or_insert(sender) != sender {
-            // An answer: what asked for it is there, but for what was captured late.
+            // This packet is the answer. The request is complete, unless packets of it are captured late.
             return if self.pieces.is_empty() { Parsed::Nothing } else { Parsed::More };
         }
         self.pieces.push((decoded.tcp_sequence, payload));
@@ -217,17 +217,17 @@ impl Request {
         let parsed = parse_names(&stream, has_dns_port);
         self.doubtful = parsed == Parsed::Nothing;
         match parsed {
-            // Perhaps the first packet comes second.
+            // The first packet may arrive second.
             Parsed::Nothing if self.pieces.len() < 2 => Parsed::More,
             Parsed::More if self.pieces.len() >= PIECES_MAX || self.bytes() >= REQUEST_BYTES_MAX => Parsed::Nothing,
             parsed => parsed,
         }
     }
 
-    /// The pieces in their order, up to the first gap; what was sent twice is taken once.
+    /// The pieces in sequence order, up to the first gap. Bytes that were sent twice occur once.
     fn stream(&self) -> Vec<u8> {
         let Some(&(base, _)) = self.pieces.first() else { return Vec::new() };
-        // Around the first, as numbers wrap.
+        // The order is relative to the first piece, because sequence numbers wrap.
         let mut order: Vec<(i32, &[u8])> = self
             .pieces
             .iter()
@@ -257,7 +257,7 @@ fn dns(parsed: Parsed<names::Question>) -> Parsed<Names> {
     }
 }
 
-/// What the first bytes of a stream name.
+/// Parses the names in the first bytes of a TCP stream.
 fn parse_names(stream: &[u8], has_dns_port: bool) -> Parsed<Names> {
     if has_dns_port {
         return dns(names::dns_question_in_stream(stream));

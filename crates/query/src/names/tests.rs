@@ -4,7 +4,7 @@ fn tcp(source_port: u16, sequence: u32) -> Decoded {
     Decoded { protocol: TCP, source_port, destination_port: 80, tcp_sequence: sequence, ..Decoded::default() }
 }
 
-/// Packets of a session: sender's port, sequence number, payload.
+/// Parses the packets of one session, given as sender's port, sequence number and payload.
 fn parsed(packets: &[(u16, u32, &[u8])]) -> Parsed<Names> {
     let mut request = Request::default();
     for (port, sequence, payload) in packets {

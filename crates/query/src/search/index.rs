@@ -1,4 +1,4 @@
-//! Selections by what they seek, so that a packet is asked of none that does not mean it.
+//! An index of selectors, so that a packet is compared only with the selectors of its own endpoints or Community ID.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,17 +9,17 @@ use engine::session::SessionKey;
 use engine::session::community_id::CommunityId;
 use engine::session::key::Side;
 
-/// Selections by what they seek. Those of one flow are together, by their windows.
+/// Selectors by target. Selectors with the same target share one entry, ordered by their windows.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     patterns: HashMap<Pattern, Windows>,
-    /// Which parts of a session's key the patterns name; few combinations occur.
+    /// The combinations of key parts that the patterns name. Only a few combinations occur.
     shapes: Vec<Shape>,
     ids: HashMap<CommunityId, Windows>,
     seed: u16,
 }
 
-/// A flow in one direction; what is 0 or `None` is any.
+/// A flow in one direction. A port or protocol of 0 and a missing `b` match anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pattern {
     a: IpAddr,
@@ -29,7 +29,7 @@ struct Pattern {
     protocol: u8,
 }
 
-/// Which parts a pattern names beside the first address.
+/// Which parts a pattern names besides the first address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     a_port: bool,
@@ -77,7 +77,8 @@ impl Index {
         self.patterns.is_empty() && self.ids.is_empty()
     }
 
-    /// Adds the selections that mean a session, or packet, that lasted from `first` to `last`.
+    /// Adds the indices of the selectors that match a session or packet that lasted from `first` to `last`. Sorts
+    /// `hits` and removes duplicates.
     pub(super) fn matching(&self, key: &SessionKey, first: Timestamp, last: Timestamp, hits: &mut Vec<u32>) {
         for side in [Side::Low, Side::High] {
             let (a, b) = (key.endpoint(side), key.endpoint(side.other()));
@@ -105,11 +106,11 @@ impl Index {
     }
 }
 
-/// Windows of selections that seek the same, by their starts.
+/// Windows of the selectors with one target, ordered by start.
 #[derive(Debug, Default)]
 struct Windows {
     windows: Vec<(Timestamp, Timestamp, u32)>,
-    /// For each window the latest end of it and those before it.
+    /// For each window, the latest end among it and the windows before it.
     latest: Vec<Timestamp>,
 }
 
