@@ -37,14 +37,14 @@ impl Cause {
 /// First words of the sentence if the search was complete.
 const NEVER_SEEN: &str = "no packet that matches was seen";
 
-/// What the recorder still knows, and from when on. Read once to explain many searches.
+/// A snapshot of the history that explains missing packets. One snapshot serves many searches.
 #[derive(Clone, Debug)]
 pub struct HistoryExtent {
     /// Times of the oldest and the newest retained packet.
     span: Option<(Timestamp, Timestamp)>,
     /// Sessions that ended before this time may be forgotten; `None` while all are known.
     remembered_since: Option<Timestamp>,
-    /// The capture filter and its text, to test whether it excludes a session.
+    /// The capture filter and its text. The filter tells whether it excludes a session.
     filter: Option<(SessionProbe, String)>,
     filtered: u64,
     whole_since: Option<Timestamp>,
@@ -57,7 +57,7 @@ pub struct HistoryExtent {
     gaps: Vec<Gap>,
 }
 
-/// A query, reduced to what explains its missing packets.
+/// The properties of a query that explain why packets are missing.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
     since: Option<Timestamp>,
@@ -73,7 +73,7 @@ pub struct Question {
 }
 
 impl History {
-    /// Reads what the recorder still knows.
+    /// Takes a snapshot of the history that explains missing packets.
     pub fn reach(&self) -> HistoryExtent {
         let totals = self.totals();
         let mut remembered_since = None;
@@ -207,7 +207,7 @@ impl History {
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
     }
 
-    /// Whether no packet was ever dropped, and no packet with this time or a later one was evicted.
+    /// Whether no packet was dropped before it was stored, and no packet with this time or a later one was evicted.
     fn is_whole_since(&self, since: Timestamp) -> bool {
         let totals = self.totals();
         let dropped: u64 = totals.dropped.iter().map(|volume| volume.packets).sum();
@@ -236,8 +236,8 @@ impl History {
         ))
     }
 
-    /// Totals of the matching sessions that lost packets and overlap the window. Empty if every packet since its start
-    /// is retained.
+    /// Totals of the matching sessions that lost packets and overlap the window. Empty if no packet since the start of
+    /// the window was evicted or dropped.
     fn known(&self, request: &Request) -> Result<SessionTotals, QueryError> {
         let (since, until) = request.window()?;
         let selectors = request.selectors(self)?;

@@ -32,7 +32,7 @@ use filter::FilterSet;
 /// Number of waiting packets at which the earliest is returned, even if an earlier one may still come (about 120 bytes
 /// each). The latest rounds can exceed it.
 const WAITING_MAX: usize = 2048;
-/// Maximum number of packets in one round of all workers, and the lower bound of one worker's share.
+/// Packets in one round: the limit shared by all workers, and the smallest limit of one worker.
 const ROUND_PACKETS: (u64, u64) = (1024, 16);
 /// Maximum number of positions remembered for each worker. More than the number of segments open at once.
 const CURSORS_MAX: usize = 32;

@@ -17,8 +17,8 @@ use engine::session::{Endpoint, Session};
 pub enum By {
     /// Each host, with what it sent (`out`) and received (`in`). A session counts at both ends.
     Host,
-    /// Each pair of hosts, whichever of them opened the sessions. `out` is what the host that sent more sent to the
-    /// other. If sorted by `in`, `out` is what the host that sent less sent to the other.
+    /// Each pair of hosts, whichever of them opened the sessions. `out` is the direction with more bytes; if sorted by
+    /// `in`, the direction with fewer bytes.
     Peer,
     /// Protocol and port of the responder. `out` is what the originators sent.
     Port,

@@ -473,7 +473,7 @@ proptest! {
             prop_assert_eq!(rows.iter().map(|sum| sum.bytes.sum()).sum::<u64>(), bytes);
         }
         for sum in all(By::Peer, Sort::Start) {
-            // `out` is what the host that sent more sent.
+            // `out` is the direction with more bytes.
             let pair = |a: &str, b: &str| (sum.host.as_deref(), sum.peer.as_deref()) == (Some(a), Some(b));
             prop_assert!(sum.bytes.out >= sum.bytes.r#in);
             let sent: u64 = sessions.iter().map(|s| match (ip(s.originator()), ip(s.responder())) {

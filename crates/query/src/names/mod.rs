@@ -61,7 +61,7 @@ const HELD_BYTES_MAX: usize = 256 << 10;
 /// Maximum number of records that one listing reads for names (about half a second).
 pub const RECORDS_MAX: u64 = 16_000_000;
 
-/// What one listing may still read for names.
+/// The remaining read allowance of one listing.
 #[derive(Debug)]
 pub(super) struct ReadAllowance {
     records: u64,
