@@ -152,6 +152,7 @@ fn worker() -> (Pipeline, Compressor) {
         weight: 4.0,
         cutoff_bytes,
         reserve_bytes,
+        important: None,
     };
     let classes = [
         class("control", "port 81", None, MIB),

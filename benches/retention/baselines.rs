@@ -7,8 +7,8 @@ use retrocap::time::Timestamp;
 
 use crate::campus::Frame;
 
-/// What a record costs beside the packet's bytes, as in the store: see `store::record`.
-const RECORD_BYTES: u64 = 11;
+/// What a record costs beside the packet's bytes, as in a capture file.
+const RECORD_BYTES: u64 = 16;
 
 /// A packet that is there.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Retention: how far back each policy reaches on the campus workload, in the same bytes.
 //!
 //! `make retention` sends the workload through the real pipeline and through two baselines, and looks at what each of
-//! them keeps at several points of the second half. `--model` searches the shape of the curve with a simulation of byte rates.
+//! them keeps at several points of the second half.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -14,7 +14,6 @@ mod baselines;
 mod campus;
 mod chart;
 mod measure;
-mod model;
 mod random;
 mod report;
 mod truth;
@@ -23,6 +22,7 @@ use clap::Parser;
 use retrocap::budget::{ByteSize, Split};
 use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
+use retrocap::store::compress::Pace;
 use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
@@ -46,12 +46,6 @@ struct Args {
     /// Memory for everything, split as a live recorder splits it.
     #[arg(long, default_value = "40MiB")]
     budget: ByteSize,
-    /// Use the geometric curve with this steepness instead of the default policy.
-    #[arg(long, conflicts_with = "weights")]
-    alpha: Option<f64>,
-    /// Use these weights, rank 0 first; ranks beyond the last one given get the last.
-    #[arg(long, value_delimiter = ',')]
-    weights: Option<Vec<f64>>,
     /// Seed of the traffic.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -64,15 +58,6 @@ struct Args {
     /// Write the mean horizons as a picture (SVG), too.
     #[arg(long)]
     chart: Option<std::path::PathBuf>,
-    /// Search the shape of the curve with a fast model instead.
-    #[arg(long)]
-    model: bool,
-    /// Search for one size of the first rank, in bytes, instead of several.
-    #[arg(long, requires = "model")]
-    first: Option<f64>,
-    /// How many shapes the search tries for each way to cut ranks.
-    #[arg(long, default_value_t = 300, requires = "model")]
-    steps: u32,
     /// Show what one host must send before others lose their history, instead.
     #[arg(long)]
     attacks: bool,
@@ -82,17 +67,6 @@ struct Args {
 }
 
 impl Args {
-    fn policy(&self) -> Policy {
-        match (&self.alpha, &self.weights) {
-            (Some(alpha), _) => Policy::geometric(*alpha),
-            (None, Some(weights)) => {
-                let last = weights.last().copied().unwrap_or(1.0);
-                Policy::from_weights(std::array::from_fn(|rank| weights.get(rank).copied().unwrap_or(last)))
-            }
-            (None, None) => Policy::default(),
-        }
-    }
-
     fn campus(&self) -> Campus {
         Campus::new(self.seed, self.rate, self.hours)
     }
@@ -100,7 +74,7 @@ impl Args {
 
 fn main() {
     let args = Args::parse();
-    let split = match Split::new(args.budget.bytes(), 1, true) {
+    let split = match Split::new(args.budget.bytes(), 1, false).map(Split::compressing) {
         Ok(split) => split,
         Err(error) => {
             eprintln!("retention: {error}");
@@ -109,8 +83,6 @@ fn main() {
     };
     if args.attacks {
         attack(&args);
-    } else if args.model {
-        model::search(args.campus(), args.hours, split.store_bytes, args.steps, args.first);
     } else {
         compare(&args, &split);
     }
@@ -139,7 +111,7 @@ fn compare(args: &Args, split: &Split) {
     let config = Config {
         sessions_bytes: split.sessions_bytes,
         store_bytes: split.store_bytes,
-        policy: args.policy(),
+        policy: Policy::default(),
         classes: retrocap::judge::Classes::default(),
         pins: Default::default(),
         pinned_bytes: split.pinned_bytes(),
@@ -148,19 +120,25 @@ fn compare(args: &Args, split: &Split) {
         lock: Lock::No,
         seed: args.seed,
     };
-    let pipeline = match Pipeline::new(config) {
+    let mut pipeline = match Pipeline::new(config) {
         Ok(pipeline) => pipeline,
         Err(error) => {
             eprintln!("retention: no memory for {}: {error}", args.budget);
             std::process::exit(1);
         }
     };
+    if let Some(compression) = split.compression(10.0, Pace::Replay) {
+        match pipeline.compress(&compression) {
+            Ok(compressor) => drop(std::thread::spawn(move || compressor.run())),
+            Err(error) => eprintln!("retention: no compression: {error}"),
+        }
+    }
     let mut run = Run {
         truth: Truth::default(),
         pipeline,
-        // They know no sessions, so they have the memory of these, too.
-        fifo: Fifo::new(split.store_bytes + split.sessions_bytes, u64::MAX),
-        cutoff: Fifo::new(split.store_bytes + split.sessions_bytes, CUTOFF_BYTES),
+        // They know no sessions, so they have all of the budget.
+        fifo: Fifo::new(args.budget.bytes(), u64::MAX),
+        cutoff: Fifo::new(args.budget.bytes(), CUTOFF_BYTES),
         looks: Vec::new(),
     };
     let wire_bytes = run.all(args);

@@ -59,6 +59,7 @@ impl Ingest {
                 weight: 2.0,
                 cutoff_bytes: None,
                 reserve_bytes: 0,
+                important: None,
             })
             .collect();
         let config = Config {

@@ -250,6 +250,7 @@ fn classes_and_pins_are_found_again_by_name_and_time() {
         weight: 4.0,
         cutoff_bytes: None,
         reserve_bytes: 1 << 20,
+        important: None,
     };
     let mut old = Made::new(&Setup { classes: vec![class("dns", 53), class("other", 54)], ..Setup::default() });
     let time = |seconds| Timestamp::from_unix(START_S + seconds, 0);

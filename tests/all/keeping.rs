@@ -71,7 +71,12 @@ impl Recorder {
 
     /// Bulk of many sessions, several times the store, in an hour.
     fn flush(&mut self, from_second: u64) {
-        for i in 0..40_000u64 {
+        self.bulk(from_second, 40_000);
+    }
+
+    /// The first packets of it.
+    fn bulk(&mut self, from_second: u64, packets: u64) {
+        for i in 0..packets {
             let host = 0x10_0000 + u32::try_from(i / 400).unwrap();
             self.send(from_second + i * 3600 / 40_000, host, 9999, i % 2 == 0, 1400);
         }
@@ -114,7 +119,14 @@ impl Recorder {
 }
 
 fn class(name: &str, filter: &str) -> Class {
-    Class { name: name.to_owned(), filter: filter.to_owned(), weight: 1.0, cutoff_bytes: None, reserve_bytes: 0 }
+    Class {
+        name: name.to_owned(),
+        filter: filter.to_owned(),
+        weight: 1.0,
+        cutoff_bytes: None,
+        reserve_bytes: 0,
+        important: None,
+    }
 }
 
 #[test]
@@ -127,22 +139,33 @@ fn a_weight_stretches_the_horizon() {
     // Three sessions of 100 kB each, alike but for their port, then an hour of bulk.
     for i in 0..100 {
         for port in [7000, 7001, 7002] {
-            recorder.send(i, 1, port, i % 2 == 0, 1000);
+            recorder.send(i / 100, 1, port, i % 2 == 0, 1000);
         }
     }
     recorder.flush(100);
     let [plain, long, short] = [7000, 7001, 7002].map(|port| recorder.seen_and_kept(&format!("port {port}")).1);
     assert_eq!(long, 100, "all of it");
     assert!(plain < 60, "{plain} packets without a class");
-    assert!(short < plain / 4, "{short} packets of the short class, {plain} of none");
+    assert!(short <= plain, "{short} packets of the short class, {plain} of none");
+
+    // Again, and then less bulk than has room beside it: the short class goes first.
+    for i in 0..100 {
+        for port in [7000, 7002] {
+            recorder.send(4000 + i / 100, 2, port, i % 2 == 0, 1000);
+        }
+    }
+    recorder.bulk(4100, 500);
+    let [plain, short] = [7000, 7002].map(|port| recorder.seen_and_kept(&format!("host 192.0.0.2 and port {port}")).1);
+    assert_eq!(plain, 100);
+    assert!(short < 60, "{short} packets of the short class");
 }
 
 #[test]
 fn a_cutoff_drops_at_once_and_counts() {
     let mut recorder = Recorder::new(&[Class { cutoff_bytes: Some(5000), ..class("backup", "port 873") }], 0);
     for i in 0..50 {
-        recorder.send(i, 1, 873, i % 2 == 0, 1000);
-        recorder.send(i, 1, 874, i % 2 == 0, 1000);
+        recorder.send(i / 100, 1, 873, i % 2 == 0, 1000);
+        recorder.send(i / 100, 1, 874, i % 2 == 0, 1000);
     }
     assert_eq!(recorder.seen_and_kept("port 873"), (50, 5), "all were seen, the first 5000 bytes kept");
     assert_eq!(recorder.seen_and_kept("port 874"), (50, 50));
@@ -154,10 +177,10 @@ fn a_cutoff_drops_at_once_and_counts() {
 #[test]
 fn a_reserve_cannot_be_taken_by_others() {
     let mut recorder = Recorder::new(&[Class { reserve_bytes: 2 << 20, ..class("industrial", "port 502") }], 0);
-    // A poll of one long session: deep in it, so nothing but the reserve keeps it.
+    // Deep in one session, so nothing but the reserve keeps it.
     for i in 0..12_000u64 {
-        recorder.send(i / 4, 1, 502, i % 2 == 0, 120);
-        recorder.send(i / 4, 1, 503, i % 2 == 0, 120);
+        recorder.send(i / 1000, 1, 502, i % 2 == 0, 120);
+        recorder.send(i / 1000, 1, 503, i % 2 == 0, 120);
     }
     recorder.flush(3000);
     let (seen, kept) = recorder.seen_and_kept("port 502");
@@ -173,15 +196,15 @@ fn a_reserve_cannot_be_taken_by_others() {
 fn a_pin_keeps_what_is_there_and_what_still_comes() {
     let mut recorder = Recorder::new(&[], 4 << 20);
     for i in 0..300 {
-        recorder.send(i, 1, 7000, i % 2 == 0, 1000);
-        recorder.send(i, 2, 7000, i % 2 == 0, 1000);
+        recorder.send(i / 100, 1, 7000, i % 2 == 0, 1000);
+        recorder.send(i / 100, 2, 7000, i % 2 == 0, 1000);
     }
     let until = Timestamp(BEGIN + 100 * 3600 * SECOND);
     let pin = recorder.pins.add("host 192.0.0.1", Timestamp(BEGIN), until).unwrap();
     recorder.flush(300);
     for i in 0..300 {
-        recorder.send(4000 + i, 1, 7001, i % 2 == 0, 1000);
-        recorder.send(4000 + i, 2, 7001, i % 2 == 0, 1000);
+        recorder.send(4000 + i / 100, 1, 7001, i % 2 == 0, 1000);
+        recorder.send(4000 + i / 100, 2, 7001, i % 2 == 0, 1000);
     }
     recorder.flush(5000);
     assert_eq!(recorder.seen_and_kept("host 192.0.0.1"), (600, 600), "old and new sessions are whole");
@@ -205,11 +228,11 @@ fn pins_end_where_their_share_ends_and_who_came_first_keeps_first() {
     recorder.pins.add("port 7000", Timestamp(BEGIN), until).unwrap();
     let second = recorder.pins.add("port 7001", Timestamp(BEGIN), until).unwrap();
     for i in 0..900 {
-        recorder.send(i, 1, 7000, i % 2 == 0, 1000);
+        recorder.send(i / 100, 1, 7000, i % 2 == 0, 1000);
     }
     // 0.9 MB are taken, so half of this has no room.
     for i in 0..300 {
-        recorder.send(900 + i, 1, 7001, i % 2 == 0, 1000);
+        recorder.send(900 + i / 100, 1, 7001, i % 2 == 0, 1000);
     }
     recorder.flush(1200);
     assert_eq!(recorder.seen_and_kept("port 7000"), (900, 900));
@@ -228,7 +251,7 @@ fn places_of_pins_are_given_again_without_mixing_them_up() {
     for round in 0..30u16 {
         let pin = recorder.pins.add(&format!("port {}", 7000 + round), Timestamp(BEGIN), until).unwrap();
         for i in 0..20 {
-            recorder.send(u64::from(round) * 100 + i, 1, 7000 + round, i % 2 == 0, 1000);
+            recorder.send(u64::from(round) * 100 + i / 100, 1, 7000 + round, i % 2 == 0, 1000);
         }
         if round < 29 {
             assert!(recorder.pins.remove(pin.id));
@@ -242,4 +265,34 @@ fn places_of_pins_are_given_again_without_mixing_them_up() {
         let made = recorder.pins.add(&format!("port {}", 9000 + i), Timestamp(BEGIN), until);
         assert_eq!(made.is_ok(), i < 11, "one place of twelve was taken: {made:?}");
     }
+}
+
+#[test]
+fn important_packets_of_a_polled_session_are_kept_with_its_start() {
+    let classes = [Class { important: Some("greater 140".to_owned()), ..class("plc", "port 502") }];
+    let mut recorder = Recorder::new(&classes, 0);
+    // An hour of polling ten times a second with a longer packet once a minute, beside 72,000 sessions that fill the store
+    // several times with starts.
+    for i in 0..36_000u64 {
+        let len = if i % 600 == 300 { 140 } else { 90 };
+        recorder.send(i / 10, 1, 502, i % 2 == 0, len);
+        for other in 0..2 {
+            let host = 0x20_0000 + u32::try_from(i * 2 + other).unwrap();
+            recorder.send(i / 10, host, 9999, true, 700);
+        }
+    }
+    let (seen, kept) = recorder.seen_and_kept("port 502");
+    let worker = recorder.pipeline.worker();
+    let mut important = 0;
+    for view in worker.segments.views() {
+        let mut cursor = worker.segments.cursor(view);
+        while let Some(record) = worker.segments.next(&mut cursor).unwrap() {
+            important += u64::from(record.header.captured_len == 140);
+        }
+    }
+    assert_eq!(important, 60, "all of them");
+    assert!(seen == 36_000 && (100..35_000).contains(&kept), "{kept}: its start and a recent stretch beside them");
+    let session = recorder.sessions("port 502")[0].0;
+    let lost_until = worker.published.totals().lost_until;
+    assert_eq!(session.holes(lost_until), 1);
 }

@@ -1,6 +1,6 @@
 //! What is kept, as the rules describe it: one list of segments, looked through from its start for every question.
 
-use retrocap::store::Rank;
+use retrocap::store::retention::Policy;
 
 use super::sessions::{Observed, Sessions};
 use super::traffic::{SECOND, Sent};
@@ -9,12 +9,29 @@ const PAGE: usize = 4096;
 const SEGMENT: usize = 64 << 10;
 const HEADER_MAX: usize = 28;
 const PINS: usize = 12;
+/// Pages that only carried packets may take.
+const CARRIED_PAGES: usize = 4;
+
+/// What competes with its like. The first kilobyte and a half, what follows to 31.5 kB, and all the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Band {
+    Starts,
+    Middle,
+    Bulk,
+}
 
 /// Queues in the order in which equals are evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Queue {
-    Ranked { class: u8, climb: u8, rank: u8 },
-    Heads,
+    /// Line 0 has what closes sessions, line 1 important packets; rank 0 is line 2, and so on.
+    Ranked {
+        class: u8,
+        line: u8,
+        flood: u8,
+    },
+    Heads {
+        flood: u8,
+    },
     Pinned(usize),
     Released,
 }
@@ -50,7 +67,7 @@ pub(crate) struct Terms {
 /// One worker.
 pub(crate) struct Oracle {
     pub(crate) sessions: Sessions,
-    pub(crate) weights: [f64; Rank::COUNT],
+    pub(crate) policy: Policy,
     pub(crate) classes: Vec<Terms>,
     /// The port each pin asks for.
     pub(crate) pins: [Option<u16>; PINS],
@@ -83,15 +100,30 @@ impl Segment {
 
 impl Queue {
     fn has_starts(self) -> bool {
-        self == Self::Heads || matches!(self, Self::Ranked { climb: 0, rank: 0, .. })
+        matches!(self, Self::Heads { .. } | Self::Ranked { line: 2, .. })
+    }
+
+    fn band(self) -> Band {
+        match self {
+            Self::Ranked { line: 0..=3, .. } | Self::Heads { .. } | Self::Pinned(_) => Band::Starts,
+            Self::Ranked { line: 4..=7, .. } => Band::Middle,
+            Self::Ranked { .. } | Self::Released => Band::Bulk,
+        }
+    }
+
+    fn flood(self) -> u8 {
+        match self {
+            Self::Ranked { flood, .. } | Self::Heads { flood } => flood,
+            Self::Pinned(_) | Self::Released => 0,
+        }
     }
 }
 
 impl Oracle {
-    pub(crate) fn new(pages: usize, pinned_bytes: u64, weights: [f64; Rank::COUNT], classes: Vec<Terms>) -> Self {
+    pub(crate) fn new(pages: usize, pinned_bytes: u64, policy: Policy, classes: Vec<Terms>) -> Self {
         Self {
             sessions: Sessions::default(),
-            weights,
+            policy,
             classes,
             pins: [None; PINS],
             refused: [0; PINS],
@@ -108,8 +140,8 @@ impl Oracle {
         }
     }
 
-    /// A packet comes; `climb_of` tells how far the hosts of a session that begins have climbed.
-    pub(crate) fn receive(&mut self, sent: &Sent, climb_of: impl Fn(usize) -> u8) -> Observed {
+    /// A packet comes; `flood_of` tells which flood a session that begins is of.
+    pub(crate) fn receive(&mut self, sent: &Sent, flood_of: impl Fn(usize) -> u8) -> Observed {
         let captured = sent.captured;
         let observed = self.sessions.observe(sent, self.sequence);
         if observed.begins {
@@ -118,16 +150,22 @@ impl Oracle {
             let class = self.classes.iter().position(|terms| session.has_port(terms.port));
             session.class = class.map_or(0, |at| u8::try_from(at + 1).unwrap());
             session.pins = bits(pins, |port| session.has_port(port));
-            session.climb = climb_of(observed.session);
+            session.flood = flood_of(observed.session);
         }
-        let session = &self.sessions.all[observed.session];
+        let session = &mut self.sessions.all[observed.session];
+        if observed.answered && session.flood == 1 {
+            session.flood = 7;
+        }
         let cutoff = session.class.checked_sub(1).and_then(|at| self.classes[usize::from(at)].cutoff);
         if session.pins == 0 && !observed.closes && cutoff.is_some_and(|cutoff| observed.offset >= cutoff) {
             self.dropped = (self.dropped.0 + 1, self.dropped.1 + captured as u64);
             return observed;
         }
-        let rank = if observed.closes { 0 } else { rank_of(observed.offset) };
-        let (class, climb) = (session.class, session.climb);
+        let rank = rank_of_packet(observed.depth, sent.len as u64);
+        let line = if observed.closes { 0 } else { rank + 2 };
+        let (class, flood) = (session.class, session.kept_with());
+        let place = Queue::Ranked { class, line, flood };
+        let place = if place.band() == Band::Bulk { Queue::Ranked { class, line, flood: 0 } } else { place };
         self.advance(sent.time);
         let record = Record {
             sequence: self.sequence,
@@ -138,7 +176,7 @@ impl Oracle {
             rare: captured != sent.len || sent.drops_before != 0,
         };
         self.sequence += 1;
-        self.append(record, Queue::Ranked { class, climb, rank });
+        self.append(record, place);
         observed
     }
 
@@ -165,7 +203,7 @@ impl Oracle {
     /// Sequences kept, segment by segment, with the rank that readers are told.
     pub(crate) fn contents(&self) -> Vec<(u8, Vec<u64>)> {
         let of = |segment: &Segment| {
-            let rank = if let Queue::Ranked { rank, .. } = segment.queue { rank } else { 0 };
+            let rank = if let Queue::Ranked { line, .. } = segment.queue { line.saturating_sub(2) } else { 0 };
             (rank, segment.records.iter().map(|record| record.sequence).collect())
         };
         self.segments.iter().map(of).collect()
@@ -191,7 +229,7 @@ impl Oracle {
         let record_max = HEADER_MAX + record.captured;
         let queue = self.pin_with_room(record.session, record_max).unwrap_or(place);
         self.seal_unless_it_continues(queue, &record);
-        while !self.has_room(queue, record_max) {
+        while !self.has_room(queue, record_max, CARRIED_PAGES) {
             assert!(self.evict_one(), "nothing left to evict");
         }
         self.write(queue, record);
@@ -227,11 +265,11 @@ impl Oracle {
         self.segments[at].open = continues;
     }
 
-    fn has_room(&self, queue: Queue, record_max: usize) -> bool {
+    fn has_room(&self, queue: Queue, record_max: usize, spare: usize) -> bool {
         let open = self.open(queue);
         let room = open.map_or(0, |at| self.segments[at].room());
         let needed = record_max.saturating_sub(room).div_ceil(PAGE);
-        self.free_pages() >= needed && (open.is_some() || self.segments.len() < self.pages / 4)
+        self.free_pages() >= needed + spare && (open.is_some() || self.segments.len() < self.pages / 4)
     }
 
     fn free_pages(&self) -> usize {
@@ -267,37 +305,36 @@ impl Oracle {
     }
 
     fn weight(&self, queue: Queue) -> f64 {
+        let weights = self.policy.weights();
         match queue {
-            Queue::Ranked { class, climb, rank } => {
+            Queue::Ranked { class, line, .. } => {
                 let stays = class.checked_sub(1).map_or(1.0, |at| self.classes[usize::from(at)].weight);
-                self.weights[usize::from(rank)] * 16f64.powi(i32::from(climb)) / stays
+                // What closes a session goes with its first kilobyte.
+                weights[line.checked_sub(2).map_or(1, usize::from)] / stays
             }
-            Queue::Heads => 2.0 * self.weights[0],
+            Queue::Heads { .. } => weights[0],
             Queue::Pinned(_) => 0.0,
-            Queue::Released => self.weights[Rank::COUNT - 1],
+            Queue::Released => weights[weights.len() - 1],
         }
     }
 
-    /// Starts keep half of all; a class keeps what it has reserved; pins keep what they have.
-    fn is_guarded(&self, queue: Queue) -> bool {
-        let is_start = |queue| queue == Queue::Heads || matches!(queue, Queue::Ranked { climb: 0, rank: 0 | 1, .. });
-        let guarded_start = is_start(queue) && self.pages_where(is_start) <= self.pages * 50 / 100;
-        let reserve = match queue {
-            Queue::Ranked { class: 1.., .. } => true,
-            Queue::Pinned(_) => return true,
-            _ => false,
-        };
-        guarded_start || reserve && self.is_reserved(queue)
-    }
-
+    /// A class keeps what it has reserved; pins keep what they have.
     fn is_reserved(&self, queue: Queue) -> bool {
-        let Queue::Ranked { class: mine, .. } = queue else { return false };
+        let Queue::Ranked { class: mine @ 1.., .. } = queue else { return matches!(queue, Queue::Pinned(_)) };
         let reserve = self.classes[usize::from(mine) - 1].reserve;
         let reserve = (usize::try_from(reserve).unwrap() / PAGE).min(self.pages / 2);
         self.pages_where(|queue| matches!(queue, Queue::Ranked { class, .. } if class == mine)) <= reserve
     }
 
-    fn evict_one(&mut self) -> bool {
+    fn score(&self, at: usize) -> f64 {
+        let segment = &self.segments[at];
+        #[allow(clippy::cast_precision_loss, reason = "as the rule is written")]
+        let age = (self.ticks - segment.opened_ticks) as f64;
+        (age + 1.0) * self.weight(segment.queue)
+    }
+
+    /// The oldest segment of each queue that may go.
+    fn candidates(&self) -> Vec<usize> {
         let mut heads: Vec<usize> = Vec::new();
         for (at, segment) in self.segments.iter().enumerate() {
             if heads.iter().all(|&head| self.segments[head].queue != segment.queue) {
@@ -305,23 +342,76 @@ impl Oracle {
             }
         }
         heads.sort_by_key(|&at| self.segments[at].queue);
-        let unguarded: Vec<usize> =
-            heads.iter().copied().filter(|&at| !self.is_guarded(self.segments[at].queue)).collect();
-        let among = if unguarded.is_empty() { heads } else { unguarded };
-        let mut victim = None;
-        let mut highest = -1.0;
-        for at in among {
-            let segment = &self.segments[at];
-            #[allow(clippy::cast_precision_loss, reason = "as the rule is written")]
-            let score = ((self.ticks - segment.opened_ticks) as f64 + 1.0) * self.weight(segment.queue);
-            if score > highest {
-                highest = score;
-                victim = Some(at);
+        let free: Vec<usize> = heads.iter().copied().filter(|&at| !self.is_reserved(self.segments[at].queue)).collect();
+        if free.is_empty() { heads } else { free }
+    }
+
+    /// The rule: bulk beyond its share goes, then the middle beyond its own, then starts; but what lies deeper and is older goes
+    /// before. In a band, floods beyond half of it make room; else what counts least.
+    fn victim(&self) -> Option<usize> {
+        let candidates = self.candidates();
+        let of = |at: usize| self.segments[at].queue;
+        let pages_of = |wanted: &dyn Fn(Queue) -> bool| -> usize {
+            let queues = candidates.iter().map(|&at| of(at)).filter(|&queue| wanted(queue));
+            queues.map(|queue| self.pages_where(|other| other == queue)).sum()
+        };
+        let opened = |at: usize| self.segments[at].opened_ticks;
+        let [middle, bulk] = self.policy.share_pages(u32::try_from(self.pages).unwrap()).map(|pages| pages as usize);
+        let next = |band: Band| {
+            let mut among: Vec<usize> = candidates.iter().copied().filter(|&at| of(at).band() == band).collect();
+            let pages_of_flood = |flood: u8| pages_of(&|queue| queue.band() == band && queue.flood() == flood);
+            let floods: usize = (1..8).map(pages_of_flood).sum();
+            if floods > (pages_of_flood(0) + floods) / 2 {
+                let most = (1..8).map(pages_of_flood).max().unwrap();
+                let largest = (1..8).find(|&flood| pages_of_flood(flood) == most).unwrap();
+                among.retain(|&at| of(at).flood() == largest);
             }
+            // The first of equals, floods in their order.
+            among.sort_by_key(|&at| of(at).flood());
+            let highest = among.iter().map(|&at| self.score(at)).fold(f64::MIN, f64::max);
+            among.into_iter().find(|&at| self.score(at) >= highest)
+        };
+        let over = |band: Band, share: usize| pages_of(&|queue| queue.band() == band) > share;
+        let victim = if over(Band::Bulk, bulk) {
+            next(Band::Bulk)
+        } else if over(Band::Middle, middle) {
+            next(Band::Middle)
+        } else {
+            next(Band::Starts).or_else(|| next(Band::Middle)).or_else(|| next(Band::Bulk))
+        }?;
+        let band = of(victim).band();
+        let older = |at: &usize| opened(*at) < opened(victim);
+        let older_of_band = candidates.iter().filter(|&&at| of(at).band() == band).any(older);
+        if of(victim).flood() > 0 && older_of_band {
+            return Some(victim);
         }
-        let Some(at) = victim else { return false };
+        let mut deeper: Vec<usize> =
+            candidates.iter().copied().filter(|&at| of(at).band() > band).filter(older).collect();
+        deeper.sort_by_key(|&at| (opened(at), of(at).band(), of(at).flood(), of(at)));
+        Some(deeper.first().copied().unwrap_or(victim))
+    }
+
+    fn evict_one(&mut self) -> bool {
+        let Some(at) = self.victim() else { return false };
+        self.check_rule(at);
         self.evict(at);
         true
+    }
+
+    /// Promise 6, asked of all segments: while the first kilobyte of a session that is of no flood goes, no packet that lies deeper is
+    /// older, and bulk has no more than its share. What classes and pins keep is excepted.
+    fn check_rule(&self, victim: usize) {
+        let segment = &self.segments[victim];
+        if segment.queue.band() != Band::Starts || segment.queue.flood() > 0 || self.is_reserved(segment.queue) {
+            return;
+        }
+        let others = self.segments.iter().filter(|other| !self.is_reserved(other.queue));
+        let deeper = others.filter(|other| other.queue.band() > Band::Starts);
+        let oldest = deeper.clone().map(|other| other.opened_ticks).min();
+        assert!(oldest.is_none_or(|oldest| oldest >= segment.opened_ticks), "bulk outlives {:?}", segment.queue);
+        let bulk: usize = deeper.filter(|other| other.queue.band() == Band::Bulk).map(Segment::pages).sum();
+        let [_, share] = self.policy.share_pages(u32::try_from(self.pages).unwrap());
+        assert!(bulk <= share as usize, "bulk has {bulk} pages of {share}");
     }
 
     fn evict(&mut self, at: usize) {
@@ -335,7 +425,7 @@ impl Oracle {
         let mut picked: Vec<(Record, Queue)> = Vec::new();
         for record in records {
             match self.needed(&record, from, &picked) {
-                Some(to) if to != Queue::Heads || self.heads_have_room(&picked, &record) => {
+                Some(to) if !matches!(to, Queue::Heads { .. }) || self.heads_have_room(&picked, &record) => {
                     picked.push((record, to));
                     continue;
                 }
@@ -350,7 +440,7 @@ impl Oracle {
         for (record, to) in picked {
             if !full {
                 self.seal_unless_it_continues(to, &record);
-                full = !self.has_room(to, HEADER_MAX + record.captured);
+                full = !self.has_room(to, HEADER_MAX + record.captured, 0);
             }
             if full {
                 self.lost += 1;
@@ -371,7 +461,7 @@ impl Oracle {
 
     /// Where a packet has to go that must not be lost with its segment.
     fn needed(&self, record: &Record, from: Queue, picked: &[(Record, Queue)]) -> Option<Queue> {
-        let picked = picked.iter().filter(|(_, to)| *to != Queue::Heads).map(|(record, _)| record);
+        let picked = picked.iter().filter(|(_, to)| !matches!(to, Queue::Heads { .. })).map(|(record, _)| record);
         let coming: usize = picked.chain([record]).map(|record| record.captured + HEADER_MAX).sum();
         // What each pin gets can begin a page of its own.
         let pages = coming.div_ceil(PAGE) + self.pins.iter().flatten().count();
@@ -381,19 +471,22 @@ impl Oracle {
         {
             return Some(Queue::Pinned(place));
         }
-        let needed = if from.has_starts() {
-            self.sessions.needs_start(record.session, record.sequence, self.clock.unwrap_or(0))
+        let now = self.clock.unwrap_or(0);
+        let flood = self.sessions.all[record.session].kept_with();
+        let is_slow = now.saturating_sub(record.time) >= 60 * SECOND;
+        let needed = if from.has_starts() && (flood == 0 || is_slow) {
+            self.sessions.needs_start(record.session, record.sequence, now)
         } else {
             self.sessions.is_first_of_more(record.session, record.sequence)
         };
-        needed.then_some(Queue::Heads)
+        needed.then_some(Queue::Heads { flood })
     }
 
     /// Carried starts take an eighth of the store, what is just being evicted included.
     fn heads_have_room(&self, picked: &[(Record, Queue)], record: &Record) -> bool {
-        let heads = self.segments.iter().filter(|segment| segment.queue == Queue::Heads);
+        let heads = self.segments.iter().filter(|segment| matches!(segment.queue, Queue::Heads { .. }));
         let there: usize = heads.map(|segment| segment.bytes).sum();
-        let picked = picked.iter().filter(|(_, to)| *to == Queue::Heads).map(|(record, _)| record);
+        let picked = picked.iter().filter(|(_, to)| matches!(to, Queue::Heads { .. })).map(|(record, _)| record);
         let coming: usize = picked.chain([record]).map(|record| record.captured + HEADER_MAX).sum();
         there + coming <= self.pages * PAGE / 8
     }
@@ -412,4 +505,14 @@ fn rank_of(offset: u64) -> u8 {
         end += span;
     }
     rank
+}
+
+/// In the first kilobyte and a half a packet's end counts: within 512 bytes, within 3.5 kB, or beyond.
+fn rank_of_packet(offset: u64, len: u64) -> u8 {
+    match (rank_of(offset), rank_of(offset + len - 1)) {
+        (0, 0) => 0,
+        (0 | 1, 0..=2) => 1,
+        (0 | 1, _) => 3,
+        (begin, _) => begin,
+    }
 }

@@ -58,7 +58,7 @@ impl Recorder {
         }
         let worker = pipeline.worker();
         let pages = usize::try_from(worker.segments.capacity_bytes() / 4096).unwrap();
-        let oracle = || Oracle::new(pages, setup.pinned_bytes, *setup.policy.weights(), setup.classes.clone());
+        let oracle = || Oracle::new(pages, setup.pinned_bytes, setup.policy.clone(), setup.classes.clone());
         Self {
             worker,
             oracle: setup.oracle.then(oracle),
@@ -96,7 +96,9 @@ impl Recorder {
             let before = oracle.dropped;
             oracle.receive(sent, |session| {
                 let slot = SessionSlot(u32::try_from(session).unwrap());
-                sessions.session(slot).expect("the session begins there, too").marks().climb
+                let flood = sessions.session(slot).expect("the session begins there, too").marks().flood;
+                // It may have left that of unanswered ones by now.
+                if flood == 7 { 1 } else { flood }
             });
             if oracle.dropped == before {
                 self.stored.push((*sent, None));
@@ -111,7 +113,7 @@ impl Recorder {
         let filter = filtering.then(|| FilterSet::new(&format!("not port {UNWANTED_PORT}")).unwrap());
         self.pipeline.change(filter, policy);
         if let Some(oracle) = &mut self.oracle {
-            oracle.weights = *policy.weights();
+            oracle.policy = policy.clone();
         }
     }
 
@@ -162,5 +164,6 @@ fn class(terms: &Terms) -> Class {
         weight: terms.weight,
         cutoff_bytes: terms.cutoff,
         reserve_bytes: terms.reserve,
+        important: None,
     }
 }

@@ -17,10 +17,11 @@ pub(crate) struct Session {
     closed_by_originator: bool,
     closed_by_responder: bool,
     reset: bool,
+    pub(crate) depth: Depth,
     pub(crate) kept_packets: u64,
     pub(crate) kept_bytes: u64,
     pub(crate) class: u8,
-    pub(crate) climb: u8,
+    pub(crate) flood: u8,
     pub(crate) pins: u16,
 }
 
@@ -29,8 +30,31 @@ pub(crate) struct Session {
 pub(crate) struct Observed {
     pub(crate) session: usize,
     pub(crate) offset: u64,
+    pub(crate) depth: u64,
     pub(crate) closes: bool,
     pub(crate) begins: bool,
+    pub(crate) answered: bool,
+}
+
+/// How deep packets of a session lie: a leaky bucket that forgets in 20 s, in units of 16 bytes; but at least its start is as deep as
+/// it is long.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Depth {
+    bytes: u64,
+    recent: u64,
+    last: u64,
+}
+
+impl Depth {
+    pub(crate) fn of_next(&mut self, sent: &Sent) -> u64 {
+        let idle = sent.time.saturating_sub(self.last).min(20 * SECOND);
+        self.recent -= self.recent * idle / (20 * SECOND);
+        let depth = if self.bytes <= 3584 { self.bytes } else { (self.recent * 16).clamp(3584, self.bytes) };
+        self.bytes += sent.len as u64;
+        self.recent += (sent.len as u64).div_ceil(16);
+        self.last = self.last.max(sent.time);
+        depth
+    }
 }
 
 #[derive(Default)]
@@ -50,6 +74,11 @@ impl Session {
             TCP => 300 * SECOND,
             _ => 60 * SECOND,
         }
+    }
+
+    /// A session that turned out to be a conversation has left the flood of unanswered ones.
+    pub(crate) fn kept_with(&self) -> u8 {
+        if self.flood == 7 { 0 } else { self.flood }
     }
 
     pub(crate) fn has_port(&self, port: u16) -> bool {
@@ -78,10 +107,11 @@ impl Sessions {
                 closed_by_originator: false,
                 closed_by_responder: false,
                 reset: false,
+                depth: Depth::default(),
                 kept_packets: 0,
                 kept_bytes: 0,
                 class: 0,
-                climb: 0,
+                flood: 0,
                 pins: 0,
             });
             self.now.insert(sent.pair, self.all.len() - 1);
@@ -89,7 +119,10 @@ impl Sessions {
         });
         let session = &mut self.all[at];
         let by_originator = sent.out == session.a_began;
+        let (out, back) = session.packets;
+        let answered = if tcp { by_originator && out == 1 && back > 0 } else { !by_originator && back == 0 && out > 0 };
         let offset = session.bytes;
+        let depth = session.depth.of_next(sent);
         session.bytes += sent.len as u64;
         session.last = session.last.max(sent.time);
         *(if by_originator { &mut session.packets.0 } else { &mut session.packets.1 }) += 1;
@@ -102,7 +135,7 @@ impl Sessions {
         see(&mut session.closed_by_originator, fin && by_originator);
         see(&mut session.closed_by_responder, fin && !by_originator);
         see(&mut session.reset, sent.tcp_flags & RST != 0);
-        Observed { session: at, offset, closes, begins: known.is_none() }
+        Observed { session: at, offset, depth, closes, begins: known.is_none(), answered }
     }
 
     /// Whether one of the first packets of a session must not go yet.

@@ -30,7 +30,7 @@ fn packet_bytes(split: &Split) -> u64 {
 ///
 /// When one of them cannot be used, or the budget is too small for what they reserve.
 pub(super) fn compile(settings: &Settings, split: &Split) -> Result<Classes, Error> {
-    Classes::new(&settings.classes, packet_bytes(split)).map_err(|error| match error {
+    Classes::new(&settings.all_classes(), packet_bytes(split)).map_err(|error| match error {
         ClassError::Reserve { reserved, .. } => Error::BudgetTooSmallForClasses {
             budget: ByteSize(split.budget_bytes),
             reserved,

@@ -183,9 +183,8 @@ impl Split {
     /// The smallest budget, for one worker: 16 MiB.
     pub const BYTES_MIN: u64 = 16 * MIB;
 
-    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, 22 % for sessions (of which 45 % for
-    /// those of the past), a sixteenth for
-    /// queries (64 MiB at most), the rest for packets.
+    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, 20 % for sessions, a 24th for queries
+    /// (1 MiB at least, 64 MiB at most), the rest for packets.
     ///
     /// # Errors
     ///
@@ -200,8 +199,8 @@ impl Split {
         let share = budget_bytes / u64::from(workers);
         let blocks = (share / 10 / u64::from(RING_BLOCK_BYTES)).clamp(RING_BLOCKS_MIN, RING_BLOCKS_MAX);
         let ring_blocks = if live { u32::try_from(blocks).unwrap_or(u32::MAX) } else { 0 };
-        let queries_bytes = (budget_bytes / 16).min(64 * MIB);
-        let sessions_bytes = share / 100 * 22;
+        let queries_bytes = (budget_bytes / 24).clamp(MIB, 64 * MIB);
+        let sessions_bytes = share / 100 * 20;
         let taken = u64::from(ring_blocks) * u64::from(RING_BLOCK_BYTES)
             + sessions_bytes
             + queries_bytes / u64::from(workers)

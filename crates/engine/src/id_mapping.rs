@@ -111,10 +111,10 @@ impl IdMapping {
     }
 
     pub(crate) fn marks(&self, marks: SessionMarks) -> SessionMarks {
-        let climbs = u8::try_from(SessionMarks::CLIMBS - 1).unwrap_or(0);
         SessionMarks {
             class: self.classes.get(usize::from(marks.class)).copied().unwrap_or(0),
-            climb: marks.climb.min(climbs),
+            flood: marks.flood,
+            storm: marks.storm,
             grown: marks.grown,
             pins: marks.pins & self.pins,
         }

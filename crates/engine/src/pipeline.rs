@@ -16,7 +16,7 @@ use crate::session::{SessionArray, SessionLookup, SessionTable};
 use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
 use crate::store::retention::{Policy, Terms};
-use crate::store::{Place, Rank, Segments, Store, Tally};
+use crate::store::{KeptAs, Place, Rank, Segments, Store, Tally};
 use base::codec::{Put, Take, damaged};
 use base::counters::{DropReason, Published, Totals, Volume};
 use base::interface::Interfaces;
@@ -328,14 +328,19 @@ impl Pipeline {
         let sequence = self.totals.stored.packets;
         let session = self.sessions.count(lookup, packet, sequence);
         let marks = self.judge.decide(packet, &session, &mut self.sessions, self.store.ticks_ns());
-        if self.judge.cuts_off(marks, session.offset) && !session.closes {
+        let kept_as = match session.closes {
+            true => KeptAs::Closing,
+            false if self.judge.is_important(marks, packet) => KeptAs::Important,
+            false => KeptAs::Part,
+        };
+        if kept_as == KeptAs::Part && self.judge.cuts_off(marks, session.offset) {
             self.sessions.packet_dropped(session.slot, session.offset);
             return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
         }
-        // The packet that ends a session stays with its start, so that one sees how it ended.
-        let rank = if session.closes { Rank::START } else { Rank::of(session.offset) };
+        let rank = Rank::of_packet(session.depth, u64::from(packet.original_len));
+        let place = Place { marks, rank, kept_as };
         let header = RecordHeader::new(packet, sequence, session.slot);
-        self.store.append(&header, packet.data, Place { marks, rank }, &mut self.sessions);
+        self.store.append(&header, packet.data, place, &mut self.sessions);
         self.sessions.packet_kept(session.slot, bytes);
         self.totals.stored.add(bytes);
     }

@@ -113,7 +113,10 @@ pub struct Flow {
     #[schemars(extend("format" = "date-time"))]
     #[serde(default)]
     pub cut_at: Option<String>,
-    /// State of the session.
+    /// Parts that are missing between packets of it that are there, at least; 0 where it is whole or was cut from its end.
+    #[serde(default)]
+    pub holes: u64,
+    /// How far it came.
     pub state: String,
     /// Community ID version 1, with the seed of the request or else that of the recorder; null if the session is not
     /// IP.
@@ -130,7 +133,9 @@ pub struct Flow {
 pub struct ListedSession {
     /// The session.
     pub session: Session,
-    /// Its names; empty if they were not looked up.
+    /// Parts that are missing between packets of it that are there, at least.
+    pub holes: u64,
+    /// Its names; none where they were not looked up.
     pub names: Names,
     /// Index of the worker that stores it.
     pub(super) worker: u16,
@@ -378,10 +383,14 @@ impl Flows<'_> {
     /// Reads the next sessions and their names, at most `rows`. Returns none at the end.
     pub fn page(&mut self, rows: usize) -> Vec<ListedSession> {
         let mut page: Vec<ListedSession> = Vec::new();
+        let workers = &self.history.workers;
+        let lost_until: Vec<_> = workers.iter().map(|worker| worker.published.totals().lost_until).collect();
         while page.len() < rows
             && let Some((worker, session)) = self.next_session()
         {
-            page.push(ListedSession { session, names: Names::default(), worker });
+            let lost_until = lost_until.get(usize::from(worker)).copied().flatten();
+            let holes = session.holes(lost_until);
+            page.push(ListedSession { session, holes, names: Names::default(), worker });
         }
         self.history.name(&mut page, &mut self.allowance);
         page
@@ -434,6 +443,7 @@ impl Flow {
             kept_bytes: session.kept_bytes,
             kept_packets: session.kept_packets,
             cut_at: session.cut_at.map(Timestamp::to_rfc3339),
+            holes: 0,
             state: session.state().as_str().to_owned(),
             community_id: CommunityId::new(&session.key, seed).map(|id| id.to_string()),
             vlan: session.key.vlan(),

@@ -20,6 +20,7 @@ pub use table::{Settings, rows};
 pub use types::{FeedFormat, Keep, Percent, Speed, UnlistedClients};
 
 use crate::memory_limit::{self, BudgetError};
+use engine::judge::Class;
 use engine::store::retention::Policy;
 use serve::audit;
 use serve::pcap_over_ip::Feed;
@@ -56,7 +57,22 @@ pub enum SettingsError {
     AuditWithoutLog,
 }
 
+/// The classes that come with the program.
+const SHIPPED_CLASSES: &str = include_str!("../../../../packaging/classes.toml");
+/// The one of them that applies by default.
+const INDUSTRIAL: &str = "industrial";
+
 impl Settings {
+    /// The classes of the settings, and the shipped class `industrial` unless they have one of that name.
+    pub fn all_classes(&self) -> Vec<Class> {
+        let mut classes = self.classes.clone();
+        if classes.iter().all(|class| class.name != INDUSTRIAL) {
+            let shipped = Self::read(SHIPPED_CLASSES).map(|settings| settings.classes).unwrap_or_default();
+            classes.extend(shipped.into_iter().filter(|class| class.name == INDUSTRIAL));
+        }
+        classes
+    }
+
     /// Reads the text of a configuration file.
     ///
     /// # Errors

@@ -210,8 +210,14 @@ settings! {
 }
 
 /// A class before its keys are read.
-const UNNAMED_CLASS: Class =
-    Class { name: String::new(), filter: String::new(), weight: 1.0, cutoff_bytes: None, reserve_bytes: 0 };
+const UNNAMED_CLASS: Class = Class {
+    name: String::new(),
+    filter: String::new(),
+    weight: 1.0,
+    cutoff_bytes: None,
+    reserve_bytes: 0,
+    important: None,
+};
 
 /// A key of the section `[[class]]`, which stands in the list's last element.
 macro_rules! class {
@@ -286,6 +292,12 @@ const LIST_ROWS: &[Row<Settings>] = &[
          packets.",
         Is("0"),
         |class, value| class.reserve_bytes = value.parse().map(ByteSize::bytes)?
+    ),
+    class!(
+        "important",
+        "A tcpdump expression for the packets of the class. Those that match are kept as long as the start of a session.",
+        Unset("none", r#""tcp dst port 502""#),
+        |class, value| class.important = Some(value.text()?)
     ),
     client!(
         "name",

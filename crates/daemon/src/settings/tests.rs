@@ -168,7 +168,8 @@ fn a_class_as_it_is_written() {
 
 #[test]
 fn the_shipped_classes_can_be_used() {
-    let classes = Settings::read(include_str!("../../../../packaging/classes.toml")).unwrap().classes;
+    let classes = Settings::read(SHIPPED_CLASSES).unwrap().classes;
+    assert_eq!(Settings::default().all_classes(), classes[..1], "the first one applies by default");
     let names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
     assert_eq!(names, ["industrial", "dns", "backup", "encrypted-bulk"]);
     Classes::new(&classes, 30 << 20).unwrap();

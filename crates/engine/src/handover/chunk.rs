@@ -16,7 +16,7 @@ use base::codec::{Put, Take};
 
 const MAGIC: [u8; 8] = *b"retrocap";
 /// Grows with every change of what is written, here or in any part of it.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 const HEADER_BYTES: usize = 128;
 const VERSION_BYTES: usize = 32;
 /// Bytes that are read or written at a time.

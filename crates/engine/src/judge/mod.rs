@@ -121,10 +121,10 @@ impl Judge {
                 marks.class = self.classes.class_of(packet, &session);
                 marks.pins = self.pins.of(packet, &session);
             }
-            marks.climb = self.floods.begins(&key, originator, now_ns);
+            (marks.flood, marks.storm) = self.floods.begins(&key, originator, now_ns);
         } else if update.answered {
             let (key, originator) = sessions.key(update.slot);
-            self.floods.answered(&key, originator, now_ns);
+            marks.flood = self.floods.answered(&key, originator, marks.flood, now_ns);
         }
         if grows {
             let (key, originator) = sessions.key(update.slot);
@@ -135,6 +135,12 @@ impl Judge {
             sessions.set_marks(update.slot, marks);
         }
         marks
+    }
+
+    /// Whether a packet is one that the class of its session says is important.
+    #[inline]
+    pub fn is_important(&mut self, marks: SessionMarks, packet: &Packet<'_>) -> bool {
+        marks.class > 0 && self.classes.is_important(marks.class, packet)
     }
 
     /// Whether a packet at `offset` of a session is not to be kept, as its class says.

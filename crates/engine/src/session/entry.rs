@@ -25,7 +25,7 @@ const FIRST_SEQUENCE: usize = 1;
 const LAST: usize = 2;
 const PACKETS: usize = 3; // of the originator in the low half, of the responder in the high half
 const KEPT: usize = 4; // packets in the low half, flags in the high half
-const KEPT_BYTES: usize = 5;
+const KEPT_BYTES: usize = 5; // in the low 40 bits; above them what was sent recently
 const BYTES: usize = 6; // originator, then responder; the high bits note where the first packet beyond each depth is
 const FIRST: usize = 8;
 const GENERATION: usize = 9;
@@ -34,6 +34,17 @@ const KEY: usize = 10;
 /// Bits of each [`BYTES`] word that count bytes: up to 256 TiB.
 const BYTES_BITS: u32 = 48;
 const BYTES_MAX: u64 = (1 << BYTES_BITS) - 1;
+
+/// Bits of [`KEPT_BYTES`] that count what is kept: up to a tebibyte.
+const KEPT_BYTES_BITS: u32 = 40;
+/// Recent bytes are counted in units of so many, 256 MiB at most.
+const RECENT_UNIT_BYTES: u64 = 16;
+const RECENT_MAX: u64 = (1 << (64 - KEPT_BYTES_BITS)) - 1;
+/// In which recent bytes run out, if nothing more comes.
+pub(super) const RECENT_NS: u64 = 20_000_000_000;
+/// So many bytes of a session are its start, however slowly they come.
+pub(super) const START_BYTES: u64 = 3584;
+
 /// The low and the high half of a word.
 fn halves(word: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
@@ -79,7 +90,7 @@ impl Entry<'_> {
             packets: PerSide { originator: u64::from(originator), responder: u64::from(responder) },
             bytes: PerSide { originator: self.side_bytes(0), responder: self.side_bytes(1) },
             kept_packets: u64::from(kept_packets),
-            kept_bytes: self.get(KEPT_BYTES),
+            kept_bytes: self.kept_bytes(),
             cut_at: Some(Timestamp(self.cut_at())).filter(|at| at.0 > 0),
             lost: Lost::from_bits(self.get(CUT_AT)),
             distances: [self.distance(0), self.distance(1)],
@@ -261,8 +272,37 @@ impl Entry<'_> {
         self.get(CUT_AT) & !Lost::MASK
     }
 
-    /// Counts a packet of either side, and stores the session's new flags.
+    /// What the session has sent recently, at `time`, in units. It is a leaky bucket that loses in each moment a part of what it
+    /// holds, so that it levels off at what comes in [`RECENT_NS`].
+    fn recent(self, time: Timestamp) -> u64 {
+        let level = self.get(KEPT_BYTES) >> KEPT_BYTES_BITS;
+        let idle_ns = time.0.saturating_sub(self.last().0).min(RECENT_NS);
+        level - level * idle_ns / RECENT_NS
+    }
+
+    /// How deep in its session a packet lies that comes at `time`: its offset, but no more than what the session has sent
+    /// recently, so that one that is open for days and thin does not count as bulk.
+    #[inline]
+    pub(super) fn depth(self, time: Timestamp) -> u64 {
+        let offset = self.bytes();
+        if offset <= START_BYTES {
+            return offset;
+        }
+        (self.recent(time) * RECENT_UNIT_BYTES).clamp(START_BYTES, offset)
+    }
+
+    fn kept_bytes(self) -> u64 {
+        self.get(KEPT_BYTES) & ((1 << KEPT_BYTES_BITS) - 1)
+    }
+
+    fn set_kept_bytes(self, bytes: u64) {
+        self.set(KEPT_BYTES, self.get(KEPT_BYTES) >> KEPT_BYTES_BITS << KEPT_BYTES_BITS | bytes);
+    }
+
+    /// Counts a packet that was sent by the originator (or not).
     pub(super) fn count(self, by_originator: bool, time: Timestamp, wire_bytes: u64, flags: u32) {
+        let recent = (self.recent(time) + wire_bytes.div_ceil(RECENT_UNIT_BYTES)).min(RECENT_MAX);
+        self.set(KEPT_BYTES, recent << KEPT_BYTES_BITS | self.kept_bytes());
         let (originator, responder) = halves(self.get(PACKETS));
         let (originator, responder) = if by_originator {
             (originator.saturating_add(1), responder)
@@ -290,7 +330,7 @@ impl Entry<'_> {
     pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp) {
         let (packets, flags) = self.kept();
         self.set_kept(packets.saturating_sub(1), flags);
-        self.set(KEPT_BYTES, self.get(KEPT_BYTES).saturating_sub(captured_bytes));
+        self.set_kept_bytes(self.kept_bytes().saturating_sub(captured_bytes));
         self.set(CUT_AT, now.0 & !Lost::MASK | self.get(CUT_AT) & Lost::MASK);
     }
 

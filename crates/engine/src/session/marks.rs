@@ -2,14 +2,17 @@
 
 /// Decisions about a session that determine how its packets are retained.
 ///
-/// They are packed into 24 bits: class 6 bits, climb 3, grown 3, pins 12.
+/// Packed: class 6 bits, flood 3, storm 1, grown 2, pins 12.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionMarks {
     /// The class number; 0 for sessions of no class.
     pub class: u8,
-    /// Demotion steps (0 to 5), given because the session's hosts began too many sessions; 0 for most sessions.
-    pub climb: u8,
-    /// Growth steps of the session that flood detection has counted.
+    /// The flood that it began with, see [`judge`](crate::judge); 0 for most sessions, which are of none, and
+    /// [`LEFT_FLOOD`](Self::LEFT_FLOOD) for those that have turned out to be of none.
+    pub flood: u8,
+    /// Whether its flood alone would fill a large part of the store in minutes.
+    pub storm: bool,
+    /// How far it has grown beyond its first bytes, as far as that was counted.
     pub grown: u8,
     /// The pins that protect the session, one bit per pin.
     pub pins: u16,
@@ -18,14 +21,24 @@ pub struct SessionMarks {
 impl SessionMarks {
     /// Number of classes, including class 0 for sessions of no class.
     pub const CLASSES: usize = 1 << 6;
-    /// Number of values of `climb`.
-    pub const CLIMBS: usize = 6;
-    /// Number of pins at a time.
+    /// Floods there can be, with the one for sessions of none.
+    pub const FLOODS: usize = 7;
+    /// Stands for the flood of a session that has left one.
+    pub const LEFT_FLOOD: u8 = 7;
+    /// Pins there can be at once.
     pub const PINS: usize = 12;
+
+    /// The flood that its packets are kept with now.
+    #[inline]
+    pub fn kept_with(self) -> u8 {
+        if self.flood == Self::LEFT_FLOOD { 0 } else { self.flood }
+    }
+
     pub(super) fn to_bits(self) -> u32 {
         u32::from(self.class) & 0x3f
-            | (u32::from(self.climb) & 7) << 6
-            | (u32::from(self.grown) & 7) << 9
+            | (u32::from(self.flood) & 7) << 6
+            | u32::from(self.storm) << 9
+            | (u32::from(self.grown) & 3) << 10
             | (u32::from(self.pins) & 0xfff) << 12
     }
 
@@ -33,8 +46,9 @@ impl SessionMarks {
         let [low, high, ..] = (bits >> 12 & 0xfff).to_le_bytes();
         Self {
             class: (bits & 0x3f).to_le_bytes()[0],
-            climb: (bits >> 6 & 7).to_le_bytes()[0],
-            grown: (bits >> 9 & 7).to_le_bytes()[0],
+            flood: (bits >> 6 & 7).to_le_bytes()[0],
+            storm: bits >> 9 & 1 == 1,
+            grown: (bits >> 10 & 3).to_le_bytes()[0],
             pins: u16::from_le_bytes([low, high]),
         }
     }
@@ -47,9 +61,9 @@ mod tests {
     #[test]
     fn notes_read_back_as_packed() {
         for class in [0, 1, 63] {
-            for climb in 0..6 {
-                for (grown, pins) in [(0, 0), (7, 0xfff), (3, 0x801)] {
-                    let marks = SessionMarks { class, climb, grown, pins };
+            for flood in 0..8 {
+                for (grown, pins) in [(0, 0), (2, 0xfff), (3, 0x801)] {
+                    let marks = SessionMarks { class, flood, storm: grown == 2, grown, pins };
                     assert_eq!(SessionMarks::from_bits(marks.to_bits()), marks);
                     assert!(marks.to_bits() < 1 << 24, "they share a word with a session's flags");
                 }

@@ -1,6 +1,7 @@
 //! A summary of one session: endpoints, times, counts and state.
 
 use super::depth::{Distance, Lost};
+use super::entry::{RECENT_NS, START_BYTES};
 use super::key::{Endpoint, SessionKey, Side};
 use super::marks::SessionMarks;
 use base::time::Timestamp;
@@ -166,7 +167,19 @@ impl Session {
         self.key.address(self.originator_side().other())
     }
 
-    /// State of the session.
+    /// How many parts are missing between packets of it that are there, at least. `lost_until` is the time of the newest packet
+    /// that was evicted.
+    ///
+    /// A session is cut from its end while it is short. One that went on for longer than its [depth](super::SessionUpdate::depth) looks
+    /// back keeps its start and what came last.
+    pub fn holes(&self, lost_until: Option<Timestamp>) -> u64 {
+        let is_cut = self.kept_packets > 0 && self.kept_packets < self.packets.sum();
+        let goes_on = lost_until.is_some_and(|lost| self.last > lost);
+        let is_long = self.last.0.saturating_sub(self.first.0) > RECENT_NS && self.kept_bytes > START_BYTES;
+        u64::from(is_cut && (goes_on || is_long))
+    }
+
+    /// How far it came.
     pub fn state(&self) -> State {
         let both = self.packets.originator > 0 && self.packets.responder > 0;
         if self.key.protocol() != TCP {

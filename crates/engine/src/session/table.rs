@@ -39,10 +39,8 @@ const CANDIDATES: u32 = 16;
 const SLOT_COST_BYTES: u64 = (ENTRY_BYTES + size_of::<u32>()) as u64;
 /// Queued entries that are examined before the array.
 const EMPTIED_CANDIDATES: usize = 4;
-/// An unanswered session with at least this many demotion steps belongs to a flood.
-const FLOOD_CLIMB: u8 = 4;
-/// The archive's share of the table's memory, in percent.
-const ARCHIVE_PERCENT: u64 = 45;
+/// What of a table's memory the archive gets, in hundredths, beside what it takes in any case.
+const ARCHIVE_PERCENT: u64 = 12;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -66,7 +64,9 @@ pub struct SessionUpdate {
     pub slot: SessionSlot,
     /// Bytes of the session on the wire before this packet.
     pub offset: u64,
-    /// Whether the packet carries the first RST, or its sender's first FIN.
+    /// How deep it counts as lying in its session, in bytes: no more than the offset.
+    pub depth: u64,
+    /// Whether it is the first packet by which its sender closes or resets the session.
     pub closes: bool,
     /// Whether the session begins with this packet.
     pub begins: bool,
@@ -103,10 +103,10 @@ impl SessionTable {
     ///
     /// If the system cannot provide the memory.
     pub fn new(bytes: u64, seed: u64, lock: Lock) -> std::io::Result<Self> {
-        let archive_bytes = bytes * ARCHIVE_PERCENT / 100;
-        let capacity = Self::capacity_of(bytes - archive_bytes);
-        let ring_bytes =
-            usize::try_from(archive_bytes).unwrap_or(usize::MAX).saturating_sub(SessionArchive::FIXED_BYTES);
+        let ring_bytes = usize::try_from(bytes * ARCHIVE_PERCENT / 100).unwrap_or(usize::MAX);
+        let ring_bytes = ring_bytes.max(SessionArchive::RING_BYTES_MIN);
+        let archive_bytes = (SessionArchive::FIXED_BYTES + ring_bytes) as u64;
+        let capacity = Self::capacity_of(bytes.saturating_sub(archive_bytes).max(bytes / 2));
         Ok(Self {
             array: Arc::new(SessionArray::new(capacity, ring_bytes, lock)?),
             index: Index::new(capacity as usize, lock.at_once())?,
@@ -188,7 +188,7 @@ impl SessionTable {
         };
 
         let entry = self.entry(slot);
-        let offset = entry.bytes();
+        let (offset, depth) = (entry.bytes(), entry.depth(packet.time));
         entry.note_depth(offset, sequence);
         let flags = entry.flags();
         let (by_originator_before, by_responder_before) = (entry.originator_packets(), entry.responder_packets());
@@ -199,6 +199,7 @@ impl SessionTable {
         SessionUpdate {
             slot: SessionSlot(slot),
             offset,
+            depth,
             closes: closing & !flags != 0,
             begins: by_originator_before + by_responder_before == 0,
             answered: match lookup.protocol {
@@ -349,7 +350,7 @@ impl SessionTable {
         self.remove_from_index(slot);
         let (array, archive_writer) = (&*self.array, &mut self.archive_writer);
         if let Some(entry) = array.entry(SessionSlot(slot)) {
-            if entry.is_unanswered() && entry.marks().climb >= FLOOD_CLIMB {
+            if entry.is_unanswered() && entry.marks().storm {
                 ArchiveWriter::pass_over(array.archive());
             } else {
                 archive_writer.archive(array.archive(), entry);

@@ -281,7 +281,7 @@ impl Store {
         let (done, results) = sync_channel(JOBS);
         let idle = || Job {
             view: SegmentView::EMPTY,
-            queue: self.queues.heads(),
+            queue: self.queues.heads(0),
             outcome: Outcome::Nothing,
             buffer: vec![0; packed_max],
         };
@@ -371,9 +371,7 @@ impl Store {
         let now = self.clock.ticks_ns();
         #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
         let age = |id: SegmentId| (now - self.opened_ticks_ns[id.0 as usize]) as f64 + 1.0;
-        let ticks = |id: SegmentId| now - self.opened_ticks_ns[id.0 as usize];
-        let (queue, head) = self.queues.victim(ticks)?;
-        let due = age(head) * self.queues[queue].weight;
+        let survey = self.survey();
         let packing = self.packing.as_mut()?;
         let mut best: Option<(f64, QueueId, SegmentView)> = None;
         // What is pinned may be handed to another queue at any time.
@@ -383,7 +381,7 @@ impl Store {
                 let prospect = &mut packing.queues[at.index()];
                 let next = prospect.considered.map_or(queue.head, |id| self.following[id.0 as usize]);
                 let Some(id) = next.filter(|&id| Some(id) != open) else { break };
-                let life = due / queue.weight;
+                let life = survey.life_ns(self.share_pages, queue.kind, queue.weight);
                 let view = self.shared.slots[id.0 as usize].view(id).filter(|view| {
                     !view.is_packed()
                         && age(id) <= life * LIFE_USED_MAX

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 
 use super::cursor::{Cursor, RecordAt, Stream};
 use super::pages::{Position, Tail};
-use super::queues::{Kind, QueueId};
+use super::queues::{KeptAs, Kind, QueueId};
 use super::rank::Rank;
 use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use super::segment::{SegmentId, SegmentView, pages_of};
@@ -181,16 +181,23 @@ impl Store {
 
     /// Where a segment belongs.
     fn place_of(&self, left: &Left, ids: &IdMapping) -> QueueId {
-        let [kind, a, climb, rank] = left.kind;
+        let [kind, a, flood, rank] = left.kind;
         let pages = u32::try_from(pages_of(left.stream_bytes) + 1).unwrap_or(u32::MAX);
-        let starts = self.queues.at(Place::of(Rank::START));
+        let flood = flood.min(u8::try_from(SessionMarks::FLOODS - 1).unwrap_or(0));
         match kind {
-            0 => {
-                let marks = SessionMarks { climb, ..ids.marks(SessionMarks { class: a, ..SessionMarks::default() }) };
-                self.queues.at(Place { marks, rank: Rank(rank) })
+            0 | 4 | 5 => {
+                let kept_as = match kind {
+                    4 => KeptAs::Closing,
+                    5 => KeptAs::Important,
+                    _ => KeptAs::Part,
+                };
+                let marks = SessionMarks { flood, ..ids.marks(SessionMarks { class: a, ..SessionMarks::default() }) };
+                self.queues.at(Place { marks, rank: Rank(rank), kept_as })
             }
-            1 if self.heads.has_room(left.stream_bytes) => self.queues.heads(),
-            1 => starts,
+            1 if self.heads.has_room(left.stream_bytes) => self.queues.heads(flood),
+            1 => self
+                .queues
+                .at(Place { marks: SessionMarks { flood, ..SessionMarks::default() }, ..Place::of(Rank::START) }),
             2 if ids.has_pin(a) && self.queues.pinned_pages() + pages <= self.pinned_pages_max => {
                 self.queues.pinned(usize::from(a))
             }
@@ -247,7 +254,7 @@ impl Store {
             Some(last) => self.following[last.0 as usize] = Some(id),
             None => queue.head = Some(id),
         }
-        if queue.kind == Kind::Heads {
+        if matches!(queue.kind, Kind::Heads { .. }) {
             self.heads.took(left.stream_bytes as u64);
         }
     }
@@ -288,7 +295,7 @@ impl Store {
             if let (true, Some(open)) = (begins, &self.queues[queue].open) {
                 self.opened_ticks_ns[open.id.0 as usize] = opened;
             }
-            if self.queues[queue].kind == Kind::Heads {
+            if matches!(self.queues[queue].kind, Kind::Heads { .. }) {
                 self.heads.took(record_bytes as u64);
             }
             sessions.kept_again(header.session, header.sequence, u64::from(header.captured_len));

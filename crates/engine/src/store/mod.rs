@@ -18,6 +18,7 @@
 
 pub mod compress;
 mod cursor;
+mod eviction;
 mod handover;
 mod heads;
 mod pages;
@@ -34,10 +35,11 @@ use std::sync::Arc;
 use compress::Packing;
 pub use cursor::{Cursor, RecordAt, WINDOW_BYTES};
 use cursor::{Outlines, Stream};
+use eviction::{Shares, Survey};
 use heads::Heads;
 pub use pages::Gone;
 use pages::{PAGE_COST_BYTES, PageId, Pages, Tail};
-pub use queues::Place;
+pub use queues::{KeptAs, Place};
 use queues::{Kind, QueueId, Queues};
 pub use rank::Rank;
 use record::{HEADER_BYTES_MAX, Outline, PACKET_BYTES_MAX, Previous, RecordHeader};
@@ -163,6 +165,7 @@ pub struct Store {
     free_pages: Vec<PageId>,
     free_slots: Vec<SegmentId>,
     queues: Queues,
+    share_pages: Shares,
     heads: Heads,
     following: Box<[Option<SegmentId>]>,
     opened_ticks_ns: Box<[u64]>,
@@ -203,6 +206,7 @@ impl Store {
             free_pages: (0..pages).rev().map(PageId).collect(),
             free_slots: (0..slots).rev().map(SegmentId).collect(),
             queues: Queues::new(policy, pages),
+            share_pages: shares(policy, pages),
             following: vec![None; slots as usize].into(),
             opened_ticks_ns: vec![0; slots as usize].into(),
             heads: Heads::new(u64::from(pages) * pages::PAGE_BYTES as u64 / HEADS_SHARE, segment_bytes(bytes)),
@@ -222,6 +226,8 @@ impl Store {
     /// Shortens by another policy from now on; its classes are those it had.
     pub fn set_policy(&mut self, policy: &Policy) {
         self.queues.set_policy(policy);
+        let pages = self.shared.pages.count();
+        self.share_pages = shares(policy, u32::try_from(pages).unwrap_or(u32::MAX));
     }
 
     /// What readers see.
@@ -304,17 +310,17 @@ impl Store {
         self.queues[queue].open = None;
     }
 
-    /// Whether a record can be written without evicting anything.
-    fn has_room(&self, queue: QueueId, record_bytes_max: usize) -> bool {
+    /// Whether a record can be written without evicting anything, so that `spare` pages are left.
+    fn has_room(&self, queue: QueueId, record_bytes_max: usize, spare: usize) -> bool {
         let open = self.queues[queue].open.as_ref();
         let room = open.map_or(0, |open| open.tail.room());
         let pages = segment::pages_of(record_bytes_max.saturating_sub(room));
-        self.free_pages.len() >= pages && (open.is_some() || !self.free_slots.is_empty())
+        self.free_pages.len() >= pages + spare && (open.is_some() || !self.free_slots.is_empty())
     }
 
     /// Evicts until the record fits. Its own queue's open segment can be among what goes.
     fn make_room(&mut self, queue: QueueId, record_bytes_max: usize, sessions: &mut SessionTable) {
-        while !self.has_room(queue, record_bytes_max) {
+        while !self.has_room(queue, record_bytes_max, CARRIED_PAGES) {
             if self.take_packed() {
                 self.pack_more();
                 continue;
@@ -358,11 +364,15 @@ impl Store {
 
     /// Frees the segment that counts least; false when there is none.
     fn evict_one(&mut self, sessions: &mut SessionTable) -> bool {
-        let now = self.clock.ticks_ns();
-        let victim = self.queues.victim(|head| now - self.opened_ticks_ns[head.0 as usize]);
-        let Some((queue, id)) = victim else { return false };
-        self.evict(queue, id, sessions);
+        let Some(victim) = self.survey().victim(self.share_pages) else { return false };
+        self.evict(victim.queue, victim.segment, sessions);
         true
+    }
+
+    /// All queues as they are now.
+    fn survey(&self) -> Survey {
+        let now = self.clock.ticks_ns();
+        Survey::new(&self.queues, |id| now - self.opened_ticks_ns[id.0 as usize])
     }
 
     fn evict(&mut self, from: QueueId, id: SegmentId, sessions: &mut SessionTable) {
@@ -391,7 +401,7 @@ impl Store {
         if let Some(packing) = &mut self.packing {
             packing.evicted(from, id);
         }
-        if kind == Kind::Heads {
+        if matches!(kind, Kind::Heads { .. }) {
             self.heads.released(view.len_bytes);
         }
         self.shared.slots[id.0 as usize].free();
@@ -451,13 +461,20 @@ impl Store {
                 return Some(Target { queue, is_head: false });
             }
         }
-        let needed = if kind.has_starts() {
+        let needed = if self.carries_starts(kind, header, marks) {
             sessions.needs_start(header.session, header.sequence, self.clock.now())
         } else {
-            // A session that was pushed down, or was pinned, keeps its very first packet while others are left.
+            // Every session keeps its very first packet while others are left.
             sessions.is_first_of_more(header.session, header.sequence)
         };
-        needed.then(|| Target { queue: self.queues.heads(), is_head: true })
+        needed.then(|| Target { queue: self.queues.heads(marks.kept_with()), is_head: true })
+    }
+
+    /// Whether a queue's packets are starts that sessions keep while they live. Those of a flood are not, as long as it fills its
+    /// share in less than a minute; but a session that turned out to be a conversation is of no flood any more.
+    fn carries_starts(&self, kind: Kind, header: &RecordHeader, marks: crate::session::SessionMarks) -> bool {
+        let age_ns = self.clock.now().0.saturating_sub(header.time.0);
+        kind.has_starts() && (marks.kept_with() == 0 || age_ns >= FLOOD_NS_MAX)
     }
 
     /// The queue of the pin that protects a packet, if it has room.
@@ -524,7 +541,7 @@ impl Store {
             if !self.continues(to.queue, header, record_bytes_max) {
                 self.seal(to.queue);
             }
-            if !self.has_room(to.queue, record_bytes_max) {
+            if !self.has_room(to.queue, record_bytes_max, 0) {
                 break;
             }
             let record_bytes = self.write(to.queue, header, data);
@@ -585,6 +602,11 @@ fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, session
     }
 }
 
+fn shares(policy: &Policy, pages: u32) -> Shares {
+    let [middle, bulk] = policy.share_pages(pages);
+    [middle, bulk, pages / IMPORTANT_SHARE]
+}
+
 /// Where a packet goes that must not be lost with its segment.
 #[derive(Clone, Copy, Debug)]
 struct Target {
@@ -594,6 +616,12 @@ struct Target {
 
 /// Records of an evicted segment that are read before their sessions are told.
 const RECORDS_AHEAD: usize = 32;
+/// The part of the store that important packets may take, as a divisor.
+const IMPORTANT_SHARE: u32 = 32;
+/// Pages that only carried packets may take: what a compressed segment frees can be less than they need.
+const CARRIED_PAGES: usize = 4;
+/// A flood that fills its share in less time is none of sessions that will be missed.
+const FLOOD_NS_MAX: u64 = 60_000_000_000;
 /// The part of a store that carried starts may take, as a divisor.
 const HEADS_SHARE: u64 = 8;
 

@@ -1,10 +1,9 @@
-//! The queues of segments: which there are, what they weigh, and whose memory they are.
+//! The queues of segments: which there are, and how much memory each has.
 //!
-//! Each class of sessions has a queue for each rank and each step of climbing (see [`judge`](crate::judge)); beside them are the
-//! queue of carried starts, one for each pin, and one for what pins have left behind. What makes room is the head of the
-//! queue where `age × weight` is highest. Memory is also counted to *guards*: as long as a guard has no more than its floor,
-//! its queues are passed over. The starts of sessions are guarded as a whole, so that no elephant, however fast, can take
-//! them; and each class that has a reserve.
+//! Each class of sessions has queues of its own. A rank of the *starts* and of the *middle* of sessions has a queue for each
+//! flood (see [`judge`](crate::judge)), so that a flood finds its own memory; a rank of *bulk* has one, as nothing but
+//! bulk competes there. Beside them are the carried starts of each flood, one queue for each pin, and one for what pins
+//! have left behind. [`eviction`](super::eviction) says whose oldest segment goes.
 
 use super::rank::Rank;
 use super::retention::Policy;
@@ -12,13 +11,15 @@ use super::segment::SegmentId;
 use super::{Open, pages::PAGE_BYTES};
 use crate::session::SessionMarks;
 
-/// How much more age weighs with each step of climbing.
-const STEP_FACTOR: f64 = 16.0;
-/// The part of the store, in percent, that the starts of sessions keep whatever else arrives: ranks 0 and 1, and carried starts.
-const STARTS_FLOOR_PERCENT: u64 = 50;
-/// Ranks that are starts in this sense: the first 1,536 bytes of a session. One guard for both, or else the deeper one
-/// could outlive the other.
+/// The first kilobyte of sessions: ranks 0 and 1.
 const STARTS_RANKS: usize = 2;
+/// Beside these, each flood has queues of packets that close sessions, and of important ones.
+const STARTS_QUEUES: usize = STARTS_RANKS + 2;
+/// From there to 31.5 kB: ranks 2 to 5. What is deeper is bulk.
+const MIDDLE_RANKS: usize = 4;
+const BULK_RANKS: usize = Rank::COUNT - STARTS_RANKS - MIDDLE_RANKS;
+/// Queues of a class.
+const CLASS_QUEUES: usize = SessionMarks::FLOODS * (STARTS_QUEUES + MIDDLE_RANKS) + BULK_RANKS;
 
 /// Where a packet is to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +28,51 @@ pub struct Place {
     pub marks: SessionMarks,
     /// How deep it lies in it.
     pub rank: Rank,
+    /// Whether it is kept otherwise than its rank says.
+    pub kept_as: KeptAs,
+}
+
+/// What a packet is to its session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeptAs {
+    /// A part of it.
+    #[default]
+    Part,
+    /// The packet by which one side closes or resets it.
+    Closing,
+    /// One that its class says is important.
+    Important,
 }
 
 impl Place {
     /// A place by rank alone.
     pub fn of(rank: Rank) -> Self {
-        Self { marks: SessionMarks::default(), rank }
+        Self { marks: SessionMarks::default(), rank, kept_as: KeptAs::Part }
+    }
+}
+
+/// What competes for memory with its like only, as long as others need theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Band {
+    /// The first kilobyte of sessions.
+    Starts,
+    /// What follows it, up to a few kilobytes.
+    Middle,
+    /// Everything deeper.
+    Bulk,
+    /// What classes say is important, whatever its depth.
+    Important,
+}
+
+impl Band {
+    pub(super) const COUNT: usize = 4;
+
+    fn of(rank: Rank) -> Self {
+        match rank.index() {
+            0..STARTS_RANKS => Self::Starts,
+            index if index < STARTS_RANKS + MIDDLE_RANKS => Self::Middle,
+            _ => Self::Bulk,
+        }
     }
 }
 
@@ -43,10 +83,14 @@ pub(super) struct QueueId(usize);
 /// What lies in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Packets of one rank.
-    Ranked { rank: Rank, climb: u8 },
+    /// Packets of one rank; of one flood, where floods are kept apart.
+    Ranked { rank: Rank, flood: u8 },
+    /// Packets that close sessions.
+    Closing { flood: u8 },
+    /// Packets that classes say are important.
+    Important { flood: u8 },
     /// Starts that were carried forward.
-    Heads,
+    Heads { flood: u8 },
     /// Whole sessions, as long as a pin holds.
     Pinned,
     /// What a pin has held.
@@ -58,13 +102,32 @@ impl Kind {
     pub(super) fn rank(self) -> Rank {
         match self {
             Self::Ranked { rank, .. } => rank,
-            Self::Heads | Self::Pinned | Self::Released => Rank::START,
+            Self::Closing { .. } | Self::Important { .. } | Self::Heads { .. } => Rank::START,
+            Self::Pinned | Self::Released => Rank::START,
         }
     }
 
-    /// Whether all that lies in it are starts of sessions which were not pushed down.
+    /// Whether all that lies in it are the first packets of sessions.
     pub(super) fn has_starts(self) -> bool {
-        matches!(self, Self::Heads | Self::Ranked { rank: Rank::START, climb: 0 })
+        matches!(self, Self::Heads { .. } | Self::Ranked { rank: Rank::START, .. })
+    }
+
+    pub(super) fn band(self) -> Band {
+        match self {
+            Self::Ranked { rank, .. } => Band::of(rank),
+            Self::Closing { .. } | Self::Heads { .. } | Self::Pinned => Band::Starts,
+            Self::Important { .. } => Band::Important,
+            Self::Released => Band::Bulk,
+        }
+    }
+
+    /// The flood that it is of; 0 for none.
+    pub(super) fn flood(self) -> usize {
+        match self {
+            Self::Ranked { flood, .. } | Self::Heads { flood } => usize::from(flood),
+            Self::Closing { flood } | Self::Important { flood } => usize::from(flood),
+            Self::Pinned | Self::Released => 0,
+        }
     }
 }
 
@@ -76,31 +139,18 @@ pub(super) struct Queue {
     pub(super) open: Option<Open>,
     pub(super) kind: Kind,
     /// Pages of all its segments.
-    pages: u32,
+    pub(super) pages: u32,
+    /// How much age weighs within its band.
     pub(super) weight: f64,
-    guards: [usize; 2],
+    class: usize,
 }
-
-/// Memory that others cannot take as long as it is no more than its floor.
-#[derive(Clone, Copy, Debug)]
-struct Guard {
-    pages: u32,
-    floor_pages: u32,
-}
-
-/// The guard of queues that have none.
-const NONE: usize = 0;
-/// The guard of starts.
-const STARTS: usize = 1;
-/// The guard of class 0; those of others follow.
-const CLASSES: usize = STARTS + 1;
 
 /// All queues of a store.
 #[derive(Debug)]
 pub(super) struct Queues {
     queues: Box<[Queue]>,
-    guards: Box<[Guard]>,
-    classes: usize,
+    /// Pages that each class has, and those that others cannot take from it.
+    classes: Box<[(u32, u32)]>,
 }
 
 impl Queues {
@@ -117,55 +167,59 @@ impl Queues {
     }
 
     fn count(classes: usize) -> usize {
-        classes * SessionMarks::CLIMBS * Rank::COUNT + 1 + SessionMarks::PINS + 1
+        classes * CLASS_QUEUES + SessionMarks::FLOODS + SessionMarks::PINS + 1
     }
 
     pub(super) fn new(policy: &Policy, pages: u32) -> Self {
-        let classes = policy.classes().len() + 1;
-        let share = |percent: u64| u32::try_from(u64::from(pages) * percent / 100).unwrap_or(0);
-        let mut guards = vec![Guard { pages: u32::MAX, floor_pages: 0 }];
-        guards.push(Guard { pages: 0, floor_pages: share(STARTS_FLOOR_PERCENT) });
-        guards.push(Guard { pages: 0, floor_pages: 0 });
-        for terms in policy.classes() {
-            let floor = u32::try_from(terms.reserve_bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX).min(pages / 2);
-            guards.push(Guard { pages: 0, floor_pages: floor });
-        }
         let weights = policy.weights();
-        let mut queues = Vec::with_capacity(Self::count(classes));
-        let queue = |kind, weight, guards| Queue { head: None, last: None, open: None, kind, pages: 0, weight, guards };
-        for class in 0..classes {
+        let count = policy.classes().len() + 1;
+        let mut queues = Vec::with_capacity(Self::count(count));
+        let queue = |kind, weight, class| Queue { head: None, last: None, open: None, kind, pages: 0, weight, class };
+        let mut classes = vec![(0, 0)];
+        for terms in policy.classes() {
+            let reserve = u32::try_from(terms.reserve_bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX);
+            classes.push((0, reserve.min(pages / 2)));
+        }
+        for class in 0..count {
             let stays = class.checked_sub(1).map_or(1.0, |class| policy.classes()[class].weight);
-            for climb in 0u8.. {
-                if usize::from(climb) == SessionMarks::CLIMBS {
-                    break;
-                }
-                let step = STEP_FACTOR.powi(i32::from(climb));
-                for rank in Rank::all() {
-                    let guard = if climb == 0 && rank.index() < STARTS_RANKS { STARTS } else { NONE };
-                    let kind = Kind::Ranked { rank, climb };
-                    queues.push(queue(kind, weights[rank.index()] * step / stays, [guard, CLASSES + class]));
+            for flood in 0..FLOODS {
+                // They go with the first kilobyte, and so before the start: none remains alone.
+                queues.push(queue(Kind::Closing { flood }, weights[1] / stays, class));
+            }
+            for flood in 0..FLOODS {
+                queues.push(queue(Kind::Important { flood }, weights[0] / stays, class));
+            }
+            for rank in Rank::all() {
+                for flood in 0..if Band::of(rank) == Band::Bulk { 1 } else { FLOODS } {
+                    queues.push(queue(Kind::Ranked { rank, flood }, weights[rank.index()] / stays, class));
                 }
             }
         }
-        // Carried starts count twice: each time one is evicted is a chance to find out that nothing else is left of its session.
-        queues.push(queue(Kind::Heads, 2.0 * weights[0], [STARTS, NONE]));
-        for _ in 0..SessionMarks::PINS {
-            queues.push(queue(Kind::Pinned, 0.0, [NONE, NONE]));
-        }
-        queues.push(queue(Kind::Released, weights[Rank::COUNT - 1], [NONE, NONE]));
-        Self { queues: queues.into(), guards: guards.into(), classes }
+        queues.extend((0..FLOODS).map(|flood| queue(Kind::Heads { flood }, weights[0], 0)));
+        queues.extend((0..SessionMarks::PINS).map(|_| queue(Kind::Pinned, 0.0, 0)));
+        queues.push(queue(Kind::Released, weights[Rank::COUNT - 1], 0));
+        Self { queues: queues.into(), classes: classes.into() }
     }
 
     /// The queue of packets at a place, pins aside.
+    #[inline]
     pub(super) fn at(&self, place: Place) -> QueueId {
-        let class = usize::from(place.marks.class).min(self.classes - 1);
-        let climb = usize::from(place.marks.climb).min(SessionMarks::CLIMBS - 1);
-        QueueId((class * SessionMarks::CLIMBS + climb) * Rank::COUNT + place.rank.index())
+        let class = usize::from(place.marks.class).min(self.classes.len() - 1);
+        let line = match place.kept_as {
+            KeptAs::Closing => 0,
+            KeptAs::Important => 1,
+            KeptAs::Part => 2 + place.rank.index(),
+        };
+        let of_class = match line.checked_sub(STARTS_QUEUES + MIDDLE_RANKS) {
+            None => line * SessionMarks::FLOODS + usize::from(place.marks.kept_with()),
+            Some(deeper) => (STARTS_QUEUES + MIDDLE_RANKS) * SessionMarks::FLOODS + deeper,
+        };
+        QueueId(class * CLASS_QUEUES + of_class)
     }
 
-    /// The queue of carried starts.
-    pub(super) fn heads(&self) -> QueueId {
-        QueueId(self.queues.len() - 2 - SessionMarks::PINS)
+    /// The queue of carried starts of a flood.
+    pub(super) fn heads(&self, flood: u8) -> QueueId {
+        QueueId(self.queues.len() - 1 - SessionMarks::PINS - SessionMarks::FLOODS + usize::from(flood))
     }
 
     /// The queue of the pin that has this place.
@@ -183,12 +237,14 @@ impl Queues {
         self.queues.iter().enumerate().map(|(at, queue)| (QueueId(at), queue))
     }
 
-    /// What a queue is for, in a few numbers: packets by class, step and rank; carried starts; a pin's; released ones.
+    /// What a queue is for, in a few numbers: packets by class, flood and rank; carried starts; a pin's; released ones.
     pub(super) fn describe(&self, id: QueueId) -> [u8; 4] {
         let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
         match self[id].kind {
-            Kind::Ranked { rank, climb } => [0, byte(id.0 / (SessionMarks::CLIMBS * Rank::COUNT)), climb, rank.0],
-            Kind::Heads => [1, 0, 0, 0],
+            Kind::Ranked { rank, flood } => [0, byte(self[id].class), flood, rank.0],
+            Kind::Closing { flood } => [4, byte(self[id].class), flood, 0],
+            Kind::Important { flood } => [5, byte(self[id].class), flood, 0],
+            Kind::Heads { flood } => [1, 0, flood, 0],
             Kind::Pinned => [2, byte(id.0 - self.pinned(0).0), 0, 0],
             Kind::Released => [3, 0, 0, 0],
         }
@@ -206,60 +262,37 @@ impl Queues {
 
     /// Pages that a class has.
     pub(super) fn class_pages(&self, class: usize) -> u32 {
-        let from = class * SessionMarks::CLIMBS * Rank::COUNT;
-        self.queues[from..from + SessionMarks::CLIMBS * Rank::COUNT].iter().map(|queue| queue.pages).sum()
+        self.classes.get(class).map_or(0, |(pages, _)| *pages)
     }
 
     /// Classes there are, class 0 with them.
     pub(super) fn classes(&self) -> usize {
-        self.classes
+        self.classes.len()
     }
 
     /// A queue has taken pages.
     pub(super) fn took(&mut self, id: QueueId, pages: u32) {
         self[id].pages += pages;
-        for guard in self[id].guards {
-            let guard = &mut self.guards[guard];
-            guard.pages = guard.pages.saturating_add(pages);
-        }
+        let class = self[id].class;
+        self.classes[class].0 += pages;
     }
 
     /// A queue has given pages back.
     pub(super) fn gave(&mut self, id: QueueId, pages: u32) {
         self[id].pages -= pages;
-        for at in self[id].guards {
-            if at != NONE {
-                self.guards[at].pages -= pages;
-            }
-        }
+        let class = self[id].class;
+        self.classes[class].0 -= pages;
     }
 
-    /// The queue whose head counts least, by the ages that `age_ns` tells of heads; `None` when all are empty.
-    pub(super) fn victim(&self, age_ns: impl Fn(SegmentId) -> u64) -> Option<(QueueId, SegmentId)> {
-        // Floors are less than the whole, so something lies above them, unless it is all in pins and reserves.
-        self.highest(&age_ns, |queue| !self.is_guarded(queue)).or_else(|| self.highest(&age_ns, |_| true))
-    }
-
-    fn highest(&self, age_ns: impl Fn(SegmentId) -> u64, may: impl Fn(&Queue) -> bool) -> Option<(QueueId, SegmentId)> {
-        let mut victim = None;
-        let mut highest = -1.0;
-        for (at, queue) in self.queues.iter().enumerate() {
-            let Some(head) = queue.head else { continue };
-            #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
-            let score = (age_ns(head) as f64 + 1.0) * queue.weight;
-            if score > highest && may(queue) {
-                highest = score;
-                victim = Some((QueueId(at), head));
-            }
-        }
-        victim
-    }
-
-    fn is_guarded(&self, queue: &Queue) -> bool {
-        queue.kind == Kind::Pinned
-            || queue.guards.iter().any(|&at| self.guards[at].pages <= self.guards[at].floor_pages)
+    /// Whether nobody else can take a queue's memory: a pin's, or that of a class which has no more than its reserve.
+    pub(super) fn is_reserved(&self, queue: &Queue) -> bool {
+        let (pages, reserve) = self.classes[queue.class];
+        queue.kind == Kind::Pinned || (queue.class > 0 && pages <= reserve)
     }
 }
+
+#[allow(clippy::cast_possible_truncation, reason = "7 fits")]
+const FLOODS: u8 = SessionMarks::FLOODS as u8;
 
 impl QueueId {
     /// Its place among all queues of a store.

@@ -20,6 +20,24 @@ impl Rank {
         Self(u8::try_from(rank).unwrap_or(u8::MAX).min(LAST))
     }
 
+    /// The rank of a packet of `len` bytes that has `offset` bytes of its session before it.
+    ///
+    /// It is that of its first byte, but where that lies in the first kilobyte and a half: there the packet's end counts, so
+    /// that no packet of many kilobytes (GSO, jumbo frames) takes the room of a hundred requests. Rank 0 then has what ends within
+    /// 512 bytes, rank 1 other packets of an Ethernet's size, and rank 3 longer ones.
+    #[inline]
+    pub fn of_packet(offset: u64, len: u64) -> Self {
+        let begin = Self::of(offset);
+        if begin.0 > 1 {
+            return begin;
+        }
+        match Self::of((offset + len).saturating_sub(1)).0 {
+            0 => Self(0),
+            1 | 2 => Self(1),
+            _ => Self(3),
+        }
+    }
+
     /// The smallest offset of this rank, in bytes.
     pub fn offset_from(self) -> u64 {
         ((1u64 << self.0.min(LAST)) - 1) * FIRST_OFFSET_BYTES

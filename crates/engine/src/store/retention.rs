@@ -1,15 +1,15 @@
-//! Which segment goes when room is needed.
+//! How memory is shared, and the store's own time.
 //!
-//! The one with the highest `age × weight of its rank`, age being that of its first packet. So the deeper a packet lies
-//! in its session, the younger it is when it goes: recent traffic stays whole and old sessions shrink from their end.
+//! [`eviction`](super::eviction) uses these: the weight of each rank, and the shares of the middle of sessions and of bulk.
 
 use super::rank::Rank;
 use base::time::Timestamp;
 
-/// How steeply old sessions are shortened, and which are treated otherwise.
+/// How old sessions are shortened, and which are treated otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     weights: [f64; Rank::COUNT],
+    shares: [f64; 2],
     classes: Vec<Terms>,
 }
 
@@ -22,15 +22,13 @@ pub struct Terms {
     pub reserve_bytes: u64,
 }
 
-/// What each rank counts against age by default.
-///
-/// Found by search on the campus workload (`make retention ARGS=--model`), then measured on the real pipeline. The first
-/// kilobyte costs hardly more than the very start and stays nearly as long; from 512 KiB on, where a few elephants have most
-/// of the bytes, the curve is flat, so that they go together and leave what is recent whole.
-const CURVE: [f64; Rank::COUNT] = [
-    1.15, 1.4, 11.5, 12.1, 12.4, 71.3, 282.0, 1806.0, 2408.0, 2606.0, 2684.0, 2764.0, 4012.0, 4298.0, 4426.0, 4559.0,
-    4696.0, 4837.0, 4982.0, 5131.0, 5285.0, 5444.0, 5607.0, 5776.0, 5949.0, 6127.0, 6311.0,
+/// What each rank counts against age by default, within its band.
+const WEIGHTS: [f64; Rank::COUNT] = [
+    1.0, 1.67, 1.0, 1.2, 1.4, 3.5, 1.0, 1.03, 1.06, 1.09, 1.13, 1.16, 1.19, 1.23, 1.27, 1.3, 1.34, 1.38, 1.43, 1.47,
+    1.51, 1.56, 1.6, 1.65, 1.7, 1.75, 1.8,
 ];
+/// The shares of the middle of sessions and of bulk.
+const SHARES: [f64; 2] = [0.195, 0.1];
 
 impl Default for Policy {
     fn default() -> Self {
@@ -39,24 +37,17 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The default curve to the power of `alpha`: with 1 as measured; towards 0, where only age counts, whole sessions
+    /// Weights and shares to the power of `alpha`: 1 as measured; towards 0, where only age counts, whole sessions
     /// stay longer and starts shorter; with 2 hardly anything but starts stays.
     pub fn steepness(alpha: f64) -> Self {
-        Self::from_weights(CURVE.map(|weight| weight.powf(alpha)))
+        Self::new(WEIGHTS.map(|weight| weight.powf(alpha)), SHARES.map(|share| share.powf(alpha)))
     }
 
-    /// A rank counts `2^alpha` times as much against age as the one before it: with 1, a packet twice as deep in its
-    /// session stays half as long. 0 keeps the most recent packets, whatever their rank; 4 keeps hardly anything but
-    /// starts.
-    pub fn geometric(alpha: f64) -> Self {
-        Self::from_weights(std::array::from_fn(|rank| (alpha * f64::from(u32::try_from(rank).unwrap_or(0))).exp2()))
-    }
-
-    /// What each rank counts against age. Only ratios matter: a rank with twice the weight of another goes at half its
-    /// age. They should rise with the rank, by more than a segment's fill time in age, or else a session loses an
+    /// What each rank counts against age within its band, and the shares of the middle of sessions and of bulk, from 0 to 1.
+    /// Weights should rise within a band, by more than a segment's fill time in age, or else a session loses an
     /// earlier part before a later one.
-    pub fn from_weights(weights: [f64; Rank::COUNT]) -> Self {
-        Self { weights, classes: Vec::new() }
+    pub fn new(weights: [f64; Rank::COUNT], shares: [f64; 2]) -> Self {
+        Self { weights, shares, classes: Vec::new() }
     }
 
     /// With classes, class 1 first; class 0 is everything else.
@@ -66,9 +57,19 @@ impl Policy {
         self
     }
 
-    /// The weight of each rank against age.
+    /// The weight of each rank against age, within its band.
     pub fn weights(&self) -> &[f64; Rank::COUNT] {
         &self.weights
+    }
+
+    /// The shares of the middle of sessions and of bulk, out of `pages`.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of pages is no more than these"
+    )]
+    pub fn share_pages(&self, pages: u32) -> [u32; 2] {
+        self.shares.map(|share| (f64::from(pages) * share.clamp(0.0, 1.0)) as u32)
     }
 
     /// The terms of all classes but 0, class 1 first.

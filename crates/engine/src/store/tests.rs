@@ -90,8 +90,8 @@ fn the_deepest_rank_goes_first_and_the_start_lasts_longest() {
     }
     let all = contents(&store.segments());
     let (starts, ends) = (all[&0].len(), all[&6].len());
-    // In balance, age × 2^6 of the one is age × 1 of the other.
-    assert!(starts > 40 * ends, "{starts} packets of rank 0, {ends} of rank 6");
+    // Bulk has its share, a tenth.
+    assert!(starts > 8 * ends, "{starts} packets of rank 0, {ends} of rank 6");
     let newest = |rank: u8| all[&rank].last().unwrap().0;
     assert!(newest(0) >= 79_998 && newest(6) >= 79_998, "the most recent are there in every rank");
 }
@@ -334,6 +334,7 @@ mod starts {
         assert_eq!(totals.stored.packets, totals.retained.packets + totals.evicted.packets);
         let worker = pipeline.worker();
         let young = worker.segments.views().filter(|view| view.newest.0 > (1_000_000 + 39 * 20) * SECOND - 1);
-        assert!(young.map(|view| view.packets).sum::<u64>() >= 20_000, "what is recent is there");
+        // Their starts have all but the shares of what lies deeper.
+        assert!(young.map(|view| view.packets).sum::<u64>() >= 8_000, "a recent stretch is there");
     }
 }

@@ -178,6 +178,7 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
     let packets = flow.packets.sum();
     let (kept, colour) = match flow.kept_packets {
         0 => ("gone".to_owned(), Some(DIM)),
+        _ if flow.holes > 0 => (format!("start, end: {}", size(flow.kept_bytes)), Some(YELLOW)),
         _ if flow.is_cut() => (format!("first {}", size(flow.kept_bytes)), Some(YELLOW)),
         _ => ("all".to_owned(), None),
     };

@@ -94,7 +94,7 @@ impl Replay {
             split = split.compressing();
         }
         let file = self.config.as_deref().map(run::read_file).transpose()?.unwrap_or_default();
-        let classes = Classes::new(&file.classes, split.store_bytes).map_err(Usage::of)?;
+        let classes = Classes::new(&file.all_classes(), split.store_bytes).map_err(Usage::of)?;
         let mut source = SpanSource { inner: self.source(&interfaces)?, span: None };
         let mut pipeline = Pipeline::new(Config {
             sessions_bytes: split.sessions_bytes,

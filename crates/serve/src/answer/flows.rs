@@ -194,9 +194,9 @@ impl Listing {
     fn write(&self, sink: &mut Sink, page: Vec<ListedSession>) -> Result<(), Closed> {
         let interfaces = self.service.history().interfaces.snapshot();
         let seed = self.service.history().seed(&self.query.request);
-        for ListedSession { session, names, .. } in page {
+        for ListedSession { session, holes, names, .. } in page {
             let interface = interfaces.get(usize::from(session.key.interface().0));
-            sink.line(&Flow { names, ..Flow::new(&session, interface.map(Arc::as_ref), seed) })?;
+            sink.line(&Flow { names, holes, ..Flow::new(&session, interface.map(Arc::as_ref), seed) })?;
         }
         Ok(())
     }

@@ -183,7 +183,7 @@ fn a_flood_does_not_evict_the_archive() {
     let first = oldest(&run);
     for i in 0..capacity * 20 {
         let update = run.packet(capacity * 3 + i / 1000, (1 << 20 | u128::from(i), 1), B, 6, SYN);
-        run.table.set_marks(update.slot, SessionMarks { climb: 5, ..SessionMarks::default() });
+        run.table.set_marks(update.slot, SessionMarks { storm: true, ..SessionMarks::default() });
     }
     let array = run.table.array();
     assert!(array.unlisted() >= capacity * 18, "{}", array.unlisted());

@@ -1,0 +1,154 @@
+//! Which segment goes when room is needed.
+//!
+//! Memory is shared by three bands, by how deep packets lie in their sessions. The *middle* of sessions and *bulk* have a
+//! share each; the rest is for *starts*. A band may borrow what others leave unused, and gives it back first:
+//!
+//! 1. Bulk that has more than its share goes, then the middle that has more than its own, then starts.
+//! 2. Nothing deep outlives starts: what lies deeper, and is older than the segment that would go, goes in its place.
+//! 3. Within a band it is the segment with the highest `age × weight(rank)`. But floods together get no more than half of
+//!    a band as long as others need room, and the largest of them makes it.
+//!
+//! Packets that a class says are important have a small share of their own, which nothing else takes.
+//!
+//! So what an elephant pushes out is bulk, whatever its rate, and a flood pushes out itself.
+
+use super::queues::{Band, Kind, QueueId, Queues};
+use super::segment::SegmentId;
+use crate::session::SessionMarks;
+
+/// The part of a band, as a divisor, that all floods have at most while others need it.
+const FLOODS_SHARE: u32 = 2;
+
+/// The shares of the middle of sessions, of bulk, and of important packets, in pages.
+pub(super) type Shares = [u32; 3];
+
+/// How many times as old as its oldest segment is those of a band will be from which nothing is taken now.
+const GROWTH: f64 = 4.0;
+
+/// A segment that may go: the oldest of its queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) queue: QueueId,
+    pub(super) segment: SegmentId,
+    kind: Kind,
+    age_ns: u64,
+    /// Age times weight.
+    score: f64,
+}
+
+/// What one flood has in a band, or what is of no flood.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    pages: u32,
+    /// The candidate with the highest score.
+    next: Option<Candidate>,
+    /// The oldest candidate.
+    oldest: Option<Candidate>,
+}
+
+/// All queues at one moment.
+#[derive(Debug)]
+pub(super) struct Survey {
+    bands: [[Group; SessionMarks::FLOODS]; Band::COUNT],
+}
+
+impl Survey {
+    /// Looks at queues whose memory others may take, or at all of them if there are no others. `age_ns` tells how long ago
+    /// a segment was begun.
+    pub(super) fn new(queues: &Queues, age_ns: impl Fn(SegmentId) -> u64) -> Self {
+        let survey = Self::of(queues, &age_ns, |reserved| !reserved);
+        let is_empty = survey.bands.iter().flatten().all(|group| group.next.is_none());
+        if is_empty { Self::of(queues, &age_ns, |_| true) } else { survey }
+    }
+
+    fn of(queues: &Queues, age_ns: &impl Fn(SegmentId) -> u64, wanted: impl Fn(bool) -> bool) -> Self {
+        let mut bands = [[Group::default(); SessionMarks::FLOODS]; Band::COUNT];
+        for (id, queue) in queues.iter() {
+            let Some(segment) = queue.head else { continue };
+            if !wanted(queues.is_reserved(queue)) {
+                continue;
+            }
+            let age_ns = age_ns(segment);
+            #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
+            let score = (age_ns as f64 + 1.0) * queue.weight;
+            let candidate = Candidate { queue: id, segment, kind: queue.kind, age_ns, score };
+            let group = &mut bands[queue.kind.band() as usize][queue.kind.flood()];
+            group.pages += queue.pages;
+            group.next = higher(group.next, candidate, |candidate| candidate.score);
+            group.oldest = higher(group.oldest, candidate, |candidate| candidate.age_ns);
+        }
+        Self { bands }
+    }
+
+    /// What goes next, by the shares of the middle, of bulk and of important packets, in pages; `None` where there is nothing.
+    pub(super) fn victim(&self, [middle, bulk, important]: Shares) -> Option<Candidate> {
+        let over = |band: Band, share| if self.pages(band) > share { self.next(band) } else { None };
+        if let Some(victim) = over(Band::Important, important) {
+            return Some(victim);
+        }
+        let by_share = over(Band::Bulk, bulk).or_else(|| over(Band::Middle, middle));
+        let victim = by_share.or_else(|| self.next(Band::Starts));
+        let others = [Band::Middle, Band::Bulk, Band::Important];
+        let victim = victim.or_else(|| others.into_iter().find_map(|band| self.next(band)))?;
+        Some(self.deeper_and_older(victim).unwrap_or(victim))
+    }
+
+    fn pages(&self, band: Band) -> u32 {
+        self.bands[band as usize].iter().map(|group| group.pages).sum()
+    }
+
+    /// What a band gives up next.
+    fn next(&self, band: Band) -> Option<Candidate> {
+        let groups = &self.bands[band as usize];
+        let floods = &groups[1..];
+        let pages: u32 = floods.iter().map(|group| group.pages).sum();
+        if pages > (groups[0].pages + pages) / FLOODS_SHARE {
+            let largest = floods.iter().filter(|group| group.next.is_some()).map(|group| group.pages).max()?;
+            return floods.iter().find(|group| group.pages == largest)?.next;
+        }
+        groups.iter().filter_map(|group| group.next).fold(None, |all, next| higher(all, next, |next| next.score))
+    }
+
+    fn oldest(&self, band: Band) -> Option<Candidate> {
+        let all = self.bands[band as usize].iter().filter_map(|group| group.oldest);
+        all.fold(None, |all, oldest| higher(all, oldest, |oldest| oldest.age_ns))
+    }
+
+    /// What lies in a deeper band than `victim` and is older. A flood that makes room for itself, while older segments of its band
+    /// stay, takes nothing else with it.
+    fn deeper_and_older(&self, victim: Candidate) -> Option<Candidate> {
+        let band = victim.kind.band();
+        if victim.kind.flood() > 0 && self.oldest(band).is_some_and(|oldest| oldest.age_ns > victim.age_ns) {
+            return None;
+        }
+        let deeper = [Band::Middle, Band::Bulk].into_iter().filter(|deeper| *deeper > band);
+        let oldest = deeper.filter_map(|deeper| self.oldest(deeper)).filter(|oldest| oldest.age_ns > victim.age_ns);
+        oldest.fold(None, |all, oldest| higher(all, oldest, |oldest| oldest.age_ns))
+    }
+
+    /// How old segments of a queue get before they go, in nanoseconds, if all goes on as it does. A band that nothing is taken from
+    /// now will have several times the age that it has.
+    pub(super) fn life_ns(&self, [middle, bulk, important]: Shares, kind: Kind, weight: f64) -> f64 {
+        let next = self.bands[kind.band() as usize][kind.flood()].next;
+        let bulk_gives = self.pages(Band::Bulk) > bulk;
+        let is_growing = match kind.band() {
+            Band::Starts => bulk_gives || self.pages(Band::Middle) > middle,
+            Band::Middle => bulk_gives,
+            Band::Bulk => false,
+            Band::Important => self.pages(Band::Important) <= important,
+        };
+        next.map_or(0.0, |next| next.score / weight * if is_growing { GROWTH } else { 1.0 })
+    }
+}
+
+/// The one with the higher value, the first of equals.
+fn higher<T: PartialOrd>(
+    first: Option<Candidate>,
+    second: Candidate,
+    of: impl Fn(&Candidate) -> T,
+) -> Option<Candidate> {
+    match first {
+        Some(first) if of(&second) <= of(&first) => Some(first),
+        _ => Some(second),
+    }
+}
