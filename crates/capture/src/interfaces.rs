@@ -1,7 +1,7 @@
-//! The host's interfaces: what there are, and a thread that notices when they change.
+//! Lists the host's interfaces, and monitors their changes in a thread.
 //!
-//! Both speak rtnetlink (rtnetlink(7), `include/uapi/linux/rtnetlink.h`). Of its messages four attributes are read, by
-//! hand and without panics: a message that a newer kernel has added to must not hide an interface.
+//! Both use rtnetlink (rtnetlink(7), `include/uapi/linux/rtnetlink.h`). The parser is written by hand, reads only the
+//! attributes it needs, and never panics, so that a message which a newer kernel extends does not hide an interface.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -38,43 +38,48 @@ const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
 const IFF_RUNNING: u32 = 0x40;
 
-/// Bytes read at once; the kernel sends dumps in parts of 32 KiB at most.
+/// The size in bytes of the read buffer. The kernel sends dumps in parts of at most 32 KiB.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Receive buffer asked for, so that bursts of changes fit.
+/// The requested size in bytes of the socket's receive buffer, so that bursts of changes fit.
 const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
-/// How often a listing is tried again when interfaces changed under it.
+/// The maximum number of attempts at a dump that interface changes interrupt.
 const DUMP_TRIES: usize = 5;
-/// How long the kernel may take for a part of a listing.
+/// The timeout for one part of a dump.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An interface of this host, as `retrocap interfaces` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostInterface {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// The kernel's index.
     pub index: u32,
-    /// Link type of its packets.
+    /// The link type of its packets.
     pub link_type: LinkType,
-    /// `ARPHRD_*` type.
+    /// The `ARPHRD_*` type.
     pub hatype: u16,
-    /// Whether it is administratively up (`IFF_UP`).
+    /// Whether the interface is administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether it has a carrier (`IFF_RUNNING`).
+    /// Whether the interface is operational, as with a carrier (`IFF_RUNNING`).
     pub running: bool,
-    /// Whether it is the loopback interface.
+    /// Whether the interface is the loopback interface (`IFF_LOOPBACK`).
     pub loopback: bool,
-    /// Its link-layer address, where that has six bytes.
+    /// The link-layer address, if it has six bytes.
     pub mac: Option<[u8; 6]>,
-    /// Its addresses, each with its prefix length in bits.
+    /// The IP addresses, each with its prefix length in bits.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// Largest packet in bytes, without the link-layer header.
+    /// The MTU: the largest packet in bytes, without the link-layer header.
     pub mtu: u32,
-    /// What the administrator wrote of it (`ip link set alias`).
+    /// The alias that the administrator set (`ip link set alias`).
     pub description: Option<String>,
 }
 
-/// The interfaces of the calling thread's network namespace, in the order of their indexes. Needs no privileges.
+/// Lists the interfaces of the calling thread's network namespace, ordered by interface index. This needs no
+/// privileges.
+///
+/// # Errors
+///
+/// Errors of the netlink socket.
 pub fn list() -> io::Result<Vec<HostInterface>> {
     let socket = netlink_socket(0)?;
     let mut found = BTreeMap::new();
@@ -93,24 +98,28 @@ pub fn list() -> io::Result<Vec<HostInterface>> {
     Ok(found.into_values().collect())
 }
 
-/// The same for a [`InterfaceSelection`]: what it has to know of each.
+/// Lists the interfaces with only the fields that an [`InterfaceSelection`] needs.
+///
+/// # Errors
+///
+/// Errors of the netlink socket.
 pub fn links() -> io::Result<Vec<Link>> {
     let mut links = Vec::new();
     dump(&netlink_socket(0)?, RTM_GETLINK, &mut links, |links, message| links.extend(message.link().map(Link::from)))?;
     Ok(links)
 }
 
-/// What a datagram of the kernel's reports: each interface, and whether it is gone.
+/// Parses a netlink datagram into interfaces, each with whether it was removed.
 pub fn reports(datagram: &[u8]) -> impl Iterator<Item = (HostInterface, bool)> {
     Messages(datagram).filter_map(|message| Some((message.link()?, message.kind == RTM_DELLINK)))
 }
 
-/// The addresses in a datagram of the kernel's: index of the interface, address, prefix length.
+/// Parses a netlink datagram into addresses: interface index, address, prefix length in bits.
 pub fn addresses(datagram: &[u8]) -> impl Iterator<Item = (u32, IpAddr, u8)> {
     Messages(datagram).filter_map(|message| message.address())
 }
 
-/// Takes over what a datagram of the kernel's reports.
+/// Applies the changes in a netlink datagram to the selection and to the interface table.
 pub fn apply(datagram: &[u8], selection: &InterfaceSelection, interfaces: &Interfaces) {
     for (interface, gone) in reports(datagram) {
         let link = Link::from(interface);
@@ -124,7 +133,7 @@ pub fn apply(datagram: &[u8], selection: &InterfaceSelection, interfaces: &Inter
     }
 }
 
-/// Writes what is known of an interface into the table.
+/// Updates an interface in the table.
 fn note(link: &Link, selection: &InterfaceSelection, interfaces: &Interfaces) {
     if selection.contains(link.index) {
         let _ = selection.register(interfaces, link.index, &link.name, link.hatype);
@@ -137,8 +146,8 @@ fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
-/// Logs that nothing is recorded from an interface any more, or again. Each kind of line has a limit of its own, so that an
-/// interface which flaps does not hide that another is gone.
+/// Logs that recording from an interface stopped or resumed. Each kind of message has its own limit, so that a flapping
+/// interface does not hide that another is gone.
 fn report(changes: &[LinkChange]) {
     static DOWN: LogLimit = LogLimit::new();
     static GONE: LogLimit = LogLimit::new();
@@ -173,9 +182,9 @@ impl From<HostInterface> for Link {
     }
 }
 
-/// A thread that keeps a [`InterfaceSelection`] and the table of interfaces current; it ends when this is dropped.
+/// A thread that keeps an [`InterfaceSelection`] and the interface table current. Dropping the value ends the thread.
 ///
-/// It sleeps until the kernel reports something, and needs no privileges.
+/// The thread sleeps until the kernel reports a change. It needs no privileges.
 #[derive(Debug)]
 pub struct Monitor {
     stop: Arc<OwnedFd>,
@@ -183,8 +192,12 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes to the interfaces of the calling thread's network namespace, takes over how they are now, and starts
-    /// the thread, which calls `begin` first.
+    /// Subscribes to the interfaces of the calling thread's network namespace, lists them, and starts the thread. The
+    /// thread calls `begin` first.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the netlink socket, of the first dump, and of starting the thread.
     pub fn start(
         selection: Arc<InterfaceSelection>,
         interfaces: Arc<Interfaces>,
@@ -193,7 +206,7 @@ impl Monitor {
         let socket = netlink_socket(RTMGRP_LINK)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let listener = LinkListener { socket, stop: Arc::clone(&stop), selection, interfaces };
-        // Subscribed first: what changes during the listing is reported after it.
+        // The subscription precedes the dump, so that changes during the dump are reported after it.
         listener.resync()?;
         let thread = std::thread::Builder::new().name("interfaces".to_owned()).spawn(move || {
             begin();
@@ -204,7 +217,7 @@ impl Monitor {
 }
 
 impl Monitor {
-    /// Whether it still watches; what comes later is not recorded as asked for when not.
+    /// Returns whether the thread is still running. If not, later changes of interfaces are not noticed.
     pub fn is_watching(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
@@ -212,7 +225,7 @@ impl Monitor {
 
 impl Drop for Monitor {
     fn drop(&mut self) {
-        // An eventfd takes any eight bytes that are not all ones.
+        // An eventfd accepts any eight bytes that are not all ones.
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -230,7 +243,7 @@ struct LinkListener {
 impl LinkListener {
     fn run(&self) {
         let mut buffer = vec![0; BUFFER_BYTES];
-        // After a failed listing, try again soon; otherwise there is nothing to wake up for.
+        // After a failed dump, wake up soon for another attempt. Otherwise only events wake the thread.
         let mut retry: Option<Timespec> = None;
         loop {
             let mut fds = [PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
@@ -249,7 +262,7 @@ impl LinkListener {
                     retry.is_some()
                 }
                 Err(Errno::AGAIN | Errno::INTR) => retry.is_some(),
-                // ENOBUFS: reports were lost. Anything else is cured by a new listing as well or not at all.
+                // ENOBUFS means that reports were lost. A new dump is the only remedy for other errors, too.
                 Err(error) => {
                     tracing::debug!("interfaces are listed again: {error}");
                     true
@@ -279,24 +292,25 @@ impl LinkListener {
     }
 }
 
-/// A netlink socket that is subscribed to `groups`.
+/// Opens a netlink socket that is subscribed to `groups`.
 fn netlink_socket(groups: u32) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
-    // Best effort; what does not fit is noticed and listed again.
+    // Best effort: a smaller buffer may lose reports, and the next read then returns ENOBUFS and causes a new dump.
     let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES);
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DUMP_TIMEOUT))?;
     rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
     Ok(socket)
 }
 
-/// Asks for a listing and hands its messages to `each`; begins again when it was changed meanwhile.
+/// Requests a dump and passes its messages to `each`. Starts again if interfaces changed during the dump.
 fn dump<T: Default>(
     socket: impl AsFd,
     request: u16,
     into: &mut T,
     mut each: impl FnMut(&mut T, &Message<'_>),
 ) -> io::Result<()> {
-    // struct nlmsghdr (length, type, flags, sequence, port), then a zeroed struct ifinfomsg: every family.
+    // struct nlmsghdr (length, type, flags, sequence, port), then a zeroed struct ifinfomsg, which selects every
+    // family.
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&32u32.to_ne_bytes());
     bytes[4..6].copy_from_slice(&request.to_ne_bytes());
@@ -324,7 +338,7 @@ fn dump<T: Default>(
             return Ok(());
         }
     }
-    // Interfaces change all the time; the last listing is as good as any.
+    // Interfaces change continuously, so the last dump is as good as any.
     Ok(())
 }
 
@@ -335,7 +349,7 @@ struct Message<'a> {
     body: &'a [u8],
 }
 
-/// The messages of a datagram, up to the first that is not whole.
+/// Iterates over the messages of a datagram, up to the first incomplete one.
 struct Messages<'a>(&'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
@@ -352,9 +366,10 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 impl Message<'_> {
-    /// Of RTM_NEWLINK and RTM_DELLINK, what they say.
+    /// Parses RTM_NEWLINK and RTM_DELLINK.
     ///
-    /// Messages of another address family than 0 (say, an interface that leaves a bridge) are not about the interface.
+    /// Messages of an address family other than 0 (for example an interface that leaves a bridge) do not describe the
+    /// interface itself.
     fn link(&self) -> Option<HostInterface> {
         if !matches!(self.kind, RTM_NEWLINK | RTM_DELLINK) {
             return None;
@@ -391,14 +406,14 @@ impl Message<'_> {
         (!interface.name.is_empty()).then_some(interface)
     }
 
-    /// Of RTM_NEWADDR: interface index, address, prefix length.
+    /// Parses RTM_NEWADDR: interface index, address, prefix length in bits.
     fn address(&self) -> Option<(u32, IpAddr, u8)> {
         if self.kind != RTM_NEWADDR {
             return None;
         }
         // struct ifaddrmsg: family, prefix length, flags, scope, index
         let [_, prefix_len, _, _, i0, i1, i2, i3] = *self.body.first_chunk()?;
-        // IFA_LOCAL is the interface's own where IFA_ADDRESS is its peer's (point to point).
+        // On point-to-point links, IFA_ADDRESS is the peer's address and IFA_LOCAL is the interface's own.
         let (mut address, mut local) = (None, None);
         for (attribute, value) in Attributes(&self.body[8..]) {
             match attribute {
@@ -411,7 +426,7 @@ impl Message<'_> {
     }
 }
 
-/// Type and value of each attribute, up to the first that is not whole.
+/// Iterates over the type and value of attributes, up to the first incomplete one.
 struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {

@@ -1,4 +1,4 @@
-//! Packets from the interfaces of this host.
+//! Captures packets from the interfaces of this host (Linux).
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]

@@ -1,38 +1,37 @@
-//! Which link type an interface's packets have, and the bytes that a raw socket leaves out.
+//! Link types of interfaces, and the bytes that a packet needs beyond those of a raw socket's frame.
 //!
-//! The table follows libpcap's `map_arphrd_to_dlt` (`pcap-linux.c`), so that a recording has the link types that
-//! `tcpdump -i` would give it. Where libpcap opens the interface in "cooked" mode (PPP, ATM, IrDA, LAPD, all that it
-//! does not know), packets here get a LINUX_SLL2 header, which unlike SLL says which interface it was. Ethernet
-//! switches' DSA tags are left as they are.
+//! The table follows `map_arphrd_to_dlt` of libpcap (`pcap-linux.c`), so that a recording has the link types of
+//! `tcpdump -i`. Where libpcap opens an interface in "cooked" mode (PPP, ATM, IrDA, LAPD, unknown types), packets get a
+//! LINUX_SLL2 header, which unlike SLL holds the interface index. DSA tags of Ethernet switches stay unchanged.
 
 use sys::Frame;
 
 use base::packet::LinkType;
 
-/// How a frame becomes a packet of its link type.
+/// The conversion of a frame to a packet of its link type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// As it is.
+    /// The frame is unchanged.
     Plain,
-    /// As it is, a VLAN tag put back behind the two addresses.
+    /// A VLAN tag is reinserted after the two addresses. The frame is unchanged otherwise.
     Ethernet,
-    /// From the network layer on, behind a LINUX_SLL2 header.
+    /// The frame, from its network layer on, follows a LINUX_SLL2 header.
     Cooked,
-    /// Behind the 16-byte header of LINKTYPE_NETLINK.
+    /// The frame follows the 16-byte header of LINKTYPE_NETLINK.
     Netlink,
-    /// With the header's numbers in the byte order of LINKTYPE_CAN_SOCKETCAN.
+    /// The header's numbers are converted to the byte order of LINKTYPE_CAN_SOCKETCAN.
     Can,
 }
 
 /// `ARPHRD_LOOPBACK`
 const LOOPBACK: u16 = 772;
 
-/// The link type of interfaces of an `ARPHRD_*` type (`include/uapi/linux/if_arp.h`).
+/// Returns the link type for an `ARPHRD_*` type (`include/uapi/linux/if_arp.h`).
 pub fn link_type(hatype: u16) -> LinkType {
     LinkType(match hatype {
         // ETHER, METRICOM, LOOPBACK
         1 | 23 | LOOPBACK => 1,
-        // EETHER, the experimental Ethernet
+        // EETHER, experimental Ethernet
         2 => 2,
         // AX25 as KISS
         3 => 202,
@@ -44,7 +43,7 @@ pub fn link_type(hatype: u16) -> LinkType {
         6 | 800 => 6,
         // ARCNET
         7 => 129,
-        // 18 is what old kernels used for IP over Fibre Channel
+        // 18: IP over Fibre Channel in old kernels
         18 => 122,
         // CAN
         280 => 227,
@@ -60,11 +59,11 @@ pub fn link_type(hatype: u16) -> LinkType {
         774 => 10,
         // FCPP, FCAL, FCPL, FCFABRIC
         784..=787 => 224,
-        // IEEE80211, its PRISM and its RADIOTAP form
+        // IEEE80211, IEEE80211_PRISM, IEEE80211_RADIOTAP
         801 => 105,
         802 => 119,
         803 => 127,
-        // IEEE802154, without its check sequence
+        // IEEE802154, without a frame check sequence
         804 => 230,
         // NETLINK
         824 => 253,
@@ -74,7 +73,7 @@ pub fn link_type(hatype: u16) -> LinkType {
     })
 }
 
-/// How frames of an `ARPHRD_*` type are shaped into packets of its link type.
+/// Returns the conversion for frames of an `ARPHRD_*` type.
 pub(super) fn framing(hatype: u16) -> Framing {
     match link_type(hatype).0 {
         1 => Framing::Ethernet,
@@ -85,26 +84,26 @@ pub(super) fn framing(hatype: u16) -> Framing {
     }
 }
 
-/// Where the bytes of packets lie that are not their frame's own, one packet after another, until their burst is handed
-/// over.
+/// Buffer for packets whose bytes differ from their frame's. It holds the packets of a burst, one after another, until
+/// the burst is handed over.
 pub(super) struct Scratch<'a> {
     room: &'a mut [u8],
     len: usize,
 }
 
 impl<'a> Scratch<'a> {
-    /// `room` is enough for all packets of a burst and [`HEADER_BYTES_MAX`] for each.
+    /// Creates a buffer. `room` must hold all frames of a burst and [`HEADER_BYTES_MAX`] bytes for each.
     pub(super) fn new(room: &'a mut [u8]) -> Self {
         Self { room, len: 0 }
     }
 
-    /// Goes on with the packet that is being put together.
+    /// Appends bytes to the current packet.
     fn put(&mut self, bytes: &[u8]) {
         self.room[self.len..self.len + bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
     }
 
-    /// The packet that was put together; the next one begins behind it.
+    /// Ends the current packet and returns it.
     fn take(&mut self) -> &'a mut [u8] {
         let (packet, rest) = std::mem::take(&mut self.room).split_at_mut(self.len);
         (self.room, self.len) = (rest, 0);
@@ -112,10 +111,10 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// The most bytes that a packet has more than its frame.
+/// The maximum number of bytes by which a packet is longer than its frame.
 pub(super) const HEADER_BYTES_MAX: usize = 20;
 
-/// Gives the packet's bytes and its original length; `scratch` holds them when they are not the frame's own.
+/// Returns the packet's bytes and its original length. `scratch` holds the bytes if they differ from the frame's.
 #[inline]
 pub(super) fn packet_bytes<'a>(frame: &Frame<'a>, framing: Framing, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
     match (framing, frame.vlan) {
@@ -134,7 +133,8 @@ pub(super) fn packet_bytes<'a>(frame: &Frame<'a>, framing: Framing, scratch: &mu
     }
 }
 
-/// LINKTYPE_LINUX_SLL2 (<https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html>): all numbers big-endian.
+/// Builds a LINKTYPE_LINUX_SLL2 packet (<https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html>). All numbers are
+/// big-endian.
 fn cooked<'a>(frame: &Frame<'_>, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
     scratch.put(&frame.protocol.to_be_bytes());
     scratch.put(&[0, 0]);
@@ -145,8 +145,8 @@ fn cooked<'a>(frame: &Frame<'_>, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
     behind_header(frame, frame.network_offset, scratch)
 }
 
-/// LINKTYPE_NETLINK (<https://www.tcpdump.org/linktypes/LINKTYPE_NETLINK.html>): packet type, ARPHRD type, ten bytes
-/// that mean nothing, netlink protocol.
+/// Builds a LINKTYPE_NETLINK packet (<https://www.tcpdump.org/linktypes/LINKTYPE_NETLINK.html>): packet type, ARPHRD
+/// type, ten unused bytes, netlink protocol.
 fn netlink<'a>(frame: &Frame<'_>, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
     scratch.put(&[0, frame.packet_type]);
     scratch.put(&frame.hatype.to_be_bytes());
@@ -155,7 +155,7 @@ fn netlink<'a>(frame: &Frame<'_>, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) 
     behind_header(frame, 0, scratch)
 }
 
-/// Adds the frame from `skip` on to the header in `scratch`.
+/// Appends the frame from offset `skip` on to the header in `scratch`.
 fn behind_header<'a>(frame: &Frame<'_>, skip: usize, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
     let header = scratch.len;
     scratch.put(&frame.data[skip..]);
@@ -163,8 +163,8 @@ fn behind_header<'a>(frame: &Frame<'_>, skip: usize, scratch: &mut Scratch<'a>) 
     (scratch.take(), frame.original_len.saturating_sub(length(skip)).saturating_add(length(header)))
 }
 
-/// LINKTYPE_CAN_SOCKETCAN (<https://www.tcpdump.org/linktypes/LINKTYPE_CAN_SOCKETCAN.html>): the identifier
-/// big-endian, CAN FD and CAN XL marked, other numbers of CAN XL little-endian.
+/// Builds a LINKTYPE_CAN_SOCKETCAN packet (<https://www.tcpdump.org/linktypes/LINKTYPE_CAN_SOCKETCAN.html>). The
+/// identifier is big-endian, CAN FD and CAN XL frames are marked, and the other numbers of CAN XL are little-endian.
 fn can<'a>(frame: &Frame<'_>, scratch: &mut Scratch<'a>) -> (&'a [u8], u32) {
     const ETH_P_CANFD: u16 = 0x000d;
     const ETH_P_CANXL: u16 = 0x000e;
@@ -237,7 +237,7 @@ mod tests {
         let data = *b"aaaaaabbbbbb\x08\x00payload";
         let (bytes, original_len) = packet_bytes(&tagged(&data), Framing::Ethernet, &mut scratch);
         assert_eq!((bytes, original_len), (&b"aaaaaabbbbbb\x88\xa8\x60\x07\x08\x00payload"[..], 104));
-        // Cut inside the addresses, or on a link without tags: left alone.
+        // A frame cut inside the addresses, or on a link without VLAN tags, is unchanged.
         assert_eq!(packet_bytes(&tagged(b"aaaaaabbbbb"), Framing::Ethernet, &mut scratch).0, b"aaaaaabbbbb");
         assert_eq!(packet_bytes(&tagged(&data), Framing::Plain, &mut scratch), (&data[..], 100));
     }

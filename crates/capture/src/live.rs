@@ -1,9 +1,11 @@
 //! Live capture: one kernel ring for all interfaces, as a [`Source`].
 //!
-//! What always holds: every packet that the kernel put into the ring is handed to the caller once, or counted as
-//! `unselected` or `refused`; what the kernel had no room for is in `kernel_dropped` (see [`SourceCounts`]). Nothing is allocated for a packet, save when its interface is new.
+//! Invariants: every packet in the ring is handed to the caller once, or counted as `unselected` or `refused`. Packets
+//! for which the ring had no room are counted as `kernel_dropped` (see [`SourceCounts`]). A packet causes no allocation
+//! unless its interface is new.
 //!
-//! Of a loopback packet the received copy is kept, so its direction is [`Direction::In`], as with libpcap.
+//! Of the two copies of a loopback packet, the received one is kept. Its direction is [`Direction::In`], as with
+//! libpcap.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -22,29 +24,32 @@ use base::source::{BURST_PACKETS, Burst};
 use base::source::{Batch, Source, SourceCounts, SourceError};
 use base::time::Timestamp;
 
-/// How long a call of [`Source::bursts`] waits for packets: five wake-ups a second on a host where nothing happens.
+/// The maximum time that [`Source::bursts`] waits for packets: five wake-ups per second on an idle host.
 const WAIT: Duration = Duration::from_millis(200);
-/// Milliseconds after which the kernel hands over what it has: a lone packet is seen after this time at most.
+/// The time in milliseconds after which the kernel hands over a block that is not full, and so the maximum delay of a
+/// single packet.
 const RETIRE_MS: u32 = 50;
-/// Interfaces remembered by one source before it starts over.
+/// The maximum number of interfaces that one source caches. A full cache is cleared.
 const DISPOSITIONS_MAX: usize = 8192;
-/// What `View::last` is as long as no packet came; no interface has this index.
+/// The value of `View::last` before the first packet. No interface has this index.
 const NO_INTERFACE: ((u32, u16), Disposition) = ((u32::MAX, u16::MAX), Disposition::Unselected);
 /// `PACKET_OUTGOING`
 const OUTGOING: u8 = 4;
 
-/// How to capture.
+/// The configuration of a live capture.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveConfig {
-    /// Bytes kept of a packet, 0 for all; a VLAN tag that is put back comes on top. Default 0.
+    /// The maximum number of captured bytes per packet; 0 captures all. A reinserted VLAN tag is added to it. Default
+    /// 0.
     pub snaplen: u32,
-    /// Whether to ask the recorded interfaces for packets to other hosts too. Default no.
+    /// Whether the recorded interfaces also capture packets to other hosts. Default no.
     pub promiscuous: bool,
-    /// Bytes of a ring's block: a power of two, at least a page. Larger packets are cut. Default 256 KiB.
+    /// The size of a ring block in bytes: a power of two, at least a page. Larger packets are truncated. Default 256
+    /// KiB.
     pub block_size: u32,
-    /// Blocks of the ring, at least 2. Default 32.
+    /// The number of ring blocks, at least 2. Default 32.
     pub block_count: u32,
-    /// Group of sources that share the packets, so that both directions of a session come to the same one.
+    /// The fanout group of sources that share the packets, so that both directions of a session reach the same source.
     pub fanout: Option<u16>,
 }
 
@@ -61,7 +66,11 @@ impl Default for LiveConfig {
     }
 }
 
-/// Says whether this process may open a packet socket, and if not, what to do.
+/// Checks that this process may open a packet socket.
+///
+/// # Errors
+///
+/// [`SourceError::Io`], with advice if a capability is missing.
 pub fn capture_rights() -> Result<(), SourceError> {
     let config = RingConfig { block_size: 64 << 10, block_count: 2, lock: false, ..RingConfig::default() };
     Ring::open(&config).map(|_| ()).map_err(refusal)
@@ -81,36 +90,36 @@ fn refusal(error: sys::OpenError) -> SourceError {
     SourceError::Io { context, source: error.source }
 }
 
-/// The packets of this host's interfaces.
+/// A source of packets from this host's interfaces.
 #[derive(Debug)]
 pub struct LiveSource {
     ring: Ring,
     view: View,
-    /// Room for the packets of a burst that are not as the ring has them.
+    /// Buffer for the packets of a burst whose bytes differ from those in the ring.
     scratch: Box<[u8]>,
-    /// Packets the kernel had no room for that were reported with a packet.
+    /// The number of kernel drops already reported with a packet.
     drops_reported: u64,
 }
 
-/// Everything about packets but the ring that they lie in.
+/// The state of a source, apart from the ring.
 #[derive(Debug)]
 struct View {
     selection: Arc<InterfaceSelection>,
     interfaces: Arc<Interfaces>,
     snaplen: u32,
     promiscuous: bool,
-    /// The selection's generation that all below belongs to.
+    /// The generation of the selection that the fields below belong to.
     generation: u64,
     dispositions: HashMap<(u32, u16), Disposition, foldhash::fast::RandomState>,
     last: ((u32, u16), Disposition),
-    /// The socket filter that is attached.
+    /// The attached socket filter.
     program: Vec<SockFilter>,
-    /// Interfaces asked to be promiscuous.
+    /// Interfaces on which promiscuous mode was requested.
     joined: BTreeSet<u32>,
     counts: SourceCounts,
 }
 
-/// What becomes of packets of one interface and type.
+/// The treatment of packets of one interface and `ARPHRD_*` type.
 #[derive(Clone, Copy, Debug)]
 enum Disposition {
     Recorded { id: InterfaceId, link_type: LinkType, framing: Framing },
@@ -119,10 +128,14 @@ enum Disposition {
 }
 
 impl LiveSource {
-    /// Opens a ring in the calling thread's network namespace and starts to capture what `selection` names.
+    /// Opens a ring in the calling thread's network namespace and starts to capture the interfaces of `selection`.
     ///
-    /// Needs `CAP_NET_RAW`, which may be given up afterwards: interfaces that come later and changes of the
-    /// selection need none.
+    /// This needs `CAP_NET_RAW`. The capability can be dropped afterwards, because new interfaces and changes of the
+    /// selection do not need it.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Io`] when the ring cannot be opened or the filter cannot be attached.
     pub fn open(
         config: &LiveConfig,
         selection: Arc<InterfaceSelection>,
@@ -148,19 +161,19 @@ impl LiveSource {
             joined: BTreeSet::new(),
             counts: SourceCounts::default(),
         };
-        // The frames of a burst lie in one block.
+        // All frames of a burst lie in one block.
         let scratch = vec![0; config.block_size as usize + BURST_PACKETS * HEADER_BYTES_MAX].into();
         let mut source = Self { ring, view, scratch, drops_reported: 0 };
         source.view.follow_selection(&source.ring)?;
         Ok(source)
     }
 
-    /// Bytes of the ring, resident from the start.
+    /// Returns the size of the ring in bytes. The ring is resident from the start.
     pub fn ring_bytes(&self) -> usize {
         self.ring.mapped_bytes()
     }
 
-    /// Whether the ring is locked in RAM; the kernel never swaps it either way.
+    /// Returns whether the ring is locked in RAM. The kernel does not swap it in either case.
     pub fn ring_is_locked(&self) -> bool {
         self.ring.is_locked()
     }
@@ -171,8 +184,8 @@ impl Source for LiveSource {
     fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         self.view.follow_selection(&self.ring)?;
         if !self.ring.has_block() {
-            // The ring is read to its end: what was lost until now was lost before the next packet. Read here, the
-            // count is exact whenever nothing more comes.
+            // The ring is empty, so all drops so far precede the next packet. Reading the statistics here makes the
+            // count exact whenever the source is idle.
             self.view.counts.kernel_dropped =
                 self.ring.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
             self.ring.wait(WAIT).map_err(io_error("wait for packets"))?;
@@ -201,26 +214,27 @@ impl Source for LiveSource {
         Ok(Batch::More)
     }
 
-    /// `kernel_dropped` is exact when the last batch was [`Batch::Idle`], behind by what was lost during one turn of the
-    /// ring otherwise.
+    /// Returns whether a block is waiting.
     fn is_behind(&self) -> bool {
         self.ring.has_block()
     }
 
+    /// `kernel_dropped` is exact when the last batch was [`Batch::Idle`]. Otherwise it lacks the drops during at most
+    /// one turn of the ring.
     fn counts(&self) -> SourceCounts {
         self.view.counts
     }
 }
 
 impl View {
-    /// Takes over a changed selection: socket filter, promiscuous mode, and what is known of interfaces.
+    /// Applies a changed selection: socket filter, promiscuous mode, and cached interfaces.
     #[inline]
     fn follow_selection(&mut self, ring: &Ring) -> Result<(), SourceError> {
         let generation = self.selection.generation();
         if generation == self.generation {
             return Ok(());
         }
-        // Read before the links: should they change meanwhile, this is done once more.
+        // The generation is read before the links, so that a change in between causes another update.
         self.generation = generation;
         self.dispositions.clear();
         self.last = NO_INTERFACE;
@@ -228,7 +242,8 @@ impl View {
         let indexes: Vec<u32> = links.iter().map(|link| link.index).collect();
         let ifindexes = (!self.selection.is_everything()).then_some(&*indexes);
         let program = CaptureFilter { ifindexes, snaplen: self.snaplen }.program();
-        // Too many for the kernel: it lets all through, and `resolve` picks.
+        // A filter for this many interfaces is too long for the kernel. Capture all interfaces, and let `resolve`
+        // select.
         let program = program.or_else(|_| CaptureFilter { ifindexes: None, snaplen: self.snaplen }.program());
         let program = program.unwrap_or_default();
         if program != self.program {
@@ -244,7 +259,7 @@ impl View {
 
     fn be_promiscuous(&mut self, ring: &Ring, wanted: BTreeSet<u32>) {
         for index in self.joined.difference(&wanted) {
-            // It may be gone, and the kernel's request with it.
+            // The interface may be gone, and the kernel's membership with it.
             let _ = ring.set_promiscuous(*index, false);
         }
         for index in wanted.difference(&self.joined) {
@@ -258,7 +273,7 @@ impl View {
         self.joined = wanted;
     }
 
-    /// The packet that a frame is, unless it is not to be recorded.
+    /// Converts a frame to a packet. Returns `None` and counts the frame if it is not recorded.
     #[inline]
     fn packet<'a>(
         &mut self,
@@ -316,7 +331,7 @@ impl View {
         if !self.selection.contains(ifindex) {
             return Disposition::Unselected;
         }
-        // The kernel knows a new name first; of an interface that is gone the selection still knows the last.
+        // The kernel knows a new name first. The selection still knows the last name of a removed interface.
         let name = rustix::net::netdevice::index_to_name(socket, ifindex).ok();
         let name = name.or_else(|| self.selection.name(ifindex)).unwrap_or_else(|| format!("if{ifindex}"));
         match self.selection.register(&self.interfaces, ifindex, &name, hatype) {

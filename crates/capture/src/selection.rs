@@ -1,7 +1,7 @@
-//! Which interfaces are recorded, and what is known of those that are there.
+//! The selection of recorded interfaces, and the state of the interfaces that exist.
 //!
-//! One [`InterfaceSelection`] is shared by the interface monitor, which keeps it current, and the sources of all workers, which
-//! look at its generation before each block: one atomic load as long as nothing changes.
+//! The interface monitor and the sources of all workers share one [`InterfaceSelection`]. The monitor updates it. The
+//! sources check its generation before each block, which costs one atomic load while nothing changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +12,11 @@ use base::interface::Interfaces;
 use base::log_limit::LogLimit;
 use base::packet::{InterfaceId, LinkType};
 
-/// How many removed interfaces' names are remembered for packets that are still on their way.
+/// The number of removed interfaces whose names are kept for packets still in the ring.
 const GONE_MAX: usize = 1024;
 
-/// Slots of the [`Interfaces`] table that are kept free, so that an interface which no longer fits still has one: see
-/// [`InterfaceSelection::register`].
+/// The number of reserved slots in the [`Interfaces`] table. They leave room for the entry of interfaces that do not
+/// fit; see [`InterfaceSelection::register`].
 const SLOTS_RESERVED: usize = 16;
 
 /// An interface as the kernel describes it.
@@ -24,30 +24,30 @@ const SLOTS_RESERVED: usize = 16;
 pub struct Link {
     /// The kernel's index.
     pub index: u32,
-    /// Its name now.
+    /// The current name.
     pub name: String,
-    /// Its `ARPHRD_*` type.
+    /// The `ARPHRD_*` type.
     pub hatype: u16,
-    /// Whether it is administratively up (`IFF_UP`).
+    /// Whether the interface is administratively up (`IFF_UP`).
     pub up: bool,
-    /// Whether it is the loopback interface (`IFF_LOOPBACK`).
+    /// Whether the interface is the loopback interface (`IFF_LOOPBACK`).
     pub loopback: bool,
 }
 
-/// A name that no interface has.
+/// An error about selected names that no interface has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no interface is called {}; there are {}", .missing.join(" or "), .existing.join(", "))]
 pub struct UnknownInterface {
-    /// The names asked for that nobody has.
+    /// The selected names without an interface.
     pub missing: Vec<String>,
-    /// The names there are, in the order of their indexes.
+    /// The names of all interfaces, ordered by interface index.
     pub existing: Vec<String>,
 }
 
-/// Which interfaces are recorded.
+/// The selection of recorded interfaces.
 ///
-/// An interface is recorded when it has one of the names asked for *now*: one that comes later, or comes back under
-/// another index, is recorded from then on, one that is renamed away is not.
+/// An interface is recorded while its *current* name is selected. An interface that appears later, or reappears with
+/// another index, is recorded from then on. An interface that is renamed to another name is no longer recorded.
 #[derive(Debug)]
 pub struct InterfaceSelection {
     generation: AtomicU64,
@@ -56,31 +56,35 @@ pub struct InterfaceSelection {
 
 #[derive(Debug, Default)]
 struct Links {
-    /// Names asked for; empty is all.
+    /// The selected names; empty selects all interfaces.
     wanted: Vec<String>,
     present: BTreeMap<u32, Link>,
     gone: VecDeque<(u32, String)>,
 }
 
 impl InterfaceSelection {
-    /// Interfaces with these names; none at all or `any` among them is every interface.
+    /// Selects the interfaces with these names. An empty list, or a list that contains `any`, selects every interface.
     ///
-    /// Nothing is known of any interface before [`refresh`](Self::refresh).
+    /// No interface is known before the first [`refresh`](Self::refresh).
     pub fn new(names: &[String]) -> Self {
         let links = Links { wanted: wanted(names), ..Links::default() };
         Self { generation: AtomicU64::new(1), links: Mutex::new(links) }
     }
 
-    /// Asks for other interfaces from now on.
+    /// Changes the selected names.
     pub fn choose(&self, names: &[String]) {
         self.lock().wanted = wanted(names);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Whether every name asked for is there.
+    /// Checks that every selected name has an interface.
     ///
-    /// At start a missing one is most likely a slip, so that a caller should say so and end; who knows better may go
-    /// on, the interface is recorded when it comes.
+    /// At start, a missing interface is most likely a typing error, so the caller should report it and exit. A caller
+    /// that continues records the interface as soon as it appears.
+    ///
+    /// # Errors
+    ///
+    /// [`UnknownInterface`] with the missing names.
     pub fn check(&self) -> Result<(), UnknownInterface> {
         let links = self.lock();
         let there = |name: &String| links.present.values().any(|link| link.name == *name);
@@ -91,42 +95,42 @@ impl InterfaceSelection {
         Err(UnknownInterface { missing, existing: links.present.values().map(|link| link.name.clone()).collect() })
     }
 
-    /// Grows with each change of which interfaces there are, their names or types.
+    /// Returns a number that grows with each change of the selection, or of an interface's existence, name or type.
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Whether every interface is recorded.
+    /// Returns whether every interface is selected.
     pub fn is_everything(&self) -> bool {
         self.lock().wanted.is_empty()
     }
 
-    /// Whether packets of this interface are recorded.
+    /// Returns whether packets of an interface are recorded.
     pub fn contains(&self, index: u32) -> bool {
         let links = self.lock();
         links.wanted.is_empty() || links.present.get(&index).is_some_and(|link| links.wants(link))
     }
 
-    /// The interfaces that are recorded and there now, in the order of their indexes.
+    /// Returns the existing interfaces that are recorded, ordered by interface index.
     pub fn links(&self) -> Vec<Link> {
         let links = self.lock();
         links.present.values().filter(|link| links.wants(link)).cloned().collect()
     }
 
-    /// The last known name of an interface, also of one that went not long ago.
+    /// Returns the last known name of an interface, also of one that was removed recently.
     pub fn name(&self, index: u32) -> Option<String> {
         let links = self.lock();
         let gone = || links.gone.iter().rev().find(|(gone, _)| *gone == index).map(|(_, name)| name.clone());
         links.present.get(&index).map(|link| link.name.clone()).or_else(gone)
     }
 
-    /// Whether an interface is there and up.
+    /// Returns whether an interface exists and is up.
     pub fn is_up(&self, index: u32) -> bool {
         self.lock().present.get(&index).is_some_and(|link| link.up)
     }
 
-    /// Takes over a full list of the interfaces there are.
+    /// Replaces the known interfaces with a complete list.
     pub fn refresh(&self, links: Vec<Link>) {
         let mut known = self.lock();
         let fresh: BTreeMap<_, _> = links.into_iter().map(|link| (link.index, link)).collect();
@@ -141,24 +145,23 @@ impl InterfaceSelection {
         }
     }
 
-    /// Takes over that an interface is new or changed.
+    /// Adds or updates an interface.
     pub fn learn(&self, link: Link) {
         if self.lock().learn(link) {
             self.generation.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// Takes over that an interface is gone.
+    /// Removes an interface.
     pub fn forget(&self, index: u32) {
         self.lock().forget(index);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// The slot of an interface in the table, made when there is none, with whether it is up.
+    /// Returns the slot of an interface in the table, and the link type of its packets. Adds a slot if there is none.
     ///
-    /// A host that has too many interfaces whose packets are kept fills the table. Before it is full, packets of further ones go under
-    /// one entry `any` of type LINUX_SLL2, whose header has the interface index; the second value is the link type to
-    /// be used. `None` only if others fill the table to the last slot.
+    /// When the table has only reserved slots left, packets of further interfaces share one entry `any` of type
+    /// LINUX_SLL2, whose header holds the interface index. Returns `None` only if the table has no free slot at all.
     pub fn register(
         &self,
         interfaces: &Interfaces,
@@ -195,7 +198,7 @@ impl InterfaceSelection {
     }
 }
 
-/// `any` is what nobody named is: everything.
+/// Returns the selected names. `any` selects every interface, as an empty list does.
 fn wanted(names: &[String]) -> Vec<String> {
     if names.iter().any(|name| name == "any") { Vec::new() } else { names.to_vec() }
 }
@@ -205,7 +208,7 @@ impl Links {
         self.wanted.is_empty() || self.wanted.contains(&link.name)
     }
 
-    /// Says whether more than `up` is new.
+    /// Adds or updates an interface, and returns whether it changed other than in `up`.
     fn learn(&mut self, link: Link) -> bool {
         let identity = |link: &Link| (link.name.clone(), link.hatype, link.loopback);
         let fresh = identity(&link);
@@ -222,7 +225,7 @@ impl Links {
     }
 }
 
-/// The running system as `uname` gives it, say `Linux 6.12.5`.
+/// Returns the name and release of the running system from `uname`, such as `Linux 6.12.5`.
 fn host_os() -> String {
     let uname = rustix::system::uname();
     format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy())
