@@ -177,5 +177,11 @@ fn honest_13_07_a_file_that_is_no_capture_is_not_summed_up() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("gzip") && !said.contains("every packet before") && !said.contains("byte 0"), "{said}");
+    assert!(
+        said.contains("cannot read")
+            && said.contains("odd.gz")
+            && !said.contains("every packet before")
+            && !said.contains("byte 0"),
+        "{said}"
+    );
 }

@@ -100,7 +100,7 @@ fn a_failure_exits_1_and_says_what_to_do() {
         (&["get", "--socket", "/nowhere/r.sock"][..], &["no recorder at /nowhere/r.sock", "sudo retrocap run"][..]),
         (&["status", "--socket", stale.to_str().unwrap()], &["left its socket behind", "sudo retrocap run"]),
         (&["replay", "/nowhere/x.pcap"], &["/nowhere/x.pcap", "No such file"]),
-        (&["replay", text.to_str().unwrap()], &["at byte 0"]),
+        (&["replay", text.to_str().unwrap()], &["not a capture file", "expected pcap or pcapng"]),
         (&["run", "--replay", "/nowhere/x.pcap", "--socket", "/nowhere/r.sock"], &["/nowhere/"]),
     ] {
         let (code, _, stderr) = told(&run(arguments));
