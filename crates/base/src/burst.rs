@@ -1,18 +1,18 @@
-//! A few packets handed over together, so that what one of them waits for in memory is fetched while others are worked on.
+//! Bursts: packets that are handed over together, so that memory accesses of some overlap with work on others.
 
 use crate::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use crate::time::Timestamp;
 
-/// The most packets handed over together: more than memory can fetch at once, few enough to stay in the nearest cache.
+/// The most packets of a burst: more than memory can fetch at a time, few enough for the first-level cache.
 pub const BURST_PACKETS: usize = 32;
 
-/// Collects packets until there are [`BURST_PACKETS`].
+/// Collects up to [`BURST_PACKETS`] packets.
 pub struct Burst<'a> {
     packets: [Packet<'a>; BURST_PACKETS],
     len: usize,
 }
 
-/// Fills the places of a burst that have no packet.
+/// A placeholder for the unused places of a burst.
 const NOTHING: Packet<'static> = Packet {
     time: Timestamp::MIN,
     interface: InterfaceId(0),
@@ -25,12 +25,12 @@ const NOTHING: Packet<'static> = Packet {
 };
 
 impl<'a> Burst<'a> {
-    /// An empty burst.
+    /// Makes an empty burst.
     pub fn empty() -> Self {
         Self { packets: [NOTHING; BURST_PACKETS], len: 0 }
     }
 
-    /// Adds a packet, and hands over a full burst.
+    /// Adds a packet, and passes the burst to `each` when it is full.
     #[inline]
     pub fn push(&mut self, packet: Packet<'a>, each: &mut impl FnMut(&[Packet<'_>])) {
         if self.is_full_with(packet) {
@@ -38,7 +38,8 @@ impl<'a> Burst<'a> {
         }
     }
 
-    /// Adds a packet, and says whether a further one would be one too many.
+    /// Adds a packet, and returns whether the burst is now full. Then call [`hand_over`](Self::hand_over) before the
+    /// next packet.
     #[inline]
     pub fn is_full_with(&mut self, packet: Packet<'a>) -> bool {
         self.packets[self.len] = packet;
@@ -46,7 +47,7 @@ impl<'a> Burst<'a> {
         self.len == BURST_PACKETS
     }
 
-    /// Hands over what there is.
+    /// Passes the collected packets to `each`, if there are any, and empties the burst.
     pub fn hand_over(&mut self, each: &mut impl FnMut(&[Packet<'_>])) {
         if self.len > 0 {
             each(&self.packets[..self.len]);

@@ -1,41 +1,41 @@
-//! Numbers and texts in bytes, little-endian: what one recorder leaves to the next (see [`handover`](engine::handover)) is
-//! written with it.
+//! A little-endian encoding of integers and strings, used for the state that one recorder hands over to the next (see
+//! [`handover`](engine::handover)).
 
 use std::io::{self, Read, Write};
 
-/// The bytes are not what was written.
+/// An error of kind [`io::ErrorKind::InvalidData`] that names the damaged part.
 pub fn damaged(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Writes.
+/// Writes encoded values.
 pub trait Put: Write {
-    /// A byte.
+    /// Writes one byte.
     fn put_u8(&mut self, value: u8) -> io::Result<()> {
         self.write_all(&[value])
     }
 
-    /// Two bytes.
+    /// Writes a `u16`.
     fn put_u16(&mut self, value: u16) -> io::Result<()> {
         self.write_all(&value.to_le_bytes())
     }
 
-    /// Four bytes.
+    /// Writes a `u32`.
     fn put_u32(&mut self, value: u32) -> io::Result<()> {
         self.write_all(&value.to_le_bytes())
     }
 
-    /// Eight bytes.
+    /// Writes a `u64`.
     fn put_u64(&mut self, value: u64) -> io::Result<()> {
         self.write_all(&value.to_le_bytes())
     }
 
-    /// Many times eight.
+    /// Writes a sequence of `u64` words, without its length.
     fn put_words(&mut self, words: &[u64]) -> io::Result<()> {
         words.iter().try_for_each(|word| self.put_u64(*word))
     }
 
-    /// As many bytes as two can count, behind their number.
+    /// Writes a `u16` length and the UTF-8 bytes of `text`, cut to at most 65,535 bytes at a character boundary.
     fn put_text(&mut self, text: &str) -> io::Result<()> {
         let mut len = text.len().min(usize::from(u16::MAX));
         while !text.is_char_boundary(len) {
@@ -48,36 +48,36 @@ pub trait Put: Write {
 
 impl<W: Write + ?Sized> Put for W {}
 
-/// Reads what [`Put`] has written. The end of the bytes is an error.
+/// Reads values that [`Put`] has written. The end of the input is an error of kind `UnexpectedEof`.
 pub trait Take: Read {
-    /// So many bytes.
+    /// Reads `N` bytes.
     fn take_array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.read_exact(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// A byte.
+    /// Reads one byte.
     fn take_u8(&mut self) -> io::Result<u8> {
         self.take_array().map(u8::from_le_bytes)
     }
 
-    /// Two bytes.
+    /// Reads a `u16`.
     fn take_u16(&mut self) -> io::Result<u16> {
         self.take_array().map(u16::from_le_bytes)
     }
 
-    /// Four bytes.
+    /// Reads a `u32`.
     fn take_u32(&mut self) -> io::Result<u32> {
         self.take_array().map(u32::from_le_bytes)
     }
 
-    /// Eight bytes.
+    /// Reads a `u64`.
     fn take_u64(&mut self) -> io::Result<u64> {
         self.take_array().map(u64::from_le_bytes)
     }
 
-    /// Many times eight.
+    /// Reads a sequence of `N` `u64` words.
     fn take_words<const N: usize>(&mut self) -> io::Result<[u64; N]> {
         let mut words = [0; N];
         for word in &mut words {
@@ -86,7 +86,7 @@ pub trait Take: Read {
         Ok(words)
     }
 
-    /// A text; 64 KiB at most.
+    /// Reads a string of at most 65,535 bytes. Invalid UTF-8 is an error.
     fn take_text(&mut self) -> io::Result<String> {
         let mut bytes = vec![0; usize::from(self.take_u16()?)];
         self.read_exact(&mut bytes)?;

@@ -1,7 +1,8 @@
-//! Counts of what arrived and what became of it, published so that readers always see a state that adds up.
+//! Packet and byte counts, published so that readers always see a consistent state.
 //!
-//! `received = stored + filtered + dropped` and `stored = retained + evicted`, in packets and bytes. The pipeline counts
-//! in plain numbers and publishes all of them after each batch; a reader retries while one is being published.
+//! Invariants, in packets and bytes: `received = stored + filtered + dropped` and `stored = retained + evicted`. The
+//! pipeline counts in plain numbers and publishes all of them after each batch. A reader retries while a publication is
+//! in progress.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,23 +12,23 @@ use crate::memory::add;
 use crate::packet::InterfaceId;
 use crate::time::Timestamp;
 
-/// Packets and bytes.
+/// A number of packets and their captured bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Volume {
-    /// Packets.
+    /// Number of packets.
     pub packets: u64,
-    /// Captured bytes of these packets.
+    /// Captured bytes of the packets.
     pub bytes: u64,
 }
 
 impl Volume {
-    /// Adds one packet of `bytes`.
+    /// Adds one packet of `bytes` captured bytes.
     pub fn add(&mut self, bytes: u64) {
         self.packets += 1;
         self.bytes += bytes;
     }
 
-    /// What was added since it was `earlier`.
+    /// The difference from an earlier value, which must not be larger.
     pub fn since(self, earlier: Self) -> Self {
         Self { packets: self.packets - earlier.packets, bytes: self.bytes - earlier.bytes }
     }
@@ -49,20 +50,20 @@ impl std::iter::Sum for Volume {
     }
 }
 
-/// Why a packet that arrived was not stored, other than by the user's filter.
+/// Why a received packet was not stored, other than because of the user's filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DropReason {
-    /// Its interface found no place in the table of interfaces.
+    /// The interface table had no entry left for the packet's interface.
     InterfacesFull,
-    /// It lies beyond what is kept of sessions of its class.
+    /// The packet lies beyond the number of bytes that its class stores per session.
     ClassCutoff,
 }
 
 impl DropReason {
-    /// All of them.
+    /// All reasons, in the order of [`Totals::dropped`].
     pub const ALL: [Self; 2] = [Self::InterfacesFull, Self::ClassCutoff];
 
-    /// The key in JSON and metrics.
+    /// The reason's key in JSON and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InterfacesFull => "interfaces_full",
@@ -71,43 +72,43 @@ impl DropReason {
     }
 }
 
-/// How decoding ended, and what else is worth counting: beside the conservation, not part of it.
+/// Counts of unusual packets. They are not part of the invariants of this module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Oddities {
-    /// Packets that are shorter on record than on the wire although no snapshot length was asked for: frames larger than
-    /// a block of the kernel's ring, or than the largest record.
+    /// Packets that were truncated although no snapshot length was set: frames larger than a block of the kernel's
+    /// ring, or than the largest record.
     pub truncated: u64,
     /// Packets that end within a header.
     pub cut_headers: u64,
-    /// Packets with a header that contradicts itself.
+    /// Packets with a self-contradictory header.
     pub malformed: u64,
-    /// Packets with more nested headers than are opened.
+    /// Packets with more nested headers than the decoder follows.
     pub too_deep: u64,
-    /// Packets stamped earlier than the one before them.
+    /// Packets with an earlier timestamp than the packet before.
     pub out_of_order: u64,
 }
 
-/// What carrying the starts of sessions forward has cost.
+/// Counts of packets that were carried forward: copied to a newer segment instead of being evicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
-    /// Packets carried, each time counted; not part of `stored` or `evicted`.
+    /// Packets carried forward, counted each time; not part of `stored` or `evicted`.
     pub volume: Volume,
-    /// Packets that should have been and found no room: their sessions have lost their start.
+    /// Packets that should have been carried forward but found no room. Their sessions have lost their start.
     pub lost: u64,
 }
 
-/// What was compressed to make room.
+/// Counts of segment compression.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompressionTotals {
     /// Segments compressed.
     pub segments: u64,
-    /// Their bytes before.
+    /// Bytes of these segments before compression.
     pub raw_bytes: u64,
-    /// Their bytes after.
+    /// Bytes of these segments after compression.
     pub packed_bytes: u64,
-    /// Segments that would hardly have become smaller, and were left as they are.
+    /// Segments that were left uncompressed because compression would hardly have made them smaller.
     pub incompressible: u64,
-    /// Processor time that it took, in nanoseconds; 0 in a replay, where it would differ each time.
+    /// CPU time of compression in nanoseconds; 0 in a replay, so that replays are reproducible.
     pub cpu_ns: u64,
 }
 
@@ -121,39 +122,39 @@ impl std::ops::AddAssign for CompressionTotals {
     }
 }
 
-/// Everything one worker counts.
+/// All counts of one worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// What reached Retrocap.
+    /// Packets and bytes received by the pipeline.
     pub received: Volume,
-    /// What was kept at first.
+    /// Packets and bytes stored, including those evicted since.
     pub stored: Volume,
-    /// What the user's filter or choice of interfaces kept out.
+    /// Packets and bytes rejected by the user's filter or choice of interfaces.
     pub filtered: Volume,
-    /// What was lost, by [`DropReason`].
+    /// Packets and bytes dropped, by [`DropReason`].
     pub dropped: [Volume; DropReason::ALL.len()],
-    /// What is there now.
+    /// Packets and bytes in the store.
     pub retained: Volume,
-    /// What made room.
+    /// Packets and captured bytes evicted so far.
     pub evicted: Volume,
-    /// What was moved to outlive its rank.
+    /// Counts of carrying forward.
     pub carried: Carried,
-    /// What was compressed.
+    /// Counts of compression.
     pub packed: CompressionTotals,
-    /// What the kernel dropped because its ring was full; not part of `received`.
+    /// Packets that the kernel dropped because its ring was full; not part of `received`.
     pub kernel_dropped: u64,
-    /// Things worth knowing.
+    /// Counts of unusual packets.
     pub oddities: Oddities,
-    /// Time of the newest packet that was evicted.
+    /// Time of the newest evicted packet.
     pub lost_until: Option<Timestamp>,
-    /// Latest stamp seen.
+    /// Latest packet time seen.
     pub newest: Option<Timestamp>,
 }
 
 const WORDS: usize = 30;
 
 impl Totals {
-    /// Both together: the later of times, the sum of everything else.
+    /// Combines the counts of two workers: the later of each time, the sum of everything else.
     pub fn and(mut self, other: Self) -> Self {
         self.received += other.received;
         self.stored += other.stored;
@@ -177,18 +178,19 @@ impl Totals {
         self
     }
 
-    /// As numbers, for the recorder that comes next.
+    /// The counts as words, for the next recorder.
     pub fn to_list(self) -> Vec<u64> {
         self.to_words().to_vec()
     }
 
-    /// From the numbers of the recorder before; `None` if they are none. What adds up is added anew.
+    /// Reads the counts of a previous recorder. `None` if the number of words is wrong or a count is 2^56 or more.
+    /// `stored` and `dropped` are read as they are; sums are not checked.
     pub fn from_list(words: &[u64]) -> Option<Self> {
         let words: [u64; WORDS] = words.try_into().ok()?;
         Some(Self::from_words(words)).filter(|totals| totals.are_below(1 << 56))
     }
 
-    /// Whether all counts are below a limit: sums of a few do not overflow then.
+    /// Whether all counts are below `limit`, so that sums of a few do not overflow.
     pub fn are_below(&self, limit: u64) -> bool {
         let counts = Self { lost_until: None, newest: None, ..*self };
         counts.to_words().iter().all(|&count| count < limit)
@@ -263,7 +265,7 @@ impl Totals {
     }
 }
 
-/// Where one worker publishes its counts.
+/// The published counts of one worker.
 #[derive(Debug)]
 pub struct Published {
     generation: AtomicU64,
@@ -282,10 +284,10 @@ impl Default for Published {
 }
 
 impl Published {
-    /// Bytes it takes.
+    /// Bytes of one `Published`.
     pub const BYTES: usize = size_of::<Self>() + Interfaces::CAPACITY * size_of::<[AtomicU64; 2]>();
 
-    /// Lets readers see `totals`. One thread calls this.
+    /// Publishes `totals` to readers. Only one thread calls this.
     pub fn publish(&self, totals: &Totals) {
         self.lock().write(|| {
             for (word, value) in self.words.iter().zip(totals.to_words()) {
@@ -294,7 +296,7 @@ impl Published {
         });
     }
 
-    /// The counts as last published.
+    /// The latest published counts.
     pub fn totals(&self) -> Totals {
         loop {
             if let Some(words) = self.lock().read(|| std::array::from_fn(|i| self.words[i].load(Ordering::Relaxed))) {
@@ -308,13 +310,13 @@ impl Published {
         GenerationLock(&self.generation)
     }
 
-    /// How often counts were published. A worker that runs publishes also when no packet comes, so this number tells
-    /// whether it still runs.
+    /// Number of publications. A running worker also publishes when no packet arrives, so a number that stands still
+    /// shows that the worker is stuck.
     pub fn publications(&self) -> u64 {
         self.lock().generation() / 2
     }
 
-    /// Counts a packet to its interface. One thread calls this.
+    /// Counts a packet for its interface. Only one thread calls this.
     pub fn count_interface(&self, id: InterfaceId, bytes: u64) {
         if let Some([packets, total]) = self.interfaces.get(usize::from(id.0)) {
             add(packets, 1);
@@ -322,7 +324,7 @@ impl Published {
         }
     }
 
-    /// Counts on from what another worker has counted. One thread calls this.
+    /// Adds the counts of another worker for an interface. Only one thread calls this.
     pub fn count_interface_on(&self, id: InterfaceId, volume: Volume) {
         if let Some([packets, total]) = self.interfaces.get(usize::from(id.0)) {
             add(packets, volume.packets);
@@ -330,7 +332,8 @@ impl Published {
         }
     }
 
-    /// Counts from 0 on for a slot that will mean another interface. No packet of the old one comes any more.
+    /// Resets the counts of a slot that will be reused for another interface. No packet of the old interface may
+    /// follow.
     pub fn reset_interface(&self, id: InterfaceId) {
         if let Some([packets, bytes]) = self.interfaces.get(usize::from(id.0)) {
             packets.store(0, Ordering::Relaxed);
@@ -338,7 +341,7 @@ impl Published {
         }
     }
 
-    /// What came from an interface.
+    /// Packets and bytes received from an interface.
     pub fn interface(&self, id: InterfaceId) -> Volume {
         self.interfaces.get(usize::from(id.0)).map_or(Volume::default(), |[packets, bytes]| Volume {
             packets: packets.load(Ordering::Relaxed),

@@ -1,54 +1,54 @@
-//! Text that somebody else chose: names in packets and certificates, questions of clients, answers of recorders.
+//! Untrusted text: names in packets and certificates, queries of clients, answers of recorders.
 //!
-//! [`Foreign`] has no `Display`: it can be written only for a sink, and each sink replaces or escapes what could deceive
-//! its reader. The sinks also wrap a plain `&str`. What always holds: no sink lets through a character for which
-//! [`is_deceptive`] is true, and each writes one line.
+//! [`Foreign`] has no `Display`. It can only be written for a specific sink, and each sink replaces or escapes
+//! characters that could deceive its reader. The sinks also wrap a plain `&str`. Invariants: no sink passes a character
+//! for which [`is_deceptive`] is true, and each sink writes one line.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
-/// What stands for a character that is not shown.
+/// The replacement for a deceptive character.
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
-/// Text that somebody else chose. JSON that contains it is made safe as a whole, by [`json_document`].
+/// Untrusted text. JSON that contains it is made safe as a whole, by [`json_document`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Foreign<T = String>(T);
 
 impl<T: AsRef<str>> Foreign<T> {
-    /// Marks `text` as chosen by somebody else.
+    /// Marks `text` as untrusted.
     pub fn new(text: T) -> Self {
         Self(text)
     }
 
-    /// The text as it came, to compare and to search it. Do not print it.
+    /// The unchanged text, for comparison and search. Do not print it.
     pub fn untrusted(&self) -> &str {
         self.0.as_ref()
     }
 
-    /// For a person at a terminal.
+    /// The text for a terminal.
     pub fn terminal(&self) -> Terminal<'_> {
         Terminal(self.untrusted())
     }
 
-    /// For a field of a CSV file.
+    /// The text for a field of a CSV file.
     pub fn csv(&self) -> Csv<'_> {
         Csv(self.untrusted())
     }
 
-    /// For a line of a log.
+    /// The text for a line of a log.
     pub fn log(&self) -> Log<'_> {
         Log(self.untrusted())
     }
 
-    /// For a string of a JSON document.
+    /// The text for a string of a JSON document.
     pub fn json(&self) -> Json<'_> {
         Json(self.untrusted())
     }
 
-    /// For the text or a quoted attribute of an HTML page.
+    /// The text for the content or a quoted attribute of an HTML page.
     pub fn html(&self) -> Html<'_> {
         Html(self.untrusted())
     }
@@ -60,16 +60,16 @@ impl<T> From<T> for Foreign<T> {
     }
 }
 
-/// Quoted, and as in a log.
+/// Writes the text in quotes, escaped as in a log.
 impl<T: AsRef<str>> fmt::Debug for Foreign<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.log())
     }
 }
 
-/// Whether a character moves the cursor, reorders its neighbours, or is invisible: the C0 and C1 controls, DEL, and what
-/// Unicode calls ignorable (among them bidirectional controls, joiners, fillers, variation selectors and tags), the line
-/// and paragraph separators, and the annotation characters.
+/// Whether a character moves the cursor, reorders its neighbours, or is invisible: the C0 and C1 controls, DEL,
+/// Unicode's default-ignorable characters (among them bidirectional controls, joiners, fillers, variation selectors and
+/// tags), the line and paragraph separators, and the annotation characters.
 pub const fn is_deceptive(c: char) -> bool {
     matches!(c,
         '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}'
@@ -79,7 +79,7 @@ pub const fn is_deceptive(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// For a person at a terminal: U+FFFD in place of each deceptive character.
+/// Text for a terminal: U+FFFD replaces each deceptive character.
 #[derive(Clone, Copy, Debug)]
 pub struct Terminal<'t>(pub &'t str);
 
@@ -89,7 +89,8 @@ impl fmt::Display for Terminal<'_> {
     }
 }
 
-/// For a line of a log: deceptive characters as `\u{202e}`, and a backslash as two, so that both can be told apart.
+/// Text for a line of a log: deceptive characters become escapes such as `\u{202e}`, and backslashes are doubled, so
+/// that escapes are unambiguous.
 #[derive(Clone, Copy, Debug)]
 pub struct Log<'t>(pub &'t str);
 
@@ -103,11 +104,11 @@ impl fmt::Display for Log<'_> {
     }
 }
 
-/// A field of a CSV file: always quoted, U+FFFD in place of each deceptive character, and an apostrophe before whatever a
-/// spreadsheet would take for the beginning of a formula.
+/// A field of a CSV file: always quoted, with U+FFFD in place of each deceptive character, and with an apostrophe
+/// before text that a spreadsheet would read as the start of a formula.
 ///
-/// A spreadsheet takes the separator from its locale and not from the file: where that is a semicolon, `a;=1` is two
-/// cells although it was quoted. So formulas are looked for behind each separator that is in use.
+/// Spreadsheets take the separator from their locale, not from the file. Where it is a semicolon, `a;=1` makes two
+/// cells even in quotes. Formulas are therefore also recognized after each common separator.
 #[derive(Clone, Copy, Debug)]
 pub struct Csv<'t>(pub &'t str);
 
@@ -119,7 +120,7 @@ impl fmt::Display for Csv<'_> {
             if at_start && begins_formula(c) {
                 f.write_char('\'')?;
             }
-            // Spreadsheets skip these when they look for a formula.
+            // Spreadsheets skip these characters when they look for a formula.
             let skipped = at_start && (c.is_whitespace() || is_deceptive(c) || matches!(c, '"' | '\''));
             at_start = skipped || matches!(c, ',' | ';' | '|' | '\t' | '\n' | '\r');
             match c {
@@ -132,7 +133,8 @@ impl fmt::Display for Csv<'_> {
     }
 }
 
-/// `= + - @`, and the forms that spreadsheets and compatibility normalization turn into these.
+/// Whether a character is `=`, `+`, `-` or `@`, or a variant that spreadsheets or compatibility normalization convert
+/// to one.
 const fn begins_formula(c: char) -> bool {
     matches!(
         c,
@@ -158,7 +160,7 @@ const fn begins_formula(c: char) -> bool {
     )
 }
 
-/// A quoted string of a JSON document: deceptive characters are escaped, so that its value is unchanged.
+/// A quoted string of a JSON document. Deceptive characters are escaped, so its value does not change.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<'t>(pub &'t str);
 
@@ -174,8 +176,8 @@ impl fmt::Display for Json<'_> {
     }
 }
 
-/// A JSON document, or a line of JSON, in which deceptive characters are escaped; its meaning is unchanged. Outside of
-/// strings JSON has no such characters but line breaks, which stay.
+/// Escapes the deceptive characters of a JSON document or a line of JSON; its value does not change. Outside strings,
+/// JSON contains no deceptive characters except whitespace, which stays.
 pub fn json_document(document: &str) -> Cow<'_, str> {
     let escaped = |c: char| is_deceptive(c) && !c.is_ascii_whitespace();
     let Some(first) = document.find(escaped) else { return Cow::Borrowed(document) };
@@ -183,7 +185,7 @@ pub fn json_document(document: &str) -> Cow<'_, str> {
     safe.push_str(&document[..first]);
     for c in document[first..].chars() {
         if escaped(c) {
-            // A string never fails to take more.
+            // Writing to a `String` cannot fail.
             let _ = json_escape(&mut safe, c);
         } else {
             safe.push(c);
@@ -196,8 +198,8 @@ fn json_escape(out: &mut impl fmt::Write, c: char) -> fmt::Result {
     c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
 }
 
-/// For the text or a quoted attribute of an HTML page: U+FFFD in place of each deceptive character, and references in
-/// place of what HTML gives a meaning.
+/// Text for the content or a quoted attribute of an HTML page: U+FFFD replaces each deceptive character, and references
+/// replace characters that have a meaning in HTML.
 #[derive(Clone, Copy, Debug)]
 pub struct Html<'t>(pub &'t str);
 

@@ -1,21 +1,22 @@
-//! A generation lock (sequence lock): one thread writes a few words that any number of threads copy, and nobody waits.
+//! A generation lock (sequence lock): one thread writes a few words that any number of threads copy, and no thread
+//! waits.
 //!
-//! The generation is even while the words belong together and odd while the writer replaces them. A reader notes the
-//! generation, copies the words, and compares: if the generation was odd or has changed, the reader throws the copy away.
-//! All words are atomics, so a copy that is thrown away is no data race. The fences order the words, which are read and
-//! written relaxed, against the generation (Boehm, "Can seqlocks get along with programming language memory models?").
+//! The generation is even while the words are consistent, and odd while the writer replaces them. A reader notes the
+//! generation, copies the words, and compares: if the generation was odd or has changed, the reader discards the copy.
+//! All words are atomics, so a discarded copy is no data race. The words are read and written with relaxed ordering;
+//! fences order them against the generation (Boehm, "Can seqlocks get along with programming language memory models?").
 //!
-//! `tests/generation.rs` has loom try all orders in which a writer and readers can run.
+//! `tests/generation.rs` uses loom to try all orders in which a writer and readers can run.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// An atomic word of 64 bits. The second implementation is that of the model checker.
+/// An atomic 64-bit word. The model checker has an implementation of its own.
 pub trait Word {
     /// Loads the value.
     fn load(&self, order: Ordering) -> u64;
     /// Stores a value.
     fn store(&self, value: u64, order: Ordering);
-    /// The fence that belongs to this kind of atomic.
+    /// Executes the fence that matches this kind of atomic.
     fn fence(order: Ordering);
 }
 
@@ -36,14 +37,14 @@ impl Word for AtomicU64 {
     }
 }
 
-/// The generation lock whose generation is in `word`, which may lie among the words that it protects.
+/// A generation lock whose generation is in `word`. This word may lie among the words that the lock protects.
 ///
-/// Generation 0 says that nothing was ever written.
+/// Generation 0 means that nothing was ever written.
 #[derive(Debug)]
 pub struct GenerationLock<'a, W: Word = AtomicU64>(pub &'a W);
 
 impl<W: Word> GenerationLock<'_, W> {
-    /// Begins to replace the words: readers that copy them from now on throw the copy away. One thread writes.
+    /// Begins to replace the words. Readers that copy them from now on discard the copy. Only one thread writes.
     #[inline]
     pub fn begin_write(&self) {
         let generation = self.0.load(Ordering::Relaxed);
@@ -53,7 +54,7 @@ impl<W: Word> GenerationLock<'_, W> {
         W::fence(Ordering::Release);
     }
 
-    /// Ends what [`begin_write`](Self::begin_write) began: the words belong together again. Returns the new generation.
+    /// Ends the replacement that [`begin_write`](Self::begin_write) began. Returns the new, even generation.
     #[inline]
     pub fn end_write(&self) -> u64 {
         let generation = self.0.load(Ordering::Relaxed);
@@ -62,7 +63,7 @@ impl<W: Word> GenerationLock<'_, W> {
         generation + 1
     }
 
-    /// Replaces the words.
+    /// Replaces the words through `store`.
     #[inline]
     pub fn write(&self, store: impl FnOnce()) {
         self.begin_write();
@@ -70,21 +71,21 @@ impl<W: Word> GenerationLock<'_, W> {
         self.end_write();
     }
 
-    /// The generation as the writer or a reader sees it now. A reader calls this before it copies.
+    /// The current generation. A reader calls this before it copies.
     #[inline]
     pub fn generation(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Whether the generation is still `generation`: then everything copied since [`generation`](Self::generation)
-    /// returned it belongs together, if it is even.
+    /// Whether the generation is still `generation`. If it is, and is even, everything copied since
+    /// [`generation`](Self::generation) returned it is consistent.
     #[inline]
     pub fn is_still(&self, generation: u64) -> bool {
         W::fence(Ordering::Acquire);
         self.0.load(Ordering::Relaxed) == generation
     }
 
-    /// A copy of words that belong together; `None` if the writer was replacing them meanwhile.
+    /// The result of `copy` if the words were consistent during the call; `None` if the writer was replacing them.
     #[inline]
     pub fn read<T>(&self, copy: impl FnOnce() -> T) -> Option<T> {
         let generation = self.generation();

@@ -1,11 +1,11 @@
-//! The table of interfaces: name, link type and state of each interface that packets came from.
+//! The table of interfaces: name, link type and state of each interface from which packets came.
 //!
-//! Sources add to it, exports and the status read it. It has [`Interfaces::CAPACITY`] entries. An entry keeps its meaning
-//! while packets of it may be kept: an interface that was renamed, or whose link type changed, gets a new entry, so that older
-//! packets keep the name they were captured under. Entries of interfaces that are gone, and of which no packet is left, are
-//! [freed](Interfaces::free) and used again.
+//! Sources add entries; exports and the status read them. The table has [`Interfaces::CAPACITY`] entries. An entry
+//! keeps its meaning while packets of its interface may be stored: an interface that is renamed or changes its link
+//! type gets a new entry, so that older packets keep the name under which they were captured. Entries of interfaces
+//! that are gone and have no stored packet are [freed](Interfaces::free) and reused.
 //!
-//! The table also remembers when an interface was down or gone, because nothing was recorded from it then.
+//! The table also stores when an interface was down or gone, as nothing was recorded from it then.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,70 +15,70 @@ use std::time::Duration;
 use crate::packet::{InterfaceId, LinkType};
 use crate::time::Timestamp;
 
-/// What is known of one interface.
+/// One entry of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its slot.
+    /// The index of the entry.
     pub id: InterfaceId,
-    /// Name as the operating system or the capture file gives it; empty where a file has none.
+    /// Name from the operating system or the capture file; empty if the file has none.
     pub name: String,
-    /// The operating system's index, 0 for interfaces of capture files.
+    /// The operating system's index; 0 for interfaces of capture files.
     pub index: u32,
-    /// Link type of its packets.
+    /// Link type of the interface's packets.
     pub link_type: LinkType,
-    /// Description, where the source has one.
+    /// Description, if the source has one.
     pub description: Option<String>,
-    /// Operating system of the capturing host, where the source says so.
+    /// Operating system of the capturing host, if the source states it.
     pub os: Option<String>,
-    /// Whether it is there and up.
+    /// Whether the interface exists and is up.
     pub up: bool,
-    /// When it vanished or was renamed; `None` while it is there.
+    /// When the interface was removed or renamed; `None` while it exists.
     pub gone: Option<Timestamp>,
-    /// When this entry began to mean this interface; 0 if it never meant another.
+    /// When the entry was assigned to this interface; 0 if it never belonged to another.
     pub since: Timestamp,
 }
 
-/// Why nothing came from an interface for a time.
+/// Why nothing could be recorded from an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GapReason {
-    /// It was down.
+    /// The interface was down.
     Down,
-    /// It was removed from the host.
+    /// The interface was removed from the host.
     Gone,
-    /// It has another name since; its packets are recorded under that.
+    /// The interface was renamed to this name; its packets are recorded under it.
     Renamed(String),
 }
 
-/// A time in which nothing could be recorded from an interface.
+/// A period in which nothing could be recorded from an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceGap {
     /// The interface's name.
     pub name: String,
-    /// Its index.
+    /// The operating system's index of the interface.
     pub index: u32,
-    /// When it began.
+    /// Start of the gap.
     pub from: Timestamp,
-    /// When it ended; `None` while it lasts.
+    /// End of the gap; `None` while it lasts.
     pub until: Option<Timestamp>,
-    /// Why.
+    /// Reason for the gap.
     pub reason: GapReason,
 }
 
-/// What became of an interface, as the operating system reports it.
+/// The state of an interface, as the operating system reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {
-    /// It is there and up.
+    /// The interface exists and is up.
     Up,
-    /// It is there and down.
+    /// The interface exists and is down.
     Down,
-    /// It is not there any more.
+    /// The interface no longer exists.
     Gone,
 }
 
-/// A change that somebody should read of.
+/// A change of an interface's state that callers report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkChange {
-    /// A gap has begun.
+    /// A gap has begun, or its reason has changed.
     Began(InterfaceGap),
     /// A gap has ended.
     Ended(InterfaceGap),
@@ -88,36 +88,36 @@ pub enum LinkChange {
 #[derive(Debug, Default)]
 pub struct Interfaces {
     state: Mutex<State>,
-    /// Grows when an entry gets another meaning.
+    /// Grows when an entry is reused for another interface.
     generation: AtomicU64,
-    /// Interfaces for which there was no entry.
+    /// Number of refused requests for an entry.
     refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     entries: Vec<Arc<Interface>>,
-    /// Slots that are free to mean another interface.
+    /// Slots that may be reused.
     free: Vec<InterfaceId>,
     gaps: VecDeque<InterfaceGap>,
 }
 
 impl Interfaces {
-    /// How many entries there are at most.
+    /// The most entries.
     pub const CAPACITY: usize = 4096;
-    /// Gaps that are remembered; the oldest are forgotten first.
+    /// The most gaps that are stored; the oldest are dropped first.
     pub const GAPS_MAX: usize = 1024;
-    /// An interface must be gone for this long before its entry is used again: packets of it may still be on their way.
+    /// How long an interface must be gone before its entry is reused, as its packets may still be in the capture path.
     pub const GONE_BEFORE_REUSE: Duration = Duration::from_secs(30);
 
-    /// The slot of an interface with this name, index and link type, made when there is none.
+    /// The slot of the interface with this name, index and link type. Adds an entry if there is none.
     ///
-    /// `None` when the table is full.
+    /// `None` if the table is full.
     pub fn intern(&self, name: &str, index: u32, link_type: LinkType) -> Option<InterfaceId> {
         self.intern_with(name, index, link_type, |_| {})
     }
 
-    /// As [`intern`](Self::intern); `describe` fills in the rest when the entry is new.
+    /// As [`intern`](Self::intern); `describe` completes a new entry.
     pub fn intern_with(
         &self,
         name: &str,
@@ -162,35 +162,36 @@ impl Interfaces {
         Some(id)
     }
 
-    /// Entries that are unused or free.
+    /// Number of entries that are unused or free.
     pub fn slots_left(&self) -> usize {
         let state = self.lock();
         Self::CAPACITY - state.entries.len() + state.free.len()
     }
 
-    /// Entries of interfaces that are gone, and not free.
+    /// Number of entries whose interfaces are gone and that are not free yet.
     pub fn gone(&self) -> usize {
         let state = self.lock();
         state.entries.iter().filter(|i| i.gone.is_some()).count().saturating_sub(state.free.len())
     }
 
-    /// Grows when an entry gets another meaning; who holds a [`snapshot`](Self::snapshot) for long takes a new one then.
+    /// A number that grows when an entry is reused. A holder of a [`snapshot`](Self::snapshot) must then take a new
+    /// one.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Counts an interface for which there was no entry.
+    /// Counts an interface that found no entry.
     pub fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Interfaces for which there was no entry.
+    /// Number of refused requests for an entry, as [`refuse`](Self::refuse) counts them.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Frees the entries of interfaces that have been gone for long enough and that `in_use`, which has a value for each slot,
-    /// does not name. Gives their slots.
+    /// Frees the entries of interfaces that have been gone for [`GONE_BEFORE_REUSE`](Self::GONE_BEFORE_REUSE) and are
+    /// false in `in_use`, which has a value per slot. Returns the freed slots.
     pub fn free(&self, now: Timestamp, in_use: &[bool]) -> Vec<InterfaceId> {
         let mut state = self.lock();
         let freed: Vec<InterfaceId> = state
@@ -209,9 +210,10 @@ impl Interfaces {
         freed
     }
 
-    /// Takes over the state of the interface that has this index and name at `now`.
+    /// Sets the state of the interface that has this index and name at `now`.
     ///
-    /// Entries with this index and another name were renamed. Gives the gaps that begin or end with this.
+    /// Entries with this index and another name count as renamed. Returns the gaps that begin, end or change their
+    /// reason.
     pub fn set_link(&self, index: u32, name: &str, state: LinkState, now: Timestamp) -> Vec<LinkChange> {
         let mut guard = self.lock();
         let State { entries, gaps, .. } = &mut *guard;
@@ -234,7 +236,7 @@ impl Interfaces {
                     gap.until = Some(now);
                     changes.push(LinkChange::Ended(gap.clone()));
                 }
-                // Also of an interface that was down all the time it was known.
+                // This includes an interface that was never up and is now gone.
                 (was_up, false, None) if was_up || newly_gone => {
                     let reason = match (is_it, gone) {
                         (false, _) => GapReason::Renamed(name.to_owned()),
@@ -247,7 +249,7 @@ impl Interfaces {
                         gaps.push_back(gap);
                     }
                 }
-                // It was down, and was renamed or is gone now: the gap goes on for another reason.
+                // The interface was down, and is now renamed or gone: the gap continues for another reason.
                 (false, false, Some(gap)) if gone => {
                     gap.reason = if is_it { GapReason::Gone } else { GapReason::Renamed(name.to_owned()) };
                     changes.push(LinkChange::Began(gap.clone()));
@@ -261,12 +263,12 @@ impl Interfaces {
         changes
     }
 
-    /// The gaps that are remembered, in the order they began.
+    /// The stored gaps, in the order in which they began.
     pub fn gaps(&self) -> Vec<InterfaceGap> {
         self.lock().gaps.iter().cloned().collect()
     }
 
-    /// The entry of a slot.
+    /// The entry of a slot; `None` if the slot is unused.
     pub fn interface(&self, id: InterfaceId) -> Option<Arc<Interface>> {
         self.lock().entries.get(usize::from(id.0)).cloned()
     }

@@ -1,5 +1,5 @@
-//! What all stages of the packet path share: time, packets and their sources, interfaces, counters, locked memory, and text
-//! that is safe to print.
+//! Types that all stages of the packet path share: time, packets and their sources, interfaces, counters, locked
+//! memory, and text that is safe to print.
 #![forbid(unsafe_code)]
 
 mod burst;

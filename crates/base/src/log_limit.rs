@@ -1,19 +1,19 @@
-//! Lines of the log that a packet, a client or an interface can cause: so many a minute, and the others counted.
+//! Rate limits for log lines that packets, clients or interfaces can cause. Lines beyond the limit are counted.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Lines of one kind within [`WINDOW`].
+/// The most lines of one kind per [`WINDOW`].
 const LINES_MAX: u32 = 5;
-/// The time for which they are counted.
+/// The period of the limit.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Lines that were not written, of all kinds.
+/// Suppressed lines of all kinds.
 static SUPPRESSED: AtomicU64 = AtomicU64::new(0);
 
-/// A kind of line. One `static` a place that logs:
+/// The limit for one kind of line. Use one `static` per place that logs:
 ///
 /// ```
 /// use base::log_limit::LogLimit;
@@ -32,7 +32,7 @@ struct Window {
     left_out: u64,
 }
 
-/// How many lines were left out since the last that was written; it shows as nothing when there were none.
+/// The number of lines suppressed since the last written one. It displays as an empty string if there were none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suppressed(u64);
 
@@ -46,13 +46,13 @@ impl std::fmt::Display for Suppressed {
 }
 
 impl LogLimit {
-    /// A kind of which no line was written yet.
+    /// Makes a limit for a kind of which no line has been written.
     #[allow(clippy::new_without_default, reason = "it is made where it stays")]
     pub const fn new() -> Self {
         Self(Mutex::new(Window { began: None, lines: 0, left_out: 0 }))
     }
 
-    /// Whether a line may be written now, and how many were not.
+    /// `None` if the line must be suppressed. Otherwise the number of lines suppressed before it.
     pub fn admit(&self) -> Option<Suppressed> {
         self.admit_at(Instant::now())
     }
@@ -73,7 +73,7 @@ impl LogLimit {
     }
 }
 
-/// Lines that were left out since the process was started.
+/// Lines suppressed since the start of the process.
 pub fn suppressed() -> u64 {
     SUPPRESSED.load(Ordering::Relaxed)
 }

@@ -1,8 +1,8 @@
-//! Memory for what traffic fills: taken once, as 64-bit words that one thread writes while others read.
+//! Memory for captured data: allocated once, as 64-bit words that one thread writes while others read.
 //!
-//! Words are atomics, so that a reader that looks at a word just when it is given to something else sees an old or a
-//! new value, never undefined behaviour; who needs to know which checks a generation before and after (see
-//! [`store`](engine::store)). A relaxed access is a plain load or store on every processor that matters.
+//! The words are atomics. A reader that reads a word while the writer reuses it sees the old or the new value, never
+//! undefined behaviour. Readers that must know which check a generation before and after (see
+//! [`store`](engine::store)). A relaxed access is a plain load or store on all common processors.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,36 +11,37 @@ use portable::{Memory as Words, Residence};
 #[cfg(target_os = "linux")]
 use sys::{Memory as Words, Residence};
 
-/// Zeroed words, out of core dumps; those to be locked are resident from the start, and wiped at the end.
+/// Zeroed words, kept out of core dumps. Memory to be locked is resident from the start, unless it is
+/// [`AsUsed`](Lock::AsUsed), and is wiped when it is dropped.
 #[derive(Debug)]
 pub struct Memory(Words);
 
-/// Whether memory is to be locked in RAM. Packets of a recorder are; those of a replayed file lie on a disk anyway.
+/// Whether to lock memory in RAM. A recorder locks its packets. A replay does not, as its file is on a disk anyway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lock {
-    /// It may be swapped out.
+    /// The memory may be swapped out.
     #[default]
     No,
-    /// It is locked if the system permits; see [`Memory::is_locked`].
+    /// The memory is locked if the system permits; see [`Memory::is_locked`].
     IfPermitted,
-    /// The same, but taken as it is used, until [`Memory::populate`]: while something else is in memory that it is to take
-    /// the place of.
+    /// As `IfPermitted`, but pages become resident only when they are used, until [`Memory::populate`]. Use it while
+    /// the memory that this one replaces is still in use.
     AsUsed,
 }
 
 impl Lock {
-    /// For memory that is small beside the rest.
+    /// The same lock without [`AsUsed`](Self::AsUsed), for small amounts of memory.
     pub fn at_once(self) -> Self {
         if self == Self::AsUsed { Self::IfPermitted } else { self }
     }
 }
 
 impl Memory {
-    /// Takes `words` words at once.
+    /// Allocates `words` zeroed words.
     ///
     /// # Errors
     ///
-    /// When the system has not that much to give.
+    /// If the system cannot provide the memory.
     pub fn new(words: usize, lock: Lock) -> std::io::Result<Self> {
         let residence = match lock {
             Lock::No => Residence::OnDemand,
@@ -50,21 +51,21 @@ impl Memory {
         Words::new(words, residence).map(Self)
     }
 
-    /// Whether it is locked in RAM.
+    /// Whether the memory is locked in RAM.
     pub fn is_locked(&self) -> bool {
         self.0.is_locked()
     }
 
-    /// Takes all of it now, where it was to be taken [`AsUsed`](Lock::AsUsed).
+    /// Makes all pages resident, which [`AsUsed`](Lock::AsUsed) memory is not before.
     ///
     /// # Errors
     ///
-    /// When the system has not that much to give.
+    /// If the system cannot provide the memory.
     pub fn populate(&self) -> std::io::Result<()> {
         self.0.populate()
     }
 
-    /// Overwrites words with zeros, and gives their pages back.
+    /// Overwrites words with zeros and returns their whole pages to the system.
     pub fn release(&self, words: std::ops::Range<usize>) {
         self.0.release(words);
     }
@@ -78,7 +79,7 @@ impl std::ops::Deref for Memory {
     }
 }
 
-/// Asks the processor for the cache line of a word that will be read soon.
+/// Prefetches the cache line of a word that will soon be read.
 #[inline]
 pub fn prefetch(word: &AtomicU64) {
     #[cfg(target_os = "linux")]
@@ -87,7 +88,8 @@ pub fn prefetch(word: &AtomicU64) {
     let _ = word;
 }
 
-/// Adds to a counter that only this thread writes: a load and a store, where `fetch_add` would lock the bus.
+/// Adds to a counter that only this thread writes. A load and a store suffice; `fetch_add` would need a locked
+/// instruction.
 #[inline]
 pub fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
@@ -103,7 +105,7 @@ mod portable {
         OnDemand,
     }
 
-    /// Words from the allocator; no platform beside Linux locks them yet.
+    /// Words from the allocator. Only Linux locks memory so far.
     #[derive(Debug)]
     pub(super) struct Memory(Box<[AtomicU64]>);
 

@@ -1,10 +1,10 @@
-//! What every stage shares: a packet as it was captured, before anything is understood of it.
+//! A captured packet and its metadata, before decoding.
 
 use crate::time::Timestamp;
 
 /// A link type of the tcpdump.org registry (`LINKTYPE_*`), as written in capture files.
 ///
-/// Numbers that Retrocap knows nothing of are recorded and exported unchanged.
+/// Packets of unknown link types are recorded and exported unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkType(pub u16);
 
@@ -13,11 +13,11 @@ impl LinkType {
     pub const NULL: Self = Self(0);
     /// Ethernet.
     pub const ETHERNET: Self = Self(1);
-    /// Raw IP as numbered by some writers that used the platform's DLT value.
+    /// Raw IP, as numbered by writers that use the platform's DLT value.
     pub const RAW_DLT: Self = Self(12);
-    /// The same on OpenBSD.
+    /// Raw IP, with OpenBSD's DLT value.
     pub const RAW_DLT_OPENBSD: Self = Self(14);
-    /// Raw IP: the version nibble says which.
+    /// Raw IPv4 or IPv6; the version nibble tells which.
     pub const RAW: Self = Self(101);
     /// OpenBSD loopback: a four-byte address family in network byte order.
     pub const LOOP: Self = Self(108);
@@ -30,7 +30,7 @@ impl LinkType {
     /// Linux "cooked" capture, 20-byte header with the interface index.
     pub const LINUX_SLL2: Self = Self(276);
 
-    /// The name libpcap prints for it (`tcpdump -L`), where this table has one.
+    /// The name that libpcap prints for the link type (`tcpdump -L`). `None` if this table lacks it.
     pub fn known_name(self) -> Option<&'static str> {
         Some(match self.0 {
             0 => "NULL",
@@ -78,11 +78,11 @@ impl std::fmt::Display for LinkType {
     }
 }
 
-/// Which way a packet crossed its interface.
+/// The direction in which a packet crossed its interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Direction {
-    /// The source does not say.
+    /// The source does not state the direction.
     #[default]
     Unknown = 0,
     /// Received by this host.
@@ -91,35 +91,35 @@ pub enum Direction {
     Out = 2,
 }
 
-/// What the source said of a packet beside its bytes.
+/// Offload flags of a packet, as the source states them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PacketFlags {
-    /// A checksum in this packet was left for the network card to finish.
+    /// The network card still had to compute a checksum of this packet.
     pub checksum_not_ready: bool,
-    /// The packet stands for several that the network card was to cut, or has joined (TSO, GRO).
+    /// The packet represents several on the wire, which the network card has merged or will split (TSO, GRO).
     pub segmentation_offload: bool,
 }
 
-/// A slot in the [`Interfaces`](crate::interface::Interfaces) table.
+/// The index of an entry in the [`Interfaces`](crate::interface::Interfaces) table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceId(pub u16);
 
-/// One captured packet, its bytes borrowed from where the source keeps them.
+/// One captured packet, which borrows its bytes from the source.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
-    /// When it was captured.
+    /// Capture time.
     pub time: Timestamp,
-    /// Where it was captured.
+    /// Interface on which the packet was captured.
     pub interface: InterfaceId,
-    /// How its first bytes are to be read.
+    /// Link type, which determines the first header.
     pub link_type: LinkType,
-    /// Which way it went.
+    /// Direction of the packet.
     pub direction: Direction,
-    /// What the source said of it.
+    /// Offload flags from the source.
     pub flags: PacketFlags,
-    /// Bytes it had on the wire; at least `data.len()`, except where a capture file lies.
+    /// Bytes on the wire; at least `data.len()`, unless a capture file is wrong.
     pub original_len: u32,
-    /// Packets that the kernel dropped since the packet before this one.
+    /// Packets that the kernel dropped between the previous packet and this one.
     pub drops_before: u32,
     /// The captured bytes.
     pub data: &'a [u8],

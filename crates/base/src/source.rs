@@ -1,43 +1,43 @@
-//! Where packets come from.
+//! The interface of packet sources, live or from capture files.
 
 pub use crate::burst::{BURST_PACKETS, Burst};
 
 use crate::counters::Volume;
 use crate::packet::Packet;
 
-/// What a call of [`Source::batch`] came to.
+/// The result of a call of [`Source::batch`] or [`Source::bursts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batch {
-    /// Packets were handed over, more may be waiting.
+    /// Packets were handed over, and more may be waiting.
     More,
-    /// Nothing came within the source's waiting time.
+    /// No packet arrived within the source's waiting time.
     Idle,
     /// There will be no more packets.
     End,
 }
 
-/// Why a source cannot go on.
+/// Why a source cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The capture file is damaged; everything before the damage was handed over.
+    /// The capture file is damaged. Everything before the damage was handed over.
     #[error("{message}{}", place(*.offset))]
     Damaged {
-        /// Bytes from the start of the input to the block or record that cannot be read.
+        /// Offset in the input of the block or record that cannot be read.
         offset: u64,
-        /// What is wrong there.
+        /// Description of the damage.
         message: String,
     },
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{context}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         context: String,
-        /// What it said.
+        /// The error from the operating system.
         source: std::io::Error,
     },
 }
 
-/// Where the damage is; of a file that is none from its first byte on, no packet was read.
+/// The suffix that states the position of the damage; empty at offset 0, where no packet has been read.
 fn place(offset: u64) -> String {
     match offset {
         0 => String::new(),
@@ -47,37 +47,37 @@ fn place(offset: u64) -> String {
 
 /// A source of packets, live or recorded.
 pub trait Source {
-    /// Hands the next packets to `each`, in order, waiting a bounded time (200 ms at most) for the first.
+    /// Passes the next packets to `each` in order, and waits a bounded time (at most 200 ms) for the first.
     ///
-    /// They come in bursts: as many as are there together, [`BURST_PACKETS`] at most. A source that reports
-    /// [`Batch::End`] or an error has nothing more to give.
+    /// Packets come in bursts of those that are available, at most [`BURST_PACKETS`]. After [`Batch::End`] or an error
+    /// the source has no more packets.
     fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError>;
 
-    /// The same, packet by packet.
+    /// As [`bursts`](Self::bursts), but passes single packets to `each`.
     fn batch(&mut self, each: &mut impl FnMut(&Packet<'_>)) -> Result<Batch, SourceError> {
         self.bursts(&mut |burst| burst.iter().for_each(&mut *each))
     }
 
-    /// Whether more packets wait already, so that other work should.
+    /// Whether more packets are already waiting, so that the caller should postpone other work.
     fn is_behind(&self) -> bool {
         false
     }
 
-    /// What became so far of the packets that were not handed over, and of those that were cut.
+    /// Counts of packets that were not handed over, and of truncated ones.
     fn counts(&self) -> SourceCounts {
         SourceCounts::default()
     }
 }
 
-/// What a source counts beside the packets it hands over, since its start.
+/// Counts of a source since its start, in addition to the packets that it hands over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceCounts {
-    /// Dropped by the kernel because nobody took them from the ring in time.
+    /// Packets that the kernel dropped because the ring was full.
     pub kernel_dropped: u64,
-    /// Of interfaces for which the interface table had no slot left.
+    /// Packets of interfaces for which the interface table had no entry left.
     pub refused: Volume,
-    /// Of interfaces that were not asked for.
+    /// Packets of interfaces that were not selected.
     pub unselected: Volume,
-    /// Handed over, but cut because they were larger than a block of the ring.
+    /// Packets that were handed over truncated, as they were larger than a block of the ring.
     pub truncated: u64,
 }

@@ -1,7 +1,7 @@
-//! Time as packets carry it: nanoseconds since 1970 in UTC.
+//! Packet time: nanoseconds since 1970 in UTC.
 //!
-//! [`Timestamp`] is what the packet path computes with; it reads no clock. [`parse`] and [`parse_duration`] understand
-//! what people type, [`local`] and [`human_age`] are what terminals show.
+//! The packet path computes with [`Timestamp`] and reads no clock. [`parse`] and [`parse_duration`] read user input;
+//! [`local`] and [`human_age`] format times for terminals.
 
 mod parse;
 
@@ -12,14 +12,14 @@ pub use parse::{TimeError, parse, parse_ahead, parse_duration};
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Nanoseconds since 1970-01-01T00:00:00Z, without leap seconds; reaches the year 2554.
+/// Nanoseconds since 1970-01-01T00:00:00Z, without leap seconds. The range ends in the year 2554.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
     /// The epoch.
     pub const MIN: Self = Self(0);
-    /// The end of time.
+    /// The latest representable time, in the year 2554.
     pub const MAX: Self = Self(u64::MAX);
 
     /// `secs` seconds and `nanos` nanoseconds after the epoch, at most [`Timestamp::MAX`]. `nanos` may exceed a second.
@@ -49,7 +49,7 @@ impl Timestamp {
         Self(self.0.saturating_sub(nanos(duration)))
     }
 
-    /// How long after `earlier` this is; zero when it is not.
+    /// The time elapsed since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -65,7 +65,7 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
             Ok(time) => write!(f, "{time:.9}"),
-            // Cannot be: jiff reaches the year 9999.
+            // This cannot happen, as jiff's range ends in the year 9999.
             Err(_) => write!(f, "{}.{:09}", self.unix_seconds(), self.subsec_nanos()),
         }
     }

@@ -1,9 +1,9 @@
-//! TCP connections of the recorder's own, which carry packets away and are not recorded.
+//! Excludes the recorder's own TCP connections that carry packets away, such as those of PCAP-over-IP.
 //!
-//! A stream of packets that is recorded would be sent again, and that again, without end. So who sends packets over a
-//! network says first which connection carries them, and the packet path leaves out that connection and nothing else: what
-//! it carried before stays, so that one sees who came. The packet path asks one atomic for each TCP packet, and takes the
-//! list over when it has changed; it never waits.
+//! If such a connection were recorded, its packets would be sent again, without end. Code that sends packets over a
+//! network therefore registers the connection first, and the packet path excludes that connection and nothing else.
+//! Packets that the connection carried before stay recorded, so that its opening is visible. The packet path reads one
+//! atomic per TCP packet, and copies the list when it has changed. It never waits.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,28 +14,29 @@ use decode::{Decoded, Network};
 
 /// IP protocol number of TCP.
 const TCP: u8 = 6;
-/// Packets of a connection that are kept at most because they are older than its stream. There are a few, as the kernel
-/// hands packets over late; a clock that is set back must not make a stream feed itself.
+/// The most packets of a connection that are recorded because they are older than its exclusion. There are a few, as
+/// the kernel delivers packets late. The limit ensures that a stream does not record itself after the clock was set
+/// back.
 const EARLIER_MAX: u8 = 64;
 
-/// Which connections are left out.
+/// The list of excluded connections, shared with the packet paths.
 #[derive(Debug, Default)]
 pub struct OwnStreams {
-    /// Changes with the list.
+    /// Grows with each change to the list.
     generation: AtomicU64,
     streams: Mutex<Vec<(u64, Stream)>>,
 }
 
-/// One connection, or all to one endpoint of ours.
+/// One connection, or all connections of one local endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stream {
     ours: Endpoint,
     theirs: Option<Endpoint>,
-    /// From when on.
+    /// Start of the exclusion, in packet time.
     since: Timestamp,
 }
 
-/// As the decoder tells it.
+/// An endpoint in the decoder's representation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Endpoint {
     network: Network,
@@ -43,7 +44,7 @@ struct Endpoint {
     port: u16,
 }
 
-/// Leaves a connection out for as long as it lives.
+/// Excludes a connection until it is dropped.
 #[derive(Debug)]
 pub struct Exclusion {
     streams: Arc<OwnStreams>,
@@ -51,14 +52,14 @@ pub struct Exclusion {
 }
 
 impl OwnStreams {
-    /// Connections that are left out at once, at most.
+    /// The most exclusions at a time.
     pub const MAX: usize = 64;
 
-    /// Leaves out the connection between `ours` and `theirs`, or, without the latter, every one to `ours`, which must
-    /// then be an address that nobody else can use, such as one of the loopback network. What is older than `since` is not
-    /// meant. `None` when there are too many.
+    /// Excludes the connection between `ours` and `theirs` from recording. Without `theirs`, it excludes every
+    /// connection of `ours`, which must then be an address that nobody else can use, such as one of the loopback
+    /// network. Packets older than `since` stay recorded. `None` if there are too many exclusions.
     ///
-    /// Say it before the first byte is sent, and keep the answer for some seconds after the last.
+    /// Call this before sending the first byte, and keep the result for some seconds after the last.
     pub fn leave_out(
         self: &Arc<Self>,
         ours: SocketAddr,
@@ -89,7 +90,7 @@ impl Drop for Exclusion {
 
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
-        // A socket for both families names IPv4 peers in IPv6; on the wire they are what they are.
+        // A dual-stack socket reports IPv4 peers as IPv4-mapped IPv6 addresses; their packets are IPv4.
         let (network, bits) = match address.ip().to_canonical() {
             IpAddr::V4(ip) => (Network::Ipv4, u128::from(u32::from(ip))),
             IpAddr::V6(ip) => (Network::Ipv6, u128::from(ip)),
@@ -98,7 +99,7 @@ impl From<SocketAddr> for Endpoint {
     }
 }
 
-/// What a packet path knows of [`OwnStreams`].
+/// A packet path's copy of [`OwnStreams`].
 #[derive(Debug)]
 pub struct OwnStreamFilter {
     shared: Arc<OwnStreams>,
@@ -106,7 +107,7 @@ pub struct OwnStreamFilter {
     streams: Vec<ActiveExclusion>,
 }
 
-/// A connection, and how many packets that are older than its stream may yet come.
+/// An exclusion, and the number of earlier packets that may still be recorded.
 #[derive(Debug)]
 struct ActiveExclusion {
     id: u64,
@@ -115,12 +116,12 @@ struct ActiveExclusion {
 }
 
 impl OwnStreamFilter {
-    /// Watches a list.
+    /// Makes a filter that follows the list.
     pub fn new(shared: Arc<OwnStreams>) -> Self {
         Self { shared, generation: 0, streams: Vec::with_capacity(OwnStreams::MAX) }
     }
 
-    /// Whether a packet is of a connection that is left out.
+    /// Whether a packet belongs to an excluded connection.
     #[inline]
     pub fn is_own(&mut self, time: Timestamp, decoded: &Decoded) -> bool {
         if decoded.protocol != TCP {
@@ -134,10 +135,10 @@ impl OwnStreamFilter {
 
     #[cold]
     fn take_over(&mut self) {
-        // Somebody changes it at this moment: the next packet asks again.
+        // If the list is being changed, try again at the next packet.
         let Ok(streams) = self.shared.streams.try_lock() else { return };
         self.generation = self.shared.generation.load(Ordering::Acquire);
-        // No more than are listed at any time, so that nothing is allocated.
+        // Remove before adding: the copy never exceeds its capacity, so nothing is allocated.
         self.streams.retain(|watched| streams.iter().any(|(id, _)| *id == watched.id));
         for &(id, stream) in streams.iter() {
             if self.streams.iter().all(|watched| watched.id != id) {
@@ -220,11 +221,11 @@ mod tests {
         let _left_out = streams.leave_out(address(ours), Some(address(theirs)), NOW);
         let packet = tcp(ours, theirs);
         assert!(!watch.is_own(Timestamp(NOW.0 - 1), &packet), "the handshake");
-        // Another connection that comes meanwhile changes nothing.
+        // Another exclusion in the meantime changes nothing.
         let _other = streams.leave_out(address("10.0.0.1:4001"), None, NOW);
         assert!(watch.is_own(NOW, &packet));
         assert!(watch.is_own(Timestamp(0), &packet), "a clock that was set back");
-        // Also one that was set back before the first packet ends it.
+        // The limit also holds if the clock was set back before the first packet.
         let tuple = tcp("10.0.0.1:4001", theirs);
         let kept = (0..1000).filter(|_| !watch.is_own(Timestamp(0), &tuple)).count();
         assert!(kept < usize::from(EARLIER_MAX));

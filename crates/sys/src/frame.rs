@@ -1,43 +1,44 @@
-//! Frames in a block, read from plain bytes.
+//! Parses the frames of a ring block from plain bytes, without `unsafe`.
 //!
-//! No `unsafe` here: a block is a byte slice, each header is read through a checked sub-slice, and a frame that does
-//! not lie inside the block ends the iteration. Layout: `struct tpacket3_hdr`, then (aligned to 16)
-//! `struct sockaddr_ll`, then the packet at `tp_mac` from the header's start.
+//! A block is a byte slice, and each header is read through a checked sub-slice. A frame that does not lie inside the
+//! block ends the iteration. Layout: `struct tpacket3_hdr`, then (aligned to 16) `struct sockaddr_ll`, then the packet
+//! at offset `tp_mac` from the header's start.
 
 use std::mem::{offset_of, size_of};
 
 use libc::{sockaddr_ll, tpacket_block_desc, tpacket_hdr_v1, tpacket_hdr_variant1, tpacket3_hdr};
 
-/// Bytes of a frame header and the link-layer address behind it.
+/// Bytes of a frame header and the link-layer address after it.
 const HEADER_LEN: usize = LINK_ADDRESS + size_of::<sockaddr_ll>();
-/// Where `sockaddr_ll` starts: `TPACKET_ALIGN(sizeof(struct tpacket3_hdr))`.
+/// Offset of `sockaddr_ll`: `TPACKET_ALIGN(sizeof(struct tpacket3_hdr))`.
 const LINK_ADDRESS: usize = size_of::<tpacket3_hdr>().next_multiple_of(16);
-/// Where the block's own header (`tpacket_hdr_v1`) starts.
+/// Offset of the block's own header (`tpacket_hdr_v1`).
 const BLOCK_HEADER: usize = offset_of!(tpacket_block_desc, hdr);
-/// Where the block's status word lies.
+/// Offset of the block's status word.
 pub(crate) const BLOCK_STATUS: usize = BLOCK_HEADER + offset_of!(tpacket_hdr_v1, block_status);
-/// `TP_STATUS_GSO_TCP` of newer headers: the frame is a TCP segment that is still to be cut.
+/// `TP_STATUS_GSO_TCP` of newer kernel headers: the frame is a TCP segment that is not split yet.
 const TP_STATUS_GSO_TCP: u32 = 1 << 8;
 
-// The kernel's layout, as the comments above claim it.
+// Check that the constants match the kernel's layout.
 const _: () = assert!(LINK_ADDRESS == 48 && HEADER_LEN == 68 && BLOCK_HEADER == 8 && BLOCK_STATUS == 8);
 
 /// One captured frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
-    /// Captured bytes, from the link-layer header on (without the VLAN tag that is in [`vlan`](Self::vlan)).
+    /// Captured bytes from the link-layer header on, without the VLAN tag in [`vlan`](Self::vlan).
     pub data: &'a [u8],
-    /// Bytes it had before the kernel cut it to the snapshot length.
+    /// Bytes of the packet before the kernel truncated it to the snapshot length.
     pub original_len: u32,
-    /// Where the network-layer header starts in `data`; at most `data.len()`.
+    /// Offset of the network-layer header in `data`; at most `data.len()`.
     pub network_offset: usize,
-    /// Nanoseconds since 1970 UTC, from the kernel's clock when it saw the packet.
+    /// Time at which the kernel saw the packet, in nanoseconds since 1970 UTC.
     pub time_ns: u64,
-    /// The outermost VLAN tag if the kernel took it out of the bytes: (protocol id, tag control information).
+    /// The outermost VLAN tag if the kernel removed it from the bytes: (protocol ID, tag control information).
     pub vlan: Option<(u16, u16)>,
-    /// Its checksum was left for the network card (`TP_STATUS_CSUMNOTREADY`).
+    /// Whether the network card still has to compute the checksum (`TP_STATUS_CSUMNOTREADY`).
     pub checksum_not_ready: bool,
-    /// It is a TCP segment of several packets' size (TSO or GRO; `TP_STATUS_GSO_TCP`, Linux 5.11 or newer).
+    /// Whether the frame is a TCP segment of several packets' size (TSO or GRO; `TP_STATUS_GSO_TCP`, Linux 5.11 or
+    /// newer).
     pub segmentation_offload: bool,
     /// Index of the interface.
     pub ifindex: u32,
@@ -45,7 +46,7 @@ pub struct Frame<'a> {
     pub hatype: u16,
     /// `PACKET_HOST` 0, `_BROADCAST` 1, `_MULTICAST` 2, `_OTHERHOST` 3 or `_OUTGOING` 4.
     pub packet_type: u8,
-    /// Ethertype (`ETH_P_*`) that the kernel gave it, in host byte order.
+    /// Ethertype (`ETH_P_*`) that the kernel assigned, in host byte order.
     pub protocol: u16,
     /// Valid bytes of `address`.
     pub address_len: u8,
@@ -62,9 +63,9 @@ pub struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Frames of a whole block as the kernel writes it, block header first.
+    /// The frames of a whole block as the kernel writes it, block header first.
     ///
-    /// What does not lie inside `block` is left out; nothing in it can make this panic.
+    /// Frames outside `block` are skipped. No content of `block` causes a panic.
     pub fn new(block: &'a [u8]) -> Self {
         let header = |field: usize| u32_at(block, BLOCK_HEADER + field).unwrap_or(0);
         Self {
@@ -89,7 +90,8 @@ impl<'a> Iterator for Frames<'a> {
             return None;
         };
         self.remaining -= 1;
-        // Headers never overlap. A step back or on the spot is nonsense; so is one from the last frame's zero.
+        // Headers never overlap, so a smaller offset is invalid. The last frame has offset 0, which also ends the
+        // iteration.
         if next < HEADER_LEN {
             self.remaining = 0;
         }
@@ -153,7 +155,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// A block of one frame per payload, laid out as the kernel does.
+    /// A block with one frame per payload, in the kernel's layout.
     fn block(payloads: &[&[u8]]) -> Vec<u8> {
         let mut block = vec![0; 48];
         block[12..16].copy_from_slice(&u32::try_from(payloads.len()).unwrap().to_ne_bytes());
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn nonsense_ends_the_iteration_inside_the_block() {
         let good = block(&[&[0xaa; 60], &[0xbb; 60], &[0xcc; 60]]);
-        // Every byte of the headers set to every extreme, one at a time. Miri takes a second for a few.
+        // Set each byte of the headers to each extreme value, one at a time. A few take Miri a second.
         let step = if cfg!(miri) { 31 } else { 1 };
         for at in (0..good.len()).step_by(step) {
             for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {

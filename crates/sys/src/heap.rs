@@ -1,11 +1,11 @@
-//! How the C library's allocator, which Rust's is, keeps what was freed.
+//! Configures glibc's allocator, which Rust uses, to return freed memory to the system.
 
-/// Has the threads of this process share one heap, and larger blocks go back to the system when they are freed.
+/// Makes all threads share one heap, and makes large freed blocks return to the system.
 ///
-/// Else each thread that allocates gets a heap of its own, up to eight for each processor, and a freed block of megabytes makes later
-/// ones as large come from heaps, which give nothing back from their middle (mallopt(3)): threads that come and go with queries
-/// would take tens of megabytes beyond what is in use. To be called before there is a second thread. Elsewhere than with
-/// glibc it does nothing.
+/// By default, each allocating thread gets its own heap, up to eight per processor, and freeing a block of megabytes
+/// raises the size from which blocks are mapped on their own. Heaps return no memory from their middle (mallopt(3)), so
+/// threads that come and go with queries would hold tens of megabytes beyond what is in use. Call this before the
+/// process has a second thread. It does nothing with other C libraries than glibc.
 pub fn share_one_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if !cfg!(miri) {
@@ -13,7 +13,8 @@ pub fn share_one_heap() {
         for (parameter, value) in
             [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE_BYTES), (libc::M_TRIM_THRESHOLD, LARGE_BYTES)]
         {
-            // SAFETY: plain numbers, which set how later allocations are served; what it refuses stays as it was.
+            // SAFETY: the arguments are plain numbers that affect later allocations only; a refused value changes
+            // nothing.
             unsafe { libc::mallopt(parameter, value) };
         }
     }

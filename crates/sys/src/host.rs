@@ -1,16 +1,16 @@
-//! What a recorder's host is like: its clock, and what its network cards do to packets before anybody sees them.
+//! Queries the host: clock synchronization, and the offloads of network cards.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// What of packets is put together or taken apart outside the kernel's sight (ethtool(8), `-k`).
+/// Offloads that merge or split packets, so that captured packets differ from those on the wire (ethtool(8), `-k`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
-    /// The card merges received packets, and what they were is lost.
+    /// Large receive offload (LRO): the card merges received packets, and their original boundaries are lost.
     pub large_receive: bool,
-    /// The kernel merges received packets of a connection before they are seen.
+    /// Generic receive offload (GRO): the kernel merges received packets of a connection before they are captured.
     pub generic_receive: bool,
-    /// Sent packets are cut by the card, after they were seen.
+    /// TCP segmentation offload (TSO): the card splits sent packets after they were captured.
     pub segmentation: bool,
 }
 
@@ -21,9 +21,9 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
-/// Whether the kernel takes its clock for synchronised with another (adjtimex(2)).
+/// Whether the kernel considers its clock synchronized (adjtimex(2)).
 pub fn clock_is_synchronised() -> io::Result<bool> {
-    // SAFETY: all-zero bytes are a `timex`, which is numbers alone; with `modes` 0 nothing is set.
+    // SAFETY: all-zero bytes are a valid `timex`, which contains numbers only; `modes` 0 sets nothing.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: `timex` is valid for writes during the call, and the kernel keeps no pointer to it.
     match unsafe { libc::adjtimex(&raw mut timex) } {
@@ -32,14 +32,15 @@ pub fn clock_is_synchronised() -> io::Result<bool> {
     }
 }
 
-/// What is offloaded on the interface `name`; an interface that cannot say has nothing offloaded.
+/// The offloads that are active on interface `name`. An interface that does not support the query counts as having
+/// none.
 pub fn offloads(name: &str) -> io::Result<Offloads> {
-    // SAFETY: plain numbers; the result is checked before it is used.
+    // SAFETY: the arguments are plain numbers; the result is checked before it is used.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that was just made, and that nobody else has.
+    // SAFETY: the descriptor was just created and has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let flags = ask(&socket, name, ETHTOOL_GFLAGS)?;
     Ok(Offloads {
@@ -49,17 +50,16 @@ pub fn offloads(name: &str) -> io::Result<Offloads> {
     })
 }
 
-/// Maps a page of memory that could be run, and lets go of it: what a program that was taken over would try. For tests
-/// of what forbids it.
+/// Maps and unmaps an executable page, as an exploited program would try. For tests of the sandbox that forbids it.
 pub fn map_code() -> io::Result<()> {
     const BYTES: usize = 4096;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    // SAFETY: the kernel chooses the address, so no mapping that is in use is touched.
+    // SAFETY: the kernel chooses the address, so no existing mapping is affected.
     let page = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it was mapped above with this length, and nobody else knows of it.
+    // SAFETY: the page was mapped above with this length, and nothing else refers to it.
     match unsafe { libc::munmap(page, BYTES) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -74,9 +74,9 @@ struct EthtoolValue {
 }
 
 fn ask(socket: &OwnedFd, name: &str, command: u32) -> io::Result<u32> {
-    // SAFETY: all-zero bytes are an `ifreq`: characters and a union of numbers and a pointer that may be null.
+    // SAFETY: all-zero bytes are a valid `ifreq`: characters, and a union of numbers and a pointer that may be null.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // The last byte stays zero.
+    // The last byte stays zero, as the kernel expects a terminated string.
     if name.len() >= request.ifr_name.len() || name.contains('\0') {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -85,8 +85,8 @@ fn ask(socket: &OwnedFd, name: &str, command: u32) -> io::Result<u32> {
     }
     let mut value = EthtoolValue { command, data: 0 };
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: `request` is a zero-terminated name and a pointer to `value`; both live through the call, and the kernel
-    // writes the `data` of `value` at most, as these commands are asked with `struct ethtool_value`.
+    // SAFETY: `request` holds a zero-terminated name and a pointer to `value`. Both live through the call. The kernel
+    // writes only the `data` of `value`, as these commands take a `struct ethtool_value`.
     match unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) } {
         -1 => match io::Error::last_os_error() {
             error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(0),

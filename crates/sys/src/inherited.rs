@@ -1,12 +1,12 @@
-//! Memory files that were given to this process when it was started.
+//! Takes over memory files that this process inherited at its start.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Takes over the files in memory (`memfd_create(2)`) among the `count` descriptors from `first` on, with the number that
-/// each has among them; all others are left alone. Can be done once in a process, and nothing is found after that.
+/// Takes over the memory files (`memfd_create(2)`) among the `count` descriptors from `first` on. Returns each with its
+/// number relative to `first`. Other descriptors stay untouched. Only the first call in a process finds any.
 ///
-/// They are closed when another program is executed.
+/// The files are marked close-on-exec.
 pub fn inherited_memory_files(first: RawFd, count: usize) -> Vec<(usize, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
@@ -15,15 +15,15 @@ pub fn inherited_memory_files(first: RawFd, count: usize) -> Vec<(usize, OwnedFd
     (0..count)
         .filter_map(|number| {
             let fd = first.checked_add(RawFd::try_from(number).ok()?)?;
-            // SAFETY: any number may be asked; only of an open file in memory the answer is not an error.
+            // SAFETY: the call accepts any number; it succeeds only for an open memory file.
             let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
             if seals < 0 {
                 return None;
             }
-            // SAFETY: it is open, so the number is valid; a flag of the descriptor is all that changes.
+            // SAFETY: the descriptor is open; the call changes only its flag.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-            // SAFETY: it is open, and nobody else in this process has it: this crate and the project make no files in memory
-            // before this is called, so it was there when the process was started; and it is taken once.
+            // SAFETY: the descriptor is open and has no other owner: neither this crate nor the project creates memory
+            // files before this call, so it was inherited at the start of the process, and it is taken only once.
             Some((number, unsafe { OwnedFd::from_raw_fd(fd) }))
         })
         .collect()
@@ -33,7 +33,7 @@ pub fn inherited_memory_files(first: RawFd, count: usize) -> Vec<(usize, OwnedFd
 mod tests {
     use super::*;
 
-    /// Not one of those that tests open: nothing but files in memory is taken.
+    /// No descriptor that tests open is taken, as only memory files are.
     #[test]
     fn other_descriptors_are_left_alone() {
         let (reader, writer) = std::io::pipe().unwrap();

@@ -1,19 +1,18 @@
 //! Linux AF_PACKET TPACKET_V3 capture rings and locked memory behind safe types.
 //!
-//! This is the one crate of the project that may say `unsafe`; each block says why it is sound. What lives here:
+//! This is the only crate of the project that may contain `unsafe`; each block states why it is sound. Contents:
 //!
-//! - [`Ring`], [`Block`], [`Frame`]: packets of all interfaces of a network namespace, read from memory shared with
-//!   the kernel. Everything the kernel wrote is read through checked offsets, so that even a block full of nonsense
-//!   could not make a read outside of it.
-//! - [`SockFilter`] and [`CaptureFilter`]: classic BPF run by the kernel before a packet costs anything.
-//! - [`clock_is_synchronised`] and [`offloads`]: what to know of a host before one trusts its packets.
-//! - [`share_one_heap`]: memory that was freed goes back; [`Wiping`]: and holds nothing any more.
-//! - [`map_code`]: what a sandbox has to forbid.
-//! - [`HeldSignals`]: signals for one thread alone.
-//! - [`inherited_memory_files`]: what a supervisor kept for this process.
-//! - [`Memory`]: words that are zeroed, prefaulted, kept out of core dumps and, if allowed, out of swap.
+//! - [`Ring`], [`Block`], [`Frame`]: packets of all interfaces of a network namespace, read from memory that is shared
+//!   with the kernel. All reads use checked offsets, so that even an invalid block cannot cause a read outside of it.
+//! - [`SockFilter`] and [`CaptureFilter`]: classic BPF that the kernel runs before it copies a packet.
+//! - [`clock_is_synchronised`] and [`offloads`]: properties of a host that affect how far its packets can be trusted.
+//! - [`share_one_heap`]: returns freed memory to the system. [`Wiping`]: overwrites freed memory with zeros.
+//! - [`map_code`]: an operation that a sandbox has to forbid.
+//! - [`HeldSignals`]: directs signals to one thread.
+//! - [`inherited_memory_files`]: files that a supervisor kept for this process.
+//! - [`Memory`]: zeroed words, kept out of core dumps and, where permitted, out of swap.
 //!
-//! Facts about the kernel's side are from `include/uapi/linux/if_packet.h`, `net/packet/af_packet.c` and
+//! Statements about the kernel come from `include/uapi/linux/if_packet.h`, `net/packet/af_packet.c` and
 //! `Documentation/networking/packet_mmap.rst` of the Linux sources.
 #![deny(unsafe_op_in_unsafe_fn)]
 

@@ -1,33 +1,33 @@
-//! Memory for packets: taken once, whole, and kept to this process.
+//! Memory for packets: allocated once, and kept out of core dumps and, where permitted, out of swap.
 
 use std::io;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// From this many bytes on, huge pages are asked for.
+/// Mappings of at least this many bytes request huge pages.
 const HUGE_PAGES_FROM_BYTES: usize = 2 << 20;
 
-/// Words that are overwritten at a time when all of it is given back.
+/// Words per step when the whole mapping is wiped.
 const WIPED_WORDS: usize = (2 << 20) / size_of::<AtomicU64>();
-/// Gives pages back that are locked; since Linux 5.18.
+/// Returns pages to the system even if they are locked; since Linux 5.18.
 const MADV_DONTNEED_LOCKED: libc::c_int = 24;
 
-/// Where memory is to be.
+/// Whether memory is resident and locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Residence {
-    /// In RAM from the start, locked there if the system permits.
+    /// Resident from the start, and locked in RAM if the system permits.
     Locked,
-    /// Locked as it is used, if the system permits; [`Memory::populate`] takes the rest of it.
+    /// Each page is locked when it is first used, if the system permits. [`Memory::populate`] makes the rest resident.
     LockedAsUsed,
-    /// Taken as it is used.
+    /// Each page becomes resident when it is first used; nothing is locked.
     OnDemand,
 }
 
-/// Zeroed words in a mapping of their own.
+/// Zeroed words in a private mapping.
 ///
-/// Where it is to be [`Locked`](Residence::Locked), all of it is resident from the start, so that taking it later cannot
-/// fail or wait, and it is overwritten with zeros before it is given back. It never goes into a core dump.
+/// [`Locked`](Residence::Locked) memory is resident from the start, so that using it later cannot fail or wait. Memory
+/// of both locked kinds is overwritten with zeros before it is unmapped. No memory of this type goes into core dumps.
 #[derive(Debug)]
 pub struct Memory {
     residence: Residence,
@@ -38,18 +38,18 @@ pub struct Memory {
     locked: bool,
 }
 
-// SAFETY: `Memory` owns its mapping alone; `start` is only ever turned into `&[AtomicU64]`, whose elements may be used
-// from any thread, and nothing else in it is tied to the thread that made it.
+// SAFETY: `Memory` is the only owner of its mapping. `start` only ever becomes `&[AtomicU64]`, whose elements may be
+// used from any thread. Nothing else in it is tied to the thread that made it.
 unsafe impl Send for Memory {}
-// SAFETY: a shared `Memory` gives out nothing but `&[AtomicU64]` and copies of plain fields; atomics allow use from
-// several threads at once.
+// SAFETY: a shared `Memory` gives out only `&[AtomicU64]` and plain fields; atomics may be used by several threads at
+// once.
 unsafe impl Sync for Memory {}
 
 impl Memory {
     /// Maps `words` zeroed words of 8 bytes each.
     ///
-    /// That locking was refused (`RLIMIT_MEMLOCK` without `CAP_IPC_LOCK`) is no error, see [`is_locked`](Self::is_locked) and [`lock_error`](Self::lock_error). An error means that the
-    /// system has not that much memory to give.
+    /// A refused lock (`RLIMIT_MEMLOCK` without `CAP_IPC_LOCK`) is no error; see [`is_locked`](Self::is_locked) and
+    /// [`lock_error`](Self::lock_error). An error means that the system cannot provide the memory.
     pub fn new(words: usize, residence: Residence) -> io::Result<Self> {
         let page = page_size();
         let bytes = words
@@ -57,7 +57,7 @@ impl Memory {
             .and_then(|bytes| bytes.max(1).checked_next_multiple_of(page))
             .filter(|bytes| isize::try_from(*bytes).is_ok())
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory that exists.
+        // SAFETY: an anonymous private mapping at an address that the kernel chooses affects no existing memory.
         let start = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
             libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
@@ -66,11 +66,11 @@ impl Memory {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast::<AtomicU64>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        // From here on, dropping gives the mapping back.
+        // From here on, dropping `memory` unmaps it, also on an early return.
         let mut memory = Self { residence, start, words, bytes, lock_error: None, locked: false };
         memory.advise(libc::MADV_DONTDUMP)?;
         if bytes >= HUGE_PAGES_FROM_BYTES {
-            // Best effort: without huge pages it is only slower.
+            // Ignore the result: without huge pages, the memory is only slower.
             let _ = memory.advise(libc::MADV_HUGEPAGE);
         }
         match residence {
@@ -84,11 +84,11 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Makes all of it resident, so that using it later cannot fail or wait. What was written stays.
+    /// Makes all pages resident, so that using them later cannot fail or wait. Their contents do not change.
     pub fn populate(&self) -> io::Result<()> {
         match self.advise(libc::MADV_POPULATE_WRITE) {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                // Linux before 5.14: write to a word of each page.
+                // Before Linux 5.14: write to one word of each page.
                 self.iter().step_by(page_size() / size_of::<AtomicU64>()).for_each(|word| {
                     word.fetch_or(0, Ordering::Relaxed);
                 });
@@ -98,8 +98,8 @@ impl Memory {
         }
     }
 
-    /// Overwrites words with zeros, and gives those of their pages back that lie within them whole. They read as zeros
-    /// from then on, and take memory again when they are written to.
+    /// Overwrites `words` with zeros, and returns the pages that lie entirely within them to the system. The words read
+    /// as zeros afterwards, and take memory again when they are written to. Does nothing if the range is out of bounds.
     pub fn release(&self, words: Range<usize>) {
         let Some(released) = self.get(words.clone()) else { return };
         released.iter().for_each(|word| word.store(0, Ordering::Relaxed));
@@ -109,14 +109,14 @@ impl Memory {
         if from >= until || cfg!(miri) {
             return;
         }
-        // SAFETY: the range lies within this object's mapping, as `words` lies within its words.
+        // SAFETY: the offset lies within this object's mapping, as `words` lies within its words.
         let start = unsafe { self.start.as_ptr().cast::<u8>().add(from) }.cast::<libc::c_void>();
-        // SAFETY: the range is a part of this object's mapping, which is private and anonymous: its pages are exchanged for
-        // ones that read as zeros, which is what every word of them was just set to. All accesses are of atomics.
+        // SAFETY: the range is part of this object's mapping, which is private and anonymous. The kernel replaces its
+        // pages by ones that read as zeros, to which every word was just set. All accesses are atomic.
         let given = unsafe { libc::madvise(start, until - from, MADV_DONTNEED_LOCKED) };
         if given != 0 {
-            // Linux before 5.18 gives no locked pages back.
-            // SAFETY: as above; unlocking changes only where pages may live, and these hold zeros.
+            // Before Linux 5.18, `madvise` does not free locked pages.
+            // SAFETY: as above; unlocking only allows the pages to be swapped, and they hold zeros.
             unsafe {
                 libc::munlock(start, until - from);
                 libc::madvise(start, until - from, libc::MADV_DONTNEED);
@@ -124,36 +124,37 @@ impl Memory {
         }
     }
 
-    /// Bytes mapped: the words, rounded up to whole pages.
+    /// Bytes of the mapping: the words, rounded up to whole pages.
     pub fn mapped_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether it is locked in RAM.
+    /// Whether the memory is locked in RAM.
     pub fn is_locked(&self) -> bool {
         self.locked
     }
 
-    /// Why it is not, where locking was asked for.
+    /// Why the memory is not locked, if locking was requested.
     pub fn lock_error(&self) -> Option<&io::Error> {
         self.lock_error.as_ref()
     }
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         if cfg!(miri) {
-            // Miri maps memory and knows no advice; what is not populated so is written to.
+            // Miri does not support `madvise`; `populate` then falls back to writing.
             let populated = advice != libc::MADV_POPULATE_WRITE;
             return if populated { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EINVAL)) };
         }
-        // SAFETY: the range is exactly this object's mapping. The kinds of advice used here (don't dump, huge pages,
-        // populate) change neither its contents nor its extent.
+        // SAFETY: the range is exactly this object's mapping. The advice used here (don't dump, huge pages, populate)
+        // changes neither its contents nor its extent.
         match unsafe { libc::madvise(self.start.as_ptr().cast(), self.bytes, advice) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
-    /// Overwrites all of it with zeros, and gives it back piece by piece: what was released before is not taken again.
+    /// Overwrites the whole mapping with zeros. It goes step by step and frees each part, so that pages freed earlier
+    /// do not all become resident again.
     fn wipe(&self) {
         for from in (0..self.words).step_by(WIPED_WORDS) {
             self.release(from..(from + WIPED_WORDS).min(self.words));
@@ -164,10 +165,10 @@ impl Memory {
         if cfg!(miri) {
             return;
         }
-        // SAFETY: the range is exactly this object's mapping; locking changes only where its pages may live.
+        // SAFETY: the range is exactly this object's mapping; locking only keeps its pages in RAM.
         let mut locked = unsafe { libc::mlock2(self.start.as_ptr().cast(), self.bytes, flags) };
         if locked != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
-            // SAFETY: as above. Linux before 4.4.
+            // SAFETY: as above. Linux before 4.4 has no `mlock2`.
             locked = unsafe { libc::mlock(self.start.as_ptr().cast(), self.bytes) };
         }
         match locked {
@@ -182,9 +183,9 @@ impl Deref for Memory {
 
     #[inline]
     fn deref(&self) -> &[AtomicU64] {
-        // SAFETY: `start` is page-aligned and `words * 8 <= bytes`, all of it mapped readable and writable until
-        // `drop`, which needs `&mut self` and so outlives every such slice. The bytes were zero when mapped and are
-        // valid as `AtomicU64` whatever they are. Nobody makes a plain `&mut` to them.
+        // SAFETY: `start` is page-aligned and `words * 8 <= bytes`. All of it is mapped readable and writable until
+        // `drop`, which needs `&mut self` and therefore outlives every such slice. The bytes were zero when mapped, and
+        // any bytes are a valid `AtomicU64`. No plain `&mut` to them exists.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
 }
@@ -194,15 +195,15 @@ impl Drop for Memory {
         if self.residence != Residence::OnDemand {
             self.wipe();
         }
-        // SAFETY: no slice of it is in use; the range is exactly this object's mapping, unmapped once, here.
+        // SAFETY: no slice of the mapping is in use; the range is exactly the mapping, which is unmapped only here.
         unsafe {
             libc::munmap(self.start.as_ptr().cast(), self.bytes);
         }
     }
 }
-/// Bytes of a page of this machine.
+/// Bytes per page on this machine.
 pub(crate) fn page_size() -> usize {
-    // SAFETY: `sysconf` takes a plain number and touches no memory of ours.
+    // SAFETY: `sysconf` takes a plain number and accesses no memory of the caller.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }
@@ -211,7 +212,7 @@ pub(crate) fn page_size() -> usize {
 mod tests {
     use super::*;
 
-    /// Many; Miri takes a while for each.
+    /// Number of words; fewer under Miri, which is slow.
     const WORDS: usize = if cfg!(miri) { 1000 } else { 100_000 };
 
     #[test]
@@ -238,7 +239,7 @@ mod tests {
         };
         let before = resident();
         let memory = Memory::new(16 << 20, Residence::Locked).unwrap();
-        // The other test of this module may give some back meanwhile.
+        // The other test of this module may free some in the meantime.
         assert!(resident() >= before + memory.mapped_bytes() - (8 << 20));
     }
 
@@ -257,7 +258,7 @@ mod tests {
         assert!(memory.iter().all(|word| word.load(Ordering::Relaxed) == 0));
     }
 
-    /// Bytes of the mapping that lie in RAM.
+    /// Resident bytes of the mapping.
     fn resident(memory: &Memory) -> usize {
         let range = format!("{:x}-", memory.start.as_ptr() as usize);
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
@@ -272,7 +273,7 @@ mod tests {
             let memory = Memory::new(1 << 20, residence).unwrap();
             memory.iter().for_each(|word| word.store(7, Ordering::Relaxed));
             let before = resident(&memory);
-            // Not at the borders of pages.
+            // The range does not start and end at page boundaries.
             memory.release(1000..(1 << 20) - 1000);
             let after = resident(&memory);
             assert!(before - after > 7 << 20, "{residence:?}: {before} -> {after}");

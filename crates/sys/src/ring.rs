@@ -1,15 +1,15 @@
-//! The ring that the kernel writes packets into.
+//! The ring into which the kernel writes packets.
 //!
 //! ```text
 //!            kernel fills in order ─►
-//!   ┌────────┬────────┬────────┬────────┐   a block is the kernel's (status 0) or ours (TP_STATUS_USER);
-//!   │ block  │ block  │ block  │ block  │   the kernel hands it over when it is full or after `retire_ms`,
-//!   └────────┴────────┴────────┴────────┘   `Block` gives it back when dropped
+//!   ┌────────┬────────┬────────┬────────┐   a block belongs to the kernel (status 0) or to us (TP_STATUS_USER);
+//!   │ block  │ block  │ block  │ block  │   the kernel hands it over when it is full or after `retire_ms`;
+//!   └────────┴────────┴────────┴────────┘   dropping its `Block` returns it
 //!            we read in order ─►
 //! ```
 //!
-//! What always holds: a block is read only between an acquire load that found it ours and the release store that gives
-//! it back, and at most one [`Block`] of a ring exists.
+//! Invariants: a block is read only between an acquire load that finds it ours and the release store that returns it,
+//! and at most one [`Block`] of a ring exists.
 
 use std::cell::Cell;
 use std::io;
@@ -22,22 +22,22 @@ use crate::frame::{BLOCK_STATUS, Frames};
 use crate::memory::page_size;
 use crate::socket_filter::{CaptureFilter, SockFilter};
 
-/// Frame size that the kernel wants to be told and, with TPACKET_V3, does not use.
+/// Frame size, which the kernel requires but does not use with TPACKET_V3.
 const FRAME_BYTES: u32 = 2048;
 
-/// How a [`Ring`] is set up.
+/// Parameters of a [`Ring`].
 #[derive(Clone, Copy, Debug)]
 pub struct RingConfig {
-    /// Bytes of a block: a power of two, at least a page. A frame that is larger than a block (less 116 bytes or so)
-    /// is cut. Default 256 KiB, which holds the largest packet that Wireshark reads.
+    /// Bytes per block: a power of two, at least a page. The kernel truncates a frame that is larger than a block minus
+    /// about 116 bytes. Default 256 KiB, which holds the largest packet that Wireshark reads.
     pub block_size: u32,
-    /// Number of blocks, at least 2. Default 32, so 8 MiB in all.
+    /// Number of blocks, at least 2. Default 32, which makes 8 MiB.
     pub block_count: u32,
-    /// Milliseconds after which a block with packets is handed over though it is not full. Default 50.
+    /// Milliseconds after which the kernel hands over a block that has packets but is not full. Default 50.
     pub retire_ms: u32,
-    /// Group of rings that share the packets, by a hash that is the same for both directions of a session.
+    /// Fanout group of rings that share the packets, by a hash that is the same for both directions of a session.
     pub fanout: Option<u16>,
-    /// Whether to lock the mapping; that it is refused is no error. Default yes.
+    /// Whether to lock the mapping. A refused lock is no error. Default yes.
     pub lock: bool,
 }
 
@@ -47,12 +47,12 @@ impl Default for RingConfig {
     }
 }
 
-/// Why a ring cannot be had.
+/// Why a ring cannot be opened.
 #[derive(Debug)]
 pub struct OpenError {
-    /// What was tried.
+    /// The step that failed, as an infinitive.
     pub step: &'static str,
-    /// What the kernel said.
+    /// The error from the kernel.
     pub source: io::Error,
 }
 
@@ -68,36 +68,36 @@ impl std::error::Error for OpenError {
     }
 }
 
-/// What the kernel counted for a ring since it was opened.
+/// The kernel's counts for a ring since it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingStats {
     /// Packets put into the ring.
     pub received: u64,
-    /// Packets that passed the filter and found no room; not in `received`.
+    /// Packets that passed the filter but found no room; not in `received`.
     pub dropped: u64,
-    /// How often the kernel found all blocks still being read.
+    /// How often the kernel found that no block was free.
     pub freezes: u64,
 }
 
-/// A TPACKET_V3 receive ring of a raw packet socket for all interfaces of the network namespace it was opened in.
+/// A TPACKET_V3 receive ring of a raw packet socket for all interfaces of the network namespace in which it was opened.
 ///
-/// It may move between threads, but one thread at a time uses it.
+/// It may move between threads, but only one thread at a time may use it.
 #[derive(Debug)]
 pub struct Ring {
     map: Map,
     socket: OwnedFd,
     block_size: usize,
     block_count: usize,
-    /// The block that the kernel hands over next.
+    /// Index of the block that the kernel hands over next.
     next: usize,
     locked: bool,
     totals: Cell<RingStats>,
 }
 
 impl Ring {
-    /// Opens the socket and its ring; nothing arrives before [`set_socket_filter`](Self::set_socket_filter).
+    /// Opens the socket and its ring. No packet arrives before [`set_socket_filter`](Self::set_socket_filter).
     ///
-    /// Needs `CAP_NET_RAW`; what comes after does not.
+    /// Needs `CAP_NET_RAW`; the other methods do not.
     pub fn open(config: &RingConfig) -> Result<Self, OpenError> {
         let (block_size, block_count) = (config.block_size as usize, config.block_count as usize);
         let length = block_size.checked_mul(block_count).filter(|length| isize::try_from(*length).is_ok());
@@ -111,7 +111,7 @@ impl Ring {
             ));
         }
 
-        // With protocol 0 nothing arrives yet, so no packet gets in before the filter or bypasses the ring.
+        // With protocol 0 the socket receives nothing, so no packet precedes the filter or bypasses the ring.
         let socket = packet_socket().map_err(at("open a packet socket"))?;
         let version = libc::tpacket_versions::TPACKET_V3 as libc::c_int;
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_VERSION, &version).map_err(at("ask for TPACKET_V3"))?;
@@ -140,21 +140,21 @@ impl Ring {
         self.map.length
     }
 
-    /// Whether the mapping is locked. The kernel never swaps a ring; this only says whether it was counted as locked.
+    /// Whether the mapping counts as locked memory. The kernel never swaps a ring in any case.
     pub fn is_locked(&self) -> bool {
         self.locked
     }
 
-    /// Attaches the filter that decides what arrives from now on, in place of the one before.
+    /// Replaces the filter that decides which packets arrive from now on.
     ///
-    /// Needs no privileges. The kernel refuses programs that are malformed or of more than 4096 instructions.
+    /// Needs no privileges. The kernel refuses programs that are malformed or longer than 4096 instructions.
     pub fn set_socket_filter(&self, program: &[SockFilter]) -> io::Result<()> {
         attach(&self.socket, program)
     }
 
-    /// Asks the interface for packets to other hosts too, or no longer; it ends with the ring in any case.
+    /// Switches promiscuous mode of an interface on or off. Dropping the ring also switches it off.
     ///
-    /// Requests are counted: each `true` takes one `false`. Needs no privileges.
+    /// The kernel counts requests: each `true` needs one `false`. Needs no privileges.
     pub fn set_promiscuous(&self, ifindex: u32, on: bool) -> io::Result<()> {
         let request = libc::packet_mreq {
             mr_ifindex: i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?,
@@ -167,13 +167,13 @@ impl Ring {
         set_option(&self.socket, libc::SOL_PACKET, option, &request)
     }
 
-    /// Waits until a block can be had or the time is up; says which.
+    /// Waits until a block is available or the time is up. Returns whether a block is available.
     ///
-    /// A signal or an error that the kernel reports for an interface ends the wait early and is no error here.
+    /// A signal, or an error that the kernel reports for an interface, ends the wait early and is no error here.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
         let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: `poll` is one valid `pollfd` that lives over the call, and the count says one.
+        // SAFETY: `poll` is one valid `pollfd` that outlives the call, and the count is one.
         match unsafe { libc::poll(&raw mut poll, 1, timeout_ms) } {
             0 => return Ok(false),
             1.. => {}
@@ -186,25 +186,25 @@ impl Ring {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         if poll.revents & libc::POLLERR != 0 {
-            // Reading the pending error (an interface went down) clears it: otherwise each wait would end at once.
+            // Read the pending error (an interface went down) to clear it; otherwise each wait would end at once.
             let [_] = option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR)?;
         }
         Ok(poll.revents & libc::POLLIN != 0)
     }
 
-    /// Whether the kernel has handed over a block that was not read yet.
+    /// Whether the kernel has handed over a block that has not been read.
     #[inline]
     pub fn has_block(&self) -> bool {
         self.status(self.next).load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
     }
 
-    /// The next block that the kernel handed over, if there is one.
+    /// The next block that the kernel has handed over, if there is one.
     pub fn next_block(&mut self) -> Option<Block<'_>> {
         let status = self.status(self.next).load(Ordering::Acquire);
         (status & libc::TP_STATUS_USER != 0).then(|| Block { status, ring: self })
     }
 
-    /// Counts since the ring was opened, brought up to date from the kernel, which forgets its own at each reading.
+    /// Counts since the ring was opened. The kernel resets its counts at each reading, so they are added up here.
     pub fn statistics(&self) -> io::Result<RingStats> {
         // struct tpacket_stats_v3
         let [packets, drops, freezes] = option(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS)?;
@@ -220,14 +220,15 @@ impl Ring {
     fn block_start(&self, block: usize) -> NonNull<u8> {
         assert!(block < self.block_count);
         // SAFETY: the mapping is `block_size * block_count` bytes long and `block < block_count`, so the offset stays
-        // inside it and cannot overflow (`open` checked that the length fits an `isize`).
+        // inside it and cannot overflow (`open` checks that the length fits an `isize`).
         unsafe { self.map.start.add(block * self.block_size) }
     }
 
     fn status(&self, block: usize) -> &AtomicU32 {
-        // SAFETY: the status word lies at byte 8 of a block, which is page-aligned and at least a page long, so it is
-        // inside the mapping and aligned. It is valid as long as the mapping, which `self` owns. Kernel and process
-        // both use it as one aligned word; here nothing but atomics does while a block is the kernel's.
+        // SAFETY: the status word is at byte 8 of a block, which is page-aligned and at least a page long, so the word
+        // is inside the mapping and aligned. It is valid as long as the mapping, which `self` owns. Kernel and process
+        // both access it as one aligned word; while a block belongs to the kernel, this process accesses it only
+        // through atomics.
         unsafe { self.block_start(block).add(BLOCK_STATUS).cast::<AtomicU32>().as_ref() }
     }
 }
@@ -238,7 +239,7 @@ impl AsFd for Ring {
     }
 }
 
-/// A block that is ours to read; dropping it gives it back to the kernel.
+/// A block that this process may read. Dropping it returns it to the kernel.
 #[derive(Debug)]
 pub struct Block<'a> {
     status: u32,
@@ -246,30 +247,30 @@ pub struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// Its frames, in order of arrival.
+    /// The frames of the block, in order of arrival.
     #[inline]
     pub fn frames(&self) -> Frames<'_> {
         let start = self.ring.block_start(self.ring.next);
-        // SAFETY: the block is `block_size` bytes inside the mapping (see `block_start`). While this `Block` lives its
-        // status is ours: it was found so by an acquire load, and `drop` alone gives it back, so that the kernel
-        // (which writes only to blocks that are its own) does not write to it. The slice cannot outlive `&self`, hence
-        // not the block. No `&mut` to the mapping is ever made. Leaking the block leaves the status ours, and the
-        // ring stays at this block.
+        // SAFETY: the block is `block_size` bytes inside the mapping (see `block_start`). While this `Block` lives, the
+        // block is ours: an acquire load found it so, and only `drop` returns it, so the kernel, which writes only to
+        // its own blocks, does not write to it. The slice cannot outlive `&self`, and therefore not the block. No
+        // `&mut` to the mapping is ever made. Leaking the `Block` leaves the block ours, and the ring stays at this
+        // block.
         let bytes = unsafe { std::slice::from_raw_parts(start.as_ptr(), self.ring.block_size) };
         Frames::new(bytes)
     }
 
-    /// Whether packets were lost since the statistics were last read, as of when this block was closed.
+    /// Whether the kernel had lost packets since the last reading of the statistics when it closed this block.
     pub fn losing(&self) -> bool {
         self.status & libc::TP_STATUS_LOSING != 0
     }
 
-    /// The counts of the ring it is in, see [`Ring::statistics`].
+    /// The counts of the block's ring; see [`Ring::statistics`].
     pub fn statistics(&self) -> io::Result<RingStats> {
         self.ring.statistics()
     }
 
-    /// Whether it was handed over because its time was up, not because it was full.
+    /// Whether the kernel handed the block over after `retire_ms`, not because it was full.
     pub fn timed_out(&self) -> bool {
         self.status & libc::TP_STATUS_BLK_TMO != 0
     }
@@ -288,23 +289,23 @@ impl Drop for Block<'_> {
     }
 }
 
-/// The ring's memory as this process sees it.
+/// This process's mapping of the ring.
 #[derive(Debug)]
 struct Map {
     start: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, and this is its only owner; its contents are reached
+// SAFETY: the mapping belongs to the process, not to a thread, and this is its only owner. Its contents are reachable
 // only through `Ring`, which is not `Sync`.
 unsafe impl Send for Map {}
 
 impl Map {
-    /// Maps the ring, and says whether it is locked.
+    /// Maps the ring, and returns whether the mapping is locked.
     fn new(socket: &OwnedFd, length: usize, lock: bool) -> io::Result<(Self, bool)> {
         let map = |flags| {
-            // SAFETY: a new mapping at an address of the kernel's choice touches no memory that exists; `socket` is a
-            // packet socket with a ring of `length` bytes, otherwise the kernel refuses.
+            // SAFETY: a new mapping at an address that the kernel chooses affects no existing memory. `socket` is a
+            // packet socket with a ring of `length` bytes; otherwise the kernel refuses.
             let start = unsafe {
                 let protection = libc::PROT_READ | libc::PROT_WRITE;
                 libc::mmap(std::ptr::null_mut(), length, protection, flags, socket.as_raw_fd(), 0)
@@ -313,13 +314,13 @@ impl Map {
         };
         let (start, locked) = match map(libc::MAP_SHARED | if lock { libc::MAP_LOCKED } else { 0 }) {
             Ok(start) => (start, lock),
-            // EAGAIN or EPERM: more than RLIMIT_MEMLOCK.
+            // EAGAIN or EPERM: the ring exceeds RLIMIT_MEMLOCK.
             Err(_) if lock => (map(libc::MAP_SHARED)?, false),
             Err(error) => return Err(error),
         };
         let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         let map = Self { start, length };
-        // SAFETY: the range is exactly the mapping made above; the advice keeps it out of core dumps, nothing else.
+        // SAFETY: the range is exactly the mapping made above; the advice only keeps it out of core dumps.
         if unsafe { libc::madvise(start.as_ptr().cast(), length, libc::MADV_DONTDUMP) } != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -329,8 +330,8 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made in `new`, unmapped once; the ring that hands out references into it is being
-        // dropped, so none is left.
+        // SAFETY: the range is exactly the mapping made in `new`, and is unmapped once. The ring that hands out
+        // references into it is being dropped, so none is left.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
@@ -343,18 +344,18 @@ fn invalid(step: &'static str) -> OpenError {
     OpenError { step, source: io::ErrorKind::InvalidInput.into() }
 }
 
-/// A packet socket that receives nothing yet.
+/// Opens a packet socket that receives nothing yet.
 fn packet_socket() -> io::Result<OwnedFd> {
-    // SAFETY: `socket` takes plain numbers.
+    // SAFETY: `socket` takes only plain numbers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
+    // SAFETY: the kernel has just created this descriptor, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Receives every protocol of every interface from now on.
+/// Lets the socket receive every protocol of every interface.
 fn bind_to_all(socket: &OwnedFd) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: 17,             // AF_PACKET
@@ -365,7 +366,7 @@ fn bind_to_all(socket: &OwnedFd) -> io::Result<()> {
         sll_halen: 0,
         sll_addr: [0; 8],
     };
-    // SAFETY: the pointer is to a whole `sockaddr_ll` that lives over the call, and the length is its own.
+    // SAFETY: the pointer refers to a whole `sockaddr_ll` that outlives the call, and the length is its size.
     match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length_of::<libc::sockaddr_ll>()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -383,22 +384,23 @@ fn attach(socket: &OwnedFd, program: &[SockFilter]) -> io::Result<()> {
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
-/// `T` is what the kernel takes for this option; what it points to must be valid for the call.
+/// Sets a socket option. `T` must be the kernel's type for this option, and pointers in it must be valid during the
+/// call.
 fn set_option<T>(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes from `value`, a valid reference. The one `T` with a pointer
-    // inside is `sock_fprog` of `attach`, whose vector lives there over the call and has the length it says.
+    // SAFETY: the kernel reads `size_of::<T>()` bytes from `value`, a valid reference. The only `T` with a pointer
+    // inside is `sock_fprog` of `attach`, whose vector outlives the call and has the given length.
     let result = unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), length_of::<T>())
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// An option that the kernel gives as `N` words.
+/// Reads a socket option of `N` 32-bit words.
 fn option<const N: usize>(socket: &OwnedFd, level: libc::c_int, name: libc::c_int) -> io::Result<[u32; N]> {
     let mut value = [0; N];
     let mut length = length_of::<[u32; N]>();
     // SAFETY: the kernel writes at most `length` bytes, the size of `value`; any bytes are valid words. Both references
-    // live over the call.
+    // outlive the call.
     let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }

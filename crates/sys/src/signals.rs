@@ -1,36 +1,37 @@
-//! Signals that a process waits for, held back until it listens.
+//! Blocks termination and reload signals until the process is ready to handle them.
 
 use std::mem::MaybeUninit;
 
 const HELD: [libc::c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGTERM];
 
-/// SIGHUP, SIGINT and SIGTERM do not reach the calling thread until this is dropped, nor ever a thread that it starts
-/// meanwhile. Drop it on the same thread: those that came are delivered then.
+/// Blocks SIGHUP, SIGINT and SIGTERM for the calling thread until this is dropped, and permanently for threads that it
+/// starts in the meantime. Drop it on the same thread; pending signals are delivered then.
 #[derive(Debug)]
 pub struct HeldSignals {
     before: libc::sigset_t,
 }
 
 impl HeldSignals {
-    /// Holds them back from now on.
+    /// Blocks the signals from now on.
     ///
     /// # Errors
     ///
-    /// What the system says; it has no reason to.
+    /// The error of pthread_sigmask(3), which is not expected to fail.
     pub fn new() -> std::io::Result<Self> {
         let (mut held, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        // SAFETY: sigemptyset initialises the set that it is given, which is valid memory; it cannot fail.
+        // SAFETY: `sigemptyset` initializes the given set, which is valid memory; it cannot fail.
         let mut held = unsafe {
             libc::sigemptyset(held.as_mut_ptr());
             held.assume_init()
         };
         for signal in HELD {
-            // SAFETY: the set is initialised, and the signals are ones that exist.
+            // SAFETY: the set is initialized, and the signals exist.
             unsafe { libc::sigaddset(&mut held, signal) };
         }
-        // SAFETY: both point to sets, the first is initialised, and the second is written to when it returns 0.
+        // SAFETY: both pointers refer to sets. The first is initialized, and the call initializes the second when it
+        // returns 0.
         match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &held, before.as_mut_ptr()) } {
-            // SAFETY: it has just been written to.
+            // SAFETY: the call has just initialized it.
             0 => Ok(Self { before: unsafe { before.assume_init() } }),
             error => Err(std::io::Error::from_raw_os_error(error)),
         }
@@ -39,7 +40,7 @@ impl HeldSignals {
 
 impl Drop for HeldSignals {
     fn drop(&mut self) {
-        // SAFETY: the set is one that the system gave, and nothing is asked back.
+        // SAFETY: the set comes from the system, and the old mask is not requested.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
     }
 }

@@ -1,19 +1,19 @@
-//! Classic BPF for the kernel: which packets reach the ring, and how much of them.
+//! Classic BPF programs that tell the kernel which packets reach the ring, and how many bytes of each.
 //!
-//! The filter uses the kernel's ancillary loads (`SKF_AD_*`, `include/uapi/linux/filter.h`), so it looks at no byte
-//! of the packet and holds for every link type.
+//! The programs use the kernel's ancillary loads (`SKF_AD_*`, `include/uapi/linux/filter.h`). They read no byte of the
+//! packet and therefore work for every link type.
 
-/// A filter result that keeps packets whole: libpcap's largest snapshot length, which Wireshark still reads.
+/// The filter result for whole packets: libpcap's largest snapshot length, which Wireshark still reads.
 pub const WHOLE_PACKET: u32 = 0x40000;
 
 /// One instruction of classic BPF (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SockFilter {
-    /// Operation.
+    /// Operation code.
     pub code: u16,
-    /// Instructions to skip when a jump's condition holds.
+    /// Instructions to skip if a jump's condition holds.
     pub jump_true: u8,
-    /// Instructions to skip when it does not.
+    /// Instructions to skip if it does not hold.
     pub jump_false: u8,
     /// Operand.
     pub k: u32,
@@ -31,12 +31,12 @@ impl std::fmt::Display for TooManyInterfaces {
 
 impl std::error::Error for TooManyInterfaces {}
 
-/// What a capture socket lets through.
+/// The packets that a capture socket accepts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CaptureFilter<'a> {
-    /// Only packets of these interface indexes; `None` is all of them.
+    /// Accepted interface indexes; `None` accepts all interfaces.
     pub ifindexes: Option<&'a [u32]>,
-    /// Bytes kept of each packet; 0 is the whole packet ([`WHOLE_PACKET`]).
+    /// Bytes captured of each packet; 0 means the whole packet ([`WHOLE_PACKET`]).
     pub snaplen: u32,
 }
 
@@ -47,7 +47,7 @@ const JUMP_EQUAL: u16 = 0x15;
 /// `BPF_RET | BPF_K`
 const RETURN: u16 = 0x06;
 
-/// `SKF_AD_OFF`, the base of the ancillary loads; negative, so the top of the offsets' range.
+/// `SKF_AD_OFF`, the base of the ancillary loads. It is negative, so it is at the top of the unsigned range.
 const ANCILLARY: u32 = 0xffff_f000;
 const PACKET_TYPE: u32 = ANCILLARY + 4;
 const IFINDEX: u32 = ANCILLARY + 8;
@@ -58,16 +58,16 @@ const ARPHRD_LOOPBACK: u32 = 772;
 const PACKET_OUTGOING: u32 = 4;
 
 impl CaptureFilter<'_> {
-    /// Interfaces in one filter: `BPF_MAXINSNS` is 4096 instructions, each interface takes two.
+    /// The most interfaces in one filter: `BPF_MAXINSNS` is 4096 instructions, and each interface takes two.
     pub const INTERFACES_MAX: usize = 2040;
 
-    /// A program that lets nothing through.
+    /// A program that accepts no packet.
     pub const NOTHING: [SockFilter; 1] = [ret(0)];
 
-    /// The program.
+    /// The BPF program of the filter.
     ///
-    /// Loopback and CAN devices show every packet they send a second time as received; as libpcap does, the sent copy
-    /// is left out.
+    /// Loopback and CAN devices deliver each sent packet a second time as received. Like libpcap, the program rejects
+    /// the sent copy.
     pub fn program(&self) -> Result<Vec<SockFilter>, TooManyInterfaces> {
         let accept = ret(if self.snaplen == 0 { WHOLE_PACKET } else { self.snaplen });
         let mut program = vec![

@@ -1,26 +1,26 @@
-//! An allocator that leaves nothing behind.
+//! An allocator that overwrites memory when it is freed.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// Overwrites what is freed with zeros, and has `A` do the rest.
+/// Overwrites freed memory with zeros, and delegates all else to `A`.
 ///
-/// As the allocator of a whole program it does so for every buffer that packets pass through, those of libraries included,
-/// however they are given up. It costs the writing of what is freed; who frees nothing pays nothing.
+/// As a program's global allocator, it wipes every buffer that packets pass through, including those of libraries. The
+/// cost is one write of the freed memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wiping<A = System>(A);
 
 impl Wiping {
-    /// Before the system's allocator.
+    /// A wiping allocator on top of the system's.
     pub const SYSTEM: Self = Self(System);
 }
 
-// SAFETY: all of it is `A`'s work, which keeps the contract by its own account. Between a caller that gives a block up and `A` that
-// takes it back nobody else has it, so that writing to it is sound. `realloc` is the trait's own: another block, a copy,
-// and `dealloc`, as `A`'s could leave a copy behind where it moves one.
+// SAFETY: `A` does all the work and fulfils the contract itself. Between the caller's `dealloc` and that of `A`,
+// nothing else refers to the block, so writing to it is sound. `realloc` is the trait's default (allocate, copy,
+// `dealloc`), as that of `A` could leave a copy behind when it moves a block.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Wiping<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are those that `A` asks for.
+        // SAFETY: the caller's guarantees are those that `A` requires.
         unsafe { self.0.alloc(layout) }
     }
 
@@ -32,11 +32,12 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Wiping<A> {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the block is `layout.size()` bytes long, was given out by `A`, and the caller has given it up.
+        // SAFETY: the block is `layout.size()` bytes long, comes from `A`, and the caller no longer uses it.
         unsafe { block.write_bytes(0, layout.size()) };
-        // A compiler that knows what comes next would spare itself the writing: this is taken for a reader.
+        // The compiler could remove the write, as the block is freed next. This empty assembly counts as a read of the
+        // block.
         #[cfg(not(miri))]
-        // SAFETY: there is no instruction in it.
+        // SAFETY: the assembly contains no instruction.
         unsafe {
             std::arch::asm!("/* {0} */", in(reg) block, options(nostack, preserves_flags, readonly));
         }
@@ -52,14 +53,14 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// Bytes that came back to [`Looking`], and how many of them were not zero.
+        /// Bytes that [`Looking`] was given back, and how many of them were not zero.
         static FREED: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
     }
 
-    /// Looks at what it gets back.
+    /// An allocator that inspects freed blocks.
     struct Looking;
 
-    // SAFETY: it hands everything on to the system's, and reads blocks that nobody else has any more.
+    // SAFETY: it delegates to the system's allocator, and reads only blocks that nothing else refers to.
     unsafe impl GlobalAlloc for Looking {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             // SAFETY: the caller's promises are the same.
@@ -67,7 +68,7 @@ mod tests {
         }
 
         unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-            // SAFETY: the block is so long, and was written to from end to end.
+            // SAFETY: the block has this length, and all of it is initialized.
             let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
             let left = bytes.iter().filter(|byte| **byte != 0).count();
             FREED.set((FREED.get().0 + bytes.len(), FREED.get().1 + left));
@@ -82,8 +83,8 @@ mod tests {
         for (size, align) in [(1, 1), (7, 1), (64, 64), (100_000, 8), (1 << 20, 4096)] {
             FREED.set((0, 0));
             let layout = Layout::from_size_align(size, align).unwrap();
-            // SAFETY: the layout is not empty; the block is written to within its size, moved with its own layout, and
-            // freed with the one it then has.
+            // SAFETY: the layout is not empty. The block is written to within its size, moved with its own layout, and
+            // freed with the layout it then has.
             unsafe {
                 let block = wiping.alloc(layout);
                 block.write_bytes(0xa5, size);

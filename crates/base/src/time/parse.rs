@@ -1,8 +1,8 @@
-//! Times and spans as people type them.
+//! Parses times and durations from user input.
 //!
-//! Everything is computed in integers: a time with nine digits behind the point is met to the nanosecond. Local times
-//! that a change to summer time skips mean the same distance after the change (02:30 becomes 03:30); of those that
-//! exist twice, the first is meant. `1d` and `3 days ago` are multiples of 24 hours, whatever the clocks did.
+//! All computation uses integers, so times with nine fractional digits are exact to the nanosecond. A local time that a
+//! change to summer time skips is read as the same distance after the change (02:30 becomes 03:30). Of a local time
+//! that exists twice, the first is meant. `1d` and `3 days ago` are multiples of 24 hours, regardless of clock changes.
 
 use std::time::Duration;
 
@@ -13,39 +13,39 @@ use super::{NANOS_PER_SECOND, Timestamp};
 
 mod written;
 
-/// Why a time or a span could not be understood.
+/// Why a time or a duration could not be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
     /// Not a time.
     #[error("cannot read the time {}: try 10m (ten minutes ago) or 2026-11-22T10:00:00Z", shown(.0))]
     Unreadable(String),
-    /// A time that packets cannot have.
+    /// A time outside the range of [`Timestamp`].
     #[error(
         "the time {} is not between 1970 and 2554: try 10m (ten minutes ago) or 2026-11-22T10:00:00Z", shown(.0)
     )]
     OutOfRange(String),
-    /// A small number without a unit: a span whose unit is missing, rather than a second of 1970.
+    /// A small number without a unit. It is more likely a duration without its unit than a second of 1970.
     #[error("the time {0:?} has no unit: try {0}s, {0}m or {0}h for so long ago, or @{0} for seconds since 1970")]
     NoUnit(String),
-    /// A range, where a point in time is needed.
+    /// A range instead of a point in time.
     #[error("{} is a range, not a point in time: use {option} {rest:?}", shown(.text))]
     Range {
-        /// What was read.
+        /// The input.
         text: String,
-        /// The option that takes the range's end.
+        /// The command-line option that expresses the range.
         option: &'static str,
-        /// What that option takes.
+        /// The value for that option.
         rest: String,
     },
-    /// Not a span.
+    /// Not a duration.
     #[error("cannot read the duration {}: try 90s or 2h30m", shown(.0))]
     UnreadableDuration(String),
 }
 
-/// Seconds since 1970 need this many digits before they are read without `@`: nine digits begin in March 1973.
+/// The fewest digits of seconds since 1970 without `@`: nine digits begin in March 1973.
 const EPOCH_DIGITS_MIN: usize = 9;
 
-/// What was read, quoted and short enough for a message.
+/// The input in quotes, cut to 60 characters for a message.
 fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 60;
     if text.chars().count() <= CHARS_MAX {
@@ -55,16 +55,16 @@ fn shown(text: &str) -> String {
     }
 }
 
-/// Reads a point in time.
+/// Parses a point in time.
 ///
-/// Understands RFC 3339, dates and times of day in the time zone `tz` (`2026-11-22 10:00`, `2026-11-22`, `10:00`,
-/// `yesterday 14:00`, `noon`), what logs and mails print (`Nov 27 06:40:01`, `Fri, 27 Nov 2026 06:40:01 +0100`), seconds
-/// since 1970 with a fraction (`1795341600.5`, or with `@` for any number), `now`, and spans, which count back from `now`
-/// (`10m`, `-10m`, `2h30m`, `3 days ago`). A span that reaches beyond 1970 means 1970.
+/// Accepts RFC 3339, dates and times of day in the time zone `tz` (`2026-11-22 10:00`, `2026-11-22`, `10:00`,
+/// `yesterday 14:00`, `noon`), formats of logs and mails (`Nov 27 06:40:01`, `Fri, 27 Nov 2026 06:40:01 +0100`),
+/// seconds since 1970 with a fraction (`1795341600.5`, or with `@` for any number), `now`, and durations, which count
+/// back from `now` (`10m`, `-10m`, `2h30m`, `3 days ago`). A duration that reaches beyond 1970 gives 1970.
 ///
 /// # Errors
 ///
-/// Says what was read and what would be understood.
+/// If the text is not a time, is out of range, or has no unit. The message quotes the text and gives examples.
 pub fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestamp, TimeError> {
     let read = text.trim().to_ascii_lowercase();
     if read == "now" {
@@ -97,7 +97,7 @@ fn range(text: &str, read: &str, now: Timestamp, tz: &TimeZone) -> Option<TimeEr
         "around" | "about" => "--around",
         _ => return None,
     };
-    // A second such word is no time; without this check, a line of them would recurse once a word.
+    // A second such word is no time. Without this check, a line of such words would recurse once per word.
     (!is_range_word(rest) && parse(rest, now, tz).is_ok()).then(|| TimeError::Range {
         text: text.to_owned(),
         option,
@@ -110,7 +110,7 @@ fn is_range_word(text: &str) -> bool {
     ["before", "until", "after", "since", "around", "about"].contains(&word)
 }
 
-/// As [`parse`], but a bare span (`5m`) is counted from `now` on: a time to come.
+/// As [`parse`], but a bare duration (`5m`) counts forward from `now`.
 ///
 /// # Errors
 ///
@@ -122,16 +122,16 @@ pub fn parse_ahead(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestam
     }
 }
 
-/// Reads a span of time: `500ms`, `90s`, `10m`, `2h30m`, `1.5h`, `1d`, `1w`, `3 days`, `2 hours 30 minutes`.
+/// Parses a duration: `500ms`, `90s`, `10m`, `2h30m`, `1.5h`, `1d`, `1w`, `3 days`, `2 hours 30 minutes`.
 ///
 /// # Errors
 ///
-/// Says what was read and what would be understood; a number without a unit is not.
+/// If the text is not a duration, or a number has no unit. The message quotes the text and gives examples.
 pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
     span(&text.trim().to_ascii_lowercase()).ok_or_else(|| TimeError::UnreadableDuration(text.to_owned()))
 }
 
-/// One or more numbers with units, in lower case. `None` also where it exceeds 584 years.
+/// Parses one or more numbers with units, in lower case. `None` also above 584 years.
 fn span(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total: u64 = 0;
@@ -164,7 +164,7 @@ fn unit_nanos(unit: &str) -> Option<u64> {
     })
 }
 
-/// `12` or `12.5`, times `unit`, exactly; what is below one is cut off. At most nine digits behind the point.
+/// `12` or `12.5` times `unit`, rounded down to an integer. At most nine fractional digits.
 fn decimal(text: &str, unit: u64) -> Option<u128> {
     let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, fraction)| (whole, Some(fraction)));
     let whole: u64 = digits(whole)?;
@@ -173,7 +173,7 @@ fn decimal(text: &str, unit: u64) -> Option<u128> {
     Some(u128::from(whole) * unit + u128::from(fraction) * unit / u128::from(NANOS_PER_SECOND))
 }
 
-/// Digits only: no sign, no space, not empty.
+/// Parses a non-empty string of ASCII digits, without sign or spaces.
 fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -181,16 +181,16 @@ fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
     text.parse().ok()
 }
 
-/// The digits behind a point, one to nine of them, as billionths.
+/// Parses one to nine fractional digits as billionths.
 fn nano_fraction(text: &str) -> Option<u32> {
     let value: u32 = digits(text)?;
     let missing = 9_u32.checked_sub(u32::try_from(text.len()).ok()?)?;
     Some(value * 10_u32.pow(missing))
 }
 
-/// A date, a time of day, or both; nanoseconds since the epoch.
+/// Parses a date, a time of day, or both. Returns nanoseconds since the epoch.
 fn calendar(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
-    // RFC 3339 separates by a T between digits; names of days have one within.
+    // RFC 3339 separates date and time by a T after a digit; names of days contain a T after a letter.
     let bytes = text.as_bytes();
     let is_separator = |at: usize| match bytes[at] {
         b' ' => true,
@@ -203,7 +203,7 @@ fn calendar(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
         None => (text, None),
     };
     let (day, clock) = match clock {
-        // `14:00 yesterday` as well as `yesterday 14:00`.
+        // Accept `14:00 yesterday` as well as `yesterday 14:00`.
         Some(last @ ("today" | "yesterday")) => (last, Some(day)),
         _ if matches!(day, "noon" | "midnight") && clock.is_none() => ("today", Some(day)),
         clock => (day, clock),
@@ -236,7 +236,7 @@ fn date(text: &str, now: Timestamp, tz: &TimeZone) -> Option<civil::Date> {
     civil::Date::new(digits(year)?, digits(month)?, digits(day)?).ok()
 }
 
-/// `10:00`, `10:00:05` or `10:00:05.123456789`. A leap second (`:60`) means the second before it.
+/// Parses `10:00`, `10:00:05` or `10:00:05.123456789`. A leap second (`:60`) becomes the second before it.
 fn time_of_day(text: &str) -> Option<civil::Time> {
     match text {
         "noon" => return civil::Time::new(12, 0, 0, 0).ok(),
@@ -341,7 +341,7 @@ mod tests {
             ("Yesterday 14:00", "2026-11-21T13:00:00.000000000Z"),
             ("today 09:30", "2026-11-22T08:30:00.000000000Z"),
             ("today", "2026-11-21T23:00:00.000000000Z"),
-            // The clocks go from 02:00 to 03:00, and from 03:00 back to 02:00.
+            // Clocks change from 02:00 to 03:00 in March, and from 03:00 to 02:00 in October.
             ("2026-03-29 02:30", "2026-03-29T01:30:00.000000000Z"),
             ("2026-03-29 03:30", "2026-03-29T01:30:00.000000000Z"),
             ("2026-10-25 02:30", "2026-10-25T00:30:00.000000000Z"),

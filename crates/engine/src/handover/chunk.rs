@@ -1,10 +1,11 @@
-//! The wrapping: a stream of bytes in files of bounded size, each of which says what it is and proves that it is whole.
+//! The container format of a handover: a byte stream in files of bounded size. Each file has a header that identifies
+//! it and checksums that prove it intact.
 //!
 //! ```text
-//!  0  "retrocap"              48  number of the whole, by chance      72  CRC-32 of what follows the header
-//!  8  format (4)              56  number of this file (4)             76  zeros
-//! 12  bytes of the header (4) 60  1 in the last one (4)              124  CRC-32 of the header so far
-//! 16  version of the program  64  bytes that follow (8)              128  the stream's bytes
+//!  0  "retrocap"              48  random number of the stream (8)      72  CRC-32 of the bytes after the header
+//!  8  format (4)              56  number of this file (4)              76  zeros
+//! 12  bytes of the header (4) 60  1 in the last file (4)              124  CRC-32 of the header so far
+//! 16  program version (32)    64  bytes after the header (8)          128  bytes of the stream
 //! ```
 
 use std::collections::VecDeque;
@@ -15,36 +16,36 @@ use crc32fast::Hasher;
 use base::codec::{Put, Take};
 
 const MAGIC: [u8; 8] = *b"retrocap";
-/// Grows with every change of what is written, here or in any part of it.
+/// Format version. Increase it with every change to the format, here or in any part of the stream.
 pub const FORMAT: u32 = 3;
 const HEADER_BYTES: usize = 128;
 const VERSION_BYTES: usize = 32;
-/// Bytes that are read or written at a time.
+/// Bytes per read or write.
 const BUFFER_BYTES: usize = 256 << 10;
-/// Files there are at most; what comes in more is not ours.
+/// The most files of a stream; the reader refuses more.
 pub const FILES_MAX: usize = 1024;
 
-/// Where files come from when a stream is written, and where they go when they are full.
+/// Provides the files of a stream that is written, and takes them when they are complete.
 pub trait PartStore {
-    /// What they are.
+    /// The type of the files.
     type File: Write + Seek;
 
-    /// An empty file.
+    /// Makes an empty file.
     ///
     /// # Errors
     ///
-    /// When there is none to be had.
+    /// If the system cannot provide one.
     fn make(&mut self) -> io::Result<Self::File>;
 
-    /// Takes one that is complete.
+    /// Takes a complete file.
     ///
     /// # Errors
     ///
-    /// When it cannot be kept.
+    /// If the file cannot be kept.
     fn keep(&mut self, file: Self::File) -> io::Result<()>;
 }
 
-/// What the header of a file says.
+/// The header of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Header {
     whole: u64,
@@ -94,7 +95,8 @@ impl Header {
         if magic != MAGIC {
             return Err(HandoverError::Foreign);
         }
-        // What another format's header holds is not ours to check; where its format and version stand never changes.
+        // Only format and version have a fixed place in every format, so check nothing else in the header of another
+        // format.
         if format != FORMAT {
             let text = version.iter().take_while(|byte| byte.is_ascii_graphic()).map(|byte| char::from(*byte));
             return Err(HandoverError::Format { format, version: text.collect() });
@@ -107,30 +109,30 @@ impl Header {
     }
 }
 
-/// Why nothing is taken over.
+/// Why a stream is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandoverError {
-    /// It is something else.
+    /// The magic bytes are not those of a handover.
     #[error("it is not what a recorder leaves behind")]
     Foreign,
-    /// It is of another version.
+    /// The stream has another format version.
     #[error("it was left by retrocap {version} in format {format}, and this version reads format {FORMAT} alone")]
     Format {
-        /// Its format.
+        /// Format version of the stream.
         format: u32,
-        /// Its program.
+        /// Version of the program that wrote the stream.
         version: String,
     },
-    /// Something is not as it was written.
+    /// A length or checksum does not match.
     #[error("it is damaged: {0} is not as it was written")]
     Damaged(&'static str),
-    /// Files are missing, or there are more than belong together.
+    /// A file is missing, duplicate or from another stream, or there are too many.
     #[error("it is not whole: {0}")]
     Parts(&'static str),
-    /// It cannot be trusted to stay as it is.
+    /// Another process could change the stream while it is read.
     #[error("it could be changed while it is read: {0}")]
     Unsealed(&'static str),
-    /// It cannot be read.
+    /// Reading failed.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
 }
@@ -141,7 +143,7 @@ impl From<io::Error> for HandoverError {
     }
 }
 
-/// Writes a stream.
+/// Writes a stream into files.
 pub struct Writer<S: PartStore> {
     shelf: S,
     whole: u64,
@@ -160,7 +162,7 @@ struct Open<F> {
 }
 
 impl<S: PartStore> Writer<S> {
-    /// Into files of about `file_bytes`; `whole` tells them from others.
+    /// Makes a writer of files of about `file_bytes` each. `whole` identifies the stream in each file's header.
     pub fn new(shelf: S, whole: u64, file_bytes: u64) -> Self {
         Self { shelf, whole, file_bytes, files: 0, bytes: 0, open: None, buffer: Vec::with_capacity(BUFFER_BYTES) }
     }
@@ -193,11 +195,11 @@ impl<S: PartStore> Writer<S> {
         self.shelf.keep(file)
     }
 
-    /// Ends the stream. Returns where the files went, how many they are, and their bytes.
+    /// Ends the stream. Returns the store, the number of files and the bytes of the stream.
     ///
     /// # Errors
     ///
-    /// When the last of it cannot be written or kept.
+    /// If the last file cannot be written or kept.
     pub fn finish(mut self) -> io::Result<(S, u32, u64)> {
         self.write_buffer()?;
         self.close(true)?;
@@ -220,11 +222,11 @@ impl<S: PartStore> Write for Writer<S> {
     }
 }
 
-/// Reads a stream that was found whole. Each file is closed as soon as it is read.
+/// Reads a stream that [`new`](Self::new) has verified. Each file is closed as soon as it has been read.
 #[derive(Debug)]
 pub struct Reader<F> {
     files: VecDeque<(F, u64)>,
-    /// Bytes of the first one that were read into the buffer.
+    /// Bytes of the first file that have been read into the buffer.
     at: u64,
     buffer: Vec<u8>,
     taken: usize,
@@ -232,11 +234,11 @@ pub struct Reader<F> {
 }
 
 impl<F: Read + Seek> Reader<F> {
-    /// Looks whether the files, in any order, are one stream, and all of it as it was written.
+    /// Verifies that the files, in any order, are one complete and intact stream.
     ///
     /// # Errors
     ///
-    /// When they are not.
+    /// If they are not, or if reading fails.
     pub fn new(files: Vec<F>) -> Result<Self, HandoverError> {
         if files.len() > FILES_MAX {
             return Err(HandoverError::Parts("there are more parts than any recorder leaves"));
@@ -283,7 +285,7 @@ impl<F: Read + Seek> Reader<F> {
         Ok(Self { files, at: 0, buffer, taken: 0, bytes: sum })
     }
 
-    /// Bytes of the whole stream.
+    /// Bytes of the stream, without headers.
     pub fn stream_bytes(&self) -> u64 {
         self.bytes
     }
@@ -307,7 +309,7 @@ impl<F: Read + Seek> Reader<F> {
     }
 }
 
-/// That of all bytes behind the header.
+/// The CRC-32 of the next `len` bytes of `file`.
 fn checksum(file: &mut impl Read, len: u64, buffer: &mut [u8]) -> io::Result<u32> {
     let mut hasher = Hasher::new();
     let mut left = len;
@@ -344,7 +346,7 @@ mod tests {
 
     use super::*;
 
-    /// Files in plain memory.
+    /// A store of files in memory.
     #[derive(Default)]
     struct Plain(Vec<Vec<u8>>);
 

@@ -1,17 +1,18 @@
-//! What a recorder leaves to the one that is started in its place: all packets and sessions, interfaces, pins and counts.
+//! Hands all packets, sessions, interfaces, pins and counts over to the recorder that replaces this one.
 //!
 //! ```text
-//!  how it was:  since when, gaps, interfaces, classes, pins
-//!  a worker:    counts · sessions of the past, sessions · segments, oldest first      (as many times as there are workers)
-//!  the end
+//!  report:      time of the stop, start time, gaps, interfaces, classes, pins
+//!  per worker:  counts · archived sessions, sessions · segments, oldest first
+//!  end marker
 //! ```
 //!
-//! It is written as one stream ([`chunk`] is its wrapping), and memory is given back as it is written. Who reads it believes
-//! nothing of it: packets are counted anew, numbers have bounds, and what contradicts itself ends the reading, with what was
-//! read until then still whole. What comes of a smaller budget, other classes or another number of workers is what would have
-//! come of them in life: the most important and most recent stays.
+//! The state is written as one stream, which [`chunk`] splits into files. The writer returns memory to the system as it
+//! writes. The reader trusts nothing in the stream: it counts packets anew, bounds all numbers, and stops at the first
+//! contradiction. What it has read until then stays valid. If the new recorder has a smaller budget, other classes or
+//! another number of workers, it retains what it would have retained while recording: the most important and most
+//! recent packets.
 //!
-//! Not taken over, as it is of minutes alone: who floods, fragments that wait for their first one, and who follows.
+//! State that matters for minutes only is not handed over: flood detection, pending fragments and connected followers.
 
 pub mod chunk;
 
@@ -26,55 +27,55 @@ use base::interface::{Interface, Interfaces};
 use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
 
-/// A time in which nothing was recorded.
+/// A period in which nothing was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// From then on.
+    /// Start of the gap.
     pub from: Timestamp,
-    /// Until then.
+    /// End of the gap.
     pub until: Timestamp,
 }
 
-/// Gaps that are remembered: the latest ones.
+/// Number of gaps that are kept; the oldest are dropped first.
 const GAPS_MAX: usize = 64;
-/// More workers than any recorder has.
+/// Upper bound for the number of workers in a stream.
 const WORKERS_MAX: u32 = 4096;
-/// Behind the last worker.
+/// The end marker after the last worker.
 const END: u64 = u64::from_le_bytes(*b"the end.");
 
-/// What is known of the recorders before.
+/// What a recorder knows of its predecessors, and what it restored from the last one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RestartReport {
-    /// When the first of them began.
+    /// Start time of the first predecessor.
     pub since: Option<Timestamp>,
-    /// When nothing was recorded since then, oldest first.
+    /// Periods without recording since then, oldest first.
     pub gaps: Vec<Gap>,
-    /// What was taken over.
+    /// Counts of what was restored.
     pub restored: RestoredCounts,
-    /// Why nothing was, or not all.
+    /// Why nothing, or not everything, was restored.
     pub problem: Option<String>,
 }
 
-/// What was taken over.
+/// Counts of what was restored from a predecessor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RestoredCounts {
-    /// Packets.
+    /// Restored packets.
     pub packets: u64,
-    /// Their captured bytes.
+    /// Captured bytes of the restored packets.
     pub bytes: u64,
-    /// Packets that were left, and found no room.
+    /// Packets in the stream that found no room.
     pub lost_packets: u64,
-    /// Sessions, those whose packets are gone included.
+    /// Restored sessions, including those without stored packets.
     pub sessions: u64,
-    /// Pins that still hold.
+    /// Restored pins that have not expired.
     pub pins: u64,
 }
 
-/// Writes down everything. Memory is given back meanwhile: nothing can be asked any more.
+/// Writes the whole state, and returns its memory to the system. The state cannot be queried any more.
 ///
 /// # Errors
 ///
-/// When it cannot be written; then it is lost.
+/// If `out` fails; the state is lost then.
 pub fn write(
     out: &mut impl Write,
     before: &RestartReport,
@@ -106,9 +107,9 @@ pub fn write(
     out.put_u64(END)
 }
 
-/// Takes over what [`write()`] has written, into pipelines that have recorded nothing yet. `now` ends the gap.
+/// Restores what [`write()`] has written, into pipelines that have recorded nothing yet. `now` ends the gap.
 ///
-/// Never fails: what cannot be taken over is left, and what comes back says so.
+/// It never fails: it skips what it cannot restore, and the report says so.
 pub fn read(
     input: &mut impl Read,
     now: Timestamp,
@@ -150,7 +151,7 @@ fn read_all(
         before.gaps.push(Gap { from: Timestamp(from), until: Timestamp(until) });
     }
     before.gaps.drain(..before.gaps.len().saturating_sub(GAPS_MAX));
-    // A clock that was set back meanwhile makes no gap that ends before it begins.
+    // The clock may have been set back in the meantime; a gap must not end before it begins.
     before.gaps.push(Gap { from: stopped, until: stopped.max(now) });
     let mut ids = IdMapping::default();
     for _ in 0..input.take_u16()? {
@@ -158,7 +159,7 @@ fn read_all(
     }
     let names: Vec<String> =
         pipelines.first().map(|first| first.class_names().map(str::to_owned).collect()).unwrap_or_default();
-    // Class 0 is that of no filter and has no name.
+    // Class 0 has no filter and no name.
     for old in 1..=input.take_u16()? {
         let name = input.take_text()?;
         let new = names.iter().position(|other| *other == name).and_then(|at| u8::try_from(at + 1).ok());
@@ -197,7 +198,7 @@ fn take_interface(input: &mut impl Read, interfaces: &Interfaces) -> io::Result<
     let (description, os) = (text()?, text()?);
     let interface = interfaces.intern_with(&name, index, link_type, |interface| {
         (interface.description, interface.os) = (description, os);
-        // Until somebody says that it is there.
+        // The interface counts as down until the capture reports it.
         interface.up = false;
     });
     interface.ok_or_else(|| damaged("the number of interfaces"))

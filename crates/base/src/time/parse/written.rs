@@ -1,8 +1,8 @@
-//! Dates with the names of months, as logs, mails and `date` write them.
+//! Parses dates with month names, as logs, mails and `date` write them.
 //!
-//! The order of the words is free, as long as each stands once: `Nov 27 06:40:01` (syslog), `Fri Nov 27 06:40:01 UTC 2026`
-//! (`date`, `ctime`), `Fri, 27 Nov 2026 06:40:01 +0100` (RFC 5322). Without a year, the latest such date that has begun
-//! is meant: logs speak of the past.
+//! The words may have any order, and each part occurs once at most: `Nov 27 06:40:01` (syslog), `Fri Nov 27 06:40:01
+//! UTC 2026` (`date`, `ctime`), `Fri, 27 Nov 2026 06:40:01 +0100` (RFC 5322). A date without a year means the latest
+//! such date that is not in the future, as logs refer to the past.
 
 use jiff::civil;
 use jiff::tz::{Offset, TimeZone};
@@ -25,10 +25,10 @@ const MONTHS: [&str; 12] = [
     "december",
 ];
 const DAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
-/// A date in words has no more: weekday, month, day, year, time of day, zone.
+/// The most words of a date: weekday, month, day, year, time of day, zone.
 const WORDS_MAX: usize = 6;
 
-/// What the words of a date said so far.
+/// The parts of a date that have been parsed.
 #[derive(Default)]
 struct Words {
     has_weekday: bool,
@@ -39,7 +39,7 @@ struct Words {
     offset: Option<Offset>,
 }
 
-/// Reads a date with the name of a month, in lower case; nanoseconds since the epoch.
+/// Parses a date with a month name, in lower case. Returns nanoseconds since the epoch.
 pub(super) fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
     let mut words = Words::default();
     for (place, word) in text.split([' ', '\t', ',']).filter(|word| !word.is_empty()).enumerate() {
@@ -59,12 +59,12 @@ pub(super) fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
         return at(year);
     }
     let today = tz.to_datetime(jiff::Timestamp::from_nanosecond(i128::from(now.0)).ok()?).date();
-    // The 29th of February may be eight years back: 1900 had none.
+    // 29 February may be up to eight years back, as 1900 was not a leap year.
     (0..=8).filter_map(|back| at(today.year() - back)).find(|&found| found <= i128::from(now.0))
 }
 
 impl Words {
-    /// Takes one more word; `None` if it is no part of a date, or its part is there already.
+    /// Parses one more word. `None` if it is not part of a date, or repeats a part.
     fn take(&mut self, word: &str) -> Option<()> {
         if word.contains(':') {
             let (clock, offset) = split_offset(word)?;
@@ -96,7 +96,7 @@ impl Words {
     }
 }
 
-/// The place of a name, from 1 on; three letters are enough, as in logs.
+/// The position of a name, counted from 1. Three letters are enough, as in logs.
 fn named(names: &[&str], word: &str) -> Option<i8> {
     let place = names.iter().position(|name| *name == word || (word.len() == 3 && name.starts_with(word)))?;
     i8::try_from(place + 1).ok()
