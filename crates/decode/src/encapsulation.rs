@@ -1,18 +1,18 @@
-//! What stands between a packet's first byte and its innermost session, for answers that have to name it.
+//! Names the headers between the start of a packet and its innermost session.
 //!
-//! tcpdump expressions look at the first headers of a packet. What they do not look behind is a reason why a packet did not
-//! match, though its session has the addresses and ports that were asked for.
+//! Filter expressions in tcpdump syntax test the outermost headers of a packet. A message can name an encapsulation as
+//! the reason why a packet does not match although its session has the requested addresses and ports.
 
 use std::ops::ControlFlow;
 
 use super::{Decoded, Layer, Walk, enter, link};
 use base::packet::LinkType;
 
-/// The kinds of headers that tcpdump expressions do not look behind by themselves.
+/// A set of header kinds behind which filter expressions do not look by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encapsulations(u32);
 
-/// Their names in the order of the bits.
+/// The names of the kinds, in the order of their bits.
 const NAMES: [&str; 30] = [
     "a VLAN tag",
     "MPLS",
@@ -46,21 +46,21 @@ const NAMES: [&str; 30] = [
     "LLC",
 ];
 
-/// The bit of fragments after the first, which have no ports.
+/// The bit for fragments after the first, which have no ports.
 const LATER_FRAGMENT: u32 = 1 << 31;
 
 impl Encapsulations {
-    /// Whether there are none.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Whether the packet is a fragment after the first.
+    /// Returns whether the packet is a fragment after the first.
     pub fn is_later_fragment(self) -> bool {
         self.0 & LATER_FRAGMENT != 0
     }
 
-    /// The names, outermost kinds mostly first.
+    /// Returns the names in bit order, which mostly is the order from the outside in.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         NAMES.into_iter().enumerate().filter(move |(bit, _)| self.0 >> bit & 1 != 0).map(|(_, name)| name)
     }
@@ -104,7 +104,7 @@ impl Encapsulations {
     }
 }
 
-/// The headers around a packet's innermost session.
+/// Returns the kinds of headers around a packet's innermost session.
 pub fn encapsulations(link_type: LinkType, data: &[u8]) -> Encapsulations {
     let mut found = Encapsulations::default();
     let decoded = each_layer(link_type, data, |layer, walk| {
@@ -117,7 +117,7 @@ pub fn encapsulations(link_type: LinkType, data: &[u8]) -> Encapsulations {
     found
 }
 
-/// Where the outermost IP header begins, if there is one.
+/// Returns the offset of the outermost IP header, if there is one.
 pub fn network_offset(link_type: LinkType, data: &[u8]) -> Option<usize> {
     let mut offset = None;
     each_layer(link_type, data, |layer, walk| match layer {
@@ -130,7 +130,7 @@ pub fn network_offset(link_type: LinkType, data: &[u8]) -> Option<usize> {
     offset
 }
 
-/// Shows each layer and where it begins; gives what was understood.
+/// Calls `each` for each layer before it is decoded, until `each` breaks. Returns the decoded headers.
 fn each_layer(link_type: LinkType, data: &[u8], mut each: impl FnMut(Layer, &Walk<'_>) -> ControlFlow<()>) -> Decoded {
     let mut decoded = Decoded::default();
     let mut walk = Walk::new(data, &mut decoded);
@@ -149,7 +149,7 @@ mod tests {
     use super::super::frames::{ethernet, geneve, gre, ipv4, ipv4_with, ipv6, join, label, pppoe, tag, tcp, udp};
     use super::*;
 
-    /// Frame, names of its encapsulations, whether it is a later fragment, where IP begins.
+    /// Frame, names of its encapsulations, whether it is a later fragment, offset of the IP header.
     type Case = (Vec<u8>, &'static [&'static str], bool, Option<usize>);
 
     #[test]

@@ -1,4 +1,4 @@
-//! Small builders of frames for tests, innermost first, and one line of text that says what was decoded.
+//! Builders of test frames, innermost layer first, and a one-line summary of decoded packets.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::{Decoded, Network, Stop, decode};
 use base::packet::LinkType;
 
-/// Asserts what each frame of a table decodes to, as [`summary`] says it.
+/// Asserts that each frame of a table decodes to the expected [`summary`].
 pub(super) fn check(link_type: LinkType, table: &[(&str, Vec<u8>, &str)]) {
     let wrong: Vec<String> = table
         .iter()
@@ -17,7 +17,7 @@ pub(super) fn check(link_type: LinkType, table: &[(&str, Vec<u8>, &str)]) {
     assert!(wrong.is_empty(), "\n{}", wrong.concat());
 }
 
-/// `protocol source > destination length@offset`, then what is out of the ordinary.
+/// Returns `protocol source > destination length@offset`, followed by unusual properties.
 pub(super) fn summary(decoded: &Decoded) -> String {
     let address = |address: u128, port: u16| match decoded.network {
         Network::Link => format!("{address:012x}"),
@@ -55,17 +55,17 @@ pub(super) fn summary(decoded: &Decoded) -> String {
     text
 }
 
-/// The parts one after the other.
+/// Concatenates the parts.
 pub(super) fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
 
-/// The first `len` bytes.
+/// Returns the first `len` bytes.
 pub(super) fn cut(len: usize, frame: &[u8]) -> Vec<u8> {
     frame[..len].to_vec()
 }
 
-/// The frame with one byte changed.
+/// Returns the frame with the byte at offset `at` replaced.
 pub(super) fn with(at: usize, byte: u8, mut frame: Vec<u8>) -> Vec<u8> {
     frame[at] = byte;
     frame
@@ -75,22 +75,22 @@ fn len16(len: usize) -> [u8; 2] {
     u16::try_from(len).expect("a length of 16 bits").to_be_bytes()
 }
 
-/// From 02:00:00:00:00:01 to 02:00:00:00:00:02.
+/// Builds an Ethernet frame from 02:00:00:00:00:01 to 02:00:00:00:00:02.
 pub(super) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     join(&[&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1], &ethertype.to_be_bytes(), payload])
 }
 
-/// What follows a tag's TPID.
+/// Builds the part of a VLAN tag after the TPID.
 pub(super) fn tag(id: u16, ethertype: u16, payload: &[u8]) -> Vec<u8> {
     join(&[&(0x6000 | id).to_be_bytes(), &ethertype.to_be_bytes(), payload])
 }
 
-/// From 10.0.0.1 to 10.0.0.2.
+/// Builds an IPv4 packet from 10.0.0.1 to 10.0.0.2.
 pub(super) fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
     ipv4_with(protocol, 0, &[], payload)
 }
 
-/// With flags and fragment offset, and options.
+/// Builds an IPv4 packet with flags, fragment offset and options.
 pub(super) fn ipv4_with(protocol: u8, fragment: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let header_len = 20 + options.len();
     let [l0, l1] = len16(header_len + payload.len());
@@ -100,7 +100,7 @@ pub(super) fn ipv4_with(protocol: u8, fragment: u16, options: &[u8], payload: &[
     join(&[&header, options, payload])
 }
 
-/// From fd00::1 to fd00::2.
+/// Builds an IPv6 packet from fd00::1 to fd00::2.
 pub(super) fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     let [l0, l1] = len16(payload.len());
     let source = "fd00::1".parse::<Ipv6Addr>().expect("an address").octets();
@@ -108,63 +108,63 @@ pub(super) fn ipv6(next: u8, payload: &[u8]) -> Vec<u8> {
     join(&[&[0x60, 0, 0, 0, l0, l1, next, 64], &source, &destination, payload])
 }
 
-/// An IPv6 extension header of 8 + `body.len() - 6` bytes.
+/// Builds an IPv6 extension header of `2 + body.len()` bytes, which must be a multiple of 8.
 pub(super) fn extension(next: u8, body: &[u8], payload: &[u8]) -> Vec<u8> {
     assert_eq!((body.len() + 2) % 8, 0, "in units of 8 bytes");
     let len = u8::try_from((body.len() + 2) / 8 - 1).expect("a short header");
     join(&[&[next, len], body, payload])
 }
 
-/// From port 1000 to port 80: SYN, sequence number 7.
+/// Builds a TCP segment from port 1000 to port 80: SYN, sequence number 7.
 pub(super) fn tcp(payload: &[u8]) -> Vec<u8> {
     let ports = [0x03, 0xe8, 0, 80];
     join(&[&ports, &[0, 0, 0, 7, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0], payload])
 }
 
-/// From port 1000.
+/// Builds a UDP datagram from port 1000.
 pub(super) fn udp(destination: u16, payload: &[u8]) -> Vec<u8> {
     let [l0, l1] = len16(8 + payload.len());
     join(&[&[0x03, 0xe8], &destination.to_be_bytes(), &[l0, l1, 0, 0], payload])
 }
 
-/// Type and code.
+/// Builds an ICMP message from type and code.
 pub(super) fn icmp(kind: u8, code: u8) -> Vec<u8> {
     vec![kind, code, 0, 0, 0, 1, 0, 1, b'x', b'y', b'z']
 }
 
-/// One entry of a label stack.
+/// Builds one entry of an MPLS label stack.
 pub(super) fn label(bottom: bool, payload: &[u8]) -> Vec<u8> {
     join(&[&[0, 0x01, u8::from(bottom), 64], payload])
 }
 
-/// A PPPoE session packet with a PPP protocol.
+/// Builds a PPPoE session packet with a PPP protocol.
 pub(super) fn pppoe(session: u16, protocol: u16, payload: &[u8]) -> Vec<u8> {
     let header = [&[0x11, 0][..], &session.to_be_bytes(), &len16(2 + payload.len()), &protocol.to_be_bytes()];
     join(&[&header.concat(), payload])
 }
 
-/// GRE with its flags and version, protocol type and optional fields.
+/// Builds a GRE packet with flags and version, protocol type and optional fields.
 pub(super) fn gre(flags: u16, protocol: u16, fields: &[u8], payload: &[u8]) -> Vec<u8> {
     join(&[&flags.to_be_bytes(), &protocol.to_be_bytes(), fields, payload])
 }
 
-/// VXLAN with a valid network id.
+/// Builds a VXLAN packet with a valid network id.
 pub(super) fn vxlan(id: u8, payload: &[u8]) -> Vec<u8> {
     join(&[&[8, 0, 0, 0, 0, 0, id, 0], payload])
 }
 
-/// Geneve with options.
+/// Builds a Geneve packet with options.
 pub(super) fn geneve(id: u8, protocol: u16, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let words = u8::try_from(options.len() / 4).expect("few options");
     join(&[&[words, 0], &protocol.to_be_bytes(), &[0, 0, id, 0], options, payload])
 }
 
-/// GTP-U with its flags, message type and optional part.
+/// Builds a GTP-U packet with flags, message type and optional part.
 pub(super) fn gtp_u(flags: u8, message_type: u8, optional: &[u8], payload: &[u8]) -> Vec<u8> {
     join(&[&[0x30 | flags, message_type], &len16(optional.len() + payload.len()), &[0, 0, 0, 9], optional, payload])
 }
 
-/// Frames of every layer, with the link type they begin with; all of them are whole and well formed.
+/// Returns complete, valid frames of common layers, each with its link type.
 pub(super) fn samples() -> Vec<(LinkType, Vec<u8>)> {
     let ethernet_frame = |ethertype, payload: &[u8]| (LinkType::ETHERNET, ethernet(ethertype, payload));
     let inner = ethernet(0x0800, &ipv4(6, &tcp(b"inner")));

@@ -1,8 +1,8 @@
-//! The layers that are read, and the way into those that few packets have.
+//! The supported layers, and the decoding of rare ones.
 
 use super::{Step, Stop, Walk, tags, transport, tunnel, udp_tunnel, wan, wireless, wrapped};
 
-/// The layers that few packets have.
+/// Decodes one layer that is rare in captures.
 #[cold]
 pub(super) fn enter_rare(layer: Layer, walk: &mut Walk<'_>) -> Step {
     match layer {
@@ -55,12 +55,12 @@ pub(super) fn enter_rare(layer: Layer, walk: &mut Walk<'_>) -> Step {
 
         Layer::PortsOnly => transport::ports_only(walk),
         Layer::MplsInIp => tunnel::mpls_in_ip(walk),
-        // The others have their arm in `enter`.
+        // `enter` handles the other layers.
         _ => Step::Break(Stop::Unknown),
     }
 }
 
-/// What lies behind a header of a fixed length that says nothing.
+/// The layer after a header of fixed length that does not name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     Ethernet,
@@ -80,7 +80,7 @@ impl Next {
     }
 }
 
-/// What the next bytes are.
+/// The layer that the next bytes belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layer {
     Ethernet,
@@ -90,7 +90,7 @@ pub(super) enum Layer {
     Loopback,
     Llc,
     Ppp,
-    /// IPv4 or IPv6, as the version says.
+    /// IPv4 or IPv6, according to the version field.
     Ip,
     Ipv4,
     Ipv6,
@@ -134,12 +134,12 @@ pub(super) enum Layer {
     Enc,
     Ipnet,
     Mpacket,
-    /// Ethernet with a tag of so many bytes behind the addresses.
+    /// Ethernet with a switch tag of this many bytes after the addresses.
     SwitchTagged(u8),
     ExportedPdu,
-    /// IP of either version, behind so many bytes.
+    /// IPv4 or IPv6 after this many bytes.
     RawIpBehind(u8),
-    /// So many bytes that say nothing of what comes next.
+    /// A header of this many bytes that does not name the next layer.
     Behind(u8, Next),
     MplsInUdp,
     GreInUdp,
@@ -161,7 +161,7 @@ pub(super) enum Layer {
     PortsOnly,
 }
 
-/// What a tunnel whose header has no field for it carries.
+/// The IP version inside a tunnel whose header has no field for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IpVersion {
     V4,

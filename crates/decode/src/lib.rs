@@ -1,13 +1,13 @@
-//! From the bytes of a packet to the endpoints of its innermost session.
+//! Decodes a packet to the endpoints of its innermost session.
 //!
-//! [`decode`] never fails and never panics: it returns what it understood and, in [`Decoded::stop`], why it went no
-//! further. It reads headers only, allocates nothing, and goes back to no byte.
+//! [`decode`] never fails and never panics. It returns the fields that it decoded and, in [`Decoded::stop`], the reason
+//! why it stopped. It reads headers only and allocates nothing.
 //!
-//! One layer a function: `link`, `network`, `transport`, `tunnel`. A function checks that its header is there and
-//! makes sense, and only then writes to [`Decoded`] what the header says; so when a layer cannot be read, the result
-//! still holds the endpoints of the one around it. A loop goes from layer to layer, and a counter bounds it; the headers
-//! that most packets have are read without it, in `plain`. No function indexes a slice: headers are taken as arrays whose
-//! length was checked once.
+//! Each layer has one function, in `link`, `network`, `transport`, `tunnel` and so on. A function validates its header
+//! before it writes to [`Decoded`], so that the result keeps the endpoints of the enclosing layer when a layer cannot
+//! be decoded. A loop goes from layer to layer, bounded by a counter. The module `plain` decodes the most frequent
+//! headers without the loop. No function indexes a slice: headers are read as arrays after one
+//! length check.
 #![forbid(unsafe_code)]
 
 use std::ops::ControlFlow;
@@ -36,11 +36,11 @@ mod frames;
 #[cfg(test)]
 mod tests;
 
-/// What kind of endpoints a session has.
+/// The kind of a session's endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Network {
-    /// Link-layer addresses (48 bit, or 0 where the link has none); `ethertype` tells the protocol.
+    /// Link-layer addresses (48 bits, or 0 if the link has none). `ethertype` is the protocol.
     #[default]
     Link = 0,
     /// IPv4 addresses, in the low 32 bits.
@@ -49,90 +49,93 @@ pub enum Network {
     Ipv6 = 6,
 }
 
-/// Why decoding ended where it did.
+/// The reason why decoding stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Stop {
-    /// All headers up to the transport were understood.
+    /// All headers up to the transport header were decoded.
     #[default]
     Complete = 0,
-    /// The captured bytes end within a header.
+    /// The captured bytes end inside a header.
     Truncated,
-    /// A header contradicts itself or the packet's length.
+    /// A header is inconsistent with itself or with the packet's length.
     Malformed,
-    /// More nested headers than [`MAX_DEPTH`].
+    /// The packet has more nested headers than [`MAX_DEPTH`].
     TooDeep,
-    /// A link type or protocol this decoder does not read; what encloses it was understood.
+    /// The link type or protocol is not supported. The enclosing layers were decoded.
     Unknown,
 }
 
-/// Part of a fragmented IP datagram.
+/// A fragment of an IP datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fragment {
-    /// The datagram's identification (16 bit in IPv4, 32 in IPv6).
+    /// The identification of the datagram (16 bits in IPv4, 32 in IPv6).
     pub id: u32,
-    /// Whether this is the fragment at offset zero, the only one with the transport header.
+    /// Whether this is the fragment at offset 0, the only one with the start of the transport header.
     pub first: bool,
 }
 
-/// What the headers of a packet say, sender first.
+/// The decoded headers of a packet, in the direction of the packet.
 ///
-/// Addresses, ports and protocol are those of the innermost session that could be reached.
+/// Addresses, ports and protocol are those of the innermost session that was decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// What the addresses are.
+    /// The kind of the addresses.
     pub network: Network,
-    /// IP protocol number of the transport (0 for [`Network::Link`]).
+    /// IP protocol number of the transport; 0 for [`Network::Link`].
     pub protocol: u8,
-    /// TCP flags byte (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32), 0 where there is no TCP header.
+    /// TCP flags (FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32); 0 without a TCP header.
     pub tcp_flags: u8,
-    /// VLAN tags, tunnels and labels that were opened on the way.
+    /// The number of VLAN tags, tunnels and labels that were entered.
     pub depth: u8,
-    /// Why decoding ended.
+    /// The reason why decoding stopped.
     pub stop: Stop,
-    /// Ethertype of the innermost link-layer payload (0 where the link has none).
+    /// Ethertype of the innermost link-layer payload; 0 if the link layer has none.
     pub ethertype: u16,
-    /// Sender's address.
+    /// The sender's address.
     pub source: u128,
-    /// Receiver's address.
+    /// The receiver's address.
     pub destination: u128,
-    /// Sender's port. For ICMP as Community ID v1 has it: the type.
+    /// The sender's port. For ICMP, the message type, as in Community ID v1.
     pub source_port: u16,
-    /// Receiver's port. For ICMP as Community ID v1 has it: the answering type where there is one, else the code.
+    /// The receiver's port. For ICMP, the type of the reply, or the code if there is no reply type, as in Community ID
+    /// v1.
     pub destination_port: u16,
-    /// Set where sender and receiver must not be swapped to find the session: ICMP without an answering type.
+    /// True if a session lookup must not swap sender and receiver: ICMP without a reply type.
     pub one_way: bool,
-    /// The outermost VLAN id (12 bit), of the outermost frame; `None` without a tag.
+    /// The outermost VLAN id (12 bits) of the outermost frame; `None` without a tag.
     pub vlan: Option<u16>,
-    /// The VLAN id below it (QinQ).
+    /// The second VLAN id (QinQ).
     pub inner_vlan: Option<u16>,
-    /// 0 outside tunnels; inside, a mix of kind and id (VNI, key, session id) of every tunnel opened, so that equal
-    /// addresses of two tenants stay two sessions. Ids that each direction chooses for itself (the TEID of GTP-U, the
-    /// call id of PPTP) are left out: they would tear a session in two.
+    /// A hash of kind and id (VNI, key, session id) of every enclosing tunnel; 0 outside tunnels. The hash keeps the
+    /// sessions of two tenants with equal addresses apart. Ids that differ by direction (the TEID of GTP-U, the call id
+    /// of PPTP) are not part of the hash, because they would split a session in two.
     pub tunnel: u32,
-    /// Set for fragments of IP datagrams: the innermost datagram that is fragmented.
+    /// The fragment, for fragments of IP datagrams. In nested IP headers, the innermost fragmented datagram counts.
     pub fragment: Option<Fragment>,
-    /// The same number for all fragments of one datagram: a mix of the addresses, protocol and identification of the IP
-    /// header that [`fragment`](Self::fragment) speaks of; 0 without fragments. The first fragment can reach into a tunnel,
-    /// so that its addresses are not those of the later ones; this number joins them.
+    /// An identifier that all fragments of one datagram share; 0 without fragments. It is a hash of the addresses,
+    /// protocol and identification in the IP header of [`fragment`](Self::fragment). The first fragment may contain a
+    /// tunnel's inner headers, so its decoded addresses may differ from those of later fragments. This identifier joins
+    /// them.
     pub datagram: u64,
-    /// TCP sequence number, where there is a TCP header.
+    /// TCP sequence number; 0 without a TCP header.
     pub tcp_sequence: u32,
-    /// Where the transport's payload begins in the captured bytes; where nothing was understood, 0.
+    /// The offset of the transport payload in the captured bytes; 0 if nothing was decoded.
     pub payload_offset: u32,
-    /// Bytes of transport payload on the wire, as the headers say.
+    /// The length of the transport payload on the wire in bytes, according to the headers.
     pub payload_len: u32,
 }
 
-/// VLAN tags, labels, extension headers and tunnels that are opened at most; deeper ones end with [`Stop::TooDeep`].
+/// The maximum number of nested VLAN tags, labels, extension headers and tunnels. More of them end with
+/// [`Stop::TooDeep`].
 pub const MAX_DEPTH: u8 = 32;
 
-/// Reads the headers of one packet.
+/// Decodes the headers of one packet.
 ///
-/// `data` are its captured bytes; it can be shorter than what its headers claim, and empty.
+/// `data` holds the captured bytes. It may be shorter than the headers claim, and it may be empty.
 #[inline(always)]
 pub fn decode(link_type: LinkType, data: &[u8]) -> Decoded {
-    // Whatever reads headers writes them where the caller wants them: a copy would wait for all the narrow writes before it.
+    // The decoders write directly to the result. Copying it would stall until all narrow stores before it complete.
     let mut decoded = Decoded::default();
     if link_type != LinkType::ETHERNET || plain::read(data, &mut decoded).is_none() {
         walk(link_type, data, &mut decoded);
@@ -140,12 +143,12 @@ pub fn decode(link_type: LinkType, data: &[u8]) -> Decoded {
     decoded
 }
 
-/// Whether headers of this link type are read. Of the packets of others only bytes and times are known.
+/// Returns whether this link type is supported. Packets of other link types have bytes and times only.
 pub fn opens(link_type: LinkType) -> bool {
     link::outermost(link_type).is_continue()
 }
 
-/// Goes from layer to layer, whatever they are.
+/// Decodes any packet, layer by layer.
 fn walk(link_type: LinkType, data: &[u8], decoded: &mut Decoded) {
     *decoded = Decoded { payload_len: saturate(data.len()), ..Decoded::default() };
     decoded.stop = walk_over(link_type, Walk::new(data, decoded));
@@ -162,7 +165,7 @@ fn walk_over(link_type: LinkType, mut walk: Walk<'_>) -> Stop {
     }
 }
 
-/// Reads the headers of one layer.
+/// Decodes one layer.
 #[inline(always)]
 fn enter(layer: Layer, walk: &mut Walk<'_>) -> Step {
     match layer {
@@ -195,24 +198,24 @@ fn enter(layer: Layer, walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// On to the next layer, or why not.
+/// The next layer, or the reason to stop.
 type Step<T = Layer> = ControlFlow<Stop, T>;
 
-/// Where the walk over the layers is.
+/// The state of decoding, layer by layer.
 struct Walk<'a> {
-    /// Captured bytes not yet read, at most up to the end of the layer they lie in.
+    /// Captured bytes not decoded yet, at most up to the end of the current layer.
     rest: &'a [u8],
-    /// Bytes of that layer that were on the wire behind `rest`, but not captured.
+    /// Bytes of that layer that follow `rest` on the wire and were not captured.
     missing: usize,
-    /// Whether a header has said where that layer ends; else it ends with what was captured.
+    /// Whether a header states the end of that layer. Otherwise the layer ends with the captured bytes.
     bounded: bool,
-    /// Where `rest` begins in the captured bytes.
+    /// Offset of `rest` in the captured bytes.
     offset: usize,
-    /// Layers counted against [`MAX_DEPTH`].
+    /// The number of layers counted against [`MAX_DEPTH`].
     opened: u8,
-    /// As [`Decoded::tunnel`], including tunnels whose inside is not understood yet.
+    /// Like [`Decoded::tunnel`], and includes tunnels whose inner headers are not decoded yet.
     tunnel: u32,
-    /// What is understood so far.
+    /// The result so far.
     decoded: &'a mut Decoded,
 }
 
@@ -221,7 +224,7 @@ impl<'a> Walk<'a> {
         Self { rest: data, missing: 0, bounded: false, offset: 0, opened: 0, tunnel: 0, decoded }
     }
 
-    /// The next `N` bytes, which stay unread.
+    /// Returns the next `N` bytes without consuming them.
     #[inline]
     fn peek<const N: usize>(&self) -> Step<&'a [u8; N]> {
         match self.rest.first_chunk() {
@@ -230,7 +233,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The next `N` bytes.
+    /// Consumes and returns the next `N` bytes.
     #[inline]
     fn take<const N: usize>(&mut self) -> Step<&'a [u8; N]> {
         match self.rest.split_first_chunk() {
@@ -243,7 +246,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Passes over the next `len` bytes.
+    /// Skips the next `len` bytes.
     #[inline]
     fn skip(&mut self, len: usize) -> Step<()> {
         match self.rest.get(len..) {
@@ -256,7 +259,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Why a header of `len` bytes is not there.
+    /// Returns the reason why a header of `len` bytes is incomplete.
     #[cold]
     fn short_of(&self, len: usize) -> Stop {
         if self.bounded && self.wire_len() < len && self.decoded.fragment.is_none() {
@@ -266,13 +269,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Bytes on the wire from here to the end of the layer.
+    /// Returns the number of bytes on the wire from here to the end of the layer.
     #[inline]
     fn wire_len(&self) -> usize {
         self.rest.len() + self.missing
     }
 
-    /// Ends the layer `len` bytes from here, or where the layer around it ends, whichever comes first.
+    /// Limits the layer to `len` bytes from here, or to the end of the enclosing layer, whichever is less.
     #[inline]
     fn limit(&mut self, len: usize) {
         if let Some(rest) = self.rest.get(..len) {
@@ -285,14 +288,14 @@ impl<'a> Walk<'a> {
         self.bounded = true;
     }
 
-    /// Notes that what is understood so far has its payload here.
+    /// Marks the current position as the start of the payload.
     #[inline]
     fn mark_payload(&mut self) {
         self.decoded.payload_offset = saturate(self.offset);
         self.decoded.payload_len = saturate(self.wire_len());
     }
 
-    /// Notes that the payload comes after the `len` bytes of a transport header of which only the start may be there.
+    /// Marks the payload after a transport header of `len` bytes, which may be incomplete.
     #[inline]
     fn mark_payload_after(&mut self, len: usize) -> Step<()> {
         if let Step::Break(stop) = self.skip(len) {
@@ -304,7 +307,7 @@ impl<'a> Walk<'a> {
         Step::Continue(())
     }
 
-    /// Counts one more header of those that can be nested without end.
+    /// Counts one more header that can be nested without limit.
     fn count_layer(&mut self) -> Step<()> {
         if self.opened >= MAX_DEPTH {
             return Step::Break(Stop::TooDeep);
@@ -313,21 +316,21 @@ impl<'a> Walk<'a> {
         Step::Continue(())
     }
 
-    /// Opens a tag or label.
+    /// Enters a tag or label.
     fn open_label(&mut self) -> Step<()> {
         self.count_layer()?;
         self.decoded.depth += 1;
         Step::Continue(())
     }
 
-    /// Opens a tunnel: the next endpoints that are understood lie in it.
+    /// Enters a tunnel. The next decoded endpoints are inside it.
     fn open_tunnel(&mut self, kind: tunnel::Kind, id: u32) -> Step<()> {
         self.open_label()?;
         self.tunnel = tunnel::mix(self.tunnel, kind, id);
         Step::Continue(())
     }
 
-    /// A network or link layer was understood: its endpoints are the innermost ones now.
+    /// Records the endpoints of a decoded link or network layer as the innermost ones.
     #[inline]
     fn understood(&mut self, network: Network, protocol: u8, source: u128, destination: u128) {
         let decoded = &mut *self.decoded;
@@ -342,7 +345,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Lengths of packets fit 32 bits by far; a longer slice is no packet.
+/// Converts a length to 32 bits. Lengths of packets always fit.
 #[inline]
 fn saturate(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)

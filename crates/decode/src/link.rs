@@ -1,6 +1,6 @@
-//! Link layers: Ethernet with its tags, LLC and SNAP, the cooked and loopback headers, PPP.
+//! Link layers: Ethernet with VLAN tags, LLC and SNAP, cooked and loopback headers, PPP.
 //!
-//! A link header that was read makes a [`Network::Link`] session; IP inside replaces it.
+//! A decoded link header gives a [`Network::Link`] session. An IP header inside replaces that session.
 
 use super::wireless::Layout;
 use super::{Layer, Network, Next, Step, Stop, Walk, tags, wan, wrapped};
@@ -9,16 +9,16 @@ use base::packet::LinkType;
 /// PPP, with or without the HDLC address and control bytes.
 const PPP: LinkType = LinkType(9);
 
-/// Greatest value of an Ethernet type field that is a length (IEEE 802.3).
+/// The maximum value of an Ethernet type field that is a length (IEEE 802.3).
 const LENGTH_MAX: u16 = 1500;
 
-/// Linux's number for a frame with an 802.2 header, where the cooked headers have an ethertype (`ETH_P_802_2`).
+/// The Linux protocol number of a frame with an 802.2 header (`ETH_P_802_2`), where cooked headers hold an ethertype.
 const PROTOCOL_LLC: u16 = 4;
 
-/// Linux's ARPHRD number for netlink messages, whose protocol is no ethertype.
+/// The Linux `ARPHRD_NETLINK` type of netlink messages, whose protocol field is not an ethertype.
 const HARDWARE_NETLINK: u16 = 824;
 
-/// The layer that packets of a link type begin with.
+/// Returns the outermost layer of packets of a link type.
 #[inline]
 pub(super) fn outermost(link_type: LinkType) -> Step {
     Step::Continue(match link_type {
@@ -34,7 +34,7 @@ pub(super) fn outermost(link_type: LinkType) -> Step {
     })
 }
 
-/// Link types of the tcpdump.org registry that few captures have.
+/// Returns the outermost layer for rare link types of the tcpdump.org registry.
 #[cold]
 fn by_rare_number(number: u16) -> Step {
     Step::Continue(match number {
@@ -60,21 +60,21 @@ fn by_rare_number(number: u16) -> Step {
         166 => Layer::PppPppd,
         192 => Layer::Ppi,
         197 => Layer::Erf,
-        // With a byte in front that tells the direction.
+        // A direction byte precedes these.
         204 => Layer::Behind(1, Next::Ppp),
         205 => Layer::Behind(1, Next::CiscoHdlc),
         206 => Layer::Behind(1, Next::FrameRelay),
         219 => Layer::Mpls,
         226 => Layer::Ipnet,
         239 => Layer::Nflog,
-        // netANALYZER, the second with the preamble.
+        // netANALYZER; the second one includes the preamble.
         240 => Layer::Behind(4, Next::Ethernet),
         241 => Layer::Behind(12, Next::Ethernet),
         242 => Layer::Infiniband,
         252 => Layer::ExportedPdu,
         258 => Layer::Pktap,
         274 => Layer::Mpacket,
-        // Broadcom's tag behind the addresses and in front of them, Marvell's in two sizes.
+        // The tags of Broadcom, after and before the addresses, and of Marvell, in two sizes.
         281 | 284 => Layer::SwitchTagged(4),
         282 => Layer::Behind(4, Next::Ethernet),
         285 => Layer::SwitchTagged(8),
@@ -82,7 +82,7 @@ fn by_rare_number(number: u16) -> Step {
     })
 }
 
-/// Ethernet II or IEEE 802.3, without preamble and FCS.
+/// Decodes Ethernet II or IEEE 802.3, without preamble and FCS.
 #[inline]
 pub(super) fn ethernet(walk: &mut Walk<'_>) -> Step {
     let header: &[u8; 14] = walk.take()?;
@@ -91,7 +91,7 @@ pub(super) fn ethernet(walk: &mut Walk<'_>) -> Step {
     ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
 }
 
-/// One VLAN tag (IEEE 802.1Q) and the ethertype behind it.
+/// Decodes one VLAN tag (IEEE 802.1Q) and the ethertype after it.
 pub(super) fn vlan(walk: &mut Walk<'_>) -> Step {
     let [c0, c1, t0, t1] = *walk.take()?;
     walk.open_label()?;
@@ -114,7 +114,7 @@ pub(super) fn ethertype_or_length(walk: &mut Walk<'_>, value: u16) -> Step {
         walk.decoded.ethertype = value;
         return by_ethertype(value);
     }
-    // Shorter frames are padded to 60 bytes; the padding is not payload.
+    // Short frames are padded to 60 bytes. The padding is not payload.
     walk.decoded.ethertype = 0;
     walk.limit(usize::from(value));
     walk.mark_payload();
@@ -133,13 +133,13 @@ pub(super) fn by_ethertype(ethertype: u16) -> Step {
     })
 }
 
-/// IEEE 802.2 LLC; with SNAP (RFC 1042) an ethertype follows.
+/// Decodes IEEE 802.2 LLC. With SNAP (RFC 1042), an ethertype follows.
 pub(super) fn llc(walk: &mut Walk<'_>) -> Step {
     let [0xaa, 0xaa, 0x03] = *walk.take()? else { return Step::Break(Stop::Unknown) };
     wan::snap(walk)
 }
 
-/// `LINKTYPE_LINUX_SLL`: packet type, hardware type, address length, address, protocol.
+/// Decodes `LINKTYPE_LINUX_SLL`: packet type, hardware type, address length, address, protocol.
 pub(super) fn linux_sll(walk: &mut Walk<'_>) -> Step {
     let header: &[u8; 16] = walk.take()?;
     let [_, _, h0, h1, l0, l1, a0, a1, a2, a3, a4, a5, _, _, p0, p1] = *header;
@@ -147,7 +147,8 @@ pub(super) fn linux_sll(walk: &mut Walk<'_>) -> Step {
     cooked(walk, u16::from_be_bytes([h0, h1]), source, u16::from_be_bytes([p0, p1]))
 }
 
-/// `LINKTYPE_LINUX_SLL2`: protocol, reserved, interface index, hardware type, packet type, address length, address.
+/// Decodes `LINKTYPE_LINUX_SLL2`: protocol, reserved, interface index, hardware type, packet type, address length,
+/// address.
 pub(super) fn linux_sll2(walk: &mut Walk<'_>) -> Step {
     let header: &[u8; 20] = walk.take()?;
     let [p0, p1, _, _, _, _, _, _, h0, h1, _, len, a0, a1, a2, a3, a4, a5, _, _] = *header;
@@ -155,7 +156,7 @@ pub(super) fn linux_sll2(walk: &mut Walk<'_>) -> Step {
     cooked(walk, u16::from_be_bytes([h0, h1]), source, u16::from_be_bytes([p0, p1]))
 }
 
-/// Cooked headers know the sender alone.
+/// Decodes the common part of cooked headers, which hold the sender's address only.
 fn cooked(walk: &mut Walk<'_>, hardware: u16, source: u128, protocol: u16) -> Step {
     walk.understood(Network::Link, 0, source, 0);
     match (hardware, protocol) {
@@ -168,17 +169,18 @@ fn cooked(walk: &mut Walk<'_>, hardware: u16, source: u128, protocol: u16) -> St
     }
 }
 
-/// `LINKTYPE_NULL` and `LINKTYPE_LOOP`: an address family in the writer's or in network byte order.
+/// Decodes `LINKTYPE_NULL` and `LINKTYPE_LOOP`: an address family in the writer's or in network byte order.
 pub(super) fn loopback(walk: &mut Walk<'_>) -> Step {
     let header: &[u8; 4] = walk.take()?;
     walk.understood(Network::Link, 0, 0, 0);
     let family = u32::from_le_bytes(*header);
-    // All families are small, so the order shows.
+    // All address families are small numbers, so the value reveals the byte order.
     let family = if family > 0xffff { family.swap_bytes() } else { family };
     wrapped::by_family(family)
 }
 
-/// PPP (RFC 1661), with or without address and control bytes (RFC 1662); the protocol field may be compressed to a byte.
+/// Decodes PPP (RFC 1661), with or without address and control bytes (RFC 1662). The protocol field may be compressed
+/// to one byte.
 pub(super) fn ppp(walk: &mut Walk<'_>) -> Step {
     if walk.rest.starts_with(&[0xff, 0x03]) {
         walk.skip(2)?;

@@ -1,32 +1,32 @@
-//! The name a client asks for, out of the first bytes it sends: TLS, HTTP, DNS.
+//! Extracts the requested name from the first bytes that a client sends: TLS, HTTP, DNS.
 //!
-//! Hostile bytes: nothing here panics, indexes or recurses; each function looks at what it is given once. Names come out
-//! as printable ASCII, so that no terminal or spreadsheet is spoken to in its own language.
+//! The input is untrusted. No function panics, indexes or recurses, and each reads its input once. Names are returned
+//! as printable ASCII, so that they cannot contain control sequences for terminals.
 
-/// What bytes parsed.
+/// The result of parsing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed<T> {
     /// The name.
     Name(T),
-    /// It may be in the bytes that follow.
+    /// The name may be in the bytes that follow.
     More,
-    /// There is none.
+    /// The bytes contain no name.
     Nothing,
 }
 
-/// Bytes of a name that are shown at most; DNS allows as many.
+/// The maximum length of a name in bytes, as in DNS. Longer names are truncated.
 const NAME_BYTES_MAX: usize = 255;
 
-/// A question, as DNS puts it.
+/// A DNS question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// The name asked for, without the dot at its end.
+    /// The requested name, without the final dot.
     pub name: String,
-    /// What is asked of it: `A`, `TXT`, `TYPE4711`.
+    /// The record type: `A`, `TXT`, `TYPE4711`.
     pub kind: String,
 }
 
-/// Reads on, or says that there is no more.
+/// Reads bytes in order; `None` at the end.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -48,18 +48,20 @@ impl<'a> Reader<'a> {
 const HANDSHAKE: usize = 22;
 const CLIENT_HELLO: usize = 1;
 const SERVER_NAME: usize = 0;
-/// Bytes of one TLS record at most (RFC 8446, 5.1).
+/// The maximum size of a TLS record in bytes (RFC 8446, 5.1).
 const RECORD_BYTES_MAX: usize = 1 << 14;
 
-/// The server name in a TLS Client Hello (RFC 6066). The hello may lie in several records, and end anywhere: the name is
-/// read as soon as it is there. With Encrypted Client Hello it is the name of the front, as for everybody on the way.
+/// Extracts the server name from a TLS Client Hello (RFC 6066). The hello may span several records and be truncated.
+/// The name is returned as soon as it is complete. With Encrypted Client Hello, it is the public name of the outer
+/// hello.
 pub fn server_name(stream: &[u8]) -> Parsed<String> {
     let mut records = Reader(stream);
     let mut hello = Vec::new();
     loop {
         let here = records.0.len();
         let Some((kind, version, bytes)) = record(&mut records) else {
-            // A header that is cut, or none: what is there of it must be that of a handshake.
+            // The record header is incomplete or absent. If its first byte is present, it must be that of a handshake
+            // record.
             let begins = here == 0 || stream.get(stream.len() - here) == Some(&22);
             return if !begins {
                 Parsed::Nothing
@@ -84,7 +86,7 @@ fn record(reader: &mut Reader<'_>) -> Option<(usize, usize, usize)> {
     Some((reader.u8()?, reader.u16()?, reader.u16()?))
 }
 
-/// `None` where the message goes on behind its end.
+/// Parses a handshake message. Returns `None` if the name may follow after the end of `message`.
 fn client_hello(message: &[u8]) -> Option<Parsed<String>> {
     let mut reader = Reader(message);
     if reader.u8()? != CLIENT_HELLO {
@@ -114,7 +116,7 @@ fn extensions(body: &mut Reader<'_>) -> Option<Parsed<String>> {
             body.take(bytes)?;
             continue;
         }
-        // A list with one entry: host_name.
+        // A list with one entry of type host_name.
         let mut list = Reader(body.take(bytes)?);
         let entry = (|| {
             let _ = list.u16()?;
@@ -141,17 +143,17 @@ const METHODS: [&[u8]; 11] = [
     b"M-SEARCH ",
 ];
 
-/// Whether bytes begin, as far as there are any, with the method of an HTTP/1 request.
+/// Returns whether the bytes start with the method of an HTTP/1 request, or with a prefix of one if they are shorter.
 pub(crate) fn begins_with_method(stream: &[u8]) -> bool {
     METHODS.iter().any(|method| stream.iter().zip(*method).all(|(a, b)| a == b))
 }
 
-/// The host of an HTTP/1 request: its `Host` field, as it was sent.
+/// Extracts the `Host` field of an HTTP/1 request, as it was sent.
 pub fn http_host(stream: &[u8]) -> Parsed<String> {
     if !begins_with_method(stream) {
         return Parsed::Nothing;
     }
-    // The last piece is no line yet.
+    // Ignore the last line while it is incomplete.
     let mut lines = stream.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
     let _request_line = lines.next();
     for line in lines {
@@ -169,12 +171,12 @@ pub fn http_host(stream: &[u8]) -> Parsed<String> {
     Parsed::More
 }
 
-/// The first question of a DNS message, of a query or an answer, also of mDNS and LLMNR.
+/// Extracts the first question of a DNS query or response, also of mDNS and LLMNR.
 pub fn dns_question(message: &[u8]) -> Parsed<Question> {
     question(message).map_or(Parsed::Nothing, Parsed::Name)
 }
 
-/// As [`dns_question`], of DNS over TCP: with the length before it.
+/// Like [`dns_question`], for DNS over TCP, where a length precedes the message.
 pub fn dns_question_in_stream(stream: &[u8]) -> Parsed<Question> {
     let mut reader = Reader(stream);
     let Some(bytes) = reader.u16() else { return Parsed::More };
@@ -190,7 +192,7 @@ fn question(message: &[u8]) -> Option<Question> {
     reader.take(2)?;
     let flags = reader.u16()?;
     let (questions, _answers) = (reader.u16()?, reader.take(6)?);
-    // A query or its answer, with the bit that must be zero.
+    // Accept standard queries and their responses, with the reserved bit zero.
     if flags & 0x7840 != 0 || questions == 0 || questions > 16 {
         return None;
     }
@@ -199,7 +201,7 @@ fn question(message: &[u8]) -> Option<Question> {
     loop {
         let len = reader.u8()?;
         bytes += 1 + len;
-        // There is nothing before the first name that it could point to.
+        // A compression pointer in the first name is invalid, because no name precedes it.
         if len > 63 || bytes > NAME_BYTES_MAX {
             return None;
         }
@@ -223,7 +225,7 @@ fn question(message: &[u8]) -> Option<Question> {
     Some(Question { name, kind })
 }
 
-/// The name of a DNS record type, or `TYPE4711` (RFC 3597).
+/// Returns the name of a DNS record type, or `TYPE4711` (RFC 3597).
 pub(crate) fn type_name(number: usize) -> String {
     let known = match number {
         1 => "A",
@@ -249,7 +251,7 @@ pub(crate) fn type_name(number: usize) -> String {
     known.to_owned()
 }
 
-/// Bytes as text that no terminal obeys; what is not printable ASCII becomes `\ddd`, as in DNS master files.
+/// Returns bytes as printable text. Bytes that are not printable ASCII become `\ddd`, as in DNS master files.
 fn printable(bytes: &[u8]) -> String {
     let mut text = String::new();
     for &byte in bytes.iter().take(NAME_BYTES_MAX) {
@@ -274,7 +276,7 @@ mod tests {
         u16::try_from(n).unwrap().to_be_bytes()
     }
 
-    /// A Client Hello in one record, its name behind `padding` bytes of another extension.
+    /// Builds a Client Hello in one record, with the name after an extension of `padding` bytes.
     pub(crate) fn hello(name: &[u8], padding: usize) -> Vec<u8> {
         let mut list = vec![0];
         list.extend(u16s(name.len()));
@@ -308,7 +310,7 @@ mod tests {
         for cut in [1, 4, 5, 6, 40, 600, whole.len() - 1] {
             assert_eq!(server_name(&whole[..cut]), Parsed::More, "{cut}");
         }
-        // Split over two records, in the middle of the name.
+        // The name is split over two records.
         let (head, tail) = whole[5..].split_at(whole.len() - 10);
         let records = [&[22, 3, 1][..], &u16s(head.len()), head, &[22, 3, 1], &u16s(tail.len()), tail].concat();
         assert_eq!(server_name(&records), name());

@@ -6,7 +6,7 @@ const PROTOCOL_NONE: u8 = 59;
 const PROTOCOL_HOP_BY_HOP: u8 = 0;
 const PROTOCOL_MOBILITY: u8 = 135;
 
-/// An IP packet of either version.
+/// Decodes an IP packet of either version.
 pub(super) fn ip(walk: &mut Walk<'_>) -> Step {
     let [first] = *walk.peek()?;
     match first >> 4 {
@@ -16,7 +16,7 @@ pub(super) fn ip(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// The IPv4 header with its options.
+/// Decodes an IPv4 header with options.
 #[inline]
 pub(super) fn ipv4(walk: &mut Walk<'_>) -> Step {
     let header: &[u8; 20] = walk.peek()?;
@@ -26,7 +26,7 @@ pub(super) fn ipv4(walk: &mut Walk<'_>) -> Step {
     if version >> 4 != 4 || header_len < 20 {
         return Step::Break(Stop::Malformed);
     }
-    // Frames that the card was to cut, and those it joined beyond 65535 bytes, have no length.
+    // The total length is 0 in packets that the network card segments, and in coalesced packets above 65,535 bytes.
     if total_len != 0 {
         if total_len < header_len {
             return Step::Break(Stop::Malformed);
@@ -38,12 +38,12 @@ pub(super) fn ipv4(walk: &mut Walk<'_>) -> Step {
     let destination = u128::from(u32::from_be_bytes([d0, d1, d2, d3]));
     walk.understood(Network::Ipv4, protocol, source, destination);
 
-    // More fragments (0x2000), or an offset.
+    // More fragments (0x2000), or a fragment offset.
     let fragment = u16::from_be_bytes([f0, f1]) & 0x3fff;
     if fragment != 0 {
         let id = u32::from(u16::from_be_bytes([i0, i1]));
         let first = fragment & 0x1fff == 0;
-        // RFC 791: the identification is one of source, destination and protocol.
+        // RFC 791: the identification is unique for source, destination and protocol.
         note_fragment(walk, id, first, protocol);
         if !first {
             return Step::Break(Stop::Complete);
@@ -52,7 +52,7 @@ pub(super) fn ipv4(walk: &mut Walk<'_>) -> Step {
     by_protocol(walk, protocol)
 }
 
-/// The IPv6 header.
+/// Decodes an IPv6 header.
 #[inline]
 pub(super) fn ipv6(walk: &mut Walk<'_>) -> Step {
     let header: &[u8; 40] = walk.peek()?;
@@ -62,7 +62,8 @@ pub(super) fn ipv6(walk: &mut Walk<'_>) -> Step {
     }
     walk.skip(40)?;
     let payload_len = usize::from(u16::from_be_bytes([*l0, *l1]));
-    // Jumbograms say their length in the hop-by-hop header; frames that the card was to cut or has joined, nowhere.
+    // The payload length is 0 in jumbograms, whose hop-by-hop header holds the length. It is also 0 in packets that the
+    // network card segments or has coalesced, which state no length.
     if payload_len != 0 || *protocol == PROTOCOL_NONE {
         walk.limit(payload_len);
     } else if *protocol == PROTOCOL_HOP_BY_HOP
@@ -81,7 +82,7 @@ pub(super) fn halves(addresses: &[u8; 32]) -> [u128; 2] {
     [source, destination].map(|half| half.first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes)))
 }
 
-/// The jumbo payload option (RFC 2675) of a hop-by-hop header; lengths that need none are not believed.
+/// Returns the jumbo payload length (RFC 2675) of a hop-by-hop header. Lengths up to 65,535 are invalid and ignored.
 fn jumbo_len(hop_by_hop: &[u8]) -> Option<usize> {
     let (header, _) = hop_by_hop.split_first_chunk::<2>()?;
     let mut options = hop_by_hop.get(2..(usize::from(header[1]) + 1) * 8)?;
@@ -98,7 +99,7 @@ fn jumbo_len(hop_by_hop: &[u8]) -> Option<usize> {
     }
 }
 
-/// The layer behind an IP header or extension header that says `protocol`.
+/// Returns the layer after an IP header or extension header whose next protocol is `protocol`.
 #[inline]
 pub(super) fn by_protocol(walk: &mut Walk<'_>, protocol: u8) -> Step {
     walk.decoded.protocol = protocol;
@@ -124,29 +125,30 @@ pub(super) fn by_protocol(walk: &mut Walk<'_>, protocol: u8) -> Step {
     })
 }
 
-/// An extension header of the common form: next header, length in units of 8 bytes without the first.
+/// Decodes an extension header of the common form: next header, length in units of 8 bytes without the first unit.
 pub(super) fn extension(walk: &mut Walk<'_>) -> Step {
     walk.count_layer()?;
     let [next, len] = *walk.peek()?;
     walk.skip((usize::from(len) + 1) * 8)?;
     walk.mark_payload();
-    // Mobility messages (RFC 6275) stand alone: they are the transport.
+    // A mobility message (RFC 6275) has no next header: it is the transport.
     if walk.decoded.protocol == PROTOCOL_MOBILITY && next == PROTOCOL_NONE {
         return Step::Break(Stop::Complete);
     }
     by_protocol(walk, next)
 }
 
-/// The fragment header. One that is neither preceded nor followed by another (RFC 6946) makes no fragment.
+/// Decodes the fragment header. An atomic fragment (RFC 6946: offset 0, no more fragments) counts as unfragmented.
 pub(super) fn ipv6_fragment(walk: &mut Walk<'_>) -> Step {
     walk.count_layer()?;
     let [next, _, f0, f1, i0, i1, i2, i3] = *walk.take()?;
     walk.mark_payload();
-    // Bits: 13 of offset, 2 reserved, more fragments.
+    // 13 bits of offset, 2 reserved bits, and the more-fragments bit.
     let offset_and_more = u16::from_be_bytes([f0, f1]) & 0xfff9;
     if offset_and_more != 0 {
         let first = offset_and_more & 0xfff8 == 0;
-        // RFC 8200: the identification is one of source and destination; the next header may differ.
+        // RFC 8200: the identification is unique for source and destination. The next header may differ between
+        // fragments.
         note_fragment(walk, u32::from_be_bytes([i0, i1, i2, i3]), first, 0);
         if !first {
             walk.decoded.protocol = next;
@@ -156,7 +158,7 @@ pub(super) fn ipv6_fragment(walk: &mut Walk<'_>) -> Step {
     by_protocol(walk, next)
 }
 
-/// The authentication header (RFC 4302), its length in units of 4 bytes without the first two.
+/// Decodes the authentication header (RFC 4302): length in units of 4 bytes without the first two units.
 pub(super) fn authentication(walk: &mut Walk<'_>) -> Step {
     walk.count_layer()?;
     let [next, len] = *walk.peek()?;
@@ -169,7 +171,7 @@ pub(super) fn authentication(walk: &mut Walk<'_>) -> Step {
 fn note_fragment(walk: &mut Walk<'_>, id: u32, first: bool, protocol: u8) {
     let decoded = &mut *walk.decoded;
     decoded.fragment = Some(Fragment { id, first });
-    // Multiply and fold, over all that makes the identification unique.
+    // A multiplicative hash of all fields that make the identification unique.
     let mut mix = u64::from(id) << 32 | u64::from(decoded.tunnel);
     for part in [decoded.source >> 64, decoded.source, decoded.destination >> 64, decoded.destination, protocol.into()]
     {

@@ -1,10 +1,10 @@
-//! Tags and headers that stand between an ethertype and what it tags: provider backbone bridges, MACsec, TRILL, NSH and others.
+//! Tags and headers between an ethertype and the payload: provider backbone bridging, MACsec, TRILL, NSH and others.
 
 use super::link::ethertype_or_length;
 use super::tunnel::Kind;
 use super::{Layer, Step, Stop, Walk, network};
 
-/// Tags of a fixed length with the next ethertype at their end, by their ethertype: bytes before that ethertype.
+/// Returns the size of a tag of fixed length, in bytes, without the ethertype at its end.
 fn fixed(ethertype: u16) -> Option<usize> {
     Some(match ethertype {
         // VN-Tag (Cisco), E-Tag (IEEE 802.1BR), HSR (IEC 62439-3), Cisco metadata, congestion notification.
@@ -17,7 +17,7 @@ fn fixed(ethertype: u16) -> Option<usize> {
     })
 }
 
-/// The layer behind an ethertype that few frames have.
+/// Returns the layer for a rare ethertype.
 #[cold]
 pub(super) fn by_rare_ethertype(ethertype: u16) -> Step {
     Step::Continue(match ethertype {
@@ -32,7 +32,7 @@ pub(super) fn by_rare_ethertype(ethertype: u16) -> Step {
     })
 }
 
-/// A tag of a fixed length.
+/// Decodes a tag of fixed length.
 pub(super) fn fixed_tag(walk: &mut Walk<'_>) -> Step {
     let Some(bytes) = fixed(walk.decoded.ethertype) else { return Step::Break(Stop::Unknown) };
     walk.skip(bytes)?;
@@ -42,14 +42,14 @@ pub(super) fn fixed_tag(walk: &mut Walk<'_>) -> Step {
     ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
 }
 
-/// Provider backbone bridging (IEEE 802.1ah): flags and service identifier, then the customer's frame.
+/// Decodes provider backbone bridging (IEEE 802.1ah): flags and service identifier, then the customer's frame.
 pub(super) fn backbone_tag(walk: &mut Walk<'_>) -> Step {
     let [_, s0, s1, s2] = *walk.take()?;
     walk.open_tunnel(Kind::Backbone, u32::from_be_bytes([0, s0, s1, s2]))?;
     Step::Continue(Layer::Ethernet)
 }
 
-/// MACsec (IEEE 802.1AE): where it protects without encrypting, the frame's own ethertype follows the tag.
+/// Decodes MACsec (IEEE 802.1AE). With integrity protection only, the frame's own ethertype follows the tag.
 pub(super) fn macsec(walk: &mut Walk<'_>) -> Step {
     const HAS_CHANNEL: u8 = 0x20;
     const ENCRYPTED: u8 = 0x08;
@@ -70,7 +70,7 @@ pub(super) fn macsec(walk: &mut Walk<'_>) -> Step {
     ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
 }
 
-/// TRILL (RFC 6325): version and the length of options, nicknames, the frame.
+/// Decodes TRILL (RFC 6325): version and length of the options, nicknames, options, then the frame.
 pub(super) fn trill(walk: &mut Walk<'_>) -> Step {
     let [v0, v1, _, _, _, _] = *walk.take()?;
     let options = usize::from(u16::from_be_bytes([v0, v1]) >> 6 & 0x1f) * 4;
@@ -79,7 +79,7 @@ pub(super) fn trill(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ethernet)
 }
 
-/// Network service header (RFC 8300): length in words and what follows.
+/// Decodes the network service header (RFC 8300): length in 4-byte words and next protocol.
 pub(super) fn nsh(walk: &mut Walk<'_>) -> Step {
     let [_, length, _, next] = *walk.peek()?;
     walk.skip(usize::from(length & 0x3f) * 4)?;
@@ -97,14 +97,14 @@ pub(super) fn nsh(walk: &mut Walk<'_>) -> Step {
     Step::Continue(next)
 }
 
-/// Cisco FabricPath: a forwarding tag, then the frame.
+/// Decodes Cisco FabricPath: a forwarding tag, then the frame.
 pub(super) fn fabric_path(walk: &mut Walk<'_>) -> Step {
     walk.skip(2)?;
     walk.open_tunnel(Kind::FabricPath, 0)?;
     Step::Continue(Layer::Ethernet)
 }
 
-/// EtherIP (RFC 3378): a version, then the frame.
+/// Decodes EtherIP (RFC 3378): a version, then the frame.
 pub(super) fn ether_ip(walk: &mut Walk<'_>) -> Step {
     let [version, _] = *walk.take()?;
     if version >> 4 != 3 {
@@ -114,7 +114,7 @@ pub(super) fn ether_ip(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ethernet)
 }
 
-/// Cisco's redirected packets in GRE (WCCP): a header of four bytes, or IP at once in the first version.
+/// Decodes packets redirected in GRE by Cisco's WCCP: a header of four bytes, or IP without a header in version 1.
 pub(super) fn wccp(walk: &mut Walk<'_>) -> Step {
     let [first] = *walk.peek()?;
     if first >> 4 != 4 {

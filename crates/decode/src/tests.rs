@@ -1,4 +1,5 @@
-//! Properties of the whole: no input panics, and what etherparse understands is understood the same way.
+//! Property tests of the decoder: no input panics, and the result agrees with etherparse where etherparse decodes a
+//! packet.
 
 use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, VlanId};
 use proptest::prelude::*;
@@ -12,20 +13,20 @@ const LINK_TYPES: [u16; 46] = [
     143, 147, 163, 166, 192, 197, 204, 205, 206, 219, 226, 228, 229, 239, 240, 252, 258, 276, 285, 65535,
 ];
 
-/// An Ethernet frame, read at once.
+/// Decodes an Ethernet frame with the fast path.
 fn read_plain(data: &[u8]) -> Option<Decoded> {
     let mut decoded = Decoded::default();
     plain::read(data, &mut decoded).map(|()| decoded)
 }
 
-/// An Ethernet frame, layer by layer.
+/// Decodes an Ethernet frame layer by layer.
 fn walked(data: &[u8]) -> Decoded {
     let mut decoded = Decoded::default();
     walk(LinkType::ETHERNET, data, &mut decoded);
     decoded
 }
 
-/// What holds for every result.
+/// Asserts the invariants of every result.
 fn assert_sane(decoded: &Decoded, data: &[u8]) {
     assert!(usize::try_from(decoded.payload_offset).expect("32 bits") <= data.len());
     assert!(decoded.depth <= MAX_DEPTH);
@@ -113,14 +114,14 @@ proptest! {
     }
 }
 
-/// Ethernet with up to two tags, IPv4 or IPv6, and TCP, UDP or an echo.
+/// Ethernet frames with up to two VLAN tags, IPv4 or IPv6, and TCP, UDP or an ICMP echo.
 fn packets() -> impl Strategy<Value = Vec<u8>> {
     let tags = prop::collection::vec(0u16..4096, 0..3);
     let addresses = (any::<[u8; 6]>(), any::<[u8; 6]>(), any::<[u8; 16]>(), any::<[u8; 16]>());
     let payload = prop::collection::vec(any::<u8>(), 0..80);
     (tags, addresses, any::<bool>(), 0..3, any::<[u16; 2]>(), any::<u32>(), payload, 0..20usize).prop_map(
         |(tags, (from, to, source, destination), v4, transport, [sport, dport], number, payload, padding)| {
-            // Tunnels are tested where they are decoded; etherparse knows none.
+            // The tunnel modules test tunnels. etherparse supports none.
             let dport = if [4789, 4790, 8472, 6081, 2152].contains(&dport) { 53 } else { dport };
             let builder = PacketBuilder::ethernet2(from, to);
             let id = |id| VlanId::try_new(id).expect("12 bits");
@@ -149,7 +150,7 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// The same facts, as etherparse has them.
+/// Decodes a packet with etherparse.
 fn seen_by_etherparse(packet: &[u8]) -> Decoded {
     let sliced = SlicedPacket::from_ethernet(packet).expect("a packet that etherparse wrote");
     let mut ids = sliced.vlan_ids().into_iter().map(VlanId::value);
@@ -192,7 +193,7 @@ fn seen_by_etherparse(packet: &[u8]) -> Decoded {
         TransportSlice::Icmpv6(icmp) => {
             expected.source_port = icmp.type_u8().into();
             expected.destination_port = 128;
-            // Their header of an echo is 8 bytes; RFC 4443's general one is 4.
+            // etherparse counts 8 bytes as the header of an echo; the general header of RFC 4443 has 4.
             &icmp.slice()[4..]
         }
         TransportSlice::Igmp(_) => unreachable!("no IGMP is built"),

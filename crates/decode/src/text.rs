@@ -1,9 +1,9 @@
-//! One line a packet, as `tcpdump -n` would begin it.
+//! One text line per packet, in the format of `tcpdump -n`.
 //!
-//! Up to the colon behind the destination a line is what tcpdump 4.99 prints; behind it stands a short form of what
-//! tcpdump would go on with (sequence numbers are absolute). Like tcpdump the line shows the outermost addresses; what a
-//! tunnel carries follows them, as far as it was decoded. At the end stands what the payload says of DNS, HTTP or TLS, escaped.
-//! Lines are never broken.
+//! Up to the colon after the destination, a line is what tcpdump 4.99 prints. The part after the colon is a short form
+//! of tcpdump's output, with absolute sequence numbers. Like tcpdump, a line shows the outermost addresses. The
+//! contents of a tunnel follow, as far as they are decoded. The line ends with the DNS, HTTP or TLS contents of the
+//! payload, with control characters escaped. A packet always takes exactly one line.
 
 mod application;
 mod link;
@@ -17,48 +17,48 @@ use crate::Decoded;
 use base::packet::LinkType;
 use base::time::Timestamp;
 
-/// Digits behind the seconds.
+/// The number of digits after the seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Microseconds, as tcpdump prints by default.
+    /// Microseconds, the default of tcpdump.
     #[default]
     Micro,
     /// Nanoseconds, as with `tcpdump --nano`.
     Nano,
 }
 
-/// What a line is made of.
+/// The input of one line.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// When the packet was captured.
+    /// The time of capture.
     pub time: Timestamp,
-    /// How its first bytes are to be read.
+    /// The link type of the packet.
     pub link_type: LinkType,
     /// The captured bytes.
     pub data: &'a [u8],
-    /// Bytes it had on the wire.
+    /// The length of the packet on the wire, in bytes.
     pub original_len: u32,
-    /// What was understood of it.
+    /// The decoded headers of the packet.
     pub decoded: &'a Decoded,
 }
 
-/// Writes lines, in one time zone and precision.
+/// Writes lines in one time zone and precision.
 #[derive(Clone, Debug)]
 pub struct TextWriter {
     tz: TimeZone,
     precision: Precision,
-    /// The second the clock below was made for: neighbours share it.
+    /// The second that `clock` shows. Consecutive packets mostly share it.
     second: Option<u64>,
     clock: String,
 }
 
 impl TextWriter {
-    /// Lines with times of day in `tz`.
+    /// Creates a writer of lines with times of day in `tz`.
     pub fn new(tz: TimeZone, precision: Precision) -> Self {
         Self { tz, precision, second: None, clock: String::new() }
     }
 
-    /// Appends the line of one packet, with its line feed.
+    /// Appends the line of one packet, with a line feed.
     pub fn write(&mut self, out: &mut String, line: &Line<'_>) {
         self.write_time(out, line.time);
         let mut printer = Printer { out, line, wire: line.original_len.max(length(line.data)) };
@@ -90,15 +90,15 @@ impl TextWriter {
     }
 }
 
-/// The rest of one packet: `None` from any step means that the captured bytes end there.
+/// Prints one packet. A function that returns `None` reached the end of the captured bytes.
 struct Printer<'a> {
     out: &'a mut String,
     line: &'a Line<'a>,
-    /// Bytes the packet had on the wire.
+    /// The length of the packet on the wire, in bytes.
     wire: u32,
 }
 
-/// Bytes of a layer: those captured, and how many there were.
+/// The captured bytes of a layer, and the layer's length on the wire in bytes.
 #[derive(Clone, Copy)]
 struct Layer<'a> {
     data: &'a [u8],
@@ -110,7 +110,7 @@ impl<'a> Layer<'a> {
         Some(Self { data: self.data.get(bytes..)?, wire: self.wire.saturating_sub(u32::try_from(bytes).ok()?) })
     }
 
-    /// What a header says the length is, where that is less: the rest is padding.
+    /// Limits the layer to the length stated in a header. The rest is padding.
     fn cut(self, wire: u32) -> Self {
         let captured = usize::try_from(wire).unwrap_or(usize::MAX).min(self.data.len());
         Self { data: self.data.get(..captured).unwrap_or_default(), wire }

@@ -1,10 +1,10 @@
 //! TCP (RFC 9293), UDP (RFC 768), SCTP (RFC 9260), ICMP (RFC 792) and ICMPv6 (RFC 4443).
 //!
-//! Of a transport header that is cut short, what is there is used: four bytes give the session.
+//! Truncated transport headers are decoded as far as they go: the first four bytes suffice for the ports.
 
 use super::{Step, Stop, Walk, udp_tunnel};
 
-/// A TCP segment.
+/// Decodes a TCP segment.
 #[inline]
 pub(super) fn tcp(walk: &mut Walk<'_>) -> Step {
     let Some(header) = walk.rest.first_chunk::<20>() else { return tcp_cut(walk) };
@@ -21,7 +21,7 @@ pub(super) fn tcp(walk: &mut Walk<'_>) -> Step {
     Step::Break(Stop::Complete)
 }
 
-/// What the start of a TCP header says.
+/// Decodes a truncated TCP header.
 #[cold]
 fn tcp_cut(walk: &mut Walk<'_>) -> Step {
     ports(walk);
@@ -36,13 +36,13 @@ fn tcp_cut(walk: &mut Walk<'_>) -> Step {
     Step::Break(Stop::Truncated)
 }
 
-/// A UDP datagram, or the tunnel in it.
+/// Decodes a UDP datagram, and returns the tunnel layer if its ports are those of a tunnel.
 #[inline]
 pub(super) fn udp(walk: &mut Walk<'_>) -> Step {
     ports(walk);
     if let Some([_, _, _, _, l0, l1, _, _]) = walk.rest.first_chunk() {
         match usize::from(u16::from_be_bytes([*l0, *l1])) {
-            // Jumbograms (RFC 2675), and datagrams that the card was to cut: up to the end of the packet.
+            // Jumbograms (RFC 2675), and datagrams that the network card segments: the payload ends with the packet.
             0 => {}
             1..8 => return Step::Break(Stop::Malformed),
             len => walk.limit(len),
@@ -55,14 +55,14 @@ pub(super) fn udp(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// An SCTP packet.
+/// Decodes an SCTP packet.
 pub(super) fn sctp(walk: &mut Walk<'_>) -> Step {
     ports(walk);
     walk.mark_payload_after(12)?;
     Step::Break(Stop::Complete)
 }
 
-/// UDP-Lite (RFC 3828) and DCCP (RFC 4340), of which the ports are read.
+/// Decodes the ports of UDP-Lite (RFC 3828) and DCCP (RFC 4340).
 pub(super) fn ports_only(walk: &mut Walk<'_>) -> Step {
     ports(walk);
     let header_len = if walk.decoded.protocol == 136 { 8 } else { 12 };
@@ -78,7 +78,7 @@ fn ports(walk: &mut Walk<'_>) {
     }
 }
 
-/// An ICMP message.
+/// Decodes an ICMP message.
 pub(super) fn icmp(walk: &mut Walk<'_>) -> Step {
     icmp_of(walk, 8, |kind| {
         Some(match kind {
@@ -97,7 +97,7 @@ pub(super) fn icmp(walk: &mut Walk<'_>) -> Step {
     })
 }
 
-/// An ICMPv6 message.
+/// Decodes an ICMPv6 message.
 pub(super) fn icmpv6(walk: &mut Walk<'_>) -> Step {
     icmp_of(walk, 4, |kind| {
         Some(match kind {
@@ -118,7 +118,7 @@ pub(super) fn icmpv6(walk: &mut Walk<'_>) -> Step {
     })
 }
 
-/// Ports as Community ID v1 makes them up, so that a request and its answer are one session.
+/// Sets the ports as Community ID v1 defines them, so that a request and its reply belong to one session.
 fn icmp_of(walk: &mut Walk<'_>, header_len: usize, answer: impl Fn(u8) -> Option<u8>) -> Step {
     let [kind, code] = *walk.peek()?;
     let answer = answer(kind);

@@ -1,11 +1,11 @@
-//! What carries packets in packets: MPLS, PPPoE, GRE, IP in IP, VXLAN, Geneve, GTP-U.
+//! Tunnels: MPLS, PPPoE, GRE, IP in IP, VXLAN, Geneve, GTP-U.
 //!
-//! A tunnel is opened here, and its inside counts once a header in it was understood; until then, and when that fails,
-//! the packet belongs to the tunnel's own session.
+//! After a tunnel is entered, the packet belongs to the tunnel's own session until an inner header is decoded. If no
+//! inner header can be decoded, the packet stays in that session.
 
 use super::{IpVersion, Layer, Step, Stop, Walk};
 
-/// Kinds of tunnels, for [`mix`].
+/// The kinds of tunnels, for [`mix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
@@ -34,16 +34,16 @@ pub(super) enum Kind {
     MplsInIp,
 }
 
-/// The identity of a tunnel within another (0: within none); never 0.
+/// Returns the identifier of a tunnel inside tunnel `outer` (0: inside none). The identifier is never 0.
 pub(super) fn mix(outer: u32, kind: Kind, id: u32) -> u32 {
-    // The finalising steps of MurmurHash3: different ids of one kind stay different.
+    // The finalizer of MurmurHash3 is a bijection, so different ids of one kind stay different.
     let mut mix = outer ^ id ^ u32::from(kind as u8).wrapping_mul(0x9e37_79b9);
     mix = (mix ^ mix >> 16).wrapping_mul(0x85eb_ca6b);
     mix = (mix ^ mix >> 13).wrapping_mul(0xc2b2_ae35);
     (mix ^ mix >> 16).max(1)
 }
 
-/// What tunnels call an ethertype (GRE's and Geneve's protocol field).
+/// Returns the layer for a protocol type of GRE or Geneve, which mostly is an ethertype.
 fn by_protocol_type(protocol_type: u16) -> Step {
     Step::Continue(match protocol_type {
         0x0800 => Layer::Ipv4,
@@ -58,8 +58,10 @@ fn by_protocol_type(protocol_type: u16) -> Step {
     })
 }
 
-/// An MPLS label stack (RFC 3032). Labels say nothing of what they carry, so the first nibble has to: an IP version, or 0
-/// for the control word of a pseudowire (RFC 4385), taken for Ethernet. Labels differ by direction and are no part of
+/// Decodes an MPLS label stack (RFC 3032).
+///
+/// Labels do not name the payload, so its first nibble decides: an IP version, or 0 for the control word of a
+/// pseudowire (RFC 4385), which is assumed to carry Ethernet. Labels differ by direction and are not part of
 /// [`Decoded::tunnel`](super::Decoded::tunnel).
 pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
     loop {
@@ -82,7 +84,7 @@ pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// A PPPoE session packet (RFC 2516): version and type 1, code 0, session id, length.
+/// Decodes a PPPoE session packet (RFC 2516): version and type 1, code 0, session id, length.
 pub(super) fn pppoe(walk: &mut Walk<'_>) -> Step {
     let [version_type, code, i0, i1, l0, l1] = *walk.take()?;
     if version_type != 0x11 {
@@ -96,7 +98,7 @@ pub(super) fn pppoe(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ppp)
 }
 
-/// IP right behind IP (RFC 2003, RFC 2473, RFC 4213).
+/// Enters IP directly after IP (RFC 2003, RFC 2473, RFC 4213).
 pub(super) fn ip_in_ip(walk: &mut Walk<'_>, inner: IpVersion) -> Step {
     let (kind, layer) = match inner {
         IpVersion::V4 => (Kind::Ipv4, Layer::Ipv4),
@@ -106,7 +108,7 @@ pub(super) fn ip_in_ip(walk: &mut Walk<'_>, inner: IpVersion) -> Step {
     Step::Continue(layer)
 }
 
-/// GRE: version 0 (RFC 2784, RFC 2890) with what it carries, or version 1 (PPTP, RFC 2637) with PPP.
+/// Decodes GRE: version 0 (RFC 2784, RFC 2890) with any payload, or version 1 (PPTP, RFC 2637) with PPP.
 pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
     const CHECKSUM: u8 = 0x80;
     const ROUTING: u8 = 0x40;
@@ -137,7 +139,7 @@ pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
         (1, 0x880b) if flags & KEY != 0 => {
             let [l0, l1, _, _] = *walk.take()?;
             if flags & SEQUENCE == 0 {
-                // An acknowledgment alone.
+                // An acknowledgment without payload.
                 return Step::Break(Stop::Complete);
             }
             walk.skip(4)?;
@@ -152,7 +154,7 @@ pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// ERSPAN type II (draft-foschiano-erspan); without a sequence number it is type I, which has no header of its own.
+/// Decodes ERSPAN type II (draft-foschiano-erspan). Without a sequence number it is type I, which has no header.
 fn erspan_2(walk: &mut Walk<'_>, has_header: bool) -> Step {
     let id = if has_header {
         let [version, _, i0, i1, ..] = *walk.take::<8>()?;
@@ -167,7 +169,7 @@ fn erspan_2(walk: &mut Walk<'_>, has_header: bool) -> Step {
     Step::Continue(Layer::Ethernet)
 }
 
-/// ERSPAN type III, with its platform subheader where there is one; frames of Ethernet alone.
+/// Decodes ERSPAN type III with its optional platform subheader. Only Ethernet frames are supported.
 fn erspan_3(walk: &mut Walk<'_>) -> Step {
     let [version, _, i0, i1, _, _, _, _, _, _, frame_type, subheader] = *walk.take::<12>()?;
     if version >> 4 != 2 || frame_type >> 3 & 0x0f != 0 {
@@ -180,8 +182,8 @@ fn erspan_3(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ethernet)
 }
 
-/// VXLAN (RFC 7348), and VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), which can say that it carries something else than
-/// Ethernet. The port is only a hint; the flags have to say that the network id is valid.
+/// Decodes VXLAN (RFC 7348) and VXLAN-GPE (draft-ietf-nvo3-vxlan-gpe), which can carry protocols other than Ethernet.
+/// The port is only a hint, so the flags must mark the network id as valid.
 pub(super) fn vxlan(walk: &mut Walk<'_>) -> Step {
     const ID_VALID: u8 = 0x08;
     const NEXT_PROTOCOL: u8 = 0x04;
@@ -200,7 +202,7 @@ pub(super) fn vxlan(walk: &mut Walk<'_>) -> Step {
     Step::Continue(next)
 }
 
-/// Geneve (RFC 8926) version 0 with its options.
+/// Decodes Geneve (RFC 8926) version 0 with options.
 pub(super) fn geneve(walk: &mut Walk<'_>) -> Step {
     let [version_len, _, p0, p1, v0, v1, v2, _] = *walk.take()?;
     if version_len >> 6 != 0 {
@@ -212,7 +214,7 @@ pub(super) fn geneve(walk: &mut Walk<'_>) -> Step {
     Step::Continue(next)
 }
 
-/// GTP-U (3GPP TS 29.281) version 1: a user packet (message type 255), behind extension headers.
+/// Decodes GTP-U (3GPP TS 29.281) version 1: a user packet (message type 255) after optional extension headers.
 pub(super) fn gtp_u(walk: &mut Walk<'_>) -> Step {
     const EXTENSION: u8 = 4;
 
@@ -223,7 +225,7 @@ pub(super) fn gtp_u(walk: &mut Walk<'_>) -> Step {
     }
     walk.limit(usize::from(u16::from_be_bytes([l0, l1])));
     if flags & 7 != 0 {
-        // Sequence number, N-PDU number and type of the next extension header are there together or not at all.
+        // Sequence number, N-PDU number and next extension type are either all present or all absent.
         let [.., mut next] = *walk.take::<4>()?;
         if flags & EXTENSION == 0 {
             next = 0;
@@ -238,13 +240,13 @@ pub(super) fn gtp_u(walk: &mut Walk<'_>) -> Step {
             walk.skip(len)?;
         }
     }
-    // 5G carries Ethernet too, but the header does not say so.
+    // 5G also carries Ethernet, but the header does not mark it.
     let next = by_version(walk);
     walk.open_tunnel(Kind::GtpU, 0)?;
     next
 }
 
-/// IP, by the version in its first bits.
+/// Returns the IP layer according to the version field.
 pub(super) fn by_version(walk: &Walk<'_>) -> Step {
     let [first] = *walk.peek()?;
     match first >> 4 {
@@ -254,7 +256,7 @@ pub(super) fn by_version(walk: &Walk<'_>) -> Step {
     }
 }
 
-/// MPLS right behind IP (RFC 4023).
+/// Enters MPLS directly after IP (RFC 4023).
 pub(super) fn mpls_in_ip(walk: &mut Walk<'_>) -> Step {
     walk.open_tunnel(Kind::MplsInIp, 0)?;
     Step::Continue(Layer::Mpls)

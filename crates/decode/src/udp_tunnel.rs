@@ -1,12 +1,13 @@
-//! Tunnels in UDP. The port is only a hint: where the bytes behind it make no sense, the packet belongs to the UDP session.
+//! Tunnels in UDP. The port is only a hint: if the payload is not valid for the tunnel, the packet belongs to the UDP
+//! session.
 
 use super::tunnel::Kind;
 use super::wireless::Layout;
 use super::{Layer, Step, Stop, Walk, tunnel};
 
-/// The registered ports of tunnels; where the second value is set, answers come *from* the port to any other.
+/// Registered ports of tunnels. If the second value is true, replies are sent *from* the port to any other port.
 const PORTS: [(u16, bool, Layer); 12] = [
-    // VXLAN (RFC 7348), VXLAN-GPE, and Linux's own default.
+    // VXLAN (RFC 7348), VXLAN-GPE, and the default of Linux.
     (4789, false, Layer::Vxlan),
     (4790, false, Layer::Vxlan),
     (8472, false, Layer::Vxlan),
@@ -14,7 +15,7 @@ const PORTS: [(u16, bool, Layer); 12] = [
     (6081, false, Layer::Geneve),
     // GTP-U (3GPP TS 29.281).
     (2152, false, Layer::GtpU),
-    // MPLS in UDP (RFC 7510), with the labels also where the packet was sent from.
+    // MPLS in UDP (RFC 7510). The source port is entropy and does not identify the tunnel.
     (6635, false, Layer::MplsInUdp),
     // TaZmen Sniffer Protocol: Mikrotik, Aruba, Kismet.
     (37_008, false, Layer::Tzsp),
@@ -30,13 +31,13 @@ const PORTS: [(u16, bool, Layer); 12] = [
     (4754, false, Layer::GreInUdp),
 ];
 
-/// A perfect hash of the ports, so that the packets of all others cost one look.
+/// A perfect hash of the ports, so that any port costs one lookup.
 const SLOTS: usize = 64;
 const MULTIPLIER: u32 = multiplier();
 static BY_SLOT: [(u16, bool, Layer); SLOTS] = by_slot();
 
 const fn slot(port: u16, multiplier: u32) -> usize {
-    // The upper bits of the product, six of them.
+    // The six most significant bits of the product.
     ((port as u32).wrapping_mul(multiplier) >> 26) as usize
 }
 
@@ -74,7 +75,7 @@ fn lookup(port: u16) -> Option<&'static (u16, bool, Layer)> {
     BY_SLOT.get(slot(port, MULTIPLIER)).filter(|entry| entry.0 == port && port != 0)
 }
 
-/// What a datagram between these ports carries, if it may be a tunnel's.
+/// Returns the tunnel layer of a datagram between these ports, if one of them belongs to a tunnel.
 #[inline]
 pub(super) fn by_ports(source: u16, destination: u16) -> Option<Layer> {
     if let Some((_, _, layer)) = lookup(destination) {
@@ -83,19 +84,20 @@ pub(super) fn by_ports(source: u16, destination: u16) -> Option<Layer> {
     lookup(source).filter(|(_, answers, _)| *answers).map(|(_, _, layer)| *layer)
 }
 
-/// MPLS in UDP (RFC 7510).
+/// Enters MPLS in UDP (RFC 7510).
 pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
     walk.open_tunnel(Kind::MplsInUdp, 0)?;
     Step::Continue(Layer::Mpls)
 }
 
-/// GRE in UDP (RFC 8086).
+/// Enters GRE in UDP (RFC 8086).
 pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
     walk.open_tunnel(Kind::GreInUdp, 0)?;
     Step::Continue(Layer::Gre)
 }
 
-/// A frame that a sensor has sent on: version 1, what it is (received or sent), its encapsulation, tagged fields.
+/// Decodes TZSP: version 1, type (received or sent), encapsulation, tagged fields, then the frame that a sensor
+/// forwarded.
 pub(super) fn tzsp(walk: &mut Walk<'_>) -> Step {
     const PADDING: u8 = 0;
     const END: u8 = 1;
@@ -125,12 +127,12 @@ pub(super) fn tzsp(walk: &mut Walk<'_>) -> Step {
     Step::Continue(next)
 }
 
-/// IPv6 in UDP, behind authentication data and an origin indication where these are there (RFC 4380, 5.1.1).
+/// Decodes Teredo (RFC 4380, 5.1.1): IPv6 in UDP after optional authentication data and an optional origin indication.
 pub(super) fn teredo(walk: &mut Walk<'_>) -> Step {
     const ORIGIN_BYTES: usize = 8;
 
     if let [0, 1, client, authentication, ..] = walk.rest {
-        // Both identifiers, a nonce of eight bytes, a confirmation byte.
+        // Client identifier, authentication value, a nonce of eight bytes, a confirmation byte.
         walk.skip(4 + usize::from(*client) + usize::from(*authentication) + 9)?;
     }
     if let [0, 0, ..] = walk.rest {
@@ -144,7 +146,7 @@ pub(super) fn teredo(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ipv6)
 }
 
-/// L2TP version 2 (RFC 2661): data messages carry PPP. The ids of tunnel and session differ by direction.
+/// Decodes L2TP version 2 (RFC 2661): data messages carry PPP. Tunnel and session ids differ by direction.
 pub(super) fn l2tp(walk: &mut Walk<'_>) -> Step {
     const CONTROL: u8 = 0x80;
     const LENGTH: u8 = 0x40;
@@ -171,14 +173,14 @@ pub(super) fn l2tp(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ppp)
 }
 
-/// CAPWAP data (RFC 5415, 4.3): Ethernet, or 802.11 whose first two bytes some controllers swap.
+/// Decodes CAPWAP data (RFC 5415, 4.3): Ethernet, or 802.11, whose first two bytes some controllers swap.
 pub(super) fn capwap(walk: &mut Walk<'_>) -> Step {
     const NATIVE: u8 = 0x01;
     const FRAGMENT: u8 = 0x80;
 
     let [preamble, length, binding, flags, ..] = *walk.take::<8>()?;
     let Some(options) = (usize::from(length >> 3) * 4).checked_sub(8) else { return Step::Break(Stop::Complete) };
-    // Encrypted by DTLS, a later version, or a fragment: nothing to be read here.
+    // DTLS-encrypted, of a later version, or a fragment: the payload cannot be decoded.
     if preamble != 0 || flags & FRAGMENT != 0 {
         return Step::Break(Stop::Complete);
     }
@@ -192,7 +194,7 @@ pub(super) fn capwap(walk: &mut Walk<'_>) -> Step {
     Step::Continue(if swapped { Layer::Ieee80211Swapped } else { Layer::Ieee80211(Layout::PLAIN) })
 }
 
-/// LISP data (RFC 9300): eight bytes, then IP.
+/// Decodes LISP data (RFC 9300): a header of eight bytes, then IP.
 pub(super) fn lisp(walk: &mut Walk<'_>) -> Step {
     walk.skip(8)?;
     let next = tunnel::by_version(walk)?;

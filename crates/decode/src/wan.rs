@@ -1,20 +1,20 @@
-//! Wide-area links: PPP and Cisco framing in HDLC, Frame Relay, ATM, and older shared media.
+//! Wide-area links (PPP and Cisco framing in HDLC, Frame Relay, ATM) and older shared media.
 
 use super::link::{by_ethertype, mac};
 use super::{Layer, Network, Step, Stop, Walk};
 
-/// First byte of Cisco HDLC frames: unicast and broadcast.
+/// The first byte of Cisco HDLC frames: unicast and broadcast.
 const CISCO_ADDRESSES: [u8; 2] = [0x0f, 0x8f];
-/// Control byte of an unnumbered information frame (ISO/IEC 13239).
+/// The control byte of an unnumbered information frame (ISO/IEC 13239).
 const UNNUMBERED_INFORMATION: u8 = 0x03;
 
-/// `LINKTYPE_PPP_HDLC`: PPP in HDLC framing (RFC 1662), or Cisco HDLC.
+/// Decodes `LINKTYPE_PPP_HDLC`: PPP in HDLC framing (RFC 1662), or Cisco HDLC.
 pub(super) fn serial(walk: &mut Walk<'_>) -> Step {
     let [address] = *walk.peek()?;
     Step::Continue(if CISCO_ADDRESSES.contains(&address) { Layer::CiscoHdlc } else { Layer::Ppp })
 }
 
-/// `LINKTYPE_C_HDLC`: address, control, ethertype.
+/// Decodes `LINKTYPE_C_HDLC`: address, control, ethertype.
 pub(super) fn cisco_hdlc(walk: &mut Walk<'_>) -> Step {
     let [_, _, p0, p1] = *walk.take()?;
     let ethertype = u16::from_be_bytes([p0, p1]);
@@ -23,7 +23,7 @@ pub(super) fn cisco_hdlc(walk: &mut Walk<'_>) -> Step {
     by_ethertype(ethertype)
 }
 
-/// `LINKTYPE_PPP_PPPD`: PPP in HDLC framing whose address byte was replaced by the direction.
+/// Decodes `LINKTYPE_PPP_PPPD`: PPP in HDLC framing, with the direction in place of the address byte.
 pub(super) fn ppp_pppd(walk: &mut Walk<'_>) -> Step {
     if let [0 | 1, UNNUMBERED_INFORMATION, ..] = walk.rest {
         walk.skip(2)?;
@@ -31,7 +31,8 @@ pub(super) fn ppp_pppd(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ppp)
 }
 
-/// Frame Relay: a Q.922 address of two to four bytes, then RFC 2427 encapsulation or, on Cisco's links, an ethertype.
+/// Decodes Frame Relay: a Q.922 address of two to four bytes, then RFC 2427 encapsulation or, on Cisco links, an
+/// ethertype.
 pub(super) fn frame_relay(walk: &mut Walk<'_>) -> Step {
     const LAST_ADDRESS_BYTE: u8 = 1;
     const ADDRESS_BYTES_MAX: usize = 4;
@@ -53,7 +54,7 @@ pub(super) fn frame_relay(walk: &mut Walk<'_>) -> Step {
     nlpid(walk)
 }
 
-/// A network layer protocol identifier (ISO/IEC TR 9577), behind at most one byte of padding.
+/// Decodes a network layer protocol identifier (ISO/IEC TR 9577) after at most one byte of padding.
 fn nlpid(walk: &mut Walk<'_>) -> Step {
     let [mut id] = *walk.take()?;
     if id == 0 {
@@ -71,13 +72,13 @@ fn nlpid(walk: &mut Walk<'_>) -> Step {
     Step::Continue(layer)
 }
 
-/// SNAP (IEEE 802): an organisation and a protocol of it. The organisation 00-80-C2 (IEEE 802.1) numbers bridged media
-/// (RFC 2427, RFC 2684); of these Ethernet is read, with and without its check sequence.
+/// Decodes SNAP (IEEE 802): an organization identifier and a protocol. The organization 00-80-C2 (IEEE 802.1) numbers
+/// bridged media (RFC 2427, RFC 2684), of which Ethernet is supported, with and without its frame check sequence.
 pub(super) fn snap(walk: &mut Walk<'_>) -> Step {
     let [o0, o1, o2, p0, p1] = *walk.take()?;
     let protocol = u16::from_be_bytes([p0, p1]);
     match [o0, o1, o2] {
-        // RFC 1042, and bridged Ethernet as IEEE 802.1H has it.
+        // RFC 1042, and IEEE 802.1H for bridged Ethernet.
         [0, 0, 0] | [0, 0, 0xf8] => {
             walk.decoded.ethertype = protocol;
             walk.mark_payload();
@@ -88,7 +89,7 @@ pub(super) fn snap(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// RFC 2684 over ATM (`LINKTYPE_ATM_RFC1483`) and classical IP (RFC 2225): LLC, or IP at once.
+/// Decodes RFC 2684 over ATM (`LINKTYPE_ATM_RFC1483`) and classical IP (RFC 2225): LLC, or IP without a header.
 pub(super) fn atm(walk: &mut Walk<'_>) -> Step {
     walk.understood(Network::Link, 0, 0, 0);
     match *walk.peek()? {
@@ -106,12 +107,12 @@ pub(super) fn atm(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// `LINKTYPE_SUNATM`: flags with the traffic type, path and circuit, then what the type says.
+/// Decodes `LINKTYPE_SUNATM`: flags with the traffic type, path and circuit, then the traffic.
 pub(super) fn sun_atm(walk: &mut Walk<'_>) -> Step {
     let [flags, _, _, _] = *walk.take()?;
     match flags & 0x0f {
         1 => {
-            // LAN emulation: the identifier of the emulated client comes first.
+            // LAN emulation: the identifier of the emulated client precedes the frame.
             walk.skip(2)?;
             Step::Continue(Layer::Ethernet)
         }
@@ -120,19 +121,19 @@ pub(super) fn sun_atm(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// `LINKTYPE_FDDI`: frame control, addresses, LLC.
+/// Decodes `LINKTYPE_FDDI`: frame control, addresses, LLC.
 pub(super) fn fddi(walk: &mut Walk<'_>) -> Step {
     let [control, addresses @ ..] = walk.take::<13>()?;
     link_addresses(walk, addresses);
-    // Asynchronous and synchronous LLC frames; the rest manages the ring.
+    // Asynchronous and synchronous LLC frames. The other frames manage the ring.
     if control & 0x70 == 0x50 || control & 0x70 == 0x10 {
         return Step::Continue(Layer::Llc);
     }
     Step::Break(Stop::Unknown)
 }
 
-/// `LINKTYPE_IEEE802_5` (Token Ring): access and frame control, addresses, a source route where the first bit of the
-/// sender's address says so, LLC.
+/// Decodes `LINKTYPE_IEEE802_5` (Token Ring): access and frame control, addresses, LLC. A source route follows the
+/// addresses if the first bit of the sender's address is set.
 pub(super) fn token_ring(walk: &mut Walk<'_>) -> Step {
     let [_, control, addresses @ ..] = walk.take::<14>()?;
     let [.., s0, _, _, _, _, _] = *addresses;
@@ -147,20 +148,21 @@ pub(super) fn token_ring(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Llc)
 }
 
-/// Receiver, then sender.
+/// Records the addresses of a frame: receiver, then sender.
 fn link_addresses(walk: &mut Walk<'_>, addresses: &[u8; 12]) {
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = *addresses;
     walk.understood(Network::Link, 0, mac([s0, s1, s2, s3, s4, s5]), mac([d0, d1, d2, d3, d4, d5]));
 }
 
-/// `LINKTYPE_IP_OVER_FC` (RFC 2625): two addresses of eight bytes, the last six of which are a MAC address; then LLC.
+/// Decodes `LINKTYPE_IP_OVER_FC` (RFC 2625): two addresses of eight bytes, whose last six bytes are a MAC address, then
+/// LLC.
 pub(super) fn fibre_channel(walk: &mut Walk<'_>) -> Step {
     let [_, _, d0, d1, d2, d3, d4, d5, _, _, s0, s1, s2, s3, s4, s5] = *walk.take()?;
     walk.understood(Network::Link, 0, mac([s0, s1, s2, s3, s4, s5]), mac([d0, d1, d2, d3, d4, d5]));
     Step::Continue(Layer::Llc)
 }
 
-/// `LINKTYPE_APPLE_IP_OVER_IEEE1394`: two addresses of eight bytes and an ethertype.
+/// Decodes `LINKTYPE_APPLE_IP_OVER_IEEE1394`: two addresses of eight bytes and an ethertype.
 pub(super) fn firewire(walk: &mut Walk<'_>) -> Step {
     walk.skip(16)?;
     let [p0, p1] = *walk.take()?;
@@ -169,7 +171,7 @@ pub(super) fn firewire(walk: &mut Walk<'_>) -> Step {
     by_ethertype(walk.decoded.ethertype)
 }
 
-/// `LINKTYPE_IPOIB` (RFC 4391): a route header of 40 bytes, an ethertype, two reserved bytes.
+/// Decodes `LINKTYPE_IPOIB` (RFC 4391): a route header of 40 bytes, an ethertype, two reserved bytes.
 pub(super) fn ip_over_infiniband(walk: &mut Walk<'_>) -> Step {
     walk.skip(40)?;
     let [p0, p1, _, _] = *walk.take()?;
@@ -178,7 +180,7 @@ pub(super) fn ip_over_infiniband(walk: &mut Walk<'_>) -> Step {
     by_ethertype(walk.decoded.ethertype)
 }
 
-/// `LINKTYPE_DOCSIS`: a MAC header with the length of its extension; of the frames, data PDUs carry Ethernet.
+/// Decodes `LINKTYPE_DOCSIS`: a MAC header with an optional extension. Of the frame types, data PDUs carry Ethernet.
 pub(super) fn docsis(walk: &mut Walk<'_>) -> Step {
     const EXTENDED: u8 = 1;
 
@@ -189,7 +191,7 @@ pub(super) fn docsis(walk: &mut Walk<'_>) -> Step {
     if control & EXTENDED != 0 {
         walk.skip(parameter.into())?;
     }
-    // The header's check sequence.
+    // The header check sequence.
     walk.skip(2)?;
     Step::Continue(Layer::Ethernet)
 }

@@ -1,21 +1,21 @@
-//! IEEE 802.11 data frames, and the headers that capture devices put in front of them.
+//! IEEE 802.11 data frames, and the headers that capture devices prepend.
 //!
-//! Frames whose payload is encrypted, and fragments after the first, make a session of their link-layer addresses.
+//! Frames with an encrypted payload, and fragments after the first, give a session of their link-layer addresses.
 
 use super::link::mac;
 use super::{Layer, Network, Step, Stop, Walk};
 
-/// How a frame lies behind its capture header.
+/// The layout of a frame after its capture header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
-    /// The payload begins at a multiple of four bytes from the start of the frame.
+    /// Whether the payload starts at a multiple of four bytes from the start of the frame.
     pub(super) padded: bool,
-    /// Bytes of the frame check sequence at the end.
+    /// The size of the frame check sequence at the end, in bytes.
     pub(super) fcs_bytes: u8,
 }
 
 impl Layout {
-    /// A frame without padding or check sequence.
+    /// A frame without padding or frame check sequence.
     pub(super) const PLAIN: Self = Self { padded: false, fcs_bytes: 0 };
 }
 
@@ -31,7 +31,7 @@ const TYPE_CONTROL: u8 = 0x04;
 const SUBTYPE_NO_DATA: u8 = 0x40;
 const SUBTYPE_QOS: u8 = 0x80;
 
-/// An 802.11 frame.
+/// Decodes an 802.11 frame.
 pub(super) fn ieee_802_11(walk: &mut Walk<'_>, layout: Layout) -> Step {
     if layout.fcs_bytes > 0 {
         let without = walk.wire_len().saturating_sub(layout.fcs_bytes.into());
@@ -49,7 +49,7 @@ fn data_or_other(walk: &mut Walk<'_>, control: u8, flags: u8, layout: Layout) ->
     walk.understood(Network::Link, 0, transmitter, receiver);
     if control & TYPE != TYPE_DATA || control & 3 != 0 {
         if control & TYPE == TYPE_CONTROL {
-            // Control frames may have one address; the second is none then.
+            // Control frames may have one address, so the second field is not used as an address.
             walk.understood(Network::Link, 0, 0, receiver);
         }
         return Step::Break(Stop::Unknown);
@@ -83,20 +83,20 @@ fn data_or_other(walk: &mut Walk<'_>, control: u8, flags: u8, layout: Layout) ->
         return Step::Break(Stop::Unknown);
     }
     if aggregated {
-        // The first of several: addresses and length, then its own LLC header.
+        // The first subframe of an aggregate: addresses and length, then its own LLC header.
         let [.., l0, l1] = *walk.take::<14>()?;
         walk.limit(u16::from_be_bytes([l0, l1]).into());
     }
     Step::Continue(Layer::Llc)
 }
 
-/// An 802.11 frame whose first two bytes were swapped; it is a data frame.
+/// Decodes an 802.11 data frame whose first two bytes are swapped.
 pub(super) fn swapped(walk: &mut Walk<'_>) -> Step {
     let [flags, control] = *walk.peek()?;
     data_or_other(walk, control, flags, Layout::PLAIN)
 }
 
-/// `LINKTYPE_IEEE802_11_RADIOTAP` (radiotap.org): version, length, bits of the fields that are there, the fields.
+/// Decodes `LINKTYPE_IEEE802_11_RADIOTAP` (radiotap.org): version, length, bitmap of the fields present, the fields.
 pub(super) fn radiotap(walk: &mut Walk<'_>) -> Step {
     const TSFT: u32 = 1;
     const FLAGS: u32 = 2;
@@ -132,11 +132,11 @@ pub(super) fn radiotap(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ieee80211(layout))
 }
 
-/// `LINKTYPE_IEEE802_11_PRISM` and `LINKTYPE_IEEE802_11_AVS`: a number that tells the header, and its length, in network
-/// byte order (AVS) or in that of the host (Prism).
+/// Decodes `LINKTYPE_IEEE802_11_PRISM` and `LINKTYPE_IEEE802_11_AVS`: a magic number and the length of the header, in
+/// network byte order (AVS) or in that of the capturing host (Prism).
 pub(super) fn prism_or_avs(walk: &mut Walk<'_>) -> Step {
     const AVS_VERSIONS: u32 = 0x8021_1000;
-    /// No such header has as many bytes; the byte order is the other one then.
+    /// An upper bound of the header length. A larger value means the other byte order.
     const LENGTH_MAX: u32 = 0xffff;
 
     let [v0, v1, v2, v3, l0, l1, l2, l3] = *walk.peek()?;
@@ -162,7 +162,7 @@ mod tests {
         join(&[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &ipv4(6, &tcp(b"x"))])
     }
 
-    /// A frame with two flag bytes, behind them duration, three addresses and sequence control, and more.
+    /// Builds a frame: two control bytes, duration, three addresses, sequence control, `more`, `payload`.
     fn frame(control: u8, flags: u8, more: &[u8], payload: &[u8]) -> Vec<u8> {
         let addresses = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
         join(&[&[control, flags, 0, 0], addresses.as_flattened(), &[0, 0], more, payload])

@@ -1,10 +1,11 @@
-//! Packets behind a header that the capturing system or device wrote: NFLOG, PPI, PKTAP, ERF, PFLOG and others.
+//! Packets after a header that the capturing system or device wrote: NFLOG, PPI, PKTAP, ERF, PFLOG and others.
 
 use super::link::{self, by_ethertype, mac};
 use super::{Layer, Network, Step, Stop, Walk, network, saturate};
 use base::packet::LinkType;
 
-/// Address families: AF_INET everywhere; AF_INET6 on Linux, NetBSD and OpenBSD, FreeBSD, Darwin.
+/// Returns the layer for an address family: AF_INET is the same everywhere; AF_INET6 has different numbers on Linux,
+/// NetBSD and OpenBSD, FreeBSD, and Darwin.
 pub(super) fn by_family(family: u32) -> Step {
     match family {
         2 => Step::Continue(Layer::Ipv4),
@@ -13,7 +14,8 @@ pub(super) fn by_family(family: u32) -> Step {
     }
 }
 
-/// The frame behind a header that names its link type. Counted as a layer, because such headers can be nested.
+/// Returns the layer of a frame whose header names its link type. It counts as a layer, because such headers can be
+/// nested.
 fn by_link_type(walk: &mut Walk<'_>, link_type: u32) -> Step {
     walk.count_layer()?;
     match u16::try_from(link_type) {
@@ -22,12 +24,13 @@ fn by_link_type(walk: &mut Walk<'_>, link_type: u32) -> Step {
     }
 }
 
-/// `LINKTYPE_NFLOG`: family, version, resource, then attributes of length, type and value in the byte order of the host.
+/// Decodes `LINKTYPE_NFLOG`: family, version, resource, then attributes of length, type and value in the byte order of
+/// the capturing host.
 pub(super) fn nflog(walk: &mut Walk<'_>) -> Step {
     const PACKET_HEADER: u16 = 1;
     const HARDWARE_ADDRESS: u16 = 8;
     const PAYLOAD: u16 = 9;
-    /// Types of attributes are small, so the byte order shows.
+    /// The maximum attribute type. A larger value means the other byte order.
     const TYPE_MAX: u16 = 0xff;
 
     let [family, version, _, _] = *walk.take()?;
@@ -62,7 +65,7 @@ pub(super) fn nflog(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// `LINKTYPE_PPI`: version, flags, length, link type; then fields.
+/// Decodes `LINKTYPE_PPI`: version, flags, length, link type, then fields.
 pub(super) fn ppi(walk: &mut Walk<'_>) -> Step {
     let [_, _, l0, l1, t0, t1, t2, t3] = *walk.peek()?;
     let len = usize::from(u16::from_le_bytes([l0, l1]));
@@ -73,7 +76,7 @@ pub(super) fn ppi(walk: &mut Walk<'_>) -> Step {
     by_link_type(walk, u32::from_le_bytes([t0, t1, t2, t3]))
 }
 
-/// `LINKTYPE_PKTAP` (Darwin): length, record type, link type; then where the packet was seen.
+/// Decodes `LINKTYPE_PKTAP` (Darwin): length, record type, link type, then fields about the interface and process.
 pub(super) fn pktap(walk: &mut Walk<'_>) -> Step {
     const RECORD_PACKET: u32 = 1;
 
@@ -89,7 +92,8 @@ pub(super) fn pktap(walk: &mut Walk<'_>) -> Step {
     by_link_type(walk, u32::from_le_bytes([t0, t1, t2, t3]))
 }
 
-/// `LINKTYPE_ERF` (Endace): time, type, flags, lengths, a loss counter; extension headers while the top bit is set.
+/// Decodes `LINKTYPE_ERF` (Endace): time, type, flags, lengths, loss counter, then extension headers while the top bit
+/// of the type is set.
 pub(super) fn erf(walk: &mut Walk<'_>) -> Step {
     const EXTENDED: u8 = 0x80;
 
@@ -102,9 +106,9 @@ pub(super) fn erf(walk: &mut Walk<'_>) -> Step {
     }
     walk.limit(usize::from(u16::from_be_bytes([w0, w1])).saturating_add(2));
     match kind & !EXTENDED {
-        // HDLC in four forms.
+        // Four record types of HDLC.
         1 | 5 | 9 | 17 => Step::Continue(Layer::Serial),
-        // Ethernet, padded by two bytes, in five forms.
+        // Five record types of Ethernet, with two bytes of padding.
         2 | 11 | 16 | 20 | 26 => {
             walk.skip(2)?;
             Step::Continue(Layer::Ethernet)
@@ -115,7 +119,8 @@ pub(super) fn erf(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-/// `LINKTYPE_PFLOG`: the length of the header without its padding, the address family, what the packet filter did.
+/// Decodes `LINKTYPE_PFLOG`: the length of the header without its padding, the address family, then fields about the
+/// packet filter's action.
 pub(super) fn pflog(walk: &mut Walk<'_>) -> Step {
     let [len, family] = *walk.peek()?;
     if len < 4 {
@@ -126,7 +131,7 @@ pub(super) fn pflog(walk: &mut Walk<'_>) -> Step {
     by_family(family.into())
 }
 
-/// `LINKTYPE_ENC` (OpenBSD's IPsec interface): address family, SPI, flags.
+/// Decodes `LINKTYPE_ENC` (OpenBSD's IPsec interface): address family, SPI, flags.
 pub(super) fn enc(walk: &mut Walk<'_>) -> Step {
     let [f0, f1, f2, f3, _, _, _, _, _, _, _, _] = *walk.take()?;
     walk.understood(Network::Link, 0, 0, 0);
@@ -134,17 +139,17 @@ pub(super) fn enc(walk: &mut Walk<'_>) -> Step {
     by_family(if family > 0xffff { family.swap_bytes() } else { family })
 }
 
-/// `LINKTYPE_IPNET` (Solaris): version, address family, and where the packet went.
+/// Decodes `LINKTYPE_IPNET` (Solaris): version, address family, then fields about interfaces and zones.
 pub(super) fn ipnet(walk: &mut Walk<'_>) -> Step {
     let [_, family, ..] = *walk.take::<24>()?;
     walk.understood(Network::Link, 0, 0, 0);
     by_family(family.into())
 }
 
-/// `LINKTYPE_ETHERNET_MPACKET` (IEEE 802.3br): a preamble of eight bytes that ends with what kind of packet it is.
+/// Decodes `LINKTYPE_ETHERNET_MPACKET` (IEEE 802.3br): a preamble of eight bytes whose last byte is the packet type.
 pub(super) fn mpacket(walk: &mut Walk<'_>) -> Step {
     const EXPRESS: u8 = 0xd5;
-    /// The first fragments of packets that can be interrupted.
+    /// The delimiters of first fragments of preemptable packets.
     const STARTS: [u8; 4] = [0xe6, 0x4c, 0x7f, 0xb3];
 
     let [.., delimiter] = *walk.take::<8>()?;
@@ -154,7 +159,7 @@ pub(super) fn mpacket(walk: &mut Walk<'_>) -> Step {
     Step::Break(Stop::Unknown)
 }
 
-/// Ethernet with the tag of a switch between addresses and ethertype (Marvell DSA and EDSA, Broadcom).
+/// Decodes Ethernet with a switch tag between addresses and ethertype (Marvell DSA and EDSA, Broadcom).
 pub(super) fn switch_tagged(walk: &mut Walk<'_>, tag_bytes: u8) -> Step {
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = *walk.take()?;
     walk.understood(Network::Link, 0, mac([s0, s1, s2, s3, s4, s5]), mac([d0, d1, d2, d3, d4, d5]));
@@ -163,7 +168,7 @@ pub(super) fn switch_tagged(walk: &mut Walk<'_>, tag_bytes: u8) -> Step {
     link::ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
 }
 
-/// `LINKTYPE_WIRESHARK_UPPER_PDU`: the tags name the endpoints, and what Wireshark has dissected around the data is gone.
+/// Decodes `LINKTYPE_WIRESHARK_UPPER_PDU`. Tags name the endpoints. The headers around the exported data are absent.
 pub(super) fn exported_pdu(walk: &mut Walk<'_>) -> Step {
     const END: u16 = 0;
     const PORT_KINDS: [(u32, u8); 3] = [(1, 132), (2, 6), (3, 17)];
@@ -206,7 +211,7 @@ pub(super) fn exported_pdu(walk: &mut Walk<'_>) -> Step {
     Step::Break(if protocol == 0 { Stop::Unknown } else { Stop::Complete })
 }
 
-/// IP that begins at once, of either version.
+/// Decodes IP of either version after a header of `header_bytes` bytes.
 pub(super) fn raw_ip(walk: &mut Walk<'_>, header_bytes: usize) -> Step {
     walk.skip(header_bytes)?;
     network::ip(walk)

@@ -1,7 +1,7 @@
-//! What a payload says: DNS questions and answers, HTTP requests and status lines, TLS handshakes.
+//! Prints application payloads: DNS questions and answers, HTTP requests and status lines, TLS handshakes.
 //!
-//! DNS and HTTP are printed as tcpdump prints them, TLS names as tshark does. Every text out of a packet is escaped, so that a
-//! terminal obeys none of it.
+//! DNS and HTTP have the format of tcpdump, TLS names that of tshark. All text from packets is escaped, so that it
+//! cannot contain terminal control sequences.
 
 use std::fmt::Write as _;
 
@@ -15,16 +15,16 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// DNS, multicast DNS and LLMNR.
 const DNS_PORTS: [u16; 3] = [53, 5353, 5355];
-/// Answers that are printed; the line says how many there are.
+/// The maximum number of answers printed. The line also states their total number.
 const ANSWERS_MAX: usize = 16;
-/// Characters of a request line, a status line or a text record that are printed.
+/// The maximum number of bytes printed of a request line, a status line or a text record.
 const TEXT_CHARS_MAX: usize = 160;
-/// Bytes of a question and of a record at least: a root name, type and class; beside these, lifetime and length.
+/// The minimum sizes in bytes of a question (root name, type, class) and of a record (also lifetime and length).
 const QUESTION_BYTES_MIN: usize = 5;
 const RECORD_BYTES_MIN: usize = 11;
 const DNS_HEADER_BYTES: usize = 12;
 
-/// Appends what the payload of the innermost session says, where it is known.
+/// Appends the payload of the innermost session if its protocol is supported.
 pub(super) fn write(out: &mut String, decoded: &Decoded, data: &[u8]) {
     if decoded.network == Network::Link || decoded.payload_offset == 0 || decoded.fragment.is_some_and(|f| !f.first) {
         return;
@@ -40,7 +40,7 @@ pub(super) fn write(out: &mut String, decoded: &Decoded, data: &[u8]) {
     match decoded.protocol {
         UDP if is_dns => dns(out, payload, len),
         TCP if is_dns => {
-            // A length stands before each message (RFC 7766).
+            // A length precedes each message (RFC 7766).
             if let Some((prefix, message)) = payload.split_first_chunk() {
                 let bytes = usize::from(u16::from_be_bytes(*prefix));
                 dns(out, message.get(..bytes).unwrap_or(message), bytes);
@@ -54,7 +54,7 @@ pub(super) fn write(out: &mut String, decoded: &Decoded, data: &[u8]) {
                 tls(out, payload);
             }
         }
-        // Requests of SSDP are HTTP over UDP.
+        // SSDP requests are HTTP over UDP.
         UDP => {
             if let Some(line) = http_line(payload) {
                 out.push_str(": HTTP: ");
@@ -65,16 +65,16 @@ pub(super) fn write(out: &mut String, decoded: &Decoded, data: &[u8]) {
     }
 }
 
-/// The first line of an HTTP/1 request or response.
+/// Returns the first line of an HTTP/1 request or response.
 fn http_line(payload: &[u8]) -> Option<&[u8]> {
-    // Fewer bytes than a method has decide nothing.
+    // A payload shorter than a method cannot be recognised as a request.
     let is_request = payload.len() >= 16 && names::begins_with_method(payload);
     if !is_request && !payload.starts_with(b"HTTP/1.") {
         return None;
     }
     let end = payload.iter().position(|&byte| byte == b'\n').unwrap_or(payload.len());
     let line = payload.get(..end)?.trim_ascii_end();
-    // A request line ends with its version; without a line feed the rest is in the next packet.
+    // A request line ends with its version. Without a line feed, the rest is in the next packet.
     let has_version = line.windows(6).any(|part| part == b"HTTP/1");
     (has_version || end == payload.len()).then_some(line)
 }
@@ -92,7 +92,7 @@ fn tls(out: &mut String, payload: &[u8]) {
         },
         (HANDSHAKE_RECORD, [2, ..]) => out.push_str(": TLS Server Hello"),
         (HANDSHAKE_RECORD, [11, ..]) => out.push_str(": TLS Certificate"),
-        // Encrypted alerts are longer.
+        // Encrypted alerts are longer than two bytes.
         (ALERT_RECORD, [level @ 1..=2, description]) if length == 2 => {
             let level = if *level == 1 { "warning" } else { "fatal" };
             let _ = write!(out, ": TLS Alert ({level}, {})", alert_name(*description));
@@ -101,7 +101,7 @@ fn tls(out: &mut String, payload: &[u8]) {
     }
 }
 
-/// Names of RFC 8446, section 6, and of RFC 5246.
+/// Returns the name of a TLS alert (RFC 8446, section 6, and RFC 5246).
 fn alert_name(description: u8) -> String {
     let name = match description {
         0 => "close notify",
@@ -133,7 +133,7 @@ fn alert_name(description: u8) -> String {
 
 fn dns(out: &mut String, message: &[u8], len: usize) {
     let Some(packet) = parse_dns(message) else {
-        // Cut by a snap length, damaged, or of a kind that the library does not know: its question may still be read.
+        // The message is truncated, damaged, or not supported by the library. Its question may still be readable.
         if let Parsed::Name(question) = names::dns_question(message) {
             let _ = write!(out, ": DNS {}? {}. ({len})", question.kind, question.name.trim_end_matches('.'));
         }
@@ -151,7 +151,7 @@ fn dns(out: &mut String, message: &[u8], len: usize) {
             RCODE::Refused => out.push_str(" Refused"),
             other => drop(write!(out, " {other:?}")),
         }
-        // tcpdump's marks: authoritative, recursion not available, truncated.
+        // The marks of tcpdump: authoritative, recursion not available, truncated.
         for (is_set, mark) in [
             (packet.has_flags(PacketFlag::AUTHORITATIVE_ANSWER), '*'),
             (!packet.has_flags(PacketFlag::RECURSION_AVAILABLE), '-'),
@@ -185,7 +185,8 @@ fn dns(out: &mut String, message: &[u8], len: usize) {
     let _ = write!(out, " ({len})");
 }
 
-/// Parses a message whose counts its bytes can hold: room for that many records is taken before they are read.
+/// Parses a message if it is long enough for its record counts. The library allocates memory according to the counts
+/// before it reads the records.
 fn parse_dns(message: &[u8]) -> Option<Packet<'_>> {
     let header: &[u8; DNS_HEADER_BYTES] = message.first_chunk()?;
     let count = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
@@ -234,7 +235,7 @@ fn type_name(number: u16) -> String {
     names::type_name(usize::from(number))
 }
 
-/// A name with the dot at its end, as tcpdump writes it.
+/// Appends a name with a final dot, as tcpdump prints it.
 fn push_name(out: &mut String, name: &Name<'_>) {
     for label in name.as_bytes() {
         for &byte in label {
@@ -250,7 +251,7 @@ fn push_name(out: &mut String, name: &Name<'_>) {
     }
 }
 
-/// Text with spaces; what is not printable ASCII becomes `\ddd`.
+/// Appends text. Spaces stay, and other bytes that are not printable ASCII become `\ddd`.
 fn push_text(out: &mut String, text: &[u8]) {
     for &byte in text.iter().take(TEXT_CHARS_MAX) {
         match byte {

@@ -1,4 +1,4 @@
-//! The beginning of a line: the link layer, and what is not IP.
+//! Prints the start of a line: the link layer, and protocols other than IP.
 
 use std::net::Ipv4Addr;
 
@@ -34,12 +34,12 @@ impl Printer<'_> {
             LinkType::LINUX_SLL2 => {
                 let kinds = ["In", "B", "M", "P", "Out"];
                 let kind = kinds.get(usize::from(frame.u8(10)?)).unwrap_or(&"?");
-                // The name of the capturing host's interface is not known here.
+                // The name of the interface on the capturing host is not known here.
                 self.put(format_args!("{:<5} {kind:<3} ", "?"));
                 self.network(frame.u16(0)?, frame.skip(20)?, frame)
             }
             LinkType::NULL | LinkType::LOOP => {
-                // In the byte order of whoever wrote it: families are small numbers.
+                // The family is in the writer's byte order. Families are small numbers, so the value reveals the order.
                 let family = frame.u32(0)?;
                 let family = if family & 0xffff_0000 != 0 { family.swap_bytes() } else { family };
                 let payload = frame.skip(4)?;
@@ -74,7 +74,8 @@ impl Printer<'_> {
         }
     }
 
-    /// Attributes of length, type and value in the byte order of the host that captured; one of them is the packet.
+    /// Prints an NFLOG packet: attributes of length, type and value in the byte order of the capturing host. One
+    /// attribute holds the packet.
     fn nflog(&mut self, frame: Layer<'_>) -> Option<()> {
         let family = frame.u8(0)?;
         let mut attributes = frame.skip(4)?;
@@ -82,7 +83,7 @@ impl Printer<'_> {
             let header: [u8; 4] = *attributes.data.first_chunk()?;
             let (little, big) =
                 (u16::from_le_bytes([header[0], header[1]]), u16::from_be_bytes([header[0], header[1]]));
-            // The length is small but for the packet's, and never zero: the smaller reading is right.
+            // Lengths are not zero and mostly small, so the smaller of the two readings is correct.
             let (len, kind) = if little <= big {
                 (little, u16::from_le_bytes([header[2], header[3]]))
             } else {
@@ -106,7 +107,7 @@ impl Printer<'_> {
         }
     }
 
-    /// What follows an ethertype. `frame` is for those that are not known.
+    /// Prints the payload of an ethertype. For unknown ethertypes, prints `frame` instead.
     fn network(&mut self, ethertype: u16, payload: Layer<'_>, frame: Layer<'_>) -> Option<()> {
         match ethertype {
             ETHERTYPE_IPV4 => self.ipv4(payload),
@@ -230,7 +231,7 @@ impl Printer<'_> {
     }
 }
 
-/// tcpdump's names of ethertypes that sessions without IP have.
+/// Returns tcpdump's name of an ethertype that carries no IP.
 fn ethertype_name(ethertype: u16) -> &'static str {
     match ethertype {
         0x8863 => "PPPoE D",

@@ -1,4 +1,4 @@
-//! IP, what it carries, and what a tunnel does.
+//! Prints IP, its transport protocols, and the contents of tunnels.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -26,7 +26,7 @@ impl Printer<'_> {
         }
         let mut claimed = u32::from(packet.u16(2)?);
         if claimed == 0 {
-            // Left for the network card, which cuts it into several.
+            // The network card segments this packet, so the header states no length.
             claimed = packet.wire;
         }
         if packet.wire < claimed {
@@ -67,7 +67,7 @@ impl Printer<'_> {
         let mut protocol = packet.u8(6)?;
         let mut payload = packet.cut(claimed).skip(40);
         self.addresses(&source, &destination, protocol, payload);
-        // Hop by hop, routing and destination options; they cannot be more than the bytes there are.
+        // Hop-by-hop, routing and destination options. Each header consumes bytes, so the loop ends.
         while let (0 | 43 | 60, Some(header)) = (protocol, payload) {
             protocol = header.u8(0)?;
             payload = header.skip(usize::from(header.u8(1)?) * 8 + 8);
@@ -75,7 +75,7 @@ impl Printer<'_> {
         self.transport(protocol, payload?)
     }
 
-    /// `10.0.0.1.1234 > 10.0.0.2.80: `, without ports where the protocol has none or they were not captured.
+    /// Prints `10.0.0.1.1234 > 10.0.0.2.80: `, without ports if the protocol has none or they were not captured.
     fn addresses(
         &mut self,
         source: &dyn std::fmt::Display,
@@ -162,7 +162,7 @@ impl Printer<'_> {
         Some(())
     }
 
-    /// The innermost session, where decoding went further than the line did.
+    /// Prints the innermost session, which the decoder found further inside the packet than this line goes.
     pub(super) fn carried(&mut self) {
         let decoded = self.line.decoded;
         let (name, source, destination) = match decoded.network {
@@ -190,7 +190,7 @@ impl Printer<'_> {
     }
 }
 
-/// An IPv6 address as tcpdump writes it: as RFC 5952 does, and with a dotted end behind 96 zero bits.
+/// An IPv6 address in the format of tcpdump: RFC 5952, with a dotted-decimal end after 96 zero bits.
 struct V6(u128);
 
 impl std::fmt::Display for V6 {

@@ -1,4 +1,4 @@
-//! Frames of every kind of tunnel, and what they decode to.
+//! Tests of tunnels: frames of every kind, and the expected results.
 
 use super::*;
 use crate::decode;
@@ -7,7 +7,7 @@ use crate::frames::{
 };
 use base::packet::LinkType;
 
-/// A frame whose addresses differ from those of the frame around it.
+/// Builds a frame whose addresses differ from those of the outer frame.
 fn inner() -> Vec<u8> {
     with(26, 192, ethernet(0x0800, &ipv4(6, &tcp(b"inner"))))
 }
