@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use super::{Decoded, Layer, Walk, enter, link};
 use base::packet::LinkType;
 
-/// A set of header kinds behind which filter expressions do not look by default.
+/// A set of kinds of headers whose payload filter expressions do not test by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encapsulations(u32);
 

@@ -6,8 +6,8 @@
 //! Each layer has one function, in `link`, `network`, `transport`, `tunnel` and so on. A function validates its header
 //! before it writes to [`Decoded`], so that the result keeps the endpoints of the enclosing layer when a layer cannot
 //! be decoded. A loop goes from layer to layer, bounded by a counter. The module `plain` decodes the most frequent
-//! headers without the loop. No function indexes a slice: headers are read as arrays after one
-//! length check.
+//! headers without the loop. No function indexes a slice: headers are read as arrays after one length
+//! check.
 #![forbid(unsafe_code)]
 
 use std::ops::ControlFlow;
