@@ -183,8 +183,8 @@ impl Totals {
         self.to_words().to_vec()
     }
 
-    /// Reads the counts of a previous recorder. `None` if the number of words is wrong or a count is 2^56 or more.
-    /// `stored` and `dropped` are read as they are; sums are not checked.
+    /// Reads the counts of a previous recorder. `None` if the number of words is wrong or a count is 2^56 or more. The
+    /// caller recomputes `received` and `evicted`, so that the invariants hold.
     pub fn from_list(words: &[u64]) -> Option<Self> {
         let words: [u64; WORDS] = words.try_into().ok()?;
         Some(Self::from_words(words)).filter(|totals| totals.are_below(1 << 56))

@@ -224,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// At least one character of each kind.
+    /// At least one deceptive character of each kind.
     const DECEPTIVE: &[char] = &[
         '\0',
         '\x07',

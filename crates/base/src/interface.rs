@@ -84,7 +84,7 @@ pub enum LinkChange {
     Ended(InterfaceGap),
 }
 
-/// All interfaces seen so far, shared by sources and readers.
+/// The table of interfaces, shared by sources and readers.
 #[derive(Debug, Default)]
 pub struct Interfaces {
     state: Mutex<State>,

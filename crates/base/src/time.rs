@@ -88,7 +88,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Date and time to the second in a time zone, for terminals: `2026-11-22 10:00:05`.
+/// Formats date and time to the second in a time zone, for terminals: `2026-11-22 10:00:05`.
 pub fn local(time: Timestamp, tz: &jiff::tz::TimeZone) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(time.0)) {
         Ok(instant) => tz.to_datetime(instant).strftime("%Y-%m-%d %H:%M:%S").to_string(),
@@ -96,7 +96,7 @@ pub fn local(time: Timestamp, tz: &jiff::tz::TimeZone) -> String {
     }
 }
 
-/// A span in its two largest units, rounded down, for terminals: `5 d 3 h`, `3 h 12 m`, `42 s`, `850 ms`.
+/// Formats a duration in its two largest units, rounded down, for terminals: `5 d 3 h`, `3 h 12 m`, `42 s`, `850 ms`.
 pub fn human_age(span: Duration) -> String {
     let seconds = span.as_secs();
     let (large, small) = match seconds {

@@ -135,7 +135,7 @@ impl Ring {
         Ok(Self { map, socket, block_size, block_count, next: 0, locked, totals: Cell::default() })
     }
 
-    /// Bytes of the mapping, all of them resident.
+    /// Bytes of the mapping, all of which are resident.
     pub fn mapped_bytes(&self) -> usize {
         self.map.length
     }

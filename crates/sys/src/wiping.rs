@@ -63,7 +63,7 @@ mod tests {
     // SAFETY: it delegates to the system's allocator, and reads only blocks that nothing else refers to.
     unsafe impl GlobalAlloc for Looking {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            // SAFETY: the caller's promises are the same.
+            // SAFETY: the caller's guarantees are the same.
             unsafe { System.alloc(layout) }
         }
 
@@ -72,7 +72,7 @@ mod tests {
             let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
             let left = bytes.iter().filter(|byte| **byte != 0).count();
             FREED.set((FREED.get().0 + bytes.len(), FREED.get().1 + left));
-            // SAFETY: the caller's promises are the same.
+            // SAFETY: the caller's guarantees are the same.
             unsafe { System.dealloc(block, layout) }
         }
     }

@@ -88,7 +88,7 @@ pub fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestamp, Tim
     }
 }
 
-/// The error for `before TIME` and the like, where the rest is a time.
+/// The error for `before TIME` and similar input whose second part is a time.
 fn range(text: &str, read: &str, now: Timestamp, tz: &TimeZone) -> Option<TimeError> {
     let (word, rest) = read.split_once(' ')?;
     let option = match word {

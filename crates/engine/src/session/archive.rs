@@ -236,7 +236,7 @@ pub struct ArchivePosition {
 #[derive(Debug, Default)]
 pub struct BlockCache(std::collections::VecDeque<(u64, Opened)>);
 
-/// The first ordinal of a block, and its sessions.
+/// The first ordinal of a decompressed block, and its sessions.
 type Opened = (u64, Vec<ArchivedSession>);
 
 impl BlockCache {

@@ -35,14 +35,14 @@ const KEY: usize = 10;
 const BYTES_BITS: u32 = 48;
 const BYTES_MAX: u64 = (1 << BYTES_BITS) - 1;
 
-/// Bits of [`KEPT_BYTES`] that count what is kept: up to a tebibyte.
+/// Bits of [`KEPT_BYTES`] that count stored bytes: up to 1 TiB.
 const KEPT_BYTES_BITS: u32 = 40;
-/// Recent bytes are counted in units of so many, 256 MiB at most.
+/// The unit in which recent bytes are counted. It allows counts of up to 256 MiB.
 const RECENT_UNIT_BYTES: u64 = 16;
 const RECENT_MAX: u64 = (1 << (64 - KEPT_BYTES_BITS)) - 1;
-/// In which recent bytes run out, if nothing more comes.
+/// The time in which the count of recent bytes decays to 0 without further packets. 20 seconds.
 pub(super) const RECENT_NS: u64 = 20_000_000_000;
-/// So many bytes of a session are its start, however slowly they come.
+/// Bytes of a session that count as its start, at any data rate.
 pub(super) const START_BYTES: u64 = 3584;
 
 /// The low and the high half of a word.
@@ -272,16 +272,16 @@ impl Entry<'_> {
         self.get(CUT_AT) & !Lost::MASK
     }
 
-    /// What the session has sent recently, at `time`, in units. It is a leaky bucket that loses in each moment a part of what it
-    /// holds, so that it levels off at what comes in [`RECENT_NS`].
+    /// The session's recent bytes at `time`, in units of [`RECENT_UNIT_BYTES`]. The count is a leaky bucket that loses
+    /// a fraction of its level in each moment, so at a constant rate it settles at the bytes of [`RECENT_NS`].
     fn recent(self, time: Timestamp) -> u64 {
         let level = self.get(KEPT_BYTES) >> KEPT_BYTES_BITS;
         let idle_ns = time.0.saturating_sub(self.last().0).min(RECENT_NS);
         level - level * idle_ns / RECENT_NS
     }
 
-    /// How deep in its session a packet lies that comes at `time`: its offset, but no more than what the session has sent
-    /// recently, so that one that is open for days and thin does not count as bulk.
+    /// The depth of a packet at `time` in bytes: its offset in the session, but no more than the session's recent
+    /// bytes. A long-lived session with little traffic therefore does not count as bulk.
     #[inline]
     pub(super) fn depth(self, time: Timestamp) -> u64 {
         let offset = self.bytes();
@@ -299,7 +299,7 @@ impl Entry<'_> {
         self.set(KEPT_BYTES, self.get(KEPT_BYTES) >> KEPT_BYTES_BITS << KEPT_BYTES_BITS | bytes);
     }
 
-    /// Counts a packet that was sent by the originator (or not).
+    /// Counts a packet of either side, and stores the session's new flags.
     pub(super) fn count(self, by_originator: bool, time: Timestamp, wire_bytes: u64, flags: u32) {
         let recent = (self.recent(time) + wire_bytes.div_ceil(RECENT_UNIT_BYTES)).min(RECENT_MAX);
         self.set(KEPT_BYTES, recent << KEPT_BYTES_BITS | self.kept_bytes());

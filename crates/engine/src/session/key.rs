@@ -20,12 +20,12 @@ pub struct SessionKey(pub(super) [u64; 6]);
 pub enum Side {
     /// The endpoint that sorts first.
     Low,
-    /// The other one.
+    /// The endpoint that sorts second.
     High,
 }
 
 impl Side {
-    /// The other one.
+    /// The opposite side.
     pub fn other(self) -> Self {
         match self {
             Self::Low => Self::High,
@@ -92,7 +92,7 @@ impl SessionKey {
         }
     }
 
-    /// IP protocol number, 0 for link-layer sessions.
+    /// IP protocol number; 0 for link-layer sessions.
     pub fn protocol(&self) -> u8 {
         self.0[4].to_le_bytes()[4]
     }
@@ -116,12 +116,12 @@ impl SessionKey {
         self.0[5] = self.0[5] & !0xffff | u64::from(interface.0);
     }
 
-    /// Outermost VLAN id.
+    /// Outermost VLAN ID.
     pub fn vlan(&self) -> Option<u16> {
         Some(low16(self.0[5] >> 16)).filter(|&id| id != NO_VLAN)
     }
 
-    /// VLAN id below it.
+    /// VLAN ID inside the outermost one.
     pub fn inner_vlan(&self) -> Option<u16> {
         Some(low16(self.0[5] >> 32)).filter(|&id| id != NO_VLAN)
     }

@@ -2,17 +2,17 @@
 
 /// Decisions about a session that determine how its packets are retained.
 ///
-/// Packed: class 6 bits, flood 3, storm 1, grown 2, pins 12.
+/// They are packed into 24 bits: class 6 bits, flood 3, storm 1, grown 2, pins 12.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionMarks {
     /// The class number; 0 for sessions of no class.
     pub class: u8,
-    /// The flood that it began with, see [`judge`](crate::judge); 0 for most sessions, which are of none, and
-    /// [`LEFT_FLOOD`](Self::LEFT_FLOOD) for those that have turned out to be of none.
+    /// The number of the flood with which the session began (see [`judge`](crate::judge)); 0 for most sessions, which
+    /// belong to none, and [`LEFT_FLOOD`](Self::LEFT_FLOOD) for sessions that later proved to belong to none.
     pub flood: u8,
-    /// Whether its flood alone would fill a large part of the store in minutes.
+    /// Whether the flood alone would fill a large part of the store within minutes.
     pub storm: bool,
-    /// How far it has grown beyond its first bytes, as far as that was counted.
+    /// Growth steps of the session that flood detection has counted; 3 at most.
     pub grown: u8,
     /// The pins that protect the session, one bit per pin.
     pub pins: u16,
@@ -21,14 +21,14 @@ pub struct SessionMarks {
 impl SessionMarks {
     /// Number of classes, including class 0 for sessions of no class.
     pub const CLASSES: usize = 1 << 6;
-    /// Floods there can be, with the one for sessions of none.
+    /// Number of flood numbers, including 0 for sessions of no flood.
     pub const FLOODS: usize = 7;
-    /// Stands for the flood of a session that has left one.
+    /// The flood number of sessions that have left their flood.
     pub const LEFT_FLOOD: u8 = 7;
-    /// Pins there can be at once.
+    /// Number of pins at a time.
     pub const PINS: usize = 12;
 
-    /// The flood that its packets are kept with now.
+    /// The flood number under which the session's packets are stored now.
     #[inline]
     pub fn kept_with(self) -> u8 {
         if self.flood == Self::LEFT_FLOOD { 0 } else { self.flood }

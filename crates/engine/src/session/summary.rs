@@ -167,11 +167,11 @@ impl Session {
         self.key.address(self.originator_side().other())
     }
 
-    /// How many parts are missing between packets of it that are there, at least. `lost_until` is the time of the newest packet
-    /// that was evicted.
+    /// A lower bound for the gaps between the session's stored packets: 0 or 1. `lost_until` is the time of the newest
+    /// evicted packet.
     ///
-    /// A session is cut from its end while it is short. One that went on for longer than its [depth](super::SessionUpdate::depth) looks
-    /// back keeps its start and what came last.
+    /// A short session loses packets from its end, which leaves no gap. A session that lasts longer than the period of
+    /// its [depth](super::SessionUpdate::depth) keeps its start and its most recent packets.
     pub fn holes(&self, lost_until: Option<Timestamp>) -> u64 {
         let is_cut = self.kept_packets > 0 && self.kept_packets < self.packets.sum();
         let goes_on = lost_until.is_some_and(|lost| self.last > lost);
@@ -179,7 +179,7 @@ impl Session {
         u64::from(is_cut && (goes_on || is_long))
     }
 
-    /// How far it came.
+    /// State of the session.
     pub fn state(&self) -> State {
         let both = self.packets.originator > 0 && self.packets.responder > 0;
         if self.key.protocol() != TCP {

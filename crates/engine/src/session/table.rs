@@ -5,8 +5,8 @@
 //! next entries of the array and takes the least valuable: an ended session before a live one, an unanswered session
 //! before a conversation, then the one that is idle longest. A flood therefore reuses its own entries.
 //!
-//! Sessions that leave the array go to the archive. Sessions of a flood are only counted, so that a flood cannot evict
-//! the archive.
+//! Sessions that leave the array go to the archive. Unanswered sessions of a large flood are only counted, so that such
+//! a flood cannot evict the archive.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
@@ -39,7 +39,7 @@ const CANDIDATES: u32 = 16;
 const SLOT_COST_BYTES: u64 = (ENTRY_BYTES + size_of::<u32>()) as u64;
 /// Queued entries that are examined before the array.
 const EMPTIED_CANDIDATES: usize = 4;
-/// What of a table's memory the archive gets, in hundredths, beside what it takes in any case.
+/// The share of a table's memory for the ring of the archive, in percent. The archive's fixed memory comes on top.
 const ARCHIVE_PERCENT: u64 = 12;
 
 const FIN: u8 = 1;
@@ -64,9 +64,9 @@ pub struct SessionUpdate {
     pub slot: SessionSlot,
     /// Bytes of the session on the wire before this packet.
     pub offset: u64,
-    /// How deep it counts as lying in its session, in bytes: no more than the offset.
+    /// The packet's depth in its session, in bytes: at most `offset`, and less in a session with little recent traffic.
     pub depth: u64,
-    /// Whether it is the first packet by which its sender closes or resets the session.
+    /// Whether the packet carries the first RST, or its sender's first FIN.
     pub closes: bool,
     /// Whether the session begins with this packet.
     pub begins: bool,
@@ -96,8 +96,9 @@ pub struct SessionTable {
 }
 
 impl SessionTable {
-    /// Makes a table that takes at most `bytes` of memory, and allocates it now. `seed` makes hash collisions
-    /// unpredictable for senders who choose addresses and ports; no result depends on it.
+    /// Makes a table and allocates its memory: at most `bytes`, except for values below 2 MiB, where the archive's
+    /// minimum exceeds its share. `seed` makes hash collisions unpredictable for senders who choose addresses and
+    /// ports; no result depends on it.
     ///
     /// # Errors
     ///

@@ -129,7 +129,7 @@ mod tests {
             ("Fri Nov 27 06:40:01 UTC 2026", "2026-11-27T06:40:01.000000000Z"),
             ("Fri, 27 Nov 2026 06:40:01 +0100", "2026-11-27T05:40:01.000000000Z"),
             ("Fri, 27 Nov 2026 06:40:01 GMT", "2026-11-27T06:40:01.000000000Z"),
-            // Nothing is told of the future: what is ahead was a year ago.
+            // Dates without a year are never in the future; a later date means that of last year.
             ("Dec 24 18:00", "2025-12-24T17:00:00.000000000Z"),
             ("Nov 27 23:00", "2025-11-27T22:00:00.000000000Z"),
             ("Feb 29 12:00", "2024-02-29T11:00:00.000000000Z"),

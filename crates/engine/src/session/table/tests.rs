@@ -234,7 +234,7 @@ fn what_is_kept_is_counted_for_the_session_it_belongs_to() {
 
 #[test]
 fn the_table_fits_its_memory() {
-    // A fifth of the smallest budget, and more.
+    // From a fifth of the smallest budget up.
     for bytes in [16u64 << 18, 5_000_000, 100 << 20] {
         let table = SessionTable::new(bytes, 1, Lock::No).unwrap();
         let taken = table.index_bytes() + table.array().bytes() + table.array().archive_bytes();
