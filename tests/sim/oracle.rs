@@ -164,6 +164,10 @@ impl Oracle {
         let rank = rank_of_packet(observed.depth, sent.len as u64);
         let line = if observed.closes { 0 } else { rank + 2 };
         let (class, flood) = (session.class, session.kept_with());
+        // A class that is kept like all others has no queues of its own.
+        let is_plain = |terms: &Terms| terms.reserve == 0 && (terms.weight - 1.0).abs() < f64::EPSILON;
+        let class =
+            if class.checked_sub(1).is_some_and(|at| is_plain(&self.classes[usize::from(at)])) { 0 } else { class };
         let place = Queue::Ranked { class, line, flood };
         let place = if place.band() == Band::Bulk { Queue::Ranked { class, line, flood: 0 } } else { place };
         self.advance(sent.time);

@@ -38,8 +38,9 @@ const DECAY_STEP_NS: u64 = 60_000_000;
 const PARTY_SHARE: f64 = 1.0 / 8.0;
 /// Unanswered sessions are a flood, whoever they go to, if they are more than this part of all starts.
 const UNANSWERED_SHARE: f64 = 0.5;
-/// Nobody is a flood whose starts would not fill this part of the store in about ten minutes.
-const FLOOD_STORE_SHARE: u64 = 256;
+/// Nobody is a flood whose starts would not fill this part of the store in about ten minutes. It is little: what a party sends before it
+/// is one stays among the others' packets, and would outlive what it sends later.
+const FLOOD_STORE_SHARE: u64 = 8192;
 /// A flood is a storm if they would fill this part of it.
 const STORM_STORE_SHARE: u64 = 2;
 /// What a session takes that has only begun: a packet or two, and their records.
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_party_with_a_large_part_of_all_starts_is_a_flood() {
-        assert_eq!(last(&mut floods(), 500, SECOND, |i| (1, i, 53)), (0, false), "too few to fill anything");
+        assert_eq!(last(&mut floods(), 15, SECOND, |i| (1, i, 53)), (0, false), "too few to fill anything");
         let (flood, storm) = last(&mut floods(), 300_000, 1000, |i| (1, i, 80));
         assert!(flood > UNANSWERED && storm, "a scan");
         let unanswered = (UNANSWERED, true);
@@ -255,8 +256,8 @@ mod tests {
         let mut floods = floods();
         assert!(last(&mut floods, 300_000, 1000, |i| (1, i, 80)).0 > UNANSWERED);
         let (key, originator) = udp(1, 2, 80);
-        let two_hours = 7200 * SECOND;
-        assert_eq!(floods.begins(&key, originator, two_hours), (0, false));
+        let four_hours = 4 * 3600 * SECOND;
+        assert_eq!(floods.begins(&key, originator, four_hours), (0, false));
     }
 
     #[test]

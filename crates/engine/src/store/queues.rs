@@ -151,6 +151,9 @@ pub(super) struct Queues {
     queues: Box<[Queue]>,
     /// Pages that each class has, and those that others cannot take from it.
     classes: Box<[(u32, u32)]>,
+    /// The class whose queues have the packets of each class. One that is kept like all others has no queues of its own but that of
+    /// important packets: queues that fill slowly lose young packets with old ones.
+    kept_in: Box<[usize]>,
 }
 
 impl Queues {
@@ -176,7 +179,10 @@ impl Queues {
         let mut queues = Vec::with_capacity(Self::count(count));
         let queue = |kind, weight, class| Queue { head: None, last: None, open: None, kind, pages: 0, weight, class };
         let mut classes = vec![(0, 0)];
+        let mut kept_in = vec![0];
         for terms in policy.classes() {
+            let is_plain = terms.reserve_bytes == 0 && terms.weight.to_bits() == 1.0f64.to_bits();
+            kept_in.push(if is_plain { 0 } else { kept_in.len() });
             let reserve = u32::try_from(terms.reserve_bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX);
             classes.push((0, reserve.min(pages / 2)));
         }
@@ -198,7 +204,7 @@ impl Queues {
         queues.extend((0..FLOODS).map(|flood| queue(Kind::Heads { flood }, weights[0], 0)));
         queues.extend((0..SessionMarks::PINS).map(|_| queue(Kind::Pinned, 0.0, 0)));
         queues.push(queue(Kind::Released, weights[Rank::COUNT - 1], 0));
-        Self { queues: queues.into(), classes: classes.into() }
+        Self { queues: queues.into(), classes: classes.into(), kept_in: kept_in.into() }
     }
 
     /// The queue of packets at a place, pins aside.
@@ -214,6 +220,7 @@ impl Queues {
             None => line * SessionMarks::FLOODS + usize::from(place.marks.kept_with()),
             Some(deeper) => (STARTS_QUEUES + MIDDLE_RANKS) * SessionMarks::FLOODS + deeper,
         };
+        let class = if place.kept_as == KeptAs::Important { class } else { self.kept_in[class] };
         QueueId(class * CLASS_QUEUES + of_class)
     }
 

@@ -25,7 +25,7 @@ impl Tally {
         Self { class_bytes: (0..classes).map(|_| AtomicU64::new(0)).collect(), pins: Default::default() }
     }
 
-    /// Bytes of memory that a class has; class 0 is everything that is of none.
+    /// Bytes of memory that a class has of its own; class 0 is everything that is of none, or of a class that is kept like all others.
     pub fn class_bytes(&self, class: usize) -> u64 {
         self.class_bytes.get(class).map_or(0, |bytes| bytes.load(Ordering::Relaxed))
     }
