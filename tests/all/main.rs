@@ -33,6 +33,7 @@ mod replay;
 mod schema;
 #[cfg(target_os = "linux")]
 mod seeds;
+mod servers;
 #[cfg(target_os = "linux")]
 mod service;
 #[cfg(target_os = "linux")]
