@@ -5,15 +5,26 @@
 //! into a queue of their own. What that costs is counted, and bounded: a share of the store, beyond which sessions lose their
 //! starts, which is counted too. In the same way a pin gets what is already there of its sessions, when it would go.
 
-use super::Target;
+use super::Store;
 use super::cursor::{Cursor, RecordAt, Stream};
+use super::queues::{Kind, QueueId};
 use super::record::{HEADER_BYTES_MAX, RecordHeader};
-use crate::session::SessionTable;
+use super::segment::{self, SegmentView};
+use crate::session::{SessionMarks, SessionTable};
 use base::counters::{Carried, Volume};
 use base::time::Timestamp;
 
+/// A flood that fills its share in less time is none of sessions that will be missed.
+const FLOOD_NS_MAX: u64 = 60_000_000_000;
 /// Records that are picked from one segment at most.
 const PICKED_MAX: usize = 8192;
+
+/// Where a packet goes that must not be lost with its segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target {
+    pub(super) queue: QueueId,
+    pub(super) is_head: bool,
+}
 
 /// The writer's notes on what it carries.
 #[derive(Debug, Default)]
@@ -138,5 +149,101 @@ impl Heads {
         self.carried.volume += carried;
         self.begin();
         lost_until
+    }
+}
+
+impl Store {
+    /// Copies what must not go from a segment that is about to. Returns the latest time of what goes.
+    pub(super) fn pick(
+        &mut self,
+        view: SegmentView,
+        stream: &Stream<'_>,
+        kind: Kind,
+        sessions: &mut SessionTable,
+    ) -> Timestamp {
+        let mut heads = std::mem::take(&mut self.heads);
+        heads.begin();
+        let mut lost_until = Timestamp::MIN;
+        let mut cursor = Cursor::new(view);
+        while let Ok(Some(record)) = cursor.next(stream) {
+            let header = record.header;
+            if let Some(to) = self.needed(&header, kind, heads.pinned_bytes(), sessions) {
+                if heads.pick(to, &cursor, &record, stream) {
+                    continue;
+                }
+                heads.lost(1);
+            }
+            sessions.packet_lost(header.session, header.sequence);
+            if kind.has_starts() || sessions.is_first(header.session, header.sequence) {
+                sessions.lost_start(header.session, header.sequence);
+            }
+            lost_until = lost_until.max(header.time);
+        }
+        self.heads = heads;
+        lost_until
+    }
+
+    /// Where a packet of an evicted segment has to go, if it must not be lost: to its session's pin, or to the carried starts.
+    /// `picked_bytes` were picked for pins before it.
+    fn needed(
+        &self,
+        header: &RecordHeader,
+        kind: Kind,
+        picked_bytes: usize,
+        sessions: &SessionTable,
+    ) -> Option<Target> {
+        let marks = sessions.marks_at(header.session, header.sequence)?;
+        if marks.pins & self.pins != 0 && kind != Kind::Pinned {
+            let queue = self.queues.pinned((marks.pins & self.pins).trailing_zeros() as usize);
+            // What each pin gets can begin a page of its own.
+            let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
+            let pages = u32::try_from(segment::pages_of(bytes)).ok()? + self.pins.count_ones();
+            if self.queues.pinned_pages() + pages <= self.pinned_pages_max {
+                return Some(Target { queue, is_head: false });
+            }
+        }
+        let needed = if self.carries_starts(kind, header, marks) {
+            sessions.needs_start(header.session, header.sequence, self.clock.now())
+        } else {
+            // Every session keeps its very first packet while others are left.
+            sessions.is_first_of_more(header.session, header.sequence)
+        };
+        needed.then(|| Target { queue: self.queues.heads(marks.kept_with()), is_head: true })
+    }
+
+    /// Whether a queue's packets are starts that sessions keep while they live. Those of a flood are not, as long as it fills its
+    /// share in less than a minute; but a session that turned out to be a conversation is of no flood any more.
+    fn carries_starts(&self, kind: Kind, header: &RecordHeader, marks: SessionMarks) -> bool {
+        let age_ns = self.clock.now().0.saturating_sub(header.time.0);
+        kind.has_starts() && (marks.kept_with() == 0 || age_ns >= FLOOD_NS_MAX)
+    }
+
+    /// Writes what was picked from an evicted segment where it has to go.
+    ///
+    /// It takes no more than the segment has freed; where it would, or where there is too much, the session loses it, which is
+    /// counted.
+    pub(super) fn carry_forward(&mut self, sessions: &mut SessionTable) -> Volume {
+        let mut carried = Volume::default();
+        let mut heads_bytes = 0;
+        let mut heads = std::mem::take(&mut self.heads);
+        for (header, to, data) in heads.picked() {
+            let record_bytes_max = HEADER_BYTES_MAX + data.len();
+            if !self.continues(to.queue, header, record_bytes_max) {
+                self.seal(to.queue);
+            }
+            if !self.has_room(to.queue, record_bytes_max, 0) {
+                break;
+            }
+            let record_bytes = self.write(to.queue, header, data);
+            if to.is_head {
+                heads_bytes += record_bytes as u64;
+            }
+            sessions.packet_kept(header.session, data.len() as u64);
+            carried.add(data.len() as u64);
+        }
+        let lost_until = heads.finish(carried, heads_bytes, sessions);
+        self.lost_until = self.lost_until.max(lost_until);
+        self.heads = heads;
+        carried
     }
 }

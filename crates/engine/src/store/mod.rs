@@ -22,6 +22,7 @@ mod eviction;
 mod handover;
 mod heads;
 mod pages;
+mod pinned;
 mod queues;
 pub mod rank;
 pub mod record;
@@ -418,106 +419,6 @@ impl Store {
         }
     }
 
-    /// Copies what must not go from a segment that is about to. Returns the latest time of what goes.
-    fn pick(&mut self, view: SegmentView, stream: &Stream<'_>, kind: Kind, sessions: &mut SessionTable) -> Timestamp {
-        let mut heads = std::mem::take(&mut self.heads);
-        heads.begin();
-        let mut lost_until = Timestamp::MIN;
-        let mut cursor = Cursor::new(view);
-        while let Ok(Some(record)) = cursor.next(stream) {
-            let header = record.header;
-            if let Some(to) = self.needed(&header, kind, heads.pinned_bytes(), sessions) {
-                if heads.pick(to, &cursor, &record, stream) {
-                    continue;
-                }
-                heads.lost(1);
-            }
-            sessions.packet_lost(header.session, header.sequence);
-            if kind.has_starts() || sessions.is_first(header.session, header.sequence) {
-                sessions.lost_start(header.session, header.sequence);
-            }
-            lost_until = lost_until.max(header.time);
-        }
-        self.heads = heads;
-        lost_until
-    }
-
-    /// Where a packet of an evicted segment has to go, if it must not be lost: to its session's pin, or to the carried starts.
-    /// `picked_bytes` were picked for pins before it.
-    fn needed(
-        &self,
-        header: &RecordHeader,
-        kind: Kind,
-        picked_bytes: usize,
-        sessions: &SessionTable,
-    ) -> Option<Target> {
-        let marks = sessions.marks_at(header.session, header.sequence)?;
-        if marks.pins & self.pins != 0 && kind != Kind::Pinned {
-            let queue = self.queues.pinned((marks.pins & self.pins).trailing_zeros() as usize);
-            // What each pin gets can begin a page of its own.
-            let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
-            let pages = u32::try_from(segment::pages_of(bytes)).ok()? + self.pins.count_ones();
-            if self.queues.pinned_pages() + pages <= self.pinned_pages_max {
-                return Some(Target { queue, is_head: false });
-            }
-        }
-        let needed = if self.carries_starts(kind, header, marks) {
-            sessions.needs_start(header.session, header.sequence, self.clock.now())
-        } else {
-            // Every session keeps its very first packet while others are left.
-            sessions.is_first_of_more(header.session, header.sequence)
-        };
-        needed.then(|| Target { queue: self.queues.heads(marks.kept_with()), is_head: true })
-    }
-
-    /// Whether a queue's packets are starts that sessions keep while they live. Those of a flood are not, as long as it fills its
-    /// share in less than a minute; but a session that turned out to be a conversation is of no flood any more.
-    fn carries_starts(&self, kind: Kind, header: &RecordHeader, marks: crate::session::SessionMarks) -> bool {
-        let age_ns = self.clock.now().0.saturating_sub(header.time.0);
-        kind.has_starts() && (marks.kept_with() == 0 || age_ns >= FLOOD_NS_MAX)
-    }
-
-    /// The queue of the pin that protects a packet, if it has room.
-    fn pinned(&mut self, pins: u16, record_bytes_max: usize) -> Option<QueueId> {
-        let pins = pins & self.pins;
-        if pins == 0 {
-            return None;
-        }
-        let place = pins.trailing_zeros() as usize;
-        let queue = self.queues.pinned(place);
-        let room = self.queues[queue].open.as_ref().map_or(0, |open| open.tail.room());
-        let more = segment::pages_of(record_bytes_max.saturating_sub(room)).max(usize::from(room == 0));
-        if self.queues.pinned_pages() as usize + more <= self.pinned_pages_max as usize {
-            return Some(queue);
-        }
-        self.tally.refuse(place);
-        None
-    }
-
-    /// Pins that have `ended` release what they held, to age like bulk; those of `active` hold.
-    pub fn set_pins(&mut self, ended: u16, active: u16) {
-        for place in (0..crate::session::SessionMarks::PINS).filter(|place| ended >> place & 1 == 1) {
-            self.release(self.queues.pinned(place));
-            self.tally.forget(place);
-        }
-        self.pins = active;
-    }
-
-    /// Puts all segments of a queue behind those that pins have released.
-    fn release(&mut self, from: QueueId) {
-        let to = self.queues.released();
-        let pages = self.queues.pages(from);
-        let (Some(head), Some(last)) = (self.queues[from].head.take(), self.queues[from].last.take()) else { return };
-        self.queues[from].open = None;
-        self.queues.gave(from, pages);
-        self.queues.took(to, pages);
-        let queue = &mut self.queues[to];
-        match queue.last.replace(last) {
-            Some(before) => self.following[before.0 as usize] = Some(head),
-            None => queue.head = Some(head),
-        }
-    }
-
     /// What classes and pins have, as readers see it.
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
@@ -526,35 +427,6 @@ impl Store {
     /// Lets readers see what classes and pins have.
     pub fn publish_tally(&self) {
         self.tally.publish(&self.queues);
-    }
-
-    /// Writes what was picked from an evicted segment where it has to go.
-    ///
-    /// It takes no more than the segment has freed; where it would, or where there is too much, the session loses it, which is
-    /// counted.
-    fn carry_forward(&mut self, sessions: &mut SessionTable) -> Volume {
-        let mut carried = Volume::default();
-        let mut heads_bytes = 0;
-        let mut heads = std::mem::take(&mut self.heads);
-        for (header, to, data) in heads.picked() {
-            let record_bytes_max = HEADER_BYTES_MAX + data.len();
-            if !self.continues(to.queue, header, record_bytes_max) {
-                self.seal(to.queue);
-            }
-            if !self.has_room(to.queue, record_bytes_max, 0) {
-                break;
-            }
-            let record_bytes = self.write(to.queue, header, data);
-            if to.is_head {
-                heads_bytes += record_bytes as u64;
-            }
-            sessions.packet_kept(header.session, data.len() as u64);
-            carried.add(data.len() as u64);
-        }
-        let lost_until = heads.finish(carried, heads_bytes, sessions);
-        self.lost_until = self.lost_until.max(lost_until);
-        self.heads = heads;
-        carried
     }
 
     fn free_pages_of(&mut self, view: &SegmentView) -> u32 {
@@ -607,21 +479,12 @@ fn shares(policy: &Policy, pages: u32) -> Shares {
     [middle, bulk, pages / IMPORTANT_SHARE]
 }
 
-/// Where a packet goes that must not be lost with its segment.
-#[derive(Clone, Copy, Debug)]
-struct Target {
-    queue: QueueId,
-    is_head: bool,
-}
-
 /// Records of an evicted segment that are read before their sessions are told.
 const RECORDS_AHEAD: usize = 32;
 /// The part of the store that important packets may take, as a divisor.
 const IMPORTANT_SHARE: u32 = 32;
 /// Pages that only carried packets may take: what a compressed segment frees can be less than they need.
 const CARRIED_PAGES: usize = 4;
-/// A flood that fills its share in less time is none of sessions that will be missed.
-const FLOOD_NS_MAX: u64 = 60_000_000_000;
 /// The part of a store that carried starts may take, as a divisor.
 const HEADS_SHARE: u64 = 8;
 
