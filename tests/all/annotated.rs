@@ -163,7 +163,7 @@ fn honest_13_07_times_beyond_the_range_are_counted() {
     std::fs::write(&input, file).unwrap();
     let output = replay(&[input.to_str().unwrap(), "-m", "16M", "--json"]);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&document["packets"]["received"], &document["capture"]["times_changed"]), (&3.into(), &2.into()));
+    assert_eq!((&document["packets"]["received"], &document["input"]["times_changed"]), (&3.into(), &2.into()));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("2 packets have times outside 1970-01-01 to 2554-07-21"), "{said}");
 }

@@ -191,6 +191,6 @@ fn a_stopped_recorder_releases_its_packets_and_files() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["audit.log", "log"], "neither socket nor lock");
+        assert_eq!(left, ["audit.log", "audit.log.refusals", "log"], "neither socket nor lock");
     }
 }

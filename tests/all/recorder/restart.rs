@@ -155,9 +155,10 @@ fn an_untrusted_history_is_not_taken_over() {
     };
     let mut shorter = good.clone();
     shorter[0].truncate(5000);
+    let reads = format!("this version reads format {} alone", retrocap::handover::chunk::FORMAT);
     let cases: [(Vec<Vec<u8>>, bool, &str); 7] = [
         // Byte 8 holds the version of the format.
-        (changed(8), true, "this version reads format 1 alone"),
+        (changed(8), true, &reads),
         (changed(0), true, "it is not what a recorder leaves behind"),
         (changed(4000), true, "it is damaged: the content"),
         (shorter, true, "it is damaged: the length of a part"),

@@ -160,7 +160,7 @@ impl Replay {
         let status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
         if common.json {
             let mut document = serde_json::to_value(&status)?;
-            document["capture"] = serde_json::to_value(&report)?;
+            document["input"] = serde_json::to_value(&report)?;
             print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
         } else if !common.quiet {
             let summary = status_page::status(&status, &status::here(heading));
