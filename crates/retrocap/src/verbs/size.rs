@@ -14,12 +14,12 @@ use base::time::{human_age, parse_duration};
 use engine::budget::{ByteSize, Split};
 
 /// Parts of a session: key, name, and how far back the part reaches in hundredths of a first-in first-out ring's reach.
-/// The numbers are the lowest ones of `make retention` in README.md, "How far back".
+/// The numbers are the means at 40 MiB in README.md, "How far back 40 MB reach".
 const DEPTHS: [(&str, &str, u128); 4] = [
-    ("start", "start of sessions", 2700),
-    ("first_kb", "their first kilobyte", 2300),
-    ("first_10kb", "their first 10 kB", 360),
-    ("whole", "whole sessions", 80),
+    ("start", "start of sessions", 2590),
+    ("first_kb", "their first kilobyte", 1530),
+    ("first_10kb", "their first 10 kB", 260),
+    ("whole", "whole sessions", 116),
 ];
 /// Mean bytes of a packet on the wire (IMIX, with preamble and gap), and nanoseconds that a worker at 70 % load takes
 /// per packet.
