@@ -230,6 +230,8 @@ impl Oracle {
     }
 
     fn append(&mut self, record: Record, place: Queue) {
+        // Counted before room is made for it.
+        self.count_kept(&record);
         let record_max = HEADER_MAX + record.captured;
         let queue = self.pin_with_room(record.session, record_max).unwrap_or(place);
         self.seal_unless_it_continues(queue, &record);
@@ -264,6 +266,7 @@ impl Oracle {
         let segment = &self.segments[at];
         let last = segment.records.last().unwrap();
         let continues = segment.bytes + HEADER_MAX + record.captured <= SEGMENT
+            && bytes_of(record.time.abs_diff(last.time)) <= 6
             && record.sequence > last.sequence
             && record.sequence - last.sequence <= 1 << 24;
         self.segments[at].open = continues;
@@ -302,10 +305,13 @@ impl Oracle {
             + if interface { 2 } else { 0 }
             + if record.rare { 8 } else { 0 };
         segment.bytes += header + record.captured;
+        segment.records.push(record);
+    }
+
+    fn count_kept(&mut self, record: &Record) {
         let session = &mut self.sessions.all[record.session];
         session.kept_packets += 1;
         session.kept_bytes += record.captured as u64;
-        segment.records.push(record);
     }
 
     fn weight(&self, queue: Queue) -> f64 {
@@ -410,7 +416,8 @@ impl Oracle {
             return;
         }
         let others = self.segments.iter().filter(|other| !self.is_reserved(other.queue));
-        let deeper = others.filter(|other| other.queue.band() > Band::Starts);
+        // What a pin has released may be older than anything.
+        let deeper = others.filter(|other| other.queue.band() > Band::Starts && other.queue != Queue::Released);
         let oldest = deeper.clone().map(|other| other.opened_ticks).min();
         assert!(oldest.is_none_or(|oldest| oldest >= segment.opened_ticks), "bulk outlives {:?}", segment.queue);
         let bulk: usize = deeper.filter(|other| other.queue.band() == Band::Bulk).map(Segment::pages).sum();
@@ -421,6 +428,7 @@ impl Oracle {
     fn evict(&mut self, at: usize) {
         let from = self.segments[at].queue;
         let records = self.segments[at].records.clone();
+        let is_slow = self.ticks - self.segments[at].opened_ticks >= 60 * SECOND;
         for record in &records {
             let session = &mut self.sessions.all[record.session];
             session.kept_packets -= 1;
@@ -428,7 +436,7 @@ impl Oracle {
         }
         let mut picked: Vec<(Record, Queue)> = Vec::new();
         for record in records {
-            match self.needed(&record, from, &picked) {
+            match self.needed(&record, from, is_slow, &picked) {
                 Some(to) if !matches!(to, Queue::Heads { .. }) || self.heads_have_room(&picked, &record) => {
                     picked.push((record, to));
                     continue;
@@ -451,6 +459,7 @@ impl Oracle {
                 self.gone(&record, true);
             } else {
                 self.carried += 1;
+                self.count_kept(&record);
                 self.write(to, record);
             }
         }
@@ -464,7 +473,7 @@ impl Oracle {
     }
 
     /// Where a packet has to go that must not be lost with its segment.
-    fn needed(&self, record: &Record, from: Queue, picked: &[(Record, Queue)]) -> Option<Queue> {
+    fn needed(&self, record: &Record, from: Queue, is_slow: bool, picked: &[(Record, Queue)]) -> Option<Queue> {
         let picked = picked.iter().filter(|(_, to)| !matches!(to, Queue::Heads { .. })).map(|(record, _)| record);
         let coming: usize = picked.chain([record]).map(|record| record.captured + HEADER_MAX).sum();
         // What each pin gets can begin a page of its own.
@@ -477,13 +486,14 @@ impl Oracle {
         }
         let now = self.clock.unwrap_or(0);
         let flood = self.sessions.all[record.session].kept_with();
-        let is_slow = now.saturating_sub(record.time) >= 60 * SECOND;
         let needed = if from.has_starts() && (flood == 0 || is_slow) {
             self.sessions.needs_start(record.session, record.sequence, now)
         } else {
             self.sessions.is_first_of_more(record.session, record.sequence)
         };
-        needed.then_some(Queue::Heads { flood })
+        let pinned = !matches!(from, Queue::Pinned(_)) && self.first_pin(record.session).is_some();
+        let first = self.sessions.all[record.session].first_sequence == record.sequence;
+        (needed || (pinned && first)).then_some(Queue::Heads { flood })
     }
 
     /// Carried starts take an eighth of the store, what is just being evicted included.
@@ -500,10 +510,10 @@ fn bits(pins: &[Option<u16>; PINS], matches: impl Fn(u16) -> bool) -> u16 {
     (0..PINS).filter(|&place| pins[place].is_some_and(&matches)).fold(0, |bits, place| bits | 1 << place)
 }
 
-/// Each rank spans twice as much as the one before it, from 512 bytes on.
+/// Each rank spans twice as much as the one before it, from 512 bytes on; the last one has all the rest.
 fn rank_of(offset: u64) -> u8 {
     let (mut rank, mut end, mut span) = (0, 512, 512);
-    while offset >= end {
+    while offset >= end && rank < 6 {
         rank += 1;
         span *= 2;
         end += span;

@@ -340,8 +340,9 @@ impl Pipeline {
         let rank = Rank::of_packet(session.depth, u64::from(packet.original_len));
         let place = Place { marks, rank, kept_as };
         let header = RecordHeader::new(packet, sequence, session.slot);
-        self.store.append(&header, packet.data, place, &mut self.sessions);
+        // Counted first, so that the room for it is not made out of its session's start.
         self.sessions.packet_kept(session.slot, bytes);
+        self.store.append(&header, packet.data, place, &mut self.sessions);
         self.totals.stored.add(bytes);
     }
 

@@ -164,10 +164,13 @@ impl Store {
         let mut heads = std::mem::take(&mut self.heads);
         heads.begin();
         let mut lost_until = Timestamp::MIN;
+        // The same for all records of the segment, or else a session could lose its first packet and keep those behind it.
+        let age_ns = self.clock.ticks_ns() - self.opened_ticks_ns[view.id.0 as usize];
+        let carries_floods = age_ns >= FLOOD_NS_MAX;
         let mut cursor = Cursor::new(view);
         while let Ok(Some(record)) = cursor.next(stream) {
             let header = record.header;
-            if let Some(to) = self.needed(&header, kind, heads.pinned_bytes(), sessions) {
+            if let Some(to) = self.needed(&header, kind, carries_floods, heads.pinned_bytes(), sessions) {
                 if heads.pick(to, &cursor, &record, stream) {
                     continue;
                 }
@@ -185,15 +188,20 @@ impl Store {
 
     /// Where a packet of an evicted segment has to go, if it must not be lost: to its session's pin, or to the carried starts.
     /// `picked_bytes` were picked for pins before it.
+    ///
+    /// A flood that fills its share in less than a minute loses the starts of sessions that live, but for their first packets. A session
+    /// that turned out to be a conversation is of no flood any more.
     fn needed(
         &self,
         header: &RecordHeader,
         kind: Kind,
+        carries_floods: bool,
         picked_bytes: usize,
         sessions: &SessionTable,
     ) -> Option<Target> {
         let marks = sessions.marks_at(header.session, header.sequence)?;
-        if marks.pins & self.pins != 0 && kind != Kind::Pinned {
+        let is_pinned = marks.pins & self.pins != 0 && kind != Kind::Pinned;
+        if is_pinned {
             let queue = self.queues.pinned((marks.pins & self.pins).trailing_zeros() as usize);
             // What each pin gets can begin a page of its own.
             let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
@@ -202,20 +210,15 @@ impl Store {
                 return Some(Target { queue, is_head: false });
             }
         }
-        let needed = if self.carries_starts(kind, header, marks) {
+        let needed = if kind.has_starts() && (marks.kept_with() == 0 || carries_floods) {
             sessions.needs_start(header.session, header.sequence, self.clock.now())
         } else {
             // Every session keeps its very first packet while others are left.
             sessions.is_first_of_more(header.session, header.sequence)
         };
+        // What comes behind a pinned session's first packet may find the room that it did not.
+        let needed = needed || (is_pinned && sessions.is_first(header.session, header.sequence));
         needed.then(|| Target { queue: self.queues.heads(marks.kept_with()), is_head: true })
-    }
-
-    /// Whether a queue's packets are starts that sessions keep while they live. Those of a flood are not, as long as it fills its
-    /// share in less than a minute; but a session that turned out to be a conversation is of no flood any more.
-    fn carries_starts(&self, kind: Kind, header: &RecordHeader, marks: SessionMarks) -> bool {
-        let age_ns = self.clock.now().0.saturating_sub(header.time.0);
-        kind.has_starts() && (marks.kept_with() == 0 || age_ns >= FLOOD_NS_MAX)
     }
 
     /// Writes what was picked from an evicted segment where it has to go.

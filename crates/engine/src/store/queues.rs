@@ -15,7 +15,8 @@ use crate::session::SessionMarks;
 const STARTS_RANKS: usize = 2;
 /// Beside these, each flood has queues of packets that close sessions, and of important ones.
 const STARTS_QUEUES: usize = STARTS_RANKS + 2;
-/// From there to 31.5 kB: ranks 2 to 5. What is deeper is bulk.
+/// From there to 31.5 KiB: ranks 2 to 5. What is deeper is bulk, in one queue: in several, slow ones would lose young packets with
+/// old ones, and so shorten the stretch that is whole.
 const MIDDLE_RANKS: usize = 4;
 const BULK_RANKS: usize = Rank::COUNT - STARTS_RANKS - MIDDLE_RANKS;
 /// Queues of a class.

@@ -11,8 +11,9 @@ pub struct Rank(pub u8);
 impl Rank {
     /// The start of a session.
     pub const START: Self = Self(0);
-    /// How many ranks there are; what lies deeper than the last one's start, 32 GiB, is of the last one.
-    pub const COUNT: usize = 27;
+    /// How many ranks there are. All that lies deeper than the start of the last one, 31.5 KiB, is of the last one: bulk goes by its
+    /// age alone.
+    pub const COUNT: usize = 7;
 
     /// The rank of a packet that has `offset` bytes of its session before it: log2(1 + offset / 512).
     pub fn of(offset: u64) -> Self {
@@ -54,7 +55,7 @@ impl Rank {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "27 fits")]
+#[allow(clippy::cast_possible_truncation, reason = "7 fits")]
 const LAST: u8 = Rank::COUNT as u8 - 1;
 
 #[cfg(test)]
@@ -64,7 +65,7 @@ mod tests {
     #[test]
     fn a_rank_spans_twice_as_much_as_the_one_before() {
         for (offset, rank) in
-            [(0, 0), (511, 0), (512, 1), (1535, 1), (1536, 2), (20_000, 5), (1 << 30, 21), (u64::MAX, 26)]
+            [(0, 0), (511, 0), (512, 1), (1535, 1), (1536, 2), (20_000, 5), (1 << 30, 6), (u64::MAX, 6)]
         {
             assert_eq!(Rank::of(offset), Rank(rank), "offset {offset}");
         }

@@ -23,12 +23,9 @@ pub struct Terms {
 }
 
 /// What each rank counts against age by default, within its band.
-const WEIGHTS: [f64; Rank::COUNT] = [
-    1.0, 1.67, 1.0, 1.2, 1.4, 3.5, 1.0, 1.03, 1.06, 1.09, 1.13, 1.16, 1.19, 1.23, 1.27, 1.3, 1.34, 1.38, 1.43, 1.47,
-    1.51, 1.56, 1.6, 1.65, 1.7, 1.75, 1.8,
-];
+const WEIGHTS: [f64; Rank::COUNT] = [1.0, 1.64, 1.0, 1.2, 1.4, 3.5, 1.0];
 /// The shares of the middle of sessions and of bulk.
-const SHARES: [f64; 2] = [0.195, 0.1];
+const SHARES: [f64; 2] = [0.195, 0.085];
 
 impl Default for Policy {
     fn default() -> Self {
