@@ -10,7 +10,7 @@ use super::cursor::{Cursor, RecordAt, Stream};
 use super::queues::{Kind, QueueId};
 use super::record::{HEADER_BYTES_MAX, RecordHeader};
 use super::segment::{self, SegmentView};
-use crate::session::{SessionMarks, SessionTable};
+use crate::session::SessionTable;
 use base::counters::{Carried, Volume};
 use base::time::Timestamp;
 
