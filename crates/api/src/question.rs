@@ -1,6 +1,6 @@
 //! The parameters of a query string, as types.
 //!
-//! [`question!`] defines a parameter once: its field, key, other names, description and example. Reading, writing and
+//! `question!` defines a parameter once: its field, key, other names, description and example. Reading, writing and
 //! the OpenAPI document are derived from that. A key that is unknown, given twice or has a wrong value is refused with a
 //! sentence, never ignored: an answer to another question is worse than none.
 

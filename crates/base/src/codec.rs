@@ -1,5 +1,5 @@
 //! A little-endian encoding of integers and strings, used for the state that one recorder hands over to the next (see
-//! [`handover`](engine::handover)).
+//! `engine::handover`).
 
 use std::io::{self, Read, Write};
 

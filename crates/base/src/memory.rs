@@ -2,7 +2,7 @@
 //!
 //! The words are atomics. A reader that reads a word while the writer reuses it sees the old or the new value, never
 //! undefined behaviour. Readers that must know which check a generation before and after (see
-//! [`store`](engine::store)). A relaxed access is a plain load or store on all common processors.
+//! `engine::store`). A relaxed access is a plain load or store on all common processors.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -6,7 +6,7 @@
 //!     └────────────────── body ◄── channel of two chunks, 64 KiB each ◄─────────────────────────────────┘
 //! ```
 //!
-//! [`answer`] makes answers and knows neither HTTP nor connections; `http` and [`pcap_over_ip`] carry them. What always
+//! `answer` makes answers and knows neither HTTP nor connections; `http` and [`pcap_over_ip`] carry them. What always
 //! holds: answers see the store through [`query::History`] alone, which never waits for a reader; what a client makes the
 //! service hold is bounded, in bytes and in number, and counted; a client that stalls blocks only its own query and is
 //! closed; an answer that was cut short is marked as such, or its connection is closed before its end.

@@ -66,7 +66,7 @@ impl SessionArray {
     }
 
     /// The number of sessions that began in the last `period_ns` before `now`, whether or not they can still be listed.
-    /// The returned time is the exact start of the count, which is a little earlier than the period; see [`Begins`].
+    /// The returned time is the exact start of the count, which is a little earlier than the period; see `Begins`.
     pub fn begun_since(&self, now: Timestamp, period_ns: u64) -> (Timestamp, u64) {
         self.begins.since(now, period_ns)
     }

@@ -1,6 +1,6 @@
 //! How memory is shared, and the store's own time.
 //!
-//! [`eviction`](super::eviction) uses these: the weight of each rank, and the shares of the middle of sessions and of bulk.
+//! `store::eviction` uses these: the weight of each rank, and the shares of the middle of sessions and of bulk.
 
 use super::rank::Rank;
 use base::time::Timestamp;
