@@ -1,5 +1,6 @@
-//! The packet path after capture: sessions, what is decided of them, the store and its retention. No I/O, no clock: time comes
-//! with packets.
+//! The packet path after capture: sessions, their classification, and the store with its retention.
+//!
+//! This crate does no I/O and reads no clock: time comes from packet timestamps.
 #![forbid(unsafe_code)]
 
 pub mod budget;

@@ -1,92 +1,93 @@
-//! Classes: sessions that match a filter and are kept longer, shorter, or to a share of their own.
+//! Classes: sessions that match a filter, with their own weight, cutoff or memory reserve.
 
 use super::SessionFilter;
 use crate::session::SessionMarks;
 use base::packet::Packet;
 use filter::{Endpoints, FilterError, FilterSet};
 
-/// A class as somebody describes it.
+/// The configuration of a class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Class {
-    /// Its name, in listings.
+    /// The name shown in listings.
     pub name: String,
-    /// A tcpdump expression; a session belongs to the first class that it matches.
+    /// A tcpdump expression. A session belongs to the first class whose filter it matches.
     pub filter: String,
-    /// How many times as long as others its packets stay; above 0, 1 for as long.
+    /// Retention time of its packets relative to other sessions, from 0.000001 to 1000000; 1 is the default.
     pub weight: f64,
-    /// Bytes of each session that are kept at most; what comes after them is dropped at once.
+    /// Maximum number of bytes kept of each session. Later packets are dropped immediately; `None` for no limit.
     pub cutoff_bytes: Option<u64>,
-    /// Bytes of memory that others cannot take from it.
+    /// Bytes of memory that other classes cannot take.
     pub reserve_bytes: u64,
-    /// A tcpdump expression that each packet of its sessions is asked; those that match are kept as long as the start of a session.
+    /// A tcpdump expression that is applied to each packet of its sessions. Matching packets are kept as long as the
+    /// start of a session.
     pub important: Option<String>,
 }
 
 /// Why classes cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ClassError {
-    /// Its filter.
+    /// The filter of a class is invalid.
     #[error("class {name:?}: {source}")]
     Filter {
-        /// The class.
+        /// The name of the class.
         name: String,
-        /// What libpcap says.
+        /// The error of libpcap.
         source: FilterError,
     },
-    /// Its expression for important packets.
+    /// The expression for important packets is invalid.
     #[error("class {name:?}, important packets: {source}")]
     Important {
-        /// The class.
+        /// The name of the class.
         name: String,
-        /// What libpcap says.
+        /// The error of libpcap.
         source: FilterError,
     },
-    /// Its weight.
+    /// The weight is out of range.
     #[error(
         "class {name:?}: the weight {weight} is not within 0.000001 to 1000000: 10 keeps ten times as long, 0.1 a tenth"
     )]
     Weight {
-        /// The class.
+        /// The name of the class.
         name: String,
-        /// What was asked for.
+        /// The configured weight.
         weight: f64,
     },
-    /// Too many.
+    /// There are more classes than class numbers.
     #[error("{0} classes are too many: there can be {max}", max = SessionMarks::CLASSES - 1)]
     TooMany(usize),
-    /// Two have one name.
+    /// Two classes have the same name.
     #[error("there are two classes {0:?}; give one another name")]
     SameName(String),
-    /// Together they would reserve too much.
+    /// All reserves together exceed half of the packet memory.
     #[error(
         "all classes together reserve {reserved}, more than half of the {memory} that packets have; reserve less, or give more memory"
     )]
     Reserve {
-        /// What is asked for.
+        /// Sum of all reserves.
         reserved: crate::budget::ByteSize,
-        /// What there is.
+        /// Packet memory.
         memory: crate::budget::ByteSize,
     },
 }
 
-/// All classes, ready to be asked. Class 0 is everything that matches none.
+/// All classes, compiled. Class 0 holds the sessions that match no class.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
     classes: Vec<Ready>,
 }
 
-/// A class whose expressions are compiled.
+/// A class with its compiled expressions.
 #[derive(Clone, Debug)]
 struct Ready {
     class: Class,
     filter: SessionFilter,
-    /// The ports of which one must be a session's, or else it does not match; `None` where that is not all.
+    /// Ports of which a matching session has at least one; `None` if the filter is not limited to a list of ports.
     ports: Option<Vec<u16>>,
     important: Option<FilterSet>,
 }
 
-/// The ports that an expression asks for, if it asks for nothing else: `port 502 or tcp port 102`. Every session that begins is asked
-/// for its class, so what cannot match is left out before the filter runs.
+/// The ports of an expression that tests nothing but ports, such as `port 502 or tcp port 102`. Every new session is
+/// classified, so this comparison rejects most sessions without running the filter.
 fn ports_of(filter: &str) -> Option<Vec<u16>> {
     let words: Vec<&str> = filter.split_whitespace().collect();
     words
@@ -99,11 +100,11 @@ fn ports_of(filter: &str) -> Option<Vec<u16>> {
 }
 
 impl Classes {
-    /// Compiles the filters. `memory_bytes` is what all packets have.
+    /// Compiles the filters. `memory_bytes` is the memory for packets.
     ///
     /// # Errors
     ///
-    /// When one of them cannot be used.
+    /// When one of the classes cannot be used.
     pub fn new(classes: &[Class], memory_bytes: u64) -> Result<Self, ClassError> {
         if classes.len() >= SessionMarks::CLASSES {
             return Err(ClassError::TooMany(classes.len()));
@@ -130,7 +131,7 @@ impl Classes {
         Ok(Self { classes: ready })
     }
 
-    /// The same for one of `workers` that share the memory.
+    /// The classes for one of `workers` workers, with an equal part of each reserve.
     #[must_use]
     pub fn shared_by(mut self, workers: u32) -> Self {
         for Ready { class, .. } in &mut self.classes {
@@ -139,17 +140,17 @@ impl Classes {
         self
     }
 
-    /// Whether there are none.
+    /// Whether no class is configured.
     pub fn is_empty(&self) -> bool {
         self.classes.is_empty()
     }
 
-    /// All of them, class 1 first.
+    /// The configured classes, class 1 first.
     pub fn iter(&self) -> impl Iterator<Item = &Class> {
         self.classes.iter().map(|ready| &ready.class)
     }
 
-    /// The class of a session that begins with this packet.
+    /// The class of a session that begins with `packet`; 0 if none matches.
     pub(super) fn class_of(&mut self, packet: &Packet<'_>, session: &Endpoints) -> u8 {
         let found = self.classes.iter_mut().position(|class| {
             let may =
@@ -159,12 +160,12 @@ impl Classes {
         found.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0)
     }
 
-    /// Bytes of each session of a class that are kept at most.
+    /// Maximum number of bytes kept of each session of a class; `None` for no limit.
     pub(super) fn cutoff_bytes(&self, class: u8) -> Option<u64> {
         self.classes.get(usize::from(class).checked_sub(1)?)?.class.cutoff_bytes
     }
 
-    /// Whether a packet is one that its class says is important.
+    /// Whether a packet is important according to its class.
     pub(super) fn is_important(&mut self, class: u8, packet: &Packet<'_>) -> bool {
         let class = usize::from(class).checked_sub(1).and_then(|at| self.classes.get_mut(at));
         let filter = class.and_then(|class| class.important.as_mut());

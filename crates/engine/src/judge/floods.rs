@@ -1,21 +1,24 @@
-//! Who begins so many sessions that their starts would push out everybody else's.
+//! Flood detection: finds parties whose session starts would displace those of all others.
 //!
-//! How deep a packet lies in its session says nothing about a host that opens sessions without end: all it sends are
-//! starts. So starts are counted, in bytes, and a party with more than an eighth of all of them is a *flood*: its sessions are kept in queues of
-//! their own, which have a share of the memory (see [`store`](crate::store)). Being one costs nothing as long as nobody else
-//! needs the room: the one client of a server, or the gateway before a thousand hosts, has all of it.
+//! A flooding host opens sessions without end, so everything that it sends is a start, and the depth of a packet in its
+//! session does not identify it. The detector therefore counts the bytes of starts. A party with more than an eighth of
+//! all starts is a *flood*. Sessions of a flood are stored in queues of their own, which have a limited share of the
+//! memory (see [`store`](crate::store)). The limit applies only while others need room: the only client of a server, or
+//! the gateway in front of a thousand hosts, can use all of it.
 //!
-//! Two kinds of parties are counted:
-//! - who begins sessions (an address; of IPv6 a /64, which a single host has): scans, single-packet sessions without end, random
-//!   names asked of a resolver. By a hash, such hosts are sorted into several floods.
-//! - what nobody has answered or gone on with, for each address it goes to and as a whole: made-up sources. All of it is one flood. A
-//!   session leaves it when it becomes a conversation, so that those who really ask a server under a SYN flood are kept as ever.
+//! The detector counts two kinds of parties:
+//! - The originator of sessions: an address, or for IPv6 a /64 prefix, because a single host can own one. This finds
+//!   scans, endless single-packet sessions, and queries of random names to a resolver. A hash sorts such hosts into
+//!   several floods.
+//! - Sessions that the responder has not answered and the originator has not continued, per destination address and in
+//!   total. This finds spoofed sources. All such sessions are one flood. A session leaves it when it becomes a
+//!   conversation, so that real clients of a server under a SYN flood are kept as usual.
 //!
-//! That many ask the same of one server is no flood: a busy server looks the same.
+//! Many answered sessions to one server are not a flood, because a busy server looks the same.
 //!
-//! Counters decay by half in ten minutes, and lie in a table of fixed size: two rows with different hashes, of which the lower
-//! counts (a count-min sketch with conservative update; Cormode and Muthukrishnan 2005, Estan and Varghese 2002). Whoever shares
-//! a bucket with a flood in one row hardly does in the other.
+//! Counters halve every ten minutes. They are in a table of fixed size: two rows with different hashes, of which the
+//! lower value counts (a count-min sketch with conservative update; Cormode and Muthukrishnan 2005, Estan and Varghese
+//! 2002). A party that shares a bucket with a flood in one row is unlikely to do so in the other.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::Ordering;
@@ -27,34 +30,35 @@ use crate::session::{SessionKey, SessionMarks};
 use base::memory::{Lock, Memory};
 use decode::Network;
 
-/// Buckets of one row.
+/// Number of buckets in one row.
 const BUCKETS: usize = 1024;
 const ROWS: usize = 2;
-/// In which a counter falls by half.
+/// Time in which a counter falls by half.
 const HALF_LIFE_NS: f64 = 600e9;
-/// How often a counter that is in use is brought down: it costs an exponential.
+/// Minimum time between two decays of a counter, because each of them computes an exponential.
 const DECAY_STEP_NS: u64 = 60_000_000;
-/// A party is a flood if it has more than this part of all starts.
+/// A party with more than this fraction of all starts is a flood.
 const PARTY_SHARE: f64 = 1.0 / 8.0;
-/// Unanswered sessions are a flood, whoever they go to, if they are more than this part of all starts.
+/// All unanswered sessions together are a flood if they are more than this fraction of all starts.
 const UNANSWERED_SHARE: f64 = 0.5;
-/// Nobody is a flood whose starts would not fill this part of the store in about ten minutes. It is little: what a party sends before it
-/// is one stays among the others' packets, and would outlive what it sends later.
+/// A party is a flood only if its starts would fill this part of the store, a divisor, in about ten minutes. The
+/// threshold is low, because packets that arrive before it is reached are stored among those of others, and would
+/// outlive the later packets of the same party.
 const FLOOD_STORE_SHARE: u64 = 8192;
-/// A flood is a storm if they would fill this part of it.
+/// A flood is a storm if its starts would fill this part of the store, a divisor, in about ten minutes.
 const STORM_STORE_SHARE: u64 = 2;
-/// What a session takes that has only begun: a packet or two, and their records.
+/// Estimated bytes of a session that has only begun: one or two packets and their records.
 const BEGUN_BYTES: f64 = 256.0;
-/// How often it is counted anew that a session grows: at 512, 1,536 and 3,584 bytes, where what is kept for long ends.
+/// Number of growth steps that are counted per session: at 512, 1,536 and 3,584 bytes, the range that is kept longest.
 pub(super) const GROWN_MAX: u8 = 3;
-/// The flood of unanswered sessions; those above it are of hosts, by a hash.
+/// The flood of unanswered sessions. Higher numbers are floods of hosts, selected by a hash.
 const UNANSWERED: u8 = 1;
 
-/// The counters.
+/// The counters of all parties.
 #[derive(Debug)]
 pub(super) struct Floods {
-    /// Two words a bucket: the level as the bits of a float, and when it was that. The last two buckets are those of all sessions, and
-    /// of all unanswered ones.
+    /// Two words per bucket: the level as the bits of an `f64`, and the time of its last decay in nanoseconds. The last
+    /// two buckets count all sessions and all unanswered sessions.
     words: Memory,
     hasher: FixedState,
     flood_bytes: f64,
@@ -63,15 +67,15 @@ pub(super) struct Floods {
 
 /// The bucket of all sessions.
 const ALL: usize = ROWS * BUCKETS;
-/// The bucket of all unanswered sessions that are of no host's flood.
+/// The bucket of all unanswered sessions, except those in the flood of a host.
 const ALL_UNANSWERED: usize = ALL + 1;
 
-/// Bytes of a session from which on it has grown once more than `grown` times.
+/// Offset in a session, in bytes, of the growth step that follows `grown` steps.
 pub(super) fn grown_from_bytes(grown: u8) -> u64 {
     ((2u64 << grown) - 1) * 512
 }
 
-/// A party that is counted.
+/// The kind of party that a bucket counts.
 #[derive(Clone, Copy)]
 enum Of {
     Originator,
@@ -79,7 +83,7 @@ enum Of {
 }
 
 impl Floods {
-    /// Bytes that the counters take.
+    /// Bytes of memory that the counters take.
     pub(super) const BYTES: u64 = ((ALL_UNANSWERED + 1) * 16) as u64;
 
     pub(super) fn new(store_bytes: u64, seed: u64, lock: Lock) -> std::io::Result<Self> {
@@ -93,7 +97,7 @@ impl Floods {
         })
     }
 
-    /// Counts a session that begins. The flood that it is of, 0 for none, and whether that is a storm.
+    /// Counts a session that begins. Returns its flood, 0 for none, and whether that flood is a storm.
     pub(super) fn begins(&mut self, key: &SessionKey, originator: Side, now_ns: u64) -> (u8, bool) {
         let all = self.add_to(ALL, BEGUN_BYTES, now_ns);
         let hash = self.hash(key, originator, Of::Originator);
@@ -111,14 +115,14 @@ impl Floods {
         (0, false)
     }
 
-    /// A session has grown beyond its first bytes, for the `grown`th time.
+    /// Counts growth step `grown` of a session, from 1 to [`GROWN_MAX`].
     pub(super) fn grows(&mut self, key: &SessionKey, originator: Side, grown: u8, now_ns: u64) {
         let bytes = BEGUN_BYTES * f64::from(1u32 << grown);
         self.add_to(ALL, bytes, now_ns);
         self.add(places(self.hash(key, originator, Of::Originator)), bytes, now_ns);
     }
 
-    /// A session of a flood, or of none, has become a conversation: nobody spoofed it. The flood that it is of now.
+    /// Counts a session that has become a conversation, so its source is not spoofed. Returns its flood from now on.
     pub(super) fn answered(&mut self, key: &SessionKey, originator: Side, flood: u8, now_ns: u64) -> u8 {
         if flood > UNANSWERED {
             return flood;
@@ -129,31 +133,31 @@ impl Floods {
         left
     }
 
-    /// Adds to the buckets of one party; its level then.
+    /// Adds `bytes` to the buckets of one party and returns its level.
     fn add(&mut self, places: [usize; ROWS], bytes: f64, now_ns: u64) -> f64 {
         let levels = places.map(|place| self.level(place, now_ns));
         let level = (levels[0].min(levels[1]) + bytes).max(0.0);
         for (place, old) in places.into_iter().zip(levels) {
-            // Only as far as this one needs: a bucket that is higher is so for somebody else's sake.
+            // Conservative update: a bucket with a higher level counts another party, so it stays as it is.
             let new = if bytes > 0.0 { old.max(level) } else { (old + bytes).max(0.0) };
             self.words[place * 2].store(new.to_bits(), Ordering::Relaxed);
         }
         level
     }
 
-    /// Adds to one bucket; its level then.
+    /// Adds `bytes` to one bucket and returns its level.
     fn add_to(&mut self, place: usize, bytes: f64, now_ns: u64) -> f64 {
         let level = (self.level(place, now_ns) + bytes).max(0.0);
         self.words[place * 2].store(level.to_bits(), Ordering::Relaxed);
         level
     }
 
-    /// What a bucket has come down to.
+    /// The level of a bucket after decay.
     fn level(&self, place: usize, now_ns: u64) -> f64 {
         let (word, stamp) = (&self.words[place * 2], &self.words[place * 2 + 1]);
         let level = f64::from_bits(word.load(Ordering::Relaxed));
         let elapsed_ns = now_ns.saturating_sub(stamp.load(Ordering::Relaxed));
-        // Under a flood most buckets were brought up to date just now.
+        // During a flood, most buckets have decayed within the last step.
         if elapsed_ns < DECAY_STEP_NS {
             return level;
         }
@@ -181,7 +185,7 @@ fn places(hash: u64) -> [usize; ROWS] {
     [low, BUCKETS + high]
 }
 
-/// The flood that a host is sorted into.
+/// The flood number of a host.
 #[allow(clippy::cast_possible_truncation, reason = "less than the number of floods")]
 fn host_flood(hash: u64) -> u8 {
     let first = UNANSWERED + 1;
@@ -217,7 +221,7 @@ mod tests {
         u16::try_from(i & 0xffff).unwrap()
     }
 
-    /// The flood that the last of `count` sessions of these hosts is of, one each `every_ns`, and whether it is a storm.
+    /// Begins `count` sessions, one every `every_ns`. Returns the flood of the last one, and whether it is a storm.
     fn last(floods: &mut Floods, count: u32, every_ns: u64, hosts: impl Fn(u32) -> (u32, u32, u16)) -> (u8, bool) {
         let mut flood = (0, false);
         for i in 0..count {
@@ -264,7 +268,7 @@ mod tests {
     fn a_busy_server_is_no_flood() {
         let mut floods = floods();
         for i in 0..100_000 {
-            // One service that answers all, asked by as many hosts.
+            // One service that answers 100,000 clients.
             let (key, originator) = udp(i, 1, 443);
             let now = u64::from(i) * 1000;
             assert_eq!(floods.begins(&key, originator, now), (0, false), "session {i}");

@@ -1,7 +1,7 @@
-//! What is decided of a session once, when it begins: its class, whether its hosts flood, and which pins protect it.
+//! Decisions about a session when it begins: its class, its flood, and the pins that protect it.
 //!
-//! A filter costs what it costs once a session, not once a packet: what was decided is written into the session's
-//! [`SessionMarks`], and the store sorts packets by them.
+//! Filters run once per session, not once per packet. The result is written to the [`SessionMarks`] of the session, and
+//! the store selects a queue for each packet by these marks.
 
 pub mod classes;
 mod floods;
@@ -17,10 +17,10 @@ use base::packet::Packet;
 use filter::{Endpoints, FilterError, FilterSet, OPTIMIZED_TERMS_MAX, SessionProbe, limited_terms};
 use floods::Floods;
 
-/// A tcpdump expression that is asked of sessions.
+/// A tcpdump expression that is applied to sessions.
 ///
-/// A session matches when its first packet does, or when a packet of it in either direction could: that can be asked when
-/// its packets are gone, too.
+/// A session matches if its first packet matches, or if any packet that it can contain, in either direction, would
+/// match. The second test needs no packets, so it also works after they are evicted.
 #[derive(Clone, Debug)]
 pub struct SessionFilter {
     packets: FilterSet,
@@ -28,35 +28,38 @@ pub struct SessionFilter {
 }
 
 impl SessionFilter {
-    /// Compiles an expression, of no more terms than libpcap's optimizer gets: every session that begins is asked, twice.
+    /// Compiles an expression of at most [`OPTIMIZED_TERMS_MAX`] terms. The limit bounds the cost per session, because
+    /// each new session is tested up to three times.
     ///
     /// # Errors
     ///
-    /// When it has more, or libpcap does not accept it.
+    /// When the expression has more terms, or libpcap rejects it.
     pub fn new(expression: &str) -> Result<Self, FilterError> {
         limited_terms(expression, OPTIMIZED_TERMS_MAX)?;
         Ok(Self { packets: FilterSet::new(expression)?, sessions: SessionProbe::new(expression)? })
     }
 
-    /// The expression.
+    /// The tcpdump expression.
     pub fn expression(&self) -> &str {
         self.packets.expression()
     }
 
-    /// Whether a session that begins with this packet matches.
+    /// Whether a session that begins with `packet` matches.
     fn matches_first(&mut self, packet: &Packet<'_>, session: &Endpoints) -> bool {
         self.packets.matches(packet.link_type, packet.data, packet.original_len) || self.matches(session)
     }
 
-    /// Whether a session matches, as far as that can be told without its packets. It is also asked without its VLAN tags,
-    /// behind which an expression looks only where it says so: whoever names a host means it in any VLAN.
+    /// Whether a session matches, judged without its packets.
+    ///
+    /// A session with VLAN tags is also tested without them. libpcap looks behind a tag only if the expression says so,
+    /// but a user who names a host means it in any VLAN.
     pub fn matches(&mut self, session: &Endpoints) -> bool {
         let untagged = Endpoints { vlan: None, inner_vlan: None, ..*session };
         self.sessions.matches(session) || (session.vlan.is_some() && self.sessions.matches(&untagged))
     }
 }
 
-/// What a session can be asked for.
+/// The fields of a session that a filter can test.
 impl From<&SessionKey> for Endpoints {
     fn from(key: &SessionKey) -> Self {
         Self {
@@ -74,7 +77,7 @@ impl From<&SessionKey> for Endpoints {
     }
 }
 
-/// Decides.
+/// Decides the marks of sessions: class, flood and pins.
 #[derive(Debug)]
 pub struct Judge {
     classes: Classes,
@@ -83,14 +86,14 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Bytes that it takes.
+    /// Bytes of memory that a judge takes.
     pub const BYTES: u64 = Floods::BYTES;
 
-    /// `store_bytes` is the memory that floods could take.
+    /// `store_bytes` is the size of the packet memory that a flood could fill.
     ///
     /// # Errors
     ///
-    /// When the system has no memory.
+    /// When the system cannot provide the memory.
     pub fn new(
         classes: Classes,
         pins: std::sync::Arc<Pins>,
@@ -101,7 +104,7 @@ impl Judge {
         Ok(Self { classes, pins: pins::Watch::new(pins), floods: Floods::new(store_bytes, seed, lock)? })
     }
 
-    /// What is decided of the session of a packet that was just counted. `now_ns` never goes back.
+    /// The marks of the session of a packet that has just been counted. `now_ns` never decreases.
     pub fn decide(
         &mut self,
         packet: &Packet<'_>,
@@ -137,18 +140,18 @@ impl Judge {
         marks
     }
 
-    /// Whether a packet is one that the class of its session says is important.
+    /// Whether a packet is important according to the class of its session.
     #[inline]
     pub fn is_important(&mut self, marks: SessionMarks, packet: &Packet<'_>) -> bool {
         marks.class > 0 && self.classes.is_important(marks.class, packet)
     }
 
-    /// Whether a packet at `offset` of a session is not to be kept, as its class says.
+    /// Whether the class of a session drops its packet at `offset` bytes. Pinned sessions have no cutoff.
     pub fn cuts_off(&self, marks: SessionMarks, offset: u64) -> bool {
         marks.pins == 0 && self.classes.cutoff_bytes(marks.class).is_some_and(|cutoff| offset >= cutoff)
     }
 
-    /// Takes over pins that were made or have ended since the last time.
+    /// Applies the pins that were added or have ended since the last call; `None` if there are none.
     pub fn refresh(&mut self, sessions: &mut SessionTable) -> Option<pins::Changed> {
         self.pins.refresh(sessions)
     }

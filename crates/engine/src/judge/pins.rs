@@ -1,8 +1,8 @@
-//! Pins: filters whose sessions are kept whole until a time.
+//! Pins: filters whose sessions are kept whole until a given time.
 //!
-//! Somebody who asks makes a pin ([`Pins::add`]), on any thread; each worker notices between two batches, looks through its sessions
-//! once and marks which are protected. New sessions are asked when they begin. All pins together have
-//! a part of the memory; who came first keeps first, and what finds no room ages like everything else, and is counted.
+//! [`Pins::add`] makes a pin on any thread. Each worker notices the change between two batches, scans its sessions once
+//! and marks those that match. New sessions are tested when they begin. All pins together are limited to a part of the
+//! memory. Earlier packets take precedence: a packet that exceeds the limit ages like any other packet, and is counted.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,54 +18,54 @@ use filter::{Endpoints, FilterError};
 /// The part of the budget that all pins together may take, as a divisor.
 pub const SHARE: u64 = 4;
 
-/// A pin.
+/// A filter whose sessions are kept whole until a given time.
 #[derive(Clone, Debug)]
 pub struct Pin {
-    /// Its number, never given twice.
+    /// Unique number, never reused.
     pub id: u64,
-    /// Which of the few places it has; its sessions have this bit.
+    /// Bit of the pin in [`SessionMarks::pins`]; below [`SessionMarks::PINS`].
     pub place: usize,
-    /// When it was made.
+    /// Time at which it was made.
     pub since: Timestamp,
-    /// When it ends.
+    /// Time at which it ends.
     pub until: Timestamp,
     filter: SessionFilter,
 }
 
 impl Pin {
-    /// The expression.
+    /// The tcpdump expression.
     pub fn expression(&self) -> &str {
         self.filter.expression()
     }
 
-    /// Whether it protects this session, as far as that can be told without its packets.
+    /// Whether the pin protects this session, judged without its packets.
     pub fn matches(&mut self, session: &Endpoints) -> bool {
         self.filter.matches(session)
     }
 }
 
-/// Why there is no new pin.
+/// Why a pin cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
-    /// Its filter.
+    /// The filter is invalid.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// All places are taken.
+    /// There are as many pins as allowed.
     #[error(
         "there are {} pins already, which is all there can be; remove one, or wait until {until}",
         SessionMarks::PINS
     )]
     Full {
-        /// When the next one ends.
+        /// Time at which the next pin ends.
         until: Timestamp,
     },
 }
 
-/// All pins, as everybody sees them.
+/// All pins, shared by all threads.
 #[derive(Debug, Default)]
 pub struct Pins {
     board: Mutex<Board>,
-    /// Grows with every change.
+    /// Incremented with every change.
     version: AtomicU64,
     limit_bytes: u64,
 }
@@ -77,12 +77,12 @@ struct Board {
 }
 
 impl Pins {
-    /// No pins yet; all workers together give them `limit_bytes` at most.
+    /// An empty set of pins. They may take at most `limit_bytes` of all workers together.
     pub fn new(limit_bytes: u64) -> Self {
         Self { limit_bytes, ..Self::default() }
     }
 
-    /// Bytes that all pins together may take.
+    /// Maximum number of bytes that all pins together may take.
     pub fn limit_bytes(&self) -> u64 {
         self.limit_bytes
     }
@@ -91,11 +91,11 @@ impl Pins {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a pin.
+    /// Makes a pin that lasts until `until`.
     ///
     /// # Errors
     ///
-    /// When the filter is wrong, or there is no place.
+    /// When the filter is invalid, or there are [`SessionMarks::PINS`] pins already.
     pub fn add(&self, expression: &str, since: Timestamp, until: Timestamp) -> Result<Pin, PinError> {
         let filter = SessionFilter::new(expression)?;
         let mut board = self.board();
@@ -111,12 +111,12 @@ impl Pins {
         Ok(pin)
     }
 
-    /// Ends a pin before its time; false when there is none of this number.
+    /// Removes a pin; false if no pin has this number.
     pub fn remove(&self, id: u64) -> bool {
         self.retain(|pin| pin.id != id) > 0
     }
 
-    /// Ends the pins whose time has come, and says how many.
+    /// Removes the pins that have ended, and returns how many there were.
     pub fn expire(&self, now: Timestamp) -> usize {
         self.retain(|pin| pin.until > now)
     }
@@ -132,7 +132,7 @@ impl Pins {
         gone
     }
 
-    /// Writes them down.
+    /// Serializes the pins for a successor.
     pub fn hand_over(&self, out: &mut impl Write) -> io::Result<()> {
         let board = self.board();
         out.put_u64(board.next_id)?;
@@ -145,7 +145,12 @@ impl Pins {
         Ok(())
     }
 
-    /// Takes over those whose time has not come; a bit for the place of each. A pin keeps its number, place and time.
+    /// Reads the pins of a predecessor and keeps those that have not ended. They keep their number, place and times.
+    /// Returns the active pins, one bit per place.
+    ///
+    /// # Errors
+    ///
+    /// When reading fails, or the data is damaged.
     pub fn take_over(&self, input: &mut impl Read, now: Timestamp) -> io::Result<u16> {
         let mut board = self.board();
         board.next_id = board.next_id.max(input.take_u64()?.min(u64::MAX / 2));
@@ -157,7 +162,7 @@ impl Pins {
             if place >= SessionMarks::PINS || !free || id.0 > board.next_id {
                 return Err(damaged("a pin"));
             }
-            // What libpcap understood then it may not understand in another version.
+            // The expression may be invalid in another version of libpcap. Such a pin is dropped.
             if until > now
                 && let Ok(filter) = SessionFilter::new(&expression)
             {
@@ -168,22 +173,22 @@ impl Pins {
         Ok(board.pins.iter().fold(0, |bits, pin| bits | 1 << pin.place))
     }
 
-    /// All of them, in the order of their numbers.
+    /// All pins, in the order of their numbers.
     pub fn list(&self) -> Vec<Pin> {
         self.board().pins.clone()
     }
 }
 
-/// What a worker is to do about pins; a bit for each place.
+/// Changes of pins that a worker has to apply, one bit per place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// Those that have ended.
+    /// Pins that have ended.
     pub ended: u16,
-    /// Those that hold now; a place can have been given to another.
+    /// Pins that are active now. A place in `ended` can be in use again by another pin.
     pub active: u16,
 }
 
-/// What one worker knows of the pins.
+/// The pins that one worker has applied.
 #[derive(Debug)]
 pub struct Watch {
     pins: Arc<Pins>,
@@ -200,7 +205,7 @@ impl Watch {
         self.active.is_empty()
     }
 
-    /// The pins that protect a session that begins with this packet.
+    /// The pins that protect a session that begins with `packet`, one bit per place.
     pub(super) fn of(&mut self, packet: &Packet<'_>, session: &Endpoints) -> u16 {
         let matching = self.active.iter_mut().filter_map(|pin| {
             let matches = pin.filter.matches_first(packet, session);
@@ -209,13 +214,13 @@ impl Watch {
         matching.fold(0, |bits, bit| bits | bit)
     }
 
-    /// Takes over what has changed, if anything has.
+    /// Applies changes to all sessions, if there are any.
     pub(super) fn refresh(&mut self, sessions: &mut SessionTable) -> Option<Changed> {
         let version = self.pins.version.load(Ordering::Acquire);
         if version == self.seen {
             return None;
         }
-        // Whoever holds the board does not wait for anything, but a worker waits for nobody: the next time, then.
+        // A worker never waits. If another thread holds the lock, the next call applies the change.
         let board = self.pins.board.try_lock().ok()?;
         let now_active = board.pins.clone();
         drop(board);
