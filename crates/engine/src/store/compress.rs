@@ -1,18 +1,18 @@
-//! Compression of sealed segments, on a thread beside the writer's.
+//! Compression of sealed segments on a separate thread.
 //!
 //! ```text
 //!  Store ── job: a segment, an empty buffer ──►  Compressor   reads the segment as any reader does,
 //!        ◄── the same buffer, filled ──────────               compresses it
 //! ```
 //!
-//! The [`Store`] stays the only writer: it chooses what to compress when pages run low, and exchanges a segment's pages
-//! for those of its compressed stream if the segment is still there. Of all sealed segments the one comes first that will
-//! spare most bytes for the longest time, so that each second of processor time buys most. What hardly gets smaller stays
-//! as it is.
+//! The [`Store`] is the only writer. When free pages run low it chooses segments to compress. It then replaces a
+//! segment's pages with those of its compressed stream, provided that the segment still exists. The store prefers the
+//! segment that saves the most bytes for the longest time, so that CPU time is spent where it helps most. A segment
+//! that does not shrink enough stays uncompressed.
 //!
-//! Live, the compressor's own thread keeps to its share of a core, and the writer never waits for it. In a replay
-//! everything happens at points that packets alone decide: the share is paid in the packets' own time, and results are
-//! waited for when room is needed, so that the same capture gives the same history each time.
+//! In a live capture the compressor thread limits itself to its share of a core, and the writer never waits for it. In
+//! a replay only the packets determine when each step happens: the share is measured in packet time, and the store
+//! waits for results at fixed points. The same capture therefore always gives the same history.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,90 +27,91 @@ use super::unpack::{Unpacked, Unpacker};
 use super::{SegmentId, Segments, Store};
 use base::counters::CompressionTotals;
 
-/// zstd's level. Measured on real captures: see ARCHITECTURE.md.
+/// zstd compression level. ARCHITECTURE.md gives the measurements on real captures.
 const LEVEL: i32 = 1;
 /// Bytes of a zstd context that compresses segments of 64, 128 and 256 KiB at [`LEVEL`].
 const CONTEXT_BYTES: [usize; 3] = [320 << 10, 560 << 10, 600 << 10];
-/// Jobs that are on their way at once.
+/// Maximum number of jobs in flight.
 const JOBS: usize = 4;
-/// Bytes a second that one core compresses, in a replay.
+/// Assumed compression rate of one core in a replay, in bytes per second.
 const NOMINAL_BYTES_PER_S: f64 = 250e6;
-/// The part of all bytes that a replay compresses at most. Who replays waits for it, and no traffic comes as fast.
+/// Largest fraction of the stored bytes that a replay compresses. A replay waits for the compressor and reads packets
+/// faster than live traffic arrives, so this limits its run time.
 const REPLAYED_PART_MAX: f64 = 0.5;
-/// Time that may be saved up: the share of a core is kept over so many seconds.
+/// Largest unused CPU budget that a replay accumulates, in seconds of packet time.
 const SAVED_S_MAX: f64 = 10.0;
-/// A segment that has had this part of its time is not worth compressing.
+/// Fraction of its expected lifetime after which a segment is not worth compressing.
 const LIFE_USED_MAX: f64 = 0.75;
 
 /// When compression happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// Whenever the compressor has done its work; its thread keeps to the share.
+    /// The store takes results as they arrive. The compressor thread limits itself to its share of a core.
     Live,
-    /// At points that packets decide.
+    /// Only the packets determine when segments are compressed and when results are taken.
     Replay,
 }
 
-/// How much is compressed, and where readers uncompress it.
+/// Settings of compression.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compression {
-    /// Share of one core, from 0 to 1.
+    /// CPU share, as a fraction of one core from 0 to 1.
     pub share: f64,
-    /// When it happens.
+    /// When compression happens.
     pub pace: Pace,
-    /// Bytes for what readers uncompress.
+    /// Bytes of memory for segments that readers uncompress.
     pub readers_bytes: u64,
 }
 
-/// Bytes that compression takes for a store of `store_bytes`, those of readers not included.
+/// Bytes of memory that compression needs for a store of `store_bytes`, without the memory for readers.
 pub fn cost_bytes(store_bytes: u64) -> u64 {
     let segment = super::segment_bytes(store_bytes);
     let context = CONTEXT_BYTES[(segment >> 17).min(2)];
     (context + segment + JOBS * packed_bytes_max(segment) + Unpacker::bytes(segment) + segment) as u64
 }
 
-/// The most that a compressed segment may have, or else it is left alone: a page less, and nine tenths.
+/// Largest useful size of a compressed segment, in bytes: at most 90% of `len` and at least one page less.
 fn packed_bytes_max(len: usize) -> usize {
     (len * 9 / 10).min((pages_of(len).saturating_sub(1)) * super::pages::PAGE_BYTES)
 }
 
-/// A segment to compress, and then what came of it.
+/// A segment to compress and, later, the result.
 #[derive(Debug)]
 struct Job {
     view: SegmentView,
     queue: QueueId,
     outcome: Outcome,
-    /// Of the length of the longest result.
+    /// Output buffer, as long as the longest compressed segment.
     buffer: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Nothing yet, or the segment was evicted meanwhile.
+    /// Not processed yet, or the segment was evicted in the meantime.
     Nothing,
     Packed(usize),
     Incompressible,
 }
 
-/// What the compressor's thread has done.
+/// CPU time of the compressor thread.
 #[derive(Debug, Default)]
 pub struct Activity {
     cpu_ns: AtomicU64,
 }
 
 impl Activity {
-    /// Sets the processor time it has taken.
+    /// Sets the CPU time used so far, in nanoseconds.
     pub fn set_cpu_ns(&self, ns: u64) {
         self.cpu_ns.store(ns, Ordering::Relaxed);
     }
 
-    /// The processor time it has taken; 0 in a replay, where it would differ each time.
+    /// CPU time used so far, in nanoseconds. It stays 0 in a replay, because it would differ between runs.
     pub fn cpu_ns(&self) -> u64 {
         self.cpu_ns.load(Ordering::Relaxed)
     }
 }
 
-/// The other end of a store's compression, to be run on a thread of its own.
+/// The worker side of a store's compression. Run it on its own thread.
 pub struct Compressor {
     jobs: Receiver<Job>,
     done: SyncSender<Job>,
@@ -127,19 +128,19 @@ impl std::fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// Waits for a segment and compresses it; false when there will be no more.
+    /// Waits for a segment and compresses it. Returns false when the store has stopped compression.
     pub fn step(&mut self) -> bool {
         let Ok(mut job) = self.jobs.recv() else { return false };
         job.outcome = self.compress(&job.view, &mut job.buffer);
         self.done.send(job).is_ok()
     }
 
-    /// Compresses until the store is gone, as fast as it can.
+    /// Compresses segments until the store stops compression, without a CPU limit.
     pub fn run(mut self) {
         while self.step() {}
     }
 
-    /// Where its thread notes what it does.
+    /// The counter to which the thread reports its CPU time.
     pub fn activity(&self) -> Arc<Activity> {
         Arc::clone(&self.activity)
     }
@@ -154,7 +155,7 @@ impl Compressor {
         if copied.is_err() || !slot.is(view.generation) {
             return Outcome::Nothing;
         }
-        // What does not fit into so much is an error, and not worth compressing.
+        // Output beyond this limit is an error from zstd, and the segment is not worth compressing.
         let max = packed_bytes_max(len).min(out.len());
         match self.context.compress_to_buffer(stream, &mut out[..max]) {
             Ok(packed) => Outcome::Packed(packed),
@@ -163,21 +164,21 @@ impl Compressor {
     }
 }
 
-/// What compressing segments of one queue promises.
+/// Expected benefit of compressing the segments of one queue.
 #[derive(Clone, Copy, Debug)]
 struct Prospect {
-    /// The last segment that was considered: those before it were, too.
+    /// The last segment that was considered. All segments before it in the queue were considered too.
     considered: Option<SegmentId>,
-    /// The part of its bytes that a segment is spared by compression, as the last few showed.
+    /// Fraction of bytes saved per segment, as a moving average.
     saving: f64,
-    /// Segments to leave alone before the next is tried.
+    /// Number of segments to skip before the next attempt.
     to_skip: u32,
 }
 
 impl Prospect {
     const UNKNOWN: Self = Self { considered: None, saving: 0.5, to_skip: 0 };
 
-    /// A segment was spared this part of its bytes.
+    /// Updates the average with the fraction saved on one segment.
     fn learn(&mut self, saving: f64) {
         self.saving += (saving - self.saving) / 4.0;
         if self.saving < SAVING_MIN {
@@ -186,32 +187,32 @@ impl Prospect {
     }
 }
 
-/// Queues whose segments are spared a smaller part of their bytes are tried now and then only.
+/// Queues that save a smaller fraction than this are only sampled.
 const SAVING_MIN: f64 = 0.1;
-/// Segments of such queues that are left alone after each that is tried.
+/// Number of segments to skip after each attempt in such a queue.
 const SKIPPED: u32 = 7;
 
-/// The writer's side.
+/// The writer's side of compression.
 #[derive(Debug)]
 pub(super) struct Packing {
     jobs: SyncSender<Job>,
     done: Receiver<Job>,
-    /// Buffers of no job.
+    /// Jobs that are not in flight, with their buffers.
     idle: Vec<Job>,
     pace: Pace,
-    /// Bytes that may be compressed for each nanosecond of the packets' time.
+    /// Compression budget in a replay, in bytes per nanosecond of packet time.
     bytes_per_ns: f64,
     credit_bytes: f64,
     credited_ticks_ns: u64,
-    /// Bytes that were given to the compressor.
+    /// Bytes sent to the compressor in a replay.
     given_bytes: u64,
-    /// Segments begun so far, and how many when each job was given, the first one first.
+    /// Number of segments begun so far. `given` holds its value at the time each job was sent, oldest job first.
     began: u64,
     given: VecDeque<u64>,
-    /// Whether the capture is behind.
+    /// No new jobs are sent: the capture is behind, or the compressor has ended.
     pub(super) held: bool,
     queues: Box<[Prospect]>,
-    /// Pages that a compressed stream is written to before the old ones are free.
+    /// Pages that receive a compressed stream before the uncompressed pages are free.
     spare: Vec<PageId>,
     unpacker: Unpacker,
     stream: Vec<u8>,
@@ -220,7 +221,7 @@ pub(super) struct Packing {
 }
 
 impl Packing {
-    /// A segment of a queue has gone.
+    /// Forgets a segment that left its queue.
     pub(super) fn evicted(&mut self, from: QueueId, id: SegmentId) {
         let considered = &mut self.queues[from.index()].considered;
         considered.take_if(|considered| *considered == id);
@@ -230,17 +231,19 @@ impl Packing {
         CompressionTotals { cpu_ns: self.activity.cpu_ns(), ..self.counts }
     }
 
-    /// Whether the first job should be done by now: who waited for the last ones would wait for each.
+    /// Whether a replay waits for the oldest job now. This is the case when all jobs are in flight, or when [`JOBS`]
+    /// segments have begun since the job was sent: the compressor then had time to finish it.
     fn is_due(&self) -> bool {
         self.idle.is_empty() || self.given.front().is_some_and(|&began| self.began - began >= JOBS as u64)
     }
 
-    /// Jobs that the compressor has.
+    /// Number of jobs in flight.
     fn on_their_way(&self) -> usize {
         JOBS - self.idle.len()
     }
 
-    /// Whether `len` more bytes may be compressed now, after `ticks_ns` of the packets' time and so many of their bytes.
+    /// Whether the budget allows `len` more bytes. `ticks_ns` is the packet time, and `stored_bytes` counts all bytes
+    /// stored so far. A live capture always allows it.
     fn may(&mut self, len: u64, ticks_ns: u64, stored_bytes: u64) -> bool {
         if self.pace == Pace::Live {
             return true;
@@ -262,18 +265,18 @@ impl Packing {
 }
 
 impl Store {
-    /// Has sealed segments compressed by the [`Compressor`] that is returned. To be called before anybody reads.
+    /// Enables compression by the returned [`Compressor`]. Call this before any reader has the segments.
     ///
     /// # Errors
     ///
-    /// When the system has not the memory for it.
+    /// Fails when zstd or the system cannot allocate the memory.
     pub fn compress(&mut self, compression: &Compression) -> std::io::Result<Compressor> {
         let longest = self.segment_bytes;
         let packed_max = packed_bytes_max(longest);
         let Some(shared) = Arc::get_mut(&mut self.shared) else { unreachable!("nobody reads yet") };
         shared.unpacked = Unpacked::new(compression.readers_bytes, longest)?;
         let mut context = zstd::bulk::Compressor::new(LEVEL)?;
-        // Its memory is taken now, not when the first segment comes.
+        // Compress once so that zstd allocates its memory now and not with the first segment.
         let stream = vec![0; longest];
         context.compress(&stream)?;
         let activity = Arc::<Activity>::default();
@@ -308,14 +311,14 @@ impl Store {
         Ok(Compressor { jobs: to_do, done, segments: Arc::clone(&self.shared), activity, context, stream })
     }
 
-    /// What was compressed.
+    /// Totals of compression so far.
     pub fn packed(&self) -> CompressionTotals {
         let mut packed = self.packed_before;
         packed += self.packing.as_ref().map_or(CompressionTotals::default(), |packing| packing.counts());
         packed
     }
 
-    /// Ends compression: its thread ends, and what it was doing is forgotten.
+    /// Stops compression. The compressor thread ends, and jobs in flight are discarded.
     pub fn stop_compressing(&mut self) {
         if let Some(packing) = self.packing.take() {
             self.packed_before += packing.counts();
@@ -323,7 +326,8 @@ impl Store {
         }
     }
 
-    /// Between batches of a live capture: takes what is done, and gives more to do unless the capture is `behind`.
+    /// Takes finished jobs and sends new ones unless the capture is `behind`. A live capture calls this between
+    /// batches.
     pub fn settle(&mut self, behind: bool) {
         let Some(packing) = &mut self.packing else { return };
         if packing.pace == Pace::Live {
@@ -333,7 +337,7 @@ impl Store {
         }
     }
 
-    /// A segment begins.
+    /// Counts a new segment and sends jobs if pages run low.
     pub(super) fn pack_at_beginning(&mut self) {
         if let Some(packing) = &mut self.packing {
             packing.began += 1;
@@ -341,7 +345,7 @@ impl Store {
         self.pack_more();
     }
 
-    /// Gives the compressor more to do, if pages run low.
+    /// Sends jobs to the compressor while free pages are low.
     pub(super) fn pack_more(&mut self) {
         let low = JOBS * pages_of(self.segment_bytes);
         while self.free_pages.len() < low
@@ -359,14 +363,14 @@ impl Store {
             packing.given.push_back(packing.began);
             let Some(job) = packing.idle.pop() else { return };
             if packing.jobs.try_send(Job { view, queue, outcome: Outcome::Nothing, ..job }).is_err() {
-                // The compressor has gone: what is compressed can be read, and nothing more will be.
+                // The compressor has ended. Compressed segments stay readable, but no more are compressed.
                 packing.held = true;
                 return;
             }
         }
     }
 
-    /// Of the segments that may be compressed, the one that gives most: bytes, for as long as it will stay.
+    /// The segment with the highest gain: expected fraction saved times remaining lifetime.
     fn most_worth_packing(&mut self) -> Option<(QueueId, SegmentView)> {
         let now = self.clock.ticks_ns();
         #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
@@ -374,7 +378,7 @@ impl Store {
         let survey = self.survey();
         let packing = self.packing.as_mut()?;
         let mut best: Option<(f64, QueueId, SegmentView)> = None;
-        // What is pinned may be handed to another queue at any time.
+        // Skip pinned segments: they can move to another queue at any time.
         for (at, queue) in self.queues.iter().filter(|(_, queue)| queue.kind != Kind::Pinned) {
             let open = queue.open.as_ref().map(|open| open.id);
             loop {
@@ -403,7 +407,8 @@ impl Store {
         best.map(|(_, queue, view)| (queue, view))
     }
 
-    /// Takes what the compressor has done, in a replay the first of what it was given; whether that made room.
+    /// Takes finished jobs until one frees pages. A replay takes the oldest job when it is due. Returns whether pages
+    /// were freed.
     pub(super) fn take_packed(&mut self) -> bool {
         let mut made_room = false;
         while !made_room
@@ -425,7 +430,7 @@ impl Store {
         made_room
     }
 
-    /// Exchanges a segment for its compressed stream, if it is still there.
+    /// Replaces a segment with its compressed stream if the segment still exists. Returns whether pages were freed.
     fn exchange(&mut self, job: &Job) -> bool {
         let (Some(packing), slot) = (&mut self.packing, &self.shared.slots[job.view.id.0 as usize]) else {
             return false;
@@ -465,7 +470,7 @@ impl Store {
     }
 }
 
-/// What is read of a segment that is about to be evicted.
+/// The uncompressed stream of a segment that is about to be evicted.
 pub(super) fn stream_of<'a>(shared: &'a Segments, packing: Option<&'a mut Packing>, view: &SegmentView) -> Stream<'a> {
     let slot = &shared.slots[view.id.0 as usize];
     match packing.filter(|_| view.is_packed()) {

@@ -1,4 +1,4 @@
-//! Reading the records of one segment, compressed or not, in the order they were written.
+//! Cursors over the records of one segment, compressed or not, in the order in which they were written.
 
 use super::pages::{Gone, PageId, Pages, Position};
 use super::record::{self, HEADER_BYTES_MAX, Outline, PACKET_BYTES_MAX, Previous, RecordHeader, SHORT_BYTES};
@@ -6,27 +6,27 @@ use super::segment::{SegmentView, Slot};
 use super::unpack::Unpacked;
 use base::packet::InterfaceId;
 
-/// A byte of a segment: where it lies in the pages, of use while the segment is not compressed, and how far it is from the
-/// start, which stays true.
+/// Location of a byte in a segment. `position` is its page and is valid only while the segment is uncompressed.
+/// `offset` is its distance from the start of the uncompressed stream and is always valid.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     position: Position,
     offset: u64,
 }
 
-/// Where the bytes of a segment come from.
+/// Source of a segment's bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Stream<'a> {
-    /// Its own pages.
+    /// The segment's own pages, uncompressed.
     Pages(&'a Pages, &'a Slot),
-    /// The writer's copy of it.
+    /// The uncompressed copy that the writer holds.
     Bytes(&'a [u8]),
-    /// What readers have uncompressed.
+    /// The uncompressed segments that readers share.
     Unpacked(&'a Unpacked, &'a Pages, &'a Slot),
 }
 
 impl Stream<'_> {
-    /// Fills `out` with what is at `place`, if the segment is still what `view` says.
+    /// Fills `out` with the bytes at `place`. Fails if the segment no longer matches `view`.
     fn read(&self, view: &SegmentView, place: Place, out: &mut [u8]) -> Result<(), Gone> {
         match self {
             Stream::Pages(pages, slot) => {
@@ -44,7 +44,7 @@ impl Stream<'_> {
         }
     }
 
-    /// The sixteen bytes at `place`, where they are at hand and in one piece.
+    /// The 16 bytes at `place` as two words, or `None` if they are not contiguous or not at hand.
     #[inline]
     fn peek(&self, view: &SegmentView, place: Place) -> Result<Option<[u64; 2]>, Gone> {
         match self {
@@ -59,7 +59,7 @@ impl Stream<'_> {
         }
     }
 
-    /// Moves `place` over `n` bytes.
+    /// Advances `place` by `n` bytes.
     #[inline]
     fn skip(&self, place: &mut Place, n: usize) -> Result<(), Gone> {
         place.offset += n as u64;
@@ -70,14 +70,15 @@ impl Stream<'_> {
     }
 }
 
-/// The first sixteen bytes as two words.
+/// The first 16 bytes as two little-endian words.
 #[inline]
 fn words(bytes: &[u8]) -> Option<[u64; 2]> {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *bytes.first_chunk::<SHORT_BYTES>()?;
     Some([u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p])])
 }
 
-/// Reads of the records of a segment what an eviction has to know, for the writer, whom no segment escapes.
+/// Iterates over the record outlines that an eviction needs. Only the writer uses it, so no segment disappears while it
+/// reads.
 #[derive(Debug)]
 pub(super) struct Outlines<'a> {
     view: SegmentView,
@@ -85,12 +86,12 @@ pub(super) struct Outlines<'a> {
     at: Place,
     left: u64,
     sequence: u64,
-    /// The page it is in, if pages are fetched before they are come to.
+    /// The last page whose successor was prefetched, or `None` if pages are not prefetched.
     fetched: Option<PageId>,
 }
 
 impl<'a> Outlines<'a> {
-    /// Pages whose records are longer on average are not fetched: little of them is read.
+    /// Prefetch only segments whose records are at most this long on average. Of longer records too few bytes are read.
     const FETCHED_RECORD_BYTES: u64 = 512;
 
     pub(super) fn new(view: SegmentView, stream: &'a Stream<'a>) -> Self {
@@ -100,7 +101,7 @@ impl<'a> Outlines<'a> {
         Self { view, stream, at, left: view.len_bytes, sequence: view.base.sequence, fetched }
     }
 
-    /// The next record.
+    /// The next record, or `None` at the end.
     #[inline]
     pub(super) fn next(&mut self) -> Option<Outline> {
         if self.left == 0 {
@@ -121,7 +122,8 @@ impl<'a> Outlines<'a> {
         Some(outline)
     }
 
-    /// Where a record begins is only known when the one before it was fetched, so without this each is waited for.
+    /// Prefetches the next page. The start of a record depends on the record before it, so each read would wait
+    /// otherwise.
     fn fetch_next_page(&mut self) {
         let page = self.at.position.page;
         self.fetched = Some(page);
@@ -132,7 +134,7 @@ impl<'a> Outlines<'a> {
         }
     }
 
-    /// A header that is long, or that lies where a page or the segment ends.
+    /// Decodes a header that is long or that crosses the end of a page or segment.
     #[cold]
     fn long(&self) -> Option<Outline> {
         let previous = Previous { sequence: self.sequence, interface: Some(InterfaceId(0)), ..self.view.base };
@@ -143,7 +145,7 @@ impl<'a> Outlines<'a> {
     }
 }
 
-/// The bytes of a header, and what follows it, or zeros where a segment ends that has `left` bytes.
+/// The bytes of a header and those after it, filled with zeros beyond the `left` bytes of the segment.
 fn header_bytes(stream: &Stream<'_>, view: &SegmentView, at: Place, left: u64) -> Result<[u8; HEADER_BYTES_MAX], Gone> {
     let mut bytes = [0; HEADER_BYTES_MAX];
     let len = usize::try_from(left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
@@ -154,8 +156,8 @@ fn header_bytes(stream: &Stream<'_>, view: &SegmentView, at: Place, left: u64) -
 /// Bytes of a compressed segment that a cursor keeps for its next records.
 pub const WINDOW_BYTES: usize = 4096;
 
-/// The part of a compressed segment that its reader is in, so that it does not need the whole for each record: there
-/// may be more readers than room for uncompressed segments.
+/// The uncompressed bytes around a reader's position. With it a reader does not access the whole segment for each
+/// record, because there can be more readers than shared uncompressed segments.
 #[derive(Clone, Debug)]
 struct Window {
     from: u64,
@@ -169,7 +171,7 @@ impl Window {
         self.bytes[..self.len].get(from..from.checked_add(len)?)
     }
 
-    /// Moves it so that it begins at `place`.
+    /// Refills the window from `place` on.
     fn fill(&mut self, stream: &Stream<'_>, view: &SegmentView, place: Place) -> Result<(), Gone> {
         let left = view.len_bytes.checked_sub(place.offset).ok_or(Gone)?;
         self.from = place.offset;
@@ -181,7 +183,7 @@ impl Window {
     }
 }
 
-/// Reads the records of one segment in the order they were written.
+/// Reads the records of one segment in the order in which they were written.
 #[derive(Clone, Debug)]
 pub struct Cursor {
     view: SegmentView,
@@ -191,17 +193,17 @@ pub struct Cursor {
     window: Option<Box<Window>>,
 }
 
-/// A record that a cursor came to.
+/// A record at a cursor's position.
 #[derive(Clone, Copy, Debug)]
 pub struct RecordAt {
-    /// What it says beside the packet's bytes.
+    /// The record's header.
     pub header: RecordHeader,
-    /// Where the packet's bytes begin.
+    /// Start of the packet's bytes.
     data: Place,
 }
 
 impl RecordAt {
-    /// No record, to be replaced by one.
+    /// Placeholder that holds no record.
     pub const EMPTY: Self = Self {
         header: RecordHeader::EMPTY,
         data: Place { position: Position { page: PageId(0), offset: 0 }, offset: 0 },
@@ -214,33 +216,34 @@ impl Cursor {
         Self { at, left: view.len_bytes, previous: view.base, view, window: None }
     }
 
-    /// The segment being read.
+    /// The segment that the cursor reads.
     pub fn segment(&self) -> &SegmentView {
         &self.view
     }
 
-    /// Bytes of the segment before what it comes to next.
+    /// Offset of the next record in the uncompressed segment, in bytes.
     pub(super) fn offset(&self) -> u64 {
         self.at.offset
     }
 
-    /// Has the cursor keep [`WINDOW_BYTES`] of a compressed segment, which makes it fast beside many others.
+    /// Gives the cursor a window of [`WINDOW_BYTES`] on a compressed segment. Reads stay fast while many other cursors
+    /// are active.
     pub fn keep_window(&mut self) {
         self.window = Some(Box::new(Window { from: 0, len: 0, bytes: [0; WINDOW_BYTES] }));
     }
 
-    /// Gives the window back; whether there was one.
+    /// Drops the window. Returns whether there was one.
     pub fn drop_window(&mut self) -> bool {
         self.window.take().is_some()
     }
 
-    /// Goes on in the same place of a segment that was compressed meanwhile.
+    /// Continues at the same offset after the segment was compressed.
     pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), Gone> {
         self.view = self.view.follow(slot).ok_or(Gone)?;
         Ok(())
     }
 
-    /// Goes on to what was written since, compressed meanwhile or not.
+    /// Continues with records written since, whether or not the segment was compressed in the meantime.
     pub(super) fn grow(&mut self, slot: &Slot) -> Result<(), Gone> {
         self.view = self.view.now(slot).ok_or(Gone)?;
         self.left = self.view.len_bytes.checked_sub(self.at.offset).ok_or(Gone)?;
@@ -270,7 +273,7 @@ impl Cursor {
         Ok(Some(RecordAt { header, data }))
     }
 
-    /// The sixteen bytes that come next, where they are at hand.
+    /// The next 16 bytes as two words, or `None` if they are not at hand.
     #[inline]
     fn peek(&self, stream: &Stream<'_>) -> Result<Option<[u64; 2]>, Gone> {
         match (stream, &self.window) {
@@ -279,7 +282,7 @@ impl Cursor {
         }
     }
 
-    /// A header that is long, or that lies where a page, or what is uncompressed, ends.
+    /// Decodes a header that is long or that crosses the end of a page or window.
     #[cold]
     fn long_header(&mut self, stream: &Stream<'_>) -> Result<(RecordHeader, usize), Gone> {
         let bytes = match (stream, &mut self.window) {
@@ -297,7 +300,7 @@ impl Cursor {
         record::decode(&bytes, &self.previous).ok_or(Gone)
     }
 
-    /// The next `len` bytes will be asked for.
+    /// Fills the window if it lacks part of the next `len` bytes and can hold them.
     #[inline]
     fn expect(&mut self, stream: &Stream<'_>, len: usize) -> Result<(), Gone> {
         if let (Stream::Unpacked(..), Some(window)) = (stream, &mut self.window)
@@ -309,7 +312,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// Puts the packet's bytes into `out`, which keeps its capacity. `view` is the segment as it is now.
+    /// Puts the packet's bytes into `out` and keeps its capacity. `view` is the current state of the segment.
     pub(super) fn data(
         &self,
         stream: &Stream<'_>,

@@ -1,9 +1,10 @@
-//! Packets for the recorder that comes next, and from the one before.
+//! Handover of packets between two recorder processes.
 //!
-//! Segments are written oldest first, as they lie in memory, compressed or not; each is freed when it is written, so that no
-//! second copy of the history comes together. Who takes them over believes nothing: every record of every segment is read
-//! and counted anew. Where sessions and interfaces have kept their numbers, a segment's bytes are taken as they are; else
-//! each record is written again, uncompressed. What finds no room makes room as ever: what counts least goes.
+//! The old process writes its segments oldest first, in their stored form, compressed or not. It frees each segment
+//! after writing it, so that the history never needs twice its memory. The new process trusts no input: it decodes and
+//! counts every record of every segment. If sessions and interfaces keep their numbers and readers can uncompress the
+//! segment, it adopts the bytes unchanged. Otherwise it rewrites each record uncompressed. If memory is short, the
+//! usual eviction makes room.
 
 use std::io::{self, Read, Write};
 
@@ -20,12 +21,12 @@ use base::codec::{Put, Take, damaged};
 use base::counters::{Carried, CompressionTotals};
 use base::time::Timestamp;
 
-/// The longest stream of a segment: a full one, and the longest packet.
+/// Longest uncompressed stream of a segment, in bytes: the largest segment size plus the longest record.
 const STREAM_BYTES_MAX: usize = (256 << 10) + HEADER_BYTES_MAX + PACKET_BYTES_MAX;
-/// No clock of a store comes near it.
+/// Upper limit for a clock value, in nanoseconds. No valid store clock reaches it.
 const TICKS_NS_MAX: u64 = 1 << 62;
 
-/// What a segment is, beside its bytes.
+/// Metadata of a segment in the handover stream.
 #[derive(Clone, Copy, Debug)]
 struct Left {
     kind: [u8; 4],
@@ -61,13 +62,13 @@ impl Left {
 }
 
 impl Store {
-    /// Writes down all packets, and forgets them: what is written is wiped.
+    /// Writes all packets to `out` and removes them from the store. Wipes the memory of what it has written.
     pub(crate) fn hand_over(&mut self, out: &mut impl Write) -> io::Result<()> {
         self.stop_compressing();
         let now = self.clock.ticks_ns();
         out.put_u64(now)?;
         out.put_u64(self.clock.now().0)?;
-        // What lies in free pages was evicted, and its memory makes room for what is written.
+        // Free pages hold only evicted packets. Release their memory for the data to be written.
         for page in &self.free_pages {
             self.shared.pages.release(*page);
         }
@@ -103,13 +104,13 @@ impl Store {
         Ok(())
     }
 
-    /// All segments, oldest first, those of one queue in its order.
+    /// All segments, oldest first. Segments of one queue stay in queue order.
     fn by_age(&self) -> Vec<(u64, QueueId, SegmentId)> {
         let mut segments = Vec::new();
         for (at, queue) in self.queues.iter() {
             let (mut next, mut latest) = (queue.head, 0);
             while let Some(id) = next {
-                // Pins release segments behind younger ones.
+                // Released pins can place older segments behind younger ones.
                 latest = latest.max(self.opened_ticks_ns[id.0 as usize]);
                 segments.push((latest, at, id));
                 next = self.following[id.0 as usize];
@@ -119,7 +120,7 @@ impl Store {
         segments
     }
 
-    /// Takes over the packets of one worker, whose sessions were taken over before.
+    /// Takes over the packets of one worker. Take over its sessions first.
     pub(crate) fn take_over(
         &mut self,
         input: &mut impl Read,
@@ -152,12 +153,12 @@ impl Store {
         Ok(())
     }
 
-    /// Takes all of its memory now.
+    /// Allocates all memory of the store now.
     pub(crate) fn populate(&self) -> io::Result<()> {
         self.shared.pages.populate()
     }
 
-    /// What was counted so far goes on.
+    /// Continues the counters of the previous process.
     pub(crate) fn go_on_counting(
         &mut self,
         carried: Carried,
@@ -169,17 +170,17 @@ impl Store {
         self.lost_until = self.lost_until.max(lost_until);
     }
 
-    /// So many packets were there at first.
+    /// Sets the volume of packets evicted so far.
     pub(crate) fn set_evicted(&mut self, evicted: base::counters::Volume) {
         self.evicted = evicted;
     }
 
-    /// The pins that hold.
+    /// Sets the active pins, one bit each.
     pub(crate) fn set_active_pins(&mut self, pins: u16) {
         self.pins = pins;
     }
 
-    /// Where a segment belongs.
+    /// The queue to which a segment belongs.
     fn place_of(&self, left: &Left, ids: &IdMapping) -> QueueId {
         let [kind, a, flood, rank] = left.kind;
         let pages = u32::try_from(pages_of(left.stream_bytes) + 1).unwrap_or(u32::MAX);
@@ -205,13 +206,14 @@ impl Store {
         }
     }
 
-    /// Whether readers have room to uncompress a segment.
+    /// Whether readers can read the segment in its stored form.
     fn can_read(&self, left: &Left) -> bool {
         left.packed_bytes == 0
             || (self.packing.is_some() && left.stream_bytes.max(left.packed_bytes) <= self.segment_bytes)
     }
 
-    /// Takes a segment as it is; what it held is evicted if there is no room for it.
+    /// Adopts a segment's bytes unchanged. Evicts other segments to make room, and drops the segment if none is left to
+    /// evict.
     fn adopt(
         &mut self,
         queue: QueueId,
@@ -259,8 +261,8 @@ impl Store {
         }
     }
 
-    /// Writes the records of a segment one by one, with the numbers that sessions and interfaces have now. Packets of sessions
-    /// that found no room go.
+    /// Rewrites the records of a segment with the current numbers of sessions and interfaces. Drops packets whose
+    /// session found no room.
     fn write_again(
         &mut self,
         queue: QueueId,
@@ -308,8 +310,8 @@ impl Store {
         Ok(())
     }
 
-    /// Puts the segments behind one that was the last of its queue where they belong by their age: those of a second worker
-    /// lie among those of the first.
+    /// Sorts the segments after `last` into the queue by age. Segments of a second worker interleave with those of the
+    /// first.
     fn put_in_order(&mut self, at: QueueId, last: SegmentId) {
         let opened = |this: &Self, id: SegmentId| this.opened_ticks_ns[id.0 as usize];
         let mut moving = self.following[last.0 as usize];
@@ -336,20 +338,20 @@ impl Store {
     }
 }
 
-/// A segment that is being read, and the room for it.
+/// The segment being read, with reusable buffers.
 struct Reading {
-    /// As it was written.
+    /// The stored bytes, compressed or not.
     bytes: Vec<u8>,
-    /// The same, uncompressed.
+    /// The uncompressed stream.
     stream: Vec<u8>,
-    /// Its records, and where each of them ends.
+    /// The records, each with the stream offset of its end.
     records: Vec<(RecordAt, u64)>,
     context: zstd::bulk::Decompressor<'static>,
     data: Vec<u8>,
 }
 
 impl Reading {
-    /// Reads all records. An error if they are not what is said of them.
+    /// Decodes and checks all records. Fails if they contradict the metadata.
     fn read(&mut self, left: &Left, ids: &IdMapping) -> io::Result<SegmentView> {
         if left.packed_bytes > 0 {
             let len = self.context.decompress_to_buffer(&self.bytes, &mut self.stream[..left.stream_bytes])?;

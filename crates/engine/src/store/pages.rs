@@ -1,8 +1,8 @@
-//! Memory cut into equal pages, chained into byte streams.
+//! Memory divided into pages of equal size, which are chained into byte streams.
 //!
-//! One thread writes ([`Tail`]), any number of threads read ([`Pages::copy_out`]) at the same time. Words below a
-//! stream's published length never change while the stream lives; a reader that is overtaken by the page's next use
-//! reads nonsense, notices by the stream's generation, and throws it away. No reader ever holds a page.
+//! One thread writes ([`Tail`]) while any number of threads read ([`Pages::copy_out`]). Words below a stream's
+//! published length never change while the stream lives. If a page is reused during a read, the reader gets invalid
+//! bytes, detects this by the stream's generation, and discards them. No reader ever holds a page.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -12,13 +12,13 @@ use base::memory::{Lock, Memory, prefetch};
 pub(super) const PAGE_BYTES: usize = 4096;
 const WORD_BYTES: usize = 8;
 const PAGE_WORDS: usize = PAGE_BYTES / WORD_BYTES;
-/// Words that the processor fetches together.
+/// Words in a 64-byte cache line.
 const LINE_WORDS: usize = 64 / WORD_BYTES;
 
-/// Bytes that one page costs: its own and its link to the next.
+/// Memory cost of one page in bytes: its data, its link to the next page, and its entry in the list of free pages.
 pub(super) const PAGE_COST_BYTES: usize = PAGE_BYTES + size_of::<AtomicU32>() + size_of::<u32>();
 
-/// A page's number.
+/// Page number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageId(pub(super) u32);
 
@@ -29,7 +29,7 @@ pub(super) struct Pages {
     next: Box<[AtomicU32]>,
 }
 
-/// The stream a reader was reading is no more: its pages went to another.
+/// Error: the stream no longer exists, and its pages may hold another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -42,7 +42,7 @@ impl Pages {
         })
     }
 
-    /// How many there are.
+    /// Number of pages.
     pub(super) fn count(&self) -> usize {
         self.next.len()
     }
@@ -51,12 +51,12 @@ impl Pages {
         self.words.is_locked()
     }
 
-    /// Takes all of its memory now.
+    /// Allocates all memory now.
     pub(super) fn populate(&self) -> std::io::Result<()> {
         self.words.populate()
     }
 
-    /// Wipes a page, and gives its memory back.
+    /// Wipes a page and returns its memory to the system.
     pub(super) fn release(&self, page: PageId) {
         let from = page.0 as usize * PAGE_WORDS;
         self.words.release(from..from + PAGE_WORDS);
@@ -77,9 +77,9 @@ impl Pages {
         self.words.get(from..from + PAGE_WORDS).ok_or(Gone)
     }
 
-    /// Fills `out` with the bytes at `at` and moves `at` behind them.
+    /// Fills `out` with the bytes at `at` and advances `at` behind them.
     ///
-    /// What is read is only worth something if the stream was still alive afterwards.
+    /// The bytes are valid only if the stream is still alive after the copy. The caller checks this.
     pub(super) fn copy_out(&self, at: &mut Position, mut out: &mut [u8]) -> Result<(), Gone> {
         while !out.is_empty() {
             if at.offset == PAGE_BYTES {
@@ -94,25 +94,25 @@ impl Pages {
         Ok(())
     }
 
-    /// The sixteen bytes at `at` as two words, if its page has them and a word more; else it is for
-    /// [`copy_out`](Self::copy_out) to go on in the next.
+    /// The 16 bytes at `at` as two words. Returns `None` unless the page holds three words from the word of `at` on;
+    /// use [`copy_out`](Self::copy_out) then.
     #[inline]
     pub(super) fn peek(&self, at: Position) -> Option<[u64; 2]> {
         let page = self.page(at.page).ok()?;
         let words: &[AtomicU64; 3] = page.get(at.offset / WORD_BYTES..)?.first_chunk()?;
         let [low, middle, high] = words.each_ref().map(|word| word.load(Ordering::Relaxed));
         let shift = (at.offset % WORD_BYTES) * 8;
-        // Shifted in two steps, as no shift by all of its 64 bits is one.
+        // Shift in two steps, because a shift of a `u64` by 64 bits is not allowed.
         Some([low >> shift | middle << 1 << (63 - shift), middle >> shift | high << 1 << (63 - shift)])
     }
 
-    /// All of a page will be read soon.
+    /// Prefetches a whole page.
     pub(super) fn expect(&self, page: PageId) {
         let words = self.page(page).unwrap_or_default();
         words.iter().step_by(LINE_WORDS).for_each(prefetch);
     }
 
-    /// Moves `at` over `n` bytes.
+    /// Advances `at` by `n` bytes.
     #[inline]
     pub(super) fn skip(&self, at: &mut Position, mut n: usize) -> Result<(), Gone> {
         while at.offset + n > PAGE_BYTES {
@@ -124,16 +124,16 @@ impl Pages {
     }
 }
 
-/// A byte of a stream: where a reader is.
+/// Position of a byte in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
-    /// The page.
+    /// Page of the byte.
     pub(super) page: PageId,
-    /// Bytes into it; [`PAGE_BYTES`] stands for the start of the next.
+    /// Byte offset in the page. [`PAGE_BYTES`] means the start of the next page.
     pub(super) offset: usize,
 }
 
-/// Copies `out.len()` bytes from byte `offset` of `page` on; all of them lie in the page.
+/// Copies `out.len()` bytes from byte `offset` of `page` on. All of them lie in this page.
 fn copy_from_words(page: &[AtomicU64], offset: usize, out: &mut [u8]) {
     let shift = (offset % WORD_BYTES) * 8;
     let mut words = page[offset / WORD_BYTES..].iter().map(|word| word.load(Ordering::Relaxed));
@@ -158,17 +158,18 @@ fn copy_from_words(page: &[AtomicU64], offset: usize, out: &mut [u8]) {
     }
 }
 
-/// The writing end of a stream.
+/// The end of a stream, where the writer appends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tail {
     page: PageId,
     word: usize,
-    /// The word being filled: its first `partial_bytes` bytes are the stream's last.
+    /// The incomplete word. Its first `partial_bytes` bytes are the last bytes of the stream.
     partial: u64,
     partial_bytes: usize,
 }
 
-/// Stores as many of `chunks` as there are `words`. Several a turn: the compiler unrolls no loop over atomics by itself.
+/// Stores as many of `chunks` as fit into `words`. The loop stores four words per turn, because the compiler does not
+/// unroll loops over atomics.
 fn copy_to_words(chunks: &[[u8; WORD_BYTES]], words: &[AtomicU64]) {
     let n = chunks.len().min(words.len());
     let (many_chunks, chunks) = chunks[..n].as_chunks::<4>();
@@ -183,7 +184,7 @@ fn copy_to_words(chunks: &[[u8; WORD_BYTES]], words: &[AtomicU64]) {
     }
 }
 
-/// The first bytes as a word, with zeros behind where there are fewer than eight.
+/// The first eight bytes as a word, padded with zeros if there are fewer.
 #[inline]
 fn first_word(bytes: &[u8]) -> u64 {
     match bytes.first_chunk() {
@@ -192,7 +193,7 @@ fn first_word(bytes: &[u8]) -> u64 {
     }
 }
 
-/// The last `n` bytes, of which there are less than eight, as a word.
+/// The last `n` bytes as a word, where `n` is less than eight.
 #[inline]
 fn last_word(bytes: &[u8], n: usize) -> u64 {
     match bytes.last_chunk() {
@@ -201,7 +202,7 @@ fn last_word(bytes: &[u8], n: usize) -> u64 {
     }
 }
 
-/// Less than eight bytes as a word.
+/// Fewer than eight bytes as a word, padded with zeros.
 #[inline]
 fn short_word(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
@@ -212,7 +213,7 @@ impl Tail {
         Self { page, word: 0, partial: 0, partial_bytes: 0 }
     }
 
-    /// Bytes that still fit into the page it is in.
+    /// Bytes left in the current page.
     pub(super) fn room(&self) -> usize {
         PAGE_BYTES - self.word * WORD_BYTES - self.partial_bytes
     }
@@ -221,12 +222,12 @@ impl Tail {
         self.page
     }
 
-    /// Appends `bytes`, going on in the linked next page where one ends.
+    /// Appends `whole`. Continues in the linked next page at the end of a page.
     #[inline]
     pub(super) fn append(&mut self, pages: &Pages, whole: &[u8]) {
         let mut bytes = whole;
         if self.partial_bytes > 0 {
-            // What does not fit into the word is shifted out of it.
+            // The shift discards the bytes that do not fit into the word.
             self.partial |= first_word(bytes) << (self.partial_bytes * 8);
             self.put(pages, self.partial);
             let n = bytes.len().min(WORD_BYTES - self.partial_bytes);
@@ -260,8 +261,8 @@ impl Tail {
         }
     }
 
-    /// Appends the low `n` bytes of `value`, of which there are eight at most, and whose others are zero. They are in memory
-    /// when [`append`](Self::append) was called after it.
+    /// Appends the low `n` bytes of `value`. `n` is at most eight, and the higher bytes are zero. An incomplete last
+    /// word reaches memory only with the next [`append`](Self::append).
     #[inline]
     pub(super) fn push(&mut self, pages: &Pages, value: u64, n: usize) {
         let shift = self.partial_bytes * 8;
@@ -270,13 +271,13 @@ impl Tail {
         if self.partial_bytes >= WORD_BYTES {
             self.put(pages, self.partial);
             self.word += 1;
-            // Shifted in two steps, as no shift by all of its 64 bits is one.
+            // Shift in two steps, because a shift of a `u64` by 64 bits is not allowed.
             self.partial = value >> 1 >> (63 - shift);
             self.partial_bytes -= WORD_BYTES;
         }
     }
 
-    /// Writes the word being filled.
+    /// Stores the current word.
     #[inline]
     fn put(&mut self, pages: &Pages, word: u64) {
         if self.word == PAGE_WORDS {
@@ -287,7 +288,7 @@ impl Tail {
         }
     }
 
-    /// On to the next page. The writer linked as many as the record needs before it began.
+    /// Moves to the next page. The writer links all pages of a record before it writes the record.
     fn go_on(&mut self, pages: &Pages) {
         let next = pages.next(self.page);
         debug_assert!(next.is_ok(), "a record outgrew its pages");
@@ -318,7 +319,7 @@ mod tests {
             }
             let mut tail = Tail::new(chain[0]);
             for part in &parts {
-                // As a record does: some numbers, and then its bytes, if there are any.
+                // Write like a record: some numbers, then the bytes, which may be empty.
                 let (numbers, bytes) = part.split_at(part.len().min(24));
                 for number in numbers.chunks(n_bytes) {
                     tail.push(&pages, short_word(number), number.len());

@@ -1,11 +1,11 @@
-//! The queues of pins: what they take, and what becomes of it when they end.
+//! Queues of pins: admission of pinned packets, and release when a pin ends.
 
 use super::queues::QueueId;
 use super::{Store, segment};
 use crate::session::SessionMarks;
 
 impl Store {
-    /// The queue of the pin that protects a packet, if it has room.
+    /// The queue of the pin that protects a packet, or `None` if no pin does or the pins have no room.
     pub(super) fn pinned(&mut self, pins: u16, record_bytes_max: usize) -> Option<QueueId> {
         let pins = pins & self.pins;
         if pins == 0 {
@@ -22,7 +22,7 @@ impl Store {
         None
     }
 
-    /// Pins that have `ended` release what they held, to age like bulk; those of `active` hold.
+    /// Sets the `active` pins, one bit each. Pins that have `ended` release their segments, which then age like bulk.
     pub fn set_pins(&mut self, ended: u16, active: u16) {
         for place in (0..SessionMarks::PINS).filter(|place| ended >> place & 1 == 1) {
             self.release(self.queues.pinned(place));
@@ -31,7 +31,7 @@ impl Store {
         self.pins = active;
     }
 
-    /// Puts all segments of a queue behind those that pins have released.
+    /// Appends all segments of a queue to the queue of released segments.
     fn release(&mut self, from: QueueId) {
         let to = self.queues.released();
         let pages = self.queues.pages(from);

@@ -1,22 +1,22 @@
-//! A packet as it lies in a segment: a header of about ten bytes, then the captured bytes.
+//! Encoding of a packet in a segment: a header of about 10 bytes, then the captured bytes.
 //!
 //! ```text
-//! byte 0   bits 0-2  bytes of the time difference to the record before (0-6)
-//!          bit  3    that difference is backwards
-//!          bits 4-5  bytes of the sequence difference, less one (0-3)
-//!          bits 6-7  bytes of the captured length (0-3)
+//! byte 0   bits 0-2  length of the time difference to the previous record, in bytes (0-6)
+//!          bit  3    the time difference is negative
+//!          bits 4-5  length of the sequence difference minus one, in bytes (0-3)
+//!          bits 6-7  length of the captured length, in bytes (0-3)
 //! byte 1   bits 0-1  direction
 //!          bit  2    checksum not ready
 //!          bit  3    segmentation offload
-//!          bits 4-5  bytes of the session's slot, less one (1-4)
-//!          bit  6    another interface than the record before: two bytes follow
-//!          bit  7    rare things follow: original length (4), drops before (4)
-//! then     time difference, sequence difference less one, captured length, slot, interface, rare things;
-//!          all little-endian, all as short as they can be
+//!          bits 4-5  length of the session slot, in bytes, minus one (length 1-4)
+//!          bit  6    the interface differs from the previous record: two bytes follow
+//!          bit  7    optional fields follow: original length (4 bytes), drops before (4 bytes)
+//! then     time difference, sequence difference minus one, captured length, slot, interface, optional fields;
+//!          all little-endian; the first four fields are as short as their values allow
 //! ```
 //!
-//! The first record of a segment counts from the segment's base time and sequence. Times and sequences that are too
-//! far from the record before ([`fits`]) begin a new segment.
+//! The first record of a segment is relative to the segment's base time and sequence. A record whose time or sequence
+//! is too far from the previous record begins a new segment; see [`fits`].
 
 use crate::session::SessionSlot;
 use base::packet::{Direction, InterfaceId, Packet, PacketFlags};
@@ -24,51 +24,51 @@ use base::time::Timestamp;
 
 /// Longest header, in bytes.
 pub const HEADER_BYTES_MAX: usize = 2 + 6 + 3 + 3 + 4 + 2 + 8;
-/// Bytes of a header that is read from two words; hardly any is longer.
+/// Longest header that is decoded from two words, in bytes. Longer headers are rare.
 pub const SHORT_BYTES: usize = 16;
-/// Bytes of a packet that are kept at most, libpcap's largest snapshot length; the rest of a longer one is cut off and
+/// Largest number of bytes kept per packet: libpcap's largest snapshot length. Longer packets are truncated and
 /// counted.
 pub const PACKET_BYTES_MAX: usize = 262_144;
 
 const TIME_BYTES_MAX: usize = 6;
 const SEQUENCE_BYTES_MAX: usize = 3;
 
-/// What a header is written against: the record before it.
+/// Fields of the previous record, relative to which a header is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Previous {
-    /// Time of the record before.
+    /// Time of the previous record.
     pub time: Timestamp,
-    /// Its place in the order of arrival.
+    /// Sequence number of the previous record, in order of arrival.
     pub sequence: u64,
-    /// Its interface; `None` at the start of a segment.
+    /// Interface of the previous record; `None` at the start of a segment.
     pub interface: Option<InterfaceId>,
 }
 
-/// What is kept of a packet beside its bytes.
+/// Metadata that is kept for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {
-    /// When it was captured.
+    /// Capture time.
     pub time: Timestamp,
-    /// Its place in the order of arrival at this worker.
+    /// Sequence number: the packet's place in the order of arrival at this worker.
     pub sequence: u64,
-    /// Bytes kept.
+    /// Number of bytes kept.
     pub captured_len: u32,
-    /// Bytes on the wire.
+    /// Number of bytes on the wire.
     pub original_len: u32,
-    /// Packets the kernel dropped just before.
+    /// Number of packets that the kernel dropped just before this one.
     pub drops_before: u32,
-    /// The slot of its session; another session's by now if that one began after `sequence`.
+    /// Slot of the packet's session. It belongs to another session if that session began after `sequence`.
     pub session: SessionSlot,
-    /// Where it was captured.
+    /// Capture interface.
     pub interface: InterfaceId,
-    /// Which way it went.
+    /// Direction of the packet.
     pub direction: Direction,
-    /// What the source said of it.
+    /// Flags set by the packet source.
     pub flags: PacketFlags,
 }
 
 impl RecordHeader {
-    /// Of no packet.
+    /// Placeholder header that belongs to no packet.
     pub const EMPTY: Self = Self {
         time: Timestamp::MIN,
         sequence: 0,
@@ -81,7 +81,7 @@ impl RecordHeader {
         flags: PacketFlags { checksum_not_ready: false, segmentation_offload: false },
     };
 
-    /// What is kept of `packet`.
+    /// The header for `packet`.
     pub fn new(packet: &Packet<'_>, sequence: u64, session: SessionSlot) -> Self {
         Self {
             time: packet.time,
@@ -96,20 +96,21 @@ impl RecordHeader {
         }
     }
 
-    /// What the next header is written against.
+    /// The fields relative to which the next header is encoded.
     pub fn as_previous(&self) -> Previous {
         Previous { time: self.time, sequence: self.sequence, interface: Some(self.interface) }
     }
 }
 
-/// Whether a record can follow `previous` in one segment.
+/// Whether a record with this time and sequence can follow `previous` in one segment.
 pub fn fits(previous: &Previous, time: Timestamp, sequence: u64) -> bool {
     bytes_of(time.0.abs_diff(previous.time.0)) <= TIME_BYTES_MAX
         && sequence > previous.sequence
         && bytes_of(sequence - previous.sequence - 1) <= SEQUENCE_BYTES_MAX
 }
 
-/// A header as it is written: parts of eight bytes at most, one behind the other. It never lies in memory on its way there.
+/// An encoded header as a series of parts of at most eight bytes. It is never assembled in memory before it reaches the
+/// segment.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoded {
     first: Part,
@@ -117,18 +118,18 @@ pub struct Encoded {
     rare: Option<[Part; 2]>,
 }
 
-/// The low bytes of a word that count, and how many these are; the others are zero.
+/// A word and its length in bytes. The bytes above the length are zero.
 pub type Part = (u64, usize);
 
 impl Encoded {
-    /// How many bytes it has.
+    /// Length in bytes.
     #[inline]
     pub fn bytes(&self) -> usize {
         let rare = self.rare.map_or(0, |rare| rare[0].1 + rare[1].1);
         self.first.1 + self.second.1 + rare
     }
 
-    /// Hands out its parts.
+    /// Calls `each` with every part in order.
     #[inline]
     pub fn write(&self, mut each: impl FnMut(Part)) {
         each(self.first);
@@ -139,7 +140,7 @@ impl Encoded {
     }
 }
 
-/// Writes `header`; [`fits`] was true of it.
+/// Encodes `header`. The caller has checked it with [`fits`].
 #[inline(always)]
 pub fn encode(header: &RecordHeader, previous: &Previous) -> Encoded {
     let backwards = header.time < previous.time;
@@ -165,7 +166,7 @@ pub fn encode(header: &RecordHeader, previous: &Previous) -> Encoded {
     let first = (control as u64 | time << 16, 2 + time_bytes);
     let packet = (sequence | captured << (sequence_bytes * 8), sequence_bytes + captured_bytes);
     if !other_interface && !rare && packet.1 + slot_bytes <= 8 {
-        // Nearly all of them.
+        // Fast path for nearly all headers.
         return Encoded { first, second: (packet.0 | slot << (packet.1 * 8), packet.1 + slot_bytes), rare: None };
     }
     let interface = if other_interface { (u64::from(header.interface.0), 2) } else { (0, 0) };
@@ -174,25 +175,26 @@ pub fn encode(header: &RecordHeader, previous: &Previous) -> Encoded {
     Encoded { first, second: packet, rare: Some([place, if rare { (lens, 8) } else { (0, 0) }]) }
 }
 
-/// How many bytes [`encode`] makes of `header`.
+/// Length of the encoded header, in bytes.
 pub fn bytes(header: &RecordHeader, previous: &Previous) -> usize {
     encode(header, previous).bytes()
 }
 
-/// What those who only count records want to know of one.
+/// The fields of a record that are needed to count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outline {
-    /// Its place in the order of arrival.
+    /// Sequence number, in order of arrival.
     pub sequence: u64,
-    /// Bytes kept of the packet.
+    /// Number of bytes kept of the packet.
     pub captured_len: u32,
-    /// The slot of its session.
+    /// Slot of the packet's session.
     pub session: SessionSlot,
-    /// Bytes of the header.
+    /// Length of the header, in bytes.
     pub header_bytes: usize,
 }
 
-/// As [`decode_short`], and a quarter of the work.
+/// Decodes only an [`Outline`]. This takes about a quarter of the work of [`decode_short`]. Returns `None` for long
+/// headers.
 #[inline]
 pub fn outline([low, high]: [u64; 2], previous_sequence: u64) -> Option<Outline> {
     let time_end = 2 + (low & 7);
@@ -202,7 +204,7 @@ pub fn outline([low, high]: [u64; 2], previous_sequence: u64) -> Option<Outline>
         return None;
     }
     let rest = low >> (time_end * 8) | high << (64 - time_end * 8);
-    // None of them has eight bytes, and only a slot has four.
+    // No field has eight bytes, so the shift stays below 64. Only the slot can have four.
     let part = |at: u64, bytes: u64| rest >> (at * 8) & !(u64::MAX << (bytes * 8));
     Some(Outline {
         sequence: previous_sequence.wrapping_add(part(0, sequence)).wrapping_add(1),
@@ -212,9 +214,10 @@ pub fn outline([low, high]: [u64; 2], previous_sequence: u64) -> Option<Outline>
     })
 }
 
-/// Reads the header at the start of two words, if it is not longer than these, and says how long it is.
+/// Decodes the header at the start of two words and returns its length in bytes. Returns `None` if the header is longer
+/// than two words.
 ///
-/// They may go on beyond the header, and may be nonsense: then so is the answer, or there is none.
+/// The words may extend beyond the header. Invalid words give an invalid header or `None`.
 #[inline]
 pub fn decode_short(words: [u64; 2], previous: &Previous) -> Option<(RecordHeader, usize)> {
     let header_bytes = bytes_by(words[0]);
@@ -224,23 +227,23 @@ pub fn decode_short(words: [u64; 2], previous: &Previous) -> Option<(RecordHeade
     Some((read(words, previous)?, header_bytes))
 }
 
-/// Reads the header at the start of `bytes`, as above.
+/// Decodes the header at the start of `bytes` and returns its length in bytes. Otherwise as [`decode_short`].
 #[cold]
 pub fn decode(bytes: &[u8; HEADER_BYTES_MAX], previous: &Previous) -> Option<(RecordHeader, usize)> {
     let control = u64::from(bytes[0]) | u64::from(bytes[1]) << 8;
     Some((read(&bytes[..], previous)?, bytes_by(control)))
 }
 
-/// How long a header is, by its first two bytes, the low ones of `control`.
+/// Length of a header in bytes. The low two bytes of `control` are the first two bytes of the header.
 #[inline]
 fn bytes_by(control: u64) -> usize {
     let part = |shift: u32, mask: u64| usize::try_from(control >> shift & mask).unwrap_or(0);
     2 + part(0, 7) + part(4, 3) + part(6, 3) + part(12, 3) + 1 + part(14, 1) * 2 + part(15, 1) * 8
 }
 
-/// Where a header is read from.
+/// Source of header bytes.
 trait Take {
-    /// The next `n` bytes, of which there are less than eight, as a number.
+    /// Takes the next `n` bytes, fewer than eight, as a little-endian number.
     fn take(&mut self, n: u64) -> Option<u64>;
 }
 
@@ -249,7 +252,7 @@ impl Take for [u64; 2] {
     fn take(&mut self, n: u64) -> Option<u64> {
         let [low, high] = *self;
         let bits = n * 8;
-        // Shifted in two steps, as no shift by all of its 64 bits is one.
+        // Shift in two steps, because a shift of a `u64` by 64 bits is not allowed.
         *self = [low >> bits | high << 1 << (63 - bits), high >> bits];
         Some(low & !(u64::MAX << bits))
     }
@@ -294,7 +297,7 @@ fn read(mut from: impl Take, previous: &Previous) -> Option<RecordHeader> {
     })
 }
 
-/// Bytes that `value` needs.
+/// Number of bytes that `value` needs; 0 for 0.
 #[inline]
 fn bytes_of(value: u64) -> usize {
     (u64::BITS - value.leading_zeros()).div_ceil(8) as usize

@@ -1,4 +1,4 @@
-//! A run of packets of one rank: what a reader must know to read it while the writer goes on.
+//! Segments: runs of packets of one rank, and the state that readers need while the writer continues.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -8,18 +8,18 @@ use super::record::{Previous, RecordHeader};
 use base::generation::GenerationLock;
 use base::time::Timestamp;
 
-/// A place in the table of segments.
+/// Index into the table of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SegmentId(pub u32);
 
-/// One entry of the table of segments, written by one thread and read by many.
+/// An entry of the table of segments. One thread writes it and many threads read it.
 ///
-/// `generation` is that of a [`GenerationLock`]: odd while the entry is free or being filled in, and while the
-/// segment's pages are exchanged for compressed ones.
+/// `generation` belongs to a [`GenerationLock`]. It is odd while the entry is free or being filled in, and while the
+/// segment's pages are replaced with compressed ones.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     generation: AtomicU64,
-    /// The generation with which the segment began; compression does not change it.
+    /// Generation with which the segment began. Compression does not change it.
     birth: AtomicU64,
     rank: AtomicU32,
     first_page: AtomicU32,
@@ -30,48 +30,50 @@ pub(super) struct Slot {
     captured_bytes: AtomicU64,
     oldest: AtomicU64,
     newest: AtomicU64,
-    /// How far a record's time is behind the latest before it, at most.
+    /// Largest difference between a record's time and the latest time before it, in nanoseconds.
     disorder_ns: AtomicU64,
-    /// Bytes of the stream that are written. Stored last, with release: what lies below is there.
+    /// Length of the written stream in bytes. It is stored last with release ordering, so that the bytes below it are
+    /// visible.
     len_bytes: AtomicU64,
-    /// Bytes in its pages once it is compressed, 0 until then.
+    /// Compressed length in bytes; 0 while the segment is uncompressed.
     packed_bytes: AtomicU64,
 }
 
-/// Stands for the first page of an entry that is free.
+/// First-page value of a free entry.
 const NO_PAGE: u32 = u32::MAX;
 
-/// A segment as a reader found it.
+/// Snapshot of a segment's state.
 #[derive(Clone, Copy, Debug)]
 pub struct SegmentView {
-    /// Its place.
+    /// Index in the table of segments.
     pub id: SegmentId,
     pub(super) generation: u64,
     birth: u64,
-    /// The rank of all its packets.
+    /// Rank of all packets in the segment.
     pub rank: Rank,
     first_page: PageId,
-    /// The place of its last packet in the order of arrival; those before it in the segment have lower ones.
+    /// Sequence number of the last packet, in order of arrival. Earlier packets in the segment have lower numbers.
     pub last_sequence: u64,
     pub(super) base: Previous,
-    /// Packets in it.
+    /// Number of packets.
     pub packets: u64,
-    /// Their captured bytes.
+    /// Captured bytes of these packets.
     pub captured_bytes: u64,
-    /// The earliest time in it.
+    /// Earliest packet time.
     pub oldest: Timestamp,
-    /// The latest time in it.
+    /// Latest packet time.
     pub newest: Timestamp,
-    /// How far a packet's time is behind the latest before it, at most; 0 where times never go backwards.
+    /// Largest difference between a packet's time and the latest time before it, in nanoseconds; 0 if times never
+    /// decrease.
     pub disorder_ns: u64,
-    /// Bytes of its stream, uncompressed.
+    /// Length of the uncompressed stream, in bytes.
     pub len_bytes: u64,
-    /// Bytes it is compressed to; 0 while it is not.
+    /// Compressed length in bytes; 0 while the segment is uncompressed.
     pub packed_bytes: u64,
 }
 
 impl SegmentView {
-    /// Of no segment.
+    /// Placeholder that refers to no segment.
     pub(super) const EMPTY: Self = Self {
         id: SegmentId(0),
         generation: 0,
@@ -89,7 +91,7 @@ impl SegmentView {
         packed_bytes: 0,
     };
 
-    /// Of bytes that lie in no pages.
+    /// View of a stream that lies outside the pages.
     pub(super) fn of_stream(base: Previous, len_bytes: u64) -> Self {
         Self { base, len_bytes, ..Self::EMPTY }
     }
@@ -98,22 +100,22 @@ impl SegmentView {
         self.first_page
     }
 
-    /// The place of its first packet in the order of arrival.
+    /// Sequence number of the first packet, in order of arrival.
     pub fn first_sequence(&self) -> u64 {
         self.base.sequence.wrapping_add(1)
     }
 
-    /// Bytes of the pages it takes.
+    /// Bytes of memory that the segment's pages occupy.
     pub fn memory_bytes(&self) -> u64 {
         self.pages() as u64 * PAGE_BYTES as u64
     }
 
-    /// Whether it is compressed.
+    /// Whether the segment is compressed.
     pub fn is_packed(&self) -> bool {
         self.packed_bytes > 0
     }
 
-    /// Pages it takes.
+    /// Number of pages that the segment occupies.
     pub(super) fn pages(&self) -> usize {
         let bytes = if self.is_packed() { self.packed_bytes } else { self.len_bytes };
         pages_of(usize::try_from(bytes).unwrap_or(usize::MAX)).max(1)
@@ -121,17 +123,17 @@ impl SegmentView {
 }
 
 impl SegmentView {
-    /// The same segment as it is now, if it was compressed since; `None` if it is gone.
+    /// The current state of the segment if it was compressed since; `None` if it was not, or if the segment is gone.
     pub(super) fn follow(&self, slot: &Slot) -> Option<Self> {
         self.now(slot).filter(|now| now.generation != self.generation)
     }
 
-    /// The same segment as it is now, grown, compressed or as it was; `None` if it is gone.
+    /// The current state of the same segment; `None` if the segment is gone.
     pub(super) fn now(&self, slot: &Slot) -> Option<Self> {
         slot.view(self.id).filter(|now| now.birth == self.birth)
     }
 
-    /// Whether it is the same segment, as it was or as it is now.
+    /// Whether both views are of the same segment, possibly at different times.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.id, self.birth) == (other.id, other.birth)
     }
@@ -140,7 +142,8 @@ impl SegmentView {
 impl Slot {
     /// Makes the entry a new, empty segment.
     pub(super) fn open(&self, rank: Rank, first_page: PageId, time: Timestamp, sequence: u64) {
-        // The entry is free, so its generation is odd, and becomes this one when the segment is there.
+        // The entry is free, so its generation is odd. `end_write` makes it this even value once the segment is
+        // complete.
         let generation = self.lock().generation() + 1;
         self.birth.store(generation, Ordering::Relaxed);
         self.packed_bytes.store(0, Ordering::Relaxed);
@@ -158,7 +161,7 @@ impl Slot {
         self.lock().end_write();
     }
 
-    /// Marks the entry free. Whoever reads its pages from now on finds out.
+    /// Marks the entry free. Readers of its pages detect this by the generation.
     pub(super) fn free(&self) {
         self.lock().begin_write();
         self.first_page.store(NO_PAGE, Ordering::Relaxed);
@@ -168,8 +171,8 @@ impl Slot {
         GenerationLock(&self.generation)
     }
 
-    /// Exchanges the segment's pages for those of its compressed stream. Who was reading it finds out, and goes on in
-    /// the same place.
+    /// Replaces the segment's pages with those of its compressed stream. Readers detect this and continue at the same
+    /// offset.
     pub(super) fn pack(&self, first_page: PageId, packed_bytes: u64) {
         self.lock().write(|| {
             self.first_page.store(first_page.0, Ordering::Relaxed);
@@ -195,7 +198,7 @@ impl Slot {
         self.len_bytes.store(len_bytes, Ordering::Release);
     }
 
-    /// What the segment is now; `None` if the entry is free.
+    /// The current state of the segment; `None` if the entry is free.
     pub(super) fn view(&self, id: SegmentId) -> Option<SegmentView> {
         loop {
             let generation = self.lock().generation();
@@ -203,7 +206,7 @@ impl Slot {
                 if self.first_page.load(Ordering::Relaxed) == NO_PAGE {
                     return None;
                 }
-                // Its pages are being exchanged, which takes two stores: it is not evicted.
+                // The pages are being replaced, which takes only two stores. The segment is not evicted.
                 std::hint::spin_loop();
                 continue;
             }
@@ -215,7 +218,7 @@ impl Slot {
     }
 
     fn read(&self, id: SegmentId, generation: u64) -> Option<SegmentView> {
-        // The length first: the other fields are then at least as new as it says.
+        // Load the length first, so that the other fields are at least as recent.
         let len_bytes = self.len_bytes.load(Ordering::Acquire);
         Some(SegmentView {
             id,
@@ -239,19 +242,19 @@ impl Slot {
         })
     }
 
-    /// Whether it may have a record of this place in the order of arrival or a later one; wrong only of a segment that
-    /// was made or evicted just now.
+    /// Whether the segment can contain a record with this sequence number or a later one. The answer can be wrong only
+    /// for a segment that was just created or evicted.
     pub(super) fn reaches(&self, sequence: u64) -> bool {
         self.last_sequence.load(Ordering::Relaxed) >= sequence
     }
 
-    /// Whether the entry is still of this generation: then all that was read of it before was of it.
+    /// Whether the entry still has this generation. If so, everything read from it before is valid.
     pub(super) fn is(&self, generation: u64) -> bool {
         self.lock().is_still(generation)
     }
 }
 
-/// Pages that a stream of `bytes` needs.
+/// Number of pages for a stream of `bytes`.
 pub(super) fn pages_of(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES)
 }

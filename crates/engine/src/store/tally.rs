@@ -1,4 +1,4 @@
-//! What classes and pins have, published for readers.
+//! Memory used by classes and pins, published for readers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use super::queues::Queues;
 use crate::session::SessionMarks;
 use base::memory::add;
 
-/// Memory of each class and each pin. One thread writes.
+/// Memory of each class and each pin. Only one thread writes.
 #[derive(Debug)]
 pub struct Tally {
     class_bytes: Box<[AtomicU64]>,
@@ -25,17 +25,18 @@ impl Tally {
         Self { class_bytes: (0..classes).map(|_| AtomicU64::new(0)).collect(), pins: Default::default() }
     }
 
-    /// Bytes of memory that a class has of its own; class 0 is everything that is of none, or of a class that is kept like all others.
+    /// Bytes of memory that a class uses. Class 0 covers packets of no class and of classes that are kept like all
+    /// others.
     pub fn class_bytes(&self, class: usize) -> u64 {
         self.class_bytes.get(class).map_or(0, |bytes| bytes.load(Ordering::Relaxed))
     }
 
-    /// Bytes of memory that the pin at a place has taken.
+    /// Bytes of memory that the pin at index `place` uses.
     pub fn pinned_bytes(&self, place: usize) -> u64 {
         self.pins.get(place).map_or(0, |pin| pin.bytes.load(Ordering::Relaxed))
     }
 
-    /// Packets of its sessions that found no room beside what pins have, and age like others.
+    /// Packets of the pin's sessions that found no room among pinned packets. They age like other packets.
     pub fn refused_packets(&self, place: usize) -> u64 {
         self.pins.get(place).map_or(0, |pin| pin.refused.load(Ordering::Relaxed))
     }

@@ -1,18 +1,18 @@
-//! Compressed segments made readable again.
+//! Decompression of segments.
 //!
-//! The writer needs one at a time, when it is evicted ([`Unpacker`]). Readers share a few ([`Unpacked`]): what all
-//! queries together spend on them is fixed at start. They wait for each other no longer than it takes to uncompress one
-//! segment, never across an answer, and the writer never waits for them.
+//! The writer uncompresses one segment at a time, when it evicts it ([`Unpacker`]). Readers share a few uncompressed
+//! segments ([`Unpacked`]). The memory for all queries together is fixed at start. A reader waits for others only while
+//! they uncompress or copy from a segment, never for a whole answer. The writer never waits for readers.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::pages::{Gone, Pages, Position};
 use super::segment::{SegmentId, SegmentView, Slot};
 
-/// Bytes of a zstd context that uncompresses.
+/// Bytes of a zstd decompression context.
 pub(super) const CONTEXT_BYTES: usize = 128 << 10;
 
-/// A context, and room for one compressed segment.
+/// A decompression context and a buffer for one compressed segment.
 pub(super) struct Unpacker {
     context: zstd::bulk::Decompressor<'static>,
     packed: Vec<u8>,
@@ -25,17 +25,17 @@ impl std::fmt::Debug for Unpacker {
 }
 
 impl Unpacker {
-    /// For segments of at most `segment_bytes`.
+    /// Creates an unpacker for compressed segments of at most `segment_bytes`.
     pub(super) fn new(segment_bytes: usize) -> std::io::Result<Self> {
         Ok(Self { context: zstd::bulk::Decompressor::new()?, packed: vec![0; segment_bytes] })
     }
 
-    /// Bytes it takes.
+    /// Bytes of memory that an unpacker takes.
     pub(super) const fn bytes(segment_bytes: usize) -> usize {
         CONTEXT_BYTES + segment_bytes
     }
 
-    /// Puts the stream of a compressed segment into `out`, whose length is that of the longest segment.
+    /// Uncompresses a segment into `out`, which is as long as the longest segment. Fails if the segment is gone.
     pub(super) fn unpack<'a>(
         &mut self,
         pages: &Pages,
@@ -54,21 +54,21 @@ impl Unpacker {
     }
 }
 
-/// Which segment, at which time of its life.
+/// Segment and generation.
 type Key = (SegmentId, u64);
 
-/// Segments that readers have uncompressed; the one that was not asked for the longest time makes room.
+/// Uncompressed segments that readers share. A new one replaces the least recently used.
 #[derive(Debug, Default)]
 pub(super) struct Unpacked {
     index: Mutex<Index>,
     entries: Box<[Mutex<Entry>]>,
-    /// As many as segments may be uncompressed at the same time.
+    /// One per segment that can be uncompressed at the same time.
     unpackers: Box<[Mutex<Unpacker>]>,
 }
 
 #[derive(Debug, Default)]
 struct Index {
-    /// What each entry holds or is about to, and when it was asked for.
+    /// Per entry: the segment that it holds or is about to hold, and when it was last requested.
     tags: Vec<(Option<Key>, u64)>,
     now: u64,
 }
@@ -80,11 +80,11 @@ struct Entry {
     bytes: Vec<u8>,
 }
 
-/// Segments that are uncompressed at the same time at most.
+/// Maximum number of segments that are uncompressed at the same time.
 const UNPACKERS_MAX: usize = 4;
 
 impl Unpacked {
-    /// As many segments of at most `segment_bytes` as `bytes` of memory hold; at least two.
+    /// Allocates room for as many segments of `segment_bytes` as fit into `bytes`, but for at least two.
     pub(super) fn new(bytes: u64, segment_bytes: usize) -> std::io::Result<Self> {
         let each = Unpacker::bytes(segment_bytes);
         let share = usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -101,7 +101,7 @@ impl Unpacked {
         })
     }
 
-    /// Fills `out` with what is `offset` bytes behind the start of a compressed segment.
+    /// Fills `out` with the bytes at `offset` in the uncompressed stream of a segment.
     pub(super) fn read(
         &self,
         pages: &Pages,
@@ -123,7 +123,7 @@ impl Unpacked {
         Ok(())
     }
 
-    /// The entry that has the segment, or is to have it.
+    /// Index of the entry that holds the segment, or that is to hold it.
     fn place_of(&self, key: Key) -> usize {
         let mut index = locked(&self.index);
         index.now += 1;
@@ -137,14 +137,15 @@ impl Unpacked {
         at
     }
 
-    /// A context that nobody uses, or the first that gets free.
+    /// An idle context. If all are in use, waits for the first in the list.
     fn unpacker(&self) -> MutexGuard<'_, Unpacker> {
         let free = self.unpackers.iter().find_map(|unpacker| unpacker.try_lock().ok());
         free.unwrap_or_else(|| locked(&self.unpackers[0]))
     }
 }
 
-/// What a thread that panicked left behind is as good as before: whoever finds it asks for its key.
+/// Locks a mutex even if a thread panicked while it held the lock. The data stays valid, because each user checks the
+/// key.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

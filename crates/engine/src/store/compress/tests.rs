@@ -20,7 +20,7 @@ fn table() -> SessionTable {
     SessionTable::new(MIB, 1, Lock::No).unwrap()
 }
 
-/// A store that compresses, and its compressor on a thread, which ends with it.
+/// A store that compresses. Its compressor runs on a thread that ends with the store.
 fn compressing(bytes: u64, pace: Pace) -> Store {
     let mut store = Store::new(bytes, &Policy::default(), 0, Lock::No).unwrap();
     let compressor = store.compress(&Compression { share: 1.0, pace, readers_bytes: MIB }).unwrap();
@@ -28,12 +28,12 @@ fn compressing(bytes: u64, pace: Pace) -> Store {
     store
 }
 
-/// Text that tells which packet it is of.
+/// Compressible text that identifies its packet.
 fn text(sequence: u64, len: usize) -> Vec<u8> {
     format!("GET /packet/{sequence} HTTP/1.1\r\nhost: example.org\r\n").bytes().cycle().take(len).collect()
 }
 
-/// Bytes that look random, and tell which packet they are of.
+/// Incompressible bytes that identify their packet.
 fn noise(sequence: u64, len: usize) -> Vec<u8> {
     let mut state = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -52,8 +52,8 @@ fn packed(segments: &Segments) -> usize {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(30))]
 
-    /// With and without compression, what is there is as it went in and each rank has lost only its oldest packets; so
-    /// what both still have is the same. With it, no rank has less of the same packets as long as all can be compressed.
+    /// With and without compression, the retained packets are unchanged and each rank has lost only its oldest packets.
+    /// Packets that both stores retain are therefore identical.
     #[test]
     fn it_holds_the_same_packets_as_without(
         steps in prop::collection::vec((0u8..7, 0usize..6000, 1u64..50_000_000, 0u8..8), 1..3000),
@@ -163,7 +163,7 @@ fn a_replay_compresses_the_same_each_time() {
 
 #[test]
 fn a_share_is_kept_in_the_time_of_packets() {
-    // 30 MB in ten seconds of their time: a thousandth of a core, 2.5 MB, is compressed, and not more.
+    // 30 MB in 10 s of packet time. The share of 0.001 core allows 2.5 MB, and the store must not compress more.
     let mut store = Store::new(4 * MIB, &Policy::default(), 0, Lock::No).unwrap();
     let compression = Compression { share: 0.001, pace: Pace::Replay, readers_bytes: MIB };
     let compressor = store.compress(&compression).unwrap();
@@ -177,8 +177,7 @@ fn a_share_is_kept_in_the_time_of_packets() {
     assert!((1_000_000..=2_500_000).contains(&raw), "{raw}");
 }
 
-/// Readers at work while segments are compressed under them: as nothing is evicted, each of them finds every packet
-/// that was there when it began, once.
+/// Readers run while segments are compressed. Nothing is evicted, so each reader finds every packet exactly once.
 #[test]
 fn readers_lose_nothing_to_compression() {
     const PACKETS: u64 = 12_000;
@@ -219,7 +218,7 @@ fn readers_lose_nothing_to_compression() {
         for sequence in 0..PACKETS {
             let rank = Rank(u8::try_from(sequence % 3).unwrap());
             store.append(&header(sequence, sequence * 1000, 600), &text(sequence, 600), Place::of(rank), &mut sessions);
-            // The writer of a live capture evicts where compression is late; this one waits.
+            // A live capture evicts when compression is late. This test waits instead.
             while store.free_pages.len() < pages_of(store.segment_bytes) {
                 store.settle(false);
                 thread::yield_now();
@@ -237,7 +236,7 @@ fn readers_lose_nothing_to_compression() {
 fn a_reader_goes_on_in_the_same_place_of_a_compressed_segment() {
     let mut store = compressing(4 * MIB, Pace::Replay);
     let mut sessions = table();
-    // A thousand packets that will stay for long, then others, and then what pushes them out.
+    // 1000 packets that stay long, then other packets, then packets that push them out.
     let mut append = |store: &mut Store, sequence: u64| {
         let rank = if !(1000..=20_000).contains(&sequence) { Rank(1) } else { Rank(6) };
         store.append(
@@ -270,7 +269,7 @@ fn a_reader_goes_on_in_the_same_place_of_a_compressed_segment() {
         next += 1;
     }
     assert_eq!(next, view.packets);
-    // And it finds out, as ever, when the segment goes.
+    // The reader still detects the eviction of the segment.
     (20_001..60_000).for_each(|sequence| append(&mut store, sequence));
     let mut late = segments.cursor(view);
     assert_eq!(segments.next(&mut late).map(|_| ()), Err(crate::store::Gone));
