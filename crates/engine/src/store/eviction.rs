@@ -1,31 +1,32 @@
-//! Which segment goes when room is needed.
+//! Eviction: selects the segment that is evicted when room is needed.
 //!
-//! Memory is shared by three bands, by how deep packets lie in their sessions. The *middle* of sessions and *bulk* have a
-//! share each; the rest is for *starts*. A band may borrow what others leave unused, and gives it back first:
+//! Three bands share the memory, by the depth of packets in their sessions. The *middle* of sessions and *bulk* have
+//! one share each; the rest is for *starts*. A band may borrow what others leave unused, and gives it back first:
 //!
-//! 1. Bulk that has more than its share goes, then the middle that has more than its own, then starts.
-//! 2. Nothing deep outlives starts: what lies deeper, and is older than the segment that would go, goes in its place.
-//! 3. Within a band it is the segment with the highest `age × weight(rank)`. But floods together get no more than half of
-//!    a band as long as others need room, and the largest of them makes it.
+//! 1. Bulk is evicted while it exceeds its share, then the middle while it exceeds its own, then starts.
+//! 2. Deeper packets do not outlive starts: if the oldest segment of a deeper band is older than the selected one, it
+//!    is evicted instead.
+//! 3. Within a band, the segment with the highest `age × weight(queue)` is evicted. While others need room, all floods
+//!    together are limited to half of a band, and the largest flood gives way.
 //!
-//! Packets that a class says are important have a small share of their own, which nothing else takes.
+//! Packets that a class marks as important have a small share of their own, which no other band takes.
 //!
-//! So what an elephant pushes out is bulk, whatever its rate, and a flood pushes out itself.
+//! As a result, an elephant flow displaces bulk at any rate, and a flood displaces its own packets.
 
 use super::queues::{Band, Kind, QueueId, Queues};
 use super::segment::SegmentId;
 use crate::session::SessionMarks;
 
-/// The part of a band, as a divisor, that all floods have at most while others need it.
+/// The part of a band, as a divisor, that all floods together may take while others need it.
 const FLOODS_SHARE: u32 = 2;
 
 /// The shares of the middle of sessions, of bulk, and of important packets, in pages.
 pub(super) type Shares = [u32; 3];
 
-/// How many times as old as its oldest segment is those of a band will be from which nothing is taken now.
+/// Estimated factor by which the oldest age of a band grows while nothing is evicted from it.
 const GROWTH: f64 = 4.0;
 
-/// A segment that may go: the oldest of its queue.
+/// A segment that may be evicted: the oldest of its queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
     pub(super) queue: QueueId,
@@ -36,7 +37,7 @@ pub(super) struct Candidate {
     score: f64,
 }
 
-/// What one flood has in a band, or what is of no flood.
+/// The segments of one flood in a band, or those of no flood.
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     pages: u32,
@@ -46,15 +47,15 @@ struct Group {
     oldest: Option<Candidate>,
 }
 
-/// All queues at one moment.
+/// The state of all queues at one moment.
 #[derive(Debug)]
 pub(super) struct Survey {
     bands: [[Group; SessionMarks::FLOODS]; Band::COUNT],
 }
 
 impl Survey {
-    /// Looks at queues whose memory others may take, or at all of them if there are no others. `age_ns` tells how long ago
-    /// a segment was begun.
+    /// Surveys the queues whose memory others may take, or all queues if there are no such queues. `age_ns` returns the
+    /// time since a segment was opened.
     pub(super) fn new(queues: &Queues, age_ns: impl Fn(SegmentId) -> u64) -> Self {
         let survey = Self::of(queues, &age_ns, |reserved| !reserved);
         let is_empty = survey.bands.iter().flatten().all(|group| group.next.is_none());
@@ -80,7 +81,7 @@ impl Survey {
         Self { bands }
     }
 
-    /// What goes next, by the shares of the middle, of bulk and of important packets, in pages; `None` where there is nothing.
+    /// The segment to evict next, given the share of each band in pages; `None` if there is none.
     pub(super) fn victim(&self, [middle, bulk, important]: Shares) -> Option<Candidate> {
         let over = |band: Band, share| if self.pages(band) > share { self.next(band) } else { None };
         if let Some(victim) = over(Band::Important, important) {
@@ -97,7 +98,7 @@ impl Survey {
         self.bands[band as usize].iter().map(|group| group.pages).sum()
     }
 
-    /// What a band gives up next.
+    /// The segment that a band gives up next.
     fn next(&self, band: Band) -> Option<Candidate> {
         let groups = &self.bands[band as usize];
         let floods = &groups[1..];
@@ -114,8 +115,8 @@ impl Survey {
         all.fold(None, |all, oldest| higher(all, oldest, |oldest| oldest.age_ns))
     }
 
-    /// What lies in a deeper band than `victim` and is older. A flood that makes room for itself, while older segments of its band
-    /// stay, takes nothing else with it.
+    /// The oldest segment that is in a deeper band than `victim` and older than it. A flood that makes room for itself
+    /// displaces no deeper segment while its band has segments older than `victim`.
     fn deeper_and_older(&self, victim: Candidate) -> Option<Candidate> {
         let band = victim.kind.band();
         if victim.kind.flood() > 0 && self.oldest(band).is_some_and(|oldest| oldest.age_ns > victim.age_ns) {
@@ -126,8 +127,8 @@ impl Survey {
         oldest.fold(None, |all, oldest| higher(all, oldest, |oldest| oldest.age_ns))
     }
 
-    /// How old segments of a queue get before they go, in nanoseconds, if all goes on as it does. A band that nothing is taken from
-    /// now will have several times the age that it has.
+    /// Estimated age in nanoseconds at which segments of a queue are evicted, if traffic continues as it is. A band
+    /// that loses nothing now is expected to reach [`GROWTH`] times its current age.
     pub(super) fn life_ns(&self, [middle, bulk, important]: Shares, kind: Kind, weight: f64) -> f64 {
         let next = self.bands[kind.band() as usize][kind.flood()].next;
         let bulk_gives = self.pages(Band::Bulk) > bulk;
@@ -141,7 +142,7 @@ impl Survey {
     }
 }
 
-/// The one with the higher value, the first of equals.
+/// The candidate with the higher value; the first if both are equal.
 fn higher<T: PartialOrd>(
     first: Option<Candidate>,
     second: Candidate,

@@ -1,9 +1,10 @@
-//! The queues of segments: which there are, and how much memory each has.
+//! The queues of segments, and the memory that each of them has.
 //!
-//! Each class of sessions has queues of its own. A rank of the *starts* and of the *middle* of sessions has a queue for each
-//! flood (see [`judge`](crate::judge)), so that a flood finds its own memory; a rank of *bulk* has one, as nothing but
-//! bulk competes there. Beside them are the carried starts of each flood, one queue for each pin, and one for what pins
-//! have left behind. [`eviction`](super::eviction) says whose oldest segment goes.
+//! Each class of sessions has its own queues. A rank of the *starts* or of the *middle* of sessions has a queue for each
+//! flood (see [`judge`](crate::judge)), so that eviction can take memory from the flood itself. A rank of *bulk* has one
+//! queue for all floods, because only bulk competes there. In addition there are a queue of carried starts for each
+//! flood, a queue for each pin, and a queue for packets of ended pins. [`eviction`](super::eviction) selects the queue
+//! that loses its oldest segment.
 
 use super::rank::Rank;
 use super::retention::Policy;
@@ -11,57 +12,58 @@ use super::segment::SegmentId;
 use super::{Open, pages::PAGE_BYTES};
 use crate::session::SessionMarks;
 
-/// The first kilobyte of sessions: ranks 0 and 1.
+/// Ranks of the first 1.5 KiB of sessions: 0 and 1.
 const STARTS_RANKS: usize = 2;
-/// Beside these, each flood has queues of packets that close sessions, and of important ones.
+/// Per flood: the queues of these ranks, one of closing packets, and one of important packets.
 const STARTS_QUEUES: usize = STARTS_RANKS + 2;
-/// From there to 31.5 KiB: ranks 2 to 5. What is deeper is bulk, in one queue: in several, slow ones would lose young packets with
-/// old ones, and so shorten the stretch that is whole.
+/// Ranks from 1.5 KiB to 31.5 KiB: 2 to 5. Deeper packets are bulk, in one queue. In several queues, those that fill
+/// slowly would lose young packets together with old ones, which would shorten the period for which all packets are
+/// present.
 const MIDDLE_RANKS: usize = 4;
 const BULK_RANKS: usize = Rank::COUNT - STARTS_RANKS - MIDDLE_RANKS;
-/// Queues of a class.
+/// Number of queues of a class.
 const CLASS_QUEUES: usize = SessionMarks::FLOODS * (STARTS_QUEUES + MIDDLE_RANKS) + BULK_RANKS;
 
-/// Where a packet is to be kept.
+/// Determines the queue of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// What was decided of its session.
+    /// The marks of its session.
     pub marks: SessionMarks,
-    /// How deep it lies in it.
+    /// The depth of the packet in its session.
     pub rank: Rank,
-    /// Whether it is kept otherwise than its rank says.
+    /// Whether the packet has a queue other than that of its rank.
     pub kept_as: KeptAs,
 }
 
-/// What a packet is to its session.
+/// The role of a packet in its session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeptAs {
-    /// A part of it.
+    /// A packet without a special role.
     #[default]
     Part,
-    /// The packet by which one side closes or resets it.
+    /// The packet by which one side closes or resets the session.
     Closing,
-    /// One that its class says is important.
+    /// A packet that the class of the session marks as important.
     Important,
 }
 
 impl Place {
-    /// A place by rank alone.
+    /// A place that depends on the rank only: no class, no flood, no pin.
     pub fn of(rank: Rank) -> Self {
         Self { marks: SessionMarks::default(), rank, kept_as: KeptAs::Part }
     }
 }
 
-/// What competes for memory with its like only, as long as others need theirs.
+/// Packets of similar depth. They compete for memory only among themselves while other bands use their shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Band {
-    /// The first kilobyte of sessions.
+    /// The first 1.5 KiB of sessions.
     Starts,
-    /// What follows it, up to a few kilobytes.
+    /// From there to 31.5 KiB.
     Middle,
     /// Everything deeper.
     Bulk,
-    /// What classes say is important, whatever its depth.
+    /// Packets that classes mark as important, at any depth.
     Important,
 }
 
@@ -77,29 +79,29 @@ impl Band {
     }
 }
 
-/// Which queue.
+/// The index of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueId(usize);
 
-/// What lies in a queue.
+/// The content of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Packets of one rank; of one flood, where floods are kept apart.
+    /// Packets of one rank; where floods are separated, also of one flood.
     Ranked { rank: Rank, flood: u8 },
     /// Packets that close sessions.
     Closing { flood: u8 },
-    /// Packets that classes say are important.
+    /// Packets that classes mark as important.
     Important { flood: u8 },
-    /// Starts that were carried forward.
+    /// Starts of sessions that were carried forward.
     Heads { flood: u8 },
-    /// Whole sessions, as long as a pin holds.
+    /// Packets of sessions that an active pin protects.
     Pinned,
-    /// What a pin has held.
+    /// Packets of pins that have ended.
     Released,
 }
 
 impl Kind {
-    /// The rank that readers are told.
+    /// The rank that readers see.
     pub(super) fn rank(self) -> Rank {
         match self {
             Self::Ranked { rank, .. } => rank,
@@ -108,7 +110,7 @@ impl Kind {
         }
     }
 
-    /// Whether all that lies in it are the first packets of sessions.
+    /// Whether all packets in the queue are among the first of their sessions.
     pub(super) fn has_starts(self) -> bool {
         matches!(self, Self::Heads { .. } | Self::Ranked { rank: Rank::START, .. })
     }
@@ -122,7 +124,7 @@ impl Kind {
         }
     }
 
-    /// The flood that it is of; 0 for none.
+    /// The flood number; 0 for none.
     pub(super) fn flood(self) -> usize {
         match self {
             Self::Ranked { flood, .. } | Self::Heads { flood } => usize::from(flood),
@@ -141,7 +143,7 @@ pub(super) struct Queue {
     pub(super) kind: Kind,
     /// Pages of all its segments.
     pub(super) pages: u32,
-    /// How much age weighs within its band.
+    /// The factor that is multiplied by age to give the score within the band.
     pub(super) weight: f64,
     class: usize,
 }
@@ -150,22 +152,23 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct Queues {
     queues: Box<[Queue]>,
-    /// Pages that each class has, and those that others cannot take from it.
+    /// For each class: the pages it has, and the reserved pages that others cannot take.
     classes: Box<[(u32, u32)]>,
-    /// The class whose queues have the packets of each class. One that is kept like all others has no queues of its own but that of
-    /// important packets: queues that fill slowly lose young packets with old ones.
+    /// For each class: the class whose queues hold its packets. A class of weight 1 without a reserve uses those of
+    /// class 0, except for important packets, because queues that fill slowly lose young packets together with old
+    /// ones.
     kept_in: Box<[usize]>,
 }
 
 impl Queues {
-    /// Weighs by another policy with as many classes.
+    /// Applies the weights of another policy with the same number of classes.
     pub(super) fn set_policy(&mut self, policy: &Policy) {
         for (queue, other) in self.queues.iter_mut().zip(Self::new(policy, 0).queues) {
             queue.weight = other.weight;
         }
     }
 
-    /// Bytes that the queues for this policy take.
+    /// Bytes of memory that the queues for `policy` take.
     pub(super) fn bytes(policy: &Policy) -> u64 {
         (Self::count(policy.classes().len() + 1) * size_of::<Queue>()) as u64
     }
@@ -190,7 +193,8 @@ impl Queues {
         for class in 0..count {
             let stays = class.checked_sub(1).map_or(1.0, |class| policy.classes()[class].weight);
             for flood in 0..FLOODS {
-                // They go with the first kilobyte, and so before the start: none remains alone.
+                // Closing packets have the weight of rank 1, so they are evicted before the start of their session and
+                // never remain alone.
                 queues.push(queue(Kind::Closing { flood }, weights[1] / stays, class));
             }
             for flood in 0..FLOODS {
@@ -208,7 +212,7 @@ impl Queues {
         Self { queues: queues.into(), classes: classes.into(), kept_in: kept_in.into() }
     }
 
-    /// The queue of packets at a place, pins aside.
+    /// The queue of packets at a place, without regard to pins.
     #[inline]
     pub(super) fn at(&self, place: Place) -> QueueId {
         let class = usize::from(place.marks.class).min(self.classes.len() - 1);
@@ -230,22 +234,23 @@ impl Queues {
         QueueId(self.queues.len() - 1 - SessionMarks::PINS - SessionMarks::FLOODS + usize::from(flood))
     }
 
-    /// The queue of the pin that has this place.
+    /// The queue of the pin with this place.
     pub(super) fn pinned(&self, place: usize) -> QueueId {
         QueueId(self.queues.len() - 1 - SessionMarks::PINS + place.min(SessionMarks::PINS - 1))
     }
 
-    /// The queue of what pins have left behind.
+    /// The queue of packets of ended pins.
     pub(super) fn released(&self) -> QueueId {
         QueueId(self.queues.len() - 1)
     }
 
-    /// All of them.
+    /// All queues.
     pub(super) fn iter(&self) -> impl Iterator<Item = (QueueId, &Queue)> {
         self.queues.iter().enumerate().map(|(at, queue)| (QueueId(at), queue))
     }
 
-    /// What a queue is for, in a few numbers: packets by class, flood and rank; carried starts; a pin's; released ones.
+    /// Describes a queue by four numbers: its kind; its class, or the place of its pin; its flood; its rank. 0 stands
+    /// for a number that does not apply.
     pub(super) fn describe(&self, id: QueueId) -> [u8; 4] {
         let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
         match self[id].kind {
@@ -258,7 +263,7 @@ impl Queues {
         }
     }
 
-    /// Pages that all pins together have.
+    /// Pages of all pins together.
     pub(super) fn pinned_pages(&self) -> u32 {
         (0..SessionMarks::PINS).map(|place| self[self.pinned(place)].pages).sum()
     }
@@ -268,31 +273,31 @@ impl Queues {
         self[id].pages
     }
 
-    /// Pages that a class has.
+    /// Pages of a class.
     pub(super) fn class_pages(&self, class: usize) -> u32 {
         self.classes.get(class).map_or(0, |(pages, _)| *pages)
     }
 
-    /// Classes there are, class 0 with them.
+    /// Number of classes, including class 0.
     pub(super) fn classes(&self) -> usize {
         self.classes.len()
     }
 
-    /// A queue has taken pages.
+    /// Adds `pages` to a queue and its class.
     pub(super) fn took(&mut self, id: QueueId, pages: u32) {
         self[id].pages += pages;
         let class = self[id].class;
         self.classes[class].0 += pages;
     }
 
-    /// A queue has given pages back.
+    /// Subtracts `pages` from a queue and its class.
     pub(super) fn gave(&mut self, id: QueueId, pages: u32) {
         self[id].pages -= pages;
         let class = self[id].class;
         self.classes[class].0 -= pages;
     }
 
-    /// Whether nobody else can take a queue's memory: a pin's, or that of a class which has no more than its reserve.
+    /// Whether others cannot take the memory of a queue: it belongs to a pin, or to a class within its reserve.
     pub(super) fn is_reserved(&self, queue: &Queue) -> bool {
         let (pages, reserve) = self.classes[queue.class];
         queue.kind == Kind::Pinned || (queue.class > 0 && pages <= reserve)
@@ -303,7 +308,7 @@ impl Queues {
 const FLOODS: u8 = SessionMarks::FLOODS as u8;
 
 impl QueueId {
-    /// Its place among all queues of a store.
+    /// The index of the queue in its store.
     pub(super) fn index(self) -> usize {
         self.0
     }

@@ -1,31 +1,31 @@
-//! How deep in its session a packet lies.
+//! The rank of a packet: its depth in its session, on a logarithmic scale.
 
-/// Bytes of a session that are rank 0.
+/// Number of bytes of a session that have rank 0.
 pub const FIRST_OFFSET_BYTES: u64 = 512;
 
-/// The logarithm of a packet's offset: rank 0 is the first 512 bytes of a session, and each rank spans twice as much
-/// as the one before it.
+/// The logarithm of the offset of a packet in its session: rank 0 is the first 512 bytes of a session, and each rank
+/// spans twice as many bytes as the one before it. The last rank is unbounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank(pub u8);
 
 impl Rank {
     /// The start of a session.
     pub const START: Self = Self(0);
-    /// How many ranks there are. All that lies deeper than the start of the last one, 31.5 KiB, is of the last one: bulk goes by its
-    /// age alone.
+    /// Number of ranks. Everything from 31.5 KiB on has the last rank, because bulk is ordered by age alone.
     pub const COUNT: usize = 7;
 
-    /// The rank of a packet that has `offset` bytes of its session before it: log2(1 + offset / 512).
+    /// The rank of a packet that follows `offset` bytes of its session: log2(1 + offset / 512), limited to the last
+    /// rank.
     pub fn of(offset: u64) -> Self {
         let rank = (1 + offset / FIRST_OFFSET_BYTES).ilog2();
         Self(u8::try_from(rank).unwrap_or(u8::MAX).min(LAST))
     }
 
-    /// The rank of a packet of `len` bytes that has `offset` bytes of its session before it.
+    /// The rank of a packet of `len` bytes that follows `offset` bytes of its session.
     ///
-    /// It is that of its first byte, but where that lies in the first kilobyte and a half: there the packet's end counts, so
-    /// that no packet of many kilobytes (GSO, jumbo frames) takes the room of a hundred requests. Rank 0 then has what ends within
-    /// 512 bytes, rank 1 other packets of an Ethernet's size, and rank 3 longer ones.
+    /// The first byte determines the rank, unless it is in the first 1.5 KiB. There the last byte counts, so that a
+    /// packet of many kilobytes (GSO, jumbo frames) does not take the room of a hundred requests. Packets that end
+    /// within 512 bytes have rank 0, other packets that end within 3.5 KiB have rank 1, and longer ones have rank 3.
     #[inline]
     pub fn of_packet(offset: u64, len: u64) -> Self {
         let begin = Self::of(offset);

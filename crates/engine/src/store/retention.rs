@@ -1,11 +1,12 @@
-//! How memory is shared, and the store's own time.
+//! The retention policy, and the clock of the store.
 //!
-//! `store::eviction` uses these: the weight of each rank, and the shares of the middle of sessions and of bulk.
+//! The policy defines the weight of each rank, and the shares of the middle of sessions and of bulk. `store::eviction`
+//! applies it.
 
 use super::rank::Rank;
 use base::time::Timestamp;
 
-/// How old sessions are shortened, and which are treated otherwise.
+/// The weights, shares and classes by which memory is distributed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     weights: [f64; Rank::COUNT],
@@ -13,18 +14,18 @@ pub struct Policy {
     classes: Vec<Terms>,
 }
 
-/// How the sessions of a class are kept.
+/// The retention terms of a class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Terms {
-    /// How many times as long as others their packets stay.
+    /// Retention time relative to other sessions; 1 is the default.
     pub weight: f64,
-    /// Bytes of memory that others cannot take from them.
+    /// Bytes of memory that other classes cannot take.
     pub reserve_bytes: u64,
 }
 
-/// What each rank counts against age by default, within its band.
+/// Default weight of each rank within its band.
 const WEIGHTS: [f64; Rank::COUNT] = [1.0, 1.64, 1.0, 1.2, 1.4, 3.5, 1.0];
-/// The shares of the middle of sessions and of bulk.
+/// Default shares of the middle of sessions and of bulk.
 const SHARES: [f64; 2] = [0.195, 0.085];
 
 impl Default for Policy {
@@ -34,27 +35,29 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Weights and shares to the power of `alpha`: 1 as measured; towards 0, where only age counts, whole sessions
-    /// stay longer and starts shorter; with 2 hardly anything but starts stays.
+    /// Raises the default weights and shares to the power of `alpha`. 1 gives the measured defaults. Towards 0, only
+    /// age counts: whole sessions stay longer, and starts shorter. With 2, hardly anything but starts stays.
     pub fn steepness(alpha: f64) -> Self {
         Self::new(WEIGHTS.map(|weight| weight.powf(alpha)), SHARES.map(|share| share.powf(alpha)))
     }
 
-    /// What each rank counts against age within its band, and the shares of the middle of sessions and of bulk, from 0 to 1.
-    /// Weights should rise within a band, by more than a segment's fill time in age, or else a session loses an
-    /// earlier part before a later one.
+    /// A policy of a weight for each rank, by which age is multiplied within its band, and of the shares of the middle
+    /// of sessions and of bulk, from 0 to 1.
+    ///
+    /// Weights should rise within a band. The step should exceed the fill time of a segment relative to its age, or
+    /// else a session loses an earlier part before a later one.
     pub fn new(weights: [f64; Rank::COUNT], shares: [f64; 2]) -> Self {
         Self { weights, shares, classes: Vec::new() }
     }
 
-    /// With classes, class 1 first; class 0 is everything else.
+    /// Sets the classes, class 1 first. Class 0 holds all other sessions.
     #[must_use]
     pub fn with_classes(mut self, classes: Vec<Terms>) -> Self {
         self.classes = classes;
         self
     }
 
-    /// The weight of each rank against age, within its band.
+    /// The weight of each rank within its band.
     pub fn weights(&self) -> &[f64; Rank::COUNT] {
         &self.weights
     }
@@ -69,24 +72,24 @@ impl Policy {
         self.shares.map(|share| (f64::from(pages) * share.clamp(0.0, 1.0)) as u32)
     }
 
-    /// The terms of all classes but 0, class 1 first.
+    /// The terms of all classes except 0, class 1 first.
     pub(super) fn classes(&self) -> &[Terms] {
         &self.classes
     }
 }
 
-/// The store's own time: it runs with the packets' stamps, but never backwards and never in leaps.
+/// The clock of the store: it follows packet timestamps, never runs backwards, and limits each jump.
 ///
-/// Ages are measured on it, so that a clock that is set, or a machine that slept, evicts nothing early.
+/// Ages are measured on it, so that a clock change or a suspended machine does not cause early eviction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Clock {
     ticks_ns: u64,
     last: Option<Timestamp>,
 }
 
-/// A gap in the packets' stamps counts as at most this much age.
+/// A gap between packet timestamps adds at most this much age.
 const LEAP_NS_MAX: u64 = 600 * 1_000_000_000;
-/// Stamps may be this much out of order without being taken for a clock that was set back.
+/// A timestamp that is older than the latest by more than this is taken for a clock that was set back.
 const DISORDER_NS_MAX: u64 = 10 * 1_000_000_000;
 
 impl Clock {
@@ -101,14 +104,14 @@ impl Clock {
         }
     }
 
-    /// Goes on from another clock, unless it runs already.
+    /// Continues from the values of another clock, unless this one already runs.
     pub(super) fn take_over(&mut self, ticks_ns: u64, last: Timestamp) {
         if self.last.is_none() {
             (self.ticks_ns, self.last) = (ticks_ns, Some(last));
         }
     }
 
-    /// The packets' time, as far as stamps agree on it.
+    /// The latest timestamp, where small disorder is ignored.
     pub(super) fn now(&self) -> Timestamp {
         self.last.unwrap_or(Timestamp::MIN)
     }

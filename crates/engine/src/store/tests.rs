@@ -27,12 +27,12 @@ pub(super) fn header(sequence: u64, time: u64, len: usize) -> RecordHeader {
     }
 }
 
-/// Bytes that tell which packet they are of.
+/// Bytes that identify their packet.
 fn data(sequence: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|i| (sequence.wrapping_mul(31) + i).to_le_bytes()[0]).collect()
 }
 
-/// Everything in a store, by rank, in the order of its queue.
+/// All packets of a store, by rank, in queue order.
 pub(super) fn contents(segments: &Segments) -> BTreeMap<u8, Vec<(u64, Vec<u8>)>> {
     let mut views: Vec<SegmentView> = segments.views().collect();
     let mut all: BTreeMap<u8, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
@@ -90,7 +90,7 @@ fn the_deepest_rank_goes_first_and_the_start_lasts_longest() {
     }
     let all = contents(&store.segments());
     let (starts, ends) = (all[&0].len(), all[&6].len());
-    // Bulk has its share, a tenth.
+    // Bulk has its share, about a tenth.
     assert!(starts > 8 * ends, "{starts} packets of rank 0, {ends} of rank 6");
     let newest = |rank: u8| all[&rank].last().unwrap().0;
     assert!(newest(0) >= 79_998 && newest(6) >= 79_998, "the most recent are there in every rank");
@@ -124,7 +124,7 @@ fn a_reader_that_was_overtaken_finds_out() {
 
 #[test]
 fn records_cost_at_most_twelve_bytes_beside_their_packet() {
-    // Campus-like: a packet a millisecond over many ranks, sessions in the tens of thousands.
+    // Similar to campus traffic: one packet per millisecond over many ranks, and tens of thousands of sessions.
     let mut store = Store::new(40 * MIB, &Policy::default(), MIB, Lock::No).unwrap();
     let mut sessions = table();
     for sequence in 0..100_000u64 {
@@ -138,8 +138,8 @@ fn records_cost_at_most_twelve_bytes_beside_their_packet() {
     let sealed = store.segments().views().filter(|view| !open.contains(&view.id)).collect::<Vec<_>>();
     assert!(sealed.len() > 200);
     let sum = |of: fn(&SegmentView) -> u64| sealed.iter().map(of).sum::<u64>();
-    // Headers, and all that finds them: the table of segments, the links of pages. The unused end of a segment's last
-    // page, 1.6 % of its bytes on average, is no packet's.
+    // Counts headers, the table of segments and the links of pages. It excludes the unused end of the last page of a
+    // segment, which is 1.6 % of the segment on average.
     let links = sum(|view| view.pages() as u64) * (PAGE_COST_BYTES - pages::PAGE_BYTES) as u64;
     let indexes = (sealed.len() * SLOT_COST_BYTES) as u64 + links;
     let beside = sum(|view| view.len_bytes) - sum(|view| view.captured_bytes) + indexes;
@@ -152,8 +152,8 @@ fn records_cost_at_most_twelve_bytes_beside_their_packet() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Against a list that holds every packet: what is there is as it went in, each rank has lost only its oldest
-    /// packets, and everything is accounted for after each step.
+    /// Compares a store with a list of all packets. Kept packets are unchanged, each rank has lost only its oldest
+    /// packets, and the counts add up after each step.
     #[test]
     fn it_agrees_with_a_list(
         steps in prop::collection::vec((0u8..7, 0usize..6000, 0u64..50_000_000, any::<bool>()), 1..3000),
@@ -186,7 +186,7 @@ proptest! {
     }
 }
 
-/// Packets through a whole pipeline, so that sessions and store belong together.
+/// Tests that run packets through a whole pipeline, so that the store and its sessions agree.
 mod starts {
     use crate::pipeline::{Config, Pipeline};
     use crate::session::Session;
@@ -199,7 +199,7 @@ mod starts {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// With compression, and its thread, or without.
+    /// A pipeline, with compression in a thread if `compress` is set.
     fn compressing(compress: bool) -> Pipeline {
         let mut pipeline = pipeline();
         if compress {
@@ -226,7 +226,7 @@ mod starts {
         Pipeline::new(config).unwrap()
     }
 
-    /// UDP between two hosts that talk to nobody else.
+    /// Sends one UDP packet of `host` to or from its only peer.
     fn send(pipeline: &mut Pipeline, second: u64, host: u32, out: bool, payload: u16) {
         let (a, b) = ((0x0a00_0000 | host).to_be_bytes(), (0xc000_0000 | host).to_be_bytes());
         let (from, to, ports) = if out { (a, b, [4000u16, 53]) } else { (b, a, [53, 4000]) };
@@ -253,7 +253,7 @@ mod starts {
         pipeline.publish();
     }
 
-    /// Sequences of the packets kept of each session, and whether the first is among them.
+    /// Sequence numbers of the stored packets of each session. Fails if a session has packets but not its first one.
     fn kept(pipeline: &Pipeline) -> Vec<(Session, Vec<u64>)> {
         let worker = pipeline.worker();
         let mut kept: Vec<(Session, Vec<u64>)> =
@@ -296,7 +296,7 @@ mod starts {
         send(&mut pipeline, 0, 1, true, 50);
         send(&mut pipeline, 0, 1, false, 60);
         let first = kept(&pipeline)[0].0;
-        // A poll every half minute for two days, beside traffic that turns the store over many times.
+        // One poll every 30 s for two days, with other traffic that fills the store many times.
         for second in 1..2 * 86_400 {
             if second % 30 == 0 {
                 send(&mut pipeline, second, 1, second % 60 == 0, 20);
@@ -323,7 +323,7 @@ mod starts {
     #[test]
     fn many_live_conversations_take_no_more_than_their_share() {
         let mut pipeline = pipeline();
-        // 20,000 conversations, all alive all the time: 2.6 MB of starts, where half a megabyte is the limit.
+        // 20,000 live conversations: 2.6 MB of starts, where half a megabyte is the limit.
         for round in 0..40u64 {
             for host in 0..20_000 {
                 send(&mut pipeline, round * 20, host, round % 2 == 0, 40);
@@ -334,7 +334,7 @@ mod starts {
         assert_eq!(totals.stored.packets, totals.retained.packets + totals.evicted.packets);
         let worker = pipeline.worker();
         let young = worker.segments.views().filter(|view| view.newest.0 > (1_000_000 + 39 * 20) * SECOND - 1);
-        // Their starts have all but the shares of what lies deeper.
+        // Starts may use everything except the shares of the deeper bands.
         assert!(young.map(|view| view.packets).sum::<u64>() >= 8_000, "a recent stretch is there");
     }
 }
