@@ -1,9 +1,10 @@
-//! What must not go with its segment: the starts of sessions that outlive their rank, and the packets of pinned sessions.
+//! Packets that survive the eviction of their segment: the starts of sessions, and packets of pinned sessions.
 //!
-//! A session that is open for days, or whose last packets are younger than its first ones can be, keeps its first
-//! packets (those of rank 0, about 512 bytes) as long as it lives or anything else of it is left: they are *carried forward*
-//! into a queue of their own. What that costs is counted, and bounded: a share of the store, beyond which sessions lose their
-//! starts, which is counted too. In the same way a pin gets what is already there of its sessions, when it would go.
+//! A live conversation keeps its first packets (those of rank 0, about 512 bytes), and every session keeps its very
+//! first packet while others are stored. When the segment of such packets is evicted, they are *carried forward* into a
+//! separate queue. Their volume is counted, and limited to a share of the store. Beyond that limit sessions lose their
+//! starts, which is counted too. In the same way, packets of pinned sessions move to the queue of their pin when their
+//! segment is evicted.
 
 use super::Store;
 use super::cursor::{Cursor, RecordAt, Stream};
@@ -14,26 +15,27 @@ use crate::session::SessionTable;
 use base::counters::{Carried, Volume};
 use base::time::Timestamp;
 
-/// A flood that fills its share in less time is none of sessions that will be missed.
+/// Starts of a flood are not carried forward if their segment is younger than this: a flood that fills its share so
+/// fast consists of sessions that nobody will miss.
 const FLOOD_NS_MAX: u64 = 60_000_000_000;
-/// Records that are picked from one segment at most.
+/// Maximum number of records that are picked from one segment.
 const PICKED_MAX: usize = 8192;
 
-/// Where a packet goes that must not be lost with its segment.
+/// Destination of a packet that survives the eviction of its segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
     pub(super) queue: QueueId,
     pub(super) is_head: bool,
 }
 
-/// The writer's notes on what it carries.
+/// The packets that are being carried forward, and their counts.
 #[derive(Debug, Default)]
 pub(super) struct Heads {
     limit_bytes: u64,
-    /// Bytes of the segments of carried starts.
+    /// Bytes of all segments of carried starts.
     bytes: u64,
     carried: Carried,
-    /// Records picked from the segment that is being evicted, and their bytes one after another.
+    /// Records picked from the segment that is being evicted. Their bytes are in `data`, one packet after another.
     picked: Vec<(RecordHeader, Target)>,
     picked_heads: Volume,
     picked_pinned_bytes: usize,
@@ -46,7 +48,7 @@ impl Heads {
         Self {
             limit_bytes,
             picked: Vec::with_capacity(PICKED_MAX),
-            // A segment can be longer than that by one packet.
+            // A segment can exceed `segment_bytes` by one packet.
             data: Vec::with_capacity(segment_bytes + super::PACKET_BYTES_MAX),
             packet: Vec::with_capacity(super::PACKET_BYTES_MAX),
             ..Self::default()
@@ -57,28 +59,28 @@ impl Heads {
         self.carried
     }
 
-    /// Whether a segment of so many bytes is within the limit.
+    /// Whether a segment of `len_bytes` bytes of carried starts is within the limit.
     pub(super) fn has_room(&self, len_bytes: usize) -> bool {
         self.bytes + len_bytes as u64 <= self.limit_bytes
     }
 
-    /// Carried starts were taken over from another store.
+    /// Adds the bytes of carried starts that were taken over from another store.
     pub(super) fn took(&mut self, len_bytes: u64) {
         self.bytes += len_bytes;
     }
 
-    /// Counts on from what another store has counted.
+    /// Adds the counts of another store.
     pub(super) fn go_on_counting(&mut self, carried: Carried) {
         self.carried.volume += carried.volume;
         self.carried.lost += carried.lost;
     }
 
-    /// A segment of carried starts was evicted.
+    /// Subtracts the bytes of a segment of carried starts that was evicted.
     pub(super) fn released(&mut self, len_bytes: u64) {
         self.bytes = self.bytes.saturating_sub(len_bytes);
     }
 
-    /// Begins with another segment.
+    /// Discards the picked packets, before another segment is read.
     pub(super) fn begin(&mut self) {
         self.picked.clear();
         self.picked_heads = Volume::default();
@@ -86,7 +88,7 @@ impl Heads {
         self.data.clear();
     }
 
-    /// Copies a packet; false if there is no room for it.
+    /// Copies a packet; false if there is no room for it, or if it cannot be read.
     pub(super) fn pick(&mut self, to: Target, cursor: &Cursor, record: &RecordAt, stream: &Stream<'_>) -> bool {
         let header = record.header;
         if !self.fits(&header, to) || cursor.data(stream, cursor.segment(), record, &mut self.packet).is_err() {
@@ -111,12 +113,12 @@ impl Heads {
             && (!to.is_head || taken <= self.limit_bytes)
     }
 
-    /// Packets had to go that should have stayed.
+    /// Counts packets that should have been carried forward but found no room.
     pub(super) fn lost(&mut self, packets: u64) {
         self.carried.lost += packets;
     }
 
-    /// What was picked.
+    /// The picked packets.
     pub(super) fn picked(&self) -> impl Iterator<Item = (&RecordHeader, Target, &[u8])> {
         let mut rest = &self.data[..];
         self.picked.iter().map(move |(header, to)| {
@@ -126,12 +128,13 @@ impl Heads {
         })
     }
 
-    /// Bytes that were picked for pins, at most.
+    /// Upper bound of the bytes that were picked for pins.
     pub(super) fn pinned_bytes(&self) -> usize {
         self.picked_pinned_bytes
     }
 
-    /// `carried` of what was picked found room again, that of starts in `heads_bytes`. Returns the latest time of what did not.
+    /// Ends an eviction. Of the picked packets, the first `carried` were written, with starts of `heads_bytes` bytes
+    /// among them. Counts the others as lost, and returns their latest time.
     pub(super) fn finish(
         &mut self,
         carried: Volume,
@@ -153,7 +156,8 @@ impl Heads {
 }
 
 impl Store {
-    /// Copies what must not go from a segment that is about to. Returns the latest time of what goes.
+    /// Copies the packets that survive from a segment that is about to be evicted. Returns the latest time of the
+    /// others.
     pub(super) fn pick(
         &mut self,
         view: SegmentView,
@@ -164,7 +168,8 @@ impl Store {
         let mut heads = std::mem::take(&mut self.heads);
         heads.begin();
         let mut lost_until = Timestamp::MIN;
-        // The same for all records of the segment, or else a session could lose its first packet and keep those behind it.
+        // All records of a segment get the same answer, or else a session could lose its first packet and keep later
+        // ones.
         let age_ns = self.clock.ticks_ns() - self.opened_ticks_ns[view.id.0 as usize];
         let carries_floods = age_ns >= FLOOD_NS_MAX;
         let mut cursor = Cursor::new(view);
@@ -186,11 +191,11 @@ impl Store {
         lost_until
     }
 
-    /// Where a packet of an evicted segment has to go, if it must not be lost: to its session's pin, or to the carried starts.
-    /// `picked_bytes` were picked for pins before it.
+    /// The destination of a packet of an evicted segment, if it must survive: the pin of its session, or the carried
+    /// starts. `picked_bytes` is the number of bytes already picked for pins.
     ///
-    /// A flood that fills its share in less than a minute loses the starts of sessions that live, but for their first packets. A session
-    /// that turned out to be a conversation is of no flood any more.
+    /// A flood that fills its share in less than a minute loses the starts of its live sessions, except for the first
+    /// packet of each session of which others are stored. Sessions that have left their flood are not affected.
     fn needed(
         &self,
         header: &RecordHeader,
@@ -203,7 +208,7 @@ impl Store {
         let is_pinned = marks.pins & self.pins != 0 && kind != Kind::Pinned;
         if is_pinned {
             let queue = self.queues.pinned((marks.pins & self.pins).trailing_zeros() as usize);
-            // What each pin gets can begin a page of its own.
+            // The packets of each pin can begin a page of their own.
             let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
             let pages = u32::try_from(segment::pages_of(bytes)).ok()? + self.pins.count_ones();
             if self.queues.pinned_pages() + pages <= self.pinned_pages_max {
@@ -213,17 +218,18 @@ impl Store {
         let needed = if kind.has_starts() && (marks.kept_with() == 0 || carries_floods) {
             sessions.needs_start(header.session, header.sequence, self.clock.now())
         } else {
-            // Every session keeps its very first packet while others are left.
+            // Every session keeps its very first packet while others are stored.
             sessions.is_first_of_more(header.session, header.sequence)
         };
-        // What comes behind a pinned session's first packet may find the room that it did not.
+        // Later packets of a pinned session may find room where its first one found none, so the first is carried
+        // forward.
         let needed = needed || (is_pinned && sessions.is_first(header.session, header.sequence));
         needed.then(|| Target { queue: self.queues.heads(marks.kept_with()), is_head: true })
     }
 
-    /// Writes what was picked from an evicted segment where it has to go.
+    /// Writes the packets that were picked from an evicted segment to their queues.
     ///
-    /// It takes no more than the segment has freed; where it would, or where there is too much, the session loses it, which is
+    /// It evicts nothing else. From the first packet on that does not fit into the free pages, the rest is lost and
     /// counted.
     pub(super) fn carry_forward(&mut self, sessions: &mut SessionTable) -> Volume {
         let mut carried = Volume::default();

@@ -1,4 +1,4 @@
-//! Kept packets: memory cut into pages, pages chained into segments, segments queued by rank.
+//! The packet store: memory is cut into pages, pages are chained into segments, and segments are queued by rank.
 //!
 //! ```text
 //!  rank 0 (first 512 B of sessions)   [segment] [segment] [segment] [segment] [open ▌   ]
@@ -7,14 +7,15 @@
 //!  …                                  older                                       newer
 //! ```
 //!
-//! A packet is written once, into the open segment of its rank. A full segment is sealed and never changes again.
-//! When pages run out, the oldest segment of one queue is evicted whole ([`retention`] says which). Only then may a packet
-//! move: the first packets of a session that lives on, or of which more is left, are carried forward into a queue of
-//! their own (`heads`), so that no session is ever without its start.
+//! A packet is written once, into the open segment of its queue. A full segment is sealed, and its packets never change
+//! again. When no pages are left, the oldest segment of one queue is evicted as a whole (`eviction` selects the queue).
+//! Only then can packets move. The first packets of a session that is live, or of which others are stored, are carried
+//! forward into a queue of their own (`heads`), so that sessions keep their start. Packets of pinned sessions move to
+//! the queue of their pin.
 //!
-//! One thread has the [`Store`] and writes; readers have [`Segments`]. Nobody waits for anybody: a reader copies bytes
-//! out and then asks whether the segment was still there. What always holds: a page belongs to one segment or is
-//! free; segments of a queue are in order of arrival; `stored = retained + evicted` in packets and bytes.
+//! One thread owns the [`Store`] and writes; readers use [`Segments`]. No thread waits for another: a reader copies
+//! bytes and then checks that the segment still exists. Invariants: a page belongs to one segment or is free; the
+//! segments of a queue are in order of arrival; `stored = retained + evicted` in packets and bytes.
 
 pub mod compress;
 mod cursor;
@@ -55,11 +56,11 @@ use base::counters::{Carried, CompressionTotals, Volume};
 use base::memory::Lock;
 use base::time::Timestamp;
 
-/// Pages of a store for each entry of its table of segments.
+/// Number of pages for each slot in the table of segments.
 const PAGES_PER_SEGMENT_SLOT: u32 = 4;
-/// Bytes that one entry of the table of segments costs, the writer's marks included.
+/// Bytes per slot of the table of segments, including the entries of `Store::following` and `Store::opened_ticks_ns`.
 const SLOT_COST_BYTES: usize = size_of::<Slot>() + 16;
-/// What readers see of a store.
+/// The part of a store that readers use.
 #[derive(Debug)]
 pub struct Segments {
     pages: Pages,
@@ -68,38 +69,38 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// All segments there are now, in no order.
+    /// All current segments, in no particular order.
     pub fn views(&self) -> impl Iterator<Item = SegmentView> + '_ {
         (0..).zip(&self.slots).filter_map(|(i, slot)| slot.view(SegmentId(i)))
     }
 
-    /// Those of them that may have a packet of this place in the order of arrival, or a later one.
+    /// The current segments that can contain packet `sequence` or a later one.
     pub fn views_from(&self, sequence: u64) -> impl Iterator<Item = SegmentView> + '_ {
         let reaching = move |(_, slot): &(u32, &Slot)| slot.reaches(sequence);
         (0..).zip(&self.slots).filter(reaching).filter_map(|(i, slot)| slot.view(SegmentId(i)))
     }
 
-    /// Whether their memory is locked in RAM.
+    /// Whether the memory of the pages is locked in RAM.
     pub fn are_locked(&self) -> bool {
         self.pages.are_locked()
     }
 
-    /// Bytes of all pages there are, taken or free.
+    /// Bytes of all pages, used and free.
     pub fn capacity_bytes(&self) -> u64 {
         self.pages.count() as u64 * pages::PAGE_BYTES as u64
     }
 
-    /// Reads a segment from its start.
+    /// A cursor at the start of a segment.
     pub fn cursor(&self, view: SegmentView) -> Cursor {
         Cursor::new(view)
     }
 
-    /// Lets a cursor go on to what was written since it was made; [`Gone`] if the segment was evicted.
+    /// Extends a cursor to records written since it was made; [`Gone`] if the segment was evicted.
     pub fn follow(&self, cursor: &mut Cursor) -> Result<(), Gone> {
         cursor.grow(self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?)
     }
 
-    /// The next record; [`Gone`] if the segment was evicted meanwhile.
+    /// The next record; `None` at the end, and [`Gone`] if the segment was evicted.
     pub fn next(&self, cursor: &mut Cursor) -> Result<Option<RecordAt>, Gone> {
         let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?;
         loop {
@@ -110,7 +111,7 @@ impl Segments {
         }
     }
 
-    /// Puts the bytes of a packet into `out`, which never holds more than [`PACKET_BYTES_MAX`].
+    /// Copies the bytes of a packet to `out`, at most [`PACKET_BYTES_MAX`]; [`Gone`] if the segment was evicted.
     pub fn data(&self, cursor: &Cursor, record: &RecordAt, out: &mut Vec<u8>) -> Result<(), Gone> {
         let mut view = *cursor.segment();
         let slot = self.slots.get(view.id.0 as usize).ok_or(Gone)?;
@@ -131,7 +132,7 @@ impl Segments {
     }
 }
 
-/// The segment of a rank that is being written.
+/// The segment of a queue that is being written.
 #[derive(Debug)]
 struct Open {
     id: SegmentId,
@@ -141,13 +142,13 @@ struct Open {
 }
 
 impl Open {
-    /// Whether it can take a record that has no more bytes than this.
+    /// Whether the segment can take a record of at most `record_bytes_max` bytes.
     #[inline]
     fn continues(&self, header: &RecordHeader, record_bytes_max: usize, segment_bytes: usize) -> bool {
         self.len_bytes + record_bytes_max <= segment_bytes && record::fits(&self.previous, header.time, header.sequence)
     }
 
-    /// Writes a record, for which there are pages.
+    /// Writes a record. The segment has enough pages for it.
     #[inline]
     fn write(&mut self, shared: &Segments, header: &RecordHeader, data: &[u8]) {
         let encoded = record::encode(header, &self.previous);
@@ -159,7 +160,7 @@ impl Open {
     }
 }
 
-/// The writer.
+/// The writer of a store.
 #[derive(Debug)]
 pub struct Store {
     shared: Arc<Segments>,
@@ -172,29 +173,29 @@ pub struct Store {
     opened_ticks_ns: Box<[u64]>,
     clock: Clock,
     segment_bytes: usize,
-    /// Compression, if there is any.
+    /// The state of compression; `None` when packets are not compressed.
     packing: Option<Box<Packing>>,
-    /// What was compressed before.
+    /// Counts of earlier compression.
     packed_before: CompressionTotals,
     retained: Volume,
     evicted: Volume,
     lost_until: Option<Timestamp>,
-    /// The pins that hold, a bit each, and the pages they may take together.
+    /// The active pins, one bit per pin, and the maximum number of pages that they may take together.
     pins: u16,
     pinned_pages_max: u32,
     tally: Arc<Tally>,
 }
 
 impl Store {
-    /// The smallest memory a store works in: each rank has a page, and the longest packet fits beside them.
+    /// The smallest memory in which a store works: one page for each rank, and pages for two packets of maximum length.
     pub const BYTES_MIN: u64 = ((Rank::COUNT + 2 * PACKET_BYTES_MAX / pages::PAGE_BYTES) * PAGE_COST_BYTES) as u64;
 
-    /// Takes `bytes` of memory, all of it now; at least [`BYTES_MIN`](Self::BYTES_MIN). Of them, pins may take `pinned_bytes`,
-    /// and never more than half.
+    /// Allocates `bytes` of memory, at least [`BYTES_MIN`](Self::BYTES_MIN). Pins may take `pinned_bytes` of it, and
+    /// never more than half.
     ///
     /// # Errors
     ///
-    /// When the system has not that much to give.
+    /// When the system cannot provide the memory.
     pub fn new(bytes: u64, policy: &Policy, pinned_bytes: u64, lock: Lock) -> std::io::Result<Self> {
         let per_page = (PAGE_COST_BYTES + SLOT_COST_BYTES / PAGES_PER_SEGMENT_SLOT as usize) as u64;
         let bytes = bytes.saturating_sub(Queues::bytes(policy)).max(Self::BYTES_MIN);
@@ -224,44 +225,44 @@ impl Store {
         })
     }
 
-    /// Shortens by another policy from now on; its classes are those it had.
+    /// Applies the weights and shares of another policy. The classes stay as they are.
     pub fn set_policy(&mut self, policy: &Policy) {
         self.queues.set_policy(policy);
         let pages = self.shared.pages.count();
         self.share_pages = shares(policy, u32::try_from(pages).unwrap_or(u32::MAX));
     }
 
-    /// What readers see.
+    /// The part of the store that readers use.
     pub fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.shared)
     }
 
-    /// The store's own time: with the packets' stamps, but never backwards and never in leaps.
+    /// The clock of the store in nanoseconds: it follows packet timestamps, never runs backwards, and limits each jump.
     pub fn ticks_ns(&self) -> u64 {
         self.clock.ticks_ns()
     }
 
-    /// What is there.
+    /// Packets and captured bytes that are stored now.
     pub fn retained(&self) -> Volume {
         self.retained
     }
 
-    /// What was there.
+    /// Packets and captured bytes evicted so far.
     pub fn evicted(&self) -> Volume {
         self.evicted
     }
 
-    /// The starts of sessions that were carried forward.
+    /// Counts of packets that were carried forward.
     pub fn carried(&self) -> Carried {
         self.heads.carried()
     }
 
-    /// The time of the newest packet that was evicted: every packet newer than this is there.
+    /// The time of the newest packet that was evicted; all packets stored with a later time are still present.
     pub fn lost_until(&self) -> Option<Timestamp> {
         self.lost_until
     }
 
-    /// Keeps a packet, evicting what must go for it.
+    /// Stores a packet, and evicts segments if it needs their room.
     pub fn append(&mut self, header: &RecordHeader, data: &[u8], place: Place, sessions: &mut SessionTable) {
         self.clock.advance(header.time);
         let record_bytes_max = HEADER_BYTES_MAX + data.len();
@@ -269,7 +270,7 @@ impl Store {
             Some(queue) => queue,
             None => self.queues.at(place),
         };
-        // Nearly all records fit into the page that is being filled.
+        // Nearly all records fit into the last page of the open segment.
         if let Some(open) = &mut self.queues[queue].open
             && record_bytes_max <= open.tail.room()
             && open.continues(header, record_bytes_max, self.segment_bytes)
@@ -284,7 +285,7 @@ impl Store {
         self.write(queue, header, data);
     }
 
-    /// Writes a record for which there is room; its bytes.
+    /// Writes a record for which there is room, and returns its size in bytes.
     fn write(&mut self, queue: QueueId, header: &RecordHeader, data: &[u8]) -> usize {
         if self.queues[queue].open.is_none() {
             let open = self.begin(queue, header);
@@ -301,7 +302,7 @@ impl Store {
         record_bytes
     }
 
-    /// Whether the open segment of a queue can take the record; true when there is none.
+    /// Whether the open segment of a queue can take the record; true when no segment is open.
     fn continues(&self, queue: QueueId, header: &RecordHeader, record_bytes_max: usize) -> bool {
         let open = self.queues[queue].open.as_ref();
         open.is_none_or(|open| open.continues(header, record_bytes_max, self.segment_bytes))
@@ -311,7 +312,7 @@ impl Store {
         self.queues[queue].open = None;
     }
 
-    /// Whether a record can be written without evicting anything, so that `spare` pages are left.
+    /// Whether a record can be written without eviction such that `spare` pages remain free.
     fn has_room(&self, queue: QueueId, record_bytes_max: usize, spare: usize) -> bool {
         let open = self.queues[queue].open.as_ref();
         let room = open.map_or(0, |open| open.tail.room());
@@ -319,7 +320,7 @@ impl Store {
         self.free_pages.len() >= pages + spare && (open.is_some() || !self.free_slots.is_empty())
     }
 
-    /// Evicts until the record fits. Its own queue's open segment can be among what goes.
+    /// Evicts segments until the record fits. The open segment of `queue` can be among them.
     fn make_room(&mut self, queue: QueueId, record_bytes_max: usize, sessions: &mut SessionTable) {
         while !self.has_room(queue, record_bytes_max, CARRIED_PAGES) {
             if self.take_packed() {
@@ -333,7 +334,7 @@ impl Store {
         }
     }
 
-    /// Begins a segment at the end of a queue. There is a free slot and a free page.
+    /// Opens a segment at the end of a queue. A slot and a page are free.
     fn begin(&mut self, queue: QueueId, header: &RecordHeader) -> Open {
         self.pack_at_beginning();
         let (Some(id), Some(page)) = (self.free_slots.pop(), self.free_pages.pop()) else {
@@ -352,7 +353,7 @@ impl Store {
         Open { id, tail: Tail::new(page), previous, len_bytes: 0 }
     }
 
-    /// Links the pages that `bytes` more bytes need behind a segment's last.
+    /// Appends the pages that `bytes` more bytes need to the open segment of a queue, whose last page is `last`.
     fn extend(&mut self, queue: QueueId, mut last: PageId, bytes: usize) {
         let more = segment::pages_of(bytes);
         for _ in 0..more {
@@ -363,14 +364,14 @@ impl Store {
         self.queues.took(queue, u32::try_from(more).unwrap_or(u32::MAX));
     }
 
-    /// Frees the segment that counts least; false when there is none.
+    /// Evicts the segment with the lowest priority; false when there is none.
     fn evict_one(&mut self, sessions: &mut SessionTable) -> bool {
         let Some(victim) = self.survey().victim(self.share_pages) else { return false };
         self.evict(victim.queue, victim.segment, sessions);
         true
     }
 
-    /// All queues as they are now.
+    /// The current state of all queues.
     fn survey(&self) -> Survey {
         let now = self.clock.ticks_ns();
         Survey::new(&self.queues, |id| now - self.opened_ticks_ns[id.0 as usize])
@@ -388,7 +389,8 @@ impl Store {
         let kind = queue.kind;
         let slot = &self.shared.slots[id.0 as usize];
         let Some(view) = slot.view(id) else { unreachable!("only segments are queued") };
-        // Compression steps aside meanwhile: what is read of the segment may lie in its buffer.
+        // The stream borrows the buffer of `packing` if the segment is compressed, so `packing` leaves `self`
+        // meanwhile.
         let mut packing = self.packing.take();
         let shared = Arc::clone(&self.shared);
         let stream = compress::stream_of(&shared, packing.as_deref_mut(), &view);
@@ -419,12 +421,12 @@ impl Store {
         }
     }
 
-    /// What classes and pins have, as readers see it.
+    /// Memory of classes and pins, as published for readers.
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
     }
 
-    /// Lets readers see what classes and pins have.
+    /// Publishes the memory of classes and pins for readers.
     pub fn publish_tally(&self) {
         self.tally.publish(&self.queues);
     }
@@ -445,9 +447,11 @@ impl Store {
     }
 }
 
-/// Tells the sessions of all packets of a segment. Sessions lie anywhere in memory, so they are asked for a few records
-/// ahead. Unless packets may be carried forward (`may_carry`), they are lost, but for the first of a session, of which it
-/// is decided later. Returns how many of the packets are the first of a session.
+/// Counts the eviction of all packets of a segment in their sessions.
+///
+/// Sessions are scattered in memory, so their entries are prefetched for [`RECORDS_AHEAD`] records. If no packet may be
+/// carried forward (`may_carry`), all packets are recorded as lost, except the first of each session, which is decided
+/// later. Returns how many packets are the first of their session.
 fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, sessions: &mut SessionTable) -> u32 {
     let mut firsts = 0;
     let mut outlines = Outlines::new(view, stream);
@@ -479,17 +483,17 @@ fn shares(policy: &Policy, pages: u32) -> Shares {
     [middle, bulk, pages / IMPORTANT_SHARE]
 }
 
-/// Records of an evicted segment that are read before their sessions are told.
+/// Number of records of an evicted segment that are read before their sessions are updated.
 const RECORDS_AHEAD: usize = 32;
 /// The part of the store that important packets may take, as a divisor.
 const IMPORTANT_SHARE: u32 = 32;
-/// Pages that only carried packets may take: what a compressed segment frees can be less than they need.
+/// Pages that are reserved for carried packets, because a compressed segment can free fewer pages than they need.
 const CARRIED_PAGES: usize = 4;
 /// The part of a store that carried starts may take, as a divisor.
 const HEADS_SHARE: u64 = 8;
 
-/// Bytes after which a segment is sealed, for a store of `bytes`: small enough that the oldest one of each rank is a
-/// small part of the whole, large enough that its marks are.
+/// Size in bytes, from 64 to 256 KiB, at which a segment is sealed in a store of `bytes`. A segment is small compared
+/// with the store, because it is evicted as a whole, and large compared with its slot.
 fn segment_bytes(bytes: u64) -> usize {
     usize::try_from((bytes / 512).next_power_of_two().clamp(64 << 10, 256 << 10)).unwrap_or(64 << 10)
 }
