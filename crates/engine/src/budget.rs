@@ -1,6 +1,6 @@
-//! The byte budget: sizes as people write them, and how it is split.
+//! The memory budget: sizes in text form, and the split of the budget.
 //!
-//! `K`, `M`, `G` and `T` are powers of 1024, with or without `i` and `B`.
+//! The units `K`, `M`, `G` and `T` are powers of 1024, with or without `i` and `B`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,25 +11,25 @@ use crate::store::compress::{Compression, Pace};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
 
-/// Memory to use: a number of bytes, or a percentage of what the machine has.
+/// A memory size: a number of bytes, or a percentage of physical memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MemorySize {
-    /// This many bytes.
+    /// A number of bytes.
     Bytes(ByteSize),
-    /// This percentage of physical memory, above 0 and at most 100.
+    /// A percentage of physical memory, above 0 and at most 100.
     Percent(f64),
 }
 
-/// Why a size could not be understood.
+/// Why a size cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
-    /// Not a number of bytes.
+    /// The text is not a number of bytes.
     #[error("cannot read the size {0:?}: try 40MiB or 1.5G")]
     Bytes(String),
-    /// Neither a number of bytes nor a percentage.
+    /// The text is neither a number of bytes nor a percentage.
     #[error("cannot read the size {0:?}: try 40MiB, or 1% of physical memory")]
     Memory(String),
-    /// A percentage that no memory has.
+    /// The percentage is out of range.
     #[error("the share {0:?} is not above 0% and at most 100%: try 1% or 40MiB")]
     Percentage(String),
 }
@@ -69,13 +69,14 @@ impl ByteSize {
 impl FromStr for ByteSize {
     type Err = SizeError;
 
-    /// Reads `40MiB`, `40M`, `1.5G`, `64k` or `123456`.
+    /// Parses `40MiB`, `40M`, `1.5G`, `64k` or `123456`.
     fn from_str(text: &str) -> Result<Self, SizeError> {
         Self::read(text).ok_or_else(|| SizeError::Bytes(text.to_owned()))
     }
 }
 
-/// In the largest unit that is not above it, with one digit where it is not whole: `40 MiB`, `1.5 GiB`, `123 B`.
+/// Formats in the largest unit that does not exceed the size, with one decimal unless that is 0: `40 MiB`, `1.5 GiB`,
+/// `123 B`.
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, name) = match self.0 {
@@ -94,12 +95,13 @@ impl fmt::Display for ByteSize {
 }
 
 impl MemorySize {
-    /// The bytes it means on a machine with `physical` bytes of memory.
+    /// The number of bytes on a machine with `physical` bytes of memory.
     pub fn resolve(self, physical: u64) -> u64 {
         match self {
             Self::Bytes(size) => size.0,
             Self::Percent(percent) => {
-                // To a millionth of a percent, in integers: `physical` may exceed what a float holds exactly.
+                // Integers with a resolution of a millionth of a percent, because `physical` can exceed the exact range
+                // of `f64`.
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 0 to 10⁸")]
                 let millionths = (percent.clamp(0.0, 100.0) * 1e6).round() as u64;
                 let bytes = u128::from(physical) * u128::from(millionths) / 100_000_000;
@@ -112,7 +114,7 @@ impl MemorySize {
 impl FromStr for MemorySize {
     type Err = SizeError;
 
-    /// Reads what [`ByteSize`] reads, and percentages: `1%`, `0.5 %`.
+    /// Parses the sizes that [`ByteSize`] parses, and percentages: `1%`, `0.5 %`.
     fn from_str(text: &str) -> Result<Self, SizeError> {
         let Some(percent) = text.trim().strip_suffix('%') else {
             return ByteSize::read(text).map(Self::Bytes).ok_or_else(|| SizeError::Memory(text.to_owned()));
@@ -138,28 +140,28 @@ impl fmt::Display for MemorySize {
     }
 }
 
-/// How the budget is split among what grows with traffic. Everything is taken at start, and none of it grows.
+/// The split of the budget among everything whose size depends on traffic. All of it is allocated at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// All of it, in bytes.
+    /// The whole budget, in bytes.
     pub budget_bytes: u64,
-    /// How many workers share it.
+    /// Number of workers that share the budget.
     pub workers: u32,
-    /// Blocks of one worker's kernel ring; 0 without live capture.
+    /// Number of blocks in the kernel ring of one worker; 0 without live capture.
     pub ring_blocks: u32,
-    /// Bytes of one worker's sessions, their index and the ledger of past ones included.
+    /// Bytes for the sessions of one worker, including their index and the archive of past sessions.
     pub sessions_bytes: u64,
-    /// Bytes of one worker's packets, its table of segments included.
+    /// Bytes for the packets of one worker, including the table of segments.
     pub store_bytes: u64,
     /// Bytes for the buffers of all queries together.
     pub queries_bytes: u64,
-    /// Bytes of one worker's compression; 0 without.
+    /// Bytes for the compression of one worker; 0 without compression.
     pub compression_bytes: u64,
-    /// Bytes of one worker for what queries uncompress, out of their own; 0 without compression.
+    /// Bytes per worker, part of `queries_bytes`, for segments that queries decompress; 0 without compression.
     pub unpacked_bytes: u64,
 }
 
-/// A budget that is too small.
+/// The budget is too small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} of memory are too few for {workers} {}: the smallest budget that works is {smallest}; try -m {}M",
@@ -170,25 +172,26 @@ pub struct Split {
 pub struct BudgetTooSmall {
     budget_bytes: u64,
     workers: u32,
-    /// The smallest budget for as many workers.
+    /// The smallest budget for this number of workers.
     pub smallest: ByteSize,
 }
 
-/// Bytes of one block of a kernel ring: a frame of 64 KiB that the kernel has joined (GRO) or not yet cut (TSO) fits whole.
+/// Bytes of one block of a kernel ring. A 64 KiB frame, joined by the kernel (GRO) or not yet segmented (TSO), fits in
+/// one block.
 pub const RING_BLOCK_BYTES: u32 = 256 << 10;
 const RING_BLOCKS_MIN: u64 = 4;
 const RING_BLOCKS_MAX: u64 = 512;
 
 impl Split {
-    /// The smallest budget, for one worker: 16 MiB.
+    /// The smallest budget for one worker: 16 MiB.
     pub const BYTES_MIN: u64 = 16 * MIB;
 
-    /// Splits `budget_bytes`: a tenth for the kernel rings where there are any, 20 % for sessions, a 24th for queries
-    /// (1 MiB at least, 64 MiB at most), the rest for packets.
+    /// Splits `budget_bytes`: a tenth for the kernel rings if capture is `live`, 20 % for sessions, a 24th for queries
+    /// (at least 1 MiB, at most 64 MiB), and the rest for packets.
     ///
     /// # Errors
     ///
-    /// When a worker would get less than it needs: [`BYTES_MIN`](Self::BYTES_MIN) for the first, half of it for each
+    /// When the budget is less than [`BYTES_MIN`](Self::BYTES_MIN) for the first worker and half of that for each
     /// further one.
     pub fn new(budget_bytes: u64, workers: u32, live: bool) -> Result<Self, BudgetTooSmall> {
         let workers = workers.max(1);
@@ -218,8 +221,8 @@ impl Split {
         })
     }
 
-    /// The same with compression: it takes its buffers from the packets' share, and a third of what queries have for
-    /// what they uncompress.
+    /// The same split with compression. Its buffers come from the share of packets. A third of the share of queries is
+    /// for the segments that they decompress.
     #[must_use]
     pub fn compressing(self) -> Self {
         let compression_bytes = crate::store::compress::cost_bytes(self.store_bytes);
@@ -231,17 +234,17 @@ impl Split {
         }
     }
 
-    /// What queries have for answers, beside what they uncompress.
+    /// Bytes that queries have for answers, without those for decompressed segments.
     pub fn answers_bytes(&self) -> u64 {
         self.queries_bytes - u64::from(self.workers) * self.unpacked_bytes
     }
 
-    /// How packets are compressed within this budget, with `percent` of one core; `None` for 0.
+    /// The compression settings within this budget, with `percent` of one core; `None` if it is 0.
     pub fn compression(&self, percent: f64, pace: Pace) -> Option<Compression> {
         (percent > 0.0).then_some(Compression { share: percent / 100.0, pace, readers_bytes: self.unpacked_bytes })
     }
 
-    /// Bytes that pins may take of one worker's store.
+    /// Bytes that pins may take in the store of one worker.
     pub fn pinned_bytes(&self) -> u64 {
         self.budget_bytes / u64::from(self.workers) / crate::judge::pins::SHARE
     }

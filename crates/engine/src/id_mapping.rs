@@ -1,5 +1,5 @@
-//! Translates the numbers that a predecessor wrote (interfaces, classes, pins, sessions, sequence numbers) into those of
-//! this recorder.
+//! Translates the numbers that a predecessor wrote (interfaces, classes, pins, sessions, sequence numbers) into the
+//! numbers of this recorder.
 
 use std::io;
 
@@ -7,11 +7,11 @@ use crate::session::{SessionMarks, SessionSlot};
 use base::codec::damaged;
 use base::packet::InterfaceId;
 
-/// Stands for a session that has no entry in the array of this recorder.
+/// The slot of a session that is not in the array of this recorder.
 pub(crate) const NO_SLOT: u32 = u32::MAX;
 
-/// From a predecessor's numbers to ours. Interfaces, classes and pins hold for all of its workers; sessions and sequence
-/// numbers hold for one worker at a time, see [`begin_worker`](Self::begin_worker).
+/// Maps the numbers of a predecessor to ours. Interfaces, classes and pins are the same for all of its workers;
+/// sessions and sequence numbers are set for one worker at a time, see [`begin_worker`](Self::begin_worker).
 #[derive(Clone, Debug)]
 pub(crate) struct IdMapping {
     interfaces: Vec<InterfaceId>,
@@ -21,9 +21,9 @@ pub(crate) struct IdMapping {
     pins: u16,
     sessions: Vec<u32>,
     sessions_unchanged: bool,
-    /// Sequence numbers of the worker's packets are below this.
+    /// Upper bound of the sequence numbers of the worker's packets.
     sequence_end: u64,
-    /// Added to each sequence number: packets that earlier workers of the predecessor stored.
+    /// Added to each sequence number: the number of packets that earlier workers of the predecessor stored.
     sequence_shift: u64,
 }
 
@@ -53,25 +53,25 @@ impl IdMapping {
         Ok(())
     }
 
-    /// Maps the predecessor's class `old` to `new`; to class 0, that of no filter, if there is no such class any more.
+    /// Maps the predecessor's class `old` to `new`, or to class 0 (no filter) if the class no longer exists.
     pub(crate) fn set_class(&mut self, old: u16, new: Option<u8>) {
         if let Some(class) = self.classes.get_mut(usize::from(old)) {
             *class = new.unwrap_or(0);
         }
     }
 
-    /// Sets which pins are still active, one bit each.
+    /// Sets the pins that are still active, one bit each.
     pub(crate) fn set_pins(&mut self, pins: u16) {
         self.pins = pins;
     }
 
-    /// Starts with a worker that has stored `stored` packets; `stored_before` is the sum for the workers before it.
+    /// Starts a worker that has stored `stored` packets; `stored_before` is the sum for the workers before it.
     pub(crate) fn begin_worker(&mut self, stored: u64, stored_before: u64) {
         (self.sequence_end, self.sequence_shift) = (stored, stored_before);
         self.sessions.clear();
     }
 
-    /// Sets the slot of each of the worker's sessions, [`NO_SLOT`] for those that have none.
+    /// Sets the slot of each of the worker's sessions; [`NO_SLOT`] for a session without one.
     pub(crate) fn set_sessions(&mut self, sessions: Vec<u32>) {
         self.sessions_unchanged = (0..).zip(&sessions).all(|(number, slot)| number == *slot);
         self.sessions = sessions;
@@ -82,7 +82,7 @@ impl IdMapping {
         self.pins
     }
 
-    /// Whether every number in a packet's record stays as it is, so that segments can be copied as they are.
+    /// Whether all numbers in packet records stay the same, so that segments can be copied without changes.
     pub(crate) fn is_identity(&self) -> bool {
         self.interfaces_unchanged && self.sessions_unchanged && self.sequence_shift == 0
     }
