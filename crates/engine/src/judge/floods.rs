@@ -41,11 +41,11 @@ const DECAY_STEP_NS: u64 = 60_000_000;
 const PARTY_SHARE: f64 = 1.0 / 8.0;
 /// All unanswered sessions together are a flood if they are more than this fraction of all starts.
 const UNANSWERED_SHARE: f64 = 0.5;
-/// A party is a flood only if its starts would fill this part of the store, a divisor, in about ten minutes. The
+/// The part of the store, as a divisor, that the starts of a flood would at least fill in about ten minutes. The
 /// threshold is low, because packets that arrive before it is reached are stored among those of others, and would
 /// outlive the later packets of the same party.
 const FLOOD_STORE_SHARE: u64 = 8192;
-/// A flood is a storm if its starts would fill this part of the store, a divisor, in about ten minutes.
+/// The part of the store, as a divisor, that the starts of a storm would at least fill in about ten minutes.
 const STORM_STORE_SHARE: u64 = 2;
 /// Estimated bytes of a session that has only begun: one or two packets and their records.
 const BEGUN_BYTES: f64 = 256.0;

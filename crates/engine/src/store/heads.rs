@@ -16,7 +16,7 @@ use base::counters::{Carried, Volume};
 use base::time::Timestamp;
 
 /// Starts of a flood are not carried forward if their segment is younger than this: a flood that fills its share so
-/// fast consists of sessions that nobody will miss.
+/// fast consists of sessions of little value.
 const FLOOD_NS_MAX: u64 = 60_000_000_000;
 /// Maximum number of records that are picked from one segment.
 const PICKED_MAX: usize = 8192;

@@ -389,8 +389,8 @@ impl Store {
         let kind = queue.kind;
         let slot = &self.shared.slots[id.0 as usize];
         let Some(view) = slot.view(id) else { unreachable!("only segments are queued") };
-        // The stream borrows the buffer of `packing` if the segment is compressed, so `packing` leaves `self`
-        // meanwhile.
+        // The stream borrows the buffer of `packing` if the segment is compressed, so `packing` is taken out of `self`
+        // until the segment is read.
         let mut packing = self.packing.take();
         let shared = Arc::clone(&self.shared);
         let stream = compress::stream_of(&shared, packing.as_deref_mut(), &view);
