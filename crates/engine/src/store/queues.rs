@@ -1,10 +1,10 @@
 //! The queues of segments, and the memory that each of them has.
 //!
-//! Each class of sessions has its own queues. A rank of the *starts* or of the *middle* of sessions has a queue for each
-//! flood (see [`judge`](crate::judge)), so that eviction can take memory from the flood itself. A rank of *bulk* has one
-//! queue for all floods, because only bulk competes there. In addition there are a queue of carried starts for each
-//! flood, a queue for each pin, and a queue for packets of ended pins. [`eviction`](super::eviction) selects the queue
-//! that loses its oldest segment.
+//! Each class of sessions has its own queues. A rank of the *starts* or of the *middle* of sessions has a queue for
+//! each flood (see [`judge`](crate::judge)), so that eviction can take memory from the flood itself. A rank of *bulk*
+//! has one queue for all floods, because only bulk competes there. In addition there are a queue of carried starts
+//! for each flood, a queue for each pin, and a queue for packets of ended pins. [`eviction`](super::eviction) selects
+//! the queue that loses its oldest segment.
 
 use super::rank::Rank;
 use super::retention::Policy;
