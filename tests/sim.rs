@@ -1,8 +1,8 @@
-//! A seeded simulation of the engine, compared after each step with a naive oracle that keeps lists.
+//! Seeded simulation of the engine. A simple oracle that keeps lists checks the result after each step.
 //!
-//! Bursts, floods, polls, clocks that step, a machine that sleeps, stamps out of order, pins, other policies and filters,
-//! readers that stall, compression. Each run prints its seed; `RETROCAP_SIM_SEED=N` runs that one alone, and
-//! `RETROCAP_SIM_STEPS=N` makes runs longer or shorter.
+//! The traffic has bursts, floods, polls, clock steps, suspended machines and packets out of order. Pins, policies and
+//! filters change, readers stall, and segments are compressed. Each run prints its seed. `RETROCAP_SIM_SEED=N` runs
+//! only that seed, and `RETROCAP_SIM_STEPS=N` sets the number of steps per run.
 
 #[path = "sim/oracle.rs"]
 mod oracle;
@@ -17,9 +17,9 @@ mod traffic;
 
 use run::{Run, Setup};
 
-/// Seeds without `RETROCAP_SIM_SEED`.
+/// Number of seeds without `RETROCAP_SIM_SEED`.
 const SEEDS: u64 = 3;
-/// Steps of one run without `RETROCAP_SIM_STEPS`.
+/// Number of steps per run without `RETROCAP_SIM_STEPS`.
 const STEPS: u64 = 200;
 
 fn variable(name: &str) -> Option<u64> {
@@ -27,7 +27,7 @@ fn variable(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")))
 }
 
-/// Runs each seed, and says which one failed.
+/// Runs each seed and prints the seed that fails.
 fn for_seeds(what: &str, from: u64, run: impl Fn(u64, u64)) {
     let seeds = variable("RETROCAP_SIM_SEED").map_or(from..from + SEEDS, |seed| seed..seed + 1);
     let steps = variable("RETROCAP_SIM_STEPS").unwrap_or(STEPS);

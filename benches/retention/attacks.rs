@@ -1,8 +1,9 @@
-//! Washing out: what one host must send before others lose their history.
+//! Wash-out attacks: how much one host must send before others lose their history.
 //!
-//! Ordinary hosts have sessions of 5 kB each and bulk beside it, until the store has been full for long. Then the attacker sends,
-//! and others go on. Each attack ends when more than one in twenty of the 5 kB sessions that were an hour old when it
-//! began has lost its first kilobyte, or at the limit. The figure is what the attacker has sent, in budgets.
+//! Ordinary hosts send sessions of 5 kB each and bulk until the store has been full for a long time. Then the attacker
+//! sends too. The benchmark watches the 5 kB sessions that are one hour old when the attack begins. An attack ends when
+//! more than one in twenty of them has lost its first kilobyte, or at the limit. The figure is the volume that the
+//! attacker has sent, in multiples of the memory budget.
 
 use retrocap::budget::Split;
 use retrocap::judge::Classes;
@@ -12,27 +13,28 @@ use retrocap::pipeline::{Config, Pipeline};
 use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
-/// What the attacker does.
+/// Kind of attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attack {
-    /// SYNs from made-up addresses to one service, which answers all of them.
+    /// SYNs from spoofed addresses to one service, which answers all of them.
     SpoofedSyns,
-    /// One host looks at every address and many ports of a /16; one in ten refuses, the others are silent.
+    /// One host scans all addresses and many ports of a /16. One in ten probes is refused, and the others get no
+    /// answer.
     PortScan,
-    /// One host sends single packets to everybody.
+    /// One host sends single packets to random addresses.
     SingleUdp,
-    /// One host asks a resolver for random names, and gets answers.
+    /// One host queries a resolver for random names and gets answers.
     RandomNames,
-    /// Two hosts have sessions of 20 kB with each other, one after another.
+    /// Two hosts have many sessions of 20 kB with each other, one after another.
     MediumSessions,
     /// One session without end.
     Elephant,
-    /// One host sends pieces of datagrams, whose first pieces never come.
+    /// One host sends IP fragments whose first fragments never arrive.
     Fragments,
 }
 
 impl Attack {
-    /// All of them.
+    /// All attacks.
     pub(crate) const ALL: [Self; 7] = [
         Self::SpoofedSyns,
         Self::PortScan,
@@ -43,7 +45,7 @@ impl Attack {
         Self::Fragments,
     ];
 
-    /// Its name in the table.
+    /// Name in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::SpoofedSyns => "SYN flood, spoofed sources, one server",
@@ -57,25 +59,25 @@ impl Attack {
     }
 }
 
-/// How an attack went.
+/// Result of an attack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Outcome {
-    /// What the attacker had sent when too many had lost their first kilobyte, or at the limit, in budgets.
+    /// Volume that the attacker sent until the wash-out or the limit, in multiples of the budget.
     pub(crate) budgets: f64,
-    /// Whether they had.
+    /// Whether too many sessions lost their first kilobyte.
     pub(crate) washed_out: bool,
-    /// Sessions of an hour's age that were watched, and those of them that still have their first kilobyte.
+    /// Number of watched sessions, which are one hour old when the attack begins.
     pub(crate) watched: usize,
-    /// See `watched`.
+    /// Number of watched sessions that still have their first kilobyte.
     pub(crate) left: usize,
 }
 
-/// One in so many may have lost its first kilobyte.
+/// More than one in this many watched sessions must lose its first kilobyte for a wash-out.
 const LOST_SHARE: usize = 20;
 const FIRST_BYTES: u64 = 1000;
 const SECOND: u64 = 1_000_000_000;
 const BEGIN: u64 = 1_767_225_600 * SECOND;
-/// Of ordinary bulk, with 40 MiB.
+/// Rate of ordinary bulk for a budget of 40 MiB.
 const ORDINARY_BYTES_PER_S: u64 = 80_000;
 const HOUR_S: u64 = 3600;
 const SESSION_PACKETS: [(bool, usize); 10] = [
@@ -94,10 +96,10 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-/// Sends an attack at `bits_per_s` into a recorder with this budget, up to `limit` budgets.
+/// Runs an attack at `bits_per_s` against a recorder with this budget, up to `limit` budgets.
 pub(crate) fn run(attack: Attack, budget_bytes: u64, bits_per_s: u64, limit: f64) -> Outcome {
     let mut world = World::new(budget_bytes);
-    // Three hours: an hour-old session is well within what a store of ordinary traffic reaches.
+    // Three hours of ordinary traffic, so that sessions that are one hour old are well within the store's horizon.
     let attack_from = 3 * HOUR_S;
     for second in 0..attack_from {
         world.ordinary(second);
@@ -129,12 +131,12 @@ pub(crate) fn run(attack: Attack, budget_bytes: u64, bits_per_s: u64, limit: f64
     }
 }
 
-/// A recorder, and the ordinary hosts it hears.
+/// A recorder and the ordinary hosts that it captures.
 struct World {
     pipeline: Pipeline,
     frame: Vec<u8>,
     sequence: u64,
-    /// When each 5 kB session began, and the sequences of the packets of its first kilobyte.
+    /// Second in which each 5 kB session began, and the sequence numbers of the packets in its first kilobyte.
     sessions: Vec<(u64, Vec<u64>)>,
     bulk_bytes_per_s: u64,
     due_bytes: u64,
@@ -157,7 +159,7 @@ impl World {
             seed: 1,
         };
         let pipeline = Pipeline::new(config).expect("memory");
-        // As much as a campus of two sessions a second has beside its small sessions, for 40 MiB.
+        // The bulk of a campus with two sessions per second for 40 MiB, scaled to the budget.
         let bulk_bytes_per_s = ORDINARY_BYTES_PER_S * budget_bytes / (40 << 20);
         Self {
             pipeline,
@@ -170,9 +172,9 @@ impl World {
         }
     }
 
-    /// One second of ordinary traffic, as a campus of two sessions a second has it for 40 MiB, and more rarely with less: seven of
-    /// eight sessions are a query and an answer, one has 5 kB, each of two hosts that are never seen again; and bulk of an
-    /// hour-long session each.
+    /// Sends one second of ordinary traffic. For 40 MiB it matches a campus with two sessions per second, and it scales
+    /// with the budget. Seven of eight sessions are a query and an answer, and one has 5 kB. Each session has a new
+    /// client. Bulk comes in sessions of one hour.
     fn ordinary(&mut self, second: u64) {
         let begin = BEGIN + second * SECOND;
         self.due_bytes += self.bulk_bytes_per_s;
@@ -210,13 +212,13 @@ impl World {
         }
     }
 
-    /// The 5 kB sessions of the ten minutes before `second`.
+    /// The 5 kB sessions of the 10 minutes before `second`.
     fn watched(&self, second: u64) -> Vec<Vec<u64>> {
         let of_then = self.sessions.iter().filter(|(begin, _)| (second - 600..second).contains(begin));
         of_then.map(|(_, first)| first.clone()).collect()
     }
 
-    /// How many of these still have all of these packets.
+    /// Number of watched sessions that still have all packets of their first kilobyte.
     fn left(&mut self, watched: &[Vec<u64>]) -> usize {
         self.pipeline.publish();
         let worker = self.pipeline.worker();
@@ -246,7 +248,7 @@ impl World {
         self.send(time, len);
     }
 
-    /// Ethernet and IPv4.
+    /// Writes the Ethernet and IPv4 headers.
     fn ip(&mut self, from: u32, to: u32, protocol: u8, fragment: u16, len: usize) {
         self.frame.clear();
         self.frame.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0]);
@@ -282,7 +284,7 @@ struct Attacker {
     count: u64,
 }
 
-/// The attacker, and the one it works with or against.
+/// Addresses of the attacker and of its peer or victim.
 const ATTACKER: u32 = 0xc0a8_6401;
 const OTHER: u32 = 0xc0a8_0001;
 
@@ -295,7 +297,7 @@ impl Attacker {
         self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// One packet or exchange. Answers of others are not counted as sent.
+    /// Sends one packet or one exchange. Packets from other hosts do not count as sent.
     fn step(&mut self, world: &mut World, now: u64) {
         let random = self.draw();
         let [a, b, c, d, e, f, ..] = random.to_le_bytes();

@@ -1,5 +1,5 @@
-//! The policies that Retrocap is compared with, in the same bytes: packets first in, first out; and the same after a
-//! fixed cutoff of each session at ingest, as Time Machine did it.
+//! Baseline policies with the same memory as Retrocap: a FIFO ring of packets, and a FIFO ring that truncates each
+//! session at a fixed cutoff on arrival, like Time Machine.
 
 use std::collections::VecDeque;
 
@@ -7,22 +7,22 @@ use retrocap::time::Timestamp;
 
 use crate::campus::Frame;
 
-/// What a record costs beside the packet's bytes, as in a capture file.
+/// Overhead per record in bytes, as in a pcap file.
 const RECORD_BYTES: u64 = 16;
 
-/// A packet that is there.
+/// A retained packet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
-    /// Its number in the order of arrival.
+    /// Position in the order of arrival, from 0.
     pub(crate) number: u64,
-    /// Its time.
+    /// Capture time.
     pub(crate) time: Timestamp,
 }
 
-/// A ring of packets, whole or up to a cutoff.
+/// A FIFO ring of packets with an optional cutoff per session.
 #[derive(Debug)]
 pub(crate) struct Fifo {
-    /// Packets that begin at or after this offset are not kept.
+    /// Packets that begin at or after this offset in their session are dropped.
     cutoff_bytes: u64,
     capacity_bytes: u64,
     used_bytes: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Fifo {
 }
 
 impl Fifo {
-    /// A ring of `capacity_bytes` for the packets that begin below `cutoff_bytes` of their session.
+    /// Creates a ring of `capacity_bytes` for packets that begin before `cutoff_bytes` in their session.
     pub(crate) fn new(capacity_bytes: u64, cutoff_bytes: u64) -> Self {
         Self {
             cutoff_bytes,
@@ -44,7 +44,7 @@ impl Fifo {
         }
     }
 
-    /// Takes the next packet.
+    /// Stores or drops the next packet.
     pub(crate) fn ingest(&mut self, frame: &Frame<'_>) {
         let kept = Kept { number: self.number, time: frame.packet.time };
         self.number += 1;
@@ -63,17 +63,17 @@ impl Fifo {
         }
     }
 
-    /// What is there.
+    /// The retained packets, oldest first.
     pub(crate) fn kept(&self) -> Vec<Kept> {
         self.packets.iter().map(|(kept, _)| *kept).collect()
     }
 
-    /// Every packet after this time is there.
+    /// Every packet after this time is retained.
     pub(crate) fn lost_until(&self) -> Timestamp {
         self.lost_until
     }
 
-    /// Bytes in use.
+    /// Bytes in use, including the overhead of records.
     pub(crate) fn used_bytes(&self) -> u64 {
         self.used_bytes
     }

@@ -1,10 +1,10 @@
-//! The campus workload: sessions arrive as a Poisson process, their sizes follow the lognormal mixture published with
-//! the AGH 2015 flow data, and each becomes the frames that a host would see of it.
+//! Campus workload. Sessions arrive as a Poisson process, and their sizes follow the lognormal mixture published with
+//! the AGH 2015 flow data. Each session is sent as the frames that a host would see.
 //!
-//! Only sessions that are under way are in memory. The frames of a session add up to the size that was drawn for it,
-//! to the byte. Small ones are a UDP packet or a query and its answer; larger ones are TCP: handshake, request,
-//! full segments with an acknowledgement for every second one, and a close from both sides. Bulk comes at its session's
-//! own rate, so large transfers last. Payloads are random. TCP and UDP checksums are left out, as offloading leaves them.
+//! Only active sessions are in memory. The frames of a session add up exactly to its drawn size. Small sessions are one
+//! UDP packet or a query and its answer. Larger sessions are TCP: handshake, request, full segments with an
+//! acknowledgement for every second one, and a close from both sides. Each session has its own rate, so large transfers
+//! take long. Payloads are random. TCP and UDP checksums are zero, as with checksum offloading.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,7 +14,7 @@ use retrocap::time::Timestamp;
 
 use crate::random::Random;
 
-/// One part of the mixture of session sizes.
+/// One component of the mixture of session sizes.
 struct Part {
     weight: f64,
     sigma: f64,
@@ -37,22 +37,22 @@ const SIZES: [Part; 8] = [
     part(0.000_140, 0.708, 83.18e6),
 ];
 
-/// A frame without payload: Ethernet asks for as much.
+/// Smallest frame without frame check sequence (IEEE 802.3), and thus the smallest session.
 const SIZE_BYTES_MIN: u64 = 60;
-/// Up to here a session is one packet; 47.8 % of the flows that were measured are.
+/// Largest session with a single packet. 47.8% of the measured flows have one packet.
 const SINGLE_BYTES_MAX: u64 = 177;
-/// Up to here a session is a query and its answer, above it is TCP.
+/// Largest session that consists of a query and an answer. Larger sessions are TCP.
 const EXCHANGE_BYTES_MAX: u64 = 1_000;
 const FRAME_BYTES_MAX: u64 = 1_514;
 
 const ETHERNET_BYTES: u64 = 14;
 const IPV4_BYTES: u64 = 20;
 const UDP_BYTES: u64 = 8;
-/// Ethernet, IPv4 and TCP with the timestamp option: an acknowledgement, or a FIN.
+/// Ethernet, IPv4 and TCP headers with the timestamp option: the length of an acknowledgement or a FIN.
 const TCP_BARE_BYTES: u64 = ETHERNET_BYTES + IPV4_BYTES + 32;
-/// The same with the options of a SYN.
+/// Length of a SYN, with its additional options.
 const TCP_SYN_BYTES: u64 = ETHERNET_BYTES + IPV4_BYTES + 40;
-/// What a TCP session has besides its request and its data: handshake, two FINs, the last acknowledgement.
+/// Bytes of a TCP session besides request and data: handshake, two FINs and the last acknowledgement.
 const TCP_FIXED_BYTES: u64 = 2 * TCP_SYN_BYTES + 4 * TCP_BARE_BYTES;
 
 const FIN: u8 = 1;
@@ -65,7 +65,7 @@ const SECOND_NS: f64 = 1e9;
 const BEGIN: Timestamp = Timestamp::from_unix(1_767_225_600, 0);
 const NOISE_BYTES: usize = 64 << 10;
 
-/// The traffic, frame by frame in the order of time.
+/// Generates the traffic frame by frame in order of time.
 pub(crate) struct Campus {
     random: Random,
     rate_per_s: f64,
@@ -79,22 +79,22 @@ pub(crate) struct Campus {
     frame: Vec<u8>,
 }
 
-/// A frame, and the place it has in its session.
+/// A frame and its position in its session.
 pub(crate) struct Frame<'a> {
     /// The packet to record.
     pub(crate) packet: Packet<'a>,
-    /// Which session, counted from 0 by start.
+    /// Session number, from 0 in order of start.
     pub(crate) session: u32,
-    /// Which packet of it, from 0.
+    /// Packet number in the session, from 0.
     pub(crate) index: u32,
-    /// Bytes of the session before it.
+    /// Bytes of the session before this frame.
     pub(crate) offset: u64,
-    /// Whether its sender closes the session with it.
+    /// Whether the sender closes the session with this frame.
     pub(crate) closes: bool,
 }
 
 impl Campus {
-    /// `rate_per_s` new sessions a second for `hours`.
+    /// Creates a workload of `rate_per_s` new sessions per second that lasts `hours`.
     pub(crate) fn new(seed: u64, rate_per_s: f64, hours: f64) -> Self {
         let mut random = Random::new(seed);
         let noise = (0..NOISE_BYTES / 8).flat_map(|_| random.bits().to_le_bytes()).collect();
@@ -112,12 +112,12 @@ impl Campus {
         }
     }
 
-    /// The time at which it begins.
+    /// Start time of the workload.
     pub(crate) fn begin() -> Timestamp {
         BEGIN
     }
 
-    /// The next frame, `None` at the end.
+    /// The next frame, or `None` at the end.
     pub(crate) fn next(&mut self) -> Option<Frame<'_>> {
         let starts_ns = BEGIN.0 + self.next_start_ns as u64;
         if self.due.peek().is_none_or(|Reverse((due_ns, _))| starts_ns <= *due_ns) {
@@ -175,7 +175,7 @@ fn size_bytes(random: &mut Random) -> u64 {
     (random.lognormal(part.median_bytes, part.sigma) as u64).max(SIZE_BYTES_MIN)
 }
 
-/// What comes next in a session.
+/// The next packet of a session.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     Single,
@@ -192,7 +192,7 @@ enum Phase {
     LastAcknowledge,
 }
 
-/// A frame to write: how long it is, who sends it, its TCP flags, and when the next one comes.
+/// A frame to write: length, sender, TCP flags, and the delay to the next frame of the session.
 struct Step {
     bytes: u64,
     from_client: bool,
@@ -200,15 +200,15 @@ struct Step {
     next_in_ns: Option<u64>,
 }
 
-/// A session under way.
+/// An active session.
 struct Active {
     session: u32,
     phase: Phase,
     index: u32,
     offset: u64,
-    /// Bytes of query or request.
+    /// Length of the frame with the query or request.
     request_bytes: u64,
-    /// Bytes of answers, data and acknowledgements that are still to come.
+    /// Bytes of answers, data and acknowledgements still to send.
     left_bytes: u64,
     unacknowledged: u8,
     round_trip_ns: u64,
@@ -233,7 +233,7 @@ impl Active {
             (Phase::Syn, request, size_bytes - TCP_FIXED_BYTES - request, port)
         };
         let host = random.between(0, 3_999).to_be_bytes();
-        // Few servers have most of the sessions.
+        // A few servers have most of the sessions.
         let server = (random.unit().powi(3) * 20_000.0) as u32;
         let server = (0xc612_0000 | server).to_be_bytes();
         Self {
@@ -248,14 +248,14 @@ impl Active {
             bits_per_s: random.lognormal(3.5e6, 0.9).clamp(0.25e6, 20e6),
             client: [10, 20, host[2], host[3]],
             server,
-            // No two sessions that are open at a time have one port.
+            // Ports repeat only after 64,000 sessions, so sessions that are open at the same time have different ones.
             client_port: (1_024 + session % 64_000) as u16,
             server_port,
             sequence: [random.bits() as u32, random.bits() as u32],
         }
     }
 
-    /// Moves on by one packet.
+    /// Advances the session by one packet.
     fn step(&mut self, random: &mut Random) -> Step {
         let round_trip_ns = self.round_trip_ns;
         let soon_ns = u64::from(random.between(20_000, 500_000));
@@ -285,7 +285,7 @@ impl Active {
         Step { bytes, from_client, flags, next_in_ns: Some(wait_ns) }
     }
 
-    /// A segment of data. What it leaves is nothing, or enough for another segment.
+    /// The step for a data segment. The remaining bytes are none, or enough for another segment.
     fn data(&mut self, random: &mut Random, soon_ns: u64) -> Step {
         let smallest = TCP_BARE_BYTES + 1;
         let mut bytes = self.left_bytes.min(FRAME_BYTES_MAX);
@@ -306,12 +306,12 @@ impl Active {
         Step { bytes, from_client: false, flags: ACK, next_in_ns: Some(wait_ns) }
     }
 
-    /// How long `bytes` take at the session's rate, give or take half.
+    /// Time for `bytes` at the session's rate, with a random factor from 0.5 to 1.5.
     fn pace_ns(&self, bytes: u64, random: &mut Random) -> u64 {
         (bytes as f64 * 8.0 / self.bits_per_s * (0.5 + random.unit()) * SECOND_NS) as u64
     }
 
-    /// Puts the frame of a step into `frame`.
+    /// Writes the frame of a step into `frame`.
     fn write(&mut self, step: &Step, noise: &[u8], random: &mut Random, frame: &mut Vec<u8>) {
         let hosts = [(self.client, self.client_port), (self.server, self.server_port)];
         let [source, destination] = if step.from_client { hosts } else { [hosts[1], hosts[0]] };
@@ -343,7 +343,7 @@ impl Active {
         frame.extend_from_slice(&noise[from..from + payload_bytes]);
     }
 
-    /// The TCP header after the ports, with its options.
+    /// Writes the TCP header after the ports, with options.
     fn write_tcp(&mut self, step: &Step, frame: &mut Vec<u8>) {
         let (mine, other) = if step.from_client { (0, 1) } else { (1, 0) };
         let (opens, header_bytes) = if step.flags & SYN != 0 { (true, TCP_SYN_BYTES) } else { (false, TCP_BARE_BYTES) };
@@ -365,7 +365,7 @@ impl Active {
     }
 }
 
-/// The ones' complement sum of an IPv4 header whose checksum is still 0 (RFC 1071).
+/// Internet checksum (RFC 1071) of an IPv4 header whose checksum field is 0.
 fn internet_checksum(header: &[u8]) -> u16 {
     let sum: u32 = header.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);

@@ -1,4 +1,4 @@
-//! The horizons as a picture (SVG), for the documentation.
+//! Chart of the horizons in SVG format, for the documentation.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ const WIDTH: f64 = 760.0;
 const BAR: f64 = 16.0;
 const GROUP: f64 = 3.0 * BAR + 22.0;
 const TOP: f64 = 62.0;
-/// The axis goes from ten seconds to ten hours.
+/// The logarithmic axis covers 10 s to 10 h.
 const SHORTEST_S: f64 = 10.0;
 const LONGEST_S: f64 = 36_000.0;
 const TICKS: [(f64, &str); 6] =

@@ -1,7 +1,7 @@
-//! Retention: how far back each policy reaches on the campus workload, in the same bytes.
+//! Retention benchmark: how far back each policy reaches on the campus workload with the same memory.
 //!
-//! `make retention` sends the workload through the real pipeline and through two baselines, and looks at what each of
-//! them keeps at several points of the second half.
+//! `make retention` sends the workload through the real pipeline and two baselines. It measures what each of them
+//! retains at several times in the second half.
 #![allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -31,37 +31,37 @@ use campus::Campus;
 use measure::{Measured, measure};
 use truth::Truth;
 
-/// The fixed cutoff that Retrocap is compared with.
+/// Cutoff of the baseline, in bytes per session.
 const CUTOFF_BYTES: u64 = 10_000;
 
-/// How far back each policy reaches on the campus workload, in the same bytes.
+/// Measure how far back each policy reaches on the campus workload with the same memory.
 #[derive(Debug, Parser)]
 struct Args {
     /// Hours of traffic.
     #[arg(long, default_value_t = 12.0)]
     hours: f64,
-    /// New sessions a second.
+    /// New sessions per second.
     #[arg(long, default_value_t = 2.0)]
     rate: f64,
-    /// Memory for everything, split as a live recorder splits it.
+    /// Total memory, split as in a live recorder.
     #[arg(long, default_value = "40MiB")]
     budget: ByteSize,
     /// Seed of the traffic.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How many looks are taken, evenly over the second half.
+    /// Number of measurements, spread evenly over the second half.
     #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u32).range(1..))]
     looks: u32,
-    /// Print every look as comma-separated values instead of the table.
+    /// Print every measurement as comma-separated values instead of the table.
     #[arg(long)]
     csv: bool,
-    /// Write the mean horizons as a picture (SVG), too.
+    /// Also write a chart of the mean horizons to this SVG file.
     #[arg(long)]
     chart: Option<std::path::PathBuf>,
-    /// Show what one host must send before others lose their history, instead.
+    /// Instead show how much one host must send before others lose their history.
     #[arg(long)]
     attacks: bool,
-    /// Cargo says so to benchmarks.
+    /// Cargo passes this option to benchmarks.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -88,7 +88,7 @@ fn main() {
     }
 }
 
-/// What one host must send, at several rates.
+/// Prints how much one host must send, at several rates.
 fn attack(args: &Args) {
     const LIMIT: f64 = 64.0;
     println!(
@@ -106,7 +106,7 @@ fn attack(args: &Args) {
     }
 }
 
-/// Sends the workload through all policies and prints what they keep.
+/// Sends the workload through all policies and prints what they retain.
 fn compare(args: &Args, split: &Split) {
     let config = Config {
         sessions_bytes: split.sessions_bytes,
@@ -136,7 +136,7 @@ fn compare(args: &Args, split: &Split) {
     let mut run = Run {
         truth: Truth::default(),
         pipeline,
-        // They know no sessions, so they have all of the budget.
+        // The baselines have no session table, so packets get the whole budget.
         fifo: Fifo::new(args.budget.bytes(), u64::MAX),
         cutoff: Fifo::new(args.budget.bytes(), CUTOFF_BYTES),
         looks: Vec::new(),
@@ -165,14 +165,14 @@ fn compare(args: &Args, split: &Split) {
     }
 }
 
-/// What every policy keeps at one time.
+/// What every policy retains at one time.
 struct Look {
     now: Timestamp,
-    /// FIFO, cutoff, Retrocap.
+    /// Order: FIFO, cutoff, Retrocap.
     policies: [Measured; 3],
 }
 
-/// The workload on its way through all policies.
+/// State of a comparison: the workload and all policies.
 struct Run {
     truth: Truth,
     pipeline: Pipeline,
@@ -182,13 +182,13 @@ struct Run {
 }
 
 impl Run {
-    /// Sends everything, and says how many bytes it was.
+    /// Sends the whole workload and returns its volume in bytes.
     fn all(&mut self, args: &Args) -> u64 {
         let mut campus = args.campus();
         let mut wire_bytes = 0;
         let begin = Campus::begin();
         let length_ns = args.hours * 3600e9;
-        // The first look is one step after the middle, the last one at the end.
+        // The first measurement is one interval after the middle, and the last one is at the end.
         let due = |look: usize| {
             Timestamp(begin.0 + (length_ns * (0.5 + 0.5 * (look + 1) as f64 / f64::from(args.looks))) as u64)
         };

@@ -1,4 +1,4 @@
-//! How far back something is still there: what is kept, held against what was sent.
+//! Horizon measurement: compares the retained packets with the sent packets.
 
 use retrocap::pipeline::Worker;
 use retrocap::time::Timestamp;
@@ -6,44 +6,45 @@ use retrocap::time::Timestamp;
 use crate::baselines::Kept;
 use crate::truth::{Level, Sent, Truth};
 
-/// Sessions looked at together.
+/// Number of consecutive sessions in a window.
 const WINDOW_SESSIONS: usize = 400;
-/// Of these so many may lack something: 5 %.
+/// Number of sessions in a window that may be incomplete: 5%.
 const LACKING_MAX: usize = WINDOW_SESSIONS / 20;
 
-/// One look at what a policy keeps, or several taken together.
+/// One measurement of what a policy retains, or a summary of several.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Measured {
-    /// For each level, the age in seconds up to which 95 % of sessions have it.
+    /// For each level, the age in seconds up to which 95% of sessions are complete.
     pub(crate) horizons_s: [f64; Level::ALL.len()],
-    /// The age in seconds up to which every packet of every session is there.
+    /// Age in seconds up to which every packet is retained.
     pub(crate) whole_stretch_s: f64,
-    /// Packets that are there.
+    /// Number of retained packets.
     pub(crate) packets: f64,
-    /// Sessions with a packet there.
+    /// Number of sessions with a retained packet.
     pub(crate) sessions: f64,
-    /// Those of them whose first packet is gone.
+    /// Number of these sessions whose first packet is lost.
     pub(crate) headless: f64,
-    /// Those of the headless of which only packets that close them are there.
+    /// Number of headless sessions of which only closing packets are retained.
     pub(crate) only_closing: f64,
-    /// Sessions with a hole before a packet that is there and older than the whole stretch, closing ones aside.
+    /// Number of sessions with a gap: a missing packet before a retained one that is older than the whole stretch.
+    /// Closing packets do not count as the retained one.
     pub(crate) gaps: f64,
-    /// Bytes taken by what is there.
+    /// Memory in use, in bytes.
     pub(crate) used_bytes: f64,
 }
 
 impl Measured {
-    /// Sessions with a gap, in percent of those with a packet there.
+    /// Sessions with a gap, in percent of those with a retained packet.
     pub(crate) fn gaps_percent(&self) -> f64 {
         100.0 * self.gaps / self.sessions.max(1.0)
     }
 
-    /// The mean of several looks, value by value.
+    /// Mean of several measurements, for each value.
     pub(crate) fn mean(looks: &[Self]) -> Self {
         Self::each(looks, |values| values.iter().sum::<f64>() / values.len().max(1) as f64)
     }
 
-    /// The value that a share of the looks stays below, value by value; 0.5 is the median.
+    /// Quantile of several measurements, for each value. A `share` of 0.5 gives the median.
     pub(crate) fn quantile(looks: &[Self], share: f64) -> Self {
         Self::each(looks, |values| {
             let at = share * values.len().saturating_sub(1) as f64;
@@ -51,7 +52,7 @@ impl Measured {
         })
     }
 
-    /// What `summary` makes of the sorted values of all looks.
+    /// Applies `summary` to the sorted measurements of each value.
     fn each(looks: &[Self], summary: impl Fn(&[f64]) -> f64) -> Self {
         let of = |value: &dyn Fn(&Self) -> f64| {
             let mut values: Vec<f64> = looks.iter().map(value).collect();
@@ -71,20 +72,21 @@ impl Measured {
     }
 }
 
-/// What is kept of one session.
+/// Retained packets of one session.
 #[derive(Clone, Copy, Default)]
 struct OfSession {
     packets: u32,
     closing: u32,
-    /// Packets there, for each level.
+    /// Number of retained packets in each level.
     of_level: [u32; Level::ALL.len()],
-    /// One more than the index of the last packet there that is older than the whole stretch and closes nothing.
+    /// One more than the index of the last retained packet that is older than the whole stretch and does not close the
+    /// session.
     prefix: u32,
-    /// Packets there below that.
+    /// Number of retained packets with an index below `prefix`.
     of_prefix: u32,
 }
 
-/// Holds `kept` against `truth` at `now`; every packet after `lost_until` is kept.
+/// Compares `kept` with `truth` at time `now`. Every packet after `lost_until` is retained.
 pub(crate) fn measure(
     truth: &Truth,
     kept: &[Kept],
@@ -130,7 +132,8 @@ pub(crate) fn measure(
     }
 }
 
-/// The age of the oldest session of the last window, going back from `now`, of which 95 % lack nothing.
+/// Age in seconds of the oldest session that is reached from `now` backwards while at most 5% of the sessions in each
+/// window are incomplete.
 pub(crate) fn horizon_s(sessions: &[Sent], now: Timestamp, lacks: impl Fn(usize) -> bool) -> f64 {
     let mut lacking = 0;
     let mut reached = now;
@@ -151,7 +154,7 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.0.saturating_sub(from.0) as f64 / 1e9
 }
 
-/// What the pipeline keeps.
+/// The packets that the pipeline retains.
 pub(crate) fn kept_by(worker: &Worker) -> Vec<Kept> {
     let mut kept = Vec::new();
     for view in worker.segments.views() {
@@ -163,7 +166,7 @@ pub(crate) fn kept_by(worker: &Worker) -> Vec<Kept> {
     kept
 }
 
-/// Bytes of the pages that the pipeline's packets take.
+/// Bytes of the pages that the pipeline's packets occupy.
 pub(crate) fn used_by(worker: &Worker) -> u64 {
     worker.segments.views().map(|view| view.memory_bytes()).sum()
 }

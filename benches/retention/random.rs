@@ -1,6 +1,6 @@
-//! Random numbers from a seed, the same on every machine: splitmix64 and the distributions of the workload.
+//! Seeded random numbers, equal on every machine: the splitmix64 generator and the distributions of the workload.
 
-/// A stream of random numbers.
+/// A sequence of random numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -18,23 +18,23 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to 1, without 1.
+    /// Uniform number from 0 (inclusive) to 1 (exclusive).
     pub(crate) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A whole number from `from` to `to`, both included.
+    /// Uniform integer from `from` to `to`, both inclusive.
     pub(crate) fn between(&mut self, from: u32, to: u32) -> u32 {
         let span = u64::from(to.saturating_sub(from)) + 1;
         from + (((self.bits() >> 32) * span) >> 32) as u32
     }
 
-    /// Exponentially distributed, with mean 1.
+    /// Exponentially distributed number with mean 1.
     pub(crate) fn exponential(&mut self) -> f64 {
         -(1.0 - self.unit()).ln()
     }
 
-    /// Lognormal: `median` times e to the power of a normal number with deviation `sigma`.
+    /// Lognormal number: `median` times the exponential of a normal number with standard deviation `sigma`.
     pub(crate) fn lognormal(&mut self, median: f64, sigma: f64) -> f64 {
         let radius = (2.0 * self.exponential()).sqrt();
         median * (sigma * radius * (std::f64::consts::TAU * self.unit()).cos()).exp()

@@ -1,4 +1,4 @@
-//! The table and the comma-separated values.
+//! Output of the results as a table or as comma-separated values.
 
 use retrocap::budget::{ByteSize, Split};
 use retrocap::session::SessionArray;
@@ -8,11 +8,11 @@ use crate::truth::Truth;
 use crate::{Args, Look};
 
 pub(crate) const POLICIES: [&str; 3] = ["FIFO", "10 kB cutoff", "Retrocap"];
-/// What Retrocap is to reach, in multiples of FIFO.
+/// Targets for Retrocap, in multiples of the FIFO horizons.
 pub(crate) const TARGETS: [f64; 5] = [25.0, 15.0, 2.5, 1.0, 0.15];
 pub(crate) const COLUMNS: [&str; 5] = ["starts", "first 1 kB", "first 10 kB", "whole", "whole stretch"];
 
-/// What was measured.
+/// Prints the workload and the memory sizes.
 pub(crate) fn title(args: &Args, split: &Split, truth: &Truth, wire_bytes: u64) {
     println!(
         "campus workload, seed {}: {} h at {} sessions/s, {} sessions, {} packets, {:.2} GB ({:.1} kB/s)",
@@ -33,7 +33,7 @@ pub(crate) fn title(args: &Args, split: &Split, truth: &Truth, wire_bytes: u64) 
     );
 }
 
-/// Horizons of all policies, beside the targets, and what else there is to know of them.
+/// Prints the horizons of all policies with the targets, then the counts of retained packets and sessions.
 pub(crate) fn table(looks: &[Look]) {
     let policies: [Vec<Measured>; 3] =
         std::array::from_fn(|policy| looks.iter().map(|look| look.policies[policy]).collect());
@@ -61,7 +61,7 @@ pub(crate) fn table(looks: &[Look]) {
     }
 }
 
-/// One line a policy: each horizon, and how many times FIFO's it is.
+/// Prints one line per policy with each horizon and its multiple of the FIFO horizon.
 fn horizons(title: &str, policies: &[Measured; 3]) {
     println!("\n{title:<14}{}", COLUMNS.map(|name| format!("{name:>17}")).concat());
     let fifo = horizons_s(&policies[0]);
@@ -75,7 +75,7 @@ fn horizons(title: &str, policies: &[Measured; 3]) {
     }
 }
 
-/// One line a look and policy.
+/// Prints one line per measurement and policy.
 pub(crate) fn csv(looks: &[Look]) {
     println!(
         "time_s,policy,starts_s,first_1kb_s,first_10kb_s,whole_s,whole_stretch_s,packets,sessions,headless,only_closing,gaps,used_bytes"
@@ -103,7 +103,7 @@ pub(crate) fn horizons_s(measured: &Measured) -> [f64; 5] {
     [starts, kilobyte, ten, whole, measured.whole_stretch_s]
 }
 
-/// Three digits, in the unit that people would use.
+/// Formats a duration in the unit that suits its size.
 pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         ..120.0 => format!("{seconds:.1} s"),
@@ -113,12 +113,12 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
-/// So many times, in three digits.
+/// Formats a multiple with one decimal from 10 on, and with two below.
 pub(crate) fn multiple(times: f64) -> String {
     if times >= 10.0 { format!("×{times:.1}") } else { format!("×{times:.2}") }
 }
 
-/// How many sessions are known at the end, and what those of the past cost.
+/// Prints how many sessions are known at the end, and the memory for archived sessions.
 pub(crate) fn ledger(ledger: &SessionArray) {
     let with_packets = ledger.sessions().filter(|session| session.kept_packets > 0).count() as u64;
     let known = ledger.sessions().count() as u64 + ledger.past();

@@ -1,26 +1,26 @@
-//! What was sent, in the order it was sent: the generator's own record, against which everything kept is held.
+//! Record of all sent packets in order of arrival, as the reference for measurements.
 
 use retrocap::time::Timestamp;
 
 use crate::campus::Frame;
 
-/// How much of a session one asks for.
+/// Part of a session that must be retained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// Its first packet.
+    /// The first packet.
     Start,
-    /// The packets of its first 1,000 bytes.
+    /// The packets of the first 1,000 bytes.
     Kilobyte,
-    /// The packets of its first 10,000 bytes.
+    /// The packets of the first 10,000 bytes.
     TenKilobytes,
-    /// All of its packets.
+    /// All packets.
     Whole,
 }
 
 impl Level {
     pub(crate) const ALL: [Self; 4] = [Self::Start, Self::Kilobyte, Self::TenKilobytes, Self::Whole];
 
-    /// Packets that begin at or after this offset are not asked for.
+    /// Packets that begin at or after this offset are not part of the level.
     pub(crate) fn end_bytes(self) -> u64 {
         match self {
             Self::Start => 1,
@@ -31,36 +31,36 @@ impl Level {
     }
 }
 
-/// A packet's place in its session.
+/// Position of a packet in its session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    /// Which session.
+    /// Session number, from 0.
     pub(crate) session: u32,
-    /// Which packet of it, from 0.
+    /// Packet number in the session, from 0.
     pub(crate) index: u32,
 }
 
-/// A session as far as it was sent.
+/// A session and its packets sent so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
-    /// Time of its first packet.
+    /// Time of the first packet.
     pub(crate) start: Timestamp,
-    /// Where its last packet begins.
+    /// Offset of the last packet in the session, in bytes.
     pub(crate) last_offset: u64,
-    /// For each level, how many packets it takes.
+    /// Number of packets in each level.
     pub(crate) packets: [u32; Level::ALL.len()],
-    /// The packets that close it, one from each side.
+    /// Packet numbers of the closing packets, one from each side.
     closes: [u32; 2],
 }
 
 impl Sent {
-    /// Whether a packet of it is one that closes it, and so kept with its start.
+    /// Whether this packet closes the session. The recorder keeps such packets with the start of the session.
     pub(crate) fn closes_with(&self, index: u32) -> bool {
         self.closes.contains(&index)
     }
 }
 
-/// Everything that was sent. A packet's number is its place in the order of arrival.
+/// All sent packets. A packet's number is its position in the order of arrival.
 #[derive(Debug, Default)]
 pub(crate) struct Truth {
     places: Vec<Place>,
@@ -68,7 +68,7 @@ pub(crate) struct Truth {
 }
 
 impl Truth {
-    /// Takes note of the next packet.
+    /// Adds the next packet.
     pub(crate) fn note(&mut self, frame: &Frame<'_>) {
         self.places.push(Place { session: frame.session, index: frame.index });
         if frame.index == 0 {
@@ -87,17 +87,17 @@ impl Truth {
         }
     }
 
-    /// How many packets were sent.
+    /// Number of packets sent.
     pub(crate) fn packets(&self) -> u64 {
         self.places.len() as u64
     }
 
-    /// The sessions by their starts.
+    /// The sessions in order of start.
     pub(crate) fn sessions(&self) -> &[Sent] {
         &self.sessions
     }
 
-    /// The place of a packet.
+    /// The position of a packet in its session.
     pub(crate) fn place(&self, number: u64) -> Place {
         self.places[number as usize]
     }

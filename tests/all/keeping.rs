@@ -1,4 +1,4 @@
-//! Classes and pins: what they promise, asked of the engine.
+//! Tests of what the engine guarantees for classes and pins.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use retrocap::time::Timestamp;
 const SECOND: u64 = 1_000_000_000;
 const BEGIN: u64 = 1_795_341_600 * SECOND;
 
-/// A recorder of 16 MiB, with a limit for pins.
+/// A recorder with a budget of 16 MiB and a memory limit for pins.
 struct Recorder {
     pipeline: Pipeline,
     pins: Arc<Pins>,
@@ -42,7 +42,7 @@ impl Recorder {
         Self { pipeline: Pipeline::new(config).unwrap(), pins, sent: 0 }
     }
 
-    /// A UDP packet of `len` bytes between 10.0.0.1 and a host.
+    /// Sends a UDP packet of `len` bytes between 10.0.0.1 and a host.
     fn send(&mut self, second: u64, host: u32, port: u16, out: bool, len: usize) {
         let (a, b) = ([10, 0, 0, 1], (0xc000_0000 | host).to_be_bytes());
         let (from, to, ports) = if out { (a, b, [40_000u16, port]) } else { (b, a, [port, 40_000]) };
@@ -69,12 +69,12 @@ impl Recorder {
         }]);
     }
 
-    /// Bulk of many sessions, several times the store, in an hour.
+    /// Sends one hour of bulk in many sessions, several times the size of the store.
     fn flush(&mut self, from_second: u64) {
         self.bulk(from_second, 40_000);
     }
 
-    /// The first packets of it.
+    /// Sends the first `packets` packets of this bulk.
     fn bulk(&mut self, from_second: u64, packets: u64) {
         for i in 0..packets {
             let host = 0x10_0000 + u32::try_from(i / 400).unwrap();
@@ -82,7 +82,7 @@ impl Recorder {
         }
     }
 
-    /// Sessions that match, with the packets of them that are there.
+    /// Matching sessions, each with its number of retained packets.
     fn sessions(&mut self, expression: &str) -> Vec<(Session, u64)> {
         self.pipeline.publish();
         let worker = self.pipeline.worker();
@@ -111,7 +111,7 @@ impl Recorder {
         sessions
     }
 
-    /// Packets sent and packets there of the sessions that match.
+    /// Number of packets sent and retained in matching sessions.
     fn seen_and_kept(&mut self, expression: &str) -> (u64, u64) {
         let sessions = self.sessions(expression);
         (sessions.iter().map(|(session, _)| session.packets.sum()).sum(), sessions.iter().map(|(_, kept)| kept).sum())
@@ -136,7 +136,7 @@ fn a_weight_stretches_the_horizon() {
         Class { weight: 0.001, ..class("short", "port 7002") },
     ];
     let mut recorder = Recorder::new(&classes, 0);
-    // Three sessions of 100 kB each, alike but for their port, then an hour of bulk.
+    // Three sessions of 100 kB each that differ only in their port, then one hour of bulk.
     for i in 0..100 {
         for port in [7000, 7001, 7002] {
             recorder.send(i / 100, 1, port, i % 2 == 0, 1000);
@@ -148,7 +148,7 @@ fn a_weight_stretches_the_horizon() {
     assert!(plain < 60, "{plain} packets without a class");
     assert!(short <= plain, "{short} packets of the short class, {plain} of none");
 
-    // Again, and then less bulk than has room beside it: the short class goes first.
+    // Repeat with less bulk than fits beside the sessions. The class with the low weight is evicted first.
     for i in 0..100 {
         for port in [7000, 7002] {
             recorder.send(4000 + i / 100, 2, port, i % 2 == 0, 1000);
@@ -177,7 +177,7 @@ fn a_cutoff_drops_at_once_and_counts() {
 #[test]
 fn a_reserve_cannot_be_taken_by_others() {
     let mut recorder = Recorder::new(&[Class { reserve_bytes: 2 << 20, ..class("industrial", "port 502") }], 0);
-    // Deep in one session, so nothing but the reserve keeps it.
+    // The packets lie deep in one session, so only the reserve keeps them.
     for i in 0..12_000u64 {
         recorder.send(i / 1000, 1, 502, i % 2 == 0, 120);
         recorder.send(i / 1000, 1, 503, i % 2 == 0, 120);
@@ -211,7 +211,7 @@ fn a_pin_keeps_what_is_there_and_what_still_comes() {
     let (seen, kept) = recorder.seen_and_kept("host 192.0.0.2");
     assert!(seen == 600 && kept < 100, "{kept} of another host");
 
-    // Its time comes: what it held is bulk from now on, but for its start.
+    // The pin expires. Its packets now count as bulk, except for the start of each session.
     assert_eq!(recorder.pins.expire(Timestamp(until.0 - 1)), 0);
     assert_eq!(recorder.pins.expire(until), 1);
     assert!(!recorder.pins.remove(pin.id), "it is gone");
@@ -230,7 +230,7 @@ fn pins_end_where_their_share_ends_and_who_came_first_keeps_first() {
     for i in 0..900 {
         recorder.send(i / 100, 1, 7000, i % 2 == 0, 1000);
     }
-    // 0.9 MB are taken, so half of this has no room.
+    // 0.9 MB are in use, so about half of these packets find no room.
     for i in 0..300 {
         recorder.send(900 + i / 100, 1, 7001, i % 2 == 0, 1000);
     }
@@ -271,8 +271,8 @@ fn places_of_pins_are_given_again_without_mixing_them_up() {
 fn important_packets_of_a_polled_session_are_kept_with_its_start() {
     let classes = [Class { important: Some("greater 140".to_owned()), ..class("plc", "port 502") }];
     let mut recorder = Recorder::new(&classes, 0);
-    // An hour of polling ten times a second with a longer packet once a minute, beside 72,000 sessions that fill the store
-    // several times with starts.
+    // One hour of polling ten times per second, with a longer packet once a minute. The starts of 72,000 other sessions
+    // fill the store several times.
     for i in 0..36_000u64 {
         let len = if i % 600 == 300 { 140 } else { 90 };
         recorder.send(i / 10, 1, 502, i % 2 == 0, len);

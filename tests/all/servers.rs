@@ -1,7 +1,8 @@
-//! Promise 6 where recorders are used: on a server that is an end of every session, before a gateway, on a resolver.
+//! Promise 6 at typical capture points: a server that takes part in every session, a gateway, and a resolver.
 //!
-//! Half an hour of six sessions a second, five small ones and one of 60 to 200 kB, in 24 MiB, as a replay has it. Figures are shares of
-//! all sessions of a quarter of the time, by the packets that are left.
+//! The traffic lasts half an hour with six sessions per second: five small ones and one with 60 to 200 kB. The recorder
+//! has 24 MiB and compresses as in a replay. Figures are percentages of all sessions that began in a quarter of the
+//! time, computed from the packets that are left.
 
 use std::collections::HashSet;
 
@@ -22,13 +23,13 @@ const SYN: u8 = 2;
 const FIN: u8 = 1;
 const ACK: u8 = 16;
 
-/// Who talks to whom.
+/// Capture point: number of clients and servers.
 #[derive(Clone, Copy)]
 struct Place {
     name: &'static str,
     clients: u64,
     servers: u64,
-    /// Every other session goes from the first server to one of as many others.
+    /// Every other session goes from the first server to one of `clients` further servers.
     resolves: bool,
 }
 
@@ -40,7 +41,7 @@ const PLACES: [Place; 5] = [
     Place { name: "a resolver", clients: 60, servers: 1, resolves: true },
 ];
 
-/// A session as it was sent: sequences of its first packet, its request, and the rest of its first kilobyte.
+/// A sent session: sequence numbers of its first packet, its request, and the packet that completes its first kilobyte.
 struct Sent {
     second: u64,
     first: u64,
@@ -117,7 +118,7 @@ impl World {
         self.sent += 1;
     }
 
-    /// A handshake, a request, a response in packets of `mss`, and both sides close.
+    /// Sends a handshake, a request, a response in packets of at most `mss` bytes, and a close by both sides.
     fn session(&mut self, time: u64, client: (u32, u16), server: (u32, u16), response: usize, mss: usize) {
         let (out, back) = ([client, server], [server, client]);
         let first = self.sent;
@@ -169,7 +170,8 @@ impl World {
         kept
     }
 
-    /// First packet, request and first kilobyte, in percent of the sessions of each quarter, the oldest first, and of all.
+    /// Percentages of sessions that keep the first packet, the start with the request, and the first kilobyte. One row
+    /// per quarter, oldest first, then one row for all sessions.
     fn figures(&mut self) -> [[f64; 3]; 5] {
         let kept = self.kept();
         let has = |sequence: &u64| kept.contains(sequence);

@@ -1,4 +1,5 @@
-//! Promise 6: no single host floods other hosts' history away. `make retention ARGS=--attacks` prints how far each can go.
+//! Promise 6: no single host can push out the history of others. `make retention ARGS=--attacks` prints the traffic
+//! volume that each attack needs.
 
 #[path = "../../benches/retention/attacks.rs"]
 #[allow(
@@ -12,11 +13,11 @@ mod attacks;
 
 use attacks::{Attack, run};
 
-/// What the attacker has to send at least, in budgets.
+/// Traffic volume that the attacker must be able to send without effect, in multiples of the memory budget.
 const BUDGETS: f64 = 20.0;
 const BUDGET_BYTES: u64 = 16 << 20;
 
-/// At this rate 20 budgets take less than a minute.
+/// Rate of the attack. At this rate 20 budgets take less than a minute.
 const BITS_PER_S: u64 = 100_000_000;
 
 fn holds(attack: Attack) {

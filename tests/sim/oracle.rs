@@ -1,4 +1,4 @@
-//! What is kept, as the rules describe it: one list of segments, looked through from its start for every question.
+//! Retention oracle: applies the retention rules to one list of segments, which it scans in full for every decision.
 
 use retrocap::store::retention::Policy;
 
@@ -9,10 +9,10 @@ const PAGE: usize = 4096;
 const SEGMENT: usize = 64 << 10;
 const HEADER_MAX: usize = 28;
 const PINS: usize = 12;
-/// Pages that only carried packets may take.
+/// Number of pages reserved for carried packets.
 const CARRIED_PAGES: usize = 4;
 
-/// What competes with its like. The first kilobyte and a half, what follows to 31.5 kB, and all the rest.
+/// Depth bands: the first 1.5 kB of a session, the following bytes up to 31.5 kB, and the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Band {
     Starts,
@@ -20,10 +20,10 @@ pub(crate) enum Band {
     Bulk,
 }
 
-/// Queues in the order in which equals are evicted.
+/// Queues, in the order in which equal candidates are evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Queue {
-    /// Line 0 has what closes sessions, line 1 important packets; rank 0 is line 2, and so on.
+    /// Line 0 holds packets that close sessions, line 1 important packets, line 2 rank 0, line 3 rank 1, and so on.
     Ranked {
         class: u8,
         line: u8,
@@ -55,7 +55,7 @@ struct Segment {
     open: bool,
 }
 
-/// How a class is kept.
+/// Settings of a class.
 #[derive(Clone, Debug)]
 pub(crate) struct Terms {
     pub(crate) port: u16,
@@ -64,12 +64,12 @@ pub(crate) struct Terms {
     pub(crate) reserve: u64,
 }
 
-/// One worker.
+/// Model of one worker.
 pub(crate) struct Oracle {
     pub(crate) sessions: Sessions,
     pub(crate) policy: Policy,
     pub(crate) classes: Vec<Terms>,
-    /// The port each pin asks for.
+    /// Port that each pin matches.
     pub(crate) pins: [Option<u16>; PINS],
     pub(crate) refused: [u64; PINS],
     pages: usize,
@@ -140,7 +140,7 @@ impl Oracle {
         }
     }
 
-    /// A packet comes; `flood_of` tells which flood a session that begins is of.
+    /// Processes a packet. `flood_of` returns the flood of a new session.
     pub(crate) fn receive(&mut self, sent: &Sent, flood_of: impl Fn(usize) -> u8) -> Observed {
         let captured = sent.captured;
         let observed = self.sessions.observe(sent, self.sequence);
@@ -164,7 +164,7 @@ impl Oracle {
         let rank = rank_of_packet(observed.depth, sent.len as u64);
         let line = if observed.closes { 0 } else { rank + 2 };
         let (class, flood) = (session.class, session.kept_with());
-        // A class that is kept like all others has no queues of its own.
+        // A class with default settings has no queues of its own.
         let is_plain = |terms: &Terms| terms.reserve == 0 && (terms.weight - 1.0).abs() < f64::EPSILON;
         let class =
             if class.checked_sub(1).is_some_and(|at| is_plain(&self.classes[usize::from(at)])) { 0 } else { class };
@@ -184,7 +184,7 @@ impl Oracle {
         observed
     }
 
-    /// Pins as they are from now on; `ended` are places whose pin has gone.
+    /// Sets the current pins. `ended` and `new` have one bit per place.
     pub(crate) fn set_pins(&mut self, now: [Option<u16>; PINS], ended: u16, new: u16) {
         for session in &mut self.sessions.all {
             session.pins &= !ended;
@@ -204,7 +204,7 @@ impl Oracle {
         self.pins = now;
     }
 
-    /// Sequences kept, segment by segment, with the rank that readers are told.
+    /// Retained sequence numbers by segment, with the rank that readers see.
     pub(crate) fn contents(&self) -> Vec<(u8, Vec<u64>)> {
         let of = |segment: &Segment| {
             let rank = if let Queue::Ranked { line, .. } = segment.queue { line.saturating_sub(2) } else { 0 };
@@ -217,7 +217,7 @@ impl Oracle {
         self.pages_where(|queue| matches!(queue, Queue::Pinned(_)))
     }
 
-    /// Small disorder is ignored, a clock that was set back is followed, a leap counts ten minutes.
+    /// Ignores up to 10 s of disorder, follows a clock that was set back, and counts at most 10 minutes for a jump.
     fn advance(&mut self, to: u64) {
         match self.clock {
             Some(last) if to >= last => {
@@ -230,7 +230,7 @@ impl Oracle {
     }
 
     fn append(&mut self, record: Record, place: Queue) {
-        // Counted before room is made for it.
+        // The store counts the packet before it makes room for it.
         self.count_kept(&record);
         let record_max = HEADER_MAX + record.captured;
         let queue = self.pin_with_room(record.session, record_max).unwrap_or(place);
@@ -319,7 +319,7 @@ impl Oracle {
         match queue {
             Queue::Ranked { class, line, .. } => {
                 let stays = class.checked_sub(1).map_or(1.0, |at| self.classes[usize::from(at)].weight);
-                // What closes a session goes with its first kilobyte.
+                // Closing packets have the weight of rank 1.
                 weights[line.checked_sub(2).map_or(1, usize::from)] / stays
             }
             Queue::Heads { .. } => weights[0],
@@ -328,7 +328,7 @@ impl Oracle {
         }
     }
 
-    /// A class keeps what it has reserved; pins keep what they have.
+    /// Whether a queue is protected: pins always, classes up to their reserve.
     fn is_reserved(&self, queue: Queue) -> bool {
         let Queue::Ranked { class: mine @ 1.., .. } = queue else { return matches!(queue, Queue::Pinned(_)) };
         let reserve = self.classes[usize::from(mine) - 1].reserve;
@@ -343,7 +343,7 @@ impl Oracle {
         (age + 1.0) * self.weight(segment.queue)
     }
 
-    /// The oldest segment of each queue that may go.
+    /// The oldest segment of each queue from which segments may be evicted.
     fn candidates(&self) -> Vec<usize> {
         let mut heads: Vec<usize> = Vec::new();
         for (at, segment) in self.segments.iter().enumerate() {
@@ -356,8 +356,9 @@ impl Oracle {
         if free.is_empty() { heads } else { free }
     }
 
-    /// The rule: bulk beyond its share goes, then the middle beyond its own, then starts; but what lies deeper and is older goes
-    /// before. In a band, floods beyond half of it make room; else what counts least.
+    /// The segment to evict next. Bulk above its share comes first, then the middle above its share, then starts. A
+    /// segment that lies deeper and is older than the chosen one goes instead. In a band, floods go first if they hold
+    /// more than half of it; otherwise the segment with the highest score goes.
     fn victim(&self) -> Option<usize> {
         let candidates = self.candidates();
         let of = |at: usize| self.segments[at].queue;
@@ -376,7 +377,7 @@ impl Oracle {
                 let largest = (1..8).find(|&flood| pages_of_flood(flood) == most).unwrap();
                 among.retain(|&at| of(at).flood() == largest);
             }
-            // The first of equals, floods in their order.
+            // Break ties in the order of floods.
             among.sort_by_key(|&at| of(at).flood());
             let highest = among.iter().map(|&at| self.score(at)).fold(f64::MIN, f64::max);
             among.into_iter().find(|&at| self.score(at) >= highest)
@@ -408,15 +409,15 @@ impl Oracle {
         true
     }
 
-    /// Promise 6, asked of all segments: while the first kilobyte of a session that is of no flood goes, no packet that lies deeper is
-    /// older, and bulk has no more than its share. What classes and pins keep is excepted.
+    /// Checks promise 6 over all segments. When the start of a session outside floods is evicted, no deeper segment is
+    /// older, and bulk holds at most its share. Segments of classes with a reserve and of pins are excepted.
     fn check_rule(&self, victim: usize) {
         let segment = &self.segments[victim];
         if segment.queue.band() != Band::Starts || segment.queue.flood() > 0 || self.is_reserved(segment.queue) {
             return;
         }
         let others = self.segments.iter().filter(|other| !self.is_reserved(other.queue));
-        // What a pin has released may be older than anything.
+        // Released segments can be of any age.
         let deeper = others.filter(|other| other.queue.band() > Band::Starts && other.queue != Queue::Released);
         let oldest = deeper.clone().map(|other| other.opened_ticks).min();
         assert!(oldest.is_none_or(|oldest| oldest >= segment.opened_ticks), "bulk outlives {:?}", segment.queue);
@@ -472,11 +473,11 @@ impl Oracle {
         }
     }
 
-    /// Where a packet has to go that must not be lost with its segment.
+    /// The queue into which a packet must be carried before its segment is evicted, or `None` if it may be lost.
     fn needed(&self, record: &Record, from: Queue, is_slow: bool, picked: &[(Record, Queue)]) -> Option<Queue> {
         let picked = picked.iter().filter(|(_, to)| !matches!(to, Queue::Heads { .. })).map(|(record, _)| record);
         let coming: usize = picked.chain([record]).map(|record| record.captured + HEADER_MAX).sum();
-        // What each pin gets can begin a page of its own.
+        // The packets of each pin can begin a new page.
         let pages = coming.div_ceil(PAGE) + self.pins.iter().flatten().count();
         if !matches!(from, Queue::Pinned(_))
             && let Some(place) = self.first_pin(record.session)
@@ -496,7 +497,7 @@ impl Oracle {
         (needed || (pinned && first)).then_some(Queue::Heads { flood })
     }
 
-    /// Carried starts take an eighth of the store, what is just being evicted included.
+    /// Whether carried starts stay within an eighth of the store, including those of the segment being evicted.
     fn heads_have_room(&self, picked: &[(Record, Queue)], record: &Record) -> bool {
         let heads = self.segments.iter().filter(|segment| matches!(segment.queue, Queue::Heads { .. }));
         let there: usize = heads.map(|segment| segment.bytes).sum();
@@ -510,7 +511,7 @@ fn bits(pins: &[Option<u16>; PINS], matches: impl Fn(u16) -> bool) -> u16 {
     (0..PINS).filter(|&place| pins[place].is_some_and(&matches)).fold(0, |bits, place| bits | 1 << place)
 }
 
-/// Each rank spans twice as much as the one before it, from 512 bytes on; the last one has all the rest.
+/// Rank of an offset. Rank 0 spans 512 bytes, each rank spans twice as much as the one before, and rank 6 is unbounded.
 fn rank_of(offset: u64) -> u8 {
     let (mut rank, mut end, mut span) = (0, 512, 512);
     while offset >= end && rank < 6 {
@@ -521,7 +522,8 @@ fn rank_of(offset: u64) -> u8 {
     rank
 }
 
-/// In the first kilobyte and a half a packet's end counts: within 512 bytes, within 3.5 kB, or beyond.
+/// Rank of a packet. For packets that begin in ranks 0 and 1 the end decides: within 512 bytes, within 3.5 kB, or
+/// beyond.
 fn rank_of_packet(offset: u64, len: u64) -> u8 {
     match (rank_of(offset), rank_of(offset + len - 1)) {
         (0, 0) => 0,

@@ -1,4 +1,4 @@
-//! One worker, its oracle, and everything that was ever sent to it.
+//! One worker with its oracle and all packets that were sent to it.
 
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ use super::oracle::{Oracle, Terms};
 use super::run::Setup;
 use super::traffic::Sent;
 
-/// The port that nobody records while the filter is on.
+/// Port that the filter excludes while it is active.
 pub(crate) const UNWANTED_PORT: u16 = 53;
 
 pub(crate) struct Recorder {
     pub(crate) pipeline: Pipeline,
     pub(crate) worker: Worker,
-    /// `None` where only invariants are checked.
+    /// `None` if a run checks only invariants.
     pub(crate) oracle: Option<Oracle>,
-    /// What was stored, by sequence, and the slot of its session as soon as that was read.
+    /// Stored packets by sequence number, each with its session slot once a reader has seen it.
     pub(crate) stored: Vec<(Sent, Option<u32>)>,
     policy: Policy,
     filtering: bool,
@@ -74,7 +74,7 @@ impl Recorder {
         }
     }
 
-    /// Packets arrive, `burst` at a time.
+    /// Sends packets to the pipeline in groups of `burst`.
     pub(crate) fn receive(&mut self, sent: &[Sent], burst: usize) {
         for sent in sent.chunks(burst) {
             let frames: Vec<Vec<u8>> = sent.iter().map(Sent::frame).collect();
@@ -97,7 +97,7 @@ impl Recorder {
             oracle.receive(sent, |session| {
                 let slot = SessionSlot(u32::try_from(session).unwrap());
                 let flood = sessions.session(slot).expect("the session begins there, too").marks().flood;
-                // It may have left that of unanswered ones by now.
+                // The session may already have left the flood of unanswered sessions.
                 if flood == 7 { 1 } else { flood }
             });
             if oracle.dropped == before {
@@ -106,7 +106,7 @@ impl Recorder {
         }
     }
 
-    /// Another filter and other weights from now on.
+    /// Switches to another filter and other weights.
     pub(crate) fn change(&mut self, filtering: bool, policy: &Policy) {
         self.filtering = filtering;
         self.policy = policy.clone();
@@ -121,7 +121,8 @@ impl Recorder {
         self.worker.published.totals()
     }
 
-    /// `received = stored + filtered + dropped` and `stored = retained + evicted`, and each is what was sent.
+    /// Checks that `received = stored + filtered + dropped` and `stored = retained + evicted`, and that the counters
+    /// match the packets sent.
     pub(crate) fn check_counts(&self) {
         let totals = self.totals();
         let dropped = totals.dropped.iter().copied().sum::<retrocap::counters::Volume>();

@@ -1,4 +1,4 @@
-//! One run: what happens in each step, and what is checked after it.
+//! One simulation run: the actions of each step and the checks after it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::sessions::Depth;
 use super::traffic::{Random, SECOND, Sent, Traffic};
 
 const PINS: usize = 12;
-/// Ports that pins ask for.
+/// Ports that pins match.
 const PINNED: [u16; 4] = [7000, 7001, 502, 8080];
 
 #[derive(Clone)]
@@ -29,9 +29,9 @@ pub(crate) struct Setup {
     pub(crate) classes: Vec<Terms>,
     pub(crate) workers: usize,
     pub(crate) compressing: bool,
-    /// Whether an oracle follows.
+    /// Whether an oracle runs alongside the engine.
     pub(crate) oracle: bool,
-    /// Whether sessions keep their entries as long as anything of them is left.
+    /// Whether the session table is large enough to keep every session that has retained packets.
     pub(crate) entries_suffice: bool,
     pub(crate) burst: usize,
     pub(crate) check: bool,
@@ -62,7 +62,7 @@ impl Setup {
         }
     }
 
-    /// Everything at once: classes, pins, compression.
+    /// Classes and pins, and compression for even seeds.
     pub(crate) fn everything(seed: u64) -> Self {
         let terms = |port, weight, cutoff, reserve| Terms { port, weight, cutoff, reserve };
         let classes = vec![terms(443, 0.1, None, 0), terms(873, 1.0, Some(3000), 0), terms(502, 20.0, None, 128 << 10)];
@@ -80,7 +80,7 @@ impl Setup {
     }
 }
 
-/// A value through a function.
+/// Applies a function to a value in method syntax.
 trait Pipe: Sized {
     fn pipe<T>(self, f: impl FnOnce(Self) -> T) -> T {
         f(self)
@@ -96,13 +96,13 @@ pub(crate) struct Run {
     recorders: Vec<Recorder>,
     pins: Arc<Pins>,
     history: History,
-    /// The port of each pin, by place.
+    /// Port of each pin, by place.
     pinned: [Option<u16>; PINS],
-    /// Sessions that a pin has ever held.
+    /// Sessions that a pin has protected at any time.
     ever_pinned: HashSet<(usize, u32)>,
 }
 
-/// A reader that may stall for many steps.
+/// A reader that can stall for many steps.
 struct Reader<'h> {
     packets: Packets<'h>,
     latest: Timestamp,
@@ -139,7 +139,7 @@ impl Run {
     }
 
     pub(crate) fn go(&mut self, steps: u64) {
-        // Readers borrow the history, everything else changes under them.
+        // Readers borrow the history while everything else changes, so they get their own copy.
         let history = History {
             workers: self.history.workers.clone(),
             interfaces: Arc::clone(&self.history.interfaces),
@@ -173,7 +173,7 @@ impl Run {
         self.report();
     }
 
-    /// Everything kept: worker, sequence, time and bytes, in the order in which an export has it.
+    /// All retained packets in export order: worker, sequence number, time and bytes.
     pub(crate) fn kept(&self) -> Vec<(usize, u64, u64, Vec<u8>)> {
         let mut packets = self.history.packets(&Request::default()).unwrap();
         let mut kept = Vec::new();
@@ -183,7 +183,7 @@ impl Run {
         kept
     }
 
-    /// Pins come and go, policies and filters change.
+    /// Randomly adds, removes and expires pins, and changes policies and filters.
     fn change_something(&mut self) {
         let before = self.pinned;
         match self.random.below(100) {
@@ -262,7 +262,7 @@ impl Run {
         &self.recorders[worker].stored[index(sequence)]
     }
 
-    /// The sequences in each segment, and the rank it says. Notes the slots of packets that are new.
+    /// The sequence numbers in each segment, with its rank. Records the session slots of new packets.
     fn contents(&mut self, worker: usize) -> Vec<(u8, Vec<u64>)> {
         let recorder = &mut self.recorders[worker];
         let segments = Arc::clone(&recorder.worker.segments);
@@ -286,7 +286,7 @@ impl Run {
         all
     }
 
-    /// Pages are not taken twice, pins keep to their share.
+    /// Checks that segments fit into the store and that pins stay within their limit.
     fn check_budget(&self, worker: usize) {
         let recorder = &self.recorders[worker];
         let segments = &recorder.worker.segments;
@@ -304,7 +304,7 @@ impl Run {
         }
     }
 
-    /// Every packet that is newer than all that were evicted is there.
+    /// Checks that every packet newer than the newest evicted packet is retained.
     fn check_whole(&self, worker: usize, there: &[bool]) {
         let recorder = &self.recorders[worker];
         let lost_until = recorder.totals().lost_until;
@@ -314,7 +314,8 @@ impl Run {
         }
     }
 
-    /// The ledger tells what is there; nobody is headless; sessions are cut from their end.
+    /// Checks that the session table matches the retained packets. Counts sessions without their first packet and
+    /// sessions with gaps.
     fn check_sessions(&mut self, worker: usize, there: &[bool]) {
         let recorder = &mut self.recorders[worker];
         let totals = recorder.totals();
@@ -335,7 +336,7 @@ impl Run {
             }
             if let Some(oracle) = &recorder.oracle {
                 let expected = &oracle.sessions.all[session.slot.0 as usize];
-                // Readers see the sides turned where ports tell better who was asked.
+                // Readers see both sides swapped if the ports show better which side is the responder.
                 let turned = session.packets.originator != expected.packets.0;
                 let (originator, responder) = (session.packets.originator, session.packets.responder);
                 let packets = if turned { (responder, originator) } else { (originator, responder) };
@@ -351,7 +352,7 @@ impl Run {
                 recorder.headless += 1;
                 assert!(totals.carried.lost > 0 || !self.setup.entries_suffice, "headless: {session:?} {kept:?}");
             }
-            // One that goes on for long keeps its start and what came last, which is a hole and no gap.
+            // A long session keeps its start and its latest packets. This is a hole and does not count as a gap.
             let is_short = session.last.0.saturating_sub(session.first.0) <= 20 * SECOND;
             if is_short
                 && !self.ever_pinned.contains(&(worker, session.slot.0))
@@ -362,7 +363,8 @@ impl Run {
         }
     }
 
-    /// Readers go on a little, or not at all; now and then one begins, and now and then one reads everything at once.
+    /// Advances some readers by a few packets. Sometimes starts a new reader, and every tenth step reads the whole
+    /// history.
     fn read<'h>(&mut self, history: &'h History, readers: &mut Vec<Reader<'h>>, step: u64) {
         if readers.len() < 3 && self.random.percent(10) {
             let packets = history.packets(&Request::default()).unwrap();
@@ -386,7 +388,7 @@ impl Run {
         }
     }
 
-    /// Reads on; false at the end.
+    /// Reads up to `count` packets. Returns false at the end.
     fn read_some(&self, reader: &mut Reader<'_>, count: u64) -> bool {
         for _ in 0..count {
             let Some(found) = reader.packets.next() else { return false };
@@ -415,7 +417,8 @@ impl Run {
                 recorder.headless,
                 recorder.gaps,
             );
-            // Of a store of a few dozen segments each is a large part: `make retention` has the figure for a real one.
+            // The store has only a few dozen segments, so each is a large part of it. `make retention` gives the figure
+            // for a real store.
             let bounded = !self.setup.entries_suffice || recorder.gaps * 10 <= recorder.looked_at;
             assert!(bounded, "{} of {} looks at sessions show a gap", recorder.gaps, recorder.looked_at);
         }
@@ -426,7 +429,8 @@ fn index(sequence: u64) -> usize {
     usize::try_from(sequence).unwrap()
 }
 
-/// Whether an earlier rank of a session is missing more than a later one, outside the whole stretch.
+/// Whether a session misses a packet of a lower rank than a later retained packet. Ignores retained packets newer than
+/// `lost_until` and packets that close the session.
 fn has_gap(stored: &[(Sent, Option<u32>)], all: &[u64], there: &[bool], lost_until: Option<Timestamp>) -> bool {
     let mut missing: Option<Rank> = None;
     let mut depth = Depth::default();

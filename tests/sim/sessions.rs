@@ -1,4 +1,4 @@
-//! Sessions as the rules describe them: a list, and which of them a pair of endpoints has now.
+//! Session oracle: a list of all sessions, and the current session of each pair of endpoints.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,9 @@ pub(crate) struct Session {
     pub(crate) first_sequence: u64,
     pub(crate) last: u64,
     pub(crate) bytes: u64,
-    /// Packets of who began, and of the other.
+    /// Number of packets from the originator and from the responder.
     pub(crate) packets: (u64, u64),
-    /// Whether `pair.a` began.
+    /// Whether `pair.a` is the originator.
     a_began: bool,
     closed_by_originator: bool,
     closed_by_responder: bool,
@@ -25,7 +25,7 @@ pub(crate) struct Session {
     pub(crate) pins: u16,
 }
 
-/// What a packet is to its session.
+/// Properties of a packet relative to its session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observed {
     pub(crate) session: usize,
@@ -36,8 +36,8 @@ pub(crate) struct Observed {
     pub(crate) answered: bool,
 }
 
-/// How deep packets of a session lie: a leaky bucket that forgets in 20 s, in units of 16 bytes; but at least its start is as deep as
-/// it is long.
+/// Depth of a session's packets. It equals the session's length up to 3584 bytes. Beyond that it is the content of a
+/// leaky bucket that empties within 20 s of silence, but at least 3584 bytes. `recent` counts units of 16 bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Depth {
     bytes: u64,
@@ -76,7 +76,8 @@ impl Session {
         }
     }
 
-    /// A session that turned out to be a conversation has left the flood of unanswered ones.
+    /// The flood with which the session's packets are kept. A session that got an answer has left the flood of
+    /// unanswered sessions.
     pub(crate) fn kept_with(&self) -> u8 {
         if self.flood == 7 { 0 } else { self.flood }
     }
@@ -86,7 +87,7 @@ impl Session {
     }
 }
 
-/// Traffic always names who began it `a`, so that a pair is a session's key.
+/// Traffic names the originator `a`, so a pair identifies a session.
 impl Sessions {
     pub(crate) fn observe(&mut self, sent: &Sent, sequence: u64) -> Observed {
         let tcp = sent.pair.protocol == TCP;
@@ -138,7 +139,7 @@ impl Sessions {
         Observed { session: at, offset, depth, closes, begins: known.is_none(), answered }
     }
 
-    /// Whether one of the first packets of a session must not go yet.
+    /// Whether a packet at the start of a session must be kept for now.
     pub(crate) fn needs_start(&self, at: usize, sequence: u64, now: u64) -> bool {
         let session = &self.all[at];
         let lives = now.saturating_sub(session.last) <= session.timeout();
@@ -150,7 +151,8 @@ impl Sessions {
         self.all[at].first_sequence == sequence && self.all[at].kept_packets > 0
     }
 
-    /// One of its first packets went: if nothing is left of it, what comes begins a new one.
+    /// Handles the loss of a packet at the start. If no packet of the session is left, the next packet begins a new
+    /// session.
     pub(crate) fn lost_start(&mut self, at: usize) {
         let session = &self.all[at];
         if session.kept_packets == 0 && self.now.get(&session.pair) == Some(&at) {

@@ -1,4 +1,4 @@
-//! Random traffic of one host and its network, from a seed.
+//! Seeded random traffic of one host and its network.
 
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::time::Timestamp;
@@ -14,10 +14,10 @@ pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
 pub(crate) const ACK: u8 = 16;
 
-/// Ports that classes and pins ask for.
+/// Ports that classes and pins match.
 pub(crate) const PORTS: [u16; 6] = [502, 443, 873, 53, 7000, 7001];
 
-/// `SplitMix64`.
+/// `SplitMix64` random number generator.
 #[derive(Clone)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// Two endpoints, `a` being who begins.
+/// Two endpoints. `a` is the originator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pair {
     pub(crate) a: (u32, u16),
@@ -56,20 +56,20 @@ pub(crate) struct Pair {
     pub(crate) interface: u16,
 }
 
-/// A packet as it is sent, before anything is made of it.
+/// A packet as sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) pair: Pair,
-    /// Whether `a` sends it.
+    /// Whether `a` sends the packet.
     pub(crate) out: bool,
     pub(crate) tcp_flags: u8,
     pub(crate) time: u64,
-    /// Bytes of its frame.
+    /// Length of the frame in bytes.
     pub(crate) len: usize,
-    /// Bytes that the source kept.
+    /// Bytes captured by the source.
     pub(crate) captured: usize,
     pub(crate) drops_before: u32,
-    /// What its payload is made from.
+    /// Seed of the payload.
     pub(crate) salt: u64,
 }
 
@@ -89,7 +89,7 @@ impl Sent {
             frame.extend(u16::try_from(self.len - 34).unwrap().to_be_bytes());
             frame.extend([0, 0]);
         }
-        // Half of it repeats, so that compression has something to do.
+        // About half of the payload repeats, so that it is compressible.
         let mut random = Random(self.salt);
         while frame.len() < self.len {
             frame.extend(random.next().to_be_bytes());
@@ -113,25 +113,25 @@ impl Sent {
     }
 }
 
-/// A conversation that goes on.
+/// An ongoing conversation.
 #[derive(Clone)]
 struct Flow {
     pair: Pair,
     sent: u64,
-    /// Packets until it ends; pollers have none.
+    /// Number of packets until the conversation ends; `u64::MAX` for pollers.
     packets: u64,
     len: (u64, u64),
     resets: bool,
 }
 
-/// All that goes on.
+/// State of the traffic generator.
 pub(crate) struct Traffic {
     pub(crate) random: Random,
     pub(crate) now: u64,
     mean_ns: u64,
     flows: Vec<Flow>,
     hosts: u32,
-    /// The elephant, when one is there.
+    /// The current elephant, if any.
     elephant: Option<Pair>,
 }
 
@@ -142,7 +142,7 @@ impl Traffic {
         Self { random, now: BEGIN, mean_ns, flows: Vec::new(), hosts: 0, elephant: None }
     }
 
-    /// What comes in the next step.
+    /// The packets of the next step.
     pub(crate) fn step(&mut self) -> Vec<Sent> {
         match self.random.below(100) {
             0..60 => self.mix(),
@@ -238,7 +238,8 @@ impl Traffic {
         (0..count).map(|_| self.sent(pair, true, 0, 1400)).collect()
     }
 
-    /// Single-packet sessions: a scan, spoofed sources of one service, or of all ports of a host. Or many that are answered.
+    /// Single-packet sessions: a scan, spoofed sources to one service, or spoofed sources to all ports of a host.
+    /// Or many short sessions that are answered.
     fn flood(&mut self) -> Vec<Sent> {
         let kind = self.random.below(4);
         if kind == 3 {
@@ -260,7 +261,7 @@ impl Traffic {
             .collect()
     }
 
-    /// Many questions between many hosts, each answered at once.
+    /// Queries between many hosts, each answered at once.
     fn questions(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         for _ in 0..self.random.between(50, 250) {
@@ -274,7 +275,7 @@ impl Traffic {
         sent
     }
 
-    /// A quiet while in which only pollers speak.
+    /// A quiet period in which only pollers send.
     fn polls(&mut self) -> Vec<Sent> {
         let pollers: Vec<usize> = (0..self.flows.len()).filter(|&at| self.flows[at].packets == u64::MAX).collect();
         let mut sent = Vec::new();

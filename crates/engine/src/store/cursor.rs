@@ -91,7 +91,8 @@ pub(super) struct Outlines<'a> {
 }
 
 impl<'a> Outlines<'a> {
-    /// Prefetch only segments whose records are at most this long on average. Of longer records too few bytes are read.
+    /// Prefetch only segments whose records are at most this long on average. An eviction reads only the headers, so in
+    /// longer records most fetched bytes would be unused.
     const FETCHED_RECORD_BYTES: u64 = 512;
 
     pub(super) fn new(view: SegmentView, stream: &'a Stream<'a>) -> Self {
