@@ -104,7 +104,10 @@ impl Judge {
         Ok(Self { classes, pins: pins::Watch::new(pins), floods: Floods::new(store_bytes, seed, lock)? })
     }
 
-    /// The marks of the session of a packet that has just been counted. `now_ns` never decreases.
+    /// The marks of the session of a packet that was just counted. `now_ns` never goes back.
+    ///
+    /// Most packets change nothing, so this part is small enough to be inlined into the packet path.
+    #[inline]
     pub fn decide(
         &mut self,
         packet: &Packet<'_>,
@@ -112,13 +115,28 @@ impl Judge {
         sessions: &mut SessionTable,
         now_ns: u64,
     ) -> SessionMarks {
-        let mut marks = update.marks;
-        let grows = marks.grown < floods::GROWN_MAX && update.offset >= floods::grown_from_bytes(marks.grown);
-        if !update.begins && !update.answered && !grows {
-            return marks;
+        let grown = update.marks.grown;
+        let grows = grown < floods::GROWN_MAX && update.offset >= floods::grown_from_bytes(grown);
+        if update.begins || update.answered || grows {
+            self.mark(packet, update, grows, sessions, now_ns)
+        } else {
+            update.marks
         }
+    }
+
+    /// Decides anew: the session begins, was answered for the first time, or has grown.
+    #[inline(never)]
+    fn mark(
+        &mut self,
+        packet: &Packet<'_>,
+        update: &SessionUpdate,
+        grows: bool,
+        sessions: &mut SessionTable,
+        now_ns: u64,
+    ) -> SessionMarks {
+        let mut marks = update.marks;
+        let (key, originator) = sessions.key(update.slot);
         if update.begins {
-            let (key, originator) = sessions.key(update.slot);
             if !self.classes.is_empty() || !self.pins.is_empty() {
                 let session = Endpoints::from(&key);
                 marks.class = self.classes.class_of(packet, &session);
@@ -126,11 +144,9 @@ impl Judge {
             }
             (marks.flood, marks.storm) = self.floods.begins(&key, originator, now_ns);
         } else if update.answered {
-            let (key, originator) = sessions.key(update.slot);
             marks.flood = self.floods.answered(&key, originator, marks.flood, now_ns);
         }
         if grows {
-            let (key, originator) = sessions.key(update.slot);
             marks.grown += 1;
             self.floods.grows(&key, originator, marks.grown, now_ns);
         }
