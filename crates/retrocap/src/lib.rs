@@ -5,9 +5,11 @@ pub mod alert;
 mod capture_input;
 pub mod cli;
 mod client;
+mod error;
 mod machine;
 #[cfg(target_os = "linux")]
 mod offline;
+mod options;
 mod terminal;
 pub mod untrusted;
 mod verbs;

@@ -2,7 +2,7 @@
 
 use engine::budget::MemorySize;
 
-use crate::cli::Usage;
+use crate::error::Usage;
 
 /// The memory budget in bytes for `-m`.
 ///

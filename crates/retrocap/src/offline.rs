@@ -15,9 +15,11 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
 
 use crate::capture_input;
-use crate::cli::{Common, Usage, note};
+use crate::error::Usage;
 use crate::machine;
+use crate::options::Common;
 use crate::terminal::human::counted;
+use crate::terminal::printable::note;
 use crate::terminal::progress::{Progress, ProgressState};
 use base::interface::Interfaces;
 use base::memory::Lock;
@@ -41,12 +43,27 @@ const QUERIES_BYTES: u64 = 256 << 20;
 /// Maximum number of files, all of which are open at once.
 const FILES_MAX: usize = 256;
 
+/// Runs a verb against the recorder, or against capture files if there are any.
+pub(crate) fn reading(
+    common: &Common,
+    files: &[PathBuf],
+    verb: impl FnOnce(&Common) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    if files.is_empty() {
+        return verb(common);
+    }
+    let offline = Offline::start(files, common)?;
+    let asking =
+        Common { socket: Some(offline.socket.clone()), remote: None, newest: offline.newest, ..common.clone() };
+    offline.finish(verb(&asking))
+}
+
 /// Capture files that were read, and the service that answers queries about them.
-pub(crate) struct Offline {
+struct Offline {
     /// The service's socket.
-    pub(crate) socket: PathBuf,
+    socket: PathBuf,
     /// The time of the newest packet, from which "10m ago" counts.
-    pub(crate) newest: Option<Timestamp>,
+    newest: Option<Timestamp>,
     /// Why packets of the files were not read or not kept, if so.
     problem: Option<String>,
     _folder: tempfile::TempDir,
@@ -67,7 +84,7 @@ impl Offline {
     /// # Errors
     ///
     /// When a file cannot be opened, or no packet of the files can be read.
-    pub(crate) fn start(paths: &[PathBuf], common: &Common) -> anyhow::Result<Self> {
+    fn start(paths: &[PathBuf], common: &Common) -> anyhow::Result<Self> {
         if paths.len() > FILES_MAX {
             return Err(Usage::of(format_args!("{} files are too many: at most {FILES_MAX} after -r", paths.len())));
         }
@@ -172,7 +189,7 @@ impl Offline {
     }
 
     /// The result of a verb that read the files. It is a failure if packets were not read or not kept.
-    pub(crate) fn finish(&self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+    fn finish(&self, result: anyhow::Result<()>) -> anyhow::Result<()> {
         match (&self.problem, result) {
             (Some(problem), Ok(())) => Err(anyhow!(problem.clone())),
             (Some(problem), Err(error)) => {

@@ -5,7 +5,9 @@
 
 use serde_json::Value;
 
-use super::{Alert, Kind, address, json, port, protocol, time};
+use super::event::{Alert, Kind};
+use super::fields::{address, port, protocol, time};
+use super::json;
 use engine::session::community_id::CommunityId;
 use query::search::SearchTarget;
 use query::selectors::Flow;

@@ -5,17 +5,17 @@
 //! read is reported with its number and affects no other line; memory is bounded.
 
 mod eve;
+mod event;
+mod fields;
 mod json;
 mod sysmon;
 mod zeek;
 
 use std::io::{BufRead, Read};
-use std::net::IpAddr;
 
 use serde_json::Value;
 
-use base::time::Timestamp;
-use query::search::SearchTarget;
+pub use event::{Alert, Kind};
 
 /// Maximum number of alerts read from one file.
 pub const ALERTS_MAX: usize = 100_000;
@@ -25,50 +25,6 @@ pub const LINE_BYTES_MAX: u64 = 1 << 20;
 pub const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
 /// Maximum number of broken lines that are listed. Further ones are only counted.
 pub const BROKEN_LISTED_MAX: usize = 1000;
-
-/// The tool that wrote an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Suricata's EVE.
-    Suricata,
-    /// Zeek's conn.log, notice.log or another log with a connection.
-    Zeek,
-    /// Sysmon's event 3.
-    Sysmon,
-    /// Not an alert but a session that a recorder listed.
-    Session,
-}
-
-impl Kind {
-    /// The name used in file names and manifests.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Suricata => "suricata",
-            Self::Zeek => "zeek",
-            Self::Sysmon => "sysmon",
-            Self::Session => "session",
-        }
-    }
-}
-
-/// An alert.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alert {
-    /// The line in its file, counted from 1. In a JSON list, the number of the item.
-    pub line: u64,
-    /// The tool that wrote it.
-    pub kind: Kind,
-    /// The text of the alert: a signature, a notice type or a program.
-    pub name: String,
-    /// The tool's identifier: a signature ID, a connection's uid or a process ID.
-    pub id: Option<String>,
-    /// Start of the event.
-    pub start: Timestamp,
-    /// End of the event; equal to `start` when the event has no duration.
-    pub end: Timestamp,
-    /// The sessions that the alert names.
-    pub names: SearchTarget,
-}
 
 /// The content of a file of alerts.
 #[derive(Debug, Default)]
@@ -270,64 +226,6 @@ fn alert(value: &Value) -> Result<Option<Alert>, String> {
     Err("neither Suricata's EVE (event_type, src_ip), nor Zeek's conn.log or notice.log (ts, id.orig_h), nor Sysmon's \
          event 3 (UtcTime, SourceIp)"
         .to_owned())
-}
-
-/// Reads an IP address without its zone. An IPv4-mapped IPv6 address becomes IPv4.
-fn address(name: &str, text: &str) -> Result<IpAddr, String> {
-    let bare = text.split('%').next().unwrap_or_default();
-    let address: IpAddr = bare.parse().map_err(|_| format!("{name} is {}, no IP address", json::shown(text)))?;
-    Ok(address.to_canonical())
-}
-
-/// Reads a port. 0 or a missing field means no port.
-fn port(name: &str, text: Option<&str>) -> Result<u16, String> {
-    let Some(text) = text else { return Ok(0) };
-    text.parse().map_err(|_| format!("{name} is {}, no port", json::shown(text)))
-}
-
-/// Reads a time: seconds or milliseconds since 1970, or a date and time, which is UTC unless it has an offset.
-fn time(name: &str, text: &str) -> Result<Timestamp, String> {
-    let wrong = || format!("{name} is {}, no time like 2026-11-22T10:00:00.123456+0000", json::shown(text));
-    if let Ok(number) = text.parse::<f64>() {
-        // A time in seconds has ten integer digits until the year 2286.
-        const MILLISECONDS_FROM: f64 = 1e11;
-        if number >= MILLISECONDS_FROM {
-            let micros = number * 1e3;
-            let whole = format!("{:.0}", micros).parse::<u64>().map_err(|_| wrong())?;
-            return Ok(Timestamp(whole.saturating_mul(1000)));
-        }
-        return base::time::parse(&format!("@{text}"), Timestamp::MIN, &jiff::tz::TimeZone::UTC).map_err(|_| wrong());
-    }
-    if !text.starts_with(|c: char| c.is_ascii_digit()) || text.len() < "2026-11-22T10:00:00".len() {
-        return Err(wrong());
-    }
-    // strftime writes the offset as +0100; RFC 3339 requires +01:00.
-    if !text.is_ascii() {
-        return Err(wrong());
-    }
-    let mut text = text.to_owned();
-    let bytes = text.as_bytes();
-    let sign = bytes.len() - 5;
-    if matches!(bytes[sign], b'+' | b'-') && bytes[sign + 1..].iter().all(u8::is_ascii_digit) {
-        text.insert(sign + 3, ':');
-    }
-    base::time::parse(&text, Timestamp::MIN, &jiff::tz::TimeZone::UTC).map_err(|_| wrong())
-}
-
-/// The IP protocol number; `None` for an unknown name, which then matches any protocol.
-fn protocol(name: &str) -> Option<u8> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "icmp" => 1,
-        "igmp" => 2,
-        "tcp" => 6,
-        "udp" => 17,
-        "gre" => 47,
-        "esp" => 50,
-        "ah" => 51,
-        "icmp6" | "icmpv6" | "ipv6-icmp" => 58,
-        "sctp" => 132,
-        number => return number.parse().ok().filter(|&number| number != 0),
-    })
 }
 
 #[cfg(test)]

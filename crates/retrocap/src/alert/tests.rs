@@ -1,3 +1,4 @@
+use super::fields::{address, time};
 use super::*;
 
 fn read(text: &str) -> Alerts {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Alert, Kind, address, json, port, protocol, time};
+use super::event::{Alert, Kind};
+use super::fields::{address, port, protocol, time};
+use super::json;
 use query::search::SearchTarget;
 use query::selectors::Flow;
 

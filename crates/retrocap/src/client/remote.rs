@@ -8,9 +8,9 @@ use hyper::Uri;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::cli::Usage;
-use crate::client::Stream;
+use crate::client::stream::Stream;
 use crate::client::tls::{CertificateFiles, Peer, Tls, alert};
+use crate::error::Usage;
 
 /// Timeout of the TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

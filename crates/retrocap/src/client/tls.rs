@@ -19,7 +19,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore, version};
 
-use crate::cli::Usage;
+use crate::error::Usage;
 use serve::certificate::{Certificate, read_certificates, read_key};
 use serve::signatures_as_the_library;
 

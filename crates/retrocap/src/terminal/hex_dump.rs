@@ -2,9 +2,15 @@
 
 use std::fmt::Write as _;
 
-use crate::verbs::habits::Dump;
-
 const ROW_BYTES: usize = 16;
+
+/// The dump that follows a packet's line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dump {
+    HexAndAscii,
+    Hex,
+    Ascii,
+}
 
 /// Appends the bytes after the link-layer header of `header_bytes` bytes, which tcpdump also leaves out.
 pub(crate) fn append(out: &mut String, dump: Dump, data: &[u8], header_bytes: usize) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::destination;
-use crate::cli::Usage;
+use crate::error::Usage;
 
 /// Bytes that are buffered before a write.
 const CHUNK_BYTES: usize = 256 << 10;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::cli::Common;
+use crate::options::Common;
 use crate::terminal::human::{counted, size};
 use base::time;
 

@@ -18,7 +18,9 @@ use rcgen::{
     SanType, string::Ia5String,
 };
 
-use crate::cli::{Common, Usage, note, print};
+use crate::error::Usage;
+use crate::options::Common;
+use crate::terminal::printable::{note, print};
 use api::Role;
 use serve::certificate::{Certificate, ROLE_URI, read_certificates, read_key};
 

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Common, Usage, print};
+use crate::error::Usage;
+use crate::options::Common;
+use crate::terminal::printable::print;
 use crate::verbs::run::Run;
 use crate::verbs::size::Size;
 use daemon::check::{self, Finding, Severity};

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Args, CommandFactory as _, ValueEnum};
+use clap::{Args, Command, ValueEnum};
 use clap_complete::aot::{self, Shell};
 
-use crate::cli::{Cli, Common, note, print_own};
+use crate::options::Common;
+use crate::terminal::printable::{note, print_own};
 
 /// Print completions of the command line for a shell
 #[derive(Debug, Args)]
@@ -30,14 +31,14 @@ enum KnownShell {
 
 impl Completions {
     /// Prints the completion script.
-    pub(crate) fn run(&self, _: &Common) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, command: &mut Command) -> anyhow::Result<()> {
         let shell = match self.shell {
             KnownShell::Bash => Shell::Bash,
             KnownShell::Zsh => Shell::Zsh,
             KnownShell::Fish => Shell::Fish,
         };
         let mut script = Vec::new();
-        aot::generate(shell, &mut Cli::command(), "retrocap", &mut script);
+        aot::generate(shell, command, "retrocap", &mut script);
         print_own(&String::from_utf8_lossy(&script))
     }
 }
@@ -57,12 +58,11 @@ pub(crate) struct Man {
 
 impl Man {
     /// Writes the pages.
-    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, common: &Common, command: Command) -> anyhow::Result<()> {
         let name = self.directory.display();
         let cannot = || format!("cannot write manual pages to {name}");
         std::fs::create_dir_all(&self.directory).with_context(cannot)?;
-        let command = Cli::command().disable_help_subcommand(true);
-        clap_mangen::generate_to(command, &self.directory).with_context(cannot)?;
+        clap_mangen::generate_to(command.disable_help_subcommand(true), &self.directory).with_context(cannot)?;
         if !common.quiet {
             note(&format!("manual pages -> {name}"));
         }
@@ -72,8 +72,8 @@ impl Man {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::Parser as _;
+    use crate::cli::Cli;
+    use clap::{CommandFactory as _, Parser as _};
 
     /// Splits a line of examples into the commands that a shell would run, without the explanation after two blanks.
     fn commands(line: &str) -> Vec<Vec<String>> {

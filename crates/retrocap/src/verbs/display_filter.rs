@@ -3,7 +3,7 @@
 //! A display filter is translated if a tcpdump expression has exactly the same meaning. Otherwise an error says what to
 //! do instead. Like every tcpdump expression, a translation does not match packets inside tunnels or behind VLAN tags.
 
-use crate::cli::Usage;
+use crate::error::Usage;
 
 /// Maximum nesting depth of parentheses and negations.
 const DEPTH_MAX: usize = 32;

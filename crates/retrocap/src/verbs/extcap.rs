@@ -12,10 +12,12 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::cli::{AlreadyReported, Common, Usage, note, print};
 use crate::client::{self, Refused, Target};
+use crate::error::{AlreadyReported, Usage};
+use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
-use crate::verbs::get;
+use crate::terminal::printable::{note, print};
+use crate::verbs::export;
 use crate::verbs::selection::{self, Selection};
 use base::packet::LinkType;
 use base::time::{self, Timestamp};
@@ -129,12 +131,12 @@ impl Extcap {
         let output = Output::open_to_follow(fifo, FileMode::PRIVATE)?;
         let answer = self.target().and_then(|target| client::get(common, &target));
         let error = match answer {
-            Ok(answer) => return get::copy_at_once(answer, output, common),
+            Ok(answer) => return export::copy_at_once(answer, output, common),
             Err(error) => error,
         };
         // Print the error before the capture ends, because Wireshark shows what was printed until then.
         note(&format!("retrocap: {error}"));
-        get::empty(Format::Pcapng, output)?;
+        export::empty(Format::Pcapng, output)?;
         let nothing_found = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
         if nothing_found { Ok(()) } else { Err(AlreadyReported.into()) }
     }

@@ -8,15 +8,18 @@ use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, Usage, note, print, print_csv, print_json};
 use crate::client::{self, Target};
+use crate::error::Usage;
+use crate::offline;
+use crate::options::Common;
 use crate::terminal::output::stdout_is_a_file;
+use crate::terminal::printable::{note, print, print_csv, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
-use crate::verbs::get;
 use crate::verbs::interfaces::Interfaces;
 use crate::verbs::selection::Selection;
+use crate::verbs::trailers;
 use base::time::Timestamp;
 
 /// Approximate bytes of text per write.
@@ -96,7 +99,7 @@ impl Flows {
         if self.selection.habits.dump().is_some() {
             return Err(Usage::of("flows lists sessions, which have no bytes to show: try get -X"));
         }
-        common.reading(&self.selection.read, |common| self.ask(common))
+        offline::reading(common, &self.selection.read, |common| self.ask(common))
     }
 
     fn ask(&self, common: &Common) -> anyhow::Result<()> {
@@ -146,7 +149,7 @@ impl Flows {
         if let Some(summary) = summary.filter(|_| screen.width.is_some() && !common.quiet) {
             note(&summary);
         }
-        get::complete(&trailers)
+        trailers::complete(&trailers)
     }
 }
 

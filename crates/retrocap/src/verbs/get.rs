@@ -6,27 +6,30 @@ mod named;
 
 use std::io::{IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, Usage, note, print, print_json};
-use crate::client::{self, Answer, Refused, Target, Trailers};
+use crate::client::{self, Answer, Refused, Target};
+use crate::error::Usage;
+use crate::offline;
+use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
+use crate::terminal::printable::print;
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::{hex_dump, human};
+use crate::verbs::export::{self, ExportProgress};
 use crate::verbs::interfaces::Interfaces as ListInterfaces;
 use crate::verbs::selection::{Around, Selection};
+use crate::verbs::trailers::ended;
 use alerts::{AlertArgs, AlertQuery, ExportOptions};
-use base::interface::Interfaces;
 use base::packet::LinkType;
 use base::source::{Batch, Source};
-use base::time::{self, Timestamp};
+use base::time::Timestamp;
 use decode::text::{self, Line, TextWriter};
 use formats::reader::FileSource;
-use formats::writer::{Exporter, Format, Options};
+use formats::writer::Format;
 
 /// Get packets of the past: as lines, or as pcapng or pcap
 #[derive(Debug, Args)]
@@ -112,7 +115,7 @@ impl Get {
                 "--follow goes on with packets as they come, and files have no more: leave out one of both",
             ));
         }
-        common.reading(&self.selection.read, |common| self.ask(common))
+        offline::reading(common, &self.selection.read, |common| self.ask(common))
     }
 
     fn ask(&self, common: &Common) -> anyhow::Result<()> {
@@ -154,14 +157,14 @@ impl Get {
             }
             (Ok(answer), Some(output)) if self.follow && !output.is_file() => {
                 drop(progress);
-                copy_at_once(answer, output, common)
+                export::copy_at_once(answer, output, common)
             }
             (Ok(answer), Some(output))
                 if file.is_none() && !(output.is_redirected() && std::io::stderr().is_terminal()) =>
             {
                 // The reader of the pipe may print to the same terminal.
                 drop(progress);
-                copy(answer, output, common)
+                export::copy(answer, output, common)
             }
             (Ok(mut answer), Some(output)) => {
                 if self.follow {
@@ -170,7 +173,8 @@ impl Get {
                 }
                 // An export that follows has no end to measure progress by.
                 let until = if self.follow { None } else { self.reaches_until(common, until) };
-                self.file(answer, output, common, &tz, ExportProgress { counts, until, progress })
+                let name = file.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
+                export::file(answer, output, &name, common, &tz, ExportProgress { counts, until, progress })
             }
             (Err(error), output) => {
                 drop(progress);
@@ -315,55 +319,6 @@ impl Get {
         merged.end(&written)
     }
 
-    /// Writes a file, and parses it on the way to count packets. A damaged answer never becomes a file.
-    fn file(
-        &self,
-        answer: Answer,
-        output: Output,
-        common: &Common,
-        tz: &TimeZone,
-        shown: ExportProgress,
-    ) -> anyhow::Result<()> {
-        let (trailers, interrupted) = (answer.trailers(), answer.interrupted());
-        let output = Arc::new(Mutex::new(Some(output)));
-        let reader = CopyingReader { answer, output: Arc::clone(&output), failed: Arc::default() };
-        let failed = Arc::clone(&reader.failed);
-        let mut source = FileSource::from_reader(Box::new(reader), Arc::<Interfaces>::default());
-        let mut totals = PacketTotals::default();
-        loop {
-            let batch = source.batch(&mut |packet| totals.add(packet.time, packet.data.len()));
-            shown.counts.set(totals.packets, totals.bytes, totals.part(shown.until));
-            if let Some(error) = lock(&failed).take() {
-                return Err(error);
-            }
-            match batch {
-                Ok(Batch::End) => break,
-                // The interrupt cut a packet, which is left out.
-                Err(_) if interrupted.is_interrupted() => break,
-                more => more?,
-            };
-        }
-        let mut output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
-        if interrupted.is_interrupted() {
-            output.keep(source.whole_bytes())?;
-        }
-        let name = self.write.as_deref().filter(|path| *path != Path::new("-"));
-        let name = name.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
-        let file_bytes = output.finish()?;
-        drop(shown.progress);
-        if common.json {
-            let document = serde_json::json!({
-                "packets": totals.packets, "bytes": totals.bytes, "file": name, "file_bytes": file_bytes,
-                "first": totals.span.map(|s| s.0), "last": totals.span.map(|s| s.1),
-                "note": trailers.text(NOTE), "missing": trailers.text(MISSING),
-            });
-            print_json(&format!("{document}\n"))?;
-        } else if !common.quiet {
-            note(&totals.summary(&name, tz));
-        }
-        ended(&trailers, common)
-    }
-
     /// The latest time that an export can reach, to compute progress. `None` if nobody sees the progress line.
     fn reaches_until(&self, common: &Common, until: Option<Timestamp>) -> Option<Timestamp> {
         if common.quiet || !std::io::stderr().is_terminal() {
@@ -381,7 +336,7 @@ impl Get {
             FileFormat::Pcapng => Format::Pcapng,
             FileFormat::Pcap => Format::Pcap,
         };
-        empty(format, output)
+        export::empty(format, output)
     }
 }
 
@@ -393,154 +348,5 @@ fn link_header_bytes(link_type: LinkType) -> usize {
         113 => 16,
         276 => 20,
         _ => 0,
-    }
-}
-
-/// Writes a capture file without packets.
-pub(crate) fn empty(format: Format, mut output: Output) -> anyhow::Result<()> {
-    let mut exporter = Exporter::new(format, Options::default());
-    exporter.begin(output.buffer(), &[]);
-    exporter.end(output.buffer(), &[], &[]);
-    output.finish()?;
-    Ok(())
-}
-
-/// The trailer that says why an answer is not complete.
-const NOTE: &str = "retrocap-note";
-
-/// The trailer that says which matching packets are gone.
-const MISSING: &str = "retrocap-missing";
-
-/// Prints which matching packets are gone; see [`complete`] for the rest.
-fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
-    if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
-        note(&format!("retrocap: {missing}"));
-    }
-    complete(trailers)
-}
-
-/// Prints why an answer is not complete, if so. Returns an error if the recorder broke off; the packets received are
-/// valid.
-pub(crate) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
-    let Some(text) = trailers.text(NOTE) else { return Ok(()) };
-    if text.starts_with("incomplete") || text.contains("stopped") {
-        return Err(anyhow!(text));
-    }
-    note(&format!("retrocap: {text}"));
-    Ok(())
-}
-
-/// Copies each chunk at once, without buffering.
-pub(crate) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
-    while let Some(chunk) = answer.next_chunk().context("the recorder broke off its answer")? {
-        output.buffer().extend_from_slice(&chunk);
-        output.write_all()?;
-    }
-    output.finish()?;
-    ended(&answer.trailers(), common)
-}
-
-/// The state of the progress line.
-struct ExportProgress {
-    counts: Arc<ProgressCounts>,
-    until: Option<Timestamp>,
-    progress: Progress,
-}
-
-/// Copies an answer through a buffer.
-fn copy(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match answer.read(&mut buffer)? {
-            0 => break,
-            bytes => output.buffer().extend_from_slice(&buffer[..bytes]),
-        }
-        output.write_some()?;
-    }
-    output.finish()?;
-    ended(&answer.trailers(), common)
-}
-
-/// Reads an answer, and copies what is read to the output.
-struct CopyingReader {
-    answer: Answer,
-    output: Arc<Mutex<Option<Output>>>,
-    failed: Arc<Mutex<Option<anyhow::Error>>>,
-}
-
-impl Read for CopyingReader {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let bytes = self.answer.read(into)?;
-        if let Some(output) = &mut *lock(&self.output) {
-            output.buffer().extend_from_slice(&into[..bytes]);
-            if let Err(error) = output.write_some() {
-                *lock(&self.failed) = Some(error);
-                return Err(std::io::ErrorKind::Other.into());
-            }
-        }
-        Ok(bytes)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Totals of the packets received.
-#[derive(Debug, Default)]
-struct PacketTotals {
-    packets: u64,
-    bytes: u64,
-    span: Option<(Timestamp, Timestamp)>,
-}
-
-impl PacketTotals {
-    fn add(&mut self, time: Timestamp, bytes: usize) {
-        self.packets += 1;
-        self.bytes += bytes as u64;
-        let (first, last) = self.span.get_or_insert((time, time));
-        *first = time.min(*first);
-        *last = time.max(*last);
-    }
-
-    /// The part of the time span up to `until` that the packets cover, 0 to 1.
-    #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
-    fn part(&self, until: Option<Timestamp>) -> Option<f64> {
-        let ((first, last), until) = (self.span?, until?);
-        let all = until.0.checked_sub(first.0).filter(|all| *all > 0)?;
-        Some((last.0 - first.0) as f64 / all as f64)
-    }
-
-    /// The summary: `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 -> odd.pcapng`. The second date is left
-    /// out if it is equal.
-    fn summary(&self, name: &str, tz: &TimeZone) -> String {
-        let mut text = format!("{}, {}", human::counted(self.packets, "packet"), human::size(self.bytes));
-        if let Some((first, last)) = self.span {
-            let (first, last) = (time::local(first, tz), time::local(last, tz));
-            let last = match (first.split_once(' '), last.split_once(' ')) {
-                (Some((day, _)), Some((same, clock))) if day == same => clock.to_owned(),
-                _ => last,
-            };
-            text.push_str(&format!(", {first} to {last}"));
-        }
-        format!("{text} -> {name}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_written_fits_a_line() {
-        let mut totals = PacketTotals::default();
-        assert_eq!(totals.summary("x", &TimeZone::UTC), "0 packets, 0 B -> x");
-        totals.add(Timestamp::from_unix(1_795_341_605, 5), 1500);
-        assert_eq!(totals.summary("x", &TimeZone::UTC), "1 packet, 1.5 KiB, 2026-11-22 10:00:05 to 10:00:05 -> x");
-        totals.add(Timestamp::from_unix(1_795_441_605, 5), 100_000);
-        assert_eq!(
-            totals.summary("odd.pcapng", &TimeZone::UTC),
-            "2 packets, 99.1 KiB, 2026-11-22 10:00:05 to 2026-11-23 13:46:45 -> odd.pcapng"
-        );
     }
 }

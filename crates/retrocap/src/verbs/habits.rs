@@ -3,7 +3,8 @@
 
 use clap::{ArgAction, Args};
 
-use crate::cli::Usage;
+use crate::error::Usage;
+use crate::terminal::hex_dump::Dump;
 
 /// Options of other tools. Options that change nothing are accepted silently.
 #[derive(Clone, Debug, Default, Args)]
@@ -47,14 +48,6 @@ pub(crate) struct Habits {
     /// As in tshark: a display filter
     #[arg(short = 'Y', value_name = "FILTER", hide = true)]
     pub(crate) display_filter: Option<String>,
-}
-
-/// The dump that follows a packet's line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dump {
-    HexAndAscii,
-    Hex,
-    Ascii,
 }
 
 impl Habits {

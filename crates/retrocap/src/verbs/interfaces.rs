@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use crate::cli::{Common, print, print_json};
+use crate::options::Common;
+use crate::terminal::printable::{print, print_json};
 
 /// List the interfaces that run would record, as tcpdump -D does
 #[derive(Debug, Args)]

@@ -7,9 +7,11 @@ use clap::Args;
 use hyper::Method;
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, Usage, note, print, print_json};
 use crate::client::{self, Target};
+use crate::error::Usage;
+use crate::options::Common;
 use crate::terminal::printable::plain;
+use crate::terminal::printable::{note, print, print_json};
 use crate::terminal::progress::{Progress, ProgressState};
 use crate::verbs::selection;
 use api::answers::{PinList, PinStatus};

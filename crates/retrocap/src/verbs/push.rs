@@ -21,12 +21,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::rustls::AlertDescription;
 
-use crate::cli::{Common, Usage, note};
+use crate::client::stream::Stream;
 use crate::client::tls::{ConnectionLost, Peer, Tls, alert};
-use crate::client::{self, Answer, Interrupt, Refused, Stream, Target};
+use crate::client::{self, Answer, Interrupt, Refused, Target};
+use crate::error::Usage;
+use crate::options::Common;
 use crate::terminal::human;
-use crate::verbs::get;
+use crate::terminal::printable::note;
 use crate::verbs::selection::Selection;
+use crate::verbs::trailers;
 use base::interface::Interfaces;
 use base::packet::LinkType;
 use base::source::{Batch, Source as _};
@@ -273,7 +276,7 @@ impl Push {
             if batch? == Batch::End {
                 connection.write(&out).context("the last packets could not be sent")?;
                 connection.end();
-                get::complete(&trailers)?;
+                trailers::complete(&trailers)?;
                 return Ok(Ended::Well);
             }
         }

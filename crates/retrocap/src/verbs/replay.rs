@@ -10,9 +10,11 @@ use anyhow::Context as _;
 use clap::Args;
 
 use crate::capture_input;
-use crate::cli::{AlreadyReported, Common, Usage, note, print, print_json};
+use crate::error::{AlreadyReported, Usage};
 use crate::machine;
+use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
+use crate::terminal::printable::{note, print, print_json};
 use crate::terminal::progress::{Progress, ProgressState};
 use crate::terminal::status_page::{self, Heading};
 use crate::verbs::run;
@@ -28,7 +30,7 @@ use daemon::settings::Percent;
 use engine::budget::{MemorySize, Split};
 use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
-use engine::store::compress::Pace;
+use engine::store::compress::{Compression, Pace};
 use filter::FilterSet;
 use formats::annotations::Annotations;
 use formats::reader::FileSource;
@@ -81,8 +83,7 @@ pub(crate) struct Replay {
 impl Replay {
     /// Reads the file as fast as possible, then writes the export and prints the report.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
-        let to_stdout = self.write.as_deref() == Some(Path::new("-"));
-        if to_stdout && common.json {
+        if self.is_to_stdout() && common.json {
             return Err(Usage::of("--json and -w - both want stdout: try -w odd.pcapng, or leave out --json"));
         }
         let interfaces = Arc::<Interfaces>::default();
@@ -110,12 +111,7 @@ impl Replay {
         })
         .context("cannot take the memory asked for with -m")?;
         if let Some(compression) = split.compression(percent, Pace::Replay) {
-            let compressor = pipeline.compress(&compression).context("cannot take the memory asked for with -m")?;
-            // The thread ends with the pipeline.
-            std::thread::Builder::new()
-                .name("retrocap-zstd".to_owned())
-                .spawn(move || compressor.run())
-                .context("cannot start the thread that compresses")?;
+            start_compression(&mut pipeline, &compression)?;
         }
         let history = History {
             workers: vec![pipeline.worker()],
@@ -154,22 +150,30 @@ impl Replay {
             export(&history, output, annotations)?;
         }
         let report = CaptureReport::new(times_changed, annotations, self.write.is_some());
-
         let uptime = source.span.map_or(Duration::ZERO, |(first, last)| last.since(first));
         let now = history.totals().newest.unwrap_or_default();
         let status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
+        self.print(common, heading, &status, &report)
+    }
+
+    /// Prints the status of the history and what the file says about itself.
+    fn print(&self, common: &Common, heading: Heading, status: &Status, report: &CaptureReport) -> anyhow::Result<()> {
         if common.json {
-            let mut document = serde_json::to_value(&status)?;
-            document["input"] = serde_json::to_value(&report)?;
+            let mut document = serde_json::to_value(status)?;
+            document["input"] = serde_json::to_value(report)?;
             print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
         } else if !common.quiet {
-            let summary = status_page::status(&status, &status::here(heading));
-            if to_stdout { note(summary.trim_end()) } else { print(&summary)? }
+            let summary = status_page::status(status, &status::here(heading));
+            if self.is_to_stdout() { note(summary.trim_end()) } else { print(&summary)? }
         }
         if !common.quiet {
             report.sentences().iter().for_each(|sentence| note(&format!("retrocap: {sentence}")));
         }
         if heading == Heading::ReplayedInPart { Err(AlreadyReported.into()) } else { Ok(()) }
+    }
+
+    fn is_to_stdout(&self) -> bool {
+        self.write.as_deref() == Some(Path::new("-"))
     }
 
     fn filter(&self) -> anyhow::Result<Option<FilterSet>> {
@@ -195,6 +199,16 @@ impl Replay {
     fn source(&self, interfaces: &Arc<Interfaces>) -> anyhow::Result<FileSource> {
         Ok(FileSource::from_reader(capture_input::open(&self.file)?, Arc::clone(interfaces)))
     }
+}
+
+/// Starts the thread that compresses. It ends with the pipeline.
+fn start_compression(pipeline: &mut Pipeline, compression: &Compression) -> anyhow::Result<()> {
+    let compressor = pipeline.compress(compression).context("cannot take the memory asked for with -m")?;
+    std::thread::Builder::new()
+        .name("retrocap-zstd".to_owned())
+        .spawn(move || compressor.run())
+        .context("cannot start the thread that compresses")?;
+    Ok(())
 }
 
 /// Writes all packets kept.

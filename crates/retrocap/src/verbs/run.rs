@@ -8,7 +8,8 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::cli::{Common, Usage};
+use crate::error::Usage;
+use crate::options::Common;
 use crate::terminal::log;
 use crate::verbs::selection;
 use daemon::settings::{DefaultValue, Row, Settings, rows};

@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::cli::{Usage, note};
 use crate::client::Target;
+use crate::error::Usage;
+use crate::terminal::printable::note;
 use crate::verbs::display_filter;
 use crate::verbs::habits::Habits;
 use base::packet::LinkType;

@@ -8,8 +8,10 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::cli::{Common, print, print_json, print_own};
 use crate::client::{self, Target};
+use crate::offline;
+use crate::options::Common;
+use crate::terminal::printable::{print, print_json, print_own};
 use crate::terminal::screen::Screen;
 use crate::terminal::status_page::{self, Heading, View};
 use base::time::Timestamp;
@@ -39,7 +41,7 @@ pub(crate) struct Status {
 impl Status {
     /// Queries and prints the status, once or until Ctrl-C.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
-        common.reading(&self.read, |common| self.ask(common))
+        offline::reading(common, &self.read, |common| self.ask(common))
     }
 
     fn ask(&self, common: &Common) -> anyhow::Result<()> {

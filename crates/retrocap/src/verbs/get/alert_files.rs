@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::alerts::ExportOptions;
 use crate::alert::Alert;
 use crate::terminal::output::{FileMode, remove_when_interrupted, set_mode};
 use query::search::SearchTarget;
@@ -28,13 +27,13 @@ pub(crate) struct AlertFiles {
 
 impl AlertFiles {
     /// Creates the hidden directory.
-    pub(crate) fn new(directory: &Path, alerts: &[Alert], options: &ExportOptions) -> anyhow::Result<Self> {
+    pub(crate) fn new(directory: &Path, alerts: &[Alert], extension: &str, mode: FileMode) -> anyhow::Result<Self> {
         let cannot = || format!("cannot write into {}", directory.display());
         let hidden = tempfile::Builder::new().prefix(".retrocap-").tempdir_in(directory).with_context(cannot)?;
         remove_when_interrupted(hidden.path());
-        let names: Vec<String> = alerts.iter().map(|alert| file_name(alert, options.format)).collect();
+        let names: Vec<String> = alerts.iter().map(|alert| file_name(alert, extension)).collect();
         let made = vec![false; names.len()];
-        Ok(Self { directory: directory.to_owned(), hidden, names, open: HashMap::new(), made, mode: options.mode })
+        Ok(Self { directory: directory.to_owned(), hidden, names, open: HashMap::new(), made, mode })
     }
 
     /// Appends to the file of an alert.

@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::alert::{Alert, Alerts, Kind};
-use crate::cli::{Common, note, print_json};
 use crate::client::{self, Answer, Refused};
+use crate::options::Common;
 use crate::terminal::destination;
 use crate::terminal::human;
 use crate::terminal::output::{FileMode, Output};
+use crate::terminal::printable::{note, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::get::alert_files::AlertFiles;
 use crate::verbs::selection;
@@ -253,7 +254,7 @@ impl<'a> AlertQuery<'a> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let directory = &destination::resolve(directory)?;
         let progress = self.progress();
-        let mut files = AlertFiles::new(directory, &self.read.alerts, &self.asked)?;
+        let mut files = AlertFiles::new(directory, &self.read.alerts, self.asked.format, self.asked.mode)?;
         let mut outcomes: Vec<Outcome> = vec![Outcome::default(); self.read.alerts.len()];
         let mut order: Vec<usize> = (0..self.read.alerts.len()).collect();
         // Put alerts of one session into one batch, so that their file is made once.

@@ -44,7 +44,7 @@ pub(super) fn sessions(
             names: target(&flow.originator, &flow.responder, &flow.proto)?,
         });
     }
-    crate::verbs::get::complete(&trailers)?;
+    crate::verbs::trailers::complete(&trailers)?;
     Ok(alerts)
 }
 

@@ -1,0 +1,32 @@
+//! What the trailers of an answer say: which packets are gone, and why an answer is not complete.
+
+use anyhow::anyhow;
+
+use crate::client::Trailers;
+use crate::options::Common;
+use crate::terminal::printable::note;
+
+/// The trailer that says why an answer is not complete.
+pub(super) const NOTE: &str = "retrocap-note";
+
+/// The trailer that says which matching packets are gone.
+pub(super) const MISSING: &str = "retrocap-missing";
+
+/// Prints which matching packets are gone; see [`complete`] for the rest.
+pub(super) fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
+    if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
+        note(&format!("retrocap: {missing}"));
+    }
+    complete(trailers)
+}
+
+/// Prints why an answer is not complete, if so. Returns an error if the recorder broke off; the packets received are
+/// valid.
+pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
+    let Some(text) = trailers.text(NOTE) else { return Ok(()) };
+    if text.starts_with("incomplete") || text.contains("stopped") {
+        return Err(anyhow!(text));
+    }
+    note(&format!("retrocap: {text}"));
+    Ok(())
+}
