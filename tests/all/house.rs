@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 12] =
-    ["sys", "base", "formats", "decode", "filter", "capture", "engine", "query", "api", "serve", "daemon", "retrocap"];
+const ORDER: [&str; 13] =
+    ["sys", "base", "formats", "decode", "filter", "capture", "engine", "streams", "query", "api", "serve", "daemon", "retrocap"];
 
 /// Crates of others that only these of ours may name.
 const RESERVED: [(&str, &[&str]); 12] = [

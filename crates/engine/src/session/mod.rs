@@ -30,5 +30,6 @@ pub use depth::{DEPTHS_BYTES, Lost};
 pub use entry::ENTRY_BYTES;
 pub use key::{Endpoint, SessionKey};
 pub use marks::SessionMarks;
+pub use services::is_service;
 pub use summary::{PerSide, Session, SessionSlot, State};
 pub use table::{SessionLookup, SessionTable, SessionUpdate};

@@ -14,7 +14,8 @@ const SERVICES: [u16; 66] = [
 /// The system ports of RFC 6335 are below this one.
 const SYSTEM_PORTS_END: u16 = 1024;
 
-fn is_service(port: u16) -> bool {
+/// Whether servers usually listen on this port.
+pub fn is_service(port: u16) -> bool {
     (1..SYSTEM_PORTS_END).contains(&port) || SERVICES.binary_search(&port).is_ok()
 }
 
