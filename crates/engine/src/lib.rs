@@ -10,4 +10,5 @@ pub mod judge;
 pub mod own_streams;
 pub mod pipeline;
 pub mod session;
+mod size;
 pub mod store;

@@ -1,6 +1,6 @@
 //! Classes: sessions that match a filter, with their own weight, cutoff or memory reserve.
 
-use super::SessionFilter;
+use super::session_filter::SessionFilter;
 use crate::session::SessionMarks;
 use base::packet::Packet;
 use filter::{Endpoints, FilterError, FilterSet};
@@ -64,9 +64,9 @@ pub enum ClassError {
     )]
     Reserve {
         /// Sum of all reserves.
-        reserved: crate::budget::ByteSize,
+        reserved: crate::size::ByteSize,
         /// Packet memory.
-        memory: crate::budget::ByteSize,
+        memory: crate::size::ByteSize,
     },
 }
 
@@ -111,7 +111,7 @@ impl Classes {
         }
         let reserved = classes.iter().fold(0u64, |sum, class| sum.saturating_add(class.reserve_bytes));
         if reserved > memory_bytes / 2 {
-            let [reserved, memory] = [reserved, memory_bytes].map(crate::budget::ByteSize);
+            let [reserved, memory] = [reserved, memory_bytes].map(crate::size::ByteSize);
             return Err(ClassError::Reserve { reserved, memory });
         }
         let mut ready: Vec<Ready> = Vec::with_capacity(classes.len());

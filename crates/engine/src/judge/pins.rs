@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::SessionFilter;
+use super::session_filter::SessionFilter;
 use crate::session::{SessionMarks, SessionTable};
 use base::codec::{Put, Take, damaged};
 use base::packet::Packet;

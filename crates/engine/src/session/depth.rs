@@ -6,6 +6,11 @@
 /// Depths in bytes on the wire. A session has its first kilobyte if every packet that begins in it is stored.
 pub const DEPTHS_BYTES: [u64; 2] = [1024, 10 * 1024];
 
+/// The time in which the count of recent bytes decays to 0 without further packets. 20 seconds.
+pub(super) const RECENT_NS: u64 = 20_000_000_000;
+/// Bytes of a session that count as its start, at any data rate.
+pub(super) const START_BYTES: u64 = 3584;
+
 /// Bits that record which parts of a session's start were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lost(u8);

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::depth::{DEPTHS_BYTES, Distance, Lost};
+use super::depth::{DEPTHS_BYTES, Distance, Lost, RECENT_NS, START_BYTES};
 use super::key::SessionKey;
 use super::marks::SessionMarks;
 use super::summary::{PerSide, Session, SessionSlot, TCP, flag, timeout_ns};
@@ -40,10 +40,6 @@ const KEPT_BYTES_BITS: u32 = 40;
 /// The unit in which recent bytes are counted. It allows counts of up to 256 MiB.
 const RECENT_UNIT_BYTES: u64 = 16;
 const RECENT_MAX: u64 = (1 << (64 - KEPT_BYTES_BITS)) - 1;
-/// The time in which the count of recent bytes decays to 0 without further packets. 20 seconds.
-pub(super) const RECENT_NS: u64 = 20_000_000_000;
-/// Bytes of a session that count as its start, at any data rate.
-pub(super) const START_BYTES: u64 = 3584;
 
 /// The low and the high half of a word.
 fn halves(word: u64) -> (u32, u32) {

@@ -1,7 +1,6 @@
 //! A summary of one session: endpoints, times, counts and state.
 
-use super::depth::{Distance, Lost};
-use super::entry::{RECENT_NS, START_BYTES};
+use super::depth::{Distance, Lost, RECENT_NS, START_BYTES};
 use super::key::{Endpoint, SessionKey, Side};
 use super::marks::SessionMarks;
 use base::time::Timestamp;
