@@ -5,7 +5,7 @@
 //!        ◄── the same buffer, filled ──────────               compresses it
 //! ```
 //!
-//! The [`Store`] is the only writer. When free pages run low it chooses segments to compress. It then replaces a
+//! The [`Store`](super::Store) is the only writer. When free pages run low it chooses segments to compress. It then replaces a
 //! segment's pages with those of its compressed stream, provided that the segment still exists. The store prefers the
 //! segment that saves the most bytes for the longest time, so that CPU time is spent where it helps most. A segment
 //! that does not shrink enough stays uncompressed.
@@ -20,11 +20,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::cursor::Stream;
-use super::pages::{PageId, Position, Tail};
-use super::queues::{Kind, QueueId};
-use super::segment::{SegmentView, pages_of};
-use super::unpack::{Unpacked, Unpacker};
-use super::{SegmentId, Segments, Store};
+use super::pages::{PAGE_BYTES, PageId, Position};
+use super::queues::{QueueId, Queues};
+use super::segment::{SegmentId, SegmentView, pages_of, segment_bytes};
+use super::segments::Segments;
+use super::unpack::Unpacker;
 use base::counters::CompressionTotals;
 
 /// zstd compression level. ARCHITECTURE.md gives the measurements on real captures.
@@ -32,7 +32,7 @@ const LEVEL: i32 = 1;
 /// Bytes of a zstd context that compresses segments of 64, 128 and 256 KiB at [`LEVEL`].
 const CONTEXT_BYTES: [usize; 3] = [320 << 10, 560 << 10, 600 << 10];
 /// Maximum number of jobs in flight.
-const JOBS: usize = 4;
+pub(super) const JOBS: usize = 4;
 /// Assumed compression rate of one core in a replay, in bytes per second.
 const NOMINAL_BYTES_PER_S: f64 = 250e6;
 /// Largest fraction of the stored bytes that a replay compresses. A replay waits for the compressor and reads packets
@@ -41,7 +41,7 @@ const REPLAYED_PART_MAX: f64 = 0.5;
 /// Largest unused CPU budget that a replay accumulates, in seconds of packet time.
 const SAVED_S_MAX: f64 = 10.0;
 /// Fraction of its expected lifetime after which a segment is not worth compressing.
-const LIFE_USED_MAX: f64 = 0.75;
+pub(super) const LIFE_USED_MAX: f64 = 0.75;
 
 /// When compression happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,28 +65,28 @@ pub struct Compression {
 
 /// Bytes of memory that compression needs for a store of `store_bytes`, without the memory for readers.
 pub fn cost_bytes(store_bytes: u64) -> u64 {
-    let segment = super::segment_bytes(store_bytes);
+    let segment = segment_bytes(store_bytes);
     let context = CONTEXT_BYTES[(segment >> 17).min(2)];
     (context + segment + JOBS * packed_bytes_max(segment) + Unpacker::bytes(segment) + segment) as u64
 }
 
 /// Largest useful size of a compressed segment, in bytes: at most 90% of `len` and at least one page less.
-fn packed_bytes_max(len: usize) -> usize {
-    (len * 9 / 10).min((pages_of(len).saturating_sub(1)) * super::pages::PAGE_BYTES)
+pub(super) fn packed_bytes_max(len: usize) -> usize {
+    (len * 9 / 10).min((pages_of(len).saturating_sub(1)) * PAGE_BYTES)
 }
 
 /// A segment to compress and, later, the result.
 #[derive(Debug)]
-struct Job {
-    view: SegmentView,
-    queue: QueueId,
-    outcome: Outcome,
+pub(super) struct Job {
+    pub(super) view: SegmentView,
+    pub(super) queue: QueueId,
+    pub(super) outcome: Outcome,
     /// Output buffer, as long as the longest compressed segment.
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     /// Not processed yet, or the segment was evicted in the meantime.
     Nothing,
     Packed(usize),
@@ -166,13 +166,13 @@ impl Compressor {
 
 /// Expected benefit of compressing the segments of one queue.
 #[derive(Clone, Copy, Debug)]
-struct Prospect {
+pub(super) struct Prospect {
     /// The last segment that was considered. All segments before it in the queue were considered too.
-    considered: Option<SegmentId>,
+    pub(super) considered: Option<SegmentId>,
     /// Fraction of bytes saved per segment, as a moving average.
-    saving: f64,
+    pub(super) saving: f64,
     /// Number of segments to skip before the next attempt.
-    to_skip: u32,
+    pub(super) to_skip: u32,
 }
 
 impl Prospect {
@@ -199,7 +199,7 @@ pub(super) struct Packing {
     done: Receiver<Job>,
     /// Jobs that are not in flight, with their buffers.
     idle: Vec<Job>,
-    pace: Pace,
+    pub(super) pace: Pace,
     /// Compression budget in a replay, in bytes per nanosecond of packet time.
     bytes_per_ns: f64,
     credit_bytes: f64,
@@ -207,13 +207,13 @@ pub(super) struct Packing {
     /// Bytes sent to the compressor in a replay.
     given_bytes: u64,
     /// Number of segments begun so far. `given` holds its value at the time each job was sent, oldest job first.
-    began: u64,
+    pub(super) began: u64,
     given: VecDeque<u64>,
     /// No new jobs are sent: the capture is behind, or the compressor has ended.
     pub(super) held: bool,
     queues: Box<[Prospect]>,
     /// Pages that receive a compressed stream before the uncompressed pages are free.
-    spare: Vec<PageId>,
+    pub(super) spare: Vec<PageId>,
     unpacker: Unpacker,
     stream: Vec<u8>,
     counts: CompressionTotals,
@@ -221,13 +221,110 @@ pub(super) struct Packing {
 }
 
 impl Packing {
+    /// Takes the memory that compresses segments of at most `longest` bytes, except for the spare pages.
+    pub(super) fn new(
+        compression: &Compression,
+        segments: &Arc<Segments>,
+        longest: usize,
+        queues: &Queues,
+    ) -> std::io::Result<(Self, Compressor)> {
+        let packed_max = packed_bytes_max(longest);
+        let mut context = zstd::bulk::Compressor::new(LEVEL)?;
+        // Compress once so that zstd allocates its memory now and not with the first segment.
+        let stream = vec![0; longest];
+        context.compress(&stream)?;
+        let activity = Arc::<Activity>::default();
+        let (jobs, to_do) = sync_channel(JOBS);
+        let (done, results) = sync_channel(JOBS);
+        let idle = || Job {
+            view: SegmentView::EMPTY,
+            queue: queues.heads(0),
+            outcome: Outcome::Nothing,
+            buffer: vec![0; packed_max],
+        };
+        let packing = Self {
+            jobs,
+            done: results,
+            idle: (0..JOBS).map(|_| idle()).collect(),
+            pace: compression.pace,
+            bytes_per_ns: compression.share * NOMINAL_BYTES_PER_S / 1e9,
+            credit_bytes: 0.0,
+            credited_ticks_ns: 0,
+            given_bytes: 0,
+            began: 0,
+            given: VecDeque::with_capacity(JOBS),
+            held: false,
+            queues: vec![Prospect::UNKNOWN; queues.iter().count()].into(),
+            spare: Vec::new(),
+            unpacker: Unpacker::new(longest)?,
+            stream: vec![0; longest],
+            counts: CompressionTotals::default(),
+            activity: Arc::clone(&activity),
+        };
+        let segments = Arc::clone(segments);
+        Ok((packing, Compressor { jobs: to_do, done, segments, activity, context, stream }))
+    }
+
+    /// The prospect of a queue.
+    pub(super) fn prospect(&mut self, queue: QueueId) -> &mut Prospect {
+        &mut self.queues[queue.index()]
+    }
+
+    /// Whether another job can be sent.
+    pub(super) fn can_send(&self) -> bool {
+        !self.idle.is_empty() && !self.held
+    }
+
+    /// Sends a segment to the compressor; false if the compressor has ended.
+    pub(super) fn send(&mut self, queue: QueueId, view: SegmentView) -> bool {
+        self.queues[queue.index()].considered = Some(view.id);
+        self.given.push_back(self.began);
+        let Some(job) = self.idle.pop() else { return false };
+        let sent = self.jobs.try_send(Job { view, queue, outcome: Outcome::Nothing, ..job }).is_ok();
+        // Compressed segments stay readable without a compressor, but no more are compressed.
+        self.held |= !sent;
+        sent
+    }
+
+    /// The next finished job. A replay waits for the oldest job when it is due.
+    pub(super) fn take_done(&mut self) -> Option<Job> {
+        if self.on_their_way() == 0 {
+            return None;
+        }
+        match self.pace {
+            Pace::Live => self.done.try_recv().ok(),
+            Pace::Replay if self.is_due() => self.done.recv().ok(),
+            Pace::Replay => None,
+        }
+    }
+
+    /// Takes back a finished job.
+    pub(super) fn put_back(&mut self, job: Job) {
+        self.given.pop_front();
+        self.idle.push(job);
+    }
+
+    /// Learns from the outcome of a job what the segments of its queue save, and counts it.
+    pub(super) fn learn(&mut self, job: &Job) {
+        let prospect = &mut self.queues[job.queue.index()];
+        let Outcome::Packed(len) = job.outcome else {
+            self.counts.incompressible += u64::from(job.outcome == Outcome::Incompressible);
+            return prospect.learn(0.0);
+        };
+        #[allow(clippy::cast_precision_loss, reason = "lengths of segments")]
+        prospect.learn(1.0 - len as f64 / job.view.len_bytes as f64);
+        self.counts.segments += 1;
+        self.counts.raw_bytes += job.view.len_bytes;
+        self.counts.packed_bytes += len as u64;
+    }
+
     /// Forgets a segment that left its queue.
     pub(super) fn evicted(&mut self, from: QueueId, id: SegmentId) {
         let considered = &mut self.queues[from.index()].considered;
         considered.take_if(|considered| *considered == id);
     }
 
-    fn counts(&self) -> CompressionTotals {
+    pub(super) fn counts(&self) -> CompressionTotals {
         CompressionTotals { cpu_ns: self.activity.cpu_ns(), ..self.counts }
     }
 
@@ -244,7 +341,7 @@ impl Packing {
 
     /// Whether the budget allows `len` more bytes. `ticks_ns` is the packet time, and `stored_bytes` counts all bytes
     /// stored so far. A live capture always allows it.
-    fn may(&mut self, len: u64, ticks_ns: u64, stored_bytes: u64) -> bool {
+    pub(super) fn may(&mut self, len: u64, ticks_ns: u64, stored_bytes: u64) -> bool {
         if self.pace == Pace::Live {
             return true;
         }
@@ -261,212 +358,6 @@ impl Packing {
             }
             may
         }
-    }
-}
-
-impl Store {
-    /// Enables compression by the returned [`Compressor`]. Call this before any reader has the segments.
-    ///
-    /// # Errors
-    ///
-    /// Fails when zstd or the system cannot allocate the memory.
-    pub fn compress(&mut self, compression: &Compression) -> std::io::Result<Compressor> {
-        let longest = self.segment_bytes;
-        let packed_max = packed_bytes_max(longest);
-        let Some(shared) = Arc::get_mut(&mut self.shared) else { unreachable!("nobody reads yet") };
-        shared.unpacked = Unpacked::new(compression.readers_bytes, longest)?;
-        let mut context = zstd::bulk::Compressor::new(LEVEL)?;
-        // Compress once so that zstd allocates its memory now and not with the first segment.
-        let stream = vec![0; longest];
-        context.compress(&stream)?;
-        let activity = Arc::<Activity>::default();
-        let (jobs, to_do) = sync_channel(JOBS);
-        let (done, results) = sync_channel(JOBS);
-        let idle = || Job {
-            view: SegmentView::EMPTY,
-            queue: self.queues.heads(0),
-            outcome: Outcome::Nothing,
-            buffer: vec![0; packed_max],
-        };
-        let spare = self.free_pages.len().saturating_sub(pages_of(packed_max));
-        self.packing = Some(Box::new(Packing {
-            jobs,
-            done: results,
-            idle: (0..JOBS).map(|_| idle()).collect(),
-            pace: compression.pace,
-            bytes_per_ns: compression.share * NOMINAL_BYTES_PER_S / 1e9,
-            credit_bytes: 0.0,
-            credited_ticks_ns: 0,
-            given_bytes: 0,
-            began: 0,
-            given: VecDeque::with_capacity(JOBS),
-            held: false,
-            queues: vec![Prospect::UNKNOWN; self.queues.iter().count()].into(),
-            spare: self.free_pages.split_off(spare),
-            unpacker: Unpacker::new(longest)?,
-            stream: vec![0; longest],
-            counts: CompressionTotals::default(),
-            activity: Arc::clone(&activity),
-        }));
-        Ok(Compressor { jobs: to_do, done, segments: Arc::clone(&self.shared), activity, context, stream })
-    }
-
-    /// Totals of compression so far.
-    pub fn packed(&self) -> CompressionTotals {
-        let mut packed = self.packed_before;
-        packed += self.packing.as_ref().map_or(CompressionTotals::default(), |packing| packing.counts());
-        packed
-    }
-
-    /// Stops compression. The compressor thread ends, and jobs in flight are discarded.
-    pub fn stop_compressing(&mut self) {
-        if let Some(packing) = self.packing.take() {
-            self.packed_before += packing.counts();
-            self.free_pages.extend(packing.spare);
-        }
-    }
-
-    /// Takes finished jobs and sends new ones unless the capture is `behind`. A live capture calls this between
-    /// batches.
-    pub fn settle(&mut self, behind: bool) {
-        let Some(packing) = &mut self.packing else { return };
-        if packing.pace == Pace::Live {
-            packing.held = behind;
-            self.take_packed();
-            self.pack_more();
-        }
-    }
-
-    /// Counts a new segment and sends jobs if pages run low.
-    pub(super) fn pack_at_beginning(&mut self) {
-        if let Some(packing) = &mut self.packing {
-            packing.began += 1;
-        }
-        self.pack_more();
-    }
-
-    /// Sends jobs to the compressor while free pages are low.
-    pub(super) fn pack_more(&mut self) {
-        let low = JOBS * pages_of(self.segment_bytes);
-        while self.free_pages.len() < low
-            && let Some(packing) = &self.packing
-            && !packing.idle.is_empty()
-            && !packing.held
-            && let Some((queue, view)) = self.most_worth_packing()
-        {
-            let (ticks_ns, stored_bytes) = (self.clock.ticks_ns(), self.retained.bytes + self.evicted.bytes);
-            let Some(packing) = &mut self.packing else { return };
-            if !packing.may(view.len_bytes, ticks_ns, stored_bytes) {
-                return;
-            }
-            packing.queues[queue.index()].considered = Some(view.id);
-            packing.given.push_back(packing.began);
-            let Some(job) = packing.idle.pop() else { return };
-            if packing.jobs.try_send(Job { view, queue, outcome: Outcome::Nothing, ..job }).is_err() {
-                // The compressor has ended. Compressed segments stay readable, but no more are compressed.
-                packing.held = true;
-                return;
-            }
-        }
-    }
-
-    /// The segment with the highest gain: expected fraction saved times remaining lifetime.
-    fn most_worth_packing(&mut self) -> Option<(QueueId, SegmentView)> {
-        let now = self.clock.ticks_ns();
-        #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
-        let age = |id: SegmentId| (now - self.opened_ticks_ns[id.0 as usize]) as f64 + 1.0;
-        let survey = self.survey();
-        let packing = self.packing.as_mut()?;
-        let mut best: Option<(f64, QueueId, SegmentView)> = None;
-        // Skip pinned segments: they can move to another queue at any time.
-        for (at, queue) in self.queues.iter().filter(|(_, queue)| queue.kind != Kind::Pinned) {
-            let open = queue.open.as_ref().map(|open| open.id);
-            loop {
-                let prospect = &mut packing.queues[at.index()];
-                let next = prospect.considered.map_or(queue.head, |id| self.following[id.0 as usize]);
-                let Some(id) = next.filter(|&id| Some(id) != open) else { break };
-                let life = survey.life_ns(self.share_pages, queue.kind, queue.weight);
-                let view = self.shared.slots[id.0 as usize].view(id).filter(|view| {
-                    !view.is_packed()
-                        && age(id) <= life * LIFE_USED_MAX
-                        && view.len_bytes <= self.segment_bytes as u64
-                        && view.pages() > 1
-                });
-                let Some(view) = view.filter(|_| prospect.to_skip == 0) else {
-                    prospect.considered = Some(id);
-                    prospect.to_skip = prospect.to_skip.saturating_sub(1);
-                    continue;
-                };
-                let gain = (life - age(id)) * prospect.saving;
-                if best.is_none_or(|(best, ..)| gain > best) {
-                    best = Some((gain, at, view));
-                }
-                break;
-            }
-        }
-        best.map(|(_, queue, view)| (queue, view))
-    }
-
-    /// Takes finished jobs until one frees pages. A replay takes the oldest job when it is due. Returns whether pages
-    /// were freed.
-    pub(super) fn take_packed(&mut self) -> bool {
-        let mut made_room = false;
-        while !made_room
-            && let Some(packing) = &self.packing
-            && packing.on_their_way() > 0
-        {
-            let done = match packing.pace {
-                Pace::Live => packing.done.try_recv().ok(),
-                Pace::Replay if packing.is_due() => packing.done.recv().ok(),
-                Pace::Replay => None,
-            };
-            let Some(job) = done else { break };
-            made_room |= self.exchange(&job);
-            if let Some(packing) = &mut self.packing {
-                packing.given.pop_front();
-                packing.idle.push(job);
-            }
-        }
-        made_room
-    }
-
-    /// Replaces a segment with its compressed stream if the segment still exists. Returns whether pages were freed.
-    fn exchange(&mut self, job: &Job) -> bool {
-        let (Some(packing), slot) = (&mut self.packing, &self.shared.slots[job.view.id.0 as usize]) else {
-            return false;
-        };
-        if !slot.is(job.view.generation) {
-            return false;
-        }
-        let Outcome::Packed(len) = job.outcome else {
-            packing.counts.incompressible += u64::from(job.outcome == Outcome::Incompressible);
-            packing.queues[job.queue.index()].learn(0.0);
-            return false;
-        };
-        #[allow(clippy::cast_precision_loss, reason = "lengths of segments")]
-        packing.queues[job.queue.index()].learn(1.0 - len as f64 / job.view.len_bytes as f64);
-        let pages = &self.shared.pages;
-        let at = packing.spare.len() - pages_of(len);
-        for pair in packing.spare[at..].windows(2) {
-            pages.link(pair[0], pair[1]);
-        }
-        let first = packing.spare[at];
-        Tail::new(first).append(pages, &job.buffer[..len]);
-        slot.pack(first, len as u64);
-        packing.counts.segments += 1;
-        packing.counts.raw_bytes += job.view.len_bytes;
-        packing.counts.packed_bytes += len as u64;
-        let before = self.free_pages.len();
-        let freed = self.free_pages_of(&job.view);
-        self.queues.gave(job.queue, freed - u32::try_from(pages_of(len)).unwrap_or(freed));
-        if let Some(packing) = &mut self.packing {
-            for (page, free) in
-                packing.spare[at..].iter_mut().zip(self.free_pages.drain(before..before + pages_of(len)))
-            {
-                *page = free;
-            }
-        }
-        self.free_pages.len() > before
     }
 }
 

@@ -65,7 +65,7 @@ impl Survey {
     fn of(queues: &Queues, age_ns: &impl Fn(SegmentId) -> u64, wanted: impl Fn(bool) -> bool) -> Self {
         let mut bands = [[Group::default(); SessionMarks::FLOODS]; Band::COUNT];
         for (id, queue) in queues.iter() {
-            let Some(segment) = queue.head else { continue };
+            let Some(segment) = queue.list.first() else { continue };
             if !wanted(queues.is_reserved(queue)) {
                 continue;
             }

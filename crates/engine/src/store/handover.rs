@@ -9,12 +9,11 @@
 use std::io::{self, Read, Write};
 
 use super::cursor::{Cursor, RecordAt, Stream};
-use super::pages::{Position, Tail};
-use super::queues::{KeptAs, Kind, QueueId};
+use super::queues::{KeptAs, Kind, Place, QueueId};
 use super::rank::Rank;
 use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use super::segment::{SegmentId, SegmentView, pages_of};
-use super::{Place, Store};
+use super::state::Store;
 use crate::id_mapping::IdMapping;
 use crate::session::{SessionMarks, SessionTable};
 use base::codec::{Put, Take, damaged};
@@ -65,24 +64,20 @@ impl Store {
     /// Writes all packets to `out` and removes them from the store. Wipes the memory of what it has written.
     pub(crate) fn hand_over(&mut self, out: &mut impl Write) -> io::Result<()> {
         self.stop_compressing();
-        let now = self.clock.ticks_ns();
+        let now = self.policy.clock.ticks_ns();
         out.put_u64(now)?;
-        out.put_u64(self.clock.now().0)?;
+        out.put_u64(self.policy.clock.now().0)?;
         // Free pages hold only evicted packets. Release their memory for the data to be written.
-        for page in &self.free_pages {
-            self.shared.pages.release(*page);
-        }
+        self.arena.release_free();
         let segments = self.by_age();
         out.put_u32(u32::try_from(segments.len()).unwrap_or(u32::MAX))?;
         let mut bytes = Vec::with_capacity(STREAM_BYTES_MAX);
         for (_, queue, id) in segments {
-            let Some(view) = self.shared.slots[id.0 as usize].view(id) else {
-                unreachable!("only segments are queued")
-            };
+            let view = self.lists.view(id);
             let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
             let left = Left {
-                kind: self.queues.describe(queue),
-                age_ns: now - self.opened_ticks_ns[id.0 as usize],
+                kind: self.policy.queues.describe(queue),
+                age_ns: now - self.lists.opened_ticks_ns(id),
                 base: view.base,
                 packets: view.packets,
                 stream_bytes: len(view.len_bytes),
@@ -90,15 +85,10 @@ impl Store {
             };
             left.put(out)?;
             bytes.resize(left.bytes(), 0);
-            let copied = self.shared.pages.copy_out(&mut Position { page: view.first_page(), offset: 0 }, &mut bytes);
-            copied.map_err(|_| damaged("a segment"))?;
+            self.arena.copy_out(&view, &mut bytes).map_err(|_| damaged("a segment"))?;
             out.write_all(&bytes)?;
-            self.shared.slots[id.0 as usize].free();
-            let first = self.free_pages.len();
-            self.free_pages_of(&view);
-            for page in &self.free_pages[first..] {
-                self.shared.pages.release(*page);
-            }
+            self.lists.slot(id).free();
+            self.arena.release(&view);
         }
         bytes.fill(0);
         Ok(())
@@ -107,13 +97,12 @@ impl Store {
     /// All segments, oldest first. Segments of one queue stay in queue order.
     fn by_age(&self) -> Vec<(u64, QueueId, SegmentId)> {
         let mut segments = Vec::new();
-        for (at, queue) in self.queues.iter() {
-            let (mut next, mut latest) = (queue.head, 0);
-            while let Some(id) = next {
+        for (at, queue) in self.policy.queues.iter() {
+            let mut latest = 0;
+            for id in self.lists.iter(&queue.list) {
                 // Released pins can place older segments behind younger ones.
-                latest = latest.max(self.opened_ticks_ns[id.0 as usize]);
+                latest = latest.max(self.lists.opened_ticks_ns(id));
                 segments.push((latest, at, id));
-                next = self.following[id.0 as usize];
             }
         }
         segments.sort_by_key(|(opened, ..)| *opened);
@@ -128,8 +117,8 @@ impl Store {
         sessions: &mut SessionTable,
     ) -> io::Result<()> {
         let (ticks, last) = (input.take_u64()?.min(TICKS_NS_MAX), Timestamp(input.take_u64()?));
-        self.clock.take_over(ticks, last);
-        let now = self.clock.ticks_ns();
+        self.policy.clock.take_over(ticks, last);
+        let now = self.policy.clock.ticks_ns();
         let mut reading = Reading {
             bytes: Vec::with_capacity(STREAM_BYTES_MAX),
             stream: vec![0; STREAM_BYTES_MAX],
@@ -155,7 +144,7 @@ impl Store {
 
     /// Allocates all memory of the store now.
     pub(crate) fn populate(&self) -> io::Result<()> {
-        self.shared.pages.populate()
+        self.arena.pages().populate()
     }
 
     /// Continues the counters of the previous process.
@@ -177,7 +166,7 @@ impl Store {
 
     /// Sets the active pins, one bit each.
     pub(crate) fn set_active_pins(&mut self, pins: u16) {
-        self.pins = pins;
+        self.policy.set_active_pins(pins);
     }
 
     /// The queue to which a segment belongs.
@@ -193,16 +182,15 @@ impl Store {
                     _ => KeptAs::Part,
                 };
                 let marks = SessionMarks { flood, ..ids.marks(SessionMarks { class: a, ..SessionMarks::default() }) };
-                self.queues.at(Place { marks, rank: Rank(rank), kept_as })
+                self.policy.queues.at(Place { marks, rank: Rank(rank), kept_as })
             }
-            1 if self.heads.has_room(left.stream_bytes) => self.queues.heads(flood),
+            1 if self.heads.has_room(left.stream_bytes) => self.policy.queues.heads(flood),
             1 => self
+                .policy
                 .queues
                 .at(Place { marks: SessionMarks { flood, ..SessionMarks::default() }, ..Place::of(Rank::START) }),
-            2 if ids.has_pin(a) && self.queues.pinned_pages() + pages <= self.pinned_pages_max => {
-                self.queues.pinned(usize::from(a))
-            }
-            _ => self.queues.released(),
+            2 if ids.has_pin(a) && self.policy.pins_have_room(pages) => self.policy.queues.pinned(usize::from(a)),
+            _ => self.policy.queues.released(),
         }
     }
 
@@ -224,20 +212,16 @@ impl Store {
         sessions: &mut SessionTable,
     ) {
         let count = pages_of(left.bytes()).max(1);
-        while self.free_pages.len() < count || self.free_slots.is_empty() {
+        while self.arena.free_pages() < count || !self.lists.has_free() {
             if !self.evict_one(sessions) {
                 return;
             }
         }
-        let at = self.free_pages.len() - count;
-        let pages = self.free_pages.split_off(at);
-        let Some(id) = self.free_slots.pop() else { unreachable!("there is one") };
-        for pair in pages.windows(2) {
-            self.shared.pages.link(pair[0], pair[1]);
-        }
-        Tail::new(pages[0]).append(&self.shared.pages, &reading.bytes);
-        let slot = &self.shared.slots[id.0 as usize];
-        slot.open(self.queues[queue].kind.rank(), pages[0], view.base.time, view.base.sequence);
+        let Some(id) = self.lists.take() else { unreachable!("there is one") };
+        let pages = self.arena.take_many(count);
+        let first_page = self.arena.fill(&pages, &reading.bytes);
+        let slot = self.lists.slot(id);
+        slot.open(self.policy.queues[queue].kind.rank(), first_page, view.base.time, view.base.sequence);
         for (record, end) in &reading.records {
             slot.publish(&record.header, *end);
             let bytes = u64::from(record.header.captured_len);
@@ -245,17 +229,12 @@ impl Store {
             sessions.kept_again(record.header.session, record.header.sequence, bytes);
         }
         if left.packed_bytes > 0 {
-            slot.pack(pages[0], left.packed_bytes as u64);
+            slot.pack(first_page, left.packed_bytes as u64);
         }
-        self.opened_ticks_ns[id.0 as usize] = opened;
-        self.following[id.0 as usize] = None;
-        self.queues.took(queue, u32::try_from(count).unwrap_or(u32::MAX));
-        let queue = &mut self.queues[queue];
+        self.policy.queues.took(queue, u32::try_from(count).unwrap_or(u32::MAX));
+        let queue = &mut self.policy.queues[queue];
         queue.open = None;
-        match queue.last.replace(id) {
-            Some(last) => self.following[last.0 as usize] = Some(id),
-            None => queue.head = Some(id),
-        }
+        self.lists.push(&mut queue.list, id, opened);
         if matches!(queue.kind, Kind::Heads { .. }) {
             self.heads.took(left.stream_bytes as u64);
         }
@@ -273,8 +252,7 @@ impl Store {
         sessions: &mut SessionTable,
     ) -> io::Result<()> {
         self.seal(queue);
-        let last = self.queues[queue].last;
-        let last = last.and_then(|id| self.shared.slots[id.0 as usize].view(id));
+        let last = self.policy.queues[queue].list.last().map(|id| self.lists.view(id));
         for at in 0..reading.records.len() {
             let record = reading.records[at].0;
             let Some(session) = ids.session(record.header.session) else { continue };
@@ -292,49 +270,23 @@ impl Store {
                 self.seal(queue);
             }
             self.make_room(queue, record_bytes_max, sessions);
-            let begins = self.queues[queue].open.is_none();
+            let begins = self.policy.queues[queue].open.is_none();
             let record_bytes = self.write(queue, &header, &data);
-            if let (true, Some(open)) = (begins, &self.queues[queue].open) {
-                self.opened_ticks_ns[open.id.0 as usize] = opened;
+            if let (true, Some(open)) = (begins, &self.policy.queues[queue].open) {
+                self.lists.set_opened(open.id, opened);
             }
-            if matches!(self.queues[queue].kind, Kind::Heads { .. }) {
+            if matches!(self.policy.queues[queue].kind, Kind::Heads { .. }) {
                 self.heads.took(record_bytes as u64);
             }
             sessions.kept_again(header.session, header.sequence, u64::from(header.captured_len));
             reading.data = data;
         }
         self.seal(queue);
-        if let Some(last) = last.and_then(|last| last.now(&self.shared.slots[last.id.0 as usize])) {
-            self.put_in_order(queue, last.id);
+        // Segments of a second worker interleave with those of the first.
+        if let Some(last) = last.and_then(|last| last.now(self.lists.slot(last.id))) {
+            self.lists.sort_after(&mut self.policy.queues[queue].list, last.id);
         }
         Ok(())
-    }
-
-    /// Sorts the segments after `last` into the queue by age. Segments of a second worker interleave with those of the
-    /// first.
-    fn put_in_order(&mut self, at: QueueId, last: SegmentId) {
-        let opened = |this: &Self, id: SegmentId| this.opened_ticks_ns[id.0 as usize];
-        let mut moving = self.following[last.0 as usize];
-        if moving.is_none_or(|first| opened(self, first) >= opened(self, last)) {
-            return;
-        }
-        self.following[last.0 as usize] = None;
-        self.queues[at].last = Some(last);
-        while let Some(id) = moving {
-            moving = self.following[id.0 as usize];
-            let (mut before, mut next) = (None, self.queues[at].head);
-            while let Some(other) = next.filter(|other| opened(self, *other) <= opened(self, id)) {
-                (before, next) = (Some(other), self.following[other.0 as usize]);
-            }
-            self.following[id.0 as usize] = next;
-            match before {
-                Some(before) => self.following[before.0 as usize] = Some(id),
-                None => self.queues[at].head = Some(id),
-            }
-            if next.is_none() {
-                self.queues[at].last = Some(id);
-            }
-        }
     }
 }
 

@@ -6,18 +6,13 @@
 //! starts, which is counted too. In the same way, packets of pinned sessions move to the queue of their pin when their
 //! segment is evicted.
 
-use super::Store;
 use super::cursor::{Cursor, RecordAt, Stream};
-use super::queues::{Kind, QueueId};
-use super::record::{HEADER_BYTES_MAX, RecordHeader};
-use super::segment::{self, SegmentView};
+use super::queues::QueueId;
+use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, RecordHeader};
 use crate::session::SessionTable;
 use base::counters::{Carried, Volume};
 use base::time::Timestamp;
 
-/// Starts of a flood are not carried forward if their segment is younger than this: a flood that fills its share so
-/// fast consists of sessions of little value.
-const FLOOD_NS_MAX: u64 = 60_000_000_000;
 /// Maximum number of records that are picked from one segment.
 const PICKED_MAX: usize = 8192;
 
@@ -49,8 +44,8 @@ impl Heads {
             limit_bytes,
             picked: Vec::with_capacity(PICKED_MAX),
             // A segment can exceed `segment_bytes` by one packet.
-            data: Vec::with_capacity(segment_bytes + super::PACKET_BYTES_MAX),
-            packet: Vec::with_capacity(super::PACKET_BYTES_MAX),
+            data: Vec::with_capacity(segment_bytes + PACKET_BYTES_MAX),
+            packet: Vec::with_capacity(PACKET_BYTES_MAX),
             ..Self::default()
         }
     }
@@ -152,107 +147,5 @@ impl Heads {
         self.carried.volume += carried;
         self.begin();
         lost_until
-    }
-}
-
-impl Store {
-    /// Copies the packets that survive from a segment that is about to be evicted. Returns the latest time of the
-    /// others.
-    pub(super) fn pick(
-        &mut self,
-        view: SegmentView,
-        stream: &Stream<'_>,
-        kind: Kind,
-        sessions: &mut SessionTable,
-    ) -> Timestamp {
-        let mut heads = std::mem::take(&mut self.heads);
-        heads.begin();
-        let mut lost_until = Timestamp::MIN;
-        // All records of a segment get the same answer, or else a session could lose its first packet and keep later
-        // ones.
-        let age_ns = self.clock.ticks_ns() - self.opened_ticks_ns[view.id.0 as usize];
-        let carries_floods = age_ns >= FLOOD_NS_MAX;
-        let mut cursor = Cursor::new(view);
-        while let Ok(Some(record)) = cursor.next(stream) {
-            let header = record.header;
-            if let Some(to) = self.needed(&header, kind, carries_floods, heads.pinned_bytes(), sessions) {
-                if heads.pick(to, &cursor, &record, stream) {
-                    continue;
-                }
-                heads.lost(1);
-            }
-            sessions.packet_lost(header.session, header.sequence);
-            if kind.has_starts() || sessions.is_first(header.session, header.sequence) {
-                sessions.lost_start(header.session, header.sequence);
-            }
-            lost_until = lost_until.max(header.time);
-        }
-        self.heads = heads;
-        lost_until
-    }
-
-    /// The destination of a packet of an evicted segment, if it must survive: the pin of its session, or the carried
-    /// starts. `picked_bytes` is the number of bytes already picked for pins.
-    ///
-    /// A flood that fills its share in less than a minute loses the starts of its live sessions, except for the first
-    /// packet of each session of which others are stored. Sessions that have left their flood are not affected.
-    fn needed(
-        &self,
-        header: &RecordHeader,
-        kind: Kind,
-        carries_floods: bool,
-        picked_bytes: usize,
-        sessions: &SessionTable,
-    ) -> Option<Target> {
-        let marks = sessions.marks_at(header.session, header.sequence)?;
-        let is_pinned = marks.pins & self.pins != 0 && kind != Kind::Pinned;
-        if is_pinned {
-            let queue = self.queues.pinned((marks.pins & self.pins).trailing_zeros() as usize);
-            // The packets of each pin can begin a page of their own.
-            let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
-            let pages = u32::try_from(segment::pages_of(bytes)).ok()? + self.pins.count_ones();
-            if self.queues.pinned_pages() + pages <= self.pinned_pages_max {
-                return Some(Target { queue, is_head: false });
-            }
-        }
-        let needed = if kind.has_starts() && (marks.kept_with() == 0 || carries_floods) {
-            sessions.needs_start(header.session, header.sequence, self.clock.now())
-        } else {
-            // Every session keeps its very first packet while others are stored.
-            sessions.is_first_of_more(header.session, header.sequence)
-        };
-        // Later packets of a pinned session may find room where its first one found none, so the first is carried
-        // forward.
-        let needed = needed || (is_pinned && sessions.is_first(header.session, header.sequence));
-        needed.then(|| Target { queue: self.queues.heads(marks.kept_with()), is_head: true })
-    }
-
-    /// Writes the packets that were picked from an evicted segment to their queues.
-    ///
-    /// It evicts nothing else. From the first packet on that does not fit into the free pages, the rest is lost and
-    /// counted.
-    pub(super) fn carry_forward(&mut self, sessions: &mut SessionTable) -> Volume {
-        let mut carried = Volume::default();
-        let mut heads_bytes = 0;
-        let mut heads = std::mem::take(&mut self.heads);
-        for (header, to, data) in heads.picked() {
-            let record_bytes_max = HEADER_BYTES_MAX + data.len();
-            if !self.continues(to.queue, header, record_bytes_max) {
-                self.seal(to.queue);
-            }
-            if !self.has_room(to.queue, record_bytes_max, 0) {
-                break;
-            }
-            let record_bytes = self.write(to.queue, header, data);
-            if to.is_head {
-                heads_bytes += record_bytes as u64;
-            }
-            sessions.packet_kept(header.session, data.len() as u64);
-            carried.add(data.len() as u64);
-        }
-        let lost_until = heads.finish(carried, heads_bytes, sessions);
-        self.lost_until = self.lost_until.max(lost_until);
-        self.heads = heads;
-        carried
     }
 }

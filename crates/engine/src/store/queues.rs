@@ -6,10 +6,12 @@
 //! for each flood, a queue for each pin, and a queue for packets of ended pins. [`eviction`](super::eviction) selects
 //! the queue that loses its oldest segment.
 
+use super::list::List;
+use super::open::Open;
+use super::pages::PAGE_BYTES;
 use super::rank::Rank;
 use super::retention::Policy;
-use super::segment::SegmentId;
-use super::{Open, pages::PAGE_BYTES};
+
 use crate::session::SessionMarks;
 
 /// Ranks of the first 1.5 KiB of sessions: 0 and 1.
@@ -134,11 +136,10 @@ impl Kind {
     }
 }
 
-/// The segments of one kind, oldest first, linked through `Store::following`.
+/// The segments of one kind, oldest first.
 #[derive(Debug)]
 pub(super) struct Queue {
-    pub(super) head: Option<SegmentId>,
-    pub(super) last: Option<SegmentId>,
+    pub(super) list: List,
     pub(super) open: Option<Open>,
     pub(super) kind: Kind,
     /// Pages of all its segments.
@@ -181,7 +182,7 @@ impl Queues {
         let weights = policy.weights();
         let count = policy.classes().len() + 1;
         let mut queues = Vec::with_capacity(Self::count(count));
-        let queue = |kind, weight, class| Queue { head: None, last: None, open: None, kind, pages: 0, weight, class };
+        let queue = |kind, weight, class| Queue { list: List::default(), open: None, kind, pages: 0, weight, class };
         let mut classes = vec![(0, 0)];
         let mut kept_in = vec![0];
         for terms in policy.classes() {

@@ -258,3 +258,9 @@ impl Slot {
 pub(super) fn pages_of(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES)
 }
+
+/// Size in bytes, from 64 to 256 KiB, at which a segment is sealed in a store of `bytes`. A segment is small compared
+/// with the store, because it is evicted as a whole, and large compared with its slot.
+pub(super) fn segment_bytes(bytes: u64) -> usize {
+    usize::try_from((bytes / 512).next_power_of_two().clamp(64 << 10, 256 << 10)).unwrap_or(64 << 10)
+}

@@ -2,9 +2,16 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::list::SegmentLists;
+use super::pages::{PAGE_BYTES, PAGE_COST_BYTES};
+use super::record::{PACKET_BYTES_MAX, RecordHeader};
+use super::retention::Policy;
 use super::*;
-use crate::session::SessionSlot;
+use crate::session::{SessionSlot, SessionTable};
+use base::counters::Volume;
+use base::memory::Lock;
 use base::packet::{Direction, InterfaceId, PacketFlags};
+use base::time::Timestamp;
 
 const MIB: u64 = 1 << 20;
 
@@ -134,14 +141,15 @@ fn records_cost_at_most_twelve_bytes_beside_their_packet() {
         let rank = Rank(u8::try_from(sequence % 12).unwrap());
         store.append(&header, &data(sequence, len), Place::of(rank), &mut sessions);
     }
-    let open: Vec<SegmentId> = store.queues.iter().filter_map(|(_, queue)| Some(queue.open.as_ref()?.id)).collect();
+    let open: Vec<SegmentId> =
+        store.policy.queues.iter().filter_map(|(_, queue)| Some(queue.open.as_ref()?.id)).collect();
     let sealed = store.segments().views().filter(|view| !open.contains(&view.id)).collect::<Vec<_>>();
     assert!(sealed.len() > 200);
     let sum = |of: fn(&SegmentView) -> u64| sealed.iter().map(of).sum::<u64>();
     // Counts headers, the table of segments and the links of pages. It excludes the unused end of the last page of a
     // segment, which is 1.6 % of the segment on average.
-    let links = sum(|view| view.pages() as u64) * (PAGE_COST_BYTES - pages::PAGE_BYTES) as u64;
-    let indexes = (sealed.len() * SLOT_COST_BYTES) as u64 + links;
+    let links = sum(|view| view.pages() as u64) * (PAGE_COST_BYTES - PAGE_BYTES) as u64;
+    let indexes = (sealed.len() * SegmentLists::SLOT_COST_BYTES) as u64 + links;
     let beside = sum(|view| view.len_bytes) - sum(|view| view.captured_bytes) + indexes;
     #[allow(clippy::cast_precision_loss)]
     let each = beside as f64 / sum(|view| view.packets) as f64;

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::session::SessionTable;
 use crate::store::Place;
+use crate::store::Store;
 use crate::store::rank::Rank;
 use crate::store::record::PACKET_BYTES_MAX;
 use crate::store::retention::Policy;
@@ -76,7 +77,7 @@ proptest! {
             prop_assert_eq!(sum, stored);
             let pages: usize = store.shared.views().map(|view| view.pages()).sum();
             let spare = store.packing.as_ref().unwrap().spare.len();
-            prop_assert_eq!(pages + spare + store.free_pages.len(), store.shared.pages.count());
+            prop_assert_eq!(pages + spare + store.arena.free_pages(), store.shared.pages.count());
         }
         for store in [&store, &plain] {
             let mut left = Volume::default();
@@ -219,7 +220,7 @@ fn readers_lose_nothing_to_compression() {
             let rank = Rank(u8::try_from(sequence % 3).unwrap());
             store.append(&header(sequence, sequence * 1000, 600), &text(sequence, 600), Place::of(rank), &mut sessions);
             // A live capture evicts when compression is late. This test waits instead.
-            while store.free_pages.len() < pages_of(store.segment_bytes) {
+            while store.arena.free_pages() < pages_of(store.segment_bytes) {
                 store.settle(false);
                 thread::yield_now();
             }

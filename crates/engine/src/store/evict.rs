@@ -1,0 +1,193 @@
+//! Evicts a segment: counts its packets in their sessions, and carries those forward that must survive.
+
+use std::sync::Arc;
+
+use super::compress::stream_of;
+use super::cursor::{Cursor, Outlines, Stream};
+use super::heads::Target;
+use super::queues::{Kind, QueueId};
+use super::record::{HEADER_BYTES_MAX, Outline, RecordHeader};
+use super::segment::{SegmentId, SegmentView, pages_of};
+use super::state::Store;
+use crate::session::{SessionSlot, SessionTable};
+use base::counters::Volume;
+use base::time::Timestamp;
+
+/// Starts of a flood are not carried forward if their segment is younger than this: a flood that fills its share so
+/// fast consists of sessions of little value.
+const FLOOD_NS_MAX: u64 = 60_000_000_000;
+/// Number of records of an evicted segment that are read before their sessions are updated.
+const RECORDS_AHEAD: usize = 32;
+
+impl Store {
+    /// Evicts the segment with the lowest priority; false when there is none.
+    pub(super) fn evict_one(&mut self, sessions: &mut SessionTable) -> bool {
+        let Some(victim) = self.policy.victim(&self.lists) else { return false };
+        self.evict(victim.queue, victim.segment, sessions);
+        true
+    }
+
+    fn evict(&mut self, from: QueueId, id: SegmentId, sessions: &mut SessionTable) {
+        let queue = &mut self.policy.queues[from];
+        if queue.open.as_ref().is_some_and(|open| open.id == id) {
+            queue.open = None;
+        }
+        self.lists.pop(&mut queue.list);
+        let kind = queue.kind;
+        let view = self.lists.view(id);
+        // The stream borrows the buffer of `packing` if the segment is compressed, so `packing` is taken out of `self`
+        // until the segment is read.
+        let mut packing = self.packing.take();
+        let shared = Arc::clone(&self.shared);
+        let stream = stream_of(&shared, packing.as_deref_mut(), &view);
+        let may_carry = kind.has_starts() || (self.policy.pins() != 0 && kind != Kind::Pinned);
+        let firsts = tell_evicted(view, &stream, may_carry, sessions);
+        let mut lost_until = view.newest;
+        if may_carry || firsts > 0 {
+            lost_until = self.pick(view, &stream, kind, sessions);
+        }
+        self.packing = packing;
+        if let Some(packing) = &mut self.packing {
+            packing.evicted(from, id);
+        }
+        if matches!(kind, Kind::Heads { .. }) {
+            self.heads.released(view.len_bytes);
+        }
+        self.lists.free(id);
+        let pages = self.arena.free(&view);
+        self.policy.queues.gave(from, pages);
+        self.retained.packets -= view.packets;
+        self.retained.bytes -= view.captured_bytes;
+        let carried = self.carry_forward(sessions);
+        self.evicted.packets += view.packets - carried.packets;
+        self.evicted.bytes += view.captured_bytes - carried.bytes;
+        if carried.packets < view.packets {
+            self.lost_until = self.lost_until.max(Some(lost_until));
+        }
+    }
+
+    /// Copies the packets that survive from a segment that is about to be evicted. Returns the latest time of the
+    /// others.
+    fn pick(&mut self, view: SegmentView, stream: &Stream<'_>, kind: Kind, sessions: &mut SessionTable) -> Timestamp {
+        let mut heads = std::mem::take(&mut self.heads);
+        heads.begin();
+        let mut lost_until = Timestamp::MIN;
+        // All records of a segment get the same answer, or else a session could lose its first packet and keep later
+        // ones.
+        let age_ns = self.policy.clock.ticks_ns() - self.lists.opened_ticks_ns(view.id);
+        let carries_floods = age_ns >= FLOOD_NS_MAX;
+        let mut cursor = Cursor::new(view);
+        while let Ok(Some(record)) = cursor.next(stream) {
+            let header = record.header;
+            if let Some(to) = self.needed(&header, kind, carries_floods, heads.pinned_bytes(), sessions) {
+                if heads.pick(to, &cursor, &record, stream) {
+                    continue;
+                }
+                heads.lost(1);
+            }
+            sessions.packet_lost(header.session, header.sequence);
+            if kind.has_starts() || sessions.is_first(header.session, header.sequence) {
+                sessions.lost_start(header.session, header.sequence);
+            }
+            lost_until = lost_until.max(header.time);
+        }
+        self.heads = heads;
+        lost_until
+    }
+
+    /// The destination of a packet of an evicted segment, if it must survive: the pin of its session, or the carried
+    /// starts. `picked_bytes` is the number of bytes already picked for pins.
+    ///
+    /// A flood that fills its share in less than a minute loses the starts of its live sessions, except for the first
+    /// packet of each session of which others are stored. Sessions that have left their flood are not affected.
+    fn needed(
+        &self,
+        header: &RecordHeader,
+        kind: Kind,
+        carries_floods: bool,
+        picked_bytes: usize,
+        sessions: &SessionTable,
+    ) -> Option<Target> {
+        let marks = sessions.marks_at(header.session, header.sequence)?;
+        let is_pinned = marks.pins & self.policy.pins() != 0 && kind != Kind::Pinned;
+        if is_pinned {
+            let queue = self.policy.queues.pinned((marks.pins & self.policy.pins()).trailing_zeros() as usize);
+            // The packets of each pin can begin a page of their own.
+            let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
+            let pages = u32::try_from(pages_of(bytes)).ok()? + self.policy.pins().count_ones();
+            if self.policy.pins_have_room(pages) {
+                return Some(Target { queue, is_head: false });
+            }
+        }
+        let needed = if kind.has_starts() && (marks.kept_with() == 0 || carries_floods) {
+            sessions.needs_start(header.session, header.sequence, self.policy.clock.now())
+        } else {
+            // Every session keeps its very first packet while others are stored.
+            sessions.is_first_of_more(header.session, header.sequence)
+        };
+        // Later packets of a pinned session may find room where its first one found none, so the first is carried
+        // forward.
+        let needed = needed || (is_pinned && sessions.is_first(header.session, header.sequence));
+        needed.then(|| Target { queue: self.policy.queues.heads(marks.kept_with()), is_head: true })
+    }
+
+    /// Writes the packets that were picked from an evicted segment to their queues.
+    ///
+    /// It evicts nothing else. From the first packet on that does not fit into the free pages, the rest is lost and
+    /// counted.
+    fn carry_forward(&mut self, sessions: &mut SessionTable) -> Volume {
+        let mut carried = Volume::default();
+        let mut heads_bytes = 0;
+        let mut heads = std::mem::take(&mut self.heads);
+        for (header, to, data) in heads.picked() {
+            let record_bytes_max = HEADER_BYTES_MAX + data.len();
+            if !self.continues(to.queue, header, record_bytes_max) {
+                self.seal(to.queue);
+            }
+            if !self.has_room(to.queue, record_bytes_max, 0) {
+                break;
+            }
+            let record_bytes = self.write(to.queue, header, data);
+            if to.is_head {
+                heads_bytes += record_bytes as u64;
+            }
+            sessions.packet_kept(header.session, data.len() as u64);
+            carried.add(data.len() as u64);
+        }
+        let lost_until = heads.finish(carried, heads_bytes, sessions);
+        self.lost_until = self.lost_until.max(lost_until);
+        self.heads = heads;
+        carried
+    }
+}
+
+/// Counts the eviction of all packets of a segment in their sessions.
+///
+/// Sessions are scattered in memory, so their entries are prefetched for [`RECORDS_AHEAD`] records. If no packet may be
+/// carried forward (`may_carry`), all packets are recorded as lost, except the first of each session, which is decided
+/// later. Returns how many packets are the first of their session.
+fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, sessions: &mut SessionTable) -> u32 {
+    let mut firsts = 0;
+    let mut outlines = Outlines::new(view, stream);
+    let mut ahead = [(SessionSlot(0), 0, 0); RECORDS_AHEAD];
+    loop {
+        let mut count = 0;
+        while count < RECORDS_AHEAD
+            && let Some(Outline { session, sequence, captured_len, .. }) = outlines.next()
+        {
+            sessions.prefetch_counts(session);
+            ahead[count] = (session, sequence, captured_len);
+            count += 1;
+        }
+        for &(session, sequence, captured_len) in &ahead[..count] {
+            let is_first = sessions.packet_evicted(session, sequence, u64::from(captured_len));
+            if !is_first && !may_carry {
+                sessions.packet_lost(session, sequence);
+            }
+            firsts += u32::from(is_first);
+        }
+        if count < RECORDS_AHEAD {
+            return firsts;
+        }
+    }
+}
