@@ -1,8 +1,11 @@
-//! The rules of the house: which crate may use which, unsafe code in one crate alone, and a map that matches the tree.
+//! The rules of the house: which crate may use which, no cycles among files, unsafe code in one crate alone, a map that
+//! matches the tree, and files and functions of a length that can be read.
 
+mod modules;
 mod source;
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
@@ -78,8 +81,12 @@ fn the_map_matches_the_tree() {
 }
 
 /// A file's path as the repository knows it.
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
 fn name(source: &source::Source) -> String {
-    source.path.strip_prefix(root()).unwrap().display().to_string()
+    relative(&source.path)
 }
 
 /// All Rust files of this project.
@@ -99,5 +106,135 @@ fn unsafe_code_is_in_one_crate() {
     for name in ORDER.iter().filter(|name| **name != UNSAFE) {
         let lib = std::fs::read_to_string(root().join("crates").join(name).join("src/lib.rs")).unwrap();
         assert!(lib.contains("#![forbid(unsafe_code)]"), "{name} does not forbid unsafe code");
+    }
+}
+
+/// The root files of all crates, tests and benchmarks.
+fn crate_roots() -> Vec<PathBuf> {
+    let mut roots: Vec<PathBuf> =
+        ORDER.iter().map(|name| root().join("crates").join(name).join("src/lib.rs")).collect();
+    for folder in ["tests", "benches"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let main = path.join("main.rs");
+            if main.exists() {
+                roots.push(main);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                roots.push(path);
+            }
+        }
+    }
+    roots.sort();
+    roots
+}
+
+/// Crates, tests and benchmarks whose cycles are being removed.
+const STILL_CYCLIC: &[&str] = &[
+    "benches/retention/main.rs",
+    "benches/table/main.rs",
+    "crates/api/src/lib.rs",
+    "crates/base/src/lib.rs",
+    "crates/decode/src/lib.rs",
+    "crates/engine/src/lib.rs",
+    "crates/filter/src/lib.rs",
+    "crates/formats/src/lib.rs",
+    "crates/query/src/lib.rs",
+    "crates/retrocap/src/lib.rs",
+    "tests/sim.rs",
+];
+
+#[test]
+fn no_cycle_leads_from_file_to_file() {
+    let mut report = String::new();
+    for file in crate_roots() {
+        let uses = modules::Crate::read(&file).uses();
+        let cycles = modules::cycles(&uses);
+        if STILL_CYCLIC.contains(&relative(&file).as_str()) {
+            assert!(!cycles.is_empty(), "{} has no cycle any more: remove it from STILL_CYCLIC", relative(&file));
+            continue;
+        }
+        for cycle in cycles {
+            report += "a cycle:\n";
+            for (by, of) in cycle.iter().zip(cycle.iter().cycle().skip(1)) {
+                let line = uses[&(by.clone(), of.clone())];
+                writeln!(report, "  {}:{line} uses {}", relative(by), relative(of)).unwrap();
+            }
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+#[test]
+fn cycles_are_found_in_imports_paths_macros_and_methods() {
+    for (files, expected) in [
+        // An import and a path; the re-export leads to the file of the item.
+        (
+            &["mod a; mod b; pub use a::A;", "pub struct A; fn f() { crate::b::g() }", "use crate::A; pub fn g() {}"][..],
+            1,
+        ),
+        // A parent that uses its child, which uses an item of the parent.
+        (&["mod a; mod b; use a::f; pub struct S;", "use super::S; pub fn f() { b() }", ""], 1),
+        // In a macro.
+        (
+            &[
+                "mod a; mod b; pub struct S;",
+                "pub fn f() { println!(\"{}\", crate::b::g()) }",
+                "pub fn g() { super::a::f() }",
+            ],
+            1,
+        ),
+        // A method that a child adds to its parent's type.
+        (&["mod a; mod b; struct S; impl S { fn f(&self) { self.g() } }", "impl super::S { fn g(&self) {} }", ""], 1),
+        // A declaration, a re-export and the import of a module are no use.
+        (&["mod a; mod b; pub use a::A; pub struct S;", "use super::{S, b}; pub struct A;", "pub struct B;"], 0),
+        // What only tests use.
+        (
+            &[
+                "mod a; mod b; #[cfg(test)] mod tests { use super::a::A; } pub struct S;",
+                "use super::S; pub struct A;",
+                "",
+            ],
+            0,
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in ["lib.rs", "a.rs", "b.rs"].iter().zip(files) {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let uses = modules::Crate::read(&folder.path().join("lib.rs")).uses();
+        assert_eq!(modules::cycles(&uses).len(), expected, "{files:?}: {uses:?}");
+    }
+}
+
+/// Lines of the longest file and of the longest function.
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 80;
+
+/// Files that are being divided.
+const STILL_LONG: &[&str] = &[
+    "crates/capture/src/interfaces.rs",
+    "crates/engine/src/store/mod.rs",
+    "crates/query/src/status.rs",
+    "tests/sim/oracle.rs",
+];
+
+#[test]
+fn files_and_functions_are_short() {
+    for source in sources() {
+        let mut report = String::new();
+        let lines = std::fs::read_to_string(&source.path).unwrap().lines().count();
+        if lines > FILE_LINES_MAX {
+            writeln!(report, "{}: {lines} lines", name(&source)).unwrap();
+        }
+        for (function, at, lines) in source::functions(&source) {
+            if lines > FUNCTION_LINES_MAX {
+                writeln!(report, "{}:{at}: {function} has {lines} lines", name(&source)).unwrap();
+            }
+        }
+        if STILL_LONG.contains(&name(&source).as_str()) {
+            assert!(!report.is_empty(), "{} is short now: remove it from STILL_LONG", name(&source));
+        } else {
+            assert!(report.is_empty(), "at most {FILE_LINES_MAX} and {FUNCTION_LINES_MAX} lines:\n{report}");
+        }
     }
 }

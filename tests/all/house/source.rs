@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens as _;
+use syn::spanned::Spanned as _;
+use syn::visit::{self, Visit};
 
 /// One file, parsed.
 pub(super) struct Source {
@@ -12,7 +14,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn read(path: PathBuf) -> Self {
+    pub(super) fn read(path: PathBuf) -> Self {
         let text = std::fs::read_to_string(&path).unwrap();
         let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         Self { path, syntax }
@@ -50,4 +52,36 @@ pub(super) fn says_unsafe(source: &Source) -> bool {
         })
     }
     among(source.syntax.to_token_stream())
+}
+
+/// Every function of a file with a body: its name, its first line, and how many lines it has.
+pub(super) fn functions(source: &Source) -> Vec<(String, usize, usize)> {
+    #[derive(Default)]
+    struct Functions(Vec<(String, usize, usize)>);
+    impl Functions {
+        fn add(&mut self, signature: &syn::Signature, block: &syn::Block) {
+            let first = signature.span().start().line;
+            let last = block.span().end().line;
+            self.0.push((signature.ident.to_string(), first, last - first + 1));
+        }
+    }
+    impl<'ast> Visit<'ast> for Functions {
+        fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+            self.add(&item.sig, &item.block);
+            visit::visit_item_fn(self, item);
+        }
+        fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+            self.add(&item.sig, &item.block);
+            visit::visit_impl_item_fn(self, item);
+        }
+        fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
+            if let Some(block) = &item.default {
+                self.add(&item.sig, block);
+            }
+            visit::visit_trait_item_fn(self, item);
+        }
+    }
+    let mut functions = Functions::default();
+    functions.visit_file(&source.syntax);
+    functions.0
 }
