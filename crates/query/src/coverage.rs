@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::History;
 use crate::flows::Flow;
-use crate::status::SessionCounts;
 use base::time::Timestamp;
 use engine::session::Session;
 
@@ -54,6 +53,20 @@ pub struct Largest {
     pub flow: Flow,
     /// Retained captured bytes.
     pub kept_bytes: u64,
+}
+
+/// Numbers of known sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionCounts {
+    /// Live sessions.
+    pub live: u64,
+    /// Sessions that have ended.
+    pub ledger: u64,
+    /// Maximum number of sessions that are live or have retained packets.
+    pub capacity: u64,
+    /// Sessions of unanswered floods that were counted but not listed.
+    #[serde(default)]
+    pub unlisted: u64,
 }
 
 /// Result of one pass over all sessions.

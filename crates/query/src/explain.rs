@@ -8,6 +8,7 @@ use super::interfaces::gap_sentence;
 use super::matching::probe;
 use super::search::{SearchTarget, Selector, SessionTotals};
 use super::selectors::Flow;
+use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request, SearchNotes};
 use base::packet::LinkType;
 use base::time::Timestamp;
@@ -240,7 +241,7 @@ impl History {
     /// the window was evicted or dropped.
     fn known(&self, request: &Request) -> Result<SessionTotals, QueryError> {
         let (since, until) = request.window()?;
-        let selectors = request.selectors(self)?;
+        let selectors = SessionSelectors::new(request, self)?;
         let mut probe = probe(request)?;
         let mut known = SessionTotals::default();
         if self.is_whole_since(since) {

@@ -14,14 +14,15 @@
 //! were read is exact. A follower holds nothing that the recorder needs. It remembers where the open segments ended, so
 //! that a round reads little besides new packets.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering as Memory};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::found::{Found, Summary};
 use super::merge::Packets;
-use super::selectors::SessionSelectors;
+use super::order::ordered;
+use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use base::interface::Interface;
 use base::time::Timestamp;
@@ -76,6 +77,17 @@ struct WorkerProgress {
     cursors: Vec<Cursor>,
 }
 
+impl History {
+    /// Searches for the packets that match, then continues with new packets.
+    ///
+    /// # Errors
+    ///
+    /// If the window, the interface or the expression is invalid.
+    pub fn follow(&self, request: &Request) -> Result<Follow<'_>, QueryError> {
+        Follow::new(self, request)
+    }
+}
+
 impl<'h> Follow<'h> {
     pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
         // Reads the numbers before the segments: a packet below a number is then in the segments, or was evicted.
@@ -93,7 +105,7 @@ impl<'h> Follow<'h> {
             generation: history.interfaces.generation(),
             interfaces: history.interfaces.snapshot(),
             window: request.window()?,
-            selectors: request.selectors(history)?,
+            selectors: SessionSelectors::new(request, history)?,
             filter: request.filter(&history.link_types())?,
             limit: request.limit.unwrap_or(u64::MAX),
             past: Some(past),
@@ -170,7 +182,7 @@ impl<'h> Follow<'h> {
                 self.summary.limited = true;
                 return None;
             }
-            if self.interrupts.iter().any(|flag| flag.load(Memory::Relaxed)) {
+            if self.interrupts.iter().any(|flag| flag.load(Ordering::Relaxed)) {
                 self.summary.interrupted = true;
                 return None;
             }
@@ -298,7 +310,7 @@ impl<'h> Follow<'h> {
     fn meet_interfaces(&mut self) {
         self.generation = self.history.interfaces.generation();
         self.interfaces = self.history.interfaces.snapshot();
-        if let Ok(selectors) = self.request.selectors(self.history) {
+        if let Ok(selectors) = SessionSelectors::new(&self.request, self.history) {
             self.selectors = selectors;
         }
     }
@@ -385,22 +397,7 @@ impl Waiting {
     }
 }
 
-impl PartialEq for Waiting {
-    fn eq(&self, other: &Self) -> bool {
-        self.order() == other.order()
-    }
-}
-impl Eq for Waiting {}
-impl PartialOrd for Waiting {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Waiting {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.order().cmp(&other.order())
-    }
-}
+ordered!(Waiting);
 
 #[cfg(test)]
 mod tests;

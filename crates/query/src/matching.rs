@@ -8,7 +8,7 @@
 //! packets lie behind headers that the expression does not look into, and [`remainder`](super::remainder) reports them.
 
 use super::notes::SessionBits;
-use super::selectors::SessionSelectors;
+use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use engine::session::Session;
 use filter::{Endpoints, Outcome, SessionProbe};
@@ -34,7 +34,7 @@ struct Expression {
 impl SessionMatcher {
     /// Prepares the request. If it has an expression, this searches the retained packets.
     pub(super) fn new(history: &History, request: &Request) -> Result<Self, QueryError> {
-        let selectors = request.selectors(history)?;
+        let selectors = SessionSelectors::new(request, history)?;
         let expression = match probe(request)? {
             None => None,
             Some(probe) => {

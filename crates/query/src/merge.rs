@@ -5,17 +5,18 @@
 //! reads ahead as far as the disorder of the segment reaches, so that times never go backwards. Packets of one worker
 //! with equal times come in arrival order.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering as Memory};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::copies::Copies;
 use super::found::{Found, Summary};
 use super::names::SessionStarts;
 use super::notes::{SearchNotes, SessionBits};
+use super::order::ordered;
 use super::search::Search;
-use super::selectors::SessionSelectors;
+use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use base::interface::Interface;
 use base::packet::LinkType;
@@ -71,20 +72,41 @@ pub struct Packets<'h> {
     summary: Summary,
 }
 
+impl History {
+    /// Searches for the packets that match, in time order.
+    ///
+    /// # Errors
+    ///
+    /// If the window, the interface or the expression is invalid.
+    pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
+        Packets::new(self, request)
+    }
+
+    /// Searches for the packets that `search` selects. Of `request`, the window, the flow and the Community ID are
+    /// ignored.
+    ///
+    /// # Errors
+    ///
+    /// If the interface or the expression is invalid.
+    pub fn searched(&self, request: &Request, search: Search) -> Result<Packets<'_>, QueryError> {
+        Packets::searched(self, request, search)
+    }
+}
+
 impl<'h> Packets<'h> {
     pub(super) fn new(history: &'h History, request: &Request) -> Result<Self, QueryError> {
         Self::within(history, request, request.window()?)
     }
 
     /// The packets that `search` selects. The window, the flow and the Community ID of `request` are ignored.
-    pub(super) fn searched(history: &'h History, request: &Request, search: Search) -> Result<Self, QueryError> {
+    fn searched(history: &'h History, request: &Request, search: Search) -> Result<Self, QueryError> {
         let request = Request { since: None, until: None, flow: None, community_id: None, ..request.clone() };
         let packets = Self::within(history, &request, search.window())?;
         Ok(Self { search: Some(search), ..packets })
     }
 
     fn within(history: &'h History, request: &Request, window: (Timestamp, Timestamp)) -> Result<Self, QueryError> {
-        let selectors = request.selectors(history)?;
+        let selectors = SessionSelectors::new(request, history)?;
         let filter = request.filter(&history.link_types())?;
         let mut waiting: Vec<(usize, SegmentView)> = Vec::new();
         for (i, worker) in history.workers.iter().enumerate() {
@@ -210,7 +232,7 @@ impl<'h> Packets<'h> {
                 return None;
             }
             if looked_at.is_multiple_of(RECORDS_BETWEEN_LOOKS)
-                && self.interrupts.iter().any(|flag| flag.load(Memory::Relaxed))
+                && self.interrupts.iter().any(|flag| flag.load(Ordering::Relaxed))
             {
                 self.summary.interrupted = true;
                 return None;
@@ -436,22 +458,7 @@ impl Run {
     }
 }
 
-impl PartialEq for Run {
-    fn eq(&self, other: &Self) -> bool {
-        self.order() == other.order()
-    }
-}
-impl Eq for Run {}
-impl PartialOrd for Run {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Run {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.order().cmp(&other.order())
-    }
-}
+ordered!(Run);
 
 /// A record read ahead, ordered by time and then by arrival.
 #[derive(Debug)]
@@ -463,19 +470,4 @@ impl ReadAhead {
     }
 }
 
-impl PartialEq for ReadAhead {
-    fn eq(&self, other: &Self) -> bool {
-        self.order() == other.order()
-    }
-}
-impl Eq for ReadAhead {}
-impl PartialOrd for ReadAhead {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for ReadAhead {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.order().cmp(&other.order())
-    }
-}
+ordered!(ReadAhead);

@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use super::matching::{probe, untagged};
 use super::notes::SearchNotes;
 use super::search::{Search, SearchLimits};
+use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use decode::Encapsulations;
 use engine::session::Session;
@@ -68,7 +69,7 @@ impl History {
         let (since, until) = request.window()?;
         let mut remainder = Remainder::default();
         let Some(mut probe) = probe(request)? else { return Ok(remainder) };
-        let selectors = request.selectors(self)?;
+        let selectors = SessionSelectors::new(request, self)?;
         let mut candidates: HashMap<(usize, u32), Candidate> = HashMap::new();
         let mut sessions: Vec<(usize, Session)> = Vec::new();
         for (worker, reader) in self.workers.iter().enumerate() {

@@ -6,52 +6,19 @@
 //!
 //! [`SearchLimits`] bounds the sessions that a search widens to. It counts the sessions beyond this bound.
 
+mod find;
 mod index;
+mod target;
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 
-use super::selectors::Flow;
-use super::{History, Packets, QueryError, Request};
 use base::packet::LinkType;
 use base::time::Timestamp;
 use decode::{self, Network};
-use engine::session::community_id::CommunityId;
 use engine::session::{Session, SessionArray, SessionKey, SessionSlot};
 use engine::store::record::RecordHeader;
 use index::Index;
-
-/// What a selector matches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SearchTarget {
-    /// Sessions between two endpoints.
-    Flow(Flow),
-    /// All sessions of a host.
-    Host(IpAddr),
-    /// The session with this Community ID.
-    CommunityId(CommunityId),
-}
-
-impl std::fmt::Display for SearchTarget {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Flow(flow) => write!(f, "{flow}"),
-            Self::Host(host) => write!(f, "{host}"),
-            Self::CommunityId(id) => write!(f, "{id}"),
-        }
-    }
-}
-
-/// One selector: it matches the sessions of a target that had packets within a window.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
-    /// The target.
-    pub target: SearchTarget,
-    /// Start of the window, inclusive.
-    pub since: Timestamp,
-    /// End of the window, inclusive.
-    pub until: Timestamp,
-}
+pub use target::{SearchTarget, Selector};
 
 /// Bounds on the memory of a search that widens to sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,94 +89,6 @@ pub struct Search {
 struct WholeSession {
     first_sequence: u64,
     selections: Vec<u32>,
-}
-
-impl History {
-    /// Looks up the sessions that the selectors match. With `whole`, the search returns all packets of a session that
-    /// overlaps a selector's window. Otherwise it returns the packets within the window.
-    pub fn search(&self, selectors: &[Selector], seed: u16, whole: bool, limits: SearchLimits) -> Search {
-        let mut search = Search {
-            index: Index::new(selectors, seed),
-            whole_sessions: whole.then(HashMap::new),
-            known: vec![SessionTotals::default(); selectors.len()],
-            window: (Timestamp::MAX, Timestamp::MIN),
-            ..Search::default()
-        };
-        for selector in selectors {
-            search.reach(selector.since, selector.until);
-        }
-        let (since, until) = search.window;
-        let mut picked = 0;
-        let mut hits = Vec::new();
-        for (worker, reader) in self.workers.iter().enumerate() {
-            for session in reader.sessions.overlapping(since, until).filter(|session| session.packets.sum() > 0) {
-                hits.clear();
-                search.index.matching(&session.key, session.first, session.last, &mut hits);
-                for &selection in &hits {
-                    if let Some(known) = search.known.get_mut(selection as usize) {
-                        known.add(&session);
-                    }
-                }
-                if whole && !hits.is_empty() {
-                    let room = limits.sessions_max.saturating_sub(picked).min(hits.len());
-                    for &selection in &hits[room..] {
-                        search.known[selection as usize].left_out += 1;
-                    }
-                    picked += room;
-                    search.want_whole(worker, &session, &hits[..room]);
-                }
-            }
-        }
-        search
-    }
-
-    /// Looks up the sessions of the packets that match `request`. The search returns these sessions whole, regardless
-    /// of the window. `prepare` adapts the first pass, for example to make it interruptible.
-    ///
-    /// # Errors
-    ///
-    /// The same as for the packets of `request`.
-    pub fn widen<'h>(
-        &'h self,
-        request: &Request,
-        limits: SearchLimits,
-        prepare: impl FnOnce(Packets<'h>) -> Packets<'h>,
-    ) -> Result<Search, QueryError> {
-        let mut search = Search {
-            whole_sessions: Some(HashMap::new()),
-            known: vec![SessionTotals::default()],
-            window: (Timestamp::MAX, Timestamp::MIN),
-            ..Search::default()
-        };
-        let mut left_out: HashSet<(usize, u32)> = HashSet::new();
-        let mut packets = prepare(self.packets(&Request { limit: None, ..request.clone() })?);
-        let mut held = 0;
-        while let Some(found) = packets.next() {
-            let (worker, header) = (found.worker, found.header);
-            if search.by_record(worker, &self.workers[worker].sessions, &header) == Some(true) {
-                continue;
-            }
-            search.reach(header.time, header.time);
-            let room = held < limits.sessions_max;
-            match self.workers[worker].sessions.session_at(header.session, header.sequence) {
-                Some(session) if room => {
-                    search.known[0].add(&session);
-                    search.want_whole(worker, &session, &[0]);
-                    held += 1;
-                }
-                None if room => {
-                    let decoded = decode::decode(found.packet.link_type, found.packet.data);
-                    held += usize::from(search.keys.insert(SessionKey::new(&decoded, header.interface).0));
-                }
-                // Counts each session once, as long as there is room to remember it.
-                _ if left_out.len() < limits.sessions_max / 4 => {
-                    search.known[0].left_out += u64::from(left_out.insert((worker, header.session.0)));
-                }
-                _ => {}
-            }
-        }
-        Ok(search)
-    }
 }
 
 impl Search {

@@ -5,11 +5,14 @@ use proptest::prelude::*;
 
 use super::flows::Sort;
 use super::*;
+use base::interface::Interfaces;
 use base::memory::Lock;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::source::{Batch, Source, SourceError};
+use base::time::Timestamp;
 use engine::pipeline::{Config, Pipeline};
 use engine::session::Session;
+use engine::session::community_id::CommunityId;
 use engine::store::compress::{Compression, Pace};
 use engine::store::retention::Policy;
 

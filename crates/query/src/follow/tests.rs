@@ -157,7 +157,7 @@ fn what_is_asked_for_holds_for_what_comes_too() {
     let flag = Arc::new(AtomicBool::new(false));
     let mut ended = history.follow(&Request::default()).unwrap().interrupted_by(Arc::clone(&flag));
     assert_eq!(given(&mut ended, Timestamp::MAX).len(), 7);
-    flag.store(true, Memory::Relaxed);
+    flag.store(true, Ordering::Relaxed);
     recorder.store(0, 1006, 1, 0);
     recorder.publish();
     assert_eq!(given(&mut ended, Timestamp::MAX), [0; 0]);
@@ -314,10 +314,10 @@ fn beside_a_writer(mut recorder: Recorder) {
                 }
             }
             recorder.publish();
-            flag.store(true, Memory::Relaxed);
+            flag.store(true, Ordering::Relaxed);
         });
         loop {
-            let ended = flag.load(Memory::Relaxed);
+            let ended = flag.load(Ordering::Relaxed);
             numbers.extend(given(&mut follow, Timestamp::MAX));
             if ended {
                 break;

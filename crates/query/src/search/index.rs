@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{SearchTarget, Selector};
+use super::target::{SearchTarget, Selector};
 use base::time::Timestamp;
 use engine::session::SessionKey;
 use engine::session::community_id::CommunityId;

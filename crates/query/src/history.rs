@@ -1,0 +1,104 @@
+//! Everything that is recorded, as readers see it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::request::Request;
+use base::counters::Totals;
+use base::interface::Interfaces;
+use base::packet::LinkType;
+use base::time::Timestamp;
+use engine::handover::RestartReport;
+use engine::pipeline::Worker;
+
+/// Parts of the byte budget, as the status reports them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The whole budget.
+    pub budget_bytes: u64,
+    /// Kernel rings of all workers.
+    pub rings_bytes: u64,
+    /// Buffers reserved for queries.
+    pub queries_bytes: u64,
+    /// Buffers reserved for compression.
+    pub compression_bytes: u64,
+}
+
+/// Everything that is recorded, as readers see it.
+#[derive(Debug)]
+pub struct History {
+    /// The readers' view of each worker.
+    pub workers: Vec<Worker>,
+    /// The table of capture interfaces.
+    pub interfaces: Arc<Interfaces>,
+    /// The parts of the byte budget.
+    pub memory: Memory,
+    /// The capture filter; `None` if every packet is recorded.
+    pub capture_filter: Reloadable<Option<String>>,
+    /// Names of the interfaces to record; empty for all.
+    pub capture_interfaces: Reloadable<Vec<String>>,
+    /// State taken over from earlier recorders, and the gaps between them.
+    pub restart: RestartReport,
+    /// Community ID seed for requests that give none.
+    pub community_id_seed: Reloadable<u16>,
+}
+
+/// A setting that the user can change while the recorder runs.
+#[derive(Debug, Default)]
+pub struct Reloadable<T>(RwLock<T>);
+
+impl<T: Clone> Reloadable<T> {
+    /// The current value.
+    pub fn get(&self) -> T {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+impl<T> From<T> for Reloadable<T> {
+    fn from(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+}
+
+impl History {
+    /// Counters summed over all workers.
+    pub fn totals(&self) -> Totals {
+        self.workers.iter().map(|worker| worker.published.totals()).fold(Totals::default(), Totals::and)
+    }
+
+    /// Times of the oldest and the newest retained packet.
+    pub fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        self.workers
+            .iter()
+            .flat_map(|worker| worker.segments.views())
+            .filter(|segment| segment.packets > 0)
+            .map(|segment| (segment.oldest, segment.newest))
+            .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    }
+
+    /// The time from which every stored packet is retained; `None` while nothing has been recorded.
+    pub fn whole_since(&self) -> Option<Timestamp> {
+        let lost = self.workers.iter().filter_map(|worker| worker.published.totals().lost_until).max();
+        match lost {
+            Some(lost) => Some(Timestamp(lost.0.saturating_add(1))),
+            None => self.span().map(|(oldest, _)| oldest),
+        }
+    }
+
+    /// The distinct link types of the known interfaces, sorted.
+    pub fn link_types(&self) -> Vec<LinkType> {
+        let mut types: Vec<LinkType> = self.interfaces.snapshot().iter().map(|i| i.link_type).collect();
+        types.sort_unstable();
+        types.dedup();
+        types
+    }
+
+    /// The Community ID seed for the answer to `request`: its own, or else that of the history.
+    pub fn seed(&self, request: &Request) -> u16 {
+        request.community_id_seed.unwrap_or_else(|| self.community_id_seed.get())
+    }
+}
