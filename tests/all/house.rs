@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 13] =
-    ["sys", "base", "formats", "decode", "filter", "capture", "engine", "streams", "query", "api", "serve", "daemon", "retrocap"];
+const ORDER: [&str; 14] =
+    ["sys", "base", "formats", "decode", "filter", "capture", "engine", "streams", "protocols", "query", "api", "serve", "daemon", "retrocap"];
 
 /// Crates of others that only these of ours may name.
 const RESERVED: [(&str, &[&str]); 12] = [

@@ -1,0 +1,485 @@
+//! Finds the protocol of each session, and feeds its parser.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use streams::{Gap, PacketRef, Run, Sender, Session, Sink};
+
+use crate::event::{Event, Facts};
+use crate::object::{ObjectHead, ObjectPart};
+use crate::probe::{Probe, Verdict};
+use crate::table::{Carrier, Protocol, TABLE};
+use crate::waiting::{Places, Waiting};
+
+/// Bytes of a direction that wait for the rest of their message, at most.
+pub const BUFFER_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a direction after which an unknown protocol stays unknown.
+const PROBE_BYTES_MAX: usize = 4 << 10;
+/// Messages after which the protocol of a session of messages stays unknown.
+const PROBE_MESSAGES_MAX: u32 = 4;
+/// Announced data connections that are remembered.
+const EXPECTED_MAX: usize = 4096;
+/// Bytes that wait in all sessions. The parser of the session that would exceed them is ended.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// What a parser did with its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It has used so many bytes, at least one, and may be called again.
+    Used(usize),
+    /// It has used nothing, because another protocol begins here; see [`Out::switch`].
+    Switch,
+    /// A message is not complete.
+    More,
+    /// This is not, or no longer, its protocol.
+    Stop,
+}
+
+/// The bytes that a parser has not used.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Who sent them.
+    pub sender: Sender,
+    /// The bytes; of a session of messages, one message.
+    pub data: &'a [u8],
+    /// Offset of the first of them in the stream.
+    pub offset: u64,
+}
+
+/// Reads one session.
+pub trait Parser {
+    /// Reads from the start of the input.
+    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step;
+
+    /// Bytes are missing where the next input would begin. Returns whether the parser can go on behind them. Otherwise
+    /// it goes on at the next packet with which the protocol may begin.
+    fn gap(&mut self, _sender: Sender, _len: u64, _out: &mut Out<'_>) -> bool {
+        false
+    }
+
+    /// The session ends.
+    fn end(&mut self, _out: &mut Out<'_>) {}
+}
+
+/// What a parser knows of a data connection that its session announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The name of the protocol that will read it.
+    pub protocol: &'static str,
+    /// The object's name.
+    pub name: String,
+    /// Where it comes from.
+    pub source: String,
+}
+
+/// Announced connections, by the endpoint that will accept them.
+#[derive(Debug, Default)]
+struct ExpectedConnections {
+    by_endpoint: HashMap<(IpAddr, u16), Expected>,
+    order: VecDeque<(IpAddr, u16)>,
+}
+
+impl ExpectedConnections {
+    fn add(&mut self, at: (IpAddr, u16), expected: Expected) {
+        if self.by_endpoint.insert(at, expected).is_none() {
+            self.order.push_back(at);
+        }
+        while self.order.len() > EXPECTED_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_endpoint.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Where a parser puts what it finds.
+pub struct Out<'a> {
+    facts: &'a mut dyn Facts,
+    session: &'a Session,
+    app: &'static str,
+    places: [&'a Places; 2],
+    objects: &'a mut u64,
+    expected: &'a mut ExpectedConnections,
+    /// The packet of the newest bytes.
+    now: PacketRef,
+    next: Option<&'static str>,
+}
+
+impl std::fmt::Debug for Out<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Out").field("app", &self.app).finish_non_exhaustive()
+    }
+}
+
+impl Out<'_> {
+    /// Passes a message on.
+    pub fn emit(&mut self, mut event: Event) {
+        event.app = self.app;
+        event.packets = self.places[event.sender.index()].of(event.offset, event.len);
+        if event.packets.is_empty() {
+            event.packets.push(self.now);
+        }
+        self.facts.event(self.session, &event);
+    }
+
+    /// The session that is read.
+    pub fn session(&self) -> &Session {
+        self.session
+    }
+
+    /// Begins an object. Returns its number.
+    pub fn begin(&mut self, head: ObjectHead, sender: Sender, offset: u64) -> u64 {
+        *self.objects += 1;
+        let id = *self.objects;
+        let packet = self.places[sender.index()].of(offset, 1).first().copied().unwrap_or(self.now);
+        let head = ObjectHead { id, protocol: if head.protocol.is_empty() { self.app } else { head.protocol }, ..head };
+        self.facts.object(self.session, ObjectPart::Begin { head, sender, packet, offset });
+        id
+    }
+
+    /// Passes bytes of an object on.
+    pub fn content(&mut self, id: u64, at: u64, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.facts.object(self.session, ObjectPart::Data { id, at, bytes });
+        }
+    }
+
+    /// Ends an object.
+    pub fn finish(&mut self, id: u64, size: Option<u64>) {
+        self.facts.object(self.session, ObjectPart::End { id, size });
+    }
+
+    /// Announces a data connection.
+    pub fn expect(&mut self, ip: IpAddr, port: u16, expected: Expected) {
+        self.expected.add((ip, port), expected);
+    }
+
+    /// What follows is another protocol: its name, or `""` to find it by content.
+    pub fn switch(&mut self, to: &'static str) {
+        self.next = Some(to);
+    }
+}
+
+/// What is known of a session's protocol.
+enum Reading {
+    /// Not yet found.
+    Probing { messages: u32 },
+    /// The protocol, and its parser until it gives up.
+    Known { protocol: &'static Protocol, parser: Option<Box<dyn Parser + Send>> },
+    /// Not found.
+    Unknown,
+}
+
+struct Analysis {
+    reading: Reading,
+    waiting: [Waiting; 2],
+    objects: u64,
+    /// The packet of the newest bytes.
+    now: PacketRef,
+}
+
+/// Reads the protocols of all sessions.
+pub struct Protocols<F: Facts> {
+    /// Where everything found goes.
+    pub facts: F,
+    sessions: HashMap<u64, Analysis>,
+    expected: ExpectedConnections,
+    waiting_bytes: usize,
+    /// Parsers that were ended because a message did not fit, or memory was needed.
+    pub given_up: u64,
+}
+
+impl<F: Facts> std::fmt::Debug for Protocols<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Protocols").field("sessions", &self.sessions.len()).finish_non_exhaustive()
+    }
+}
+
+impl<F: Facts> Protocols<F> {
+    /// Passes everything found to `facts`.
+    pub fn new(facts: F) -> Self {
+        Self {
+            facts,
+            sessions: HashMap::new(),
+            expected: ExpectedConnections::default(),
+            waiting_bytes: 0,
+            given_up: 0,
+        }
+    }
+
+    fn with(&mut self, session: &Session, work: impl FnOnce(&mut Analysis, &mut Shared<'_>)) {
+        let Some(analysis) = self.sessions.get_mut(&session.number) else { return };
+        let before = analysis.waiting_bytes();
+        let mut shared = Shared { facts: &mut self.facts, session, expected: &mut self.expected, given_up: 0 };
+        work(analysis, &mut shared);
+        self.given_up += shared.given_up;
+        self.waiting_bytes = self.waiting_bytes + analysis.waiting_bytes() - before;
+        if self.waiting_bytes > WAITING_BYTES_MAX {
+            self.waiting_bytes -= analysis.waiting_bytes();
+            analysis.give_up();
+            self.given_up += 1;
+        }
+    }
+}
+
+impl<F: Facts> Sink for Protocols<F> {
+    fn event(&mut self, session: &Session, event: streams::Event<'_>) {
+        match event {
+            streams::Event::Begin => {
+                let reading = Reading::Probing { messages: 0 };
+                let waiting = [Waiting::default(), Waiting::default()];
+                let analysis = Analysis { reading, waiting, objects: 0, now: PacketRef::default() };
+                self.sessions.insert(session.number, analysis);
+            }
+            streams::Event::Run(run) => self.with(session, |analysis, shared| analysis.run(&run, shared)),
+            streams::Event::Gap(gap) if gap.len > 0 => {
+                self.with(session, |analysis, shared| analysis.gap(&gap, shared));
+            }
+            streams::Event::Gap(_) | streams::Event::Conflict(_) => {}
+            streams::Event::End => {
+                self.with(session, |analysis, shared| {
+                    analysis.end(shared);
+                    analysis.give_up();
+                });
+                self.sessions.remove(&session.number);
+            }
+        }
+    }
+}
+
+/// What all sessions share while one is read.
+struct Shared<'a> {
+    facts: &'a mut dyn Facts,
+    session: &'a Session,
+    expected: &'a mut ExpectedConnections,
+    given_up: u64,
+}
+
+impl Analysis {
+    fn waiting_bytes(&self) -> usize {
+        self.waiting.iter().map(|waiting| waiting.data.capacity()).sum()
+    }
+
+    /// Stops reading the session.
+    fn give_up(&mut self) {
+        for waiting in &mut self.waiting {
+            waiting.clear(waiting.offset());
+        }
+        match &mut self.reading {
+            Reading::Known { parser, .. } => *parser = None,
+            reading => *reading = Reading::Unknown,
+        }
+    }
+
+    fn run(&mut self, run: &Run<'_>, shared: &mut Shared<'_>) {
+        self.now = run.packet;
+        match &self.reading {
+            Reading::Unknown | Reading::Known { parser: None, .. } => return,
+            Reading::Known { protocol, .. } => {
+                let waiting = &mut self.waiting[run.sender.index()];
+                if waiting.lost {
+                    let probe = Probe::of_one(run, shared.session);
+                    if (protocol.probe)(&probe) != Verdict::Yes && !(protocol.resumes)(run.data) {
+                        return;
+                    }
+                    waiting.lost = false;
+                }
+            }
+            Reading::Probing { .. } => {}
+        }
+        if shared.session.is_messages() {
+            self.message(run, shared);
+            return;
+        }
+        self.waiting[run.sender.index()].add(run);
+        if matches!(self.reading, Reading::Probing { .. }) && !self.probe(shared) {
+            return;
+        }
+        self.feed(run.sender, shared);
+    }
+
+    fn message(&mut self, run: &Run<'_>, shared: &mut Shared<'_>) {
+        if let Reading::Probing { messages } = &mut self.reading {
+            *messages += 1;
+            let given = *messages >= PROBE_MESSAGES_MAX;
+            let probe = Probe::of_one(run, shared.session);
+            let expected = shared.expected.find(shared.session);
+            let found = TABLE.iter().find(|row| {
+                expected.as_ref().is_some_and(|expected| expected.protocol == row.name)
+                    || (row.carrier.is_messages() && (row.probe)(&probe) == Verdict::Yes)
+            });
+            match found {
+                Some(row) => self.begin(row, expected, shared),
+                None if given => self.reading = Reading::Unknown,
+                None => return,
+            }
+        }
+        let waiting = &mut self.waiting[run.sender.index()];
+        waiting.clear(run.offset);
+        waiting.places.set(run);
+        let input = Input { sender: run.sender, data: run.data, offset: run.offset };
+        // A message that the parser does not understand says nothing of the next one.
+        let _ = self.parse(input, shared);
+    }
+
+    /// Looks for the protocol. Returns whether it is known now.
+    fn probe(&mut self, shared: &mut Shared<'_>) -> bool {
+        let session = shared.session;
+        let probe = Probe {
+            data: [self.waiting[0].rest(), self.waiting[1].rest()],
+            ports: [session.originator().port, session.responder().port],
+            carrier: Carrier::of(session),
+        };
+        let expected = shared.expected.find(session);
+        let mut undecided = false;
+        let found = TABLE.iter().find(|row| {
+            if expected.as_ref().is_some_and(|expected| expected.protocol == row.name) {
+                return true;
+            }
+            if !row.carrier.is_stream() {
+                return false;
+            }
+            let verdict = (row.probe)(&probe);
+            undecided |= verdict == Verdict::More;
+            verdict == Verdict::Yes
+        });
+        let most = probe.data.iter().map(|data| data.len()).max().unwrap_or(0);
+        match found {
+            Some(row) => {
+                self.begin(row, expected, shared);
+                // The other direction may have come first.
+                self.feed(Sender::Originator, shared);
+                self.feed(Sender::Responder, shared);
+                true
+            }
+            None => {
+                let both = self.waiting.iter().all(|waiting| !waiting.data.is_empty());
+                if most > PROBE_BYTES_MAX || (both && !undecided) {
+                    self.reading = Reading::Unknown;
+                    self.give_up();
+                }
+                false
+            }
+        }
+    }
+
+    fn begin(&mut self, row: &'static Protocol, expected: Option<Expected>, shared: &mut Shared<'_>) {
+        shared.facts.app(shared.session, row.name);
+        self.reading = Reading::Known { protocol: row, parser: Some((row.parser)(expected)) };
+    }
+
+    /// Lets the parser read what waits, as long as it uses some.
+    fn feed(&mut self, sender: Sender, shared: &mut Shared<'_>) {
+        loop {
+            let waiting = &mut self.waiting[sender.index()];
+            let data = std::mem::take(&mut waiting.data);
+            let input = Input { sender, data: &data[waiting.used..], offset: waiting.start + waiting.used as u64 };
+            let len = input.data.len();
+            let step = if len == 0 { Step::More } else { self.parse(input, shared) };
+            let waiting = &mut self.waiting[sender.index()];
+            waiting.data = data;
+            match step {
+                Step::Used(bytes) => {
+                    waiting.used += bytes.clamp(1, len);
+                    waiting.release();
+                    // After a switch to an unknown protocol, the next run decides.
+                    if matches!(self.reading, Reading::Probing { .. }) {
+                        return;
+                    }
+                }
+                Step::Switch if matches!(self.reading, Reading::Known { .. }) => {}
+                Step::Switch => return,
+                Step::More => {
+                    if len > BUFFER_BYTES_MAX {
+                        shared.given_up += 1;
+                        self.give_up();
+                    }
+                    return;
+                }
+                Step::Stop => {
+                    self.give_up();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn parse(&mut self, input: Input<'_>, shared: &mut Shared<'_>) -> Step {
+        let Reading::Known { protocol, parser: Some(parser) } = &mut self.reading else { return Step::Stop };
+        let mut out = Out {
+            facts: shared.facts,
+            session: shared.session,
+            app: protocol.name,
+            places: [&self.waiting[0].places, &self.waiting[1].places],
+            objects: &mut self.objects,
+            expected: shared.expected,
+            now: self.now,
+            next: None,
+        };
+        let step = parser.data(input, &mut out);
+        if let Some(next) = out.next {
+            self.switch(next, shared);
+        }
+        step
+    }
+
+    /// Goes on with another protocol.
+    fn switch(&mut self, to: &'static str, shared: &mut Shared<'_>) {
+        match TABLE.iter().find(|row| row.name == to) {
+            Some(row) => self.begin(row, None, shared),
+            None => self.reading = Reading::Probing { messages: 0 },
+        }
+    }
+
+    fn gap(&mut self, gap: &Gap, shared: &mut Shared<'_>) {
+        let next = gap.offset + gap.len;
+        let at = gap.sender.index();
+        let Reading::Known { protocol, parser: Some(parser) } = &mut self.reading else {
+            // The start of a stream is what tells its protocol.
+            self.waiting[at].clear(next);
+            return;
+        };
+        let left = self.waiting[at].rest().len() as u64;
+        let mut out = Out {
+            facts: shared.facts,
+            session: shared.session,
+            app: protocol.name,
+            places: [&self.waiting[0].places, &self.waiting[1].places],
+            objects: &mut self.objects,
+            expected: shared.expected,
+            now: self.now,
+            next: None,
+        };
+        let goes_on = parser.gap(gap.sender, gap.len + left, &mut out);
+        self.waiting[at].clear(next);
+        self.waiting[at].lost = !goes_on && !shared.session.is_messages();
+    }
+
+    fn end(&mut self, shared: &mut Shared<'_>) {
+        let Reading::Known { protocol, parser: Some(parser) } = &mut self.reading else { return };
+        let mut out = Out {
+            facts: shared.facts,
+            session: shared.session,
+            app: protocol.name,
+            places: [&self.waiting[0].places, &self.waiting[1].places],
+            objects: &mut self.objects,
+            expected: shared.expected,
+            now: self.now,
+            next: None,
+        };
+        parser.end(&mut out);
+    }
+}
+
+impl ExpectedConnections {
+    /// What was announced for a session.
+    fn find(&mut self, session: &Session) -> Option<Expected> {
+        if self.by_endpoint.is_empty() {
+            return None;
+        }
+        [session.responder(), session.originator()].into_iter().find_map(|end| {
+            let at = (end.ip?, end.port);
+            self.by_endpoint.get(&at).cloned()
+        })
+    }
+}

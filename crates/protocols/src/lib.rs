@@ -1,0 +1,53 @@
+//! Protocols known by content: what was said in a session, names, fingerprints, and the objects that were carried.
+//!
+//! [`Protocols`] takes the events of [`streams`], recognises the protocol of each session from its first bytes, and
+//! passes [`Event`]s and [`ObjectPart`]s to a [`Facts`]. A protocol is one file and one row of [`table`]. A parser
+//! reads from the start of what has come of a direction, and says how much it has used; the module [`analysis`] keeps
+//! the rest, bounded, and knows which packets carried it.
+//!
+//! Invariants: the input is untrusted. No parser panics, recurses, or keeps more than [`analysis::BUFFER_BYTES_MAX`] of a
+//! direction. What a parser does not understand ends the parser, not the session. Texts in events are at most
+//! [`event::TEXT_BYTES_MAX`] long.
+#![forbid(unsafe_code)]
+
+pub mod analysis;
+mod bacnet;
+mod cursor;
+mod dhcp;
+mod dnp3;
+mod dns;
+mod enip;
+pub mod event;
+mod fingerprint;
+mod ftp;
+mod http;
+mod iec104;
+mod imap;
+mod lines;
+mod modbus;
+mod mqtt;
+mod ntp;
+pub mod object;
+mod opcua;
+mod pop3;
+pub mod probe;
+mod profinet;
+mod rdp;
+mod s7comm;
+mod sip;
+mod smb1;
+mod smb2;
+mod smtp;
+mod ssh;
+pub mod table;
+#[cfg(test)]
+mod tests;
+mod tftp;
+mod tls;
+mod tls_handshake;
+mod tpkt;
+mod waiting;
+
+pub use analysis::Protocols;
+pub use event::{Event, Facts, Value};
+pub use object::{ObjectHead, ObjectPart};

@@ -1,0 +1,52 @@
+//! The first bytes of a session, and what a protocol says of them.
+
+use streams::{Run, Session};
+
+use crate::table::Carrier;
+
+/// Whether bytes belong to a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// They do.
+    Yes,
+    /// They do not.
+    No,
+    /// More bytes are needed.
+    More,
+}
+
+impl Verdict {
+    /// Yes or no.
+    pub(crate) fn from_bool(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
+}
+
+/// The first bytes of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe<'a> {
+    /// What originator and responder sent first.
+    pub data: [&'a [u8]; 2],
+    /// Their ports.
+    pub ports: [u16; 2],
+    /// What carries the session.
+    pub carrier: Carrier,
+}
+
+impl<'a> Probe<'a> {
+    pub(crate) fn of_one(run: &Run<'a>, session: &Session) -> Self {
+        let mut data: [&[u8]; 2] = [&[], &[]];
+        data[run.sender.index()] = run.data;
+        Self { data, ports: [session.originator().port, session.responder().port], carrier: Carrier::of(session) }
+    }
+
+    /// What the originator sent, or else the responder.
+    pub(crate) fn first(&self) -> &'a [u8] {
+        if self.data[0].is_empty() { self.data[1] } else { self.data[0] }
+    }
+
+    /// Whether one of the ports is this one.
+    pub(crate) fn has_port(&self, port: u16) -> bool {
+        self.ports.contains(&port)
+    }
+}

@@ -1,0 +1,130 @@
+//! Function codes, services and fingerprints of real captures, compared one by one with those that tshark finds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base::source::{Batch, Source as _};
+use formats::reader::FileSource;
+use protocols::{Event, Facts, Protocols};
+use streams::{Session, Streams};
+
+fn captures() -> Option<PathBuf> {
+    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
+        PathBuf::from,
+    );
+    if !folder.is_dir() || Command::new("tshark").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no tshark, or no captures in {}; set RETROCAP_CAPTURES", folder.display());
+        return None;
+    }
+    Some(folder)
+}
+
+type Tally = BTreeMap<String, u64>;
+
+/// Counts the values of a field of events.
+struct Count<'a> {
+    event: &'a str,
+    field: &'a str,
+    tally: Tally,
+}
+
+impl Facts for Count<'_> {
+    fn event(&mut self, _: &Session, event: &Event) {
+        if event.name.starts_with(self.event)
+            && let Some(value) = event.field(self.field)
+        {
+            *self.tally.entry(value.text().into_owned()).or_default() += 1;
+        }
+    }
+}
+
+fn ours(file: &Path, event: &str, field: &str) -> Tally {
+    let mut source = FileSource::open(file, Default::default()).unwrap();
+    let mut protocols = Protocols::new(Count { event, field, tally: Tally::new() });
+    let (mut streams, mut sequence) = (Streams::default(), 0);
+    loop {
+        let batch = source.batch(&mut |packet| {
+            sequence += 1;
+            streams.packet(packet, sequence, &mut protocols);
+        });
+        if batch.unwrap() == Batch::End {
+            break;
+        }
+    }
+    streams.finish(&mut protocols);
+    protocols.facts.tally
+}
+
+fn theirs(file: &Path, fields: &[&str]) -> Tally {
+    let mut arguments = vec!["-n", "-r", file.to_str().unwrap(), "-T", "fields"];
+    fields.iter().for_each(|field| arguments.extend(["-e", field]));
+    let output = Command::new("tshark").args(arguments).output().unwrap();
+    let mut tally = Tally::new();
+    for value in String::from_utf8_lossy(&output.stdout).split([',', '\t', '\n']).filter(|value| !value.is_empty()) {
+        let number = value.strip_prefix("0x").map(|hex| u64::from_str_radix(hex, 16).unwrap().to_string());
+        *tally.entry(number.unwrap_or_else(|| value.to_owned())).or_default() += 1;
+    }
+    tally
+}
+
+#[test]
+fn function_codes_are_those_of_tshark() {
+    let Some(folder) = captures() else { return };
+    for (file, event, field, fields) in [
+        ("ics-modbus.pcap", "modbus.", "function", &["modbus.func_code"][..]),
+        ("ics-dnp3.pcap", "dnp3.", "function", &["dnp3.al.func"]),
+        ("ics-iec104.pcap", "iec104.", "type", &["iec60870_asdu.typeid"]),
+        ("ics-s7.pcapng", "s7comm.", "function", &["s7comm.param.func"]),
+        ("ics-s7.pcapng", "s7comm.", "rosctr", &["s7comm.header.rosctr"]),
+        ("ics-s7-write.pcapng", "s7comm.", "rosctr", &["s7comm.header.rosctr"]),
+        ("ics-s7-write.pcapng", "s7comm.", "subfunction", &["s7comm.param.userdata.subfunc"]),
+        ("ics-enip.pcap", "enip.message", "command", &["enip.command"]),
+        ("ics-cip-start.pcap", "enip.cip", "service", &["cip.sc"]),
+        ("ics-bacnet.pcap", "bacnet.", "service", &["bacapp.confirmed_service", "bacapp.unconfirmed_service"]),
+        ("ics-profinet-dcp.pcap", "profinet.", "service", &["pn_dcp.service_id"]),
+        ("smb2-100-files.pcap", "smb2.request", "code", &["smb2.cmd"]),
+        ("tftp.pcap", "tftp.request", "name", &["tftp.source_file"]),
+        ("smtp-mime.pcap", "smtp.command", "command", &["smtp.req.command"]),
+    ] {
+        let file = folder.join(file);
+        if !file.exists() {
+            eprintln!("SKIPPED: there is no {}", file.display());
+            continue;
+        }
+        let (mine, mut expected) = (ours(&file, event, field), theirs(&file, fields));
+        if field == "code" {
+            // tshark counts responses as well.
+            expected.values_mut().for_each(|count| *count /= 2);
+        }
+        if field == "command" {
+            expected.retain(|command, _| mine.contains_key(command));
+        }
+        assert_eq!(mine, expected, "{}: {field}", file.display());
+        assert!(!mine.is_empty(), "{}: {field}", file.display());
+    }
+}
+
+#[test]
+fn fingerprints_are_those_of_tshark() {
+    let Some(folder) = captures() else { return };
+    let mut found = 0;
+    for file in
+        ["heartbleed.pcap", "mixed-lan.pcap", "many-interfaces.pcapng", "pppoe-over-qinq.pcap", "scans-many-flows.pcap"]
+    {
+        let file = folder.join(file);
+        if !file.exists() {
+            eprintln!("SKIPPED: there is no {}", file.display());
+            continue;
+        }
+        for (field, theirs_name) in
+            [("ja3", "tls.handshake.ja3"), ("ja3s", "tls.handshake.ja3s"), ("hassh", "ssh.kex.hassh")]
+        {
+            let (mine, expected) = (ours(&file, "", field), theirs(&file, &[theirs_name]));
+            assert_eq!(mine, expected, "{}: {field}", file.display());
+            found += mine.len();
+        }
+    }
+    assert!(found > 3, "{found} fingerprints");
+}
