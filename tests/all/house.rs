@@ -9,8 +9,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 14] =
-    ["sys", "base", "formats", "decode", "filter", "capture", "engine", "streams", "protocols", "query", "api", "serve", "daemon", "retrocap"];
+const ORDER: [&str; 15] = [
+    "sys", "base", "formats", "decode", "filter", "capture", "engine", "spool", "streams", "protocols", "query", "api",
+    "serve", "daemon", "retrocap",
+];
 
 /// Crates of others that only these of ours may name.
 const RESERVED: [(&str, &[&str]); 12] = [
@@ -24,7 +26,7 @@ const RESERVED: [(&str, &[&str]); 12] = [
     ("landlock", &["daemon"]),
     ("seccompiler", &["daemon"]),
     ("libc", &["sys", "capture", "serve", "daemon", "retrocap"]),
-    ("rustix", &["sys", "capture", "serve", "daemon", "retrocap"]),
+    ("rustix", &["sys", "capture", "spool", "serve", "daemon", "retrocap"]),
     ("tempfile", &["serve", "daemon", "retrocap"]),
 ];
 

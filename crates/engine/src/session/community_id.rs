@@ -38,6 +38,12 @@ impl CommunityId {
         Some(Self(hash.finalize().into()))
     }
 
+    /// The first 32 bits of the hash, as an index stores them.
+    pub fn prefix(&self) -> u32 {
+        let [a, b, c, d, ..] = self.0;
+        u32::from_be_bytes([a, b, c, d])
+    }
+
     /// Parses `1:` followed by 28 characters of base64. `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = base64::engine::general_purpose::STANDARD.decode(text.trim().strip_prefix("1:")?).ok()?;

@@ -133,6 +133,11 @@ impl SegmentView {
         slot.view(self.id).filter(|now| now.birth == self.birth)
     }
 
+    /// Identifies the segment among all that ever used its entry of the table.
+    pub fn birth(&self) -> u64 {
+        self.birth
+    }
+
     /// Whether both views are of the same segment, possibly at different times.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.id, self.birth) == (other.id, other.birth)

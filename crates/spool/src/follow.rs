@@ -1,0 +1,343 @@
+//! Takes packets out of memory and puts them into the spool.
+//!
+//! The follower is a reader like any other: it copies and checks, and no worker waits for it. It goes through the bands
+//! again and again, starts of sessions first. When the disk is slow, the deep bands fall behind, and what the store
+//! evicts before it was written is counted.
+//!
+//! Each band has a *mark* for each worker: all packets of the band with a lower sequence number are written or gone.
+//! Packets that the store carries forward keep their number, so that they are not written twice.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+
+use crate::band::Band;
+use crate::medium::Medium;
+use crate::writer::{Refused, Spool, State};
+use base::interface::{Interface, Interfaces};
+use base::packet::Packet;
+use base::time::Timestamp;
+use engine::pipeline::Worker;
+use engine::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
+
+/// Bytes of packets that a band may write before it is the turn of the next. Starts have no limit.
+const QUOTA_BYTES: u64 = 1 << 20;
+/// Bands without a quota.
+const UNLIMITED_BANDS: usize = 2;
+/// Passes after which the cursors of evicted segments are dropped.
+const PASSES_BEFORE_PRUNING: u32 = 64;
+
+/// Packets that never reached the disk, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// The disk was slower than the packets, which the store evicted meanwhile.
+    pub too_slow: u64,
+    /// There was no room.
+    pub no_room: u64,
+    /// The disk failed.
+    pub failed: u64,
+}
+
+impl Lost {
+    /// The sum.
+    pub fn packets(&self) -> u64 {
+        self.too_slow + self.no_room + self.failed
+    }
+}
+
+/// What waits in memory, and what was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Packets in memory that are not durable yet.
+    pub behind_packets: u64,
+    /// Captured bytes of these packets.
+    pub behind_bytes: u64,
+    /// Packets lost so far.
+    pub lost: Lost,
+    /// All packets later than this are durable or wait in memory; `None` if none was lost.
+    pub lost_until: Option<Timestamp>,
+}
+
+/// Reads a segment.
+#[derive(Debug)]
+struct Track {
+    band: Band,
+    cursor: Cursor,
+    /// A record that was read, and that the spool did not take yet.
+    pending: Option<RecordAt>,
+    read: u64,
+    /// Where to continue if the packets since the last sync are lost.
+    synced: (Cursor, Option<RecordAt>, u64),
+}
+
+type Key = (u32, u64);
+
+/// The progress of one worker.
+#[derive(Debug)]
+struct Source {
+    worker: Worker,
+    tracks: HashMap<Key, Track, foldhash::fast::FixedState>,
+    /// All packets of the band with lower sequence numbers are written or gone.
+    marks: [u64; Band::COUNT],
+    /// The marks at the last sync.
+    synced_marks: [u64; Band::COUNT],
+    /// Packets before this one were stored before the spool began.
+    base: u64,
+}
+
+/// Takes packets out of the memory of all workers.
+#[derive(Debug)]
+pub struct Follower {
+    sources: Vec<Source>,
+    table: Arc<Interfaces>,
+    interfaces: Vec<Arc<Interface>>,
+    generation: u64,
+    data: Vec<u8>,
+    passes: u32,
+    lost: Lost,
+    lost_until: Option<Timestamp>,
+}
+
+/// What a band did in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Everything was written.
+    Done,
+    /// There is more.
+    More,
+    /// The spool refuses packets of the band.
+    Refused,
+}
+
+impl Follower {
+    /// A follower of these workers. `before` has, for each, the number of packets that were stored before; these are not
+    /// written.
+    pub fn new(workers: Vec<Worker>, table: Arc<Interfaces>, before: &[u64]) -> Self {
+        let sources = workers.into_iter().enumerate().map(|(i, worker)| {
+            let base = before.get(i).copied().unwrap_or(0);
+            let (marks, synced_marks) = ([base; Band::COUNT], [base; Band::COUNT]);
+            Source { worker, tracks: HashMap::default(), marks, synced_marks, base }
+        });
+        Self {
+            sources: sources.collect(),
+            interfaces: table.snapshot(),
+            generation: table.generation(),
+            table,
+            data: Vec::new(),
+            passes: 0,
+            lost: Lost::default(),
+            lost_until: None,
+        }
+    }
+
+    /// Writes what is new, starts first. Returns whether there is more that the spool would take.
+    pub fn pass<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) -> bool {
+        self.passes = self.passes.wrapping_add(1);
+        if self.passes.is_multiple_of(PASSES_BEFORE_PRUNING) {
+            self.prune();
+        }
+        let mut more = false;
+        for band in Band::all() {
+            for source in 0..self.sources.len() {
+                more |= self.band(spool, source, band, now) == Outcome::More;
+            }
+            self.turn(spool, now);
+        }
+        more
+    }
+
+    /// Learns what became of the packets that the spool took.
+    fn turn<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) {
+        let turn = spool.turn(now);
+        for band in turn.rewound {
+            self.rewind(band);
+        }
+        for band in turn.synced {
+            self.synced(band);
+        }
+    }
+
+    /// Writes everything and makes it durable. What the spool refuses stays behind.
+    pub fn finish<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) {
+        while self.pass(spool, now) {}
+        spool.sync(now);
+        self.turn(spool, now);
+    }
+
+    fn band<M: Medium>(&mut self, spool: &mut Spool<M>, source: usize, band: Band, now: Timestamp) -> Outcome {
+        let stored = self.sources[source].worker.published.totals().stored.packets;
+        let segments = Arc::clone(&self.sources[source].worker.segments);
+        let mark = self.sources[source].marks[band.index()];
+        if stored == mark {
+            return Outcome::Done;
+        }
+        let mut heads = BinaryHeap::new();
+        for view in segments.views_from(mark).filter(|view| view.packets > 0 && Band::of(view.rank) == band) {
+            let track = self.track(source, band, view, &segments);
+            if let Ok(Some(sequence)) = head(track, &segments, mark) {
+                heads.push(Reverse((sequence, key(&view))));
+            }
+        }
+        let quota = if band.index() < UNLIMITED_BANDS { u64::MAX } else { QUOTA_BYTES };
+        let mut written = 0;
+        while let Some(Reverse((_, key))) = heads.pop() {
+            if written >= quota {
+                return Outcome::More;
+            }
+            match self.put(spool, source, key, now) {
+                Ok(_) if spool.has_news() => {
+                    self.turn(spool, now);
+                    return Outcome::More;
+                }
+                Ok(bytes) => written += bytes,
+                Err(refused) => {
+                    return if refused == Refused::Busy { Outcome::More } else { Outcome::Refused };
+                }
+            }
+            let Some(track) = self.sources[source].tracks.get_mut(&key) else { continue };
+            if let Ok(Some(sequence)) = head(track, &segments, mark) {
+                heads.push(Reverse((sequence, key)));
+            }
+        }
+        self.sources[source].marks[band.index()] = stored;
+        Outcome::Done
+    }
+
+    fn track(&mut self, source: usize, band: Band, view: SegmentView, segments: &Segments) -> &mut Track {
+        self.sources[source].tracks.entry(key(&view)).or_insert_with(|| {
+            let cursor = segments.cursor(view);
+            Track { band, synced: (cursor.clone(), None, 0), cursor, pending: None, read: 0 }
+        })
+    }
+
+    /// Puts the pending packet of a segment into the spool. Returns its length.
+    fn put<M: Medium>(
+        &mut self,
+        spool: &mut Spool<M>,
+        source: usize,
+        key: Key,
+        now: Timestamp,
+    ) -> Result<u64, Refused> {
+        let Source { worker, tracks, .. } = &mut self.sources[source];
+        let Some(track) = tracks.get_mut(&key) else { return Ok(0) };
+        let Some(record) = track.pending else { return Ok(0) };
+        let header = &record.header;
+        if worker.segments.data(&track.cursor, &record, &mut self.data).is_err() {
+            track.pending = None;
+            return Ok(0);
+        }
+        if usize::from(header.interface.0) >= self.interfaces.len() || self.generation != self.table.generation() {
+            self.generation = self.table.generation();
+            self.interfaces = self.table.snapshot();
+        }
+        let Some(interface) = self.interfaces.get(usize::from(header.interface.0)) else {
+            track.pending = None;
+            return Ok(0);
+        };
+        let packet = Packet {
+            time: header.time,
+            interface: header.interface,
+            link_type: interface.link_type,
+            direction: header.direction,
+            flags: header.flags,
+            original_len: header.original_len,
+            drops_before: header.drops_before,
+            data: &self.data,
+        };
+        spool.put(track.band, interface, &packet, now)?;
+        track.pending = None;
+        Ok(self.data.len() as u64)
+    }
+
+    /// Remembers where the band is, because everything before is durable.
+    fn synced(&mut self, band: Band) {
+        for source in &mut self.sources {
+            source.synced_marks[band.index()] = source.marks[band.index()];
+            for track in source.tracks.values_mut().filter(|track| track.band == band) {
+                if (track.synced.2, track.synced.1.is_some()) != (track.read, track.pending.is_some()) {
+                    track.synced = (track.cursor.clone(), track.pending, track.read);
+                }
+            }
+        }
+    }
+
+    /// Goes back to where everything was durable.
+    fn rewind(&mut self, band: Band) {
+        for source in &mut self.sources {
+            source.marks[band.index()] = source.synced_marks[band.index()];
+            for track in source.tracks.values_mut().filter(|track| track.band == band) {
+                (track.cursor, track.pending, track.read) = track.synced.clone();
+            }
+        }
+    }
+
+    /// Drops cursors of segments that were evicted.
+    fn prune(&mut self) {
+        for source in &mut self.sources {
+            let segments = &source.worker.segments;
+            source.tracks.retain(|_, track| segments.follow(&mut track.cursor).is_ok());
+        }
+    }
+
+    /// What waits in memory, and what was lost. Call it about once a second.
+    pub fn progress<M: Medium>(&mut self, spool: &Spool<M>, now: Timestamp) -> Progress {
+        let mut progress = Progress::default();
+        // The count of stored packets comes first: packets that arrive meanwhile wait, and are not lost.
+        let stored: u64 = self.sources.iter().map(|source| source.worker.published.totals().stored.packets).sum();
+        let base: u64 = self.sources.iter().map(|source| source.base).sum();
+        for source in &self.sources {
+            for view in source.worker.segments.views() {
+                let band = Band::of(view.rank);
+                let mark = source.marks[band.index()];
+                if view.packets == 0 || view.last_sequence < mark {
+                    continue;
+                }
+                let read = source.tracks.get(&key(&view)).map_or(0, |track| track.read);
+                let unread = view.packets.saturating_sub(read);
+                progress.behind_packets += unread;
+                progress.behind_bytes += view.captured_bytes / view.packets * unread;
+            }
+        }
+        let taken = spool.counts().packets + spool.unsynced_packets();
+        progress.behind_packets += spool.unsynced_packets();
+        let lost =
+            (stored - base.min(stored)).saturating_sub(taken + progress.behind_packets - spool.unsynced_packets());
+        if let Some(more) = lost.checked_sub(self.lost.packets()).filter(|more| *more > 0) {
+            match spool.state() {
+                State::Ok => self.lost.too_slow += more,
+                State::Full => self.lost.no_room += more,
+                State::Failed => self.lost.failed += more,
+            }
+            self.lost_until = Some(now);
+        }
+        progress.lost = self.lost;
+        progress.lost_until = self.lost_until;
+        progress
+    }
+
+    /// For each worker, the number of packets that it has stored. When all is written, the next recorder that takes over
+    /// the workers' memory begins there.
+    pub fn stored(&self) -> Vec<u64> {
+        self.sources.iter().map(|source| source.worker.published.totals().stored.packets).collect()
+    }
+}
+
+fn key(view: &SegmentView) -> Key {
+    (view.id.0, view.birth())
+}
+
+/// Reads the next record of a segment that is not written yet, and returns its sequence number.
+fn head(track: &mut Track, segments: &Segments, mark: u64) -> Result<Option<u64>, Gone> {
+    if track.pending.is_none() {
+        segments.follow(&mut track.cursor)?;
+        loop {
+            let Some(record) = segments.next(&mut track.cursor)? else { return Ok(None) };
+            track.read += 1;
+            if record.header.sequence >= mark {
+                track.pending = Some(record);
+                break;
+            }
+        }
+    }
+    Ok(track.pending.map(|record| record.header.sequence))
+}

@@ -1,0 +1,133 @@
+//! The index of a file: which chunks hold which addresses, ports and sessions.
+//!
+//! The index answers "certainly not here" and "perhaps here"; the packets decide. It is never needed to read a file:
+//! without it, the whole file is read.
+//!
+//! ```text
+//! section 0  chunks       place, length, packets and times of each
+//! section 1  interfaces   their pcapng blocks, as the file has them
+//! section 2  IPv4         address → chunks
+//! section 3  IPv6         address → chunks
+//! section 4  ports        port → chunks; 0 where a chunk holds packets whose ports are not known
+//! section 5  sessions     first 32 bits of the Community ID (seed 0) → chunks; 0 as for ports
+//! ```
+//!
+//! A table from keys to chunks is sorted by key. Each entry is the difference to the key before it, then either twice
+//! the only chunk, or one more than twice the number of chunks and the differences between them. All numbers are
+//! LEB128.
+
+mod build;
+mod lookup;
+mod varint;
+
+use base::time::Timestamp;
+
+pub use build::Builder;
+pub use lookup::{read_chunks, select};
+
+/// Numbers of the sections.
+pub const CHUNKS: usize = 0;
+/// See [`CHUNKS`].
+pub const INTERFACES: usize = 1;
+const IPV4: usize = 2;
+const IPV6: usize = 3;
+const PORTS: usize = 4;
+const SESSIONS: usize = 5;
+/// Number of sections.
+pub const COUNT: usize = 6;
+
+/// The key of packets whose ports or session are not known, such as later fragments.
+const UNKNOWN: u64 = 0;
+
+/// A run of packets that is read at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Start in the file.
+    pub offset: u64,
+    /// Bytes in the file.
+    pub len: u64,
+    /// Bytes before compression.
+    pub plain_len: u64,
+    /// Packets.
+    pub packets: u64,
+    /// Earliest and latest packet time; `None` without packets.
+    pub times: Option<(Timestamp, Timestamp)>,
+}
+
+/// Something that a chunk must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// An IPv4 address from this range.
+    Ipv4(u32, u32),
+    /// An IPv6 address from this range.
+    Ipv6(u128, u128),
+    /// A port from this range.
+    Port(u16, u16),
+    /// A session whose Community ID (seed 0) begins with these 32 bits.
+    Session(u32),
+}
+
+impl Condition {
+    /// The section that answers it.
+    pub fn section(&self) -> usize {
+        match self {
+            Self::Ipv4(..) => IPV4,
+            Self::Ipv6(..) => IPV6,
+            Self::Port(..) => PORTS,
+            Self::Session(_) => SESSIONS,
+        }
+    }
+
+    /// Whether packets with this key meet the condition, or may.
+    fn admits(&self, key: u128) -> bool {
+        let unknown = key == u128::from(UNKNOWN);
+        match *self {
+            Self::Ipv4(from, to) => (u128::from(from)..=u128::from(to)).contains(&key),
+            Self::Ipv6(from, to) => (from..=to).contains(&key),
+            Self::Port(from, to) => unknown || (u128::from(from)..=u128::from(to)).contains(&key),
+            Self::Session(hash) => unknown || key == u128::from(hash.max(1)),
+        }
+    }
+
+    /// The greatest key that meets the condition.
+    fn last(&self) -> u128 {
+        match *self {
+            Self::Ipv4(_, to) => to.into(),
+            Self::Ipv6(_, to) => to,
+            Self::Port(_, to) => to.into(),
+            Self::Session(hash) => hash.max(1).into(),
+        }
+    }
+}
+
+/// A set of chunks of one file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChunkSet(Vec<u64>);
+
+impl ChunkSet {
+    /// Adds a chunk.
+    pub fn insert(&mut self, chunk: u32) {
+        let word = chunk as usize / 64;
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (chunk % 64);
+    }
+
+    /// Whether the chunk is in the set.
+    pub fn contains(&self, chunk: u32) -> bool {
+        self.0.get(chunk as usize / 64).is_some_and(|word| word >> (chunk % 64) & 1 == 1)
+    }
+
+    /// Keeps the chunks that are also in `other`.
+    pub fn intersect(&mut self, other: &Self) {
+        for (i, word) in self.0.iter_mut().enumerate() {
+            *word &= other.0.get(i).copied().unwrap_or(0);
+        }
+    }
+
+    /// Whether the set is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+}

@@ -1,0 +1,36 @@
+//! The spool: full packets on disk, in files that standard tools read.
+//!
+//! ```text
+//!  packets ──► band ──► file: pcapng, plain or BGZF ──► sealed: index and footer at its end
+//!              (depth)   commits, durable once a second      │
+//!                                                            ▼
+//!                         question ──► catalogue ──► index ──► chunks ──► packets in time order
+//! ```
+//!
+//! Invariants:
+//!
+//! - A packet that was reported as durable is read after a crash, unless its file was removed for room.
+//! - Every byte of a file is covered by a checksum. What no commit confirms is not returned.
+//! - A file is written once, from start to end, and never changed after it was sealed.
+//! - The footers of the files are the catalogue. No file is removed that the spool did not name.
+//! - Memory does not depend on the traffic: open files have bounded buffers and a bounded index.
+#![forbid(unsafe_code)]
+
+pub mod band;
+pub mod bgzf;
+pub mod blocks;
+pub mod board;
+pub mod catalogue;
+pub mod check;
+#[cfg(target_os = "linux")]
+pub mod directory;
+pub mod file;
+pub mod follow;
+pub mod index;
+pub mod layout;
+pub mod medium;
+pub mod read;
+pub mod recover;
+pub mod retain;
+pub mod scan;
+pub mod writer;

@@ -1,0 +1,440 @@
+//! Answers a question from the files of a spool: reads only chunks that can match, in time order.
+//!
+//! A file is looked at when the answer has reached its earliest packet: its index says which of its chunks can match.
+//! A chunk is read when the answer has reached the earliest packet of the chunk. So memory does not grow with the
+//! spool, and the first packet comes after a few reads.
+
+mod loaded;
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::sync::Arc;
+
+use crate::bgzf::{self, Inflate};
+use crate::blocks::{self, Block, SpooledInterface, SpooledPacket};
+use crate::catalogue::{Catalogue, Entry};
+use crate::file::Shared;
+use crate::index::{self, Chunk, ChunkSet, Condition};
+use crate::layout::FileId;
+use crate::medium::Medium;
+use base::time::Timestamp;
+use loaded::{Loaded, keep, packets_of, read_up_to};
+
+/// Chunks in memory at once. Beyond it, packets come out of time order, and are counted.
+const LOADED_MAX: usize = 64;
+/// Open files that are kept open between two of their chunks.
+const HANDLES_MAX: usize = 64;
+/// The longest chunk that is read, before and after decompression.
+const CHUNK_BYTES_MAX: u64 = 16 << 20;
+
+/// What to read.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Earliest time, inclusive.
+    pub since: Option<Timestamp>,
+    /// Latest time, inclusive.
+    pub until: Option<Timestamp>,
+    /// What every packet, or another packet of the same chunk, must have. Chunks that lack one of them are not read.
+    pub conditions: Vec<Condition>,
+}
+
+impl Selection {
+    fn window(&self) -> (Timestamp, Timestamp) {
+        (self.since.unwrap_or(Timestamp::MIN), self.until.unwrap_or(Timestamp::MAX))
+    }
+}
+
+/// What reading cost, and what could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadSummary {
+    /// Files whose index was read.
+    pub files: u64,
+    /// Chunks that were read.
+    pub chunks: u64,
+    /// Bytes that were read from chunks.
+    pub bytes: u64,
+    /// Files, or parts of them, that were removed before they were read.
+    pub gone: u64,
+    /// Commits that are damaged or could not be read; their packets are missing from the answer.
+    pub damaged: u64,
+    /// Files or chunks that the medium failed to read.
+    pub failed: u64,
+    /// Packets returned out of time order.
+    pub unsorted: u64,
+}
+
+/// A packet from a spool.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The packet.
+    pub packet: SpooledPacket<'a>,
+    /// Its interface.
+    pub interface: &'a Arc<SpooledInterface>,
+    /// The file.
+    pub file: FileId,
+    /// Depth of the packets in that file.
+    pub band: u8,
+}
+
+/// The packets of a spool that may match a selection, in time order.
+#[derive(Debug)]
+pub struct Packets<M: Medium> {
+    medium: M,
+    window: (Timestamp, Timestamp),
+    conditions: Vec<Condition>,
+    /// Files that were not looked at, the one with the latest packets first.
+    waiting: Vec<Source>,
+    files: Vec<Option<OpenFile<M>>>,
+    handles: usize,
+    chunks: BinaryHeap<Reverse<WaitingChunk>>,
+    loaded: BinaryHeap<Reverse<Loaded>>,
+    inflate: Inflate,
+    spare: Vec<Vec<u8>>,
+    latest: Timestamp,
+    summary: ReadSummary,
+    current: Option<Loaded>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Sealed(Arc<Entry>),
+    Open(Arc<Shared>, Option<(Timestamp, Timestamp)>),
+}
+
+impl Source {
+    fn times(&self) -> (Timestamp, Timestamp) {
+        match self {
+            Self::Sealed(entry) => entry.times(),
+            Self::Open(_, times) => times.unwrap_or((Timestamp::MAX, Timestamp::MIN)),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct OpenFile<M: Medium> {
+    name: String,
+    file: Option<M::File>,
+    id: FileId,
+    band: u8,
+    compressed: bool,
+    /// End of what may be read.
+    end: u64,
+    interfaces: Vec<Arc<SpooledInterface>>,
+    chunks_left: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct WaitingChunk {
+    oldest: Timestamp,
+    file: usize,
+    offset: u64,
+    len: u64,
+    plain_len: u64,
+}
+
+impl<M: Medium> Packets<M> {
+    /// Prepares the question. Reads nothing.
+    pub fn new(medium: M, catalogue: &Catalogue, selection: &Selection) -> Self {
+        let window = selection.window();
+        let sealed = catalogue.sealed.iter().map(|entry| Source::Sealed(Arc::clone(entry)));
+        let open = catalogue.open.iter().map(|shared| Source::Open(Arc::clone(shared), shared.lock().index.times()));
+        let mut waiting: Vec<Source> = sealed
+            .chain(open)
+            .filter(|source| {
+                let (oldest, newest) = source.times();
+                oldest <= window.1 && newest >= window.0
+            })
+            .collect();
+        waiting.sort_by_key(|source| Reverse(source.times().0));
+        Self {
+            medium,
+            window,
+            conditions: selection.conditions.clone(),
+            waiting,
+            files: Vec::new(),
+            handles: 0,
+            chunks: BinaryHeap::new(),
+            loaded: BinaryHeap::new(),
+            inflate: Inflate::default(),
+            spare: Vec::new(),
+            latest: Timestamp::MIN,
+            summary: ReadSummary::default(),
+            current: None,
+        }
+    }
+
+    /// Costs so far, and what could not be read.
+    pub fn summary(&self) -> ReadSummary {
+        self.summary
+    }
+
+    /// The time of the next packet, without taking it. Packets before it are not on disk, or were returned.
+    pub fn peek_time(&mut self) -> Option<Timestamp> {
+        self.put_back();
+        self.advance();
+        self.loaded.peek().map(|Reverse(head)| head.order().0)
+    }
+
+    /// The next packet.
+    #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator can do")]
+    pub fn next(&mut self) -> Option<Found<'_>> {
+        self.put_back();
+        self.advance();
+        let Reverse(mut head) = self.loaded.pop()?;
+        let (time, at) = head.packets.pop()?;
+        self.summary.unsorted += u64::from(time < self.latest);
+        self.latest = self.latest.max(time);
+        let head = self.current.insert(head);
+        let file = self.files.get(head.file)?.as_ref()?;
+        match blocks::next(head.plain.get(at..)?) {
+            Some((Block::Packet(packet), _)) => {
+                let interface = file.interfaces.get(packet.interface as usize)?;
+                Some(Found { packet, interface, file: file.id, band: file.band })
+            }
+            _ => None,
+        }
+    }
+
+    /// Puts the chunk of the packet that was returned last back among the others.
+    fn put_back(&mut self) {
+        let Some(head) = self.current.take() else { return };
+        if head.packets.is_empty() {
+            self.finish_chunk(head);
+        } else {
+            self.loaded.push(Reverse(head));
+        }
+    }
+
+    fn finish_chunk(&mut self, mut chunk: Loaded) {
+        if self.spare.len() < 4 {
+            chunk.plain.clear();
+            self.spare.push(chunk.plain);
+        }
+        self.chunk_done(chunk.file);
+    }
+
+    fn chunk_done(&mut self, file: usize) {
+        let Some(slot) = self.files.get_mut(file) else { return };
+        if let Some(open) = slot {
+            open.chunks_left = open.chunks_left.saturating_sub(1);
+            if open.chunks_left == 0 {
+                self.handles -= usize::from(open.file.is_some());
+                *slot = None;
+            }
+        }
+    }
+
+    /// Looks at files and reads chunks until the earliest packet is in memory.
+    fn advance(&mut self) {
+        loop {
+            let head = self.loaded.peek().map_or(Timestamp::MAX, |Reverse(head)| head.order().0);
+            let chunk = self.chunks.peek().map_or(Timestamp::MAX, |Reverse(chunk)| chunk.oldest);
+            let has_head = !self.loaded.is_empty();
+            let file = self.waiting.last().map(|source| source.times().0);
+            if let Some(oldest) = file
+                && (oldest <= head.min(chunk) || (!has_head && self.chunks.is_empty()))
+            {
+                if let Some(source) = self.waiting.pop() {
+                    self.look_at(&source);
+                }
+            } else if !self.chunks.is_empty()
+                && (chunk <= head || !has_head)
+                && (self.loaded.len() < LOADED_MAX || !has_head)
+            {
+                if let Some(Reverse(chunk)) = self.chunks.pop() {
+                    self.load(chunk);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Reads the index of a file and queues its chunks that can match.
+    fn look_at(&mut self, source: &Source) {
+        self.summary.files += 1;
+        let looked = match source {
+            Source::Sealed(entry) => self.look_at_sealed(entry),
+            Source::Open(shared, _) => self.look_at_open(shared),
+        };
+        let (open, chunks) = match looked {
+            Ok(looked) => looked,
+            Err(error) => return self.note(&error),
+        };
+        let file = self.files.len();
+        let window = self.window;
+        let before = self.chunks.len();
+        for chunk in chunks {
+            if let Some((oldest, newest)) = chunk.times
+                && oldest <= window.1
+                && newest >= window.0
+                && chunk.offset < open.end
+            {
+                let len = chunk.len.min(open.end - chunk.offset);
+                let Chunk { offset, plain_len, .. } = chunk;
+                self.chunks.push(Reverse(WaitingChunk { oldest, file, offset, len, plain_len }));
+            }
+        }
+        let chunks_left = self.chunks.len() - before;
+        if chunks_left > 0 {
+            self.handles += usize::from(open.file.is_some());
+            self.files.push(Some(OpenFile { chunks_left, ..open }));
+        }
+    }
+
+    fn look_at_sealed(&self, entry: &Arc<Entry>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+        let file = self.medium.open(&entry.name)?;
+        let section = |number| entry.section(&self.medium, &file, number);
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the index is damaged");
+        let mut set: Option<ChunkSet> = None;
+        let mut interfaces = Vec::new();
+        let mut chunks = vec![Chunk {
+            offset: 0,
+            len: entry.footer.data_bytes,
+            plain_len: entry.footer.plain_bytes,
+            packets: entry.footer.packets,
+            times: entry.footer.times,
+        }];
+        let read: io::Result<()> = (|| {
+            for condition in &self.conditions {
+                let found = index::select(&section(condition.section())?, condition).ok_or_else(damaged)?;
+                match &mut set {
+                    Some(set) => set.intersect(&found),
+                    None => set = Some(found),
+                }
+                if set.as_ref().is_some_and(ChunkSet::is_empty) {
+                    chunks.clear();
+                    return Ok(());
+                }
+            }
+            interfaces = blocks::interfaces(&section(index::INTERFACES)?);
+            chunks = index::read_chunks(&section(index::CHUNKS)?).ok_or_else(damaged)?;
+            Ok(())
+        })();
+        match read {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                // Without its index, the whole file is read as a recovery reads it.
+                return self.rebuild(entry, file);
+            }
+            Err(error) => return Err(error),
+        }
+        let chunks = keep(chunks, set.as_ref());
+        let header = entry.footer.header;
+        let open = OpenFile {
+            name: entry.name.clone(),
+            file: (self.handles < HANDLES_MAX).then_some(file),
+            id: header.id,
+            band: header.band,
+            compressed: header.compressed,
+            end: entry.footer.data_bytes,
+            interfaces: interfaces.into_iter().map(Arc::new).collect(),
+            chunks_left: 0,
+        };
+        Ok((open, chunks))
+    }
+
+    /// The chunks of a file whose index is damaged.
+    fn rebuild(&self, entry: &Entry, file: M::File) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+        let header = entry.footer.header;
+        let place = (header.id.counter, header.compressed);
+        let (rebuilt, scanned) = crate::recover::Rebuilt::scan(&self.medium, &file, entry.footer.data_bytes, place)?;
+        let open = OpenFile {
+            name: entry.name.clone(),
+            file: (self.handles < HANDLES_MAX).then_some(file),
+            id: header.id,
+            band: header.band,
+            compressed: header.compressed,
+            end: scanned.end,
+            interfaces: blocks::interfaces(rebuilt.index.interfaces()).into_iter().map(Arc::new).collect(),
+            chunks_left: 0,
+        };
+        Ok((open, rebuilt.index.chunks().copied().collect()))
+    }
+
+    fn look_at_open(&self, shared: &Arc<Shared>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+        let name = shared.name();
+        let file = self.medium.open(&name)?;
+        let growing = shared.lock();
+        let mut set: Option<ChunkSet> = None;
+        for condition in &self.conditions {
+            let found = growing.index.select(condition);
+            match &mut set {
+                Some(set) => set.intersect(&found),
+                None => set = Some(found),
+            }
+        }
+        let chunks = keep(growing.index.chunks().copied().collect(), set.as_ref());
+        let open = OpenFile {
+            name,
+            file: (self.handles < HANDLES_MAX).then_some(file),
+            id: shared.header.id,
+            band: shared.header.band,
+            compressed: shared.header.compressed,
+            end: growing.written,
+            interfaces: blocks::interfaces(growing.index.interfaces()).into_iter().map(Arc::new).collect(),
+            chunks_left: 0,
+        };
+        Ok((open, chunks))
+    }
+
+    fn note(&mut self, error: &io::Error) {
+        match error.kind() {
+            io::ErrorKind::NotFound => self.summary.gone += 1,
+            _ => self.summary.failed += 1,
+        }
+    }
+
+    fn load(&mut self, chunk: WaitingChunk) {
+        match self.read_chunk(&chunk) {
+            Ok(Some(loaded)) if !loaded.packets.is_empty() => return self.loaded.push(Reverse(loaded)),
+            Ok(Some(loaded)) => return self.finish_chunk(loaded),
+            Ok(None) => {}
+            Err(error) => self.note(&error),
+        }
+        self.chunk_done(chunk.file);
+    }
+
+    fn read_chunk(&mut self, chunk: &WaitingChunk) -> io::Result<Option<Loaded>> {
+        let Some(open) = self.files.get(chunk.file).and_then(Option::as_ref) else { return Ok(None) };
+        let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a chunk is too long");
+        if chunk.len.max(chunk.plain_len) > CHUNK_BYTES_MAX {
+            return Err(too_long());
+        }
+        self.summary.chunks += 1;
+        self.summary.bytes += chunk.len;
+        let mut bytes = self.spare.pop().unwrap_or_default();
+        bytes.resize(usize::try_from(chunk.len).map_err(|_| too_long())?, 0);
+        let read = match &open.file {
+            Some(file) => read_up_to(&self.medium, file, chunk.offset, &mut bytes)?,
+            None => read_up_to(&self.medium, &self.medium.open(&open.name)?, chunk.offset, &mut bytes)?,
+        };
+        bytes.truncate(read);
+        let mut plain = bytes;
+        if open.compressed {
+            let mut inflated = self.spare.pop().unwrap_or_default();
+            let mut rest = &plain[..];
+            // A member may be damaged or still being written. The commits tell which packets are whole.
+            while !rest.is_empty() {
+                match self.inflate.member(rest, &mut inflated).or_else(|| bgzf::next_member(rest)) {
+                    Some(len) => rest = &rest[len..],
+                    None => break,
+                }
+            }
+            plain = inflated;
+        }
+        let (window, id) = (self.window, open.id);
+        let interfaces = open.interfaces.len();
+        let (packets, damaged) = packets_of(&plain, id, window, interfaces);
+        let incomplete = u64::from((plain.len() as u64) < chunk.plain_len && !self.is_growing(chunk));
+        self.summary.damaged += damaged + incomplete;
+        Ok(Some(Loaded { file: chunk.file, plain, packets, id }))
+    }
+
+    /// Whether the chunk ends where the file's readable part ended, so that its last commit may be incomplete.
+    fn is_growing(&self, chunk: &WaitingChunk) -> bool {
+        let open = self.files.get(chunk.file).and_then(Option::as_ref);
+        open.is_some_and(|open| chunk.offset + chunk.len == open.end)
+    }
+}

@@ -1,0 +1,125 @@
+//! A chunk in memory: its packets in time order, as far as its commits confirm them.
+
+use std::cmp::Reverse;
+use std::io;
+
+use crate::blocks::{self, Block};
+use crate::index::{Chunk, ChunkSet};
+use crate::layout::{COMMIT_BYTES, Commit, FileId};
+use crate::medium::Medium;
+use base::time::Timestamp;
+
+/// A chunk in memory.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) file: usize,
+    pub(super) plain: Vec<u8>,
+    /// Time and place of its packets, latest first.
+    pub(super) packets: Vec<(Timestamp, usize)>,
+    pub(super) id: FileId,
+}
+
+impl Loaded {
+    pub(super) fn order(&self) -> (Timestamp, FileIdOrder, usize) {
+        let (time, at) = self.packets.last().copied().unwrap_or((Timestamp::MAX, 0));
+        (time, (self.id.counter, self.id.epoch), at)
+    }
+}
+
+type FileIdOrder = (u64, u64);
+
+impl PartialEq for Loaded {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+impl Eq for Loaded {}
+impl PartialOrd for Loaded {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Loaded {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.order().cmp(&other.order())
+    }
+}
+
+/// The chunks that are in the set.
+pub(super) fn keep(mut chunks: Vec<Chunk>, set: Option<&ChunkSet>) -> Vec<Chunk> {
+    if let Some(set) = set {
+        let mut number = 0;
+        chunks.retain(|_| {
+            number += 1;
+            set.contains(number - 1)
+        });
+    }
+    chunks
+}
+
+/// Time and place of the packets in confirmed bytes, latest first, and the number of damaged stretches.
+pub(super) fn packets_of(
+    plain: &[u8],
+    id: FileId,
+    window: (Timestamp, Timestamp),
+    interfaces: usize,
+) -> (Vec<(Timestamp, usize)>, u64) {
+    let (mut packets, mut damaged) = (Vec::new(), 0);
+    let mut start = 0;
+    while start < plain.len() {
+        let (from, at, commit) = match blocks::commits(&plain[start..]).next() {
+            Some((data, commit)) if commit.confirms(id, data) => (start, start + data.len(), commit),
+            _ => {
+                damaged += 1;
+                match next_confirmed(plain, start, id) {
+                    Some(found) => found,
+                    None => break,
+                }
+            }
+        };
+        start = at + COMMIT_BYTES;
+        if commit.times.is_none_or(|(oldest, newest)| oldest > window.1 || newest < window.0) {
+            continue;
+        }
+        let mut at_block = from;
+        while let Some((block, len)) = blocks::next(&plain[at_block..at]) {
+            if let Block::Packet(packet) = block
+                && window.0 <= packet.time
+                && packet.time <= window.1
+                && (packet.interface as usize) < interfaces
+            {
+                packets.push((packet.time, at_block));
+            }
+            at_block += len;
+        }
+    }
+    packets.sort_by_key(|(time, at)| Reverse((*time, *at)));
+    (packets, damaged)
+}
+
+/// Start and end of the next bytes after `start` that a commit confirms, and the commit. Tries a few commits only.
+fn next_confirmed(plain: &[u8], start: usize, id: FileId) -> Option<(usize, usize, Commit)> {
+    const TRIED_MAX: usize = 16;
+    (start + 4..plain.len())
+        .step_by(4)
+        .filter_map(|at| Some((at, Commit::read(&plain[at..])?)))
+        .take(TRIED_MAX)
+        .find_map(|(at, commit)| {
+            let from = at.checked_sub(commit.len as usize).filter(|from| *from >= start)?;
+            commit.confirms(id, &plain[from..at]).then_some((from, at, commit))
+        })
+}
+
+/// Reads until `out` is full or the file ends.
+pub(super) fn read_up_to<M: Medium>(medium: &M, file: &M::File, offset: u64, out: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < out.len() {
+        match medium.read(file, offset + filled as u64, &mut out[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,127 @@
+//! Completes files that a crash left unfinished: verifies what is there, cuts off what no commit confirms, and writes
+//! the index and the footer.
+
+use std::io;
+
+use crate::bgzf::Deflate;
+use crate::blocks::{self, Block, SpooledInterface};
+use crate::catalogue::Entry;
+use crate::file::End;
+use crate::index::Builder;
+use crate::layout::{self, CHUNK_BYTES, FileId, Footer, Header, parse_name};
+use crate::medium::Medium;
+use crate::scan::{self, Confirmed, Scanned};
+
+/// The index of a file as a scan rebuilds it.
+#[derive(Debug, Default)]
+pub struct Rebuilt {
+    /// The index.
+    pub index: Builder,
+    /// What the file says of itself, if that is confirmed.
+    pub header: Option<Header>,
+    /// Bytes before compression.
+    pub plain_bytes: u64,
+    interfaces: Vec<SpooledInterface>,
+}
+
+impl Rebuilt {
+    /// Adds confirmed bytes.
+    pub fn add(&mut self, confirmed: &Confirmed<'_>) {
+        // Descriptions of interfaces may be lost with damaged bytes. The later ones must keep their numbers.
+        let described = (confirmed.commit.interfaces as usize).min(base::interface::Interfaces::CAPACITY * 16);
+        while self.interfaces.len() < described {
+            self.interfaces.push(SpooledInterface::lost());
+            self.index.interface(&blocks::lost_interface());
+        }
+        let mut rest = confirmed.plain;
+        while let Some((block, len)) = blocks::next(rest) {
+            rest = &rest[len..];
+            match block {
+                Block::Interface(block) => {
+                    self.interfaces.push(SpooledInterface::read(block).unwrap_or_else(SpooledInterface::lost));
+                    self.index.interface(block);
+                }
+                Block::Packet(packet) => {
+                    let interface = self.interfaces.get(packet.interface as usize);
+                    let link_type = interface.map_or(SpooledInterface::lost().link_type, |known| known.link_type);
+                    self.index.packet(packet.time, link_type, packet.data);
+                }
+                Block::Header(header) => self.header = self.header.or(Some(header)),
+                Block::Commit(_) | Block::Other => {}
+            }
+        }
+        let plain_len = (confirmed.plain.len() + layout::COMMIT_BYTES) as u64;
+        self.plain_bytes += plain_len;
+        self.index.commit(confirmed.offset, confirmed.len, plain_len);
+        if self.index.open_bytes() >= CHUNK_BYTES as u64 {
+            self.index.close_chunk();
+        }
+    }
+
+    /// Scans a file.
+    ///
+    /// # Errors
+    ///
+    /// If the medium cannot read it.
+    pub fn scan<M: Medium>(
+        medium: &M,
+        file: &M::File,
+        len: u64,
+        (counter, compressed): (u64, bool),
+    ) -> io::Result<(Self, Scanned)> {
+        let mut rebuilt = Self::default();
+        let scanned = scan::scan(medium, file, len, (counter, compressed), &mut |confirmed| rebuilt.add(&confirmed))?;
+        Ok((rebuilt, scanned))
+    }
+
+    /// The end of the file: what its header says, or else its name, and the index.
+    pub fn end(self, (counter, band, compressed): (u64, u8, bool), scanned: &Scanned) -> End {
+        let id = scanned.id.unwrap_or(FileId { epoch: 0, counter });
+        let header = self.header.unwrap_or(Header { id, band, compressed, ..Header::default() });
+        let damaged_bytes = scanned.damaged.iter().map(|range| range.end - range.start).sum();
+        let footer = Footer {
+            header,
+            data_bytes: scanned.end,
+            plain_bytes: self.plain_bytes,
+            damaged_bytes,
+            ..Footer::default()
+        };
+        End { footer, index: self.index }
+    }
+}
+
+/// What became of an unfinished file.
+#[derive(Debug)]
+pub enum Recovered {
+    /// It is complete now.
+    Sealed(Box<Entry>),
+    /// It held no packet and was removed.
+    Removed,
+}
+
+/// Completes an unfinished file.
+///
+/// # Errors
+///
+/// If the medium cannot read or write it. The file then stays as it is.
+pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Recovered> {
+    let parsed = parse_name(name).ok_or(io::ErrorKind::InvalidInput)?;
+    let (counter, _, compressed) = parsed;
+    let mut file = medium.reopen(name)?;
+    let (rebuilt, scanned) = Rebuilt::scan(medium, &file, len, (counter, compressed))?;
+    if rebuilt.index.packets() == 0 {
+        drop(file);
+        medium.remove(name)?;
+        medium.sync_names()?;
+        return Ok(Recovered::Removed);
+    }
+    if scanned.end < len {
+        medium.truncate(&file, scanned.end)?;
+    }
+    let mut out = Vec::new();
+    let mut deflate = compressed.then(|| Deflate::new(1));
+    let footer = rebuilt.end(parsed, &scanned).put(&mut out, scanned.end, deflate.as_mut());
+    medium.append(&mut file, scanned.end, &out)?;
+    medium.sync(&file)?;
+    Ok(Recovered::Sealed(Box::new(Entry::new(name, footer, scanned.end + out.len() as u64))))
+}

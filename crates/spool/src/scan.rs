@@ -1,0 +1,275 @@
+//! Reads a file from start to end by its commits, without its index: to complete it after a crash, and to verify it.
+//!
+//! A stretch that is torn, lost or changed has no valid commit. The scan reports it and continues behind it: a commit
+//! says how many bytes before it are confirmed, so that the next one is found wherever it lies.
+
+use std::io;
+use std::ops::Range;
+
+use crate::bgzf::{self, Inflate};
+use crate::blocks::{self, Block};
+use crate::layout::{COMMIT_BYTES, COMMITTED_BYTES_MAX, Commit, FileId};
+use crate::medium::Medium;
+
+/// Bytes that a scan reads at once.
+const READ_BYTES: usize = 1 << 20;
+/// Checksums are computed over at most this many times the length of the file, however often it seems to contain a
+/// commit.
+const CHECKED_FACTOR: u64 = 4;
+
+/// Bytes that a commit confirms.
+#[derive(Clone, Copy, Debug)]
+pub struct Confirmed<'a> {
+    /// Where they and the commit lie in the file.
+    pub offset: u64,
+    /// Their length in the file, with that of the commit.
+    pub len: u64,
+    /// The confirmed bytes, before compression.
+    pub plain: &'a [u8],
+    /// The commit.
+    pub commit: Commit,
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// The file, from its first valid commit.
+    pub id: Option<FileId>,
+    /// End of the last confirmed bytes.
+    pub end: u64,
+    /// Stretches without valid commit before that end.
+    pub damaged: Vec<Range<u64>>,
+    /// Number of the commit that would come next.
+    pub next_commit: u32,
+    /// Commits that are missing, as the numbers of the others tell.
+    pub missing_commits: u64,
+}
+
+impl Scanned {
+    fn confirm(&mut self, confirmed: &Confirmed<'_>) {
+        if confirmed.offset > self.end {
+            self.damaged.push(self.end..confirmed.offset);
+        }
+        let number = confirmed.commit.number;
+        self.missing_commits += u64::from(number.saturating_sub(self.next_commit));
+        self.next_commit = number.saturating_add(1);
+        self.end = confirmed.offset + confirmed.len;
+    }
+}
+
+/// Scans the first `len` bytes of file number `counter`, and calls `each` for all confirmed bytes.
+///
+/// # Errors
+///
+/// If the medium cannot read. Damage is no error.
+pub fn scan<M: Medium>(
+    medium: &M,
+    file: &M::File,
+    len: u64,
+    (counter, compressed): (u64, bool),
+    each: &mut impl FnMut(Confirmed<'_>),
+) -> io::Result<Scanned> {
+    let window = Window { medium, file, len, base: 0, bytes: Vec::new() };
+    let mut scan = Scan { window, counter, scanned: Scanned::default(), checked_bytes: 0, each };
+    if compressed {
+        scan.members()?
+    } else {
+        scan.plain()?
+    }
+    Ok(scan.scanned)
+}
+
+/// A part of the file in memory.
+struct Window<'m, M: Medium> {
+    medium: &'m M,
+    file: &'m M::File,
+    len: u64,
+    base: u64,
+    bytes: Vec<u8>,
+}
+
+impl<M: Medium> Window<'_, M> {
+    /// Drops the bytes before `offset`.
+    fn advance(&mut self, offset: u64) {
+        let dropped = usize::try_from(offset.saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.bytes.len());
+        // Moving the rest is cheap only if it is small beside what was dropped.
+        if dropped >= READ_BYTES / 2 || dropped == self.bytes.len() {
+            self.bytes.drain(..dropped);
+            self.base += dropped as u64;
+        }
+    }
+
+    /// The bytes from `offset` on, at least `wanted` unless the file ends before.
+    fn at(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
+        let from = usize::try_from(offset - self.base).unwrap_or(usize::MAX);
+        while self.bytes.len() < from.saturating_add(wanted) {
+            let end = self.base + self.bytes.len() as u64;
+            let more = usize::try_from(self.len.saturating_sub(end)).unwrap_or(usize::MAX).min(READ_BYTES);
+            if more == 0 {
+                break;
+            }
+            let start = self.bytes.len();
+            self.bytes.resize(start + more, 0);
+            let read = match self.medium.read(self.file, end, &mut self.bytes[start..]) {
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.bytes.truncate(start);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.bytes.truncate(start + read);
+            if read == 0 {
+                break;
+            }
+        }
+        Ok(self.bytes.get(from..).unwrap_or_default())
+    }
+}
+
+struct Scan<'m, M: Medium, F> {
+    window: Window<'m, M>,
+    counter: u64,
+    scanned: Scanned,
+    /// Bytes over which checksums were computed.
+    checked_bytes: u64,
+    each: &'m mut F,
+}
+
+impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
+    /// Whether the commit is one of this file, which the first one identifies.
+    fn is_ours(&self, commit: &Commit) -> bool {
+        let known = self.scanned.id.is_none_or(|id| id == commit.id);
+        known && commit.id.counter == self.counter && commit.len as usize <= COMMITTED_BYTES_MAX
+    }
+
+    /// Whether the commit confirms `data`. Computes a limited number of checksums in all.
+    fn confirms(&mut self, commit: &Commit, data: &[u8]) -> bool {
+        self.checked_bytes += data.len() as u64;
+        self.checked_bytes <= CHECKED_FACTOR.saturating_mul(self.window.len).saturating_add(1 << 20)
+            && commit.confirms(commit.id, data)
+    }
+
+    fn found(&mut self, confirmed: Confirmed<'_>) {
+        self.scanned.id.get_or_insert(confirmed.commit.id);
+        self.scanned.confirm(&confirmed);
+        (self.each)(confirmed);
+    }
+
+    fn plain(&mut self) -> io::Result<()> {
+        const NEEDED: usize = COMMITTED_BYTES_MAX + COMMIT_BYTES;
+        let mut start = 0;
+        loop {
+            self.window.advance(start);
+            let available = self.window.at(start, NEEDED)?.len();
+            let at_end = available < NEEDED;
+            // Taken out, because what is found is reported while it is read.
+            let held = std::mem::take(&mut self.window.bytes);
+            let base = self.window.base;
+            let mut from = usize::try_from(start - base).unwrap_or(held.len());
+            while from < held.len() && (at_end || held.len() - from >= NEEDED) {
+                from += self.plain_step(base + from as u64, &held[from..]);
+            }
+            start = base + from as u64;
+            self.window.bytes = held;
+            if at_end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the bytes up to the next valid commit, or skips bytes that none confirms. Returns how many.
+    fn plain_step(&mut self, start: u64, bytes: &[u8]) -> usize {
+        let found = walk(bytes).filter(|(_, commit)| self.is_ours(commit));
+        if let Some((at, commit)) = found
+            && self.confirms(&commit, &bytes[..at])
+        {
+            let len = at + COMMIT_BYTES;
+            self.found(Confirmed { offset: start, len: len as u64, plain: &bytes[..at], commit });
+            return len;
+        }
+        match self.search(start, bytes) {
+            Some(end) => usize::try_from(end - start).unwrap_or(bytes.len()),
+            // A commit behind these bytes confirms at most the later half of them.
+            None if bytes.len() > COMMITTED_BYTES_MAX => (bytes.len() - COMMITTED_BYTES_MAX) / 4 * 4,
+            None => bytes.len(),
+        }
+        .max(4)
+        .min(bytes.len())
+    }
+
+    /// Searches for the next commit that confirms bytes of this window, and returns its end.
+    fn search(&mut self, start: u64, bytes: &[u8]) -> Option<u64> {
+        for at in (4..bytes.len()).step_by(4) {
+            let Some(commit) = Commit::read(&bytes[at..]).filter(|commit| self.is_ours(commit)) else { continue };
+            let Some(from) = at.checked_sub(commit.len as usize) else { continue };
+            if self.confirms(&commit, &bytes[from..at]) {
+                let len = (at - from + COMMIT_BYTES) as u64;
+                self.found(Confirmed { offset: start + from as u64, len, plain: &bytes[from..at], commit });
+                return Some(start + (at + COMMIT_BYTES) as u64);
+            }
+        }
+        None
+    }
+
+    fn members(&mut self) -> io::Result<()> {
+        const NEEDED: usize = 1 << 16;
+        let mut inflate = Inflate::default();
+        // Content of the members since the last commit, and where each of them begins.
+        let mut plain = Vec::new();
+        let mut begins: Vec<(usize, u64)> = Vec::new();
+        let mut at = 0;
+        loop {
+            self.window.advance(at);
+            let bytes = self.window.at(at, NEEDED)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            begins.push((plain.len(), at));
+            let Some(len) = inflate.member(bytes, &mut plain) else {
+                plain.clear();
+                begins.clear();
+                let Some(skipped) = bgzf::next_member(bytes) else {
+                    if bytes.len() < NEEDED {
+                        return Ok(());
+                    }
+                    at += (bytes.len() / 2) as u64;
+                    continue;
+                };
+                at += skipped as u64;
+                continue;
+            };
+            at += len as u64;
+            let end = plain.len().saturating_sub(COMMIT_BYTES);
+            if let Some(commit) = Commit::read(&plain[end..]).filter(|commit| self.is_ours(commit)) {
+                let from = end.checked_sub(commit.len as usize);
+                let begin = begins.iter().find(|(begin, _)| Some(*begin) == from).copied();
+                if let Some((from, offset)) = begin
+                    && self.confirms(&commit, &plain[from..end])
+                {
+                    self.found(Confirmed { offset, len: at - offset, plain: &plain[from..end], commit });
+                }
+                plain.clear();
+                begins.clear();
+            } else if plain.len() > COMMITTED_BYTES_MAX + COMMIT_BYTES {
+                plain.clear();
+                begins.clear();
+            }
+        }
+    }
+}
+
+/// The place of the first commit, over whole blocks.
+fn walk(bytes: &[u8]) -> Option<(usize, Commit)> {
+    let mut at = 0;
+    loop {
+        let (block, len) = blocks::next(&bytes[at..])?;
+        if let Block::Commit(commit) = block {
+            return Some((at, commit));
+        }
+        at += len;
+        if at > COMMITTED_BYTES_MAX {
+            return None;
+        }
+    }
+}

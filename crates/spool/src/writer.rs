@@ -1,0 +1,529 @@
+//! Writes the files of a spool: one open file for each band, durable once a second, removed by age and depth.
+//!
+//! Nothing here waits for anything but the medium. A band whose file cannot be written refuses packets, and its caller
+//! keeps them in memory meanwhile.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::band::Band;
+pub use crate::board::{BandView, Board, Counts, Limit, Options, Refused, State, Turn, View};
+use crate::catalogue::{Catalogue, Entry, Opening};
+use crate::file::FileWriter;
+use crate::layout::{FileId, Header};
+use crate::medium::Medium;
+use crate::recover::{Recovered, recover};
+use crate::retain::{self, Candidate};
+use base::interface::Interface;
+use base::packet::Packet;
+use base::time::Timestamp;
+
+/// How often written packets are made durable.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// A file is sealed at this age, so that it can be removed in time and copied as a whole.
+const FILE_AGE_MAX: Duration = Duration::from_secs(3600);
+/// Files are a 64th of the budget, within these bounds.
+const FILE_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(64 << 20);
+/// Wait after a failure before another file is created; it doubles up to the second value.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Files left to other programs.
+const FREE_FILES_MIN: u64 = 64;
+/// Free bytes at which the file system counts as full.
+const FREE_BYTES_MIN: u64 = 1 << 20;
+/// The most files that are removed for one write.
+const REMOVED_AT_ONCE_MAX: usize = 16;
+
+/// The writer of a spool.
+#[derive(Debug)]
+pub struct Spool<M: Medium> {
+    medium: M,
+    options: Options,
+    board: Arc<Board>,
+    open: [Option<Slot<M>>; Band::COUNT],
+    epoch: u64,
+    next_counter: u64,
+    counts: Counts,
+    state: State,
+    problem: Option<String>,
+    removed_until: Option<Timestamp>,
+    last_sync: Timestamp,
+    last_view: Timestamp,
+    /// No file is created before this time.
+    not_before: Timestamp,
+    retry: Duration,
+    file_bytes: u64,
+    turn: Turn,
+}
+
+#[derive(Debug)]
+struct Slot<M: Medium> {
+    file: FileWriter<M>,
+    created: Timestamp,
+    captured_unsynced: u64,
+    /// Whether the file could not be written for lack of room.
+    is_stuck: bool,
+    seal: bool,
+}
+
+fn is_no_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+impl<M: Medium> Spool<M> {
+    /// Opens a spool for writing: reads its files, completes those that a crash left unfinished, and begins an epoch.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read.
+    pub fn open(medium: M, options: Options, now: Timestamp) -> io::Result<(Self, Opening)> {
+        let (catalogue, opening) = Catalogue::open(&medium, true)?;
+        let epoch = opening.last.0.saturating_add(1);
+        let next_counter = opening.last.1.saturating_add(1);
+        let gaps = catalogue.sealed.first().is_some_and(|first| first.counter() > 1)
+            || catalogue.sealed.windows(2).any(|pair| pair[1].counter() > pair[0].counter() + 1);
+        let mut spool = Self {
+            medium,
+            options,
+            board: Arc::new(Board::of(catalogue)),
+            open: Default::default(),
+            epoch,
+            next_counter,
+            counts: Counts::default(),
+            state: State::Ok,
+            problem: None,
+            removed_until: None,
+            last_sync: now,
+            last_view: Timestamp::MIN,
+            not_before: Timestamp::MIN,
+            retry: RETRY.0,
+            file_bytes: *FILE_BYTES.start(),
+            turn: Turn::default(),
+        };
+        if gaps {
+            let bands = Band::all().filter_map(|band| spool.oldest(band)).map(|entry| entry.times().0);
+            spool.removed_until = bands.max().map(|time| time.saturating_sub(Duration::from_nanos(1)));
+        }
+        let budget = spool.budget_bytes();
+        spool.file_bytes = (budget / 64).clamp(*FILE_BYTES.start(), *FILE_BYTES.end());
+        spool.make_room(0, now);
+        spool.show(now);
+        Ok((spool, opening))
+    }
+
+    /// What others see.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// The number of this run.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Counts so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether [`turn`](Self::turn) has to tell what became of packets. Ask after each packet.
+    pub fn has_news(&self) -> bool {
+        !self.turn.synced.is_empty() || !self.turn.rewound.is_empty()
+    }
+
+    /// Packets that were taken and are not durable yet.
+    pub fn unsynced_packets(&self) -> u64 {
+        self.open.iter().flatten().map(|slot| slot.file.unsynced_packets()).sum()
+    }
+
+    /// The state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Room in bytes, as the limit says.
+    fn budget_bytes(&self) -> u64 {
+        match self.options.limit {
+            Limit::Bytes(bytes) => bytes,
+            Limit::Percent(percent) => self.medium.room().map_or(u64::MAX, |room| part(room.size_bytes, percent)),
+        }
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let open: u64 = self.open.iter().flatten().map(|slot| slot.file.len()).sum();
+        self.board.files().sealed_bytes() + open
+    }
+
+    /// Bytes that must be removed so that `more` can be written.
+    fn excess(&self, more: u64) -> u64 {
+        let room = self.medium.room().unwrap_or_default();
+        let budget = match self.options.limit {
+            Limit::Bytes(bytes) => (self.used_bytes() + more).saturating_sub(bytes),
+            Limit::Percent(percent) => {
+                let used = room.size_bytes.saturating_sub(room.free_bytes);
+                (used + more).saturating_sub(part(room.size_bytes, percent))
+            }
+        };
+        let full = (more + FREE_BYTES_MIN.min(room.size_bytes / 64)).saturating_sub(room.free_bytes);
+        let no_files = if room.free_files < FREE_FILES_MIN { 1 } else { 0 };
+        budget.max(full).max(no_files)
+    }
+
+    fn oldest(&self, band: Band) -> Option<Arc<Entry>> {
+        let files = self.board.files();
+        files.sealed.iter().find(|entry| entry.footer.header.band == band.0).cloned()
+    }
+
+    /// Removes files until `more` bytes fit. Returns whether they do.
+    fn make_room(&mut self, more: u64, now: Timestamp) -> bool {
+        for _ in 0..REMOVED_AT_ONCE_MAX {
+            if self.excess(more) == 0 {
+                return true;
+            }
+            if !self.remove_one(now) {
+                return false;
+            }
+        }
+        self.excess(more) == 0
+    }
+
+    /// Removes the file that goes first. Returns whether there was one.
+    fn remove_one(&mut self, now: Timestamp) -> bool {
+        let oldest: Vec<Arc<Entry>> = Band::all().filter_map(|band| self.oldest(band)).collect();
+        let mut band_bytes = [0; Band::COUNT];
+        for entry in &self.board.files().sealed {
+            band_bytes[Band(entry.footer.header.band).index()] += entry.len;
+        }
+        let candidates: Vec<Candidate> = oldest
+            .iter()
+            .map(|entry| {
+                let band = Band(entry.footer.header.band);
+                Candidate { band, newest: entry.times().1, band_bytes: band_bytes[band.index()] }
+            })
+            .collect();
+        let budget = self.budget_bytes();
+        let Some(entry) = retain::victim(&candidates, budget, self.options.keep, now).map(|i| Arc::clone(&oldest[i]))
+        else {
+            return false;
+        };
+        match self.medium.remove(&entry.name) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                self.failed(&error, now);
+                return false;
+            }
+        }
+        self.board.files().sealed.retain(|other| other.counter() != entry.counter());
+        self.counts.removed_files += 1;
+        self.counts.removed_packets += entry.footer.packets;
+        self.removed_until = self.removed_until.max(entry.footer.times.map(|(_, newest)| newest));
+        true
+    }
+
+    /// Takes a packet of this band.
+    ///
+    /// # Errors
+    ///
+    /// Why the packet is not taken. It can be put again later.
+    pub fn put(
+        &mut self,
+        band: Band,
+        interface: &Interface,
+        packet: &Packet<'_>,
+        now: Timestamp,
+    ) -> Result<(), Refused> {
+        let index = band.index();
+        if self.open[index].as_ref().is_some_and(|slot| slot.file.is_behind() || slot.is_stuck || slot.seal) {
+            self.drive(band, now);
+            if self.has_news() {
+                // The caller has to learn of it before another packet counts.
+                return Err(Refused::Busy);
+            }
+        }
+        if self.open[index].is_none() {
+            self.create(band, now)?;
+        }
+        let Some(slot) = self.open[index].as_mut() else { return Err(Refused::Failed) };
+        if slot.is_stuck {
+            return Err(Refused::Full);
+        }
+        if slot.file.is_behind() || slot.seal {
+            return Err(Refused::Busy);
+        }
+        slot.file.put(interface, packet);
+        slot.captured_unsynced += packet.data.len() as u64;
+        if slot.file.len() >= slot.written_at_least() {
+            self.drive(band, now);
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, band: Band, now: Timestamp) -> Result<(), Refused> {
+        let refused = if self.state == State::Full { Refused::Full } else { Refused::Failed };
+        if now < self.not_before {
+            return Err(refused);
+        }
+        // Files that are open may grow to their full length.
+        let growth: u64 = self.open.iter().flatten().map(|slot| self.file_bytes.saturating_sub(slot.file.len())).sum();
+        if !self.make_room(growth + self.file_bytes, now) {
+            self.full(now);
+            return Err(Refused::Full);
+        }
+        let id = FileId { epoch: self.epoch, counter: self.next_counter };
+        self.next_counter += 1;
+        let compressed = self.options.level.is_some();
+        let header = Header { id, band: band.0, compressed, replaces: None, created: now };
+        let created = FileWriter::create(&self.medium, header, self.options.level, &self.options.comments);
+        let file = match created.and_then(|file| self.medium.sync_names().map(|()| file)) {
+            Ok(file) => file,
+            Err(error) if is_no_room(&error) => {
+                self.counts.no_room += 1;
+                self.full(now);
+                return Err(Refused::Full);
+            }
+            Err(error) => {
+                self.failed(&error, now);
+                return Err(Refused::Failed);
+            }
+        };
+        self.counts.files += 1;
+        self.board.files().open.push(Arc::clone(file.shared()));
+        self.open[band.index()] = Some(Slot { file, created: now, captured_unsynced: 0, is_stuck: false, seal: false });
+        Ok(())
+    }
+
+    fn full(&mut self, now: Timestamp) {
+        self.state = State::Full;
+        self.problem = Some("there is no room left, and no older file to remove".to_owned());
+        self.not_before = now.saturating_add(RETRY.0);
+    }
+
+    fn failed(&mut self, error: &io::Error, now: Timestamp) {
+        self.counts.failures += 1;
+        self.state = State::Failed;
+        self.problem = Some(error.to_string());
+        self.not_before = now.saturating_add(self.retry);
+        self.retry = (self.retry * 2).min(RETRY.1);
+    }
+
+    /// Writes what a band has, and seals its file if it is due. An error is dealt with.
+    fn drive(&mut self, band: Band, now: Timestamp) {
+        let Some(mut slot) = self.open[band.index()].take() else { return };
+        let due = slot.file.len() >= self.file_bytes
+            || slot.file.is_full()
+            || (now.since(slot.created) >= FILE_AGE_MAX && !slot.file.is_empty());
+        slot.seal |= due;
+        match self.write(&mut slot, now) {
+            Ok(Some(entry)) => {
+                self.turn.synced.push(band);
+                self.replace(&slot, Some(entry));
+            }
+            Ok(None) => self.open[band.index()] = Some(slot),
+            Err(error) => self.abandon(band, slot, &error, now),
+        }
+    }
+
+    /// Writes, and seals if that is due. The entry of a sealed file is returned.
+    fn write(&mut self, slot: &mut Slot<M>, now: Timestamp) -> io::Result<Option<Entry>> {
+        let before = slot.file.written();
+        for attempt in 0.. {
+            let written = match slot.seal {
+                true => slot.file.seal(&self.medium).map(Some),
+                false => slot.file.write(&self.medium).map(|()| None),
+            };
+            match written {
+                Ok(sealed) => {
+                    slot.is_stuck = false;
+                    self.counts.written_bytes += slot.file.written() - before;
+                    let Some((footer, len)) = sealed else { return Ok(None) };
+                    self.sync_slot(slot)?;
+                    return Ok(Some(Entry::new(&slot.file.shared().name(), footer, len)));
+                }
+                Err(error) if is_no_room(&error) => {
+                    self.counts.no_room += 1;
+                    if attempt >= REMOVED_AT_ONCE_MAX || !self.remove_one(now) {
+                        slot.is_stuck = true;
+                        self.full(now);
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn sync_slot(&mut self, slot: &mut Slot<M>) -> io::Result<()> {
+        let packets = slot.file.unsynced_packets();
+        self.counts.syncs += 1;
+        slot.file.sync(&self.medium)?;
+        self.counts.packets += packets;
+        self.counts.bytes += std::mem::take(&mut slot.captured_unsynced);
+        self.retry = RETRY.0;
+        if self.state == State::Failed {
+            self.state = State::Ok;
+        }
+        Ok(())
+    }
+
+    /// Moves a file from the open ones to the sealed ones.
+    fn replace(&mut self, slot: &Slot<M>, entry: Option<Entry>) {
+        let mut files = self.board.files();
+        let counter = slot.file.header().id.counter;
+        files.open.retain(|shared| shared.header.id.counter != counter);
+        if let Some(entry) = entry {
+            files.sealed.push(Arc::new(entry));
+            files.sealed.sort_unstable_by_key(|entry| entry.counter());
+        }
+    }
+
+    /// Gives a file up: after a failed write or sync, nothing is known of its end. What was durable stays, and the
+    /// packets since then can be put again.
+    fn abandon(&mut self, band: Band, mut slot: Slot<M>, error: &io::Error, now: Timestamp) {
+        self.failed(error, now);
+        self.counts.abandoned_files += 1;
+        self.turn.rewound.push(band);
+        let name = slot.file.shared().name();
+        let cut = slot.file.cut_to_synced(&self.medium);
+        let recovered = cut.and_then(|()| recover(&self.medium, &name, slot.file.synced_bytes()));
+        match recovered {
+            Ok(Recovered::Sealed(entry)) => self.replace(&slot, Some(*entry)),
+            Ok(Recovered::Removed) => self.replace(&slot, None),
+            // The next start completes it. Until then, what is durable can be read.
+            Err(_) => {
+                let mut growing = slot.file.shared().lock();
+                growing.written = growing.written.min(slot.file.synced_bytes());
+            }
+        }
+    }
+
+    /// Makes packets durable once a second, ages files, and tells what became of the bands' packets. Call it at least
+    /// ten times a second.
+    pub fn turn(&mut self, now: Timestamp) -> Turn {
+        // A clock that was set back must not stop syncs.
+        if now.since(self.last_sync) >= SYNC_INTERVAL || now < self.last_sync {
+            self.last_sync = now;
+            self.sync(now);
+        }
+        if now.since(self.last_view) >= SYNC_INTERVAL || now < self.last_view {
+            self.show(now);
+        }
+        std::mem::take(&mut self.turn)
+    }
+
+    /// Makes everything durable that was taken.
+    pub fn sync(&mut self, now: Timestamp) {
+        self.make_room(0, now);
+        let mut all_written = true;
+        for band in Band::all() {
+            self.drive(band, now);
+            let Some(mut slot) = self.open[band.index()].take() else { continue };
+            if slot.is_stuck || slot.seal {
+                all_written = false;
+                self.open[band.index()] = Some(slot);
+                continue;
+            }
+            if slot.file.unsynced_packets() == 0 {
+                self.open[band.index()] = Some(slot);
+                continue;
+            }
+            match self.flush(&mut slot, now) {
+                Ok(true) => {
+                    self.turn.synced.push(band);
+                    self.open[band.index()] = Some(slot);
+                }
+                Ok(false) => {
+                    all_written = false;
+                    self.open[band.index()] = Some(slot);
+                }
+                Err(error) => self.abandon(band, slot, &error, now),
+            }
+        }
+        if all_written && self.state == State::Full && self.excess(self.file_bytes) == 0 {
+            self.state = State::Ok;
+            self.problem = None;
+        }
+    }
+
+    fn flush(&mut self, slot: &mut Slot<M>, now: Timestamp) -> io::Result<bool> {
+        let before = slot.file.written();
+        for attempt in 0.. {
+            match slot.file.flush(&self.medium) {
+                Ok(()) => break,
+                Err(error) if is_no_room(&error) => {
+                    self.counts.no_room += 1;
+                    if attempt >= REMOVED_AT_ONCE_MAX || !self.remove_one(now) {
+                        slot.is_stuck = true;
+                        self.full(now);
+                        return Ok(false);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.counts.written_bytes += slot.file.written() - before;
+        self.sync_slot(slot)?;
+        Ok(true)
+    }
+
+    /// Seals all files. What cannot be sealed is completed at the next start.
+    pub fn close(&mut self, now: Timestamp) -> Turn {
+        self.sync(now);
+        for band in Band::all() {
+            if let Some(slot) = &mut self.open[band.index()] {
+                slot.seal = true;
+                self.drive(band, now);
+            }
+        }
+        self.show(now);
+        std::mem::take(&mut self.turn)
+    }
+
+    fn show(&mut self, now: Timestamp) {
+        self.last_view = now;
+        let files = self.board.files();
+        let mut bands = [BandView::default(); Band::COUNT];
+        for entry in &files.sealed {
+            let band = &mut bands[Band(entry.footer.header.band).index()];
+            band.files += 1;
+            band.bytes += entry.len;
+            band.packets += entry.footer.packets;
+            let oldest = entry.footer.times.map(|(oldest, _)| oldest);
+            band.oldest = band.oldest.into_iter().chain(oldest).min();
+        }
+        drop(files);
+        for (band, slot) in bands.iter_mut().zip(&self.open) {
+            let Some(slot) = slot else { continue };
+            band.files += 1;
+            band.bytes += slot.file.len();
+            let growing = slot.file.shared().lock();
+            let oldest = growing.index.times().map(|(oldest, _)| oldest);
+            band.oldest = band.oldest.into_iter().chain(oldest).min();
+        }
+        let view = View {
+            state: self.state,
+            counts: self.counts,
+            budget_bytes: self.budget_bytes(),
+            used_bytes: bands.iter().map(|band| band.bytes).sum(),
+            files: bands.iter().map(|band| band.files).sum(),
+            bands,
+            removed_until: self.removed_until,
+            problem: self.problem.clone().filter(|_| self.state != State::Ok),
+            sync_max: Duration::ZERO,
+        };
+        self.board.show(view);
+    }
+}
+
+impl<M: Medium> Slot<M> {
+    /// Length at which the file is written: whole chunks, without the end of a block.
+    fn written_at_least(&self) -> u64 {
+        self.file.written() + (crate::layout::CHUNK_BYTES as u64)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share")]
+fn part(bytes: u64, percent: f64) -> u64 {
+    (bytes as f64 * percent.clamp(0.0, 100.0) / 100.0) as u64
+}
