@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::band::Band;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{BandView, Catalogue};
+use crate::medium::Room;
 use base::time::Timestamp;
 
 /// How much room a spool has.
@@ -14,6 +15,21 @@ pub enum Limit {
     Bytes(u64),
     /// Percent of the file system, with everything that is on it.
     Percent(f64),
+}
+
+impl Limit {
+    /// The limit in bytes. `room` tells of the file system.
+    pub fn budget_bytes(self, room: impl FnOnce() -> Room) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => part(room().size_bytes, percent),
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share")]
+fn part(bytes: u64, percent: f64) -> u64 {
+    (bytes as f64 * percent.clamp(0.0, 100.0) / 100.0) as u64
 }
 
 /// How a spool is written.
@@ -105,19 +121,6 @@ pub struct View {
     pub problem: Option<String>,
     /// The longest sync of the last minute.
     pub sync_max: Duration,
-}
-
-/// What a band has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BandView {
-    /// Files.
-    pub files: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// Packets in sealed files.
-    pub packets: u64,
-    /// The earliest packet.
-    pub oldest: Option<Timestamp>,
 }
 
 impl Board {

@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use crate::bgzf::{self, Inflate};
-use crate::catalogue::{Entry, footer};
+use crate::entry::{Entry, footer};
 use crate::file::footer_place;
 use crate::index::{self, Chunk};
 use crate::layout::{self, FOOTER_BYTES, Footer, parse_name};

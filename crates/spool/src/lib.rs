@@ -24,6 +24,7 @@ pub mod catalogue;
 pub mod check;
 #[cfg(target_os = "linux")]
 pub mod directory;
+pub mod entry;
 pub mod file;
 pub mod follow;
 pub mod index;

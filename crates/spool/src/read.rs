@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use crate::bgzf::{self, Inflate};
 use crate::blocks::{self, Block, SpooledInterface, SpooledPacket};
-use crate::catalogue::{Catalogue, Entry};
+use crate::catalogue::Catalogue;
+use crate::entry::Entry;
 use crate::file::Shared;
 use crate::index::{self, Chunk, ChunkSet, Condition};
 use crate::layout::FileId;

@@ -5,7 +5,7 @@ use std::io;
 
 use crate::bgzf::Deflate;
 use crate::blocks::{self, Block, SpooledInterface};
-use crate::catalogue::Entry;
+use crate::entry::Entry;
 use crate::file::End;
 use crate::index::Builder;
 use crate::layout::{self, CHUNK_BYTES, FileId, Footer, Header, parse_name};

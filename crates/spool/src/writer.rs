@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::band::Band;
-pub use crate::board::{BandView, Board, Counts, Limit, Options, Refused, State, Turn, View};
-use crate::catalogue::{Catalogue, Entry, Opening};
+pub use crate::board::{Board, Counts, Limit, Options, Refused, State, Turn, View};
+pub use crate::catalogue::BandView;
+use crate::catalogue::{Catalogue, Opening};
+use crate::entry::Entry;
 use crate::file::FileWriter;
 use crate::layout::{FileId, Header};
 use crate::medium::Medium;
 use crate::recover::{Recovered, recover};
-use crate::retain::{self, Candidate};
+use crate::retain;
 use base::interface::Interface;
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -143,10 +145,7 @@ impl<M: Medium> Spool<M> {
 
     /// Room in bytes, as the limit says.
     fn budget_bytes(&self) -> u64 {
-        match self.options.limit {
-            Limit::Bytes(bytes) => bytes,
-            Limit::Percent(percent) => self.medium.room().map_or(u64::MAX, |room| part(room.size_bytes, percent)),
-        }
+        self.options.limit.budget_bytes(|| self.medium.room().unwrap_or_default())
     }
 
     fn used_bytes(&self) -> u64 {
@@ -159,9 +158,9 @@ impl<M: Medium> Spool<M> {
         let room = self.medium.room().unwrap_or_default();
         let budget = match self.options.limit {
             Limit::Bytes(bytes) => (self.used_bytes() + more).saturating_sub(bytes),
-            Limit::Percent(percent) => {
+            Limit::Percent(_) => {
                 let used = room.size_bytes.saturating_sub(room.free_bytes);
-                (used + more).saturating_sub(part(room.size_bytes, percent))
+                (used + more).saturating_sub(self.options.limit.budget_bytes(|| room))
             }
         };
         let full = (more + FREE_BYTES_MIN.min(room.size_bytes / 64)).saturating_sub(room.free_bytes);
@@ -189,23 +188,9 @@ impl<M: Medium> Spool<M> {
 
     /// Removes the file that goes first. Returns whether there was one.
     fn remove_one(&mut self, now: Timestamp) -> bool {
-        let oldest: Vec<Arc<Entry>> = Band::all().filter_map(|band| self.oldest(band)).collect();
-        let mut band_bytes = [0; Band::COUNT];
-        for entry in &self.board.files().sealed {
-            band_bytes[Band(entry.footer.header.band).index()] += entry.len;
-        }
-        let candidates: Vec<Candidate> = oldest
-            .iter()
-            .map(|entry| {
-                let band = Band(entry.footer.header.band);
-                Candidate { band, newest: entry.times().1, band_bytes: band_bytes[band.index()] }
-            })
-            .collect();
-        let budget = self.budget_bytes();
-        let Some(entry) = retain::victim(&candidates, budget, self.options.keep, now).map(|i| Arc::clone(&oldest[i]))
-        else {
-            return false;
-        };
+        let (candidates, oldest) = self.board.files().candidates();
+        let victim = retain::victim(&candidates, self.budget_bytes(), self.options.keep, now);
+        let Some(entry) = victim.map(|i| Arc::clone(&oldest[i])) else { return false };
         match self.medium.remove(&entry.name) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -482,17 +467,7 @@ impl<M: Medium> Spool<M> {
 
     fn show(&mut self, now: Timestamp) {
         self.last_view = now;
-        let files = self.board.files();
-        let mut bands = [BandView::default(); Band::COUNT];
-        for entry in &files.sealed {
-            let band = &mut bands[Band(entry.footer.header.band).index()];
-            band.files += 1;
-            band.bytes += entry.len;
-            band.packets += entry.footer.packets;
-            let oldest = entry.footer.times.map(|(oldest, _)| oldest);
-            band.oldest = band.oldest.into_iter().chain(oldest).min();
-        }
-        drop(files);
+        let mut bands = self.board.files().bands();
         for (band, slot) in bands.iter_mut().zip(&self.open) {
             let Some(slot) = slot else { continue };
             band.files += 1;
@@ -521,9 +496,4 @@ impl<M: Medium> Slot<M> {
     fn written_at_least(&self) -> u64 {
         self.file.written() + (crate::layout::CHUNK_BYTES as u64)
     }
-}
-
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share")]
-fn part(bytes: u64, percent: f64) -> u64 {
-    (bytes as f64 * percent.clamp(0.0, 100.0) / 100.0) as u64
 }

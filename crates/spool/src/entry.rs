@@ -1,0 +1,82 @@
+//! A sealed file, as its footer describes it.
+
+use std::io;
+
+use crate::bgzf::Inflate;
+use crate::file::footer_place;
+use crate::layout::{self, Footer, parse_name};
+use crate::medium::{Medium, read_exact};
+use base::time::Timestamp;
+
+/// A sealed file.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Name of the file.
+    pub name: String,
+    /// Length of the file.
+    pub len: u64,
+    /// Its footer.
+    pub footer: Footer,
+}
+
+impl Entry {
+    /// An entry.
+    pub fn new(name: &str, footer: Footer, len: u64) -> Self {
+        Self { name: name.to_owned(), len, footer }
+    }
+
+    /// Earliest and latest packet time; the time of creation for a file without packets.
+    pub fn times(&self) -> (Timestamp, Timestamp) {
+        let created = self.footer.header.created;
+        self.footer.times.unwrap_or((created, created))
+    }
+
+    /// Number of the file.
+    pub fn counter(&self) -> u64 {
+        self.footer.header.id.counter
+    }
+
+    /// Reads the payload of an index section.
+    ///
+    /// # Errors
+    ///
+    /// If the medium cannot read it, or it is damaged.
+    pub fn section<M: Medium>(&self, medium: &M, file: &M::File, number: usize) -> io::Result<Vec<u8>> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("index section {number} is damaged"));
+        let section = self.footer.sections.get(number).ok_or_else(damaged)?;
+        let end = section.offset.checked_add(section.len).ok_or_else(damaged)?;
+        if end > self.len {
+            return Err(damaged());
+        }
+        let mut bytes = vec![0; usize::try_from(section.len).map_err(|_| damaged())?];
+        read_exact(medium, file, section.offset, &mut bytes)?;
+        if self.footer.header.compressed {
+            let mut plain = Vec::new();
+            Inflate::default().members(&bytes, &mut plain).ok_or_else(damaged)?;
+            bytes = plain;
+        }
+        let payload = layout::section(&bytes, number, section).ok_or_else(damaged)?;
+        bytes.truncate(payload.end);
+        bytes.drain(..payload.start);
+        Ok(bytes)
+    }
+}
+
+/// Reads the footer of a file; `None` if the file is unfinished.
+///
+/// # Errors
+///
+/// If the medium cannot read it.
+pub fn footer<M: Medium>(medium: &M, file: &M::File, name: &str, len: u64) -> io::Result<Option<Footer>> {
+    let Some((counter, band, compressed)) = parse_name(name) else { return Ok(None) };
+    let Some(offset) = len.checked_sub(footer_place(compressed)) else { return Ok(None) };
+    let mut block = vec![0; layout::FOOTER_BYTES];
+    read_exact(medium, file, offset, &mut block)?;
+    let footer = Footer::read(&block);
+    Ok(footer.filter(|footer| {
+        let header = &footer.header;
+        (header.id.counter, header.band, header.compressed) == (counter, band, compressed)
+            && footer.data_bytes <= len
+            && footer.sections.iter().all(|section| section.offset.saturating_add(section.len) <= len)
+    }))
+}
