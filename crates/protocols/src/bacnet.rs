@@ -1,10 +1,10 @@
 //! BACnet/IP (ASHRAE 135): BVLC, network layer, application services.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::{Cursor, u16_at};
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("bacnet", "BACnet/IP", Carrier::Udp, probe, |_| Box::new(Bacnet));
 

@@ -1,11 +1,11 @@
 //! DHCP (RFC 2131): message types and the host's name.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::fingerprint::hex;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol =
     row("dhcp", "Dynamic Host Configuration Protocol", Carrier::Udp, probe, |_| Box::new(Dhcp));

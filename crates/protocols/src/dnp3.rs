@@ -1,10 +1,10 @@
 //! DNP3 (IEEE 1815) over TCP and UDP: link frames, transport segments, application functions.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::u16_le_at;
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| frame_bytes(data).is_some(),

@@ -3,11 +3,11 @@
 use simple_dns::rdata::RData;
 use simple_dns::{Packet, PacketFlag, RCODE};
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::u16_at;
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("dns", "Domain Name System", Carrier::Both, probe, |_| Box::new(Dns));
 

@@ -1,10 +1,10 @@
 //! EtherNet/IP with CIP (ODVA volumes 1 and 2): encapsulation commands, and the services inside.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::{Cursor, u16_le_at};
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| header(data).is_some(),

@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use streams::Sender;
 
-use crate::analysis::{Expected, Input, Out, Parser, Step};
 use crate::event::Event;
 use crate::lines::{self, Line};
 use crate::object::ObjectHead;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Expected, Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("ftp", "File Transfer Protocol", Carrier::Tcp, probe, |_| Box::<Ftp>::default());
 pub(crate) const ROW_DATA: Protocol = row(

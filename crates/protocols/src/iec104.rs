@@ -1,9 +1,9 @@
 //! IEC 60870-5-104: telecontrol over TCP. A frame begins with 0x68 and its length.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| frame(data).is_some(),

@@ -2,11 +2,11 @@
 
 use streams::Sender;
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::u16_at;
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| length(data).is_some_and(|len| data.len() >= 8 && data.len() >= len.min(12)),

@@ -1,10 +1,10 @@
 //! MQTT 3.1 to 5 (OASIS): connections with user and password, topics.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::Cursor;
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("mqtt", "MQTT", Carrier::Tcp, probe, |_| Box::<Mqtt>::default());
 

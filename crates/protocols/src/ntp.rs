@@ -1,9 +1,9 @@
 //! NTP (RFC 5905), with the control and private modes that amplify attacks.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("ntp", "Network Time Protocol", Carrier::Udp, probe, |_| Box::new(Ntp));
 

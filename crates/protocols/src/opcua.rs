@@ -1,10 +1,10 @@
 //! OPC UA over TCP (OPC 10000-6): the messages of a connection.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::u32_le_at;
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| kind(data).is_some(),

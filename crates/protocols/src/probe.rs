@@ -2,7 +2,40 @@
 
 use streams::{Run, Session};
 
-use crate::table::Carrier;
+/// What carries a protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// TCP or UDP.
+    Both,
+    /// Frames of this ethertype.
+    Link(u16),
+    /// Anything else.
+    Other,
+}
+
+impl Carrier {
+    /// The carrier of a session.
+    pub(crate) fn of(session: &Session) -> Self {
+        match session.key.protocol() {
+            6 => Self::Tcp,
+            17 => Self::Udp,
+            0 => Self::Link(session.key.ethertype()),
+            _ => Self::Other,
+        }
+    }
+
+    pub(crate) fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Both)
+    }
+
+    pub(crate) fn is_messages(self) -> bool {
+        matches!(self, Self::Udp | Self::Both | Self::Link(_))
+    }
+}
 
 /// Whether bytes belong to a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +50,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// Yes or no.
-    pub(crate) fn from_bool(yes: bool) -> Self {
+    pub fn from_bool(yes: bool) -> Self {
         if yes { Self::Yes } else { Self::No }
     }
 }

@@ -1,10 +1,10 @@
 //! PROFINET DCP (IEC 61158-6-10): discovery, and the commands that name a device and set its address.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::Cursor;
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("profinet-dcp", "PROFINET DCP", Carrier::Link(0x8892), probe, |_| Box::new(Dcp));
 

@@ -2,11 +2,11 @@
 //!
 //! Function codes as Wireshark's dissector `s7comm` names them.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::u16_at;
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 use crate::tpkt::{CONFIRM, CONNECT, DATA, Unit, unit};
 
 pub(crate) const ROW: Protocol = Protocol {

@@ -1,10 +1,10 @@
 //! SIP (RFC 3261) over UDP and TCP: start lines.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::event::Event;
 use crate::lines::{self, Line};
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| is_start(data),

@@ -1,10 +1,10 @@
 //! SMB 1 (MS-CIFS): its commands. Whoever still speaks it is worth a note.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::{u16_le_at, u32_le_at};
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| data.get(4..8) == Some(MAGIC),

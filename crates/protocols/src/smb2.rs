@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use streams::Sender;
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::{u16_le_at, u32_le_at, u64_le_at, utf16};
 use crate::event::Event;
 use crate::object::ObjectHead;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| data.get(4..8) == Some(MAGIC),

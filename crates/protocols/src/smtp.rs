@@ -3,12 +3,12 @@
 use base64::Engine as _;
 use streams::Sender;
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::event::Event;
 use crate::lines::{self, Line};
 use crate::object::ObjectHead;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol =
     row("smtp", "Simple Mail Transfer Protocol", Carrier::Tcp, probe, |_| Box::<Smtp>::default());

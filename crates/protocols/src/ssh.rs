@@ -2,13 +2,13 @@
 
 use streams::Sender;
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::fingerprint::md5;
 use crate::lines::{self, Line};
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol =
     Protocol { encrypted: true, ..row("ssh", "Secure Shell", Carrier::Tcp, probe, |_| Box::<Ssh>::default()) };

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use streams::{Cause, Gap, PacketRef, Run, Sender, Session, Sink as _, StreamReport};
 
 use super::*;
-use crate::table::{Carrier, TABLE};
+use crate::probe::Carrier;
+use crate::table::TABLE;
 
 /// Writes down what is found.
 #[derive(Default)]

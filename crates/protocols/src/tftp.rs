@@ -1,11 +1,11 @@
 //! TFTP (RFC 1350, RFC 2348): requests, and the session in which the other side answers from a new port.
 
-use crate::analysis::{Expected, Input, Out, Parser, Step};
 use crate::cursor::{Cursor, u16_at};
 use crate::event::Event;
 use crate::object::ObjectHead;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Expected, Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol =
     row("tftp", "Trivial File Transfer Protocol", Carrier::Udp, probe, |expected| Box::new(Tftp::new(expected)));

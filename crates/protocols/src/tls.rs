@@ -2,11 +2,11 @@
 
 use streams::Sender;
 
-use crate::analysis::{Expected, Input, Out, Parser, Step};
 use crate::cursor::{Cursor, u16_at};
 use crate::event::Event;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Expected, Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 use crate::tls_handshake::{Handshake, Negotiated};
 
 pub(crate) const ROW: Protocol = Protocol {

@@ -5,10 +5,10 @@
 
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::analysis::{Input, Out};
 use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::fingerprint::{is_grease, joined, md5, sha256_short};
+use crate::parser::{Input, Out};
 
 /// Bytes of handshake messages that wait for the rest, at most.
 const WAITING_BYTES_MAX: usize = 64 << 10;

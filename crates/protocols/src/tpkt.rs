@@ -1,9 +1,9 @@
 //! TPKT and COTP (RFC 1006, RFC 905), which carry RDP, S7comm and MMS.
 
-use crate::analysis::{Input, Out, Parser, Step};
 use crate::cursor::u16_at;
-use crate::probe::{Probe, Verdict};
-use crate::table::{Carrier, Protocol, row};
+use crate::parser::{Input, Out, Parser, Step};
+use crate::probe::{Carrier, Probe, Verdict};
+use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("cotp", "ISO transport over TCP", Carrier::Tcp, probe, |_| Box::new(Cotp));
 

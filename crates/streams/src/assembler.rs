@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::event::{Cause, Conflict, Event, Gap, PacketRef, Run, Sender};
+use crate::event::{Cause, Conflict, Event, Gap, PacketRef, Run};
+use crate::sender::Sender;
 use crate::session::StreamReport;
 
 /// Intervals that wait, at most. Bounds the work for one segment that overlaps all of them.

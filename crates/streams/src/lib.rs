@@ -23,11 +23,13 @@ mod assembler;
 mod event;
 mod fragments;
 mod header;
+mod sender;
 mod session;
 mod table;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Cause, Conflict, Event, Gap, PacketRef, Run, Sender, Sink};
+pub use event::{Cause, Conflict, Event, Gap, PacketRef, Run, Sink};
+pub use sender::Sender;
 pub use session::{Session, StreamReport};
 pub use table::{Counts, Limits, Streams};

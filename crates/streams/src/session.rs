@@ -3,7 +3,7 @@
 use base::time::Timestamp;
 use engine::session::key::{Endpoint, SessionKey, Side};
 
-use crate::event::Sender;
+use crate::sender::Sender;
 
 /// What happened in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,10 @@ use engine::session::is_service;
 use engine::session::key::{SessionKey, Side};
 
 use crate::assembler::{Assembler, Segment};
-use crate::event::{Cause, Event, Gap, PacketRef, Run, Sender, Sink};
+use crate::event::{Cause, Event, Gap, PacketRef, Run, Sink};
 use crate::fragments::Fragments;
 use crate::header;
+use crate::sender::Sender;
 use crate::session::{Session, StreamReport, TCP};
 
 /// Bytes counted for a session beside what its streams hold.

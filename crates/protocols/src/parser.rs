@@ -1,0 +1,164 @@
+//! What a parser takes and gives.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+
+use streams::{PacketRef, Sender, Session};
+
+use crate::event::{Event, Facts};
+use crate::object::{ObjectHead, ObjectPart};
+use crate::waiting::Places;
+
+/// Announced data connections that are remembered.
+const EXPECTED_MAX: usize = 4096;
+
+/// What a parser did with its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It has used so many bytes, at least one, and may be called again.
+    Used(usize),
+    /// It has used nothing, because another protocol begins here; see [`Out::switch`].
+    Switch,
+    /// A message is not complete.
+    More,
+    /// This is not, or no longer, its protocol.
+    Stop,
+}
+
+/// The bytes that a parser has not used.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Who sent them.
+    pub sender: Sender,
+    /// The bytes; of a session of messages, one message.
+    pub data: &'a [u8],
+    /// Offset of the first of them in the stream.
+    pub offset: u64,
+}
+
+/// Reads one session.
+pub trait Parser {
+    /// Reads from the start of the input.
+    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step;
+
+    /// Bytes are missing where the next input would begin. Returns whether the parser can go on behind them. Otherwise
+    /// it goes on at the next packet with which the protocol may begin.
+    fn gap(&mut self, _sender: Sender, _len: u64, _out: &mut Out<'_>) -> bool {
+        false
+    }
+
+    /// The session ends.
+    fn end(&mut self, _out: &mut Out<'_>) {}
+}
+
+/// What a parser knows of a data connection that its session announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The name of the protocol that will read it.
+    pub protocol: &'static str,
+    /// The object's name.
+    pub name: String,
+    /// Where it comes from.
+    pub source: String,
+}
+
+/// Announced connections, by the endpoint that will accept them.
+#[derive(Debug, Default)]
+pub(crate) struct ExpectedConnections {
+    by_endpoint: HashMap<(IpAddr, u16), Expected>,
+    order: VecDeque<(IpAddr, u16)>,
+}
+
+impl ExpectedConnections {
+    fn add(&mut self, at: (IpAddr, u16), expected: Expected) {
+        if self.by_endpoint.insert(at, expected).is_none() {
+            self.order.push_back(at);
+        }
+        while self.order.len() > EXPECTED_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_endpoint.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Where a parser puts what it finds.
+pub struct Out<'a> {
+    pub(crate) facts: &'a mut dyn Facts,
+    pub(crate) session: &'a Session,
+    pub(crate) app: &'static str,
+    pub(crate) places: [&'a Places; 2],
+    pub(crate) objects: &'a mut u64,
+    pub(crate) expected: &'a mut ExpectedConnections,
+    /// The packet of the newest bytes.
+    pub(crate) now: PacketRef,
+    pub(crate) next: Option<&'static str>,
+}
+
+impl std::fmt::Debug for Out<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Out").field("app", &self.app).finish_non_exhaustive()
+    }
+}
+
+impl Out<'_> {
+    /// Passes a message on.
+    pub fn emit(&mut self, mut event: Event) {
+        event.app = self.app;
+        event.packets = self.places[event.sender.index()].of(event.offset, event.len);
+        if event.packets.is_empty() {
+            event.packets.push(self.now);
+        }
+        self.facts.event(self.session, &event);
+    }
+
+    /// The session that is read.
+    pub fn session(&self) -> &Session {
+        self.session
+    }
+
+    /// Begins an object. Returns its number.
+    pub fn begin(&mut self, head: ObjectHead, sender: Sender, offset: u64) -> u64 {
+        *self.objects += 1;
+        let id = *self.objects;
+        let packet = self.places[sender.index()].of(offset, 1).first().copied().unwrap_or(self.now);
+        let head = ObjectHead { id, protocol: if head.protocol.is_empty() { self.app } else { head.protocol }, ..head };
+        self.facts.object(self.session, ObjectPart::Begin { head, sender, packet, offset });
+        id
+    }
+
+    /// Passes bytes of an object on.
+    pub fn content(&mut self, id: u64, at: u64, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.facts.object(self.session, ObjectPart::Data { id, at, bytes });
+        }
+    }
+
+    /// Ends an object.
+    pub fn finish(&mut self, id: u64, size: Option<u64>) {
+        self.facts.object(self.session, ObjectPart::End { id, size });
+    }
+
+    /// Announces a data connection.
+    pub fn expect(&mut self, ip: IpAddr, port: u16, expected: Expected) {
+        self.expected.add((ip, port), expected);
+    }
+
+    /// What follows is another protocol: its name, or `""` to find it by content.
+    pub fn switch(&mut self, to: &'static str) {
+        self.next = Some(to);
+    }
+}
+
+impl ExpectedConnections {
+    /// What was announced for a session.
+    pub(crate) fn find(&self, session: &Session) -> Option<Expected> {
+        if self.by_endpoint.is_empty() {
+            return None;
+        }
+        [session.responder(), session.originator()].into_iter().find_map(|end| {
+            let at = (end.ip?, end.port);
+            self.by_endpoint.get(&at).cloned()
+        })
+    }
+}
