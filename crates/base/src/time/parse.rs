@@ -7,10 +7,12 @@
 use std::time::Duration;
 
 use jiff::civil;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::TimeZone;
 
 use super::{NANOS_PER_SECOND, Timestamp};
+use parts::{digits, nano_fraction, split_offset, time_of_day};
 
+mod parts;
 mod written;
 
 /// Why a time or a duration could not be parsed.
@@ -173,21 +175,6 @@ fn decimal(text: &str, unit: u64) -> Option<u128> {
     Some(u128::from(whole) * unit + u128::from(fraction) * unit / u128::from(NANOS_PER_SECOND))
 }
 
-/// Parses a non-empty string of ASCII digits, without sign or spaces.
-fn digits<N: std::str::FromStr>(text: &str) -> Option<N> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    text.parse().ok()
-}
-
-/// Parses one to nine fractional digits as billionths.
-fn nano_fraction(text: &str) -> Option<u32> {
-    let value: u32 = digits(text)?;
-    let missing = 9_u32.checked_sub(u32::try_from(text.len()).ok()?)?;
-    Some(value * 10_u32.pow(missing))
-}
-
 /// Parses a date, a time of day, or both. Returns nanoseconds since the epoch.
 fn calendar(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
     // RFC 3339 separates date and time by a T after a digit; names of days contain a T after a letter.
@@ -234,52 +221,6 @@ fn date(text: &str, now: Timestamp, tz: &TimeZone) -> Option<civil::Date> {
         return None;
     }
     civil::Date::new(digits(year)?, digits(month)?, digits(day)?).ok()
-}
-
-/// Parses `10:00`, `10:00:05` or `10:00:05.123456789`. A leap second (`:60`) becomes the second before it.
-fn time_of_day(text: &str) -> Option<civil::Time> {
-    match text {
-        "noon" => return civil::Time::new(12, 0, 0, 0).ok(),
-        "midnight" => return Some(civil::Time::midnight()),
-        _ => {}
-    }
-    let (clock, fraction) = text.split_once('.').map_or((text, None), |(clock, fraction)| (clock, Some(fraction)));
-    let mut parts = clock.split(':');
-    let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next());
-    if parts.next().is_some() || hour.is_empty() || hour.len() > 2 || minute.len() != 2 {
-        return None;
-    }
-    let (second, nanos) = match (second, fraction) {
-        (None, None) => (0, 0),
-        (None, Some(_)) => return None,
-        (Some(second), _) if second.len() != 2 => return None,
-        (Some(second), fraction) => (digits::<i8>(second)?, fraction.map_or(Some(0), nano_fraction)?),
-    };
-    let second = if second == 60 { 59 } else { second };
-    civil::Time::new(digits(hour)?, digits(minute)?, second, i32::try_from(nanos).ok()?).ok()
-}
-
-/// Splits `Z`, `+01:00`, `+0100` or `-05` from the end of a time of day.
-fn split_offset(text: &str) -> Option<(&str, Option<Offset>)> {
-    if let Some(clock) = text.strip_suffix('z') {
-        return Some((clock.trim_end(), Some(Offset::UTC)));
-    }
-    let Some(at) = text.find(['+', '-']) else {
-        return Some((text, None));
-    };
-    let (clock, offset) = text.split_at(at);
-    let (sign, offset) = if let Some(ahead) = offset.strip_prefix('+') { (1, ahead) } else { (-1, &offset[1..]) };
-    let (hours, minutes) = match offset.len() {
-        2 => (offset, "00"),
-        4 if offset.is_ascii() => offset.split_at(2),
-        5 => offset.split_once(':')?,
-        _ => return None,
-    };
-    let (hours, minutes): (i32, i32) = (digits(hours)?, digits(minutes)?);
-    if hours > 23 || minutes > 59 {
-        return None;
-    }
-    Some((clock.trim_end(), Some(Offset::from_seconds(sign * (hours * 3_600 + minutes * 60)).ok()?)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use jiff::civil;
 use jiff::tz::{Offset, TimeZone};
 
-use super::{digits, split_offset, time_of_day};
+use super::parts::{digits, split_offset, time_of_day};
 use crate::time::Timestamp;
 
 const MONTHS: [&str; 12] = [
