@@ -6,8 +6,8 @@
 //! whose result depends on unknown bytes is [undecided](Outcome::Unknown). Tunnel headers are not rebuilt: the
 //! endpoints are those of the innermost session.
 
-use super::vm::{Outcome, PartialPacket};
-use super::{Filter, FilterError, Program};
+use super::compile::{Filter, FilterError};
+use super::vm::{Outcome, PartialPacket, Program};
 use base::packet::LinkType;
 use decode::{Decoded, Network};
 

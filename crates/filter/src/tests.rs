@@ -1,4 +1,6 @@
+use super::compile::{COMPILATIONS, terms};
 use super::*;
+use base::packet::LinkType;
 
 const TCP_SYN: [u8; 54] = {
     let mut frame = [0; 54];

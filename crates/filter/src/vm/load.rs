@@ -1,6 +1,6 @@
 //! Checks libpcap's instructions and converts them.
 
-use super::{Instruction, Invalid, MEMORY_WORDS, METADATA, Operand, Raw};
+use super::instruction::{Instruction, Invalid, MEMORY_WORDS, METADATA, Operand, Raw};
 
 /// Operation codes of classic BPF (`<pcap/bpf.h>`): class, size and mode combined, or class, operation and source.
 pub(super) mod code {

@@ -3,7 +3,8 @@
 //! The program runs once for each combination of results of its tests on unknown bytes, up to a limit. If all runs
 //! return the same result, the result does not depend on the unknown bytes.
 
-use super::{Instruction, MEMORY_WORDS, Operand, Program};
+use super::Program;
+use super::instruction::{Instruction, MEMORY_WORDS, Operand};
 
 /// The maximum number of runs of one program. A program that needs more is undecided.
 const RUNS_MAX: usize = 64;
