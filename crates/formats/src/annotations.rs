@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use super::writer::InterfaceStatistics;
+use super::statistics::InterfaceStatistics;
 use base::packet::{InterfaceId, Packet};
 
 /// The maximum size in bytes of the annotations of one capture.

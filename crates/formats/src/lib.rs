@@ -4,4 +4,5 @@
 pub mod annotations;
 mod constants;
 pub mod reader;
+mod statistics;
 pub mod writer;

@@ -1,11 +1,11 @@
 //! Converts pcapng blocks and options other than packets to host byte order, and keeps them as annotations.
 
-use super::ByteOrder;
+use super::byte_order::ByteOrder;
 use super::options::{Options, padding, text};
 use super::resolution::Resolution;
 use crate::annotations::Annotations;
 use crate::constants::*;
-use crate::writer::InterfaceStatistics;
+use crate::statistics::InterfaceStatistics;
 use crate::writer::pcapng::{block, put_option};
 use base::packet::InterfaceId;
 use base::time::Timestamp;

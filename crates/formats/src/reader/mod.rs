@@ -12,9 +12,11 @@
 //!                                                             └► pcapng::Parser ─►
 //! ```
 
+mod byte_order;
 mod extras;
 mod input;
 mod options;
+mod outcome;
 mod pcap;
 mod pcapng;
 mod recognise;
@@ -31,16 +33,11 @@ use self::input::{Input, ReadOutcome};
 use self::recognise::Recognised;
 use crate::annotations::Annotations;
 use base::counters::Volume;
-use base::interface::{Interface, Interfaces};
-use base::packet::{InterfaceId, LinkType, Packet};
-use base::source::Burst;
-use base::source::{Batch, Source, SourceCounts, SourceError};
-
-/// The maximum number of captured bytes of one packet. A record that claims more is damaged.
-///
-/// 16 MiB is ample: the largest frames are segments that Linux has coalesced (512 KiB, `GSO_MAX_SIZE`), and Wireshark
-/// and libpcap limit nearly every link type to 256 KiB.
-pub const CAPTURED_BYTES_MAX: u32 = 16 << 20;
+use base::interface::Interfaces;
+use base::packet::Packet;
+use base::source::{Batch, Burst, Source, SourceCounts, SourceError};
+pub use outcome::CAPTURED_BYTES_MAX;
+use outcome::{Damage, InterfaceTable};
 
 /// A capture file, or a pipe that carries one, as a [`Source`].
 pub struct FileSource {
@@ -203,84 +200,5 @@ impl std::fmt::Debug for FileSource {
             .field("offset", &self.input.offset())
             .field("refused", &self.table.refused)
             .finish_non_exhaustive()
-    }
-}
-
-/// The result of a parser call, and what the parser needs next.
-struct Progress {
-    /// The number of bytes to release.
-    consumed: usize,
-    /// The number of bytes to skip after those, whether they have been read or not.
-    skip: u64,
-    /// The number of contiguous bytes needed next. The input may end before the first of them.
-    wanted: usize,
-}
-
-/// The first record or block of a file that cannot be read.
-#[derive(Debug, PartialEq, Eq)]
-struct Damage {
-    /// Offset of the block or record in the input, in bytes.
-    offset: u64,
-    message: String,
-}
-
-impl From<Damage> for SourceError {
-    fn from(Damage { offset, message }: Damage) -> Self {
-        Self::Damaged { offset, message }
-    }
-}
-
-/// The output of parsers beside packets: interfaces, annotations, and counts of anomalies.
-struct InterfaceTable {
-    interfaces: Arc<Interfaces>,
-    refused: u64,
-    refused_bytes: u64,
-    times_changed: u64,
-    annotations: Annotations,
-}
-
-impl InterfaceTable {
-    fn intern(&self, name: &str, link_type: LinkType, describe: impl FnOnce(&mut Interface)) -> Option<InterfaceId> {
-        self.interfaces.intern_with(name, 0, link_type, describe)
-    }
-
-    #[cold]
-    fn refuse(&mut self, captured: usize) {
-        self.refused += 1;
-        self.refused_bytes += captured as u64;
-    }
-}
-
-/// The byte order of a file or section. The accessors panic past the end of `bytes`, so callers check lengths first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum ByteOrder {
-    #[default]
-    Little,
-    Big,
-}
-
-impl ByteOrder {
-    fn u16(self, bytes: &[u8], at: usize) -> u16 {
-        let raw = [bytes[at], bytes[at + 1]];
-        match self {
-            Self::Little => u16::from_le_bytes(raw),
-            Self::Big => u16::from_be_bytes(raw),
-        }
-    }
-
-    fn u32(self, bytes: &[u8], at: usize) -> u32 {
-        let raw = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
-        match self {
-            Self::Little => u32::from_le_bytes(raw),
-            Self::Big => u32::from_be_bytes(raw),
-        }
-    }
-
-    fn u64(self, bytes: &[u8], at: usize) -> u64 {
-        let (first, second) = (u64::from(self.u32(bytes, at)), u64::from(self.u32(bytes, at + 4)));
-        match self {
-            Self::Little => second << 32 | first,
-            Self::Big => first << 32 | second,
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Parses options of pcapng blocks, in the byte order of their section.
 
-use super::ByteOrder;
+use super::byte_order::ByteOrder;
 use crate::constants::OPTION_END;
 
 /// Returns the number of padding bytes up to the next multiple of four.

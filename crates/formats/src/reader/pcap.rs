@@ -3,7 +3,8 @@
 //! Supported variants: microseconds, nanoseconds, and Kuznetzov's variant, whose record headers are eight bytes longer.
 //! The snap length of the file header is ignored, because a file may state a false one.
 
-use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
+use super::byte_order::ByteOrder;
+use super::outcome::{CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
 use crate::constants::*;
 use crate::writer::pcapng::put_option;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};

@@ -9,10 +9,11 @@
 //! option list without an error, because the packet bytes are valid without them. Invalid options of an interface
 //! description are damage, because every time depends on them.
 
+use super::byte_order::ByteOrder;
 use super::extras;
 use super::options::{Options, padding, text};
+use super::outcome::{CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
 use super::resolution::Resolution;
-use super::{ByteOrder, CAPTURED_BYTES_MAX, Damage, InterfaceTable, Progress};
 use crate::annotations::{Annotations, PacketAnnotation};
 use crate::constants::*;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};

@@ -1,6 +1,7 @@
 //! Recognises the format of an input by its first bytes, and names common formats that are not supported.
 
-use super::{Damage, InterfaceTable, pcap, pcapng};
+use super::outcome::{Damage, InterfaceTable};
+use super::{pcap, pcapng};
 
 /// The number of bytes that identify the format.
 pub(super) const BYTES: usize = 4;

@@ -1,6 +1,6 @@
 //! Writes classic pcap (draft-ietf-opsawg-pcap), for tools that do not read pcapng.
 
-use super::{CAPTURED_BYTES_MAX, ExportError, Options, Precision, exported_bytes};
+use super::options::{CAPTURED_BYTES_MAX, ExportError, Options, Precision, exported_bytes};
 use crate::constants::*;
 use base::packet::{LinkType, Packet};
 

@@ -4,9 +4,10 @@
 //! All interface descriptions state the same snap length and resolution, because libpcap rejects a file in which they
 //! differ. libpcap still rejects a file of several link types.
 
-use super::{CAPTURED_BYTES_MAX, InterfaceStatistics, Options, Precision, exported_bytes};
+use super::options::{CAPTURED_BYTES_MAX, Options, Precision, exported_bytes};
 use crate::annotations::PacketAnnotation;
 use crate::constants::*;
+use crate::statistics::InterfaceStatistics;
 use base::interface::Interface;
 use base::packet::{Direction, InterfaceId, LinkType, Packet};
 use base::time::Timestamp;

@@ -3,7 +3,8 @@
 use std::io::{Error, ErrorKind, Read};
 use std::sync::Arc;
 
-use crate::reader::{ByteOrder, FileSource};
+use crate::reader::FileSource;
+use crate::reader::byte_order::ByteOrder;
 use base::interface::Interfaces;
 use base::packet::{Direction, LinkType, Packet, PacketFlags};
 use base::source::{Batch, Source, SourceError};

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::build::{Capture, read};
 use super::{UNKNOWN, small_pcap, small_pcapng};
-use crate::reader::{ByteOrder, CAPTURED_BYTES_MAX};
+use crate::reader::CAPTURED_BYTES_MAX;
+use crate::reader::byte_order::ByteOrder;
 
 /// Checks the damage of a capture, and the number of packets before it.
 #[track_caller]

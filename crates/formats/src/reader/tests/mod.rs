@@ -7,7 +7,8 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use self::build::{Capture, ExportedPacket, Pieces, read, read_from};
-use super::{ByteOrder, FileSource};
+use super::FileSource;
+use super::byte_order::ByteOrder;
 use base::interface::Interfaces;
 use base::packet::{Direction, LinkType, PacketFlags};
 use base::source::{Batch, Source};
