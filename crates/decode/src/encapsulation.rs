@@ -5,7 +5,11 @@
 
 use std::ops::ControlFlow;
 
-use super::{Decoded, Layer, Walk, enter, link};
+use super::decoded::Decoded;
+use super::layer::Layer;
+use super::layers::enter;
+use super::link_type;
+use super::walk::Walk;
 use base::packet::LinkType;
 
 /// A set of kinds of headers whose payload filter expressions do not test by default.
@@ -134,7 +138,7 @@ pub fn network_offset(link_type: LinkType, data: &[u8]) -> Option<usize> {
 fn each_layer(link_type: LinkType, data: &[u8], mut each: impl FnMut(Layer, &Walk<'_>) -> ControlFlow<()>) -> Decoded {
     let mut decoded = Decoded::default();
     let mut walk = Walk::new(data, &mut decoded);
-    let mut step = link::outermost(link_type);
+    let mut step = link_type::outermost(link_type);
     while let ControlFlow::Continue(layer) = step {
         if each(layer, &walk).is_break() {
             break;

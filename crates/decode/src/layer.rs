@@ -1,64 +1,11 @@
-//! The supported layers, and the decoding of rare ones.
+//! The supported layers.
 
-use super::{Step, Stop, Walk, tags, transport, tunnel, udp_tunnel, wan, wireless, wrapped};
+use std::ops::ControlFlow;
 
-/// Decodes one layer that is rare in captures.
-#[cold]
-pub(super) fn enter_rare(layer: Layer, walk: &mut Walk<'_>) -> Step {
-    match layer {
-        Layer::Serial => wan::serial(walk),
-        Layer::CiscoHdlc => wan::cisco_hdlc(walk),
-        Layer::PppPppd => wan::ppp_pppd(walk),
-        Layer::FrameRelay => wan::frame_relay(walk),
-        Layer::Atm => wan::atm(walk),
-        Layer::SunAtm => wan::sun_atm(walk),
-        Layer::Fddi => wan::fddi(walk),
-        Layer::TokenRing => wan::token_ring(walk),
-        Layer::FibreChannel => wan::fibre_channel(walk),
-        Layer::Firewire => wan::firewire(walk),
-        Layer::Infiniband => wan::ip_over_infiniband(walk),
-        Layer::Docsis => wan::docsis(walk),
-        Layer::Ieee80211(layout) => wireless::ieee_802_11(walk, layout),
-        Layer::Ieee80211Swapped => wireless::swapped(walk),
-        Layer::Radiotap => wireless::radiotap(walk),
-        Layer::PrismOrAvs => wireless::prism_or_avs(walk),
-        Layer::Nflog => wrapped::nflog(walk),
-        Layer::Ppi => wrapped::ppi(walk),
-        Layer::Pktap => wrapped::pktap(walk),
-        Layer::Erf => wrapped::erf(walk),
-        Layer::Pflog => wrapped::pflog(walk),
-        Layer::Enc => wrapped::enc(walk),
-        Layer::Ipnet => wrapped::ipnet(walk),
-        Layer::Mpacket => wrapped::mpacket(walk),
-        Layer::SwitchTagged(bytes) => wrapped::switch_tagged(walk, bytes),
-        Layer::ExportedPdu => wrapped::exported_pdu(walk),
-        Layer::RawIpBehind(bytes) => wrapped::raw_ip(walk, bytes.into()),
-        Layer::Behind(bytes, next) => {
-            walk.skip(bytes.into())?;
-            Step::Continue(next.layer())
-        }
-        Layer::MplsInUdp => udp_tunnel::mpls(walk),
-        Layer::GreInUdp => udp_tunnel::gre(walk),
-        Layer::Tzsp => udp_tunnel::tzsp(walk),
-        Layer::Teredo => udp_tunnel::teredo(walk),
-        Layer::L2tp => udp_tunnel::l2tp(walk),
-        Layer::Capwap => udp_tunnel::capwap(walk),
-        Layer::Lisp => udp_tunnel::lisp(walk),
-        Layer::BackboneTag => tags::backbone_tag(walk),
-        Layer::MacSec => tags::macsec(walk),
-        Layer::Trill => tags::trill(walk),
-        Layer::Nsh => tags::nsh(walk),
-        Layer::FabricPath => tags::fabric_path(walk),
-        Layer::FixedTag => tags::fixed_tag(walk),
-        Layer::EtherIp => tags::ether_ip(walk),
-        Layer::Wccp => tags::wccp(walk),
+use super::decoded::Stop;
 
-        Layer::PortsOnly => transport::ports_only(walk),
-        Layer::MplsInIp => tunnel::mpls_in_ip(walk),
-        // `enter` handles the other layers.
-        _ => Step::Break(Stop::Unknown),
-    }
-}
+/// The next layer, or the reason to stop.
+pub(super) type Step<T = Layer> = ControlFlow<Stop, T>;
 
 /// The layer after a header of fixed length that does not name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +17,7 @@ pub(super) enum Next {
 }
 
 impl Next {
-    fn layer(self) -> Layer {
+    pub(super) fn layer(self) -> Layer {
         match self {
             Self::Ethernet => Layer::Ethernet,
             Self::Ppp => Layer::Ppp,
@@ -122,7 +69,7 @@ pub(super) enum Layer {
     Firewire,
     Infiniband,
     Docsis,
-    Ieee80211(wireless::Layout),
+    Ieee80211(Layout),
     Ieee80211Swapped,
     Radiotap,
     PrismOrAvs,
@@ -166,4 +113,18 @@ pub(super) enum Layer {
 pub(super) enum IpVersion {
     V4,
     V6,
+}
+
+/// The layout of an 802.11 frame after its capture header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Whether the payload starts at a multiple of four bytes from the start of the frame.
+    pub(super) padded: bool,
+    /// The size of the frame check sequence at the end, in bytes.
+    pub(super) fcs_bytes: u8,
+}
+
+impl Layout {
+    /// A frame without padding or frame check sequence.
+    pub(super) const PLAIN: Self = Self { padded: false, fcs_bytes: 0 };
 }

@@ -2,85 +2,17 @@
 //!
 //! A decoded link header gives a [`Network::Link`] session. An IP header inside replaces that session.
 
-use super::wireless::Layout;
-use super::{Layer, Network, Next, Step, Stop, Walk, tags, wan, wrapped};
-use base::packet::LinkType;
-
-/// PPP, with or without the HDLC address and control bytes.
-const PPP: LinkType = LinkType(9);
-
-/// The maximum value of an Ethernet type field that is a length (IEEE 802.3).
-const LENGTH_MAX: u16 = 1500;
+use super::decoded::{Network, Stop};
+use super::ethertype::{by_ethertype, ethertype_or_length, mac};
+use super::layer::{Layer, Step};
+use super::walk::Walk;
+use super::{wan, wrapped};
 
 /// The Linux protocol number of a frame with an 802.2 header (`ETH_P_802_2`), where cooked headers hold an ethertype.
 const PROTOCOL_LLC: u16 = 4;
 
 /// The Linux `ARPHRD_NETLINK` type of netlink messages, whose protocol field is not an ethertype.
 const HARDWARE_NETLINK: u16 = 824;
-
-/// Returns the outermost layer of packets of a link type.
-#[inline]
-pub(super) fn outermost(link_type: LinkType) -> Step {
-    Step::Continue(match link_type {
-        LinkType::ETHERNET => Layer::Ethernet,
-        LinkType::LINUX_SLL => Layer::LinuxSll,
-        LinkType::LINUX_SLL2 => Layer::LinuxSll2,
-        LinkType::RAW | LinkType::RAW_DLT | LinkType::RAW_DLT_OPENBSD => Layer::Ip,
-        LinkType::IPV4 => Layer::Ipv4,
-        LinkType::IPV6 => Layer::Ipv6,
-        LinkType::NULL | LinkType::LOOP => Layer::Loopback,
-        PPP => Layer::Ppp,
-        LinkType(number) => return by_rare_number(number),
-    })
-}
-
-/// Returns the outermost layer for rare link types of the tcpdump.org registry.
-#[cold]
-fn by_rare_number(number: u16) -> Step {
-    Step::Continue(match number {
-        6 => Layer::TokenRing,
-        8 => Layer::RawIpBehind(16),
-        10 => Layer::Fddi,
-        50 => Layer::Serial,
-        51 => Layer::Pppoe,
-        100 | 106 => Layer::Atm,
-        // SLIP and PPP of BSD/OS.
-        102 | 103 => Layer::RawIpBehind(24),
-        104 => Layer::CiscoHdlc,
-        105 => Layer::Ieee80211(Layout::PLAIN),
-        107 => Layer::FrameRelay,
-        109 => Layer::Enc,
-        117 => Layer::Pflog,
-        119 | 163 => Layer::PrismOrAvs,
-        122 => Layer::FibreChannel,
-        123 => Layer::SunAtm,
-        127 => Layer::Radiotap,
-        138 => Layer::Firewire,
-        143 => Layer::Docsis,
-        166 => Layer::PppPppd,
-        192 => Layer::Ppi,
-        197 => Layer::Erf,
-        // A direction byte precedes these.
-        204 => Layer::Behind(1, Next::Ppp),
-        205 => Layer::Behind(1, Next::CiscoHdlc),
-        206 => Layer::Behind(1, Next::FrameRelay),
-        219 => Layer::Mpls,
-        226 => Layer::Ipnet,
-        239 => Layer::Nflog,
-        // netANALYZER; the second one includes the preamble.
-        240 => Layer::Behind(4, Next::Ethernet),
-        241 => Layer::Behind(12, Next::Ethernet),
-        242 => Layer::Infiniband,
-        252 => Layer::ExportedPdu,
-        258 => Layer::Pktap,
-        274 => Layer::Mpacket,
-        // The tags of Broadcom, after and before the addresses, and of Marvell, in two sizes.
-        281 | 284 => Layer::SwitchTagged(4),
-        282 => Layer::Behind(4, Next::Ethernet),
-        285 => Layer::SwitchTagged(8),
-        _ => return Step::Break(Stop::Unknown),
-    })
-}
 
 /// Decodes Ethernet II or IEEE 802.3, without preamble and FCS.
 #[inline]
@@ -106,31 +38,6 @@ pub(super) fn vlan(walk: &mut Walk<'_>) -> Step {
     }
     walk.mark_payload();
     ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
-}
-
-#[inline]
-pub(super) fn ethertype_or_length(walk: &mut Walk<'_>, value: u16) -> Step {
-    if value > LENGTH_MAX {
-        walk.decoded.ethertype = value;
-        return by_ethertype(value);
-    }
-    // Short frames are padded to 60 bytes. The padding is not payload.
-    walk.decoded.ethertype = 0;
-    walk.limit(usize::from(value));
-    walk.mark_payload();
-    Step::Continue(Layer::Llc)
-}
-
-#[inline]
-pub(super) fn by_ethertype(ethertype: u16) -> Step {
-    Step::Continue(match ethertype {
-        0x0800 => Layer::Ipv4,
-        0x86dd => Layer::Ipv6,
-        0x8100 | 0x88a8 | 0x9100 | 0x9200 => Layer::Vlan,
-        0x8847 | 0x8848 => Layer::Mpls,
-        0x8864 => Layer::Pppoe,
-        _ => return tags::by_rare_ethertype(ethertype),
-    })
 }
 
 /// Decodes IEEE 802.2 LLC. With SNAP (RFC 1042), an ethertype follows.
@@ -200,15 +107,10 @@ pub(super) fn ppp(walk: &mut Walk<'_>) -> Step {
     }
 }
 
-#[inline]
-pub(super) fn mac([a, b, c, d, e, f]: [u8; 6]) -> u128 {
-    u128::from(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::frames::{check, cut, ethernet, ipv4, ipv6, join, tag, tcp};
-    use super::LinkType;
+    use base::packet::LinkType;
 
     #[test]
     fn ethernet_frames() {
@@ -350,7 +252,7 @@ mod tests {
         check(LinkType::IPV4, &[("v4", v4.clone(), seen4), ("v6", v6.clone(), wrong_version)]);
         check(LinkType::IPV6, &[("v6", v6.clone(), seen6)]);
         check(
-            super::PPP,
+            super::super::link_type::PPP,
             &[
                 ("HDLC", join(&[&[0xff, 3, 0, 0x21], &v4]), "6 10.0.0.1:1000 > 10.0.0.2:80 0@44"),
                 ("no HDLC", join(&[&[0, 0x57], &v6]), "6 [fd00::1]:1000 > [fd00::2]:80 0@62"),

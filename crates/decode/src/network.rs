@@ -1,6 +1,8 @@
 //! IPv4 (RFC 791) and IPv6 (RFC 8200) with extension headers and fragments.
 
-use super::{Fragment, IpVersion, Layer, Network, Step, Stop, Walk};
+use super::decoded::{Fragment, Network, Stop};
+use super::layer::{IpVersion, Layer, Step};
+use super::walk::Walk;
 
 const PROTOCOL_NONE: u8 = 59;
 const PROTOCOL_HOP_BY_HOP: u8 = 0;

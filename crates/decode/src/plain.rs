@@ -4,7 +4,9 @@
 //! Packets with other headers, and truncated or inconsistent packets, take the general path. That path gives the same
 //! result for these packets and takes three times as many instructions. A test compares the two.
 
-use super::{Decoded, Network, saturate, udp_tunnel};
+use super::decoded::{Decoded, Network};
+use super::udp_tunnel;
+use super::walk::saturate;
 
 const ETHERNET_BYTES: usize = 14;
 const IPV4_BYTES: usize = 20;

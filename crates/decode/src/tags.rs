@@ -1,36 +1,11 @@
 //! Tags and headers between an ethertype and the payload: provider backbone bridging, MACsec, TRILL, NSH and others.
 
-use super::link::ethertype_or_length;
-use super::tunnel::Kind;
-use super::{Layer, Step, Stop, Walk, network};
-
-/// Returns the size of a tag of fixed length, in bytes, without the ethertype at its end.
-fn fixed(ethertype: u16) -> Option<usize> {
-    Some(match ethertype {
-        // VN-Tag (Cisco), E-Tag (IEEE 802.1BR), HSR (IEC 62439-3), Cisco metadata, congestion notification.
-        0x8926 => 4,
-        0x893f => 6,
-        0x892f => 4,
-        0x8909 => 6,
-        0x22e9 => 2,
-        _ => return None,
-    })
-}
-
-/// Returns the layer for a rare ethertype.
-#[cold]
-pub(super) fn by_rare_ethertype(ethertype: u16) -> Step {
-    Step::Continue(match ethertype {
-        0x88e7 => Layer::BackboneTag,
-        0x88e5 => Layer::MacSec,
-        0x22f3 => Layer::Trill,
-        0x894f => Layer::Nsh,
-        0x8903 => Layer::FabricPath,
-        0x880b => Layer::Ppp,
-        _ if fixed(ethertype).is_some() => Layer::FixedTag,
-        _ => return Step::Break(Stop::Unknown),
-    })
-}
+use super::decoded::Stop;
+use super::ethertype::{ethertype_or_length, fixed};
+use super::layer::{Layer, Step};
+use super::network;
+use super::tunnel_id::TunnelKind;
+use super::walk::Walk;
 
 /// Decodes a tag of fixed length.
 pub(super) fn fixed_tag(walk: &mut Walk<'_>) -> Step {
@@ -45,7 +20,7 @@ pub(super) fn fixed_tag(walk: &mut Walk<'_>) -> Step {
 /// Decodes provider backbone bridging (IEEE 802.1ah): flags and service identifier, then the customer's frame.
 pub(super) fn backbone_tag(walk: &mut Walk<'_>) -> Step {
     let [_, s0, s1, s2] = *walk.take()?;
-    walk.open_tunnel(Kind::Backbone, u32::from_be_bytes([0, s0, s1, s2]))?;
+    walk.open_tunnel(TunnelKind::Backbone, u32::from_be_bytes([0, s0, s1, s2]))?;
     Step::Continue(Layer::Ethernet)
 }
 
@@ -75,7 +50,7 @@ pub(super) fn trill(walk: &mut Walk<'_>) -> Step {
     let [v0, v1, _, _, _, _] = *walk.take()?;
     let options = usize::from(u16::from_be_bytes([v0, v1]) >> 6 & 0x1f) * 4;
     walk.skip(options)?;
-    walk.open_tunnel(Kind::Trill, 0)?;
+    walk.open_tunnel(TunnelKind::Trill, 0)?;
     Step::Continue(Layer::Ethernet)
 }
 
@@ -93,14 +68,14 @@ pub(super) fn nsh(walk: &mut Walk<'_>) -> Step {
     if length & 0x3f < 2 {
         return Step::Break(Stop::Malformed);
     }
-    walk.open_tunnel(Kind::Nsh, 0)?;
+    walk.open_tunnel(TunnelKind::Nsh, 0)?;
     Step::Continue(next)
 }
 
 /// Decodes Cisco FabricPath: a forwarding tag, then the frame.
 pub(super) fn fabric_path(walk: &mut Walk<'_>) -> Step {
     walk.skip(2)?;
-    walk.open_tunnel(Kind::FabricPath, 0)?;
+    walk.open_tunnel(TunnelKind::FabricPath, 0)?;
     Step::Continue(Layer::Ethernet)
 }
 
@@ -110,7 +85,7 @@ pub(super) fn ether_ip(walk: &mut Walk<'_>) -> Step {
     if version >> 4 != 3 {
         return Step::Break(Stop::Unknown);
     }
-    walk.open_tunnel(Kind::EtherIp, 0)?;
+    walk.open_tunnel(TunnelKind::EtherIp, 0)?;
     Step::Continue(Layer::Ethernet)
 }
 

@@ -5,7 +5,8 @@ use etherparse::{Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSli
 use proptest::prelude::*;
 
 use super::frames::{ethernet, ipv4, ipv6, samples, tcp, udp};
-use super::{Decoded, MAX_DEPTH, Network, Stop, decode, plain, walk};
+use super::layers::walk;
+use super::{Decoded, MAX_DEPTH, Network, Stop, decode, plain};
 use base::packet::LinkType;
 
 const LINK_TYPES: [u16; 46] = [

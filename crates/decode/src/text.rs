@@ -8,14 +8,15 @@
 mod application;
 mod link;
 mod network;
+mod printer;
 
 use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
-use crate::Decoded;
-use base::packet::LinkType;
 use base::time::Timestamp;
+pub use printer::Line;
+use printer::{Printer, length};
 
 /// The number of digits after the seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,21 +26,6 @@ pub enum Precision {
     Micro,
     /// Nanoseconds, as with `tcpdump --nano`.
     Nano,
-}
-
-/// The input of one line.
-#[derive(Clone, Copy, Debug)]
-pub struct Line<'a> {
-    /// The time of capture.
-    pub time: Timestamp,
-    /// The link type of the packet.
-    pub link_type: LinkType,
-    /// The captured bytes.
-    pub data: &'a [u8],
-    /// The length of the packet on the wire, in bytes.
-    pub original_len: u32,
-    /// The decoded headers of the packet.
-    pub decoded: &'a Decoded,
 }
 
 /// Writes lines in one time zone and precision.
@@ -90,59 +76,11 @@ impl TextWriter {
     }
 }
 
-/// Prints one packet. A function that returns `None` reached the end of the captured bytes.
-struct Printer<'a> {
-    out: &'a mut String,
-    line: &'a Line<'a>,
-    /// The length of the packet on the wire, in bytes.
-    wire: u32,
-}
-
-/// The captured bytes of a layer, and the layer's length on the wire in bytes.
-#[derive(Clone, Copy)]
-struct Layer<'a> {
-    data: &'a [u8],
-    wire: u32,
-}
-
-impl<'a> Layer<'a> {
-    fn skip(self, bytes: usize) -> Option<Self> {
-        Some(Self { data: self.data.get(bytes..)?, wire: self.wire.saturating_sub(u32::try_from(bytes).ok()?) })
-    }
-
-    /// Limits the layer to the length stated in a header. The rest is padding.
-    fn cut(self, wire: u32) -> Self {
-        let captured = usize::try_from(wire).unwrap_or(usize::MAX).min(self.data.len());
-        Self { data: self.data.get(..captured).unwrap_or_default(), wire }
-    }
-
-    fn u8(self, at: usize) -> Option<u8> {
-        self.data.get(at).copied()
-    }
-
-    fn u16(self, at: usize) -> Option<u16> {
-        Some(u16::from_be_bytes(*self.data.get(at..)?.first_chunk()?))
-    }
-
-    fn u32(self, at: usize) -> Option<u32> {
-        Some(u32::from_be_bytes(*self.data.get(at..)?.first_chunk()?))
-    }
-}
-
-impl Printer<'_> {
-    fn put(&mut self, arguments: std::fmt::Arguments<'_>) {
-        let _ = self.out.write_fmt(arguments);
-    }
-}
-
-fn length(data: &[u8]) -> u32 {
-    u32::try_from(data.len()).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Network;
+    use crate::{Decoded, Network};
+    use base::packet::LinkType;
 
     fn line(link_type: LinkType, hex: &str, decoded: &Decoded) -> String {
         let digits: Vec<u8> = hex.bytes().filter(|b| *b != b' ').collect();

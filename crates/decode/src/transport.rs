@@ -2,7 +2,10 @@
 //!
 //! Truncated transport headers are decoded as far as they go: the first four bytes suffice for the ports.
 
-use super::{Step, Stop, Walk, udp_tunnel};
+use super::decoded::Stop;
+use super::layer::Step;
+use super::udp_tunnel;
+use super::walk::Walk;
 
 /// Decodes a TCP segment.
 #[inline]

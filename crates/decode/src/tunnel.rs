@@ -3,45 +3,10 @@
 //! After a tunnel is entered, the packet belongs to the tunnel's own session until an inner header is decoded. If no
 //! inner header can be decoded, the packet stays in that session.
 
-use super::{IpVersion, Layer, Step, Stop, Walk};
-
-/// The kinds of tunnels, for [`mix`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Kind {
-    Ipv4 = 1,
-    Ipv6,
-    Gre,
-    Pptp,
-    Erspan,
-    Pseudowire,
-    Pppoe,
-    Vxlan,
-    Geneve,
-    GtpU,
-    MplsInUdp,
-    GreInUdp,
-    Tzsp,
-    Teredo,
-    L2tp,
-    Capwap,
-    Lisp,
-    Backbone,
-    Trill,
-    Nsh,
-    FabricPath,
-    EtherIp,
-    MplsInIp,
-}
-
-/// Returns the identifier of a tunnel inside tunnel `outer` (0: inside none). The identifier is never 0.
-pub(super) fn mix(outer: u32, kind: Kind, id: u32) -> u32 {
-    // The finalizer of MurmurHash3 is a bijection, so different ids of one kind stay different.
-    let mut mix = outer ^ id ^ u32::from(kind as u8).wrapping_mul(0x9e37_79b9);
-    mix = (mix ^ mix >> 16).wrapping_mul(0x85eb_ca6b);
-    mix = (mix ^ mix >> 13).wrapping_mul(0xc2b2_ae35);
-    (mix ^ mix >> 16).max(1)
-}
+use super::decoded::Stop;
+use super::layer::{IpVersion, Layer, Step};
+use super::tunnel_id::TunnelKind;
+use super::walk::Walk;
 
 /// Returns the layer for a protocol type of GRE or Geneve, which mostly is an ethertype.
 fn by_protocol_type(protocol_type: u16) -> Step {
@@ -62,7 +27,7 @@ fn by_protocol_type(protocol_type: u16) -> Step {
 ///
 /// Labels do not name the payload, so its first nibble decides: an IP version, or 0 for the control word of a
 /// pseudowire (RFC 4385), which is assumed to carry Ethernet. Labels differ by direction and are not part of
-/// [`Decoded::tunnel`](super::Decoded::tunnel).
+/// [`Decoded::tunnel`](super::decoded::Decoded::tunnel).
 pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
     loop {
         let [_, _, bottom, _] = *walk.take()?;
@@ -77,7 +42,7 @@ pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
         6 => Step::Continue(Layer::Ipv6),
         0 => {
             walk.skip(4)?;
-            walk.open_tunnel(Kind::Pseudowire, 0)?;
+            walk.open_tunnel(TunnelKind::Pseudowire, 0)?;
             Step::Continue(Layer::Ethernet)
         }
         _ => Step::Break(Stop::Unknown),
@@ -94,15 +59,15 @@ pub(super) fn pppoe(walk: &mut Walk<'_>) -> Step {
         return Step::Break(Stop::Unknown);
     }
     walk.limit(usize::from(u16::from_be_bytes([l0, l1])));
-    walk.open_tunnel(Kind::Pppoe, u16::from_be_bytes([i0, i1]).into())?;
+    walk.open_tunnel(TunnelKind::Pppoe, u16::from_be_bytes([i0, i1]).into())?;
     Step::Continue(Layer::Ppp)
 }
 
 /// Enters IP directly after IP (RFC 2003, RFC 2473, RFC 4213).
 pub(super) fn ip_in_ip(walk: &mut Walk<'_>, inner: IpVersion) -> Step {
     let (kind, layer) = match inner {
-        IpVersion::V4 => (Kind::Ipv4, Layer::Ipv4),
-        IpVersion::V6 => (Kind::Ipv6, Layer::Ipv6),
+        IpVersion::V4 => (TunnelKind::Ipv4, Layer::Ipv4),
+        IpVersion::V6 => (TunnelKind::Ipv6, Layer::Ipv6),
     };
     walk.open_tunnel(kind, 0)?;
     Step::Continue(layer)
@@ -133,7 +98,7 @@ pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
                 _ => {}
             }
             let next = by_protocol_type(protocol_type)?;
-            walk.open_tunnel(Kind::Gre, key)?;
+            walk.open_tunnel(TunnelKind::Gre, key)?;
             Step::Continue(next)
         }
         (1, 0x880b) if flags & KEY != 0 => {
@@ -147,7 +112,7 @@ pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
                 walk.skip(4)?;
             }
             walk.limit(usize::from(u16::from_be_bytes([l0, l1])));
-            walk.open_tunnel(Kind::Pptp, 0)?;
+            walk.open_tunnel(TunnelKind::Pptp, 0)?;
             Step::Continue(Layer::Ppp)
         }
         _ => Step::Break(Stop::Unknown),
@@ -165,7 +130,7 @@ fn erspan_2(walk: &mut Walk<'_>, has_header: bool) -> Step {
     } else {
         0
     };
-    walk.open_tunnel(Kind::Erspan, id.into())?;
+    walk.open_tunnel(TunnelKind::Erspan, id.into())?;
     Step::Continue(Layer::Ethernet)
 }
 
@@ -178,7 +143,7 @@ fn erspan_3(walk: &mut Walk<'_>) -> Step {
     if subheader & 1 == 1 {
         walk.skip(8)?;
     }
-    walk.open_tunnel(Kind::Erspan, (u16::from_be_bytes([i0, i1]) & 0x03ff).into())?;
+    walk.open_tunnel(TunnelKind::Erspan, (u16::from_be_bytes([i0, i1]) & 0x03ff).into())?;
     Step::Continue(Layer::Ethernet)
 }
 
@@ -198,7 +163,7 @@ pub(super) fn vxlan(walk: &mut Walk<'_>) -> Step {
         (_, 2) => Layer::Ipv6,
         _ => return Step::Break(Stop::Unknown),
     };
-    walk.open_tunnel(Kind::Vxlan, u32::from_be_bytes([0, v0, v1, v2]))?;
+    walk.open_tunnel(TunnelKind::Vxlan, u32::from_be_bytes([0, v0, v1, v2]))?;
     Step::Continue(next)
 }
 
@@ -210,7 +175,7 @@ pub(super) fn geneve(walk: &mut Walk<'_>) -> Step {
     }
     walk.skip(usize::from(version_len & 0x3f) * 4)?;
     let next = by_protocol_type(u16::from_be_bytes([p0, p1]))?;
-    walk.open_tunnel(Kind::Geneve, u32::from_be_bytes([0, v0, v1, v2]))?;
+    walk.open_tunnel(TunnelKind::Geneve, u32::from_be_bytes([0, v0, v1, v2]))?;
     Step::Continue(next)
 }
 
@@ -242,7 +207,7 @@ pub(super) fn gtp_u(walk: &mut Walk<'_>) -> Step {
     }
     // 5G also carries Ethernet, but the header does not mark it.
     let next = by_version(walk);
-    walk.open_tunnel(Kind::GtpU, 0)?;
+    walk.open_tunnel(TunnelKind::GtpU, 0)?;
     next
 }
 
@@ -258,7 +223,7 @@ pub(super) fn by_version(walk: &Walk<'_>) -> Step {
 
 /// Enters MPLS directly after IP (RFC 4023).
 pub(super) fn mpls_in_ip(walk: &mut Walk<'_>) -> Step {
-    walk.open_tunnel(Kind::MplsInIp, 0)?;
+    walk.open_tunnel(TunnelKind::MplsInIp, 0)?;
     Step::Continue(Layer::Mpls)
 }
 

@@ -1,9 +1,11 @@
 //! Tunnels in UDP. The port is only a hint: if the payload is not valid for the tunnel, the packet belongs to the UDP
 //! session.
 
-use super::tunnel::Kind;
-use super::wireless::Layout;
-use super::{Layer, Step, Stop, Walk, tunnel};
+use super::decoded::Stop;
+use super::layer::{Layer, Layout, Step};
+use super::tunnel;
+use super::tunnel_id::TunnelKind;
+use super::walk::Walk;
 
 /// Registered ports of tunnels. If the second value is true, replies are sent *from* the port to any other port.
 const PORTS: [(u16, bool, Layer); 12] = [
@@ -86,13 +88,13 @@ pub(super) fn by_ports(source: u16, destination: u16) -> Option<Layer> {
 
 /// Enters MPLS in UDP (RFC 7510).
 pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
-    walk.open_tunnel(Kind::MplsInUdp, 0)?;
+    walk.open_tunnel(TunnelKind::MplsInUdp, 0)?;
     Step::Continue(Layer::Mpls)
 }
 
 /// Enters GRE in UDP (RFC 8086).
 pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
-    walk.open_tunnel(Kind::GreInUdp, 0)?;
+    walk.open_tunnel(TunnelKind::GreInUdp, 0)?;
     Step::Continue(Layer::Gre)
 }
 
@@ -123,7 +125,7 @@ pub(super) fn tzsp(walk: &mut Walk<'_>) -> Step {
         119 | 127 => Layer::PrismOrAvs,
         _ => return Step::Break(Stop::Unknown),
     };
-    walk.open_tunnel(Kind::Tzsp, 0)?;
+    walk.open_tunnel(TunnelKind::Tzsp, 0)?;
     Step::Continue(next)
 }
 
@@ -142,7 +144,7 @@ pub(super) fn teredo(walk: &mut Walk<'_>) -> Step {
     if first >> 4 != 6 {
         return Step::Break(Stop::Complete);
     }
-    walk.open_tunnel(Kind::Teredo, 0)?;
+    walk.open_tunnel(TunnelKind::Teredo, 0)?;
     Step::Continue(Layer::Ipv6)
 }
 
@@ -169,7 +171,7 @@ pub(super) fn l2tp(walk: &mut Walk<'_>) -> Step {
         let [o0, o1] = *walk.take()?;
         walk.skip(u16::from_be_bytes([o0, o1]).into())?;
     }
-    walk.open_tunnel(Kind::L2tp, 0)?;
+    walk.open_tunnel(TunnelKind::L2tp, 0)?;
     Step::Continue(Layer::Ppp)
 }
 
@@ -185,7 +187,7 @@ pub(super) fn capwap(walk: &mut Walk<'_>) -> Step {
         return Step::Break(Stop::Complete);
     }
     walk.skip(options)?;
-    walk.open_tunnel(Kind::Capwap, 0)?;
+    walk.open_tunnel(TunnelKind::Capwap, 0)?;
     if binding & NATIVE == 0 {
         return Step::Continue(Layer::Ethernet);
     }
@@ -198,7 +200,7 @@ pub(super) fn capwap(walk: &mut Walk<'_>) -> Step {
 pub(super) fn lisp(walk: &mut Walk<'_>) -> Step {
     walk.skip(8)?;
     let next = tunnel::by_version(walk)?;
-    walk.open_tunnel(Kind::Lisp, 0)?;
+    walk.open_tunnel(TunnelKind::Lisp, 0)?;
     Step::Continue(next)
 }
 

@@ -1,7 +1,9 @@
 //! Wide-area links (PPP and Cisco framing in HDLC, Frame Relay, ATM) and older shared media.
 
-use super::link::{by_ethertype, mac};
-use super::{Layer, Network, Step, Stop, Walk};
+use super::decoded::{Network, Stop};
+use super::ethertype::{by_ethertype, mac};
+use super::layer::{Layer, Step};
+use super::walk::Walk;
 
 /// The first byte of Cisco HDLC frames: unicast and broadcast.
 const CISCO_ADDRESSES: [u8; 2] = [0x0f, 0x8f];

@@ -2,22 +2,10 @@
 //!
 //! Frames with an encrypted payload, and fragments after the first, give a session of their link-layer addresses.
 
-use super::link::mac;
-use super::{Layer, Network, Step, Stop, Walk};
-
-/// The layout of a frame after its capture header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// Whether the payload starts at a multiple of four bytes from the start of the frame.
-    pub(super) padded: bool,
-    /// The size of the frame check sequence at the end, in bytes.
-    pub(super) fcs_bytes: u8,
-}
-
-impl Layout {
-    /// A frame without padding or frame check sequence.
-    pub(super) const PLAIN: Self = Self { padded: false, fcs_bytes: 0 };
-}
+use super::decoded::{Network, Stop};
+use super::ethertype::mac;
+use super::layer::{Layer, Layout, Step};
+use super::walk::Walk;
 
 const TO_DS: u8 = 0x01;
 const FROM_DS: u8 = 0x02;

@@ -1,7 +1,10 @@
 //! Packets after a header that the capturing system or device wrote: NFLOG, PPI, PKTAP, ERF, PFLOG and others.
 
-use super::link::{self, by_ethertype, mac};
-use super::{Layer, Network, Step, Stop, Walk, network, saturate};
+use super::decoded::{Network, Stop};
+use super::ethertype::{by_ethertype, ethertype_or_length, mac};
+use super::layer::{Layer, Step};
+use super::walk::{Walk, saturate};
+use super::{link_type, network};
 use base::packet::LinkType;
 
 /// Returns the layer for an address family: AF_INET is the same everywhere; AF_INET6 has different numbers on Linux,
@@ -19,7 +22,7 @@ pub(super) fn by_family(family: u32) -> Step {
 fn by_link_type(walk: &mut Walk<'_>, link_type: u32) -> Step {
     walk.count_layer()?;
     match u16::try_from(link_type) {
-        Ok(link_type) => link::outermost(LinkType(link_type)),
+        Ok(link_type) => link_type::outermost(LinkType(link_type)),
         Err(_) => Step::Break(Stop::Unknown),
     }
 }
@@ -165,7 +168,7 @@ pub(super) fn switch_tagged(walk: &mut Walk<'_>, tag_bytes: u8) -> Step {
     walk.understood(Network::Link, 0, mac([s0, s1, s2, s3, s4, s5]), mac([d0, d1, d2, d3, d4, d5]));
     walk.skip(tag_bytes.into())?;
     let [t0, t1] = *walk.take()?;
-    link::ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
+    ethertype_or_length(walk, u16::from_be_bytes([t0, t1]))
 }
 
 /// Decodes `LINKTYPE_WIRESHARK_UPPER_PDU`. Tags name the endpoints. The headers around the exported data are absent.

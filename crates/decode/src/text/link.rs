@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Layer, Printer};
+use super::printer::{Layer, Printer};
 use base::packet::LinkType;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Layer, Printer};
+use super::printer::{Layer, Printer};
 use crate::Network;
 
 const TCP: u8 = 6;

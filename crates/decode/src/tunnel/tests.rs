@@ -1,10 +1,10 @@
 //! Tests of tunnels: frames of every kind, and the expected results.
 
-use super::*;
 use crate::decode;
 use crate::frames::{
     check, cut, ethernet, geneve, gre, gtp_u, icmp, ipv4, ipv6, join, label, pppoe, tag, tcp, udp, vxlan, with,
 };
+use crate::tunnel_id::{TunnelKind, mix};
 use base::packet::LinkType;
 
 /// Builds a frame whose addresses differ from those of the outer frame.
@@ -225,6 +225,6 @@ fn tunnels_keep_tenants_apart_and_sessions_together() {
     assert_ne!(vxlan(1), geneve(1));
     let user = |teid| tunnel(&ipv4(17, &udp(2152, &with(7, teid, gtp_u(0, 255, &[], &ipv4(6, &tcp(b"")))))));
     assert_eq!(user(1), user(2), "each direction has its own id");
-    let ids: std::collections::HashSet<u32> = (0..100_000).map(|id| mix(0, Kind::Vxlan, id)).collect();
+    let ids: std::collections::HashSet<u32> = (0..100_000).map(|id| mix(0, TunnelKind::Vxlan, id)).collect();
     assert!(ids.len() == 100_000 && !ids.contains(&0));
 }
