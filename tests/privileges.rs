@@ -65,8 +65,9 @@ mod child {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use retrocap::capture::interfaces::{Monitor, links};
+    use retrocap::capture::interfaces::links;
     use retrocap::capture::live::{LiveConfig, LiveSource, capture_rights};
+    use retrocap::capture::monitor::Monitor;
     use retrocap::capture::selection::InterfaceSelection;
     use retrocap::daemon::privileges;
     use retrocap::daemon::sandbox::{PathRules, Role, Sandbox, SandboxMode};

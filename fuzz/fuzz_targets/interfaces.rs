@@ -3,7 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::capture::interfaces::{addresses, apply, reports};
+use retrocap::capture::interfaces::{addresses, reports};
+use retrocap::capture::monitor::apply;
 use retrocap::capture::selection::Selection;
 use retrocap::interface::Interfaces;
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use retrocap::capture::interfaces::{Monitor, links, list};
+use retrocap::capture::interfaces::{links, list};
 use retrocap::capture::live::{LiveConfig, LiveSource};
+use retrocap::capture::monitor::Monitor;
 use retrocap::capture::selection::InterfaceSelection;
 use retrocap::interface::Interfaces;
 use retrocap::packet::{Direction, LinkType, PacketFlags};

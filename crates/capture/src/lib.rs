@@ -8,4 +8,6 @@ pub mod link_layer;
 #[cfg(target_os = "linux")]
 pub mod live;
 #[cfg(target_os = "linux")]
+pub mod monitor;
+#[cfg(target_os = "linux")]
 pub mod selection;

@@ -23,7 +23,7 @@ use crate::sandbox::Role;
 use crate::socket::Socket;
 use crate::workers::Workers;
 use base::time::Timestamp;
-use capture::interfaces::Monitor;
+use capture::monitor::Monitor;
 use engine::budget::ByteSize;
 use engine::handover::RestartReport;
 use query::History;
