@@ -9,6 +9,7 @@
 pub mod answers;
 pub mod bodies;
 pub mod describe;
+mod error;
 pub mod operation;
 pub mod parameters;
 pub mod problem;

@@ -8,14 +8,11 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::num::NonZeroU64;
 
-use super::parameters::ParameterError;
+use super::error::{ParameterError, SHOWN_CHARS_MAX, wrong};
 use formats::writer::{Format, Precision};
 use query::flows::Sort;
 use query::selectors::PortRange;
 use query::sums::By;
-
-/// Characters of a value that a message repeats.
-const SHOWN_CHARS_MAX: usize = 60;
 
 /// What the value of a parameter may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -427,11 +424,6 @@ fn unknown(read: &str, keys: impl Iterator<Item = &'static str>) -> ParameterErr
         let _ = write!(all, "{}{key}", if all.is_empty() { "" } else { ", " });
     }
     ParameterError::Unknown { key: shown, nearest: nearest.0, all }
-}
-
-/// A value that is not what its key takes.
-pub(super) fn wrong(key: &'static str, value: &str, expected: &'static str) -> ParameterError {
-    ParameterError::Value { key, value: value.chars().take(SHOWN_CHARS_MAX).collect(), expected }
 }
 
 #[cfg(test)]
