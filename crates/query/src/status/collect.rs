@@ -4,7 +4,7 @@ use super::{
     ByteCounts, CaptureStatus, CarriedCounts, ClassStatus, CompressionCounts, InterfaceStatus, MemoryStatus,
     OddityCounts, PacketCounts, PinCounts, RankStatus, RestartStatus, Retained, Status,
 };
-use crate::history::History;
+use crate::history::{History, Memory};
 use base::counters::{CompressionTotals, DropReason, Totals, Volume};
 use base::packet::InterfaceId;
 use base::time::Timestamp;
@@ -19,9 +19,6 @@ impl Status {
         let totals = history.totals();
         let dropped: Volume = totals.dropped.into_iter().sum();
         let (ranks, segments_bytes) = ranks(history);
-        let sessions_bytes: u64 =
-            history.workers.iter().map(|worker| worker.index_bytes + worker.sessions.bytes()).sum();
-        let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.sessions.archive_bytes()).sum();
         let span = history.span();
         let summary = history.summarize_sessions(now);
         let gap_until = history.restart.gaps.last().map_or(Timestamp::MIN, |gap| gap.until);
@@ -29,22 +26,7 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s,
-            memory: MemoryStatus {
-                budget_bytes: history.memory.budget_bytes,
-                used_bytes: history.memory.rings_bytes
-                    + history.memory.queries_bytes
-                    + history.memory.compression_bytes
-                    + segments_bytes
-                    + sessions_bytes
-                    + ledger_bytes,
-                rings_bytes: history.memory.rings_bytes,
-                segments_bytes,
-                sessions_bytes,
-                ledger_bytes,
-                queries_bytes: history.memory.queries_bytes,
-                compression_bytes: history.memory.compression_bytes,
-                resident_bytes,
-            },
+            memory: memory(history, segments_bytes, resident_bytes),
             packets: PacketCounts {
                 received: totals.received.packets,
                 stored: totals.stored.packets,
@@ -96,6 +78,24 @@ impl Status {
             sandbox: None,
             restart: restart(&history.restart),
         }
+    }
+}
+
+fn memory(history: &History, segments_bytes: u64, resident_bytes: u64) -> MemoryStatus {
+    let Memory { budget_bytes, rings_bytes, queries_bytes, compression_bytes } = history.memory;
+    let sessions_bytes: u64 = history.workers.iter().map(|worker| worker.index_bytes + worker.sessions.bytes()).sum();
+    let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.sessions.archive_bytes()).sum();
+    let used_bytes = rings_bytes + queries_bytes + compression_bytes + segments_bytes + sessions_bytes + ledger_bytes;
+    MemoryStatus {
+        budget_bytes,
+        used_bytes,
+        rings_bytes,
+        segments_bytes,
+        sessions_bytes,
+        ledger_bytes,
+        queries_bytes,
+        compression_bytes,
+        resident_bytes,
     }
 }
 
