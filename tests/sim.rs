@@ -10,12 +10,17 @@ mod oracle;
 mod recorder;
 #[path = "sim/run.rs"]
 mod run;
+#[path = "sim/segments.rs"]
+mod segments;
 #[path = "sim/sessions.rs"]
 mod sessions;
+#[path = "sim/setup.rs"]
+mod setup;
 #[path = "sim/traffic.rs"]
 mod traffic;
 
-use run::{Run, Setup};
+use run::Run;
+use setup::Setup;
 
 /// Number of seeds without `RETROCAP_SIM_SEED`.
 const SEEDS: u64 = 3;

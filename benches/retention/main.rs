@@ -9,6 +9,7 @@
     reason = "figures are drawn at random and printed rounded"
 )]
 
+mod arguments;
 mod attacks;
 mod baselines;
 mod campus;
@@ -19,58 +20,21 @@ mod report;
 mod truth;
 
 use clap::Parser;
-use retrocap::budget::{ByteSize, Split};
+use retrocap::budget::Split;
 use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::store::compress::Pace;
 use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
+use arguments::Args;
 use baselines::Fifo;
 use campus::Campus;
-use measure::{Measured, measure};
+use measure::{Look, Measured, measure};
 use truth::Truth;
 
 /// Cutoff of the baseline, in bytes per session.
 const CUTOFF_BYTES: u64 = 10_000;
-
-/// Measure how far back each policy reaches on the campus workload with the same memory.
-#[derive(Debug, Parser)]
-struct Args {
-    /// Hours of traffic.
-    #[arg(long, default_value_t = 12.0)]
-    hours: f64,
-    /// New sessions per second.
-    #[arg(long, default_value_t = 2.0)]
-    rate: f64,
-    /// Total memory, split as in a live recorder.
-    #[arg(long, default_value = "40MiB")]
-    budget: ByteSize,
-    /// Seed of the traffic.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Number of measurements, spread evenly over the second half.
-    #[arg(long, default_value_t = 36, value_parser = clap::value_parser!(u32).range(1..))]
-    looks: u32,
-    /// Print every measurement as comma-separated values instead of the table.
-    #[arg(long)]
-    csv: bool,
-    /// Also write a chart of the mean horizons to this SVG file.
-    #[arg(long)]
-    chart: Option<std::path::PathBuf>,
-    /// Instead show how much one host must send before others lose their history.
-    #[arg(long)]
-    attacks: bool,
-    /// Cargo passes this option to benchmarks.
-    #[arg(long, hide = true)]
-    bench: bool,
-}
-
-impl Args {
-    fn campus(&self) -> Campus {
-        Campus::new(self.seed, self.rate, self.hours)
-    }
-}
 
 fn main() {
     let args = Args::parse();
@@ -163,13 +127,6 @@ fn compare(args: &Args, split: &Split) {
         }
         report::ledger(&run.pipeline.worker().sessions);
     }
-}
-
-/// What every policy retains at one time.
-struct Look {
-    now: Timestamp,
-    /// Order: FIFO, cutoff, Retrocap.
-    policies: [Measured; 3],
 }
 
 /// State of a comparison: the workload and all policies.

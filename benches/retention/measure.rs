@@ -170,3 +170,10 @@ pub(crate) fn kept_by(worker: &Worker) -> Vec<Kept> {
 pub(crate) fn used_by(worker: &Worker) -> u64 {
     worker.segments.views().map(|view| view.memory_bytes()).sum()
 }
+
+/// What every policy retains at one time.
+pub(crate) struct Look {
+    pub(crate) now: Timestamp,
+    /// Order: FIFO, cutoff, Retrocap.
+    pub(crate) policies: [Measured; 3],
+}

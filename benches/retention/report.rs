@@ -3,9 +3,9 @@
 use retrocap::budget::{ByteSize, Split};
 use retrocap::session::SessionArray;
 
-use crate::measure::Measured;
+use crate::arguments::Args;
+use crate::measure::{Look, Measured};
 use crate::truth::Truth;
-use crate::{Args, Look};
 
 pub(crate) const POLICIES: [&str; 3] = ["FIFO", "10 kB cutoff", "Retrocap"];
 /// Targets for Retrocap, in multiples of the FIFO horizons.

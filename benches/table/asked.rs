@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::Scale;
 use crate::cable::{Cable, cable};
 use crate::process::Recorder;
+use crate::scale::Scale;
 use crate::table::{Row, percentile, section, skipped};
 
 /// The budget that leaves about 1 GiB for packets.

@@ -11,8 +11,8 @@ use retrocap::pipeline::{Config, Pipeline};
 use retrocap::source::BURST_PACKETS;
 use retrocap::store::retention::Policy;
 
-use crate::Scale;
 use crate::process::resident_mebibytes;
+use crate::scale::Scale;
 use crate::table::{Row, median, section};
 use crate::traffic::{Frames, IMIX};
 

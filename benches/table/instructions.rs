@@ -4,8 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::Scale;
 use crate::machine::have;
+use crate::scale::Scale;
 use crate::table::{Row, section, skipped};
 
 /// Packets per run of the benchmark.

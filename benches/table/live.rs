@@ -5,10 +5,10 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::Scale;
 use crate::cable::{Cable, FAR, cable};
 use crate::machine::have;
 use crate::process::{Answer, Recorder, Running};
+use crate::scale::Scale;
 use crate::table::{Row, median, section, skipped};
 
 /// What one program reported about the generator's packets.

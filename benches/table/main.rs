@@ -12,28 +12,13 @@ mod memory;
 mod process;
 mod queries;
 mod replay;
+mod scale;
 mod table;
 mod traffic;
 
 use clap::Parser;
 
-/// How much to measure.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Scale {
-    long: bool,
-}
-
-impl Scale {
-    /// Rounds from which the median is taken.
-    fn rounds(self) -> usize {
-        if self.long { 15 } else { 5 }
-    }
-
-    /// `short` in a short run, five times as much in a long one.
-    fn times(self, short: u32) -> u32 {
-        if self.long { short * 5 } else { short }
-    }
-}
+use scale::Scale;
 
 /// Print one table with the cost of the hot path on this machine, compared with its peers in the same run.
 #[derive(Debug, Parser)]

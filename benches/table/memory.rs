@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sys::{Memory, Residence};
 
-use crate::Scale;
+use crate::scale::Scale;
 use crate::table::{Row, median, section};
 
 const WORDS: usize = (1 << 30) / 8;

@@ -5,8 +5,8 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::Scale;
 use crate::process::{RETROCAP, Recorder};
+use crate::scale::Scale;
 use crate::table::{Row, percentile, section, skipped};
 use crate::traffic::{History, PCAP_HEADER};
 

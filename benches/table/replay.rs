@@ -1,9 +1,9 @@
 //! Replay compared with its peer: the same capture file through `retrocap replay` and `tcpdump -r FILE -w /dev/null`,
 //! alternately.
 
-use crate::Scale;
 use crate::machine::have;
 use crate::process::{Cost, RETROCAP, cost};
+use crate::scale::Scale;
 use crate::table::{Row, median, section, skipped};
 use crate::traffic::{FILE_PACKETS, write_capture};
 

@@ -2,58 +2,15 @@
 
 use retrocap::store::retention::Policy;
 
+use super::segments::{Band, PAGE, Queue, Record, Segment, bytes_of, rank_of_packet};
 use super::sessions::{Observed, Sessions};
 use super::traffic::{SECOND, Sent};
 
-const PAGE: usize = 4096;
 const SEGMENT: usize = 64 << 10;
 const HEADER_MAX: usize = 28;
 const PINS: usize = 12;
 /// Number of pages reserved for carried packets.
 const CARRIED_PAGES: usize = 4;
-
-/// Depth bands: the first 1.5 kB of a session, the following bytes up to 31.5 kB, and the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Band {
-    Starts,
-    Middle,
-    Bulk,
-}
-
-/// Queues, in the order in which equal candidates are evicted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Queue {
-    /// Line 0 holds packets that close sessions, line 1 important packets, line 2 rank 0, line 3 rank 1, and so on.
-    Ranked {
-        class: u8,
-        line: u8,
-        flood: u8,
-    },
-    Heads {
-        flood: u8,
-    },
-    Pinned(usize),
-    Released,
-}
-
-#[derive(Clone, Debug)]
-struct Record {
-    sequence: u64,
-    time: u64,
-    captured: usize,
-    session: usize,
-    interface: u16,
-    rare: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Segment {
-    queue: Queue,
-    records: Vec<Record>,
-    bytes: usize,
-    opened_ticks: u64,
-    open: bool,
-}
 
 /// Settings of a class.
 #[derive(Clone, Debug)]
@@ -82,41 +39,6 @@ pub(crate) struct Oracle {
     pub(crate) lost_until: Option<u64>,
     pub(crate) carried: u64,
     pub(crate) lost: u64,
-}
-
-fn bytes_of(value: u64) -> usize {
-    (0..8).rev().find(|at| value >> (8 * at) != 0).map_or(0, |at| at + 1)
-}
-
-impl Segment {
-    fn pages(&self) -> usize {
-        self.bytes.div_ceil(PAGE).max(1)
-    }
-
-    fn room(&self) -> usize {
-        self.pages() * PAGE - self.bytes
-    }
-}
-
-impl Queue {
-    fn has_starts(self) -> bool {
-        matches!(self, Self::Heads { .. } | Self::Ranked { line: 2, .. })
-    }
-
-    fn band(self) -> Band {
-        match self {
-            Self::Ranked { line: 0..=3, .. } | Self::Heads { .. } | Self::Pinned(_) => Band::Starts,
-            Self::Ranked { line: 4..=7, .. } => Band::Middle,
-            Self::Ranked { .. } | Self::Released => Band::Bulk,
-        }
-    }
-
-    fn flood(self) -> u8 {
-        match self {
-            Self::Ranked { flood, .. } | Self::Heads { flood } => flood,
-            Self::Pinned(_) | Self::Released => 0,
-        }
-    }
 }
 
 impl Oracle {
@@ -509,26 +431,4 @@ impl Oracle {
 
 fn bits(pins: &[Option<u16>; PINS], matches: impl Fn(u16) -> bool) -> u16 {
     (0..PINS).filter(|&place| pins[place].is_some_and(&matches)).fold(0, |bits, place| bits | 1 << place)
-}
-
-/// Rank of an offset. Rank 0 spans 512 bytes, each rank spans twice as much as the one before, and rank 6 is unbounded.
-fn rank_of(offset: u64) -> u8 {
-    let (mut rank, mut end, mut span) = (0, 512, 512);
-    while offset >= end && rank < 6 {
-        rank += 1;
-        span *= 2;
-        end += span;
-    }
-    rank
-}
-
-/// Rank of a packet. For packets that begin in ranks 0 and 1 the end decides: within 512 bytes, within 3.5 kB, or
-/// beyond.
-fn rank_of_packet(offset: u64, len: u64) -> u8 {
-    match (rank_of(offset), rank_of(offset + len - 1)) {
-        (0, 0) => 0,
-        (0 | 1, 0..=2) => 1,
-        (0 | 1, _) => 3,
-        (begin, _) => begin,
-    }
 }

@@ -13,7 +13,7 @@ use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 use super::oracle::{Oracle, Terms};
-use super::run::Setup;
+use super::setup::Setup;
 use super::traffic::Sent;
 
 /// Port that the filter excludes while it is active.
