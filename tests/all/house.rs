@@ -9,11 +9,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 16] = [
     "sys",
     "base",
     "formats",
     "decode",
+    "evidence",
     "filter",
     "capture",
     "engine",

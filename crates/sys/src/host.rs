@@ -21,15 +21,42 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 
-/// Whether the kernel considers its clock synchronized (adjtimex(2)).
-pub fn clock_is_synchronised() -> io::Result<bool> {
+/// The state of the kernel's wall clock (adjtimex(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockState {
+    /// Whether the kernel considers its clock synchronized.
+    pub synchronised: bool,
+    /// The last known offset to the reference clock in nanoseconds.
+    pub offset_ns: i64,
+    /// The estimated error in microseconds, as the synchronizing program states it.
+    pub estimated_error_us: i64,
+    /// The maximum error in microseconds. It grows while nothing synchronizes the clock.
+    pub maximum_error_us: i64,
+    /// Seconds between TAI and UTC; 0 if no program has set it.
+    pub tai_offset_s: i32,
+}
+
+/// Reads the state of the wall clock.
+pub fn clock_state() -> io::Result<ClockState> {
     // SAFETY: all-zero bytes are a valid `timex`, which contains numbers only; `modes` 0 sets nothing.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
     // SAFETY: `timex` is valid for writes during the call, and the kernel keeps no pointer to it.
-    match unsafe { libc::adjtimex(&raw mut timex) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(timex.status & libc::STA_UNSYNC == 0),
+    if unsafe { libc::adjtimex(&raw mut timex) } == -1 {
+        return Err(io::Error::last_os_error());
     }
+    let is_nanoseconds = timex.status & libc::STA_NANO != 0;
+    Ok(ClockState {
+        synchronised: timex.status & libc::STA_UNSYNC == 0,
+        offset_ns: if is_nanoseconds { timex.offset } else { timex.offset.saturating_mul(1000) },
+        estimated_error_us: timex.esterror,
+        maximum_error_us: timex.maxerror,
+        tai_offset_s: timex.tai,
+    })
+}
+
+/// Whether the kernel considers its clock synchronized.
+pub fn clock_is_synchronised() -> io::Result<bool> {
+    clock_state().map(|clock| clock.synchronised)
 }
 
 /// The offloads that are active on interface `name`. An interface that does not support the query counts as having

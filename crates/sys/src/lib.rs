@@ -5,7 +5,7 @@
 //! - [`Ring`], [`Block`], [`Frame`]: packets of all interfaces of a network namespace, read from memory that is shared
 //!   with the kernel. All reads use checked offsets, so that even an invalid block cannot cause a read outside of it.
 //! - [`SockFilter`] and [`CaptureFilter`]: classic BPF that the kernel runs before it copies a packet.
-//! - [`clock_is_synchronised`] and [`offloads`]: properties of a host that affect how far its packets can be trusted.
+//! - [`clock_state`] and [`offloads`]: properties of a host that affect how far its packets can be trusted.
 //! - [`share_one_heap`]: returns freed memory to the system. [`Wiping`]: overwrites freed memory with zeros.
 //! - [`map_code`]: an operation that a sandbox has to forbid.
 //! - [`HeldSignals`]: directs signals to one thread.
@@ -29,7 +29,7 @@ mod wiping;
 
 pub use frame::{Frame, Frames};
 pub use heap::share_one_heap;
-pub use host::{Offloads, clock_is_synchronised, map_code, offloads};
+pub use host::{ClockState, Offloads, clock_is_synchronised, clock_state, map_code, offloads};
 pub use inherited::inherited_memory_files;
 pub use memory::{Memory, Residence};
 pub use prefetch::prefetch;

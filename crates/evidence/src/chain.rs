@@ -1,0 +1,219 @@
+//! Logs whose lines are chained: each line ends with the digest of itself and of the line before it.
+//!
+//! ```text
+//! {"time":…,"event":…,"link":{"number":7,"previous":"<64 digits>"},"hash":"<64 digits>"}
+//! └──────────────── hashed, with the closing brace of the object ──┘
+//! ```
+//!
+//! `hash` is the SHA-256 of the line without the member `hash`, that is with `}` in place of `,"hash":"…"}`. `previous`
+//! is the `hash` of the line before. A changed line therefore has a wrong hash, and after a removed, inserted or reordered
+//! line a `previous` does not fit. Whoever can rewrite the whole rest of a log can make a valid chain again; signed heads,
+//! and heads that were sent elsewhere, show that. `sha256sum` is enough to check a line.
+
+use std::io::{BufRead, Read as _};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::digest::Digest;
+use crate::signature;
+
+/// The place of the next line in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The number of the last line.
+    pub number: u64,
+    /// Its hash.
+    pub hash: Digest,
+}
+
+/// The longest line that is read, in bytes.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+const HASH_BYTES: usize = ",\"hash\":\"\"}".len() + 64;
+
+/// Appends the links to a line that is a JSON object, and returns the line with its new head.
+///
+/// # Panics
+///
+/// Never: a line that is no object is stored as a string in an object.
+pub fn link(line: &str, head: Option<Head>) -> (String, Head) {
+    let line = line.trim_end();
+    let object = match line.strip_suffix('}') {
+        Some(object) if line.starts_with('{') && line.len() > 2 => object.to_owned(),
+        _ => format!("{{\"text\":{}", Value::from(line)),
+    };
+    let number = head.map_or(0, |head| head.number + 1);
+    let previous = head.map_or_else(Digest::default, |head| head.hash);
+    let mut linked = format!("{object},\"link\":{{\"number\":{number},\"previous\":\"{previous}\"}}}}");
+    let hash = Digest::of(linked.as_bytes());
+    linked.pop();
+    linked.push_str(&format!(",\"hash\":\"{hash}\"}}\n"));
+    (linked, Head { number, hash })
+}
+
+/// A line's place in its chain, if its own hash is right.
+pub fn read_link(line: &[u8]) -> Result<(Head, Digest), Break> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let at = line.len().checked_sub(HASH_BYTES).ok_or(Break::NotLinked)?;
+    let (hashed, suffix) = line.split_at(at);
+    let suffix = std::str::from_utf8(suffix).map_err(|_| Break::NotLinked)?;
+    let digits = suffix.strip_prefix(",\"hash\":\"").and_then(|rest| rest.strip_suffix("\"}"));
+    let hash: Digest = digits.ok_or(Break::NotLinked)?.parse().map_err(|_| Break::NotLinked)?;
+    if Digest::of_parts(&[hashed, b"}"]) != hash {
+        return Err(Break::Changed);
+    }
+    let value: Value = serde_json::from_slice(line).map_err(|_| Break::NotLinked)?;
+    let number = value.pointer("/link/number").and_then(Value::as_u64).ok_or(Break::NotLinked)?;
+    let previous = value.pointer("/link/previous").and_then(Value::as_str).ok_or(Break::NotLinked)?;
+    let previous = previous.parse().map_err(|_| Break::NotLinked)?;
+    Ok((Head { number, hash }, previous))
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Break {
+    /// The line has no links.
+    #[error("it is not linked to a line before it: it was written by another program, by an older version, or cut")]
+    NotLinked,
+    /// The content is not what was hashed.
+    #[error("it was changed: its hash is another")]
+    Changed,
+    /// The line before it is missing, or has another content.
+    #[error("the line before it is not the one it was linked to: lines {expected} to {found} were removed or changed")]
+    Gap {
+        /// The number of the line that was expected.
+        expected: u64,
+        /// The number of the line before the one found.
+        found: u64,
+    },
+    /// The line is at the wrong place.
+    #[error("it has the number {found} where {expected} follows: lines were reordered, repeated or inserted")]
+    Order {
+        /// The number that was expected.
+        expected: u64,
+        /// The number that the line has.
+        found: u64,
+    },
+    /// A signed head does not fit.
+    #[error("the head signed in it is not the one of this log: {0}")]
+    Head(String),
+}
+
+/// What a check of a chain found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Lines read.
+    pub lines: u64,
+    /// The first line's number in the chain, and its `previous`.
+    pub first: Option<(u64, Digest)>,
+    /// The last line's place.
+    pub head: Option<Head>,
+    /// Each break with the number of its line in the files, from 1; at most [`BREAKS_MAX`].
+    pub breaks: Vec<(u64, Break)>,
+    /// Breaks beyond these.
+    pub more_breaks: u64,
+    /// Signed heads that hold: the number of the line they cover, the time, and the fingerprint of the key.
+    pub signed: Vec<(u64, String, String)>,
+}
+
+/// The number of breaks that are listed.
+pub const BREAKS_MAX: usize = 100;
+
+impl Report {
+    fn found(&mut self, what: Break) {
+        if self.breaks.len() < BREAKS_MAX {
+            self.breaks.push((self.lines, what));
+        } else {
+            self.more_breaks += 1;
+        }
+    }
+
+    /// Whether no line is missing between the first and the last, and none was changed.
+    pub fn holds(&self) -> bool {
+        self.breaks.is_empty() && self.lines > 0
+    }
+}
+
+/// Checks files of one chain, the oldest first.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub fn check(files: impl IntoIterator<Item = impl BufRead>) -> std::io::Result<Report> {
+    let (mut report, mut line) = (Report::default(), Vec::new());
+    for mut file in files {
+        loop {
+            line.clear();
+            let bytes = (&mut file).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+            if bytes == 0 {
+                break;
+            }
+            report.lines += 1;
+            check_line(&mut report, &line);
+        }
+    }
+    Ok(report)
+}
+
+fn check_line(report: &mut Report, line: &[u8]) {
+    if !line.ends_with(b"\n") {
+        return report.found(Break::NotLinked);
+    }
+    let (place, previous) = match read_link(line) {
+        Ok(link) => link,
+        Err(error) => return report.found(error),
+    };
+    match report.head {
+        None => report.first = Some((place.number, previous)),
+        Some(head) if place.number <= head.number => {
+            report.found(Break::Order { expected: head.number + 1, found: place.number });
+        }
+        Some(head) if place.number > head.number + 1 || previous != head.hash => {
+            report.found(Break::Gap { expected: head.number + 1, found: place.number.saturating_sub(1) });
+        }
+        Some(_) => {}
+    }
+    check_signed(report, line);
+    report.head = Some(place);
+}
+
+/// Checks a head that was signed and written into the log: `{"event":"head","head":{…},"signature":"…"}`.
+fn check_signed(report: &mut Report, line: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<Value>(line) else { return };
+    let (Some(signed), Some(signature)) =
+        (value.get("signed").and_then(Value::as_str), value.get("signature").and_then(Value::as_str))
+    else {
+        return;
+    };
+    let signer = match signature::verify(signature, signed.as_bytes()) {
+        Ok(signer) => signer,
+        Err(error) => return report.found(Break::Head(error.to_string())),
+    };
+    let said: Option<SignedHead> = serde_json::from_str(signed).ok();
+    match (said, report.head) {
+        (Some(said), Some(head)) if said.head == head => {
+            report.signed.push((head.number, said.time, signer.fingerprint));
+        }
+        // The head before the first line of these files is known by the link only.
+        (Some(said), None) if report.first.is_some_and(|(_, previous)| previous == said.head.hash) => {
+            report.signed.push((said.head.number, said.time, signer.fingerprint));
+        }
+        (Some(said), _) => report.found(Break::Head(format!("line {} had another hash", said.head.number))),
+        (None, _) => report.found(Break::Head("its text is not understood".to_owned())),
+    }
+}
+
+/// The text that is signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedHead {
+    /// What is signed, so that the text means nothing elsewhere.
+    pub retrocap_log_head: u32,
+    /// When.
+    pub time: String,
+    /// The last line before this one.
+    #[serde(flatten)]
+    pub head: Head,
+}
+
+#[cfg(test)]
+mod tests;
