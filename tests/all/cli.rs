@@ -124,6 +124,7 @@ fn the_help_of_each_verb_has_three_examples() {
         "push",
         "extcap",
         "check",
+        "evidence",
         "completions",
         "man",
     ] {

@@ -5,6 +5,7 @@ mod certs;
 mod clocks;
 mod crowds;
 mod ending;
+mod evidence;
 mod exactness;
 mod extcap;
 mod faults;

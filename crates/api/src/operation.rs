@@ -77,6 +77,12 @@ const FILE_TRAILERS: &[(&str, &str, &str)] = &[
         "What matches and is gone, with numbers: sessions that were cut, packets that the kernel dropped; absent when nothing is \
          known to be missing.",
     ),
+    (
+        "retrocap-record",
+        "string",
+        "With seal: base64 of a JSON object with record (the SHA-256 of the file, when and by which recorder it was sent) and \
+         signature (over record, as ssh-keygen -Y makes it); absent when the recorder has no key.",
+    ),
 ];
 const FLOW_TRAILERS: &[(&str, &str, &str)] = &[
     ("retrocap-flows", "integer", "Lines of the answer."),

@@ -45,6 +45,8 @@ pub struct PacketQuery {
     pub carried_by: Option<(SocketAddr, SocketAddr)>,
     /// Whether the answer has all packets of the sessions that match.
     pub whole_sessions: bool,
+    /// Whether the recorder signs what it sends.
+    pub seal: bool,
 }
 
 /// What `/v1/flows` is asked for.
@@ -108,6 +110,7 @@ impl PacketQuery {
                 ..request
             },
             whole_sessions,
+            seal: export.seal.unwrap_or(false),
             format: export.format.unwrap_or_default(),
             precision,
             follow,

@@ -250,6 +250,8 @@ question! {
             => "All packets of the sessions to which the matching packets belong, within the window or not. At most 16384 sessions, fewer on a small memory budget; the trailer retrocap-note says how many were left out.";
         dedup: bool = "dedup"
             => "Packets that were captured twice are given once: on a bridge and its port, or on two mirrored ports.";
+        seal: bool = "seal"
+            => "The recorder signs what it sends, if it has a key: the trailer retrocap-record.";
         count: NonZeroU64 = "count" | "c", example "100"
             => "At most this many packets, the first that match.";
         format: Format = "format"

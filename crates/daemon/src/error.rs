@@ -43,6 +43,18 @@ pub enum Error {
         /// What is wrong with the certificates.
         source: TlsError,
     },
+    /// The key that signs evidence cannot be used.
+    #[error(
+        "the key {} of evidence-key cannot sign: {reason}; `ssh-keygen -t ed25519 -N \"\" -f {}` makes one",
+        path.display(),
+        path.display()
+    )]
+    EvidenceKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),

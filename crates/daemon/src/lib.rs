@@ -10,6 +10,7 @@
 //! ends the whole recorder, never half of it; but when a replayed file ends or is damaged, what was read is still served.
 #![forbid(unsafe_code)]
 
+mod attestation;
 pub mod check;
 mod classes;
 mod compressor;

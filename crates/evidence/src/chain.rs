@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::digest::Digest;
-use crate::signature;
+use crate::signature::{self, Signer};
 
 /// The place of the next line in a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,10 +112,23 @@ pub struct Report {
     pub breaks: Vec<(u64, Break)>,
     /// Breaks beyond these.
     pub more_breaks: u64,
-    /// Signed heads that hold: the number of the line they cover, the time, and the fingerprint of the key.
-    pub signed: Vec<(u64, String, String)>,
+    /// Signed heads that hold, at most [`SIGNED_MAX`].
+    pub signed: Vec<Signed>,
 }
 
+/// A head of the chain that somebody signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// The number of the last line that it covers.
+    pub number: u64,
+    /// When it was signed.
+    pub time: String,
+    /// Whose key signed it.
+    pub signer: Signer,
+}
+
+/// The number of signed heads that are listed: those of more than ten years.
+pub const SIGNED_MAX: usize = 4096;
 /// The number of breaks that are listed.
 pub const BREAKS_MAX: usize = 100;
 
@@ -125,6 +138,12 @@ impl Report {
             self.breaks.push((self.lines, what));
         } else {
             self.more_breaks += 1;
+        }
+    }
+
+    fn signed(&mut self, number: u64, time: String, signer: Signer) {
+        if self.signed.len() < SIGNED_MAX {
+            self.signed.push(Signed { number, time, signer });
         }
     }
 
@@ -192,11 +211,11 @@ fn check_signed(report: &mut Report, line: &[u8]) {
     let said: Option<SignedHead> = serde_json::from_str(signed).ok();
     match (said, report.head) {
         (Some(said), Some(head)) if said.head == head => {
-            report.signed.push((head.number, said.time, signer.fingerprint));
+            report.signed(head.number, said.time, signer);
         }
         // The head before the first line of these files is known by the link only.
         (Some(said), None) if report.first.is_some_and(|(_, previous)| previous == said.head.hash) => {
-            report.signed.push((said.head.number, said.time, signer.fingerprint));
+            report.signed(said.head.number, said.time, signer);
         }
         (Some(said), _) => report.found(Break::Head(format!("line {} had another hash", said.head.number))),
         (None, _) => report.found(Break::Head("its text is not understood".to_owned())),

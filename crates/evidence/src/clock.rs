@@ -78,18 +78,20 @@ pub struct ClockWatch {
 #[derive(Debug)]
 struct Seen {
     statement: ClockStatement,
+    latest: ClockReading,
     last: (SystemTime, Instant),
 }
 
 impl ClockWatch {
     /// Begins to watch.
     pub fn start(source: &str) -> Self {
+        let latest = ClockReading::now();
         let statement = ClockStatement {
             source: source.to_owned(),
-            while_recording: vec![ClockReading::now()],
+            while_recording: vec![latest.clone()],
             ..ClockStatement::default()
         };
-        Self { seen: Mutex::new(Seen { statement, last: (SystemTime::now(), Instant::now()) }) }
+        Self { seen: Mutex::new(Seen { statement, latest, last: (SystemTime::now(), Instant::now()) }) }
     }
 
     /// Looks at the clock. Call it about once a second; steps between two calls are seen as one.
@@ -113,14 +115,15 @@ impl ClockWatch {
         }
         let reading = read();
         if statement.while_recording.last().is_none_or(|last| last.synchronised != reading.synchronised) {
-            add(&mut statement.while_recording, CHANGES_MAX, &mut statement.more_changes, reading);
+            add(&mut statement.while_recording, CHANGES_MAX, &mut statement.more_changes, reading.clone());
         }
+        seen.latest = reading;
     }
 
-    /// What is known, with the state now.
+    /// What is known, with the state when the clock was looked at last: threads that answer may not ask the kernel.
     pub fn statement(&self) -> ClockStatement {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        ClockStatement { at_export: Some(ClockReading::now()), ..seen.statement.clone() }
+        ClockStatement { at_export: Some(seen.latest.clone()), ..seen.statement.clone() }
     }
 }
 

@@ -44,7 +44,7 @@ impl AllowedSigners {
             let mut word = words.next().ok_or(failed("a key is missing"))?;
             let (mut namespaces, mut valid_after, mut valid_before, mut authority) = (None, None, None, false);
             if !is_algorithm(word) {
-                for option in word.split_inclusive(|c| c == ',').scan(String::new(), join_quoted).flatten() {
+                for option in word.split_inclusive(',').scan(String::new(), join_quoted).flatten() {
                     let option = option.trim_end_matches(',');
                     let (name, value) = option.split_once('=').unwrap_or((option, ""));
                     let value = Some(value.trim_matches('"').to_owned());
@@ -85,7 +85,7 @@ impl AllowedSigners {
 /// Joins the parts of an option whose quoted value contains commas.
 fn join_quoted(open: &mut String, part: &str) -> Option<Option<String>> {
     open.push_str(part);
-    let is_whole = open.matches('"').count() % 2 == 0;
+    let is_whole = open.matches('"').count().is_multiple_of(2);
     Some(is_whole.then(|| std::mem::take(open)))
 }
 

@@ -8,6 +8,7 @@ use cms::signed_data::{SignedData, SignerInfo};
 use der::asn1::{Any, Int, ObjectIdentifier, OctetString};
 use der::{Decode as _, Encode as _};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_cert::spki::AlgorithmIdentifier;
@@ -131,6 +132,17 @@ pub fn check(response: &[u8], digest: Digest, authorities: &[Vec<u8>]) -> Result
     let serial = stamped.serial_number.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
     let trusted = (!authorities.is_empty()).then_some(distrust.is_none());
     Ok(TimeStamp { unix_seconds, authority: subject.to_string(), serial, trusted, distrust })
+}
+
+/// The certificates of a PEM file, in DER.
+///
+/// # Errors
+///
+/// When there is none, or one is damaged.
+pub fn read_authorities(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+    let certificates = CertificateDer::pem_slice_iter(pem).map(|der| der.map(|der| der.to_vec()));
+    let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    if certificates.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(certificates) }
 }
 
 /// The certificates in the token, in DER.

@@ -11,7 +11,9 @@ use crate::error::{AlreadyReported, Usage};
 use crate::options::Common;
 use crate::terminal::output::ClosedPipe;
 use crate::terminal::printable::note;
-use crate::verbs::{certs, check, completions, extcap, flows, get, interfaces, pin, push, replay, run, status};
+use crate::verbs::{
+    certs, check, completions, evidence, extcap, flows, get, interfaces, pin, push, replay, run, status,
+};
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
 
@@ -42,6 +44,7 @@ pub(crate) enum Verb {
     Replay(replay::Replay),
     Interfaces(interfaces::Interfaces),
     Extcap(extcap::Extcap),
+    Evidence(evidence::Evidence),
     Certs(certs::Certs),
     Check(check::Check),
     Completions(completions::Completions),
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(replay) => replay.run(&cli.common),
         Verb::Interfaces(interfaces) => interfaces.run(&cli.common),
         Verb::Extcap(extcap) => extcap.run(&cli.common),
+        Verb::Evidence(evidence) => evidence.run(&cli.common),
         Verb::Certs(certs) => certs.run(&cli.common),
         Verb::Check(check) => check.run(&cli.common),
         Verb::Completions(completions) => completions.run(&mut Cli::command()),

@@ -10,6 +10,7 @@ pub(crate) mod packets;
 pub(crate) mod pins;
 pub(crate) mod selection_query;
 pub(crate) mod selections;
+pub(crate) mod statement;
 pub(crate) mod stream;
 
 use formats::writer::Format;

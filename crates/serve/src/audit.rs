@@ -5,12 +5,14 @@
 //! client and minute, and `refused-more` with the count of the others. What always holds: with [`Policy::Required`]
 //! nothing is read whose `begin` was not written; no refusal displaces the record of a read; when rotation removes a
 //! file, the line `removed` says what was in it; the files are for their owner alone and only ever appended to; what
-//! could not be written is counted; no line contains a character that deceives its reader.
+//! could not be written is counted; no line contains a character that deceives its reader; and each line is linked to the one
+//! before it, so that `retrocap evidence audit` finds a line that is missing or was changed.
 
 mod error;
 mod file;
 mod refusals;
 mod removed;
+mod signing;
 mod user_names;
 mod writer;
 
@@ -31,8 +33,9 @@ use base::log_limit::LogLimit;
 pub use error::AuditError;
 use file::{File, REFUSALS};
 use refusals::Refusals;
+use signing::Signing;
 use user_names::UserNames;
-use writer::Writer;
+use writer::{Text, Writer};
 
 /// Bytes after which a new file is begun, by default.
 pub const SIZE_DEFAULT: u64 = 10 << 20;
@@ -126,6 +129,7 @@ struct AuditLog {
     failures: AtomicU64,
     /// Why the last line could not be written, if it could not.
     failing: Mutex<Option<String>>,
+    signing: Mutex<Signing>,
 }
 
 impl Audit {
@@ -164,6 +168,7 @@ impl Audit {
             lines: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             failing: Mutex::new(failing),
+            signing: Mutex::default(),
         }))))
     }
 
@@ -283,9 +288,8 @@ impl AuditLog {
         line.insert("event".to_owned(), event.into());
         line.extend(facts.iter().map(|(key, value)| (key.clone(), value.clone())));
         line.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-        let mut text = json_document(&Value::Object(line).to_string()).into_owned();
-        text.push('\n');
-        let written = writer.append(text.into_bytes());
+        let text = json_document(&Value::Object(line).to_string()).into_owned();
+        let written = writer.append(Text::Line(text));
         let outcome = written.map_err(|error| error.to_string());
         *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = outcome.clone().err();
         match &outcome {
@@ -316,6 +320,11 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
+    /// A member of the entry, such as its `id`; `None` where there is no log.
+    pub(crate) fn fact(&self, name: &str) -> Option<&Value> {
+        self.begun.as_ref()?.1.get(name)
+    }
+
     /// Counts a packet of so many bytes that is given.
     pub fn packet(&mut self, bytes: usize) {
         self.packets += 1;

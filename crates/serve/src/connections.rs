@@ -42,6 +42,8 @@ const HEAD_BYTES_MAX: usize = 32 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 /// How often counts of refusals are written to the audit log.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the clock is looked at.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after the system could not accept a connection, for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -164,6 +166,7 @@ async fn accept_connections(
                 health::sample_periodically(Arc::clone(&service)),
                 pins::expire_in_time(Arc::clone(&service)),
                 summarize_refusals(Arc::clone(&service)),
+                watch_clock(Arc::clone(&service)),
             );
         }
         std::future::pending::<()>().await;
@@ -213,7 +216,11 @@ async fn accept_connections(
         timeout(service.limits().stop_timeout, async { while connections.join_next().await.is_some() {} }).await;
     if is_socket {
         let asked = Arc::clone(&service);
-        let _ = service.blocking(move || asked.audit.summarize_refusals(true)).await;
+        let ending = move || {
+            asked.audit.summarize_refusals(true);
+            asked.audit.sign_head(asked.attestation.as_ref(), true);
+        };
+        let _ = service.blocking(ending).await;
     }
     if ended.is_err() {
         tracing::info!("{} connections are closed before their answers have ended", connections.len());
@@ -226,7 +233,21 @@ async fn summarize_refusals(service: Arc<Service>) {
     loop {
         sleep(SUMMARY_INTERVAL).await;
         let asked = Arc::clone(&service);
-        let _ = service.blocking(move || asked.audit.summarize_refusals(false)).await;
+        let write = move || {
+            asked.audit.summarize_refusals(false);
+            asked.audit.sign_head(asked.attestation.as_ref(), false);
+        };
+        let _ = service.blocking(write).await;
+    }
+}
+
+/// Looks at the clock once a second, for what exports state about it.
+async fn watch_clock(service: Arc<Service>) {
+    loop {
+        sleep(CLOCK_INTERVAL).await;
+        if let Some(attestation) = &service.attestation {
+            attestation.clock.observe();
+        }
     }
 }
 

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+pub mod attestation;
 pub mod audit;
 pub mod certificate;
 mod clock;

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::attestation::Attestation;
 use super::audit::Audit;
 use super::clock::now;
 use super::counters::ServiceCounters;
@@ -104,6 +105,8 @@ pub struct Service {
     pub(crate) counters: ServiceCounters,
     pub(crate) health_history: HealthHistory,
     pub(crate) audit: Audit,
+    /// What exports state about the recorder; `None` where files are read without one.
+    pub(crate) attestation: Option<Arc<Attestation>>,
     pub(crate) tls: Option<Arc<Tls>>,
     /// Set when the recorder stops; answers then end.
     pub(crate) stopping: Arc<AtomicBool>,
@@ -136,6 +139,7 @@ impl Service {
             counters: ServiceCounters::default(),
             health_history: HealthHistory::default(),
             audit: Audit::default(),
+            attestation: None,
             tls: None,
             stopping: Arc::default(),
             pinned: Notify::new(),
@@ -203,6 +207,12 @@ impl Service {
     /// Sets the audit log.
     pub fn audited(self, audit: Audit) -> Self {
         Self { audit, ..self }
+    }
+
+    /// Sets what exports state about the recorder.
+    #[must_use]
+    pub fn attested(self, attestation: Arc<Attestation>) -> Self {
+        Self { attestation: Some(attestation), ..self }
     }
 
     /// Sets the certificate that other machines are shown.

@@ -7,6 +7,7 @@ use sys::{HeldSignals, share_one_heap};
 
 use super::confined::Confined;
 use super::resources::Resources;
+use crate::attestation;
 use crate::classes;
 use crate::confinement::Confinement;
 use crate::error::{Error, system};
@@ -85,6 +86,7 @@ impl Opened {
         };
         // The audit log, keys and low ports may need privileges.
         let audit = Audit::open(settings.audit_log(), plan.owner())?;
+        let attestation = Arc::new(attestation::open(&settings)?);
         let remote = RemoteListeners::new(&settings)?;
         // A client that can connect can make the supervisor send a signal, and a thread in its role could not pass it on.
         let signals = HeldSignals::new().map_err(system("hold signals back"))?;
@@ -98,6 +100,7 @@ impl Opened {
             socket,
             remote,
             audit,
+            attestation,
             signals,
             interfaces,
             selection,

@@ -18,6 +18,7 @@ use engine::judge::Pins;
 use engine::own_streams::OwnStreams;
 use engine::pipeline::Pipeline;
 use engine::store::compress::{Compression, Compressor};
+use serve::attestation::Attestation;
 use serve::audit::Audit;
 
 /// What every phase has.
@@ -30,6 +31,7 @@ pub(super) struct Resources {
     pub(super) socket: Socket,
     pub(super) remote: RemoteListeners,
     pub(super) audit: Audit,
+    pub(super) attestation: Arc<Attestation>,
     pub(super) signals: HeldSignals,
     pub(super) interfaces: Arc<Interfaces>,
     /// Of live capture.

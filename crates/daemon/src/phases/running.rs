@@ -94,6 +94,7 @@ impl Running {
             .with_memory_not_locked(resources.not_locked.map(|reason| reason.to_string()))
             .with_own_streams(resources.own_streams)
             .with_tls(remote.tls.clone())
+            .attested(resources.attestation)
             .audited(audit);
         service.set_retention_target(settings.retention_target());
         let service = Arc::new(service);

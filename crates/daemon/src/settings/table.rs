@@ -162,6 +162,10 @@ settings! {
     /// Old audit log files to keep; 1 to 10000.
     "" "audit-log-keep" => audit_log_keep: u32 = Is("9"), Restart,
         Some(Flag::value("N").heading("Audit log")), |value| value.whole(1..=10_000);
+    /// Private SSH key that signs exports that are sealed (`get --seal`) and, once a day, the audit log: Ed25519 or ECDSA
+    /// (P-256), without a passphrase. It is read before privileges are dropped.
+    "" "evidence-key" => evidence_key: Option<PathBuf> = Unset("nothing is signed", r#""/etc/retrocap/evidence_key""#), Restart,
+        Some(Flag::value("FILE").heading("Evidence")), |value| value.path().map(Some);
     /// How much is logged: 0 for what matters, 1 for details, 2 for everything.
     "" "verbose" => verbose: u8 = Is("0"), Now, None, |value| value.whole(0..=2);
     /// Log errors only.

@@ -1,11 +1,13 @@
 //! Writes a capture file that the recorder sends to its destination.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 use jiff::tz::TimeZone;
 
+use super::evidence::sealing;
 use super::trailers::{MISSING, NOTE, ended};
 use crate::client::Answer;
 use crate::options::Common;
@@ -53,6 +55,7 @@ pub(super) fn file(
     }
     let file_bytes = output.finish()?;
     drop(shown.progress);
+    sealing::store_record(Path::new(name), &trailers)?;
     if common.json {
         let document = serde_json::json!({
             "packets": totals.packets, "bytes": totals.bytes, "file": name, "file_bytes": file_bytes,

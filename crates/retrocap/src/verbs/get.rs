@@ -19,6 +19,7 @@ use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::print;
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::{hex_dump, human};
+use crate::verbs::evidence::sealing;
 use crate::verbs::export::{self, ExportProgress};
 use crate::verbs::interfaces::Interfaces as ListInterfaces;
 use crate::verbs::selection::{Around, Selection};
@@ -73,6 +74,9 @@ pub(crate) struct Get {
     /// Permissions of the files written; exports contain secrets
     #[arg(long, value_name = "OCTAL", help_heading = "Output", default_value = "600")]
     mode: FileMode,
+    /// Seal what was written with this SSH key: a manifest beside it, and its signature
+    #[arg(long, value_name = "KEY", help_heading = "Output", conflicts_with = "text")]
+    seal: Option<PathBuf>,
     /// Print one line per packet, also to a pipe
     #[arg(long, help_heading = "Output", conflicts_with_all = ["write", "split"])]
     text: bool,
@@ -115,7 +119,14 @@ impl Get {
                 "--follow goes on with packets as they come, and files have no more: leave out one of both",
             ));
         }
-        offline::reading(common, &self.selection.read, |common| self.ask(common))
+        let Some(key) = &self.seal else {
+            return offline::reading(common, &self.selection.read, |common| self.ask(common));
+        };
+        let written = self.alerts.split.as_deref().or(self.write.as_deref()).filter(|path| *path != Path::new("-"));
+        let written = written.ok_or_else(|| Usage::of("--seal needs a file to seal: add -w case.pcapng"))?;
+        sealing::prepare(written, key)?;
+        offline::reading(common, &self.selection.read, |common| self.ask(common))?;
+        sealing::seal_export(written, key, common)
     }
 
     fn ask(&self, common: &Common) -> anyhow::Result<()> {
@@ -216,7 +227,10 @@ impl Get {
         let target = self.selection(now, tz)?.add(Target::new("/v1/packets"), Some(&self.around), now, tz)?;
         let target = target.with("whole-sessions", self.whole_sessions.then_some(1));
         let target = target.with("dedup", self.dedup.then_some(1));
-        Ok(target.with("count", self.count).with("follow", self.follow.then_some(1)))
+        Ok(target
+            .with("count", self.count)
+            .with("follow", self.follow.then_some(1))
+            .with("seal", self.seal.as_ref().map(|_| 1)))
     }
 
     /// Prints one line per packet.

@@ -4,6 +4,7 @@ pub(crate) mod certs;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod display_filter;
+pub(crate) mod evidence;
 mod export;
 pub(crate) mod extcap;
 pub(crate) mod flows;

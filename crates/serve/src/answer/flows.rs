@@ -211,7 +211,7 @@ fn refuse(sink: Sink, entry: AuditEntry, problem: impl Into<Problem>) -> Result<
 
 /// Ends the answer and its audit entry.
 fn end(sink: Sink, entry: AuditEntry, listed: u64, note: &str) -> Result<(), Closed> {
-    sink.end(Ending { counts: vec![("flows", listed)], note: note.to_owned(), missing: String::new() })?;
+    sink.end(Ending { counts: vec![("flows", listed)], note: note.to_owned(), ..Ending::default() })?;
     entry.end(if note.is_empty() { "complete" } else { note });
     Ok(())
 }

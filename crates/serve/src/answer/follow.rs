@@ -17,6 +17,7 @@ use super::super::peer::Peer;
 use super::super::quota::Share;
 use super::super::service::Service;
 use super::packets::{Export, ExportedInterfaces, Scope, options, statistics};
+use super::statement::{Outcome, Span};
 use super::stream::{Body, Closed, Ending, Sink, stream};
 use super::{Answer, Media};
 use api::parameters::PacketQuery;
@@ -207,7 +208,17 @@ impl Follower {
         }
         let summary = follow.summary();
         let note = self.note(&follow, &writer);
-        let comments = self.export.comments(&note, "", &writer.exported, writer.exporter.cut());
+        let mut comments = self.export.comments(&note, "", &writer.exported, writer.exporter.cut());
+        comments.extend(self.export.statement(&Outcome {
+            entry: &entry,
+            peer: &self.peer,
+            summary,
+            span: writer.span,
+            dropped_within: 0,
+            cut: writer.exporter.cut(),
+            note: &note,
+            missing: "",
+        }));
         writer.exporter.end(sink.buffer(), &statistics(&service), &comments);
         sink.end(Ending::of_file(summary, &note, ""))?;
         entry.end(if note.is_empty() { "complete" } else { &note });
@@ -286,6 +297,7 @@ impl SettledClock {
 struct Writer {
     exporter: FittingExporter,
     exported: ExportedInterfaces,
+    span: Span,
 }
 
 impl Writer {
@@ -294,7 +306,7 @@ impl Writer {
         let options = Options { link_type: Some(link_type), ..options(&live.export.query) };
         let exporter = FittingExporter::new(live.export.query.format, options);
         let exporter = if live.for_strict_readers { exporter.for_strict_readers() } else { exporter };
-        Self { exporter, exported: ExportedInterfaces::default() }
+        Self { exporter, exported: ExportedInterfaces::default(), span: Span::default() }
     }
 
     /// Writes a packet before which `missed` were evicted too soon.
@@ -303,6 +315,7 @@ impl Writer {
             (missed > 0).then(|| format!("{missed} packets before this one were evicted before they could be sent"));
         if self.exporter.packet(out, found.interface, &found.packet, comment.as_deref()) {
             self.exported.note(found.interface.id);
+            self.span.add(found.packet.time);
         }
     }
 }

@@ -9,11 +9,13 @@ use super::super::peer::Peer;
 use super::super::quota::Share;
 use super::super::service::Service;
 use super::selection_query::SelectionQuery;
+use super::statement::{Outcome, Span};
 use super::stream::{Closed, Ending, Sink, stream};
 use super::{Answer, Media};
 use api::parameters::PacketQuery;
 use api::{Problem, describe};
 use base::packet::{InterfaceId, LinkType};
+use base::time::Timestamp;
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use query::explain::cut;
 use query::search::{SearchLimits, SessionTotals};
@@ -62,7 +64,7 @@ pub(crate) async fn export(
     };
     let export = Export { service: Arc::clone(&service), query, scope };
     let answer = move |sink: Sink| match export.service.audit().begin(&peer, Action::Packets, audited) {
-        Ok(entry) => export.run(sink, entry),
+        Ok(entry) => export.run(sink, entry, &peer),
         Err(problem) => sink.refuse(problem),
     };
     Ok(Answer { media, body: stream(&service, share, answer).await? })
@@ -76,7 +78,7 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: AuditEntry, peer: &Peer) -> Result<(), Closed> {
         if let Err(problem) = self.check_link_types(&sink) {
             entry.end(&problem.detail);
             return sink.refuse(problem);
@@ -90,13 +92,15 @@ impl Export {
         };
         let mut exporter = Exporter::new(self.query.format, options(&self.query));
         let mut exported = ExportedInterfaces::default();
-        let mut left_out = None;
+        let (mut left_out, mut span) = (None, Span::default());
+        sink.seal(self.query.seal);
         while let Some(found) = packets.next() {
             let buffer = sink.buffer();
             if exported.0.is_empty() {
                 exporter.begin(buffer, &[format!("asked for: {}", self.asked())]);
             }
             exported.note(found.interface.id);
+            span.add(found.packet.time);
             if let Err(error) = exporter.packet(buffer, found.interface, &found.packet) {
                 left_out = Some(error);
                 break;
@@ -117,10 +121,16 @@ impl Export {
         sink.send()?;
         let note = self.note(summary, left_out, &known);
         let missing = self.missing(summary, &known, &drops);
-        let comments = self.comments(&note, &missing, &exported, exporter.cut());
+        let mut comments = self.comments(&note, &missing, &exported, exporter.cut());
+        let dropped_within = drops.dropped_within(Timestamp::MIN, Timestamp::MAX);
+        let (note, missing, cut) = (note.as_str(), missing.as_str(), exporter.cut());
+        let outcome = Outcome { entry: &entry, peer, summary, span, dropped_within, cut, note, missing };
+        comments.extend(self.statement(&outcome));
         exporter.end(sink.buffer(), &statistics(&self.service), &comments);
-        sink.end(Ending::of_file(summary, &note, &missing))?;
-        entry.end(if note.is_empty() { "complete" } else { &note });
+        let ending = Ending::of_file(summary, note, missing);
+        let audit_id = entry.fact("id").and_then(|id| id.as_str());
+        sink.end_sealed(ending, summary.packets, audit_id)?;
+        entry.end(if note.is_empty() { "complete" } else { note });
         Ok(())
     }
 
@@ -142,7 +152,7 @@ impl Export {
         packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping))
     }
 
-    fn asked(&self) -> String {
+    pub(crate) fn asked(&self) -> String {
         match &self.scope {
             Scope::Matching => describe::sentence(&self.query.request),
             Scope::WholeSessions(_) => format!("the whole sessions of {}", describe::sentence(&self.query.request)),

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::attestation::Sent;
 use super::super::quota::Share;
 use super::super::service::Service;
 use api::Problem;
 use base::foreign::json_document;
 use base::log_limit::LogLimit;
+use evidence::digest::Hasher;
 use query::Summary;
 
 /// Bytes after which a chunk is sent. A packet is never split, so that a chunk can be longer by one packet.
@@ -40,6 +42,8 @@ pub(crate) struct Ending {
     pub(crate) note: String,
     /// What matches and is gone; empty when nothing is known to be.
     pub(crate) missing: String,
+    /// The record of what was sent and its signature, if the client asked for a seal and the recorder has a key.
+    pub(crate) record: Option<(String, String)>,
 }
 
 impl Ending {
@@ -49,6 +53,7 @@ impl Ending {
             counts: vec![("packets", summary.packets), ("bytes", summary.bytes), ("overtaken", summary.overtaken)],
             note: note.to_owned(),
             missing: missing.to_owned(),
+            record: None,
         }
     }
 }
@@ -70,6 +75,8 @@ pub(crate) struct Sink {
     buffer: Vec<u8>,
     asked: Instant,
     service: Arc<Service>,
+    /// The digest of what was sent, if it is sealed, and its length.
+    sealed: Option<(Hasher, u64)>,
     /// Set when the client has disconnected.
     pub(crate) gone: Arc<AtomicBool>,
 }
@@ -103,7 +110,15 @@ pub(crate) async fn stream(
     let gone = Arc::new(AtomicBool::new(false));
     service.counters.queries_running.fetch_add(1, Ordering::Relaxed);
     let query = Query { service: Arc::clone(service), gone: Arc::clone(&gone), _place: place };
-    let sink = Sink { head: Some(head), parts: sender, buffer: Vec::new(), asked, service: Arc::clone(service), gone };
+    let sink = Sink {
+        head: Some(head),
+        parts: sender,
+        buffer: Vec::new(),
+        asked,
+        service: Arc::clone(service),
+        sealed: None,
+        gone,
+    };
     service.spawn_query(move || {
         if answer(sink).is_err() {
             tracing::debug!("a client disconnected before its answer had ended");
@@ -132,6 +147,12 @@ impl Drop for Query {
 }
 
 impl Sink {
+    /// Computes the digest of what is sent, if the client asked for a seal and the recorder has a key.
+    pub(crate) fn seal(&mut self, asked: bool) {
+        let has_key = self.service.attestation.as_ref().is_some_and(|attestation| attestation.key.is_some());
+        self.sealed = (asked && has_key).then(|| (Hasher::default(), 0));
+    }
+
     /// Answers with a problem.
     pub(crate) fn refuse(mut self, problem: impl Into<Problem>) -> Result<(), Closed> {
         match self.head.take() {
@@ -181,6 +202,15 @@ impl Sink {
         self.parts.blocking_send(Part::End(ending)).map_err(|_| Closed)
     }
 
+    /// As [`end`](Self::end), with the recorder's signature over what was sent.
+    pub(crate) fn end_sealed(mut self, ending: Ending, packets: u64, audit_id: Option<&str>) -> Result<(), Closed> {
+        self.send()?;
+        let sent = self.sealed.take().map(|(hasher, bytes)| Sent { sha256: hasher.finish(), bytes, packets });
+        let attestation = self.service.attestation.as_ref();
+        let record = attestation.zip(sent).and_then(|(attestation, sent)| attestation.record(sent, audit_id));
+        self.end(Ending { record, ..ending })
+    }
+
     /// Sends what was written, however little; begins the answer with the first call.
     pub(crate) fn send(&mut self) -> Result<(), Closed> {
         if let Some(head) = self.head.take() {
@@ -190,6 +220,10 @@ impl Sink {
             return Ok(());
         }
         let chunk = std::mem::take(&mut self.buffer);
+        if let Some((hasher, bytes)) = &mut self.sealed {
+            hasher.update(&chunk);
+            *bytes += chunk.len() as u64;
+        }
         self.service.counters.bytes_sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         self.parts.blocking_send(Part::Data(chunk)).map_err(|_| Closed)
     }

@@ -1,7 +1,8 @@
-//! A file of the audit log: opened, appended to, and rotated by size.
+//! A file of the audit log: opened, appended to, chained, and rotated by size. Rotation, restarts and files moved by others
+//! continue the chain.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use rustix::fs::{Gid, Uid};
 
 use super::error::AuditError;
 use super::removed;
+use evidence::chain::{self, Head};
 
 /// What is added to the name of the log for the files of refusals.
 pub(super) const REFUSALS: &str = ".refusals";
@@ -25,11 +27,13 @@ pub(super) struct File {
     torn: bool,
     /// Bytes at which the file is rotated; more than `size_max` after rotation has failed.
     rotate_at: u64,
+    /// The last line that was written, to which the next one is linked.
+    head: Option<Head>,
 }
 
 impl File {
     pub(super) fn new(path: PathBuf, size_max: u64, keep: u32) -> Self {
-        Self { path, size_max, keep, file: None, torn: false, rotate_at: size_max }
+        Self { path, size_max, keep, file: None, torn: false, rotate_at: size_max, head: None }
     }
 
     /// Opens the file, and creates it and its directory where they are missing. Both belong to `owner` afterwards, the user
@@ -73,6 +77,7 @@ impl File {
             return Err(failed("write")(with_remedy(refused, &directory, writer)));
         }
         self.file = Some(file);
+        self.head = last_head(&self.path).or_else(|| last_head(&self.numbered(1)));
         Ok(())
     }
 
@@ -115,15 +120,31 @@ impl File {
         }
     }
 
-    /// Appends a line, all of it or nothing.
-    pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
+    /// Appends a line, all of it or nothing, and links it to the line before.
+    pub(super) fn append(&mut self, line: &str) -> io::Result<()> {
         let length = self.reopen_if_moved()?;
-        if length > 0 && length.saturating_add(line.len() as u64) > self.rotate_at {
+        if length > 0 && length.saturating_add(line.len() as u64 + LINK_BYTES_MAX) > self.rotate_at {
             self.rotate(length);
         }
+        self.append_linked(line)
+    }
+
+    /// Appends a line that `compose` makes of the last one's place; nothing if it makes none.
+    pub(super) fn append_composed(&mut self, compose: impl FnOnce(Head) -> Option<String>) -> io::Result<()> {
+        let Some(line) = self.head.and_then(compose) else { return Ok(()) };
+        self.reopen_if_moved()?;
+        self.append_linked(&line)
+    }
+
+    fn append_linked(&mut self, line: &str) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         let before = file.metadata()?.len();
-        let written = if self.torn { file.write_all(b"\n") } else { Ok(()) }.and_then(|()| file.write_all(line));
+        let (line, head) = chain::link(line, self.head);
+        let written =
+            if self.torn { file.write_all(b"\n") } else { Ok(()) }.and_then(|()| file.write_all(line.as_bytes()));
+        if written.is_ok() {
+            self.head = Some(head);
+        }
         self.torn = match &written {
             Ok(()) => false,
             // Half a line on a full disk.
@@ -164,13 +185,13 @@ impl File {
             open(&self.path)
         };
         match rename_files() {
-            Ok(mut file) => {
+            Ok(file) => {
+                (self.file, self.torn, self.rotate_at) = (Some(file), false, self.size_max);
                 if let Some(line) = removed
-                    && let Err(error) = file.write_all(&line)
+                    && let Err(error) = self.append_linked(&line)
                 {
                     tracing::warn!("the audit log cannot say that {} was removed: {error}", oldest.display());
                 }
-                (self.file, self.torn, self.rotate_at) = (Some(file), false, self.size_max);
             }
             Err(error) => {
                 let path = self.path.display();
@@ -185,6 +206,23 @@ impl File {
         path.push(format!(".{number}"));
         path.into()
     }
+}
+
+/// Bytes that linking adds to a line at most.
+const LINK_BYTES_MAX: u64 = 224;
+/// Bytes at the end of a file in which its last line is looked for.
+const LAST_LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// The place of a file's last line in its chain.
+fn last_head(path: &Path) -> Option<Head> {
+    let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+    let mut file = std::fs::File::options().read(true).custom_flags(no_follow).open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(io::SeekFrom::Start(length.saturating_sub(LAST_LINE_BYTES_MAX))).ok()?;
+    let mut end = Vec::new();
+    file.take(LAST_LINE_BYTES_MAX).read_to_end(&mut end).ok()?;
+    // A line that was cut when the machine lost power is not the last one of the chain.
+    end.split(|&byte| byte == b'\n').rev().find_map(|line| Some(chain::read_link(line).ok()?.0))
 }
 
 /// The permission to reach files in a directory.

@@ -14,7 +14,7 @@ use base::foreign::json_document;
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
 /// The line that says what was in a file; `None` if there is no such file.
-pub(super) fn describe(path: &Path) -> Option<Vec<u8>> {
+pub(super) fn describe(path: &Path) -> Option<String> {
     let no_follow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
     let file = File::options().read(true).custom_flags(no_follow).open(path).ok()?;
     let bytes = file.metadata().ok()?.len();
@@ -36,9 +36,7 @@ pub(super) fn describe(path: &Path) -> Option<Vec<u8>> {
         "event": "removed",
         "removed": { "file": name, "lines": lines, "bytes": bytes, "first": first, "last": last },
     });
-    let mut text = json_document(&line.to_string()).into_owned();
-    text.push('\n');
-    Some(text.into_bytes())
+    Some(json_document(&line.to_string()).into_owned())
 }
 
 /// Reads a line, of a long one its beginning; gives its length, 0 at the end and `None` if it cannot be read.

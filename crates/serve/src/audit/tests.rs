@@ -90,7 +90,7 @@ fn old_files_are_put_aside_and_the_oldest_goes() {
 fn a_flood_of_refusals_displaces_no_read_and_is_counted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("audit.log");
-    let audit = Audit::open(config(&path), None).unwrap();
+    let audit = Audit::open(Config { size_max: 8000, ..config(&path) }, None).unwrap();
     audit.begin(&peer(), Action::Packets, json!({})).unwrap().end("complete");
     for _ in 0..100_000 {
         audit.refused(&peer(), Action::Packets, json!({ "target": "/v1/packets" }), "may not");

@@ -8,6 +8,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::file::File;
+use evidence::chain::Head;
 
 /// Lines that wait to be written; callers with more lines block.
 const LINES_WAITING: usize = 16;
@@ -20,8 +21,16 @@ pub(super) struct Writer {
 
 struct Line {
     file: Arc<Mutex<File>>,
-    text: Vec<u8>,
+    text: Text,
     written: SyncSender<io::Result<()>>,
+}
+
+/// What is appended.
+pub(super) enum Text {
+    /// This line.
+    Line(String),
+    /// What this makes of the last line's place in the chain.
+    OfHead(Box<dyn FnOnce(Head) -> Option<String> + Send>),
 }
 
 impl Writer {
@@ -36,7 +45,7 @@ impl Writer {
             begin();
             for Line { file, text, written } in lines {
                 // The caller may have been ended.
-                let _ = written.send(append(&file, &text));
+                let _ = written.send(append(&file, text));
             }
         })?;
         for writer in [self, other] {
@@ -47,8 +56,8 @@ impl Writer {
     }
 
     /// Appends a line, all of it or nothing.
-    pub(super) fn append(&self, text: Vec<u8>) -> io::Result<()> {
-        let Some(thread) = self.thread.get() else { return append(&self.file, &text) };
+    pub(super) fn append(&self, text: Text) -> io::Result<()> {
+        let Some(thread) = self.thread.get() else { return append(&self.file, text) };
         let gone = || io::Error::other("the thread that writes it has ended");
         let (written, outcome) = sync_channel(1);
         thread.send(Line { file: Arc::clone(&self.file), text, written }).map_err(|_| gone())?;
@@ -56,6 +65,10 @@ impl Writer {
     }
 }
 
-fn append(file: &Mutex<File>, text: &[u8]) -> io::Result<()> {
-    file.lock().unwrap_or_else(PoisonError::into_inner).append(text)
+fn append(file: &Mutex<File>, text: Text) -> io::Result<()> {
+    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+    match text {
+        Text::Line(line) => file.append(&line),
+        Text::OfHead(compose) => file.append_composed(compose),
+    }
 }

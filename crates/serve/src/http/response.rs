@@ -7,6 +7,8 @@ use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, TRAILER};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use hyper::body::Frame;
 use serde::Serialize;
 
@@ -61,7 +63,9 @@ impl IntoResponse for Answer {
                     Format::Pcapng => "application/x-pcapng",
                     Format::Pcap => "application/vnd.tcpdump.pcap",
                 },
-                Some("retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing"),
+                Some(
+                    "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing, retrocap-record",
+                ),
             ),
             Media::Flows => ("application/x-ndjson", Some("retrocap-flows, retrocap-note")),
             Media::Files => ("application/x-ndjson", None),
@@ -108,6 +112,12 @@ fn trailers(ending: &Ending) -> HeaderMap {
             && !text.is_empty()
         {
             trailers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    if let Some((record, signature)) = &ending.record {
+        let both = serde_json::json!({ "record": record, "signature": signature }).to_string();
+        if let Ok(value) = HeaderValue::from_str(&BASE64_STANDARD.encode(both)) {
+            trailers.insert(HeaderName::from_static("retrocap-record"), value);
         }
     }
     trailers

@@ -1,0 +1,159 @@
+//! Says what a manifest, or the chain of a log, proves.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use serde_json::json;
+
+use super::session;
+use crate::error::{AlreadyReported, Usage};
+use crate::options::Common;
+use crate::terminal::printable::{print, print_json};
+use base::time::Timestamp;
+use evidence::chain::{self, Report};
+use evidence::signers::AllowedSigners;
+use evidence::timestamp;
+use evidence::verify::{self, Against, Finding, Findings, Outcome, beside};
+
+/// Checks a manifest.
+pub(super) fn verify(
+    manifest: &Path,
+    signers: Option<&Path>,
+    tsa_ca: &[PathBuf],
+    sessions: &[PathBuf],
+    common: &Common,
+) -> anyhow::Result<()> {
+    let mut against = Against { signers: signers.map(read_signers).transpose()?, ..Against::default() };
+    for path in tsa_ca {
+        let pem = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
+        let found = timestamp::read_authorities(&pem);
+        against.authorities.extend(found.map_err(|error| Usage::of(format_args!("{}: {error}", path.display())))?);
+    }
+    for path in sessions {
+        let proof = beside(path, session::SUFFIX);
+        let text = std::fs::read(&proof).map_err(|error| cannot_read(&proof, error))?;
+        let parsed = serde_json::from_slice(&text);
+        let parsed = parsed.map_err(|error| Usage::of(format_args!("{} is no proof: {error}", proof.display())))?;
+        against.proofs.push((parsed, path.clone()));
+    }
+    let findings = verify::verify(manifest, &against).map_err(Usage::of)?;
+    let holds = findings.hold();
+    let first = match holds {
+        true => format!("{}: everything that can be checked holds", manifest.display()),
+        false => format!("{}: DOES NOT HOLD", manifest.display()),
+    };
+    report(&first, &findings, common)
+}
+
+/// Checks a log and its older files.
+pub(super) fn audit(file: &Path, signers: Option<&Path>, common: &Common) -> anyhow::Result<()> {
+    let signers = signers.map(read_signers).transpose()?;
+    let paths = older(file).into_iter().chain([file.to_owned()]).collect::<Vec<_>>();
+    let opened =
+        paths.iter().map(|path| File::open(path).map(BufReader::new).map_err(|error| cannot_read(path, error)));
+    let chained = chain::check(opened.collect::<Result<Vec<_>, _>>()?).context("cannot read the log")?;
+    if chained.lines == 0 {
+        return Err(Usage::of(format_args!("{} is empty, so there is nothing to check", file.display())));
+    }
+    let findings = findings(&chained, signers.as_ref(), paths.len());
+    let shown = file.display();
+    let first = match findings.hold() {
+        true => format!("{shown}: no line of {} was removed, changed or moved", chained.lines),
+        false => format!("{shown}: LINES WERE REMOVED, CHANGED OR MOVED"),
+    };
+    report(&first, &findings, common)
+}
+
+/// The older files of a log, the oldest first.
+fn older(file: &Path) -> Vec<PathBuf> {
+    let numbered = |number: u32| beside(file, &format!(".{number}"));
+    let mut paths: Vec<_> = (1..=10_000).map(numbered).take_while(|path| path.is_file()).collect();
+    paths.reverse();
+    paths
+}
+
+fn findings(chained: &Report, signers: Option<&AllowedSigners>, files: usize) -> Findings {
+    let mut findings = Findings::default();
+    let mut add = |outcome, words: String| findings.0.push(Finding { outcome, words });
+    for (line, found) in &chained.breaks {
+        add(Outcome::Fails, format!("line {line} of {files} files: {found}"));
+    }
+    if chained.more_breaks > 0 {
+        add(Outcome::Fails, format!("{} more lines like these", chained.more_breaks));
+    }
+    let last = chained.head.map_or(0, |head| head.number);
+    if let (Some((first, _)), Some(head), true) = (chained.first, chained.head, chained.holds()) {
+        add(Outcome::Holds, format!("lines {first} to {last} follow each other; the head is {}", head.hash));
+        if first > 0 {
+            add(Outcome::Unknown, format!("what was in the {first} lines before, which rotation removed"));
+        }
+    }
+    for signed in &chained.signed {
+        let at: String = signed.time.chars().filter(char::is_ascii_digit).take(14).collect();
+        let words = format!("line {} and all before it, by the key {}", signed.number, signed.signer.fingerprint);
+        match signers.map(|signers| signers.principals(&signed.signer, &at)) {
+            Some(None) => add(Outcome::Fails, format!("{words}, which is not among the signers")),
+            Some(Some(who)) => add(Outcome::Holds, format!("{words} of {who}, signed at {}", signed.time)),
+            None => add(Outcome::Holds, format!("{words}, signed at {}", signed.time)),
+        }
+    }
+    match chained.signed.last() {
+        None => {
+            let outcome = if signers.is_some() { Outcome::Fails } else { Outcome::Unknown };
+            add(
+                outcome,
+                "no head of the log is signed: whoever could write the log could also make it anew".to_owned(),
+            );
+        }
+        Some(signed) if signed.number < last => add(
+            Outcome::Unknown,
+            format!("whether lines after {} were made anew: no signed head covers them yet", signed.number),
+        ),
+        Some(_) => {}
+    }
+    add(
+        Outcome::Unknown,
+        "whether lines were removed from the end: compare the head with one noted elsewhere".to_owned(),
+    );
+    findings
+}
+
+fn report(first: &str, findings: &Findings, common: &Common) -> anyhow::Result<()> {
+    if common.json {
+        let list = findings.0.iter().map(|finding| {
+            let outcome = match finding.outcome {
+                Outcome::Holds => "holds",
+                Outcome::Fails => "fails",
+                Outcome::Unknown => "unknown",
+            };
+            json!({ "outcome": outcome, "words": finding.words })
+        });
+        let document = json!({ "holds": findings.hold(), "checked": now(), "findings": list.collect::<Vec<_>>() });
+        print_json(&format!("{document}\n"))?;
+    } else {
+        let mut text = format!("{first}\n");
+        for outcome in [Outcome::Fails, Outcome::Holds, Outcome::Unknown] {
+            for finding in findings.0.iter().filter(|finding| finding.outcome == outcome) {
+                text.push_str(&format!("  {outcome}: {}\n", finding.words));
+            }
+        }
+        print(&text)?;
+    }
+    if findings.hold() { Ok(()) } else { Err(AlreadyReported.into()) }
+}
+
+fn now() -> String {
+    Timestamp::from(std::time::SystemTime::now()).to_rfc3339()
+}
+
+fn read_signers(path: &Path) -> anyhow::Result<AllowedSigners> {
+    let text = std::fs::read_to_string(path).map_err(|error| cannot_read(path, error))?;
+    AllowedSigners::read(&text).map_err(|error| Usage::of(format_args!("{}: {error}", path.display())))
+}
+
+/// Exit status 2: nothing was checked.
+fn cannot_read(path: &Path, error: std::io::Error) -> anyhow::Error {
+    Usage::of(anyhow!("cannot read {}: {error}", path.display()))
+}
