@@ -68,8 +68,8 @@ impl Case {
 }
 
 fn key(folder: &Path, name: &str) {
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", name]).current_dir(folder);
-    assert!(made.status().unwrap().success());
+    let arguments = ["-q", "-t", "ed25519", "-N", "", "-f", name];
+    assert!(Command::new("ssh-keygen").args(arguments).current_dir(folder).status().unwrap().success());
 }
 
 #[test]
