@@ -25,6 +25,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use super::attestation::Attestation;
 use super::clock::now;
 use super::peer::Peer;
 use api::{Problem, Role};
@@ -233,6 +234,22 @@ impl Audit {
                 Map::from_iter([("who".to_owned(), json!({ "several": "clients that are not told apart" }))])
             });
             let _ = log.write(&log.refused_writer, "refused-more", &who, &[("refused", json!(summary.refused))]);
+        }
+    }
+
+    /// Signs the head of the log if a day has passed, or the recorder stops, and lines were added. It may wait for a disk.
+    pub(crate) fn sign_head(&self, attestation: Option<&Arc<Attestation>>, stopping: bool) {
+        let (Some(log), Some(attestation)) = (&self.0, attestation) else { return };
+        let lines = log.lines.load(Ordering::Relaxed);
+        let due = || log.signing.lock().unwrap_or_else(PoisonError::into_inner).is_due(lines, stopping);
+        if attestation.key.is_none() || !due() {
+            return;
+        }
+        for writer in [&log.writer, &log.refused_writer] {
+            let attestation = Arc::clone(attestation);
+            if let Err(error) = writer.append(Text::OfHead(Box::new(move |head| signing::signed(&attestation, head)))) {
+                tracing::warn!("the head of the audit log was not signed: {error}");
+            }
         }
     }
 

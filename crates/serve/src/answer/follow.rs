@@ -209,7 +209,7 @@ impl Follower {
         let summary = follow.summary();
         let note = self.note(&follow, &writer);
         let mut comments = self.export.comments(&note, "", &writer.exported, writer.exporter.cut());
-        comments.extend(self.export.statement(&Outcome {
+        let outcome = Outcome {
             entry: &entry,
             peer: &self.peer,
             summary,
@@ -218,7 +218,8 @@ impl Follower {
             cut: writer.exporter.cut(),
             note: &note,
             missing: "",
-        }));
+        };
+        comments.extend(outcome.statement(&service, request, describe::sentence(request)));
         writer.exporter.end(sink.buffer(), &statistics(&service), &comments);
         sink.end(Ending::of_file(summary, &note, ""))?;
         entry.end(if note.is_empty() { "complete" } else { &note });

@@ -125,7 +125,7 @@ impl Export {
         let dropped_within = drops.dropped_within(Timestamp::MIN, Timestamp::MAX);
         let (note, missing, cut) = (note.as_str(), missing.as_str(), exporter.cut());
         let outcome = Outcome { entry: &entry, peer, summary, span, dropped_within, cut, note, missing };
-        comments.extend(self.statement(&outcome));
+        comments.extend(outcome.statement(&self.service, &self.query.request, self.asked()));
         exporter.end(sink.buffer(), &statistics(&self.service), &comments);
         let ending = Ending::of_file(summary, note, missing);
         let audit_id = entry.fact("id").and_then(|id| id.as_str());
@@ -152,7 +152,7 @@ impl Export {
         packets.interrupted_by(Arc::clone(&sink.gone)).interrupted_by(Arc::clone(&self.service.stopping))
     }
 
-    pub(crate) fn asked(&self) -> String {
+    fn asked(&self) -> String {
         match &self.scope {
             Scope::Matching => describe::sentence(&self.query.request),
             Scope::WholeSessions(_) => format!("the whole sessions of {}", describe::sentence(&self.query.request)),

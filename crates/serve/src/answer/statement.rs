@@ -3,11 +3,11 @@
 use super::super::audit::AuditEntry;
 use super::super::clock::now;
 use super::super::peer::Peer;
-use super::packets::Export;
+use super::super::service::Service;
 use api::describe;
 use base::time::Timestamp;
 use evidence::statement::{Loss, Question, Statement, Window};
-use query::Summary;
+use query::{Request, Summary};
 use serde_json::{Value, json};
 
 /// The times of the packets that were sent.
@@ -33,13 +33,13 @@ pub(crate) struct Outcome<'a> {
     pub(crate) missing: &'a str,
 }
 
-impl Export {
-    /// The comments that state what the export is; none where there is no recorder.
-    pub(crate) fn statement(&self, outcome: &Outcome<'_>) -> Vec<String> {
-        let Some(attestation) = &self.service.attestation else { return Vec::new() };
-        let request = &self.query.request;
+impl Outcome<'_> {
+    /// The comments that state what an export is; none where there is no recorder. `asked` is the question in words.
+    pub(crate) fn statement(&self, service: &Service, request: &Request, asked: String) -> Vec<String> {
+        let Some(attestation) = &service.attestation else { return Vec::new() };
+        let outcome = self;
         let fact = |name: &str| outcome.entry.fact(name).cloned();
-        let history = self.service.history();
+        let history = service.history();
         let totals = history.totals();
         let text = |time: Timestamp| time.to_rfc3339();
         let statement = Statement {
@@ -50,7 +50,7 @@ impl Export {
                 "from": outcome.peer.origin(),
             }),
             question: Question {
-                words: self.asked(),
+                words: asked,
                 query: fact("query").unwrap_or_else(|| describe::audit(request)),
                 audit_id: fact("id").as_ref().and_then(Value::as_str).map(str::to_owned),
             },
