@@ -115,7 +115,7 @@ pub(crate) fn store_record(written: &Path, trailers: &Trailers) -> anyhow::Resul
 
 /// A key, or the path of one that only ssh-keygen can use.
 enum Signer {
-    Own(Key),
+    Own(Box<Key>),
     SshKeygen(PathBuf),
 }
 
@@ -127,7 +127,7 @@ impl Signer {
         }
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the key {shown}"))?;
         match Key::read(&text) {
-            Ok(key) => Ok(Self::Own(key)),
+            Ok(key) => Ok(Self::Own(Box::new(key))),
             Err(error) if error.needs_ssh_keygen() => Ok(Self::SshKeygen(path.to_owned())),
             Err(error @ KeyError::Unreadable(_)) if text.contains("BEGIN") => Err(anyhow!("the key {shown}: {error}")),
             Err(error) => Err(anyhow!("{shown}: {error}")),
