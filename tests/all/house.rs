@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "sys",
     "base",
     "formats",
@@ -21,6 +21,7 @@ const ORDER: [&str; 16] = [
     "spool",
     "streams",
     "protocols",
+    "hunt",
     "query",
     "api",
     "serve",

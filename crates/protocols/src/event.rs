@@ -5,7 +5,7 @@ use streams::{PacketRef, Sender, Session};
 use crate::object::ObjectPart;
 
 /// The longest text of a field in bytes. Longer ones are cut.
-pub const TEXT_BYTES_MAX: usize = 2048;
+pub const TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// The value of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]

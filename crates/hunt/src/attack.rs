@@ -1,0 +1,278 @@
+//! Named attacks: rules as data, one TOML document each. `docs/attacks.md` describes the format.
+
+use std::time::Duration;
+
+use protocols::Event;
+use regex::{Regex, RegexBuilder};
+use serde::Deserialize;
+use streams::Sender;
+
+use crate::normal;
+
+/// A rule.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attack {
+    /// What `--attack` takes.
+    pub name: String,
+    /// What it is, in a sentence.
+    pub title: String,
+    /// Where it is described: CVE, RFC, address.
+    pub reference: Vec<String>,
+    /// What gives it away; one suffices.
+    #[serde(rename = "match")]
+    pub matches: Vec<Sign>,
+    /// Conversations in which it is, and in which it is not.
+    #[serde(rename = "case", default)]
+    pub cases: Vec<Case>,
+}
+
+/// What gives an attack away: an event with conditions, or bytes in a stream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sign {
+    /// `attempt`, `success` or another word.
+    #[serde(default)]
+    pub stage: String,
+    /// The name of an event; `*` for any.
+    pub event: Option<String>,
+    /// All of these hold.
+    #[serde(rename = "where", default)]
+    pub conditions: Vec<Condition>,
+    /// Tell it once in a session.
+    #[serde(default)]
+    pub once: bool,
+    /// Only if there are many.
+    pub count: Option<Count>,
+    /// This text is in a stream.
+    pub text: Option<String>,
+    /// These bytes are in a stream.
+    pub bytes: Option<String>,
+    /// This regular expression matches in a stream.
+    pub regex: Option<String>,
+    /// Only in sessions of this application.
+    #[serde(default)]
+    pub app: String,
+    /// Only what this side sent.
+    pub sender: Option<Side>,
+}
+
+/// A sender in a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The client.
+    Originator,
+    /// The server.
+    Responder,
+}
+
+impl Side {
+    /// The sender.
+    pub fn sender(self) -> Sender {
+        match self {
+            Self::Originator => Sender::Originator,
+            Self::Responder => Sender::Responder,
+        }
+    }
+}
+
+/// A condition on a field of an event.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// The field; `word` for the words of the event.
+    pub field: String,
+    /// It is this text, in any case, or this number.
+    pub is: Option<Wanted>,
+    /// It is none of these.
+    #[serde(default)]
+    pub is_not: Vec<Wanted>,
+    /// It is greater.
+    pub above: Option<i64>,
+    /// It is less.
+    pub below: Option<i64>,
+    /// It contains this text, in any case.
+    pub contains: Option<String>,
+    /// This regular expression matches in it.
+    pub regex: Option<String>,
+    /// What is undone first: `url`, `log4j`.
+    #[serde(default)]
+    pub undo: Vec<Undo>,
+    #[serde(skip)]
+    compiled: Option<Regex>,
+}
+
+/// A value in a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Wanted {
+    /// A number.
+    Number(i64),
+    /// Text.
+    Text(String),
+}
+
+impl Wanted {
+    fn is(&self, value: &protocols::Value) -> bool {
+        match self {
+            Self::Number(number) => value.number() == Some(*number),
+            Self::Text(text) => value.text().eq_ignore_ascii_case(text),
+        }
+    }
+}
+
+/// An encoding that hides a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Undo {
+    /// Percent encoding.
+    Url,
+    /// Lookups of Log4j.
+    Log4j,
+}
+
+/// How many events make an attack.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Count {
+    /// So many.
+    pub at_least: usize,
+    /// Within so many seconds.
+    pub within_s: u64,
+    /// Of the same: `source`, `destination`, `session`, or a field.
+    pub per: Vec<String>,
+    /// With different values of this field.
+    pub distinct: Option<String>,
+}
+
+impl Count {
+    /// The time.
+    pub fn within(&self) -> Duration {
+        Duration::from_secs(self.within_s)
+    }
+}
+
+/// A conversation for `hunt --check`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Case {
+    /// What it shows.
+    pub name: String,
+    /// Whether the attack is in it.
+    pub matches: bool,
+    /// The server's port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    #[serde(default)]
+    pub udp: bool,
+    /// What is said, in order.
+    pub say: Vec<Say>,
+    /// How often all of this is said. `{n}` in a text is the number of the round.
+    #[serde(default = "once")]
+    pub rounds: u32,
+}
+
+fn once() -> u32 {
+    1
+}
+
+/// What one side says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Say {
+    /// Who.
+    pub from: Side,
+    /// Text, with `\r\n` written out.
+    pub text: Option<String>,
+    /// Or bytes in hexadecimal.
+    pub hex: Option<String>,
+    /// Zeros that follow.
+    #[serde(default)]
+    pub zeros: usize,
+}
+
+/// A mistake in a rule.
+#[derive(Debug, thiserror::Error)]
+pub enum AttackError {
+    /// Not TOML, or not a rule.
+    #[error("{0}")]
+    Toml(String),
+    /// A rule that cannot work.
+    #[error("rule {0}: {1}")]
+    Rule(String, String),
+}
+
+impl Attack {
+    /// Reads a rule.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, and where.
+    pub fn read(text: &str) -> Result<Self, AttackError> {
+        let mut attack: Self = toml::from_str(text).map_err(|error| AttackError::Toml(error.to_string()))?;
+        let name = attack.name.clone();
+        let wrong = |what: String| AttackError::Rule(name.clone(), what);
+        if attack.matches.is_empty() {
+            return Err(wrong("it has no [[match]]".to_owned()));
+        }
+        for sign in &mut attack.matches {
+            let streams = [&sign.text, &sign.bytes, &sign.regex].into_iter().flatten().count();
+            if streams + usize::from(sign.event.is_some()) != 1 {
+                return Err(wrong("a [[match]] has one of event, text, bytes and regex".to_owned()));
+            }
+            if sign.event.is_none() && (!sign.conditions.is_empty() || sign.count.is_some()) {
+                return Err(wrong("where and count need an event".to_owned()));
+            }
+            let many = |count: &Count| count.at_least > crate::counting::EVENTS_MAX || count.at_least == 0;
+            if sign.count.as_ref().is_some_and(many) {
+                return Err(wrong(format!("at_least is 1 to {}", crate::counting::EVENTS_MAX)));
+            }
+            for condition in &mut sign.conditions {
+                if let Some(text) = &condition.regex {
+                    let built = RegexBuilder::new(text).size_limit(1 << 20).build();
+                    condition.compiled = Some(built.map_err(|error| wrong(error.to_string()))?);
+                }
+            }
+        }
+        Ok(attack)
+    }
+}
+
+impl Sign {
+    /// Whether an event gives the attack away, apart from counts.
+    pub(crate) fn matches(&self, event: &Event) -> bool {
+        let Some(name) = &self.event else { return false };
+        (name == "*" || name == event.name)
+            && (self.app.is_empty() || self.app == event.app)
+            && self.sender.is_none_or(|side| side.sender() == event.sender)
+            && self.conditions.iter().all(|condition| condition.holds(event))
+    }
+}
+
+impl Condition {
+    fn holds(&self, event: &Event) -> bool {
+        if self.field == "word" {
+            let is = |wanted: &Wanted| matches!(wanted, Wanted::Text(text) if event.words.contains(&text.as_str()));
+            return self.is.as_ref().is_none_or(is) && !self.is_not.iter().any(is);
+        }
+        let Some(value) = event.field(&self.field) else { return false };
+        let number = value.number();
+        let plain = self.is.as_ref().is_none_or(|wanted| wanted.is(value))
+            && !self.is_not.iter().any(|wanted| wanted.is(value))
+            && self.above.is_none_or(|least| number.is_some_and(|number| number > least))
+            && self.below.is_none_or(|most| number.is_some_and(|number| number < most));
+        if !plain || (self.contains.is_none() && self.compiled.is_none()) {
+            return plain;
+        }
+        let mut text = value.text().into_owned();
+        for undo in &self.undo {
+            text = match undo {
+                Undo::Url => normal::url(&text),
+                Undo::Log4j => normal::log4j(&text),
+            };
+        }
+        let contains = |part: &String| text.to_ascii_lowercase().contains(&part.to_ascii_lowercase());
+        self.contains.as_ref().is_none_or(contains) && self.compiled.as_ref().is_none_or(|regex| regex.is_match(&text))
+    }
+}

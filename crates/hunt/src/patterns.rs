@@ -1,0 +1,173 @@
+//! Texts, bytes and regular expressions, asked of runs of bytes.
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use regex::bytes::{Regex, RegexBuilder};
+
+use crate::matched::Kind;
+
+/// Bytes that a compiled regular expression may take.
+const REGEX_BYTES_MAX: usize = 16 << 20;
+/// Matches of a regular expression that are longer are cut: a stream has no end.
+pub const MATCH_BYTES_MAX: usize = 4 << 10;
+/// The longest literal.
+pub const LITERAL_BYTES_MAX: usize = 4 << 10;
+
+/// A mistake in a pattern.
+#[derive(Debug, thiserror::Error)]
+pub enum PatternError {
+    /// Nothing to look for.
+    #[error("the pattern is empty: name what to look for, as in --text password")]
+    Empty,
+    /// Too long.
+    #[error("the pattern has {0} bytes, and at most {LITERAL_BYTES_MAX} are searched for")]
+    TooLong(usize),
+    /// Not hexadecimal.
+    #[error("{0:?} is no hexadecimal: write two digits a byte, as in --bytes '4d 5a 90 00' or --bytes 4d5a9000")]
+    NotHex(String),
+    /// Not a regular expression.
+    #[error("cannot read the regular expression {0:?}: {1}")]
+    Regex(String, String),
+}
+
+/// A pattern that was asked for.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// As it was given.
+    pub rule: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Of an attack: its stage.
+    pub stage: String,
+    /// Only in what this sender sent.
+    pub sender: Option<streams::Sender>,
+    /// Only in sessions of this application.
+    pub app: String,
+}
+
+impl Named {
+    /// A pattern of the command line.
+    pub fn new(rule: &str, kind: Kind) -> Self {
+        Self { rule: rule.to_owned(), kind, stage: String::new(), sender: None, app: String::new() }
+    }
+}
+
+/// Patterns that are being collected.
+#[derive(Debug, Default)]
+pub struct Builder {
+    literals: Vec<(Named, Vec<u8>)>,
+    regexes: Vec<(Named, Regex)>,
+}
+
+impl Builder {
+    /// Adds bytes to look for.
+    ///
+    /// # Errors
+    ///
+    /// If there are none, or too many.
+    pub fn literal(&mut self, named: Named, bytes: &[u8]) -> Result<(), PatternError> {
+        match bytes.len() {
+            0 => Err(PatternError::Empty),
+            len if len > LITERAL_BYTES_MAX => Err(PatternError::TooLong(len)),
+            _ => {
+                self.literals.push((named, bytes.to_vec()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds bytes in hexadecimal.
+    ///
+    /// # Errors
+    ///
+    /// If they are no hexadecimal.
+    pub fn hex(&mut self, named: Named, text: &str) -> Result<(), PatternError> {
+        let bytes = unhex(text).ok_or_else(|| PatternError::NotHex(text.to_owned()))?;
+        self.literal(named, &bytes)
+    }
+
+    /// Adds a regular expression.
+    ///
+    /// # Errors
+    ///
+    /// If it is none, or compiles to too much.
+    pub fn regex(&mut self, named: Named, text: &str) -> Result<(), PatternError> {
+        if text.is_empty() {
+            return Err(PatternError::Empty);
+        }
+        let regex =
+            RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).unicode(true).build();
+        let regex = regex.map_err(|error| PatternError::Regex(text.to_owned(), error.to_string()))?;
+        self.regexes.push((named, regex));
+        Ok(())
+    }
+
+    /// Whether there is nothing to look for.
+    pub fn is_empty(&self) -> bool {
+        self.literals.is_empty() && self.regexes.is_empty()
+    }
+
+    /// Compiles the patterns.
+    ///
+    /// # Errors
+    ///
+    /// If there are too many for an automaton.
+    pub fn build(self) -> Result<Patterns, PatternError> {
+        let automaton = if self.literals.is_empty() {
+            None
+        } else {
+            let literals = self.literals.iter().map(|(_, bytes)| bytes);
+            let built = AhoCorasickBuilder::new().match_kind(MatchKind::Standard).build(literals);
+            Some(built.map_err(|error| PatternError::Regex("all texts".to_owned(), error.to_string()))?)
+        };
+        let longest = self.literals.iter().map(|(_, bytes)| bytes.len()).max().unwrap_or(1);
+        let keep_bytes = if self.regexes.is_empty() { longest - 1 } else { MATCH_BYTES_MAX };
+        let (literals, regexes) = (self.literals.into_iter().map(|(named, _)| named).collect(), self.regexes);
+        Ok(Patterns { automaton, literals, regexes, keep_bytes })
+    }
+}
+
+/// Compiled patterns.
+#[derive(Debug, Default)]
+pub struct Patterns {
+    automaton: Option<AhoCorasick>,
+    literals: Vec<Named>,
+    regexes: Vec<(Named, Regex)>,
+    /// Bytes at the end of a run in which a match may begin that ends in the next one.
+    pub(crate) keep_bytes: usize,
+}
+
+impl Patterns {
+    /// Whether there is nothing to look for.
+    pub fn is_empty(&self) -> bool {
+        self.literals.is_empty() && self.regexes.is_empty()
+    }
+
+    /// Passes all matches in `data` that begin at `from` or later, as start and end, with a number for each pattern.
+    pub fn find(&self, data: &[u8], from: usize, mut each: impl FnMut(usize, &Named, usize, usize)) {
+        if let Some(automaton) = &self.automaton {
+            for one in automaton.find_overlapping_iter(data) {
+                let number = one.pattern().as_usize();
+                if one.start() >= from
+                    && let Some(named) = self.literals.get(number)
+                {
+                    each(number, named, one.start(), one.end());
+                }
+            }
+        }
+        for (number, (named, regex)) in self.regexes.iter().enumerate() {
+            for one in regex.find_iter(data.get(from..).unwrap_or_default()).filter(|one| !one.is_empty()) {
+                each(self.literals.len() + number, named, from + one.start(), from + one.end());
+            }
+        }
+    }
+}
+
+/// Bytes of hexadecimal text; blanks, colons and `\x` between them are left out.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let text = text.replace("\\x", "").replace("0x", "");
+    let digits: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b' ' | b':' | b'-' | b'\n' | b'\t')).collect();
+    if digits.len() % 2 == 1 {
+        return None;
+    }
+    digits.chunks(2).map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok()).collect()
+}
