@@ -103,6 +103,8 @@ pub struct Pipeline {
     filter: Option<FilterSet>,
     own_streams: Option<OwnStreamFilter>,
     snaplen: usize,
+    /// The most bytes that are kept of a packet: the snapshot length, or less where a record cannot be so long.
+    kept_bytes_max: usize,
     totals: Totals,
     /// What the source has counted so far, as last seen.
     source: SourceCounts,
@@ -121,6 +123,7 @@ impl Pipeline {
             terms.map(|class| Terms { weight: class.weight, reserve_bytes: class.reserve_bytes }).collect();
         let policy = config.policy.with_classes(terms.clone());
         let store_bytes = config.store_bytes.saturating_sub(Judge::BYTES);
+        let snaplen = if config.snaplen == 0 { usize::MAX } else { config.snaplen as usize };
         Ok(Self {
             sessions: SessionTable::new(config.sessions_bytes, config.seed, config.lock)?,
             classes: config.classes.iter().map(|class| (class.name.clone(), class.reserve_bytes)).collect(),
@@ -130,7 +133,8 @@ impl Pipeline {
             store: Store::new(store_bytes, &policy, config.pinned_bytes, config.lock)?,
             filter: config.filter,
             own_streams: None,
-            snaplen: if config.snaplen == 0 { usize::MAX } else { config.snaplen as usize },
+            snaplen,
+            kept_bytes_max: snaplen.min(PACKET_BYTES_MAX),
             totals: Totals::default(),
             source: SourceCounts::default(),
             published: Arc::default(),
@@ -298,8 +302,11 @@ impl Pipeline {
     /// From a packet to what its headers say; `None` if it is not to be kept.
     #[inline(always)]
     fn receive<'a>(&mut self, whole: &'a Packet<'a>) -> Option<Coming<'a>> {
-        let packet = self.cut(whole);
-        self.totals.oddities.truncated += u64::from(packet.data.len() < whole.data.len().min(self.snaplen));
+        let mut place = None;
+        let packet = self.cut(whole, &mut place);
+        if packet.data.len() < whole.data.len() {
+            self.totals.oddities.truncated += u64::from(packet.data.len() < self.snaplen);
+        }
         let bytes = packet.data.len() as u64;
         self.totals.received.add(bytes);
         self.published.count_interface(packet.interface, bytes);
@@ -316,16 +323,18 @@ impl Pipeline {
             self.totals.filtered.add(bytes);
             return None;
         }
-        self.note(&packet, decoded.stop);
-        let lookup = self.sessions.look_up(&packet, &mut decoded);
+        self.note(packet, decoded.stop);
+        let lookup = self.sessions.look_up(packet, &mut decoded);
         Some(Coming { packet: whole, lookup })
     }
 
     /// Counts a packet to its session, whose bytes so far say where it is stored.
     fn keep(&mut self, Coming { packet, lookup }: &Coming<'_>) {
-        let packet = &self.cut(packet);
+        let mut place = None;
+        let packet = self.cut(packet, &mut place);
         let bytes = packet.data.len() as u64;
         let sequence = self.totals.stored.packets;
+        // It counts as stored before it is, so that the room for it is not made out of its session's start.
         let session = self.sessions.count(lookup, packet, sequence);
         let marks = self.judge.decide(packet, &session, &mut self.sessions, self.store.ticks_ns());
         let kept_as = match session.closes {
@@ -334,23 +343,23 @@ impl Pipeline {
             false => KeptAs::Part,
         };
         if kept_as == KeptAs::Part && self.judge.cuts_off(marks, session.offset) {
-            self.sessions.packet_dropped(session.slot, session.offset);
+            self.sessions.packet_dropped(session.slot, session.offset, bytes);
             return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
         }
         let rank = Rank::of_packet(session.depth, u64::from(packet.original_len));
         let place = Place { marks, rank, kept_as };
         let header = RecordHeader::new(packet, sequence, session.slot);
-        // Counted first, so that the room for it is not made out of its session's start.
-        self.sessions.packet_kept(session.slot, bytes);
         self.store.append(&header, packet.data, place, &mut self.sessions);
         self.totals.stored.add(bytes);
     }
 
-    /// A packet as it is kept: no longer than the snapshot length, or than the longest record.
+    /// A packet as it is kept. Few packets are too long, so only those are copied, to `place`.
     #[inline]
-    fn cut<'a>(&self, packet: &Packet<'a>) -> Packet<'a> {
-        let len = packet.data.len().min(self.snaplen).min(PACKET_BYTES_MAX);
-        Packet { data: &packet.data[..len], ..*packet }
+    fn cut<'a>(&self, packet: &'a Packet<'a>, place: &'a mut Option<Packet<'a>>) -> &'a Packet<'a> {
+        if packet.data.len() <= self.kept_bytes_max {
+            return packet;
+        }
+        place.insert(Packet { data: &packet.data[..self.kept_bytes_max], ..*packet })
     }
 
     #[inline]

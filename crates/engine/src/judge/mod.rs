@@ -59,7 +59,9 @@ impl Judge {
         let grown = update.marks.grown;
         let grows = grown < floods::GROWN_MAX && update.offset >= floods::grown_from_bytes(grown);
         if update.begins || update.answered || grows {
-            self.mark(packet, update, grows, sessions, now_ns)
+            // Of a copy, so that the update itself can stay in registers.
+            let update = *update;
+            self.mark(packet, &update, grows, sessions, now_ns)
         } else {
             update.marks
         }

@@ -5,7 +5,7 @@
 //! Buckets are narrow for the last minutes and wide for the last days. A period therefore starts at a bucket boundary.
 
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use base::codec::{Put, Take, damaged};
 use base::memory::add;
@@ -22,6 +22,15 @@ const BUCKETS: usize = 128;
 pub(super) struct Begins {
     buckets: Box<[Bucket]>,
     total: AtomicU64,
+    /// The second in which the latest session began. Only the writer uses it.
+    second: Second,
+}
+
+/// A second and its bucket of each width, so that only the first session of a second divides its time.
+#[derive(Debug, Default)]
+struct Second {
+    from_ns: AtomicU64,
+    buckets: [AtomicUsize; WIDTHS_NS.len()],
 }
 
 #[derive(Debug, Default)]
@@ -36,34 +45,53 @@ impl Begins {
 
     pub(super) fn new() -> Self {
         let buckets = (0..WIDTHS_NS.len() * BUCKETS).map(|_| Bucket::default()).collect();
-        Self { buckets, total: AtomicU64::new(0) }
+        let second = Second { from_ns: AtomicU64::new(u64::MAX), ..Second::default() };
+        Self { buckets, total: AtomicU64::new(0), second }
     }
 
     /// Counts a session that begins at `time`.
     #[inline]
     pub(super) fn count(&self, time: Timestamp) {
         add(&self.total, 1);
-        for (level, width_ns) in WIDTHS_NS.into_iter().enumerate() {
-            self.add(level, time.0 / width_ns, 1);
+        let from_ns = self.second.from_ns.load(Ordering::Relaxed);
+        if time.0 >= from_ns && time.0 - from_ns < SECOND_NS {
+            for at in &self.second.buckets {
+                add(&self.buckets[at.load(Ordering::Relaxed)].sessions, 1);
+            }
+        } else {
+            self.count_in_other_second(time);
         }
     }
 
-    fn add(&self, level: usize, number: u64, sessions: u64) {
-        let bucket = self.bucket(level, number);
+    #[cold]
+    fn count_in_other_second(&self, time: Timestamp) {
+        let numbers = WIDTHS_NS.map(|width_ns| time.0 / width_ns);
+        let added = std::array::from_fn::<_, { WIDTHS_NS.len() }, _>(|level| self.add(level, numbers[level], 1));
+        // A second that a bucket is too new for is counted each time anew.
+        let is_recent = added.iter().all(|added| *added);
+        self.second.from_ns.store(if is_recent { numbers[0] * SECOND_NS } else { u64::MAX }, Ordering::Relaxed);
+        for (level, at) in self.second.buckets.iter().enumerate() {
+            at.store(Self::place(level, numbers[level]), Ordering::Relaxed);
+        }
+    }
+
+    /// Adds to a bucket; false if it already counts a later period.
+    fn add(&self, level: usize, number: u64, sessions: u64) -> bool {
+        let bucket = &self.buckets[Self::place(level, number)];
         let newest = bucket.number.load(Ordering::Relaxed);
         if number > newest {
             bucket.sessions.store(0, Ordering::Relaxed);
             bucket.number.store(number, Ordering::Release);
         } else if number < newest {
             // The clock was set back by more than this width's buckets cover.
-            return;
+            return false;
         }
         add(&bucket.sessions, sessions);
+        true
     }
 
-    fn bucket(&self, level: usize, number: u64) -> &Bucket {
-        let at = usize::try_from(number % BUCKETS as u64).unwrap_or(0);
-        &self.buckets[level * BUCKETS + at]
+    fn place(level: usize, number: u64) -> usize {
+        level * BUCKETS + usize::try_from(number % BUCKETS as u64).unwrap_or(0)
     }
 
     /// Sessions begun so far.
@@ -108,6 +136,7 @@ impl Begins {
     pub(super) fn take_over(&self, input: &mut impl Read, now: Timestamp) -> io::Result<()> {
         let plausible = |count: u64| if count < 1 << 56 { count } else { 0 };
         add(&self.total, plausible(input.take_u64()?));
+        self.second.from_ns.store(u64::MAX, Ordering::Relaxed);
         for _ in 0..input.take_u16()? {
             let at = usize::from(input.take_u16()?);
             let [number, sessions] = input.take_words()?;

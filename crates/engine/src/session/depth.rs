@@ -16,6 +16,8 @@ pub(super) const START_BYTES: u64 = 3584;
 pub struct Lost(u8);
 
 impl Lost {
+    /// No part lost.
+    pub(super) const NONE: Self = Self(0);
     /// All parts lost, as for a session that has no stored packet.
     pub(super) const ALL: Self = Self(0b111);
     /// The bits in use.

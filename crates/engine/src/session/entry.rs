@@ -37,6 +37,7 @@ const BYTES_MAX: u64 = (1 << BYTES_BITS) - 1;
 
 /// Bits of [`KEPT_BYTES`] that count stored bytes: up to 1 TiB.
 const KEPT_BYTES_BITS: u32 = 40;
+const KEPT_BYTES_MAX: u64 = (1 << KEPT_BYTES_BITS) - 1;
 /// The unit in which recent bytes are counted. It allows counts of up to 256 MiB.
 const RECENT_UNIT_BYTES: u64 = 16;
 const RECENT_MAX: u64 = (1 << (64 - KEPT_BYTES_BITS)) - 1;
@@ -45,6 +46,65 @@ const RECENT_MAX: u64 = (1 << (64 - KEPT_BYTES_BITS)) - 1;
 fn halves(word: u64) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
     (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]))
+}
+
+/// What is left of a `level` of recent bytes after `idle_ns` without packets. The count is a leaky bucket that loses a
+/// fraction of its level in each moment, so at a constant rate it settles at the bytes of [`RECENT_NS`].
+fn recent(level: u64, idle_ns: u64) -> u64 {
+    level - level * idle_ns.min(RECENT_NS) / RECENT_NS
+}
+
+/// A packet as its session counts it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub(super) time: Timestamp,
+    pub(super) wire_bytes: u64,
+    pub(super) captured_bytes: u64,
+}
+
+/// What an entry says before a packet of its session is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Before {
+    packets: u64,
+    kept: u64,
+    kept_bytes: u64,
+    /// Bytes of the session on the wire.
+    pub(super) offset: u64,
+    /// Recent bytes in units of [`RECENT_UNIT_BYTES`].
+    recent: u64,
+    last: Timestamp,
+}
+
+impl Before {
+    pub(super) fn originator_packets(&self) -> u32 {
+        halves(self.packets).0
+    }
+
+    pub(super) fn responder_packets(&self) -> u32 {
+        halves(self.packets).1
+    }
+
+    pub(super) fn has_packets(&self) -> bool {
+        self.packets != 0
+    }
+
+    pub(super) fn flags(&self) -> u32 {
+        halves(self.kept).1
+    }
+
+    pub(super) fn marks(&self) -> SessionMarks {
+        SessionMarks::from_bits(self.flags() >> flag::MARKS_SHIFT)
+    }
+
+    /// The depth of the packet in bytes: its offset in the session, but no more than the session's recent bytes. A
+    /// long-lived session with little traffic therefore does not count as bulk.
+    #[inline]
+    pub(super) fn depth(&self) -> u64 {
+        if self.offset <= START_BYTES {
+            return self.offset;
+        }
+        (self.recent * RECENT_UNIT_BYTES).clamp(START_BYTES, self.offset)
+    }
 }
 
 /// A reference to the words of one entry.
@@ -152,6 +212,12 @@ impl Entry<'_> {
         u64::from(halves(self.get(PACKETS)).0)
     }
 
+    /// What changes when the session gets a packet, or the entry another session: the first sequence number, and the
+    /// packets of both sides in one word.
+    pub(super) fn state(self) -> (u64, u64) {
+        (self.get(FIRST_SEQUENCE), self.get(PACKETS))
+    }
+
     pub(super) fn first_sequence(self) -> u64 {
         self.get(FIRST_SEQUENCE)
     }
@@ -200,6 +266,10 @@ impl Entry<'_> {
     /// The parts of the session's start that are lost with packet `sequence`.
     pub(super) fn loss_of(self, sequence: u64) -> Lost {
         let after = sequence.saturating_sub(self.first_sequence());
+        let deepest = self.distance(DEPTHS_BYTES.len() - 1);
+        if !deepest.is_none() && after >= deepest.get() {
+            return Lost::NONE;
+        }
         let within = [0, 1].map(|depth| {
             let distance = self.distance(depth);
             distance.is_none() || after < distance.get()
@@ -268,52 +338,52 @@ impl Entry<'_> {
         self.get(CUT_AT) & !Lost::MASK
     }
 
-    /// The session's recent bytes at `time`, in units of [`RECENT_UNIT_BYTES`]. The count is a leaky bucket that loses
-    /// a fraction of its level in each moment, so at a constant rate it settles at the bytes of [`RECENT_NS`].
-    fn recent(self, time: Timestamp) -> u64 {
-        let level = self.get(KEPT_BYTES) >> KEPT_BYTES_BITS;
-        let idle_ns = time.0.saturating_sub(self.last().0).min(RECENT_NS);
-        level - level * idle_ns / RECENT_NS
-    }
-
-    /// The depth of a packet at `time` in bytes: its offset in the session, but no more than the session's recent
-    /// bytes. A long-lived session with little traffic therefore does not count as bulk.
-    #[inline]
-    pub(super) fn depth(self, time: Timestamp) -> u64 {
-        let offset = self.bytes();
-        if offset <= START_BYTES {
-            return offset;
-        }
-        (self.recent(time) * RECENT_UNIT_BYTES).clamp(START_BYTES, offset)
-    }
-
     fn kept_bytes(self) -> u64 {
-        self.get(KEPT_BYTES) & ((1 << KEPT_BYTES_BITS) - 1)
+        self.get(KEPT_BYTES) & KEPT_BYTES_MAX
     }
 
     fn set_kept_bytes(self, bytes: u64) {
         self.set(KEPT_BYTES, self.get(KEPT_BYTES) >> KEPT_BYTES_BITS << KEPT_BYTES_BITS | bytes);
     }
 
-    /// Counts a packet of either side, and stores the session's new flags.
-    pub(super) fn count(self, by_originator: bool, time: Timestamp, wire_bytes: u64, flags: u32) {
-        let recent = (self.recent(time) + wire_bytes.div_ceil(RECENT_UNIT_BYTES)).min(RECENT_MAX);
-        self.set(KEPT_BYTES, recent << KEPT_BYTES_BITS | self.kept_bytes());
-        let (originator, responder) = halves(self.get(PACKETS));
-        let (originator, responder) = if by_originator {
-            (originator.saturating_add(1), responder)
-        } else {
-            (originator, responder.saturating_add(1))
-        };
-        self.set(PACKETS, u64::from(originator) | u64::from(responder) << 32);
-        self.add_bytes(usize::from(!by_originator), wire_bytes);
-        if time > self.last() {
-            self.set(LAST, time.0);
+    /// Counts a packet of either side, of which `captured_bytes` are stored, and sets `flags`. `before` is what the entry
+    /// said before the packet.
+    #[inline]
+    pub(super) fn count(self, before: &Before, by_originator: bool, packet: &Counted, flags: u32) {
+        let recent = (before.recent + packet.wire_bytes.div_ceil(RECENT_UNIT_BYTES)).min(RECENT_MAX);
+        let kept_bytes = (before.kept_bytes + packet.captured_bytes) & KEPT_BYTES_MAX;
+        self.set(KEPT_BYTES, recent << KEPT_BYTES_BITS | kept_bytes);
+        let half = if by_originator { 0 } else { 32 };
+        // A side that has sent 2^32 packets is not counted further.
+        let is_full = halves(before.packets >> half).0 == u32::MAX;
+        self.set(PACKETS, before.packets + (u64::from(!is_full) << half));
+        self.add_bytes(usize::from(!by_originator), packet.wire_bytes);
+        if packet.time > before.last {
+            self.set(LAST, packet.time.0);
         }
-        let (kept, old) = self.kept();
-        if old != flags {
-            self.set_kept(kept, flags);
+        let (kept, old) = halves(before.kept);
+        self.set_kept(kept.saturating_add(1), old | flags);
+    }
+
+    /// What the entry says before a packet at `time`.
+    #[inline]
+    pub(super) fn before(self, time: Timestamp) -> Before {
+        let (last, kept_bytes) = (self.last(), self.get(KEPT_BYTES));
+        Before {
+            packets: self.get(PACKETS),
+            kept: self.get(KEPT),
+            kept_bytes: kept_bytes & KEPT_BYTES_MAX,
+            offset: self.bytes(),
+            recent: recent(kept_bytes >> KEPT_BYTES_BITS, time.0.saturating_sub(last.0)),
+            last,
         }
+    }
+
+    /// Takes back that a packet is stored.
+    pub(super) fn not_kept(self, captured_bytes: u64) {
+        let (packets, flags) = self.kept();
+        self.set_kept(packets.saturating_sub(1), flags);
+        self.set_kept_bytes(self.kept_bytes().saturating_sub(captured_bytes));
     }
 
     pub(super) fn kept_more(self, captured_bytes: u64) {
@@ -322,12 +392,15 @@ impl Entry<'_> {
         add(&self.0[KEPT_BYTES], captured_bytes);
     }
 
-    /// Counts the eviction of a packet at `now`.
-    pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp) {
+    /// Counts the eviction of a packet at `now`, with which these parts of the session's start are lost. Returns the
+    /// number of stored packets that are left.
+    pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp, lost: Lost) -> u32 {
         let (packets, flags) = self.kept();
-        self.set_kept(packets.saturating_sub(1), flags);
+        let left = packets.saturating_sub(1);
+        self.set_kept(left, flags);
         self.set_kept_bytes(self.kept_bytes().saturating_sub(captured_bytes));
-        self.set(CUT_AT, now.0 & !Lost::MASK | self.get(CUT_AT) & Lost::MASK);
+        self.set(CUT_AT, now.0 & !Lost::MASK | self.get(CUT_AT) & Lost::MASK | lost.to_bits());
+        left
     }
 
     pub(super) fn is_queued(self) -> bool {

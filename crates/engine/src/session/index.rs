@@ -46,24 +46,34 @@ impl Index {
         prefetch(&self.buckets[self.home(hash)]);
     }
 
-    /// Position of the bucket with this hash whose slot satisfies `is`.
-    fn bucket(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
+    /// Position of the bucket with this hash for whose slot `found` returns something, and what it returns.
+    #[inline]
+    fn bucket<T>(&self, hash: u64, mut found: impl FnMut(u32) -> Option<T>) -> Option<(usize, T)> {
         let mut at = self.home(hash);
         loop {
             let bucket = self.get(at);
             if bucket == 0 {
                 return None;
             }
-            if bucket >> 32 == hash >> 32 && is(slot_of(bucket)) {
-                return Some(at);
+            if bucket >> 32 == hash >> 32
+                && let Some(found) = found(slot_of(bucket))
+            {
+                return Some((at, found));
             }
             at = (at + 1) & self.mask;
         }
     }
 
+    /// What `found` returns for the first slot with this hash for which it returns something.
+    #[inline]
+    pub(super) fn find_map<T>(&self, hash: u64, found: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        self.bucket(hash, found).map(|(_, found)| found)
+    }
+
     /// The slot with this hash that satisfies `is`.
-    pub(super) fn find(&self, hash: u64, is: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.bucket(hash, is).map(|at| slot_of(self.get(at)))
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.find_map(hash, |slot| is(slot).then_some(slot))
     }
 
     /// Whether the slot with this hash is in the index.
@@ -82,7 +92,7 @@ impl Index {
 
     /// Removes a slot; does nothing if it is not in the index.
     pub(super) fn remove(&mut self, hash: u64, slot: u32) {
-        let Some(mut hole) = self.bucket(hash, |s| s == slot) else { return };
+        let Some((mut hole, ())) = self.bucket(hash, |s| (s == slot).then_some(())) else { return };
         let mut at = hole;
         loop {
             at = (at + 1) & self.mask;

@@ -58,7 +58,9 @@ impl SessionKey {
         };
         let source = (decoded.source, ports.0);
         let destination = (decoded.destination, ports.1);
-        let (side, low, high) = if decoded.one_way || source <= destination {
+        // Ports are rarely compared, as addresses are rarely equal.
+        let is_low = source.0 < destination.0 || (source.0 == destination.0 && source.1 <= destination.1);
+        let (side, low, high) = if decoded.one_way || is_low {
             (Side::Low, source, destination)
         } else {
             (Side::High, destination, source)

@@ -19,6 +19,7 @@ mod handover;
 mod index;
 pub mod key;
 mod marks;
+mod reuse;
 mod scan;
 mod services;
 mod summary;

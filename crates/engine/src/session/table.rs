@@ -1,14 +1,10 @@
 //! Finds the session of each packet and keeps its counts.
 //!
-//! The table has a fixed size. A new session reuses the entry of a session that has ended and has no stored packet;
-//! such entries wait in a queue, in the order of their last eviction. If the queue offers none, the table examines the
-//! next entries of the array and takes the least valuable: an ended session before a live one, an unanswered session
-//! before a conversation, then the one that is idle longest. A flood therefore reuses its own entries.
+//! The table has a fixed size. A new session takes over the entry of another one; `reuse` selects it.
 //!
 //! Sessions that leave the array go to the archive. Unanswered sessions of a large flood are only counted, so that such
 //! a flood cannot evict the archive.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
@@ -18,11 +14,12 @@ use super::archive::{ArchiveWriter, SessionArchive};
 use super::array::SessionArray;
 use super::begins::Begins;
 use super::depth::Lost;
-use super::entry::{ENTRY_BYTES, Entry};
+use super::entry::{Counted, ENTRY_BYTES, Entry};
 use super::fragments::Fragments;
 use super::index::Index;
 use super::key::{SessionKey, Side};
 use super::marks::SessionMarks;
+use super::reuse::Reuse;
 use super::summary::SessionSlot;
 use super::summary::{self, Session, TCP, flag};
 use base::memory::Lock;
@@ -33,12 +30,8 @@ use decode::Decoded;
 /// This many entries and their part of the index stay in a core's private cache of 512 KiB or more.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const CACHED_ENTRIES: u32 = ((256 << 10) / ENTRY_BYTES) as u32;
-/// Entries of the array that are examined to find one to reuse.
-const CANDIDATES: u32 = 16;
 /// Bytes per entry without the index: the entry itself and its place in the queue for reuse.
-const SLOT_COST_BYTES: u64 = (ENTRY_BYTES + size_of::<u32>()) as u64;
-/// Queued entries that are examined before the array.
-const EMPTIED_CANDIDATES: usize = 4;
+const SLOT_COST_BYTES: u64 = (ENTRY_BYTES + Reuse::SLOT_COST_BYTES) as u64;
 /// The share of a table's memory for the ring of the archive, in percent. The archive's fixed memory comes on top.
 const ARCHIVE_PERCENT: u64 = 12;
 
@@ -87,10 +80,7 @@ pub struct SessionTable {
     archive_writer: ArchiveWriter,
     /// The first entry that was never used.
     unused: u32,
-    /// The entry at which the next search for one to reuse starts.
-    hand: u32,
-    /// Entries without stored packets that wait for reuse. No entry is queued twice.
-    emptied: VecDeque<u32>,
+    reuse: Reuse,
     /// The time of the latest packet.
     now: Timestamp,
 }
@@ -115,8 +105,7 @@ impl SessionTable {
             hasher: FixedState::with_seed(seed),
             archive_writer: ArchiveWriter::new()?,
             unused: 0,
-            hand: 0,
-            emptied: VecDeque::with_capacity(capacity as usize),
+            reuse: Reuse::new(capacity),
             now: Timestamp::MIN,
         })
     }
@@ -139,7 +128,7 @@ impl SessionTable {
     /// Bytes of the index, the queue for reuse, the fragments and the counts of session starts.
     pub fn index_bytes(&self) -> u64 {
         let slots = self.array.capacity() as usize;
-        (Index::bytes(slots) + slots * size_of::<u32>() + Fragments::bytes() + Begins::BYTES) as u64
+        (Index::bytes(slots) + slots * Reuse::SLOT_COST_BYTES + Fragments::bytes() + Begins::BYTES) as u64
     }
 
     /// The array, shared with readers.
@@ -166,48 +155,54 @@ impl SessionTable {
 
     /// Prefetches the entry of a packet that will soon be [counted](Self::count).
     pub fn prefetch_entry(&self, lookup: &SessionLookup) {
-        match self.index.find(lookup.hash, |_| true).or_else(|| self.emptied.front().copied()) {
-            Some(slot) => self.entry(slot).prefetch(),
-            None => self.entry(self.hand).prefetch(),
+        if let Some(slot) = self.index.find(lookup.hash, |_| true) {
+            self.entry(slot).prefetch();
         }
     }
 
-    /// Counts a packet for its session, and begins a session if there is none.
+    /// Counts a packet for its session, as stored, and begins a session if there is none. Call
+    /// [`packet_dropped`](Self::packet_dropped) if it is not stored after all.
     ///
     /// `sequence` numbers packets in the order of lookup and grows with every call.
     #[inline]
     pub fn count(&mut self, lookup: &SessionLookup, packet: &Packet<'_>, sequence: u64) -> SessionUpdate {
         self.now = packet.time;
-        let found = self.index.find(lookup.hash, |slot| self.entry(slot).has_key(&lookup.key));
-        let slot = match found {
-            Some(slot) if self.continues(slot, lookup, packet.time) => slot,
-            Some(slot) => {
-                self.index.remove(lookup.hash, slot);
-                self.begin(lookup, packet.time, sequence)
+        let array = &*self.array;
+        let found = self.index.find_map(lookup.hash, |slot| {
+            array.entry(SessionSlot(slot)).filter(|entry| entry.has_key(&lookup.key)).map(|entry| (slot, entry))
+        });
+        let (slot, entry) = match found {
+            Some((slot, entry)) if continues(entry, lookup, packet.time) => (slot, entry),
+            other => {
+                let ended = other.map(|(slot, _)| slot);
+                let slot = self.begin(lookup, packet.time, sequence, ended);
+                (slot, self.entry(slot))
             }
-            None => self.begin(lookup, packet.time, sequence),
         };
 
-        let entry = self.entry(slot);
-        let (offset, depth) = (entry.bytes(), entry.depth(packet.time));
-        entry.note_depth(offset, sequence);
-        let flags = entry.flags();
-        let (by_originator_before, by_responder_before) = (entry.originator_packets(), entry.responder_packets());
+        let before = entry.before(packet.time);
+        entry.note_depth(before.offset, sequence);
+        let flags = before.flags();
         let by_originator = (lookup.sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
         let seen = state_flags(lookup, by_originator);
-        entry.count(by_originator, packet.time, u64::from(packet.original_len), flags | seen);
+        let counted = Counted {
+            time: packet.time,
+            wire_bytes: u64::from(packet.original_len),
+            captured_bytes: packet.data.len() as u64,
+        };
+        entry.count(&before, by_originator, &counted, seen);
         let closing = seen & (flag::RST | flag::FIN_ORIGINATOR | flag::FIN_RESPONDER);
         SessionUpdate {
             slot: SessionSlot(slot),
-            offset,
-            depth,
+            offset: before.offset,
+            depth: before.depth(),
             closes: closing & !flags != 0,
-            begins: by_originator_before + by_responder_before == 0,
+            begins: !before.has_packets(),
             answered: match lookup.protocol {
-                TCP => by_originator && by_originator_before == 1 && by_responder_before > 0,
-                _ => !by_originator && by_responder_before == 0 && by_originator_before > 0,
+                TCP => by_originator && before.originator_packets() == 1 && before.responder_packets() > 0,
+                _ => !by_originator && before.responder_packets() == 0 && before.originator_packets() > 0,
             },
-            marks: entry.marks(),
+            marks: before.marks(),
         }
     }
 
@@ -258,9 +253,11 @@ impl SessionTable {
         self.entry(slot.0).kept_more(captured_bytes);
     }
 
-    /// Records that a packet after `offset` bytes of this session was not stored.
-    pub fn packet_dropped(&mut self, slot: SessionSlot, offset: u64) {
-        self.entry(slot.0).lose(Lost::at(offset));
+    /// Records that a packet after `offset` bytes of this session, which was [counted](Self::count) as stored, was not.
+    pub fn packet_dropped(&mut self, slot: SessionSlot, offset: u64, captured_bytes: u64) {
+        let entry = self.entry(slot.0);
+        entry.not_kept(captured_bytes);
+        entry.lose(Lost::at(offset));
     }
 
     /// Prefetches the counts of a session, of which a packet will soon be [evicted](Self::packet_evicted).
@@ -272,18 +269,20 @@ impl SessionTable {
     }
 
     /// Counts the eviction of packet `sequence`, if its session still has `slot`. Returns whether it was the session's
-    /// first.
-    pub fn packet_evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) -> bool {
+    /// first. The packet is lost unless it `may_survive`; whether the first of a session is lost is always decided later,
+    /// by [`packet_lost`](Self::packet_lost).
+    #[inline]
+    pub fn packet_evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64, may_survive: bool) -> bool {
         let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
             return false;
         };
-        let first = entry.first_sequence() == sequence;
-        entry.kept_less(captured_bytes, self.now);
-        if entry.kept_packets() == 0 && !entry.is_queued() {
+        let is_first = entry.first_sequence() == sequence;
+        let lost = if may_survive || is_first { Lost::NONE } else { entry.loss_of(sequence) };
+        if entry.kept_less(captured_bytes, self.now, lost) == 0 && !entry.is_queued() {
             entry.set_queued(true);
-            self.emptied.push_back(slot.0);
+            self.reuse.push(slot.0);
         }
-        first
+        is_first
     }
 
     /// Records the loss of packet `sequence`, which [`packet_evicted`](Self::packet_evicted) has counted and which is
@@ -317,18 +316,12 @@ impl SessionTable {
         }
     }
 
-    /// Whether a packet at `time` continues the session in `slot`.
-    fn continues(&self, slot: u32, lookup: &SessionLookup, time: Timestamp) -> bool {
-        let entry = self.entry(slot);
-        let flags = entry.flags();
-        let opens = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK | RST) == SYN;
-        if opens && summary::is_over(flags) {
-            return false;
+    /// Begins a session. `ended` is the entry of the session that had the same key before.
+    #[inline(never)]
+    fn begin(&mut self, lookup: &SessionLookup, time: Timestamp, sequence: u64, ended: Option<u32>) -> u32 {
+        if let Some(ended) = ended {
+            self.index.remove(lookup.hash, ended);
         }
-        time.0.saturating_sub(entry.last().0) <= summary::timeout_ns(lookup.protocol, flags)
-    }
-
-    fn begin(&mut self, lookup: &SessionLookup, time: Timestamp, sequence: u64) -> u32 {
         let slot = self.claim_slot(time);
         // A SYN-ACK comes from the responder, even if it is the first packet seen.
         let answers = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK) == SYN | ACK;
@@ -347,8 +340,13 @@ impl SessionTable {
             self.unused += 1;
             return self.unused - 1;
         }
-        let slot = self.next_empty(now).unwrap_or_else(|| self.least_valuable_candidate(now));
-        self.remove_from_index(slot);
+        let (hasher, index) = (&self.hasher, &self.index);
+        let (slot, hash) = self.reuse.next(&self.array, now, |key| {
+            let hash = hash(hasher, key);
+            index.prefetch(hash);
+            hash
+        });
+        self.index.remove(hash, slot);
         let (array, archive_writer) = (&*self.array, &mut self.archive_writer);
         if let Some(entry) = array.entry(SessionSlot(slot)) {
             if entry.is_unanswered() && entry.marks().storm {
@@ -360,36 +358,6 @@ impl SessionTable {
         slot
     }
 
-    /// The first queued entry whose session has ended or was never answered.
-    fn next_empty(&mut self, now: Timestamp) -> Option<u32> {
-        for _ in 0..EMPTIED_CANDIDATES.min(self.emptied.len()) {
-            let slot = self.emptied.pop_front()?;
-            let entry = self.entry(slot);
-            if entry.kept_packets() == 0 && !entry.ended(now) && !entry.is_unanswered() {
-                self.emptied.push_back(slot);
-                continue;
-            }
-            entry.set_queued(false);
-            if entry.kept_packets() == 0 {
-                return Some(slot);
-            }
-        }
-        None
-    }
-
-    /// The least valuable of the next [`CANDIDATES`] entries of the array.
-    fn least_valuable_candidate(&mut self, now: Timestamp) -> u32 {
-        let capacity = self.array.capacity();
-        let rating = |entry: Entry<'_>| {
-            let idle_ns = now.0.saturating_sub(entry.last().0);
-            (entry.ended(now), entry.is_unanswered(), idle_ns)
-        };
-        let next = (0..CANDIDATES).map(|i| (self.hand + i) % capacity);
-        let least = next.max_by_key(|&slot| rating(self.entry(slot))).unwrap_or(self.hand);
-        self.hand = (least + 1) % capacity;
-        least
-    }
-
     /// Removes a session from the index. Its entry stays until it is reused.
     fn remove_from_index(&mut self, slot: u32) {
         let hash = self.hash(&self.entry(slot).key());
@@ -398,11 +366,7 @@ impl SessionTable {
 
     #[inline]
     pub(super) fn hash(&self, key: &SessionKey) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        for word in key.0 {
-            hasher.write_u64(word);
-        }
-        hasher.finish()
+        hash(&self.hasher, key)
     }
 
     /// The time of the latest packet.
@@ -446,7 +410,7 @@ impl SessionTable {
 
     /// Queues an entry whose session has no stored packet.
     pub(super) fn queue_for_reuse(&mut self, slot: u32) {
-        self.emptied.push_back(slot);
+        self.reuse.push(slot);
     }
 
     fn entry(&self, slot: u32) -> Entry<'_> {
@@ -455,6 +419,26 @@ impl SessionTable {
             None => unreachable!("the index holds slots of the array"),
         }
     }
+}
+
+#[inline]
+fn hash(hasher: &FixedState, key: &SessionKey) -> u64 {
+    let mut hasher = hasher.build_hasher();
+    for word in key.0 {
+        hasher.write_u64(word);
+    }
+    hasher.finish()
+}
+
+/// Whether a packet at `time` continues the session of an entry.
+#[inline]
+fn continues(entry: Entry<'_>, lookup: &SessionLookup, time: Timestamp) -> bool {
+    let flags = entry.flags();
+    let opens = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK | RST) == SYN;
+    if opens && summary::is_over(flags) {
+        return false;
+    }
+    time.0.saturating_sub(entry.last().0) <= summary::timeout_ns(lookup.protocol, flags)
 }
 
 /// The state flags that a packet sets.

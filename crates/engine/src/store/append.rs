@@ -10,6 +10,7 @@ const CARRIED_PAGES: usize = 4;
 
 impl Store {
     /// Stores a packet, and evicts segments if it needs their room.
+    #[inline(always)]
     pub fn append(&mut self, header: &RecordHeader, data: &[u8], place: Place, sessions: &mut SessionTable) {
         self.policy.clock.advance(header.time);
         let record_bytes_max = HEADER_BYTES_MAX + data.len();
@@ -22,6 +23,15 @@ impl Store {
             open.write(self.arena.pages(), self.lists.slot(open.id), header, data);
             return self.retained.add(u64::from(header.captured_len));
         }
+        // Of a copy, so that the header itself can stay in registers.
+        let header = *header;
+        self.append_to_more(queue, &header, data, sessions);
+    }
+
+    /// Stores a packet that needs another page, or another segment.
+    #[inline(never)]
+    fn append_to_more(&mut self, queue: QueueId, header: &RecordHeader, data: &[u8], sessions: &mut SessionTable) {
+        let record_bytes_max = HEADER_BYTES_MAX + data.len();
         if !self.continues(queue, header, record_bytes_max) {
             self.seal(queue);
         }

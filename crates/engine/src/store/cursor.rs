@@ -83,6 +83,8 @@ fn words(bytes: &[u8]) -> Option<[u64; 2]> {
 pub(super) struct Outlines<'a> {
     view: SegmentView,
     stream: &'a Stream<'a>,
+    /// The pages of an uncompressed segment.
+    pages: Option<&'a Pages>,
     at: Place,
     left: u64,
     sequence: u64,
@@ -98,12 +100,13 @@ impl<'a> Outlines<'a> {
     pub(super) fn new(view: SegmentView, stream: &'a Stream<'a>) -> Self {
         let at = Place { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
         let short = view.len_bytes <= view.packets.saturating_mul(Self::FETCHED_RECORD_BYTES);
-        let fetched = (short && matches!(stream, Stream::Pages(..))).then_some(PageId(u32::MAX));
-        Self { view, stream, at, left: view.len_bytes, sequence: view.base.sequence, fetched }
+        let pages = if let Stream::Pages(pages, _) = stream { Some(*pages) } else { None };
+        let fetched = (short && pages.is_some()).then_some(PageId(u32::MAX));
+        Self { view, stream, pages, at, left: view.len_bytes, sequence: view.base.sequence, fetched }
     }
 
     /// The next record, or `None` at the end.
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Option<Outline> {
         if self.left == 0 {
             return None;
@@ -111,14 +114,21 @@ impl<'a> Outlines<'a> {
         if self.fetched.is_some_and(|page| page != self.at.position.page) {
             self.fetch_next_page();
         }
-        let words = self.stream.peek(&self.view, self.at).ok()?;
+        // The segment cannot disappear, so its generation need not be checked.
+        let words = match self.pages {
+            Some(pages) => pages.peek(self.at.position),
+            None => self.stream.peek(&self.view, self.at).ok()?,
+        };
         let outline = match words.and_then(|words| record::outline(words, self.sequence)) {
             Some(outline) => outline,
             None => self.long()?,
         };
         let record_bytes = outline.header_bytes + outline.captured_len as usize;
         self.left = self.left.checked_sub(record_bytes as u64)?;
-        self.stream.skip(&mut self.at, record_bytes).ok()?;
+        self.at.offset += record_bytes as u64;
+        if let Some(pages) = self.pages {
+            pages.skip(&mut self.at.position, record_bytes).ok()?;
+        }
         self.sequence = outline.sequence;
         Some(outline)
     }
@@ -128,7 +138,7 @@ impl<'a> Outlines<'a> {
     fn fetch_next_page(&mut self) {
         let page = self.at.position.page;
         self.fetched = Some(page);
-        if let Stream::Pages(pages, _) = self.stream
+        if let Some(pages) = self.pages
             && let Ok(next) = pages.next(page)
         {
             pages.expect(next);

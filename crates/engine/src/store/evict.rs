@@ -163,12 +163,18 @@ impl Store {
 
 /// Counts the eviction of all packets of a segment in their sessions.
 ///
-/// Sessions are scattered in memory, so their entries are prefetched for [`RECORDS_AHEAD`] records. If no packet may be
-/// carried forward (`may_carry`), all packets are recorded as lost, except the first of each session, which is decided
-/// later. Returns how many packets are the first of their session.
+/// If no packet may be carried forward (`may_carry`), all packets are recorded as lost, except the first of each
+/// session, which is decided later. Returns how many packets are the first of their session.
 fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, sessions: &mut SessionTable) -> u32 {
     let mut firsts = 0;
     let mut outlines = Outlines::new(view, stream);
+    if sessions.are_few() {
+        while let Some(Outline { session, sequence, captured_len, .. }) = outlines.next() {
+            firsts += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len), may_carry));
+        }
+        return firsts;
+    }
+    // Sessions are scattered in memory, so the entries of several records are prefetched together.
     let mut ahead = [(SessionSlot(0), 0, 0); RECORDS_AHEAD];
     loop {
         let mut count = 0;
@@ -180,11 +186,7 @@ fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, session
             count += 1;
         }
         for &(session, sequence, captured_len) in &ahead[..count] {
-            let is_first = sessions.packet_evicted(session, sequence, u64::from(captured_len));
-            if !is_first && !may_carry {
-                sessions.packet_lost(session, sequence);
-            }
-            firsts += u32::from(is_first);
+            firsts += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len), may_carry));
         }
         if count < RECORDS_AHEAD {
             return firsts;

@@ -26,7 +26,7 @@ impl Open {
     }
 
     /// Writes a record. The segment has enough pages for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write(&mut self, pages: &Pages, slot: &Slot, header: &RecordHeader, data: &[u8]) {
         let encoded = record::encode(header, &self.previous);
         encoded.write(|(part, bytes)| self.tail.push(pages, part, bytes));

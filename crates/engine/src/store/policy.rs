@@ -64,10 +64,13 @@ impl AppliedPolicy {
     /// The queue of a packet at a place.
     #[inline]
     pub(super) fn queue_of(&self, place: Place, record_bytes_max: usize) -> QueueId {
-        match self.pinned(place.marks.pins, record_bytes_max) {
-            Some(queue) => queue,
-            None => self.queues.at(place),
+        let pins = place.marks.pins & self.pins;
+        if pins != 0
+            && let Some(queue) = self.pinned(pins, record_bytes_max)
+        {
+            return queue;
         }
+        self.queues.at(place)
     }
 
     /// The segment that is evicted next.
@@ -86,12 +89,9 @@ impl AppliedPolicy {
         survey.life_ns(self.shares, kind, weight)
     }
 
-    /// The queue of the pin that protects a packet, or `None` if no pin does or the pins have no room.
+    /// The queue of the first of `pins`, or `None` if the pins have no room.
+    #[cold]
     fn pinned(&self, pins: u16, record_bytes_max: usize) -> Option<QueueId> {
-        let pins = pins & self.pins;
-        if pins == 0 {
-            return None;
-        }
         let place = pins.trailing_zeros() as usize;
         let queue = self.queues.pinned(place);
         let room = self.queues[queue].open.as_ref().map_or(0, |open| open.tail.room());

@@ -104,9 +104,8 @@ impl RecordHeader {
 
 /// Whether a record with this time and sequence can follow `previous` in one segment.
 pub fn fits(previous: &Previous, time: Timestamp, sequence: u64) -> bool {
-    bytes_of(time.0.abs_diff(previous.time.0)) <= TIME_BYTES_MAX
-        && sequence > previous.sequence
-        && bytes_of(sequence - previous.sequence - 1) <= SEQUENCE_BYTES_MAX
+    time.0.abs_diff(previous.time.0) < 1 << (TIME_BYTES_MAX * 8)
+        && sequence.wrapping_sub(previous.sequence).wrapping_sub(1) < 1 << (SEQUENCE_BYTES_MAX * 8)
 }
 
 /// An encoded header as a series of parts of at most eight bytes. It is never assembled in memory before it reaches the
@@ -130,7 +129,7 @@ impl Encoded {
     }
 
     /// Calls `each` with every part in order.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, mut each: impl FnMut(Part)) {
         each(self.first);
         each(self.second);
@@ -193,6 +192,9 @@ pub struct Outline {
     pub header_bytes: usize,
 }
 
+/// The masks of numbers of up to four bytes.
+const MASKS: [u64; 5] = [0, 0xff, 0xffff, 0xff_ffff, 0xffff_ffff];
+
 /// Decodes only an [`Outline`]. This takes about a quarter of the work of [`decode_short`]. Returns `None` for long
 /// headers.
 #[inline]
@@ -204,8 +206,8 @@ pub fn outline([low, high]: [u64; 2], previous_sequence: u64) -> Option<Outline>
         return None;
     }
     let rest = low >> (time_end * 8) | high << (64 - time_end * 8);
-    // No field has eight bytes, so the shift stays below 64. Only the slot can have four.
-    let part = |at: u64, bytes: u64| rest >> (at * 8) & !(u64::MAX << (bytes * 8));
+    // Only the slot can have four bytes.
+    let part = |at: u64, bytes: u64| rest >> (at * 8) & MASKS[usize::try_from(bytes).unwrap_or(0)];
     Some(Outline {
         sequence: previous_sequence.wrapping_add(part(0, sequence)).wrapping_add(1),
         captured_len: u32::try_from(part(sequence, captured)).ok()?,
@@ -297,10 +299,11 @@ fn read(mut from: impl Take, previous: &Previous) -> Option<RecordHeader> {
     })
 }
 
-/// Number of bytes that `value` needs; 0 for 0.
+/// Number of bytes that `value` needs; 0 for 0. The value is below 2^63.
 #[inline]
 fn bytes_of(value: u64) -> usize {
-    (u64::BITS - value.leading_zeros()).div_ceil(8) as usize
+    // The logarithm of the doubled value is its length in bits.
+    (value << 1 | 1).ilog2().div_ceil(8) as usize
 }
 
 #[cfg(test)]

@@ -39,14 +39,16 @@ impl TableRun {
         };
         self.sequence += 1;
         let lookup = self.table.look_up(&packet, &mut decoded);
-        self.table.count(&lookup, &packet, self.sequence)
+        let update = self.table.count(&lookup, &packet, self.sequence);
+        self.table.entry(update.slot.0).not_kept(0);
+        update
     }
 
     /// Sends a packet to a server, and stores and evicts it at once.
     fn gone(&mut self, second: u64, from: (u128, u16)) {
         let update = self.packet(second, from, B, 17, 0);
         self.table.packet_kept(update.slot, 100);
-        self.table.packet_evicted(update.slot, self.sequence, 100);
+        self.table.packet_evicted(update.slot, self.sequence, 100, true);
     }
 
     fn session(&self, update: SessionUpdate) -> super::super::Session {
@@ -203,7 +205,7 @@ fn an_entry_whose_packets_are_left_outlives_those_that_have_none() {
         run.gone(100 * i, (1000 + u128::from(i), 1));
     }
     assert_eq!(run.session(kept).first_sequence, first);
-    run.table.packet_evicted(kept.slot, first, 100);
+    run.table.packet_evicted(kept.slot, first, 100, true);
     assert_eq!(run.session(kept).cut_at, Some(Timestamp(100 * (capacity * 10 - 1) * SECOND)));
     for i in capacity * 10..capacity * 12 {
         run.gone(100 * i, (1000 + u128::from(i), 1));
@@ -224,10 +226,10 @@ fn what_is_kept_is_counted_for_the_session_it_belongs_to() {
     run.table.packet_kept(first.slot, 70);
     run.table.packet_kept(first.slot, 50);
     assert_eq!((run.session(first).kept_packets, run.session(first).kept_bytes), (2, 120));
-    run.table.packet_evicted(first.slot, at_first, 70);
+    run.table.packet_evicted(first.slot, at_first, 70, true);
     assert_eq!((run.session(first).kept_packets, run.session(first).kept_bytes), (1, 50));
     // A packet of the slot's previous session does not count against its current one.
-    run.table.packet_evicted(first.slot, at_first - 1, 50);
+    run.table.packet_evicted(first.slot, at_first - 1, 50, true);
     assert_eq!(run.session(first).kept_packets, 1);
     assert!(run.table.array().session_at(first.slot, at_first - 1).is_none());
 }
