@@ -3,12 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use retrocap::alert::{ALERTS_MAX, Alerts, BROKEN_TOLD_MAX};
+use retrocap::alert::{ALERTS_MAX, Alerts, BROKEN_LISTED_MAX};
 use retrocap::untrusted::alert_file;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(read) = Alerts::read(bytes) else { return };
-    assert!(read.alerts.len() <= ALERTS_MAX && read.broken.len() <= BROKEN_TOLD_MAX);
+    assert!(read.alerts.len() <= ALERTS_MAX && read.broken.len() <= BROKEN_LISTED_MAX);
     assert!(read.broken_count >= read.broken.len() as u64);
     for alert in &read.alerts {
         assert!(alert.start <= alert.end, "{alert:?}");

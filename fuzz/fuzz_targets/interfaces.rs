@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use retrocap::capture::interfaces::{addresses, reports};
 use retrocap::capture::monitor::apply;
-use retrocap::capture::selection::Selection;
+use retrocap::capture::selection::InterfaceSelection;
 use retrocap::interface::Interfaces;
 
 fuzz_target!(|datagram: &[u8]| {
@@ -16,7 +16,7 @@ fuzz_target!(|datagram: &[u8]| {
         let _ = prefix;
     }
     assert!(reports(datagram).count() + addresses(datagram).count() <= datagram.len() / 16);
-    let (all, one) = (Selection::new(&[]), Selection::new(&["eth0".to_owned()]));
+    let (all, one) = (InterfaceSelection::new(&[]), InterfaceSelection::new(&["eth0".to_owned()]));
     for selection in [&all, &one] {
         let interfaces = Interfaces::default();
         apply(datagram, selection, &interfaces);

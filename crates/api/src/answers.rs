@@ -1,5 +1,6 @@
 //! The JSON documents that answers consist of, beside the status, flows and sums, which [`query`] makes.
 
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,13 +12,13 @@ pub struct PinStatus {
     /// Its number, never given twice.
     pub id: u64,
     /// The tcpdump expression.
-    pub filter: String,
+    pub filter: Foreign,
     /// When it was made.
     #[schemars(extend("format" = "date-time"))]
-    pub since: String,
+    pub since: Foreign,
     /// When it ends.
     #[schemars(extend("format" = "date-time"))]
-    pub until: String,
+    pub until: Foreign,
     /// Sessions that it protects and that have packets.
     pub sessions: u64,
     /// Packets of these sessions that are kept.

@@ -7,14 +7,16 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The replacement for a deceptive character.
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
 /// Untrusted text. JSON that contains it is made safe as a whole, by [`json_document`].
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(inline)]
 pub struct Foreign<T = String>(T);
 
 impl<T: AsRef<str>> Foreign<T> {
@@ -57,6 +59,24 @@ impl<T: AsRef<str>> Foreign<T> {
 impl<T> From<T> for Foreign<T> {
     fn from(text: T) -> Self {
         Self(text)
+    }
+}
+
+impl From<&str> for Foreign {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl<T: AsRef<str>> PartialEq<str> for Foreign<T> {
+    fn eq(&self, other: &str) -> bool {
+        self.untrusted() == other
+    }
+}
+
+impl<T: AsRef<str>> PartialEq<&str> for Foreign<T> {
+    fn eq(&self, other: &&str) -> bool {
+        self.untrusted() == *other
     }
 }
 

@@ -100,6 +100,17 @@ struct State {
     /// Slots that may be reused.
     free: Vec<InterfaceId>,
     gaps: VecDeque<InterfaceGap>,
+    /// Number of gaps that were dropped because there were too many.
+    gaps_dropped: u64,
+}
+
+impl State {
+    fn bound_gaps(&mut self) {
+        while self.gaps.len() > Interfaces::GAPS_MAX {
+            self.gaps.pop_front();
+            self.gaps_dropped += 1;
+        }
+    }
 }
 
 impl Interfaces {
@@ -257,10 +268,24 @@ impl Interfaces {
                 _ => {}
             }
         }
-        while gaps.len() > Self::GAPS_MAX {
-            gaps.pop_front();
-        }
+        guard.bound_gaps();
         changes
+    }
+
+    /// Adds the gaps and the entry states that a former process left. `gaps` are in the order in which they began.
+    /// `dropped` is the number of gaps that the former process had dropped.
+    pub fn restore_gaps(&self, gaps: impl IntoIterator<Item = InterfaceGap>, dropped: u64) {
+        let mut state = self.lock();
+        let later = std::mem::take(&mut state.gaps);
+        state.gaps.extend(gaps);
+        state.gaps.extend(later);
+        state.gaps_dropped = state.gaps_dropped.saturating_add(dropped);
+        state.bound_gaps();
+    }
+
+    /// Number of gaps that were dropped because there were too many.
+    pub fn gaps_dropped(&self) -> u64 {
+        self.lock().gaps_dropped
     }
 
     /// The stored gaps, in the order in which they began.
@@ -328,5 +353,23 @@ mod tests {
         let gaps: Vec<_> = table.gaps().into_iter().map(|gap| (gap.name, gap.from, gap.until)).collect();
         let expected = [("eth0", 1, Some(3)), ("eth0", 4, None), ("lan0", 5, None)];
         assert_eq!(gaps, expected.map(|(name, from, until)| (name.to_owned(), at(from), until.map(at))));
+    }
+
+    #[test]
+    fn restored_gaps_precede_later_ones_and_all_are_bounded() {
+        let table = Interfaces::default();
+        table.intern("eth0", 2, LinkType::ETHERNET).unwrap();
+        table.set_link(2, "eth0", LinkState::Down, Timestamp(9 * SECOND));
+        let gap = |second: u64| InterfaceGap {
+            name: "old0".to_owned(),
+            index: 7,
+            from: Timestamp(second),
+            until: Some(Timestamp(second + 1)),
+            reason: GapReason::Down,
+        };
+        table.restore_gaps((0..Interfaces::GAPS_MAX as u64).map(gap), 3);
+        let gaps = table.gaps();
+        assert_eq!((gaps.len(), table.gaps_dropped()), (Interfaces::GAPS_MAX, 4));
+        assert_eq!((gaps[0].from, gaps[gaps.len() - 1].name.as_str()), (Timestamp(1), "eth0"));
     }
 }

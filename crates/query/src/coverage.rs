@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::History;
 use crate::flows::Flow;
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use engine::session::Session;
 
@@ -29,7 +30,7 @@ const LARGEST: usize = 5;
 pub struct Coverage {
     /// The period before now, for example `1m` or `1d`; `all` for all time.
     #[schemars(extend("enum" = ["1m", "10m", "1h", "1d", "all"]))]
-    pub period: String,
+    pub period: Foreign,
     /// Sessions that began in the period, including forgotten ones.
     pub sessions: u64,
     /// Share of sessions whose first packet is retained.
@@ -99,7 +100,7 @@ impl Tally {
         let sessions = self.with.iter().fold(self.sessions, |most, with| most.max(*with));
         let share = |with: u64| if sessions == 0 { 1.0 } else { with as f64 / sessions as f64 };
         let [first_packet, first_kb, first_10kb, whole] = self.with.map(share);
-        Coverage { period: period.to_owned(), sessions, first_packet, first_kb, first_10kb, whole }
+        Coverage { period: period.into(), sessions, first_packet, first_kb, first_10kb, whole }
     }
 }
 

@@ -10,8 +10,8 @@ use super::matching::SessionMatcher;
 use super::names::{Names, ReadAllowance};
 pub use super::page_mark::PageMark;
 use super::{History, QueryError, Request};
+use base::foreign::Foreign;
 use base::interface::Interface;
-use base::time::Timestamp;
 use decode::Network;
 use engine::session::community_id::CommunityId;
 use engine::session::{ArchivePosition, BlockCache, Endpoint, Session, SessionSlot};
@@ -59,12 +59,12 @@ impl Sort {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowEndpoint {
     /// IP address; null if the session is not IP.
-    pub ip: Option<String>,
+    pub ip: Option<Foreign>,
     /// Port; for ICMP the type or code; 0 if there is none.
     pub port: u16,
     /// Link-layer address, if the session is not IP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<String>,
+    pub mac: Option<Foreign>,
 }
 
 /// A count for each endpoint.
@@ -88,19 +88,19 @@ impl FlowCount {
 pub struct Flow {
     /// Time of the first packet.
     #[schemars(extend("format" = "date-time"))]
-    pub first: String,
+    pub first: Foreign,
     /// Time of the latest packet.
     #[schemars(extend("format" = "date-time"))]
-    pub last: String,
+    pub last: Foreign,
     /// `tcp`, `udp` and other names; the number of an IP protocol without a name here; the ethertype of a session that
     /// is not IP.
-    pub proto: String,
+    pub proto: Foreign,
     /// The endpoint that sent the SYN, or else the first packet.
     pub originator: FlowEndpoint,
     /// The other endpoint.
     pub responder: FlowEndpoint,
     /// Name of the capture interface; empty if it is no longer known.
-    pub interface: String,
+    pub interface: Foreign,
     /// Packets seen.
     pub packets: FlowCount,
     /// Bytes on the wire seen.
@@ -112,15 +112,15 @@ pub struct Flow {
     /// Time at which packets of the session were last removed; null while all are retained.
     #[schemars(extend("format" = "date-time"))]
     #[serde(default)]
-    pub cut_at: Option<String>,
+    pub cut_at: Option<Foreign>,
     /// Parts that are missing between packets of it that are there, at least; 0 where it is whole or was cut from its end.
     #[serde(default)]
     pub holes: u64,
     /// How far it came.
-    pub state: String,
+    pub state: Foreign,
     /// Community ID version 1, with the seed of the request or else that of the recorder; null if the session is not
     /// IP.
-    pub community_id: Option<String>,
+    pub community_id: Option<Foreign>,
     /// Outermost VLAN ID; null without a VLAN tag.
     pub vlan: Option<u16>,
     /// Names in its first packets, if these are retained.
@@ -431,21 +431,21 @@ impl Flow {
     /// Converts a session to its JSON form. `seed` is the seed of the Community ID.
     pub fn new(session: &Session, interface: Option<&Interface>, seed: u16) -> Self {
         Self {
-            first: session.first.to_rfc3339(),
-            last: session.last.to_rfc3339(),
-            proto: protocol(session),
+            first: session.first.to_rfc3339().into(),
+            last: session.last.to_rfc3339().into(),
+            proto: protocol(session).into(),
             originator: endpoint(session.originator()),
             responder: endpoint(session.responder()),
             // The table entry may belong to another interface by now.
-            interface: interface.filter(|i| i.since <= session.last).map(|i| i.name.clone()).unwrap_or_default(),
+            interface: interface.filter(|i| i.since <= session.last).map(|i| i.name.clone()).unwrap_or_default().into(),
             packets: FlowCount { originator: session.packets.originator, responder: session.packets.responder },
             bytes: FlowCount { originator: session.bytes.originator, responder: session.bytes.responder },
             kept_bytes: session.kept_bytes,
             kept_packets: session.kept_packets,
-            cut_at: session.cut_at.map(Timestamp::to_rfc3339),
+            cut_at: session.cut_at.map(|at| at.to_rfc3339().into()),
             holes: 0,
-            state: session.state().as_str().to_owned(),
-            community_id: CommunityId::new(&session.key, seed).map(|id| id.to_string()),
+            state: session.state().as_str().into(),
+            community_id: CommunityId::new(&session.key, seed).map(|id| id.to_string().into()),
             vlan: session.key.vlan(),
             names: Names::default(),
         }
@@ -459,9 +459,9 @@ impl Flow {
 
 fn endpoint(endpoint: Endpoint) -> FlowEndpoint {
     FlowEndpoint {
-        ip: endpoint.ip.map(|ip| ip.to_string()),
+        ip: endpoint.ip.map(|ip| ip.to_string().into()),
         port: endpoint.port,
-        mac: endpoint.mac.map(|_| endpoint.to_string()),
+        mac: endpoint.mac.map(|_| endpoint.to_string().into()),
     }
 }
 

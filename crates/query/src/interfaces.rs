@@ -1,11 +1,62 @@
 //! Interface queries: which table entries retained packets still need, and when an interface was not recorded.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::{History, Request};
+use base::counters::Volume;
+use base::foreign::Foreign;
 use base::interface::{GapReason, InterfaceGap, Interfaces};
 use base::time::Timestamp;
 
 /// Table entries are freed for reuse while fewer than this number are unused or free.
 const SLOTS_LEFT_MIN: usize = Interfaces::CAPACITY / 4;
+/// Maximum number of gaps that the status lists.
+const STATUS_GAPS_MAX: usize = 100;
+/// Maximum number of gaps that an export lists.
+const EXPORT_GAPS_MAX: usize = 32;
+
+/// Packets of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InterfaceStatus {
+    /// Name of the interface.
+    pub name: Foreign,
+    /// Index in the operating system; 0 for an interface of a capture file.
+    pub index: u32,
+    /// Link type, as tcpdump -L names it.
+    pub link_type: Foreign,
+    /// Packets received from the interface.
+    pub packets: u64,
+    /// Captured bytes received from the interface.
+    pub bytes: u64,
+    /// Whether the interface is up.
+    pub up: bool,
+    /// Time at which the interface was removed or renamed; null while it exists.
+    #[schemars(extend("format" = "date-time"))]
+    #[serde(default)]
+    pub gone: Option<Foreign>,
+}
+
+/// A period in which nothing could be recorded from an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InterfaceGapStatus {
+    /// Name of the interface.
+    pub interface: Foreign,
+    /// Index of the interface in the operating system.
+    pub index: u32,
+    /// Start of the gap.
+    #[schemars(extend("format" = "date-time"))]
+    pub from: Foreign,
+    /// End of the gap; null while it lasts.
+    #[schemars(extend("format" = "date-time"))]
+    pub until: Option<Foreign>,
+    /// Reason for the gap.
+    #[schemars(extend("enum" = ["down", "gone", "renamed"]))]
+    pub reason: Foreign,
+    /// The new name of an interface that was renamed. Its packets are recorded under that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_to: Option<Foreign>,
+}
 
 impl History {
     /// Whether few table entries are left, and some belong to interfaces that are gone.
@@ -48,16 +99,60 @@ impl History {
         freed.len()
     }
 
+    /// The status of each entry of the table, including interfaces that are gone.
+    pub(super) fn interface_status(&self) -> Vec<InterfaceStatus> {
+        let all = self.interfaces.snapshot();
+        all.iter()
+            .map(|interface| {
+                let seen: Volume = self.workers.iter().map(|worker| worker.published.interface(interface.id)).sum();
+                InterfaceStatus {
+                    name: interface.name.clone().into(),
+                    index: interface.index,
+                    link_type: interface.link_type.to_string().into(),
+                    packets: seen.packets,
+                    bytes: seen.bytes,
+                    up: interface.up,
+                    gone: interface.gone.map(|gone| gone.to_rfc3339().into()),
+                }
+            })
+            .collect()
+    }
+
+    /// The latest gaps of interfaces, and the number of all gaps.
+    pub(super) fn interface_gap_status(&self) -> (Vec<InterfaceGapStatus>, u64) {
+        let gaps = self.interfaces.gaps();
+        let total = self.interfaces.gaps_dropped().saturating_add(gaps.len() as u64);
+        let latest = &gaps[gaps.len().saturating_sub(STATUS_GAPS_MAX)..];
+        (latest.iter().map(InterfaceGapStatus::from).collect(), total)
+    }
+
+    /// Describes the gaps of the request's interfaces within its window, one sentence each, for the comments of an
+    /// export.
+    pub fn describe_interface_gaps(&self, request: &Request) -> Vec<String> {
+        let Ok((since, until)) = request.window() else { return Vec::new() };
+        let gaps = self.gaps_within(request, since, until);
+        let more = gaps.len().saturating_sub(EXPORT_GAPS_MAX);
+        let mut sentences: Vec<String> = gaps[more..].iter().map(gap_sentence).collect();
+        if more > 0 {
+            sentences.push(format!("there were {more} such times before these"));
+        }
+        sentences
+    }
+
+    fn gaps_within(&self, request: &Request, since: Timestamp, until: Timestamp) -> Vec<InterfaceGap> {
+        let mut gaps = self.interfaces.gaps();
+        gaps.retain(|gap| {
+            request.interface.as_ref().is_none_or(|name| *name == gap.name)
+                && gap.from <= until
+                && gap.until.is_none_or(|end| end >= since)
+        });
+        gaps
+    }
+
     /// Describes the latest gap in recording of the request's interfaces within the window, and counts the others;
     /// `None` without gaps.
     pub(super) fn interface_gaps(&self, request: &Request, since: Timestamp, until: Timestamp) -> Option<String> {
-        let gaps: Vec<InterfaceGap> = self
-            .interfaces
-            .gaps()
-            .into_iter()
-            .filter(|gap| request.interface.as_ref().is_none_or(|name| *name == gap.name))
-            .filter(|gap| gap.from <= until && gap.until.is_none_or(|end| end >= since))
-            .collect();
+        let gaps = self.gaps_within(request, since, until);
         let last = gaps.last()?;
         let more = match gaps.len() {
             1 => String::new(),
@@ -73,6 +168,24 @@ impl History {
             .gaps()
             .into_iter()
             .find(|gap| gap.name == *name && gap.from <= since && gap.until.is_none_or(|end| until <= end))
+    }
+}
+
+impl From<&InterfaceGap> for InterfaceGapStatus {
+    fn from(gap: &InterfaceGap) -> Self {
+        let (reason, renamed_to) = match &gap.reason {
+            GapReason::Down => ("down", None),
+            GapReason::Gone => ("gone", None),
+            GapReason::Renamed(new) => ("renamed", Some(new.clone().into())),
+        };
+        Self {
+            interface: gap.name.clone().into(),
+            index: gap.index,
+            from: gap.from.to_rfc3339().into(),
+            until: gap.until.map(|until| until.to_rfc3339().into()),
+            reason: reason.into(),
+            renamed_to,
+        }
     }
 }
 

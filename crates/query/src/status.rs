@@ -3,18 +3,22 @@
 mod collect;
 mod sandbox;
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::coverage::SessionCounts;
 use super::coverage::{Coverage, Largest};
+pub use super::interfaces::{InterfaceGapStatus, InterfaceStatus};
+use base::foreign::Foreign;
 pub use sandbox::{LandlockStatus, SandboxStatus, SeccompStatus};
 
 /// The document of `status --json` and `replay --json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Version of the recorder.
-    pub version: String,
+    pub version: Foreign,
     /// Seconds since recording began.
     pub uptime_s: f64,
     /// How the byte budget is used.
@@ -24,8 +28,7 @@ pub struct Status {
     /// The same counts in captured bytes.
     pub bytes: ByteCounts,
     /// Packets that could not be stored, by reason.
-    #[schemars(with = "std::collections::BTreeMap<String, u64>")]
-    pub dropped: serde_json::Map<String, serde_json::Value>,
+    pub dropped: BTreeMap<Foreign, u64>,
     /// The time range of the retained packets.
     pub retained: Retained,
     /// Retained packets by rank, that is, by their depth in the session.
@@ -51,6 +54,12 @@ pub struct Status {
     pub pins: PinCounts,
     /// The interfaces that packets came from.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Periods in which nothing could be recorded from an interface: the latest of them, oldest first.
+    #[serde(default)]
+    pub interface_gaps: Vec<InterfaceGapStatus>,
+    /// Number of all such periods, including those that are not listed.
+    #[serde(default)]
+    pub interface_gaps_total: u64,
     /// Packets that are unusual. None of them is a loss.
     pub oddities: OddityCounts,
     /// The settings of the recording.
@@ -80,19 +89,19 @@ pub struct RestartStatus {
     pub lost_packets: u64,
     /// Start of the first recorder in the series of restarts.
     #[schemars(extend("format" = "date-time"))]
-    pub recording_since: Option<String>,
+    pub recording_since: Option<Foreign>,
     /// Start of the latest gap in recording.
     #[schemars(extend("format" = "date-time"))]
-    pub gap_from: Option<String>,
+    pub gap_from: Option<Foreign>,
     /// End of the latest gap.
     #[schemars(extend("format" = "date-time"))]
-    pub gap_until: Option<String>,
+    pub gap_until: Option<Foreign>,
     /// Length of the latest gap in seconds.
     pub gap_s: f64,
     /// Number of known gaps.
     pub gaps: u64,
     /// Why nothing was taken over, or only a part.
-    pub problem: Option<String>,
+    pub problem: Option<Foreign>,
 }
 
 /// How the byte budget is used.
@@ -160,13 +169,13 @@ pub struct ByteCounts {
 pub struct Retained {
     /// Time of the oldest retained packet.
     #[schemars(extend("format" = "date-time"))]
-    pub oldest: Option<String>,
+    pub oldest: Option<Foreign>,
     /// Time of the newest retained packet.
     #[schemars(extend("format" = "date-time"))]
-    pub newest: Option<String>,
+    pub newest: Option<Foreign>,
     /// Time from which every stored packet is retained.
     #[schemars(extend("format" = "date-time"))]
-    pub whole_since: Option<String>,
+    pub whole_since: Option<Foreign>,
 }
 
 /// The retained packets of one rank: packets at a similar depth in their sessions.
@@ -187,7 +196,7 @@ pub struct RankStatus {
     pub compressed_raw_bytes: u64,
     /// Time of the oldest retained packet of the rank.
     #[schemars(extend("format" = "date-time"))]
-    pub oldest: Option<String>,
+    pub oldest: Option<Foreign>,
 }
 
 /// Starts of sessions that were carried forward to outlive their rank.
@@ -220,7 +229,7 @@ pub struct CompressionCounts {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClassStatus {
     /// Name of the class in the configuration.
-    pub name: String,
+    pub name: Foreign,
     /// Bytes that its packets use.
     pub bytes: u64,
     /// Bytes reserved for the class.
@@ -238,23 +247,6 @@ pub struct PinCounts {
     pub limit_bytes: u64,
     /// Packets of pinned sessions that were not pinned because of the limit.
     pub refused_packets: u64,
-}
-
-/// Packets of one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct InterfaceStatus {
-    /// Name of the interface.
-    pub name: String,
-    /// Index in the operating system; 0 for an interface of a capture file.
-    pub index: u32,
-    /// Link type, as tcpdump -L names it.
-    pub link_type: String,
-    /// Packets received from the interface.
-    pub packets: u64,
-    /// Captured bytes received from the interface.
-    pub bytes: u64,
-    /// Whether the interface is up.
-    pub up: bool,
 }
 
 /// Packets that are unusual. None of them is a loss.
@@ -278,7 +270,7 @@ pub struct CaptureStatus {
     /// Number of capture threads.
     pub workers: u64,
     /// The capture filter; null if every packet is recorded.
-    pub filter: Option<String>,
+    pub filter: Option<Foreign>,
     /// Names of the interfaces to record; empty for all.
-    pub interfaces: Vec<String>,
+    pub interfaces: Vec<Foreign>,
 }

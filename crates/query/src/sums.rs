@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::flows::{self, Sort};
 use super::{History, QueryError, Request};
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use engine::session::{Endpoint, Session};
 
@@ -55,13 +56,13 @@ impl Directions {
 pub struct Sum {
     /// By host or peer: the host's IP address, or its link-layer address if the session is not IP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
+    pub host: Option<Foreign>,
     /// By peer: the address of the other host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
+    pub peer: Option<Foreign>,
     /// By port: the protocol.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proto: Option<String>,
+    pub proto: Option<Foreign>,
     /// By port: the responder's port; absent if the protocol has no ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -72,9 +73,9 @@ pub struct Sum {
     /// Packets.
     pub packets: Directions,
     /// Time of the first packet.
-    pub first: String,
+    pub first: Foreign,
     /// Time of the latest packet.
-    pub last: String,
+    pub last: Foreign,
 }
 
 /// Sorted sums.
@@ -205,22 +206,22 @@ impl PartialSum {
             Key::Port(proto, port) => (None, None, Some(proto), port),
         };
         Sum {
-            host,
-            peer,
-            proto,
+            host: host.map(Into::into),
+            peer: peer.map(Into::into),
+            proto: proto.map(Into::into),
             port,
             sessions: self.sessions,
             bytes: self.bytes,
             packets: self.packets,
-            first: self.first.to_rfc3339(),
-            last: self.last.to_rfc3339(),
+            first: self.first.to_rfc3339().into(),
+            last: self.last.to_rfc3339().into(),
         }
     }
 }
 
 impl Sum {
     /// The key of the sum, which orders sums with equal amounts.
-    fn name(&self) -> (&Option<String>, &Option<String>, &Option<String>, Option<u16>) {
+    fn name(&self) -> (&Option<Foreign>, &Option<Foreign>, &Option<Foreign>, Option<u16>) {
         (&self.host, &self.peer, &self.proto, self.port)
     }
 }
@@ -228,8 +229,8 @@ impl Sum {
 /// The sort key, ascending. Times are RFC 3339 text, which sorts in time order.
 fn order(sort: Sort, sum: &Sum) -> (u64, &str) {
     match sort {
-        Sort::Newest | Sort::Start => (0, &sum.first),
-        Sort::Last => (0, &sum.last),
+        Sort::Newest | Sort::Start => (0, sum.first.untrusted()),
+        Sort::Last => (0, sum.last.untrusted()),
         Sort::Bytes | Sort::Duration => (u64::MAX - sum.bytes.sum(), ""),
         Sort::Packets => (u64::MAX - sum.packets.sum(), ""),
         Sort::Out => (u64::MAX - sum.bytes.out, ""),

@@ -77,10 +77,10 @@ fn refused_by_pins(history: &History) -> u64 {
 /// Layers of the sandbox that are missing. A layer of which an older kernel has a smaller version is not one of them:
 /// nothing can be done about it, and `status` says so.
 fn gaps(sandbox: &SandboxStatus) -> Vec<String> {
+    // The program itself wrote these sentences.
+    let kept = sandbox.kept_privileges.iter().map(|sentence| sentence.untrusted().to_owned());
     if sandbox.mode == "off" {
-        return std::iter::once("it is off (--sandbox=off)".to_owned())
-            .chain(sandbox.kept_privileges.clone())
-            .collect();
+        return std::iter::once("it is off (--sandbox=off)".to_owned()).chain(kept).collect();
     }
     let gap = |(layer, holds): (&str, bool)| {
         let sentence = match layer {
@@ -94,7 +94,6 @@ fn gaps(sandbox: &SandboxStatus) -> Vec<String> {
         };
         (!holds).then(|| sentence.to_owned())
     };
-    let kept = sandbox.kept_privileges.iter().cloned();
     sandbox.layers().into_iter().filter_map(gap).chain(sandbox.seccomp.gap()).chain(kept).collect()
 }
 

@@ -68,7 +68,7 @@ impl Horizon {
                 "of the {} sessions that began in the last {}, {:.1} % still have their first packet, and {:.0} % are wanted \
                  ([health] starts): {REMEDY}",
                 starts.sessions,
-                starts.period,
+                starts.period.log(),
                 (starts.first_packet * 1000.0).floor() / 10.0,
                 STARTS_SHARE_MIN * 100.0,
             )

@@ -12,6 +12,7 @@ use super::horizon::Horizon;
 use super::retention_target::RetentionTarget;
 use super::service::Service;
 use api::answers::{HealthCode, HealthStatus};
+use base::foreign::Terminal;
 use base::log_limit;
 use query::status::{SandboxStatus, Status};
 
@@ -49,7 +50,7 @@ impl Text {
     fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let _ = write!(self.0, "retrocap_{name}");
         for (i, (label, value)) in labels.iter().enumerate() {
-            let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+            let value = Terminal(value).to_string().replace('\\', r"\\").replace('"', "\\\"");
             let _ = write!(self.0, "{}{label}=\"{value}\"", if i == 0 { '{' } else { ',' });
         }
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
@@ -75,7 +76,7 @@ pub(super) fn text(service: &Service) -> String {
 fn recorder(text: &mut Text, status: &Status) {
     text.family(Kind::Gauge, "build_info", "The version that runs.").line(
         "build_info",
-        &[("version", &status.version)],
+        &[("version", status.version.untrusted())],
         1,
     );
     text.one(Kind::Gauge, "uptime_seconds", "Time since recording began.", status.uptime_s);
@@ -152,7 +153,7 @@ fn volumes(text: &mut Text, status: &Status) {
     let name = "packets_dropped_total";
     text.family(Kind::Counter, name, "Packets that the recorder could not store, by reason.");
     for (reason, count) in &status.dropped {
-        text.line(name, &[("reason", reason)], count);
+        text.line(name, &[("reason", reason.untrusted())], count);
     }
     let (name, help) = ("bytes_dropped_total", "Captured bytes of packets that the recorder could not store.");
     text.one(Kind::Counter, name, help, bytes.dropped);
@@ -226,7 +227,7 @@ fn coverage(text: &mut Text, status: &Status) {
         "Sessions that began within a period before now, those that are forgotten included.",
     );
     for coverage in &status.coverage {
-        text.line(name, &[("period", &coverage.period)], coverage.sessions);
+        text.line(name, &[("period", coverage.period.untrusted())], coverage.sessions);
     }
     let name = "coverage_ratio";
     text.family(
@@ -241,7 +242,7 @@ fn coverage(text: &mut Text, status: &Status) {
             ("first_10kb", coverage.first_10kb),
             ("whole", coverage.whole),
         ] {
-            text.line(name, &[("period", &coverage.period), ("of", of)], share);
+            text.line(name, &[("period", coverage.period.untrusted()), ("of", of)], share);
         }
     }
 }
@@ -262,7 +263,7 @@ fn kept_otherwise(text: &mut Text, status: &Status) {
         text.family(Kind::Gauge, name, help);
         for class in &status.classes {
             let bytes = if name == "class_bytes" { class.bytes } else { class.reserve_bytes };
-            text.line(name, &[("class", &class.name)], bytes);
+            text.line(name, &[("class", class.name.untrusted())], bytes);
         }
     }
 }
@@ -298,9 +299,9 @@ fn interfaces(text: &mut Text, status: &Status) {
         text.family(Kind::Counter, name, help);
         for interface in &status.interfaces {
             let labels = [
-                ("interface", &*interface.name),
+                ("interface", interface.name.untrusted()),
                 ("index", &*interface.index.to_string()),
-                ("link_type", &*interface.link_type),
+                ("link_type", interface.link_type.untrusted()),
             ];
             let packets = name.starts_with("interface_packets");
             text.line(name, &labels, if packets { interface.packets } else { interface.bytes });

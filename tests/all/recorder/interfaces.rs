@@ -140,7 +140,7 @@ fn only_selected_packets_are_recorded() {
     let (p, b) = (status.packets, status.bytes);
     assert_eq!((p.stored, p.filtered, b.received, b.stored), (10, 2, 12 * 60, 10 * 60));
     assert_eq!(status.capture.interfaces, ["in0", "in2"]);
-    assert_eq!(status.capture.filter.as_deref(), Some("udp port 53"));
+    assert_eq!(status.capture.filter, Some("udp port 53".into()));
     let got = contents(recorder.packets(&[]));
     assert!(got.len() == 10 && got.iter().all(|(original, data)| (*original, data.len()) == (142, 60)), "{got:?}");
     for (name, packets) in [("in0", 5), ("in2", 5)] {

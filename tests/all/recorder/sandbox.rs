@@ -71,7 +71,7 @@ fn the_kernel_confirms_what_the_status_says() {
 
     let status = recorder.status();
     let sandbox = status.sandbox.unwrap();
-    assert_eq!((sandbox.mode.as_str(), sandbox.uid, sandbox.gid), ("required", 65534, 65534));
+    assert_eq!((sandbox.mode.untrusted(), sandbox.uid, sandbox.gid), ("required", 65534, 65534));
     assert_eq!(sandbox.capabilities, "0000000000000000");
     assert!(sandbox.no_new_privs && !sandbox.dumpable && sandbox.missing.is_empty(), "{sandbox:?}");
     assert_eq!(sandbox.seccomp.roles, ["capture", "interfaces", "query", "serve", "audit"]);
@@ -131,7 +131,7 @@ fn a_recorder_without_a_sandbox_says_so() {
     let far = Namespace::new();
     let recorder = Recorder::live(&far, &["-m", "32M", "--sandbox", "off"]);
     let sandbox = recorder.status().sandbox.unwrap();
-    assert_eq!((sandbox.mode.as_str(), sandbox.landlock.enforced.as_str()), ("off", "none"));
+    assert_eq!((sandbox.mode.untrusted(), sandbox.landlock.enforced.untrusted()), ("off", "none"));
     let process = Path::new("/proc").join(recorder.child.id().to_string()).join("status");
     assert_eq!((field(&process, "Seccomp").as_str(), sandbox.seccomp.enforced), ("0", false));
     assert!(recorder.log().contains("no sandbox, as asked"), "{}", recorder.log());
@@ -191,7 +191,7 @@ fn a_reload_changes_what_is_recorded_and_forgets_nothing() {
     let new = format!("{base}interface = [\"in0\", \"in1\"]\nfilter = \"not udp\"\n[limits]\nconnections = 7\n");
     reload(&recorder, &new, "the configuration is reloaded: interface, filter, [limits] changed");
     let status = recorder.status();
-    assert_eq!(status.capture.filter.as_deref(), Some("not udp"));
+    assert_eq!(status.capture.filter, Some("not udp".into()));
     assert_eq!(status.capture.interfaces, ["in0", "in1"]);
     // The workers apply the filter with the next block of their ring at the latest.
     std::thread::sleep(std::time::Duration::from_millis(300));
@@ -209,7 +209,7 @@ fn a_reload_changes_what_is_recorded_and_forgets_nothing() {
     ] {
         reload(&recorder, text, "nothing was changed");
         eventually(says, || recorder.log().contains(says));
-        assert_eq!(recorder.status().capture.filter.as_deref(), Some("not udp"), "{text}");
+        assert_eq!(recorder.status().capture.filter, Some("not udp".into()), "{text}");
     }
     std::fs::remove_file(recorder.path("etc/retrocap.toml")).unwrap();
     recorder.signal("-HUP");

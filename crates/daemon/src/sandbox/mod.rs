@@ -25,6 +25,7 @@ pub use files::PathRules;
 pub use role::Role;
 
 use super::privileges::PrivilegeReport;
+use base::foreign::Foreign;
 use base::log_limit::LogLimit;
 use query::status::{LandlockStatus, SandboxStatus, SeccompStatus};
 
@@ -108,8 +109,8 @@ impl Sandbox {
         for what in &missing {
             tracing::warn!("the sandbox has a gap: {what}");
         }
-        let kept_privileges = dropped.kept.clone();
-        let mode_name = mode.as_str().to_owned();
+        let kept_privileges = foreign(&dropped.kept);
+        let (mode_name, missing) = (mode.as_str().into(), foreign(&missing));
         let status = SandboxStatus { mode: mode_name, landlock, missing, kept_privileges, ..kernel_status(&roles) };
         Ok(Self { mode, roles: Arc::new(roles), status: Arc::new(status), unrestricted: Arc::default() })
     }
@@ -119,7 +120,7 @@ impl Sandbox {
         for kept in &dropped.kept {
             tracing::warn!("a privilege could not be dropped: {kept}");
         }
-        let (mode, kept_privileges) = (SandboxMode::Off.as_str().to_owned(), dropped.kept.clone());
+        let (mode, kept_privileges) = (SandboxMode::Off.as_str().into(), foreign(&dropped.kept));
         let status = SandboxStatus { mode, kept_privileges, ..kernel_status(&[]) };
         Self { mode: SandboxMode::Off, roles: Arc::default(), status: Arc::new(status), unrestricted: Arc::default() }
     }
@@ -165,15 +166,19 @@ impl std::fmt::Display for Sandbox {
         }
         let SandboxStatus { seccomp, landlock, .. } = self.status();
         let calls = if seccomp.enforced { "filtered by role" } else { "NOT filtered" };
-        match landlock.enforced.as_str() {
+        match landlock.enforced.untrusted() {
             "none" => write!(f, "sandbox: system calls {calls}, files NOT restricted"),
             how => write!(f, "sandbox: system calls {calls}, Landlock {} ({how})", landlock.abi),
         }
     }
 }
 
+fn foreign(texts: &[String]) -> Vec<Foreign> {
+    texts.iter().map(|text| text.as_str().into()).collect()
+}
+
 fn enforce_landlock(files: &PathRules, missing: &mut Vec<String>) -> LandlockStatus {
-    let paths = |paths: &[std::path::PathBuf]| paths.iter().map(|path| path.display().to_string()).collect();
+    let paths = |paths: &[std::path::PathBuf]| paths.iter().map(|path| path.display().to_string().into()).collect();
     let mut status =
         LandlockStatus { readable: paths(&files.readable), writable: paths(&files.writable), ..no_landlock() };
     let restricted = files::restrict(files);
@@ -185,9 +190,9 @@ fn enforce_landlock(files: &PathRules, missing: &mut Vec<String>) -> LandlockSta
                 "files are not restricted (Landlock): the kernel accepted the rules but does not enforce them".into(),
             );
         }
-        Ok(landlock) if landlock.whole => status.enforced = "full".to_owned(),
+        Ok(landlock) if landlock.whole => status.enforced = "full".into(),
         Ok(landlock) if landlock.enforced => {
-            status.enforced = "partial".to_owned();
+            status.enforced = "partial".into();
             missing.push(format!("this kernel's Landlock (version {}) restricts less than asked for", landlock.abi));
         }
         Ok(_) => {
@@ -199,7 +204,7 @@ fn enforce_landlock(files: &PathRules, missing: &mut Vec<String>) -> LandlockSta
 }
 
 fn no_landlock() -> LandlockStatus {
-    LandlockStatus { enforced: "none".to_owned(), ..LandlockStatus::default() }
+    LandlockStatus { enforced: "none".into(), ..LandlockStatus::default() }
 }
 
 fn enforce_seccomp() -> io::Result<Vec<(Role, BpfProgram)>> {
@@ -228,17 +233,17 @@ fn kernel_status(roles: &[(Role, BpfProgram)]) -> SandboxStatus {
     let number = |key| field(key).and_then(|value| value.parse().ok());
     let first = |key| field(key).and_then(|value| value.split_ascii_whitespace().next()?.parse().ok());
     SandboxStatus {
-        mode: String::new(),
+        mode: Foreign::default(),
         uid: first("Uid").unwrap_or_else(|| rustix::process::getuid().as_raw()),
         gid: first("Gid").unwrap_or_else(|| rustix::process::getgid().as_raw()),
-        capabilities: field("CapPrm").unwrap_or("unknown").to_owned(),
+        capabilities: field("CapPrm").unwrap_or("unknown").into(),
         no_new_privs: field("NoNewPrivs") == Some("1"),
         dumpable: rustix::process::dumpable_behavior().is_ok_and(|is| is != DumpableBehavior::NotDumpable),
         seccomp: SeccompStatus {
             // The filters could also be those of the process that started this one.
             enforced: field("Seccomp") == Some("2") && !roles.is_empty(),
             filters: number("Seccomp_filters").unwrap_or(0),
-            roles: roles.iter().map(|(role, _)| role.as_str().to_owned()).collect(),
+            roles: roles.iter().map(|(role, _)| role.as_str().into()).collect(),
             unrestricted_threads: 0,
         },
         landlock: no_landlock(),

@@ -1,7 +1,7 @@
 //! Hands all packets, sessions, interfaces, pins and counts over to the recorder that replaces this one.
 //!
 //! ```text
-//!  report:      time of the stop, start time, gaps, interfaces, classes, pins
+//!  report:      time of the stop, start time, gaps, interfaces, gaps of interfaces, classes, pins
 //!  per worker:  counts · archived sessions, sessions · segments, oldest first
 //!  end marker
 //! ```
@@ -23,7 +23,7 @@ use crate::id_mapping::IdMapping;
 use crate::judge::Pins;
 use crate::pipeline::Pipeline;
 use base::codec::{Put, Take, damaged};
-use base::interface::{Interface, Interfaces};
+use base::interface::{GapReason, Interface, InterfaceGap, Interfaces};
 use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
 
@@ -91,11 +91,13 @@ pub fn write(
     for gap in gaps {
         out.put_words(&[gap.from.0, gap.until.0])?;
     }
-    let interfaces = interfaces.snapshot();
-    out.put_u16(u16::try_from(interfaces.len()).unwrap_or(0))?;
-    for interface in &interfaces {
-        put_interface(out, interface)?;
-    }
+    let entries = interfaces.snapshot();
+    out.put_u16(u16::try_from(entries.len()).unwrap_or(0))?;
+    entries.iter().try_for_each(|interface| put_interface(out, interface))?;
+    let gaps = interfaces.gaps();
+    out.put_u64(interfaces.gaps_dropped())?;
+    out.put_u16(u16::try_from(gaps.len()).unwrap_or(0))?;
+    gaps.iter().try_for_each(|gap| put_interface_gap(out, gap))?;
     let classes: Vec<_> = pipelines.first().map(|pipeline| pipeline.class_names().collect()).unwrap_or_default();
     out.put_u16(u16::try_from(classes.len()).unwrap_or(0))?;
     classes.iter().try_for_each(|name: &&str| out.put_text(name))?;
@@ -157,6 +159,10 @@ fn read_all(
     for _ in 0..input.take_u16()? {
         ids.add_interface(take_interface(input, interfaces)?)?;
     }
+    let dropped = input.take_u64()?;
+    let gaps: Vec<InterfaceGap> =
+        (0..input.take_u16()?).map(|_| take_interface_gap(input)).collect::<io::Result<_>>()?;
+    interfaces.restore_gaps(gaps, dropped);
     let names: Vec<String> =
         pipelines.first().map(|first| first.class_names().map(str::to_owned).collect()).unwrap_or_default();
     // Class 0 has no filter and no name.
@@ -186,7 +192,35 @@ fn put_interface(out: &mut impl Write, interface: &Arc<Interface>) -> io::Result
         out.put_u8(u8::from(text.is_some()))?;
         out.put_text(text.as_deref().unwrap_or_default())?;
     }
-    Ok(())
+    out.put_u8(u8::from(interface.up))?;
+    out.put_u64(interface.gone.map_or(0, |gone| gone.0))
+}
+
+/// Writes a gap. A time of 0 stands for a gap that lasts; the text is the new name of a renamed interface.
+fn put_interface_gap(out: &mut impl Write, gap: &InterfaceGap) -> io::Result<()> {
+    out.put_text(&gap.name)?;
+    out.put_u32(gap.index)?;
+    out.put_words(&[gap.from.0, gap.until.map_or(0, |until| until.0)])?;
+    let (reason, new_name) = match &gap.reason {
+        GapReason::Down => (0, ""),
+        GapReason::Gone => (1, ""),
+        GapReason::Renamed(new_name) => (2, new_name.as_str()),
+    };
+    out.put_u8(reason)?;
+    out.put_text(new_name)
+}
+
+fn take_interface_gap(input: &mut impl Read) -> io::Result<InterfaceGap> {
+    let (name, index, [from, until]) = (input.take_text()?, input.take_u32()?, input.take_words()?);
+    let (reason, new_name) = (input.take_u8()?, input.take_text()?);
+    let reason = match reason {
+        0 => GapReason::Down,
+        1 => GapReason::Gone,
+        2 => GapReason::Renamed(new_name),
+        _ => return Err(damaged("the reason of a gap")),
+    };
+    let until = Some(Timestamp(until)).filter(|until| until.0 > 0);
+    Ok(InterfaceGap { name, index, from: Timestamp(from), until, reason })
 }
 
 fn take_interface(input: &mut impl Read, interfaces: &Interfaces) -> io::Result<InterfaceId> {
@@ -196,10 +230,12 @@ fn take_interface(input: &mut impl Read, interfaces: &Interfaces) -> io::Result<
         Ok(Some(input.take_text()?).filter(|_| there))
     };
     let (description, os) = (text()?, text()?);
+    let (up, gone) = (input.take_u8()? == 1, input.take_u64()?);
     let interface = interfaces.intern_with(&name, index, link_type, |interface| {
         (interface.description, interface.os) = (description, os);
-        // The interface counts as down until the capture reports it.
-        interface.up = false;
+        // The capture corrects this before it records, and begins a gap where the interface went down meanwhile.
+        interface.up = up;
+        interface.gone = Some(Timestamp(gone)).filter(|gone| gone.0 > 0);
     });
     interface.ok_or_else(|| damaged("the number of interfaces"))
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::flows::ListedSession;
 use super::{History, Packets};
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use decode::names::{self, Parsed};
 use decode::{self, Decoded};
@@ -26,23 +27,23 @@ use engine::store::record::RecordHeader;
 pub struct Names {
     /// TLS: the server name that the client requested (SNI).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server_name: Option<String>,
+    pub server_name: Option<Foreign>,
     /// HTTP: the host of the first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_host: Option<String>,
+    pub http_host: Option<Foreign>,
     /// DNS: the name in the first question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns_question: Option<String>,
+    pub dns_question: Option<Foreign>,
     /// DNS: the type of the first question, such as `A`, `TXT` or `TYPE4711`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns_type: Option<String>,
+    pub dns_type: Option<Foreign>,
 }
 
 impl Names {
     /// Whether one of the names contains `part`, which must be in lower case. Ignores the ASCII case of the names.
     pub fn contain(&self, part: &str) -> bool {
         let names = [&self.server_name, &self.http_host, &self.dns_question];
-        names.into_iter().flatten().any(|name| name.to_ascii_lowercase().contains(part))
+        names.into_iter().flatten().any(|name| name.untrusted().to_ascii_lowercase().contains(part))
     }
 }
 
@@ -249,9 +250,11 @@ impl Request {
 
 fn dns(parsed: Parsed<names::Question>) -> Parsed<Names> {
     match parsed {
-        Parsed::Name(question) => {
-            Parsed::Name(Names { dns_question: Some(question.name), dns_type: Some(question.kind), ..Names::default() })
-        }
+        Parsed::Name(question) => Parsed::Name(Names {
+            dns_question: Some(question.name.into()),
+            dns_type: Some(question.kind.into()),
+            ..Names::default()
+        }),
         Parsed::More => Parsed::More,
         Parsed::Nothing => Parsed::Nothing,
     }
@@ -263,8 +266,8 @@ fn parse_names(stream: &[u8], has_dns_port: bool) -> Parsed<Names> {
         return dns(names::dns_question_in_stream(stream));
     }
     match (names::server_name(stream), names::http_host(stream)) {
-        (Parsed::Name(name), _) => Parsed::Name(Names { server_name: Some(name), ..Names::default() }),
-        (_, Parsed::Name(host)) => Parsed::Name(Names { http_host: Some(host), ..Names::default() }),
+        (Parsed::Name(name), _) => Parsed::Name(Names { server_name: Some(name.into()), ..Names::default() }),
+        (_, Parsed::Name(host)) => Parsed::Name(Names { http_host: Some(host.into()), ..Names::default() }),
         (Parsed::More, _) | (_, Parsed::More) => Parsed::More,
         (Parsed::Nothing, Parsed::Nothing) => Parsed::Nothing,
     }

@@ -18,7 +18,7 @@ fn parsed(packets: &[(u16, u32, &[u8])]) -> Parsed<Names> {
 
 #[test]
 fn a_request_over_several_packets_is_put_together() {
-    let host = Parsed::Name(Names { http_host: Some("example.com".to_owned()), ..Names::default() });
+    let host = Parsed::Name(Names { http_host: Some("example.com".into()), ..Names::default() });
     let (a, b, c) = (&b"GET / HTTP/1.1\r\nUser-"[..], &b"Agent: x\r\nHost: exam"[..], &b"ple.com\r\n\r\n"[..]);
     let at = |n: usize| u32::MAX.wrapping_sub(5).wrapping_add(u32::try_from(n).unwrap());
     let (second, third) = (at(a.len()), at(a.len() + b.len()));

@@ -1,12 +1,14 @@
 //! Collects the status of a history.
 
+use std::collections::BTreeMap;
+
 use super::{
-    ByteCounts, CaptureStatus, CarriedCounts, ClassStatus, CompressionCounts, InterfaceStatus, MemoryStatus,
-    OddityCounts, PacketCounts, PinCounts, RankStatus, RestartStatus, Retained, Status,
+    ByteCounts, CaptureStatus, CarriedCounts, ClassStatus, CompressionCounts, MemoryStatus, OddityCounts, PacketCounts,
+    PinCounts, RankStatus, RestartStatus, Retained, Status,
 };
 use crate::history::{History, Memory};
 use base::counters::{CompressionTotals, DropReason, Totals, Volume};
-use base::packet::InterfaceId;
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use engine::handover::{RestartReport, RestoredCounts};
 use engine::session::SessionMarks;
@@ -22,9 +24,10 @@ impl Status {
         let span = history.span();
         let summary = history.summarize_sessions(now);
         let gap_until = history.restart.gaps.last().map_or(Timestamp::MIN, |gap| gap.until);
-        let time = |t: Timestamp| t.to_rfc3339();
+        let (interface_gaps, interface_gaps_total) = history.interface_gap_status();
+        let time = |t: Timestamp| t.to_rfc3339().into();
         Self {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: env!("CARGO_PKG_VERSION").into(),
             uptime_s,
             memory: memory(history, segments_bytes, resident_bytes),
             packets: PacketCounts {
@@ -62,7 +65,9 @@ impl Status {
             compression: compression(totals.packed),
             classes: classes(history),
             pins: pins(history),
-            interfaces: interfaces(history),
+            interfaces: history.interface_status(),
+            interface_gaps,
+            interface_gaps_total,
             oddities: OddityCounts {
                 truncated: totals.oddities.truncated,
                 cut_headers: totals.oddities.cut_headers,
@@ -72,8 +77,8 @@ impl Status {
             },
             capture: CaptureStatus {
                 workers: history.workers.len() as u64,
-                filter: history.capture_filter.get(),
-                interfaces: history.capture_interfaces.get(),
+                filter: history.capture_filter.get().map(Into::into),
+                interfaces: history.capture_interfaces.get().into_iter().map(Into::into).collect(),
             },
             sandbox: None,
             restart: restart(&history.restart),
@@ -111,18 +116,18 @@ fn restart(before: &RestartReport) -> Option<RestartStatus> {
         sessions,
         pins,
         lost_packets,
-        recording_since: before.since.map(|since| since.to_rfc3339()),
-        gap_from: gap.map(|gap| gap.from.to_rfc3339()),
-        gap_until: gap.map(|gap| gap.until.to_rfc3339()),
+        recording_since: before.since.map(|since| since.to_rfc3339().into()),
+        gap_from: gap.map(|gap| gap.from.to_rfc3339().into()),
+        gap_until: gap.map(|gap| gap.until.to_rfc3339().into()),
         gap_s: gap.map_or(0.0, |gap| gap.until.since(gap.from).as_secs_f64()),
         gaps: before.gaps.len() as u64,
-        problem: before.problem.clone(),
+        problem: before.problem.clone().map(Into::into),
     })
 }
 
-fn drop_reasons(totals: &Totals) -> serde_json::Map<String, serde_json::Value> {
+fn drop_reasons(totals: &Totals) -> BTreeMap<Foreign, u64> {
     let reasons = DropReason::ALL.iter().zip(totals.dropped);
-    reasons.map(|(reason, volume)| (reason.as_str().to_owned(), volume.packets.into())).collect()
+    reasons.map(|(reason, volume)| (reason.as_str().into(), volume.packets)).collect()
 }
 
 /// The status of each rank down to the deepest with segments, and the memory of all segments in bytes.
@@ -147,7 +152,7 @@ fn ranks(history: &History) -> (Vec<RankStatus>, u64) {
         bytes,
         compressed_bytes: packed.0,
         compressed_raw_bytes: packed.1,
-        oldest: oldest.map(|t| t.to_rfc3339()),
+        oldest: oldest.map(|t| t.to_rfc3339().into()),
     });
     (status.collect(), total)
 }
@@ -168,7 +173,7 @@ fn classes(history: &History) -> Vec<ClassStatus> {
     let names = worker.classes.iter().enumerate();
     names
         .map(|(at, (name, _))| ClassStatus {
-            name: name.clone(),
+            name: name.clone().into(),
             bytes: of_all(&|worker| worker.tally.class_bytes(at + 1)),
             reserve_bytes: of_all(&|worker| worker.classes.get(at).map_or(0, |class| class.1)),
         })
@@ -188,22 +193,4 @@ fn pins(history: &History) -> PinCounts {
         }
     }
     counts
-}
-
-fn interfaces(history: &History) -> Vec<InterfaceStatus> {
-    let volume = |id: InterfaceId| history.workers.iter().map(|worker| worker.published.interface(id)).sum();
-    let all = history.interfaces.snapshot();
-    all.iter()
-        .map(|interface| {
-            let seen: Volume = volume(interface.id);
-            InterfaceStatus {
-                name: interface.name.clone(),
-                index: interface.index,
-                link_type: interface.link_type.to_string(),
-                packets: seen.packets,
-                bytes: seen.bytes,
-                up: interface.up,
-            }
-        })
-        .collect()
 }

@@ -3,18 +3,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use base::foreign::Foreign;
+
 /// Restrictions that the kernel enforces on the recorder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SandboxStatus {
     /// The configured mode.
     #[schemars(extend("enum" = ["required", "best-effort", "off"]))]
-    pub mode: String,
+    pub mode: Foreign,
     /// User ID of the process.
     pub uid: u32,
     /// Group ID of the process.
     pub gid: u32,
     /// Permitted capabilities in hexadecimal; all zeros for none.
-    pub capabilities: String,
+    pub capabilities: Foreign,
     /// Whether `no_new_privs` is set: executed programs cannot gain privileges.
     pub no_new_privs: bool,
     /// Whether the memory of the process can be dumped, or read by other processes of its user.
@@ -24,10 +26,10 @@ pub struct SandboxStatus {
     /// Restriction of file access.
     pub landlock: LandlockStatus,
     /// Requested protections that are missing, as sentences.
-    pub missing: Vec<String>,
+    pub missing: Vec<Foreign>,
     /// Privileges that could not be dropped, each with its reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub kept_privileges: Vec<String>,
+    pub kept_privileges: Vec<Foreign>,
 }
 
 /// Restriction of system calls (seccomp).
@@ -38,7 +40,7 @@ pub struct SeccompStatus {
     /// Number of filters that apply to all threads. Each thread adds the filter of its role.
     pub filters: u32,
     /// Roles of threads.
-    pub roles: Vec<String>,
+    pub roles: Vec<Foreign>,
     /// Threads since the start that could not install the filter of their role.
     #[serde(default)]
     pub unrestricted_threads: u64,
@@ -64,18 +66,18 @@ pub struct LandlockStatus {
     pub abi: u32,
     #[schemars(extend("enum" = ["full", "partial", "none"]))]
     /// How far the rules are enforced: `full`, `partial` or `none`.
-    pub enforced: String,
+    pub enforced: Foreign,
     /// Paths that may be read.
-    pub readable: Vec<String>,
+    pub readable: Vec<Foreign>,
     /// Paths that may be written.
-    pub writable: Vec<String>,
+    pub writable: Vec<Foreign>,
 }
 
 impl SandboxStatus {
     /// Sets the number of threads since the start that run without the filter of their role.
     pub fn with_unrestricted_threads(mut self, threads: u64) -> Self {
         self.seccomp.unrestricted_threads = threads;
-        self.missing.extend(self.seccomp.gap());
+        self.missing.extend(self.seccomp.gap().map(Into::into));
         self
     }
 
@@ -83,11 +85,11 @@ impl SandboxStatus {
     pub fn layers(&self) -> [(&'static str, bool); 6] {
         [
             ("user", self.uid != 0),
-            ("capabilities", self.capabilities.bytes().all(|digit| digit == b'0')),
+            ("capabilities", self.capabilities.untrusted().bytes().all(|digit| digit == b'0')),
             ("no_new_privs", self.no_new_privs),
             ("core_dumps", !self.dumpable),
             ("seccomp", self.seccomp.enforced),
-            ("landlock", matches!(self.landlock.enforced.as_str(), "full" | "partial")),
+            ("landlock", matches!(self.landlock.enforced.untrusted(), "full" | "partial")),
         ]
     }
 }

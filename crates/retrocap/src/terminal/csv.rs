@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use base::foreign::Csv;
+use base::foreign::{Csv, Foreign};
 
 /// One value of a row.
 #[derive(Clone, Copy, Debug)]
@@ -15,9 +15,15 @@ pub(crate) enum Field<'a> {
     Empty,
 }
 
-impl<'a> From<&'a Option<String>> for Field<'a> {
-    fn from(text: &'a Option<String>) -> Self {
-        text.as_deref().map_or(Field::Empty, Field::Text)
+impl<'a> From<&'a Foreign> for Field<'a> {
+    fn from(text: &'a Foreign) -> Self {
+        Field::Text(text.untrusted())
+    }
+}
+
+impl<'a> From<&'a Option<Foreign>> for Field<'a> {
+    fn from(text: &'a Option<Foreign>) -> Self {
+        text.as_ref().map_or(Field::Empty, Field::from)
     }
 }
 

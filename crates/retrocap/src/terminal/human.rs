@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use engine::budget::ByteSize;
 
@@ -26,6 +27,11 @@ pub(crate) fn counted(n: u64, thing: &str) -> String {
 /// A size with a binary unit: `5.6 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     ByteSize(bytes).to_string()
+}
+
+/// Parses a time of an answer.
+pub(crate) fn told_time(text: &Foreign) -> Option<Timestamp> {
+    time(text.untrusted())
 }
 
 /// Parses an RFC 3339 time, the format of times in JSON.

@@ -4,6 +4,7 @@ pub(crate) mod csv;
 pub(crate) mod destination;
 pub(crate) mod hex_dump;
 pub(crate) mod human;
+pub(crate) mod interface_lines;
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod printable;

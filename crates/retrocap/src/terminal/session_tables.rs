@@ -7,6 +7,7 @@ use crate::terminal::human::{self, count, counted, size};
 use crate::terminal::screen::{CYAN, DIM, Screen, YELLOW};
 use crate::terminal::table::{Cell, Column, Row, Table};
 use crate::verbs::flows::By;
+use base::foreign::Foreign;
 use base::time;
 use query::flows::{Flow, FlowEndpoint};
 use query::sums::Sum;
@@ -144,14 +145,14 @@ impl RowWriter for SessionRows {
 fn values(flow: &Flow) -> [Field<'_>; 24] {
     let names = &flow.names;
     [
-        Field::Text(&flow.first),
-        Field::Text(&flow.last),
-        Field::Text(&flow.proto),
+        Field::from(&flow.first),
+        Field::from(&flow.last),
+        Field::from(&flow.proto),
         Field::from(&flow.originator.ip),
         Field::Number(flow.originator.port.into()),
         Field::from(&flow.responder.ip),
         Field::Number(flow.responder.port.into()),
-        Field::Text(&flow.interface),
+        Field::from(&flow.interface),
         flow.vlan.map_or(Field::Empty, |vlan| Field::Number(vlan.into())),
         Field::Number(flow.packets.originator),
         Field::Number(flow.packets.responder),
@@ -159,7 +160,7 @@ fn values(flow: &Flow) -> [Field<'_>; 24] {
         Field::Number(flow.bytes.responder),
         Field::Number(flow.kept_packets),
         Field::Number(flow.kept_bytes),
-        Field::Text(&flow.state),
+        Field::from(&flow.state),
         Field::from(&flow.community_id),
         Field::from(&names.server_name),
         Field::from(&names.http_host),
@@ -172,7 +173,7 @@ fn values(flow: &Flow) -> [Field<'_>; 24] {
 }
 
 fn row(flow: &Flow, clock: &mut Clock) -> Row {
-    let (first, last) = (human::time(&flow.first), human::time(&flow.last));
+    let (first, last) = (human::told_time(&flow.first), human::told_time(&flow.last));
     let lasted = first.zip(last).filter(|(first, last)| first < last);
     let lasted = lasted.map(|(first, last)| time::human_age(last.since(first)));
     let packets = flow.packets.sum();
@@ -182,26 +183,27 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
         _ if flow.is_cut() => (format!("first {}", size(flow.kept_bytes)), Some(YELLOW)),
         _ => ("all".to_owned(), None),
     };
-    let interface = flow.vlan.map_or_else(|| flow.interface.clone(), |vlan| format!("{} vlan {vlan}", flow.interface));
+    let interface = flow.interface.terminal();
+    let interface = flow.vlan.map_or_else(|| interface.to_string(), |vlan| format!("{interface} vlan {vlan}"));
     let cells = vec![
         Cell::from(clock.time(&flow.first)),
         lasted.unwrap_or_default().into(),
-        flow.proto.clone().into(),
+        flow.proto.terminal().to_string().into(),
         format!("{} > {}", endpoint(&flow.originator), endpoint(&flow.responder)).into(),
-        flow.state.clone().into(),
+        flow.state.terminal().to_string().into(),
         count(packets).into(),
         size(flow.bytes.sum()).into(),
         Cell::new(&kept, colour),
-        Cell::new(&flow.cut_at.as_deref().map(|at| clock.time(at)).unwrap_or_default(), colour),
+        Cell::new(&flow.cut_at.as_ref().map(|at| clock.time(at)).unwrap_or_default(), colour),
         interface.into(),
     ];
     let names = &flow.names;
     let remark = if let Some(name) = &names.server_name {
-        format!("TLS {name}")
+        format!("TLS {}", name.terminal())
     } else if let Some(host) = &names.http_host {
-        format!("HTTP {host}")
+        format!("HTTP {}", host.terminal())
     } else if let Some(question) = &names.dns_question {
-        format!("DNS {question} {}", names.dns_type.as_deref().unwrap_or_default())
+        format!("DNS {} {}", question.terminal(), names.dns_type.clone().unwrap_or_default().terminal())
     } else {
         String::new()
     };
@@ -210,10 +212,10 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
 
 pub(super) fn endpoint(endpoint: &FlowEndpoint) -> String {
     match (&endpoint.ip, &endpoint.mac) {
-        (Some(ip), _) if endpoint.port == 0 => ip.clone(),
-        (Some(ip), _) if ip.contains(':') => format!("[{ip}]:{}", endpoint.port),
-        (Some(ip), _) => format!("{ip}:{}", endpoint.port),
-        (None, Some(mac)) => mac.clone(),
+        (Some(ip), _) if endpoint.port == 0 => ip.terminal().to_string(),
+        (Some(ip), _) if ip.untrusted().contains(':') => format!("[{}]:{}", ip.terminal(), endpoint.port),
+        (Some(ip), _) => format!("{}:{}", ip.terminal(), endpoint.port),
+        (None, Some(mac)) => mac.terminal().to_string(),
         (None, None) => "?".to_owned(),
     }
 }
@@ -227,8 +229,8 @@ struct Clock {
 }
 
 impl Clock {
-    fn time(&mut self, rfc3339: &str) -> String {
-        let Some(time) = human::time(rfc3339) else { return rfc3339.to_owned() };
+    fn time(&mut self, told: &Foreign) -> String {
+        let Some(time) = human::told_time(told) else { return told.terminal().to_string() };
         let local = time::local(time, &self.tz);
         let Some((day, clock)) = local.split_once(' ').filter(|_| self.short) else { return local };
         let first = self.day.get_or_insert_with(|| day.to_owned());
@@ -340,17 +342,18 @@ fn sum_values(sum: &Sum) -> [Field<'_>; 11] {
         Field::Number(sum.bytes.r#in),
         Field::Number(sum.packets.out),
         Field::Number(sum.packets.r#in),
-        Field::Text(&sum.first),
-        Field::Text(&sum.last),
+        Field::from(&sum.first),
+        Field::from(&sum.last),
     ]
 }
 
 fn sum_row(sum: &Sum, clock: &mut Clock) -> Row {
     let what = match (&sum.host, &sum.peer, &sum.proto, sum.port) {
-        (Some(host), Some(peer), ..) => format!("{host} > {peer}"),
-        (Some(host), None, ..) => host.clone(),
-        (None, _, Some(proto), Some(port)) => format!("{port}/{proto}"),
-        (None, _, proto, _) => proto.clone().unwrap_or_default(),
+        (Some(host), Some(peer), ..) => format!("{} > {}", host.terminal(), peer.terminal()),
+        (Some(host), None, ..) => host.terminal().to_string(),
+        (None, _, Some(proto), Some(port)) => format!("{port}/{}", proto.terminal()),
+        (None, _, Some(proto), None) => proto.terminal().to_string(),
+        (None, _, None, _) => String::new(),
     };
     let cells = vec![
         what.into(),

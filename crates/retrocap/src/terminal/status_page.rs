@@ -4,15 +4,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
-use unicode_width::UnicodeWidthStr as _;
-
-use crate::terminal::human::{count, counted, seconds, size, time as read_time};
-use crate::terminal::printable::plain;
+use crate::terminal::human::{count, counted, seconds, size, told_time as read_time};
+use crate::terminal::interface_lines::{InterfaceLines, gap};
 use crate::terminal::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use crate::terminal::session_tables::endpoint;
 use base::counters::DropReason;
+use base::foreign::Foreign;
 use base::time::{self, Timestamp};
+use jiff::tz::TimeZone;
 use query::status::{RankStatus, RestartStatus, SandboxStatus, Status};
 
 /// How to show the status. Together with the status it determines the output.
@@ -45,9 +44,6 @@ const CLOCK_STEP: Duration = Duration::from_secs(3600);
 /// Width of the labels in the list of facts.
 const LABEL_COLUMNS: usize = 11;
 
-/// Maximum width that interface names are padded to. Linux allows 15 bytes.
-const NAME_COLUMNS_MAX: usize = 64;
-
 /// The whole page, with line feeds.
 pub(crate) fn status(status: &Status, view: &View) -> String {
     let mut page = StatusPage { out: String::new(), status, view };
@@ -69,7 +65,7 @@ impl StatusPage<'_> {
     /// The time from which ages count. A recorder that replays a capture has a newest packet from before its own start;
     /// then ages count from that packet.
     fn now(&self) -> Timestamp {
-        let newest = self.status.retained.newest.as_deref().and_then(read_time);
+        let newest = self.status.retained.newest.as_ref().and_then(read_time);
         match self.view.heading {
             Heading::Recording { now } => {
                 let began = now.saturating_sub(seconds(self.status.uptime_s).saturating_add(CLOCK_STEP));
@@ -80,7 +76,7 @@ impl StatusPage<'_> {
     }
 
     /// Parses a time of the status, and returns it with its age.
-    fn point(&self, time: Option<&String>) -> Option<(Timestamp, Duration)> {
+    fn point(&self, time: Option<&Foreign>) -> Option<(Timestamp, Duration)> {
         let time = read_time(time?)?;
         Some((time, self.now().since(time)))
     }
@@ -93,8 +89,7 @@ impl StatusPage<'_> {
 
     /// Packets dropped by the cutoff of their class, as configured.
     fn left_out(&self) -> u64 {
-        let dropped = self.status.dropped.get(DropReason::ClassCutoff.as_str());
-        dropped.and_then(serde_json::Value::as_u64).unwrap_or(0)
+        self.status.dropped.get(&DropReason::ClassCutoff.as_str().into()).copied().unwrap_or(0)
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
@@ -141,8 +136,11 @@ impl StatusPage<'_> {
             self.out.push_str("  began             sessions  first packet  first kB  first 10 kB   packets\n");
         }
         for period in periods {
-            let began =
-                if period.period == "all" { "ever".to_owned() } else { format!("in the last {}", period.period) };
+            let began = if period.period == "all" {
+                "ever".to_owned()
+            } else {
+                format!("in the last {}", period.period.terminal())
+            };
             let cell = |value: f64, width: usize| {
                 let colour = if value >= 0.9 { GREEN } else { CYAN };
                 self.paint(colour, &format!("{:>width$}", share(value)))
@@ -166,7 +164,7 @@ impl StatusPage<'_> {
         for (at, largest) in self.status.largest.iter().enumerate() {
             let flow = &largest.flow;
             let (from, to) = (endpoint(&flow.originator), endpoint(&flow.responder));
-            let text = format!("{} of {from} > {to} {}", size(largest.kept_bytes), flow.proto);
+            let text = format!("{} of {from} > {to} {}", size(largest.kept_bytes), flow.proto.terminal());
             self.fact(if at == 0 { "largest" } else { "" }, &text);
         }
     }
@@ -186,7 +184,7 @@ impl StatusPage<'_> {
         );
         let mut reasons = vec![("the kernel's ring was full".to_owned(), packets.kernel_dropped)];
         let dropped = self.status.dropped.iter().filter(|(reason, _)| *reason != DropReason::ClassCutoff.as_str());
-        reasons.extend(dropped.map(|(reason, n)| (reason.replace('_', " "), n.as_u64().unwrap_or(0))));
+        reasons.extend(dropped.map(|(reason, n)| (reason.terminal().to_string().replace('_', " "), *n)));
         reasons.retain(|(_, n)| *n > 0);
         let lost: Vec<String> = reasons.iter().map(|(reason, n)| format!("{} ({reason})", count(*n))).collect();
         self.fact("lost", if lost.is_empty() { "nothing".to_owned() } else { lost.join(", ") }.as_str());
@@ -232,7 +230,7 @@ impl StatusPage<'_> {
         }
         self.compressed();
         if let Some(filter) = &capture.filter {
-            self.fact("filter", filter);
+            self.fact("filter", &filter.terminal().to_string());
         }
         let odd = [
             ("truncated", oddities.truncated),
@@ -251,18 +249,18 @@ impl StatusPage<'_> {
     /// What a restart took over, and the gap in the recording.
     fn restarted(&self, restart: &RestartStatus) -> String {
         if let (Some(problem), 0) = (&restart.problem, restart.packets) {
-            return format!("EMPTY: {problem}");
+            return format!("EMPTY: {}", problem.terminal());
         }
         let mut text = format!("{} taken over", counted(restart.packets, "packet"));
         if restart.lost_packets > 0 {
             text.push_str(&format!(", {} found no room", count(restart.lost_packets)));
         }
-        if let Some(from) = restart.gap_from.as_deref().and_then(read_time) {
+        if let Some(from) = restart.gap_from.as_ref().and_then(read_time) {
             let (from, age) = (time::local(from, &self.view.tz), time::human_age(seconds(restart.gap_s)));
             text.push_str(&format!("; nothing recorded for {age} from {from}"));
         }
         if let Some(problem) = &restart.problem {
-            text.push_str(&format!("; NOT ALL: {problem}"));
+            text.push_str(&format!("; NOT ALL: {}", problem.terminal()));
         }
         text
     }
@@ -278,26 +276,26 @@ impl StatusPage<'_> {
     }
 
     fn fact(&mut self, label: &str, text: &str) {
-        let _ = writeln!(self.out, "{label:<LABEL_COLUMNS$}{}", plain(text));
+        let _ = writeln!(self.out, "{label:<LABEL_COLUMNS$}{text}");
     }
 
     fn interfaces(&mut self) {
-        let interfaces = &self.status.interfaces;
-        if interfaces.is_empty() {
-            return;
-        }
         let live = matches!(self.view.heading, Heading::Recording { .. });
-        let name = |name: &str| if name.is_empty() { "(no name)".to_owned() } else { plain(name).into_owned() };
-        let width = interfaces.iter().map(|i| name(&i.name).width()).max().unwrap_or(0);
-        let width = width.clamp("interface".len(), NAME_COLUMNS_MAX);
-        let _ =
-            writeln!(self.out, "\n{:<width$}  {:<10}  {:>15}  {:>10}", "interface", "link type", "packets", "bytes");
-        for i in interfaces {
-            let (packets, bytes) = (count(i.packets), size(i.bytes));
-            let down = if live && !i.up { "  down" } else { "" };
-            let (name, link_type) = (name(&i.name), plain(&i.link_type));
-            let blanks = " ".repeat(width.saturating_sub(name.width()));
-            let _ = writeln!(self.out, "{name}{blanks}  {link_type:<10}  {packets:>15}  {bytes:>10}{down}");
+        let (there, gone): (Vec<_>, Vec<_>) = self.status.interfaces.iter().partition(|i| i.gone.is_none());
+        let mut lines = InterfaceLines::default();
+        for interface in there {
+            let remark = if live && !interface.up { "down" } else { "" };
+            lines.add(interface, remark.to_owned());
+        }
+        lines.write(&mut self.out);
+        if !gone.is_empty() {
+            let (interfaces, verb) =
+                (counted(gone.len() as u64, "interface"), if gone.len() == 1 { "is" } else { "are" });
+            let _ = writeln!(self.out, "{interfaces} {verb} gone: retrocap interfaces --gone");
+        }
+        if let Some(last) = self.status.interface_gaps.last() {
+            let (total, last) = (self.status.interface_gaps_total, gap(last, &self.view.tz));
+            let _ = writeln!(self.out, "{} in recording of an interface, the last one: {last}", counted(total, "gap"));
         }
     }
 }
@@ -308,9 +306,12 @@ fn guarded(sandbox: &SandboxStatus) -> String {
         return format!("NOT AT ALL: --sandbox=off; runs as uid {}", sandbox.uid);
     }
     if let [_, ..] = sandbox.missing.as_slice() {
-        return format!("IN PART: {}", sandbox.missing.join("; "));
+        return format!(
+            "IN PART: {}",
+            sandbox.missing.iter().map(|gap| gap.terminal().to_string()).collect::<Vec<_>>().join("; ")
+        );
     }
-    let rights = if sandbox.capabilities.bytes().all(|digit| digit == b'0') { "no" } else { "SOME" };
+    let rights = if sandbox.capabilities.untrusted().bytes().all(|digit| digit == b'0') { "no" } else { "SOME" };
     format!(
         "uid {}, {rights} capability; system calls filtered by role, files by Landlock {}",
         sandbox.uid, sandbox.landlock.abi
@@ -338,7 +339,7 @@ mod tests {
     }
 
     fn now() -> Heading {
-        Heading::Recording { now: read_time("2026-11-22T10:00:00Z").unwrap() }
+        Heading::Recording { now: read_time(&"2026-11-22T10:00:00Z".into()).unwrap() }
     }
 
     #[test]
@@ -351,8 +352,8 @@ mod tests {
         let lose = |status: &mut Status| {
             status.packets.kernel_dropped = 1234;
             status.packets.dropped = 12;
-            status.dropped["interfaces_full"] = 5.into();
-            status.dropped.insert("class_cutoff".to_owned(), 7.into());
+            status.dropped.insert("interfaces_full".into(), 5);
+            status.dropped.insert("class_cutoff".into(), 7);
             status.interfaces[1].up = false;
             status.carried.lost = 12;
         };
@@ -378,7 +379,7 @@ mod tests {
     fn a_recorder_that_was_restarted() {
         let restart = RestartStatus {
             packets: 12_345,
-            gap_from: Some("2026-11-22T09:30:00Z".to_owned()),
+            gap_from: Some("2026-11-22T09:30:00Z".into()),
             gap_s: 1.25,
             ..RestartStatus::default()
         };
@@ -387,7 +388,7 @@ mod tests {
             page.lines().find_map(|line| line.strip_prefix("restarted  ")).unwrap().to_owned()
         };
         assert!(shown(restart.clone()).starts_with("12,345 packets taken over; nothing recorded for 1"));
-        let problem = Some("it ends too early".to_owned());
+        let problem = Some("it ends too early".into());
         let part = shown(RestartStatus { lost_packets: 7, problem: problem.clone(), ..restart });
         assert!(part.contains("7 found no room") && part.ends_with("; NOT ALL: it ends too early"), "{part}");
         assert_eq!(shown(RestartStatus { problem, ..RestartStatus::default() }), "EMPTY: it ends too early");
@@ -396,7 +397,7 @@ mod tests {
     #[test]
     fn a_replay() {
         insta::assert_snapshot!(shown(
-            |status| status.capture.filter = Some("not port 22".to_owned()),
+            |status| status.capture.filter = Some("not port 22".into()),
             Heading::Replayed,
             120,
             false

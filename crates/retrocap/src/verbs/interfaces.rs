@@ -1,9 +1,15 @@
-//! `retrocap interfaces`: lists the interfaces that `run` would record.
+//! `retrocap interfaces`: lists the interfaces that `run` would record, or those that a recorder recorded and that are gone.
 
+use anyhow::Context as _;
 use clap::Args;
+use jiff::tz::TimeZone;
 
+use crate::client::{self, Target};
 use crate::options::Common;
+use crate::terminal::human::counted;
+use crate::terminal::interface_lines::{InterfaceLines, local};
 use crate::terminal::printable::{print, print_json};
+use query::status::{InterfaceStatus, Status};
 
 /// List the interfaces that run would record, as tcpdump -D does
 #[derive(Debug, Args)]
@@ -11,13 +17,56 @@ use crate::terminal::printable::{print, print_json};
 Examples:
   retrocap interfaces                             all of them, with their addresses
   retrocap interfaces --json | jq -r '.[].name'   only the names
-  retrocap interfaces | grep 'Up, Running'        those that carry packets")]
-pub(crate) struct Interfaces {}
+  retrocap interfaces | grep 'Up, Running'        those that carry packets
+  retrocap interfaces --gone                      those that a recorder has packets of, and that were removed or renamed")]
+pub(crate) struct Interfaces {
+    /// List the interfaces that a recorder recorded and that no longer exist under that name
+    #[arg(long)]
+    gone: bool,
+}
+
+impl Interfaces {
+    /// The verb without options, as `-D` of other verbs runs it.
+    pub(crate) fn all() -> Self {
+        Self { gone: false }
+    }
+}
+
+/// Prints the interfaces of a recorder that were removed or renamed, the latest first.
+fn print_gone(common: &Common) -> anyhow::Result<()> {
+    let document = client::get(common, &Target::new("/v1/status"))?.document()?;
+    let status: Status = serde_json::from_str(&document).context("the recorder speaks another version")?;
+    let mut gone: Vec<InterfaceStatus> = status.interfaces.into_iter().filter(|i| i.gone.is_some()).collect();
+    gone.sort_by(|a, b| b.gone.cmp(&a.gone));
+    if common.json {
+        print_json(&format!("{}\n", serde_json::to_string_pretty(&gone)?))
+    } else {
+        print(&gone_list(&gone))
+    }
+}
+
+fn gone_list(gone: &[InterfaceStatus]) -> String {
+    let verb = if gone.len() == 1 { "is" } else { "are" };
+    let mut out = match gone.len() {
+        0 => "no interface that was recorded is gone\n".to_owned(),
+        count => format!("{} that {verb} gone\n", counted(count as u64, "interface")),
+    };
+    let mut lines = InterfaceLines::default();
+    for interface in gone {
+        let since = interface.gone.as_ref().map(|at| format!("gone since {}", local(at, &TimeZone::system())));
+        lines.add(interface, since.unwrap_or_default());
+    }
+    lines.write(&mut out);
+    out
+}
 
 #[cfg(not(target_os = "linux"))]
 impl Interfaces {
     /// Returns an error, because this system has no live capture.
-    pub(crate) fn run(&self, _: &Common) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        if self.gone {
+            return print_gone(common);
+        }
         Err(anyhow::anyhow!("live capture knows only Linux so far; retrocap replay reads capture files everywhere"))
     }
 }
@@ -27,18 +76,13 @@ use crate::terminal::printable::plain;
 #[cfg(target_os = "linux")]
 use capture::interfaces::HostInterface;
 
-impl Interfaces {
-    /// The verb without options, as `-D` of other verbs runs it.
-    pub(crate) fn all() -> Self {
-        Self {}
-    }
-}
-
 #[cfg(target_os = "linux")]
 impl Interfaces {
     /// Prints the list.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
-        use anyhow::Context as _;
+        if self.gone {
+            return print_gone(common);
+        }
         let interfaces = capture::interfaces::list().context("cannot list the interfaces")?;
         if common.json {
             let all: Vec<_> = interfaces.iter().map(json).collect();

@@ -10,11 +10,11 @@ use jiff::tz::TimeZone;
 use crate::client::{self, Target};
 use crate::error::Usage;
 use crate::options::Common;
-use crate::terminal::printable::plain;
 use crate::terminal::printable::{note, print, print_json};
 use crate::terminal::progress::{Progress, ProgressState};
 use crate::verbs::selection;
 use api::answers::{PinList, PinStatus};
+use base::foreign::Foreign;
 use base::time::{self, Timestamp};
 use engine::budget::ByteSize;
 
@@ -79,7 +79,7 @@ fn read<T: serde::de::DeserializeOwned>(document: &str) -> anyhow::Result<T> {
 }
 
 fn made(pin: &PinStatus) -> String {
-    format!("pin {}: {} is kept whole until {}; {}\n", pin.id, plain(&pin.filter), local(&pin.until), kept(pin))
+    format!("pin {}: {} is kept whole until {}; {}\n", pin.id, pin.filter.terminal(), local(&pin.until), kept(pin))
 }
 
 fn kept(pin: &PinStatus) -> String {
@@ -91,7 +91,7 @@ pub(crate) fn list(list: &PinList) -> String {
     let mut text =
         format!("pins hold {} of the {} they may take\n", ByteSize(list.used_bytes), ByteSize(list.limit_bytes));
     for pin in &list.pins {
-        text += &format!("{:>3}  until {}  {}\n     {}", pin.id, local(&pin.until), plain(&pin.filter), kept(pin));
+        text += &format!("{:>3}  until {}  {}\n     {}", pin.id, local(&pin.until), pin.filter.terminal(), kept(pin));
         if pin.refused_packets > 0 {
             text += &format!("; {} packets found no room, and age like others", pin.refused_packets);
         }
@@ -101,8 +101,8 @@ pub(crate) fn list(list: &PinList) -> String {
 }
 
 /// Formats a time in the local time zone, with the time left until then.
-fn local(text: &str) -> String {
-    let Ok(at) = text.parse::<jiff::Timestamp>() else { return plain(text).into_owned() };
+fn local(text: &Foreign) -> String {
+    let Ok(at) = text.untrusted().parse::<jiff::Timestamp>() else { return text.terminal().to_string() };
     let now = Timestamp::from(SystemTime::now());
     let left_s = u64::try_from(at.as_second()).unwrap_or(0).saturating_sub(now.0 / 1_000_000_000);
     let left = match left_s {

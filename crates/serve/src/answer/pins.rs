@@ -131,9 +131,9 @@ fn status_of(history: &History, mut pin: Pin) -> PinStatus {
     let of_all = |of: &dyn Fn(&engine::pipeline::Worker) -> u64| history.workers.iter().map(of).sum();
     PinStatus {
         id: pin.id,
-        filter: pin.expression().to_owned(),
-        since: pin.since.to_rfc3339(),
-        until: pin.until.to_rfc3339(),
+        filter: pin.expression().to_owned().into(),
+        since: pin.since.to_rfc3339().into(),
+        until: pin.until.to_rfc3339().into(),
         sessions,
         kept_packets,
         kept_bytes,

@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use crate::alert::{Alert, Alerts, Kind};
 use crate::client::{self, Answer};
 use crate::terminal::human;
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use query::flows::Flow;
 use query::search::SearchTarget;
@@ -28,7 +29,7 @@ pub(super) fn sessions(
         if alerts.alerts.len() == SESSIONS_MAX {
             return Err(anyhow!("the recorder lists more than {SESSIONS_MAX} sessions: narrow it down with --since"));
         }
-        let time = |text: &str| human::time(text).context("the recorder speaks another version");
+        let time = |text: &Foreign| human::told_time(text).context("the recorder speaks another version");
         let (first, last) = (time(&flow.first)?, time(&flow.last)?);
         alerts.alerts.push(Alert {
             line: number,
@@ -37,11 +38,12 @@ pub(super) fn sessions(
                 .into_iter()
                 .flatten()
                 .next()
+                .map(|name| name.untrusted().to_owned())
                 .unwrap_or_default(),
             id: None,
             start: since.map_or(first, |since| since.max(first)),
             end: until.map_or(last, |until| until.min(last)),
-            names: target(&flow.originator, &flow.responder, &flow.proto)?,
+            names: target(&flow.originator, &flow.responder, flow.proto.untrusted())?,
         });
     }
     crate::verbs::trailers::complete(&trailers)?;
@@ -53,7 +55,9 @@ fn target(
     b: &query::flows::FlowEndpoint,
     protocol: &str,
 ) -> anyhow::Result<SearchTarget> {
-    let ip = |ip: &Option<String>| ip.as_deref().and_then(|ip| ip.parse().ok()).context("a session without addresses");
+    let ip = |ip: &Option<Foreign>| {
+        ip.as_ref().and_then(|ip| ip.untrusted().parse().ok()).context("a session without addresses")
+    };
     let protocol = match protocol {
         "tcp" => Some(6),
         "udp" => Some(17),
