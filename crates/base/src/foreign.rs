@@ -14,6 +14,16 @@ use serde::{Deserialize, Serialize};
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
 /// Untrusted text. JSON that contains it is made safe as a whole, by [`json_document`].
+///
+/// Printing it without a sink does not compile:
+///
+/// ```compile_fail
+/// println!("{}", base::foreign::Foreign::from("a name in a packet"));
+/// ```
+///
+/// ```
+/// println!("{}", base::foreign::Foreign::from("a name in a packet").terminal());
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(inline)]

@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sys::{CaptureFilter, Frame, Ring, RingConfig, SockFilter};
 
@@ -117,6 +117,16 @@ struct View {
     /// Interfaces on which promiscuous mode was requested.
     joined: BTreeSet<u32>,
     counts: SourceCounts,
+    /// Set until the first packet after the start of all sources of the group.
+    starting: Option<Starting>,
+}
+
+/// The start of a group of sources, whose packets from before are left out.
+#[derive(Clone, Copy, Debug)]
+struct Starting {
+    start: Timestamp,
+    /// Blocks that may still hold packets from before the start. It bounds what a clock that is set back can hide.
+    blocks: u32,
 }
 
 /// The treatment of packets of one interface and `ARPHRD_*` type.
@@ -141,6 +151,45 @@ impl LiveSource {
         selection: Arc<InterfaceSelection>,
         interfaces: Arc<Interfaces>,
     ) -> Result<Self, SourceError> {
+        let mut source = Self::prepare(config, selection, interfaces)?;
+        source.view.follow_selection(&source.ring)?;
+        Ok(source)
+    }
+
+    /// Opens `count` sources that share the packets in the fanout group of `config`. They start to capture together.
+    ///
+    /// A filter can be attached to one ring at a time. Between the first and the last, the kernel gives packets to rings
+    /// whose filter still rejects them, and counts them nowhere. Packets from before the last filter are therefore left
+    /// out by all sources, so that from the first packet on, none is missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_group(
+        count: usize,
+        config: &LiveConfig,
+        selection: &Arc<InterfaceSelection>,
+        interfaces: &Arc<Interfaces>,
+    ) -> Result<Vec<Self>, SourceError> {
+        let open = || Self::prepare(config, Arc::clone(selection), Arc::clone(interfaces));
+        let mut sources = (0..count).map(|_| open()).collect::<Result<Vec<_>, _>>()?;
+        for source in &mut sources {
+            source.view.follow_selection(&source.ring)?;
+        }
+        let start = Timestamp::from(SystemTime::now());
+        if count > 1 {
+            let blocks = config.block_count;
+            sources.iter_mut().for_each(|source| source.view.starting = Some(Starting { start, blocks }));
+        }
+        Ok(sources)
+    }
+
+    /// Opens a ring whose filter rejects all packets.
+    fn prepare(
+        config: &LiveConfig,
+        selection: Arc<InterfaceSelection>,
+        interfaces: Arc<Interfaces>,
+    ) -> Result<Self, SourceError> {
         let ring = Ring::open(&RingConfig {
             block_size: config.block_size,
             block_count: config.block_count,
@@ -160,12 +209,11 @@ impl LiveSource {
             program: Vec::new(),
             joined: BTreeSet::new(),
             counts: SourceCounts::default(),
+            starting: None,
         };
         // All frames of a burst lie in one block.
         let scratch = vec![0; config.block_size as usize + BURST_PACKETS * HEADER_BYTES_MAX].into();
-        let mut source = Self { ring, view, scratch, drops_reported: 0 };
-        source.view.follow_selection(&source.ring)?;
-        Ok(source)
+        Ok(Self { ring, view, scratch, drops_reported: 0 })
     }
 
     /// Returns the size of the ring in bytes. The ring is resident from the start.
@@ -188,9 +236,18 @@ impl Source for LiveSource {
             // count exact whenever the source is idle.
             self.view.counts.kernel_dropped =
                 self.ring.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
-            self.ring.wait(WAIT).map_err(io_error("wait for packets"))?;
+            if !self.ring.wait(WAIT).map_err(io_error("wait for packets"))? {
+                // The kernel has handed over every block with packets from before the start.
+                self.view.starting = None;
+            }
         }
         let Some(block) = self.ring.next_block() else { return Ok(Batch::Idle) };
+        if let Some(starting) = &mut self.view.starting {
+            match starting.blocks.checked_sub(1) {
+                Some(left) => starting.blocks = left,
+                None => self.view.starting = None,
+            }
+        }
         if block.losing() {
             self.view.counts.kernel_dropped =
                 block.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
@@ -282,6 +339,13 @@ impl View {
         socket: BorrowedFd<'_>,
         scratch: &mut Scratch<'a>,
     ) -> Option<Packet<'a>> {
+        if let Some(Starting { start, .. }) = self.starting {
+            if Timestamp(frame.time_ns) < start {
+                self.counts.unselected.add(frame.data.len() as u64);
+                return None;
+            }
+            self.starting = None;
+        }
         let key = (frame.ifindex, frame.hatype);
         if self.last.0 != key {
             self.last = (key, self.lookup(key, socket));

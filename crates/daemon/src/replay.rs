@@ -89,6 +89,11 @@ impl<S: Source> PacedSource<S> {
         Self { source, speed, start: None, waiting: VecDeque::new(), bytes: Vec::new(), ended: None }
     }
 
+    /// The source whose packets are handed out.
+    pub(super) fn inner(&self) -> &S {
+        &self.source
+    }
+
     /// Copies the next batch of the source.
     fn refill(&mut self) -> Batch {
         let (waiting, bytes) = (&mut self.waiting, &mut self.bytes);

@@ -19,6 +19,7 @@ use engine::pipeline::Pipeline;
 use engine::store::compress::{Compression, Compressor};
 use engine::store::retention::Policy;
 use filter::FilterSet;
+use formats::annotations::CaptureReport;
 use formats::reader::FileSource;
 
 /// Bytes of a worker's stack; the packet path needs a fraction of it.
@@ -38,6 +39,19 @@ pub(super) enum PacketSource {
     /// Panics, for tests.
     #[cfg(test)]
     Panicking,
+}
+
+impl PacketSource {
+    /// What a replayed capture contains beside packets.
+    fn report(&self) -> Option<CaptureReport> {
+        match self {
+            Self::File(source) => Some(source.report()),
+            Self::Paced(source) => Some(source.inner().report()),
+            Self::Live(_) => None,
+            #[cfg(test)]
+            Self::Panicking => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -204,6 +218,9 @@ fn work(
     // The compressor waits for the pipeline.
     if run.is_ok() {
         pipeline.stop_compressing();
+    }
+    if let Some(report) = packets.report() {
+        report.sentences().iter().for_each(|sentence| tracing::warn!("{sentence}"));
     }
     match run {
         Ok(Ok(())) if stop.load(Ordering::Relaxed) => return live.then_some(pipeline),

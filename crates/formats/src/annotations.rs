@@ -6,14 +6,64 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::statistics::InterfaceStatistics;
 use base::packet::{InterfaceId, Packet};
+use base::time::Timestamp;
 
 /// The maximum size in bytes of the annotations of one capture.
 pub const BYTES_MAX: usize = 32 << 20;
 /// The number of leading packet bytes that identify a packet, beside its time, interface and length.
 const RECOGNISED_BY_BYTES: usize = 32;
+
+/// The maximum size in bytes of a block that is read only to count what is in it.
+const COUNTED_BYTES_MAX: usize = 1 << 20;
+
+/// What a capture contains beside packets, and what of it is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureReport {
+    /// Number of packets with a time outside the supported range, which was set to the nearest end.
+    pub times_changed: u64,
+    /// Number of annotations found, by kind.
+    pub found: BTreeMap<&'static str, u64>,
+    /// Number of annotations that are not kept, by kind.
+    pub left_out: BTreeMap<&'static str, u64>,
+}
+
+/// A report that the reader of a capture updates and others read.
+#[derive(Clone, Debug, Default)]
+pub struct SharedReport(Arc<Mutex<CaptureReport>>);
+
+impl SharedReport {
+    /// The report so far.
+    pub fn get(&self) -> CaptureReport {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, report: CaptureReport) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+}
+
+impl CaptureReport {
+    /// Describes what was changed and what was left out, one sentence each.
+    pub fn sentences(&self) -> Vec<String> {
+        let mut sentences = Vec::new();
+        if self.times_changed > 0 {
+            sentences.push(format!(
+                "{} packets have times outside 1970-01-01 to {}, the range that is recorded; these were set to its nearest end",
+                self.times_changed,
+                Timestamp::MAX
+            ));
+        }
+        if !self.left_out.is_empty() {
+            let kinds: Vec<String> = self.left_out.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            sentences.push(format!("left out of the capture: {}", kinds.join(", ")));
+        }
+        sentences
+    }
+}
 
 /// The annotations of one capture.
 #[derive(Debug, Default)]
@@ -32,8 +82,12 @@ pub struct Annotations {
     pub statistics: HashMap<InterfaceId, InterfaceStatistics>,
     packets: HashMap<u64, VecDeque<PacketAnnotation>>,
     bytes: usize,
+    /// Whether annotations are only counted.
+    counting: bool,
     found: BTreeMap<&'static str, u64>,
     left_out: BTreeMap<&'static str, u64>,
+    /// Grows with every count.
+    changes: u64,
 }
 
 /// The annotation of one packet.
@@ -46,6 +100,15 @@ pub struct PacketAnnotation {
 }
 
 impl Annotations {
+    /// Annotations that are counted and not kept, so that they take no memory.
+    pub(crate) fn counting() -> Self {
+        Self { counting: true, ..Self::default() }
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Returns the number of annotations found, by kind.
     pub fn found(&self) -> &BTreeMap<&'static str, u64> {
         &self.found
@@ -72,15 +135,17 @@ impl Annotations {
 
     pub(crate) fn found_one(&mut self, kind: &'static str) {
         *self.found.entry(kind).or_default() += 1;
+        self.changes += 1;
     }
 
     pub(crate) fn leave_out(&mut self, kind: &'static str) {
         *self.left_out.entry(kind).or_default() += 1;
+        self.changes += 1;
     }
 
     /// Reserves `bytes` bytes and returns whether they fit. Annotations that do not fit are counted.
     pub(crate) fn room_for(&mut self, kind: &'static str, bytes: usize) -> bool {
-        let fits = self.bytes.saturating_add(bytes) <= BYTES_MAX;
+        let fits = !self.counting && self.bytes.saturating_add(bytes) <= BYTES_MAX;
         if fits {
             self.bytes += bytes;
         } else {
@@ -91,7 +156,7 @@ impl Annotations {
 
     /// Returns whether a block of this size fits, before it is read into memory.
     pub(crate) fn may_keep(&self, bytes: usize) -> bool {
-        self.bytes.saturating_add(bytes) <= BYTES_MAX
+        if self.counting { bytes <= COUNTED_BYTES_MAX } else { self.bytes.saturating_add(bytes) <= BYTES_MAX }
     }
 
     pub(crate) fn comment(&mut self, text: String) {

@@ -64,6 +64,10 @@ pub struct Status {
     pub oddities: OddityCounts,
     /// The settings of the recording.
     pub capture: CaptureStatus,
+    /// What a replayed capture file contains beside packets; only for a replay.
+    #[schemars(with = "InputStatus")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputStatus>,
     /// Restrictions that the kernel enforces on the recorder; only for a service.
     #[schemars(with = "SandboxStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -273,4 +277,29 @@ pub struct CaptureStatus {
     pub filter: Option<Foreign>,
     /// Names of the interfaces to record; empty for all.
     pub interfaces: Vec<Foreign>,
+}
+
+/// What a replayed capture file contains beside packets, and what of it is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InputStatus {
+    /// Number of packets with a time outside the supported range, which was set to the nearest end.
+    pub times_changed: u64,
+    /// Number of annotations in the file, by kind.
+    pub annotations: BTreeMap<Foreign, u64>,
+    /// Number of annotations that are not kept, by kind.
+    pub left_out: BTreeMap<Foreign, u64>,
+}
+
+impl InputStatus {
+    /// The status of a file with these annotations.
+    pub fn new(
+        times_changed: u64,
+        annotations: &BTreeMap<&'static str, u64>,
+        left_out: &BTreeMap<&'static str, u64>,
+    ) -> Self {
+        let counts = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(kind, count)| ((*kind).into(), *count)).collect()
+        };
+        Self { times_changed, annotations: counts(annotations), left_out: counts(left_out) }
+    }
 }

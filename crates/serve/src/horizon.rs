@@ -102,7 +102,7 @@ mod tests {
             whole: Some(Duration::from_secs(60 * whole)),
         };
         let starts =
-            |first_packet| Coverage { period: "10 m".to_owned(), sessions: 1000, first_packet, ..Coverage::default() };
+            |first_packet| Coverage { period: "10 m".into(), sessions: 1000, first_packet, ..Coverage::default() };
         let (enough, few) = (starts(0.95), starts(0.8999));
         assert!(horizon(None).short_of(minutes(60, 60), Some(&few)).is_empty(), "it has just begun");
         let cut = horizon(Some(at(550)));

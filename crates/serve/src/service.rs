@@ -25,9 +25,10 @@ use api::{Problem, Role};
 use base::log_limit::LogLimit;
 use base::time::Timestamp;
 use engine::own_streams::OwnStreams;
+use formats::annotations::SharedReport;
 use query::flows::SPARE_ROWS;
 use query::search::{SEARCH_SESSION_BYTES, SEARCH_SESSIONS_MAX, SELECTOR_BYTES, SearchLimits};
-use query::status::{SandboxStatus, Status};
+use query::status::{InputStatus, SandboxStatus, Status};
 use query::{History, Reloadable};
 
 /// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records that are read ahead, parts of
@@ -124,6 +125,7 @@ pub struct Service {
     pub(crate) unrestricted_threads: Arc<AtomicU64>,
     /// Why memory that answers pass through may be swapped out.
     pub(crate) not_locked: Option<String>,
+    input: Option<SharedReport>,
 }
 
 impl Service {
@@ -151,6 +153,7 @@ impl Service {
             sandbox: None,
             unrestricted_threads: Arc::default(),
             not_locked: None,
+            input: None,
         }
     }
 
@@ -164,6 +167,12 @@ impl Service {
     pub fn with_sandbox(mut self, sandbox: SandboxStatus, unrestricted_threads: Arc<AtomicU64>) -> Self {
         self.sandbox = Some(sandbox);
         self.unrestricted_threads = unrestricted_threads;
+        self
+    }
+
+    /// Adds what is read of a replayed capture file beside packets to the status.
+    pub fn with_input(mut self, input: Option<SharedReport>) -> Self {
+        self.input = input;
         self
     }
 
@@ -242,7 +251,9 @@ impl Service {
     pub(crate) fn status(&self) -> Status {
         let uptime_s = self.recorder.started.elapsed().as_secs_f64();
         let status = Status::new(self.history(), uptime_s, resident_bytes(), now());
-        Status { sandbox: self.sandbox(), ..status }
+        let input = self.input.as_ref().map(SharedReport::get);
+        let input = input.map(|input| InputStatus::new(input.times_changed, &input.found, &input.left_out));
+        Status { sandbox: self.sandbox(), input, ..status }
     }
 
     /// The sandbox, with the current number of unrestricted threads.

@@ -1,12 +1,14 @@
 //! Every packet is recorded once, byte for byte, and every count is exact.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::generate;
 use crate::machine;
 use crate::namespaces::{Namespace, available};
 
-use super::running::{Recorder, contents, have};
+use super::running::{Recorder, Sender, conserves, contents, datagram, eventually, have};
 
 const ETHERNET: [&str; 9] = [
     "mixed-lan.pcap",
@@ -77,6 +79,53 @@ fn counts_add_up_while_memory_overflows() {
     let status = recorder.arrived(20 * packets);
     assert!(status.packets.evicted > 0 && status.packets.retained > 0, "{:?}", status.packets);
     assert_eq!(recorder.packets(&[]).len() as u64, status.packets.retained);
+}
+
+/// Workers start one after the other: from the first recorded packet on, none is missing, whichever worker it belongs to.
+#[test]
+fn workers_start_together() {
+    const AFTER: u32 = 500;
+    if !available("workers start together") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let frame = |number: u32| {
+        let mut frame = Vec::new();
+        datagram(number, 100, &mut frame);
+        frame
+    };
+    for _ in 0..3 {
+        let (started, sending) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (recorder, sent) = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let mut sender = Sender::new(&near, "near");
+                let (mut number, mut left) = (0, AFTER);
+                // Each packet is a session of its own, so that about half of them belong to each worker.
+                while left > 0 {
+                    sender.send(&frame(number));
+                    number += 1;
+                    left -= u32::from(started.load(Ordering::Relaxed));
+                    sending.store(true, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                number
+            });
+            eventually("packets are sent", || sending.load(Ordering::Relaxed));
+            let recorder = Recorder::live(&far, &["-m", "64M", "--workers", "2", "-i", "far"]);
+            started.store(true, Ordering::Relaxed);
+            (recorder, sender.join().unwrap())
+        });
+        let last = frame(sent - 1);
+        eventually("the last one is there", || recorder.packets(&[]).last().is_some_and(|packet| packet.2 == last));
+        let got = contents(recorder.packets(&[]));
+        let status = recorder.status();
+        conserves(&status);
+        assert_eq!((status.capture.workers, status.packets.kernel_dropped), (2, 0));
+        let first = sent - u32::try_from(got.len()).unwrap();
+        assert!(first > 0 && got.len() > AFTER as usize, "{} of {sent}", got.len());
+        let wrong = got.iter().zip(first..).position(|(got, number)| got.1 != frame(number));
+        assert_eq!(wrong, None, "of {} packets from number {first} on, the first that differs", got.len());
+    }
 }
 
 #[test]

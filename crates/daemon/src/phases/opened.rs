@@ -33,6 +33,7 @@ use engine::own_streams::OwnStreams;
 use engine::pipeline::{self, Pipeline};
 use engine::store::compress::{Compression, Compressor, Pace};
 use filter::FilterSet;
+use formats::annotations::SharedReport;
 use serve::audit::Audit;
 
 /// Everything is open, with all privileges that the process was started with.
@@ -80,9 +81,10 @@ impl Opened {
         pipelines.iter_mut().for_each(|pipeline| pipeline.leave_out(Arc::clone(&own_streams)));
         let compressors = make_compressors(&settings, &split, &mut pipelines)?;
         let selection = live.then(|| Arc::new(InterfaceSelection::new(&settings.interface)));
-        let sources = match &selection {
-            Some(selection) => open_live(&settings, &split, selection, &interfaces)?,
-            None => vec![open_replay(&settings, &interfaces)?],
+        let input = (!live).then(SharedReport::default);
+        let sources = match (&selection, &input) {
+            (Some(selection), _) => open_live(&settings, &split, selection, &interfaces)?,
+            (None, input) => vec![open_replay(&settings, &interfaces, input.clone().unwrap_or_default())?],
         };
         // The audit log, keys and low ports may need privileges.
         let audit = Audit::open(settings.audit_log(), plan.owner())?;
@@ -109,6 +111,7 @@ impl Opened {
             pipelines,
             compressors,
             sources,
+            input,
             not_locked,
         };
         Ok(Self { resources, inherited, lock, plan })
@@ -185,13 +188,15 @@ fn open_live(
         block_count: split.ring_blocks,
         fanout: (split.workers > 1).then_some(u16::from_le_bytes([low, high])),
     };
-    let open = || LiveSource::open(&live, Arc::clone(selection), Arc::clone(interfaces));
-    (0..split.workers).map(|_| Ok(PacketSource::Live(Box::new(open()?)))).collect()
+    let sources = LiveSource::open_group(split.workers as usize, &live, selection, interfaces)?;
+    Ok(sources.into_iter().map(|source| PacketSource::Live(Box::new(source))).collect())
 }
 
-fn open_replay(settings: &Settings, interfaces: &Arc<Interfaces>) -> Result<PacketSource, Error> {
+fn open_replay(settings: &Settings, interfaces: &Arc<Interfaces>, report: SharedReport) -> Result<PacketSource, Error> {
     let Some(path) = &settings.replay else { unreachable!("only replays are opened as such") };
-    let source = replay::open(path, settings.speed, Arc::clone(interfaces))?;
+    let mut source = replay::open(path, settings.speed, Arc::clone(interfaces))?;
+    // Exports of a service have no annotations, and memory for them would be outside the budget.
+    source.count_annotations(report);
     Ok(match settings.speed {
         Speed::Max => PacketSource::File(Box::new(source)),
         Speed::Recorded => PacketSource::Paced(Box::new(PacedSource::new(source, 1.0))),

@@ -18,6 +18,7 @@ use engine::judge::Pins;
 use engine::own_streams::OwnStreams;
 use engine::pipeline::Pipeline;
 use engine::store::compress::{Compression, Compressor};
+use formats::annotations::SharedReport;
 use serve::attestation::Attestation;
 use serve::audit::Audit;
 
@@ -41,6 +42,8 @@ pub(super) struct Resources {
     pub(super) pipelines: Vec<Pipeline>,
     pub(super) compressors: Vec<(Compressor, Compression)>,
     pub(super) sources: Vec<PacketSource>,
+    /// What a replayed capture contains beside packets.
+    pub(super) input: Option<SharedReport>,
     /// Why memory beside that of packets may be swapped out.
     pub(super) not_locked: Option<LockError>,
 }

@@ -92,6 +92,7 @@ impl Running {
             .with_query_threads(query_threads.handle().clone())
             .with_sandbox(confinement.sandbox.status().clone(), confinement.sandbox.unrestricted_threads())
             .with_memory_not_locked(resources.not_locked.map(|reason| reason.to_string()))
+            .with_input(resources.input)
             .with_own_streams(resources.own_streams)
             .with_tls(remote.tls.clone())
             .attested(resources.attestation)

@@ -76,8 +76,19 @@ fn section(order: ByteOrder, body: &[u8], annotations: &mut Annotations) -> Opti
         let text = text(value, TEXT_BYTES_MAX);
         match code {
             OPTION_COMMENT => annotations.comment(text),
-            SHB_HARDWARE => annotations.hardware = annotations.hardware.take().or(Some(text)),
-            SHB_OS => annotations.os = annotations.os.take().or(Some(text)),
+            SHB_HARDWARE | SHB_OS => {
+                const NAME: &str = "section options";
+
+                annotations.found_one(NAME);
+                if annotations.room_for(NAME, text.len()) {
+                    let known = if code == SHB_OS { &mut annotations.os } else { &mut annotations.hardware };
+                    match known {
+                        None => *known = Some(text),
+                        Some(first) if *first == text => {}
+                        Some(_) => annotations.leave_out(NAME),
+                    }
+                }
+            }
             SHB_USERAPPL => annotations.comment(format!("captured with {text}")),
             _ => {
                 annotations.found_one("section options");
@@ -123,7 +134,9 @@ fn statistics(
             _ => annotations.leave_out("statistics options"),
         }
     }
-    annotations.statistics.insert(known.interface, known);
+    if annotations.room_for(name_of_kind(INTERFACE_STATISTICS), size_of::<InterfaceStatistics>()) {
+        annotations.statistics.insert(known.interface, known);
+    }
     Some(())
 }
 

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use self::input::{Input, ReadOutcome};
 use self::recognise::Recognised;
-use crate::annotations::Annotations;
+use crate::annotations::{Annotations, CaptureReport, SharedReport};
 use base::counters::Volume;
 use base::interface::Interfaces;
 use base::packet::Packet;
@@ -47,6 +47,8 @@ pub struct FileSource {
     wanted: usize,
     table: InterfaceTable,
     finished: bool,
+    /// A report to update, and the number of changes that it has.
+    report: Option<(SharedReport, u64)>,
 }
 
 enum Parser {
@@ -103,6 +105,34 @@ impl FileSource {
         &mut self.table.annotations
     }
 
+    /// Counts annotations instead of keeping them, and updates `report` while the capture is read. Call it before the
+    /// first batch.
+    pub fn count_annotations(&mut self, report: SharedReport) {
+        self.table.annotations = Annotations::counting();
+        self.report = Some((report, 0));
+    }
+
+    /// Returns what the capture contains beside packets, and what of it is not kept.
+    pub fn report(&self) -> CaptureReport {
+        CaptureReport {
+            times_changed: self.table.times_changed,
+            found: self.table.annotations.found().clone(),
+            left_out: self.table.annotations.left_out().clone(),
+        }
+    }
+
+    /// Updates the shared report if a count has changed.
+    fn publish_report(&mut self) {
+        let changes = self.table.annotations.changes() + self.table.times_changed;
+        if self.report.as_ref().is_some_and(|(_, published)| *published != changes) {
+            let counts = self.report();
+            if let Some((report, published)) = &mut self.report {
+                report.set(counts);
+                *published = changes;
+            }
+        }
+    }
+
     fn new(input: Input, interfaces: Arc<Interfaces>) -> Self {
         Self {
             input,
@@ -116,6 +146,7 @@ impl FileSource {
                 annotations: Annotations::default(),
             },
             finished: false,
+            report: None,
         }
     }
 
@@ -185,6 +216,7 @@ impl Source for FileSource {
         }
         let batch = self.advance(each);
         self.finished = matches!(batch, Ok(Batch::End) | Err(_));
+        self.publish_report();
         batch
     }
 

@@ -80,6 +80,7 @@ impl Status {
                 filter: history.capture_filter.get().map(Into::into),
                 interfaces: history.capture_interfaces.get().into_iter().map(Into::into).collect(),
             },
+            input: None,
             sandbox: None,
             restart: restart(&history.restart),
         }

@@ -222,6 +222,7 @@ impl StatusPage<'_> {
                 if carried.lost > 0 { format!(", {} found no room", count(carried.lost)) } else { String::new() };
             self.fact("starts", &format!("{starts} carried forward ({bytes}){lost}"));
         }
+        self.input();
         if let Some(sandbox) = &self.status.sandbox {
             self.fact("guarded", &guarded(sandbox));
         }
@@ -244,6 +245,24 @@ impl StatusPage<'_> {
         if !odd.is_empty() {
             self.fact("odd", &odd.join(", "));
         }
+    }
+
+    /// What a recorder leaves out of the capture that it replays.
+    fn input(&mut self) {
+        let Some(input) = self.status.input.as_ref().filter(|_| self.is_live()) else { return };
+        let mut parts: Vec<String> =
+            input.left_out.iter().map(|(kind, n)| format!("{} {}", count(*n), kind.terminal())).collect();
+        if input.times_changed > 0 {
+            parts.push(format!("{} times changed to fit", count(input.times_changed)));
+        }
+        if !parts.is_empty() {
+            self.fact("not kept", &parts.join(", "));
+        }
+    }
+
+    /// Whether the page is about a recorder.
+    fn is_live(&self) -> bool {
+        matches!(self.view.heading, Heading::Recording { .. })
     }
 
     /// What a restart took over, and the gap in the recording.
@@ -280,7 +299,7 @@ impl StatusPage<'_> {
     }
 
     fn interfaces(&mut self) {
-        let live = matches!(self.view.heading, Heading::Recording { .. });
+        let live = self.is_live();
         let (there, gone): (Vec<_>, Vec<_>) = self.status.interfaces.iter().partition(|i| i.gone.is_none());
         let mut lines = InterfaceLines::default();
         for interface in there {

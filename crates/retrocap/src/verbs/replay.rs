@@ -1,6 +1,5 @@
 //! `retrocap replay`: runs a capture file through the recorder's engine, and exports what it would have kept.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -32,10 +31,10 @@ use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
 use engine::store::compress::{Compression, Pace};
 use filter::FilterSet;
-use formats::annotations::Annotations;
+use formats::annotations::{Annotations, CaptureReport};
 use formats::reader::FileSource;
 use formats::writer::{Exporter, Format, InterfaceStatistics, Options};
-use query::status::Status;
+use query::status::{InputStatus, Status};
 use query::{History, Memory, Request};
 
 /// Seed of the session table. It is constant, so that runs are reproducible.
@@ -144,24 +143,26 @@ impl Replay {
                 Heading::ReplayedInPart
             }
         };
-        let times_changed = source.inner.times_changed();
-        let annotations = source.inner.annotations();
+        let mut report = source.inner.report();
         if let Some(output) = output {
-            export(&history, output, annotations)?;
+            export(&history, output, source.inner.annotations())?;
+            // Annotations that remain belong to packets that were not kept.
+            let of_others = source.inner.annotations().of_other_packets();
+            if of_others > 0 {
+                *report.left_out.entry("options of packets that were not kept").or_default() += of_others;
+            }
         }
-        let report = CaptureReport::new(times_changed, annotations, self.write.is_some());
         let uptime = source.span.map_or(Duration::ZERO, |(first, last)| last.since(first));
         let now = history.totals().newest.unwrap_or_default();
-        let status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
+        let mut status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
+        status.input = Some(InputStatus::new(report.times_changed, &report.found, &report.left_out));
         self.print(common, heading, &status, &report)
     }
 
     /// Prints the status of the history and what the file says about itself.
     fn print(&self, common: &Common, heading: Heading, status: &Status, report: &CaptureReport) -> anyhow::Result<()> {
         if common.json {
-            let mut document = serde_json::to_value(status)?;
-            document["input"] = serde_json::to_value(report)?;
-            print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
+            print_json(&format!("{}\n", serde_json::to_string_pretty(status)?))?;
         } else if !common.quiet {
             let summary = status_page::status(status, &status::here(heading));
             if self.is_to_stdout() { note(summary.trim_end()) } else { print(&summary)? }
@@ -262,45 +263,6 @@ fn statistics(history: &History, annotations: &Annotations) -> Vec<InterfaceStat
             InterfaceStatistics { received: known.received.or(Some(received(i.id))), ..known }
         })
         .collect()
-}
-
-/// What a replay changed or left out.
-#[derive(Debug, serde::Serialize)]
-struct CaptureReport {
-    /// Number of packets with a time outside the supported range, which was set to the nearest end.
-    times_changed: u64,
-    /// Number of annotations in the capture, by kind.
-    annotations: BTreeMap<&'static str, u64>,
-    /// Number of annotations left out, by kind.
-    left_out: BTreeMap<&'static str, u64>,
-}
-
-impl CaptureReport {
-    /// Call this after the export: annotations that remain then belong to packets that were not kept.
-    fn new(times_changed: u64, annotations: &Annotations, exported: bool) -> Self {
-        let mut left_out = annotations.left_out().clone();
-        let of_others = annotations.of_other_packets();
-        if exported && of_others > 0 {
-            *left_out.entry("options of packets that were not kept").or_default() += of_others;
-        }
-        Self { times_changed, annotations: annotations.found().clone(), left_out }
-    }
-
-    fn sentences(&self) -> Vec<String> {
-        let mut sentences = Vec::new();
-        if self.times_changed > 0 {
-            sentences.push(format!(
-                "{} packets have times outside 1970-01-01 to {}, the range that is recorded; these were set to its nearest end",
-                self.times_changed,
-                Timestamp::MAX
-            ));
-        }
-        if !self.left_out.is_empty() {
-            let kinds: Vec<String> = self.left_out.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-            sentences.push(format!("left out of the capture: {}", kinds.join(", ")));
-        }
-        sentences
-    }
 }
 
 /// Wraps a source, and notes the earliest and latest packet times.
