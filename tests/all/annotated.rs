@@ -146,6 +146,44 @@ fn honest_13_07_a_replay_keeps_what_an_analyst_wrote() {
     }
 }
 
+/// A recorder that replays a capture keeps packets alone: it counts what it leaves out, in its log and in its status.
+#[cfg(target_os = "linux")]
+#[test]
+fn honest_13_07_a_replaying_recorder_counts_what_it_leaves_out() {
+    use crate::recorder::running::{Recorder, eventually};
+
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in.pcapng");
+    for big in [false, true] {
+        std::fs::write(&input, Order { big }.capture()).unwrap();
+        let arguments = ["--replay", input.to_str().unwrap(), "--speed", "max", "-m", "16M"];
+        let recorder = Recorder::replaying(&arguments, std::process::Stdio::null());
+        recorder.arrived(2);
+        eventually("the log says so", || recorder.log().contains("left out of the capture: "));
+        let status = recorder.status().input.unwrap();
+        // The same as what `replay` finds; of that, nothing is kept.
+        let output = replay(&[input.to_str().unwrap(), "-m", "16M", "--json"]);
+        let replayed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(serde_json::to_value(&status.annotations).unwrap(), replayed["input"]["annotations"]);
+        assert_eq!(status.left_out, status.annotations, "big-endian {big}");
+        for kind in [
+            "comments",
+            "custom blocks",
+            "custom blocks that must not be copied",
+            "decryption secrets blocks",
+            "interface options",
+            "interface statistics blocks",
+            "name resolution blocks",
+            "packet options",
+        ] {
+            assert!(status.left_out.get(&kind.into()).is_some_and(|count| *count > 0), "{kind}: {status:?}");
+            assert!(recorder.log().contains(kind), "{kind}: {}", recorder.log());
+        }
+        let page = recorder.ask(&["status"]).stdout;
+        assert!(page.contains("not kept") && page.contains("packet options"), "{page}");
+    }
+}
+
 #[test]
 fn honest_13_07_times_beyond_the_range_are_counted() {
     let order = Order { big: false };

@@ -11,12 +11,24 @@ use std::time::Duration;
 use crate::cli::{retrocap, run, told};
 
 /// Resident memory that a client may take at its peak.
-const RESIDENT_KIB_MAX: u64 = 128 << 10;
+pub(crate) const RESIDENT_KIB_MAX: u64 = 128 << 10;
 /// Bytes that the recorder sends at most, if it is let.
 const SENT_BYTES_MAX: u64 = 3 << 30;
 
 /// Listens in a directory of its own, and answers every request with what `body` writes.
-fn hostile(body: impl Fn(&mut dyn Write) -> std::io::Result<()> + Send + 'static) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn hostile(
+    body: impl Fn(&mut dyn Write) -> std::io::Result<()> + Send + 'static,
+) -> (tempfile::TempDir, PathBuf) {
+    hostile_from_the_start(move |out| {
+        out.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
+        body(out)
+    })
+}
+
+/// As [`hostile`], but `answer` also writes the head of the answer.
+pub(crate) fn hostile_from_the_start(
+    answer: impl Fn(&mut dyn Write) -> std::io::Result<()> + Send + 'static,
+) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("r.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -27,7 +39,7 @@ fn hostile(body: impl Fn(&mut dyn Write) -> std::io::Result<()> + Send + 'static
                 continue;
             }
             // A client that has seen enough closes the connection.
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").and_then(|()| body(&mut stream));
+            let _ = answer(&mut stream);
         }
     });
     (directory, path)
@@ -53,7 +65,7 @@ fn request(stream: &UnixStream) -> Option<()> {
 }
 
 /// Writes `piece` over and over.
-fn without_end(out: &mut dyn Write, piece: &[u8]) -> std::io::Result<()> {
+pub(crate) fn without_end(out: &mut dyn Write, piece: &[u8]) -> std::io::Result<()> {
     for _ in 0..SENT_BYTES_MAX / piece.len() as u64 {
         out.write_all(piece)?;
     }
@@ -61,7 +73,7 @@ fn without_end(out: &mut dyn Write, piece: &[u8]) -> std::io::Result<()> {
 }
 
 /// Runs a client to its end: its exit code, what it says on stderr, and the most memory it held, in KiB.
-fn peak(socket: &Path, arguments: &[&str]) -> (i32, String, u64) {
+pub(crate) fn peak(socket: &Path, arguments: &[&str]) -> (i32, String, u64) {
     let mut child = retrocap()
         .args(arguments)
         .args(["--timeout", "20s", "--socket"])
@@ -92,7 +104,7 @@ fn peak(socket: &Path, arguments: &[&str]) -> (i32, String, u64) {
     (exit.code().unwrap_or(-1), stderr, peak_kib)
 }
 
-fn row(name: &str) -> String {
+pub(crate) fn row(name: &str) -> String {
     format!(
         "{{\"first\":\"2026-11-22T10:00:00Z\",\"last\":\"2026-11-22T10:00:01Z\",\"proto\":\"tcp\",\"originator\":\
          {{\"ip\":\"10.0.0.1\",\"port\":1}},\"responder\":{{\"ip\":\"10.0.0.2\",\"port\":80}},\"interface\":{0},\

@@ -18,6 +18,7 @@ mod habits;
 mod handover;
 mod honest;
 #[cfg(target_os = "linux")]
+mod hostile_again;
 mod hostile_recorder;
 mod house;
 mod keeping;

@@ -116,7 +116,7 @@ impl Annotations {
 
     /// Returns the number of annotations found but not kept, by kind.
     pub fn left_out(&self) -> &BTreeMap<&'static str, u64> {
-        &self.left_out
+        if self.counting { &self.found } else { &self.left_out }
     }
 
     /// Removes and returns the annotation of a packet. Packets with the same fingerprint get their annotations in file
@@ -152,6 +152,12 @@ impl Annotations {
             self.leave_out(kind);
         }
         fits
+    }
+
+    /// Counts a block that is too large to be read into memory.
+    pub(crate) fn skip_block(&mut self, kind: &'static str) {
+        self.found_one(kind);
+        self.leave_out(kind);
     }
 
     /// Returns whether a block of this size fits, before it is read into memory.

@@ -21,7 +21,7 @@ use crate::generate;
 const REFUSALS: usize = 5000;
 
 /// A recorder that serves a replayed capture of so many packets over plain TCP, and its port.
-fn plain(packets: u64, payload: u16, arguments: &[&str]) -> (Recorder, u16) {
+pub(super) fn plain(packets: u64, payload: u16, arguments: &[&str]) -> (Recorder, u16) {
     let directory = directory();
     let capture = directory.path().join("capture.pcap");
     let mut bytes = generate::header();
@@ -41,7 +41,7 @@ fn plain(packets: u64, payload: u16, arguments: &[&str]) -> (Recorder, u16) {
     (recorder, port)
 }
 
-fn lines(recorder: &Recorder, name: &str) -> Vec<Value> {
+pub(super) fn lines(recorder: &Recorder, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(recorder.path(name)).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -9,7 +9,7 @@ use super::running::{BEYOND_BUDGET, MIB, Recorder, Sender, datagram, directory, 
 use super::supervisor::Supervisor;
 
 /// Stops a recorder; returns its folder and its log.
-fn stop(mut recorder: Recorder) -> (tempfile::TempDir, String) {
+pub(super) fn stop(mut recorder: Recorder) -> (tempfile::TempDir, String) {
     recorder.signal("-TERM");
     assert_eq!(recorder.child.wait().unwrap().code(), Some(0), "{}", recorder.log());
     let log = recorder.log();

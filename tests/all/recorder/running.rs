@@ -12,39 +12,39 @@ use tempfile::TempDir;
 use crate::generate::{self, Plain};
 use crate::namespaces::Namespace;
 
-pub(super) const PROGRAM: &str = env!("CARGO_BIN_EXE_retrocap");
-pub(super) const MIB: u64 = 1 << 20;
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_retrocap");
+pub(crate) const MIB: u64 = 1 << 20;
 /// How much memory a process may use beyond its budget.
-pub(super) const BEYOND_BUDGET: u64 = 32 * MIB;
+pub(crate) const BEYOND_BUDGET: u64 = 32 * MIB;
 
 /// `retrocap run` as a child process, which is killed on drop.
-pub(super) struct Recorder {
-    pub(super) child: Child,
-    pub(super) directory: TempDir,
+pub(crate) struct Recorder {
+    pub(crate) child: Child,
+    pub(crate) directory: TempDir,
 }
 
 impl Recorder {
     /// Records a namespace.
-    pub(super) fn live(namespace: &Namespace, arguments: &[&str]) -> Self {
+    pub(crate) fn live(namespace: &Namespace, arguments: &[&str]) -> Self {
         Self::live_under(namespace, &[], arguments)
     }
 
     /// Records a namespace; `before` are the words of a command that starts the recorder.
-    pub(super) fn live_under(namespace: &Namespace, before: &[&str], arguments: &[&str]) -> Self {
+    pub(crate) fn live_under(namespace: &Namespace, before: &[&str], arguments: &[&str]) -> Self {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace.name]).args(before).args([PROGRAM, "run"]).args(arguments);
         Self::start(command, directory())
     }
 
     /// Serves a capture, which may come through `stdin`.
-    pub(super) fn replaying(arguments: &[&str], stdin: Stdio) -> Self {
+    pub(crate) fn replaying(arguments: &[&str], stdin: Stdio) -> Self {
         let mut command = Command::new(PROGRAM);
         command.arg("run").args(arguments).stdin(stdin);
         Self::start(command, directory())
     }
 
     /// Starts the recorder, and waits until it listens.
-    pub(super) fn start(mut command: Command, directory: TempDir) -> Self {
+    pub(crate) fn start(mut command: Command, directory: TempDir) -> Self {
         let log = File::options().create(true).append(true).open(directory.path().join("log")).unwrap();
         command.arg("--socket").arg(directory.path().join("socket"));
         // Do not write into this machine's own audit log.
@@ -60,36 +60,36 @@ impl Recorder {
         recorder
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.path("socket")
     }
 
     /// A path in the recorder's temporary folder.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Its log so far.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.path("log")).unwrap()).into_owned()
     }
 
-    pub(super) fn stdin(&mut self) -> ChildStdin {
+    pub(crate) fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().unwrap()
     }
 
     /// A verb of the command line that asks this recorder.
-    pub(super) fn verb(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn verb(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).arg("--socket").arg(self.socket()).stdin(Stdio::null());
         command
     }
 
-    pub(super) fn ask(&self, arguments: &[&str]) -> Told {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Told {
         told(&self.verb(arguments).output().unwrap())
     }
 
-    pub(super) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let told = self.ask(&["status", "--json"]);
         assert_eq!(told.code, 0, "{}{}", told.stderr, self.log());
         let status = serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{error}: {}", told.stdout));
@@ -98,7 +98,7 @@ impl Recorder {
     }
 
     /// Waits until exactly this many packets have arrived or were lost in the kernel.
-    pub(super) fn arrived(&self, packets: u64) -> Status {
+    pub(crate) fn arrived(&self, packets: u64) -> Status {
         let arrived = |status: &Status| status.packets.received + status.packets.kernel_dropped;
         let mut status = self.status();
         let start = Instant::now();
@@ -112,12 +112,12 @@ impl Recorder {
     }
 
     /// The packets that `get -w` writes.
-    pub(super) fn packets(&self, arguments: &[&str]) -> Vec<Plain> {
+    pub(crate) fn packets(&self, arguments: &[&str]) -> Vec<Plain> {
         generate::read(&self.export("packets.pcapng", arguments)).0
     }
 
     /// The file that `get -w` writes.
-    pub(super) fn export(&self, name: &str, arguments: &[&str]) -> PathBuf {
+    pub(crate) fn export(&self, name: &str, arguments: &[&str]) -> PathBuf {
         let path = self.path(name);
         let told = self.ask(&[&["get", "-w", path.to_str().unwrap()], arguments].concat());
         assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{arguments:?}: {}", told.stderr);
@@ -126,11 +126,11 @@ impl Recorder {
     }
 
     /// The peak of its resident memory in bytes.
-    pub(super) fn resident_peak(&self) -> u64 {
+    pub(crate) fn resident_peak(&self) -> u64 {
         resident_peak(self.child.id()).expect("it runs")
     }
 
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 }
@@ -146,7 +146,7 @@ impl Drop for Recorder {
 }
 
 /// A temporary folder that other users may enter.
-pub(super) fn directory() -> TempDir {
+pub(crate) fn directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     directory
@@ -154,19 +154,19 @@ pub(super) fn directory() -> TempDir {
 
 /// The result of a command.
 #[derive(Debug)]
-pub(super) struct Told {
-    pub(super) code: i32,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+pub(crate) struct Told {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-pub(super) fn told(output: &Output) -> Told {
+pub(crate) fn told(output: &Output) -> Told {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Told { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 /// Checks promise 2: nothing is lost in silence.
-pub(super) fn conserves(status: &Status) {
+pub(crate) fn conserves(status: &Status) {
     let (p, b) = (&status.packets, &status.bytes);
     assert_eq!(p.received, p.stored + p.filtered + p.dropped, "{p:?}");
     assert_eq!(p.stored, p.retained + p.evicted, "{p:?}");
@@ -178,14 +178,14 @@ pub(super) fn conserves(status: &Status) {
 }
 
 /// The peak of a process's resident memory in bytes; `None` when the process is gone.
-pub(super) fn resident_peak(process: u32) -> Option<u64> {
+pub(crate) fn resident_peak(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))?;
     Some(kib.trim().parse::<u64>().unwrap() << 10)
 }
 
 /// Waits for an event in another process or thread.
-pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < end, "not within 20 s: {what}");
@@ -194,27 +194,27 @@ pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// Whether all programs are installed; prints which one is not.
-pub(super) fn have(test: &str, programs: &[&str]) -> bool {
+pub(crate) fn have(test: &str, programs: &[&str]) -> bool {
     programs.iter().all(|program| crate::machine::have(test, program))
 }
 
 /// A field of every packet in a file, according to tshark.
-pub(super) fn tshark(file: &Path, field: &str) -> Vec<String> {
+pub(crate) fn tshark(file: &Path, field: &str) -> Vec<String> {
     let output = Command::new("tshark").args(["-n", "-T", "fields", "-e", field, "-r"]).arg(file).output().unwrap();
     assert!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
 /// Lengths and bytes without times, since a replay gives packets new times.
-pub(super) fn contents(packets: Vec<Plain>) -> Vec<(u32, Vec<u8>)> {
+pub(crate) fn contents(packets: Vec<Plain>) -> Vec<(u32, Vec<u8>)> {
     packets.into_iter().map(|(_, original_len, data)| (original_len, data)).collect()
 }
 
 /// One end of a cable, into which frames are sent.
-pub(super) struct Sender(pcap::Capture<pcap::Active>);
+pub(crate) struct Sender(pcap::Capture<pcap::Active>);
 
 impl Sender {
-    pub(super) fn new(namespace: &Namespace, interface: &str) -> Self {
+    pub(crate) fn new(namespace: &Namespace, interface: &str) -> Self {
         namespace.enter(|| {
             let capture = pcap::Capture::from_device(interface).unwrap().buffer_size(1 << 20).open();
             let mut capture = capture.unwrap();
@@ -224,7 +224,7 @@ impl Sender {
         })
     }
 
-    pub(super) fn send(&mut self, frame: &[u8]) {
+    pub(crate) fn send(&mut self, frame: &[u8]) {
         // A queue that is full for a moment is no failure.
         for _ in 0..1000 {
             match self.0.sendpacket(frame) {
@@ -236,7 +236,7 @@ impl Sender {
     }
 
     /// Sends `count` frames, which `make` builds from their numbers, at this rate.
-    pub(super) fn send_paced(&mut self, count: u32, per_second: u32, mut make: impl FnMut(u32, &mut Vec<u8>)) {
+    pub(crate) fn send_paced(&mut self, count: u32, per_second: u32, mut make: impl FnMut(u32, &mut Vec<u8>)) {
         let (start, mut frame) = (Instant::now(), Vec::new());
         for number in 0..count {
             if number.is_multiple_of(64) {
@@ -251,7 +251,7 @@ impl Sender {
 }
 
 /// Writes the frame of one UDP packet of a session.
-pub(super) fn datagram(session: u32, payload: u16, frame: &mut Vec<u8>) {
+pub(crate) fn datagram(session: u32, payload: u16, frame: &mut Vec<u8>) {
     let start = frame.len();
     generate::packet(frame, 0, session, true, payload);
     // Remove the record header that a file needs.
@@ -259,7 +259,7 @@ pub(super) fn datagram(session: u32, payload: u16, frame: &mut Vec<u8>) {
 }
 
 /// A frame of a protocol that nobody answers.
-pub(super) fn unanswered(bytes: usize) -> Vec<u8> {
+pub(crate) fn unanswered(bytes: usize) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5];
     frame.resize(14 + bytes, 0x55);
     frame

@@ -118,7 +118,7 @@ impl Parser {
             let block = Block::of(self.order, rest).map_err(damage)?;
             let kept = extras::is_kept(block.kind) && table.annotations.may_keep(block.length());
             if extras::is_kept(block.kind) && !kept {
-                table.annotations.leave_out(extras::name_of_kind(block.kind));
+                table.annotations.skip_block(extras::name_of_kind(block.kind));
             }
             if !block.is_read_whole() && !kept {
                 match rest.get(..block.length()) {

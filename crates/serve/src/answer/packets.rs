@@ -264,6 +264,7 @@ impl Export {
                 ));
             }
         }
+        comments.extend(history.describe_interface_gaps(&self.query.request));
         let dropped = history.totals().kernel_dropped;
         if dropped > 0 && exported.0.len() > 1 {
             comments.push(format!("the kernel dropped {dropped} packets of all interfaces together"));
