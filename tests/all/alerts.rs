@@ -217,11 +217,9 @@ fn broken_old_and_unknown_alerts_are_reported_and_the_others_answered() {
     let document: Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((code, &document["with_packets"], &document["broken"][0]["line"]), (1, &json!(3), &json!(2)));
 
-    for (text, says) in [
-        ("", "there is no alert in it"),
-        (&*stats, "none of its 1 events names a session"),
-        ("x", "1 lines are broken"),
-    ] {
+    for (text, says) in
+        [("", "it contains no alert"), (&*stats, "none of its 1 events names a session"), ("x", "1 lines are broken")]
+    {
         let (code, rows, stderr) = setting.split(text, &[]);
         assert!(code == 1 && rows.is_empty() && stderr.contains(says), "{text:?}: {stderr}");
     }

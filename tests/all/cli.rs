@@ -257,7 +257,7 @@ fn the_past_can_be_queried() {
     assert!(!Path::new(&nothing).exists());
     let output = retrocap().args(["get", "--socket", &socket, "--since", "1m"]).output().unwrap();
     let (code, _, stderr) = told(&output);
-    assert!(code == 1 && stderr.contains("the newest packet kept is of 2026-11-22T10:"), "{stderr}");
+    assert!(code == 1 && stderr.contains("the newest packet kept is from 2026-11-22T10:"), "{stderr}");
     std::fs::write(&nothing, &output.stdout).unwrap();
     let (packets, ended) = generate::read(Path::new(&nothing));
     assert!(packets.is_empty() && ended.is_ok());

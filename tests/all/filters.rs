@@ -211,7 +211,10 @@ fn an_unknown_name_is_answered_with_what_to_do() {
     for expression in ["host name.invalid", "src net name.invalid"] {
         let error = FilterSet::new(expression).unwrap_err().to_string();
         assert!(error.contains("unknown"), "{error}");
-        assert!(error.contains("/etc/hosts alone") && error.contains("`getent ahosts name.invalid`"), "{error}");
+        assert!(
+            error.contains("only the names in /etc/hosts") && error.contains("`getent ahosts name.invalid`"),
+            "{error}"
+        );
     }
     let other = FilterSet::new("port nonsense").unwrap_err().to_string();
     assert!(!other.contains("getent"), "{other}");

@@ -43,10 +43,13 @@ impl NewPin {
             ))
         })?;
         if new.filter.trim().is_empty() {
-            return Err(Problem::bad_query("an empty filter would pin everything; name what to keep: host 10.0.0.5"));
+            return Err(Problem::bad_query(
+                "an empty filter would pin every session; name what to keep, as in host 10.0.0.5",
+            ));
         }
         if !(new.for_s > 0.0 && new.for_s <= PIN_FOR_S_MAX) {
-            let sentence = format!("cannot pin for {} s: a pin holds above 0 and at most 31 days; try 2h", new.for_s);
+            let sentence =
+                format!("cannot pin for {} s: the time must be above 0 and at most 31 days; try 2h", new.for_s);
             return Err(Problem::bad_query(sentence));
         }
         Ok(new)

@@ -52,17 +52,17 @@ enum Content {
     Object,
 }
 
-const BAD_QUERY: &str = "The question cannot be answered as it is asked; the detail says why, and how it could be.";
+const BAD_QUERY: &str = "The request is not valid; the detail says why, and what would be valid.";
 const NOTHING_MATCHED: &str = "Nothing matches; cause and detail say why.";
-const BUSY: &str = "As many queries run as the memory budget allows this client, or the recorder is stopping, or the audit log cannot be \
-     written.";
+const BUSY: &str = "This client already runs as many queries as the memory budget allows, or the recorder is \
+    stopping, or the audit log cannot be written.";
 /// What every operation may answer.
 const ALWAYS: &[(u16, &str)] = &[
     (400, "The request does not name exactly one host."),
-    (403, "The client has not the role for this, or a web page of another origin asks over plain TCP."),
+    (403, "The client lacks the role for this, or the request comes from a web page of another origin over plain TCP."),
     (408, "The body of the request did not arrive in time."),
     (413, "The body of the request is too large."),
-    (421, "Over plain TCP: the host asked for is not this one."),
+    (421, "Over plain TCP: the Host header names another machine."),
     (503, BUSY),
 ];
 
@@ -70,12 +70,12 @@ const FILE_TRAILERS: &[(&str, &str, &str)] = &[
     ("retrocap-packets", "integer", "Packets in the file."),
     ("retrocap-bytes", "integer", "Captured bytes of these packets."),
     ("retrocap-overtaken", "integer", "Packets of the window that were evicted before they could be sent."),
-    ("retrocap-note", "string", "Why the file is not all that was asked for; absent when it is."),
+    ("retrocap-note", "string", "Why the file is incomplete; absent when it is complete."),
     (
         "retrocap-missing",
         "string",
-        "What matches and is gone, with numbers: sessions that were cut, packets that the kernel dropped; absent when nothing is \
-         known to be missing.",
+        "Matching packets that are gone, with counts: sessions that were cut, packets that the kernel dropped; \
+         absent when nothing is known to be missing.",
     ),
     (
         "retrocap-record",
@@ -86,7 +86,7 @@ const FILE_TRAILERS: &[(&str, &str, &str)] = &[
 ];
 const FLOW_TRAILERS: &[(&str, &str, &str)] = &[
     ("retrocap-flows", "integer", "Lines of the answer."),
-    ("retrocap-note", "string", "Why the list is not all that was asked for; absent when it is."),
+    ("retrocap-note", "string", "Why the list is incomplete; absent when it is complete."),
 ];
 
 fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -123,7 +123,8 @@ pub const STATUS: Operation = Operation {
 /// `GET /v1/health`
 pub const HEALTH: Operation = Operation {
     description: Some(
-        "The status is 200 whenever the recorder answers: who restarts a degraded recorder loses the history that it holds.",
+        "The status is 200 whenever the recorder answers, so that nothing restarts a degraded recorder, which would \
+         lose its history.",
     ),
     ..document_of(
         "health",
@@ -144,10 +145,10 @@ pub const OPENAPI: Operation = document_of("openapi", "This document", &[("appli
 /// `GET /v1/packets`
 pub const PACKETS: Operation = Operation {
     id: "packets",
-    summary: "Packets out of the past",
+    summary: "Past packets",
     description: Some(
-        "The packets that match, in the order of their times, as a file that is made while it is sent. The answer begins with \
-         the first match. A key that does not exist is refused.",
+        "The packets that match, in time order, as a file that is generated while it is sent. The answer begins with \
+         the first match. An unknown key is refused.",
     ),
     parameters: PacketsQuestion::parameters,
     body: None,
@@ -167,7 +168,8 @@ pub const SELECTIONS: Operation = Operation {
     summary: "Packets of many selections, found in one pass",
     description: Some(
         "For alerts: each selection names a flow, a host or a Community ID, and a window in which its sessions had packets. How \
-         many fit at once depends on the memory budget; a list that does not fit is refused with 413 and the size that does.",
+         many fit at once depends on the memory budget; a list that is too long is refused with 413, which names the \
+         length that fits.",
     ),
     parameters: Vec::new,
     body: Some((
@@ -179,7 +181,7 @@ pub const SELECTIONS: Operation = Operation {
     success: Success {
         status: 200,
         description: "answer \"file\": as for GET. Otherwise lines of JSON: pieces of files, then an Outcome for each selection, \
-                      then the Total; an answer that ends before it is not whole.",
+                      then the Total; an answer that ends before the Total is incomplete.",
         contents: &[
             ("application/x-pcapng", Content::Binary),
             ("application/vnd.tcpdump.pcap", Content::Binary),
@@ -196,7 +198,7 @@ pub const SELECTIONS: Operation = Operation {
 /// `GET /v1/flows`
 pub const FLOWS: Operation = Operation {
     id: "flows",
-    summary: "The sessions known, also those whose packets are gone",
+    summary: "The known sessions, including those whose packets are gone",
     description: Some(
         "One JSON object a line: a Flow, or a Sum where by is given. A session matches a window that it overlaps.",
     ),
@@ -214,7 +216,7 @@ pub const FLOWS: Operation = Operation {
 /// `GET /v1/pins`
 pub const PINS: Operation = document_of(
     "pins",
-    "Filters whose sessions are kept whole, and what they take together",
+    "Filters whose sessions are kept whole, and the memory that they use",
     &[("application/json", Content::Json(schema::<PinList>))],
 );
 
@@ -250,7 +252,7 @@ pub const UNPIN: Operation = Operation {
     body: None,
     success: Success {
         status: 204,
-        description: "The pin is removed; what it held ages like bulk.",
+        description: "The pin is removed; its packets age like bulk.",
         contents: &[],
         trailers: &[],
     },
@@ -290,7 +292,7 @@ pub fn openapi(operations: impl IntoIterator<Item = Located>) -> Value {
         "info": {
             "title": "Retrocap",
             "version": "1",
-            "description": "Packets out of the past. Served over HTTP/1.1 on a Unix socket: curl --unix-socket \
+            "description": "Past packets. Served over HTTP/1.1 on a Unix socket: curl --unix-socket \
                             /run/retrocap/retrocap.sock http://localhost/v1/status; with --listen also over TLS to clients \
                             with certificates.",
             "license": { "name": "MIT OR Apache-2.0" },

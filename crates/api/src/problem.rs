@@ -70,7 +70,7 @@ impl Problem {
 
     /// A question that is wrong.
     pub fn bad_query(detail: impl Into<String>) -> Self {
-        Self::new(400, "bad-query", "The question cannot be answered as it is asked", detail)
+        Self::new(400, "bad-query", "The request is not valid", detail)
     }
 
     /// Nothing matched.
@@ -82,55 +82,56 @@ impl Problem {
     /// A path that does not exist.
     pub fn no_such_path(path: &str) -> Self {
         let path: String = path.chars().take(SHOWN_CHARS_MAX).collect();
-        let detail = format!("there is nothing at {}; /v1/openapi.json lists what there is", Log(&path));
-        Self::new(404, "no-such-path", "There is no such address", detail)
+        let detail = format!("there is nothing at {}; /v1/openapi.json lists all paths", Log(&path));
+        Self::new(404, "no-such-path", "There is no such path", detail)
     }
 
     /// A method that the path does not take.
     pub fn wrong_method(method: &str, path: &str) -> Self {
         let method: String = method.chars().take(SHOWN_CHARS_MAX).collect();
-        let detail = format!("{path} does not take {}; /v1/openapi.json lists what it takes", Log(&method));
-        Self::new(405, "wrong-method", "The address does not take this method", detail)
+        let detail = format!("{path} does not take {}; /v1/openapi.json lists the methods that it takes", Log(&method));
+        Self::new(405, "wrong-method", "The path does not take this method", detail)
     }
 
     /// Too many queries at once.
     pub fn busy(what: &str) -> Self {
         let detail = format!(
-            "as many {what} are running as the memory budget allows this client; try again in {RETRY_AFTER_S} s"
+            "this client already runs as many {what} as the memory budget allows; try again in {RETRY_AFTER_S} s"
         );
         Self::new(503, "busy", "Too many queries at once", detail)
     }
 
     /// A question that is reserved for root and the user of the recorder.
     pub fn not_allowed(detail: impl Into<String>) -> Self {
-        Self::new(403, "not-allowed", "The client may not ask this", detail)
+        Self::new(403, "not-allowed", "The client may not do this", detail)
     }
 
     /// The recorder is stopping.
     pub fn stopping() -> Self {
-        let detail = "the recorder is stopping; ask again when it has been started";
+        let detail = "the recorder is stopping; ask again when it runs again";
         Self::new(503, "stopping", "The recorder is stopping", detail)
     }
 
     /// The body of the request is too large.
     pub fn body_too_large(bytes_max: u64) -> Self {
-        let detail = format!("a request may have {bytes_max} bytes of body here; ask for less at once");
+        let detail = format!("the body of this request may have at most {bytes_max} bytes; ask for less at once");
         Self::new(413, "body-too-large", "The request is too large", detail)
     }
 
     /// The body of the request does not arrive.
     pub fn body_too_slow() -> Self {
-        let detail = "the body of the request did not come in time; send it with its head";
-        Self::new(408, "body-too-slow", "The request did not come in time", detail)
+        let detail = "the body of the request did not arrive in time; send it right after the headers";
+        Self::new(408, "body-too-slow", "The request did not arrive in time", detail)
     }
 
     /// The client has not the role that the question takes.
     pub fn forbidden(who: &str, has: Roles, needed: Role) -> Self {
         let detail = format!(
-            "{who} has {has}, and this takes the role {needed}: let the recorder's administrator add it, in the certificate \
+            "{who} has {has}, and this takes the role {needed}: ask the recorder's administrator to add it, in the \
+             certificate \
              (retrocap certs client NAME --role {needed}) or under [[client]] in its configuration"
         );
-        Self::new(403, "forbidden", "The client may not ask this", detail)
+        Self::new(403, "forbidden", "The client may not do this", detail)
     }
 
     /// Plain TCP does not serve what changes something.
@@ -138,7 +139,7 @@ impl Problem {
         let detail = format!(
             "{needed} is not served over plain TCP, because any web page could ask for it; use the socket, or --listen"
         );
-        Self::new(403, "forbidden", "The client may not ask this", detail)
+        Self::new(403, "forbidden", "The client may not do this", detail)
     }
 
     /// A web page of another origin made a browser ask.
@@ -147,19 +148,19 @@ impl Problem {
             "a web page of {} asks this recorder, which answers only its own pages; ask without an Origin header",
             quoted(origin)
         );
-        Self::new(403, "foreign-origin", "A web page of another origin asks", detail)
+        Self::new(403, "foreign-origin", "The request comes from a web page of another origin", detail)
     }
 
     /// The request does not name exactly one host.
     pub fn ambiguous_host(count: usize) -> Self {
-        let detail = format!("the request has {count} Host headers; send exactly one, as HTTP/1.1 demands");
+        let detail = format!("the request has {count} Host headers; send exactly one, as HTTP/1.1 requires");
         Self::new(400, "ambiguous-host", "The request does not name one host", detail)
     }
 
     /// A browser asks for a name that is not this host.
     pub fn wrong_host(host: &str) -> Self {
         let detail = format!("this recorder is not called {}; ask for localhost or 127.0.0.1", quoted(host));
-        Self::new(421, "wrong-host", "Another host was asked for", detail)
+        Self::new(421, "wrong-host", "The Host header names another machine", detail)
     }
 
     /// The read could not be written to the audit log.
@@ -185,7 +186,7 @@ impl Problem {
 
     /// More selections than the memory allows.
     pub fn too_many_selections(most: u64) -> Self {
-        let detail = format!("for a list of this length there is memory for {most} selections; ask for fewer at once");
+        let detail = format!("there is memory for {most} selections in one request; send fewer at once");
         Self::new(413, "too-many-selections", "Too many selections at once", detail)
     }
 
@@ -202,7 +203,7 @@ impl Problem {
 
     /// A fault of the recorder.
     pub fn internal() -> Self {
-        let detail = "the recorder failed to answer, its log says why; recording goes on, please report it";
+        let detail = "the recorder failed to answer, and its log says why; recording continues; please report this";
         Self::new(500, "internal", "The recorder failed to answer", detail)
     }
 }

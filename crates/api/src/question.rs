@@ -215,7 +215,7 @@ question! {
     /// Which sessions or packets are meant.
     pub struct SelectionQuestion {
         filter: String = "filter" | "expr", example "tcp port 80 and host 10.0.0.5"
-            => "A tcpdump expression (pcap-filter(7)); without it, everything matches. /v1/flows asks it of a packet made up from the endpoints of the session.";
+            => "A tcpdump expression (pcap-filter(7)); without it, everything matches. For /v1/flows it is applied to a packet that is built from the endpoints of the session.";
         since: String = "since", example "10m"
             => "Nothing before this time (inclusive): RFC 3339, a date and time in UTC, seconds since 1970, or a span that counts back from now. A time in the future is refused.";
         until: String = "until", example "2026-11-22T10:00:00Z"
@@ -245,7 +245,7 @@ question! {
         follow: bool = "follow"
             => "Continue with packets as they arrive, until count or until is reached or the client closes. A span given as until then counts from now on.";
         carried_by: String = "carried-by", example "10.0.0.1:40000 10.0.0.2:57012"
-            => "With follow: the TCP connection that carries the answer on, the asking end first. It is not recorded meanwhile, so that packets are not sent in circles. For root and the recorder's own user; others get 403.";
+            => "With follow: the TCP connection that carries the answer on, the client's end first. It is not recorded meanwhile, so that packets do not loop. For root and the recorder's own user; others get 403.";
         whole_sessions: bool = "whole-sessions"
             => "All packets of the sessions to which the matching packets belong, within the window or not. At most 16384 sessions, fewer on a small memory budget; the trailer retrocap-note says how many were left out.";
         dedup: bool = "dedup"

@@ -58,7 +58,7 @@ impl<W: Word> GenerationLock<'_, W> {
     #[inline]
     pub fn end_write(&self) -> u64 {
         let generation = self.0.load(Ordering::Relaxed);
-        debug_assert!(!generation.is_multiple_of(2), "nobody began to write");
+        debug_assert!(!generation.is_multiple_of(2), "no write has begun");
         self.0.store(generation + 1, Ordering::Release);
         generation + 1
     }

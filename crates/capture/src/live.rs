@@ -324,7 +324,7 @@ impl View {
             if let Err(error) = ring.set_promiscuous(*index, true)
                 && let Some(left_out) = LIMIT.admit()
             {
-                tracing::warn!("interface {index} does not become promiscuous: {error}{left_out}");
+                tracing::warn!("interface {index} cannot be made promiscuous: {error}{left_out}");
             }
         }
         self.joined = wanted;

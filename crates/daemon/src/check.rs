@@ -88,7 +88,9 @@ fn budget(settings: &Settings) -> Finding {
             Ok(_) => Finding::good(check, format!("{} of memory, out of {}", ByteSize(split.budget_bytes), usable())),
             Err(error) => Finding::error("classes", error.to_string(), "correct its [[class]]"),
         },
-        Err(error) => Finding::error(check, error.to_string(), "set memory to what it names, or workers lower"),
+        Err(error) => {
+            Finding::error(check, error.to_string(), "set memory to the size that it names, or lower workers")
+        }
     }
 }
 
@@ -131,7 +133,7 @@ fn rights() -> Finding {
         Err(error) => Finding::error(
             "capture-rights",
             error.to_string(),
-            "ask as the service will run: sudo retrocap check; in a container add the capability NET_RAW",
+            "run the check as the service will run: sudo retrocap check; in a container add the capability NET_RAW",
         ),
     }
 }

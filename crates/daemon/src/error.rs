@@ -69,7 +69,8 @@ pub enum Error {
     NoCertificates,
     /// Plain TCP was asked for outside loopback.
     #[error(
-        "{0} is not a loopback address, so others on the network could read along: use --listen with certificates, or \
+        "{0} is not a loopback address, so others on the network could read the traffic: use --listen with \
+         certificates, or \
          --listen-plain 127.0.0.1:{port}",
         port = .0.port()
     )]

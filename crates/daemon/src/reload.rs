@@ -96,7 +96,7 @@ impl Reloader {
             Ok(keys) => Ok(Some(keys)),
             Err(error) if self.settings.certificates() != new.certificates() => Err(error.into()),
             Err(error) => {
-                tracing::warn!("the certificates in use stay, because they cannot be read again: {error}");
+                tracing::warn!("the recorder keeps its certificates, because it cannot read them again: {error}");
                 Ok(None)
             }
         }

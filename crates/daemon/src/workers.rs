@@ -184,7 +184,7 @@ fn join<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {
         // It caught its own panics.
         return thread.join().ok();
     }
-    tracing::warn!("{} does not end in time, and is left behind", thread.thread().name().unwrap_or("a worker"));
+    tracing::warn!("{} does not end in time, and is abandoned", thread.thread().name().unwrap_or("a worker"));
     None
 }
 
@@ -231,7 +231,7 @@ fn work(
         }
         Ok(Err(error)) if !live => replay_failed(&error),
         Ok(Err(error)) => {
-            tracing::error!("worker {number} cannot go on: {error}");
+            tracing::error!("worker {number} failed: {error}");
             // The receiver is gone only when everything ends anyway.
             let _ = failed.send(error.into());
         }

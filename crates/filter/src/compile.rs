@@ -88,7 +88,7 @@ pub enum FilterError {
         expression: String,
     },
     /// The expression tests metadata that only the kernel knows, and only while it captures the packet.
-    #[error("the filter {} asks for the direction or interface, which packets do not carry; use --interface", shown(.expression))]
+    #[error("the filter {} tests the direction or interface, which packets do not carry; use --interface", shown(.expression))]
     Metadata {
         /// The expression.
         expression: String,
@@ -206,8 +206,8 @@ fn with_advice(message: String) -> String {
     };
     let name = rest.split('\'').nth(1).filter(|name| !name.is_empty()).unwrap_or("NAME").to_owned();
     format!(
-        "{message}; a recorder asks no name server, which would tell others what is looked for, and knows the names in \
-         /etc/hosts alone: write the address, which `getent ahosts {name}` tells"
+        "{message}; a recorder queries no name server, because that would reveal what you look for, and knows only \
+         the names in /etc/hosts: write the address, which `getent ahosts {name}` prints"
     )
 }
 

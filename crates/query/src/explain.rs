@@ -315,10 +315,7 @@ impl HistoryExtent {
             );
         }
         if since > newest {
-            return Cause::new(
-                "after_newest",
-                format!("nothing is as new as that: the newest packet kept is of {newest}"),
-            );
+            return Cause::new("after_newest", format!("nothing is that new: the newest packet kept is from {newest}"));
         }
         if question.known.left_out > 0 && question.known.left_out == question.known.sessions {
             return Cause::new("too_many", left_out(question.known.left_out));
@@ -355,7 +352,7 @@ impl HistoryExtent {
         }
         let dropped = question.dropped;
         (dropped > 0).then(|| {
-            Cause::new("dropped", format!("the kernel dropped {dropped} packets within that time, of whatever session"))
+            Cause::new("dropped", format!("the kernel dropped {dropped} packets within that time, of any session"))
         })
     }
 
@@ -372,11 +369,11 @@ impl HistoryExtent {
     }
 
     fn before_horizon(&self, question: &Question, oldest: Timestamp) -> Cause {
-        let mut sentence = format!("that is before the horizon: the oldest packet kept is of {oldest}");
+        let mut sentence = format!("that is before the horizon: the oldest packet kept is from {oldest}");
         if question.known.sessions > 0 {
             sentence.push_str(&format!("; {}", cut(&question.known)));
         } else if let Some(remembered) = self.remembered_since {
-            sentence.push_str(&format!(", and of sessions that ended before {remembered} not all are remembered"));
+            sentence.push_str(&format!(", and not all sessions that ended before {remembered} are remembered"));
         }
         Cause { code: "before_horizon", sentence, horizon: Some(oldest) }
     }
@@ -432,7 +429,7 @@ fn unopened(packets: &BTreeMap<LinkType, u64>) -> Option<String> {
 }
 
 fn left_out(sessions: u64) -> String {
-    format!("{sessions} sessions were left out: more are meant than fit into the memory for queries; narrow it down")
+    format!("{sessions} sessions were left out: more match than fit into the memory for queries; narrow it down")
 }
 
 /// The endpoints of a flow, if it names its protocol and, for protocols with ports, both ports.

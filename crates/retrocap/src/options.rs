@@ -69,7 +69,7 @@ impl Common {
 fn timeout(text: &str) -> Result<Duration, String> {
     match base::time::parse_duration(text) {
         Ok(timeout) if timeout > Duration::ZERO => Ok(timeout),
-        Ok(_) => Err("nothing can be answered in no time: try 30s".to_owned()),
+        Ok(_) => Err("the timeout must be above 0: try 30s".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }

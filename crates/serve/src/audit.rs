@@ -231,7 +231,7 @@ impl Audit {
         let summaries = log.refusals.lock().unwrap_or_else(PoisonError::into_inner).summarize(Instant::now(), stopping);
         for summary in summaries {
             let who = summary.first.unwrap_or_else(|| {
-                Map::from_iter([("who".to_owned(), json!({ "several": "clients that are not told apart" }))])
+                Map::from_iter([("who".to_owned(), json!({ "several": "clients that are not distinguished" }))])
             });
             let _ = log.write(&log.refused_writer, "refused-more", &who, &[("refused", json!(summary.refused))]);
         }

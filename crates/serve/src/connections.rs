@@ -301,7 +301,7 @@ async fn serve_connection(
     };
     tokio::select! {
         () = served => {}
-        () = leaving.displaced() => tracing::debug!("a connection without a request made room for another"),
+        () = leaving.displaced() => tracing::debug!("an idle connection was closed to make room for another"),
     }
 }
 

@@ -59,7 +59,7 @@ async fn free_interfaces(service: &Arc<Service>) {
     let freed = tokio::task::spawn_blocking(move || service.history().free_interfaces(now)).await.unwrap_or(0);
     if freed > 0 {
         tracing::info!(
-            "{freed} entries of the table of interfaces are used again: nothing of these interfaces is kept"
+            "{freed} entries of the interface table are reused, because no packet of their interfaces is kept"
         );
     }
 }
@@ -85,7 +85,7 @@ fn gaps(sandbox: &SandboxStatus) -> Vec<String> {
     let gap = |(layer, holds): (&str, bool)| {
         let sentence = match layer {
             "capabilities" => "capabilities are kept (--no-drop-privileges)",
-            "no_new_privs" => "programs could give it rights (no_new_privs)",
+            "no_new_privs" => "programs that it runs could gain privileges (no_new_privs)",
             "core_dumps" => "core dumps are possible",
             "seccomp" => "system calls are not filtered (seccomp)",
             "landlock" => "files are not restricted: this kernel has no Landlock (from 5.13 on, if built in)",

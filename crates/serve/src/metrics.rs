@@ -97,7 +97,7 @@ fn recorder(text: &mut Text, status: &Status) {
         text.line(name, &[("part", part)], bytes);
     }
     let name = "sessions";
-    text.family(Kind::Gauge, name, "Sessions known, live and ended.");
+    text.family(Kind::Gauge, name, "Known sessions, live and ended.");
     text.line(name, &[("state", "live")], status.sessions.live);
     text.line(name, &[("state", "ended")], status.sessions.ledger);
     let (name, help) = ("sessions_unlisted_total", "Sessions of floods that were counted, but not listed.");

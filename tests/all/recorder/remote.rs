@@ -213,7 +213,7 @@ fn a_client_without_a_valid_certificate_is_refused_and_told_why() {
     let told = own(&expired.0, &expired.1);
     assert!(told.code == 1 && told.stderr.contains("\"expired\"") && told.stderr.contains("has expired"), "{told:?}");
     let told = own(&alice.join("client.pem"), &eve.join("client.key"));
-    assert!(told.code == 1 && told.stderr.contains("do not fit"), "{told:?}");
+    assert!(told.code == 1 && told.stderr.contains("do not belong together"), "{told:?}");
     let told = listening.ask(&eve, &["get"]);
     assert!(told.code == 1 && told.stderr.contains("not signed by the authority"), "{told:?}");
     assert!(told.stderr.contains("\"localhost\""), "{told:?}");
@@ -381,7 +381,7 @@ fn a_reload_applies_clients_and_certificates() {
     assert_eq!(listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]).code, 0);
     // A file that cannot be read changes nothing.
     std::fs::write(pki.path("server.pem"), "nonsense").unwrap();
-    reload("", "the certificates in use stay");
+    reload("", "the recorder keeps its certificates");
     assert_eq!(listening.ask(&alice, &["status"]).code, 0);
     connected.kill().unwrap();
     connected.wait().unwrap();

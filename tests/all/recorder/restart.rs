@@ -162,7 +162,7 @@ fn an_untrusted_history_is_not_taken_over() {
         (changed(0), true, "it is not what a recorder leaves behind"),
         (changed(4000), true, "it is damaged: the content"),
         (shorter, true, "it is damaged: the length of a part"),
-        ([good.clone(), good.clone()].concat(), true, "a part is there twice"),
+        ([good.clone(), good.clone()].concat(), true, "a part occurs twice"),
         (vec![Vec::new()], true, "it is damaged: the length of a part"),
         (good.clone(), false, "it is not sealed"),
     ];

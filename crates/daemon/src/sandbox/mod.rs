@@ -57,7 +57,7 @@ impl FromStr for SandboxMode {
 
     fn from_str(word: &str) -> Result<Self, String> {
         let mode = [Self::Required, Self::BestEffort, Self::Off].into_iter().find(|mode| mode.as_str() == word);
-        mode.ok_or_else(|| format!("no sandbox is called {word:?}: there are required, best-effort and off"))
+        mode.ok_or_else(|| format!("there is no sandbox mode {word:?}: use required, best-effort or off"))
     }
 }
 

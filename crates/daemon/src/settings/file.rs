@@ -126,7 +126,7 @@ fn unknown(section: &str, name: &str, is_section: bool) -> String {
     if let Some(elsewhere) = rows().find(|row| row.name == name) {
         return match elsewhere.section {
             "" => format!("there is no key {name} in [{section}]; it belongs before the first [section]"),
-            other => format!("there is no key {name} here; it belongs into [{other}]"),
+            other => format!("there is no key {name} here; it belongs in [{other}]"),
         };
     }
     let place = if section.is_empty() { String::new() } else { format!(" in [{section}]") };

@@ -234,7 +234,7 @@ macro_rules! class {
             reload: Reload::Restart,
             flag: None,
             read: |settings, $value| {
-                let $class = settings.classes.last_mut().ok_or("it belongs into a [[class]]")?;
+                let $class = settings.classes.last_mut().ok_or("it belongs in a [[class]]")?;
                 $read;
                 Ok(())
             },
@@ -256,7 +256,7 @@ macro_rules! client {
             reload: Reload::Now,
             flag: None,
             read: |settings, $value| {
-                let $client = settings.clients.last_mut().ok_or("it belongs into a [[client]]")?;
+                let $client = settings.clients.last_mut().ok_or("it belongs in a [[client]]")?;
                 $read;
                 Ok(())
             },

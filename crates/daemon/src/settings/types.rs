@@ -87,7 +87,7 @@ impl FromStr for Keep {
             "starts" => Ok(Self::Starts),
             "balanced" => Ok(Self::Balanced),
             "whole" => Ok(Self::Whole),
-            _ => Err(format!("cannot keep {word:?}: there are starts, balanced and whole")),
+            _ => Err(format!("there is no policy {word:?}: use starts, balanced or whole")),
         }
     }
 }
@@ -126,7 +126,7 @@ impl FromStr for FeedFormat {
             "pcap" => Ok(Self::Pcap),
             "pcap-nano" => Ok(Self::PcapNano),
             "pcapng" => Ok(Self::Pcapng),
-            _ => Err(format!("no format is called {word:?}: there are pcap, pcap-nano and pcapng")),
+            _ => Err(format!("there is no format {word:?}: use pcap, pcap-nano or pcapng")),
         }
     }
 }

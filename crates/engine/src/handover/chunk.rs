@@ -260,10 +260,10 @@ impl<F: Read + Seek> Reader<F> {
         }
         parts.sort_by_key(|(header, _)| header.number);
         if parts.windows(2).any(|pair| pair[0].0.whole != pair[1].0.whole) {
-            return Err(HandoverError::Parts("parts of several recorders are there"));
+            return Err(HandoverError::Parts("the parts come from several recorders"));
         }
         if parts.windows(2).any(|pair| pair[0].0.number == pair[1].0.number) {
-            return Err(HandoverError::Parts("a part is there twice"));
+            return Err(HandoverError::Parts("a part occurs twice"));
         }
         let numbered = (0u32..).zip(&parts).all(|(number, (header, _))| header.number == number);
         let ends = (1..).zip(&parts).all(|(number, (header, _))| header.last == (number == parts.len()));
@@ -428,9 +428,9 @@ mod tests {
             assert!(matches!(read(&fewer).unwrap_err(), HandoverError::Parts(_)), "{missing}");
         }
         let twice = [&files[..], &files[..1]].concat();
-        assert_eq!(read(&twice).unwrap_err(), HandoverError::Parts("a part is there twice"));
+        assert_eq!(read(&twice).unwrap_err(), HandoverError::Parts("a part occurs twice"));
         let others = [&files[..], &written(8, &[1])].concat();
-        assert_eq!(read(&others).unwrap_err(), HandoverError::Parts("parts of several recorders are there"));
+        assert_eq!(read(&others).unwrap_err(), HandoverError::Parts("the parts come from several recorders"));
         assert!(matches!(read(&[]).unwrap_err(), HandoverError::Parts(_)));
     }
 }

@@ -51,10 +51,7 @@ pub enum PinError {
     #[error(transparent)]
     Filter(#[from] FilterError),
     /// There are as many pins as allowed.
-    #[error(
-        "there are {} pins already, which is all there can be; remove one, or wait until {until}",
-        SessionMarks::PINS
-    )]
+    #[error("there are {} pins already, the maximum; remove one, or wait until {until}", SessionMarks::PINS)]
     Full {
         /// Time at which the next pin ends.
         until: Timestamp,

@@ -55,7 +55,7 @@ pub enum Invalid {
     #[error("instruction {0} divides by zero")]
     Zero(usize),
     /// The instruction loads metadata that only the kernel knows.
-    #[error("it asks for what packets do not carry")]
+    #[error("it tests metadata that packets do not carry")]
     Metadata,
 }
 

@@ -99,7 +99,8 @@ impl Parser {
             };
             let captured = order.u32(header, 8);
             if captured > CAPTURED_BYTES_MAX {
-                let message = format!("record claims {captured} captured bytes, {CAPTURED_BYTES_MAX} are the most");
+                let message =
+                    format!("record claims {captured} captured bytes, at most {CAPTURED_BYTES_MAX} are possible");
                 return Err(Damage { offset: offset + consumed as u64, message });
             }
             let length = record_header_bytes + captured as usize;

@@ -266,7 +266,7 @@ impl Parser {
         let rest = &body[fixed_bytes(kind)..];
         if captured > CAPTURED_BYTES_MAX {
             let name = name_of(kind);
-            return Err(format!("{name} claims {captured} captured bytes, {CAPTURED_BYTES_MAX} are the most"));
+            return Err(format!("{name} claims {captured} captured bytes, at most {CAPTURED_BYTES_MAX} are possible"));
         }
         match rest.split_at_checked(captured as usize) {
             Some((data, after)) => Ok((data, after.get(padding(data.len())..).unwrap_or_default())),

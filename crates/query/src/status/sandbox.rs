@@ -52,8 +52,8 @@ impl SeccompStatus {
         match self.unrestricted_threads {
             0 => None,
             threads => Some(format!(
-                "{threads} threads could not be held to the system calls of their role (seccomp), so that those of all roles \
-                 together bound them; the log says why"
+                "{threads} threads could not install the filter for the system calls of their role (seccomp), so \
+                 that only the filter for all roles applies to them; the log says why"
             )),
         }
     }

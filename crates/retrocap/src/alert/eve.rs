@@ -32,7 +32,8 @@ pub(super) fn alert(value: &Value) -> Result<Option<Alert>, String> {
         (None, Some(host)) => SearchTarget::Host(address("dest_ip", &host)?),
         (None, None) => match field("community_id") {
             Some(id) => SearchTarget::CommunityId(
-                CommunityId::parse(&id).ok_or_else(|| format!("community_id is {}, no such ID", json::shown(&id)))?,
+                CommunityId::parse(&id)
+                    .ok_or_else(|| format!("community_id is {}, not a Community ID", json::shown(&id)))?,
             ),
             None => return Ok(None),
         },

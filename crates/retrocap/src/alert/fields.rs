@@ -8,19 +8,19 @@ use base::time::Timestamp;
 /// Reads an IP address without its zone. An IPv4-mapped IPv6 address becomes IPv4.
 pub(super) fn address(name: &str, text: &str) -> Result<IpAddr, String> {
     let bare = text.split('%').next().unwrap_or_default();
-    let address: IpAddr = bare.parse().map_err(|_| format!("{name} is {}, no IP address", json::shown(text)))?;
+    let address: IpAddr = bare.parse().map_err(|_| format!("{name} is {}, not an IP address", json::shown(text)))?;
     Ok(address.to_canonical())
 }
 
 /// Reads a port. 0 or a missing field means no port.
 pub(super) fn port(name: &str, text: Option<&str>) -> Result<u16, String> {
     let Some(text) = text else { return Ok(0) };
-    text.parse().map_err(|_| format!("{name} is {}, no port", json::shown(text)))
+    text.parse().map_err(|_| format!("{name} is {}, not a port", json::shown(text)))
 }
 
 /// Reads a time: seconds or milliseconds since 1970, or a date and time, which is UTC unless it has an offset.
 pub(super) fn time(name: &str, text: &str) -> Result<Timestamp, String> {
-    let wrong = || format!("{name} is {}, no time like 2026-11-22T10:00:00.123456+0000", json::shown(text));
+    let wrong = || format!("{name} is {}, not a time like 2026-11-22T10:00:00.123456+0000", json::shown(text));
     if let Ok(number) = text.parse::<f64>() {
         // A time in seconds has ten integer digits until the year 2286.
         const MILLISECONDS_FROM: f64 = 1e11;

@@ -105,7 +105,7 @@ impl Alerts {
                 Some(b'{') => match serde_json::from_str::<Value>(text) {
                     Ok(value) if self.is_other_event(&value) => continue,
                     Ok(value) => alert(&value),
-                    Err(error) => Err(format!("no whole JSON object: {}", json::reason(&error))),
+                    Err(error) => Err(format!("not a whole JSON object: {}", json::reason(&error))),
                 },
                 Some(b'#') => zeek.header(text).map(|()| None),
                 Some(_) => zeek.row(text),

@@ -101,21 +101,21 @@ fn a_broken_line_is_told_and_costs_no_other() {
     let good =
         r#"{"timestamp":"2026-11-22T10:00:00+0000","event_type":"alert","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#;
     for (bad, why) in [
-        ("{\"timestamp\":\"2026", "no whole JSON object"),
+        ("{\"timestamp\":\"2026", "not a whole JSON object"),
         ("hello", "neither a JSON object nor a row"),
         ("{}", "neither Suricata's EVE"),
         (r#"{"event_type":"alert","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "timestamp is missing"),
         (r#"{"event_type":"alert","timestamp":"soon","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "\"soon\", no time"),
         (r#"{"event_type":"alert","timestamp":"10m","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "\"10m\", no time"),
         (r#"{"event_type":"alert","timestamp":1e300,"src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "no time"),
-        (r#"{"event_type":"alert","timestamp":5,"src_ip":"10.0.0.256","dest_ip":"10.0.0.2"}"#, "no IP address"),
+        (r#"{"event_type":"alert","timestamp":5,"src_ip":"10.0.0.256","dest_ip":"10.0.0.2"}"#, "not an IP address"),
         (r#"{"event_type":"alert","timestamp":5,"src_ip":"10.0.0.1","dest_ip":"::1"}"#, "different IP versions"),
         (
             r#"{"event_type":"alert","timestamp":5,"src_ip":"10.0.0.1","src_port":70000,"dest_ip":"10.0.0.2"}"#,
-            "no port",
+            "not a port",
         ),
         (r#"{"ts":5,"src":"nobody"}"#, "src is \"nobody\", no IP address"),
-        (r#"{"ts":5,"src":"10.0.0.1","duration":-1}"#, "duration is \"-1\", no seconds"),
+        (r#"{"ts":5,"src":"10.0.0.1","duration":-1}"#, "duration is \"-1\", not a number of seconds"),
         (r#"{"UtcTime":"2026-11-22 10:00:00","ProcessGuid":"x","EventID":3}"#, "event 3 without SourceIp"),
         ("#separator \\x0g", "not like \\x09"),
         ("#fields\tts\tmsg", "names no sessions"),

@@ -142,7 +142,7 @@ pub(super) fn alert<'v>(field: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<
         None => Duration::ZERO,
         Some(text) => {
             let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            seconds.ok_or_else(|| format!("duration is {}, no seconds", json::shown(&text)))?
+            seconds.ok_or_else(|| format!("duration is {}, not a number of seconds", json::shown(&text)))?
         }
     };
     let name = ["note", "_path", "service"].iter().find_map(|name| field(name)).unwrap_or_else(|| "conn".into());

@@ -34,7 +34,7 @@ impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "sent {} bytes in {} s, and is not waited for any longer: ask again, for less, or with a longer --timeout",
+            "sent {} bytes in {} s, and timed out: ask again, for less, or with a longer --timeout",
             self.received_bytes,
             self.waited.as_secs()
         )

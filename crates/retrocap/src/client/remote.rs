@@ -62,7 +62,7 @@ impl RemoteUrl {
         }
         // The library treats an invalid port as a missing one.
         if authority.as_str() != bracketed && uri.port_u16().is_none() {
-            return Err(wrong("the port is no number up to 65535"));
+            return Err(wrong("the port is not a number up to 65535"));
         }
         let port = uri.port_u16().unwrap_or(if encrypted { HTTPS_PORT } else { HTTP_PORT });
         Ok(Self { encrypted, host: host.to_owned(), port, authority: format!("{bracketed}:{port}") })
@@ -115,7 +115,7 @@ async fn connect_tcp(url: &RemoteUrl) -> anyhow::Result<TcpStream> {
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             return Err(anyhow!("nobody listens on {at}: does `retrocap run --listen` run there, with this port?"));
         }
-        Ok(Err(error)) => return Err(anyhow!("cannot connect_tcp {at}: {error}; check address, network and firewall")),
+        Ok(Err(error)) => return Err(anyhow!("cannot connect to {at}: {error}; check address, network and firewall")),
         Err(_) => {
             let seconds = CONNECT_TIMEOUT.as_secs();
             return Err(anyhow!("{at} does not answer within {seconds} s: check address, network and firewall"));

@@ -93,7 +93,9 @@ impl Tls {
         };
         let mut roots = RootCertStore::empty();
         for certificate in read_certificates(&ca).map_err(|error| advice(&error))? {
-            roots.add(certificate).map_err(|error| anyhow!("{} holds no authority: {error}", ca.display()))?;
+            roots
+                .add(certificate)
+                .map_err(|error| anyhow!("{} contains no authority's certificate: {error}", ca.display()))?;
         }
         let chain = read_certificates(&cert).map_err(|error| advice(&error))?;
         let secret = read_key(&key).map_err(|error| advice(&error))?;
@@ -108,7 +110,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<dyn ServerCertVerifier>)
             .with_client_auth_cert(chain, secret)
-            .map_err(|error| anyhow!("{} and {} do not fit: {error}", cert.display(), key.display()))?;
+            .map_err(|error| anyhow!("{} and {} do not belong together: {error}", cert.display(), key.display()))?;
         if other == Peer::Recorder {
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
         }
@@ -128,7 +130,7 @@ impl Tls {
         stream: TcpStream,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| Usage::of(format_args!("{at}: {host:?} is no host's name")))?;
+            .map_err(|_| Usage::of(format_args!("{at}: {host:?} is not a host name")))?;
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(name, stream);
         match timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -156,10 +158,10 @@ impl Tls {
                     anyhow!("{at} shows {shown}, which has expired: make another there with `retrocap certs server`")
                 }
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    anyhow!("{at} shows {shown}, which is not good yet: is one of the two clocks wrong?")
+                    anyhow!("{at} shows {shown}, which is not valid yet: is one of the two clocks wrong?")
                 }
                 CertificateError::UnknownIssuer | CertificateError::BadSignature => anyhow!(
-                    "{at} shows {shown}, which is not signed by the authority in {}: it may be another host in its \
+                    "{at} shows {shown}, which is not signed by the authority in {}: another host may answer in its \
                      place; --ca names the authority's certificate",
                     self.files.ca().display()
                 ),
@@ -237,7 +239,7 @@ fn in_its_time(chain: &[CertificateDer<'_>], path: &Path) -> anyhow::Result<()> 
     let now = jiff::Timestamp::now();
     let wrong = match () {
         () if own.not_after < now => "has expired",
-        () if own.not_before > now => "is not good yet (is the clock right?)",
+        () if own.not_before > now => "is not valid yet (is the clock right?)",
         () => return Ok(()),
     };
     Err(anyhow!(

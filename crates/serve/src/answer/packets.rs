@@ -1,4 +1,4 @@
-//! Packets out of the past, as a file that is made while it is sent.
+//! Past packets, as a file that is made while it is sent.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -167,7 +167,7 @@ impl<'a> AlertQuery<'a> {
                     job.source
                 ),
                 0 if passed > 0 => anyhow!("{}: none of its {passed} events names a session", job.source),
-                0 => anyhow!("{}: there is no alert in it", job.source),
+                0 => anyhow!("{}: it contains no alert", job.source),
                 broken => anyhow!("{}: no alert could be read, {broken} lines are broken", job.source),
             });
         }
@@ -188,7 +188,7 @@ impl<'a> AlertQuery<'a> {
             note(&format!("retrocap: {}: {more} more lines are broken", self.source));
         }
         if self.read.cut {
-            note(&format!("retrocap: {}: only the first {} alerts are asked for", self.source, self.read.alerts.len()));
+            note(&format!("retrocap: {}: only the first {} alerts are queried", self.source, self.read.alerts.len()));
         }
         if self.read.other_events > 0 && !self.common.quiet {
             let (events, source) = (human::counted(self.read.other_events, "event"), &self.source);
@@ -429,8 +429,8 @@ impl<'a> AlertQuery<'a> {
             note(&format!("retrocap: {note_text}"));
         }
         match self.read.broken_count {
-            0 if self.read.cut => Err(anyhow!("{}: it holds more alerts than are asked for at once", self.source)),
-            0 if without == alerts => Err(anyhow!("none of {alerts} alerts finds a packet")),
+            0 if self.read.cut => Err(anyhow!("{}: it has more alerts than can be queried at once", self.source)),
+            0 if without == alerts => Err(anyhow!("no packet matches any of {alerts} alerts")),
             0 => Ok(()),
             broken => Err(anyhow!("{}: {} could not be read", self.source, human::counted(broken, "line"))),
         }

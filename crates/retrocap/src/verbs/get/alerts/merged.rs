@@ -82,7 +82,7 @@ impl<R: Read> MergedReader<R> {
 }
 
 fn unasked() -> std::io::Error {
-    std::io::Error::other("the recorder answers what it was not asked")
+    std::io::Error::other("the recorder's answer does not fit the request")
 }
 
 impl<R: Read> Read for MergedReader<R> {
