@@ -99,7 +99,7 @@ fn a_mistake_is_reported_with_line_and_key() {
     for (text, line, words) in [
         ("snaplen = 1\nsnaplem = 1\n", "line 2", "no key snaplem; did you mean snaplen?"),
         ("snaplen = 1\nbogus = 1\n", "line 2", "no key bogus; `retrocap check --sample`"),
-        ("alpha = 1.0", "line 1", "no key alpha here; it belongs into [retention]"),
+        ("alpha = 1.0", "line 1", "no key alpha here; it belongs in [retention]"),
         ("[retention]\nmemory = \"1%\"", "line 2", "it belongs before the first [section]"),
         ("[retension]\nalpha = 1.0", "line 1", "no section [retension]; did you mean [retention]?"),
         ("retention = 1", "line 1", "[retention] is a section"),
