@@ -204,8 +204,8 @@ impl Crowd {
              crowd = []\n\
              for number in range(int(sys.argv[2])):\n    \
                  s = socket.socket(socket.AF_UNIX)\n    \
-                 s.settimeout(20)\n    \
                  s.connect(sys.argv[1])\n    \
+                 s.settimeout(20)\n    \
                  target = sys.argv[3 + number % (len(sys.argv) - 3)]\n    \
                  try:\n        \
                      s.sendall(('GET ' + target + ' HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n').encode())\n    \
