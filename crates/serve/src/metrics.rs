@@ -50,7 +50,9 @@ impl Text {
     fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let _ = write!(self.0, "retrocap_{name}");
         for (i, (label, value)) in labels.iter().enumerate() {
-            let value = Terminal(value).to_string().replace('\\', r"\\").replace('"', "\\\"");
+            // A line feed has an escape of its own.
+            let value = value.split('\n').map(|line| Terminal(line).to_string()).collect::<Vec<_>>().join("\n");
+            let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
             let _ = write!(self.0, "{}{label}=\"{value}\"", if i == 0 { '{' } else { ',' });
         }
         let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
