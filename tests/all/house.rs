@@ -15,6 +15,7 @@ const ORDER: [&str; 17] = [
     "formats",
     "decode",
     "evidence",
+    "processes",
     "filter",
     "capture",
     "engine",
@@ -41,7 +42,7 @@ const RESERVED: [(&str, &[&str]); 12] = [
     ("landlock", &["daemon"]),
     ("seccompiler", &["daemon"]),
     ("libc", &["sys", "capture", "serve", "daemon", "retrocap"]),
-    ("rustix", &["sys", "capture", "spool", "serve", "daemon", "retrocap"]),
+    ("rustix", &["sys", "processes", "capture", "spool", "serve", "daemon", "retrocap"]),
     ("tempfile", &["serve", "daemon", "retrocap"]),
 ];
 

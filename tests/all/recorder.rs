@@ -21,6 +21,7 @@ mod over_ip;
 mod over_tls;
 mod pressure;
 mod privacy;
+mod process_names;
 mod readers;
 mod remote;
 mod replaying;

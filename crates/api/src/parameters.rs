@@ -58,6 +58,10 @@ pub struct FlowQuery {
     pub sort: Sort,
     /// Only sessions with a name that contains this.
     pub name: Option<String>,
+    /// Only sessions of this process: its number, name or path.
+    pub process: Option<String>,
+    /// Only sessions of processes in this container, pod or unit.
+    pub container: Option<String>,
     /// Sums in place of sessions.
     pub by: Option<By>,
 }
@@ -146,9 +150,23 @@ impl FlowQuery {
             }
             _ => {}
         }
+        let by_process = listing.process.as_deref().map(|_| "process");
+        if let Some(key) = by_process.or(listing.container.as_deref().map(|_| "container")) {
+            let other = listing.by.map(|_| "by").or(listing.name.as_deref().map(|_| "name"));
+            if let Some(other) = other {
+                return Err(ParameterError::Exclusive(key, other));
+            }
+        }
         let sort = listing.sort.unwrap_or(if listing.by.is_some() { Sort::Bytes } else { Sort::Start });
         let request = Request { limit: listing.limit.map(Into::into), ..request(selection, clock)? };
-        Ok(Self { request, sort, name: listing.name, by: listing.by })
+        Ok(Self {
+            request,
+            sort,
+            name: listing.name,
+            process: listing.process,
+            container: listing.container,
+            by: listing.by,
+        })
     }
 }
 

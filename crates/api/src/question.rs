@@ -274,6 +274,10 @@ question! {
             => "At most this many sessions, the first in the order.";
         name: String = "name", example "example.com"
             => "Only sessions whose TLS server name, HTTP host or DNS question contains this, in upper or lower case. Names are read from the first packets of a session, as far as these are still kept. Not together with by.";
+        process: String = "process", example "curl"
+            => "Only sessions of this process of the recorder's host: its number, its name, or the path of its program. The recorder has to watch processes. Not together with by or name.";
+        container: String = "container", example "docker:0123456789ab"
+            => "Only sessions of processes in this container (runtime:id, or the start of the id), pod or systemd unit. Not together with by or name.";
         by: By = "by"
             => "Sums in place of sessions: by host (a session counts at both ends), by pair of hosts, or by port of the responder. Sessions count whole, also where they began before the window.";
     }

@@ -25,6 +25,7 @@ mod panics;
 pub mod phases;
 mod priority;
 pub mod privileges;
+pub mod process_names;
 mod reload;
 mod replay;
 pub mod sandbox;

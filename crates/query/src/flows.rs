@@ -5,6 +5,7 @@ use std::collections::BinaryHeap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attribution::Attribution;
 use super::explain::undecided;
 use super::matching::SessionMatcher;
 use super::names::{Names, ReadAllowance};
@@ -126,6 +127,9 @@ pub struct Flow {
     /// Names in its first packets, if these are retained.
     #[serde(flatten)]
     pub names: Names,
+    /// The processes that had it, where they are watched.
+    #[serde(flatten)]
+    pub attribution: Attribution,
 }
 
 /// A session and the names in its first packets.
@@ -448,6 +452,7 @@ impl Flow {
             community_id: CommunityId::new(&session.key, seed).map(|id| id.to_string().into()),
             vlan: session.key.vlan(),
             names: Names::default(),
+            attribution: Attribution::default(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! in the meantime. The memory of a query is bounded, however slowly its client reads.
 #![forbid(unsafe_code)]
 
+pub mod attribution;
 mod copies;
 pub mod coverage;
 pub mod explain;

@@ -47,6 +47,9 @@ pub(crate) enum Verb {
     Evidence(evidence::Evidence),
     Certs(certs::Certs),
     Check(check::Check),
+    /// The second process of `run --processes`
+    #[command(hide = true)]
+    WatchSockets,
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Verb::Evidence(evidence) => evidence.run(&cli.common),
         Verb::Certs(certs) => certs.run(&cli.common),
         Verb::Check(check) => check.run(&cli.common),
+        Verb::WatchSockets => daemon::process_names::watch().map_err(Into::into),
         Verb::Completions(completions) => completions.run(&mut Cli::command()),
         Verb::Man(man) => man.run(&cli.common, Cli::command()),
     };

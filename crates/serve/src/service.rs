@@ -26,6 +26,7 @@ use base::log_limit::LogLimit;
 use base::time::Timestamp;
 use engine::own_streams::OwnStreams;
 use formats::annotations::SharedReport;
+use processes::table::Table;
 use query::flows::SPARE_ROWS;
 use query::search::{SEARCH_SESSION_BYTES, SEARCH_SESSIONS_MAX, SELECTOR_BYTES, SearchLimits};
 use query::status::{InputStatus, SandboxStatus, Status};
@@ -108,6 +109,8 @@ pub struct Service {
     pub(crate) audit: Audit,
     /// What exports state about the recorder; `None` where files are read without one.
     pub(crate) attestation: Option<Arc<Attestation>>,
+    /// The processes of sessions, where they are watched.
+    pub(crate) processes: Option<Arc<Table>>,
     pub(crate) tls: Option<Arc<Tls>>,
     /// Set when the recorder stops; answers then end.
     pub(crate) stopping: Arc<AtomicBool>,
@@ -142,6 +145,7 @@ impl Service {
             health_history: HealthHistory::default(),
             audit: Audit::default(),
             attestation: None,
+            processes: None,
             tls: None,
             stopping: Arc::default(),
             pinned: Notify::new(),
@@ -222,6 +226,12 @@ impl Service {
     #[must_use]
     pub fn attested(self, attestation: Arc<Attestation>) -> Self {
         Self { attestation: Some(attestation), ..self }
+    }
+
+    /// Sets the table of processes.
+    #[must_use]
+    pub fn with_processes(self, processes: Option<Arc<Table>>) -> Self {
+        Self { processes, ..self }
     }
 
     /// Sets the certificate that other machines are shown.

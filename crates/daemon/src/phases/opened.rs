@@ -17,6 +17,7 @@ use crate::memory;
 use crate::notify::Supervisor;
 use crate::priority;
 use crate::privileges::{self, Plan};
+use crate::process_names::Watcher;
 use crate::replay::{self, PacedSource};
 use crate::sandbox::PathRules;
 use crate::settings::{Settings, Speed};
@@ -89,6 +90,8 @@ impl Opened {
         // The audit log, keys and low ports may need privileges.
         let audit = Audit::open(settings.audit_log(), plan.owner())?;
         let attestation = Arc::new(attestation::open(&settings)?);
+        // It keeps privileges that this process drops.
+        let watcher = (live && settings.processes).then(Watcher::start).transpose()?;
         let remote = RemoteListeners::new(&settings)?;
         // A client that can connect can make the supervisor send a signal, and a thread in its role could not pass it on.
         let signals = HeldSignals::new().map_err(system("hold signals back"))?;
@@ -103,6 +106,7 @@ impl Opened {
             remote,
             audit,
             attestation,
+            watcher,
             signals,
             interfaces,
             selection,

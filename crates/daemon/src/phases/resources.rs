@@ -8,6 +8,7 @@ use sys::HeldSignals;
 use crate::listeners::RemoteListeners;
 use crate::memory::LockError;
 use crate::notify::Supervisor;
+use crate::process_names::Watcher;
 use crate::settings::Settings;
 use crate::socket::Socket;
 use crate::workers::PacketSource;
@@ -33,6 +34,8 @@ pub(super) struct Resources {
     pub(super) remote: RemoteListeners,
     pub(super) audit: Audit,
     pub(super) attestation: Arc<Attestation>,
+    /// The process that watches sockets.
+    pub(super) watcher: Option<Watcher>,
     pub(super) signals: HeldSignals,
     pub(super) interfaces: Arc<Interfaces>,
     /// Of live capture.

@@ -18,6 +18,7 @@ use crate::handover;
 use crate::listeners::RemoteListeners;
 use crate::notify::Supervisor;
 use crate::priority;
+use crate::process_names::Watcher;
 use crate::reload::{Reload, Reloader};
 use crate::sandbox::Role;
 use crate::socket::Socket;
@@ -26,6 +27,7 @@ use base::time::Timestamp;
 use capture::monitor::Monitor;
 use engine::budget::ByteSize;
 use engine::handover::RestartReport;
+use processes::table::Table;
 use query::History;
 use serve::{self, Recorder, Service};
 
@@ -33,6 +35,8 @@ use serve::{self, Recorder, Service};
 const QUERIES_AT_NORMAL_PRIORITY: usize = 2;
 /// Threads of the service, beside those of queries.
 const SERVICE_THREADS: usize = 2;
+/// The part of the memory for answers that names of processes may take, as a divisor.
+const NAMES_SHARE: u64 = 4;
 /// How long queries get to notice that the service has ended.
 const QUERIES_END_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often the monitor of interfaces is checked.
@@ -78,13 +82,14 @@ impl Running {
         }
         let history = Arc::new(history);
         let start = history.restart.since.unwrap_or_else(now);
+        let (answers_bytes, names) = name_processes(resources.watcher, split.answers_bytes(), confinement)?;
         let recorder = Recorder {
             history: Arc::clone(&history),
             live,
             start,
             started: Instant::now(),
             recording,
-            queries_bytes: split.answers_bytes(),
+            queries_bytes: answers_bytes,
         };
         audit.start(confinement.in_role(Role::Audit)).map_err(system("start the audit log"))?;
         let query_threads = query_threads(confinement, live)?;
@@ -96,6 +101,7 @@ impl Running {
             .with_own_streams(resources.own_streams)
             .with_tls(remote.tls.clone())
             .attested(resources.attestation)
+            .with_processes(names)
             .audited(audit);
         service.set_retention_target(settings.retention_target());
         let service = Arc::new(service);
@@ -201,6 +207,18 @@ impl Running {
         }
         ended
     }
+}
+
+/// Names processes, if they are watched, in a part of the memory for answers. Returns what is left of that.
+fn name_processes(
+    watcher: Option<Watcher>,
+    answers_bytes: u64,
+    confinement: &Confinement,
+) -> Result<(u64, Option<Arc<Table>>), Error> {
+    let Some(watcher) = watcher else { return Ok((answers_bytes, None)) };
+    let names_bytes = answers_bytes / NAMES_SHARE;
+    let table = watcher.listen(names_bytes, confinement.in_role(Role::Query))?;
+    Ok((answers_bytes - names_bytes, Some(table)))
 }
 
 /// The runtime of queries. Each one gets a thread that may block; a crowd of queries runs at a lower priority, so that it

@@ -162,6 +162,10 @@ settings! {
     /// Old audit log files to keep; 1 to 10000.
     "" "audit-log-keep" => audit_log_keep: u32 = Is("9"), Restart,
         Some(Flag::value("N").heading("Audit log")), |value| value.whole(1..=10_000);
+    /// Name the processes of local sessions: a second process looks at the sockets of this host, with the capabilities
+    /// CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH where it has them. Without them only users are named.
+    "" "processes" => processes: bool = Is("false"), Restart,
+        Some(Flag::SWITCH.excludes("replay")), |value| value.switch();
     /// Private SSH key that signs exports that are sealed (`get --seal`) and, once a day, the audit log: Ed25519 or ECDSA
     /// (P-256), without a passphrase. It is read before privileges are dropped.
     "" "evidence-key" => evidence_key: Option<PathBuf> = Unset("nothing is signed", r#""/etc/retrocap/evidence_key""#), Restart,

@@ -18,6 +18,7 @@ use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
 use crate::verbs::interfaces::Interfaces;
+use crate::verbs::process_selection::ProcessSelection;
 use crate::verbs::selection::Selection;
 use crate::verbs::trailers;
 use base::time::Timestamp;
@@ -44,6 +45,8 @@ pub(crate) struct Flows {
     /// Only sessions whose TLS server name, HTTP host or DNS question contains this text
     #[arg(long, value_name = "TEXT", help_heading = "Selection", conflicts_with = "by")]
     name: Option<String>,
+    #[command(flatten)]
+    process: ProcessSelection,
     /// Sort by this key: times ascend, amounts descend; out is what originators sent [default: start; of sums: bytes]
     #[arg(long, value_name = "KEY")]
     sort: Option<Sort>,
@@ -166,7 +169,8 @@ impl Flows {
     pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
         let target = self.selection.add(Target::new("/v1/flows"), None, now, tz)?;
         let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
-        Ok(target.with("name", self.name.as_ref()).with("by", self.by.and_then(word)))
+        let target = target.with("name", self.name.as_ref()).with("by", self.by.and_then(word));
+        Ok(self.process.add(target))
     }
 }
 

@@ -22,6 +22,7 @@ use crate::terminal::{hex_dump, human};
 use crate::verbs::evidence::sealing;
 use crate::verbs::export::{self, ExportProgress};
 use crate::verbs::interfaces::Interfaces as ListInterfaces;
+use crate::verbs::process_selection::ProcessSelection;
 use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers::ended;
 use alerts::{AlertArgs, AlertQuery, ExportOptions};
@@ -54,6 +55,8 @@ pub(crate) struct Get {
     /// names below it
     #[arg(long, value_name = "HOST", help_heading = "Selection", conflicts_with_all = ["alert", "follow"])]
     name: Option<String>,
+    #[command(flatten)]
+    process: ProcessSelection,
     /// All packets of the sessions that the matching packets belong to
     #[arg(long, help_heading = "Selection")]
     whole_sessions: bool,
@@ -135,8 +138,8 @@ impl Get {
             return self.alerts(common, &tz);
         }
         let now = common.now();
-        if let Some(name) = &self.name {
-            return self.named(name, now, common, &tz);
+        if self.name.is_some() || self.process.is_given() {
+            return self.named(now, common, &tz);
         }
         let selection = self.selection(now, &tz)?;
         let target = self.target(now, &tz)?;
@@ -264,9 +267,12 @@ impl Get {
     }
 
     /// Finds the sessions that name a host, and then gets their packets.
-    fn named(&self, name: &str, now: Timestamp, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+    fn named(&self, now: Timestamp, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        if self.follow {
+            return Err(Usage::of("--follow goes on with packets, and processes are known of sessions: leave out one"));
+        }
         let target = self.selection.add(Target::new("/v1/flows"), Some(&self.around), now, tz)?;
-        let answer = client::get(common, &target.with("name", Some(name)))?;
+        let answer = client::get(common, &self.process.add(target.with("name", self.name.as_ref())))?;
         let window = self.selection.window(Some(&self.around), now, tz)?;
         let sessions = named::sessions(answer, window)?;
         self.selected(AlertQuery::of_sessions(&self.alerts, self.options()?, common, sessions), common, tz)

@@ -12,6 +12,7 @@ pub(crate) mod get;
 pub(crate) mod habits;
 pub(crate) mod interfaces;
 pub(crate) mod pin;
+mod process_selection;
 pub(crate) mod push;
 pub(crate) mod replay;
 pub(crate) mod run;

@@ -14,6 +14,7 @@ use api::parameters::FlowQuery;
 use api::question::ParameterValue as _;
 use api::{Problem, describe};
 use base::foreign::Log;
+use query::attribution::Attribution;
 use query::explain::Cause;
 use query::flows::{Flow, ListedSession, NAMED_MAX, PAGE_ROWS, SPARE_ROWS};
 use query::sums::{By, SUM_BYTES};
@@ -26,7 +27,13 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, mut query: FlowQuer
     tracing::debug!("{peer} lists sessions: {}", describe::sentence(&query.request));
     let audited = audited(&query);
     // The limit of sums and names applies to what is found, so that all sessions are looked at.
-    let looks_at_all = query.by.is_some() || query.name.is_some();
+    let by_process = query.process.is_some() || query.container.is_some();
+    if by_process && service.processes.is_none() {
+        let sentence = "the recorder does not name processes: start it with --processes";
+        return Err(Problem::nothing_matched(&Cause::new("not_watched", sentence.to_owned())));
+    }
+    let limit = query.request.limit;
+    let looks_at_all = query.by.is_some() || query.name.is_some() || by_process;
     let asked = if looks_at_all { u64::MAX } else { query.request.limit.unwrap_or(u64::MAX) };
     let (share, fit) = service.listing(&peer, asked.min(known_at_most(&service)) + SPARE_ROWS).await?;
     let fit = fit - SPARE_ROWS.min(fit);
@@ -34,7 +41,12 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, mut query: FlowQuer
     if !looks_at_all {
         query.request.limit = Some(asked.min(fit));
     }
-    let listing = Listing { service: Arc::clone(&service), query, fit, cut_at: (fit < asked).then_some(fit) };
+    if by_process {
+        query.request.limit = Some(fit);
+    }
+    let rows_max = if by_process { limit.unwrap_or(u64::MAX) } else { u64::MAX };
+    let cut_at = (fit < asked).then_some(fit);
+    let listing = Listing { service: Arc::clone(&service), query, fit, cut_at, rows_max };
     let answer = move |sink: Sink| match listing.service.audit().begin(&peer, Action::Flows, audited) {
         Ok(entry) => listing.run(sink, entry),
         Err(problem) => sink.refuse(problem),
@@ -57,6 +69,8 @@ struct Listing {
     fit: u64,
     /// How many sessions fit into memory, if fewer than were asked for.
     cut_at: Option<u64>,
+    /// How many of the sessions that were looked at are listed.
+    rows_max: u64,
 }
 
 impl Listing {
@@ -74,16 +88,17 @@ impl Listing {
             Ok(flows) => flows,
             Err(error) => return refuse(sink, entry, error),
         };
-        let mut listed = 0u64;
+        let (mut listed, mut looked_at) = (0u64, 0u64);
         let mut stopped = false;
-        loop {
+        while listed < self.rows_max {
             let page = flows.page(PAGE_ROWS);
             if page.is_empty() {
                 break;
             }
-            listed += page.len() as u64;
-            entry.sessions(page.len());
-            self.write(&mut sink, page)?;
+            looked_at += page.len() as u64;
+            let written = self.write(&mut sink, page, self.rows_max - listed)?;
+            listed += written as u64;
+            entry.sessions(written);
             if self.service.is_stopping() {
                 stopped = true;
                 break;
@@ -103,12 +118,16 @@ impl Listing {
                 )),
             );
         }
+        if listed == 0 && looked_at > 0 {
+            let sentence = format!("none of {looked_at} sessions is known to belong to such a process");
+            return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
+        }
         if listed == 0 {
             return self.nothing(sink, entry);
         }
         let note = match self.cut_at {
             _ if stopped => "incomplete: the recorder was stopped while this was sent".to_owned(),
-            Some(fit) if listed >= fit => format!(
+            Some(fit) if looked_at >= fit => format!(
                 "incomplete: only the first {fit} sessions are listed, because no more fit into the memory for queries; \
                  narrow it down with since, until, limit or an expression"
             ),
@@ -142,7 +161,7 @@ impl Listing {
             return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
         }
         entry.sessions(named.sessions.len());
-        self.write(&mut sink, named.sessions)?;
+        self.write(&mut sink, named.sessions, u64::MAX)?;
         let note = if named.beyond {
             format!("incomplete: more than {NAMED_MAX} sessions have such a name; narrow it down with since and until")
         } else if named.unread > 0 {
@@ -191,14 +210,27 @@ impl Listing {
         }
     }
 
-    fn write(&self, sink: &mut Sink, page: Vec<ListedSession>) -> Result<(), Closed> {
+    /// Writes the sessions that are selected, at most `most`, and returns how many.
+    fn write(&self, sink: &mut Sink, page: Vec<ListedSession>, most: u64) -> Result<usize, Closed> {
+        let mut written = 0;
         let interfaces = self.service.history().interfaces.snapshot();
         let seed = self.service.history().seed(&self.query.request);
         for ListedSession { session, holes, names, .. } in page {
+            if written as u64 >= most {
+                break;
+            }
+            let attribution = self.service.processes.as_deref().map(|table| Attribution::of(&session, table));
+            let attribution = attribution.unwrap_or_default();
+            let (process, container) = (self.query.process.as_deref(), self.query.container.as_deref());
+            if (process.is_some() || container.is_some()) && !attribution.matches(process, container) {
+                continue;
+            }
             let interface = interfaces.get(usize::from(session.key.interface().0));
-            sink.line(&Flow { names, holes, ..Flow::new(&session, interface.map(Arc::as_ref), seed) })?;
+            let flow = Flow::new(&session, interface.map(Arc::as_ref), seed);
+            sink.line(&Flow { names, holes, attribution, ..flow })?;
+            written += 1;
         }
-        Ok(())
+        Ok(written)
     }
 }
 
@@ -220,6 +252,8 @@ fn end(sink: Sink, entry: AuditEntry, listed: u64, note: &str) -> Result<(), Clo
 fn audited(query: &FlowQuery) -> Value {
     let mut audited = describe::audit(&query.request);
     audited["name"] = query.name.clone().into();
+    audited["process"] = query.process.clone().into();
+    audited["container"] = query.container.clone().into();
     audited["by"] = query.by.map(|by| by.write()).into();
     audited
 }

@@ -1,0 +1,132 @@
+//! What is known about a process.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::container::Cgroup;
+
+/// Bytes of a name or a path that are kept.
+const TEXT_BYTES_MAX: usize = 256;
+
+/// How sure it is that a session belongs to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// The process had the session's own socket open while the session was alive.
+    Socket,
+    /// The process had the only socket open that could receive for this address and port.
+    Port,
+    /// Only the user is known: no process could be seen with the socket.
+    UserOnly,
+}
+
+/// The process of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    /// Its number; null if only the user is known.
+    pub pid: Option<u32>,
+    /// Its name, as `ps` shows it.
+    pub name: Option<String>,
+    /// The path of its program.
+    pub path: Option<String>,
+    /// The user.
+    pub uid: u32,
+    /// The number of its parent.
+    pub ppid: Option<u32>,
+    /// When it was started, in clock ticks since the system was.
+    pub start_ticks: Option<u64>,
+    /// Runtime and id of its container, as in `docker:0123456789ab`.
+    pub container: Option<String>,
+    /// The uid of its Kubernetes pod.
+    pub pod: Option<String>,
+    /// Its systemd unit.
+    pub unit: Option<String>,
+    /// How it was found: `sock_diag` and `/proc`.
+    pub source: String,
+    /// How sure that is.
+    pub certainty: Certainty,
+}
+
+/// The source of names that [`crate::watcher`] finds.
+pub const SOURCE: &str = "sock_diag";
+
+impl Process {
+    /// A socket whose process could not be seen.
+    pub fn only_user(uid: u32) -> Self {
+        Self {
+            pid: None,
+            name: None,
+            path: None,
+            uid,
+            ppid: None,
+            start_ticks: None,
+            container: None,
+            pod: None,
+            unit: None,
+            source: SOURCE.to_owned(),
+            certainty: Certainty::UserOnly,
+        }
+    }
+
+    /// Reads what `/proc` says about a process; `None` if it is gone.
+    pub fn read(proc: &Path, pid: u32) -> Option<Self> {
+        let of = proc.join(pid.to_string());
+        let text = |name: &str| std::fs::read_to_string(of.join(name)).ok();
+        let stat = text("stat")?;
+        // The name is in brackets and can contain brackets itself.
+        let (before, after) = stat.rsplit_once(')')?;
+        let name = before.split_once('(')?.1;
+        let fields: Vec<_> = after.split_ascii_whitespace().collect();
+        let uid = text("status")?
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().nth(1)?.parse().ok())?;
+        let path = std::fs::read_link(of.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
+        let cgroup = text("cgroup").map(|text| Cgroup::read(&text)).unwrap_or_default();
+        Some(Self {
+            pid: Some(pid),
+            name: Some(cut(name)),
+            path: path.as_deref().map(cut),
+            uid,
+            ppid: fields.get(1).and_then(|field| field.parse().ok()),
+            start_ticks: fields.get(19).and_then(|field| field.parse().ok()),
+            container: cgroup.container.as_deref().map(cut),
+            pod: cgroup.pod.as_deref().map(cut),
+            unit: cgroup.unit.as_deref().map(cut),
+            source: SOURCE.to_owned(),
+            certainty: Certainty::Socket,
+        })
+    }
+
+    /// Whether a selection names it: by pid, name, path, or the last part of the path.
+    pub fn is_called(&self, wanted: &str) -> bool {
+        let path = self.path.as_deref().unwrap_or_default();
+        self.pid.is_some_and(|pid| wanted.parse() == Ok(pid))
+            || self.name.as_deref() == Some(wanted)
+            || path == wanted
+            || path.rsplit('/').next().is_some_and(|last| last == wanted && !last.is_empty())
+    }
+
+    /// Whether it is in this container: by runtime and id, by the start of the id, by the pod, or by the unit.
+    pub fn is_in(&self, wanted: &str) -> bool {
+        let container = self.container.as_deref().unwrap_or_default();
+        let id = container.split_once(':').map_or("", |(_, id)| id);
+        let is_start =
+            |id: &str| wanted.len() >= 4 && !id.is_empty() && (id.starts_with(wanted) || wanted.starts_with(id));
+        container == wanted
+            || is_start(id)
+            || self.pod.as_deref() == Some(wanted)
+            || self.unit.as_deref() == Some(wanted)
+    }
+
+    /// The bytes that it takes in a table.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.name, &self.path, &self.container, &self.pod, &self.unit];
+        size_of::<Self>() + texts.iter().filter_map(|text| text.as_ref().map(String::len)).sum::<usize>()
+    }
+}
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned()
+}

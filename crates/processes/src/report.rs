@@ -1,0 +1,48 @@
+//! What the watcher tells the recorder: one line of JSON for each event.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::process::Process;
+use crate::sockets::Protocol;
+
+/// The longest line that is read, in bytes.
+pub const LINE_BYTES_MAX: u64 = 8 << 10;
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Report {
+    /// A socket was seen for the first time.
+    Open {
+        /// When, in nanoseconds since 1970.
+        time_ns: u64,
+        /// The socket.
+        socket: SocketName,
+        /// Its process.
+        process: Box<Process>,
+    },
+    /// A socket is gone.
+    Closed {
+        /// When it was seen last, in nanoseconds since 1970.
+        time_ns: u64,
+        /// The socket.
+        socket: SocketName,
+    },
+    /// Addresses of this host, which replace those reported before.
+    Addresses(Vec<std::net::IpAddr>),
+    /// Sockets that were not looked at, since the start.
+    Lost(u64),
+}
+
+/// What identifies a socket among those that exist at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SocketName {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The local end.
+    pub local: SocketAddr,
+    /// The remote end.
+    pub remote: SocketAddr,
+}

@@ -1,0 +1,219 @@
+//! Who had which session: a fixed number of sockets, which queries look up by endpoints and time.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::process::{Certainty, Process};
+use crate::report::{Report, SocketName};
+use crate::sockets::Protocol;
+
+/// How long after the last sight of a socket its packets may still come: those that close a connection.
+const LINGER_NS: u64 = 1_000_000_000;
+/// Addresses of this host that are remembered.
+const ADDRESSES_MAX: usize = 4096;
+/// Bytes of a socket beside its process, with its place in the maps.
+const SOCKET_BYTES: usize = 320;
+
+/// The sockets that were seen, the newest of them.
+#[derive(Debug)]
+pub struct Table {
+    bytes_max: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Sockets by name, each use of the name in the order of time.
+    sockets: HashMap<SocketName, Vec<Sight>>,
+    /// The order in which sockets were seen first.
+    order: VecDeque<(SocketName, u64)>,
+    addresses: HashSet<IpAddr>,
+    bytes: usize,
+    counts: Counts,
+}
+
+/// A socket over the time that it was seen.
+#[derive(Clone, Debug)]
+struct Sight {
+    first_ns: u64,
+    /// `u64::MAX` while it is open.
+    last_ns: u64,
+    process: Arc<Process>,
+}
+
+/// When a session lived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// The time of its first packet, in nanoseconds since 1970.
+    pub first_ns: u64,
+    /// The time of its last packet.
+    pub last_ns: u64,
+    /// Whether it was closed, so that a socket seen later is another one.
+    pub closed: bool,
+}
+
+impl Lifetime {
+    /// The latest time at which its socket can have been seen for the first time.
+    fn seen_until_ns(self) -> u64 {
+        if self.closed { self.last_ns } else { self.last_ns.saturating_add(LINGER_NS) }
+    }
+}
+
+/// Counts of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sockets in the table.
+    pub sockets: u64,
+    /// Sockets that were forgotten for newer ones.
+    pub forgotten: u64,
+    /// Sockets that the watcher could not look at.
+    pub lost: u64,
+}
+
+impl Table {
+    /// A table of so many bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, inner: Mutex::default() }
+    }
+
+    /// Takes a report over.
+    pub fn take(&self, report: Report) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match report {
+            Report::Open { time_ns, socket, process } => inner.open(time_ns, socket, *process, self.bytes_max),
+            Report::Closed { time_ns, socket } => inner.close(time_ns, &socket),
+            Report::Addresses(addresses) => inner.addresses = addresses.into_iter().take(ADDRESSES_MAX).collect(),
+            Report::Lost(lost) => inner.counts.lost = lost,
+        }
+    }
+
+    /// Marks all sockets as gone: the watcher has ended.
+    pub fn end(&self, time_ns: u64) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for sight in inner.sockets.values_mut().flatten() {
+            sight.last_ns = sight.last_ns.min(time_ns.max(sight.first_ns));
+        }
+    }
+
+    /// The processes of a session at its two ends, as far as they are on this host: the originator's, then the
+    /// responder's. A loopback session has both.
+    pub fn of_session(
+        &self,
+        protocol: Protocol,
+        originator: SocketAddr,
+        responder: SocketAddr,
+        lived: Lifetime,
+    ) -> [Option<Process>; 2] {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let find = |local, remote| inner.find(SocketName { protocol, local, remote }, lived);
+        [find(originator, responder), find(responder, originator)]
+    }
+
+    /// Whether an address belongs to this host, as far as is known.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        address.is_loopback() || inner.addresses.contains(&address)
+    }
+
+    /// Counts so far.
+    pub fn counts(&self) -> Counts {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Counts { sockets: inner.order.len() as u64, ..inner.counts }
+    }
+
+    /// Bytes in use; at most those given.
+    pub fn bytes(&self) -> usize {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+}
+
+impl Inner {
+    fn open(&mut self, time_ns: u64, socket: SocketName, process: Process, bytes_max: usize) {
+        let cost = SOCKET_BYTES + process.bytes();
+        if cost > bytes_max {
+            self.counts.forgotten += 1;
+            return;
+        }
+        self.close(time_ns, &socket);
+        while self.bytes + cost > bytes_max && self.forget_oldest() {}
+        self.bytes += cost;
+        self.order.push_back((socket, time_ns));
+        let sight = Sight { first_ns: time_ns, last_ns: u64::MAX, process: Arc::new(process) };
+        self.sockets.entry(socket).or_default().push(sight);
+    }
+
+    fn close(&mut self, time_ns: u64, socket: &SocketName) {
+        if let Some(sight) = self.sockets.get_mut(socket).and_then(|sights| sights.last_mut()) {
+            sight.last_ns = sight.last_ns.min(time_ns.max(sight.first_ns));
+        }
+    }
+
+    fn forget_oldest(&mut self) -> bool {
+        let Some((socket, first_ns)) = self.order.pop_front() else { return false };
+        if let Some(sights) = self.sockets.get_mut(&socket) {
+            if let Some(at) = sights.iter().position(|sight| sight.first_ns == first_ns) {
+                let sight = sights.remove(at);
+                self.bytes -= SOCKET_BYTES + sight.process.bytes();
+                self.counts.forgotten += 1;
+            }
+            if sights.is_empty() {
+                self.sockets.remove(&socket);
+            }
+        }
+        true
+    }
+
+    /// The process that had the local end while the session lived.
+    fn find(&self, name: SocketName, lived: Lifetime) -> Option<Process> {
+        if let Some(process) = self.only_one(&name, lived)? {
+            return Some(process.clone());
+        }
+        if !(name.local.ip().is_loopback() || self.addresses.contains(&name.local.ip())) {
+            return None;
+        }
+        // A socket that receives from everybody, at this address or at all: a UDP server, or a listener of TCP.
+        let unspecified = |of: IpAddr| -> [IpAddr; 2] {
+            let (v4, v6) = (IpAddr::from([0; 4]), IpAddr::from([0; 16]));
+            if of.is_ipv4() { [v4, v6] } else { [v6, v6] }
+        };
+        let port = name.local.port();
+        let mut found: Option<&Process> = None;
+        for local in [name.local.ip()].into_iter().chain(unspecified(name.local.ip())) {
+            for remote in unspecified(name.local.ip()) {
+                let wide = SocketName {
+                    local: SocketAddr::new(local, port),
+                    remote: SocketAddr::new(remote, 0),
+                    protocol: name.protocol,
+                };
+                match self.only_one(&wide, lived)? {
+                    Some(process) if found.is_none_or(|other| other == process) => found = Some(process),
+                    // Two sockets could have received it.
+                    Some(_) => return None,
+                    None => {}
+                }
+            }
+        }
+        found.map(|process| match process.certainty {
+            Certainty::UserOnly => process.clone(),
+            _ => Process { certainty: Certainty::Port, ..process.clone() },
+        })
+    }
+
+    /// The process of the only socket of this name that was seen within the time; `None` if there were several.
+    #[expect(clippy::option_option, reason = "none was seen, or it is not clear which")]
+    fn only_one(&self, name: &SocketName, lived: Lifetime) -> Option<Option<&Process>> {
+        let Some(sights) = self.sockets.get(name) else { return Some(None) };
+        let mut fitting = sights
+            .iter()
+            .filter(|sight| sight.first_ns <= lived.seen_until_ns() && sight.last_ns >= lived.first_ns)
+            // A socket that was seen only after the session's last packet may be the next one of that name.
+            .filter(|sight| sight.first_ns <= lived.last_ns || sights.len() == 1);
+        match (fitting.next(), fitting.next()) {
+            (None, _) => Some(None),
+            (Some(one), None) => Some(Some(&one.process)),
+            (Some(one), Some(other)) if one.process == other.process => Some(Some(&one.process)),
+            _ => None,
+        }
+    }
+}

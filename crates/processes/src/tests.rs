@@ -1,0 +1,191 @@
+//! Real sockets of real processes.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use crate::process::{Certainty, Process};
+use crate::report::{Report, SocketName};
+use crate::sockets::Protocol;
+use crate::table::{Lifetime, Table};
+use crate::watcher::Watcher;
+
+fn now_ns() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos()).unwrap()
+}
+
+fn open_now(first_ns: u64) -> Lifetime {
+    Lifetime { first_ns, last_ns: now_ns(), closed: false }
+}
+
+/// What two looks find.
+fn watch(table: &Table) {
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
+    for _ in 0..2 {
+        watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
+    }
+}
+
+#[test]
+fn both_ends_of_local_connections_are_named() {
+    for any in ["127.0.0.1:0", "[::1]:0"] {
+        let began = now_ns();
+        let listener = TcpListener::bind(any).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, from) = listener.accept().unwrap();
+        let table = Table::new(1 << 20);
+        watch(&table);
+        let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        assert_eq!(from, local);
+        for process in table.of_session(Protocol::Tcp, local, remote, open_now(began)) {
+            let process = process.unwrap();
+            assert_eq!((process.pid, process.certainty), (Some(std::process::id()), Certainty::Socket));
+            assert_eq!(process.path.as_deref(), std::env::current_exe().unwrap().to_str());
+            assert_eq!(process.uid, rustix::process::getuid().as_raw());
+        }
+        drop(server);
+        let before = Lifetime { first_ns: 1, last_ns: began - 2_000_000_000, closed: false };
+        assert_eq!(
+            table.of_session(Protocol::Tcp, local, remote, before),
+            [None, None],
+            "an older session of this name"
+        );
+    }
+}
+
+#[test]
+fn servers_of_udp_are_named_by_their_port() {
+    let began = now_ns();
+    let server = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.local_addr().unwrap().port());
+    client.connect(to).unwrap();
+    client.send(b"x").unwrap();
+    let table = Table::new(1 << 20);
+    watch(&table);
+    let found = table.of_session(Protocol::Udp, client.local_addr().unwrap(), to, open_now(began));
+    let certainties = found.map(|process| process.unwrap().certainty);
+    assert_eq!(certainties, [Certainty::Socket, Certainty::Port]);
+}
+
+/// A shell that holds a connection to us until its standard input ends.
+struct Client(Child);
+
+impl Client {
+    fn new(port: u16) -> Option<Self> {
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; echo up; read -r line");
+        let mut child = Command::new("bash")
+            .args(["-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .inspect_err(|_| eprintln!("SKIPPED: bash is not installed"))
+            .ok()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n");
+        Some(Self(child))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.0.stdin.take().unwrap().write_all(b"\n");
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn many_other_processes_are_named_and_none_is_named_wrong() {
+    let began = now_ns();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let Some(first) = Client::new(at.port()) else { return };
+    let clients: Vec<_> = std::iter::once(first).chain((1..40).filter_map(|_| Client::new(at.port()))).collect();
+    let accepted: Vec<_> = clients.iter().map(|_| listener.accept().unwrap()).collect();
+    let table = Table::new(1 << 20);
+    watch(&table);
+    for (client, (_, from)) in clients.iter().zip(&accepted) {
+        let [process, server] = table.of_session(Protocol::Tcp, *from, at, open_now(began));
+        let process = process.unwrap();
+        assert_eq!((process.pid, process.name.as_deref()), (Some(client.0.id()), Some("bash")));
+        assert!(
+            process.is_called("bash") && process.is_called(&client.0.id().to_string()) && !process.is_called("bas")
+        );
+        assert_eq!(server.unwrap().pid, Some(std::process::id()));
+    }
+}
+
+#[test]
+fn a_name_that_is_used_again_is_not_taken_for_the_old_one() {
+    let table = Table::new(1 << 20);
+    let socket = SocketName {
+        protocol: Protocol::Tcp,
+        local: "10.0.0.1:1000".parse().unwrap(),
+        remote: "10.0.0.2:80".parse().unwrap(),
+    };
+    let process = |pid| Box::new(Process { pid: Some(pid), ..Process::only_user(0) });
+    let second = 1_000_000_000;
+    table.take(Report::Open { time_ns: 10 * second, socket, process: process(1) });
+    table.take(Report::Closed { time_ns: 20 * second, socket });
+    table.take(Report::Open { time_ns: 30 * second, socket, process: process(2) });
+    let who = |first_ns, last_ns, closed| {
+        let lived = Lifetime { first_ns, last_ns, closed };
+        let [process, other] = table.of_session(Protocol::Tcp, socket.local, socket.remote, lived);
+        assert_eq!(other, None);
+        process.and_then(|process| process.pid)
+    };
+    assert_eq!(who(9 * second, 21 * second, true), Some(1));
+    assert_eq!(who(25 * second, 40 * second, false), Some(2));
+    assert_eq!(who(22 * second, 24 * second, true), None, "between two uses");
+    assert_eq!(who(5 * second, 45 * second, false), None, "not clear");
+    assert_eq!(who(1, second, true), None);
+    // Seen for the first time just after a session of the same name was closed: it is the next one.
+    let table = Table::new(1 << 20);
+    table.take(Report::Open { time_ns: 10 * second, socket, process: process(3) });
+    let lived = |closed| Lifetime { first_ns: 9 * second, last_ns: 10 * second - 5, closed };
+    let pid = |closed| table.of_session(Protocol::Tcp, socket.local, socket.remote, lived(closed))[0].clone();
+    assert_eq!((pid(true), pid(false).and_then(|process| process.pid)), (None, Some(3)));
+}
+
+#[test]
+fn the_table_stays_within_its_bytes_and_counts_what_it_forgets() {
+    let table = Table::new(64 << 10);
+    for number in 0..20_000u32 {
+        let socket = SocketName {
+            protocol: Protocol::Udp,
+            local: SocketAddr::new(Ipv4Addr::from(number).into(), 1),
+            remote: "10.0.0.2:80".parse().unwrap(),
+        };
+        let process = Process { path: Some("/usr/bin/x".repeat(3)), ..Process::only_user(number) };
+        table.take(Report::Open { time_ns: u64::from(number), socket, process: Box::new(process) });
+        assert!(table.bytes() <= 64 << 10);
+    }
+    let counts = table.counts();
+    assert_eq!(counts.sockets + counts.forgotten, 20_000);
+    assert!(counts.sockets > 50, "{counts:?}");
+}
+
+#[test]
+fn sockets_that_are_gone_are_reported_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = listener.local_addr().unwrap();
+    let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
+    let mut events = |watcher: &mut Watcher<'_>| {
+        let reports = watcher.look().unwrap();
+        let of_ours = reports.into_iter().filter_map(|report| match report {
+            Report::Open { socket, .. } if socket.local == local => Some("open"),
+            Report::Closed { socket, .. } if socket.local == local => Some("closed"),
+            _ => None,
+        });
+        of_ours.collect::<Vec<_>>()
+    };
+    assert_eq!(events(&mut watcher), ["open"]);
+    assert!(events(&mut watcher).is_empty());
+    drop(listener);
+    std::thread::sleep(Duration::from_millis(1));
+    assert_eq!(events(&mut watcher), ["closed"]);
+    assert!(events(&mut watcher).is_empty());
+}

@@ -1,0 +1,234 @@
+//! Looks at the sockets of this host again and again, and reports those that are new or gone.
+//!
+//! It is a process of its own, because it needs rights that the recorder drops: to see whose descriptors are open. It
+//! takes at most a tenth of one core, so that a host with very many sockets is looked at less often.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::owners;
+use crate::process::Process;
+use crate::report::{Report, SocketName};
+use crate::sockets::{Socket, SocketDiagnostics};
+
+/// The shortest time between two looks.
+const PAUSE_MIN: Duration = Duration::from_millis(15);
+/// The longest.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long it rests for each unit of time that a look takes: at most a tenth of one core.
+const REST: u32 = 9;
+/// Looks after which a socket without a visible process is reported with its user alone.
+const TRIES: u8 = 3;
+/// Sockets that are remembered; others are counted.
+const KNOWN_MAX: usize = 1 << 17;
+/// How often something is written even if nothing has changed.
+const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// How often the addresses of the host are reported.
+const ADDRESSES_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What is known about a socket that exists.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    inode: u32,
+    tries: u8,
+    reported: bool,
+    round: u64,
+}
+
+/// The state of a watcher.
+#[derive(Debug)]
+pub struct Watcher<'p> {
+    proc: &'p Path,
+    diagnostics: SocketDiagnostics,
+    known: HashMap<SocketName, Known>,
+    sockets: Vec<Socket>,
+    round: u64,
+    lost: u64,
+    last_ns: u64,
+    addresses: Vec<IpAddr>,
+    addressed: Option<Instant>,
+}
+
+impl<'p> Watcher<'p> {
+    /// A watcher of this network namespace. `proc` is where proc(5) is mounted.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has no sock_diag.
+    pub fn new(proc: &'p Path) -> io::Result<Self> {
+        Ok(Self {
+            proc,
+            diagnostics: SocketDiagnostics::open()?,
+            known: HashMap::new(),
+            sockets: Vec::new(),
+            round: 0,
+            lost: 0,
+            last_ns: 0,
+            addresses: Vec::new(),
+            addressed: None,
+        })
+    }
+
+    /// Watches until the reader of `out` is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to list its sockets.
+    pub fn run(mut self, mut out: impl Write) -> io::Result<()> {
+        let mut beat = Instant::now();
+        loop {
+            let began = Instant::now();
+            let mut reports = self.look()?;
+            // A pipe without a reader is noticed by writing to it.
+            if beat.elapsed() >= BEAT_INTERVAL {
+                beat = began;
+                reports.push(Report::Lost(self.lost));
+            }
+            let mut text = Vec::new();
+            for report in &reports {
+                serde_json::to_writer(&mut text, report)?;
+                text.push(b'\n');
+            }
+            if let Err(error) = out.write_all(&text).and_then(|()| out.flush()) {
+                return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) };
+            }
+            std::thread::sleep((began.elapsed() * REST).clamp(PAUSE_MIN, PAUSE_MAX));
+        }
+    }
+
+    /// Looks once, and returns what has changed.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to list its sockets.
+    pub fn look(&mut self) -> io::Result<Vec<Report>> {
+        let mut reports = Vec::new();
+        self.look_at_addresses(&mut reports);
+        let (before_ns, lost_before) = (self.last_ns, self.lost);
+        self.diagnostics.sockets(&mut self.sockets)?;
+        self.last_ns = now_ns();
+        self.round += 1;
+        let unreported = self.note_sockets();
+        self.known.retain(|socket, known| {
+            let is_there = known.round == self.round;
+            if !is_there && known.reported {
+                reports.push(Report::Closed { time_ns: before_ns, socket: *socket });
+            }
+            is_there
+        });
+        if !unreported.is_empty() {
+            self.name(&unreported, &mut reports);
+        }
+        if self.lost != lost_before {
+            reports.push(Report::Lost(self.lost));
+        }
+        Ok(reports)
+    }
+
+    /// Remembers the sockets that exist, and returns those that were not reported yet.
+    fn note_sockets(&mut self) -> Vec<Socket> {
+        let mut unreported = Vec::new();
+        for socket in &self.sockets {
+            // A socket that no process has open belongs to the kernel: it closes, or was never connected.
+            if socket.inode == 0 || (socket.local.port() == 0) {
+                continue;
+            }
+            let name = SocketName { protocol: socket.protocol, local: socket.local, remote: socket.remote };
+            let is_full = self.known.len() >= KNOWN_MAX;
+            match self.known.get_mut(&name) {
+                Some(known) if known.inode == socket.inode => {
+                    known.round = self.round;
+                    if !known.reported {
+                        unreported.push(*socket);
+                    }
+                }
+                // Another socket of the same name: the old one is reported as gone, and this one in the next look. Several
+                // sockets that share a name are never reported.
+                Some(known) if known.round != self.round => {}
+                Some(_) => self.lost += 1,
+                None if is_full => self.lost += 1,
+                None => {
+                    let known = Known { inode: socket.inode, tries: 0, reported: false, round: self.round };
+                    self.known.insert(name, known);
+                    unreported.push(*socket);
+                }
+            }
+        }
+        unreported
+    }
+
+    /// Finds the processes of sockets.
+    fn name(&mut self, sockets: &[Socket], reports: &mut Vec<Report>) {
+        let wanted: HashSet<u32> = sockets.iter().map(|socket| socket.inode).collect();
+        let holders = owners::find(self.proc, &wanted);
+        let mut read: HashMap<u32, Option<Process>> = HashMap::new();
+        for socket in sockets {
+            let name = SocketName { protocol: socket.protocol, local: socket.local, remote: socket.remote };
+            let Some(known) = self.known.get_mut(&name) else { continue };
+            known.tries += 1;
+            let of_socket = holders.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
+            let processes = of_socket
+                .iter()
+                .filter_map(|pid| read.entry(*pid).or_insert_with(|| Process::read(self.proc, *pid)).clone());
+            let process = match one_program(processes.collect()) {
+                Some(process) => process,
+                None if known.tries < TRIES && of_socket.is_empty() => continue,
+                None => Process::only_user(socket.uid),
+            };
+            known.reported = true;
+            reports.push(Report::Open { time_ns: self.last_ns, socket: name, process: Box::new(process) });
+        }
+    }
+
+    fn look_at_addresses(&mut self, reports: &mut Vec<Report>) {
+        if self.addressed.is_some_and(|at| at.elapsed() < ADDRESSES_INTERVAL) {
+            return;
+        }
+        self.addressed = Some(Instant::now());
+        let text = |name: &str| std::fs::read_to_string(self.proc.join("self/net").join(name)).unwrap_or_default();
+        let addresses = addresses(&text("fib_trie"), &text("if_inet6"));
+        if addresses != self.addresses {
+            self.addresses.clone_from(&addresses);
+            reports.push(Report::Addresses(addresses));
+        }
+    }
+}
+
+/// The process of a socket that several may hold: of processes with one program the oldest, which made the socket; of
+/// several programs none.
+fn one_program(processes: Vec<Process>) -> Option<Process> {
+    let same = processes.windows(2).all(|pair| pair[0].path == pair[1].path && pair[0].path.is_some());
+    if !same {
+        return None;
+    }
+    processes.into_iter().min_by_key(|process| (process.start_ticks, process.pid))
+}
+
+/// The addresses of this host: those of IPv4 from `fib_trie`, those of IPv6 from `if_inet6`.
+fn addresses(fib_trie: &str, if_inet6: &str) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    let mut last = None;
+    for line in fib_trie.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse::<IpAddr>().ok();
+        } else if line.starts_with("/32 host LOCAL") {
+            addresses.extend(last);
+        }
+    }
+    let of_v6 = |line: &str| {
+        let digits = line.split_ascii_whitespace().next()?;
+        Some(IpAddr::from(u128::from_str_radix(digits, 16).ok()?.to_be_bytes()))
+    };
+    addresses.extend(if_inet6.lines().filter_map(of_v6));
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+fn now_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,113 @@
+//! Processes of sessions: real programs in a namespace, recorded by a recorder that has dropped its privileges.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use super::running::{Recorder, eventually, have};
+use crate::namespaces::{Namespace, available};
+
+/// A program in the namespace that goes on until its standard input ends.
+struct Program(Child);
+
+impl Program {
+    /// Starts a script of bash, and waits until it prints a line.
+    fn start(namespace: &Namespace, script: &str) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &namespace.name, "bash", "-c", script]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n", "{script}");
+        Self(child)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.stdin.take().unwrap().write_all(b"\n");
+        let _ = self.0.wait();
+    }
+}
+
+fn flows(recorder: &Recorder, arguments: &[&str]) -> Vec<Value> {
+    let told = recorder.ask(&[&["flows", "--json"], arguments].concat());
+    told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn processes_of_local_sessions_are_named_after_privileges_are_dropped() {
+    let test = "processes of sessions";
+    if !available(test) || !have(test, &["bash", "python3", "ip"]) {
+        return;
+    }
+    let namespace = Namespace::new();
+    let up = Command::new("ip").args(["-n", &namespace.name, "link", "set", "lo", "up"]).status();
+    assert!(up.unwrap().success());
+    let recorder = Recorder::live(&namespace, &["-m", "16M", "--processes", "--user", "nobody"]);
+    let server = "import socket, sys\n\
+                  s = socket.create_server((\"127.0.0.1\", 4000)); u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                  u.bind((\"0.0.0.0\", 4001)); print(\"up\", flush=True)\n\
+                  held = []\n\
+                  s.settimeout(0.05)\n\
+                  import select\n\
+                  while not select.select([sys.stdin], [], [], 0)[0]:\n\
+                  \ttry: held.append(s.accept()[0])\n\
+                  \texcept TimeoutError: pass\n";
+    let server = Program::start(&namespace, &format!("exec python3 -c '{server}'"));
+    let clients: Vec<_> = (0..20)
+        .map(|_| Program::start(&namespace, "exec 3<>/dev/tcp/127.0.0.1/4000; echo x >&3; echo up; read -r line"))
+        .collect();
+    let talker = Program::start(&namespace, "exec 3<>/dev/udp/127.0.0.1/4001; echo x >&3; echo up; read -r line");
+    let pid = |flow: &Value, of: &str| flow[of]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+    eventually("all are named", || {
+        let flows = flows(&recorder, &["port", "4000"]);
+        flows.len() == clients.len() && flows.iter().all(|flow| pid(flow, "process").is_some())
+    });
+    let mut named: Vec<_> = flows(&recorder, &["port", "4000"])
+        .iter()
+        .map(|flow| {
+            assert_eq!(flow["process"]["name"], "bash");
+            assert_eq!(
+                (&flow["process"]["end"], &flow["process"]["certainty"]),
+                (&"originator".into(), &"socket".into())
+            );
+            // The server may not have accepted yet; it is not mistaken for another process then.
+            assert!(pid(flow, "other_process").is_none_or(|pid| pid == server.pid()), "{flow}");
+            pid(flow, "process").unwrap()
+        })
+        .collect();
+    named.sort_unstable();
+    let mut expected: Vec<_> = clients.iter().map(Program::pid).collect();
+    expected.sort_unstable();
+    assert_eq!(named, expected, "each client has its own session, and none another's");
+
+    eventually("the server of a datagram is named", || {
+        flows(&recorder, &["port", "4001"])
+            .iter()
+            .any(|flow| pid(flow, "process") == Some(talker.pid()) && pid(flow, "other_process") == Some(server.pid()))
+    });
+    let of_one = flows(&recorder, &["--process", &clients[3].pid().to_string()]);
+    assert_eq!(of_one.iter().map(|flow| pid(flow, "process")).collect::<Vec<_>>(), [Some(clients[3].pid())]);
+    assert_eq!(flows(&recorder, &["--process", "bash", "--limit", "5"]).len(), 5);
+    let packets = recorder.packets(&["--process", &clients[3].pid().to_string()]);
+    assert!(!packets.is_empty() && packets.len() < 20, "{}", packets.len());
+    let nobody = recorder.ask(&["flows", "--process", "no-such-program"]);
+    assert!(nobody.code == 1 && nobody.stderr.contains("none of"), "{nobody:?}");
+}
+
+#[test]
+fn a_recorder_that_watches_no_processes_says_so() {
+    let test = "processes that are not watched";
+    if !available(test) {
+        return;
+    }
+    let recorder = Recorder::live(&Namespace::new(), &["-m", "16M"]);
+    let told = recorder.ask(&["flows", "--process", "bash"]);
+    assert!(told.code == 1 && told.stderr.contains("--processes"), "{told:?}");
+}
