@@ -78,7 +78,8 @@ pub fn watch() -> std::io::Result<()> {
     restrict();
     // After the change of privileges, which would undo it.
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    priority::lowest();
+    // A watcher that waits for a processor misses sockets; it limits its use itself.
+    priority::normal();
     processes::watcher::Watcher::new(Path::new("/proc"))?.run(std::io::stdout().lock())
 }
 

@@ -18,7 +18,7 @@ use crate::sockets::{Socket, SocketDiagnostics};
 const PAUSE_MIN: Duration = Duration::from_millis(15);
 /// The longest.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long it rests for each unit of time that a look takes: at most a tenth of one core.
+/// How long it rests for each unit of processor time that a look takes: at most a tenth of one core.
 const REST: u32 = 9;
 /// Looks after which a socket without a visible process is reported with its user alone.
 const TRIES: u8 = 3;
@@ -80,7 +80,7 @@ impl<'p> Watcher<'p> {
     pub fn run(mut self, mut out: impl Write) -> io::Result<()> {
         let mut beat = Instant::now();
         loop {
-            let began = Instant::now();
+            let (began, used_before) = (Instant::now(), processor_time());
             let mut reports = self.look()?;
             // A pipe without a reader is noticed by writing to it.
             if beat.elapsed() >= BEAT_INTERVAL {
@@ -95,7 +95,8 @@ impl<'p> Watcher<'p> {
             if let Err(error) = out.write_all(&text).and_then(|()| out.flush()) {
                 return if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) };
             }
-            std::thread::sleep((began.elapsed() * REST).clamp(PAUSE_MIN, PAUSE_MAX));
+            let used = processor_time().saturating_sub(used_before);
+            std::thread::sleep((used * REST).clamp(PAUSE_MIN, PAUSE_MAX));
         }
     }
 
@@ -226,6 +227,12 @@ fn addresses(fib_trie: &str, if_inet6: &str) -> Vec<IpAddr> {
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+/// The processor time that this thread has used.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn now_ns() -> u64 {
