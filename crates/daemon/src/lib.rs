@@ -26,6 +26,7 @@ pub mod phases;
 mod priority;
 pub mod privileges;
 pub mod process_names;
+mod record_seal;
 mod reload;
 mod replay;
 pub mod sandbox;

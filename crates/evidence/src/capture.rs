@@ -145,6 +145,24 @@ impl Capture {
     }
 }
 
+/// The digests of the packets of a capture, in file order, and its comments. Damage ends the reading.
+///
+/// # Errors
+///
+/// When the reader fails.
+pub fn digests(reader: Box<dyn Read + Send>) -> std::io::Result<(Vec<Digest>, Vec<String>)> {
+    let mut source = FileSource::from_reader(reader, Arc::<Interfaces>::default());
+    let mut digests = Vec::new();
+    loop {
+        match source.batch(&mut |packet| digests.push(Digest::of_packet(packet))) {
+            Ok(Batch::More | Batch::Idle) => {}
+            Err(base::source::SourceError::Io { source, .. }) => return Err(source),
+            Ok(Batch::End) | Err(_) => break,
+        }
+    }
+    Ok((digests, std::mem::take(&mut source.annotations().comments)))
+}
+
 #[derive(Default)]
 struct Counting {
     runs: BTreeMap<String, (u64, Hasher)>,

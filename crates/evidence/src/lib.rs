@@ -11,6 +11,7 @@
 //! - [`capture`]: the digests of a capture file's packets, and the proof that one session belongs to it.
 //! - [`signature`] and [`signers`]: signatures as `ssh-keygen -Y` makes and checks them.
 //! - [`timestamp`]: requests and responses of time-stamp authorities (RFC 3161).
+//! - [`record`]: the proof that a packet was in what the recorder had sealed at a time.
 //! - [`chain`]: logs whose lines depend on all lines before them.
 //! - [`statement`] and [`clock`]: what a recorder says about itself.
 //!
@@ -24,6 +25,7 @@ pub mod clock;
 pub mod digest;
 pub mod manifest;
 pub mod merkle;
+pub mod record;
 pub mod seal;
 pub mod signature;
 pub mod signers;

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::capture::{Capture, PROOF_FORMAT, SessionProof};
+use crate::capture::{Capture, PROOF_FORMAT, SessionProof, digests};
 use crate::digest::Digest;
 use crate::manifest::{self, FileEntry, Manifest};
+use crate::record::{Proven, Roots};
 use crate::seal::{SealError, entry};
 use crate::signature;
 use crate::signers::AllowedSigners;
@@ -66,6 +67,8 @@ pub struct Against {
     pub signers: Option<AllowedSigners>,
     /// Trusted authorities for time stamps, in DER.
     pub authorities: Vec<Vec<u8>>,
+    /// The log in which the recorder sealed its record minute by minute.
+    pub record: Option<Roots>,
     /// Proofs of single sessions: the proof, and the capture with the session.
     pub proofs: Vec<(SessionProof, PathBuf)>,
 }
@@ -121,6 +124,9 @@ pub fn verify(path: &Path, against: &Against) -> Result<Findings, VerifyError> {
         check_file(directory, file, &mut findings);
     }
     check_recorder(directory, &manifest, against, &mut findings);
+    for file in manifest.files.iter().filter(|file| file.packets.is_some()) {
+        check_record(&directory.join(&file.name), &file.name, against, &mut findings);
+    }
     for (proof, session) in &against.proofs {
         check_proof(&manifest, proof, session, &mut findings);
     }
@@ -286,6 +292,39 @@ fn check_recorder(directory: &Path, manifest: &Manifest, against: &Against, find
                 signed_by(&signer, against, None, "the recorder's record", findings);
             }
         }
+    }
+}
+
+/// Checks the proofs in an export that its packets were in the record that was sealed minute by minute.
+fn check_record(path: &Path, name: &str, against: &Against, findings: &mut Findings) {
+    let read = File::open(path).and_then(|file| digests(Box::new(file)));
+    let Ok((packets, comments)) = read else { return };
+    let proven = Proven::among(&comments);
+    if proven.wrong > 0 {
+        findings.add(Outcome::Fails, format!("{} proofs of the record in {name} do not hold", proven.wrong));
+    }
+    let Some(roots) = &against.record else {
+        if !proven.packets.is_empty() {
+            let words = format!(
+                "since when the recorder had the packets of {name}: give its log of sealed minutes, --record-log FILE"
+            );
+            findings.add(Outcome::Unknown, words);
+        }
+        return;
+    };
+    let (covered, span) = roots.cover(&packets, &proven);
+    let all = packets.len() as u64;
+    if let Some((first, last)) = span {
+        findings.add(
+            Outcome::Holds,
+            format!("{covered} of {all} packets of {name} were recorded when the recorder sealed them, from {first} to {last}"),
+        );
+    }
+    if covered < all {
+        let rest = all - covered;
+        let words =
+            format!("since when the recorder had {rest} packets of {name}: its log has no sealed minute with them");
+        findings.add(Outcome::Unknown, words);
     }
 }
 

@@ -19,6 +19,7 @@ pub mod names;
 mod notes;
 mod order;
 mod page_mark;
+pub mod record_seal;
 mod remainder;
 mod request;
 pub mod search;

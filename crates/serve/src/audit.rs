@@ -32,7 +32,8 @@ use api::{Problem, Role};
 use base::foreign::json_document;
 use base::log_limit::LogLimit;
 pub use error::AuditError;
-use file::{File, REFUSALS};
+use evidence::record::SealedMinute;
+use file::{File, RECORD, REFUSALS};
 use refusals::Refusals;
 use signing::Signing;
 use user_names::UserNames;
@@ -79,6 +80,8 @@ pub struct Config {
     pub size_max: u64,
     /// Old files that are kept, at least one.
     pub keep: u32,
+    /// Whether sealed minutes of the record are written, to files of their own.
+    pub record: bool,
 }
 
 /// What a client asks for.
@@ -121,6 +124,8 @@ struct AuditLog {
     config: Config,
     writer: Writer,
     refused_writer: Writer,
+    /// For sealed minutes, if the record is sealed.
+    record_writer: Option<Writer>,
     refusals: Mutex<Refusals>,
     user_names: UserNames,
     /// The part of ids that differs between runs.
@@ -149,7 +154,11 @@ impl Audit {
         let mut refused_path = config.path.clone().into_os_string();
         refused_path.push(REFUSALS);
         let mut refused = File::new(refused_path.into(), config.size_max, 1);
+        let mut record_path = config.path.clone().into_os_string();
+        record_path.push(RECORD);
+        let mut record = config.record.then(|| File::new(record_path.into(), config.size_max, config.keep));
         let opened = file.open_for(owner).and_then(|()| refused.open_for(owner));
+        let opened = opened.and_then(|()| record.as_mut().map_or(Ok(()), |record| record.open_for(owner)));
         let failing = match opened {
             Err(error) if config.policy == Policy::Required => return Err(error),
             Err(error) => {
@@ -162,6 +171,7 @@ impl Audit {
             config,
             writer: Writer::new(file),
             refused_writer: Writer::new(refused),
+            record_writer: record.map(Writer::new),
             refusals: Mutex::default(),
             user_names: UserNames::read(),
             run: format!("{:x}", now().unix_seconds() * 1000 + u64::from(now().subsec_nanos() / 1_000_000)),
@@ -180,7 +190,8 @@ impl Audit {
     /// When the system cannot make a thread.
     pub fn start(&self, begin: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
         let Some(log) = &self.0 else { return Ok(()) };
-        log.refused_writer.share_thread_of(&log.writer, begin)
+        let writers: Vec<_> = log.writers().collect();
+        Writer::share_thread(&writers, begin)
     }
 
     /// What the sandbox has to permit: files that are read, and the directory that is written.
@@ -245,11 +256,20 @@ impl Audit {
         if attestation.key.is_none() || !due() {
             return;
         }
-        for writer in [&log.writer, &log.refused_writer] {
+        for writer in log.writers() {
             let attestation = Arc::clone(attestation);
             if let Err(error) = writer.append(Text::OfHead(Box::new(move |head| signing::signed(&attestation, head)))) {
                 tracing::warn!("the head of the audit log was not signed: {error}");
             }
+        }
+    }
+
+    /// Writes a minute of the record down that was sealed. It may wait for a disk.
+    pub(crate) fn sealed(&self, minute: &SealedMinute) {
+        let Some(writer) = self.0.as_ref().and_then(|log| log.record_writer.as_ref()) else { return };
+        let line = serde_json::to_string(minute).unwrap_or_default();
+        if let Err(error) = writer.append(Text::Line(line)) {
+            tracing::warn!("a sealed minute was not written down: {error}");
         }
     }
 
@@ -278,6 +298,10 @@ impl fmt::Display for Audit {
 }
 
 impl AuditLog {
+    fn writers(&self) -> impl Iterator<Item = &Writer> {
+        [&self.writer, &self.refused_writer].into_iter().chain(self.record_writer.as_ref())
+    }
+
     fn facts(&self, peer: &Peer, action: Action, query: Value) -> Map<String, Value> {
         let mut who = peer.audit_fields();
         if let (Some(who), (Some(uid), pid)) = (who.as_object_mut(), peer.process()) {

@@ -17,6 +17,7 @@ use super::counters::ServiceCounters;
 use super::health_history::HealthHistory;
 use super::peer::Peer;
 use super::quota::{Quota, Share};
+use super::record::Record;
 use super::retention_target::RetentionTarget;
 use super::tls::Tls;
 use api::bodies::SelectionList;
@@ -109,6 +110,8 @@ pub struct Service {
     pub(crate) audit: Audit,
     /// What exports state about the recorder; `None` where files are read without one.
     pub(crate) attestation: Option<Arc<Attestation>>,
+    /// Seals the record, if the recorder has a key.
+    pub(crate) record: Option<Record>,
     /// The processes of sessions, where they are watched.
     pub(crate) processes: Option<Arc<Table>>,
     pub(crate) tls: Option<Arc<Tls>>,
@@ -145,6 +148,7 @@ impl Service {
             health_history: HealthHistory::default(),
             audit: Audit::default(),
             attestation: None,
+            record: None,
             processes: None,
             tls: None,
             stopping: Arc::default(),
@@ -225,7 +229,8 @@ impl Service {
     /// Sets what exports state about the recorder.
     #[must_use]
     pub fn attested(self, attestation: Arc<Attestation>) -> Self {
-        Self { attestation: Some(attestation), ..self }
+        let record = attestation.key.is_some().then(Record::default);
+        Self { attestation: Some(attestation), record, ..self }
     }
 
     /// Sets the table of processes.
@@ -294,7 +299,8 @@ impl Service {
         self.tls.as_ref().map_or_else(|| peer.may(role), |tls| tls.with_current_roles(peer.clone()).may(role))
     }
 
-    pub(crate) fn is_stopping(&self) -> bool {
+    /// Whether the recorder is stopping.
+    pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 

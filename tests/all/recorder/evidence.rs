@@ -238,3 +238,37 @@ fn the_chain_of_the_audit_log_spans_restarts_and_rotation_and_finds_every_remove
         assert!(found.code == 1 && found.stdout.contains("REMOVED"), "{missing}: {found:?}");
     }
 }
+
+/// A later export is what was recorded at that time: the root of its minute was in the log before.
+#[test]
+fn an_export_is_proven_to_be_what_was_sealed_minute_by_minute() {
+    if !have("evidence", &["ssh-keygen"]) {
+        return;
+    }
+    let case = Case::new(&[]);
+    let log = case.recorder.path("audit.log.record");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "", "no minute is over");
+    case.export();
+    let sealed = std::fs::read_to_string(&log).unwrap();
+    let minute: Value = serde_json::from_str(sealed.lines().next().unwrap()).unwrap();
+    assert_eq!((&minute["event"], &minute["packets"]), (&"sealed".into(), &PACKETS.into()));
+    assert!(case.recorder.log().contains(minute["root"].as_str().unwrap()), "the head is in the log of the service");
+    let verify = |log: &str| case.evidence(&["verify", "case.pcapng.evidence.json", "--record-log", log]);
+    let holds = verify(log.to_str().unwrap());
+    let says = format!("{PACKETS} of {PACKETS} packets of case.pcapng were recorded when the recorder sealed them");
+    assert!(holds.code == 0 && holds.stdout.contains(&says), "{holds:?}");
+
+    // A packet that was never recorded is put into the export, and everything is sealed again.
+    let mut packets = std::fs::read(case.path("case.pcapng")).unwrap();
+    let payload = packets.len() / 3;
+    packets[payload] ^= 1;
+    std::fs::write(case.path("case.pcapng"), &packets).unwrap();
+    let (file, output) = (case.text("case.pcapng"), case.text("case.pcapng.evidence.json"));
+    assert_eq!(case.evidence(&["seal", &file, "-o", &output, "--key", "ann"]).code, 0);
+    let found = verify(log.to_str().unwrap());
+    let rest = format!("{} of {PACKETS} packets", PACKETS - 1);
+    assert!(found.stdout.contains(&rest) && found.stdout.contains("no sealed minute"), "{found:?}");
+    // The log of another record proves nothing, and a log that was changed is refused.
+    std::fs::write(case.path("other.record"), sealed.replacen("sealed", "sealeD", 1)).unwrap();
+    assert_ne!(verify("other.record").code, 0);
+}

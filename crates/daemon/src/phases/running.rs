@@ -19,6 +19,7 @@ use crate::listeners::RemoteListeners;
 use crate::notify::Supervisor;
 use crate::priority;
 use crate::process_names::Watcher;
+use crate::record_seal;
 use crate::reload::{Reload, Reloader};
 use crate::sandbox::Role;
 use crate::socket::Socket;
@@ -105,6 +106,7 @@ impl Running {
             .audited(audit);
         service.set_retention_target(settings.retention_target());
         let service = Arc::new(service);
+        record_seal::start(&service, confinement)?;
         let service_threads = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SERVICE_THREADS)
             .thread_name("retrocap-serve")

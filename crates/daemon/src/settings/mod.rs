@@ -209,6 +209,7 @@ impl Settings {
             path: self.audit_log.clone().unwrap_or_default(),
             size_max: self.audit_log_size.0,
             keep: self.audit_log_keep,
+            record: self.evidence_key.is_some(),
         }
     }
 

@@ -57,6 +57,10 @@ enum Action {
         /// Certificates (PEM) of trusted authorities for time stamps
         #[arg(long, value_name = "FILE")]
         tsa_ca: Vec<PathBuf>,
+        /// The log in which the recorder sealed its record (audit.log.record), to show since when it had the packets; its
+        /// older files are read as well
+        #[arg(long, value_name = "FILE")]
+        record_log: Option<PathBuf>,
         /// A capture of one session that `evidence session` wrote, with its proof beside it
         #[arg(long, value_name = "CAPTURE")]
         session: Vec<PathBuf>,
@@ -95,8 +99,9 @@ impl Evidence {
                 let key = key.filter(|key| Some(key) != of_tls.as_ref());
                 sealing::seal(&files, &output, key.as_deref(), time_stamp_request, common)
             }
-            Action::Verify { manifest, signers, tsa_ca, session } => {
-                check::verify(&manifest, signers.as_deref(), &tsa_ca, &session, common)
+            Action::Verify { manifest, signers, tsa_ca, record_log, session } => {
+                let against = check::against(signers.as_deref(), &tsa_ca, record_log.as_deref(), &session)?;
+                check::verify(&manifest, &against, common)
             }
             Action::Session { file, flow, name, write } => session::write(&file, &flow, name, &write, common),
             Action::Audit { file, signers } => check::audit(&file, signers.as_deref(), common),

@@ -7,6 +7,7 @@ use super::super::audit::{Action, AuditEntry};
 use super::super::clock::now;
 use super::super::peer::Peer;
 use super::super::quota::Share;
+use super::super::record::Wanted;
 use super::super::service::Service;
 use super::selection_query::SelectionQuery;
 use super::statement::{Outcome, Span};
@@ -94,6 +95,7 @@ impl Export {
         let mut exported = ExportedInterfaces::default();
         let (mut left_out, mut span) = (None, Span::default());
         sink.seal(self.query.seal);
+        let mut wanted = self.query.seal.then(Wanted::default);
         while let Some(found) = packets.next() {
             let buffer = sink.buffer();
             if exported.0.is_empty() {
@@ -101,6 +103,9 @@ impl Export {
             }
             exported.note(found.interface.id);
             span.add(found.packet.time);
+            if let Some(wanted) = &mut wanted {
+                wanted.add(&found.packet);
+            }
             if let Err(error) = exporter.packet(buffer, found.interface, &found.packet) {
                 left_out = Some(error);
                 break;
@@ -125,6 +130,7 @@ impl Export {
         let dropped_within = drops.dropped_within(Timestamp::MIN, Timestamp::MAX);
         let (note, missing, cut) = (note.as_str(), missing.as_str(), exporter.cut());
         let outcome = Outcome { entry: &entry, peer, summary, span, dropped_within, cut, note, missing };
+        comments.extend(wanted.iter().flat_map(|wanted| self.service.prove(wanted)));
         comments.extend(outcome.statement(&self.service, &self.query.request, self.asked()));
         exporter.end(sink.buffer(), &statistics(&self.service), &comments);
         let ending = Ending::of_file(summary, note, missing);

@@ -14,6 +14,8 @@ use evidence::chain::{self, Head};
 
 /// What is added to the name of the log for the files of refusals.
 pub(super) const REFUSALS: &str = ".refusals";
+/// What is added for the files of sealed minutes.
+pub(super) const RECORD: &str = ".record";
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
@@ -95,7 +97,7 @@ impl File {
             let Ok(entry) = entry else { return };
             let of_log = entry.file_name().to_str().is_some_and(|found| {
                 let Some(rest) = found.strip_prefix(&name) else { return false };
-                let number = rest.strip_prefix(REFUSALS).unwrap_or(rest);
+                let number = rest.strip_prefix(REFUSALS).or(rest.strip_prefix(RECORD)).unwrap_or(rest);
                 let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 number.is_empty() || number.strip_prefix('.').is_some_and(is_number)
             });

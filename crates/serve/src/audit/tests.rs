@@ -6,7 +6,7 @@ use super::*;
 use api::{Role, Roles};
 
 fn config(path: &Path) -> Config {
-    Config { policy: Policy::Required, path: path.to_owned(), size_max: 2000, keep: 2 }
+    Config { policy: Policy::Required, path: path.to_owned(), size_max: 2000, keep: 2, record: false }
 }
 
 fn lines(path: &Path) -> Vec<Value> {

@@ -38,8 +38,8 @@ impl Writer {
         Self { file: Arc::new(Mutex::new(file)), thread: OnceLock::new() }
     }
 
-    /// Starts one thread that writes for both. It ends with the last of them.
-    pub(super) fn share_thread_of(&self, other: &Self, begin: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    /// Starts one thread that writes for all of them. It ends with the last.
+    pub(super) fn share_thread(writers: &[&Self], begin: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let (sender, lines) = sync_channel::<Line>(LINES_WAITING);
         std::thread::Builder::new().name("retrocap-audit".to_owned()).spawn(move || {
             begin();
@@ -48,7 +48,7 @@ impl Writer {
                 let _ = written.send(append(&file, text));
             }
         })?;
-        for writer in [self, other] {
+        for writer in writers {
             // A thread that was started before stays.
             let _ = writer.thread.set(sender.clone());
         }

@@ -13,19 +13,20 @@ use crate::options::Common;
 use crate::terminal::printable::{print, print_json};
 use base::time::Timestamp;
 use evidence::chain::{self, Report};
+use evidence::record::Roots;
 use evidence::signers::AllowedSigners;
 use evidence::timestamp;
 use evidence::verify::{self, Against, Finding, Findings, Outcome, beside};
 
-/// Checks a manifest.
-pub(super) fn verify(
-    manifest: &Path,
+/// Reads what a manifest is compared with.
+pub(super) fn against(
     signers: Option<&Path>,
     tsa_ca: &[PathBuf],
+    record_log: Option<&Path>,
     sessions: &[PathBuf],
-    common: &Common,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Against> {
     let mut against = Against { signers: signers.map(read_signers).transpose()?, ..Against::default() };
+    against.record = record_log.map(read_record).transpose()?;
     for path in tsa_ca {
         let pem = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
         let found = timestamp::read_authorities(&pem);
@@ -38,7 +39,29 @@ pub(super) fn verify(
         let parsed = parsed.map_err(|error| Usage::of(format_args!("{} is no proof: {error}", proof.display())))?;
         against.proofs.push((parsed, path.clone()));
     }
-    let findings = verify::verify(manifest, &against).map_err(Usage::of)?;
+    Ok(against)
+}
+
+/// The roots of a log of sealed minutes whose chain holds.
+fn read_record(file: &Path) -> anyhow::Result<Roots> {
+    let mut roots = Roots::default();
+    let (mut chained, mut readers) = (older(file), Vec::new());
+    chained.push(file.to_owned());
+    for path in &chained {
+        let text = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
+        text.split(|&byte| byte == b'\n').for_each(|line| roots.add_line(line));
+        readers.push(std::io::Cursor::new(text));
+    }
+    let report = chain::check(readers).context("cannot read the log of sealed minutes")?;
+    match report.breaks.first() {
+        None => Ok(roots),
+        Some((line, found)) => Err(anyhow!("{}: line {line}: {found}", file.display())),
+    }
+}
+
+/// Checks a manifest.
+pub(super) fn verify(manifest: &Path, against: &Against, common: &Common) -> anyhow::Result<()> {
+    let findings = verify::verify(manifest, against).map_err(Usage::of)?;
     let holds = findings.hold();
     let first = match holds {
         true => format!("{}: everything that can be checked holds", manifest.display()),
