@@ -2,6 +2,10 @@
 
 use retrocap::store::retention::Policy;
 
+#[path = "choice.rs"]
+mod choice;
+
+use super::fifo::{ELEPHANT_SHARE, ELEPHANTS, Fifo, PLENTY_MIDDLE};
 use super::segments::{Band, PAGE, Queue, Record, Segment, bytes_of, rank_of_packet};
 use super::sessions::{Observed, Sessions};
 use super::traffic::{SECOND, Sent};
@@ -34,6 +38,8 @@ pub(crate) struct Oracle {
     segments: Vec<Segment>,
     ticks: u64,
     clock: Option<u64>,
+    fifo: Fifo,
+    plenty: bool,
     sequence: u64,
     pub(crate) dropped: (u64, u64),
     pub(crate) lost_until: Option<u64>,
@@ -54,6 +60,8 @@ impl Oracle {
             segments: Vec::new(),
             ticks: 0,
             clock: None,
+            fifo: Fifo::default(),
+            plenty: false,
             sequence: 0,
             dropped: (0, 0),
             lost_until: None,
@@ -83,7 +91,13 @@ impl Oracle {
             self.dropped = (self.dropped.0 + 1, self.dropped.1 + captured as u64);
             return observed;
         }
-        let rank = rank_of_packet(observed.depth, sent.len as u64);
+        let store = self.pages * PAGE;
+        let rank = match rank_of_packet(observed.depth, sent.len as u64) {
+            6 if self.plenty && observed.depth < PLENTY_MIDDLE => 5,
+            rank => rank,
+        };
+        let is_elephant = rank == 6 && observed.offset >= (self.pages / ELEPHANT_SHARE * PAGE) as u64;
+        let elephant = if is_elephant { u8::try_from(1 + observed.session % ELEPHANTS).unwrap() } else { 0 };
         let line = if observed.closes { 0 } else { rank + 2 };
         let (class, flood) = (session.class, session.kept_with());
         // A class with default settings has no queues of its own.
@@ -91,8 +105,11 @@ impl Oracle {
         let class =
             if class.checked_sub(1).is_some_and(|at| is_plain(&self.classes[usize::from(at)])) { 0 } else { class };
         let place = Queue::Ranked { class, line, flood };
-        let place = if place.band() == Band::Bulk { Queue::Ranked { class, line, flood: 0 } } else { place };
+        let place = if place.band() == Band::Bulk { Queue::Ranked { class, line, flood: elephant } } else { place };
         self.advance(sent.time);
+        if !is_elephant {
+            self.fifo.count(HEADER_MAX + captured, store, self.ticks);
+        }
         let record = Record {
             sequence: self.sequence,
             time: sent.time,
@@ -250,102 +267,11 @@ impl Oracle {
         }
     }
 
-    /// Whether a queue is protected: pins always, classes up to their reserve.
-    fn is_reserved(&self, queue: Queue) -> bool {
-        let Queue::Ranked { class: mine @ 1.., .. } = queue else { return matches!(queue, Queue::Pinned(_)) };
-        let reserve = self.classes[usize::from(mine) - 1].reserve;
-        let reserve = (usize::try_from(reserve).unwrap() / PAGE).min(self.pages / 2);
-        self.pages_where(|queue| matches!(queue, Queue::Ranked { class, .. } if class == mine)) <= reserve
-    }
-
-    fn score(&self, at: usize) -> f64 {
-        let segment = &self.segments[at];
-        #[allow(clippy::cast_precision_loss, reason = "as the rule is written")]
-        let age = (self.ticks - segment.opened_ticks) as f64;
-        (age + 1.0) * self.weight(segment.queue)
-    }
-
-    /// The oldest segment of each queue from which segments may be evicted.
-    fn candidates(&self) -> Vec<usize> {
-        let mut heads: Vec<usize> = Vec::new();
-        for (at, segment) in self.segments.iter().enumerate() {
-            if heads.iter().all(|&head| self.segments[head].queue != segment.queue) {
-                heads.push(at);
-            }
-        }
-        heads.sort_by_key(|&at| self.segments[at].queue);
-        let free: Vec<usize> = heads.iter().copied().filter(|&at| !self.is_reserved(self.segments[at].queue)).collect();
-        if free.is_empty() { heads } else { free }
-    }
-
-    /// The segment to evict next. Bulk above its share comes first, then the middle above its share, then starts. A
-    /// segment that lies deeper and is older than the chosen one goes instead. In a band, floods go first if they hold
-    /// more than half of it; otherwise the segment with the highest score goes.
-    fn victim(&self) -> Option<usize> {
-        let candidates = self.candidates();
-        let of = |at: usize| self.segments[at].queue;
-        let pages_of = |wanted: &dyn Fn(Queue) -> bool| -> usize {
-            let queues = candidates.iter().map(|&at| of(at)).filter(|&queue| wanted(queue));
-            queues.map(|queue| self.pages_where(|other| other == queue)).sum()
-        };
-        let opened = |at: usize| self.segments[at].opened_ticks;
-        let [middle, bulk] = self.policy.share_pages(u32::try_from(self.pages).unwrap()).map(|pages| pages as usize);
-        let next = |band: Band| {
-            let mut among: Vec<usize> = candidates.iter().copied().filter(|&at| of(at).band() == band).collect();
-            let pages_of_flood = |flood: u8| pages_of(&|queue| queue.band() == band && queue.flood() == flood);
-            let floods: usize = (1..8).map(pages_of_flood).sum();
-            if floods > (pages_of_flood(0) + floods) / 2 {
-                let most = (1..8).map(pages_of_flood).max().unwrap();
-                let largest = (1..8).find(|&flood| pages_of_flood(flood) == most).unwrap();
-                among.retain(|&at| of(at).flood() == largest);
-            }
-            // Break ties in the order of floods.
-            among.sort_by_key(|&at| of(at).flood());
-            let highest = among.iter().map(|&at| self.score(at)).fold(f64::MIN, f64::max);
-            among.into_iter().find(|&at| self.score(at) >= highest)
-        };
-        let over = |band: Band, share: usize| pages_of(&|queue| queue.band() == band) > share;
-        let victim = if over(Band::Bulk, bulk) {
-            next(Band::Bulk)
-        } else if over(Band::Middle, middle) {
-            next(Band::Middle)
-        } else {
-            next(Band::Starts).or_else(|| next(Band::Middle)).or_else(|| next(Band::Bulk))
-        }?;
-        let band = of(victim).band();
-        let older = |at: &usize| opened(*at) < opened(victim);
-        let older_of_band = candidates.iter().filter(|&&at| of(at).band() == band).any(older);
-        if of(victim).flood() > 0 && older_of_band {
-            return Some(victim);
-        }
-        let mut deeper: Vec<usize> =
-            candidates.iter().copied().filter(|&at| of(at).band() > band).filter(older).collect();
-        deeper.sort_by_key(|&at| (opened(at), of(at).band(), of(at).flood(), of(at)));
-        Some(deeper.first().copied().unwrap_or(victim))
-    }
-
     fn evict_one(&mut self) -> bool {
         let Some(at) = self.victim() else { return false };
         self.check_rule(at);
         self.evict(at);
         true
-    }
-
-    /// Checks promise 6 over all segments. When the start of a session outside floods is evicted, no deeper segment is
-    /// older, and bulk holds at most its share. Segments of classes with a reserve and of pins are excepted.
-    fn check_rule(&self, victim: usize) {
-        let segment = &self.segments[victim];
-        if segment.queue.band() != Band::Starts || segment.queue.flood() > 0 || self.is_reserved(segment.queue) {
-            return;
-        }
-        let others = self.segments.iter().filter(|other| !self.is_reserved(other.queue));
-        // Released segments can be of any age.
-        let deeper = others.filter(|other| other.queue.band() > Band::Starts && other.queue != Queue::Released);
-        let oldest = deeper.clone().map(|other| other.opened_ticks).min();
-        assert!(oldest.is_none_or(|oldest| oldest >= segment.opened_ticks), "bulk outlives {:?}", segment.queue);
-        let bulk: usize = deeper.filter(|other| other.queue.band() == Band::Bulk).map(Segment::pages).sum();
-        let [_, share] = self.policy.share_pages(u32::try_from(self.pages).unwrap());
-        assert!(bulk <= share as usize, "bulk has {bulk} pages of {share}");
     }
 
     fn evict(&mut self, at: usize) {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::id_mapping::IdMapping;
 use crate::judge::{Classes, Judge, Pins, pins};
 use crate::own_streams::{OwnStreamFilter, OwnStreams};
-use crate::session::{SessionArray, SessionLookup, SessionTable};
+use crate::session::{SessionArray, SessionLookup, SessionTable, SessionUpdate};
 use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
 use crate::store::retention::{Policy, Terms};
@@ -346,11 +346,20 @@ impl Pipeline {
             self.sessions.packet_dropped(session.slot, session.offset, bytes);
             return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
         }
-        let rank = Rank::of_packet(session.depth, u64::from(packet.original_len));
-        let place = Place { marks, rank, kept_as };
+        let rank = self.store.rank(session.depth, u64::from(packet.original_len));
+        let place = Place { marks, rank, kept_as, elephant: self.elephant(rank, &session) };
         let header = RecordHeader::new(packet, sequence, session.slot);
         self.store.append(&header, packet.data, place, &mut self.sessions);
         self.totals.stored.add(bytes);
+    }
+
+    /// The number of the queue of a session that alone would fill much of the memory, 0 for most.
+    #[inline]
+    fn elephant(&self, rank: Rank, session: &SessionUpdate) -> u8 {
+        if rank != Rank::LAST || session.offset < self.store.elephant_bytes() {
+            return 0;
+        }
+        Place::elephant_of(session.slot)
     }
 
     /// A packet as it is kept. Few packets are too long, so only those are copied, to `place`.

@@ -14,6 +14,7 @@ impl Store {
     pub fn append(&mut self, header: &RecordHeader, data: &[u8], place: Place, sessions: &mut SessionTable) {
         self.policy.clock.advance(header.time);
         let record_bytes_max = HEADER_BYTES_MAX + data.len();
+        self.policy.count(place, record_bytes_max);
         let queue = self.policy.queue_of(place, record_bytes_max);
         // Nearly all records fit into the last page of the open segment.
         if let Some(open) = &mut self.policy.queues[queue].open

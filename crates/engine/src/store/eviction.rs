@@ -20,8 +20,18 @@ use crate::session::SessionMarks;
 /// The part of a band, as a divisor, that all floods together may take while others need it.
 const FLOODS_SHARE: u32 = 2;
 
-/// The shares of the middle of sessions, of bulk, and of important packets, in pages.
-pub(super) type Shares = [u32; 3];
+/// Floods are held to their share if others have more than this part, as a divisor, of what floods have.
+const OTHERS_SHARE: u32 = 16;
+
+/// Memory in pages that bands may take while others need room.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shares {
+    pub(super) middle: u32,
+    pub(super) bulk: u32,
+    pub(super) important: u32,
+    /// For the elephants of one queue.
+    pub(super) elephant: u32,
+}
 
 /// Estimated factor by which the oldest age of a band grows while nothing is evicted from it.
 const GROWTH: f64 = 4.0;
@@ -33,6 +43,8 @@ pub(super) struct Candidate {
     pub(super) segment: SegmentId,
     kind: Kind,
     age_ns: u64,
+    /// Lower bound of the age of its newest packet.
+    newest_age_ns: u64,
     /// Age times weight.
     score: f64,
 }
@@ -56,23 +68,23 @@ pub(super) struct Survey {
 impl Survey {
     /// Surveys the queues whose memory others may take, or all queues if there are no such queues. `age_ns` returns the
     /// time since a segment was opened.
-    pub(super) fn new(queues: &Queues, age_ns: impl Fn(SegmentId) -> u64) -> Self {
+    pub(super) fn new(queues: &Queues, age_ns: impl Fn(SegmentId) -> (u64, u64)) -> Self {
         let survey = Self::of(queues, &age_ns, |reserved| !reserved);
         let is_empty = survey.bands.iter().flatten().all(|group| group.next.is_none());
         if is_empty { Self::of(queues, &age_ns, |_| true) } else { survey }
     }
 
-    fn of(queues: &Queues, age_ns: &impl Fn(SegmentId) -> u64, wanted: impl Fn(bool) -> bool) -> Self {
+    fn of(queues: &Queues, age_ns: &impl Fn(SegmentId) -> (u64, u64), wanted: impl Fn(bool) -> bool) -> Self {
         let mut bands = [[Group::default(); SessionMarks::FLOODS]; Band::COUNT];
         for (id, queue) in queues.iter() {
             let Some(segment) = queue.list.first() else { continue };
             if !wanted(queues.is_reserved(queue)) {
                 continue;
             }
-            let age_ns = age_ns(segment);
+            let (age_ns, newest_age_ns) = age_ns(segment);
             #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
             let score = (age_ns as f64 + 1.0) * queue.weight;
-            let candidate = Candidate { queue: id, segment, kind: queue.kind, age_ns, score };
+            let candidate = Candidate { queue: id, segment, kind: queue.kind, age_ns, newest_age_ns, score };
             let group = &mut bands[queue.kind.band() as usize][queue.kind.flood()];
             group.pages += queue.pages;
             group.next = higher(group.next, candidate, |candidate| candidate.score);
@@ -82,12 +94,12 @@ impl Survey {
     }
 
     /// The segment to evict next, given the share of each band in pages; `None` if there is none.
-    pub(super) fn victim(&self, [middle, bulk, important]: Shares) -> Option<Candidate> {
+    pub(super) fn victim(&self, shares: Shares) -> Option<Candidate> {
         let over = |band: Band, share| if self.pages(band) > share { self.next(band) } else { None };
-        if let Some(victim) = over(Band::Important, important) {
+        if let Some(victim) = over(Band::Important, shares.important).or_else(|| self.elephant(shares.elephant)) {
             return Some(victim);
         }
-        let by_share = over(Band::Bulk, bulk).or_else(|| over(Band::Middle, middle));
+        let by_share = over(Band::Bulk, shares.bulk).or_else(|| over(Band::Middle, shares.middle));
         let victim = by_share.or_else(|| self.next(Band::Starts));
         let others = [Band::Middle, Band::Bulk, Band::Important];
         let victim = victim.or_else(|| others.into_iter().find_map(|band| self.next(band)))?;
@@ -98,12 +110,36 @@ impl Survey {
         self.bands[band as usize].iter().map(|group| group.pages).sum()
     }
 
+    /// Whether floods with `pages` have more than their share of a band in which `others` have the rest.
+    fn exceeds_share(band: Band, others: u32, pages: u32) -> bool {
+        band != Band::Bulk && pages > (others + pages) / FLOODS_SHARE
+    }
+
+    /// Whether floods are held to their share of a band, because others have more than a little of it. Where nearly all
+    /// sessions are of one host (the only client of a server, a gateway), that host is no flood to anybody.
+    fn bounds_floods(&self, band: Band) -> bool {
+        let groups = &self.bands[band as usize];
+        let pages: u32 = groups[1..].iter().map(|group| group.pages).sum();
+        let others = groups[0].pages;
+        Self::exceeds_share(band, others, pages) && others > pages / OTHERS_SHARE
+    }
+
+    /// The oldest segment of a queue of elephants that exceeds `share`.
+    fn elephant(&self, share: u32) -> Option<Candidate> {
+        self.bands[Band::Bulk as usize][1..].iter().find(|group| group.pages > share)?.next
+    }
+
+    /// The score of the start that would be evicted next, and the age of the oldest start.
+    pub(super) fn starts(&self) -> Option<(f64, u64)> {
+        Some((self.next(Band::Starts)?.score, self.oldest(Band::Starts)?.age_ns))
+    }
+
     /// The segment that a band gives up next.
-    fn next(&self, band: Band) -> Option<Candidate> {
+    pub(super) fn next(&self, band: Band) -> Option<Candidate> {
         let groups = &self.bands[band as usize];
         let floods = &groups[1..];
         let pages: u32 = floods.iter().map(|group| group.pages).sum();
-        if pages > (groups[0].pages + pages) / FLOODS_SHARE {
+        if Self::exceeds_share(band, groups[0].pages, pages) {
             let largest = floods.iter().filter(|group| group.next.is_some()).map(|group| group.pages).max()?;
             return floods.iter().find(|group| group.pages == largest)?.next;
         }
@@ -115,21 +151,24 @@ impl Survey {
         all.fold(None, |all, oldest| higher(all, oldest, |oldest| oldest.age_ns))
     }
 
-    /// The oldest segment that is in a deeper band than `victim` and older than it. A flood that makes room for itself
-    /// displaces no deeper segment while its band has segments older than `victim`.
+    /// The oldest segment that is in a deeper band than `victim` and older than the newest packet of it. A flood that is
+    /// held to its share displaces no deeper packets of others: it makes room for itself.
     fn deeper_and_older(&self, victim: Candidate) -> Option<Candidate> {
         let band = victim.kind.band();
-        if victim.kind.flood() > 0 && self.oldest(band).is_some_and(|oldest| oldest.age_ns > victim.age_ns) {
+        if victim.kind.flood() > 0 && self.bounds_floods(band) {
             return None;
         }
         let deeper = [Band::Middle, Band::Bulk].into_iter().filter(|deeper| *deeper > band);
-        let oldest = deeper.filter_map(|deeper| self.oldest(deeper)).filter(|oldest| oldest.age_ns > victim.age_ns);
+        // Carried starts are older than their segment.
+        let is_exact = matches!(victim.kind, Kind::Ranked { .. });
+        let limit_ns = if is_exact { victim.newest_age_ns } else { victim.age_ns };
+        let oldest = deeper.filter_map(|deeper| self.oldest(deeper)).filter(|oldest| oldest.age_ns > limit_ns);
         oldest.fold(None, |all, oldest| higher(all, oldest, |oldest| oldest.age_ns))
     }
 
     /// Estimated age in nanoseconds at which segments of a queue are evicted, if traffic continues as it is. A band
     /// that loses nothing now is expected to reach [`GROWTH`] times its current age.
-    pub(super) fn life_ns(&self, [middle, bulk, important]: Shares, kind: Kind, weight: f64) -> f64 {
+    pub(super) fn life_ns(&self, Shares { middle, bulk, important, .. }: Shares, kind: Kind, weight: f64) -> f64 {
         let next = self.bands[kind.band() as usize][kind.flood()].next;
         let bulk_gives = self.pages(Band::Bulk) > bulk;
         let is_growing = match kind.band() {

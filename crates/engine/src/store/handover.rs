@@ -182,7 +182,7 @@ impl Store {
                     _ => KeptAs::Part,
                 };
                 let marks = SessionMarks { flood, ..ids.marks(SessionMarks { class: a, ..SessionMarks::default() }) };
-                self.policy.queues.at(Place { marks, rank: Rank(rank), kept_as })
+                self.policy.queues.at(Place { marks, rank: Rank(rank), kept_as, elephant: flood })
             }
             1 if self.heads.has_room(left.stream_bytes) => self.policy.queues.heads(flood),
             1 => self

@@ -44,6 +44,7 @@ mod pages;
 mod policy;
 mod queues;
 pub mod rank;
+mod reach;
 pub mod record;
 pub mod retention;
 mod segment;

@@ -9,6 +9,8 @@ use super::eviction::{Candidate, Shares, Survey};
 use super::list::SegmentLists;
 use super::pages::PAGE_BYTES;
 use super::queues::{Kind, Place, QueueId, Queues};
+use super::rank::Rank;
+use super::reach::Reach;
 use super::retention::{Clock, Policy};
 use super::segment::pages_of;
 use super::tally::Tally;
@@ -17,12 +19,24 @@ use crate::session::SessionMarks;
 /// The part of the store that important packets may take, as a divisor.
 const IMPORTANT_SHARE: u32 = 32;
 
+/// The part of the store, as a divisor, that the elephants of one queue may take while others need room. A session is
+/// an elephant when it has sent as much, so one session has a tenth at most.
+const ELEPHANT_SHARE: u32 = 20;
+
+/// The share of bulk, as a divisor, while starts reach far enough.
+const PLENTY_BULK_SHARE: u32 = 5;
+/// Where the middle of sessions ends meanwhile: 63 KiB.
+const PLENTY_MIDDLE_BYTES: u64 = 63 << 10;
+
 /// A [`Policy`] applied to a store.
 #[derive(Debug)]
 pub(super) struct AppliedPolicy {
     pub(super) queues: Queues,
     pub(super) clock: Clock,
     shares: Shares,
+    reach: Reach,
+    /// Whether starts reach far enough, so that later parts of sessions get more memory.
+    is_plenty: bool,
     /// Pages of the store.
     pages: u32,
     /// The active pins, one bit per pin, and the maximum number of pages that they may take together.
@@ -38,6 +52,8 @@ impl AppliedPolicy {
             queues: Queues::new(policy, pages),
             clock: Clock::default(),
             shares: shares(policy, pages),
+            reach: Reach::new(u64::from(pages) * PAGE_BYTES as u64),
+            is_plenty: false,
             pages,
             pins: 0,
             pinned_pages_max: u32::try_from(pinned_bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX).min(pages / 2),
@@ -73,20 +89,56 @@ impl AppliedPolicy {
         self.queues.at(place)
     }
 
+    /// Bytes from which on a session is an elephant: half of what one may take while others need room.
+    pub(super) fn elephant_bytes(&self) -> u64 {
+        u64::from(self.shares.elephant) * PAGE_BYTES as u64
+    }
+
+    /// Counts a packet that is stored.
+    #[inline]
+    pub(super) fn count(&mut self, place: Place, record_bytes: usize) {
+        if place.elephant == 0 {
+            self.reach.count(record_bytes, self.clock.ticks_ns());
+        }
+    }
+
+    /// The rank of a packet of `len` bytes at a depth in its session.
+    #[inline]
+    pub(super) fn rank(&self, depth: u64, len: u64) -> Rank {
+        match Rank::of_packet(depth, len) {
+            Rank::LAST if self.is_plenty && depth < PLENTY_MIDDLE_BYTES => Rank(Rank::LAST.0 - 1),
+            rank => rank,
+        }
+    }
+
     /// The segment that is evicted next.
-    pub(super) fn victim(&self, lists: &SegmentLists) -> Option<Candidate> {
-        self.survey(lists).victim(self.shares)
+    pub(super) fn victim(&mut self, lists: &SegmentLists) -> Option<Candidate> {
+        let survey = self.survey(lists);
+        if let Some((score, oldest_ns)) = survey.starts() {
+            self.reach.remember(oldest_ns);
+            self.is_plenty = self.reach.is_plenty(score);
+        }
+        survey.victim(self.shares_now())
+    }
+
+    fn shares_now(&self) -> Shares {
+        let more = if self.is_plenty { self.pages / PLENTY_BULK_SHARE } else { 0 };
+        Shares { bulk: self.shares.bulk.max(more), ..self.shares }
     }
 
     /// The current state of all queues.
     pub(super) fn survey(&self, lists: &SegmentLists) -> Survey {
         let now = self.clock.ticks_ns();
-        Survey::new(&self.queues, |id| now - lists.opened_ticks_ns(id))
+        Survey::new(&self.queues, |id| {
+            let age_ns = now - lists.opened_ticks_ns(id);
+            // A segment was sealed when the one after it was opened.
+            (age_ns, lists.after(id).map_or(age_ns, |next| now - lists.opened_ticks_ns(next)))
+        })
     }
 
     /// Estimated age in nanoseconds at which segments of a queue are evicted.
     pub(super) fn life_ns(&self, survey: &Survey, kind: Kind, weight: f64) -> f64 {
-        survey.life_ns(self.shares, kind, weight)
+        survey.life_ns(self.shares_now(), kind, weight)
     }
 
     /// The queue of the first of `pins`, or `None` if the pins have no room.
@@ -142,5 +194,5 @@ impl AppliedPolicy {
 
 fn shares(policy: &Policy, pages: u32) -> Shares {
     let [middle, bulk] = policy.share_pages(pages);
-    [middle, bulk, pages / IMPORTANT_SHARE]
+    Shares { middle, bulk, important: pages / IMPORTANT_SHARE, elephant: pages / ELEPHANT_SHARE }
 }

@@ -12,7 +12,7 @@ use super::pages::PAGE_BYTES;
 use super::rank::Rank;
 use super::retention::Policy;
 
-use crate::session::SessionMarks;
+use crate::session::{SessionMarks, SessionSlot};
 
 /// Ranks of the first 1.5 KiB of sessions: 0 and 1.
 const STARTS_RANKS: usize = 2;
@@ -24,7 +24,7 @@ const STARTS_QUEUES: usize = STARTS_RANKS + 2;
 const MIDDLE_RANKS: usize = 4;
 const BULK_RANKS: usize = Rank::COUNT - STARTS_RANKS - MIDDLE_RANKS;
 /// Number of queues of a class.
-const CLASS_QUEUES: usize = SessionMarks::FLOODS * (STARTS_QUEUES + MIDDLE_RANKS) + BULK_RANKS;
+const CLASS_QUEUES: usize = SessionMarks::FLOODS * (STARTS_QUEUES + MIDDLE_RANKS + BULK_RANKS);
 
 /// Determines the queue of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub struct Place {
     pub rank: Rank,
     /// Whether the packet has a queue other than that of its rank.
     pub kept_as: KeptAs,
+    /// For bulk of a session that alone has filled much of the memory: a number from 1 to
+    /// [`ELEPHANTS`](Self::ELEPHANTS). 0 for all others.
+    pub elephant: u8,
 }
 
 /// The role of a packet in its session.
@@ -52,7 +55,16 @@ pub enum KeptAs {
 impl Place {
     /// A place that depends on the rank only: no class, no flood, no pin.
     pub fn of(rank: Rank) -> Self {
-        Self { marks: SessionMarks::default(), rank, kept_as: KeptAs::Part }
+        Self { marks: SessionMarks::default(), rank, kept_as: KeptAs::Part, elephant: 0 }
+    }
+
+    /// Number of queues of elephants.
+    pub const ELEPHANTS: u8 = FLOODS - 1;
+
+    /// The queue of a session that is an elephant.
+    #[allow(clippy::cast_possible_truncation, reason = "less than the number of queues")]
+    pub fn elephant_of(session: SessionSlot) -> u8 {
+        1 + (session.0 % u32::from(Self::ELEPHANTS)) as u8
     }
 }
 
@@ -202,7 +214,7 @@ impl Queues {
                 queues.push(queue(Kind::Important { flood }, weights[0] / stays, class));
             }
             for rank in Rank::all() {
-                for flood in 0..if Band::of(rank) == Band::Bulk { 1 } else { FLOODS } {
+                for flood in 0..FLOODS {
                     queues.push(queue(Kind::Ranked { rank, flood }, weights[rank.index()] / stays, class));
                 }
             }
@@ -222,10 +234,8 @@ impl Queues {
             KeptAs::Important => 1,
             KeptAs::Part => 2 + place.rank.index(),
         };
-        let of_class = match line.checked_sub(STARTS_QUEUES + MIDDLE_RANKS) {
-            None => line * SessionMarks::FLOODS + usize::from(place.marks.kept_with()),
-            Some(deeper) => (STARTS_QUEUES + MIDDLE_RANKS) * SessionMarks::FLOODS + deeper,
-        };
+        let group = if line >= STARTS_QUEUES + MIDDLE_RANKS { place.elephant } else { place.marks.kept_with() };
+        let of_class = line * SessionMarks::FLOODS + usize::from(group);
         let class = if place.kept_as == KeptAs::Important { class } else { self.kept_in[class] };
         QueueId(class * CLASS_QUEUES + of_class)
     }

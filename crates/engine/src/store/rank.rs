@@ -11,6 +11,8 @@ pub struct Rank(pub u8);
 impl Rank {
     /// The start of a session.
     pub const START: Self = Self(0);
+    /// The rank of bulk.
+    pub const LAST: Self = Self(LAST);
     /// Number of ranks. Everything from 31.5 KiB on has the last rank, because bulk is ordered by age alone.
     pub const COUNT: usize = 7;
 

@@ -91,6 +91,18 @@ impl Store {
         Arc::clone(&self.shared)
     }
 
+    /// The rank of a packet of `len` bytes at a depth in its session.
+    #[inline]
+    pub fn rank(&self, depth: u64, len: u64) -> Rank {
+        self.policy.rank(depth, len)
+    }
+
+    /// Bytes from which on a session is an elephant, whose bulk has a share of its own.
+    #[inline]
+    pub fn elephant_bytes(&self) -> u64 {
+        self.policy.elephant_bytes()
+    }
+
     /// The clock of the store in nanoseconds: it follows packet timestamps, never runs backwards, and limits each jump.
     pub fn ticks_ns(&self) -> u64 {
         self.policy.clock.ticks_ns()
