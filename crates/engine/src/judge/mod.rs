@@ -58,7 +58,7 @@ impl Judge {
     ) -> SessionMarks {
         let grown = update.marks.grown;
         let grows = grown < floods::GROWN_MAX && update.offset >= floods::grown_from_bytes(grown);
-        if update.begins || update.answered || grows {
+        if update.begins || update.answered || grows || self.pins.test_packets() {
             // Of a copy, so that the update itself can stay in registers.
             let update = *update;
             self.mark(packet, &update, grows, sessions, now_ns)
@@ -67,7 +67,7 @@ impl Judge {
         }
     }
 
-    /// Decides anew: the session begins, was answered for the first time, or has grown.
+    /// Decides anew: the session begins, was answered for the first time, or has grown; or a pin tests every packet.
     #[inline(never)]
     fn mark(
         &mut self,
@@ -86,7 +86,10 @@ impl Judge {
                 marks.pins = self.pins.of(packet, &session);
             }
             (marks.flood, marks.storm) = self.floods.begins(&key, originator, now_ns);
-        } else if update.answered {
+        } else if self.pins.test_packets() {
+            marks.pins |= self.pins.of_later(packet, marks.pins);
+        }
+        if update.answered && !update.begins {
             marks.flood = self.floods.answered(&key, originator, marks.flood, now_ns);
         }
         if grows {

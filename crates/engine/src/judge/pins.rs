@@ -1,19 +1,21 @@
 //! Pins: filters whose sessions are kept whole until a given time.
 //!
 //! [`Pins::add`] makes a pin on any thread. Each worker notices the change between two batches, scans its sessions once
-//! and marks those that match. New sessions are tested when they begin. All pins together are limited to a part of the
-//! memory. Earlier packets take precedence: a packet that exceeds the limit ages like any other packet, and is counted.
+//! and marks those whose endpoints match. New sessions are tested when they begin. If endpoints cannot decide the
+//! expression, because it tests flags, lengths or payload, workers test every packet as long as the pin lasts. A query
+//! finds the sessions whose stored packets match, and [`Pins::note_found`] passes them on to the workers. All pins
+//! together are limited to a part of the memory. Earlier packets take precedence: a packet that exceeds the limit ages like any other packet, and is counted.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::session_filter::SessionFilter;
-use crate::session::{SessionMarks, SessionTable};
+use crate::session::{SessionArray, SessionMarks, SessionSlot, SessionTable};
 use base::codec::{Put, Take, damaged};
 use base::packet::Packet;
 use base::time::Timestamp;
-use filter::{Endpoints, FilterError};
+use filter::{Endpoints, FilterError, Outcome};
 
 /// The part of the budget that all pins together may take, as a divisor.
 pub const SHARE: u64 = 4;
@@ -30,6 +32,53 @@ pub struct Pin {
     /// Time at which it ends.
     pub until: Timestamp,
     filter: SessionFilter,
+    /// Sessions whose stored packets match, once they were searched for.
+    found: Option<Arc<FoundSessions>>,
+    /// Whether the endpoints of a session have not decided the expression, so that packets have to.
+    tests_packets: bool,
+}
+
+/// Sessions in memory with a packet that matches, one bit per slot.
+#[derive(Debug, Default)]
+pub struct FoundSessions(Vec<FoundInWorker>);
+
+/// The sessions that were found in one worker.
+#[derive(Debug)]
+pub struct FoundInWorker {
+    /// The worker's sessions.
+    pub sessions: Arc<SessionArray>,
+    /// Packets that the worker had stored when the search began. A session that began later is not in the set.
+    pub stored: u64,
+    /// One bit per slot.
+    pub slots: Vec<u64>,
+}
+
+impl From<Vec<FoundInWorker>> for FoundSessions {
+    fn from(workers: Vec<FoundInWorker>) -> Self {
+        Self(workers)
+    }
+}
+
+impl FoundSessions {
+    /// Whether the session in `slot` of these sessions was found.
+    pub fn contains(&self, sessions: &Arc<SessionArray>, slot: SessionSlot, first_sequence: u64) -> bool {
+        let mut found = self.0.iter().filter(|found| Arc::ptr_eq(&found.sessions, sessions));
+        found.any(|found| found.contains(slot, first_sequence))
+    }
+
+    /// Adds the sessions of another search.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+}
+
+impl FoundInWorker {
+    fn contains(&self, slot: SessionSlot, first_sequence: u64) -> bool {
+        let word = usize::try_from(slot.0 / 64).ok().and_then(|word| self.slots.get(word));
+        first_sequence < self.stored && word.is_some_and(|word| word >> (slot.0 % 64) & 1 != 0)
+    }
 }
 
 impl Pin {
@@ -41,6 +90,11 @@ impl Pin {
     /// Whether the pin protects this session, judged without its packets.
     pub fn matches(&mut self, session: &Endpoints) -> bool {
         self.filter.matches(session)
+    }
+
+    /// Whether a search found a stored packet of this session that matches.
+    pub fn has_found(&self, sessions: &Arc<SessionArray>, slot: SessionSlot, first_sequence: u64) -> bool {
+        self.found.as_ref().is_some_and(|found| found.contains(sessions, slot, first_sequence))
     }
 }
 
@@ -102,10 +156,19 @@ impl Pins {
             return Err(PinError::Full { until });
         };
         board.next_id += 1;
-        let pin = Pin { id: board.next_id, place, since, until, filter };
+        let pin = Pin { id: board.next_id, place, since, until, filter, found: None, tests_packets: false };
         board.pins.push(pin.clone());
         self.version.fetch_add(1, Ordering::Release);
         Ok(pin)
+    }
+
+    /// Protects the sessions that were found for a pin, in addition to those that it protects already.
+    pub fn note_found(&self, id: u64, found: Arc<FoundSessions>) {
+        let mut board = self.board();
+        if let Some(pin) = board.pins.iter_mut().find(|pin| pin.id == id) {
+            pin.found = Some(found);
+            self.version.fetch_add(1, Ordering::Release);
+        }
     }
 
     /// Removes a pin; false if no pin has this number.
@@ -163,7 +226,7 @@ impl Pins {
             if until > now
                 && let Ok(filter) = SessionFilter::new(&expression)
             {
-                board.pins.push(Pin { id: id.0, place, since, until, filter });
+                board.pins.push(Pin { id: id.0, place, since, until, filter, found: None, tests_packets: false });
             }
         }
         self.version.fetch_add(1, Ordering::Release);
@@ -191,24 +254,50 @@ pub struct Watch {
     pins: Arc<Pins>,
     seen: u64,
     active: Vec<Pin>,
+    /// Whether one of the pins tests every packet.
+    tests_packets: bool,
 }
 
 impl Watch {
     pub(super) fn new(pins: Arc<Pins>) -> Self {
-        Self { pins, seen: 0, active: Vec::new() }
+        Self { pins, seen: 0, active: Vec::new(), tests_packets: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.active.is_empty()
     }
 
+    /// Whether a pin tests every packet.
+    #[inline]
+    pub(super) fn test_packets(&self) -> bool {
+        self.tests_packets
+    }
+
     /// The pins that protect a session that begins with `packet`, one bit per place.
     pub(super) fn of(&mut self, packet: &Packet<'_>, session: &Endpoints) -> u16 {
-        let matching = self.active.iter_mut().filter_map(|pin| {
-            let matches = pin.filter.matches_first(packet, session);
-            matches.then_some(1u16 << pin.place)
-        });
-        matching.fold(0, |bits, bit| bits | bit)
+        let mut bits = 0;
+        for pin in &mut self.active {
+            let by_endpoints = pin.filter.ask(session);
+            if by_endpoints == Outcome::Matches || pin.filter.matches_packet(packet) {
+                bits |= 1 << pin.place;
+            } else if by_endpoints == Outcome::Unknown {
+                pin.tests_packets = true;
+                self.tests_packets = true;
+            }
+        }
+        bits
+    }
+
+    /// The pins beside `known` that protect a session because of a later packet of it.
+    pub(super) fn of_later(&mut self, packet: &Packet<'_>, known: u16) -> u16 {
+        let mut bits = 0;
+        for pin in &mut self.active {
+            let bit = 1 << pin.place;
+            if pin.tests_packets && known & bit == 0 && pin.filter.matches_packet(packet) {
+                bits |= bit;
+            }
+        }
+        bits
     }
 
     /// Applies changes to all sessions, if there are any.
@@ -219,7 +308,7 @@ impl Watch {
         }
         // A worker never waits. If another thread holds the lock, the next call applies the change.
         let board = self.pins.board.try_lock().ok()?;
-        let now_active = board.pins.clone();
+        let mut now_active = board.pins.clone();
         drop(board);
         let mut ended = 0u16;
         for pin in &self.active {
@@ -227,18 +316,26 @@ impl Watch {
                 ended |= 1 << pin.place;
             }
         }
-        let known = |pin: &Pin| self.active.iter().any(|other| other.id == pin.id);
-        let mut new: Vec<Pin> = now_active.iter().filter(|pin| !known(pin)).cloned().collect();
-        sessions.update_marks(|key, mut marks| {
+        for pin in &mut now_active {
+            pin.tests_packets = self.active.iter().any(|old| old.id == pin.id && old.tests_packets);
+        }
+        let known = |pin: &Pin| self.active.iter().find(|old| old.id == pin.id);
+        let new = |pin: &Pin| known(pin).is_none_or(|old| old.found.is_none() && pin.found.is_some());
+        let array = sessions.array();
+        sessions.update_marks(|slot, first_sequence, key, mut marks| {
             marks.pins &= !ended;
             let session = Endpoints::from(key);
-            for pin in &mut new {
-                if pin.filter.matches(&session) {
+            for pin in now_active.iter_mut().filter(|pin| new(pin)) {
+                let by_endpoints = pin.filter.ask(&session);
+                if by_endpoints == Outcome::Matches || pin.has_found(&array, slot, first_sequence) {
                     marks.pins |= 1 << pin.place;
+                } else if by_endpoints == Outcome::Unknown {
+                    pin.tests_packets = true;
                 }
             }
             marks
         });
+        self.tests_packets = now_active.iter().any(|pin| pin.tests_packets);
         self.active = now_active;
         self.seen = version;
         Some(Changed { ended, active: self.active.iter().fold(0, |bits, pin| bits | 1 << pin.place) })

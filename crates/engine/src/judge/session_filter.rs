@@ -3,12 +3,13 @@
 use crate::session::SessionKey;
 use crate::session::key::Side;
 use base::packet::Packet;
-use filter::{Endpoints, FilterError, FilterSet, OPTIMIZED_TERMS_MAX, SessionProbe, limited_terms};
+use filter::{Endpoints, FilterError, FilterSet, OPTIMIZED_TERMS_MAX, Outcome, SessionProbe, limited_terms};
 
 /// A tcpdump expression that is applied to sessions.
 ///
-/// A session matches if its first packet matches, or if any packet that it can contain, in either direction, would
-/// match. The second test needs no packets, so it also works after they are evicted.
+/// A session matches if one of its packets matches, or if any packet that it can contain, in either direction, would
+/// match. The second test needs no packets, so it also works after they are evicted. Classes test the first packet
+/// only; pins test every packet, if the expression depends on more than the endpoints of a session.
 #[derive(Clone, Debug)]
 pub struct SessionFilter {
     packets: FilterSet,
@@ -35,6 +36,21 @@ impl SessionFilter {
     /// Whether a session that begins with `packet` matches.
     pub(super) fn matches_first(&mut self, packet: &Packet<'_>, session: &Endpoints) -> bool {
         self.packets.matches(packet.link_type, packet.data, packet.original_len) || self.matches(session)
+    }
+
+    /// Whether a packet matches.
+    pub(super) fn matches_packet(&mut self, packet: &Packet<'_>) -> bool {
+        self.packets.matches(packet.link_type, packet.data, packet.original_len)
+    }
+
+    /// Whether a session matches, as far as its endpoints decide that.
+    pub(super) fn ask(&mut self, session: &Endpoints) -> Outcome {
+        let untagged = Endpoints { vlan: None, inner_vlan: None, ..*session };
+        match (self.sessions.ask(session), self.sessions.ask(&untagged)) {
+            (Outcome::Matches, _) | (_, Outcome::Matches) => Outcome::Matches,
+            (Outcome::Rejects, Outcome::Rejects) => Outcome::Rejects,
+            _ => Outcome::Unknown,
+        }
     }
 
     /// Whether a session matches, judged without its packets.

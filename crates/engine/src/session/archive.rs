@@ -232,9 +232,10 @@ pub struct ArchivePosition {
     ordinal: u64,
 }
 
-/// The most recently decompressed blocks. Sessions in the same block are decompressed once.
+/// The most recently decompressed blocks. Sessions in the same block are decompressed once. A block is known by its
+/// archive and its position, because each worker has an archive.
 #[derive(Debug, Default)]
-pub struct BlockCache(std::collections::VecDeque<(u64, Opened)>);
+pub struct BlockCache(std::collections::VecDeque<((usize, u64), Opened)>);
 
 /// The first ordinal of a decompressed block, and its sessions.
 type Opened = (u64, Vec<ArchivedSession>);
@@ -244,12 +245,13 @@ impl BlockCache {
     const MOST: usize = 64;
 
     fn block(&mut self, archive: &SessionArchive, position: u64) -> Option<&Opened> {
-        let at = match self.0.iter().position(|(other, _)| *other == position) {
+        let key = (std::ptr::from_ref(archive).addr(), position);
+        let at = match self.0.iter().position(|(other, _)| *other == key) {
             Some(at) => at,
             None => {
                 let block = archive.block(position, None)?;
                 self.0.truncate(Self::MOST - 1);
-                self.0.push_front((position, (block.ordinal, columns::decode(&block.compressed)?)));
+                self.0.push_front((key, (block.ordinal, columns::decode(&block.compressed)?)));
                 0
             }
         };

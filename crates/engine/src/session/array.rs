@@ -6,6 +6,7 @@
 use super::archive::{ArchivePosition, BlockCache, SessionArchive};
 use super::begins::Begins;
 use super::entry::{ENTRY_BYTES, ENTRY_WORDS, Entry};
+use super::servers::Servers;
 use super::summary::{Session, SessionSlot};
 use base::memory::{Lock, Memory};
 use base::time::Timestamp;
@@ -17,12 +18,19 @@ pub struct SessionArray {
     capacity: u32,
     archive: SessionArchive,
     begins: Begins,
+    servers: Servers,
 }
 
 impl SessionArray {
-    pub(super) fn new(capacity: u32, archive_bytes: usize, lock: Lock) -> std::io::Result<Self> {
+    pub(super) fn new(capacity: u32, archive_bytes: usize, seed: u64, lock: Lock) -> std::io::Result<Self> {
         let words = Memory::new(capacity as usize * ENTRY_WORDS, lock)?;
-        Ok(Self { words, capacity, archive: SessionArchive::new(archive_bytes, lock)?, begins: Begins::new() })
+        Ok(Self {
+            words,
+            capacity,
+            archive: SessionArchive::new(archive_bytes, lock)?,
+            begins: Begins::new(),
+            servers: Servers::new(seed),
+        })
     }
 
     /// Number of entries.
@@ -43,6 +51,11 @@ impl SessionArray {
     /// Number of sessions in the archive.
     pub fn past(&self) -> u64 {
         self.archive.known()
+    }
+
+    /// Sessions archived so far, forgotten ones included: the ordinal of the next one.
+    pub fn archived(&self) -> u64 {
+        self.archive.count()
     }
 
     /// Whether the recorder has seen sessions that it cannot list: overwritten in the archive, or only counted.
@@ -75,13 +88,18 @@ impl SessionArray {
         &self.begins
     }
 
+    /// The endpoints that were servers.
+    pub(super) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
     pub(super) fn archive(&self) -> &SessionArchive {
         &self.archive
     }
 
     /// The archived session at a location that [`known`](Self::known) returned, if it is still in the archive.
     pub fn past_session(&self, place: ArchivePosition, recent: &mut BlockCache) -> Option<Session> {
-        self.archive.session(place, recent)
+        self.archive.session(place, recent).map(|session| session.with_likely_responder(&self.servers))
     }
 
     /// The sessions in the array, in no particular order.
@@ -91,7 +109,7 @@ impl SessionArray {
 
     /// The current session of a slot.
     pub fn session(&self, slot: SessionSlot) -> Option<Session> {
-        self.entry(slot)?.session(slot)
+        self.entry(slot)?.session(slot).map(|session| session.with_likely_responder(&self.servers))
     }
 
     /// The session of packet `sequence` in this slot, if that session still has the slot.

@@ -64,7 +64,7 @@ impl ArchivedSession {
         }
     }
 
-    /// The session with this `ordinal` in the archive.
+    /// The session with this `ordinal` in the archive, with the sides as they were counted.
     pub(super) fn session(&self, ordinal: u64) -> Session {
         let high = u32::from(self.flags) & flag::ORIGINATOR_IS_HIGH != 0;
         let (low, other) = if high { (1, 0) } else { (0, 1) };
@@ -88,7 +88,6 @@ impl ArchivedSession {
             distances: Default::default(),
             flags: u32::from(self.flags) | SessionMarks::default().to_bits() << flag::MARKS_SHIFT,
         }
-        .with_likely_responder()
     }
 
     pub(super) fn first_ms(&self) -> u64 {

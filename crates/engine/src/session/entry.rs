@@ -124,13 +124,13 @@ impl Entry<'_> {
         GenerationLock(&self.0[GENERATION])
     }
 
-    /// A consistent copy of the session for readers. `None` if the entry is unused, or if the writer is giving it to
-    /// another session.
+    /// A consistent copy of the session for readers, with the sides as they were counted. `None` if the entry is unused,
+    /// or if the writer is giving it to another session.
     pub(super) fn session(self, slot: SessionSlot) -> Option<Session> {
         if !self.in_use() {
             return None;
         }
-        (0..3).find_map(|_| self.lock().read(|| self.read(slot))).map(Session::with_likely_responder)
+        (0..3).find_map(|_| self.lock().read(|| self.read(slot)))
     }
 
     /// A copy of the session for the writer, which needs no consistency check.

@@ -21,6 +21,7 @@ pub mod key;
 mod marks;
 mod reuse;
 mod scan;
+mod servers;
 mod services;
 mod summary;
 pub mod table;

@@ -66,7 +66,8 @@ impl SessionArray {
         until: Timestamp,
     ) -> impl Iterator<Item = (ArchivePosition, Session)> + '_ {
         let past = self.archive().sessions(self.archive().count(), Some((since, until)));
-        past.filter(move |(_, session)| session.last >= since && session.first <= until)
+        let past = past.filter(move |(_, session)| session.last >= since && session.first <= until);
+        past.map(|(place, session)| (place, session.with_likely_responder(self.servers())))
     }
 
     /// The sessions in the array whose entries satisfy `wanted`.
@@ -74,7 +75,8 @@ impl SessionArray {
         (0..self.used()).filter_map(move |slot| {
             let entry = self.entry(SessionSlot(slot))?;
             // Check consistency only for a match, as the generation is in the second cache line.
-            if wanted(entry) { entry.session(SessionSlot(slot)) } else { None }
+            let session = if wanted(entry) { entry.session(SessionSlot(slot)) } else { None };
+            session.map(|session| session.with_likely_responder(self.servers()))
         })
     }
 }
@@ -93,7 +95,7 @@ mod tests {
 
     /// Sessions of two packets and ten seconds. One begins per second, and every third has lost a packet.
     fn array_of(sessions: u32) -> SessionArray {
-        let array = SessionArray::new(1000, 256 << 10, Lock::No).unwrap();
+        let array = SessionArray::new(1000, 256 << 10, 1, Lock::No).unwrap();
         for slot in 0..sessions {
             let entry = array.entry(SessionSlot(slot)).unwrap();
             let first = u64::from(slot) + 100;

@@ -1,8 +1,14 @@
 //! Guesses the server side of a session whose opening packets were not seen.
+//!
+//! The server is the side with a known service port, otherwise the side that was the server in other sessions, otherwise
+//! the side with the lower port.
 
+use std::cmp::Ordering;
+
+use super::servers::Servers;
 use super::summary::{PerSide, Session, TCP, flag};
 
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 
 /// Registered ports above 1023 of common services (IANA service names and port numbers), sorted.
 const SERVICES: [u16; 66] = [
@@ -20,23 +26,28 @@ pub fn is_service(port: u16) -> bool {
 }
 
 impl Session {
-    /// The session with its sides swapped where the ports show that the recorded originator is the server.
+    /// The session with its sides swapped where its ports, or other sessions, show that the recorded originator is the
+    /// server.
     ///
     /// The recorder counts by who spoke first and keeps doing so, as the accounting of a flood must not depend on ports
     /// that a sender chooses. Only readers see swapped sides.
-    pub(super) fn with_likely_responder(mut self) -> Self {
+    pub(super) fn with_likely_responder(mut self, servers: &Servers) -> Self {
         let originator = self.originator_is();
         let (from, to) = (self.key.port(originator), self.key.port(originator.other()));
-        let turned = match self.key.protocol() {
+        let protocol = self.key.protocol();
+        let answered = |side| servers.sessions_of(self.key.address(side), self.key.port(side), protocol);
+        let compared = || answered(originator).cmp(&answered(originator.other()));
+        let turned = match (protocol, is_service(from), is_service(to)) {
             // A SYN or SYN-ACK shows which side opened the connection.
-            TCP if self.flags & (flag::SYN | flag::SYN_ACK) != 0 => false,
-            TCP => match (is_service(from), is_service(to)) {
-                (true, false) => true,
-                (false, true) => false,
-                _ => from < to,
+            (TCP, ..) if self.flags & (flag::SYN | flag::SYN_ACK) != 0 => false,
+            (TCP | UDP, true, false) => true,
+            (TCP | UDP, false, true) => false,
+            (TCP, ..) => match compared() {
+                Ordering::Equal => from < to,
+                more => more == Ordering::Greater,
             },
-            // The first sender is the client, unless its port is a service's and the other port is not.
-            UDP => is_service(from) && !is_service(to),
+            // Otherwise the first sender is the client.
+            (UDP, false, false) => compared() == Ordering::Greater,
             _ => false,
         };
         if turned {

@@ -20,6 +20,8 @@ use super::index::Index;
 use super::key::{SessionKey, Side};
 use super::marks::SessionMarks;
 use super::reuse::Reuse;
+use super::servers::Servers;
+use super::services::{UDP, is_service};
 use super::summary::SessionSlot;
 use super::summary::{self, Session, TCP, flag};
 use base::memory::Lock;
@@ -99,7 +101,7 @@ impl SessionTable {
         let archive_bytes = (SessionArchive::FIXED_BYTES + ring_bytes) as u64;
         let capacity = Self::capacity_of(bytes.saturating_sub(archive_bytes).max(bytes / 2));
         Ok(Self {
-            array: Arc::new(SessionArray::new(capacity, ring_bytes, lock)?),
+            array: Arc::new(SessionArray::new(capacity, ring_bytes, seed, lock)?),
             index: Index::new(capacity as usize, lock.at_once())?,
             fragments: Fragments::new(seed, lock.at_once())?,
             hasher: FixedState::with_seed(seed),
@@ -112,7 +114,7 @@ impl SessionTable {
 
     /// Number of entries that fit into `bytes`, at least 64.
     fn capacity_of(bytes: u64) -> u32 {
-        let bytes = bytes.saturating_sub((Fragments::bytes() + Begins::BYTES) as u64);
+        let bytes = bytes.saturating_sub((Fragments::bytes() + Begins::BYTES + Servers::BYTES) as u64);
         let fits = |slots: u64| {
             let index = usize::try_from(slots).map_or(u64::MAX, |slots| Index::bytes(slots) as u64);
             slots.saturating_mul(SLOT_COST_BYTES).saturating_add(index) <= bytes
@@ -125,10 +127,11 @@ impl SessionTable {
         u32::try_from(slots.max(64)).unwrap_or(u32::MAX / 2)
     }
 
-    /// Bytes of the index, the queue for reuse, the fragments and the counts of session starts.
+    /// Bytes of the index, the queue for reuse, the fragments, the counts of session starts and the known servers.
     pub fn index_bytes(&self) -> u64 {
         let slots = self.array.capacity() as usize;
-        (Index::bytes(slots) + slots * Reuse::SLOT_COST_BYTES + Fragments::bytes() + Begins::BYTES) as u64
+        (Index::bytes(slots) + slots * Reuse::SLOT_COST_BYTES + Fragments::bytes() + Begins::BYTES + Servers::BYTES)
+            as u64
     }
 
     /// The array, shared with readers.
@@ -192,17 +195,30 @@ impl SessionTable {
         };
         entry.count(&before, by_originator, &counted, seen);
         let closing = seen & (flag::RST | flag::FIN_ORIGINATOR | flag::FIN_RESPONDER);
+        let answered = match lookup.protocol {
+            TCP => by_originator && before.originator_packets() == 1 && before.responder_packets() > 0,
+            _ => !by_originator && before.responder_packets() == 0 && before.originator_packets() > 0,
+        };
+        if seen & flag::SYN_ACK != 0 || (answered && lookup.protocol == UDP) {
+            self.note_server(lookup);
+        }
         SessionUpdate {
             slot: SessionSlot(slot),
             offset: before.offset,
             depth: before.depth(),
             closes: closing & !flags != 0,
             begins: !before.has_packets(),
-            answered: match lookup.protocol {
-                TCP => by_originator && before.originator_packets() == 1 && before.responder_packets() > 0,
-                _ => !by_originator && before.responder_packets() == 0 && before.originator_packets() > 0,
-            },
+            answered,
             marks: before.marks(),
+        }
+    }
+
+    /// Counts the sender of an answer as a server, unless the other side has the port of a service.
+    #[inline(never)]
+    fn note_server(&self, lookup: &SessionLookup) {
+        let (key, server) = (&lookup.key, lookup.sender);
+        if lookup.protocol == TCP || !is_service(key.port(server.other())) {
+            self.array.servers().note(key.address(server), key.port(server), lookup.protocol);
         }
     }
 
@@ -224,13 +240,17 @@ impl SessionTable {
         Some(entry.marks())
     }
 
-    /// Replaces the marks of every session in the array by what `decide` returns.
-    pub fn update_marks(&mut self, mut decide: impl FnMut(&SessionKey, SessionMarks) -> SessionMarks) {
+    /// Replaces the marks of every session in the array by what `decide` returns. `decide` gets the slot of the session,
+    /// the sequence number of its first packet, its key and its marks.
+    pub fn update_marks(
+        &mut self,
+        mut decide: impl FnMut(SessionSlot, u64, &SessionKey, SessionMarks) -> SessionMarks,
+    ) {
         for slot in 0..self.array.capacity() {
             let entry = self.entry(slot);
             if entry.in_use() {
                 let marks = entry.marks();
-                let decided = decide(&entry.key(), marks);
+                let decided = decide(SessionSlot(slot), entry.first_sequence(), &entry.key(), marks);
                 if decided != marks {
                     entry.set_marks(decided);
                 }
