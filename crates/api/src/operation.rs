@@ -86,6 +86,14 @@ const FILE_TRAILERS: &[(&str, &str, &str)] = &[
 ];
 const FLOW_TRAILERS: &[(&str, &str, &str)] = &[
     ("retrocap-flows", "integer", "Lines of the answer."),
+    ("retrocap-sessions", "integer", "All sessions that match, listed or not."),
+    ("retrocap-session-packets", "integer", "Their packets."),
+    ("retrocap-session-bytes", "integer", "Their bytes on the wire."),
+    ("retrocap-kept-bytes", "integer", "Their captured bytes that are still kept."),
+    ("retrocap-cut-sessions", "integer", "Sessions among them that have lost packets, but not all."),
+    ("retrocap-gone-sessions", "integer", "Sessions among them without packets."),
+    ("retrocap-sums", "integer", "All sums, listed or not; absent without by."),
+    ("retrocap-next", "string", "The mark of the next page, for after; absent when everything was listed."),
     ("retrocap-note", "string", "Why the list is incomplete; absent when it is complete."),
 ];
 

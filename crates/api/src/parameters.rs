@@ -9,12 +9,14 @@ use jiff::tz::TimeZone;
 
 pub use super::error::ParameterError;
 use super::error::wrong;
-use super::question::{FlowsQuestion, PacketsQuestion, SelectionQuestion};
+use super::question::{FlowsQuestion, PacketsQuestion, ParameterValue as _, SelectionQuestion};
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
 use formats::writer::{Format, Precision};
 use query::Request;
 use query::flows::Sort;
+use query::listing::PageMark;
+use query::names::NameFilter;
 use query::selectors::{Flow, FlowError, Subnet, SubnetError};
 use query::sums::By;
 
@@ -56,8 +58,10 @@ pub struct FlowQuery {
     pub request: Request,
     /// In which order.
     pub sort: Sort,
-    /// Only sessions with a name that contains this.
-    pub name: Option<String>,
+    /// Only sessions after this mark.
+    pub after: Option<PageMark>,
+    /// Only sessions with such a name.
+    pub name: Option<NameFilter>,
     /// Only sessions of this process: its number, name or path.
     pub process: Option<String>,
     /// Only sessions of processes in this container, pod or unit.
@@ -124,6 +128,11 @@ impl PacketQuery {
 }
 
 impl FlowQuery {
+    /// Whether only sessions of a process or container are wanted.
+    pub fn is_by_process(&self) -> bool {
+        self.process.is_some() || self.container.is_some()
+    }
+
     /// Reads the query string of a URL, without its question mark.
     ///
     /// # Errors
@@ -145,8 +154,8 @@ impl FlowQuery {
                 return Err(wrong("sort", "duration", "start, last, bytes, packets, out or in of sums"));
             }
             (Some(_), _, Some(_)) => return Err(ParameterError::Exclusive("by", "name")),
-            (_, _, Some(name)) if name.is_empty() => {
-                return Err(wrong("name", name, "a part of a name, as in example.com"));
+            (_, _, Some(name)) if name.trim_matches('.').is_empty() => {
+                return Err(wrong("name", name, "a part of a name, as in example.com or .example.com"));
             }
             _ => {}
         }
@@ -157,12 +166,26 @@ impl FlowQuery {
                 return Err(ParameterError::Exclusive(key, other));
             }
         }
-        let sort = listing.sort.unwrap_or(if listing.by.is_some() { Sort::Bytes } else { Sort::Start });
+        match listing.after {
+            Some(_) if listing.by.is_some() => return Err(ParameterError::Exclusive("by", "after")),
+            Some(after) if listing.sort.is_some_and(|sort| sort != after.sort()) => {
+                return Err(wrong(
+                    "sort",
+                    &listing.sort.map(|sort| sort.write()).unwrap_or_default(),
+                    "that of the page before",
+                ));
+            }
+            _ => {}
+        }
+        let default = if listing.by.is_some() { Sort::Bytes } else { Sort::Newest };
+        let sort = listing.after.map(|after| after.sort()).or(listing.sort).unwrap_or(default);
         let request = Request { limit: listing.limit.map(Into::into), ..request(selection, clock)? };
+        let name = listing.name.as_deref().map(NameFilter::new);
         Ok(Self {
             request,
             sort,
-            name: listing.name,
+            after: listing.after,
+            name,
             process: listing.process,
             container: listing.container,
             by: listing.by,
@@ -277,6 +300,9 @@ mod tests {
 
         let flows = FlowQuery::read("sort=bytes&limit=3&since=1h", CLOCK).unwrap();
         assert_eq!((flows.sort, flows.request.limit), (Sort::Bytes, Some(3)));
+        let page = FlowQuery::read("after=3-1-2-3", CLOCK).unwrap();
+        assert_eq!((page.sort, page.after.unwrap().to_string()), (Sort::Bytes, "3-1-2-3".to_owned()));
+        assert_eq!(FlowQuery::read("", CLOCK).unwrap().sort, Sort::Newest);
         let flows = FlowQuery::read("by=host&address=10.0.0.0/8&port=443", CLOCK).unwrap();
         assert_eq!((flows.by, flows.sort, flows.request.port), (Some(By::Host), Sort::Bytes, Some(443.into())));
         for (query, says) in [
@@ -284,6 +310,10 @@ mod tests {
             ("by=host&sort=duration", "out or in of sums"),
             ("by=host&name=x", "exclude each other"),
             ("name=", "a part of a name"),
+            ("name=.", "a part of a name"),
+            ("after=yesterday", "the trailer retrocap-next"),
+            ("after=0-1-2-3&sort=bytes", "that of the page before"),
+            ("after=0-1-2-3&by=host", "exclude each other"),
         ] {
             let error = FlowQuery::read(query, CLOCK).unwrap_err().to_string();
             assert!(error.contains(says), "{query}: {error}");

@@ -11,6 +11,7 @@ use std::num::NonZeroU64;
 use super::error::{ParameterError, SHOWN_CHARS_MAX, wrong};
 use formats::writer::{Format, Precision};
 use query::flows::Sort;
+use query::listing::PageMark;
 use query::selectors::PortRange;
 use query::sums::By;
 
@@ -127,6 +128,19 @@ impl ParameterValue for PortRange {
     }
 }
 
+impl ParameterValue for PageMark {
+    const KIND: Kind = Kind::Text;
+    const EXPECTED: &'static str = "the value of the trailer retrocap-next, which ended the page before";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl ParameterValue for bool {
     const KIND: Kind = Kind::Flag;
     const EXPECTED: &'static str = "given without a value";
@@ -167,7 +181,8 @@ words!(Format, "pcapng or pcap", "pcapng" => Format::Pcapng, "pcap" => Format::P
 words!(Precision, "nano or micro", "nano" => Precision::Nano, "micro" => Precision::Micro);
 words!(By, "host, peer or port", "host" => By::Host, "peer" => By::Peer, "port" => By::Port);
 words!(
-    Sort, "start, last, bytes, packets, duration, out or in",
+    Sort, "newest, start, last, bytes, packets, duration, out or in",
+    "newest" => Sort::Newest,
     "start" => Sort::Start, "last" => Sort::Last, "bytes" => Sort::Bytes, "packets" => Sort::Packets,
     "duration" => Sort::Duration, "out" => Sort::Out, "in" => Sort::In,
 );
@@ -269,11 +284,13 @@ question! {
     /// What only `GET /v1/flows` takes.
     pub struct ListingQuestion {
         sort: Sort = "sort"
-            => "The order: times ascend, amounts descend; out is what originators sent, in what responders sent. By start by default, sums by bytes. Sums have no duration.";
+            => "The order: newest first by default; start and last are times, which ascend; amounts descend; out is what originators sent, in what responders sent. Sums come by bytes by default, and have no duration.";
         limit: NonZeroU64 = "limit", example "100"
-            => "At most this many sessions, the first in the order.";
+            => "At most this many sessions, the first in the order. The trailer retrocap-next then has the mark of the next page.";
+        after: PageMark = "after", example "0-ffffffffffe5f3ff-e5f3ff0000000000-1f"
+            => "Only sessions after this mark, which the trailer retrocap-next of the page before had. The sort order is that of the mark. Sessions that arrive meanwhile come before the mark when the newest come first; in an order by amounts, a session that grows past the mark is missing.";
         name: String = "name", example "example.com"
-            => "Only sessions whose TLS server name, HTTP host or DNS question contains this, in upper or lower case. Names are read from the first packets of a session, as far as these are still kept. Not together with by.";
+            => "Only sessions whose TLS server name, HTTP host or DNS question contains this, in upper or lower case; a leading dot selects all names below that domain. Names are read from the first packets of a session, as far as these are still kept. Not together with by.";
         process: String = "process", example "curl"
             => "Only sessions of this process of the recorder's host: its number, its name, or the path of its program. The recorder has to watch processes. Not together with by or name.";
         container: String = "container", example "docker:0123456789ab"

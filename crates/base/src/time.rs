@@ -88,6 +88,15 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The offset from UTC that a time zone has at this time: `UTC` or `+01:00`.
+pub fn zone(time: Timestamp, tz: &jiff::tz::TimeZone) -> String {
+    match jiff::Timestamp::from_nanosecond(i128::from(time.0)) {
+        Ok(instant) if tz.to_offset(instant).seconds() == 0 => "UTC".to_owned(),
+        Ok(instant) => instant.to_zoned(tz.clone()).strftime("%:z").to_string(),
+        Err(_) => "UTC".to_owned(),
+    }
+}
+
 /// Formats date and time to the second in a time zone, for terminals: `2026-11-22 10:00:05`.
 pub fn local(time: Timestamp, tz: &jiff::tz::TimeZone) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(time.0)) {
@@ -164,5 +173,8 @@ mod tests {
     fn local_times_read_well() {
         let berlin = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         assert_eq!(local(Timestamp::from_unix(1_795_341_605, 999_999_999), &berlin), "2026-11-22 11:00:05");
+        assert_eq!(zone(Timestamp::from_unix(1_795_341_605, 0), &berlin), "+01:00");
+        assert_eq!(zone(Timestamp::from_unix(1_780_000_000, 0), &berlin), "+02:00");
+        assert_eq!(zone(Timestamp::MAX, &jiff::tz::TimeZone::UTC), "UTC");
     }
 }

@@ -28,6 +28,24 @@ pub enum Precision {
     Nano,
 }
 
+/// What begins a line, as with the options of tcpdump.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stamp {
+    /// The time of day.
+    #[default]
+    Clock,
+    /// Nothing (`-t`).
+    None,
+    /// Seconds since 1970 (`-tt`).
+    Epoch,
+    /// Seconds since the previous line (`-ttt`).
+    SincePrevious,
+    /// Date, time of day and the offset from UTC (`-tttt`).
+    Date,
+    /// Seconds since the first line (`-ttttt`).
+    SinceFirst,
+}
+
 /// Writes lines in one time zone and precision.
 #[derive(Clone, Debug)]
 pub struct TextWriter {
@@ -36,12 +54,22 @@ pub struct TextWriter {
     /// The second that `clock` shows. Consecutive packets mostly share it.
     second: Option<u64>,
     clock: String,
+    stamp: Stamp,
+    /// The time that [`Stamp::SincePrevious`] and [`Stamp::SinceFirst`] count from.
+    origin: Option<Timestamp>,
 }
 
 impl TextWriter {
     /// Creates a writer of lines with times of day in `tz`.
     pub fn new(tz: TimeZone, precision: Precision) -> Self {
-        Self { tz, precision, second: None, clock: String::new() }
+        Self { tz, precision, second: None, clock: String::new(), stamp: Stamp::default(), origin: None }
+    }
+
+    /// Begins lines with `stamp`.
+    #[must_use]
+    pub fn beginning_with(mut self, stamp: Stamp) -> Self {
+        self.stamp = stamp;
+        self
     }
 
     /// Appends the line of one packet, with a line feed.
@@ -59,6 +87,47 @@ impl TextWriter {
     }
 
     fn write_time(&mut self, out: &mut String, time: Timestamp) {
+        let origin = *self.origin.get_or_insert(time);
+        match self.stamp {
+            Stamp::Clock => return self.write_clock(out, time),
+            Stamp::None => return,
+            Stamp::Date => {
+                let _ = write!(out, "{} ", base::time::local(time, &self.tz).split(' ').next().unwrap_or_default());
+                self.write_clock(out, time);
+                out.pop();
+                let zone = base::time::zone(time, &self.tz);
+                out.push_str(if zone == "UTC" { "Z " } else { &zone });
+                if !out.ends_with(' ') {
+                    out.push(' ');
+                }
+                return;
+            }
+            Stamp::Epoch => {
+                let _ = write!(out, "{}", time.unix_seconds());
+                self.write_fraction(out, time.subsec_nanos());
+            }
+            Stamp::SincePrevious | Stamp::SinceFirst => {
+                let (sign, span) = if time < origin { ("-", origin.since(time)) } else { ("", time.since(origin)) };
+                let seconds = span.as_secs();
+                let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+                let _ = write!(out, "{sign}{hours:02}:{minutes:02}:{:02}", seconds % 60);
+                self.write_fraction(out, span.subsec_nanos());
+                if self.stamp == Stamp::SincePrevious {
+                    self.origin = Some(time);
+                }
+            }
+        }
+        out.push(' ');
+    }
+
+    fn write_fraction(&self, out: &mut String, nanos: u32) {
+        let _ = match self.precision {
+            Precision::Micro => write!(out, ".{:06}", nanos / 1000),
+            Precision::Nano => write!(out, ".{nanos:09}"),
+        };
+    }
+
+    fn write_clock(&mut self, out: &mut String, time: Timestamp) {
         let second = time.unix_seconds();
         if self.second != Some(second) {
             self.clock.clear();
@@ -68,11 +137,9 @@ impl TextWriter {
             }
             self.second = Some(second);
         }
-        let nanos = time.subsec_nanos();
-        let _ = match self.precision {
-            Precision::Micro => write!(out, "{}.{:06} ", self.clock, nanos / 1000),
-            Precision::Nano => write!(out, "{}.{nanos:09} ", self.clock),
-        };
+        out.push_str(&self.clock);
+        self.write_fraction(out, time.subsec_nanos());
+        out.push(' ');
     }
 }
 

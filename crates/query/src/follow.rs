@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::found::{Found, Summary};
 use super::merge::Packets;
+use super::notes::SearchNotes;
 use super::order::ordered;
 use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request};
@@ -62,6 +63,8 @@ pub struct Follow<'h> {
     data: Vec<u8>,
     interrupts: Vec<Arc<AtomicBool>>,
     summary: Summary,
+    /// What the search of the past met.
+    notes: SearchNotes,
 }
 
 /// How far a follower has read a worker's packets in arrival order.
@@ -116,6 +119,7 @@ impl<'h> Follow<'h> {
             data: Vec::new(),
             interrupts: Vec::new(),
             summary: Summary::default(),
+            notes: SearchNotes::default(),
         })
     }
 
@@ -130,6 +134,11 @@ impl<'h> Follow<'h> {
     /// Counts of the query so far.
     pub fn summary(&self) -> Summary {
         self.past.as_ref().map_or(self.summary, Packets::summary)
+    }
+
+    /// What the search of the past met; complete when it [is live](Self::is_live).
+    pub fn notes(&self) -> &SearchNotes {
+        &self.notes
     }
 
     /// Whether the limit or an interrupt ended the query, so that no further packet comes.
@@ -157,6 +166,7 @@ impl<'h> Follow<'h> {
                 None if past.summary().limited || past.summary().interrupted => return None,
                 None => {
                     self.summary = past.summary();
+                    self.notes = past.notes().clone();
                     self.past = None;
                 }
             }

@@ -10,6 +10,7 @@
 use super::notes::SessionBits;
 use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request};
+use engine::judge::pins::{FoundInWorker, FoundSessions};
 use engine::session::Session;
 use filter::{Endpoints, Outcome, SessionProbe};
 
@@ -68,6 +69,26 @@ impl SessionMatcher {
                 false
             }
         }
+    }
+}
+
+impl History {
+    /// The sessions in memory with a stored packet that matches.
+    ///
+    /// # Errors
+    ///
+    /// If the window, the interface or the expression is invalid.
+    pub fn found_sessions(&self, request: &Request) -> Result<FoundSessions, QueryError> {
+        let stored: Vec<u64> = self.workers.iter().map(|worker| worker.published.totals().stored.packets).collect();
+        let mut packets = self.packets(&Request { limit: None, ..request.clone() })?.once_per_session();
+        while packets.next().is_some() {}
+        let found = self.workers.iter().zip(stored).zip(packets.into_sessions().into_words());
+        let found = found.map(|((worker, stored), slots)| FoundInWorker {
+            sessions: std::sync::Arc::clone(&worker.sessions),
+            stored,
+            slots,
+        });
+        Ok(found.collect::<Vec<_>>().into())
     }
 }
 

@@ -85,8 +85,13 @@ impl SessionBits {
         if sessions.session_at(header.session, header.sequence).is_none() {
             return;
         }
-        let (word, bit) = Self::place(header.session);
         // The set has no bit for a slot first used after the set was made: that session began after the query.
+        self.insert(worker, header.session);
+    }
+
+    /// Adds the session that has this slot.
+    pub(super) fn insert(&mut self, worker: usize, slot: SessionSlot) {
+        let (word, bit) = Self::place(slot);
         if let Some(word) = self.0.get_mut(worker).and_then(|words| words.get_mut(word)) {
             *word |= 1 << bit;
         }
@@ -95,6 +100,11 @@ impl SessionBits {
     pub(super) fn contains(&self, worker: usize, slot: SessionSlot) -> bool {
         let (word, bit) = Self::place(slot);
         self.0.get(worker).and_then(|words| words.get(word)).is_some_and(|word| word >> bit & 1 != 0)
+    }
+
+    /// The words of one worker after the other.
+    pub(super) fn into_words(self) -> Vec<Vec<u64>> {
+        self.0
     }
 
     fn place(slot: SessionSlot) -> (usize, u32) {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::flows::{self, Sort};
+use super::listing::{FlowTotals, Unlisted};
 use super::{History, QueryError, Request};
 use base::foreign::Foreign;
 use base::time::Timestamp;
@@ -87,6 +88,10 @@ pub struct Sums {
     pub left_out: u64,
     /// Number of sums, including those beyond the limit.
     pub total: u64,
+    /// Totals of all sessions that match.
+    pub totals: FlowTotals,
+    /// Sessions in none of the sums, although a user may expect them.
+    pub unlisted: Unlisted,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -119,7 +124,9 @@ impl History {
     pub fn sums(&self, request: &Request, by: By, sort: Sort, sums_max: usize) -> Result<Sums, QueryError> {
         let mut running: HashMap<Key, PartialSum, foldhash::quality::RandomState> = HashMap::default();
         let mut left_out = 0;
-        self.each_session(request, |_, _, session| {
+        let mut totals = FlowTotals::default();
+        let unlisted = self.each_session(request, |session| {
+            totals.add(session);
             let (originator, responder) = (host(session.originator()), host(session.responder()));
             let mut add = |key: Key, sent_by_originator: bool| {
                 let room = running.len() < sums_max;
@@ -159,7 +166,7 @@ impl History {
         let mut rows: Vec<Sum> = running.into_iter().map(|(key, running)| running.sum(key, sort)).collect();
         rows.sort_by(|a, b| order(sort, a).cmp(&order(sort, b)).then_with(|| a.name().cmp(&b.name())));
         rows.truncate(request.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
-        Ok(Sums { rows, left_out, total })
+        Ok(Sums { rows, left_out, total, totals, unlisted })
     }
 }
 

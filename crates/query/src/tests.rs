@@ -389,53 +389,6 @@ fn sessions_of_the_past_are_listed_beside_those_with_packets() {
     assert_eq!(last.map(|session| session.first.0 / SECOND).collect::<Vec<_>>(), [0, 1, 2]);
 }
 
-/// A DNS query in an Ethernet/IPv4/UDP frame.
-fn dns(from: (u8, u16), label: &str) -> Vec<u8> {
-    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, u8::try_from(label.len()).unwrap()];
-    message.extend(label.as_bytes());
-    message.extend([0, 0, 16, 0, 1]);
-    let mut frame = udp(from, (200, 53), message.len());
-    let at = frame.len() - message.len();
-    frame[at..].copy_from_slice(&message);
-    frame
-}
-
-#[test]
-fn names_are_read_page_by_page_and_only_where_packets_are_left() {
-    const SESSIONS: u64 = 2000;
-    let mut packets = Vec::new();
-    for i in 0..SESSIONS {
-        let (host, port) = (u8::try_from(i % 100).unwrap(), u16::try_from(1000 + i).unwrap());
-        packets.push((1_000_000_000 + i * 1000, dns((host, port), &format!("Name{i}"))));
-    }
-    // Each session has its own name, so that a name in the wrong row fails the test.
-    let history = history(4 << 20, packets);
-    for sort in [Sort::Start, Sort::Bytes] {
-        let mut flows = history.flows(&Request::default(), sort).unwrap();
-        let mut listed = Vec::new();
-        loop {
-            let page = flows.page(1000);
-            if page.is_empty() {
-                break;
-            }
-            listed.extend(page);
-        }
-        assert_eq!((listed.len() as u64, flows.unread()), (SESSIONS, 0));
-        for row in &listed {
-            let i = u64::from(row.session.originator().port) - 1000;
-            let question = Some(format!("Name{i}").into()).filter(|_| row.session.kept_packets > 0);
-            assert_eq!(row.names.dns_question, question);
-            assert_eq!(row.names.dns_type.is_some(), question.is_some());
-        }
-    }
-    let named = history.flows_named(&Request::default(), Sort::Last, "NAME123", u64::MAX).unwrap();
-    let ports: Vec<u16> = named.sessions.iter().map(|listed| listed.session.originator().port).collect();
-    assert_eq!(ports[..3], [1123, 2230, 2231]);
-    assert_eq!((ports.len(), named.searched, named.beyond), (11, SESSIONS, false));
-    let few = Request { limit: Some(2), ..Request::default() };
-    assert_eq!(history.flows_named(&few, Sort::Last, "name", u64::MAX).unwrap().sessions.len(), 2);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 

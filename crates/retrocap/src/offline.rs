@@ -15,7 +15,7 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
 
 use crate::capture_input;
-use crate::error::Usage;
+use crate::error::{AlreadyReported, Usage};
 use crate::machine;
 use crate::options::Common;
 use crate::terminal::human::counted;
@@ -53,8 +53,17 @@ pub(crate) fn reading(
         return verb(common);
     }
     let offline = Offline::start(files, common)?;
-    let asking =
-        Common { socket: Some(offline.socket.clone()), remote: None, newest: offline.newest, ..common.clone() };
+    // The problem comes first, so that no result above it looks like success.
+    if let Some(problem) = &offline.problem {
+        note(&format!("retrocap: {problem}"));
+    }
+    let asking = Common {
+        socket: Some(offline.socket.clone()),
+        remote: None,
+        newest: offline.newest,
+        in_part: offline.damaged,
+        ..common.clone()
+    };
     offline.finish(verb(&asking))
 }
 
@@ -66,6 +75,8 @@ struct Offline {
     newest: Option<Timestamp>,
     /// Why packets of the files were not read or not kept, if so.
     problem: Option<String>,
+    /// Whether the files could be read in part only.
+    damaged: bool,
     _folder: tempfile::TempDir,
     _shutdown: watch::Sender<bool>,
     _pipeline: Pipeline,
@@ -122,6 +133,7 @@ impl Offline {
         let read = pipeline.run(&mut source, &AtomicBool::new(false));
         drop(progress);
         let totals = history.totals();
+        let damaged = read.is_err();
         let problem = match read {
             Err(error) if totals.received.packets == 0 => {
                 return Err(anyhow!("{}: {error}", source.name()));
@@ -140,7 +152,7 @@ impl Offline {
             )),
             Ok(()) => None,
         };
-        Self::serve(history, pipeline, totals.newest, problem)
+        Ok(Self { damaged, ..Self::serve(history, pipeline, totals.newest, problem)? })
     }
 
     fn serve(
@@ -181,6 +193,7 @@ impl Offline {
             socket,
             newest,
             problem,
+            damaged: false,
             _folder: folder,
             _shutdown: shutdown,
             _pipeline: pipeline,
@@ -191,12 +204,8 @@ impl Offline {
     /// The result of a verb that read the files. It is a failure if packets were not read or not kept.
     fn finish(&self, result: anyhow::Result<()>) -> anyhow::Result<()> {
         match (&self.problem, result) {
-            (Some(problem), Ok(())) => Err(anyhow!(problem.clone())),
-            (Some(problem), Err(error)) => {
-                note(&format!("retrocap: {problem}"));
-                Err(error)
-            }
-            (None, result) => result,
+            (Some(_), Ok(())) => Err(AlreadyReported.into()),
+            (_, result) => result,
         }
     }
 }

@@ -36,6 +36,9 @@ pub(crate) struct Common {
     /// Time of the newest packet in the capture files, when a verb reads files instead of querying a recorder.
     #[arg(skip)]
     pub(crate) newest: Option<Timestamp>,
+    /// Whether the capture files could be read in part only.
+    #[arg(skip)]
+    pub(crate) in_part: bool,
     /// Print JSON: one document, or one object per line for listings
     #[arg(long, global = true)]
     pub(crate) json: bool,

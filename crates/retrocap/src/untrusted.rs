@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use crate::alert::Alert;
 use crate::cli::{Cli, Verb};
 use crate::client::{self, Target};
+use crate::terminal::listing_totals::ListingTotals;
 use crate::terminal::printable;
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
@@ -99,7 +100,7 @@ pub fn listing(lines: &str) -> [String; 4] {
     all.map(|shown| {
         let (mut shown, mut out) = (shown(), String::new());
         let read = lines.lines().try_for_each(|line| shown.line(&mut out, line));
-        let _ = (read, shown.end(&mut out));
+        let _ = (read, shown.end(&mut out, ListingTotals::default()));
         out
     })
 }

@@ -28,7 +28,7 @@ use base::time::Timestamp;
 use engine::own_streams::OwnStreams;
 use formats::annotations::SharedReport;
 use processes::table::Table;
-use query::flows::SPARE_ROWS;
+use query::listing::{PAGE_ROWS, ROW_BYTES};
 use query::search::{SEARCH_SESSION_BYTES, SEARCH_SESSIONS_MAX, SELECTOR_BYTES, SearchLimits};
 use query::status::{InputStatus, SandboxStatus, Status};
 use query::{History, Reloadable};
@@ -44,10 +44,8 @@ const BODY_COST: u64 = 4;
 const SELECTORS_BYTES_MIN: u64 = 64 << 10;
 /// KiB that a search for sessions needs; a query with less is refused.
 const SEARCH_KIB_MIN: u64 = 64;
-/// Bytes that a session takes while a listing is sorted.
-pub(crate) const ROW_BYTES: u64 = 32;
 /// KiB of a listing of 1024 sessions.
-const LISTING_KIB_MIN: u64 = (QUERY_COST_BYTES + (SPARE_ROWS + 1024) * ROW_BYTES) >> 10;
+const LISTING_KIB_MIN: u64 = (QUERY_COST_BYTES + PAGE_ROWS as u64 * ROW_BYTES) >> 10;
 
 /// The recorder, as far as the service needs it.
 #[derive(Debug)]

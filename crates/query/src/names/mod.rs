@@ -9,43 +9,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::flows::ListedSession;
+use super::listed::ListedSession;
+pub use super::session_names::{NameFilter, Names};
 use super::{History, Packets};
-use base::foreign::Foreign;
 use base::time::Timestamp;
 use decode::names::{self, Parsed};
 use decode::{self, Decoded};
 use engine::session::SessionSlot;
 use engine::store::Rank;
 use engine::store::record::RecordHeader;
-
-/// Names in the first packets of a session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Names {
-    /// TLS: the server name that the client requested (SNI).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub server_name: Option<Foreign>,
-    /// HTTP: the host of the first request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub http_host: Option<Foreign>,
-    /// DNS: the name in the first question.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns_question: Option<Foreign>,
-    /// DNS: the type of the first question, such as `A`, `TXT` or `TYPE4711`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns_type: Option<Foreign>,
-}
-
-impl Names {
-    /// Whether one of the names contains `part`, which must be in lower case. Ignores the ASCII case of the names.
-    pub fn contain(&self, part: &str) -> bool {
-        let names = [&self.server_name, &self.http_host, &self.dns_question];
-        names.into_iter().flatten().any(|name| name.untrusted().to_ascii_lowercase().contains(part))
-    }
-}
 
 /// Maximum time from the first packet of a session to its names.
 const SOON: Duration = Duration::from_secs(30);

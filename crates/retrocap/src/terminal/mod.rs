@@ -5,6 +5,7 @@ pub(crate) mod destination;
 pub(crate) mod hex_dump;
 pub(crate) mod human;
 pub(crate) mod interface_lines;
+pub(crate) mod listing_totals;
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod printable;

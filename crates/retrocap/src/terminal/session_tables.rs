@@ -3,7 +3,8 @@
 use jiff::tz::TimeZone;
 
 use crate::terminal::csv::{self, Field};
-use crate::terminal::human::{self, count, counted, size};
+use crate::terminal::human::{self, count, size};
+use crate::terminal::listing_totals::ListingTotals;
 use crate::terminal::screen::{CYAN, DIM, Screen, YELLOW};
 use crate::terminal::table::{Cell, Column, Row, Table};
 use crate::verbs::flows::By;
@@ -22,7 +23,7 @@ pub(crate) trait RowWriter {
     /// Converts one line. It may hold rows back to align them.
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()>;
     /// Writes the rows that were held back. Returns a summary, if the format has one.
-    fn end(&mut self, out: &mut String) -> Option<String>;
+    fn end(&mut self, out: &mut String, totals: ListingTotals) -> Option<String>;
 }
 
 /// Formats sessions, one per line.
@@ -33,9 +34,6 @@ pub(crate) struct SessionRows {
     page: Vec<Flow>,
     page_bytes: usize,
     sessions: u64,
-    bytes: u64,
-    cut: u64,
-    gone: u64,
 }
 
 const fn column(heading: &'static str, right: bool, leave_out: u8) -> Column {
@@ -86,21 +84,18 @@ impl SessionRows {
     pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool) -> Self {
         Self {
             table: Table::new(screen, &SESSION),
-            clock: Clock { tz, short: screen.width.is_some(), day: None },
+            clock: Clock::new(tz, screen.width.is_some()),
             csv,
             page: Vec::new(),
             page_bytes: 0,
             sessions: 0,
-            bytes: 0,
-            cut: 0,
-            gone: 0,
         }
     }
 
     fn show(&mut self, out: &mut String) {
         self.page_bytes = 0;
         let rows: Vec<Row> = self.page.drain(..).map(|flow| row(&flow, &mut self.clock)).collect();
-        self.table.page(out, self.clock.day.as_deref().filter(|_| self.clock.short), &rows);
+        self.table.page(out, Some(&self.clock.heading()), &rows);
     }
 }
 
@@ -114,12 +109,6 @@ impl RowWriter for SessionRows {
             csv::row(out, &values(&flow));
         }
         self.sessions += 1;
-        self.bytes = self.bytes.saturating_add(flow.bytes.sum());
-        match flow.kept_packets {
-            0 => self.gone += 1,
-            _ if flow.is_cut() => self.cut += 1,
-            _ => {}
-        }
         if !self.csv {
             self.page.push(flow);
             self.page_bytes += line.len();
@@ -130,15 +119,9 @@ impl RowWriter for SessionRows {
         Ok(())
     }
 
-    fn end(&mut self, out: &mut String) -> Option<String> {
+    fn end(&mut self, out: &mut String, totals: ListingTotals) -> Option<String> {
         self.show(out);
-        let kept = match (self.cut, self.gone) {
-            (0, 0) => ", all of it kept".to_owned(),
-            (cut, 0) => format!("; {} cut", count(cut)),
-            (0, gone) => format!("; {} without packets", count(gone)),
-            (cut, gone) => format!("; {} cut, {} without packets", count(cut), count(gone)),
-        };
-        Some(format!("{}, {}{kept}", counted(self.sessions, "session"), size(self.bytes)))
+        Some(totals.of_sessions())
     }
 }
 
@@ -220,17 +203,36 @@ pub(super) fn endpoint(endpoint: &FlowEndpoint) -> String {
     }
 }
 
-/// Formats the times of a listing. In a terminal the day is the column's heading, and only times of other days name
-/// their day.
+/// Formats the times of a listing. The heading of the column names the time zone. In a terminal it names the day, too,
+/// and only times of other days name their day.
 struct Clock {
     tz: TimeZone,
     short: bool,
     day: Option<String>,
+    zone: Option<String>,
 }
 
 impl Clock {
+    fn new(tz: TimeZone, short: bool) -> Self {
+        Self { tz, short, day: None, zone: None }
+    }
+
+    /// The heading of the column: `2026-11-22 UTC`, or `first (UTC)` where rows name their day.
+    fn heading(&self) -> String {
+        let zone = self.zone.as_deref().unwrap_or("UTC");
+        match self.day.as_deref().filter(|_| self.short) {
+            Some(day) => format!("{day} {zone}"),
+            None => format!("first ({zone})"),
+        }
+    }
+
     fn time(&mut self, told: &Foreign) -> String {
         let Some(time) = human::told_time(told) else { return told.terminal().to_string() };
+        let zone = time::zone(time, &self.tz);
+        if *self.zone.get_or_insert_with(|| zone.clone()) != zone {
+            // The clock was changed for daylight saving time.
+            return format!("{} {zone}", time::local(time, &self.tz));
+        }
         let local = time::local(time, &self.tz);
         let Some((day, clock)) = local.split_once(' ').filter(|_| self.short) else { return local };
         let first = self.day.get_or_insert_with(|| day.to_owned());
@@ -289,7 +291,7 @@ const SUM_CSV: [&str; 11] = [
 
 impl SumRows {
     pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool, by: By) -> Self {
-        let clock = Clock { tz, short: false, day: None };
+        let clock = Clock::new(tz, false);
         Self { table: Table::new(screen, &sum_columns(by)), clock, csv, by, page: Vec::new(), page_bytes: 0, sums: 0 }
     }
 
@@ -320,14 +322,15 @@ impl RowWriter for SumRows {
         Ok(())
     }
 
-    fn end(&mut self, out: &mut String) -> Option<String> {
+    fn end(&mut self, out: &mut String, totals: ListingTotals) -> Option<String> {
         self.show(out);
         let what = match self.by {
             By::Host => "host",
             By::Peer => "pair",
             By::Port => "port",
         };
-        Some(format!("{}; each session counts whole", counted(self.sums, what)))
+        let zone = self.clock.zone.as_deref().unwrap_or("UTC");
+        Some(format!("{}; times in {zone}", totals.of_sums(what)))
     }
 }
 
@@ -386,9 +389,9 @@ mod tests {
         for line in FLOWS {
             lines.line(&mut out, line).unwrap();
         }
-        let summary = lines.end(&mut out).unwrap();
+        lines.end(&mut out, ListingTotals::default());
         assert!(out.lines().all(|line| line.trim_end() == line), "{out}");
-        format!("{out}{summary}\n")
+        out
     }
 
     #[test]

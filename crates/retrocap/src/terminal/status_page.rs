@@ -155,7 +155,8 @@ impl StatusPage<'_> {
         }
         if let Some((whole_since, age)) = self.point(self.status.retained.whole_since.as_ref()) {
             let (since, age) = (time::local(whole_since, &self.view.tz), time::human_age(age));
-            let _ = writeln!(self.out, "every packet is there since {since} ({age})");
+            let zone = time::zone(whole_since, &self.view.tz);
+            let _ = writeln!(self.out, "every packet is there since {since} {zone} ({age})");
         }
     }
 
@@ -275,8 +276,9 @@ impl StatusPage<'_> {
             text.push_str(&format!(", {} found no room", count(restart.lost_packets)));
         }
         if let Some(from) = restart.gap_from.as_ref().and_then(read_time) {
+            let zone = time::zone(from, &self.view.tz);
             let (from, age) = (time::local(from, &self.view.tz), time::human_age(seconds(restart.gap_s)));
-            text.push_str(&format!("; nothing recorded for {age} from {from}"));
+            text.push_str(&format!("; nothing recorded for {age} from {from} {zone}"));
         }
         if let Some(problem) = &restart.problem {
             text.push_str(&format!("; NOT ALL: {}", problem.terminal()));

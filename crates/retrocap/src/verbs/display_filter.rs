@@ -15,18 +15,43 @@ const DEPTH_MAX: usize = 32;
 /// [`Usage`] for a display filter without an equivalent tcpdump expression.
 pub(crate) fn translate(text: &str) -> anyhow::Result<Option<String>> {
     let Some(tokens) = tokens(text) else { return Ok(None) };
-    // After these words tcpdump expects a host name.
-    let names_a_host = |before: &str| matches!(before, "host" | "net" | "src" | "dst" | "gateway");
-    let before = std::iter::once("").chain(tokens.iter().map(String::as_str));
-    if !tokens.iter().zip(before).any(|(token, before)| is_field(token) && !names_a_host(before)) {
+    if !is_display_filter(&tokens) {
         return Ok(None);
     }
-    let mut parser = Parser { tokens: &tokens, text };
+    parse(text, &tokens).map(Some)
+}
+
+/// Translates the value of `-Y`, which is a display filter in any case.
+///
+/// # Errors
+///
+/// [`Usage`] if no tcpdump expression has the same meaning.
+pub(crate) fn translate_all(text: &str) -> anyhow::Result<String> {
+    match tokens(text) {
+        Some(tokens) => parse(text, &tokens),
+        None => Err(Parser { tokens: &[], text }.wrong("a quote is not closed")),
+    }
+}
+
+fn parse(text: &str, tokens: &[String]) -> anyhow::Result<String> {
+    let mut parser = Parser { tokens, text };
     let expression = parser.any(0)?;
     match parser.tokens.first() {
-        None => Ok(Some(expression)),
+        None => Ok(expression),
         Some(token) => Err(parser.unknown(token)),
     }
+}
+
+/// Whether one of the words is a field of Wireshark: one that is known, or any word with a dot that is compared.
+fn is_display_filter(tokens: &[String]) -> bool {
+    // After these words tcpdump expects a host name.
+    let names_a_host = |before: &str| matches!(before, "host" | "net" | "src" | "dst" | "gateway");
+    let compares = |after: &str| matches!(after, "==" | "eq" | "ne" | "contains" | "matches" | "~" | "in");
+    tokens.iter().enumerate().any(|(at, token)| {
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at)).map_or("", String::as_str);
+        let after = tokens.get(at + 1).map_or("", String::as_str);
+        !names_a_host(before) && (is_field(token) || (is_dotted(token) && compares(after)))
+    })
 }
 
 /// Splits an expression into names, values, operators and parentheses.
@@ -57,8 +82,15 @@ fn is_field(word: &str) -> bool {
         "ip", "ipv6", "tcp", "udp", "sctp", "eth", "arp", "icmp", "icmpv6", "frame", "vlan", "http", "http2", "dns",
         "tls", "ssl", "smb", "smb2", "ftp", "quic", "data",
     ];
+    let Some((protocol, _)) = word.split_once('.') else { return false };
+    PROTOCOLS.contains(&protocol) && is_dotted(word)
+}
+
+/// Whether a word can be a field: `modbus.func_code`.
+fn is_dotted(word: &str) -> bool {
     let Some((protocol, field)) = word.split_once('.') else { return false };
-    PROTOCOLS.contains(&protocol)
+    protocol.starts_with(|c: char| c.is_ascii_alphabetic())
+        && protocol.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
         && field.chars().all(|c| c.is_ascii_alphanumeric() || "._".contains(c))
         && !field.is_empty()
 }
@@ -314,12 +346,20 @@ mod tests {
             ("(tcp.port == 80", &["not closed"]),
             ("tcp.analysis.retransmission", &["tcp.analysis.retransmission", "tshark"]),
             ("vlan.id == 42", &["vlan 42"]),
+            ("modbus.func_code == 5", &["modbus.func_code", "tshark"]),
+            ("ssh.protocol contains \"OpenSSH\"", &["ssh.protocol", "tshark"]),
         ] {
             let error = translate(filter).unwrap_err().to_string();
             for word in words {
                 assert!(error.contains(word), "{filter}: {error}");
             }
         }
+        for (filter, word) in [("dns", "port 53"), ("http", "tcp port 80"), ("ssh", "tshark"), ("\"", "quote")] {
+            let error = translate_all(filter).unwrap_err().to_string();
+            assert!(error.contains(word), "{filter}: {error}");
+        }
+        assert_eq!(translate_all("arp").unwrap(), "arp");
+        assert_eq!(translate_all("ip.addr == 10.0.0.5 or tcp").unwrap(), "(ip host 10.0.0.5 or tcp)");
         assert!(translate(&format!("{}tcp.port==1", "!".repeat(100_000))).is_err());
     }
 

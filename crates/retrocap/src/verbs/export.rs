@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use jiff::tz::TimeZone;
 
 use super::evidence::sealing;
-use super::trailers::{MISSING, NOTE, ended};
+use super::trailers::{self, MISSING, NOTE, ended};
 use crate::client::Answer;
 use crate::options::Common;
 use crate::terminal::human;
@@ -64,7 +64,7 @@ pub(super) fn file(
         });
         print_json(&format!("{document}\n"))?;
     } else if !common.quiet {
-        note(&totals.summary(name, tz));
+        note(&format!("{}{}", trailers::heading(&trailers), totals.summary(name, tz)));
     }
     ended(&trailers, common)
 }
@@ -159,17 +159,18 @@ impl PacketTotals {
         Some((last.0 - first.0) as f64 / all as f64)
     }
 
-    /// The summary: `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 -> odd.pcapng`. The second date is left
+    /// The summary: `1,234 packets, 5.6 MiB, 2026-11-22 10:00:01 to 10:05:00 UTC -> odd.pcapng`. The second date is left
     /// out if it is equal.
     fn summary(&self, name: &str, tz: &TimeZone) -> String {
         let mut text = format!("{}, {}", human::counted(self.packets, "packet"), human::size(self.bytes));
         if let Some((first, last)) = self.span {
+            let zone = time::zone(last, tz);
             let (first, last) = (time::local(first, tz), time::local(last, tz));
             let last = match (first.split_once(' '), last.split_once(' ')) {
                 (Some((day, _)), Some((same, clock))) if day == same => clock.to_owned(),
                 _ => last,
             };
-            text.push_str(&format!(", {first} to {last}"));
+            text.push_str(&format!(", {first} to {last} {zone}"));
         }
         format!("{text} -> {name}")
     }
@@ -184,11 +185,11 @@ mod tests {
         let mut totals = PacketTotals::default();
         assert_eq!(totals.summary("x", &TimeZone::UTC), "0 packets, 0 B -> x");
         totals.add(Timestamp::from_unix(1_795_341_605, 5), 1500);
-        assert_eq!(totals.summary("x", &TimeZone::UTC), "1 packet, 1.5 KiB, 2026-11-22 10:00:05 to 10:00:05 -> x");
+        assert_eq!(totals.summary("x", &TimeZone::UTC), "1 packet, 1.5 KiB, 2026-11-22 10:00:05 to 10:00:05 UTC -> x");
         totals.add(Timestamp::from_unix(1_795_441_605, 5), 100_000);
         assert_eq!(
             totals.summary("odd.pcapng", &TimeZone::UTC),
-            "2 packets, 99.1 KiB, 2026-11-22 10:00:05 to 2026-11-23 13:46:45 -> odd.pcapng"
+            "2 packets, 99.1 KiB, 2026-11-22 10:00:05 to 2026-11-23 13:46:45 UTC -> odd.pcapng"
         );
     }
 }

@@ -12,6 +12,7 @@ use crate::client::{self, Target};
 use crate::error::Usage;
 use crate::offline;
 use crate::options::Common;
+use crate::terminal::listing_totals::ListingTotals;
 use crate::terminal::output::stdout_is_a_file;
 use crate::terminal::printable::{note, print, print_csv, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -19,7 +20,7 @@ use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
 use crate::verbs::interfaces::Interfaces;
 use crate::verbs::process_selection::ProcessSelection;
-use crate::verbs::selection::Selection;
+use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers;
 use base::time::Timestamp;
 
@@ -29,31 +30,38 @@ const PRINT_BYTES: usize = 64 << 10;
 /// List the known sessions, also those whose packets are gone
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A session is listed whole, also where it began before the window. \"kept\" says what is left of its packets: all, the \
+The newest sessions come first. A session is listed whole, also where it began before the window. \"kept\" says what is left of its packets: all, the \
 first so many bytes, or none (gone). Names are read from a session's first packets: TLS server name, HTTP host, DNS question.
 
 Examples:
   retrocap flows --since 1h --sort bytes --limit 10     the largest of the last hour
   retrocap flows --by peer --sort out --limit 10        where did the data go?
-  retrocap flows --name example.com                     who asked for it, by TLS, HTTP or DNS
+  retrocap flows --name .example.com                    who asked for it, by TLS, HTTP or DNS
   retrocap flows --address 10.0.0.0/8 --port 445        by address and port
   retrocap flows host 10.0.0.5 --csv > flows.csv        for a spreadsheet
   retrocap flows --json | jq 'select(.state == \"reset\")'    for scripts, one object a line")]
 pub(crate) struct Flows {
     #[command(flatten)]
     selection: Selection,
-    /// Only sessions whose TLS server name, HTTP host or DNS question contains this text
+    #[command(flatten)]
+    around: Around,
+    /// As in get; sessions are listed whole in any case
+    #[arg(long, hide = true)]
+    whole_sessions: bool,
+    /// Only sessions whose TLS server name, HTTP host or DNS question contains this text; a leading dot selects all
+    /// names below that domain
     #[arg(long, value_name = "TEXT", help_heading = "Selection", conflicts_with = "by")]
     name: Option<String>,
     #[command(flatten)]
     process: ProcessSelection,
-    /// Sort by this key: times ascend, amounts descend; out is what originators sent [default: start; of sums: bytes]
+    /// Sort by this key: start and last ascend, amounts descend; out is what originators sent [default: newest first; of
+    /// sums: bytes]
     #[arg(long, value_name = "KEY")]
     sort: Option<Sort>,
     /// As in tcpdump; use get to write packets
     #[arg(short, long, value_name = "FILE", hide = true)]
     write: Option<PathBuf>,
-    /// Print only the first N rows
+    /// Print only the first N rows; the totals are of all
     #[arg(long, short = 'c', visible_alias = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// Sum the sessions by this key
@@ -66,6 +74,7 @@ pub(crate) struct Flows {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Sort {
+    Newest,
     Start,
     Last,
     Bytes,
@@ -99,9 +108,9 @@ impl Flows {
         if self.write.is_some() {
             return Err(Usage::of("flows writes no packets: try get -w odd.pcapng, or flows --csv > flows.csv"));
         }
-        if self.selection.habits.dump().is_some() {
-            return Err(Usage::of("flows lists sessions, which have no bytes to show: try get -X"));
-        }
+        self.selection
+            .habits
+            .check_no_lines("flows lists sessions, with date and time; try get -X, or flows --json")?;
         offline::reading(common, &self.selection.read, |common| self.ask(common))
     }
 
@@ -144,13 +153,16 @@ impl Flows {
             }
         }
         drop(progress);
-        let summary = shown.end(&mut out);
+        let totals = ListingTotals::read(&trailers, count);
+        let summary = shown.end(&mut out, totals);
         self.print(common, &out)?;
         if count == 0 {
             return Err(anyhow!("no session matches"));
         }
-        if let Some(summary) = summary.filter(|_| screen.width.is_some() && !common.quiet) {
-            note(&summary);
+        // Where the limit leaves rows out, everybody is told.
+        let summary = summary.filter(|_| screen.width.is_some() || totals.rows_left_out() > 0);
+        if let Some(summary) = summary.filter(|_| !common.quiet) {
+            note(&format!("{}{summary}", trailers::heading(&trailers)));
         }
         trailers::complete(&trailers)
     }
@@ -167,7 +179,7 @@ impl Flows {
 
     /// The request target for the recorder.
     pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
-        let target = self.selection.add(Target::new("/v1/flows"), None, now, tz)?;
+        let target = self.selection.add(Target::new("/v1/flows"), Some(&self.around), now, tz)?;
         let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
         let target = target.with("name", self.name.as_ref()).with("by", self.by.and_then(word));
         Ok(self.process.add(target))
@@ -183,7 +195,7 @@ impl RowWriter for JsonRows {
         Ok(())
     }
 
-    fn end(&mut self, _: &mut String) -> Option<String> {
-        None
+    fn end(&mut self, _: &mut String, totals: ListingTotals) -> Option<String> {
+        Some(totals.of_sessions()).filter(|_| totals.rows_left_out() > 0)
     }
 }

@@ -16,7 +16,7 @@ use crate::error::Usage;
 use crate::offline;
 use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
-use crate::terminal::printable::print;
+use crate::terminal::printable::{note, print};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::{hex_dump, human};
 use crate::verbs::evidence::sealing;
@@ -28,8 +28,8 @@ use crate::verbs::trailers::ended;
 use alerts::{AlertArgs, AlertQuery, ExportOptions};
 use base::packet::LinkType;
 use base::source::{Batch, Source};
-use base::time::Timestamp;
-use decode::text::{self, Line, TextWriter};
+use base::time::{self, Timestamp};
+use decode::text::{self, Line, Stamp, TextWriter};
 use formats::reader::FileSource;
 use formats::writer::Format;
 
@@ -239,17 +239,22 @@ impl Get {
     /// Prints one line per packet.
     fn lines(&self, answer: Answer, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let trailers = answer.trailers();
-        self.print_lines(Box::new(answer), tz)?;
+        self.print_lines(Box::new(answer), common, tz)?;
         ended(&trailers, common)
     }
 
-    fn print_lines(&self, file: Box<dyn Read + Send>, tz: &TimeZone) -> anyhow::Result<()> {
+    fn print_lines(&self, file: Box<dyn Read + Send>, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
-        let mut writer = TextWriter::new(tz.clone(), precision);
+        let stamp = self.selection.habits.stamp();
+        let mut writer = TextWriter::new(tz.clone(), precision).beginning_with(stamp);
+        let mut names_zone = stamp == Stamp::Clock && !common.quiet;
         let mut source = FileSource::from_reader(file, Arc::default());
         let (mut lines, dump) = (String::new(), self.selection.habits.dump());
         loop {
             let batch = source.batch(&mut |packet| {
+                if std::mem::take(&mut names_zone) {
+                    note(&format!("retrocap: times are in {}", zone(packet.time, tz)));
+                }
                 let decoded = decode::decode(packet.link_type, packet.data);
                 let (time, link_type, data) = (packet.time, packet.link_type, packet.data);
                 let line = Line { time, link_type, data, original_len: packet.original_len, decoded: &decoded };
@@ -312,7 +317,7 @@ impl Get {
             // An answer without packets is empty, which is no valid capture file.
             let mut file = std::io::BufReader::new(file);
             if !std::io::BufRead::fill_buf(&mut file)?.is_empty() {
-                self.print_lines(Box::new(file), tz)?;
+                self.print_lines(Box::new(file), common, tz)?;
             }
             return merged.end("");
         }
@@ -357,6 +362,15 @@ impl Get {
             FileFormat::Pcap => Format::Pcap,
         };
         export::empty(format, output)
+    }
+}
+
+/// The time zone of lines: `UTC`, or `+01:00 (Europe/Berlin)`.
+fn zone(time: Timestamp, tz: &TimeZone) -> String {
+    let offset = time::zone(time, tz);
+    match tz.iana_name() {
+        Some(name) if offset != "UTC" => format!("{offset} ({name})"),
+        _ => offset,
     }
 }
 

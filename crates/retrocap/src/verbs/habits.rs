@@ -2,6 +2,7 @@
 //! says what to type instead.
 
 use clap::{ArgAction, Args};
+use decode::text::Stamp;
 
 use crate::error::Usage;
 use crate::terminal::hex_dump::Dump;
@@ -22,6 +23,10 @@ pub(crate) struct Habits {
     /// Print hexadecimal after each line of get
     #[arg(short = 'x', action = ArgAction::Count, hide = true)]
     hex: u8,
+    /// Begin lines of get without a time (-t), with seconds since 1970 (-tt), with the time since the previous line
+    /// (-ttt), with date, time and zone (-tttt), or with the time since the first line (-ttttt)
+    #[arg(short = 't', action = ArgAction::Count)]
+    time: u8,
     /// List the interfaces
     #[arg(short = 'D', hide = true)]
     list: bool,
@@ -58,6 +63,32 @@ impl Habits {
             (_, true, _) => Some(Dump::Hex),
             (.., true) => Some(Dump::Ascii),
             _ => None,
+        }
+    }
+
+    /// What lines begin with.
+    pub(crate) fn stamp(&self) -> Stamp {
+        match self.time {
+            0 => Stamp::Clock,
+            1 => Stamp::None,
+            2 => Stamp::Epoch,
+            3 => Stamp::SincePrevious,
+            4 => Stamp::Date,
+            _ => Stamp::SinceFirst,
+        }
+    }
+
+    /// Refuses options that only change the lines of `get`.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] for the first such option; `instead` says what to type.
+    pub(crate) fn check_no_lines(&self, instead: &str) -> anyhow::Result<()> {
+        let dump = self.hex_and_ascii > 0 || self.hex > 0 || self.ascii;
+        match (dump, self.stamp()) {
+            (false, Stamp::Clock | Stamp::Date) => Ok(()),
+            (true, _) => Err(Usage::of(format_args!("-X, -x and -A are for the lines of get: {instead}"))),
+            (_, _) => Err(Usage::of(format_args!("-t to -ttttt are for the lines of get: {instead}"))),
         }
     }
 

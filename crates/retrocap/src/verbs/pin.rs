@@ -20,12 +20,14 @@ use engine::budget::ByteSize;
 
 /// Keep all packets of the sessions that match a filter, for a time
 ///
-/// A pin keeps the packets that are still there and those that follow. All pins together hold up to a quarter of the
+/// A pin keeps the packets that are still there and those that follow, of every session with a packet that matches. While
+/// a pin tests flags, lengths or payload, the recorder tests every packet. All pins together hold up to a quarter of the
 /// recorder's memory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   retrocap pin host 10.0.0.5 --for 2h     keep everything of one host
+  retrocap pin 'tcp[13] & 4 != 0' --for 1h    sessions that were or will be reset
   retrocap pin --list                     what is pinned, and until when
   retrocap pin --remove 3                 let it go")]
 pub(crate) struct Pin {
@@ -56,7 +58,8 @@ impl Pin {
             let document = client::get(common, &target)?.document()?;
             return if common.json { print_line(&document) } else { print(&list(&read(&document)?)) };
         }
-        let (Some(expression), Some(duration)) = (selection::expression(&self.expression)?, &self.duration) else {
+        let (Some(expression), Some(duration)) = (selection::translated(self.expression.join(" "))?, &self.duration)
+        else {
             return Err(Usage::of(
                 "what to pin, and for how long? try retrocap pin host 10.0.0.5 --for 2h, or retrocap pin --list",
             ));
@@ -111,5 +114,5 @@ fn local(text: &Foreign) -> String {
         7200..172_800 => format!("{} h", left_s / 3600),
         _ => format!("{} days", left_s / 86_400),
     };
-    format!("{} ({left})", at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S"))
+    format!("{} ({left})", at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z"))
 }

@@ -28,6 +28,7 @@ use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::human;
 use crate::terminal::printable::note;
+use crate::verbs::interfaces::Interfaces as ListInterfaces;
 use crate::verbs::selection::Selection;
 use crate::verbs::trailers;
 use base::interface::Interfaces;
@@ -62,8 +63,8 @@ Examples:
   retrocap push --plain 10.0.0.9:57012                to another host, for all to see on the way")]
 pub(crate) struct Push {
     /// Address of the listener
-    #[arg(value_name = "HOST:PORT")]
-    listener: String,
+    #[arg(value_name = "HOST:PORT", required_unless_present_any = ["list", "read"])]
+    listener: Option<String>,
     #[command(flatten)]
     selection: Selection,
     /// End after N packets
@@ -113,8 +114,23 @@ struct Connection {
 }
 
 impl Push {
+    fn listener(&self) -> &str {
+        self.listener.as_deref().unwrap_or_default()
+    }
+
     /// Sends packets until `--count`, `--until` or a signal ends it.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        if self.selection.habits.lists_interfaces() {
+            return ListInterfaces::all().run(common);
+        }
+        if let Some(file) = self.selection.read.first() {
+            return Err(Usage::of(format_args!(
+                "push sends what a recorder has, and what comes; to send a file, try retrocap get -r {} --format pcap -w - \
+                 | nc 127.0.0.1 57012",
+                file.display()
+            )));
+        }
+        self.selection.habits.check_no_lines("push sends packets to a program and prints none; try get -X")?;
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = self.selection.clone();
         selection.ahead(now, &tz)?;
@@ -133,19 +149,19 @@ impl Push {
             if let Some(tls) = &tls
                 && let Some(alert) = connection.alert()
             {
-                return Err(tls.alerted(&self.listener, alert));
+                return Err(tls.alerted(self.listener(), alert));
             }
             match ended {
                 Ended::Well => {
                     if !common.quiet {
-                        note(&sent.text(&self.listener));
+                        note(&sent.text(self.listener()));
                     }
                     return Ok(());
                 }
                 Ended::Listener(why) => {
                     note(&format!(
                         "retrocap: {} {why} after {}; what was on its way then is lost. Waiting for it to come back",
-                        self.listener,
+                        self.listener(),
                         human::counted(sent.packets, "packet")
                     ));
                     std::thread::sleep(RETRY_INTERVAL);
@@ -166,22 +182,22 @@ impl Push {
 
     /// Resolves the listener's addresses. Returns an error if cleartext to another host was not allowed.
     fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
-        let addresses: Vec<SocketAddr> = match self.listener.to_socket_addrs() {
+        let addresses: Vec<SocketAddr> = match self.listener().to_socket_addrs() {
             Ok(addresses) => addresses.collect(),
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 return Err(Usage::of(format_args!(
                     "cannot read the listener {:?}: try 127.0.0.1:57012",
-                    self.listener
+                    self.listener()
                 )));
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot find {}", self.listener)),
+            Err(error) => return Err(error).with_context(|| format!("cannot find {}", self.listener())),
         };
         let local = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
         if !self.plain && !self.tls && !local {
             return Err(Usage::of(format_args!(
                 "packets would cross the network to {0} for all to read: say --tls, or push into a tunnel, as in `ssh -L \
                  57012:{0} HOST` and `retrocap push 127.0.0.1:57012`, or say --plain",
-                self.listener
+                self.listener()
             )));
         }
         Ok(addresses)
@@ -192,7 +208,7 @@ impl Push {
         // A second thread notices a disconnect while this thread waits for packets.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.context("cannot start")?;
-        let host = self.listener.rsplit_once(':').map_or(&self.listener[..], |(host, _)| host);
+        let host = self.listener().rsplit_once(':').map_or(self.listener(), |(host, _)| host);
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let mut waiting = false;
         loop {
@@ -204,7 +220,7 @@ impl Push {
                 };
                 let (ours, theirs) = (stream.local_addr()?, stream.peer_addr()?);
                 let Some(tls) = tls else { return Ok(ConnectOutcome::Done(Box::new(stream), ours, theirs)) };
-                match tls.connect(host, &self.listener, stream).await {
+                match tls.connect(host, self.listener(), stream).await {
                     Ok(stream) => Ok(ConnectOutcome::Done(Box::new(stream), ours, theirs)),
                     Err(error) if error.is::<ConnectionLost>() => {
                         Ok(ConnectOutcome::Later(format!("is not ready ({error})")))
@@ -220,7 +236,7 @@ impl Push {
                 ConnectOutcome::Later(why) => why,
             };
             if !std::mem::replace(&mut waiting, true) {
-                note(&format!("retrocap: {} {why}; waiting for it", self.listener));
+                note(&format!("retrocap: {} {why}; waiting for it", self.listener()));
             }
             std::thread::sleep(RETRY_INTERVAL);
         }

@@ -243,7 +243,8 @@ impl Selection {
     fn typed(&self) -> anyhow::Result<Typed> {
         self.habits.check()?;
         let mut words = self.expression.join(" ");
-        for more in [&self.habits.filter, &self.habits.display_filter].into_iter().flatten() {
+        let display_filter = self.habits.display_filter.as_deref().map(display_filter::translate_all).transpose()?;
+        for more in [&self.habits.filter, &display_filter].into_iter().flatten() {
             words = if words.trim().is_empty() { more.clone() } else { format!("({words}) and ({more})") };
         }
         let mut typed = Typed { since: self.since.clone(), until: self.until.clone(), expression: words };
@@ -272,13 +273,25 @@ impl Selection {
     /// it anyway.
     pub(crate) fn expression(&self) -> anyhow::Result<Option<String>> {
         let words = self.typed()?.expression;
+        if self.habits.display_filter.is_some() {
+            note(&format!("retrocap: the filter is read as the tcpdump expression '{words}'"));
+        }
         if (ALONE_BYTES_MIN..=EXPRESSION_BYTES_MAX).contains(&words.len()) {
             return Ok(Some(words));
         }
-        let Some(translated) = display_filter::translate(&words)? else { return expression(&[words]) };
-        note(&format!("retrocap: the display filter is read as the tcpdump expression '{translated}'"));
-        expression(&[translated])
+        translated(words)
     }
+}
+
+/// Translates an expression that is a display filter, and checks the result.
+///
+/// # Errors
+///
+/// [`Usage`] for a display filter without an equivalent expression, and for an invalid expression.
+pub(crate) fn translated(words: String) -> anyhow::Result<Option<String>> {
+    let Some(translated) = display_filter::translate(&words)? else { return expression(&[words]) };
+    note(&format!("retrocap: the display filter is read as the tcpdump expression '{translated}'"));
+    expression(&[translated])
 }
 
 /// An expression and the time window that belongs to it.
@@ -310,6 +323,16 @@ impl Typed {
                 return Err(Usage::of(format_args!("{:?} is a time, not a filter: use {name} {time:?}", term.trim())));
             }
             *target = Some(time.trim().to_owned());
+        }
+        let is_time = |words: &[&str]| matches!(words, ["before" | "after", time] if time.starts_with(|c: char| c.is_ascii_digit()));
+        for term in &rest {
+            let words: Vec<&str> = term.split_whitespace().collect();
+            if words.windows(2).any(is_time) {
+                return Err(Usage::of(format_args!(
+                    "{term:?} has a time in it, which holds for the whole question: join it with \"and\", or use --since and \
+                     --until"
+                )));
+            }
         }
         self.expression = rest.join(" and ");
         Ok(())
@@ -388,6 +411,7 @@ mod tests {
             (&["prot", "80"], "try 'port 53' or"),
             (&["--community-id", "x"], "try 1:LQU9qZlK"),
             (&["--window", "5s"], "--around"),
+            (&["udp or after 3m ago"], "holds for the whole question"),
             (&["--around", "1m", "--since", "2m"], "cannot be used with"),
         ] {
             let error = target(arguments).unwrap_err().to_string();

@@ -76,6 +76,7 @@ fn show(common: &Common) -> anyhow::Result<()> {
     }
     let status: Document = serde_json::from_str(&document).context("the recorder speaks another version")?;
     let heading = match common.newest {
+        Some(_) if common.in_part => Heading::ReplayedInPart,
         Some(_) => Heading::Replayed,
         None => Heading::Recording { now: Timestamp::from(SystemTime::now()) },
     };

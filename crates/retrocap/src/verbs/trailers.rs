@@ -20,11 +20,20 @@ pub(super) fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> 
     complete(trailers)
 }
 
+/// `INCOMPLETE: ` above an answer that the recorder broke off, so that its summary does not look like success.
+pub(super) fn heading(trailers: &Trailers) -> &'static str {
+    if trailers.text(NOTE).is_some_and(|text| is_incomplete(&text)) { "INCOMPLETE: " } else { "" }
+}
+
+fn is_incomplete(note: &str) -> bool {
+    note.starts_with("incomplete") || note.contains("stopped")
+}
+
 /// Prints why an answer is not complete, if so. Returns an error if the recorder broke off; the packets received are
 /// valid.
 pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     let Some(text) = trailers.text(NOTE) else { return Ok(()) };
-    if text.starts_with("incomplete") || text.contains("stopped") {
+    if is_incomplete(&text) {
         return Err(anyhow!(text));
     }
     note(&format!("retrocap: {text}"));

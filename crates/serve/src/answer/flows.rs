@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::super::audit::{Action, AuditEntry};
 use super::super::peer::Peer;
-use super::super::service::{ROW_BYTES, Service};
+use super::super::service::Service;
 use super::stream::{Closed, Ending, Sink, stream};
 use super::{Answer, Media};
 use api::parameters::FlowQuery;
@@ -16,37 +16,25 @@ use api::{Problem, describe};
 use base::foreign::Log;
 use query::attribution::Attribution;
 use query::explain::Cause;
-use query::flows::{Flow, ListedSession, NAMED_MAX, PAGE_ROWS, SPARE_ROWS};
+use query::flows::Flow;
+use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, PAGE_ROWS, ROW_BYTES};
 use query::sums::{By, SUM_BYTES};
 
 /// Sums for which there is room in the smallest memory.
 const SUMS_MIN: usize = 1024;
 
 /// Answers with the sessions that match, or says why there are none.
-pub(crate) async fn flows(service: Arc<Service>, peer: Peer, mut query: FlowQuery) -> Result<Answer, Problem> {
+pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -> Result<Answer, Problem> {
     tracing::debug!("{peer} lists sessions: {}", describe::sentence(&query.request));
     let audited = audited(&query);
-    // The limit of sums and names applies to what is found, so that all sessions are looked at.
-    let by_process = query.process.is_some() || query.container.is_some();
-    if by_process && service.processes.is_none() {
+    if query.is_by_process() && service.processes.is_none() {
         let sentence = "the recorder does not name processes: start it with --processes";
         return Err(Problem::nothing_matched(&Cause::new("not_watched", sentence.to_owned())));
     }
-    let limit = query.request.limit;
-    let looks_at_all = query.by.is_some() || query.name.is_some() || by_process;
-    let asked = if looks_at_all { u64::MAX } else { query.request.limit.unwrap_or(u64::MAX) };
-    let (share, fit) = service.listing(&peer, asked.min(known_at_most(&service)) + SPARE_ROWS).await?;
-    let fit = fit - SPARE_ROWS.min(fit);
+    // A listing that does not fit into memory at once is read in several passes; sums are all held until the end.
+    let (share, fit) = service.listing(&peer, known_at_most(&service)).await?;
     service.counters.flow_queries.fetch_add(1, Ordering::Relaxed);
-    if !looks_at_all {
-        query.request.limit = Some(asked.min(fit));
-    }
-    if by_process {
-        query.request.limit = Some(fit);
-    }
-    let rows_max = if by_process { limit.unwrap_or(u64::MAX) } else { u64::MAX };
-    let cut_at = (fit < asked).then_some(fit);
-    let listing = Listing { service: Arc::clone(&service), query, fit, cut_at, rows_max };
+    let listing = Listing { service: Arc::clone(&service), query, fit };
     let answer = move |sink: Sink| match listing.service.audit().begin(&peer, Action::Flows, audited) {
         Ok(entry) => listing.run(sink, entry),
         Err(problem) => sink.refuse(problem),
@@ -67,36 +55,37 @@ struct Listing {
     query: FlowQuery,
     /// How many sessions fit into the memory of this listing.
     fit: u64,
-    /// How many sessions fit into memory, if fewer than were asked for.
-    cut_at: Option<u64>,
-    /// How many of the sessions that were looked at are listed.
-    rows_max: u64,
 }
 
 impl Listing {
     fn run(self, sink: Sink, entry: AuditEntry) -> Result<(), Closed> {
-        match (self.query.by, &self.query.name) {
-            (Some(by), _) => self.sums(sink, entry, by),
-            (None, Some(name)) => self.named(sink, entry, name),
-            (None, None) => self.sessions(sink, entry),
+        match self.query.by {
+            Some(by) => self.sums(sink, entry, by),
+            None => self.sessions(sink, entry),
         }
     }
 
     fn sessions(&self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
-        let history = self.service.history();
-        let mut flows = match history.flows(&self.query.request, self.query.sort) {
+        let FlowQuery { request, sort, after, name, .. } = &self.query;
+        let rows_max = usize::try_from(self.fit).unwrap_or(usize::MAX);
+        let options = ListingOptions { sort: *sort, after: *after, name: name.clone(), rows_max };
+        // A limit of sessions of a process applies to what is found.
+        let rows_max_of_process = request.limit.filter(|_| self.query.is_by_process()).unwrap_or(u64::MAX);
+        let limit = request.limit.filter(|_| !self.query.is_by_process());
+        let request = &query::Request { limit, ..request.clone() };
+        let mut flows = match self.service.history().flows(request, options) {
             Ok(flows) => flows,
             Err(error) => return refuse(sink, entry, error),
         };
         let (mut listed, mut looked_at) = (0u64, 0u64);
         let mut stopped = false;
-        while listed < self.rows_max {
+        while listed < rows_max_of_process {
             let page = flows.page(PAGE_ROWS);
             if page.is_empty() {
                 break;
             }
             looked_at += page.len() as u64;
-            let written = self.write(&mut sink, page, self.rows_max - listed)?;
+            let written = self.write(&mut sink, page, rows_max_of_process - listed)?;
             listed += written as u64;
             entry.sessions(written);
             if self.service.is_stopping() {
@@ -104,78 +93,55 @@ impl Listing {
                 break;
             }
         }
-        if listed == 0 && flows.overtaken() > 0 {
-            return refuse(
-                sink,
-                entry,
-                Problem::nothing_matched(&Cause::new(
-                    "cut",
-                    format!(
-                        "{} sessions that match were replaced by newer ones while they were listed; ask again, or for the latest \
-                     with --sort last",
-                        flows.overtaken()
-                    ),
-                )),
-            );
-        }
+        let totals = flows.totals();
         if listed == 0 && looked_at > 0 {
             let sentence = format!("none of {looked_at} sessions is known to belong to such a process");
             return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
         }
-        if listed == 0 {
-            return self.nothing(sink, entry);
+        // After the last page, an empty page is the answer.
+        if listed == 0 && (after.is_none() || totals.sessions == 0) {
+            return self.nothing_listed(sink, entry, &flows);
         }
-        let note = match self.cut_at {
-            _ if stopped => "incomplete: the recorder was stopped while this was sent".to_owned(),
-            Some(fit) if looked_at >= fit => format!(
-                "incomplete: only the first {fit} sessions are listed, because no more fit into the memory for queries; \
-                 narrow it down with since, until, limit or an expression"
-            ),
-            _ if flows.unread() > 0 => format!(
-                "{} sessions are listed without names, because reading them would take too long; narrow it down with \
-                 since, until, limit or an expression",
-                flows.unread()
-            ),
-            _ => flows.unlisted().sentence().unwrap_or_default(),
+        let note = match stopped {
+            true => "incomplete: the recorder was stopped while this was sent".to_owned(),
+            false => note(&flows, name.is_some()),
         };
-        end(sink, entry, listed, &note)
+        let next = flows.next_mark().map(|mark| mark.to_string()).unwrap_or_default();
+        let mut counts = counts(listed, totals);
+        if self.query.is_by_process() {
+            // The totals are of sessions of all processes.
+            counts.truncate(1);
+        }
+        end(sink, entry, Ending { counts, note, next, ..Ending::default() })
     }
 
-    fn named(&self, mut sink: Sink, mut entry: AuditEntry, name: &str) -> Result<(), Closed> {
-        let history = self.service.history();
-        let named = match history.flows_named(&self.query.request, self.query.sort, name, self.fit) {
-            Ok(named) => named,
-            Err(error) => return refuse(sink, entry, error),
-        };
-        let listed = named.sessions.len() as u64;
-        if listed == 0 && named.searched == 0 {
-            return self.nothing(sink, entry);
-        }
-        if listed == 0 {
+    /// Says why no session was listed.
+    fn nothing_listed(&self, sink: Sink, entry: AuditEntry, flows: &Flows<'_>) -> Result<(), Closed> {
+        if flows.overtaken() > 0 {
             let sentence = format!(
-                "none of {} sessions has \"{}\" in its TLS server name, HTTP host or DNS question, as far as their first \
-                 packets are still there",
-                named.searched - named.unread,
-                Log(name)
+                "{} sessions that match were replaced by newer ones while they were listed; ask again, or for fewer \
+                 with --since",
+                flows.overtaken()
             );
-            return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
+            return refuse(sink, entry, Problem::nothing_matched(&Cause::new("cut", sentence)));
         }
-        entry.sessions(named.sessions.len());
-        self.write(&mut sink, named.sessions, u64::MAX)?;
-        let note = if named.beyond {
-            format!("incomplete: more than {NAMED_MAX} sessions have such a name; narrow it down with since and until")
-        } else if named.unread > 0 {
-            format!(
-                "incomplete: {} sessions were not searched, because that would take too long; narrow it down with since \
-                 and until",
-                named.unread
-            )
-        } else if let Some(fit) = self.cut_at.filter(|fit| named.searched >= *fit) {
-            format!("incomplete: only the first {fit} sessions were searched; narrow it down with since and until")
-        } else {
-            String::new()
-        };
-        end(sink, entry, listed, &note)
+        match &self.query.name {
+            Some(name) if flows.searched() > 0 => {
+                let (name, unread) = (name.to_string(), flows.unread());
+                let not_read = match unread {
+                    0 => String::new(),
+                    _ => format!("; {unread} further ones were not searched, because that would take too long"),
+                };
+                let sentence = format!(
+                    "none of {} sessions has \"{}\" in its TLS server name, HTTP host or DNS question, as far as their \
+                     first packets are still there{not_read}",
+                    flows.searched() - unread.min(flows.searched()),
+                    Log(&name)
+                );
+                refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)))
+            }
+            _ => self.nothing(sink, entry),
+        }
     }
 
     fn sums(&self, mut sink: Sink, mut entry: AuditEntry, by: By) -> Result<(), Closed> {
@@ -194,13 +160,15 @@ impl Listing {
             sink.line(sum)?;
         }
         let note = match sums.left_out {
-            0 => String::new(),
+            0 => sums.unlisted.sentence().unwrap_or_default(),
             left_out => format!(
                 "incomplete: {left_out} sessions are in no sum, because there is memory for {fit} sums; narrow it down with \
                  since, until or an expression"
             ),
         };
-        end(sink, entry, sums.rows.len() as u64, &note)
+        let mut counts = counts(sums.rows.len() as u64, sums.totals);
+        counts.push(("sums", sums.total));
+        end(sink, entry, Ending { counts, note, ..Ending::default() })
     }
 
     fn nothing(&self, sink: Sink, entry: AuditEntry) -> Result<(), Closed> {
@@ -222,7 +190,7 @@ impl Listing {
             let attribution = self.service.processes.as_deref().map(|table| Attribution::of(&session, table));
             let attribution = attribution.unwrap_or_default();
             let (process, container) = (self.query.process.as_deref(), self.query.container.as_deref());
-            if (process.is_some() || container.is_some()) && !attribution.matches(process, container) {
+            if self.query.is_by_process() && !attribution.matches(process, container) {
                 continue;
             }
             let interface = interfaces.get(usize::from(session.key.interface().0));
@@ -241,17 +209,62 @@ fn refuse(sink: Sink, entry: AuditEntry, problem: impl Into<Problem>) -> Result<
     sink.refuse(problem)
 }
 
+/// The trailers with numbers: the lines of the answer, and the totals of all sessions that match.
+fn counts(listed: u64, totals: FlowTotals) -> Vec<(&'static str, u64)> {
+    vec![
+        ("flows", listed),
+        ("sessions", totals.sessions),
+        ("session-packets", totals.packets),
+        ("session-bytes", totals.bytes),
+        ("kept-bytes", totals.kept_bytes),
+        ("cut-sessions", totals.cut),
+        ("gone-sessions", totals.gone),
+    ]
+}
+
+/// What a listing lacks; empty if nothing.
+fn note(flows: &Flows<'_>, named: bool) -> String {
+    let mut parts = Vec::new();
+    if flows.overtaken() > 0 {
+        parts.push(format!(
+            "incomplete: {} sessions were replaced by newer ones before they could be listed; ask for fewer with since \
+             and until, or read faster",
+            flows.overtaken()
+        ));
+    }
+    if flows.unsure() > 0 {
+        parts.push(format!(
+            "{} sessions changed and ended while this was listed, so that some of them may be missing or come twice",
+            flows.unsure()
+        ));
+    }
+    match flows.unread() {
+        0 => {}
+        unread if named => parts.push(format!(
+            "incomplete: {unread} sessions were not searched, because that would take too long; narrow it down with since \
+             and until"
+        )),
+        unread => parts.push(format!(
+            "{unread} sessions are listed without names, because reading them would take too long; narrow it down with \
+             since, until, limit or an expression"
+        )),
+    }
+    parts.extend(flows.unlisted().sentence());
+    parts.join("; ")
+}
+
 /// Ends the answer and its audit entry.
-fn end(sink: Sink, entry: AuditEntry, listed: u64, note: &str) -> Result<(), Closed> {
-    sink.end(Ending { counts: vec![("flows", listed)], note: note.to_owned(), ..Ending::default() })?;
-    entry.end(if note.is_empty() { "complete" } else { note });
+fn end(sink: Sink, entry: AuditEntry, ending: Ending) -> Result<(), Closed> {
+    let note = ending.note.clone();
+    sink.end(ending)?;
+    entry.end(if note.is_empty() { "complete" } else { &note });
     Ok(())
 }
 
 /// What was asked, for the audit log.
 fn audited(query: &FlowQuery) -> Value {
     let mut audited = describe::audit(&query.request);
-    audited["name"] = query.name.clone().into();
+    audited["name"] = query.name.as_ref().map(ToString::to_string).into();
     audited["process"] = query.process.clone().into();
     audited["container"] = query.container.clone().into();
     audited["by"] = query.by.map(|by| by.write()).into();

@@ -26,7 +26,7 @@ use base::time::Timestamp;
 use engine::own_streams::Exclusion;
 use formats::writer::Options;
 use formats::writer::one_link_type::{FittingExporter, OneLinkType};
-use query::{Follow, Found};
+use query::{Follow, Found, Request};
 
 /// How often a follower polls for new packets.
 const POLLS_PER_SECOND: u32 = 40;
@@ -177,6 +177,8 @@ impl Follower {
                 return sink.refuse(error);
             }
         };
+        let newest = service.history().totals().newest;
+        let mut missing = None;
         let mut writer = Writer::new(&self);
         writer.exporter.begin(sink.buffer(), &[format!("asked for: {}", describe::sentence(request))]);
         // The client need not wait for the first packet.
@@ -189,6 +191,11 @@ impl Follower {
             let settled = settled_clock.update(now(), Instant::now());
             let outcome = self.send_batch(&mut follow, settled, &mut writer, &mut sink, &mut entry);
             progress.report(&self, &follow, &writer);
+            if missing.is_none() && follow.is_live() {
+                let past = self.missing(newest, &follow);
+                writer.comment = Some(past.clone()).filter(|past| !past.is_empty());
+                missing = Some(past);
+            }
             // A stream of days must end when its client loses the role.
             if rights_checked.elapsed() >= RIGHTS_INTERVAL {
                 rights_checked = Instant::now();
@@ -208,7 +215,8 @@ impl Follower {
         }
         let summary = follow.summary();
         let note = self.note(&follow, &writer);
-        let mut comments = self.export.comments(&note, "", &writer.exported, writer.exporter.cut());
+        let missing = missing.unwrap_or_default();
+        let mut comments = self.export.comments(&note, &missing, &writer.exported, writer.exporter.cut());
         let outcome = Outcome {
             entry: &entry,
             peer: &self.peer,
@@ -217,11 +225,11 @@ impl Follower {
             dropped_within: 0,
             cut: writer.exporter.cut(),
             note: &note,
-            missing: "",
+            missing: &missing,
         };
         comments.extend(outcome.statement(&service, request, describe::sentence(request)));
         writer.exporter.end(sink.buffer(), &statistics(&service), &comments);
-        sink.end(Ending::of_file(summary, &note, ""))?;
+        sink.end(Ending::of_file(summary, &note, &missing))?;
         entry.end(if note.is_empty() { "complete" } else { &note });
         Ok(())
     }
@@ -244,6 +252,22 @@ impl Follower {
             sink.send_full()?;
         }
         Ok(Backlog::Waiting)
+    }
+
+    /// What the past up to `newest`, the newest packet at the start, has of the request and could not be sent. Empty if
+    /// nothing.
+    fn missing(&self, newest: Option<Timestamp>, follow: &Follow<'_>) -> String {
+        let (history, asked) = (self.export.service.history(), &self.export.query.request);
+        let until = newest.map(|newest| asked.until.map_or(newest, |until| until.min(newest)));
+        let past = Request { until, limit: None, ..asked.clone() };
+        // A follower that begins now does not ask for the past.
+        if past.since.zip(past.until).is_some_and(|(since, until)| since > until) {
+            return String::new();
+        }
+        if follow.summary().packets == 0 {
+            return history.explain_nothing(&past, Some(follow.notes())).map_or(String::new(), |cause| cause.sentence);
+        }
+        history.explain_missing(&past, follow.notes()).ok().flatten().unwrap_or_default()
     }
 
     fn note(&self, follow: &Follow<'_>, writer: &Writer) -> String {
@@ -299,6 +323,8 @@ struct Writer {
     exporter: FittingExporter,
     exported: ExportedInterfaces,
     span: Span,
+    /// The comment for the next packet.
+    comment: Option<String>,
 }
 
 impl Writer {
@@ -307,13 +333,17 @@ impl Writer {
         let options = Options { link_type: Some(link_type), ..options(&live.export.query) };
         let exporter = FittingExporter::new(live.export.query.format, options);
         let exporter = if live.for_strict_readers { exporter.for_strict_readers() } else { exporter };
-        Self { exporter, exported: ExportedInterfaces::default(), span: Span::default() }
+        Self { exporter, exported: ExportedInterfaces::default(), span: Span::default(), comment: None }
     }
 
     /// Writes a packet before which `missed` were evicted too soon.
     fn packet(&mut self, out: &mut Vec<u8>, found: &Found<'_>, missed: u64) {
         let comment =
             (missed > 0).then(|| format!("{missed} packets before this one were evicted before they could be sent"));
+        let comment = match (self.comment.take(), comment) {
+            (Some(earlier), Some(missed)) => Some(format!("{earlier}; {missed}")),
+            (earlier, missed) => earlier.or(missed),
+        };
         if self.exporter.packet(out, found.interface, &found.packet, comment.as_deref()) {
             self.exported.note(found.interface.id);
             self.span.add(found.packet.time);

@@ -15,10 +15,10 @@ use api::bodies::NewPin;
 use base::foreign::Log;
 use base::time::Timestamp;
 use engine::budget::ByteSize;
-use engine::judge::pins::{PinError, SHARE};
+use engine::judge::pins::{FoundSessions, PinError, SHARE};
 use engine::judge::{Pin, Pins, SessionFilter};
 use filter::Endpoints;
-use query::History;
+use query::{History, Request};
 
 /// Time between two looks for pins that have ended.
 const EXPIRY_EVERY: Duration = Duration::from_millis(500);
@@ -36,10 +36,13 @@ pub(crate) async fn list(service: Arc<Service>) -> Result<PinList, Problem> {
 /// Makes a pin.
 pub(crate) async fn add(service: Arc<Service>, peer: Peer, new_pin: NewPin) -> Result<PinStatus, Problem> {
     let asked = Arc::clone(&service);
+    // The stored packets are searched for sessions that match.
+    let place = service.packet_query(&peer).await?;
     let add = move || {
         let audited = json!({ "add": { "filter": new_pin.filter, "for_s": new_pin.for_s } });
         let entry = service.audit().begin(&peer, Action::Pin, audited)?;
         let made = make(&service.recorder.history, &new_pin);
+        drop(place);
         service.pinned.notify_one();
         match &made {
             Ok(pin) => entry.end(&format!("complete: pin {}", pin.id)),
@@ -80,11 +83,17 @@ pub(crate) async fn expire_in_time(service: Arc<Service>) {
     }
 }
 
+/// How much earlier than the newest packet a packet can be that arrives after it.
+const ARRIVAL_MAX: Duration = Duration::from_secs(10);
+
 fn make(history: &History, new_pin: &NewPin) -> Result<PinStatus, Problem> {
     let filter = SessionFilter::new(&new_pin.filter).map_err(|error| Problem::bad_query(error.to_string()))?;
     let pins = pins(history);
     pins.expire(now());
-    let wanted = unprotected_bytes(history, filter);
+    let request = Request { expression: new_pin.filter.clone(), ..Request::default() };
+    let begun = history.totals().newest;
+    let found = history.found_sessions(&request)?;
+    let wanted = unprotected_bytes(history, filter, &found);
     let used = used_bytes(history);
     let limit = pins.limit_bytes();
     if used.saturating_add(wanted) > limit {
@@ -103,6 +112,11 @@ fn make(history: &History, new_pin: &NewPin) -> Result<PinStatus, Problem> {
         PinError::Filter(error) => Problem::bad_query(error.to_string()),
         PinError::Full { .. } => Problem::pins_full(error.to_string()),
     })?;
+    // Packets can have arrived after the search and before the workers knew the pin.
+    let since = begun.map(|begun| begun.saturating_sub(ARRIVAL_MAX));
+    let recent = history.found_sessions(&Request { since, ..request })?;
+    pins.note_found(pin.id, Arc::new(found.and(recent)));
+    let pin = pins.list().into_iter().find(|listed| listed.id == pin.id).unwrap_or(pin);
     tracing::info!("pin {}: {} until {}", pin.id, Log(pin.expression()), pin.until);
     Ok(status_of(history, pin))
 }
@@ -119,9 +133,12 @@ fn list_of(history: &History) -> PinList {
 /// A pin. Its sessions are those that workers have marked, and those that match its filter and are not marked yet.
 fn status_of(history: &History, mut pin: Pin) -> PinStatus {
     let (mut sessions, mut kept_packets, mut kept_bytes) = (0, 0, 0);
-    for session in history.workers.iter().flat_map(|worker| worker.sessions.sessions()) {
+    let arrays = history.workers.iter().map(|worker| &worker.sessions);
+    for (array, session) in arrays.flat_map(|array| array.sessions().map(move |session| (array, session))) {
         let noted = session.marks().pins >> pin.place & 1 == 1;
-        let protected = noted || pin.matches(&Endpoints::from(&session.key));
+        let protected = noted
+            || pin.matches(&Endpoints::from(&session.key))
+            || pin.has_found(array, session.slot, session.first_sequence);
         if protected && session.kept_packets > 0 {
             sessions += 1;
             kept_packets += session.kept_packets;
@@ -143,12 +160,16 @@ fn status_of(history: &History, mut pin: Pin) -> PinStatus {
 }
 
 /// Bytes of the packets that a new pin would protect and no other one does.
-fn unprotected_bytes(history: &History, mut filter: SessionFilter) -> u64 {
-    let sessions = history.workers.iter().flat_map(|worker| worker.sessions.sessions());
+fn unprotected_bytes(history: &History, mut filter: SessionFilter, found: &FoundSessions) -> u64 {
+    let arrays = history.workers.iter().map(|worker| &worker.sessions);
+    let sessions = arrays.flat_map(|array| array.sessions().map(move |session| (array, session)));
     sessions
-        .filter(|session| session.marks().pins == 0 && session.kept_packets > 0)
-        .filter(|session| filter.matches(&Endpoints::from(&session.key)))
-        .map(|session| session.kept_bytes)
+        .filter(|(_, session)| session.marks().pins == 0 && session.kept_packets > 0)
+        .filter(|(array, session)| {
+            filter.matches(&Endpoints::from(&session.key))
+                || found.contains(array, session.slot, session.first_sequence)
+        })
+        .map(|(_, session)| session.kept_bytes)
         .sum()
 }
 

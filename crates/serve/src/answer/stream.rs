@@ -44,6 +44,8 @@ pub(crate) struct Ending {
     pub(crate) missing: String,
     /// The record of what was sent and its signature, if the client asked for a seal and the recorder has a key.
     pub(crate) record: Option<(String, String)>,
+    /// The mark of the next page of a listing; empty when everything was listed.
+    pub(crate) next: String,
 }
 
 impl Ending {
@@ -54,6 +56,7 @@ impl Ending {
             note: note.to_owned(),
             missing: missing.to_owned(),
             record: None,
+            next: String::new(),
         }
     }
 }

@@ -67,7 +67,14 @@ impl IntoResponse for Answer {
                     "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing, retrocap-record",
                 ),
             ),
-            Media::Flows => ("application/x-ndjson", Some("retrocap-flows, retrocap-note")),
+            Media::Flows => (
+                "application/x-ndjson",
+                Some(
+                    "retrocap-flows, retrocap-sessions, retrocap-session-packets, retrocap-session-bytes, \
+                     retrocap-kept-bytes, retrocap-cut-sessions, retrocap-gone-sessions, retrocap-sums, retrocap-next, \
+                     retrocap-note",
+                ),
+            ),
             Media::Files => ("application/x-ndjson", None),
         };
         let mut response = Response::new(axum::body::Body::new(HttpBody(self.body)));
@@ -107,7 +114,9 @@ fn trailers(ending: &Ending) -> HeaderMap {
             trailers.insert(name, HeaderValue::from(number));
         }
     }
-    for (name, text) in [("retrocap-note", &ending.note), ("retrocap-missing", &ending.missing)] {
+    let texts =
+        [("retrocap-note", &ending.note), ("retrocap-missing", &ending.missing), ("retrocap-next", &ending.next)];
+    for (name, text) in texts {
         if let Ok(value) = HeaderValue::from_str(text)
             && !text.is_empty()
         {

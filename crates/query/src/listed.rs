@@ -1,0 +1,20 @@
+//! A session of a listing.
+
+use super::page_mark::PageMark;
+use super::session_names::Names;
+use engine::session::Session;
+
+/// A session and the names in its first packets.
+#[derive(Clone, Debug)]
+pub struct ListedSession {
+    /// The session.
+    pub session: Session,
+    /// Parts that are missing between packets of it that are there, at least.
+    pub holes: u64,
+    /// Its names; none where they were not looked up.
+    pub names: Names,
+    /// Index of the worker that stores it.
+    pub(super) worker: u16,
+    /// Its position in the listing.
+    pub(super) mark: PageMark,
+}

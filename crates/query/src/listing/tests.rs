@@ -1,0 +1,247 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::*;
+use crate::tests::{history, udp};
+use base::interface::Interfaces;
+use base::memory::Lock;
+use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
+use engine::pipeline::{Config, Pipeline};
+use engine::store::retention::Policy;
+
+const WORKERS: u32 = 2;
+const MICRO_NS: u64 = 1000;
+const START: u64 = 1_700_000_000_000_000_000;
+
+/// Workers that go on to store packets while sessions are listed.
+struct Recorder {
+    pipelines: Vec<Pipeline>,
+    history: History,
+    time: u64,
+}
+
+impl Recorder {
+    fn new(sessions_bytes: u64, store_bytes: u64) -> Self {
+        let interfaces = Arc::new(Interfaces::default());
+        interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
+        let config = || Config {
+            sessions_bytes,
+            store_bytes,
+            policy: Policy::default(),
+            classes: engine::judge::Classes::default(),
+            pins: Default::default(),
+            pinned_bytes: 1 << 20,
+            filter: None,
+            snaplen: 0,
+            lock: Lock::No,
+            seed: 1,
+        };
+        let pipelines: Vec<_> = (0..WORKERS).map(|_| Pipeline::new(config()).unwrap()).collect();
+        let history = History {
+            workers: pipelines.iter().map(Pipeline::worker).collect(),
+            interfaces,
+            memory: crate::Memory::default(),
+            capture_filter: None.into(),
+            capture_interfaces: Vec::new().into(),
+            restart: Default::default(),
+            community_id_seed: 0.into(),
+        };
+        Self { pipelines, history, time: START }
+    }
+
+    /// One packet of each of these sessions, 7 µs apart.
+    fn store(pipelines: &mut [Pipeline], time: &mut u64, sessions: impl Iterator<Item = u32>) {
+        for session in sessions {
+            *time += 7 * MICRO_NS;
+            let host = u8::try_from(session % 199).unwrap();
+            let port = u16::try_from(1024 + session / 199).unwrap();
+            let data = udp((host, port), (200, 40_000), usize::try_from(session % 5).unwrap());
+            let worker = usize::try_from(session % WORKERS).unwrap();
+            pipelines[worker].ingest(&[Packet {
+                time: Timestamp(*time),
+                interface: InterfaceId(0),
+                link_type: LinkType::ETHERNET,
+                direction: Direction::Unknown,
+                flags: PacketFlags::default(),
+                original_len: u32::try_from(data.len()).unwrap(),
+                drops_before: 0,
+                data: &data,
+            }]);
+        }
+        pipelines.iter_mut().for_each(Pipeline::publish);
+    }
+}
+
+fn number(session: &Session) -> u32 {
+    let host = [session.originator(), session.responder()].into_iter().find(|end| end.port != 40_000).unwrap();
+    let Some(std::net::IpAddr::V4(ip)) = host.ip else { panic!("not IPv4") };
+    (u32::from(host.port) - 1024) * 199 + u32::from(ip.octets()[3])
+}
+
+/// Sessions of the first part, and those that arrive while it is listed.
+const SESSIONS: u32 = 24_000;
+const ROWS_MAX: usize = 600;
+
+/// Lists everything in pages, and stores packets between them: of new sessions, and of a few old ones. Returns also how
+/// many sessions the listing was not sure of.
+fn list(recorder: &mut Recorder, sort: Sort, with_marks: bool) -> (Vec<u32>, usize) {
+    let Recorder { pipelines, history, time } = recorder;
+    let (mut listed, mut next, mut after) = (Vec::new(), SESSIONS, None);
+    let mut store = |time: &mut u64| {
+        if next < SESSIONS + 20_000 {
+            Recorder::store(pipelines, time, next..next + 400);
+            Recorder::store(pipelines, time, (SESSIONS - 50..SESSIONS).filter(|session| session % 7 == 0));
+            next += 400;
+        }
+    };
+    loop {
+        let limit = with_marks.then_some(700);
+        let request = Request { limit, ..Request::default() };
+        let options = ListingOptions { after, rows_max: ROWS_MAX, ..sort.into() };
+        let mut flows = history.flows(&request, options).unwrap();
+        assert!(flows.totals().sessions >= u64::from(SESSIONS));
+        loop {
+            let page = flows.page(300);
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page.iter().map(|listed| number(&listed.session)));
+            store(time);
+        }
+        assert_eq!(flows.overtaken(), 0, "{sort:?}");
+        after = flows.next_mark();
+        if after.is_none() {
+            return (listed, usize::try_from(flows.unsure()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn honest_13_5_every_session_is_listed_once_while_others_arrive() {
+    for sort in Sort::ALL {
+        let mut recorder = Recorder::new(2 << 20, 16 << 20);
+        let Recorder { pipelines, time, .. } = &mut recorder;
+        Recorder::store(pipelines, time, 0..SESSIONS);
+        let capacity: u32 = recorder.history.workers.iter().map(|worker| worker.sessions.capacity()).sum();
+        assert!(capacity < SESSIONS, "the archive is part of the test");
+        let (listed, unsure) = list(&mut recorder, sort, false);
+        let distinct: BTreeSet<u32> = listed.iter().copied().collect();
+        // The archive does not tell what began before the listing from what began later in the same millisecond.
+        let began_with_it = SESSIONS + 1000 / 7 + 1;
+        assert!(distinct.iter().all(|session| *session < began_with_it), "{sort:?}: no new one comes");
+        let missing = (0..SESSIONS).filter(|session| !distinct.contains(session)).count();
+        let twice = listed.len() - distinct.len();
+        assert!(missing + twice <= unsure, "{sort:?}: {missing} are missing, {twice} come twice, {unsure} are unsure");
+        assert!(unsure <= 8, "{sort:?}: {unsure}");
+        assert!(unsure == 0 || !matches!(sort, Sort::Newest | Sort::Start));
+    }
+}
+
+#[test]
+fn honest_13_5_pages_by_mark_have_every_session_once() {
+    for sort in [Sort::Newest, Sort::Start] {
+        let mut recorder = Recorder::new(8 << 20, 16 << 20);
+        let Recorder { pipelines, time, .. } = &mut recorder;
+        Recorder::store(pipelines, time, 0..SESSIONS);
+        let (listed, _) = list(&mut recorder, sort, true);
+        let distinct: BTreeSet<u32> = listed.iter().copied().collect();
+        assert_eq!(listed.len(), distinct.len(), "{sort:?}: none comes twice");
+        assert!((0..SESSIONS).all(|session| distinct.contains(&session)), "{sort:?}: none is missing");
+    }
+}
+
+#[test]
+fn a_listing_in_several_passes_is_in_order() {
+    let mut recorder = Recorder::new(8 << 20, 16 << 20);
+    let Recorder { pipelines, time, .. } = &mut recorder;
+    Recorder::store(pipelines, time, 0..SESSIONS);
+    Recorder::store(pipelines, time, (0..SESSIONS).filter(|session| session % 3 == 0));
+    for sort in Sort::ALL {
+        let list = |options: ListingOptions| {
+            let flows = recorder.history.flows(&Request::default(), options).unwrap();
+            flows.map(|session| sort.key(&session)).collect::<Vec<_>>()
+        };
+        let in_passes = list(ListingOptions { rows_max: ROWS_MAX, ..sort.into() });
+        let groups = |keys: &[SortKey]| keys.iter().map(|key| key.group).collect::<Vec<_>>();
+        assert!(groups(&in_passes).is_sorted(), "{sort:?}");
+        let at_once = list(sort.into());
+        assert!(at_once.is_sorted());
+        assert_eq!(groups(&in_passes), groups(&at_once), "{sort:?}");
+    }
+}
+
+#[test]
+fn the_newest_of_a_millisecond_come_first() {
+    let mut recorder = Recorder::new(8 << 20, 16 << 20);
+    let Recorder { pipelines, time, .. } = &mut recorder;
+    Recorder::store(pipelines, time, 0..1000);
+    let request = Request { limit: Some(3), ..Request::default() };
+    let mut flows = recorder.history.flows(&request, ListingOptions { rows_max: 10, ..Sort::Newest.into() }).unwrap();
+    let newest: Vec<u32> = flows.page(10).iter().map(|listed| number(&listed.session)).collect();
+    assert_eq!((newest, flows.totals().sessions), (vec![999, 998, 997], 1000));
+    assert!(flows.next_mark().is_some());
+}
+
+/// A DNS query in an Ethernet/IPv4/UDP frame.
+fn dns(from: (u8, u16), label: &str) -> Vec<u8> {
+    let mut message = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, u8::try_from(label.len()).unwrap()];
+    message.extend(label.as_bytes());
+    message.extend([0, 0, 16, 0, 1]);
+    let mut frame = udp(from, (200, 53), message.len());
+    let at = frame.len() - message.len();
+    frame[at..].copy_from_slice(&message);
+    frame
+}
+
+#[test]
+fn names_are_read_page_by_page_and_only_where_packets_are_left() {
+    const SESSIONS: u64 = 2000;
+    let mut packets = Vec::new();
+    for i in 0..SESSIONS {
+        let (host, port) = (u8::try_from(i % 100).unwrap(), u16::try_from(1000 + i).unwrap());
+        packets.push((1_000_000_000 + i * 1000, dns((host, port), &format!("Name{i}"))));
+    }
+    // Each session has its own name, so that a name in the wrong row fails the test.
+    let history = history(4 << 20, packets);
+    for sort in [Sort::Start, Sort::Bytes] {
+        let mut flows = history.flows(&Request::default(), sort).unwrap();
+        let mut listed = Vec::new();
+        loop {
+            let page = flows.page(1000);
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page);
+        }
+        assert_eq!((listed.len() as u64, flows.unread()), (SESSIONS, 0));
+        for row in &listed {
+            let i = u64::from(row.session.originator().port) - 1000;
+            let question = Some(format!("Name{i}").into()).filter(|_| row.session.kept_packets > 0);
+            assert_eq!(row.names.dns_question, question);
+            assert_eq!(row.names.dns_type.is_some(), question.is_some());
+        }
+    }
+    let list = |name: &str, limit: Option<u64>, rows_max: usize| {
+        let options = ListingOptions { name: Some(NameFilter::new(name)), rows_max, ..Sort::Last.into() };
+        let mut flows = history.flows(&Request { limit, ..Request::default() }, options).unwrap();
+        let mut ports: Vec<u16> = Vec::new();
+        loop {
+            let page = flows.page(100);
+            if page.is_empty() {
+                return (ports, flows.totals().sessions, flows.searched(), flows.next_mark().is_some());
+            }
+            ports.extend(page.iter().map(|listed| listed.session.originator().port));
+        }
+    };
+    let expected: Vec<u16> = std::iter::once(1123).chain(2230..2240).collect();
+    assert_eq!(list("NAME123", None, usize::MAX), (expected.clone(), 11, SESSIONS, false));
+    assert_eq!(list("name123", Some(2), usize::MAX), (expected[..2].to_vec(), 11, SESSIONS, true));
+    // In several passes, sessions of one millisecond come in any order.
+    for rows_max in [7, 100] {
+        let (mut ports, matching, searched, more) = list("NAME123", None, rows_max);
+        ports.sort_unstable();
+        assert_eq!((ports, matching, searched, more), (expected.clone(), 11, SESSIONS, false));
+        let (ports, matching, searched, more) = list("name123", Some(2), rows_max);
+        assert_eq!((ports.len(), matching, searched, more), (2, 11, SESSIONS, true));
+    }
+}
