@@ -180,3 +180,57 @@ fn the_readme_is_short() {
     let lines = std::fs::read_to_string(root().join("README.md")).unwrap().lines().count();
     assert!(lines < 250, "README.md has {lines} lines");
 }
+
+/// The words of a shell command, up to a pipe, a redirection, a comment or another command.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in command.chars() {
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (Some(_), _) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '|' | '>' | '&' | ';' | ')' | '`') => break,
+            (None, '#') if word.is_none() => break,
+            (None, ' ') => words.extend(word.take()),
+            (None, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[test]
+fn honest_13_17_commands_in_documents_have_flags_that_exist() {
+    let (mut commands, mut wrong) = (0, Vec::new());
+    for document in documents() {
+        let text = std::fs::read_to_string(root().join(&document)).unwrap().replace("\\\n", " ");
+        for line in text.split("```").skip(1).step_by(2).flat_map(str::lines) {
+            // A path, another word that ends with the name, or the value of an option is no command.
+            let is_command = |at: &usize| {
+                let before = line[..*at].split(' ').rev().find(|word| !word.is_empty()).unwrap_or_default();
+                line[..*at].ends_with([' ', '/', '`']) && !before.starts_with('-')
+            };
+            let mut names = line.match_indices("retrocap ").map(|(at, _)| at).filter(|_| line.contains("$ "));
+            let Some(at) = names.find(is_command) else { continue };
+            let command = &line[at + "retrocap ".len()..];
+            let mut words = words(command);
+            // Options of the program itself stand before the verb.
+            let verb = words.iter().find(|word| !word.starts_with('-') && !word.contains('/')).cloned();
+            if verb.is_none_or(|verb| !verb.chars().all(|c| c.is_ascii_lowercase()) || verb == "help") {
+                continue;
+            }
+            words.push("--help".to_owned());
+            commands += 1;
+            let output = std::process::Command::new(env!("CARGO_BIN_EXE_retrocap")).args(&words).output().unwrap();
+            if !output.status.success() {
+                wrong.push(format!("{}: {line}: {}", document.display(), String::from_utf8_lossy(&output.stderr)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    eprintln!("{commands} commands");
+    assert!(commands > 20, "{commands}");
+}

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cli::{run, told};
+use crate::cli::{retrocap, run, told};
 use crate::generate;
 
 /// A capture of two sessions, and its folder.
@@ -76,6 +76,10 @@ fn honest_13_14_options_of_other_tools_are_taken_or_explained() {
         (&["flows", "-w", "x.pcap"], &["get -w", "--csv"]),
         (&["get", "http.request.method==\"POST\""], &["display filter", "tshark"]),
         (&["get", "--follow"], &["leave out one of both"]),
+        (&["get", "-Y", "dns"], &["display filter", "port 53"]),
+        (&["flows", "modbus.func_code == 5"], &["display filter", "tshark"]),
+        (&["push", "127.0.0.1:1"], &["get -r", "nc"]),
+        (&["flows", "-tt"], &["--json"]),
     ] {
         let (code, stdout, stderr) = ask(arguments, &path);
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
@@ -92,6 +96,60 @@ fn honest_13_14_options_of_other_tools_are_taken_or_explained() {
         "{:?}",
         &magic[..4]
     );
+}
+
+#[test]
+fn honest_13_14_push_takes_or_explains_the_options_too() {
+    let (code, _, stderr) = told(&run(&["push", "-X", "127.0.0.1:1"]));
+    assert!(code == 2 && stderr.contains("get -X"), "{stderr}");
+    let (code, stdout, stderr) = told(&run(&["push", "-D"]));
+    assert!(code == 0 && stdout.contains("lo [Up"), "{stdout}{stderr}");
+    let (code, _, stderr) = told(&run(&["push"]));
+    assert!(code == 2 && stderr.contains("HOST:PORT"), "{stderr}");
+}
+
+#[test]
+fn honest_13_14_display_filters_and_expressions_are_joined() {
+    let (_folder, path) = capture();
+    let all = ask(&["get", "--text"], &path).1;
+    let (code, lines, stderr) = ask(&["get", "--text", "-f", "udp", "-Y", "ip.proto == 17", "ip"], &path);
+    assert_eq!((code, &lines), (0, &all), "{stderr}");
+    assert!(stderr.contains("'((ip) and (udp)) and (ip proto 17)'"), "{stderr}");
+}
+
+/// The answer about a file, in a time zone nine hours ahead of UTC.
+fn ask_in_japan(arguments: &[&str], file: &Path) -> (i32, String, String) {
+    told(&retrocap().env("TZ", "JST-9").args(arguments).arg("-r").arg(file).output().unwrap())
+}
+
+#[test]
+fn honest_13_15_times_carry_their_zone() {
+    let (folder, path) = capture();
+    let (_, lines, stderr) = ask_in_japan(&["get", "--text", "-c", "2"], &path);
+    assert_eq!(stderr.lines().next(), Some("retrocap: times are in +09:00"), "{stderr}");
+    let (_, utc, stderr) =
+        told(&retrocap().env("TZ", "UTC").args(["get", "--text", "-c", "2", "-r"]).arg(&path).output().unwrap());
+    assert_eq!(stderr.lines().next(), Some("retrocap: times are in UTC"), "{stderr}");
+    let hour = |lines: &str| lines[..2].parse::<u32>().unwrap();
+    assert_eq!((hour(&utc) + 9) % 24, hour(&lines));
+    assert_eq!(utc.lines().next().unwrap()[2..], lines.lines().next().unwrap()[2..]);
+    let (_, dated, stderr) = ask_in_japan(&["get", "--text", "-tttt", "-c", "1"], &path);
+    assert!(dated.split(' ').nth(1).unwrap().ends_with("+09:00") && !stderr.contains("times are"), "{dated}{stderr}");
+    let (_, epoch, _) = ask_in_japan(&["get", "--text", "-tt", "-c", "1"], &path);
+    let (_, rows, _) = ask_in_japan(&["flows", "--json", "--sort", "start", "--limit", "1"], &path);
+    let row: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    assert!(row["first"].as_str().unwrap().ends_with('Z'), "{row}");
+    assert!(epoch.split(' ').next().unwrap().parse::<f64>().unwrap() > 1.0, "{epoch}");
+    assert!(ask_in_japan(&["get", "--text", "-t", "-c", "1"], &path).1.starts_with("IP"), "no time");
+    assert!(
+        ask_in_japan(&["get", "--text", "-ttt", "-c", "1"], &path).1.starts_with("00:00:00.000000 IP"),
+        "since the first"
+    );
+    let (_, table, _) = ask_in_japan(&["flows"], &path);
+    assert!(table.starts_with("first (+09:00)"), "{table}");
+    let out = folder.path().join("out.pcapng");
+    let (_, _, stderr) = ask_in_japan(&["get", "-w", out.to_str().unwrap()], &path);
+    assert!(stderr.contains(" +09:00 -> "), "{stderr}");
 }
 
 #[test]
@@ -120,4 +178,23 @@ fn honest_13_16_no_success_stands_above_an_error() {
     let (code, stdout, stderr) = told(&run(&["replay", cut.to_str().unwrap(), "-m", "16M"]));
     assert!(code == 1 && stderr.contains("every packet before that was read"), "{stderr}");
     assert!(stdout.starts_with("BEFORE THE DAMAGE kept ") && !stdout.contains("nothing lost"), "{stdout}");
+}
+
+#[test]
+fn honest_13_16_damage_further_into_a_file_is_told_first() {
+    let (folder, path) = capture();
+    let whole = gzip(&std::fs::read(&path).unwrap());
+    let damaged = folder.path().join("damaged.pcap.gz");
+    std::fs::write(&damaged, &whole[..whole.len() / 2]).unwrap();
+    let out = folder.path().join("out.pcapng");
+    for arguments in [&["get", "-w", out.to_str().unwrap()][..], &["flows", "--limit", "1"], &["status"]] {
+        let (code, stdout, stderr) = ask(arguments, &damaged);
+        let first = stderr.lines().next().unwrap();
+        assert!(
+            code == 1 && first.contains("damaged.pcap.gz") && first.contains("before that"),
+            "{arguments:?}: {stderr}"
+        );
+        assert_eq!(stderr.matches("damaged.pcap.gz").count(), 1, "{arguments:?}: {stderr}");
+        assert!(arguments != ["status"] || !stdout.contains("nothing lost"), "{stdout}");
+    }
 }

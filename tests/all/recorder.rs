@@ -12,6 +12,7 @@ mod faults;
 mod following;
 mod health;
 mod honest;
+mod honest_answers;
 mod honest_start;
 mod hostile_again;
 mod hostile_readers;

@@ -8,7 +8,7 @@ use crate::generate::Random;
 use crate::namespaces::{Namespace, available};
 
 /// A classic capture file of one link type, its packets a millisecond apart.
-fn capture(link_type: u32, packets: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn capture(link_type: u32, packets: &[Vec<u8>]) -> Vec<u8> {
     let mut file = Vec::new();
     for field in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 262_144, link_type] {
         file.extend_from_slice(&field.to_le_bytes());
@@ -24,38 +24,38 @@ fn capture(link_type: u32, packets: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// A recorder that has read such a capture.
-fn recorded(link_type: u32, packets: &[Vec<u8>]) -> Recorder {
+pub(super) fn recorded(link_type: u32, packets: &[Vec<u8>]) -> Recorder {
     let folder = directory();
     let path = folder.path().join("in.pcap");
     std::fs::write(&path, capture(link_type, packets)).unwrap();
     replayed(path.to_str().unwrap(), u64::try_from(packets.len()).unwrap(), "32M")
 }
 
-fn replayed(path: &str, packets: u64, memory: &str) -> Recorder {
+pub(super) fn replayed(path: &str, packets: u64, memory: &str) -> Recorder {
     let recorder = Recorder::replaying(&["--replay", path, "--speed", "max", "-m", memory], Stdio::null());
     recorder.arrived(packets);
     recorder
 }
 
-fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1][..], &ethertype.to_be_bytes(), payload].concat()
 }
 
 /// From 10.0.0.1 to 10.0.0.2, with flags and fragment offset.
-fn ipv4(protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn ipv4(protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
     let [l0, l1] = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
     let [f0, f1] = fragment.to_be_bytes();
     let header = [0x45, 0, l0, l1, 0xab, 0xcd, f0, f1, 64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     [&header[..], payload].concat()
 }
 
-fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len()).unwrap().to_be_bytes();
     [&source.to_be_bytes()[..], &destination.to_be_bytes(), &length, &[0, 0], payload].concat()
 }
 
 /// From port `source` with flags; sequence number 1.
-fn tcp(source: u16, destination: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn tcp(source: u16, destination: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
     let ports = [source.to_be_bytes(), destination.to_be_bytes()].concat();
     [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0], payload].concat()
 }
