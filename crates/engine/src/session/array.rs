@@ -102,6 +102,19 @@ impl SessionArray {
         self.archive.session(place, recent).map(|session| session.with_likely_responder(&self.servers))
     }
 
+    /// Number of entries that were ever used. They are the first ones of the array, which is filled in order.
+    pub fn used(&self) -> u32 {
+        let (mut used, mut unused) = (0, self.capacity());
+        while used < unused {
+            let middle = used + (unused - used) / 2;
+            match self.entry(SessionSlot(middle)).is_some_and(Entry::in_use) {
+                true => used = middle + 1,
+                false => unused = middle,
+            }
+        }
+        used
+    }
+
     /// The sessions in the array, in no particular order.
     pub fn sessions(&self) -> impl Iterator<Item = Session> + '_ {
         (0..self.used()).filter_map(|slot| self.session(SessionSlot(slot)))

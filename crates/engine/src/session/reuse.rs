@@ -19,7 +19,7 @@ use base::time::Timestamp;
 /// Queued entries that are examined at a time.
 const EMPTIED_EXAMINED: usize = 4;
 /// Entries of the array that a scan rates.
-const SCANNED: usize = 32;
+const SCANNED: usize = 16;
 /// Entries that a scan selects at most. The others are passed over until the next lap, so that sessions which come back
 /// in turns find some of their entries again even if there are a few more sessions than entries.
 const SELECTED_MAX: usize = 8;
@@ -147,6 +147,10 @@ impl Reuse {
         let enough = if worst & CLASS == 0 { worst } else { (worst & CLASS) | ((worst & !CLASS) / 2) };
         let many = if worst & CLASS == 0 { 1 } else { SELECTED_MAX };
         self.hand = slot;
+        for _ in 0..SCANNED {
+            entry(array, slot).prefetch_counts();
+            slot = next(slot);
+        }
         for (_, slot) in rated.into_iter().filter(|rated| rated.0 >= enough).take(many) {
             self.scanned.push_back(select(entry(array, slot), slot, expect));
         }

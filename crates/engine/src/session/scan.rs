@@ -11,19 +11,6 @@ use super::summary::SessionSlot;
 use base::time::Timestamp;
 
 impl SessionArray {
-    /// Number of entries that were ever used. They are the first ones of the array, which is filled in order.
-    pub fn used(&self) -> u32 {
-        let (mut used, mut unused) = (0, self.capacity());
-        while used < unused {
-            let middle = used + (unused - used) / 2;
-            match self.entry(SessionSlot(middle)).is_some_and(Entry::in_use) {
-                true => used = middle + 1,
-                false => unused = middle,
-            }
-        }
-        used
-    }
-
     /// The sessions in the array that overlap a window: last packet at `since` or later, first packet at `until` or
     /// earlier. In no particular order.
     pub fn overlapping(&self, since: Timestamp, until: Timestamp) -> impl Iterator<Item = Session> + '_ {

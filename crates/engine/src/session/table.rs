@@ -288,21 +288,21 @@ impl SessionTable {
         }
     }
 
-    /// Counts the eviction of packet `sequence`, if its session still has `slot`. Returns whether it was the session's
-    /// first. The packet is lost unless it `may_survive`; whether the first of a session is lost is always decided later,
-    /// by [`packet_lost`](Self::packet_lost).
+    /// Counts the eviction of packet `sequence`, if its session still has `slot`. The packet is lost, unless it
+    /// `may_survive` or is the first of its session. Returns whether that has to be decided, and then recorded by
+    /// [`packet_lost`](Self::packet_lost).
     #[inline]
     pub fn packet_evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64, may_survive: bool) -> bool {
         let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
             return false;
         };
-        let is_first = entry.first_sequence() == sequence;
-        let lost = if may_survive || is_first { Lost::NONE } else { entry.loss_of(sequence) };
+        let is_open = may_survive || entry.first_sequence() == sequence;
+        let lost = if is_open { Lost::NONE } else { entry.loss_of(sequence) };
         if entry.kept_less(captured_bytes, self.now, lost) == 0 && !entry.is_queued() {
             entry.set_queued(true);
             self.reuse.push(slot.0);
         }
-        is_first
+        is_open
     }
 
     /// Records the loss of packet `sequence`, which [`packet_evicted`](Self::packet_evicted) has counted and which is

@@ -41,9 +41,8 @@ impl Store {
         let shared = Arc::clone(&self.shared);
         let stream = stream_of(&shared, packing.as_deref_mut(), &view);
         let may_carry = kind.has_starts() || (self.policy.pins() != 0 && kind != Kind::Pinned);
-        let firsts = tell_evicted(view, &stream, may_carry, sessions);
         let mut lost_until = view.newest;
-        if may_carry || firsts > 0 {
+        if tell_evicted(view, &stream, may_carry, sessions) > 0 {
             lost_until = self.pick(view, &stream, kind, sessions);
         }
         self.packing = packing;
@@ -164,15 +163,16 @@ impl Store {
 /// Counts the eviction of all packets of a segment in their sessions.
 ///
 /// If no packet may be carried forward (`may_carry`), all packets are recorded as lost, except the first of each
-/// session, which is decided later. Returns how many packets are the first of their session.
+/// session. Returns of how many packets it has to be decided whether they are lost. Packets whose session has lost its
+/// entry are not among them. In a flood these are nearly all, so that its segments are read only once.
 fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, sessions: &mut SessionTable) -> u32 {
-    let mut firsts = 0;
+    let mut undecided = 0;
     let mut outlines = Outlines::new(view, stream);
     if sessions.are_few() {
         while let Some(Outline { session, sequence, captured_len, .. }) = outlines.next() {
-            firsts += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len), may_carry));
+            undecided += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len), may_carry));
         }
-        return firsts;
+        return undecided;
     }
     // Sessions are scattered in memory, so the entries of several records are prefetched together.
     let mut ahead = [(SessionSlot(0), 0, 0); RECORDS_AHEAD];
@@ -186,10 +186,10 @@ fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, session
             count += 1;
         }
         for &(session, sequence, captured_len) in &ahead[..count] {
-            firsts += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len), may_carry));
+            undecided += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len), may_carry));
         }
         if count < RECORDS_AHEAD {
-            return firsts;
+            return undecided;
         }
     }
 }
