@@ -132,14 +132,16 @@ mod forbidden {
     use retrocap::capture::live::capture_rights;
     use retrocap::daemon::privileges;
     use retrocap::daemon::sandbox::{PathRules, Role, Sandbox, SandboxMode};
+    use rustix::fs::{AtFlags, CWD, unlinkat};
     use rustix::net::{AddressFamily, SocketType, socket};
     use rustix::process::{Signal, Uid, kill_process};
     use rustix::thread::{move_into_link_name_space, set_thread_res_uid};
 
     const SIGSYS: i32 = 31;
-    const EVERYBODY: [Role; 6] = [Role::Main, Role::Capture, Role::Interfaces, Role::Query, Role::Serve, Role::Audit];
+    const EVERYBODY: [Role; 7] =
+        [Role::Main, Role::Capture, Role::Interfaces, Role::Query, Role::Serve, Role::Audit, Role::Spool];
 
-    const READERS: [Role; 5] = [Role::Main, Role::Capture, Role::Query, Role::Serve, Role::Audit];
+    const READERS: [Role; 6] = [Role::Main, Role::Capture, Role::Query, Role::Serve, Role::Audit, Role::Spool];
 
     /// An operation, and the roles that may do it.
     type Try = (&'static str, fn(&Path) -> io::Result<()>, &'static [Role]);
@@ -151,8 +153,9 @@ mod forbidden {
         ("look around", |_| std::fs::read_dir("/").map(drop), &[]),
         ("read its configuration", |at| File::open(at.join("etc/config")).map(drop), &READERS),
         ("change its configuration", |at| File::options().append(true).open(at.join("etc/config")).map(drop), &[]),
-        ("write a log", |at| File::create(at.join("log/new")).map(drop), &[Role::Main, Role::Audit]),
+        ("write a log", |at| File::create(at.join("log/new")).map(drop), &[Role::Main, Role::Audit, Role::Spool]),
         ("put a log aside", |at| std::fs::rename(at.join("log/old"), at.join("log/old")), &[Role::Main, Role::Audit]),
+        ("remove a file", |at| Ok(unlinkat(CWD, at.join("log/old"), AtFlags::empty())?), &[Role::Main, Role::Spool]),
         ("leave a file elsewhere", |_| File::create("/tmp/retrocap-was-here").map(drop), &[]),
         ("leave a link in the log", |at| std::os::unix::fs::symlink("/etc/shadow", at.join("log/link")), &[]),
         ("make a program of the log", |at| std::fs::set_permissions(at.join("log/old"), mode(0o4777)), &[]),

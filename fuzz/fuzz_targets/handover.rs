@@ -52,6 +52,7 @@ fuzz_target!(|data: &[u8]| {
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             community_id_seed: 0.into(),
+            disk: None,
             restart: before.clone(),
         };
         let totals = history.totals();

@@ -41,6 +41,7 @@ fuzz_target!(|data: &[u8]| {
         capture_interfaces: Vec::new().into(),
         restart: Default::default(),
         community_id_seed: 0.into(),
+        disk: None,
     };
     let totals = history.totals();
     assert_eq!(

@@ -26,7 +26,10 @@ fn tests() -> BTreeSet<String> {
     for entry in std::fs::read_dir(root().join("crates")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let before = if name == "retrocap" { String::new() } else { format!("{name}::") };
-        folders.push((format!("crates/{name}/src"), before));
+        folders.push((format!("crates/{name}/src"), before.clone()));
+        if root().join(format!("crates/{name}/tests")).exists() {
+            folders.push((format!("crates/{name}/tests"), before));
+        }
     }
     for (folder, before) in folders {
         let folder = root().join(folder);

@@ -84,6 +84,7 @@ impl Made {
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             community_id_seed: 0.into(),
+            disk: None,
             restart: RestartReport::default(),
         }
     }

@@ -215,6 +215,7 @@ fn nothing() -> retrocap::query::History {
         capture_interfaces: Vec::new().into(),
         restart: Default::default(),
         community_id_seed: 0.into(),
+        disk: None,
     }
 }
 

@@ -56,6 +56,7 @@ impl Run {
             capture_interfaces: Vec::new().into(),
             restart: Default::default(),
             community_id_seed: 0.into(),
+            disk: None,
         };
         Self {
             setup: setup.clone(),
@@ -79,6 +80,7 @@ impl Run {
             capture_interfaces: Vec::new().into(),
             restart: Default::default(),
             community_id_seed: 0.into(),
+            disk: None,
         };
         let mut readers: Vec<Reader<'_>> = Vec::new();
         for step in 0..steps {

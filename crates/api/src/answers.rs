@@ -95,11 +95,13 @@ pub enum HealthCode {
     Audit,
     /// The recorder's certificate expires soon.
     Certificate,
+    /// Packets do not reach the disk as asked for.
+    Spool,
 }
 
 impl HealthCode {
     /// Every code.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NotRecording,
         Self::WorkerStuck,
         Self::KernelDrops,
@@ -110,6 +112,7 @@ impl HealthCode {
         Self::Sandbox,
         Self::Audit,
         Self::Certificate,
+        Self::Spool,
     ];
 
     /// The code as a word.
@@ -125,6 +128,7 @@ impl HealthCode {
             Self::Sandbox => "sandbox",
             Self::Audit => "audit",
             Self::Certificate => "certificate",
+            Self::Spool => "spool",
         }
     }
 }

@@ -227,6 +227,10 @@ fn request(selection: SelectionQuestion, clock: Clock) -> Result<Request, Parame
         address: address.map_err(|error: SubnetError| ParameterError::Address(error.to_string()))?,
         port: selection.port,
         expression: selection.filter.unwrap_or_default(),
+        tier: selection
+            .from
+            .map(|text| text.parse().map_err(|_| wrong("from", &text, "memory or disk")))
+            .transpose()?,
     })
 }
 

@@ -251,6 +251,8 @@ question! {
             => "Only with this address, or an address of this network, at one end; also in tunnels and behind VLAN tags.";
         port: PortRange = "port", example "443"
             => "Only with this port, or a port of this range, at one end.";
+        from: String = "from", example "disk"
+            => "Search only in memory or only on disk; in both by default.";
     }
 }
 

@@ -16,7 +16,9 @@ pub(super) fn split(settings: &Settings) -> Result<Split, Error> {
 }
 
 fn split_of(settings: &Settings, budget_bytes: u64) -> Result<Split, Error> {
-    let split = Split::new(budget_bytes, settings.workers_used(), settings.is_live())?;
+    let spool_bytes = settings.spool_memory_bytes(budget_bytes);
+    let mut split = Split::new(budget_bytes.saturating_sub(spool_bytes), settings.workers_used(), settings.is_live())?;
+    split.budget_bytes = budget_bytes;
     Ok(if settings.compression_cpu.0 > 0.0 { split.compressing() } else { split })
 }
 

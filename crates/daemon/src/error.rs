@@ -55,6 +55,9 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The directory of the spool cannot be used.
+    #[error(transparent)]
+    Spool(spool::directory::DirectoryError),
     /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),

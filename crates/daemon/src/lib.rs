@@ -32,6 +32,7 @@ mod replay;
 pub mod sandbox;
 pub mod settings;
 mod socket;
+mod spool;
 mod workers;
 
 use tokio::sync::oneshot;

@@ -13,7 +13,7 @@ pub struct Found<'a> {
     pub interface: &'a Interface,
     /// The header of its record.
     pub header: RecordHeader,
-    /// Index of the worker that stores it.
+    /// Index of the worker that stores it; `usize::MAX` for a packet from disk.
     pub worker: usize,
     /// Indices of the selectors of a [`Search`](super::search::Search) that select it, ascending; empty without a
     /// `Search`.
@@ -51,6 +51,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Packets evicted before the query read them, whether or not they would match.
     pub overtaken: u64,
+    /// Packets that come from disk and are not in memory.
+    pub from_disk: u64,
     /// Packets returned out of time order because a read-ahead limit was reached.
     pub unsorted: u64,
     /// Further copies of packets that were captured twice: returned, or left out if the request asks for that.

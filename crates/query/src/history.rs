@@ -9,6 +9,7 @@ use base::packet::LinkType;
 use base::time::Timestamp;
 use engine::handover::RestartReport;
 use engine::pipeline::Worker;
+use spool::archive::Archive;
 
 /// Parts of the byte budget, as the status reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct Memory {
     pub queries_bytes: u64,
     /// Buffers reserved for compression.
     pub compression_bytes: u64,
+    /// Buffers and index of the spool.
+    pub spool_bytes: u64,
 }
 
 /// Everything that is recorded, as readers see it.
@@ -40,6 +43,8 @@ pub struct History {
     pub restart: RestartReport,
     /// Community ID seed for requests that give none.
     pub community_id_seed: Reloadable<u16>,
+    /// The packets on disk, if there is a spool.
+    pub disk: Option<Arc<dyn Archive>>,
 }
 
 /// A setting that the user can change while the recorder runs.

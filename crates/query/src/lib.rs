@@ -7,6 +7,7 @@
 pub mod attribution;
 mod copies;
 pub mod coverage;
+mod disk;
 pub mod explain;
 pub mod flows;
 mod follow;
@@ -24,6 +25,7 @@ mod page_mark;
 pub mod record_seal;
 mod remainder;
 mod request;
+mod run;
 pub mod search;
 pub mod selectors;
 mod session_names;
@@ -37,7 +39,7 @@ pub use history::{History, Memory, Reloadable};
 pub use merge::Packets;
 pub use notes::SearchNotes;
 pub use remainder::Remainder;
-pub use request::{QueryError, Request};
+pub use request::{QueryError, Request, Tier};
 
 #[cfg(test)]
 mod tests;

@@ -11,19 +11,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::copies::Copies;
+use super::disk::Disk;
 use super::found::{Found, Summary};
 use super::names::SessionStarts;
 use super::notes::{SearchNotes, SessionBits};
-use super::order::ordered;
+use super::run::{ReadAhead, Run};
 use super::search::Search;
 use super::session_selectors::SessionSelectors;
-use super::{History, QueryError, Request};
+use super::{History, QueryError, Request, Tier};
 use base::interface::Interface;
 use base::packet::LinkType;
 use base::time::Timestamp;
 use engine::store::record::RecordHeader;
-use engine::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
+use engine::store::{Gone, RecordAt, SegmentView, Segments};
 use filter::FilterSet;
+use spool::read::ReadSummary;
 
 /// Maximum number of records that one query reads ahead, over all segments (about 60 bytes each). Beyond it, packets
 /// come in arrival order, and the query counts those out of time order.
@@ -38,6 +40,9 @@ const RECORDS_BETWEEN_LOOKS: u32 = 1024;
 
 /// Bytes at the start of a packet that usually contain all headers that an expression needs.
 const START_BYTES: u32 = 128;
+
+/// Stands for the worker of a packet from disk.
+pub(super) const FROM_DISK: usize = usize::MAX;
 
 /// Iterates over the packets that match a [`Request`], in time order.
 #[derive(Debug)]
@@ -69,6 +74,8 @@ pub struct Packets<'h> {
     /// If set, the sessions found so far: one packet per session is enough, and further packets are skipped.
     once: Option<SessionBits>,
     interrupts: Vec<Arc<AtomicBool>>,
+    /// The part of the answer that comes from disk.
+    disk: Option<Disk>,
     summary: Summary,
 }
 
@@ -79,7 +86,9 @@ impl History {
     ///
     /// If the window, the interface or the expression is invalid.
     pub fn packets(&self, request: &Request) -> Result<Packets<'_>, QueryError> {
-        Packets::new(self, request)
+        let packets = Packets::new(self, request)?;
+        let disk = Disk::new(self, request, packets.window);
+        Ok(Packets { disk, ..packets })
     }
 
     /// Searches for the packets that `search` selects. Of `request`, the window, the flow and the Community ID are
@@ -110,7 +119,8 @@ impl<'h> Packets<'h> {
         let filter = request.filter(&history.link_types())?;
         let mut waiting: Vec<(usize, SegmentView)> = Vec::new();
         for (i, worker) in history.workers.iter().enumerate() {
-            let wanted = |s: &SegmentView| s.packets > 0 && s.oldest <= window.1 && s.newest >= window.0;
+            let in_memory = request.tier != Some(Tier::Disk);
+            let wanted = |s: &SegmentView| in_memory && s.packets > 0 && s.oldest <= window.1 && s.newest >= window.0;
             waiting.extend(worker.segments.views().filter(wanted).map(|view| (i, view)));
         }
         waiting.sort_unstable_by_key(|(worker, view)| Reverse((view.oldest, *worker, view.id.0)));
@@ -139,6 +149,7 @@ impl<'h> Packets<'h> {
             notes: SearchNotes::default(),
             once: None,
             interrupts: Vec::new(),
+            disk: None,
             summary: Summary::default(),
         })
     }
@@ -203,6 +214,7 @@ impl<'h> Packets<'h> {
     /// Finds only one packet of each session; [`into_sessions`](Self::into_sessions) returns these sessions.
     pub(super) fn once_per_session(mut self) -> Self {
         self.once = Some(SessionBits::new(self.history));
+        self.disk = None;
         self
     }
 
@@ -239,6 +251,12 @@ impl<'h> Packets<'h> {
             }
             looked_at = looked_at.wrapping_add(1);
             self.begin_due();
+            if self.disk_is_next() {
+                match self.find_on_disk() {
+                    Some(header) => return Some((header, FROM_DISK)),
+                    None => continue,
+                }
+            }
             let Reverse(mut run) = self.runs.pop()?;
             let (record, worker) = (run.head, run.worker);
             let matches = self.matches(&run, &record);
@@ -269,14 +287,42 @@ impl<'h> Packets<'h> {
         }
         self.latest = self.latest.max(header.time);
         self.interface_of(&header)?;
+        if let (Some(disk), Some(interface)) = (&mut self.disk, self.interfaces.get(usize::from(header.interface.0))) {
+            disk.note_from_memory(&header, interface, &self.data);
+        }
         Some((header, worker))
     }
 
     /// The packet that `find` found last.
     pub(super) fn found(&self, header: RecordHeader, worker: usize) -> Option<Found<'_>> {
-        let interface = self.interfaces.get(usize::from(header.interface.0))?;
+        let on_disk = self.disk.as_ref().and_then(Disk::current);
+        let in_memory = || self.interfaces.get(usize::from(header.interface.0)).map(Arc::as_ref);
+        let interface = on_disk.or_else(in_memory)?;
         let selections = self.search.as_ref().map(Search::hits).unwrap_or_default();
         Some(Found::new(header, worker, interface, &self.data, selections))
+    }
+
+    /// Whether the next packet on disk comes before all that are left in memory.
+    fn disk_is_next(&mut self) -> bool {
+        let Some(on_disk) = self.disk.as_mut().and_then(Disk::peek_time) else { return false };
+        // Of packets with the same time, those in memory come first.
+        self.runs.peek().is_none_or(|Reverse(run)| on_disk < run.head.header.time)
+    }
+
+    /// Takes the next packet on disk. Its bytes are in `self.data` if it is a part of the answer.
+    fn find_on_disk(&mut self) -> Option<RecordHeader> {
+        let header = self.disk.as_mut()?.take(&self.selectors, &mut self.filter, &mut self.data)?;
+        self.summary.packets += 1;
+        self.summary.bytes += self.data.len() as u64;
+        self.summary.from_disk += 1;
+        self.summary.unsorted += u64::from(header.time < self.latest);
+        self.latest = self.latest.max(header.time);
+        Some(header)
+    }
+
+    /// What could not be read on disk so far.
+    pub fn disk_summary(&self) -> ReadSummary {
+        self.disk.as_ref().map_or_else(ReadSummary::default, Disk::summary)
     }
 
     /// Starts every waiting segment that may hold a packet before the next packet of all started runs.
@@ -439,35 +485,3 @@ impl<'h> Packets<'h> {
         &self.history.workers[worker].segments
     }
 }
-
-/// A started segment.
-#[derive(Debug)]
-struct Run {
-    worker: usize,
-    cursor: Cursor,
-    head: RecordAt,
-    ahead: BinaryHeap<Reverse<ReadAhead>>,
-    latest: Timestamp,
-    read: u64,
-    live: bool,
-}
-
-impl Run {
-    fn order(&self) -> (Timestamp, usize, u64) {
-        (self.head.header.time, self.worker, self.head.header.sequence)
-    }
-}
-
-ordered!(Run);
-
-/// A record read ahead, ordered by time and then by arrival.
-#[derive(Debug)]
-struct ReadAhead(RecordAt);
-
-impl ReadAhead {
-    fn order(&self) -> (Timestamp, u64) {
-        (self.0.header.time, self.0.header.sequence)
-    }
-}
-
-ordered!(ReadAhead);

@@ -31,6 +31,38 @@ pub struct Request {
     pub expression: String,
     /// Whether to leave out further copies of packets that were captured twice.
     pub dedup: bool,
+    /// Where to search; `None` for memory and disk.
+    pub tier: Option<Tier>,
+}
+
+/// Where packets are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// The recorder's memory.
+    Memory,
+    /// The spool.
+    Disk,
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        })
+    }
+}
+
+impl std::str::FromStr for Tier {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            "disk" => Ok(Self::Disk),
+            _ => Err(format!("{text:?} is neither memory nor disk")),
+        }
+    }
 }
 
 /// Why a request is invalid. The client can correct every such request.

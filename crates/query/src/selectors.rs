@@ -102,6 +102,11 @@ impl std::fmt::Display for Flow {
 }
 
 impl Flow {
+    /// Both endpoints; port 0 stands for any.
+    pub(super) fn ends(&self) -> [(IpAddr, u16); 2] {
+        [self.a, self.b]
+    }
+
     pub(super) fn matches(&self, key: &SessionKey) -> bool {
         if self.protocol.is_some_and(|protocol| protocol != key.protocol()) {
             return false;
@@ -144,6 +149,11 @@ impl std::fmt::Display for Subnet {
 impl Subnet {
     pub(super) fn contains(self, ip: IpAddr) -> bool {
         self.0.contains(&ip)
+    }
+
+    /// The first and the last address.
+    pub(super) fn range(self) -> (IpAddr, IpAddr) {
+        (self.0.network(), self.0.broadcast())
     }
 }
 
@@ -189,6 +199,11 @@ impl std::fmt::Display for PortRange {
 }
 
 impl PortRange {
+    /// The first and the last port.
+    pub(super) fn bounds(self) -> (u16, u16) {
+        (self.first, self.last)
+    }
+
     pub(super) fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }

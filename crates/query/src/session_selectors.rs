@@ -30,7 +30,8 @@ impl SessionSelectors {
             Some(name) => {
                 let all = history.interfaces.snapshot();
                 let ids: Vec<InterfaceId> = all.iter().filter(|i| i.name == *name).map(|i| i.id).collect();
-                if ids.is_empty() {
+                // The interface may be known on disk only.
+                if ids.is_empty() && history.disk.is_none() {
                     let mut known: Vec<&str> =
                         all.iter().map(|i| i.name.as_str()).filter(|name| !name.is_empty()).collect();
                     known.dedup();
@@ -89,14 +90,17 @@ impl SessionSelectors {
         }
         let key = match sessions.session_at(header.session, header.sequence) {
             Some(session) => session.key,
-            None => {
-                let decoded = decode::decode(link_type, data);
-                if decoded.network == Network::Link {
-                    return false;
-                }
-                SessionKey::new(&decoded, header.interface).0
-            }
+            None => return self.bytes(link_type, data),
         };
         self.session(&key)
+    }
+
+    /// Whether a packet without a known session matches, by its own headers.
+    pub(super) fn bytes(&self, link_type: LinkType, data: &[u8]) -> bool {
+        if !self.needs_session() {
+            return true;
+        }
+        let decoded = decode::decode(link_type, data);
+        decoded.network != Network::Link && self.session(&SessionKey::new(&decoded, InterfaceId(0)).0)
     }
 }

@@ -2,6 +2,7 @@
 
 mod collect;
 mod sandbox;
+mod spool;
 
 use std::collections::BTreeMap;
 
@@ -72,10 +73,80 @@ pub struct Status {
     #[schemars(with = "SandboxStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<SandboxStatus>,
+    /// The packets on disk; null without a spool.
+    #[serde(default)]
+    pub spool: Option<SpoolStatus>,
     /// State taken over from the recorder before this one; only for a service that was restarted.
     #[schemars(with = "RestartStatus")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartStatus>,
+}
+
+/// The packets on disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SpoolStatus {
+    /// The directory.
+    pub dir: String,
+    /// `ok`; `opening` after the start; `behind` if more than five seconds of packets wait in memory; `full` if there is no
+    /// room and nothing to remove; `failed` if the disk fails.
+    pub state: String,
+    /// Why it is not `ok`.
+    pub problem: Option<String>,
+    /// Room in bytes; for a percentage, of the whole file system.
+    pub budget_bytes: u64,
+    /// Bytes of all files.
+    pub used_bytes: u64,
+    /// Files.
+    pub files: u64,
+    /// Time of the oldest packet on disk.
+    #[schemars(extend("format" = "date-time"))]
+    pub oldest: Option<String>,
+    /// Time from which every packet is on disk, or waits in memory to be written.
+    #[schemars(extend("format" = "date-time"))]
+    pub whole_since: Option<String>,
+    /// Packets in memory that are not durable yet.
+    pub behind_packets: u64,
+    /// Captured bytes of these packets.
+    pub behind_bytes: u64,
+    /// Packets that were made durable.
+    pub written_packets: u64,
+    /// Captured bytes of these packets.
+    pub written_bytes: u64,
+    /// Packets that were never written; `lost` gives the reasons.
+    pub lost_packets: u64,
+    /// Packets that were never written, by reason.
+    pub lost: SpoolLost,
+    /// Packets in files that were removed for room.
+    pub removed_packets: u64,
+    /// What each depth has, the starts of sessions first.
+    pub bands: Vec<SpoolBand>,
+}
+
+/// Packets that were never written to disk, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SpoolLost {
+    /// The disk was slower than the packets.
+    pub too_slow: u64,
+    /// There was no room.
+    pub no_room: u64,
+    /// The disk failed.
+    pub failed: u64,
+}
+
+/// The packets of one depth on disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SpoolBand {
+    /// Band 0 is the start of sessions.
+    pub band: u8,
+    /// Bytes of the session before its packets, at least.
+    pub offset_from: u64,
+    /// Files.
+    pub files: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Time of the oldest packet.
+    #[schemars(extend("format" = "date-time"))]
+    pub oldest: Option<String>,
 }
 
 /// What became of the history when the recorder was restarted.
@@ -128,6 +199,9 @@ pub struct MemoryStatus {
     /// Reserved for compression.
     #[serde(default)]
     pub compression_bytes: u64,
+    /// Buffers and index of the spool.
+    #[serde(default)]
+    pub spool_bytes: u64,
     /// Resident memory of the process, including memory outside the budget.
     pub resident_bytes: u64,
 }

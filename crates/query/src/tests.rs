@@ -10,7 +10,7 @@ use base::memory::Lock;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::source::{Batch, Source, SourceError};
 use base::time::Timestamp;
-use engine::pipeline::{Config, Pipeline};
+use engine::pipeline::{Config, Pipeline, Worker};
 use engine::session::Session;
 use engine::session::community_id::CommunityId;
 use engine::store::compress::{Compression, Pace};
@@ -79,14 +79,20 @@ pub(crate) fn workers_of(sessions_bytes: u64, store_bytes: u64, sources: Vec<Vec
         pipeline.run(&mut Packets(packets), &AtomicBool::new(false)).unwrap();
         pipeline.worker()
     });
+    history_of(workers.collect(), interfaces)
+}
+
+/// A history without a spool.
+fn history_of(workers: Vec<Worker>, interfaces: Arc<Interfaces>) -> History {
     History {
-        workers: workers.collect(),
+        workers,
         interfaces,
         memory: Memory::default(),
         capture_filter: None.into(),
         capture_interfaces: Vec::new().into(),
         restart: Default::default(),
         community_id_seed: 0.into(),
+        disk: None,
     }
 }
 
@@ -156,15 +162,7 @@ fn compressing() -> (Pipeline, History) {
     let compression = Compression { share: 1.0, pace: Pace::Replay, readers_bytes: 0 };
     let compressor = pipeline.compress(&compression).unwrap();
     std::thread::spawn(move || compressor.run());
-    let history = History {
-        workers: vec![pipeline.worker()],
-        interfaces,
-        memory: Memory::default(),
-        capture_filter: None.into(),
-        capture_interfaces: Vec::new().into(),
-        restart: Default::default(),
-        community_id_seed: 0.into(),
-    };
+    let history = history_of(vec![pipeline.worker()], interfaces);
     (pipeline, history)
 }
 

@@ -12,7 +12,7 @@ use crate::options::Common;
 use crate::terminal::output::ClosedPipe;
 use crate::terminal::printable::note;
 use crate::verbs::{
-    certs, check, completions, evidence, extcap, flows, get, interfaces, pin, push, replay, run, status,
+    certs, check, completions, evidence, extcap, flows, get, interfaces, pin, push, replay, run, spool, status,
 };
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
@@ -50,6 +50,7 @@ pub(crate) enum Verb {
     /// The second process of `run --processes`
     #[command(hide = true)]
     WatchSockets,
+    Spool(spool::Spool),
     Completions(completions::Completions),
     Man(completions::Man),
 }
@@ -78,6 +79,7 @@ pub fn main() -> ExitCode {
         Verb::Certs(certs) => certs.run(&cli.common),
         Verb::Check(check) => check.run(&cli.common),
         Verb::WatchSockets => daemon::process_names::watch().map_err(Into::into),
+        Verb::Spool(spool) => spool.run(&cli.common),
         Verb::Completions(completions) => completions.run(&mut Cli::command()),
         Verb::Man(man) => man.run(&cli.common, Cli::command()),
     };

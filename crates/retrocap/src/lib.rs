@@ -9,6 +9,7 @@ mod error;
 mod machine;
 #[cfg(target_os = "linux")]
 mod offline;
+mod offline_spool;
 mod options;
 mod terminal;
 pub mod untrusted;

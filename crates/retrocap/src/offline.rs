@@ -68,11 +68,11 @@ pub(crate) fn reading(
 }
 
 /// Capture files that were read, and the service that answers queries about them.
-struct Offline {
+pub(crate) struct Offline {
     /// The service's socket.
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// The time of the newest packet, from which "10m ago" counts.
-    newest: Option<Timestamp>,
+    pub(crate) newest: Option<Timestamp>,
     /// Why packets of the files were not read or not kept, if so.
     problem: Option<String>,
     /// Whether the files could be read in part only.
@@ -124,6 +124,7 @@ impl Offline {
             capture_interfaces: Default::default(),
             restart: Default::default(),
             community_id_seed: 0.into(),
+            disk: None,
         };
         let published = Arc::clone(&history.workers[0].published);
         let progress = Progress::start(common, move || {
@@ -155,7 +156,12 @@ impl Offline {
         Ok(Self { damaged, ..Self::serve(history, pipeline, totals.newest, problem)? })
     }
 
-    fn serve(
+    /// Starts the service.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a socket or a thread.
+    pub(crate) fn serve(
         history: History,
         pipeline: Pipeline,
         newest: Option<Timestamp>,
@@ -202,7 +208,7 @@ impl Offline {
     }
 
     /// The result of a verb that read the files. It is a failure if packets were not read or not kept.
-    fn finish(&self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+    pub(crate) fn finish(&self, result: anyhow::Result<()>) -> anyhow::Result<()> {
         match (&self.problem, result) {
             (Some(_), Ok(())) => Err(AlreadyReported.into()),
             (_, result) => result,

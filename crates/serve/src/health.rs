@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::horizon::Horizon;
 use super::service::Service;
+use super::spool_health;
 use api::answers::{Health, HealthCode, HealthReason, HealthStatus};
 use base::counters::{DropReason, Totals};
 use base::interface::Interfaces;
@@ -162,6 +163,9 @@ pub(super) fn check(service: &Service) -> Health {
     reasons.extend(service.not_locked().map(|detail| HealthReason { code: HealthCode::NotLocked, detail }));
     if let Some(detail) = service.audit.failing() {
         reasons.push(HealthReason { code: HealthCode::Audit, detail });
+    }
+    if let Some(detail) = spool_health::problem(history) {
+        reasons.push(HealthReason { code: HealthCode::Spool, detail });
     }
     let until = service.tls.as_ref().map(|tls| tls.certificate().not_after);
     if let Some(until) = until.filter(|until| until.as_second() < EXPIRY_NOTICE_S + jiff::Timestamp::now().as_second())

@@ -36,6 +36,7 @@ mod retention_target;
 mod sealing;
 mod service;
 mod shutdown;
+mod spool_health;
 pub mod tls;
 
 pub use connections::{Listener, serve, serve_pcap_over_ip};

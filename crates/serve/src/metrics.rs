@@ -14,7 +14,7 @@ use super::service::Service;
 use api::answers::{HealthCode, HealthStatus};
 use base::foreign::Terminal;
 use base::log_limit;
-use query::status::{SandboxStatus, Status};
+use query::status::{SandboxStatus, SpoolStatus, Status};
 
 /// The content type.
 pub(super) const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -71,6 +71,9 @@ pub(super) fn text(service: &Service) -> String {
     sandbox(&mut text, status.sandbox.as_ref());
     compression(&mut text, &status);
     interfaces(&mut text, &status);
+    if let Some(spool) = &status.spool {
+        on_disk(&mut text, spool);
+    }
     activity(&mut text, service);
     text.0
 }
@@ -94,6 +97,7 @@ fn recorder(text: &mut Text, status: &Status) {
         ("ledger", memory.ledger_bytes),
         ("queries", memory.queries_bytes),
         ("compression", memory.compression_bytes),
+        ("spool", memory.spool_bytes),
         ("resident", memory.resident_bytes),
     ] {
         text.line(name, &[("part", part)], bytes);
@@ -307,6 +311,41 @@ fn interfaces(text: &mut Text, status: &Status) {
             ];
             let packets = name.starts_with("interface_packets");
             text.line(name, &labels, if packets { interface.packets } else { interface.bytes });
+        }
+    }
+}
+
+/// The spool. Its metrics are missing where there is none.
+fn on_disk(text: &mut Text, spool: &SpoolStatus) {
+    let name = "spool_state";
+    text.family(Kind::Gauge, name, "State of the spool: 1 for the one that holds.");
+    for state in ["ok", "opening", "behind", "full", "failed"] {
+        text.line(name, &[("state", state)], u8::from(spool.state == state));
+    }
+    text.one(Kind::Gauge, "spool_budget_bytes", "Room of the spool.", spool.budget_bytes);
+    text.one(Kind::Gauge, "spool_behind_packets", "Packets in memory that are not durable yet.", spool.behind_packets);
+    text.one(Kind::Gauge, "spool_behind_bytes", "Captured bytes of these packets.", spool.behind_bytes);
+    text.one(Kind::Counter, "spool_written_packets_total", "Packets made durable.", spool.written_packets);
+    text.one(Kind::Counter, "spool_written_bytes_total", "Captured bytes of these packets.", spool.written_bytes);
+    let name = "spool_lost_packets_total";
+    text.family(Kind::Counter, name, "Packets that never reached the disk, by reason.");
+    let lost = &spool.lost;
+    for (reason, packets) in [("too_slow", lost.too_slow), ("no_room", lost.no_room), ("failed", lost.failed)] {
+        text.line(name, &[("reason", reason)], packets);
+    }
+    let help = "Packets in files that were removed for room.";
+    text.one(Kind::Counter, "spool_removed_packets_total", help, spool.removed_packets);
+    let name = "spool_bytes";
+    text.family(Kind::Gauge, name, "Bytes on disk by depth; band 0 is the start of sessions.");
+    for band in &spool.bands {
+        text.line(name, &[("band", &band.band.to_string())], band.bytes);
+    }
+    let name = "spool_oldest_seconds";
+    text.family(Kind::Gauge, name, "Time of the oldest packet on disk by depth, in Unix time.");
+    for band in &spool.bands {
+        let oldest = band.oldest.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        if let Some(oldest) = oldest {
+            text.line(name, &[("band", &band.band.to_string())], oldest.as_second());
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct Options {
     pub level: Option<u8>,
     /// Comments at the start of each file.
     pub comments: Vec<String>,
+    /// Keys of an open file's index, of 8 bytes each, beyond which the file is sealed.
+    pub keys_max: usize,
 }
 
 /// Why a packet is not taken. The caller may try again later.
@@ -107,6 +109,8 @@ pub struct View {
     pub state: State,
     /// Counts.
     pub counts: Counts,
+    /// How long all packets should stay.
+    pub keep: Option<Duration>,
     /// Room in bytes, as the limit says.
     pub budget_bytes: u64,
     /// Bytes of all files.
@@ -122,6 +126,9 @@ pub struct View {
     /// The longest sync of the last minute.
     pub sync_max: Duration,
 }
+
+/// Keys of an index when nothing else is asked for.
+pub const KEYS_MAX: usize = 512 << 10;
 
 impl Board {
     pub(crate) fn show(&self, view: View) {

@@ -175,7 +175,8 @@ fn open_one<M: Medium>(medium: &M, name: &str, len: u64, write: bool) -> io::Res
 fn rebuilt<M: Medium>(medium: &M, file: &M::File, name: &str, len: u64) -> io::Result<Opened> {
     let Some(parsed) = parse_name(name) else { return Ok(Opened::Nothing) };
     let (rebuilt, scanned) = Rebuilt::scan(medium, file, len, (parsed.0, parsed.2))?;
-    if rebuilt.index.packets() == 0 {
+    let replaces = rebuilt.header.is_some_and(|header| header.replaces.is_some());
+    if rebuilt.index.packets() == 0 || replaces {
         return Ok(Opened::Nothing);
     }
     let unconfirmed = scanned.damaged.iter().map(|range| range.end - range.start).sum::<u64>() + (len - scanned.end);

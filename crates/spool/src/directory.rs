@@ -71,7 +71,7 @@ pub struct Directory {
     directory: OwnedFd,
     path: PathBuf,
     /// Holds the lock while the directory is written.
-    _lock: Option<OwnedFd>,
+    lock: Option<OwnedFd>,
     in_memory: bool,
     uses_direct: AtomicBool,
     /// Aligned bytes for direct writes.
@@ -107,7 +107,7 @@ impl Directory {
         let lock = fs::openat(&directory.directory, LOCK, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| open(error.into()))?;
         match fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => directory._lock = Some(lock),
+            Ok(()) => directory.lock = Some(lock),
             Err(Errno::WOULDBLOCK) => return Err(DirectoryError::Locked { path: path.to_owned() }),
             Err(error) => return Err(open(error.into())),
         }
@@ -126,7 +126,7 @@ impl Directory {
         Ok(Self {
             directory,
             path: path.to_owned(),
-            _lock: None,
+            lock: None,
             in_memory: false,
             uses_direct: AtomicBool::new(false),
             bounce: Mutex::default(),
@@ -146,6 +146,23 @@ impl Directory {
     /// The descriptor of the directory.
     pub fn descriptor(&self) -> &OwnedFd {
         &self.directory
+    }
+
+    /// Gives the directory and the files of the spool in it to a user, who writes them from then on.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let (uid, gid) = (fs::Uid::from_raw(uid), fs::Gid::from_raw(gid));
+        fs::fchown(&self.directory, Some(uid), Some(gid))?;
+        if let Some(lock) = &self.lock {
+            fs::fchown(lock, Some(uid), Some(gid))?;
+        }
+        for (name, _) in self.list()?.into_iter().filter(|(name, _)| crate::layout::parse_name(name).is_some()) {
+            fs::chownat(&self.directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {

@@ -144,8 +144,8 @@ impl<M: Medium> FileWriter<M> {
     }
 
     /// Whether the index is full, so that the file must be sealed.
-    pub fn is_full(&self) -> bool {
-        self.shared.lock().index.is_full()
+    pub fn is_full(&self, keys_max: usize) -> bool {
+        self.shared.lock().index.is_full(keys_max)
     }
 
     /// Adds a packet.

@@ -96,6 +96,8 @@ pub struct Follower {
     passes: u32,
     lost: Lost,
     lost_until: Option<Timestamp>,
+    /// Packets that seemed lost when this was computed last. A packet can be on its way at that moment.
+    seemed_lost: u64,
 }
 
 /// What a band did in its turn.
@@ -127,6 +129,7 @@ impl Follower {
             passes: 0,
             lost: Lost::default(),
             lost_until: None,
+            seemed_lost: 0,
         }
     }
 
@@ -160,6 +163,11 @@ impl Follower {
     /// Writes everything and makes it durable. What the spool refuses stays behind.
     pub fn finish<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) {
         while self.pass(spool, now) {}
+        self.finish_within(spool, now);
+    }
+
+    /// Makes durable what was taken.
+    pub fn finish_within<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) {
         spool.sync(now);
         self.turn(spool, now);
     }
@@ -292,7 +300,9 @@ impl Follower {
                 if view.packets == 0 || view.last_sequence < mark {
                     continue;
                 }
-                let read = source.tracks.get(&key(&view)).map_or(0, |track| track.read);
+                // A pending record was read, and is not written.
+                let written = |track: &Track| track.read - u64::from(track.pending.is_some());
+                let read = source.tracks.get(&key(&view)).map_or(0, written);
                 let unread = view.packets.saturating_sub(read);
                 progress.behind_packets += unread;
                 progress.behind_bytes += view.captured_bytes / view.packets * unread;
@@ -300,8 +310,9 @@ impl Follower {
         }
         let taken = spool.counts().packets + spool.unsynced_packets();
         progress.behind_packets += spool.unsynced_packets();
-        let lost =
-            (stored - base.min(stored)).saturating_sub(taken + progress.behind_packets - spool.unsynced_packets());
+        let there = taken + progress.behind_packets - spool.unsynced_packets();
+        let seems = stored.saturating_sub(base).saturating_sub(there);
+        let lost = seems.min(std::mem::replace(&mut self.seemed_lost, seems));
         if let Some(more) = lost.checked_sub(self.lost.packets()).filter(|more| *more > 0) {
             match spool.state() {
                 State::Ok => self.lost.too_slow += more,

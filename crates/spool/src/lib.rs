@@ -16,6 +16,7 @@
 //! - Memory does not depend on the traffic: open files have bounded buffers and a bounded index.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod band;
 pub mod bgzf;
 pub mod blocks;
@@ -32,6 +33,7 @@ pub mod layout;
 pub mod medium;
 pub mod read;
 pub mod recover;
+pub mod removal;
 pub mod retain;
 pub mod scan;
 pub mod writer;

@@ -109,7 +109,9 @@ pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Recove
     let (counter, _, compressed) = parsed;
     let mut file = medium.reopen(name)?;
     let (rebuilt, scanned) = Rebuilt::scan(medium, &file, len, (counter, compressed))?;
-    if rebuilt.index.packets() == 0 {
+    // A file that replaces another counts once it is sealed; until then the other one is there.
+    let replaces = rebuilt.header.is_some_and(|header| header.replaces.is_some());
+    if rebuilt.index.packets() == 0 || replaces {
         drop(file);
         medium.remove(name)?;
         medium.sync_names()?;

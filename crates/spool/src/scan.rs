@@ -244,8 +244,9 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
             if let Some(commit) = Commit::read(&plain[end..]).filter(|commit| self.is_ours(commit)) {
                 let from = end.checked_sub(commit.len as usize);
                 let begin = begins.iter().find(|(begin, _)| Some(*begin) == from).copied();
+                // Each byte is looked at once here, so that nothing has to limit the checksums.
                 if let Some((from, offset)) = begin
-                    && self.confirms(&commit, &plain[from..end])
+                    && commit.confirms(commit.id, &plain[from..end])
                 {
                     self.found(Confirmed { offset, len: at - offset, plain: &plain[from..end], commit });
                 }

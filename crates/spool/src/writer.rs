@@ -13,7 +13,7 @@ pub use crate::catalogue::BandView;
 use crate::catalogue::{Catalogue, Opening};
 use crate::entry::Entry;
 use crate::file::FileWriter;
-use crate::layout::{FileId, Header};
+use crate::layout::{CHUNK_BYTES, FileId, Header};
 use crate::medium::Medium;
 use crate::recover::{Recovered, recover};
 use crate::retain;
@@ -143,6 +143,11 @@ impl<M: Medium> Spool<M> {
         self.state
     }
 
+    /// Why the spool is not written, if it is not.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref().filter(|_| self.state != State::Ok)
+    }
+
     /// Room in bytes, as the limit says.
     fn budget_bytes(&self) -> u64 {
         self.options.limit.budget_bytes(|| self.medium.room().unwrap_or_default())
@@ -238,7 +243,7 @@ impl<M: Medium> Spool<M> {
         }
         slot.file.put(interface, packet);
         slot.captured_unsynced += packet.data.len() as u64;
-        if slot.file.len() >= slot.written_at_least() {
+        if slot.file.len() >= slot.file.written() + CHUNK_BYTES as u64 {
             self.drive(band, now);
         }
         Ok(())
@@ -296,7 +301,7 @@ impl<M: Medium> Spool<M> {
     fn drive(&mut self, band: Band, now: Timestamp) {
         let Some(mut slot) = self.open[band.index()].take() else { return };
         let due = slot.file.len() >= self.file_bytes
-            || slot.file.is_full()
+            || slot.file.is_full(self.options.keys_max)
             || (now.since(slot.created) >= FILE_AGE_MAX && !slot.file.is_empty());
         slot.seal |= due;
         match self.write(&mut slot, now) {
@@ -479,21 +484,15 @@ impl<M: Medium> Spool<M> {
         let view = View {
             state: self.state,
             counts: self.counts,
+            keep: self.options.keep,
             budget_bytes: self.budget_bytes(),
             used_bytes: bands.iter().map(|band| band.bytes).sum(),
             files: bands.iter().map(|band| band.files).sum(),
             bands,
             removed_until: self.removed_until,
-            problem: self.problem.clone().filter(|_| self.state != State::Ok),
+            problem: self.problem().map(str::to_owned),
             sync_max: Duration::ZERO,
         };
         self.board.show(view);
-    }
-}
-
-impl<M: Medium> Slot<M> {
-    /// Length at which the file is written: whole chunks, without the end of a block.
-    fn written_at_least(&self) -> u64 {
-        self.file.written() + (crate::layout::CHUNK_BYTES as u64)
     }
 }

@@ -17,6 +17,7 @@ use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
 use engine::store::retention::Policy;
 use formats::reader::FileSource;
+use spool::board::KEYS_MAX;
 use spool::catalogue::Catalogue;
 use spool::directory::Directory;
 use spool::follow::Follower;
@@ -57,7 +58,7 @@ type Count = BTreeMap<(Timestamp, String, Vec<u8>), u64>;
 fn spool_captures(files: &[PathBuf], folder: &Path, level: Option<u8>) -> (Count, u64) {
     let interfaces = Arc::<Interfaces>::default();
     let mut pipeline = pipeline();
-    let options = Options { limit: Limit::Bytes(1 << 30), keep: None, level, comments: Vec::new() };
+    let options = Options { limit: Limit::Bytes(1 << 30), keep: None, level, comments: Vec::new(), keys_max: KEYS_MAX };
     let mut now = Timestamp::from_unix(1_790_000_000, 0);
     let directory = Directory::open_to_write(folder).unwrap();
     let (mut spool, _) = Spool::open(directory, options, now).unwrap();

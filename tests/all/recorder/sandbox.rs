@@ -74,7 +74,7 @@ fn the_kernel_confirms_what_the_status_says() {
     assert_eq!((sandbox.mode.untrusted(), sandbox.uid, sandbox.gid), ("required", 65534, 65534));
     assert_eq!(sandbox.capabilities, "0000000000000000");
     assert!(sandbox.no_new_privs && !sandbox.dumpable && sandbox.missing.is_empty(), "{sandbox:?}");
-    assert_eq!(sandbox.seccomp.roles, ["capture", "interfaces", "query", "serve", "audit"]);
+    assert_eq!(sandbox.seccomp.roles, ["capture", "interfaces", "query", "serve", "audit", "spool"]);
     assert!(sandbox.seccomp.enforced && sandbox.landlock.enforced == "full", "{sandbox:?}");
     assert!(status.memory.resident_bytes > 32 << 20, "it still knows its own size");
 }

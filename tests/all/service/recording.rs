@@ -188,11 +188,18 @@ impl Server {
         let history = History {
             workers: vec![pipeline.worker()],
             interfaces,
-            memory: Memory { budget_bytes: 40 << 20, rings_bytes: 0, queries_bytes: 2 << 20, compression_bytes: 0 },
+            memory: Memory {
+                budget_bytes: 40 << 20,
+                rings_bytes: 0,
+                queries_bytes: 2 << 20,
+                compression_bytes: 0,
+                spool_bytes: 0,
+            },
             capture_filter: None.into(),
             capture_interfaces: Vec::new().into(),
             restart: Default::default(),
             community_id_seed: 0.into(),
+            disk: None,
         };
         let recorder = Recorder {
             history: Arc::new(history),

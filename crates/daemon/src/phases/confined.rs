@@ -5,12 +5,15 @@ use super::restored::Restored;
 use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::handover::InheritedHistory;
+use std::sync::Arc;
+
 use base::memory::Lock;
 use base::time::Timestamp;
 use engine::budget::ByteSize;
 use engine::handover::RestartReport;
 use engine::pipeline::Pipeline;
 use query::{History, Memory};
+use spool::archive::Archive;
 
 /// A confined process. No thread but the first one runs, and no foreign byte was read.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ impl Confined {
     /// When the memory for packets cannot be had. A history that cannot be read is reported, and is no error.
     pub fn restore(self) -> Result<Restored, Error> {
         let Self { mut resources, inherited, lock, confinement } = self;
-        let Resources { settings, split, supervisor, interfaces, pins, pipelines, .. } = &mut resources;
+        let Resources { settings, split, supervisor, interfaces, pins, pipelines, spool, .. } = &mut resources;
         let restart = if settings.is_live() {
             let now = Timestamp::from(std::time::SystemTime::now());
             let restart = inherited.take_over(&confinement, supervisor, now, interfaces, pins, pipelines);
@@ -49,10 +52,12 @@ impl Confined {
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
                 compression_bytes: u64::from(split.workers) * split.compression_bytes,
+                spool_bytes: settings.spool_memory_bytes(split.budget_bytes),
             },
             capture_filter: settings.filter.clone().into(),
             capture_interfaces: settings.interface.clone().into(),
             community_id_seed: settings.community_id_seed.into(),
+            disk: spool.clone().map(|shelf| shelf as Arc<dyn Archive>),
         };
         let restored = Restored { resources, confinement, history };
         restored.announce();

@@ -22,6 +22,7 @@ use crate::replay::{self, PacedSource};
 use crate::sandbox::PathRules;
 use crate::settings::{Settings, Speed};
 use crate::socket::{SocketClaim, SocketPermissions};
+use crate::spool;
 use crate::workers::PacketSource;
 use base::interface::Interfaces;
 use base::memory::Lock;
@@ -88,6 +89,7 @@ impl Opened {
             (None, input) => vec![open_replay(&settings, &interfaces, input.clone().unwrap_or_default())?],
         };
         // The audit log, keys and low ports may need privileges.
+        let spool = settings.spool.as_deref().map(|path| spool::open(path, plan.owner())).transpose()?;
         let audit = Audit::open(settings.audit_log(), plan.owner())?;
         let attestation = Arc::new(attestation::open(&settings)?);
         // It keeps privileges that this process drops.
@@ -107,6 +109,7 @@ impl Opened {
             audit,
             attestation,
             watcher,
+            spool,
             signals,
             interfaces,
             selection,
@@ -232,7 +235,7 @@ fn path_rules(settings: &Settings, audit: &Audit) -> PathRules {
     }
     let (users, log) = audit.needs();
     readable.extend(users.iter().map(PathBuf::from));
-    let writable = log.map(Path::to_owned).into_iter().collect();
+    let writable = log.map(Path::to_owned).into_iter().chain(settings.spool.clone()).collect();
     PathRules { readable, writable, removable: vec![directory(&settings.socket)] }
 }
 

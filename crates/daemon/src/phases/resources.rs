@@ -11,6 +11,7 @@ use crate::notify::Supervisor;
 use crate::process_names::Watcher;
 use crate::settings::Settings;
 use crate::socket::Socket;
+use crate::spool::DirectoryShelf;
 use crate::workers::PacketSource;
 use base::interface::Interfaces;
 use capture::selection::InterfaceSelection;
@@ -36,6 +37,8 @@ pub(super) struct Resources {
     pub(super) attestation: Arc<Attestation>,
     /// The process that watches sockets.
     pub(super) watcher: Option<Watcher>,
+    /// The spool, if one is written.
+    pub(super) spool: Option<Arc<DirectoryShelf>>,
     pub(super) signals: HeldSignals,
     pub(super) interfaces: Arc<Interfaces>,
     /// Of live capture.

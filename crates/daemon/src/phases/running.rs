@@ -23,6 +23,7 @@ use crate::record_seal;
 use crate::reload::{Reload, Reloader};
 use crate::sandbox::Role;
 use crate::socket::Socket;
+use crate::spool::{self, SpoolThread};
 use crate::workers::Workers;
 use base::time::Timestamp;
 use capture::monitor::Monitor;
@@ -49,6 +50,7 @@ pub struct Running {
     start: Timestamp,
     monitor: Option<Monitor>,
     workers: Workers,
+    spool: Option<SpoolThread>,
     history: Arc<History>,
     service: Arc<Service>,
     service_threads: Runtime,
@@ -68,7 +70,9 @@ impl Running {
         history: History,
         reload: Option<Reload>,
     ) -> Result<Self, Error> {
-        let Resources { settings, split, selection, audit, remote, pipelines, compressors, sources, .. } = resources;
+        let Resources { settings, split, selection, audit, remote, mut pipelines, compressors, sources, .. } =
+            resources;
+        let before = spool::stored(&mut pipelines);
         let live = settings.is_live();
         let watched = selection.clone().map(|selection| {
             let enter = confinement.in_role(Role::Interfaces);
@@ -84,6 +88,7 @@ impl Running {
         let history = Arc::new(history);
         let start = history.restart.since.unwrap_or_else(now);
         let (answers_bytes, names) = name_processes(resources.watcher, split.answers_bytes(), confinement)?;
+        let spool = spool::start(resources.spool, &settings, &history, before, confinement)?;
         let recorder = Recorder {
             history: Arc::clone(&history),
             live,
@@ -129,6 +134,7 @@ impl Running {
             start,
             monitor,
             workers,
+            spool,
             history,
             service,
             service_threads,
@@ -148,8 +154,19 @@ impl Running {
     ///
     /// Why it could not go on.
     pub fn run(self, stop: StopCondition) -> Result<(), Error> {
-        let Self { live, start, monitor, mut workers, history, service, mut reloader, mut socket, supervisor, .. } =
-            self;
+        let Self {
+            live,
+            start,
+            monitor,
+            mut workers,
+            spool,
+            history,
+            service,
+            mut reloader,
+            mut socket,
+            supervisor,
+            ..
+        } = self;
         let status = status_line(&history, live);
         // A replay may have to wait for its reader, so that its workers are not watched.
         let watched: Vec<_> = history.workers.iter().filter(|_| live).cloned().collect();
@@ -198,6 +215,10 @@ impl Running {
             ended
         });
         let pipelines = workers.finish();
+        // What the workers stored last is written before memory is handed over.
+        if let Some(spool) = spool {
+            spool.finish();
+        }
         let stopped = now();
         self.service_threads.shutdown_timeout(QUERIES_END_TIMEOUT);
         self.query_threads.shutdown_timeout(QUERIES_END_TIMEOUT);

@@ -18,7 +18,7 @@ pub const VERSION_WANTED: u32 = NEWEST as u32;
 pub struct PathRules {
     /// Files, and directories with everything in them, that may be read.
     pub readable: Vec<PathBuf>,
-    /// Directories in which files may be read, written, created and removed: the audit log's.
+    /// Directories in which files may be read, written, created and removed: the audit log's and the spool's.
     pub writable: Vec<PathBuf>,
     /// Directories from which files may be removed at the end.
     pub removable: Vec<PathBuf>,

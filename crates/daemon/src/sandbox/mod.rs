@@ -3,7 +3,7 @@
 //! ```text
 //! rings, locked memory, sockets, files opened ─ user and capabilities dropped ─ Landlock ─ seccomp, all threads ─┐
 //!                                                             ┌─────────── threads start ◄──────────────────────┘
-//!              seccomp by role: capture │ interfaces │ query │ serve │ audit
+//!              seccomp by role: capture │ interfaces │ query │ serve │ audit │ spool
 //! ```
 //!
 //! What always holds: nothing is reported as enforced that the kernel did not accept. A thread keeps every restriction, and

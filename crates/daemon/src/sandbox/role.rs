@@ -14,13 +14,16 @@ pub enum Role {
     Serve,
     /// Writes the audit log.
     Audit,
+    /// Writes the spool: files in its directory, and nothing else.
+    Spool,
     /// The first thread, and the limit for threads without another role.
     Main,
 }
 
 impl Role {
     /// All roles but that of the first thread.
-    pub const OF_THREADS: [Self; 5] = [Self::Capture, Self::Interfaces, Self::Query, Self::Serve, Self::Audit];
+    pub const OF_THREADS: [Self; 6] =
+        [Self::Capture, Self::Interfaces, Self::Query, Self::Serve, Self::Audit, Self::Spool];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -30,6 +33,7 @@ impl Role {
             Self::Query => "query",
             Self::Serve => "serve",
             Self::Audit => "audit",
+            Self::Spool => "spool",
             Self::Main => "main",
         }
     }

@@ -190,6 +190,20 @@ const FILES: &[Allow] = &[
     Call(libc::SYS_renameat2),
 ];
 
+/// Writing and removing files of the spool; Landlock says in which directory.
+const SPOOL: &[Allow] = &[
+    When(libc::SYS_fcntl, &[Is(1, libc::F_GETFD as u64)]),
+    When(libc::SYS_fcntl, &[Is(1, libc::F_GETFL as u64)]),
+    Call(libc::SYS_fdatasync),
+    Call(libc::SYS_fsync),
+    Call(libc::SYS_fstatfs),
+    Call(libc::SYS_ftruncate),
+    Call(libc::SYS_getdents64),
+    Call(libc::SYS_openat),
+    Call(libc::SYS_pwrite64),
+    Call(libc::SYS_unlinkat),
+];
+
 /// The first thread, beyond all others: it starts and ends them, receives signals, and notifies the supervisor.
 const MAIN: &[Allow] = &[
     Call(libc::SYS_connect),
@@ -266,7 +280,8 @@ fn lists(role: Role) -> &'static [&'static [Allow]] {
         Role::Query => &[ALL_THREADS, READING, LOWER_PRIORITY],
         Role::Serve => &[ALL_THREADS, READING, LOWER_PRIORITY, SERVE],
         Role::Audit => &[ALL_THREADS, READING, FILES],
-        Role::Main => &[ALL_THREADS, CAPTURE, INTERFACES, READING, SERVE, FILES, MAIN],
+        Role::Spool => &[ALL_THREADS, READING, SPOOL],
+        Role::Main => &[ALL_THREADS, CAPTURE, INTERFACES, READING, SERVE, FILES, SPOOL, MAIN],
     }
 }
 

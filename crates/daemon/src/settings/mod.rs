@@ -155,6 +155,13 @@ impl Settings {
         memory_limit::budget_bytes(self.memory)
     }
 
+    /// Bytes of a budget that the spool takes for its buffers and index; 0 without a spool.
+    pub fn spool_memory_bytes(&self, budget_bytes: u64) -> u64 {
+        const DIVISOR: u64 = 16;
+        const MIN: u64 = 8 << 20;
+        self.spool.as_ref().map_or(0, |_| (budget_bytes / DIVISOR).max(MIN))
+    }
+
     /// Whether interfaces are recorded, and not a capture.
     pub fn is_live(&self) -> bool {
         self.replay.is_none()

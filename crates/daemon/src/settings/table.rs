@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::row::{DefaultValue, Flag, Reload, Row, Section, settings};
-use super::types::{FeedFormat, Keep, Percent, Speed, UnlistedClients};
+use super::types::{FeedFormat, Keep, Percent, Speed, SpoolSize, UnlistedClients};
 use super::value::Value;
 use crate::sandbox::SandboxMode;
 use api::{Role, Roles};
@@ -98,6 +98,19 @@ settings! {
     /// How fast to replay: 2 for twice the recorded pace, or max.
     "" "speed" => speed: Speed = Is("1"), Restart,
         Some(Flag::value("X|max")), |value| value.parse();
+    /// Also keep full packets on disk, in this directory. It is created if it is missing, and must be on a local disk.
+    "" "spool" => spool: Option<PathBuf> = Unset("nowhere", r#""/var/lib/retrocap/spool""#), Restart,
+        Some(Flag::value("DIR").heading("Spool")), |value| value.path().map(Some);
+    /// Room for the spool: a size for the spool alone, or a percentage of its file system, with everything that is on it.
+    "" "spool-size" => spool_size: SpoolSize = Is("90%"), Restart,
+        Some(Flag::value("SIZE|PERCENT").heading("Spool")), |value| value.parse();
+    /// How long every packet should stay on disk; a duration with its unit. Less than that is a reason of /v1/health.
+    "" "spool-keep" => spool_keep: Option<Duration> = Unset("as long as there is room", r#""7d""#), Restart,
+        Some(Flag::value("DURATION").heading("Spool")), |value| value.duration(HORIZON_MIN).map(Some);
+    /// Compress the files of the spool: 0 for plain pcapng, or a level of gzip from 1 to 9. Every program that reads gzip
+    /// reads them.
+    "" "spool-compression" => spool_compression: u32 = Is("0"), Restart,
+        Some(Flag::value("LEVEL").heading("Spool")), |value| value.whole(0..=9);
     /// Path of the Unix socket of the service; its directory is created if it is missing. Members of the group retrocap may
     /// connect.
     "" "socket" => socket: PathBuf = Is("/run/retrocap/retrocap.sock"), Restart,

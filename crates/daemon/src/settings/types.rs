@@ -2,7 +2,9 @@
 
 use std::str::FromStr;
 
+use engine::budget::ByteSize;
 use formats::writer::{Format, Precision};
+use spool::writer::Limit;
 
 /// How fast a capture is replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -53,6 +55,53 @@ impl FromStr for Percent {
             Ok(percent) if (0.0..=100.0).contains(&percent) => Ok(Self(percent)),
             _ => Err(format!("cannot read the share {text:?}: it is within 0 to 100, try 10 or 0")),
         }
+    }
+}
+
+/// Room for the spool.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SpoolSize {
+    /// Bytes for the spool alone.
+    Bytes(ByteSize),
+    /// Percent of the file system, with everything that is on it.
+    Percent(f64),
+}
+
+impl SpoolSize {
+    /// The least bytes in which a spool works.
+    const BYTES_MIN: u64 = 16 << 20;
+
+    /// The limit as the spool knows it.
+    pub fn limit(self) -> Limit {
+        match self {
+            Self::Bytes(size) => Limit::Bytes(size.bytes()),
+            Self::Percent(percent) => Limit::Percent(percent),
+        }
+    }
+}
+
+impl Default for SpoolSize {
+    fn default() -> Self {
+        Self::Percent(90.0)
+    }
+}
+
+impl FromStr for SpoolSize {
+    type Err = String;
+
+    /// Reads `500G` or `90%`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(number) = text.trim().strip_suffix('%') {
+            return match number.trim().parse::<f64>() {
+                Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(Self::Percent(percent)),
+                _ => Err(format!("cannot read the share {text:?}: it is above 0 and at most 100, try 90%")),
+            };
+        }
+        let size: ByteSize = text.parse().map_err(|error| format!("{error}"))?;
+        if size.bytes() < Self::BYTES_MIN {
+            return Err(format!("{size} is too little for a spool: the least is 16M"));
+        }
+        Ok(Self::Bytes(size))
     }
 }
 

@@ -82,16 +82,18 @@ impl Status {
             },
             input: None,
             sandbox: None,
+            spool: history.disk.as_deref().map(super::spool::status),
             restart: restart(&history.restart),
         }
     }
 }
 
 fn memory(history: &History, segments_bytes: u64, resident_bytes: u64) -> MemoryStatus {
-    let Memory { budget_bytes, rings_bytes, queries_bytes, compression_bytes } = history.memory;
+    let Memory { budget_bytes, rings_bytes, queries_bytes, compression_bytes, spool_bytes } = history.memory;
     let sessions_bytes: u64 = history.workers.iter().map(|worker| worker.index_bytes + worker.sessions.bytes()).sum();
     let ledger_bytes: u64 = history.workers.iter().map(|worker| worker.sessions.archive_bytes()).sum();
-    let used_bytes = rings_bytes + queries_bytes + compression_bytes + segments_bytes + sessions_bytes + ledger_bytes;
+    let parts = rings_bytes + queries_bytes + compression_bytes + spool_bytes;
+    let used_bytes = parts + segments_bytes + sessions_bytes + ledger_bytes;
     MemoryStatus {
         budget_bytes,
         used_bytes,
@@ -101,6 +103,7 @@ fn memory(history: &History, segments_bytes: u64, resident_bytes: u64) -> Memory
         ledger_bytes,
         queries_bytes,
         compression_bytes,
+        spool_bytes,
         resident_bytes,
     }
 }

@@ -10,7 +10,6 @@ use jiff::tz::TimeZone;
 
 use crate::client::{self, Target};
 use crate::error::Usage;
-use crate::offline;
 use crate::options::Common;
 use crate::terminal::listing_totals::ListingTotals;
 use crate::terminal::output::stdout_is_a_file;
@@ -22,6 +21,7 @@ use crate::verbs::interfaces::Interfaces;
 use crate::verbs::process_selection::ProcessSelection;
 use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers;
+use crate::{offline, offline_spool};
 use base::time::Timestamp;
 
 /// Approximate bytes of text per write.
@@ -111,6 +111,10 @@ impl Flows {
         self.selection
             .habits
             .check_no_lines("flows lists sessions, with date and time; try get -X, or flows --json")?;
+        if let Some(spool) = &self.selection.spool {
+            let window = |now| self.selection.window(None, now, &TimeZone::system());
+            return offline_spool::sessions(common, spool, window, |common| self.ask(common));
+        }
         offline::reading(common, &self.selection.read, |common| self.ask(common))
     }
 

@@ -13,7 +13,6 @@ use jiff::tz::TimeZone;
 
 use crate::client::{self, Answer, Refused, Target};
 use crate::error::Usage;
-use crate::offline;
 use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::{note, print};
@@ -25,6 +24,7 @@ use crate::verbs::interfaces::Interfaces as ListInterfaces;
 use crate::verbs::process_selection::ProcessSelection;
 use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers::ended;
+use crate::{offline, offline_spool};
 use alerts::{AlertArgs, AlertQuery, ExportOptions};
 use base::packet::LinkType;
 use base::source::{Batch, Source};
@@ -117,18 +117,20 @@ impl Get {
         if self.selection.habits.lists_interfaces() {
             return ListInterfaces::all().run(common);
         }
-        if self.follow && !self.selection.read.is_empty() {
+        if self.follow && (!self.selection.read.is_empty() || self.selection.spool.is_some()) {
             return Err(Usage::of(
                 "--follow goes on with packets as they come, and files have no more: leave out one of both",
             ));
         }
-        let Some(key) = &self.seal else {
-            return offline::reading(common, &self.selection.read, |common| self.ask(common));
+        let ask = |files: &[PathBuf]| match &self.selection.spool {
+            Some(spool) => offline_spool::packets(common, spool, |common| self.ask(common)),
+            None => offline::reading(common, files, |common| self.ask(common)),
         };
+        let Some(key) = &self.seal else { return ask(&self.selection.read) };
         let written = self.alerts.split.as_deref().or(self.write.as_deref()).filter(|path| *path != Path::new("-"));
         let written = written.ok_or_else(|| Usage::of("--seal needs a file to seal: add -w case.pcapng"))?;
         sealing::prepare(written, key)?;
-        offline::reading(common, &self.selection.read, |common| self.ask(common))?;
+        ask(&self.selection.read)?;
         sealing::seal_export(written, key, common)
     }
 

@@ -18,5 +18,6 @@ pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod selection;
 pub(crate) mod size;
+pub(crate) mod spool;
 pub(crate) mod status;
 mod trailers;

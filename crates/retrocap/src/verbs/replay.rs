@@ -120,11 +120,13 @@ impl Replay {
                 rings_bytes: split.rings_bytes(),
                 queries_bytes: split.queries_bytes,
                 compression_bytes: u64::from(split.workers) * split.compression_bytes,
+                spool_bytes: 0,
             },
             capture_filter: capture_filter.into(),
             capture_interfaces: Vec::new().into(),
             restart: Default::default(),
             community_id_seed: 0.into(),
+            disk: None,
         };
         // Open the output before reading, so that a bad path fails at once.
         let output = self.write.as_deref().map(|path| Output::open(path, self.mode)).transpose()?;

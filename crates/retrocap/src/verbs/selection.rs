@@ -16,8 +16,8 @@ use base::packet::LinkType;
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
 use filter::{ALONE_BYTES_MIN, EXPRESSION_BYTES_MAX, FilterSet};
-use query::QueryError;
 use query::selectors::{Flow, PortRange, Subnet};
+use query::{QueryError, Tier};
 
 /// Further link types to compile expressions for: 802.11, CAN, USB and others.
 const OTHER_LINK_TYPES: [LinkType; 8] = [
@@ -45,6 +45,9 @@ pub(crate) struct Selection {
     /// zstd or lz4
     #[arg(short, long, value_name = "FILE", help_heading = "Selection")]
     pub(crate) read: Vec<PathBuf>,
+    /// Read the files of this spool instead of querying a recorder
+    #[arg(long, value_name = "DIR", help_heading = "Selection", conflicts_with = "read")]
+    pub(crate) spool: Option<PathBuf>,
     /// Only from this interface; any for all
     #[arg(short, long, value_name = "NAME", value_parser = interface)]
     pub(crate) interface: Option<InterfaceName>,
@@ -64,6 +67,9 @@ pub(crate) struct Selection {
     /// Only with this port, or a port of this range, at one end, also in tunnels and behind VLAN tags: 443, 5000-5010
     #[arg(long, value_name = "PORT")]
     port: Option<PortRange>,
+    /// Search only in memory, or only on disk
+    #[arg(long, value_name = "memory|disk")]
+    pub(crate) from: Option<Tier>,
     #[command(flatten)]
     pub(crate) habits: Habits,
     /// tcpdump expression, as in: host 10.0.0.5 and not port 22
@@ -172,7 +178,8 @@ impl Selection {
             .with("community-id-seed", self.community_id_seed)
             .with("flow", self.flow.as_ref())
             .with("address", self.address)
-            .with("port", self.port))
+            .with("port", self.port)
+            .with("from", self.from))
     }
 
     /// The start and end of the time window, where given.
@@ -262,6 +269,8 @@ impl Selection {
             interface: None,
             community_id: None,
             community_id_seed: None,
+            from: None,
+            spool: None,
             flow: None,
             address: None,
             port: None,

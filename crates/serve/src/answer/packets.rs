@@ -21,6 +21,7 @@ use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, Interfa
 use query::explain::cut;
 use query::search::{SearchLimits, SessionTotals};
 use query::{Packets, Request, SearchNotes, Summary};
+use spool::read::ReadSummary;
 
 /// Answers with the packets that match, or says why there are none.
 pub(crate) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuery) -> Result<Answer, Problem> {
@@ -116,6 +117,7 @@ impl Export {
         let summary = packets.summary();
         self.service.counters.packets_sent.fetch_add(summary.packets, Ordering::Relaxed);
         self.service.counters.packets_overtaken.fetch_add(summary.overtaken, Ordering::Relaxed);
+        let on_disk = packets.disk_summary();
         let drops = packets.notes().clone();
         let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
         drop(packets);
@@ -124,7 +126,10 @@ impl Export {
         }
         // Packets that were found need not wait for the explanation of what is missing.
         sink.send()?;
-        let note = self.note(summary, left_out, &known);
+        let mut note = self.note(summary, left_out, &known);
+        if let Some(damage) = disk_problem(on_disk) {
+            note = if note.is_empty() { damage } else { format!("{note}; {damage}") };
+        }
         let missing = self.missing(summary, &known, &drops);
         let mut comments = self.comments(&note, &missing, &exported, exporter.cut());
         let dropped_within = drops.dropped_within(Timestamp::MIN, Timestamp::MAX);
@@ -169,7 +174,9 @@ impl Export {
     /// Classic pcap has one link type. Where several were recorded, all matches are checked before anything is sent, so that
     /// a client gets a whole file or a problem.
     fn check_link_types(&self, sink: &Sink) -> Result<(), Problem> {
-        if self.query.format != Format::Pcap || self.service.history().link_types().len() < 2 {
+        if self.query.format != Format::Pcap
+            || self.service.history().link_types().len() < 2 && self.service.history().disk.is_none()
+        {
             return Ok(());
         }
         let mut packets = self.packets(sink)?;
@@ -277,6 +284,20 @@ impl Export {
         }
         comments
     }
+}
+
+/// What could not be read on disk.
+fn disk_problem(summary: ReadSummary) -> Option<String> {
+    let ReadSummary { gone, damaged, failed, .. } = summary;
+    let mut parts = Vec::new();
+    if gone > 0 {
+        parts.push(format!("{gone} files of the spool were removed before they were read"));
+    }
+    if damaged + failed > 0 {
+        let stretches = damaged + failed;
+        parts.push(format!("{stretches} stretches of the spool cannot be read (`retrocap spool check` says which)"));
+    }
+    (!parts.is_empty()).then(|| format!("incomplete: {}", parts.join(", and ")))
 }
 
 /// The options of the file that a query asks for.

@@ -5,13 +5,11 @@ use std::hash::BuildHasher as _;
 use super::{CHUNKS, COUNT, Chunk, ChunkSet, Condition, INTERFACES, IPV4, IPV6, PORTS, SESSIONS, UNKNOWN, varint};
 use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
-use decode::{Decoded, Network};
+use decode::{Decoded, Network, Stop};
 use engine::session::SessionKey;
 use engine::session::community_id::CommunityId;
 use engine::session::key::Side;
 
-/// Keys beyond which a file is sealed, so that a flood of addresses or sessions cannot take memory: 8 bytes each.
-const KEYS_MAX: usize = 512 << 10;
 /// Chunks beyond which a file is sealed.
 const CHUNKS_MAX: usize = 1 << 14;
 
@@ -124,32 +122,34 @@ impl Builder {
         chunk.times = Some((oldest.min(time), newest.max(time)));
         self.captured_bytes += data.len() as u64;
         let decoded = decode::decode(link_type, data);
-        if decoded.depth > 0 {
+        // Expressions read headers that the decoder refuses or does not reach.
+        let doubtful = matches!(decoded.stop, Stop::Truncated | Stop::Malformed | Stop::TooDeep);
+        if decoded.depth > 0 || doubtful {
             self.outer_addresses(link_type, data, number);
         }
         if matches!(decoded.ethertype, ARP | RARP) {
             self.arp_addresses(data, number);
         }
-        let later_fragment = decoded.fragment.is_some_and(|fragment| !fragment.first);
+        let no_ports = doubtful || decoded.fragment.is_some_and(|fragment| !fragment.first);
         let (key, _) = SessionKey::new(&decoded, InterfaceId(0));
-        if !self.seen.insert(self.hasher.hash_one((key, later_fragment))) {
+        if !self.seen.insert(self.hasher.hash_one((key, no_ports))) {
             return;
         }
-        self.session(&decoded, &key, later_fragment, number);
+        self.session(&decoded, &key, no_ports, number);
     }
 
-    fn session(&mut self, decoded: &Decoded, key: &SessionKey, later_fragment: bool, chunk: u16) {
+    fn session(&mut self, decoded: &Decoded, key: &SessionKey, no_ports: bool, chunk: u16) {
         for side in [Side::Low, Side::High] {
             match decoded.network {
                 Network::Ipv4 => self.ipv4.add(u64::try_from(key.address(side)).unwrap_or(0), chunk),
                 Network::Ipv6 => self.ipv6.push((key.address(side), chunk)),
                 Network::Link => {}
             }
-            let port = if later_fragment { UNKNOWN } else { u64::from(key.port(side)) };
+            let port = if no_ports { UNKNOWN } else { u64::from(key.port(side)) };
             self.ports.add(port, chunk);
         }
         let session = match CommunityId::new(key, 0) {
-            Some(id) if !later_fragment => u64::from(id.prefix().max(1)),
+            Some(id) if !no_ports => u64::from(id.prefix().max(1)),
             _ => UNKNOWN,
         };
         self.sessions.add(session, chunk);
@@ -157,9 +157,10 @@ impl Builder {
 
     /// Notes the addresses that an expression finds in the outermost headers.
     fn outer_addresses(&mut self, link_type: LinkType, data: &[u8], chunk: u16) {
-        let Some(network) = decode::network_offset(link_type, data).and_then(|offset| data.get(offset..)) else {
-            return;
-        };
+        // Behind an Ethernet header, if the decoder finds no network layer.
+        const ETHERNET_BYTES: usize = 14;
+        let offset = decode::network_offset(link_type, data).unwrap_or(ETHERNET_BYTES);
+        let Some(network) = data.get(offset..) else { return };
         let ipv6 = |at: usize| network.get(at..)?.first_chunk().map(|bytes| u128::from_be_bytes(*bytes));
         match network.first().map(|first| first >> 4) {
             Some(4) => self.ipv4_at(network, [12, 16], chunk),
@@ -231,10 +232,11 @@ impl Builder {
         self.chunks.push(Chunk::default());
     }
 
-    /// Whether the file must be sealed to keep the index small.
-    pub fn is_full(&self) -> bool {
+    /// Whether the file must be sealed to keep the index small: a flood of addresses or sessions must not take memory.
+    /// A key takes 8 bytes.
+    pub fn is_full(&self, keys_max: usize) -> bool {
         let keys = self.ipv4.pairs.len() + self.ports.pairs.len() + self.sessions.pairs.len() + 3 * self.ipv6.len();
-        keys >= KEYS_MAX || self.chunks.len() >= CHUNKS_MAX
+        keys >= keys_max || self.chunks.len() >= CHUNKS_MAX
     }
 
     /// The chunks with committed bytes.

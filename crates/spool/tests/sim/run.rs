@@ -7,6 +7,7 @@ use base::interface::Interface;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::time::Timestamp;
 use spool::band::Band;
+use spool::board::KEYS_MAX;
 use spool::catalogue::Catalogue;
 use spool::check::check_file;
 use spool::index::Condition;
@@ -87,6 +88,7 @@ impl Run {
             keep: None,
             level: self.plan.compressed.then_some(1),
             comments: vec!["a simulated spool".to_owned()],
+            keys_max: KEYS_MAX,
         }
     }
 

@@ -1,0 +1,191 @@
+//! The thread that writes the spool.
+//!
+//! It reads memory as a query does, so that no worker waits for it. Its role may write in the spool's directory and do
+//! nothing else.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::confinement::Confinement;
+use super::error::Error;
+use super::sandbox::Role;
+use super::settings::Settings;
+use base::time::Timestamp;
+use engine::pipeline::Pipeline;
+use query::History;
+use spool::archive::Shelf;
+use spool::catalogue::Opening;
+use spool::directory::Directory;
+use spool::follow::Follower;
+use spool::writer::{Options, Spool, State};
+
+/// A spool in a directory.
+pub(super) type DirectoryShelf = Shelf<Arc<Directory>>;
+
+/// Pause between two passes when everything is written.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often the progress is published.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the thread may write what is left when the recorder stops.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bytes of the thread's stack.
+const STACK_BYTES: usize = 1 << 20;
+
+/// Opens the directory of the spool while privileges are there. Its files belong to the recorder's user.
+///
+/// # Errors
+///
+/// If it cannot be used.
+pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Arc<DirectoryShelf>, Error> {
+    let directory = Directory::open_to_write(path).map_err(Error::Spool)?;
+    if let Some((uid, gid)) = owner {
+        directory.give_to(uid, gid).map_err(|source| Error::System { step: "give the spool to the user", source })?;
+    }
+    if directory.is_in_memory() {
+        tracing::warn!("the spool {} is in memory (tmpfs): a reboot loses it", path.display());
+    }
+    Ok(Arc::new(Shelf::new(Arc::new(directory), path.display().to_string())))
+}
+
+/// How the settings want the spool written.
+fn options(settings: &Settings) -> Options {
+    Options {
+        limit: settings.spool_size.limit(),
+        keep: settings.spool_keep,
+        level: u8::try_from(settings.spool_compression).ok().filter(|level| *level > 0),
+        comments: vec![
+            "retrocap spool: packets of similar depth in their sessions; other files hold other depths".to_owned(),
+        ],
+        keys_max: usize::try_from(settings.spool_memory_bytes(0) / 128).unwrap_or(usize::MAX),
+    }
+}
+
+/// For each worker, the packets that it has stored so far. What was taken over from an earlier recorder is on disk already,
+/// or was stored without a spool.
+pub(super) fn stored(pipelines: &mut [Pipeline]) -> Vec<u64> {
+    pipelines.iter_mut().for_each(Pipeline::publish);
+    pipelines.iter().map(|pipeline| pipeline.worker().published.totals().stored.packets).collect()
+}
+
+/// Starts the thread, if there is a spool.
+///
+/// # Errors
+///
+/// When the system refuses a thread.
+pub(super) fn start(
+    shelf: Option<Arc<DirectoryShelf>>,
+    settings: &Settings,
+    history: &Arc<History>,
+    before: Vec<u64>,
+    confinement: &Confinement,
+) -> Result<Option<SpoolThread>, Error> {
+    let start = |shelf| SpoolThread::start(shelf, options(settings), Arc::clone(history), before, confinement);
+    shelf.map(start).transpose()
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub(super) struct SpoolThread {
+    thread: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+}
+
+impl SpoolThread {
+    /// Starts the thread. `before` has, for each worker, the number of packets that need not be written.
+    fn start(
+        shelf: Arc<DirectoryShelf>,
+        options: Options,
+        history: Arc<History>,
+        before: Vec<u64>,
+        confinement: &Confinement,
+    ) -> Result<Self, Error> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (enter, stopped) = (confinement.in_role(Role::Spool), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("retrocap-spool".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                enter();
+                run(&shelf, options, &history, &before, &stopped);
+            })
+            .map_err(|source| Error::System { step: "start the thread of the spool", source })?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Writes what is left and ends. Call it when the workers have ended.
+    pub(super) fn finish(self) {
+        self.stop.store(true, Ordering::Release);
+        let _ = self.thread.join();
+    }
+}
+
+fn run(shelf: &DirectoryShelf, options: Options, history: &History, before: &[u64], stop: &AtomicBool) {
+    let began = Instant::now();
+    let (mut spool, opening) = match Spool::open(Arc::clone(shelf.medium()), options, now()) {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!("the spool cannot be opened, so nothing is written to disk: {error}");
+            return shelf.set_problem(error.to_string());
+        }
+    };
+    report(&opening, began.elapsed());
+    shelf.opened(spool.board());
+    let mut follower = Follower::new(history.workers.clone(), Arc::clone(&history.interfaces), before);
+    let mut shown = Instant::now();
+    let mut state = State::Ok;
+    while !stop.load(Ordering::Acquire) {
+        let more = follower.pass(&mut spool, now());
+        if spool.state() != state {
+            state = spool.state();
+            log_state(state, spool.problem());
+        }
+        if shown.elapsed() >= PROGRESS_INTERVAL {
+            shown = Instant::now();
+            shelf.set_progress(follower.progress(&spool, now()));
+        }
+        if !more {
+            std::thread::sleep(PAUSE);
+        }
+    }
+    // The workers have ended: this is all there is.
+    let end = Instant::now() + FINISH_TIMEOUT;
+    while follower.pass(&mut spool, now()) && Instant::now() < end {}
+    follower.finish_within(&mut spool, now());
+    // Twice, because a loss counts when it is seen twice.
+    follower.progress(&spool, now());
+    let progress = follower.progress(&spool, now());
+    spool.close(now());
+    shelf.set_progress(progress);
+    if progress.behind_packets > 0 {
+        tracing::warn!("{} packets in memory were not written to the spool in time", progress.behind_packets);
+    }
+}
+
+fn log_state(state: State, problem: Option<&str>) {
+    let problem = problem.unwrap_or("no reason is known");
+    match state {
+        State::Ok => tracing::info!("the spool is written again"),
+        State::Full => tracing::warn!("the spool is full: {problem}"),
+        State::Failed => tracing::error!("the spool cannot be written: {problem}"),
+    }
+}
+
+fn report(opening: &Opening, took: Duration) {
+    let Opening { recovered, unconfirmed_bytes, removed, .. } = opening;
+    if *recovered > 0 || *removed > 0 {
+        tracing::info!(
+            "the spool was not closed: {recovered} files were completed ({unconfirmed_bytes} bytes at their ends were \
+             not confirmed) and {removed} without packets removed, in {took:.1?}"
+        );
+    }
+    for (name, reason) in &opening.failed {
+        tracing::warn!("the file {name} of the spool cannot be read: {reason}");
+    }
+}
+
+fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
+}

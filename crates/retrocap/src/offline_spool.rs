@@ -1,0 +1,202 @@
+//! `--spool DIR`: queries the files of a spool without a recorder, such as those of a dead machine.
+//!
+//! The same service answers as in a recorder. Packets come from the files directly. Sessions are found by sending the
+//! packets of the window through the engine, as `-r` does with capture files.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context as _, anyhow};
+
+use crate::machine;
+use crate::offline::Offline;
+use crate::options::Common;
+use crate::terminal::progress::{Progress, ProgressState};
+use base::interface::Interfaces;
+use base::memory::Lock;
+use base::packet::{InterfaceId, Packet};
+use base::source::{Batch, Source, SourceCounts, SourceError};
+use base::time::Timestamp;
+use engine::budget::{ByteSize, Split};
+use engine::judge::Classes;
+use engine::pipeline::{Config, Pipeline};
+use engine::store::retention::Policy;
+use query::{History, Memory};
+use spool::archive::{Archive, Shelf};
+use spool::blocks::{SpooledInterface, SpooledPacket};
+use spool::board::Board;
+use spool::catalogue::Catalogue;
+use spool::directory::Directory;
+use spool::read::{Packets, Selection};
+
+/// Seed of the session table. It is constant, so that runs are reproducible.
+const SEED: u64 = 0x7265_7472_6f63_6170;
+/// Bytes for the buffers of answers, enough to list some million sessions.
+const QUERIES_BYTES: u64 = 256 << 20;
+/// The most memory for the sessions of a spool.
+const MEMORY_BYTES_MAX: u64 = 2 << 30;
+/// Packets that are handed over at once.
+const BURST_PACKETS: usize = 64;
+
+/// The earliest and the latest time that are asked for.
+type Window = (Option<Timestamp>, Option<Timestamp>);
+
+struct Opened {
+    directory: Arc<Directory>,
+    catalogue: Catalogue,
+    newest: Option<Timestamp>,
+    problem: Option<String>,
+}
+
+/// Reads the footers of the files.
+fn open(path: &Path) -> anyhow::Result<Opened> {
+    let directory = Arc::new(Directory::open_to_read(path)?);
+    let (catalogue, opening) =
+        Catalogue::open(&directory, false).with_context(|| format!("cannot read the spool {}", path.display()))?;
+    if catalogue.sealed.is_empty() && catalogue.open.is_empty() {
+        return Err(anyhow!("{} holds no files of a spool: give the directory of `run --spool`", path.display()));
+    }
+    let sealed = catalogue.sealed.iter().map(|entry| entry.times().1);
+    let open = catalogue.open.iter().filter_map(|shared| Some(shared.lock().index.times()?.1));
+    let newest = sealed.chain(open).max();
+    let problem = match opening.failed.first() {
+        None => None,
+        Some((name, reason)) => Some(format!("{} files could not be read: {name}: {reason}", opening.failed.len())),
+    };
+    Ok(Opened { directory, catalogue, newest, problem })
+}
+
+/// Runs a verb about the packets of a spool.
+pub(crate) fn packets(
+    common: &Common,
+    path: &Path,
+    verb: impl FnOnce(&Common) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Opened { directory, catalogue, newest, problem } = open(path)?;
+    let shelf = Shelf::new(directory, path.display().to_string());
+    shelf.opened(Arc::new(Board::of(catalogue)));
+    let pipeline = pipeline(Split::BYTES_MIN)?;
+    let history = history(&pipeline, Arc::default(), Some(Arc::new(shelf)));
+    ask(common, Offline::serve(history, pipeline, newest, problem)?, verb)
+}
+
+/// Runs a verb about the sessions of a spool, of which `window` says the time.
+pub(crate) fn sessions(
+    common: &Common,
+    path: &Path,
+    window: impl FnOnce(Timestamp) -> anyhow::Result<Window>,
+    verb: impl FnOnce(&Common) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Opened { directory, catalogue, newest, problem } = open(path)?;
+    let (since, until) = window(newest.unwrap_or_default())?;
+    let memory = machine::available_bytes().map_or(1 << 30, |bytes| bytes / 2).min(MEMORY_BYTES_MAX);
+    let mut pipeline = pipeline(memory.max(Split::BYTES_MIN))?;
+    let interfaces = Arc::<Interfaces>::default();
+    let history = history(&pipeline, Arc::clone(&interfaces), None);
+    let selection = Selection { since, until, ..Selection::default() };
+    let mut source = SpoolSource {
+        packets: Packets::new(directory, &catalogue, &selection),
+        interfaces,
+        known: Vec::new(),
+        data: Vec::new(),
+    };
+    let published = Arc::clone(&history.workers[0].published);
+    let progress = Progress::start(common, move || {
+        let received = published.totals().received;
+        ProgressState { packets: received.packets, bytes: received.bytes, part: None }
+    });
+    pipeline.run(&mut source, &AtomicBool::new(false)).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    drop(progress);
+    let unread = source.packets.summary();
+    let problem = problem.or_else(|| {
+        (unread.damaged + unread.failed > 0).then(|| {
+            let stretches = unread.damaged + unread.failed;
+            format!("{stretches} stretches of the files cannot be read: `retrocap spool check {}`", path.display())
+        })
+    });
+    ask(common, Offline::serve(history, pipeline, newest, problem)?, verb)
+}
+
+fn ask(common: &Common, offline: Offline, verb: impl FnOnce(&Common) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let asking =
+        Common { socket: Some(offline.socket.clone()), remote: None, newest: offline.newest, ..common.clone() };
+    offline.finish(verb(&asking))
+}
+
+fn pipeline(budget: u64) -> anyhow::Result<Pipeline> {
+    let split = Split::new(budget, 1, false)?;
+    Pipeline::new(Config {
+        sessions_bytes: split.sessions_bytes,
+        store_bytes: split.store_bytes,
+        policy: Policy::default(),
+        classes: Classes::default(),
+        pins: Arc::default(),
+        pinned_bytes: 0,
+        filter: None,
+        snaplen: 0,
+        lock: Lock::No,
+        seed: SEED,
+    })
+    .with_context(|| format!("cannot take {} of memory", ByteSize(budget)))
+}
+
+fn history(pipeline: &Pipeline, interfaces: Arc<Interfaces>, disk: Option<Arc<dyn Archive>>) -> History {
+    History {
+        workers: vec![pipeline.worker()],
+        interfaces,
+        memory: Memory { queries_bytes: QUERIES_BYTES, ..Memory::default() },
+        capture_filter: Default::default(),
+        capture_interfaces: Default::default(),
+        restart: Default::default(),
+        community_id_seed: 0.into(),
+        disk,
+    }
+}
+
+/// The packets of a spool as a source for the engine.
+struct SpoolSource {
+    packets: Packets<Arc<Directory>>,
+    interfaces: Arc<Interfaces>,
+    known: Vec<(Arc<SpooledInterface>, InterfaceId)>,
+    data: Vec<u8>,
+}
+
+impl SpoolSource {
+    fn interface(&mut self, spooled: &Arc<SpooledInterface>) -> Option<InterfaceId> {
+        if let Some((_, id)) = self.known.iter().find(|(known, _)| known == spooled) {
+            return Some(*id);
+        }
+        let id = self.interfaces.intern(&spooled.name, 0, spooled.link_type)?;
+        self.known.push((Arc::clone(spooled), id));
+        Some(id)
+    }
+}
+
+impl Source for SpoolSource {
+    fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
+        for _ in 0..BURST_PACKETS {
+            let Some(found) = self.packets.next() else { return Ok(Batch::End) };
+            self.data.clear();
+            self.data.extend_from_slice(found.packet.data);
+            // Its bytes are in `data` now.
+            let (packet, spooled) = (SpooledPacket { data: &[], ..found.packet }, Arc::clone(found.interface));
+            let Some(interface) = self.interface(&spooled) else { continue };
+            each(&[Packet {
+                time: packet.time,
+                interface,
+                link_type: spooled.link_type,
+                direction: packet.direction,
+                flags: packet.flags,
+                original_len: packet.original_len,
+                drops_before: packet.drops_before,
+                data: &self.data,
+            }]);
+        }
+        Ok(Batch::More)
+    }
+
+    fn counts(&self) -> SourceCounts {
+        SourceCounts::default()
+    }
+}

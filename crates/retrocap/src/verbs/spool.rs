@@ -1,0 +1,276 @@
+//! `retrocap spool`: lists, verifies and removes what is on disk. No recorder is needed.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
+use jiff::tz::TimeZone;
+use serde_json::json;
+
+use crate::client::{self, Target};
+use crate::error::Usage;
+use crate::options::Common;
+use crate::terminal::human::{counted, size};
+use crate::terminal::printable::{note, print, print_json};
+use crate::verbs::selection;
+use base::time::{self, Timestamp};
+use filter::FilterSet;
+use query::status::Status;
+use spool::catalogue::{Catalogue, Opening};
+use spool::check::{Damage, FileReport};
+use spool::directory::Directory;
+use spool::removal::{Removal, remove_packets};
+
+/// List, verify and remove what is on disk
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  retrocap spool ls /var/lib/retrocap/spool                      its files, and from when to when they reach
+  retrocap spool check /var/lib/retrocap/spool                   verify every checksum
+  retrocap spool drop host 10.0.0.5 --before 2026-11-01 --spool /var/lib/retrocap/spool
+                                                                 remove packets on purpose")]
+pub(crate) struct Spool {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the files: times, packets, sessions, bytes
+    Ls {
+        /// Directory of the spool [default: that of the running recorder]
+        directory: Option<PathBuf>,
+    },
+    /// Verify every checksum, and name the packets that are damaged
+    Check {
+        /// Directory of the spool [default: that of the running recorder]
+        directory: Option<PathBuf>,
+    },
+    /// Remove the packets that match, on purpose and for good. No recorder may be writing to the spool
+    Drop {
+        /// Only packets before this time
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        before: String,
+        /// Directory of the spool [default: that of the running recorder]
+        #[arg(long = "spool", value_name = "DIR")]
+        directory: Option<PathBuf>,
+        /// tcpdump expression, as in: host 10.0.0.5
+        #[arg(value_name = "EXPR", required = true, allow_negative_numbers = true)]
+        expression: Vec<String>,
+    },
+}
+
+impl Spool {
+    /// Runs the action.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        match &self.action {
+            Action::Ls { directory } => list(common, &chosen(common, directory.as_deref())?),
+            Action::Check { directory } => check(common, &chosen(common, directory.as_deref())?),
+            Action::Drop { before, directory, expression } => {
+                let Some(expression) = selection::expression(expression)? else {
+                    return Err(Usage::of("drop takes an expression: try drop host 10.0.0.5 --before 2026-11-01"));
+                };
+                remove(common, &chosen(common, directory.as_deref())?, &expression, before)
+            }
+        }
+    }
+}
+
+/// The directory that was given, or else that of the running recorder.
+fn chosen(common: &Common, directory: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(directory) = directory {
+        return Ok(directory.to_owned());
+    }
+    let document = client::get(common, &Target::new("/v1/status"))?.document()?;
+    let status: Status = serde_json::from_str(&document).context("the recorder speaks another version")?;
+    match status.spool {
+        Some(spool) => Ok(spool.dir.into()),
+        None => Err(anyhow!("the recorder writes no spool: name the directory of one, or start `run --spool DIR`")),
+    }
+}
+
+fn open(path: &Path) -> anyhow::Result<(Arc<Directory>, Catalogue, Opening)> {
+    let directory = Arc::new(Directory::open_to_read(path)?);
+    let (catalogue, opening) =
+        Catalogue::open(&directory, false).with_context(|| format!("cannot read the spool {}", path.display()))?;
+    Ok((directory, catalogue, opening))
+}
+
+/// A row of the list.
+struct Row {
+    name: String,
+    band: u8,
+    sealed: bool,
+    times: Option<(Timestamp, Timestamp)>,
+    packets: u64,
+    sessions: Option<u64>,
+    bytes: u64,
+}
+
+fn rows(catalogue: &Catalogue) -> Vec<Row> {
+    let sealed = catalogue.sealed.iter().map(|entry| Row {
+        name: entry.name.clone(),
+        band: entry.footer.header.band,
+        sealed: true,
+        times: entry.footer.times,
+        packets: entry.footer.packets,
+        sessions: Some(entry.footer.sessions),
+        bytes: entry.len,
+    });
+    let open = catalogue.open.iter().map(|shared| {
+        let growing = shared.lock();
+        Row {
+            name: shared.name(),
+            band: shared.header.band,
+            sealed: false,
+            times: growing.index.times(),
+            packets: growing.index.packets(),
+            sessions: None,
+            bytes: growing.written,
+        }
+    });
+    let mut rows: Vec<Row> = sealed.chain(open).collect();
+    rows.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    rows
+}
+
+fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
+    let (_, catalogue, opening) = open(path)?;
+    let rows = rows(&catalogue);
+    for (name, reason) in &opening.failed {
+        note(&format!("{name} cannot be read: {reason}"));
+    }
+    if common.json {
+        let row = |row: &Row| {
+            json!({
+                "file": row.name, "band": row.band, "sealed": row.sealed,
+                "first": row.times.map(|times| times.0.to_rfc3339()),
+                "last": row.times.map(|times| times.1.to_rfc3339()),
+                "packets": row.packets, "sessions": row.sessions, "bytes": row.bytes,
+            })
+        };
+        let rows: Vec<_> = rows.iter().map(row).collect();
+        return print_json(&format!("{}\n", serde_json::to_string_pretty(&rows)?));
+    }
+    if rows.is_empty() {
+        return Err(anyhow!("{} holds no files of a spool", path.display()));
+    }
+    let tz = TimeZone::system();
+    let local = |time: Option<Timestamp>| time.map_or("-".to_owned(), |time| time::local(time, &tz));
+    let mut out = format!(
+        "{:<32} {:>4}  {:<19}  {:<19} {:>10} {:>9} {:>10}\n",
+        "FILE", "BAND", "FIRST", "LAST", "PACKETS", "SESSIONS", "BYTES"
+    );
+    for row in &rows {
+        let sessions = row.sessions.map_or("open".to_owned(), |sessions| sessions.to_string());
+        let (first, last) = (local(row.times.map(|times| times.0)), local(row.times.map(|times| times.1)));
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            out,
+            "{:<32} {:>4}  {first:<19}  {last:<19} {:>10} {sessions:>9} {:>10}",
+            row.name,
+            row.band,
+            row.packets,
+            size(row.bytes)
+        );
+    }
+    print(&out)
+}
+
+fn check(common: &Common, path: &Path) -> anyhow::Result<()> {
+    let directory = Directory::open_to_read(path)?;
+    let (mut reports, mut unreadable) = (Vec::new(), Vec::new());
+    let checked = spool::check::check(&directory, |name, report| match report {
+        Ok(report) => reports.push(report),
+        Err(error) => unreadable.push((name.to_owned(), error.to_string())),
+    });
+    checked.with_context(|| format!("cannot read the spool {}", path.display()))?;
+    let damaged = reports.iter().filter(|report| !report.is_whole()).count() + unreadable.len();
+    if common.json {
+        let unreadable: Vec<_> = unreadable.iter().map(|(file, error)| json!({"file": file, "error": error})).collect();
+        let document = json!({
+            "files": reports.len() + unreadable.len(), "damaged_files": damaged,
+            "packets": reports.iter().map(|report| report.packets).sum::<u64>(),
+            "damage": reports.iter().filter(|report| !report.is_whole()).map(damage_json).collect::<Vec<_>>(),
+            "unreadable": unreadable,
+        });
+        print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
+    } else {
+        print(&check_text(&reports, &unreadable, damaged))?;
+    }
+    if damaged > 0 { Err(anyhow!("{damaged} of the files are damaged")) } else { Ok(()) }
+}
+
+fn damage_json(report: &FileReport) -> serde_json::Value {
+    let damage = |damage: &Damage| {
+        json!({
+            "from_byte": damage.bytes.start, "to_byte": damage.bytes.end, "packets": damage.packets,
+            "first": damage.times.map(|times| times.0.to_rfc3339()),
+            "last": damage.times.map(|times| times.1.to_rfc3339()),
+        })
+    };
+    json!({
+        "file": report.name, "sealed": report.sealed, "index_damage": report.index_damage,
+        "damage": report.damage.iter().map(damage).collect::<Vec<_>>(),
+    })
+}
+
+fn check_text(reports: &[FileReport], unreadable: &[(String, String)], damaged: usize) -> String {
+    let packets: u64 = reports.iter().map(|report| report.packets).sum();
+    let files = counted((reports.len() + unreadable.len()) as u64, "file");
+    let mut out = match damaged {
+        0 => format!("all is whole: {} in {files}\n", counted(packets, "packet")),
+        _ => format!("{damaged} of {files} are damaged; {} are whole\n", counted(packets, "packet")),
+    };
+    for report in reports.iter().filter(|report| !report.is_whole()) {
+        for Damage { bytes, packets, times } in &report.damage {
+            let packets = packets.map_or("an unknown number of packets".to_owned(), |n| counted(n, "packet"));
+            let times = times.map_or(String::new(), |(from, to)| format!(" between {from} and {to}"));
+            // Writing to a string cannot fail.
+            let _ = writeln!(out, "{}: bytes {} to {}: {packets}{times}", report.name, bytes.start, bytes.end);
+        }
+        if !report.index_damage.is_empty() {
+            let parts = report.index_damage.join(", ");
+            let _ = writeln!(out, "{}: damaged in the index: {parts}; no packet is affected", report.name);
+        }
+    }
+    for report in reports.iter().filter(|report| !report.sealed && report.unconfirmed_bytes > 0) {
+        let bytes = report.unconfirmed_bytes;
+        let _ = writeln!(out, "{}: not closed, with {bytes} unconfirmed bytes at its end", report.name);
+    }
+    for (name, error) in unreadable {
+        let _ = writeln!(out, "{name}: cannot be read: {error}");
+    }
+    out
+}
+
+fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyhow::Result<()> {
+    let now = Timestamp::from(SystemTime::now());
+    let before = time::parse(before, now, &TimeZone::system()).map_err(Usage::of)?;
+    let mut filter = FilterSet::new(expression).map_err(Usage::of)?;
+    // The lock keeps a recorder out meanwhile, and unfinished files are completed first.
+    let directory = Arc::new(Directory::open_to_write(path)?);
+    let (catalogue, _) =
+        Catalogue::open(&directory, true).with_context(|| format!("cannot read the spool {}", path.display()))?;
+    let reason = format!("{expression:?} before {before}, by uid {}", rustix::process::getuid().as_raw());
+    let mut matches = |link_type, data: &[u8], original_len| filter.matches(link_type, data, original_len);
+    let removal = remove_packets(&directory, &catalogue, before, &reason, now, &mut matches)
+        .with_context(|| format!("cannot remove packets from {}", path.display()))?;
+    let Removal { packets, bytes, rewritten, removed } = removal;
+    if common.json {
+        let document =
+            json!({"packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed});
+        return print_json(&format!("{document}\n"));
+    }
+    if packets == 0 {
+        return Err(anyhow!("no packet before {before} matches {expression:?}"));
+    }
+    print(&format!(
+        "removed {} ({}): {rewritten} files were written anew without them, {removed} had nothing else\n",
+        counted(packets, "packet"),
+        size(bytes)
+    ))
+}

@@ -1,0 +1,160 @@
+//! Removes packets on purpose, such as for a request under data protection law.
+//!
+//! A file never changes, so a file with such packets is written anew without them. The new file says which one it
+//! replaces. It is durable before the old one is removed, so that a crash leaves one of the two.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::blocks::SpooledInterface;
+use crate::catalogue::Catalogue;
+use crate::entry::Entry;
+use crate::file::FileWriter;
+use crate::layout::{FileId, Header};
+use crate::medium::Medium;
+use crate::read::{Packets, Selection};
+use base::interface::Interface;
+use base::packet::{InterfaceId, LinkType, Packet};
+use base::time::Timestamp;
+
+/// What a removal did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Packets that were removed.
+    pub packets: u64,
+    /// Captured bytes of these packets.
+    pub bytes: u64,
+    /// Files that were written anew.
+    pub rewritten: u64,
+    /// Files of which nothing was left.
+    pub removed: u64,
+}
+
+/// Removes the packets before `before` that `matches` selects. `reason` is noted in the files that are written anew.
+///
+/// # Errors
+///
+/// If the medium fails. What was removed before that stays removed.
+pub fn remove_packets<M: Medium + Clone>(
+    medium: &M,
+    catalogue: &Catalogue,
+    before: Timestamp,
+    reason: &str,
+    now: Timestamp,
+    matches: &mut dyn FnMut(LinkType, &[u8], u32) -> bool,
+) -> io::Result<Removal> {
+    let mut removal = Removal::default();
+    let mut next_counter = catalogue.sealed.iter().map(|entry| entry.counter()).max().unwrap_or(0) + 1;
+    for entry in catalogue.sealed.iter().filter(|entry| entry.times().0 < before) {
+        let mut selected = |time: Timestamp, interface: &SpooledInterface, data: &[u8], original_len: u32| {
+            time < before && matches(interface.link_type, data, original_len)
+        };
+        let found = count(medium, entry, &mut selected)?;
+        if found.packets == 0 {
+            continue;
+        }
+        if found.packets == entry.footer.packets {
+            removal.removed += 1;
+        } else {
+            rewrite(medium, entry, next_counter, reason, now, &mut selected)?;
+            next_counter += 1;
+            removal.rewritten += 1;
+        }
+        medium.remove(&entry.name)?;
+        medium.sync_names()?;
+        removal.packets += found.packets;
+        removal.bytes += found.bytes;
+    }
+    Ok(removal)
+}
+
+type Selected<'a> = dyn FnMut(Timestamp, &SpooledInterface, &[u8], u32) -> bool + 'a;
+
+fn packets_of<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>) -> Packets<M> {
+    let only = Catalogue { sealed: vec![Arc::clone(entry)], open: Vec::new() };
+    Packets::new(medium.clone(), &only, &Selection::default())
+}
+
+/// What could not be read must not be lost by writing the file anew.
+fn check_whole<M: Medium>(packets: &Packets<M>, entry: &Entry) -> io::Result<()> {
+    let summary = packets.summary();
+    if summary.damaged + summary.failed + summary.gone > 0 {
+        let error = format!("{} is damaged or cannot be read, so nothing was removed from it", entry.name);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+    }
+    Ok(())
+}
+
+fn count<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>, selected: &mut Selected<'_>) -> io::Result<Removal> {
+    let mut found = Removal::default();
+    let mut packets = packets_of(medium, entry);
+    while let Some(one) = packets.next() {
+        let packet = one.packet;
+        if selected(packet.time, one.interface, packet.data, packet.original_len) {
+            found.packets += 1;
+            found.bytes += packet.data.len() as u64;
+        }
+    }
+    check_whole(&packets, entry)?;
+    Ok(found)
+}
+
+fn rewrite<M: Medium + Clone>(
+    medium: &M,
+    entry: &Arc<Entry>,
+    counter: u64,
+    reason: &str,
+    now: Timestamp,
+    selected: &mut Selected<'_>,
+) -> io::Result<()> {
+    let old = entry.footer.header;
+    let id = FileId { epoch: old.id.epoch, counter };
+    let header = Header { id, replaces: Some(old.id.counter), created: now, ..old };
+    let comments = [format!("packets were removed from this file on purpose at {now}: {reason}")];
+    let mut file = FileWriter::create(medium, header, Some(1), &comments)?;
+    // Durable first: an unfinished file that replaces another is no file after a crash.
+    file.flush(medium)?;
+    file.sync(medium)?;
+    medium.sync_names()?;
+    let mut packets = packets_of(medium, entry);
+    while let Some(one) = packets.next() {
+        let packet = one.packet;
+        if selected(packet.time, one.interface, packet.data, packet.original_len) {
+            continue;
+        }
+        let number = InterfaceId(u16::try_from(packet.interface).unwrap_or(u16::MAX));
+        let interface = interface(number, one.interface);
+        let packet = Packet {
+            time: packet.time,
+            interface: number,
+            link_type: interface.link_type,
+            direction: packet.direction,
+            flags: packet.flags,
+            original_len: packet.original_len,
+            drops_before: packet.drops_before,
+            data: packet.data,
+        };
+        file.put(&interface, &packet);
+        if file.is_behind() {
+            file.write(medium)?;
+        }
+    }
+    check_whole(&packets, entry)?;
+    file.seal(medium)?;
+    file.sync(medium)?;
+    medium.sync_names()
+}
+
+fn interface(id: InterfaceId, spooled: &SpooledInterface) -> Interface {
+    Interface {
+        id,
+        name: spooled.name.clone(),
+        index: 0,
+        link_type: spooled.link_type,
+        description: spooled.description.clone(),
+        os: spooled.os.clone(),
+        up: true,
+        gone: None,
+        since: Timestamp::MIN,
+    }
+}
