@@ -112,13 +112,7 @@ impl Running {
         service.set_retention_target(settings.retention_target());
         let service = Arc::new(service);
         record_seal::start(&service, confinement)?;
-        let service_threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(SERVICE_THREADS)
-            .thread_name("retrocap-serve")
-            .on_thread_start(confinement.in_role(Role::Serve))
-            .enable_all()
-            .build()
-            .map_err(system("start the service"))?;
+        let service_threads = service_threads(confinement)?;
         let reloader = Reloader {
             settings,
             reload,
@@ -242,6 +236,17 @@ fn name_processes(
     let names_bytes = answers_bytes / NAMES_SHARE;
     let table = watcher.listen(names_bytes, confinement.in_role(Role::Query))?;
     Ok((answers_bytes - names_bytes, Some(table)))
+}
+
+/// The runtime of the service.
+fn service_threads(confinement: &Confinement) -> Result<Runtime, Error> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(SERVICE_THREADS)
+        .thread_name("retrocap-serve")
+        .on_thread_start(confinement.in_role(Role::Serve))
+        .enable_all()
+        .build()
+        .map_err(system("start the service"))
 }
 
 /// The runtime of queries. Each one gets a thread that may block; a crowd of queries runs at a lower priority, so that it
