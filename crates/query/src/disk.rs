@@ -4,7 +4,7 @@
 //! them takes the place of one equal packet on disk.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use super::Request;
@@ -125,9 +125,7 @@ impl Disk {
     }
 
     fn hash(&self, original_len: u32, interface: &str, data: &[u8]) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        (original_len, interface, data).hash(&mut hasher);
-        hasher.finish()
+        self.hasher.hash_one((original_len, interface, data))
     }
 
     /// The interface of the recorder that is the same, or else a further one.

@@ -1,9 +1,25 @@
-//! What `/v1/health` says of the spool.
+//! What `/v1/health` and answers say of the spool.
 
 use super::clock::now;
 use base::time::human_age;
-use query::History;
+use query::{History, Request, Tier};
 use spool::writer::State;
+
+/// What an answer about `request` says of packets that memory has evicted, of which `in_memory` is a statement.
+pub(super) fn with_disk(history: &History, request: &Request, in_memory: String) -> String {
+    let Some(disk) = history.disk.as_ref().filter(|_| request.tier != Some(Tier::Memory)) else { return in_memory };
+    let Some(view) = disk.view() else { return in_memory };
+    if in_memory.is_empty() {
+        return in_memory;
+    }
+    let gone = view.removed_until.max(disk.progress().and_then(|progress| progress.lost_until));
+    let whole = gone.is_none_or(|gone| request.since.is_some_and(|since| since > gone));
+    // Packets that were taken over from an earlier recorder are not written again.
+    match (whole, history.restart.since) {
+        (true, None) => String::new(),
+        _ => format!("of memory alone, without the spool: {in_memory}"),
+    }
+}
 
 /// Why packets do not reach the disk, if so.
 pub(super) fn problem(history: &History) -> Option<String> {

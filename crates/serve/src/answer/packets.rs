@@ -9,6 +9,7 @@ use super::super::peer::Peer;
 use super::super::quota::Share;
 use super::super::record::Wanted;
 use super::super::service::Service;
+use super::super::spool_health::with_disk;
 use super::selection_query::SelectionQuery;
 use super::statement::{Outcome, Span};
 use super::stream::{Closed, Ending, Sink, stream};
@@ -20,7 +21,7 @@ use base::time::Timestamp;
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
 use query::explain::cut;
 use query::search::{SearchLimits, SessionTotals};
-use query::{Packets, Request, SearchNotes, Summary};
+use query::{Packets, Request, SearchNotes, Summary, Tier};
 use spool::read::ReadSummary;
 
 /// Answers with the packets that match, or says why there are none.
@@ -206,7 +207,12 @@ impl Export {
             Problem::nothing_matched(&selections.explain_nothing(&self.service, known, drops))
         } else {
             match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
-                Ok(cause) => Problem::nothing_matched(&cause),
+                Ok(mut cause) => {
+                    if self.service.history().disk.is_some() && self.query.request.tier != Some(Tier::Memory) {
+                        cause.sentence = format!("no packet on disk matches; in memory: {}", cause.sentence);
+                    }
+                    Problem::nothing_matched(&cause)
+                }
                 Err(error) => error.into(),
             }
         };
@@ -254,7 +260,11 @@ impl Export {
             return String::new();
         }
         let missing = match &self.scope {
-            Scope::Matching => self.service.history().explain_missing(&self.query.request, drops).ok().flatten(),
+            Scope::Matching => {
+                let (history, request) = (self.service.history(), &self.query.request);
+                let missing = history.explain_missing(request, drops).ok().flatten();
+                missing.map(|missing| with_disk(history, request, missing))
+            }
             Scope::WholeSessions(_) => known.first().filter(|known| known.is_cut()).map(cut),
             Scope::Selections(selections) => selections.explain_missing(known),
         };
@@ -269,7 +279,10 @@ impl Export {
             comments.push(format!("{cut} packets were longer than {CAPTURED_BYTES_MAX} bytes and are cut there"));
         }
         let history = self.service.history();
-        if let Some(whole) = history.whole_since().filter(|&whole| self.query.request.since.is_none_or(|s| s < whole)) {
+        let in_memory_alone = history.disk.is_none() || self.query.request.tier == Some(Tier::Memory);
+        if let Some(whole) =
+            history.whole_since().filter(|&whole| in_memory_alone && self.query.request.since.is_none_or(|s| s < whole))
+        {
             let evicted = history.totals().evicted.packets;
             if evicted > 0 {
                 comments.push(format!(
