@@ -23,6 +23,7 @@ const ORDER: [&str; 18] = [
     "streams",
     "protocols",
     "hunt",
+    "objects",
     "query",
     "api",
     "serve",

@@ -21,6 +21,8 @@ mod honest;
 mod hostile_again;
 mod hostile_recorder;
 mod house;
+#[cfg(target_os = "linux")]
+mod hunting;
 mod keeping;
 #[cfg(target_os = "linux")]
 mod live;

@@ -12,7 +12,7 @@ use crate::options::Common;
 use crate::terminal::output::ClosedPipe;
 use crate::terminal::printable::note;
 use crate::verbs::{
-    certs, check, completions, evidence, extcap, flows, get, interfaces, pin, push, replay, run, spool, status,
+    certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, pin, push, replay, run, spool, status,
 };
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
@@ -38,6 +38,8 @@ pub(crate) enum Verb {
     Run(run::Run),
     Get(get::Get),
     Flows(flows::Flows),
+    Hunt(hunt::Hunt),
+    Files(files::Files),
     Status(status::Status),
     Push(push::Push),
     Pin(pin::Pin),
@@ -69,6 +71,8 @@ pub fn main() -> ExitCode {
         Verb::Run(run) => run.run(&cli.common),
         Verb::Get(get) => get.run(&cli.common),
         Verb::Flows(flows) => flows.run(&cli.common),
+        Verb::Hunt(hunt) => hunt.run(&cli.common),
+        Verb::Files(files) => files.run(&cli.common),
         Verb::Status(status) => status.run(&cli.common),
         Verb::Push(push) => push.run(&cli.common),
         Verb::Pin(pin) => pin.run(&cli.common),

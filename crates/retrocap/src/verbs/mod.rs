@@ -1,5 +1,6 @@
 //! The verbs, one module each, and the arguments that several of them share.
 
+mod analysis;
 pub(crate) mod certs;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -7,9 +8,11 @@ pub(crate) mod display_filter;
 pub(crate) mod evidence;
 mod export;
 pub(crate) mod extcap;
+pub(crate) mod files;
 pub(crate) mod flows;
 pub(crate) mod get;
 pub(crate) mod habits;
+pub(crate) mod hunt;
 pub(crate) mod interfaces;
 pub(crate) mod pin;
 mod process_selection;

@@ -1,0 +1,18 @@
+//! Files, bodies and mails out of sessions.
+//!
+//! [`Collector`] takes the parts of objects that [`protocols`] passes on, joins ranges, undoes content codings, takes
+//! mails apart, and tells name, type and hashes of each object. What comes from the network is hostile: [`Limits`] bound
+//! what an object, a decoder and a mail may take, and each limit that was reached is noted with the object.
+//!
+//! Invariants: the type of an object is told by its content; the claimed type only beside it. An object with a hole is
+//! never told as complete. No name of the network is used as a file name; [`Object::file_name`] makes one.
+#![forbid(unsafe_code)]
+
+mod building;
+mod collector;
+mod decoding;
+mod mail;
+mod object;
+
+pub use collector::Collector;
+pub use object::{Limits, Object, Objects};

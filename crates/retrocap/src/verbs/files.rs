@@ -1,0 +1,223 @@
+//! `retrocap files`: files, bodies and mails out of the past.
+
+mod folder;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use clap::Args;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use crate::error::Usage;
+use crate::offline;
+use crate::options::Common;
+use crate::terminal::human;
+use crate::terminal::printable::{note, plain, print, print_json};
+use crate::verbs::analysis::{self, Moment, Question};
+use crate::verbs::selection::{Around, Selection};
+use crate::verbs::trailers;
+use base::interface::Interfaces;
+use base::time;
+use engine::budget::ByteSize;
+use folder::Folder;
+use objects::{Collector, Limits, Object, Objects};
+use protocols::Protocols;
+use streams::{Cause, Session, Streams};
+
+/// Files, bodies and mails out of the past
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Objects are found in HTTP, SMTP, IMAP, POP3, FTP, SMB 2 and 3, and TFTP, on any port. Their type is that of their content,
+not the one that was claimed. An object with a hole is marked as partial, and never told as complete.
+
+Examples:
+  retrocap files --since 1h                         what was carried in the last hour
+  retrocap files --kind http --type application/pdf -o out/    the PDF files, into a folder
+  retrocap files --sha256 275a021b… --since 7d      who got this file?
+  retrocap files -r odd.pcapng --json | jq .name    out of a capture file, for scripts")]
+pub(crate) struct Files {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    around: Around,
+    /// Write the objects to this folder, under safe names, with manifest.jsonl
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Only objects of this protocol: http, smtp, imap, pop3, ftp, smb, tftp
+    #[arg(long, value_name = "PROTOCOL")]
+    kind: Vec<String>,
+    /// Only objects whose content is of this type: image/png, image/
+    #[arg(long = "type", value_name = "MIME")]
+    mime: Option<String>,
+    /// Only the object with this hash
+    #[arg(long, value_name = "HASH", value_parser = sha256)]
+    sha256: Option<String>,
+    /// Only objects of at least this size: 10K
+    #[arg(long, value_name = "SIZE")]
+    min: Option<ByteSize>,
+}
+
+fn sha256(text: &str) -> Result<String, String> {
+    let text = text.to_ascii_lowercase();
+    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        Ok(text)
+    } else {
+        Err("a SHA-256 has 64 hexadecimal digits".to_owned())
+    }
+}
+
+impl Files {
+    /// Lists or writes the objects.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        for kind in &self.kind {
+            if !["http", "smtp", "imap", "pop3", "ftp", "smb", "smb2", "tftp"].contains(&kind.as_str()) {
+                return Err(Usage::of(format_args!(
+                    "--kind {kind} has no objects: one of http, smtp, imap, pop3, ftp, smb, tftp"
+                )));
+            }
+        }
+        offline::reading(common, &self.selection.read, |common| self.ask(common))
+    }
+
+    fn ask(&self, common: &Common) -> anyhow::Result<()> {
+        let interfaces = Arc::<Interfaces>::default();
+        let folder = self.output.as_deref().map(Folder::open).transpose()?;
+        let list = List {
+            files: self,
+            json: common.json,
+            tz: TimeZone::system(),
+            interfaces: Arc::clone(&interfaces),
+            folder,
+            count: 0,
+            incomplete: 0,
+            bytes: 0,
+            failed: None,
+        };
+        let mut protocols = Protocols::new(Collector::new(Limits::default(), list));
+        let cause = if self.selection.read.is_empty() { Cause::Cut } else { Cause::Missing };
+        let mut streams = Streams::default().with_cause(cause);
+        let question =
+            Question { common, selection: &self.selection, around: &self.around, follow: false, whole_sessions: false };
+        let trailers = question.read(&interfaces, &mut |moment| {
+            if let Moment::Packet(packet, sequence) = moment {
+                streams.packet(packet, sequence, &mut protocols);
+            }
+            if protocols.facts.objects.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        streams.finish(&mut protocols);
+        protocols.facts.finish();
+        let left_out = protocols.facts.left_out;
+        let list = &mut protocols.facts.objects;
+        if let Some(error) = list.failed.take() {
+            return Err(error);
+        }
+        if left_out > 0 {
+            note(&format!(
+                "retrocap: {left_out} more objects are left out: at most {} are told",
+                Limits::default().objects
+            ));
+        }
+        if list.count == 0 {
+            return Err(anyhow!("no object matches in the packets that are there; encrypted sessions show none"));
+        }
+        if !common.quiet {
+            let partial =
+                if list.incomplete > 0 { format!(", {} of them partial", list.incomplete) } else { String::new() };
+            let of = human::counted(list.count, "object");
+            note(&format!("retrocap: {of}, {}{partial}", human::size(list.bytes)));
+        }
+        trailers::ended(&trailers, common)
+    }
+
+    fn wants(&self, object: &Object) -> bool {
+        let kind = |kind: &String| kind == object.protocol || (kind == "smb" && object.protocol == "smb2");
+        (self.kind.is_empty() || self.kind.iter().any(kind))
+            && self.mime.as_ref().is_none_or(|mime| object.mime.starts_with(mime.as_str()))
+            && self.sha256.as_ref().is_none_or(|hash| *hash == object.hashes[2])
+            && self.min.is_none_or(|least| object.content.len() as u64 >= least.0)
+    }
+}
+
+/// Prints objects, and writes them.
+struct List<'a> {
+    files: &'a Files,
+    json: bool,
+    tz: TimeZone,
+    interfaces: Arc<Interfaces>,
+    folder: Option<Folder>,
+    count: u64,
+    incomplete: u64,
+    bytes: u64,
+    failed: Option<anyhow::Error>,
+}
+
+impl Objects for List<'_> {
+    fn object(&mut self, session: &Session, object: Object) {
+        if self.failed.is_none()
+            && self.files.wants(&object)
+            && let Err(error) = self.add(session, &object)
+        {
+            self.failed = Some(error);
+        }
+    }
+}
+
+impl List<'_> {
+    fn add(&mut self, session: &Session, object: &Object) -> anyhow::Result<()> {
+        self.count += 1;
+        self.incomplete += u64::from(!object.complete);
+        self.bytes += object.content.len() as u64;
+        let path = self.folder.as_ref().map(|folder| folder.write(object)).transpose()?;
+        let document = self.document(session, object, path.as_deref());
+        if let Some(folder) = &mut self.folder {
+            folder.note(&document)?;
+        }
+        if self.json {
+            return print_json(&format!("{document}\n"));
+        }
+        let at = time::local(object.packet.time, &self.tz);
+        let state = if object.complete { "" } else { "  partial" };
+        let part = object.part_of.map(|number| format!("  part of {number}")).unwrap_or_default();
+        let name = if object.name.is_empty() { "-" } else { &object.name };
+        print(&format!(
+            "{:>5}  {at}  {:<5} {:>9}  {:<28} {}{state}{part}\n       {}  {}\n",
+            object.number,
+            object.protocol,
+            human::size(object.content.len() as u64),
+            object.mime,
+            plain(name),
+            analysis::line(session),
+            object.hashes[2],
+        ))
+    }
+
+    fn document(&self, session: &Session, object: &Object, path: Option<&str>) -> Value {
+        json!({
+            "time": object.packet.time,
+            "protocol": object.protocol,
+            "name": object.name,
+            "mime": object.mime,
+            "mime_declared": object.mime_declared,
+            "size": object.content.len(),
+            "size_declared": object.size_declared,
+            "complete": object.complete,
+            "missing_bytes": object.missing_bytes,
+            "md5": object.hashes[0],
+            "sha1": object.hashes[1],
+            "sha256": object.hashes[2],
+            "flow": analysis::flow(session, &self.interfaces, ""),
+            "direction": object.sender.name(),
+            "source": object.source,
+            "path": path,
+            "number": object.number,
+            "part_of": object.part_of,
+            "packet": { "time": object.packet.time, "sequence": object.packet.sequence },
+            "stream_offset": object.offset,
+            "holes": object.holes.iter().take(1000).map(|(at, len)| json!({ "offset": at, "length": len })).collect::<Vec<_>>(),
+            "notes": object.notes,
+        })
+    }
+}

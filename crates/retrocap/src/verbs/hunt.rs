@@ -1,0 +1,251 @@
+//! `retrocap hunt`: searches the past for texts, bytes, regular expressions, indicators and named attacks.
+
+mod matches;
+mod rules;
+mod sessions;
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+
+use crate::error::Usage;
+use crate::offline;
+use crate::options::Common;
+use crate::terminal::human;
+use crate::terminal::output::FileMode;
+use crate::terminal::printable::note;
+use crate::verbs::analysis::{Moment, Question};
+use crate::verbs::selection::{Around, Selection, duration};
+use crate::verbs::trailers;
+use base::interface::Interfaces;
+use hunt::{Hunter, Report, Where};
+use matches::{Files, Matches, Printer};
+use objects::{Collector, Limits};
+use protocols::Protocols;
+use streams::{Cause, Event, Session, Sink, Streams};
+
+/// Search the past: text, bytes, regular expressions, indicators, named attacks
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A match is looked for in the bytes that a side sent, across packets, and never across bytes that are missing. What could
+not be searched is told at the end: cut sessions, encrypted ones. Exit status 1 says that nothing matched.
+
+Examples:
+  retrocap hunt --attack heartbleed --since 1d      was this used against me?
+  retrocap hunt --text 'BEGIN RSA PRIVATE KEY' --json     who sent a key?
+  retrocap hunt --ioc indicators.txt -w seen.pcapng       the sessions of known addresses, names and hashes
+  retrocap hunt --regex '(?i)passw(or)?d=[^&]+' port 80   in the requests of a form
+  retrocap hunt --attack list                        the attacks that have a name
+  retrocap hunt --check rule.toml                    try a rule on its own cases
+  retrocap hunt -r odd.pcapng --attack all           a capture file instead of a recorder")]
+pub(crate) struct Hunt {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    around: Around,
+    #[command(flatten)]
+    rules: rules::RuleArgs,
+    /// Where to search: in each packet alone, in what a side sent, or in files that were carried
+    #[arg(long = "in", value_name = "WHERE", value_enum, default_value = "stream", help_heading = "What to look for")]
+    place: Place,
+    /// Stop after N matches
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Write the sessions that matched to this file, whole
+    #[arg(short, long, value_name = "FILE", conflicts_with = "follow")]
+    write: Option<PathBuf>,
+    /// Permissions of the file written
+    #[arg(long, value_name = "OCTAL", default_value = "600")]
+    mode: FileMode,
+    /// Keep the sessions that matched for this long, at most 64 of them
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pin: Option<std::time::Duration>,
+    /// Continue with packets that arrive later, until --until 5m (from now), --limit or Ctrl-C
+    #[arg(long, conflicts_with = "around")]
+    follow: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Place {
+    /// The payload of each packet alone
+    Payload,
+    /// The bytes that a side sent
+    Stream,
+    /// The contents of files, after decoding
+    File,
+}
+
+impl From<Place> for Where {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Payload => Self::Payload,
+            Place::Stream => Self::Stream,
+            Place::File => Self::File,
+        }
+    }
+}
+
+impl Hunt {
+    /// Searches, and prints matches as they are found.
+    pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
+        if let Some(done) = self.rules.answers_alone(common)? {
+            return done;
+        }
+        if self.follow && !self.selection.read.is_empty() {
+            return Err(Usage::of("--follow goes on with packets as they come, and files have no more"));
+        }
+        if self.pin.is_some() && !self.selection.read.is_empty() {
+            return Err(Usage::of("--pin keeps sessions in a recorder, and a file keeps its own: leave out --pin"));
+        }
+        // A mistake in a rule shows before anything is read.
+        self.rules.compiled(self.place.into())?;
+        offline::reading(common, &self.selection.read, |common| self.ask(common))
+    }
+
+    fn ask(&self, common: &Common) -> anyhow::Result<()> {
+        let rules = self.rules.compiled(self.place.into())?;
+        let interfaces = Arc::<Interfaces>::default();
+        let printer = Printer::new(common, Arc::clone(&interfaces), self.limit);
+        let matches = Rc::new(RefCell::new(printer));
+        let files = rules.files.map(|search| {
+            let search = Files { search, matches: Rc::clone(&matches) };
+            Protocols::new(Collector::new(Limits::default(), search))
+        });
+        let hunter = Hunter::new(
+            rules.patterns,
+            self.place.into(),
+            rules.indicators,
+            rules.attacks,
+            Matches(Rc::clone(&matches)),
+        );
+        let mut both = Both { hunter, files };
+        // A recorder cuts sessions. A capture file does not say why packets are missing.
+        let cause = if self.selection.read.is_empty() { Cause::Cut } else { Cause::Missing };
+        let mut streams = Streams::default().with_cause(cause);
+        let question = Question {
+            common,
+            selection: &self.selection,
+            around: &self.around,
+            follow: self.follow,
+            whole_sessions: false,
+        };
+        let trailers = question.read(&interfaces, &mut |moment| {
+            match moment {
+                Moment::Packet(packet, sequence) => streams.packet(packet, sequence, &mut both),
+                Moment::Pause => both.hunter.catch_up(),
+            }
+            if matches.borrow().is_done() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if !matches.borrow().is_done() {
+            streams.finish(&mut both);
+            if let Some(files) = &mut both.files {
+                files.facts.finish();
+            }
+        }
+        let report = both.hunter.report();
+        drop(both);
+        self.end(common, &matches, &report, streams.counts(), &interfaces)?;
+        trailers::ended(&trailers, common)
+    }
+
+    /// Writes and pins the sessions that matched, and says what was searched.
+    fn end(
+        &self,
+        common: &Common,
+        matches: &Rc<RefCell<Printer>>,
+        report: &Report,
+        counts: streams::Counts,
+        interfaces: &Arc<Interfaces>,
+    ) -> anyhow::Result<()> {
+        let mut matches = matches.borrow_mut();
+        matches.result()?;
+        let (count, sessions) = (matches.count(), matches.sessions());
+        if let Some(path) = &self.write
+            && count > 0
+        {
+            sessions::write(&self.question(common), path, self.mode, &sessions, interfaces)?;
+        }
+        if let Some(time) = self.pin
+            && count > 0
+        {
+            sessions::pin(common, time, &sessions)?;
+        }
+        if !common.quiet {
+            note(&format!("retrocap: {}", searched(report, counts)));
+        }
+        if count == 0 {
+            return Err(anyhow!("nothing matched in what could be searched"));
+        }
+        if !common.quiet {
+            let of = human::counted(sessions.len() as u64, "session");
+            let times = if count == 1 { "1 match".to_owned() } else { format!("{} matches", human::count(count)) };
+            note(&format!("retrocap: {times} in {of}"));
+        }
+        Ok(())
+    }
+
+    fn question<'a>(&'a self, common: &'a Common) -> Question<'a> {
+        Question { common, selection: &self.selection, around: &self.around, follow: false, whole_sessions: true }
+    }
+}
+
+/// The search of streams, and that of files if it was asked for.
+struct Both {
+    hunter: Hunter<Matches>,
+    files: Option<Protocols<Collector<Files>>>,
+}
+
+impl Sink for Both {
+    fn event(&mut self, session: &Session, event: Event<'_>) {
+        self.hunter.event(session, event);
+        if let Some(files) = &mut self.files {
+            files.event(session, event);
+        }
+    }
+}
+
+/// What was searched, and what could not be.
+fn searched(report: &Report, counts: streams::Counts) -> String {
+    let mut text = format!("searched {} of {}", human::size(report.bytes), human::counted(report.sessions, "session"));
+    let mut not = Vec::new();
+    for (cause, (times, bytes)) in &report.gaps {
+        let what = match cause {
+            Cause::NoSyn => "sessions' directions began before their first packet",
+            Cause::Snaplen => "packets were captured in part",
+            Cause::Dropped => "gaps where packets were dropped",
+            Cause::Cut => "gaps where sessions were cut",
+            Cause::Evicted => "gaps where packets were evicted",
+            Cause::Overtaken => "gaps where bytes were overtaken",
+            Cause::Missing => "gaps whose packets are not in the file",
+        };
+        let size = if *bytes > 0 { format!(" ({})", human::size(*bytes)) } else { String::new() };
+        not.push(format!("{} {what}{size}", human::count(*times)));
+    }
+    if report.encrypted_sessions > 0 {
+        let (sessions, size) =
+            (human::counted(report.encrypted_sessions, "session"), human::size(report.encrypted_bytes));
+        not.push(format!("{sessions} of encrypted protocols ({size})"));
+    }
+    for (number, what) in [
+        (counts.undecoded, "packets whose headers are not read"),
+        (counts.incomplete_datagrams, "datagrams of which fragments are missing"),
+        (counts.ended_early, "sessions were split to save memory"),
+        (report.in_pieces, "directions were searched in pieces to save memory"),
+        (report.unread_messages, "sessions whose messages could not be read to the end"),
+        (report.conflicts, "overlaps with other bytes, of which the first were searched"),
+        (report.more_matches, "further matches of a rule in one session, which are not listed"),
+    ] {
+        if number > 0 {
+            not.push(format!("{} {what}", human::count(number)));
+        }
+    }
+    if !not.is_empty() {
+        text += &format!("; not or not fully searched: {}", not.join(", "));
+    }
+    text
+}

@@ -1,0 +1,199 @@
+//! What a hunt looks for, from the command line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use serde_json::json;
+
+use crate::error::Usage;
+use crate::options::Common;
+use crate::terminal::printable::{note, plain, print, print_json};
+use hunt::attack::Attack;
+use hunt::indicators::Indicators;
+use hunt::patterns::{Builder, Named, Patterns};
+use hunt::{Kind, Where, builtin, check, plan};
+
+/// The largest file of indicators or of a rule.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// What to look for; all of these are joined by "or".
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What to look for")]
+pub(super) struct RuleArgs {
+    /// This text, exactly
+    #[arg(long, value_name = "STRING")]
+    text: Vec<String>,
+    /// These bytes, in hexadecimal: '4d 5a 90 00'
+    #[arg(long, value_name = "HEX")]
+    bytes: Vec<String>,
+    /// This regular expression, in linear time: '(?i)user=\w+'
+    #[arg(long, value_name = "RE")]
+    regex: Vec<String>,
+    /// The indicators in this file, one a line: address, network, domain, URL, JA3, JA4, HASSH, or hash of a file
+    #[arg(long, value_name = "FILE")]
+    ioc: Vec<PathBuf>,
+    /// This attack; list shows them, all looks for each; a path names a rule of your own
+    #[arg(long, value_name = "NAME")]
+    attack: Vec<String>,
+    /// YARA rules; not in this build
+    #[arg(long, value_name = "FILE", hide = true)]
+    yara: Vec<PathBuf>,
+    /// Try the rule in this file on its own cases
+    #[arg(long, value_name = "FILE")]
+    check: Vec<PathBuf>,
+}
+
+/// Compiled rules.
+pub(super) struct Compiled {
+    pub(super) patterns: Patterns,
+    pub(super) indicators: Indicators,
+    pub(super) attacks: Vec<Attack>,
+    /// What is searched for in files.
+    pub(super) files: Option<FileSearch>,
+}
+
+/// What is searched for in files.
+pub(super) struct FileSearch {
+    pub(super) patterns: Patterns,
+    pub(super) indicators: Indicators,
+}
+
+impl RuleArgs {
+    /// Answers `--attack list` and `--check`, which read no packets.
+    pub(super) fn answers_alone(&self, common: &Common) -> anyhow::Result<Option<anyhow::Result<()>>> {
+        if !self.check.is_empty() {
+            return Ok(Some(self.try_rules(common)));
+        }
+        if self.attack.iter().any(|name| name == "list") {
+            return Ok(Some(list(common)));
+        }
+        if !self.yara.is_empty() {
+            return Err(Usage::of(
+                "this build has no YARA: write files with `retrocap files -o DIR`, and run `yara RULES -r DIR` on them",
+            ));
+        }
+        Ok(None)
+    }
+
+    fn try_rules(&self, common: &Common) -> anyhow::Result<()> {
+        for path in &self.check {
+            let attack = read_rule(path)?;
+            let cases = check::check(&attack).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+            if common.json {
+                print_json(&format!("{}\n", json!({ "rule": attack.name, "cases": cases })))?;
+            } else {
+                print(&format!("{}: {} cases came out as they say\n", plain(&attack.name), cases.len()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules, compiled.
+    pub(super) fn compiled(&self, place: Where) -> anyhow::Result<Compiled> {
+        let mut builder = Builder::default();
+        let wrong = |error: hunt::patterns::PatternError| Usage::of(error);
+        for text in &self.text {
+            builder.literal(Named::new(text, Kind::Text), text.as_bytes()).map_err(wrong)?;
+        }
+        for hex in &self.bytes {
+            builder.hex(Named::new(hex, Kind::Bytes), hex).map_err(wrong)?;
+        }
+        for regex in &self.regex {
+            builder.regex(Named::new(regex, Kind::Regex), regex).map_err(wrong)?;
+        }
+        let attacks = self.attacks()?;
+        for attack in &attacks {
+            plan::patterns(attack, &mut builder).map_err(wrong)?;
+        }
+        let indicators = self.indicators()?;
+        if builder.is_empty() && indicators.is_empty() && attacks.is_empty() {
+            return Err(Usage::of(
+                "what to look for? try --text password, --regex, --bytes, --ioc FILE, or --attack heartbleed (--attack list)",
+            ));
+        }
+        let patterns = builder.build().map_err(wrong)?;
+        let files = if place == Where::File || indicators.has_hashes() {
+            let of_files = if place == Where::File { self.plain_patterns()? } else { Patterns::default() };
+            Some(FileSearch { patterns: of_files, indicators: self.indicators()? })
+        } else {
+            None
+        };
+        Ok(Compiled { patterns, indicators, attacks, files })
+    }
+
+    /// The texts, bytes and regular expressions, for files.
+    fn plain_patterns(&self) -> anyhow::Result<Patterns> {
+        let mut builder = Builder::default();
+        for text in &self.text {
+            builder.literal(Named::new(text, Kind::Text), text.as_bytes()).map_err(Usage::of)?;
+        }
+        for hex in &self.bytes {
+            builder.hex(Named::new(hex, Kind::Bytes), hex).map_err(Usage::of)?;
+        }
+        for regex in &self.regex {
+            builder.regex(Named::new(regex, Kind::Regex), regex).map_err(Usage::of)?;
+        }
+        builder.build().map_err(Usage::of)
+    }
+
+    fn indicators(&self) -> anyhow::Result<Indicators> {
+        let mut indicators = Indicators::default();
+        for path in &self.ioc {
+            indicators.read(&read(path)?);
+            for (line, text) in indicators.broken.drain(..) {
+                note(&format!("retrocap: {} line {line}: {text:?} is no indicator, and is left out", path.display()));
+            }
+        }
+        if !self.ioc.is_empty() && indicators.is_empty() {
+            return Err(anyhow!("there is no indicator in the files: one a line, as in 192.0.2.1 or evil.example"));
+        }
+        Ok(indicators)
+    }
+
+    fn attacks(&self) -> anyhow::Result<Vec<Attack>> {
+        let known = builtin::all().map_err(|error| anyhow!("{error}"))?;
+        let mut chosen: Vec<Attack> = Vec::new();
+        for name in &self.attack {
+            if name == "all" {
+                chosen.extend(known.iter().cloned());
+            } else if let Some(attack) = known.iter().find(|attack| attack.name == *name) {
+                chosen.push(attack.clone());
+            } else if name.contains(['/', '.']) {
+                chosen.push(read_rule(Path::new(name))?);
+            } else {
+                return Err(Usage::of(format_args!("there is no attack {name:?}: --attack list shows them")));
+            }
+        }
+        chosen.sort_by(|a, b| a.name.cmp(&b.name));
+        chosen.dedup_by(|a, b| a.name == b.name);
+        Ok(chosen)
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut text = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::Read::take(file, FILE_BYTES_MAX + 1), &mut text)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(anyhow!("{} has more than {} MiB", path.display(), FILE_BYTES_MAX >> 20));
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn read_rule(path: &Path) -> anyhow::Result<Attack> {
+    Attack::read(&read(path)?).map_err(|error| Usage::of(format_args!("{}: {error}", path.display())))
+}
+
+fn list(common: &Common) -> anyhow::Result<()> {
+    for attack in builtin::all().map_err(|error| anyhow!("{error}"))? {
+        if common.json {
+            let row = json!({ "name": attack.name, "title": attack.title, "reference": attack.reference });
+            print_json(&format!("{row}\n"))?;
+        } else {
+            print(&format!("{:<24} {} ({})\n", attack.name, attack.title, attack.reference.join(", ")))?;
+        }
+    }
+    Ok(())
+}
