@@ -47,6 +47,8 @@ struct Tls {
     encrypted: [bool; 2],
     /// The length of each sender's last heartbeat request.
     request_bytes: [usize; 2],
+    /// Whether that request claimed more than it held, as far as that can be told.
+    request_claims: [bool; 2],
 }
 
 impl Parser for Tls {
@@ -110,9 +112,11 @@ impl Tls {
         let mut leaked = 0;
         if kind == 1 {
             self.request_bytes[at] = body.len();
+            self.request_claims[at] = encrypted || excess > 0;
         } else {
             leaked = signed(body.len()) - signed(self.request_bytes[other]);
-            if self.request_bytes[other] == 0 {
+            // Padding is at random: only a request that claimed too much makes a longer answer a leak.
+            if self.request_bytes[other] == 0 || !self.request_claims[other] {
                 leaked = 0;
             }
         }
