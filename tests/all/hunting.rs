@@ -61,7 +61,8 @@ fn http(folder: &Path, request: &[u8], response: &[u8], piece: usize) -> std::pa
 #[test]
 fn heartbleed_is_named_as_attempt_and_success_and_nothing_else_is() {
     let what = "heartbleed_is_named";
-    for (name, stages) in [("heartbleed.pcap", &["attempt", "success"][..]), ("heartbleed-attempt.pcap", &["attempt"])] {
+    for (name, stages) in [("heartbleed.pcap", &["attempt", "success"][..]), ("heartbleed-attempt.pcap", &["attempt"])]
+    {
         let Some(file) = machine::capture(what, name) else { return };
         let output = retrocap(&["hunt", "-r", text(&file), "--attack", "heartbleed", "--json"]);
         assert!(output.status.success(), "{}", said(&output));
@@ -82,7 +83,12 @@ fn heartbleed_is_named_as_attempt_and_success_and_nothing_else_is() {
 #[test]
 fn a_match_across_packets_has_its_place_and_the_session_is_written_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let file = http(folder.path(), b"GET /secret HTTP/1.1\r\nHost: a.example\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 7);
+    let file = http(
+        folder.path(),
+        b"GET /secret HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        7,
+    );
     let out = folder.path().join("found.pcapng");
     let output = retrocap(&["hunt", "-r", text(&file), "--text", "/secret", "--json", "-w", text(&out)]);
     assert!(output.status.success(), "{}", said(&output));
@@ -95,7 +101,9 @@ fn a_match_across_packets_has_its_place_and_the_session_is_written_whole() {
     assert!(one["context_hex"].as_str().unwrap().contains("2f736563726574"));
     let written = crate::generate::read(&out).0.len();
     assert_eq!(written, crate::generate::read(&file).0.len());
-    for (rule, pattern, code) in [("--text", "nowhere", 1), ("--regex", "s.cr(e|x)t", 0), ("--bytes", "2f 73 65", 0), ("--regex", "(", 2)] {
+    for (rule, pattern, code) in
+        [("--text", "nowhere", 1), ("--regex", "s.cr(e|x)t", 0), ("--bytes", "2f 73 65", 0), ("--regex", "(", 2)]
+    {
         let output = retrocap(&["hunt", "-r", text(&file), rule, pattern]);
         assert_eq!(output.status.code(), Some(code), "{rule} {pattern}: {}", said(&output));
     }
@@ -108,9 +116,18 @@ fn a_match_across_packets_has_its_place_and_the_session_is_written_whole() {
 #[test]
 fn indicators_are_addresses_names_and_hashes() {
     let folder = tempfile::tempdir().unwrap();
-    let file = http(folder.path(), b"GET /x HTTP/1.1\r\nHost: www.evil.example\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 1000);
+    let file = http(
+        folder.path(),
+        b"GET /x HTTP/1.1\r\nHost: www.evil.example\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        1000,
+    );
     let list = folder.path().join("list.txt");
-    std::fs::write(&list, "192.0.2.0/24,net\nevil[.]example\n5d41402abc4b2a76b9719d911017c592 # md5 of hello\nnot an indicator!\n").unwrap();
+    std::fs::write(
+        &list,
+        "192.0.2.0/24,net\nevil[.]example\n5d41402abc4b2a76b9719d911017c592 # md5 of hello\nnot an indicator!\n",
+    )
+    .unwrap();
     let output = retrocap(&["hunt", "-r", text(&file), "--ioc", text(&list), "--json"]);
     let mut rules: Vec<_> = lines(&output).iter().map(|one| one["rule"].as_str().unwrap().to_owned()).collect();
     rules.sort();
@@ -123,7 +140,9 @@ fn rules_are_checked_on_their_own_cases() {
     let folder = tempfile::tempdir().unwrap();
     let rule = folder.path().join("rule.toml");
     let text_of = |matches: &str| {
-        format!("name = 'x'\ntitle = 'x'\nreference = ['y']\n[[match]]\ntext = 'abc'\n[[case]]\nname = 'with'\nmatches = true\nport = 9\nsay = [{{from = 'originator', text = '{matches}'}}]\n[[case]]\nname = 'without'\nmatches = false\nport = 9\nsay = [{{from = 'originator', text = 'xyz'}}]\n")
+        format!(
+            "name = 'x'\ntitle = 'x'\nreference = ['y']\n[[match]]\ntext = 'abc'\n[[case]]\nname = 'with'\nmatches = true\nport = 9\nsay = [{{from = 'originator', text = '{matches}'}}]\n[[case]]\nname = 'without'\nmatches = false\nport = 9\nsay = [{{from = 'originator', text = 'xyz'}}]\n"
+        )
     };
     std::fs::write(&rule, text_of("..abc..")).unwrap();
     let output = retrocap(&["hunt", "--check", text(&rule)]);
@@ -146,10 +165,17 @@ fn objects_are_listed_and_written_under_safe_names() {
     assert!(output.status.success(), "{}", said(&output));
     let one = lines(&output).remove(0);
     assert_eq!((one["mime"].as_str(), one["mime_declared"].as_str()), (Some("text/plain"), Some("image/png")));
-    assert_eq!((one["size"].as_u64(), one["complete"].as_bool(), one["missing_bytes"].as_u64()), (Some(5), Some(true), Some(0)));
+    assert_eq!(
+        (one["size"].as_u64(), one["complete"].as_bool(), one["missing_bytes"].as_u64()),
+        (Some(5), Some(true), Some(0))
+    );
     assert_eq!(one["md5"], "5d41402abc4b2a76b9719d911017c592");
-    let names: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(names.contains(&"manifest.jsonl".to_owned()) && names.contains(&"00001-2cf24dba5fb0.bin".to_owned()), "{names:?}");
+    let names: Vec<_> =
+        std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(
+        names.contains(&"manifest.jsonl".to_owned()) && names.contains(&"00001-2cf24dba5fb0.bin".to_owned()),
+        "{names:?}"
+    );
     let path = one["path"].as_str().unwrap();
     assert_eq!(std::fs::read(path).unwrap(), b"hello");
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions());
@@ -165,7 +191,12 @@ fn objects_are_listed_and_written_under_safe_names() {
 #[test]
 fn an_object_with_a_hole_is_partial() {
     let folder = tempfile::tempdir().unwrap();
-    let file = http(folder.path(), b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nonly the beginning", 1000);
+    let file = http(
+        folder.path(),
+        b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nonly the beginning",
+        1000,
+    );
     let out = folder.path().join("out");
     let output = retrocap(&["files", "-r", text(&file), "-o", text(&out), "--json"]);
     let one = lines(&output).remove(0);
