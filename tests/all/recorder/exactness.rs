@@ -99,14 +99,14 @@ fn workers_start_together() {
         let (recorder, sent) = std::thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 let mut sender = Sender::new(&near, "near");
-                let (mut number, mut left) = (0, AFTER);
+                let (mut number, mut left) = (0u32, AFTER);
                 // Each packet is a session of its own, so that about half of them belong to each worker.
                 while left > 0 {
                     sender.send(&frame(number));
                     number += 1;
                     left -= u32::from(started.load(Ordering::Relaxed));
                     sending.store(true, Ordering::Relaxed);
-                    if number % 16 == 0 {
+                    if number.is_multiple_of(16) {
                         std::thread::sleep(Duration::from_millis(1));
                     }
                 }
