@@ -18,8 +18,11 @@ const REST: u32 = 9;
 /// How often the thread checks whether it should stop.
 const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Starts the thread. It ends with the service.
+/// Starts the thread, if the record is sealed. It ends with the service.
 pub(super) fn start(service: &Arc<Service>, confinement: &Confinement) -> Result<(), Error> {
+    if !service.seals_record() {
+        return Ok(());
+    }
     let (service, enter) = (Arc::clone(service), confinement.in_role(Role::Query));
     let thread = std::thread::Builder::new().name("retrocap-seal".to_owned());
     let seal = move || {

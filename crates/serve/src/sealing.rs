@@ -9,6 +9,11 @@ use evidence::record::{EVENT, RunProof, SealedMinute};
 const RUNS_MAX: usize = 4096;
 
 impl Service {
+    /// Whether the record is sealed: the recorder has a key.
+    pub fn seals_record(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// Reads what was recorded since the last call. Call it about once a second, on a thread that may take its time.
     pub fn pass_over_record(&self) {
         if let Some(record) = &self.record {
