@@ -4,8 +4,12 @@
 //! filters change, readers stall, and segments are compressed. Each run prints its seed. `RETROCAP_SIM_SEED=N` runs
 //! only that seed, and `RETROCAP_SIM_STEPS=N` sets the number of steps per run.
 
+#[path = "sim/choice.rs"]
+mod choice;
 #[path = "sim/fifo.rs"]
 mod fifo;
+#[path = "sim/kept.rs"]
+mod kept;
 #[path = "sim/oracle.rs"]
 mod oracle;
 #[path = "sim/recorder.rs"]

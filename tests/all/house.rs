@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "sys",
     "base",
     "formats",

@@ -1,8 +1,8 @@
 //! The rules of eviction: which segment goes next.
 
-use super::super::fifo::{ELEPHANT_SHARE, PLENTY_BULK_SHARE, STARTS_FIFOS};
-use super::super::segments::{Band, PAGE, Queue, Segment};
-use super::Oracle;
+use super::fifo::{ELEPHANT_SHARE, PLENTY_BULK_SHARE, STARTS_FIFOS};
+use super::kept::Oracle;
+use super::segments::{Band, PAGE, Queue, Segment};
 
 impl Oracle {
     /// Whether a queue is protected: pins always, classes up to their reserve.
@@ -80,7 +80,7 @@ impl Oracle {
     /// The segment to evict next. Elephants above their share come first, then bulk above its share, then the middle
     /// above its share, then starts. A segment that lies deeper goes instead if it is older than the newest packet of
     /// the chosen one.
-    pub(super) fn victim(&mut self) -> Option<usize> {
+    pub(crate) fn victim(&mut self) -> Option<usize> {
         let candidates = self.candidates();
         self.look_at_starts(&candidates);
         let of = |at: usize| self.segments[at].queue;
@@ -128,7 +128,7 @@ impl Oracle {
 
     /// Checks promise 6 over all segments. When the start of a session outside floods is evicted, no deeper segment is
     /// older than any packet that goes, and bulk holds at most its share. Segments of classes with a reserve and of pins are excepted.
-    pub(super) fn check_rule(&self, victim: usize) {
+    pub(crate) fn check_rule(&self, victim: usize) {
         let segment = &self.segments[victim];
         if segment.queue.band() != Band::Starts || segment.queue.flood() > 0 || self.is_reserved(segment.queue) {
             return;

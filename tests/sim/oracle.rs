@@ -2,50 +2,16 @@
 
 use retrocap::store::retention::Policy;
 
-#[path = "choice.rs"]
-mod choice;
-
 use super::fifo::{ELEPHANT_SHARE, ELEPHANTS, Fifo, PLENTY_MIDDLE};
+pub(crate) use super::kept::{Oracle, PINS, Terms};
 use super::segments::{Band, PAGE, Queue, Record, Segment, bytes_of, rank_of_packet};
 use super::sessions::{Observed, Sessions};
 use super::traffic::{SECOND, Sent};
 
 const SEGMENT: usize = 64 << 10;
 const HEADER_MAX: usize = 28;
-const PINS: usize = 12;
 /// Number of pages reserved for carried packets.
 const CARRIED_PAGES: usize = 4;
-
-/// Settings of a class.
-#[derive(Clone, Debug)]
-pub(crate) struct Terms {
-    pub(crate) port: u16,
-    pub(crate) weight: f64,
-    pub(crate) cutoff: Option<u64>,
-    pub(crate) reserve: u64,
-}
-
-/// Model of one worker.
-pub(crate) struct Oracle {
-    pub(crate) sessions: Sessions,
-    pub(crate) policy: Policy,
-    pub(crate) classes: Vec<Terms>,
-    /// Port that each pin matches.
-    pub(crate) pins: [Option<u16>; PINS],
-    pub(crate) refused: [u64; PINS],
-    pages: usize,
-    pinned_pages_max: usize,
-    segments: Vec<Segment>,
-    ticks: u64,
-    clock: Option<u64>,
-    fifo: Fifo,
-    plenty: bool,
-    sequence: u64,
-    pub(crate) dropped: (u64, u64),
-    pub(crate) lost_until: Option<u64>,
-    pub(crate) carried: u64,
-    pub(crate) lost: u64,
-}
 
 impl Oracle {
     pub(crate) fn new(pages: usize, pinned_bytes: u64, policy: Policy, classes: Vec<Terms>) -> Self {
@@ -222,10 +188,6 @@ impl Oracle {
         self.pages - self.pages_where(|_| true)
     }
 
-    fn pages_where(&self, wanted: impl Fn(Queue) -> bool) -> usize {
-        self.segments.iter().filter(|segment| wanted(segment.queue)).map(Segment::pages).sum()
-    }
-
     fn write(&mut self, queue: Queue, record: Record) {
         let at = self.open(queue).unwrap_or_else(|| {
             let opened_ticks = self.ticks;
@@ -251,20 +213,6 @@ impl Oracle {
         let session = &mut self.sessions.all[record.session];
         session.kept_packets += 1;
         session.kept_bytes += record.captured as u64;
-    }
-
-    fn weight(&self, queue: Queue) -> f64 {
-        let weights = self.policy.weights();
-        match queue {
-            Queue::Ranked { class, line, .. } => {
-                let stays = class.checked_sub(1).map_or(1.0, |at| self.classes[usize::from(at)].weight);
-                // Closing packets have the weight of rank 1.
-                weights[line.checked_sub(2).map_or(1, usize::from)] / stays
-            }
-            Queue::Heads { .. } => weights[0],
-            Queue::Pinned(_) => 0.0,
-            Queue::Released => weights[weights.len() - 1],
-        }
     }
 
     fn evict_one(&mut self) -> bool {

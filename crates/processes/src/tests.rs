@@ -173,7 +173,7 @@ fn sockets_that_are_gone_are_reported_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let local = listener.local_addr().unwrap();
     let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
-    let mut events = |watcher: &mut Watcher<'_>| {
+    let events = |watcher: &mut Watcher<'_>| {
         let reports = watcher.look().unwrap();
         let of_ours = reports.into_iter().filter_map(|report| match report {
             Report::Open { socket, .. } if socket.local == local => Some("open"),

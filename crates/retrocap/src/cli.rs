@@ -12,7 +12,8 @@ use crate::options::Common;
 use crate::terminal::output::ClosedPipe;
 use crate::terminal::printable::note;
 use crate::verbs::{
-    certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, pin, push, replay, run, spool, status,
+    certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, pin, push, replay, run, spool,
+    status,
 };
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");

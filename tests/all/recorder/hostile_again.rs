@@ -317,8 +317,8 @@ fn security_14_2_slow_handshakes_lock_nobody_out() {
                 while !done.load(Ordering::Relaxed) {
                     for (stream, at) in &mut slow {
                         match stream.write(&hello[*at % hello.len()..][..1]) {
-                            Ok(_) => *at += 1,
-                            // Whoever is closed comes again.
+                            Ok(written) => *at += written,
+                            // A client that was closed connects again.
                             Err(_) => (*stream, *at) = (connect(), 0),
                         }
                     }
