@@ -194,9 +194,12 @@ fn broken_old_and_unknown_alerts_are_reported_and_the_others_answered() {
     let first = retrocap::time::Timestamp::from_unix(START_S + 100, 0).to_rfc3339();
     assert_eq!(rows[3]["missing"]["horizon"], first);
     assert!(rows[5]["missing"]["detail"].as_str().unwrap().contains("\"not port 1005\" keeps such packets out: 6 of"));
-    for words in
-        ["alerts line 2: no whole JSON object", "7 alerts: 3 with packets, 4 without", "1 line broken", "1 line could"]
-    {
+    for words in [
+        "alerts line 2: not a whole JSON object",
+        "7 alerts: 3 with packets, 4 without",
+        "1 line broken",
+        "1 line could",
+    ] {
         assert!(stderr.contains(words), "{words}: {stderr}");
     }
     // Both alerts of one session name a file; on disk it is the same one.

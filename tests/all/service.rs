@@ -217,6 +217,11 @@ fn described(document: &Value, schema: &Value, value: &Value, at: &str) {
         let target = document.pointer(reference.strip_prefix('#').unwrap());
         return described(document, target.unwrap_or_else(|| panic!("{reference}")), value, at);
     }
+    if let Some(alternatives) = schema["anyOf"].as_array() {
+        // An object or null.
+        let fits = alternatives.iter().find(|one| (one["type"] == "null") == value.is_null());
+        return described(document, fits.unwrap_or_else(|| panic!("{at} is {value}")), value, at);
+    }
     let types: Vec<&str> = match &schema["type"] {
         Value::Array(types) => types.iter().map(|t| t.as_str().unwrap()).collect(),
         one => vec![one.as_str().unwrap_or_else(|| panic!("{at} has no type"))],

@@ -18,11 +18,11 @@ const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 /// Printing it without a sink does not compile:
 ///
 /// ```compile_fail
-/// println!("{}", base::foreign::Foreign::from("a name in a packet"));
+/// println!("{}", base::foreign::Foreign::new("a name in a packet"));
 /// ```
 ///
 /// ```
-/// println!("{}", base::foreign::Foreign::from("a name in a packet").terminal());
+/// println!("{}", base::foreign::Foreign::new("a name in a packet").terminal());
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]

@@ -260,7 +260,11 @@ impl Pipeline {
     pub fn run(&mut self, source: &mut impl Source, stop: &AtomicBool) -> Result<(), SourceError> {
         while !stop.load(Ordering::Relaxed) {
             self.refresh();
-            let batch = source.bursts(&mut |burst| self.ingest(burst));
+            let batch = source.bursts(&mut |burst| {
+                // Apply pins that were made while the source waited, before the packets that ended the wait.
+                self.refresh();
+                self.ingest(burst);
+            });
             self.account(&source.counts());
             self.store.settle(source.is_behind());
             self.publish();

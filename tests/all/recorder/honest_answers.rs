@@ -35,9 +35,14 @@ fn honest_13_02_a_pin_means_what_get_means() {
     frames.push(ethernet(0x800, &ipv4(6, 0, &tcp(4001, 80, 24, &evil))));
     for number in 0..28_000u32 {
         let payload: Vec<u8> = (0..1400).map(|_| random.below(256).to_le_bytes()[0]).collect();
-        // As deep as the other sessions, so that the oldest of all are shortened.
-        let port = 5000 + u16::try_from(number / 20).unwrap();
-        frames.push(ethernet(0x800, &ipv4(17, 0, &udp(port, 9, &payload))));
+        // As deep as the other sessions, so that the oldest of all are shortened. Each session has hosts and a service of
+        // its own: a flood would compete with itself only.
+        let session = u16::try_from(number / 20).unwrap();
+        let mut frame = ethernet(0x800, &ipv4(17, 0, &udp(5000 + session, 20_000 + session, &payload)));
+        let [high, low] = session.to_be_bytes();
+        frame[26..30].copy_from_slice(&[172, 16 + high, low, 1]);
+        frame[30..34].copy_from_slice(&[198, 18 + high, low, 2]);
+        frames.push(frame);
     }
     let file = capture(1, &frames);
     let split = 24 + frames[..before].iter().map(|frame| 16 + frame.len()).sum::<usize>();

@@ -10,8 +10,9 @@ use super::running::{PROGRAM, Recorder, Sender, directory, have, unanswered};
 use super::supervisor::Supervisor;
 
 const UNIT: &str = include_str!("../../../packaging/retrocap.service");
-/// The highest acceptable exposure, on a scale to 10.
-const EXPOSURE_MAX: f64 = 2.0;
+/// The highest acceptable exposure, on a scale to 10. Reading the state of the clock costs 0.1: `ProtectClock=` would
+/// refuse it.
+const EXPOSURE_MAX: f64 = 2.1;
 
 fn analyze(arguments: &[&str]) -> String {
     let output = Command::new("systemd-analyze").args(arguments).env("SYSTEMD_COLORS", "0").output().unwrap();

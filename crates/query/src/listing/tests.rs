@@ -45,6 +45,7 @@ impl Recorder {
             capture_interfaces: Vec::new().into(),
             restart: Default::default(),
             community_id_seed: 0.into(),
+            disk: None,
         };
         Self { pipelines, history, time: START }
     }

@@ -105,8 +105,11 @@ fn a_broken_line_is_told_and_costs_no_other() {
         ("hello", "neither a JSON object nor a row"),
         ("{}", "neither Suricata's EVE"),
         (r#"{"event_type":"alert","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "timestamp is missing"),
-        (r#"{"event_type":"alert","timestamp":"soon","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "\"soon\", no time"),
-        (r#"{"event_type":"alert","timestamp":"10m","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "\"10m\", no time"),
+        (
+            r#"{"event_type":"alert","timestamp":"soon","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#,
+            "\"soon\", not a time",
+        ),
+        (r#"{"event_type":"alert","timestamp":"10m","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "\"10m\", not a time"),
         (r#"{"event_type":"alert","timestamp":1e300,"src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#, "not a time"),
         (r#"{"event_type":"alert","timestamp":5,"src_ip":"10.0.0.256","dest_ip":"10.0.0.2"}"#, "not an IP address"),
         (r#"{"event_type":"alert","timestamp":5,"src_ip":"10.0.0.1","dest_ip":"::1"}"#, "different IP versions"),

@@ -36,7 +36,7 @@ not the one that was claimed. An object with a hole is marked as partial, and ne
 Examples:
   retrocap files --since 1h                         what was carried in the last hour
   retrocap files --kind http --type application/pdf -o out/    the PDF files, into a folder
-  retrocap files --sha256 275a021b… --since 7d      who got this file?
+  retrocap files --sha256 275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f      who got this file?
   retrocap files -r odd.pcapng --json | jq .name    out of a capture file, for scripts")]
 pub(crate) struct Files {
     #[command(flatten)]

@@ -105,7 +105,7 @@ fn lies_are_damage_where_they_stand() {
     let mut classic = small_pcap();
     let end = classic.bytes.len() as u64;
     classic.words(&[4, 0, CAPTURED_BYTES_MAX + 1, 60]).raw(&[0; 60]);
-    check(&classic.bytes, 3, end, "record claims 16777217 captured bytes, 16777216 are the most");
+    check(&classic.bytes, 3, end, "record claims 16777217 captured bytes, at most 16777216 are possible");
     let mut version = Capture::pcap(ByteOrder::Little, 0xa1b2_c3d4, 1);
     version.bytes[4] = 7;
     check(&version.bytes, 0, 0, "pcap file of version 7.4, expected 2.x");
