@@ -91,7 +91,7 @@ pub fn list() -> io::Result<Vec<HostInterface>> {
     Ok(found.into_values().collect())
 }
 
-/// Lists the interfaces with only the fields that an [`InterfaceSelection`] needs.
+/// Lists the interfaces with only the fields that an `InterfaceSelection` needs.
 ///
 /// # Errors
 ///

@@ -11,7 +11,7 @@
 //! Recording continues meanwhile. The following rules make sure that a session is listed once:
 //! - A session that began after the first pass is not listed, unless it began in the same millisecond and was archived.
 //! - A bit per slot notes the sessions of the table that were listed, because their sort keys can change.
-//! - A session that moves to the archive keeps its place relative to the boundary; see [`SortKey`]. The exception is a
+//! - A session that moves to the archive keeps its place relative to the boundary; see `SortKey`. The exception is a
 //!   session that changed after the first pass before it moved. Such sessions are counted as [`Flows::unsure`].
 
 use std::collections::{BinaryHeap, HashSet};

@@ -58,7 +58,7 @@ impl Segments {
         }
     }
 
-    /// Copies the bytes of a packet to `out`, at most [`PACKET_BYTES_MAX`]; [`Gone`] if the segment was evicted.
+    /// Copies the bytes of a packet to `out`, at most `PACKET_BYTES_MAX`; [`Gone`] if the segment was evicted.
     pub fn data(&self, cursor: &Cursor, record: &RecordAt, out: &mut Vec<u8>) -> Result<(), Gone> {
         let mut view = *cursor.segment();
         let slot = self.slots.get(view.id.0 as usize).ok_or(Gone)?;
