@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::process::{Certainty, Process};
@@ -28,8 +29,16 @@ fn watch(table: &Table) {
     }
 }
 
+/// Between fork and exec, a child holds the sockets of its parent, which then has no single owner. Tests that start
+/// programs and tests that look for owners therefore run one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn both_ends_of_local_connections_are_named() {
+    let _alone = alone();
     for any in ["127.0.0.1:0", "[::1]:0"] {
         let began = now_ns();
         let listener = TcpListener::bind(any).unwrap();
@@ -57,6 +66,7 @@ fn both_ends_of_local_connections_are_named() {
 
 #[test]
 fn servers_of_udp_are_named_by_their_port() {
+    let _alone = alone();
     let began = now_ns();
     let server = UdpSocket::bind("0.0.0.0:0").unwrap();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -99,6 +109,7 @@ impl Drop for Client {
 
 #[test]
 fn many_other_processes_are_named_and_none_is_named_wrong() {
+    let _alone = alone();
     let began = now_ns();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = listener.local_addr().unwrap();
@@ -120,6 +131,7 @@ fn many_other_processes_are_named_and_none_is_named_wrong() {
 
 #[test]
 fn a_name_that_is_used_again_is_not_taken_for_the_old_one() {
+    let _alone = alone();
     let table = Table::new(1 << 20);
     let socket = SocketName {
         protocol: Protocol::Tcp,
@@ -152,6 +164,7 @@ fn a_name_that_is_used_again_is_not_taken_for_the_old_one() {
 
 #[test]
 fn the_table_stays_within_its_bytes_and_counts_what_it_forgets() {
+    let _alone = alone();
     let table = Table::new(64 << 10);
     for number in 0..20_000u32 {
         let socket = SocketName {
@@ -170,6 +183,7 @@ fn the_table_stays_within_its_bytes_and_counts_what_it_forgets() {
 
 #[test]
 fn sockets_that_are_gone_are_reported_once() {
+    let _alone = alone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let local = listener.local_addr().unwrap();
     let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
