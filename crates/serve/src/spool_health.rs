@@ -21,6 +21,22 @@ pub(super) fn with_disk(history: &History, request: &Request, in_memory: String)
     }
 }
 
+/// What an answer that asks memory alone says of the spool; `None` if there is none, or if memory alone was asked.
+pub(super) fn not_searched(history: &History, request: &Request) -> Option<String> {
+    let disk = history.disk.as_ref().filter(|_| request.tier != Some(Tier::Memory))?;
+    let directory = disk.directory();
+    Some(format!("the spool was not searched: ask it with --spool {directory}"))
+}
+
+/// Adds to a sentence about memory that the spool was not searched, if there is one.
+pub(super) fn of_memory(history: &History, request: &Request, in_memory: String) -> String {
+    match not_searched(history, request) {
+        Some(words) if in_memory.is_empty() => words,
+        Some(words) => format!("{in_memory}; {words}"),
+        None => in_memory,
+    }
+}
+
 /// Why packets do not reach the disk, if so.
 pub(super) fn problem(history: &History) -> Option<String> {
     let disk = history.disk.as_ref()?;

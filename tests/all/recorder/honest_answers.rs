@@ -183,3 +183,34 @@ fn honest_13_06_the_responder_is_the_side_that_was_the_server_in_other_sessions(
     let flow: serde_json::Value = serde_json::from_str(told.stdout.lines().next().unwrap()).unwrap();
     assert_eq!(flow["responder"]["port"], 40_000, "{flow}");
 }
+
+#[test]
+fn answers_of_memory_alone_say_that_the_spool_was_not_searched() {
+    let folder = directory();
+    let (file, spool) = (folder.path().join("in.pcap"), folder.path().join("spool"));
+    std::fs::create_dir(&spool).unwrap();
+    let frames: Vec<_> = (0..10).map(|number| ethernet(0x800, &ipv4(17, 0, &udp(4000 + number, 53, b"x")))).collect();
+    std::fs::write(&file, capture(1, &frames)).unwrap();
+    let (file, spool) = (file.to_str().unwrap(), spool.to_str().unwrap());
+    let arguments = ["--replay", file, "--speed", "max", "-m", "32M", "--spool", spool, "--spool-size", "64M"];
+    let recorder = Recorder::replaying(&arguments, Stdio::null());
+    recorder.arrived(10);
+    let words = format!("the spool was not searched: ask it with --spool {spool}");
+    for (arguments, code) in [
+        (&["flows", "udp"][..], 0),
+        (&["flows", "tcp"], 1),
+        (&["flows", "--by", "port"], 0),
+        (&["get", "--whole-sessions", "tcp"], 1),
+    ] {
+        let answer = recorder.ask(arguments);
+        assert_eq!(answer.code, code, "{arguments:?}: {}", answer.stderr);
+        assert!(answer.stderr.contains(&words), "{arguments:?}: {}", answer.stderr);
+    }
+    // These answers are of both.
+    for arguments in [&["get", "udp"][..], &["get", "tcp"]] {
+        let answer = recorder.ask(arguments);
+        assert!(!answer.stderr.contains("not searched"), "{arguments:?}: {}", answer.stderr);
+    }
+    let answer = recorder.ask(&["get", "tcp"]);
+    assert!(answer.stderr.contains("no packet on disk matches"), "{}", answer.stderr);
+}

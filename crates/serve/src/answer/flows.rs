@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::super::audit::{Action, AuditEntry};
 use super::super::peer::Peer;
 use super::super::service::Service;
+use super::super::spool_health::of_memory;
 use super::stream::{Closed, Ending, Sink, stream};
 use super::{Answer, Media};
 use api::parameters::FlowQuery;
@@ -95,7 +96,7 @@ impl Listing {
         }
         let totals = flows.totals();
         if listed == 0 && looked_at > 0 {
-            let sentence = format!("none of {looked_at} sessions is known to belong to such a process");
+            let sentence = self.of_memory(format!("none of {looked_at} sessions is known to belong to such a process"));
             return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
         }
         // After the last page, an empty page is the answer.
@@ -104,7 +105,7 @@ impl Listing {
         }
         let note = match stopped {
             true => "incomplete: the recorder was stopped while this was sent".to_owned(),
-            false => note(&flows, name.is_some()),
+            false => self.of_memory(note(&flows, name.is_some())),
         };
         let next = flows.next_mark().map(|mark| mark.to_string()).unwrap_or_default();
         let mut counts = counts(listed, totals);
@@ -138,7 +139,7 @@ impl Listing {
                     flows.searched() - unread.min(flows.searched()),
                     Log(&name)
                 );
-                refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)))
+                refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", self.of_memory(sentence))))
             }
             _ => self.nothing(sink, entry),
         }
@@ -160,7 +161,7 @@ impl Listing {
             sink.line(sum)?;
         }
         let note = match sums.left_out {
-            0 => sums.unlisted.sentence().unwrap_or_default(),
+            0 => self.of_memory(sums.unlisted.sentence().unwrap_or_default()),
             left_out => format!(
                 "incomplete: {left_out} sessions are in no sum, because there is memory for {fit} sums; narrow it down with \
                  since, until or an expression"
@@ -173,9 +174,17 @@ impl Listing {
 
     fn nothing(&self, sink: Sink, entry: AuditEntry) -> Result<(), Closed> {
         match self.service.history().explain_nothing(&self.query.request, None) {
-            Ok(cause) => refuse(sink, entry, Problem::nothing_matched(&cause)),
+            Ok(mut cause) => {
+                cause.sentence = self.of_memory(cause.sentence);
+                refuse(sink, entry, Problem::nothing_matched(&cause))
+            }
             Err(error) => refuse(sink, entry, error),
         }
+    }
+
+    /// Adds to a sentence that sessions on disk were not searched, if there is a spool.
+    fn of_memory(&self, sentence: String) -> String {
+        of_memory(self.service.history(), &self.query.request, sentence)
     }
 
     /// Writes the sessions that are selected, at most `most`, and returns how many.

@@ -9,7 +9,7 @@ use super::super::peer::Peer;
 use super::super::quota::Share;
 use super::super::record::Wanted;
 use super::super::service::Service;
-use super::super::spool_health::with_disk;
+use super::super::spool_health::{of_memory, with_disk};
 use super::selection_query::SelectionQuery;
 use super::statement::{Outcome, Span};
 use super::stream::{Closed, Ending, Sink, stream};
@@ -204,11 +204,16 @@ impl Export {
         let problem = if summary.interrupted {
             Problem::stopping()
         } else if let Scope::Selections(selections) = &self.scope {
-            Problem::nothing_matched(&selections.explain_nothing(&self.service, known, drops))
+            let mut cause = selections.explain_nothing(&self.service, known, drops);
+            cause.sentence = of_memory(self.service.history(), &self.query.request, cause.sentence);
+            Problem::nothing_matched(&cause)
         } else {
             match self.service.history().explain_nothing(&self.query.request, Some(drops)) {
                 Ok(mut cause) => {
-                    if self.service.history().disk.is_some() && self.query.request.tier != Some(Tier::Memory) {
+                    let history = self.service.history();
+                    if matches!(self.scope, Scope::WholeSessions(_)) {
+                        cause.sentence = of_memory(history, &self.query.request, cause.sentence);
+                    } else if history.disk.is_some() && self.query.request.tier != Some(Tier::Memory) {
                         cause.sentence = format!("no packet on disk matches; in memory: {}", cause.sentence);
                     }
                     Problem::nothing_matched(&cause)
@@ -268,7 +273,11 @@ impl Export {
             Scope::WholeSessions(_) => known.first().filter(|known| known.is_cut()).map(cut),
             Scope::Selections(selections) => selections.explain_missing(known),
         };
-        missing.unwrap_or_default()
+        let missing = missing.unwrap_or_default();
+        match &self.scope {
+            Scope::Matching => missing,
+            _ => of_memory(self.service.history(), &self.query.request, missing),
+        }
     }
 
     /// The comments at the end of a pcapng file.
