@@ -265,7 +265,11 @@ impl Follower {
             return String::new();
         }
         if follow.summary().packets == 0 {
-            return history.explain_nothing(&past, Some(follow.notes())).map_or(String::new(), |cause| cause.sentence);
+            let cause = history.explain_nothing(&past, Some(follow.notes())).ok();
+            // Before the first packet there was no past that could be missing.
+            return cause
+                .filter(|cause| cause.code != "nothing_recorded")
+                .map_or(String::new(), |cause| cause.sentence);
         }
         history.explain_missing(&past, follow.notes()).ok().flatten().unwrap_or_default()
     }
