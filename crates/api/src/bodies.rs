@@ -101,15 +101,20 @@ fn yes() -> bool {
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
     /// Two endpoints, optionally with a protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub flow: Option<String>,
     /// An IP address: all its sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub host: Option<IpAddr>,
     /// A Community ID (version 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub community_id: Option<String>,
     /// As since of GET /v1/packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
     /// As until of GET /v1/packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
 }
 
@@ -153,6 +158,15 @@ impl From<FileFormat> for Format {
         match format {
             FileFormat::Pcapng => Self::Pcapng,
             FileFormat::Pcap => Self::Pcap,
+        }
+    }
+}
+
+impl From<Format> for FileFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Pcapng => Self::Pcapng,
+            Format::Pcap => Self::Pcap,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::value::ParameterValue as _;
 use base::foreign::Log;
 use query::Request;
 
@@ -27,7 +28,7 @@ fn parts(request: &Request) -> Vec<Part> {
         part("flow", "flow", json!(request.flow.as_ref().map(ToString::to_string))),
         part("address", "address", json!(request.address.map(|address| address.to_string()))),
         part("port", "port", json!(request.port.map(|port| port.to_string()))),
-        part("from", "from", json!(request.tier.map(|tier| tier.to_string()))),
+        part("from", "from", json!(request.tier.map(|tier| tier.write()))),
         part("limit", "at most", json!(request.limit)),
     ]
 }

@@ -1,7 +1,7 @@
 //! Questions, answers, roles and problems: the types that HTTP, the command line and the OpenAPI document share.
 //!
 //! Each parameter, key and sentence of the API is defined here once. [`question`] has the parameters of a query string as
-//! types, from which reading, writing and the OpenAPI document are derived; [`parameters`] gives them their meaning;
+//! types (their values are in [`value`]), from which reading, writing and the OpenAPI document are derived; [`parameters`] gives them their meaning;
 //! [`describe`] puts a question into words for files and the audit log; [`bodies`] and [`answers`] are JSON documents;
 //! [`operation`] says what each operation takes and gives.
 #![forbid(unsafe_code)]
@@ -12,9 +12,11 @@ pub mod describe;
 mod error;
 pub mod operation;
 pub mod parameters;
+pub mod path;
 pub mod problem;
 pub mod question;
 pub mod role;
+pub mod value;
 
 pub use problem::Problem;
 pub use role::{Role, Roles};

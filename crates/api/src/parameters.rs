@@ -9,7 +9,8 @@ use jiff::tz::TimeZone;
 
 pub use super::error::ParameterError;
 use super::error::wrong;
-use super::question::{FlowsQuestion, PacketsQuestion, ParameterValue as _, SelectionQuestion};
+use super::question::{FlowsQuestion, PacketsQuestion, SelectionQuestion};
+use super::value::ParameterValue as _;
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
 use formats::writer::{Format, Precision};
@@ -227,10 +228,7 @@ fn request(selection: SelectionQuestion, clock: Clock) -> Result<Request, Parame
         address: address.map_err(|error: SubnetError| ParameterError::Address(error.to_string()))?,
         port: selection.port,
         expression: selection.filter.unwrap_or_default(),
-        tier: selection
-            .from
-            .map(|text| text.parse().map_err(|_| wrong("from", &text, "memory or disk")))
-            .transpose()?,
+        tier: selection.from,
     })
 }
 

@@ -9,29 +9,14 @@ use std::fmt::Write as _;
 use std::num::NonZeroU64;
 
 use super::error::{ParameterError, SHOWN_CHARS_MAX, wrong};
+use super::path;
+use super::value::{Kind, ParameterValue};
 use formats::writer::{Format, Precision};
+use query::Tier;
 use query::flows::Sort;
 use query::listing::PageMark;
 use query::selectors::PortRange;
 use query::sums::By;
-
-/// What the value of a parameter may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Any text.
-    Text,
-    /// A whole number.
-    Number {
-        /// The smallest.
-        min: u64,
-        /// The largest, if there is a limit.
-        max: Option<u64>,
-    },
-    /// Present or not; the value is optional.
-    Flag,
-    /// One of these words.
-    Words(&'static [&'static str]),
-}
 
 /// A parameter of a query string.
 #[derive(Clone, Copy, Debug)]
@@ -49,143 +34,6 @@ pub struct Parameter {
     /// Whether the request is refused without it.
     pub required: bool,
 }
-
-/// A type that a value is read as.
-pub trait ParameterValue: Sized {
-    /// What is accepted.
-    const KIND: Kind;
-    /// The same in words: `"x" cannot be "y"; it is …`.
-    const EXPECTED: &'static str;
-
-    /// Reads a value; `None` if it is no such value.
-    fn read(text: &str) -> Option<Self>;
-    /// Writes the value as [`read`](Self::read) takes it.
-    fn write(&self) -> String;
-}
-
-impl ParameterValue for String {
-    const KIND: Kind = Kind::Text;
-    const EXPECTED: &'static str = "a text";
-
-    fn read(text: &str) -> Option<Self> {
-        Some(text.to_owned())
-    }
-
-    fn write(&self) -> String {
-        self.clone()
-    }
-}
-
-impl ParameterValue for NonZeroU64 {
-    const KIND: Kind = Kind::Number { min: 1, max: None };
-    const EXPECTED: &'static str = "a whole number above 0";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl ParameterValue for u64 {
-    const KIND: Kind = Kind::Number { min: 0, max: None };
-    const EXPECTED: &'static str = "a whole number";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl ParameterValue for u16 {
-    const KIND: Kind = Kind::Number { min: 0, max: Some(u16::MAX as u64) };
-    const EXPECTED: &'static str = "a whole number from 0 to 65535";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl ParameterValue for PortRange {
-    const KIND: Kind = Kind::Text;
-    const EXPECTED: &'static str = "a port from 0 to 65535 or a range of them";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl ParameterValue for PageMark {
-    const KIND: Kind = Kind::Text;
-    const EXPECTED: &'static str = "the value of the trailer retrocap-next, which ended the page before";
-
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
-    }
-}
-
-impl ParameterValue for bool {
-    const KIND: Kind = Kind::Flag;
-    const EXPECTED: &'static str = "given without a value";
-
-    fn read(text: &str) -> Option<Self> {
-        match text {
-            "" | "1" | "true" => Some(true),
-            "0" | "false" => Some(false),
-            _ => None,
-        }
-    }
-
-    fn write(&self) -> String {
-        if *self { "1" } else { "0" }.to_owned()
-    }
-}
-
-/// Words that stand for the values of an enum.
-macro_rules! words {
-    ($type:ty, $expected:literal, $($word:literal => $value:expr),+ $(,)?) => {
-        impl ParameterValue for $type {
-            const KIND: Kind = Kind::Words(&[$($word),+]);
-            const EXPECTED: &'static str = $expected;
-
-            fn read(text: &str) -> Option<Self> {
-                [$(($word, $value)),+].into_iter().find(|(word, _)| *word == text).map(|(_, value)| value)
-            }
-
-            fn write(&self) -> String {
-                let known = [$(($word, $value)),+].into_iter().find(|(_, value)| value == self);
-                known.map(|(word, _)| word.to_owned()).unwrap_or_default()
-            }
-        }
-    };
-}
-
-words!(Format, "pcapng or pcap", "pcapng" => Format::Pcapng, "pcap" => Format::Pcap);
-words!(Precision, "nano or micro", "nano" => Precision::Nano, "micro" => Precision::Micro);
-words!(By, "host, peer or port", "host" => By::Host, "peer" => By::Peer, "port" => By::Port);
-words!(
-    Sort, "newest, start, last, bytes, packets, duration, out or in",
-    "newest" => Sort::Newest,
-    "start" => Sort::Start, "last" => Sort::Last, "bytes" => Sort::Bytes, "packets" => Sort::Packets,
-    "duration" => Sort::Duration, "out" => Sort::Out, "in" => Sort::In,
-);
 
 /// Defines the type of a question from its parameters.
 macro_rules! question {
@@ -251,7 +99,7 @@ question! {
             => "Only with this address, or an address of this network, at one end; also in tunnels and behind VLAN tags.";
         port: PortRange = "port", example "443"
             => "Only with this port, or a port of this range, at one end.";
-        from: String = "from", example "disk"
+        from: Tier = "from", example "disk"
             => "Search only in memory or only on disk; in both by default.";
     }
 }
@@ -329,6 +177,11 @@ pub struct FlowsQuestion {
 }
 
 impl PacketsQuestion {
+    /// The target of a request: the path, and the query string if there are parameters.
+    pub fn target(&self) -> String {
+        target(path::PACKETS, &self.write())
+    }
+
     /// Its parameters.
     pub fn parameters() -> Vec<&'static Parameter> {
         SelectionQuestion::PARAMETERS.iter().chain(ExportQuestion::PARAMETERS).collect()
@@ -354,6 +207,11 @@ impl PacketsQuestion {
 }
 
 impl FlowsQuestion {
+    /// The target of a request: the path, and the query string if there are parameters.
+    pub fn target(&self) -> String {
+        target(path::FLOWS, &self.write())
+    }
+
     /// Its parameters.
     pub fn parameters() -> Vec<&'static Parameter> {
         SelectionQuestion::PARAMETERS.iter().chain(ListingQuestion::PARAMETERS).collect()
@@ -379,6 +237,11 @@ impl FlowsQuestion {
 }
 
 impl UnpinQuestion {
+    /// The target of a request: the path, and the query string if there are parameters.
+    pub fn target(&self) -> String {
+        target(path::PINS, &self.write())
+    }
+
     /// Its parameters.
     pub fn parameters() -> Vec<&'static Parameter> {
         Self::PARAMETERS.iter().collect()
@@ -399,6 +262,10 @@ impl UnpinQuestion {
         self.write_to(&mut query);
         query.finish()
     }
+}
+
+fn target(path: &str, query: &str) -> String {
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
 /// The pairs of a query string: every key is known, and none is given twice.
@@ -464,6 +331,16 @@ mod tests {
         let flows = FlowsQuestion::read("expr=udp&sort=in&by=peer&limit=3&name=%26%3D").unwrap();
         assert_eq!(FlowsQuestion::read(&flows.write()).unwrap(), flows);
         assert_eq!(flows.selection.filter.as_deref(), Some("udp"));
+        assert_eq!(flows.target(), format!("/v1/flows?{}", flows.write()));
+        assert_eq!(PacketsQuestion::default().target(), "/v1/packets");
+    }
+
+    #[test]
+    fn values_are_written_so_that_nothing_is_lost() {
+        let filter = Some("tcp[13] & 2 != 0".to_owned());
+        let selection = SelectionQuestion { filter, interface: Some("ä0".to_owned()), ..SelectionQuestion::default() };
+        let question = PacketsQuestion { selection, ..PacketsQuestion::default() };
+        assert_eq!(question.write(), "filter=tcp%5B13%5D+%26+2+%21%3D+0&interface=%C3%A40");
     }
 
     #[test]

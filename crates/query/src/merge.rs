@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::copies::Copies;
 use super::disk::Disk;
 use super::found::{Found, Summary};
-use super::names::SessionStarts;
+use super::names::starts::SessionStarts;
 use super::notes::{SearchNotes, SessionBits};
 use super::run::{ReadAhead, Run};
 use super::search::Search;

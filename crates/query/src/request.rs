@@ -44,27 +44,6 @@ pub enum Tier {
     Disk,
 }
 
-impl std::fmt::Display for Tier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-        })
-    }
-}
-
-impl std::str::FromStr for Tier {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "memory" => Ok(Self::Memory),
-            "disk" => Ok(Self::Disk),
-            _ => Err(format!("{text:?} is neither memory nor disk")),
-        }
-    }
-}
-
 /// Why a request is invalid. The client can correct every such request.
 #[derive(Debug, thiserror::Error)]
 pub enum QueryError {

@@ -13,14 +13,13 @@ use jiff::tz::TimeZone;
 
 use crate::alert::Alert;
 use crate::cli::{Cli, Verb};
-use crate::client::{self, Target};
+use crate::client;
 use crate::terminal::listing_totals::ListingTotals;
 use crate::terminal::printable;
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
 use crate::terminal::status_page;
 use crate::terminal::status_page::{Heading, View};
-use crate::verbs::flows;
 use crate::verbs::get::alert_files;
 use crate::verbs::get::alerts;
 use crate::verbs::pin;
@@ -28,6 +27,7 @@ use crate::verbs::selection;
 use base::time::Timestamp;
 use daemon::settings::{Mistake, Settings};
 use engine::judge::Class;
+use query::sums::By;
 
 const PLAIN: Screen = Screen { width: Some(80), colour: false };
 
@@ -40,12 +40,12 @@ pub fn arguments(words: Vec<OsString>, now: Timestamp) -> Result<Option<String>,
     let tz = TimeZone::UTC;
     let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
     let target = match &cli.verb {
-        Verb::Get(get) => get.target(now, &tz).map(Some),
+        Verb::Get(get) => get.question(now, &tz).map(|question| Some(question.target())),
         Verb::Flows(flows) => flows.target(now, &tz).map(Some),
         Verb::Extcap(extcap) => extcap.target().map(Some),
         _ => Ok(None),
     };
-    target.map(|target: Option<Target>| target.map(|target| target.as_str().to_owned())).map_err(|e| e.to_string())
+    target.map_err(|error: anyhow::Error| error.to_string())
 }
 
 /// Parses a configuration. Returns its classes.
@@ -94,8 +94,8 @@ pub fn listing(lines: &str) -> [String; 4] {
     let all: [Box<dyn Fn() -> Box<dyn RowWriter>>; 4] = [
         Box::new(|| Box::new(SessionRows::new(PLAIN, TimeZone::UTC, false))),
         Box::new(|| Box::new(SessionRows::new(PLAIN, TimeZone::UTC, true))),
-        Box::new(|| Box::new(SumRows::new(PLAIN, TimeZone::UTC, false, flows::By::Peer))),
-        Box::new(|| Box::new(SumRows::new(PLAIN, TimeZone::UTC, true, flows::By::Peer))),
+        Box::new(|| Box::new(SumRows::new(PLAIN, TimeZone::UTC, false, By::Peer))),
+        Box::new(|| Box::new(SumRows::new(PLAIN, TimeZone::UTC, true, By::Peer))),
     ];
     all.map(|shown| {
         let (mut shown, mut out) = (shown(), String::new());

@@ -25,7 +25,7 @@ use super::peer::Peer;
 use super::service::Service;
 use api::bodies::SelectionList;
 use api::operation::{self, Located, Operation};
-use api::{Problem, Role};
+use api::{Problem, Role, path};
 use body::read_body;
 use handlers::Description;
 use response::HttpProblem;
@@ -95,20 +95,20 @@ const fn route(
 
 /// Every route of the API.
 pub const ROUTES: &[Route] = &[
-    route(Verb::Get, "/v1/status", Role::Status, &operation::STATUS, |verb| on(verb, handlers::status)),
-    route(Verb::Get, "/v1/packets", Role::Packets, &operation::PACKETS, |verb| on(verb, handlers::packets)),
+    route(Verb::Get, path::STATUS, Role::Status, &operation::STATUS, |verb| on(verb, handlers::status)),
+    route(Verb::Get, path::PACKETS, Role::Packets, &operation::PACKETS, |verb| on(verb, handlers::packets)),
     Route {
         body_bytes_max: SelectionList::BODY_BYTES_MAX,
         reads_body: true,
-        ..route(Verb::Post, "/v1/packets", Role::Packets, &operation::SELECTIONS, |verb| on(verb, handlers::selections))
+        ..route(Verb::Post, path::PACKETS, Role::Packets, &operation::SELECTIONS, |verb| on(verb, handlers::selections))
     },
-    route(Verb::Get, "/v1/flows", Role::Flows, &operation::FLOWS, |verb| on(verb, handlers::flows)),
-    route(Verb::Get, "/v1/pins", Role::Pin, &operation::PINS, |verb| on(verb, handlers::pins)),
-    route(Verb::Post, "/v1/pins", Role::Pin, &operation::PIN, |verb| on(verb, handlers::add_pin)),
-    route(Verb::Delete, "/v1/pins", Role::Pin, &operation::UNPIN, |verb| on(verb, handlers::remove_pin)),
-    route(Verb::Get, "/v1/health", Role::Status, &operation::HEALTH, |verb| on(verb, handlers::health)),
-    route(Verb::Get, "/v1/openapi.json", Role::Status, &operation::OPENAPI, |verb| on(verb, handlers::description)),
-    route(Verb::Get, "/metrics", Role::Status, &operation::METRICS, |verb| on(verb, handlers::metrics)),
+    route(Verb::Get, path::FLOWS, Role::Flows, &operation::FLOWS, |verb| on(verb, handlers::flows)),
+    route(Verb::Get, path::PINS, Role::Pin, &operation::PINS, |verb| on(verb, handlers::pins)),
+    route(Verb::Post, path::PINS, Role::Pin, &operation::PIN, |verb| on(verb, handlers::add_pin)),
+    route(Verb::Delete, path::PINS, Role::Pin, &operation::UNPIN, |verb| on(verb, handlers::remove_pin)),
+    route(Verb::Get, path::HEALTH, Role::Status, &operation::HEALTH, |verb| on(verb, handlers::health)),
+    route(Verb::Get, path::OPENAPI, Role::Status, &operation::OPENAPI, |verb| on(verb, handlers::description)),
+    route(Verb::Get, path::METRICS, Role::Status, &operation::METRICS, |verb| on(verb, handlers::metrics)),
 ];
 
 /// The OpenAPI document of [`ROUTES`].

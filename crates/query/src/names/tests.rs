@@ -1,4 +1,7 @@
-use super::*;
+use super::starts::*;
+use crate::session_names::Names;
+use decode::Decoded;
+use decode::names::Parsed;
 
 fn tcp(source_port: u16, sequence: u32) -> Decoded {
     Decoded { protocol: TCP, source_port, destination_port: 80, tcp_sequence: sequence, ..Decoded::default() }

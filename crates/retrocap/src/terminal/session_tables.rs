@@ -7,11 +7,10 @@ use crate::terminal::human::{self, count, size};
 use crate::terminal::listing_totals::ListingTotals;
 use crate::terminal::screen::{CYAN, DIM, Screen, YELLOW};
 use crate::terminal::table::{Cell, Column, Row, Table};
-use crate::verbs::flows::By;
 use base::foreign::Foreign;
 use base::time;
 use query::flows::{Flow, FlowEndpoint};
-use query::sums::Sum;
+use query::sums::{By, Sum};
 
 /// Maximum number of rows that are aligned together. A screen shows fewer.
 const PAGE_ROWS: usize = 256;

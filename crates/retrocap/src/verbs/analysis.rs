@@ -7,10 +7,11 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use crate::client::{self, Target, Trailers};
+use crate::client::{self, Trailers};
 use crate::options::Common;
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::selection::{Around, Selection};
+use api::question::{ExportQuestion, PacketsQuestion};
 use base::interface::Interfaces;
 use base::packet::Packet;
 use base::source::{Batch, Source as _};
@@ -46,9 +47,13 @@ impl Question<'_> {
         if self.follow {
             selection.ahead(now, &tz)?;
         }
-        let target = selection.add(Target::new("/v1/packets"), Some(self.around), now, &tz)?;
-        let target = target.with("whole-sessions", self.whole_sessions.then_some(1));
-        let mut answer = client::get(self.common, &target.with("follow", self.follow.then_some(1)))?;
+        let export = ExportQuestion {
+            whole_sessions: self.whole_sessions.then_some(true),
+            follow: self.follow.then_some(true),
+            ..ExportQuestion::default()
+        };
+        let selection = selection.question(Some(self.around), now, &tz)?;
+        let mut answer = client::get(self.common, &PacketsQuestion { selection, export }.target())?;
         if self.follow {
             answer.end_when_interrupted();
         }

@@ -12,13 +12,14 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Refused, Target};
+use crate::client::{self, Refused};
 use crate::error::{AlreadyReported, Usage};
 use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::{note, print};
 use crate::verbs::export;
 use crate::verbs::selection::{self, Selection};
+use api::question::{ExportQuestion, PacketsQuestion};
 use base::packet::LinkType;
 use base::time::{self, Timestamp};
 use formats::writer::Format;
@@ -142,7 +143,7 @@ impl Extcap {
     }
 
     /// The request target for the recorder.
-    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+    pub(crate) fn target(&self) -> anyhow::Result<String> {
         let (now, tz) = (Timestamp::from(std::time::SystemTime::now()), TimeZone::system());
         let mut selection = Selection::everything();
         let given =
@@ -153,8 +154,9 @@ impl Extcap {
         for filter in [given(&self.filter), given(&self.extcap_capture_filter)].into_iter().flatten() {
             selection.and(&filter);
         }
-        let target = selection.add(Target::new("/v1/packets"), None, now, &tz)?;
-        Ok(target.with("follow", self.follow.then_some(1)))
+        let selection = selection.question(None, now, &tz)?;
+        let export = ExportQuestion { follow: self.follow.then_some(true), ..ExportQuestion::default() };
+        Ok(PacketsQuestion { selection, export }.target())
     }
 
     fn install(&self, common: &Common) -> anyhow::Result<()> {

@@ -1,14 +1,15 @@
 //! `retrocap flows`: lists the known sessions, also those whose packets are gone, or sums of them.
 
 use std::io::BufReader;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Target};
+use crate::client;
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::listing_totals::ListingTotals;
@@ -18,11 +19,15 @@ use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
 use crate::verbs::interfaces::Interfaces;
+use crate::verbs::parameter::{parameter, word};
 use crate::verbs::process_selection::ProcessSelection;
 use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers;
 use crate::{offline, offline_spool};
+use api::question::{FlowsQuestion, ListingQuestion};
 use base::time::Timestamp;
+use query::flows::Sort;
+use query::sums::By;
 
 /// Approximate bytes of text per write.
 const PRINT_BYTES: usize = 64 << 10;
@@ -56,47 +61,20 @@ pub(crate) struct Flows {
     process: ProcessSelection,
     /// Sort by this key: start and last ascend, amounts descend; out is what originators sent [default: newest first; of
     /// sums: bytes]
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = word::<Sort>())]
     sort: Option<Sort>,
     /// As in tcpdump; use get to write packets
     #[arg(short, long, value_name = "FILE", hide = true)]
     write: Option<PathBuf>,
     /// Print only the first N rows; the totals are of all
-    #[arg(long, short = 'c', visible_alias = "count", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
-    /// Sum the sessions by this key
-    #[arg(long, value_name = "WHAT")]
+    #[arg(long, short = 'c', visible_alias = "count", value_name = "N", value_parser = parameter::<NonZeroU64>)]
+    limit: Option<NonZeroU64>,
+    /// Sum the sessions by this key: by host (what it sent and received), by pair of hosts, or by port of the responder
+    #[arg(long, value_name = "WHAT", value_parser = word::<By>())]
     by: Option<By>,
     /// Print comma-separated values with times in UTC; columns are never renamed or reordered, new ones come last
     #[arg(long, conflicts_with = "json")]
     csv: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Sort {
-    Newest,
-    Start,
-    Last,
-    Bytes,
-    Packets,
-    Duration,
-    Out,
-    In,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum By {
-    /// Each host: what it sent and received
-    Host,
-    /// Each pair of hosts
-    Peer,
-    /// Each port of responders
-    Port,
-}
-
-/// The name of a choice on the command line.
-fn word(choice: impl ValueEnum) -> Option<String> {
-    choice.to_possible_value().map(|value| value.get_name().to_owned())
 }
 
 impl Flows {
@@ -144,7 +122,7 @@ impl Flows {
         while client::next_line(&mut lines, &mut line, client::ROW_BYTES_MAX)? {
             if !line.trim().is_empty() {
                 count += 1;
-                if self.limit.is_some_and(|limit| count > limit) {
+                if self.limit.is_some_and(|limit| count > limit.get()) {
                     return Err(anyhow!("the recorder sends more than the {count} rows that were asked for"));
                 }
                 shown.line(&mut out, &line).context("the recorder speaks another version")?;
@@ -182,11 +160,18 @@ impl Flows {
     }
 
     /// The request target for the recorder.
-    pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
-        let target = self.selection.add(Target::new("/v1/flows"), Some(&self.around), now, tz)?;
-        let target = target.with("sort", self.sort.and_then(word)).with("limit", self.limit);
-        let target = target.with("name", self.name.as_ref()).with("by", self.by.and_then(word));
-        Ok(self.process.add(target))
+    pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<String> {
+        let selection = self.selection.question(Some(&self.around), now, tz)?;
+        let listing = ListingQuestion {
+            sort: self.sort,
+            limit: self.limit,
+            after: None,
+            name: self.name.clone(),
+            process: self.process.process.clone(),
+            container: self.process.container.clone(),
+            by: self.by,
+        };
+        Ok(FlowsQuestion { selection, listing }.target())
     }
 }
 

@@ -5,13 +5,14 @@ pub(crate) mod alerts;
 mod named;
 
 use std::io::{IsTerminal as _, Read};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Answer, Refused, Target};
+use crate::client::{self, Answer, Refused};
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
@@ -21,17 +22,21 @@ use crate::terminal::{hex_dump, human};
 use crate::verbs::evidence::sealing;
 use crate::verbs::export::{self, ExportProgress};
 use crate::verbs::interfaces::Interfaces as ListInterfaces;
+use crate::verbs::parameter::{parameter, word};
 use crate::verbs::process_selection::ProcessSelection;
 use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers::ended;
 use crate::{offline, offline_spool};
 use alerts::{AlertArgs, AlertQuery, ExportOptions};
+use api::bodies::FilePrecision;
+use api::path;
+use api::question::{ExportQuestion, FlowsQuestion, ListingQuestion, PacketsQuestion};
 use base::packet::LinkType;
 use base::source::{Batch, Source};
 use base::time::{self, Timestamp};
 use decode::text::{self, Line, Stamp, TextWriter};
 use formats::reader::FileSource;
-use formats::writer::Format;
+use formats::writer::{Format, Precision};
 
 /// Get packets of the past: as lines, or as pcapng or pcap
 #[derive(Debug, Args)]
@@ -66,8 +71,8 @@ pub(crate) struct Get {
     #[command(flatten)]
     alerts: AlertArgs,
     /// Only the first N packets
-    #[arg(short, long, value_name = "N")]
-    count: Option<u64>,
+    #[arg(short, long, value_name = "N", value_parser = parameter::<NonZeroU64>)]
+    count: Option<NonZeroU64>,
     /// Continue with new packets, until -c, --until 5m (from now) or Ctrl-C
     #[arg(long, conflicts_with_all = ["around", "whole_sessions", "alert"])]
     follow: bool,
@@ -84,31 +89,14 @@ pub(crate) struct Get {
     #[arg(long, help_heading = "Output", conflicts_with_all = ["write", "split"])]
     text: bool,
     /// File format [default: pcapng; pcap for a file of that name]
-    #[arg(long, help_heading = "Output", value_enum)]
-    format: Option<FileFormat>,
+    #[arg(long, help_heading = "Output", value_parser = word::<Format>())]
+    format: Option<Format>,
     /// Nanosecond times, the default in files; lines show microseconds otherwise
     #[arg(long, help_heading = "Output", conflicts_with = "micro")]
     nano: bool,
     /// Microsecond times, for tools that do not read nanoseconds
     #[arg(long, help_heading = "Output")]
     micro: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FileFormat {
-    /// All metadata
-    Pcapng,
-    /// Classic: one link type, no comments
-    Pcap,
-}
-
-impl FileFormat {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Pcapng => "pcapng",
-            Self::Pcap => "pcap",
-        }
-    }
 }
 
 impl Get {
@@ -144,7 +132,7 @@ impl Get {
             return self.named(now, common, &tz);
         }
         let selection = self.selection(now, &tz)?;
-        let target = self.target(now, &tz)?;
+        let mut question = self.question(now, &tz)?;
         let (_, until) = selection.window(Some(&self.around), now, &tz)?;
         let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
         if common.json && file.is_none() {
@@ -160,13 +148,14 @@ impl Get {
             (Some(path), false) if self.follow => Some(Output::open_to_follow(path, self.mode)?),
             (Some(path), false) => Some(Output::open(path, self.mode)?),
         };
-        let target = target
-            .with("format", (!lines).then(|| self.format().name()))
-            .with("precision", self.micro.then_some("micro").filter(|_| !lines));
+        if !lines {
+            question.export.format = Some(self.format());
+            question.export.precision = self.micro.then_some(Precision::Micro);
+        }
         let counts = Arc::<ProgressCounts>::default();
         let shown = Arc::clone(&counts);
         let progress = Progress::start(common, move || shown.done());
-        match (client::get(common, &target), output) {
+        match (client::get(common, &question.target()), output) {
             (Ok(answer), None) => {
                 drop(progress);
                 self.lines(answer, common, &tz)
@@ -210,12 +199,12 @@ impl Get {
     }
 
     /// The requested format, or the one of the file name's extension.
-    fn format(&self) -> FileFormat {
+    fn format(&self) -> Format {
         let named = || {
             let extension = self.write.as_ref()?.extension()?.to_str()?;
-            matches!(extension, "pcap" | "cap" | "dmp").then_some(FileFormat::Pcap)
+            matches!(extension, "pcap" | "cap" | "dmp").then_some(Format::Pcap)
         };
-        self.format.or_else(named).unwrap_or(FileFormat::Pcapng)
+        self.format.or_else(named).unwrap_or(Format::Pcapng)
     }
 
     /// The selection. With `--follow`, `--until` counts from now on.
@@ -227,15 +216,22 @@ impl Get {
         Ok(selection)
     }
 
-    /// The request target for the recorder, without the format of the answer.
-    pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Target> {
-        let target = self.selection(now, tz)?.add(Target::new("/v1/packets"), Some(&self.around), now, tz)?;
-        let target = target.with("whole-sessions", self.whole_sessions.then_some(1));
-        let target = target.with("dedup", self.dedup.then_some(1));
-        Ok(target
-            .with("count", self.count)
-            .with("follow", self.follow.then_some(1))
-            .with("seal", self.seal.as_ref().map(|_| 1)))
+    /// The request to the recorder, without the format of the answer.
+    pub(crate) fn question(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<PacketsQuestion> {
+        let selection = self.selection(now, tz)?.question(Some(&self.around), now, tz)?;
+        let export = ExportQuestion {
+            follow: self.follow.then_some(true),
+            carried_by: None,
+            whole_sessions: self.whole_sessions.then_some(true),
+            dedup: self.dedup.then_some(true),
+            count: self.count,
+            format: None,
+            precision: None,
+            nano: None,
+            micro: None,
+            seal: self.seal.as_ref().map(|_| true),
+        };
+        Ok(PacketsQuestion { selection, export })
     }
 
     /// Prints one line per packet.
@@ -278,8 +274,14 @@ impl Get {
         if self.follow {
             return Err(Usage::of("--follow goes on with packets, and processes are known of sessions: leave out one"));
         }
-        let target = self.selection.add(Target::new("/v1/flows"), Some(&self.around), now, tz)?;
-        let answer = client::get(common, &self.process.add(target.with("name", self.name.as_ref())))?;
+        let selection = self.selection.question(Some(&self.around), now, tz)?;
+        let listing = ListingQuestion {
+            name: self.name.clone(),
+            process: self.process.process.clone(),
+            container: self.process.container.clone(),
+            ..ListingQuestion::default()
+        };
+        let answer = client::get(common, &FlowsQuestion { selection, listing }.target())?;
         let window = self.selection.window(Some(&self.around), now, tz)?;
         let sessions = named::sessions(answer, window)?;
         self.selected(AlertQuery::of_sessions(&self.alerts, self.options()?, common, sessions), common, tz)
@@ -298,8 +300,8 @@ impl Get {
             filter: self.selection.expression()?,
             interface: self.selection.interface_name(),
             seed: self.selection.community_id_seed,
-            format: if lines { "pcapng" } else { self.format().name() },
-            precision: if self.micro && !lines { "micro" } else { "nano" },
+            format: if lines { Format::Pcapng } else { self.format() },
+            precision: if self.micro && !lines { FilePrecision::Micro } else { FilePrecision::Nano },
             mode: self.mode,
         })
     }
@@ -351,7 +353,7 @@ impl Get {
         if common.quiet || !std::io::stderr().is_terminal() {
             return None;
         }
-        let document = client::get(common, &Target::new("/v1/status")).ok()?.document().ok()?;
+        let document = client::get(common, path::STATUS).ok()?.document().ok()?;
         let status: serde_json::Value = serde_json::from_str(&document).ok()?;
         let newest = human::time(status.pointer("/retained/newest")?.as_str()?)?;
         Some(until.map_or(newest, |until| until.min(newest)))
@@ -359,11 +361,7 @@ impl Get {
 
     /// Writes a capture file without packets, because readers of a pipe reject empty input.
     fn empty(&self, output: Output) -> anyhow::Result<()> {
-        let format = match self.format() {
-            FileFormat::Pcapng => Format::Pcapng,
-            FileFormat::Pcap => Format::Pcap,
-        };
-        export::empty(format, output)
+        export::empty(self.format(), output)
     }
 }
 

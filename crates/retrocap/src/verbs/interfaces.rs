@@ -4,11 +4,12 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Target};
+use crate::client;
 use crate::options::Common;
 use crate::terminal::human::counted;
 use crate::terminal::interface_lines::{InterfaceLines, local};
 use crate::terminal::printable::{print, print_json};
+use api::path;
 use query::status::{InterfaceStatus, Status};
 
 /// List the interfaces that run would record, as tcpdump -D does
@@ -34,7 +35,7 @@ impl Interfaces {
 
 /// Prints the interfaces of a recorder that were removed or renamed, the latest first.
 fn print_gone(common: &Common) -> anyhow::Result<()> {
-    let document = client::get(common, &Target::new("/v1/status"))?.document()?;
+    let document = client::get(common, path::STATUS)?.document()?;
     let status: Status = serde_json::from_str(&document).context("the recorder speaks another version")?;
     let mut gone: Vec<InterfaceStatus> = status.interfaces.into_iter().filter(|i| i.gone.is_some()).collect();
     gone.sort_by(|a, b| b.gone.cmp(&a.gone));

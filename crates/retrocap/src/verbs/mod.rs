@@ -14,6 +14,7 @@ pub(crate) mod get;
 pub(crate) mod habits;
 pub(crate) mod hunt;
 pub(crate) mod interfaces;
+mod parameter;
 pub(crate) mod pin;
 mod process_selection;
 pub(crate) mod push;

@@ -7,13 +7,16 @@ use clap::Args;
 use hyper::Method;
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Target};
+use crate::client;
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::printable::{note, print, print_json};
 use crate::terminal::progress::{Progress, ProgressState};
 use crate::verbs::selection;
 use api::answers::{PinList, PinStatus};
+use api::bodies::NewPin;
+use api::path;
+use api::question::UnpinQuestion;
 use base::foreign::Foreign;
 use base::time::{self, Timestamp};
 use engine::budget::ByteSize;
@@ -48,14 +51,13 @@ pub(crate) struct Pin {
 impl Pin {
     /// Creates, lists or removes pins, and prints the answer.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
-        let target = Target::new("/v1/pins");
         if let Some(id) = self.remove {
-            client::ask(common, Method::DELETE, target.with("id", Some(id)).as_str(), None)?.document()?;
+            client::ask(common, Method::DELETE, &UnpinQuestion { id: Some(id) }.target(), None)?.document()?;
             note(&format!("pin {id} is removed; what it held ages from now on"));
             return Ok(());
         }
         if self.list {
-            let document = client::get(common, &target)?.document()?;
+            let document = client::get(common, path::PINS)?.document()?;
             return if common.json { print_line(&document) } else { print(&list(&read(&document)?)) };
         }
         let (Some(expression), Some(duration)) = (selection::translated(self.expression.join(" "))?, &self.duration)
@@ -65,10 +67,10 @@ impl Pin {
             ));
         };
         let duration = time::parse_duration(duration).map_err(Usage::of)?;
-        let body = serde_json::json!({ "filter": expression, "for_s": duration.as_secs_f64() });
+        let body = serde_json::to_string(&NewPin { filter: expression, for_s: duration.as_secs_f64() })?;
         // The recorder searches all known sessions, which may take a while.
         let _searching = Progress::start(common, ProgressState::default);
-        let document = client::ask(common, Method::POST, target.as_str(), Some(body.to_string()))?.document()?;
+        let document = client::ask(common, Method::POST, path::PINS, Some(body))?.document()?;
         if common.json { print_line(&document) } else { print(&made(&read(&document)?)) }
     }
 }

@@ -2,8 +2,6 @@
 
 use clap::Args;
 
-use crate::client::Target;
-
 /// The process of a session.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Selection")]
@@ -11,19 +9,15 @@ pub(crate) struct ProcessSelection {
     /// Only sessions of this process of the recorder's host: its number, its name, or the path of its program. The
     /// recorder has to run with --processes
     #[arg(long, value_name = "NAME|PID", conflicts_with = "name")]
-    process: Option<String>,
+    pub(crate) process: Option<String>,
     /// Only sessions of processes in this container (runtime:id, or the start of the id), pod or systemd unit
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
-    container: Option<String>,
+    pub(crate) container: Option<String>,
 }
 
 impl ProcessSelection {
     /// Whether anything is selected.
     pub(crate) fn is_given(&self) -> bool {
         self.process.is_some() || self.container.is_some()
-    }
-
-    pub(crate) fn add(&self, target: Target) -> Target {
-        target.with("process", self.process.as_deref()).with("container", self.container.as_deref())
     }
 }

@@ -6,6 +6,7 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use tokio_rustls::rustls::AlertDescription;
 
 use crate::client::stream::Stream;
 use crate::client::tls::{ConnectionLost, Peer, Tls, alert};
-use crate::client::{self, Answer, Interrupt, Refused, Target};
+use crate::client::{self, Answer, Interrupt, Refused};
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::human;
@@ -31,6 +32,8 @@ use crate::terminal::printable::note;
 use crate::verbs::interfaces::Interfaces as ListInterfaces;
 use crate::verbs::selection::Selection;
 use crate::verbs::trailers;
+use api::path;
+use api::question::{ExportQuestion, PacketsQuestion};
 use base::interface::Interfaces;
 use base::packet::LinkType;
 use base::source::{Batch, Source as _};
@@ -138,7 +141,7 @@ impl Push {
             selection.begin(now);
         }
         // Check the selection before connecting to anybody.
-        selection.add(Target::new("/v1/packets"), None, now, &tz)?;
+        selection.question(None, now, &tz)?;
         let tls = if self.tls { Some(Tls::new(&common.files(), Peer::Listener)?) } else { None };
         let link_type = self.link_type(common)?;
         let mut sent = SendProgress::default();
@@ -172,7 +175,7 @@ impl Push {
 
     /// The link type of a pcap stream, whose header precedes the first packet.
     fn link_type(&self, common: &Common) -> anyhow::Result<LinkType> {
-        let status = client::get(common, &Target::new("/v1/status"))?.document()?;
+        let status = client::get(common, path::STATUS)?.document()?;
         let status: Status = serde_json::from_str(&status).context("the recorder's status cannot be read")?;
         let ethernet = LinkType::ETHERNET.to_string();
         let names: Vec<&str> = status.interfaces.iter().map(|interface| interface.link_type.untrusted()).collect();
@@ -311,21 +314,24 @@ impl Push {
         if let Some((time, _)) = sent.last {
             selection.begin(time);
         }
-        let left = self.count.map(|count| count.saturating_sub(sent.packets).max(1));
-        let target = |selection: &Selection| {
-            let target = selection.add(Target::new("/v1/packets"), None, now, &tz)?;
-            // The recorder also counts the packets that are skipped.
-            let again = sent.last.map_or(0, |(_, count)| count);
-            Ok::<_, anyhow::Error>(target.with("follow", Some(1)).with("count", left.map(|left| left + again)))
+        // The recorder also counts the packets that are skipped.
+        let again = sent.last.map_or(0, |(_, count)| count);
+        let left = self.count.map(|count| count.saturating_sub(sent.packets).max(1) + again);
+        let export =
+            ExportQuestion { follow: Some(true), count: left.and_then(NonZeroU64::new), ..ExportQuestion::default() };
+        let target = |selection: &Selection, export| {
+            let selection = selection.question(None, now, &tz)?;
+            Ok::<_, anyhow::Error>(PacketsQuestion { selection, export }.target())
         };
-        let carried = target(&selection)?.with("carried-by", Some(format_args!("{ours} {theirs}")));
+        let carried_by = Some(format!("{ours} {theirs}"));
+        let carried = target(&selection, ExportQuestion { carried_by, ..export.clone() })?;
         match client::get(common, &carried) {
             Err(error) if error.downcast_ref::<Refused>().is_some_and(|r| r.status == StatusCode::FORBIDDEN) => {
                 if !common.quiet {
                     note("retrocap: this connection is recorded too, as only root can ask not to; it is not sent");
                 }
                 selection.and(&not_between(ours, theirs));
-                client::get(common, &target(&selection)?)
+                client::get(common, &target(&selection, export)?)
             }
             answer => answer,
         }

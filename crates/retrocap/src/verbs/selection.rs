@@ -7,11 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::client::Target;
 use crate::error::Usage;
 use crate::terminal::printable::note;
 use crate::verbs::display_filter;
 use crate::verbs::habits::Habits;
+use crate::verbs::parameter::word;
+use api::question::SelectionQuestion;
 use base::packet::LinkType;
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
@@ -68,7 +69,7 @@ pub(crate) struct Selection {
     #[arg(long, value_name = "PORT")]
     port: Option<PortRange>,
     /// Search only in memory, or only on disk
-    #[arg(long, value_name = "memory|disk")]
+    #[arg(long, value_name = "WHERE", value_parser = word::<Tier>())]
     pub(crate) from: Option<Tier>,
     #[command(flatten)]
     pub(crate) habits: Habits,
@@ -156,30 +157,32 @@ fn read(text: &str, now: Timestamp, tz: &TimeZone) -> anyhow::Result<Timestamp> 
 }
 
 impl Selection {
-    /// Adds the selection to a request.
+    /// The selection, as a request has it.
     ///
     /// # Errors
     ///
     /// [`Usage`] for an invalid time or expression.
-    pub(crate) fn add(
+    pub(crate) fn question(
         &self,
-        target: Target,
         around: Option<&Around>,
         now: Timestamp,
         tz: &TimeZone,
-    ) -> anyhow::Result<Target> {
+    ) -> anyhow::Result<SelectionQuestion> {
         let (since, until) = self.window(around, now, tz)?;
-        Ok(target
-            .with("filter", self.expression()?)
-            .with("since", since)
-            .with("until", until)
-            .with("interface", self.interface_name())
-            .with("community-id", self.community_id)
-            .with("community-id-seed", self.community_id_seed)
-            .with("flow", self.flow.as_ref())
-            .with("address", self.address)
-            .with("port", self.port)
-            .with("from", self.from))
+        Ok(SelectionQuestion {
+            filter: self.expression()?,
+            since: since.map(Timestamp::to_rfc3339),
+            until: until.map(Timestamp::to_rfc3339),
+            around: None,
+            window: None,
+            interface: self.interface_name(),
+            community_id: self.community_id.map(|id| id.to_string()),
+            community_id_seed: self.community_id_seed,
+            flow: self.flow.as_ref().map(ToString::to_string),
+            address: self.address.map(|address| address.to_string()),
+            port: self.port,
+            from: self.from,
+        })
     }
 
     /// The start and end of the time window, where given.
@@ -376,6 +379,7 @@ pub(crate) fn filter(words: &[String]) -> anyhow::Result<Option<FilterSet>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::question::PacketsQuestion;
     use clap::Parser;
 
     #[derive(Parser)]
@@ -389,23 +393,24 @@ mod tests {
     fn target(arguments: &[&str]) -> anyhow::Result<String> {
         let both = Both::try_parse_from(std::iter::once(&"get").chain(arguments))?;
         let now = Timestamp::from_unix(1_000_000, 0);
-        Ok(both.selection.add(Target::new("/"), Some(&both.around), now, &TimeZone::UTC)?.as_str().to_owned())
+        let selection = both.selection.question(Some(&both.around), now, &TimeZone::UTC)?;
+        Ok(PacketsQuestion { selection, ..PacketsQuestion::default() }.write())
     }
 
     #[test]
     fn the_request_says_what_was_asked_for() {
         for (arguments, expected) in [
-            (&[][..], "/"),
-            (&["not", "port", "22"], "/?filter=not+port+22"),
-            (&["tcp[13] & 2 != 0"], "/?filter=tcp%5B13%5D+%26+2+%21%3D+0"),
-            (&["tcp[13]", "&", "2", "!=", "0"], "/?filter=tcp%5B13%5D+%26+2+%21%3D+0"),
-            (&["--since", "10m"], "/?since=1970-01-12T13%3A36%3A40.000000000Z"),
+            (&[][..], ""),
+            (&["not", "port", "22"], "filter=not+port+22"),
+            (&["tcp[13] & 2 != 0"], "filter=tcp%5B13%5D+%26+2+%21%3D+0"),
+            (&["tcp[13]", "&", "2", "!=", "0"], "filter=tcp%5B13%5D+%26+2+%21%3D+0"),
+            (&["--since", "10m"], "since=1970-01-12T13%3A36%3A40.000000000Z"),
             (
                 &["--around", "@1000.5", "--window", "1s"],
-                "/?since=1970-01-01T00%3A16%3A39.500000000Z&until=1970-01-01T00%3A16%3A41.500000000Z",
+                "since=1970-01-01T00%3A16%3A39.500000000Z&until=1970-01-01T00%3A16%3A41.500000000Z",
             ),
-            (&["port", "53", "-i", "eth0"], "/?filter=port+53&interface=eth0"),
-            (&["--flow", "10.0.0.1:80 10.0.0.2 tcp"], "/?flow=10.0.0.1%3A80+10.0.0.2+6"),
+            (&["port", "53", "-i", "eth0"], "filter=port+53&interface=eth0"),
+            (&["--flow", "10.0.0.1:80 10.0.0.2 tcp"], "flow=10.0.0.1%3A80+10.0.0.2+6"),
         ] {
             assert_eq!(target(arguments).unwrap(), expected, "{arguments:?}");
         }

@@ -10,12 +10,13 @@ use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 use serde_json::json;
 
-use crate::client::{self, Target};
+use crate::client;
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::human::{counted, size};
 use crate::terminal::printable::{note, print, print_json};
 use crate::verbs::selection;
+use api::path;
 use base::time::{self, Timestamp};
 use filter::FilterSet;
 use query::status::Status;
@@ -84,7 +85,7 @@ fn chosen(common: &Common, directory: Option<&Path>) -> anyhow::Result<PathBuf> 
     if let Some(directory) = directory {
         return Ok(directory.to_owned());
     }
-    let document = client::get(common, &Target::new("/v1/status"))?.document()?;
+    let document = client::get(common, path::STATUS)?.document()?;
     let status: Status = serde_json::from_str(&document).context("the recorder speaks another version")?;
     match status.spool {
         Some(spool) => Ok(spool.dir.into()),

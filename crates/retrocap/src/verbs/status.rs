@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Target};
+use crate::client;
 use crate::offline;
 use crate::options::Common;
 use crate::terminal::printable::{print, print_json, print_own};
 use crate::terminal::screen::Screen;
 use crate::terminal::status_page::{self, Heading, View};
+use api::path;
 use base::time::Timestamp;
 use query::status::Status as Document;
 
@@ -70,7 +71,7 @@ impl Status {
 
 /// Prints the status document, or the page for people.
 fn show(common: &Common) -> anyhow::Result<()> {
-    let document = client::get(common, &Target::new("/v1/status"))?.document()?;
+    let document = client::get(common, path::STATUS)?.document()?;
     if common.json {
         return print_json(&format!("{}\n", document.trim_end()));
     }

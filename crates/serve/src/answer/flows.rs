@@ -12,7 +12,7 @@ use super::super::spool_health::of_memory;
 use super::stream::{Closed, Ending, Sink, stream};
 use super::{Answer, Media};
 use api::parameters::FlowQuery;
-use api::question::ParameterValue as _;
+use api::value::ParameterValue as _;
 use api::{Problem, describe};
 use base::foreign::Log;
 use query::attribution::Attribution;

@@ -28,7 +28,11 @@ use crate::terminal::printable::{note, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::get::alert_files::AlertFiles;
 use crate::verbs::selection;
+use api::bodies::{Arrangement, FilePrecision, Selection, SelectionList};
+use api::path;
+use api::value::ParameterValue as _;
 use base::time::Timestamp;
+use formats::writer::Format;
 use query::search::SearchTarget;
 
 /// Alerts per request when each gets a file; fewer if the recorder lacks memory.
@@ -70,8 +74,8 @@ pub(crate) struct ExportOptions {
     pub(crate) filter: Option<String>,
     pub(crate) interface: Option<String>,
     pub(crate) seed: Option<u16>,
-    pub(crate) format: &'static str,
-    pub(crate) precision: &'static str,
+    pub(crate) format: Format,
+    pub(crate) precision: FilePrecision,
     pub(crate) mode: FileMode,
 }
 
@@ -212,35 +216,32 @@ impl<'a> AlertQuery<'a> {
         )
     }
 
-    fn body(&self, answer: &str, alerts: &[usize]) -> String {
-        let selections: Vec<Value> = alerts
-            .iter()
-            .map(|&at| {
-                let alert = &self.read.alerts[at];
-                let (since, until) = self.window(alert);
-                let key = match alert.names {
-                    SearchTarget::Flow(_) => "flow",
-                    SearchTarget::Host(_) => "host",
-                    SearchTarget::CommunityId(_) => "community_id",
-                };
-                json!({key: alert.names.to_string(), "since": since, "until": until})
-            })
-            .collect();
-        json!({
-            "answer": answer,
-            "whole_sessions": !self.args.only_margins,
-            "community_id_seed": self.asked.seed,
-            "filter": self.asked.filter.as_deref().unwrap_or_default(),
-            "interface": self.asked.interface,
-            "format": self.asked.format,
-            "precision": self.asked.precision,
-            "selections": selections,
-        })
-        .to_string()
+    fn body(&self, answer: Arrangement, alerts: &[usize]) -> anyhow::Result<String> {
+        let selections = alerts.iter().map(|&at| {
+            let alert = &self.read.alerts[at];
+            let (since, until) = self.window(alert);
+            let (since, until) = (Some(since.to_rfc3339()), Some(until.to_rfc3339()));
+            let selection = Selection { since, until, ..Selection::default() };
+            match &alert.names {
+                SearchTarget::Flow(flow) => Selection { flow: Some(flow.to_string()), ..selection },
+                SearchTarget::Host(host) => Selection { host: Some(*host), ..selection },
+                SearchTarget::CommunityId(id) => Selection { community_id: Some(id.to_string()), ..selection },
+            }
+        });
+        Ok(serde_json::to_string(&SelectionList {
+            selections: selections.collect(),
+            answer,
+            whole_sessions: !self.args.only_margins,
+            community_id_seed: self.asked.seed,
+            filter: self.asked.filter.clone().unwrap_or_default(),
+            interface: self.asked.interface.clone(),
+            format: self.asked.format.into(),
+            precision: self.asked.precision,
+        })?)
     }
 
-    fn ask(&self, answer: &str, alerts: &[usize]) -> anyhow::Result<Answer> {
-        client::ask(self.common, Method::POST, "/v1/packets", Some(self.body(answer, alerts)))
+    fn ask(&self, answer: Arrangement, alerts: &[usize]) -> anyhow::Result<Answer> {
+        client::ask(self.common, Method::POST, path::PACKETS, Some(self.body(answer, alerts)?))
     }
 
     /// Shows the progress line until it is dropped.
@@ -254,7 +255,7 @@ impl<'a> AlertQuery<'a> {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let directory = &destination::resolve(directory)?;
         let progress = self.progress();
-        let mut files = AlertFiles::new(directory, &self.read.alerts, self.asked.format, self.asked.mode)?;
+        let mut files = AlertFiles::new(directory, &self.read.alerts, &self.asked.format.write(), self.asked.mode)?;
         let mut outcomes: Vec<Outcome> = vec![Outcome::default(); self.read.alerts.len()];
         let mut order: Vec<usize> = (0..self.read.alerts.len()).collect();
         // Put alerts of one session into one batch, so that their file is made once.
@@ -263,7 +264,7 @@ impl<'a> AlertQuery<'a> {
         let (mut rest, mut batch_max, mut note_text) = (&order[..], BATCH_ALERTS, String::new());
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(batch_max.min(rest.len()));
-            let answer = match self.ask("split", batch) {
+            let answer = match self.ask(Arrangement::Split, batch) {
                 Err(error)
                     if batch.len() > 1
                         && error

@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use hyper::Method;
 
-use crate::client::{self, Target};
+use crate::client;
 use crate::options::Common;
 use crate::terminal::human;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::note;
 use crate::verbs::analysis::{Moment, Question};
+use api::bodies::NewPin;
+use api::path;
 use base::interface::Interfaces;
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -101,8 +103,8 @@ pub(super) fn pin(common: &Common, time: Duration, sessions: &[Session]) -> anyh
     expressions.dedup();
     let left_out = expressions.len().saturating_sub(PINS_MAX);
     for expression in expressions.iter().take(PINS_MAX) {
-        let body = serde_json::json!({ "filter": expression, "for_s": time.as_secs_f64() });
-        client::ask(common, Method::POST, Target::new("/v1/pins").as_str(), Some(body.to_string()))
+        let body = serde_json::to_string(&NewPin { filter: expression.clone(), for_s: time.as_secs_f64() })?;
+        client::ask(common, Method::POST, path::PINS, Some(body))
             .and_then(|mut answer| answer.document())
             .with_context(|| format!("cannot pin {expression}"))?;
     }
