@@ -202,8 +202,8 @@ mod forbidden {
             print!("{}", String::from_utf8_lossy(&output.stdout));
             for (number, (what, ..)) in DEADLY.iter().enumerate() {
                 let output = run(format!("{number} {}", role.as_str()));
-                let told = String::from_utf8_lossy(&output.stderr);
-                assert_eq!(output.status.signal(), Some(SIGSYS), "{}: {what}: {told}", role.as_str());
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.signal(), Some(SIGSYS), "{}: {what}: {stderr}", role.as_str());
             }
             println!("{}: ended {} times", role.as_str(), DEADLY.len());
         }

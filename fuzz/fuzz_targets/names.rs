@@ -12,13 +12,13 @@ fn check(name: &str) {
 }
 
 fuzz_target!(|data: &[u8]| {
-    for told in [server_name(data), http_host(data)] {
-        if let Parsed::Name(name) = told {
+    for parsed in [server_name(data), http_host(data)] {
+        if let Parsed::Name(name) = parsed {
             check(&name);
         }
     }
-    for told in [dns_question(data), dns_question_in_stream(data)] {
-        if let Parsed::Name(question) = told {
+    for parsed in [dns_question(data), dns_question_in_stream(data)] {
+        if let Parsed::Name(question) = parsed {
             check(&question.name);
             check(&question.kind);
         }

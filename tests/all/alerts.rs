@@ -8,7 +8,7 @@ use retrocap::session::SessionKey;
 use retrocap::session::community_id::CommunityId;
 use serde_json::{Value, json};
 
-use crate::cli::{Recorder, run, told};
+use crate::cli::{Recorder, reply, run};
 use crate::generate::{self, START_S};
 use crate::service::asking::{curl, have};
 
@@ -48,7 +48,7 @@ impl Setting {
     }
 
     fn get(&self, arguments: &[&str]) -> (i32, String, String) {
-        told(&run(&[&["get", "--socket", &self.socket], arguments].concat()))
+        reply(&run(&[&["get", "--socket", &self.socket], arguments].concat()))
     }
 
     /// Runs `get --alert` with this text as the alert file and one export per alert; returns exit code, manifest and
@@ -172,14 +172,14 @@ fn broken_old_and_unknown_alerts_are_reported_and_the_others_answered() {
     ];
     let (code, rows, stderr) = setting.split(&lines.join("\n"), &[]);
     assert_eq!(code, 1);
-    let told: Vec<(u64, &Value, &Value)> = rows
+    let reply: Vec<(u64, &Value, &Value)> = rows
         .iter()
         .map(|row| (row["alert"]["line"].as_u64().unwrap(), &row["packets"], &row["missing"]["cause"]))
         .collect();
     let (none, six) = (json!(0), json!(6));
     let cause = |name: &str| json!(name);
     assert_eq!(
-        told,
+        reply,
         [
             (1, &six, &Value::Null),
             (2, &none, &cause("broken_line")),
@@ -435,7 +435,7 @@ fn the_recorder_uses_the_configured_community_id_seed() {
     let (key, _) = SessionKey::new(&decode::decode(LinkType::ETHERNET, &record[16..]), InterfaceId(0));
     let id = |seed: u16| CommunityId::new(&key, seed).unwrap().to_string();
     let listed = |arguments: &[&str]| -> Vec<String> {
-        let (_, stdout, _) = told(&run(&[&["flows", "--json", "--socket", &setting.socket], arguments].concat()));
+        let (_, stdout, _) = reply(&run(&[&["flows", "--json", "--socket", &setting.socket], arguments].concat()));
         let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["community_id"].as_str().unwrap().to_owned();
         stdout.lines().map(id).collect()
     };

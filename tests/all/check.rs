@@ -105,8 +105,8 @@ fn problems_are_reported_and_a_machine_that_can_record_is_ok() {
         ("memory = \"32M\"\nno-drop-privileges = true", "user", "warning", "privileges are kept"),
     ] {
         let (ok, found) = look(text);
-        let (_, is, told) = found.iter().find(|(name, ..)| name == check).unwrap();
-        assert!(is == result && told.contains(words), "{text}: {is}: {told}");
+        let (_, is, detail) = found.iter().find(|(name, ..)| name == check).unwrap();
+        assert!(is == result && detail.contains(words), "{text}: {is}: {detail}");
         assert_eq!(ok, result != "error", "{text}");
     }
 }

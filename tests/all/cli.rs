@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
 }
 
 /// Exit code, stdout and stderr.
-pub(crate) fn told(output: &Output) -> (i32, String, String) {
+pub(crate) fn reply(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }
@@ -70,7 +70,7 @@ fn a_usage_error_shows_examples_and_exits_2() {
         (&["run", "--workers", "0"], &["0"]),
         (&["-v", "-q", "status"], &["cannot be used with"]),
     ] {
-        let (code, stdout, stderr) = told(&run(arguments));
+        let (code, stdout, stderr) = reply(&run(arguments));
         assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
         for word in words {
             assert!(stderr.contains(word), "{arguments:?} does not say {word:?}: {stderr}");
@@ -83,9 +83,9 @@ fn a_wrong_configuration_names_line_and_key() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("retrocap.toml");
     std::fs::write(&path, "snaplen = 96\nmemry = \"40M\"\n").unwrap();
-    let (code, _, stderr) = told(&run(&["run", "--config", path.to_str().unwrap()]));
+    let (code, _, stderr) = reply(&run(&["run", "--config", path.to_str().unwrap()]));
     assert!(code == 2 && stderr.contains("line 2") && stderr.contains("memry"), "{code}: {stderr}");
-    let (code, _, stderr) = told(&run(&["run", "--config", "/nowhere/retrocap.toml"]));
+    let (code, _, stderr) = reply(&run(&["run", "--config", "/nowhere/retrocap.toml"]));
     assert!(code == 1 && stderr.contains("/nowhere/retrocap.toml"), "{code}: {stderr}");
 }
 
@@ -103,7 +103,7 @@ fn a_failure_exits_1_and_says_what_to_do() {
         (&["replay", text.to_str().unwrap()], &["not a capture file", "expected pcap or pcapng"]),
         (&["run", "--replay", "/nowhere/x.pcap", "--socket", "/nowhere/r.sock"], &["/nowhere/"]),
     ] {
-        let (code, _, stderr) = told(&run(arguments));
+        let (code, _, stderr) = reply(&run(arguments));
         assert_eq!(code, 1, "{arguments:?}: {stderr}");
         for word in words {
             assert!(stderr.contains(word), "{arguments:?} does not say {word:?}: {stderr}");
@@ -128,13 +128,13 @@ fn the_help_of_each_verb_has_three_examples() {
         "completions",
         "man",
     ] {
-        let (code, stdout, stderr) = told(&run(&[verb, "--help"]));
+        let (code, stdout, stderr) = reply(&run(&[verb, "--help"]));
         assert_eq!((code, stderr.as_str()), (0, ""), "{verb}");
         let (_, examples) = stdout.split_once("Examples:").unwrap_or_else(|| panic!("{verb}: {stdout}"));
         let own = examples.lines().filter(|line| line.contains("retrocap ") && line.starts_with("  ")).count();
         assert!(own >= 3, "{verb}: {examples}");
     }
-    let (code, stdout, _) = told(&run(&["--version"]));
+    let (code, stdout, _) = reply(&run(&["--version"]));
     assert!(code == 0 && stdout.starts_with(concat!("retrocap ", env!("CARGO_PKG_VERSION"))), "{stdout}");
 }
 
@@ -156,7 +156,7 @@ fn a_closed_pipe_is_success() {
         .spawn()
         .unwrap();
     child.stdout.take().unwrap().read_exact(&mut [0; 100]).unwrap();
-    let (code, _, stderr) = told(&child.wait_with_output().unwrap());
+    let (code, _, stderr) = reply(&child.wait_with_output().unwrap());
     assert_eq!((code, stderr.as_str()), (0, ""));
 }
 
@@ -170,7 +170,7 @@ fn a_full_disk_is_reported_and_exits_1() {
     {
         let mut command = retrocap();
         command.args(["replay", &capture, "-m", "16M"]).args(arguments).stdout(stdout).stderr(Stdio::piped());
-        let (code, _, stderr) = told(&command.spawn().unwrap().wait_with_output().unwrap());
+        let (code, _, stderr) = reply(&command.spawn().unwrap().wait_with_output().unwrap());
         assert_eq!(code, 1, "{arguments:?}: {stderr}");
         assert!(stderr.contains("No space left on device"), "{arguments:?}: {stderr}");
     }
@@ -186,12 +186,12 @@ fn devices_and_pipes_are_written_to_and_not_replaced() {
         let fifo = fifo.clone();
         move || std::fs::read(fifo).unwrap().len()
     });
-    assert_eq!(told(&run(&["replay", &capture, "-m", "16M", "-q", "-w", fifo.to_str().unwrap()])).0, 0);
+    assert_eq!(reply(&run(&["replay", &capture, "-m", "16M", "-q", "-w", fifo.to_str().unwrap()])).0, 0);
     assert!(reader.join().unwrap() > 3 << 20);
     assert!(!fifo.metadata().unwrap().is_file());
-    assert_eq!(told(&run(&["replay", &capture, "-m", "16M", "-q", "-w", "/dev/null"])).0, 0);
+    assert_eq!(reply(&run(&["replay", &capture, "-m", "16M", "-q", "-w", "/dev/null"])).0, 0);
     assert!(!Path::new("/dev/null").metadata().unwrap().is_file());
-    assert_eq!(told(&run(&["replay", &capture, "-w", directory.path().to_str().unwrap()])).0, 2);
+    assert_eq!(reply(&run(&["replay", &capture, "-w", directory.path().to_str().unwrap()])).0, 2);
 }
 
 /// A recorder that serves a replayed capture. It is killed on drop.
@@ -217,7 +217,7 @@ impl Recorder {
         let recorder = Self(command.spawn().unwrap());
         let start = Instant::now();
         loop {
-            let (_, stdout, stderr) = told(&run(&["status", "--json", "--socket", socket]));
+            let (_, stdout, stderr) = reply(&run(&["status", "--json", "--socket", socket]));
             let status: serde_json::Value = serde_json::from_str(&stdout).unwrap_or_default();
             if status["packets"]["received"].as_u64() == Some(packets) {
                 return recorder;
@@ -237,7 +237,7 @@ fn the_past_can_be_queried() {
     sent.sort_by_key(|packet| packet.0);
     let socket = path("r.sock");
     let _recorder = Recorder::start(&capture, &socket, sent.len() as u64);
-    let ask = |arguments: &[&str]| told(&run(&[arguments, &["--socket", &socket]].concat()));
+    let ask = |arguments: &[&str]| reply(&run(&[arguments, &["--socket", &socket]].concat()));
 
     let file = path("all.pcapng");
     let (code, stdout, stderr) = ask(&["get", "-w", &file]);
@@ -256,7 +256,7 @@ fn the_past_can_be_queried() {
     assert!(code == 1 && stderr.contains("no packet that matches"), "{stderr}");
     assert!(!Path::new(&nothing).exists());
     let output = retrocap().args(["get", "--socket", &socket, "--since", "1m"]).output().unwrap();
-    let (code, _, stderr) = told(&output);
+    let (code, _, stderr) = reply(&output);
     assert!(code == 1 && stderr.contains("the newest packet kept is from 2026-11-22T10:"), "{stderr}");
     std::fs::write(&nothing, &output.stdout).unwrap();
     let (packets, ended) = generate::read(Path::new(&nothing));
@@ -286,7 +286,7 @@ fn the_past_can_be_queried() {
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = retrocap();
         let output = command.args(arguments).args(["--socket", &socket]).stdout(full).output().unwrap();
-        let (code, _, stderr) = told(&output);
+        let (code, _, stderr) = reply(&output);
         assert!(code == 1 && stderr.contains("No space left on device"), "{arguments:?}: {stderr}");
     }
 }
@@ -331,7 +331,7 @@ fn a_broken_answer_leaves_no_file() {
         stream.write_all(&body).unwrap();
     });
     let file = directory.path().join("half.pcapng");
-    let (code, _, stderr) = told(&run(&["get", "--socket", socket.to_str().unwrap(), "-w", file.to_str().unwrap()]));
+    let (code, _, stderr) = reply(&run(&["get", "--socket", socket.to_str().unwrap(), "-w", file.to_str().unwrap()]));
     server.join().unwrap();
     assert!(code == 1 && stderr.contains("broke off"), "{code}: {stderr}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "only the socket is there");

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::cli::{retrocap, run, told};
+use crate::cli::{reply, retrocap, run};
 use crate::generate;
 
 /// A capture of two sessions, and its folder.
@@ -16,7 +16,7 @@ fn capture() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn ask(arguments: &[&str], file: &Path) -> (i32, String, String) {
-    told(&run(&[arguments, &["-r", file.to_str().unwrap()]].concat()))
+    reply(&run(&[arguments, &["-r", file.to_str().unwrap()]].concat()))
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -100,11 +100,11 @@ fn honest_13_14_options_of_other_tools_are_taken_or_explained() {
 
 #[test]
 fn honest_13_14_push_takes_or_explains_the_options_too() {
-    let (code, _, stderr) = told(&run(&["push", "-X", "127.0.0.1:1"]));
+    let (code, _, stderr) = reply(&run(&["push", "-X", "127.0.0.1:1"]));
     assert!(code == 2 && stderr.contains("get -X"), "{stderr}");
-    let (code, stdout, stderr) = told(&run(&["push", "-D"]));
+    let (code, stdout, stderr) = reply(&run(&["push", "-D"]));
     assert!(code == 0 && stdout.contains("lo [Up"), "{stdout}{stderr}");
-    let (code, _, stderr) = told(&run(&["push"]));
+    let (code, _, stderr) = reply(&run(&["push"]));
     assert!(code == 2 && stderr.contains("HOST:PORT"), "{stderr}");
 }
 
@@ -119,7 +119,7 @@ fn honest_13_14_display_filters_and_expressions_are_joined() {
 
 /// The answer about a file, in a time zone nine hours ahead of UTC.
 fn ask_in_japan(arguments: &[&str], file: &Path) -> (i32, String, String) {
-    told(&retrocap().env("TZ", "JST-9").args(arguments).arg("-r").arg(file).output().unwrap())
+    reply(&retrocap().env("TZ", "JST-9").args(arguments).arg("-r").arg(file).output().unwrap())
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn honest_13_15_times_carry_their_zone() {
     let (_, lines, stderr) = ask_in_japan(&["get", "--text", "-c", "2"], &path);
     assert_eq!(stderr.lines().next(), Some("retrocap: times are in +09:00"), "{stderr}");
     let (_, utc, stderr) =
-        told(&retrocap().env("TZ", "UTC").args(["get", "--text", "-c", "2", "-r"]).arg(&path).output().unwrap());
+        reply(&retrocap().env("TZ", "UTC").args(["get", "--text", "-c", "2", "-r"]).arg(&path).output().unwrap());
     assert_eq!(stderr.lines().next(), Some("retrocap: times are in UTC"), "{stderr}");
     let hour = |lines: &str| lines[..2].parse::<u32>().unwrap();
     assert_eq!((hour(&utc) + 9) % 24, hour(&lines));
@@ -172,16 +172,16 @@ fn honest_13_16_no_success_stands_above_an_error() {
     let (text, cut) = (folder.path().join("text"), folder.path().join("cut.pcap"));
     std::fs::write(&text, "this is not a capture, it is a text\n").unwrap();
     std::fs::write(&cut, &whole[..whole.len() - 3]).unwrap();
-    let (code, stdout, stderr) = told(&run(&["replay", text.to_str().unwrap(), "-m", "16M"]));
+    let (code, stdout, stderr) = reply(&run(&["replay", text.to_str().unwrap(), "-m", "16M"]));
     assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
     assert!(stderr.contains("text") && !stderr.contains("every packet before"), "{stderr}");
-    let (code, stdout, stderr) = told(&run(&["replay", cut.to_str().unwrap(), "-m", "16M"]));
+    let (code, stdout, stderr) = reply(&run(&["replay", cut.to_str().unwrap(), "-m", "16M"]));
     assert!(code == 1 && stderr.contains("every packet before that was read"), "{stderr}");
     assert!(stdout.starts_with("BEFORE THE DAMAGE kept ") && !stdout.contains("nothing lost"), "{stdout}");
 }
 
 #[test]
-fn honest_13_16_damage_further_into_a_file_is_told_first() {
+fn honest_13_16_damage_further_into_a_file_is_reported_first() {
     let (folder, path) = capture();
     let whole = gzip(&std::fs::read(&path).unwrap());
     let damaged = folder.path().join("damaged.pcap.gz");

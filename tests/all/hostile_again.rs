@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use crate::cli::{run, told};
+use crate::cli::{reply, run};
 use crate::hostile_recorder::{RESIDENT_KIB_MAX, hostile, hostile_from_the_start, peak, row, without_end};
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nconnection: close\r\n";
@@ -156,7 +156,7 @@ fn security_14_3_other_sequences_reach_no_terminal() {
     ] {
         let answer = answer.clone();
         let (_directory, socket) = hostile(move |out| out.write_all(answer.as_bytes()));
-        let (code, stdout, stderr) = told(&run(&[arguments, &["--socket", socket.to_str().unwrap()]].concat()));
+        let (code, stdout, stderr) = reply(&run(&[arguments, &["--socket", socket.to_str().unwrap()]].concat()));
         assert_eq!(code, 0, "{arguments:?}: {stderr}");
         let text = stdout.replace("\r\n", "\n");
         assert!(stdout.contains("evil.example") && !text.contains(is_control), "{arguments:?}: {text:?}");
@@ -183,7 +183,7 @@ fn security_14_3_other_sequences_reach_no_terminal_with_a_refusal() {
     for arguments in [&["get", "--text"][..], &["flows"], &["status"], &["pin", "--list"], &["interfaces", "--gone"]] {
         let answer = format!("{head}{problem}");
         let (_directory, socket) = hostile_from_the_start(move |out| out.write_all(answer.as_bytes()));
-        let (code, stdout, stderr) = told(&run(&[arguments, &["--socket", socket.to_str().unwrap()]].concat()));
+        let (code, stdout, stderr) = reply(&run(&[arguments, &["--socket", socket.to_str().unwrap()]].concat()));
         assert_ne!(code, 0, "{arguments:?}");
         assert!(stderr.contains("evil.example"), "{arguments:?}: {stderr}");
         assert!(!stdout.contains(is_control) && !stderr.contains(is_control), "{arguments:?}: {stderr:?}");
@@ -191,7 +191,7 @@ fn security_14_3_other_sequences_reach_no_terminal_with_a_refusal() {
     let note = b"retrocap-flows: 1\r\nretrocap-note: see \xc2\x9b2J \xe2\x81\xa6 evil.example\r\n\r\n";
     let answer = [HEAD, CHUNKED, b"0\r\n", note].concat();
     let (_directory, socket) = hostile_from_the_start(move |out| out.write_all(&answer));
-    let (_, stdout, stderr) = told(&run(&["flows", "--socket", socket.to_str().unwrap()]));
+    let (_, stdout, stderr) = reply(&run(&["flows", "--socket", socket.to_str().unwrap()]));
     assert!(!stdout.contains(is_control) && !stderr.contains(is_control), "{stderr:?}");
 }
 
@@ -237,7 +237,7 @@ fn security_14_4_other_starts_of_formulas_are_text() {
         let text = format!("{start}cmd|'/c calc'!A1");
         let line = row(&text);
         let (_directory, socket) = hostile(move |out| out.write_all(line.as_bytes()));
-        let (code, stdout, stderr) = told(&run(&["flows", "--csv", "--socket", socket.to_str().unwrap()]));
+        let (code, stdout, stderr) = reply(&run(&["flows", "--csv", "--socket", socket.to_str().unwrap()]));
         assert_eq!(code, 0, "{stderr}");
         let record = stdout.split_once("\r\n").unwrap().1;
         for separator in [',', ';', '\t', '|'] {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::cli::{retrocap, run, told};
+use crate::cli::{reply, retrocap, run};
 
 /// Resident memory that a client may take at its peak.
 pub(crate) const RESIDENT_KIB_MAX: u64 = 128 << 10;
@@ -190,7 +190,7 @@ fn security_14_5_a_recorder_that_stops_sending_is_not_waited_for() {
     });
     for socket in [silent, trickling] {
         for verb in ["flows", "status"] {
-            let (code, stdout, stderr) = told(&run(&[verb, "--timeout", "1s", "--socket", socket.to_str().unwrap()]));
+            let (code, stdout, stderr) = reply(&run(&[verb, "--timeout", "1s", "--socket", socket.to_str().unwrap()]));
             assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
             assert!(stderr.contains("timed out"), "{verb}: {stderr}");
         }
@@ -213,7 +213,7 @@ fn security_14_3_nothing_a_recorder_says_moves_the_cursor() {
         let line = line.clone();
         let (_directory, socket) = hostile(move |out| out.write_all(line.as_bytes()));
         let output = run(&[arguments, &["--socket", socket.to_str().unwrap()]].concat());
-        let (code, stdout, stderr) = told(&output);
+        let (code, stdout, stderr) = reply(&output);
         assert_eq!(code, 0, "{stderr}");
         assert!(stdout.contains("10.0.0.1"), "{stdout}");
         for text in [&stdout, &stderr] {
@@ -226,7 +226,7 @@ fn security_14_3_nothing_a_recorder_says_moves_the_cursor() {
     }
     let (_directory, socket) = hostile(move |out| out.write_all(problem.as_bytes()));
     for arguments in [&["status", "--json"][..], &["pin", "--list", "--json"], &["status"]] {
-        let (_, stdout, stderr) = told(&run(&[arguments, &["--socket", socket.to_str().unwrap()]].concat()));
+        let (_, stdout, stderr) = reply(&run(&[arguments, &["--socket", socket.to_str().unwrap()]].concat()));
         assert!(
             !stdout.contains(is_deceptive) && !stderr.contains(is_deceptive),
             "{arguments:?}: {stdout:?} {stderr:?}"
@@ -246,7 +246,7 @@ fn security_14_4_no_field_of_a_table_is_a_formula() {
     ] {
         let line = row(name);
         let (_directory, socket) = hostile(move |out| out.write_all(line.as_bytes()));
-        let (code, stdout, stderr) = told(&run(&["flows", "--csv", "--socket", socket.to_str().unwrap()]));
+        let (code, stdout, stderr) = reply(&run(&["flows", "--csv", "--socket", socket.to_str().unwrap()]));
         assert_eq!(code, 0, "{stderr}");
         assert_eq!(stdout.matches(field).count(), 3, "{name}: {stdout}");
     }
@@ -260,7 +260,7 @@ fn security_14_6_a_planted_link_is_not_followed_and_exports_are_private() {
     std::fs::write(&capture, crate::generate::traffic(1000, 7)).unwrap();
     let replay = |out: &Path, more: &[&str]| {
         let (capture, out) = (capture.to_str().unwrap(), out.to_str().unwrap());
-        told(&run(&[&["replay", capture, "-m", "16M", "-q", "-w", out], more].concat()))
+        reply(&run(&[&["replay", capture, "-m", "16M", "-q", "-w", out], more].concat()))
     };
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
 
@@ -295,7 +295,7 @@ fn security_14_6_a_planted_link_is_not_followed_and_exports_are_private() {
     });
     let socket = socket.to_str().unwrap();
     let (code, _, stderr) =
-        told(&run(&["get", "--alert", &eve, "--split", sticky.to_str().unwrap(), "--socket", socket]));
+        reply(&run(&["get", "--alert", &eve, "--split", sticky.to_str().unwrap(), "--socket", socket]));
     assert!(code == 1 && stderr.contains("symbolic link of uid 1000"), "{code}: {stderr}");
     assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
 }

@@ -67,8 +67,8 @@ fn heartbleed_is_named_as_attempt_and_success_and_nothing_else_is() {
         let output = retrocap(&["hunt", "-r", text(&file), "--attack", "heartbleed", "--json"]);
         assert!(output.status.success(), "{}", said(&output));
         let found = lines(&output);
-        let told: Vec<_> = found.iter().map(|one| one["stage"].as_str().unwrap()).collect();
-        assert_eq!(told, stages, "{name}");
+        let found_stages: Vec<_> = found.iter().map(|one| one["stage"].as_str().unwrap()).collect();
+        assert_eq!(found_stages, stages, "{name}");
         for one in &found {
             assert_eq!((one["rule"].as_str(), one["kind"].as_str()), (Some("heartbleed"), Some("attack")));
             assert!(one["packet"]["sequence"].as_u64().unwrap() > 0 && one["flow"]["responder"]["port"] == 443);

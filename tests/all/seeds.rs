@@ -40,7 +40,7 @@ fn seeds() -> Seeds {
     for (name, bytes) in captures().into_iter().filter(|(name, _)| name.ends_with("encapsulations")) {
         seeds.insert(("lines", name.to_owned()), bytes);
     }
-    for (name, bytes) in told() {
+    for (name, bytes) in program_inputs() {
         let (target, name) = name.split_once('/').unwrap();
         seeds.insert((target, name.to_owned()), bytes);
     }
@@ -179,7 +179,7 @@ fn captures() -> Vec<(&'static str, Vec<u8>)> {
 
 /// Inputs that other programs write: alerts, answers, arguments, bodies, configurations, expressions, and messages of
 /// the kernel.
-fn told() -> Vec<(&'static str, Vec<u8>)> {
+fn program_inputs() -> Vec<(&'static str, Vec<u8>)> {
     let mut seeds: Vec<(&str, Vec<u8>)> = TEXTS.iter().map(|(name, text)| (*name, text.as_bytes().to_vec())).collect();
     let status =
         retrocap::query::status::Status::new(&nothing(), 12.5, 1 << 20, Timestamp::from_unix(1_795_400_000, 0));
@@ -386,7 +386,7 @@ fn seeds_parse_as_what_they_are_called() {
         };
         assert!(packets > 2 && ended == (name != "pcap-cut"), "{name}: {packets}");
     }
-    for (name, bytes) in told() {
+    for (name, bytes) in program_inputs() {
         reads(name, &bytes);
     }
     let clock = Clock { now: Timestamp::from_unix(1_795_400_000, 0), newest: None };
@@ -433,8 +433,8 @@ fn reads(name: &str, bytes: &[u8]) {
                 retrocap::filter::FilterSet::new(std::str::from_utf8(text).unwrap()).is_ok()
             }
             "program" => {
-                use retrocap::filter::{Program, vm::Raw};
-                let raw = bytes[1..33].chunks_exact(8).map(|it| Raw {
+                use retrocap::filter::{Program, vm::RawInstruction};
+                let raw = bytes[1..33].chunks_exact(8).map(|it| RawInstruction {
                     code: u16::from_le_bytes([it[0], it[1]]),
                     jump_true: it[2],
                     jump_false: it[3],

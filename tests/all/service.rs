@@ -11,7 +11,7 @@ use serde_json::Value;
 use asking::{Answer, curl, get, have};
 use recording::{Recording, Server};
 use retrocap::api::question::{FlowsQuestion, PacketsQuestion, Parameter};
-use retrocap::serve::{self, Limits, ROUTES};
+use retrocap::serve::{self, ROUTES, ServiceLimits};
 
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
@@ -260,7 +260,7 @@ fn described(document: &Value, schema: &Value, value: &Value, at: &str) {
 
 #[test]
 fn every_answer_is_counted_and_ends() {
-    let server = Server::with(Recording::default().udp(3, 100), Limits::default());
+    let server = Server::with(Recording::default().udp(3, 100), ServiceLimits::default());
     let Answer { status, .. } = get(&server, "/v1/packets");
     assert_eq!(status, 200);
     server.wait_for("retrocap_queries_running 0");

@@ -84,6 +84,6 @@ fn every_verb_has_a_manual_page() {
         );
     }
     let nowhere = Command::new(PROGRAM).args(["man", "/dev/null/man"]).output().unwrap();
-    let told = String::from_utf8_lossy(&nowhere.stderr).into_owned();
-    assert!(nowhere.status.code() == Some(1) && told.contains("/dev/null/man"), "{told}");
+    let stderr = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert!(nowhere.status.code() == Some(1) && stderr.contains("/dev/null/man"), "{stderr}");
 }

@@ -90,7 +90,7 @@ pub struct Oddities {
 
 /// Counts of packets that were carried forward: copied to a newer segment instead of being evicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Carried {
+pub struct CarriedTotals {
     /// Packets carried forward, counted each time; not part of `stored` or `evicted`.
     pub volume: Volume,
     /// Packets that should have been carried forward but found no room. Their sessions have lost their start.
@@ -138,7 +138,7 @@ pub struct Totals {
     /// Packets and captured bytes evicted so far.
     pub evicted: Volume,
     /// Counts of carrying forward.
-    pub carried: Carried,
+    pub carried: CarriedTotals,
     /// Counts of compression.
     pub packed: CompressionTotals,
     /// Packets that the kernel dropped because its ring was full; not part of `received`.
@@ -253,7 +253,7 @@ impl Totals {
             },
             lost_until: time(w[18]),
             newest: time(w[19]),
-            carried: Carried { volume: volume(20), lost: w[22] },
+            carried: CarriedTotals { volume: volume(20), lost: w[22] },
             packed: CompressionTotals {
                 segments: w[25],
                 raw_bytes: w[26],

@@ -12,7 +12,7 @@ use rustix::thread::CapabilitySet;
 use sys::Offloads;
 
 use super::memory_limit::{MemoryLimit, kibibytes};
-use super::privileges::Plan;
+use super::privileges::PrivilegePlan;
 use super::settings::Settings;
 use super::{classes, listeners, privileges, sandbox};
 use capture::interfaces::links;
@@ -258,7 +258,7 @@ fn user(settings: &Settings) -> Finding {
     );
     let container =
         "give the container the capabilities SETUID and SETGID, or start it as an ordinary user with NET_RAW";
-    let plan = match Plan::new(settings.user.as_deref(), settings.no_drop_privileges) {
+    let plan = match PrivilegePlan::new(settings.user.as_deref(), settings.no_drop_privileges) {
         Ok(plan) => plan,
         Err(error @ privileges::Error::CannotSwitch { .. }) => {
             return Finding::error(check, error.to_string(), container);
@@ -344,7 +344,7 @@ fn reload(settings: &Settings) -> Option<Finding> {
     let file = settings.file.as_ref()?;
     let shown = file.display();
     let metadata = fs::metadata(file).ok()?;
-    let plan = Plan::new(settings.user.as_deref(), settings.no_drop_privileges).ok();
+    let plan = PrivilegePlan::new(settings.user.as_deref(), settings.no_drop_privileges).ok();
     if let Some((uid, gid)) = plan.and_then(|plan| plan.owner())
         && !readable(&metadata, uid, &[Some(gid), privileges::readers().ok().flatten()])
     {

@@ -1,7 +1,7 @@
 //! Proof that privileges are dropped and the sandbox holds: whatever starts threads or reads foreign data asks for it.
 
 use super::error::Error;
-use super::privileges::{Plan, PrivilegeReport};
+use super::privileges::{PrivilegePlan, PrivilegeReport};
 use super::sandbox::{PathRules, Role, Sandbox, SandboxMode};
 
 /// A confined process. It can only be made by dropping privileges.
@@ -18,7 +18,7 @@ impl Confinement {
     ///
     /// When the process has more than one thread, a step fails that should be possible, or `mode` requires what the kernel
     /// lacks.
-    pub(super) fn enforce(plan: &Plan, mode: SandboxMode, paths: &PathRules) -> Result<Self, Error> {
+    pub(super) fn enforce(plan: &PrivilegePlan, mode: SandboxMode, paths: &PathRules) -> Result<Self, Error> {
         let privileges = plan.drop()?;
         let sandbox = Sandbox::enforce(mode, paths, &privileges)?;
         Ok(Self { privileges, sandbox })

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_at_a_path_and_at_an_abstract_name() {
+    fn it_is_notified_at_a_path_and_at_an_abstract_name() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let name = format!("retrocap-test-{}", std::process::id());

@@ -83,7 +83,7 @@ pub enum Error {
 
 /// What will be dropped. It is made early, because files are given to the later user while that is permitted.
 #[derive(Clone, Debug, Default)]
-pub struct Plan {
+pub struct PrivilegePlan {
     /// The user to switch to.
     user: Option<User>,
     /// The supplementary groups to have.
@@ -94,7 +94,7 @@ pub struct Plan {
     kept: Vec<String>,
 }
 
-impl Plan {
+impl PrivilegePlan {
     /// Finds out what can be dropped.
     ///
     /// Root switches to `user`, or to the user `retrocap` if there is one. Where that is impossible (a container without
@@ -152,7 +152,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// As [`Plan::drop`].
+    /// As [`PrivilegePlan::drop`].
     pub fn rehearse(&self) -> Result<PrivilegeReport, Error> {
         if self.keep_all {
             return self.drop();
@@ -208,13 +208,13 @@ impl Plan {
     }
 }
 
-/// Drops all privileges: [`Plan::new`] and [`Plan::drop`] in one.
+/// Drops all privileges: [`PrivilegePlan::new`] and [`PrivilegePlan::drop`] in one.
 ///
 /// # Errors
 ///
 /// As those.
 pub fn drop(user: Option<&str>, keep_all: bool) -> Result<PrivilegeReport, Error> {
-    Plan::new(user, keep_all)?.drop()
+    PrivilegePlan::new(user, keep_all)?.drop()
 }
 
 /// Why root cannot switch to a user here, if it cannot.

@@ -19,7 +19,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use super::error::{Error, system};
 use super::priority;
 use processes::report::{LINE_BYTES_MAX, Report};
-use processes::table::Table;
+use processes::table::SocketTable;
 
 /// The command of the second process.
 pub const COMMAND: &str = "watch-sockets";
@@ -41,8 +41,12 @@ impl Watcher {
     }
 
     /// Takes its reports over into a table of so many bytes, on a thread that calls `enter` first.
-    pub(super) fn listen(mut self, bytes_max: u64, enter: impl FnOnce() + Send + 'static) -> Result<Arc<Table>, Error> {
-        let table = Arc::new(Table::new(usize::try_from(bytes_max).unwrap_or(usize::MAX)));
+    pub(super) fn listen(
+        mut self,
+        bytes_max: u64,
+        enter: impl FnOnce() + Send + 'static,
+    ) -> Result<Arc<SocketTable>, Error> {
+        let table = Arc::new(SocketTable::new(usize::try_from(bytes_max).unwrap_or(usize::MAX)));
         let Some(reports) = self.0.stdout.take() else { return Ok(table) };
         let shared = Arc::clone(&table);
         let thread = std::thread::Builder::new().name("retrocap-names".to_owned()).stack_size(STACK_BYTES);

@@ -166,9 +166,9 @@ mod tests {
     use base::packet::{Direction, InterfaceId, LinkType, PacketFlags};
 
     /// Packets with these timestamps in milliseconds, three a batch.
-    struct Stamps(Vec<u64>);
+    struct TimedPackets(Vec<u64>);
 
-    impl Source for Stamps {
+    impl Source for TimedPackets {
         fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
             if self.0.is_empty() {
                 return Ok(Batch::End);
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn packets_come_at_their_time_and_in_their_order() {
         let stamps = vec![1000, 1000, 1400, 1200, 1500, 2000, 2001];
-        let mut source = PacedSource::new(Stamps(stamps.clone()), 10.0);
+        let mut source = PacedSource::new(TimedPackets(stamps.clone()), 10.0);
         let (start, mut seen) = (Instant::now(), Vec::new());
         while source
             .batch(&mut |packet| {
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_long_gap_is_waited_for_in_short_steps() {
-        let mut source = PacedSource::new(Stamps(vec![0, 3_600_000]), 1.0);
+        let mut source = PacedSource::new(TimedPackets(vec![0, 3_600_000]), 1.0);
         assert_eq!(source.batch(&mut |_| {}).unwrap(), Batch::More);
         let start = Instant::now();
         assert_eq!(source.batch(&mut |_| panic!("an hour early")).unwrap(), Batch::Idle);

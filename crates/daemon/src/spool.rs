@@ -16,14 +16,14 @@ use super::settings::Settings;
 use base::time::Timestamp;
 use engine::pipeline::Pipeline;
 use query::History;
-use spool::archive::Shelf;
-use spool::catalogue::Opening;
+use spool::archive::SharedSpool;
+use spool::catalogue::OpenReport;
 use spool::directory::Directory;
 use spool::follow::Follower;
 use spool::writer::{Options, Spool, State};
 
 /// A spool in a directory.
-pub(super) type DirectoryShelf = Shelf<Arc<Directory>>;
+pub(super) type DirectorySpool = SharedSpool<Arc<Directory>>;
 
 /// Pause between two passes when everything is written.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -39,7 +39,7 @@ const STACK_BYTES: usize = 1 << 20;
 /// # Errors
 ///
 /// If it cannot be used.
-pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Arc<DirectoryShelf>, Error> {
+pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Arc<DirectorySpool>, Error> {
     let directory = Directory::open_to_write(path).map_err(Error::Spool)?;
     if let Some((uid, gid)) = owner {
         directory.give_to(uid, gid).map_err(|source| Error::System { step: "give the spool to the user", source })?;
@@ -47,7 +47,7 @@ pub(super) fn open(path: &Path, owner: Option<(u32, u32)>) -> Result<Arc<Directo
     if directory.is_in_memory() {
         tracing::warn!("the spool {} is in memory (tmpfs): a reboot loses it", path.display());
     }
-    Ok(Arc::new(Shelf::new(Arc::new(directory), path.display().to_string())))
+    Ok(Arc::new(SharedSpool::new(Arc::new(directory), path.display().to_string())))
 }
 
 /// How the settings want the spool written.
@@ -76,7 +76,7 @@ pub(super) fn stored(pipelines: &mut [Pipeline]) -> Vec<u64> {
 ///
 /// When the system refuses a thread.
 pub(super) fn start(
-    shelf: Option<Arc<DirectoryShelf>>,
+    shelf: Option<Arc<DirectorySpool>>,
     settings: &Settings,
     history: &Arc<History>,
     before: Vec<u64>,
@@ -96,7 +96,7 @@ pub(super) struct SpoolThread {
 impl SpoolThread {
     /// Starts the thread. `before` has, for each worker, the number of packets that need not be written.
     fn start(
-        shelf: Arc<DirectoryShelf>,
+        shelf: Arc<DirectorySpool>,
         options: Options,
         history: Arc<History>,
         before: Vec<u64>,
@@ -122,7 +122,7 @@ impl SpoolThread {
     }
 }
 
-fn run(shelf: &DirectoryShelf, options: Options, history: &History, before: &[u64], stop: &AtomicBool) {
+fn run(shelf: &DirectorySpool, options: Options, history: &History, before: &[u64], stop: &AtomicBool) {
     let began = Instant::now();
     let (mut spool, opening) = match Spool::open(Arc::clone(shelf.medium()), options, now()) {
         Ok(opened) => opened,
@@ -173,8 +173,8 @@ fn log_state(state: State, problem: Option<&str>) {
     }
 }
 
-fn report(opening: &Opening, took: Duration) {
-    let Opening { recovered, unconfirmed_bytes, removed, .. } = opening;
+fn report(opening: &OpenReport, took: Duration) {
+    let OpenReport { recovered, unconfirmed_bytes, removed, .. } = opening;
     if *recovered > 0 || *removed > 0 {
         tracing::info!(
             "the spool was not closed: {recovered} files were completed ({unconfirmed_bytes} bytes at their ends were \

@@ -15,8 +15,8 @@ use crate::own_streams::{OwnStreamFilter, OwnStreams};
 use crate::session::{SessionArray, SessionLookup, SessionTable, SessionUpdate};
 use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
-use crate::store::retention::{Policy, Terms};
-use crate::store::{KeptAs, Place, Rank, Segments, Store, Tally};
+use crate::store::retention::{Policy, RetentionTerms};
+use crate::store::{KeptAs, Placement, Rank, Segments, Store, Tally};
 use base::codec::{Put, Take, damaged};
 use base::counters::{DropReason, Published, Totals, Volume};
 use base::interface::Interfaces;
@@ -85,7 +85,7 @@ fn burst_len(packets: &[Packet<'_>]) -> usize {
 
 /// A packet of a burst whose headers were read.
 #[derive(Clone, Copy)]
-struct Coming<'a> {
+struct DecodedPacket<'a> {
     packet: &'a Packet<'a>,
     lookup: SessionLookup,
 }
@@ -96,7 +96,7 @@ pub struct Pipeline {
     sessions: SessionTable,
     judge: Judge,
     /// How the classes are kept.
-    terms: Vec<Terms>,
+    terms: Vec<RetentionTerms>,
     store: Store,
     pins: Arc<Pins>,
     classes: Arc<[(String, u64)]>,
@@ -120,7 +120,7 @@ impl Pipeline {
     pub fn new(config: Config) -> std::io::Result<Self> {
         let terms = config.classes.iter();
         let terms: Vec<_> =
-            terms.map(|class| Terms { weight: class.weight, reserve_bytes: class.reserve_bytes }).collect();
+            terms.map(|class| RetentionTerms { weight: class.weight, reserve_bytes: class.reserve_bytes }).collect();
         let policy = config.policy.with_classes(terms.clone());
         let store_bytes = config.store_bytes.saturating_sub(Judge::BYTES);
         let snaplen = if config.snaplen == 0 { usize::MAX } else { config.snaplen as usize };
@@ -294,7 +294,7 @@ impl Pipeline {
             for (coming, packet) in coming.iter_mut().zip(burst) {
                 *coming = self.receive(packet);
             }
-            for Coming { lookup, .. } in coming.iter().flatten() {
+            for DecodedPacket { lookup, .. } in coming.iter().flatten() {
                 self.sessions.prefetch_entry(lookup);
             }
             for coming in coming.iter().flatten() {
@@ -305,7 +305,7 @@ impl Pipeline {
 
     /// From a packet to what its headers say; `None` if it is not to be kept.
     #[inline(always)]
-    fn receive<'a>(&mut self, whole: &'a Packet<'a>) -> Option<Coming<'a>> {
+    fn receive<'a>(&mut self, whole: &'a Packet<'a>) -> Option<DecodedPacket<'a>> {
         let mut place = None;
         let packet = self.cut(whole, &mut place);
         if packet.data.len() < whole.data.len() {
@@ -329,11 +329,11 @@ impl Pipeline {
         }
         self.note(packet, decoded.stop);
         let lookup = self.sessions.look_up(packet, &mut decoded);
-        Some(Coming { packet: whole, lookup })
+        Some(DecodedPacket { packet: whole, lookup })
     }
 
     /// Counts a packet to its session, whose bytes so far say where it is stored.
-    fn keep(&mut self, Coming { packet, lookup }: &Coming<'_>) {
+    fn keep(&mut self, DecodedPacket { packet, lookup }: &DecodedPacket<'_>) {
         let mut place = None;
         let packet = self.cut(packet, &mut place);
         let bytes = packet.data.len() as u64;
@@ -351,7 +351,7 @@ impl Pipeline {
             return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
         }
         let rank = self.store.rank(session.depth, u64::from(packet.original_len));
-        let place = Place { marks, rank, kept_as, elephant: self.elephant(rank, &session) };
+        let place = Placement { marks, rank, kept_as, elephant: self.elephant(rank, &session) };
         let header = RecordHeader::new(packet, sequence, session.slot);
         self.store.append(&header, packet.data, place, &mut self.sessions);
         self.totals.stored.add(bytes);
@@ -363,7 +363,7 @@ impl Pipeline {
         if rank != Rank::LAST || session.offset < self.store.elephant_bytes() {
             return 0;
         }
-        Place::elephant_of(session.slot)
+        Placement::elephant_of(session.slot)
     }
 
     /// A packet as it is kept. Few packets are too long, so only those are copied, to `place`.
@@ -405,7 +405,7 @@ impl Pipeline {
 
     /// Takes over pins that were made or have ended.
     pub fn refresh(&mut self) {
-        if let Some(pins::Changed { ended, active }) = self.judge.refresh(&mut self.sessions) {
+        if let Some(pins::PinChanges { ended, active }) = self.judge.refresh(&mut self.sessions) {
             self.store.set_pins(ended, active);
         }
     }

@@ -90,7 +90,7 @@ pub const PROOF_FORMAT: u32 = 1;
 
 /// Why a session cannot be proven.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoProof {
+pub enum ProofError {
     /// No session has this key.
     #[error("no session of the file is {0:?}; `retrocap flows -r FILE` lists them")]
     NoSession(String),
@@ -129,11 +129,11 @@ impl Capture {
     /// # Errors
     ///
     /// When there is no such session.
-    pub fn prove(&self, of: &str, key: &str) -> Result<SessionProof, NoProof> {
+    pub fn prove(&self, of: &str, key: &str) -> Result<SessionProof, ProofError> {
         let place = self.runs.binary_search_by(|run| run.key.as_str().cmp(key));
-        let index = place.map_err(|_| NoProof::NoSession(key.to_owned()))?;
+        let index = place.map_err(|_| ProofError::NoSession(key.to_owned()))?;
         let leaves: Vec<_> = self.runs.iter().map(Run::leaf).collect();
-        let path = Path::of(&leaves, index).ok_or_else(|| NoProof::NoSession(key.to_owned()))?;
+        let path = Path::of(&leaves, index).ok_or_else(|| ProofError::NoSession(key.to_owned()))?;
         Ok(SessionProof {
             retrocap_session_proof: PROOF_FORMAT,
             of: of.to_owned(),

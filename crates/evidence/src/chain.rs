@@ -52,26 +52,26 @@ pub fn link(line: &str, head: Option<Head>) -> (String, Head) {
 }
 
 /// A line's place in its chain, if its own hash is right.
-pub fn read_link(line: &[u8]) -> Result<(Head, Digest), Break> {
+pub fn read_link(line: &[u8]) -> Result<(Head, Digest), ChainBreak> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let at = line.len().checked_sub(HASH_BYTES).ok_or(Break::NotLinked)?;
+    let at = line.len().checked_sub(HASH_BYTES).ok_or(ChainBreak::NotLinked)?;
     let (hashed, suffix) = line.split_at(at);
-    let suffix = std::str::from_utf8(suffix).map_err(|_| Break::NotLinked)?;
+    let suffix = std::str::from_utf8(suffix).map_err(|_| ChainBreak::NotLinked)?;
     let digits = suffix.strip_prefix(",\"hash\":\"").and_then(|rest| rest.strip_suffix("\"}"));
-    let hash: Digest = digits.ok_or(Break::NotLinked)?.parse().map_err(|_| Break::NotLinked)?;
+    let hash: Digest = digits.ok_or(ChainBreak::NotLinked)?.parse().map_err(|_| ChainBreak::NotLinked)?;
     if Digest::of_parts(&[hashed, b"}"]) != hash {
-        return Err(Break::Changed);
+        return Err(ChainBreak::Changed);
     }
-    let value: Value = serde_json::from_slice(line).map_err(|_| Break::NotLinked)?;
-    let number = value.pointer("/link/number").and_then(Value::as_u64).ok_or(Break::NotLinked)?;
-    let previous = value.pointer("/link/previous").and_then(Value::as_str).ok_or(Break::NotLinked)?;
-    let previous = previous.parse().map_err(|_| Break::NotLinked)?;
+    let value: Value = serde_json::from_slice(line).map_err(|_| ChainBreak::NotLinked)?;
+    let number = value.pointer("/link/number").and_then(Value::as_u64).ok_or(ChainBreak::NotLinked)?;
+    let previous = value.pointer("/link/previous").and_then(Value::as_str).ok_or(ChainBreak::NotLinked)?;
+    let previous = previous.parse().map_err(|_| ChainBreak::NotLinked)?;
     Ok((Head { number, hash }, previous))
 }
 
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Break {
+pub enum ChainBreak {
     /// The line has no links.
     #[error("it is not linked to a line before it: it was written by another program, by an older version, or cut")]
     NotLinked,
@@ -109,7 +109,7 @@ pub struct Report {
     /// The last line's place.
     pub head: Option<Head>,
     /// Each break with the number of its line in the files, from 1; at most [`BREAKS_MAX`].
-    pub breaks: Vec<(u64, Break)>,
+    pub breaks: Vec<(u64, ChainBreak)>,
     /// Breaks beyond these.
     pub more_breaks: u64,
     /// Signed heads that hold, at most [`SIGNED_MAX`].
@@ -133,7 +133,7 @@ pub const SIGNED_MAX: usize = 4096;
 pub const BREAKS_MAX: usize = 100;
 
 impl Report {
-    fn found(&mut self, what: Break) {
+    fn found(&mut self, what: ChainBreak) {
         if self.breaks.len() < BREAKS_MAX {
             self.breaks.push((self.lines, what));
         } else {
@@ -176,7 +176,7 @@ pub fn check(files: impl IntoIterator<Item = impl BufRead>) -> std::io::Result<R
 
 fn check_line(report: &mut Report, line: &[u8]) {
     if !line.ends_with(b"\n") {
-        return report.found(Break::NotLinked);
+        return report.found(ChainBreak::NotLinked);
     }
     let (place, previous) = match read_link(line) {
         Ok(link) => link,
@@ -185,10 +185,10 @@ fn check_line(report: &mut Report, line: &[u8]) {
     match report.head {
         None => report.first = Some((place.number, previous)),
         Some(head) if place.number <= head.number => {
-            report.found(Break::Order { expected: head.number + 1, found: place.number });
+            report.found(ChainBreak::Order { expected: head.number + 1, found: place.number });
         }
         Some(head) if place.number > head.number + 1 || previous != head.hash => {
-            report.found(Break::Gap { expected: head.number + 1, found: place.number.saturating_sub(1) });
+            report.found(ChainBreak::Gap { expected: head.number + 1, found: place.number.saturating_sub(1) });
         }
         Some(_) => {}
     }
@@ -206,7 +206,7 @@ fn check_signed(report: &mut Report, line: &[u8]) {
     };
     let signer = match signature::verify(signature, signed.as_bytes()) {
         Ok(signer) => signer,
-        Err(error) => return report.found(Break::Head(error.to_string())),
+        Err(error) => return report.found(ChainBreak::Head(error.to_string())),
     };
     let said: Option<SignedHead> = serde_json::from_str(signed).ok();
     match (said, report.head) {
@@ -217,8 +217,8 @@ fn check_signed(report: &mut Report, line: &[u8]) {
         (Some(said), None) if report.first.is_some_and(|(_, previous)| previous == said.head.hash) => {
             report.signed(said.head.number, said.time, signer);
         }
-        (Some(said), _) => report.found(Break::Head(format!("line {} had another hash", said.head.number))),
-        (None, _) => report.found(Break::Head("its text is not understood".to_owned())),
+        (Some(said), _) => report.found(ChainBreak::Head(format!("line {} had another hash", said.head.number))),
+        (None, _) => report.found(ChainBreak::Head("its text is not understood".to_owned())),
     }
 }
 

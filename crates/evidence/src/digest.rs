@@ -108,20 +108,20 @@ impl fmt::Debug for Digest {
 /// A text that is no SHA-256 digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a SHA-256 digest: 64 lowercase hexadecimal digits are expected")]
-pub struct NoDigest;
+pub struct DigestError;
 
 impl FromStr for Digest {
-    type Err = NoDigest;
+    type Err = DigestError;
 
-    fn from_str(text: &str) -> Result<Self, NoDigest> {
+    fn from_str(text: &str) -> Result<Self, DigestError> {
         let digits = text.as_bytes();
         let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if digits.len() != 64 || !digits.iter().all(is_digit) {
-            return Err(NoDigest);
+            return Err(DigestError);
         }
         let mut digest = Self::default();
         for (at, byte) in digest.0.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| NoDigest)?;
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| DigestError)?;
         }
         Ok(digest)
     }

@@ -4,10 +4,10 @@ use crate::signature::{NAMESPACE, Signer};
 
 /// The lines of an `allowed_signers` file that concern plain keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AllowedSigners(Vec<Allowed>);
+pub struct AllowedSigners(Vec<AllowedSigner>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Allowed {
+struct AllowedSigner {
     principals: String,
     namespaces: Option<String>,
     valid_after: Option<String>,
@@ -63,7 +63,7 @@ impl AllowedSigners {
             }
             let key = format!("{word} {}", words.next().ok_or(failed("a key is missing"))?);
             if !authority {
-                signers.push(Allowed { principals, namespaces, valid_after, valid_before, key });
+                signers.push(AllowedSigner { principals, namespaces, valid_after, valid_before, key });
             }
         }
         Ok(Self(signers))

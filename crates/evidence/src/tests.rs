@@ -13,7 +13,7 @@ use crate::seal::{Sealer, seal};
 use crate::signature::{self, Key, NAMESPACE};
 use crate::signers::AllowedSigners;
 use crate::timestamp::{self, TimeStampError};
-use crate::verify::{Against, Outcome, beside, verify};
+use crate::verify::{Outcome, VerifyOptions, beside, verify};
 use base::interface::Interfaces;
 use base::packet::{Direction, LinkType, Packet, PacketFlags};
 use base::time::Timestamp;
@@ -99,7 +99,7 @@ impl Case {
 
     /// Whether a verification finds nothing wrong.
     fn holds(&self) -> bool {
-        let against = Against { signers: Some(signers()), ..Against::default() };
+        let against = VerifyOptions { signers: Some(signers()), ..VerifyOptions::default() };
         verify(&self.manifest, &against).is_ok_and(|findings| findings.hold())
     }
 }
@@ -111,7 +111,7 @@ fn signers() -> AllowedSigners {
 #[test]
 fn what_nobody_touched_holds() {
     let case = Case::new(&[("a.pcapng", &capture(&packets(5), Format::Pcapng, &[])), ("notes.txt", b"seen at noon")]);
-    let against = Against { signers: Some(signers()), ..Against::default() };
+    let against = VerifyOptions { signers: Some(signers()), ..VerifyOptions::default() };
     let findings = verify(&case.manifest, &against).unwrap();
     assert!(findings.hold(), "{findings:?}");
     let all: Vec<_> = findings.0.iter().map(|finding| (finding.outcome, finding.words.as_str())).collect();
@@ -160,14 +160,14 @@ fn files_that_are_swapped_or_removed_are_found() {
     assert!(case.holds());
     std::fs::remove_file(case.path("case.json.sig")).unwrap();
     assert!(!case.holds(), "a signature was asked for");
-    assert!(verify(&case.manifest, &Against::default()).unwrap().hold(), "nobody asked for a signature");
+    assert!(verify(&case.manifest, &VerifyOptions::default()).unwrap().hold(), "nobody asked for a signature");
 }
 
 #[test]
 fn a_signature_of_another_key_is_found() {
     let case = Case::new(&[("notes.txt", b"x")]);
     let line = format!("bob@example.org {}", Key::read(include_str!("testdata/ecdsa")).unwrap().public());
-    let against = Against { signers: Some(AllowedSigners::read(&line).unwrap()), ..Against::default() };
+    let against = VerifyOptions { signers: Some(AllowedSigners::read(&line).unwrap()), ..VerifyOptions::default() };
     assert!(!verify(&case.manifest, &against).unwrap().hold());
 }
 
@@ -199,7 +199,7 @@ fn a_session_is_proven_out_of_a_whole_file() {
     let check = |packets: &[(u64, Vec<u8>)]| {
         let path = case.path("session.pcap");
         std::fs::write(&path, capture(packets, Format::Pcap, &[])).unwrap();
-        let against = Against { proofs: vec![(proof.clone(), path)], ..Against::default() };
+        let against = VerifyOptions { proofs: vec![(proof.clone(), path)], ..VerifyOptions::default() };
         verify(&case.manifest, &against).unwrap().hold()
     };
     assert!(check(&session));

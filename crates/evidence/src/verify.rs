@@ -62,7 +62,7 @@ impl Findings {
 
 /// What the manifest is compared with.
 #[derive(Clone, Debug, Default)]
-pub struct Against {
+pub struct VerifyOptions {
     /// Keys that may sign; without them, whose a signature is stays open.
     pub signers: Option<AllowedSigners>,
     /// Trusted authorities for time stamps, in DER.
@@ -106,7 +106,7 @@ pub fn beside(manifest: &Path, suffix: &str) -> PathBuf {
 /// # Errors
 ///
 /// When there is no manifest that could be checked.
-pub fn verify(path: &Path, against: &Against) -> Result<Findings, VerifyError> {
+pub fn verify(path: &Path, against: &VerifyOptions) -> Result<Findings, VerifyError> {
     let io = |source| VerifyError::Io { path: path.to_owned(), source };
     let mut text = Vec::new();
     File::open(path).map_err(io)?.take(manifest::BYTES_MAX).read_to_end(&mut text).map_err(io)?;
@@ -134,7 +134,7 @@ pub fn verify(path: &Path, against: &Against) -> Result<Findings, VerifyError> {
     Ok(findings)
 }
 
-fn check_signature(path: &Path, text: &[u8], against: &Against, stamped: Option<u64>, findings: &mut Findings) {
+fn check_signature(path: &Path, text: &[u8], against: &VerifyOptions, stamped: Option<u64>, findings: &mut Findings) {
     let file = beside(path, ".sig");
     let signature = match std::fs::read_to_string(&file) {
         Ok(signature) => signature,
@@ -158,7 +158,13 @@ fn check_signature(path: &Path, text: &[u8], against: &Against, stamped: Option<
     signed_by(&signer, against, stamped, "the manifest", findings);
 }
 
-fn signed_by(signer: &signature::Signer, against: &Against, stamped: Option<u64>, what: &str, findings: &mut Findings) {
+fn signed_by(
+    signer: &signature::Signer,
+    against: &VerifyOptions,
+    stamped: Option<u64>,
+    what: &str,
+    findings: &mut Findings,
+) {
     let Some(signers) = &against.signers else {
         return findings.add(
             Outcome::Unknown,
@@ -178,7 +184,7 @@ fn signed_by(signer: &signature::Signer, against: &Against, stamped: Option<u64>
 }
 
 /// Checks the time stamp beside the manifest, if there is one, and returns its time.
-fn check_time_stamp(path: &Path, text: &[u8], against: &Against, findings: &mut Findings) -> Option<u64> {
+fn check_time_stamp(path: &Path, text: &[u8], against: &VerifyOptions, findings: &mut Findings) -> Option<u64> {
     let file = beside(path, ".tsr");
     let response = match std::fs::read(&file) {
         Ok(response) => response,
@@ -268,7 +274,7 @@ fn check_file(directory: &Path, listed: &FileEntry, findings: &mut Findings) {
 pub const RECORDER_SUFFIX: &str = ".recorder.json";
 
 /// Checks the records that a recorder signed when it sent an export.
-fn check_recorder(directory: &Path, manifest: &Manifest, against: &Against, findings: &mut Findings) {
+fn check_recorder(directory: &Path, manifest: &Manifest, against: &VerifyOptions, findings: &mut Findings) {
     for file in &manifest.files {
         let record = format!("{}{RECORDER_SUFFIX}", file.name);
         if !manifest.files.iter().any(|other| other.name == record) {
@@ -296,7 +302,7 @@ fn check_recorder(directory: &Path, manifest: &Manifest, against: &Against, find
 }
 
 /// Checks the proofs in an export that its packets were in the record that was sealed minute by minute.
-fn check_record(path: &Path, name: &str, against: &Against, findings: &mut Findings) {
+fn check_record(path: &Path, name: &str, against: &VerifyOptions, findings: &mut Findings) {
     let read = File::open(path).and_then(|file| digests(Box::new(file)));
     let Ok((packets, comments)) = read else { return };
     let proven = Proven::among(&comments);

@@ -99,7 +99,7 @@ pub enum FilterError {
         /// The expression.
         expression: String,
         /// The reason why the program is invalid.
-        reason: vm::Invalid,
+        reason: vm::InvalidProgram,
     },
 }
 
@@ -168,13 +168,13 @@ impl Filter {
             (expression.len() >= ALONE_BYTES_MIN).then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner));
         let handle = pcap::Capture::dead(pcap::Linktype(dlt(link_type))).map_err(rejected)?;
         let compiled = handle.compile(expression, optimize).map_err(rejected)?;
-        let instructions = compiled.get_instructions().iter().map(vm::Raw::from_libpcap);
+        let instructions = compiled.get_instructions().iter().map(vm::RawInstruction::from_libpcap);
         let program = match instructions.collect::<Option<Vec<_>>>() {
             Some(raw) => Program::load(&raw),
-            None => Err(vm::Invalid::Unreadable),
+            None => Err(vm::InvalidProgram::Unreadable),
         };
         program.map_err(|reason| match reason {
-            vm::Invalid::Metadata => FilterError::Metadata { expression: expression.to_owned() },
+            vm::InvalidProgram::Metadata => FilterError::Metadata { expression: expression.to_owned() },
             reason => FilterError::Unsafe { expression: expression.to_owned(), reason },
         })
     }

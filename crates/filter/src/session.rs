@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_endpoints_do_not_tell_is_unknown() {
+    fn what_endpoints_do_not_determine_is_unknown() {
         for (expression, expected) in [
             ("tcp[13] & 4 != 0", Outcome::Unknown),
             ("tcp[13] & 4 != 0 and port 443", Outcome::Unknown),

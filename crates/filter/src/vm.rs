@@ -12,7 +12,7 @@ mod partial;
 use std::sync::Arc;
 
 use instruction::{Instruction, MEMORY_WORDS, Operand};
-pub use instruction::{Invalid, Raw};
+pub use instruction::{InvalidProgram, RawInstruction};
 pub use partial::{Outcome, PartialPacket};
 
 /// A compiled and checked filter. Clones share the instructions.
@@ -37,13 +37,13 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] for the first instruction that cannot be run.
-    pub fn load(raw: &[Raw]) -> Result<Self, Invalid> {
+    /// [`InvalidProgram`] for the first instruction that cannot be run.
+    pub fn load(raw: &[RawInstruction]) -> Result<Self, InvalidProgram> {
         let instructions: Vec<_> =
             raw.iter().enumerate().map(|(at, one)| load::check(*one, at, raw.len())).collect::<Result<_, _>>()?;
         match instructions.last() {
             Some(Instruction::Return(_) | Instruction::ReturnA) => Ok(Self { instructions: instructions.into() }),
-            _ => Err(Invalid::NoReturn),
+            _ => Err(InvalidProgram::NoReturn),
         }
     }
 

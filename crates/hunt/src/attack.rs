@@ -21,16 +21,16 @@ pub struct Attack {
     pub reference: Vec<String>,
     /// What gives it away; one suffices.
     #[serde(rename = "match")]
-    pub matches: Vec<Sign>,
+    pub matches: Vec<Trigger>,
     /// Conversations in which it is, and in which it is not.
     #[serde(rename = "case", default)]
-    pub cases: Vec<Case>,
+    pub cases: Vec<Conversation>,
 }
 
 /// What gives an attack away: an event with conditions, or bytes in a stream.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sign {
+pub struct Trigger {
     /// `attempt`, `success` or another word.
     #[serde(default)]
     pub stage: String,
@@ -54,20 +54,20 @@ pub struct Sign {
     #[serde(default)]
     pub app: String,
     /// Only what this side sent.
-    pub sender: Option<Side>,
+    pub sender: Option<RuleSender>,
 }
 
 /// A sender in a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Side {
+pub enum RuleSender {
     /// The client.
     Originator,
     /// The server.
     Responder,
 }
 
-impl Side {
+impl RuleSender {
     /// The sender.
     pub fn sender(self) -> Sender {
         match self {
@@ -84,10 +84,10 @@ pub struct Condition {
     /// The field; `word` for the words of the event.
     pub field: String,
     /// It is this text, in any case, or this number.
-    pub is: Option<Wanted>,
+    pub is: Option<FieldValue>,
     /// It is none of these.
     #[serde(default)]
-    pub is_not: Vec<Wanted>,
+    pub is_not: Vec<FieldValue>,
     /// It is greater.
     pub above: Option<i64>,
     /// It is less.
@@ -98,7 +98,7 @@ pub struct Condition {
     pub regex: Option<String>,
     /// What is undone first: `url`, `log4j`.
     #[serde(default)]
-    pub undo: Vec<Undo>,
+    pub undo: Vec<Encoding>,
     #[serde(skip)]
     compiled: Option<Regex>,
 }
@@ -106,14 +106,14 @@ pub struct Condition {
 /// A value in a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-pub enum Wanted {
+pub enum FieldValue {
     /// A number.
     Number(i64),
     /// Text.
     Text(String),
 }
 
-impl Wanted {
+impl FieldValue {
     fn is(&self, value: &protocols::Value) -> bool {
         match self {
             Self::Number(number) => value.number() == Some(*number),
@@ -125,7 +125,7 @@ impl Wanted {
 /// An encoding that hides a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Undo {
+pub enum Encoding {
     /// Percent encoding.
     Url,
     /// Lookups of Log4j.
@@ -156,7 +156,7 @@ impl Count {
 /// A conversation for `hunt --check`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Case {
+pub struct Conversation {
     /// What it shows.
     pub name: String,
     /// Whether the attack is in it.
@@ -167,7 +167,7 @@ pub struct Case {
     #[serde(default)]
     pub udp: bool,
     /// What is said, in order.
-    pub say: Vec<Say>,
+    pub say: Vec<Utterance>,
     /// How often all of this is said. `{n}` in a text is the number of the round.
     #[serde(default = "once")]
     pub rounds: u32,
@@ -180,9 +180,9 @@ fn once() -> u32 {
 /// What one side says.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Say {
+pub struct Utterance {
     /// Who.
-    pub from: Side,
+    pub from: RuleSender,
     /// Text, with `\r\n` written out.
     pub text: Option<String>,
     /// Or bytes in hexadecimal.
@@ -239,7 +239,7 @@ impl Attack {
     }
 }
 
-impl Sign {
+impl Trigger {
     /// Whether an event gives the attack away, apart from counts.
     pub(crate) fn matches(&self, event: &Event) -> bool {
         let Some(name) = &self.event else { return false };
@@ -253,7 +253,8 @@ impl Sign {
 impl Condition {
     fn holds(&self, event: &Event) -> bool {
         if self.field == "word" {
-            let is = |wanted: &Wanted| matches!(wanted, Wanted::Text(text) if event.words.contains(&text.as_str()));
+            let is =
+                |wanted: &FieldValue| matches!(wanted, FieldValue::Text(text) if event.words.contains(&text.as_str()));
             return self.is.as_ref().is_none_or(is) && !self.is_not.iter().any(is);
         }
         let Some(value) = event.field(&self.field) else { return false };
@@ -268,8 +269,8 @@ impl Condition {
         let mut text = value.text().into_owned();
         for undo in &self.undo {
             text = match undo {
-                Undo::Url => normal::url(&text),
-                Undo::Log4j => normal::log4j(&text),
+                Encoding::Url => normal::url(&text),
+                Encoding::Log4j => normal::log4j(&text),
             };
         }
         let contains = |part: &String| text.to_ascii_lowercase().contains(&part.to_ascii_lowercase());

@@ -6,10 +6,10 @@ use decode::{Decoded, Network};
 use engine::session::SessionKey;
 use streams::{PacketRef, Run, Session, Sink as _, StreamReport};
 
-use crate::attack::{Attack, AttackError, Case};
-use crate::hunter::{Hunter, Where};
+use crate::attack::{Attack, AttackError, Conversation};
+use crate::hunter::{Hunter, SearchScope};
 use crate::indicators::Indicators;
-use crate::matched::{Found, Match};
+use crate::matched::{Match, MatchSink};
 use crate::patterns::{Builder, unhex};
 use crate::plan;
 
@@ -19,9 +19,9 @@ const ROUNDS_MAX: u32 = 10_000;
 const PIECE_BYTES: usize = 512;
 
 #[derive(Default)]
-struct Any(bool);
+struct FirstMatch(bool);
 
-impl Found for Any {
+impl MatchSink for FirstMatch {
     fn found(&mut self, _: &Session, _: Match) {
         self.0 = true;
     }
@@ -44,9 +44,14 @@ pub fn check(attack: &Attack) -> Result<Vec<String>, AttackError> {
         let mut builder = Builder::default();
         plan::patterns(attack, &mut builder).map_err(|error| wrong(error.to_string()))?;
         let patterns = builder.build().map_err(|error| wrong(error.to_string()))?;
-        let mut hunter =
-            Hunter::new(patterns, Where::Stream, Indicators::default(), vec![attack.clone()], Any::default());
-        tell(case, &mut hunter).map_err(wrong)?;
+        let mut hunter = Hunter::new(
+            patterns,
+            SearchScope::Stream,
+            Indicators::default(),
+            vec![attack.clone()],
+            FirstMatch::default(),
+        );
+        feed(case, &mut hunter).map_err(wrong)?;
         if hunter.found().0 != case.matches {
             let what = if case.matches { "is not found" } else { "is found, and should not be" };
             return Err(wrong(format!("case {:?} {what}", case.name)));
@@ -57,7 +62,7 @@ pub fn check(attack: &Attack) -> Result<Vec<String>, AttackError> {
 }
 
 /// Tells a conversation.
-fn tell(case: &Case, hunter: &mut Hunter<Any>) -> Result<(), String> {
+fn feed(case: &Conversation, hunter: &mut Hunter<FirstMatch>) -> Result<(), String> {
     let session = session(case);
     hunter.event(&session, streams::Event::Begin);
     let (mut offsets, mut sequence) = ([0u64; 2], 0);
@@ -92,7 +97,7 @@ fn tell(case: &Case, hunter: &mut Hunter<Any>) -> Result<(), String> {
     Ok(())
 }
 
-fn session(case: &Case) -> Session {
+fn session(case: &Conversation) -> Session {
     let decoded = Decoded {
         network: Network::Ipv4,
         protocol: if case.udp { 17 } else { 6 },

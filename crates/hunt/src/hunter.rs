@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use protocols::table::TABLE;
-use protocols::{Event, Facts, ObjectPart, Protocols};
+use protocols::{Event, ObjectPart, ProtocolSink, Protocols};
 use streams::{Cause, PacketRef, Run, Sender, Session, Sink};
 
 use crate::attack::{Attack, Count};
 use crate::counting::Counting;
 use crate::indicators::Indicators;
-use crate::matched::{Found, Kind, Match};
-use crate::patterns::{Named, Patterns};
-use crate::window::{Then, Window, context};
+use crate::matched::{Kind, Match, MatchSink};
+use crate::patterns::{Pattern, Patterns};
+use crate::window::{Continuation, Window, context};
 
 /// Bytes that wait in the windows of all sessions.
 const WINDOWS_BYTES_MAX: usize = 48 << 20;
@@ -21,7 +21,7 @@ const MATCHES_MAX: u32 = 100;
 
 /// What is searched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Where {
+pub enum SearchScope {
     /// The payload of each packet by itself.
     Payload,
     /// The bytes of each direction, across packets.
@@ -57,28 +57,28 @@ pub struct Report {
 }
 
 /// Searches all sessions.
-pub struct Hunter<F: Found> {
-    search: Option<Search>,
-    protocols: Protocols<Asked<F>>,
+pub struct Hunter<F: MatchSink> {
+    search: Option<StreamSearch>,
+    protocols: Protocols<SessionSearch<F>>,
 }
 
-impl<F: Found> std::fmt::Debug for Hunter<F> {
+impl<F: MatchSink> std::fmt::Debug for Hunter<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hunter").finish_non_exhaustive()
     }
 }
 
 /// The search of streams.
-struct Search {
+struct StreamSearch {
     patterns: Patterns,
-    place: Where,
+    place: SearchScope,
     windows: HashMap<u64, (Session, [Window; 2])>,
     order: VecDeque<(u64, Sender)>,
     held_bytes: usize,
 }
 
 /// What is asked of messages, and what every search shares.
-struct Asked<F> {
+struct SessionSearch<F> {
     found: F,
     attacks: Vec<Attack>,
     indicators: Indicators,
@@ -100,10 +100,10 @@ struct SessionState {
     gap: [bool; 2],
 }
 
-impl<F: Found> Hunter<F> {
+impl<F: MatchSink> Hunter<F> {
     /// A search that passes matches to `found`.
-    pub fn new(patterns: Patterns, place: Where, indicators: Indicators, attacks: Vec<Attack>, found: F) -> Self {
-        let search = (!patterns.is_empty() && place != Where::File).then(|| Search {
+    pub fn new(patterns: Patterns, place: SearchScope, indicators: Indicators, attacks: Vec<Attack>, found: F) -> Self {
+        let search = (!patterns.is_empty() && place != SearchScope::File).then(|| StreamSearch {
             patterns,
             place,
             windows: HashMap::new(),
@@ -111,7 +111,7 @@ impl<F: Found> Hunter<F> {
             held_bytes: 0,
         });
         let (counting, report) = (Counting::default(), Report::default());
-        let asked = Asked { found, attacks, indicators, counting, sessions: HashMap::new(), report };
+        let asked = SessionSearch { found, attacks, indicators, counting, sessions: HashMap::new(), report };
         Self { search, protocols: Protocols::new(asked) }
     }
 
@@ -130,12 +130,12 @@ impl<F: Found> Hunter<F> {
         if let Some(search) = &mut self.search {
             let mut numbers: Vec<u64> = search.windows.keys().copied().collect();
             numbers.sort_unstable();
-            numbers.into_iter().for_each(|number| search.flush(number, Then::Pause, &mut self.protocols.facts));
+            numbers.into_iter().for_each(|number| search.flush(number, Continuation::Pause, &mut self.protocols.facts));
         }
     }
 }
 
-impl<F: Found> Sink for Hunter<F> {
+impl<F: MatchSink> Sink for Hunter<F> {
     fn event(&mut self, session: &Session, event: streams::Event<'_>) {
         self.protocols.facts.note(session, &event);
         self.protocols.event(session, event);
@@ -148,10 +148,10 @@ impl<F: Found> Sink for Hunter<F> {
     }
 }
 
-impl Search {
-    fn event<F: Found>(&mut self, session: &Session, event: &streams::Event<'_>, asked: &mut Asked<F>) {
+impl StreamSearch {
+    fn event<F: MatchSink>(&mut self, session: &Session, event: &streams::Event<'_>, asked: &mut SessionSearch<F>) {
         match event {
-            streams::Event::Run(run) if self.place == Where::Payload || session.is_messages() => {
+            streams::Event::Run(run) if self.place == SearchScope::Payload || session.is_messages() => {
                 self.patterns.find(run.data, 0, |_, named, from, to| {
                     asked.pattern(session, run.sender, named, payload_match(named, run, from, to));
                 });
@@ -176,7 +176,7 @@ impl Search {
                 self.held_bytes += window.held_bytes();
             }
             streams::Event::End => {
-                self.flush(session.number, Then::End, asked);
+                self.flush(session.number, Continuation::End, asked);
                 self.windows.remove(&session.number);
             }
             _ => {}
@@ -184,7 +184,7 @@ impl Search {
     }
 
     /// Searches what has come of a session.
-    fn flush<F: Found>(&mut self, number: u64, then: Then, asked: &mut Asked<F>) {
+    fn flush<F: MatchSink>(&mut self, number: u64, then: Continuation, asked: &mut SessionSearch<F>) {
         let Some((session, windows)) = self.windows.get_mut(&number) else { return };
         for sender in Sender::BOTH {
             let window = &mut windows[sender.index()];
@@ -195,14 +195,16 @@ impl Search {
     }
 
     /// Searches and forgets the windows that began first. A match across the place is missed, which is counted.
-    fn make_room<F: Found>(&mut self, asked: &mut Asked<F>) {
+    fn make_room<F: MatchSink>(&mut self, asked: &mut SessionSearch<F>) {
         while self.held_bytes > WINDOWS_BYTES_MAX
             && let Some((number, sender)) = self.order.pop_front()
         {
             let Some((session, windows)) = self.windows.get_mut(&number) else { continue };
             let window = &mut windows[sender.index()];
             self.held_bytes -= window.held_bytes();
-            window.search(Then::End, &self.patterns, &mut |named, one| asked.pattern(session, sender, named, one));
+            window.search(Continuation::End, &self.patterns, &mut |named, one| {
+                asked.pattern(session, sender, named, one)
+            });
             self.held_bytes += window.held_bytes();
             asked.report.in_pieces += 1;
         }
@@ -210,7 +212,7 @@ impl Search {
 }
 
 /// A match in the payload of one packet.
-fn payload_match(named: &Named, run: &Run<'_>, from: usize, to: usize) -> Match {
+fn payload_match(named: &Pattern, run: &Run<'_>, from: usize, to: usize) -> Match {
     Match {
         rule: named.rule.clone(),
         kind: named.kind,
@@ -225,7 +227,7 @@ fn payload_match(named: &Named, run: &Run<'_>, from: usize, to: usize) -> Match 
     }
 }
 
-impl<F: Found> Asked<F> {
+impl<F: MatchSink> SessionSearch<F> {
     /// Counts what is searched.
     fn note(&mut self, session: &Session, event: &streams::Event<'_>) {
         match event {
@@ -271,26 +273,26 @@ impl<F: Found> Asked<F> {
             let Some(ip) = session.endpoint(sender).ip else { continue };
             if let Some(rule) = self.indicators.address(ip) {
                 let packet = PacketRef { time: session.first, sequence: 0 };
-                self.tell(session, of_message(rule, None, packet, &format!("{} is the {}", ip, sender.name())));
+                self.report_match(session, of_message(rule, None, packet, &format!("{} is the {}", ip, sender.name())));
             }
         }
     }
 
     /// Tells a match of a pattern, if the pattern may match here.
-    fn pattern(&mut self, session: &Session, sender: Sender, named: &Named, one: Match) {
+    fn pattern(&mut self, session: &Session, sender: Sender, named: &Pattern, one: Match) {
         let state = self.sessions.get(&session.number);
         let app = state.map_or("", |state| state.app);
         if named.sender.is_some_and(|wanted| wanted != sender) || (!named.app.is_empty() && named.app != app) {
             return;
         }
-        self.tell(session, Match { sender: Some(sender), ..one });
+        self.report_match(session, Match { sender: Some(sender), ..one });
     }
 
-    fn tell(&mut self, session: &Session, one: Match) {
+    fn report_match(&mut self, session: &Session, one: Match) {
         if let Some(state) = self.sessions.get_mut(&session.number) {
-            let told = state.matches.entry(format!("{}/{}", one.rule, one.stage)).or_default();
-            *told += 1;
-            if *told > MATCHES_MAX {
+            let reported = state.matches.entry(format!("{}/{}", one.rule, one.stage)).or_default();
+            *reported += 1;
+            if *reported > MATCHES_MAX {
                 self.report.more_matches += 1;
                 return;
             }
@@ -316,13 +318,13 @@ impl<F: Found> Asked<F> {
             };
             if let Some(rule) = found {
                 let packet = event.packets.first().copied().unwrap_or_default();
-                self.tell(session, of_message(rule, Some(event), packet, &format!("{field} {text}")));
+                self.report_match(session, of_message(rule, Some(event), packet, &format!("{field} {text}")));
             }
         }
     }
 
     fn attacks(&mut self, session: &Session, event: &Event) {
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for (number, attack) in self.attacks.iter().enumerate() {
             for (place, sign) in attack.matches.iter().enumerate() {
                 if !sign.matches(event) {
@@ -343,15 +345,15 @@ impl<F: Found> Asked<F> {
                 }
                 let gap_before = state.is_some_and(|state| state.gap[event.sender.index()]);
                 let one = of_message(attack.name.clone(), Some(event), packet, &described(event));
-                told.push(Match { kind: Kind::Attack, stage: sign.stage.clone(), gap_before, ..one });
+                reported.push(Match { kind: Kind::Attack, stage: sign.stage.clone(), gap_before, ..one });
                 break;
             }
         }
-        told.into_iter().for_each(|one| self.tell(session, one));
+        reported.into_iter().for_each(|one| self.report_match(session, one));
     }
 }
 
-impl<F: Found> Facts for Asked<F> {
+impl<F: MatchSink> ProtocolSink for SessionSearch<F> {
     fn app(&mut self, session: &Session, app: &'static str) {
         if let Some(state) = self.sessions.get_mut(&session.number) {
             state.app = app;

@@ -56,7 +56,7 @@ pub struct Match {
 }
 
 /// Takes matches as they are found.
-pub trait Found {
+pub trait MatchSink {
     /// Takes a match of a session.
     fn found(&mut self, session: &Session, one: Match);
 }

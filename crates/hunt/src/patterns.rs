@@ -31,7 +31,7 @@ pub enum PatternError {
 
 /// A pattern that was asked for.
 #[derive(Clone, Debug)]
-pub struct Named {
+pub struct Pattern {
     /// As it was given.
     pub rule: String,
     /// Its kind.
@@ -44,7 +44,7 @@ pub struct Named {
     pub app: String,
 }
 
-impl Named {
+impl Pattern {
     /// A pattern of the command line.
     pub fn new(rule: &str, kind: Kind) -> Self {
         Self { rule: rule.to_owned(), kind, stage: String::new(), sender: None, app: String::new() }
@@ -54,8 +54,8 @@ impl Named {
 /// Patterns that are being collected.
 #[derive(Debug, Default)]
 pub struct Builder {
-    literals: Vec<(Named, Vec<u8>)>,
-    regexes: Vec<(Named, Regex)>,
+    literals: Vec<(Pattern, Vec<u8>)>,
+    regexes: Vec<(Pattern, Regex)>,
 }
 
 impl Builder {
@@ -64,7 +64,7 @@ impl Builder {
     /// # Errors
     ///
     /// If there are none, or too many.
-    pub fn literal(&mut self, named: Named, bytes: &[u8]) -> Result<(), PatternError> {
+    pub fn literal(&mut self, named: Pattern, bytes: &[u8]) -> Result<(), PatternError> {
         match bytes.len() {
             0 => Err(PatternError::Empty),
             len if len > LITERAL_BYTES_MAX => Err(PatternError::TooLong(len)),
@@ -80,7 +80,7 @@ impl Builder {
     /// # Errors
     ///
     /// If they are no hexadecimal.
-    pub fn hex(&mut self, named: Named, text: &str) -> Result<(), PatternError> {
+    pub fn hex(&mut self, named: Pattern, text: &str) -> Result<(), PatternError> {
         let bytes = unhex(text).ok_or_else(|| PatternError::NotHex(text.to_owned()))?;
         self.literal(named, &bytes)
     }
@@ -90,7 +90,7 @@ impl Builder {
     /// # Errors
     ///
     /// If it is none, or compiles to too much.
-    pub fn regex(&mut self, named: Named, text: &str) -> Result<(), PatternError> {
+    pub fn regex(&mut self, named: Pattern, text: &str) -> Result<(), PatternError> {
         if text.is_empty() {
             return Err(PatternError::Empty);
         }
@@ -130,8 +130,8 @@ impl Builder {
 #[derive(Debug, Default)]
 pub struct Patterns {
     automaton: Option<AhoCorasick>,
-    literals: Vec<Named>,
-    regexes: Vec<(Named, Regex)>,
+    literals: Vec<Pattern>,
+    regexes: Vec<(Pattern, Regex)>,
     /// Bytes at the end of a run in which a match may begin that ends in the next one.
     pub(crate) keep_bytes: usize,
 }
@@ -143,7 +143,7 @@ impl Patterns {
     }
 
     /// Passes all matches in `data` that begin at `from` or later, as start and end, with a number for each pattern.
-    pub fn find(&self, data: &[u8], from: usize, mut each: impl FnMut(usize, &Named, usize, usize)) {
+    pub fn find(&self, data: &[u8], from: usize, mut each: impl FnMut(usize, &Pattern, usize, usize)) {
         if let Some(automaton) = &self.automaton {
             for one in automaton.find_overlapping_iter(data) {
                 let number = one.pattern().as_usize();

@@ -2,7 +2,7 @@
 
 use crate::attack::Attack;
 use crate::matched::Kind;
-use crate::patterns::{Builder, Named, PatternError};
+use crate::patterns::{Builder, Pattern, PatternError};
 
 /// Adds the patterns of a rule.
 ///
@@ -11,7 +11,7 @@ use crate::patterns::{Builder, Named, PatternError};
 /// If one of them cannot be read.
 pub fn patterns(attack: &Attack, builder: &mut Builder) -> Result<(), PatternError> {
     for sign in &attack.matches {
-        let named = Named {
+        let named = Pattern {
             rule: attack.name.clone(),
             kind: Kind::Attack,
             stage: sign.stage.clone(),

@@ -7,13 +7,13 @@ use engine::session::SessionKey;
 use proptest::prelude::*;
 use streams::{Cause, Gap, PacketRef, Run, Sender, Session, Sink as _, StreamReport};
 
-use crate::patterns::{Builder, Named};
-use crate::{Found, Hunter, Kind, Match, Where, attack, builtin, check, indicators};
+use crate::patterns::{Builder, Pattern};
+use crate::{Hunter, Kind, Match, MatchSink, SearchScope, attack, builtin, check, indicators};
 
 #[derive(Default)]
-struct All(Vec<Match>);
+struct AllMatches(Vec<Match>);
 
-impl Found for All {
+impl MatchSink for AllMatches {
     fn found(&mut self, _: &Session, one: Match) {
         self.0.push(one);
     }
@@ -44,9 +44,14 @@ fn session(port: u16) -> Session {
 }
 
 /// Bytes in pieces, `None` for a gap of ten bytes.
-fn hunt(builder: Builder, place: Where, pieces: &[Option<&[u8]>]) -> Vec<Match> {
-    let mut hunter =
-        Hunter::new(builder.build().unwrap(), place, indicators::Indicators::default(), Vec::new(), All::default());
+fn hunt(builder: Builder, place: SearchScope, pieces: &[Option<&[u8]>]) -> Vec<Match> {
+    let mut hunter = Hunter::new(
+        builder.build().unwrap(),
+        place,
+        indicators::Indicators::default(),
+        Vec::new(),
+        AllMatches::default(),
+    );
     let session = session(9999);
     let (mut offset, mut sequence) = (0, 0);
     hunter.event(&session, streams::Event::Begin);
@@ -72,41 +77,46 @@ fn hunt(builder: Builder, place: Where, pieces: &[Option<&[u8]>]) -> Vec<Match> 
 
 fn text(pattern: &str) -> Builder {
     let mut builder = Builder::default();
-    builder.literal(Named::new(pattern, Kind::Text), pattern.as_bytes()).unwrap();
+    builder.literal(Pattern::new(pattern, Kind::Text), pattern.as_bytes()).unwrap();
     builder
 }
 
 fn regex(pattern: &str) -> Builder {
     let mut builder = Builder::default();
-    builder.regex(Named::new(pattern, Kind::Regex), pattern).unwrap();
+    builder.regex(Pattern::new(pattern, Kind::Regex), pattern).unwrap();
     builder
 }
 
 #[test]
 fn a_match_across_packets_is_found_once_with_its_packet() {
     for builder in [text("secret"), regex("s[e]cret")] {
-        let found = hunt(builder, Where::Stream, &[Some(b"abc se"), Some(b"cr"), Some(b"et def")]);
+        let found = hunt(builder, SearchScope::Stream, &[Some(b"abc se"), Some(b"cr"), Some(b"et def")]);
         let places: Vec<_> = found.iter().map(|one| (one.stream_offset, one.length, one.packet.sequence)).collect();
         assert_eq!(places, [(Some(4), 6, 1)]);
         assert_eq!(found[0].context, b"abc secret def");
     }
-    assert!(hunt(text("secret"), Where::Payload, &[Some(b"abc se"), Some(b"cret")]).is_empty());
+    assert!(hunt(text("secret"), SearchScope::Payload, &[Some(b"abc se"), Some(b"cret")]).is_empty());
 }
 
 #[test]
 fn nothing_matches_across_a_gap() {
     for builder in [text("secret"), regex("(?s)sec.*ret")] {
-        assert!(hunt(builder, Where::Stream, &[Some(b"sec"), None, Some(b"ret")]).is_empty());
+        assert!(hunt(builder, SearchScope::Stream, &[Some(b"sec"), None, Some(b"ret")]).is_empty());
     }
-    let found = hunt(text("ret"), Where::Stream, &[Some(b"sec"), None, Some(b"ret")]);
+    let found = hunt(text("ret"), SearchScope::Stream, &[Some(b"sec"), None, Some(b"ret")]);
     assert_eq!((found[0].stream_offset, found[0].gap_before), (Some(13), true));
 }
 
 #[test]
-fn a_pause_tells_matches_at_once_and_not_again() {
+fn a_pause_reports_matches_at_once_and_not_again() {
     let patterns = text("abc").build().unwrap();
-    let mut hunter =
-        Hunter::new(patterns, Where::Stream, indicators::Indicators::default(), Vec::new(), All::default());
+    let mut hunter = Hunter::new(
+        patterns,
+        SearchScope::Stream,
+        indicators::Indicators::default(),
+        Vec::new(),
+        AllMatches::default(),
+    );
     let session = session(9999);
     hunter.event(&session, streams::Event::Begin);
     for (offset, data) in [(0, &b"--abc"[..]), (5, b"a"), (6, b"bc")] {
@@ -191,7 +201,7 @@ proptest! {
             pieces.push(Some(piece));
             rest = after;
         }
-        let mut places: Vec<_> = hunt(regex(pattern), Where::Stream, &pieces).iter().map(|one| (one.stream_offset.unwrap(), one.length)).collect();
+        let mut places: Vec<_> = hunt(regex(pattern), SearchScope::Stream, &pieces).iter().map(|one| (one.stream_offset.unwrap(), one.length)).collect();
         places.sort_unstable();
         let whole = ::regex::bytes::Regex::new(pattern).unwrap();
         let expected: Vec<_> = whole.find_iter(&data).map(|one| (one.start() as u64, one.len() as u64)).take(100).collect();

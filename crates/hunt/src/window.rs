@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use streams::{PacketRef, Run};
 
 use crate::matched::Match;
-use crate::patterns::{MATCH_BYTES_MAX, Named, Patterns};
+use crate::patterns::{MATCH_BYTES_MAX, Pattern, Patterns};
 
 /// Bytes that are collected before they are searched.
 const COLLECT_BYTES: usize = 16 << 10;
@@ -29,12 +29,12 @@ pub(crate) struct Window {
     places: VecDeque<(u64, PacketRef)>,
     gap_before: bool,
     /// Matches that were told although more could follow: pattern and offset.
-    told: Vec<(usize, u64)>,
+    reported: Vec<(usize, u64)>,
 }
 
 /// What follows the bytes that are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Then {
+pub(crate) enum Continuation {
     /// More, soon. A match that could still grow waits for it.
     More,
     /// More, later. All matches are told now.
@@ -50,7 +50,7 @@ impl Window {
     }
 
     /// Adds a run, and searches when enough has come.
-    pub(crate) fn add(&mut self, run: &Run<'_>, patterns: &Patterns, found: &mut dyn FnMut(&Named, Match)) {
+    pub(crate) fn add(&mut self, run: &Run<'_>, patterns: &Patterns, found: &mut dyn FnMut(&Pattern, Match)) {
         if self.data.is_empty() {
             self.start = run.offset;
         }
@@ -58,31 +58,31 @@ impl Window {
         self.places.push_back((run.offset, run.packet));
         self.fresh += run.data.len();
         if self.fresh >= COLLECT_BYTES {
-            self.search(Then::More, patterns, found);
+            self.search(Continuation::More, patterns, found);
         }
     }
 
     /// Searches what has come.
-    pub(crate) fn search(&mut self, then: Then, patterns: &Patterns, found: &mut dyn FnMut(&Named, Match)) {
+    pub(crate) fn search(&mut self, then: Continuation, patterns: &Patterns, found: &mut dyn FnMut(&Pattern, Match)) {
         let len = self.data.len();
-        let open = if then == Then::End { len } else { len.saturating_sub(patterns.keep_bytes) };
-        let mut told = std::mem::take(&mut self.told);
+        let open = if then == Continuation::End { len } else { len.saturating_sub(patterns.keep_bytes) };
+        let mut reported = std::mem::take(&mut self.reported);
         patterns.find(&self.data, self.done, |number, named, from, to| {
             // Matches that begin in the end of the window are found again, when what follows is known.
             let offset = self.start + from as u64;
-            if (from >= open && then == Then::More) || told.contains(&(number, offset)) {
+            if (from >= open && then == Continuation::More) || reported.contains(&(number, offset)) {
                 return;
             }
             if from >= open {
-                told.push((number, offset));
+                reported.push((number, offset));
             }
             found(named, self.matched(named, from, to.min(from + MATCH_BYTES_MAX)));
         });
         self.done = open.max(self.done);
-        told.retain(|(_, offset)| *offset >= self.start + self.done as u64);
-        self.told = told;
+        reported.retain(|(_, offset)| *offset >= self.start + self.done as u64);
+        self.reported = reported;
         self.fresh = 0;
-        if then == Then::End {
+        if then == Continuation::End {
             self.clear();
             return;
         }
@@ -97,8 +97,8 @@ impl Window {
     }
 
     /// Searches what has come, and forgets it: bytes are missing behind it.
-    pub(crate) fn gap(&mut self, patterns: &Patterns, found: &mut dyn FnMut(&Named, Match)) {
-        self.search(Then::End, patterns, found);
+    pub(crate) fn gap(&mut self, patterns: &Patterns, found: &mut dyn FnMut(&Pattern, Match)) {
+        self.search(Continuation::End, patterns, found);
         self.gap_before = true;
     }
 
@@ -106,10 +106,10 @@ impl Window {
         self.data = Vec::new();
         self.done = 0;
         self.places.clear();
-        self.told.clear();
+        self.reported.clear();
     }
 
-    fn matched(&self, named: &Named, from: usize, to: usize) -> Match {
+    fn matched(&self, named: &Pattern, from: usize, to: usize) -> Match {
         let offset = self.start + from as u64;
         let packet = self.places.iter().rev().find(|(start, _)| *start <= offset).map(|(_, packet)| *packet);
         Match {

@@ -10,7 +10,7 @@ const RUNS_MAX: usize = 4096;
 
 /// The bytes of an object, and which of them are there.
 #[derive(Debug)]
-pub(crate) struct Building {
+pub(crate) struct PartialObject {
     pub(crate) head: ObjectHead,
     pub(crate) sender: Sender,
     pub(crate) packet: PacketRef,
@@ -23,7 +23,7 @@ pub(crate) struct Building {
     pub(crate) notes: Vec<String>,
 }
 
-impl Building {
+impl PartialObject {
     pub(crate) fn new(head: ObjectHead, sender: Sender, packet: PacketRef, offset: u64) -> Self {
         let (content, runs) = (Vec::new(), BTreeMap::new());
         Self { head, sender, packet, offset, content, runs, size: None, notes: Vec::new() }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn pieces_are_joined_and_the_first_bytes_win() {
-        let mut one = Building::new(ObjectHead::default(), Sender::Responder, PacketRef::default(), 0);
+        let mut one = PartialObject::new(ObjectHead::default(), Sender::Responder, PacketRef::default(), 0);
         one.put(4, b"efgh", 100, 100);
         one.put(0, b"ab", 100, 100);
         assert_eq!(one.holes(), [(2, 2)]);

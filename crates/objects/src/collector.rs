@@ -2,44 +2,44 @@
 
 use std::collections::BTreeMap;
 
-use protocols::{Facts, ObjectHead, ObjectPart};
+use protocols::{ObjectHead, ObjectPart, ProtocolSink};
 use streams::Session;
 
-use crate::building::Building;
+use crate::building::PartialObject;
 use crate::decoding;
 use crate::mail;
-use crate::object::{Limits, Object, Objects};
+use crate::object::{Object, ObjectLimits, ObjectSink};
 
 /// Objects of which ranges have come.
 const RANGES_MAX: usize = 256;
 
 /// Puts objects together and passes them on.
-pub struct Collector<O: Objects> {
+pub struct Collector<O: ObjectSink> {
     /// Where objects go.
     pub objects: O,
-    limits: Limits,
+    limits: ObjectLimits,
     /// Objects in progress, by session and number.
-    building: BTreeMap<(u64, u64), Building>,
+    building: BTreeMap<(u64, u64), PartialObject>,
     /// Objects of which ranges have come, by server, URL and size.
-    ranges: BTreeMap<(String, String, u64), (Session, Building)>,
+    ranges: BTreeMap<(String, String, u64), (Session, PartialObject)>,
     held_bytes: usize,
     count: u64,
     /// Objects beyond the limit.
     pub left_out: u64,
 }
 
-impl<O: Objects> std::fmt::Debug for Collector<O> {
+impl<O: ObjectSink> std::fmt::Debug for Collector<O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Collector").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
-impl<O: Objects> Facts for Collector<O> {
+impl<O: ObjectSink> ProtocolSink for Collector<O> {
     fn object(&mut self, session: &Session, part: ObjectPart<'_>) {
         match part {
             ObjectPart::Begin { head, sender, packet, offset } => {
                 let key = (session.number, head.id);
-                self.building.insert(key, Building::new(head, sender, packet, offset));
+                self.building.insert(key, PartialObject::new(head, sender, packet, offset));
             }
             ObjectPart::Data { id, at, bytes } => {
                 let room = self.limits.total_bytes.saturating_sub(self.held_bytes);
@@ -62,9 +62,9 @@ impl<O: Objects> Facts for Collector<O> {
     }
 }
 
-impl<O: Objects> Collector<O> {
+impl<O: ObjectSink> Collector<O> {
     /// Passes objects to `objects`.
-    pub fn new(limits: Limits, objects: O) -> Self {
+    pub fn new(limits: ObjectLimits, objects: O) -> Self {
         let (building, ranges) = (BTreeMap::new(), BTreeMap::new());
         Self { objects, limits, building, ranges, held_bytes: 0, count: 0, left_out: 0 }
     }
@@ -77,7 +77,7 @@ impl<O: Objects> Collector<O> {
     }
 
     /// Adds a range to the others of its object.
-    fn range(&mut self, session: &Session, one: Building) {
+    fn range(&mut self, session: &Session, one: PartialObject) {
         let total = one.head.range_total.unwrap_or(0);
         let key = (session.responder().to_string(), one.head.source.clone(), total);
         self.held_bytes -= one.held_bytes();
@@ -88,7 +88,7 @@ impl<O: Objects> Collector<O> {
         let head = ObjectHead { range_from: 0, size_declared: Some(total), ..one.head.clone() };
         let (sender, packet, offset, from) = (one.sender, one.packet, one.offset, one.head.range_from);
         let room = self.limits.total_bytes.saturating_sub(self.held_bytes);
-        let new = || (session.clone(), Building::new(head, sender, packet, offset));
+        let new = || (session.clone(), PartialObject::new(head, sender, packet, offset));
         let (_, whole) = self.ranges.entry(key.clone()).or_insert_with(new);
         let before = whole.held_bytes();
         let holes = one.holes();
@@ -113,7 +113,7 @@ impl<O: Objects> Collector<O> {
     }
 
     /// Decodes an object, tells it, and takes it apart.
-    fn done(&mut self, session: &Session, one: Building) {
+    fn done(&mut self, session: &Session, one: PartialObject) {
         let holes = one.holes();
         let ended = one.size.is_some() || one.head.range_total.is_some();
         let mut object = Object {
@@ -152,7 +152,7 @@ impl<O: Objects> Collector<O> {
             None
         };
         let whole = Object { content: Vec::new(), ..object.clone() };
-        let Some(number) = self.tell(session, object) else { return };
+        let Some(number) = self.deliver(session, object) else { return };
         if let Some(mail) = mail {
             self.take_apart(session, &mail, &Object { number, ..whole });
         }
@@ -207,14 +207,14 @@ impl<O: Objects> Collector<O> {
                 object.notes.push("the mail has more parts than are told".to_owned());
             }
             object.seal();
-            if self.tell(session, object).is_none() {
+            if self.deliver(session, object).is_none() {
                 return;
             }
         }
     }
 
     /// Numbers an object and passes it on. Returns its number, unless there are too many.
-    fn tell(&mut self, session: &Session, mut object: Object) -> Option<u64> {
+    fn deliver(&mut self, session: &Session, mut object: Object) -> Option<u64> {
         if self.count >= self.limits.objects {
             self.left_out += 1;
             return None;

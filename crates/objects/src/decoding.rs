@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use crate::object::Limits;
+use crate::object::ObjectLimits;
 
 /// Output that is allowed whatever the ratio.
 const FREE_BYTES: usize = 64 << 10;
@@ -16,7 +16,7 @@ pub(crate) struct Decoded {
 }
 
 /// Undoes one coding; `None` if its name is unknown, or `identity`.
-pub(crate) fn undo(coding: &str, data: &[u8], limits: &Limits) -> Option<Decoded> {
+pub(crate) fn undo(coding: &str, data: &[u8], limits: &ObjectLimits) -> Option<Decoded> {
     let most = limits.object_bytes.min(data.len().saturating_mul(limits.ratio).saturating_add(FREE_BYTES));
     Some(match coding {
         "gzip" | "x-gzip" => read(flate2::read::MultiGzDecoder::new(data), most, coding),
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_bomb_stops_at_the_ratio() {
         let bomb = gzip(&vec![0; 200 << 20]);
-        let limits = Limits::default();
+        let limits = ObjectLimits::default();
         let decoded = undo("gzip", &bomb, &limits).unwrap();
         assert_eq!(decoded.content.len(), bomb.len() * 100 + FREE_BYTES);
         assert!(decoded.note.contains("beyond the limit"), "{}", decoded.note);
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn all_codings_come_back() {
-        let limits = Limits::default();
+        let limits = ObjectLimits::default();
         let plain = b"some text, and some more of the same text".repeat(20);
         let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
         zlib.write_all(&plain).unwrap();

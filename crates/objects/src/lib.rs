@@ -1,7 +1,7 @@
 //! Files, bodies and mails out of sessions.
 //!
 //! [`Collector`] takes the parts of objects that [`protocols`] passes on, joins ranges, undoes content codings, takes
-//! mails apart, and tells name, type and hashes of each object. What comes from the network is hostile: [`Limits`] bound
+//! mails apart, and tells name, type and hashes of each object. What comes from the network is hostile: [`ObjectLimits`] bound
 //! what an object, a decoder and a mail may take, and each limit that was reached is noted with the object.
 //!
 //! Invariants: the type of an object is told by its content; the claimed type only beside it. An object with a hole is
@@ -15,4 +15,4 @@ mod mail;
 mod object;
 
 pub use collector::Collector;
-pub use object::{Limits, Object, Objects};
+pub use object::{Object, ObjectLimits, ObjectSink};

@@ -2,7 +2,7 @@
 
 use mail_parser::{MessageParser, MimeHeaders as _, PartType};
 
-use crate::object::Limits;
+use crate::object::ObjectLimits;
 
 /// A part of a mail.
 pub(crate) struct Part {
@@ -13,7 +13,7 @@ pub(crate) struct Part {
 }
 
 /// The parts of a mail, and whether some were left out.
-pub(crate) fn parts(mail: &[u8], limits: &Limits) -> (Vec<Part>, bool) {
+pub(crate) fn parts(mail: &[u8], limits: &ObjectLimits) -> (Vec<Part>, bool) {
     let mut found = Vec::new();
     let mut waiting = vec![(mail.to_vec(), 0)];
     let mut left_out = false;

@@ -7,7 +7,7 @@ use streams::{PacketRef, Sender, Session};
 
 /// Bounds of what hostile content may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ObjectLimits {
     /// Bytes of one object.
     pub object_bytes: usize,
     /// Bytes of all objects that are being put together.
@@ -22,7 +22,7 @@ pub struct Limits {
     pub objects: u64,
 }
 
-impl Default for Limits {
+impl Default for ObjectLimits {
     fn default() -> Self {
         Self { object_bytes: 64 << 20, total_bytes: 256 << 20, ratio: 100, depth: 3, parts: 1000, objects: 10_000 }
     }
@@ -83,7 +83,7 @@ impl Object {
 }
 
 /// The receiver of objects.
-pub trait Objects {
+pub trait ObjectSink {
     /// Takes an object.
     fn object(&mut self, session: &Session, object: Object);
 }

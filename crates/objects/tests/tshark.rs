@@ -6,7 +6,7 @@ use std::process::Command;
 
 use base::source::{Batch, Source as _};
 use formats::reader::FileSource;
-use objects::{Collector, Limits, Object, Objects};
+use objects::{Collector, Object, ObjectLimits, ObjectSink};
 use protocols::Protocols;
 use streams::{Session, Streams};
 
@@ -25,7 +25,7 @@ fn captures() -> Option<PathBuf> {
 #[derive(Default)]
 struct All(Vec<Object>);
 
-impl Objects for All {
+impl ObjectSink for All {
     fn object(&mut self, _: &Session, object: Object) {
         self.0.push(object);
     }
@@ -33,7 +33,7 @@ impl Objects for All {
 
 fn ours(file: &Path) -> Vec<Object> {
     let mut source = FileSource::open(file, Default::default()).unwrap();
-    let mut protocols = Protocols::new(Collector::new(Limits::default(), All::default()));
+    let mut protocols = Protocols::new(Collector::new(ObjectLimits::default(), All::default()));
     let (mut streams, mut sequence) = (Streams::default(), 0);
     loop {
         let batch = source.batch(&mut |packet| {
@@ -86,7 +86,7 @@ fn no_object_of_tshark_is_missed() {
         let expected = theirs(&file, protocol, &folder);
         std::fs::remove_dir_all(&folder).unwrap();
         let mine = ours(&file);
-        let told = || {
+        let summary = || {
             mine.iter().map(|one| format!("{} {} {}\n", one.protocol, one.name, one.content.len())).collect::<String>()
         };
         let total: usize = expected.values().sum();
@@ -102,7 +102,7 @@ fn no_object_of_tshark_is_missed() {
             }
         }
         eprintln!("{name}: tshark {total}, here {}", mine.len());
-        assert!(missed.is_empty(), "{name}: length, times, found: {missed:?} of {total}\n{}", told());
+        assert!(missed.is_empty(), "{name}: length, times, found: {missed:?} of {total}\n{}", summary());
     }
 }
 

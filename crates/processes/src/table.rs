@@ -17,7 +17,7 @@ const SOCKET_BYTES: usize = 320;
 
 /// The sockets that were seen, the newest of them.
 #[derive(Debug)]
-pub struct Table {
+pub struct SocketTable {
     bytes_max: usize,
     inner: Mutex<Inner>,
 }
@@ -25,7 +25,7 @@ pub struct Table {
 #[derive(Debug, Default)]
 struct Inner {
     /// Sockets by name, each use of the name in the order of time.
-    sockets: HashMap<SocketName, Vec<Sight>>,
+    sockets: HashMap<SocketName, Vec<SocketSighting>>,
     /// The order in which sockets were seen first.
     order: VecDeque<(SocketName, u64)>,
     addresses: HashSet<IpAddr>,
@@ -35,7 +35,7 @@ struct Inner {
 
 /// A socket over the time that it was seen.
 #[derive(Clone, Debug)]
-struct Sight {
+struct SocketSighting {
     first_ns: u64,
     /// `u64::MAX` while it is open.
     last_ns: u64,
@@ -44,7 +44,7 @@ struct Sight {
 
 /// When a session lived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lifetime {
+pub struct SessionLifetime {
     /// The time of its first packet, in nanoseconds since 1970.
     pub first_ns: u64,
     /// The time of its last packet.
@@ -53,7 +53,7 @@ pub struct Lifetime {
     pub closed: bool,
 }
 
-impl Lifetime {
+impl SessionLifetime {
     /// The latest time at which its socket can have been seen for the first time.
     fn seen_until_ns(self) -> u64 {
         if self.closed { self.last_ns } else { self.last_ns.saturating_add(LINGER_NS) }
@@ -71,7 +71,7 @@ pub struct Counts {
     pub lost: u64,
 }
 
-impl Table {
+impl SocketTable {
     /// A table of so many bytes.
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, inner: Mutex::default() }
@@ -103,7 +103,7 @@ impl Table {
         protocol: Protocol,
         originator: SocketAddr,
         responder: SocketAddr,
-        lived: Lifetime,
+        lived: SessionLifetime,
     ) -> [Option<Process>; 2] {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let find = |local, remote| inner.find(SocketName { protocol, local, remote }, lived);
@@ -139,7 +139,7 @@ impl Inner {
         while self.bytes + cost > bytes_max && self.forget_oldest() {}
         self.bytes += cost;
         self.order.push_back((socket, time_ns));
-        let sight = Sight { first_ns: time_ns, last_ns: u64::MAX, process: Arc::new(process) };
+        let sight = SocketSighting { first_ns: time_ns, last_ns: u64::MAX, process: Arc::new(process) };
         self.sockets.entry(socket).or_default().push(sight);
     }
 
@@ -165,7 +165,7 @@ impl Inner {
     }
 
     /// The process that had the local end while the session lived.
-    fn find(&self, name: SocketName, lived: Lifetime) -> Option<Process> {
+    fn find(&self, name: SocketName, lived: SessionLifetime) -> Option<Process> {
         if let Some(process) = self.only_one(&name, lived)? {
             return Some(process.clone());
         }
@@ -202,7 +202,7 @@ impl Inner {
 
     /// The process of the only socket of this name that was seen within the time; `None` if there were several.
     #[expect(clippy::option_option, reason = "none was seen, or it is not clear which")]
-    fn only_one(&self, name: &SocketName, lived: Lifetime) -> Option<Option<&Process>> {
+    fn only_one(&self, name: &SocketName, lived: SessionLifetime) -> Option<Option<&Process>> {
         let Some(sights) = self.sockets.get(name) else { return Some(None) };
         let mut fitting = sights
             .iter()

@@ -10,19 +10,19 @@ use std::time::{Duration, SystemTime};
 use crate::process::{Certainty, Process};
 use crate::report::{Report, SocketName};
 use crate::sockets::Protocol;
-use crate::table::{Lifetime, Table};
+use crate::table::{SessionLifetime, SocketTable};
 use crate::watcher::Watcher;
 
 fn now_ns() -> u64 {
     u64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos()).unwrap()
 }
 
-fn open_now(first_ns: u64) -> Lifetime {
-    Lifetime { first_ns, last_ns: now_ns(), closed: false }
+fn open_now(first_ns: u64) -> SessionLifetime {
+    SessionLifetime { first_ns, last_ns: now_ns(), closed: false }
 }
 
 /// What two looks find.
-fn watch(table: &Table) {
+fn watch(table: &SocketTable) {
     let mut watcher = Watcher::new(Path::new("/proc")).unwrap();
     for _ in 0..2 {
         watcher.look().unwrap().into_iter().for_each(|report| table.take(report));
@@ -44,7 +44,7 @@ fn both_ends_of_local_connections_are_named() {
         let listener = TcpListener::bind(any).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, from) = listener.accept().unwrap();
-        let table = Table::new(1 << 20);
+        let table = SocketTable::new(1 << 20);
         watch(&table);
         let (local, remote) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
         assert_eq!(from, local);
@@ -55,7 +55,7 @@ fn both_ends_of_local_connections_are_named() {
             assert_eq!(process.uid, rustix::process::getuid().as_raw());
         }
         drop(server);
-        let before = Lifetime { first_ns: 1, last_ns: began - 2_000_000_000, closed: false };
+        let before = SessionLifetime { first_ns: 1, last_ns: began - 2_000_000_000, closed: false };
         assert_eq!(
             table.of_session(Protocol::Tcp, local, remote, before),
             [None, None],
@@ -73,7 +73,7 @@ fn servers_of_udp_are_named_by_their_port() {
     let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.local_addr().unwrap().port());
     client.connect(to).unwrap();
     client.send(b"x").unwrap();
-    let table = Table::new(1 << 20);
+    let table = SocketTable::new(1 << 20);
     watch(&table);
     let found = table.of_session(Protocol::Udp, client.local_addr().unwrap(), to, open_now(began));
     let certainties = found.map(|process| process.unwrap().certainty);
@@ -116,7 +116,7 @@ fn many_other_processes_are_named_and_none_is_named_wrong() {
     let Some(first) = Client::new(at.port()) else { return };
     let clients: Vec<_> = std::iter::once(first).chain((1..40).filter_map(|_| Client::new(at.port()))).collect();
     let accepted: Vec<_> = clients.iter().map(|_| listener.accept().unwrap()).collect();
-    let table = Table::new(1 << 20);
+    let table = SocketTable::new(1 << 20);
     watch(&table);
     for (client, (_, from)) in clients.iter().zip(&accepted) {
         let [process, server] = table.of_session(Protocol::Tcp, *from, at, open_now(began));
@@ -132,7 +132,7 @@ fn many_other_processes_are_named_and_none_is_named_wrong() {
 #[test]
 fn a_name_that_is_used_again_is_not_taken_for_the_old_one() {
     let _alone = alone();
-    let table = Table::new(1 << 20);
+    let table = SocketTable::new(1 << 20);
     let socket = SocketName {
         protocol: Protocol::Tcp,
         local: "10.0.0.1:1000".parse().unwrap(),
@@ -144,7 +144,7 @@ fn a_name_that_is_used_again_is_not_taken_for_the_old_one() {
     table.take(Report::Closed { time_ns: 20 * second, socket });
     table.take(Report::Open { time_ns: 30 * second, socket, process: process(2) });
     let who = |first_ns, last_ns, closed| {
-        let lived = Lifetime { first_ns, last_ns, closed };
+        let lived = SessionLifetime { first_ns, last_ns, closed };
         let [process, other] = table.of_session(Protocol::Tcp, socket.local, socket.remote, lived);
         assert_eq!(other, None);
         process.and_then(|process| process.pid)
@@ -155,9 +155,9 @@ fn a_name_that_is_used_again_is_not_taken_for_the_old_one() {
     assert_eq!(who(5 * second, 45 * second, false), None, "not clear");
     assert_eq!(who(1, second, true), None);
     // Seen for the first time just after a session of the same name was closed: it is the next one.
-    let table = Table::new(1 << 20);
+    let table = SocketTable::new(1 << 20);
     table.take(Report::Open { time_ns: 10 * second, socket, process: process(3) });
-    let lived = |closed| Lifetime { first_ns: 9 * second, last_ns: 10 * second - 5, closed };
+    let lived = |closed| SessionLifetime { first_ns: 9 * second, last_ns: 10 * second - 5, closed };
     let pid = |closed| table.of_session(Protocol::Tcp, socket.local, socket.remote, lived(closed))[0].clone();
     assert_eq!((pid(true), pid(false).and_then(|process| process.pid)), (None, Some(3)));
 }
@@ -165,7 +165,7 @@ fn a_name_that_is_used_again_is_not_taken_for_the_old_one() {
 #[test]
 fn the_table_stays_within_its_bytes_and_counts_what_it_forgets() {
     let _alone = alone();
-    let table = Table::new(64 << 10);
+    let table = SocketTable::new(64 << 10);
     for number in 0..20_000u32 {
         let socket = SocketName {
             protocol: Protocol::Udp,

@@ -31,7 +31,7 @@ const ADDRESSES_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What is known about a socket that exists.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct KnownSocket {
     inode: u32,
     tries: u8,
     reported: bool,
@@ -43,7 +43,7 @@ struct Known {
 pub struct Watcher<'p> {
     proc: &'p Path,
     diagnostics: SocketDiagnostics,
-    known: HashMap<SocketName, Known>,
+    known: HashMap<SocketName, KnownSocket>,
     sockets: Vec<Socket>,
     round: u64,
     lost: u64,
@@ -152,7 +152,7 @@ impl<'p> Watcher<'p> {
                 Some(_) => self.lost += 1,
                 None if is_full => self.lost += 1,
                 None => {
-                    let known = Known { inode: socket.inode, tries: 0, reported: false, round: self.round };
+                    let known = KnownSocket { inode: socket.inode, tries: 0, reported: false, round: self.round };
                     self.known.insert(name, known);
                     unreported.push(*socket);
                 }

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use streams::{Gap, PacketRef, Run, Sender, Session, Sink};
 
-use crate::event::Facts;
-use crate::parser::{Expected, ExpectedConnections, Input, Out, Parser, Step};
+use crate::event::ProtocolSink;
+use crate::parser::{ExpectedConnection, ExpectedConnections, Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::Protocol;
 use crate::table::TABLE;
-use crate::waiting::Waiting;
+use crate::waiting::UnparsedBytes;
 
 /// Bytes of a direction that wait for the rest of their message, at most.
 pub const BUFFER_BYTES_MAX: usize = 256 << 10;
@@ -21,7 +21,7 @@ const PROBE_MESSAGES_MAX: u32 = 4;
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// What is known of a session's protocol.
-enum Reading {
+enum ProtocolState {
     /// Not yet found.
     Probing { messages: u32 },
     /// The protocol, and its parser until it gives up.
@@ -30,32 +30,32 @@ enum Reading {
     Unknown,
 }
 
-struct Analysis {
-    reading: Reading,
-    waiting: [Waiting; 2],
+struct SessionAnalysis {
+    reading: ProtocolState,
+    waiting: [UnparsedBytes; 2],
     objects: u64,
     /// The packet of the newest bytes.
     now: PacketRef,
 }
 
 /// Reads the protocols of all sessions.
-pub struct Protocols<F: Facts> {
+pub struct Protocols<F: ProtocolSink> {
     /// Where everything found goes.
     pub facts: F,
-    sessions: HashMap<u64, Analysis>,
+    sessions: HashMap<u64, SessionAnalysis>,
     expected: ExpectedConnections,
     waiting_bytes: usize,
     /// Parsers that were ended because a message did not fit, or memory was needed.
     pub given_up: u64,
 }
 
-impl<F: Facts> std::fmt::Debug for Protocols<F> {
+impl<F: ProtocolSink> std::fmt::Debug for Protocols<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Protocols").field("sessions", &self.sessions.len()).finish_non_exhaustive()
     }
 }
 
-impl<F: Facts> Protocols<F> {
+impl<F: ProtocolSink> Protocols<F> {
     /// Passes everything found to `facts`.
     pub fn new(facts: F) -> Self {
         Self {
@@ -67,10 +67,10 @@ impl<F: Facts> Protocols<F> {
         }
     }
 
-    fn with(&mut self, session: &Session, work: impl FnOnce(&mut Analysis, &mut Shared<'_>)) {
+    fn with(&mut self, session: &Session, work: impl FnOnce(&mut SessionAnalysis, &mut AnalysisContext<'_>)) {
         let Some(analysis) = self.sessions.get_mut(&session.number) else { return };
         let before = analysis.waiting_bytes();
-        let mut shared = Shared { facts: &mut self.facts, session, expected: &mut self.expected, given_up: 0 };
+        let mut shared = AnalysisContext { facts: &mut self.facts, session, expected: &mut self.expected, given_up: 0 };
         work(analysis, &mut shared);
         self.given_up += shared.given_up;
         self.waiting_bytes = self.waiting_bytes + analysis.waiting_bytes() - before;
@@ -82,13 +82,13 @@ impl<F: Facts> Protocols<F> {
     }
 }
 
-impl<F: Facts> Sink for Protocols<F> {
+impl<F: ProtocolSink> Sink for Protocols<F> {
     fn event(&mut self, session: &Session, event: streams::Event<'_>) {
         match event {
             streams::Event::Begin => {
-                let reading = Reading::Probing { messages: 0 };
-                let waiting = [Waiting::default(), Waiting::default()];
-                let analysis = Analysis { reading, waiting, objects: 0, now: PacketRef::default() };
+                let reading = ProtocolState::Probing { messages: 0 };
+                let waiting = [UnparsedBytes::default(), UnparsedBytes::default()];
+                let analysis = SessionAnalysis { reading, waiting, objects: 0, now: PacketRef::default() };
                 self.sessions.insert(session.number, analysis);
             }
             streams::Event::Run(run) => self.with(session, |analysis, shared| analysis.run(&run, shared)),
@@ -108,14 +108,14 @@ impl<F: Facts> Sink for Protocols<F> {
 }
 
 /// What all sessions share while one is read.
-struct Shared<'a> {
-    facts: &'a mut dyn Facts,
+struct AnalysisContext<'a> {
+    facts: &'a mut dyn ProtocolSink,
     session: &'a Session,
     expected: &'a mut ExpectedConnections,
     given_up: u64,
 }
 
-impl Analysis {
+impl SessionAnalysis {
     fn waiting_bytes(&self) -> usize {
         self.waiting.iter().map(|waiting| waiting.data.capacity()).sum()
     }
@@ -126,16 +126,16 @@ impl Analysis {
             waiting.clear(waiting.offset());
         }
         match &mut self.reading {
-            Reading::Known { parser, .. } => *parser = None,
-            reading => *reading = Reading::Unknown,
+            ProtocolState::Known { parser, .. } => *parser = None,
+            reading => *reading = ProtocolState::Unknown,
         }
     }
 
-    fn run(&mut self, run: &Run<'_>, shared: &mut Shared<'_>) {
+    fn run(&mut self, run: &Run<'_>, shared: &mut AnalysisContext<'_>) {
         self.now = run.packet;
         match &self.reading {
-            Reading::Unknown | Reading::Known { parser: None, .. } => return,
-            Reading::Known { protocol, .. } => {
+            ProtocolState::Unknown | ProtocolState::Known { parser: None, .. } => return,
+            ProtocolState::Known { protocol, .. } => {
                 let waiting = &mut self.waiting[run.sender.index()];
                 if waiting.lost {
                     let probe = Probe::of_one(run, shared.session);
@@ -145,21 +145,21 @@ impl Analysis {
                     waiting.lost = false;
                 }
             }
-            Reading::Probing { .. } => {}
+            ProtocolState::Probing { .. } => {}
         }
         if shared.session.is_messages() {
             self.message(run, shared);
             return;
         }
         self.waiting[run.sender.index()].add(run);
-        if matches!(self.reading, Reading::Probing { .. }) && !self.probe(shared) {
+        if matches!(self.reading, ProtocolState::Probing { .. }) && !self.probe(shared) {
             return;
         }
         self.feed(run.sender, shared);
     }
 
-    fn message(&mut self, run: &Run<'_>, shared: &mut Shared<'_>) {
-        if let Reading::Probing { messages } = &mut self.reading {
+    fn message(&mut self, run: &Run<'_>, shared: &mut AnalysisContext<'_>) {
+        if let ProtocolState::Probing { messages } = &mut self.reading {
             *messages += 1;
             let given = *messages >= PROBE_MESSAGES_MAX;
             let probe = Probe::of_one(run, shared.session);
@@ -170,7 +170,7 @@ impl Analysis {
             });
             match found {
                 Some(row) => self.begin(row, expected, shared),
-                None if given => self.reading = Reading::Unknown,
+                None if given => self.reading = ProtocolState::Unknown,
                 None => return,
             }
         }
@@ -183,7 +183,7 @@ impl Analysis {
     }
 
     /// Looks for the protocol. Returns whether it is known now.
-    fn probe(&mut self, shared: &mut Shared<'_>) -> bool {
+    fn probe(&mut self, shared: &mut AnalysisContext<'_>) -> bool {
         let session = shared.session;
         let probe = Probe {
             data: [self.waiting[0].rest(), self.waiting[1].rest()],
@@ -215,7 +215,7 @@ impl Analysis {
             None => {
                 let both = self.waiting.iter().all(|waiting| !waiting.data.is_empty());
                 if most > PROBE_BYTES_MAX || (both && !undecided) {
-                    self.reading = Reading::Unknown;
+                    self.reading = ProtocolState::Unknown;
                     self.give_up();
                 }
                 false
@@ -223,13 +223,18 @@ impl Analysis {
         }
     }
 
-    fn begin(&mut self, row: &'static Protocol, expected: Option<Expected>, shared: &mut Shared<'_>) {
+    fn begin(
+        &mut self,
+        row: &'static Protocol,
+        expected: Option<ExpectedConnection>,
+        shared: &mut AnalysisContext<'_>,
+    ) {
         shared.facts.app(shared.session, row.name);
-        self.reading = Reading::Known { protocol: row, parser: Some((row.parser)(expected)) };
+        self.reading = ProtocolState::Known { protocol: row, parser: Some((row.parser)(expected)) };
     }
 
     /// Lets the parser read what waits, as long as it uses some.
-    fn feed(&mut self, sender: Sender, shared: &mut Shared<'_>) {
+    fn feed(&mut self, sender: Sender, shared: &mut AnalysisContext<'_>) {
         loop {
             let waiting = &mut self.waiting[sender.index()];
             let data = std::mem::take(&mut waiting.data);
@@ -243,11 +248,11 @@ impl Analysis {
                     waiting.used += bytes.clamp(1, len);
                     waiting.release();
                     // After a switch to an unknown protocol, the next run decides.
-                    if matches!(self.reading, Reading::Probing { .. }) {
+                    if matches!(self.reading, ProtocolState::Probing { .. }) {
                         return;
                     }
                 }
-                Step::Switch if matches!(self.reading, Reading::Known { .. }) => {}
+                Step::Switch if matches!(self.reading, ProtocolState::Known { .. }) => {}
                 Step::Switch => return,
                 Step::More => {
                     if len > BUFFER_BYTES_MAX {
@@ -264,9 +269,9 @@ impl Analysis {
         }
     }
 
-    fn parse(&mut self, input: Input<'_>, shared: &mut Shared<'_>) -> Step {
-        let Reading::Known { protocol, parser: Some(parser) } = &mut self.reading else { return Step::Stop };
-        let mut out = Out {
+    fn parse(&mut self, input: Input<'_>, shared: &mut AnalysisContext<'_>) -> Step {
+        let ProtocolState::Known { protocol, parser: Some(parser) } = &mut self.reading else { return Step::Stop };
+        let mut out = ParserOutput {
             facts: shared.facts,
             session: shared.session,
             app: protocol.name,
@@ -284,23 +289,23 @@ impl Analysis {
     }
 
     /// Goes on with another protocol.
-    fn switch(&mut self, to: &'static str, shared: &mut Shared<'_>) {
+    fn switch(&mut self, to: &'static str, shared: &mut AnalysisContext<'_>) {
         match TABLE.iter().find(|row| row.name == to) {
             Some(row) => self.begin(row, None, shared),
-            None => self.reading = Reading::Probing { messages: 0 },
+            None => self.reading = ProtocolState::Probing { messages: 0 },
         }
     }
 
-    fn gap(&mut self, gap: &Gap, shared: &mut Shared<'_>) {
+    fn gap(&mut self, gap: &Gap, shared: &mut AnalysisContext<'_>) {
         let next = gap.offset + gap.len;
         let at = gap.sender.index();
-        let Reading::Known { protocol, parser: Some(parser) } = &mut self.reading else {
+        let ProtocolState::Known { protocol, parser: Some(parser) } = &mut self.reading else {
             // The start of a stream is what tells its protocol.
             self.waiting[at].clear(next);
             return;
         };
         let left = self.waiting[at].rest().len() as u64;
-        let mut out = Out {
+        let mut out = ParserOutput {
             facts: shared.facts,
             session: shared.session,
             app: protocol.name,
@@ -315,9 +320,9 @@ impl Analysis {
         self.waiting[at].lost = !goes_on && !shared.session.is_messages();
     }
 
-    fn end(&mut self, shared: &mut Shared<'_>) {
-        let Reading::Known { protocol, parser: Some(parser) } = &mut self.reading else { return };
-        let mut out = Out {
+    fn end(&mut self, shared: &mut AnalysisContext<'_>) {
+        let ProtocolState::Known { protocol, parser: Some(parser) } = &mut self.reading else { return };
+        let mut out = ParserOutput {
             facts: shared.facts,
             session: shared.session,
             app: protocol.name,

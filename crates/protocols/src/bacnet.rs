@@ -2,7 +2,7 @@
 
 use crate::cursor::{Cursor, u16_at};
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -20,7 +20,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Bacnet;
 
 impl Parser for Bacnet {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let event = Event::new("bacnet.message", input.sender, input.offset, input.data.len());
         if let Some(event) = message(input.data, event) {
             out.emit(event);

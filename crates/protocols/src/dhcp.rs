@@ -3,7 +3,7 @@
 use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::fingerprint::hex;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -21,7 +21,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Dhcp;
 
 impl Parser for Dhcp {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let data = input.data;
         let Some(mut options) = data.get(OPTIONS_AT..).map(Cursor) else { return Step::Stop };
         let mut event = Event::new("dhcp.message", input.sender, input.offset, data.len())

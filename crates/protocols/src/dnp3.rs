@@ -2,7 +2,7 @@
 
 use crate::cursor::u16_le_at;
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -30,7 +30,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Dnp3;
 
 impl Parser for Dnp3 {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let mut used = 0;
         loop {
             let data = &input.data[used..];
@@ -41,14 +41,14 @@ impl Parser for Dnp3 {
                 return if used > 0 { Step::Used(used) } else { Step::Stop };
             };
             let Some(frame) = data.get(..len) else { break };
-            out.emit(tell(frame, Event::new("dnp3.frame", input.sender, input.offset + used as u64, len)));
+            out.emit(describe(frame, Event::new("dnp3.frame", input.sender, input.offset + used as u64, len)));
             used += len;
         }
         if used > 0 { Step::Used(used) } else { Step::More }
     }
 }
 
-fn tell(frame: &[u8], event: Event) -> Event {
+fn describe(frame: &[u8], event: Event) -> Event {
     let address = |at| u16_le_at(frame, at).unwrap_or(0);
     let event = event.number("destination", address(4)).number("source", address(6)).number("control", frame[3]);
     // The first block: transport header, application control, function.

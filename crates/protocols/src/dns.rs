@@ -5,7 +5,7 @@ use simple_dns::{Packet, PacketFlag, RCODE};
 
 use crate::cursor::u16_at;
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -56,20 +56,20 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Dns;
 
 impl Parser for Dns {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         if out.session().is_messages() {
-            tell(input.data, input, input.data.len(), out);
+            emit_message(input.data, input, input.data.len(), out);
             return Step::Used(input.data.len());
         }
         let Some(len) = u16_at(input.data, 0) else { return Step::More };
         let used = 2 + usize::from(len);
         let Some(message) = input.data.get(2..used) else { return Step::More };
-        tell(message, input, used, out);
+        emit_message(message, input, used, out);
         Step::Used(used)
     }
 }
 
-fn tell(message: &[u8], input: Input<'_>, used: usize, out: &mut Out<'_>) {
+fn emit_message(message: &[u8], input: Input<'_>, used: usize, out: &mut ParserOutput<'_>) {
     let Ok(packet) = Packet::parse(message) else { return };
     let response = packet.has_flags(PacketFlag::RESPONSE);
     let name = if response { "dns.answer" } else { "dns.query" };

@@ -2,7 +2,7 @@
 
 use crate::cursor::{Cursor, u16_le_at};
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -45,7 +45,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Enip;
 
 impl Parser for Enip {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         if input.data.len() < HEADER_BYTES {
             return Step::More;
         }
@@ -62,7 +62,7 @@ impl Parser for Enip {
         if matches!(command, SEND_RR_DATA | SEND_UNIT_DATA)
             && let Some(cip) = item(&message[HEADER_BYTES..])
         {
-            tell(cip, input, len, out);
+            emit_message(cip, input, len, out);
         }
         Step::Used(len)
     }
@@ -86,7 +86,7 @@ fn item(body: &[u8]) -> Option<&[u8]> {
     None
 }
 
-fn tell(cip: &[u8], input: Input<'_>, len: usize, out: &mut Out<'_>) {
+fn emit_message(cip: &[u8], input: Input<'_>, len: usize, out: &mut ParserOutput<'_>) {
     let Some(event) = service(cip, Event::new("enip.cip", input.sender, input.offset, len)) else { return };
     out.emit(event);
     // An unconnected send and a multiple service packet carry others.

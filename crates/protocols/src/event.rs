@@ -110,7 +110,7 @@ impl Event {
 }
 
 /// The receiver of what is found.
-pub trait Facts {
+pub trait ProtocolSink {
     /// The application of a session is known.
     fn app(&mut self, _session: &Session, _app: &'static str) {}
     /// A message was read.

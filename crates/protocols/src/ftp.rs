@@ -7,7 +7,7 @@ use streams::Sender;
 use crate::event::Event;
 use crate::lines::{self, Line};
 use crate::object::ObjectHead;
-use crate::parser::{Expected, Input, Out, Parser, Step};
+use crate::parser::{ExpectedConnection, Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -57,7 +57,7 @@ struct Ftp {
 }
 
 impl Parser for Ftp {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let (line, used) = match lines::line(input.data) {
             Line::Whole(line, used) => (line, used),
             Line::More => return Step::More,
@@ -70,13 +70,13 @@ impl Parser for Ftp {
         Step::Used(used)
     }
 
-    fn gap(&mut self, _sender: Sender, _len: u64, _out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, _sender: Sender, _len: u64, _out: &mut ParserOutput<'_>) -> bool {
         true
     }
 }
 
 impl Ftp {
-    fn command(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut Out<'_>) {
+    fn command(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut ParserOutput<'_>) {
         let (word, rest) = lines::command(line);
         let argument = String::from_utf8_lossy(rest).into_owned();
         let event = Event::new("ftp.command", input.sender, input.offset, used).text("command", &word);
@@ -104,7 +104,7 @@ impl Ftp {
         }
     }
 
-    fn reply(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut Out<'_>) {
+    fn reply(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut ParserOutput<'_>) {
         let Some(code) = lines::code(line) else { return };
         let within = |open: u8, close: u8| {
             let from = line.iter().position(|byte| *byte == open)? + 1;
@@ -134,11 +134,11 @@ impl Ftp {
         }
     }
 
-    fn announce(&mut self, out: &mut Out<'_>) {
+    fn announce(&mut self, out: &mut ParserOutput<'_>) {
         if let Some((ip, port)) = self.data {
             let (name, source) = self.wanted.clone().unwrap_or_default();
             let name = name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
-            out.expect(ip, port, Expected { protocol: "ftp-data", name, source });
+            out.expect(ip, port, ExpectedConnection { protocol: "ftp-data", name, source });
         }
     }
 }
@@ -160,19 +160,19 @@ fn extended_port(text: &str) -> Option<(IpAddr, u16)> {
 
 /// A data connection: one object in one direction.
 struct FtpData {
-    expected: Expected,
+    expected: ExpectedConnection,
     object: Option<(u64, u64)>,
 }
 
 impl FtpData {
-    fn new(expected: Option<Expected>) -> Self {
-        let none = || Expected { protocol: "ftp-data", name: String::new(), source: String::new() };
+    fn new(expected: Option<ExpectedConnection>) -> Self {
+        let none = || ExpectedConnection { protocol: "ftp-data", name: String::new(), source: String::new() };
         Self { expected: expected.unwrap_or_else(none), object: None }
     }
 }
 
 impl Parser for FtpData {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let (object, at) = self.object.unwrap_or_else(|| {
             let head = ObjectHead {
                 protocol: "ftp",
@@ -187,14 +187,14 @@ impl Parser for FtpData {
         Step::Used(input.data.len())
     }
 
-    fn gap(&mut self, _sender: Sender, len: u64, _out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, _sender: Sender, len: u64, _out: &mut ParserOutput<'_>) -> bool {
         if let Some((_, at)) = &mut self.object {
             *at += len;
         }
         true
     }
 
-    fn end(&mut self, out: &mut Out<'_>) {
+    fn end(&mut self, out: &mut ParserOutput<'_>) {
         if let Some((object, size)) = self.object {
             out.finish(object, Some(size));
         }

@@ -8,7 +8,7 @@ use streams::Sender;
 use crate::event::Event;
 use crate::lines::{self, Line};
 use crate::object::ObjectHead;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -92,7 +92,7 @@ fn probe_h2c(probe: &Probe<'_>) -> Verdict {
 struct Http2;
 
 impl Parser for Http2 {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         out.emit(Event::new("http2.preface", input.sender, input.offset, PREFACE.len()).word("hello"));
         Step::Stop
     }
@@ -142,14 +142,14 @@ struct Http {
 }
 
 impl Parser for Http {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         match self.messages[input.sender.index()].body {
             Some(body) => self.body(body, input, out),
             None => self.head(input, out),
         }
     }
 
-    fn gap(&mut self, sender: Sender, len: u64, out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, sender: Sender, len: u64, out: &mut ParserOutput<'_>) -> bool {
         let message = &mut self.messages[sender.index()];
         let left = match message.body {
             Some(Body::Bytes(left) | Body::Chunk(left)) if left >= len => Some(left - len),
@@ -171,7 +171,7 @@ impl Parser for Http {
         true
     }
 
-    fn end(&mut self, out: &mut Out<'_>) {
+    fn end(&mut self, out: &mut ParserOutput<'_>) {
         for message in &mut self.messages {
             let size = (message.body == Some(Body::UntilEnd)).then_some(message.at);
             message.end(size, out);
@@ -181,7 +181,7 @@ impl Parser for Http {
 
 impl Message {
     /// Ends the body.
-    fn end(&mut self, size: Option<u64>, out: &mut Out<'_>) {
+    fn end(&mut self, size: Option<u64>, out: &mut ParserOutput<'_>) {
         if let Some(object) = self.object.take() {
             out.finish(object, size);
         }
@@ -190,7 +190,7 @@ impl Message {
 }
 
 impl Http {
-    fn body(&mut self, body: Body, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn body(&mut self, body: Body, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let message = &mut self.messages[input.sender.index()];
         let mut take = |message: &mut Message, most: u64| {
             let bytes = usize::try_from(most).unwrap_or(usize::MAX).min(input.data.len());
@@ -240,7 +240,7 @@ impl Http {
         }
     }
 
-    fn head(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn head(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         // Some clients send an empty line after a body.
         if let [b'\r', b'\n', ..] = input.data {
             return Step::Used(2);
@@ -284,7 +284,7 @@ impl Http {
         request: &httparse::Request<'_, '_>,
         used: usize,
         input: Input<'_>,
-        out: &mut Out<'_>,
+        out: &mut ParserOutput<'_>,
     ) -> Step {
         let headers = Headers(request.headers);
         let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
@@ -330,7 +330,7 @@ impl Http {
         response: &httparse::Response<'_, '_>,
         used: usize,
         input: Input<'_>,
-        out: &mut Out<'_>,
+        out: &mut ParserOutput<'_>,
     ) -> Step {
         let headers = Headers(response.headers);
         let status = response.code.unwrap_or(0);
@@ -365,7 +365,7 @@ impl Http {
         (declared, name, url): (String, String, String),
         input: Input<'_>,
         used: usize,
-        out: &mut Out<'_>,
+        out: &mut ParserOutput<'_>,
     ) -> Step {
         let message = &mut self.messages[input.sender.index()];
         *message = Message { body, ..Message::default() };

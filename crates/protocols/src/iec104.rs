@@ -1,7 +1,7 @@
 //! IEC 60870-5-104: telecontrol over TCP. A frame begins with 0x68 and its length.
 
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -38,7 +38,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Iec104;
 
 impl Parser for Iec104 {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         if input.data.len() < 6 {
             return if input.data[0] == START { Step::More } else { Step::Stop };
         }

@@ -5,7 +5,7 @@ use streams::Sender;
 use crate::event::Event;
 use crate::lines::{self, Line};
 use crate::object::ObjectHead;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -44,7 +44,7 @@ struct Imap {
 }
 
 impl Parser for Imap {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let at = input.sender.index();
         if let Some(mut literal) = self.literals[at] {
             let bytes = usize::try_from(literal.left).unwrap_or(usize::MAX).min(input.data.len());
@@ -70,7 +70,7 @@ impl Parser for Imap {
         Step::Used(used)
     }
 
-    fn gap(&mut self, sender: Sender, len: u64, out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, sender: Sender, len: u64, out: &mut ParserOutput<'_>) -> bool {
         if let Some(literal) = &mut self.literals[sender.index()] {
             literal.at += len.min(literal.left);
             literal.left -= len.min(literal.left);
@@ -79,7 +79,7 @@ impl Parser for Imap {
         true
     }
 
-    fn end(&mut self, out: &mut Out<'_>) {
+    fn end(&mut self, out: &mut ParserOutput<'_>) {
         for literal in self.literals.iter().flatten() {
             if let Some(object) = literal.object {
                 out.finish(object, None);
@@ -89,7 +89,7 @@ impl Parser for Imap {
 }
 
 impl Imap {
-    fn literal_done(&mut self, at: usize, out: &mut Out<'_>) {
+    fn literal_done(&mut self, at: usize, out: &mut ParserOutput<'_>) {
         if let Some(Literal { object, at: size, left: 0 }) = self.literals[at] {
             if let Some(object) = object {
                 out.finish(object, Some(size));
@@ -99,7 +99,7 @@ impl Imap {
     }
 
     /// Begins a literal, if the line announces one: `{310}`, `{310+}`.
-    fn literal(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut Out<'_>) {
+    fn literal(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut ParserOutput<'_>) {
         let Some(size) = announced(line) else { return };
         let mail = contains(line, b"BODY[") || contains(line, b"RFC822");
         let fetched = input.sender == Sender::Responder && mail;
@@ -125,7 +125,7 @@ impl Imap {
         }
     }
 
-    fn command(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut Out<'_>) {
+    fn command(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut ParserOutput<'_>) {
         let (tag, rest) = lines::command(line);
         let (word, rest) = lines::command(rest);
         let event = Event::new("imap.command", input.sender, input.offset, used).text("command", &word);
@@ -150,7 +150,7 @@ impl Imap {
         out.emit(event);
     }
 
-    fn response(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut Out<'_>) {
+    fn response(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut ParserOutput<'_>) {
         let (tag, rest) = lines::command(line);
         let (word, _) = lines::command(rest);
         if self.starting_tls.as_ref() == Some(&tag) && word == "OK" {

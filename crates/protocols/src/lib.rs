@@ -1,7 +1,7 @@
 //! Protocols known by content: what was said in a session, names, fingerprints, and the objects that were carried.
 //!
 //! [`Protocols`] takes the events of [`streams`], recognises the protocol of each session from its first bytes, and
-//! passes [`Event`]s and [`ObjectPart`]s to a [`Facts`]. A protocol is one file and one row of [`table`]. A parser
+//! passes [`Event`]s and [`ObjectPart`]s to a [`ProtocolSink`]. A protocol is one file and one row of [`table`]. A parser
 //! reads from the start of what has come of a direction, and says how much it has used; the module [`analysis`] keeps
 //! the rest, bounded, and knows which packets carried it.
 //!
@@ -51,5 +51,5 @@ mod tpkt;
 mod waiting;
 
 pub use analysis::Protocols;
-pub use event::{Event, Facts, Value};
+pub use event::{Event, ProtocolSink, Value};
 pub use object::{ObjectHead, ObjectPart};

@@ -4,7 +4,7 @@ use streams::Sender;
 
 use crate::cursor::u16_at;
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -50,7 +50,7 @@ fn exact(data: &[u8], len: usize) -> bool {
 struct Modbus;
 
 impl Parser for Modbus {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let data = input.data;
         if data.len() < HEADER_BYTES + 2 {
             return Step::More;

@@ -2,7 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -43,7 +43,7 @@ struct Mqtt {
 }
 
 impl Parser for Mqtt {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let at = input.sender.index();
         if self.skip[at] > 0 {
             let bytes = self.skip[at].min(input.data.len());

@@ -1,7 +1,7 @@
 //! NTP (RFC 5905), with the control and private modes that amplify attacks.
 
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -19,7 +19,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Ntp;
 
 impl Parser for Ntp {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let mode = input.data[0] & 7;
         let event = Event::new("ntp.message", input.sender, input.offset, input.data.len()).number("mode", mode);
         let event = event.number("version", input.data[0] >> 3 & 7);

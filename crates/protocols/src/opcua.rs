@@ -2,7 +2,7 @@
 
 use crate::cursor::u32_le_at;
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -49,7 +49,7 @@ struct OpcUa {
 }
 
 impl Parser for OpcUa {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let at = input.sender.index();
         if self.skip[at] > 0 {
             let bytes = self.skip[at].min(input.data.len());

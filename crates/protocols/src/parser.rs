@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use streams::{PacketRef, Sender, Session};
 
-use crate::event::{Event, Facts};
+use crate::event::{Event, ProtocolSink};
 use crate::object::{ObjectHead, ObjectPart};
-use crate::waiting::Places;
+use crate::waiting::CarryingPackets;
 
 /// Announced data connections that are remembered.
 const EXPECTED_MAX: usize = 4096;
@@ -17,7 +17,7 @@ const EXPECTED_MAX: usize = 4096;
 pub enum Step {
     /// It has used so many bytes, at least one, and may be called again.
     Used(usize),
-    /// It has used nothing, because another protocol begins here; see [`Out::switch`].
+    /// It has used nothing, because another protocol begins here; see [`ParserOutput::switch`].
     Switch,
     /// A message is not complete.
     More,
@@ -39,21 +39,21 @@ pub struct Input<'a> {
 /// Reads one session.
 pub trait Parser {
     /// Reads from the start of the input.
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step;
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step;
 
     /// Bytes are missing where the next input would begin. Returns whether the parser can go on behind them. Otherwise
     /// it goes on at the next packet with which the protocol may begin.
-    fn gap(&mut self, _sender: Sender, _len: u64, _out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, _sender: Sender, _len: u64, _out: &mut ParserOutput<'_>) -> bool {
         false
     }
 
     /// The session ends.
-    fn end(&mut self, _out: &mut Out<'_>) {}
+    fn end(&mut self, _out: &mut ParserOutput<'_>) {}
 }
 
 /// What a parser knows of a data connection that its session announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
+pub struct ExpectedConnection {
     /// The name of the protocol that will read it.
     pub protocol: &'static str,
     /// The object's name.
@@ -65,12 +65,12 @@ pub struct Expected {
 /// Announced connections, by the endpoint that will accept them.
 #[derive(Debug, Default)]
 pub(crate) struct ExpectedConnections {
-    by_endpoint: HashMap<(IpAddr, u16), Expected>,
+    by_endpoint: HashMap<(IpAddr, u16), ExpectedConnection>,
     order: VecDeque<(IpAddr, u16)>,
 }
 
 impl ExpectedConnections {
-    fn add(&mut self, at: (IpAddr, u16), expected: Expected) {
+    fn add(&mut self, at: (IpAddr, u16), expected: ExpectedConnection) {
         if self.by_endpoint.insert(at, expected).is_none() {
             self.order.push_back(at);
         }
@@ -83,11 +83,11 @@ impl ExpectedConnections {
 }
 
 /// Where a parser puts what it finds.
-pub struct Out<'a> {
-    pub(crate) facts: &'a mut dyn Facts,
+pub struct ParserOutput<'a> {
+    pub(crate) facts: &'a mut dyn ProtocolSink,
     pub(crate) session: &'a Session,
     pub(crate) app: &'static str,
-    pub(crate) places: [&'a Places; 2],
+    pub(crate) places: [&'a CarryingPackets; 2],
     pub(crate) objects: &'a mut u64,
     pub(crate) expected: &'a mut ExpectedConnections,
     /// The packet of the newest bytes.
@@ -95,13 +95,13 @@ pub struct Out<'a> {
     pub(crate) next: Option<&'static str>,
 }
 
-impl std::fmt::Debug for Out<'_> {
+impl std::fmt::Debug for ParserOutput<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Out").field("app", &self.app).finish_non_exhaustive()
     }
 }
 
-impl Out<'_> {
+impl ParserOutput<'_> {
     /// Passes a message on.
     pub fn emit(&mut self, mut event: Event) {
         event.app = self.app;
@@ -140,7 +140,7 @@ impl Out<'_> {
     }
 
     /// Announces a data connection.
-    pub fn expect(&mut self, ip: IpAddr, port: u16, expected: Expected) {
+    pub fn expect(&mut self, ip: IpAddr, port: u16, expected: ExpectedConnection) {
         self.expected.add((ip, port), expected);
     }
 
@@ -152,7 +152,7 @@ impl Out<'_> {
 
 impl ExpectedConnections {
     /// What was announced for a session.
-    pub(crate) fn find(&self, session: &Session) -> Option<Expected> {
+    pub(crate) fn find(&self, session: &Session) -> Option<ExpectedConnection> {
         if self.by_endpoint.is_empty() {
             return None;
         }

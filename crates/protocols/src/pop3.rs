@@ -7,7 +7,7 @@ use streams::Sender;
 use crate::event::Event;
 use crate::lines::{self, Line};
 use crate::object::ObjectHead;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -47,7 +47,7 @@ struct Pop3 {
 }
 
 impl Parser for Pop3 {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         if let (Sender::Responder, Some((object, at, line_start))) = (input.sender, self.body) {
             let (bytes, used) = match lines::dotted(input.data, line_start) {
                 Ok((bytes, used)) => (bytes, Some(used)),
@@ -78,7 +78,7 @@ impl Parser for Pop3 {
         Step::Used(used)
     }
 
-    fn gap(&mut self, sender: Sender, len: u64, _out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, sender: Sender, len: u64, _out: &mut ParserOutput<'_>) -> bool {
         if let (Sender::Responder, Some((_, at, line_start))) = (sender, &mut self.body) {
             *at += len;
             *line_start = false;
@@ -86,7 +86,7 @@ impl Parser for Pop3 {
         true
     }
 
-    fn end(&mut self, out: &mut Out<'_>) {
+    fn end(&mut self, out: &mut ParserOutput<'_>) {
         if let Some((Some(object), ..)) = self.body {
             out.finish(object, None);
         }
@@ -94,7 +94,7 @@ impl Parser for Pop3 {
 }
 
 impl Pop3 {
-    fn command(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut Out<'_>) {
+    fn command(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut ParserOutput<'_>) {
         let (word, rest) = lines::command(line);
         let event = Event::new("pop3.command", input.sender, input.offset, used).text("command", &word);
         let event = match word.as_str() {
@@ -121,7 +121,7 @@ impl Pop3 {
         }
     }
 
-    fn reply(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut Out<'_>) {
+    fn reply(&mut self, line: &[u8], used: usize, input: Input<'_>, out: &mut ParserOutput<'_>) {
         if !self.greeted {
             self.greeted = true;
             return;

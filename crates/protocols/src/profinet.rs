@@ -2,7 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -17,7 +17,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Dcp;
 
 impl Parser for Dcp {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let event = Event::new("profinet.dcp", input.sender, input.offset, input.data.len());
         if let Some(event) = message(input.data, event) {
             out.emit(event);

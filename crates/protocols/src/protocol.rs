@@ -1,6 +1,6 @@
 //! What a protocol is: a name, what carries it, a probe and a parser.
 
-use crate::parser::{Expected, Parser};
+use crate::parser::{ExpectedConnection, Parser};
 use crate::probe::{Carrier, Probe, Verdict};
 
 /// A protocol.
@@ -14,7 +14,7 @@ pub struct Protocol {
     /// Whether a packet after a gap begins a message. The probe is asked before.
     pub resumes: fn(&[u8]) -> bool,
     /// Makes a parser.
-    pub parser: fn(Option<Expected>) -> Box<dyn Parser + Send>,
+    pub parser: fn(Option<ExpectedConnection>) -> Box<dyn Parser + Send>,
     /// Whether what follows the start of a session is encrypted.
     pub encrypted: bool,
     /// What it is, for lists.
@@ -33,7 +33,7 @@ pub(crate) const fn row(
     title: &'static str,
     carrier: Carrier,
     probe: fn(&Probe<'_>) -> Verdict,
-    parser: fn(Option<Expected>) -> Box<dyn Parser + Send>,
+    parser: fn(Option<ExpectedConnection>) -> Box<dyn Parser + Send>,
 ) -> Protocol {
     Protocol { name, carrier, probe, resumes: |_| false, parser, encrypted: false, title }
 }

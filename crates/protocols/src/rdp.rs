@@ -4,10 +4,10 @@ use streams::Sender;
 
 use crate::cursor::u32_le_at;
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
-use crate::tpkt::{CONFIRM, CONNECT, DATA, Unit, unit};
+use crate::tpkt::{CONFIRM, CONNECT, DATA, Tpkt, unit};
 
 pub(crate) const ROW: Protocol = Protocol {
     encrypted: true,
@@ -19,13 +19,13 @@ const CHANNELS_MAX: usize = 64;
 
 fn probe(probe: &Probe<'_>) -> Verdict {
     match unit(probe.first()) {
-        Unit::Whole(CONNECT, rest, _, _) => {
+        Tpkt::Whole(CONNECT, rest, _, _) => {
             let named = find(rest, b"Cookie: ").is_some();
             // An RDP negotiation request: type 1, length 8.
             let asks = rest.len() >= 8 && rest.ends_with(&[0, 0]) && find(rest, &[1, 0, 8, 0]).is_some();
             Verdict::from_bool(named || asks || (probe.has_port(3389) && rest.len() <= 16))
         }
-        Unit::More => Verdict::More,
+        Tpkt::More => Verdict::More,
         _ => Verdict::No,
     }
 }
@@ -36,15 +36,15 @@ struct Rdp {
 }
 
 impl Parser for Rdp {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let (kind, rest, payload, used) = match unit(input.data) {
-            Unit::Whole(kind, rest, payload, used) => (kind, rest, payload, used),
-            Unit::More => return Step::More,
-            Unit::Other if input.data.first() == Some(&22) => {
+            Tpkt::Whole(kind, rest, payload, used) => (kind, rest, payload, used),
+            Tpkt::More => return Step::More,
+            Tpkt::Other if input.data.first() == Some(&22) => {
                 out.switch("tls");
                 return Step::Switch;
             }
-            Unit::Other => return Step::Stop,
+            Tpkt::Other => return Step::Stop,
         };
         let event = |name| Event::new(name, input.sender, input.offset, used);
         match kind {

@@ -4,13 +4,13 @@
 
 use crate::cursor::u16_at;
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
-use crate::tpkt::{CONFIRM, CONNECT, DATA, Unit, unit};
+use crate::tpkt::{CONFIRM, CONNECT, DATA, Tpkt, unit};
 
 pub(crate) const ROW: Protocol = Protocol {
-    resumes: |data| matches!(unit(data), Unit::Whole(DATA, _, [0x32 | 0x72, ..], _)),
+    resumes: |data| matches!(unit(data), Tpkt::Whole(DATA, _, [0x32 | 0x72, ..], _)),
     ..row("s7comm", "Siemens S7", Carrier::Tcp, probe, |_| Box::new(S7))
 };
 
@@ -20,14 +20,14 @@ fn probe(probe: &Probe<'_>) -> Verdict {
         let mut rest = data;
         loop {
             match unit(rest) {
-                Unit::Whole(DATA, _, [0x32 | 0x72, ..], _) => return Verdict::Yes,
-                Unit::Whole(CONNECT | CONFIRM, _, _, used) => rest = &rest[used..],
-                Unit::Whole(..) => return Verdict::No,
-                Unit::More => {
+                Tpkt::Whole(DATA, _, [0x32 | 0x72, ..], _) => return Verdict::Yes,
+                Tpkt::Whole(CONNECT | CONFIRM, _, _, used) => rest = &rest[used..],
+                Tpkt::Whole(..) => return Verdict::No,
+                Tpkt::More => {
                     more = true;
                     break;
                 }
-                Unit::Other => {
+                Tpkt::Other => {
                     if !rest.is_empty() {
                         return Verdict::No;
                     }
@@ -44,11 +44,11 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct S7;
 
 impl Parser for S7 {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let (kind, payload, used) = match unit(input.data) {
-            Unit::Whole(kind, _, payload, used) => (kind, payload, used),
-            Unit::More => return Step::More,
-            Unit::Other => return Step::Stop,
+            Tpkt::Whole(kind, _, payload, used) => (kind, payload, used),
+            Tpkt::More => return Step::More,
+            Tpkt::Other => return Step::Stop,
         };
         if kind == DATA
             && let Some(event) = message(payload, Event::new("s7comm.message", input.sender, input.offset, used))

@@ -2,7 +2,7 @@
 
 use crate::event::Event;
 use crate::lines::{self, Line};
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -31,7 +31,7 @@ struct Sip {
 }
 
 impl Parser for Sip {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let at = input.sender.index();
         let messages = out.session().is_messages();
         if self.body[at] > 0 && !messages {

@@ -2,7 +2,7 @@
 
 use crate::cursor::{u16_le_at, u32_le_at};
 use crate::event::Event;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -38,7 +38,7 @@ struct Smb1 {
 }
 
 impl Parser for Smb1 {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let at = input.sender.index();
         if self.skip[at] > 0 {
             let bytes = self.skip[at].min(input.data.len());
@@ -56,14 +56,14 @@ impl Parser for Smb1 {
         }
         let message = &input.data[4..there];
         if message.starts_with(MAGIC) {
-            tell(message, len, input, out);
+            emit_message(message, len, input, out);
         }
         self.skip[at] = 4 + len - there;
         Step::Used(there)
     }
 }
 
-fn tell(message: &[u8], len: usize, input: Input<'_>, out: &mut Out<'_>) {
+fn emit_message(message: &[u8], len: usize, input: Input<'_>, out: &mut ParserOutput<'_>) {
     let (Some(command), Some(status), Some(flags)) = (message.get(4), u32_le_at(message, 5), message.get(9)) else {
         return;
     };

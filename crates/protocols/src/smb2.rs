@@ -7,7 +7,7 @@ use streams::Sender;
 use crate::cursor::{u16_le_at, u32_le_at, u64_le_at, utf16};
 use crate::event::Event;
 use crate::object::ObjectHead;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -103,7 +103,7 @@ struct Smb2 {
 }
 
 impl Parser for Smb2 {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let at = input.sender.index();
         if let Some(mut bulk) = self.bulk[at] {
             let bytes = bulk.left.min(input.data.len());
@@ -146,7 +146,7 @@ impl Parser for Smb2 {
         self.frame(message, len, whole, input, out)
     }
 
-    fn gap(&mut self, sender: Sender, len: u64, _out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, sender: Sender, len: u64, _out: &mut ParserOutput<'_>) -> bool {
         let at = sender.index();
         let bytes = usize::try_from(len).unwrap_or(usize::MAX);
         if let Some(bulk) = &mut self.bulk[at] {
@@ -169,7 +169,7 @@ impl Parser for Smb2 {
         false
     }
 
-    fn end(&mut self, out: &mut Out<'_>) {
+    fn end(&mut self, out: &mut ParserOutput<'_>) {
         let mut open: Vec<_> = std::mem::take(&mut self.files).into_values().collect();
         open.sort_by_key(|file| file.object.map(|(object, _)| object));
         for file in open {
@@ -192,7 +192,7 @@ impl Smb2 {
     }
 
     /// Reads the messages of a frame. The content of a read or write passes on without waiting for all of it.
-    fn frame(&mut self, message: &[u8], len: usize, whole: bool, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn frame(&mut self, message: &[u8], len: usize, whole: bool, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let mut at = 0;
         for _ in 0..COMPOUNDED_MAX {
             let Some(part) = message.get(at..) else { break };
@@ -229,7 +229,12 @@ impl Smb2 {
     }
 
     /// Reads a message. Returns the content of a read or write: object, offset in it, place and length.
-    fn message(&mut self, part: &[u8], input: Input<'_>, out: &mut Out<'_>) -> Option<(u64, u64, usize, usize)> {
+    fn message(
+        &mut self,
+        part: &[u8],
+        input: Input<'_>,
+        out: &mut ParserOutput<'_>,
+    ) -> Option<(u64, u64, usize, usize)> {
         let command = u16_le_at(part, 12)?;
         let response = u32_le_at(part, 16)? & 1 != 0;
         let status = u32_le_at(part, 8)?;
@@ -258,7 +263,7 @@ impl Smb2 {
         (part, body): (&[u8], &[u8]),
         event: Event,
         input: Input<'_>,
-        out: &mut Out<'_>,
+        out: &mut ParserOutput<'_>,
     ) -> Option<(u64, u64, usize, usize)> {
         let word = match command {
             1 => "login",
@@ -312,7 +317,7 @@ impl Smb2 {
         (command, id, status): (u16, u64, u32),
         body: &[u8],
         input: Input<'_>,
-        out: &mut Out<'_>,
+        out: &mut ParserOutput<'_>,
     ) -> Option<(u64, u64, usize, usize)> {
         if status != 0 {
             return None;
@@ -368,7 +373,7 @@ impl Smb2 {
     }
 
     /// The object of a file, which begins with its first content.
-    fn object(&mut self, id: u128, input: Input<'_>, out: &mut Out<'_>) -> Option<u64> {
+    fn object(&mut self, id: u128, input: Input<'_>, out: &mut ParserOutput<'_>) -> Option<u64> {
         if !self.files.contains_key(&id) && self.files.len() >= REMEMBERED_MAX {
             return None;
         }

@@ -6,7 +6,7 @@ use streams::Sender;
 use crate::event::Event;
 use crate::lines::{self, Line};
 use crate::object::ObjectHead;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -60,7 +60,7 @@ struct Smtp {
 }
 
 impl Parser for Smtp {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         if input.sender == Sender::Responder {
             return self.reply(input, out);
         }
@@ -78,7 +78,7 @@ impl Parser for Smtp {
         }
     }
 
-    fn gap(&mut self, sender: Sender, len: u64, out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, sender: Sender, len: u64, out: &mut ParserOutput<'_>) -> bool {
         match &mut self.state {
             State::Data { at, line_start, .. } if sender == Sender::Originator => {
                 *at += len;
@@ -95,7 +95,7 @@ impl Parser for Smtp {
         true
     }
 
-    fn end(&mut self, out: &mut Out<'_>) {
+    fn end(&mut self, out: &mut ParserOutput<'_>) {
         match self.state {
             State::Data { object, .. } | State::Chunk { object, .. } => out.finish(object, None),
             _ => {
@@ -108,7 +108,7 @@ impl Parser for Smtp {
 }
 
 impl Smtp {
-    fn mail(&mut self, object: u64, at: u64, line_start: bool, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn mail(&mut self, object: u64, at: u64, line_start: bool, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let (bytes, used) = match lines::dotted(input.data, line_start) {
             Ok((bytes, used)) => (bytes, Some(used)),
             Err(0) => return Step::More,
@@ -126,7 +126,7 @@ impl Smtp {
         Step::Used(used.unwrap_or(bytes))
     }
 
-    fn chunk_done(&mut self, out: &mut Out<'_>) {
+    fn chunk_done(&mut self, out: &mut ParserOutput<'_>) {
         if let State::Chunk { object, at, left: 0, last } = self.state {
             self.state = State::Commands;
             self.chunks = Some((object, at));
@@ -137,7 +137,7 @@ impl Smtp {
         }
     }
 
-    fn begin(&self, input: Input<'_>, used: usize, out: &mut Out<'_>) -> u64 {
+    fn begin(&self, input: Input<'_>, used: usize, out: &mut ParserOutput<'_>) -> u64 {
         let head = ObjectHead {
             mime_declared: "message/rfc822".to_owned(),
             source: self.from.clone(),
@@ -147,7 +147,7 @@ impl Smtp {
         out.begin(head, input.sender, input.offset + used as u64)
     }
 
-    fn command(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn command(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let (line, used) = match lines::line(input.data) {
             Line::Whole(line, used) => (line, used),
             Line::More => return Step::More,
@@ -198,7 +198,7 @@ impl Smtp {
     }
 
     /// Reads a line of `AUTH PLAIN` or `AUTH LOGIN` (RFC 4954).
-    fn credentials(&mut self, plain: bool, line: &[u8], input: Input<'_>, used: usize, out: &mut Out<'_>) {
+    fn credentials(&mut self, plain: bool, line: &[u8], input: Input<'_>, used: usize, out: &mut ParserOutput<'_>) {
         let Ok(decoded) = base64::engine::general_purpose::STANDARD.decode(line.trim_ascii()) else {
             self.state = State::Commands;
             return;
@@ -220,7 +220,7 @@ impl Smtp {
         out.emit(event.text("password", password).number("plaintext", 1).word("login"));
     }
 
-    fn reply(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn reply(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let (line, used) = match lines::line(input.data) {
             Line::Whole(line, used) => (line, used),
             Line::More => return Step::More,

@@ -6,7 +6,7 @@ use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::fingerprint::md5;
 use crate::lines::{self, Line};
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -30,7 +30,7 @@ struct Ssh {
 }
 
 impl Parser for Ssh {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let at = input.sender.index();
         if self.offered[at] {
             return Step::Used(input.data.len());

@@ -14,17 +14,17 @@ use crate::table::TABLE;
 /// Writes down what is found.
 #[derive(Default)]
 struct Notes {
-    told: Vec<String>,
+    found: Vec<String>,
     objects: Vec<(ObjectHead, Vec<u8>, Option<Option<u64>>)>,
 }
 
-impl Facts for Notes {
+impl ProtocolSink for Notes {
     fn app(&mut self, _: &Session, app: &'static str) {
-        self.told.push(app.to_owned());
+        self.found.push(app.to_owned());
     }
 
     fn event(&mut self, _: &Session, event: &Event) {
-        self.told.push(format!("{} {}", event.name, event.words.join(",")));
+        self.found.push(format!("{} {}", event.name, event.words.join(",")));
         assert!(!event.packets.is_empty());
     }
 
@@ -115,10 +115,10 @@ fn a_body_is_the_same_in_pieces_of_any_size() {
     ];
     for piece in [1, 2, 3, 7, 1000] {
         let notes = talk(&session(6, [1000, 8080], 0), &parts, piece);
-        let mut told = notes.told.clone();
-        told.sort();
+        let mut found = notes.found.clone();
+        found.sort();
         assert_eq!(
-            told,
+            found,
             ["http", "http.request read", "http.request write,upload", "http.response ", "http.response error"]
         );
         let mut objects: Vec<_> =
@@ -149,7 +149,7 @@ fn a_parser_goes_on_behind_a_gap() {
     let cut = [&second[..], &second[..5]].concat();
     let parts: [Part<'_>; 5] = [(A, Ok(&first)), (A, Ok(&cut)), (A, Err(7)), (A, Ok(&[9, 9, 9])), (A, Ok(&second))];
     let notes = talk(&session(6, [1000, 502], 0), &parts, 100);
-    assert_eq!(notes.told, ["modbus", "modbus.request read", "modbus.request read", "modbus.request read"]);
+    assert_eq!(notes.found, ["modbus", "modbus.request read", "modbus.request read", "modbus.request read"]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn mails_and_credentials_are_found() {
     ];
     for piece in [1, 5, 1000] {
         let notes = talk(&session(6, [1000, 25], 0), &parts, piece);
-        assert!(notes.told.contains(&"smtp.login login".to_owned()), "{:?}", notes.told);
+        assert!(notes.found.contains(&"smtp.login login".to_owned()), "{:?}", notes.found);
         assert_eq!(notes.objects[0].1, b"Subject: x\r\n\r\n.dot\r\n");
         assert_eq!((notes.objects[1].1.as_slice(), notes.objects[1].2), (&b"abcdef"[..], Some(Some(6))), "{piece}");
     }

@@ -3,7 +3,7 @@
 use crate::cursor::{Cursor, u16_at};
 use crate::event::Event;
 use crate::object::ObjectHead;
-use crate::parser::{Expected, Input, Out, Parser, Step};
+use crate::parser::{ExpectedConnection, Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -46,13 +46,14 @@ struct Tftp {
 }
 
 impl Tftp {
-    fn new(expected: Option<Expected>) -> Self {
-        let expected = expected.unwrap_or(Expected { protocol: "tftp", name: String::new(), source: String::new() });
+    fn new(expected: Option<ExpectedConnection>) -> Self {
+        let expected =
+            expected.unwrap_or(ExpectedConnection { protocol: "tftp", name: String::new(), source: String::new() });
         let block_bytes = expected.source.parse().unwrap_or(BLOCK_BYTES_DEFAULT);
         Self { name: expected.name, block_bytes, object: None, next: 1 }
     }
 
-    fn block(&mut self, data: &[u8], input: Input<'_>, out: &mut Out<'_>) -> Option<()> {
+    fn block(&mut self, data: &[u8], input: Input<'_>, out: &mut ParserOutput<'_>) -> Option<()> {
         let mut cursor = Cursor(data);
         let number = u64::from(cursor.u16()?);
         // Block numbers wrap in large files.
@@ -81,7 +82,7 @@ impl Tftp {
 }
 
 impl Parser for Tftp {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let Some(kind) = u16_at(input.data, 0) else { return Step::More };
         match kind {
             READ | WRITE => {
@@ -92,8 +93,11 @@ impl Parser for Tftp {
                 out.emit(event.text("name", &name).word(word).word(if kind == WRITE { "upload" } else { "" }));
                 let client = out.session().endpoint(input.sender);
                 if let Some(ip) = client.ip {
-                    let expected =
-                        Expected { protocol: "tftp", name: name.clone(), source: block.clone().unwrap_or_default() };
+                    let expected = ExpectedConnection {
+                        protocol: "tftp",
+                        name: name.clone(),
+                        source: block.clone().unwrap_or_default(),
+                    };
                     out.expect(ip, client.port, expected);
                 }
                 (self.name, self.next) = (name, 1);
@@ -118,7 +122,7 @@ impl Parser for Tftp {
         Step::Used(input.data.len())
     }
 
-    fn end(&mut self, out: &mut Out<'_>) {
+    fn end(&mut self, out: &mut ParserOutput<'_>) {
         if let Some((object, _)) = self.object {
             out.finish(object, None);
         }

@@ -4,7 +4,7 @@ use streams::Sender;
 
 use crate::cursor::{Cursor, u16_at};
 use crate::event::Event;
-use crate::parser::{Expected, Input, Out, Parser, Step};
+use crate::parser::{ExpectedConnection, Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 use crate::tls_handshake::{Handshake, Negotiated};
@@ -12,7 +12,7 @@ use crate::tls_handshake::{Handshake, Negotiated};
 pub(crate) const ROW: Protocol = Protocol {
     encrypted: true,
     resumes: |data| is_record(data),
-    ..row("tls", "TLS and SSL 3", Carrier::Tcp, probe, |_: Option<Expected>| Box::<Tls>::default())
+    ..row("tls", "TLS and SSL 3", Carrier::Tcp, probe, |_: Option<ExpectedConnection>| Box::<Tls>::default())
 };
 
 const HEADER_BYTES: usize = 5;
@@ -52,7 +52,7 @@ struct Tls {
 }
 
 impl Parser for Tls {
-    fn data(&mut self, input: Input<'_>, out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         if !is_record(input.data) {
             return if input.data.len() < HEADER_BYTES { Step::More } else { Step::Stop };
         }
@@ -74,14 +74,14 @@ impl Parser for Tls {
         Step::Used(used)
     }
 
-    fn gap(&mut self, sender: Sender, _len: u64, _out: &mut Out<'_>) -> bool {
+    fn gap(&mut self, sender: Sender, _len: u64, _out: &mut ParserOutput<'_>) -> bool {
         self.handshakes[sender.index()] = Handshake::default();
         false
     }
 }
 
 impl Tls {
-    fn alert(&self, body: &[u8], input: Input<'_>, used: usize, out: &mut Out<'_>) {
+    fn alert(&self, body: &[u8], input: Input<'_>, used: usize, out: &mut ParserOutput<'_>) {
         let &[level, description] = body else { return };
         let event = Event::new("tls.alert", input.sender, input.offset, used).number("level", level);
         // A closing notification is no error.
@@ -90,7 +90,7 @@ impl Tls {
 
     /// Tells of a heartbeat: how much more it claims than it holds (`excess`), and how much longer a response is than
     /// the request before it (`leaked`).
-    fn heartbeat(&mut self, body: &[u8], input: Input<'_>, used: usize, out: &mut Out<'_>) {
+    fn heartbeat(&mut self, body: &[u8], input: Input<'_>, used: usize, out: &mut ParserOutput<'_>) {
         let at = input.sender.index();
         let other = input.sender.other().index();
         let event = Event::new("tls.heartbeat", input.sender, input.offset, used).number("length", body.len());

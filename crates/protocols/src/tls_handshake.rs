@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::fingerprint::{is_grease, joined, md5, sha256_short};
-use crate::parser::{Input, Out};
+use crate::parser::{Input, ParserOutput};
 
 /// Bytes of handshake messages that wait for the rest, at most.
 const WAITING_BYTES_MAX: usize = 64 << 10;
@@ -53,7 +53,13 @@ pub(crate) struct Handshake {
 
 impl Handshake {
     /// Takes the content of a record.
-    pub(crate) fn record(&mut self, body: &[u8], input: Input<'_>, negotiated: &mut Negotiated, out: &mut Out<'_>) {
+    pub(crate) fn record(
+        &mut self,
+        body: &[u8],
+        input: Input<'_>,
+        negotiated: &mut Negotiated,
+        out: &mut ParserOutput<'_>,
+    ) {
         if self.ended {
             return;
         }

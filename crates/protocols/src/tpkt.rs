@@ -1,7 +1,7 @@
 //! TPKT and COTP (RFC 1006, RFC 905), which carry RDP, S7comm and MMS.
 
 use crate::cursor::u16_at;
-use crate::parser::{Input, Out, Parser, Step};
+use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
 
@@ -15,7 +15,7 @@ pub(crate) const CONNECT: u8 = 0xe0;
 pub(crate) const CONFIRM: u8 = 0xd0;
 
 /// What is at the start of the input.
-pub(crate) enum Unit<'a> {
+pub(crate) enum Tpkt<'a> {
     /// Kind, the COTP header after the kind, payload, bytes in all.
     Whole(u8, &'a [u8], &'a [u8], usize),
     More,
@@ -23,33 +23,33 @@ pub(crate) enum Unit<'a> {
 }
 
 /// Reads a TPKT.
-pub(crate) fn unit(data: &[u8]) -> Unit<'_> {
+pub(crate) fn unit(data: &[u8]) -> Tpkt<'_> {
     match data {
         [3, 0, ..] => {}
-        [3] | [] => return Unit::More,
-        _ => return Unit::Other,
+        [3] | [] => return Tpkt::More,
+        _ => return Tpkt::Other,
     }
-    let Some(len) = u16_at(data, 2).map(usize::from) else { return Unit::More };
+    let Some(len) = u16_at(data, 2).map(usize::from) else { return Tpkt::More };
     if len < HEADER_BYTES + 3 {
-        return Unit::Other;
+        return Tpkt::Other;
     }
-    let Some(cotp) = data.get(HEADER_BYTES..len) else { return Unit::More };
+    let Some(cotp) = data.get(HEADER_BYTES..len) else { return Tpkt::More };
     let header = usize::from(cotp[0]);
     match (cotp.get(1), cotp.get(2..=header), cotp.get(header + 1..)) {
-        (Some(kind), Some(rest), Some(payload)) => Unit::Whole(*kind & 0xf0, rest, payload, len),
-        _ => Unit::Other,
+        (Some(kind), Some(rest), Some(payload)) => Tpkt::Whole(*kind & 0xf0, rest, payload, len),
+        _ => Tpkt::Other,
     }
 }
 
 fn probe(probe: &Probe<'_>) -> Verdict {
     match unit(probe.first()) {
-        Unit::Whole(CONNECT | CONFIRM, ..) => {
+        Tpkt::Whole(CONNECT | CONFIRM, ..) => {
             // The first data unit tells what is carried.
             let longest = probe.data.iter().map(|data| data.len()).max().unwrap_or(0);
             if longest > 512 { Verdict::Yes } else { Verdict::More }
         }
-        Unit::Whole(DATA, ..) => Verdict::Yes,
-        Unit::More if !probe.first().is_empty() => Verdict::More,
+        Tpkt::Whole(DATA, ..) => Verdict::Yes,
+        Tpkt::More if !probe.first().is_empty() => Verdict::More,
         _ => Verdict::No,
     }
 }
@@ -57,11 +57,11 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 struct Cotp;
 
 impl Parser for Cotp {
-    fn data(&mut self, input: Input<'_>, _out: &mut Out<'_>) -> Step {
+    fn data(&mut self, input: Input<'_>, _out: &mut ParserOutput<'_>) -> Step {
         match unit(input.data) {
-            Unit::Whole(.., used) => Step::Used(used),
-            Unit::More => Step::More,
-            Unit::Other => Step::Stop,
+            Tpkt::Whole(.., used) => Step::Used(used),
+            Tpkt::More => Step::More,
+            Tpkt::Other => Step::Stop,
         }
     }
 }

@@ -6,9 +6,9 @@ use streams::{PacketRef, Run};
 
 /// Which packets carried the bytes of a direction that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Places(VecDeque<(u64, u64, PacketRef)>);
+pub(crate) struct CarryingPackets(VecDeque<(u64, u64, PacketRef)>);
 
-impl Places {
+impl CarryingPackets {
     /// Forgets all, and takes the place of one run.
     pub(crate) fn set(&mut self, run: &Run<'_>) {
         self.0.clear();
@@ -30,18 +30,18 @@ impl Places {
 
 /// Bytes of one direction that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting {
+pub(crate) struct UnparsedBytes {
     pub(crate) data: Vec<u8>,
     /// How many of them are used.
     pub(crate) used: usize,
     /// Offset of the first byte of `data`.
     pub(crate) start: u64,
-    pub(crate) places: Places,
+    pub(crate) places: CarryingPackets,
     /// After a gap, runs are left out until the protocol may begin again.
     pub(crate) lost: bool,
 }
 
-impl Waiting {
+impl UnparsedBytes {
     pub(crate) fn rest(&self) -> &[u8] {
         &self.data[self.used..]
     }

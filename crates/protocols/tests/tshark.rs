@@ -6,7 +6,7 @@ use std::process::Command;
 
 use base::source::{Batch, Source as _};
 use formats::reader::FileSource;
-use protocols::{Event, Facts, Protocols};
+use protocols::{Event, ProtocolSink, Protocols};
 use streams::{Session, Streams};
 
 fn captures() -> Option<PathBuf> {
@@ -30,7 +30,7 @@ struct Count<'a> {
     tally: Tally,
 }
 
-impl Facts for Count<'_> {
+impl ProtocolSink for Count<'_> {
     fn event(&mut self, _: &Session, event: &Event) {
         if event.name.starts_with(self.event)
             && let Some(value) = event.field(self.field)

@@ -9,12 +9,12 @@ use base::time::Timestamp;
 use engine::session::{Endpoint, Session, State};
 use processes::process::Process;
 use processes::sockets::Protocol;
-use processes::table::{Lifetime, Table};
+use processes::table::{SessionLifetime, SocketTable};
 
 /// The end of a session that a process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum End {
+pub enum SessionEnd {
     /// The process began the session.
     Originator,
     /// The process was asked.
@@ -28,7 +28,7 @@ pub struct FlowProcess {
     #[serde(flatten)]
     pub process: Process,
     /// Which end it has.
-    pub end: End,
+    pub end: SessionEnd,
 }
 
 /// What is known about the processes of a session.
@@ -47,7 +47,7 @@ pub struct Attribution {
 
 impl Attribution {
     /// Looks a session up.
-    pub fn of(session: &Session, table: &Table) -> Self {
+    pub fn of(session: &Session, table: &SocketTable) -> Self {
         let unknown = |why: &str| Self { process_unknown: Some(why.to_owned()), ..Self::default() };
         let protocol = match session.key.protocol() {
             6 => Protocol::Tcp,
@@ -61,14 +61,14 @@ impl Attribution {
             return unknown("it is inside a tunnel");
         }
         let nanoseconds = |time: Timestamp| time.0;
-        let lived = Lifetime {
+        let lived = SessionLifetime {
             first_ns: nanoseconds(session.first),
             last_ns: nanoseconds(session.last),
             closed: matches!(session.state(), State::Closed | State::Reset),
         };
         let [one, other] = table.of_session(protocol, originator, responder, lived);
-        let one = one.map(|process| FlowProcess { process, end: End::Originator });
-        let other = other.map(|process| FlowProcess { process, end: End::Responder });
+        let one = one.map(|process| FlowProcess { process, end: SessionEnd::Originator });
+        let other = other.map(|process| FlowProcess { process, end: SessionEnd::Responder });
         match (one, other) {
             (None, None) if table.is_local(originator.ip()) || table.is_local(responder.ip()) => {
                 unknown("no socket of it was seen: it was too short, or belongs to another network namespace")

@@ -21,11 +21,11 @@ const PACKETS_MAX: usize = 16_384;
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     recent: VecDeque<(Timestamp, u64)>,
-    by_content: HashMap<u64, Seen, foldhash::fast::RandomState>,
+    by_content: HashMap<u64, RecentPacket, foldhash::fast::RandomState>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct RecentPacket {
     time: Timestamp,
     interface: InterfaceId,
     /// Hash of the bytes before the network layer.
@@ -62,7 +62,7 @@ impl Copies {
             let identified = matches!(packet, [first, _, _, _, a, b, ..] if first >> 4 == 4 && [*a, *b] != [0, 0]);
             return elsewhere || (identified && after_ns <= HERE_WITHIN_NS);
         }
-        self.by_content.insert(content, Seen { time, interface, link });
+        self.by_content.insert(content, RecentPacket { time, interface, link });
         self.recent.push_back((time, content));
         false
     }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_are_told_from_equal_packets() {
+    fn copies_differ_from_equal_packets() {
         let plain = udp((1, 1000), (2, 53), 9);
         let mut numbered = plain.clone();
         numbered[19] = 7;

@@ -62,12 +62,12 @@ impl From<Sort> for ListingOptions {
 struct Row {
     order: [u64; 3],
     first_sequence: u64,
-    place: Place,
+    place: RowPosition,
     worker: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum RowPosition {
     /// The slot of a session in the table.
     Array(u32),
     Archive(ArchivePosition),
@@ -336,14 +336,14 @@ impl Flows<'_> {
             let sessions = &self.history.workers.get(usize::from(row.worker))?.sessions;
             // The entry may belong to another session by now.
             let found = match row.place {
-                Place::Archive(place) => sessions.past_session(place, &mut self.recent),
-                Place::Array(slot) => sessions.session(SessionSlot(slot)),
+                RowPosition::Archive(place) => sessions.past_session(place, &mut self.recent),
+                RowPosition::Array(slot) => sessions.session(SessionSlot(slot)),
             };
             match found.filter(|session| session.first_sequence == row.first_sequence) {
                 Some(session) => return Some((row, session)),
                 None => {
                     self.overtaken += 1;
-                    if let Place::Array(_) = row.place {
+                    if let RowPosition::Array(_) = row.place {
                         self.overtaken_hashes.insert(row.hash(self.exact));
                     }
                 }
@@ -406,7 +406,7 @@ impl Flows<'_> {
             }
         }
         for row in &rows {
-            if let Place::Array(slot) = row.place {
+            if let RowPosition::Array(slot) = row.place {
                 self.listed.insert(row.worker.into(), SessionSlot(slot));
             }
         }
@@ -421,7 +421,7 @@ impl Flows<'_> {
         Row {
             order: if self.exact { [group, within, hash] } else { [group, hash, within] },
             first_sequence: session.first_sequence,
-            place: place.map_or(Place::Array(session.slot.0), Place::Archive),
+            place: place.map_or(RowPosition::Array(session.slot.0), RowPosition::Archive),
             worker,
         }
     }
@@ -438,11 +438,11 @@ impl Flows<'_> {
         let worker = usize::from(row.worker);
         let is_after = self.boundary.is_none_or(|boundary| row.order > boundary);
         match row.place {
-            Place::Array(slot) => {
+            RowPosition::Array(slot) => {
                 let began_before = self.start.stored.get(worker).is_some_and(|stored| session.first_sequence < *stored);
                 began_before && !self.listed.contains(worker, SessionSlot(slot))
             }
-            Place::Archive(_) => {
+            RowPosition::Archive(_) => {
                 let archived_before = self.start.archived.get(worker).is_some_and(|count| row.first_sequence < *count);
                 if archived_before {
                     return is_after;

@@ -19,14 +19,14 @@ pub struct SearchNotes {
     /// Time of the first packet after a kernel drop, and the number of dropped packets.
     drops: Vec<(Timestamp, u64)>,
     /// Packets found per session, by worker and slot.
-    sessions: HashMap<(usize, SessionSlot), FoundOf, foldhash::fast::RandomState>,
+    sessions: HashMap<(usize, SessionSlot), FoundInSession, foldhash::fast::RandomState>,
     /// Whether packets of further sessions were found but not counted.
     more_sessions: bool,
 }
 
 /// Packets found in one session.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FoundOf {
+pub(super) struct FoundInSession {
     first_sequence: u64,
     pub(super) packets: u64,
 }
@@ -53,7 +53,7 @@ impl SearchNotes {
             Entry::Vacant(_) if full => self.more_sessions = true,
             Entry::Vacant(entry) => {
                 if let Some(session) = sessions.session_at(header.session, header.sequence) {
-                    entry.insert(FoundOf { first_sequence: session.first_sequence, packets: 1 });
+                    entry.insert(FoundInSession { first_sequence: session.first_sequence, packets: 1 });
                 }
             }
         }

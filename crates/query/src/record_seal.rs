@@ -19,13 +19,13 @@ use evidence::record::{RUN_PACKETS_MAX, RunProof, run_leaf, run_root};
 const RUNS_MAX: usize = 16_384;
 
 /// What is never given to another segment: worker, place in its table, and the use of that place.
-type Birth = (usize, u32, u64);
+type SegmentIdentity = (usize, u32, u64);
 
 /// Seals a history.
 #[derive(Debug, Default)]
 pub struct RecordSealer {
     /// Packets that were read of each segment.
-    read: HashMap<Birth, u64>,
+    read: HashMap<SegmentIdentity, u64>,
     /// The runs of the minute that is not sealed yet.
     open: Vec<Run>,
     minutes: VecDeque<Minute>,
@@ -39,7 +39,7 @@ pub struct RecordSealer {
 
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    birth: Birth,
+    birth: SegmentIdentity,
     from: u64,
     packets: usize,
     root: Digest,
@@ -88,7 +88,14 @@ impl RecordSealer {
     }
 
     /// Reads a segment from packet number `done` on.
-    fn read_segment(&mut self, history: &History, birth: Birth, view: SegmentView, done: u64, carried_below: u64) {
+    fn read_segment(
+        &mut self,
+        history: &History,
+        birth: SegmentIdentity,
+        view: SegmentView,
+        done: u64,
+        carried_below: u64,
+    ) {
         let mut digests = Vec::new();
         let mut from = done;
         let mut new_packets = 0;
@@ -125,8 +132,9 @@ impl RecordSealer {
         self.runs += runs.len();
         self.minutes.push_back(Minute { number: self.number, root, runs });
         self.number += 1;
-        let is_gone =
-            |minute: &Minute, read: &HashMap<Birth, u64>| minute.runs.iter().all(|run| !read.contains_key(&run.birth));
+        let is_gone = |minute: &Minute, read: &HashMap<SegmentIdentity, u64>| {
+            minute.runs.iter().all(|run| !read.contains_key(&run.birth))
+        };
         while self.minutes.front().is_some_and(|minute| self.runs > RUNS_MAX || is_gone(minute, &self.read)) {
             self.runs -= self.minutes.pop_front().map_or(0, |minute| minute.runs.len());
         }
@@ -144,7 +152,7 @@ impl RecordSealer {
         let mut proofs = Vec::new();
         let workers = history.workers.iter().enumerate();
         let views = workers.flat_map(|(worker, of)| of.segments.views().map(move |view| (birth(worker, &view), view)));
-        let views: HashMap<Birth, SegmentView> =
+        let views: HashMap<SegmentIdentity, SegmentView> =
             views.filter(|(_, view)| view.oldest <= last && view.newest >= first).collect();
         for minute in &self.minutes {
             let leaves: Vec<_> = minute.runs.iter().map(|run| run_leaf(run.root)).collect();
@@ -166,7 +174,7 @@ impl RecordSealer {
     }
 }
 
-fn birth(worker: usize, view: &SegmentView) -> Birth {
+fn birth(worker: usize, view: &SegmentView) -> SegmentIdentity {
     (worker, view.id.0, view.birth())
 }
 

@@ -4,7 +4,7 @@
 /// Wipes memory when it is freed, because buffers of this program and of its libraries hold packet contents.
 #[cfg(target_os = "linux")]
 #[global_allocator]
-static ALLOCATOR: sys::Wiping = sys::Wiping::SYSTEM;
+static ALLOCATOR: sys::WipingAllocator = sys::WipingAllocator::SYSTEM;
 
 fn main() -> std::process::ExitCode {
     retrocap::cli::main()

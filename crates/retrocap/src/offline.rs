@@ -32,7 +32,7 @@ use engine::pipeline::{Config, Pipeline};
 use engine::store::retention::Policy;
 use formats::reader::FileSource;
 use query::{History, Memory};
-use serve::{Limits, Recorder, Service};
+use serve::{Recorder, Service, ServiceLimits};
 
 /// Seed of the session table. It is constant, so that runs are reproducible.
 const SEED: u64 = 0x7265_7472_6f63_6170;
@@ -100,7 +100,7 @@ impl Offline {
             return Err(Usage::of(format_args!("{} files are too many: at most {FILES_MAX} after -r", paths.len())));
         }
         let interfaces = Arc::<Interfaces>::default();
-        let mut source = Files::open(paths, &interfaces)?;
+        let mut source = FileSequence::open(paths, &interfaces)?;
         let budget = budget_bytes(paths);
         let split = Split::new(budget, 1, false).map_err(Usage::of)?;
         let mut pipeline = Pipeline::new(Config {
@@ -188,7 +188,7 @@ impl Offline {
             recording: Arc::new(AtomicUsize::new(1)),
             queries_bytes: QUERIES_BYTES,
         };
-        let service = Arc::new(Service::new(recorder, Limits::default()));
+        let service = Arc::new(Service::new(recorder, ServiceLimits::default()));
         let (shutdown, shutdown_requested) = watch::channel(false);
         {
             let _entered = runtime.enter();
@@ -237,14 +237,14 @@ fn plain_bytes(path: &Path) -> Option<u64> {
 }
 
 /// Reads several files in sequence, ordered by their first packets.
-struct Files {
+struct FileSequence {
     rest: std::vec::IntoIter<(String, FileSource)>,
     current: (String, FileSource),
     /// Counts of the files that have ended.
     before: SourceCounts,
 }
 
-impl Files {
+impl FileSequence {
     fn open(paths: &[PathBuf], interfaces: &Arc<Interfaces>) -> anyhow::Result<Self> {
         let mut paths: Vec<&PathBuf> = paths.iter().collect();
         if paths.len() > 1 {
@@ -281,7 +281,7 @@ fn first_time(path: &Path) -> Option<Timestamp> {
     first
 }
 
-impl Source for Files {
+impl Source for FileSequence {
     fn bursts(&mut self, each: &mut impl FnMut(&[Packet<'_>])) -> Result<Batch, SourceError> {
         match self.current.1.bursts(each)? {
             Batch::End => match self.rest.next() {

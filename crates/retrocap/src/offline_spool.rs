@@ -23,9 +23,9 @@ use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
 use engine::store::retention::Policy;
 use query::{History, Memory};
-use spool::archive::{Archive, Shelf};
+use spool::archive::{Archive, SharedSpool};
 use spool::blocks::{SpooledInterface, SpooledPacket};
-use spool::board::Board;
+use spool::board::PublishedState;
 use spool::catalogue::Catalogue;
 use spool::directory::Directory;
 use spool::read::{Packets, Selection};
@@ -74,8 +74,8 @@ pub(crate) fn packets(
     verb: impl FnOnce(&Common) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Opened { directory, catalogue, newest, problem } = open(path)?;
-    let shelf = Shelf::new(directory, path.display().to_string());
-    shelf.opened(Arc::new(Board::of(catalogue)));
+    let shelf = SharedSpool::new(directory, path.display().to_string());
+    shelf.opened(Arc::new(PublishedState::of(catalogue)));
     let pipeline = pipeline(Split::BYTES_MIN)?;
     let history = history(&pipeline, Arc::default(), Some(Arc::new(shelf)));
     ask(common, Offline::serve(history, pipeline, newest, problem)?, verb)

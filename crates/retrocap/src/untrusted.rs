@@ -25,7 +25,7 @@ use crate::verbs::get::alerts;
 use crate::verbs::pin;
 use crate::verbs::selection;
 use base::time::Timestamp;
-use daemon::settings::{Mistake, Settings};
+use daemon::settings::{FileMistake, Settings};
 use engine::judge::Class;
 use query::sums::By;
 
@@ -54,7 +54,8 @@ pub fn arguments(words: Vec<OsString>, now: Timestamp) -> Result<Option<String>,
 ///
 /// All mistakes, each with its line number and message.
 pub fn configuration(text: &str) -> Result<Vec<Class>, Vec<(usize, String)>> {
-    let mistakes = |mistakes: Vec<Mistake>| mistakes.into_iter().map(|mistake| (mistake.line, mistake.text)).collect();
+    let mistakes =
+        |mistakes: Vec<FileMistake>| mistakes.into_iter().map(|mistake| (mistake.line, mistake.text)).collect();
     Settings::read(text).map(|settings| settings.classes).map_err(mistakes)
 }
 

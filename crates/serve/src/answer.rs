@@ -18,13 +18,13 @@ use formats::writer::Format;
 /// An answer that has begun.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) media: Media,
+    pub(crate) media: AnswerKind,
     pub(crate) body: stream::Body,
 }
 
 /// What an answer consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Media {
+pub(crate) enum AnswerKind {
     /// A capture file.
     Capture(Format),
     /// Lines of JSON that each stand for a session or a sum.

@@ -43,4 +43,4 @@ pub use connections::{Listener, serve, serve_pcap_over_ip};
 pub use counters::PANICS;
 pub use http::{ROUTES, Route, openapi};
 pub use retention_target::RetentionTarget;
-pub use service::{Limits, QUERIES_MIN, QUERY_COST_BYTES, Recorder, Service, open_files};
+pub use service::{QUERIES_MIN, QUERY_COST_BYTES, Recorder, Service, ServiceLimits, open_files};

@@ -1,6 +1,6 @@
 //! A connection whose client has to read at a minimum rate.
 //!
-//! Time counts only while a write waits for the client. Within [`Limits::stall_timeout`](super::Limits::stall_timeout) of
+//! Time counts only while a write waits for the client. Within [`ServiceLimits::stall_timeout`](super::Limits::stall_timeout) of
 //! such time the client has to take what the minimum rate amounts to; otherwise its connection fails. So neither a client
 //! that has stopped nor one that takes a byte now and then keeps its share of memory.
 

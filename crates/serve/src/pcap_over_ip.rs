@@ -2,7 +2,7 @@
 //!
 //! There is no request: a client is sent the header of the file at once, and what it sends is ignored. Every stream is a
 //! follower like those of the HTTP API, with the same limits: a share of places, two chunks on their way, and an end when
-//! the client takes less than the minimum rate ([`Limits::stall_timeout`](super::Limits::stall_timeout)).
+//! the client takes less than the minimum rate ([`ServiceLimits::stall_timeout`](super::Limits::stall_timeout)).
 //!
 //! In the clear it is served on loopback addresses alone, where every user of the host may read; the audit log has the user
 //! of each connection. Over TLS a client needs the role `packets`, from its certificate or the configuration.
@@ -158,7 +158,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
             }
         }
     };
-    let told = async {
+    let shutdown_requested = async {
         while let Some(Part::Data(chunk)) = body.part().await {
             // TLS would keep the end of a chunk that the socket does not take at once.
             let written = match writer.write_all(&chunk).await {
@@ -176,7 +176,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
         }
         "has got everything".to_owned()
     };
-    tokio::select! { why = heard => why, why = told => why }
+    tokio::select! { why = heard => why, why = shutdown_requested => why }
 }
 
 impl FollowCounts {

@@ -125,18 +125,18 @@ impl Peer {
 
     /// Those that share places for answers, and refusals in the audit log: the processes of a user, the connections with a
     /// certificate, else the addresses of a network.
-    pub(crate) fn holder(&self) -> Holder {
+    pub(crate) fn holder(&self) -> QuotaHolder {
         let unknown = || self.0.from.map_or(HolderId::User(u32::MAX), |from| HolderId::Source(PeerSource::of(from)));
         let user = |uid: Option<u32>| uid.map_or_else(unknown, HolderId::User);
         match &self.0.identity {
             Identity::Local { uid: Some(uid), .. } if is_privileged(*uid) => {
-                Holder { standing: Standing::Root, id: HolderId::User(*uid) }
+                QuotaHolder { standing: QuotaClass::Root, id: HolderId::User(*uid) }
             }
-            Identity::Local { uid, .. } => Holder { standing: Standing::Socket, id: user(*uid) },
-            Identity::Loopback { uid } => Holder { standing: Standing::Remote, id: user(*uid) },
+            Identity::Local { uid, .. } => QuotaHolder { standing: QuotaClass::Socket, id: user(*uid) },
+            Identity::Loopback { uid } => QuotaHolder { standing: QuotaClass::Remote, id: user(*uid) },
             Identity::Certificate { name, serial, .. } => {
                 let id = HolderId::Certificate(format!("{serial} {}", name.untrusted()).into());
-                Holder { standing: Standing::Remote, id }
+                QuotaHolder { standing: QuotaClass::Remote, id }
             }
         }
     }
@@ -204,14 +204,14 @@ impl PeerSource {
 
 /// Those that share places for answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Holder {
-    pub(crate) standing: Standing,
+pub(crate) struct QuotaHolder {
+    pub(crate) standing: QuotaClass,
     pub(crate) id: HolderId,
 }
 
 /// Which reserve a client may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Standing {
+pub(crate) enum QuotaClass {
     /// Root and the user of the recorder, over the socket.
     Root,
     /// Other users, over the socket.
@@ -253,6 +253,6 @@ mod tests {
         assert_eq!(loopback(1, Some(7)), loopback(2, Some(7)));
         assert_ne!(loopback(1, Some(7)), loopback(1, Some(8)));
         assert_eq!(loopback(1, None), loopback(2, None));
-        assert_eq!(loopback(1, Some(0)).standing, Standing::Remote, "a browser of root's is no root");
+        assert_eq!(loopback(1, Some(0)).standing, QuotaClass::Remote, "a browser of root's is no root");
     }
 }

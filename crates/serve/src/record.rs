@@ -12,9 +12,9 @@ const PACKETS_MAX: usize = 16_384;
 
 /// The sealer of the record.
 #[derive(Debug, Default)]
-pub(crate) struct Record(Mutex<RecordSealer>);
+pub(crate) struct SharedSealer(Mutex<RecordSealer>);
 
-impl Record {
+impl SharedSealer {
     pub(crate) fn lock(&self) -> MutexGuard<'_, RecordSealer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -22,12 +22,12 @@ impl Record {
 
 /// The packets of an export that are to be proven.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct PacketsToProve {
     pub(crate) digests: HashSet<Digest>,
     pub(crate) span: Option<(Timestamp, Timestamp)>,
 }
 
-impl Wanted {
+impl PacketsToProve {
     pub(crate) fn add(&mut self, packet: &base::packet::Packet<'_>) {
         if self.digests.len() < PACKETS_MAX {
             self.digests.insert(Digest::of_packet(packet));

@@ -1,7 +1,7 @@
 //! Seals the record, and proves in exports that their packets were in it.
 
 use super::clock::now;
-use super::record::Wanted;
+use super::record::PacketsToProve;
 use super::service::Service;
 use evidence::record::{EVENT, RunProof, SealedMinute};
 
@@ -46,7 +46,7 @@ impl Service {
     }
 
     /// The comments that prove these packets; none where the record is not sealed.
-    pub(crate) fn prove(&self, wanted: &Wanted) -> Vec<String> {
+    pub(crate) fn prove(&self, wanted: &PacketsToProve) -> Vec<String> {
         let (Some(record), Some(span)) = (&self.record, wanted.span) else { return Vec::new() };
         // Packets of the minute that is not over yet are proven too.
         self.seal_record();

@@ -17,7 +17,7 @@ use super::counters::ServiceCounters;
 use super::health_history::HealthHistory;
 use super::peer::Peer;
 use super::quota::{Quota, Share};
-use super::record::Record;
+use super::record::SharedSealer;
 use super::retention_target::RetentionTarget;
 use super::tls::Tls;
 use api::bodies::SelectionList;
@@ -27,7 +27,7 @@ use base::log_limit::LogLimit;
 use base::time::Timestamp;
 use engine::own_streams::OwnStreams;
 use formats::annotations::SharedReport;
-use processes::table::Table;
+use processes::table::SocketTable;
 use query::listing::{PAGE_ROWS, ROW_BYTES};
 use query::search::{SEARCH_SESSION_BYTES, SEARCH_SESSIONS_MAX, SELECTOR_BYTES, SearchLimits};
 use query::status::{InputStatus, SandboxStatus, Status};
@@ -66,7 +66,7 @@ pub struct Recorder {
 
 /// The limits of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServiceLimits {
     /// Connections to the socket at once; beyond that, connections without a request are closed. Default 256.
     pub connections_max: usize,
     /// The same for each address of the TCP listeners. Default 64.
@@ -83,7 +83,7 @@ pub struct Limits {
     pub stop_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServiceLimits {
     fn default() -> Self {
         Self {
             connections_max: 256,
@@ -101,7 +101,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Service {
     pub(crate) recorder: Recorder,
-    pub(crate) limits: Reloadable<Limits>,
+    pub(crate) limits: Reloadable<ServiceLimits>,
     pub(crate) retention_target: Reloadable<RetentionTarget>,
     pub(crate) counters: ServiceCounters,
     pub(crate) health_history: HealthHistory,
@@ -109,9 +109,9 @@ pub struct Service {
     /// What exports state about the recorder; `None` where files are read without one.
     pub(crate) attestation: Option<Arc<Attestation>>,
     /// Seals the record, if the recorder has a key.
-    pub(crate) record: Option<Record>,
+    pub(crate) record: Option<SharedSealer>,
     /// The processes of sessions, where they are watched.
-    pub(crate) processes: Option<Arc<Table>>,
+    pub(crate) processes: Option<Arc<SocketTable>>,
     pub(crate) tls: Option<Arc<Tls>>,
     /// Set when the recorder stops; answers then end.
     pub(crate) stopping: Arc<AtomicBool>,
@@ -134,7 +134,7 @@ pub struct Service {
 
 impl Service {
     /// A service for this recorder.
-    pub fn new(recorder: Recorder, limits: Limits) -> Self {
+    pub fn new(recorder: Recorder, limits: ServiceLimits) -> Self {
         let half = recorder.queries_bytes / 2;
         let queries = (half / QUERY_COST_BYTES).max(QUERIES_MIN);
         let listing_kib = (half >> 10).max(2 * LISTING_KIB_MIN);
@@ -189,7 +189,7 @@ impl Service {
     }
 
     /// Changes the limits; open connections keep their timeouts.
-    pub fn set_limits(&self, limits: Limits) {
+    pub fn set_limits(&self, limits: ServiceLimits) {
         self.limits.set(limits);
     }
 
@@ -198,7 +198,7 @@ impl Service {
         self.retention_target.set(target);
     }
 
-    pub(crate) fn limits(&self) -> Limits {
+    pub(crate) fn limits(&self) -> ServiceLimits {
         self.limits.get()
     }
 
@@ -227,13 +227,13 @@ impl Service {
     /// Sets what exports state about the recorder.
     #[must_use]
     pub fn attested(self, attestation: Arc<Attestation>) -> Self {
-        let record = attestation.key.is_some().then(Record::default);
+        let record = attestation.key.is_some().then(SharedSealer::default);
         Self { attestation: Some(attestation), record, ..self }
     }
 
     /// Sets the table of processes.
     #[must_use]
-    pub fn with_processes(self, processes: Option<Arc<Table>>) -> Self {
+    pub fn with_processes(self, processes: Option<Arc<SocketTable>>) -> Self {
         Self { processes, ..self }
     }
 

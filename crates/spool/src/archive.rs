@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::board::{Board, View};
+use crate::board::{PublishedState, SpoolSnapshot};
 use crate::follow::Progress;
 use crate::medium::Medium;
 use crate::read::{Found, Packets, ReadSummary, Selection};
@@ -15,7 +15,7 @@ pub trait Archive: fmt::Debug + Send + Sync {
     fn packets(&self, selection: &Selection) -> Option<Box<dyn PacketStream>>;
 
     /// The state of the spool; `None` while it is being opened.
-    fn view(&self) -> Option<View>;
+    fn view(&self) -> Option<SpoolSnapshot>;
 
     /// What waits in memory, and what was lost; `None` if nobody writes.
     fn progress(&self) -> Option<Progress>;
@@ -58,15 +58,15 @@ where
 
 /// A spool on a medium. The thread that writes it publishes its board here.
 #[derive(Debug)]
-pub struct Shelf<M> {
+pub struct SharedSpool<M> {
     medium: M,
     directory: String,
-    board: OnceLock<Arc<Board>>,
+    board: OnceLock<Arc<PublishedState>>,
     progress: Mutex<Option<Progress>>,
     problem: Mutex<Option<String>>,
 }
 
-impl<M: Medium + Clone> Shelf<M> {
+impl<M: Medium + Clone> SharedSpool<M> {
     /// A spool that is not opened yet.
     pub fn new(medium: M, directory: String) -> Self {
         Self { medium, directory, board: OnceLock::new(), progress: Mutex::default(), problem: Mutex::default() }
@@ -78,7 +78,7 @@ impl<M: Medium + Clone> Shelf<M> {
     }
 
     /// The spool is open: from now on it can be asked.
-    pub fn opened(&self, board: Arc<Board>) {
+    pub fn opened(&self, board: Arc<PublishedState>) {
         let _ = self.board.set(board);
     }
 
@@ -93,7 +93,7 @@ impl<M: Medium + Clone> Shelf<M> {
     }
 }
 
-impl<M: Medium + Clone + Send + Sync + 'static> Archive for Shelf<M>
+impl<M: Medium + Clone + Send + Sync + 'static> Archive for SharedSpool<M>
 where
     M::File: Send,
 {
@@ -102,7 +102,7 @@ where
         Some(Box::new(Packets::new(self.medium.clone(), &catalogue, selection)))
     }
 
-    fn view(&self) -> Option<View> {
+    fn view(&self) -> Option<SpoolSnapshot> {
         Some(self.board.get()?.view())
     }
 

@@ -5,21 +5,21 @@ use std::time::Duration;
 
 use crate::band::Band;
 use crate::catalogue::{BandView, Catalogue};
-use crate::medium::Room;
+use crate::medium::DiskSpace;
 use base::time::Timestamp;
 
 /// How much room a spool has.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Limit {
+pub enum SizeLimit {
     /// Bytes for the spool alone.
     Bytes(u64),
     /// Percent of the file system, with everything that is on it.
     Percent(f64),
 }
 
-impl Limit {
+impl SizeLimit {
     /// The limit in bytes. `room` tells of the file system.
-    pub fn budget_bytes(self, room: impl FnOnce() -> Room) -> u64 {
+    pub fn budget_bytes(self, room: impl FnOnce() -> DiskSpace) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
             Self::Percent(percent) => part(room().size_bytes, percent),
@@ -36,7 +36,7 @@ fn part(bytes: u64, percent: f64) -> u64 {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Room.
-    pub limit: Limit,
+    pub limit: SizeLimit,
     /// How long all packets should stay.
     pub keep: Option<Duration>,
     /// Compression level, 1 to 12; `None` for plain files.
@@ -97,14 +97,14 @@ pub struct Counts {
 
 /// What others see of a spool while it is written.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct PublishedState {
     catalogue: Mutex<Catalogue>,
-    view: Mutex<View>,
+    view: Mutex<SpoolSnapshot>,
 }
 
 /// The state of a spool at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct SpoolSnapshot {
     /// State.
     pub state: State,
     /// Counts.
@@ -130,8 +130,8 @@ pub struct View {
 /// Keys of an index when nothing else is asked for.
 pub const KEYS_MAX: usize = 512 << 10;
 
-impl Board {
-    pub(crate) fn show(&self, view: View) {
+impl PublishedState {
+    pub(crate) fn show(&self, view: SpoolSnapshot) {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
@@ -141,7 +141,7 @@ impl Board {
     }
 
     /// The state.
-    pub fn view(&self) -> View {
+    pub fn view(&self) -> SpoolSnapshot {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -157,7 +157,7 @@ impl Board {
 
 /// What became of packets in a turn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
+pub struct WriteOutcome {
     /// Bands whose packets were all made durable.
     pub synced: Vec<Band>,
     /// Bands that lost the packets since their last sync. They can be put again.

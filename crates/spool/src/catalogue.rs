@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::band::Band;
 use crate::entry::{Entry, footer};
-use crate::file::Shared;
+use crate::file::UnsealedFile;
 use crate::layout::parse_name;
 use crate::medium::Medium;
 use crate::recover::{Rebuilt, Recovered, recover};
@@ -33,12 +33,12 @@ pub struct Catalogue {
     /// Sealed files, by number.
     pub sealed: Vec<Arc<Entry>>,
     /// Files that the recorder is writing.
-    pub open: Vec<Arc<Shared>>,
+    pub open: Vec<Arc<UnsealedFile>>,
 }
 
 /// What was found when a spool was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Opening {
+pub struct OpenReport {
     /// Unfinished files that were completed.
     pub recovered: u64,
     /// Bytes that no commit confirmed and that were cut off, or lie damaged within recovered files.
@@ -57,8 +57,8 @@ impl Catalogue {
     /// # Errors
     ///
     /// If the directory cannot be read. A file that cannot be read is reported.
-    pub fn open<M: Medium>(medium: &M, write: bool) -> io::Result<(Self, Opening)> {
-        let (mut catalogue, mut opening) = (Self::default(), Opening::default());
+    pub fn open<M: Medium>(medium: &M, write: bool) -> io::Result<(Self, OpenReport)> {
+        let (mut catalogue, mut opening) = (Self::default(), OpenReport::default());
         let mut names: Vec<(String, u64)> = medium.list()?;
         names.retain(|(name, _)| parse_name(name).is_some());
         names.sort_unstable();
@@ -95,7 +95,7 @@ impl Catalogue {
 
     /// Forgets files whose remaining packets another file holds: a crash came between that file's end and their
     /// removal.
-    fn finish_replacements<M: Medium>(&mut self, medium: &M, write: bool, opening: &mut Opening) {
+    fn finish_replacements<M: Medium>(&mut self, medium: &M, write: bool, opening: &mut OpenReport) {
         let replaced: Vec<u64> = self.sealed.iter().filter_map(|entry| entry.footer.header.replaces).collect();
         self.sealed.retain(|entry| {
             if !replaced.contains(&entry.counter()) {
@@ -152,7 +152,7 @@ enum Opened {
     Sealed(Entry),
     Recovered(Entry),
     /// And its unconfirmed bytes.
-    Unfinished(Shared, u64),
+    Unfinished(UnsealedFile, u64),
     Nothing,
 }
 
@@ -181,5 +181,5 @@ fn rebuilt<M: Medium>(medium: &M, file: &M::File, name: &str, len: u64) -> io::R
     }
     let unconfirmed = scanned.damaged.iter().map(|range| range.end - range.start).sum::<u64>() + (len - scanned.end);
     let end = rebuilt.end(parsed, &scanned);
-    Ok(Opened::Unfinished(Shared::complete(end.footer.header, end.index, scanned.end), unconfirmed))
+    Ok(Opened::Unfinished(UnsealedFile::complete(end.footer.header, end.index, scanned.end), unconfirmed))
 }

@@ -14,7 +14,7 @@ use rustix::fs::{self, Access, AtFlags, Dir, FileType, FlockOperation, Mode, OFl
 use rustix::io::Errno;
 
 use crate::file::ALIGNMENT;
-use crate::medium::{Medium, Room};
+use crate::medium::{DiskSpace, Medium};
 
 /// Bytes of one direct write.
 const DIRECT_BYTES: usize = 1 << 20;
@@ -293,12 +293,12 @@ impl Medium for Directory {
         Ok(fs::unlinkat(&self.directory, name, AtFlags::empty())?)
     }
 
-    fn room(&self) -> io::Result<Room> {
+    fn room(&self) -> io::Result<DiskSpace> {
         let stat = fs::fstatvfs(&self.directory)?;
         // What is reserved for root counts as used, as df shows it.
         let size = (stat.f_blocks - stat.f_bfree + stat.f_bavail).saturating_mul(stat.f_frsize);
         let free_files = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
-        Ok(Room { size_bytes: size, free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize), free_files })
+        Ok(DiskSpace { size_bytes: size, free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize), free_files })
     }
 }
 

@@ -17,7 +17,7 @@ pub const ALIGNMENT: u64 = 4096;
 
 /// What readers see of a file that is still written.
 #[derive(Debug, Default)]
-pub struct Growing {
+pub struct UnsealedContent {
     /// Chunks, interfaces and keys so far.
     pub index: Builder,
     /// Bytes that the medium has taken; chunks may reach beyond it.
@@ -26,16 +26,16 @@ pub struct Growing {
 
 /// A file that is still written, shared with readers.
 #[derive(Debug, Default)]
-pub struct Shared {
+pub struct UnsealedFile {
     /// What the file says of itself.
     pub header: Header,
-    growing: Mutex<Growing>,
+    growing: Mutex<UnsealedContent>,
 }
 
-impl Shared {
+impl UnsealedFile {
     /// A file to which nothing is added.
     pub fn complete(header: Header, index: Builder, written: u64) -> Self {
-        Self { header, growing: Mutex::new(Growing { index, written }) }
+        Self { header, growing: Mutex::new(UnsealedContent { index, written }) }
     }
 
     /// Name of the file.
@@ -44,7 +44,7 @@ impl Shared {
     }
 
     /// The state, for as long as the guard lives; the writer waits meanwhile.
-    pub fn lock(&self) -> MutexGuard<'_, Growing> {
+    pub fn lock(&self) -> MutexGuard<'_, UnsealedContent> {
         self.growing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -53,7 +53,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct FileWriter<M: Medium> {
     file: M::File,
-    shared: Arc<Shared>,
+    shared: Arc<UnsealedFile>,
     pcapng: Writer,
     deflate: Option<Deflate>,
     /// Plain bytes since the last commit.
@@ -87,7 +87,7 @@ impl<M: Medium> FileWriter<M> {
         let file = medium.create(&name)?;
         let mut writer = Self {
             file,
-            shared: Arc::new(Shared { header, growing: Mutex::default() }),
+            shared: Arc::new(UnsealedFile { header, growing: Mutex::default() }),
             pcapng: Writer::new(Options::default()),
             deflate: level.filter(|_| header.compressed).map(Deflate::new),
             plain: Vec::with_capacity(CHUNK_BYTES + (8 << 10)),
@@ -109,7 +109,7 @@ impl<M: Medium> FileWriter<M> {
     }
 
     /// The state that readers share.
-    pub fn shared(&self) -> &Arc<Shared> {
+    pub fn shared(&self) -> &Arc<UnsealedFile> {
         &self.shared
     }
 

@@ -29,7 +29,7 @@ const PASSES_BEFORE_PRUNING: u32 = 64;
 
 /// Packets that never reached the disk, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lost {
+pub struct LostPackets {
     /// The disk was slower than the packets, which the store evicted meanwhile.
     pub too_slow: u64,
     /// There was no room.
@@ -38,7 +38,7 @@ pub struct Lost {
     pub failed: u64,
 }
 
-impl Lost {
+impl LostPackets {
     /// The sum.
     pub fn packets(&self) -> u64 {
         self.too_slow + self.no_room + self.failed
@@ -53,14 +53,14 @@ pub struct Progress {
     /// Captured bytes of these packets.
     pub behind_bytes: u64,
     /// Packets lost so far.
-    pub lost: Lost,
+    pub lost: LostPackets,
     /// All packets later than this are durable or wait in memory; `None` if none was lost.
     pub lost_until: Option<Timestamp>,
 }
 
 /// Reads a segment.
 #[derive(Debug)]
-struct Track {
+struct SegmentReader {
     band: Band,
     cursor: Cursor,
     /// A record that was read, and that the spool did not take yet.
@@ -76,7 +76,7 @@ type Key = (u32, u64);
 #[derive(Debug)]
 struct Source {
     worker: Worker,
-    tracks: HashMap<Key, Track, foldhash::fast::FixedState>,
+    tracks: HashMap<Key, SegmentReader, foldhash::fast::FixedState>,
     /// All packets of the band with lower sequence numbers are written or gone.
     marks: [u64; Band::COUNT],
     /// The marks at the last sync.
@@ -94,7 +94,7 @@ pub struct Follower {
     generation: u64,
     data: Vec<u8>,
     passes: u32,
-    lost: Lost,
+    lost: LostPackets,
     lost_until: Option<Timestamp>,
     /// Packets that seemed lost when this was computed last. A packet can be on its way at that moment.
     seemed_lost: u64,
@@ -127,7 +127,7 @@ impl Follower {
             table,
             data: Vec::new(),
             passes: 0,
-            lost: Lost::default(),
+            lost: LostPackets::default(),
             lost_until: None,
             seemed_lost: 0,
         }
@@ -211,10 +211,10 @@ impl Follower {
         Outcome::Done
     }
 
-    fn track(&mut self, source: usize, band: Band, view: SegmentView, segments: &Segments) -> &mut Track {
+    fn track(&mut self, source: usize, band: Band, view: SegmentView, segments: &Segments) -> &mut SegmentReader {
         self.sources[source].tracks.entry(key(&view)).or_insert_with(|| {
             let cursor = segments.cursor(view);
-            Track { band, synced: (cursor.clone(), None, 0), cursor, pending: None, read: 0 }
+            SegmentReader { band, synced: (cursor.clone(), None, 0), cursor, pending: None, read: 0 }
         })
     }
 
@@ -301,7 +301,7 @@ impl Follower {
                     continue;
                 }
                 // A pending record was read, and is not written.
-                let written = |track: &Track| track.read - u64::from(track.pending.is_some());
+                let written = |track: &SegmentReader| track.read - u64::from(track.pending.is_some());
                 let read = source.tracks.get(&key(&view)).map_or(0, written);
                 let unread = view.packets.saturating_sub(read);
                 progress.behind_packets += unread;
@@ -338,7 +338,7 @@ fn key(view: &SegmentView) -> Key {
 }
 
 /// Reads the next record of a segment that is not written yet, and returns its sequence number.
-fn head(track: &mut Track, segments: &Segments, mark: u64) -> Result<Option<u64>, Gone> {
+fn head(track: &mut SegmentReader, segments: &Segments, mark: u64) -> Result<Option<u64>, Gone> {
     if track.pending.is_none() {
         segments.follow(&mut track.cursor)?;
         loop {

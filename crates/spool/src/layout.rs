@@ -152,9 +152,9 @@ fn put_times(out: &mut Vec<u8>, times: Option<(Timestamp, Timestamp)>) {
 }
 
 /// Reads numbers from the start of a slice.
-struct Fields<'a>(&'a [u8]);
+struct FieldReader<'a>(&'a [u8]);
 
-impl Fields<'_> {
+impl FieldReader<'_> {
     fn u32(&mut self) -> Option<u32> {
         let (first, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -178,13 +178,13 @@ impl Fields<'_> {
 }
 
 /// The body of a block of this kind at the start of `bytes`, without the kind.
-fn body(bytes: &[u8], kind: u32) -> Option<Fields<'_>> {
-    let mut fields = Fields(bytes);
+fn body(bytes: &[u8], kind: u32) -> Option<FieldReader<'_>> {
+    let mut fields = FieldReader(bytes);
     let (block, len) = (fields.u32()?, usize::try_from(fields.u32()?).ok()?);
     let closing = bytes.get(len.checked_sub(4)?..len)?;
     let is_it = block == BLOCK && closing == bytes.get(4..8)? && fields.u32()? == kind;
     let body = bytes.get(12..len - 4)?;
-    is_it.then_some(Fields(body))
+    is_it.then_some(FieldReader(body))
 }
 
 fn put_header(out: &mut Vec<u8>, header: &Header) {
@@ -196,7 +196,7 @@ fn put_header(out: &mut Vec<u8>, header: &Header) {
     put_u64(out, header.created.0);
 }
 
-fn header(fields: &mut Fields<'_>) -> Option<Header> {
+fn header(fields: &mut FieldReader<'_>) -> Option<Header> {
     let id = fields.id()?;
     let band = u8::try_from(fields.u32()?).ok()?;
     let compressed = match fields.u32()? {

@@ -14,7 +14,7 @@ use std::io;
 
 /// Size and free space of the file system that holds the spool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct DiskSpace {
     /// Size of the file system, in bytes.
     pub size_bytes: u64,
     /// Bytes that this process may still allocate.
@@ -110,7 +110,7 @@ pub trait Medium: std::fmt::Debug {
     /// # Errors
     ///
     /// If they cannot be read.
-    fn room(&self) -> io::Result<Room>;
+    fn room(&self) -> io::Result<DiskSpace>;
 }
 
 /// Fills `out` from `offset`, over as many reads as the medium needs.
@@ -169,7 +169,7 @@ impl<M: Medium> Medium for std::sync::Arc<M> {
     fn remove(&self, name: &str) -> io::Result<()> {
         (**self).remove(name)
     }
-    fn room(&self) -> io::Result<Room> {
+    fn room(&self) -> io::Result<DiskSpace> {
         (**self).room()
     }
 }

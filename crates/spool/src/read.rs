@@ -15,12 +15,12 @@ use crate::bgzf::{self, Inflate};
 use crate::blocks::{self, Block, SpooledInterface, SpooledPacket};
 use crate::catalogue::Catalogue;
 use crate::entry::Entry;
-use crate::file::Shared;
+use crate::file::UnsealedFile;
 use crate::index::{self, Chunk, ChunkSet, Condition};
 use crate::layout::FileId;
 use crate::medium::Medium;
 use base::time::Timestamp;
-use loaded::{Loaded, keep, packets_of, read_up_to};
+use loaded::{LoadedChunk, keep, packets_of, read_up_to};
 
 /// Chunks in memory at once. Beyond it, packets come out of time order, and are counted.
 const LOADED_MAX: usize = 64;
@@ -89,18 +89,18 @@ pub struct Packets<M: Medium> {
     files: Vec<Option<OpenFile<M>>>,
     handles: usize,
     chunks: BinaryHeap<Reverse<WaitingChunk>>,
-    loaded: BinaryHeap<Reverse<Loaded>>,
+    loaded: BinaryHeap<Reverse<LoadedChunk>>,
     inflate: Inflate,
     spare: Vec<Vec<u8>>,
     latest: Timestamp,
     summary: ReadSummary,
-    current: Option<Loaded>,
+    current: Option<LoadedChunk>,
 }
 
 #[derive(Debug)]
 enum Source {
     Sealed(Arc<Entry>),
-    Open(Arc<Shared>, Option<(Timestamp, Timestamp)>),
+    Open(Arc<UnsealedFile>, Option<(Timestamp, Timestamp)>),
 }
 
 impl Source {
@@ -207,7 +207,7 @@ impl<M: Medium> Packets<M> {
         }
     }
 
-    fn finish_chunk(&mut self, mut chunk: Loaded) {
+    fn finish_chunk(&mut self, mut chunk: LoadedChunk) {
         if self.spare.len() < 4 {
             chunk.plain.clear();
             self.spare.push(chunk.plain);
@@ -354,7 +354,7 @@ impl<M: Medium> Packets<M> {
         Ok((open, rebuilt.index.chunks().copied().collect()))
     }
 
-    fn look_at_open(&self, shared: &Arc<Shared>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+    fn look_at_open(&self, shared: &Arc<UnsealedFile>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
         let name = shared.name();
         let file = self.medium.open(&name)?;
         let growing = shared.lock();
@@ -397,7 +397,7 @@ impl<M: Medium> Packets<M> {
         self.chunk_done(chunk.file);
     }
 
-    fn read_chunk(&mut self, chunk: &WaitingChunk) -> io::Result<Option<Loaded>> {
+    fn read_chunk(&mut self, chunk: &WaitingChunk) -> io::Result<Option<LoadedChunk>> {
         let Some(open) = self.files.get(chunk.file).and_then(Option::as_ref) else { return Ok(None) };
         let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a chunk is too long");
         if chunk.len.max(chunk.plain_len) > CHUNK_BYTES_MAX {
@@ -430,7 +430,7 @@ impl<M: Medium> Packets<M> {
         let (packets, damaged) = packets_of(&plain, id, window, interfaces);
         let incomplete = u64::from((plain.len() as u64) < chunk.plain_len && !self.is_growing(chunk));
         self.summary.damaged += damaged + incomplete;
-        Ok(Some(Loaded { file: chunk.file, plain, packets, id }))
+        Ok(Some(LoadedChunk { file: chunk.file, plain, packets, id }))
     }
 
     /// Whether the chunk ends where the file's readable part ended, so that its last commit may be incomplete.

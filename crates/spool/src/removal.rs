@@ -68,7 +68,7 @@ pub fn remove_packets<M: Medium + Clone>(
     Ok(removal)
 }
 
-type Selected<'a> = dyn FnMut(Timestamp, &SpooledInterface, &[u8], u32) -> bool + 'a;
+type SelectedPackets<'a> = dyn FnMut(Timestamp, &SpooledInterface, &[u8], u32) -> bool + 'a;
 
 fn packets_of<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>) -> Packets<M> {
     let only = Catalogue { sealed: vec![Arc::clone(entry)], open: Vec::new() };
@@ -85,7 +85,7 @@ fn check_whole<M: Medium>(packets: &Packets<M>, entry: &Entry) -> io::Result<()>
     Ok(())
 }
 
-fn count<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>, selected: &mut Selected<'_>) -> io::Result<Removal> {
+fn count<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>, selected: &mut SelectedPackets<'_>) -> io::Result<Removal> {
     let mut found = Removal::default();
     let mut packets = packets_of(medium, entry);
     while let Some(one) = packets.next() {
@@ -105,7 +105,7 @@ fn rewrite<M: Medium + Clone>(
     counter: u64,
     reason: &str,
     now: Timestamp,
-    selected: &mut Selected<'_>,
+    selected: &mut SelectedPackets<'_>,
 ) -> io::Result<()> {
     let old = entry.footer.header;
     let id = FileId { epoch: old.id.epoch, counter };

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::band::Band;
-pub use crate::board::{Board, Counts, Limit, Options, Refused, State, Turn, View};
+pub use crate::board::{Counts, Options, PublishedState, Refused, SizeLimit, SpoolSnapshot, State, WriteOutcome};
 pub use crate::catalogue::BandView;
-use crate::catalogue::{Catalogue, Opening};
+use crate::catalogue::{Catalogue, OpenReport};
 use crate::entry::Entry;
 use crate::file::FileWriter;
 use crate::layout::{CHUNK_BYTES, FileId, Header};
@@ -41,7 +41,7 @@ const REMOVED_AT_ONCE_MAX: usize = 16;
 pub struct Spool<M: Medium> {
     medium: M,
     options: Options,
-    board: Arc<Board>,
+    board: Arc<PublishedState>,
     open: [Option<Slot<M>>; Band::COUNT],
     epoch: u64,
     next_counter: u64,
@@ -55,7 +55,7 @@ pub struct Spool<M: Medium> {
     not_before: Timestamp,
     retry: Duration,
     file_bytes: u64,
-    turn: Turn,
+    turn: WriteOutcome,
 }
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl<M: Medium> Spool<M> {
     /// # Errors
     ///
     /// If the directory cannot be read.
-    pub fn open(medium: M, options: Options, now: Timestamp) -> io::Result<(Self, Opening)> {
+    pub fn open(medium: M, options: Options, now: Timestamp) -> io::Result<(Self, OpenReport)> {
         let (catalogue, opening) = Catalogue::open(&medium, true)?;
         let epoch = opening.last.0.saturating_add(1);
         let next_counter = opening.last.1.saturating_add(1);
@@ -87,7 +87,7 @@ impl<M: Medium> Spool<M> {
         let mut spool = Self {
             medium,
             options,
-            board: Arc::new(Board::of(catalogue)),
+            board: Arc::new(PublishedState::of(catalogue)),
             open: Default::default(),
             epoch,
             next_counter,
@@ -100,7 +100,7 @@ impl<M: Medium> Spool<M> {
             not_before: Timestamp::MIN,
             retry: RETRY.0,
             file_bytes: *FILE_BYTES.start(),
-            turn: Turn::default(),
+            turn: WriteOutcome::default(),
         };
         if gaps {
             let bands = Band::all().filter_map(|band| spool.oldest(band)).map(|entry| entry.times().0);
@@ -114,7 +114,7 @@ impl<M: Medium> Spool<M> {
     }
 
     /// What others see.
-    pub fn board(&self) -> Arc<Board> {
+    pub fn board(&self) -> Arc<PublishedState> {
         Arc::clone(&self.board)
     }
 
@@ -162,8 +162,8 @@ impl<M: Medium> Spool<M> {
     fn excess(&self, more: u64) -> u64 {
         let room = self.medium.room().unwrap_or_default();
         let budget = match self.options.limit {
-            Limit::Bytes(bytes) => (self.used_bytes() + more).saturating_sub(bytes),
-            Limit::Percent(_) => {
+            SizeLimit::Bytes(bytes) => (self.used_bytes() + more).saturating_sub(bytes),
+            SizeLimit::Percent(_) => {
                 let used = room.size_bytes.saturating_sub(room.free_bytes);
                 (used + more).saturating_sub(self.options.limit.budget_bytes(|| room))
             }
@@ -390,7 +390,7 @@ impl<M: Medium> Spool<M> {
 
     /// Makes packets durable once a second, ages files, and tells what became of the bands' packets. Call it at least
     /// ten times a second.
-    pub fn turn(&mut self, now: Timestamp) -> Turn {
+    pub fn turn(&mut self, now: Timestamp) -> WriteOutcome {
         // A clock that was set back must not stop syncs.
         if now.since(self.last_sync) >= SYNC_INTERVAL || now < self.last_sync {
             self.last_sync = now;
@@ -458,7 +458,7 @@ impl<M: Medium> Spool<M> {
     }
 
     /// Seals all files. What cannot be sealed is completed at the next start.
-    pub fn close(&mut self, now: Timestamp) -> Turn {
+    pub fn close(&mut self, now: Timestamp) -> WriteOutcome {
         self.sync(now);
         for band in Band::all() {
             if let Some(slot) = &mut self.open[band.index()] {
@@ -481,7 +481,7 @@ impl<M: Medium> Spool<M> {
             let oldest = growing.index.times().map(|(oldest, _)| oldest);
             band.oldest = band.oldest.into_iter().chain(oldest).min();
         }
-        let view = View {
+        let view = SpoolSnapshot {
             state: self.state,
             counts: self.counts,
             keep: self.options.keep,

@@ -22,7 +22,7 @@ use spool::catalogue::Catalogue;
 use spool::directory::Directory;
 use spool::follow::Follower;
 use spool::read::{Packets, Selection};
-use spool::writer::{Limit, Options, Spool};
+use spool::writer::{Options, SizeLimit, Spool};
 
 fn captures() -> Vec<PathBuf> {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/captures"));
@@ -58,7 +58,8 @@ type Count = BTreeMap<(Timestamp, String, Vec<u8>), u64>;
 fn spool_captures(files: &[PathBuf], folder: &Path, level: Option<u8>) -> (Count, u64) {
     let interfaces = Arc::<Interfaces>::default();
     let mut pipeline = pipeline();
-    let options = Options { limit: Limit::Bytes(1 << 30), keep: None, level, comments: Vec::new(), keys_max: KEYS_MAX };
+    let options =
+        Options { limit: SizeLimit::Bytes(1 << 30), keep: None, level, comments: Vec::new(), keys_max: KEYS_MAX };
     let mut now = Timestamp::from_unix(1_790_000_000, 0);
     let directory = Directory::open_to_write(folder).unwrap();
     let (mut spool, _) = Spool::open(directory, options, now).unwrap();

@@ -15,14 +15,14 @@ use spool::board::KEYS_MAX;
 use spool::catalogue::Catalogue;
 use spool::directory::Directory;
 use spool::read::{Packets, Selection};
-use spool::writer::{Limit, Options, Spool, State};
+use spool::writer::{Options, SizeLimit, Spool, State};
 
 /// If set, the test program writes to the spool in this directory until it is killed.
 const CHILD: &str = "RETROCAP_TEST_SPOOL";
 /// The number of the first packet of the child.
 const FIRST: &str = "RETROCAP_TEST_FIRST";
 
-fn options(limit: Limit, level: Option<u8>) -> Options {
+fn options(limit: SizeLimit, level: Option<u8>) -> Options {
     Options { limit, keep: None, level, comments: Vec::new(), keys_max: KEYS_MAX }
 }
 
@@ -78,7 +78,7 @@ fn numbers(path: &Path) -> Vec<u64> {
 /// Writes packets, and prints the number below which all packets of a band are durable.
 fn child(path: &Path, first: u64) -> ! {
     let directory = Directory::open_to_write(path).unwrap();
-    let (mut spool, _) = Spool::open(directory, options(Limit::Bytes(1 << 30), Some(1)), now()).unwrap();
+    let (mut spool, _) = Spool::open(directory, options(SizeLimit::Bytes(1 << 30), Some(1)), now()).unwrap();
     let mut data = Vec::new();
     for number in first.. {
         let band = Band::all().nth(usize::try_from(number % 6).unwrap()).unwrap();
@@ -110,14 +110,14 @@ fn what_was_durable_survives_kill_9_in_a_loop() {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut last = first;
-        let mut told = 0;
-        while told < 7 + round {
+        let mut answered = 0;
+        while answered < 7 + round {
             let line = lines.next().unwrap().unwrap();
             let Some((band, number)) = line.split_once(' ') else { continue };
             let (Ok(band), Ok(number)) = (band.parse::<u64>(), number.parse::<u64>()) else { continue };
             durable.extend((first..=number).filter(|known| known % 6 == band));
             last = last.max(number);
-            told += 1;
+            answered += 1;
         }
         child.kill().unwrap();
         child.wait().unwrap();
@@ -163,7 +163,7 @@ fn a_file_system_that_fills_up_costs_old_files_and_then_refuses_packets() {
     let path = small.path().join("spool");
     let directory = Directory::open_to_write(&path).unwrap();
     assert!(directory.is_in_memory());
-    let (mut spool, _) = Spool::open(directory, options(Limit::Percent(90.0), None), now()).unwrap();
+    let (mut spool, _) = Spool::open(directory, options(SizeLimit::Percent(90.0), None), now()).unwrap();
     let mut data = Vec::new();
     let (mut refused, mut other) = (0, None::<std::fs::File>);
     for number in 0..60_000u64 {

@@ -10,7 +10,7 @@ mod run;
 
 use disk::Faults;
 use run::{Plan, Run};
-use spool::writer::Limit;
+use spool::writer::SizeLimit;
 
 const MIB: u64 = 1 << 20;
 
@@ -23,7 +23,7 @@ fn plan(seed: u64) -> Plan {
     Plan {
         seed,
         compressed: seed % 2 == 1,
-        limit: Limit::Bytes(64 * MIB),
+        limit: SizeLimit::Bytes(64 * MIB),
         capacity: 256 * MIB,
         faults: Faults { short_read: 5, ..Faults::default() },
         rounds: 3,
@@ -62,7 +62,7 @@ fn a_failing_disk_costs_nothing_that_was_durable() {
 fn a_full_disk_is_emptied_from_its_old_end() {
     let mut removed = 0;
     for seed in seeds() {
-        let mut run = Run::new(Plan { limit: Limit::Bytes(4 * MIB), packets: 6000, ..plan(3000 + seed) });
+        let mut run = Run::new(Plan { limit: SizeLimit::Bytes(4 * MIB), packets: 6000, ..plan(3000 + seed) });
         run.go();
         removed += run.disk.removed().len();
         let used: u64 = run.disk.contents().values().map(|content| content.len() as u64).sum();
@@ -76,7 +76,7 @@ fn a_file_system_that_others_fill_costs_old_files_first() {
     for seed in seeds() {
         let capacity = 8 * MIB;
         let mut run =
-            Run::new(Plan { limit: Limit::Percent(90.0), capacity, packets: 6000, rounds: 1, ..plan(4000 + seed) });
+            Run::new(Plan { limit: SizeLimit::Percent(90.0), capacity, packets: 6000, rounds: 1, ..plan(4000 + seed) });
         run.disk.set_others(capacity / 4);
         run.go();
         run.disk.set_others(capacity * 3 / 4);

@@ -40,7 +40,7 @@ struct Position {
 
 /// A segment that came too early.
 #[derive(Debug)]
-struct Waiting {
+struct EarlySegment {
     data: Box<[u8]>,
     /// Bytes on the wire; more than `data` has if the packet was truncated.
     len: u64,
@@ -52,7 +52,7 @@ struct Waiting {
 pub(crate) struct Assembler {
     sender: Sender,
     position: Option<Position>,
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, EarlySegment>,
     waiting_bytes: usize,
     /// The latest bytes passed on, which end at the position.
     history: VecDeque<u8>,
@@ -292,7 +292,7 @@ impl Assembler {
         for (low, high) in parts {
             let data: Box<[u8]> = slice(segment.data, low - from, high - from).into();
             self.waiting_bytes += data.len() + INTERVAL_BYTES;
-            self.waiting.insert(low, Waiting { data, len: high - low, packet: segment.packet });
+            self.waiting.insert(low, EarlySegment { data, len: high - low, packet: segment.packet });
         }
     }
 

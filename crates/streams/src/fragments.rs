@@ -75,7 +75,7 @@ impl Fragments {
 }
 
 impl Datagram {
-    fn add(&mut self, place: header::Place, header_bytes: usize, decoded: &Decoded, content: Option<&[u8]>) {
+    fn add(&mut self, place: header::FragmentPosition, header_bytes: usize, decoded: &Decoded, content: Option<&[u8]>) {
         let Some(content) = content else {
             self.broken = true;
             return;

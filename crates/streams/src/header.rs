@@ -36,7 +36,7 @@ pub(crate) fn transport_bytes(data: &[u8], decoded: &Decoded) -> Option<usize> {
 
 /// A fragment's place in its datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct FragmentPosition {
     /// Offset in bytes in the payload of the IP header.
     pub(crate) offset: usize,
     /// Whether more fragments follow.
@@ -44,7 +44,7 @@ pub(crate) struct Place {
 }
 
 /// The place of a fragment whose IP header, or fragment header, ends before `end`.
-pub(crate) fn fragment(data: &[u8], end: usize, id: u32) -> Option<Place> {
+pub(crate) fn fragment(data: &[u8], end: usize, id: u32) -> Option<FragmentPosition> {
     let before = data.get(..end)?;
     let ipv4 = (20..=60usize).step_by(4).find_map(|len| {
         let header = before.get(before.len().checked_sub(len)?..)?;
@@ -52,12 +52,12 @@ pub(crate) fn fragment(data: &[u8], end: usize, id: u32) -> Option<Place> {
         let same = u32::from(u16::from_be_bytes(header.get(4..6)?.try_into().ok()?)) == id;
         let states = first >> 4 == 4 && usize::from(first & 15) * 4 == len;
         (states && same && field & 0x3fff != 0)
-            .then_some(Place { offset: usize::from(field & 0x1fff) * 8, more: field & 0x2000 != 0 })
+            .then_some(FragmentPosition { offset: usize::from(field & 0x1fff) * 8, more: field & 0x2000 != 0 })
     });
     ipv4.or_else(|| {
         let header = before.last_chunk::<8>()?;
         let field = u16::from_be_bytes([header[2], header[3]]);
         let same = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) == id;
-        same.then_some(Place { offset: usize::from(field & 0xfff8), more: field & 1 != 0 })
+        same.then_some(FragmentPosition { offset: usize::from(field & 0xfff8), more: field & 1 != 0 })
     })
 }

@@ -8,7 +8,7 @@
 //!
 //! - Within a direction, offsets only grow, and runs and gaps join without overlap: what is not a run is in a gap.
 //! - The first bytes win. A later packet with other bytes for the same offsets is reported as a conflict.
-//! - Memory is bounded: [`Limits`] for each direction, for all sessions, and for their number. A session that is ended
+//! - Memory is bounded: [`StreamLimits`] for each direction, for all sessions, and for their number. A session that is ended
 //!   to make room is counted.
 //! - The cost of a packet does not depend on its sequence number.
 //!
@@ -32,4 +32,4 @@ mod tests;
 pub use event::{Cause, Conflict, Event, Gap, PacketRef, Run, Sink};
 pub use sender::Sender;
 pub use session::{Session, StreamReport};
-pub use table::{Counts, Limits, Streams};
+pub use table::{Counts, StreamLimits, Streams};

@@ -28,7 +28,7 @@ const ACK: u8 = 16;
 
 /// Bounds of memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct StreamLimits {
     /// Bytes that may wait in one direction.
     pub direction_bytes: usize,
     /// Bytes of all sessions.
@@ -37,7 +37,7 @@ pub struct Limits {
     pub sessions: usize,
 }
 
-impl Default for Limits {
+impl Default for StreamLimits {
     fn default() -> Self {
         Self { direction_bytes: 256 << 10, total_bytes: 64 << 20, sessions: 65_536 }
     }
@@ -80,7 +80,7 @@ struct Entry {
 
 /// Puts the packets of all sessions in order.
 pub struct Streams {
-    limits: Limits,
+    limits: StreamLimits,
     table: HashMap<SessionKey, Entry>,
     /// Sessions by their last use.
     by_use: BTreeMap<u64, SessionKey>,
@@ -104,13 +104,13 @@ impl std::fmt::Debug for Streams {
 
 impl Default for Streams {
     fn default() -> Self {
-        Self::new(Limits::default())
+        Self::new(StreamLimits::default())
     }
 }
 
 impl Streams {
     /// An empty table.
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: StreamLimits) -> Self {
         Self {
             limits,
             table: HashMap::new(),
@@ -137,7 +137,7 @@ impl Streams {
         Counts { incomplete_datagrams: self.fragments.incomplete, ..self.counts }
     }
 
-    /// Bytes of memory held for streams and sessions, as counted against [`Limits::total_bytes`].
+    /// Bytes of memory held for streams and sessions, as counted against [`StreamLimits::total_bytes`].
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
     }

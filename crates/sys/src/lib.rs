@@ -6,7 +6,7 @@
 //!   with the kernel. All reads use checked offsets, so that even an invalid block cannot cause a read outside of it.
 //! - [`SockFilter`] and [`CaptureFilter`]: classic BPF that the kernel runs before it copies a packet.
 //! - [`clock_state`] and [`offloads`]: properties of a host that affect how far its packets can be trusted.
-//! - [`share_one_heap`]: returns freed memory to the system. [`Wiping`]: overwrites freed memory with zeros.
+//! - [`share_one_heap`]: returns freed memory to the system. [`WipingAllocator`]: overwrites freed memory with zeros.
 //! - [`map_code`]: an operation that a sandbox has to forbid.
 //! - [`HeldSignals`]: directs signals to one thread.
 //! - [`inherited_memory_files`]: files that a supervisor kept for this process.
@@ -36,4 +36,4 @@ pub use prefetch::prefetch;
 pub use ring::{Block, OpenError, Ring, RingConfig, RingStats};
 pub use signals::HeldSignals;
 pub use socket_filter::{CaptureFilter, SockFilter, TooManyInterfaces, WHOLE_PACKET};
-pub use wiping::Wiping;
+pub use wiping::WipingAllocator;

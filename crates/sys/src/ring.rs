@@ -84,7 +84,7 @@ pub struct RingStats {
 /// It may move between threads, but only one thread at a time may use it.
 #[derive(Debug)]
 pub struct Ring {
-    map: Map,
+    map: RingMapping,
     socket: OwnedFd,
     block_size: usize,
     block_count: usize,
@@ -126,7 +126,7 @@ impl Ring {
             tp_feature_req_word: 0,
         };
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request).map_err(at("get memory for a ring"))?;
-        let (map, locked) = Map::new(&socket, length, config.lock).map_err(at("map a ring"))?;
+        let (map, locked) = RingMapping::new(&socket, length, config.lock).map_err(at("map a ring"))?;
         bind_to_all(&socket).map_err(at("bind a packet socket"))?;
         if let Some(group) = config.fanout {
             let argument = u32::from(group) | (libc::PACKET_FANOUT_HASH << 16);
@@ -291,16 +291,16 @@ impl Drop for Block<'_> {
 
 /// This process's mapping of the ring.
 #[derive(Debug)]
-struct Map {
+struct RingMapping {
     start: NonNull<u8>,
     length: usize,
 }
 
 // SAFETY: the mapping belongs to the process, not to a thread, and this is its only owner. Its contents are reachable
 // only through `Ring`, which is not `Sync`.
-unsafe impl Send for Map {}
+unsafe impl Send for RingMapping {}
 
-impl Map {
+impl RingMapping {
     /// Maps the ring, and returns whether the mapping is locked.
     fn new(socket: &OwnedFd, length: usize, lock: bool) -> io::Result<(Self, bool)> {
         let map = |flags| {
@@ -328,7 +328,7 @@ impl Map {
     }
 }
 
-impl Drop for Map {
+impl Drop for RingMapping {
     fn drop(&mut self) {
         // SAFETY: the range is exactly the mapping made in `new`, and is unmapped once. The ring that hands out
         // references into it is being dropped, so none is left.

@@ -7,9 +7,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 /// As a program's global allocator, it wipes every buffer that packets pass through, including those of libraries. The
 /// cost is one write of the freed memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wiping<A = System>(A);
+pub struct WipingAllocator<A = System>(A);
 
-impl Wiping {
+impl WipingAllocator {
     /// A wiping allocator on top of the system's.
     pub const SYSTEM: Self = Self(System);
 }
@@ -17,7 +17,7 @@ impl Wiping {
 // SAFETY: `A` does all the work and fulfils the contract itself. Between the caller's `dealloc` and that of `A`,
 // nothing else refers to the block, so writing to it is sound. `realloc` is the trait's default (allocate, copy,
 // `dealloc`), as that of `A` could leave a copy behind when it moves a block.
-unsafe impl<A: GlobalAlloc> GlobalAlloc for Wiping<A> {
+unsafe impl<A: GlobalAlloc> GlobalAlloc for WipingAllocator<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's guarantees are those that `A` requires.
@@ -53,15 +53,15 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// Bytes that [`Looking`] was given back, and how many of them were not zero.
+        /// Bytes that [`InspectingAllocator`] was given back, and how many of them were not zero.
         static FREED: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
     }
 
     /// An allocator that inspects freed blocks.
-    struct Looking;
+    struct InspectingAllocator;
 
     // SAFETY: it delegates to the system's allocator, and reads only blocks that nothing else refers to.
-    unsafe impl GlobalAlloc for Looking {
+    unsafe impl GlobalAlloc for InspectingAllocator {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             // SAFETY: the caller's guarantees are the same.
             unsafe { System.alloc(layout) }
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_is_freed_or_moved_is_overwritten() {
-        let wiping = Wiping(Looking);
+        let wiping = WipingAllocator(InspectingAllocator);
         for (size, align) in [(1, 1), (7, 1), (64, 64), (100_000, 8), (1 << 20, 4096)] {
             FREED.set((0, 0));
             let layout = Layout::from_size_align(size, align).unwrap();

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::running::{PROGRAM, Recorder, directory, eventually, have, told};
+use super::running::{PROGRAM, Recorder, directory, eventually, have, reply};
 use crate::generate;
 use crate::namespaces::{Namespace, available};
 use crate::service::asking;
@@ -72,8 +72,8 @@ fn selections_and_pins_are_logged() {
     for (answer, filter) in [("file", ""), ("split", ""), ("lines", "tcp")] {
         let selection = serde_json::json!({ "host": "192.0.2.7", "since": "2026-01-01" });
         let body = serde_json::json!({ "selections": [selection], "answer": answer, "filter": filter }).to_string();
-        let told = asking::curl(recorder.socket(), "/v1/packets", &["-X", "POST", "-d", &body]);
-        assert_eq!(told.status, 200, "{}", told.text());
+        let reply = asking::curl(recorder.socket(), "/v1/packets", &["-X", "POST", "-d", &body]);
+        assert_eq!(reply.status, 200, "{}", reply.text());
     }
     assert_eq!(recorder.ask(&["pin", "--for", "1h", "port 53"]).code, 0);
     eventually("all have ended", || lines(&recorder).len() == 8);
@@ -120,7 +120,7 @@ fn the_log_is_rotated_after_privileges_are_dropped() {
     }
     let mut other = Command::new("setpriv");
     other.args(["--reuid=1", "--regid=65534", "--clear-groups", "cat"]).arg(&log);
-    let refused = told(&other.output().unwrap());
+    let refused = reply(&other.output().unwrap());
     assert!(refused.code == 1 && refused.stdout.is_empty(), "{refused:?}");
     child.kill().unwrap();
     child.wait().unwrap();
@@ -164,7 +164,7 @@ fn a_read_that_cannot_be_logged_is_refused() {
         let script = script.replace("DISK", recorder.path("disk").to_str().unwrap());
         let mut command = Command::new("nsenter");
         command.args(["-m", "-t", &recorder.child.id().to_string(), "sh", "-c", &script]);
-        told(&command.output().unwrap())
+        reply(&command.output().unwrap())
     };
     assert_eq!(recorder.packets(&[]).len() as u64, PACKETS);
     // `cat` fails when the disk is full, which is its purpose here.
@@ -208,7 +208,7 @@ fn a_read_that_cannot_be_logged_is_refused() {
 #[test]
 fn a_log_that_cannot_be_opened_stops_the_start_when_it_is_required() {
     let (mut command, directory) = command(&["--audit-log", "/proc/nowhere/audit.log"]);
-    let refused = told(&command.arg("--socket").arg(directory.path().join("socket")).output().unwrap());
+    let refused = reply(&command.arg("--socket").arg(directory.path().join("socket")).output().unwrap());
     assert!(
         refused.code == 1 && refused.stderr.contains("--audit-log") && refused.stderr.contains("best-effort"),
         "{refused:?}"
@@ -218,7 +218,7 @@ fn a_log_that_cannot_be_opened_stops_the_start_when_it_is_required() {
         return;
     }
     // A replay writes no log unless one is named.
-    let refused = told(&command.arg("--socket").arg(directory.path().join("socket")).output().unwrap());
+    let refused = reply(&command.arg("--socket").arg(directory.path().join("socket")).output().unwrap());
     assert!(refused.code == 2 && refused.stderr.contains("--audit-log FILE"), "{refused:?}");
 }
 
@@ -236,10 +236,10 @@ fn a_read_by_another_user_is_logged_with_their_name() {
     std::fs::copy(PROGRAM, &program).unwrap();
     let mut other = Command::new("setpriv");
     other.args(["--reuid=1", "--regid=1", "--clear-groups"]).arg(&program).args(["get", "--socket"]);
-    let told = told(&other.arg(recorder.socket()).current_dir("/").output().unwrap());
-    assert_eq!(told.code, 1, "nothing was recorded: {told:?}");
+    let reply = reply(&other.arg(recorder.socket()).current_dir("/").output().unwrap());
+    assert_eq!(reply.code, 1, "nothing was recorded: {reply:?}");
     let lines = lines(&recorder);
     let end = lines.last().unwrap();
     assert_eq!((&end["who"]["uid"], &end["who"]["user"]), (&1.into(), &"daemon".into()), "{end}");
-    assert!(told.stderr.contains("no packet") || told.stderr.contains("nothing"), "{told:?}");
+    assert!(reply.stderr.contains("no packet") || reply.stderr.contains("nothing"), "{reply:?}");
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::running::{PROGRAM, Told, directory, have, told};
+use super::running::{PROGRAM, Reply, directory, have, reply};
 
 /// A certificate authority, a recorder's certificate for this host, and clients.
 pub(super) struct Pki(pub(super) TempDir);
@@ -18,10 +18,10 @@ impl Pki {
         pki
     }
 
-    pub(super) fn certs(&self, arguments: &[&str]) -> Told {
+    pub(super) fn certs(&self, arguments: &[&str]) -> Reply {
         let mut command = Command::new(PROGRAM);
         command.arg("certs").args(arguments).arg("--dir").arg(self.0.path());
-        told(&command.stdin(Stdio::null()).output().unwrap())
+        reply(&command.stdin(Stdio::null()).output().unwrap())
     }
 
     /// Makes a client's certificate; returns its folder.
@@ -108,7 +108,7 @@ fn openssl_verifies_the_certificates() {
     assert_eq!(made.code, 0, "{made:?}");
     assert_eq!(std::fs::read(elsewhere.join("ca.pem")).unwrap(), std::fs::read(pki.path("ca.pem")).unwrap());
     pki.client("alice", "flows");
-    let openssl = |arguments: &[&str]| told(&Command::new("openssl").args(arguments).output().unwrap());
+    let openssl = |arguments: &[&str]| reply(&Command::new("openssl").args(arguments).output().unwrap());
     let (ca, text) = (pki.path("ca.pem"), |name: &str| pki.path(name).to_str().unwrap().to_owned());
     for (file, purpose) in
         [("server.pem", "sslserver"), ("web1/server.pem", "sslserver"), ("alice/client.pem", "sslclient")]

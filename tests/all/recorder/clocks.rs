@@ -149,9 +149,9 @@ impl Clocked {
     }
 
     fn pins(&self) -> usize {
-        let told = self.recorder.ask(&["pin", "--list", "--json"]);
-        assert_eq!(told.code, 0, "{told:?}");
-        told.stdout.matches("\"filter\"").count()
+        let reply = self.recorder.ask(&["pin", "--list", "--json"]);
+        assert_eq!(reply.code, 0, "{reply:?}");
+        reply.stdout.matches("\"filter\"").count()
     }
 }
 

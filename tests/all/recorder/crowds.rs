@@ -119,7 +119,7 @@ fn unauthenticated_connections_keep_no_client_out() {
         let program = super::running::PROGRAM;
         let mut command = std::process::Command::new("ip");
         command.args(["netns", "exec", &near.name, program, "status", "--json", "--remote", "https://192.0.2.2:57443"]);
-        super::running::told(&command.env("RETROCAP_CERTS", &alice).output().unwrap())
+        super::running::reply(&command.env("RETROCAP_CERTS", &alice).output().unwrap())
     };
     assert_eq!(status().code, 0);
     let crowd: Vec<TcpStream> = near.enter(|| {
@@ -139,8 +139,8 @@ fn unauthenticated_connections_keep_no_client_out() {
             })
             .collect()
     });
-    let told = status();
-    assert_eq!(told.code, 0, "from the same address, among a thousand: {told:?}");
+    let reply = status();
+    assert_eq!(reply.code, 0, "from the same address, among a thousand: {reply:?}");
     assert_eq!(recorder.ask(&["status"]).code, 0);
     let closed = |reason: &str| {
         let metrics = asking::get(recorder.socket(), "/metrics").text();

@@ -10,7 +10,7 @@ use crate::generate;
 use crate::namespaces::{Namespace, available};
 use crate::service::asking;
 
-use super::running::{PROGRAM, Recorder, Sender, directory, have, told, tshark, unanswered};
+use super::running::{PROGRAM, Recorder, Sender, directory, have, reply, tshark, unanswered};
 
 const PACKETS: u64 = 40_000;
 
@@ -54,8 +54,8 @@ fn an_export_that_runs_at_a_stop_ends_as_a_valid_file() {
 
     let answer = asking::parse(&answer);
     assert!(answer.trailer("retrocap-note").unwrap().contains("stopped"));
-    let told = told(&piped.wait_with_output().unwrap());
-    assert!(told.code == 1 && told.stderr.contains("the recorder was stopped"), "{told:?}");
+    let reply = reply(&piped.wait_with_output().unwrap());
+    assert!(reply.code == 1 && reply.stderr.contains("the recorder was stopped"), "{reply:?}");
     for (name, bytes) in [("answer.pcapng", answer.body), ("export.pcapng", reading.join().unwrap().unwrap())] {
         let path = recorder.path(name);
         std::fs::write(&path, &bytes).unwrap();
@@ -81,7 +81,7 @@ fn a_killed_recorder_is_replaced_and_a_running_one_is_not() {
         .arg("--socket")
         .arg(&socket)
         .output();
-    let second = told(&second.unwrap());
+    let second = reply(&second.unwrap());
     assert_eq!(second.code, 1, "{second:?}");
     assert!(second.stderr.contains("another retrocap is recording") && second.stderr.contains("--socket"));
     assert_eq!(first.packets(&["-c", "5"]).len(), 5);
@@ -106,7 +106,7 @@ fn refusals_say_what_to_do() {
     let directory = directory();
     let nowhere = directory.path().join("nowhere");
     let output = Command::new(PROGRAM).args(["status", "--socket"]).arg(&nowhere).output().unwrap();
-    let nobody = told(&output);
+    let nobody = reply(&output);
     assert!(nobody.code == 1 && nobody.stderr.contains("sudo retrocap run"), "{nobody:?}");
     if !available("budget, rights") || !have("budget, rights", &["setpriv"]) {
         return;
@@ -115,7 +115,7 @@ fn refusals_say_what_to_do() {
     let small = |arguments: &[&str]| {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace.name, PROGRAM, "run", "--socket"]).arg(&nowhere).args(arguments);
-        told(&command.output().unwrap())
+        reply(&command.output().unwrap())
     };
     let one = small(&["-m", "5M"]);
     assert!(one.code == 2 && one.stderr.contains("smallest budget that works is 16 MiB"), "{one:?}");
@@ -135,7 +135,7 @@ fn refusals_say_what_to_do() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program).args(arguments);
         command.current_dir("/").arg("--socket").arg(recorder.socket());
-        told(&command.output().unwrap())
+        reply(&command.output().unwrap())
     };
     for verb in ["status", "get", "flows"] {
         let refused = unprivileged(&[verb]);
@@ -164,12 +164,12 @@ fn a_full_disk_leaves_no_partial_file() {
         socket = recorder.socket().display()
     );
     let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
-    let disk = told(&output);
+    let disk = reply(&output);
     assert_eq!(disk.stdout.trim(), "1", "exit 1, and an empty folder: {disk:?}");
     assert!(disk.stderr.contains("No space left on device") && disk.stderr.contains("odd.pcapng"), "{disk:?}");
     // An existing file stays as it was.
-    let told = recorder.ask(&["get", "-w", "/dev/full"]);
-    assert!(told.code == 1 && told.stderr.contains("No space left on device"), "{told:?}");
+    let reply = recorder.ask(&["get", "-w", "/dev/full"]);
+    assert!(reply.code == 1 && reply.stderr.contains("No space left on device"), "{reply:?}");
     assert_eq!(recorder.packets(&[]).len() as u64, PACKETS, "the recorder is unharmed");
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::running::{PROGRAM, Recorder, directory, eventually, have, told};
+use super::running::{PROGRAM, Recorder, directory, eventually, have, reply};
 use crate::generate;
 
 const PACKETS: u64 = 400;
@@ -53,16 +53,16 @@ impl Case {
     /// Exports everything, sealed with ann's key.
     fn export(&self) {
         let (file, key) = (self.text("case.pcapng"), self.text("ann"));
-        let told = self.recorder.ask(&["get", "-w", &file, "--seal", &key]);
-        assert_eq!(told.code, 0, "{told:?}");
+        let reply = self.recorder.ask(&["get", "-w", &file, "--seal", &key]);
+        assert_eq!(reply.code, 0, "{reply:?}");
     }
 
-    fn evidence(&self, arguments: &[&str]) -> super::running::Told {
+    fn evidence(&self, arguments: &[&str]) -> super::running::Reply {
         let mut command = Command::new(PROGRAM);
-        told(&command.arg("evidence").args(arguments).current_dir(self.folder.path()).output().unwrap())
+        reply(&command.arg("evidence").args(arguments).current_dir(self.folder.path()).output().unwrap())
     }
 
-    fn verify(&self) -> super::running::Told {
+    fn verify(&self) -> super::running::Reply {
         self.evidence(&["verify", "case.pcapng.evidence.json", "--signers", "allowed_signers"])
     }
 }
@@ -160,7 +160,7 @@ fn the_documented_recipe_checks_a_seal_without_this_program() {
     assert_eq!(sealed.code, 0, "{sealed:?}");
     let shell = |script: &str| {
         let mut command = Command::new("sh");
-        told(&command.args(["-euc", script]).current_dir(case.folder.path()).output().unwrap())
+        reply(&command.args(["-euc", script]).current_dir(case.folder.path()).output().unwrap())
     };
     let stamped = shell(AUTHORITY);
     assert_eq!(stamped.code, 0, "{stamped:?}");

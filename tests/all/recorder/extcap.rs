@@ -8,11 +8,11 @@ use crate::namespaces::{Namespace, available};
 use super::certs::Pki;
 use super::following::send;
 use super::remote::{Listening, PACKETS};
-use super::running::{PROGRAM, Recorder, Sender, Told, directory, have, told};
+use super::running::{PROGRAM, Recorder, Reply, Sender, directory, have, reply};
 
 /// Runs a program with this home folder, in which Wireshark looks for extcap programs.
-fn at_home(home: &Path, program: &str, arguments: &[&str]) -> Told {
-    told(&Command::new(program).args(arguments).env("HOME", home).env_remove("RETROCAP_SOCKET").output().unwrap())
+fn at_home(home: &Path, program: &str, arguments: &[&str]) -> Reply {
+    reply(&Command::new(program).args(arguments).env("HOME", home).env_remove("RETROCAP_SOCKET").output().unwrap())
 }
 
 #[test]
@@ -37,8 +37,8 @@ fn wireshark_goes_back_in_time() {
 
     let past = ["-n", "-i", "retrocap", "-o", "extcap.retrocap.follow:false"];
     let shown = |arguments: &[&str]| {
-        let told = at_home(home, "tshark", &[&past[..], &["-T", "fields", "-e", "eth.type"], arguments].concat());
-        told.stdout.lines().filter(|kind| *kind == "0x88b5").count()
+        let reply = at_home(home, "tshark", &[&past[..], &["-T", "fields", "-e", "eth.type"], arguments].concat());
+        reply.stdout.lines().filter(|kind| *kind == "0x88b5").count()
     };
     assert_eq!(shown(&[]), 40);
     assert_eq!(shown(&["-f", "ether[17] < 10"]), 10, "the capture filter");
@@ -95,8 +95,8 @@ fn wireshark_goes_back_in_time_on_another_machine() {
         let fields = ["-n", "-i", "retrocap", "-T", "fields", "-e", "udp.port"];
         at_home(home, "tshark", &[&fields[..], &preferences, more].concat())
     };
-    let told = ask(&alice, &[]);
-    assert_eq!(told.stdout.lines().filter(|line| line.contains("53")).count() as u64, PACKETS, "{}", told.stderr);
+    let reply = ask(&alice, &[]);
+    assert_eq!(reply.stdout.lines().filter(|line| line.contains("53")).count() as u64, PACKETS, "{}", reply.stderr);
     assert_eq!(ask(&alice, &["-f", "udp port 7"]).stdout.lines().count() as u64, PACKETS / 10);
     // A refused client sees the reason where Wireshark shows it.
     let refused = ask(&watcher, &[]);

@@ -13,7 +13,7 @@ use crate::generate;
 use crate::namespaces::{Namespace, available};
 use crate::service::asking;
 
-use super::running::{Recorder, Sender, datagram, eventually, have, told, unanswered};
+use super::running::{Recorder, Sender, datagram, eventually, have, reply, unanswered};
 
 /// A frame that carries its number.
 pub(super) fn numbered(number: u32) -> Vec<u8> {
@@ -84,8 +84,8 @@ fn a_follower_gets_the_past_and_then_each_packet_once() {
         }
         waits.sort();
         eprintln!("from the cable to the pipe: {:?} at most", waits.last());
-        let told = told(&child.wait_with_output().unwrap());
-        assert_eq!((told.code, told.stderr.as_str()), (0, ""), "the count ends it");
+        let reply = reply(&child.wait_with_output().unwrap());
+        assert_eq!((reply.code, reply.stderr.as_str()), (0, ""), "the count ends it");
         assert!(numbers.recv().is_err(), "nothing comes twice");
     }
 }
@@ -102,11 +102,11 @@ fn a_follower_ends_at_its_until_time() {
     let numbers = numbers(child.stdout.take().unwrap());
     send(&mut sender, 0..10);
     (0..10).for_each(|number| assert_eq!(next(&numbers), number));
-    let told = told(&child.wait_with_output().unwrap());
-    assert_eq!((told.code, told.stderr.as_str()), (0, ""));
+    let reply = reply(&child.wait_with_output().unwrap());
+    assert_eq!((reply.code, reply.stderr.as_str()), (0, ""));
 
-    let told = recorder.ask(&["get", "--follow", "--until", "2020-01-01"]);
-    assert!(told.code == 2 && told.stderr.contains("--until 5m"), "{told:?}");
+    let reply = recorder.ask(&["get", "--follow", "--until", "2020-01-01"]);
+    assert!(reply.code == 2 && reply.stderr.contains("--until 5m"), "{reply:?}");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn tools_read_a_follower_through_a_pipe() {
             .filter(|line| line.contains("88b5") || line.contains("88B5"))
             .count();
         assert_eq!(u32::try_from(lines).unwrap(), sent + 10, "{tool:?}: {}", String::from_utf8_lossy(&output.stdout));
-        assert_eq!(told(&child.wait_with_output().unwrap()).code, 0);
+        assert_eq!(reply(&child.wait_with_output().unwrap()).code, 0);
     }
 }
 
@@ -161,8 +161,8 @@ fn an_interrupted_follower_keeps_its_packets() {
     assert!(!path.exists(), "it appears whole");
     let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(interrupt.success());
-    let told = told(&child.wait_with_output().unwrap());
-    assert!(told.code == 0 && told.stderr.contains("150 packets"), "{told:?}");
+    let reply = reply(&child.wait_with_output().unwrap());
+    assert!(reply.code == 0 && reply.stderr.contains("150 packets"), "{reply:?}");
     let (packets, end) = generate::read(&path);
     assert!(end.is_ok());
     let numbers: Vec<u32> = packets.iter().map(|packet| number_of(&packet.2)).collect();

@@ -156,8 +156,8 @@ fn threads_without_the_filter_of_their_role_are_counted_and_reported() {
     assert!(count >= 3.0, "{count}");
     let why = reasons(&recorder);
     assert!(why.iter().any(|(code, detail)| code == "sandbox" && detail.contains("of their role")), "{why:?}");
-    let told = recorder.ask(&["status"]);
-    assert!(told.stdout.contains("IN PART: ") && told.stdout.contains("of their role"), "{told:?}");
+    let reply = recorder.ask(&["status"]);
+    assert!(reply.stdout.contains("IN PART: ") && reply.stdout.contains("of their role"), "{reply:?}");
     // `--sandbox required` applies to every thread.
     let before = fits.to_string();
     let mut command = Command::new("ip");

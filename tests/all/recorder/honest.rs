@@ -100,8 +100,13 @@ fn honest_13_01_link_types_and_tunnels_are_opened() {
     for (link_type, frame) in carriers(&packet) {
         let recorder = recorded(link_type, &[frame]);
         for question in [&["flows", "--json", "--address", "192.0.0.1"][..], &["flows", "--json", "--port", "53"]] {
-            let told = recorder.ask(question);
-            assert_eq!((told.code, told.stdout.lines().count()), (0, 1), "{link_type} {question:?}: {}", told.stderr);
+            let reply = recorder.ask(question);
+            assert_eq!(
+                (reply.code, reply.stdout.lines().count()),
+                (0, 1),
+                "{link_type} {question:?}: {}",
+                reply.stderr
+            );
         }
         assert_eq!(recorder.packets(&["--address", "192.0.0.1"]).len(), 1, "{link_type}");
         if link_type != 1 {
@@ -112,8 +117,8 @@ fn honest_13_01_link_types_and_tunnels_are_opened() {
     if let Some(path) = real("nflog-http.pcap") {
         let recorder = replayed(path.to_str().unwrap(), 13, "32M");
         assert_eq!(recorder.packets(&["tcp", "port", "80"]).len(), 13);
-        let told = recorder.ask(&["flows", "--json"]);
-        assert!(told.stdout.contains("\"proto\":\"tcp\""), "{}", told.stdout);
+        let reply = recorder.ask(&["flows", "--json"]);
+        assert!(reply.stdout.contains("\"proto\":\"tcp\""), "{}", reply.stdout);
     }
 }
 
@@ -127,14 +132,14 @@ fn honest_13_01_what_was_not_opened_is_a_cause() {
         &["flows", "host", "192.0.2.1"],
         &["flows", "--port", "80"],
     ] {
-        let told = recorder.ask(question);
-        assert_eq!(told.code, 1, "{question:?}");
+        let reply = recorder.ask(question);
+        assert_eq!(reply.code, 1, "{question:?}");
         assert!(
-            told.stderr.contains("2 packets of link type USB_LINUX_MMAPPED were not opened"),
+            reply.stderr.contains("2 packets of link type USB_LINUX_MMAPPED were not opened"),
             "{question:?}: {}",
-            told.stderr
+            reply.stderr
         );
-        assert!(!told.stderr.contains("was seen"), "{question:?}: {}", told.stderr);
+        assert!(!reply.stderr.contains("was seen"), "{question:?}: {}", reply.stderr);
     }
 }
 
@@ -153,10 +158,10 @@ fn honest_13_02_a_part_of_the_sessions_is_named() {
     }
     let recorder = recorded(1, &frames);
     assert_eq!(recorder.packets(&["port", "5060"]).len(), 2);
-    let told = recorder.ask(&["get", "port", "5060", "-w", recorder.path("out.pcapng").to_str().unwrap()]);
-    assert!(told.stderr.contains("4 more that the expression does not match"), "{}", told.stderr);
-    assert!(told.stderr.contains("4 fragments after the first"), "{}", told.stderr);
-    assert!(told.stderr.contains("--whole-sessions returns them"), "{}", told.stderr);
+    let reply = recorder.ask(&["get", "port", "5060", "-w", recorder.path("out.pcapng").to_str().unwrap()]);
+    assert!(reply.stderr.contains("4 more that the expression does not match"), "{}", reply.stderr);
+    assert!(reply.stderr.contains("4 fragments after the first"), "{}", reply.stderr);
+    assert!(reply.stderr.contains("--whole-sessions returns them"), "{}", reply.stderr);
     assert_eq!(recorder.packets(&["--whole-sessions", "port", "5060"]).len(), 6);
 }
 
@@ -178,19 +183,19 @@ fn honest_13_02_what_hides_packets_is_named() {
         ("IPv6 extension headers", ethernet(0x86dd, &v6.concat()), "ip6"),
     ] {
         let recorder = recorded(1, &[frame]);
-        let told = recorder.ask(&["get", "port", "5060"]);
-        assert_eq!(told.code, 1, "{name}");
-        assert!(told.stderr.contains(&format!("1 behind {name}")), "{name}: {}", told.stderr);
-        assert!(told.stderr.contains("--port") && !told.stderr.contains("was seen"), "{name}: {}", told.stderr);
-        assert_eq!(name == "a VLAN tag", told.stderr.contains("VLAN"), "{name}: {}", told.stderr);
+        let reply = recorder.ask(&["get", "port", "5060"]);
+        assert_eq!(reply.code, 1, "{name}");
+        assert!(reply.stderr.contains(&format!("1 behind {name}")), "{name}: {}", reply.stderr);
+        assert!(reply.stderr.contains("--port") && !reply.stderr.contains("was seen"), "{name}: {}", reply.stderr);
+        assert_eq!(name == "a VLAN tag", reply.stderr.contains("VLAN"), "{name}: {}", reply.stderr);
         // What an expression finds in packets, it finds in sessions.
         assert_eq!(recorder.packets(&[expression]).len(), 1, "{name}");
         for listing in [&["flows", "--json", expression][..], &["flows", "--json", "--port", "5060"]] {
-            let told = recorder.ask(listing);
-            assert_eq!((told.code, told.stdout.lines().count()), (0, 1), "{name} {listing:?}: {}", told.stderr);
+            let reply = recorder.ask(listing);
+            assert_eq!((reply.code, reply.stdout.lines().count()), (0, 1), "{name} {listing:?}: {}", reply.stderr);
         }
-        let told = recorder.ask(&["flows", "port", "5060"]);
-        assert!(told.code == 1 && told.stderr.contains(&format!("behind {name}")), "{name}: {}", told.stderr);
+        let reply = recorder.ask(&["flows", "port", "5060"]);
+        assert!(reply.code == 1 && reply.stderr.contains(&format!("behind {name}")), "{name}: {}", reply.stderr);
     }
 }
 
@@ -210,8 +215,8 @@ fn honest_13_02_flows_asks_the_packets() {
         ("less 55", 2),
         ("ether src 02:00:00:00:00:01", 2),
     ] {
-        let told = recorder.ask(&["flows", "--json", expression]);
-        assert_eq!((told.code, told.stdout.lines().count()), (0, sessions), "{expression}: {}", told.stderr);
+        let reply = recorder.ask(&["flows", "--json", expression]);
+        assert_eq!((reply.code, reply.stdout.lines().count()), (0, sessions), "{expression}: {}", reply.stderr);
         assert!(!recorder.packets(&[expression]).is_empty());
     }
     assert_eq!(recorder.ask(&["flows", "tcp[13] & 1 != 0"]).code, 1);
@@ -239,12 +244,12 @@ fn honest_13_03_cut_sessions_that_may_match_are_counted() {
         &["get", "tcp[20:4] = 0x47455420"],
         &["flows", "tcp[20:4] = 0x47455420"],
     ] {
-        let told = recorder.ask(question);
-        let cut = told.stderr.split(" sessions that may match are cut").next().unwrap();
+        let reply = recorder.ask(question);
+        let cut = reply.stderr.split(" sessions that may match are cut").next().unwrap();
         let count: u32 = cut.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap_or(0);
-        assert!((1..=8).contains(&count), "{question:?}: {}", told.stderr);
-        assert!(told.stderr.contains("what they lost cannot be searched"), "{question:?}: {}", told.stderr);
-        assert!(!told.stderr.contains("was seen;"), "{question:?}: {}", told.stderr);
+        assert!((1..=8).contains(&count), "{question:?}: {}", reply.stderr);
+        assert!(reply.stderr.contains("what they lost cannot be searched"), "{question:?}: {}", reply.stderr);
+        assert!(!reply.stderr.contains("was seen;"), "{question:?}: {}", reply.stderr);
     }
 }
 
@@ -259,8 +264,8 @@ fn honest_13_04_sums_follow_the_direction_of_bytes() {
     frames.extend((0..50).map(|_| ethernet(0x800, &ipv4(6, 0, &tcp(4000, 443, 24, &[7; 1000])))));
     let recorder = recorded(1, &frames);
     for sort in ["out", "bytes"] {
-        let told = recorder.ask(&["flows", "--by", "peer", "--sort", sort, "--json"]);
-        let row: serde_json::Value = serde_json::from_str(told.stdout.lines().next().unwrap()).unwrap();
+        let reply = recorder.ask(&["flows", "--by", "peer", "--sort", sort, "--json"]);
+        let row: serde_json::Value = serde_json::from_str(reply.stdout.lines().next().unwrap()).unwrap();
         assert_eq!((row["host"].as_str(), row["peer"].as_str()), (Some("10.0.0.1"), Some("10.0.0.2")), "{row}");
         assert!(row["bytes"]["out"].as_u64() > Some(50_000) && row["bytes"]["in"].as_u64() < Some(100), "{row}");
     }
@@ -276,8 +281,8 @@ fn honest_13_06_the_responder_of_a_session_seen_from_its_middle() {
     // A known service, the lower of two other ports, a service among ports that are all high.
     for (server, client) in [(443, 50_000), (40_000, 50_000), (3306, 2000)] {
         let recorder = recorded(1, &[answer(server, client), answer(server, client)]);
-        let told = recorder.ask(&["flows", "--json"]);
-        let flow: serde_json::Value = serde_json::from_str(told.stdout.lines().next().unwrap()).unwrap();
+        let reply = recorder.ask(&["flows", "--json"]);
+        let flow: serde_json::Value = serde_json::from_str(reply.stdout.lines().next().unwrap()).unwrap();
         assert_eq!(flow["responder"]["port"], server, "{flow}");
         assert_eq!(
             (&flow["originator"]["ip"], &flow["responder"]["ip"]),
@@ -292,7 +297,7 @@ fn honest_13_06_the_responder_of_a_session_seen_from_its_middle() {
 }
 
 #[test]
-fn honest_13_08_gaps_of_interfaces_are_logged_and_told() {
+fn honest_13_08_gaps_of_interfaces_are_logged_and_reported() {
     if !available("gaps of interfaces") {
         return;
     }
@@ -316,8 +321,8 @@ fn honest_13_08_gaps_of_interfaces_are_logged_and_told() {
     host.ip("link del other0");
     eventually("it is logged", || recorder.log().contains("interface other0 is gone"));
     let out = recorder.export("out.pcapng", &["--interface", "near0"]);
-    let told = recorder.ask(&["get", "--interface", "near0", "-w", out.to_str().unwrap()]);
-    assert!(told.stderr.contains("nothing was recorded") && told.stderr.contains("near0"), "{}", told.stderr);
+    let reply = recorder.ask(&["get", "--interface", "near0", "-w", out.to_str().unwrap()]);
+    assert!(reply.stderr.contains("nothing was recorded") && reply.stderr.contains("near0"), "{}", reply.stderr);
     let file = String::from_utf8_lossy(&std::fs::read(out).unwrap()).into_owned();
     assert!(file.contains("near0 from"), "the export says so, too");
 }

@@ -52,22 +52,22 @@ fn honest_13_02_a_pin_means_what_get_means() {
     stdin.write_all(&file[..split]).unwrap();
     recorder.arrived(before as u64);
     let expression = "tcp[20:4] = 0x4556494c";
-    let told = recorder.ask(&["pin", expression, "--for", "1h", "--json"]);
-    assert_eq!(told.code, 0, "{}", told.stderr);
-    let pin: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    let reply = recorder.ask(&["pin", expression, "--for", "1h", "--json"]);
+    assert_eq!(reply.code, 0, "{}", reply.stderr);
+    let pin: serde_json::Value = serde_json::from_str(&reply.stdout).unwrap();
     assert_eq!((&pin["sessions"], &pin["kept_packets"]), (&1.into(), &20.into()), "{pin}");
     stdin.write_all(&file[split..]).unwrap();
     drop(stdin);
     recorder.arrived(frames.len() as u64);
 
-    let told = recorder.ask(&["flows", "--json", "--port", "80"]);
+    let reply = recorder.ask(&["flows", "--json", "--port", "80"]);
     let kept = |port: u64| {
-        let rows = told.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let rows = reply.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         let row = rows.into_iter().find(|row| row["originator"]["port"] == port).unwrap();
         row["kept_packets"].as_u64().unwrap()
     };
-    assert_eq!((kept(4000), kept(4001)), (20, 21), "the packets from before the pin and after it: {}", told.stdout);
-    assert!(kept(4002) < 20, "another session was shortened: {}", told.stdout);
+    assert_eq!((kept(4000), kept(4001)), (20, 21), "the packets from before the pin and after it: {}", reply.stdout);
+    assert!(kept(4002) < 20, "another session was shortened: {}", reply.stdout);
     // The other verbs agree.
     assert_eq!(recorder.ask(&["flows", "--json", expression]).stdout.lines().count(), 2);
     assert_eq!(recorder.packets(&[expression]).len(), 2);
@@ -75,7 +75,7 @@ fn honest_13_02_a_pin_means_what_get_means() {
 }
 
 #[test]
-fn honest_13_02_followers_are_told_what_could_not_be_seen() {
+fn honest_13_02_followers_learn_what_could_not_be_seen() {
     let inner = ipv4(17, 0, &udp(4000, 5060, b"hello"));
     let tagged = ethernet(0x8100, &[&[0, 42, 8, 0][..], &inner].concat());
     let recorder = recorded(1, &[ethernet(0x800, &inner), tagged.clone(), tagged]);
@@ -86,15 +86,15 @@ fn honest_13_02_followers_are_told_what_could_not_be_seen() {
     ] {
         let past = recorder.ask(&["get", "port", "5060", "-w", recorder.path("past").to_str().unwrap()]);
         assert!(past.stderr.contains("VLAN"), "{}", past.stderr);
-        let told = recorder.ask(question);
+        let reply = recorder.ask(question);
         // A limited number of packets was asked for and found.
         let expected = !question.contains(&"-c");
-        assert_eq!((told.code, told.stderr.contains("VLAN")), (0, expected), "{question:?}: {}", told.stderr);
+        assert_eq!((reply.code, reply.stderr.contains("VLAN")), (0, expected), "{question:?}: {}", reply.stderr);
     }
     let file = String::from_utf8_lossy(&std::fs::read(out).unwrap()).into_owned();
     assert!(file.contains("VLAN"), "the file says so, too");
-    let told = recorder.ask(&["get", "--follow", "--until", "1s", "host", "192.0.2.1", "--text"]);
-    assert!(told.stderr.contains("no packet that matches was seen"), "{}", told.stderr);
+    let reply = recorder.ask(&["get", "--follow", "--until", "1s", "host", "192.0.2.1", "--text"]);
+    assert!(reply.stderr.contains("no packet that matches was seen"), "{}", reply.stderr);
 }
 
 const SESSIONS: u16 = 24_000;
@@ -117,9 +117,9 @@ fn ports(lines: &str) -> Vec<u64> {
 fn honest_13_05_all_sessions_are_listed_newest_first() {
     let recorder = many_sessions();
     let newest_first: Vec<u64> = (1024..1024 + u64::from(SESSIONS)).rev().collect();
-    let told = recorder.ask(&["flows", "--json"]);
-    assert_eq!(told.code, 0, "{}", told.stderr);
-    assert_eq!(ports(&told.stdout), newest_first);
+    let reply = recorder.ask(&["flows", "--json"]);
+    assert_eq!(reply.code, 0, "{}", reply.stderr);
+    assert_eq!(ports(&reply.stdout), newest_first);
     let oldest_first = ports(&recorder.ask(&["flows", "--json", "--sort", "start"]).stdout);
     assert!(oldest_first.iter().eq(newest_first.iter().rev()));
     for sort in ["last", "bytes", "packets", "duration"] {
@@ -130,16 +130,16 @@ fn honest_13_05_all_sessions_are_listed_newest_first() {
     for question in
         [&["flows", "--limit", "3"][..], &["flows", "--limit", "3", "--json"], &["flows", "-c", "3", "--csv"]]
     {
-        let told = recorder.ask(question);
-        let lines = told.stdout.lines().count() - usize::from(!question.contains(&"--json"));
-        assert_eq!((told.code, lines), (0, 3), "{question:?}");
-        assert!(told.stderr.starts_with("24,000 sessions, "), "{question:?}: {}", told.stderr);
-        assert!(told.stderr.contains("the first 3 are listed"), "{question:?}: {}", told.stderr);
+        let reply = recorder.ask(question);
+        let lines = reply.stdout.lines().count() - usize::from(!question.contains(&"--json"));
+        assert_eq!((reply.code, lines), (0, 3), "{question:?}");
+        assert!(reply.stderr.starts_with("24,000 sessions, "), "{question:?}: {}", reply.stderr);
+        assert!(reply.stderr.contains("the first 3 are listed"), "{question:?}: {}", reply.stderr);
     }
-    let told = recorder.ask(&["flows", "--by", "port", "--limit", "1"]);
-    assert!(told.stderr.starts_with("1 port, 24,000 sessions, ") || told.stderr.is_empty(), "{}", told.stderr);
-    let told = recorder.ask(&["flows", "--by", "host", "--limit", "1"]);
-    assert!(told.stderr.starts_with("2 hosts, 24,000 sessions, "), "{}", told.stderr);
+    let reply = recorder.ask(&["flows", "--by", "port", "--limit", "1"]);
+    assert!(reply.stderr.starts_with("1 port, 24,000 sessions, ") || reply.stderr.is_empty(), "{}", reply.stderr);
+    let reply = recorder.ask(&["flows", "--by", "host", "--limit", "1"]);
+    assert!(reply.stderr.starts_with("2 hosts, 24,000 sessions, "), "{}", reply.stderr);
 
     // Page by page over the API.
     let (mut listed, mut after) = (Vec::new(), String::new());
@@ -170,8 +170,8 @@ fn honest_13_06_the_responder_is_the_side_that_was_the_server_in_other_sessions(
         [ask(50_000, 60_000, 2), answer(60_000, 50_000, 18), ask(50_001, 60_000, 2), answer(60_000, 50_001, 18)];
     for frames in [[&midstream[..], &others].concat(), [&others[..], &midstream].concat()] {
         let recorder = recorded(1, &frames);
-        let told = recorder.ask(&["flows", "--json", "--port", "40000"]);
-        let flow: serde_json::Value = serde_json::from_str(told.stdout.lines().next().unwrap()).unwrap();
+        let reply = recorder.ask(&["flows", "--json", "--port", "40000"]);
+        let flow: serde_json::Value = serde_json::from_str(reply.stdout.lines().next().unwrap()).unwrap();
         assert_eq!(
             (&flow["responder"]["port"], &flow["responder"]["ip"]),
             (&60_000.into(), &"10.0.0.2".into()),
@@ -179,8 +179,8 @@ fn honest_13_06_the_responder_is_the_side_that_was_the_server_in_other_sessions(
         );
     }
     // Without other sessions, the lower port is the server's.
-    let told = recorded(1, &midstream).ask(&["flows", "--json"]);
-    let flow: serde_json::Value = serde_json::from_str(told.stdout.lines().next().unwrap()).unwrap();
+    let reply = recorded(1, &midstream).ask(&["flows", "--json"]);
+    let flow: serde_json::Value = serde_json::from_str(reply.stdout.lines().next().unwrap()).unwrap();
     assert_eq!(flow["responder"]["port"], 40_000, "{flow}");
 }
 

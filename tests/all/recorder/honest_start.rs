@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::running::{MIB, PROGRAM, Recorder, Sender, Told, datagram, directory, eventually, have, told};
+use super::running::{MIB, PROGRAM, Recorder, Reply, Sender, datagram, directory, eventually, have, reply};
 use crate::generate;
 use crate::namespaces::{Namespace, available};
 use crate::service::asking::get;
@@ -114,7 +114,7 @@ fn honest_13_09_root_with_net_raw_alone_records_and_reports_what_it_keeps() {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &far.name]).args(&before).args([PROGRAM, "run", "-m", "32M"]);
         command.args(["--user", "nobody", "--audit", "off", "--socket"]).arg(folder.path().join("refused"));
-        let refused = told(&command.output().unwrap());
+        let refused = reply(&command.output().unwrap());
         assert!(refused.code == 1 && refused.stderr.contains("leave --user out"), "{refused:?}");
     }
 }
@@ -216,7 +216,7 @@ fn honest_13_10_a_cgroups_limit_is_what_a_share_is_taken_of() {
     drop(recorder);
 
     // What does not fit is refused, with a number that works.
-    let too_much = told(&cgroup.run(&[&replay[..], &["-m", "120M", "--socket", "unused"]].concat()).output().unwrap());
+    let too_much = reply(&cgroup.run(&[&replay[..], &["-m", "120M", "--socket", "unused"]].concat()).output().unwrap());
     assert_eq!(too_much.code, 2, "{too_much:?}");
     assert!(too_much.stderr.contains("the cgroup's memory limit is 128 MiB"), "{}", too_much.stderr);
     let works = too_much.stderr.trim().rsplit("-m ").next().unwrap().to_owned();
@@ -226,7 +226,7 @@ fn honest_13_10_a_cgroups_limit_is_what_a_share_is_taken_of() {
     assert!(recorder.child.try_wait().unwrap().is_none(), "{}", recorder.log());
 
     // `check` shows both.
-    let output = told(&cgroup.run(&["check"]).output().unwrap());
+    let output = reply(&cgroup.run(&["check"]).output().unwrap());
     assert!(output.stdout.contains("out of the 128 MiB that the cgroup may use (the machine has"), "{}", output.stdout);
     assert!(output.stdout.contains("and the cgroup may use 128 MiB"), "{}", output.stdout);
 }
@@ -253,7 +253,7 @@ fn honest_13_12_the_audit_log_follows_its_user() {
         let status = Command::new("kill").arg(child.id().to_string()).status();
         child.wait().unwrap();
         assert!(status.unwrap().success());
-        let Told { code, stderr, .. } = told(&ask);
+        let Reply { code, stderr, .. } = reply(&ask);
         assert_eq!(code, 0, "{arguments:?}: {stderr}");
     }
     let lines = std::fs::read_to_string(&log).unwrap();
@@ -268,14 +268,14 @@ fn honest_13_13_what_does_not_fit_or_is_no_socket_is_refused() {
     std::fs::write(&config, "[[class]]\nname = \"plc\"\nfilter = \"port 502\"\nreserve = \"20M\"\n").unwrap();
     let run = |words: &[&str]| {
         let common = ["run", "--replay", "/dev/null", "--audit", "off", "--no-drop-privileges"];
-        told(&Command::new(PROGRAM).args(common).args(words).stdin(Stdio::null()).output().unwrap())
+        reply(&Command::new(PROGRAM).args(common).args(words).stdin(Stdio::null()).output().unwrap())
     };
     let refused = run(&["-m", "16M", "--socket", file.to_str().unwrap()]);
     assert!(refused.code == 1 && refused.stderr.contains("is not a socket, so it was left untouched"), "{refused:?}");
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
     assert!(!folder.path().join("file.lock").exists(), "nothing is left beside it");
     for path in [file.as_path(), folder.path()] {
-        let status = told(&Command::new(PROGRAM).args(["status", "--socket"]).arg(path).output().unwrap());
+        let status = reply(&Command::new(PROGRAM).args(["status", "--socket"]).arg(path).output().unwrap());
         assert!(status.code == 2 && status.stderr.contains("is not a socket"), "{status:?}");
     }
     let socket = folder.path().join("socket");
@@ -323,7 +323,7 @@ fn honest_13_16_the_advice_about_the_group_works() {
     let ask = |recorder: &Recorder| {
         let socket = recorder.socket();
         let words = ["setpriv", "--reuid=analyst", "--regid=analyst", "--init-groups", program.to_str().unwrap()];
-        told(&inside(&[&words[..], &["status", "--socket", socket.to_str().unwrap()]].concat()).output().unwrap())
+        reply(&inside(&[&words[..], &["status", "--socket", socket.to_str().unwrap()]].concat()).output().unwrap())
     };
     let recorder = start();
     let refused = ask(&recorder);

@@ -327,8 +327,8 @@ fn security_14_2_slow_handshakes_lock_nobody_out() {
             });
         }
         for _ in 0..3 {
-            let told = listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]);
-            assert_eq!(told.code, 0, "{told:?}");
+            let reply = listening.ask(&alice, &["get", "-c", "1", "-w", "/dev/null"]);
+            assert_eq!(reply.code, 0, "{reply:?}");
             assert_eq!(listening.recorder.ask(&["status"]).code, 0);
         }
         let closed = |reason: &str| {

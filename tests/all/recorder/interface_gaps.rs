@@ -52,7 +52,7 @@ fn honest_13_08_gaps_are_in_the_status_and_survive_a_restart() {
     eventually("both ends are gone", || {
         gaps(&recorder, "near2") == [lasts("gone")] && gaps(&recorder, "far2") == [lasts("gone")]
     });
-    let told = |recorder: &Recorder| {
+    let reply = |recorder: &Recorder| {
         let file = texts(recorder, &[]);
         for sentence in ["recorded from near0 from", "it was renamed to other1", "recorded from near2 from"] {
             assert!(file.contains(sentence), "{sentence}: {file}");
@@ -65,7 +65,7 @@ fn honest_13_08_gaps_are_in_the_status_and_survive_a_restart() {
         let page = recorder.ask(&["status"]).stdout;
         assert!(page.contains("in recording of an interface, the last one: "), "{page}");
     };
-    told(&recorder);
+    reply(&recorder);
     let gone = recorder.ask(&["interfaces", "--gone"]);
     assert!(gone.code == 0 && gone.stdout.starts_with("3 interfaces that are gone"), "{gone:?}");
 
@@ -79,7 +79,7 @@ fn honest_13_08_gaps_are_in_the_status_and_survive_a_restart() {
     assert_eq!(status.interface_gaps[..before.len()], before, "gaps are handed over");
     eventually("it is down", || gaps(&recorder, "near0") == [ended("down"), lasts("down")]);
     assert_eq!(gaps(&recorder, "near2"), [lasts("gone")], "no second gap");
-    told(&recorder);
+    reply(&recorder);
     assert!(recorder.ask(&["interfaces", "--gone"]).stdout.starts_with("3 interfaces that are gone"));
 }
 
@@ -105,8 +105,8 @@ fn honest_13_11_interfaces_that_are_gone_are_listed_on_request() {
     host.ip("link set here1 down");
     host.ip("link set here1 name new1");
     let listed = || -> Vec<String> {
-        let told = recorder.ask(&["interfaces", "--gone", "--json"]);
-        let rows: Vec<serde_json::Value> = serde_json::from_str(&told.stdout).unwrap();
+        let reply = recorder.ask(&["interfaces", "--gone", "--json"]);
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&reply.stdout).unwrap();
         assert!(rows.iter().all(|row| row["gone"].is_string() && row["packets"] == 1), "{rows:?}");
         let mut names: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
         names.sort();
@@ -152,9 +152,9 @@ fn honest_13_08_packets_of_a_bridge_are_recognised_as_copies() {
     assert_eq!((count("br0"), count("far")), (2 * PINGS, 2 * PINGS));
     let out = recorder.path("out.pcapng");
     let get = |more: &[&str]| {
-        let told = recorder.ask(&[&["get", "-w", out.to_str().unwrap()], more, &["icmp and host 10.9.8.2"]].concat());
-        assert_eq!(told.code, 0, "{told:?}");
-        (crate::generate::read(&out).0, told.stderr)
+        let reply = recorder.ask(&[&["get", "-w", out.to_str().unwrap()], more, &["icmp and host 10.9.8.2"]].concat());
+        assert_eq!(reply.code, 0, "{reply:?}");
+        (crate::generate::read(&out).0, reply.stderr)
     };
     let (packets, note) = get(&[]);
     assert_eq!(packets.len(), 4 * PINGS);

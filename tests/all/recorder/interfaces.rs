@@ -53,8 +53,8 @@ fn new_and_renamed_interfaces_keep_their_packets() {
     far.ip("link del renamed0");
     eventually("it is gone", || !is_up(&recorder, "renamed0"));
     assert_eq!(recorder.packets(&["--interface", "renamed0"]).len(), 2, "its packets are not");
-    let told = recorder.ask(&["get", "--interface", "renamed1"]);
-    assert!(told.code == 2 && told.stderr.contains("renamed1"), "{told:?}");
+    let reply = recorder.ask(&["get", "--interface", "renamed1"]);
+    assert!(reply.code == 2 && reply.stderr.contains("renamed1"), "{reply:?}");
 }
 
 #[test]
@@ -110,8 +110,8 @@ fn raw_ip_and_loopback_keep_their_link_types() {
     assert_eq!(counted(&tshark(&file, "frame.interface_name")), [("lo", 6), ("tun9", 1)]);
     assert_eq!(counted(&tshark(&file, "frame.encap_type")), [("1", 6), ("7", 1)], "Ethernet and raw IP");
 
-    let told = recorder.ask(&["get", "--format", "pcap", "-w", recorder.path("no.pcap").to_str().unwrap()]);
-    assert!(told.code != 0 && told.stderr.contains("pcapng") && !recorder.path("no.pcap").exists(), "{told:?}");
+    let reply = recorder.ask(&["get", "--format", "pcap", "-w", recorder.path("no.pcap").to_str().unwrap()]);
+    assert!(reply.code != 0 && reply.stderr.contains("pcapng") && !recorder.path("no.pcap").exists(), "{reply:?}");
     assert_eq!(recorder.packets(&["--format", "pcap", "--interface", "lo"]).len(), 6);
 }
 
@@ -148,8 +148,8 @@ fn only_selected_packets_are_recorded() {
     }
     // A filter sees the length on the wire, not the captured length.
     assert_eq!(recorder.packets(&["greater", "142"]).len(), 10);
-    let told = recorder.ask(&["get", "--interface", "in1"]);
-    assert_ne!(told.code, 0, "{told:?}");
+    let reply = recorder.ask(&["get", "--interface", "in1"]);
+    assert_ne!(reply.code, 0, "{reply:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::generate;
 use crate::namespaces::{Namespace, available};
 
 use super::following::{next, numbers, send};
-use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually, have, told};
+use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually, have, reply};
 
 const ADDRESS: &str = "127.0.0.1:57012";
 
@@ -290,9 +290,9 @@ fn a_listener_also_gets_the_packets_of_the_time_it_was_away() {
     let (second, _) = listener.accept().unwrap();
     let got = numbers(second);
     (200..300).for_each(|number| assert_eq!(next(&got), number));
-    let told = told(&push.wait_with_output().unwrap());
-    assert!(told.code == 0 && told.stderr.contains("300 packets -> 127.0.0.1:57013"), "{told:?}");
-    assert!(told.stderr.contains("has gone after 200 packets"), "{told:?}");
+    let reply = reply(&push.wait_with_output().unwrap());
+    assert!(reply.code == 0 && reply.stderr.contains("300 packets -> 127.0.0.1:57013"), "{reply:?}");
+    assert!(reply.stderr.contains("has gone after 200 packets"), "{reply:?}");
     // The pushed stream crossed the loopback interface and was not recorded.
     let status = recorder.status();
     assert!(status.packets.filtered > 0, "{:?}", status.packets);
@@ -310,20 +310,20 @@ fn other_users_can_neither_read_nor_hide_a_connection() {
         (&["run", "--pcap-over-ip-past", "5m"], "add --pcap-over-ip"),
         (&["run", "--pcap-over-ip", "127.0.0.1:1", "--pcap-over-ip-past", "5"], "90s"),
     ] {
-        let told = told(&Command::new(PROGRAM).args(arguments).args(["-m", "16M"]).output().unwrap());
-        assert!(told.code == 2 && told.stderr.contains(words), "{arguments:?}: {told:?}");
+        let reply = reply(&Command::new(PROGRAM).args(arguments).args(["-m", "16M"]).output().unwrap());
+        assert!(reply.code == 2 && reply.stderr.contains(words), "{arguments:?}: {reply:?}");
     }
     // Beyond loopback only TLS is served, which needs certificates.
     let mut command = Command::new(PROGRAM);
     command.args(["run", "-m", "16M", "--pcap-over-ip", "0.0.0.0:57012", "--ca", "/nowhere/ca.pem"]);
     let socket = directory();
-    let alone = told(&command.arg("--socket").arg(socket.path().join("socket")).output().unwrap());
+    let alone = reply(&command.arg("--socket").arg(socket.path().join("socket")).output().unwrap());
     assert!(alone.code == 1 && alone.stderr.contains("PCAP-over-IP on 0.0.0.0:57012 needs TLS"), "{alone:?}");
     assert!(alone.stderr.contains("/nowhere/ca.pem") && alone.stderr.contains("retrocap certs"), "{alone:?}");
     let far = Namespace::new();
     let recorder = Recorder::live(&far, &["-m", "16M"]);
-    let told = recorder.ask(&["push", "192.0.2.1:57012"]);
-    assert!(told.code == 2 && told.stderr.contains("--plain") && told.stderr.contains("--tls"), "{told:?}");
+    let reply = recorder.ask(&["push", "192.0.2.1:57012"]);
+    assert!(reply.code == 2 && reply.stderr.contains("--plain") && reply.stderr.contains("--tls"), "{reply:?}");
     // A user who may read, but is neither root nor the recorder's user.
     let open = Command::new("chmod").args(["666", recorder.socket().to_str().unwrap()]).status().unwrap();
     assert!(open.success());

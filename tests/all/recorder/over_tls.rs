@@ -9,7 +9,7 @@ use crate::namespaces::{Namespace, available};
 
 use super::certs::Pki;
 use super::following::{next, numbers, send};
-use super::running::{PROGRAM, Recorder, Sender, Told, directory, eventually, have, told, tshark};
+use super::running::{PROGRAM, Recorder, Reply, Sender, directory, eventually, have, reply, tshark};
 
 const ADDRESS: &str = "10.57.0.2:57012";
 
@@ -71,8 +71,8 @@ impl Hosts {
     /// How many packets of the connections themselves were recorded.
     fn own_packets(&self) -> usize {
         let file = self.recorder.path("own.pcap");
-        let told = self.recorder.ask(&["get", "-w", file.to_str().unwrap(), "tcp"]);
-        if told.code == 0 { generate::read(&file).0.len() } else { 0 }
+        let reply = self.recorder.ask(&["get", "-w", file.to_str().unwrap(), "tcp"]);
+        if reply.code == 0 { generate::read(&file).0.len() } else { 0 }
     }
 
     /// A verb that runs on the near host.
@@ -217,11 +217,11 @@ fn packets_are_pushed_over_tls_to_trusted_listeners_only() {
     let mut sender = Sender::new(&hosts.near, "near");
     send(&mut sender, 0..200);
     eventually("they are kept", || recorder.status().packets.stored >= 200);
-    let push = |certs: &Path, to: &str, count: &str| -> Told {
+    let push = |certs: &Path, to: &str, count: &str| -> Reply {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &hosts.far.name, PROGRAM, "push", "--tls", "--since", "1h", "-c", count, to]);
         command.args(["ether", "proto", "0x88b5"]).env("RETROCAP_CERTS", certs);
-        told(&command.arg("--socket").arg(recorder.socket()).stdin(Stdio::null()).output().unwrap())
+        reply(&command.arg("--socket").arg(recorder.socket()).stdin(Stdio::null()).output().unwrap())
     };
     let (server, ca) = ((pki.path("server.pem"), pki.path("server.key")), pki.path("ca.pem"));
     let file = recorder.path("pushed.pcap");
@@ -273,7 +273,7 @@ fn only_endless_streams_are_excluded_from_recording() {
 
     // A finite answer is recorded like other traffic.
     let file = hosts.recorder.path("whole.pcapng");
-    let whole = told(&hosts.verb(&alice, &["get", "-w", file.to_str().unwrap()]).output().unwrap());
+    let whole = reply(&hosts.verb(&alice, &["get", "-w", file.to_str().unwrap()]).output().unwrap());
     assert_eq!(whole.code, 0, "{whole:?}");
     eventually("it was recorded itself", || {
         let listed = hosts.recorder.ask(&["flows", "--json", "tcp port 57443"]);
@@ -295,7 +295,7 @@ fn only_endless_streams_are_excluded_from_recording() {
     }
     assert_eq!(hosts.own_packets(), own, "nothing of the stream");
     // The other connections of the same client are recorded.
-    assert_eq!(told(&hosts.verb(&alice, &["status"]).output().unwrap()).code, 0);
+    assert_eq!(reply(&hosts.verb(&alice, &["status"]).output().unwrap()).code, 0);
     eventually("another connection is recorded", || hosts.own_packets() >= own + 10);
     assert!(hosts.recorder.log().contains("alice at 10.57.0.1:"), "{}", hosts.recorder.log());
 }

@@ -11,7 +11,7 @@ use retrocap::query::status::Status;
 use crate::generate::{self, START_S};
 use crate::namespaces::{Namespace, available};
 
-use super::running::{BEYOND_BUDGET, MIB, PROGRAM, Recorder, Sender, conserves, datagram, told, unanswered};
+use super::running::{BEYOND_BUDGET, MIB, PROGRAM, Recorder, Sender, conserves, datagram, reply, unanswered};
 
 const SESSIONS: u32 = 4_000_000;
 
@@ -102,9 +102,9 @@ fn replayed(name: &str, budget: u64, make: impl FnOnce(&mut Stream<BufWriter<std
         drop(stream);
         (child.wait_with_output().unwrap(), sent)
     });
-    let told = told(&output);
-    assert_eq!(told.code, 0, "{name}: {}", told.stderr);
-    let status: Status = serde_json::from_str(&told.stdout).unwrap();
+    let reply = reply(&output);
+    assert_eq!(reply.code, 0, "{name}: {}", reply.stderr);
+    let status: Status = serde_json::from_str(&reply.stdout).unwrap();
     conserves(&status);
     assert_eq!(status.packets.received, sent, "{name}");
     let peak = peak.into_inner();

@@ -130,8 +130,8 @@ fn answers_leave_no_copies_of_packets_in_memory() {
     for arguments in [&[][..], &["--format", "pcap"], &["ether proto 0x88b5", "--whole-sessions"]] {
         assert_eq!(recorder.packets(arguments).len(), 1000, "{arguments:?}");
     }
-    let told = recorder.ask(&["get", "--follow", "-c", "1000", "-w", "/dev/null"]);
-    assert_eq!(told.code, 0, "{told:?}");
+    let reply = recorder.ask(&["get", "--follow", "-c", "1000", "-w", "/dev/null"]);
+    assert_eq!(reply.code, 0, "{reply:?}");
     assert_eq!(recorder.ask(&["flows"]).code, 0);
     let mut stream = far.enter(|| std::net::TcpStream::connect(ADDRESS).unwrap());
     let mut begun = [0; 4096];
@@ -139,8 +139,8 @@ fn answers_leave_no_copies_of_packets_in_memory() {
     drop(stream);
     let stream = far.enter(|| std::net::TcpStream::connect(ADDRESS).unwrap());
     let ends = stream.try_clone().unwrap();
-    let told = numbers(stream);
-    (0..1000).for_each(|_| assert_eq!(next(&told), 0x5555_5555));
+    let reply = numbers(stream);
+    (0..1000).for_each(|_| assert_eq!(next(&reply), 0x5555_5555));
     ends.shutdown(std::net::Shutdown::Both).unwrap();
 
     let memory = File::open(format!("/proc/{}/mem", recorder.child.id())).unwrap();

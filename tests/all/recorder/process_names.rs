@@ -36,8 +36,8 @@ impl Drop for Program {
 }
 
 fn flows(recorder: &Recorder, arguments: &[&str]) -> Vec<Value> {
-    let told = recorder.ask(&[&["flows", "--json"], arguments].concat());
-    told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let reply = recorder.ask(&[&["flows", "--json"], arguments].concat());
+    reply.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
@@ -109,6 +109,6 @@ fn a_recorder_that_watches_no_processes_says_so() {
         return;
     }
     let recorder = Recorder::live(&Namespace::new(), &["-m", "16M"]);
-    let told = recorder.ask(&["flows", "--process", "bash"]);
-    assert!(told.code == 1 && told.stderr.contains("--processes"), "{told:?}");
+    let reply = recorder.ask(&["flows", "--process", "bash"]);
+    assert!(reply.code == 1 && reply.stderr.contains("--processes"), "{reply:?}");
 }

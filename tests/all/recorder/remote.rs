@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::certs::Pki;
-use super::running::{PROGRAM, Recorder, Told, directory, eventually, have, told};
+use super::running::{PROGRAM, Recorder, Reply, directory, eventually, have, reply};
 use crate::generate;
 
 pub(super) const PACKETS: u64 = 2000;
@@ -48,14 +48,14 @@ impl Listening {
     }
 
     /// Runs a verb as a remote client.
-    pub(super) fn ask(&self, client: &Path, arguments: &[&str]) -> Told {
+    pub(super) fn ask(&self, client: &Path, arguments: &[&str]) -> Reply {
         self.ask_as(client, &format!("https://localhost:{}", self.port), arguments)
     }
 
-    fn ask_as(&self, client: &Path, url: &str, arguments: &[&str]) -> Told {
+    fn ask_as(&self, client: &Path, url: &str, arguments: &[&str]) -> Reply {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).args(["--remote", url]).env("RETROCAP_CERTS", client).stdin(Stdio::null());
-        told(&command.output().unwrap())
+        reply(&command.output().unwrap())
     }
 
     /// The answer that openssl's client gets; `files` are its certificate and key.
@@ -107,16 +107,16 @@ fn every_verb_that_reads_works_from_another_machine() {
     let listening = Listening::new(&pki, "");
     let recorder = &listening.recorder;
 
-    let told = listening.ask(&alice, &["status", "--json"]);
-    let status: serde_json::Value = serde_json::from_str(&told.stdout).unwrap_or_else(|_| panic!("{told:?}"));
+    let reply = listening.ask(&alice, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&reply.stdout).unwrap_or_else(|_| panic!("{reply:?}"));
     assert_eq!(status["packets"]["received"], PACKETS);
     let (here, there) = (recorder.ask(&["flows", "--json"]), listening.ask(&alice, &["flows", "--json"]));
     assert_eq!((there.code, there.stdout.lines().count()), (0, 10));
     assert_eq!(there.stdout, here.stdout);
 
     let file = recorder.path("remote.pcapng");
-    let told = listening.ask(&alice, &["get", "-w", file.to_str().unwrap()]);
-    assert!(told.code == 0 && told.stderr.contains("2,000 packets"), "{told:?}");
+    let reply = listening.ask(&alice, &["get", "-w", file.to_str().unwrap()]);
+    assert!(reply.code == 0 && reply.stderr.contains("2,000 packets"), "{reply:?}");
     let (packets, end) = generate::read(&file);
     assert!(end.is_ok());
     assert_eq!(packets, recorder.packets(&[]), "the same as over the socket");
@@ -130,7 +130,7 @@ fn every_verb_that_reads_works_from_another_machine() {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).env("RETROCAP_CERTS", &alice).env("RETROCAP_SOCKET", "/nowhere");
         command.env("RETROCAP_REMOTE", format!("https://127.0.0.1:{}", listening.port));
-        super::running::told(&command.output().unwrap())
+        super::running::reply(&command.output().unwrap())
     };
     assert_eq!(environment(&["status"]).code, 0);
     assert_eq!(environment(&["status", "--socket", recorder.socket().to_str().unwrap()]).code, 0);
@@ -157,23 +157,26 @@ fn a_refusal_names_the_missing_role() {
     ] {
         let client = pki.client(name, role);
         for verb in ["status", "flows", "get", "pin"] {
-            let told =
+            let reply =
                 listening.ask(&client, if verb == "pin" { &["pin", "--list"] } else { std::slice::from_ref(&verb) });
-            let refused = told.stderr.contains("takes the role");
+            let refused = reply.stderr.contains("takes the role");
             let allowed = may.split(' ').any(|allowed| allowed == verb) || (verb == "pin" && name == "pinner");
-            assert_eq!(refused, !allowed, "{name} {verb}: {told:?}");
-            assert!(!refused || (told.code == 1 && told.stderr.contains(name) && told.stdout.is_empty()), "{told:?}");
+            assert_eq!(refused, !allowed, "{name} {verb}: {reply:?}");
+            assert!(
+                !refused || (reply.code == 1 && reply.stderr.contains(name) && reply.stdout.is_empty()),
+                "{reply:?}"
+            );
         }
     }
     // A certificate without any role is not accepted.
     let (cert, key) = pki.sign("roleless", false, 2090);
-    let told =
+    let reply =
         listening.ask(&pki.path("reader"), &["get", "--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()]);
-    assert!(told.code == 1 && told.stderr.contains("no role"), "{told:?}");
+    assert!(reply.code == 1 && reply.stderr.contains("no role"), "{reply:?}");
 }
 
 #[test]
-fn a_client_without_a_valid_certificate_is_refused_and_told_why() {
+fn a_client_without_a_valid_certificate_is_refused_with_the_reason() {
     let pki = Pki::new();
     let alice = pki.client("alice", "packets");
     let strangers = Pki::new();
@@ -208,41 +211,44 @@ fn a_client_without_a_valid_certificate_is_refused_and_told_why() {
     // The messages of our client.
     let own =
         |cert: &PathBuf, key: &PathBuf| listening.ask(&alice, &["get", "--cert", &text(cert), "--key", &text(key)]);
-    let told = own(&eve.join("client.pem"), &eve.join("client.key"));
-    assert!(told.code == 1 && told.stderr.contains("\"eve\"") && told.stderr.contains("does not know"), "{told:?}");
-    let told = own(&expired.0, &expired.1);
-    assert!(told.code == 1 && told.stderr.contains("\"expired\"") && told.stderr.contains("has expired"), "{told:?}");
-    let told = own(&alice.join("client.pem"), &eve.join("client.key"));
-    assert!(told.code == 1 && told.stderr.contains("do not belong together"), "{told:?}");
-    let told = listening.ask(&eve, &["get"]);
-    assert!(told.code == 1 && told.stderr.contains("not signed by the authority"), "{told:?}");
-    assert!(told.stderr.contains("\"localhost\""), "{told:?}");
-    let told = listening.ask(Path::new("/nowhere"), &["get"]);
-    assert!(told.code == 1 && told.stderr.contains("retrocap certs client"), "{told:?}");
-    let told = listening.ask_as(&alice, "https://localhost:1", &["get"]);
-    assert!(told.code == 1 && told.stderr.contains("nobody listens on localhost:1"), "{told:?}");
-    let told = listening.ask_as(&alice, &format!("http://localhost:{}", listening.port), &["get"]);
-    assert!(told.code == 1 && told.stderr.contains("use https://"), "{told:?}");
+    let reply = own(&eve.join("client.pem"), &eve.join("client.key"));
+    assert!(reply.code == 1 && reply.stderr.contains("\"eve\"") && reply.stderr.contains("does not know"), "{reply:?}");
+    let reply = own(&expired.0, &expired.1);
+    assert!(
+        reply.code == 1 && reply.stderr.contains("\"expired\"") && reply.stderr.contains("has expired"),
+        "{reply:?}"
+    );
+    let reply = own(&alice.join("client.pem"), &eve.join("client.key"));
+    assert!(reply.code == 1 && reply.stderr.contains("do not belong together"), "{reply:?}");
+    let reply = listening.ask(&eve, &["get"]);
+    assert!(reply.code == 1 && reply.stderr.contains("not signed by the authority"), "{reply:?}");
+    assert!(reply.stderr.contains("\"localhost\""), "{reply:?}");
+    let reply = listening.ask(Path::new("/nowhere"), &["get"]);
+    assert!(reply.code == 1 && reply.stderr.contains("retrocap certs client"), "{reply:?}");
+    let reply = listening.ask_as(&alice, "https://localhost:1", &["get"]);
+    assert!(reply.code == 1 && reply.stderr.contains("nobody listens on localhost:1"), "{reply:?}");
+    let reply = listening.ask_as(&alice, &format!("http://localhost:{}", listening.port), &["get"]);
+    assert!(reply.code == 1 && reply.stderr.contains("use https://"), "{reply:?}");
     for url in ["http://192.0.2.1:1", "ftp://localhost", "https://localhost/x"] {
-        let told = listening.ask_as(&alice, url, &["get"]);
-        assert!(told.code == 2 && told.stderr.contains("https://sensor1:57443"), "{told:?}");
+        let reply = listening.ask_as(&alice, url, &["get"]);
+        assert!(reply.code == 2 && reply.stderr.contains("https://sensor1:57443"), "{reply:?}");
     }
     assert_eq!(listening.ask(&alice, &["status"]).code, 0);
 
     let expired = pki.sign("old-sensor", true, 2021);
     let listening = Listening::showing(&pki.path("ca.pem"), &expired.0, &expired.1, "");
     assert!(listening.recorder.log().contains("has expired"), "the log says so from the start");
-    let told = listening.ask(&alice, &["status"]);
+    let reply = listening.ask(&alice, &["status"]);
     assert!(
-        told.code == 1 && told.stderr.contains("\"old-sensor\"") && told.stderr.contains("has expired"),
-        "{told:?}"
+        reply.code == 1 && reply.stderr.contains("\"old-sensor\"") && reply.stderr.contains("has expired"),
+        "{reply:?}"
     );
     let other = pki.sign("other", true, 2090);
     let listening = Listening::showing(&pki.path("ca.pem"), &other.0, &other.1, "");
-    let told = listening.ask_as(&alice, &format!("https://127.0.0.1:{}", listening.port), &["status"]);
+    let reply = listening.ask_as(&alice, &format!("https://127.0.0.1:{}", listening.port), &["status"]);
     assert!(
-        told.code == 1 && told.stderr.contains("for another name") && told.stderr.contains("\"other\""),
-        "{told:?}"
+        reply.code == 1 && reply.stderr.contains("for another name") && reply.stderr.contains("\"other\""),
+        "{reply:?}"
     );
 }
 
@@ -256,7 +262,7 @@ fn invalid_listen_settings_are_reported_at_start() {
         let mut command = Command::new(PROGRAM);
         command.args(["run", "-m", "40M", "--replay"]).arg(&capture).args(arguments);
         command.arg("--socket").arg(directory.path().join("socket"));
-        told(&command.output().unwrap())
+        reply(&command.output().unwrap())
     };
     let path = |name: &str| pki.path(name).to_str().unwrap().to_owned();
     let (ca, cert, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
@@ -426,8 +432,8 @@ fn a_revoked_client_is_disconnected_within_an_answer() {
     };
     assert_eq!(ended(&mut followers[0]), Some(1), "her answer was broken off, which is no success");
     assert!(followers[1].try_wait().unwrap().is_none(), "his goes on");
-    let told = listening.ask(&alice, &["status"]);
-    assert!(told.code == 1 && told.stderr.contains("alice"), "{told:?}");
+    let reply = listening.ask(&alice, &["status"]);
+    assert!(reply.code == 1 && reply.stderr.contains("alice"), "{reply:?}");
     assert_eq!(listening.ask(&bob, &["status"]).code, 0);
     listening.metric("retrocap_clients_closed_total{reason=\"revoked\"} 1");
     assert!(listening.recorder.log().contains("alice at 127.0.0.1"), "{}", listening.recorder.log());
@@ -444,8 +450,8 @@ fn a_revoked_client_is_disconnected_within_an_answer() {
 
     // A client that is not listed has no role.
     reload("unlisted-clients = \"nothing\"\n[[client]]\nname = \"alice\"\nroles = [\"status\"]\n");
-    let told = listening.ask(&bob, &["status"]);
-    assert!(told.code == 1 && told.stderr.contains("no role"), "{told:?}");
+    let reply = listening.ask(&bob, &["status"]);
+    assert!(reply.code == 1 && reply.stderr.contains("no role"), "{reply:?}");
     assert_eq!((listening.ask(&alice, &["status"]).code, listening.ask(&alice, &["get"]).code), (0, 1));
 
     // After the authority is replaced, a connected client is disconnected although it sends no new request.

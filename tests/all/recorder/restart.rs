@@ -20,9 +20,9 @@ pub(super) fn stop(mut recorder: Recorder) -> (tempfile::TempDir, String) {
 
 /// All packets, and all sessions in a fixed order.
 fn all(recorder: &Recorder) -> (Vec<Plain>, Vec<String>) {
-    let told = recorder.ask(&["flows", "--json"]);
-    let mut flows: Vec<String> = told.stdout.lines().map(str::to_owned).collect();
-    assert!(told.code == 0 && !flows.is_empty(), "{told:?}");
+    let reply = recorder.ask(&["flows", "--json"]);
+    let mut flows: Vec<String> = reply.stdout.lines().map(str::to_owned).collect();
+    assert!(reply.code == 0 && !flows.is_empty(), "{reply:?}");
     flows.sort();
     (recorder.packets(&[]), flows)
 }

@@ -85,14 +85,14 @@ impl Recorder {
         command
     }
 
-    pub(crate) fn ask(&self, arguments: &[&str]) -> Told {
-        told(&self.verb(arguments).output().unwrap())
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Reply {
+        reply(&self.verb(arguments).output().unwrap())
     }
 
     pub(crate) fn status(&self) -> Status {
-        let told = self.ask(&["status", "--json"]);
-        assert_eq!(told.code, 0, "{}{}", told.stderr, self.log());
-        let status = serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{error}: {}", told.stdout));
+        let reply = self.ask(&["status", "--json"]);
+        assert_eq!(reply.code, 0, "{}{}", reply.stderr, self.log());
+        let status = serde_json::from_str(&reply.stdout).unwrap_or_else(|error| panic!("{error}: {}", reply.stdout));
         conserves(&status);
         status
     }
@@ -119,8 +119,8 @@ impl Recorder {
     /// The file that `get -w` writes.
     pub(crate) fn export(&self, name: &str, arguments: &[&str]) -> PathBuf {
         let path = self.path(name);
-        let told = self.ask(&[&["get", "-w", path.to_str().unwrap()], arguments].concat());
-        assert_eq!((told.code, told.stdout.as_str()), (0, ""), "{arguments:?}: {}", told.stderr);
+        let reply = self.ask(&[&["get", "-w", path.to_str().unwrap()], arguments].concat());
+        assert_eq!((reply.code, reply.stdout.as_str()), (0, ""), "{arguments:?}: {}", reply.stderr);
         assert!(generate::read(&path).1.is_ok());
         path
     }
@@ -154,15 +154,15 @@ pub(crate) fn directory() -> TempDir {
 
 /// The result of a command.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct Reply {
     pub(crate) code: i32,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-pub(crate) fn told(output: &Output) -> Told {
+pub(crate) fn reply(output: &Output) -> Reply {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Told { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    Reply { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 /// Checks promise 2: nothing is lost in silence.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::namespaces::{Namespace, available};
 
-use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually, told, unanswered};
+use super::running::{PROGRAM, Recorder, Sender, datagram, directory, eventually, reply, unanswered};
 
 /// A field of a /proc/PID/status file.
 fn field(status: &Path, key: &str) -> String {
@@ -95,17 +95,17 @@ fn a_sandboxed_recorder_follows_interfaces_and_resolves_names() {
     sender.send(&frame);
     recorder.arrived(2);
     // Names are looked up in files that the sandbox leaves readable.
-    let told = recorder.ask(&["get", "--interface", "later0", "port", "domain"]);
-    assert!(told.code == 0, "{told:?}");
+    let reply = recorder.ask(&["get", "--interface", "later0", "port", "domain"]);
+    assert!(reply.code == 0, "{reply:?}");
     let promiscuous = |name: &str| {
         let output = far.ip(&format!("-d link show {name}"));
         String::from_utf8(output.stdout).unwrap().contains("promiscuity 1")
     };
     eventually("it became promiscuous", || promiscuous("later0"));
     // The recorder reports what it cannot read, and nothing breaks.
-    let told = recorder.ask(&["status"]);
-    assert!(told.stdout.contains("uid 65534, no capability; system calls filtered by role"), "{told:?}");
-    assert!(told.code == 0 && !recorder.log().contains("panicked"), "{told:?} {}", recorder.log());
+    let reply = recorder.ask(&["status"]);
+    assert!(reply.stdout.contains("uid 65534, no capability; system calls filtered by role"), "{reply:?}");
+    assert!(reply.code == 0 && !recorder.log().contains("panicked"), "{reply:?} {}", recorder.log());
 }
 
 #[test]
@@ -114,13 +114,13 @@ fn a_missing_required_layer_is_reported() {
         let directory = directory();
         let mut command = Command::new(PROGRAM);
         command.args(["run", "-m", "16M", "--replay", "/dev/null", "--socket"]).arg(directory.path().join("socket"));
-        told(&command.args(arguments).output().unwrap())
+        reply(&command.args(arguments).output().unwrap())
     };
-    let told = run(&["--sandbox", "required", "--no-drop-privileges"]);
-    assert!(told.code == 1 && told.stderr.contains("the sandbox is required, but"), "{told:?}");
-    assert!(told.stderr.contains("--no-drop-privileges") && told.stderr.contains("best-effort"), "{told:?}");
-    let told = run(&["--sandbox", "maybe"]);
-    assert!(told.code == 2 && told.stderr.contains("required, best-effort, off"), "{told:?}");
+    let reply = run(&["--sandbox", "required", "--no-drop-privileges"]);
+    assert!(reply.code == 1 && reply.stderr.contains("the sandbox is required, but"), "{reply:?}");
+    assert!(reply.stderr.contains("--no-drop-privileges") && reply.stderr.contains("best-effort"), "{reply:?}");
+    let reply = run(&["--sandbox", "maybe"]);
+    assert!(reply.code == 2 && reply.stderr.contains("required, best-effort, off"), "{reply:?}");
 }
 
 #[test]

@@ -36,8 +36,8 @@ struct Daemon {
 impl Daemon {
     fn start(config: Settings) -> Self {
         let socket = config.socket.clone();
-        let (stop, told) = oneshot::channel();
-        let thread = std::thread::spawn(move || daemon::run_until(config, told));
+        let (stop, shutdown_requested) = oneshot::channel();
+        let thread = std::thread::spawn(move || daemon::run_until(config, shutdown_requested));
         wait(&socket);
         Self { stop: Some(stop), thread }
     }
@@ -78,8 +78,8 @@ fn a_replayed_capture_is_served_until_the_end() {
     received(&socket, 25);
     assert_eq!(packets_in(&get(&socket, "/v1/packets").body), 25);
 
-    let (_stop, told) = oneshot::channel();
-    let second = daemon::run_until(config.clone(), told).unwrap_err().to_string();
+    let (_stop, shutdown_requested) = oneshot::channel();
+    let second = daemon::run_until(config.clone(), shutdown_requested).unwrap_err().to_string();
     let expected = format!("another retrocap is recording on {}; stop it or choose another --socket", socket.display());
     assert_eq!(second, expected);
     assert_eq!(status(&socket)["packets"]["received"], 25, "the first is untouched");
@@ -106,8 +106,8 @@ fn of_many_that_start_at_once_one_records() {
     let config = config(directory.path(), &Recording::default().udp(2, 100).file());
     let started: Vec<_> = (0..6)
         .map(|_| {
-            let (config, (stop, told)) = (config.clone(), oneshot::channel());
-            (stop, std::thread::spawn(move || daemon::run_until(config, told)))
+            let (config, (stop, shutdown_requested)) = (config.clone(), oneshot::channel());
+            (stop, std::thread::spawn(move || daemon::run_until(config, shutdown_requested)))
         })
         .collect();
     wait(&config.socket);
@@ -182,9 +182,9 @@ fn an_invalid_configuration_is_reported_before_any_file_is_made() {
         ),
     ] {
         // A daemon that starts in spite of the error stops at once.
-        let (stop, told) = oneshot::channel();
+        let (stop, shutdown_requested) = oneshot::channel();
         drop(stop);
-        let error = daemon::run_until(config, told).expect_err(says).to_string();
+        let error = daemon::run_until(config, shutdown_requested).expect_err(says).to_string();
         assert!(error.contains(says), "{error}");
     }
     assert_eq!(good.socket.parent().unwrap().read_dir().unwrap().count(), 0);

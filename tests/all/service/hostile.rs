@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use retrocap::serve::Limits;
+use retrocap::serve::ServiceLimits;
 
 use super::asking::{get, parse, send};
 use super::recording::{Recording, Server, packets_by, packets_in};
@@ -13,7 +13,7 @@ const BULK_PACKETS: u64 = 15_000;
 
 #[test]
 fn a_stalled_reader_disturbs_nobody_and_is_disconnected() {
-    let limits = Limits { stall_timeout: Duration::from_millis(500), ..Limits::default() };
+    let limits = ServiceLimits { stall_timeout: Duration::from_millis(500), ..ServiceLimits::default() };
     let server = Server::with(Recording::default().bulk(BULK_PACKETS), limits);
     let mut stalled = server.connect();
     send(&mut stalled, "/v1/packets");
@@ -40,7 +40,7 @@ fn a_disconnected_client_ends_its_query() {
 
 #[test]
 fn queries_beyond_the_budget_wait_and_are_then_refused() {
-    let limits = Limits { queue_timeout: Duration::from_millis(200), ..Limits::default() };
+    let limits = ServiceLimits { queue_timeout: Duration::from_millis(200), ..ServiceLimits::default() };
     let server = Server::with(Recording::default().bulk(BULK_PACKETS), limits);
     let mut readers: Vec<_> = (0..8).map(|_| server.connect()).collect();
     for reader in &mut readers {
@@ -59,7 +59,7 @@ fn queries_beyond_the_budget_wait_and_are_then_refused() {
 
 #[test]
 fn garbage_is_refused_and_the_next_request_answered() {
-    let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
+    let limits = ServiceLimits { head_timeout: Duration::from_millis(300), ..ServiceLimits::default() };
     let server = Server::with(Recording::default().udp(3, 100), limits);
     let many = "X-Header: 1\r\n".repeat(65);
     let large = format!("X-Header: {}\r\n", "x".repeat(100_000));
@@ -109,7 +109,10 @@ fn garbage_is_refused_and_the_next_request_answered() {
 
 #[test]
 fn idle_connections_make_room_for_requests() {
-    let server = Server::with(Recording::default().udp(3, 100), Limits { connections_max: 4, ..Limits::default() });
+    let server = Server::with(
+        Recording::default().udp(3, 100),
+        ServiceLimits { connections_max: 4, ..ServiceLimits::default() },
+    );
     let mut idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
     for _ in 0..10 {
         assert_eq!(get(&server, "/v1/packets").status, 200);
@@ -130,8 +133,10 @@ fn idle_connections_make_room_for_requests() {
 
 #[test]
 fn connections_beyond_the_limit_are_closed_and_counted() {
-    let server =
-        Server::with(Recording::default().bulk(BULK_PACKETS), Limits { connections_max: 4, ..Limits::default() });
+    let server = Server::with(
+        Recording::default().bulk(BULK_PACKETS),
+        ServiceLimits { connections_max: 4, ..ServiceLimits::default() },
+    );
     let mut readers: Vec<_> = (0..3).map(|_| server.connect()).collect();
     for reader in &mut readers {
         send(reader, "/v1/packets");
@@ -148,7 +153,7 @@ fn connections_beyond_the_limit_are_closed_and_counted() {
 
 #[test]
 fn a_trickling_reader_counts_as_stalled() {
-    let limits = Limits { stall_timeout: Duration::from_millis(600), ..Limits::default() };
+    let limits = ServiceLimits { stall_timeout: Duration::from_millis(600), ..ServiceLimits::default() };
     let server = Server::with(Recording::default().bulk(BULK_PACKETS), limits);
     let mut slow = server.connect();
     send(&mut slow, "/v1/packets");
@@ -166,7 +171,7 @@ fn a_trickling_reader_counts_as_stalled() {
 
 #[test]
 fn an_incomplete_body_is_not_waited_for() {
-    let limits = Limits { head_timeout: Duration::from_millis(300), ..Limits::default() };
+    let limits = ServiceLimits { head_timeout: Duration::from_millis(300), ..ServiceLimits::default() };
     let server = Server::with(Recording::default().udp(3, 100), limits);
     let mut stream = server.connect();
     stream.write_all(b"POST /v1/pins HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"filter\"").unwrap();
@@ -185,11 +190,11 @@ fn a_stopped_export_is_a_valid_file() {
         let mut bytes = vec![0; 100_000];
         reader.read_exact(&mut bytes).unwrap();
         let start = Instant::now();
-        server.tell_to_stop();
+        server.request_shutdown();
         reader.read_to_end(&mut bytes).unwrap();
         server.wait_for_end();
         assert!(
-            start.elapsed() < Limits::default().stall_timeout,
+            start.elapsed() < ServiceLimits::default().stall_timeout,
             "the end waited for the client: {:?}",
             start.elapsed()
         );
@@ -214,7 +219,11 @@ fn a_stalled_client_does_not_delay_the_end() {
     stalled.read_exact(&mut [0; 100]).unwrap();
     let _idle = server.connect();
     let start = Instant::now();
-    server.tell_to_stop();
+    server.request_shutdown();
     server.wait_for_end();
-    assert!(start.elapsed() < Limits::default().stall_timeout, "the end waited for the client: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < ServiceLimits::default().stall_timeout,
+        "the end waited for the client: {:?}",
+        start.elapsed()
+    );
 }

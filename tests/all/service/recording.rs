@@ -17,7 +17,7 @@ use retrocap::memory::Lock;
 use retrocap::packet::{Direction, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::query::{History, Memory};
-use retrocap::serve::{Limits, Recorder, Service, serve};
+use retrocap::serve::{Recorder, Service, ServiceLimits, serve};
 use retrocap::source::{Batch, Source};
 use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
@@ -164,10 +164,10 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(recording: Recording) -> Self {
-        Self::with(recording, Limits::default())
+        Self::with(recording, ServiceLimits::default())
     }
 
-    pub(super) fn with(recording: Recording, limits: Limits) -> Self {
+    pub(super) fn with(recording: Recording, limits: ServiceLimits) -> Self {
         let interfaces = Arc::new(Interfaces::default());
         let mut pipeline = Pipeline::new(Config {
             sessions_bytes: 1 << 20,
@@ -213,12 +213,12 @@ impl Server {
         let socket = directory.path().join("socket");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (shutdown, told) = watch::channel(false);
+        let (shutdown, shutdown_requested) = watch::channel(false);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::UnixListener::from_std(listener).unwrap();
-                serve(listener, Arc::new(Service::new(recorder, limits)), told).await;
+                serve(listener, Arc::new(Service::new(recorder, limits)), shutdown_requested).await;
             });
             runtime.shutdown_timeout(Duration::from_secs(1));
         });
@@ -232,7 +232,7 @@ impl Server {
     }
 
     /// Requests a stop without waiting for it.
-    pub(super) fn tell_to_stop(&self) {
+    pub(super) fn request_shutdown(&self) {
         self.shutdown.send(true).unwrap();
     }
 

@@ -16,7 +16,7 @@ use crate::listeners::{self, RemoteListeners};
 use crate::memory;
 use crate::notify::Supervisor;
 use crate::priority;
-use crate::privileges::{self, Plan};
+use crate::privileges::{self, PrivilegePlan};
 use crate::process_names::Watcher;
 use crate::replay::{self, PacedSource};
 use crate::sandbox::PathRules;
@@ -44,7 +44,7 @@ pub struct Opened {
     pub(super) resources: Resources,
     inherited: InheritedHistory,
     lock: Lock,
-    plan: Plan,
+    plan: PrivilegePlan,
 }
 
 impl Opened {
@@ -62,7 +62,7 @@ impl Opened {
         let inherited = InheritedHistory::from_environment();
         let supervisor = Supervisor::from_environment();
         let split = classes::split(&settings)?;
-        let plan = Plan::new(settings.user.as_deref(), settings.no_drop_privileges)?;
+        let plan = PrivilegePlan::new(settings.user.as_deref(), settings.no_drop_privileges)?;
         let access = SocketPermissions { group: privileges::readers()?, owner: plan.owner() };
         let claim = SocketClaim::new(&settings.socket, access)?;
         if live {

@@ -11,7 +11,7 @@ use crate::notify::Supervisor;
 use crate::process_names::Watcher;
 use crate::settings::Settings;
 use crate::socket::Socket;
-use crate::spool::DirectoryShelf;
+use crate::spool::DirectorySpool;
 use crate::workers::PacketSource;
 use base::interface::Interfaces;
 use capture::selection::InterfaceSelection;
@@ -38,7 +38,7 @@ pub(super) struct Resources {
     /// The process that watches sockets.
     pub(super) watcher: Option<Watcher>,
     /// The spool, if one is written.
-    pub(super) spool: Option<Arc<DirectoryShelf>>,
+    pub(super) spool: Option<Arc<DirectorySpool>>,
     pub(super) signals: HeldSignals,
     pub(super) interfaces: Arc<Interfaces>,
     /// Of live capture.

@@ -29,7 +29,7 @@ use base::time::Timestamp;
 use capture::monitor::Monitor;
 use engine::budget::ByteSize;
 use engine::handover::RestartReport;
-use processes::table::Table;
+use processes::table::SocketTable;
 use query::History;
 use serve::{self, Recorder, Service};
 
@@ -231,7 +231,7 @@ fn name_processes(
     watcher: Option<Watcher>,
     answers_bytes: u64,
     confinement: &Confinement,
-) -> Result<(u64, Option<Arc<Table>>), Error> {
+) -> Result<(u64, Option<Arc<SocketTable>>), Error> {
     let Some(watcher) = watcher else { return Ok((answers_bytes, None)) };
     let names_bytes = answers_bytes / NAMES_SHARE;
     let table = watcher.listen(names_bytes, confinement.in_role(Role::Query))?;

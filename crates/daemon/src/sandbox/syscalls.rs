@@ -24,7 +24,7 @@ use super::role::Role;
 
 /// A call that is allowed: always, or with these arguments only.
 #[derive(Clone, Copy, Debug)]
-enum Allow {
+enum AllowedCall {
     Call(libc::c_long),
     When(libc::c_long, &'static [Argument]),
 }
@@ -39,7 +39,7 @@ enum Argument {
     Own(u8),
 }
 
-use Allow::{Call, When};
+use AllowedCall::{Call, When};
 use Argument::{Bits, Is, Own};
 
 /// Memory must not become executable.
@@ -53,7 +53,7 @@ const INTERFACE_NAME: &[Argument] = &[Is(1, 0x8910)];
 const PR_SET_VMA: u64 = 0x5356_4d41;
 
 /// What the run time of Rust and of the C library needs in any thread: memory, locks, clocks, exit.
-const ALL_THREADS: &[Allow] = &[
+const ALL_THREADS: &[AllowedCall] = &[
     Call(libc::SYS_brk),
     Call(libc::SYS_clock_getres),
     Call(libc::SYS_clock_gettime),
@@ -106,7 +106,7 @@ const ALL_THREADS: &[Allow] = &[
 ];
 
 /// Rings, open capture files, compression.
-const CAPTURE: &[Allow] = &[
+const CAPTURE: &[AllowedCall] = &[
     Call(libc::SYS_getsockopt),
     When(libc::SYS_ioctl, INTERFACE_NAME),
     Call(libc::SYS_sched_setattr),
@@ -119,7 +119,7 @@ const CAPTURE: &[Allow] = &[
 ];
 
 /// Asking the kernel for its interfaces.
-const INTERFACES: &[Allow] = &[
+const INTERFACES: &[AllowedCall] = &[
     Call(libc::SYS_bind),
     Call(libc::SYS_getsockname),
     Call(libc::SYS_recvfrom),
@@ -133,7 +133,7 @@ const INTERFACES: &[Allow] = &[
 
 /// Reading files. Names in expressions (`port domain`) are resolved from files under `/etc`, whenever a filter is compiled for
 /// a new link type.
-const READING: &[Allow] = &[
+const READING: &[AllowedCall] = &[
     #[cfg(target_arch = "x86_64")]
     When(libc::SYS_open, &[Bits(1, (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64, 0)]),
     Call(libc::SYS_newfstatat),
@@ -143,10 +143,10 @@ const READING: &[Allow] = &[
 
 /// Lowering a priority; raising it needs a privilege that is gone. Threads of queries are started by those of the service, whose
 /// filter they keep.
-const LOWER_PRIORITY: &[Allow] = &[When(libc::SYS_setpriority, &[Is(0, libc::PRIO_PROCESS as u64), Is(1, 0)])];
+const LOWER_PRIORITY: &[AllowedCall] = &[When(libc::SYS_setpriority, &[Is(0, libc::PRIO_PROCESS as u64), Is(1, 0)])];
 
 /// Connections, over TLS too, and new threads for queries.
-const SERVE: &[Allow] = &[
+const SERVE: &[AllowedCall] = &[
     Call(libc::SYS_accept4),
     // The state of the clock. Setting it needs a privilege that is gone.
     Call(libc::SYS_adjtimex),
@@ -179,7 +179,7 @@ const SERVE: &[Allow] = &[
 ];
 
 /// Creating, appending to and renaming files of the audit log; Landlock says which.
-const FILES: &[Allow] = &[
+const FILES: &[AllowedCall] = &[
     Call(libc::SYS_fdatasync),
     Call(libc::SYS_fsync),
     Call(libc::SYS_ftruncate),
@@ -191,7 +191,7 @@ const FILES: &[Allow] = &[
 ];
 
 /// Writing and removing files of the spool; Landlock says in which directory.
-const SPOOL: &[Allow] = &[
+const SPOOL: &[AllowedCall] = &[
     When(libc::SYS_fcntl, &[Is(1, libc::F_GETFD as u64)]),
     When(libc::SYS_fcntl, &[Is(1, libc::F_GETFL as u64)]),
     Call(libc::SYS_fdatasync),
@@ -205,7 +205,7 @@ const SPOOL: &[Allow] = &[
 ];
 
 /// The first thread, beyond all others: it starts and ends them, receives signals, and notifies the supervisor.
-const MAIN: &[Allow] = &[
+const MAIN: &[AllowedCall] = &[
     Call(libc::SYS_connect),
     Call(libc::SYS_dup3),
     Call(libc::SYS_fallocate),
@@ -273,7 +273,7 @@ const KILL_PROCESS: &[libc::c_long] = &[
 
 /// The lists of each role. A thread of a query is started by one of the service and keeps its filter, so that its lists must
 /// be among those of the service.
-fn lists(role: Role) -> &'static [&'static [Allow]] {
+fn lists(role: Role) -> &'static [&'static [AllowedCall]] {
     match role {
         Role::Capture => &[ALL_THREADS, CAPTURE, READING],
         Role::Interfaces => &[ALL_THREADS, INTERFACES],

@@ -14,14 +14,14 @@ const EDITS_MAX: usize = 3;
 
 /// Something in a file that is not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub struct FileMistake {
     /// The line, from 1 on.
     pub line: usize,
     /// What is wrong, and what to do.
     pub text: String,
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for FileMistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: {}", self.line, self.text)
     }
@@ -32,10 +32,10 @@ impl fmt::Display for Mistake {
 /// # Errors
 ///
 /// All mistakes in it, in the order of their lines.
-pub(super) fn read(text: &str) -> Result<Settings, Vec<Mistake>> {
+pub(super) fn read(text: &str) -> Result<Settings, Vec<FileMistake>> {
     let table = DeTable::parse(text).map_err(|error| {
         let line = line(text, error.span().map_or(text.len(), |span| span.start));
-        vec![Mistake { line, text: error.message().to_owned() }]
+        vec![FileMistake { line, text: error.message().to_owned() }]
     })?;
     let mut reader = Reader { text, settings: Settings::default(), mistakes: Vec::new() };
     for (name, value) in table.get_ref() {
@@ -51,7 +51,7 @@ pub(super) fn read(text: &str) -> Result<Settings, Vec<Mistake>> {
 struct Reader<'a> {
     text: &'a str,
     settings: Settings,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<FileMistake>,
 }
 
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
@@ -87,7 +87,7 @@ impl Reader<'_> {
             section.required.iter().filter(|required| !table.iter().any(|(name, _)| name.get_ref() == **required))
         {
             let text = format!("{required} is missing in this [[{}]]", section.name);
-            self.mistakes.push(Mistake { line: line(self.text, at), text });
+            self.mistakes.push(FileMistake { line: line(self.text, at), text });
         }
     }
 
@@ -106,7 +106,7 @@ impl Reader<'_> {
     }
 
     fn mistake(&mut self, name: &Name<'_>, text: String) {
-        self.mistakes.push(Mistake { line: line(self.text, name.span().start), text });
+        self.mistakes.push(FileMistake { line: line(self.text, name.span().start), text });
     }
 }
 

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-pub use file::Mistake;
+pub use file::FileMistake;
 pub use row::{DefaultValue, Flag, Reload};
 pub use sample::sample;
 pub use table::{Settings, rows};
@@ -25,7 +25,7 @@ use engine::store::retention::Policy;
 use serve::audit;
 use serve::pcap_over_ip::Feed;
 use serve::tls::{ClientRules, TlsFiles};
-use serve::{Limits, RetentionTarget};
+use serve::{RetentionTarget, ServiceLimits};
 use value::Value;
 
 /// One setting.
@@ -78,7 +78,7 @@ impl Settings {
     /// # Errors
     ///
     /// All mistakes in it, in the order of their lines.
-    pub fn read(text: &str) -> Result<Self, Vec<Mistake>> {
+    pub fn read(text: &str) -> Result<Self, Vec<FileMistake>> {
         file::read(text)
     }
 
@@ -197,15 +197,15 @@ impl Settings {
     }
 
     /// How much load the service accepts.
-    pub fn limits(&self) -> Limits {
-        Limits {
+    pub fn limits(&self) -> ServiceLimits {
+        ServiceLimits {
             connections_max: self.limits_connections,
             remote_connections_max: self.limits_remote_connections,
             handshake_timeout: self.limits_handshake_timeout,
             head_timeout: self.limits_head_timeout,
             stall_timeout: self.limits_stall_timeout,
             queue_timeout: self.limits_queue_timeout,
-            ..Limits::default()
+            ..ServiceLimits::default()
         }
     }
 

@@ -46,7 +46,7 @@ fn every_default_is_a_value() {
         }
     }
     let defaults = Settings::default();
-    assert_eq!(defaults.limits(), Limits::default());
+    assert_eq!(defaults.limits(), ServiceLimits::default());
     assert_eq!(defaults.retention(), Policy::default());
     assert_eq!(defaults.audit_log_size.0, audit::SIZE_DEFAULT);
     assert_eq!(defaults.audit_log_keep, audit::KEEP_DEFAULT);

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use engine::budget::ByteSize;
 use formats::writer::{Format, Precision};
-use spool::writer::Limit;
+use spool::writer::SizeLimit;
 
 /// How fast a capture is replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -72,10 +72,10 @@ impl SpoolSize {
     const BYTES_MIN: u64 = 16 << 20;
 
     /// The limit as the spool knows it.
-    pub fn limit(self) -> Limit {
+    pub fn limit(self) -> SizeLimit {
         match self {
-            Self::Bytes(size) => Limit::Bytes(size.bytes()),
-            Self::Percent(percent) => Limit::Percent(percent),
+            Self::Bytes(size) => SizeLimit::Bytes(size.bytes()),
+            Self::Percent(percent) => SizeLimit::Percent(percent),
         }
     }
 }

@@ -150,12 +150,12 @@ pub struct Writer<S: PartStore> {
     file_bytes: u64,
     files: u32,
     bytes: u64,
-    open: Option<Open<S::File>>,
+    open: Option<OpenFile<S::File>>,
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
-struct Open<F> {
+struct OpenFile<F> {
     file: F,
     bytes: u64,
     checksum: Hasher,
@@ -174,7 +174,7 @@ impl<S: PartStore> Writer<S> {
         if self.open.is_none() {
             let mut file = self.shelf.make()?;
             file.write_all(&[0; HEADER_BYTES])?;
-            self.open = Some(Open { file, bytes: 0, checksum: Hasher::new() });
+            self.open = Some(OpenFile { file, bytes: 0, checksum: Hasher::new() });
         }
         if let Some(open) = &mut self.open {
             open.file.write_all(&self.buffer)?;
@@ -187,7 +187,7 @@ impl<S: PartStore> Writer<S> {
     }
 
     fn close(&mut self, last: bool) -> io::Result<()> {
-        let Some(Open { mut file, bytes, checksum }) = self.open.take() else { return Ok(()) };
+        let Some(OpenFile { mut file, bytes, checksum }) = self.open.take() else { return Ok(()) };
         let header = Header { whole: self.whole, number: self.files, last, bytes, checksum: checksum.finalize() };
         file.rewind()?;
         file.write_all(&header.encode()?)?;
@@ -348,9 +348,9 @@ mod tests {
 
     /// A store of files in memory.
     #[derive(Default)]
-    struct Plain(Vec<Vec<u8>>);
+    struct FilesInMemory(Vec<Vec<u8>>);
 
-    impl PartStore for Plain {
+    impl PartStore for FilesInMemory {
         type File = Cursor<Vec<u8>>;
 
         fn make(&mut self) -> io::Result<Self::File> {
@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn written(whole: u64, content: &[u8]) -> Vec<Vec<u8>> {
-        let mut writer = Writer::new(Plain::default(), whole, 300_000);
+        let mut writer = Writer::new(FilesInMemory::default(), whole, 300_000);
         writer.write_all(content).unwrap();
         writer.finish().unwrap().0.0
     }

@@ -73,12 +73,12 @@ pub enum ClassError {
 /// All classes, compiled. Class 0 holds the sessions that match no class.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
-    classes: Vec<Ready>,
+    classes: Vec<CompiledClass>,
 }
 
 /// A class with its compiled expressions.
 #[derive(Clone, Debug)]
-struct Ready {
+struct CompiledClass {
     class: Class,
     filter: SessionFilter,
     /// Ports of which a matching session has at least one; `None` if the filter is not limited to a list of ports.
@@ -114,7 +114,7 @@ impl Classes {
             let [reserved, memory] = [reserved, memory_bytes].map(crate::size::ByteSize);
             return Err(ClassError::Reserve { reserved, memory });
         }
-        let mut ready: Vec<Ready> = Vec::with_capacity(classes.len());
+        let mut ready: Vec<CompiledClass> = Vec::with_capacity(classes.len());
         for class in classes {
             if !(1e-6..=1e6).contains(&class.weight) {
                 return Err(ClassError::Weight { name: class.name.clone(), weight: class.weight });
@@ -126,7 +126,7 @@ impl Classes {
                 .map_err(|source| ClassError::Filter { name: class.name.clone(), source })?;
             let important = class.important.as_deref().map(FilterSet::new).transpose();
             let important = important.map_err(|source| ClassError::Important { name: class.name.clone(), source })?;
-            ready.push(Ready { class: class.clone(), filter, ports: ports_of(&class.filter), important });
+            ready.push(CompiledClass { class: class.clone(), filter, ports: ports_of(&class.filter), important });
         }
         Ok(Self { classes: ready })
     }
@@ -134,7 +134,7 @@ impl Classes {
     /// The classes for one of `workers` workers, with an equal part of each reserve.
     #[must_use]
     pub fn shared_by(mut self, workers: u32) -> Self {
-        for Ready { class, .. } in &mut self.classes {
+        for CompiledClass { class, .. } in &mut self.classes {
             class.reserve_bytes /= u64::from(workers.max(1));
         }
         self

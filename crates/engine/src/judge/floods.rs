@@ -77,7 +77,7 @@ pub(super) fn grown_from_bytes(grown: u8) -> u64 {
 
 /// The kind of party that a bucket counts.
 #[derive(Clone, Copy)]
-enum Of {
+enum Party {
     Originator,
     Unanswered,
 }
@@ -100,12 +100,12 @@ impl Floods {
     /// Counts a session that begins. Returns its flood, 0 for none, and whether that flood is a storm.
     pub(super) fn begins(&mut self, key: &SessionKey, originator: Side, now_ns: u64) -> (u8, bool) {
         let all = self.add_to(ALL, BEGUN_BYTES, now_ns);
-        let hash = self.hash(key, originator, Of::Originator);
+        let hash = self.hash(key, originator, Party::Originator);
         let level = self.add(places(hash), BEGUN_BYTES, now_ns);
         if level > self.flood_bytes && level > all * PARTY_SHARE {
             return (host_flood(hash), level > self.storm_bytes);
         }
-        let hash = self.hash(key, originator, Of::Unanswered);
+        let hash = self.hash(key, originator, Party::Unanswered);
         let of_address = self.add(places(hash), BEGUN_BYTES, now_ns);
         let unanswered = self.add_to(ALL_UNANSWERED, BEGUN_BYTES, now_ns);
         let is_flood = |level: f64, share: f64| level > self.flood_bytes && level > all * share;
@@ -119,7 +119,7 @@ impl Floods {
     pub(super) fn grows(&mut self, key: &SessionKey, originator: Side, grown: u8, now_ns: u64) {
         let bytes = BEGUN_BYTES * f64::from(1u32 << grown);
         self.add_to(ALL, bytes, now_ns);
-        self.add(places(self.hash(key, originator, Of::Originator)), bytes, now_ns);
+        self.add(places(self.hash(key, originator, Party::Originator)), bytes, now_ns);
     }
 
     /// Counts a session that has become a conversation, so its source is not spoofed. Returns its flood from now on.
@@ -128,7 +128,7 @@ impl Floods {
             return flood;
         }
         let left = if flood == UNANSWERED { SessionMarks::LEFT_FLOOD } else { flood };
-        self.add(places(self.hash(key, originator, Of::Unanswered)), -BEGUN_BYTES, now_ns);
+        self.add(places(self.hash(key, originator, Party::Unanswered)), -BEGUN_BYTES, now_ns);
         self.add_to(ALL_UNANSWERED, -BEGUN_BYTES, now_ns);
         left
     }
@@ -168,10 +168,10 @@ impl Floods {
         decayed
     }
 
-    fn hash(&self, key: &SessionKey, originator: Side, of: Of) -> u64 {
-        let side = if matches!(of, Of::Originator) { originator } else { originator.other() };
+    fn hash(&self, key: &SessionKey, originator: Side, of: Party) -> u64 {
+        let side = if matches!(of, Party::Originator) { originator } else { originator.other() };
         let address = key.address(side);
-        let is_prefix = matches!(of, Of::Originator) && key.network() == Network::Ipv6;
+        let is_prefix = matches!(of, Party::Originator) && key.network() == Network::Ipv6;
         let mut hasher = self.hasher.build_hasher();
         hasher.write_u64(of as u64);
         hasher.write_u128(if is_prefix { address >> 64 } else { address });

@@ -22,7 +22,7 @@ use floods::Floods;
 #[derive(Debug)]
 pub struct Judge {
     classes: Classes,
-    pins: pins::Watch,
+    pins: pins::AppliedPins,
     floods: Floods,
 }
 
@@ -42,7 +42,7 @@ impl Judge {
         seed: u64,
         lock: Lock,
     ) -> std::io::Result<Self> {
-        Ok(Self { classes, pins: pins::Watch::new(pins), floods: Floods::new(store_bytes, seed, lock)? })
+        Ok(Self { classes, pins: pins::AppliedPins::new(pins), floods: Floods::new(store_bytes, seed, lock)? })
     }
 
     /// The marks of the session of a packet that was just counted. `now_ns` never goes back.
@@ -114,7 +114,7 @@ impl Judge {
     }
 
     /// Applies the pins that were added or have ended since the last call; `None` if there are none.
-    pub fn refresh(&mut self, sessions: &mut SessionTable) -> Option<pins::Changed> {
+    pub fn refresh(&mut self, sessions: &mut SessionTable) -> Option<pins::PinChanges> {
         self.pins.refresh(sessions)
     }
 }

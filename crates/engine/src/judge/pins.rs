@@ -115,14 +115,14 @@ pub enum PinError {
 /// All pins, shared by all threads.
 #[derive(Debug, Default)]
 pub struct Pins {
-    board: Mutex<Board>,
+    board: Mutex<PinTable>,
     /// Incremented with every change.
     version: AtomicU64,
     limit_bytes: u64,
 }
 
 #[derive(Debug, Default)]
-struct Board {
+struct PinTable {
     next_id: u64,
     pins: Vec<Pin>,
 }
@@ -138,7 +138,7 @@ impl Pins {
         self.limit_bytes
     }
 
-    fn board(&self) -> MutexGuard<'_, Board> {
+    fn board(&self) -> MutexGuard<'_, PinTable> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -241,7 +241,7 @@ impl Pins {
 
 /// Changes of pins that a worker has to apply, one bit per place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Changed {
+pub struct PinChanges {
     /// Pins that have ended.
     pub ended: u16,
     /// Pins that are active now. A place in `ended` can be in use again by another pin.
@@ -250,7 +250,7 @@ pub struct Changed {
 
 /// The pins that one worker has applied.
 #[derive(Debug)]
-pub struct Watch {
+pub struct AppliedPins {
     pins: Arc<Pins>,
     seen: u64,
     active: Vec<Pin>,
@@ -258,7 +258,7 @@ pub struct Watch {
     tests_packets: bool,
 }
 
-impl Watch {
+impl AppliedPins {
     pub(super) fn new(pins: Arc<Pins>) -> Self {
         Self { pins, seen: 0, active: Vec::new(), tests_packets: false }
     }
@@ -301,7 +301,7 @@ impl Watch {
     }
 
     /// Applies changes to all sessions, if there are any.
-    pub(super) fn refresh(&mut self, sessions: &mut SessionTable) -> Option<Changed> {
+    pub(super) fn refresh(&mut self, sessions: &mut SessionTable) -> Option<PinChanges> {
         let version = self.pins.version.load(Ordering::Acquire);
         if version == self.seen {
             return None;
@@ -338,6 +338,6 @@ impl Watch {
         self.tests_packets = now_active.iter().any(|pin| pin.tests_packets);
         self.active = now_active;
         self.seen = version;
-        Some(Changed { ended, active: self.active.iter().fold(0, |bits, pin| bits | 1 << pin.place) })
+        Some(PinChanges { ended, active: self.active.iter().fold(0, |bits, pin| bits | 1 << pin.place) })
     }
 }

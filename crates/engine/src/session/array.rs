@@ -4,9 +4,9 @@
 //! [`SessionTable`](super::SessionTable) is the only writer; any number of threads read.
 
 use super::archive::{ArchivePosition, BlockCache, SessionArchive};
-use super::begins::Begins;
 use super::entry::{ENTRY_BYTES, ENTRY_WORDS, Entry};
 use super::servers::Servers;
+use super::start_counts::SessionStartCounts;
 use super::summary::{Session, SessionSlot};
 use base::memory::{Lock, Memory};
 use base::time::Timestamp;
@@ -17,7 +17,7 @@ pub struct SessionArray {
     words: Memory,
     capacity: u32,
     archive: SessionArchive,
-    begins: Begins,
+    start_counts: SessionStartCounts,
     servers: Servers,
 }
 
@@ -28,7 +28,7 @@ impl SessionArray {
             words,
             capacity,
             archive: SessionArchive::new(archive_bytes, lock)?,
-            begins: Begins::new(),
+            start_counts: SessionStartCounts::new(),
             servers: Servers::new(seed),
         })
     }
@@ -75,17 +75,17 @@ impl SessionArray {
 
     /// Sessions begun since the first start, those taken over from previous recorders included.
     pub fn begun(&self) -> u64 {
-        self.begins.total()
+        self.start_counts.total()
     }
 
     /// The number of sessions that began in the last `period_ns` before `now`, whether or not they can still be listed.
-    /// The returned time is the exact start of the count, which is a little earlier than the period; see `Begins`.
+    /// The returned time is the exact start of the count, which is a little earlier than the period; see `SessionStartCounts`.
     pub fn begun_since(&self, now: Timestamp, period_ns: u64) -> (Timestamp, u64) {
-        self.begins.since(now, period_ns)
+        self.start_counts.since(now, period_ns)
     }
 
-    pub(super) fn begins(&self) -> &Begins {
-        &self.begins
+    pub(super) fn start_counts(&self) -> &SessionStartCounts {
+        &self.start_counts
     }
 
     /// The endpoints that were servers.

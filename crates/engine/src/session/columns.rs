@@ -6,7 +6,7 @@
 //! compresses the result. Times lose precision: the start is rounded down to the millisecond, the end up to the
 //! millisecond, and the time of the last eviction up to the second.
 
-use super::depth::Lost;
+use super::depth::LostParts;
 use super::key::SessionKey;
 use super::key::Side;
 use super::marks::SessionMarks;
@@ -84,7 +84,7 @@ impl ArchivedSession {
             kept_packets: 0,
             kept_bytes: 0,
             cut_at: Some(Timestamp(self.cut_s.saturating_mul(SECOND_NS))).filter(|at| at.0 > 0),
-            lost: Lost::ALL,
+            lost: LostParts::ALL,
             distances: Default::default(),
             flags: u32::from(self.flags) | SessionMarks::default().to_bits() << flag::MARKS_SHIFT,
         }

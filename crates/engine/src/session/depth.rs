@@ -13,9 +13,9 @@ pub(super) const START_BYTES: u64 = 3584;
 
 /// Bits that record which parts of a session's start were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lost(u8);
+pub struct LostParts(u8);
 
-impl Lost {
+impl LostParts {
     /// No part lost.
     pub(super) const NONE: Self = Self(0);
     /// All parts lost, as for a session that has no stored packet.

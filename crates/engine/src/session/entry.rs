@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::depth::{DEPTHS_BYTES, Distance, Lost, RECENT_NS, START_BYTES};
+use super::depth::{DEPTHS_BYTES, Distance, LostParts, RECENT_NS, START_BYTES};
 use super::key::SessionKey;
 use super::marks::SessionMarks;
 use super::summary::{PerSide, Session, SessionSlot, TCP, flag, timeout_ns};
@@ -56,7 +56,7 @@ fn recent(level: u64, idle_ns: u64) -> u64 {
 
 /// A packet as its session counts it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Counted {
+pub(super) struct CountedPacket {
     pub(super) time: Timestamp,
     pub(super) wire_bytes: u64,
     pub(super) captured_bytes: u64,
@@ -64,7 +64,7 @@ pub(super) struct Counted {
 
 /// What an entry says before a packet of its session is counted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Before {
+pub(super) struct CountsBefore {
     packets: u64,
     kept: u64,
     kept_bytes: u64,
@@ -75,7 +75,7 @@ pub(super) struct Before {
     last: Timestamp,
 }
 
-impl Before {
+impl CountsBefore {
     pub(super) fn originator_packets(&self) -> u32 {
         halves(self.packets).0
     }
@@ -148,7 +148,7 @@ impl Entry<'_> {
             kept_packets: u64::from(kept_packets),
             kept_bytes: self.kept_bytes(),
             cut_at: Some(Timestamp(self.cut_at())).filter(|at| at.0 > 0),
-            lost: Lost::from_bits(self.get(CUT_AT)),
+            lost: LostParts::from_bits(self.get(CUT_AT)),
             distances: [self.distance(0), self.distance(1)],
             flags,
         }
@@ -264,21 +264,21 @@ impl Entry<'_> {
     }
 
     /// The parts of the session's start that are lost with packet `sequence`.
-    pub(super) fn loss_of(self, sequence: u64) -> Lost {
+    pub(super) fn loss_of(self, sequence: u64) -> LostParts {
         let after = sequence.saturating_sub(self.first_sequence());
         let deepest = self.distance(DEPTHS_BYTES.len() - 1);
         if !deepest.is_none() && after >= deepest.get() {
-            return Lost::NONE;
+            return LostParts::NONE;
         }
         let within = [0, 1].map(|depth| {
             let distance = self.distance(depth);
             distance.is_none() || after < distance.get()
         });
-        Lost::of(after == 0, within)
+        LostParts::of(after == 0, within)
     }
 
     /// Records lost parts of the session's start.
-    pub(super) fn lose(self, lost: Lost) {
+    pub(super) fn lose(self, lost: LostParts) {
         self.set(CUT_AT, self.get(CUT_AT) | lost.to_bits());
     }
 
@@ -326,7 +326,7 @@ impl Entry<'_> {
             self.set(BYTES + side, bytes.min(BYTES_MAX) | u64::from(session.distances[side].0) << BYTES_BITS);
         }
         self.set(FIRST, session.first.0);
-        self.set(CUT_AT, session.cut_at.map_or(0, |at| at.0) & !Lost::MASK | session.lost.to_bits());
+        self.set(CUT_AT, session.cut_at.map_or(0, |at| at.0) & !LostParts::MASK | session.lost.to_bits());
         for (i, &word) in session.key.0.iter().enumerate() {
             self.set(KEY + i, word);
         }
@@ -335,7 +335,7 @@ impl Entry<'_> {
 
     /// Time of the session's latest eviction in nanoseconds, 0 if there was none.
     pub(super) fn cut_at(self) -> u64 {
-        self.get(CUT_AT) & !Lost::MASK
+        self.get(CUT_AT) & !LostParts::MASK
     }
 
     fn kept_bytes(self) -> u64 {
@@ -349,7 +349,7 @@ impl Entry<'_> {
     /// Counts a packet of either side, of which `captured_bytes` are stored, and sets `flags`. `before` is what the entry
     /// said before the packet.
     #[inline]
-    pub(super) fn count(self, before: &Before, by_originator: bool, packet: &Counted, flags: u32) {
+    pub(super) fn count(self, before: &CountsBefore, by_originator: bool, packet: &CountedPacket, flags: u32) {
         let recent = (before.recent + packet.wire_bytes.div_ceil(RECENT_UNIT_BYTES)).min(RECENT_MAX);
         let kept_bytes = (before.kept_bytes + packet.captured_bytes) & KEPT_BYTES_MAX;
         self.set(KEPT_BYTES, recent << KEPT_BYTES_BITS | kept_bytes);
@@ -367,9 +367,9 @@ impl Entry<'_> {
 
     /// What the entry says before a packet at `time`.
     #[inline]
-    pub(super) fn before(self, time: Timestamp) -> Before {
+    pub(super) fn before(self, time: Timestamp) -> CountsBefore {
         let (last, kept_bytes) = (self.last(), self.get(KEPT_BYTES));
-        Before {
+        CountsBefore {
             packets: self.get(PACKETS),
             kept: self.get(KEPT),
             kept_bytes: kept_bytes & KEPT_BYTES_MAX,
@@ -394,12 +394,12 @@ impl Entry<'_> {
 
     /// Counts the eviction of a packet at `now`, with which these parts of the session's start are lost. Returns the
     /// number of stored packets that are left.
-    pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp, lost: Lost) -> u32 {
+    pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp, lost: LostParts) -> u32 {
         let (packets, flags) = self.kept();
         let left = packets.saturating_sub(1);
         self.set_kept(left, flags);
         self.set_kept_bytes(self.kept_bytes().saturating_sub(captured_bytes));
-        self.set(CUT_AT, now.0 & !Lost::MASK | self.get(CUT_AT) & Lost::MASK | lost.to_bits());
+        self.set(CUT_AT, now.0 & !LostParts::MASK | self.get(CUT_AT) & LostParts::MASK | lost.to_bits());
         left
     }
 

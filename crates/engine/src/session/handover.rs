@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 
 use super::archive::ArchiveWriter;
 use super::columns;
-use super::depth::{Distance, Lost};
+use super::depth::{Distance, LostParts};
 use super::key::SessionKey;
 use super::marks::SessionMarks;
 use super::summary::SessionSlot;
@@ -29,7 +29,7 @@ impl SessionTable {
     pub(crate) fn hand_over(&mut self, out: &mut impl Write) -> io::Result<()> {
         let array = self.array();
         out.put_u64(self.now().0)?;
-        array.begins().hand_over(out)?;
+        array.start_counts().hand_over(out)?;
         let archive = array.archive();
         out.put_u64(archive.unlisted())?;
         out.put_u64(archive.oldest())?;
@@ -68,7 +68,7 @@ impl SessionTable {
     pub(crate) fn take_over(&mut self, input: &mut impl Read, ids: &IdMapping) -> io::Result<Vec<u32>> {
         self.advance(Timestamp(input.take_u64()?));
         let array = self.array();
-        array.begins().take_over(input, self.now())?;
+        array.start_counts().take_over(input, self.now())?;
         let archive = array.archive();
         ArchiveWriter::add_unlisted(archive, count(input.take_u64()?)?);
         archive.begin_at(count(input.take_u64()?)?);
@@ -160,7 +160,7 @@ impl SessionTable {
 fn put_session(out: &mut impl Write, session: &Session, is_indexed: bool) -> io::Result<()> {
     out.put_u32(session.flags)?;
     out.put_u8(u8::from(is_indexed))?;
-    let cut_at = session.cut_at.map_or(0, |at| at.0) & !Lost::MASK | session.lost.to_bits();
+    let cut_at = session.cut_at.map_or(0, |at| at.0) & !LostParts::MASK | session.lost.to_bits();
     let [kb, ten_kb] = session.distances;
     out.put_words(&[session.first_sequence, session.first.0, session.last.0, cut_at])?;
     out.put_words(&[session.packets.originator, session.packets.responder])?;
@@ -194,8 +194,8 @@ fn take_session(input: &mut impl Read, ids: &IdMapping) -> io::Result<(Session, 
         bytes: PerSide { originator: bytes.min(BYTES_MAX), responder: bytes_back.min(BYTES_MAX) },
         kept_packets: 0,
         kept_bytes: 0,
-        cut_at: Some(Timestamp(cut_at & !Lost::MASK)).filter(|at| at.0 > 0),
-        lost: Lost::from_bits(cut_at),
+        cut_at: Some(Timestamp(cut_at & !LostParts::MASK)).filter(|at| at.0 > 0),
+        lost: LostParts::from_bits(cut_at),
         distances,
         flags: below | tcp | marks.to_bits() << flag::MARKS_SHIFT,
     };

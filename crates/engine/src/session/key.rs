@@ -258,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn a_key_tells_what_went_in(decoded in any_decoded(), interface: u16) {
+        fn a_key_returns_what_went_in(decoded in any_decoded(), interface: u16) {
             let (key, side) = SessionKey::new(&decoded, InterfaceId(interface));
             prop_assert_eq!(key.network(), decoded.network);
             prop_assert_eq!(key.protocol(), decoded.protocol);

@@ -9,7 +9,6 @@
 
 mod archive;
 mod array;
-mod begins;
 mod columns;
 pub mod community_id;
 mod depth;
@@ -23,12 +22,13 @@ mod reuse;
 mod scan;
 mod servers;
 mod services;
+mod start_counts;
 mod summary;
 pub mod table;
 
 pub use archive::{ArchivePosition, ArchivedSessions, BlockCache};
 pub use array::SessionArray;
-pub use depth::{DEPTHS_BYTES, Lost};
+pub use depth::{DEPTHS_BYTES, LostParts};
 pub use entry::ENTRY_BYTES;
 pub use key::{Endpoint, SessionKey};
 pub use marks::SessionMarks;

@@ -26,20 +26,20 @@ const SELECTED_MAX: usize = 8;
 
 /// The entries that can be reused.
 #[derive(Debug)]
-pub(super) struct Reuse {
+pub(super) struct EntryReuse {
     /// Entries without stored packets. No entry is queued twice.
     emptied: VecDeque<u32>,
     /// The entry at which the next scan starts.
     hand: u32,
     /// Entries selected from `emptied`.
-    empty: VecDeque<Selected>,
+    empty: VecDeque<ReusableEntry>,
     /// Entries selected by a scan.
-    scanned: VecDeque<Selected>,
+    scanned: VecDeque<ReusableEntry>,
 }
 
 /// An entry that was selected, and the session that it held then.
 #[derive(Clone, Copy, Debug)]
-struct Selected {
+struct ReusableEntry {
     slot: u32,
     /// The hash of the session's key.
     hash: u64,
@@ -47,14 +47,14 @@ struct Selected {
     packets: u64,
 }
 
-impl Selected {
+impl ReusableEntry {
     /// Whether the entry still holds the same session, and no packet of it came since.
     fn is_unchanged(&self, array: &SessionArray) -> bool {
         entry(array, self.slot).state() == (self.first_sequence, self.packets)
     }
 }
 
-impl Reuse {
+impl EntryReuse {
     pub(super) fn new(capacity: u32) -> Self {
         Self {
             emptied: VecDeque::with_capacity(capacity as usize),
@@ -166,9 +166,9 @@ fn rating(entry: Entry<'_>, now: Timestamp) -> u64 {
 /// The bits of a rating that weigh more than the idle time.
 const CLASS: u64 = 0b11 << 62;
 
-fn select(entry: Entry<'_>, slot: u32, expect: &impl Fn(&SessionKey) -> u64) -> Selected {
+fn select(entry: Entry<'_>, slot: u32, expect: &impl Fn(&SessionKey) -> u64) -> ReusableEntry {
     let (first_sequence, packets) = entry.state();
-    Selected { slot, hash: expect(&entry.key()), first_sequence, packets }
+    ReusableEntry { slot, hash: expect(&entry.key()), first_sequence, packets }
 }
 
 fn entry(array: &SessionArray, slot: u32) -> Entry<'_> {

@@ -71,8 +71,8 @@ impl SessionArray {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::depth::Lost;
-    use crate::session::entry::Counted;
+    use crate::session::depth::LostParts;
+    use crate::session::entry::CountedPacket;
     use crate::session::key::SessionKey;
     use base::memory::Lock;
 
@@ -88,11 +88,11 @@ mod tests {
             let first = u64::from(slot) + 100;
             entry.begin(&SessionKey([u64::from(slot); 6]), at(first), u64::from(slot), 0);
             for time in [first, first + 10] {
-                let packet = Counted { time: at(time), wire_bytes: 100, captured_bytes: 100 };
+                let packet = CountedPacket { time: at(time), wire_bytes: 100, captured_bytes: 100 };
                 entry.count(&entry.before(packet.time), true, &packet, 0);
             }
             if slot % 3 == 0 {
-                entry.kept_less(100, at(1000), Lost::NONE);
+                entry.kept_less(100, at(1000), LostParts::NONE);
             }
         }
         array

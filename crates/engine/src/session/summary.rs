@@ -1,6 +1,6 @@
 //! A summary of one session: endpoints, times, counts and state.
 
-use super::depth::{Distance, Lost, RECENT_NS, START_BYTES};
+use super::depth::{Distance, LostParts, RECENT_NS, START_BYTES};
 use super::key::{Endpoint, SessionKey, Side};
 use super::marks::SessionMarks;
 use base::time::Timestamp;
@@ -116,7 +116,7 @@ pub struct Session {
     pub kept_bytes: u64,
     /// Packet time of the latest eviction. `None` if no packet was evicted.
     pub cut_at: Option<Timestamp>,
-    pub(super) lost: Lost,
+    pub(super) lost: LostParts,
     pub(super) distances: [Distance; 2],
     pub(super) flags: u32,
 }
@@ -128,8 +128,8 @@ impl Session {
     }
 
     /// The parts of the session's start that are not stored.
-    pub fn lost(&self) -> Lost {
-        if self.kept_packets == 0 { Lost::ALL } else { self.lost }
+    pub fn lost(&self) -> LostParts {
+        if self.kept_packets == 0 { LostParts::ALL } else { self.lost }
     }
 
     /// Whether every packet of the session is stored.

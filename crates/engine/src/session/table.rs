@@ -12,16 +12,16 @@ use foldhash::quality::FixedState;
 
 use super::archive::{ArchiveWriter, SessionArchive};
 use super::array::SessionArray;
-use super::begins::Begins;
-use super::depth::Lost;
-use super::entry::{Counted, ENTRY_BYTES, Entry};
+use super::depth::LostParts;
+use super::entry::{CountedPacket, ENTRY_BYTES, Entry};
 use super::fragments::Fragments;
 use super::index::Index;
 use super::key::{SessionKey, Side};
 use super::marks::SessionMarks;
-use super::reuse::Reuse;
+use super::reuse::EntryReuse;
 use super::servers::Servers;
 use super::services::{UDP, is_service};
+use super::start_counts::SessionStartCounts;
 use super::summary::SessionSlot;
 use super::summary::{self, Session, TCP, flag};
 use base::memory::Lock;
@@ -33,7 +33,7 @@ use decode::Decoded;
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 const CACHED_ENTRIES: u32 = ((256 << 10) / ENTRY_BYTES) as u32;
 /// Bytes per entry without the index: the entry itself and its place in the queue for reuse.
-const SLOT_COST_BYTES: u64 = (ENTRY_BYTES + Reuse::SLOT_COST_BYTES) as u64;
+const SLOT_COST_BYTES: u64 = (ENTRY_BYTES + EntryReuse::SLOT_COST_BYTES) as u64;
 /// The share of a table's memory for the ring of the archive, in percent. The archive's fixed memory comes on top.
 const ARCHIVE_PERCENT: u64 = 12;
 
@@ -82,7 +82,7 @@ pub struct SessionTable {
     archive_writer: ArchiveWriter,
     /// The first entry that was never used.
     unused: u32,
-    reuse: Reuse,
+    reuse: EntryReuse,
     /// The time of the latest packet.
     now: Timestamp,
 }
@@ -107,14 +107,14 @@ impl SessionTable {
             hasher: FixedState::with_seed(seed),
             archive_writer: ArchiveWriter::new()?,
             unused: 0,
-            reuse: Reuse::new(capacity),
+            reuse: EntryReuse::new(capacity),
             now: Timestamp::MIN,
         })
     }
 
     /// Number of entries that fit into `bytes`, at least 64.
     fn capacity_of(bytes: u64) -> u32 {
-        let bytes = bytes.saturating_sub((Fragments::bytes() + Begins::BYTES + Servers::BYTES) as u64);
+        let bytes = bytes.saturating_sub((Fragments::bytes() + SessionStartCounts::BYTES + Servers::BYTES) as u64);
         let fits = |slots: u64| {
             let index = usize::try_from(slots).map_or(u64::MAX, |slots| Index::bytes(slots) as u64);
             slots.saturating_mul(SLOT_COST_BYTES).saturating_add(index) <= bytes
@@ -130,8 +130,11 @@ impl SessionTable {
     /// Bytes of the index, the queue for reuse, the fragments, the counts of session starts and the known servers.
     pub fn index_bytes(&self) -> u64 {
         let slots = self.array.capacity() as usize;
-        (Index::bytes(slots) + slots * Reuse::SLOT_COST_BYTES + Fragments::bytes() + Begins::BYTES + Servers::BYTES)
-            as u64
+        (Index::bytes(slots)
+            + slots * EntryReuse::SLOT_COST_BYTES
+            + Fragments::bytes()
+            + SessionStartCounts::BYTES
+            + Servers::BYTES) as u64
     }
 
     /// The array, shared with readers.
@@ -188,7 +191,7 @@ impl SessionTable {
         let flags = before.flags();
         let by_originator = (lookup.sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
         let seen = state_flags(lookup, by_originator);
-        let counted = Counted {
+        let counted = CountedPacket {
             time: packet.time,
             wire_bytes: u64::from(packet.original_len),
             captured_bytes: packet.data.len() as u64,
@@ -277,7 +280,7 @@ impl SessionTable {
     pub fn packet_dropped(&mut self, slot: SessionSlot, offset: u64, captured_bytes: u64) {
         let entry = self.entry(slot.0);
         entry.not_kept(captured_bytes);
-        entry.lose(Lost::at(offset));
+        entry.lose(LostParts::at(offset));
     }
 
     /// Prefetches the counts of a session, of which a packet will soon be [evicted](Self::packet_evicted).
@@ -297,7 +300,7 @@ impl SessionTable {
             return false;
         };
         let is_open = may_survive || entry.first_sequence() == sequence;
-        let lost = if is_open { Lost::NONE } else { entry.loss_of(sequence) };
+        let lost = if is_open { LostParts::NONE } else { entry.loss_of(sequence) };
         if entry.kept_less(captured_bytes, self.now, lost) == 0 && !entry.is_queued() {
             entry.set_queued(true);
             self.reuse.push(slot.0);
@@ -349,7 +352,7 @@ impl SessionTable {
         let flags = if originator == Side::High { flag::ORIGINATOR_IS_HIGH } else { 0 }
             | if lookup.key.protocol() == TCP { flag::TCP } else { 0 };
         self.entry(slot).begin(&lookup.key, time, sequence, flags);
-        self.array.begins().count(time);
+        self.array.start_counts().count(time);
         self.index.insert(lookup.hash, slot);
         slot
     }

@@ -1,6 +1,6 @@
 //! The way of a packet into the store.
 
-use super::queues::{Place, QueueId};
+use super::queues::{Placement, QueueId};
 use super::record::{HEADER_BYTES_MAX, RecordHeader};
 use super::state::Store;
 use crate::session::SessionTable;
@@ -11,7 +11,7 @@ const CARRIED_PAGES: usize = 4;
 impl Store {
     /// Stores a packet, and evicts segments if it needs their room.
     #[inline(always)]
-    pub fn append(&mut self, header: &RecordHeader, data: &[u8], place: Place, sessions: &mut SessionTable) {
+    pub fn append(&mut self, header: &RecordHeader, data: &[u8], place: Placement, sessions: &mut SessionTable) {
         self.policy.clock.advance(header.time);
         let record_bytes_max = HEADER_BYTES_MAX + data.len();
         self.policy.count(place, record_bytes_max);

@@ -166,7 +166,7 @@ impl Compressor {
 
 /// Expected benefit of compressing the segments of one queue.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Prospect {
+pub(super) struct ExpectedSaving {
     /// The last segment that was considered. All segments before it in the queue were considered too.
     pub(super) considered: Option<SegmentId>,
     /// Fraction of bytes saved per segment, as a moving average.
@@ -175,7 +175,7 @@ pub(super) struct Prospect {
     pub(super) to_skip: u32,
 }
 
-impl Prospect {
+impl ExpectedSaving {
     const UNKNOWN: Self = Self { considered: None, saving: 0.5, to_skip: 0 };
 
     /// Updates the average with the fraction saved on one segment.
@@ -194,7 +194,7 @@ const SKIPPED: u32 = 7;
 
 /// The writer's side of compression.
 #[derive(Debug)]
-pub(super) struct Packing {
+pub(super) struct CompressionState {
     jobs: SyncSender<Job>,
     done: Receiver<Job>,
     /// Jobs that are not in flight, with their buffers.
@@ -211,7 +211,7 @@ pub(super) struct Packing {
     given: VecDeque<u64>,
     /// No new jobs are sent: the capture is behind, or the compressor has ended.
     pub(super) held: bool,
-    queues: Box<[Prospect]>,
+    queues: Box<[ExpectedSaving]>,
     /// Pages that receive a compressed stream before the uncompressed pages are free.
     pub(super) spare: Vec<PageId>,
     unpacker: Unpacker,
@@ -220,7 +220,7 @@ pub(super) struct Packing {
     activity: Arc<Activity>,
 }
 
-impl Packing {
+impl CompressionState {
     /// Takes the memory that compresses segments of at most `longest` bytes, except for the spare pages.
     pub(super) fn new(
         compression: &Compression,
@@ -254,7 +254,7 @@ impl Packing {
             began: 0,
             given: VecDeque::with_capacity(JOBS),
             held: false,
-            queues: vec![Prospect::UNKNOWN; queues.iter().count()].into(),
+            queues: vec![ExpectedSaving::UNKNOWN; queues.iter().count()].into(),
             spare: Vec::new(),
             unpacker: Unpacker::new(longest)?,
             stream: vec![0; longest],
@@ -266,7 +266,7 @@ impl Packing {
     }
 
     /// The prospect of a queue.
-    pub(super) fn prospect(&mut self, queue: QueueId) -> &mut Prospect {
+    pub(super) fn prospect(&mut self, queue: QueueId) -> &mut ExpectedSaving {
         &mut self.queues[queue.index()]
     }
 
@@ -362,7 +362,11 @@ impl Packing {
 }
 
 /// The uncompressed stream of a segment that is about to be evicted.
-pub(super) fn stream_of<'a>(shared: &'a Segments, packing: Option<&'a mut Packing>, view: &SegmentView) -> Stream<'a> {
+pub(super) fn stream_of<'a>(
+    shared: &'a Segments,
+    packing: Option<&'a mut CompressionState>,
+    view: &SegmentView,
+) -> Stream<'a> {
     let slot = &shared.slots[view.id.0 as usize];
     match packing.filter(|_| view.is_packed()) {
         None => Stream::Pages(&shared.pages, slot),

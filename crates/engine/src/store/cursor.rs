@@ -1,7 +1,7 @@
 //! Cursors over the records of one segment, compressed or not, in the order in which they were written.
 
 use super::pages::{Gone, PageId, Pages, Position};
-use super::record::{self, HEADER_BYTES_MAX, Outline, PACKET_BYTES_MAX, Previous, RecordHeader, SHORT_BYTES};
+use super::record::{self, HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader, RecordOutline, SHORT_BYTES};
 use super::segment::{SegmentView, Slot};
 use super::unpack::Unpacked;
 use base::packet::InterfaceId;
@@ -9,7 +9,7 @@ use base::packet::InterfaceId;
 /// Location of a byte in a segment. `position` is its page and is valid only while the segment is uncompressed.
 /// `offset` is its distance from the start of the uncompressed stream and is always valid.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct BytePosition {
     position: Position,
     offset: u64,
 }
@@ -27,7 +27,7 @@ pub(super) enum Stream<'a> {
 
 impl Stream<'_> {
     /// Fills `out` with the bytes at `place`. Fails if the segment no longer matches `view`.
-    fn read(&self, view: &SegmentView, place: Place, out: &mut [u8]) -> Result<(), Gone> {
+    fn read(&self, view: &SegmentView, place: BytePosition, out: &mut [u8]) -> Result<(), Gone> {
         match self {
             Stream::Pages(pages, slot) => {
                 let mut at = place.position;
@@ -46,7 +46,7 @@ impl Stream<'_> {
 
     /// The 16 bytes at `place` as two words, or `None` if they are not contiguous or not at hand.
     #[inline]
-    fn peek(&self, view: &SegmentView, place: Place) -> Result<Option<[u64; 2]>, Gone> {
+    fn peek(&self, view: &SegmentView, place: BytePosition) -> Result<Option<[u64; 2]>, Gone> {
         match self {
             Stream::Pages(pages, slot) => {
                 let words = pages.peek(place.position);
@@ -61,7 +61,7 @@ impl Stream<'_> {
 
     /// Advances `place` by `n` bytes.
     #[inline]
-    fn skip(&self, place: &mut Place, n: usize) -> Result<(), Gone> {
+    fn skip(&self, place: &mut BytePosition, n: usize) -> Result<(), Gone> {
         place.offset += n as u64;
         match self {
             Stream::Pages(pages, _) => pages.skip(&mut place.position, n),
@@ -80,25 +80,25 @@ fn words(bytes: &[u8]) -> Option<[u64; 2]> {
 /// Iterates over the record outlines that an eviction needs. Only the writer uses it, so no segment disappears while it
 /// reads.
 #[derive(Debug)]
-pub(super) struct Outlines<'a> {
+pub(super) struct RecordOutlines<'a> {
     view: SegmentView,
     stream: &'a Stream<'a>,
     /// The pages of an uncompressed segment.
     pages: Option<&'a Pages>,
-    at: Place,
+    at: BytePosition,
     left: u64,
     sequence: u64,
     /// The last page whose successor was prefetched, or `None` if pages are not prefetched.
     fetched: Option<PageId>,
 }
 
-impl<'a> Outlines<'a> {
+impl<'a> RecordOutlines<'a> {
     /// Prefetch only segments whose records are at most this long on average. An eviction reads only the headers, so in
     /// longer records most fetched bytes would be unused.
     const FETCHED_RECORD_BYTES: u64 = 512;
 
     pub(super) fn new(view: SegmentView, stream: &'a Stream<'a>) -> Self {
-        let at = Place { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
+        let at = BytePosition { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
         let short = view.len_bytes <= view.packets.saturating_mul(Self::FETCHED_RECORD_BYTES);
         let pages = if let Stream::Pages(pages, _) = stream { Some(*pages) } else { None };
         let fetched = (short && pages.is_some()).then_some(PageId(u32::MAX));
@@ -107,7 +107,7 @@ impl<'a> Outlines<'a> {
 
     /// The next record, or `None` at the end.
     #[inline(always)]
-    pub(super) fn next(&mut self) -> Option<Outline> {
+    pub(super) fn next(&mut self) -> Option<RecordOutline> {
         if self.left == 0 {
             return None;
         }
@@ -147,17 +147,22 @@ impl<'a> Outlines<'a> {
 
     /// Decodes a header that is long or that crosses the end of a page or segment.
     #[cold]
-    fn long(&self) -> Option<Outline> {
+    fn long(&self) -> Option<RecordOutline> {
         let previous = Previous { sequence: self.sequence, interface: Some(InterfaceId(0)), ..self.view.base };
         let bytes = header_bytes(self.stream, &self.view, self.at, self.left).ok()?;
         let (header, header_bytes) = record::decode(&bytes, &previous)?;
         let RecordHeader { sequence, captured_len, session, .. } = header;
-        Some(Outline { sequence, captured_len, session, header_bytes })
+        Some(RecordOutline { sequence, captured_len, session, header_bytes })
     }
 }
 
 /// The bytes of a header and those after it, filled with zeros beyond the `left` bytes of the segment.
-fn header_bytes(stream: &Stream<'_>, view: &SegmentView, at: Place, left: u64) -> Result<[u8; HEADER_BYTES_MAX], Gone> {
+fn header_bytes(
+    stream: &Stream<'_>,
+    view: &SegmentView,
+    at: BytePosition,
+    left: u64,
+) -> Result<[u8; HEADER_BYTES_MAX], Gone> {
     let mut bytes = [0; HEADER_BYTES_MAX];
     let len = usize::try_from(left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
     stream.read(view, at, &mut bytes[..len])?;
@@ -177,13 +182,13 @@ struct Window {
 }
 
 impl Window {
-    fn get(&self, place: Place, len: usize) -> Option<&[u8]> {
+    fn get(&self, place: BytePosition, len: usize) -> Option<&[u8]> {
         let from = usize::try_from(place.offset.checked_sub(self.from)?).ok()?;
         self.bytes[..self.len].get(from..from.checked_add(len)?)
     }
 
     /// Refills the window from `place` on.
-    fn fill(&mut self, stream: &Stream<'_>, view: &SegmentView, place: Place) -> Result<(), Gone> {
+    fn fill(&mut self, stream: &Stream<'_>, view: &SegmentView, place: BytePosition) -> Result<(), Gone> {
         let left = view.len_bytes.checked_sub(place.offset).ok_or(Gone)?;
         self.from = place.offset;
         self.len = 0;
@@ -198,7 +203,7 @@ impl Window {
 #[derive(Clone, Debug)]
 pub struct Cursor {
     view: SegmentView,
-    at: Place,
+    at: BytePosition,
     left: u64,
     previous: Previous,
     window: Option<Box<Window>>,
@@ -210,20 +215,20 @@ pub struct RecordAt {
     /// The record's header.
     pub header: RecordHeader,
     /// Start of the packet's bytes.
-    data: Place,
+    data: BytePosition,
 }
 
 impl RecordAt {
     /// Placeholder that holds no record.
     pub const EMPTY: Self = Self {
         header: RecordHeader::EMPTY,
-        data: Place { position: Position { page: PageId(0), offset: 0 }, offset: 0 },
+        data: BytePosition { position: Position { page: PageId(0), offset: 0 }, offset: 0 },
     };
 }
 
 impl Cursor {
     pub(super) fn new(view: SegmentView) -> Self {
-        let at = Place { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
+        let at = BytePosition { position: Position { page: view.first_page(), offset: 0 }, offset: 0 };
         Self { at, left: view.len_bytes, previous: view.base, view, window: None }
     }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::compress::stream_of;
-use super::cursor::{Cursor, Outlines, Stream};
-use super::heads::Target;
+use super::cursor::{Cursor, RecordOutlines, Stream};
+use super::heads::CarryTarget;
 use super::queues::{Kind, QueueId};
-use super::record::{HEADER_BYTES_MAX, Outline, RecordHeader};
+use super::record::{HEADER_BYTES_MAX, RecordHeader, RecordOutline};
 use super::segment::{SegmentId, SegmentView, pages_of};
 use super::state::Store;
 use crate::session::{SessionSlot, SessionTable};
@@ -42,7 +42,7 @@ impl Store {
         let stream = stream_of(&shared, packing.as_deref_mut(), &view);
         let may_carry = kind.has_starts() || (self.policy.pins() != 0 && kind != Kind::Pinned);
         let mut lost_until = view.newest;
-        if tell_evicted(view, &stream, may_carry, sessions) > 0 {
+        if report_evicted(view, &stream, may_carry, sessions) > 0 {
             lost_until = self.pick(view, &stream, kind, sessions);
         }
         self.packing = packing;
@@ -106,7 +106,7 @@ impl Store {
         carries_floods: bool,
         picked_bytes: usize,
         sessions: &SessionTable,
-    ) -> Option<Target> {
+    ) -> Option<CarryTarget> {
         let marks = sessions.marks_at(header.session, header.sequence)?;
         let is_pinned = marks.pins & self.policy.pins() != 0 && kind != Kind::Pinned;
         if is_pinned {
@@ -115,7 +115,7 @@ impl Store {
             let bytes = picked_bytes + HEADER_BYTES_MAX + header.captured_len as usize;
             let pages = u32::try_from(pages_of(bytes)).ok()? + self.policy.pins().count_ones();
             if self.policy.pins_have_room(pages) {
-                return Some(Target { queue, is_head: false });
+                return Some(CarryTarget { queue, is_head: false });
             }
         }
         let needed = if kind.has_starts() && (marks.kept_with() == 0 || carries_floods) {
@@ -127,7 +127,7 @@ impl Store {
         // Later packets of a pinned session may find room where its first one found none, so the first is carried
         // forward.
         let needed = needed || (is_pinned && sessions.is_first(header.session, header.sequence));
-        needed.then(|| Target { queue: self.policy.queues.heads(marks.kept_with()), is_head: true })
+        needed.then(|| CarryTarget { queue: self.policy.queues.heads(marks.kept_with()), is_head: true })
     }
 
     /// Writes the packets that were picked from an evicted segment to their queues.
@@ -165,11 +165,11 @@ impl Store {
 /// If no packet may be carried forward (`may_carry`), all packets are recorded as lost, except the first of each
 /// session. Returns of how many packets it has to be decided whether they are lost. Packets whose session has lost its
 /// entry are not among them. In a flood these are nearly all, so that its segments are read only once.
-fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, sessions: &mut SessionTable) -> u32 {
+fn report_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, sessions: &mut SessionTable) -> u32 {
     let mut undecided = 0;
-    let mut outlines = Outlines::new(view, stream);
+    let mut outlines = RecordOutlines::new(view, stream);
     if sessions.are_few() {
-        while let Some(Outline { session, sequence, captured_len, .. }) = outlines.next() {
+        while let Some(RecordOutline { session, sequence, captured_len, .. }) = outlines.next() {
             undecided += u32::from(sessions.packet_evicted(session, sequence, u64::from(captured_len), may_carry));
         }
         return undecided;
@@ -179,7 +179,7 @@ fn tell_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, session
     loop {
         let mut count = 0;
         while count < RECORDS_AHEAD
-            && let Some(Outline { session, sequence, captured_len, .. }) = outlines.next()
+            && let Some(RecordOutline { session, sequence, captured_len, .. }) = outlines.next()
         {
             sessions.prefetch_counts(session);
             ahead[count] = (session, sequence, captured_len);

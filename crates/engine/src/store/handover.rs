@@ -9,7 +9,7 @@
 use std::io::{self, Read, Write};
 
 use super::cursor::{Cursor, RecordAt, Stream};
-use super::queues::{KeptAs, Kind, Place, QueueId};
+use super::queues::{KeptAs, Kind, Placement, QueueId};
 use super::rank::Rank;
 use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use super::segment::{SegmentId, SegmentView, pages_of};
@@ -17,7 +17,7 @@ use super::state::Store;
 use crate::id_mapping::IdMapping;
 use crate::session::{SessionMarks, SessionTable};
 use base::codec::{Put, Take, damaged};
-use base::counters::{Carried, CompressionTotals};
+use base::counters::{CarriedTotals, CompressionTotals};
 use base::time::Timestamp;
 
 /// Longest uncompressed stream of a segment, in bytes: the largest segment size plus the longest record.
@@ -27,7 +27,7 @@ const TICKS_NS_MAX: u64 = 1 << 62;
 
 /// Metadata of a segment in the handover stream.
 #[derive(Clone, Copy, Debug)]
-struct Left {
+struct SegmentMetadata {
     kind: [u8; 4],
     age_ns: u64,
     base: Previous,
@@ -36,7 +36,7 @@ struct Left {
     packed_bytes: usize,
 }
 
-impl Left {
+impl SegmentMetadata {
     fn put(&self, out: &mut impl Write) -> io::Result<()> {
         out.write_all(&self.kind)?;
         out.put_words(&[self.age_ns, self.base.time.0, self.base.sequence, self.packets])?;
@@ -75,7 +75,7 @@ impl Store {
         for (_, queue, id) in segments {
             let view = self.lists.view(id);
             let len = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-            let left = Left {
+            let left = SegmentMetadata {
                 kind: self.policy.queues.describe(queue),
                 age_ns: now - self.lists.opened_ticks_ns(id),
                 base: view.base,
@@ -127,7 +127,7 @@ impl Store {
             data: Vec::with_capacity(PACKET_BYTES_MAX),
         };
         for _ in 0..input.take_u32()? {
-            let left = Left::take(input)?;
+            let left = SegmentMetadata::take(input)?;
             reading.bytes.resize(left.bytes(), 0);
             input.read_exact(&mut reading.bytes)?;
             let view = reading.read(&left, ids)?;
@@ -150,7 +150,7 @@ impl Store {
     /// Continues the counters of the previous process.
     pub(crate) fn go_on_counting(
         &mut self,
-        carried: Carried,
+        carried: CarriedTotals,
         packed: CompressionTotals,
         lost_until: Option<Timestamp>,
     ) {
@@ -170,7 +170,7 @@ impl Store {
     }
 
     /// The queue to which a segment belongs.
-    fn place_of(&self, left: &Left, ids: &IdMapping) -> QueueId {
+    fn place_of(&self, left: &SegmentMetadata, ids: &IdMapping) -> QueueId {
         let [kind, a, flood, rank] = left.kind;
         let pages = u32::try_from(pages_of(left.stream_bytes) + 1).unwrap_or(u32::MAX);
         let flood = flood.min(u8::try_from(SessionMarks::FLOODS - 1).unwrap_or(0));
@@ -182,20 +182,20 @@ impl Store {
                     _ => KeptAs::Part,
                 };
                 let marks = SessionMarks { flood, ..ids.marks(SessionMarks { class: a, ..SessionMarks::default() }) };
-                self.policy.queues.at(Place { marks, rank: Rank(rank), kept_as, elephant: flood })
+                self.policy.queues.at(Placement { marks, rank: Rank(rank), kept_as, elephant: flood })
             }
             1 if self.heads.has_room(left.stream_bytes) => self.policy.queues.heads(flood),
-            1 => self
-                .policy
-                .queues
-                .at(Place { marks: SessionMarks { flood, ..SessionMarks::default() }, ..Place::of(Rank::START) }),
+            1 => self.policy.queues.at(Placement {
+                marks: SessionMarks { flood, ..SessionMarks::default() },
+                ..Placement::of(Rank::START)
+            }),
             2 if ids.has_pin(a) && self.policy.pins_have_room(pages) => self.policy.queues.pinned(usize::from(a)),
             _ => self.policy.queues.released(),
         }
     }
 
     /// Whether readers can read the segment in its stored form.
-    fn can_read(&self, left: &Left) -> bool {
+    fn can_read(&self, left: &SegmentMetadata) -> bool {
         left.packed_bytes == 0
             || (self.packing.is_some() && left.stream_bytes.max(left.packed_bytes) <= self.segment_bytes)
     }
@@ -206,7 +206,7 @@ impl Store {
         &mut self,
         queue: QueueId,
         view: &SegmentView,
-        left: &Left,
+        left: &SegmentMetadata,
         reading: &Reading,
         opened: u64,
         sessions: &mut SessionTable,
@@ -304,7 +304,7 @@ struct Reading {
 
 impl Reading {
     /// Decodes and checks all records. Fails if they contradict the metadata.
-    fn read(&mut self, left: &Left, ids: &IdMapping) -> io::Result<SegmentView> {
+    fn read(&mut self, left: &SegmentMetadata, ids: &IdMapping) -> io::Result<SegmentView> {
         if left.packed_bytes > 0 {
             let len = self.context.decompress_to_buffer(&self.bytes, &mut self.stream[..left.stream_bytes])?;
             if len != left.stream_bytes {

@@ -10,7 +10,7 @@ use super::cursor::{Cursor, RecordAt, Stream};
 use super::queues::QueueId;
 use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, RecordHeader};
 use crate::session::SessionTable;
-use base::counters::{Carried, Volume};
+use base::counters::{CarriedTotals, Volume};
 use base::time::Timestamp;
 
 /// Maximum number of records that are picked from one segment.
@@ -18,27 +18,27 @@ const PICKED_MAX: usize = 8192;
 
 /// Destination of a packet that survives the eviction of its segment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target {
+pub(super) struct CarryTarget {
     pub(super) queue: QueueId,
     pub(super) is_head: bool,
 }
 
 /// The packets that are being carried forward, and their counts.
 #[derive(Debug, Default)]
-pub(super) struct Heads {
+pub(super) struct CarriedPackets {
     limit_bytes: u64,
     /// Bytes of all segments of carried starts.
     bytes: u64,
-    carried: Carried,
+    carried: CarriedTotals,
     /// Records picked from the segment that is being evicted. Their bytes are in `data`, one packet after another.
-    picked: Vec<(RecordHeader, Target)>,
+    picked: Vec<(RecordHeader, CarryTarget)>,
     picked_heads: Volume,
     picked_pinned_bytes: usize,
     data: Vec<u8>,
     packet: Vec<u8>,
 }
 
-impl Heads {
+impl CarriedPackets {
     pub(super) fn new(limit_bytes: u64, segment_bytes: usize) -> Self {
         Self {
             limit_bytes,
@@ -50,7 +50,7 @@ impl Heads {
         }
     }
 
-    pub(super) fn carried(&self) -> Carried {
+    pub(super) fn carried(&self) -> CarriedTotals {
         self.carried
     }
 
@@ -65,7 +65,7 @@ impl Heads {
     }
 
     /// Adds the counts of another store.
-    pub(super) fn go_on_counting(&mut self, carried: Carried) {
+    pub(super) fn go_on_counting(&mut self, carried: CarriedTotals) {
         self.carried.volume += carried.volume;
         self.carried.lost += carried.lost;
     }
@@ -84,7 +84,7 @@ impl Heads {
     }
 
     /// Copies a packet; false if there is no room for it, or if it cannot be read.
-    pub(super) fn pick(&mut self, to: Target, cursor: &Cursor, record: &RecordAt, stream: &Stream<'_>) -> bool {
+    pub(super) fn pick(&mut self, to: CarryTarget, cursor: &Cursor, record: &RecordAt, stream: &Stream<'_>) -> bool {
         let header = record.header;
         if !self.fits(&header, to) || cursor.data(stream, cursor.segment(), record, &mut self.packet).is_err() {
             return false;
@@ -99,7 +99,7 @@ impl Heads {
         true
     }
 
-    fn fits(&self, header: &RecordHeader, to: Target) -> bool {
+    fn fits(&self, header: &RecordHeader, to: CarryTarget) -> bool {
         let len = header.captured_len as usize;
         let heads = self.picked_heads;
         let taken = self.bytes + heads.bytes + len as u64 + (heads.packets + 1) * HEADER_BYTES_MAX as u64;
@@ -114,7 +114,7 @@ impl Heads {
     }
 
     /// The picked packets.
-    pub(super) fn picked(&self) -> impl Iterator<Item = (&RecordHeader, Target, &[u8])> {
+    pub(super) fn picked(&self) -> impl Iterator<Item = (&RecordHeader, CarryTarget, &[u8])> {
         let mut rest = &self.data[..];
         self.picked.iter().map(move |(header, to)| {
             let (data, after) = rest.split_at(header.captured_len as usize);

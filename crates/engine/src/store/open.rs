@@ -6,14 +6,14 @@ use super::segment::{SegmentId, Slot};
 
 /// The segment of a queue that is being written.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct OpenSegment {
     pub(super) id: SegmentId,
     pub(super) tail: Tail,
     pub(super) previous: Previous,
     len_bytes: usize,
 }
 
-impl Open {
+impl OpenSegment {
     /// A segment without records. Its first record follows `previous`.
     pub(super) fn new(id: SegmentId, first_page: PageId, previous: Previous) -> Self {
         Self { id, tail: Tail::new(first_page), previous, len_bytes: 0 }

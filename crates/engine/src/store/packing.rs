@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::compress::{Compression, Compressor, JOBS, Job, LIFE_USED_MAX, Outcome, Pace, Packing, packed_bytes_max};
+use super::compress::{
+    Compression, CompressionState, Compressor, JOBS, Job, LIFE_USED_MAX, Outcome, Pace, packed_bytes_max,
+};
 use super::queues::{Kind, QueueId};
 use super::segment::{SegmentId, SegmentView, pages_of};
 use super::state::Store;
@@ -19,7 +21,7 @@ impl Store {
         let longest = self.segment_bytes;
         let Some(shared) = Arc::get_mut(&mut self.shared) else { unreachable!("nobody reads yet") };
         shared.unpacked = Unpacked::new(compression.readers_bytes, longest)?;
-        let (mut packing, compressor) = Packing::new(compression, &self.shared, longest, &self.policy.queues)?;
+        let (mut packing, compressor) = CompressionState::new(compression, &self.shared, longest, &self.policy.queues)?;
         packing.spare = self.arena.take_many(pages_of(packed_bytes_max(longest)));
         self.packing = Some(Box::new(packing));
         Ok(compressor)

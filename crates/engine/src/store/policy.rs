@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::eviction::{Candidate, Shares, Survey};
 use super::list::SegmentLists;
 use super::pages::PAGE_BYTES;
-use super::queues::{Kind, Place, QueueId, Queues};
+use super::queues::{Kind, Placement, QueueId, Queues};
 use super::rank::Rank;
 use super::reach::Reach;
 use super::retention::{Clock, Policy};
@@ -79,7 +79,7 @@ impl AppliedPolicy {
 
     /// The queue of a packet at a place.
     #[inline]
-    pub(super) fn queue_of(&self, place: Place, record_bytes_max: usize) -> QueueId {
+    pub(super) fn queue_of(&self, place: Placement, record_bytes_max: usize) -> QueueId {
         let pins = place.marks.pins & self.pins;
         if pins != 0
             && let Some(queue) = self.pinned(pins, record_bytes_max)
@@ -96,7 +96,7 @@ impl AppliedPolicy {
 
     /// Counts a packet that is stored.
     #[inline]
-    pub(super) fn count(&mut self, place: Place, record_bytes: usize) {
+    pub(super) fn count(&mut self, place: Placement, record_bytes: usize) {
         if place.elephant == 0 {
             self.reach.count(record_bytes, self.clock.ticks_ns());
         }

@@ -7,7 +7,7 @@
 //! the queue that loses its oldest segment.
 
 use super::list::List;
-use super::open::Open;
+use super::open::OpenSegment;
 use super::pages::PAGE_BYTES;
 use super::rank::Rank;
 use super::retention::Policy;
@@ -28,7 +28,7 @@ const CLASS_QUEUES: usize = SessionMarks::FLOODS * (STARTS_QUEUES + MIDDLE_RANKS
 
 /// Determines the queue of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Placement {
     /// The marks of its session.
     pub marks: SessionMarks,
     /// The depth of the packet in its session.
@@ -52,7 +52,7 @@ pub enum KeptAs {
     Important,
 }
 
-impl Place {
+impl Placement {
     /// A place that depends on the rank only: no class, no flood, no pin.
     pub fn of(rank: Rank) -> Self {
         Self { marks: SessionMarks::default(), rank, kept_as: KeptAs::Part, elephant: 0 }
@@ -152,7 +152,7 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) list: List,
-    pub(super) open: Option<Open>,
+    pub(super) open: Option<OpenSegment>,
     pub(super) kind: Kind,
     /// Pages of all its segments.
     pub(super) pages: u32,
@@ -227,7 +227,7 @@ impl Queues {
 
     /// The queue of packets at a place, without regard to pins.
     #[inline]
-    pub(super) fn at(&self, place: Place) -> QueueId {
+    pub(super) fn at(&self, place: Placement) -> QueueId {
         let class = usize::from(place.marks.class).min(self.classes.len() - 1);
         let line = match place.kept_as {
             KeptAs::Closing => 0,

@@ -181,7 +181,7 @@ pub fn bytes(header: &RecordHeader, previous: &Previous) -> usize {
 
 /// The fields of a record that are needed to count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outline {
+pub struct RecordOutline {
     /// Sequence number, in order of arrival.
     pub sequence: u64,
     /// Number of bytes kept of the packet.
@@ -195,10 +195,10 @@ pub struct Outline {
 /// The masks of numbers of up to four bytes.
 const MASKS: [u64; 5] = [0, 0xff, 0xffff, 0xff_ffff, 0xffff_ffff];
 
-/// Decodes only an [`Outline`]. This takes about a quarter of the work of [`decode_short`]. Returns `None` for long
+/// Decodes only an [`RecordOutline`]. This takes about a quarter of the work of [`decode_short`]. Returns `None` for long
 /// headers.
 #[inline]
-pub fn outline([low, high]: [u64; 2], previous_sequence: u64) -> Option<Outline> {
+pub fn outline([low, high]: [u64; 2], previous_sequence: u64) -> Option<RecordOutline> {
     let time_end = 2 + (low & 7);
     let (sequence, captured) = (low >> 4 & 3, low >> 6 & 3);
     let (slot_at, slot) = (sequence + captured, (low >> 12 & 3) + 1);
@@ -208,7 +208,7 @@ pub fn outline([low, high]: [u64; 2], previous_sequence: u64) -> Option<Outline>
     let rest = low >> (time_end * 8) | high << (64 - time_end * 8);
     // Only the slot can have four bytes.
     let part = |at: u64, bytes: u64| rest >> (at * 8) & MASKS[usize::try_from(bytes).unwrap_or(0)];
-    Some(Outline {
+    Some(RecordOutline {
         sequence: previous_sequence.wrapping_add(part(0, sequence)).wrapping_add(1),
         captured_len: u32::try_from(part(sequence, captured)).ok()?,
         session: SessionSlot(u32::try_from(part(slot_at, slot)).ok()?),
@@ -244,12 +244,12 @@ fn bytes_by(control: u64) -> usize {
 }
 
 /// Source of header bytes.
-trait Take {
+trait HeaderBytes {
     /// Takes the next `n` bytes, fewer than eight, as a little-endian number.
     fn take(&mut self, n: u64) -> Option<u64>;
 }
 
-impl Take for [u64; 2] {
+impl HeaderBytes for [u64; 2] {
     #[inline]
     fn take(&mut self, n: u64) -> Option<u64> {
         let [low, high] = *self;
@@ -260,7 +260,7 @@ impl Take for [u64; 2] {
     }
 }
 
-impl Take for &[u8] {
+impl HeaderBytes for &[u8] {
     fn take(&mut self, n: u64) -> Option<u64> {
         let (bytes, rest) = self.split_at_checked(usize::try_from(n).ok()?)?;
         *self = rest;
@@ -269,7 +269,7 @@ impl Take for &[u8] {
 }
 
 #[inline]
-fn read(mut from: impl Take, previous: &Previous) -> Option<RecordHeader> {
+fn read(mut from: impl HeaderBytes, previous: &Previous) -> Option<RecordHeader> {
     let control = from.take(2)?;
     let has = |bit: u32| control >> bit & 1 == 1;
     let time = from.take(control & 7)?;
@@ -362,7 +362,7 @@ mod tests {
             prop_assert_eq!(super::bytes(&header, &previous), bytes.len());
             if let Some(outline) = outline(words(&long), previous.sequence) {
                 let RecordHeader { sequence, captured_len, session, .. } = header;
-                prop_assert_eq!(outline, Outline { sequence, captured_len, session, header_bytes: bytes.len() });
+                prop_assert_eq!(outline, RecordOutline { sequence, captured_len, session, header_bytes: bytes.len() });
             }
         }
 

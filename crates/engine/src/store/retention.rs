@@ -11,12 +11,12 @@ use base::time::Timestamp;
 pub struct Policy {
     weights: [f64; Rank::COUNT],
     shares: [f64; 2],
-    classes: Vec<Terms>,
+    classes: Vec<RetentionTerms>,
 }
 
 /// The retention terms of a class.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Terms {
+pub struct RetentionTerms {
     /// Retention time relative to other sessions; 1 is the default.
     pub weight: f64,
     /// Bytes of memory that other classes cannot take.
@@ -52,7 +52,7 @@ impl Policy {
 
     /// Sets the classes, class 1 first. Class 0 holds all other sessions.
     #[must_use]
-    pub fn with_classes(mut self, classes: Vec<Terms>) -> Self {
+    pub fn with_classes(mut self, classes: Vec<RetentionTerms>) -> Self {
         self.classes = classes;
         self
     }
@@ -73,7 +73,7 @@ impl Policy {
     }
 
     /// The terms of all classes except 0, class 1 first.
-    pub(super) fn classes(&self) -> &[Terms] {
+    pub(super) fn classes(&self) -> &[RetentionTerms] {
         &self.classes
     }
 }

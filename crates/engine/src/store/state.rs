@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::arena::Arena;
-use super::compress::Packing;
-use super::heads::Heads;
+use super::compress::CompressionState;
+use super::heads::CarriedPackets;
 use super::list::SegmentLists;
 use super::pages::{PAGE_BYTES, PAGE_COST_BYTES};
 use super::policy::AppliedPolicy;
@@ -16,7 +16,7 @@ use super::segment::segment_bytes;
 use super::segments::Segments;
 use super::tally::Tally;
 use super::unpack::Unpacked;
-use base::counters::{Carried, CompressionTotals, Volume};
+use base::counters::{CarriedTotals, CompressionTotals, Volume};
 use base::memory::Lock;
 use base::time::Timestamp;
 
@@ -32,10 +32,10 @@ pub struct Store {
     pub(super) arena: Arena,
     pub(super) lists: SegmentLists,
     pub(super) policy: AppliedPolicy,
-    pub(super) heads: Heads,
+    pub(super) heads: CarriedPackets,
     pub(super) segment_bytes: usize,
     /// The state of compression; `None` when packets are not compressed.
-    pub(super) packing: Option<Box<Packing>>,
+    pub(super) packing: Option<Box<CompressionState>>,
     /// Counts of earlier compression.
     pub(super) packed_before: CompressionTotals,
     pub(super) retained: Volume,
@@ -66,7 +66,7 @@ impl Store {
             arena,
             lists,
             policy: AppliedPolicy::new(policy, pages, pinned_bytes),
-            heads: Heads::new(u64::from(pages) * PAGE_BYTES as u64 / HEADS_SHARE, segment_bytes(bytes)),
+            heads: CarriedPackets::new(u64::from(pages) * PAGE_BYTES as u64 / HEADS_SHARE, segment_bytes(bytes)),
             segment_bytes: segment_bytes(bytes),
             packing: None,
             packed_before: CompressionTotals::default(),
@@ -119,7 +119,7 @@ impl Store {
     }
 
     /// Counts of packets that were carried forward.
-    pub fn carried(&self) -> Carried {
+    pub fn carried(&self) -> CarriedTotals {
         self.heads.carried()
     }
 

@@ -68,7 +68,7 @@ fn what_goes_in_comes_out() {
     let lens = [60, 1514, 0, 1, 65_549, 7, 8, 9, 4096, PACKET_BYTES_MAX];
     for (sequence, len) in (0..).zip(lens) {
         let rank = Rank(u8::try_from(sequence % 3).unwrap());
-        store.append(&header(sequence, sequence * 10, len), &data(sequence, len), Place::of(rank), &mut sessions);
+        store.append(&header(sequence, sequence * 10, len), &data(sequence, len), Placement::of(rank), &mut sessions);
     }
     let all = contents(&store.segments());
     for (rank, packets) in &all {
@@ -91,7 +91,7 @@ fn the_deepest_rank_goes_first_and_the_start_lasts_longest() {
         store.append(
             &header(sequence, sequence * 1_000_000, 1000),
             &data(sequence, 1000),
-            Place::of(rank),
+            Placement::of(rank),
             &mut sessions,
         );
     }
@@ -111,7 +111,7 @@ fn a_reader_that_was_overtaken_finds_out() {
         store.append(
             &header(sequence, sequence * 1000, 1000),
             &data(sequence, 1000),
-            Place::of(Rank(3)),
+            Placement::of(Rank(3)),
             &mut sessions,
         );
     };
@@ -139,7 +139,7 @@ fn records_cost_at_most_twelve_bytes_beside_their_packet() {
         let mut header = header(sequence, sequence * 1_000_003, len);
         header.session = SessionSlot(u32::try_from(sequence * 7919 % 30_000).unwrap());
         let rank = Rank(u8::try_from(sequence % 12).unwrap());
-        store.append(&header, &data(sequence, len), Place::of(rank), &mut sessions);
+        store.append(&header, &data(sequence, len), Placement::of(rank), &mut sessions);
     }
     let open: Vec<SegmentId> =
         store.policy.queues.iter().filter_map(|(_, queue)| Some(queue.open.as_ref()?.id)).collect();
@@ -173,7 +173,7 @@ proptest! {
         let mut time = 1_000_000_000_000u64;
         for (sequence, (rank, len, step, back)) in (0..).zip(steps) {
             time = if back { time - step / 2 } else { time + step };
-            store.append(&header(sequence, time, len), &data(sequence, len), Place::of(Rank(rank)), &mut sessions);
+            store.append(&header(sequence, time, len), &data(sequence, len), Placement::of(Rank(rank)), &mut sessions);
             appended.entry(rank).or_default().push((sequence, len));
             stored.add(len as u64);
             let mut sum = store.retained();

@@ -1,6 +1,6 @@
 //! Writes a record into the open segment of a queue, for which there is room.
 
-use super::open::Open;
+use super::open::OpenSegment;
 use super::pages::PageId;
 use super::queues::QueueId;
 use super::record::{self, Previous, RecordHeader};
@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// Opens a segment at the end of a queue. A slot and a page are free.
-    fn begin(&mut self, queue: QueueId, header: &RecordHeader) -> Open {
+    fn begin(&mut self, queue: QueueId, header: &RecordHeader) -> OpenSegment {
         self.pack_at_beginning();
         let (Some(id), Some(page)) = (self.lists.take(), self.arena.take()) else {
             unreachable!("make_room left a slot and a page");
@@ -55,7 +55,7 @@ impl Store {
         self.lists.slot(id).open(rank, page, previous.time, previous.sequence);
         self.policy.queues.took(queue, 1);
         self.lists.push(&mut self.policy.queues[queue].list, id, self.policy.clock.ticks_ns());
-        Open::new(id, page, previous)
+        OpenSegment::new(id, page, previous)
     }
 
     /// Appends the pages that `bytes` more bytes need to the open segment of a queue, whose last page is `last`.

@@ -52,7 +52,7 @@ fn each_line_that_is_removed_moved_or_repeated_is_found() {
             assert!(!checked(&moved).holds(), "{at} and {to} swapped");
         }
     }
-    assert_eq!(checked(&[lines[3].clone(), lines[7].clone()]).breaks[0].1, Break::Gap { expected: 4, found: 6 });
+    assert_eq!(checked(&[lines[3].clone(), lines[7].clone()]).breaks[0].1, ChainBreak::Gap { expected: 4, found: 6 });
 }
 
 #[test]
@@ -105,5 +105,5 @@ fn a_signed_head_shows_that_a_chain_was_made_again() {
         })
         .into();
     let report = checked(&forged);
-    assert!(matches!(report.breaks[..], [(5, Break::Head(_))]), "{report:?}");
+    assert!(matches!(report.breaks[..], [(5, ChainBreak::Head(_))]), "{report:?}");
 }

@@ -7,7 +7,7 @@ pub(super) const METADATA: std::ops::Range<u32> = 0xffff_f000..0xffff_f100;
 
 /// One instruction as libpcap returns it (`struct bpf_insn`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Raw {
+pub struct RawInstruction {
     /// The operation code.
     pub code: u16,
     /// Instructions to skip when the condition is true.
@@ -18,7 +18,7 @@ pub struct Raw {
     pub k: u32,
 }
 
-impl Raw {
+impl RawInstruction {
     /// Parses the text form of an instruction, because the `pcap` crate keeps the four numbers private.
     pub(crate) fn from_libpcap(instruction: &pcap::BpfInstruction) -> Option<Self> {
         let text = instruction.to_string();
@@ -35,7 +35,7 @@ impl Raw {
 
 /// The reason why a program is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
+pub enum InvalidProgram {
     /// The text form of an instruction cannot be parsed.
     #[error("its instructions cannot be read")]
     Unreadable,

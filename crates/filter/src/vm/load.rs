@@ -1,6 +1,6 @@
 //! Checks libpcap's instructions and converts them.
 
-use super::instruction::{Instruction, Invalid, MEMORY_WORDS, METADATA, Operand, Raw};
+use super::instruction::{Instruction, InvalidProgram, MEMORY_WORDS, METADATA, Operand, RawInstruction};
 
 /// Operation codes of classic BPF (`<pcap/bpf.h>`): class, size and mode combined, or class, operation and source.
 pub(super) mod code {
@@ -51,11 +51,12 @@ pub(super) mod code {
 }
 
 /// Checks instruction number `at` of a program of `len` instructions.
-pub(super) fn check(raw: Raw, at: usize, len: usize) -> Result<Instruction, Invalid> {
+pub(super) fn check(raw: RawInstruction, at: usize, len: usize) -> Result<Instruction, InvalidProgram> {
     use Instruction as I;
     let k = raw.k;
-    let slot = || u8::try_from(k).ok().filter(|&slot| usize::from(slot) < MEMORY_WORDS).ok_or(Invalid::Memory(at));
-    let offset = || if METADATA.contains(&k) { Err(Invalid::Metadata) } else { Ok(k) };
+    let slot =
+        || u8::try_from(k).ok().filter(|&slot| usize::from(slot) < MEMORY_WORDS).ok_or(InvalidProgram::Memory(at));
+    let offset = || if METADATA.contains(&k) { Err(InvalidProgram::Metadata) } else { Ok(k) };
     Ok(match raw.code {
         code::RET_K => I::Return(k),
         code::RET_A => I::ReturnA,
@@ -78,20 +79,20 @@ pub(super) fn check(raw: Raw, at: usize, len: usize) -> Result<Instruction, Inva
         code::TXA => I::XToA,
         other if other & code::CLASS == code::JMP => check_jump(raw, at, len)?,
         other if other & code::CLASS == code::ALU => check_arithmetic(raw, at)?,
-        _ => return Err(Invalid::Operation(at)),
+        _ => return Err(InvalidProgram::Operation(at)),
     })
 }
 
-fn check_jump(raw: Raw, at: usize, len: usize) -> Result<Instruction, Invalid> {
+fn check_jump(raw: RawInstruction, at: usize, len: usize) -> Result<Instruction, InvalidProgram> {
     use Instruction as I;
-    let Raw { k, jump_true: yes, jump_false: no, .. } = raw;
+    let RawInstruction { k, jump_true: yes, jump_false: no, .. } = raw;
     // The target of the jump must lie inside the program. The last instruction cannot jump.
     let inside = |skip: u32| usize::try_from(skip).is_ok_and(|skip| skip < len.saturating_sub(at + 1));
     if raw.code == code::JA {
-        return if inside(k) { Ok(I::Jump(k)) } else { Err(Invalid::Jump(at)) };
+        return if inside(k) { Ok(I::Jump(k)) } else { Err(InvalidProgram::Jump(at)) };
     }
     if !inside(yes.into()) || !inside(no.into()) {
-        return Err(Invalid::Jump(at));
+        return Err(InvalidProgram::Jump(at));
     }
     Ok(match (raw.code & !code::SOURCE_X, raw.code & code::SOURCE_X == 0) {
         (code::JEQ, true) => I::IfEqual(k, yes, no),
@@ -102,15 +103,15 @@ fn check_jump(raw: Raw, at: usize, len: usize) -> Result<Instruction, Invalid> {
         (code::JGT, false) => I::IfGreaterX(yes, no),
         (code::JGE, false) => I::IfGreaterEqualX(yes, no),
         (code::JSET, false) => I::IfBitsX(yes, no),
-        _ => return Err(Invalid::Operation(at)),
+        _ => return Err(InvalidProgram::Operation(at)),
     })
 }
 
-fn check_arithmetic(raw: Raw, at: usize) -> Result<Instruction, Invalid> {
+fn check_arithmetic(raw: RawInstruction, at: usize) -> Result<Instruction, InvalidProgram> {
     use Instruction as I;
     let by = if raw.code & code::SOURCE_X == 0 { Operand::Constant(raw.k) } else { Operand::X };
     Ok(match (raw.code & !code::SOURCE_X, by) {
-        (code::DIV | code::MOD, Operand::Constant(0)) => return Err(Invalid::Zero(at)),
+        (code::DIV | code::MOD, Operand::Constant(0)) => return Err(InvalidProgram::Zero(at)),
         (code::ADD, _) => I::Add(by),
         (code::SUB, _) => I::Subtract(by),
         (code::MUL, _) => I::Multiply(by),
@@ -122,6 +123,6 @@ fn check_arithmetic(raw: Raw, at: usize) -> Result<Instruction, Invalid> {
         (code::LSH, _) => I::ShiftLeft(by),
         (code::RSH, _) => I::ShiftRight(by),
         (code::NEG, _) => I::Negate,
-        _ => return Err(Invalid::Operation(at)),
+        _ => return Err(InvalidProgram::Operation(at)),
     })
 }

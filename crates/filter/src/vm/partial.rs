@@ -64,14 +64,14 @@ enum Step {
 
 /// The results of the runs so far.
 #[derive(Default)]
-struct Answers {
+struct RunResults {
     runs: usize,
     matches: bool,
     rejects: bool,
     undecided: bool,
 }
 
-impl Answers {
+impl RunResults {
     /// Returns whether no further run can change the outcome.
     fn are_settled(&self) -> bool {
         self.undecided || (self.matches && self.rejects)
@@ -81,19 +81,19 @@ impl Answers {
 impl Program {
     /// Runs the program on a partly known packet.
     pub fn ask(&self, packet: &PartialPacket<'_>) -> Outcome {
-        let mut answers = Answers::default();
+        let mut answers = RunResults::default();
         let start = Run { at: 0, a: Some(0), x: Some(0), memory: [Some(0); MEMORY_WORDS] };
         self.explore(start, packet, &mut answers);
         match answers {
-            Answers { undecided: true, .. } | Answers { matches: true, rejects: true, .. } => Outcome::Unknown,
-            Answers { matches: true, .. } => Outcome::Matches,
-            Answers { .. } => Outcome::Rejects,
+            RunResults { undecided: true, .. } | RunResults { matches: true, rejects: true, .. } => Outcome::Unknown,
+            RunResults { matches: true, .. } => Outcome::Matches,
+            RunResults { .. } => Outcome::Rejects,
         }
     }
 
     /// Continues from `run`. Each branch on an unknown value recurses, so that no memory is allocated. There are at
     /// most [`RUNS_MAX`] runs.
-    fn explore(&self, mut run: Run, packet: &PartialPacket<'_>, answers: &mut Answers) {
+    fn explore(&self, mut run: Run, packet: &PartialPacket<'_>, answers: &mut RunResults) {
         answers.runs += 1;
         while !answers.are_settled() {
             let Some(instruction) = self.instructions.get(run.at) else { return answers.rejects = true };

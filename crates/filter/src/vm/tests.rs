@@ -3,16 +3,16 @@
 use super::load::{check, code};
 use super::*;
 
-fn raw(code: u16, jump_true: u8, jump_false: u8, k: u32) -> Raw {
-    Raw { code, jump_true, jump_false, k }
+fn raw(code: u16, jump_true: u8, jump_false: u8, k: u32) -> RawInstruction {
+    RawInstruction { code, jump_true, jump_false, k }
 }
 
 /// Returns the result of a program, 0 for "no match".
-fn run(program: &[Raw], data: &[u8]) -> u32 {
+fn run(program: &[RawInstruction], data: &[u8]) -> u32 {
     Program::load(program).expect("valid").run(data, 1000).unwrap_or(0)
 }
 
-const RETURN_A: Raw = Raw { code: code::RET_A, jump_true: 0, jump_false: 0, k: 0 };
+const RETURN_A: RawInstruction = RawInstruction { code: code::RET_A, jump_true: 0, jump_false: 0, k: 0 };
 
 #[test]
 fn a_start_rejects_only_what_the_whole_packet_does() {
@@ -98,19 +98,19 @@ fn arithmetic_wraps() {
 fn what_cannot_be_run_is_refused() {
     let end = raw(code::RET_K, 0, 0, 1);
     for (program, expected) in [
-        (vec![], Invalid::NoReturn),
-        (vec![raw(code::LD_LEN, 0, 0, 0)], Invalid::NoReturn),
-        (vec![raw(code::JA, 0, 0, 1), end], Invalid::Jump(0)),
-        (vec![end, raw(code::JA, 0, 0, u32::MAX), end], Invalid::Jump(1)),
-        (vec![raw(code::JEQ, 0, 1, 0), end], Invalid::Jump(0)),
-        (vec![raw(code::JEQ, 255, 0, 0), end], Invalid::Jump(0)),
-        (vec![raw(code::JSET | 0x20, 0, 0, 0), end], Invalid::Operation(0)),
-        (vec![raw(code::ST, 0, 0, 16), end], Invalid::Memory(0)),
-        (vec![raw(code::LD_MEM, 0, 0, 1 << 20), end], Invalid::Memory(0)),
-        (vec![raw(code::DIV, 0, 0, 0), end], Invalid::Zero(0)),
-        (vec![raw(code::MOD, 0, 0, 0), end], Invalid::Zero(0)),
-        (vec![raw(0xffff, 0, 0, 0), end], Invalid::Operation(0)),
-        (vec![raw(code::LD_B_ABS, 0, 0, 0xffff_f004), end], Invalid::Metadata),
+        (vec![], InvalidProgram::NoReturn),
+        (vec![raw(code::LD_LEN, 0, 0, 0)], InvalidProgram::NoReturn),
+        (vec![raw(code::JA, 0, 0, 1), end], InvalidProgram::Jump(0)),
+        (vec![end, raw(code::JA, 0, 0, u32::MAX), end], InvalidProgram::Jump(1)),
+        (vec![raw(code::JEQ, 0, 1, 0), end], InvalidProgram::Jump(0)),
+        (vec![raw(code::JEQ, 255, 0, 0), end], InvalidProgram::Jump(0)),
+        (vec![raw(code::JSET | 0x20, 0, 0, 0), end], InvalidProgram::Operation(0)),
+        (vec![raw(code::ST, 0, 0, 16), end], InvalidProgram::Memory(0)),
+        (vec![raw(code::LD_MEM, 0, 0, 1 << 20), end], InvalidProgram::Memory(0)),
+        (vec![raw(code::DIV, 0, 0, 0), end], InvalidProgram::Zero(0)),
+        (vec![raw(code::MOD, 0, 0, 0), end], InvalidProgram::Zero(0)),
+        (vec![raw(0xffff, 0, 0, 0), end], InvalidProgram::Operation(0)),
+        (vec![raw(code::LD_B_ABS, 0, 0, 0xffff_f004), end], InvalidProgram::Metadata),
     ] {
         assert_eq!(Program::load(&program).map(|p| p.len()), Err(expected));
     }

@@ -84,14 +84,14 @@ fn coverage_is_what_an_independent_count_finds() {
         let (all, counts) = count(&sessions, &kept, since);
         eprintln!("{coverage:?}: {all} {counts:?}");
         assert_eq!(coverage.sessions, all, "{:?}", coverage.period);
-        let told = [coverage.first_packet, coverage.first_kb, coverage.first_10kb, coverage.whole];
-        for (depth, (told, counted)) in told.into_iter().zip(counts).enumerate() {
+        let estimated = [coverage.first_packet, coverage.first_kb, coverage.first_10kb, coverage.whole];
+        for (depth, (estimated, counted)) in estimated.into_iter().zip(counts).enumerate() {
             let counted = f64::from(u32::try_from(counted).unwrap()) / f64::from(u32::try_from(all).unwrap());
             // Coverage is never too high. It can be slightly too low: distances are rounded, and the entry of an
             // unanswered session can be reused while its packet is retained.
-            assert!(told <= counted + 1e-9, "{:?} depth {depth}: {told} of {counted}", coverage.period);
-            assert!(told >= counted - 0.01, "{:?} depth {depth}: {told} of {counted}", coverage.period);
-            cut += u32::from(told < 0.9);
+            assert!(estimated <= counted + 1e-9, "{:?} depth {depth}: {estimated} of {counted}", coverage.period);
+            assert!(estimated >= counted - 0.01, "{:?} depth {depth}: {estimated} of {counted}", coverage.period);
+            cut += u32::from(estimated < 0.9);
         }
     }
     assert!(cut >= 4, "the store was too large for anything to be cut");

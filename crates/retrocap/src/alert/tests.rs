@@ -97,7 +97,7 @@ fn every_format_names_its_sessions() {
 }
 
 #[test]
-fn a_broken_line_is_told_and_costs_no_other() {
+fn a_broken_line_is_reported_and_costs_no_other() {
     let good =
         r#"{"timestamp":"2026-11-22T10:00:00+0000","event_type":"alert","src_ip":"10.0.0.1","dest_ip":"10.0.0.2"}"#;
     for (bad, why) in [

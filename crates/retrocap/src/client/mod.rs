@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_told_in_the_services_words() {
+    fn a_problem_is_reported_in_the_services_words() {
         let problem =
             refused(StatusCode::NOT_FOUND, r#"{"title":"x","detail":"nothing was seen","cause":"never_seen"}"#);
         assert_eq!((problem.to_string().as_str(), problem.is_nothing_found()), ("nothing was seen", true));

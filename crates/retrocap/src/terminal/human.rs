@@ -30,7 +30,7 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 /// Parses a time of an answer.
-pub(crate) fn told_time(text: &Foreign) -> Option<Timestamp> {
+pub(crate) fn printed_time(text: &Foreign) -> Option<Timestamp> {
     time(text.untrusted())
 }
 

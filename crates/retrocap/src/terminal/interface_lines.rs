@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::terminal::human::{count, size, told_time};
+use crate::terminal::human::{count, printed_time, size};
 use base::foreign::Foreign;
 use base::time;
 use query::status::{InterfaceGapStatus, InterfaceStatus};
@@ -53,6 +53,6 @@ pub(crate) fn gap(gap: &InterfaceGapStatus, tz: &TimeZone) -> String {
 }
 
 /// A time of an answer in the local time zone, or unchanged if it is none.
-pub(crate) fn local(told: &Foreign, tz: &TimeZone) -> String {
-    told_time(told).map_or_else(|| told.terminal().to_string(), |at| time::local(at, tz))
+pub(crate) fn local(text: &Foreign, tz: &TimeZone) -> String {
+    printed_time(text).map_or_else(|| text.terminal().to_string(), |at| time::local(at, tz))
 }

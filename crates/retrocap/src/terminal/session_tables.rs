@@ -155,7 +155,7 @@ fn values(flow: &Flow) -> [Field<'_>; 24] {
 }
 
 fn row(flow: &Flow, clock: &mut Clock) -> Row {
-    let (first, last) = (human::told_time(&flow.first), human::told_time(&flow.last));
+    let (first, last) = (human::printed_time(&flow.first), human::printed_time(&flow.last));
     let lasted = first.zip(last).filter(|(first, last)| first < last);
     let lasted = lasted.map(|(first, last)| time::human_age(last.since(first)));
     let packets = flow.packets.sum();
@@ -225,8 +225,8 @@ impl Clock {
         }
     }
 
-    fn time(&mut self, told: &Foreign) -> String {
-        let Some(time) = human::told_time(told) else { return told.terminal().to_string() };
+    fn time(&mut self, text: &Foreign) -> String {
+        let Some(time) = human::printed_time(text) else { return text.terminal().to_string() };
         let zone = time::zone(time, &self.tz);
         if *self.zone.get_or_insert_with(|| zone.clone()) != zone {
             // The clock was changed for daylight saving time.

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::terminal::human::{count, counted, seconds, size, told_time as read_time};
+use crate::terminal::human::{count, counted, printed_time as read_time, seconds, size};
 use crate::terminal::interface_lines::{InterfaceLines, gap};
 use crate::terminal::screen::{BOLD, CYAN, GREEN, RED, Screen};
 use crate::terminal::session_tables::endpoint;

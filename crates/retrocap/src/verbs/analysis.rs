@@ -21,7 +21,7 @@ use formats::reader::FileSource;
 use streams::Session;
 
 /// What is read.
-pub(super) struct Question<'a> {
+pub(super) struct SessionInput<'a> {
     pub(super) common: &'a Common,
     pub(super) selection: &'a Selection,
     pub(super) around: &'a Around,
@@ -30,17 +30,17 @@ pub(super) struct Question<'a> {
 }
 
 /// A packet, or a moment in which no further packet has come.
-pub(super) enum Moment<'a, 'p> {
+pub(super) enum InputEvent<'a, 'p> {
     Packet(&'a Packet<'p>, u64),
     Pause,
 }
 
-impl Question<'_> {
+impl SessionInput<'_> {
     /// Reads the packets until the end, or until `each` breaks off. Returns the trailers of the answer.
     pub(super) fn read(
         &self,
         interfaces: &Arc<Interfaces>,
-        each: &mut dyn FnMut(Moment<'_, '_>) -> ControlFlow<()>,
+        each: &mut dyn FnMut(InputEvent<'_, '_>) -> ControlFlow<()>,
     ) -> anyhow::Result<Trailers> {
         let (tz, now) = (TimeZone::system(), self.common.now());
         let mut selection = self.selection.clone();
@@ -69,7 +69,7 @@ impl Question<'_> {
                 if !ended {
                     sequence += 1;
                     bytes += packet.data.len() as u64;
-                    ended = each(Moment::Packet(packet, sequence)).is_break();
+                    ended = each(InputEvent::Packet(packet, sequence)).is_break();
                 }
             });
             counts.set(sequence, bytes, None);
@@ -81,7 +81,7 @@ impl Question<'_> {
                 Err(_) if interrupted.is_interrupted() => return Ok(trailers),
                 more => more?,
             };
-            if self.follow && each(Moment::Pause).is_break() {
+            if self.follow && each(InputEvent::Pause).is_break() {
                 return Ok(trailers);
             }
         }

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_as_versions_of_wireshark_tell_them() {
+    fn folders_of_each_version_of_wireshark() {
         for (folders, expected) in [
             ("Temp:\t/tmp\nPersonal configuration:\t/root/.config/wireshark\n", Some("/root/.config/wireshark/extcap")),
             (

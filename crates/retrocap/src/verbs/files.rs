@@ -16,14 +16,14 @@ use crate::offline;
 use crate::options::Common;
 use crate::terminal::human;
 use crate::terminal::printable::{note, plain, print, print_json};
-use crate::verbs::analysis::{self, Moment, Question};
+use crate::verbs::analysis::{self, InputEvent, SessionInput};
 use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers;
 use base::interface::Interfaces;
 use base::time;
 use engine::budget::ByteSize;
-use folder::Folder;
-use objects::{Collector, Limits, Object, Objects};
+use folder::OutputFolder;
+use objects::{Collector, Object, ObjectLimits, ObjectSink};
 use protocols::Protocols;
 use streams::{Cause, Session, Streams};
 
@@ -84,8 +84,8 @@ impl Files {
 
     fn ask(&self, common: &Common) -> anyhow::Result<()> {
         let interfaces = Arc::<Interfaces>::default();
-        let folder = self.output.as_deref().map(Folder::open).transpose()?;
-        let list = List {
+        let folder = self.output.as_deref().map(OutputFolder::open).transpose()?;
+        let list = ObjectList {
             files: self,
             json: common.json,
             tz: TimeZone::system(),
@@ -96,13 +96,18 @@ impl Files {
             bytes: 0,
             failed: None,
         };
-        let mut protocols = Protocols::new(Collector::new(Limits::default(), list));
+        let mut protocols = Protocols::new(Collector::new(ObjectLimits::default(), list));
         let cause = if self.selection.read.is_empty() { Cause::Cut } else { Cause::Missing };
         let mut streams = Streams::default().with_cause(cause);
-        let question =
-            Question { common, selection: &self.selection, around: &self.around, follow: false, whole_sessions: false };
+        let question = SessionInput {
+            common,
+            selection: &self.selection,
+            around: &self.around,
+            follow: false,
+            whole_sessions: false,
+        };
         let trailers = question.read(&interfaces, &mut |moment| {
-            if let Moment::Packet(packet, sequence) = moment {
+            if let InputEvent::Packet(packet, sequence) = moment {
                 streams.packet(packet, sequence, &mut protocols);
             }
             if protocols.facts.objects.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -117,7 +122,7 @@ impl Files {
         if left_out > 0 {
             note(&format!(
                 "retrocap: {left_out} more objects are left out: at most {} are told",
-                Limits::default().objects
+                ObjectLimits::default().objects
             ));
         }
         if list.count == 0 {
@@ -142,19 +147,19 @@ impl Files {
 }
 
 /// Prints objects, and writes them.
-struct List<'a> {
+struct ObjectList<'a> {
     files: &'a Files,
     json: bool,
     tz: TimeZone,
     interfaces: Arc<Interfaces>,
-    folder: Option<Folder>,
+    folder: Option<OutputFolder>,
     count: u64,
     incomplete: u64,
     bytes: u64,
     failed: Option<anyhow::Error>,
 }
 
-impl Objects for List<'_> {
+impl ObjectSink for ObjectList<'_> {
     fn object(&mut self, session: &Session, object: Object) {
         if self.failed.is_none()
             && self.files.wants(&object)
@@ -165,7 +170,7 @@ impl Objects for List<'_> {
     }
 }
 
-impl List<'_> {
+impl ObjectList<'_> {
     fn add(&mut self, session: &Session, object: &Object) -> anyhow::Result<()> {
         self.count += 1;
         self.incomplete += u64::from(!object.complete);

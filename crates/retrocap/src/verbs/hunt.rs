@@ -19,13 +19,13 @@ use crate::options::Common;
 use crate::terminal::human;
 use crate::terminal::output::FileMode;
 use crate::terminal::printable::note;
-use crate::verbs::analysis::{Moment, Question};
+use crate::verbs::analysis::{InputEvent, SessionInput};
 use crate::verbs::selection::{Around, Selection, duration};
 use crate::verbs::trailers;
 use base::interface::Interfaces;
-use hunt::{Hunter, Report, Where};
-use matches::{Files, Matches, Printer};
-use objects::{Collector, Limits};
+use hunt::{Hunter, Report, SearchScope};
+use matches::{FileMatches, Matches, Printer};
+use objects::{Collector, ObjectLimits};
 use protocols::Protocols;
 use streams::{Cause, Event, Session, Sink, Streams};
 
@@ -52,7 +52,7 @@ pub(crate) struct Hunt {
     rules: rules::RuleArgs,
     /// Where to search: in each packet alone, in what a side sent, or in files that were carried
     #[arg(long = "in", value_name = "WHERE", value_enum, default_value = "stream", help_heading = "What to look for")]
-    place: Place,
+    place: SearchIn,
     /// Stop after N matches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -71,7 +71,7 @@ pub(crate) struct Hunt {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Place {
+enum SearchIn {
     /// The payload of each packet alone
     Payload,
     /// The bytes that a side sent
@@ -80,12 +80,12 @@ enum Place {
     File,
 }
 
-impl From<Place> for Where {
-    fn from(place: Place) -> Self {
+impl From<SearchIn> for SearchScope {
+    fn from(place: SearchIn) -> Self {
         match place {
-            Place::Payload => Self::Payload,
-            Place::Stream => Self::Stream,
-            Place::File => Self::File,
+            SearchIn::Payload => Self::Payload,
+            SearchIn::Stream => Self::Stream,
+            SearchIn::File => Self::File,
         }
     }
 }
@@ -113,8 +113,8 @@ impl Hunt {
         let printer = Printer::new(common, Arc::clone(&interfaces), self.limit);
         let matches = Rc::new(RefCell::new(printer));
         let files = rules.files.map(|search| {
-            let search = Files { search, matches: Rc::clone(&matches) };
-            Protocols::new(Collector::new(Limits::default(), search))
+            let search = FileMatches { search, matches: Rc::clone(&matches) };
+            Protocols::new(Collector::new(ObjectLimits::default(), search))
         });
         let hunter = Hunter::new(
             rules.patterns,
@@ -123,11 +123,11 @@ impl Hunt {
             rules.attacks,
             Matches(Rc::clone(&matches)),
         );
-        let mut both = Both { hunter, files };
+        let mut both = CombinedSearch { hunter, files };
         // A recorder cuts sessions. A capture file does not say why packets are missing.
         let cause = if self.selection.read.is_empty() { Cause::Cut } else { Cause::Missing };
         let mut streams = Streams::default().with_cause(cause);
-        let question = Question {
+        let question = SessionInput {
             common,
             selection: &self.selection,
             around: &self.around,
@@ -136,8 +136,8 @@ impl Hunt {
         };
         let trailers = question.read(&interfaces, &mut |moment| {
             match moment {
-                Moment::Packet(packet, sequence) => streams.packet(packet, sequence, &mut both),
-                Moment::Pause => both.hunter.catch_up(),
+                InputEvent::Packet(packet, sequence) => streams.packet(packet, sequence, &mut both),
+                InputEvent::Pause => both.hunter.catch_up(),
             }
             if matches.borrow().is_done() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
@@ -189,18 +189,18 @@ impl Hunt {
         Ok(())
     }
 
-    fn question<'a>(&'a self, common: &'a Common) -> Question<'a> {
-        Question { common, selection: &self.selection, around: &self.around, follow: false, whole_sessions: true }
+    fn question<'a>(&'a self, common: &'a Common) -> SessionInput<'a> {
+        SessionInput { common, selection: &self.selection, around: &self.around, follow: false, whole_sessions: true }
     }
 }
 
 /// The search of streams, and that of files if it was asked for.
-struct Both {
+struct CombinedSearch {
     hunter: Hunter<Matches>,
-    files: Option<Protocols<Collector<Files>>>,
+    files: Option<Protocols<Collector<FileMatches>>>,
 }
 
-impl Sink for Both {
+impl Sink for CombinedSearch {
     fn event(&mut self, session: &Session, event: Event<'_>) {
         self.hunter.event(session, event);
         if let Some(files) = &mut self.files {

@@ -201,7 +201,7 @@ impl Selection {
             let window = time::parse_duration(window).map_err(Usage::of)?;
             return Ok((Some(middle.saturating_sub(window)), Some(middle.saturating_add(window))));
         }
-        let Typed { since, until, .. } = self.typed()?;
+        let ParsedExpression { since, until, .. } = self.typed()?;
         let since = since.as_deref().map(|text| read(text, now, tz)).transpose()?;
         let until = until.as_deref().map(|text| read(text, now, tz)).transpose()?;
         match (since, until) {
@@ -250,14 +250,14 @@ impl Selection {
     }
 
     /// The typed expression. Times in it become `--since` and `--until`.
-    fn typed(&self) -> anyhow::Result<Typed> {
+    fn typed(&self) -> anyhow::Result<ParsedExpression> {
         self.habits.check()?;
         let mut words = self.expression.join(" ");
         let display_filter = self.habits.display_filter.as_deref().map(display_filter::translate_all).transpose()?;
         for more in [&self.habits.filter, &display_filter].into_iter().flatten() {
             words = if words.trim().is_empty() { more.clone() } else { format!("({words}) and ({more})") };
         }
-        let mut typed = Typed { since: self.since.clone(), until: self.until.clone(), expression: words };
+        let mut typed = ParsedExpression { since: self.since.clone(), until: self.until.clone(), expression: words };
         typed.take_times()?;
         Ok(typed)
     }
@@ -308,13 +308,13 @@ pub(crate) fn translated(words: String) -> anyhow::Result<Option<String>> {
 
 /// An expression and the time window that belongs to it.
 #[derive(Debug)]
-struct Typed {
+struct ParsedExpression {
     since: Option<String>,
     until: Option<String>,
     expression: String,
 }
 
-impl Typed {
+impl ParsedExpression {
     /// Moves `after 3h ago` and `before 2026-11-22T10:00:00Z`, as stenoread has them, from a conjunction to the window.
     fn take_times(&mut self) -> anyhow::Result<()> {
         if !self.expression.contains("before ") && !self.expression.contains("after ") {
@@ -383,7 +383,7 @@ mod tests {
     use clap::Parser;
 
     #[derive(Parser)]
-    struct Both {
+    struct SelectionArguments {
         #[command(flatten)]
         selection: Selection,
         #[command(flatten)]
@@ -391,7 +391,7 @@ mod tests {
     }
 
     fn target(arguments: &[&str]) -> anyhow::Result<String> {
-        let both = Both::try_parse_from(std::iter::once(&"get").chain(arguments))?;
+        let both = SelectionArguments::try_parse_from(std::iter::once(&"get").chain(arguments))?;
         let now = Timestamp::from_unix(1_000_000, 0);
         let selection = both.selection.question(Some(&both.around), now, &TimeZone::UTC)?;
         Ok(PacketsQuestion { selection, ..PacketsQuestion::default() }.write())
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_examples() {
+    fn a_mistake_is_reported_with_examples() {
         for (arguments, expected) in [
             (&["--since", "soon"][..], "cannot read the time \"soon\": try 10m"),
             (&["--around", "10m", "--window", "5"], "cannot read the duration \"5\": try 90s or 2h30m"),

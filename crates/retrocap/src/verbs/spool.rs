@@ -20,7 +20,7 @@ use api::path;
 use base::time::{self, Timestamp};
 use filter::FilterSet;
 use query::status::Status;
-use spool::catalogue::{Catalogue, Opening};
+use spool::catalogue::{Catalogue, OpenReport};
 use spool::check::{Damage, FileReport};
 use spool::directory::Directory;
 use spool::removal::{Removal, remove_packets};
@@ -93,7 +93,7 @@ fn chosen(common: &Common, directory: Option<&Path>) -> anyhow::Result<PathBuf> 
     }
 }
 
-fn open(path: &Path) -> anyhow::Result<(Arc<Directory>, Catalogue, Opening)> {
+fn open(path: &Path) -> anyhow::Result<(Arc<Directory>, Catalogue, OpenReport)> {
     let directory = Arc::new(Directory::open_to_read(path)?);
     let (catalogue, opening) =
         Catalogue::open(&directory, false).with_context(|| format!("cannot read the spool {}", path.display()))?;

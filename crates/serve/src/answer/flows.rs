@@ -9,8 +9,8 @@ use super::super::audit::{Action, AuditEntry};
 use super::super::peer::Peer;
 use super::super::service::Service;
 use super::super::spool_health::of_memory;
-use super::stream::{Closed, Ending, Sink, stream};
-use super::{Answer, Media};
+use super::stream::{AnswerEnd, ClientGone, Sink, stream};
+use super::{Answer, AnswerKind};
 use api::parameters::FlowQuery;
 use api::value::ParameterValue as _;
 use api::{Problem, describe};
@@ -40,7 +40,7 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -
         Ok(entry) => listing.run(sink, entry),
         Err(problem) => sink.refuse(problem),
     };
-    Ok(Answer { media: Media::Flows, body: stream(&service, share, answer).await? })
+    Ok(Answer { media: AnswerKind::Flows, body: stream(&service, share, answer).await? })
 }
 
 /// An upper bound of the sessions known: the number of entries, or of packets.
@@ -59,14 +59,14 @@ struct Listing {
 }
 
 impl Listing {
-    fn run(self, sink: Sink, entry: AuditEntry) -> Result<(), Closed> {
+    fn run(self, sink: Sink, entry: AuditEntry) -> Result<(), ClientGone> {
         match self.query.by {
             Some(by) => self.sums(sink, entry, by),
             None => self.sessions(sink, entry),
         }
     }
 
-    fn sessions(&self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
+    fn sessions(&self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), ClientGone> {
         let FlowQuery { request, sort, after, name, .. } = &self.query;
         let rows_max = usize::try_from(self.fit).unwrap_or(usize::MAX);
         let options = ListingOptions { sort: *sort, after: *after, name: name.clone(), rows_max };
@@ -113,11 +113,11 @@ impl Listing {
             // The totals are of sessions of all processes.
             counts.truncate(1);
         }
-        end(sink, entry, Ending { counts, note, next, ..Ending::default() })
+        end(sink, entry, AnswerEnd { counts, note, next, ..AnswerEnd::default() })
     }
 
     /// Says why no session was listed.
-    fn nothing_listed(&self, sink: Sink, entry: AuditEntry, flows: &Flows<'_>) -> Result<(), Closed> {
+    fn nothing_listed(&self, sink: Sink, entry: AuditEntry, flows: &Flows<'_>) -> Result<(), ClientGone> {
         if flows.overtaken() > 0 {
             let sentence = format!(
                 "{} sessions that match were replaced by newer ones while they were listed; ask again, or for fewer \
@@ -145,7 +145,7 @@ impl Listing {
         }
     }
 
-    fn sums(&self, mut sink: Sink, mut entry: AuditEntry, by: By) -> Result<(), Closed> {
+    fn sums(&self, mut sink: Sink, mut entry: AuditEntry, by: By) -> Result<(), ClientGone> {
         let history = self.service.history();
         let fit = known_at_most(&self.service).min(self.fit) * ROW_BYTES / SUM_BYTES;
         let fit = usize::try_from(fit).unwrap_or(usize::MAX).max(SUMS_MIN);
@@ -169,10 +169,10 @@ impl Listing {
         };
         let mut counts = counts(sums.rows.len() as u64, sums.totals);
         counts.push(("sums", sums.total));
-        end(sink, entry, Ending { counts, note, ..Ending::default() })
+        end(sink, entry, AnswerEnd { counts, note, ..AnswerEnd::default() })
     }
 
-    fn nothing(&self, sink: Sink, entry: AuditEntry) -> Result<(), Closed> {
+    fn nothing(&self, sink: Sink, entry: AuditEntry) -> Result<(), ClientGone> {
         match self.service.history().explain_nothing(&self.query.request, None) {
             Ok(mut cause) => {
                 cause.sentence = self.of_memory(cause.sentence);
@@ -188,7 +188,7 @@ impl Listing {
     }
 
     /// Writes the sessions that are selected, at most `most`, and returns how many.
-    fn write(&self, sink: &mut Sink, page: Vec<ListedSession>, most: u64) -> Result<usize, Closed> {
+    fn write(&self, sink: &mut Sink, page: Vec<ListedSession>, most: u64) -> Result<usize, ClientGone> {
         let mut written = 0;
         let interfaces = self.service.history().interfaces.snapshot();
         let seed = self.service.history().seed(&self.query.request);
@@ -212,7 +212,7 @@ impl Listing {
 }
 
 /// Answers with a problem, and ends the audit entry with it.
-fn refuse(sink: Sink, entry: AuditEntry, problem: impl Into<Problem>) -> Result<(), Closed> {
+fn refuse(sink: Sink, entry: AuditEntry, problem: impl Into<Problem>) -> Result<(), ClientGone> {
     let problem = problem.into();
     entry.end(problem.outcome());
     sink.refuse(problem)
@@ -263,7 +263,7 @@ fn note(flows: &Flows<'_>, named: bool) -> String {
 }
 
 /// Ends the answer and its audit entry.
-fn end(sink: Sink, entry: AuditEntry, ending: Ending) -> Result<(), Closed> {
+fn end(sink: Sink, entry: AuditEntry, ending: AnswerEnd) -> Result<(), ClientGone> {
     let note = ending.note.clone();
     sink.end(ending)?;
     entry.end(if note.is_empty() { "complete" } else { &note });

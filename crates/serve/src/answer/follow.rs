@@ -18,8 +18,8 @@ use super::super::quota::Share;
 use super::super::service::Service;
 use super::packets::{Export, ExportedInterfaces, Scope, options, statistics};
 use super::statement::{Outcome, Span};
-use super::stream::{Body, Closed, Ending, Sink, stream};
-use super::{Answer, Media};
+use super::stream::{AnswerEnd, Body, ClientGone, Sink, stream};
+use super::{Answer, AnswerKind};
 use api::parameters::PacketQuery;
 use api::{Problem, Role, describe};
 use base::time::Timestamp;
@@ -61,7 +61,7 @@ pub(crate) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
     }
     let excluded = UnrecordedConnection::new(&service, carried_by)?;
     let shares = service.follower(&peer).await?;
-    let media = Media::Capture(query.format);
+    let media = AnswerKind::Capture(query.format);
     let audited = audited(&query);
     let follower = Follower {
         export: Export { service, query, scope: Scope::Matching },
@@ -160,14 +160,14 @@ impl Follower {
     }
 
     /// Runs once the audit log has the read.
-    pub(crate) fn run_audited(self, sink: Sink, audited: serde_json::Value) -> Result<(), Closed> {
+    pub(crate) fn run_audited(self, sink: Sink, audited: serde_json::Value) -> Result<(), ClientGone> {
         match self.export.service.audit().begin(&self.peer, Action::Packets, audited) {
             Ok(entry) => self.run(sink, entry),
             Err(problem) => sink.refuse(problem),
         }
     }
 
-    fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), ClientGone> {
         let service = Arc::clone(&self.export.service);
         let request = &self.export.query.request;
         let mut follow = match service.history().follow(request) {
@@ -229,7 +229,7 @@ impl Follower {
         };
         comments.extend(outcome.statement(&service, request, describe::sentence(request)));
         writer.exporter.end(sink.buffer(), &statistics(&service), &comments);
-        sink.end(Ending::of_file(summary, &note, &missing))?;
+        sink.end(AnswerEnd::of_file(summary, &note, &missing))?;
         entry.end(if note.is_empty() { "complete" } else { &note });
         Ok(())
     }
@@ -241,7 +241,7 @@ impl Follower {
         writer: &mut Writer,
         sink: &mut Sink,
         entry: &mut AuditEntry,
-    ) -> Result<Backlog, Closed> {
+    ) -> Result<Backlog, ClientGone> {
         let mut overtaken = self.sent.overtaken.load(Ordering::Relaxed);
         for _ in 0..PACKETS_PER_BATCH {
             let missed = follow.summary().overtaken - overtaken;

@@ -10,7 +10,7 @@ use super::super::audit::AuditEntry;
 use super::super::service::Service;
 use super::packets;
 use super::selection_query::SelectionQuery;
-use super::stream::{Closed, Ending, Sink};
+use super::stream::{AnswerEnd, ClientGone, Sink};
 use api::Problem;
 use api::answers::{Missing, Outcome, Piece, Total};
 use api::parameters::PacketQuery;
@@ -42,7 +42,7 @@ struct File {
 
 impl LinesAnswer {
     /// Makes and sends the answer.
-    pub(crate) fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), Closed> {
+    pub(crate) fn run(self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), ClientGone> {
         let search = self.selections.search(&self.service);
         let groups = if self.split { search.groups() } else { Vec::new() };
         let known = search.known.clone();
@@ -104,7 +104,7 @@ impl LinesAnswer {
             note: &note,
         };
         sink.line(&total)?;
-        sink.end(Ending::default())?;
+        sink.end(AnswerEnd::default())?;
         entry.end(match summary.packets {
             _ if !note.is_empty() => &note,
             0 => "nothing matched",
@@ -161,7 +161,7 @@ impl LinesAnswer {
         }
     }
 
-    fn finish(&self, files: &mut BTreeMap<u32, File>, outcomes: &[Outcome], sink: &mut Sink) -> Result<(), Closed> {
+    fn finish(&self, files: &mut BTreeMap<u32, File>, outcomes: &[Outcome], sink: &mut Sink) -> Result<(), ClientGone> {
         let statistics = packets::statistics(&self.service);
         for (&target, file) in files.iter_mut() {
             let missing = match self.split {
@@ -177,7 +177,7 @@ impl LinesAnswer {
     }
 
     /// Sends the pending bytes of all files.
-    fn send(&self, files: &mut BTreeMap<u32, File>, part: f64, sink: &mut Sink) -> Result<(), Closed> {
+    fn send(&self, files: &mut BTreeMap<u32, File>, part: f64, sink: &mut Sink) -> Result<(), ClientGone> {
         let mut data = String::new();
         for (&target, file) in files.iter_mut().filter(|(_, file)| !file.pending.is_empty()) {
             data.clear();

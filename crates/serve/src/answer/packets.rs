@@ -7,13 +7,13 @@ use super::super::audit::{Action, AuditEntry};
 use super::super::clock::now;
 use super::super::peer::Peer;
 use super::super::quota::Share;
-use super::super::record::Wanted;
+use super::super::record::PacketsToProve;
 use super::super::service::Service;
 use super::super::spool_health::{of_memory, with_disk};
 use super::selection_query::SelectionQuery;
 use super::statement::{Outcome, Span};
-use super::stream::{Closed, Ending, Sink, stream};
-use super::{Answer, Media};
+use super::stream::{AnswerEnd, ClientGone, Sink, stream};
+use super::{Answer, AnswerKind};
 use api::parameters::PacketQuery;
 use api::{Problem, describe};
 use base::packet::{InterfaceId, LinkType};
@@ -55,7 +55,7 @@ pub(crate) async fn export(
     query: PacketQuery,
     scope: Scope,
 ) -> Result<Answer, Problem> {
-    let media = Media::Capture(query.format);
+    let media = AnswerKind::Capture(query.format);
     let audited = match &scope {
         Scope::Matching => describe::audit(&query.request),
         Scope::WholeSessions(_) => {
@@ -81,7 +81,7 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    fn run(self, mut sink: Sink, mut entry: AuditEntry, peer: &Peer) -> Result<(), Closed> {
+    fn run(self, mut sink: Sink, mut entry: AuditEntry, peer: &Peer) -> Result<(), ClientGone> {
         if let Err(problem) = self.check_link_types(&sink) {
             entry.end(&problem.detail);
             return sink.refuse(problem);
@@ -97,7 +97,7 @@ impl Export {
         let mut exported = ExportedInterfaces::default();
         let (mut left_out, mut span) = (None, Span::default());
         sink.seal(self.query.seal);
-        let mut wanted = self.query.seal.then(Wanted::default);
+        let mut wanted = self.query.seal.then(PacketsToProve::default);
         while let Some(found) = packets.next() {
             let buffer = sink.buffer();
             if exported.0.is_empty() {
@@ -139,7 +139,7 @@ impl Export {
         comments.extend(wanted.iter().flat_map(|wanted| self.service.prove(wanted)));
         comments.extend(outcome.statement(&self.service, &self.query.request, self.asked()));
         exporter.end(sink.buffer(), &statistics(&self.service), &comments);
-        let ending = Ending::of_file(summary, note, missing);
+        let ending = AnswerEnd::of_file(summary, note, missing);
         let audit_id = entry.fact("id").and_then(|id| id.as_str());
         sink.end_sealed(ending, summary.packets, audit_id)?;
         entry.end(if note.is_empty() { "complete" } else { note });
@@ -200,7 +200,7 @@ impl Export {
         summary: Summary,
         known: &[SessionTotals],
         drops: &SearchNotes,
-    ) -> Result<(), Closed> {
+    ) -> Result<(), ClientGone> {
         let problem = if summary.interrupted {
             Problem::stopping()
         } else if let Scope::Selections(selections) = &self.scope {

@@ -11,7 +11,7 @@ use super::lines::LinesAnswer;
 use super::packets::{Scope, export};
 use super::selection_query::SelectionQuery;
 use super::stream::{Sink, stream};
-use super::{Answer, Media};
+use super::{Answer, AnswerKind};
 use api::Problem;
 use api::bodies::{Arrangement, SelectionList};
 use api::parameters::PacketQuery;
@@ -50,5 +50,5 @@ pub(crate) async fn packets(
         Ok(entry) => lines.run(sink, entry),
         Err(problem) => sink.refuse(problem),
     };
-    Ok(Answer { media: Media::Files, body: stream(&service, share, answer).await? })
+    Ok(Answer { media: AnswerKind::Files, body: stream(&service, share, answer).await? })
 }

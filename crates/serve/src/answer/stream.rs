@@ -31,11 +31,11 @@ const CHUNKS_WAITING: usize = 2;
 
 /// The client has disconnected.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Closed;
+pub(crate) struct ClientGone;
 
 /// What an answer had, and what it lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ending {
+pub(crate) struct AnswerEnd {
     /// Counts with their names: `packets`, `bytes`, `overtaken`, `flows`.
     pub(crate) counts: Vec<(&'static str, u64)>,
     /// Why it is not all that was asked for; empty when it is.
@@ -48,7 +48,7 @@ pub(crate) struct Ending {
     pub(crate) next: String,
 }
 
-impl Ending {
+impl AnswerEnd {
     /// The end of a capture file.
     pub(crate) fn of_file(summary: Summary, note: &str, missing: &str) -> Self {
         Self {
@@ -67,7 +67,7 @@ pub(crate) enum Part {
     /// Some bytes.
     Data(Vec<u8>),
     /// The end; an answer without it is broken.
-    End(Ending),
+    End(AnswerEnd),
 }
 
 /// The end of a stream that a query writes.
@@ -105,7 +105,7 @@ struct Query {
 pub(crate) async fn stream(
     service: &Arc<Service>,
     place: Share,
-    answer: impl FnOnce(Sink) -> Result<(), Closed> + Send + 'static,
+    answer: impl FnOnce(Sink) -> Result<(), ClientGone> + Send + 'static,
 ) -> Result<Body, Problem> {
     let asked = Instant::now();
     let (head, begun) = oneshot::channel();
@@ -157,10 +157,10 @@ impl Sink {
     }
 
     /// Answers with a problem.
-    pub(crate) fn refuse(mut self, problem: impl Into<Problem>) -> Result<(), Closed> {
+    pub(crate) fn refuse(mut self, problem: impl Into<Problem>) -> Result<(), ClientGone> {
         match self.head.take() {
-            Some(head) => head.send(Err(problem.into())).map_err(|_| Closed),
-            None => Err(Closed),
+            Some(head) => head.send(Err(problem.into())).map_err(|_| ClientGone),
+            None => Err(ClientGone),
         }
     }
 
@@ -173,17 +173,17 @@ impl Sink {
     }
 
     /// Sends what was written once it is enough for a chunk; waits until the client has taken earlier chunks.
-    pub(crate) fn send_full(&mut self) -> Result<(), Closed> {
+    pub(crate) fn send_full(&mut self) -> Result<(), ClientGone> {
         if self.buffer.len() >= CHUNK_BYTES { self.send() } else { Ok(()) }
     }
 
     /// As [`send_full`](Self::send_full), but a client that has waited for a while is sent the first bytes, however few.
-    pub(crate) fn send_full_or_first(&mut self) -> Result<(), Closed> {
+    pub(crate) fn send_full_or_first(&mut self) -> Result<(), ClientGone> {
         if self.head.is_some() && self.asked.elapsed() >= FIRST_AFTER { self.send() } else { self.send_full() }
     }
 
     /// Writes a line of JSON in which no text deceives its reader, and sends what is enough for a chunk.
-    pub(crate) fn line(&mut self, value: &impl Serialize) -> Result<(), Closed> {
+    pub(crate) fn line(&mut self, value: &impl Serialize) -> Result<(), ClientGone> {
         let buffer = self.buffer();
         let start = buffer.len();
         if serde_json::to_writer(&mut *buffer, value).is_err() {
@@ -200,24 +200,29 @@ impl Sink {
     }
 
     /// Sends what is left, and ends the answer.
-    pub(crate) fn end(mut self, ending: Ending) -> Result<(), Closed> {
+    pub(crate) fn end(mut self, ending: AnswerEnd) -> Result<(), ClientGone> {
         self.send()?;
-        self.parts.blocking_send(Part::End(ending)).map_err(|_| Closed)
+        self.parts.blocking_send(Part::End(ending)).map_err(|_| ClientGone)
     }
 
     /// As [`end`](Self::end), with the recorder's signature over what was sent.
-    pub(crate) fn end_sealed(mut self, ending: Ending, packets: u64, audit_id: Option<&str>) -> Result<(), Closed> {
+    pub(crate) fn end_sealed(
+        mut self,
+        ending: AnswerEnd,
+        packets: u64,
+        audit_id: Option<&str>,
+    ) -> Result<(), ClientGone> {
         self.send()?;
         let sent = self.sealed.take().map(|(hasher, bytes)| Sent { sha256: hasher.finish(), bytes, packets });
         let attestation = self.service.attestation.as_ref();
         let record = attestation.zip(sent).and_then(|(attestation, sent)| attestation.record(sent, audit_id));
-        self.end(Ending { record, ..ending })
+        self.end(AnswerEnd { record, ..ending })
     }
 
     /// Sends what was written, however little; begins the answer with the first call.
-    pub(crate) fn send(&mut self) -> Result<(), Closed> {
+    pub(crate) fn send(&mut self) -> Result<(), ClientGone> {
         if let Some(head) = self.head.take() {
-            head.send(Ok(())).map_err(|_| Closed)?;
+            head.send(Ok(())).map_err(|_| ClientGone)?;
         }
         if self.buffer.is_empty() {
             return Ok(());
@@ -228,7 +233,7 @@ impl Sink {
             *bytes += chunk.len() as u64;
         }
         self.service.counters.bytes_sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        self.parts.blocking_send(Part::Data(chunk)).map_err(|_| Closed)
+        self.parts.blocking_send(Part::Data(chunk)).map_err(|_| ClientGone)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::super::peer::Holder;
+use super::super::peer::QuotaHolder;
 
 /// Refusals of one client that are written one by one within [`WINDOW`].
 const LINES_MAX: u64 = 5;
@@ -20,7 +20,7 @@ const CLIENTS_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    clients: HashMap<Holder, Count>,
+    clients: HashMap<QuotaHolder, Count>,
     others: Option<Count>,
 }
 
@@ -53,7 +53,12 @@ impl Count {
 
 impl Refusals {
     /// Counts a refusal; whether it may be written.
-    pub(super) fn admit(&mut self, client: &Holder, now: Instant, facts: impl FnOnce() -> Map<String, Value>) -> bool {
+    pub(super) fn admit(
+        &mut self,
+        client: &QuotaHolder,
+        now: Instant,
+        facts: impl FnOnce() -> Map<String, Value>,
+    ) -> bool {
         if self.clients.len() >= CLIENTS_MAX && !self.clients.contains_key(client) {
             self.others.get_or_insert_with(|| Count::new(now)).seen += 1;
             return false;
@@ -87,12 +92,12 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::peer::{HolderId, Standing};
+    use super::super::super::peer::{HolderId, QuotaClass};
     use super::*;
 
     #[test]
     fn every_refusal_is_in_a_line_or_in_a_count() {
-        let client = |uid| Holder { standing: Standing::Remote, id: HolderId::User(uid) };
+        let client = |uid| QuotaHolder { standing: QuotaClass::Remote, id: HolderId::User(uid) };
         let (mut refusals, start) = (Refusals::default(), Instant::now());
         let facts = |n: u64| Map::from_iter([("n".to_owned(), n.into())]);
         let written = (0..1000).filter(|&n| refusals.admit(&client(1), start, || facts(n))).count();

@@ -12,8 +12,8 @@ use base64::prelude::BASE64_STANDARD;
 use hyper::body::Frame;
 use serde::Serialize;
 
-use super::super::answer::stream::{Body, Ending, Part};
-use super::super::answer::{Answer, Media};
+use super::super::answer::stream::{AnswerEnd, Body, Part};
+use super::super::answer::{Answer, AnswerKind};
 use api::Problem;
 use api::problem::{CONTENT, RETRY_AFTER_S};
 use base::foreign::json_document;
@@ -58,7 +58,7 @@ impl<T: Serialize> IntoResponse for SafeJson<T> {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let (content_type, trailers) = match self.media {
-            Media::Capture(format) => (
+            AnswerKind::Capture(format) => (
                 match format {
                     Format::Pcapng => "application/x-pcapng",
                     Format::Pcap => "application/vnd.tcpdump.pcap",
@@ -67,7 +67,7 @@ impl IntoResponse for Answer {
                     "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing, retrocap-record",
                 ),
             ),
-            Media::Flows => (
+            AnswerKind::Flows => (
                 "application/x-ndjson",
                 Some(
                     "retrocap-flows, retrocap-sessions, retrocap-session-packets, retrocap-session-bytes, \
@@ -75,7 +75,7 @@ impl IntoResponse for Answer {
                      retrocap-note",
                 ),
             ),
-            Media::Files => ("application/x-ndjson", None),
+            AnswerKind::Files => ("application/x-ndjson", None),
         };
         let mut response = Response::new(axum::body::Body::new(HttpBody(self.body)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -107,7 +107,7 @@ impl hyper::body::Body for HttpBody {
     }
 }
 
-fn trailers(ending: &Ending) -> HeaderMap {
+fn trailers(ending: &AnswerEnd) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     for &(name, number) in &ending.counts {
         if let Ok(name) = HeaderName::try_from(format!("retrocap-{name}")) {

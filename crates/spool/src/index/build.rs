@@ -23,9 +23,9 @@ pub struct Builder {
     /// pcapng blocks of the interfaces.
     interfaces: Vec<u8>,
     /// Key and chunk of 64-bit keys: `key << 16 | chunk`. The last part, of the open chunk, is not sorted.
-    ipv4: Pairs,
-    ports: Pairs,
-    sessions: Pairs,
+    ipv4: Postings,
+    ports: Postings,
+    sessions: Postings,
     ipv6: Vec<(u128, u16)>,
     ipv6_sorted: usize,
     /// Sessions of the open chunk whose keys are noted.
@@ -36,13 +36,13 @@ pub struct Builder {
 
 /// Keys and their chunks.
 #[derive(Clone, Debug, Default)]
-struct Pairs {
+struct Postings {
     pairs: Vec<u64>,
     /// Pairs of closed chunks, of which each chunk's are sorted and distinct.
     sorted: usize,
 }
 
-impl Pairs {
+impl Postings {
     fn add(&mut self, key: u64, chunk: u16) {
         let pair = key << 16 | u64::from(chunk);
         if self.pairs.get(self.sorted..).and_then(<[u64]>::last) != Some(&pair) {

@@ -1,12 +1,12 @@
 //! Reads the sections of an index.
 
-use super::varint::Numbers;
+use super::varint::VarintReader;
 use super::{Chunk, ChunkSet, Condition};
 use base::time::Timestamp;
 
 /// The chunks of a file from its first section. `None` if the section is damaged.
 pub fn read_chunks(payload: &[u8]) -> Option<Vec<Chunk>> {
-    let mut numbers = Numbers(payload);
+    let mut numbers = VarintReader(payload);
     let mut chunks = Vec::new();
     let mut end = 0u64;
     while !numbers.0.is_empty() {
@@ -23,7 +23,7 @@ pub fn read_chunks(payload: &[u8]) -> Option<Vec<Chunk>> {
 
 /// The chunks that may meet a condition, from the section that answers it. `None` if the section is damaged.
 pub fn select(payload: &[u8], condition: &Condition) -> Option<ChunkSet> {
-    let mut numbers = Numbers(payload);
+    let mut numbers = VarintReader(payload);
     let mut set = ChunkSet::default();
     let mut key = 0u128;
     let last = condition.last();

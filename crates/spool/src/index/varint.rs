@@ -11,9 +11,9 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u128) {
 }
 
 /// Reads numbers from the start of a slice. `None` at its end, and for a number over 128 bits.
-pub(super) struct Numbers<'a>(pub(super) &'a [u8]);
+pub(super) struct VarintReader<'a>(pub(super) &'a [u8]);
 
-impl Numbers<'_> {
+impl VarintReader<'_> {
     #[inline]
     pub(super) fn next(&mut self) -> Option<u128> {
         let (&first, rest) = self.0.split_first()?;

@@ -11,7 +11,7 @@ use base::time::Timestamp;
 
 /// A chunk in memory.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct LoadedChunk {
     pub(super) file: usize,
     pub(super) plain: Vec<u8>,
     /// Time and place of its packets, latest first.
@@ -19,7 +19,7 @@ pub(super) struct Loaded {
     pub(super) id: FileId,
 }
 
-impl Loaded {
+impl LoadedChunk {
     pub(super) fn order(&self) -> (Timestamp, FileIdOrder, usize) {
         let (time, at) = self.packets.last().copied().unwrap_or((Timestamp::MAX, 0));
         (time, (self.id.counter, self.id.epoch), at)
@@ -28,18 +28,18 @@ impl Loaded {
 
 type FileIdOrder = (u64, u64);
 
-impl PartialEq for Loaded {
+impl PartialEq for LoadedChunk {
     fn eq(&self, other: &Self) -> bool {
         self.order() == other.order()
     }
 }
-impl Eq for Loaded {}
-impl PartialOrd for Loaded {
+impl Eq for LoadedChunk {}
+impl PartialOrd for LoadedChunk {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
-impl Ord for Loaded {
+impl Ord for LoadedChunk {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.order().cmp(&other.order())
     }

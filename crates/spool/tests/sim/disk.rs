@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use spool::medium::{Medium, Room};
+use spool::medium::{DiskSpace, Medium};
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
@@ -351,9 +351,9 @@ impl Medium for Disk {
         Ok(())
     }
 
-    fn room(&self) -> io::Result<Room> {
+    fn room(&self) -> io::Result<DiskSpace> {
         let state = self.lock();
         let free = state.capacity.saturating_sub(state.used());
-        Ok(Room { size_bytes: state.capacity, free_bytes: free, free_files: u64::MAX })
+        Ok(DiskSpace { size_bytes: state.capacity, free_bytes: free, free_files: u64::MAX })
     }
 }

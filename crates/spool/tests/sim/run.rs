@@ -13,7 +13,7 @@ use spool::check::check_file;
 use spool::index::Condition;
 use spool::medium::Medium as _;
 use spool::read::{Packets, Selection};
-use spool::writer::{Limit, Options, Spool, Turn};
+use spool::writer::{Options, SizeLimit, Spool, WriteOutcome};
 
 use super::disk::{Disk, Faults, Random};
 
@@ -31,7 +31,7 @@ pub(crate) struct Known {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) compressed: bool,
-    pub(crate) limit: Limit,
+    pub(crate) limit: SizeLimit,
     pub(crate) capacity: u64,
     pub(crate) faults: Faults,
     pub(crate) rounds: u64,
@@ -184,7 +184,7 @@ impl Run {
         Ok(())
     }
 
-    fn learn(&mut self, turn: &Turn) {
+    fn learn(&mut self, turn: &WriteOutcome) {
         for band in &turn.synced {
             // A band that was rewound in the same turn lost what came after its last sync.
             if !turn.rewound.contains(band) {
@@ -281,9 +281,12 @@ impl Run {
             assert!(!report.is_whole() || !report.sealed || harmless, "{when}: not found");
             let missing = before.len() - found.len();
             costly += u64::from(missing > 0);
-            let told: u64 = report.damage.iter().filter_map(|damage| damage.packets).sum();
-            assert!(!report.sealed || told == missing as u64, "{when}: {missing} are missing, not {told}: {report:?}");
-            assert!(report.packets + told >= missing as u64, "{when}");
+            let reported: u64 = report.damage.iter().filter_map(|damage| damage.packets).sum();
+            assert!(
+                !report.sealed || reported == missing as u64,
+                "{when}: {missing} are missing, not {reported}: {report:?}"
+            );
+            assert!(report.packets + reported >= missing as u64, "{when}");
             self.disk.restore(undo);
         }
         costly

@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::super::SessionKey;
-use super::super::entry::Counted;
+use super::super::entry::CountedPacket;
 use super::super::summary::flag;
 use super::*;
 
@@ -42,7 +42,7 @@ impl Writer {
         for number in self.number..self.number + count {
             let (first, last) = times(number);
             entry.begin(&key(number), Timestamp(first), number, flag::TCP);
-            let packet = |time, wire_bytes| Counted { time: Timestamp(time), wire_bytes, captured_bytes: 0 };
+            let packet = |time, wire_bytes| CountedPacket { time: Timestamp(time), wire_bytes, captured_bytes: 0 };
             let (first, last) = (packet(first, 60 + number % 40), packet(last, number));
             entry.count(&entry.before(first.time), true, &first, flag::TCP | flag::SYN);
             entry.count(&entry.before(last.time), false, &last, flag::SYN_ACK);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::session::SessionTable;
-use crate::store::Place;
+use crate::store::Placement;
 use crate::store::Store;
 use crate::store::rank::Rank;
 use crate::store::record::PACKET_BYTES_MAX;
@@ -68,8 +68,8 @@ proptest! {
         for (sequence, (rank, len, step, kind)) in (0..).zip(steps) {
             time += step;
             let data = if kind == 0 { noise(sequence, len) } else { text(sequence, len) };
-            store.append(&header(sequence, time, len), &data, Place::of(Rank(rank)), &mut sessions);
-            plain.append(&header(sequence, time, len), &data, Place::of(Rank(rank)), &mut plain_sessions);
+            store.append(&header(sequence, time, len), &data, Placement::of(Rank(rank)), &mut sessions);
+            plain.append(&header(sequence, time, len), &data, Placement::of(Rank(rank)), &mut plain_sessions);
             appended.entry(rank).or_default().push((sequence, data));
             stored.add(len as u64);
             let mut sum = store.retained();
@@ -100,7 +100,7 @@ fn the_freed_pages_hold_more_history() {
         for sequence in 0..100_000 {
             let rank = Rank(u8::try_from(sequence % 4).unwrap());
             let data = text(sequence, 500);
-            store.append(&header(sequence, sequence * 1_000_000, 500), &data, Place::of(rank), &mut sessions);
+            store.append(&header(sequence, sequence * 1_000_000, 500), &data, Placement::of(rank), &mut sessions);
         }
         kept.push(store.retained().bytes);
         assert_eq!(contents(&store.segments()).values().map(Vec::len).sum::<usize>() as u64, store.retained().packets);
@@ -114,7 +114,7 @@ fn what_hardly_gets_smaller_is_left_alone() {
     let mut sessions = table();
     for sequence in 0..20_000 {
         let data = noise(sequence, 1000);
-        store.append(&header(sequence, sequence * 1_000_000, 1000), &data, Place::of(Rank(2)), &mut sessions);
+        store.append(&header(sequence, sequence * 1_000_000, 1000), &data, Placement::of(Rank(2)), &mut sessions);
     }
     let counts = store.packed();
     assert_eq!((packed(&store.segments()), counts.segments), (0, 0));
@@ -131,7 +131,7 @@ fn a_segment_longer_than_others_is_read_as_before() {
     for sequence in 0..2000 {
         let len = if sequence % 23 == 0 { PACKET_BYTES_MAX } else { 1400 };
         let data = text(sequence, len);
-        store.append(&header(sequence, sequence * 1_000_000, len), &data, Place::of(Rank(1)), &mut sessions);
+        store.append(&header(sequence, sequence * 1_000_000, len), &data, Placement::of(Rank(1)), &mut sessions);
     }
     for (sequence, data) in contents(&store.segments()).into_values().flatten() {
         assert_eq!(data, text(sequence, data.len()));
@@ -148,7 +148,7 @@ fn a_replay_compresses_the_same_each_time() {
             let len = usize::try_from(sequence * 7919 % 1400).unwrap();
             let data = if sequence.is_multiple_of(5) { noise(sequence, len) } else { text(sequence, len) };
             let rank = Rank(u8::try_from(sequence % 7).unwrap());
-            store.append(&header(sequence, sequence * 100_000, len), &data, Place::of(rank), &mut sessions);
+            store.append(&header(sequence, sequence * 100_000, len), &data, Placement::of(rank), &mut sessions);
         }
         let views: Vec<_> = store
             .segments()
@@ -172,7 +172,7 @@ fn a_share_is_kept_in_the_time_of_packets() {
     let mut sessions = table();
     for sequence in 0..30_000 {
         let data = text(sequence, 1000);
-        store.append(&header(sequence, sequence * 333_333, 1000), &data, Place::of(Rank(1)), &mut sessions);
+        store.append(&header(sequence, sequence * 333_333, 1000), &data, Placement::of(Rank(1)), &mut sessions);
     }
     let raw = store.packed().raw_bytes;
     assert!((1_000_000..=2_500_000).contains(&raw), "{raw}");
@@ -218,7 +218,12 @@ fn readers_lose_nothing_to_compression() {
         let mut sessions = table();
         for sequence in 0..PACKETS {
             let rank = Rank(u8::try_from(sequence % 3).unwrap());
-            store.append(&header(sequence, sequence * 1000, 600), &text(sequence, 600), Place::of(rank), &mut sessions);
+            store.append(
+                &header(sequence, sequence * 1000, 600),
+                &text(sequence, 600),
+                Placement::of(rank),
+                &mut sessions,
+            );
             // A live capture evicts when compression is late. This test waits instead.
             while store.arena.free_pages() < pages_of(store.segment_bytes) {
                 store.settle(false);
@@ -243,7 +248,7 @@ fn a_reader_goes_on_in_the_same_place_of_a_compressed_segment() {
         store.append(
             &header(sequence, sequence * 1_000_000, 600),
             &text(sequence, 600),
-            Place::of(rank),
+            Placement::of(rank),
             &mut sessions,
         );
     };
@@ -287,7 +292,7 @@ fn a_store_outlives_its_compressor() {
         store.append(
             &header(sequence, sequence * 1_000_000, 600),
             &text(sequence, 600),
-            Place::of(Rank(1)),
+            Placement::of(Rank(1)),
             &mut sessions,
         );
     }

@@ -16,7 +16,7 @@ use evidence::chain::{self, Report};
 use evidence::record::Roots;
 use evidence::signers::AllowedSigners;
 use evidence::timestamp;
-use evidence::verify::{self, Against, Finding, Findings, Outcome, beside};
+use evidence::verify::{self, Finding, Findings, Outcome, VerifyOptions, beside};
 
 /// Reads what a manifest is compared with.
 pub(super) fn against(
@@ -24,8 +24,8 @@ pub(super) fn against(
     tsa_ca: &[PathBuf],
     record_log: Option<&Path>,
     sessions: &[PathBuf],
-) -> anyhow::Result<Against> {
-    let mut against = Against { signers: signers.map(read_signers).transpose()?, ..Against::default() };
+) -> anyhow::Result<VerifyOptions> {
+    let mut against = VerifyOptions { signers: signers.map(read_signers).transpose()?, ..VerifyOptions::default() };
     against.record = record_log.map(read_record).transpose()?;
     for path in tsa_ca {
         let pem = std::fs::read(path).map_err(|error| cannot_read(path, error))?;
@@ -60,7 +60,7 @@ fn read_record(file: &Path) -> anyhow::Result<Roots> {
 }
 
 /// Checks a manifest.
-pub(super) fn verify(manifest: &Path, against: &Against, common: &Common) -> anyhow::Result<()> {
+pub(super) fn verify(manifest: &Path, against: &VerifyOptions, common: &Common) -> anyhow::Result<()> {
     let findings = verify::verify(manifest, against).map_err(Usage::of)?;
     let holds = findings.hold();
     let first = match holds {

@@ -16,12 +16,12 @@ use objects::Object;
 const MANIFEST: &str = "manifest.jsonl";
 
 /// A folder, and the manifest in it.
-pub(super) struct Folder {
+pub(super) struct OutputFolder {
     path: PathBuf,
     manifest: File,
 }
 
-impl Folder {
+impl OutputFolder {
     /// Makes the folder if it is not there, and begins a manifest.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;

@@ -29,7 +29,7 @@ pub(super) fn sessions(
         if alerts.alerts.len() == SESSIONS_MAX {
             return Err(anyhow!("the recorder lists more than {SESSIONS_MAX} sessions: narrow it down with --since"));
         }
-        let time = |text: &Foreign| human::told_time(text).context("the recorder speaks another version");
+        let time = |text: &Foreign| human::printed_time(text).context("the recorder speaks another version");
         let (first, last) = (time(&flow.first)?, time(&flow.last)?);
         alerts.alerts.push(Alert {
             line: number,

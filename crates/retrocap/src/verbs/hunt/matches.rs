@@ -14,8 +14,8 @@ use crate::terminal::printable::{plain, print, print_json};
 use crate::verbs::analysis;
 use base::interface::Interfaces;
 use base::time;
-use hunt::{Found, Kind, Match};
-use objects::{Object, Objects};
+use hunt::{Kind, Match, MatchSink};
+use objects::{Object, ObjectSink};
 use streams::Session;
 
 /// Sessions that are remembered for `-w` and `--pin`.
@@ -120,19 +120,19 @@ impl Printer {
 /// Takes the matches of streams and messages.
 pub(super) struct Matches(pub(super) Rc<RefCell<Printer>>);
 
-impl Found for Matches {
+impl MatchSink for Matches {
     fn found(&mut self, session: &Session, one: Match) {
         self.0.borrow_mut().add(session, &one, None);
     }
 }
 
 /// Searches the contents of files.
-pub(super) struct Files {
+pub(super) struct FileMatches {
     pub(super) search: FileSearch,
     pub(super) matches: Rc<RefCell<Printer>>,
 }
 
-impl Objects for Files {
+impl ObjectSink for FileMatches {
     fn object(&mut self, session: &Session, object: Object) {
         let found = |rule: &str, kind: Kind| Match {
             rule: rule.to_owned(),

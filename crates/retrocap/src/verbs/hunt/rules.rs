@@ -11,8 +11,8 @@ use crate::options::Common;
 use crate::terminal::printable::{note, plain, print, print_json};
 use hunt::attack::Attack;
 use hunt::indicators::Indicators;
-use hunt::patterns::{Builder, Named, Patterns};
-use hunt::{Kind, Where, builtin, check, plan};
+use hunt::patterns::{Builder, Pattern, Patterns};
+use hunt::{Kind, SearchScope, builtin, check, plan};
 
 /// The largest file of indicators or of a rule.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -90,17 +90,17 @@ impl RuleArgs {
     }
 
     /// The rules, compiled.
-    pub(super) fn compiled(&self, place: Where) -> anyhow::Result<Compiled> {
+    pub(super) fn compiled(&self, place: SearchScope) -> anyhow::Result<Compiled> {
         let mut builder = Builder::default();
         let wrong = |error: hunt::patterns::PatternError| Usage::of(error);
         for text in &self.text {
-            builder.literal(Named::new(text, Kind::Text), text.as_bytes()).map_err(wrong)?;
+            builder.literal(Pattern::new(text, Kind::Text), text.as_bytes()).map_err(wrong)?;
         }
         for hex in &self.bytes {
-            builder.hex(Named::new(hex, Kind::Bytes), hex).map_err(wrong)?;
+            builder.hex(Pattern::new(hex, Kind::Bytes), hex).map_err(wrong)?;
         }
         for regex in &self.regex {
-            builder.regex(Named::new(regex, Kind::Regex), regex).map_err(wrong)?;
+            builder.regex(Pattern::new(regex, Kind::Regex), regex).map_err(wrong)?;
         }
         let attacks = self.attacks()?;
         for attack in &attacks {
@@ -113,8 +113,8 @@ impl RuleArgs {
             ));
         }
         let patterns = builder.build().map_err(wrong)?;
-        let files = if place == Where::File || indicators.has_hashes() {
-            let of_files = if place == Where::File { self.plain_patterns()? } else { Patterns::default() };
+        let files = if place == SearchScope::File || indicators.has_hashes() {
+            let of_files = if place == SearchScope::File { self.plain_patterns()? } else { Patterns::default() };
             Some(FileSearch { patterns: of_files, indicators: self.indicators()? })
         } else {
             None
@@ -126,13 +126,13 @@ impl RuleArgs {
     fn plain_patterns(&self) -> anyhow::Result<Patterns> {
         let mut builder = Builder::default();
         for text in &self.text {
-            builder.literal(Named::new(text, Kind::Text), text.as_bytes()).map_err(Usage::of)?;
+            builder.literal(Pattern::new(text, Kind::Text), text.as_bytes()).map_err(Usage::of)?;
         }
         for hex in &self.bytes {
-            builder.hex(Named::new(hex, Kind::Bytes), hex).map_err(Usage::of)?;
+            builder.hex(Pattern::new(hex, Kind::Bytes), hex).map_err(Usage::of)?;
         }
         for regex in &self.regex {
-            builder.regex(Named::new(regex, Kind::Regex), regex).map_err(Usage::of)?;
+            builder.regex(Pattern::new(regex, Kind::Regex), regex).map_err(Usage::of)?;
         }
         builder.build().map_err(Usage::of)
     }

@@ -14,7 +14,7 @@ use crate::options::Common;
 use crate::terminal::human;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::note;
-use crate::verbs::analysis::{Moment, Question};
+use crate::verbs::analysis::{InputEvent, SessionInput};
 use api::bodies::NewPin;
 use api::path;
 use base::interface::Interfaces;
@@ -31,13 +31,13 @@ const PINS_MAX: usize = 64;
 const DATAGRAMS_MAX: usize = 65_536;
 
 /// The packets of sessions.
-struct Chosen {
+struct SessionPackets {
     /// When sessions with a key began and ended.
     spans: HashMap<SessionKey, Vec<(Timestamp, Timestamp)>>,
     datagrams: HashSet<u64>,
 }
 
-impl Chosen {
+impl SessionPackets {
     fn new(sessions: &[Session]) -> Self {
         let mut spans: HashMap<SessionKey, Vec<_>> = HashMap::new();
         for session in sessions {
@@ -59,7 +59,7 @@ impl Chosen {
 
 /// Reads the packets again, and writes those of the sessions that matched.
 pub(super) fn write(
-    question: &Question<'_>,
+    question: &SessionInput<'_>,
     path: &Path,
     mode: FileMode,
     sessions: &[Session],
@@ -68,9 +68,9 @@ pub(super) fn write(
     let mut output = Output::open(path, mode)?;
     let mut exporter = Exporter::new(Format::Pcapng, Options::default());
     exporter.begin(output.buffer(), &["the sessions in which retrocap hunt found something".to_owned()]);
-    let (mut chosen, mut packets, mut failed) = (Chosen::new(sessions), 0u64, None);
+    let (mut chosen, mut packets, mut failed) = (SessionPackets::new(sessions), 0u64, None);
     question.read(interfaces, &mut |moment| {
-        let Moment::Packet(packet, _) = moment else { return ControlFlow::Continue(()) };
+        let InputEvent::Packet(packet, _) = moment else { return ControlFlow::Continue(()) };
         let decoded = decode::decode(packet.link_type, packet.data);
         let Some(interface) = interfaces.interface(packet.interface).filter(|_| chosen.has(packet, &decoded)) else {
             return ControlFlow::Continue(());

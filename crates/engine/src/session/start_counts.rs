@@ -19,7 +19,7 @@ const BUCKETS: usize = 128;
 
 /// Session counts by the time of the first packet. One thread writes, any number of threads read.
 #[derive(Debug)]
-pub(super) struct Begins {
+pub(super) struct SessionStartCounts {
     buckets: Box<[Bucket]>,
     total: AtomicU64,
     /// The second in which the latest session began. Only the writer uses it.
@@ -40,7 +40,7 @@ struct Bucket {
     sessions: AtomicU64,
 }
 
-impl Begins {
+impl SessionStartCounts {
     pub(super) const BYTES: usize = WIDTHS_NS.len() * BUCKETS * size_of::<Bucket>();
 
     pub(super) fn new() -> Self {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn sessions_are_counted_since_the_start_of_a_period() {
-        let begins = Begins::new();
+        let begins = SessionStartCounts::new();
         // One session per second for three days.
         let end = 3 * 86_400;
         (0..end).for_each(|second| begins.count(at(second)));
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_successor_goes_on_counting() {
-        let (old, new) = (Begins::new(), Begins::new());
+        let (old, new) = (SessionStartCounts::new(), SessionStartCounts::new());
         (0..1000).for_each(|second| old.count(at(second)));
         let mut written = Vec::new();
         old.hand_over(&mut written).unwrap();
