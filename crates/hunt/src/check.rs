@@ -4,7 +4,7 @@ use base::packet::InterfaceId;
 use base::time::Timestamp;
 use decode::{Decoded, Network};
 use engine::session::SessionKey;
-use streams::{PacketRef, Run, Session, Sink as _, StreamReport};
+use streams::{PacketRef, Run, Session, Sink as _};
 
 use crate::attack::{Attack, AttackError, Conversation};
 use crate::hunter::{Hunter, SearchScope};
@@ -108,15 +108,5 @@ fn session(case: &Conversation) -> Session {
         ..Decoded::default()
     };
     let (key, originator_is) = SessionKey::new(&decoded, InterfaceId(0));
-    Session {
-        number: 0,
-        key,
-        originator_is,
-        opened: true,
-        first: Timestamp::MIN,
-        last: Timestamp::MIN,
-        packets: [0; 2],
-        wire_bytes: [0; 2],
-        reports: [StreamReport::default(); 2],
-    }
+    Session::new(0, key, originator_is, true, Timestamp::MIN)
 }

@@ -5,7 +5,7 @@ use base::time::Timestamp;
 use decode::{Decoded, Network};
 use engine::session::SessionKey;
 use proptest::prelude::*;
-use streams::{Cause, Gap, PacketRef, Run, Sender, Session, Sink as _, StreamReport};
+use streams::{Cause, Gap, PacketRef, Run, Sender, Session, Sink as _};
 
 use crate::patterns::{Builder, Pattern};
 use crate::{Hunter, Kind, Match, MatchSink, SearchScope, attack, builtin, check, indicators};
@@ -30,17 +30,7 @@ fn session(port: u16) -> Session {
         ..Decoded::default()
     };
     let (key, originator_is) = SessionKey::new(&decoded, InterfaceId(0));
-    Session {
-        number: 0,
-        key,
-        originator_is,
-        opened: true,
-        first: Timestamp::MIN,
-        last: Timestamp::MIN,
-        packets: [0; 2],
-        wire_bytes: [0; 2],
-        reports: [StreamReport::default(); 2],
-    }
+    Session::new(0, key, originator_is, true, Timestamp::MIN)
 }
 
 /// Bytes in pieces, `None` for a gap of ten bytes.

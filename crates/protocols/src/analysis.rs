@@ -115,6 +115,26 @@ struct AnalysisContext<'a> {
     given_up: u64,
 }
 
+/// What a parser may use of a session's analysis while it reads.
+fn parser_output<'a>(
+    protocol: &Protocol,
+    waiting: &'a [Waiting; 2],
+    objects: &'a mut u64,
+    now: PacketRef,
+    shared: &'a mut AnalysisContext<'_>,
+) -> ParserOutput<'a> {
+    ParserOutput {
+        facts: shared.facts,
+        session: shared.session,
+        app: protocol.name,
+        places: waiting.each_ref().map(|waiting| &waiting.places),
+        objects,
+        expected: shared.expected,
+        now,
+        next: None,
+    }
+}
+
 impl SessionAnalysis {
     fn waiting_bytes(&self) -> usize {
         self.waiting.iter().map(|waiting| waiting.data.capacity()).sum()
@@ -271,16 +291,7 @@ impl SessionAnalysis {
 
     fn parse(&mut self, input: Input<'_>, shared: &mut AnalysisContext<'_>) -> Step {
         let ProtocolState::Known { protocol, parser: Some(parser) } = &mut self.reading else { return Step::Stop };
-        let mut out = ParserOutput {
-            facts: shared.facts,
-            session: shared.session,
-            app: protocol.name,
-            places: [&self.waiting[0].places, &self.waiting[1].places],
-            objects: &mut self.objects,
-            expected: shared.expected,
-            now: self.now,
-            next: None,
-        };
+        let mut out = parser_output(protocol, &self.waiting, &mut self.objects, self.now, shared);
         let step = parser.data(input, &mut out);
         if let Some(next) = out.next {
             self.switch(next, shared);
@@ -305,16 +316,7 @@ impl SessionAnalysis {
             return;
         };
         let left = self.waiting[at].rest().len() as u64;
-        let mut out = ParserOutput {
-            facts: shared.facts,
-            session: shared.session,
-            app: protocol.name,
-            places: [&self.waiting[0].places, &self.waiting[1].places],
-            objects: &mut self.objects,
-            expected: shared.expected,
-            now: self.now,
-            next: None,
-        };
+        let mut out = parser_output(protocol, &self.waiting, &mut self.objects, self.now, shared);
         let goes_on = parser.gap(gap.sender, gap.len + left, &mut out);
         self.waiting[at].clear(next);
         self.waiting[at].lost = !goes_on && !shared.session.is_messages();
@@ -322,16 +324,7 @@ impl SessionAnalysis {
 
     fn end(&mut self, shared: &mut AnalysisContext<'_>) {
         let ProtocolState::Known { protocol, parser: Some(parser) } = &mut self.reading else { return };
-        let mut out = ParserOutput {
-            facts: shared.facts,
-            session: shared.session,
-            app: protocol.name,
-            places: [&self.waiting[0].places, &self.waiting[1].places],
-            objects: &mut self.objects,
-            expected: shared.expected,
-            now: self.now,
-            next: None,
-        };
+        let mut out = parser_output(protocol, &self.waiting, &mut self.objects, self.now, shared);
         parser.end(&mut out);
     }
 }

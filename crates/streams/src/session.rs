@@ -49,6 +49,21 @@ pub struct Session {
 pub(crate) const TCP: u8 = 6;
 
 impl Session {
+    /// A session whose first packet comes at `time`.
+    pub fn new(number: u64, key: SessionKey, originator_is: Side, opened: bool, time: Timestamp) -> Self {
+        Self {
+            number,
+            key,
+            originator_is,
+            opened,
+            first: time,
+            last: time,
+            packets: [0; 2],
+            wire_bytes: [0; 2],
+            reports: [StreamReport::default(); 2],
+        }
+    }
+
     /// Whether the session consists of messages instead of two streams.
     pub fn is_messages(&self) -> bool {
         self.key.protocol() != TCP

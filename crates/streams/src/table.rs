@@ -14,7 +14,7 @@ use crate::event::{Cause, Event, Gap, PacketRef, Run, Sink};
 use crate::fragments::Fragments;
 use crate::header;
 use crate::sender::Sender;
-use crate::session::{Session, StreamReport, TCP};
+use crate::session::{Session, TCP};
 
 /// Bytes counted for a session beside what its streams hold.
 const SESSION_BYTES: usize = 1024;
@@ -259,17 +259,7 @@ impl Streams {
             _ if is_from_server(tcp, decoded) => side.other(),
             _ => side,
         };
-        let session = Session {
-            number: self.counts.sessions,
-            key,
-            originator_is,
-            opened: !tcp || opens,
-            first: time,
-            last: time,
-            packets: [0; 2],
-            wire_bytes: [0; 2],
-            reports: [StreamReport::default(); 2],
-        };
+        let session = Session::new(self.counts.sessions, key, originator_is, !tcp || opens, time);
         self.counts.sessions += 1;
         self.used += 1;
         self.by_use.insert(self.used, key);
