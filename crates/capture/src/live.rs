@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sys::{CaptureFilter, Frame, Ring, RingConfig, SockFilter};
 
@@ -29,6 +29,8 @@ const WAIT: Duration = Duration::from_millis(200);
 /// The time in milliseconds after which the kernel hands over a block that is not full, and so the maximum delay of a
 /// single packet.
 const RETIRE_MS: u32 = 50;
+/// After this time, a frame that was stamped before the start of a group of sources has been delivered.
+const SETTLED: Duration = Duration::from_secs(1);
 /// The maximum number of interfaces that one source caches. A full cache is cleared.
 const DISPOSITIONS_MAX: usize = 8192;
 /// The value of `View::last` before the first packet. No interface has this index.
@@ -117,7 +119,7 @@ struct View {
     /// Interfaces on which promiscuous mode was requested.
     joined: BTreeSet<u32>,
     counts: SourceCounts,
-    /// Set until the first packet after the start of all sources of the group.
+    /// Set until no packet from before the start of all sources of the group can arrive any more.
     starting: Option<Starting>,
 }
 
@@ -125,8 +127,22 @@ struct View {
 #[derive(Clone, Copy, Debug)]
 struct Starting {
     start: Timestamp,
+    /// The same moment by a clock that is never set.
+    since: Instant,
     /// Blocks that may still hold packets from before the start. It bounds what a clock that is set back can hide.
     blocks: u32,
+}
+
+impl Starting {
+    /// Returns the state after the ring hands over a block whose first frame arrived at `first`.
+    ///
+    /// The first frame from after the start does not end it: a busy processor delivers frames that it stamped before
+    /// the start later than another processor its own.
+    fn after_block(self, first: Timestamp) -> Option<Self> {
+        let blocks = self.blocks.checked_sub(1)?;
+        let settled = Duration::from_nanos(first.0.saturating_sub(self.start.0)) >= SETTLED;
+        (!settled).then_some(Self { blocks, ..self })
+    }
 }
 
 /// The treatment of packets of one interface and `ARPHRD_*` type.
@@ -176,10 +192,9 @@ impl LiveSource {
         for source in &mut sources {
             source.view.follow_selection(&source.ring)?;
         }
-        let start = Timestamp::from(SystemTime::now());
+        let starting = Starting { start: SystemTime::now().into(), since: Instant::now(), blocks: config.block_count };
         if count > 1 {
-            let blocks = config.block_count;
-            sources.iter_mut().for_each(|source| source.view.starting = Some(Starting { start, blocks }));
+            sources.iter_mut().for_each(|source| source.view.starting = Some(starting));
         }
         Ok(sources)
     }
@@ -236,17 +251,16 @@ impl Source for LiveSource {
             // count exact whenever the source is idle.
             self.view.counts.kernel_dropped =
                 self.ring.statistics().map_err(io_error("read the ring's statistics"))?.dropped;
-            if !self.ring.wait(WAIT).map_err(io_error("wait for packets"))? {
+            let waited = self.ring.wait(WAIT).map_err(io_error("wait for packets"))?;
+            if !waited && self.view.starting.is_some_and(|starting| starting.since.elapsed() > SETTLED) {
                 // The kernel has handed over every block with packets from before the start.
                 self.view.starting = None;
             }
         }
         let Some(block) = self.ring.next_block() else { return Ok(Batch::Idle) };
-        if let Some(starting) = &mut self.view.starting {
-            match starting.blocks.checked_sub(1) {
-                Some(left) => starting.blocks = left,
-                None => self.view.starting = None,
-            }
+        if let Some(starting) = self.view.starting {
+            let first = block.frames().next().map_or(starting.start, |frame| Timestamp(frame.time_ns));
+            self.view.starting = starting.after_block(first);
         }
         if block.losing() {
             self.view.counts.kernel_dropped =
@@ -339,12 +353,9 @@ impl View {
         socket: BorrowedFd<'_>,
         scratch: &mut Scratch<'a>,
     ) -> Option<Packet<'a>> {
-        if let Some(Starting { start, .. }) = self.starting {
-            if Timestamp(frame.time_ns) < start {
-                self.counts.unselected.add(frame.data.len() as u64);
-                return None;
-            }
-            self.starting = None;
+        if self.starting.is_some_and(|starting| Timestamp(frame.time_ns) < starting.start) {
+            self.counts.unselected.add(frame.data.len() as u64);
+            return None;
         }
         let key = (frame.ifindex, frame.hatype);
         if self.last.0 != key {

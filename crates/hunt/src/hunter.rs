@@ -152,9 +152,13 @@ impl StreamSearch {
     fn event<F: MatchSink>(&mut self, session: &Session, event: &streams::Event<'_>, asked: &mut SessionSearch<F>) {
         match event {
             streams::Event::Run(run) if self.place == SearchScope::Payload || session.is_messages() => {
-                self.patterns.find(run.data, 0, |_, named, from, to| {
-                    asked.pattern(session, run.sender, named, payload_match(named, run, from, to));
-                });
+                self.patterns.find(
+                    run.data,
+                    |_| 0,
+                    |_, named, from, to| {
+                        asked.pattern(session, run.sender, named, payload_match(named, run, from, to));
+                    },
+                );
             }
             streams::Event::Run(run) => {
                 let new = || (session.clone(), [Window::default(), Window::default()]);

@@ -142,12 +142,19 @@ impl Patterns {
         self.literals.is_empty() && self.regexes.is_empty()
     }
 
-    /// Passes all matches in `data` that begin at `from` or later, as start and end, with a number for each pattern.
-    pub fn find(&self, data: &[u8], from: usize, mut each: impl FnMut(usize, &Pattern, usize, usize)) {
+    /// Passes all matches in `data`, as start and end, with a number for each pattern.
+    ///
+    /// `begin` gives the place from which matches of a pattern begin. What lies before it is context only (for `\b`).
+    pub fn find(
+        &self,
+        data: &[u8],
+        begin: impl Fn(usize) -> usize,
+        mut each: impl FnMut(usize, &Pattern, usize, usize),
+    ) {
         if let Some(automaton) = &self.automaton {
             for one in automaton.find_overlapping_iter(data) {
                 let number = one.pattern().as_usize();
-                if one.start() >= from
+                if one.start() >= begin(number)
                     && let Some(named) = self.literals.get(number)
                 {
                     each(number, named, one.start(), one.end());
@@ -155,10 +162,22 @@ impl Patterns {
             }
         }
         for (number, (named, regex)) in self.regexes.iter().enumerate() {
-            for one in regex.find_iter(data.get(from..).unwrap_or_default()).filter(|one| !one.is_empty()) {
-                each(self.literals.len() + number, named, from + one.start(), from + one.end());
+            let number = self.literals.len() + number;
+            let mut at = begin(number);
+            while at <= data.len()
+                && let Some(one) = regex.find_at(data, at)
+            {
+                at = one.end() + usize::from(one.is_empty());
+                if !one.is_empty() {
+                    each(number, named, one.start(), one.end());
+                }
             }
         }
+    }
+
+    /// Whether matches of this pattern may overlap. Those of a regular expression never do.
+    pub(crate) fn overlaps(&self, number: usize) -> bool {
+        number < self.literals.len()
     }
 }
 

@@ -174,6 +174,36 @@ fn counting_forgets_what_is_old() {
     assert!(counting.add(key(), at(22), 5, within, 3));
 }
 
+/// A match that reaches into the end of a window ends there: no other match of the expression begins within it.
+#[test]
+fn matches_of_an_expression_never_overlap_between_windows() {
+    let data = b"abcabcab".repeat(8_000);
+    let pieces: Vec<_> = data.chunks(4099).map(Some).collect();
+    let whole = ::regex::bytes::Regex::new("abcab").unwrap();
+    let expected: Vec<_> = whole.find_iter(&data).map(|one| one.start() as u64).take(100).collect();
+    for shift in 0..8 {
+        // The windows end at each place of the pattern in turn.
+        let mut pieces = pieces.clone();
+        let (first, rest) = data[..4099].split_at(4091 + shift);
+        pieces.splice(..1, [Some(first), Some(rest)]);
+        let found = hunt(regex("abcab"), SearchScope::Stream, &pieces);
+        let mut places: Vec<_> = found.iter().map(|one| one.stream_offset.unwrap()).collect();
+        places.sort_unstable();
+        assert_eq!(places, expected);
+    }
+}
+
+#[test]
+fn what_precedes_a_match_counts_across_windows() {
+    let mut data = b"xy".repeat(20_000);
+    let places = [14_001usize, 16_384, 20_480, 30_001];
+    for place in places {
+        data[place..place + 4].copy_from_slice(b"zabc");
+    }
+    let pieces: Vec<_> = data.chunks(1000).map(Some).collect();
+    assert!(hunt(regex(r"\babc"), SearchScope::Stream, &pieces).is_empty());
+}
+
 proptest! {
     #[test]
     fn pieces_of_any_size_give_the_matches_of_the_whole(

@@ -28,8 +28,10 @@ pub(crate) struct Window {
     fresh: usize,
     places: VecDeque<(u64, PacketRef)>,
     gap_before: bool,
-    /// Matches that were told although more could follow: pattern and offset.
+    /// Matches that were reported although more could follow: pattern and offset.
     reported: Vec<(usize, u64)>,
+    /// Where matches reach beyond `done`: pattern and end. The next match of the pattern begins there.
+    reach: Vec<(usize, u64)>,
 }
 
 /// What follows the bytes that are searched.
@@ -37,7 +39,7 @@ pub(crate) struct Window {
 pub(crate) enum Continuation {
     /// More, soon. A match that could still grow waits for it.
     More,
-    /// More, later. All matches are told now.
+    /// More, later. All matches are reported now.
     Pause,
     /// Nothing that belongs to these bytes.
     End,
@@ -67,9 +69,18 @@ impl Window {
         let len = self.data.len();
         let open = if then == Continuation::End { len } else { len.saturating_sub(patterns.keep_bytes) };
         let mut reported = std::mem::take(&mut self.reported);
-        patterns.find(&self.data, self.done, |number, named, from, to| {
+        let mut reach = std::mem::take(&mut self.reach);
+        let begin = |number| {
+            let end = reach.iter().find(|(of, _)| *of == number).map_or(0, |(_, end)| end.saturating_sub(self.start));
+            self.done.max(usize::try_from(end).unwrap_or(usize::MAX))
+        };
+        let mut reaching = Vec::new();
+        patterns.find(&self.data, begin, |number, named, from, to| {
             // Matches that begin in the end of the window are found again, when what follows is known.
             let offset = self.start + from as u64;
+            if from < open && to > open && !patterns.overlaps(number) {
+                reaching.push((number, self.start + to as u64));
+            }
             if (from >= open && then == Continuation::More) || reported.contains(&(number, offset)) {
                 return;
             }
@@ -79,8 +90,12 @@ impl Window {
             found(named, self.matched(named, from, to.min(from + MATCH_BYTES_MAX)));
         });
         self.done = open.max(self.done);
-        reported.retain(|(_, offset)| *offset >= self.start + self.done as u64);
+        let done = self.start + self.done as u64;
+        reported.retain(|(_, offset)| *offset >= done);
         self.reported = reported;
+        reach.retain(|(_, end)| *end > done);
+        reach.extend(reaching);
+        self.reach = reach;
         self.fresh = 0;
         if then == Continuation::End {
             self.clear();
@@ -107,6 +122,7 @@ impl Window {
         self.done = 0;
         self.places.clear();
         self.reported.clear();
+        self.reach.clear();
     }
 
     fn matched(&self, named: &Pattern, from: usize, to: usize) -> Match {

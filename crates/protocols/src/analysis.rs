@@ -118,7 +118,7 @@ struct AnalysisContext<'a> {
 /// What a parser may use of a session's analysis while it reads.
 fn parser_output<'a>(
     protocol: &Protocol,
-    waiting: &'a [Waiting; 2],
+    waiting: &'a [UnparsedBytes; 2],
     objects: &'a mut u64,
     now: PacketRef,
     shared: &'a mut AnalysisContext<'_>,

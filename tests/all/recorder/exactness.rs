@@ -1,8 +1,9 @@
 //! Every packet is recorded once, byte for byte, and every count is exact.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::generate;
 use crate::machine;
@@ -118,15 +119,25 @@ fn workers_start_together() {
             (recorder, sender.join().unwrap())
         });
         let last = frame(sent - 1);
-        eventually("the last one is there", || recorder.packets(&[]).last().is_some_and(|packet| packet.2 == last));
-        let got = contents(recorder.packets(&[]));
+        eventually("the last one is there", || recorder.packets(&[]).iter().any(|packet| packet.2 == last));
+        // The other worker may hand over its last block a moment later. A sender that moves to another processor can
+        // overtake its own packets, so the order is not compared.
+        let got = || -> BTreeSet<_> { contents(recorder.packets(&[])).into_iter().map(|(_, frame)| frame).collect() };
+        let missing = |got: &BTreeSet<Vec<u8>>| {
+            let first = sent - u32::try_from(got.len()).unwrap();
+            (first..sent).filter(|number| !got.contains(&frame(*number))).collect::<Vec<_>>()
+        };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !missing(&got()).is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let got = got();
         let status = recorder.status();
         conserves(&status);
         assert_eq!((status.capture.workers, status.packets.kernel_dropped), (2, 0));
-        let first = sent - u32::try_from(got.len()).unwrap();
-        assert!(first > 0 && got.len() >= AFTER as usize, "{} of {sent}", got.len());
-        let wrong = got.iter().zip(first..).position(|(got, number)| got.1 != frame(number));
-        assert_eq!(wrong, None, "of {} packets from number {first} on, the first that differs", got.len());
+        assert_eq!(got.len() as u64, status.packets.retained, "each packet once");
+        assert!(got.len() < sent as usize && got.len() >= AFTER as usize, "{} of {sent}", got.len());
+        assert_eq!(missing(&got), Vec::<u32>::new(), "of {sent} packets, {} are there", got.len());
     }
 }
 

@@ -154,11 +154,15 @@ impl ObjectSink for FileMatches {
                 self.matches.borrow_mut().add(session, &one, Some(&object));
             }
         }
-        self.search.patterns.find(&object.content, 0, |_, named, from, to| {
-            let (begin, end) = (from.saturating_sub(32), (to.min(from + 256) + 32).min(object.content.len()));
-            let context = object.content.get(begin..end).unwrap_or_default().to_vec();
-            let one = Match { length: (to - from) as u64, context, ..found(&named.rule, named.kind) };
-            self.matches.borrow_mut().add(session, &one, Some(&object));
-        });
+        self.search.patterns.find(
+            &object.content,
+            |_| 0,
+            |_, named, from, to| {
+                let (begin, end) = (from.saturating_sub(32), (to.min(from + 256) + 32).min(object.content.len()));
+                let context = object.content.get(begin..end).unwrap_or_default().to_vec();
+                let one = Match { length: (to - from) as u64, context, ..found(&named.rule, named.kind) };
+                self.matches.borrow_mut().add(session, &one, Some(&object));
+            },
+        );
     }
 }
