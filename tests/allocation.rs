@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use retrocap::budget::Split;
 use retrocap::judge::{Class, Classes, Pins};
-use retrocap::memory::Lock;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::source::BURST_PACKETS;
 use retrocap::store::compress::{Compressor, Pace};
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 const MIB: u64 = 1 << 20;
@@ -163,16 +161,11 @@ fn worker() -> (Pipeline, Compressor) {
     let until = Timestamp(BEGIN_NS + 100_000_000_000_000);
     pins.add("host 10.1.0.7 or port 83", Timestamp(BEGIN_NS), until).unwrap();
     let config = Config {
-        sessions_bytes: split.sessions_bytes,
-        store_bytes: split.store_bytes,
-        policy: Policy::default(),
         classes: Classes::new(&classes, split.store_bytes).unwrap(),
         pins,
         pinned_bytes: split.pinned_bytes(),
         filter: Some(retrocap::filter::FilterSet::new("not host 10.1.0.9").unwrap()),
-        snaplen: 0,
-        lock: Lock::No,
-        seed: 1,
+        ..Config::new(split.sessions_bytes, split.store_bytes)
     };
     let mut pipeline = Pipeline::new(config).unwrap();
     let compression = split.compression(10.0, Pace::Replay).unwrap();

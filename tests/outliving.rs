@@ -12,8 +12,6 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as TestConfig, TestRunner};
-use retrocap::judge::Classes;
-use retrocap::memory::Lock;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::store::retention::Policy;
@@ -223,19 +221,7 @@ fn plan(actors: &[Actor], seed: u64) -> Plan {
 
 /// Sends the traffic and checks the rule after each part of it. Returns how many packets of starts were evicted.
 fn run(actors: &[Actor], seed: u64, policy: Policy) -> Result<usize, String> {
-    let mut pipeline = Pipeline::new(Config {
-        sessions_bytes: 24 << 20,
-        store_bytes: STORE_BYTES,
-        policy,
-        classes: Classes::default(),
-        pins: Default::default(),
-        pinned_bytes: 0,
-        filter: None,
-        snaplen: 0,
-        lock: Lock::No,
-        seed: 1,
-    })
-    .unwrap();
+    let mut pipeline = Pipeline::new(Config { policy, ..Config::new(24 << 20, STORE_BYTES) }).unwrap();
     let plan = plan(actors, seed);
     let mut bytes: HashMap<u32, u64> = HashMap::new();
     let mut sent: Vec<Sent> = Vec::new();

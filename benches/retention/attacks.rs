@@ -6,11 +6,8 @@
 //! attacker has sent, in multiples of the memory budget.
 
 use retrocap::budget::Split;
-use retrocap::judge::Classes;
-use retrocap::memory::Lock;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 /// Kind of attack.
@@ -146,18 +143,8 @@ struct World {
 impl World {
     fn new(budget_bytes: u64) -> Self {
         let split = Split::new(budget_bytes, 1, true).expect("a budget that works");
-        let config = Config {
-            sessions_bytes: split.sessions_bytes,
-            store_bytes: split.store_bytes,
-            policy: Policy::default(),
-            classes: Classes::default(),
-            pins: Default::default(),
-            pinned_bytes: split.pinned_bytes(),
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 1,
-        };
+        let config =
+            Config { pinned_bytes: split.pinned_bytes(), ..Config::new(split.sessions_bytes, split.store_bytes) };
         let pipeline = Pipeline::new(config).expect("memory");
         // The bulk of a campus with two sessions per second for 40 MiB, scaled to the budget.
         let bulk_bytes_per_s = ORDINARY_BYTES_PER_S * budget_bytes / (40 << 20);

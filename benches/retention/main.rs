@@ -21,10 +21,8 @@ mod truth;
 
 use clap::Parser;
 use retrocap::budget::Split;
-use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::store::compress::Pace;
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 use arguments::Args;
@@ -73,16 +71,9 @@ fn attack(args: &Args) {
 /// Sends the workload through all policies and prints what they retain.
 fn compare(args: &Args, split: &Split) {
     let config = Config {
-        sessions_bytes: split.sessions_bytes,
-        store_bytes: split.store_bytes,
-        policy: Policy::default(),
-        classes: retrocap::judge::Classes::default(),
-        pins: Default::default(),
         pinned_bytes: split.pinned_bytes(),
-        filter: None,
-        snaplen: 0,
-        lock: Lock::No,
         seed: args.seed,
+        ..Config::new(split.sessions_bytes, split.store_bytes)
     };
     let mut pipeline = match Pipeline::new(config) {
         Ok(pipeline) => pipeline,

@@ -6,10 +6,8 @@ use std::time::Instant;
 
 use retrocap::budget::Split;
 use retrocap::judge::{Class, Classes};
-use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::source::BURST_PACKETS;
-use retrocap::store::retention::Policy;
 
 use crate::process::resident_mebibytes;
 use crate::scale::Scale;
@@ -63,16 +61,12 @@ impl Ingest {
             })
             .collect();
         let config = Config {
-            sessions_bytes: if case.sessions_bytes > 0 { case.sessions_bytes } else { split.sessions_bytes },
-            store_bytes: split.store_bytes,
-            policy: Policy::default(),
             classes: Classes::new(&classes, split.store_bytes).expect("classes that can be used"),
-            pins: Default::default(),
             pinned_bytes: MIB,
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 1,
+            ..Config::new(
+                if case.sessions_bytes > 0 { case.sessions_bytes } else { split.sessions_bytes },
+                split.store_bytes,
+            )
         };
         let pipeline = Pipeline::new(config).expect("memory");
         let frames = Frames::new(ROUND_BYTES, case.lens, case.sessions, case.interfaces);

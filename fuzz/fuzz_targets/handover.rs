@@ -11,11 +11,9 @@ use retrocap::formats::reader::FileSource;
 use retrocap::handover;
 use retrocap::interface::Interfaces;
 use retrocap::judge::Pins;
-use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
-use retrocap::query::{History, Memory, Request};
+use retrocap::query::{History, Request};
 use retrocap::store::Store;
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 /// What is recorded after the handover.
@@ -24,18 +22,7 @@ const CAPTURE: &[u8] = include_bytes!("../seeds/capture_file/pcap-encapsulations
 fuzz_target!(|data: &[u8]| {
     let interfaces = Arc::new(Interfaces::default());
     let pins = Arc::new(Pins::new(1 << 20));
-    let pipeline = Pipeline::new(Config {
-        sessions_bytes: 1 << 20,
-        store_bytes: Store::BYTES_MIN,
-        policy: Policy::default(),
-        classes: retrocap::judge::Classes::default(),
-        pins: Arc::clone(&pins),
-        pinned_bytes: 1 << 20,
-        filter: None,
-        snaplen: 0,
-        lock: Lock::No,
-        seed: 1,
-    });
+    let pipeline = Pipeline::new(Config { pins: Arc::clone(&pins), pinned_bytes: 1 << 20, ..Config::new(1 << 20, Store::BYTES_MIN) });
     let mut pipelines = [pipeline.unwrap()];
     let now = Timestamp::from_unix(1_795_345_300, 0);
     let mut rest = data;
@@ -45,16 +32,7 @@ fuzz_target!(|data: &[u8]| {
         if recorded {
             let _ = pipelines[0].run(&mut source, &AtomicBool::new(false));
         }
-        let history = History {
-            workers: vec![pipelines[0].worker()],
-            interfaces: Arc::clone(&interfaces),
-            memory: Memory::default(),
-            capture_filter: None.into(),
-            capture_interfaces: Vec::new().into(),
-            community_id_seed: 0.into(),
-            disk: None,
-            restart: before.clone(),
-        };
+        let history = History { restart: before.clone(), ..History::new(vec![pipelines[0].worker()], Arc::clone(&interfaces)) };
         let totals = history.totals();
         let dropped: u64 = totals.dropped.iter().map(|volume| volume.packets).sum();
         assert_eq!(totals.received.packets, totals.stored.packets + totals.filtered.packets + dropped);

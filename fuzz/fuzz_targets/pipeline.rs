@@ -10,39 +10,17 @@ use std::sync::atomic::AtomicBool;
 use libfuzzer_sys::fuzz_target;
 use retrocap::formats::reader::FileSource;
 use retrocap::interface::Interfaces;
-use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
-use retrocap::query::{History, Memory, Request};
+use retrocap::query::{History, Request};
 use retrocap::store::Store;
-use retrocap::store::retention::Policy;
 
 fuzz_target!(|data: &[u8]| {
     let interfaces = Arc::new(Interfaces::default());
     let mut source = FileSource::from_reader(Box::new(Cursor::new(data.to_vec())), Arc::clone(&interfaces));
-    let mut pipeline = Pipeline::new(Config {
-        sessions_bytes: 1 << 20,
-        store_bytes: Store::BYTES_MIN,
-        policy: Policy::default(),
-        classes: retrocap::judge::Classes::default(),
-        pins: Default::default(),
-        pinned_bytes: 1 << 20,
-        filter: None,
-        snaplen: 0,
-        lock: Lock::No,
-        seed: 1,
-    })
+    let mut pipeline = Pipeline::new(Config { pinned_bytes: 1 << 20, ..Config::new(1 << 20, Store::BYTES_MIN) })
     .unwrap();
     let _ = pipeline.run(&mut source, &AtomicBool::new(false));
-    let history = History {
-        workers: vec![pipeline.worker()],
-        interfaces,
-        memory: Memory::default(),
-        capture_filter: None.into(),
-        capture_interfaces: Vec::new().into(),
-        restart: Default::default(),
-        community_id_seed: 0.into(),
-        disk: None,
-    };
+    let history = History::new(vec![pipeline.worker()], interfaces);
     let totals = history.totals();
     assert_eq!(
         totals.received.packets,

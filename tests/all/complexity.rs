@@ -3,13 +3,10 @@
 //! The processor time of this thread is compared, not time on the wall, and the least of several rounds is taken, so
 //! that other programs do not disturb the result.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use retrocap::memory::Lock;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -26,19 +23,7 @@ fn processor_time() -> Duration {
 
 /// Nanoseconds per packet, the least of several rounds, with a recorder whose memory is already full.
 fn cost(frames: &[Vec<u8>]) -> f64 {
-    let mut pipeline = Pipeline::new(Config {
-        sessions_bytes: 2 << 20,
-        store_bytes: 16 << 20,
-        policy: Policy::default(),
-        classes: retrocap::judge::Classes::default(),
-        pins: Arc::default(),
-        pinned_bytes: 0,
-        filter: None,
-        snaplen: 0,
-        lock: Lock::No,
-        seed: 0x5eed,
-    })
-    .unwrap();
+    let mut pipeline = Pipeline::new(Config { seed: 0x5eed, ..Config::new(2 << 20, 16 << 20) }).unwrap();
     let mut number = 0;
     let rounds = (0..=ROUNDS).map(|_| {
         let start = processor_time();

@@ -10,12 +10,10 @@ use retrocap::formats::reader::FileSource;
 use retrocap::handover::{self, RestartReport};
 use retrocap::interface::Interfaces;
 use retrocap::judge::{Class, Classes, Pins};
-use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline};
-use retrocap::query::{History, Memory, Request};
+use retrocap::query::{History, Request};
 use retrocap::store::Store;
 use retrocap::store::compress::{Compression, Pace};
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 use crate::generate::{self, Random, START_S};
@@ -49,16 +47,11 @@ impl Made {
         let mut compressors = Vec::new();
         let pipelines = (0..setup.workers).map(|seed| {
             let mut pipeline = Pipeline::new(Config {
-                sessions_bytes: setup.sessions_bytes,
-                store_bytes: setup.store_bytes,
-                policy: Policy::default(),
                 classes: Classes::new(&setup.classes, setup.store_bytes).unwrap(),
                 pins: Arc::clone(&pins),
                 pinned_bytes: 1 << 20,
-                filter: None,
-                snaplen: 0,
-                lock: Lock::No,
                 seed: seed as u64,
+                ..Config::new(setup.sessions_bytes, setup.store_bytes)
             })
             .unwrap();
             if setup.compressing {
@@ -77,16 +70,7 @@ impl Made {
     }
 
     fn history(&self) -> History {
-        History {
-            workers: self.pipelines.iter().map(Pipeline::worker).collect(),
-            interfaces: Arc::clone(&self.interfaces),
-            memory: Memory::default(),
-            capture_filter: None.into(),
-            capture_interfaces: Vec::new().into(),
-            community_id_seed: 0.into(),
-            disk: None,
-            restart: RestartReport::default(),
-        }
+        History::new(self.pipelines.iter().map(Pipeline::worker).collect(), Arc::clone(&self.interfaces))
     }
 
     /// Stops it, and returns the history that it writes for the next recorder.

@@ -77,7 +77,7 @@ fn heartbleed_is_named_as_attempt_and_success_and_nothing_else_is() {
     let Some(file) = machine::capture(what, "mixed-lan.pcap") else { return };
     let output = retrocap(&["hunt", "-r", text(&file), "--attack", "heartbleed"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("nothing matched in what could be searched"), "{}", said(&output));
+    assert!(said(&output).contains("nothing matched in the bytes that could be searched"), "{}", said(&output));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn rules_are_checked_on_their_own_cases() {
     };
     std::fs::write(&rule, text_of("..abc..")).unwrap();
     let output = retrocap(&["hunt", "--check", text(&rule)]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "x: 2 cases came out as they say\n", "{}", said(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "x: 2 test conversations passed\n", "{}", said(&output));
     std::fs::write(&rule, text_of("nothing")).unwrap();
     let output = retrocap(&["hunt", "--check", text(&rule)]);
     assert_eq!(output.status.code(), Some(1));

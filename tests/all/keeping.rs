@@ -6,11 +6,9 @@ use retrocap::budget::Split;
 use retrocap::counters::DropReason;
 use retrocap::filter::Endpoints;
 use retrocap::judge::{Class, Classes, Pins, SessionFilter};
-use retrocap::memory::Lock;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::session::Session;
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 const SECOND: u64 = 1_000_000_000;
@@ -28,16 +26,10 @@ impl Recorder {
         let split = Split::new(16 << 20, 1, false).unwrap();
         let pins = Arc::new(Pins::new(pinned_bytes));
         let config = Config {
-            sessions_bytes: split.sessions_bytes,
-            store_bytes: split.store_bytes,
-            policy: Policy::default(),
             classes: Classes::new(classes, split.store_bytes).unwrap(),
             pins: Arc::clone(&pins),
             pinned_bytes,
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 1,
+            ..Config::new(split.sessions_bytes, split.store_bytes)
         };
         Self { pipeline: Pipeline::new(config).unwrap(), pins, sent: 0 }
     }

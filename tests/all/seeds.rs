@@ -207,16 +207,7 @@ fn program_inputs() -> Vec<(&'static str, Vec<u8>)> {
 
 /// A recorder that has recorded nothing.
 fn nothing() -> retrocap::query::History {
-    retrocap::query::History {
-        workers: Vec::new(),
-        interfaces: Arc::default(),
-        memory: retrocap::query::Memory::default(),
-        capture_filter: None.into(),
-        capture_interfaces: Vec::new().into(),
-        restart: Default::default(),
-        community_id_seed: 0.into(),
-        disk: None,
-    }
+    retrocap::query::History::new(Vec::new(), Arc::default())
 }
 
 /// An rtnetlink message about an interface.

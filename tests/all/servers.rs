@@ -7,12 +7,9 @@
 use std::collections::HashSet;
 
 use retrocap::budget::Split;
-use retrocap::judge::Classes;
-use retrocap::memory::Lock;
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::store::compress::Pace;
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 const BUDGET_BYTES: u64 = 24 << 20;
@@ -62,16 +59,8 @@ impl World {
     fn new(seed: u64) -> Self {
         let split = Split::new(BUDGET_BYTES, 1, false).unwrap().compressing();
         let mut pipeline = Pipeline::new(Config {
-            sessions_bytes: split.sessions_bytes,
-            store_bytes: split.store_bytes,
-            policy: Policy::default(),
-            classes: Classes::default(),
-            pins: Default::default(),
             pinned_bytes: split.pinned_bytes(),
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 1,
+            ..Config::new(split.sessions_bytes, split.store_bytes)
         })
         .unwrap();
         let compressor = pipeline.compress(&split.compression(10.0, Pace::Replay).unwrap()).unwrap();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use retrocap::counters::Totals;
 use retrocap::filter::FilterSet;
 use retrocap::judge::{Class, Classes, Pins};
-use retrocap::memory::Lock;
 use retrocap::pipeline::{Config, Pipeline, Worker};
 use retrocap::session::SessionSlot;
 use retrocap::store::compress::{Compression, Pace};
@@ -39,16 +38,11 @@ impl Recorder {
     pub(crate) fn new(setup: &Setup, pins: &Arc<Pins>) -> Self {
         let classes: Vec<Class> = setup.classes.iter().map(class).collect();
         let config = Config {
-            sessions_bytes: setup.sessions_bytes,
-            store_bytes: setup.store_bytes,
             policy: setup.policy.clone(),
             classes: Classes::new(&classes, setup.store_bytes).unwrap(),
             pins: Arc::clone(pins),
             pinned_bytes: setup.pinned_bytes,
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 1,
+            ..Config::new(setup.sessions_bytes, setup.store_bytes)
         };
         let mut pipeline = Pipeline::new(config).unwrap();
         if setup.compressing {

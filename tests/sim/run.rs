@@ -6,7 +6,7 @@ use std::sync::Arc;
 use retrocap::interface::Interfaces;
 use retrocap::judge::Pins;
 use retrocap::packet::LinkType;
-use retrocap::query::{History, Memory, Packets, Request};
+use retrocap::query::{History, Packets, Request};
 use retrocap::store::Rank;
 use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
@@ -48,16 +48,7 @@ impl Run {
         for (index, name) in (1..).zip(["eth0", "eth1"]) {
             interfaces.intern(name, index, LinkType::ETHERNET).unwrap();
         }
-        let history = History {
-            workers: recorders.iter().map(|recorder| recorder.worker.clone()).collect(),
-            interfaces,
-            memory: Memory::default(),
-            capture_filter: None.into(),
-            capture_interfaces: Vec::new().into(),
-            restart: Default::default(),
-            community_id_seed: 0.into(),
-            disk: None,
-        };
+        let history = History::new(recorders.iter().map(|recorder| recorder.worker.clone()).collect(), interfaces);
         Self {
             setup: setup.clone(),
             traffic: Traffic::new(seed),
@@ -72,16 +63,7 @@ impl Run {
 
     pub(crate) fn go(&mut self, steps: u64) {
         // Readers borrow the history while everything else changes, so they get their own copy.
-        let history = History {
-            workers: self.history.workers.clone(),
-            interfaces: Arc::clone(&self.history.interfaces),
-            memory: Memory::default(),
-            capture_filter: None.into(),
-            capture_interfaces: Vec::new().into(),
-            restart: Default::default(),
-            community_id_seed: 0.into(),
-            disk: None,
-        };
+        let history = History::new(self.history.workers.clone(), Arc::clone(&self.history.interfaces));
         let mut readers: Vec<Reader<'_>> = Vec::new();
         for step in 0..steps {
             self.change_something();

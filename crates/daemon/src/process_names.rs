@@ -62,7 +62,7 @@ impl Watcher {
                 }
                 match serde_json::from_slice::<Report>(&line) {
                     Ok(report) => shared.take(report),
-                    Err(error) => tracing::debug!("a report about sockets is not understood: {error}"),
+                    Err(error) => tracing::debug!("cannot parse a report about sockets: {error}"),
                 }
             }
             shared.end(now_ns());

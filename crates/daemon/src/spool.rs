@@ -57,7 +57,8 @@ fn options(settings: &Settings) -> Options {
         keep: settings.spool_keep,
         level: u8::try_from(settings.spool_compression).ok().filter(|level| *level > 0),
         comments: vec![
-            "retrocap spool: packets of similar depth in their sessions; other files hold other depths".to_owned(),
+            "retrocap spool: packets of similar depth in their sessions; other files contain the other depths"
+                .to_owned(),
         ],
         keys_max: usize::try_from(settings.spool_memory_bytes(0) / 128).unwrap_or(usize::MAX),
     }

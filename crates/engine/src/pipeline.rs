@@ -51,6 +51,25 @@ pub struct Config {
     pub seed: u64,
 }
 
+impl Config {
+    /// What replays and tests have: the default retention, no class, pin or filter, whole packets, memory that is not
+    /// locked, and a fixed seed.
+    pub fn new(sessions_bytes: u64, store_bytes: u64) -> Self {
+        Self {
+            sessions_bytes,
+            store_bytes,
+            policy: Policy::default(),
+            classes: Classes::default(),
+            pins: Arc::default(),
+            pinned_bytes: 0,
+            filter: None,
+            snaplen: 0,
+            lock: Lock::No,
+            seed: 1,
+        }
+    }
+}
+
 /// What readers see of a worker.
 #[derive(Clone, Debug)]
 pub struct Worker {

@@ -204,7 +204,7 @@ impl<O: ObjectSink> Collector<O> {
                 object.notes.push(part.note.to_owned());
             }
             if left_out {
-                object.notes.push("the mail has more parts than are told".to_owned());
+                object.notes.push("the mail has more parts than are listed".to_owned());
             }
             object.seal();
             if self.deliver(session, object).is_none() {

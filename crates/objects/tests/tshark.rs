@@ -1,26 +1,16 @@
 //! The objects of real captures, compared with those that `tshark --export-objects` writes.
 
+#[path = "../../streams/tests/support/mod.rs"]
+mod support;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use base::source::{Batch, Source as _};
-use formats::reader::FileSource;
 use objects::{Collector, Object, ObjectLimits, ObjectSink};
 use protocols::Protocols;
-use streams::{Session, Streams};
-
-fn captures() -> Option<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
-        PathBuf::from,
-    );
-    if !folder.is_dir() || Command::new("tshark").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: no tshark, or no captures in {}; set RETROCAP_CAPTURES", folder.display());
-        return None;
-    }
-    Some(folder)
-}
+use streams::Session;
+use support::{captures, read};
 
 #[derive(Default)]
 struct All(Vec<Object>);
@@ -32,19 +22,8 @@ impl ObjectSink for All {
 }
 
 fn ours(file: &Path) -> Vec<Object> {
-    let mut source = FileSource::open(file, Default::default()).unwrap();
     let mut protocols = Protocols::new(Collector::new(ObjectLimits::default(), All::default()));
-    let (mut streams, mut sequence) = (Streams::default(), 0);
-    loop {
-        let batch = source.batch(&mut |packet| {
-            sequence += 1;
-            streams.packet(packet, sequence, &mut protocols);
-        });
-        if batch.unwrap() == Batch::End {
-            break;
-        }
-    }
-    streams.finish(&mut protocols);
+    read(file, &mut protocols);
     protocols.facts.finish();
     std::mem::take(&mut protocols.facts.objects.0)
 }

@@ -1,25 +1,15 @@
 //! Function codes, services and fingerprints of real captures, compared one by one with those that tshark finds.
 
+#[path = "../../streams/tests/support/mod.rs"]
+mod support;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use base::source::{Batch, Source as _};
-use formats::reader::FileSource;
 use protocols::{Event, ProtocolSink, Protocols};
-use streams::{Session, Streams};
-
-fn captures() -> Option<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
-        PathBuf::from,
-    );
-    if !folder.is_dir() || Command::new("tshark").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: no tshark, or no captures in {}; set RETROCAP_CAPTURES", folder.display());
-        return None;
-    }
-    Some(folder)
-}
+use streams::Session;
+use support::{captures, read};
 
 type Tally = BTreeMap<String, u64>;
 
@@ -41,19 +31,8 @@ impl ProtocolSink for Count<'_> {
 }
 
 fn ours(file: &Path, event: &str, field: &str) -> Tally {
-    let mut source = FileSource::open(file, Default::default()).unwrap();
     let mut protocols = Protocols::new(Count { event, field, tally: Tally::new() });
-    let (mut streams, mut sequence) = (Streams::default(), 0);
-    loop {
-        let batch = source.batch(&mut |packet| {
-            sequence += 1;
-            streams.packet(packet, sequence, &mut protocols);
-        });
-        if batch.unwrap() == Batch::End {
-            break;
-        }
-    }
-    streams.finish(&mut protocols);
+    read(file, &mut protocols);
     protocols.facts.tally
 }
 

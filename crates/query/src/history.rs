@@ -70,6 +70,20 @@ impl<T> From<T> for Reloadable<T> {
 }
 
 impl History {
+    /// The history of these workers, without a capture filter, a predecessor or a spool.
+    pub fn new(workers: Vec<Worker>, interfaces: Arc<Interfaces>) -> Self {
+        Self {
+            workers,
+            interfaces,
+            memory: Memory::default(),
+            capture_filter: Reloadable::default(),
+            capture_interfaces: Reloadable::default(),
+            restart: RestartReport::default(),
+            community_id_seed: Reloadable::default(),
+            disk: None,
+        }
+    }
+
     /// Counters summed over all workers.
     pub fn totals(&self) -> Totals {
         self.workers.iter().map(|worker| worker.published.totals()).fold(Totals::default(), Totals::and)

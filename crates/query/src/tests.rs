@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use super::flows::Sort;
 use super::*;
 use base::interface::Interfaces;
-use base::memory::Lock;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use base::source::{Batch, Source, SourceError};
 use base::time::Timestamp;
@@ -14,7 +13,6 @@ use engine::pipeline::{Config, Pipeline, Worker};
 use engine::session::Session;
 use engine::session::community_id::CommunityId;
 use engine::store::compress::{Compression, Pace};
-use engine::store::retention::Policy;
 
 /// An Ethernet/IPv4/UDP frame.
 pub(crate) fn udp(from: (u8, u16), to: (u8, u16), payload: usize) -> Vec<u8> {
@@ -63,18 +61,7 @@ pub(crate) fn workers_of(sessions_bytes: u64, store_bytes: u64, sources: Vec<Vec
     let interfaces = Arc::new(Interfaces::default());
     interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
     let workers = sources.into_iter().map(|packets| {
-        let config = Config {
-            sessions_bytes,
-            store_bytes,
-            policy: Policy::default(),
-            classes: engine::judge::Classes::default(),
-            pins: Default::default(),
-            pinned_bytes: 1 << 20,
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 1,
-        };
+        let config = Config { pinned_bytes: 1 << 20, ..Config::new(sessions_bytes, store_bytes) };
         let mut pipeline = Pipeline::new(config).unwrap();
         pipeline.run(&mut Packets(packets), &AtomicBool::new(false)).unwrap();
         pipeline.worker()
@@ -84,16 +71,7 @@ pub(crate) fn workers_of(sessions_bytes: u64, store_bytes: u64, sources: Vec<Vec
 
 /// A history without a spool.
 fn history_of(workers: Vec<Worker>, interfaces: Arc<Interfaces>) -> History {
-    History {
-        workers,
-        interfaces,
-        memory: Memory::default(),
-        capture_filter: None.into(),
-        capture_interfaces: Vec::new().into(),
-        restart: Default::default(),
-        community_id_seed: 0.into(),
-        disk: None,
-    }
+    History::new(workers, interfaces)
 }
 
 pub(crate) fn found(history: &History, request: &Request) -> Vec<(u64, Vec<u8>)> {
@@ -145,19 +123,7 @@ proptest! {
 fn compressing() -> (Pipeline, History) {
     let interfaces = Arc::new(Interfaces::default());
     interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
-    let mut pipeline = Pipeline::new(Config {
-        sessions_bytes: 1 << 20,
-        store_bytes: 4 << 20,
-        policy: Policy::default(),
-        classes: engine::judge::Classes::default(),
-        pins: Default::default(),
-        pinned_bytes: 1 << 20,
-        filter: None,
-        snaplen: 0,
-        lock: Lock::No,
-        seed: 1,
-    })
-    .unwrap();
+    let mut pipeline = Pipeline::new(Config { pinned_bytes: 1 << 20, ..Config::new(1 << 20, 4 << 20) }).unwrap();
     // With no budget for readers, they constantly take memory from each other.
     let compression = Compression { share: 1.0, pace: Pace::Replay, readers_bytes: 0 };
     let compressor = pipeline.compress(&compression).unwrap();

@@ -22,14 +22,11 @@ use crate::terminal::human::counted;
 use crate::terminal::printable::note;
 use crate::terminal::progress::{Progress, ProgressState};
 use base::interface::Interfaces;
-use base::memory::Lock;
 use base::packet::Packet;
 use base::source::{Batch, Source, SourceCounts, SourceError};
 use base::time::Timestamp;
 use engine::budget::{ByteSize, Split};
-use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
-use engine::store::retention::Policy;
 use formats::reader::FileSource;
 use query::{History, Memory};
 use serve::{Recorder, Service, ServiceLimits};
@@ -97,34 +94,17 @@ impl Offline {
     /// When a file cannot be opened, or no packet of the files can be read.
     fn start(paths: &[PathBuf], common: &Common) -> anyhow::Result<Self> {
         if paths.len() > FILES_MAX {
-            return Err(Usage::of(format_args!("{} files are too many: at most {FILES_MAX} after -r", paths.len())));
+            return Err(Usage::of(format_args!("{} files are too many: -r takes at most {FILES_MAX}", paths.len())));
         }
         let interfaces = Arc::<Interfaces>::default();
         let mut source = FileSequence::open(paths, &interfaces)?;
         let budget = budget_bytes(paths);
         let split = Split::new(budget, 1, false).map_err(Usage::of)?;
-        let mut pipeline = Pipeline::new(Config {
-            sessions_bytes: split.sessions_bytes,
-            store_bytes: split.store_bytes,
-            policy: Policy::default(),
-            classes: Classes::default(),
-            pins: Arc::default(),
-            pinned_bytes: 0,
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: SEED,
-        })
-        .with_context(|| format!("cannot take {} of memory for the packets of the files", ByteSize(budget)))?;
+        let mut pipeline = Pipeline::new(Config { seed: SEED, ..Config::new(split.sessions_bytes, split.store_bytes) })
+            .with_context(|| format!("cannot take {} of memory for the packets of the files", ByteSize(budget)))?;
         let history = History {
-            workers: vec![pipeline.worker()],
-            interfaces,
             memory: Memory { budget_bytes: budget, queries_bytes: QUERIES_BYTES, ..Memory::default() },
-            capture_filter: Default::default(),
-            capture_interfaces: Default::default(),
-            restart: Default::default(),
-            community_id_seed: 0.into(),
-            disk: None,
+            ..History::new(vec![pipeline.worker()], interfaces)
         };
         let published = Arc::clone(&history.workers[0].published);
         let progress = Progress::start(common, move || {
@@ -140,7 +120,7 @@ impl Offline {
                 return Err(anyhow!("{}: {error}", source.name()));
             }
             Err(error) => Some(format!(
-                "{}: {error}; the answer is about the {} before that",
+                "{}: {error}; the answer covers the {} before that",
                 source.name(),
                 counted(totals.received.packets, "packet")
             )),

@@ -14,14 +14,11 @@ use crate::offline::Offline;
 use crate::options::Common;
 use crate::terminal::progress::{Progress, ProgressState};
 use base::interface::Interfaces;
-use base::memory::Lock;
 use base::packet::{InterfaceId, Packet};
 use base::source::{Batch, Source, SourceCounts, SourceError};
 use base::time::Timestamp;
 use engine::budget::{ByteSize, Split};
-use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
-use engine::store::retention::Policy;
 use query::{History, Memory};
 use spool::archive::{Archive, SharedSpool};
 use spool::blocks::{SpooledInterface, SpooledPacket};
@@ -55,7 +52,7 @@ fn open(path: &Path) -> anyhow::Result<Opened> {
     let (catalogue, opening) =
         Catalogue::open(&directory, false).with_context(|| format!("cannot read the spool {}", path.display()))?;
     if catalogue.sealed.is_empty() && catalogue.open.is_empty() {
-        return Err(anyhow!("{} holds no files of a spool: give the directory of `run --spool`", path.display()));
+        return Err(anyhow!("{} contains no files of a spool: name the directory of `run --spool`", path.display()));
     }
     let sealed = catalogue.sealed.iter().map(|entry| entry.times().1);
     let open = catalogue.open.iter().filter_map(|shared| Some(shared.lock().index.times()?.1));
@@ -126,31 +123,15 @@ fn ask(common: &Common, offline: Offline, verb: impl FnOnce(&Common) -> anyhow::
 
 fn pipeline(budget: u64) -> anyhow::Result<Pipeline> {
     let split = Split::new(budget, 1, false)?;
-    Pipeline::new(Config {
-        sessions_bytes: split.sessions_bytes,
-        store_bytes: split.store_bytes,
-        policy: Policy::default(),
-        classes: Classes::default(),
-        pins: Arc::default(),
-        pinned_bytes: 0,
-        filter: None,
-        snaplen: 0,
-        lock: Lock::No,
-        seed: SEED,
-    })
-    .with_context(|| format!("cannot take {} of memory", ByteSize(budget)))
+    Pipeline::new(Config { seed: SEED, ..Config::new(split.sessions_bytes, split.store_bytes) })
+        .with_context(|| format!("cannot take {} of memory", ByteSize(budget)))
 }
 
 fn history(pipeline: &Pipeline, interfaces: Arc<Interfaces>, disk: Option<Arc<dyn Archive>>) -> History {
     History {
-        workers: vec![pipeline.worker()],
-        interfaces,
         memory: Memory { queries_bytes: QUERIES_BYTES, ..Memory::default() },
-        capture_filter: Default::default(),
-        capture_interfaces: Default::default(),
-        restart: Default::default(),
-        community_id_seed: 0.into(),
         disk,
+        ..History::new(vec![pipeline.worker()], interfaces)
     }
 }
 

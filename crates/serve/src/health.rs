@@ -171,7 +171,7 @@ pub(super) fn check(service: &Service) -> Health {
     if let Some(until) = until.filter(|until| until.as_second() < EXPIRY_NOTICE_S + jiff::Timestamp::now().as_second())
     {
         let detail = format!(
-            "the recorder's certificate is good until {until}: make another with `retrocap certs server`, and reload"
+            "the recorder's certificate is valid until {until}: make another with `retrocap certs server`, and reload"
         );
         reasons.push(HealthReason { code: HealthCode::Certificate, detail });
     }

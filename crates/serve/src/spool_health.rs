@@ -17,7 +17,7 @@ pub(super) fn with_disk(history: &History, request: &Request, in_memory: String)
     // Packets that were taken over from an earlier recorder are not written again.
     match (whole, history.restart.since) {
         (true, None) => String::new(),
-        _ => format!("of memory alone, without the spool: {in_memory}"),
+        _ => format!("memory only, the spool was not searched: {in_memory}"),
     }
 }
 

@@ -10,12 +10,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use base::interface::Interfaces;
-use base::memory::Lock;
 use base::source::{Batch, Source as _};
 use base::time::Timestamp;
-use engine::judge::Classes;
 use engine::pipeline::{Config, Pipeline};
-use engine::store::retention::Policy;
 use formats::reader::FileSource;
 use spool::board::KEYS_MAX;
 use spool::catalogue::Catalogue;
@@ -37,19 +34,7 @@ fn captures() -> Vec<PathBuf> {
 }
 
 fn pipeline() -> Pipeline {
-    Pipeline::new(Config {
-        sessions_bytes: 32 << 20,
-        store_bytes: 256 << 20,
-        policy: Policy::default(),
-        classes: Classes::default(),
-        pins: Arc::default(),
-        pinned_bytes: 0,
-        filter: None,
-        snaplen: 0,
-        lock: Lock::No,
-        seed: 1,
-    })
-    .unwrap()
+    Pipeline::new(Config::new(32 << 20, 256 << 20)).unwrap()
 }
 
 type Count = BTreeMap<(Timestamp, String, Vec<u8>), u64>;

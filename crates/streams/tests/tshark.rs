@@ -1,29 +1,16 @@
 //! The streams of each TCP session of real captures, compared with those that `tshark -z follow` gives.
 
+mod support;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 
-use base::interface::Interfaces;
-use base::source::{Batch, Source as _};
-use formats::reader::FileSource;
-use streams::{Cause, Event, Sender, Session, Streams};
+use streams::{Cause, Event, Sender, Session};
+use support::captures;
 
 /// Streams per call of tshark, which looks at each packet once for each.
 const STREAMS_A_CALL: usize = 60;
-
-fn captures() -> Option<PathBuf> {
-    let folder = std::env::var_os("RETROCAP_CAPTURES").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("../shared/captures"),
-        PathBuf::from,
-    );
-    if !folder.is_dir() || Command::new("tshark").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: no tshark, or no captures in {}; set RETROCAP_CAPTURES", folder.display());
-        return None;
-    }
-    Some(folder)
-}
 
 fn tshark(arguments: &[String]) -> String {
     let output = Command::new("tshark").args(arguments).output().unwrap();
@@ -75,7 +62,6 @@ fn parsed(part: &str) -> (u64, (String, Talk)) {
 
 /// What the streams say, with gaps written as tshark writes them.
 fn ours(file: &Path) -> Vec<(String, Talk)> {
-    let mut source = FileSource::open(file, Arc::<Interfaces>::default()).unwrap();
     let mut talks: BTreeMap<u64, (String, Talk)> = BTreeMap::new();
     let mut last_gap: HashMap<(u64, Sender), usize> = HashMap::new();
     let mut sink = |session: &Session, event: Event<'_>| {
@@ -111,18 +97,7 @@ fn ours(file: &Path) -> Vec<(String, Talk)> {
             _ => {}
         }
     };
-    let mut streams = Streams::default();
-    let mut sequence = 0;
-    loop {
-        let batch = source.batch(&mut |packet| {
-            sequence += 1;
-            streams.packet(packet, sequence, &mut sink);
-        });
-        if batch.unwrap() == Batch::End {
-            break;
-        }
-    }
-    streams.finish(&mut sink);
+    support::read(file, &mut sink);
     talks.into_values().collect()
 }
 

@@ -85,7 +85,7 @@ fn keys_are_private_and_no_file_is_overwritten() {
         (&["client", "../eve", "--role", "packets"][..], "try alice"),
         (&["client", "eve", "--role", "root"], "try status, flows, packets or pin"),
         (&["client", "eve"], "--role"),
-        (&["server", "bad host"], "neither a host's name nor an address"),
+        (&["server", "bad host"], "neither a host name nor an address"),
         (&["client", "eve", "--role", "status", "--days", "0"], "--days"),
     ] {
         let refused = pki.certs(wrong);
@@ -129,7 +129,7 @@ fn openssl_verifies_the_certificates() {
     let serial = field("-serial").to_lowercase();
     assert!(made.stdout.contains(&format!("number       {serial}")), "{serial}: {made:?}");
     assert!(made.stdout.contains(&format!("SHA-256 {}", field("-fingerprint"))), "{made:?}");
-    assert!(made.stdout.contains("who may: status; good until 20"), "{made:?}");
+    assert!(made.stdout.contains("who may: status; valid until 20"), "{made:?}");
     assert!(made.stderr.contains(&format!("serial = \"{serial}\", roles = []")), "{made:?}");
     let shown = pki.certs(&["show"]);
     assert!(shown.stdout.contains(&format!("number {serial},")) && shown.stdout.contains(&field("-fingerprint")));

@@ -13,13 +13,11 @@ use etherparse::PacketBuilder;
 use retrocap::formats::reader::FileSource;
 use retrocap::formats::writer::{Exporter, Format, Options};
 use retrocap::interface::Interfaces;
-use retrocap::memory::Lock;
 use retrocap::packet::{Direction, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::query::{History, Memory};
 use retrocap::serve::{Recorder, Service, ServiceLimits, serve};
 use retrocap::source::{Batch, Source};
-use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 use tokio::sync::watch;
 
@@ -169,25 +167,12 @@ impl Server {
 
     pub(super) fn with(recording: Recording, limits: ServiceLimits) -> Self {
         let interfaces = Arc::new(Interfaces::default());
-        let mut pipeline = Pipeline::new(Config {
-            sessions_bytes: 1 << 20,
-            store_bytes: 32 << 20,
-            policy: Policy::default(),
-            classes: retrocap::judge::Classes::default(),
-            pins: Default::default(),
-            pinned_bytes: 1 << 20,
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 7,
-        })
-        .unwrap();
+        let mut pipeline =
+            Pipeline::new(Config { pinned_bytes: 1 << 20, seed: 7, ..Config::new(1 << 20, 32 << 20) }).unwrap();
         let file = std::io::Cursor::new(recording.file());
         let mut source = FileSource::from_reader(Box::new(file), Arc::clone(&interfaces));
         pipeline.run(&mut source, &AtomicBool::new(false)).unwrap();
         let history = History {
-            workers: vec![pipeline.worker()],
-            interfaces,
             memory: Memory {
                 budget_bytes: 40 << 20,
                 rings_bytes: 0,
@@ -195,11 +180,7 @@ impl Server {
                 compression_bytes: 0,
                 spool_bytes: 0,
             },
-            capture_filter: None.into(),
-            capture_interfaces: Vec::new().into(),
-            restart: Default::default(),
-            community_id_seed: 0.into(),
-            disk: None,
+            ..History::new(vec![pipeline.worker()], interfaces)
         };
         let recorder = Recorder {
             history: Arc::new(history),

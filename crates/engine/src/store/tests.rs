@@ -199,9 +199,7 @@ mod starts {
     use crate::pipeline::{Config, Pipeline};
     use crate::session::Session;
     use crate::store::compress::{Compression, Pace};
-    use crate::store::retention::Policy;
     use base::counters::CompressionTotals;
-    use base::memory::Lock;
     use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
     use base::time::Timestamp;
 
@@ -219,18 +217,7 @@ mod starts {
     }
 
     fn pipeline() -> Pipeline {
-        let config = Config {
-            sessions_bytes: 4 << 20,
-            store_bytes: 4 << 20,
-            policy: Policy::default(),
-            classes: crate::judge::Classes::default(),
-            pins: Default::default(),
-            pinned_bytes: 1 << 20,
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 1,
-        };
+        let config = Config { pinned_bytes: 1 << 20, ..Config::new(4 << 20, 4 << 20) };
         Pipeline::new(config).unwrap()
     }
 

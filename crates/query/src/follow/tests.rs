@@ -4,11 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use base::interface::Interfaces;
-use base::memory::Lock;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use engine::pipeline::{Config, Pipeline};
 use engine::store::compress::{Compression, Pace};
-use engine::store::retention::Policy;
 
 /// Workers that continue to store packets while they are followed.
 struct Recorder {
@@ -34,18 +32,7 @@ impl Recorder {
         interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
         let pipelines: Vec<Pipeline> = (0..workers)
             .map(|_| {
-                let config = Config {
-                    sessions_bytes: 1 << 20,
-                    store_bytes,
-                    policy: Policy::default(),
-                    filter: None,
-                    snaplen: 0,
-                    lock: Lock::No,
-                    seed: 1,
-                    classes: engine::judge::Classes::default(),
-                    pins: Default::default(),
-                    pinned_bytes: 1 << 20,
-                };
+                let config = Config { pinned_bytes: 1 << 20, ..Config::new(1 << 20, store_bytes) };
                 Pipeline::new(config).unwrap()
             })
             .collect();
@@ -54,16 +41,7 @@ impl Recorder {
 
     /// The history of this recorder, as readers see it.
     fn history(&self) -> History {
-        History {
-            workers: self.pipelines.iter().map(Pipeline::worker).collect(),
-            interfaces: Arc::clone(&self.interfaces),
-            memory: crate::Memory::default(),
-            capture_filter: None.into(),
-            capture_interfaces: Vec::new().into(),
-            restart: Default::default(),
-            community_id_seed: 0.into(),
-            disk: None,
-        }
+        History::new(self.pipelines.iter().map(Pipeline::worker).collect(), Arc::clone(&self.interfaces))
     }
 
     /// Stores a datagram of a session. Its payload begins with the number of the packet.

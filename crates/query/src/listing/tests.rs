@@ -4,10 +4,8 @@ use std::sync::Arc;
 use super::*;
 use crate::tests::{history, udp};
 use base::interface::Interfaces;
-use base::memory::Lock;
 use base::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use engine::pipeline::{Config, Pipeline};
-use engine::store::retention::Policy;
 
 const WORKERS: u32 = 2;
 const MICRO_NS: u64 = 1000;
@@ -24,29 +22,9 @@ impl Recorder {
     fn new(sessions_bytes: u64, store_bytes: u64) -> Self {
         let interfaces = Arc::new(Interfaces::default());
         interfaces.intern("eth0", 2, LinkType::ETHERNET).unwrap();
-        let config = || Config {
-            sessions_bytes,
-            store_bytes,
-            policy: Policy::default(),
-            classes: engine::judge::Classes::default(),
-            pins: Default::default(),
-            pinned_bytes: 1 << 20,
-            filter: None,
-            snaplen: 0,
-            lock: Lock::No,
-            seed: 1,
-        };
+        let config = || Config { pinned_bytes: 1 << 20, ..Config::new(sessions_bytes, store_bytes) };
         let pipelines: Vec<_> = (0..WORKERS).map(|_| Pipeline::new(config()).unwrap()).collect();
-        let history = History {
-            workers: pipelines.iter().map(Pipeline::worker).collect(),
-            interfaces,
-            memory: crate::Memory::default(),
-            capture_filter: None.into(),
-            capture_interfaces: Vec::new().into(),
-            restart: Default::default(),
-            community_id_seed: 0.into(),
-            disk: None,
-        };
+        let history = History::new(pipelines.iter().map(Pipeline::worker).collect(), interfaces);
         Self { pipelines, history, time: START }
     }
 

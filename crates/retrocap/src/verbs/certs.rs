@@ -136,7 +136,7 @@ fn server(directory: &Path, hosts: &[String], out: Option<&Path>, days: u32) -> 
     let out = out.unwrap_or(directory);
     let mark = leaf(directory, out, "server", parameters, days)?;
     print(&format!(
-        "{}: the certificate of a recorder called {}, {mark}{}: its private key; nobody else may have it\n",
+        "{}: the certificate of a recorder called {}, {mark}{}: its private key; keep it secret\n",
         out.join("server.pem").display(),
         hosts.join(", "),
         out.join("server.key").display(),
@@ -202,7 +202,7 @@ impl Fingerprint {
 impl std::fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { serial, fingerprint, until } = self;
-        write!(f, "good until {until}\n  number       {serial}\n  fingerprint  SHA-256 {fingerprint}\n")
+        write!(f, "valid until {until}\n  number       {serial}\n  fingerprint  SHA-256 {fingerprint}\n")
     }
 }
 
@@ -224,7 +224,7 @@ fn leaf(
     if authority.until < until {
         until = authority.until;
         set_validity(&mut parameters, yesterday()?, until)?;
-        note(&format!("retrocap: it is good until {until} only, when the authority expires"));
+        note(&format!("retrocap: it is valid only until {until}, when the authority expires"));
     }
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     parameters.use_authority_key_identifier_extension = true;
@@ -236,7 +236,7 @@ fn leaf(
         Ok(there) if there == authority.pem => {}
         Ok(_) => {
             return Err(anyhow!(
-                "{} is of another authority than {}: choose another --out",
+                "{} was issued by another authority than {}: choose another --out",
                 ca.display(),
                 directory.display()
             ));
@@ -313,7 +313,7 @@ fn alternative_name(host: &str) -> anyhow::Result<SanType> {
     };
     if host.len() > 253 || !host.split('.').all(label) {
         return Err(Usage::of(format_args!(
-            "{host:?} is neither a host's name nor an address: try sensor1.example 10.0.0.5"
+            "{host:?} is neither a host name nor an address: try sensor1.example 10.0.0.5"
         )));
     }
     Ok(SanType::DnsName(Ia5String::try_from(host)?))
@@ -347,7 +347,7 @@ fn free(paths: &[&Path]) -> anyhow::Result<()> {
 }
 
 fn taken(path: &Path) -> anyhow::Error {
-    anyhow!("{} is there already, and is not written over: move it away, or choose another folder", path.display())
+    anyhow!("{} already exists and is not overwritten: move it, or choose another folder", path.display())
 }
 
 fn make_directory(directory: &Path) -> anyhow::Result<()> {

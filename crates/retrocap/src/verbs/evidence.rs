@@ -13,17 +13,17 @@ use crate::options::Common;
 /// Seal captures and logs, and check what was sealed
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A manifest lists the SHA-256 of each file and of the packets of each session. Its signature is one of `ssh-keygen -Y` in
-the namespace retrocap, so that nobody needs this program to check it; docs/evidence.md has the recipe.
+A manifest lists the SHA-256 of each file and of the packets of each session. It is signed as by
+`ssh-keygen -Y` in the namespace retrocap, so that it can be checked without this program; docs/evidence.md says how.
 
 Examples:
   retrocap get --since 1h host 10.0.0.5 -w case.pcapng --seal ~/.ssh/id_ed25519     export and seal in one step
   retrocap evidence seal case.pcapng notes.txt -o case.json --key ~/.ssh/id_ed25519 seal files
-  retrocap evidence verify case.json --signers allowed_signers                     what holds and what does not
+  retrocap evidence verify case.json --signers allowed_signers                     check the files and the signature
   retrocap evidence session case.pcapng --flow '10.0.0.5:51234 192.0.2.7:443' -w one.pcapng    one session, with proof
-  retrocap evidence audit /var/log/retrocap/audit.log                              whether a line is missing
+  retrocap evidence audit /var/log/retrocap/audit.log                              check that no line is missing or changed
 
-verify and audit exit with 0 when everything that could be checked holds, with 1 when something does not, and with 2 when
+The exit status of verify and audit is 0 if everything that could be checked is valid, 1 if something is not, and 2 if
 nothing could be checked.")]
 pub(crate) struct Evidence {
     #[command(subcommand)]

@@ -27,17 +27,17 @@ use objects::{Collector, Object, ObjectLimits, ObjectSink};
 use protocols::Protocols;
 use streams::{Cause, Session, Streams};
 
-/// Files, bodies and mails out of the past
+/// List or extract files, HTTP bodies and mails that were transferred
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Objects are found in HTTP, SMTP, IMAP, POP3, FTP, SMB 2 and 3, and TFTP, on any port. Their type is that of their content,
-not the one that was claimed. An object with a hole is marked as partial, and never told as complete.
+files finds objects in HTTP, SMTP, IMAP, POP3, FTP, SMB 2 and 3, and TFTP, on any port. The type of an object is detected
+from its content; the type that the sender claimed is listed separately. An object with missing bytes is marked partial.
 
 Examples:
-  retrocap files --since 1h                         what was carried in the last hour
+  retrocap files --since 1h                         the objects of the last hour
   retrocap files --kind http --type application/pdf -o out/    the PDF files, into a folder
   retrocap files --sha256 275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f      who got this file?
-  retrocap files -r odd.pcapng --json | jq .name    out of a capture file, for scripts")]
+  retrocap files -r odd.pcapng --json | jq .name    from a capture file, for scripts")]
 pub(crate) struct Files {
     #[command(flatten)]
     selection: Selection,
@@ -75,7 +75,7 @@ impl Files {
         for kind in &self.kind {
             if !["http", "smtp", "imap", "pop3", "ftp", "smb", "smb2", "tftp"].contains(&kind.as_str()) {
                 return Err(Usage::of(format_args!(
-                    "--kind {kind} has no objects: one of http, smtp, imap, pop3, ftp, smb, tftp"
+                    "--kind {kind} is not a protocol with objects: use http, smtp, imap, pop3, ftp, smb or tftp"
                 )));
             }
         }
@@ -121,12 +121,14 @@ impl Files {
         }
         if left_out > 0 {
             note(&format!(
-                "retrocap: {left_out} more objects are left out: at most {} are told",
+                "retrocap: {left_out} more objects are not listed: the limit is {}; narrow the selection",
                 ObjectLimits::default().objects
             ));
         }
         if list.count == 0 {
-            return Err(anyhow!("no object matches in the packets that are there; encrypted sessions show none"));
+            return Err(anyhow!(
+                "no object matches in the packets that are kept; encrypted sessions reveal no objects"
+            ));
         }
         if !common.quiet {
             let partial =

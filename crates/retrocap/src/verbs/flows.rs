@@ -125,7 +125,7 @@ impl Flows {
                 if self.limit.is_some_and(|limit| count > limit.get()) {
                     return Err(anyhow!("the recorder sends more than the {count} rows that were asked for"));
                 }
-                shown.line(&mut out, &line).context("the recorder speaks another version")?;
+                shown.line(&mut out, &line).context("the recorder has another version")?;
             }
             if out.len() >= PRINT_BYTES {
                 written += out.len() as u64;

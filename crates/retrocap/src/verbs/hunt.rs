@@ -32,16 +32,16 @@ use streams::{Cause, Event, Session, Sink, Streams};
 /// Search the past: text, bytes, regular expressions, indicators, named attacks
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A match is looked for in the bytes that a side sent, across packets, and never across bytes that are missing. What could
-not be searched is told at the end: cut sessions, encrypted ones. Exit status 1 says that nothing matched.
+hunt searches the bytes that each side of a session sent. A match can span packets, but not missing bytes. At the end,
+hunt reports what it could not search, such as cut or encrypted sessions. The exit status is 1 if nothing matched.
 
 Examples:
   retrocap hunt --attack heartbleed --since 1d      was this used against me?
   retrocap hunt --text 'BEGIN RSA PRIVATE KEY' --json     who sent a key?
   retrocap hunt --ioc indicators.txt -w seen.pcapng       the sessions of known addresses, names and hashes
-  retrocap hunt --regex '(?i)passw(or)?d=[^&]+' port 80   in the requests of a form
+  retrocap hunt --regex '(?i)passw(or)?d=[^&]+' port 80   passwords in submitted forms
   retrocap hunt --attack list                        the attacks that have a name
-  retrocap hunt --check rule.toml                    try a rule on its own cases
+  retrocap hunt --check rule.toml                    run the test conversations of a rule
   retrocap hunt -r odd.pcapng --attack all           a capture file instead of a recorder")]
 pub(crate) struct Hunt {
     #[command(flatten)]
@@ -50,13 +50,13 @@ pub(crate) struct Hunt {
     around: Around,
     #[command(flatten)]
     rules: rules::RuleArgs,
-    /// Where to search: in each packet alone, in what a side sent, or in files that were carried
+    /// Where to search: in single packets, in the stream of each side, or in transferred files
     #[arg(long = "in", value_name = "WHERE", value_enum, default_value = "stream", help_heading = "What to look for")]
     place: SearchIn,
     /// Stop after N matches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Write the sessions that matched to this file, whole
+    /// Write all packets of the sessions that matched to this file
     #[arg(short, long, value_name = "FILE", conflicts_with = "follow")]
     write: Option<PathBuf>,
     /// Permissions of the file written
@@ -72,11 +72,11 @@ pub(crate) struct Hunt {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SearchIn {
-    /// The payload of each packet alone
+    /// The payload of single packets
     Payload,
-    /// The bytes that a side sent
+    /// The bytes that each side sent, across packets
     Stream,
-    /// The contents of files, after decoding
+    /// The decoded contents of transferred files
     File,
 }
 
@@ -97,10 +97,10 @@ impl Hunt {
             return done;
         }
         if self.follow && !self.selection.read.is_empty() {
-            return Err(Usage::of("--follow goes on with packets as they come, and files have no more"));
+            return Err(Usage::of("--follow waits for new packets, and a capture file gets none: leave out --follow"));
         }
         if self.pin.is_some() && !self.selection.read.is_empty() {
-            return Err(Usage::of("--pin keeps sessions in a recorder, and a file keeps its own: leave out --pin"));
+            return Err(Usage::of("--pin keeps sessions in a recorder, and -r reads a file: leave out --pin"));
         }
         // A mistake in a rule shows before anything is read.
         self.rules.compiled(self.place.into())?;
@@ -179,7 +179,7 @@ impl Hunt {
             note(&format!("retrocap: {}", searched(report, counts)));
         }
         if count == 0 {
-            return Err(anyhow!("nothing matched in what could be searched"));
+            return Err(anyhow!("nothing matched in the bytes that could be searched"));
         }
         if !common.quiet {
             let of = human::counted(sessions.len() as u64, "session");
@@ -215,8 +215,8 @@ fn searched(report: &Report, counts: streams::Counts) -> String {
     let mut not = Vec::new();
     for (cause, (times, bytes)) in &report.gaps {
         let what = match cause {
-            Cause::NoSyn => "sessions' directions began before their first packet",
-            Cause::Snaplen => "packets were captured in part",
+            Cause::NoSyn => "directions whose start was not captured",
+            Cause::Snaplen => "packets that were truncated",
             Cause::Dropped => "gaps where packets were dropped",
             Cause::Cut => "gaps where sessions were cut",
             Cause::Evicted => "gaps where packets were evicted",
@@ -232,20 +232,20 @@ fn searched(report: &Report, counts: streams::Counts) -> String {
         not.push(format!("{sessions} of encrypted protocols ({size})"));
     }
     for (number, what) in [
-        (counts.undecoded, "packets whose headers are not read"),
-        (counts.incomplete_datagrams, "datagrams of which fragments are missing"),
+        (counts.undecoded, "packets with unknown headers"),
+        (counts.incomplete_datagrams, "datagrams with missing fragments"),
         (counts.ended_early, "sessions were split to save memory"),
         (report.in_pieces, "directions were searched in pieces to save memory"),
         (report.unread_messages, "sessions whose messages could not be read to the end"),
-        (report.conflicts, "overlaps with other bytes, of which the first were searched"),
-        (report.more_matches, "further matches of a rule in one session, which are not listed"),
+        (report.conflicts, "conflicting retransmissions, of which the first bytes were searched"),
+        (report.more_matches, "further matches of one rule in one session that are not listed"),
     ] {
         if number > 0 {
             not.push(format!("{} {what}", human::count(number)));
         }
     }
     if !not.is_empty() {
-        text += &format!("; not or not fully searched: {}", not.join(", "));
+        text += &format!("; not searched completely: {}", not.join(", "));
     }
     text
 }

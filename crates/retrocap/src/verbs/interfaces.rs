@@ -36,7 +36,7 @@ impl Interfaces {
 /// Prints the interfaces of a recorder that were removed or renamed, the latest first.
 fn print_gone(common: &Common) -> anyhow::Result<()> {
     let document = client::get(common, path::STATUS)?.document()?;
-    let status: Status = serde_json::from_str(&document).context("the recorder speaks another version")?;
+    let status: Status = serde_json::from_str(&document).context("the recorder has another version")?;
     let mut gone: Vec<InterfaceStatus> = status.interfaces.into_iter().filter(|i| i.gone.is_some()).collect();
     gone.sort_by(|a, b| b.gone.cmp(&a.gone));
     if common.json {

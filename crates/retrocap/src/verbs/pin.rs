@@ -80,7 +80,7 @@ fn print_line(document: &str) -> anyhow::Result<()> {
 }
 
 fn read<T: serde::de::DeserializeOwned>(document: &str) -> anyhow::Result<T> {
-    serde_json::from_str(document).context("the recorder speaks another version")
+    serde_json::from_str(document).context("the recorder has another version")
 }
 
 fn made(pin: &PinStatus) -> String {

@@ -57,13 +57,13 @@ const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 /// Send packets as they come to a program that listens for them: NetworkMiner, Arkime, netcat
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --since it begins now. A listener that goes away is waited for.
+Without --since, push begins with the next packet. If the listener goes away, push waits until it is back.
 
 Examples:
   retrocap push 127.0.0.1:57012                       to a listener on this host
-  retrocap push --since 1h 127.0.0.1:57012 not port 22     an hour of the past, then what comes
-  retrocap push --tls sensor2.example:57013           to another host, over TLS, with a certificate at either end
-  retrocap push --plain 10.0.0.9:57012                to another host, for all to see on the way")]
+  retrocap push --since 1h 127.0.0.1:57012 not port 22     the last hour, then new packets
+  retrocap push --tls sensor2.example:57013           to another host, over TLS with certificates on both sides
+  retrocap push --plain 10.0.0.9:57012                to another host, unencrypted")]
 pub(crate) struct Push {
     /// Address of the listener
     #[arg(value_name = "HOST:PORT", required_unless_present_any = ["list", "read"])]
@@ -76,10 +76,10 @@ pub(crate) struct Push {
     /// Format of the stream
     #[arg(long, default_value = "pcap", value_parser = feed_format())]
     format: FeedFormat,
-    /// Send over TLS: the listener must have a certificate that --ca signed, and gets --cert
+    /// Send over TLS: verify the listener with --ca, and authenticate with --cert
     #[arg(long)]
     tls: bool,
-    /// Send to another host in cleartext, which everybody on the way can read
+    /// Send to another host unencrypted; everybody on the path can read the packets
     #[arg(long, conflicts_with = "tls")]
     plain: bool,
 }
@@ -128,7 +128,7 @@ impl Push {
         }
         if let Some(file) = self.selection.read.first() {
             return Err(Usage::of(format_args!(
-                "push sends what a recorder has, and what comes; to send a file, try retrocap get -r {} --format pcap -w - \
+                "push sends packets of a recorder, not of a file; to send a file, try retrocap get -r {} --format pcap -w - \
                  | nc 127.0.0.1 57012",
                 file.display()
             )));
@@ -163,7 +163,7 @@ impl Push {
                 }
                 Ended::Listener(why) => {
                     note(&format!(
-                        "retrocap: {} {why} after {}; what was on its way then is lost. Waiting for it to come back",
+                        "retrocap: the listener {} {why} after {}; packets in transit at that moment are lost. Waiting until it is back",
                         self.listener(),
                         human::counted(sent.packets, "packet")
                     ));
@@ -176,7 +176,7 @@ impl Push {
     /// The link type of a pcap stream, whose header precedes the first packet.
     fn link_type(&self, common: &Common) -> anyhow::Result<LinkType> {
         let status = client::get(common, path::STATUS)?.document()?;
-        let status: Status = serde_json::from_str(&status).context("the recorder's status cannot be read")?;
+        let status: Status = serde_json::from_str(&status).context("cannot read the recorder's status")?;
         let ethernet = LinkType::ETHERNET.to_string();
         let names: Vec<&str> = status.interfaces.iter().map(|interface| interface.link_type.untrusted()).collect();
         let only_ip = !names.is_empty() && !names.contains(&ethernet.as_str());
@@ -198,8 +198,8 @@ impl Push {
         let local = addresses.iter().all(|address| address.ip().to_canonical().is_loopback());
         if !self.plain && !self.tls && !local {
             return Err(Usage::of(format_args!(
-                "packets would cross the network to {0} for all to read: say --tls, or push into a tunnel, as in `ssh -L \
-                 57012:{0} HOST` and `retrocap push 127.0.0.1:57012`, or say --plain",
+                "packets would cross the network to {0} unencrypted: use --tls, or push into a tunnel, as in `ssh -L \
+                 57012:{0} HOST` and `retrocap push 127.0.0.1:57012`, or allow it with --plain",
                 self.listener()
             )));
         }
@@ -239,7 +239,7 @@ impl Push {
                 ConnectOutcome::Later(why) => why,
             };
             if !std::mem::replace(&mut waiting, true) {
-                note(&format!("retrocap: {} {why}; waiting for it", self.listener()));
+                note(&format!("retrocap: the listener {} {why}; waiting until it listens", self.listener()));
             }
             std::thread::sleep(RETRY_INTERVAL);
         }
@@ -269,7 +269,7 @@ impl Push {
         loop {
             if let Err(error) = connection.write(&out) {
                 let stalled = error.kind() == ErrorKind::TimedOut;
-                let stalled = stalled.then(|| format!("has taken nothing for {STALL_TIMEOUT:?}"));
+                let stalled = stalled.then(|| format!("has read nothing for {STALL_TIMEOUT:?}"));
                 return Ok(Ended::Listener(stalled.unwrap_or_else(|| "has gone".to_owned())));
             }
             out.clear();
@@ -293,7 +293,7 @@ impl Push {
                 return Ok(Ended::Listener("has gone".to_owned()));
             }
             if batch? == Batch::End {
-                connection.write(&out).context("the last packets could not be sent")?;
+                connection.write(&out).context("cannot send the last packets")?;
                 connection.end();
                 trailers::complete(&trailers)?;
                 return Ok(Ended::Well);
@@ -328,7 +328,9 @@ impl Push {
         match client::get(common, &carried) {
             Err(error) if error.downcast_ref::<Refused>().is_some_and(|r| r.status == StatusCode::FORBIDDEN) => {
                 if !common.quiet {
-                    note("retrocap: this connection is recorded too, as only root can ask not to; it is not sent");
+                    note(
+                        "retrocap: the recorder also records this connection, because only root can exclude it; its packets are not sent",
+                    );
                 }
                 selection.and(&not_between(ours, theirs));
                 client::get(common, &target(&selection, export)?)

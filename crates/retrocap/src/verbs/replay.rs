@@ -21,7 +21,6 @@ use crate::verbs::selection;
 use crate::verbs::status;
 use base::counters::{Published, Totals};
 use base::interface::Interfaces;
-use base::memory::Lock;
 use base::packet::Packet;
 use base::source::{Batch, Source, SourceCounts, SourceError};
 use base::time::Timestamp;
@@ -97,24 +96,19 @@ impl Replay {
         let classes = Classes::new(&file.all_classes(), split.store_bytes).map_err(Usage::of)?;
         let mut source = SpanSource { inner: self.source(&interfaces)?, span: None };
         let mut pipeline = Pipeline::new(Config {
-            sessions_bytes: split.sessions_bytes,
-            store_bytes: split.store_bytes,
             policy: file.retention(),
             classes,
-            pins: Default::default(),
             pinned_bytes: split.pinned_bytes(),
             filter,
             snaplen: self.snaplen,
-            lock: Lock::No,
             seed: SEED,
+            ..Config::new(split.sessions_bytes, split.store_bytes)
         })
         .context("cannot take the memory asked for with -m")?;
         if let Some(compression) = split.compression(percent, Pace::Replay) {
             start_compression(&mut pipeline, &compression)?;
         }
         let history = History {
-            workers: vec![pipeline.worker()],
-            interfaces,
             memory: Memory {
                 budget_bytes: split.budget_bytes,
                 rings_bytes: split.rings_bytes(),
@@ -123,10 +117,7 @@ impl Replay {
                 spool_bytes: 0,
             },
             capture_filter: capture_filter.into(),
-            capture_interfaces: Vec::new().into(),
-            restart: Default::default(),
-            community_id_seed: 0.into(),
-            disk: None,
+            ..History::new(vec![pipeline.worker()], interfaces)
         };
         // Open the output before reading, so that a bad path fails at once.
         let output = self.write.as_deref().map(|path| Output::open(path, self.mode)).transpose()?;

@@ -29,10 +29,10 @@ use spool::removal::{Removal, remove_packets};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  retrocap spool ls /var/lib/retrocap/spool                      its files, and from when to when they reach
+  retrocap spool ls /var/lib/retrocap/spool                      its files, and the times that they cover
   retrocap spool check /var/lib/retrocap/spool                   verify every checksum
   retrocap spool drop host 10.0.0.5 --before 2026-11-01 --spool /var/lib/retrocap/spool
-                                                                 remove packets on purpose")]
+                                                                 remove packets for good")]
 pub(crate) struct Spool {
     #[command(subcommand)]
     action: Action,
@@ -50,7 +50,7 @@ enum Action {
         /// Directory of the spool [default: that of the running recorder]
         directory: Option<PathBuf>,
     },
-    /// Remove the packets that match, on purpose and for good. No recorder may be writing to the spool
+    /// Remove the packets that match, permanently. Stop the recorder that writes to the spool first
     Drop {
         /// Only packets before this time
         #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -86,10 +86,12 @@ fn chosen(common: &Common, directory: Option<&Path>) -> anyhow::Result<PathBuf> 
         return Ok(directory.to_owned());
     }
     let document = client::get(common, path::STATUS)?.document()?;
-    let status: Status = serde_json::from_str(&document).context("the recorder speaks another version")?;
+    let status: Status = serde_json::from_str(&document).context("the recorder has another version")?;
     match status.spool {
         Some(spool) => Ok(spool.dir.into()),
-        None => Err(anyhow!("the recorder writes no spool: name the directory of one, or start `run --spool DIR`")),
+        None => {
+            Err(anyhow!("the recorder has no spool: name the directory of a spool, or run `retrocap run --spool DIR`"))
+        }
     }
 }
 
@@ -235,12 +237,12 @@ fn check_text(reports: &[FileReport], unreadable: &[(String, String)], damaged: 
         }
         if !report.index_damage.is_empty() {
             let parts = report.index_damage.join(", ");
-            let _ = writeln!(out, "{}: damaged in the index: {parts}; no packet is affected", report.name);
+            let _ = writeln!(out, "{}: the index is damaged ({parts}); all packets are intact", report.name);
         }
     }
     for report in reports.iter().filter(|report| !report.sealed && report.unconfirmed_bytes > 0) {
         let bytes = report.unconfirmed_bytes;
-        let _ = writeln!(out, "{}: not closed, with {bytes} unconfirmed bytes at its end", report.name);
+        let _ = writeln!(out, "{}: not closed; the last {bytes} bytes are unconfirmed", report.name);
     }
     for (name, error) in unreadable {
         let _ = writeln!(out, "{name}: cannot be read: {error}");
@@ -270,7 +272,7 @@ fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyho
         return Err(anyhow!("no packet before {before} matches {expression:?}"));
     }
     print(&format!(
-        "removed {} ({}): {rewritten} files were written anew without them, {removed} had nothing else\n",
+        "removed {} ({}): {rewritten} files were rewritten without them, {removed} files that contained nothing else were deleted\n",
         counted(packets, "packet"),
         size(bytes)
     ))

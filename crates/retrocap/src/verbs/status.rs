@@ -75,7 +75,7 @@ fn show(common: &Common) -> anyhow::Result<()> {
     if common.json {
         return print_json(&format!("{}\n", document.trim_end()));
     }
-    let status: Document = serde_json::from_str(&document).context("the recorder speaks another version")?;
+    let status: Document = serde_json::from_str(&document).context("the recorder has another version")?;
     let heading = match common.newest {
         Some(_) if common.in_part => Heading::ReplayedInPart,
         Some(_) => Heading::Replayed,

@@ -104,7 +104,7 @@ impl Listing {
             return self.nothing_listed(sink, entry, &flows);
         }
         let note = match stopped {
-            true => "incomplete: the recorder was stopped while this was sent".to_owned(),
+            true => "incomplete: the recorder was stopped while it sent this answer".to_owned(),
             false => self.of_memory(note(&flows, name.is_some())),
         };
         let next = flows.next_mark().map(|mark| mark.to_string()).unwrap_or_default();

@@ -168,7 +168,7 @@ impl LinesAnswer {
                 true => outcomes[target as usize].missing.as_ref().map(|missing| missing.detail.clone()),
                 false => {
                     let count = outcomes.iter().filter(|outcome| outcome.missing.is_some()).count();
-                    (count > 0).then(|| format!("of {} selections {count} miss something", outcomes.len()))
+                    (count > 0).then(|| format!("{count} of {} selections are incomplete", outcomes.len()))
                 }
             };
             file.exporter.end(&mut file.pending, &statistics, missing.as_slice());
@@ -192,7 +192,7 @@ impl LinesAnswer {
 
     fn note(&self, summary: Summary) -> String {
         if summary.interrupted {
-            return "incomplete: the recorder was stopped while this was sent".to_owned();
+            return "incomplete: the recorder was stopped while it sent this answer".to_owned();
         }
         if summary.overtaken > 0 {
             return format!("{} packets were evicted before they could be sent", summary.overtaken);

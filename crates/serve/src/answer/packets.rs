@@ -236,7 +236,7 @@ impl Export {
             ));
         }
         if summary.interrupted && self.service.is_stopping() {
-            notes.push("incomplete: the recorder was stopped while this was sent".to_owned());
+            notes.push("incomplete: the recorder was stopped while it sent this answer".to_owned());
         }
         if let Some(error) = left_out {
             notes.push(format!("incomplete: {error}"));

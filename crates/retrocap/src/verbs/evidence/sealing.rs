@@ -144,7 +144,7 @@ impl Signer {
             Self::SshKeygen(key) => {
                 let mut command = Command::new("ssh-keygen");
                 command.args(["-q", "-Y", "sign", "-n", NAMESPACE, "-f"]).arg(key).arg("--").arg(file);
-                let status = command.status().context("ssh-keygen, which this key needs, cannot be started")?;
+                let status = command.status().context("cannot start ssh-keygen, which this key needs")?;
                 if !status.success() {
                     return Err(anyhow!("ssh-keygen did not sign with the key {}", key.display()));
                 }

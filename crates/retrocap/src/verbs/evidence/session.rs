@@ -32,7 +32,7 @@ pub(super) fn write(
     let shown = file.display();
     let key = parse_key(flow).ok_or_else(|| {
         Usage::of(format_args!(
-            "{flow:?} is no session: try --flow '10.0.0.5:51234 192.0.2.7:443' or '[::1]:1 [::1]:2 udp'"
+            "{flow:?} is not a session: try --flow '10.0.0.5:51234 192.0.2.7:443' or '[::1]:1 [::1]:2 udp'"
         ))
     })?;
     let name = name.or_else(|| file.file_name().map(|name| name.to_string_lossy().into_owned()));

@@ -27,7 +27,10 @@ impl OutputFolder {
         std::fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
         let manifest = create(&path.join(MANIFEST)).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists => {
-                anyhow!("{} has a {MANIFEST} already, and nothing is overwritten: name another folder", path.display())
+                anyhow!(
+                    "{} already contains a {MANIFEST}, which is not overwritten: choose another folder",
+                    path.display()
+                )
             }
             _ => anyhow::Error::new(error).context(format!("cannot write to {}", path.display())),
         })?;

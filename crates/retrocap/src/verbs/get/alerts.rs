@@ -129,7 +129,7 @@ impl OutcomeReader {
         if self.held_bytes > most {
             return Err(anyhow!("the recorder says more than {most} bytes about {alerts} alerts"));
         }
-        serde_json::from_str(line).context("the recorder speaks another version")
+        serde_json::from_str(line).context("the recorder has another version")
     }
 }
 
@@ -300,7 +300,7 @@ impl<'a> AlertQuery<'a> {
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut text, mut done, mut read) = (String::new(), false, OutcomeReader::default());
         while client::next_line(&mut lines, &mut text, client::PIECE_LINE_BYTES_MAX)? {
-            let line: Line = serde_json::from_str(&text).context("the recorder speaks another version")?;
+            let line: Line = serde_json::from_str(&text).context("the recorder has another version")?;
             let alert = line.selection.and_then(|selection| batch.get(selection)).copied();
             match (alert, line.data) {
                 (Some(alert), Some(data)) => {

@@ -24,12 +24,12 @@ pub(super) fn sessions(
     let mut lines = BufReader::with_capacity(64 << 10, answer);
     let (mut alerts, mut line, mut number) = (Alerts::default(), String::new(), 0);
     while client::next_line(&mut lines, &mut line, client::ROW_BYTES_MAX)? {
-        let flow: Flow = serde_json::from_str(&line).context("the recorder speaks another version")?;
+        let flow: Flow = serde_json::from_str(&line).context("the recorder has another version")?;
         number += 1;
         if alerts.alerts.len() == SESSIONS_MAX {
             return Err(anyhow!("the recorder lists more than {SESSIONS_MAX} sessions: narrow it down with --since"));
         }
-        let time = |text: &Foreign| human::printed_time(text).context("the recorder speaks another version");
+        let time = |text: &Foreign| human::printed_time(text).context("the recorder has another version");
         let (first, last) = (time(&flow.first)?, time(&flow.last)?);
         alerts.alerts.push(Alert {
             line: number,

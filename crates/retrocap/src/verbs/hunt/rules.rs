@@ -83,7 +83,7 @@ impl RuleArgs {
             if common.json {
                 print_json(&format!("{}\n", json!({ "rule": attack.name, "cases": cases })))?;
             } else {
-                print(&format!("{}: {} cases came out as they say\n", plain(&attack.name), cases.len()))?;
+                print(&format!("{}: {} test conversations passed\n", plain(&attack.name), cases.len()))?;
             }
         }
         Ok(())
@@ -109,7 +109,7 @@ impl RuleArgs {
         let indicators = self.indicators()?;
         if builder.is_empty() && indicators.is_empty() && attacks.is_empty() {
             return Err(Usage::of(
-                "what to look for? try --text password, --regex, --bytes, --ioc FILE, or --attack heartbleed (--attack list)",
+                "nothing to search for: try --text password, --regex, --bytes, --ioc FILE, or --attack heartbleed (--attack list)",
             ));
         }
         let patterns = builder.build().map_err(wrong)?;
@@ -142,11 +142,11 @@ impl RuleArgs {
         for path in &self.ioc {
             indicators.read(&read(path)?);
             for (line, text) in indicators.broken.drain(..) {
-                note(&format!("retrocap: {} line {line}: {text:?} is no indicator, and is left out", path.display()));
+                note(&format!("retrocap: {} line {line}: {text:?} is not an indicator and is ignored", path.display()));
             }
         }
         if !self.ioc.is_empty() && indicators.is_empty() {
-            return Err(anyhow!("there is no indicator in the files: one a line, as in 192.0.2.1 or evil.example"));
+            return Err(anyhow!("the files contain no indicator: write one per line, as in 192.0.2.1 or evil.example"));
         }
         Ok(indicators)
     }
@@ -162,7 +162,7 @@ impl RuleArgs {
             } else if name.contains(['/', '.']) {
                 chosen.push(read_rule(Path::new(name))?);
             } else {
-                return Err(Usage::of(format_args!("there is no attack {name:?}: --attack list shows them")));
+                return Err(Usage::of(format_args!("there is no attack {name:?}: list the names with --attack list")));
             }
         }
         chosen.sort_by(|a, b| a.name.cmp(&b.name));

@@ -110,7 +110,7 @@ pub(super) fn pin(common: &Common, time: Duration, sessions: &[Session]) -> anyh
     }
     if !common.quiet {
         let made = human::counted(expressions.len().min(PINS_MAX) as u64, "session");
-        let more = if left_out > 0 { format!("; {left_out} more find no pin") } else { String::new() };
+        let more = if left_out > 0 { format!("; {left_out} more are not pinned") } else { String::new() };
         note(&format!("retrocap: pinned {made}{more}"));
     }
     Ok(())
