@@ -12,7 +12,7 @@ use crate::table::{Row, section, skipped};
 const PACKETS: f64 = 24_000.0;
 
 pub(crate) fn instructions(_: Scale) {
-    section("instructions", "a packet, counted by valgrind: 1,000 sessions, a full store");
+    section("instructions", "a packet, counted by valgrind: 1,000 sessions where nothing else is said, a full store");
     for program in ["valgrind", "gungraun-runner"] {
         if !have(program) {
             return skipped("instructions", format_args!("{program} is missing: run `scripts/setup bench`"));
@@ -35,6 +35,8 @@ pub(crate) fn instructions(_: Scale) {
             "small" => "64 B",
             "small_alone" => "64 B, one at a time",
             "imix" => "IMIX",
+            "each_new" => "64 B, each a new session",
+            "campus" => "campus, 20 sessions/s",
             "large" => "1500 B",
             "large_alone" => "1500 B, one at a time",
             other => other,
