@@ -1,28 +1,33 @@
 # The only commands a newcomer needs: make run, make test, make check, make bench.
 
 # The host's target triple, which the address sanitizer must be given explicitly.
-HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: run install deb try-deb sanitize seeds fuzz soak test check model bench retention
+.PHONY: run build install uninstall deb try-deb sanitize seeds fuzz soak test check model bench retention
 
 run: ## build, and record until Ctrl-C: make run ARGS='-i eth0 -m 64M'
 	@scripts/run $(ARGS)
 
-install: built = $(or $(CARGO_TARGET_DIR),target)/release/retrocap
-install: share = $(DESTDIR)$(or $(PREFIX),/usr/local)/share
-install: ## install the program, completions and manual pages into $(PREFIX), /usr/local by default
+build: ## build the program, target/release/retrocap
 	scripts/setup build
 	cargo build --release --locked
-	install -D -m 755 $(or $(CARGO_TARGET_DIR),target)/release/retrocap $(DESTDIR)$(or $(PREFIX),/usr/local)/bin/retrocap
-	install -d $(share)/bash-completion/completions $(share)/zsh/site-functions $(share)/fish/vendor_completions.d
-	$(built) completions bash > $(share)/bash-completion/completions/retrocap
-	$(built) completions zsh > $(share)/zsh/site-functions/_retrocap
-	$(built) completions fish > $(share)/fish/vendor_completions.d/retrocap.fish
-	$(built) -q man $(share)/man/man1
 
-deb: ## build a Debian package in target/debian; needs `cargo install cargo-deb`
-	scripts/setup build
-	cargo build --release --locked
+install uninstall: built = $(or $(CARGO_TARGET_DIR),target)/release/retrocap
+install uninstall: root = $(DESTDIR)$(or $(PREFIX),/usr/local)
+install: ## install the program, completions and manual pages into $(PREFIX), /usr/local by default; run make build first
+	@[ -x $(built) ] || { echo "$(built) is missing: run make build first, as a user who has Rust" >&2; exit 1; }
+	install -D -m 755 $(built) $(root)/bin/retrocap
+	install -d $(root)/share/bash-completion/completions $(root)/share/zsh/site-functions $(root)/share/fish/vendor_completions.d
+	$(built) completions bash > $(root)/share/bash-completion/completions/retrocap
+	$(built) completions zsh > $(root)/share/zsh/site-functions/_retrocap
+	$(built) completions fish > $(root)/share/fish/vendor_completions.d/retrocap.fish
+	$(built) -q man $(root)/share/man/man1
+
+uninstall: ## remove what make install has installed; takes the same PREFIX
+	rm -f $(root)/bin/retrocap $(root)/share/bash-completion/completions/retrocap $(root)/share/zsh/site-functions/_retrocap \
+	    $(root)/share/fish/vendor_completions.d/retrocap.fish $(root)/share/man/man1/retrocap.1 $(root)/share/man/man1/retrocap-*.1
+
+deb: build ## build a Debian package in target/debian; needs `cargo install cargo-deb`
 	packaging/stage $(or $(CARGO_TARGET_DIR),target)/release/retrocap target/package
 	cargo deb -p retrocap --no-build --locked
 
@@ -45,9 +50,7 @@ fuzz: ## run each fuzz target and add its processor time to fuzz/TIME.tsv: make 
 	scripts/setup fuzz
 	scripts/fuzz --seconds $(or $(SECONDS),60)
 
-soak: ## record mixed traffic for an hour, with queries, reloads and flapping interfaces: make soak SECONDS=300; needs root
-	scripts/setup build
-	cargo build --release --locked
+soak: build ## record mixed traffic for an hour, with queries, reloads and flapping interfaces: make soak SECONDS=300; needs root
 	scripts/soak --seconds $(or $(SECONDS),3600) --program $(or $(CARGO_TARGET_DIR),target)/release/retrocap \
 	    $(if $(RETROCAP_CAPTURES),--captures $(RETROCAP_CAPTURES))
 
