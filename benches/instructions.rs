@@ -14,10 +14,15 @@ use retrocap::source::BURST_PACKETS;
 #[path = "table/traffic.rs"]
 mod traffic;
 
-#[allow(dead_code, reason = "the retention benchmark uses more of it")]
+#[allow(
+    dead_code,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the retention benchmark uses more of it, and allows these casts too"
+)]
 #[path = "retention/campus.rs"]
 mod campus;
-#[allow(dead_code, reason = "the retention benchmark uses more of it")]
+#[allow(dead_code, clippy::cast_possible_truncation, reason = "as above")]
 #[path = "retention/random.rs"]
 mod random;
 

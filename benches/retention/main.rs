@@ -116,7 +116,7 @@ fn compare(args: &Args, split: &Split) {
                 std::process::exit(1);
             }
         }
-        report::ledger(&run.pipeline.worker().sessions);
+        report::sessions(&run.pipeline.worker().sessions);
     }
 }
 

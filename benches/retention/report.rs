@@ -119,17 +119,17 @@ pub(crate) fn multiple(times: f64) -> String {
 }
 
 /// Prints how many sessions are known at the end, and the memory for archived sessions.
-pub(crate) fn ledger(ledger: &SessionArray) {
-    let with_packets = ledger.sessions().filter(|session| session.kept_packets > 0).count() as u64;
-    let known = ledger.sessions().count() as u64 + ledger.past();
-    let (bytes, sessions) = ledger.archive_fill();
+pub(crate) fn sessions(array: &SessionArray) {
+    let with_packets = array.sessions().filter(|session| session.kept_packets > 0).count() as u64;
+    let known = array.sessions().count() as u64 + array.past();
+    let (bytes, sessions) = array.archive_fill();
     println!(
         "\nledger: {known} sessions known, {with_packets} of them with packets, {} entries in the array; {} in the archive at {:.1} \
          bytes each, {} only counted; {} bytes for the archive",
-        ledger.capacity(),
-        ledger.past(),
+        array.capacity(),
+        array.past(),
         bytes as f64 / sessions.max(1) as f64,
-        ledger.unlisted(),
-        ledger.archive_bytes(),
+        array.unlisted(),
+        array.archive_bytes(),
     );
 }

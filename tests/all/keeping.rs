@@ -98,7 +98,7 @@ impl Recorder {
             }
         }
         for (session, kept) in &sessions {
-            assert_eq!(session.kept_packets, *kept, "the ledger counts what is there");
+            assert_eq!(session.kept_packets, *kept, "the session counts the packets that are kept");
         }
         sessions
     }

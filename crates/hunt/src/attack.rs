@@ -1,4 +1,4 @@
-//! Named attacks: rules as data, one TOML document each. `docs/attacks.md` describes the format.
+//! Named attacks: rules as data, one TOML document each. `docs/hunting.md` describes the format.
 
 use std::time::Duration;
 
@@ -9,25 +9,25 @@ use streams::Sender;
 
 use crate::normal;
 
-/// A rule.
+/// A rule that describes an attack.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attack {
-    /// What `--attack` takes.
+    /// The name that `--attack` takes.
     pub name: String,
-    /// What it is, in a sentence.
+    /// A description in one sentence.
     pub title: String,
-    /// Where it is described: CVE, RFC, address.
+    /// References: CVE, RFC, URL.
     pub reference: Vec<String>,
-    /// What gives it away; one suffices.
+    /// The triggers. Any of them is a match.
     #[serde(rename = "match")]
     pub matches: Vec<Trigger>,
-    /// Conversations in which it is, and in which it is not.
+    /// Test conversations with and without the attack.
     #[serde(rename = "case", default)]
     pub cases: Vec<Conversation>,
 }
 
-/// What gives an attack away: an event with conditions, or bytes in a stream.
+/// What a rule looks for: an event with conditions, or bytes in a stream.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
@@ -36,24 +36,24 @@ pub struct Trigger {
     pub stage: String,
     /// The name of an event; `*` for any.
     pub event: Option<String>,
-    /// All of these hold.
+    /// Conditions, all of which must hold.
     #[serde(rename = "where", default)]
     pub conditions: Vec<Condition>,
-    /// Tell it once in a session.
+    /// Whether only the first match of a session is reported.
     #[serde(default)]
     pub once: bool,
-    /// Only if there are many.
+    /// Number of events required for a match.
     pub count: Option<Count>,
-    /// This text is in a stream.
+    /// Text that a stream contains.
     pub text: Option<String>,
-    /// These bytes are in a stream.
+    /// Hexadecimal bytes that a stream contains.
     pub bytes: Option<String>,
-    /// This regular expression matches in a stream.
+    /// Regular expression that matches in a stream.
     pub regex: Option<String>,
-    /// Only in sessions of this application.
+    /// Restricts the match to sessions of this application protocol.
     #[serde(default)]
     pub app: String,
-    /// Only what this side sent.
+    /// Restricts the match to bytes and events of this side.
     pub sender: Option<RuleSender>,
 }
 
@@ -81,22 +81,22 @@ impl RuleSender {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
-    /// The field; `word` for the words of the event.
+    /// The name of the field, or `word` for the kinds of the event.
     pub field: String,
-    /// It is this text, in any case, or this number.
+    /// The value equals this number, or this text in upper or lower case.
     pub is: Option<FieldValue>,
-    /// It is none of these.
+    /// The value equals none of these.
     #[serde(default)]
     pub is_not: Vec<FieldValue>,
-    /// It is greater.
+    /// The value is greater than this.
     pub above: Option<i64>,
-    /// It is less.
+    /// The value is less than this.
     pub below: Option<i64>,
-    /// It contains this text, in any case.
+    /// The value contains this text, in upper or lower case.
     pub contains: Option<String>,
-    /// This regular expression matches in it.
+    /// The regular expression matches in the value.
     pub regex: Option<String>,
-    /// What is undone first: `url`, `log4j`.
+    /// Encodings to decode before the comparison: `url`, `log4j`.
     #[serde(default)]
     pub undo: Vec<Encoding>,
     #[serde(skip)]
@@ -132,22 +132,22 @@ pub enum Encoding {
     Log4j,
 }
 
-/// How many events make an attack.
+/// The number of events that make an attack.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Count {
-    /// So many.
+    /// Minimum number of events.
     pub at_least: usize,
-    /// Within so many seconds.
+    /// Length of the time window in seconds.
     pub within_s: u64,
-    /// Of the same: `source`, `destination`, `session`, or a field.
+    /// What the events have in common: `source`, `destination`, `session`, or a field.
     pub per: Vec<String>,
-    /// With different values of this field.
+    /// The field whose different values are counted instead of events.
     pub distinct: Option<String>,
 }
 
 impl Count {
-    /// The time.
+    /// Length of the time window.
     pub fn within(&self) -> Duration {
         Duration::from_secs(self.within_s)
     }
@@ -157,18 +157,18 @@ impl Count {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversation {
-    /// What it shows.
+    /// What the conversation tests.
     pub name: String,
-    /// Whether the attack is in it.
+    /// Whether the rule must match.
     pub matches: bool,
     /// The server's port.
     pub port: u16,
-    /// `tcp` or `udp`.
+    /// Whether the conversation uses UDP instead of TCP.
     #[serde(default)]
     pub udp: bool,
-    /// What is said, in order.
+    /// The messages, in order.
     pub say: Vec<Utterance>,
-    /// How often all of this is said. `{n}` in a text is the number of the round.
+    /// How often the messages are repeated. `{n}` in a text stands for the number of the round.
     #[serde(default = "once")]
     pub rounds: u32,
 }
@@ -177,17 +177,17 @@ fn once() -> u32 {
     1
 }
 
-/// What one side says.
+/// A message of one side.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Utterance {
-    /// Who.
+    /// The sender.
     pub from: RuleSender,
-    /// Text, with `\r\n` written out.
+    /// The message as text, in which `\r\n` must be explicit.
     pub text: Option<String>,
-    /// Or bytes in hexadecimal.
+    /// The message as hexadecimal bytes.
     pub hex: Option<String>,
-    /// Zeros that follow.
+    /// Number of zero bytes after the message.
     #[serde(default)]
     pub zeros: usize,
 }
@@ -240,7 +240,7 @@ impl Attack {
 }
 
 impl Trigger {
-    /// Whether an event gives the attack away, apart from counts.
+    /// Whether an event matches, apart from the required number of events.
     pub(crate) fn matches(&self, event: &Event) -> bool {
         let Some(name) = &self.event else { return false };
         (name == "*" || name == event.name)

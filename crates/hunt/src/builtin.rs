@@ -1,4 +1,4 @@
-//! The attacks that are known without further files.
+//! The built-in attacks.
 
 use crate::attack::{Attack, AttackError};
 

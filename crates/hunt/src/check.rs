@@ -1,4 +1,4 @@
-//! Tries a rule on the conversations that it brings along.
+//! Runs a rule on its test conversations.
 
 use base::packet::InterfaceId;
 use base::time::Timestamp;
@@ -13,7 +13,7 @@ use crate::matched::{Match, MatchSink};
 use crate::patterns::{Builder, unhex};
 use crate::plan;
 
-/// Rounds of a case.
+/// Maximum number of rounds of a test conversation.
 const ROUNDS_MAX: u32 = 10_000;
 /// Bytes of a packet.
 const PIECE_BYTES: usize = 512;
@@ -27,11 +27,11 @@ impl MatchSink for FirstMatch {
     }
 }
 
-/// Tries all cases of a rule. Returns the names of those that came out as they say.
+/// Runs all test conversations of a rule. Returns the names of those that passed.
 ///
 /// # Errors
 ///
-/// The first case that came out otherwise, or cannot be read.
+/// The first test conversation that failed or cannot be read.
 pub fn check(attack: &Attack) -> Result<Vec<String>, AttackError> {
     let wrong = |what: String| AttackError::Rule(attack.name.clone(), what);
     for kind in [true, false] {
@@ -61,7 +61,7 @@ pub fn check(attack: &Attack) -> Result<Vec<String>, AttackError> {
     Ok(done)
 }
 
-/// Tells a conversation.
+/// Feeds a test conversation to the hunter.
 fn feed(case: &Conversation, hunter: &mut Hunter<FirstMatch>) -> Result<(), String> {
     let session = session(case);
     hunter.event(&session, streams::Event::Begin);
@@ -71,7 +71,7 @@ fn feed(case: &Conversation, hunter: &mut Hunter<FirstMatch>) -> Result<(), Stri
             let mut bytes = match (&say.text, &say.hex) {
                 (Some(text), None) => text.replace("{n}", &round.to_string()).into_bytes(),
                 (None, Some(hex)) => {
-                    unhex(hex).ok_or_else(|| format!("case {:?}: {hex:?} is no hexadecimal", case.name))?
+                    unhex(hex).ok_or_else(|| format!("case {:?}: {hex:?} is not hexadecimal", case.name))?
                 }
                 _ => return Err(format!("case {:?}: say has one of text and hex", case.name)),
             };

@@ -1,24 +1,24 @@
-//! Counts events for rules that ask for many: so many within a time, of one source, with distinct values.
+//! Counts events for rules that require several within a time window, such as with distinct values from one source.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use base::time::Timestamp;
 
-/// Keys that are counted at a time. The one that was counted first gives way.
+/// Maximum number of keys. The oldest key is dropped to make room.
 const KEYS_MAX: usize = 65_536;
-/// Events of a key that are remembered.
+/// Maximum number of remembered events per key.
 pub(crate) const EVENTS_MAX: usize = 4096;
 
 /// What is counted.
 pub(crate) type Key = (usize, String);
 
-/// Events of the last time, by key.
+/// Recent events, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Counting {
     keys: HashMap<Key, VecDeque<(Timestamp, u64)>>,
     order: VecDeque<Key>,
-    /// Keys that gave way.
+    /// Number of keys dropped to make room.
     pub(crate) forgotten: u64,
 }
 

@@ -14,9 +14,9 @@ use crate::matched::{Kind, Match, MatchSink};
 use crate::patterns::{Pattern, Patterns};
 use crate::window::{Continuation, Window, context};
 
-/// Bytes that wait in the windows of all sessions.
+/// Maximum number of bytes in the windows of all sessions.
 const WINDOWS_BYTES_MAX: usize = 48 << 20;
-/// Matches of one rule in one session. More are counted.
+/// Reported matches of one rule in one session. Further ones are only counted.
 const MATCHES_MAX: u32 = 100;
 
 /// What is searched.
@@ -46,11 +46,11 @@ pub struct Report {
     pub gaps: BTreeMap<Cause, (u64, u64)>,
     /// Sessions with missing parts.
     pub cut_sessions: u64,
-    /// Overlaps in which a retransmission had other bytes. The first bytes were searched.
+    /// Retransmissions that differ from the original bytes. The original bytes were searched.
     pub conflicts: u64,
-    /// Matches beyond those that are told of one rule in one session.
+    /// Matches beyond the limit for one rule in one session.
     pub more_matches: u64,
-    /// Directions that were searched in pieces, because memory was needed.
+    /// Directions searched in pieces to save memory.
     pub in_pieces: u64,
     /// Parsers that gave up.
     pub unread_messages: u64,
@@ -77,7 +77,7 @@ struct StreamSearch {
     held_bytes: usize,
 }
 
-/// What is asked of messages, and what every search shares.
+/// The search of messages, and the state that all searches share.
 struct SessionSearch<F> {
     found: F,
     attacks: Vec<Attack>,
@@ -87,7 +87,7 @@ struct SessionSearch<F> {
     report: Report,
 }
 
-/// What is known of a session while it lasts.
+/// The state of a session that has not ended.
 #[derive(Debug, Default)]
 struct SessionState {
     app: &'static str,
@@ -125,7 +125,7 @@ impl<F: MatchSink> Hunter<F> {
         &mut self.protocols.facts.found
     }
 
-    /// Searches what has come of all sessions, although more may follow.
+    /// Searches the bytes of all sessions so far, although more may follow.
     pub fn catch_up(&mut self) {
         if let Some(search) = &mut self.search {
             let mut numbers: Vec<u64> = search.windows.keys().copied().collect();
@@ -187,7 +187,7 @@ impl StreamSearch {
         }
     }
 
-    /// Searches what has come of a session.
+    /// Searches the bytes of a session so far.
     fn flush<F: MatchSink>(&mut self, number: u64, then: Continuation, asked: &mut SessionSearch<F>) {
         let Some((session, windows)) = self.windows.get_mut(&number) else { return };
         for sender in Sender::BOTH {
@@ -198,7 +198,7 @@ impl StreamSearch {
         }
     }
 
-    /// Searches and forgets the windows that began first. A match across the place is missed, which is counted.
+    /// Searches and drops the oldest windows. A match that continues beyond them is missed, which is counted.
     fn make_room<F: MatchSink>(&mut self, asked: &mut SessionSearch<F>) {
         while self.held_bytes > WINDOWS_BYTES_MAX
             && let Some((number, sender)) = self.order.pop_front()
@@ -282,7 +282,7 @@ impl<F: MatchSink> SessionSearch<F> {
         }
     }
 
-    /// Tells a match of a pattern, if the pattern may match here.
+    /// Reports a match of a pattern, unless its conditions exclude it.
     fn pattern(&mut self, session: &Session, sender: Sender, named: &Pattern, one: Match) {
         let state = self.sessions.get(&session.number);
         let app = state.map_or("", |state| state.app);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 /// Indicators of all lists, at most.
 const INDICATORS_MAX: usize = 2_000_000;
-/// Lines that cannot be read and are told one by one.
+/// Maximum number of unreadable lines that are reported one by one.
 const BROKEN_MAX: usize = 20;
 
 /// Indicators, by kind.
@@ -20,14 +20,14 @@ pub struct Indicators {
     urls: HashSet<String>,
     /// Hexadecimal: hashes of files, JA3, HASSH; and JA4.
     fingerprints: HashSet<String>,
-    /// Lines that are no indicator: number and text.
+    /// Lines that are not indicators: number and text.
     pub broken: Vec<(usize, String)>,
-    /// All lines that are no indicator.
+    /// The number of lines that are not indicators.
     pub broken_count: u64,
 }
 
 impl Indicators {
-    /// Adds a list: one indicator a line; what follows a comma, a semicolon, a blank or `#` is a remark.
+    /// Adds a list: one indicator per line; text after a comma, a semicolon, a space or `#` is a comment.
     pub fn read(&mut self, text: &str) {
         for (number, line) in text.lines().enumerate() {
             let word = line.split([',', ';', '#', ' ', '\t']).next().unwrap_or_default().trim().trim_matches('"');

@@ -1,10 +1,10 @@
 //! Searches the past: text, bytes, regular expressions, indicators, and named attacks, all in one pass.
 //!
-//! [`Hunter`] takes the events of [`streams`]. It searches the bytes of each direction, never across a gap, and asks
-//! [`protocols`] what was said. What it finds goes to a [`MatchSink`], at once. [`Report`] tells what could not be searched.
+//! [`Hunter`] takes the events of [`streams`]. It searches the bytes of each direction, never across a gap, and the
+//! messages that [`protocols`] reads. It passes each match to a [`MatchSink`] at once. [`Report`] lists what it could not search.
 //!
-//! Invariants: regular expressions take linear time. Memory is bounded: what waits of a direction, of all directions,
-//! and what counting rules remember. What gives way is counted.
+//! Invariants: regular expressions take linear time. Memory is bounded: for one direction, for all directions, and
+//! for rules that count events. What is dropped to stay within these bounds is counted.
 #![forbid(unsafe_code)]
 
 pub mod attack;

@@ -39,7 +39,7 @@ pub struct Match {
     pub kind: Kind,
     /// Of an attack: `attempt`, `success` or another word of the rule.
     pub stage: String,
-    /// Who sent what matched; `None` if the session itself matched.
+    /// The sender of the matching bytes; `None` if the session itself matched.
     pub sender: Option<Sender>,
     /// Where it lies in the stream of the sender.
     pub stream_offset: Option<u64>,

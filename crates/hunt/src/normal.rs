@@ -1,6 +1,6 @@
-//! Undoes what hides a text from a search.
+//! Decodes encodings that hide a text from a search.
 
-/// How often a text is decoded: encodings are nested.
+/// Maximum number of nested encodings.
 const ROUNDS_MAX: usize = 16;
 
 /// The text with percent encoding undone, once.

@@ -1,13 +1,13 @@
-//! Texts, bytes and regular expressions, asked of runs of bytes.
+//! Literals and regular expressions, searched in runs of bytes.
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::matched::Kind;
 
-/// Bytes that a compiled regular expression may take.
+/// Maximum size of a compiled regular expression, in bytes.
 const REGEX_BYTES_MAX: usize = 16 << 20;
-/// Matches of a regular expression that are longer are cut: a stream has no end.
+/// Maximum length of a match of a regular expression in bytes. Longer ones are truncated, because a stream has no end.
 pub const MATCH_BYTES_MAX: usize = 4 << 10;
 /// The longest literal.
 pub const LITERAL_BYTES_MAX: usize = 4 << 10;
@@ -15,28 +15,28 @@ pub const LITERAL_BYTES_MAX: usize = 4 << 10;
 /// A mistake in a pattern.
 #[derive(Debug, thiserror::Error)]
 pub enum PatternError {
-    /// Nothing to look for.
+    /// The pattern is empty.
     #[error("the pattern is empty: name what to look for, as in --text password")]
     Empty,
     /// Too long.
     #[error("the pattern has {0} bytes, and at most {LITERAL_BYTES_MAX} are searched for")]
     TooLong(usize),
     /// Not hexadecimal.
-    #[error("{0:?} is no hexadecimal: write two digits a byte, as in --bytes '4d 5a 90 00' or --bytes 4d5a9000")]
+    #[error("{0:?} is not hexadecimal: write two digits per byte, as in --bytes '4d 5a 90 00' or --bytes 4d5a9000")]
     NotHex(String),
     /// Not a regular expression.
     #[error("cannot read the regular expression {0:?}: {1}")]
     Regex(String, String),
 }
 
-/// A pattern that was asked for.
+/// The origin of a pattern, and the conditions under which it may match.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// As it was given.
+    /// The pattern as the user wrote it, or the name of the rule.
     pub rule: String,
     /// Its kind.
     pub kind: Kind,
-    /// Of an attack: its stage.
+    /// The stage, for a pattern of an attack.
     pub stage: String,
     /// Only in what this sender sent.
     pub sender: Option<streams::Sender>,
@@ -79,7 +79,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If they are no hexadecimal.
+    /// If the text is not hexadecimal.
     pub fn hex(&mut self, named: Pattern, text: &str) -> Result<(), PatternError> {
         let bytes = unhex(text).ok_or_else(|| PatternError::NotHex(text.to_owned()))?;
         self.literal(named, &bytes)
@@ -89,7 +89,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If it is none, or compiles to too much.
+    /// If the expression is invalid or too large.
     pub fn regex(&mut self, named: Pattern, text: &str) -> Result<(), PatternError> {
         if text.is_empty() {
             return Err(PatternError::Empty);

@@ -1,4 +1,4 @@
-//! What a rule looks for in streams.
+//! The patterns of a rule.
 
 use crate::attack::Attack;
 use crate::matched::Kind;

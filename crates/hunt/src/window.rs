@@ -1,4 +1,4 @@
-//! The bytes of one direction that are searched next: the end of what was searched, then what came since.
+//! The bytes of one direction to search next: the end of the bytes that were searched before, then new bytes.
 //!
 //! Small runs are collected before they are searched, because each search begins with a part of the last one.
 
@@ -37,11 +37,11 @@ pub(crate) struct Window {
 /// What follows the bytes that are searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Continuation {
-    /// More, soon. A match that could still grow waits for it.
+    /// More bytes, soon. A match that could still grow is not reported yet.
     More,
-    /// More, later. All matches are reported now.
+    /// More bytes, but later. All matches are reported now.
     Pause,
-    /// Nothing that belongs to these bytes.
+    /// No further bytes, or a gap.
     End,
 }
 
@@ -51,7 +51,7 @@ impl Window {
         self.data.capacity() + self.places.len() * 32
     }
 
-    /// Adds a run, and searches when enough has come.
+    /// Adds a run, and searches once enough bytes have been collected.
     pub(crate) fn add(&mut self, run: &Run<'_>, patterns: &Patterns, found: &mut dyn FnMut(&Pattern, Match)) {
         if self.data.is_empty() {
             self.start = run.offset;
@@ -64,7 +64,7 @@ impl Window {
         }
     }
 
-    /// Searches what has come.
+    /// Searches the collected bytes.
     pub(crate) fn search(&mut self, then: Continuation, patterns: &Patterns, found: &mut dyn FnMut(&Pattern, Match)) {
         let len = self.data.len();
         let open = if then == Continuation::End { len } else { len.saturating_sub(patterns.keep_bytes) };
@@ -111,7 +111,7 @@ impl Window {
         }
     }
 
-    /// Searches what has come, and forgets it: bytes are missing behind it.
+    /// Searches the collected bytes and drops them, because bytes are missing after them.
     pub(crate) fn gap(&mut self, patterns: &Patterns, found: &mut dyn FnMut(&Pattern, Match)) {
         self.search(Continuation::End, patterns, found);
         self.gap_before = true;

@@ -4,8 +4,8 @@
 //! mails apart, and tells name, type and hashes of each object. What comes from the network is hostile: [`ObjectLimits`] bound
 //! what an object, a decoder and a mail may take, and each limit that was reached is noted with the object.
 //!
-//! Invariants: the type of an object is told by its content; the claimed type only beside it. An object with a hole is
-//! never told as complete. No name of the network is used as a file name; [`Object::file_name`] makes one.
+//! Invariants: the type of an object is detected from its content; the claimed type is reported separately. An object with
+//! missing bytes is never reported as complete. No name of the network is used as a file name; [`Object::file_name`] makes one.
 #![forbid(unsafe_code)]
 
 mod building;

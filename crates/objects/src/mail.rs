@@ -28,7 +28,7 @@ pub(crate) fn parts(mail: &[u8], limits: &ObjectLimits) -> (Vec<Part>, bool) {
             let content = match &part.body {
                 PartType::Multipart(_) => continue,
                 PartType::Message(inner) => inner.raw_message().to_vec(),
-                // A mail without parts is told as a whole.
+                // A mail without parts is reported as a whole.
                 _ if only && depth == 0 => continue,
                 _ => part.contents().to_vec(),
             };

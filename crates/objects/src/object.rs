@@ -1,4 +1,4 @@
-//! An object as it is told.
+//! An object as it is reported.
 
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
@@ -74,7 +74,7 @@ impl Object {
         format!("{:05}-{}.{suffix}", self.number, self.hashes[2].get(..12).unwrap_or_default())
     }
 
-    /// Tells type and hashes from the content.
+    /// Determines type and hashes from the content.
     pub(crate) fn seal(&mut self) {
         self.mime = mime(&self.content);
         self.hashes =

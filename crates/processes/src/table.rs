@@ -1,4 +1,4 @@
-//! Who had which session: a fixed number of sockets, which queries look up by endpoints and time.
+//! The processes that owned sessions: a bounded table of sockets, which queries look up by endpoints and time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};

@@ -11,7 +11,7 @@ use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("dns", "Domain Name System", Carrier::Both, probe, |_| Box::new(Dns));
 
-/// Answers of a message that are told.
+/// Maximum number of reported answers of a message.
 const ANSWERS_MAX: usize = 32;
 
 fn probe(probe: &Probe<'_>) -> Verdict {

@@ -14,7 +14,7 @@ pub(crate) const ROW: Protocol = Protocol {
 const HEADER_BYTES: usize = 24;
 const SEND_RR_DATA: u16 = 0x6f;
 const SEND_UNIT_DATA: u16 = 0x70;
-/// Services of a packed request that are told.
+/// Maximum number of reported services of a packed request.
 const SERVICES_MAX: usize = 64;
 
 /// Command and bytes of a message.

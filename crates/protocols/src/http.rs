@@ -101,11 +101,11 @@ impl Parser for Http2 {
 /// How much of a body is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
-    /// So many bytes.
+    /// This number of bytes.
     Bytes(u64),
     /// A chunk's size line comes next.
     ChunkSize,
-    /// So many bytes of a chunk, then an empty line.
+    /// This number of bytes of a chunk, then an empty line.
     Chunk(u64),
     /// The empty line after a chunk.
     ChunkEnd,

@@ -88,7 +88,7 @@ impl Tls {
         out.emit(event.number("description", description).word(if description == 0 { "close" } else { "error" }));
     }
 
-    /// Tells of a heartbeat: how much more it claims than it holds (`excess`), and how much longer a response is than
+    /// Reports a heartbeat: how much more it claims than it holds (`excess`), and how much longer a response is than
     /// the request before it (`leaked`).
     fn heartbeat(&mut self, body: &[u8], input: Input<'_>, used: usize, out: &mut ParserOutput<'_>) {
         let at = input.sender.index();

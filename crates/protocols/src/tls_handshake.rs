@@ -239,7 +239,7 @@ fn version_name(version: u16) -> String {
     }
 }
 
-/// Tells of the first certificate of a chain.
+/// Reports the first certificate of a chain.
 fn certificate(message: &[u8], event: Event) -> Option<Event> {
     let mut cursor = Cursor(message);
     let len = cursor.u24()?;

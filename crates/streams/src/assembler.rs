@@ -22,7 +22,7 @@ const HISTORY_BYTES: usize = 4 << 10;
 const PATIENCE_PACKETS: u32 = 16;
 /// How long a hole waits in packet time.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A segment further away than the largest usual window is not believed while the stream moves.
+/// A segment further away than the largest usual window is ignored while the stream advances.
 const FAR_BYTES: u64 = 16 << 20;
 /// Segments in a row that lie far behind before the stream starts again there: a hole of more than 2 GiB wraps.
 const BEHIND_MAX: u8 = 8;
@@ -38,7 +38,7 @@ struct Position {
     sequence: u32,
 }
 
-/// A segment that came too early.
+/// A segment beyond a hole in the stream.
 #[derive(Debug)]
 struct EarlySegment {
     data: Box<[u8]>,

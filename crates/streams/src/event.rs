@@ -17,7 +17,7 @@ pub struct PacketRef {
 /// Bytes of one direction that follow each other, from one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run<'a> {
-    /// Who sent the bytes.
+    /// The sender of the bytes.
     pub sender: Sender,
     /// Bytes of this direction before this run, gaps included.
     pub offset: u64,

@@ -1,7 +1,7 @@
 //! Joins the fragments of IP datagrams that carry UDP or TCP.
 //!
-//! A datagram waits for its fragments in a table of fixed size; the oldest gives way. Overlapping fragments: the first
-//! bytes win.
+//! Incomplete datagrams are kept in a table of fixed size; the oldest is dropped to make room. Where fragments overlap, the
+//! first bytes are kept.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,11 +9,11 @@ use decode::Decoded;
 
 use crate::header;
 
-/// Datagrams that wait for fragments, at most.
+/// Maximum number of incomplete datagrams.
 const DATAGRAMS_MAX: usize = 64;
 /// Payload bytes of a datagram, the limit of IP.
 const DATAGRAM_BYTES_MAX: usize = 65_535;
-/// Fragments of a datagram, at most.
+/// Maximum number of fragments of a datagram.
 const FRAGMENTS_MAX: usize = 128;
 
 /// A datagram whose fragments have not all come.
@@ -35,7 +35,7 @@ struct Datagram {
 #[derive(Debug, Default)]
 pub(crate) struct Fragments {
     datagrams: VecDeque<Datagram>,
-    /// Datagrams that gave way before they were whole, or were inconsistent.
+    /// Datagrams that were inconsistent, or dropped before they were complete.
     pub(crate) incomplete: u64,
 }
 

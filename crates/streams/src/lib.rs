@@ -7,7 +7,7 @@
 //! Invariants:
 //!
 //! - Within a direction, offsets only grow, and runs and gaps join without overlap: what is not a run is in a gap.
-//! - The first bytes win. A later packet with other bytes for the same offsets is reported as a conflict.
+//! - The first bytes received for an offset are kept. A later packet with other bytes is reported as a conflict.
 //! - Memory is bounded: [`StreamLimits`] for each direction, for all sessions, and for their number. A session that is ended
 //!   to make room is counted.
 //! - The cost of a packet does not depend on its sequence number.

@@ -26,7 +26,7 @@ const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
 
-/// Bounds of memory.
+/// Memory limits.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamLimits {
     /// Bytes that may wait in one direction.
@@ -43,7 +43,7 @@ impl Default for StreamLimits {
     }
 }
 
-/// What was taken so far.
+/// Counts of the input so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Packets.

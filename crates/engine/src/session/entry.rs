@@ -20,13 +20,13 @@ pub const ENTRY_BYTES: usize = ENTRY_WORDS * 8;
 
 // The first cache line holds the words that the writer reads when it evicts a packet of the session, or looks for an
 // entry to reuse.
-const CUT_AT: usize = 0; // when a packet was evicted last, 0 while none was; the low bits say what of the start was lost
+const CUT_AT: usize = 0; // time of the last eviction, 0 before the first; the low bits are [`LostParts`]
 const FIRST_SEQUENCE: usize = 1;
 const LAST: usize = 2;
-const PACKETS: usize = 3; // of the originator in the low half, of the responder in the high half
+const PACKETS: usize = 3; // originator in the low half, responder in the high half
 const KEPT: usize = 4; // packets in the low half, flags in the high half
-const KEPT_BYTES: usize = 5; // in the low 40 bits; above them what was sent recently
-const BYTES: usize = 6; // originator, then responder; the high bits note where the first packet beyond each depth is
+const KEPT_BYTES: usize = 5; // low 40 bits; the bits above hold the leaky bucket of recent bytes
+const BYTES: usize = 6; // originator, then responder; the high bits locate the first packet beyond each depth
 const FIRST: usize = 8;
 const GENERATION: usize = 9;
 const KEY: usize = 10;

@@ -130,14 +130,14 @@ mod tests {
         let second = 1_000_000_000;
         let mut clock = Clock::default();
         for (stamp_s, ticks_s) in [
-            (1_000_000, 0), // the first packet starts it
+            (1_000_000, 0), // the first packet starts the clock
             (1_000_001, 1),
-            (1_000_000, 1), // a little disorder
+            (1_000_000, 1), // packets slightly out of order
             (1_000_002, 2),
-            (996_400, 2), // set back by an hour
+            (996_400, 2), // the clock was set back by an hour
             (996_401, 3),
-            (1_000_003, 603),  // set forth again: a leap counts ten minutes
-            (1_086_403, 1203), // a day asleep, too
+            (1_000_003, 603),  // the clock was set forward: a leap counts as ten minutes
+            (1_086_403, 1203), // the machine slept for a day: ten minutes, too
         ] {
             clock.advance(Timestamp(stamp_s * second));
             assert_eq!(clock.ticks_ns() / second, ticks_s, "at {stamp_s}");

@@ -51,7 +51,7 @@ enum Action {
     Verify {
         /// The manifest
         manifest: PathBuf,
-        /// Who may sign: allowed_signers as for ssh-keygen -Y
+        /// Accept only signatures of these keys: allowed_signers file as for ssh-keygen -Y
         #[arg(long, value_name = "FILE")]
         signers: Option<PathBuf>,
         /// Certificates (PEM) of trusted authorities for time stamps
@@ -83,7 +83,7 @@ enum Action {
     Audit {
         /// The newest file; older ones (FILE.1, FILE.2, …) are read as well
         file: PathBuf,
-        /// Who may sign heads of the log: allowed_signers as for ssh-keygen -Y
+        /// Accept only signed log heads of these keys: allowed_signers file as for ssh-keygen -Y
         #[arg(long, value_name = "FILE")]
         signers: Option<PathBuf>,
     },
