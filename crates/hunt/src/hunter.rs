@@ -117,12 +117,12 @@ impl<F: MatchSink> Hunter<F> {
 
     /// What was searched so far.
     pub fn report(&self) -> Report {
-        Report { unread_messages: self.protocols.given_up, ..self.protocols.facts.report.clone() }
+        Report { unread_messages: self.protocols.given_up, ..self.protocols.sink.report.clone() }
     }
 
     /// The receiver of matches.
     pub fn found(&mut self) -> &mut F {
-        &mut self.protocols.facts.found
+        &mut self.protocols.sink.found
     }
 
     /// Searches the bytes of all sessions so far, although more may follow.
@@ -130,20 +130,20 @@ impl<F: MatchSink> Hunter<F> {
         if let Some(search) = &mut self.search {
             let mut numbers: Vec<u64> = search.windows.keys().copied().collect();
             numbers.sort_unstable();
-            numbers.into_iter().for_each(|number| search.flush(number, Continuation::Pause, &mut self.protocols.facts));
+            numbers.into_iter().for_each(|number| search.flush(number, Continuation::Pause, &mut self.protocols.sink));
         }
     }
 }
 
 impl<F: MatchSink> Sink for Hunter<F> {
     fn event(&mut self, session: &Session, event: streams::Event<'_>) {
-        self.protocols.facts.note(session, &event);
+        self.protocols.sink.note(session, &event);
         self.protocols.event(session, event);
         if let Some(search) = &mut self.search {
-            search.event(session, &event, &mut self.protocols.facts);
+            search.event(session, &event, &mut self.protocols.sink);
         }
         if event == streams::Event::End {
-            self.protocols.facts.end(session);
+            self.protocols.sink.end(session);
         }
     }
 }

@@ -24,8 +24,8 @@ impl ObjectSink for All {
 fn ours(file: &Path) -> Vec<Object> {
     let mut protocols = Protocols::new(Collector::new(ObjectLimits::default(), All::default()));
     read(file, &mut protocols);
-    protocols.facts.finish();
-    std::mem::take(&mut protocols.facts.objects.0)
+    protocols.sink.finish();
+    std::mem::take(&mut protocols.sink.objects.0)
 }
 
 /// The contents that tshark writes, by content and how often.

@@ -41,7 +41,7 @@ struct SessionAnalysis {
 /// Reads the protocols of all sessions.
 pub struct Protocols<F: ProtocolSink> {
     /// Where everything found goes.
-    pub facts: F,
+    pub sink: F,
     sessions: HashMap<u64, SessionAnalysis>,
     expected: ExpectedConnections,
     waiting_bytes: usize,
@@ -56,21 +56,15 @@ impl<F: ProtocolSink> std::fmt::Debug for Protocols<F> {
 }
 
 impl<F: ProtocolSink> Protocols<F> {
-    /// Passes everything found to `facts`.
-    pub fn new(facts: F) -> Self {
-        Self {
-            facts,
-            sessions: HashMap::new(),
-            expected: ExpectedConnections::default(),
-            waiting_bytes: 0,
-            given_up: 0,
-        }
+    /// Passes everything found to `sink`.
+    pub fn new(sink: F) -> Self {
+        Self { sink, sessions: HashMap::new(), expected: ExpectedConnections::default(), waiting_bytes: 0, given_up: 0 }
     }
 
     fn with(&mut self, session: &Session, work: impl FnOnce(&mut SessionAnalysis, &mut AnalysisContext<'_>)) {
         let Some(analysis) = self.sessions.get_mut(&session.number) else { return };
         let before = analysis.waiting_bytes();
-        let mut shared = AnalysisContext { facts: &mut self.facts, session, expected: &mut self.expected, given_up: 0 };
+        let mut shared = AnalysisContext { sink: &mut self.sink, session, expected: &mut self.expected, given_up: 0 };
         work(analysis, &mut shared);
         self.given_up += shared.given_up;
         self.waiting_bytes = self.waiting_bytes + analysis.waiting_bytes() - before;
@@ -109,7 +103,7 @@ impl<F: ProtocolSink> Sink for Protocols<F> {
 
 /// What all sessions share while one is read.
 struct AnalysisContext<'a> {
-    facts: &'a mut dyn ProtocolSink,
+    sink: &'a mut dyn ProtocolSink,
     session: &'a Session,
     expected: &'a mut ExpectedConnections,
     given_up: u64,
@@ -124,7 +118,7 @@ fn parser_output<'a>(
     shared: &'a mut AnalysisContext<'_>,
 ) -> ParserOutput<'a> {
     ParserOutput {
-        facts: shared.facts,
+        sink: shared.sink,
         session: shared.session,
         app: protocol.name,
         places: waiting.each_ref().map(|waiting| &waiting.places),
@@ -249,7 +243,7 @@ impl SessionAnalysis {
         expected: Option<ExpectedConnection>,
         shared: &mut AnalysisContext<'_>,
     ) {
-        shared.facts.app(shared.session, row.name);
+        shared.sink.app(shared.session, row.name);
         self.reading = ProtocolState::Known { protocol: row, parser: Some((row.parser)(expected)) };
     }
 

@@ -84,7 +84,7 @@ impl ExpectedConnections {
 
 /// Where a parser puts what it finds.
 pub struct ParserOutput<'a> {
-    pub(crate) facts: &'a mut dyn ProtocolSink,
+    pub(crate) sink: &'a mut dyn ProtocolSink,
     pub(crate) session: &'a Session,
     pub(crate) app: &'static str,
     pub(crate) places: [&'a CarryingPackets; 2],
@@ -109,7 +109,7 @@ impl ParserOutput<'_> {
         if event.packets.is_empty() {
             event.packets.push(self.now);
         }
-        self.facts.event(self.session, &event);
+        self.sink.event(self.session, &event);
     }
 
     /// The session that is read.
@@ -123,20 +123,20 @@ impl ParserOutput<'_> {
         let id = *self.objects;
         let packet = self.places[sender.index()].of(offset, 1).first().copied().unwrap_or(self.now);
         let head = ObjectHead { id, protocol: if head.protocol.is_empty() { self.app } else { head.protocol }, ..head };
-        self.facts.object(self.session, ObjectPart::Begin { head, sender, packet, offset });
+        self.sink.object(self.session, ObjectPart::Begin { head, sender, packet, offset });
         id
     }
 
     /// Passes bytes of an object on.
     pub fn content(&mut self, id: u64, at: u64, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.facts.object(self.session, ObjectPart::Data { id, at, bytes });
+            self.sink.object(self.session, ObjectPart::Data { id, at, bytes });
         }
     }
 
     /// Ends an object.
     pub fn finish(&mut self, id: u64, size: Option<u64>) {
-        self.facts.object(self.session, ObjectPart::End { id, size });
+        self.sink.object(self.session, ObjectPart::End { id, size });
     }
 
     /// Announces a data connection.

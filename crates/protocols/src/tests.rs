@@ -90,7 +90,7 @@ fn talk(session: &Session, parts: &[Part<'_>], piece: usize) -> Notes {
         }
     }
     protocols.event(session, streams::Event::End);
-    protocols.facts
+    protocols.sink
 }
 
 const A: Sender = Sender::Originator;

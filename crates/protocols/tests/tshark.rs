@@ -33,7 +33,7 @@ impl ProtocolSink for Count<'_> {
 fn ours(file: &Path, event: &str, field: &str) -> Tally {
     let mut protocols = Protocols::new(Count { event, field, tally: Tally::new() });
     read(file, &mut protocols);
-    protocols.facts.tally
+    protocols.sink.tally
 }
 
 fn theirs(file: &Path, fields: &[&str]) -> Tally {

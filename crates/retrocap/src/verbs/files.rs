@@ -110,12 +110,12 @@ impl Files {
             if let InputEvent::Packet(packet, sequence) = moment {
                 streams.packet(packet, sequence, &mut protocols);
             }
-            if protocols.facts.objects.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if protocols.sink.objects.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         streams.finish(&mut protocols);
-        protocols.facts.finish();
-        let left_out = protocols.facts.left_out;
-        let list = &mut protocols.facts.objects;
+        protocols.sink.finish();
+        let left_out = protocols.sink.left_out;
+        let list = &mut protocols.sink.objects;
         if let Some(error) = list.failed.take() {
             return Err(error);
         }

@@ -144,7 +144,7 @@ impl Hunt {
         if !matches.borrow().is_done() {
             streams.finish(&mut both);
             if let Some(files) = &mut both.files {
-                files.facts.finish();
+                files.sink.finish();
             }
         }
         let report = both.hunter.report();
