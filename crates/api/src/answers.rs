@@ -176,10 +176,11 @@ pub struct Outcome {
 /// Why something is missing.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Missing {
-    /// in_future, before_horizon, after_newest, nothing_recorded, cut, filtered, dropped, too_many, link_type or never_seen.
+    /// in_future, before_horizon, after_newest, nothing_recorded, cut, filtered, dropped, too_many,
+    /// not_opened, link_type or never_seen.
     pub cause: &'static str,
     /// The cause as a sentence.
-    pub detail: String,
+    pub detail: Foreign,
     /// Time of the oldest packet kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]

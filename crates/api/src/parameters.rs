@@ -302,8 +302,8 @@ mod tests {
 
         let flows = FlowQuery::read("sort=bytes&limit=3&since=1h", CLOCK).unwrap();
         assert_eq!((flows.sort, flows.request.limit), (Sort::Bytes, Some(3)));
-        let page = FlowQuery::read("after=3-1-2-3", CLOCK).unwrap();
-        assert_eq!((page.sort, page.after.unwrap().to_string()), (Sort::Bytes, "3-1-2-3".to_owned()));
+        let page = FlowQuery::read("after=3-1-2-3-4-0", CLOCK).unwrap();
+        assert_eq!((page.sort, page.after.unwrap().to_string()), (Sort::Bytes, "3-1-2-3-4-0".to_owned()));
         assert_eq!(FlowQuery::read("", CLOCK).unwrap().sort, Sort::Newest);
         let flows = FlowQuery::read("by=host&address=10.0.0.0/8&port=443", CLOCK).unwrap();
         assert_eq!((flows.by, flows.sort, flows.request.port), (Some(By::Host), Sort::Bytes, Some(443.into())));
@@ -314,8 +314,8 @@ mod tests {
             ("name=", "a part of a name"),
             ("name=.", "a part of a name"),
             ("after=yesterday", "the trailer retrocap-next"),
-            ("after=0-1-2-3&sort=bytes", "that of the page before"),
-            ("after=0-1-2-3&by=host", "exclude each other"),
+            ("after=0-1-2-3-4-0&sort=bytes", "that of the page before"),
+            ("after=0-1-2-3-4-0&by=host", "exclude each other"),
         ] {
             let error = FlowQuery::read(query, CLOCK).unwrap_err().to_string();
             assert!(error.contains(says), "{query}: {error}");

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::parameters::ParameterError;
 use super::role::{Role, Roles};
-use base::foreign::Log;
+use base::foreign::{Foreign, Log};
 use formats::writer::ExportError;
 use query::QueryError;
 use query::explain::Cause;
@@ -30,6 +30,12 @@ pub const CAUSES: &[&str] = &[
     "dropped",
     "too_many",
     "not_recorded",
+    "not_opened",
+    "encapsulated",
+    "fragment",
+    "undecided",
+    "not_watched",
+    "link_type",
     "never_seen",
 ];
 
@@ -45,7 +51,7 @@ pub struct Problem {
     /// The HTTP status.
     pub status: u16,
     /// What is wrong, and what to do.
-    pub detail: String,
+    pub detail: Foreign,
     /// Why nothing was found, as a word for scripts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", extend("enum" = CAUSES))]
@@ -53,7 +59,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: u16, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+    fn new(status: u16, kind: &str, title: &str, detail: impl Into<Foreign>) -> Self {
         Self {
             kind: format!("urn:retrocap:problem:{kind}"),
             title: title.to_owned(),
@@ -65,11 +71,11 @@ impl Problem {
 
     /// How a read ended that found this problem, for the audit log.
     pub fn outcome(&self) -> &str {
-        if self.kind.ends_with(":nothing-matched") { "nothing matched" } else { &self.detail }
+        if self.kind.ends_with(":nothing-matched") { "nothing matched" } else { self.detail.untrusted() }
     }
 
     /// A question that is wrong.
-    pub fn bad_query(detail: impl Into<String>) -> Self {
+    pub fn bad_query(detail: impl Into<Foreign>) -> Self {
         Self::new(400, "bad-query", "The request is not valid", detail)
     }
 
@@ -102,7 +108,7 @@ impl Problem {
     }
 
     /// A question that is reserved for root and the user of the recorder.
-    pub fn not_allowed(detail: impl Into<String>) -> Self {
+    pub fn not_allowed(detail: impl Into<Foreign>) -> Self {
         Self::new(403, "not-allowed", "The client may not do this", detail)
     }
 
@@ -191,7 +197,7 @@ impl Problem {
     }
 
     /// Pins have no room for another.
-    pub fn pins_full(detail: impl Into<String>) -> Self {
+    pub fn pins_full(detail: impl Into<Foreign>) -> Self {
         Self::new(409, "pins-full", "Pins have no room for that", detail)
     }
 

@@ -10,7 +10,6 @@
 //! check.
 #![forbid(unsafe_code)]
 
-pub mod control;
 mod decoded;
 mod encapsulation;
 mod ethertype;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::counted::counted;
 use super::interfaces::gap_sentence;
 use super::matching::probe;
 use super::search::{SearchTarget, Selector, SessionTotals};
@@ -204,7 +205,7 @@ impl History {
         missing.extend(self.not_recorded(since, until));
         missing.extend(self.interface_gaps(request, since, until));
         let dropped = notes.dropped_within(since, until);
-        missing.extend((dropped > 0).then(|| format!("the kernel dropped {dropped} packets within that time")));
+        missing.extend((dropped > 0).then(|| dropped_within(dropped)));
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
     }
 
@@ -328,9 +329,7 @@ impl HistoryExtent {
             let dropped = question.dropped;
             return Cause::new(
                 "dropped",
-                format!(
-                    "no packet that matches was recorded, but the kernel dropped {dropped} packets within that time"
-                ),
+                format!("no packet that matches was recorded, but {}", dropped_within(dropped)),
             );
         }
         if question.unopened_counts
@@ -351,9 +350,7 @@ impl HistoryExtent {
             return Some(Cause { horizon: self.horizon(), ..Cause::new("cut", cut(known)) });
         }
         let dropped = question.dropped;
-        (dropped > 0).then(|| {
-            Cause::new("dropped", format!("the kernel dropped {dropped} packets within that time, of any session"))
-        })
+        (dropped > 0).then(|| Cause::new("dropped", format!("{}, of any session", dropped_within(dropped))))
     }
 
     fn nothing_recorded(&self) -> Cause {
@@ -383,27 +380,49 @@ impl HistoryExtent {
         if let Some(whole) = self.whole_since.filter(|&whole| since < whole) {
             let evicted = self.evicted;
             sentence.push_str(&format!(
-                "; before {whole} only the starts of sessions are kept, {evicted} packets have been evicted"
+                "; before {whole} only the starts of sessions are kept, {}",
+                counted(evicted, "packet has been evicted", "packets have been evicted")
             ));
         }
         if let Some((_, filter)) = &self.filter {
-            sentence.push_str(&format!("; the capture filter {filter:?} kept {} packets out", self.filtered));
+            sentence.push_str(&format!(
+                "; the capture filter {filter:?} kept {} out",
+                counted(self.filtered, "packet", "packets")
+            ));
         }
         if self.kernel_dropped > 0 {
-            sentence.push_str(&format!("; the kernel dropped {} packets", self.kernel_dropped));
+            sentence.push_str(&format!("; the kernel dropped {}", counted(self.kernel_dropped, "packet", "packets")));
         }
         if self.dropped > 0 {
-            sentence.push_str(&format!("; {} packets were dropped before they were stored", self.dropped));
+            sentence.push_str(&format!(
+                "; {}",
+                counted(
+                    self.dropped,
+                    "packet was dropped before it was stored",
+                    "packets were dropped before they were stored"
+                )
+            ));
         }
         Cause::new("never_seen", sentence)
     }
 }
 
+fn dropped_within(packets: u64) -> String {
+    format!("the kernel dropped {} within that time", counted(packets, "packet", "packets"))
+}
+
 /// Describes what is left of sessions that were cut.
 pub fn cut(known: &SessionTotals) -> String {
     let SessionTotals { sessions, packets, bytes, kept_packets, kept_bytes, .. } = known;
-    let left = format!("{kept_packets} of {packets} packets are left");
+    let left = format!(
+        "{kept_packets} of {} {} left",
+        counted(*packets, "packet", "packets"),
+        if *kept_packets == 1 { "is" } else { "are" }
+    );
     match (sessions, kept_packets) {
+        (1, 0) if *packets == 1 => {
+            format!("a session that matches was seen, but its only packet ({bytes} bytes) is gone")
+        }
         (1, 0) => format!("a session that matches was seen, but all of its {packets} packets ({bytes} bytes) are gone"),
         (1, _) => format!("a session that matches was cut after {kept_bytes} of {bytes} bytes: {left}"),
         _ => format!("{sessions} sessions that match were cut: {kept_bytes} of {bytes} bytes, {left}"),
@@ -423,13 +442,17 @@ fn unopened(packets: &BTreeMap<LinkType, u64>) -> Option<String> {
     let parts: Vec<String> = packets
         .iter()
         .filter(|(_, packets)| **packets > 0)
-        .map(|(link_type, packets)| format!("{packets} packets of link type {link_type}"))
+        .map(|(link_type, packets)| format!("{} of link type {link_type}", counted(*packets, "packet", "packets")))
         .collect();
-    (!parts.is_empty()).then(|| format!("{} were not opened", parts.join(" and ")))
+    let were = if packets.values().sum::<u64>() == 1 { "was" } else { "were" };
+    (!parts.is_empty()).then(|| format!("{} {were} not opened", parts.join(" and ")))
 }
 
 fn left_out(sessions: u64) -> String {
-    format!("{sessions} sessions were left out: more match than fit into the memory for queries; narrow it down")
+    format!(
+        "{} left out: more match than fit into the memory for queries; narrow it down",
+        counted(sessions, "session was", "sessions were")
+    )
 }
 
 /// The endpoints of a flow, if it names its protocol and, for protocols with ports, both ports.

@@ -39,17 +39,28 @@ impl Sort {
     pub(super) const ALL: [Self; 8] =
         [Self::Newest, Self::Start, Self::Last, Self::Bytes, Self::Packets, Self::Duration, Self::Out, Self::In];
 
+    /// Whether the sort key of a session changes with its packets.
+    pub(super) fn can_change(self) -> bool {
+        !matches!(self, Self::Newest | Self::Start)
+    }
+
     /// The sort key of a session. A listing is in ascending order of it.
     pub(super) fn key(self, session: &Session) -> SortKey {
         let (first, last) = (session.first.0, session.last.0);
         let amount = |amount: u64| SortKey { group: u64::MAX - amount, within: u64::MAX - first / MILLI_NS };
         match self {
             Self::Newest => SortKey { group: u64::MAX - first / MILLI_NS, within: u64::MAX - first },
-            Self::Start => SortKey { group: first / MILLI_NS, within: first },
+            Self::Start => {
+                SortKey { group: first / MILLI_NS, within: if session.is_past() { u64::MAX } else { first } }
+            }
             Self::Last => SortKey { group: last.div_ceil(MILLI_NS), within: last },
             Self::Bytes => amount(session.bytes.sum()),
             Self::Packets => amount(session.packets.sum()),
-            Self::Duration => amount(last.saturating_sub(first)),
+            Self::Duration => {
+                let duration_ms = last.div_ceil(MILLI_NS) - first / MILLI_NS;
+                let within = if session.is_past() { u64::MAX } else { u64::MAX - last.saturating_sub(first) };
+                SortKey { group: u64::MAX - duration_ms, within }
+            }
             Self::Out => amount(session.bytes.originator),
             Self::In => amount(session.bytes.responder),
         }
@@ -61,8 +72,8 @@ pub(super) const MILLI_NS: u64 = 1_000_000;
 
 /// The sort key of a session, in two parts.
 ///
-/// The archive rounds times to the millisecond. `group` is the same before and after a session moves to the archive,
-/// unless the order is by duration. `within` orders the sessions of one group.
+/// The archive rounds times to the millisecond. `group` is the same before and after a session moves to the archive.
+/// `within` orders the sessions of one group; an archived session comes after those of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SortKey {
     pub(super) group: u64,
@@ -100,6 +111,9 @@ impl FlowCount {
 /// One session in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Flow {
+    /// Identifies the session, also when it comes twice in the pages of a listing.
+    #[serde(default)]
+    pub id: Foreign,
     /// Time of the first packet.
     #[schemars(extend("format" = "date-time"))]
     pub first: Foreign,
@@ -149,6 +163,7 @@ impl Flow {
     /// Converts a session to its JSON form. `seed` is the seed of the Community ID.
     pub fn new(session: &Session, interface: Option<&Interface>, seed: u16) -> Self {
         Self {
+            id: Foreign::default(),
             first: session.first.to_rfc3339().into(),
             last: session.last.to_rfc3339().into(),
             proto: protocol(session).into(),
@@ -168,6 +183,12 @@ impl Flow {
             names: Names::default(),
             attribution: Attribution::default(),
         }
+    }
+
+    /// Names the session by its identity; see [`History::identity`](super::History::identity).
+    #[must_use]
+    pub fn identified(self, identity: u64) -> Self {
+        Self { id: format!("{identity:016x}").into(), ..self }
     }
 
     /// Whether packets of the session are no longer retained.

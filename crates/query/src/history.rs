@@ -9,6 +9,7 @@ use base::packet::LinkType;
 use base::time::Timestamp;
 use engine::handover::RestartReport;
 use engine::pipeline::Worker;
+use engine::session::Session;
 use spool::archive::Archive;
 
 /// Parts of the byte budget, as the status reports them.
@@ -114,6 +115,11 @@ impl History {
         types.sort_unstable();
         types.dedup();
         types
+    }
+
+    /// A number for a session of this worker that stays the same, also when the session moves to the archive.
+    pub fn identity(&self, worker: u16, session: &Session) -> u64 {
+        self.workers.get(usize::from(worker)).map_or(0, |worker| worker.sessions.identity(session))
     }
 
     /// The Community ID seed for the answer to `request`: its own, or else that of the history.

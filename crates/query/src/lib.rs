@@ -6,6 +6,7 @@
 
 pub mod attribution;
 mod copies;
+mod counted;
 pub mod coverage;
 mod disk;
 pub mod explain;
@@ -32,7 +33,9 @@ mod session_names;
 mod session_selectors;
 pub mod status;
 pub mod sums;
+mod turnover;
 
+pub use counted::counted;
 pub use follow::Follow;
 pub use found::{Found, Summary};
 pub use history::{History, Memory, Reloadable};

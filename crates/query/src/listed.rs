@@ -11,6 +11,8 @@ pub struct ListedSession {
     pub session: Session,
     /// Parts that are missing between packets of it that are there, at least.
     pub holes: u64,
+    /// Its number; see [`History::identity`](super::History::identity).
+    pub identity: u64,
     /// Its names; none where they were not looked up.
     pub names: Names,
     /// Index of the worker that stores it.

@@ -4,29 +4,31 @@
 //! table and the archive:
 //!
 //! ```text
-//!   pass 1   rows_max first rows ──► pages      boundary = the last group that was listed whole
+//!   pass 1   rows_max first rows ──► pages      boundary = the last row that was listed
 //!   pass 2   rows_max first rows after the boundary ──► pages      …until no row is left
 //! ```
 //!
-//! Recording continues meanwhile. The following rules make sure that a session is listed once:
-//! - A session that began after the first pass is not listed, unless it began in the same millisecond and was archived.
-//! - A bit per slot notes the sessions of the table that were listed, because their sort keys can change.
-//! - A session that moves to the archive keeps its place relative to the boundary; see `SortKey`. The exception is a
-//!   session that changed after the first pass before it moved. Such sessions are counted as [`Flows::unsure`].
+//! Recording continues meanwhile. [`Turnover`] makes sure that a session that was known when the listing began is listed
+//! once, although its sort key can change and it can move to the archive. Sessions that began later are not listed.
+//!
+//! A page of a listing is a request of its own, which knows of the pages before only what its [`PageMark`] says. In an
+//! order by amounts, sessions that had packets since the first page may have passed the mark. So they come again at the
+//! end, in the order of their starts: no session is missed, and whatever comes twice has the same identity.
 
 use std::collections::{BinaryHeap, HashSet};
-use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
 
 use serde::{Deserialize, Serialize};
 
+use super::counted::counted;
 use super::explain::undecided;
-use super::flows::{MILLI_NS, Sort, SortKey};
+use super::flows::{Sort, SortKey};
 pub use super::listed::ListedSession;
 use super::matching::SessionMatcher;
 use super::names::ReadAllowance;
-use super::notes::SessionBits;
 pub use super::page_mark::PageMark;
+use super::page_mark::Phase;
 use super::session_names::{NameFilter, Names};
+use super::turnover::{Found, Turnover};
 use super::{History, QueryError, Request};
 use base::time::Timestamp;
 use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
@@ -35,8 +37,6 @@ use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
 pub const PAGE_ROWS: usize = 1024;
 /// Bytes of a session while a listing is sorted.
 pub const ROW_BYTES: u64 = size_of::<Row>() as u64;
-/// Rows in addition to the limit of a listing. In a flood, the first ones can disappear before they are read.
-const SPARE_ROWS: usize = 256;
 
 /// How sessions are listed.
 #[derive(Clone, Debug)]
@@ -71,6 +71,8 @@ enum RowPosition {
     /// The slot of a session in the table.
     Array(u32),
     Archive(ArchivePosition),
+    /// In the archive, but in the table when the listing began.
+    Late(ArchivePosition),
 }
 
 /// A listing of sessions in sort order. Each session is read only when the caller asks for it.
@@ -80,40 +82,28 @@ pub struct Flows<'h> {
     window: (Timestamp, Timestamp),
     matcher: SessionMatcher,
     options: ListingOptions,
-    /// Whether all rows up to the limit fit into one pass, so that the order within a group is exact in every pass.
-    exact: bool,
     /// Sessions that can still be listed.
     left: u64,
-    start: Start,
-    listed: SessionBits,
-    /// Hashes of sessions whose entries were reused before they were read. They may be in the archive.
-    overtaken_hashes: HashSet<u64, foldhash::quality::RandomState>,
-    /// The position up to which everything was listed.
+    turnover: Turnover,
+    /// The time of the first page.
+    as_of: Timestamp,
+    /// Sessions whose entries were reused before they were read. They may be in the archive.
+    overtaken_sessions: HashSet<u64, foldhash::quality::RandomState>,
+    /// The position up to which everything was listed that was in the archive from the start.
     boundary: Option<[u64; 3]>,
     /// Whether the last pass found more rows than it could hold.
     more: bool,
     rows: std::vec::IntoIter<Row>,
     overtaken: u64,
-    unsure: u64,
     recent: BlockCache,
     allowance: ReadAllowance,
     totals: FlowTotals,
     unlisted: Unlisted,
     searched: u64,
     returned: u64,
+    /// Sessions that match and had packets since the first page.
+    changed: u64,
     last: Option<PageMark>,
-}
-
-/// The state of the recorder when a listing began.
-#[derive(Debug)]
-struct Start {
-    /// Packets stored by each worker.
-    stored: Vec<u64>,
-    /// Sessions archived by each worker.
-    archived: Vec<u64>,
-    newest: Timestamp,
-    /// The end of its millisecond, to which the archive rounds the end of a session up.
-    newest_ms_end: Timestamp,
 }
 
 /// Totals of all sessions that match, listed or not.
@@ -162,9 +152,9 @@ impl Unlisted {
         let undecided = (self.undecided > 0).then(|| undecided(self.undecided));
         let unopened = (self.unopened > 0).then(|| {
             format!(
-                "{} sessions have these addresses and ports in packets that the expression does not look into (tags, \
-                 tunnels, extension headers): --address, --port or --flow finds them",
-                self.unopened
+                "{} these addresses and ports in packets that the expression does not look into (tags, tunnels, extension \
+                 headers): --address, --port or --flow finds them",
+                counted(self.unopened, "session has", "sessions have")
             )
         });
         let parts: Vec<String> = [undecided, unopened].into_iter().flatten().collect();
@@ -183,29 +173,21 @@ impl History {
     /// The same as for a search for packets.
     pub fn flows(&self, request: &Request, options: impl Into<ListingOptions>) -> Result<Flows<'_>, QueryError> {
         let options = options.into();
-        let newest = self.totals().newest.unwrap_or(Timestamp::MIN);
-        let start = Start {
-            stored: self.workers.iter().map(|worker| worker.published.totals().stored.packets).collect(),
-            archived: self.workers.iter().map(|worker| worker.sessions.archived()).collect(),
-            newest,
-            newest_ms_end: Timestamp(newest.0.div_ceil(MILLI_NS).saturating_mul(MILLI_NS)),
-        };
+        let turnover = Turnover::new(self);
         let left = request.limit.unwrap_or(u64::MAX);
-        let exact = options.name.is_none() && left <= options.rows_max as u64;
         let mut flows = Flows {
             history: self,
             window: request.window()?,
             matcher: SessionMatcher::new(self, request)?,
-            exact,
             left,
-            start,
-            listed: SessionBits::new(self),
-            overtaken_hashes: HashSet::default(),
+            as_of: options.after.map_or(turnover.newest(), |after| after.as_of),
+            turnover,
+            changed: 0,
+            overtaken_sessions: HashSet::default(),
             boundary: None,
             more: false,
             rows: Vec::new().into_iter(),
             overtaken: 0,
-            unsure: 0,
             recent: BlockCache::default(),
             allowance: ReadAllowance::default(),
             totals: FlowTotals::default(),
@@ -215,7 +197,7 @@ impl History {
             last: None,
             options,
         };
-        flows.gather(true);
+        flows.gather(true, 0);
         Ok(flows)
     }
 
@@ -227,12 +209,13 @@ impl History {
     ) -> Result<Unlisted, QueryError> {
         let (since, until) = request.window()?;
         let mut matcher = SessionMatcher::new(self, request)?;
-        for (worker, reader) in (0u16..).zip(&self.workers) {
-            for (_, session) in reader.sessions.known(since, until) {
-                if session.packets.sum() > 0 && matcher.matches(worker, &session) {
-                    each(&session);
+        let mut turnover = Turnover::new(self);
+        for (worker, _) in (0u16..).zip(&self.workers) {
+            turnover.read(self, worker, (since, until), |_, session| {
+                if session.packets.sum() > 0 && matcher.matches(worker, session) {
+                    each(session);
                 }
-            }
+            });
         }
         Ok(Unlisted { undecided: matcher.undecided, unopened: matcher.unopened })
     }
@@ -244,9 +227,9 @@ impl Flows<'_> {
         self.overtaken
     }
 
-    /// Sessions that changed and ended while the listing was read, so that they may be missing or be listed twice.
+    /// Sessions that ended while the listing was read, so that they may be listed twice.
     pub fn unsure(&self) -> u64 {
-        self.unsure
+        self.turnover.unsure()
     }
 
     /// Totals of all sessions that match, including those beyond the limit and before the mark. With a name, they cover
@@ -271,7 +254,12 @@ impl Flows<'_> {
             Some(_) => self.totals.sessions > self.returned,
             None => self.left == 0 && (self.rows.len() > 0 || self.more),
         };
-        self.last.filter(|_| more)
+        if more {
+            return self.last;
+        }
+        // Sessions that had packets between the pages may have passed a mark.
+        let after = self.options.after.filter(|after| after.phase == Phase::Sorted && self.changed > 0)?;
+        Some(PageMark { key: SortKey { group: 0, within: 0 }, hash: 0, phase: Phase::Changed, ..after })
     }
 
     /// Listed sessions whose names were not read because of the limits on time and memory.
@@ -300,7 +288,7 @@ impl Flows<'_> {
             }
             self.left -= page.len() as u64;
             self.returned += page.len() as u64;
-            self.last = page.last().map(|listed| listed.mark);
+            page.iter().for_each(|listed| self.advance(listed.mark));
             return page;
         }
     }
@@ -310,24 +298,32 @@ impl Flows<'_> {
         let workers = &self.history.workers;
         let lost_until: Vec<_> = workers.iter().map(|worker| worker.published.totals().lost_until).collect();
         while page.len() < rows
-            && let Some((row, session)) = self.next_session()
+            && let Some((row, session)) = self.next_session(page.len() as u64)
         {
             let lost_until = lost_until.get(usize::from(row.worker)).copied().flatten();
             let holes = session.holes(lost_until);
             let mark = self.mark(&row);
-            page.push(ListedSession { session, holes, names: Names::default(), worker: row.worker, mark });
+            page.push(ListedSession {
+                session,
+                holes,
+                identity: mark.hash,
+                names: Names::default(),
+                worker: row.worker,
+                mark,
+            });
         }
         self.history.name(&mut page, &mut self.allowance);
         page
     }
 
-    fn next_session(&mut self) -> Option<(Row, Session)> {
+    /// The next session, after `held` that are not counted as listed yet.
+    fn next_session(&mut self, held: u64) -> Option<(Row, Session)> {
         loop {
             let Some(row) = self.rows.next() else {
-                if !self.more && self.overtaken_hashes.is_empty() {
+                if !self.more && self.overtaken_sessions.is_empty() {
                     return None;
                 }
-                self.gather(false);
+                self.gather(false, held);
                 if self.rows.len() == 0 {
                     return None;
                 }
@@ -335,153 +331,145 @@ impl Flows<'_> {
             };
             let sessions = &self.history.workers.get(usize::from(row.worker))?.sessions;
             // The entry may belong to another session by now.
-            let found = match row.place {
-                RowPosition::Archive(place) => sessions.past_session(place, &mut self.recent),
-                RowPosition::Array(slot) => sessions.session(SessionSlot(slot)),
+            let (found, session) = match row.place {
+                RowPosition::Archive(place) => (Found::Archive(place), sessions.past_session(place, &mut self.recent)),
+                RowPosition::Late(place) => (Found::Late(place), sessions.past_session(place, &mut self.recent)),
+                RowPosition::Array(slot) => (Found::Table, sessions.session(SessionSlot(slot))),
             };
-            match found.filter(|session| session.first_sequence == row.first_sequence) {
-                Some(session) => return Some((row, session)),
-                None => {
-                    self.overtaken += 1;
-                    if let RowPosition::Array(_) = row.place {
-                        self.overtaken_hashes.insert(row.hash(self.exact));
-                    }
-                }
+            if let Some(session) = session.filter(|session| session.first_sequence == row.first_sequence)
+                && self.turnover.finish(self.history, row.worker, found, &session)
+            {
+                return Some((row, session));
+            }
+            self.overtaken += 1;
+            if let RowPosition::Array(_) = row.place {
+                self.overtaken_sessions.insert(row.identity());
             }
         }
     }
 
-    /// Finds the next rows: as many as fit. `first` is set for the first pass, which adds up the totals.
-    fn gather(&mut self, first: bool) {
-        let capacity = match usize::try_from(self.left) {
-            Ok(left) if self.options.name.is_none() => {
-                left.saturating_add(SPARE_ROWS).min(self.options.rows_max.max(left))
-            }
+    /// Finds the next rows: as many as fit and are left beside those `held`. `first` is set for the first pass, which adds
+    /// up the totals.
+    fn gather(&mut self, first: bool, held: u64) {
+        let capacity = match usize::try_from(self.left.saturating_sub(held)) {
+            // No more than are left: a session that leaves the table before it is read comes next, before those after it.
+            Ok(left) if self.options.name.is_none() => left.min(self.options.rows_max),
             _ => self.options.rows_max,
         };
         let capacity = capacity.max(1);
         self.more = false;
-        self.unsure = 0;
         // A max-heap of the first rows: the last of them is on top and is replaced first.
         let mut rows: BinaryHeap<Row> = BinaryHeap::new();
-        let history = self.history;
-        for (worker, reader) in (0u16..).zip(&history.workers) {
-            for (place, session) in reader.sessions.known(self.window.0, self.window.1) {
-                if session.packets.sum() == 0 || !self.matcher.matches(worker, &session) {
-                    continue;
+        let (history, window) = (self.history, self.window);
+        // The turnover is taken out, because the rest of the listing decides what to do with each session.
+        let mut turnover = std::mem::take(&mut self.turnover);
+        for (worker, _) in (0u16..).zip(&history.workers) {
+            turnover.read(history, worker, window, |found, session| {
+                if session.packets.sum() == 0 || !self.matcher.matches(worker, session) {
+                    return;
                 }
                 if first && self.options.name.is_none() {
-                    self.totals.add(&session);
+                    self.totals.add(session);
                 }
-                let row = self.row(worker, place, &session);
-                if !self.is_due(first, &row, &session) {
-                    continue;
+                let row = self.row(worker, found, session);
+                if !self.is_due(first, &row, session) {
+                    return;
                 }
                 if rows.len() >= capacity {
                     self.more = true;
                     if rows.peek().is_none_or(|last| row >= *last) {
-                        continue;
+                        return;
                     }
                     rows.pop();
                 }
                 rows.push(row);
-            }
+            });
         }
+        self.turnover = turnover;
         if first {
             self.unlisted = Unlisted { undecided: self.matcher.undecided, unopened: self.matcher.unopened };
         }
-        self.overtaken_hashes.clear();
+        self.overtaken_sessions.clear();
         self.take(rows.into_sorted_vec());
     }
 
-    /// Takes the rows of a pass, up to the last group that is complete.
-    fn take(&mut self, mut rows: Vec<Row>) {
-        if let (Some(first), Some(last)) = (rows.first().copied(), rows.last().copied()) {
-            if self.more && !self.exact && first.order[0] != last.order[0] {
-                let whole = rows.partition_point(|row| row.order[0] < last.order[0]);
-                rows.truncate(whole);
-                self.boundary = rows.last().map(|row| [row.order[0], u64::MAX, u64::MAX]).max(self.boundary);
-            } else {
-                self.boundary = Some(last.order).max(self.boundary);
-            }
-        }
-        for row in &rows {
-            if let RowPosition::Array(slot) = row.place {
-                self.listed.insert(row.worker.into(), SessionSlot(slot));
-            }
-        }
-        let exact = self.exact;
-        rows.sort_by_key(|row| (row.key(exact), row.order));
+    /// Takes the rows of a pass.
+    fn take(&mut self, rows: Vec<Row>) {
+        self.boundary = rows.last().map(|row| row.order).max(self.boundary);
         self.rows = rows.into_iter();
     }
 
-    fn row(&self, worker: u16, place: Option<ArchivePosition>, session: &Session) -> Row {
-        let SortKey { group, within } = self.options.sort.key(session);
-        let hash = hash(session);
+    fn row(&self, worker: u16, found: Found, session: &Session) -> Row {
+        let sort = match self.options.after {
+            Some(after) if after.phase == Phase::Changed => Sort::Start,
+            _ => self.options.sort,
+        };
+        let SortKey { group, within } = sort.key(session);
+        let identity = self.history.identity(worker, session);
         Row {
-            order: if self.exact { [group, within, hash] } else { [group, hash, within] },
+            order: [group, within, identity],
             first_sequence: session.first_sequence,
-            place: place.map_or(RowPosition::Array(session.slot.0), RowPosition::Archive),
+            place: match found {
+                Found::Table => RowPosition::Array(session.slot.0),
+                Found::Archive(place) => RowPosition::Archive(place),
+                Found::Late(place) => RowPosition::Late(place),
+            },
             worker,
         }
     }
 
     /// Whether a session is to be listed and was not listed yet.
     fn is_due(&mut self, first: bool, row: &Row, session: &Session) -> bool {
-        let hash = row.hash(self.exact);
-        if self.options.after.is_some_and(|after| (row.key(self.exact), hash) <= (after.key, after.hash)) {
-            return false;
+        if let Some(after) = self.options.after {
+            let has_changed = session.last > self.as_of && self.options.sort.can_change();
+            self.changed += u64::from(first && has_changed && session.first <= self.as_of);
+            let is_of_phase = match after.phase {
+                // By the time of the latest packet, a session that goes on would come again and again.
+                Phase::Sorted => !has_changed || self.options.sort != Sort::Last,
+                Phase::Changed => has_changed,
+            };
+            let is_after = (row.key(), row.identity()) > (after.key, after.hash);
+            if !is_of_phase || !is_after || session.first > self.as_of {
+                return false;
+            }
         }
-        if first {
-            return true;
-        }
-        let worker = usize::from(row.worker);
-        let is_after = self.boundary.is_none_or(|boundary| row.order > boundary);
         match row.place {
-            RowPosition::Array(slot) => {
-                let began_before = self.start.stored.get(worker).is_some_and(|stored| session.first_sequence < *stored);
-                began_before && !self.listed.contains(worker, SessionSlot(slot))
+            RowPosition::Array(_) => true,
+            RowPosition::Archive(_) => first || self.boundary.is_none_or(|boundary| row.order > boundary),
+            RowPosition::Late(_) => {
+                let was_overtaken = self.overtaken_sessions.remove(&row.identity());
+                self.overtaken = self.overtaken.saturating_sub(u64::from(was_overtaken));
+                true
             }
-            RowPosition::Archive(_) => {
-                let archived_before = self.start.archived.get(worker).is_some_and(|count| row.first_sequence < *count);
-                if archived_before {
-                    return is_after;
-                }
-                if session.first > self.start.newest {
-                    return false;
-                }
-                if self.overtaken_hashes.remove(&hash) {
-                    self.overtaken = self.overtaken.saturating_sub(1);
-                    return true;
-                }
-                let moves = !matches!(self.options.sort, Sort::Newest | Sort::Start);
-                self.unsure += u64::from(moves && session.last > self.start.newest_ms_end);
-                is_after
-            }
+        }
+    }
+
+    /// Moves the mark of the next page forward.
+    fn advance(&mut self, to: PageMark) {
+        if self.last.is_none_or(|last| (to.key, to.hash) > (last.key, last.hash)) {
+            self.last = Some(to);
         }
     }
 
     fn mark(&self, row: &Row) -> PageMark {
-        PageMark { sort: self.options.sort, key: row.key(self.exact), hash: row.hash(self.exact) }
+        PageMark {
+            sort: self.options.sort,
+            key: row.key(),
+            hash: row.identity(),
+            as_of: self.as_of,
+            phase: self.options.after.map_or(Phase::Sorted, |after| after.phase),
+        }
     }
 }
 
 impl Row {
-    fn key(&self, exact: bool) -> SortKey {
-        SortKey { group: self.order[0], within: self.order[if exact { 1 } else { 2 }] }
+    fn key(&self) -> SortKey {
+        SortKey { group: self.order[0], within: self.order[1] }
     }
 
-    fn hash(&self, exact: bool) -> u64 {
-        self.order[if exact { 2 } else { 1 }]
+    fn identity(&self) -> u64 {
+        self.order[2]
     }
-}
-
-/// A hash of what a session keeps when it moves to the archive: its key and the millisecond of its start.
-fn hash(session: &Session) -> u64 {
-    let mut hasher = foldhash::quality::FixedState::default().build_hasher();
-    session.key.hash(&mut hasher);
-    hasher.write_u64(session.first.0 / MILLI_NS);
-    hasher.finish()
 }
 
 impl Iterator for Flows<'_> {
@@ -489,9 +477,9 @@ impl Iterator for Flows<'_> {
 
     fn next(&mut self) -> Option<Session> {
         let left = self.left.checked_sub(1)?;
-        let (row, session) = self.next_session()?;
+        let (row, session) = self.next_session(0)?;
         self.left = left;
-        self.last = Some(self.mark(&row));
+        self.advance(self.mark(&row));
         Some(session)
     }
 }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::flows::{Sort, SortKey};
+use base::time::Timestamp;
 
 /// A position in a listing. The next page begins after the session with this sort key and hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +11,18 @@ pub struct PageMark {
     pub(super) sort: Sort,
     pub(super) key: SortKey,
     pub(super) hash: u64,
+    /// Time of the newest packet when the first page was made.
+    pub(super) as_of: Timestamp,
+    pub(super) phase: Phase,
+}
+
+/// Which sessions the pages have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// All, in sort order.
+    Sorted,
+    /// Those that had packets since the first page, once more, in the order of their starts.
+    Changed,
 }
 
 /// The text is not a page mark.
@@ -27,7 +40,9 @@ impl PageMark {
 impl std::fmt::Display for PageMark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let sort = Sort::ALL.iter().position(|sort| *sort == self.sort).unwrap_or(0);
-        write!(f, "{sort}-{:x}-{:x}-{:x}", self.key.group, self.key.within, self.hash)
+        let phase = u8::from(self.phase == Phase::Changed);
+        let Self { key: SortKey { group, within }, hash, as_of, .. } = self;
+        write!(f, "{sort}-{group:x}-{within:x}-{hash:x}-{:x}-{phase}", as_of.0)
     }
 }
 
@@ -37,12 +52,17 @@ impl FromStr for PageMark {
     fn from_str(text: &str) -> Result<Self, PageMarkError> {
         let mut numbers = text.split('-').map(|number| u64::from_str_radix(number, 16));
         let mut next = || numbers.next().and_then(Result::ok).ok_or(PageMarkError);
-        let (sort, group, within, hash) = (next()?, next()?, next()?, next()?);
+        let (sort, group, within, hash, as_of, phase) = (next()?, next()?, next()?, next()?, next()?, next()?);
         let sort = usize::try_from(sort).ok().and_then(|sort| Sort::ALL.get(sort)).ok_or(PageMarkError)?;
+        let phase = match phase {
+            0 => Phase::Sorted,
+            1 => Phase::Changed,
+            _ => return Err(PageMarkError),
+        };
         if numbers.next().is_some() {
             return Err(PageMarkError);
         }
-        Ok(Self { sort: *sort, key: SortKey { group, within }, hash })
+        Ok(Self { sort: *sort, key: SortKey { group, within }, hash, as_of: Timestamp(as_of), phase })
     }
 }
 
@@ -53,12 +73,32 @@ mod tests {
     #[test]
     fn a_mark_reads_back_and_nonsense_does_not() {
         for mark in [
-            PageMark { sort: Sort::Newest, key: SortKey { group: 0, within: 0 }, hash: 0 },
-            PageMark { sort: Sort::In, key: SortKey { group: u64::MAX, within: 77 }, hash: 3 },
+            PageMark {
+                sort: Sort::Newest,
+                key: SortKey { group: 0, within: 0 },
+                hash: 0,
+                as_of: Timestamp(0),
+                phase: Phase::Sorted,
+            },
+            PageMark {
+                sort: Sort::In,
+                key: SortKey { group: u64::MAX, within: 77 },
+                hash: 3,
+                as_of: Timestamp(u64::MAX),
+                phase: Phase::Changed,
+            },
         ] {
             assert_eq!(mark.to_string().parse(), Ok(mark));
         }
-        for wrong in ["", "1-2-3", "1-2-3-0-5", "x-1-2-0", "8-1-2-0", "1-2-10000000000000000-0"] {
+        for wrong in [
+            "",
+            "1-2-3-4-5",
+            "1-2-3-0-5-0-1",
+            "x-1-2-0-1-0",
+            "8-1-2-0-1-0",
+            "1-2-10000000000000000-0-1-0",
+            "1-2-3-4-5-2",
+        ] {
             assert_eq!(wrong.parse::<PageMark>(), Err(PageMarkError), "{wrong}");
         }
     }

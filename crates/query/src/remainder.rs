@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use super::counted::counted;
 use super::matching::{probe, untagged};
 use super::notes::SearchNotes;
 use super::search::{Search, SearchLimits};
@@ -188,9 +189,10 @@ impl Remainder {
             format!("{sessions} sessions with these addresses and ports hold")
         };
         format!(
-            "{sessions} {packets} packets that the expression does not look into{}: --address, --port or --flow finds \
-             them{}",
+            "{sessions} {} that the expression does not look into{}: --address, --port or --flow finds {}{}",
+            counted(*packets, "packet", "packets"),
             self.hidden.reasons(),
+            if *packets == 1 { "it" } else { "them" },
             self.hidden.keyword(),
         )
     }

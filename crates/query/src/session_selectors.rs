@@ -37,7 +37,11 @@ impl SessionSelectors {
                     known.dedup();
                     let more = if known.len() > INTERFACES_NAMED { ", …" } else { "" };
                     known.truncate(INTERFACES_NAMED);
-                    let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") + more };
+                    let known = match known.is_empty() {
+                        true if all.is_empty() => "none yet".to_owned(),
+                        true => "only such without a name, as in a classic pcap file; leave -i out".to_owned(),
+                        false => known.join(", ") + more,
+                    };
                     let asked = shortened(&history.capture_interfaces.get().join(", "));
                     return Err(QueryError::UnknownInterface { name: shortened(name), known, asked });
                 }

@@ -226,7 +226,7 @@ async fn authorize(
         let query = serde_json::json!({ "method": route.verb.name().to_uppercase(), "target": target });
         let why = problem.detail.clone();
         let asked = Arc::clone(&service);
-        let _ = service.blocking(move || asked.audit.refused(&peer, action, query, &why)).await;
+        let _ = service.blocking(move || asked.audit.refused(&peer, action, query, why.untrusted())).await;
     }
     HttpProblem(problem).into_response()
 }

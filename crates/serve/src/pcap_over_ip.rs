@@ -83,7 +83,7 @@ pub(crate) async fn feed<S: AsyncRead + AsyncWrite + Unpin>(
         Err(problem) => {
             static LIMIT: LogLimit = LogLimit::new();
             if let Some(left_out) = LIMIT.admit() {
-                tracing::warn!("{} gets no packets: {}{left_out}", peer.described(), problem.detail);
+                tracing::warn!("{} gets no packets: {}{left_out}", peer.described(), problem.detail.log());
             }
             let _ = timeout(service.limits().stop_timeout, client.shutdown()).await;
             return;
@@ -115,7 +115,7 @@ async fn begin(peer: &Peer, service: &Arc<Service>, what: Feed) -> Result<(Body,
         count(&service.counters.roles_refused);
         let (asked, peer, why) = (Arc::clone(service), peer.clone(), problem.detail.clone());
         let question = serde_json::json!({ "pcap_over_ip": true });
-        service.blocking(move || asked.audit().refused(&peer, Action::Packets, question, &why)).await?;
+        service.blocking(move || asked.audit().refused(&peer, Action::Packets, question, why.untrusted())).await?;
         return Err(problem);
     }
     let refused = |problem: Problem| {

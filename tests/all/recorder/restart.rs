@@ -101,6 +101,44 @@ fn the_history_survives_a_restart() {
     assert_eq!(recorder.status().restart.unwrap().gaps, 2);
 }
 
+/// A UDP datagram between hosts of 192.0.2.0/24.
+fn udp(from: (u8, u16), to: (u8, u16)) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    frame.extend([0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, from.0, 192, 0, 2, to.0]);
+    frame.extend([from.1.to_be_bytes(), to.1.to_be_bytes(), 12u16.to_be_bytes(), [0, 0]].concat());
+    frame.extend([1, 2, 3, 4]);
+    frame
+}
+
+#[test]
+fn honest_13_6_a_session_has_the_same_responder_after_a_restart() {
+    if !available("restart-servers") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let supervisor = Supervisor::new();
+    let recorder = supervisor.record(&far, directory(), &["-m", "24M", "--workers", "2"]);
+    let mut sender = Sender::new(&near, "near");
+    let (server, stranger) = ((9, 40_009), (3, 40_003));
+    // It answers other hosts, and then a session is seen from its middle.
+    for client in 20..30 {
+        sender.send(&udp((client, 50_000), server));
+        sender.send(&udp(server, (client, 50_000)));
+    }
+    sender.send(&udp(server, stranger));
+    recorder.arrived(21);
+    let responder = |recorder: &Recorder| {
+        let told = recorder.ask(&["flows", "--json", "host 192.0.2.3"]);
+        let flow: serde_json::Value = serde_json::from_str(&told.stdout).unwrap_or_else(|_| panic!("{told:?}"));
+        (flow["responder"]["ip"].clone(), flow["responder"]["port"].clone(), flow["id"].clone())
+    };
+    let before = responder(&recorder);
+    let (folder, _) = stop(recorder);
+    let again = supervisor.record(&far, folder, &["-m", "24M", "--workers", "1"]);
+    assert_eq!(responder(&again), before, "{}", again.log());
+    assert_eq!((before.0, before.1), ("192.0.2.9".into(), 40_009.into()), "the server of the others");
+}
+
 #[test]
 fn a_full_memory_is_taken_over_within_the_budget() {
     let test = "restart with a full memory";

@@ -141,6 +141,8 @@ fn make_pipelines(settings: &Settings, split: &Split, pins: &Arc<Pins>, lock: Lo
     use std::hash::{BuildHasher, Hasher, RandomState};
     let filter = settings.filter.as_deref().map(FilterSet::new).transpose()?;
     let classes = classes::compile(settings, split)?.shared_by(split.workers);
+    // Senders of packets must not know it. All workers have the same, so that what they know of servers can be joined.
+    let seed = RandomState::new().build_hasher().finish();
     (0..split.workers)
         .map(|_| {
             Pipeline::new(pipeline::Config {
@@ -153,8 +155,7 @@ fn make_pipelines(settings: &Settings, split: &Split, pins: &Arc<Pins>, lock: Lo
                 filter: filter.clone(),
                 snaplen: settings.snaplen,
                 lock,
-                // Senders of packets must not know it.
-                seed: RandomState::new().build_hasher().finish(),
+                seed,
             })
             .map_err(|source| Error::Memory { budget: ByteSize(split.budget_bytes), source })
         })

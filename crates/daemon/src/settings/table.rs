@@ -213,7 +213,7 @@ settings! {
     /// How long a client may take for the head of a request; a duration with its unit.
     "limits" "head-timeout" => limits_head_timeout: Duration = Is("10s"), Now, None,
         |value| value.duration(TIMEOUT_MIN);
-    /// How long a client may accept nothing of its answer; a duration with its unit.
+    /// The time over which a client has to read at least 8 KiB/s of its answer on average; a duration with its unit.
     "limits" "stall-timeout" => limits_stall_timeout: Duration = Is("60s"), Now, None,
         |value| value.duration(TIMEOUT_MIN);
     /// How long a query waits for others to end; a duration with its unit.
@@ -316,8 +316,7 @@ const LIST_ROWS: &[Row<Settings>] = &[
     ),
     class!(
         "important",
-        "A tcpdump expression for the packets of the class. Those that match are kept as long as the start of a session. \
-         \"control\" stands for control messages of industrial protocols, \"control or EXPR\" adds others.",
+        "A tcpdump expression for the packets of the class. Those that match are kept as long as the start of a session.",
         Unset("none", r#""tcp dst port 502""#),
         |class, value| class.important = Some(value.text()?)
     ),

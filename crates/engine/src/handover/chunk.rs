@@ -17,7 +17,7 @@ use base::codec::{Put, Take};
 
 const MAGIC: [u8; 8] = *b"retrocap";
 /// Format version. Increase it with every change to the format, here or in any part of the stream.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 const HEADER_BYTES: usize = 128;
 const VERSION_BYTES: usize = 32;
 /// Bytes per read or write.

@@ -14,6 +14,7 @@
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::columns::{self, ArchivedSession, BATCH, Encoder};
+use super::departures::Departures;
 use super::entry::{ENTRY_WORDS, Entry};
 use super::summary::{Session, SessionSlot};
 use base::memory::{Lock, Memory, add};
@@ -38,11 +39,13 @@ pub(super) struct SessionArchive {
     oldest: AtomicU64,
     /// Sessions that left the array and were only counted.
     unlisted: AtomicU64,
+    departures: Departures,
 }
 
 impl SessionArchive {
     /// Bytes outside the ring: the pending area and the writer's buffers.
-    pub(super) const FIXED_BYTES: usize = BATCH * (ENTRY_WORDS * 8 + size_of::<ArchivedSession>()) + Encoder::BYTES;
+    pub(super) const FIXED_BYTES: usize =
+        BATCH * (ENTRY_WORDS * 8 + size_of::<ArchivedSession>()) + Encoder::BYTES + Departures::BYTES;
     /// The smallest ring in bytes. It holds several blocks even when they compress badly.
     pub(super) const RING_BYTES_MIN: usize = 256 << 10;
 
@@ -55,6 +58,7 @@ impl SessionArchive {
             tail: AtomicU64::new(0),
             oldest: AtomicU64::new(0),
             unlisted: AtomicU64::new(0),
+            departures: Departures::new(),
         })
     }
 
@@ -95,6 +99,11 @@ impl SessionArchive {
     /// Number of sessions that can be read, pending ones included.
     pub(super) fn known(&self) -> u64 {
         self.count().saturating_sub(self.oldest.load(Ordering::Relaxed))
+    }
+
+    /// The entry that session `ordinal` had in the array, if it left it not long ago.
+    pub(super) fn departed(&self, ordinal: u64) -> Option<SessionSlot> {
+        self.departures.slot(ordinal, || self.count())
     }
 
     fn pending(&self, ordinal: u64) -> Option<Entry<'_>> {
@@ -202,7 +211,7 @@ impl SessionArchive {
         block.1.get(at).map(|past| past.session(place.ordinal))
     }
 
-    fn pending_session(&self, ordinal: u64) -> Option<Session> {
+    pub(super) fn pending_session(&self, ordinal: u64) -> Option<Session> {
         self.pending(ordinal)?.session(SessionSlot::ARCHIVED).filter(|session| session.first_sequence == ordinal)
     }
 }
@@ -350,12 +359,12 @@ impl ArchiveWriter {
     }
 
     /// Archives the session of an array entry.
-    pub(super) fn archive(&mut self, archive: &SessionArchive, entry: Entry<'_>) {
+    pub(super) fn archive(&mut self, archive: &SessionArchive, slot: SessionSlot, entry: Entry<'_>) {
         let ordinal = archive.count.load(Ordering::Relaxed);
         let Some(pending) = archive.pending(ordinal) else { return };
         entry.copy_to(pending, ordinal);
         self.batch.push(ArchivedSession::new(&entry.read(SessionSlot::ARCHIVED)));
-        self.added(archive, ordinal);
+        self.added(archive, ordinal, slot);
     }
 
     /// Archives a session that a previous recorder had in its archive.
@@ -364,14 +373,15 @@ impl ArchiveWriter {
         let Some(pending) = archive.pending(ordinal) else { return };
         pending.restore(session, ordinal);
         self.batch.push(ArchivedSession::new(session));
-        self.added(archive, ordinal);
+        self.added(archive, ordinal, SessionSlot::ARCHIVED);
     }
 
-    fn added(&mut self, archive: &SessionArchive, ordinal: u64) {
+    fn added(&mut self, archive: &SessionArchive, ordinal: u64, slot: SessionSlot) {
         if self.batch.len() == BATCH {
             self.write_block(archive, ordinal + 1 - BATCH_ORDINALS);
             self.batch.clear();
         }
+        archive.departures.note(ordinal, slot);
         archive.count.store(ordinal + 1, Ordering::Release);
     }
 
@@ -399,7 +409,7 @@ impl ArchiveWriter {
         let earliest = self.batch.iter().map(ArchivedSession::first_ms).min().unwrap_or(0);
         let latest = self.batch.iter().map(ArchivedSession::last_ms).max().unwrap_or(0);
         let sessions = self.batch.len() as u64;
-        let compressed = self.encoder.encode(&mut self.batch).unwrap_or_default();
+        let compressed = self.encoder.encode(&self.batch).unwrap_or_default();
         Self::append(archive, first_ordinal, sessions, [earliest, latest], compressed);
     }
 

@@ -3,6 +3,10 @@
 //! A session keeps its entry from its first packet until another session needs the entry.
 //! [`SessionTable`](super::SessionTable) is the only writer; any number of threads read.
 
+use std::hash::{BuildHasher as _, Hash as _, Hasher as _};
+
+use foldhash::quality::FixedState;
+
 use super::archive::{ArchivePosition, BlockCache, SessionArchive};
 use super::entry::{ENTRY_BYTES, ENTRY_WORDS, Entry};
 use super::servers::Servers;
@@ -56,6 +60,28 @@ impl SessionArray {
     /// Sessions archived so far, forgotten ones included: the ordinal of the next one.
     pub fn archived(&self) -> u64 {
         self.archive.count()
+    }
+
+    /// The entry that archived session `ordinal` had. `None` if it left the array too long ago, or was archived by a
+    /// previous recorder.
+    pub fn departed(&self, ordinal: u64) -> Option<SessionSlot> {
+        self.archive.departed(ordinal)
+    }
+
+    /// The session archived last, with the entry that it had, while it is uncompressed. The entry may still hold it.
+    pub fn last_departed(&self) -> Option<(SessionSlot, Session)> {
+        let ordinal = self.archived().checked_sub(1)?;
+        let session = self.archive.pending_session(ordinal)?;
+        Some((self.departed(ordinal)?, session.with_likely_responder(&self.servers)))
+    }
+
+    /// A number for a session that stays the same when it moves to the archive, and over restarts. It depends on the seed,
+    /// so that senders cannot choose sessions with the same number.
+    pub fn identity(&self, session: &Session) -> u64 {
+        let mut hasher = FixedState::with_seed(self.servers.seed()).build_hasher();
+        session.key.hash(&mut hasher);
+        hasher.write_u64(session.first.0 / 1_000_000);
+        hasher.finish()
     }
 
     /// Whether the recorder has seen sessions that it cannot list: overwritten in the archive, or only counted.

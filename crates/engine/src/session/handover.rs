@@ -30,6 +30,7 @@ impl SessionTable {
         let array = self.array();
         out.put_u64(self.now().0)?;
         array.start_counts().hand_over(out)?;
+        array.servers().hand_over(out)?;
         let archive = array.archive();
         out.put_u64(archive.unlisted())?;
         out.put_u64(archive.oldest())?;
@@ -69,6 +70,7 @@ impl SessionTable {
         self.advance(Timestamp(input.take_u64()?));
         let array = self.array();
         array.start_counts().take_over(input, self.now())?;
+        array.servers().take_over(input)?;
         let archive = array.archive();
         ArchiveWriter::add_unlisted(archive, count(input.take_u64()?)?);
         archive.begin_at(count(input.take_u64()?)?);
@@ -111,7 +113,7 @@ impl SessionTable {
 
     /// Gives a session an entry of the array.
     fn place(&mut self, session: &Session, is_indexed: bool) -> u32 {
-        let slot = self.claim_slot(self.now(), session.first_sequence);
+        let slot = self.claim_slot(self.now());
         let array = self.array();
         let Some(entry) = array.entry(SessionSlot(slot)) else { return slot };
         entry.restore(session, session.first_sequence);

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
+use base::foreign::Foreign;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Method, StatusCode};
@@ -40,12 +41,12 @@ const DETAIL_CHARS_MAX: usize = 4000;
 
 /// The service refused a request.
 #[derive(Debug, thiserror::Error)]
-#[error("{detail}")]
+#[error("{}", .detail.terminal())]
 pub(crate) struct Refused {
     /// The HTTP status.
     pub(crate) status: StatusCode,
     /// The reason, and what to do.
-    pub(crate) detail: String,
+    pub(crate) detail: Foreign,
     /// Why nothing was found; `None` for other refusals.
     pub(crate) cause: Option<String>,
 }
@@ -109,7 +110,7 @@ pub(crate) fn refused(status: StatusCode, document: &str) -> Refused {
     let problem: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
     let detail = text("detail").or_else(|| text("title")).unwrap_or_else(|| format!("the recorder answered {status}"));
-    let detail = detail.chars().take(DETAIL_CHARS_MAX).collect();
+    let detail = detail.chars().take(DETAIL_CHARS_MAX).collect::<String>().into();
     Refused { status, detail, cause: text("cause") }
 }
 
@@ -119,9 +120,9 @@ pub(crate) struct Trailers(Arc<Mutex<hyper::HeaderMap>>);
 
 impl Trailers {
     /// The trailer of this name; `None` until the stream has ended.
-    pub(crate) fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<Foreign> {
         let trailers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(String::from_utf8_lossy(trailers.get(name)?.as_bytes()).into_owned())
+        Some(String::from_utf8_lossy(trailers.get(name)?.as_bytes()).into_owned().into())
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) struct ListingTotals {
 impl ListingTotals {
     /// Reads the trailers of an answer that has ended with this many rows.
     pub(crate) fn read(trailers: &Trailers, rows: u64) -> Self {
-        let number = |name: &str| trailers.text(name).and_then(|text| text.parse().ok());
+        let number = |name: &str| trailers.text(name).and_then(|text| text.untrusted().parse().ok());
         Self {
             rows,
             sums: number("retrocap-sums"),

@@ -14,7 +14,7 @@ use crate::client;
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::human::{counted, size};
-use crate::terminal::printable::{note, print, print_json};
+use crate::terminal::printable::{note, plain, print, print_json};
 use crate::verbs::selection;
 use api::path;
 use base::time::{self, Timestamp};
@@ -144,7 +144,7 @@ fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
     let (_, catalogue, opening) = open(path)?;
     let rows = rows(&catalogue);
     for (name, reason) in &opening.failed {
-        note(&format!("{name} cannot be read: {reason}"));
+        note(&format!("{} cannot be read: {}", plain(name), plain(reason)));
     }
     if common.json {
         let row = |row: &Row| {
@@ -174,7 +174,7 @@ fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
         let _ = writeln!(
             out,
             "{:<32} {:>4}  {first:<19}  {last:<19} {:>10} {sessions:>9} {:>10}",
-            row.name,
+            plain(&row.name),
             row.band,
             row.packets,
             size(row.bytes)
@@ -233,19 +233,24 @@ fn check_text(reports: &[FileReport], unreadable: &[(String, String)], damaged: 
             let packets = packets.map_or("an unknown number of packets".to_owned(), |n| counted(n, "packet"));
             let times = times.map_or(String::new(), |(from, to)| format!(" between {from} and {to}"));
             // Writing to a string cannot fail.
-            let _ = writeln!(out, "{}: bytes {} to {}: {packets}{times}", report.name, bytes.start, bytes.end);
+            let _ = writeln!(out, "{}: bytes {} to {}: {packets}{times}", plain(&report.name), bytes.start, bytes.end);
         }
         if !report.index_damage.is_empty() {
             let parts = report.index_damage.join(", ");
-            let _ = writeln!(out, "{}: the index is damaged ({parts}); all packets are intact", report.name);
+            let _ = writeln!(
+                out,
+                "{}: the index is damaged ({}); all packets are intact",
+                plain(&report.name),
+                plain(&parts)
+            );
         }
     }
     for report in reports.iter().filter(|report| !report.sealed && report.unconfirmed_bytes > 0) {
         let bytes = report.unconfirmed_bytes;
-        let _ = writeln!(out, "{}: not closed; the last {bytes} bytes are unconfirmed", report.name);
+        let _ = writeln!(out, "{}: not closed; the last {bytes} bytes are unconfirmed", plain(&report.name));
     }
     for (name, error) in unreadable {
-        let _ = writeln!(out, "{name}: cannot be read: {error}");
+        let _ = writeln!(out, "{}: cannot be read: {}", plain(name), plain(error));
     }
     out
 }

@@ -15,14 +15,14 @@ pub(super) const MISSING: &str = "retrocap-missing";
 /// Prints which matching packets are gone; see [`complete`] for the rest.
 pub(super) fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
     if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
-        note(&format!("retrocap: {missing}"));
+        note(&format!("retrocap: {}", missing.terminal()));
     }
     complete(trailers)
 }
 
 /// `INCOMPLETE: ` above an answer that the recorder broke off, so that its summary does not look like success.
 pub(super) fn heading(trailers: &Trailers) -> &'static str {
-    if trailers.text(NOTE).is_some_and(|text| is_incomplete(&text)) { "INCOMPLETE: " } else { "" }
+    if trailers.text(NOTE).is_some_and(|text| is_incomplete(text.untrusted())) { "INCOMPLETE: " } else { "" }
 }
 
 fn is_incomplete(note: &str) -> bool {
@@ -33,9 +33,9 @@ fn is_incomplete(note: &str) -> bool {
 /// valid.
 pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     let Some(text) = trailers.text(NOTE) else { return Ok(()) };
-    if is_incomplete(&text) {
-        return Err(anyhow!(text));
+    if is_incomplete(text.untrusted()) {
+        return Err(anyhow!("{}", text.terminal()));
     }
-    note(&format!("retrocap: {text}"));
+    note(&format!("retrocap: {}", text.terminal()));
     Ok(())
 }

@@ -16,6 +16,7 @@ use api::value::ParameterValue as _;
 use api::{Problem, describe};
 use base::foreign::Log;
 use query::attribution::Attribution;
+use query::counted;
 use query::explain::Cause;
 use query::flows::Flow;
 use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, PAGE_ROWS, ROW_BYTES};
@@ -120,9 +121,8 @@ impl Listing {
     fn nothing_listed(&self, sink: Sink, entry: AuditEntry, flows: &Flows<'_>) -> Result<(), ClientGone> {
         if flows.overtaken() > 0 {
             let sentence = format!(
-                "{} sessions that match were replaced by newer ones while they were listed; ask again, or for fewer \
-                 with --since",
-                flows.overtaken()
+                "{} replaced by newer ones while they were listed; ask again, or for fewer with --since",
+                counted(flows.overtaken(), "session that matches was", "sessions that match were")
             );
             return refuse(sink, entry, Problem::nothing_matched(&Cause::new("cut", sentence)));
         }
@@ -192,7 +192,7 @@ impl Listing {
         let mut written = 0;
         let interfaces = self.service.history().interfaces.snapshot();
         let seed = self.service.history().seed(&self.query.request);
-        for ListedSession { session, holes, names, .. } in page {
+        for ListedSession { session, holes, identity, names, .. } in page {
             if written as u64 >= most {
                 break;
             }
@@ -203,7 +203,7 @@ impl Listing {
                 continue;
             }
             let interface = interfaces.get(usize::from(session.key.interface().0));
-            let flow = Flow::new(&session, interface.map(Arc::as_ref), seed);
+            let flow = Flow::new(&session, interface.map(Arc::as_ref), seed).identified(identity);
             sink.line(&Flow { names, holes, attribution, ..flow })?;
             written += 1;
         }
@@ -236,15 +236,15 @@ fn note(flows: &Flows<'_>, named: bool) -> String {
     let mut parts = Vec::new();
     if flows.overtaken() > 0 {
         parts.push(format!(
-            "incomplete: {} sessions were replaced by newer ones before they could be listed; ask for fewer with since \
-             and until, or read faster",
-            flows.overtaken()
+            "incomplete: {} replaced by newer ones before they could be listed; ask for fewer with since and until, or read \
+             faster",
+            counted(flows.overtaken(), "session was", "sessions were")
         ));
     }
     if flows.unsure() > 0 {
         parts.push(format!(
-            "{} sessions changed and ended while this was listed, so that some of them may be missing or come twice",
-            flows.unsure()
+            "{} ended while this was listed, so that some of them may come twice",
+            counted(flows.unsure(), "session", "sessions")
         ));
     }
     match flows.unread() {

@@ -155,8 +155,11 @@ impl LinesAnswer {
                     Cause::new("link_type", why)
                 })
             });
-            outcome.missing =
-                cause.map(|Cause { code, sentence, horizon }| Missing { cause: code, detail: sentence, horizon });
+            outcome.missing = cause.map(|Cause { code, sentence, horizon }| Missing {
+                cause: code,
+                detail: sentence.into(),
+                horizon,
+            });
             outcome.same_as = (self.split && outcome.packets > 0 && group != outcome.selection).then_some(group);
         }
     }
@@ -165,7 +168,7 @@ impl LinesAnswer {
         let statistics = packets::statistics(&self.service);
         for (&target, file) in files.iter_mut() {
             let missing = match self.split {
-                true => outcomes[target as usize].missing.as_ref().map(|missing| missing.detail.clone()),
+                true => outcomes[target as usize].missing.as_ref().map(|missing| missing.detail.untrusted().to_owned()),
                 false => {
                     let count = outcomes.iter().filter(|outcome| outcome.missing.is_some()).count();
                     (count > 0).then(|| format!("{count} of {} selections are incomplete", outcomes.len()))

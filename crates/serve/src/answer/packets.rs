@@ -83,13 +83,13 @@ pub(crate) struct Export {
 impl Export {
     fn run(self, mut sink: Sink, mut entry: AuditEntry, peer: &Peer) -> Result<(), ClientGone> {
         if let Err(problem) = self.check_link_types(&sink) {
-            entry.end(&problem.detail);
+            entry.end(problem.outcome());
             return sink.refuse(problem);
         }
         let mut packets = match self.packets(&sink) {
             Ok(packets) => packets,
             Err(problem) => {
-                entry.end(&problem.detail);
+                entry.end(problem.outcome());
                 return sink.refuse(problem);
             }
         };

@@ -46,7 +46,7 @@ pub(crate) async fn add(service: Arc<Service>, peer: Peer, new_pin: NewPin) -> R
         service.pinned.notify_one();
         match &made {
             Ok(pin) => entry.end(&format!("complete: pin {}", pin.id)),
-            Err(problem) => entry.end(&problem.detail),
+            Err(problem) => entry.end(problem.outcome()),
         }
         made
     };

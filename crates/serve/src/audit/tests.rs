@@ -138,7 +138,7 @@ fn a_file_that_was_moved_away_is_made_anew() {
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     let problem = audit.begin(&peer(), Action::Packets, json!({})).unwrap_err();
-    assert!(problem.status == 503 && problem.detail.contains("cannot be written"), "{problem:?}");
+    assert!(problem.status == 503 && problem.detail.untrusted().contains("cannot be written"), "{problem:?}");
     assert!(audit.failing().unwrap().contains("nothing can be read"));
     std::fs::remove_dir(&path).unwrap();
     audit.begin(&peer(), Action::Packets, json!({})).unwrap().end("complete");

@@ -31,6 +31,7 @@ use crate::verbs::selection;
 use api::bodies::{Arrangement, FilePrecision, Selection, SelectionList};
 use api::path;
 use api::value::ParameterValue as _;
+use base::foreign::Foreign;
 use base::time::Timestamp;
 use formats::writer::Format;
 use query::search::SearchTarget;
@@ -108,8 +109,8 @@ struct Outcome {
 /// The reason why packets of an alert are missing.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 struct Missing {
-    cause: String,
-    detail: String,
+    cause: Foreign,
+    detail: Foreign,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     horizon: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,7 +146,7 @@ struct Line {
     /// The part of the search that is done, 0 to 1.
     part: Option<f64>,
     #[serde(default)]
-    note: String,
+    note: Foreign,
 }
 
 impl<'a> AlertQuery<'a> {
@@ -261,7 +262,7 @@ impl<'a> AlertQuery<'a> {
         // Put alerts of one session into one batch, so that their file is made once.
         let key = |at: &usize| (self.read.alerts[*at].names.to_string(), self.read.alerts[*at].start, *at);
         order.sort_by_cached_key(key);
-        let (mut rest, mut batch_max, mut note_text) = (&order[..], BATCH_ALERTS, String::new());
+        let (mut rest, mut batch_max, mut note_text) = (&order[..], BATCH_ALERTS, Foreign::default());
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(batch_max.min(rest.len()));
             let answer = match self.ask(Arrangement::Split, batch) {
@@ -294,7 +295,7 @@ impl<'a> AlertQuery<'a> {
         batch: &[usize],
         files: &mut AlertFiles,
         outcomes: &mut [Outcome],
-        note_text: &mut String,
+        note_text: &mut Foreign,
     ) -> anyhow::Result<()> {
         let asked_before = outcomes.iter().filter(|outcome| outcome.asked).count();
         let mut lines = BufReader::with_capacity(64 << 10, answer);
@@ -317,7 +318,7 @@ impl<'a> AlertQuery<'a> {
                 }
                 _ => {
                     done |= line.done;
-                    if !line.note.is_empty() {
+                    if !line.note.untrusted().is_empty() {
                         *note_text = line.note;
                     }
                 }
@@ -384,7 +385,7 @@ impl<'a> AlertQuery<'a> {
         &self,
         outcomes: &[Outcome],
         written: &str,
-        note_text: &str,
+        note_text: &Foreign,
         directory: Option<&Path>,
     ) -> anyhow::Result<()> {
         let alerts = self.read.alerts.len();
@@ -393,9 +394,10 @@ impl<'a> AlertQuery<'a> {
         if !self.common.quiet {
             for outcome in outcomes.iter().filter(|outcome| outcome.missing.is_some()).take(MESSAGES_MAX) {
                 let Some(alert) = self.read.alerts.get(outcome.selection) else { continue };
-                let detail = outcome.missing.as_ref().map(|missing| missing.detail.as_str()).unwrap_or_default();
-                let (line, name) = (alert.line, shortened(&alert.name));
-                note(&format!("retrocap: {} line {line} ({name}): {detail}", self.source));
+                let detail =
+                    outcome.missing.as_ref().map(|missing| missing.detail.terminal().to_string()).unwrap_or_default();
+                let (line, name) = (alert.line, Foreign::new(shortened(&alert.name)));
+                note(&format!("retrocap: {} line {line} ({}): {detail}", self.source, name.terminal()));
             }
             let more = (without + partly).saturating_sub(MESSAGES_MAX);
             if more > 0 {
@@ -419,15 +421,15 @@ impl<'a> AlertQuery<'a> {
                 "alerts": alerts, "with_packets": alerts - without, "without_packets": without, "in_part": partly,
                 "broken": broken, "passed_over": self.read.passed_over,
                 "directory": directory.map(|directory| directory.display().to_string()),
-                "note": (!note_text.is_empty()).then_some(note_text),
+                "note": (!note_text.untrusted().is_empty()).then_some(note_text),
             });
             print_json(&format!("{document}\n"))?;
         }
-        if note_text.starts_with("incomplete") {
-            return Err(anyhow!(note_text.to_owned()));
+        if note_text.untrusted().starts_with("incomplete") {
+            return Err(anyhow!("{}", note_text.terminal()));
         }
-        if !note_text.is_empty() {
-            note(&format!("retrocap: {note_text}"));
+        if !note_text.untrusted().is_empty() {
+            note(&format!("retrocap: {}", note_text.terminal()));
         }
         match self.read.broken_count {
             0 if self.read.cut => Err(anyhow!("{}: it has more alerts than can be queried at once", self.source)),

@@ -11,6 +11,7 @@ use crate::client::{self, Answer, Refused};
 use crate::terminal::human;
 use crate::terminal::progress::ProgressCounts;
 use api::bodies::Arrangement;
+use base::foreign::Foreign;
 
 impl<'a> AlertQuery<'a> {
     /// Queries all alerts as one stream of packets. Call [`Merged::end`] after reading the stream.
@@ -35,7 +36,7 @@ impl<'a> AlertQuery<'a> {
 struct MergedState {
     outcomes: Vec<Outcome>,
     read: OutcomeReader,
-    note: String,
+    note: Foreign,
     packets: u64,
     done: bool,
 }
