@@ -182,7 +182,7 @@ fn objects_are_listed_and_written_under_safe_names() {
     assert_eq!(mode & 0o777, 0o600);
     let again = retrocap(&["files", "-r", text(&file), "-o", text(&out)]);
     assert_eq!(again.status.code(), Some(1), "nothing is overwritten");
-    assert!(said(&again).contains("nothing is overwritten"), "{}", said(&again));
+    assert!(said(&again).contains("which is not overwritten"), "{}", said(&again));
     let hash = one["sha256"].as_str().unwrap();
     assert!(retrocap(&["files", "-r", text(&file), "--sha256", hash]).status.success());
     assert_eq!(retrocap(&["files", "-r", text(&file), "--kind", "smtp"]).status.code(), Some(1));

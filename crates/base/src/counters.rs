@@ -95,6 +95,11 @@ pub struct CarriedTotals {
     pub volume: Volume,
     /// Packets that should have been carried forward but found no room. Their sessions have lost their start.
     pub lost: u64,
+    /// Sessions that lost their first packet while others of their packets stayed. Counted since this recorder started.
+    pub headless: u64,
+    /// Sessions whose entry was reused while several of their packets were stored, and of which nothing could be noted
+    /// any more. Some of them may have lost their first packet before others. Counted since this recorder started.
+    pub untracked: u64,
 }
 
 /// Counts of segment compression.
@@ -151,7 +156,9 @@ pub struct Totals {
     pub newest: Option<Timestamp>,
 }
 
-const WORDS: usize = 30;
+const WORDS: usize = 32;
+/// The first words are left to the next recorder.
+const WORDS_HANDED_OVER: usize = 30;
 
 impl Totals {
     /// Combines the counts of two workers: the later of each time, the sum of everything else.
@@ -166,6 +173,8 @@ impl Totals {
         self.evicted += other.evicted;
         self.carried.volume += other.carried.volume;
         self.carried.lost += other.carried.lost;
+        self.carried.headless += other.carried.headless;
+        self.carried.untracked += other.carried.untracked;
         self.packed += other.packed;
         self.kernel_dropped += other.kernel_dropped;
         self.oddities.truncated += other.oddities.truncated;
@@ -180,13 +189,15 @@ impl Totals {
 
     /// The counts as words, for the next recorder.
     pub fn to_list(self) -> Vec<u64> {
-        self.to_words().to_vec()
+        self.to_words()[..WORDS_HANDED_OVER].to_vec()
     }
 
     /// Reads the counts of a previous recorder. `None` if the number of words is wrong or a count is 2^56 or more. The
     /// caller recomputes `received` and `evicted`, so that the invariants hold.
     pub fn from_list(words: &[u64]) -> Option<Self> {
-        let words: [u64; WORDS] = words.try_into().ok()?;
+        let handed_over: [u64; WORDS_HANDED_OVER] = words.try_into().ok()?;
+        let mut words = [0; WORDS];
+        words[..WORDS_HANDED_OVER].copy_from_slice(&handed_over);
         Some(Self::from_words(words)).filter(|totals| totals.are_below(1 << 56))
     }
 
@@ -230,6 +241,8 @@ impl Totals {
             self.packed.packed_bytes,
             self.packed.incompressible,
             self.packed.cpu_ns,
+            self.carried.headless,
+            self.carried.untracked,
         ]
     }
 
@@ -253,7 +266,7 @@ impl Totals {
             },
             lost_until: time(w[18]),
             newest: time(w[19]),
-            carried: CarriedTotals { volume: volume(20), lost: w[22] },
+            carried: CarriedTotals { volume: volume(20), lost: w[22], headless: w[30], untracked: w[31] },
             packed: CompressionTotals {
                 segments: w[25],
                 raw_bytes: w[26],

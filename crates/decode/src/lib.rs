@@ -10,6 +10,7 @@
 //! check.
 #![forbid(unsafe_code)]
 
+pub mod control;
 mod decoded;
 mod encapsulation;
 mod ethertype;

@@ -435,6 +435,7 @@ impl Pipeline {
         self.totals.retained = self.store.retained();
         self.totals.evicted = self.store.evicted();
         self.totals.carried = self.store.carried();
+        (self.totals.carried.headless, self.totals.carried.untracked) = self.sessions.headless();
         self.totals.packed = self.store.packed();
         self.totals.lost_until = self.store.lost_until();
         self.published.publish(&self.totals);

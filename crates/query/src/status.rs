@@ -286,6 +286,13 @@ pub struct CarriedCounts {
     pub bytes: u64,
     /// Packets that there was no room to carry forward. Their sessions have lost their start.
     pub lost: u64,
+    /// Sessions that lost their first packet while others of their packets stayed, since this start.
+    #[serde(default)]
+    pub headless_sessions: u64,
+    /// Sessions of which that is not known: their entry was reused while several of their packets were stored, and
+    /// there was no room for a note.
+    #[serde(default)]
+    pub untracked_sessions: u64,
 }
 
 /// Compression of segments to make room.

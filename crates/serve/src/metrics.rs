@@ -170,6 +170,12 @@ fn volumes(text: &mut Text, status: &Status) {
     let (name, help) =
         ("starts_lost_total", "Packets of session starts that could not be carried forward for want of room.");
     text.one(Kind::Counter, name, help, carried.lost);
+    let (name, help) =
+        ("headless_sessions_total", "Sessions that lost their first packet while others of their packets stayed.");
+    text.one(Kind::Counter, name, help, carried.headless_sessions);
+    let (name, help) =
+        ("untracked_sessions_total", "Sessions that may have lost their first packet, for want of room to know it.");
+    text.one(Kind::Counter, name, help, carried.untracked_sessions);
     let compression = &status.compression;
     let name = "compression_bytes_total";
     text.family(Kind::Counter, name, "Bytes of segments that were compressed, before and after.");

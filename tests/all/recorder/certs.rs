@@ -78,7 +78,7 @@ fn keys_are_private_and_no_file_is_overwritten() {
     let before = std::fs::read(pki.path("server.key")).unwrap();
     for again in [&["server", "localhost"][..], &["client", "alice", "--role", "status"], &["ca"]] {
         let refused = pki.certs(again);
-        assert!(refused.code == 1 && refused.stderr.contains("is there already"), "{again:?}: {refused:?}");
+        assert!(refused.code == 1 && refused.stderr.contains("already exists"), "{again:?}: {refused:?}");
     }
     assert_eq!(std::fs::read(pki.path("server.key")).unwrap(), before);
     for (wrong, says) in [

@@ -316,7 +316,8 @@ const LIST_ROWS: &[Row<Settings>] = &[
     ),
     class!(
         "important",
-        "A tcpdump expression for the packets of the class. Those that match are kept as long as the start of a session.",
+        "A tcpdump expression for the packets of the class. Those that match are kept as long as the start of a session. \
+         \"control\" stands for control messages of industrial protocols, \"control or EXPR\" adds others.",
         Unset("none", r#""tcp dst port 502""#),
         |class, value| class.important = Some(value.text()?)
     ),

@@ -18,10 +18,14 @@ pub struct Class {
     pub cutoff_bytes: Option<u64>,
     /// Bytes of memory that other classes cannot take.
     pub reserve_bytes: u64,
-    /// A tcpdump expression that is applied to each packet of its sessions. Matching packets are kept as long as the
-    /// start of a session.
+    /// Selects packets of its sessions that are kept as long as the start of a session: a tcpdump expression, the word
+    /// [`CONTROL`], or `control or EXPRESSION`.
     pub important: Option<String>,
 }
+
+/// In place of an expression for important packets: those with [control messages](decode::control) of industrial
+/// protocols. Such packets can have several messages, and an expression sees only the first one.
+pub const CONTROL: &str = "control";
 
 /// Why classes cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +87,39 @@ struct CompiledClass {
     filter: SessionFilter,
     /// Ports of which a matching session has at least one; `None` if the filter is not limited to a list of ports.
     ports: Option<Vec<u16>>,
-    important: Option<FilterSet>,
+    important: Important,
+}
+
+/// Selects the important packets of a class.
+#[derive(Clone, Debug, Default)]
+struct Important {
+    control: bool,
+    expression: Option<FilterSet>,
+}
+
+impl Important {
+    fn new(text: Option<&str>) -> Result<Self, FilterError> {
+        let Some(text) = text.map(str::trim) else { return Ok(Self::default()) };
+        let words = text.strip_prefix(CONTROL);
+        let or =
+            |rest: &'_ str| rest.trim_start().strip_prefix("or").is_some_and(|rest| rest.starts_with([' ', '(', '\n']));
+        let (control, expression) = match words {
+            Some("") => (true, None),
+            Some(rest) if rest.starts_with(char::is_whitespace) && or(rest) => {
+                (true, rest.trim_start().strip_prefix("or"))
+            }
+            _ => (false, Some(text)),
+        };
+        Ok(Self { control, expression: expression.map(FilterSet::new).transpose()? })
+    }
+
+    fn matches(&mut self, packet: &Packet<'_>) -> bool {
+        (self.control && decode::control::is_control(packet.link_type, packet.data))
+            || self
+                .expression
+                .as_mut()
+                .is_some_and(|filter| filter.matches(packet.link_type, packet.data, packet.original_len))
+    }
 }
 
 /// The ports of an expression that tests nothing but ports, such as `port 502 or tcp port 102`. Every new session is
@@ -124,7 +160,7 @@ impl Classes {
             }
             let filter = SessionFilter::new(&class.filter)
                 .map_err(|source| ClassError::Filter { name: class.name.clone(), source })?;
-            let important = class.important.as_deref().map(FilterSet::new).transpose();
+            let important = Important::new(class.important.as_deref());
             let important = important.map_err(|source| ClassError::Important { name: class.name.clone(), source })?;
             ready.push(CompiledClass { class: class.clone(), filter, ports: ports_of(&class.filter), important });
         }
@@ -168,7 +204,32 @@ impl Classes {
     /// Whether a packet is important according to its class.
     pub(super) fn is_important(&mut self, class: u8, packet: &Packet<'_>) -> bool {
         let class = usize::from(class).checked_sub(1).and_then(|at| self.classes.get_mut(at));
-        let filter = class.and_then(|class| class.important.as_mut());
-        filter.is_some_and(|filter| filter.matches(packet.link_type, packet.data, packet.original_len))
+        class.is_some_and(|class| class.important.matches(packet))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn important_packets_are_selected_by_an_expression_or_as_control_messages() {
+        let parts = |text: &str| {
+            let important = Important::new(Some(text)).map_err(|error| error.to_string())?;
+            Ok((important.control, important.expression.map(|filter| filter.expression().trim().to_owned())))
+        };
+        let expression = |text: &str| Some(text.to_owned());
+        for (text, expected) in [
+            ("control", (true, None)),
+            (" control\n", (true, None)),
+            ("control or port 5", (true, expression("port 5"))),
+            ("control or (port 5)", (true, expression("(port 5)"))),
+            ("tcp port 502", (false, expression("tcp port 502"))),
+        ] {
+            assert_eq!(parts(text), Ok::<_, String>(expected), "{text:?}");
+        }
+        for text in ["controls", "control and port 5", "control or", "control orport 5"] {
+            assert!(parts(text).is_err(), "{text:?}");
+        }
     }
 }

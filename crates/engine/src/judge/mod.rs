@@ -12,7 +12,7 @@ pub use classes::{Class, Classes};
 pub use pins::{Pin, Pins};
 pub use session_filter::SessionFilter;
 
-use crate::session::{SessionMarks, SessionTable, SessionUpdate};
+use crate::session::{SessionMarks, SessionSlot, SessionTable, SessionUpdate};
 use base::memory::Lock;
 use base::packet::Packet;
 use filter::Endpoints;
@@ -56,9 +56,12 @@ impl Judge {
         sessions: &mut SessionTable,
         now_ns: u64,
     ) -> SessionMarks {
+        if update.begins {
+            return self.begin(packet, update.slot, sessions, now_ns);
+        }
         let grown = update.marks.grown;
         let grows = grown < floods::GROWN_MAX && update.offset >= floods::grown_from_bytes(grown);
-        if update.begins || update.answered || grows || self.pins.test_packets() {
+        if update.answered || grows || self.pins.test_packets() {
             // Of a copy, so that the update itself can stay in registers.
             let update = *update;
             self.mark(packet, &update, grows, sessions, now_ns)
@@ -67,7 +70,28 @@ impl Judge {
         }
     }
 
-    /// Decides anew: the session begins, was answered for the first time, or has grown; or a pin tests every packet.
+    /// Decides about a session that begins.
+    #[inline(never)]
+    fn begin(
+        &mut self,
+        packet: &Packet<'_>,
+        slot: SessionSlot,
+        sessions: &mut SessionTable,
+        now_ns: u64,
+    ) -> SessionMarks {
+        let (flood, storm) = self.floods.begins(&sessions.ends(slot), now_ns);
+        let mut marks = SessionMarks { flood, storm, ..SessionMarks::default() };
+        if !self.classes.is_empty() || !self.pins.is_empty() {
+            let session = Endpoints::from(&sessions.key(slot));
+            marks.class = self.classes.class_of(packet, &session);
+            marks.pins = self.pins.of(packet, &session);
+        }
+        // The entry was just written, so that storing the marks costs less than comparing them.
+        sessions.set_marks(slot, marks);
+        marks
+    }
+
+    /// Decides anew: the session was answered for the first time, or has grown; or a pin tests every packet.
     #[inline(never)]
     fn mark(
         &mut self,
@@ -78,23 +102,15 @@ impl Judge {
         now_ns: u64,
     ) -> SessionMarks {
         let mut marks = update.marks;
-        let (key, originator) = sessions.key(update.slot);
-        if update.begins {
-            if !self.classes.is_empty() || !self.pins.is_empty() {
-                let session = Endpoints::from(&key);
-                marks.class = self.classes.class_of(packet, &session);
-                marks.pins = self.pins.of(packet, &session);
-            }
-            (marks.flood, marks.storm) = self.floods.begins(&key, originator, now_ns);
-        } else if self.pins.test_packets() {
+        if self.pins.test_packets() {
             marks.pins |= self.pins.of_later(packet, marks.pins);
         }
-        if update.answered && !update.begins {
-            marks.flood = self.floods.answered(&key, originator, marks.flood, now_ns);
+        if update.answered {
+            marks.flood = self.floods.answered(&sessions.ends(update.slot), marks.flood, now_ns);
         }
         if grows {
             marks.grown += 1;
-            self.floods.grows(&key, originator, marks.grown, now_ns);
+            self.floods.grows(&sessions.ends(update.slot), marks.grown, now_ns);
         }
         if marks != update.marks {
             sessions.set_marks(update.slot, marks);

@@ -12,6 +12,7 @@ use super::marks::SessionMarks;
 use super::summary::{PerSide, Session, SessionSlot, TCP, flag, timeout_ns};
 use base::generation::GenerationLock;
 use base::memory::{add, prefetch};
+use base::packet::Packet;
 use base::time::Timestamp;
 
 pub(super) const ENTRY_WORDS: usize = 16;
@@ -62,6 +63,13 @@ pub(super) struct CountedPacket {
     pub(super) captured_bytes: u64,
 }
 
+impl CountedPacket {
+    #[inline]
+    pub(super) fn of(packet: &Packet<'_>) -> Self {
+        Self { time: packet.time, wire_bytes: u64::from(packet.original_len), captured_bytes: packet.data.len() as u64 }
+    }
+}
+
 /// What an entry says before a packet of its session is counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CountsBefore {
@@ -82,10 +90,6 @@ impl CountsBefore {
 
     pub(super) fn responder_packets(&self) -> u32 {
         halves(self.packets).1
-    }
-
-    pub(super) fn has_packets(&self) -> bool {
-        self.packets != 0
     }
 
     pub(super) fn flags(&self) -> u32 {
@@ -203,9 +207,8 @@ impl Entry<'_> {
     }
 
     pub(super) fn set_marks(self, marks: SessionMarks) {
-        let (kept, flags) = self.kept();
-        let below = flags & ((1 << flag::MARKS_SHIFT) - 1);
-        self.set_kept(kept, below | marks.to_bits() << flag::MARKS_SHIFT);
+        const SHIFT: u32 = 32 + flag::MARKS_SHIFT;
+        self.set(KEPT, self.get(KEPT) & ((1 << SHIFT) - 1) | u64::from(marks.to_bits()) << SHIFT);
     }
 
     pub(super) fn originator_packets(self) -> u64 {
@@ -239,8 +242,8 @@ impl Entry<'_> {
     }
 
     fn add_bytes(self, side: usize, bytes: u64) {
-        let sum = self.side_bytes(side).saturating_add(bytes).min(BYTES_MAX);
-        self.set(BYTES + side, self.get(BYTES + side) & !BYTES_MAX | sum);
+        let word = self.get(BYTES + side);
+        self.set(BYTES + side, word + bytes.min(BYTES_MAX - (word & BYTES_MAX)));
     }
 
     /// The distance in sequence numbers from the session's first packet to its first packet beyond a depth.
@@ -294,16 +297,29 @@ impl Entry<'_> {
         self.set(KEPT, u64::from(packets) | u64::from(flags) << 32);
     }
 
-    /// Gives the entry to a new session.
-    pub(super) fn begin(self, key: &SessionKey, first: Timestamp, sequence: u64, flags: u32) {
+    /// Gives the entry to a new session and counts its first packet, number `sequence`, as stored.
+    #[inline]
+    pub(super) fn begin(
+        self,
+        key: &SessionKey,
+        sequence: u64,
+        by_originator: bool,
+        packet: &CountedPacket,
+        flags: u32,
+    ) {
+        let queued = self.flags() & flag::QUEUED;
         self.lock().begin_write();
-        for word in [PACKETS, KEPT_BYTES, BYTES, BYTES + 1, CUT_AT] {
-            self.set(word, 0);
-        }
+        let (mine, other, half) = if by_originator { (BYTES, BYTES + 1, 0) } else { (BYTES + 1, BYTES, 32) };
+        let recent = packet.wire_bytes.div_ceil(RECENT_UNIT_BYTES).min(RECENT_MAX);
+        self.set(CUT_AT, 0);
         self.set(FIRST_SEQUENCE, sequence);
-        self.set(FIRST, first.0);
-        self.set(LAST, first.0);
-        self.set_kept(0, flags | self.flags() & flag::QUEUED);
+        self.set(LAST, packet.time.0);
+        self.set(PACKETS, 1 << half);
+        self.set_kept(1, flags | queued);
+        self.set(KEPT_BYTES, recent << KEPT_BYTES_BITS | packet.captured_bytes & KEPT_BYTES_MAX);
+        self.set(mine, packet.wire_bytes & BYTES_MAX);
+        self.set(other, 0);
+        self.set(FIRST, packet.time.0);
         for (i, &word) in key.0.iter().enumerate() {
             self.set(KEY + i, word);
         }
@@ -361,8 +377,8 @@ impl Entry<'_> {
         if packet.time > before.last {
             self.set(LAST, packet.time.0);
         }
-        let (kept, old) = halves(before.kept);
-        self.set_kept(kept.saturating_add(1), old | flags);
+        let is_full = halves(before.kept).0 == u32::MAX;
+        self.set(KEPT, (before.kept + u64::from(!is_full)) | u64::from(flags) << 32);
     }
 
     /// What the entry says before a packet at `time`.
@@ -395,10 +411,10 @@ impl Entry<'_> {
     /// Counts the eviction of a packet at `now`, with which these parts of the session's start are lost. Returns the
     /// number of stored packets that are left.
     pub(super) fn kept_less(self, captured_bytes: u64, now: Timestamp, lost: LostParts) -> u32 {
-        let (packets, flags) = self.kept();
-        let left = packets.saturating_sub(1);
-        self.set_kept(left, flags);
-        self.set_kept_bytes(self.kept_bytes().saturating_sub(captured_bytes));
+        let (kept, kept_bytes) = (self.get(KEPT), self.get(KEPT_BYTES));
+        let left = halves(kept).0.saturating_sub(1);
+        self.set(KEPT, kept - u64::from(halves(kept).0 > 0));
+        self.set(KEPT_BYTES, kept_bytes - captured_bytes.min(kept_bytes & KEPT_BYTES_MAX));
         self.set(CUT_AT, now.0 & !LostParts::MASK | self.get(CUT_AT) & LostParts::MASK | lost.to_bits());
         left
     }

@@ -113,7 +113,7 @@ impl SessionTable {
 
     /// Gives a session an entry of the array.
     fn place(&mut self, session: &Session, is_indexed: bool) -> u32 {
-        let slot = self.claim_slot(self.now());
+        let slot = self.claim_slot(self.now(), session.first_sequence);
         let array = self.array();
         let Some(entry) = array.entry(SessionSlot(slot)) else { return slot };
         entry.restore(session, session.first_sequence);

@@ -45,6 +45,17 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+/// The addresses of a session's ends: the lower and the upper half of each.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The end that spoke first.
+    pub originator: [u64; 2],
+    /// The other end.
+    pub responder: [u64; 2],
+    /// Whether the addresses are those of IPv6.
+    pub are_ipv6: bool,
+}
+
 const NO_VLAN: u16 = u16::MAX;
 const ONE_WAY: u64 = 1 << 4;
 
@@ -131,6 +142,15 @@ impl SessionKey {
     /// A hash of the tunnels around the session; 0 for none.
     pub fn tunnel(&self) -> u32 {
         u32::from(low16(self.0[4] >> 48)) | u32::from(low16(self.0[5] >> 48)) << 16
+    }
+
+    /// The addresses of the ends, of which `originator` spoke first.
+    #[inline]
+    pub fn ends(&self, originator: Side) -> Ends {
+        let [low_a, low_b, high_a, high_b, ..] = self.0;
+        let (low, high) = ([low_a, low_b], [high_a, high_b]);
+        let (originator, responder) = if originator == Side::Low { (low, high) } else { (high, low) };
+        Ends { originator, responder, are_ipv6: self.network() == Network::Ipv6 }
     }
 
     /// Whether the key keeps source and destination in packet order: ICMP messages without an answering type.

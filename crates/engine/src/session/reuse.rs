@@ -22,7 +22,7 @@ const EMPTIED_EXAMINED: usize = 4;
 const SCANNED: usize = 16;
 /// Entries that a scan selects at most. The others are passed over until the next lap, so that sessions which come back
 /// in turns find some of their entries again even if there are a few more sessions than entries.
-const SELECTED_MAX: usize = 8;
+const SELECTED_MAX: usize = 12;
 
 /// The entries that can be reused.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub(super) struct EntryReuse {
     hand: u32,
     /// Entries selected from `emptied`.
     empty: VecDeque<ReusableEntry>,
-    /// Entries selected by a scan.
-    scanned: VecDeque<ReusableEntry>,
+    /// Entries selected by a scan, the next one last.
+    scanned: Vec<ReusableEntry>,
 }
 
 /// An entry that was selected, and the session that it held then.
@@ -60,7 +60,7 @@ impl EntryReuse {
             emptied: VecDeque::with_capacity(capacity as usize),
             hand: 0,
             empty: VecDeque::with_capacity(EMPTIED_EXAMINED),
-            scanned: VecDeque::with_capacity(SELECTED_MAX),
+            scanned: Vec::with_capacity(SELECTED_MAX),
         }
     }
 
@@ -80,7 +80,7 @@ impl EntryReuse {
         now: Timestamp,
         expect: impl Fn(&SessionKey) -> u64,
     ) -> (u32, u64) {
-        if self.empty.is_empty() {
+        if self.empty.is_empty() && !self.emptied.is_empty() {
             self.select_empty(array, now, &expect);
         }
         while let Some(selected) = self.empty.pop_front() {
@@ -93,7 +93,7 @@ impl EntryReuse {
             self.put_back(selected.slot, array);
         }
         loop {
-            while let Some(selected) = self.scanned.pop_front() {
+            while let Some(selected) = self.scanned.pop() {
                 if selected.is_unchanged(array) {
                     if self.scanned.is_empty() {
                         self.scan(array, now, &expect);
@@ -151,8 +151,8 @@ impl EntryReuse {
             entry(array, slot).prefetch_counts();
             slot = next(slot);
         }
-        for (_, slot) in rated.into_iter().filter(|rated| rated.0 >= enough).take(many) {
-            self.scanned.push_back(select(entry(array, slot), slot, expect));
+        for (_, slot) in rated.into_iter().rev().filter(|rated| rated.0 >= enough).take(many) {
+            self.scanned.push(select(entry(array, slot), slot, expect));
         }
     }
 }

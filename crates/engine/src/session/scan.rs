@@ -87,11 +87,10 @@ mod tests {
         for slot in 0..sessions {
             let entry = array.entry(SessionSlot(slot)).unwrap();
             let first = u64::from(slot) + 100;
-            entry.begin(&SessionKey([u64::from(slot); 6]), at(first), u64::from(slot), 0);
-            for time in [first, first + 10] {
-                let packet = CountedPacket { time: at(time), wire_bytes: 100, captured_bytes: 100 };
-                entry.count(&entry.before(packet.time), true, &packet, 0);
-            }
+            let [packet, later] =
+                [first, first + 10].map(|s| CountedPacket { time: at(s), wire_bytes: 100, captured_bytes: 100 });
+            entry.begin(&SessionKey([u64::from(slot); 6]), u64::from(slot), true, &packet, 0);
+            entry.count(&entry.before(later.time), true, &later, 0);
             if slot % 3 == 0 {
                 entry.kept_less(100, at(1000), LostParts::NONE);
             }

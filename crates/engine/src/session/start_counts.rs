@@ -1,11 +1,11 @@
 //! Counts of session starts per time bucket.
 //!
 //! Coverage needs the number of sessions that began in a past period. Sessions leave the array and then the archive,
-//! and those of a flood are not archived, so each session is counted when it begins: one addition per bucket width.
+//! and those of a flood are not archived, so each session is counted when it begins.
 //! Buckets are narrow for the last minutes and wide for the last days. A period therefore starts at a bucket boundary.
 
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::codec::{Put, Take, damaged};
 use base::memory::add;
@@ -22,15 +22,10 @@ const BUCKETS: usize = 128;
 pub(super) struct SessionStartCounts {
     buckets: Box<[Bucket]>,
     total: AtomicU64,
-    /// The second in which the latest session began. Only the writer uses it.
-    second: Second,
-}
-
-/// A second and its bucket of each width, so that only the first session of a second divides its time.
-#[derive(Debug, Default)]
-struct Second {
-    from_ns: AtomicU64,
-    buckets: [AtomicUsize; WIDTHS_NS.len()],
+    /// The second in which the latest session began, and the sessions of that second, which are not in the buckets yet.
+    /// So a session of a flood costs one addition.
+    second_from_ns: AtomicU64,
+    pending: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -45,38 +40,39 @@ impl SessionStartCounts {
 
     pub(super) fn new() -> Self {
         let buckets = (0..WIDTHS_NS.len() * BUCKETS).map(|_| Bucket::default()).collect();
-        let second = Second { from_ns: AtomicU64::new(u64::MAX), ..Second::default() };
-        Self { buckets, total: AtomicU64::new(0), second }
+        Self { buckets, total: 0.into(), second_from_ns: 0.into(), pending: 0.into() }
     }
 
     /// Counts a session that begins at `time`.
     #[inline]
     pub(super) fn count(&self, time: Timestamp) {
-        add(&self.total, 1);
-        let from_ns = self.second.from_ns.load(Ordering::Relaxed);
-        if time.0 >= from_ns && time.0 - from_ns < SECOND_NS {
-            for at in &self.second.buckets {
-                add(&self.buckets[at.load(Ordering::Relaxed)].sessions, 1);
-            }
-        } else {
-            self.count_in_other_second(time);
+        if time.0.wrapping_sub(self.second_from_ns.load(Ordering::Relaxed)) >= SECOND_NS {
+            self.begin_second(time);
         }
+        add(&self.pending, 1);
     }
 
     #[cold]
-    fn count_in_other_second(&self, time: Timestamp) {
-        let numbers = WIDTHS_NS.map(|width_ns| time.0 / width_ns);
-        let added = std::array::from_fn::<_, { WIDTHS_NS.len() }, _>(|level| self.add(level, numbers[level], 1));
-        // A second that a bucket is too new for is counted each time anew.
-        let is_recent = added.iter().all(|added| *added);
-        self.second.from_ns.store(if is_recent { numbers[0] * SECOND_NS } else { u64::MAX }, Ordering::Relaxed);
-        for (level, at) in self.second.buckets.iter().enumerate() {
-            at.store(Self::place(level, numbers[level]), Ordering::Relaxed);
-        }
+    fn begin_second(&self, time: Timestamp) {
+        self.settle();
+        self.second_from_ns.store(time.0 / SECOND_NS * SECOND_NS, Ordering::Relaxed);
     }
 
-    /// Adds to a bucket; false if it already counts a later period.
-    fn add(&self, level: usize, number: u64, sessions: u64) -> bool {
+    /// Adds the pending sessions to the buckets.
+    fn settle(&self) {
+        let (from_ns, pending) = (self.second_from_ns.load(Ordering::Relaxed), self.pending.load(Ordering::Relaxed));
+        if pending == 0 {
+            return;
+        }
+        for (level, width_ns) in WIDTHS_NS.into_iter().enumerate() {
+            self.add(level, from_ns / width_ns, pending);
+        }
+        add(&self.total, pending);
+        self.pending.store(0, Ordering::Relaxed);
+    }
+
+    /// Adds to a bucket, unless it already counts a later period.
+    fn add(&self, level: usize, number: u64, sessions: u64) {
         let bucket = &self.buckets[Self::place(level, number)];
         let newest = bucket.number.load(Ordering::Relaxed);
         if number > newest {
@@ -84,10 +80,9 @@ impl SessionStartCounts {
             bucket.number.store(number, Ordering::Release);
         } else if number < newest {
             // The clock was set back by more than this width's buckets cover.
-            return false;
+            return;
         }
         add(&bucket.sessions, sessions);
-        true
     }
 
     fn place(level: usize, number: u64) -> usize {
@@ -96,7 +91,7 @@ impl SessionStartCounts {
 
     /// Sessions begun so far.
     pub(super) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.total.load(Ordering::Relaxed) + self.pending.load(Ordering::Relaxed)
     }
 
     /// The number of sessions that began in the last `period_ns` before `now`, and the exact start of the count, which
@@ -111,11 +106,15 @@ impl SessionStartCounts {
             let number = bucket.number.load(Ordering::Acquire);
             if number >= first { bucket.sessions.load(Ordering::Relaxed) } else { 0 }
         });
-        (Timestamp(first * width_ns), sessions.sum())
+        // While the writer moves the pending sessions, which are those of one second, a reader can count them twice.
+        let is_in = self.second_from_ns.load(Ordering::Relaxed) / width_ns >= first;
+        let pending = if is_in { self.pending.load(Ordering::Relaxed) } else { 0 };
+        (Timestamp(first * width_ns), sessions.sum::<u64>() + pending)
     }
 
     /// Writes the counts for the next recorder.
     pub(super) fn hand_over(&self, out: &mut impl Write) -> io::Result<()> {
+        self.settle();
         out.put_u64(self.total())?;
         let count = |bucket: &Bucket| bucket.sessions.load(Ordering::Relaxed);
         let used = (0u16..).zip(&self.buckets).filter(|(_, bucket)| count(bucket) > 0);
@@ -136,7 +135,7 @@ impl SessionStartCounts {
     pub(super) fn take_over(&self, input: &mut impl Read, now: Timestamp) -> io::Result<()> {
         let plausible = |count: u64| if count < 1 << 56 { count } else { 0 };
         add(&self.total, plausible(input.take_u64()?));
-        self.second.from_ns.store(u64::MAX, Ordering::Relaxed);
+        self.settle();
         for _ in 0..input.take_u16()? {
             let at = usize::from(input.take_u16()?);
             let [number, sessions] = input.take_words()?;

@@ -5,18 +5,17 @@
 //! Sessions that leave the array go to the archive. Unanswered sessions of a large flood are only counted, so that such
 //! a flood cannot evict the archive.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-
-use foldhash::quality::FixedState;
 
 use super::archive::{ArchiveWriter, SessionArchive};
 use super::array::SessionArray;
 use super::depth::LostParts;
+use super::detached::Detached;
 use super::entry::{CountedPacket, ENTRY_BYTES, Entry};
 use super::fragments::Fragments;
+use super::hash::KeyHasher;
 use super::index::Index;
-use super::key::{SessionKey, Side};
+use super::key::{Ends, SessionKey, Side};
 use super::marks::SessionMarks;
 use super::reuse::EntryReuse;
 use super::servers::Servers;
@@ -24,6 +23,7 @@ use super::services::{UDP, is_service};
 use super::start_counts::SessionStartCounts;
 use super::summary::SessionSlot;
 use super::summary::{self, Session, TCP, flag};
+use super::tcp;
 use base::memory::Lock;
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -36,11 +36,6 @@ const CACHED_ENTRIES: u32 = ((256 << 10) / ENTRY_BYTES) as u32;
 const SLOT_COST_BYTES: u64 = (ENTRY_BYTES + EntryReuse::SLOT_COST_BYTES) as u64;
 /// The share of a table's memory for the ring of the archive, in percent. The archive's fixed memory comes on top.
 const ARCHIVE_PERCENT: u64 = 12;
-
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
 
 /// A packet's session key and its hash, from [`SessionTable::look_up`] for [`SessionTable::count`].
 #[derive(Clone, Copy, Debug)]
@@ -78,11 +73,12 @@ pub struct SessionTable {
     array: Arc<SessionArray>,
     index: Index,
     fragments: Fragments,
-    hasher: FixedState,
+    hasher: KeyHasher,
     archive_writer: ArchiveWriter,
     /// The first entry that was never used.
     unused: u32,
     reuse: EntryReuse,
+    detached: Detached,
     /// The time of the latest packet.
     now: Timestamp,
 }
@@ -104,10 +100,11 @@ impl SessionTable {
             array: Arc::new(SessionArray::new(capacity, ring_bytes, seed, lock)?),
             index: Index::new(capacity as usize, lock.at_once())?,
             fragments: Fragments::new(seed, lock.at_once())?,
-            hasher: FixedState::with_seed(seed),
+            hasher: KeyHasher::new(seed),
             archive_writer: ArchiveWriter::new()?,
             unused: 0,
             reuse: EntryReuse::new(capacity),
+            detached: Detached::new(capacity as usize),
             now: Timestamp::MIN,
         })
     }
@@ -116,8 +113,9 @@ impl SessionTable {
     fn capacity_of(bytes: u64) -> u32 {
         let bytes = bytes.saturating_sub((Fragments::bytes() + SessionStartCounts::BYTES + Servers::BYTES) as u64);
         let fits = |slots: u64| {
-            let index = usize::try_from(slots).map_or(u64::MAX, |slots| Index::bytes(slots) as u64);
-            slots.saturating_mul(SLOT_COST_BYTES).saturating_add(index) <= bytes
+            let others = |slots| (Index::bytes(slots) + Detached::bytes(slots)) as u64;
+            let others = usize::try_from(slots).map_or(u64::MAX, others);
+            slots.saturating_mul(SLOT_COST_BYTES).saturating_add(others) <= bytes
         };
         // The index doubles in size at powers of two, so search downwards for the largest number that fits.
         let mut slots = (bytes / SLOT_COST_BYTES).min(u64::from(u32::MAX / 2));
@@ -127,14 +125,18 @@ impl SessionTable {
         u32::try_from(slots.max(64)).unwrap_or(u32::MAX / 2)
     }
 
-    /// Bytes of the index, the queue for reuse, the fragments, the counts of session starts and the known servers.
+    /// Bytes of the index, the queue for reuse, the notes of sessions without an entry, the fragments, the counts of
+    /// session starts and the known servers.
     pub fn index_bytes(&self) -> u64 {
         let slots = self.array.capacity() as usize;
-        (Index::bytes(slots)
-            + slots * EntryReuse::SLOT_COST_BYTES
-            + Fragments::bytes()
-            + SessionStartCounts::BYTES
-            + Servers::BYTES) as u64
+        let of_slots = Index::bytes(slots) + slots * EntryReuse::SLOT_COST_BYTES + Detached::bytes(slots);
+        (of_slots + Fragments::bytes() + SessionStartCounts::BYTES + Servers::BYTES) as u64
+    }
+
+    /// Sessions that lost their first packet while others of their packets stayed, and sessions of which it is not known
+    /// because they lost their entry and could not be noted.
+    pub fn headless(&self) -> (u64, u64) {
+        self.detached.counts()
     }
 
     /// The array, shared with readers.
@@ -179,24 +181,14 @@ impl SessionTable {
         });
         let (slot, entry) = match found {
             Some((slot, entry)) if continues(entry, lookup, packet.time) => (slot, entry),
-            other => {
-                let ended = other.map(|(slot, _)| slot);
-                let slot = self.begin(lookup, packet.time, sequence, ended);
-                (slot, self.entry(slot))
-            }
+            other => return self.begin(lookup, packet, sequence, other.map(|(slot, _)| slot)),
         };
-
         let before = entry.before(packet.time);
         entry.note_depth(before.offset, sequence);
         let flags = before.flags();
         let by_originator = (lookup.sender == Side::High) == (flags & flag::ORIGINATOR_IS_HIGH != 0);
-        let seen = state_flags(lookup, by_originator);
-        let counted = CountedPacket {
-            time: packet.time,
-            wire_bytes: u64::from(packet.original_len),
-            captured_bytes: packet.data.len() as u64,
-        };
-        entry.count(&before, by_originator, &counted, seen);
+        let seen = tcp::state_flags(lookup.protocol, lookup.tcp_flags, by_originator);
+        entry.count(&before, by_originator, &CountedPacket::of(packet), seen);
         let closing = seen & (flag::RST | flag::FIN_ORIGINATOR | flag::FIN_RESPONDER);
         let answered = match lookup.protocol {
             TCP => by_originator && before.originator_packets() == 1 && before.responder_packets() > 0,
@@ -210,7 +202,7 @@ impl SessionTable {
             offset: before.offset,
             depth: before.depth(),
             closes: closing & !flags != 0,
-            begins: !before.has_packets(),
+            begins: false,
             answered,
             marks: before.marks(),
         }
@@ -225,11 +217,17 @@ impl SessionTable {
         }
     }
 
-    /// The key of the session in `slot`, and the side that spoke first.
-    pub fn key(&self, slot: SessionSlot) -> (SessionKey, Side) {
+    /// The key of the session in `slot`.
+    pub fn key(&self, slot: SessionSlot) -> SessionKey {
+        self.entry(slot.0).key()
+    }
+
+    /// The addresses of the session in `slot`.
+    #[inline]
+    pub fn ends(&self, slot: SessionSlot) -> Ends {
         let entry = self.entry(slot.0);
         let high = entry.flags() & flag::ORIGINATOR_IS_HIGH != 0;
-        (entry.key(), if high { Side::High } else { Side::Low })
+        entry.key().ends(if high { Side::High } else { Side::Low })
     }
 
     /// Replaces the marks of a session.
@@ -261,7 +259,7 @@ impl SessionTable {
         }
     }
 
-    /// Whether packet `sequence` is the first of its session.
+    /// Whether packet `sequence` is the first of a session that has an entry.
     pub fn is_first(&self, slot: SessionSlot, sequence: u64) -> bool {
         self.array.entry(slot).is_some_and(|entry| entry.first_sequence() == sequence)
     }
@@ -271,9 +269,18 @@ impl SessionTable {
         self.is_first(slot, sequence) && self.array.entry(slot).is_some_and(|entry| entry.kept_packets() > 0)
     }
 
-    /// Counts a packet of this session as stored.
-    pub fn packet_kept(&mut self, slot: SessionSlot, captured_bytes: u64) {
-        self.entry(slot.0).kept_more(captured_bytes);
+    /// Whether packet `sequence` is the first of a session that has lost its entry and has stored packets: returns the
+    /// flood of the session.
+    pub fn first_of_more_detached(&mut self, slot: SessionSlot, sequence: u64) -> Option<u8> {
+        self.detached.first_of_more(slot.0, sequence)
+    }
+
+    /// Counts packet `sequence` as stored again.
+    pub fn packet_kept(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
+        match self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) {
+            Some(entry) => entry.kept_more(captured_bytes),
+            None => self.detached.packet_kept(slot.0, sequence),
+        }
     }
 
     /// Records that a packet after `offset` bytes of this session, which was [counted](Self::count) as stored, was not.
@@ -291,13 +298,13 @@ impl SessionTable {
         }
     }
 
-    /// Counts the eviction of packet `sequence`, if its session still has `slot`. The packet is lost, unless it
+    /// Counts the eviction of packet `sequence`. The packet is lost, unless it
     /// `may_survive` or is the first of its session. Returns whether that has to be decided, and then recorded by
     /// [`packet_lost`](Self::packet_lost).
     #[inline]
     pub fn packet_evicted(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64, may_survive: bool) -> bool {
         let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
-            return false;
+            return self.detached.packet_evicted(slot.0, sequence);
         };
         let is_open = may_survive || entry.first_sequence() == sequence;
         let lost = if is_open { LostParts::NONE } else { entry.loss_of(sequence) };
@@ -331,47 +338,76 @@ impl SessionTable {
     }
 
     /// Handles the loss of packet `sequence`, one of the first of its session. If no packet of the session is left,
-    /// later packets begin a new session, as they could not be read without the start.
+    /// later packets begin a new session, as they could not be read without the start. Otherwise the session is headless,
+    /// if this was its first packet.
     pub fn lost_start(&mut self, slot: SessionSlot, sequence: u64) {
         let Some(entry) = self.array.entry(slot) else { return };
-        if entry.first_sequence() <= sequence && entry.kept_packets() == 0 {
+        if entry.first_sequence() > sequence {
+            if self.detached.first_of_more(slot.0, sequence).is_some() {
+                self.detached.count_headless();
+            }
+        } else if entry.kept_packets() == 0 {
             self.remove_from_index(slot.0);
+        } else if entry.first_sequence() == sequence {
+            self.detached.count_headless();
         }
     }
 
-    /// Begins a session. `ended` is the entry of the session that had the same key before.
+    /// Begins a session with its first packet. `ended` is the entry of the session that had the same key before.
     #[inline(never)]
-    fn begin(&mut self, lookup: &SessionLookup, time: Timestamp, sequence: u64, ended: Option<u32>) -> u32 {
+    fn begin(
+        &mut self,
+        lookup: &SessionLookup,
+        packet: &Packet<'_>,
+        sequence: u64,
+        ended: Option<u32>,
+    ) -> SessionUpdate {
         if let Some(ended) = ended {
             self.index.remove(lookup.hash, ended);
         }
-        let slot = self.claim_slot(time);
+        let slot = self.claim_slot(packet.time, sequence);
         // A SYN-ACK comes from the responder, even if it is the first packet seen.
-        let answers = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK) == SYN | ACK;
+        let answers = lookup.protocol == TCP && tcp::accepts(lookup.tcp_flags);
         let originator = if answers { lookup.sender.other() } else { lookup.sender };
-        let flags = if originator == Side::High { flag::ORIGINATOR_IS_HIGH } else { 0 }
-            | if lookup.key.protocol() == TCP { flag::TCP } else { 0 };
-        self.entry(slot).begin(&lookup.key, time, sequence, flags);
-        self.array.start_counts().count(time);
+        let sides = if originator == Side::High { flag::ORIGINATOR_IS_HIGH } else { 0 };
+        let protocol = if lookup.key.protocol() == TCP { flag::TCP } else { 0 };
+        let seen = tcp::state_flags(lookup.protocol, lookup.tcp_flags, !answers);
+        self.entry(slot).begin(&lookup.key, sequence, !answers, &CountedPacket::of(packet), sides | protocol | seen);
+        self.array.start_counts().count(packet.time);
         self.index.insert(lookup.hash, slot);
-        slot
+        if answers {
+            self.note_server(lookup);
+        }
+        SessionUpdate {
+            slot: SessionSlot(slot),
+            offset: 0,
+            depth: 0,
+            closes: seen & (flag::RST | flag::FIN_ORIGINATOR | flag::FIN_RESPONDER) != 0,
+            begins: true,
+            answered: false,
+            marks: SessionMarks::default(),
+        }
     }
 
-    /// Finds an entry for a new session, and archives or counts the session that had it.
-    pub(super) fn claim_slot(&mut self, now: Timestamp) -> u32 {
+    /// Finds an entry for a session that begins with packet `sequence`, and archives or counts the session that had it.
+    pub(super) fn claim_slot(&mut self, now: Timestamp, sequence: u64) -> u32 {
         if self.unused < self.array.capacity() {
             self.unused += 1;
             return self.unused - 1;
         }
         let (hasher, index) = (&self.hasher, &self.index);
         let (slot, hash) = self.reuse.next(&self.array, now, |key| {
-            let hash = hash(hasher, key);
+            let hash = hasher.hash(key);
             index.prefetch(hash);
             hash
         });
         self.index.remove(hash, slot);
         let (array, archive_writer) = (&*self.array, &mut self.archive_writer);
         if let Some(entry) = array.entry(SessionSlot(slot)) {
+            let kept = entry.kept_packets();
+            if kept > 1 {
+                self.detached.add(slot, entry.first_sequence(), sequence, kept, entry.marks().kept_with());
+            }
             if entry.is_unanswered() && entry.marks().storm {
                 ArchiveWriter::pass_over(array.archive());
             } else {
@@ -389,7 +425,7 @@ impl SessionTable {
 
     #[inline]
     pub(super) fn hash(&self, key: &SessionKey) -> u64 {
-        hash(&self.hasher, key)
+        self.hasher.hash(key)
     }
 
     /// The time of the latest packet.
@@ -444,42 +480,15 @@ impl SessionTable {
     }
 }
 
-#[inline]
-fn hash(hasher: &FixedState, key: &SessionKey) -> u64 {
-    let mut hasher = hasher.build_hasher();
-    for word in key.0 {
-        hasher.write_u64(word);
-    }
-    hasher.finish()
-}
-
 /// Whether a packet at `time` continues the session of an entry.
 #[inline]
 fn continues(entry: Entry<'_>, lookup: &SessionLookup, time: Timestamp) -> bool {
     let flags = entry.flags();
-    let opens = lookup.protocol == TCP && lookup.tcp_flags & (SYN | ACK | RST) == SYN;
+    let opens = lookup.protocol == TCP && tcp::opens(lookup.tcp_flags);
     if opens && summary::is_over(flags) {
         return false;
     }
     time.0.saturating_sub(entry.last().0) <= summary::timeout_ns(lookup.protocol, flags)
-}
-
-/// The state flags that a packet sets.
-fn state_flags(lookup: &SessionLookup, by_originator: bool) -> u32 {
-    if lookup.protocol != TCP || lookup.tcp_flags & (SYN | FIN | RST) == 0 {
-        return 0;
-    }
-    let mut flags = 0;
-    if lookup.tcp_flags & SYN != 0 {
-        flags |= if lookup.tcp_flags & ACK != 0 { flag::SYN_ACK } else { flag::SYN };
-    }
-    if lookup.tcp_flags & FIN != 0 {
-        flags |= if by_originator { flag::FIN_ORIGINATOR } else { flag::FIN_RESPONDER };
-    }
-    if lookup.tcp_flags & RST != 0 {
-        flags |= flag::RST;
-    }
-    flags
 }
 
 #[cfg(test)]

@@ -85,7 +85,9 @@ impl Store {
                 heads.lost(1);
             }
             sessions.packet_lost(header.session, header.sequence);
-            if kind.has_starts() || sessions.is_first(header.session, header.sequence) {
+            let is_first = sessions.is_first(header.session, header.sequence)
+                || sessions.first_of_more_detached(header.session, header.sequence).is_some();
+            if kind.has_starts() || is_first {
                 sessions.lost_start(header.session, header.sequence);
             }
             lost_until = lost_until.max(header.time);
@@ -105,9 +107,12 @@ impl Store {
         kind: Kind,
         carries_floods: bool,
         picked_bytes: usize,
-        sessions: &SessionTable,
+        sessions: &mut SessionTable,
     ) -> Option<CarryTarget> {
-        let marks = sessions.marks_at(header.session, header.sequence)?;
+        let Some(marks) = sessions.marks_at(header.session, header.sequence) else {
+            let flood = sessions.first_of_more_detached(header.session, header.sequence)?;
+            return Some(CarryTarget { queue: self.policy.queues.heads(flood), is_head: true });
+        };
         let is_pinned = marks.pins & self.policy.pins() != 0 && kind != Kind::Pinned;
         if is_pinned {
             let queue = self.policy.queues.pinned((marks.pins & self.policy.pins()).trailing_zeros() as usize);
@@ -150,7 +155,7 @@ impl Store {
             if to.is_head {
                 heads_bytes += record_bytes as u64;
             }
-            sessions.packet_kept(header.session, data.len() as u64);
+            sessions.packet_kept(header.session, header.sequence, data.len() as u64);
             carried.add(data.len() as u64);
         }
         let lost_until = heads.finish(carried, heads_bytes, sessions);
@@ -163,8 +168,9 @@ impl Store {
 /// Counts the eviction of all packets of a segment in their sessions.
 ///
 /// If no packet may be carried forward (`may_carry`), all packets are recorded as lost, except the first of each
-/// session. Returns of how many packets it has to be decided whether they are lost. Packets whose session has lost its
-/// entry are not among them. In a flood these are nearly all, so that its segments are read only once.
+/// session. Returns of how many packets it has to be decided whether they are lost. Packets of a session that has lost
+/// its entry are not among them, except for its first. In a flood of single packets these are nearly all, so that its
+/// segments are read only once.
 fn report_evicted(view: SegmentView, stream: &Stream<'_>, may_carry: bool, sessions: &mut SessionTable) -> u32 {
     let mut undecided = 0;
     let mut outlines = RecordOutlines::new(view, stream);

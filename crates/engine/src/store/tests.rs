@@ -196,6 +196,8 @@ proptest! {
 
 /// Tests that run packets through a whole pipeline, so that the store and its sessions agree.
 mod starts {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use crate::pipeline::{Config, Pipeline};
     use crate::session::Session;
     use crate::store::compress::{Compression, Pace};
@@ -331,5 +333,54 @@ mod starts {
         let young = worker.segments.views().filter(|view| view.newest.0 > (1_000_000 + 39 * 20) * SECOND - 1);
         // Starts may use everything except the shares of the deeper bands.
         assert!(young.map(|view| view.packets).sum::<u64>() >= 8_000, "a recent stretch is there");
+    }
+
+    /// Sends `sessions` sessions, each with some packets of these sizes in turn, and looks often which of them have stored
+    /// packets, but not their first one. Returns those sessions, and how many have lost their entry and keep packets.
+    fn without_entries(pipeline: &mut Pipeline, sessions: u32, payloads: &[u16]) -> (BTreeSet<u32>, usize) {
+        let (mut of, mut headless, mut detached) = (Vec::new(), BTreeSet::new(), 0);
+        for host in 0..sessions {
+            for (number, payload) in payloads.iter().enumerate() {
+                send(pipeline, u64::from(host) / 10, host, number % 2 == 0, *payload);
+                of.push(host);
+            }
+            if host % 50 == 0 {
+                let worker = pipeline.worker();
+                let mut stored: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+                for view in worker.segments.views() {
+                    let mut cursor = worker.segments.cursor(view);
+                    while let Some(record) = worker.segments.next(&mut cursor).unwrap() {
+                        let sequence = record.header.sequence;
+                        stored.entry(of[usize::try_from(sequence).unwrap()]).or_default().push(sequence);
+                    }
+                }
+                let first = |host: u32| u64::from(host) * payloads.len() as u64;
+                headless
+                    .extend(stored.iter().filter(|(host, all)| !all.contains(&first(**host))).map(|(host, _)| host));
+                let known: BTreeSet<u64> = worker.sessions.sessions().map(|session| session.first_sequence).collect();
+                detached = detached.max(stored.keys().filter(|host| !known.contains(&first(**host))).count());
+            }
+        }
+        (headless, detached)
+    }
+
+    /// A pipeline with few entries for sessions beside the memory for packets.
+    fn few_entries() -> Pipeline {
+        Pipeline::new(Config::new(512 << 10, 8 << 20)).unwrap()
+    }
+
+    #[test]
+    fn a_session_that_lost_its_entry_keeps_its_first_packet() {
+        // A first packet that is evicted before the later ones, as it is as long as bulk.
+        for payloads in [&[20u16, 200, 900, 1400, 20][..], &[1400, 20, 20, 20], &[60, 60]] {
+            let mut pipeline = few_entries();
+            let entries = pipeline.worker().sessions.capacity();
+            let (headless, detached) = without_entries(&mut pipeline, entries * 8, payloads);
+            let carried = pipeline.worker().published.totals().carried;
+            assert!(detached > 500, "{detached} sessions of {entries} entries lost theirs");
+            let counted = carried.headless + carried.untracked;
+            assert!(headless.len() as u64 <= counted, "{payloads:?}: {} headless, {carried:?}", headless.len());
+            println!("{payloads:?}: {} headless, {detached} without entry, {carried:?}", headless.len());
+        }
     }
 }

@@ -61,6 +61,8 @@ impl Status {
                 packets: totals.carried.volume.packets,
                 bytes: totals.carried.volume.bytes,
                 lost: totals.carried.lost,
+                headless_sessions: totals.carried.headless,
+                untracked_sessions: totals.carried.untracked,
             },
             compression: compression(totals.packed),
             classes: classes(history),

@@ -223,6 +223,14 @@ impl StatusPage<'_> {
                 if carried.lost > 0 { format!(", {} found no room", count(carried.lost)) } else { String::new() };
             self.fact("starts", &format!("{starts} carried forward ({bytes}){lost}"));
         }
+        if carried.headless_sessions > 0 || carried.untracked_sessions > 0 {
+            let headless = counted(carried.headless_sessions, "session");
+            let unknown = match carried.untracked_sessions {
+                0 => String::new(),
+                some => format!(", unknown of {}", count(some)),
+            };
+            self.fact("headless", &format!("{headless} lost the first packet and kept others{unknown}"));
+        }
         self.input();
         if let Some(sandbox) = &self.status.sandbox {
             self.fact("guarded", &guarded(sandbox));

@@ -41,10 +41,9 @@ impl Writer {
         let entry = Entry(&self.words);
         for number in self.number..self.number + count {
             let (first, last) = times(number);
-            entry.begin(&key(number), Timestamp(first), number, flag::TCP);
             let packet = |time, wire_bytes| CountedPacket { time: Timestamp(time), wire_bytes, captured_bytes: 0 };
             let (first, last) = (packet(first, 60 + number % 40), packet(last, number));
-            entry.count(&entry.before(first.time), true, &first, flag::TCP | flag::SYN);
+            entry.begin(&key(number), number, true, &first, flag::TCP | flag::SYN);
             entry.count(&entry.before(last.time), false, &last, flag::SYN_ACK);
             self.archive_writer.archive(archive, SessionSlot(7), entry);
         }

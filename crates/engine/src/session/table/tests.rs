@@ -1,4 +1,5 @@
 use super::super::State;
+use super::super::tcp::{ACK, FIN, RST, SYN};
 use super::*;
 use base::packet::{Direction, InterfaceId, LinkType, PacketFlags};
 use decode::Network;
@@ -47,7 +48,7 @@ impl TableRun {
     /// Sends a packet to a server, and stores and evicts it at once.
     fn gone(&mut self, second: u64, from: (u128, u16)) {
         let update = self.packet(second, from, B, 17, 0);
-        self.table.packet_kept(update.slot, 100);
+        self.table.packet_kept(update.slot, self.sequence, 100);
         self.table.packet_evicted(update.slot, self.sequence, 100, true);
     }
 
@@ -198,7 +199,7 @@ fn an_entry_whose_packets_are_left_outlives_those_that_have_none() {
     let mut run = TableRun::new();
     let capacity = u64::from(run.table.array().capacity());
     let kept = run.packet(0, A, B, 17, 0);
-    run.table.packet_kept(kept.slot, 100);
+    run.table.packet_kept(kept.slot, run.sequence, 100);
     let first = run.sequence;
     // Ten times the table's capacity in sessions that ended long ago and lost their packets.
     for i in 0..capacity * 10 {
@@ -223,8 +224,8 @@ fn what_is_kept_is_counted_for_the_session_it_belongs_to() {
     let mut run = TableRun::new();
     let first = run.packet(0, A, B, 17, 0);
     let at_first = run.sequence;
-    run.table.packet_kept(first.slot, 70);
-    run.table.packet_kept(first.slot, 50);
+    run.table.packet_kept(first.slot, run.sequence, 70);
+    run.table.packet_kept(first.slot, run.sequence, 50);
     assert_eq!((run.session(first).kept_packets, run.session(first).kept_bytes), (2, 120));
     run.table.packet_evicted(first.slot, at_first, 70, true);
     assert_eq!((run.session(first).kept_packets, run.session(first).kept_bytes), (1, 50));
