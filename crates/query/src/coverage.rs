@@ -5,6 +5,8 @@
 //! numerators come from one pass over the session array, which holds every session with a retained packet. A session
 //! without retained packets therefore counts as one that lost its start.
 
+mod hosts;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -16,13 +18,14 @@ use crate::flows::Flow;
 use base::foreign::Foreign;
 use base::time::Timestamp;
 use engine::session::Session;
+pub use hosts::LargestHost;
 
 const MINUTE_NS: u64 = 60 * 1_000_000_000;
 /// Name and length in nanoseconds of each period before now for which the status reports coverage. It also reports all
 /// time.
 pub const PERIODS: [(&str, u64); 4] =
     [("1m", MINUTE_NS), ("10m", 10 * MINUTE_NS), ("1h", 60 * MINUTE_NS), ("1d", 1440 * MINUTE_NS)];
-/// Number of the largest sessions that the status lists.
+/// Number of the largest sessions, and of the largest hosts, that the status lists.
 const LARGEST: usize = 5;
 
 /// Coverage of the sessions that began in one period. Shares range from 0 to 1, and are 1 if no session began.
@@ -75,6 +78,7 @@ pub(crate) struct SessionSummary {
     pub(crate) counts: SessionCounts,
     pub(crate) coverage: Vec<Coverage>,
     pub(crate) largest: Vec<Largest>,
+    pub(crate) largest_hosts: Vec<LargestHost>,
 }
 
 /// Number of sessions in a period, and of those with first packet, first kB, first 10 kB and all packets retained.
@@ -105,12 +109,13 @@ impl Tally {
 }
 
 impl History {
-    /// Visits every session in the arrays once: linear time, and no memory beyond the answer.
+    /// Visits every session in the arrays twice: linear time, and little memory beyond the answer.
     pub(crate) fn summarize_sessions(&self, now: Timestamp) -> SessionSummary {
         let mut counts = SessionCounts { live: 0, ledger: 0, capacity: 0, unlisted: 0 };
         let mut sums = [Tally::default(); PERIODS.len() + 1];
         // A min-heap: the smallest of these sessions is on top and is replaced first.
         let mut largest = BinaryHeap::with_capacity(LARGEST + 1);
+        let mut hosts = hosts::Candidates::default();
         for (number, worker) in self.workers.iter().enumerate() {
             let array = &worker.sessions;
             counts.capacity += u64::from(array.capacity());
@@ -131,6 +136,7 @@ impl History {
                     continue;
                 }
                 tallies.iter_mut().filter(|tally| session.first >= tally.since).for_each(|tally| tally.add(&session));
+                hosts.add(&session);
                 largest.push(Reverse((session.kept_bytes, number, session.slot.0)));
                 if largest.len() > LARGEST {
                     largest.pop();
@@ -146,6 +152,7 @@ impl History {
             counts,
             coverage: names.zip(sums).map(|(name, sum)| sum.coverage(name)).collect(),
             largest: self.largest(largest.into_sorted_vec().into_iter().map(|Reverse(place)| place)),
+            largest_hosts: hosts.largest(self.workers.iter().flat_map(|worker| worker.sessions.sessions()), LARGEST),
         }
     }
 

@@ -109,6 +109,13 @@ impl History {
         }
     }
 
+    /// The time from which every stored packet is retained, and no restart left a gap; `None` while nothing has been
+    /// recorded.
+    pub fn everything_since(&self) -> Option<Timestamp> {
+        let gap = self.restart.gaps.last().map(|gap| gap.until);
+        self.whole_since().map(|whole| gap.map_or(whole, |gap| whole.max(gap)))
+    }
+
     /// The distinct link types of the known interfaces, sorted.
     pub fn link_types(&self) -> Vec<LinkType> {
         let mut types: Vec<LinkType> = self.interfaces.snapshot().iter().map(|i| i.link_type).collect();

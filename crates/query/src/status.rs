@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::coverage::SessionCounts;
-use super::coverage::{Coverage, Largest};
+use super::coverage::{Coverage, Largest, LargestHost};
 pub use super::interfaces::{InterfaceGapStatus, InterfaceStatus};
 use base::foreign::Foreign;
 pub use sandbox::{LandlockStatus, SandboxStatus, SeccompStatus};
@@ -42,6 +42,9 @@ pub struct Status {
     /// The sessions with the most retained bytes.
     #[serde(default)]
     pub largest: Vec<Largest>,
+    /// The hosts with the most retained bytes.
+    #[serde(default)]
+    pub largest_hosts: Vec<LargestHost>,
     /// Starts of sessions that were carried forward to outlive their rank.
     pub carried: CarriedCounts,
     /// Segments that were compressed to make room.
@@ -251,7 +254,7 @@ pub struct Retained {
     /// Time of the newest retained packet.
     #[schemars(extend("format" = "date-time"))]
     pub newest: Option<Foreign>,
-    /// Time from which every stored packet is retained.
+    /// Time from which every stored packet is retained, and no restart left a gap.
     #[schemars(extend("format" = "date-time"))]
     pub whole_since: Option<Foreign>,
 }

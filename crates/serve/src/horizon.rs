@@ -22,6 +22,8 @@ pub(super) struct Horizon {
     ranks: [Option<(Timestamp, u64)>; Rank::COUNT],
     /// The time up to which packets are missing, apart from what a class cuts off on purpose.
     lost_until: Option<Timestamp>,
+    /// The time from which every packet is kept, and no restart left a gap.
+    everything_since: Option<Timestamp>,
 }
 
 impl Horizon {
@@ -37,7 +39,7 @@ impl Horizon {
             let (oldest, bytes) = rank.unwrap_or((view.oldest, 0));
             *rank = Some((oldest.min(view.oldest), bytes + view.len_bytes));
         }
-        Self { end, ranks, lost_until: totals.lost_until }
+        Self { end, ranks, lost_until: totals.lost_until, everything_since: history.everything_since() }
     }
 
     /// The age and the bytes of each rank that has packets.
@@ -46,10 +48,9 @@ impl Horizon {
         known.filter_map(|(rank, known)| known.map(|(oldest, bytes)| (rank, self.age(oldest), bytes)))
     }
 
-    /// The age up to which every packet is kept.
+    /// The age up to which every packet is kept, and no restart left a gap. The status has the same time.
     pub(super) fn whole(&self) -> Option<Duration> {
-        let oldest = self.ranks.iter().flatten().map(|known| known.0).min();
-        self.end.and(self.lost_until.or(oldest)).map(|since| self.age(since))
+        self.end.and(self.everything_since).map(|since| self.age(since))
     }
 
     fn age(&self, time: Timestamp) -> Duration {
@@ -73,7 +74,8 @@ impl Horizon {
                 STARTS_SHARE_MIN * 100.0,
             )
         });
-        let reached = self.whole().unwrap_or_default();
+        // A gap that a restart left does not show a lack of memory.
+        let reached = self.lost_until.map_or(Duration::ZERO, |lost| self.age(lost));
         let whole = wanted.whole.filter(|wanted| reached < *wanted).map(|wanted| {
             let (reached, wanted) = (base::time::human_age(reached), base::time::human_age(wanted));
             format!("every packet reaches back {reached}, and {wanted} are wanted ([health] whole): {REMEDY}")
@@ -96,7 +98,7 @@ mod tests {
         let at = |seconds: u64| Timestamp::from_unix(1_795_341_600 + seconds, 0);
         let mut ranks = [None; Rank::COUNT];
         (ranks[0], ranks[3]) = (Some((at(0), 1)), Some((at(500), 2)));
-        let horizon = |lost_until| Horizon { end: Some(at(600)), ranks, lost_until };
+        let horizon = |lost_until| Horizon { end: Some(at(600)), ranks, lost_until, everything_since: lost_until };
         let minutes = |starts: u64, whole: u64| RetentionTarget {
             starts: Some(Duration::from_secs(60 * starts)),
             whole: Some(Duration::from_secs(60 * whole)),

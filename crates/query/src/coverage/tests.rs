@@ -103,6 +103,47 @@ fn coverage_is_what_an_independent_count_finds() {
     let mut by_session: Vec<u64> = history.workers[0].sessions.sessions().map(|session| session.kept_bytes).collect();
     by_session.sort_unstable_by_key(|bytes| Reverse(*bytes));
     assert_eq!(kept_bytes, by_session[..5]);
+    check_hosts(&history, &summary.largest_hosts);
+}
+
+/// Compares the largest hosts with a count of all hosts.
+fn check_hosts(history: &crate::History, largest: &[LargestHost]) {
+    let mut all: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for session in history.workers.iter().flat_map(|worker| worker.sessions.sessions()) {
+        let ends = [session.originator(), session.responder()].map(|end| end.ip.unwrap().to_string());
+        for end in ends.into_iter().collect::<HashSet<_>>().into_iter().filter(|_| session.kept_packets > 0) {
+            let (bytes, sessions) = all.entry(end).or_default();
+            (*bytes, *sessions) = (*bytes + session.kept_bytes, *sessions + 1);
+        }
+    }
+    let mut all: Vec<_> = all.into_iter().map(|(host, (bytes, sessions))| (bytes, sessions, host)).collect();
+    all.sort_unstable_by_key(|(bytes, _, _)| Reverse(*bytes));
+    let told: Vec<_> = largest.iter().map(|host| (host.kept_bytes, host.sessions)).collect();
+    let counted: Vec<_> = all.iter().map(|(bytes, sessions, _)| (*bytes, *sessions)).take(told.len()).collect();
+    assert_eq!(told, counted);
+    assert_eq!(told.len(), 5);
+    assert_eq!(largest[0].ip, Some(all[0].2.clone().into()));
+}
+
+#[test]
+fn the_largest_hosts_are_found_among_many_with_bounded_memory() {
+    // 20,000 hosts with one small session each, and three with some more.
+    let mut packets = Vec::new();
+    for i in 0..20_000u32 {
+        let [_, _, high, low] = i.to_be_bytes();
+        let mut frame = udp((250, 53), (1, 1000), 100);
+        frame[28..30].copy_from_slice(&[high, low]);
+        packets.push((START_NS + u64::from(i) * 1_000_000, frame));
+        if i % 100 == 0 {
+            for (host, payload) in [(77, 900), (78, 600), (79, 300)] {
+                packets.push((START_NS + u64::from(i) * 1_000_000 + 1, udp((host, 2000), (host + 100, 3000), payload)));
+            }
+        }
+    }
+    let history = workers_of(8 << 20, 16 << 20, vec![packets]);
+    let summary = history.summarize_sessions(Timestamp(START_NS + 30 * SECOND_NS));
+    assert!(history.workers[0].sessions.sessions().count() > 5000, "there are enough to purge candidates");
+    check_hosts(&history, &summary.largest_hosts);
 }
 
 #[test]

@@ -23,7 +23,6 @@ impl Status {
         let (ranks, segments_bytes) = ranks(history);
         let span = history.span();
         let summary = history.summarize_sessions(now);
-        let gap_until = history.restart.gaps.last().map_or(Timestamp::MIN, |gap| gap.until);
         let (interface_gaps, interface_gaps_total) = history.interface_gap_status();
         let time = |t: Timestamp| t.to_rfc3339().into();
         Self {
@@ -51,12 +50,13 @@ impl Status {
             retained: Retained {
                 oldest: span.map(|s| time(s.0)),
                 newest: span.map(|s| time(s.1)),
-                whole_since: history.whole_since().map(|whole| time(whole.max(gap_until))),
+                whole_since: history.everything_since().map(time),
             },
             ranks,
             sessions: summary.counts,
             coverage: summary.coverage,
             largest: summary.largest,
+            largest_hosts: summary.largest_hosts,
             carried: CarriedCounts {
                 packets: totals.carried.volume.packets,
                 bytes: totals.carried.volume.bytes,

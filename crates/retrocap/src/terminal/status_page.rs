@@ -156,17 +156,24 @@ impl StatusPage<'_> {
         if let Some((whole_since, age)) = self.point(self.status.retained.whole_since.as_ref()) {
             let (since, age) = (time::local(whole_since, &self.view.tz), time::human_age(age));
             let zone = time::zone(whole_since, &self.view.tz);
-            let _ = writeln!(self.out, "every packet is there since {since} {zone} ({age})");
+            let packet = if self.lost() > 0 { "packet that was recorded" } else { "packet" };
+            let _ = writeln!(self.out, "every {packet} is there since {since} {zone} ({age})");
         }
     }
 
-    /// The sessions with the most memory.
+    /// The sessions and the hosts with the most memory.
     fn largest(&mut self) {
         for (at, largest) in self.status.largest.iter().enumerate() {
             let flow = &largest.flow;
             let (from, to) = (endpoint(&flow.originator), endpoint(&flow.responder));
             let text = format!("{} of {from} > {to} {}", size(largest.kept_bytes), flow.proto.terminal());
             self.fact(if at == 0 { "largest" } else { "" }, &text);
+        }
+        for (at, host) in self.status.largest_hosts.iter().enumerate() {
+            let address = host.ip.as_ref().or(host.mac.as_ref()).map(|address| address.terminal().to_string());
+            let sessions = counted(host.sessions, "session");
+            let text = format!("{} of {} with {sessions}", size(host.kept_bytes), address.unwrap_or_default());
+            self.fact(if at == 0 { "hosts" } else { "" }, &text);
         }
     }
 
@@ -396,6 +403,7 @@ mod tests {
             status.ranks.clear();
             status.coverage.clear();
             status.largest.clear();
+            status.largest_hosts.clear();
             (status.retained.oldest, status.retained.newest, status.retained.whole_since) = (None, None, None);
             (status.carried.packets, status.carried.bytes) = (0, 0);
             status.oddities.malformed = 0;
