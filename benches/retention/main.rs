@@ -13,22 +13,27 @@ mod arguments;
 mod attacks;
 mod baselines;
 mod campus;
-mod chart;
+mod deployments;
 mod measure;
 mod random;
 mod report;
+mod shares;
+mod traffic;
 mod truth;
 
 use clap::Parser;
-use retrocap::budget::Split;
+use retrocap::budget::{ByteSize, Split};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::store::compress::Pace;
+use retrocap::store::retention::Policy;
 use retrocap::time::Timestamp;
 
 use arguments::Args;
 use baselines::Fifo;
 use campus::Campus;
-use measure::{Look, Measured, measure};
+use deployments::Deployment;
+use measure::{Look, measure};
+use shares::Elephant;
 use truth::Truth;
 
 /// Cutoff of the baseline, in bytes per session.
@@ -36,7 +41,7 @@ const CUTOFF_BYTES: u64 = 10_000;
 
 fn main() {
     let args = Args::parse();
-    let split = match Split::new(args.budget.bytes(), 1, false).map(Split::compressing) {
+    let split = match Split::new(args.budget().bytes(), 1, false).map(Split::compressing) {
         Ok(split) => split,
         Err(error) => {
             eprintln!("retention: {error}");
@@ -45,6 +50,10 @@ fn main() {
     };
     if args.attacks {
         attack(&args);
+    } else if let Some(directory) = &args.write {
+        write(&args, directory);
+    } else if args.deployments {
+        stand(&args);
     } else {
         compare(&args, &split);
     }
@@ -52,19 +61,88 @@ fn main() {
 
 /// Prints how much one host must send, at several rates.
 fn attack(args: &Args) {
-    const LIMIT: f64 = 64.0;
     println!(
         "Budgets of {} that one host sends before others' hour-old 5 kB sessions lose their first kilobyte",
-        args.budget
+        args.budget()
     );
     println!("{:42}{:>12}{:>12}{:>12}", "", "10 Mbit/s", "100 Mbit/s", "1 Gbit/s");
-    for attack in attacks::Attack::ALL {
+    for attack in attacks::Attack::ALL.into_iter().filter(|attack| attack.name().contains(&args.only)) {
         let cells = [10_000_000, 100_000_000, 1_000_000_000].map(|rate| {
-            let outcome = attacks::run(attack, args.budget.bytes(), rate, LIMIT);
+            let outcome = attacks::run(attack, args.budget().bytes(), rate, args.limit);
             let sign = if outcome.washed_out { "" } else { "> " };
             format!("{sign}{:.0}", outcome.budgets)
         });
         println!("{:42}{:>12}{:>12}{:>12}", attack.name(), cells[0], cells[1], cells[2]);
+    }
+}
+
+/// The deployments and the elephant that the arguments select.
+fn selected(args: &Args) -> (impl Iterator<Item = Deployment>, Elephant) {
+    let (bytes, mss, bytes_per_s) = (args.elephant_bytes, args.elephant_mss, args.elephant_bytes_per_s);
+    let deployments = deployments::DEPLOYMENTS.into_iter().filter(|deployment| deployment.name.contains(&args.only));
+    (deployments, Elephant { bytes, mss, bytes_per_s })
+}
+
+/// Prints the shares of sessions that are left at each deployment.
+fn stand(args: &Args) {
+    /// Memory in which all small sessions are kept whole.
+    const AMPLE: u64 = 241 << 20;
+    let (deployments, elephant) = selected(args);
+    println!(
+        "Percentage of sessions that are left at the end, {} of memory, seed {}; older: by how many points an older quarter has more;\n\
+         elephant of {} in packets of {} B: the largest fall of a share (half of it sent, all, and at the end), and what part of the\n\
+         packets' memory it keeps at the end; small: of the sessions under 4 kB, those that are whole with {}",
+        args.budget(),
+        args.seed,
+        ByteSize(elephant.bytes),
+        elephant.mss,
+        ByteSize(AMPLE)
+    );
+    println!(
+        "{:28}{:>9}{:>8}{:>9}{:>10}{:>8}{:>7}{:>7}{:>8}",
+        "", "sessions", "first", "request", "first kB", "older", "fall", "keeps", "small"
+    );
+    for deployment in deployments {
+        let half = Elephant::FROM_S + (elephant.ends_s() - Elephant::FROM_S) / 2;
+        let at_s = [half, elephant.ends_s()];
+        let run = |budget, elephant| shares::looks(deployment, args.seed, budget, Policy::default(), elephant, &at_s);
+        let (without, with) = (run(args.budget().bytes(), None), run(args.budget().bytes(), Some(elephant)));
+        let fall = with.iter().zip(&without).map(|(with, without)| with.falls_from(without)).fold(0.0, f64::max);
+        let (Some(end), Some(end_with)) = (without.last(), with.last()) else { continue };
+        let small = run(AMPLE, None).last().map_or(0.0, |look| look.all.small_whole);
+        let [first, request, kilobyte] = end.all.of_starts();
+        println!(
+            "{:28}{:>9}{first:>8.1}{request:>9.1}{kilobyte:>10.1}{:>8.1}{fall:>7.1}{:>7.1}{small:>8.1}{}",
+            deployment.name,
+            end.all.sessions,
+            end.disorder(),
+            end_with.elephant,
+            beside(end)
+        );
+    }
+}
+
+/// What else is left at a deployment: probes of a scan, commands to a controller.
+fn beside(look: &shares::Look) -> String {
+    let mut text = String::new();
+    if look.probes.sessions > 0 {
+        text.push_str(&format!("  {:.1} % of {} probes", look.probes.first_packet, look.probes.sessions));
+    }
+    if look.commands[1] > 0 {
+        text.push_str(&format!("  {} of {} commands", look.commands[0], look.commands[1]));
+    }
+    text
+}
+
+/// Writes the traffic of each deployment to a file.
+fn write(args: &Args, directory: &std::path::Path) {
+    let (deployments, elephant) = selected(args);
+    for deployment in deployments {
+        let path = directory.join(deployment.name.replace(' ', "-") + ".pcap");
+        if let Err(error) = shares::write(deployment, args.seed, (elephant.bytes > 0).then_some(elephant), &path) {
+            eprintln!("retention: cannot write {}: {error}", path.display());
+            std::process::exit(1);
+        }
     }
 }
 
@@ -78,7 +156,7 @@ fn compare(args: &Args, split: &Split) {
     let mut pipeline = match Pipeline::new(config) {
         Ok(pipeline) => pipeline,
         Err(error) => {
-            eprintln!("retention: no memory for {}: {error}", args.budget);
+            eprintln!("retention: no memory for {}: {error}", args.budget());
             std::process::exit(1);
         }
     };
@@ -92,8 +170,8 @@ fn compare(args: &Args, split: &Split) {
         truth: Truth::default(),
         pipeline,
         // The baselines have no session table, so packets get the whole budget.
-        fifo: Fifo::new(args.budget.bytes(), u64::MAX),
-        cutoff: Fifo::new(args.budget.bytes(), CUTOFF_BYTES),
+        fifo: Fifo::new(args.budget().bytes(), u64::MAX),
+        cutoff: Fifo::new(args.budget().bytes(), CUTOFF_BYTES),
         looks: Vec::new(),
     };
     let wire_bytes = run.all(args);
@@ -102,20 +180,6 @@ fn compare(args: &Args, split: &Split) {
     } else {
         report::title(args, split, &run.truth, wire_bytes);
         report::table(&run.looks);
-        if let Some(path) = &args.chart {
-            let means = std::array::from_fn(|policy| {
-                let looks: Vec<Measured> = run.looks.iter().map(|look| look.policies[policy]).collect();
-                Measured::mean(&looks)
-            });
-            let title = format!(
-                "How far back {} reach: campus workload, {} sessions/s, seed {}",
-                args.budget, args.rate, args.seed
-            );
-            if let Err(error) = std::fs::write(path, chart::svg(&title, &means)) {
-                eprintln!("retention: cannot write {}: {error}", path.display());
-                std::process::exit(1);
-            }
-        }
         report::sessions(&run.pipeline.worker().sessions);
     }
 }

@@ -26,9 +26,9 @@ pub(crate) fn title(args: &Args, split: &Split, truth: &Truth, wire_bytes: u64) 
     );
     println!(
         "budget {}, of it {} for packets ({} for the others, which know no sessions); mean of {} looks in the second half",
-        args.budget,
+        args.budget(),
         ByteSize(split.store_bytes),
-        args.budget,
+        args.budget(),
         args.looks
     );
 }

@@ -332,9 +332,10 @@ impl Run {
                 recorder.headless,
                 recorder.gaps,
             );
-            // The store has only a few dozen segments, so each is a large part of it. `make retention` gives the figure
-            // for a real store.
-            let bounded = !self.setup.entries_suffice || recorder.gaps * 10 <= recorder.looked_at;
+            // A session misses a part while the segment with an earlier part of the same rank is gone. The store has only
+            // a few dozen segments, so that this is one of many dozen sessions and not one of a thousand as in a real
+            // store (`make retention` gives that figure). Thirty seeds showed 0.3 % in the middle and 4.7 % at most.
+            let bounded = !self.setup.entries_suffice || recorder.gaps * 100 <= recorder.looked_at * 6;
             assert!(bounded, "{} of {} looks at sessions show a gap", recorder.gaps, recorder.looked_at);
         }
     }
