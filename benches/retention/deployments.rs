@@ -33,7 +33,7 @@ pub(crate) const DEPLOYMENTS: [Deployment; 10] = [
     deployment("one server", |traffic, second| mixed(traffic, second, [60, 1])),
     deployment("one client", |traffic, second| mixed(traffic, second, [1, 1])),
     deployment("sixty servers", |traffic, second| mixed(traffic, second, [60, 60])),
-    deployment("gateway (NAT)", |traffic, second| mixed(traffic, second, [1, 4000])),
+    deployment("gateway", |traffic, second| mixed(traffic, second, [1, 4000])),
     deployment("resolver", resolver),
     deployment("load balancer", load_balancer),
     deployment("mail relay", mail_relay),
@@ -146,7 +146,8 @@ fn scanner(traffic: &mut Traffic, second: u64) {
     const PER_S: u64 = 20;
     mixed(traffic, second, [60, 1]);
     for number in 0..PER_S {
-        let target = Host(0xac1e_0000 + traffic.below(1 << 16), 1 + traffic.below(1024) as u16);
+        let port = u16::try_from(1 + traffic.below(1024)).expect("a port");
+        let target = Host(0xac1e_0000 + traffic.below(1 << 16), port);
         let ends = [Host(CLIENTS + 0x99, traffic.port()), target];
         traffic.probe(begin_ns(second, number, PER_S), ends, number % 10 == 0);
     }
@@ -159,7 +160,7 @@ fn mirror_port(traffic: &mut Traffic, second: u64) {
         let client = Host(CLIENTS + traffic.below(2000), traffic.port());
         let server = Host(SERVERS + traffic.below(300), 443);
         let sees = [[true, true], [true, false], [true, true], [true, true], [false, true], [true, true]];
-        let vlan = 100 + traffic.below(4) as u16;
+        let vlan = u16::try_from(100 + traffic.below(4)).expect("a VLAN ID");
         let sees = sees[traffic.below(6) as usize];
         let (response, wire) = exchanged(traffic, number);
         let turns = [(From::Client, 80), (From::Server, response)];

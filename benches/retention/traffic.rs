@@ -295,7 +295,8 @@ impl Traffic {
         match payload {
             Payload::Noise(bytes) => {
                 let bytes = usize::try_from(bytes).expect("a packet");
-                let at = self.noise_from.bits() as usize % (NOISE_BYTES - bytes);
+                let at = self.noise_from.bits() % (NOISE_BYTES - bytes) as u64;
+                let at = usize::try_from(at).expect("within the noise");
                 frame.extend_from_slice(&self.noise[at..at + bytes]);
             }
             Payload::Modbus { len: bytes, function } => {

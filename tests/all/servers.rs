@@ -72,7 +72,7 @@ fn many_servers() {
 
 #[test]
 fn a_gateway() {
-    holds("gateway (NAT)", 98.0);
+    holds("gateway", 98.0);
 }
 
 #[test]
