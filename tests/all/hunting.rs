@@ -206,6 +206,261 @@ fn an_object_with_a_hole_is_partial() {
 }
 
 #[test]
+fn packets_are_selected_by_what_they_say_as_tshark_does() {
+    let what = "packets_are_selected_by_what_they_say";
+    let Some(file) = machine::capture(what, "ics-modbus.pcap") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("write.pcapng");
+    let output = retrocap(&["get", "-r", text(&file), "--app", "modbus:write", "-w", text(&out)]);
+    assert!(output.status.success(), "{}", said(&output));
+    let expression = "modbus.func_code in {5,6,15,16,22,23}";
+    let tshark = |file: &Path| {
+        let output = Command::new("tshark").args(["-r", text(file), "-Y", expression]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    };
+    let written = crate::generate::read(&out).0.len();
+    assert!(written > 1000);
+    assert_eq!((written, tshark(&out)), (tshark(&file), written), "these packets, all of them, and no others");
+    let whole = folder.path().join("whole.pcapng");
+    let output = retrocap(&["get", "-r", text(&file), "--app", "modbus:write", "--whole-sessions", "-w", text(&whole)]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(crate::generate::read(&whole).0.len() > 2 * written);
+    let flows = retrocap(&["flows", "-r", text(&file), "--app", "modbus:write", "--json"]);
+    let flows = lines(&flows);
+    assert!(!flows.is_empty());
+    for flow in &flows {
+        assert_eq!(flow["app"]["name"], "modbus");
+        assert!(flow["app"]["words"].as_array().unwrap().contains(&"write".into()), "{flow}");
+    }
+    let sums = lines(&retrocap(&["flows", "-r", text(&file), "--by", "app", "--json"]));
+    assert_eq!((sums.len(), sums[0]["app"].as_str()), (1, Some("modbus")));
+    for arguments in [&["get", "--app", "tls", "-w", "/dev/null"][..], &["hunt", "--app", "tls", "--text", "a"]] {
+        let output = retrocap(&[&arguments[..1], &["-r", text(&file)], &arguments[1..]].concat());
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", said(&output));
+    }
+    let output = retrocap(&["flows", "-r", text(&file), "--app", "modbuss"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("modbus"), "it names those that exist: {}", said(&output));
+}
+
+/// A recorder that replays a capture, and then answers.
+struct Replaying {
+    child: std::process::Child,
+    folder: tempfile::TempDir,
+}
+
+impl Replaying {
+    fn start(capture: &Path, more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("r.sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
+        command.args(["run", "--replay", text(capture), "--speed", "max", "--socket", text(&socket)]);
+        command.args(["--no-drop-privileges", "-q"]).args(more);
+        let child = command.spawn().unwrap();
+        let recorder = Self { child, folder };
+        let packets = crate::generate::read(capture).0.len() as u64;
+        for _ in 0..6000 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            let output = retrocap(&["status", "--json", "--socket", &recorder.socket()]);
+            let status: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+            if status.is_some_and(|status| status["packets"]["received"] == packets) {
+                return recorder;
+            }
+        }
+        panic!("the capture was not replayed");
+    }
+
+    fn socket(&self) -> String {
+        text(&self.folder.path().join("r.sock")).to_owned()
+    }
+}
+
+impl Drop for Replaying {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_api_searches_contents_and_gives_one_object_at_a_time() {
+    use crate::service::asking::get;
+    let folder = tempfile::tempdir().unwrap();
+    let response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Disposition: attachment; filename=\"<script>.html\"\r\nContent-Length: 25\r\n\r\n<script>alert(1)</script>";
+    let file = http(folder.path(), b"GET /secret HTTP/1.1\r\nHost: a.example\r\n\r\n", response, 10);
+    let recorder = Replaying::start(&file, &["-m", "16MiB"]);
+    let answer = get(recorder.socket(), "/v1/hunt?text=/secret&regex=al[e]rt&ioc=a.example&limit=10");
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("application/x-ndjson")),
+        "{}",
+        answer.text()
+    );
+    let mut found: Vec<Value> = answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    found.sort_by_key(|one| one["kind"].as_str().unwrap().to_owned());
+    let kinds: Vec<_> = found.iter().map(|one| one["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["ioc", "regex", "text"], "{}", answer.text());
+    assert_eq!((&found[2]["stream_offset"], &found[2]["packet"]["sequence"]), (&4.into(), &3.into()));
+    assert_eq!(answer.trailer("retrocap-matches"), Some("3"));
+    for (question, status, words) in [
+        ("/v1/hunt?text=nowhere", 404, "nothing matched"),
+        ("/v1/hunt", 400, "what to look for"),
+        ("/v1/hunt?regex=(", 400, "regular expression"),
+        ("/v1/hunt?attack=heartbled", 400, "attack"),
+        ("/v1/hunt?text=a&follow=1", 400, "there is no parameter"),
+        ("/v1/files?kind=gopher", 400, "gopher"),
+        ("/v1/files?kind=smtp", 404, "no object matches"),
+        ("/v1/files/..%2f..%2fetc%2fpasswd", 400, "SHA-256"),
+    ] {
+        let answer = get(recorder.socket(), question);
+        assert_eq!(answer.status, status, "{question}: {}", answer.text());
+        assert!(answer.text().contains(words), "{question}: {}", answer.text());
+    }
+    let listed = get(recorder.socket(), "/v1/files");
+    let object: Value = serde_json::from_str(listed.text().lines().next().unwrap()).unwrap();
+    assert_eq!((&object["size"], &object["complete"]), (&25.into(), &true.into()));
+    let one = get(recorder.socket(), object["path"].as_str().unwrap());
+    assert_eq!((one.status, one.body.as_slice()), (200, &b"<script>alert(1)</script>"[..]));
+    for (header, value) in [
+        ("content-type", "application/octet-stream"),
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "default-src 'none'; sandbox"),
+    ] {
+        assert_eq!(one.header(header), Some(value));
+    }
+    let attachment = one.header("content-disposition").unwrap();
+    assert!(attachment.starts_with("attachment; filename=\"") && !attachment.contains("script"), "{attachment}");
+    let whole = object["path"].as_str().unwrap();
+    assert_eq!(get(recorder.socket(), &whole.replace('?', ".partial?")).status, 404, "a whole object is not partial");
+    for route in
+        retrocap::serve::ROUTES.iter().filter(|route| route.path.contains("hunt") || route.path.contains("files"))
+    {
+        assert_eq!(route.role, retrocap::api::Role::Packets, "{}", route.path);
+    }
+}
+
+#[test]
+fn objects_are_decoded_in_a_confined_process() {
+    use std::process::Stdio;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
+    command.args(["decode-objects", "--output", text(&out)]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let status = || std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let field = |name: &str| {
+        let status = status();
+        status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()).unwrap()
+    };
+    for _ in 0..1000 {
+        if field("Seccomp:") == "2" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
+    drop(child.stdin.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+}
+
+#[test]
+fn pins_of_hunts_have_a_share_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let request = b"GET /secret HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    let file = http(folder.path(), request, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 10);
+    let recorder = Replaying::start(&file, &["-m", "16MiB"]);
+    let socket = recorder.socket();
+    for time in ["1h", "2h", "3h"] {
+        let output = retrocap(&["hunt", "--socket", &socket, "--text", "/secret", "--pin", time]);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    let output = retrocap(&["hunt", "--socket", &socket, "--text", "/secret", "--pin", "1h"]);
+    assert!(said(&output).contains("there are 3 such pins already"), "{}", said(&output));
+    // Pins that people make have places of their own.
+    for number in 0..9 {
+        let output = retrocap(&["pin", "--socket", &socket, "port", &(1000 + number).to_string(), "--for", "1h"]);
+        assert!(output.status.success(), "{number}: {}", said(&output));
+    }
+    let output = retrocap(&["pin", "--socket", &socket, "port", "99", "--for", "1h"]);
+    assert!(said(&output).contains("there are 9 such pins already"), "{}", said(&output));
+}
+
+#[test]
+fn heartbleed_is_found_in_a_days_traffic() {
+    let what = "heartbleed_is_found_in_a_days_traffic";
+    let (Some(attack), Some(others)) =
+        (machine::capture(what, "heartbleed.pcap"), machine::capture(what, "mixed-lan.pcap"))
+    else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let day = folder.path().join("day.pcap");
+    std::fs::write(&day, crate::generate::traffic(120 << 20, 7)).unwrap();
+    let mut packets = crate::generate::read(&day).0;
+    let (start, end) = (packets[0].0, packets.last().unwrap().0);
+    for capture in [&attack, &others] {
+        let shift = |nanos: u64, first: u64| start + (end - start) / 3 + (nanos - first);
+        let theirs = crate::generate::read(capture).0;
+        let first = theirs[0].0;
+        packets.extend(theirs.into_iter().map(|(nanos, length, data)| (shift(nanos, first), length, data)));
+    }
+    packets.sort_by_key(|packet| packet.0);
+    let mut file = crate::generate::header();
+    for (nanos, length, data) in packets {
+        let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+        let captured = u32::try_from(data.len()).unwrap();
+        for field in [u32::try_from(seconds).unwrap(), u32::try_from(fraction).unwrap(), captured, length] {
+            file.extend_from_slice(&field.to_le_bytes());
+        }
+        file.extend_from_slice(&data);
+    }
+    std::fs::write(&day, file).unwrap();
+    let recorder = Replaying::start(&day, &["-m", "40MiB"]);
+    let status = retrocap(&["status", "--json", "--socket", &recorder.socket()]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert!(status["packets"]["evicted"].as_u64().unwrap() > 0, "the day is larger than the memory");
+    let output = retrocap(&["hunt", "--socket", &recorder.socket(), "--attack", "heartbleed", "--json"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let found = lines(&output);
+    let stages: Vec<_> = found.iter().map(|one| one["stage"].as_str().unwrap()).collect();
+    assert!(stages.contains(&"attempt"), "{stages:?}: {}", said(&output));
+    let sessions: std::collections::BTreeSet<_> =
+        found.iter().map(|one| one["flow"]["originator"].to_string()).collect();
+    assert_eq!(sessions.len(), 1, "no other session is named");
+    let flow = serde_json::to_string(&found[0]["flow"]).unwrap();
+    let listed = lines(&retrocap(&["flows", "--socket", &recorder.socket(), "--flow", &flow, "--json"]));
+    let (kept, seen) = (&listed[0]["kept_packets"], &listed[0]["packets"]);
+    let whole = kept.as_u64().unwrap() == seen["originator"].as_u64().unwrap() + seen["responder"].as_u64().unwrap();
+    // The leak of 16 kB is there, or the search says that the session was cut.
+    let leaked = found
+        .iter()
+        .any(|one| one["stage"] == "success" && one["detail"].as_str().is_some_and(|detail| detail.contains("leaked")));
+    assert!(if whole { leaked } else { said(&output).contains("gaps") }, "{listed:?} {found:?} {}", said(&output));
+}
+
+#[test]
+fn a_spool_is_searched_without_a_recorder() {
+    let folder = tempfile::tempdir().unwrap();
+    let request = b"GET /secret HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    let file = http(folder.path(), request, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", 10);
+    let spool = folder.path().join("spool");
+    let mut recorder = Replaying::start(&file, &["-m", "64MiB", "--spool", text(&spool)]);
+    // While it runs, each match of memory and disk is one line.
+    let running = retrocap(&["hunt", "--socket", &recorder.socket(), "--text", "/secret", "--json"]);
+    assert_eq!(lines(&running).len(), 1, "{}", said(&running));
+    let pid = recorder.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    recorder.child.wait().unwrap();
+    let output = retrocap(&["hunt", "--spool", text(&spool), "--text", "/secret", "--json"]);
+    assert_eq!(lines(&output).len(), 1, "{}", said(&output));
+    let output = retrocap(&["files", "--spool", text(&spool), "--json"]);
+    assert_eq!(lines(&output)[0]["md5"], "5d41402abc4b2a76b9719d911017c592", "{}", said(&output));
+    let output = retrocap(&["flows", "--spool", text(&spool), "--app", "http", "--json"]);
+    assert_eq!(lines(&output)[0]["app"]["name"], "http", "{}", said(&output));
+}
+
+#[test]
 fn a_file_that_is_no_capture_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("odd.pcap");

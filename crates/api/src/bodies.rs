@@ -28,6 +28,9 @@ pub struct NewPin {
     /// Seconds for which the pin holds; at most 31 days.
     #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 2_678_400))]
     pub for_s: f64,
+    /// Whether a search made it. Such pins have a quarter of the memory of all pins, and at most three places.
+    #[serde(default)]
+    pub hunt: bool,
 }
 
 impl NewPin {

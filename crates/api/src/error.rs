@@ -21,6 +21,12 @@ pub enum ParameterError {
     /// A key that was given more than once, or together with another name of it.
     #[error("{0:?} is given twice; give it once")]
     Twice(&'static str),
+    /// A search for nothing.
+    #[error("what to look for? give text, bytes, regex, ioc or attack, as in /v1/hunt?attack=heartbleed")]
+    NothingWanted,
+    /// A key that was given too often.
+    #[error("{0:?} is given more than {1} times; ask several times, or let retrocap hunt search the packets")]
+    TooMany(&'static str, usize),
     /// Keys that exclude each other.
     #[error("{0:?} and {1:?} exclude each other; leave one out")]
     Exclusive(&'static str, &'static str),

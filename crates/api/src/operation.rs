@@ -1,5 +1,9 @@
 //! The operations of the API: what each takes and gives, and the OpenAPI document that follows from it.
 
+mod content;
+
+pub use content::{FILE, FILES, HUNT};
+
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
@@ -248,7 +252,10 @@ pub const PIN: Operation = Operation {
     },
     problems: &[
         (400, BAD_QUERY),
-        (409, "Pins have no room: the sessions that match hold more than is left, or there are twelve pins already."),
+        (
+            409,
+            "Pins have no room: the sessions that match hold more than is left, or there are nine pins already, or three of hunts.",
+        ),
     ],
 };
 
@@ -291,7 +298,7 @@ pub fn openapi(operations: impl IntoIterator<Item = Located>) -> Value {
     let mut paths = Map::new();
     for Located { path, method, role, operation } in operations {
         let methods = paths.entry(path).or_insert_with(|| json!({}));
-        methods[method] = operation.document(role, &mut generator);
+        methods[method] = operation.document(path, role, &mut generator);
     }
     generator.subschema_for::<Problem>();
     let mut schemas = Value::Object(generator.take_definitions(true));
@@ -313,11 +320,15 @@ pub fn openapi(operations: impl IntoIterator<Item = Located>) -> Value {
 }
 
 impl Operation {
-    fn document(&self, role: Role, generator: &mut SchemaGenerator) -> Value {
+    fn document(&self, path: &str, role: Role, generator: &mut SchemaGenerator) -> Value {
         let mut document = json!({ "operationId": self.id, "summary": self.summary });
         let takes = format!("Takes the role {role}.");
         document["description"] = self.description.map_or(takes.clone(), |text| format!("{text} {takes}")).into();
-        let parameters: Vec<Value> = (self.parameters)().into_iter().flat_map(Parameter::documents).collect();
+        let mut parameters: Vec<Value> = (self.parameters)().into_iter().flat_map(Parameter::documents).collect();
+        if path.contains("{id}") {
+            let id = json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } });
+            parameters.insert(0, id);
+        }
         if !parameters.is_empty() {
             document["parameters"] = parameters.into();
         }
@@ -405,6 +416,7 @@ impl Kind {
             Self::Number { min, max: Some(max) } => json!({ "type": "integer", "minimum": min, "maximum": max }),
             Self::Flag => json!({ "type": "string", "enum": ["", "1", "true", "0", "false"] }),
             Self::Words(words) => json!({ "type": "string", "enum": words }),
+            Self::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         }
     }
 }

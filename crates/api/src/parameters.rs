@@ -207,7 +207,7 @@ fn connection(text: &str) -> Result<(SocketAddr, SocketAddr), ParameterError> {
     ends.ok_or_else(|| wrong("carried-by", text, "two ends of a TCP connection, as in 10.0.0.1:40000 10.0.0.2:57012"))
 }
 
-fn request(selection: SelectionQuestion, clock: Clock) -> Result<Request, ParameterError> {
+pub(super) fn request(selection: SelectionQuestion, clock: Clock) -> Result<Request, ParameterError> {
     let (since, until) = window(&selection, clock)?;
     let community_id = |text: String| {
         // A plus sign that nobody escaped has become a space, which base64 does not have.

@@ -6,6 +6,12 @@ pub const STATUS: &str = "/v1/status";
 pub const PACKETS: &str = "/v1/packets";
 /// Sessions.
 pub const FLOWS: &str = "/v1/flows";
+/// Searches of what sessions carried.
+pub const HUNT: &str = "/v1/hunt";
+/// Objects: files, bodies and mails.
+pub const FILES: &str = "/v1/files";
+/// The bytes of one object.
+pub const FILE: &str = "/v1/files/{id}";
 /// Pins.
 pub const PINS: &str = "/v1/pins";
 /// Whether the recorder works.

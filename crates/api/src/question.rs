@@ -10,8 +10,9 @@ use std::num::NonZeroU64;
 
 use super::error::{ParameterError, SHOWN_CHARS_MAX, wrong};
 use super::path;
-use super::value::{Kind, ParameterValue};
+use super::value::{Kind, ParameterValue, Texts};
 use formats::writer::{Format, Precision};
+use hunt::SearchScope;
 use query::Tier;
 use query::flows::Sort;
 use query::listing::PageMark;
@@ -67,7 +68,9 @@ macro_rules! question {
 
             fn write_to(&self, query: &mut form_urlencoded::Serializer<'_, String>) {
                 $(if let Some(value) = &self.$field {
-                    query.append_pair($name, &value.write());
+                    for value in value.write_all() {
+                        query.append_pair($name, &value);
+                    }
                 })+
             }
         }
@@ -151,6 +154,42 @@ question! {
 }
 
 question! {
+    /// What only `GET /v1/hunt` takes.
+    pub struct HuntRules {
+        text: Texts = "text", example "BEGIN RSA PRIVATE KEY"
+            => "This text, exactly. It may be repeated; all that is looked for is joined by or.";
+        bytes: Texts = "bytes", example "4d 5a 90 00"
+            => "These bytes, in hexadecimal. It may be repeated.";
+        regex: Texts = "regex", example "(?i)user=[a-z]+"
+            => "This regular expression, which takes linear time. It may be repeated, eight times at most.";
+        ioc: Texts = "ioc", example "evil.example"
+            => "This indicator: an address, a network, a name, a URL, JA3, JA4, HASSH, or the hash of a file. It may be repeated.";
+        attack: Texts = "attack", example "heartbleed"
+            => "This named attack; all looks for each. It may be repeated.";
+        place: SearchScope = "in"
+            => "What is searched: the bytes that a side sent, across packets (stream, the default), each packet alone (payload), or objects after decoding (file).";
+        limit: NonZeroU64 = "limit", example "100"
+            => "Ends after this many matches.";
+    }
+}
+
+question! {
+    /// What only `GET /v1/files` takes.
+    pub struct ObjectRules {
+        kind: Texts = "kind", example "http"
+            => "Only objects of this protocol: http, smtp, imap, pop3, ftp, smb or tftp. It may be repeated.";
+        mime: String = "type", example "image/"
+            => "Only objects whose content is of this type, or of a type that begins so.";
+        sha256: String = "sha256", example "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f"
+            => "Only objects with this hash.";
+        min: u64 = "min", example "10240"
+            => "Only objects of at least so many bytes.";
+        limit: NonZeroU64 = "limit", example "100"
+            => "Ends after this many objects.";
+    }
+}
+
+question! {
     /// What `DELETE /v1/pins` takes.
     pub struct UnpinQuestion {
         id: u64 = "id", example "3", required true
@@ -176,45 +215,68 @@ pub struct FlowsQuestion {
     pub listing: ListingQuestion,
 }
 
-impl PacketsQuestion {
-    /// The target of a request: the path, and the query string if there are parameters.
-    pub fn target(&self) -> String {
-        target(path::PACKETS, &self.write())
-    }
-
-    /// Its parameters.
-    pub fn parameters() -> Vec<&'static Parameter> {
-        SelectionQuestion::PARAMETERS.iter().chain(ExportQuestion::PARAMETERS).collect()
-    }
-
-    /// Reads the query string of a URL, without its question mark.
-    ///
-    /// # Errors
-    ///
-    /// Says what is wrong and what would be right.
-    pub fn read(query: &str) -> Result<Self, ParameterError> {
-        let mut pairs = Pairs::read(query, &Self::parameters())?;
-        Ok(Self { export: ExportQuestion::take(&mut pairs)?, selection: SelectionQuestion::take(&mut pairs)? })
-    }
-
-    /// Writes the query string of a URL, without its question mark.
-    pub fn write(&self) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        self.selection.write_to(&mut query);
-        self.export.write_to(&mut query);
-        query.finish()
-    }
+/// What `GET /v1/hunt` is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HuntQuestion {
+    /// In which packets.
+    pub selection: SelectionQuestion,
+    /// For what.
+    pub rules: HuntRules,
 }
 
-impl FlowsQuestion {
-    /// The target of a request: the path, and the query string if there are parameters.
-    pub fn target(&self) -> String {
-        target(path::FLOWS, &self.write())
-    }
+/// What `GET /v1/files` is asked, and `GET /v1/files/{id}` by its selection alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FilesQuestion {
+    /// In which packets.
+    pub selection: SelectionQuestion,
+    /// Which objects.
+    pub rules: ObjectRules,
+}
 
+/// A question that has a selection and rules of its own.
+macro_rules! with_selection {
+    ($question:ident, $path:expr, $rest:ident: $rules:ident) => {
+        impl $question {
+            /// The target of a request: the path, and the query string if there are parameters.
+            pub fn target(&self) -> String {
+                target($path, &self.write())
+            }
+
+            /// Its parameters.
+            pub fn parameters() -> Vec<&'static Parameter> {
+                SelectionQuestion::PARAMETERS.iter().chain($rules::PARAMETERS).collect()
+            }
+
+            /// Reads the query string of a URL, without its question mark.
+            ///
+            /// # Errors
+            ///
+            /// Says what is wrong and what would be right.
+            pub fn read(query: &str) -> Result<Self, ParameterError> {
+                let mut pairs = Pairs::read(query, &Self::parameters())?;
+                Ok(Self { $rest: $rules::take(&mut pairs)?, selection: SelectionQuestion::take(&mut pairs)? })
+            }
+
+            /// Writes the query string of a URL, without its question mark.
+            pub fn write(&self) -> String {
+                let mut query = form_urlencoded::Serializer::new(String::new());
+                self.selection.write_to(&mut query);
+                self.$rest.write_to(&mut query);
+                query.finish()
+            }
+        }
+    };
+}
+
+with_selection!(PacketsQuestion, path::PACKETS, export: ExportQuestion);
+with_selection!(FlowsQuestion, path::FLOWS, listing: ListingQuestion);
+with_selection!(HuntQuestion, path::HUNT, rules: HuntRules);
+with_selection!(FilesQuestion, path::FILES, rules: ObjectRules);
+
+impl SelectionQuestion {
     /// Its parameters.
     pub fn parameters() -> Vec<&'static Parameter> {
-        SelectionQuestion::PARAMETERS.iter().chain(ListingQuestion::PARAMETERS).collect()
+        Self::PARAMETERS.iter().collect()
     }
 
     /// Reads the query string of a URL, without its question mark.
@@ -223,15 +285,13 @@ impl FlowsQuestion {
     ///
     /// Says what is wrong and what would be right.
     pub fn read(query: &str) -> Result<Self, ParameterError> {
-        let mut pairs = Pairs::read(query, &Self::parameters())?;
-        Ok(Self { listing: ListingQuestion::take(&mut pairs)?, selection: SelectionQuestion::take(&mut pairs)? })
+        Self::take(&mut Pairs::read(query, &Self::parameters())?)
     }
 
     /// Writes the query string of a URL, without its question mark.
     pub fn write(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        self.selection.write_to(&mut query);
-        self.listing.write_to(&mut query);
+        self.write_to(&mut query);
         query.finish()
     }
 }
@@ -277,6 +337,17 @@ impl<'q> Pairs<'q> {
         let keys = || parameters.iter().flat_map(|known| std::iter::once(&known.name).chain(known.aliases));
         for (read, value) in form_urlencoded::parse(query.as_bytes()) {
             let Some(&key) = keys().find(|key| **key == read) else { return Err(unknown(&read, keys().copied())) };
+            if parameters.iter().any(|known| known.name == key && known.kind == Kind::Texts) {
+                if value.contains(Texts::SEPARATOR) {
+                    return Err(wrong(key, &value, Texts::EXPECTED));
+                }
+                if let Some((_, all)) = pairs.iter_mut().find(|(known, _)| *known == key) {
+                    let all = all.to_mut();
+                    all.push(Texts::SEPARATOR);
+                    all.push_str(&value);
+                    continue;
+                }
+            }
             if pairs.iter().any(|(known, _)| *known == key) {
                 return Err(ParameterError::Twice(key));
             }
@@ -331,6 +402,12 @@ mod tests {
         let flows = FlowsQuestion::read("expr=udp&sort=in&by=peer&limit=3&name=%26%3D").unwrap();
         assert_eq!(FlowsQuestion::read(&flows.write()).unwrap(), flows);
         assert_eq!(flows.selection.filter.as_deref(), Some("udp"));
+        let hunt = HuntQuestion::read("text=a&regex=b%2Bc&text=d+e&in=file&limit=3&since=1h").unwrap();
+        assert_eq!(hunt.rules.text, Some(Texts(vec!["a".to_owned(), "d e".to_owned()])));
+        assert_eq!(HuntQuestion::read(&hunt.write()).unwrap(), hunt);
+        assert!(HuntQuestion::read("text=a%00b").is_err() && HuntQuestion::read("limit=1&limit=2").is_err());
+        let files = FilesQuestion::read("kind=http&kind=smb&type=image/&min=10").unwrap();
+        assert_eq!(FilesQuestion::read(&files.write()).unwrap(), files);
         assert_eq!(flows.target(), format!("/v1/flows?{}", flows.write()));
         assert_eq!(PacketsQuestion::default().target(), "/v1/packets");
     }
@@ -345,12 +422,15 @@ mod tests {
 
     #[test]
     fn every_parameter_has_a_sentence_and_its_example_is_read() {
-        for parameter in PacketsQuestion::parameters().into_iter().chain(FlowsQuestion::parameters()) {
+        let all = [PacketsQuestion::parameters(), FlowsQuestion::parameters(), HuntQuestion::parameters()];
+        for parameter in all.into_iter().flatten().chain(FilesQuestion::parameters()) {
             assert!(parameter.description.ends_with('.'), "{}", parameter.name);
             if let Some(example) = parameter.example {
                 let query =
                     form_urlencoded::Serializer::new(String::new()).append_pair(parameter.name, example).finish();
-                assert!(PacketsQuestion::read(&query).is_ok() || FlowsQuestion::read(&query).is_ok(), "{query}");
+                let read = PacketsQuestion::read(&query).is_ok() || FlowsQuestion::read(&query).is_ok();
+                let searched = HuntQuestion::read(&query).is_ok() || FilesQuestion::read(&query).is_ok();
+                assert!(read || searched, "{query}");
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 
 use formats::writer::{Format, Precision};
+use hunt::SearchScope;
 use query::Tier;
 use query::flows::Sort;
 use query::listing::PageMark;
@@ -25,6 +26,8 @@ pub enum Kind {
     Flag,
     /// One of these words.
     Words(&'static [&'static str]),
+    /// Any text, and the parameter may be repeated.
+    Texts,
 }
 
 /// A type that a value is read as.
@@ -38,6 +41,36 @@ pub trait ParameterValue: Sized {
     fn read(text: &str) -> Option<Self>;
     /// Writes the value as [`read`](Self::read) takes it.
     fn write(&self) -> String;
+    /// The values of a parameter that may be repeated; otherwise the one value.
+    fn write_all(&self) -> Vec<String> {
+        vec![self.write()]
+    }
+}
+
+/// The values of a parameter that may be repeated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Texts(pub Vec<String>);
+
+impl Texts {
+    /// Between values that are read at once; no value contains it.
+    pub(super) const SEPARATOR: char = '\0';
+}
+
+impl ParameterValue for Texts {
+    const KIND: Kind = Kind::Texts;
+    const EXPECTED: &'static str = "a text without the character NUL";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(Self(text.split(Self::SEPARATOR).map(str::to_owned).collect()))
+    }
+
+    fn write(&self) -> String {
+        self.0.join("\0")
+    }
+
+    fn write_all(&self) -> Vec<String> {
+        self.0.clone()
+    }
 }
 
 impl ParameterValue for String {
@@ -163,4 +196,8 @@ words!(
     "newest" => Sort::Newest,
     "start" => Sort::Start, "last" => Sort::Last, "bytes" => Sort::Bytes, "packets" => Sort::Packets,
     "duration" => Sort::Duration, "out" => Sort::Out, "in" => Sort::In,
+);
+words!(
+    SearchScope, "payload, stream or file",
+    "payload" => SearchScope::Payload, "stream" => SearchScope::Stream, "file" => SearchScope::File,
 );

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use engine::budget::ByteSize;
 use protocols::table::TABLE;
 use protocols::{Event, ObjectPart, ProtocolSink, Protocols};
 use streams::{Cause, PacketRef, Run, Sender, Session, Sink};
@@ -54,6 +55,48 @@ pub struct Report {
     pub in_pieces: u64,
     /// Parsers that gave up.
     pub unread_messages: u64,
+    /// Packets that were evicted before the search came to them; the caller counts them.
+    pub overtaken: u64,
+}
+
+impl Report {
+    /// What was searched, and what could not be.
+    pub fn sentence(&self, counts: streams::Counts) -> String {
+        let mut not = Vec::new();
+        for (cause, (times, bytes)) in &self.gaps {
+            let what = match cause {
+                Cause::NoSyn => "directions whose start was not captured",
+                Cause::Snaplen => "packets that were truncated",
+                Cause::Dropped => "gaps where packets were dropped",
+                Cause::Cut => "gaps at the end of sessions that were cut",
+                Cause::Evicted => "gaps within sessions, of evicted packets",
+                Cause::Overtaken => "gaps of streams that gave way to others",
+                Cause::Missing => "gaps whose packets are not in the file",
+            };
+            let size = if *bytes > 0 { format!(" ({})", ByteSize(*bytes)) } else { String::new() };
+            not.push(format!("{times} {what}{size}"));
+        }
+        if self.encrypted_sessions > 0 {
+            let (sessions, bytes) = (self.encrypted_sessions, ByteSize(self.encrypted_bytes));
+            not.push(format!("{sessions} sessions of encrypted protocols ({bytes})"));
+        }
+        for (number, what) in [
+            (self.overtaken, "packets that were evicted during the search"),
+            (counts.undecoded, "packets with unknown headers"),
+            (counts.incomplete_datagrams, "datagrams with missing fragments"),
+            (counts.ended_early, "sessions that were split to save memory"),
+            (self.in_pieces, "directions that were searched in pieces to save memory"),
+            (self.unread_messages, "sessions whose messages could not be read to the end"),
+            (self.conflicts, "conflicting retransmissions, of which the first bytes were searched"),
+            (self.more_matches, "further matches of one rule in one session that are not listed"),
+        ] {
+            if number > 0 {
+                not.push(format!("{number} {what}"));
+            }
+        }
+        let searched = format!("searched {} of {} sessions", ByteSize(self.bytes), self.sessions);
+        if not.is_empty() { searched } else { format!("{searched}; not searched completely: {}", not.join(", ")) }
+    }
 }
 
 /// Searches all sessions.
@@ -75,6 +118,7 @@ struct StreamSearch {
     windows: HashMap<u64, (Session, [Window; 2])>,
     order: VecDeque<(u64, Sender)>,
     held_bytes: usize,
+    windows_bytes_max: usize,
 }
 
 /// The search of messages, and the state that all searches share.
@@ -109,10 +153,21 @@ impl<F: MatchSink> Hunter<F> {
             windows: HashMap::new(),
             order: VecDeque::new(),
             held_bytes: 0,
+            windows_bytes_max: WINDOWS_BYTES_MAX,
         });
         let (counting, report) = (Counting::default(), Report::default());
         let asked = SessionSearch { found, attacks, indicators, counting, sessions: HashMap::new(), report };
         Self { search, protocols: Protocols::new(asked) }
+    }
+
+    /// Limits the bytes that wait in the windows of all sessions, and the same for their parsers.
+    #[must_use]
+    pub fn with_waiting_bytes_max(mut self, bytes: usize) -> Self {
+        if let Some(search) = &mut self.search {
+            search.windows_bytes_max = bytes;
+        }
+        self.protocols = self.protocols.with_waiting_bytes_max(bytes);
+        self
     }
 
     /// What was searched so far.
@@ -200,7 +255,7 @@ impl StreamSearch {
 
     /// Searches and drops the oldest windows. A match that continues beyond them is missed, which is counted.
     fn make_room<F: MatchSink>(&mut self, asked: &mut SessionSearch<F>) {
-        while self.held_bytes > WINDOWS_BYTES_MAX
+        while self.held_bytes > self.windows_bytes_max
             && let Some((number, sender)) = self.order.pop_front()
         {
             let Some((session, windows)) = self.windows.get_mut(&number) else { continue };

@@ -19,7 +19,9 @@ pub mod patterns;
 pub mod plan;
 #[cfg(test)]
 mod tests;
+mod wanted;
 mod window;
 
 pub use hunter::{Hunter, Report, SearchScope};
 pub use matched::{Kind, Match, MatchSink};
+pub use wanted::{Wanted, attacks_named};

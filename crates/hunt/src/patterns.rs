@@ -1,6 +1,6 @@
 //! Literals and regular expressions, searched in runs of bytes.
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::matched::Kind;
@@ -9,6 +9,8 @@ use crate::matched::Kind;
 const REGEX_BYTES_MAX: usize = 16 << 20;
 /// Maximum length of a match of a regular expression in bytes. Longer ones are truncated, because a stream has no end.
 pub const MATCH_BYTES_MAX: usize = 4 << 10;
+/// Bytes of all literals together up to which a table of all states is built. It takes at most a kilobyte for each.
+const TABLE_BYTES_MAX: usize = 32 << 10;
 /// The longest literal.
 pub const LITERAL_BYTES_MAX: usize = 4 << 10;
 
@@ -52,13 +54,26 @@ impl Pattern {
 }
 
 /// Patterns that are being collected.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Builder {
     literals: Vec<(Pattern, Vec<u8>)>,
     regexes: Vec<(Pattern, Regex)>,
+    regex_bytes_max: usize,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self { literals: Vec::new(), regexes: Vec::new(), regex_bytes_max: REGEX_BYTES_MAX }
+    }
 }
 
 impl Builder {
+    /// Limits what each compiled regular expression may take.
+    #[must_use]
+    pub fn with_regex_bytes_max(self, bytes: usize) -> Self {
+        Self { regex_bytes_max: bytes, ..self }
+    }
+
     /// Adds bytes to look for.
     ///
     /// # Errors
@@ -94,8 +109,8 @@ impl Builder {
         if text.is_empty() {
             return Err(PatternError::Empty);
         }
-        let regex =
-            RegexBuilder::new(text).size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).unicode(true).build();
+        let most = self.regex_bytes_max;
+        let regex = RegexBuilder::new(text).size_limit(most).dfa_size_limit(most).unicode(true).build();
         let regex = regex.map_err(|error| PatternError::Regex(text.to_owned(), error.to_string()))?;
         self.regexes.push((named, regex));
         Ok(())
@@ -116,7 +131,10 @@ impl Builder {
             None
         } else {
             let literals = self.literals.iter().map(|(_, bytes)| bytes);
-            let built = AhoCorasickBuilder::new().match_kind(MatchKind::Standard).build(literals);
+            // A table of all states is faster than one of links, and small as long as patterns are.
+            let total: usize = self.literals.iter().map(|(_, bytes)| bytes.len()).sum();
+            let kind = (total <= TABLE_BYTES_MAX).then_some(AhoCorasickKind::DFA);
+            let built = AhoCorasickBuilder::new().kind(kind).match_kind(MatchKind::Standard).build(literals);
             Some(built.map_err(|error| PatternError::Regex("all texts".to_owned(), error.to_string()))?)
         };
         let longest = self.literals.iter().map(|(_, bytes)| bytes.len()).max().unwrap_or(1);

@@ -13,6 +13,8 @@ mod collector;
 mod decoding;
 mod mail;
 mod object;
+mod search;
 
 pub use collector::Collector;
 pub use object::{Object, ObjectLimits, ObjectSink};
+pub use search::{KINDS, ObjectFilter, ObjectSearch};

@@ -45,6 +45,7 @@ pub struct Protocols<F: ProtocolSink> {
     sessions: HashMap<u64, SessionAnalysis>,
     expected: ExpectedConnections,
     waiting_bytes: usize,
+    waiting_bytes_max: usize,
     /// Parsers that were ended because a message did not fit, or memory was needed.
     pub given_up: u64,
 }
@@ -58,7 +59,20 @@ impl<F: ProtocolSink> std::fmt::Debug for Protocols<F> {
 impl<F: ProtocolSink> Protocols<F> {
     /// Passes everything found to `sink`.
     pub fn new(sink: F) -> Self {
-        Self { sink, sessions: HashMap::new(), expected: ExpectedConnections::default(), waiting_bytes: 0, given_up: 0 }
+        Self {
+            sink,
+            sessions: HashMap::new(),
+            expected: ExpectedConnections::default(),
+            waiting_bytes: 0,
+            waiting_bytes_max: WAITING_BYTES_MAX,
+            given_up: 0,
+        }
+    }
+
+    /// Limits the bytes that wait in all sessions.
+    #[must_use]
+    pub fn with_waiting_bytes_max(self, bytes: usize) -> Self {
+        Self { waiting_bytes_max: bytes, ..self }
     }
 
     fn with(&mut self, session: &Session, work: impl FnOnce(&mut SessionAnalysis, &mut AnalysisContext<'_>)) {
@@ -68,7 +82,7 @@ impl<F: ProtocolSink> Protocols<F> {
         work(analysis, &mut shared);
         self.given_up += shared.given_up;
         self.waiting_bytes = self.waiting_bytes + analysis.waiting_bytes() - before;
-        if self.waiting_bytes > WAITING_BYTES_MAX {
+        if self.waiting_bytes > self.waiting_bytes_max {
             self.waiting_bytes -= analysis.waiting_bytes();
             analysis.give_up();
             self.given_up += 1;

@@ -157,6 +157,19 @@ pub struct Flow {
     /// The processes that had it, where they are watched.
     #[serde(flatten)]
     pub attribution: Attribution,
+    /// Its application protocol, where its packets were read for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<FlowApp>,
+}
+
+/// The application protocol of a session, known by content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FlowApp {
+    /// The protocol, as in `modbus`.
+    pub name: Foreign,
+    /// What was said in it, as in `read` and `write`.
+    #[serde(default)]
+    pub words: Vec<Foreign>,
 }
 
 impl Flow {
@@ -182,6 +195,7 @@ impl Flow {
             vlan: session.key.vlan(),
             names: Names::default(),
             attribution: Attribution::default(),
+            app: None,
         }
     }
 

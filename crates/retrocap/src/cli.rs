@@ -53,6 +53,8 @@ pub(crate) enum Verb {
     /// The second process of `run --processes`
     #[command(hide = true)]
     WatchSockets,
+    #[command(hide = true)]
+    DecodeObjects(files::decoder::DecodeObjects),
     Spool(spool::Spool),
     Completions(completions::Completions),
     Man(completions::Man),
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
         Verb::Certs(certs) => certs.run(&cli.common),
         Verb::Check(check) => check.run(&cli.common),
         Verb::WatchSockets => daemon::process_names::watch().map_err(Into::into),
+        Verb::DecodeObjects(decode) => decode.run(&cli.common),
         Verb::Spool(spool) => spool.run(&cli.common),
         Verb::Completions(completions) => completions.run(&mut Cli::command()),
         Verb::Man(man) => man.run(&cli.common, Cli::command()),

@@ -3,6 +3,7 @@
 //! An [`Answer`] is a stream of chunks that a query makes on a thread of its own, and an end that says what it had and what
 //! it lacks. HTTP sends that end as trailers; PCAP-over-IP sends the chunks alone.
 
+pub(crate) mod content;
 pub(crate) mod flows;
 pub(crate) mod follow;
 pub(crate) mod lines;
@@ -23,7 +24,7 @@ pub(crate) struct Answer {
 }
 
 /// What an answer consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AnswerKind {
     /// A capture file.
     Capture(Format),
@@ -31,4 +32,13 @@ pub(crate) enum AnswerKind {
     Flows,
     /// Lines of JSON that contain files.
     Files,
+    /// Lines of JSON that each stand for a match.
+    Matches,
+    /// Lines of JSON that each stand for an object.
+    Objects,
+    /// The content of one object, which comes from the network.
+    Object {
+        /// A name for a file, of letters, digits and a dot.
+        file_name: String,
+    },
 }

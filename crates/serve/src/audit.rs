@@ -91,6 +91,10 @@ pub enum Action {
     Packets,
     /// To list sessions.
     Flows,
+    /// To search what sessions carried.
+    Hunt,
+    /// To list objects, or to get one.
+    Files,
     /// To make or remove a pin.
     Pin,
 }
@@ -110,6 +114,8 @@ impl Action {
         match self {
             Self::Packets => "packets",
             Self::Flows => "flows",
+            Self::Hunt => "hunt",
+            Self::Files => "files",
             Self::Pin => "pin",
         }
     }
@@ -385,7 +391,9 @@ impl AuditEntry {
     fn finish(&mut self, outcome: &str) {
         let Some((log, facts, started)) = self.begun.take() else { return };
         let mut more = match self.action {
-            Some(Action::Packets) => vec![("packets", json!(self.packets)), ("bytes", json!(self.bytes))],
+            Some(Action::Packets | Action::Hunt | Action::Files) => {
+                vec![("packets", json!(self.packets)), ("bytes", json!(self.bytes))]
+            }
             Some(Action::Flows) => vec![("sessions", json!(self.sessions))],
             _ => Vec::new(),
         };

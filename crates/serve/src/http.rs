@@ -103,6 +103,9 @@ pub const ROUTES: &[Route] = &[
         ..route(Verb::Post, path::PACKETS, Role::Packets, &operation::SELECTIONS, |verb| on(verb, handlers::selections))
     },
     route(Verb::Get, path::FLOWS, Role::Flows, &operation::FLOWS, |verb| on(verb, handlers::flows)),
+    route(Verb::Get, path::HUNT, Role::Packets, &operation::HUNT, |verb| on(verb, handlers::hunt)),
+    route(Verb::Get, path::FILES, Role::Packets, &operation::FILES, |verb| on(verb, handlers::files)),
+    route(Verb::Get, path::FILE, Role::Packets, &operation::FILE, |verb| on(verb, handlers::file)),
     route(Verb::Get, path::PINS, Role::Pin, &operation::PINS, |verb| on(verb, handlers::pins)),
     route(Verb::Post, path::PINS, Role::Pin, &operation::PIN, |verb| on(verb, handlers::add_pin)),
     route(Verb::Delete, path::PINS, Role::Pin, &operation::UNPIN, |verb| on(verb, handlers::remove_pin)),

@@ -120,6 +120,8 @@ pub struct Service {
     pub(crate) pinned: Notify,
     /// Followers run for long, so that they take half of the places at most.
     pub(crate) followers: Arc<Quota>,
+    /// Answers that search contents take memory beside the budget, so that there is one at a time.
+    pub(crate) contents: Arc<Quota>,
     pub(crate) own_streams: Arc<OwnStreams>,
     /// In KiB.
     pub(crate) listing_memory: Arc<Quota>,
@@ -153,6 +155,7 @@ impl Service {
             pinned: Notify::new(),
             packet_queries: Quota::new(queries, 1),
             followers: Quota::new(queries / 2, 1),
+            contents: Quota::new(1, 1),
             own_streams: Arc::default(),
             listing_memory: Quota::new(listing_kib, LISTING_KIB_MIN),
             query_threads: None,
@@ -305,6 +308,12 @@ impl Service {
     /// Waits for a place among the queries of packets.
     pub(crate) async fn packet_query(&self, peer: &Peer) -> Result<Share, Problem> {
         self.take(&self.packet_queries, peer, 1, 1, "queries of packets").await
+    }
+
+    /// Waits until nobody else searches contents, and for a place among the queries.
+    pub(crate) async fn content_query(&self, peer: &Peer) -> Result<(Share, Share), Problem> {
+        let content = self.take(&self.contents, peer, 1, 1, "searches of contents").await?;
+        Ok((content, self.packet_query(peer).await?))
     }
 
     /// Waits for a place among the followers, which stay, and for one among the queries.

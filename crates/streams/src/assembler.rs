@@ -214,7 +214,7 @@ impl Assembler {
             self.flush(emit);
             if let Some(position) = self.position {
                 let lost = u64::from(segment.sequence.wrapping_sub(position.sequence));
-                self.gap(lost, self.cause, emit);
+                self.gap(lost, self.cause_within(), emit);
             }
             self.pass(segment.data, segment.len, segment.packet, emit);
             return;
@@ -329,7 +329,7 @@ impl Assembler {
     /// Reports the bytes up to the first waiting segment as missing, and goes on there.
     fn skip_hole(&mut self, emit: Emit<'_>) {
         let (Some(position), Some((&first, _))) = (self.position, self.waiting.first_key_value()) else { return };
-        self.gap(first.saturating_sub(position.next), self.cause, emit);
+        self.gap(first.saturating_sub(position.next), self.cause_within(), emit);
         self.advance(emit);
     }
 
@@ -370,6 +370,12 @@ impl Assembler {
         if cut > 0 {
             self.gap(cut, Cause::Snaplen, emit);
         }
+    }
+
+    /// Why bytes are missing that others follow. A recorder cuts sessions from their end; what is missing before that end
+    /// was evicted.
+    fn cause_within(&self) -> Cause {
+        if self.cause == Cause::Cut { Cause::Evicted } else { self.cause }
     }
 
     /// Reports missing bytes, and moves the position behind them.

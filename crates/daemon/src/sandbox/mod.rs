@@ -9,6 +9,7 @@
 //! What always holds: nothing is reported as enforced that the kernel did not accept. A thread keeps every restriction, and
 //! so do the threads that it starts. With [`SandboxMode::Required`], either all of it holds or nothing is recorded.
 
+pub mod decoder;
 pub mod files;
 mod role;
 mod syscalls;

@@ -16,6 +16,8 @@ pub enum Role {
     Audit,
     /// Writes the spool: files in its directory, and nothing else.
     Spool,
+    /// Decodes hostile content in a process of its own, for a client.
+    Decode,
     /// The first thread, and the limit for threads without another role.
     Main,
 }
@@ -34,6 +36,7 @@ impl Role {
             Self::Serve => "serve",
             Self::Audit => "audit",
             Self::Spool => "spool",
+            Self::Decode => "decode",
             Self::Main => "main",
         }
     }

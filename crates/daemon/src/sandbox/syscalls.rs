@@ -204,6 +204,9 @@ const SPOOL: &[AllowedCall] = &[
     Call(libc::SYS_unlinkat),
 ];
 
+/// Creating the files of objects; Landlock says in which directory.
+const DECODE: &[AllowedCall] = &[Call(libc::SYS_newfstatat), Call(libc::SYS_openat), Call(libc::SYS_statx)];
+
 /// The first thread, beyond all others: it starts and ends them, receives signals, and notifies the supervisor.
 const MAIN: &[AllowedCall] = &[
     Call(libc::SYS_connect),
@@ -281,6 +284,7 @@ fn lists(role: Role) -> &'static [&'static [AllowedCall]] {
         Role::Serve => &[ALL_THREADS, READING, LOWER_PRIORITY, SERVE],
         Role::Audit => &[ALL_THREADS, READING, FILES],
         Role::Spool => &[ALL_THREADS, READING, SPOOL],
+        Role::Decode => &[ALL_THREADS, DECODE],
         Role::Main => &[ALL_THREADS, CAPTURE, INTERFACES, READING, SERVE, FILES, SPOOL, MAIN],
     }
 }
@@ -311,6 +315,12 @@ pub(super) fn all_threads() -> io::Result<Vec<BpfProgram>> {
         program(those(&[libc::SYS_clone3]), SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))?,
         role(Role::Main)?,
     ])
+}
+
+/// The filters of a process that decodes content for a client.
+pub(super) fn decoder() -> io::Result<Vec<BpfProgram>> {
+    let kill = KILL_PROCESS.iter().map(|call| (*call, Vec::new())).collect();
+    Ok(vec![program(kill, SeccompAction::Allow, SeccompAction::KillProcess)?, role(Role::Decode)?])
 }
 
 fn program(

@@ -7,6 +7,7 @@
 //! together are limited to a part of the memory. Earlier packets take precedence: a packet that exceeds the limit ages like any other packet, and is counted.
 
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,11 @@ use filter::{Endpoints, FilterError, Outcome};
 
 /// The part of the budget that all pins together may take, as a divisor.
 pub const SHARE: u64 = 4;
+/// The part of that share that the pins of hunts may take, as a divisor: whoever sends what a hunt looks for must not fill
+/// the pins.
+pub const HUNT_SHARE: u64 = 4;
+/// The first place of the pins of hunts.
+const HUNT_PLACES_FROM: usize = SessionMarks::PINS - SessionMarks::HUNT_PINS;
 
 /// A filter whose sessions are kept whole until a given time.
 #[derive(Clone, Debug)]
@@ -87,6 +93,11 @@ impl Pin {
         self.filter.expression()
     }
 
+    /// Whether a hunt made the pin.
+    pub fn is_of_hunt(&self) -> bool {
+        self.place >= HUNT_PLACES_FROM
+    }
+
     /// Whether the pin protects this session, judged without its packets.
     pub fn matches(&mut self, session: &Endpoints) -> bool {
         self.filter.matches(session)
@@ -105,8 +116,10 @@ pub enum PinError {
     #[error(transparent)]
     Filter(#[from] FilterError),
     /// There are as many pins as allowed.
-    #[error("there are {} pins already, the maximum; remove one, or wait until {until}", SessionMarks::PINS)]
+    #[error("there are {pins} such pins already, the maximum; remove one, or wait until {until}")]
     Full {
+        /// How many there are.
+        pins: usize,
         /// Time at which the next pin ends.
         until: Timestamp,
     },
@@ -146,14 +159,34 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// When the filter is invalid, or there are [`SessionMarks::PINS`] pins already.
+    /// When the filter is invalid, or there are as many pins as allowed.
     pub fn add(&self, expression: &str, since: Timestamp, until: Timestamp) -> Result<Pin, PinError> {
+        self.add_in(0..HUNT_PLACES_FROM, expression, since, until)
+    }
+
+    /// As [`add`](Self::add), for a hunt.
+    ///
+    /// # Errors
+    ///
+    /// When the filter is invalid, or there are [`SessionMarks::HUNT_PINS`] pins of hunts already.
+    pub fn add_of_hunt(&self, expression: &str, since: Timestamp, until: Timestamp) -> Result<Pin, PinError> {
+        self.add_in(HUNT_PLACES_FROM..SessionMarks::PINS, expression, since, until)
+    }
+
+    fn add_in(
+        &self,
+        mut places: Range<usize>,
+        expression: &str,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> Result<Pin, PinError> {
         let filter = SessionFilter::new(expression)?;
         let mut board = self.board();
-        let free = (0..SessionMarks::PINS).find(|place| board.pins.iter().all(|pin| pin.place != *place));
-        let Some(place) = free else {
-            let until = board.pins.iter().map(|pin| pin.until).min().unwrap_or(until);
-            return Err(PinError::Full { until });
+        let all = places.clone();
+        let Some(place) = places.find(|place| board.pins.iter().all(|pin| pin.place != *place)) else {
+            let such = board.pins.iter().filter(|pin| all.contains(&pin.place));
+            let until = such.map(|pin| pin.until).min().unwrap_or(until);
+            return Err(PinError::Full { pins: all.len(), until });
         };
         board.next_id += 1;
         let pin = Pin { id: board.next_id, place, since, until, filter, found: None, tests_packets: false };

@@ -27,6 +27,8 @@ impl SessionMarks {
     pub const LEFT_FLOOD: u8 = 7;
     /// Number of pins at a time.
     pub const PINS: usize = 12;
+    /// Number of pins among them that only hunts make. They have the last places.
+    pub const HUNT_PINS: usize = 3;
 
     /// The flood number under which the session's packets are stored now.
     #[inline]

@@ -9,7 +9,7 @@ use crate::terminal::screen::{CYAN, DIM, Screen, YELLOW};
 use crate::terminal::table::{Cell, Column, Row, Table};
 use base::foreign::Foreign;
 use base::time;
-use query::flows::{Flow, FlowEndpoint};
+use query::flows::{Flow, FlowApp, FlowEndpoint};
 use query::sums::{By, Sum};
 
 /// Maximum number of rows that are aligned together. A screen shows fewer.
@@ -52,7 +52,7 @@ const SESSION: [Column; 10] = [
     column("interface", false, 6),
 ];
 
-const SESSION_CSV: [&str; 24] = [
+const SESSION_CSV: [&str; 26] = [
     "first",
     "last",
     "proto",
@@ -77,6 +77,8 @@ const SESSION_CSV: [&str; 24] = [
     "originator_mac",
     "responder_mac",
     "cut_at",
+    "app",
+    "app_words",
 ];
 
 impl SessionRows {
@@ -105,7 +107,8 @@ impl RowWriter for SessionRows {
             if self.sessions == 0 {
                 csv::headings(out, &SESSION_CSV);
             }
-            csv::row(out, &values(&flow));
+            let words = flow.app.as_ref().map(app_words);
+            csv::row(out, &values(&flow, &words));
         }
         self.sessions += 1;
         if !self.csv {
@@ -124,7 +127,7 @@ impl RowWriter for SessionRows {
     }
 }
 
-fn values(flow: &Flow) -> [Field<'_>; 24] {
+fn values<'a>(flow: &'a Flow, app_words: &'a Option<Foreign>) -> [Field<'a>; 26] {
     let names = &flow.names;
     [
         Field::from(&flow.first),
@@ -151,6 +154,8 @@ fn values(flow: &Flow) -> [Field<'_>; 24] {
         Field::from(&flow.originator.mac),
         Field::from(&flow.responder.mac),
         Field::from(&flow.cut_at),
+        flow.app.as_ref().map_or(Field::Empty, |app| Field::from(&app.name)),
+        Field::from(app_words),
     ]
 }
 
@@ -189,7 +194,14 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
     } else {
         String::new()
     };
+    let app = flow.app.as_ref().map(|app| format!("{} {}  ", app.name.terminal(), app_words(app).terminal()));
+    let remark = format!("{}{remark}", app.unwrap_or_default());
     Row { cells, remark: Cell::new(remark.trim_end(), Some(CYAN)) }
+}
+
+/// What was said in an application protocol, in one text.
+fn app_words(app: &FlowApp) -> Foreign {
+    app.words.iter().map(Foreign::untrusted).collect::<Vec<_>>().join(" ").into()
 }
 
 pub(super) fn endpoint(endpoint: &FlowEndpoint) -> String {

@@ -5,18 +5,16 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use serde_json::{Value, json};
 
 use crate::client::{self, Trailers};
 use crate::options::Common;
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::selection::{Around, Selection};
+use crate::{offline, offline_spool};
 use api::question::{ExportQuestion, PacketsQuestion};
 use base::interface::Interfaces;
 use base::packet::Packet;
 use base::source::{Batch, Source as _};
-use engine::session::Endpoint;
-use engine::session::community_id::CommunityId;
 use formats::reader::FileSource;
 use streams::Session;
 
@@ -88,29 +86,16 @@ impl SessionInput<'_> {
     }
 }
 
-/// A session in JSON, with the keys of a flow.
-pub(super) fn flow(session: &Session, interfaces: &Interfaces, app: &str) -> Value {
-    let end = |endpoint: Endpoint| match endpoint.ip {
-        Some(ip) => json!({ "ip": ip.to_string(), "port": endpoint.port }),
-        None => json!({ "ip": null, "port": 0, "mac": endpoint.to_string() }),
-    };
-    let interface = interfaces.interface(session.key.interface());
-    let mut flow = json!({
-        "first": session.first,
-        "last": session.last,
-        "proto": session.protocol_name(),
-        "originator": end(session.originator()),
-        "responder": end(session.responder()),
-        "interface": interface.map(|interface| interface.name.clone()).unwrap_or_default(),
-        "packets": { "originator": session.packets[0], "responder": session.packets[1] },
-        "bytes": { "originator": session.wire_bytes[0], "responder": session.wire_bytes[1] },
-        "community_id": CommunityId::new(&session.key, 0).map(|id| id.to_string()),
-        "vlan": session.key.vlan(),
-    });
-    if !app.is_empty() {
-        flow["app"] = json!({ "name": app });
+/// Runs a verb against the recorder, against capture files, or against the files of a spool.
+pub(super) fn reading(
+    common: &Common,
+    selection: &Selection,
+    verb: impl FnOnce(&Common) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    match &selection.spool {
+        Some(spool) => offline_spool::packets(common, spool, verb),
+        None => offline::reading(common, &selection.read, verb),
     }
-    flow
 }
 
 /// A session in one line: `tcp 10.0.0.1:1000 > 192.0.2.7:443`.

@@ -1,31 +1,23 @@
 //! `retrocap files`: files, bodies and mails out of the past.
 
+mod arguments;
+pub(crate) mod decoder;
 mod folder;
+mod list;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::anyhow;
 use clap::Args;
-use jiff::tz::TimeZone;
-use serde_json::{Value, json};
 
-use crate::error::Usage;
-use crate::offline;
 use crate::options::Common;
-use crate::terminal::human;
-use crate::terminal::printable::{note, plain, print, print_json};
 use crate::verbs::analysis::{self, InputEvent, SessionInput};
+use crate::verbs::apps::{self, AppFilter};
 use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers;
+use arguments::ObjectArgs;
 use base::interface::Interfaces;
-use base::time;
-use engine::budget::ByteSize;
-use folder::OutputFolder;
-use objects::{Collector, Object, ObjectLimits, ObjectSink};
-use protocols::Protocols;
-use streams::{Cause, Session, Streams};
+use decoder::Decoder;
 
 /// List or extract files, HTTP bodies and mails that were transferred
 #[derive(Debug, Args)]
@@ -43,62 +35,23 @@ pub(crate) struct Files {
     selection: Selection,
     #[command(flatten)]
     around: Around,
-    /// Write the objects to this folder, under safe names, with manifest.jsonl
-    #[arg(short, long, value_name = "DIR")]
-    output: Option<PathBuf>,
-    /// Only objects of this protocol: http, smtp, imap, pop3, ftp, smb, tftp
-    #[arg(long, value_name = "PROTOCOL")]
-    kind: Vec<String>,
-    /// Only objects whose content is of this type: image/png, image/
-    #[arg(long = "type", value_name = "MIME")]
-    mime: Option<String>,
-    /// Only the object with this hash
-    #[arg(long, value_name = "HASH", value_parser = sha256)]
-    sha256: Option<String>,
-    /// Only objects of at least this size: 10K
-    #[arg(long, value_name = "SIZE")]
-    min: Option<ByteSize>,
-}
-
-fn sha256(text: &str) -> Result<String, String> {
-    let text = text.to_ascii_lowercase();
-    if text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        Ok(text)
-    } else {
-        Err("a SHA-256 has 64 hexadecimal digits".to_owned())
-    }
+    /// Only sessions of this application protocol, in which this was said: http, smtp:login
+    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app)]
+    app: Option<AppFilter>,
+    #[command(flatten)]
+    objects: ObjectArgs,
 }
 
 impl Files {
     /// Lists or writes the objects.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
-        for kind in &self.kind {
-            if !["http", "smtp", "imap", "pop3", "ftp", "smb", "smb2", "tftp"].contains(&kind.as_str()) {
-                return Err(Usage::of(format_args!(
-                    "--kind {kind} is not a protocol with objects: use http, smtp, imap, pop3, ftp, smb or tftp"
-                )));
-            }
-        }
-        offline::reading(common, &self.selection.read, |common| self.ask(common))
+        self.objects.check()?;
+        analysis::reading(common, &self.selection, |common| self.ask(common))
     }
 
+    /// Reads the packets, and passes them on to a process that decodes them.
     fn ask(&self, common: &Common) -> anyhow::Result<()> {
         let interfaces = Arc::<Interfaces>::default();
-        let folder = self.output.as_deref().map(OutputFolder::open).transpose()?;
-        let list = ObjectList {
-            files: self,
-            json: common.json,
-            tz: TimeZone::system(),
-            interfaces: Arc::clone(&interfaces),
-            folder,
-            count: 0,
-            incomplete: 0,
-            bytes: 0,
-            failed: None,
-        };
-        let mut protocols = Protocols::new(Collector::new(ObjectLimits::default(), list));
-        let cause = if self.selection.read.is_empty() { Cause::Cut } else { Cause::Missing };
-        let mut streams = Streams::default().with_cause(cause);
         let question = SessionInput {
             common,
             selection: &self.selection,
@@ -106,125 +59,27 @@ impl Files {
             follow: false,
             whole_sessions: false,
         };
-        let trailers = question.read(&interfaces, &mut |moment| {
-            if let InputEvent::Packet(packet, sequence) = moment {
-                streams.packet(packet, sequence, &mut protocols);
+        let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
+        // A recorder cuts sessions. A capture file does not say why packets are missing.
+        let of_recorder = self.selection.read.is_empty() && self.selection.spool.is_none();
+        let mut decoder = Decoder::start(common, &self.objects, of_recorder)?;
+        let read = question.read(&interfaces, &mut |moment| {
+            let InputEvent::Packet(packet, _) = moment else { return ControlFlow::Continue(()) };
+            let wanted = chosen.as_mut().is_none_or(|chosen| chosen.has(packet));
+            match interfaces.interface(packet.interface).filter(|_| wanted) {
+                Some(interface) => decoder.packet(&interface, packet),
+                None => ControlFlow::Continue(()),
             }
-            if protocols.sink.objects.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        streams.finish(&mut protocols);
-        protocols.sink.finish();
-        let left_out = protocols.sink.left_out;
-        let list = &mut protocols.sink.objects;
-        if let Some(error) = list.failed.take() {
-            return Err(error);
+        });
+        match read {
+            Ok(trailers) => {
+                decoder.end()?;
+                trailers::ended(&trailers, common)
+            }
+            Err(error) => {
+                decoder.abandon();
+                Err(error)
+            }
         }
-        if left_out > 0 {
-            note(&format!(
-                "retrocap: {left_out} more objects are not listed: the limit is {}; narrow the selection",
-                ObjectLimits::default().objects
-            ));
-        }
-        if list.count == 0 {
-            return Err(anyhow!(
-                "no object matches in the packets that are kept; encrypted sessions reveal no objects"
-            ));
-        }
-        if !common.quiet {
-            let partial =
-                if list.incomplete > 0 { format!(", {} of them partial", list.incomplete) } else { String::new() };
-            let of = human::counted(list.count, "object");
-            note(&format!("retrocap: {of}, {}{partial}", human::size(list.bytes)));
-        }
-        trailers::ended(&trailers, common)
-    }
-
-    fn wants(&self, object: &Object) -> bool {
-        let kind = |kind: &String| kind == object.protocol || (kind == "smb" && object.protocol == "smb2");
-        (self.kind.is_empty() || self.kind.iter().any(kind))
-            && self.mime.as_ref().is_none_or(|mime| object.mime.starts_with(mime.as_str()))
-            && self.sha256.as_ref().is_none_or(|hash| *hash == object.hashes[2])
-            && self.min.is_none_or(|least| object.content.len() as u64 >= least.0)
-    }
-}
-
-/// Prints objects, and writes them.
-struct ObjectList<'a> {
-    files: &'a Files,
-    json: bool,
-    tz: TimeZone,
-    interfaces: Arc<Interfaces>,
-    folder: Option<OutputFolder>,
-    count: u64,
-    incomplete: u64,
-    bytes: u64,
-    failed: Option<anyhow::Error>,
-}
-
-impl ObjectSink for ObjectList<'_> {
-    fn object(&mut self, session: &Session, object: Object) {
-        if self.failed.is_none()
-            && self.files.wants(&object)
-            && let Err(error) = self.add(session, &object)
-        {
-            self.failed = Some(error);
-        }
-    }
-}
-
-impl ObjectList<'_> {
-    fn add(&mut self, session: &Session, object: &Object) -> anyhow::Result<()> {
-        self.count += 1;
-        self.incomplete += u64::from(!object.complete);
-        self.bytes += object.content.len() as u64;
-        let path = self.folder.as_ref().map(|folder| folder.write(object)).transpose()?;
-        let document = self.document(session, object, path.as_deref());
-        if let Some(folder) = &mut self.folder {
-            folder.note(&document)?;
-        }
-        if self.json {
-            return print_json(&format!("{document}\n"));
-        }
-        let at = time::local(object.packet.time, &self.tz);
-        let state = if object.complete { "" } else { "  partial" };
-        let part = object.part_of.map(|number| format!("  part of {number}")).unwrap_or_default();
-        let name = if object.name.is_empty() { "-" } else { &object.name };
-        print(&format!(
-            "{:>5}  {at}  {:<5} {:>9}  {:<28} {}{state}{part}\n       {}  {}\n",
-            object.number,
-            object.protocol,
-            human::size(object.content.len() as u64),
-            object.mime,
-            plain(name),
-            analysis::line(session),
-            object.hashes[2],
-        ))
-    }
-
-    fn document(&self, session: &Session, object: &Object, path: Option<&str>) -> Value {
-        json!({
-            "time": object.packet.time,
-            "protocol": object.protocol,
-            "name": object.name,
-            "mime": object.mime,
-            "mime_declared": object.mime_declared,
-            "size": object.content.len(),
-            "size_declared": object.size_declared,
-            "complete": object.complete,
-            "missing_bytes": object.missing_bytes,
-            "md5": object.hashes[0],
-            "sha1": object.hashes[1],
-            "sha256": object.hashes[2],
-            "flow": analysis::flow(session, &self.interfaces, ""),
-            "direction": object.sender.name(),
-            "source": object.source,
-            "path": path,
-            "number": object.number,
-            "part_of": object.part_of,
-            "packet": { "time": object.packet.time, "sequence": object.packet.sequence },
-            "stream_offset": object.offset,
-            "holes": object.holes.iter().take(1000).map(|(at, len)| json!({ "offset": at, "length": len })).collect::<Vec<_>>(),
-            "notes": object.notes,
-        })
     }
 }

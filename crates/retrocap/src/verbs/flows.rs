@@ -1,5 +1,7 @@
 //! `retrocap flows`: lists the known sessions, also those whose packets are gone, or sums of them.
 
+mod with_apps;
+
 use std::io::BufReader;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use jiff::tz::TimeZone;
 
 use crate::client;
@@ -18,6 +21,7 @@ use crate::terminal::printable::{note, print, print_csv, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows, SumRows};
+use crate::verbs::apps::{self, AppFilter};
 use crate::verbs::interfaces::Interfaces;
 use crate::verbs::parameter::{parameter, word};
 use crate::verbs::process_selection::ProcessSelection;
@@ -25,9 +29,11 @@ use crate::verbs::selection::{Around, Selection};
 use crate::verbs::trailers;
 use crate::{offline, offline_spool};
 use api::question::{FlowsQuestion, ListingQuestion};
+use api::value::{Kind, ParameterValue as _};
 use base::time::Timestamp;
 use query::flows::Sort;
 use query::sums::By;
+use with_apps::AppListing;
 
 /// Approximate bytes of text per write.
 const PRINT_BYTES: usize = 64 << 10;
@@ -43,6 +49,8 @@ Examples:
   retrocap flows --by peer --sort out --limit 10        where did the data go?
   retrocap flows --name .example.com                    who asked for it, by TLS, HTTP or DNS
   retrocap flows --address 10.0.0.0/8 --port 445        by address and port
+  retrocap flows --app modbus:write                     who wrote to a controller? known by content, on any port
+  retrocap flows --since 1h --by app                    what was spoken?
   retrocap flows host 10.0.0.5 --csv > flows.csv        for a spreadsheet
   retrocap flows --json | jq 'select(.state == \"reset\")'    for scripts, one object a line")]
 pub(crate) struct Flows {
@@ -57,6 +65,10 @@ pub(crate) struct Flows {
     /// names below that domain
     #[arg(long, value_name = "TEXT", help_heading = "Selection", conflicts_with = "by")]
     name: Option<String>,
+    /// Only sessions of this application protocol, known by content, in which this was said: modbus, modbus:write; any
+    /// shows what each session is. The packets of the selection are read for it
+    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app)]
+    app: Option<AppFilter>,
     #[command(flatten)]
     process: ProcessSelection,
     /// Sort by this key: start and last ascend, amounts descend; out is what originators sent [default: newest first; of
@@ -69,9 +81,10 @@ pub(crate) struct Flows {
     /// Print only the first N rows; the totals are of all
     #[arg(long, short = 'c', visible_alias = "count", value_name = "N", value_parser = parameter::<NonZeroU64>)]
     limit: Option<NonZeroU64>,
-    /// Sum the sessions by this key: by host (what it sent and received), by pair of hosts, or by port of the responder
-    #[arg(long, value_name = "WHAT", value_parser = word::<By>())]
-    by: Option<By>,
+    /// Sum the sessions by this key: by host (what it sent and received), by pair of hosts, by port of the responder, or by
+    /// application protocol
+    #[arg(long, value_name = "WHAT", value_parser = group_key())]
+    by: Option<GroupKey>,
     /// Print comma-separated values with times in UTC; columns are never renamed or reordered, new ones come last
     #[arg(long, conflicts_with = "json")]
     csv: bool,
@@ -97,7 +110,11 @@ impl Flows {
     }
 
     fn ask(&self, common: &Common) -> anyhow::Result<()> {
-        if self.by.is_some() && self.sort == Some(Sort::Duration) {
+        if self.reads_apps() {
+            return self.ask_with_apps(common);
+        }
+        let by = self.by.and_then(GroupKey::recorded);
+        if by.is_some() && self.sort == Some(Sort::Duration) {
             return Err(Usage::of("sums have no duration: sort them by bytes, out, in, packets, start or last"));
         }
         let tz = TimeZone::system();
@@ -112,7 +129,7 @@ impl Flows {
         }
         let trailers = answer.trailers();
         let screen = Screen::stdout();
-        let mut shown: Box<dyn RowWriter> = match (self.by, common.json) {
+        let mut shown: Box<dyn RowWriter> = match (by, common.json) {
             (_, true) => Box::new(JsonRows),
             (None, false) => Box::new(SessionRows::new(screen, tz, self.csv)),
             (Some(by), false) => Box::new(SumRows::new(screen, tz, self.csv, by)),
@@ -151,6 +168,27 @@ impl Flows {
 }
 
 impl Flows {
+    /// Whether packets have to be read.
+    fn reads_apps(&self) -> bool {
+        self.app.is_some() || self.by == Some(GroupKey::App)
+    }
+
+    fn ask_with_apps(&self, common: &Common) -> anyhow::Result<()> {
+        if self.by.is_some_and(|by| by != GroupKey::App) {
+            return Err(Usage::of("--app goes with --by app alone: the recorder sums without reading packets"));
+        }
+        let listing = AppListing {
+            selection: &self.selection,
+            around: &self.around,
+            target: self.target(common.now(), &TimeZone::system())?,
+            app: self.app.as_ref(),
+            sums: self.by.is_some(),
+            csv: self.csv,
+            limit: self.limit.map_or(u64::MAX, Into::into),
+        };
+        listing.print(common)
+    }
+
     fn print(&self, common: &Common, out: &str) -> anyhow::Result<()> {
         match (common.json, self.csv) {
             (true, _) => print_json(out),
@@ -164,15 +202,48 @@ impl Flows {
         let selection = self.selection.question(Some(&self.around), now, tz)?;
         let listing = ListingQuestion {
             sort: self.sort,
-            limit: self.limit,
+            // With applications, rows are counted here.
+            limit: self.limit.filter(|_| !self.reads_apps()),
             after: None,
             name: self.name.clone(),
             process: self.process.process.clone(),
             container: self.process.container.clone(),
-            by: self.by,
+            by: self.by.and_then(GroupKey::recorded),
         };
         Ok(FlowsQuestion { selection, listing }.target())
     }
+}
+
+/// What sessions are summed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GroupKey {
+    /// What the recorder knows of each session.
+    Recorded(By),
+    /// What packets say.
+    App,
+}
+
+impl GroupKey {
+    /// The key that the recorder knows.
+    fn recorded(self) -> Option<By> {
+        match self {
+            Self::Recorded(by) => Some(by),
+            Self::App => None,
+        }
+    }
+}
+
+/// Reads a [`GroupKey`].
+fn group_key() -> impl TypedValueParser<Value = GroupKey> {
+    let mut words: Vec<&'static str> = match By::KIND {
+        Kind::Words(words) => words.to_vec(),
+        _ => Vec::new(),
+    };
+    words.push("app");
+    PossibleValuesParser::new(words).try_map(|word| match word.as_str() {
+        "app" => Ok(GroupKey::App),
+        word => parameter::<By>(word).map(GroupKey::Recorded),
+    })
 }
 
 /// Passes the recorder's JSON lines through.

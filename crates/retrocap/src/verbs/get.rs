@@ -2,6 +2,7 @@
 
 pub(crate) mod alert_files;
 pub(crate) mod alerts;
+mod by_app;
 mod named;
 
 use std::io::{IsTerminal as _, Read};
@@ -9,6 +10,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use clap::Args;
 use jiff::tz::TimeZone;
 
@@ -19,6 +21,8 @@ use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::{note, print};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::{hex_dump, human};
+use crate::verbs::analysis::SessionInput;
+use crate::verbs::apps::{self, AppFilter};
 use crate::verbs::evidence::sealing;
 use crate::verbs::export::{self, ExportProgress};
 use crate::verbs::interfaces::Interfaces as ListInterfaces;
@@ -34,6 +38,7 @@ use api::question::{ExportQuestion, FlowsQuestion, ListingQuestion, PacketsQuest
 use base::packet::LinkType;
 use base::source::{Batch, Source};
 use base::time::{self, Timestamp};
+use by_app::ChosenExport;
 use decode::text::{self, Line, Stamp, TextWriter};
 use formats::reader::FileSource;
 use formats::writer::{Format, Precision};
@@ -50,6 +55,7 @@ Examples:
   retrocap get --since 10m --follow -w - | wireshark -k -i -   the past, then what comes
   retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session
   retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all of the sessions that were reset
+  retrocap get --app modbus:write                  the packets in which something was written
   retrocap get --alert eve.json --split case42/    one file an alert, and a manifest")]
 pub(crate) struct Get {
     #[command(flatten)]
@@ -60,6 +66,11 @@ pub(crate) struct Get {
     /// names below it
     #[arg(long, value_name = "HOST", help_heading = "Selection", conflicts_with_all = ["alert", "follow"])]
     name: Option<String>,
+    /// The packets that carry this: modbus:write. Of a protocol alone, as in tls, all packets of its sessions. Protocols are
+    /// known by content
+    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app,
+        conflicts_with_all = ["alert", "follow", "dedup", "name", "process", "container"])]
+    app: Option<AppFilter>,
     #[command(flatten)]
     process: ProcessSelection,
     /// All packets of the sessions that the matching packets belong to
@@ -126,6 +137,9 @@ impl Get {
         let tz = TimeZone::system();
         if self.alerts.alert.is_some() {
             return self.alerts(common, &tz);
+        }
+        if let Some(app) = &self.app {
+            return self.by_app(app, common, &tz);
         }
         let now = common.now();
         if self.name.is_some() || self.process.is_given() {
@@ -232,6 +246,41 @@ impl Get {
             seal: self.seal.as_ref().map(|_| true),
         };
         Ok(PacketsQuestion { selection, export })
+    }
+
+    /// Finds the packets of an application, and writes or prints them.
+    fn by_app(&self, filter: &AppFilter, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+        let file = self.write.as_deref().filter(|path| *path != Path::new("-"));
+        if common.json && file.is_none() {
+            return Err(Usage::of("--json tells what was written to a file: try get --json -w odd.pcapng"));
+        }
+        let lines = self.prints_lines();
+        // A bad path fails before the question.
+        let output = match lines {
+            true => None,
+            false => Some(Output::open(self.write.as_deref().unwrap_or(Path::new("-")), self.mode)?),
+        };
+        let (selection, around, whole_sessions) = (&self.selection, &self.around, self.whole_sessions);
+        let question = SessionInput { common, selection, around, follow: false, whole_sessions };
+        let interfaces = Arc::default();
+        let chosen = filter.find(&question, &interfaces, whole_sessions)?;
+        if chosen.is_empty() {
+            return Err(anyhow!(
+                "no packet that is kept carries {filter}; of encrypted sessions, only the start is read"
+            ));
+        }
+        let export = ChosenExport {
+            question,
+            chosen,
+            interfaces,
+            format: if lines { Format::Pcapng } else { self.format() },
+            precision: if self.micro && !lines { Precision::Micro } else { Precision::Nano },
+            limit: self.count.map_or(u64::MAX, Into::into),
+        };
+        match output {
+            None => self.print_lines(Box::new(export.into_file()?), common, tz),
+            Some(output) => export.into_output(output, file),
+        }
     }
 
     /// Prints one line per packet.

@@ -14,12 +14,12 @@ use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
 use crate::error::Usage;
-use crate::offline;
 use crate::options::Common;
 use crate::terminal::human;
 use crate::terminal::output::FileMode;
 use crate::terminal::printable::note;
-use crate::verbs::analysis::{InputEvent, SessionInput};
+use crate::verbs::analysis::{self, InputEvent, SessionInput};
+use crate::verbs::apps::{self, AppFilter};
 use crate::verbs::selection::{Around, Selection, duration};
 use crate::verbs::trailers;
 use base::interface::Interfaces;
@@ -48,6 +48,9 @@ pub(crate) struct Hunt {
     selection: Selection,
     #[command(flatten)]
     around: Around,
+    /// Only sessions of this application protocol, in which this was said: http, modbus:write
+    #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app, conflicts_with = "follow")]
+    app: Option<AppFilter>,
     #[command(flatten)]
     rules: rules::RuleArgs,
     /// Where to search: in single packets, in the stream of each side, or in transferred files
@@ -62,7 +65,7 @@ pub(crate) struct Hunt {
     /// Permissions of the file written
     #[arg(long, value_name = "OCTAL", default_value = "600")]
     mode: FileMode,
-    /// Keep the sessions that matched for this long, at most 64 of them
+    /// Keep the sessions that matched for this long, at most 36 of them
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pin: Option<std::time::Duration>,
     /// Continue with packets that arrive later, until --until 5m (from now), --limit or Ctrl-C
@@ -96,15 +99,18 @@ impl Hunt {
         if let Some(done) = self.rules.answers_alone(common)? {
             return done;
         }
-        if self.follow && !self.selection.read.is_empty() {
-            return Err(Usage::of("--follow waits for new packets, and a capture file gets none: leave out --follow"));
+        let of_files = !self.selection.read.is_empty() || self.selection.spool.is_some();
+        if self.follow && of_files {
+            return Err(Usage::of("--follow waits for new packets, and files get none: leave out --follow"));
         }
-        if self.pin.is_some() && !self.selection.read.is_empty() {
-            return Err(Usage::of("--pin keeps sessions in a recorder, and -r reads a file: leave out --pin"));
+        if self.pin.is_some() && of_files {
+            return Err(Usage::of(
+                "--pin keeps sessions in a recorder, and -r and --spool read files: leave out --pin",
+            ));
         }
         // A mistake in a rule shows before anything is read.
         self.rules.compiled(self.place.into())?;
-        offline::reading(common, &self.selection.read, |common| self.ask(common))
+        analysis::reading(common, &self.selection, |common| self.ask(common))
     }
 
     fn ask(&self, common: &Common) -> anyhow::Result<()> {
@@ -134,8 +140,10 @@ impl Hunt {
             follow: self.follow,
             whole_sessions: false,
         };
+        let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
         let trailers = question.read(&interfaces, &mut |moment| {
             match moment {
+                InputEvent::Packet(packet, _) if chosen.as_mut().is_some_and(|chosen| !chosen.has(packet)) => {}
                 InputEvent::Packet(packet, sequence) => streams.packet(packet, sequence, &mut both),
                 InputEvent::Pause => both.hunter.catch_up(),
             }
@@ -149,6 +157,9 @@ impl Hunt {
         }
         let report = both.hunter.report();
         drop(both);
+        // Packets that were evicted while the search was on its way to them.
+        let overtaken = trailers.text("retrocap-overtaken").and_then(|text| text.untrusted().parse().ok()).unwrap_or(0);
+        let report = Report { overtaken, ..report };
         self.end(common, &matches, &report, streams.counts(), &interfaces)?;
         trailers::ended(&trailers, common)
     }
@@ -176,7 +187,7 @@ impl Hunt {
             sessions::pin(common, time, &sessions)?;
         }
         if !common.quiet {
-            note(&format!("retrocap: {}", searched(report, counts)));
+            note(&format!("retrocap: {}", report.sentence(counts)));
         }
         if count == 0 {
             return Err(anyhow!("nothing matched in the bytes that could be searched"));
@@ -207,45 +218,4 @@ impl Sink for CombinedSearch {
             files.event(session, event);
         }
     }
-}
-
-/// What was searched, and what could not be.
-fn searched(report: &Report, counts: streams::Counts) -> String {
-    let mut text = format!("searched {} of {}", human::size(report.bytes), human::counted(report.sessions, "session"));
-    let mut not = Vec::new();
-    for (cause, (times, bytes)) in &report.gaps {
-        let what = match cause {
-            Cause::NoSyn => "directions whose start was not captured",
-            Cause::Snaplen => "packets that were truncated",
-            Cause::Dropped => "gaps where packets were dropped",
-            Cause::Cut => "gaps where sessions were cut",
-            Cause::Evicted => "gaps where packets were evicted",
-            Cause::Overtaken => "gaps where bytes were overtaken",
-            Cause::Missing => "gaps whose packets are not in the file",
-        };
-        let size = if *bytes > 0 { format!(" ({})", human::size(*bytes)) } else { String::new() };
-        not.push(format!("{} {what}{size}", human::count(*times)));
-    }
-    if report.encrypted_sessions > 0 {
-        let (sessions, size) =
-            (human::counted(report.encrypted_sessions, "session"), human::size(report.encrypted_bytes));
-        not.push(format!("{sessions} of encrypted protocols ({size})"));
-    }
-    for (number, what) in [
-        (counts.undecoded, "packets with unknown headers"),
-        (counts.incomplete_datagrams, "datagrams with missing fragments"),
-        (counts.ended_early, "sessions were split to save memory"),
-        (report.in_pieces, "directions were searched in pieces to save memory"),
-        (report.unread_messages, "sessions whose messages could not be read to the end"),
-        (report.conflicts, "conflicting retransmissions, of which the first bytes were searched"),
-        (report.more_matches, "further matches of one rule in one session that are not listed"),
-    ] {
-        if number > 0 {
-            not.push(format!("{} {what}", human::count(number)));
-        }
-    }
-    if !not.is_empty() {
-        text += &format!("; not searched completely: {}", not.join(", "));
-    }
-    text
 }

@@ -1,8 +1,10 @@
 //! The verbs, one module each, and the arguments that several of them share.
 
 mod analysis;
+pub(crate) mod apps;
 pub(crate) mod certs;
 pub(crate) mod check;
+mod chosen;
 pub(crate) mod completions;
 pub(crate) mod display_filter;
 pub(crate) mod evidence;

@@ -67,7 +67,7 @@ impl Pin {
             ));
         };
         let duration = time::parse_duration(duration).map_err(Usage::of)?;
-        let body = serde_json::to_string(&NewPin { filter: expression, for_s: duration.as_secs_f64() })?;
+        let body = serde_json::to_string(&NewPin { filter: expression, for_s: duration.as_secs_f64(), hunt: false })?;
         // The recorder searches all known sessions, which may take a while.
         let _searching = Progress::start(common, ProgressState::default);
         let document = client::ask(common, Method::POST, path::PINS, Some(body))?.document()?;

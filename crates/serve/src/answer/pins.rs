@@ -15,7 +15,7 @@ use api::bodies::NewPin;
 use base::foreign::Log;
 use base::time::Timestamp;
 use engine::budget::ByteSize;
-use engine::judge::pins::{FoundSessions, PinError, SHARE};
+use engine::judge::pins::{FoundSessions, HUNT_SHARE, PinError, SHARE};
 use engine::judge::{Pin, Pins, SessionFilter};
 use filter::Endpoints;
 use query::{History, Request};
@@ -39,7 +39,7 @@ pub(crate) async fn add(service: Arc<Service>, peer: Peer, new_pin: NewPin) -> R
     // The stored packets are searched for sessions that match.
     let place = service.packet_query(&peer).await?;
     let add = move || {
-        let audited = json!({ "add": { "filter": new_pin.filter, "for_s": new_pin.for_s } });
+        let audited = json!({ "add": { "filter": new_pin.filter, "for_s": new_pin.for_s, "hunt": new_pin.hunt } });
         let entry = service.audit().begin(&peer, Action::Pin, audited)?;
         let made = make(&service.recorder.history, &new_pin);
         drop(place);
@@ -77,6 +77,11 @@ pub(crate) async fn expire_in_time(service: Arc<Service>) {
             false => tokio::time::sleep(EXPIRY_EVERY).await,
         }
         let ended = pins(&service.recorder.history).expire(now());
+        if of_hunts(&pins(&service.recorder.history).list()) != 0 {
+            let history = Arc::clone(&service.recorder.history);
+            // All sessions are looked at.
+            let _ = service.blocking(move || limit_hunts(&history)).await;
+        }
         if ended > 0 {
             tracing::info!("{ended} {} ended", if ended == 1 { "pin has" } else { "pins have" });
         }
@@ -94,8 +99,10 @@ fn make(history: &History, new_pin: &NewPin) -> Result<PinStatus, Problem> {
     let begun = history.totals().newest;
     let found = history.found_sessions(&request)?;
     let wanted = unprotected_bytes(history, filter, &found);
-    let used = used_bytes(history);
-    let limit = pins.limit_bytes();
+    let (used, limit) = match new_pin.hunt {
+        true => (used_bytes(history, of_hunts(&pins.list())), pins.limit_bytes() / HUNT_SHARE),
+        false => (used_bytes(history, u16::MAX), pins.limit_bytes()),
+    };
     if used.saturating_add(wanted) > limit {
         return Err(Problem::pins_full(format!(
             "the sessions that match hold {}, and pins have {} of their {} left; narrow the filter, remove a pin, export the \
@@ -103,12 +110,16 @@ fn make(history: &History, new_pin: &NewPin) -> Result<PinStatus, Problem> {
             ByteSize(wanted),
             ByteSize(limit.saturating_sub(used)),
             ByteSize(limit),
-            ByteSize(used.saturating_add(wanted).div_ceil(1 << 20).saturating_mul(SHARE << 20)),
+            ByteSize(used.saturating_add(wanted).div_ceil(1 << 20).saturating_mul(share(new_pin.hunt) << 20)),
         )));
     }
     let since = now();
     let until = Timestamp(since.0.saturating_add(new_pin.duration().as_nanos().try_into().unwrap_or(u64::MAX)));
-    let pin = pins.add(&new_pin.filter, since, until).map_err(|error| match error {
+    let made = match new_pin.hunt {
+        true => pins.add_of_hunt(&new_pin.filter, since, until),
+        false => pins.add(&new_pin.filter, since, until),
+    };
+    let pin = made.map_err(|error| match error {
         PinError::Filter(error) => Problem::bad_query(error.to_string()),
         PinError::Full { .. } => Problem::pins_full(error.to_string()),
     })?;
@@ -125,7 +136,7 @@ fn list_of(history: &History) -> PinList {
     let pins = pins(history);
     PinList {
         pins: pins.list().into_iter().map(|pin| status_of(history, pin)).collect(),
-        used_bytes: used_bytes(history),
+        used_bytes: used_bytes(history, u16::MAX),
         limit_bytes: pins.limit_bytes(),
     }
 }
@@ -173,13 +184,43 @@ fn unprotected_bytes(history: &History, mut filter: SessionFilter, found: &Found
         .sum()
 }
 
-/// Memory that pins have, or will have when everything they protect has moved: the larger of the two.
-fn used_bytes(history: &History) -> u64 {
+/// The part of the budget that such pins may take, as a divisor.
+fn share(hunt: bool) -> u64 {
+    if hunt { SHARE * HUNT_SHARE } else { SHARE }
+}
+
+/// The pins of hunts, one bit each.
+fn of_hunts(pins: &[Pin]) -> u16 {
+    pins.iter().filter(|pin| pin.is_of_hunt()).fold(0, |bits, pin| bits | 1 << pin.place)
+}
+
+/// Removes the largest pin of a hunt while sessions of hunts have grown beyond their part.
+fn limit_hunts(history: &History) {
+    let pins = pins(history);
+    let listed = pins.list();
+    if used_bytes(history, of_hunts(&listed)) <= pins.limit_bytes() / HUNT_SHARE {
+        return;
+    }
+    let hunts = listed.iter().filter(|pin| pin.is_of_hunt());
+    if let Some(largest) = hunts.max_by_key(|pin| used_bytes(history, 1 << pin.place)) {
+        pins.remove(largest.id);
+        tracing::warn!(
+            "pin {} was removed: the sessions that hunts pinned have grown beyond their part of the memory of pins; \
+             pin what is needed by hand, or export it",
+            largest.id
+        );
+    }
+}
+
+/// Memory that these pins have, or will have when everything they protect has moved: the larger of the two.
+fn used_bytes(history: &History, pins: u16) -> u64 {
     let taken: u64 = (0..engine::session::SessionMarks::PINS)
+        .filter(|place| pins >> place & 1 == 1)
         .map(|place| history.workers.iter().map(|worker| worker.tally.pinned_bytes(place)).sum::<u64>())
         .sum();
     let sessions = history.workers.iter().flat_map(|worker| worker.sessions.sessions());
-    let promised: u64 = sessions.filter(|session| session.marks().pins != 0).map(|session| session.kept_bytes).sum();
+    let promised: u64 =
+        sessions.filter(|session| session.marks().pins & pins != 0).map(|session| session.kept_bytes).sum();
     taken.max(promised)
 }
 

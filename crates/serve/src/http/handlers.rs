@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Extension, RawQuery, Request, State};
+use axum::extract::{Extension, Path, RawQuery, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 use super::super::answer::{
-    Answer, flows as flow_answers, follow, packets as packet_answers, pins, selections as many,
+    Answer, content, flows as flow_answers, follow, packets as packet_answers, pins, selections as many,
 };
 use super::super::peer::Peer;
 use super::super::service::Service;
@@ -19,6 +19,7 @@ use super::response::{HttpProblem, SafeJson};
 use api::Problem;
 use api::answers::{Health, PinList, PinStatus};
 use api::bodies::NewPin;
+use api::content_parameters::{FilesQuery, HuntQuery};
 use api::parameters::{FlowQuery, PacketQuery};
 use api::question::UnpinQuestion;
 use query::status::Status;
@@ -89,6 +90,35 @@ pub(super) async fn flows(
     let query = query.unwrap_or_default();
     let query = FlowQuery::read(&query, service.clock()).map_err(Problem::from)?;
     Ok(flow_answers::flows(service, peer, query).await?)
+}
+
+pub(super) async fn hunt(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer> {
+    let query = HuntQuery::read(&query.unwrap_or_default(), service.clock()).map_err(Problem::from)?;
+    Ok(content::hunt::hunt(service, peer, query).await?)
+}
+
+pub(super) async fn files(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer> {
+    let query = FilesQuery::read(&query.unwrap_or_default(), service.clock()).map_err(Problem::from)?;
+    Ok(content::files::files(service, peer, query).await?)
+}
+
+pub(super) async fn file(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer> {
+    let query = query.unwrap_or_default();
+    let (query, complete) = FilesQuery::read_one(&id, &query, service.clock()).map_err(Problem::from)?;
+    Ok(content::files::file(service, peer, query, complete).await?)
 }
 
 pub(super) async fn pins(State(service): State<Arc<Service>>) -> Result<SafeJson<PinList>> {

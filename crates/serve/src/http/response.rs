@@ -4,7 +4,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Bytes;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, TRAILER};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, TRAILER,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -57,7 +60,7 @@ impl<T: Serialize> IntoResponse for SafeJson<T> {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let (content_type, trailers) = match self.media {
+        let (content_type, trailers) = match &self.media {
             AnswerKind::Capture(format) => (
                 match format {
                     Format::Pcapng => "application/x-pcapng",
@@ -76,14 +79,32 @@ impl IntoResponse for Answer {
                 ),
             ),
             AnswerKind::Files => ("application/x-ndjson", None),
+            AnswerKind::Matches | AnswerKind::Objects => (
+                "application/x-ndjson",
+                Some("retrocap-matches, retrocap-packets, retrocap-overtaken, retrocap-note, retrocap-missing"),
+            ),
+            AnswerKind::Object { .. } => ("application/octet-stream", None),
         };
         let mut response = Response::new(axum::body::Body::new(HttpBody(self.body)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         if let Some(trailers) = trailers {
             response.headers_mut().insert(TRAILER, HeaderValue::from_static(trailers));
         }
+        if let AnswerKind::Object { file_name } = &self.media {
+            forbid_rendering(response.headers_mut(), file_name);
+        }
         response
     }
+}
+
+/// Keeps a browser from showing or running content of the network: it saves it.
+fn forbid_rendering(headers: &mut HeaderMap, file_name: &str) {
+    if let Ok(attachment) = HeaderValue::from_str(&format!("attachment; filename=\"{file_name}\"")) {
+        headers.insert(CONTENT_DISPOSITION, attachment);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 /// The stream of an answer as the body of a response. Its end becomes trailers; without an end the connection breaks.

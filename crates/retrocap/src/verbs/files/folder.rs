@@ -8,7 +8,6 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use serde_json::Value;
 
 use base::foreign::json_document;
 use objects::Object;
@@ -47,8 +46,8 @@ impl OutputFolder {
     }
 
     /// Adds a line to the manifest.
-    pub(super) fn note(&mut self, document: &Value) -> anyhow::Result<()> {
-        let line = format!("{}\n", json_document(&document.to_string()));
+    pub(super) fn note(&mut self, document: &str) -> anyhow::Result<()> {
+        let line = format!("{}\n", json_document(document));
         self.manifest.write_all(line.as_bytes()).with_context(|| format!("cannot write {MANIFEST}"))
     }
 }

@@ -6,16 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use serde_json::{Value, json};
 
-use super::rules::FileSearch;
 use crate::options::Common;
 use crate::terminal::printable::{plain, print, print_json};
 use crate::verbs::analysis;
+use api::content::MatchLine;
 use base::interface::Interfaces;
 use base::time;
-use hunt::{Kind, Match, MatchSink};
-use objects::{Object, ObjectSink};
+use hunt::{Match, MatchSink};
+use objects::{Object, ObjectSearch, ObjectSink};
 use streams::Session;
 
 /// Sessions that are remembered for `-w` and `--pin`.
@@ -68,35 +67,12 @@ impl Printer {
             self.sessions.insert(session.number, session.clone());
         }
         let printed = if self.json {
-            print_json(&format!("{}\n", self.document(session, one, file)))
+            let line = MatchLine::new(session, one, file, &self.interfaces);
+            serde_json::to_string(&line).map_err(Into::into).and_then(|line| print_json(&format!("{line}\n")))
         } else {
             print(&self.line(session, one, file))
         };
         self.failed = printed.err();
-    }
-
-    fn document(&self, session: &Session, one: &Match, file: Option<&Object>) -> Value {
-        let file = file.map(|file| {
-            json!({
-                "name": file.name, "mime": file.mime, "size": file.content.len(), "sha256": file.hashes[2],
-                "complete": file.complete, "protocol": file.protocol, "source": file.source,
-            })
-        });
-        json!({
-            "time": one.packet.time,
-            "rule": one.rule,
-            "kind": one.kind.name(),
-            "flow": analysis::flow(session, &self.interfaces, ""),
-            "direction": one.sender.map(|sender| sender.name()),
-            "stream_offset": one.stream_offset,
-            "packet": { "time": one.packet.time, "sequence": one.packet.sequence },
-            "length": one.length,
-            "context_hex": one.context.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-            "gap_before": one.gap_before,
-            "file": file,
-            "stage": (!one.stage.is_empty()).then_some(&one.stage),
-            "detail": (!one.detail.is_empty()).then_some(&one.detail),
-        })
     }
 
     fn line(&self, session: &Session, one: &Match, file: Option<&Object>) -> String {
@@ -128,41 +104,12 @@ impl MatchSink for Matches {
 
 /// Searches the contents of files.
 pub(super) struct FileMatches {
-    pub(super) search: FileSearch,
+    pub(super) search: ObjectSearch,
     pub(super) matches: Rc<RefCell<Printer>>,
 }
 
 impl ObjectSink for FileMatches {
     fn object(&mut self, session: &Session, object: Object) {
-        let found = |rule: &str, kind: Kind| Match {
-            rule: rule.to_owned(),
-            kind,
-            stage: String::new(),
-            sender: Some(object.sender),
-            stream_offset: Some(object.offset),
-            packet: object.packet,
-            length: 0,
-            context: Vec::new(),
-            gap_before: false,
-            detail: String::new(),
-        };
-        for hash in &object.hashes {
-            // The hash of an object with a hole is the hash of nothing that anybody else has.
-            if object.complete && self.search.indicators.fingerprint(hash) {
-                let length = object.content.len() as u64;
-                let one = Match { length, detail: format!("hash of {}", object.name), ..found(hash, Kind::Ioc) };
-                self.matches.borrow_mut().add(session, &one, Some(&object));
-            }
-        }
-        self.search.patterns.find(
-            &object.content,
-            |_| 0,
-            |_, named, from, to| {
-                let (begin, end) = (from.saturating_sub(32), (to.min(from + 256) + 32).min(object.content.len()));
-                let context = object.content.get(begin..end).unwrap_or_default().to_vec();
-                let one = Match { length: (to - from) as u64, context, ..found(&named.rule, named.kind) };
-                self.matches.borrow_mut().add(session, &one, Some(&object));
-            },
-        );
+        self.search.find(&object, |one| self.matches.borrow_mut().add(session, &one, Some(&object)));
     }
 }

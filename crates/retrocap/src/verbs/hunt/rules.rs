@@ -11,8 +11,9 @@ use crate::options::Common;
 use crate::terminal::printable::{note, plain, print, print_json};
 use hunt::attack::Attack;
 use hunt::indicators::Indicators;
-use hunt::patterns::{Builder, Pattern, Patterns};
-use hunt::{Kind, SearchScope, builtin, check, plan};
+use hunt::patterns::Patterns;
+use hunt::{SearchScope, Wanted, builtin, check};
+use objects::ObjectSearch;
 
 /// The largest file of indicators or of a rule.
 const FILE_BYTES_MAX: u64 = 256 << 20;
@@ -50,13 +51,7 @@ pub(super) struct Compiled {
     pub(super) indicators: Indicators,
     pub(super) attacks: Vec<Attack>,
     /// What is searched for in files.
-    pub(super) files: Option<FileSearch>,
-}
-
-/// What is searched for in files.
-pub(super) struct FileSearch {
-    pub(super) patterns: Patterns,
-    pub(super) indicators: Indicators,
+    pub(super) files: Option<ObjectSearch>,
 }
 
 impl RuleArgs {
@@ -91,50 +86,28 @@ impl RuleArgs {
 
     /// The rules, compiled.
     pub(super) fn compiled(&self, place: SearchScope) -> anyhow::Result<Compiled> {
-        let mut builder = Builder::default();
-        let wrong = |error: hunt::patterns::PatternError| Usage::of(error);
-        for text in &self.text {
-            builder.literal(Pattern::new(text, Kind::Text), text.as_bytes()).map_err(wrong)?;
-        }
-        for hex in &self.bytes {
-            builder.hex(Pattern::new(hex, Kind::Bytes), hex).map_err(wrong)?;
-        }
-        for regex in &self.regex {
-            builder.regex(Pattern::new(regex, Kind::Regex), regex).map_err(wrong)?;
-        }
-        let attacks = self.attacks()?;
-        for attack in &attacks {
-            plan::patterns(attack, &mut builder).map_err(wrong)?;
-        }
+        let wanted = Wanted {
+            texts: self.text.clone(),
+            bytes: self.bytes.clone(),
+            regexes: self.regex.clone(),
+            attacks: self.attacks()?,
+            regex_bytes_max: None,
+        };
         let indicators = self.indicators()?;
-        if builder.is_empty() && indicators.is_empty() && attacks.is_empty() {
+        if wanted.is_empty() && indicators.is_empty() {
             return Err(Usage::of(
                 "nothing to search for: try --text password, --regex, --bytes, --ioc FILE, or --attack heartbleed (--attack list)",
             ));
         }
-        let patterns = builder.build().map_err(wrong)?;
+        let patterns = wanted.stream_patterns().map_err(Usage::of)?;
         let files = if place == SearchScope::File || indicators.has_hashes() {
-            let of_files = if place == SearchScope::File { self.plain_patterns()? } else { Patterns::default() };
-            Some(FileSearch { patterns: of_files, indicators: self.indicators()? })
+            let in_objects = place == SearchScope::File;
+            let patterns = if in_objects { wanted.object_patterns().map_err(Usage::of)? } else { Patterns::default() };
+            Some(ObjectSearch { patterns, indicators: self.indicators()? })
         } else {
             None
         };
-        Ok(Compiled { patterns, indicators, attacks, files })
-    }
-
-    /// The texts, bytes and regular expressions, for files.
-    fn plain_patterns(&self) -> anyhow::Result<Patterns> {
-        let mut builder = Builder::default();
-        for text in &self.text {
-            builder.literal(Pattern::new(text, Kind::Text), text.as_bytes()).map_err(Usage::of)?;
-        }
-        for hex in &self.bytes {
-            builder.hex(Pattern::new(hex, Kind::Bytes), hex).map_err(Usage::of)?;
-        }
-        for regex in &self.regex {
-            builder.regex(Pattern::new(regex, Kind::Regex), regex).map_err(Usage::of)?;
-        }
-        builder.build().map_err(Usage::of)
+        Ok(Compiled { patterns, indicators, attacks: wanted.attacks, files })
     }
 
     fn indicators(&self) -> anyhow::Result<Indicators> {

@@ -1,6 +1,5 @@
 //! Writes or pins the sessions that matched.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,47 +14,17 @@ use crate::terminal::human;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::note;
 use crate::verbs::analysis::{InputEvent, SessionInput};
+use crate::verbs::chosen::ChosenPackets;
 use api::bodies::NewPin;
 use api::path;
 use base::interface::Interfaces;
-use base::packet::Packet;
-use base::time::Timestamp;
-use decode::Decoded;
-use engine::session::SessionKey;
 use formats::writer::{Exporter, Format, Options};
 use streams::Session;
 
-/// Pins that one hunt makes. Whoever sends the pattern must not fill the pins.
-const PINS_MAX: usize = 64;
-/// Datagrams whose fragments are written.
-const DATAGRAMS_MAX: usize = 65_536;
-
-/// The packets of sessions.
-struct SessionPackets {
-    /// When sessions with a key began and ended.
-    spans: HashMap<SessionKey, Vec<(Timestamp, Timestamp)>>,
-    datagrams: HashSet<u64>,
-}
-
-impl SessionPackets {
-    fn new(sessions: &[Session]) -> Self {
-        let mut spans: HashMap<SessionKey, Vec<_>> = HashMap::new();
-        for session in sessions {
-            spans.entry(session.key).or_default().push((session.first, session.last));
-        }
-        Self { spans, datagrams: HashSet::new() }
-    }
-
-    fn has(&mut self, packet: &Packet<'_>, decoded: &Decoded) -> bool {
-        let (key, _) = SessionKey::new(decoded, packet.interface);
-        // The match may have come before the session's end, so what follows belongs to it as well.
-        let chosen = self.spans.get(&key).is_some_and(|spans| spans.iter().any(|(first, _)| packet.time >= *first));
-        if decoded.fragment.is_some() && chosen && self.datagrams.len() < DATAGRAMS_MAX {
-            self.datagrams.insert(decoded.datagram);
-        }
-        chosen || (decoded.fragment.is_some() && self.datagrams.contains(&decoded.datagram))
-    }
-}
+/// Sessions of one pin: its expression has a limit of terms.
+const PIN_SESSIONS: usize = 12;
+/// Pins that hunts may have at a time.
+const PINS_MAX: usize = 3;
 
 /// Reads the packets again, and writes those of the sessions that matched.
 pub(super) fn write(
@@ -68,11 +37,10 @@ pub(super) fn write(
     let mut output = Output::open(path, mode)?;
     let mut exporter = Exporter::new(Format::Pcapng, Options::default());
     exporter.begin(output.buffer(), &["the sessions in which retrocap hunt found something".to_owned()]);
-    let (mut chosen, mut packets, mut failed) = (SessionPackets::new(sessions), 0u64, None);
+    let (mut chosen, mut packets, mut failed) = (ChosenPackets::of_sessions(sessions), 0u64, None);
     question.read(interfaces, &mut |moment| {
         let InputEvent::Packet(packet, _) = moment else { return ControlFlow::Continue(()) };
-        let decoded = decode::decode(packet.link_type, packet.data);
-        let Some(interface) = interfaces.interface(packet.interface).filter(|_| chosen.has(packet, &decoded)) else {
+        let Some(interface) = interfaces.interface(packet.interface).filter(|_| chosen.has(packet)) else {
             return ControlFlow::Continue(());
         };
         packets += 1;
@@ -101,15 +69,17 @@ pub(super) fn pin(common: &Common, time: Duration, sessions: &[Session]) -> anyh
     let mut expressions: Vec<String> = sessions.iter().filter_map(expression).collect();
     expressions.sort();
     expressions.dedup();
-    let left_out = expressions.len().saturating_sub(PINS_MAX);
-    for expression in expressions.iter().take(PINS_MAX) {
-        let body = serde_json::to_string(&NewPin { filter: expression.clone(), for_s: time.as_secs_f64() })?;
+    let most = PINS_MAX * PIN_SESSIONS;
+    let left_out = expressions.len().saturating_sub(most);
+    for sessions in expressions[..expressions.len().min(most)].chunks(PIN_SESSIONS) {
+        let filter = sessions.iter().map(|one| format!("({one})")).collect::<Vec<_>>().join(" or ");
+        let body = serde_json::to_string(&NewPin { filter, for_s: time.as_secs_f64(), hunt: true })?;
         client::ask(common, Method::POST, path::PINS, Some(body))
             .and_then(|mut answer| answer.document())
-            .with_context(|| format!("cannot pin {expression}"))?;
+            .with_context(|| format!("cannot pin {}", human::counted(sessions.len() as u64, "session")))?;
     }
     if !common.quiet {
-        let made = human::counted(expressions.len().min(PINS_MAX) as u64, "session");
+        let made = human::counted(expressions.len().min(most) as u64, "session");
         let more = if left_out > 0 { format!("; {left_out} more are not pinned") } else { String::new() };
         note(&format!("retrocap: pinned {made}{more}"));
     }
