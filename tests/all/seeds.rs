@@ -38,7 +38,11 @@ fn seeds() -> Seeds {
         seeds.insert(("names", name.to_owned()), bytes);
     }
     for (name, bytes) in captures().into_iter().filter(|(name, _)| name.ends_with("encapsulations")) {
+        seeds.insert(("streams", name.to_owned()), bytes.clone());
         seeds.insert(("lines", name.to_owned()), bytes);
+    }
+    for (name, bytes) in conversations() {
+        seeds.insert(("contents", name), bytes);
     }
     for (name, bytes) in program_inputs() {
         let (target, name) = name.split_once('/').unwrap();
@@ -48,6 +52,31 @@ fn seeds() -> Seeds {
         seeds.insert(("http_query", format!("query-{number:02}")), query.as_bytes().to_vec());
     }
     seeds
+}
+
+/// Conversations of the named attacks: the transport, the port, and pieces of what each side says.
+fn conversations() -> Vec<(String, Vec<u8>)> {
+    let mut conversations = Vec::new();
+    for (file, text) in retrocap::hunt::builtin::RULES {
+        let rule: toml::Table = toml::from_str(text).unwrap();
+        let case =
+            rule["case"].as_array().unwrap().iter().find(|case| case["matches"].as_bool() == Some(true)).unwrap();
+        let udp = case.get("udp").and_then(toml::Value::as_bool).unwrap_or(false);
+        let port = u16::try_from(case["port"].as_integer().unwrap()).unwrap();
+        let mut bytes = [&[u8::from(udp)][..], &port.to_be_bytes()].concat();
+        for say in case["say"].as_array().unwrap() {
+            let said = match say.get("text").and_then(toml::Value::as_str) {
+                Some(text) => text.as_bytes().to_vec(),
+                None => retrocap::hunt::patterns::unhex(say["hex"].as_str().unwrap()).unwrap(),
+            };
+            for piece in said.chunks(255) {
+                bytes.extend([u8::from(say["from"].as_str() == Some("responder")), u8::try_from(piece.len()).unwrap()]);
+                bytes.extend_from_slice(piece);
+            }
+        }
+        conversations.push((file.trim_end_matches(".toml").to_owned(), bytes));
+    }
+    conversations
 }
 
 /// The first bytes of sessions that name a host.

@@ -17,6 +17,6 @@ mod verbs;
 
 pub use base::{codec, counters, interface, log_limit, memory, packet, source, time};
 pub use engine::{budget, handover, judge, own_streams, pipeline, session, store};
-pub use {api, base, decode, filter, formats, query};
+pub use {api, base, decode, filter, formats, hunt, objects, protocols, query, streams};
 #[cfg(target_os = "linux")]
 pub use {capture, daemon, serve};
