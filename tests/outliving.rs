@@ -9,6 +9,8 @@
 //!
 //! A FIFO satisfies the first and breaks the second. The oracle of `tests/sim` checks both at each eviction.
 //!
+//! Some sessions belong to classes with a weight, which have queues of their own that fill slowly.
+//!
 //! Excepted are the starts of a flood, which compete among themselves, and packets of many kilobytes (GSO), which are as
 //! large as the bulk that they are. A host that begins more than an eighth of all sessions counts as a flood beside
 //! others, but not where it is the only one: a gateway, or the only client of a server.
@@ -17,6 +19,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as TestConfig, TestRunner};
+use retrocap::judge::{Class, Classes};
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::store::retention::Policy;
@@ -38,6 +41,8 @@ const EIGHTH: u32 = 16;
 /// sessions, 20 for bulk where starts reach far, and some for segments that are being filled.
 const DEEP_PERCENT: u64 = 45;
 const LOOKS: u64 = 60;
+/// The services that may have a class: rare sessions, and elephants.
+const CLASS_PORTS: [u16; 2] = [8443, 873];
 const SYN: u8 = 2;
 const FIN: u8 = 1;
 const ACK: u8 = 16;
@@ -46,7 +51,7 @@ const ACK: u8 = 16;
 #[derive(Clone, Debug)]
 enum Actor {
     /// Sessions between some clients and servers: handshake, request, response, close.
-    Sessions { clients: u32, servers: u32, every_ms: u64, request: usize, response: usize, mss: usize },
+    Sessions { clients: u32, servers: u32, port: u16, every_ms: u64, request: usize, response: usize, mss: usize },
     /// A transfer without end.
     Elephant { from_s: u64, every_ms: u64, packets: u64, mss: usize },
     /// One session that is polled.
@@ -61,14 +66,23 @@ fn actor() -> impl Strategy<Value = Actor> {
             .prop_map(|(clients, servers, every_ms, request, response, mss)| Actor::Sessions {
                 clients,
                 servers,
+                port: 443,
                 every_ms,
                 request,
                 response,
                 mss
             }),
+        // Sessions that may have a class of their own, and are often rare.
+        2 => (40u32..500, 1u32..60, 100u64..3000, 0usize..1200, 0usize..3000).prop_map(
+            |(clients, servers, every_ms, request, response)| {
+                Actor::Sessions { clients, servers, port: CLASS_PORTS[0], every_ms, request, response, mss: 1448 }
+            }
+        ),
         // A gateway, or the only client of a server.
         1 => (1u32..3, 1u32..4000, 20u64..400, 0usize..600, 0usize..8000).prop_map(
-            |(clients, servers, every_ms, request, response)| Actor::Sessions { clients, servers, every_ms, request, response, mss: 1448 }
+            |(clients, servers, every_ms, request, response)| {
+                Actor::Sessions { clients, servers, port: 443, every_ms, request, response, mss: 1448 }
+            }
         ),
         2 => (0u64..400, 1u64..100, 100u64..20_000, prop_oneof![Just(500usize), Just(1448), Just(14_480)])
             .prop_map(|(from_s, every_ms, packets, mss)| Actor::Elephant { from_s, every_ms, packets, mss }),
@@ -117,14 +131,14 @@ impl Plan {
             u32::try_from((*random >> 33) % bound).unwrap()
         };
         match *actor {
-            Actor::Sessions { clients, servers, every_ms, request, response, mss } => {
+            Actor::Sessions { clients, servers, port: service, every_ms, request, response, mss } => {
                 let kind = if clients < EIGHTH && !is_alone { Kind::Flood } else { Kind::Ordinary };
                 let mut time = u64::from(draw(every_ms)) * MILLISECOND;
                 while time < until {
                     let session = self.session(kind);
                     let port = u16::try_from(20_000 + session % 40_000).unwrap();
                     let client = (host(0, draw(u64::from(clients))), port);
-                    let server = (host(1, draw(u64::from(servers))), 443);
+                    let server = (host(1, draw(u64::from(servers))), service);
                     self.conversation(time, session, [client, server], [request, response], mss);
                     time += (every_ms / 2 + u64::from(draw(every_ms))) * MILLISECOND;
                 }
@@ -133,7 +147,7 @@ impl Plan {
                 let session = self.session(Kind::Ordinary);
                 for at in 0..packets {
                     let time = from_s * 1000 * MILLISECOND + at * every_ms * MILLISECOND;
-                    let ends = [(host(0, 1), 20_000), (host(1, 1), 873)];
+                    let ends = [(host(0, 1), 20_000), (host(1, 1), CLASS_PORTS[1])];
                     self.packets.push(Planned { time, session, ends, is_tcp: true, flags: ACK, payload: mss });
                 }
             }
@@ -227,9 +241,28 @@ fn plan(actors: &[Actor], seed: u64) -> Plan {
     plan
 }
 
+/// The weights of the classes, 1 for none.
+fn weights() -> impl Strategy<Value = [f64; CLASS_PORTS.len()]> {
+    let weight = || prop_oneof![2 => Just(1.0), 3 => 0.02f64..1.0, 1 => 1.0f64..50.0];
+    [weight(), weight()]
+}
+
+fn classes(weights: [f64; CLASS_PORTS.len()]) -> Classes {
+    let class = |(port, weight): (u16, f64)| Class {
+        name: format!("port {port}"),
+        filter: format!("port {port}"),
+        weight,
+        cutoff_bytes: None,
+        reserve_bytes: 0,
+        important: None,
+    };
+    let classes: Vec<Class> = CLASS_PORTS.into_iter().zip(weights).map(class).collect();
+    Classes::new(&classes, STORE_BYTES).unwrap()
+}
+
 /// Sends the traffic and checks the rule after each part of it. Returns how many packets of starts were evicted.
-fn run(actors: &[Actor], seed: u64, policy: Policy) -> Result<usize, String> {
-    let mut pipeline = Pipeline::new(Config { policy, ..Config::new(24 << 20, STORE_BYTES) }).unwrap();
+fn run(actors: &[Actor], classes: Classes, seed: u64, policy: Policy) -> Result<usize, String> {
+    let mut pipeline = Pipeline::new(Config { policy, classes, ..Config::new(24 << 20, STORE_BYTES) }).unwrap();
     let plan = plan(actors, seed);
     let mut bytes: HashMap<u32, u64> = HashMap::new();
     let mut sent: Vec<Sent> = Vec::new();
@@ -312,10 +345,10 @@ fn check(cases: u32, policy: &Policy) -> Result<usize, String> {
     let total = std::cell::Cell::new(0);
     let mut runner =
         TestRunner::new(TestConfig { cases, max_shrink_iters: 40, failure_persistence: None, ..TestConfig::default() });
-    let mixes = (prop::collection::vec(actor(), 2..7), any::<u64>());
+    let mixes = (prop::collection::vec(actor(), 2..7), weights(), any::<u64>());
     runner
-        .run(&mixes, |(actors, seed)| {
-            let evicted = run(&actors, seed, policy.clone()).map_err(TestCaseError::fail)?;
+        .run(&mixes, |(actors, weights, seed)| {
+            let evicted = run(&actors, classes(weights), seed, policy.clone()).map_err(TestCaseError::fail)?;
             total.set(total.get() + evicted);
             Ok(())
         })

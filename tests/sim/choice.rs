@@ -20,7 +20,8 @@ impl Oracle {
         (age + 1.0) * self.weight(segment.queue)
     }
 
-    /// The oldest segment of each queue from which segments may be evicted.
+    /// The oldest segment of each queue from which segments may be evicted. The only segment of a queue of starts is not
+    /// among them while it is small.
     fn candidates(&self) -> Vec<usize> {
         let mut heads: Vec<usize> = Vec::new();
         for (at, segment) in self.segments.iter().enumerate() {
@@ -29,8 +30,29 @@ impl Oracle {
             }
         }
         heads.sort_by_key(|&at| self.segments[at].queue);
-        let free: Vec<usize> = heads.iter().copied().filter(|&at| !self.is_reserved(self.segments[at].queue)).collect();
+        let is_small = |at: usize| self.is_halved(at) && self.segments[at].pages() < 3;
+        let is_free = |at: usize| !self.is_reserved(self.segments[at].queue) && !is_small(at);
+        let free: Vec<usize> = heads.iter().copied().filter(|&at| is_free(at)).collect();
         if free.is_empty() { heads } else { free }
+    }
+
+    /// Whether only the older half of a segment is evicted: it holds starts outside floods and is the only one of its queue.
+    fn is_halved(&self, at: usize) -> bool {
+        let queue = self.segments[at].queue;
+        matches!(queue, Queue::Ranked { line: 2..=3, flood: 0, .. })
+            && self.segments.iter().filter(|other| other.queue == queue).count() == 1
+    }
+
+    /// The index of the first record in the younger half of a segment's bytes.
+    fn younger_half(&self, at: usize) -> usize {
+        let segment = &self.segments[at];
+        let mut start = Segment { records: Vec::new(), bytes: 0, ..segment.clone() };
+        let older = segment.records.iter().take_while(|record| {
+            let is_older = start.bytes < segment.bytes / 2;
+            start.push((*record).clone());
+            is_older
+        });
+        older.count()
     }
 
     /// The candidate of a band that is evicted first. Floods go first if they hold more than half of the starts or of the
@@ -79,19 +101,40 @@ impl Oracle {
 
     /// The segment to evict next. Elephants above their share come first, then bulk above its share, then the middle
     /// above its share, then starts. A segment that lies deeper goes instead if it is older than the newest packet of
-    /// the chosen one.
-    pub(crate) fn victim(&mut self) -> Option<usize> {
+    /// the chosen one. Also returns the first record that stays, if only the older half of the segment is evicted.
+    pub(crate) fn victim(&mut self) -> Option<(usize, Option<usize>)> {
         let candidates = self.candidates();
-        self.look_at_starts(&candidates);
+        let victim = self.whole_victim(&candidates)?;
+        if !self.is_halved(victim) {
+            return Some((victim, None));
+        }
+        let younger = self.younger_half(victim);
+        let until = self.ticks_of(victim, &self.segments[victim].records[younger - 1]);
+        match self.deeper(&candidates, Band::Starts, until) {
+            Some(deeper) => Some((deeper, None)),
+            None => Some((victim, Some(younger))),
+        }
+    }
+
+    /// The oldest candidate that is deeper than `band` and was opened before `until`.
+    fn deeper(&self, candidates: &[usize], band: Band, until: u64) -> Option<usize> {
+        let of = |at: usize| self.segments[at].queue;
+        let opened = |at: usize| self.segments[at].opened_ticks;
+        let deeper = candidates.iter().copied().filter(|&at| of(at).band() > band && opened(at) < until);
+        deeper.min_by_key(|&at| (opened(at), of(at).band(), of(at).flood(), of(at)))
+    }
+
+    fn whole_victim(&mut self, candidates: &[usize]) -> Option<usize> {
+        self.look_at_starts(candidates);
         let of = |at: usize| self.segments[at].queue;
         let of_elephant = |elephant: u8| move |queue: Queue| queue.band() == Band::Bulk && queue.flood() == elephant;
         let share = self.pages / ELEPHANT_SHARE;
-        if let Some(elephant) = (1..8).find(|&elephant| self.pages_of(&candidates, &of_elephant(elephant)) > share) {
+        if let Some(elephant) = (1..8).find(|&elephant| self.pages_of(candidates, &of_elephant(elephant)) > share) {
             return self.highest(candidates.iter().copied().filter(|&at| of_elephant(elephant)(of(at))));
         }
         let [middle, bulk] = self.shares();
-        let next = |band: Band| self.next(&candidates, band);
-        let over = |band: Band, share: usize| self.pages_of(&candidates, &|queue| queue.band() == band) > share;
+        let next = |band: Band| self.next(candidates, band);
+        let over = |band: Band, share: usize| self.pages_of(candidates, &|queue| queue.band() == band) > share;
         let victim = if over(Band::Bulk, bulk) {
             next(Band::Bulk)
         } else if over(Band::Middle, middle) {
@@ -100,19 +143,14 @@ impl Oracle {
             next(Band::Starts).or_else(|| next(Band::Middle)).or_else(|| next(Band::Bulk))
         }?;
         let band = of(victim).band();
-        let opened = |at: usize| self.segments[at].opened_ticks;
         let pages_of_flood =
-            |flood: u8| self.pages_of(&candidates, &|queue| queue.band() == band && queue.flood() == flood);
+            |flood: u8| self.pages_of(candidates, &|queue| queue.band() == band && queue.flood() == flood);
         let (others, floods) = (pages_of_flood(0), (1..8).map(pages_of_flood).sum::<usize>());
         let bounded = band != Band::Bulk && floods > (others + floods) / 2 && others > floods / 16;
         if of(victim).flood() > 0 && bounded {
             return Some(victim);
         }
-        let until = self.newest_ticks(victim);
-        let mut deeper: Vec<usize> =
-            candidates.iter().copied().filter(|&at| of(at).band() > band && opened(at) < until).collect();
-        deeper.sort_by_key(|&at| (opened(at), of(at).band(), of(at).flood(), of(at)));
-        Some(deeper.first().copied().unwrap_or(victim))
+        Some(self.deeper(candidates, band, self.newest_ticks(victim)).unwrap_or(victim))
     }
 
     /// Upper bound of the time at which the newest packet of a segment arrived: when the next one of its queue was
@@ -128,7 +166,7 @@ impl Oracle {
 
     /// Checks promise 6 over all segments. When the start of a session outside floods is evicted, no deeper segment is
     /// older than any packet that goes, and bulk holds at most its share. Segments of classes with a reserve and of pins are excepted.
-    pub(crate) fn check_rule(&self, victim: usize) {
+    pub(crate) fn check_rule(&self, victim: usize, younger: Option<usize>) {
         let segment = &self.segments[victim];
         if segment.queue.band() != Band::Starts || segment.queue.flood() > 0 || self.is_reserved(segment.queue) {
             return;
@@ -137,7 +175,9 @@ impl Oracle {
         // Released segments can be of any age.
         let deeper = others.filter(|other| other.queue.band() > Band::Starts && other.queue != Queue::Released);
         let oldest = deeper.clone().map(|other| other.opened_ticks).min();
-        assert!(oldest.is_none_or(|oldest| oldest >= self.newest_ticks(victim)), "bulk outlives {:?}", segment.queue);
+        let last = younger.map(|younger| self.ticks_of(victim, &segment.records[younger - 1]));
+        let newest = last.unwrap_or(self.newest_ticks(victim));
+        assert!(oldest.is_none_or(|oldest| oldest >= newest), "bulk outlives {:?}", segment.queue);
         let bulk: usize = deeper.filter(|other| other.queue.band() == Band::Bulk).map(Segment::pages).sum();
         let [_, share] = self.shares();
         assert!(bulk <= share, "bulk has {bulk} pages of {share}");

@@ -194,19 +194,7 @@ impl Oracle {
             self.segments.push(Segment { queue, records: Vec::new(), bytes: 0, opened_ticks, open: true });
             self.segments.len() - 1
         });
-        let segment = &mut self.segments[at];
-        let (time, sequence, interface) = segment.records.last().map_or((record.time, 0, true), |last| {
-            (last.time, record.sequence - last.sequence - 1, last.interface != record.interface)
-        });
-        let header = 2
-            + bytes_of(time.abs_diff(record.time))
-            + bytes_of(sequence)
-            + bytes_of(record.captured as u64)
-            + bytes_of(record.session as u64).max(1)
-            + if interface { 2 } else { 0 }
-            + if record.rare { 8 } else { 0 };
-        segment.bytes += header + record.captured;
-        segment.records.push(record);
+        self.segments[at].push(record);
     }
 
     fn count_kept(&mut self, record: &Record) {
@@ -216,15 +204,18 @@ impl Oracle {
     }
 
     fn evict_one(&mut self) -> bool {
-        let Some(at) = self.victim() else { return false };
-        self.check_rule(at);
-        self.evict(at);
+        let Some((at, younger)) = self.victim() else { return false };
+        self.check_rule(at, younger);
+        self.evict(at, younger);
         true
     }
 
-    fn evict(&mut self, at: usize) {
-        let from = self.segments[at].queue;
-        let records = self.segments[at].records.clone();
+    /// Evicts a segment. Its packets from `younger` on stay in its queue.
+    fn evict(&mut self, at: usize, younger: Option<usize>) {
+        let (from, was_open) = (self.segments[at].queue, self.segments[at].open);
+        let mut records = self.segments[at].records.clone();
+        let younger = younger.map(|younger| records.split_off(younger)).unwrap_or_default();
+        let opened_ticks = younger.first().map(|first| self.ticks_of(at, first));
         let is_slow = self.ticks - self.segments[at].opened_ticks >= 60 * SECOND;
         for record in &records {
             let session = &mut self.sessions.all[record.session];
@@ -241,32 +232,47 @@ impl Oracle {
                 Some(_) => self.lost += 1,
                 None => {}
             }
-            let first = self.sessions.all[record.session].first_sequence == record.sequence;
-            self.gone(&record, first || from.has_starts());
+            self.gone(&record);
         }
         self.segments.remove(at);
+        let stay = younger.len();
+        picked.extend(younger.into_iter().map(|record| (record, from)));
+        let moved_from = picked.len() - stay;
         let mut full = false;
-        for (record, to) in picked {
+        for (number, (record, to)) in picked.into_iter().enumerate() {
+            assert!(!full || number < moved_from, "the younger half always has room");
             if !full {
                 self.seal_unless_it_continues(to, &record);
                 full = !self.has_room(to, HEADER_MAX + record.captured, 0);
             }
             if full {
                 self.lost += 1;
-                self.gone(&record, true);
+                self.gone(&record);
             } else {
                 self.carried += 1;
-                self.count_kept(&record);
+                if number < moved_from {
+                    self.count_kept(&record);
+                }
                 self.write(to, record);
             }
         }
+        if let Some(opened_ticks) = opened_ticks {
+            let at = self.segments.iter().position(|segment| segment.queue == from).unwrap();
+            (self.segments[at].opened_ticks, self.segments[at].open) = (opened_ticks, was_open);
+        }
     }
 
-    fn gone(&mut self, record: &Record, start: bool) {
+    /// When a record of a segment arrived, by its timestamp.
+    pub(crate) fn ticks_of(&self, at: usize, record: &Record) -> u64 {
+        let age = self.clock.unwrap_or(0).saturating_sub(record.time);
+        self.segments[at].opened_ticks.max(self.ticks - age.min(self.ticks))
+    }
+
+    fn gone(&mut self, record: &Record) {
         self.lost_until = self.lost_until.max(Some(record.time));
-        if start {
-            self.sessions.lost_start(record.session);
-        }
+        let session = &mut self.sessions.all[record.session];
+        session.first_is_lost |= session.first_sequence == record.sequence;
+        self.sessions.lost(record.session);
     }
 
     /// The queue into which a packet must be carried before its segment is evicted, or `None` if it may be lost.

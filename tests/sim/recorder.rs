@@ -1,5 +1,6 @@
 //! One worker with its oracle and all packets that were sent to it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use retrocap::counters::Totals;
@@ -29,7 +30,8 @@ pub(crate) struct Recorder {
     filtering: bool,
     received: (u64, u64),
     filtered: (u64, u64),
-    pub(crate) headless: u64,
+    /// Sessions that were seen without their first packet: slot and number of that packet.
+    pub(crate) headless: BTreeSet<(u32, u64)>,
     pub(crate) gaps: u64,
     pub(crate) looked_at: u64,
 }
@@ -62,7 +64,7 @@ impl Recorder {
             filtering: false,
             received: (0, 0),
             filtered: (0, 0),
-            headless: 0,
+            headless: BTreeSet::new(),
             gaps: 0,
             looked_at: 0,
         }

@@ -264,8 +264,10 @@ impl Run {
             let Some(&first) = kept.first() else { continue };
             recorder.looked_at += 1;
             if first != session.first_sequence {
-                recorder.headless += 1;
+                recorder.headless.insert((session.slot.0, session.first_sequence));
                 assert!(totals.carried.lost > 0 || !self.setup.entries_suffice, "headless: {session:?} {kept:?}");
+                let counted = totals.carried.headless + totals.carried.untracked;
+                assert!(recorder.headless.len() as u64 <= counted, "only {counted} headless sessions are counted");
             }
             // A long session keeps its start and its latest packets. This is a hole and does not count as a gap.
             let is_short = session.last.0.saturating_sub(session.first.0) <= 20 * SECOND;
@@ -322,14 +324,14 @@ impl Run {
         for (worker, recorder) in self.recorders.iter().enumerate() {
             let totals = recorder.totals();
             println!(
-                "  worker {worker}: {} stored, {} kept, {} carried, {} lost, {} segments packed; of {} looks at sessions {} headless, {} with a gap",
+                "  worker {worker}: {} stored, {} kept, {} carried, {} lost, {} segments packed; {} sessions headless; of {} looks at sessions {} with a gap",
                 totals.stored.packets,
                 totals.retained.packets,
                 totals.carried.volume.packets,
                 totals.carried.lost,
                 totals.packed.segments,
+                recorder.headless.len(),
                 recorder.looked_at,
-                recorder.headless,
                 recorder.gaps,
             );
             // A session misses a part while the segment with an earlier part of the same rank is gone. The store has only

@@ -54,6 +54,21 @@ impl Segment {
         self.bytes.div_ceil(PAGE).max(1)
     }
 
+    pub(crate) fn push(&mut self, record: Record) {
+        let (time, sequence, interface) = self.records.last().map_or((record.time, 0, true), |last| {
+            (last.time, record.sequence - last.sequence - 1, last.interface != record.interface)
+        });
+        let header = 2
+            + bytes_of(time.abs_diff(record.time))
+            + bytes_of(sequence)
+            + bytes_of(record.captured as u64)
+            + bytes_of(record.session as u64).max(1)
+            + if interface { 2 } else { 0 }
+            + if record.rare { 8 } else { 0 };
+        self.bytes += header + record.captured;
+        self.records.push(record);
+    }
+
     pub(crate) fn room(&self) -> usize {
         self.pages() * PAGE - self.bytes
     }

@@ -20,6 +20,7 @@ pub(crate) struct Session {
     pub(crate) depth: Depth,
     pub(crate) kept_packets: u64,
     pub(crate) kept_bytes: u64,
+    pub(crate) first_is_lost: bool,
     pub(crate) class: u8,
     pub(crate) flood: u8,
     pub(crate) pins: u16,
@@ -111,6 +112,7 @@ impl Sessions {
                 depth: Depth::default(),
                 kept_packets: 0,
                 kept_bytes: 0,
+                first_is_lost: false,
                 class: 0,
                 flood: 0,
                 pins: 0,
@@ -139,23 +141,23 @@ impl Sessions {
         Observed { session: at, offset, depth, closes, begins: known.is_none(), answered }
     }
 
-    /// Whether a packet at the start of a session must be kept for now.
+    /// Whether a packet at the start of a session must be kept for now. Without the first packet, the others need not be.
     pub(crate) fn needs_start(&self, at: usize, sequence: u64, now: u64) -> bool {
         let session = &self.all[at];
         let lives = now.saturating_sub(session.last) <= session.timeout();
         let conversation = session.packets.1 > 0 || session.packets.0 + session.packets.1 > 2;
-        self.is_first_of_more(at, sequence) || (lives && conversation)
+        self.is_first_of_more(at, sequence) || (lives && conversation && !session.first_is_lost)
     }
 
     pub(crate) fn is_first_of_more(&self, at: usize, sequence: u64) -> bool {
         self.all[at].first_sequence == sequence && self.all[at].kept_packets > 0
     }
 
-    /// Handles the loss of a packet at the start. If no packet of the session is left, the next packet begins a new
-    /// session.
-    pub(crate) fn lost_start(&mut self, at: usize) {
+    /// Handles the loss of a packet. If no packet of a session without its first packet is left, the next packet begins a
+    /// new session.
+    pub(crate) fn lost(&mut self, at: usize) {
         let session = &self.all[at];
-        if session.kept_packets == 0 && self.now.get(&session.pair) == Some(&at) {
+        if session.kept_packets == 0 && session.first_is_lost && self.now.get(&session.pair) == Some(&at) {
             self.now.remove(&session.pair);
         }
     }

@@ -285,6 +285,11 @@ impl Entry<'_> {
         self.set(CUT_AT, self.get(CUT_AT) | lost.to_bits());
     }
 
+    /// Whether the session's first packet is lost.
+    pub(super) fn has_lost_first(self) -> bool {
+        LostParts::from_bits(self.get(CUT_AT)).first_packet()
+    }
+
     pub(super) fn kept_packets(self) -> u32 {
         self.kept().0
     }
@@ -434,10 +439,23 @@ impl Entry<'_> {
         responder == 0 && originator <= 2
     }
 
+    /// Whether the session still lives at `now`, and is a conversation.
+    pub(super) fn is_live_conversation(self, now: Timestamp) -> bool {
+        let idle_ns = now.0.saturating_sub(self.last().0);
+        let lives = idle_ns <= timeout_ns(self.key().protocol(), self.flags());
+        lives && (self.responder_packets() > 0 || self.packets() > 2)
+    }
+
     /// Whether the session is over at `now`; see [`Session::ended`].
     pub(super) fn ended(self, now: Timestamp) -> bool {
+        self.idle(now).1
+    }
+
+    /// The time since the last packet at `now`, and whether the session is over.
+    pub(super) fn idle(self, now: Timestamp) -> (u64, bool) {
         let flags = self.flags();
         let protocol = if flags & flag::TCP != 0 { TCP } else { 0 };
-        now.0.saturating_sub(self.last().0) > timeout_ns(protocol, flags)
+        let idle_ns = now.0.saturating_sub(self.last().0);
+        (idle_ns, idle_ns > timeout_ns(protocol, flags))
     }
 }

@@ -9,7 +9,7 @@ use base::time::Timestamp;
 ///
 /// Entries are reused. A packet belongs to the session that had the entry when the packet arrived, so compare the
 /// packet's sequence number with [`Session::first_sequence`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionSlot(pub u32);
 
 impl SessionSlot {

@@ -278,7 +278,12 @@ impl SessionTable {
     /// Counts packet `sequence` as stored again.
     pub fn packet_kept(&mut self, slot: SessionSlot, sequence: u64, captured_bytes: u64) {
         match self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) {
-            Some(entry) => entry.kept_more(captured_bytes),
+            Some(entry) => {
+                if entry.kept_packets() == 0 && entry.has_lost_first() {
+                    self.detached.count_headless();
+                }
+                entry.kept_more(captured_bytes);
+            }
             None => self.detached.packet_kept(slot.0, sequence),
         }
     }
@@ -308,48 +313,48 @@ impl SessionTable {
         };
         let is_open = may_survive || entry.first_sequence() == sequence;
         let lost = if is_open { LostParts::NONE } else { entry.loss_of(sequence) };
-        if entry.kept_less(captured_bytes, self.now, lost) == 0 && !entry.is_queued() {
-            entry.set_queued(true);
-            self.reuse.push(slot.0);
+        if entry.kept_less(captured_bytes, self.now, lost) == 0 {
+            if !entry.is_queued() {
+                entry.set_queued(true);
+                self.reuse.push(slot.0);
+            }
+            if !is_open && entry.has_lost_first() {
+                self.remove_from_index(slot.0);
+            }
         }
         is_open
     }
 
-    /// Records the loss of packet `sequence`, which [`packet_evicted`](Self::packet_evicted) has counted and which is
-    /// not carried forward.
-    pub fn packet_lost(&mut self, slot: SessionSlot, sequence: u64) {
-        if let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) {
-            entry.lose(entry.loss_of(sequence));
-        }
-    }
-
-    /// Whether packet `sequence`, one of the first of its session, must stay: its session is live and a conversation,
-    /// or it is the first packet and others are stored.
+    /// Whether packet `sequence`, one of the first of its session, must stay: it is the first and others are stored, or
+    /// the session is live, a conversation, and has its first packet, without which the others could not be read.
     pub fn needs_start(&self, slot: SessionSlot, sequence: u64, now: Timestamp) -> bool {
         let Some(entry) = self.array.entry(slot).filter(|entry| entry.first_sequence() <= sequence) else {
             return false;
         };
-        if sequence == entry.first_sequence() && entry.kept_packets() > 0 {
-            return true;
-        }
-        let idle_ns = now.0.saturating_sub(entry.last().0);
-        let lives = idle_ns <= summary::timeout_ns(entry.key().protocol(), entry.flags());
-        lives && (entry.responder_packets() > 0 || entry.packets() > 2)
+        let is_first_of_more = sequence == entry.first_sequence() && entry.kept_packets() > 0;
+        is_first_of_more || (!entry.has_lost_first() && entry.is_live_conversation(now))
     }
 
-    /// Handles the loss of packet `sequence`, one of the first of its session. If no packet of the session is left,
-    /// later packets begin a new session, as they could not be read without the start. Otherwise the session is headless,
-    /// if this was its first packet.
-    pub fn lost_start(&mut self, slot: SessionSlot, sequence: u64) {
+    /// Records the loss of packet `sequence`, which [`packet_evicted`](Self::packet_evicted) has counted and which is
+    /// not carried forward. If the session has lost its first packet and has no packet left, later ones begin a new
+    /// session, as they could not be read without the start. If this was its first packet and others are left, the
+    /// session is headless.
+    pub fn packet_lost(&mut self, slot: SessionSlot, sequence: u64) {
         let Some(entry) = self.array.entry(slot) else { return };
-        if entry.first_sequence() > sequence {
+        let first_sequence = entry.first_sequence();
+        if first_sequence > sequence {
             if self.detached.first_of_more(slot.0, sequence).is_some() {
                 self.detached.count_headless();
             }
-        } else if entry.kept_packets() == 0 {
+            return;
+        }
+        entry.lose(entry.loss_of(sequence));
+        if entry.kept_packets() > 0 {
+            if first_sequence == sequence {
+                self.detached.count_headless();
+            }
+        } else if entry.has_lost_first() {
             self.remove_from_index(slot.0);
-        } else if entry.first_sequence() == sequence {
-            self.detached.count_headless();
         }
     }
 

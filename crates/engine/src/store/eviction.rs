@@ -5,7 +5,7 @@
 //!
 //! 1. Bulk is evicted while it exceeds its share, then the middle while it exceeds its own, then starts.
 //! 2. Deeper packets do not outlive starts: if the oldest segment of a deeper band is older than the selected one, it
-//!    is evicted instead.
+//!    is evicted instead. Of the newest segment of a queue, only the older half is evicted.
 //! 3. Within a band, the segment with the highest `age × weight(queue)` is evicted. While others need room, all floods
 //!    together are limited to half of a band, and the largest flood gives way.
 //!
@@ -22,6 +22,10 @@ const FLOODS_SHARE: u32 = 2;
 
 /// Floods are held to their share if others have more than this part, as a divisor, of what floods have.
 const OTHERS_SHARE: u32 = 16;
+
+/// Pages that the only segment of a queue of starts must have so that its older half can be evicted. Smaller ones stay
+/// while other segments can be evicted.
+const HALVED_PAGES_MIN: u32 = 3;
 
 /// Memory in pages that bands may take while others need room.
 #[derive(Clone, Copy, Debug)]
@@ -43,10 +47,27 @@ pub(super) struct Candidate {
     pub(super) segment: SegmentId,
     kind: Kind,
     age_ns: u64,
-    /// Lower bound of the age of its newest packet.
-    newest_age_ns: u64,
+    /// Lower bound of the age of its newest packet. `None` for the newest segment of its queue.
+    newest_age_ns: Option<u64>,
     /// Age times weight.
     score: f64,
+}
+
+impl Candidate {
+    /// Whether only the older half of the segment is evicted. In a queue that fills slowly, the newest segment has old
+    /// starts and starts that are younger than everything deeper.
+    pub(super) fn is_halved(&self) -> bool {
+        self.newest_age_ns.is_none() && is_halved(self.kind)
+    }
+
+    /// The age of a packet of the segment that is `age_ns` old by its timestamp.
+    pub(super) fn age_within_ns(&self, age_ns: u64) -> u64 {
+        age_ns.min(self.age_ns)
+    }
+}
+
+fn is_halved(kind: Kind) -> bool {
+    matches!(kind, Kind::Ranked { .. }) && kind.band() == Band::Starts && kind.flood() == 0
 }
 
 /// The segments of one flood in a band, or those of no flood.
@@ -67,21 +88,22 @@ pub(super) struct Survey {
 
 impl Survey {
     /// Surveys the queues whose memory others may take, or all queues if there are no such queues. `age_ns` returns the
-    /// time since a segment was opened.
-    pub(super) fn new(queues: &Queues, age_ns: impl Fn(SegmentId) -> (u64, u64)) -> Self {
-        let survey = Self::of(queues, &age_ns, |reserved| !reserved);
+    /// time since a segment was opened, and since it was sealed.
+    pub(super) fn new(queues: &Queues, age_ns: impl Fn(SegmentId) -> (u64, Option<u64>)) -> Self {
+        let survey = Self::of(queues, &age_ns, false);
         let is_empty = survey.bands.iter().flatten().all(|group| group.next.is_none());
-        if is_empty { Self::of(queues, &age_ns, |_| true) } else { survey }
+        if is_empty { Self::of(queues, &age_ns, true) } else { survey }
     }
 
-    fn of(queues: &Queues, age_ns: &impl Fn(SegmentId) -> (u64, u64), wanted: impl Fn(bool) -> bool) -> Self {
+    fn of(queues: &Queues, age_ns: &impl Fn(SegmentId) -> (u64, Option<u64>), all: bool) -> Self {
         let mut bands = [[Group::default(); SessionMarks::FLOODS]; Band::COUNT];
         for (id, queue) in queues.iter() {
             let Some(segment) = queue.list.first() else { continue };
-            if !wanted(queues.is_reserved(queue)) {
+            let (age_ns, newest_age_ns) = age_ns(segment);
+            let is_small = newest_age_ns.is_none() && is_halved(queue.kind) && queue.pages < HALVED_PAGES_MIN;
+            if !all && (is_small || queues.is_reserved(queue)) {
                 continue;
             }
-            let (age_ns, newest_age_ns) = age_ns(segment);
             #[allow(clippy::cast_precision_loss, reason = "ages are compared, not counted")]
             let score = (age_ns as f64 + 1.0) * queue.weight;
             let candidate = Candidate { queue: id, segment, kind: queue.kind, age_ns, newest_age_ns, score };
@@ -158,10 +180,15 @@ impl Survey {
         if victim.kind.flood() > 0 && self.bounds_floods(band) {
             return None;
         }
-        let deeper = [Band::Middle, Band::Bulk].into_iter().filter(|deeper| *deeper > band);
         // Carried starts are older than their segment.
         let is_exact = matches!(victim.kind, Kind::Ranked { .. });
-        let limit_ns = if is_exact { victim.newest_age_ns } else { victim.age_ns };
+        let limit_ns = victim.newest_age_ns.filter(|_| is_exact).unwrap_or(victim.age_ns);
+        self.deeper_than(band, limit_ns)
+    }
+
+    /// The oldest segment that is in a deeper band than `band` and older than `limit_ns`.
+    pub(super) fn deeper_than(&self, band: Band, limit_ns: u64) -> Option<Candidate> {
+        let deeper = [Band::Middle, Band::Bulk].into_iter().filter(|deeper| *deeper > band);
         let oldest = deeper.filter_map(|deeper| self.oldest(deeper)).filter(|oldest| oldest.age_ns > limit_ns);
         oldest.fold(None, |all, oldest| higher(all, oldest, |oldest| oldest.age_ns))
     }

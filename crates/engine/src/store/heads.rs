@@ -20,7 +20,18 @@ const PICKED_MAX: usize = 8192;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CarryTarget {
     pub(super) queue: QueueId,
-    pub(super) is_head: bool,
+    pub(super) role: Role,
+}
+
+/// Why a packet survives the eviction of its segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is a start that its session needs.
+    Head,
+    /// A pin protects its session.
+    Pinned,
+    /// It is in the younger half of a segment of which only the older half is evicted. It was not counted as evicted.
+    Younger,
 }
 
 /// The packets that are being carried forward, and their counts.
@@ -91,10 +102,10 @@ impl CarriedPackets {
         }
         self.picked.push((header, to));
         self.data.extend_from_slice(&self.packet);
-        if to.is_head {
-            self.picked_heads.add(self.packet.len() as u64);
-        } else {
-            self.picked_pinned_bytes += HEADER_BYTES_MAX + self.packet.len();
+        match to.role {
+            Role::Head => self.picked_heads.add(self.packet.len() as u64),
+            Role::Pinned => self.picked_pinned_bytes += HEADER_BYTES_MAX + self.packet.len(),
+            Role::Younger => {}
         }
         true
     }
@@ -105,7 +116,7 @@ impl CarriedPackets {
         let taken = self.bytes + heads.bytes + len as u64 + (heads.packets + 1) * HEADER_BYTES_MAX as u64;
         self.picked.len() < self.picked.capacity()
             && self.data.len() + len <= self.data.capacity()
-            && (!to.is_head || taken <= self.limit_bytes)
+            && (to.role != Role::Head || taken <= self.limit_bytes)
     }
 
     /// Counts packets that should have been carried forward but found no room.
@@ -137,10 +148,12 @@ impl CarriedPackets {
         sessions: &mut SessionTable,
     ) -> Option<Timestamp> {
         let written = usize::try_from(carried.packets).unwrap_or(usize::MAX).min(self.picked.len());
-        for (header, _) in &self.picked[written..] {
+        for (header, to) in &self.picked[written..] {
             self.carried.lost += 1;
+            if to.role == Role::Younger {
+                sessions.packet_evicted(header.session, header.sequence, u64::from(header.captured_len), true);
+            }
             sessions.packet_lost(header.session, header.sequence);
-            sessions.lost_start(header.session, header.sequence);
         }
         let lost_until = self.picked[written..].iter().map(|(header, _)| header.time).max();
         self.bytes += heads_bytes;

@@ -111,14 +111,14 @@ impl AppliedPolicy {
         }
     }
 
-    /// The segment that is evicted next.
-    pub(super) fn victim(&mut self, lists: &SegmentLists) -> Option<Candidate> {
+    /// The segment that is evicted next, and the state of all queues.
+    pub(super) fn victim(&mut self, lists: &SegmentLists) -> Option<(Candidate, Survey)> {
         let survey = self.survey(lists);
         if let Some((score, oldest_ns)) = survey.starts() {
             self.reach.remember(oldest_ns);
             self.is_plenty = self.reach.is_plenty(score);
         }
-        survey.victim(self.shares_now())
+        survey.victim(self.shares_now()).map(|victim| (victim, survey))
     }
 
     fn shares_now(&self) -> Shares {
@@ -132,7 +132,7 @@ impl AppliedPolicy {
         Survey::new(&self.queues, |id| {
             let age_ns = now - lists.opened_ticks_ns(id);
             // A segment was sealed when the one after it was opened.
-            (age_ns, lists.after(id).map_or(age_ns, |next| now - lists.opened_ticks_ns(next)))
+            (age_ns, lists.after(id).map(|next| now - lists.opened_ticks_ns(next)))
         })
     }
 

@@ -335,6 +335,37 @@ mod starts {
         assert!(young.map(|view| view.packets).sum::<u64>() >= 8_000, "a recent stretch is there");
     }
 
+    #[test]
+    fn a_start_that_finds_no_room_leaves_no_headless_session() {
+        let mut pipeline = pipeline();
+        let (hosts, mut headless) = (20_000, BTreeSet::new());
+        for round in 0..30u64 {
+            // Where the first packet finds no room any more, the later ones, which are short, still would.
+            for host in 0..hosts {
+                send(&mut pipeline, round * 20, host, round % 2 == 0, if round == 0 { 300 } else { 20 });
+            }
+            let (worker, mut stored) = (pipeline.worker(), BTreeSet::new());
+            for view in worker.segments.views() {
+                let mut cursor = worker.segments.cursor(view);
+                while let Some(record) = worker.segments.next(&mut cursor).unwrap() {
+                    stored.insert((record.header.session, record.header.sequence));
+                }
+            }
+            for session in worker.sessions.sessions().filter(|session| session.kept_packets > 0) {
+                if !stored.contains(&(session.slot, session.first_sequence)) {
+                    headless.insert((session.slot, session.first_sequence));
+                }
+            }
+        }
+        let carried = pipeline.worker().published.totals().carried;
+        assert!(carried.lost > 1000, "{carried:?}");
+        assert!(
+            headless.len() as u64 <= carried.headless + carried.untracked,
+            "{} headless, {carried:?}",
+            headless.len()
+        );
+    }
+
     /// Sends `sessions` sessions, each with some packets of these sizes in turn, and looks often which of them have stored
     /// packets, but not their first one. Returns those sessions, and how many have lost their entry and keep packets.
     fn without_entries(pipeline: &mut Pipeline, sessions: u32, payloads: &[u16]) -> (BTreeSet<u32>, usize) {
