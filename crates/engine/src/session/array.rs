@@ -167,6 +167,14 @@ impl SessionArray {
         self.words.release(slots.start as usize * ENTRY_WORDS..slots.end as usize * ENTRY_WORDS);
     }
 
+    /// The next `count` entries from `slot` on, fewer at the end of the array.
+    pub(super) fn entries_from(&self, slot: u32, count: usize) -> impl Iterator<Item = (u32, Entry<'_>)> {
+        let from = slot as usize * ENTRY_WORDS;
+        let to = (from + count * ENTRY_WORDS).min(self.words.len());
+        let entries = self.words.get(from..to).unwrap_or_default().as_chunks::<ENTRY_WORDS>().0;
+        (slot..).zip(entries.iter().map(Entry))
+    }
+
     pub(super) fn entry(&self, slot: SessionSlot) -> Option<Entry<'_>> {
         let from = slot.0 as usize * ENTRY_WORDS;
         self.words.get(from..from + ENTRY_WORDS)?.try_into().ok().map(Entry)

@@ -136,22 +136,18 @@ impl EntryReuse {
     /// Rates the next [`SCANNED`] entries of the array and selects the least valuable ones: those that are as worthless
     /// as the worst and idle for at least half as long. Of live conversations it selects only one.
     fn scan(&mut self, array: &SessionArray, now: Timestamp, expect: &impl Fn(&SessionKey) -> u64) {
-        let capacity = array.capacity();
-        let next = |slot: u32| if slot + 1 < capacity { slot + 1 } else { 0 };
-        let (mut rated, mut slot) = ([(0, 0); SCANNED], self.hand);
-        for rated in &mut rated {
-            *rated = (rating(entry(array, slot), now), slot);
-            slot = next(slot);
+        let (mut rated, mut count) = ([(0, 0); SCANNED], 0);
+        for (rated, (slot, entry)) in rated.iter_mut().zip(array.entries_from(self.hand, SCANNED)) {
+            *rated = (rating(entry, now), slot);
+            count += 1;
         }
+        let rated = &rated[..count];
+        self.hand = rated.last().map(|(_, slot)| slot + 1).filter(|next| *next < array.capacity()).unwrap_or(0);
+        array.entries_from(self.hand, SCANNED).for_each(|(_, entry)| entry.prefetch_counts());
         let worst = rated.iter().map(|rated| rated.0).max().unwrap_or(0);
         let enough = if worst & CLASS == 0 { worst } else { (worst & CLASS) | ((worst & !CLASS) / 2) };
         let many = if worst & CLASS == 0 { 1 } else { SELECTED_MAX };
-        self.hand = slot;
-        for _ in 0..SCANNED {
-            entry(array, slot).prefetch_counts();
-            slot = next(slot);
-        }
-        for (_, slot) in rated.into_iter().rev().filter(|rated| rated.0 >= enough).take(many) {
+        for &(_, slot) in rated.iter().rev().filter(|rated| rated.0 >= enough).take(many) {
             self.scanned.push(select(entry(array, slot), slot, expect));
         }
     }
@@ -159,8 +155,8 @@ impl EntryReuse {
 
 /// How worthless a session is: ended in the highest bit, unanswered in the next, and then how long it is idle.
 fn rating(entry: Entry<'_>, now: Timestamp) -> u64 {
-    let idle_ns = now.0.saturating_sub(entry.last().0).min(!CLASS);
-    u64::from(entry.ended(now)) << 63 | u64::from(entry.is_unanswered()) << 62 | idle_ns
+    let (idle_ns, ended) = entry.idle(now);
+    u64::from(ended) << 63 | u64::from(entry.is_unanswered()) << 62 | idle_ns.min(!CLASS)
 }
 
 /// The bits of a rating that weigh more than the idle time.
