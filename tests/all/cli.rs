@@ -333,6 +333,6 @@ fn a_broken_answer_leaves_no_file() {
     let file = directory.path().join("half.pcapng");
     let (code, _, stderr) = reply(&run(&["get", "--socket", socket.to_str().unwrap(), "-w", file.to_str().unwrap()]));
     server.join().unwrap();
-    assert!(code == 1 && stderr.contains("broke off"), "{code}: {stderr}");
+    assert!(code == 1 && stderr.contains("ended its answer early"), "{code}: {stderr}");
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "only the socket is there");
 }

@@ -1,9 +1,9 @@
 //! The packets of a capture file as digests.
 //!
-//! The packets of one session, in file order, are a *run*. The leaves of the Merkle tree are the digests of all runs, in
-//! the order of their keys. A session can therefore be handed over alone, with its path, and compared with the root of a
-//! file that stays closed. The order of packets of different sessions is not part of the root; the SHA-256 of the file
-//! covers it.
+//! The packets of one session, in file order, are a *run*. The leaves of the Merkle tree are the digests of all runs,
+//! in the order of their keys. A session can therefore be handed over alone, with its path, and compared with the root
+//! of a file that stays closed. The order of packets of different sessions is not part of the root; the SHA-256 of the
+//! file covers it.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -36,11 +36,11 @@ pub struct Packets {
     pub runs: u64,
     /// The root of the Merkle tree over the runs.
     pub merkle_root: Digest,
-    /// What was damaged, if the file could not be read to its end.
+    /// The damage, if the file could not be read to its end.
     pub damage: Option<String>,
 }
 
-/// What was read of a capture file.
+/// The content of a capture file.
 #[derive(Debug)]
 pub struct Capture {
     /// Its packets.
@@ -88,7 +88,7 @@ pub struct SessionProof {
 /// The format of [`SessionProof`].
 pub const PROOF_FORMAT: u32 = 1;
 
-/// Why a session cannot be proven.
+/// The reason why a session cannot be proven.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
     /// No session has this key.
@@ -97,7 +97,7 @@ pub enum ProofError {
 }
 
 impl Capture {
-    /// Reads a capture file. Damage ends the reading and is part of the result.
+    /// Reads a capture file. Reading stops at damage, which is part of the result.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Capture {
     }
 }
 
-/// The digests of the packets of a capture, in file order, and its comments. Damage ends the reading.
+/// The digests of the packets of a capture, in file order, and its comments. Reading stops at damage.
 ///
 /// # Errors
 ///
@@ -199,7 +199,7 @@ impl Counting {
     }
 }
 
-/// The session of a packet: protocol, then both endpoints, the lower one first. Packets that are no IP are one session.
+/// The session of a packet: protocol, then both endpoints, the lower one first. All packets without IP are one session.
 pub fn session_key(packet: &Packet<'_>) -> String {
     let decoded = decode::decode(packet.link_type, packet.data);
     let address = |bits: u128| match decoded.network {
@@ -232,7 +232,7 @@ pub fn key(protocol: u8, one: SocketAddr, other: SocketAddr) -> String {
     format!("{named} {low} {high}")
 }
 
-/// The key of a session written as `retrocap get --flow` takes it: `10.0.0.5:51234 192.0.2.7:443 [tcp|udp|sctp]`.
+/// The key of a session in the notation of `retrocap get --flow`: `10.0.0.5:51234 192.0.2.7:443 [tcp|udp|sctp]`.
 pub fn parse_key(text: &str) -> Option<String> {
     let words: Vec<_> = text.split_ascii_whitespace().collect();
     let (endpoints, protocol) = match words[..] {

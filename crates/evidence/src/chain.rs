@@ -6,9 +6,10 @@
 //! ```
 //!
 //! `hash` is the SHA-256 of the line without the member `hash`, that is with `}` in place of `,"hash":"…"}`. `previous`
-//! is the `hash` of the line before. A changed line therefore has a wrong hash, and after a removed, inserted or reordered
-//! line a `previous` does not fit. Whoever can rewrite the whole rest of a log can make a valid chain again; signed heads,
-//! and heads that were sent elsewhere, show that. `sha256sum` is enough to check a line.
+//! is the `hash` of the line before. A changed line therefore has a wrong hash, and a line after a removed, inserted or
+//! reordered one has a wrong `previous`. An attacker who can rewrite the rest of a log can make a valid chain again,
+//! but cannot make it agree with signed heads and with heads that were sent elsewhere. `sha256sum` suffices to check a
+//! line.
 
 use std::io::{BufRead, Read as _};
 
@@ -18,7 +19,7 @@ use serde_json::Value;
 use crate::digest::Digest;
 use crate::signature::{self, Signer};
 
-/// The place of the next line in a chain.
+/// The end of a chain, to which the next line is linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The number of the last line.
@@ -51,7 +52,7 @@ pub fn link(line: &str, head: Option<Head>) -> (String, Head) {
     (linked, Head { number, hash })
 }
 
-/// A line's place in its chain, if its own hash is right.
+/// The position of a line in its chain, if its hash is correct.
 pub fn read_link(line: &[u8]) -> Result<(Head, Digest), ChainBreak> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let at = line.len().checked_sub(HASH_BYTES).ok_or(ChainBreak::NotLinked)?;
@@ -69,24 +70,26 @@ pub fn read_link(line: &[u8]) -> Result<(Head, Digest), ChainBreak> {
     Ok((Head { number, hash }, previous))
 }
 
-/// What is wrong with a line.
+/// The reason why a line breaks the chain.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainBreak {
     /// The line has no links.
     #[error("it is not linked to a line before it: it was written by another program, by an older version, or cut")]
     NotLinked,
-    /// The content is not what was hashed.
-    #[error("it was changed: its hash is another")]
+    /// The content does not match the hash.
+    #[error("it was changed: its hash does not match its content")]
     Changed,
-    /// The line before it is missing, or has another content.
-    #[error("the line before it is not the one it was linked to: lines {expected} to {found} were removed or changed")]
+    /// The line before it is missing, or has other content.
+    #[error(
+        "the line before it is not the one that it was linked to: lines {expected} to {found} were removed or changed"
+    )]
     Gap {
         /// The number of the line that was expected.
         expected: u64,
         /// The number of the line before the one found.
         found: u64,
     },
-    /// The line is at the wrong place.
+    /// The line is at the wrong position.
     #[error("it has the number {found} where {expected} follows: lines were reordered, repeated or inserted")]
     Order {
         /// The number that was expected.
@@ -94,42 +97,42 @@ pub enum ChainBreak {
         /// The number that the line has.
         found: u64,
     },
-    /// A signed head does not fit.
-    #[error("the head signed in it is not the one of this log: {0}")]
+    /// A signed head does not match this log.
+    #[error("the signed head in it does not match this log: {0}")]
     Head(String),
 }
 
-/// What a check of a chain found.
+/// The result of checking a chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Lines read.
     pub lines: u64,
     /// The first line's number in the chain, and its `previous`.
     pub first: Option<(u64, Digest)>,
-    /// The last line's place.
+    /// The position of the last line.
     pub head: Option<Head>,
     /// Each break with the number of its line in the files, from 1; at most [`BREAKS_MAX`].
     pub breaks: Vec<(u64, ChainBreak)>,
     /// Breaks beyond these.
     pub more_breaks: u64,
-    /// Signed heads that hold, at most [`SIGNED_MAX`].
+    /// Signed heads that match the log, at most [`SIGNED_MAX`].
     pub signed: Vec<Signed>,
 }
 
-/// A head of the chain that somebody signed.
+/// A signed head of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
     /// The number of the last line that it covers.
     pub number: u64,
-    /// When it was signed.
+    /// Time of the signature.
     pub time: String,
-    /// Whose key signed it.
+    /// The key that signed it.
     pub signer: Signer,
 }
 
-/// The number of signed heads that are listed: those of more than ten years.
+/// Maximum number of listed signed heads: enough for more than ten years.
 pub const SIGNED_MAX: usize = 4096;
-/// The number of breaks that are listed.
+/// Maximum number of listed breaks.
 pub const BREAKS_MAX: usize = 100;
 
 impl Report {
@@ -147,7 +150,7 @@ impl Report {
         }
     }
 
-    /// Whether no line is missing between the first and the last, and none was changed.
+    /// Whether no line is missing between the first and the last, and no line was changed.
     pub fn holds(&self) -> bool {
         self.breaks.is_empty() && self.lines > 0
     }
@@ -213,21 +216,21 @@ fn check_signed(report: &mut Report, line: &[u8]) {
         (Some(said), Some(head)) if said.head == head => {
             report.signed(head.number, said.time, signer);
         }
-        // The head before the first line of these files is known by the link only.
+        // The head before the first line of these files is known only from that line's link.
         (Some(said), None) if report.first.is_some_and(|(_, previous)| previous == said.head.hash) => {
             report.signed(said.head.number, said.time, signer);
         }
         (Some(said), _) => report.found(ChainBreak::Head(format!("line {} had another hash", said.head.number))),
-        (None, _) => report.found(ChainBreak::Head("its text is not understood".to_owned())),
+        (None, _) => report.found(ChainBreak::Head("its text cannot be read".to_owned())),
     }
 }
 
 /// The text that is signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedHead {
-    /// What is signed, so that the text means nothing elsewhere.
+    /// The kind of the signed text, so that it is not valid for any other purpose.
     pub retrocap_log_head: u32,
-    /// When.
+    /// The time.
     pub time: String,
     /// The last line before this one.
     #[serde(flatten)]

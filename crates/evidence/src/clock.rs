@@ -1,4 +1,4 @@
-//! The wall clock that gives packets their times: its state, and the steps it made.
+//! The wall clock, from which packets get their times: its state and its steps.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use base::time::Timestamp;
 
-/// Differences below this between the wall clock and the monotonic clock count as adjustment and not as a step.
+/// Smaller differences between the wall clock and the monotonic clock count as adjustment, not as a step.
 const STEP_MIN: Duration = Duration::from_millis(20);
-/// Changes that are remembered; later ones are counted.
+/// Maximum number of stored changes; later ones are only counted.
 const CHANGES_MAX: usize = 64;
-/// Steps that are remembered; later ones are counted.
+/// Maximum number of stored steps; later ones are only counted.
 const STEPS_MAX: usize = 32;
 
 /// The state of the wall clock at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReading {
-    /// When, by this clock.
+    /// The time, by this clock.
     pub time: String,
-    /// Whether the kernel considers it synchronized; `None` if the kernel does not say.
+    /// Whether the kernel considers it synchronized; `None` if the kernel does not report that.
     pub synchronised: Option<bool>,
     /// The last known offset to the reference, in nanoseconds.
     pub offset_ns: Option<i64>,
@@ -30,7 +30,7 @@ pub struct ClockReading {
 }
 
 impl ClockReading {
-    /// The state now.
+    /// The current state.
     pub fn now() -> Self {
         let state = sys::clock_state().ok();
         Self {
@@ -46,16 +46,16 @@ impl ClockReading {
 /// A step of the wall clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The first time seen after it.
+    /// The first time read after the step.
     pub time: String,
-    /// How far it moved forward, in nanoseconds; negative if it was set back.
+    /// The size of the step in nanoseconds; negative if the clock was set back.
     pub by_ns: i64,
 }
 
-/// What is known about the clock of a recording.
+/// The clock of a recording: its source, states and steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockStatement {
-    /// What gives packets their times.
+    /// The source of packet times.
     pub source: String,
     /// The state at the export.
     pub at_export: Option<ClockReading>,
@@ -83,7 +83,7 @@ struct Seen {
 }
 
 impl ClockWatch {
-    /// Begins to watch.
+    /// Starts watching.
     pub fn start(source: &str) -> Self {
         let latest = ClockReading::now();
         let statement = ClockStatement {
@@ -94,7 +94,7 @@ impl ClockWatch {
         Self { seen: Mutex::new(Seen { statement, latest, last: (SystemTime::now(), Instant::now()) }) }
     }
 
-    /// Looks at the clock. Call it about once a second; steps between two calls are seen as one.
+    /// Reads the clock. Call it about once a second; steps between two calls count as one.
     pub fn observe(&self) {
         self.note(SystemTime::now(), Instant::now(), ClockReading::now);
     }
@@ -120,7 +120,8 @@ impl ClockWatch {
         seen.latest = reading;
     }
 
-    /// What is known, with the state when the clock was looked at last: threads that answer may not ask the kernel.
+    /// The changes and steps so far, with the state of the last reading: threads that answer queries may not ask the
+    /// kernel.
     pub fn statement(&self) -> ClockStatement {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         ClockStatement { at_export: Some(seen.latest.clone()), ..seen.statement.clone() }

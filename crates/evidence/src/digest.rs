@@ -1,4 +1,4 @@
-//! SHA-256 digests, written as lowercase hexadecimal as `sha256sum` does.
+//! SHA-256 digests, written in lowercase hexadecimal like those of `sha256sum`.
 
 use std::fmt;
 use std::io::Read;
@@ -30,7 +30,7 @@ impl Digest {
     ///
     /// # Errors
     ///
-    /// Those of the reader.
+    /// The errors of the reader.
     pub fn of_reader(mut reader: impl Read) -> std::io::Result<(Self, u64)> {
         let (mut hasher, mut total, mut buffer) = (Hasher::default(), 0, vec![0; 256 << 10]);
         loop {
@@ -48,7 +48,7 @@ impl Digest {
 
     /// The digest of a packet: its time, link type, lengths and captured bytes.
     ///
-    /// Interface, comments and flags are not part of it, so that a packet keeps its digest in another file format. The
+    /// Interface, comments and flags are left out, so that a packet has the same digest in every file format. The
     /// digest of the file covers them.
     pub fn of_packet(packet: &Packet<'_>) -> Self {
         let captured = u32::try_from(packet.data.len()).unwrap_or(u32::MAX);
@@ -105,7 +105,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A text that is no SHA-256 digest.
+/// The text is not a SHA-256 digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a SHA-256 digest: 64 lowercase hexadecimal digits are expected")]
 pub struct DigestError;

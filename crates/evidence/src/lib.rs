@@ -1,4 +1,4 @@
-//! Proof of what was recorded: who can check an export later, and with what.
+//! Proof that exports, logs and recordings were not changed, which others can check later.
 //!
 //! ```text
 //! packet ──► digest ──► run (the packets of one session) ──► Merkle root ─┐
@@ -7,16 +7,16 @@
 //! line of a log ──► link to the line before it ──► head ──► signature
 //! ```
 //!
-//! - [`manifest`]: the list of what is sealed. [`seal`] makes one, and [`verify`] says what it proves.
+//! - [`manifest`]: the list of sealed files. [`seal`] makes one, and [`verify`] reports what it proves.
 //! - [`capture`]: the digests of a capture file's packets, and the proof that one session belongs to it.
-//! - [`signature`] and [`signers`]: signatures as `ssh-keygen -Y` makes and checks them.
+//! - [`signature`] and [`signers`]: signatures that are compatible with `ssh-keygen -Y`.
 //! - [`timestamp`]: requests and responses of time-stamp authorities (RFC 3161).
-//! - [`record`]: the proof that a packet was in what the recorder had sealed at a time.
+//! - [`record`]: the proof that the recorder had sealed a packet by a certain time.
 //! - [`chain`]: logs whose lines depend on all lines before them.
-//! - [`statement`] and [`clock`]: what a recorder says about itself.
+//! - [`statement`] and [`clock`]: what a recorder states about itself.
 //!
-//! Invariants: nothing here decides that something holds because it could not be checked; each check has the three
-//! outcomes of [`verify::Outcome`]. Memory is bounded by the number of sessions in a file, never by a length field in it.
+//! Invariants: a check that could not be made never counts as passed; each check has the three outcomes of
+//! [`verify::Outcome`]. Memory is bounded by the number of sessions in a file, not by any length field in it.
 #![forbid(unsafe_code)]
 
 pub mod capture;

@@ -1,4 +1,4 @@
-//! The manifest: what was sealed, when, and by whom. It is a file of JSON; its signature covers its bytes as they are.
+//! The manifest: what was sealed, when, and by whom. It is a JSON file; its signature covers the exact bytes.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +9,10 @@ use crate::statement::Statement;
 
 /// The format of [`Manifest`].
 pub const FORMAT: u32 = 1;
-/// The largest manifest that is read, in bytes.
+/// Maximum size of a manifest, in bytes.
 pub const BYTES_MAX: u64 = 64 << 20;
 
-/// What was sealed.
+/// The list of sealed files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The format of this document.
@@ -51,20 +51,20 @@ pub struct FileEntry {
     pub sha256: Digest,
     /// Its packets, if it is a capture.
     pub packets: Option<Packets>,
-    /// What the recorder says in it.
+    /// The recorder's statement in the file.
     pub statements: Vec<Statement>,
 }
 
-/// A manifest that is not understood.
+/// The reason why a manifest cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Not a manifest.
-    #[error("it is no manifest of `retrocap evidence seal`: {0}")]
+    #[error("it is not a manifest of `retrocap evidence seal`: {0}")]
     Unreadable(#[from] serde_json::Error),
     /// A manifest of another version.
     #[error("its format is {0}, and this program reads format {FORMAT}: use a newer retrocap")]
     Format(u32),
-    /// A name that leads out of the directory.
+    /// A file name that leads out of the directory.
     #[error("it names the file {0:?}, which is not below its own directory")]
     Name(String),
 }
@@ -86,7 +86,7 @@ impl Manifest {
         }
     }
 
-    /// Its text, which is what a signature covers.
+    /// Its text, which a signature covers.
     pub fn text(&self) -> String {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
         format!("{}\n", base::foreign::json_document(&text))

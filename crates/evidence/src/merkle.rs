@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// The longest path that is accepted: a tree of 2^40 leaves.
+/// Maximum length of a path: a tree of 2^40 leaves.
 const PATH_MAX: usize = 40;
 
 /// The digest of a leaf with this content.
@@ -17,7 +17,7 @@ fn node(left: Digest, right: Digest) -> Digest {
     Digest::of_parts(&[&[1], &left.0, &right.0])
 }
 
-/// The root of these leaves; for none, the digest of nothing.
+/// The root of these leaves; without leaves, the digest of no bytes.
 pub fn root(leaves: &[Digest]) -> Digest {
     match leaves {
         [] => Digest::of(&[]),
@@ -46,7 +46,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// The path of leaf number `index`; `None` if there is no such leaf.
+    /// The path of leaf number `index`; `None` if the tree has fewer leaves.
     pub fn of(leaves: &[Digest], index: usize) -> Option<Self> {
         if index >= leaves.len() {
             return None;
@@ -67,7 +67,7 @@ impl Path {
         Some(Self { leaf: index as u64, leaves: leaves.len() as u64, siblings })
     }
 
-    /// The root that `leaf` has by this path; `None` if the path does not fit its numbers.
+    /// The root that follows from `leaf` and this path; `None` if the path contradicts its numbers.
     pub fn root(&self, leaf: Digest) -> Option<Digest> {
         if self.leaf >= self.leaves || self.siblings.len() > PATH_MAX {
             return None;

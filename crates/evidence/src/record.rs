@@ -1,4 +1,4 @@
-//! The record that a recorder seals as it goes, and the proof that a packet was in it.
+//! The record that a recorder seals every minute, and the proof that a packet is in it.
 //!
 //! ```text
 //! packets stored one after the other in a segment ─► run ─┐
@@ -7,8 +7,8 @@
 //!
 //! Each minute, the recorder writes the root of everything that it stored in that minute into a log, whose lines are
 //! chained ([`crate::chain`]). An export that is sealed carries the digests of each run that its packets belong to, and
-//! the path from the run to the root. A packet whose digest is among them was recorded in that minute at the latest,
-//! whatever was evicted since.
+//! the path from the run to the root. A packet whose digest is among them was recorded in that minute or before, even
+//! if its neighbours were evicted since.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,17 +20,17 @@ use serde_json::Value;
 use crate::digest::Digest;
 use crate::merkle::{self, Path};
 
-/// What stands before a proof in a comment.
+/// Prefix of a comment that contains a proof.
 pub const PREFIX: &str = "retrocap record proof: ";
-/// The event of a line with a root.
+/// The `event` of a log line with a root.
 pub const EVENT: &str = "sealed";
-/// Packets of one run at most, so that its proof fits into a comment.
+/// Maximum number of packets in a run, so that its proof fits into a comment.
 pub const RUN_PACKETS_MAX: usize = 1024;
 
-/// A minute of the record, as the log has it.
+/// A minute of the record, in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedMinute {
-    /// When it was sealed.
+    /// The time of sealing.
     pub time: String,
     /// Always [`EVENT`].
     pub event: String,
@@ -77,12 +77,12 @@ impl RunProof {
         Self { minute, root, path, digests: BASE64_STANDARD.encode(bytes) }
     }
 
-    /// The comment that carries it.
+    /// The comment that contains the proof.
     pub fn comment(&self) -> String {
         format!("{PREFIX}{}", serde_json::to_string(self).unwrap_or_default())
     }
 
-    /// The digests that it proves, if it does.
+    /// The digests that it proves; `None` if the proof is wrong.
     fn proven(&self) -> Option<Vec<Digest>> {
         let bytes = BASE64_STANDARD.decode(&self.digests).ok()?;
         let digests: Vec<_> = bytes.chunks(32).map(|chunk| chunk.try_into().ok().map(Digest)).collect::<Option<_>>()?;
@@ -90,12 +90,12 @@ impl RunProof {
     }
 }
 
-/// What the comments of a file prove.
+/// The packets that the comments of a file prove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proven {
     /// Digests of packets, each with the minute in which it was sealed.
     pub packets: HashMap<Digest, (u64, Digest)>,
-    /// Proofs that do not hold.
+    /// Number of wrong proofs.
     pub wrong: u64,
 }
 
@@ -123,7 +123,7 @@ impl Proven {
 pub struct Roots(HashMap<Digest, String>);
 
 impl Roots {
-    /// Takes a line of the log over. Whether the chain holds is checked apart from this.
+    /// Adds a line of the log. The chain of the log is checked separately.
     pub fn add_line(&mut self, line: &[u8]) {
         let Ok(value) = serde_json::from_slice::<Value>(line) else { return };
         if let Ok(minute) = serde_json::from_value::<SealedMinute>(value)
@@ -133,12 +133,12 @@ impl Roots {
         }
     }
 
-    /// When the minute with this root was sealed.
+    /// The time at which the minute with this root was sealed.
     pub fn time(&self, root: &Digest) -> Option<&str> {
         self.0.get(root).map(String::as_str)
     }
 
-    /// How many of these packets the log has: the number, and the times of the first and the last minute.
+    /// The number of these packets that the log has, and the times of their first and last minute.
     pub fn cover(&self, packets: &[Digest], proven: &Proven) -> (u64, Option<(String, String)>) {
         let (mut covered, mut span): (u64, Option<(String, String)>) = (0, None);
         let mut seen = HashSet::new();
@@ -188,7 +188,7 @@ mod tests {
             assert_eq!((proven.packets.len(), proven.wrong), (run.len(), 0));
             assert_eq!(roots.cover(run, &proven).0, run.len() as u64);
             assert_eq!(roots.cover(&[digest(12_345)], &proven), (0, None));
-            // A packet is put in place of another, or left out.
+            // A packet is replaced by another, or left out.
             let mut other = run.clone();
             other[0] = digest(12_345);
             let forged = RunProof::new(3, root, Path::of(&leaves, number).unwrap(), &other);

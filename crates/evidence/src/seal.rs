@@ -1,4 +1,4 @@
-//! Seals files: reads them, and lists what they contain.
+//! Seals files: reads them, and lists their digests and packets.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use crate::manifest::{FORMAT, FileEntry, Manifest, Sealed, is_below};
 use crate::statement::Statement;
 use base::time::Timestamp;
 
-/// Who seals.
+/// The user and program that seal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealer {
     /// The name of the user.
@@ -26,7 +26,7 @@ pub struct Sealer {
     pub program: String,
 }
 
-/// Why files cannot be sealed.
+/// The reason why files cannot be sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// A file that cannot be read.
@@ -96,11 +96,11 @@ fn read_once(file: File) -> std::io::Result<(Option<Capture>, Digest, u64)> {
     let state = Arc::new(Mutex::new((Hasher::default(), 0)));
     let reader = HashingReader { file: file.try_clone()?, state: Arc::clone(&state) };
     let capture = Capture::read(Box::new(reader))?;
-    // The reader of captures stops at damage, and this does not.
+    // The capture reader stops at damage; the digest covers the whole file.
     let mut rest = HashingReader { file, state: Arc::clone(&state) };
     std::io::copy(&mut rest, &mut std::io::sink())?;
     let (hasher, bytes) = state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    // A file of another kind has damage at its first byte, and nothing else.
+    // Damage at the first byte means that the file is not a capture.
     let is_capture = capture.packets.count > 0 || capture.packets.damage.is_none() || !capture.comments.is_empty();
     Ok((is_capture.then_some(capture), hasher.finish(), bytes))
 }

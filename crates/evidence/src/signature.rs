@@ -1,4 +1,4 @@
-//! Signatures as `ssh-keygen -Y sign` makes them (OpenSSH, PROTOCOL.sshsig), so that `ssh-keygen -Y verify` checks them.
+//! Signatures in the format of `ssh-keygen -Y sign` (OpenSSH, PROTOCOL.sshsig), which `ssh-keygen -Y verify` can check.
 
 use ring::rand::SystemRandom;
 use ring::signature::{self as primitive, UnparsedPublicKey};
@@ -6,7 +6,7 @@ use ssh_key::private::{EcdsaKeypair, KeypairData, PrivateKey};
 use ssh_key::public::{EcdsaPublicKey, KeyData};
 use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, Mpint, Signature, SshSig};
 
-/// The namespace of all signatures of this program (`-n` of ssh-keygen), so that none of them means anything elsewhere.
+/// The namespace of all signatures of this program (`-n` of ssh-keygen), so that they are not valid for other purposes.
 pub const NAMESPACE: &str = "retrocap";
 
 /// A private key that signs.
@@ -20,24 +20,24 @@ enum Private {
     Ecdsa(primitive::EcdsaKeyPair),
 }
 
-/// Why a key cannot sign here.
+/// The reason why this program cannot sign with a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// No key in OpenSSH's format.
+    /// Not a key in OpenSSH's format.
     #[error("not a private SSH key in OpenSSH's format ({0}): `ssh-keygen -t ed25519 -f KEY` makes one")]
     Unreadable(ssh_key::Error),
     /// The key needs a passphrase.
     #[error("the key needs a passphrase")]
     Encrypted,
-    /// ssh-keygen can use this key, and this program cannot.
+    /// A kind of key that only ssh-keygen can use.
     #[error("keys of the kind {0} are used through ssh-keygen only")]
     Unsupported(String),
     /// The parts of the key contradict each other.
-    #[error("the key is damaged: its private and its public part do not belong together")]
+    #[error("the key is damaged: its private part does not match its public part")]
     Inconsistent,
 }
 
-/// Why nothing was signed.
+/// The reason why signing failed.
 #[derive(Debug, thiserror::Error)]
 #[error("the signature failed: {0}")]
 pub struct SignError(String);
@@ -131,7 +131,7 @@ fn integer(bytes: &[u8]) -> Vec<u8> {
     encoded
 }
 
-/// Who signed a message.
+/// The key that signed a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
     /// The key's fingerprint, as `ssh-keygen -l` prints it.
@@ -140,11 +140,11 @@ pub struct Signer {
     pub public: String,
 }
 
-/// Why a signature does not hold.
+/// The reason why a signature is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// Not a signature.
-    #[error("it is no signature that `ssh-keygen -Y sign` makes ({0})")]
+    #[error("it is not a signature of `ssh-keygen -Y sign` ({0})")]
     Unreadable(String),
     /// A signature that was made for another purpose.
     #[error("it was made for the namespace {0:?} and not for {NAMESPACE:?}")]
@@ -164,10 +164,10 @@ pub enum SignatureError {
 /// [`SignatureError`].
 pub fn verify(signature: &str, message: &[u8]) -> Result<Signer, SignatureError> {
     let parsed = SshSig::from_pem(signature).map_err(|error| SignatureError::Unreadable(error.to_string()))?;
-    // Comparing the text rejects changes that decoding would ignore, so that no byte of the file is without effect.
+    // Compare the text, because decoding would ignore some changes to the file.
     let canonical = parsed.to_pem(LineEnding::LF).map_err(|error| SignatureError::Unreadable(error.to_string()))?;
     if canonical.trim_end() != signature.trim_end() {
-        return Err(SignatureError::Unreadable("its text is not as ssh-keygen writes it".to_owned()));
+        return Err(SignatureError::Unreadable("its text differs from the format of ssh-keygen".to_owned()));
     }
     if parsed.namespace() != NAMESPACE {
         return Err(SignatureError::Namespace(parsed.namespace().to_owned()));

@@ -1,8 +1,8 @@
-//! Who may sign: the file `allowed_signers` of OpenSSH (ssh-keygen(1), "ALLOWED SIGNERS").
+//! The keys that may sign: OpenSSH's file `allowed_signers` (ssh-keygen(1), "ALLOWED SIGNERS").
 
 use crate::signature::{NAMESPACE, Signer};
 
-/// The lines of an `allowed_signers` file that concern plain keys.
+/// The lines of an `allowed_signers` file that name plain keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowedSigners(Vec<AllowedSigner>);
 
@@ -16,7 +16,7 @@ struct AllowedSigner {
     key: String,
 }
 
-/// A line that is not understood.
+/// A line that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct SignersError {
@@ -25,12 +25,12 @@ pub struct SignersError {
 }
 
 impl AllowedSigners {
-    /// Reads the text of such a file. Lines of certificate authorities are left out, because no certificate is checked
-    /// here.
+    /// Reads the text of such a file. Lines of certificate authorities are skipped, because this program does not check
+    /// SSH certificates.
     ///
     /// # Errors
     ///
-    /// The first line that is not understood.
+    /// The first line that cannot be read.
     pub fn read(text: &str) -> Result<Self, SignersError> {
         let mut signers = Vec::new();
         for (at, line) in text.lines().enumerate() {
@@ -59,7 +59,7 @@ impl AllowedSigners {
                 word = words.next().ok_or(failed("a key is missing"))?;
             }
             if !is_algorithm(word) {
-                return Err(failed("the kind of the key is not known"));
+                return Err(failed("the kind of the key is unknown"));
             }
             let key = format!("{word} {}", words.next().ok_or(failed("a key is missing"))?);
             if !authority {
@@ -69,7 +69,7 @@ impl AllowedSigners {
         Ok(Self(signers))
     }
 
-    /// The principals that this signer is allowed to be, at a time written as `YYYYMMDDHHMMSS` in UTC.
+    /// The principals that the file allows for this key at a time, written as `YYYYMMDDHHMMSS` in UTC.
     pub fn principals(&self, signer: &Signer, at: &str) -> Option<&str> {
         let allowed = self.0.iter().find(|allowed| {
             let in_namespace = |list: &String| list.split(',').any(|pattern| matches(pattern, NAMESPACE));

@@ -1,5 +1,5 @@
-//! What a recorder says about an export: itself, its clock, the question, and what is missing. It stands in the comments
-//! of a pcapng file, as one line of JSON behind [`PREFIX`], and is repeated in the manifest.
+//! A recorder's statement about an export: the recorder, its clock, the query, and the losses. A pcapng file has it as
+//! a comment, one line of JSON behind [`PREFIX`]; the manifest repeats it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,25 +7,25 @@ use serde_json::Value;
 use crate::clock::ClockStatement;
 use crate::digest::Digest;
 
-/// What stands before the statement in a comment.
+/// Prefix of a comment that contains a statement.
 pub const PREFIX: &str = "retrocap statement: ";
-/// The longest comment in bytes: the limit of an option in pcapng.
+/// Maximum length of a comment in bytes: the limit of an option in pcapng.
 const COMMENT_BYTES_MAX: usize = 65_535;
 
-/// What a recorder says about an export.
+/// A recorder's statement about an export.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
     /// The recorder.
     pub recorder: RecorderIdentity,
     /// Its clock.
     pub clock: ClockStatement,
-    /// Who asked, as the recorder saw it.
+    /// The client, as identified by the recorder.
     pub reader: Value,
-    /// What was asked: in words, and as the audit log has it.
+    /// The query, in words and as the audit log has it.
     pub question: Question,
     /// The times of the export.
     pub window: Window,
-    /// What is missing.
+    /// The packets that are missing.
     pub loss: Loss,
 }
 
@@ -34,21 +34,21 @@ pub struct Statement {
 pub struct RecorderIdentity {
     /// The name of the host.
     pub host: String,
-    /// An identifier of the host: a hash of its machine id, which stays the same over restarts.
+    /// An identifier of the host that survives restarts: a hash of its machine id.
     pub host_id: String,
     /// The version of the program.
     pub version: String,
-    /// The arguments it was started with.
+    /// The arguments of the recorder.
     pub arguments: String,
     /// The configuration file.
     pub configuration_file: Option<String>,
-    /// The SHA-256 of that file when it was read last.
+    /// The SHA-256 of that file at its last reading.
     pub configuration_sha256: Option<Digest>,
-    /// Whether it recorded interfaces, or replayed a capture.
+    /// The source: interfaces, or a replayed capture.
     pub live: bool,
     /// When recording began.
     pub recording_since: String,
-    /// The fingerprint of the key that signs its log and its statements.
+    /// The fingerprint of the key that signs the log and the statements.
     pub key: Option<String>,
 }
 
@@ -57,9 +57,9 @@ pub struct RecorderIdentity {
 pub struct Question {
     /// In words.
     pub words: String,
-    /// As the audit log has it.
+    /// As in the audit log.
     pub query: Value,
-    /// The entry of the audit log, if there is a log.
+    /// The number of the entry in the audit log, if there is a log.
     pub audit_id: Option<String>,
 }
 
@@ -80,12 +80,12 @@ pub struct Window {
     pub exported: String,
 }
 
-/// What is missing of an export.
+/// The packets that are missing from an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
     /// Packets that the kernel dropped since recording began, of all interfaces.
     pub kernel_dropped: u64,
-    /// Packets that the kernel dropped within the export, as far as the packet after the gap is in it.
+    /// Packets that the kernel dropped within the export; counted only if the packet after the gap is in the export.
     pub kernel_dropped_within: u64,
     /// Packets evicted since recording began, of all sessions.
     pub evicted: u64,
@@ -95,9 +95,9 @@ pub struct Loss {
     pub overtaken: u64,
     /// Packets that were cut because they were too long.
     pub cut: u64,
-    /// Why the export is not all that was asked for; empty if it is.
+    /// The reason why the export is incomplete; empty if it is complete.
     pub note: String,
-    /// What matches and is gone, as far as that is known.
+    /// Matching packets that were evicted, as far as that is known.
     pub missing: String,
 }
 

@@ -1,7 +1,7 @@
 //! Time stamps of an authority (RFC 3161): the request for a manifest, and the check of the response.
 //!
-//! The request asks for the authority's certificate, so that the response can be checked on its own. `openssl ts` makes
-//! and checks the same files.
+//! The request asks for the authority's certificate, so that the response can be checked on its own. The files are
+//! compatible with `openssl ts`.
 
 use cms::cert::CertificateChoices;
 use cms::signed_data::{SignedData, SignerInfo};
@@ -30,11 +30,11 @@ const SIGNING_CERTIFICATE: [ObjectIdentifier; 2] = [
 ];
 /// `id-kp-timeStamping`, without tag and length.
 const TIME_STAMPING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 8];
-/// The longest response that is read, in bytes.
+/// Maximum length of a response, in bytes.
 const RESPONSE_BYTES_MAX: usize = 1 << 20;
 const GRANTED: [u32; 2] = [0, 1];
 
-/// A time stamp that holds.
+/// A valid time stamp.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeStamp {
     /// The authority's time, in seconds since 1970.
@@ -43,26 +43,26 @@ pub struct TimeStamp {
     pub authority: String,
     /// The serial number of the time stamp, in hexadecimal.
     pub serial: String,
-    /// Whether the certificate leads to a trusted one. `None` if no trusted certificate was given.
+    /// Whether the certificate chains to a trusted one. `None` if no trusted certificate was given.
     pub trusted: Option<bool>,
-    /// Why it does not, if so.
+    /// The reason why it does not, if so.
     pub distrust: Option<String>,
 }
 
-/// Why a time stamp does not hold.
+/// The reason why a time stamp is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeStampError {
-    /// No response in DER.
-    #[error("it is no response of a time-stamp authority ({0})")]
+    /// Not a response in DER.
+    #[error("it is not a response of a time-stamp authority ({0})")]
     Unreadable(String),
     /// The authority refused.
     #[error("the authority refused: status {0}")]
     Refused(u32),
-    /// A response for something else.
+    /// A response for other content.
     #[error("it is for other content than this manifest")]
     OtherContent,
-    /// The signature or a signed attribute does not fit.
-    #[error("its signature does not hold: {0}")]
+    /// The signature or a signed attribute is wrong.
+    #[error("its signature is not valid: {0}")]
     Wrong(String),
 }
 
@@ -92,7 +92,7 @@ pub fn request(digest: Digest) -> Result<Vec<u8>, TimeStampError> {
 }
 
 /// Checks a response (`application/timestamp-reply`) for the content with this digest. `authorities` are trusted
-/// certificates in DER; without any, the signature is checked, and whose it is stays open.
+/// certificates in DER; without any, the signature is checked, but its owner is unknown.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ pub fn check(response: &[u8], digest: Digest, authorities: &[Vec<u8>]) -> Result
     }
     let signed = SignedData::from_der(&token.content.to_der().map_err(unreadable)?).map_err(unreadable)?;
     if signed.encap_content_info.econtent_type != TST_INFO {
-        return Err(TimeStampError::Unreadable("its token is no time stamp".to_owned()));
+        return Err(TimeStampError::Unreadable("its token is not a time stamp".to_owned()));
     }
     let content = signed.encap_content_info.econtent.as_ref();
     let content = content.ok_or_else(|| TimeStampError::Unreadable("its token is empty".to_owned()))?;
@@ -138,7 +138,7 @@ pub fn check(response: &[u8], digest: Digest, authorities: &[Vec<u8>]) -> Result
 ///
 /// # Errors
 ///
-/// When there is none, or one is damaged.
+/// When the file has no certificate, or one is damaged.
 pub fn read_authorities(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     let certificates = CertificateDer::pem_slice_iter(pem).map(|der| der.map(|der| der.to_vec()));
     let certificates = certificates.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
@@ -158,7 +158,7 @@ fn certificates(signed: &SignedData) -> Vec<Vec<u8>> {
 /// Checks the signature of the only signer, and returns the signer's certificate in DER.
 fn check_signature(signed: &SignedData, content: &[u8]) -> Result<Vec<u8>, TimeStampError> {
     let wrong = |reason: &str| TimeStampError::Wrong(reason.to_owned());
-    let [signer] = signed.signer_infos.0.as_slice() else { return Err(wrong("it has not exactly one signer")) };
+    let [signer] = signed.signer_infos.0.as_slice() else { return Err(wrong("it does not have exactly one signer")) };
     let attributes = signer.signed_attrs.as_ref().ok_or_else(|| wrong("nothing is signed in it"))?;
     let value = |oid: ObjectIdentifier| {
         let attribute = attributes.iter().find(|attribute| attribute.oid == oid)?;
@@ -185,9 +185,9 @@ fn check_signature(signed: &SignedData, content: &[u8]) -> Result<Vec<u8>, TimeS
     if candidates.is_empty() {
         return Err(wrong("the authority's certificate is not in it: ask for the certificate in the request"));
     }
-    // The signing certificate is the one whose digest is among the signed attributes.
+    // The signed attributes contain the digest of the signing certificate.
     let certificate = candidates.into_iter().find(|certificate| is_bound(&bound, certificate));
-    let certificate = certificate.ok_or_else(|| wrong("none of its certificates is the one that signed"))?;
+    let certificate = certificate.ok_or_else(|| wrong("none of its certificates belongs to the signing key"))?;
     let der = CertificateDer::from(certificate.as_slice());
     let entity = EndEntityCert::try_from(&der).map_err(|error| TimeStampError::Wrong(error.to_string()))?;
     let signature = signer.signature.as_bytes();
@@ -195,7 +195,7 @@ fn check_signature(signed: &SignedData, content: &[u8]) -> Result<Vec<u8>, TimeS
         entity.verify_signature(algorithm, &message, signature).is_ok()
     };
     if !algorithms(signer).into_iter().any(is_right) {
-        return Err(wrong("it was not made by the key of its certificate"));
+        return Err(wrong("the key of its certificate did not make it"));
     }
     Ok(certificate)
 }
@@ -222,7 +222,7 @@ fn algorithms(signer: &SignerInfo) -> Vec<&'static dyn SignatureVerificationAlgo
     }
 }
 
-/// Checks that the certificate leads to an authority, was valid at that time, and may stamp times.
+/// Checks that the certificate chains to an authority, was valid at that time, and may be used for time stamps.
 fn check_authority(
     signed: &SignedData,
     certificate: &[u8],

@@ -1,4 +1,4 @@
-//! What a manifest proves about the files beside it, in words.
+//! Checks the files beside a manifest, and reports in words what it proves about them.
 
 use std::fmt;
 use std::fs::File;
@@ -15,14 +15,14 @@ use crate::signers::AllowedSigners;
 use crate::timestamp;
 use base::time::Timestamp;
 
-/// Whether something holds.
+/// The outcome of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// It was checked and is right.
+    /// It was checked, and is right.
     Holds,
-    /// It was checked and is wrong.
+    /// It was checked, and is wrong.
     Fails,
-    /// It was not or cannot be checked.
+    /// It was not checked, or cannot be checked.
     Unknown,
 }
 
@@ -45,7 +45,7 @@ pub struct Finding {
     pub words: String,
 }
 
-/// What was found.
+/// The results of all checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings(pub Vec<Finding>);
 
@@ -54,26 +54,26 @@ impl Findings {
         self.0.push(Finding { outcome, words: words.into() });
     }
 
-    /// Whether nothing is wrong.
+    /// Whether no check failed.
     pub fn hold(&self) -> bool {
         self.0.iter().all(|finding| finding.outcome != Outcome::Fails)
     }
 }
 
-/// What the manifest is compared with.
+/// Trusted keys, and logs to compare the manifest with.
 #[derive(Clone, Debug, Default)]
 pub struct VerifyOptions {
-    /// Keys that may sign; without them, whose a signature is stays open.
+    /// Keys that may sign; without them, the owner of a signature is unknown.
     pub signers: Option<AllowedSigners>,
     /// Trusted authorities for time stamps, in DER.
     pub authorities: Vec<Vec<u8>>,
-    /// The log in which the recorder sealed its record minute by minute.
+    /// The log in which the recorder sealed its record every minute.
     pub record: Option<Roots>,
     /// Proofs of single sessions: the proof, and the capture with the session.
     pub proofs: Vec<(SessionProof, PathBuf)>,
 }
 
-/// Why nothing was checked.
+/// The reason why nothing could be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// The manifest cannot be read.
@@ -84,7 +84,7 @@ pub enum VerifyError {
         /// The error of the system.
         source: std::io::Error,
     },
-    /// It is no manifest.
+    /// The file is not a manifest.
     #[error("{}: {source}", path.display())]
     Manifest {
         /// The manifest.
@@ -105,7 +105,7 @@ pub fn beside(manifest: &Path, suffix: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// When there is no manifest that could be checked.
+/// When the manifest is missing or cannot be read.
 pub fn verify(path: &Path, against: &VerifyOptions) -> Result<Findings, VerifyError> {
     let io = |source| VerifyError::Io { path: path.to_owned(), source };
     let mut text = Vec::new();
@@ -174,7 +174,7 @@ fn signed_by(
             ),
         );
     };
-    // A key that was valid when an authority saw the signature stays valid.
+    // A key counts as valid if it was valid at the time of the authority's stamp.
     let at = stamped.map_or_else(|| Timestamp::from(std::time::SystemTime::now()), |at| Timestamp::from_unix(at, 0));
     let at: String = at.to_rfc3339().chars().filter(char::is_ascii_digit).take(14).collect();
     match signers.principals(signer, &at) {
@@ -270,7 +270,7 @@ fn check_file(directory: &Path, listed: &FileEntry, findings: &mut Findings) {
     }
 }
 
-/// What the recorder adds to the name of an export for the record that it signs.
+/// Suffix of the file with the record that the recorder signed for an export.
 pub const RECORDER_SUFFIX: &str = ".recorder.json";
 
 /// Checks the records that a recorder signed when it sent an export.
@@ -301,7 +301,7 @@ fn check_recorder(directory: &Path, manifest: &Manifest, against: &VerifyOptions
     }
 }
 
-/// Checks the proofs in an export that its packets were in the record that was sealed minute by minute.
+/// Checks the proofs in an export that its packets are in the record that the recorder sealed every minute.
 fn check_record(path: &Path, name: &str, against: &VerifyOptions, findings: &mut Findings) {
     let read = File::open(path).and_then(|file| digests(Box::new(file)));
     let Ok((packets, comments)) = read else { return };
@@ -362,7 +362,7 @@ fn check_proof(manifest: &Manifest, proof: &SessionProof, session: &Path, findin
     }
 }
 
-/// What no check of files can show.
+/// Lists what no check of files can show.
 fn limits(manifest: &Manifest) -> Vec<Finding> {
     let mut limits = Vec::new();
     let mut unknown = |words: String| limits.push(Finding { outcome: Outcome::Unknown, words });

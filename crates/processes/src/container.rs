@@ -1,11 +1,11 @@
 //! Container and unit, from the name of a cgroup (cgroups(7); systemd, Docker, containerd, CRI-O, Podman, Kubernetes).
 
-/// Characters of a container's id that are shown, as `docker ps` does.
+/// Number of shown characters of a container's id, as in `docker ps`.
 const ID_CHARS: usize = 12;
-/// The shortest hexadecimal name that counts as a container's id.
+/// Minimum length of a hexadecimal name that counts as a container's id.
 const ID_CHARS_MIN: usize = 32;
 
-/// What a cgroup says about its processes.
+/// Container and unit of the processes in a cgroup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cgroup {
     /// The container: runtime and the start of the id, as in `docker:0123456789ab`.
@@ -20,7 +20,7 @@ impl Cgroup {
     /// Reads the text of `/proc/PID/cgroup`.
     pub fn read(text: &str) -> Self {
         let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-        // The unified hierarchy has the number 0; in a hybrid system, others may know more.
+        // The unified hierarchy has the number 0; in a hybrid system, another hierarchy may name the container.
         let mut found = Self::default();
         for path in paths {
             let one = Self::of_path(path);
@@ -31,7 +31,7 @@ impl Cgroup {
         found
     }
 
-    /// Reads the path of one cgroup. Of nested containers, the innermost counts.
+    /// Reads the path of one cgroup. If containers are nested, the innermost counts.
     pub fn of_path(path: &str) -> Self {
         let mut cgroup = Self::default();
         let mut parent = "";

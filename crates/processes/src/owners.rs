@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-/// Processes that are looked at; the others of a fork bomb go unnamed.
+/// Maximum number of scanned processes; more than these (a fork bomb) are not named.
 const PROCESSES_MAX: usize = 1 << 16;
-/// Descriptors of one process that are looked at.
+/// Maximum number of scanned descriptors of a process.
 const DESCRIPTORS_MAX: usize = 1 << 16;
-/// Processes that are remembered for one socket.
+/// Maximum number of processes noted for one socket.
 const HOLDERS_MAX: usize = 64;
 
-/// The processes that have these sockets open, by inode. Processes that may not be looked at are left out.
+/// The processes that have these sockets open, by inode, without those whose descriptors may not be read.
 pub fn find(proc: &Path, wanted: &HashSet<u32>) -> HashMap<u32, Vec<u32>> {
     let mut found: HashMap<u32, Vec<u32>> = HashMap::new();
     let Ok(processes) = std::fs::read_dir(proc) else { return found };

@@ -1,4 +1,4 @@
-//! What is known about a process.
+//! The description of a process.
 
 use std::path::Path;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::Cgroup;
 
-/// Bytes of a name or a path that are kept.
+/// Maximum length of a stored name or path, in bytes.
 const TEXT_BYTES_MAX: usize = 256;
 
-/// How sure it is that a session belongs to a process.
+/// The certainty that a session belongs to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Certainty {
     /// The process had the session's own socket open while the session was alive.
     Socket,
-    /// The process had the only socket open that could receive for this address and port.
+    /// The process had the only socket that could receive packets for this address and port.
     Port,
     /// Only the user is known: no process could be seen with the socket.
     UserOnly,
@@ -25,17 +25,17 @@ pub enum Certainty {
 /// The process of a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
-    /// Its number; null if only the user is known.
+    /// Its process id; null if only the user is known.
     pub pid: Option<u32>,
-    /// Its name, as `ps` shows it.
+    /// Its name, as in `ps`.
     pub name: Option<String>,
     /// The path of its program.
     pub path: Option<String>,
     /// The user.
     pub uid: u32,
-    /// The number of its parent.
+    /// The process id of its parent.
     pub ppid: Option<u32>,
-    /// When it was started, in clock ticks since the system was.
+    /// Its start time, in clock ticks since the start of the system.
     pub start_ticks: Option<u64>,
     /// Runtime and id of its container, as in `docker:0123456789ab`.
     pub container: Option<String>,
@@ -43,13 +43,13 @@ pub struct Process {
     pub pod: Option<String>,
     /// Its systemd unit.
     pub unit: Option<String>,
-    /// How it was found: `sock_diag` and `/proc`.
+    /// The method that found it: `sock_diag` and `/proc`.
     pub source: String,
-    /// How sure that is.
+    /// The certainty of the attribution.
     pub certainty: Certainty,
 }
 
-/// The source of names that [`crate::watcher`] finds.
+/// The method of [`crate::watcher`].
 pub const SOURCE: &str = "sock_diag";
 
 impl Process {
@@ -70,12 +70,12 @@ impl Process {
         }
     }
 
-    /// Reads what `/proc` says about a process; `None` if it is gone.
+    /// Reads a process from `/proc`; `None` if it has ended.
     pub fn read(proc: &Path, pid: u32) -> Option<Self> {
         let of = proc.join(pid.to_string());
         let text = |name: &str| std::fs::read_to_string(of.join(name)).ok();
         let stat = text("stat")?;
-        // The name is in brackets and can contain brackets itself.
+        // The name is in parentheses, and can contain parentheses itself.
         let (before, after) = stat.rsplit_once(')')?;
         let name = before.split_once('(')?.1;
         let fields: Vec<_> = after.split_ascii_whitespace().collect();
@@ -99,7 +99,7 @@ impl Process {
         })
     }
 
-    /// Whether a selection names it: by pid, name, path, or the last part of the path.
+    /// Whether a selection matches it, by pid, name, path, or the last part of the path.
     pub fn is_called(&self, wanted: &str) -> bool {
         let path = self.path.as_deref().unwrap_or_default();
         self.pid.is_some_and(|pid| wanted.parse() == Ok(pid))
@@ -120,7 +120,7 @@ impl Process {
             || self.unit.as_deref() == Some(wanted)
     }
 
-    /// The bytes that it takes in a table.
+    /// Its size in a table, in bytes.
     pub fn bytes(&self) -> usize {
         let texts = [&self.name, &self.path, &self.container, &self.pod, &self.unit];
         size_of::<Self>() + texts.iter().filter_map(|text| text.as_ref().map(String::len)).sum::<usize>()

@@ -1,4 +1,4 @@
-//! What the watcher tells the recorder: one line of JSON for each event.
+//! The events that the watcher sends to the recorder: one line of JSON each.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::Process;
 use crate::sockets::Protocol;
 
-/// The longest line that is read, in bytes.
+/// Maximum length of a line, in bytes.
 pub const LINE_BYTES_MAX: u64 = 8 << 10;
 
 /// An event.
@@ -16,27 +16,27 @@ pub const LINE_BYTES_MAX: u64 = 8 << 10;
 pub enum Report {
     /// A socket was seen for the first time.
     Open {
-        /// When, in nanoseconds since 1970.
+        /// The time, in nanoseconds since 1970.
         time_ns: u64,
         /// The socket.
         socket: SocketName,
         /// Its process.
         process: Box<Process>,
     },
-    /// A socket is gone.
+    /// A socket was closed.
     Closed {
-        /// When it was seen last, in nanoseconds since 1970.
+        /// The time at which it was last seen, in nanoseconds since 1970.
         time_ns: u64,
         /// The socket.
         socket: SocketName,
     },
     /// Addresses of this host, which replace those reported before.
     Addresses(Vec<std::net::IpAddr>),
-    /// Sockets that were not looked at, since the start.
+    /// Number of sockets that were not examined, since the start.
     Lost(u64),
 }
 
-/// What identifies a socket among those that exist at one time.
+/// The identity of a socket among those that exist at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SocketName {
     /// Its protocol.

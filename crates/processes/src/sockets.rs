@@ -21,7 +21,7 @@ const AF_INET6: u8 = 10;
 const TCP_LISTEN: u8 = 10;
 const BUFFER_BYTES: usize = 64 << 10;
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Sockets that are read in one look; a host with more is not looked at as a whole.
+/// Maximum number of sockets read in one scan; a host with more is scanned in part.
 pub const SOCKETS_MAX: usize = 1 << 18;
 
 /// A transport protocol.
@@ -32,7 +32,7 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// UDP-Lite, DCCP and SCTP are not asked for; raw and ICMP sockets have no ports.
+    /// All scanned protocols. UDP-Lite, DCCP and SCTP are left out; raw and ICMP sockets have no ports.
     Raw,
 }
 
@@ -58,13 +58,13 @@ pub struct Socket {
     pub remote: SocketAddr,
     /// Whether it accepts connections.
     pub listens: bool,
-    /// The user that made it.
+    /// The user that created it.
     pub uid: u32,
-    /// The number by which processes have it open; 0 if none has.
+    /// The inode, which identifies it in `/proc/PID/fd`; 0 if no process has it open.
     pub inode: u32,
 }
 
-/// A netlink socket for these questions.
+/// A netlink socket for sock_diag requests.
 #[derive(Debug)]
 pub struct SocketDiagnostics(OwnedFd);
 
@@ -86,13 +86,13 @@ impl SocketDiagnostics {
     ///
     /// # Errors
     ///
-    /// When the kernel refuses, or a dump is broken off.
+    /// When the kernel refuses, or ends a dump early.
     pub fn sockets(&self, into: &mut Vec<Socket>) -> io::Result<()> {
         into.clear();
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             for family in [AF_INET, AF_INET6] {
                 match self.dump(protocol, family, into) {
-                    // A kernel without IPv6, or without the module for a protocol.
+                    // The kernel has no IPv6, or no module for the protocol.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     other => other?,
                 }
@@ -134,7 +134,7 @@ fn parse(datagram: &[u8], protocol: Protocol, into: &mut Vec<Socket>) -> io::Res
         let length = usize::try_from(u32_at(0)).unwrap_or(usize::MAX);
         let kind = u16::from_ne_bytes([rest[4], rest[5]]);
         if length < HEADER_BYTES || length > rest.len() {
-            return Err(io::Error::other("a message of the kernel is damaged"));
+            return Err(io::Error::other("a message from the kernel is damaged"));
         }
         let payload = &rest[HEADER_BYTES..length];
         match kind {
@@ -158,7 +158,7 @@ fn socket(message: &[u8], protocol: Protocol) -> Option<Socket> {
         let octets: [u8; 16] = message[at..at + 16].try_into().ok()?;
         match message[0] {
             AF_INET => octets.first_chunk::<4>().map(|four| Ipv4Addr::from(*four).into()),
-            // An IPv6 socket that talks IPv4.
+            // An IPv6 socket with IPv4-mapped addresses.
             AF_INET6 => Some(Ipv6Addr::from(octets).to_canonical()),
             _ => None,
         }

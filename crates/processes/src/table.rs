@@ -8,14 +8,14 @@ use crate::process::{Certainty, Process};
 use crate::report::{Report, SocketName};
 use crate::sockets::Protocol;
 
-/// How long after the last sight of a socket its packets may still come: those that close a connection.
+/// Time after the last sight of a socket during which its packets can still arrive, such as those that close it.
 const LINGER_NS: u64 = 1_000_000_000;
-/// Addresses of this host that are remembered.
+/// Maximum number of stored addresses of this host.
 const ADDRESSES_MAX: usize = 4096;
-/// Bytes of a socket beside its process, with its place in the maps.
+/// Size of a socket without its process, including its map entries, in bytes.
 const SOCKET_BYTES: usize = 320;
 
-/// The sockets that were seen, the newest of them.
+/// The most recently seen sockets, and their processes.
 #[derive(Debug)]
 pub struct SocketTable {
     bytes_max: usize,
@@ -24,16 +24,16 @@ pub struct SocketTable {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Sockets by name, each use of the name in the order of time.
+    /// Sockets by name; reuses of a name are in order of time.
     sockets: HashMap<SocketName, Vec<SocketSighting>>,
-    /// The order in which sockets were seen first.
+    /// Sockets in the order of first sight.
     order: VecDeque<(SocketName, u64)>,
     addresses: HashSet<IpAddr>,
     bytes: usize,
     counts: Counts,
 }
 
-/// A socket over the time that it was seen.
+/// A socket, and the time during which it was seen.
 #[derive(Clone, Debug)]
 struct SocketSighting {
     first_ns: u64,
@@ -42,19 +42,19 @@ struct SocketSighting {
     process: Arc<Process>,
 }
 
-/// When a session lived.
+/// The lifetime of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLifetime {
     /// The time of its first packet, in nanoseconds since 1970.
     pub first_ns: u64,
     /// The time of its last packet.
     pub last_ns: u64,
-    /// Whether it was closed, so that a socket seen later is another one.
+    /// Whether it was closed, so that a socket that appears later is another one.
     pub closed: bool,
 }
 
 impl SessionLifetime {
-    /// The latest time at which its socket can have been seen for the first time.
+    /// The latest possible time of the first sight of its socket.
     fn seen_until_ns(self) -> u64 {
         if self.closed { self.last_ns } else { self.last_ns.saturating_add(LINGER_NS) }
     }
@@ -65,19 +65,19 @@ impl SessionLifetime {
 pub struct Counts {
     /// Sockets in the table.
     pub sockets: u64,
-    /// Sockets that were forgotten for newer ones.
+    /// Sockets removed to make room for newer ones.
     pub forgotten: u64,
-    /// Sockets that the watcher could not look at.
+    /// Sockets that the watcher could not examine.
     pub lost: u64,
 }
 
 impl SocketTable {
-    /// A table of so many bytes.
+    /// A table that takes at most this many bytes.
     pub fn new(bytes_max: usize) -> Self {
         Self { bytes_max, inner: Mutex::default() }
     }
 
-    /// Takes a report over.
+    /// Applies a report.
     pub fn take(&self, report: Report) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match report {
@@ -88,7 +88,7 @@ impl SocketTable {
         }
     }
 
-    /// Marks all sockets as gone: the watcher has ended.
+    /// Marks all sockets as closed, because the watcher has ended.
     pub fn end(&self, time_ns: u64) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         for sight in inner.sockets.values_mut().flatten() {
@@ -110,7 +110,7 @@ impl SocketTable {
         [find(originator, responder), find(responder, originator)]
     }
 
-    /// Whether an address belongs to this host, as far as is known.
+    /// Whether an address is known to belong to this host.
     pub fn is_local(&self, address: IpAddr) -> bool {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         address.is_loopback() || inner.addresses.contains(&address)
@@ -122,7 +122,7 @@ impl SocketTable {
         Counts { sockets: inner.order.len() as u64, ..inner.counts }
     }
 
-    /// Bytes in use; at most those given.
+    /// Bytes in use, at most those of [`Self::new`].
     pub fn bytes(&self) -> usize {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
@@ -164,7 +164,7 @@ impl Inner {
         true
     }
 
-    /// The process that had the local end while the session lived.
+    /// The process that had the session's local end during the session.
     fn find(&self, name: SocketName, lived: SessionLifetime) -> Option<Process> {
         if let Some(process) = self.only_one(&name, lived)? {
             return Some(process.clone());
@@ -172,7 +172,7 @@ impl Inner {
         if !(name.local.ip().is_loopback() || self.addresses.contains(&name.local.ip())) {
             return None;
         }
-        // A socket that receives from everybody, at this address or at all: a UDP server, or a listener of TCP.
+        // Look for a socket that receives from any peer, at this address or at all: a UDP server or a TCP listener.
         let unspecified = |of: IpAddr| -> [IpAddr; 2] {
             let (v4, v6) = (IpAddr::from([0; 4]), IpAddr::from([0; 16]));
             if of.is_ipv4() { [v4, v6] } else { [v6, v6] }
@@ -188,7 +188,7 @@ impl Inner {
                 };
                 match self.only_one(&wide, lived)? {
                     Some(process) if found.is_none_or(|other| other == process) => found = Some(process),
-                    // Two sockets could have received it.
+                    // Two sockets could have received the packets.
                     Some(_) => return None,
                     None => {}
                 }
@@ -201,13 +201,13 @@ impl Inner {
     }
 
     /// The process of the only socket of this name that was seen within the time; `None` if there were several.
-    #[expect(clippy::option_option, reason = "none was seen, or it is not clear which")]
+    #[expect(clippy::option_option, reason = "no socket was seen, or the socket is ambiguous")]
     fn only_one(&self, name: &SocketName, lived: SessionLifetime) -> Option<Option<&Process>> {
         let Some(sights) = self.sockets.get(name) else { return Some(None) };
         let mut fitting = sights
             .iter()
             .filter(|sight| sight.first_ns <= lived.seen_until_ns() && sight.last_ns >= lived.first_ns)
-            // A socket that was seen only after the session's last packet may be the next one of that name.
+            // A socket that was first seen after the session's last packet may be a later one with the same name.
             .filter(|sight| sight.first_ns <= lived.last_ns || sights.len() == 1);
         match (fitting.next(), fitting.next()) {
             (None, _) => Some(None),

@@ -1,7 +1,7 @@
-//! Looks at the sockets of this host again and again, and reports those that are new or gone.
+//! Scans the sockets of this host repeatedly, and reports new and closed ones.
 //!
-//! It is a process of its own, because it needs rights that the recorder drops: to see whose descriptors are open. It
-//! takes at most a tenth of one core, so that a host with very many sockets is looked at less often.
+//! The watcher is a process of its own, because it needs privileges that the recorder drops, to read the descriptors of
+//! other processes. It uses at most a tenth of one core, so a host with very many sockets is scanned less often.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
@@ -14,22 +14,22 @@ use crate::process::Process;
 use crate::report::{Report, SocketName};
 use crate::sockets::{Socket, SocketDiagnostics};
 
-/// The shortest time between two looks.
+/// Minimum time between two scans.
 const PAUSE_MIN: Duration = Duration::from_millis(15);
-/// The longest.
+/// Maximum time between two scans.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long it rests for each unit of processor time that a look takes: at most a tenth of one core.
+/// Pause for each unit of processor time that a scan takes, which limits the watcher to a tenth of one core.
 const REST: u32 = 9;
-/// Looks after which a socket without a visible process is reported with its user alone.
+/// Number of scans after which a socket without a visible process is reported with its user alone.
 const TRIES: u8 = 3;
-/// Sockets that are remembered; others are counted.
+/// Maximum number of stored sockets; others are only counted.
 const KNOWN_MAX: usize = 1 << 17;
-/// How often something is written even if nothing has changed.
+/// Interval of writes even if nothing has changed.
 const BEAT_INTERVAL: Duration = Duration::from_secs(2);
-/// How often the addresses of the host are reported.
+/// Interval of reports of the host's addresses.
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What is known about a socket that exists.
+/// An existing socket.
 #[derive(Clone, Copy, Debug)]
 struct KnownSocket {
     inode: u32,
@@ -72,7 +72,7 @@ impl<'p> Watcher<'p> {
         })
     }
 
-    /// Watches until the reader of `out` is gone.
+    /// Watches until the reader of `out` has closed it.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl<'p> Watcher<'p> {
         loop {
             let (began, used_before) = (Instant::now(), processor_time());
             let mut reports = self.look()?;
-            // A pipe without a reader is noticed by writing to it.
+            // Only a write detects that the pipe has no reader.
             if beat.elapsed() >= BEAT_INTERVAL {
                 beat = began;
                 reports.push(Report::Lost(self.lost));
@@ -100,7 +100,7 @@ impl<'p> Watcher<'p> {
         }
     }
 
-    /// Looks once, and returns what has changed.
+    /// Scans once, and returns the changes.
     ///
     /// # Errors
     ///
@@ -129,11 +129,11 @@ impl<'p> Watcher<'p> {
         Ok(reports)
     }
 
-    /// Remembers the sockets that exist, and returns those that were not reported yet.
+    /// Stores the existing sockets, and returns those that were not reported yet.
     fn note_sockets(&mut self) -> Vec<Socket> {
         let mut unreported = Vec::new();
         for socket in &self.sockets {
-            // A socket that no process has open belongs to the kernel: it closes, or was never connected.
+            // A socket that no process has open is being closed by the kernel, or was never connected.
             if socket.inode == 0 || (socket.local.port() == 0) {
                 continue;
             }
@@ -146,7 +146,7 @@ impl<'p> Watcher<'p> {
                         unreported.push(*socket);
                     }
                 }
-                // Another socket of the same name: the old one is reported as gone, and this one in the next look. Several
+                // Another socket of the same name: report the old one as closed, and this one in the next scan. Several
                 // sockets that share a name are never reported.
                 Some(known) if known.round != self.round => {}
                 Some(_) => self.lost += 1,
@@ -198,8 +198,8 @@ impl<'p> Watcher<'p> {
     }
 }
 
-/// The process of a socket that several may hold: of processes with one program the oldest, which made the socket; of
-/// several programs none.
+/// The owner of a socket that several processes hold: if they run one program, the oldest of them, which created the
+/// socket; otherwise none.
 fn one_program(processes: Vec<Process>) -> Option<Process> {
     let same = processes.windows(2).all(|pair| pair[0].path == pair[1].path && pair[0].path.is_some());
     if !same {

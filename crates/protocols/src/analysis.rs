@@ -1,4 +1,4 @@
-//! Finds the protocol of each session, and feeds its parser.
+//! Detects the protocol of each session, and passes its bytes to the parser.
 
 use std::collections::HashMap;
 
@@ -11,16 +11,16 @@ use crate::protocol::Protocol;
 use crate::table::TABLE;
 use crate::waiting::UnparsedBytes;
 
-/// Bytes of a direction that wait for the rest of their message, at most.
+/// Maximum number of bytes of a direction that wait for the rest of their message.
 pub const BUFFER_BYTES_MAX: usize = 256 << 10;
-/// Bytes of a direction after which an unknown protocol stays unknown.
+/// Bytes of a direction after which detection stops.
 const PROBE_BYTES_MAX: usize = 4 << 10;
-/// Messages after which the protocol of a session of messages stays unknown.
+/// Messages after which detection stops in a session of messages.
 const PROBE_MESSAGES_MAX: u32 = 4;
-/// Bytes that wait in all sessions. The parser of the session that would exceed them is ended.
+/// Maximum number of bytes that wait in all sessions. The parser of the session that would exceed it is ended.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// What is known of a session's protocol.
+/// The state of protocol detection in a session.
 enum ProtocolState {
     /// Not yet found.
     Probing { messages: u32 },
@@ -38,15 +38,15 @@ struct SessionAnalysis {
     now: PacketRef,
 }
 
-/// Reads the protocols of all sessions.
+/// Detects and parses the protocols of all sessions.
 pub struct Protocols<F: ProtocolSink> {
-    /// Where everything found goes.
+    /// The receiver of all events and object parts.
     pub sink: F,
     sessions: HashMap<u64, SessionAnalysis>,
     expected: ExpectedConnections,
     waiting_bytes: usize,
     waiting_bytes_max: usize,
-    /// Parsers that were ended because a message did not fit, or memory was needed.
+    /// Number of parsers that were ended because a message was too large or memory was short.
     pub given_up: u64,
 }
 
@@ -57,7 +57,7 @@ impl<F: ProtocolSink> std::fmt::Debug for Protocols<F> {
 }
 
 impl<F: ProtocolSink> Protocols<F> {
-    /// Passes everything found to `sink`.
+    /// Passes all events and object parts to `sink`.
     pub fn new(sink: F) -> Self {
         Self {
             sink,
@@ -115,7 +115,7 @@ impl<F: ProtocolSink> Sink for Protocols<F> {
     }
 }
 
-/// What all sessions share while one is read.
+/// State shared by all sessions.
 struct AnalysisContext<'a> {
     sink: &'a mut dyn ProtocolSink,
     session: &'a Session,
@@ -123,7 +123,7 @@ struct AnalysisContext<'a> {
     given_up: u64,
 }
 
-/// What a parser may use of a session's analysis while it reads.
+/// The part of a session's analysis that its parser may use.
 fn parser_output<'a>(
     protocol: &Protocol,
     waiting: &'a [UnparsedBytes; 2],
@@ -206,11 +206,11 @@ impl SessionAnalysis {
         waiting.clear(run.offset);
         waiting.places.set(run);
         let input = Input { sender: run.sender, data: run.data, offset: run.offset };
-        // A message that the parser does not understand says nothing of the next one.
+        // A message that the parser does not understand does not rule out that it understands the next one.
         let _ = self.parse(input, shared);
     }
 
-    /// Looks for the protocol. Returns whether it is known now.
+    /// Tries to detect the protocol. Returns whether it is known now.
     fn probe(&mut self, shared: &mut AnalysisContext<'_>) -> bool {
         let session = shared.session;
         let probe = Probe {
@@ -235,7 +235,7 @@ impl SessionAnalysis {
         match found {
             Some(row) => {
                 self.begin(row, expected, shared);
-                // The other direction may have come first.
+                // The other direction may have been received first.
                 self.feed(Sender::Originator, shared);
                 self.feed(Sender::Responder, shared);
                 true
@@ -261,7 +261,7 @@ impl SessionAnalysis {
         self.reading = ProtocolState::Known { protocol: row, parser: Some((row.parser)(expected)) };
     }
 
-    /// Lets the parser read what waits, as long as it uses some.
+    /// Passes waiting bytes to the parser for as long as it uses some of them.
     fn feed(&mut self, sender: Sender, shared: &mut AnalysisContext<'_>) {
         loop {
             let waiting = &mut self.waiting[sender.index()];
@@ -275,7 +275,7 @@ impl SessionAnalysis {
                 Step::Used(bytes) => {
                     waiting.used += bytes.clamp(1, len);
                     waiting.release();
-                    // After a switch to an unknown protocol, the next run decides.
+                    // After a switch to an unknown protocol, detect it in the next run.
                     if matches!(self.reading, ProtocolState::Probing { .. }) {
                         return;
                     }
@@ -307,7 +307,7 @@ impl SessionAnalysis {
         step
     }
 
-    /// Goes on with another protocol.
+    /// Continues with another protocol.
     fn switch(&mut self, to: &'static str, shared: &mut AnalysisContext<'_>) {
         match TABLE.iter().find(|row| row.name == to) {
             Some(row) => self.begin(row, None, shared),
@@ -319,7 +319,7 @@ impl SessionAnalysis {
         let next = gap.offset + gap.len;
         let at = gap.sender.index();
         let ProtocolState::Known { protocol, parser: Some(parser) } = &mut self.reading else {
-            // The start of a stream is what tells its protocol.
+            // Only the start of a stream identifies its protocol.
             self.waiting[at].clear(next);
             return;
         };

@@ -1,4 +1,4 @@
-//! Reads fields of a message in order. No method panics: what is not there is `None`.
+//! Reads fields of a message in order. No method panics: a field beyond the end is `None`.
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor<'a>(pub(crate) &'a [u8]);

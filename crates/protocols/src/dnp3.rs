@@ -74,7 +74,7 @@ fn describe(frame: &[u8], event: Event) -> Event {
     let event = event.number("function", function).word(word);
     let restarts = matches!(function, 13 | 14);
     let event = if restarts { event.word("control") } else { event };
-    // Internal indications of a response: the second byte tells of errors.
+    // Internal indications of a response: the second byte has the error bits.
     let indications = frame.get(HEADER_BYTES + 4).copied().unwrap_or(0);
     let failed = matches!(function, 129 | 130) && indications & 0x07 != 0;
     event.word(if failed { "error" } else { "" })

@@ -39,7 +39,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
     if ports {
         return Verdict::Yes;
     }
-    // Elsewhere, the message has to be well-formed.
+    // On another port, the message has to be well-formed.
     let whole = if probe.carrier == Carrier::Tcp {
         message.get(..usize::from(u16_at(data, 0).unwrap_or(0)))
     } else {
@@ -112,7 +112,7 @@ fn domain(name: &str) -> &str {
     dots.nth(1).map_or(name, |at| &name[at + 1..])
 }
 
-/// What precedes the last two labels.
+/// The labels before the last two.
 fn host_part(name: &str) -> &str {
     let name = name.trim_end_matches('.');
     name[..name.len() - domain(name).len()].trim_end_matches('.')

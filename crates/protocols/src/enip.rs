@@ -89,7 +89,7 @@ fn item(body: &[u8]) -> Option<&[u8]> {
 fn emit_message(cip: &[u8], input: Input<'_>, len: usize, out: &mut ParserOutput<'_>) {
     let Some(event) = service(cip, Event::new("enip.cip", input.sender, input.offset, len)) else { return };
     out.emit(event);
-    // An unconnected send and a multiple service packet carry others.
+    // An unconnected send and a multiple service packet contain other services.
     let path = 2 + cip.get(1).map_or(0, |words| usize::from(*words) * 2);
     match cip.first() {
         Some(0x52) => {

@@ -1,10 +1,10 @@
-//! What a parser found: a message with its words and fields.
+//! The output of a parser: messages with their words and fields.
 
 use streams::{PacketRef, Sender, Session};
 
 use crate::object::ObjectPart;
 
-/// The longest text of a field in bytes. Longer ones are cut.
+/// Maximum length of a text field in bytes. Longer texts are cut.
 pub const TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// The value of a field.
@@ -37,17 +37,17 @@ impl Value {
 /// A message of a protocol.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// What it is, as in `tls.heartbeat`.
+    /// The kind of message, as in `tls.heartbeat`.
     pub name: &'static str,
     /// The application's name, as in `tls`.
     pub app: &'static str,
-    /// What was said, as in `read`, `write`, `login`.
+    /// Words that describe the message, as in `read`, `write`, `login`.
     pub words: Vec<&'static str>,
-    /// What it contained.
+    /// The fields of the message.
     pub fields: Vec<(&'static str, Value)>,
-    /// Who said it.
+    /// The sender.
     pub sender: Sender,
-    /// Where it begins in the stream of its sender.
+    /// Its offset in the stream of its sender.
     pub offset: u64,
     /// Its length in bytes.
     pub len: u64,
@@ -84,7 +84,7 @@ impl Event {
         self
     }
 
-    /// Adds text, if there is any.
+    /// Adds text, unless it is empty.
     pub(crate) fn text(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
         let value = value.as_ref();
         if !value.is_empty() {
@@ -109,12 +109,12 @@ impl Event {
     }
 }
 
-/// The receiver of what is found.
+/// The receiver of events and object parts.
 pub trait ProtocolSink {
-    /// The application of a session is known.
+    /// The application of a session was detected.
     fn app(&mut self, _session: &Session, _app: &'static str) {}
     /// A message was read.
     fn event(&mut self, _session: &Session, _event: &Event) {}
-    /// A part of an object came.
+    /// A part of an object was read.
     fn object(&mut self, _session: &Session, _part: ObjectPart<'_>) {}
 }

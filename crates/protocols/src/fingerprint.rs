@@ -1,4 +1,4 @@
-//! Hashes of what a client or server offers: JA3, JA3S, JA4 (the client's alone), HASSH.
+//! Fingerprints of clients and servers, from the parameters that they offer: JA3, JA3S, JA4 (clients only), HASSH.
 
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
@@ -8,7 +8,7 @@ pub(crate) fn md5(text: &str) -> String {
     hex(&Md5::digest(text.as_bytes()))
 }
 
-/// The first 12 hexadecimal digits of SHA-256, as JA4 has them.
+/// The first 12 hexadecimal digits of SHA-256, which JA4 uses.
 pub(crate) fn sha256_short(text: &str) -> String {
     if text.is_empty() { "000000000000".to_owned() } else { hex(&Sha256::digest(text.as_bytes())[..6]) }
 }
@@ -22,7 +22,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Whether a value is one of those that clients send to keep servers tolerant (RFC 8701).
+/// Whether a value is a GREASE value, which clients send to keep servers tolerant (RFC 8701).
 pub(crate) fn is_grease(value: u16) -> bool {
     value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff
 }

@@ -49,9 +49,9 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 #[derive(Default)]
 struct Ftp {
     user: String,
-    /// Where the next data connection goes.
+    /// The endpoint of the next data connection.
     data: Option<(IpAddr, u16)>,
-    /// What the next data connection carries, if the command came first.
+    /// The content of the next data connection, if the command came first.
     wanted: Option<(String, String)>,
     starting_tls: bool,
 }
@@ -124,7 +124,7 @@ impl Ftp {
             _ => {}
         }
         if matches!(code, 227 | 229) && self.data.is_some() {
-            // The connection may open before the command that tells what it carries.
+            // The connection may open before the command that names its content.
             self.wanted = None;
             self.announce(out);
         }

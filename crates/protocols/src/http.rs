@@ -1,4 +1,4 @@
-//! HTTP/1 (RFC 9112) in both directions, with its bodies; and HTTP/2 without TLS, by its preface alone.
+//! HTTP/1 (RFC 9112) in both directions, with its bodies; and detection of HTTP/2 without TLS by its preface.
 
 use std::collections::VecDeque;
 
@@ -19,9 +19,9 @@ pub(crate) const ROW: Protocol = Protocol {
 pub(crate) const ROW_H2C: Protocol = row("http2", "HTTP/2 without TLS", Carrier::Tcp, probe_h2c, |_| Box::new(Http2));
 
 const HEADERS_MAX: usize = 128;
-/// A head may be as long; servers refuse longer ones.
+/// Maximum length of a head; servers refuse longer ones.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Requests that wait for their response.
+/// Maximum number of requests that wait for their response.
 const REQUESTS_MAX: usize = 256;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const METHODS: [&[u8]; 24] = [
@@ -69,7 +69,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
         Some(false) => Verdict::No,
         None => Verdict::More,
         Some(true) if data.starts_with(b"HTTP/1.") => Verdict::Yes,
-        // SIP and RTSP have some of the methods.
+        // SIP and RTSP share some methods with HTTP.
         Some(true) => match lines::line(data) {
             Line::Whole(line, _) => {
                 let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
@@ -98,7 +98,7 @@ impl Parser for Http2 {
     }
 }
 
-/// How much of a body is still to come.
+/// The part of a body that is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
     /// This number of bytes.
@@ -122,11 +122,11 @@ struct Message {
     object: Option<u64>,
     /// Bytes of the object so far.
     at: u64,
-    /// The body has a hole, so that its size is not known from what came.
+    /// The body has a gap, so that its size is not known from the received bytes.
     broken: bool,
 }
 
-/// What a response needs to know of its request.
+/// The properties of a request that its response depends on.
 #[derive(Clone, Debug, Default)]
 struct Request {
     head: bool,

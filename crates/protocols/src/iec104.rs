@@ -12,11 +12,11 @@ pub(crate) const ROW: Protocol = Protocol {
 
 const START: u8 = 0x68;
 
-/// Length of the frame at the start of the data, if it is one.
+/// Length of the frame at the start of the data, if there is one.
 fn frame(data: &[u8]) -> Option<usize> {
     let [START, len, control, a, b, c, ..] = data else { return None };
     let sane = match control & 3 {
-        // U: one of six functions, and nothing else. S: only a number.
+        // A U frame has only one of six functions. An S frame has only a number.
         3 => *len == 4 && [*a, *b, *c] == [0; 3] && matches!(control, 0x07 | 0x0b | 0x13 | 0x23 | 0x43 | 0x83),
         1 => *len == 4 && *control == 1,
         _ => (13..=253).contains(len) || *len == 12,

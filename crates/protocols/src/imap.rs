@@ -12,7 +12,7 @@ use crate::protocol::{Protocol, row};
 pub(crate) const ROW: Protocol =
     row("imap", "Internet Message Access Protocol", Carrier::Tcp, probe, |_| Box::<Imap>::default());
 
-/// Shorter literals are no mails: names, passwords.
+/// Minimum length of a mail. Shorter literals are names or passwords.
 const MAIL_BYTES_MIN: u64 = 16;
 
 fn probe(probe: &Probe<'_>) -> Verdict {
@@ -39,7 +39,7 @@ struct Literal {
 struct Imap {
     literals: [Option<Literal>; 2],
     starting_tls: Option<String>,
-    /// What is being appended.
+    /// The mail that is being appended.
     appends: bool,
 }
 
@@ -105,7 +105,7 @@ impl Imap {
         let fetched = input.sender == Sender::Responder && mail;
         let mut object = None;
         if size >= MAIL_BYTES_MIN && (fetched || self.appends) {
-            // A part of a mail is not a mail: only its headers and its whole are.
+            // Of the parts of a mail, only the headers and the whole count as a mail.
             let whole = !contains(line, b"BODY[")
                 || contains(line, b"BODY[]")
                 || contains(line, b"BODY[HEADER")

@@ -1,12 +1,12 @@
-//! Protocols known by content: what was said in a session, names, fingerprints, and the objects that were carried.
+//! Recognises protocols by content, and reads their messages, names, fingerprints and transferred objects.
 //!
 //! [`Protocols`] takes the events of [`streams`], recognises the protocol of each session from its first bytes, and
-//! passes [`Event`]s and [`ObjectPart`]s to a [`ProtocolSink`]. A protocol is one file and one row of [`table`]. A parser
-//! reads from the start of what has come of a direction, and says how much it has used; the module [`analysis`] keeps
-//! the rest, bounded, and knows which packets carried it.
+//! passes [`Event`]s and [`ObjectPart`]s to a [`ProtocolSink`]. A protocol is one file and one row of [`table`]. A
+//! parser reads the unused bytes of a direction from their start, and returns how many it has used. The module
+//! [`analysis`] keeps the rest within a limit, with the packets that carried it.
 //!
-//! Invariants: the input is untrusted. No parser panics, recurses, or keeps more than [`analysis::BUFFER_BYTES_MAX`] of a
-//! direction. What a parser does not understand ends the parser, not the session. Texts in events are at most
+//! Invariants: the input is untrusted. No parser panics, recurses, or keeps more than [`analysis::BUFFER_BYTES_MAX`] of
+//! a direction. A message that a parser cannot read ends the parser, not the session. Texts in events are at most
 //! [`event::TEXT_BYTES_MAX`] long.
 #![forbid(unsafe_code)]
 

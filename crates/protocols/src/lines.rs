@@ -1,16 +1,16 @@
-//! Protocols of text lines.
+//! Helpers for protocols that consist of lines of text.
 
 /// The longest line in bytes.
 const LINE_BYTES_MAX: usize = 16 << 10;
 
-/// What is at the start of the input.
+/// The start of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
-    /// A line without its end, and the bytes with it.
+    /// A line without its line end, and its length with it.
     Whole(&'a [u8], usize),
-    /// The end of the line is not there yet.
+    /// The end of the line was not received yet.
     More,
-    /// This is no text.
+    /// The input is not text.
     TooLong,
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn line(data: &[u8]) -> Line<'_> {
     }
 }
 
-/// The first word in capitals, and what follows it.
+/// The first word in capitals, and the rest of the line.
 pub(crate) fn command(line: &[u8]) -> (String, &[u8]) {
     let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
     let word = String::from_utf8_lossy(&line[..end.min(32)]).to_ascii_uppercase();
@@ -49,8 +49,8 @@ pub(crate) fn starts(data: &[u8], word: &[u8]) -> Option<bool> {
     (len == word.len()).then_some(true)
 }
 
-/// Finds the end of a body that ends with a line of one dot. Returns the bytes before it and the bytes with it, or how
-/// many bytes surely belong to the body.
+/// Finds the end of a body that ends with a line of one dot. Returns the length of the body without and with that
+/// line, or the number of bytes that certainly belong to the body.
 pub(crate) fn dotted(data: &[u8], at_line_start: bool) -> Result<(usize, usize), usize> {
     if at_line_start {
         if data.starts_with(b".\r\n") {

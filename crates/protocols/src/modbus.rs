@@ -28,12 +28,12 @@ fn probe(probe: &Probe<'_>) -> Verdict {
         return if zero && (data.is_empty() || probe.has_port(502)) { Verdict::More } else { Verdict::No };
     }
     let Some(len) = length(data) else { return Verdict::No };
-    // The format is loose: elsewhere than at its port, the function must be a usual one, and the lengths agree.
+    // The format is loose: on another port, the function must be a common one, and the lengths must agree.
     let usual = matches!(data[7] & 0x7f, 1..=8 | 11 | 12 | 15..=17 | 20..=24 | 43);
     Verdict::from_bool(probe.has_port(502) || (usual && data.len() == len && exact(data, len)))
 }
 
-/// Whether a request or response of a frequent function has the length that it should.
+/// Whether a request or response of a common function has the expected length.
 fn exact(data: &[u8], len: usize) -> bool {
     let body = len - 8;
     let count = data.get(8).map_or(0, |count| usize::from(*count));

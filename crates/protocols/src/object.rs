@@ -1,29 +1,29 @@
-//! Objects that a session carries: files, bodies, mails. A parser passes them on in parts, as they come.
+//! Objects that a session transfers: files, bodies, mails. A parser passes them on in parts, as they are received.
 
 use streams::{PacketRef, Sender};
 
-/// What is known of an object when it begins.
+/// The properties of an object that are known at its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectHead {
-    /// The number of the object in its session; parts name it.
+    /// The number of the object in its session, by which parts refer to it.
     pub id: u64,
-    /// `http`, `smtp` and so on.
+    /// The protocol: `http`, `smtp` and so on.
     pub protocol: &'static str,
-    /// The name that was claimed: untrusted.
+    /// The claimed name: untrusted.
     pub name: String,
-    /// The media type that was claimed: untrusted.
+    /// The claimed media type: untrusted.
     pub mime_declared: String,
-    /// The size that was claimed, before decoding.
+    /// The claimed size, before decoding.
     pub size_declared: Option<u64>,
     /// Content codings in the order in which they were applied: `gzip`, `br`.
     pub encodings: Vec<String>,
-    /// Where it came from, as a URL or path: untrusted.
+    /// Its URL or path: untrusted.
     pub source: String,
-    /// The offset of the first byte in the whole object, of a part of it.
+    /// If this is a part of an object, the offset of its first byte in the whole object.
     pub range_from: u64,
-    /// The size of the whole object, if this is a part of it.
+    /// If this is a part of an object, the size of the whole object.
     pub range_total: Option<u64>,
-    /// The boundary of a `multipart/*` body, and whether the object is a mail, so that its parts are objects.
+    /// The boundary of a `multipart/*` body, and whether the object is a mail; the parts of both are objects.
     pub is_mail: bool,
 }
 
@@ -32,9 +32,9 @@ pub struct ObjectHead {
 pub enum ObjectPart<'a> {
     /// An object begins.
     Begin {
-        /// What is known of it.
+        /// Its properties.
         head: ObjectHead,
-        /// Who sends it.
+        /// The sender.
         sender: Sender,
         /// The packet in which it begins.
         packet: PacketRef,

@@ -1,4 +1,4 @@
-//! What a parser takes and gives.
+//! The input and output of a parser.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -9,19 +9,19 @@ use crate::event::{Event, ProtocolSink};
 use crate::object::{ObjectHead, ObjectPart};
 use crate::waiting::CarryingPackets;
 
-/// Announced data connections that are remembered.
+/// Maximum number of stored announcements of data connections.
 const EXPECTED_MAX: usize = 4096;
 
-/// What a parser did with its input.
+/// The result of a parser's step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It has used so many bytes, at least one, and may be called again.
+    /// It has used this many bytes, at least one, and may be called again.
     Used(usize),
-    /// It has used nothing, because another protocol begins here; see [`ParserOutput::switch`].
+    /// It has used no bytes, because another protocol begins here; see [`ParserOutput::switch`].
     Switch,
     /// A message is not complete.
     More,
-    /// This is not, or no longer, its protocol.
+    /// The input is not, or no longer, of its protocol.
     Stop,
 }
 
@@ -30,9 +30,9 @@ pub enum Step {
 pub struct Input<'a> {
     /// Who sent them.
     pub sender: Sender,
-    /// The bytes; of a session of messages, one message.
+    /// The bytes; in a session of messages, one message.
     pub data: &'a [u8],
-    /// Offset of the first of them in the stream.
+    /// Offset of the first byte in the stream.
     pub offset: u64,
 }
 
@@ -41,8 +41,8 @@ pub trait Parser {
     /// Reads from the start of the input.
     fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step;
 
-    /// Bytes are missing where the next input would begin. Returns whether the parser can go on behind them. Otherwise
-    /// it goes on at the next packet with which the protocol may begin.
+    /// Bytes are missing where the next input would begin. Returns whether the parser can continue behind them. If not,
+    /// it continues at the next packet that can begin a message of the protocol.
     fn gap(&mut self, _sender: Sender, _len: u64, _out: &mut ParserOutput<'_>) -> bool {
         false
     }
@@ -51,14 +51,14 @@ pub trait Parser {
     fn end(&mut self, _out: &mut ParserOutput<'_>) {}
 }
 
-/// What a parser knows of a data connection that its session announced.
+/// A data connection that a session has announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedConnection {
     /// The name of the protocol that will read it.
     pub protocol: &'static str,
     /// The object's name.
     pub name: String,
-    /// Where it comes from.
+    /// The URL or path of the object.
     pub source: String,
 }
 
@@ -82,7 +82,7 @@ impl ExpectedConnections {
     }
 }
 
-/// Where a parser puts what it finds.
+/// Receives the output of a parser.
 pub struct ParserOutput<'a> {
     pub(crate) sink: &'a mut dyn ProtocolSink,
     pub(crate) session: &'a Session,
@@ -112,7 +112,7 @@ impl ParserOutput<'_> {
         self.sink.event(self.session, &event);
     }
 
-    /// The session that is read.
+    /// The current session.
     pub fn session(&self) -> &Session {
         self.session
     }
@@ -144,14 +144,14 @@ impl ParserOutput<'_> {
         self.expected.add((ip, port), expected);
     }
 
-    /// What follows is another protocol: its name, or `""` to find it by content.
+    /// Switches to another protocol: its name, or `""` to detect it by content.
     pub fn switch(&mut self, to: &'static str) {
         self.next = Some(to);
     }
 }
 
 impl ExpectedConnections {
-    /// What was announced for a session.
+    /// The announcement for a session.
     pub(crate) fn find(&self, session: &Session) -> Option<ExpectedConnection> {
         if self.by_endpoint.is_empty() {
             return None;

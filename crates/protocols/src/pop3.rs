@@ -13,7 +13,7 @@ use crate::protocol::{Protocol, row};
 
 pub(crate) const ROW: Protocol = row("pop3", "Post Office Protocol", Carrier::Tcp, probe, |_| Box::<Pop3>::default());
 
-/// Commands that wait for their reply.
+/// Maximum number of commands that wait for their reply.
 const COMMANDS_MAX: usize = 64;
 
 fn probe(probe: &Probe<'_>) -> Verdict {
@@ -28,7 +28,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
     }
 }
 
-/// What a reply to a command is.
+/// The kind of reply to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reply {
     Line,
@@ -40,7 +40,7 @@ enum Reply {
 #[derive(Default)]
 struct Pop3 {
     replies: VecDeque<Reply>,
-    /// The lines of a reply that come: a mail's object and bytes so far, or no mail.
+    /// The reply of several lines that is being received: the object of a mail and its bytes so far, or no mail.
     body: Option<(Option<u64>, u64, bool)>,
     user: String,
     greeted: bool,

@@ -1,8 +1,8 @@
-//! The first bytes of a session, and what a protocol says of them.
+//! The first bytes of a session, by which a protocol is detected.
 
 use streams::{Run, Session};
 
-/// What carries a protocol.
+/// The transport of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
     /// TCP.
@@ -40,9 +40,9 @@ impl Carrier {
 /// Whether bytes belong to a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// They do.
+    /// They belong to it.
     Yes,
-    /// They do not.
+    /// They do not belong to it.
     No,
     /// More bytes are needed.
     More,
@@ -58,11 +58,11 @@ impl Verdict {
 /// The first bytes of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe<'a> {
-    /// What originator and responder sent first.
+    /// The first bytes of the originator and of the responder.
     pub data: [&'a [u8]; 2],
     /// Their ports.
     pub ports: [u16; 2],
-    /// What carries the session.
+    /// The transport of the session.
     pub carrier: Carrier,
 }
 
@@ -73,7 +73,7 @@ impl<'a> Probe<'a> {
         Self { data, ports: [session.originator().port, session.responder().port], carrier: Carrier::of(session) }
     }
 
-    /// What the originator sent, or else the responder.
+    /// The first bytes of the originator, or of the responder if the originator sent none.
     pub(crate) fn first(&self) -> &'a [u8] {
         if self.data[0].is_empty() { self.data[1] } else { self.data[0] }
     }

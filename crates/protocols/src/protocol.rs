@@ -1,4 +1,4 @@
-//! What a protocol is: a name, what carries it, a probe and a parser.
+//! The description of a protocol: name, transport, probe and parser.
 
 use crate::parser::{ExpectedConnection, Parser};
 use crate::probe::{Carrier, Probe, Verdict};
@@ -7,17 +7,17 @@ use crate::probe::{Carrier, Probe, Verdict};
 pub struct Protocol {
     /// The name that `--app` takes.
     pub name: &'static str,
-    /// What carries it.
+    /// Its transport.
     pub carrier: Carrier,
-    /// Whether a session begins as this protocol does.
+    /// Whether the first bytes of a session belong to this protocol.
     pub probe: fn(&Probe<'_>) -> Verdict,
-    /// Whether a packet after a gap begins a message. The probe is asked before.
+    /// Whether a packet after a gap begins a message. Called only after the probe accepted the session.
     pub resumes: fn(&[u8]) -> bool,
     /// Makes a parser.
     pub parser: fn(Option<ExpectedConnection>) -> Box<dyn Parser + Send>,
-    /// Whether what follows the start of a session is encrypted.
+    /// Whether a session is encrypted after its start.
     pub encrypted: bool,
-    /// What it is, for lists.
+    /// A description for lists.
     pub title: &'static str,
 }
 
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Protocol {
     }
 }
 
-/// A row for a protocol whose packets begin as its sessions do.
+/// A row for a protocol of which every packet begins like a session.
 pub(crate) const fn row(
     name: &'static str,
     title: &'static str,

@@ -37,7 +37,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
             }
         }
     }
-    // TPKT has to be there at least.
+    // At least the TPKT header must be complete.
     if more && probe.first().first().is_none_or(|first| *first == 3) { Verdict::More } else { Verdict::No }
 }
 
@@ -66,7 +66,7 @@ fn message(payload: &[u8], event: Event) -> Option<Event> {
         _ => return None,
     }
     let kind = *payload.get(1)?;
-    // Acknowledgements have two bytes of error more.
+    // Acknowledgements have two additional bytes of error code.
     let header = if matches!(kind, 2 | 3) { 12 } else { 10 };
     let parameters = payload.get(header..header + usize::from(u16_at(payload, 6)?))?;
     let event = event.number("rosctr", kind);

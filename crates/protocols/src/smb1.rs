@@ -1,4 +1,4 @@
-//! SMB 1 (MS-CIFS): its commands. Whoever still speaks it is worth a note.
+//! SMB 1 (MS-CIFS): its commands. Its use is reported, because it is obsolete and insecure.
 
 use crate::cursor::{u16_le_at, u32_le_at};
 use crate::event::Event;
@@ -18,7 +18,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
     let data = probe.first();
     let magic = |data: &[u8]| data.get(4..8) == Some(MAGIC);
     if magic(data) {
-        // An answer in SMB 2 makes the session one of SMB 2.
+        // A response in SMB 2 switches the session to SMB 2.
         return if probe.data[1].len() < 8 { Verdict::More } else { Verdict::from_bool(magic(probe.data[1])) };
     }
     let netbios = data.first() == Some(&0x81) && probe.has_port(139);

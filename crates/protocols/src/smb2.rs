@@ -19,11 +19,11 @@ pub(crate) const ROW: Protocol = Protocol {
 const MAGIC: &[u8] = b"\xfeSMB";
 const ENCRYPTED: &[u8] = b"\xfdSMB";
 const HEADER_BYTES: usize = 64;
-/// Requests and open files that are remembered.
+/// Maximum number of stored requests and open files.
 const REMEMBERED_MAX: usize = 1024;
 /// The size of a message is 24 bits.
 const MESSAGE_BYTES_MAX: usize = 1 << 24;
-/// Compounded messages of one frame.
+/// Maximum number of compounded messages in a frame.
 const COMPOUNDED_MAX: usize = 64;
 
 const NAMES: [&str; 19] = [
@@ -53,9 +53,9 @@ fn probe(probe: &Probe<'_>) -> Verdict {
     if data.len() < 8 {
         return if data.first().is_none_or(|first| matches!(first, 0 | 0x81)) { Verdict::More } else { Verdict::No };
     }
-    // A NetBIOS session request precedes on port 139.
+    // On port 139, a NetBIOS session request comes first.
     let netbios = data[0] == 0x81 && data[1] == 0 && probe.has_port(139);
-    // A client that speaks both begins with SMB 1, and offers "SMB 2" in it.
+    // A client that supports both versions begins with SMB 1, and offers "SMB 2" in it.
     let both = data.get(4..8) == Some(b"\xffSMB") && probe.data[1].get(4..8) == Some(MAGIC);
     if data.get(4..8) == Some(MAGIC) || data.get(4..8) == Some(ENCRYPTED) || both {
         return Verdict::Yes;
@@ -78,11 +78,11 @@ struct File {
     name: String,
     size: Option<u64>,
     object: Option<(u64, Sender)>,
-    /// The end of what was read or written.
+    /// The end of the content that was read or written.
     end: u64,
 }
 
-/// A part of a frame whose bytes pass on as they come: what is left, and where it goes.
+/// The rest of a frame's content, which is passed on as it is received, and its destination.
 #[derive(Clone, Copy, Debug)]
 struct Bulk {
     object: u64,
@@ -191,7 +191,7 @@ impl Smb2 {
         bytes
     }
 
-    /// Reads the messages of a frame. The content of a read or write passes on without waiting for all of it.
+    /// Reads the messages of a frame. The content of a read or write is passed on before all of it is received.
     fn frame(&mut self, message: &[u8], len: usize, whole: bool, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let mut at = 0;
         for _ in 0..COMPOUNDED_MAX {
@@ -203,7 +203,7 @@ impl Smb2 {
             let end = if next > 0 { part.len().min(next) } else { part.len() };
             let content = self.message(&part[..end], input, out);
             if let Some((object, to, from, bytes)) = content {
-                // The content may not be there yet; the frame says how long it is.
+                // The content may not be received yet; the frame has its length.
                 let from = at + from;
                 let bytes = bytes.min(len.saturating_sub(from));
                 let here = message.get(from..).map_or(0, |rest| rest.len().min(bytes));
@@ -215,7 +215,7 @@ impl Smb2 {
                     return Step::Used(input.data.len());
                 }
             } else if !whole && next == 0 && !is_bulk(part) {
-                // Other messages are short, but their names have to be there.
+                // Other messages are short, but must be complete up to their names.
                 return Step::More;
             }
             if next == 0 {
@@ -228,7 +228,7 @@ impl Smb2 {
         Step::Used(there)
     }
 
-    /// Reads a message. Returns the content of a read or write: object, offset in it, place and length.
+    /// Reads a message. Returns the content of a read or write: object, offset in it, position in the frame and length.
     fn message(
         &mut self,
         part: &[u8],
@@ -245,7 +245,7 @@ impl Smb2 {
             Event::new(if response { "smb2.response" } else { "smb2.request" }, input.sender, input.offset, part.len());
         let event = event.text("command", name).number("code", command);
         if response {
-            // STATUS_MORE_PROCESSING_REQUIRED and STATUS_PENDING are no errors.
+            // STATUS_MORE_PROCESSING_REQUIRED and STATUS_PENDING are not errors.
             let failed = status >> 30 == 3 && status != 0xc000_0016;
             if failed {
                 out.emit(event.number("status", status).word("error"));
@@ -336,7 +336,7 @@ impl Smb2 {
                 if let Some(file) = self.files.remove(&file)
                     && let Some((object, sender)) = file.object
                 {
-                    // What was written ends where the last write did.
+                    // The written content ends where the last write ended.
                     let size = if sender == Sender::Originator { Some(file.end) } else { file.size.or(Some(file.end)) };
                     out.finish(object, size);
                 }
@@ -372,7 +372,7 @@ impl Smb2 {
         }
     }
 
-    /// The object of a file, which begins with its first content.
+    /// The object of a file, which starts with the file's first content.
     fn object(&mut self, id: u128, input: Input<'_>, out: &mut ParserOutput<'_>) -> Option<u64> {
         if !self.files.contains_key(&id) && self.files.len() >= REMEMBERED_MAX {
             return None;
@@ -398,7 +398,7 @@ impl Smb2 {
     }
 }
 
-/// Whether a message is a read response or a write, whose content is passed on as it comes.
+/// Whether a message is a read response or a write, whose content is passed on as it is received.
 fn is_bulk(part: &[u8]) -> bool {
     matches!((u16_le_at(part, 12), u32_le_at(part, 16).map(|flags| flags & 1)), (Some(8), Some(1)) | (Some(9), Some(0)))
 }

@@ -28,7 +28,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
         Line::Whole(line, _) if lines::code(line) == Some(220) => {
             let text = String::from_utf8_lossy(line).to_ascii_uppercase();
             let named = text.contains("SMTP") || [25, 465, 587].iter().any(|port| probe.has_port(*port));
-            // Servers of FTP greet with the same code.
+            // FTP servers greet with the same code.
             if named && !probe.has_port(21) { Verdict::Yes } else { Verdict::More }
         }
         Line::Whole(..) | Line::TooLong => Verdict::No,
@@ -36,7 +36,7 @@ fn probe(probe: &Probe<'_>) -> Verdict {
     }
 }
 
-/// What a client is sending.
+/// The content that a client is sending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
@@ -53,7 +53,7 @@ enum State {
 struct Smtp {
     state: State,
     from: String,
-    /// A mail whose chunks continue: object and bytes so far.
+    /// A mail of which more chunks follow: object and bytes so far.
     chunks: Option<(u64, u64)>,
     starting_tls: bool,
     user: Option<String>,
@@ -89,7 +89,7 @@ impl Parser for Smtp {
                 *left -= len;
                 self.chunk_done(out);
             }
-            // Lines go on behind the next line end.
+            // Lines continue behind the next line end.
             _ => {}
         }
         true
@@ -232,7 +232,7 @@ impl Smtp {
             return Step::Used(used);
         }
         if code >= 400 {
-            // A refused DATA sends no mail.
+            // The server refused DATA, so no mail follows.
             if let State::Data { object, at: 0, .. } = self.state {
                 out.finish(object, None);
                 self.state = State::Commands;

@@ -1,4 +1,4 @@
-//! SSH: banners (RFC 4253) and the fingerprint HASSH of what a side offers.
+//! SSH: banners (RFC 4253) and the fingerprint HASSH of the algorithms that a side offers.
 
 use streams::Sender;
 
@@ -70,7 +70,7 @@ fn offer(message: &[u8], input: Input<'_>, used: usize) -> Option<Event> {
         let len = usize::try_from(cursor.u32()?).ok()?;
         lists.push(String::from_utf8_lossy(cursor.take(len)?).into_owned());
     }
-    // Of a client what it sends, of a server what it sends: encryption, MAC, compression.
+    // Encryption, MAC and compression, each for the direction of the sender.
     let (name, from) = if input.sender == Sender::Originator { ("hassh", 2) } else { ("hassh_server", 3) };
     let hash = md5(&[&lists[0], &lists[from], &lists[from + 2], &lists[from + 4]].map(String::as_str).join(";"));
     Some(Event::new("ssh.offer", input.sender, input.offset, used).text(name, hash))

@@ -1,4 +1,4 @@
-//! The protocols, one row each. The first row whose probe says yes wins, so that strict probes come first.
+//! The protocols, one row each. The first row whose probe accepts wins, so strict probes come first.
 
 use crate::protocol::Protocol;
 use crate::{

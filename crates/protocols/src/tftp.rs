@@ -111,7 +111,7 @@ impl Parser for Tftp {
                 out.emit(event.bytes("text", input.data.get(4..).unwrap_or_default()).word("error"));
             }
             OPTIONS => {
-                // Only what the server acknowledges is in force.
+                // Only options that the server acknowledges apply.
                 let text = String::from_utf8_lossy(&input.data[2..]).to_ascii_lowercase();
                 let mut parts = text.split('\0');
                 let agreed = parts.find(|part| *part == "blksize").and_then(|_| parts.next()?.parse().ok());

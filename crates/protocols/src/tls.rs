@@ -16,7 +16,7 @@ pub(crate) const ROW: Protocol = Protocol {
 };
 
 const HEADER_BYTES: usize = 5;
-/// A record may be 2^14 + 2048 bytes long (RFC 5246, 6.2.3).
+/// Maximum length of a record: 2^14 + 2048 (RFC 5246, 6.2.3).
 const RECORD_BYTES_MAX: usize = (1 << 14) + 2048;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
@@ -32,7 +32,7 @@ fn is_record(data: &[u8]) -> bool {
 
 fn probe(probe: &Probe<'_>) -> Verdict {
     match probe.first() {
-        // A hello of SSL 2 is not read.
+        // A hello in the format of SSL 2 is not read.
         data @ [HANDSHAKE, 3, 0..=4, _, _, kind, ..] => Verdict::from_bool(is_record(data) && matches!(kind, 1 | 2)),
         [HANDSHAKE, 3, ..] | [HANDSHAKE] => Verdict::More,
         _ => Verdict::No,
@@ -47,7 +47,7 @@ struct Tls {
     encrypted: [bool; 2],
     /// The length of each sender's last heartbeat request.
     request_bytes: [usize; 2],
-    /// Whether that request claimed more than it held, as far as that can be told.
+    /// Whether that request is known to have claimed more than it contained.
     request_claims: [bool; 2],
 }
 
@@ -84,12 +84,12 @@ impl Tls {
     fn alert(&self, body: &[u8], input: Input<'_>, used: usize, out: &mut ParserOutput<'_>) {
         let &[level, description] = body else { return };
         let event = Event::new("tls.alert", input.sender, input.offset, used).number("level", level);
-        // A closing notification is no error.
+        // A closing notification is not an error.
         out.emit(event.number("description", description).word(if description == 0 { "close" } else { "error" }));
     }
 
-    /// Reports a heartbeat: how much more it claims than it holds (`excess`), and how much longer a response is than
-    /// the request before it (`leaked`).
+    /// Reports a heartbeat: by how much the claimed length exceeds the content (`excess`), and by how much a response
+    /// is longer than the request before it (`leaked`).
     fn heartbeat(&mut self, body: &[u8], input: Input<'_>, used: usize, out: &mut ParserOutput<'_>) {
         let at = input.sender.index();
         let other = input.sender.other().index();
@@ -98,7 +98,7 @@ impl Tls {
         let encrypted = self.encrypted[at];
         let (kind, excess, event) = if encrypted {
             let least = HEARTBEAT_BYTES_MIN + self.negotiated.overhead_bytes();
-            // Which of both it is can only be told from the order.
+            // Only the order distinguishes requests from responses.
             let kind = if self.request_bytes[other] > 0 { 2 } else { 1 };
             let excess = signed(least) - signed(body.len());
             (kind, excess, event.number("minimum", least).number("encrypted", 1))
@@ -115,7 +115,7 @@ impl Tls {
             self.request_claims[at] = encrypted || excess > 0;
         } else {
             leaked = signed(body.len()) - signed(self.request_bytes[other]);
-            // Padding is at random: only a request that claimed too much makes a longer answer a leak.
+            // Padding is random: a longer response is a leak only if the request claimed too much.
             if self.request_bytes[other] == 0 || !self.request_claims[other] {
                 leaked = 0;
             }

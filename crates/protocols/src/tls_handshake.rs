@@ -10,15 +10,15 @@ use crate::event::Event;
 use crate::fingerprint::{is_grease, joined, md5, sha256_short};
 use crate::parser::{Input, ParserOutput};
 
-/// Bytes of handshake messages that wait for the rest, at most.
+/// Maximum number of bytes of handshake messages that wait for the rest.
 const WAITING_BYTES_MAX: usize = 64 << 10;
-/// Extensions and cipher suites of a hello that are read.
+/// Maximum number of extensions and of cipher suites read from a hello.
 const LIST_MAX: usize = 1024;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 const CERTIFICATE: u8 = 11;
 
-/// What both sides agreed on.
+/// The parameters that both sides agreed on.
 #[derive(Debug, Default)]
 pub(crate) struct Negotiated {
     cipher: u16,
@@ -27,7 +27,7 @@ pub(crate) struct Negotiated {
 }
 
 impl Negotiated {
-    /// The least bytes that encryption adds to a record.
+    /// Minimum number of bytes that encryption adds to a record.
     pub(crate) fn overhead_bytes(&self) -> usize {
         match self.cipher {
             // AES-GCM and AES-CCM up to 1.2: nonce and tag.
@@ -35,9 +35,9 @@ impl Negotiated {
             // TLS 1.3: type and tag. ChaCha20-Poly1305: tag.
             0x1301..=0x1305 => 1 + 16,
             0xcca8..=0xccae => 16,
-            // RC4 with MD5 or SHA-1: a MAC of 16 bytes at least.
+            // RC4 with MD5 or SHA-1: a MAC of at least 16 bytes.
             0x0004 | 0x0005 | 0xc007 | 0xc011 => 16,
-            // CBC: a MAC of SHA-1, from TLS 1.1 on also an initial value. Padding is not counted.
+            // CBC: a SHA-1 MAC, and since TLS 1.1 an initialization vector. Padding is not counted.
             _ if self.version >= 0x0302 => 16 + 20,
             _ => 16,
         }
@@ -52,7 +52,7 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
-    /// Takes the content of a record.
+    /// Adds the content of a record.
     pub(crate) fn record(
         &mut self,
         body: &[u8],

@@ -14,9 +14,9 @@ pub(crate) const DATA: u8 = 0xf0;
 pub(crate) const CONNECT: u8 = 0xe0;
 pub(crate) const CONFIRM: u8 = 0xd0;
 
-/// What is at the start of the input.
+/// The start of the input.
 pub(crate) enum Tpkt<'a> {
-    /// Kind, the COTP header after the kind, payload, bytes in all.
+    /// Kind, the COTP header after the kind, payload, and total length.
     Whole(u8, &'a [u8], &'a [u8], usize),
     More,
     Other,
@@ -44,7 +44,7 @@ pub(crate) fn unit(data: &[u8]) -> Tpkt<'_> {
 fn probe(probe: &Probe<'_>) -> Verdict {
     match unit(probe.first()) {
         Tpkt::Whole(CONNECT | CONFIRM, ..) => {
-            // The first data unit tells what is carried.
+            // The first data unit identifies the protocol above.
             let longest = probe.data.iter().map(|data| data.len()).max().unwrap_or(0);
             if longest > 512 { Verdict::Yes } else { Verdict::More }
         }

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use streams::{PacketRef, Run};
 
-/// Which packets carried the bytes of a direction that wait.
+/// The packets that carried the waiting bytes of a direction.
 #[derive(Debug, Default)]
 pub(crate) struct CarryingPackets(VecDeque<(u64, u64, PacketRef)>);
 
 impl CarryingPackets {
-    /// Forgets all, and takes the place of one run.
+    /// Removes all entries, and adds the packet of one run.
     pub(crate) fn set(&mut self, run: &Run<'_>) {
         self.0.clear();
         self.add(run);
@@ -32,12 +32,12 @@ impl CarryingPackets {
 #[derive(Debug, Default)]
 pub(crate) struct UnparsedBytes {
     pub(crate) data: Vec<u8>,
-    /// How many of them are used.
+    /// Number of used bytes.
     pub(crate) used: usize,
     /// Offset of the first byte of `data`.
     pub(crate) start: u64,
     pub(crate) places: CarryingPackets,
-    /// After a gap, runs are left out until the protocol may begin again.
+    /// After a gap, runs are skipped until one can begin a message.
     pub(crate) lost: bool,
 }
 
@@ -58,7 +58,7 @@ impl UnparsedBytes {
         self.places.add(run);
     }
 
-    /// Forgets what is used, once it is worth the move.
+    /// Drops used bytes, once they are worth the cost of a move.
     pub(crate) fn release(&mut self) {
         let offset = self.offset();
         while self.places.0.front().is_some_and(|(_, end, _)| *end <= offset) {

@@ -1,4 +1,4 @@
-//! A spool as the rest of the recorder sees it, whatever its medium.
+//! The interface between a spool and the rest of the recorder; it hides the medium.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -9,7 +9,7 @@ use crate::medium::Medium;
 use crate::read::{Found, Packets, ReadSummary, Selection};
 use base::time::Timestamp;
 
-/// The files of a spool, to be asked.
+/// The files of a spool, for queries.
 pub trait Archive: fmt::Debug + Send + Sync {
     /// The packets that may match, in time order. `None` while the spool is being opened.
     fn packets(&self, selection: &Selection) -> Option<Box<dyn PacketStream>>;
@@ -17,13 +17,13 @@ pub trait Archive: fmt::Debug + Send + Sync {
     /// The state of the spool; `None` while it is being opened.
     fn view(&self) -> Option<SpoolSnapshot>;
 
-    /// What waits in memory, and what was lost; `None` if nobody writes.
+    /// Packets that wait in memory, and packets that were lost; `None` if no thread writes the spool.
     fn progress(&self) -> Option<Progress>;
 
-    /// The directory, as the user named it.
+    /// The directory, as written by the user.
     fn directory(&self) -> &str;
 
-    /// Why the spool cannot be used, if so.
+    /// The reason why the spool cannot be used, if any.
     fn problem(&self) -> Option<String>;
 }
 
@@ -35,7 +35,7 @@ pub trait PacketStream: fmt::Debug + Send {
     /// The next packet.
     fn next(&mut self) -> Option<Found<'_>>;
 
-    /// Costs so far, and what could not be read.
+    /// Costs so far, and the number of files and chunks that could not be read.
     fn summary(&self) -> ReadSummary;
 }
 
@@ -56,7 +56,7 @@ where
     }
 }
 
-/// A spool on a medium. The thread that writes it publishes its board here.
+/// A spool on a medium. The thread that writes the spool publishes its files and state here.
 #[derive(Debug)]
 pub struct SharedSpool<M> {
     medium: M,
@@ -77,12 +77,12 @@ impl<M: Medium + Clone> SharedSpool<M> {
         &self.medium
     }
 
-    /// The spool is open: from now on it can be asked.
+    /// Publishes that the spool is open, so that queries can read it.
     pub fn opened(&self, board: Arc<PublishedState>) {
         let _ = self.board.set(board);
     }
 
-    /// Publishes what waits and what was lost.
+    /// Publishes the packets that wait in memory, and the packets that were lost.
     pub fn set_progress(&self, progress: Progress) {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
     }

@@ -1,7 +1,7 @@
 //! Bands: the depths into which the spool sorts packets.
 //!
-//! All packets of a file are of one band, so that shortening old sessions from their end is deleting files. Few bands
-//! mean few open files; the store's ranks are finer.
+//! All packets of a file belong to one band, so that the spool shortens old sessions from their end by deleting files.
+//! The spool has fewer bands than the store has ranks, because each band needs an open file.
 
 use engine::store::Rank;
 

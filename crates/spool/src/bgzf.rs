@@ -1,6 +1,6 @@
-//! BGZF: gzip members of at most 64 KiB, each of which says its own length (SAM/BAM format specification, 4.1).
+//! BGZF: gzip members of at most 64 KiB, each of which records its own length (SAM/BAM format specification, 4.1).
 //!
-//! Every program that reads gzip reads such a file as a whole, and each member can be read alone. Tools read a zstd or
+//! Every gzip decoder can read such a file as a whole, and each member can be read on its own. Tools read a zstd or
 //! lz4 file only up to the end of its first frame, which rules these formats out.
 
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
@@ -13,9 +13,9 @@ const HEADER_BYTES: usize = 18;
 const TRAILER_BYTES: usize = 8;
 /// Header of a stored deflate block.
 const STORED_BYTES: usize = 5;
-/// Bytes that a stored member has beside its content.
+/// Overhead of a stored member.
 pub const STORED_OVERHEAD_BYTES: usize = HEADER_BYTES + STORED_BYTES + TRAILER_BYTES;
-/// The empty member that ends a file, as readers of BGZF expect it.
+/// The empty member that must end a BGZF file.
 pub const END: [u8; 28] =
     [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 6, 0, b'B', b'C', 2, 0, 0x1b, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
@@ -99,7 +99,7 @@ impl Default for Inflate {
 
 impl Inflate {
     /// Appends the content of the member that begins `bytes` and returns the member's length. `None` if the member is
-    /// incomplete or damaged; `out` is as before then.
+    /// incomplete or damaged; `out` is then unchanged.
     pub fn member(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let member = bytes.get(..member_len(bytes)?)?;
         let (deflated, trailer) = member[HEADER_BYTES..].split_at(member.len() - HEADER_BYTES - TRAILER_BYTES);

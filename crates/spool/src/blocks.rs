@@ -25,24 +25,24 @@ pub enum Block<'a> {
     Interface(&'a [u8]),
     /// A packet.
     Packet(SpooledPacket<'a>),
-    /// Confirms the bytes before it.
+    /// A commit, which confirms the bytes before it.
     Commit(Commit),
-    /// What the file says of itself.
+    /// The header that describes the file.
     Header(Header),
-    /// Anything else.
+    /// Any other block.
     Other,
 }
 
-/// A packet as it lies in a file.
+/// A packet in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpooledPacket<'a> {
-    /// Number of its interface in the file.
+    /// Number of the packet's interface in the file.
     pub interface: u32,
     /// Capture time.
     pub time: Timestamp,
     /// Bytes on the wire.
     pub original_len: u32,
-    /// Packets that the kernel dropped before it.
+    /// Packets that the kernel dropped before this packet.
     pub drops_before: u32,
     /// Direction of the packet.
     pub direction: Direction,
@@ -59,13 +59,13 @@ pub struct SpooledInterface {
     pub name: String,
     /// Link type of its packets.
     pub link_type: LinkType,
-    /// Description, if there is one.
+    /// Description, if the file has one.
     pub description: Option<String>,
     /// Operating system of the host, if the file states it.
     pub os: Option<String>,
 }
 
-/// The block at the start of `bytes`, and its length. `None` if it is incomplete or inconsistent.
+/// The block at the start of `bytes`, and its length. `None` if the block is incomplete or inconsistent.
 pub fn next(bytes: &[u8]) -> Option<(Block<'_>, usize)> {
     let len = usize::try_from(u32_at(bytes, 4)?).ok()?;
     if len < BLOCK_BYTES_MIN || !len.is_multiple_of(4) {
@@ -127,7 +127,7 @@ fn packet(body: &[u8]) -> Option<SpooledPacket<'_>> {
     Some(packet)
 }
 
-/// Codes and values of options, up to the first that is inconsistent.
+/// Codes and values of options, up to the first inconsistent option.
 fn options(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let code = u16::from_ne_bytes(*bytes.first_chunk()?);
@@ -155,7 +155,7 @@ impl SpooledInterface {
         Some(interface)
     }
 
-    /// Stands for an interface whose description was lost.
+    /// A substitute for an interface whose description was lost.
     pub fn lost() -> Self {
         Self { name: LOST.to_owned(), link_type: LOST_LINK_TYPE, description: None, os: None }
     }
@@ -173,7 +173,7 @@ pub fn interfaces(mut section: &[u8]) -> Vec<SpooledInterface> {
     interfaces
 }
 
-/// An interface description for an interface whose own was lost, so that the later ones keep their numbers.
+/// A block that replaces a lost interface description, so that later interfaces keep their numbers.
 pub fn lost_interface() -> Vec<u8> {
     let mut out = Vec::new();
     out.extend_from_slice(&INTERFACE_DESCRIPTION.to_ne_bytes());
@@ -193,7 +193,7 @@ pub fn lost_interface() -> Vec<u8> {
     out
 }
 
-/// Splits plain bytes into commits: for each, the confirmed bytes and the commit. Ends at the first that is incomplete.
+/// Splits plain bytes into commits: for each, the confirmed bytes and the commit. Ends at the first incomplete commit.
 pub fn commits(bytes: &[u8]) -> impl Iterator<Item = (&[u8], Commit)> {
     let mut rest = bytes;
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! What others see of a spool: its files, its state, its counts.
+//! Files, state and counts of a spool, published by its writer for queries and the status.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,17 +8,17 @@ use crate::catalogue::{BandView, Catalogue};
 use crate::medium::DiskSpace;
 use base::time::Timestamp;
 
-/// How much room a spool has.
+/// The limit on the size of a spool.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SizeLimit {
-    /// Bytes for the spool alone.
+    /// Bytes that the files of the spool may take.
     Bytes(u64),
-    /// Percent of the file system, with everything that is on it.
+    /// Percent of the file system that may be in use, by the spool and everything else on it.
     Percent(f64),
 }
 
 impl SizeLimit {
-    /// The limit in bytes. `room` tells of the file system.
+    /// The limit in bytes. `room` describes the file system.
     pub fn budget_bytes(self, room: impl FnOnce() -> DiskSpace) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes,
@@ -32,10 +32,10 @@ fn part(bytes: u64, percent: f64) -> u64 {
     (bytes as f64 * percent.clamp(0.0, 100.0) / 100.0) as u64
 }
 
-/// How a spool is written.
+/// Settings of the writer of a spool.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Room.
+    /// Limit on the size.
     pub limit: SizeLimit,
     /// How long all packets should stay.
     pub keep: Option<Duration>,
@@ -47,18 +47,18 @@ pub struct Options {
     pub keys_max: usize,
 }
 
-/// Why a packet is not taken. The caller may try again later.
+/// The reason why the spool refuses a packet. The caller may try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// There is no room, and nothing can be removed.
     Full,
     /// The medium fails.
     Failed,
-    /// What was taken before is not written yet.
+    /// Packets that were accepted before are not written yet.
     Busy,
 }
 
-/// The state of a spool, in the words of the status.
+/// The state of a spool, as the status reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// Everything is written in time.
@@ -89,13 +89,13 @@ pub struct Counts {
     pub abandoned_files: u64,
     /// Writes, syncs and creations that failed, for lack of room and otherwise.
     pub no_room: u64,
-    /// See `no_room`.
+    /// Failures for lack of room.
     pub failures: u64,
     /// Syncs.
     pub syncs: u64,
 }
 
-/// What others see of a spool while it is written.
+/// State of a spool that its writer publishes.
 #[derive(Debug, Default)]
 pub struct PublishedState {
     catalogue: Mutex<Catalogue>,
@@ -111,23 +111,23 @@ pub struct SpoolSnapshot {
     pub counts: Counts,
     /// How long all packets should stay.
     pub keep: Option<Duration>,
-    /// Room in bytes, as the limit says.
+    /// Limit on the size, in bytes.
     pub budget_bytes: u64,
     /// Bytes of all files.
     pub used_bytes: u64,
     /// Files, those being written included.
     pub files: u64,
-    /// By band: bytes, and the earliest packet.
+    /// Bytes and earliest packet of each band.
     pub bands: [BandView; Band::COUNT],
-    /// All packets since this time that reached the spool are there; `None` if nothing was ever removed.
+    /// The spool still has all packets that reached it since this time; `None` if it never removed a file.
     pub removed_until: Option<Timestamp>,
-    /// The last failure.
+    /// The text of the last failure.
     pub problem: Option<String>,
     /// The longest sync of the last minute.
     pub sync_max: Duration,
 }
 
-/// Keys of an index when nothing else is asked for.
+/// Default number of keys of an index.
 pub const KEYS_MAX: usize = 512 << 10;
 
 impl PublishedState {
@@ -135,7 +135,7 @@ impl PublishedState {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
-    /// The files, as they are now.
+    /// The current files.
     pub fn catalogue(&self) -> Catalogue {
         self.files().clone()
     }
@@ -145,7 +145,7 @@ impl PublishedState {
         self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A board of files that nobody writes.
+    /// A board for files that no recorder writes.
     pub fn of(catalogue: Catalogue) -> Self {
         Self { catalogue: Mutex::new(catalogue), view: Mutex::default() }
     }
@@ -155,11 +155,11 @@ impl PublishedState {
     }
 }
 
-/// What became of packets in a turn.
+/// The result of a turn of the writer: which packets became durable, and which were lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WriteOutcome {
     /// Bands whose packets were all made durable.
     pub synced: Vec<Band>,
-    /// Bands that lost the packets since their last sync. They can be put again.
+    /// Bands that lost the packets since their last sync. The caller can put these packets again.
     pub rewound: Vec<Band>,
 }

@@ -1,6 +1,7 @@
-//! The catalogue: the sealed files of a spool, from their footers.
+//! The catalogue: the sealed files of a spool, read from their footers.
 //!
-//! The footers are the truth, and no other file describes the spool. Files that the spool did not name are left alone.
+//! No other file describes the spool, so that nothing can contradict the footers. The spool leaves files alone whose
+//! names are not its own.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::recover::{Rebuilt, Recovered, recover};
 use crate::retain::Candidate;
 use base::time::Timestamp;
 
-/// What a band has.
+/// Files, bytes and packets of a band.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BandView {
     /// Files.
@@ -27,7 +28,7 @@ pub struct BandView {
     pub oldest: Option<Timestamp>,
 }
 
-/// Sealed files and those that are still written.
+/// Sealed files, and files that are still being written.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     /// Sealed files, by number.
@@ -36,16 +37,16 @@ pub struct Catalogue {
     pub open: Vec<Arc<UnsealedFile>>,
 }
 
-/// What was found when a spool was opened.
+/// The result of opening a spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
-    /// Unfinished files that were completed.
+    /// Number of unfinished files that were completed.
     pub recovered: u64,
-    /// Bytes that no commit confirmed and that were cut off, or lie damaged within recovered files.
+    /// Bytes that no commit confirmed: cut off at the ends of recovered files, or damaged within them.
     pub unconfirmed_bytes: u64,
     /// Unfinished files without a packet, and files that others have replaced, which were removed.
     pub removed: u64,
-    /// Files that could be neither read nor completed, and why.
+    /// Files that could be neither read nor completed, each with the reason.
     pub failed: Vec<(String, String)>,
     /// The greatest epoch and the greatest number of a file so far.
     pub last: (u64, u64),
@@ -93,8 +94,8 @@ impl Catalogue {
         self.sealed.sort_unstable_by_key(|entry| entry.counter());
     }
 
-    /// Forgets files whose remaining packets another file holds: a crash came between that file's end and their
-    /// removal.
+    /// Removes files from the catalogue whose remaining packets another file holds. A crash between the end of that
+    /// file and the removal of the old ones leaves both.
     fn finish_replacements<M: Medium>(&mut self, medium: &M, write: bool, opening: &mut OpenReport) {
         let replaced: Vec<u64> = self.sealed.iter().filter_map(|entry| entry.footer.header.replaces).collect();
         self.sealed.retain(|entry| {
@@ -111,7 +112,7 @@ impl Catalogue {
         });
     }
 
-    /// The oldest file of each band, of which one goes when room is needed.
+    /// The oldest file of each band: the candidates for removal when room is needed.
     pub fn candidates(&self) -> (Vec<Candidate>, Vec<Arc<Entry>>) {
         let mut oldest: [Option<&Arc<Entry>>; Band::COUNT] = [None; Band::COUNT];
         let mut band_bytes = [0; Band::COUNT];
@@ -128,7 +129,7 @@ impl Catalogue {
         oldest.map(|entry| (candidate(entry), Arc::clone(entry))).unzip()
     }
 
-    /// What each band has in sealed files.
+    /// Counts of the sealed files of each band.
     pub fn bands(&self) -> [BandView; Band::COUNT] {
         let mut bands = [BandView::default(); Band::COUNT];
         for entry in &self.sealed {
@@ -171,7 +172,7 @@ fn open_one<M: Medium>(medium: &M, name: &str, len: u64, write: bool) -> io::Res
     rebuilt(medium, &file, name, len)
 }
 
-/// An unfinished file as readers see it, with the index that its packets give.
+/// An unfinished file for readers, with an index built from its packets.
 fn rebuilt<M: Medium>(medium: &M, file: &M::File, name: &str, len: u64) -> io::Result<Opened> {
     let Some(parsed) = parse_name(name) else { return Ok(Opened::Nothing) };
     let (rebuilt, scanned) = Rebuilt::scan(medium, file, len, (parsed.0, parsed.2))?;

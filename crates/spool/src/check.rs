@@ -1,4 +1,4 @@
-//! Verifies files without a recorder: every checksum of every file, and which packets are affected by damage.
+//! Verifies files without a recorder: checks every checksum, and finds which packets are affected by damage.
 
 use std::io;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use base::time::Timestamp;
 /// Names of the index sections.
 const SECTION_NAMES: [&str; index::COUNT] = ["chunks", "interfaces", "IPv4", "IPv6", "ports", "sessions"];
 
-/// What a check found in one file.
+/// The result of checking one file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileReport {
     /// Name of the file.
@@ -24,7 +24,7 @@ pub struct FileReport {
     pub len: u64,
     /// Whether the file has its index and footer. A recorder may still be writing a file without them.
     pub sealed: bool,
-    /// Packets whose checksums are right.
+    /// Packets with correct checksums.
     pub packets: u64,
     /// Earliest and latest time of these packets.
     pub times: Option<(Timestamp, Timestamp)>,
@@ -39,11 +39,11 @@ pub struct FileReport {
 /// A stretch of a file whose checksum is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Where it lies in the file.
+    /// Range of the file.
     pub bytes: Range<u64>,
-    /// Packets that are affected; `None` if the index does not tell.
+    /// Affected packets; `None` if the index does not list them.
     pub packets: Option<u64>,
-    /// Between which times these packets lie; `None` if the index does not tell.
+    /// Earliest and latest time of these packets; `None` if the index does not list them.
     pub times: Option<(Timestamp, Timestamp)>,
 }
 
@@ -88,7 +88,7 @@ pub fn check_file<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Fil
     Ok(report)
 }
 
-/// What the index says of a damaged stretch.
+/// Looks a damaged stretch up in the index.
 fn describe(bytes: Range<u64>, chunks: &[Chunk], found: &[Chunk], only: Option<u64>) -> Damage {
     let overlaps = |chunk: &&Chunk| chunk.offset < bytes.end && chunk.offset + chunk.len > bytes.start;
     let affected: Vec<&Chunk> = chunks.iter().filter(overlaps).collect();
@@ -104,7 +104,7 @@ fn describe(bytes: Range<u64>, chunks: &[Chunk], found: &[Chunk], only: Option<u
     Damage { bytes, packets, times }
 }
 
-/// Verifies index and footer, and returns the chunks, if they can be read.
+/// Verifies index and footer, and returns the chunks, if the index can be read.
 fn check_index<M: Medium>(medium: &M, file: &M::File, entry: &Entry, report: &mut FileReport) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut end = entry.footer.data_bytes;
@@ -128,7 +128,7 @@ fn check_index<M: Medium>(medium: &M, file: &M::File, entry: &Entry, report: &mu
     chunks
 }
 
-/// Whether a section's bytes are those that would be written for its payload, which also covers padding.
+/// Whether writing the section's payload again would give the same bytes. This also covers padding.
 fn is_as_written<M: Medium>(
     medium: &M,
     file: &M::File,

@@ -1,7 +1,7 @@
 //! The medium that is a directory of a Linux file system.
 //!
-//! Whole blocks are written around the page cache (`O_DIRECT`), which costs a tenth of the processor time and evicts
-//! nothing that the host needs. The rest of a sync goes through the page cache. The two never touch the same page: a
+//! Whole blocks bypass the page cache (`O_DIRECT`). This takes a tenth of the processor time and does not evict pages
+//! that the host needs. The rest of a sync goes through the page cache. The two never touch the same page: a
 //! page is written directly only if it lies whole within one write.
 
 use std::io;
@@ -18,10 +18,10 @@ use crate::medium::{DiskSpace, Medium};
 
 /// Bytes of one direct write.
 const DIRECT_BYTES: usize = 1 << 20;
-/// Name of the file that keeps a second recorder out.
+/// Name of the lock file, which keeps a second recorder out.
 const LOCK: &str = "lock";
 
-/// Magic numbers of file systems (`linux/magic.h`, and the sources of those that are not listed there).
+/// Magic numbers of network file systems (from `linux/magic.h` or from the source of the file system).
 const NETWORK: [(u64, &str); 9] = [
     (0x6969, "NFS"),
     (0x517b, "SMB"),
@@ -35,10 +35,10 @@ const NETWORK: [(u64, &str); 9] = [
 ];
 const MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
-/// Why a directory cannot hold a spool.
+/// The reason why a directory cannot hold a spool.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// It cannot be opened.
+    /// The directory cannot be opened.
     #[error("cannot open the spool's directory {}: {source}", .path.display())]
     Open {
         /// The directory.
@@ -46,15 +46,15 @@ pub enum DirectoryError {
         /// The error.
         source: io::Error,
     },
-    /// Another recorder has it.
+    /// Another recorder has locked it.
     #[error("another recorder writes to the spool {}: stop it, or give this one a directory of its own", .path.display())]
     Locked {
         /// The directory.
         path: PathBuf,
     },
-    /// It is on a network.
+    /// It is on a network file system.
     #[error(
-        "{} is on {name}, where a write can hang and a lock may not hold: give a directory on a local disk",
+        "{} is on {name}, where a write can hang and locks are unreliable: choose a directory on a local disk",
         .path.display()
     )]
     Network {
@@ -65,16 +65,16 @@ pub enum DirectoryError {
     },
 }
 
-/// A directory of files.
+/// A directory that holds a spool.
 #[derive(Debug)]
 pub struct Directory {
     directory: OwnedFd,
     path: PathBuf,
-    /// Holds the lock while the directory is written.
+    /// Keeps the directory locked while it is open for writing.
     lock: Option<OwnedFd>,
     in_memory: bool,
     uses_direct: AtomicBool,
-    /// Aligned bytes for direct writes.
+    /// Aligned buffer for direct writes.
     bounce: Mutex<Vec<u8>>,
 }
 
@@ -90,7 +90,7 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// If it cannot be opened, another recorder has it, or it is on a network.
+    /// If it cannot be opened, another recorder has locked it, or it is on a network file system.
     pub fn open_to_write(path: &Path) -> Result<Self, DirectoryError> {
         use std::os::unix::fs::DirBuilderExt as _;
         let open = |source: io::Error| DirectoryError::Open { path: path.to_owned(), source };
@@ -148,7 +148,7 @@ impl Directory {
         &self.directory
     }
 
-    /// Gives the directory and the files of the spool in it to a user, who writes them from then on.
+    /// Changes the owner of the directory and of the spool's files in it to the user that will write them.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl Directory {
         Ok(SpoolFile { buffered, direct: direct.and_then(Result::ok) })
     }
 
-    /// Writes whole aligned blocks around the page cache. Returns how many bytes were written.
+    /// Writes whole aligned blocks, bypassing the page cache. Returns the number of bytes written.
     fn write_direct(&self, file: &OwnedFd, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let mut bounce = self.bounce.lock().unwrap_or_else(PoisonError::into_inner);
         let alignment = usize::try_from(ALIGNMENT).unwrap_or(usize::MAX);
@@ -192,7 +192,7 @@ impl Directory {
             let done = match rustix::io::pwrite(file, aligned, offset + written as u64) {
                 Ok(done) => done,
                 Err(Errno::INVAL) => {
-                    // This file system, or its state, does not permit it.
+                    // The file system does not permit direct writes, or not in its current state.
                     self.uses_direct.store(false, Ordering::Relaxed);
                     break;
                 }
@@ -295,7 +295,7 @@ impl Medium for Directory {
 
     fn room(&self) -> io::Result<DiskSpace> {
         let stat = fs::fstatvfs(&self.directory)?;
-        // What is reserved for root counts as used, as df shows it.
+        // Blocks reserved for root count as used, as in the output of df.
         let size = (stat.f_blocks - stat.f_bfree + stat.f_bavail).saturating_mul(stat.f_frsize);
         let free_files = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
         Ok(DiskSpace { size_bytes: size, free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize), free_files })

@@ -1,4 +1,4 @@
-//! A sealed file, as its footer describes it.
+//! A sealed file, described by its footer.
 
 use std::io;
 
@@ -40,7 +40,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// If the medium cannot read it, or it is damaged.
+    /// If the medium cannot read the section, or the section is damaged.
     pub fn section<M: Medium>(&self, medium: &M, file: &M::File, number: usize) -> io::Result<Vec<u8>> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("index section {number} is damaged"));
         let section = self.footer.sections.get(number).ok_or_else(damaged)?;

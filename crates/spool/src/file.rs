@@ -1,4 +1,4 @@
-//! Writes one file: packets, commits, and at the end the index.
+//! Writes one file: packets and commits, then the index.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,19 +12,19 @@ use base::packet::Packet;
 use formats::writer::pcapng::Writer;
 use formats::writer::{InterfaceStatistics, Options};
 
-/// Writes begin and end at multiples of this, except at a sync, so that the medium can bypass the page cache.
+/// Alignment of writes, except at a sync, so that the medium can bypass the page cache.
 pub const ALIGNMENT: u64 = 4096;
 
-/// What readers see of a file that is still written.
+/// The part of an unsealed file that readers see.
 #[derive(Debug, Default)]
 pub struct UnsealedContent {
     /// Chunks, interfaces and keys so far.
     pub index: Builder,
-    /// Bytes that the medium has taken; chunks may reach beyond it.
+    /// Bytes that the medium has written; chunks may reach beyond them.
     pub written: u64,
 }
 
-/// A file that is still written, shared with readers.
+/// An unsealed file, shared between its writer and readers.
 #[derive(Debug, Default)]
 pub struct UnsealedFile {
     /// What the file says of itself.
@@ -33,7 +33,7 @@ pub struct UnsealedFile {
 }
 
 impl UnsealedFile {
-    /// A file to which nothing is added.
+    /// A file to which nothing more is written.
     pub fn complete(header: Header, index: Builder, written: u64) -> Self {
         Self { header, growing: Mutex::new(UnsealedContent { index, written }) }
     }
@@ -43,7 +43,7 @@ impl UnsealedFile {
         layout::file_name(self.header.id.counter, self.header.band, self.header.compressed)
     }
 
-    /// The state, for as long as the guard lives; the writer waits meanwhile.
+    /// Locks the state; the writer waits while the guard lives.
     pub fn lock(&self) -> MutexGuard<'_, UnsealedContent> {
         self.growing.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,7 +58,7 @@ pub struct FileWriter<M: Medium> {
     deflate: Option<Deflate>,
     /// Plain bytes since the last commit.
     plain: Vec<u8>,
-    /// Bytes for the medium that it has not taken yet.
+    /// Bytes that the medium has not written yet.
     out: Vec<u8>,
     /// Bytes that the medium has taken.
     written: u64,
@@ -67,12 +67,12 @@ pub struct FileWriter<M: Medium> {
     commit: Commit,
     /// Interfaces described so far.
     interfaces: u32,
-    /// Packets that the medium has taken durably.
+    /// Packets that are durable.
     synced_packets: u64,
     synced_bytes: u64,
     packets: u64,
     statistics: Vec<(InterfaceStatistics, u64)>,
-    /// Set once the file's end is in `out`.
+    /// Set once the end of the file is in `out`.
     footer: Option<Footer>,
 }
 
@@ -118,7 +118,7 @@ impl<M: Medium> FileWriter<M> {
         &self.shared.header
     }
 
-    /// Bytes in the file, once all are written.
+    /// Bytes of the file, once all are written.
     pub fn len(&self) -> u64 {
         self.written + self.out.len() as u64
     }
@@ -212,12 +212,12 @@ impl<M: Medium> FileWriter<M> {
         }
     }
 
-    /// Whether so much waits for the medium that no further packet should be added.
+    /// Whether too many bytes wait for the medium, so that no further packet should be added.
     pub fn is_behind(&self) -> bool {
         self.out.len() >= 2 * CHUNK_BYTES
     }
 
-    /// Writes what fills whole aligned blocks. Bytes that the medium did not take are kept, and can be written again.
+    /// Writes whole aligned blocks. Bytes that the medium did not write are kept, and can be written again.
     ///
     /// # Errors
     ///
@@ -251,11 +251,11 @@ impl<M: Medium> FileWriter<M> {
         self.write_some(medium, self.out.len())
     }
 
-    /// Makes everything durable that was flushed. After an error the file must be abandoned.
+    /// Makes all flushed bytes durable. After an error the file must be abandoned.
     ///
     /// # Errors
     ///
-    /// If that is not certain.
+    /// If it is not certain that the bytes are durable.
     pub fn sync(&mut self, medium: &M) -> io::Result<()> {
         debug_assert!(self.plain.is_empty() && self.out.is_empty(), "not flushed");
         medium.sync(&self.file)?;
@@ -264,21 +264,21 @@ impl<M: Medium> FileWriter<M> {
         Ok(())
     }
 
-    /// Cuts off what is not durable, so that packets which are written again are not there twice.
+    /// Cuts off bytes that are not durable, so that no packet that is written again is there twice.
     ///
     /// # Errors
     ///
-    /// If the medium does not do it.
+    /// If the medium cannot shorten the file.
     pub fn cut_to_synced(&mut self, medium: &M) -> io::Result<()> {
         medium.truncate(&self.file, self.synced_bytes)
     }
 
-    /// Writes the statistics, the index and the footer, which is returned with the length of the file. The file must
-    /// be synced then.
+    /// Writes the statistics, the index and the footer. Returns the footer and the length of the file. The caller must
+    /// sync the file afterwards.
     ///
     /// # Errors
     ///
-    /// If the medium does not take all bytes. It can be called again then.
+    /// If the medium does not write all bytes. The caller may then call this again.
     pub fn seal(&mut self, medium: &M) -> io::Result<(Footer, u64)> {
         let footer = match self.footer {
             Some(footer) => footer,
@@ -290,7 +290,7 @@ impl<M: Medium> FileWriter<M> {
                 let data_bytes = self.len();
                 let (header, plain_bytes) = (self.shared.header, self.plain_bytes);
                 let footer = Footer { header, data_bytes, plain_bytes, ..Footer::default() };
-                // Readers keep the index until the catalogue has the sealed file.
+                // Readers need the index until the catalogue has the sealed file.
                 let index = self.shared.lock().index.clone();
                 *self.footer.insert(End { footer, index }.put(&mut self.out, data_bytes, self.deflate.as_mut()))
             }
@@ -303,7 +303,7 @@ impl<M: Medium> FileWriter<M> {
 /// The end of a file: its index and footer.
 #[derive(Debug)]
 pub struct End {
-    /// The footer, complete except for what the index says.
+    /// The footer, without the fields that depend on the index.
     pub footer: Footer,
     /// The index.
     pub index: Builder,
@@ -348,7 +348,7 @@ impl End {
     }
 }
 
-/// Distance of the footer block from the end of the file, and how many bytes to read for it.
+/// Distance of the footer block from the end of the file, and the number of bytes to read for it.
 pub fn footer_place(compressed: bool) -> u64 {
     layout::FOOTER_BYTES as u64 + if compressed { 8 + bgzf::END.len() as u64 } else { 0 }
 }

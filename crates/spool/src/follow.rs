@@ -1,10 +1,11 @@
-//! Takes packets out of memory and puts them into the spool.
+//! Copies packets from memory into the spool.
 //!
-//! The follower is a reader like any other: it copies and checks, and no worker waits for it. It goes through the bands
-//! again and again, starts of sessions first. When the disk is slow, the deep bands fall behind, and what the store
-//! evicts before it was written is counted.
+//! The follower reads the store like a query, so that no worker waits for it. It visits the bands in turn, starts of
+//! sessions first. When the disk is slow, the deep bands fall behind. The follower counts packets that the store evicts
+//! before they are written.
 //!
-//! Each band has a *mark* for each worker: all packets of the band with a lower sequence number are written or gone.
+//! Each band has a *mark* for each worker: all packets of the band with a lower sequence number are
+//! written or evicted.
 //! Packets that the store carries forward keep their number, so that they are not written twice.
 
 use std::cmp::Reverse;
@@ -20,32 +21,32 @@ use base::time::Timestamp;
 use engine::pipeline::Worker;
 use engine::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
 
-/// Bytes of packets that a band may write before it is the turn of the next. Starts have no limit.
+/// Bytes that a band may write in its turn. Starts have no limit.
 const QUOTA_BYTES: u64 = 1 << 20;
-/// Bands without a quota.
+/// The first bands, whose turns have no limit.
 const UNLIMITED_BANDS: usize = 2;
 /// Passes after which the cursors of evicted segments are dropped.
 const PASSES_BEFORE_PRUNING: u32 = 64;
 
-/// Packets that never reached the disk, by reason.
+/// Counts of packets that never reached the disk, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LostPackets {
-    /// The disk was slower than the packets, which the store evicted meanwhile.
+    /// The store evicted them before the disk was ready.
     pub too_slow: u64,
-    /// There was no room.
+    /// The spool had no room.
     pub no_room: u64,
     /// The disk failed.
     pub failed: u64,
 }
 
 impl LostPackets {
-    /// The sum.
+    /// All of them.
     pub fn packets(&self) -> u64 {
         self.too_slow + self.no_room + self.failed
     }
 }
 
-/// What waits in memory, and what was lost.
+/// Packets that wait in memory, and packets that were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Packets in memory that are not durable yet.
@@ -54,16 +55,16 @@ pub struct Progress {
     pub behind_bytes: u64,
     /// Packets lost so far.
     pub lost: LostPackets,
-    /// All packets later than this are durable or wait in memory; `None` if none was lost.
+    /// Every packet after this time is durable or waits in memory; `None` if no packet was lost.
     pub lost_until: Option<Timestamp>,
 }
 
-/// Reads a segment.
+/// The progress of reading a segment.
 #[derive(Debug)]
 struct SegmentReader {
     band: Band,
     cursor: Cursor,
-    /// A record that was read, and that the spool did not take yet.
+    /// A record that was read, and that the spool has not accepted yet.
     pending: Option<RecordAt>,
     read: u64,
     /// Where to continue if the packets since the last sync are lost.
@@ -77,7 +78,7 @@ type Key = (u32, u64);
 struct Source {
     worker: Worker,
     tracks: HashMap<Key, SegmentReader, foldhash::fast::FixedState>,
-    /// All packets of the band with lower sequence numbers are written or gone.
+    /// All packets of the band with lower sequence numbers are written or evicted.
     marks: [u64; Band::COUNT],
     /// The marks at the last sync.
     synced_marks: [u64; Band::COUNT],
@@ -85,7 +86,7 @@ struct Source {
     base: u64,
 }
 
-/// Takes packets out of the memory of all workers.
+/// Copies packets from the memory of all workers into the spool.
 #[derive(Debug)]
 pub struct Follower {
     sources: Vec<Source>,
@@ -96,24 +97,24 @@ pub struct Follower {
     passes: u32,
     lost: LostPackets,
     lost_until: Option<Timestamp>,
-    /// Packets that seemed lost when this was computed last. A packet can be on its way at that moment.
+    /// Packets that seemed lost in the last computation. A packet that is being written at that moment seems lost.
     seemed_lost: u64,
 }
 
-/// What a band did in its turn.
+/// The result of a band's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Everything was written.
+    /// The band has nothing left to write.
     Done,
-    /// There is more.
+    /// The band has more to write.
     More,
     /// The spool refuses packets of the band.
     Refused,
 }
 
 impl Follower {
-    /// A follower of these workers. `before` has, for each, the number of packets that were stored before; these are not
-    /// written.
+    /// A follower of these workers. `before` has the number of packets that each worker had stored before; the follower
+    /// does not write these.
     pub fn new(workers: Vec<Worker>, table: Arc<Interfaces>, before: &[u64]) -> Self {
         let sources = workers.into_iter().enumerate().map(|(i, worker)| {
             let base = before.get(i).copied().unwrap_or(0);
@@ -133,7 +134,7 @@ impl Follower {
         }
     }
 
-    /// Writes what is new, starts first. Returns whether there is more that the spool would take.
+    /// Writes new packets, starts first. Returns whether more packets are ready that the spool would accept.
     pub fn pass<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) -> bool {
         self.passes = self.passes.wrapping_add(1);
         if self.passes.is_multiple_of(PASSES_BEFORE_PRUNING) {
@@ -149,7 +150,7 @@ impl Follower {
         more
     }
 
-    /// Learns what became of the packets that the spool took.
+    /// Asks the spool which of the accepted packets became durable, and which were lost.
     fn turn<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) {
         let turn = spool.turn(now);
         for band in turn.rewound {
@@ -160,13 +161,13 @@ impl Follower {
         }
     }
 
-    /// Writes everything and makes it durable. What the spool refuses stays behind.
+    /// Writes all packets and makes them durable, except those that the spool refuses.
     pub fn finish<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) {
         while self.pass(spool, now) {}
         self.finish_within(spool, now);
     }
 
-    /// Makes durable what was taken.
+    /// Makes all accepted packets durable.
     pub fn finish_within<M: Medium>(&mut self, spool: &mut Spool<M>, now: Timestamp) {
         spool.sync(now);
         self.turn(spool, now);
@@ -257,7 +258,7 @@ impl Follower {
         Ok(self.data.len() as u64)
     }
 
-    /// Remembers where the band is, because everything before is durable.
+    /// Records the position of the band: all packets before it are durable.
     fn synced(&mut self, band: Band) {
         for source in &mut self.sources {
             source.synced_marks[band.index()] = source.marks[band.index()];
@@ -269,7 +270,7 @@ impl Follower {
         }
     }
 
-    /// Goes back to where everything was durable.
+    /// Returns to the last position before which all packets were durable.
     fn rewind(&mut self, band: Band) {
         for source in &mut self.sources {
             source.marks[band.index()] = source.synced_marks[band.index()];
@@ -279,7 +280,7 @@ impl Follower {
         }
     }
 
-    /// Drops cursors of segments that were evicted.
+    /// Drops the cursors of evicted segments.
     fn prune(&mut self) {
         for source in &mut self.sources {
             let segments = &source.worker.segments;
@@ -287,10 +288,10 @@ impl Follower {
         }
     }
 
-    /// What waits in memory, and what was lost. Call it about once a second.
+    /// Counts the packets that wait in memory and those that were lost. Call it about once a second.
     pub fn progress<M: Medium>(&mut self, spool: &Spool<M>, now: Timestamp) -> Progress {
         let mut progress = Progress::default();
-        // The count of stored packets comes first: packets that arrive meanwhile wait, and are not lost.
+        // Read the count of stored packets first, so that packets that arrive meanwhile do not count as lost.
         let stored: u64 = self.sources.iter().map(|source| source.worker.published.totals().stored.packets).sum();
         let base: u64 = self.sources.iter().map(|source| source.base).sum();
         for source in &self.sources {
@@ -300,7 +301,7 @@ impl Follower {
                 if view.packets == 0 || view.last_sequence < mark {
                     continue;
                 }
-                // A pending record was read, and is not written.
+                // A pending record was read, but not written.
                 let written = |track: &SegmentReader| track.read - u64::from(track.pending.is_some());
                 let read = source.tracks.get(&key(&view)).map_or(0, written);
                 let unread = view.packets.saturating_sub(read);
@@ -326,8 +327,8 @@ impl Follower {
         progress
     }
 
-    /// For each worker, the number of packets that it has stored. When all is written, the next recorder that takes over
-    /// the workers' memory begins there.
+    /// The number of packets that each worker has stored. If all are written, the recorder that takes over the workers'
+    /// memory begins there.
     pub fn stored(&self) -> Vec<u64> {
         self.sources.iter().map(|source| source.worker.published.totals().stored.packets).collect()
     }
@@ -337,7 +338,7 @@ fn key(view: &SegmentView) -> Key {
     (view.id.0, view.birth())
 }
 
-/// Reads the next record of a segment that is not written yet, and returns its sequence number.
+/// Reads the next unwritten record of a segment, and returns its sequence number.
 fn head(track: &mut SegmentReader, segments: &Segments, mark: u64) -> Result<Option<u64>, Gone> {
     if track.pending.is_none() {
         segments.follow(&mut track.cursor)?;

@@ -1,7 +1,7 @@
 //! The layout of a spool file.
 //!
-//! A file is one pcapng section. Blocks of the spool itself have a local-use type, which every reader skips. Numbers are
-//! in host byte order, as in the rest of the section.
+//! A file is one pcapng section. Blocks of the spool itself have a local-use type, which every reader skips. Numbers
+//! are in host byte order, as in the rest of the section.
 //!
 //! ```text
 //! section header · spool header · commit                                       ◄ at creation
@@ -10,8 +10,8 @@
 //! interface statistics · commit · index sections … · footer (512 bytes)        ◄ when the file is sealed
 //! ```
 //!
-//! A *commit* confirms the bytes since the commit before it: their number, their CRC-32, and of which file and place
-//! they are. So a torn, lost or foreign stretch of bytes is recognised, and the commits behind it are still valid. A
+//! A *commit* confirms the bytes since the commit before it: their number, their CRC-32, their file and their position.
+//! So a reader recognises bytes that are torn, lost or of another file, and the commits behind them are still valid. A
 //! *chunk* is a run of commits of at least 256 KiB of plain bytes (or the last of its file); the index names chunks.
 //!
 //! A compressed file holds the same bytes as BGZF: gzip members of at most 64 KiB of plain bytes each (SAM/BAM format
@@ -42,7 +42,7 @@ const KIND_FOOTER: u32 = 4;
 /// Bytes of a section block that are not its payload: the block's own, kind, number, payload length and CRC.
 pub const SECTION_OVERHEAD_BYTES: usize = 12 + 16;
 
-/// Which file a block belongs to.
+/// The file that a block belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FileId {
     /// Number of the recorder's run: sequence numbers begin anew with each.
@@ -51,7 +51,7 @@ pub struct FileId {
     pub counter: u64,
 }
 
-/// What a file says of itself at its start.
+/// The header at the start of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// The file.
@@ -60,7 +60,7 @@ pub struct Header {
     pub band: u8,
     /// Whether the file is BGZF.
     pub compressed: bool,
-    /// The file whose remaining packets this one holds, after others were removed on purpose.
+    /// The file that this one replaces, after packets were removed from it on purpose.
     pub replaces: Option<u64>,
     /// When the file was created.
     pub created: Timestamp,
@@ -85,7 +85,7 @@ pub struct Commit {
     pub times: Option<(Timestamp, Timestamp)>,
 }
 
-/// Place of an index section in the file.
+/// Position of an index section in the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Section {
     /// Start of its block, or of its first member.
@@ -101,7 +101,7 @@ pub struct Section {
 /// The end of a sealed file: a summary, and where its index is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footer {
-    /// The same as at the start of the file.
+    /// The header, as at the start of the file.
     pub header: Header,
     /// End of the packets; the index begins here.
     pub data_bytes: u64,
@@ -117,7 +117,7 @@ pub struct Footer {
     pub times: Option<(Timestamp, Timestamp)>,
     /// Chunks.
     pub chunks: u32,
-    /// Bytes of damage found when the file was completed after a crash.
+    /// Damaged bytes, found when the file was completed after a crash.
     pub damaged_bytes: u64,
     /// The index, by kind of section.
     pub sections: [Section; SECTIONS],
@@ -217,7 +217,7 @@ impl Header {
         });
     }
 
-    /// Reads the block at the start of `bytes`. `Err` has the version if it is not the one that this program knows.
+    /// Reads the block at the start of `bytes`. `Err` has the version if this program does not know it.
     pub fn read(bytes: &[u8]) -> Option<Result<Self, u32>> {
         let mut fields = body(bytes, KIND_HEADER)?;
         match fields.u32()? {
@@ -280,7 +280,7 @@ pub fn put_section(out: &mut Vec<u8>, number: usize, payload: &[u8]) -> u32 {
     crc
 }
 
-/// The payload of the index section at the start of `bytes`; `None` if it is not this one or is damaged.
+/// The payload of the index section at the start of `bytes`; `None` if it is another section or damaged.
 pub fn section(bytes: &[u8], number: usize, expected: &Section) -> Option<std::ops::Range<usize>> {
     let mut fields = body(bytes, KIND_SECTION)?;
     let (found, len, crc) = (fields.u32()?, usize::try_from(fields.u32()?).ok()?, fields.u32()?);

@@ -9,10 +9,10 @@
 //!
 //! Invariants:
 //!
-//! - A packet that was reported as durable is read after a crash, unless its file was removed for room.
-//! - Every byte of a file is covered by a checksum. What no commit confirms is not returned.
+//! - A packet that was reported as durable can be read after a crash, unless its file was removed to make room.
+//! - Every byte of a file is covered by a checksum. Queries return no packet that no commit confirms.
 //! - A file is written once, from start to end, and never changed after it was sealed.
-//! - The footers of the files are the catalogue. No file is removed that the spool did not name.
+//! - The footers of the files are the catalogue. The spool removes only files with names of its own.
 //! - Memory does not depend on the traffic: open files have bounded buffers and a bounded index.
 #![forbid(unsafe_code)]
 

@@ -3,12 +3,12 @@
 //! The spool knows the operating system through this trait alone. `directory` implements it with files; the simulator
 //! in `tests/` implements it with a disk that tears, reorders and loses writes.
 //!
-//! What the spool assumes of a medium, and nothing more:
+//! The spool assumes only this of a medium:
 //!
-//! - Bytes that were written before a successful [`Medium::sync`] of their file are there after a crash.
-//! - A name is there after a crash once [`Medium::sync_names`] succeeded.
-//! - Bytes that were written since the last sync may be there in full, in part, in any order, or not at all.
-//! - After a failed sync, nothing is known of the bytes written since the last successful one.
+//! - Bytes that were written before a successful [`Medium::sync`] of their file survive a crash.
+//! - A name survives a crash once [`Medium::sync_names`] has succeeded.
+//! - Bytes that were written since the last sync can survive in full, in part, in any order, or not at all.
+//! - After a failed sync, the bytes written since the last successful sync are in an unknown state.
 
 use std::io;
 

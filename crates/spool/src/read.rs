@@ -1,8 +1,8 @@
-//! Answers a question from the files of a spool: reads only chunks that can match, in time order.
+//! Answers a query from the files of a spool: reads only chunks that can match, in time order.
 //!
-//! A file is looked at when the answer has reached its earliest packet: its index says which of its chunks can match.
-//! A chunk is read when the answer has reached the earliest packet of the chunk. So memory does not grow with the
-//! spool, and the first packet comes after a few reads.
+//! The answer opens a file when it reaches the file's earliest packet, and selects the chunks that can match by the
+//! index. It reads a chunk when it reaches the chunk's earliest packet. So memory does not grow with the spool, and the
+//! first packet comes after a few reads.
 
 mod loaded;
 
@@ -22,21 +22,21 @@ use crate::medium::Medium;
 use base::time::Timestamp;
 use loaded::{LoadedChunk, keep, packets_of, read_up_to};
 
-/// Chunks in memory at once. Beyond it, packets come out of time order, and are counted.
+/// Limit of chunks in memory. If more chunks overlap in time, packets come out of time order, and are counted.
 const LOADED_MAX: usize = 64;
-/// Open files that are kept open between two of their chunks.
+/// Number of files that stay open between reads of two of their chunks.
 const HANDLES_MAX: usize = 64;
 /// The longest chunk that is read, before and after decompression.
 const CHUNK_BYTES_MAX: u64 = 16 << 20;
 
-/// What to read.
+/// The packets to read.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// Earliest time, inclusive.
     pub since: Option<Timestamp>,
     /// Latest time, inclusive.
     pub until: Option<Timestamp>,
-    /// What every packet, or another packet of the same chunk, must have. Chunks that lack one of them are not read.
+    /// Conditions on the packets. A chunk is read only if each condition is met by one of its packets.
     pub conditions: Vec<Condition>,
 }
 
@@ -46,7 +46,7 @@ impl Selection {
     }
 }
 
-/// What reading cost, and what could not be read.
+/// Costs of reading, and the number of files and chunks that could not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadSummary {
     /// Files whose index was read.
@@ -74,7 +74,7 @@ pub struct Found<'a> {
     pub interface: &'a Arc<SpooledInterface>,
     /// The file.
     pub file: FileId,
-    /// Depth of the packets in that file.
+    /// The band of that file.
     pub band: u8,
 }
 
@@ -84,7 +84,7 @@ pub struct Packets<M: Medium> {
     medium: M,
     window: (Timestamp, Timestamp),
     conditions: Vec<Condition>,
-    /// Files that were not looked at, the one with the latest packets first.
+    /// Files that were not opened yet, the one with the latest packets first.
     waiting: Vec<Source>,
     files: Vec<Option<OpenFile<M>>>,
     handles: usize,
@@ -119,7 +119,7 @@ struct OpenFile<M: Medium> {
     id: FileId,
     band: u8,
     compressed: bool,
-    /// End of what may be read.
+    /// End of the readable part.
     end: u64,
     interfaces: Vec<Arc<SpooledInterface>>,
     chunks_left: usize,
@@ -135,7 +135,7 @@ struct WaitingChunk {
 }
 
 impl<M: Medium> Packets<M> {
-    /// Prepares the question. Reads nothing.
+    /// Prepares the query. Reads nothing yet.
     pub fn new(medium: M, catalogue: &Catalogue, selection: &Selection) -> Self {
         let window = selection.window();
         let sealed = catalogue.sealed.iter().map(|entry| Source::Sealed(Arc::clone(entry)));
@@ -165,7 +165,7 @@ impl<M: Medium> Packets<M> {
         }
     }
 
-    /// Costs so far, and what could not be read.
+    /// Costs so far, and the number of files and chunks that could not be read.
     pub fn summary(&self) -> ReadSummary {
         self.summary
     }
@@ -178,7 +178,7 @@ impl<M: Medium> Packets<M> {
     }
 
     /// The next packet.
-    #[expect(clippy::should_implement_trait, reason = "what it gives borrows from it, which no iterator can do")]
+    #[expect(clippy::should_implement_trait, reason = "the result borrows from the reader")]
     pub fn next(&mut self) -> Option<Found<'_>> {
         self.put_back();
         self.advance();
@@ -226,7 +226,7 @@ impl<M: Medium> Packets<M> {
         }
     }
 
-    /// Looks at files and reads chunks until the earliest packet is in memory.
+    /// Opens files and reads chunks until the earliest packet is in memory.
     fn advance(&mut self) {
         loop {
             let head = self.loaded.peek().map_or(Timestamp::MAX, |Reverse(head)| head.order().0);
@@ -316,7 +316,7 @@ impl<M: Medium> Packets<M> {
         match read {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                // Without its index, the whole file is read as a recovery reads it.
+                // Without the index, scan the whole file, as recovery does.
                 return self.rebuild(entry, file);
             }
             Err(error) => return Err(error),
@@ -416,7 +416,7 @@ impl<M: Medium> Packets<M> {
         if open.compressed {
             let mut inflated = self.spare.pop().unwrap_or_default();
             let mut rest = &plain[..];
-            // A member may be damaged or still being written. The commits tell which packets are whole.
+            // A member may be damaged or still being written. The commits confirm which packets are complete.
             while !rest.is_empty() {
                 match self.inflate.member(rest, &mut inflated).or_else(|| bgzf::next_member(rest)) {
                     Some(len) => rest = &rest[len..],

@@ -1,5 +1,5 @@
-//! Completes files that a crash left unfinished: verifies what is there, cuts off what no commit confirms, and writes
-//! the index and the footer.
+//! Completes files that a crash left unfinished: verifies their content, cuts off bytes that no commit confirms, and
+//! writes the index and the footer.
 
 use std::io;
 
@@ -12,12 +12,12 @@ use crate::layout::{self, CHUNK_BYTES, FileId, Footer, Header, parse_name};
 use crate::medium::Medium;
 use crate::scan::{self, Confirmed, Scanned};
 
-/// The index of a file as a scan rebuilds it.
+/// The index of a file, rebuilt by a scan.
 #[derive(Debug, Default)]
 pub struct Rebuilt {
     /// The index.
     pub index: Builder,
-    /// What the file says of itself, if that is confirmed.
+    /// The header of the file, if a commit confirms it.
     pub header: Option<Header>,
     /// Bytes before compression.
     pub plain_bytes: u64,
@@ -74,7 +74,7 @@ impl Rebuilt {
         Ok((rebuilt, scanned))
     }
 
-    /// The end of the file: what its header says, or else its name, and the index.
+    /// The end of the file: the index, and the header (derived from the file's name if it was lost).
     pub fn end(self, (counter, band, compressed): (u64, u8, bool), scanned: &Scanned) -> End {
         let id = scanned.id.unwrap_or(FileId { epoch: 0, counter });
         let header = self.header.unwrap_or(Header { id, band, compressed, ..Header::default() });
@@ -90,12 +90,12 @@ impl Rebuilt {
     }
 }
 
-/// What became of an unfinished file.
+/// The result of recovering an unfinished file.
 #[derive(Debug)]
 pub enum Recovered {
-    /// It is complete now.
+    /// The file is complete now.
     Sealed(Box<Entry>),
-    /// It held no packet and was removed.
+    /// The file had no packet and was removed.
     Removed,
 }
 
@@ -109,7 +109,7 @@ pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Recove
     let (counter, _, compressed) = parsed;
     let mut file = medium.reopen(name)?;
     let (rebuilt, scanned) = Rebuilt::scan(medium, &file, len, (counter, compressed))?;
-    // A file that replaces another counts once it is sealed; until then the other one is there.
+    // A file that replaces another counts only once it is sealed; until then, the other file still exists.
     let replaces = rebuilt.header.is_some_and(|header| header.replaces.is_some());
     if rebuilt.index.packets() == 0 || replaces {
         drop(file);

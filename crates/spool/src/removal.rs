@@ -1,7 +1,7 @@
 //! Removes packets on purpose, such as for a request under data protection law.
 //!
-//! A file never changes, so a file with such packets is written anew without them. The new file says which one it
-//! replaces. It is durable before the old one is removed, so that a crash leaves one of the two.
+//! A file never changes, so the spool writes a new file without these packets. The new file names the file that it
+//! replaces. It is durable before the old file is removed, so that a crash leaves at least one of the two.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use base::interface::Interface;
 use base::packet::{InterfaceId, LinkType, Packet};
 use base::time::Timestamp;
 
-/// What a removal did.
+/// The result of a removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
     /// Packets that were removed.
@@ -26,7 +26,7 @@ pub struct Removal {
     pub bytes: u64,
     /// Files that were written anew.
     pub rewritten: u64,
-    /// Files of which nothing was left.
+    /// Files that were removed because no packet was left.
     pub removed: u64,
 }
 
@@ -34,7 +34,7 @@ pub struct Removal {
 ///
 /// # Errors
 ///
-/// If the medium fails. What was removed before that stays removed.
+/// If the medium fails. Packets that were removed before that stay removed.
 pub fn remove_packets<M: Medium + Clone>(
     medium: &M,
     catalogue: &Catalogue,
@@ -75,7 +75,7 @@ fn packets_of<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>) -> Packets<M> {
     Packets::new(medium.clone(), &only, &Selection::default())
 }
 
-/// What could not be read must not be lost by writing the file anew.
+/// Refuses to rewrite a file that cannot be read completely, because that would lose its unreadable packets.
 fn check_whole<M: Medium>(packets: &Packets<M>, entry: &Entry) -> io::Result<()> {
     let summary = packets.summary();
     if summary.damaged + summary.failed + summary.gone > 0 {
@@ -112,7 +112,7 @@ fn rewrite<M: Medium + Clone>(
     let header = Header { id, replaces: Some(old.id.counter), created: now, ..old };
     let comments = [format!("packets were removed from this file on purpose at {now}: {reason}")];
     let mut file = FileWriter::create(medium, header, Some(1), &comments)?;
-    // Durable first: an unfinished file that replaces another is no file after a crash.
+    // Make it durable first: after a crash, an unfinished file that replaces another is ignored.
     file.flush(medium)?;
     file.sync(medium)?;
     medium.sync_names()?;

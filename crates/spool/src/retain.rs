@@ -1,33 +1,33 @@
-//! Which file goes when the spool needs room: the rule by which the store ages segments, applied to files.
+//! Selects the file to remove when the spool needs room, by the rule by which the store ages segments.
 //!
-//! Each band's oldest file is a candidate. The one with the greatest age × weight goes, and deeper bands weigh more: so
-//! old sessions are shortened from their end, and starts stay many times as long as bulk. While a duration is asked for
-//! (`--spool-keep`), a file younger than that stays as long as an older one can go instead. Starts and the middle of
-//! sessions have a share of the room that bulk cannot take from them.
+//! The oldest file of each band is a candidate. The spool removes the one with the greatest age × weight. Deeper bands
+//! have greater weights, so that old sessions are shortened from their end, and starts stay many times as long as bulk.
+//! With `--spool-keep`, a file younger than that duration is removed only if no older file is a candidate. Starts and
+//! the middle of sessions have a share of the room that bulk cannot take from them.
 
 use std::time::Duration;
 
 use crate::band::Band;
 use base::time::Timestamp;
 
-/// By how much age weighs more in each band than in the one before it. So starts stay 1.6⁵ ≈ 10 times as long as bulk,
+/// Factor between the weights of neighbouring bands. So starts stay 1.6⁵ ≈ 10 times as long as bulk,
 /// and longer where bulk alone exceeds the room.
 const WEIGHT_STEP: f64 = 1.6;
 /// While other bands have files, starts (the first two bands) keep this share of the room, and so does the middle.
 const SHARE_DIVISOR: u64 = 8;
 
-/// The oldest file of a band, and what the band has.
+/// The oldest file of a band, and the size of the band.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The band.
     pub band: Band,
-    /// When the file got its latest packet.
+    /// Time of the latest packet in the file.
     pub newest: Timestamp,
     /// Bytes of all files of the band.
     pub band_bytes: u64,
 }
 
-/// The index of the candidate that goes; `None` without candidates.
+/// The index of the candidate to remove; `None` without candidates.
 pub fn victim(candidates: &[Candidate], budget_bytes: u64, keep: Option<Duration>, now: Timestamp) -> Option<usize> {
     let age = |candidate: &Candidate| now.since(candidate.newest);
     let group_bytes = |group: usize| -> u64 {
@@ -65,7 +65,7 @@ fn group(band: Band) -> usize {
 
 fn score(candidate: &Candidate, age: Duration) -> f64 {
     let step = u8::try_from(candidate.band.index()).unwrap_or(u8::MAX);
-    // A file of this second has an age too, so that depth decides.
+    // A file of this second gets an age above zero, so that depth decides.
     (age.as_secs_f64() + 1.0) * WEIGHT_STEP.powi(step.into())
 }
 
@@ -76,7 +76,7 @@ mod tests {
     const HOUR: u64 = 3600;
     const DAY: u64 = 24 * HOUR;
 
-    /// The band that goes, of candidates given as band, age in seconds, and bytes.
+    /// The band whose file is removed, of candidates given as band, age in seconds, and bytes.
     fn goes(files: &[(u8, u64, u64)], keep: Option<u64>) -> Option<u8> {
         let now = Timestamp::from_unix(1_000 * DAY, 0);
         let candidates: Vec<Candidate> = files

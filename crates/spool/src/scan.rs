@@ -1,7 +1,7 @@
 //! Reads a file from start to end by its commits, without its index: to complete it after a crash, and to verify it.
 //!
-//! A stretch that is torn, lost or changed has no valid commit. The scan reports it and continues behind it: a commit
-//! says how many bytes before it are confirmed, so that the next one is found wherever it lies.
+//! A stretch that is torn, lost or changed has no valid commit. The scan reports the stretch and searches for the next
+//! commit, which records how many bytes before it are confirmed.
 
 use std::io;
 use std::ops::Range;
@@ -13,16 +13,15 @@ use crate::medium::Medium;
 
 /// Bytes that a scan reads at once.
 const READ_BYTES: usize = 1 << 20;
-/// Checksums are computed over at most this many times the length of the file, however often it seems to contain a
-/// commit.
+/// Limits the work of checksums to this multiple of the length of the file, however many commits it seems to contain.
 const CHECKED_FACTOR: u64 = 4;
 
 /// Bytes that a commit confirms.
 #[derive(Clone, Copy, Debug)]
 pub struct Confirmed<'a> {
-    /// Where they and the commit lie in the file.
+    /// Range of the file that holds these bytes and the commit.
     pub offset: u64,
-    /// Their length in the file, with that of the commit.
+    /// Length in the file, including the commit.
     pub len: u64,
     /// The confirmed bytes, before compression.
     pub plain: &'a [u8],
@@ -30,18 +29,18 @@ pub struct Confirmed<'a> {
     pub commit: Commit,
 }
 
-/// What a scan found.
+/// The result of a scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
     /// The file, from its first valid commit.
     pub id: Option<FileId>,
     /// End of the last confirmed bytes.
     pub end: u64,
-    /// Stretches without valid commit before that end.
+    /// Stretches without a valid commit before that end.
     pub damaged: Vec<Range<u64>>,
     /// Number of the commit that would come next.
     pub next_commit: u32,
-    /// Commits that are missing, as the numbers of the others tell.
+    /// Number of missing commits, computed from the numbers of the others.
     pub missing_commits: u64,
 }
 
@@ -92,14 +91,14 @@ impl<M: Medium> Window<'_, M> {
     /// Drops the bytes before `offset`.
     fn advance(&mut self, offset: u64) {
         let dropped = usize::try_from(offset.saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.bytes.len());
-        // Moving the rest is cheap only if it is small beside what was dropped.
+        // Moving the rest is cheap only if it is small compared with the dropped bytes.
         if dropped >= READ_BYTES / 2 || dropped == self.bytes.len() {
             self.bytes.drain(..dropped);
             self.base += dropped as u64;
         }
     }
 
-    /// The bytes from `offset` on, at least `wanted` unless the file ends before.
+    /// The bytes from `offset` on: at least `wanted`, unless the file ends before.
     fn at(&mut self, offset: u64, wanted: usize) -> io::Result<&[u8]> {
         let from = usize::try_from(offset - self.base).unwrap_or(usize::MAX);
         while self.bytes.len() < from.saturating_add(wanted) {
@@ -137,7 +136,7 @@ struct Scan<'m, M: Medium, F> {
 }
 
 impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
-    /// Whether the commit is one of this file, which the first one identifies.
+    /// Whether the commit belongs to this file, which the first commit identifies.
     fn is_ours(&self, commit: &Commit) -> bool {
         let known = self.scanned.id.is_none_or(|id| id == commit.id);
         known && commit.id.counter == self.counter && commit.len as usize <= COMMITTED_BYTES_MAX
@@ -163,7 +162,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
             self.window.advance(start);
             let available = self.window.at(start, NEEDED)?.len();
             let at_end = available < NEEDED;
-            // Taken out, because what is found is reported while it is read.
+            // Taken out of `self`, because findings are reported while the window is borrowed.
             let held = std::mem::take(&mut self.window.bytes);
             let base = self.window.base;
             let mut from = usize::try_from(start - base).unwrap_or(held.len());
@@ -178,7 +177,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
         }
     }
 
-    /// Reads the bytes up to the next valid commit, or skips bytes that none confirms. Returns how many.
+    /// Reads the bytes up to the next valid commit, or skips unconfirmed bytes. Returns the number of bytes.
     fn plain_step(&mut self, start: u64, bytes: &[u8]) -> usize {
         let found = walk(bytes).filter(|(_, commit)| self.is_ours(commit));
         if let Some((at, commit)) = found
@@ -190,7 +189,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
         }
         match self.search(start, bytes) {
             Some(end) => usize::try_from(end - start).unwrap_or(bytes.len()),
-            // A commit behind these bytes confirms at most the later half of them.
+            // A later commit can confirm at most the second half of these bytes.
             None if bytes.len() > COMMITTED_BYTES_MAX => (bytes.len() - COMMITTED_BYTES_MAX) / 4 * 4,
             None => bytes.len(),
         }
@@ -215,7 +214,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
     fn members(&mut self) -> io::Result<()> {
         const NEEDED: usize = 1 << 16;
         let mut inflate = Inflate::default();
-        // Content of the members since the last commit, and where each of them begins.
+        // Content of the members since the last commit, and the start of each member.
         let mut plain = Vec::new();
         let mut begins: Vec<(usize, u64)> = Vec::new();
         let mut at = 0;
@@ -244,7 +243,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
             if let Some(commit) = Commit::read(&plain[end..]).filter(|commit| self.is_ours(commit)) {
                 let from = end.checked_sub(commit.len as usize);
                 let begin = begins.iter().find(|(begin, _)| Some(*begin) == from).copied();
-                // Each byte is looked at once here, so that nothing has to limit the checksums.
+                // Each byte is read once here, so that the checksums need no limit.
                 if let Some((from, offset)) = begin
                     && commit.confirms(commit.id, &plain[from..end])
                 {
@@ -260,7 +259,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
     }
 }
 
-/// The place of the first commit, over whole blocks.
+/// The position of the first commit, reached over whole blocks.
 fn walk(bytes: &[u8]) -> Option<(usize, Commit)> {
     let mut at = 0;
     loop {

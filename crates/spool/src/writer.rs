@@ -1,7 +1,7 @@
 //! Writes the files of a spool: one open file for each band, durable once a second, removed by age and depth.
 //!
-//! Nothing here waits for anything but the medium. A band whose file cannot be written refuses packets, and its caller
-//! keeps them in memory meanwhile.
+//! The writer waits for the medium only. If the file of a band cannot be written, the band refuses packets, and the
+//! caller keeps them in memory.
 
 use std::io;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use base::time::Timestamp;
 
 /// How often written packets are made durable.
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-/// A file is sealed at this age, so that it can be removed in time and copied as a whole.
+/// Age at which a file is sealed, so that it can be removed in time and copied as a whole.
 const FILE_AGE_MAX: Duration = Duration::from_secs(3600);
-/// Files are a 64th of the budget, within these bounds.
+/// Bounds of the size of a file, which is a 64th of the budget.
 const FILE_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(64 << 20);
-/// Wait after a failure before another file is created; it doubles up to the second value.
+/// Pause after a failure before another file is created; it doubles up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Files left to other programs.
+/// Number of free files that are left to other programs.
 const FREE_FILES_MIN: u64 = 64;
 /// Free bytes at which the file system counts as full.
 const FREE_BYTES_MIN: u64 = 1 << 20;
@@ -63,7 +63,7 @@ struct Slot<M: Medium> {
     file: FileWriter<M>,
     created: Timestamp,
     captured_unsynced: u64,
-    /// Whether the file could not be written for lack of room.
+    /// Whether the last write failed for lack of room.
     is_stuck: bool,
     seal: bool,
 }
@@ -113,7 +113,7 @@ impl<M: Medium> Spool<M> {
         Ok((spool, opening))
     }
 
-    /// What others see.
+    /// Files, state and counts, for queries and the status.
     pub fn board(&self) -> Arc<PublishedState> {
         Arc::clone(&self.board)
     }
@@ -128,12 +128,12 @@ impl<M: Medium> Spool<M> {
         self.counts
     }
 
-    /// Whether [`turn`](Self::turn) has to tell what became of packets. Ask after each packet.
+    /// Whether [`turn`](Self::turn) has results that the caller must read. Ask after each packet.
     pub fn has_news(&self) -> bool {
         !self.turn.synced.is_empty() || !self.turn.rewound.is_empty()
     }
 
-    /// Packets that were taken and are not durable yet.
+    /// Packets that were accepted and are not durable yet.
     pub fn unsynced_packets(&self) -> u64 {
         self.open.iter().flatten().map(|slot| slot.file.unsynced_packets()).sum()
     }
@@ -143,12 +143,12 @@ impl<M: Medium> Spool<M> {
         self.state
     }
 
-    /// Why the spool is not written, if it is not.
+    /// The reason why the spool cannot be written, if any.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref().filter(|_| self.state != State::Ok)
     }
 
-    /// Room in bytes, as the limit says.
+    /// The limit on the size, in bytes.
     fn budget_bytes(&self) -> u64 {
         self.options.limit.budget_bytes(|| self.medium.room().unwrap_or_default())
     }
@@ -191,7 +191,7 @@ impl<M: Medium> Spool<M> {
         self.excess(more) == 0
     }
 
-    /// Removes the file that goes first. Returns whether there was one.
+    /// Removes the next candidate. Returns whether there was one.
     fn remove_one(&mut self, now: Timestamp) -> bool {
         let (candidates, oldest) = self.board.files().candidates();
         let victim = retain::victim(&candidates, self.budget_bytes(), self.options.keep, now);
@@ -211,11 +211,11 @@ impl<M: Medium> Spool<M> {
         true
     }
 
-    /// Takes a packet of this band.
+    /// Accepts a packet of this band.
     ///
     /// # Errors
     ///
-    /// Why the packet is not taken. It can be put again later.
+    /// The reason why the packet was refused. The caller may put it again later.
     pub fn put(
         &mut self,
         band: Band,
@@ -227,7 +227,7 @@ impl<M: Medium> Spool<M> {
         if self.open[index].as_ref().is_some_and(|slot| slot.file.is_behind() || slot.is_stuck || slot.seal) {
             self.drive(band, now);
             if self.has_news() {
-                // The caller has to learn of it before another packet counts.
+                // The caller must read the result before another packet counts.
                 return Err(Refused::Busy);
             }
         }
@@ -254,7 +254,7 @@ impl<M: Medium> Spool<M> {
         if now < self.not_before {
             return Err(refused);
         }
-        // Files that are open may grow to their full length.
+        // Reserve the full length of the open files.
         let growth: u64 = self.open.iter().flatten().map(|slot| self.file_bytes.saturating_sub(slot.file.len())).sum();
         if !self.make_room(growth + self.file_bytes, now) {
             self.full(now);
@@ -297,7 +297,7 @@ impl<M: Medium> Spool<M> {
         self.retry = (self.retry * 2).min(RETRY.1);
     }
 
-    /// Writes what a band has, and seals its file if it is due. An error is dealt with.
+    /// Writes the pending bytes of a band, and seals its file if it is due. Handles errors itself.
     fn drive(&mut self, band: Band, now: Timestamp) {
         let Some(mut slot) = self.open[band.index()].take() else { return };
         let due = slot.file.len() >= self.file_bytes
@@ -314,7 +314,7 @@ impl<M: Medium> Spool<M> {
         }
     }
 
-    /// Writes, and seals if that is due. The entry of a sealed file is returned.
+    /// Writes the pending bytes, and seals the file if it is due. Returns the entry of a sealed file.
     fn write(&mut self, slot: &mut Slot<M>, now: Timestamp) -> io::Result<Option<Entry>> {
         let before = slot.file.written();
         for attempt in 0.. {
@@ -368,8 +368,8 @@ impl<M: Medium> Spool<M> {
         }
     }
 
-    /// Gives a file up: after a failed write or sync, nothing is known of its end. What was durable stays, and the
-    /// packets since then can be put again.
+    /// Abandons a file: after a failed write or sync, the state of its end is unknown. Durable packets stay, and the
+    /// caller can put the packets since then again.
     fn abandon(&mut self, band: Band, mut slot: Slot<M>, error: &io::Error, now: Timestamp) {
         self.failed(error, now);
         self.counts.abandoned_files += 1;
@@ -380,7 +380,7 @@ impl<M: Medium> Spool<M> {
         match recovered {
             Ok(Recovered::Sealed(entry)) => self.replace(&slot, Some(*entry)),
             Ok(Recovered::Removed) => self.replace(&slot, None),
-            // The next start completes it. Until then, what is durable can be read.
+            // The next start completes the file. Until then, queries can read its durable packets.
             Err(_) => {
                 let mut growing = slot.file.shared().lock();
                 growing.written = growing.written.min(slot.file.synced_bytes());
@@ -388,10 +388,10 @@ impl<M: Medium> Spool<M> {
         }
     }
 
-    /// Makes packets durable once a second, ages files, and tells what became of the bands' packets. Call it at least
-    /// ten times a second.
+    /// Makes packets durable once a second, ages files, and returns which packets became durable or were lost. Call it
+    /// at least ten times a second.
     pub fn turn(&mut self, now: Timestamp) -> WriteOutcome {
-        // A clock that was set back must not stop syncs.
+        // A clock that was set back must not suspend syncs.
         if now.since(self.last_sync) >= SYNC_INTERVAL || now < self.last_sync {
             self.last_sync = now;
             self.sync(now);
@@ -402,7 +402,7 @@ impl<M: Medium> Spool<M> {
         std::mem::take(&mut self.turn)
     }
 
-    /// Makes everything durable that was taken.
+    /// Makes all accepted packets durable.
     pub fn sync(&mut self, now: Timestamp) {
         self.make_room(0, now);
         let mut all_written = true;
@@ -457,7 +457,7 @@ impl<M: Medium> Spool<M> {
         Ok(true)
     }
 
-    /// Seals all files. What cannot be sealed is completed at the next start.
+    /// Seals all files. The next start completes a file that cannot be sealed.
     pub fn close(&mut self, now: Timestamp) -> WriteOutcome {
         self.sync(now);
         for band in Band::all() {

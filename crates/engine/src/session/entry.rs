@@ -55,7 +55,7 @@ fn recent(level: u64, idle_ns: u64) -> u64 {
     level - level * idle_ns.min(RECENT_NS) / RECENT_NS
 }
 
-/// A packet as its session counts it.
+/// The properties of a packet that its session counts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CountedPacket {
     pub(super) time: Timestamp,
@@ -70,7 +70,7 @@ impl CountedPacket {
     }
 }
 
-/// What an entry says before a packet of its session is counted.
+/// The state of an entry before it counts a packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CountsBefore {
     packets: u64,
@@ -128,8 +128,8 @@ impl Entry<'_> {
         GenerationLock(&self.0[GENERATION])
     }
 
-    /// A consistent copy of the session for readers, with the sides as they were counted. `None` if the entry is unused,
-    /// or if the writer is giving it to another session.
+    /// A consistent copy of the session for readers, with the sides as they were counted. `None` if the entry is
+    /// unused, or if the writer is giving it to another session.
     pub(super) fn session(self, slot: SessionSlot) -> Option<Session> {
         if !self.in_use() {
             return None;
@@ -215,8 +215,8 @@ impl Entry<'_> {
         u64::from(halves(self.get(PACKETS)).0)
     }
 
-    /// What changes when the session gets a packet, or the entry another session: the first sequence number, and the
-    /// packets of both sides in one word.
+    /// Words that change with each packet of the session, and when the entry gets another session: the first sequence
+    /// number, and the packets of both sides in one word.
     pub(super) fn state(self) -> (u64, u64) {
         (self.get(FIRST_SEQUENCE), self.get(PACKETS))
     }
@@ -367,8 +367,8 @@ impl Entry<'_> {
         self.set(KEPT_BYTES, self.get(KEPT_BYTES) >> KEPT_BYTES_BITS << KEPT_BYTES_BITS | bytes);
     }
 
-    /// Counts a packet of either side, of which `captured_bytes` are stored, and sets `flags`. `before` is what the entry
-    /// said before the packet.
+    /// Counts a packet of either side, of which `captured_bytes` are stored, and sets `flags`. `before` is the
+    /// state of the entry before the packet.
     #[inline]
     pub(super) fn count(self, before: &CountsBefore, by_originator: bool, packet: &CountedPacket, flags: u32) {
         let recent = (before.recent + packet.wire_bytes.div_ceil(RECENT_UNIT_BYTES)).min(RECENT_MAX);
@@ -386,7 +386,7 @@ impl Entry<'_> {
         self.set(KEPT, (before.kept + u64::from(!is_full)) | u64::from(flags) << 32);
     }
 
-    /// What the entry says before a packet at `time`.
+    /// The state of the entry before a packet at `time`.
     #[inline]
     pub(super) fn before(self, time: Timestamp) -> CountsBefore {
         let (last, kept_bytes) = (self.last(), self.get(KEPT_BYTES));
@@ -400,7 +400,7 @@ impl Entry<'_> {
         }
     }
 
-    /// Takes back that a packet is stored.
+    /// Takes a stored packet out of the counts.
     pub(super) fn not_kept(self, captured_bytes: u64) {
         let (packets, flags) = self.kept();
         self.set_kept(packets.saturating_sub(1), flags);

@@ -251,7 +251,10 @@ pub(crate) fn next_line(lines: &mut impl BufRead, line: &mut String, bytes_max: 
 
 /// An error for a connection that ended within the answer.
 fn broken(error: hyper::Error) -> std::io::Error {
-    std::io::Error::new(ErrorKind::ConnectionAborted, format!("the recorder broke off its answer ({error}); ask again"))
+    std::io::Error::new(
+        ErrorKind::ConnectionAborted,
+        format!("the recorder ended its answer early ({error}); ask again"),
+    )
 }
 
 /// Sends a GET request for `target`, which is a path and a query string; see [`ask`].

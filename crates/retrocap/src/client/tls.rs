@@ -147,7 +147,7 @@ impl Tls {
     fn refused(&self, at: &str, error: &std::io::Error) -> anyhow::Error {
         let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             let doubt = self.other.doubt();
-            return ConnectionLost(format!("{at} broke off the TLS handshake ({error}): {doubt}")).into();
+            return ConnectionLost(format!("{at} ended the TLS handshake early ({error}): {doubt}")).into();
         };
         let seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let shown = seen

@@ -1,4 +1,4 @@
-//! Destinations of an export: stdout, a file that appears whole or not at all, or a FIFO or device.
+//! Destinations of an export: stdout, a file that appears only when it is complete, or a FIFO or device.
 //!
 //! Invariants: only the owner can read a new file unless a mode is given, whatever the umask is; and a link that
 //! another user placed in a shared directory is not followed (see [`destination`](super::destination)).

@@ -36,15 +36,15 @@ const NAME_CHARS_MAX: usize = 64;
 /// Make certificates for reading from other machines
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Who has a certificate of the authority may read what its roles say: status; flows (and status); packets (and flows and
-status); pin (and status). [[client]] in the configuration of `run` overrules them by name, and takes them away.
+The roles in a certificate of the authority determine what its owner may read: status; flows (and status); packets (and flows \
+and status); pin (and status). A [[client]] entry in the configuration of `run` replaces the roles of a certificate by name.
 
 Examples:
   sudo retrocap certs server sensor1.example 10.0.0.5     the authority if there is none, and this recorder's own
   sudo retrocap run --listen 0.0.0.0:57443                serve with them
   sudo retrocap certs client alice --role packets         for alice: copy the folder it names to her ~/.config/retrocap
   retrocap status --remote https://sensor1.example:57443  as alice, on her machine
-  sudo retrocap certs show                                what there is, and until when")]
+  sudo retrocap certs show                                the certificates, and when they expire")]
 pub(crate) struct Certs {
     #[command(subcommand)]
     action: CertsAction,

@@ -14,7 +14,7 @@ use crate::options::Common;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A manifest lists the SHA-256 of each file and of the packets of each session. It is signed as by
-`ssh-keygen -Y` in the namespace retrocap, so that it can be checked without this program; docs/evidence.md says how.
+`ssh-keygen -Y` in the namespace retrocap, so that it can be checked without this program; see docs/evidence.md.
 
 Examples:
   retrocap get --since 1h host 10.0.0.5 -w case.pcapng --seal ~/.ssh/id_ed25519     export and seal in one step
@@ -47,7 +47,7 @@ enum Action {
         #[arg(long)]
         time_stamp_request: bool,
     },
-    /// Say what a manifest proves, and what it does not
+    /// Check what a manifest proves, and report what it does not prove
     Verify {
         /// The manifest
         manifest: PathBuf,

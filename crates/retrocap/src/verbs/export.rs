@@ -71,7 +71,7 @@ pub(super) fn file(
 
 /// Copies each chunk at once, without buffering.
 pub(super) fn copy_at_once(mut answer: Answer, mut output: Output, common: &Common) -> anyhow::Result<()> {
-    while let Some(chunk) = answer.next_chunk().context("the recorder broke off its answer")? {
+    while let Some(chunk) = answer.next_chunk()? {
         output.buffer().extend_from_slice(&chunk);
         output.write_all()?;
     }

@@ -37,9 +37,9 @@ const MARK: &str = "# Written by `retrocap extcap --install`; `retrocap extcap -
 #[command(after_help = "\
 Examples:
   retrocap extcap --install                 then start Wireshark: Retrocap is among its interfaces
-  retrocap extcap --install --folder ~/.config/wireshark/extcap    where tshark -G folders does not say it
-  retrocap extcap --uninstall               and it is gone from there
-  tshark -i retrocap                        the last ten minutes, then what comes
+  retrocap extcap --install --folder ~/.config/wireshark/extcap    if tshark -G folders does not list the folder
+  retrocap extcap --uninstall               remove it again
+  tshark -i retrocap                        the last ten minutes, then new packets
   tshark -i retrocap -o extcap.retrocap.since:2h -f 'port 53'
   tshark -i retrocap -o extcap.retrocap.remote:https://sensor1.example:57443")]
 pub(crate) struct Extcap {
@@ -49,41 +49,41 @@ pub(crate) struct Extcap {
     /// Remove the interface
     #[arg(long)]
     uninstall: bool,
-    /// Install to this folder, or remove from it [default: what tshark -G folders says]
+    /// Install to this folder, or remove from it [default: the folder that tshark -G folders lists]
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
     /// Query by Wireshark: the interfaces
-    #[arg(long, help_heading = "What Wireshark calls")]
+    #[arg(long, help_heading = "Arguments from Wireshark")]
     extcap_interfaces: bool,
     /// From Wireshark: its version
-    #[arg(long, value_name = "VERSION", num_args = 0..=1, help_heading = "What Wireshark calls")]
+    #[arg(long, value_name = "VERSION", num_args = 0..=1, help_heading = "Arguments from Wireshark")]
     extcap_version: Option<Option<String>>,
     /// From Wireshark: the interface
-    #[arg(long, value_name = "NAME", help_heading = "What Wireshark calls")]
+    #[arg(long, value_name = "NAME", help_heading = "Arguments from Wireshark")]
     extcap_interface: Option<String>,
     /// Query by Wireshark: the link types of the interface
-    #[arg(long, help_heading = "What Wireshark calls")]
+    #[arg(long, help_heading = "Arguments from Wireshark")]
     extcap_dlts: bool,
     /// Query by Wireshark: the fields of the interface's dialog
-    #[arg(long, help_heading = "What Wireshark calls")]
+    #[arg(long, help_heading = "Arguments from Wireshark")]
     extcap_config: bool,
     /// From Wireshark: the capture filter; without --capture, check its syntax
-    #[arg(long, value_name = "EXPR", help_heading = "What Wireshark calls")]
+    #[arg(long, value_name = "EXPR", help_heading = "Arguments from Wireshark")]
     extcap_capture_filter: Option<String>,
     /// From Wireshark: write packets
-    #[arg(long, requires = "fifo", help_heading = "What Wireshark calls")]
+    #[arg(long, requires = "fifo", help_heading = "Arguments from Wireshark")]
     capture: bool,
     /// From Wireshark: the file to write to
-    #[arg(long, value_name = "FILE", help_heading = "What Wireshark calls")]
+    #[arg(long, value_name = "FILE", help_heading = "Arguments from Wireshark")]
     fifo: Option<PathBuf>,
     /// From the dialog: only packets from this time on
-    #[arg(long, value_name = "TIME", help_heading = "What Wireshark's dialog says")]
+    #[arg(long, value_name = "TIME", help_heading = "Options from the dialog")]
     since: Option<String>,
     /// From the dialog: a tcpdump expression
-    #[arg(long, value_name = "EXPR", help_heading = "What Wireshark's dialog says")]
+    #[arg(long, value_name = "EXPR", help_heading = "Options from the dialog")]
     filter: Option<String>,
     /// From the dialog: continue with new packets
-    #[arg(long, help_heading = "What Wireshark's dialog says")]
+    #[arg(long, help_heading = "Options from the dialog")]
     follow: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `retrocap flows`: lists the known sessions, also those whose packets are gone, or sums of them.
+//! `retrocap flows`: lists sessions, including those whose packets were evicted, or sums of them.
 
 mod with_apps;
 
@@ -38,21 +38,21 @@ use with_apps::AppListing;
 /// Approximate bytes of text per write.
 const PRINT_BYTES: usize = 64 << 10;
 
-/// List the known sessions, also those whose packets are gone
+/// List sessions, including those whose packets were evicted
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The newest sessions come first. A session is listed whole, also where it began before the window. \"kept\" says what is left of its packets: all, the \
-first so many bytes, or none (gone). Names are read from a session's first packets: TLS server name, HTTP host, DNS question.
+The newest sessions come first. A session that overlaps the time window is listed with its total counts. The column \"kept\" shows which of \
+its packets are still there: all, the first part (in bytes), or none (gone). Names are read from a session's first packets: TLS server name, HTTP host, DNS question.
 
 Examples:
   retrocap flows --since 1h --sort bytes --limit 10     the largest of the last hour
-  retrocap flows --by peer --sort out --limit 10        where did the data go?
-  retrocap flows --name .example.com                    who asked for it, by TLS, HTTP or DNS
+  retrocap flows --by peer --sort out --limit 10        who sent the most data, and to whom
+  retrocap flows --name .example.com                    who asked for these names, by TLS, HTTP or DNS
   retrocap flows --address 10.0.0.0/8 --port 445        by address and port
-  retrocap flows --app modbus:write                     who wrote to a controller? known by content, on any port
-  retrocap flows --since 1h --by app                    what was spoken?
+  retrocap flows --app modbus:write                     writes to controllers, on any port
+  retrocap flows --since 1h --by app                    the application protocols in use
   retrocap flows host 10.0.0.5 --csv > flows.csv        for a spreadsheet
-  retrocap flows --json | jq 'select(.state == \"reset\")'    for scripts, one object a line")]
+  retrocap flows --json | jq 'select(.state == \"reset\")'    for scripts: one JSON object per line")]
 pub(crate) struct Flows {
     #[command(flatten)]
     selection: Selection,
@@ -65,27 +65,27 @@ pub(crate) struct Flows {
     /// names below that domain
     #[arg(long, value_name = "TEXT", help_heading = "Selection", conflicts_with = "by")]
     name: Option<String>,
-    /// Only sessions of this application protocol, known by content, in which this was said: modbus, modbus:write; any
-    /// shows what each session is. The packets of the selection are read for it
+    /// Only sessions of this application protocol (detected by content), or with this kind of message: modbus,
+    /// modbus:write; any shows the protocol of each session. This reads the packets of the selection
     #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app)]
     app: Option<AppFilter>,
     #[command(flatten)]
     process: ProcessSelection,
-    /// Sort by this key: start and last ascend, amounts descend; out is what originators sent [default: newest first; of
-    /// sums: bytes]
+    /// Sort by this key: start and last in ascending order, amounts in descending order; out is the bytes that
+    /// originators sent [default: newest first; for sums: bytes]
     #[arg(long, value_name = "KEY", value_parser = word::<Sort>())]
     sort: Option<Sort>,
     /// As in tcpdump; use get to write packets
     #[arg(short, long, value_name = "FILE", hide = true)]
     write: Option<PathBuf>,
-    /// Print only the first N rows; the totals are of all
+    /// Print only the first N rows; totals cover all rows
     #[arg(long, short = 'c', visible_alias = "count", value_name = "N", value_parser = parameter::<NonZeroU64>)]
     limit: Option<NonZeroU64>,
-    /// Sum the sessions by this key: by host (what it sent and received), by pair of hosts, by port of the responder, or by
-    /// application protocol
+    /// Sum the sessions by host (sent and received), by peer (pair of hosts), by port of the responder, or by application
+    /// protocol
     #[arg(long, value_name = "WHAT", value_parser = group_key())]
     by: Option<GroupKey>,
-    /// Print comma-separated values with times in UTC; columns are never renamed or reordered, new ones come last
+    /// Print comma-separated values with times in UTC; columns are never renamed or reordered, and new ones are added last
     #[arg(long, conflicts_with = "json")]
     csv: bool,
 }

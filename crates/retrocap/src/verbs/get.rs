@@ -43,26 +43,26 @@ use decode::text::{self, Line, Stamp, TextWriter};
 use formats::reader::FileSource;
 use formats::writer::{Format, Precision};
 
-/// Get packets of the past: as lines, or as pcapng or pcap
+/// Get past packets, as lines of text, pcapng or pcap
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without -w a terminal gets one line a packet and a pipe gets pcapng.
+Without -w, get prints one line per packet to a terminal, and writes pcapng to a pipe.
 
 Examples:
-  retrocap get --since 10m port 53                ten minutes of DNS, one line a packet
-  retrocap get --around 14:02:07 --window 30s -w odd.pcapng    half a minute either way
+  retrocap get --since 10m port 53                DNS of the last ten minutes, one line per packet
+  retrocap get --around 14:02:07 --window 30s -w odd.pcapng    30 s before and after
   retrocap get host 10.0.0.5 and not port 22 | tshark -r -     one host's packets in tshark
-  retrocap get --since 10m --follow -w - | wireshark -k -i -   the past, then what comes
+  retrocap get --since 10m --follow -w - | wireshark -k -i -   past packets, then new ones
   retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session
-  retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all of the sessions that were reset
-  retrocap get --app modbus:write                  the packets in which something was written
-  retrocap get --alert eve.json --split case42/    one file an alert, and a manifest")]
+  retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all packets of reset sessions
+  retrocap get --app modbus:write                  packets that write to Modbus devices
+  retrocap get --alert eve.json --split case42/    one file per alert, and a manifest")]
 pub(crate) struct Get {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
     around: Around,
-    /// All packets of the sessions with this TLS server name, HTTP host or DNS question; a leading dot selects all
+    /// Get all packets of the sessions with this TLS server name, HTTP host or DNS question; a leading dot selects all
     /// names below it
     #[arg(long, value_name = "HOST", help_heading = "Selection", conflicts_with_all = ["alert", "follow"])]
     name: Option<String>,
@@ -73,10 +73,10 @@ pub(crate) struct Get {
     app: Option<AppFilter>,
     #[command(flatten)]
     process: ProcessSelection,
-    /// All packets of the sessions that the matching packets belong to
+    /// Get all packets of the sessions that the matching packets belong to
     #[arg(long, help_heading = "Selection")]
     whole_sessions: bool,
-    /// Export a packet once that was captured twice: on a bridge and its port, or on two mirrored ports
+    /// Export only one copy of a packet that was captured twice: on a bridge and its port, or on two mirrored ports
     #[arg(long, help_heading = "Selection", conflicts_with = "follow")]
     dedup: bool,
     #[command(flatten)]
@@ -87,25 +87,25 @@ pub(crate) struct Get {
     /// Continue with new packets, until -c, --until 5m (from now) or Ctrl-C
     #[arg(long, conflicts_with_all = ["around", "whole_sessions", "alert"])]
     follow: bool,
-    /// Write to this file, which appears whole or not at all; - is stdout
+    /// Write to this file, which appears only when it is complete; - is stdout
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     write: Option<PathBuf>,
     /// Permissions of the files written; exports contain secrets
     #[arg(long, value_name = "OCTAL", help_heading = "Output", default_value = "600")]
     mode: FileMode,
-    /// Seal what was written with this SSH key: a manifest beside it, and its signature
+    /// Seal the written files with this SSH key: write a manifest beside them, and its signature
     #[arg(long, value_name = "KEY", help_heading = "Output", conflicts_with = "text")]
     seal: Option<PathBuf>,
-    /// Print one line per packet, also to a pipe
+    /// Print one line per packet, even to a pipe
     #[arg(long, help_heading = "Output", conflicts_with_all = ["write", "split"])]
     text: bool,
     /// File format [default: pcapng; pcap for a file of that name]
     #[arg(long, help_heading = "Output", value_parser = word::<Format>())]
     format: Option<Format>,
-    /// Nanosecond times, the default in files; lines show microseconds otherwise
+    /// Write times in nanoseconds (the default in files; lines have microseconds by default)
     #[arg(long, help_heading = "Output", conflicts_with = "micro")]
     nano: bool,
-    /// Microsecond times, for tools that do not read nanoseconds
+    /// Write times in microseconds, for tools that do not read nanoseconds
     #[arg(long, help_heading = "Output")]
     micro: bool,
 }

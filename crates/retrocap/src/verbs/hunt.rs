@@ -54,7 +54,7 @@ pub(crate) struct Hunt {
     #[command(flatten)]
     rules: rules::RuleArgs,
     /// Where to search: in single packets, in the stream of each side, or in transferred files
-    #[arg(long = "in", value_name = "WHERE", value_enum, default_value = "stream", help_heading = "What to look for")]
+    #[arg(long = "in", value_name = "WHERE", value_enum, default_value = "stream", help_heading = "Patterns")]
     place: SearchIn,
     /// Stop after N matches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

@@ -32,7 +32,7 @@ Examples:
   retrocap pin host 10.0.0.5 --for 2h     keep everything of one host
   retrocap pin 'tcp[13] & 4 != 0' --for 1h    sessions that were or will be reset
   retrocap pin --list                     what is pinned, and until when
-  retrocap pin --remove 3                 let it go")]
+  retrocap pin --remove 3                 remove a pin")]
 pub(crate) struct Pin {
     /// Time to keep them: 30m, 2h, 3 days
     #[arg(long = "for", value_name = "DURATION", requires = "expression")]

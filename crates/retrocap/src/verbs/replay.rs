@@ -73,7 +73,7 @@ pub(crate) struct Replay {
     /// Read [retention] and [[class]] from this file, as `run` does
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The filter as last arguments
+    /// Record only packets that match this tcpdump expression, as with --filter
     #[arg(value_name = "EXPR", conflicts_with = "filter", allow_negative_numbers = true)]
     expression: Vec<String>,
 }

@@ -74,15 +74,15 @@ impl Args for Run {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help("Read settings from this TOML file, again on SIGHUP; flags win");
+            .help("Read settings from this TOML file, and again on SIGHUP; flags override it");
         let expression = Arg::new("expression")
             .value_name("EXPR")
             .num_args(0..)
             .conflicts_with("filter")
             .allow_negative_numbers(true)
-            .help("The filter as last arguments");
+            .help("Record only packets that match this tcpdump expression, as with --filter");
         command
-            .about("Record, and answer questions about the past until it is stopped")
+            .about("Record, and answer queries about the past, until stopped")
             .after_help(EXAMPLES)
             .args(flags().map(|(row, flag)| arg(row, flag)))
             .arg(config)

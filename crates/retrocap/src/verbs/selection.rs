@@ -36,10 +36,10 @@ const OTHER_LINK_TYPES: [LinkType; 8] = [
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Selection")]
 pub(crate) struct Selection {
-    /// Only from this time on: 10m (ago), 14:30, 'yesterday 14:00', 2026-11-22T10:00:00Z, 1795341600.5
+    /// Only packets from this time on: 10m (ago), 14:30, 'yesterday 14:00', 2026-11-22T10:00:00Z, 1795341600.5
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
-    /// Only up to this time; with get --follow a duration counts from now on: 5m
+    /// Only packets up to this time; with get --follow, a duration such as 5m counts from now on
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     until: Option<String>,
     /// Read this capture file instead of querying a recorder; may be repeated; pcap, pcapng or snoop, also with gzip,
@@ -49,7 +49,7 @@ pub(crate) struct Selection {
     /// Read the files of this spool instead of querying a recorder
     #[arg(long, value_name = "DIR", help_heading = "Selection", conflicts_with = "read")]
     pub(crate) spool: Option<PathBuf>,
-    /// Only from this interface; any for all
+    /// Only packets of this interface; any for all
     #[arg(short, long, value_name = "NAME", value_parser = interface)]
     pub(crate) interface: Option<InterfaceName>,
     /// Only the session with this Community ID
@@ -58,14 +58,15 @@ pub(crate) struct Selection {
     /// Seed of Community IDs [default: the recorder's, which is 0 unless configured]
     #[arg(long, value_name = "N", env = "RETROCAP_COMMUNITY_ID_SEED", hide_env_values = true)]
     pub(crate) community_id_seed: Option<u16>,
-    /// Only between these two endpoints: '10.0.0.5:51234 192.0.2.7:443 tcp', where ports and protocol may be left out,
-    /// or a line that flows printed
+    /// Only packets between these two endpoints: '10.0.0.5:51234 192.0.2.7:443 tcp', where ports and protocol are
+    /// optional; or a line of the output of flows
     #[arg(long, value_name = "FLOW", value_parser = pasted_flow)]
     flow: Option<Flow>,
-    /// Only with this address or network at one end, also in tunnels and behind VLAN tags: 10.0.0.5, 10.0.0.0/8
+    /// Only packets with this address or network at one end, also in tunnels and behind VLAN tags: 10.0.0.5, 10.0.0.0/8
     #[arg(long, value_name = "ADDRESS")]
     address: Option<Subnet>,
-    /// Only with this port, or a port of this range, at one end, also in tunnels and behind VLAN tags: 443, 5000-5010
+    /// Only packets with this port, or a port of this range, at one end, also in tunnels and behind VLAN tags: 443,
+    /// 5000-5010
     #[arg(long, value_name = "PORT")]
     port: Option<PortRange>,
     /// Search only in memory, or only on disk
@@ -138,7 +139,7 @@ fn community_id(text: &str) -> Result<CommunityId, String> {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Selection")]
 pub(crate) struct Around {
-    /// Only from --window before this time to --window after it
+    /// Only packets from --window before this time to --window after it
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["since", "until"])]
     around: Option<String>,
     /// Time before and after --around: 5s, 2m
@@ -315,7 +316,8 @@ struct ParsedExpression {
 }
 
 impl ParsedExpression {
-    /// Moves `after 3h ago` and `before 2026-11-22T10:00:00Z`, as stenoread has them, from a conjunction to the window.
+    /// Moves the terms `after 3h ago` and `before 2026-11-22T10:00:00Z` (the syntax of stenoread) from a conjunction to the
+    /// window.
     fn take_times(&mut self) -> anyhow::Result<()> {
         if !self.expression.contains("before ") && !self.expression.contains("after ") {
             return Ok(());
@@ -351,7 +353,7 @@ impl ParsedExpression {
     }
 }
 
-/// Joins the last arguments to an expression and checks it. Returns `None` if it is empty.
+/// Joins the words of an expression and checks it. Returns `None` if it is empty.
 ///
 /// # Errors
 ///

@@ -32,7 +32,7 @@ Examples:
   retrocap spool ls /var/lib/retrocap/spool                      its files, and the times that they cover
   retrocap spool check /var/lib/retrocap/spool                   verify every checksum
   retrocap spool drop host 10.0.0.5 --before 2026-11-01 --spool /var/lib/retrocap/spool
-                                                                 remove packets for good")]
+                                                                 remove packets permanently")]
 pub(crate) struct Spool {
     #[command(subcommand)]
     action: Action,

@@ -1,4 +1,4 @@
-//! What the trailers of an answer say: which packets are gone, and why an answer is not complete.
+//! The trailers of an answer: which packets were evicted, and why an answer is not complete.
 
 use anyhow::anyhow;
 
@@ -9,10 +9,10 @@ use crate::terminal::printable::note;
 /// The trailer that says why an answer is not complete.
 pub(super) const NOTE: &str = "retrocap-note";
 
-/// The trailer that says which matching packets are gone.
+/// The trailer that lists the matching packets that were evicted.
 pub(super) const MISSING: &str = "retrocap-missing";
 
-/// Prints which matching packets are gone; see [`complete`] for the rest.
+/// Prints which matching packets were evicted; see [`complete`] for the rest.
 pub(super) fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
     if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
         note(&format!("retrocap: {}", missing.terminal()));
@@ -20,7 +20,7 @@ pub(super) fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> 
     complete(trailers)
 }
 
-/// `INCOMPLETE: ` above an answer that the recorder broke off, so that its summary does not look like success.
+/// `INCOMPLETE: ` before the summary of an answer that ended early, so that it does not look like success.
 pub(super) fn heading(trailers: &Trailers) -> &'static str {
     if trailers.text(NOTE).is_some_and(|text| is_incomplete(text.untrusted())) { "INCOMPLETE: " } else { "" }
 }
@@ -29,7 +29,7 @@ fn is_incomplete(note: &str) -> bool {
     note.starts_with("incomplete") || note.contains("stopped")
 }
 
-/// Prints why an answer is not complete, if so. Returns an error if the recorder broke off; the packets received are
+/// Prints why an answer is not complete, if so. Returns an error if it ended early; the packets received are
 /// valid.
 pub(super) fn complete(trailers: &Trailers) -> anyhow::Result<()> {
     let Some(text) = trailers.text(NOTE) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Builds the index of a file while its packets are written.
+//! Builds the index of a file while the file is written.
 
 use std::hash::BuildHasher as _;
 
@@ -10,25 +10,25 @@ use engine::session::SessionKey;
 use engine::session::community_id::CommunityId;
 use engine::session::key::Side;
 
-/// Chunks beyond which a file is sealed.
+/// Number of chunks at which a file is sealed.
 const CHUNKS_MAX: usize = 1 << 14;
 
 const ARP: u16 = 0x0806;
 const RARP: u16 = 0x8035;
 
-/// The index of a file that is still written.
+/// The index of an unsealed file.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     chunks: Vec<Chunk>,
     /// pcapng blocks of the interfaces.
     interfaces: Vec<u8>,
-    /// Key and chunk of 64-bit keys: `key << 16 | chunk`. The last part, of the open chunk, is not sorted.
+    /// Pairs of a 64-bit key and a chunk, as `key << 16 | chunk`. Pairs of the open chunk come last and are not sorted.
     ipv4: Postings,
     ports: Postings,
     sessions: Postings,
     ipv6: Vec<(u128, u16)>,
     ipv6_sorted: usize,
-    /// Sessions of the open chunk whose keys are noted.
+    /// Sessions of the open chunk whose keys are in the index.
     seen: foldhash::HashSet<u64>,
     hasher: foldhash::fast::FixedState,
     captured_bytes: u64,
@@ -38,7 +38,7 @@ pub struct Builder {
 #[derive(Clone, Debug, Default)]
 struct Postings {
     pairs: Vec<u64>,
-    /// Pairs of closed chunks, of which each chunk's are sorted and distinct.
+    /// Pairs of closed chunks; those of one chunk are sorted and distinct.
     sorted: usize,
 }
 
@@ -110,7 +110,7 @@ fn encode(pairs: impl Iterator<Item = (u128, u16)>, out: &mut Vec<u8>) -> u64 {
 }
 
 impl Builder {
-    /// Notes a packet of the open chunk.
+    /// Adds a packet of the open chunk.
     pub fn packet(&mut self, time: Timestamp, link_type: LinkType, data: &[u8]) {
         if self.chunks.is_empty() {
             self.chunks.push(Chunk::default());
@@ -122,7 +122,7 @@ impl Builder {
         chunk.times = Some((oldest.min(time), newest.max(time)));
         self.captured_bytes += data.len() as u64;
         let decoded = decode::decode(link_type, data);
-        // Expressions read headers that the decoder refuses or does not reach.
+        // An expression can match headers that the decoder rejects or does not reach.
         let doubtful = matches!(decoded.stop, Stop::Truncated | Stop::Malformed | Stop::TooDeep);
         if decoded.depth > 0 || doubtful {
             self.outer_addresses(link_type, data, number);
@@ -155,9 +155,9 @@ impl Builder {
         self.sessions.add(session, chunk);
     }
 
-    /// Notes the addresses that an expression finds in the outermost headers.
+    /// Adds the addresses that an expression finds in the outermost headers.
     fn outer_addresses(&mut self, link_type: LinkType, data: &[u8], chunk: u16) {
-        // Behind an Ethernet header, if the decoder finds no network layer.
+        // If the decoder finds no network layer, look behind an Ethernet header.
         const ETHERNET_BYTES: usize = 14;
         let offset = decode::network_offset(link_type, data).unwrap_or(ETHERNET_BYTES);
         let Some(network) = data.get(offset..) else { return };
@@ -174,7 +174,7 @@ impl Builder {
         }
     }
 
-    /// Notes the addresses in ARP over Ethernet for IPv4 (RFC 826), which expressions test too.
+    /// Adds the addresses in ARP over Ethernet for IPv4 (RFC 826), which expressions can test too.
     fn arp_addresses(&mut self, data: &[u8], chunk: u16) {
         const START: [u8; 6] = [0, 1, 8, 0, 6, 4];
         const HEADERS_BYTES_MAX: usize = 64;
@@ -192,12 +192,12 @@ impl Builder {
         }
     }
 
-    /// Notes the pcapng block of an interface, in the order of the file.
+    /// Adds the pcapng block of an interface, in the order of the file.
     pub fn interface(&mut self, block: &[u8]) {
         self.interfaces.extend_from_slice(block);
     }
 
-    /// Extends the open chunk by bytes of the file that were committed.
+    /// Extends the open chunk by committed bytes of the file.
     pub fn commit(&mut self, offset: u64, len: u64, plain_len: u64) {
         if self.chunks.is_empty() {
             self.chunks.push(Chunk::default());
@@ -215,7 +215,7 @@ impl Builder {
         self.chunks.last().map_or(0, |chunk| chunk.plain_len)
     }
 
-    /// Ends the open chunk. The next packet begins another.
+    /// Closes the open chunk. The next packet opens another.
     pub fn close_chunk(&mut self) {
         if self.chunks.last().is_none_or(|chunk| chunk.len == 0) {
             return;
@@ -232,8 +232,8 @@ impl Builder {
         self.chunks.push(Chunk::default());
     }
 
-    /// Whether the file must be sealed to keep the index small: a flood of addresses or sessions must not take memory.
-    /// A key takes 8 bytes.
+    /// Whether the file must be sealed so that a flood of addresses or sessions cannot make the index large. A key
+    /// takes 8 bytes.
     pub fn is_full(&self, keys_max: usize) -> bool {
         let keys = self.ipv4.pairs.len() + self.ports.pairs.len() + self.sessions.pairs.len() + 3 * self.ipv6.len();
         keys >= keys_max || self.chunks.len() >= CHUNKS_MAX

@@ -1,7 +1,7 @@
 //! The index of a file: which chunks hold which addresses, ports and sessions.
 //!
-//! The index answers "certainly not here" and "perhaps here"; the packets decide. It is never needed to read a file:
-//! without it, the whole file is read.
+//! The index rules chunks out; a query then checks the packets of the others. A file without a readable index is read
+//! as a whole.
 //!
 //! ```text
 //! section 0  chunks       place, length, packets and times of each
@@ -27,7 +27,7 @@ pub use lookup::{read_chunks, select};
 
 /// Numbers of the sections.
 pub const CHUNKS: usize = 0;
-/// See [`CHUNKS`].
+/// Numbers of the sections.
 pub const INTERFACES: usize = 1;
 const IPV4: usize = 2;
 const IPV6: usize = 3;
@@ -36,7 +36,7 @@ const SESSIONS: usize = 5;
 /// Number of sections.
 pub const COUNT: usize = 6;
 
-/// The key of packets whose ports or session are not known, such as later fragments.
+/// The key of packets whose ports or session are unknown, such as later fragments.
 const UNKNOWN: u64 = 0;
 
 /// A run of packets that is read at once.
@@ -54,7 +54,7 @@ pub struct Chunk {
     pub times: Option<(Timestamp, Timestamp)>,
 }
 
-/// Something that a chunk must hold.
+/// A condition that a packet of the chunk must meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// An IPv4 address from this range.
@@ -68,7 +68,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// The section that answers it.
+    /// The section that has the keys of the condition.
     pub fn section(&self) -> usize {
         match self {
             Self::Ipv4(..) => IPV4,
@@ -78,7 +78,7 @@ impl Condition {
         }
     }
 
-    /// Whether packets with this key meet the condition, or may.
+    /// Whether packets with this key can meet the condition.
     fn admits(&self, key: u128) -> bool {
         let unknown = key == u128::from(UNKNOWN);
         match *self {

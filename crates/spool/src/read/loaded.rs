@@ -1,4 +1,4 @@
-//! A chunk in memory: its packets in time order, as far as its commits confirm them.
+//! A chunk in memory: those of its packets that commits confirm, in time order.
 
 use std::cmp::Reverse;
 use std::io;
@@ -14,7 +14,7 @@ use base::time::Timestamp;
 pub(super) struct LoadedChunk {
     pub(super) file: usize,
     pub(super) plain: Vec<u8>,
-    /// Time and place of its packets, latest first.
+    /// Time and position of its packets, latest first.
     pub(super) packets: Vec<(Timestamp, usize)>,
     pub(super) id: FileId,
 }
@@ -57,7 +57,7 @@ pub(super) fn keep(mut chunks: Vec<Chunk>, set: Option<&ChunkSet>) -> Vec<Chunk>
     chunks
 }
 
-/// Time and place of the packets in confirmed bytes, latest first, and the number of damaged stretches.
+/// Time and position of the packets in confirmed bytes, latest first, and the number of damaged stretches.
 pub(super) fn packets_of(
     plain: &[u8],
     id: FileId,
@@ -97,7 +97,7 @@ pub(super) fn packets_of(
     (packets, damaged)
 }
 
-/// Start and end of the next bytes after `start` that a commit confirms, and the commit. Tries a few commits only.
+/// Start and end of the next bytes after `start` that a commit confirms, and the commit. Tries only a few commits.
 fn next_confirmed(plain: &[u8], start: usize, id: FileId) -> Option<(usize, usize, Commit)> {
     const TRIED_MAX: usize = 16;
     (start + 4..plain.len())

@@ -161,7 +161,7 @@ impl Signer {
     }
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file, which appears only when it is complete.
 pub(super) fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let mut output = Output::open(path, FileMode::PRIVATE)?;
     output.buffer().extend_from_slice(content);

@@ -53,19 +53,19 @@ pub(crate) struct AlertArgs {
     /// or JSON), Sysmon event 3 as JSON
     #[arg(long, value_name = "FILE", conflicts_with_all = ["since", "until", "around", "community_id", "flow", "address", "port", "count", "whole_sessions"])]
     pub(crate) alert: Option<PathBuf>,
-    /// How long before an alert a session may have ended [default: 5s; Sysmon 20s]
+    /// Margin before an alert: a session may have ended this long before it [default: 5s; Sysmon 20s]
     #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]
     before: Option<Duration>,
-    /// How long after an alert a session may have begun [default: 5s; Sysmon 20s]
+    /// Margin after an alert: a session may have begun this long after it [default: 5s; Sysmon 20s]
     #[arg(long, value_name = "DURATION", requires = "alert", value_parser = selection::duration)]
     after: Option<Duration>,
-    /// Take all of Suricata's events that name a session, not only alerts: flow, dns, http and others
+    /// Use all Suricata events that name a session, not only alerts: flow, dns, http and others
     #[arg(long, requires = "alert")]
     all_events: bool,
     /// Only packets within these margins, not the whole sessions
     #[arg(long, requires = "alert")]
     only_margins: bool,
-    /// Write one file per alert to this directory, and manifest.jsonl, which says what is missing and why
+    /// Write one file per alert to this directory, and manifest.jsonl, which lists what is missing and why
     #[arg(long, value_name = "DIR", requires = "alert", conflicts_with = "write")]
     pub(crate) split: Option<PathBuf>,
 }
@@ -324,7 +324,7 @@ impl<'a> AlertQuery<'a> {
                 }
             }
         }
-        if done { Ok(()) } else { Err(anyhow!("the recorder broke off its answer; ask again")) }
+        if done { Ok(()) } else { Err(anyhow!("the recorder ended its answer early; ask again")) }
     }
 
     /// The part of all alerts that is done: `before` alerts of earlier batches, and `part` of a batch of `batch`

@@ -18,29 +18,29 @@ use objects::ObjectSearch;
 /// The largest file of indicators or of a rule.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
-/// What to look for; all of these are joined by "or".
+/// The patterns to search for; a match of any of them counts.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What to look for")]
+#[command(next_help_heading = "Patterns")]
 pub(super) struct RuleArgs {
-    /// This text, exactly
+    /// Search for this text, in this spelling
     #[arg(long, value_name = "STRING")]
     text: Vec<String>,
-    /// These bytes, in hexadecimal: '4d 5a 90 00'
+    /// Search for these bytes, in hexadecimal: '4d 5a 90 00'
     #[arg(long, value_name = "HEX")]
     bytes: Vec<String>,
-    /// This regular expression, in linear time: '(?i)user=\w+'
+    /// Search for this regular expression (in linear time): '(?i)user=\w+'
     #[arg(long, value_name = "RE")]
     regex: Vec<String>,
-    /// The indicators in this file, one a line: address, network, domain, URL, JA3, JA4, HASSH, or hash of a file
+    /// Search for the indicators in this file, one per line: address, network, domain, URL, JA3, JA4, HASSH, or hash of a file
     #[arg(long, value_name = "FILE")]
     ioc: Vec<PathBuf>,
-    /// This attack; list shows them, all looks for each; a path names a rule of your own
+    /// Search for this attack; all searches for every attack, list prints their names; a path names a rule of your own
     #[arg(long, value_name = "NAME")]
     attack: Vec<String>,
     /// YARA rules; not in this build
     #[arg(long, value_name = "FILE", hide = true)]
     yara: Vec<PathBuf>,
-    /// Try the rule in this file on its own cases
+    /// Test the rule in this file on its own test cases
     #[arg(long, value_name = "FILE")]
     check: Vec<PathBuf>,
 }

@@ -57,7 +57,7 @@ impl Merged<'_> {
     pub(crate) fn end(self, written: &str) -> anyhow::Result<()> {
         let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if !found.done {
-            return Err(anyhow!("the recorder broke off its answer; ask again"));
+            return Err(anyhow!("the recorder ended its answer early; ask again"));
         }
         let packets = human::counted(found.packets, "packet");
         self.job.end(&found.outcomes, &format!("{packets}{written}"), &found.note, None)
