@@ -176,6 +176,34 @@ fn a_refusal_names_the_missing_role() {
 }
 
 #[test]
+fn an_unknown_path_has_no_role_and_is_refused_alike_for_every_role() {
+    if !have("an_unknown_path_has_no_role_and_is_refused_alike_for_every_role", &["curl"]) {
+        return;
+    }
+    let pki = Pki::new();
+    let listening = Listening::new(&pki, "[[client]]\nname = \"lost\"\nroles = []\n");
+    let answer = |client: &Path, method: &str, path: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-s", "-w", " %{http_code}", "-X", method, "--cacert"]).arg(pki.path("ca.pem"));
+        command.arg("--cert").arg(client.join("client.pem")).arg("--key").arg(client.join("client.key"));
+        command.arg(format!("https://localhost:{}{path}", listening.port));
+        reply(&command.output().unwrap()).stdout
+    };
+    let clients =
+        [("watcher", "status"), ("looker", "flows"), ("reader", "packets"), ("pinner", "pin"), ("lost", "pin")];
+    let clients = clients.map(|(name, role)| pki.client(name, role));
+    for (method, path) in
+        [("GET", "/v1/packet"), ("GET", "/v1/packets/"), ("GET", "/v2/status"), ("POST", "/"), ("DELETE", "/v1/pins/1")]
+    {
+        let first = answer(&clients[0], method, path);
+        assert!(first.ends_with(" 404") && first.contains("no-such-path"), "{method} {path}: {first}");
+        for client in &clients {
+            assert_eq!(answer(client, method, path), first, "{method} {path} {client:?}");
+        }
+    }
+}
+
+#[test]
 fn a_client_without_a_valid_certificate_is_refused_with_the_reason() {
     let pki = Pki::new();
     let alice = pki.client("alice", "packets");

@@ -1,6 +1,7 @@
 //! Formats the sessions and sums that the recorder sends as JSON lines: as a table for people, or as CSV.
 
 use jiff::tz::TimeZone;
+use serde::de::DeserializeOwned;
 
 use crate::terminal::csv::{self, Field};
 use crate::terminal::human::{self, count, size};
@@ -25,15 +26,62 @@ pub(crate) trait RowWriter {
     fn end(&mut self, out: &mut String, totals: ListingTotals) -> Option<String>;
 }
 
-/// Formats sessions, one per line.
-pub(crate) struct SessionRows {
+/// A row of a listing: its columns as CSV and as a table.
+trait ListedRow: DeserializeOwned {
+    /// The headings of the columns in CSV.
+    const CSV: &'static [&'static str];
+    /// Writes the row as a line of CSV.
+    fn csv(&self, out: &mut String);
+    /// The row of the table.
+    fn row(&self, clock: &mut Clock) -> Row;
+}
+
+/// Formats rows as CSV at once, and as a table page by page.
+struct Pages<R> {
     table: Table,
     clock: Clock,
     csv: bool,
-    page: Vec<Flow>,
+    /// Whether the first column of the table has the day as its heading.
+    dated_heading: bool,
+    page: Vec<R>,
     page_bytes: usize,
-    sessions: u64,
+    rows: u64,
 }
+
+impl<R: ListedRow> Pages<R> {
+    fn new(table: Table, clock: Clock, csv: bool, dated_heading: bool) -> Self {
+        Self { table, clock, csv, dated_heading, page: Vec::new(), page_bytes: 0, rows: 0 }
+    }
+
+    fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
+        let row: R = serde_json::from_str(line)?;
+        if self.csv {
+            if self.rows == 0 {
+                csv::headings(out, R::CSV);
+            }
+            row.csv(out);
+        }
+        self.rows += 1;
+        if !self.csv {
+            self.page.push(row);
+            self.page_bytes += line.len();
+            if self.page.len() == PAGE_ROWS || self.page_bytes >= PAGE_BYTES_MAX {
+                self.show(out);
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, out: &mut String) {
+        self.page_bytes = 0;
+        let rows: Vec<Row> = self.page.drain(..).map(|listed| listed.row(&mut self.clock)).collect();
+        let heading = self.dated_heading.then(|| self.clock.heading());
+        self.table.page(out, heading.as_deref(), &rows);
+    }
+}
+
+/// Formats sessions, one per line.
+pub(crate) struct SessionRows(Pages<Flow>);
 
 const fn column(heading: &'static str, right: bool, leave_out: u8) -> Column {
     Column { heading, right, leave_out }
@@ -83,83 +131,65 @@ const SESSION_CSV: [&str; 26] = [
 
 impl SessionRows {
     pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool) -> Self {
-        Self {
-            table: Table::new(screen, &SESSION),
-            clock: Clock::new(tz, screen.width.is_some()),
-            csv,
-            page: Vec::new(),
-            page_bytes: 0,
-            sessions: 0,
-        }
-    }
-
-    fn show(&mut self, out: &mut String) {
-        self.page_bytes = 0;
-        let rows: Vec<Row> = self.page.drain(..).map(|flow| row(&flow, &mut self.clock)).collect();
-        self.table.page(out, Some(&self.clock.heading()), &rows);
+        let clock = Clock::new(tz, screen.width.is_some());
+        Self(Pages::new(Table::new(screen, &SESSION), clock, csv, true))
     }
 }
 
 impl RowWriter for SessionRows {
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
-        let flow: Flow = serde_json::from_str(line)?;
-        if self.csv {
-            if self.sessions == 0 {
-                csv::headings(out, &SESSION_CSV);
-            }
-            let words = flow.app.as_ref().map(app_words);
-            csv::row(out, &values(&flow, &words));
-        }
-        self.sessions += 1;
-        if !self.csv {
-            self.page.push(flow);
-            self.page_bytes += line.len();
-            if self.page.len() == PAGE_ROWS || self.page_bytes >= PAGE_BYTES_MAX {
-                self.show(out);
-            }
-        }
-        Ok(())
+        self.0.line(out, line)
     }
 
     fn end(&mut self, out: &mut String, totals: ListingTotals) -> Option<String> {
-        self.show(out);
+        self.0.show(out);
         Some(totals.of_sessions())
     }
 }
 
-fn values<'a>(flow: &'a Flow, app_words: &'a Option<Foreign>) -> [Field<'a>; 26] {
-    let names = &flow.names;
-    [
-        Field::from(&flow.first),
-        Field::from(&flow.last),
-        Field::from(&flow.proto),
-        Field::from(&flow.originator.ip),
-        Field::Number(flow.originator.port.into()),
-        Field::from(&flow.responder.ip),
-        Field::Number(flow.responder.port.into()),
-        Field::from(&flow.interface),
-        flow.vlan.map_or(Field::Empty, |vlan| Field::Number(vlan.into())),
-        Field::Number(flow.packets.originator),
-        Field::Number(flow.packets.responder),
-        Field::Number(flow.bytes.originator),
-        Field::Number(flow.bytes.responder),
-        Field::Number(flow.kept_packets),
-        Field::Number(flow.kept_bytes),
-        Field::from(&flow.state),
-        Field::from(&flow.community_id),
-        Field::from(&names.server_name),
-        Field::from(&names.http_host),
-        Field::from(&names.dns_question),
-        Field::from(&names.dns_type),
-        Field::from(&flow.originator.mac),
-        Field::from(&flow.responder.mac),
-        Field::from(&flow.cut_at),
-        flow.app.as_ref().map_or(Field::Empty, |app| Field::from(&app.name)),
-        Field::from(app_words),
-    ]
+impl ListedRow for Flow {
+    const CSV: &'static [&'static str] = &SESSION_CSV;
+
+    fn csv(&self, out: &mut String) {
+        let names = &self.names;
+        let app_words = self.app.as_ref().map(app_words);
+        let fields: [Field<'_>; SESSION_CSV.len()] = [
+            Field::from(&self.first),
+            Field::from(&self.last),
+            Field::from(&self.proto),
+            Field::from(&self.originator.ip),
+            Field::Number(self.originator.port.into()),
+            Field::from(&self.responder.ip),
+            Field::Number(self.responder.port.into()),
+            Field::from(&self.interface),
+            self.vlan.map_or(Field::Empty, |vlan| Field::Number(vlan.into())),
+            Field::Number(self.packets.originator),
+            Field::Number(self.packets.responder),
+            Field::Number(self.bytes.originator),
+            Field::Number(self.bytes.responder),
+            Field::Number(self.kept_packets),
+            Field::Number(self.kept_bytes),
+            Field::from(&self.state),
+            Field::from(&self.community_id),
+            Field::from(&names.server_name),
+            Field::from(&names.http_host),
+            Field::from(&names.dns_question),
+            Field::from(&names.dns_type),
+            Field::from(&self.originator.mac),
+            Field::from(&self.responder.mac),
+            Field::from(&self.cut_at),
+            self.app.as_ref().map_or(Field::Empty, |app| Field::from(&app.name)),
+            Field::from(&app_words),
+        ];
+        csv::row(out, &fields);
+    }
+
+    fn row(&self, clock: &mut Clock) -> Row {
+        session_row(self, clock)
+    }
 }
 
-fn row(flow: &Flow, clock: &mut Clock) -> Row {
+fn session_row(flow: &Flow, clock: &mut Clock) -> Row {
     let (first, last) = (human::printed_time(&flow.first), human::printed_time(&flow.last));
     let lasted = first.zip(last).filter(|(first, last)| first < last);
     let lasted = lasted.map(|(first, last)| time::human_age(last.since(first)));
@@ -199,7 +229,7 @@ fn row(flow: &Flow, clock: &mut Clock) -> Row {
     Row { cells, remark: Cell::new(remark.trim_end(), Some(CYAN)) }
 }
 
-/// What was said in an application protocol, in one text.
+/// The words of an application protocol's messages, as one text.
 fn app_words(app: &FlowApp) -> Foreign {
     app.words.iter().map(Foreign::untrusted).collect::<Vec<_>>().join(" ").into()
 }
@@ -259,13 +289,8 @@ impl Clock {
 
 /// Formats sums, one per line.
 pub(crate) struct SumRows {
-    table: Table,
-    clock: Clock,
-    csv: bool,
+    pages: Pages<Sum>,
     by: By,
-    page: Vec<Sum>,
-    page_bytes: usize,
-    sums: u64,
 }
 
 /// The columns, first the one that the sums are grouped by.
@@ -302,63 +327,51 @@ const SUM_CSV: [&str; 11] = [
 
 impl SumRows {
     pub(crate) fn new(screen: Screen, tz: TimeZone, csv: bool, by: By) -> Self {
-        let clock = Clock::new(tz, false);
-        Self { table: Table::new(screen, &sum_columns(by)), clock, csv, by, page: Vec::new(), page_bytes: 0, sums: 0 }
-    }
-
-    fn show(&mut self, out: &mut String) {
-        self.page_bytes = 0;
-        let rows: Vec<Row> = self.page.drain(..).map(|sum| sum_row(&sum, &mut self.clock)).collect();
-        self.table.page(out, None, &rows);
+        let table = Table::new(screen, &sum_columns(by));
+        Self { pages: Pages::new(table, Clock::new(tz, false), csv, false), by }
     }
 }
 
 impl RowWriter for SumRows {
     fn line(&mut self, out: &mut String, line: &str) -> serde_json::Result<()> {
-        let sum: Sum = serde_json::from_str(line)?;
-        if self.csv {
-            if self.sums == 0 {
-                csv::headings(out, &SUM_CSV);
-            }
-            csv::row(out, &sum_values(&sum));
-        }
-        self.sums += 1;
-        if !self.csv {
-            self.page.push(sum);
-            self.page_bytes += line.len();
-            if self.page.len() == PAGE_ROWS || self.page_bytes >= PAGE_BYTES_MAX {
-                self.show(out);
-            }
-        }
-        Ok(())
+        self.pages.line(out, line)
     }
 
     fn end(&mut self, out: &mut String, totals: ListingTotals) -> Option<String> {
-        self.show(out);
+        self.pages.show(out);
         let what = match self.by {
             By::Host => "host",
             By::Peer => "pair",
             By::Port => "port",
         };
-        let zone = self.clock.zone.as_deref().unwrap_or("UTC");
+        let zone = self.pages.clock.zone.as_deref().unwrap_or("UTC");
         Some(format!("{}; times in {zone}", totals.of_sums(what)))
     }
 }
 
-fn sum_values(sum: &Sum) -> [Field<'_>; 11] {
-    [
-        Field::from(&sum.host),
-        Field::from(&sum.peer),
-        Field::from(&sum.proto),
-        sum.port.map_or(Field::Empty, |port| Field::Number(port.into())),
-        Field::Number(sum.sessions),
-        Field::Number(sum.bytes.out),
-        Field::Number(sum.bytes.r#in),
-        Field::Number(sum.packets.out),
-        Field::Number(sum.packets.r#in),
-        Field::from(&sum.first),
-        Field::from(&sum.last),
-    ]
+impl ListedRow for Sum {
+    const CSV: &'static [&'static str] = &SUM_CSV;
+
+    fn csv(&self, out: &mut String) {
+        let fields: [Field<'_>; SUM_CSV.len()] = [
+            Field::from(&self.host),
+            Field::from(&self.peer),
+            Field::from(&self.proto),
+            self.port.map_or(Field::Empty, |port| Field::Number(port.into())),
+            Field::Number(self.sessions),
+            Field::Number(self.bytes.out),
+            Field::Number(self.bytes.r#in),
+            Field::Number(self.packets.out),
+            Field::Number(self.packets.r#in),
+            Field::from(&self.first),
+            Field::from(&self.last),
+        ];
+        csv::row(out, &fields);
+    }
+
+    fn row(&self, clock: &mut Clock) -> Row {
+        sum_row(self, clock)
+    }
 }
 
 fn sum_row(sum: &Sum, clock: &mut Clock) -> Row {

@@ -66,8 +66,8 @@ pub(crate) struct Get {
     /// names below it
     #[arg(long, value_name = "HOST", help_heading = "Selection", conflicts_with_all = ["alert", "follow"])]
     name: Option<String>,
-    /// The packets that carry this: modbus:write. Of a protocol alone, as in tls, all packets of its sessions. Protocols are
-    /// known by content
+    /// Get the packets that carry this kind of message: modbus:write; with a protocol alone, as in tls, all packets of its
+    /// sessions. Protocols are detected by content
     #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app,
         conflicts_with_all = ["alert", "follow", "dedup", "name", "process", "container"])]
     app: Option<AppFilter>,
