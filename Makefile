@@ -16,7 +16,7 @@ install uninstall: built = $(or $(CARGO_TARGET_DIR),target)/release/retrocap
 install uninstall: root = $(DESTDIR)$(or $(PREFIX),/usr/local)
 install: ## install the program, completions and manual pages into $(PREFIX), /usr/local by default; run make build first
 	@[ -x $(built) ] || { echo "$(built) is missing: run make build first, as a user who has Rust" >&2; exit 1; }
-	install -D -m 755 $(built) $(root)/bin/retrocap
+	install -D -s -m 755 $(built) $(root)/bin/retrocap
 	install -d $(root)/share/bash-completion/completions $(root)/share/zsh/site-functions $(root)/share/fish/vendor_completions.d
 	$(built) completions bash > $(root)/share/bash-completion/completions/retrocap
 	$(built) completions zsh > $(root)/share/zsh/site-functions/_retrocap
@@ -29,10 +29,10 @@ uninstall: ## remove what make install has installed; takes the same PREFIX
 
 deb: build ## build a Debian package in target/debian; needs `cargo install cargo-deb`
 	packaging/stage $(or $(CARGO_TARGET_DIR),target)/release/retrocap target/package
-	cargo deb -p retrocap --no-build --locked
+	cargo deb -p retrocap --no-build --locked --strip
 
 try-deb: deb ## install the package into a fresh Debian, let it record, purge it; needs root and debootstrap
-	packaging/try-deb $$(ls -t target/debian/*.deb | head -n 1)
+	packaging/try-deb $$(ls -t $(or $(CARGO_TARGET_DIR),target)/debian/*.deb | head -n 1)
 
 sanitize: ## run the unsafe crate under Miri, and it and live capture under the address sanitizer; needs a nightly toolchain
 	CARGO_TARGET_DIR=target/miri MIRIFLAGS=-Zmiri-disable-isolation \

@@ -7,8 +7,7 @@
 //!
 //! - [`watcher`]: scans the sockets of the network namespace repeatedly, and reports new and closed ones.
 //! - [`sockets`] asks the kernel for sockets, [`owners`] finds the processes that hold them, [`process`] describes
-//! these,
-//!   and [`container`] reads container and unit out of the name of a cgroup.
+//!   these, and [`container`] reads container and unit out of the name of a cgroup.
 //! - [`report`]: the events that the watcher sends to the recorder, one line of JSON each.
 //! - [`table`]: a bounded table of sockets and processes, which finds the process of a session.
 //!
