@@ -87,7 +87,7 @@ pub enum LinkChange {
 /// The table of interfaces, shared by sources and readers.
 #[derive(Debug, Default)]
 pub struct Interfaces {
-    state: Mutex<State>,
+    state: Mutex<InterfaceSlots>,
     /// Grows when an entry is reused for another interface.
     generation: AtomicU64,
     /// Number of refused requests for an entry.
@@ -95,7 +95,7 @@ pub struct Interfaces {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct InterfaceSlots {
     entries: Vec<Arc<Interface>>,
     /// Slots that may be reused.
     free: Vec<InterfaceId>,
@@ -104,7 +104,7 @@ struct State {
     gaps_dropped: u64,
 }
 
-impl State {
+impl InterfaceSlots {
     fn bound_gaps(&mut self) {
         while self.gaps.len() > Interfaces::GAPS_MAX {
             self.gaps.pop_front();
@@ -227,7 +227,7 @@ impl Interfaces {
     /// reason.
     pub fn set_link(&self, index: u32, name: &str, state: LinkState, now: Timestamp) -> Vec<LinkChange> {
         let mut guard = self.lock();
-        let State { entries, gaps, .. } = &mut *guard;
+        let InterfaceSlots { entries, gaps, .. } = &mut *guard;
         let mut changes = Vec::new();
         for entry in entries.iter_mut().filter(|i| i.index == index) {
             let is_it = entry.name == name;
@@ -303,7 +303,7 @@ impl Interfaces {
         self.lock().entries.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, InterfaceSlots> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -120,12 +120,12 @@ struct View {
     joined: BTreeSet<u32>,
     counts: SourceCounts,
     /// Set until no packet from before the start of all sources of the group can arrive any more.
-    starting: Option<Starting>,
+    starting: Option<GroupStart>,
 }
 
 /// The start of a group of sources, whose packets from before are left out.
 #[derive(Clone, Copy, Debug)]
-struct Starting {
+struct GroupStart {
     start: Timestamp,
     /// The same moment by a clock that is never set.
     since: Instant,
@@ -133,7 +133,7 @@ struct Starting {
     blocks: u32,
 }
 
-impl Starting {
+impl GroupStart {
     /// Returns the state after the ring hands over a block whose first frame arrived at `first`.
     ///
     /// The first frame from after the start does not end it: a busy processor delivers frames that it stamped before
@@ -192,7 +192,8 @@ impl LiveSource {
         for source in &mut sources {
             source.view.follow_selection(&source.ring)?;
         }
-        let starting = Starting { start: SystemTime::now().into(), since: Instant::now(), blocks: config.block_count };
+        let starting =
+            GroupStart { start: SystemTime::now().into(), since: Instant::now(), blocks: config.block_count };
         if count > 1 {
             sources.iter_mut().for_each(|source| source.view.starting = Some(starting));
         }

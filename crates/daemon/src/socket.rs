@@ -32,7 +32,7 @@ pub(super) struct SocketPermissions {
 #[derive(Debug)]
 pub(super) struct Socket {
     path: PathBuf,
-    _lock: Lock,
+    _lock: LockFile,
     /// Whether the group of readers may connect, or the owner alone.
     pub(super) for_group: bool,
     bound: bool,
@@ -40,7 +40,7 @@ pub(super) struct Socket {
 
 /// The lock file, locked.
 #[derive(Debug)]
-struct Lock {
+struct LockFile {
     path: PathBuf,
     _file: File,
 }
@@ -49,7 +49,7 @@ struct Lock {
 #[derive(Debug)]
 pub(super) struct SocketClaim {
     path: PathBuf,
-    lock: Lock,
+    lock: LockFile,
 }
 
 impl SocketClaim {
@@ -64,7 +64,7 @@ impl SocketClaim {
             return Err(Error::NotASocket(path.to_owned()));
         }
         make_directory(path, access)?;
-        let lock = Lock::take(path)?;
+        let lock = LockFile::take(path)?;
         // Another recorder may have ended in between, or listen without a lock.
         if UnixStream::connect(path).is_ok() {
             return Err(Error::AlreadyRunning(path.to_owned()));
@@ -130,7 +130,7 @@ impl Drop for Socket {
     }
 }
 
-impl Lock {
+impl LockFile {
     fn take(socket: &Path) -> Result<Self, Error> {
         let mut path = socket.as_os_str().to_owned();
         path.push(".lock");
@@ -154,7 +154,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for LockFile {
     fn drop(&mut self) {
         remove(&self.path);
     }

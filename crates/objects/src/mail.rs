@@ -5,7 +5,7 @@ use mail_parser::{MessageParser, MimeHeaders as _, PartType};
 use crate::object::ObjectLimits;
 
 /// A part of a mail.
-pub(crate) struct Part {
+pub(crate) struct MailPart {
     pub(crate) name: String,
     pub(crate) mime_declared: String,
     pub(crate) content: Vec<u8>,
@@ -13,7 +13,7 @@ pub(crate) struct Part {
 }
 
 /// The parts of a mail, and whether some were left out.
-pub(crate) fn parts(mail: &[u8], limits: &ObjectLimits) -> (Vec<Part>, bool) {
+pub(crate) fn parts(mail: &[u8], limits: &ObjectLimits) -> (Vec<MailPart>, bool) {
     let mut found = Vec::new();
     let mut waiting = vec![(mail.to_vec(), 0)];
     let mut left_out = false;
@@ -45,7 +45,7 @@ pub(crate) fn parts(mail: &[u8], limits: &ObjectLimits) -> (Vec<Part>, bool) {
                 (_, _, true) => "the transfer encoding is damaged",
                 _ => "",
             };
-            found.push(Part {
+            found.push(MailPart {
                 name: part.attachment_name().unwrap_or_default().to_owned(),
                 mime_declared: declared.unwrap_or_default(),
                 content,

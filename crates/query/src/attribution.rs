@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use base::time::Timestamp;
-use engine::session::{Endpoint, Session, State};
+use engine::session::{Endpoint, Session, SessionState};
 use processes::process::Process;
 use processes::sockets::Protocol;
 use processes::table::{SessionLifetime, SocketTable};
@@ -64,7 +64,7 @@ impl Attribution {
         let lived = SessionLifetime {
             first_ns: nanoseconds(session.first),
             last_ns: nanoseconds(session.last),
-            closed: matches!(session.state(), State::Closed | State::Reset),
+            closed: matches!(session.state(), SessionState::Closed | SessionState::Reset),
         };
         let [one, other] = table.of_session(protocol, originator, responder, lived);
         let one = one.map(|process| FlowProcess { process, end: SessionEnd::Originator });

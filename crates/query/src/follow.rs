@@ -28,7 +28,7 @@ use super::{History, QueryError, Request};
 use base::interface::Interface;
 use base::time::Timestamp;
 use engine::store::record::RecordHeader;
-use engine::store::{Cursor, Gone, RecordAt};
+use engine::store::{Cursor, RecordAt, SegmentEvicted};
 use filter::FilterSet;
 
 /// Number of waiting packets at which the earliest is returned, even if an earlier one may still come (about 120 bytes
@@ -345,8 +345,8 @@ impl<'h> Follow<'h> {
             }
             match (outcome, elsewhere) {
                 (Ok(wanted), _) => return wanted.then_some((header, worker)),
-                (Err(Gone), Some(Reverse(other))) => packet = *other,
-                (Err(Gone), None) => {
+                (Err(SegmentEvicted), Some(Reverse(other))) => packet = *other,
+                (Err(SegmentEvicted), None) => {
                     // If this was the first look, `look_again` has counted the packet.
                     self.summary.overtaken += u64::from(looked_before);
                     return None;
@@ -375,7 +375,7 @@ impl<'h> Follow<'h> {
         self.progress[worker].cursors = cursors;
     }
 
-    fn matches(&mut self, packet: &Waiting) -> Result<bool, Gone> {
+    fn matches(&mut self, packet: &Waiting) -> Result<bool, SegmentEvicted> {
         let header = &packet.record.header;
         let worker = &self.history.workers[packet.worker];
         worker.segments.data(&packet.cursor, &packet.record, &mut self.data)?;

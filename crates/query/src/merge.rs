@@ -23,7 +23,7 @@ use base::interface::Interface;
 use base::packet::LinkType;
 use base::time::Timestamp;
 use engine::store::record::RecordHeader;
-use engine::store::{Gone, RecordAt, SegmentView, Segments};
+use engine::store::{RecordAt, SegmentEvicted, SegmentView, Segments};
 use filter::FilterSet;
 use spool::read::ReadSummary;
 
@@ -269,7 +269,7 @@ impl<'h> Packets<'h> {
                 Ok(true) => break (record.header, worker),
                 Ok(false) => {}
                 // The segment was evicted. `advance` has already counted the rest of its packets.
-                Err(Gone) => self.summary.overtaken += 1,
+                Err(SegmentEvicted) => self.summary.overtaken += 1,
             }
         };
         if self.filter.is_some() && self.search.is_none() {
@@ -369,7 +369,7 @@ impl<'h> Packets<'h> {
                 }
             }
             match segments.next(&mut run.cursor) {
-                Err(Gone) => break Err(Gone),
+                Err(SegmentEvicted) => break Err(SegmentEvicted),
                 Ok(None) => match run.ahead.pop() {
                     Some(Reverse(first)) => {
                         self.read_ahead -= 1;
@@ -404,7 +404,7 @@ impl<'h> Packets<'h> {
         match outcome {
             Ok(Some(record)) => run.head = record,
             Ok(None) => run.live = false,
-            Err(Gone) => {
+            Err(SegmentEvicted) => {
                 run.live = false;
                 self.read_ahead -= run.ahead.len();
                 self.summary.overtaken +=
@@ -414,7 +414,7 @@ impl<'h> Packets<'h> {
     }
 
     /// Whether the packet matches. If so, its bytes are in `self.data`.
-    fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, Gone> {
+    fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, SegmentEvicted> {
         let header = &record.header;
         if !self.selectors.interface(header.interface)
             || self.starts.as_ref().is_some_and(|starts| !starts.wanted(run.worker, header))
@@ -458,7 +458,12 @@ impl<'h> Packets<'h> {
     }
 
     /// Whether the headers of a long packet suffice to reject it. Most of its bytes are then never fetched from memory.
-    fn filter_rejects_start(&mut self, run: &Run, record: &RecordAt, link_type: LinkType) -> Result<bool, Gone> {
+    fn filter_rejects_start(
+        &mut self,
+        run: &Run,
+        record: &RecordAt,
+        link_type: LinkType,
+    ) -> Result<bool, SegmentEvicted> {
         let original_len = record.header.original_len;
         if record.header.captured_len <= 2 * START_BYTES {
             return Ok(false);

@@ -19,7 +19,7 @@ use base::interface::{Interface, Interfaces};
 use base::packet::Packet;
 use base::time::Timestamp;
 use engine::pipeline::Worker;
-use engine::store::{Cursor, Gone, RecordAt, SegmentView, Segments};
+use engine::store::{Cursor, RecordAt, SegmentEvicted, SegmentView, Segments};
 
 /// Bytes that a band may write in its turn. Starts have no limit.
 const QUOTA_BYTES: u64 = 1 << 20;
@@ -339,7 +339,7 @@ fn key(view: &SegmentView) -> Key {
 }
 
 /// Reads the next unwritten record of a segment, and returns its sequence number.
-fn head(track: &mut SegmentReader, segments: &Segments, mark: u64) -> Result<Option<u64>, Gone> {
+fn head(track: &mut SegmentReader, segments: &Segments, mark: u64) -> Result<Option<u64>, SegmentEvicted> {
     if track.pending.is_none() {
         segments.follow(&mut track.cursor)?;
         loop {

@@ -60,7 +60,7 @@ pub struct Counts {
 
 /// A session, and the streams of a TCP session.
 #[derive(Debug)]
-struct Entry {
+struct TrackedSession {
     session: Session,
     streams: [Assembler; 2],
     /// Bytes of messages so far.
@@ -81,7 +81,7 @@ struct Entry {
 /// Puts the packets of all sessions in order.
 pub struct Streams {
     limits: StreamLimits,
-    table: HashMap<SessionKey, Entry>,
+    table: HashMap<SessionKey, TrackedSession>,
     /// Sessions by their last use.
     by_use: BTreeMap<u64, SessionKey>,
     /// Closed sessions, the first closed first.
@@ -267,7 +267,7 @@ impl Streams {
         sink.event(&session, Event::Begin);
         let mut streams = Sender::BOTH.map(Assembler::new);
         streams.iter_mut().for_each(|stream| stream.expect(self.cause));
-        let entry = Entry {
+        let entry = TrackedSession {
             session,
             streams,
             message_bytes: [0; 2],
@@ -339,7 +339,7 @@ fn index(side: Side) -> usize {
     }
 }
 
-impl Entry {
+impl TrackedSession {
     fn is_closed(&self) -> bool {
         self.reset || self.streams.iter().all(Assembler::is_finished)
     }

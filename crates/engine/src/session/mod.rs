@@ -37,5 +37,5 @@ pub use entry::ENTRY_BYTES;
 pub use key::{Endpoint, Ends, SessionKey};
 pub use marks::SessionMarks;
 pub use services::is_service;
-pub use summary::{PerSide, Session, SessionSlot, State};
+pub use summary::{PerSide, Session, SessionSlot, SessionState};
 pub use table::{SessionLookup, SessionTable, SessionUpdate};

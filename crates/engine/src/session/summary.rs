@@ -41,7 +41,7 @@ pub(super) mod flag {
 
 /// State of a session, derived from the packets seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SessionState {
     /// TCP: a SYN without an answer.
     SynSent,
     /// TCP: SYN and SYN-ACK, or data in both directions of a session whose start was not seen.
@@ -60,7 +60,7 @@ pub enum State {
     TwoWay,
 }
 
-impl State {
+impl SessionState {
     /// The name of the state in listings and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -179,24 +179,24 @@ impl Session {
     }
 
     /// State of the session.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> SessionState {
         let both = self.packets.originator > 0 && self.packets.responder > 0;
         if self.key.protocol() != TCP {
-            return if both { State::TwoWay } else { State::OneWay };
+            return if both { SessionState::TwoWay } else { SessionState::OneWay };
         }
         let has = |bits| self.flags & bits == bits;
         if has(flag::RST) {
-            State::Reset
+            SessionState::Reset
         } else if has(flag::FIN_ORIGINATOR | flag::FIN_RESPONDER) {
-            State::Closed
+            SessionState::Closed
         } else if has(flag::FIN_ORIGINATOR) || has(flag::FIN_RESPONDER) {
-            State::Closing
+            SessionState::Closing
         } else if has(flag::SYN_ACK) || (both && !has(flag::SYN)) {
-            State::Established
+            SessionState::Established
         } else if has(flag::SYN) {
-            State::SynSent
+            SessionState::SynSent
         } else {
-            State::Midstream
+            SessionState::Midstream
         }
     }
 

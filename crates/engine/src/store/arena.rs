@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use base::memory::Lock;
 
-use super::pages::{Gone, PageId, Pages, Position, Tail};
+use super::pages::{PageId, Pages, Position, SegmentEvicted, Tail};
 use super::segment::SegmentView;
 
 /// The pages of a store.
@@ -67,7 +67,7 @@ impl Arena {
     }
 
     /// Fills `out` with the first bytes of a segment as they are stored, compressed or not.
-    pub(super) fn copy_out(&self, view: &SegmentView, out: &mut [u8]) -> Result<(), Gone> {
+    pub(super) fn copy_out(&self, view: &SegmentView, out: &mut [u8]) -> Result<(), SegmentEvicted> {
         self.pages.copy_out(&mut Position { page: view.first_page(), offset: 0 }, out)
     }
 
@@ -80,7 +80,7 @@ impl Arena {
             if i + 1 < count {
                 match self.pages.next(page) {
                     Ok(next) => page = next,
-                    Err(Gone) => unreachable!("a segment's pages are linked"),
+                    Err(SegmentEvicted) => unreachable!("a segment's pages are linked"),
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Cursors over the records of one segment, compressed or not, in the order in which they were written.
 
-use super::pages::{Gone, PageId, Pages, Position};
+use super::pages::{PageId, Pages, Position, SegmentEvicted};
 use super::record::{self, HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader, RecordOutline, SHORT_BYTES};
 use super::segment::{SegmentView, Slot};
 use super::unpack::Unpacked;
@@ -27,16 +27,16 @@ pub(super) enum Stream<'a> {
 
 impl Stream<'_> {
     /// Fills `out` with the bytes at `place`. Fails if the segment no longer matches `view`.
-    fn read(&self, view: &SegmentView, place: BytePosition, out: &mut [u8]) -> Result<(), Gone> {
+    fn read(&self, view: &SegmentView, place: BytePosition, out: &mut [u8]) -> Result<(), SegmentEvicted> {
         match self {
             Stream::Pages(pages, slot) => {
                 let mut at = place.position;
                 pages.copy_out(&mut at, out)?;
-                if slot.is(view.generation) { Ok(()) } else { Err(Gone) }
+                if slot.is(view.generation) { Ok(()) } else { Err(SegmentEvicted) }
             }
             Stream::Bytes(bytes) => {
-                let from = usize::try_from(place.offset).map_err(|_| Gone)?;
-                let bytes = bytes.get(from..).and_then(|bytes| bytes.get(..out.len())).ok_or(Gone)?;
+                let from = usize::try_from(place.offset).map_err(|_| SegmentEvicted)?;
+                let bytes = bytes.get(from..).and_then(|bytes| bytes.get(..out.len())).ok_or(SegmentEvicted)?;
                 out.copy_from_slice(bytes);
                 Ok(())
             }
@@ -46,11 +46,11 @@ impl Stream<'_> {
 
     /// The 16 bytes at `place` as two words, or `None` if they are not contiguous or not at hand.
     #[inline]
-    fn peek(&self, view: &SegmentView, place: BytePosition) -> Result<Option<[u64; 2]>, Gone> {
+    fn peek(&self, view: &SegmentView, place: BytePosition) -> Result<Option<[u64; 2]>, SegmentEvicted> {
         match self {
             Stream::Pages(pages, slot) => {
                 let words = pages.peek(place.position);
-                if slot.is(view.generation) { Ok(words) } else { Err(Gone) }
+                if slot.is(view.generation) { Ok(words) } else { Err(SegmentEvicted) }
             }
             Stream::Bytes(bytes) => {
                 Ok(usize::try_from(place.offset).ok().and_then(|from| bytes.get(from..)).and_then(words))
@@ -61,7 +61,7 @@ impl Stream<'_> {
 
     /// Advances `place` by `n` bytes.
     #[inline]
-    fn skip(&self, place: &mut BytePosition, n: usize) -> Result<(), Gone> {
+    fn skip(&self, place: &mut BytePosition, n: usize) -> Result<(), SegmentEvicted> {
         place.offset += n as u64;
         match self {
             Stream::Pages(pages, _) => pages.skip(&mut place.position, n),
@@ -162,7 +162,7 @@ fn header_bytes(
     view: &SegmentView,
     at: BytePosition,
     left: u64,
-) -> Result<[u8; HEADER_BYTES_MAX], Gone> {
+) -> Result<[u8; HEADER_BYTES_MAX], SegmentEvicted> {
     let mut bytes = [0; HEADER_BYTES_MAX];
     let len = usize::try_from(left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
     stream.read(view, at, &mut bytes[..len])?;
@@ -188,8 +188,8 @@ impl Window {
     }
 
     /// Refills the window from `place` on.
-    fn fill(&mut self, stream: &Stream<'_>, view: &SegmentView, place: BytePosition) -> Result<(), Gone> {
-        let left = view.len_bytes.checked_sub(place.offset).ok_or(Gone)?;
+    fn fill(&mut self, stream: &Stream<'_>, view: &SegmentView, place: BytePosition) -> Result<(), SegmentEvicted> {
+        let left = view.len_bytes.checked_sub(place.offset).ok_or(SegmentEvicted)?;
         self.from = place.offset;
         self.len = 0;
         let len = usize::try_from(left).map_or(WINDOW_BYTES, |left| left.min(WINDOW_BYTES));
@@ -254,20 +254,20 @@ impl Cursor {
     }
 
     /// Continues at the same offset after the segment was compressed.
-    pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), Gone> {
-        self.view = self.view.follow(slot).ok_or(Gone)?;
+    pub(super) fn follow(&mut self, slot: &Slot) -> Result<(), SegmentEvicted> {
+        self.view = self.view.follow(slot).ok_or(SegmentEvicted)?;
         Ok(())
     }
 
     /// Continues with records written since, whether or not the segment was compressed in the meantime.
-    pub(super) fn grow(&mut self, slot: &Slot) -> Result<(), Gone> {
-        self.view = self.view.now(slot).ok_or(Gone)?;
-        self.left = self.view.len_bytes.checked_sub(self.at.offset).ok_or(Gone)?;
+    pub(super) fn grow(&mut self, slot: &Slot) -> Result<(), SegmentEvicted> {
+        self.view = self.view.now(slot).ok_or(SegmentEvicted)?;
+        self.left = self.view.len_bytes.checked_sub(self.at.offset).ok_or(SegmentEvicted)?;
         Ok(())
     }
 
     #[inline]
-    pub(super) fn next(&mut self, stream: &Stream<'_>) -> Result<Option<RecordAt>, Gone> {
+    pub(super) fn next(&mut self, stream: &Stream<'_>) -> Result<Option<RecordAt>, SegmentEvicted> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -277,7 +277,7 @@ impl Cursor {
             None => self.long_header(stream)?,
         };
         let record_bytes = header_bytes + header.captured_len as usize;
-        let left = self.left.checked_sub(record_bytes as u64).ok_or(Gone)?;
+        let left = self.left.checked_sub(record_bytes as u64).ok_or(SegmentEvicted)?;
         self.expect(stream, record_bytes)?;
         let mut data = self.at;
         stream.skip(&mut data, header_bytes)?;
@@ -291,7 +291,7 @@ impl Cursor {
 
     /// The next 16 bytes as two words, or `None` if they are not at hand.
     #[inline]
-    fn peek(&self, stream: &Stream<'_>) -> Result<Option<[u64; 2]>, Gone> {
+    fn peek(&self, stream: &Stream<'_>) -> Result<Option<[u64; 2]>, SegmentEvicted> {
         match (stream, &self.window) {
             (Stream::Unpacked(..), Some(window)) => Ok(window.get(self.at, SHORT_BYTES).and_then(words)),
             _ => stream.peek(&self.view, self.at),
@@ -300,7 +300,7 @@ impl Cursor {
 
     /// Decodes a header that is long or that crosses the end of a page or window.
     #[cold]
-    fn long_header(&mut self, stream: &Stream<'_>) -> Result<(RecordHeader, usize), Gone> {
+    fn long_header(&mut self, stream: &Stream<'_>) -> Result<(RecordHeader, usize), SegmentEvicted> {
         let bytes = match (stream, &mut self.window) {
             (Stream::Unpacked(..), Some(window)) => {
                 let len = usize::try_from(self.left).map_or(HEADER_BYTES_MAX, |left| left.min(HEADER_BYTES_MAX));
@@ -308,17 +308,17 @@ impl Cursor {
                     window.fill(stream, &self.view, self.at)?;
                 }
                 let mut bytes = [0; HEADER_BYTES_MAX];
-                bytes[..len].copy_from_slice(window.get(self.at, len).ok_or(Gone)?);
+                bytes[..len].copy_from_slice(window.get(self.at, len).ok_or(SegmentEvicted)?);
                 bytes
             }
             _ => header_bytes(stream, &self.view, self.at, self.left)?,
         };
-        record::decode(&bytes, &self.previous).ok_or(Gone)
+        record::decode(&bytes, &self.previous).ok_or(SegmentEvicted)
     }
 
     /// Fills the window if it lacks part of the next `len` bytes and can hold them.
     #[inline]
-    fn expect(&mut self, stream: &Stream<'_>, len: usize) -> Result<(), Gone> {
+    fn expect(&mut self, stream: &Stream<'_>, len: usize) -> Result<(), SegmentEvicted> {
         if let (Stream::Unpacked(..), Some(window)) = (stream, &mut self.window)
             && len <= WINDOW_BYTES
             && window.get(self.at, len).is_none()
@@ -335,7 +335,7 @@ impl Cursor {
         view: &SegmentView,
         record: &RecordAt,
         out: &mut Vec<u8>,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), SegmentEvicted> {
         let len = (record.header.captured_len as usize).min(PACKET_BYTES_MAX);
         out.clear();
         if let Some(bytes) = self.window.as_ref().and_then(|window| window.get(record.data, len)) {

@@ -55,7 +55,7 @@ mod unpack;
 mod write;
 
 pub use cursor::{Cursor, RecordAt, WINDOW_BYTES};
-pub use pages::Gone;
+pub use pages::SegmentEvicted;
 pub use queues::{KeptAs, Placement};
 pub use rank::Rank;
 pub use segment::{SegmentId, SegmentView};

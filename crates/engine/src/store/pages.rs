@@ -31,7 +31,7 @@ pub(super) struct Pages {
 
 /// Error: the stream no longer exists, and its pages may hold another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+pub struct SegmentEvicted;
 
 impl Pages {
     /// Takes memory for `count` pages.
@@ -63,24 +63,24 @@ impl Pages {
     }
 
     /// The page after `page` in its chain.
-    pub(super) fn next(&self, page: PageId) -> Result<PageId, Gone> {
-        let next = self.next.get(page.0 as usize).ok_or(Gone)?.load(Ordering::Relaxed);
-        if (next as usize) < self.next.len() { Ok(PageId(next)) } else { Err(Gone) }
+    pub(super) fn next(&self, page: PageId) -> Result<PageId, SegmentEvicted> {
+        let next = self.next.get(page.0 as usize).ok_or(SegmentEvicted)?.load(Ordering::Relaxed);
+        if (next as usize) < self.next.len() { Ok(PageId(next)) } else { Err(SegmentEvicted) }
     }
 
     pub(super) fn link(&self, page: PageId, next: PageId) {
         self.next[page.0 as usize].store(next.0, Ordering::Relaxed);
     }
 
-    fn page(&self, page: PageId) -> Result<&[AtomicU64], Gone> {
+    fn page(&self, page: PageId) -> Result<&[AtomicU64], SegmentEvicted> {
         let from = page.0 as usize * PAGE_WORDS;
-        self.words.get(from..from + PAGE_WORDS).ok_or(Gone)
+        self.words.get(from..from + PAGE_WORDS).ok_or(SegmentEvicted)
     }
 
     /// Fills `out` with the bytes at `at` and advances `at` behind them.
     ///
     /// The bytes are valid only if the stream is still alive after the copy. The caller checks this.
-    pub(super) fn copy_out(&self, at: &mut Position, mut out: &mut [u8]) -> Result<(), Gone> {
+    pub(super) fn copy_out(&self, at: &mut Position, mut out: &mut [u8]) -> Result<(), SegmentEvicted> {
         while !out.is_empty() {
             if at.offset == PAGE_BYTES {
                 *at = Position { page: self.next(at.page)?, offset: 0 };
@@ -114,7 +114,7 @@ impl Pages {
 
     /// Advances `at` by `n` bytes.
     #[inline]
-    pub(super) fn skip(&self, at: &mut Position, mut n: usize) -> Result<(), Gone> {
+    pub(super) fn skip(&self, at: &mut Position, mut n: usize) -> Result<(), SegmentEvicted> {
         while at.offset + n > PAGE_BYTES {
             n -= PAGE_BYTES - at.offset;
             *at = Position { page: self.next(at.page)?, offset: 0 };

@@ -112,13 +112,13 @@ pub fn fits(previous: &Previous, time: Timestamp, sequence: u64) -> bool {
 /// segment.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoded {
-    first: Part,
-    second: Part,
-    rare: Option<[Part; 2]>,
+    first: EncodedWord,
+    second: EncodedWord,
+    rare: Option<[EncodedWord; 2]>,
 }
 
 /// A word and its length in bytes. The bytes above the length are zero.
-pub type Part = (u64, usize);
+pub type EncodedWord = (u64, usize);
 
 impl Encoded {
     /// Length in bytes.
@@ -130,7 +130,7 @@ impl Encoded {
 
     /// Calls `each` with every part in order.
     #[inline(always)]
-    pub fn write(&self, mut each: impl FnMut(Part)) {
+    pub fn write(&self, mut each: impl FnMut(EncodedWord)) {
         each(self.first);
         each(self.second);
         if let Some(rare) = self.rare {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cursor::{Cursor, RecordAt, Stream};
-use super::pages::{Gone, PAGE_BYTES, Pages};
+use super::pages::{PAGE_BYTES, Pages, SegmentEvicted};
 use super::segment::{SegmentId, SegmentView, Slot};
 use super::unpack::Unpacked;
 
@@ -42,29 +42,29 @@ impl Segments {
         Cursor::new(view)
     }
 
-    /// Extends a cursor to records written since it was made; [`Gone`] if the segment was evicted.
-    pub fn follow(&self, cursor: &mut Cursor) -> Result<(), Gone> {
-        cursor.grow(self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?)
+    /// Extends a cursor to records written since it was made; [`SegmentEvicted`] if the segment was evicted.
+    pub fn follow(&self, cursor: &mut Cursor) -> Result<(), SegmentEvicted> {
+        cursor.grow(self.slots.get(cursor.segment().id.0 as usize).ok_or(SegmentEvicted)?)
     }
 
-    /// The next record; `None` at the end, and [`Gone`] if the segment was evicted.
-    pub fn next(&self, cursor: &mut Cursor) -> Result<Option<RecordAt>, Gone> {
-        let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(Gone)?;
+    /// The next record; `None` at the end, and [`SegmentEvicted`] if the segment was evicted.
+    pub fn next(&self, cursor: &mut Cursor) -> Result<Option<RecordAt>, SegmentEvicted> {
+        let slot = self.slots.get(cursor.segment().id.0 as usize).ok_or(SegmentEvicted)?;
         loop {
             match cursor.next(&self.stream(slot, cursor.segment())) {
-                Err(Gone) => cursor.follow(slot)?,
+                Err(SegmentEvicted) => cursor.follow(slot)?,
                 next => return next,
             }
         }
     }
 
-    /// Copies the bytes of a packet to `out`, at most `PACKET_BYTES_MAX`; [`Gone`] if the segment was evicted.
-    pub fn data(&self, cursor: &Cursor, record: &RecordAt, out: &mut Vec<u8>) -> Result<(), Gone> {
+    /// Copies the bytes of a packet to `out`, at most `PACKET_BYTES_MAX`; [`SegmentEvicted`] if the segment was evicted.
+    pub fn data(&self, cursor: &Cursor, record: &RecordAt, out: &mut Vec<u8>) -> Result<(), SegmentEvicted> {
         let mut view = *cursor.segment();
-        let slot = self.slots.get(view.id.0 as usize).ok_or(Gone)?;
+        let slot = self.slots.get(view.id.0 as usize).ok_or(SegmentEvicted)?;
         loop {
             match cursor.data(&self.stream(slot, &view), &view, record, out) {
-                Err(Gone) => view = view.follow(slot).ok_or(Gone)?,
+                Err(SegmentEvicted) => view = view.follow(slot).ok_or(SegmentEvicted)?,
                 Ok(()) => return Ok(()),
             }
         }

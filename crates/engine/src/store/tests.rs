@@ -125,8 +125,8 @@ fn a_reader_that_was_overtaken_finds_out() {
     for sequence in 200..10_000 {
         append(&mut store, sequence);
     }
-    assert_eq!(segments.next(&mut cursor).map(|_| ()), Err(Gone));
-    assert_eq!(segments.data(&cursor, &first, &mut Vec::new()), Err(Gone));
+    assert_eq!(segments.next(&mut cursor).map(|_| ()), Err(SegmentEvicted));
+    assert_eq!(segments.data(&cursor, &first, &mut Vec::new()), Err(SegmentEvicted));
 }
 
 #[test]

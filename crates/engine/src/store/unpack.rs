@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::pages::{Gone, Pages, Position};
+use super::pages::{Pages, Position, SegmentEvicted};
 use super::segment::{SegmentId, SegmentView, Slot};
 
 /// Bytes of a zstd decompression context.
@@ -42,15 +42,15 @@ impl Unpacker {
         slot: &Slot,
         view: &SegmentView,
         out: &'a mut [u8],
-    ) -> Result<&'a [u8], Gone> {
-        let packed = usize::try_from(view.packed_bytes).map_err(|_| Gone)?;
-        let packed = self.packed.get_mut(..packed).ok_or(Gone)?;
+    ) -> Result<&'a [u8], SegmentEvicted> {
+        let packed = usize::try_from(view.packed_bytes).map_err(|_| SegmentEvicted)?;
+        let packed = self.packed.get_mut(..packed).ok_or(SegmentEvicted)?;
         pages.copy_out(&mut Position { page: view.first_page(), offset: 0 }, packed)?;
         if !slot.is(view.generation) {
-            return Err(Gone);
+            return Err(SegmentEvicted);
         }
-        let len = self.context.decompress_to_buffer(packed, out).map_err(|_| Gone)?;
-        if len as u64 == view.len_bytes { Ok(&out[..len]) } else { Err(Gone) }
+        let len = self.context.decompress_to_buffer(packed, out).map_err(|_| SegmentEvicted)?;
+        if len as u64 == view.len_bytes { Ok(&out[..len]) } else { Err(SegmentEvicted) }
     }
 }
 
@@ -61,7 +61,7 @@ type Key = (SegmentId, u64);
 #[derive(Debug, Default)]
 pub(super) struct Unpacked {
     index: Mutex<Index>,
-    entries: Box<[Mutex<Entry>]>,
+    entries: Box<[Mutex<UnpackedSegment>]>,
     /// One per segment that can be uncompressed at the same time.
     unpackers: Box<[Mutex<Unpacker>]>,
 }
@@ -74,7 +74,7 @@ struct Index {
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct UnpackedSegment {
     key: Option<Key>,
     len: usize,
     bytes: Vec<u8>,
@@ -93,7 +93,7 @@ impl Unpacked {
         Ok(Self {
             index: Mutex::new(Index { tags: vec![(None, 0); entries], now: 0 }),
             entries: (0..entries)
-                .map(|_| Mutex::new(Entry { bytes: vec![0; segment_bytes], ..Entry::default() }))
+                .map(|_| Mutex::new(UnpackedSegment { bytes: vec![0; segment_bytes], ..UnpackedSegment::default() }))
                 .collect(),
             unpackers: (0..unpackers)
                 .map(|_| Unpacker::new(segment_bytes).map(Mutex::new))
@@ -109,16 +109,17 @@ impl Unpacked {
         view: &SegmentView,
         offset: u64,
         out: &mut [u8],
-    ) -> Result<(), Gone> {
+    ) -> Result<(), SegmentEvicted> {
         let key = (view.id, view.generation);
-        let mut entry = locked(self.entries.get(self.place_of(key)).ok_or(Gone)?);
+        let mut entry = locked(self.entries.get(self.place_of(key)).ok_or(SegmentEvicted)?);
         if entry.key != Some(key) {
             entry.key = None;
             entry.len = self.unpacker().unpack(pages, slot, view, &mut entry.bytes)?.len();
             entry.key = Some(key);
         }
-        let from = usize::try_from(offset).map_err(|_| Gone)?;
-        let bytes = entry.bytes[..entry.len].get(from..).and_then(|bytes| bytes.get(..out.len())).ok_or(Gone)?;
+        let from = usize::try_from(offset).map_err(|_| SegmentEvicted)?;
+        let bytes =
+            entry.bytes[..entry.len].get(from..).and_then(|bytes| bytes.get(..out.len())).ok_or(SegmentEvicted)?;
         out.copy_from_slice(bytes);
         Ok(())
     }

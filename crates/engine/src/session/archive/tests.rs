@@ -60,7 +60,7 @@ fn check(session: &Session) -> u64 {
     assert!(session.last.0 >= last && session.last.0 - last < MILLI, "{number}");
     assert_eq!((session.packets.originator, session.packets.responder), (1, 1));
     assert_eq!(session.bytes.originator, 60 + number % 40);
-    assert_eq!(session.state(), super::super::State::Established);
+    assert_eq!(session.state(), super::super::SessionState::Established);
     assert!(session.is_past() && session.kept_packets == 0);
     number
 }

@@ -1,4 +1,4 @@
-use super::super::State;
+use super::super::SessionState;
 use super::super::tcp::{ACK, FIN, RST, SYN};
 use super::*;
 use base::packet::{Direction, InterfaceId, LinkType, PacketFlags};
@@ -64,14 +64,14 @@ const B: (u128, u16) = (20, 80);
 fn a_tcp_session_from_handshake_to_close() {
     let mut run = TableRun::new();
     let steps = [
-        (A, B, SYN, State::SynSent, false),
-        (B, A, SYN | ACK, State::Established, false),
-        (A, B, ACK, State::Established, false),
-        (B, A, ACK, State::Established, false),
-        (A, B, FIN | ACK, State::Closing, true),
-        (A, B, FIN | ACK, State::Closing, false), // sent again
-        (B, A, FIN | ACK, State::Closed, true),
-        (A, B, ACK, State::Closed, false),
+        (A, B, SYN, SessionState::SynSent, false),
+        (B, A, SYN | ACK, SessionState::Established, false),
+        (A, B, ACK, SessionState::Established, false),
+        (B, A, ACK, SessionState::Established, false),
+        (A, B, FIN | ACK, SessionState::Closing, true),
+        (A, B, FIN | ACK, SessionState::Closing, false), // sent again
+        (B, A, FIN | ACK, SessionState::Closed, true),
+        (A, B, ACK, SessionState::Closed, false),
     ];
     let mut slots = Vec::new();
     for (i, (from, to, flags, state, closes)) in (0..).zip(steps) {
@@ -138,8 +138,8 @@ fn a_syn_after_the_close_begins_a_new_session() {
     run.packet(0, B, A, 6, RST);
     let second = run.packet(1, A, B, 6, SYN);
     assert_ne!(first.slot, second.slot);
-    assert_eq!(run.session(first).state(), State::Reset);
-    assert_eq!(run.session(second).state(), State::SynSent);
+    assert_eq!(run.session(first).state(), SessionState::Reset);
+    assert_eq!(run.session(second).state(), SessionState::SynSent);
 }
 
 #[test]

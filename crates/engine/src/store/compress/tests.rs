@@ -278,7 +278,7 @@ fn a_reader_goes_on_in_the_same_place_of_a_compressed_segment() {
     // The reader still detects the eviction of the segment.
     (20_001..60_000).for_each(|sequence| append(&mut store, sequence));
     let mut late = segments.cursor(view);
-    assert_eq!(segments.next(&mut late).map(|_| ()), Err(crate::store::Gone));
+    assert_eq!(segments.next(&mut late).map(|_| ()), Err(crate::store::SegmentEvicted));
 }
 
 #[test]
