@@ -161,7 +161,8 @@ pub const PACKETS: Operation = Operation {
     summary: "Past packets",
     description: Some(
         "The packets that match, in time order, as a file that is generated while it is sent. The answer begins with \
-         the first match. An unknown key is refused.",
+         the first match. An unknown key is refused. With follow, a request with a chunked body that stays open \
+         has an answer that ends, with its trailers, when that body does.",
     ),
     parameters: PacketsQuestion::parameters,
     body: None,

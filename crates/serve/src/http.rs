@@ -26,12 +26,10 @@ use super::service::Service;
 use api::bodies::SelectionList;
 use api::operation::{self, Located, Operation};
 use api::{Problem, Role, path};
-use body::read_body;
+use body::{BODY_BYTES_MAX, read_body};
 use handlers::Description;
 use response::HttpProblem;
 
-/// Bytes of the body of a request at most, where the body is not a list of selections.
-const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Characters of a refused request that the audit log has.
 const TARGET_CHARS_MAX: usize = 1000;
 
@@ -96,7 +94,10 @@ const fn route(
 /// Every route of the API.
 pub const ROUTES: &[Route] = &[
     route(Verb::Get, path::STATUS, Role::Status, &operation::STATUS, |verb| on(verb, handlers::status)),
-    route(Verb::Get, path::PACKETS, Role::Packets, &operation::PACKETS, |verb| on(verb, handlers::packets)),
+    Route {
+        reads_body: true,
+        ..route(Verb::Get, path::PACKETS, Role::Packets, &operation::PACKETS, |verb| on(verb, handlers::packets))
+    },
     Route {
         body_bytes_max: SelectionList::BODY_BYTES_MAX,
         reads_body: true,

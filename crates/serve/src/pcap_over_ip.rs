@@ -136,6 +136,7 @@ async fn begin(peer: &Peer, service: &Arc<Service>, what: Feed) -> Result<(Body,
         peer: peer.clone(),
         for_strict_readers: true,
         sent: Arc::clone(&sent),
+        is_ended: Arc::default(),
     };
     Ok((follower.stream(shares, excluded, audited).await?, sent))
 }

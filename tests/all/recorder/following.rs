@@ -169,6 +169,52 @@ fn an_interrupted_follower_keeps_its_packets() {
     assert_eq!(numbers, (0..150).collect::<Vec<_>>());
 }
 
+/// The queries that run now.
+fn running(recorder: &Recorder) -> u64 {
+    let text = asking::get(recorder.socket(), "/metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix("retrocap_queries_running ")).expect("it is counted");
+    line.parse().unwrap()
+}
+
+/// Sends a program Ctrl-C, and returns what it said and how it ended.
+fn interrupted(child: Child) -> super::running::Reply {
+    let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    reply(&child.wait_with_output().unwrap())
+}
+
+#[test]
+fn honest_13_2_an_interrupted_follower_says_what_it_could_not_see() {
+    if !available("interrupt-notes") {
+        return;
+    }
+    let (near, far) = Namespace::pair();
+    let recorder = Recorder::live(&far, &["-m", "32M"]);
+    let mut sender = Sender::new(&near, "near");
+    send(&mut sender, 0..100);
+    recorder.arrived(100);
+    let path = recorder.path("nothing.pcapng");
+    let file = path.to_str().unwrap();
+    for arguments in
+        [&["-w", file, "host 192.0.2.99"][..], &["-w", "-", "host 192.0.2.99"], &["--text", "host 192.0.2.99"]]
+    {
+        let child = follower(&recorder, arguments);
+        eventually("it follows", || running(&recorder) >= 1);
+        let told = interrupted(child);
+        assert_eq!(told.code, 0, "{told:?}");
+        assert!(told.stderr.contains("no packet that matches was seen"), "{arguments:?}: {told:?}");
+        eventually("its place is free again", || running(&recorder) == 0);
+    }
+    // Packets that match are not denied.
+    let child = follower(&recorder, &["-w", file]);
+    eventually("it follows", || running(&recorder) >= 1);
+    send(&mut sender, 100..150);
+    recorder.arrived(150);
+    std::thread::sleep(Duration::from_secs(1));
+    let told = interrupted(child);
+    assert!(told.stderr.contains("150 packets") && !told.stderr.contains("no packet"), "{told:?}");
+}
+
 #[test]
 fn a_stalled_follower_costs_nobody_a_packet_and_learns_what_it_missed() {
     const MANY: u32 = 300_000;

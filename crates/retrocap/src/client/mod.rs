@@ -8,6 +8,7 @@
 pub(crate) mod address;
 pub(crate) mod deadline;
 pub(crate) mod remote;
+mod request_body;
 pub(crate) mod stream;
 pub(crate) mod tls;
 
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 use base::foreign::Foreign;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -27,8 +28,10 @@ use tokio::sync::Notify;
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::output;
+use crate::terminal::printable::note;
 use address::Address;
 use deadline::Deadline;
+use request_body::{Hold, RequestBody};
 
 /// Maximum bytes of a line with a base64 piece of a file. Recorders send some hundred kilobytes.
 pub(crate) const PIECE_LINE_BYTES_MAX: u64 = 4 << 20;
@@ -36,6 +39,8 @@ pub(crate) const PIECE_LINE_BYTES_MAX: u64 = 4 << 20;
 pub(crate) const ROW_BYTES_MAX: u64 = 64 << 10;
 /// Maximum bytes of a whole document. The status has a few hundred bytes per interface.
 const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+/// How long a recorder may take to complete an answer that was interrupted.
+const COMPLETED_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 /// Maximum number of characters of a refusal to print.
 const DETAIL_CHARS_MAX: usize = 4000;
 
@@ -67,6 +72,13 @@ pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<St
     let address = &common.socket();
     let mut deadline = Deadline::new(common.timeout());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    // On a quiet network no packet may come for hours. The recorder ends the answer when the body ends.
+    let follows = target.contains("follow=");
+    let is_document = body.is_some();
+    let (body, hold) = match follows && !is_document {
+        true => RequestBody::held(),
+        false => (RequestBody::of(body), None),
+    };
     let asking = async {
         let (stream, host) = address::connect(address).await?;
         let failed = |error: hyper::Error| match address {
@@ -81,10 +93,14 @@ pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<St
         for (name, value) in [("host", host.as_str()), ("te", "trailers"), ("connection", "TE")] {
             request = request.header(name, value);
         }
-        if body.is_some() {
+        if is_document {
             request = request.header("content-type", "application/json");
         }
-        let request = request.body(Full::new(Bytes::from(body.unwrap_or_default()))).map_err(Usage::of)?;
+        if hold.is_some() {
+            // Without it, hyper sends no body with a GET.
+            request = request.header("transfer-encoding", "chunked");
+        }
+        let request = request.body(body).map_err(Usage::of)?;
         sender.send_request(request).await.map_err(failed)
     };
     let response = match deadline.wait(&runtime, asking) {
@@ -93,10 +109,9 @@ pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<St
     };
     let (head, body) = response.into_parts();
     let mut answer =
-        Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None, deadline };
+        Answer { runtime, body, chunk: Bytes::new(), trailers: Trailers::default(), interrupted: None, deadline, hold };
     if head.status.is_success() {
-        if target.contains("follow=") {
-            // On a quiet network no packet may come for hours.
+        if follows {
             answer.deadline.lift();
         }
         return Ok(answer);
@@ -135,6 +150,8 @@ pub(crate) struct Answer {
     trailers: Trailers,
     interrupted: Option<Interrupt>,
     deadline: Deadline,
+    /// Keeps an answer that follows going.
+    hold: Option<Hold>,
 }
 
 /// Ends an answer early, and records that it did.
@@ -193,10 +210,29 @@ impl Answer {
         self.interrupted.get_or_insert_default().clone()
     }
 
-    /// From now on Ctrl-C, SIGTERM or SIGHUP ends the answer instead of the program.
+    /// From now on Ctrl-C, SIGTERM or SIGHUP ends the answer instead of the program. The recorder completes it, and says
+    /// what it lacks; if it does not, the answer ends where it is.
     pub(crate) fn end_when_interrupted(&mut self) {
         let ended = self.interruption();
-        output::when_interrupted(move || ended.interrupt());
+        self.complete_when_interrupted(move || {
+            note("retrocap: the recorder did not say in time what this answer lacks");
+            ended.interrupt();
+        });
+    }
+
+    /// As [`end_when_interrupted`](Self::end_when_interrupted), but ends the program if the recorder does not complete the
+    /// answer, or if nobody reads what was received.
+    pub(crate) fn end_or_exit_when_interrupted(&mut self) {
+        self.complete_when_interrupted(|| std::process::exit(output::INTERRUPTED));
+    }
+
+    fn complete_when_interrupted(&mut self, otherwise: impl FnOnce() + Send + 'static) {
+        let hold = self.hold.take();
+        output::when_interrupted(move || {
+            drop(hold);
+            std::thread::sleep(COMPLETED_WITHIN);
+            otherwise();
+        });
     }
 
     /// A handle that tells whether the answer was interrupted.

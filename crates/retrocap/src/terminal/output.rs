@@ -209,7 +209,7 @@ pub(crate) fn stdout_is_a_file() -> bool {
 }
 
 /// Exit status of a program that Ctrl-C ended, by the convention of shells (128 + SIGINT).
-const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: i32 = 130;
 
 /// Removes the partial file or directory and exits when the program is interrupted.
 pub(crate) fn remove_when_interrupted(path: &Path) {

@@ -170,12 +170,16 @@ impl Get {
         let shown = Arc::clone(&counts);
         let progress = Progress::start(common, move || shown.done());
         match (client::get(common, &question.target()), output) {
-            (Ok(answer), None) => {
+            (Ok(mut answer), None) => {
                 drop(progress);
+                if self.follow {
+                    answer.end_or_exit_when_interrupted();
+                }
                 self.lines(answer, common, &tz)
             }
-            (Ok(answer), Some(output)) if self.follow && !output.is_file() => {
+            (Ok(mut answer), Some(output)) if self.follow && !output.is_file() => {
                 drop(progress);
+                answer.end_or_exit_when_interrupted();
                 export::copy_at_once(answer, output, common)
             }
             (Ok(answer), Some(output))

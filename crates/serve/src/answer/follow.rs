@@ -5,10 +5,13 @@
 //! stream, the log and the counts say.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::Body as RequestBody;
+use hyper::body::Body as _;
 use tokio::runtime::Handle;
 
 use super::super::audit::{Action, AuditEntry};
@@ -32,17 +35,24 @@ use query::{Follow, Found, Request};
 const POLLS_PER_SECOND: u32 = 40;
 /// The time after which all workers have published a packet: the kernel hands it over within 50 ms.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
-/// Packets after which a reader that is behind is rights_checked after.
+/// Packets after which the rights of a reader that is behind are checked.
 const PACKETS_PER_BATCH: u32 = 4096;
 /// Time between two log lines about a reader that is too slow.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
-/// How often a reader's rights are rights_checked at.
+/// Bytes of a body that are read at most.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// How often a reader's rights are checked.
 const RIGHTS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a connection stays excluded after its end, for its last packets.
 const LEFT_OUT_AFTER: Duration = Duration::from_secs(3);
 
-/// Answers with packets as they arrive.
-pub(crate) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuery) -> Result<Answer, Problem> {
+/// Answers with packets as they arrive. If the request has a body, the answer ends when the body does.
+pub(crate) async fn packets(
+    service: Arc<Service>,
+    peer: Peer,
+    query: PacketQuery,
+    body: RequestBody,
+) -> Result<Answer, Problem> {
     // A stream over a network must not be recorded: it would be sent again, and that again.
     let carried_by = query.carried_by.or(peer.connection());
     match carried_by {
@@ -68,8 +78,25 @@ pub(crate) async fn packets(service: Arc<Service>, peer: Peer, query: PacketQuer
         peer,
         for_strict_readers: false,
         sent: Arc::default(),
+        is_ended: Arc::default(),
     };
+    if !body.is_end_stream() {
+        tokio::spawn(end_with(body, Arc::clone(&follower.is_ended)));
+    }
     Ok(Answer { media, body: follower.stream(shares, excluded, audited).await? })
+}
+
+/// Waits for the end of a body, which has no content that matters. A body that breaks off, or that has content without
+/// end, ends the answer too.
+async fn end_with(mut body: RequestBody, is_ended: Arc<AtomicBool>) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        bytes += frame.data_ref().map_or(0, axum::body::Bytes::len);
+        if bytes > BODY_BYTES_MAX {
+            break;
+        }
+    }
+    is_ended.store(true, Ordering::Relaxed);
 }
 
 /// Excludes a connection from the recording as long as it carries packets, and a little longer.
@@ -112,7 +139,7 @@ pub(crate) fn audited(query: &PacketQuery) -> serde_json::Value {
 /// What became of packets so far.
 #[derive(Debug, Default)]
 pub(crate) struct FollowCounts {
-    /// FollowCounts.
+    /// Packets sent.
     pub(crate) packets: AtomicU64,
     /// Evicted before they could be sent.
     pub(crate) overtaken: AtomicU64,
@@ -139,6 +166,8 @@ pub(crate) struct Follower {
     /// Whether the reader rejects packets that are longer than the format usually has.
     pub(crate) for_strict_readers: bool,
     pub(crate) sent: Arc<FollowCounts>,
+    /// Set when the client wants no further packets.
+    pub(crate) is_ended: Arc<AtomicBool>,
 }
 
 impl Follower {
@@ -204,7 +233,11 @@ impl Follower {
                     break;
                 }
             }
-            if outcome? == Backlog::Waiting {
+            let backlog = outcome?;
+            if self.is_ended.load(Ordering::Relaxed) {
+                break;
+            }
+            if backlog == Backlog::Waiting {
                 continue;
             }
             if over || follow.has_ended() {
@@ -215,7 +248,11 @@ impl Follower {
         }
         let summary = follow.summary();
         let note = self.note(&follow, &writer);
-        let missing = missing.unwrap_or_default();
+        let missing = match (missing, summary.packets) {
+            // What came since the start could not be seen either, for whatever reason.
+            (Some(_), 0) => self.missing(service.history().totals().newest, &follow),
+            (missing, _) => missing.unwrap_or_default(),
+        };
         let mut comments = self.export.comments(&note, &missing, &writer.exported, writer.exporter.cut());
         let outcome = Outcome {
             entry: &entry,

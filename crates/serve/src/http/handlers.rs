@@ -14,7 +14,7 @@ use super::super::answer::{
 use super::super::peer::Peer;
 use super::super::service::Service;
 use super::super::{health as health_checks, metrics as metric_text};
-use super::body::read_body;
+use super::body::{BODY_BYTES_MAX, read_body};
 use super::response::{HttpProblem, SafeJson};
 use api::Problem;
 use api::answers::{Health, PinList, PinStatus};
@@ -54,15 +54,15 @@ pub(super) async fn description(Extension(Description(document)): Extension<Desc
 pub(super) async fn packets(
     State(service): State<Arc<Service>>,
     Extension(peer): Extension<Peer>,
-    RawQuery(query): RawQuery,
+    request: Request,
 ) -> Result<Answer> {
-    let query = query.unwrap_or_default();
-    let query = PacketQuery::read(&query, service.clock()).map_err(Problem::from)?;
-    let answer = match query.follow {
-        true => follow::packets(service, peer, query).await,
-        false => packet_answers::packets(service, peer, query).await,
-    };
-    Ok(answer?)
+    let query = request.uri().query().unwrap_or_default();
+    let query = PacketQuery::read(query, service.clock()).map_err(Problem::from)?;
+    if query.follow {
+        return Ok(follow::packets(service, peer, query, request.into_body()).await?);
+    }
+    read_body(request.into_body(), BODY_BYTES_MAX, service.limits().head_timeout).await?;
+    Ok(packet_answers::packets(service, peer, query).await?)
 }
 
 pub(super) async fn selections(
