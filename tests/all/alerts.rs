@@ -423,7 +423,7 @@ fn an_empty_answer_names_a_selection_of_too_many_sessions() {
     assert_eq!(left_out.len(), 1, "{outcomes:?}");
     assert_eq!(left_out[0]["missing"]["cause"], "too_many");
     let detail = left_out[0]["missing"]["detail"].as_str().unwrap();
-    assert!(detail.contains("1 sessions were left out") && detail.contains("narrow it down"), "{detail}");
+    assert!(detail.contains("1 session was left out") && detail.contains("narrow it down"), "{detail}");
 }
 
 /// The recorder lists flows and finds sessions by the Community ID seed in its configuration.

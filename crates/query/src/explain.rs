@@ -145,7 +145,7 @@ impl History {
             cause.sentence = format!("{}; {}", cause.sentence, undecided(undecided_sessions));
         }
         if request.names_content()
-            && let Some(sentence) = self.unopened(request)?
+            && let Some(sentence) = self.not_opened(request)?
         {
             if cause.code == "never_seen" {
                 cause = Cause::new("not_opened", format!("no packet that matches was found, but {sentence}"));
@@ -160,8 +160,13 @@ impl History {
     }
 
     /// Describes packets that the query could not check, by link type: their headers are not decoded, or the expression
-    /// does not apply to their link type. Counts all packets of the sessions that overlap the window.
-    fn unopened(&self, request: &Request) -> Result<Option<String>, QueryError> {
+    /// does not apply to their link type. Counts all packets of the sessions that overlap the window, on the interface that
+    /// was asked for.
+    ///
+    /// # Errors
+    ///
+    /// The same as for the request itself.
+    pub fn not_opened(&self, request: &Request) -> Result<Option<String>, QueryError> {
         let (since, until) = request.window()?;
         let interfaces = self.interfaces.snapshot();
         let mut filter = request.filter(&self.link_types())?;
@@ -169,8 +174,9 @@ impl History {
         let closed: Vec<bool> = interfaces
             .iter()
             .map(|interface| {
-                !decode::opens(interface.link_type)
-                    || filter.as_mut().is_some_and(|filter| !filter.can_ask(interface.link_type))
+                let wanted = request.interface.as_ref().is_none_or(|name| *name == interface.name);
+                let can_ask = filter.as_mut().is_none_or(|filter| filter.can_ask(interface.link_type));
+                wanted && !(decode::opens(interface.link_type) && can_ask)
             })
             .collect();
         if !closed.contains(&true) {
@@ -184,7 +190,7 @@ impl History {
                 *packets.entry(interface.link_type).or_default() += session.packets.sum();
             }
         }
-        Ok(unopened(&packets))
+        Ok(not_opened(&packets))
     }
 
     /// Explains what is missing from the answer to `request`, which found something; `None` if nothing is missing.
@@ -200,7 +206,7 @@ impl History {
         missing.extend((known.undecided > 0).then(|| undecided(known.undecided)));
         missing.extend(self.remainder(request, notes)?.sentence());
         if request.names_content() {
-            missing.extend(self.unopened(request)?);
+            missing.extend(self.not_opened(request)?);
         }
         missing.extend(self.not_recorded(since, until));
         missing.extend(self.interface_gaps(request, since, until));
@@ -333,7 +339,7 @@ impl HistoryExtent {
             );
         }
         if question.unopened_counts
-            && let Some(sentence) = unopened(&self.unopened)
+            && let Some(sentence) = not_opened(&self.unopened)
         {
             return Cause::new("not_opened", format!("no packet that matches was found, but {sentence}"));
         }
@@ -342,15 +348,20 @@ impl HistoryExtent {
 
     /// Explains what is missing from an answer that is not empty; `None` if nothing is known to be missing.
     pub fn missing(&self, question: &Question) -> Option<Cause> {
-        let known = &question.known;
-        if known.left_out > 0 {
-            return Some(Cause::new("too_many", left_out(known.left_out)));
+        let (known, dropped) = (&question.known, question.dropped);
+        let cause = if known.left_out > 0 {
+            Some(Cause::new("too_many", left_out(known.left_out)))
+        } else if known.is_cut() {
+            Some(Cause { horizon: self.horizon(), ..Cause::new("cut", cut(known)) })
+        } else {
+            (dropped > 0).then(|| Cause::new("dropped", format!("{}, of any session", dropped_within(dropped))))
+        };
+        match (cause, not_opened(&self.unopened)) {
+            (Some(cause), Some(sentence)) => {
+                Some(Cause { sentence: format!("{}; {sentence}", cause.sentence), ..cause })
+            }
+            (cause, sentence) => cause.or_else(|| sentence.map(|sentence| Cause::new("not_opened", sentence))),
         }
-        if known.is_cut() {
-            return Some(Cause { horizon: self.horizon(), ..Cause::new("cut", cut(known)) });
-        }
-        let dropped = question.dropped;
-        (dropped > 0).then(|| Cause::new("dropped", format!("{}, of any session", dropped_within(dropped))))
     }
 
     fn nothing_recorded(&self) -> Cause {
@@ -438,7 +449,7 @@ pub(super) fn undecided(sessions: u64) -> String {
 }
 
 /// Describes packets whose headers are not decoded; `None` if there are none.
-fn unopened(packets: &BTreeMap<LinkType, u64>) -> Option<String> {
+pub fn not_opened(packets: &BTreeMap<LinkType, u64>) -> Option<String> {
     let parts: Vec<String> = packets
         .iter()
         .filter(|(_, packets)| **packets > 0)

@@ -33,8 +33,8 @@ use super::{History, QueryError, Request};
 use base::time::Timestamp;
 use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
 
-/// Number of sessions that are read, and whose names are looked up, at once.
-pub const PAGE_ROWS: usize = 1024;
+/// Bytes of a session that is listed.
+pub const LISTED_BYTES: u64 = size_of::<ListedSession>() as u64;
 /// Bytes of a session while a listing is sorted.
 pub const ROW_BYTES: u64 = size_of::<Row>() as u64;
 

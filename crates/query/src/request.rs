@@ -76,7 +76,7 @@ fn only(asked: &str) -> String {
 
 impl Request {
     /// Whether the request has a condition on the headers of packets.
-    pub(super) fn names_content(&self) -> bool {
+    pub fn names_content(&self) -> bool {
         !self.expression.trim().is_empty()
             || self.flow.is_some()
             || self.community_id.is_some()

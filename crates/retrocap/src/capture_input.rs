@@ -26,10 +26,10 @@ pub(crate) type Capture = Box<dyn Read + Send>;
 /// When the file cannot be opened or its first bytes cannot be read. Reads report errors in the content later.
 pub(crate) fn open(path: &Path) -> anyhow::Result<Capture> {
     if path == Path::new("-") {
-        return recognise(Box::new(io::stdin())).context("cannot read standard input");
+        return recognise(Box::new(io::stdin()), "FILE").context("cannot read standard input");
     }
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    recognise(Box::new(file)).with_context(|| format!("cannot read {}", path.display()))
+    recognise(Box::new(file), &path.display().to_string()).with_context(|| format!("cannot read {}", path.display()))
 }
 
 type Started = Chain<Cursor<Vec<u8>>, BufReader<Box<dyn Read + Send>>>;
@@ -42,8 +42,17 @@ fn start(from: Box<dyn Read + Send>) -> io::Result<(Vec<u8>, Started)> {
     Ok((magic.clone(), Cursor::new(magic).chain(from)))
 }
 
-fn recognise(from: Box<dyn Read + Send>) -> io::Result<Capture> {
+fn recognise(from: Box<dyn Read + Send>, name: &str) -> io::Result<Capture> {
     let (magic, from) = start(from)?;
+    if let Some((compression, program)) = not_read(&magic) {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "it is compressed with {compression}, which retrocap does not read; try: {program} -dc {name} | retrocap get \
+                 -r - ..."
+            ),
+        ));
+    }
     let plain: Capture = match magic.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(from)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(from)?),
@@ -52,6 +61,15 @@ fn recognise(from: Box<dyn Read + Send>) -> io::Result<Capture> {
     };
     let (magic, plain) = start(plain)?;
     Ok(snoop_or_pcap(&magic, plain))
+}
+
+/// The name of a compression that is not read, and the program that decompresses it.
+fn not_read(magic: &[u8]) -> Option<(&'static str, &'static str)> {
+    match magic {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(("xz", "xz")),
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26] => Some(("bzip2", "bzip2")),
+        _ => None,
+    }
 }
 
 fn snoop_or_pcap(magic: &[u8], from: Started) -> Capture {
@@ -92,7 +110,7 @@ mod tests {
 
     fn all(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut read = Vec::new();
-        recognise(Box::new(Cursor::new(bytes)))?.read_to_end(&mut read)?;
+        recognise(Box::new(Cursor::new(bytes)), "x.pcap")?.read_to_end(&mut read)?;
         Ok(read)
     }
 
@@ -124,6 +142,17 @@ mod tests {
         for short in [&b""[..], b"\x1f", b"abc"] {
             assert_eq!(all(short.to_vec()).unwrap(), short);
         }
+    }
+
+    #[test]
+    fn what_is_not_read_is_named_with_the_program_that_reads_it() {
+        for (magic, program) in [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY", "bzip2")] {
+            let error = all(magic.to_vec()).unwrap_err().to_string();
+            let advice = format!("try: {program} -dc x.pcap | retrocap get -r - ...");
+            assert!(error.contains(program) && error.ends_with(&advice), "{error}");
+        }
+        // Bytes of another format that begin alike.
+        assert_eq!(all(b"BZh9 is text".to_vec()).unwrap(), b"BZh9 is text");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod answer_memory;
 pub mod attestation;
 pub mod audit;
 pub mod certificate;
@@ -43,4 +44,4 @@ pub use connections::{Listener, serve, serve_pcap_over_ip};
 pub use counters::PANICS;
 pub use http::{ROUTES, Route, openapi};
 pub use retention_target::RetentionTarget;
-pub use service::{QUERIES_MIN, QUERY_COST_BYTES, Recorder, Service, ServiceLimits, open_files};
+pub use service::{Recorder, Service, ServiceLimits, open_files};

@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::answer_memory::AnswerMemory;
 use super::attestation::Attestation;
 use super::audit::Audit;
 use super::clock::now;
@@ -28,25 +29,17 @@ use base::time::Timestamp;
 use engine::own_streams::OwnStreams;
 use formats::annotations::SharedReport;
 use processes::table::SocketTable;
-use query::listing::{PAGE_ROWS, ROW_BYTES};
+use query::listing::ROW_BYTES;
 use query::search::{SEARCH_SESSION_BYTES, SEARCH_SESSIONS_MAX, SELECTOR_BYTES, SearchLimits};
 use query::status::{InputStatus, SandboxStatus, Status};
 use query::{History, Reloadable};
 
-/// Bytes that a query of packets takes: chunks on their way, the stack of its thread, records that are read ahead, parts of
-/// compressed segments.
-pub const QUERY_COST_BYTES: u64 = 384 << 10;
-/// Queries of packets that can run at once on the smallest budget.
-pub const QUERIES_MIN: u64 = 8;
 /// Bytes set aside for each byte of a list of selections: the byte itself, and its parsed form.
 const BODY_COST: u64 = 4;
 /// Bytes set aside for a short list of selections.
 const SELECTORS_BYTES_MIN: u64 = 64 << 10;
 /// KiB that a search for sessions needs; a query with less is refused.
 const SEARCH_KIB_MIN: u64 = 64;
-/// KiB of a listing of 1024 sessions.
-const LISTING_KIB_MIN: u64 = (QUERY_COST_BYTES + PAGE_ROWS as u64 * ROW_BYTES) >> 10;
-
 /// The recorder, as far as the service needs it.
 #[derive(Debug)]
 pub struct Recorder {
@@ -125,6 +118,7 @@ pub struct Service {
     pub(crate) own_streams: Arc<OwnStreams>,
     /// In KiB.
     pub(crate) listing_memory: Arc<Quota>,
+    pub(crate) memory: AnswerMemory,
     /// The runtime of queries; `None` for the runtime that serves.
     pub(crate) query_threads: Option<Handle>,
     pub(crate) sandbox: Option<SandboxStatus>,
@@ -137,9 +131,7 @@ pub struct Service {
 impl Service {
     /// A service for this recorder.
     pub fn new(recorder: Recorder, limits: ServiceLimits) -> Self {
-        let half = recorder.queries_bytes / 2;
-        let queries = (half / QUERY_COST_BYTES).max(QUERIES_MIN);
-        let listing_kib = (half >> 10).max(2 * LISTING_KIB_MIN);
+        let memory = AnswerMemory::new(recorder.queries_bytes);
         Self {
             recorder,
             limits: limits.into(),
@@ -153,11 +145,12 @@ impl Service {
             tls: None,
             stopping: Arc::default(),
             pinned: Notify::new(),
-            packet_queries: Quota::new(queries, 1),
-            followers: Quota::new(queries / 2, 1),
+            packet_queries: Quota::new(memory.places, 1),
+            followers: Quota::new(memory.places / 2, 1),
             contents: Quota::new(1, 1),
             own_streams: Arc::default(),
-            listing_memory: Quota::new(listing_kib, LISTING_KIB_MIN),
+            listing_memory: Quota::new(memory.listing_bytes >> 10, memory.listing_bytes_min() >> 10),
+            memory,
             query_threads: None,
             sandbox: None,
             unrestricted_threads: Arc::default(),
@@ -330,9 +323,11 @@ impl Service {
 
     /// Waits for memory to sort up to `rows` sessions in; gives also how many fit.
     pub(crate) async fn listing(&self, peer: &Peer, rows: u64) -> Result<(Share, u64), Problem> {
-        let fixed = QUERY_COST_BYTES >> 10;
+        let (fixed, least) = (self.memory.listing_fixed_bytes() >> 10, self.memory.listing_bytes_min() >> 10);
         let wanted = fixed + (rows.saturating_mul(ROW_BYTES) >> 10) + 1;
-        let share = self.take(&self.listing_memory, peer, wanted.min(LISTING_KIB_MIN), wanted, "listings").await?;
+        // One listing that is not read leaves room for another one, of root too.
+        let wanted = wanted.min((self.memory.listing_bytes / 2) >> 10);
+        let share = self.take(&self.listing_memory, peer, wanted.min(least), wanted, "listings").await?;
         let rows_max = (share.amount().saturating_sub(fixed) << 10) / ROW_BYTES;
         Ok((share, rows_max))
     }
@@ -344,11 +339,11 @@ impl Service {
 
     /// Waits for memory for selections whose description has so many bytes.
     pub(crate) async fn selections(&self, peer: &Peer, body_bytes: u64) -> Result<(Share, SearchLimits), Problem> {
-        let fixed = (QUERY_COST_BYTES + Self::selectors_bytes(body_bytes)) >> 10;
+        let fixed = (self.memory.query_bytes() + Self::selectors_bytes(body_bytes)) >> 10;
         let all = self.listing_memory.most(peer.holder().standing);
         let least = fixed + SEARCH_KIB_MIN.min(all / 8);
         if least > all || body_bytes > SelectionList::BODY_BYTES_MAX {
-            let most = (all << 10).saturating_sub(QUERY_COST_BYTES + (SEARCH_KIB_MIN << 10)) / BODY_COST;
+            let most = (all << 10).saturating_sub(self.memory.query_bytes() + (SEARCH_KIB_MIN << 10)) / BODY_COST;
             return Err(Problem::body_too_large(most.min(SelectionList::BODY_BYTES_MAX)));
         }
         let wanted = fixed + ((SEARCH_SESSIONS_MAX as u64 * SEARCH_SESSION_BYTES) >> 10);

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use super::running::{Recorder, Sender, directory, eventually, unanswered};
+use super::running::{Recorder, Sender, directory, eventually, reply, unanswered};
+use crate::cli::run;
 use crate::generate::Random;
 use crate::namespaces::{Namespace, available};
 
@@ -140,6 +141,53 @@ fn honest_13_01_what_was_not_opened_is_a_cause() {
             reply.stderr
         );
         assert!(!reply.stderr.contains("was seen"), "{question:?}: {}", reply.stderr);
+    }
+}
+
+/// pcapng with a frame of Ethernet, and two packets of USB on another interface.
+fn with_usb(frame: &[u8]) -> Vec<u8> {
+    let block = |kind: u32, body: &[u8]| {
+        let padded = [body, &vec![0; body.len().next_multiple_of(4) - body.len()]].concat();
+        let length = u32::try_from(12 + padded.len()).unwrap().to_le_bytes();
+        [&kind.to_le_bytes()[..], &length, &padded, &length].concat()
+    };
+    let interface = |link_type: u16| block(1, &[&link_type.to_le_bytes()[..], &[0; 6]].concat());
+    let packet = |interface: u32, time_us: u64, data: &[u8]| {
+        let length = u32::try_from(data.len()).unwrap();
+        let [high, low] = [time_us >> 32, time_us & 0xffff_ffff].map(|part| u32::try_from(part).unwrap());
+        let head = [interface, high, low, length, length].map(u32::to_le_bytes).concat();
+        block(6, &[&head[..], data].concat())
+    };
+    let start = block(0x0a0d_0d0a, &[&0x1a2b_3c4d_u32.to_le_bytes()[..], &[1, 0, 0, 0], &[0xff; 8]].concat());
+    let time_us = 1_795_341_600_000_000;
+    let packets = [packet(0, time_us, frame), packet(1, time_us + 1, &[7; 64]), packet(1, time_us + 2, &[8; 64])];
+    [start, interface(1), interface(220), packets.concat()].concat()
+}
+
+/// An answer that has something names what was not opened, too: of a recorder and of files.
+#[test]
+fn honest_13_01_what_was_not_opened_is_named_beside_what_was_found() {
+    const SENTENCE: &str = "2 packets of link type USB_LINUX_MMAPPED were not opened";
+    let frame = ethernet(0x0800, &ipv4(17, 0, &udp(4000, 5353, b"a needle")));
+    let directory = directory();
+    let path = directory.path().join("mixed.pcapng");
+    std::fs::write(&path, with_usb(&frame)).unwrap();
+    let file = path.to_str().unwrap();
+    let recorder = replayed(file, 3, "32M");
+    for (question, code) in [
+        (&["get", "--text", "--port", "5353"][..], 0),
+        (&["flows", "--port", "5353"], 0),
+        (&["flows", "--by", "peer", "--port", "5353"], 0),
+        (&["hunt", "--text", "needle"], 0),
+        (&["hunt", "--text", "nothing like it"], 1),
+        (&["files"], 1),
+    ] {
+        let of_file = [question, &["-r", file]].concat();
+        for reply in [recorder.ask(question), reply(&run(&of_file))] {
+            assert!(reply.stderr.contains(SENTENCE), "{question:?}: {reply:?}");
+            assert_eq!(reply.stderr.matches(SENTENCE).count(), 1, "{question:?}: {reply:?}");
+            assert_eq!(reply.code, code, "{question:?}: {reply:?}");
+        }
     }
 }
 

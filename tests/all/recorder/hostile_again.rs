@@ -297,6 +297,48 @@ fn security_14_2_the_smallest_budget_holds_under_attack() {
     drop((crowd, stalled));
 }
 
+/// Bytes of a process that belong to no file.
+fn private_bytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Eight readers of packets and two of listings that stop reading hold no more than the budget has for answers.
+#[test]
+fn security_14_2_slow_readers_hold_no_more_than_the_budget_has_for_them() {
+    const PACKETS: u64 = 20_000;
+    let (recorder, _) = plain(PACKETS, 1000, &["-m", "16M"]);
+    // What the first answers of a process allocate once is not held by readers.
+    assert_eq!(recorder.ask(&["get", "-c", "1", "-w", "/dev/null"]).code, 0);
+    assert_eq!(recorder.ask(&["flows", "--limit", "1"]).code, 0);
+    let budget = recorder.status().memory.queries_bytes;
+    let before = private_bytes(recorder.child.id());
+    let paths = [vec!["/v1/flows"; 2], vec!["/v1/packets"; 8]].concat();
+    let readers: Vec<UnixStream> = paths
+        .into_iter()
+        .map(|path| {
+            let mut stream = UnixStream::connect(recorder.socket()).unwrap();
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let running = || metric(&recorder, "retrocap_queries_running");
+    eventually("both listings and some of the others are answered", || running() >= 5);
+    let mut held = 0;
+    for _ in 0..20 {
+        held = held.max(private_bytes(recorder.child.id()).saturating_sub(before));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    eprintln!("{} answers hold {} KiB of {} KiB", running(), held >> 10, budget >> 10);
+    assert!(running() >= 5, "they are stalled, not gone");
+    assert!(held > 0 && held <= budget, "{held} of {budget}");
+    // Once they are gone, others are answered.
+    drop(readers);
+    assert_eq!(recorder.ask(&["get", "-c", "1", "-w", "/dev/null"]).code, 0);
+    conserves(&recorder.status());
+}
+
 /// Handshakes that arrive byte by byte hold places for connections; clients are served nevertheless, and the slow ones are
 /// closed.
 #[test]

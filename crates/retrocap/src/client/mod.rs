@@ -134,6 +134,16 @@ pub(crate) fn refused(status: StatusCode, document: &str) -> Refused {
 pub(crate) struct Trailers(Arc<Mutex<hyper::HeaderMap>>);
 
 impl Trailers {
+    /// Adds a text to a trailer.
+    pub(crate) fn add(&self, name: &'static str, text: &str) {
+        let mut trailers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = trailers.get(name).map(|there| String::from_utf8_lossy(there.as_bytes()).into_owned());
+        let all = there.map_or_else(|| text.to_owned(), |there| format!("{there}; {text}"));
+        if let Ok(value) = hyper::header::HeaderValue::from_str(&all) {
+            trailers.insert(name, value);
+        }
+    }
+
     /// The trailer of this name; `None` until the stream has ended.
     pub(crate) fn text(&self, name: &str) -> Option<Foreign> {
         let trailers = self.0.lock().unwrap_or_else(PoisonError::into_inner);

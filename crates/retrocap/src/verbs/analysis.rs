@@ -1,5 +1,6 @@
 //! Reads the packets of a selection, in order, for verbs that look into sessions.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,12 +11,14 @@ use crate::client::{self, Trailers};
 use crate::options::Common;
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::selection::{Around, Selection};
+use crate::verbs::trailers::MISSING;
 use crate::{offline, offline_spool};
 use api::question::{ExportQuestion, PacketsQuestion};
 use base::interface::Interfaces;
 use base::packet::Packet;
 use base::source::{Batch, Source as _};
 use formats::reader::FileSource;
+use query::explain;
 use streams::Session;
 
 /// What is read.
@@ -62,27 +65,37 @@ impl SessionInput<'_> {
         let reader: Box<dyn Read + Send> = Box::new(answer);
         let mut source = FileSource::from_reader(reader, Arc::clone(interfaces));
         let (mut sequence, mut bytes, mut ended) = (0, 0, false);
+        let mut not_opened = BTreeMap::new();
         loop {
             let batch = source.batch(&mut |packet| {
                 if !ended {
                     sequence += 1;
                     bytes += packet.data.len() as u64;
+                    if !decode::opens(packet.link_type) {
+                        *not_opened.entry(packet.link_type).or_default() += 1;
+                    }
                     ended = each(InputEvent::Packet(packet, sequence)).is_break();
                 }
             });
             counts.set(sequence, bytes, None);
             if ended {
-                return Ok(trailers);
+                break;
             }
             match batch {
-                Ok(Batch::End) => return Ok(trailers),
-                Err(_) if interrupted.is_interrupted() => return Ok(trailers),
+                Ok(Batch::End) => break,
+                Err(_) if interrupted.is_interrupted() => break,
                 more => more?,
             };
             if self.follow && each(InputEvent::Pause).is_break() {
-                return Ok(trailers);
+                break;
             }
         }
+        // A question with a condition has its own count, of packets that cannot come.
+        let is_named = trailers.text(MISSING).is_some_and(|text| text.untrusted().contains("not opened"));
+        if let Some(sentence) = explain::not_opened(&not_opened).filter(|_| !is_named) {
+            trailers.add(MISSING, &sentence);
+        }
+        Ok(trailers)
     }
 }
 

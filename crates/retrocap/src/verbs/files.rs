@@ -73,8 +73,9 @@ impl Files {
         });
         match read {
             Ok(trailers) => {
+                trailers::missing(&trailers, common);
                 decoder.end()?;
-                trailers::ended(&trailers, common)
+                trailers::complete(&trailers)
             }
             Err(error) => {
                 decoder.abandon();

@@ -160,8 +160,10 @@ impl Hunt {
         // Packets that were evicted while the search was on its way to them.
         let overtaken = trailers.text("retrocap-overtaken").and_then(|text| text.untrusted().parse().ok()).unwrap_or(0);
         let report = Report { overtaken, ..report };
+        // Where nothing matched, this is a part of the answer, too.
+        trailers::missing(&trailers, common);
         self.end(common, &matches, &report, streams.counts(), &interfaces)?;
-        trailers::ended(&trailers, common)
+        trailers::complete(&trailers)
     }
 
     /// Writes and pins the sessions that matched, and says what was searched.

@@ -14,10 +14,15 @@ pub(super) const MISSING: &str = "retrocap-missing";
 
 /// Prints which matching packets were evicted; see [`complete`] for the rest.
 pub(super) fn ended(trailers: &Trailers, common: &Common) -> anyhow::Result<()> {
+    missing(trailers, common);
+    complete(trailers)
+}
+
+/// Prints which matching packets are gone.
+pub(super) fn missing(trailers: &Trailers, common: &Common) {
     if let Some(missing) = trailers.text(MISSING).filter(|_| !common.quiet) {
         note(&format!("retrocap: {}", missing.terminal()));
     }
-    complete(trailers)
 }
 
 /// `INCOMPLETE: ` before the summary of an answer that ended early, so that it does not look like success.

@@ -19,7 +19,7 @@ use query::attribution::Attribution;
 use query::counted;
 use query::explain::Cause;
 use query::flows::Flow;
-use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, PAGE_ROWS, ROW_BYTES};
+use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, ROW_BYTES};
 use query::sums::{By, SUM_BYTES};
 
 /// Sums for which there is room in the smallest memory.
@@ -82,7 +82,7 @@ impl Listing {
         let (mut listed, mut looked_at) = (0u64, 0u64);
         let mut stopped = false;
         while listed < rows_max_of_process {
-            let page = flows.page(PAGE_ROWS);
+            let page = flows.page(self.service.memory.page_rows());
             if page.is_empty() {
                 break;
             }
@@ -106,7 +106,7 @@ impl Listing {
         }
         let note = match stopped {
             true => "incomplete: the recorder was stopped while it sent this answer".to_owned(),
-            false => self.of_memory(note(&flows, name.is_some())),
+            false => self.of_memory(self.with_not_opened(note(&flows, name.is_some()))),
         };
         let next = flows.next_mark().map(|mark| mark.to_string()).unwrap_or_default();
         let mut counts = counts(listed, totals);
@@ -161,7 +161,7 @@ impl Listing {
             sink.line(sum)?;
         }
         let note = match sums.left_out {
-            0 => self.of_memory(sums.unlisted.sentence().unwrap_or_default()),
+            0 => self.of_memory(self.with_not_opened(sums.unlisted.sentence().unwrap_or_default())),
             left_out => format!(
                 "incomplete: {left_out} sessions are in no sum, because there is memory for {fit} sums; narrow it down with \
                  since, until or an expression"
@@ -179,6 +179,20 @@ impl Listing {
                 refuse(sink, entry, Problem::nothing_matched(&cause))
             }
             Err(error) => refuse(sink, entry, error),
+        }
+    }
+
+    /// Adds to a note which packets the question could not be asked of.
+    fn with_not_opened(&self, note: String) -> String {
+        let FlowQuery { request, name, .. } = &self.query;
+        // Without a condition, their sessions are listed too.
+        if !request.names_content() && name.is_none() {
+            return note;
+        }
+        match self.service.history().not_opened(request).ok().flatten() {
+            Some(sentence) if note.is_empty() => sentence,
+            Some(sentence) => format!("{note}; {sentence}"),
+            None => note,
         }
     }
 

@@ -19,9 +19,6 @@ use query::explain::{Cause, Question};
 use query::search::{Selector, SessionTotals};
 use query::{Found, SearchNotes, Summary};
 
-/// Bytes of all files together after which they are sent.
-const PENDING_BYTES_MAX: usize = 128 << 10;
-
 /// One answer in lines.
 pub(crate) struct LinesAnswer {
     pub(crate) service: Arc<Service>,
@@ -61,6 +58,8 @@ impl LinesAnswer {
             .map(|(selection, known)| Outcome { selection, sessions: known.sessions, ..Outcome::default() })
             .collect();
         let mut files: BTreeMap<u32, File> = BTreeMap::new();
+        // Bytes of all files together after which they are sent.
+        let pending_bytes_max = 2 * sink.chunk_bytes();
         let (mut pending, mut targets) = (0, Vec::new());
         while let Some(found) = packets.next() {
             entry.packet(found.packet.data.len());
@@ -80,7 +79,7 @@ impl LinesAnswer {
                 }
                 pending += file.pending.len() - before;
             }
-            if pending >= PENDING_BYTES_MAX {
+            if pending >= pending_bytes_max {
                 pending = 0;
                 self.send(&mut files, packets.part(), &mut sink)?;
             }

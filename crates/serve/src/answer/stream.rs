@@ -22,8 +22,6 @@ use base::log_limit::LogLimit;
 use evidence::digest::Hasher;
 use query::Summary;
 
-/// Bytes after which a chunk is sent. A packet is never split, so that a chunk can be longer by one packet.
-pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 /// Time after which the client is sent what was found, however little it is.
 const FIRST_AFTER: Duration = Duration::from_millis(2);
 /// Chunks between the query and the connection.
@@ -164,17 +162,22 @@ impl Sink {
         }
     }
 
+    pub(crate) fn chunk_bytes(&self) -> usize {
+        self.service.memory.chunk_bytes()
+    }
+
     /// The buffer that the answer is written to; after its first byte the answer can no longer be a problem.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         if self.buffer.capacity() == 0 {
-            self.buffer.reserve(CHUNK_BYTES + (CHUNK_BYTES >> 4));
+            let chunk_bytes = self.chunk_bytes();
+            self.buffer.reserve(chunk_bytes + (chunk_bytes >> 4));
         }
         &mut self.buffer
     }
 
     /// Sends what was written once it is enough for a chunk; waits until the client has taken earlier chunks.
     pub(crate) fn send_full(&mut self) -> Result<(), ClientGone> {
-        if self.buffer.len() >= CHUNK_BYTES { self.send() } else { Ok(()) }
+        if self.buffer.len() >= self.chunk_bytes() { self.send() } else { Ok(()) }
     }
 
     /// As [`send_full`](Self::send_full), but a client that has waited for a while is sent the first bytes, however few.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::stream::{AnswerEnd, CHUNK_BYTES, ClientGone, Sink, stream};
+use super::super::stream::{AnswerEnd, ClientGone, Sink, stream};
 use super::super::{Answer, AnswerKind};
 use super::{Lines, WAITING_BYTES, new_streams, object_limits};
 use crate::audit::{Action, AuditEntry};
@@ -110,6 +110,9 @@ fn read<O: ObjectSink>(
             searched.push_str(&format!("; {number} {what}"));
         }
     }
+    if let Some(sentence) = service.history().not_opened(&query.request)? {
+        searched.push_str(&format!("; {sentence}"));
+    }
     Ok((protocols.sink.objects, summary, searched))
 }
 
@@ -188,7 +191,7 @@ fn send(
         entry.end(problem.outcome());
         return sink.refuse(problem);
     };
-    for chunk in content.chunks(CHUNK_BYTES) {
+    for chunk in content.chunks(sink.chunk_bytes()) {
         sink.buffer().extend_from_slice(chunk);
         sink.send()?;
     }

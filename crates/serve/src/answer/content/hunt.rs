@@ -124,7 +124,10 @@ impl Search {
             }
         }
         let report = Report { overtaken: summary.overtaken, ..both.hunter.report() };
-        let searched = report.sentence(streams.counts());
+        let mut searched = report.sentence(streams.counts());
+        if let Ok(Some(sentence)) = history.not_opened(&query.request) {
+            searched.push_str(&format!("; {sentence}"));
+        }
         drop(both);
         let Some(lines) = Rc::into_inner(lines) else { return Err(ClientGone) };
         lines.into_inner().end(
