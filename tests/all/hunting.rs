@@ -26,7 +26,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// A capture of one HTTP session between 10.0.0.1 and 192.0.2.7, each part in packets of `piece` bytes.
-fn http(folder: &Path, request: &[u8], response: &[u8], piece: usize) -> std::path::PathBuf {
+pub(crate) fn http(folder: &Path, request: &[u8], response: &[u8], piece: usize) -> std::path::PathBuf {
     let mut file = crate::generate::header();
     let mut sequence = [1u32, 1];
     let mut add = |from: usize, flags: u8, payload: &[u8], sequence: &mut [u32; 2]| {

@@ -19,6 +19,8 @@ mod handover;
 mod honest;
 #[cfg(target_os = "linux")]
 mod hostile_again;
+#[cfg(target_os = "linux")]
+mod hostile_names;
 mod hostile_recorder;
 mod house;
 #[cfg(target_os = "linux")]
