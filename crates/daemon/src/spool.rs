@@ -20,7 +20,7 @@ use spool::archive::SharedSpool;
 use spool::catalogue::OpenReport;
 use spool::directory::Directory;
 use spool::follow::Follower;
-use spool::writer::{Options, Spool, State};
+use spool::writer::{Options, Spool, SpoolState};
 
 /// A spool in a directory.
 pub(super) type DirectorySpool = SharedSpool<Arc<Directory>>;
@@ -136,7 +136,7 @@ fn run(shelf: &DirectorySpool, options: Options, history: &History, before: &[u6
     shelf.opened(spool.board());
     let mut follower = Follower::new(history.workers.clone(), Arc::clone(&history.interfaces), before);
     let mut shown = Instant::now();
-    let mut state = State::Ok;
+    let mut state = SpoolState::Ok;
     while !stop.load(Ordering::Acquire) {
         let more = follower.pass(&mut spool, now());
         if spool.state() != state {
@@ -165,12 +165,12 @@ fn run(shelf: &DirectorySpool, options: Options, history: &History, before: &[u6
     }
 }
 
-fn log_state(state: State, problem: Option<&str>) {
+fn log_state(state: SpoolState, problem: Option<&str>) {
     let problem = problem.unwrap_or("no reason is known");
     match state {
-        State::Ok => tracing::info!("the spool is written again"),
-        State::Full => tracing::warn!("the spool is full: {problem}"),
-        State::Failed => tracing::error!("the spool cannot be written: {problem}"),
+        SpoolState::Ok => tracing::info!("the spool is written again"),
+        SpoolState::Full => tracing::warn!("the spool is full: {problem}"),
+        SpoolState::Failed => tracing::error!("the spool cannot be written: {problem}"),
     }
 }
 

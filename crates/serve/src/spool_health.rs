@@ -3,7 +3,7 @@
 use super::clock::now;
 use base::time::human_age;
 use query::{History, Request, Tier};
-use spool::writer::State;
+use spool::writer::SpoolState;
 
 /// What an answer about `request` says of packets that memory has evicted, of which `in_memory` is a statement.
 pub(super) fn with_disk(history: &History, request: &Request, in_memory: String) -> String {
@@ -47,9 +47,9 @@ pub(super) fn problem(history: &History) -> Option<String> {
     };
     let problem = view.problem.unwrap_or_default();
     match view.state {
-        State::Failed => Some(format!("the spool {directory} cannot be written: {problem}")),
-        State::Full => Some(format!("the spool {directory} is full: {problem}; give it more room, or move it")),
-        State::Ok => {
+        SpoolState::Failed => Some(format!("the spool {directory} cannot be written: {problem}")),
+        SpoolState::Full => Some(format!("the spool {directory} is full: {problem}; give it more room, or move it")),
+        SpoolState::Ok => {
             let keep = view.keep?;
             let gone = view.removed_until.max(disk.progress().and_then(|progress| progress.lost_until))?;
             let reach = now().since(gone);

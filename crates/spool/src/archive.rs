@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::board::{PublishedState, SpoolSnapshot};
 use crate::follow::Progress;
 use crate::medium::Medium;
-use crate::read::{Found, Packets, ReadSummary, Selection};
+use crate::read::{FoundPacket, Packets, ReadSummary, Selection};
 use base::time::Timestamp;
 
 /// The files of a spool, for queries.
@@ -33,7 +33,7 @@ pub trait PacketStream: fmt::Debug + Send {
     fn peek_time(&mut self) -> Option<Timestamp>;
 
     /// The next packet.
-    fn next(&mut self) -> Option<Found<'_>>;
+    fn next(&mut self) -> Option<FoundPacket<'_>>;
 
     /// Costs so far, and the number of files and chunks that could not be read.
     fn summary(&self) -> ReadSummary;
@@ -47,7 +47,7 @@ where
         Self::peek_time(self)
     }
 
-    fn next(&mut self) -> Option<Found<'_>> {
+    fn next(&mut self) -> Option<FoundPacket<'_>> {
         Self::next(self)
     }
 

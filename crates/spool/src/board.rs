@@ -49,7 +49,7 @@ pub struct Options {
 
 /// The reason why the spool refuses a packet. The caller may try again later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum WriteRefusal {
     /// There is no room, and nothing can be removed.
     Full,
     /// The medium fails.
@@ -60,7 +60,7 @@ pub enum Refused {
 
 /// The state of a spool, as the status reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
+pub enum SpoolState {
     /// Everything is written in time.
     #[default]
     Ok,
@@ -106,7 +106,7 @@ pub struct PublishedState {
 #[derive(Clone, Debug, Default)]
 pub struct SpoolSnapshot {
     /// State.
-    pub state: State,
+    pub state: SpoolState,
     /// Counts.
     pub counts: Counts,
     /// How long all packets should stay.

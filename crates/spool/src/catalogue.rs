@@ -7,12 +7,12 @@ use std::io;
 use std::sync::Arc;
 
 use crate::band::Band;
-use crate::entry::{Entry, footer};
 use crate::file::UnsealedFile;
 use crate::layout::parse_name;
 use crate::medium::Medium;
-use crate::recover::{Rebuilt, Recovered, recover};
+use crate::recover::{RebuiltIndex, RecoveryOutcome, recover};
 use crate::retain::Candidate;
+use crate::sealed_file::{SealedFile, footer};
 use base::time::Timestamp;
 
 /// Files, bytes and packets of a band.
@@ -32,7 +32,7 @@ pub struct BandView {
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     /// Sealed files, by number.
-    pub sealed: Vec<Arc<Entry>>,
+    pub sealed: Vec<Arc<SealedFile>>,
     /// Files that the recorder is writing.
     pub open: Vec<Arc<UnsealedFile>>,
 }
@@ -113,8 +113,8 @@ impl Catalogue {
     }
 
     /// The oldest file of each band: the candidates for removal when room is needed.
-    pub fn candidates(&self) -> (Vec<Candidate>, Vec<Arc<Entry>>) {
-        let mut oldest: [Option<&Arc<Entry>>; Band::COUNT] = [None; Band::COUNT];
+    pub fn candidates(&self) -> (Vec<Candidate>, Vec<Arc<SealedFile>>) {
+        let mut oldest: [Option<&Arc<SealedFile>>; Band::COUNT] = [None; Band::COUNT];
         let mut band_bytes = [0; Band::COUNT];
         for entry in &self.sealed {
             let band = Band(entry.footer.header.band).index();
@@ -122,7 +122,7 @@ impl Catalogue {
             band_bytes[band] += entry.len;
         }
         let oldest = oldest.into_iter().flatten();
-        let candidate = |entry: &Arc<Entry>| {
+        let candidate = |entry: &Arc<SealedFile>| {
             let band = Band(entry.footer.header.band);
             Candidate { band, newest: entry.times().1, band_bytes: band_bytes[band.index()] }
         };
@@ -150,8 +150,8 @@ impl Catalogue {
 }
 
 enum Opened {
-    Sealed(Entry),
-    Recovered(Entry),
+    Sealed(SealedFile),
+    Recovered(SealedFile),
     /// And its unconfirmed bytes.
     Unfinished(UnsealedFile, u64),
     Nothing,
@@ -160,13 +160,13 @@ enum Opened {
 fn open_one<M: Medium>(medium: &M, name: &str, len: u64, write: bool) -> io::Result<Opened> {
     let file = medium.open(name)?;
     if let Some(footer) = footer(medium, &file, name, len)? {
-        return Ok(Opened::Sealed(Entry::new(name, footer, len)));
+        return Ok(Opened::Sealed(SealedFile::new(name, footer, len)));
     }
     if write {
         drop(file);
         return Ok(match recover(medium, name, len)? {
-            Recovered::Sealed(entry) => Opened::Recovered(*entry),
-            Recovered::Removed => Opened::Nothing,
+            RecoveryOutcome::Sealed(entry) => Opened::Recovered(*entry),
+            RecoveryOutcome::Removed => Opened::Nothing,
         });
     }
     rebuilt(medium, &file, name, len)
@@ -175,7 +175,7 @@ fn open_one<M: Medium>(medium: &M, name: &str, len: u64, write: bool) -> io::Res
 /// An unfinished file for readers, with an index built from its packets.
 fn rebuilt<M: Medium>(medium: &M, file: &M::File, name: &str, len: u64) -> io::Result<Opened> {
     let Some(parsed) = parse_name(name) else { return Ok(Opened::Nothing) };
-    let (rebuilt, scanned) = Rebuilt::scan(medium, file, len, (parsed.0, parsed.2))?;
+    let (rebuilt, scanned) = RebuiltIndex::scan(medium, file, len, (parsed.0, parsed.2))?;
     let replaces = rebuilt.header.is_some_and(|header| header.replaces.is_some());
     if rebuilt.index.packets() == 0 || replaces {
         return Ok(Opened::Nothing);

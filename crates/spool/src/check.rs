@@ -4,12 +4,12 @@ use std::io;
 use std::ops::Range;
 
 use crate::bgzf::{self, Inflate};
-use crate::entry::{Entry, footer};
 use crate::file::footer_place;
 use crate::index::{self, Chunk};
 use crate::layout::{self, FOOTER_BYTES, Footer, parse_name};
 use crate::medium::{Medium, read_exact};
-use crate::recover::Rebuilt;
+use crate::recover::RebuiltIndex;
+use crate::sealed_file::{SealedFile, footer};
 use base::time::Timestamp;
 
 /// Names of the index sections.
@@ -63,9 +63,9 @@ pub fn check_file<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Fil
     let (counter, _, compressed) = parse_name(name).ok_or(io::ErrorKind::InvalidInput)?;
     let file = medium.open(name)?;
     let mut report = FileReport { name: name.to_owned(), len, ..FileReport::default() };
-    let entry = footer(medium, &file, name, len)?.map(|footer| Entry::new(name, footer, len));
+    let entry = footer(medium, &file, name, len)?.map(|footer| SealedFile::new(name, footer, len));
     let data_bytes = entry.as_ref().map_or(len, |entry| entry.footer.data_bytes);
-    let (rebuilt, scanned) = Rebuilt::scan(medium, &file, data_bytes, (counter, compressed))?;
+    let (rebuilt, scanned) = RebuiltIndex::scan(medium, &file, data_bytes, (counter, compressed))?;
     report.packets = rebuilt.index.packets();
     report.times = rebuilt.index.times();
     report.unconfirmed_bytes = data_bytes - scanned.end;
@@ -105,7 +105,7 @@ fn describe(bytes: Range<u64>, chunks: &[Chunk], found: &[Chunk], only: Option<u
 }
 
 /// Verifies index and footer, and returns the chunks, if the index can be read.
-fn check_index<M: Medium>(medium: &M, file: &M::File, entry: &Entry, report: &mut FileReport) -> Vec<Chunk> {
+fn check_index<M: Medium>(medium: &M, file: &M::File, entry: &SealedFile, report: &mut FileReport) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut end = entry.footer.data_bytes;
     for (number, name) in SECTION_NAMES.into_iter().enumerate() {
@@ -132,7 +132,7 @@ fn check_index<M: Medium>(medium: &M, file: &M::File, entry: &Entry, report: &mu
 fn is_as_written<M: Medium>(
     medium: &M,
     file: &M::File,
-    entry: &Entry,
+    entry: &SealedFile,
     number: usize,
     payload: &[u8],
 ) -> io::Result<bool> {
@@ -149,7 +149,7 @@ fn is_as_written<M: Medium>(
     Ok(bytes == written)
 }
 
-fn footer_is_as_written<M: Medium>(medium: &M, file: &M::File, entry: &Entry, offset: u64) -> io::Result<bool> {
+fn footer_is_as_written<M: Medium>(medium: &M, file: &M::File, entry: &SealedFile, offset: u64) -> io::Result<bool> {
     let compressed = entry.footer.header.compressed;
     let extra = if compressed { (bgzf::STORED_OVERHEAD_BYTES + bgzf::END.len()) as u64 } else { 0 };
     if entry.len.checked_sub(FOOTER_BYTES as u64 + extra) != Some(offset) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::band::Band;
 use crate::medium::Medium;
-use crate::writer::{Refused, Spool, State};
+use crate::writer::{Spool, SpoolState, WriteRefusal};
 use base::interface::{Interface, Interfaces};
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -200,7 +200,7 @@ impl Follower {
                 }
                 Ok(bytes) => written += bytes,
                 Err(refused) => {
-                    return if refused == Refused::Busy { Outcome::More } else { Outcome::Refused };
+                    return if refused == WriteRefusal::Busy { Outcome::More } else { Outcome::Refused };
                 }
             }
             let Some(track) = self.sources[source].tracks.get_mut(&key) else { continue };
@@ -226,7 +226,7 @@ impl Follower {
         source: usize,
         key: Key,
         now: Timestamp,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, WriteRefusal> {
         let Source { worker, tracks, .. } = &mut self.sources[source];
         let Some(track) = tracks.get_mut(&key) else { return Ok(0) };
         let Some(record) = track.pending else { return Ok(0) };
@@ -316,9 +316,9 @@ impl Follower {
         let lost = seems.min(std::mem::replace(&mut self.seemed_lost, seems));
         if let Some(more) = lost.checked_sub(self.lost.packets()).filter(|more| *more > 0) {
             match spool.state() {
-                State::Ok => self.lost.too_slow += more,
-                State::Full => self.lost.no_room += more,
-                State::Failed => self.lost.failed += more,
+                SpoolState::Ok => self.lost.too_slow += more,
+                SpoolState::Full => self.lost.no_room += more,
+                SpoolState::Failed => self.lost.failed += more,
             }
             self.lost_until = Some(now);
         }

@@ -25,7 +25,6 @@ pub mod catalogue;
 pub mod check;
 #[cfg(target_os = "linux")]
 pub mod directory;
-pub mod entry;
 pub mod file;
 pub mod follow;
 pub mod index;
@@ -36,4 +35,5 @@ pub mod recover;
 pub mod removal;
 pub mod retain;
 pub mod scan;
+pub mod sealed_file;
 pub mod writer;

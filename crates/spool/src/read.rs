@@ -14,11 +14,11 @@ use std::sync::Arc;
 use crate::bgzf::{self, Inflate};
 use crate::blocks::{self, Block, SpooledInterface, SpooledPacket};
 use crate::catalogue::Catalogue;
-use crate::entry::Entry;
 use crate::file::UnsealedFile;
 use crate::index::{self, Chunk, ChunkSet, Condition};
 use crate::layout::FileId;
 use crate::medium::Medium;
+use crate::sealed_file::SealedFile;
 use base::time::Timestamp;
 use loaded::{LoadedChunk, keep, packets_of, read_up_to};
 
@@ -67,7 +67,7 @@ pub struct ReadSummary {
 
 /// A packet from a spool.
 #[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
+pub struct FoundPacket<'a> {
     /// The packet.
     pub packet: SpooledPacket<'a>,
     /// Its interface.
@@ -99,7 +99,7 @@ pub struct Packets<M: Medium> {
 
 #[derive(Debug)]
 enum Source {
-    Sealed(Arc<Entry>),
+    Sealed(Arc<SealedFile>),
     Open(Arc<UnsealedFile>, Option<(Timestamp, Timestamp)>),
 }
 
@@ -179,7 +179,7 @@ impl<M: Medium> Packets<M> {
 
     /// The next packet.
     #[expect(clippy::should_implement_trait, reason = "the result borrows from the reader")]
-    pub fn next(&mut self) -> Option<Found<'_>> {
+    pub fn next(&mut self) -> Option<FoundPacket<'_>> {
         self.put_back();
         self.advance();
         let Reverse(mut head) = self.loaded.pop()?;
@@ -191,7 +191,7 @@ impl<M: Medium> Packets<M> {
         match blocks::next(head.plain.get(at..)?) {
             Some((Block::Packet(packet), _)) => {
                 let interface = file.interfaces.get(packet.interface as usize)?;
-                Some(Found { packet, interface, file: file.id, band: file.band })
+                Some(FoundPacket { packet, interface, file: file.id, band: file.band })
             }
             _ => None,
         }
@@ -284,7 +284,7 @@ impl<M: Medium> Packets<M> {
         }
     }
 
-    fn look_at_sealed(&self, entry: &Arc<Entry>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+    fn look_at_sealed(&self, entry: &Arc<SealedFile>) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
         let file = self.medium.open(&entry.name)?;
         let section = |number| entry.section(&self.medium, &file, number);
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the index is damaged");
@@ -337,10 +337,11 @@ impl<M: Medium> Packets<M> {
     }
 
     /// The chunks of a file whose index is damaged.
-    fn rebuild(&self, entry: &Entry, file: M::File) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
+    fn rebuild(&self, entry: &SealedFile, file: M::File) -> io::Result<(OpenFile<M>, Vec<Chunk>)> {
         let header = entry.footer.header;
         let place = (header.id.counter, header.compressed);
-        let (rebuilt, scanned) = crate::recover::Rebuilt::scan(&self.medium, &file, entry.footer.data_bytes, place)?;
+        let (rebuilt, scanned) =
+            crate::recover::RebuiltIndex::scan(&self.medium, &file, entry.footer.data_bytes, place)?;
         let open = OpenFile {
             name: entry.name.clone(),
             file: (self.handles < HANDLES_MAX).then_some(file),

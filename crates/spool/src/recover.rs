@@ -5,16 +5,16 @@ use std::io;
 
 use crate::bgzf::Deflate;
 use crate::blocks::{self, Block, SpooledInterface};
-use crate::entry::Entry;
 use crate::file::End;
 use crate::index::Builder;
 use crate::layout::{self, CHUNK_BYTES, FileId, Footer, Header, parse_name};
 use crate::medium::Medium;
-use crate::scan::{self, Confirmed, Scanned};
+use crate::scan::{self, Confirmed, ScanReport};
+use crate::sealed_file::SealedFile;
 
 /// The index of a file, rebuilt by a scan.
 #[derive(Debug, Default)]
-pub struct Rebuilt {
+pub struct RebuiltIndex {
     /// The index.
     pub index: Builder,
     /// The header of the file, if a commit confirms it.
@@ -24,7 +24,7 @@ pub struct Rebuilt {
     interfaces: Vec<SpooledInterface>,
 }
 
-impl Rebuilt {
+impl RebuiltIndex {
     /// Adds confirmed bytes.
     pub fn add(&mut self, confirmed: &Confirmed<'_>) {
         // Descriptions of interfaces may be lost with damaged bytes. The later ones must keep their numbers.
@@ -68,14 +68,14 @@ impl Rebuilt {
         file: &M::File,
         len: u64,
         (counter, compressed): (u64, bool),
-    ) -> io::Result<(Self, Scanned)> {
+    ) -> io::Result<(Self, ScanReport)> {
         let mut rebuilt = Self::default();
         let scanned = scan::scan(medium, file, len, (counter, compressed), &mut |confirmed| rebuilt.add(&confirmed))?;
         Ok((rebuilt, scanned))
     }
 
     /// The end of the file: the index, and the header (derived from the file's name if it was lost).
-    pub fn end(self, (counter, band, compressed): (u64, u8, bool), scanned: &Scanned) -> End {
+    pub fn end(self, (counter, band, compressed): (u64, u8, bool), scanned: &ScanReport) -> End {
         let id = scanned.id.unwrap_or(FileId { epoch: 0, counter });
         let header = self.header.unwrap_or(Header { id, band, compressed, ..Header::default() });
         let damaged_bytes = scanned.damaged.iter().map(|range| range.end - range.start).sum();
@@ -92,9 +92,9 @@ impl Rebuilt {
 
 /// The result of recovering an unfinished file.
 #[derive(Debug)]
-pub enum Recovered {
+pub enum RecoveryOutcome {
     /// The file is complete now.
-    Sealed(Box<Entry>),
+    Sealed(Box<SealedFile>),
     /// The file had no packet and was removed.
     Removed,
 }
@@ -104,18 +104,18 @@ pub enum Recovered {
 /// # Errors
 ///
 /// If the medium cannot read or write it. The file then stays as it is.
-pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Recovered> {
+pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<RecoveryOutcome> {
     let parsed = parse_name(name).ok_or(io::ErrorKind::InvalidInput)?;
     let (counter, _, compressed) = parsed;
     let mut file = medium.reopen(name)?;
-    let (rebuilt, scanned) = Rebuilt::scan(medium, &file, len, (counter, compressed))?;
+    let (rebuilt, scanned) = RebuiltIndex::scan(medium, &file, len, (counter, compressed))?;
     // A file that replaces another counts only once it is sealed; until then, the other file still exists.
     let replaces = rebuilt.header.is_some_and(|header| header.replaces.is_some());
     if rebuilt.index.packets() == 0 || replaces {
         drop(file);
         medium.remove(name)?;
         medium.sync_names()?;
-        return Ok(Recovered::Removed);
+        return Ok(RecoveryOutcome::Removed);
     }
     if scanned.end < len {
         medium.truncate(&file, scanned.end)?;
@@ -125,5 +125,5 @@ pub fn recover<M: Medium>(medium: &M, name: &str, len: u64) -> io::Result<Recove
     let footer = rebuilt.end(parsed, &scanned).put(&mut out, scanned.end, deflate.as_mut());
     medium.append(&mut file, scanned.end, &out)?;
     medium.sync(&file)?;
-    Ok(Recovered::Sealed(Box::new(Entry::new(name, footer, scanned.end + out.len() as u64))))
+    Ok(RecoveryOutcome::Sealed(Box::new(SealedFile::new(name, footer, scanned.end + out.len() as u64))))
 }

@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use crate::blocks::SpooledInterface;
 use crate::catalogue::Catalogue;
-use crate::entry::Entry;
 use crate::file::FileWriter;
 use crate::layout::{FileId, Header};
 use crate::medium::Medium;
 use crate::read::{Packets, Selection};
+use crate::sealed_file::SealedFile;
 use base::interface::Interface;
 use base::packet::{InterfaceId, LinkType, Packet};
 use base::time::Timestamp;
 
 /// The result of a removal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Removal {
+pub struct RemovalReport {
     /// Packets that were removed.
     pub packets: u64,
     /// Captured bytes of these packets.
@@ -42,8 +42,8 @@ pub fn remove_packets<M: Medium + Clone>(
     reason: &str,
     now: Timestamp,
     matches: &mut dyn FnMut(LinkType, &[u8], u32) -> bool,
-) -> io::Result<Removal> {
-    let mut removal = Removal::default();
+) -> io::Result<RemovalReport> {
+    let mut removal = RemovalReport::default();
     let mut next_counter = catalogue.sealed.iter().map(|entry| entry.counter()).max().unwrap_or(0) + 1;
     for entry in catalogue.sealed.iter().filter(|entry| entry.times().0 < before) {
         let mut selected = |time: Timestamp, interface: &SpooledInterface, data: &[u8], original_len: u32| {
@@ -70,13 +70,13 @@ pub fn remove_packets<M: Medium + Clone>(
 
 type SelectedPackets<'a> = dyn FnMut(Timestamp, &SpooledInterface, &[u8], u32) -> bool + 'a;
 
-fn packets_of<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>) -> Packets<M> {
+fn packets_of<M: Medium + Clone>(medium: &M, entry: &Arc<SealedFile>) -> Packets<M> {
     let only = Catalogue { sealed: vec![Arc::clone(entry)], open: Vec::new() };
     Packets::new(medium.clone(), &only, &Selection::default())
 }
 
 /// Refuses to rewrite a file that cannot be read completely, because that would lose its unreadable packets.
-fn check_whole<M: Medium>(packets: &Packets<M>, entry: &Entry) -> io::Result<()> {
+fn check_whole<M: Medium>(packets: &Packets<M>, entry: &SealedFile) -> io::Result<()> {
     let summary = packets.summary();
     if summary.damaged + summary.failed + summary.gone > 0 {
         let error = format!("{} is damaged or cannot be read, so nothing was removed from it", entry.name);
@@ -85,8 +85,12 @@ fn check_whole<M: Medium>(packets: &Packets<M>, entry: &Entry) -> io::Result<()>
     Ok(())
 }
 
-fn count<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>, selected: &mut SelectedPackets<'_>) -> io::Result<Removal> {
-    let mut found = Removal::default();
+fn count<M: Medium + Clone>(
+    medium: &M,
+    entry: &Arc<SealedFile>,
+    selected: &mut SelectedPackets<'_>,
+) -> io::Result<RemovalReport> {
+    let mut found = RemovalReport::default();
     let mut packets = packets_of(medium, entry);
     while let Some(one) = packets.next() {
         let packet = one.packet;
@@ -101,7 +105,7 @@ fn count<M: Medium + Clone>(medium: &M, entry: &Arc<Entry>, selected: &mut Selec
 
 fn rewrite<M: Medium + Clone>(
     medium: &M,
-    entry: &Arc<Entry>,
+    entry: &Arc<SealedFile>,
     counter: u64,
     reason: &str,
     now: Timestamp,

@@ -31,7 +31,7 @@ pub struct Confirmed<'a> {
 
 /// The result of a scan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scanned {
+pub struct ScanReport {
     /// The file, from its first valid commit.
     pub id: Option<FileId>,
     /// End of the last confirmed bytes.
@@ -44,7 +44,7 @@ pub struct Scanned {
     pub missing_commits: u64,
 }
 
-impl Scanned {
+impl ScanReport {
     fn confirm(&mut self, confirmed: &Confirmed<'_>) {
         if confirmed.offset > self.end {
             self.damaged.push(self.end..confirmed.offset);
@@ -67,9 +67,9 @@ pub fn scan<M: Medium>(
     len: u64,
     (counter, compressed): (u64, bool),
     each: &mut impl FnMut(Confirmed<'_>),
-) -> io::Result<Scanned> {
+) -> io::Result<ScanReport> {
     let window = Window { medium, file, len, base: 0, bytes: Vec::new() };
-    let mut scan = Scan { window, counter, scanned: Scanned::default(), checked_bytes: 0, each };
+    let mut scan = Scan { window, counter, scanned: ScanReport::default(), checked_bytes: 0, each };
     if compressed {
         scan.members()?
     } else {
@@ -129,7 +129,7 @@ impl<M: Medium> Window<'_, M> {
 struct Scan<'m, M: Medium, F> {
     window: Window<'m, M>,
     counter: u64,
-    scanned: Scanned,
+    scanned: ScanReport,
     /// Bytes over which checksums were computed.
     checked_bytes: u64,
     each: &'m mut F,

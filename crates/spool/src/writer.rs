@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::band::Band;
-pub use crate::board::{Counts, Options, PublishedState, Refused, SizeLimit, SpoolSnapshot, State, WriteOutcome};
+pub use crate::board::{
+    Counts, Options, PublishedState, SizeLimit, SpoolSnapshot, SpoolState, WriteOutcome, WriteRefusal,
+};
 pub use crate::catalogue::BandView;
 use crate::catalogue::{Catalogue, OpenReport};
-use crate::entry::Entry;
 use crate::file::FileWriter;
 use crate::layout::{CHUNK_BYTES, FileId, Header};
 use crate::medium::Medium;
-use crate::recover::{Recovered, recover};
+use crate::recover::{RecoveryOutcome, recover};
 use crate::retain;
+use crate::sealed_file::SealedFile;
 use base::interface::Interface;
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -46,7 +48,7 @@ pub struct Spool<M: Medium> {
     epoch: u64,
     next_counter: u64,
     counts: Counts,
-    state: State,
+    state: SpoolState,
     problem: Option<String>,
     removed_until: Option<Timestamp>,
     last_sync: Timestamp,
@@ -92,7 +94,7 @@ impl<M: Medium> Spool<M> {
             epoch,
             next_counter,
             counts: Counts::default(),
-            state: State::Ok,
+            state: SpoolState::Ok,
             problem: None,
             removed_until: None,
             last_sync: now,
@@ -139,13 +141,13 @@ impl<M: Medium> Spool<M> {
     }
 
     /// The state.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> SpoolState {
         self.state
     }
 
     /// The reason why the spool cannot be written, if any.
     pub fn problem(&self) -> Option<&str> {
-        self.problem.as_deref().filter(|_| self.state != State::Ok)
+        self.problem.as_deref().filter(|_| self.state != SpoolState::Ok)
     }
 
     /// The limit on the size, in bytes.
@@ -173,7 +175,7 @@ impl<M: Medium> Spool<M> {
         budget.max(full).max(no_files)
     }
 
-    fn oldest(&self, band: Band) -> Option<Arc<Entry>> {
+    fn oldest(&self, band: Band) -> Option<Arc<SealedFile>> {
         let files = self.board.files();
         files.sealed.iter().find(|entry| entry.footer.header.band == band.0).cloned()
     }
@@ -222,24 +224,24 @@ impl<M: Medium> Spool<M> {
         interface: &Interface,
         packet: &Packet<'_>,
         now: Timestamp,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), WriteRefusal> {
         let index = band.index();
         if self.open[index].as_ref().is_some_and(|slot| slot.file.is_behind() || slot.is_stuck || slot.seal) {
             self.drive(band, now);
             if self.has_news() {
                 // The caller must read the result before another packet counts.
-                return Err(Refused::Busy);
+                return Err(WriteRefusal::Busy);
             }
         }
         if self.open[index].is_none() {
             self.create(band, now)?;
         }
-        let Some(slot) = self.open[index].as_mut() else { return Err(Refused::Failed) };
+        let Some(slot) = self.open[index].as_mut() else { return Err(WriteRefusal::Failed) };
         if slot.is_stuck {
-            return Err(Refused::Full);
+            return Err(WriteRefusal::Full);
         }
         if slot.file.is_behind() || slot.seal {
-            return Err(Refused::Busy);
+            return Err(WriteRefusal::Busy);
         }
         slot.file.put(interface, packet);
         slot.captured_unsynced += packet.data.len() as u64;
@@ -249,8 +251,8 @@ impl<M: Medium> Spool<M> {
         Ok(())
     }
 
-    fn create(&mut self, band: Band, now: Timestamp) -> Result<(), Refused> {
-        let refused = if self.state == State::Full { Refused::Full } else { Refused::Failed };
+    fn create(&mut self, band: Band, now: Timestamp) -> Result<(), WriteRefusal> {
+        let refused = if self.state == SpoolState::Full { WriteRefusal::Full } else { WriteRefusal::Failed };
         if now < self.not_before {
             return Err(refused);
         }
@@ -258,7 +260,7 @@ impl<M: Medium> Spool<M> {
         let growth: u64 = self.open.iter().flatten().map(|slot| self.file_bytes.saturating_sub(slot.file.len())).sum();
         if !self.make_room(growth + self.file_bytes, now) {
             self.full(now);
-            return Err(Refused::Full);
+            return Err(WriteRefusal::Full);
         }
         let id = FileId { epoch: self.epoch, counter: self.next_counter };
         self.next_counter += 1;
@@ -270,11 +272,11 @@ impl<M: Medium> Spool<M> {
             Err(error) if is_no_room(&error) => {
                 self.counts.no_room += 1;
                 self.full(now);
-                return Err(Refused::Full);
+                return Err(WriteRefusal::Full);
             }
             Err(error) => {
                 self.failed(&error, now);
-                return Err(Refused::Failed);
+                return Err(WriteRefusal::Failed);
             }
         };
         self.counts.files += 1;
@@ -284,14 +286,14 @@ impl<M: Medium> Spool<M> {
     }
 
     fn full(&mut self, now: Timestamp) {
-        self.state = State::Full;
+        self.state = SpoolState::Full;
         self.problem = Some("there is no room left, and no older file to remove".to_owned());
         self.not_before = now.saturating_add(RETRY.0);
     }
 
     fn failed(&mut self, error: &io::Error, now: Timestamp) {
         self.counts.failures += 1;
-        self.state = State::Failed;
+        self.state = SpoolState::Failed;
         self.problem = Some(error.to_string());
         self.not_before = now.saturating_add(self.retry);
         self.retry = (self.retry * 2).min(RETRY.1);
@@ -315,7 +317,7 @@ impl<M: Medium> Spool<M> {
     }
 
     /// Writes the pending bytes, and seals the file if it is due. Returns the entry of a sealed file.
-    fn write(&mut self, slot: &mut Slot<M>, now: Timestamp) -> io::Result<Option<Entry>> {
+    fn write(&mut self, slot: &mut Slot<M>, now: Timestamp) -> io::Result<Option<SealedFile>> {
         let before = slot.file.written();
         for attempt in 0.. {
             let written = match slot.seal {
@@ -328,7 +330,7 @@ impl<M: Medium> Spool<M> {
                     self.counts.written_bytes += slot.file.written() - before;
                     let Some((footer, len)) = sealed else { return Ok(None) };
                     self.sync_slot(slot)?;
-                    return Ok(Some(Entry::new(&slot.file.shared().name(), footer, len)));
+                    return Ok(Some(SealedFile::new(&slot.file.shared().name(), footer, len)));
                 }
                 Err(error) if is_no_room(&error) => {
                     self.counts.no_room += 1;
@@ -351,14 +353,14 @@ impl<M: Medium> Spool<M> {
         self.counts.packets += packets;
         self.counts.bytes += std::mem::take(&mut slot.captured_unsynced);
         self.retry = RETRY.0;
-        if self.state == State::Failed {
-            self.state = State::Ok;
+        if self.state == SpoolState::Failed {
+            self.state = SpoolState::Ok;
         }
         Ok(())
     }
 
     /// Moves a file from the open ones to the sealed ones.
-    fn replace(&mut self, slot: &Slot<M>, entry: Option<Entry>) {
+    fn replace(&mut self, slot: &Slot<M>, entry: Option<SealedFile>) {
         let mut files = self.board.files();
         let counter = slot.file.header().id.counter;
         files.open.retain(|shared| shared.header.id.counter != counter);
@@ -378,8 +380,8 @@ impl<M: Medium> Spool<M> {
         let cut = slot.file.cut_to_synced(&self.medium);
         let recovered = cut.and_then(|()| recover(&self.medium, &name, slot.file.synced_bytes()));
         match recovered {
-            Ok(Recovered::Sealed(entry)) => self.replace(&slot, Some(*entry)),
-            Ok(Recovered::Removed) => self.replace(&slot, None),
+            Ok(RecoveryOutcome::Sealed(entry)) => self.replace(&slot, Some(*entry)),
+            Ok(RecoveryOutcome::Removed) => self.replace(&slot, None),
             // The next start completes the file. Until then, queries can read its durable packets.
             Err(_) => {
                 let mut growing = slot.file.shared().lock();
@@ -430,8 +432,8 @@ impl<M: Medium> Spool<M> {
                 Err(error) => self.abandon(band, slot, &error, now),
             }
         }
-        if all_written && self.state == State::Full && self.excess(self.file_bytes) == 0 {
-            self.state = State::Ok;
+        if all_written && self.state == SpoolState::Full && self.excess(self.file_bytes) == 0 {
+            self.state = SpoolState::Ok;
             self.problem = None;
         }
     }

@@ -15,7 +15,7 @@ use spool::board::KEYS_MAX;
 use spool::catalogue::Catalogue;
 use spool::directory::Directory;
 use spool::read::{Packets, Selection};
-use spool::writer::{Options, SizeLimit, Spool, State};
+use spool::writer::{Options, SizeLimit, Spool, SpoolState};
 
 /// If set, the test program writes to the spool in this directory until it is killed.
 const CHILD: &str = "RETROCAP_TEST_SPOOL";
@@ -175,7 +175,7 @@ fn a_file_system_that_fills_up_costs_old_files_and_then_refuses_packets() {
             let _ = other.as_mut().unwrap().write_all(&[1; 512 << 10]);
         }
         if number == 45_000 {
-            assert_eq!(spool.state(), State::Full);
+            assert_eq!(spool.state(), SpoolState::Full);
             other = None;
             std::fs::remove_file(small.path().join("other")).unwrap();
             std::thread::sleep(Duration::from_millis(1100));
@@ -193,7 +193,7 @@ fn a_file_system_that_fills_up_costs_old_files_and_then_refuses_packets() {
     }
     spool.close(now());
     assert!(refused > 0 && spool.counts().removed_files > 0, "{refused} {:?}", spool.counts());
-    assert_eq!(spool.state(), State::Ok, "it recovers when there is room again");
+    assert_eq!(spool.state(), SpoolState::Ok, "it recovers when there is room again");
     drop(spool);
     let found = numbers(&path);
     assert!(found.iter().any(|number| *number > 50_000), "it wrote again");

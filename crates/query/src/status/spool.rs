@@ -4,7 +4,7 @@ use super::{SpoolBand, SpoolLost, SpoolStatus};
 use base::time::Timestamp;
 use spool::archive::Archive;
 use spool::band::Band;
-use spool::writer::State;
+use spool::writer::SpoolState;
 
 /// Bytes that may wait in memory before the spool counts as behind. Packets of at most some seconds always wait.
 const BEHIND_BYTES: u64 = 64 << 20;
@@ -24,10 +24,10 @@ pub(super) fn status(disk: &dyn Archive) -> SpoolStatus {
         return status;
     };
     status.state = match view.state {
-        State::Failed => "failed",
-        State::Full => "full",
-        State::Ok if progress.behind_bytes > BEHIND_BYTES => "behind",
-        State::Ok => "ok",
+        SpoolState::Failed => "failed",
+        SpoolState::Full => "full",
+        SpoolState::Ok if progress.behind_bytes > BEHIND_BYTES => "behind",
+        SpoolState::Ok => "ok",
     }
     .to_owned();
     status.problem = view.problem;

@@ -23,7 +23,7 @@ use query::status::Status;
 use spool::catalogue::{Catalogue, OpenReport};
 use spool::check::{Damage, FileReport};
 use spool::directory::Directory;
-use spool::removal::{Removal, remove_packets};
+use spool::removal::{RemovalReport, remove_packets};
 
 /// List, verify and remove what is on disk
 #[derive(Debug, Args)]
@@ -267,7 +267,7 @@ fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyho
     let mut matches = |link_type, data: &[u8], original_len| filter.matches(link_type, data, original_len);
     let removal = remove_packets(&directory, &catalogue, before, &reason, now, &mut matches)
         .with_context(|| format!("cannot remove packets from {}", path.display()))?;
-    let Removal { packets, bytes, rewritten, removed } = removal;
+    let RemovalReport { packets, bytes, rewritten, removed } = removal;
     if common.json {
         let document =
             json!({"packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed});

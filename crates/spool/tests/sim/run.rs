@@ -165,7 +165,7 @@ impl Run {
         (usize::try_from(self.random.below(Band::COUNT as u64)).unwrap(), id)
     }
 
-    fn put(&mut self, spool: &mut Spool<Disk>, band: usize, id: u64) -> Result<(), spool::writer::Refused> {
+    fn put(&mut self, spool: &mut Spool<Disk>, band: usize, id: u64) -> Result<(), spool::writer::WriteRefusal> {
         let known = &self.known[&id];
         let packet = Packet {
             time: known.time,

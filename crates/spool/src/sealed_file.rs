@@ -10,7 +10,7 @@ use base::time::Timestamp;
 
 /// A sealed file.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct SealedFile {
     /// Name of the file.
     pub name: String,
     /// Length of the file.
@@ -19,7 +19,7 @@ pub struct Entry {
     pub footer: Footer,
 }
 
-impl Entry {
+impl SealedFile {
     /// An entry.
     pub fn new(name: &str, footer: Footer, len: u64) -> Self {
         Self { name: name.to_owned(), len, footer }
