@@ -12,7 +12,7 @@ use base::counters::DropReason;
 use base::foreign::Foreign;
 use base::time::{self, Timestamp};
 use jiff::tz::TimeZone;
-use query::status::{RankStatus, RestartStatus, SandboxStatus, Status};
+use query::status::{CarriedCounts, OddityCounts, RankStatus, RestartStatus, SandboxStatus, Status};
 
 /// How to show the status. Together with the status it determines the output.
 #[derive(Clone, Debug)]
@@ -224,6 +224,23 @@ impl StatusPage<'_> {
                 count(sessions.capacity)
             ),
         );
+        self.starts(carried);
+        self.input();
+        if let Some(sandbox) = &self.status.sandbox {
+            self.fact("guarded", &guarded(sandbox));
+        }
+        if let Some(restart) = &self.status.restart {
+            self.fact("restarted", &self.restarted(restart));
+        }
+        self.compressed();
+        if let Some(filter) = &capture.filter {
+            self.fact("filter", &filter.terminal().to_string());
+        }
+        self.odd(oddities);
+    }
+
+    /// The starts of sessions that were moved so that they stay, and those that are lost.
+    fn starts(&mut self, carried: &CarriedCounts) {
         if carried.packets > 0 || carried.lost > 0 {
             let (starts, bytes) = (counted(carried.packets, "packet"), size(carried.bytes));
             let lost =
@@ -238,17 +255,10 @@ impl StatusPage<'_> {
             };
             self.fact("headless", &format!("{headless} lost the first packet and kept others{unknown}"));
         }
-        self.input();
-        if let Some(sandbox) = &self.status.sandbox {
-            self.fact("guarded", &guarded(sandbox));
-        }
-        if let Some(restart) = &self.status.restart {
-            self.fact("restarted", &self.restarted(restart));
-        }
-        self.compressed();
-        if let Some(filter) = &capture.filter {
-            self.fact("filter", &filter.terminal().to_string());
-        }
+    }
+
+    /// Packets that were recorded although something is wrong with them.
+    fn odd(&mut self, oddities: &OddityCounts) {
         let odd = [
             ("truncated", oddities.truncated),
             ("end within a header", oddities.cut_headers),
