@@ -65,6 +65,7 @@ fn honest_13_14_options_of_other_tools_are_taken_or_explained() {
     let (folder, path) = capture();
     let all = ask(&["get", "--text"], &path).1;
     assert_eq!(ask(&["get", "--text", "-nn", "-l", "-i", "any"], &path).1, all);
+    assert_eq!(ask(&["get", "--text", "-SKpO", "-N", "-U"], &path).1, all);
     let (code, dump, _) = ask(&["get", "-X", "-c", "1"], &path);
     assert!(code == 0 && dump.contains("    0x0000:  4"), "{dump}");
     for (arguments, words) in [
@@ -72,12 +73,30 @@ fn honest_13_14_options_of_other_tools_are_taken_or_explained() {
         (&["get", "-C", "10"], &["-C", "editcap"]),
         (&["get", "-W", "3"], &["-W"]),
         (&["get", "-s", "96"], &["run -s"]),
+        (&["get", "-e"], &["-e has no meaning here", "tcpdump -enr -"]),
+        (&["flows", "-V"], &["tshark -r -"]),
+        (&["get", "-T", "fields", "-e", "ip.src"], &["-T has", "tshark -r - -T fields"]),
+        (&["get", "-#"], &["tcpdump"]),
+        (&["get", "-F", "filter.txt"], &["$(cat FILE)"]),
+        (&["get", "-Z", "root"], &["leave it out"]),
+        (&["get", "-z", "gzip"], &["-w FILE"]),
+        (&["get", "-B", "4096"], &["leave it out"]),
+        (&["get", "-y", "EN10MB"], &["leave it out"]),
+        (&["get", "-E", "key"], &["tcpdump"]),
+        (&["get", "-P"], &["--format pcap"]),
+        (&["get", "-g"], &["--mode 640"]),
+        (&["get", "-ddd"], &["tcpdump -d"]),
+        (&["get", "-R", "dns"], &["-Y FILTER"]),
         (&["flows", "-X"], &["get -X"]),
         (&["flows", "-w", "x.pcap"], &["get -w", "--csv"]),
         (&["get", "http.request.method==\"POST\""], &["display filter", "tshark"]),
         (&["get", "--follow"], &["leave out one of both"]),
         (&["get", "-Y", "dns"], &["display filter", "port 53"]),
         (&["flows", "modbus.func_code == 5"], &["display filter", "tshark"]),
+        (&["get", "dns"], &["display filter", "port 53"]),
+        (&["get", "!(arp", "or", "tls)"], &["display filter", "tcp port 443"]),
+        (&["get", "tcp contains \"GET\""], &["display filter", "tshark"]),
+        (&["get", "port http or nothing"], &["cannot compile"]),
         (&["push", "127.0.0.1:1"], &["get -r", "nc"]),
         (&["flows", "-tt"], &["--json"]),
     ] {
@@ -99,6 +118,15 @@ fn honest_13_14_options_of_other_tools_are_taken_or_explained() {
 }
 
 #[test]
+fn honest_13_14_every_verb_tells_its_version() {
+    let expected = reply(&run(&["--version"]));
+    for verb in ["get", "flows", "status", "run", "replay", "pin", "interfaces", "hunt", "files", "check"] {
+        let (code, stdout, stderr) = reply(&run(&[verb, "--version"]));
+        assert!(code == 0 && stdout.contains(env!("CARGO_PKG_VERSION")), "{verb}: {stdout}{stderr} {expected:?}");
+    }
+}
+
+#[test]
 fn honest_13_14_push_takes_or_explains_the_options_too() {
     let (code, _, stderr) = reply(&run(&["push", "-X", "127.0.0.1:1"]));
     assert!(code == 2 && stderr.contains("get -X"), "{stderr}");
@@ -115,6 +143,9 @@ fn honest_13_14_display_filters_and_expressions_are_joined() {
     let (code, lines, stderr) = ask(&["get", "--text", "-f", "udp", "-Y", "ip.proto == 17", "ip"], &path);
     assert_eq!((code, &lines), (0, &all), "{stderr}");
     assert!(stderr.contains("'((ip) and (udp)) and (ip proto 17)'"), "{stderr}");
+    let (code, lines, stderr) = ask(&["get", "--text", "not", "ipv6"], &path);
+    assert_eq!((code, &lines), (0, &all), "{stderr}");
+    assert!(stderr.contains("'not (ip6)'"), "{stderr}");
 }
 
 /// The answer about a file, in a time zone nine hours ahead of UTC.

@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::error::{AlreadyReported, Usage};
@@ -64,6 +65,11 @@ pub(crate) enum Verb {
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.get(ContextKind::InvalidArg) == Some(&ContextValue::String("--version".to_owned())) => {
+            // clap knows the flag before the verb only.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), Cli::command().render_long_version().as_bytes());
+            return ExitCode::SUCCESS;
+        }
         Err(error) => {
             // Ignore a failed write: a reader may close the pipe before the end of the help text.
             let _ = error.print();

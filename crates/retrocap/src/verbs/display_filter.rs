@@ -21,6 +21,24 @@ pub(crate) fn translate(text: &str) -> anyhow::Result<Option<String>> {
     parse(text, &tokens).map(Some)
 }
 
+/// Translates an expression that libpcap does not compile, if its words can be a display filter without a field: `dns`,
+/// `!(arp or dns)`, `tcp contains "GET"`. Returns `None` otherwise.
+///
+/// # Errors
+///
+/// [`Usage`] for a display filter without an equivalent tcpdump expression.
+pub(crate) fn translate_refused(text: &str) -> anyhow::Result<Option<String>> {
+    const WORDS: [&str; 26] = [
+        "ipv6", "icmpv6", "dns", "mdns", "http", "http2", "tls", "ssl", "quic", "ssh", "smb", "smb2", "ftp", "smtp",
+        "imap", "pop", "dhcp", "bootp", "ntp", "snmp", "sip", "rtp", "modbus", "dnp3", "contains", "matches",
+    ];
+    // These words are in tcpdump expressions only, where a port can be called http.
+    const QUALIFIERS: [&str; 8] = ["port", "portrange", "host", "net", "proto", "src", "dst", "ether"];
+    let Some(tokens) = tokens(text) else { return Ok(None) };
+    let has = |words: &[&str]| tokens.iter().any(|token| words.contains(&token.as_str()));
+    if has(&WORDS) && !has(&QUALIFIERS) { parse(text, &tokens).map(Some) } else { Ok(None) }
+}
+
 /// Translates the value of `-Y`, which is a display filter in any case.
 ///
 /// # Errors

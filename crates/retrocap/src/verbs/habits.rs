@@ -35,6 +35,37 @@ pub(crate) struct Habits {
     line_buffered: bool,
     #[arg(short = 'U', hide = true)]
     packet_buffered: bool,
+    /// Accepted for tcpdump users: lines show absolute sequence numbers and check no checksum, and get never captures
+    #[arg(short = 'S', short_aliases = ['K', 'O', 'N', 'p'], action = ArgAction::Count, hide = true)]
+    as_always: u8,
+    #[arg(short = 'e', action = ArgAction::Count, hide = true)]
+    link_header: u8,
+    #[arg(short = '#', long = "number", hide = true)]
+    line_numbers: bool,
+    #[arg(short = 'd', action = ArgAction::Count, hide = true)]
+    compiled: u8,
+    #[arg(short = 'V', hide = true)]
+    details: bool,
+    #[arg(short = 'P', hide = true)]
+    pcap: bool,
+    #[arg(short = 'g', hide = true)]
+    group_access: bool,
+    #[arg(short = 'T', value_name = "FORMAT", hide = true)]
+    output_format: Option<String>,
+    #[arg(short = 'R', value_name = "FILTER", hide = true)]
+    read_filter: Option<String>,
+    #[arg(short = 'F', value_name = "FILE", hide = true)]
+    filter_file: Option<String>,
+    #[arg(short = 'E', value_name = "SECRET", hide = true)]
+    secret: Option<String>,
+    #[arg(short = 'z', value_name = "COMMAND", hide = true)]
+    command: Option<String>,
+    #[arg(short = 'Z', value_name = "USER", hide = true)]
+    user: Option<String>,
+    #[arg(short = 'B', value_name = "KIB", hide = true)]
+    buffer: Option<String>,
+    #[arg(short = 'y', value_name = "LINKTYPE", hide = true)]
+    link_type: Option<String>,
     #[arg(short = 'C', value_name = "SIZE", hide = true)]
     file_size: Option<String>,
     #[arg(short = 'G', value_name = "SECONDS", hide = true)]
@@ -105,23 +136,42 @@ impl Habits {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         let rotation = "the recorder keeps its own ring in memory (run -m SIZE), and get writes one file: try --since and \
                         --until for a part of the time, or `editcap -c 100000 odd.pcapng part.pcapng` to split the file";
+        let tcpdump = "let tcpdump print, as in `retrocap get --format pcap -w - port 53 | tcpdump -enr -`";
+        let tshark = "let tshark print, as in `retrocap get -w - port 53 | tshark -r - -T fields -e ip.src`";
+        let recorded = "packets come as they were recorded, and `run` decides that: leave it out";
         let refusals = [
-            ("-C", &self.file_size, rotation),
-            ("-G", &self.file_seconds, rotation),
-            ("-W", &self.file_count, rotation),
-            ("-b", &self.ring_buffer, rotation),
-            ("-a", &self.autostop, "try -c N for the first packets, --until TIME for an end, or --follow --until 5m"),
+            ("-C", self.file_size.is_some(), rotation),
+            ("-G", self.file_seconds.is_some(), rotation),
+            ("-W", self.file_count.is_some(), rotation),
+            ("-b", self.ring_buffer.is_some(), rotation),
+            (
+                "-a",
+                self.autostop.is_some(),
+                "try -c N for the first packets, --until TIME for an end, or --follow --until 5m",
+            ),
             (
                 "-s",
-                &self.snaplen,
+                self.snaplen.is_some(),
                 "packets come as they were recorded: run -s BYTES decides that, and `editcap -s BYTES` cuts a file",
             ),
+            ("-T", self.output_format.is_some(), tshark),
+            ("-V", self.details, tshark),
+            ("-e", self.link_header > 0, tcpdump),
+            ("-#", self.line_numbers, tcpdump),
+            ("-E", self.secret.is_some(), tcpdump),
+            ("-d", self.compiled > 0, "`tcpdump -d EXPR` prints what an expression is compiled to"),
+            ("-R", self.read_filter.is_some(), "try -Y FILTER, or a tcpdump expression as last argument"),
+            ("-F", self.filter_file.is_some(), "give the expression itself, as in \"$(cat FILE)\""),
+            ("-P", self.pcap, "try --format pcap, or -w with a name that ends in .pcap"),
+            ("-g", self.group_access, "try --mode 640"),
+            ("-z", self.command.is_some(), "run the command on the file that -w FILE has written"),
+            ("-Z", self.user.is_some(), "files belong to the user who runs get: leave it out"),
+            ("-B", self.buffer.is_some(), recorded),
+            ("-y", self.link_type.is_some(), recorded),
         ];
-        for (option, value, instead) in refusals {
-            if value.is_some() {
-                return Err(Usage::of(format_args!("{option} has no meaning here: {instead}")));
-            }
+        match refusals.into_iter().find(|(_, given, _)| *given) {
+            Some((option, _, instead)) => Err(Usage::of(format_args!("{option} has no meaning here: {instead}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

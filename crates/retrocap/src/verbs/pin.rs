@@ -89,7 +89,8 @@ fn made(pin: &PinStatus) -> String {
 
 fn kept(pin: &PinStatus) -> String {
     let sessions = if pin.sessions == 1 { "session has" } else { "sessions have" };
-    format!("{} {sessions} {} packets there, {}", pin.sessions, pin.kept_packets, ByteSize(pin.kept_bytes))
+    let packets = if pin.kept_packets == 1 { "packet" } else { "packets" };
+    format!("{} {sessions} {} {packets} there, {}", pin.sessions, pin.kept_packets, ByteSize(pin.kept_bytes))
 }
 
 pub(crate) fn list(list: &PinList) -> String {

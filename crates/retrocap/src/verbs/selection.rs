@@ -302,7 +302,13 @@ impl Selection {
 ///
 /// [`Usage`] for a display filter without an equivalent expression, and for an invalid expression.
 pub(crate) fn translated(words: String) -> anyhow::Result<Option<String>> {
-    let Some(translated) = display_filter::translate(&words)? else { return expression(&[words]) };
+    let translated = match display_filter::translate(&words)? {
+        Some(translated) => translated,
+        None => match expression(std::slice::from_ref(&words)) {
+            Ok(checked) => return Ok(checked),
+            Err(error) => display_filter::translate_refused(&words)?.ok_or(error)?,
+        },
+    };
     note(&format!("retrocap: the display filter is read as the tcpdump expression '{translated}'"));
     expression(&[translated])
 }
