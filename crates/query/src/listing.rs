@@ -8,7 +8,7 @@
 //!   pass 2   rows_max first rows after the boundary ──► pages      …until no row is left
 //! ```
 //!
-//! Recording continues meanwhile. [`Turnover`] makes sure that a session that was known when the listing began is listed
+//! Recording continues meanwhile. `Turnover` makes sure that a session that was known when the listing began is listed
 //! once, although its sort key can change and it can move to the archive. Sessions that began later are not listed.
 //!
 //! A page of a listing is a request of its own, which knows of the pages before only what its [`PageMark`] says. In an

@@ -125,7 +125,7 @@ impl AcceptedStream {
 }
 
 /// Serves until `shutdown` turns true or its sender is dropped. Then running answers end early but properly, for which
-/// they have [`ServiceLimits::stop_timeout`](super::Limits::stop_timeout). Call it once for each listener of
+/// they have [`ServiceLimits::stop_timeout`](super::ServiceLimits::stop_timeout). Call it once for each listener of
 /// a service.
 pub async fn serve(listener: impl Into<Listener>, service: Arc<Service>, shutdown: watch::Receiver<bool>) {
     let router = http::router(Arc::clone(&service));

@@ -2,7 +2,7 @@
 //!
 //! There is no request: a client is sent the header of the file at once, and what it sends is ignored. Every stream is a
 //! follower like those of the HTTP API, with the same limits: a share of places, two chunks on their way, and an end when
-//! the client takes less than the minimum rate ([`ServiceLimits::stall_timeout`](super::Limits::stall_timeout)).
+//! the client takes less than the minimum rate ([`ServiceLimits::stall_timeout`](super::ServiceLimits::stall_timeout)).
 //!
 //! In the clear it is served on loopback addresses alone, where every user of the host may read; the audit log has the user
 //! of each connection. Over TLS a client needs the role `packets`, from its certificate or the configuration.
