@@ -107,7 +107,8 @@ fn stand(args: &Args) {
         let at_s = [half, elephant.ends_s()];
         let run = |budget, elephant| shares::looks(deployment, args.seed, budget, Policy::default(), elephant, &at_s);
         let (without, with) = (run(args.budget().bytes(), None), run(args.budget().bytes(), Some(elephant)));
-        let fall = with.iter().zip(&without).map(|(with, without)| with.falls_from(without)).fold(0.0, f64::max);
+        let falls = with.iter().zip(&without).map(|(with, without)| with.falls_from(without));
+        let fall = falls.fold(0.0, |most: f64, (all, quarter)| most.max(all).max(quarter));
         let (Some(end), Some(end_with)) = (without.last(), with.last()) else { continue };
         let small = run(AMPLE, None).last().map_or(0.0, |look| look.all.small_whole);
         let [first, request, kilobyte] = end.all.of_starts();

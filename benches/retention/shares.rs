@@ -76,11 +76,13 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// By how many points the largest fall of a share is below that of `other`.
-    pub(crate) fn falls_from(&self, other: &Self) -> f64 {
-        let rows =
-            |look: &Self| -> Vec<f64> { look.quarters.iter().chain([&look.all]).flat_map(Shares::of_starts).collect() };
-        rows(other).iter().zip(rows(self)).map(|(was, is)| was - is).fold(0.0, f64::max)
+    /// The largest fall of a share from that of `other`, in points: of all sessions, and of a quarter of them.
+    pub(crate) fn falls_from(&self, other: &Self) -> (f64, f64) {
+        let fall = |was: &Shares, is: &Shares| -> f64 {
+            was.of_starts().into_iter().zip(is.of_starts()).map(|(was, is)| was - is).fold(0.0, f64::max)
+        };
+        let quarters = other.quarters.iter().zip(&self.quarters).map(|(was, is)| fall(was, is));
+        (fall(&other.all, &self.all), quarters.fold(0.0, f64::max))
     }
 
     /// By how many points the largest share of an older quarter exceeds that of the next.

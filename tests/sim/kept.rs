@@ -3,7 +3,7 @@
 use retrocap::store::retention::Policy;
 
 use super::fifo::Fifo;
-use super::segments::{Queue, Segment};
+use super::segments::{Queue, Record, Segment};
 use super::sessions::Sessions;
 
 /// Maximum number of pins.
@@ -43,6 +43,12 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn pages_where(&self, wanted: impl Fn(Queue) -> bool) -> usize {
         self.segments.iter().filter(|segment| wanted(segment.queue)).map(Segment::pages).sum()
+    }
+
+    /// When a record of a segment arrived, by its timestamp.
+    pub(crate) fn ticks_of(&self, at: usize, record: &Record) -> u64 {
+        let age = self.clock.unwrap_or(0).saturating_sub(record.time);
+        self.segments[at].opened_ticks.max(self.ticks - age.min(self.ticks))
     }
 
     pub(crate) fn weight(&self, queue: Queue) -> f64 {

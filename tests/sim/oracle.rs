@@ -262,12 +262,6 @@ impl Oracle {
         }
     }
 
-    /// When a record of a segment arrived, by its timestamp.
-    pub(crate) fn ticks_of(&self, at: usize, record: &Record) -> u64 {
-        let age = self.clock.unwrap_or(0).saturating_sub(record.time);
-        self.segments[at].opened_ticks.max(self.ticks - age.min(self.ticks))
-    }
-
     fn gone(&mut self, record: &Record) {
         self.lost_until = self.lost_until.max(Some(record.time));
         let session = &mut self.sessions.all[record.session];

@@ -13,7 +13,7 @@ const CHUNK_BYTES_MIN: u64 = 4 << 10;
 /// than a chunk by a packet.
 const CHUNKS: u64 = 5;
 /// Bytes of an answer beside its chunks: the stack of its thread, records that are read ahead, its connection.
-const FIXED_BYTES: u64 = 64 << 10;
+const FIXED_BYTES: u64 = 32 << 10;
 /// Places that smaller chunks make room for.
 const PLACES_WANTED: u64 = 8;
 /// One place is root's.
@@ -94,8 +94,8 @@ mod tests {
             (memory.places, memory.chunk_bytes)
         };
         // What budgets of 16 MiB, 64 MiB and 1 GiB leave.
-        assert_eq!(places_and_chunks(MIB * 2 / 3), (4, CHUNK_BYTES_MIN));
+        assert_eq!(places_and_chunks(MIB * 2 / 3), (6, CHUNK_BYTES_MIN));
         assert_eq!(places_and_chunks(64 * MIB / 24 * 2 / 3).0, PLACES_WANTED);
-        assert_eq!(places_and_chunks(1024 * MIB / 24 * 2 / 3), (37, CHUNK_BYTES_MAX));
+        assert_eq!(places_and_chunks(1024 * MIB / 24 * 2 / 3), (41, CHUNK_BYTES_MAX));
     }
 }
