@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use retrocap::decode::{Decoded, Network};
 use retrocap::hunt::indicators::Indicators;
-use retrocap::hunt::{Hunter, Match, MatchSink, SearchScope, Wanted, attacks_named};
+use retrocap::hunt::{Hunter, Match, MatchSink, SearchScope, ContentPatterns, attacks_named};
 use retrocap::objects::{Collector, Object, ObjectLimits, ObjectSink};
 use retrocap::packet::InterfaceId;
 use retrocap::protocols::{Event, ObjectPart, ProtocolSink, Protocols, Value, event::TEXT_BYTES_MAX};
@@ -66,7 +66,7 @@ fn session(udp: bool, port: u16) -> Session {
 fuzz_target!(|data: &[u8]| {
     let Some(([kind, high, low], mut rest)) = data.split_first_chunk() else { return };
     let session = session(kind & 1 == 1, u16::from_be_bytes([*high, *low]));
-    let wanted = Wanted { attacks: attacks_named("all").unwrap(), ..Wanted::default() };
+    let wanted = ContentPatterns { attacks: attacks_named("all").unwrap(), ..ContentPatterns::default() };
     let patterns = wanted.stream_patterns().unwrap();
     let mut hunter = Hunter::new(patterns, SearchScope::Stream, Indicators::default(), wanted.attacks, Ignored);
     let mut protocols = Protocols::new(Checked(Collector::new(LIMITS, Objects)));

@@ -5,7 +5,7 @@ use super::error::{ParameterError, wrong};
 use super::parameters::{Clock, request};
 use super::question::{FilesQuestion, HuntQuestion, SelectionQuestion};
 use super::value::Texts;
-use hunt::{SearchScope, Wanted};
+use hunt::{ContentPatterns, SearchScope};
 use objects::ObjectFilter;
 use query::Request;
 
@@ -15,7 +15,7 @@ pub struct HuntQuery {
     /// In which packets.
     pub request: Request,
     /// For what.
-    pub wanted: Wanted,
+    pub wanted: ContentPatterns,
     /// Indicators.
     pub indicators: Vec<String>,
     /// What is searched.
@@ -54,7 +54,7 @@ impl HuntQuery {
             let texts = texts.unwrap_or_default().0;
             if texts.len() > most { Err(ParameterError::TooMany(name, most)) } else { Ok(texts) }
         };
-        let mut wanted = Wanted {
+        let mut wanted = ContentPatterns {
             texts: texts("text", rules.text, PATTERNS_MAX)?,
             bytes: texts("bytes", rules.bytes, PATTERNS_MAX)?,
             regexes: texts("regex", rules.regex, REGEXES_MAX)?,

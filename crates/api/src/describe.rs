@@ -9,7 +9,7 @@ use base::foreign::Log;
 use query::Request;
 
 /// One thing that a question asks for.
-struct Part {
+struct DescriptionPart {
     /// The key in the audit log.
     key: &'static str,
     /// What stands before the value in a sentence.
@@ -17,9 +17,9 @@ struct Part {
     value: Value,
 }
 
-fn parts(request: &Request) -> Vec<Part> {
+fn parts(request: &Request) -> Vec<DescriptionPart> {
     let time = |time: Option<base::time::Timestamp>| json!(time.map(|time| time.to_rfc3339()));
-    let part = |key, words, value| Part { key, words, value };
+    let part = |key, words, value| DescriptionPart { key, words, value };
     vec![
         part("since", "since", time(request.since)),
         part("until", "until", time(request.until)),
@@ -39,7 +39,7 @@ pub fn sentence(request: &Request) -> String {
         "" => "everything".to_owned(),
         expression => format!("\"{}\"", Log(expression)),
     };
-    for Part { words, value, .. } in parts(request) {
+    for DescriptionPart { words, value, .. } in parts(request) {
         // Writing to a string cannot fail.
         let _ = match value {
             Value::Null => Ok(()),

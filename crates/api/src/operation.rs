@@ -278,7 +278,7 @@ pub const UNPIN: Operation = Operation {
 
 /// One operation at its path, with its method in lower case.
 #[derive(Clone, Copy, Debug)]
-pub struct Located {
+pub struct OperationAtPath {
     /// The path.
     pub path: &'static str,
     /// `get`, `post` or `delete`.
@@ -290,14 +290,14 @@ pub struct Located {
 }
 
 /// The OpenAPI document of these operations.
-pub fn openapi(operations: impl IntoIterator<Item = Located>) -> Value {
+pub fn openapi(operations: impl IntoIterator<Item = OperationAtPath>) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
     let mut generator = settings.into_generator();
     let mut paths = Map::new();
-    for Located { path, method, role, operation } in operations {
+    for OperationAtPath { path, method, role, operation } in operations {
         let methods = paths.entry(path).or_insert_with(|| json!({}));
         methods[method] = operation.document(path, role, &mut generator);
     }

@@ -16,7 +16,7 @@ use engine::session::community_id::CommunityId;
 use formats::writer::{Format, Precision};
 use query::Request;
 use query::flows::Sort;
-use query::listing::PageMark;
+use query::listing::PageCursor;
 use query::names::NameFilter;
 use query::selectors::{Flow, FlowError, Subnet, SubnetError};
 use query::sums::By;
@@ -60,7 +60,7 @@ pub struct FlowQuery {
     /// In which order.
     pub sort: Sort,
     /// Only sessions after this mark.
-    pub after: Option<PageMark>,
+    pub after: Option<PageCursor>,
     /// Only sessions with such a name.
     pub name: Option<NameFilter>,
     /// Only sessions of this process: its number, name or path.

@@ -15,7 +15,7 @@ use formats::writer::{Format, Precision};
 use hunt::SearchScope;
 use query::Tier;
 use query::flows::Sort;
-use query::listing::PageMark;
+use query::listing::PageCursor;
 use query::selectors::PortRange;
 use query::sums::By;
 
@@ -140,7 +140,7 @@ question! {
             => "The order: newest first by default; start and last are times, which ascend; amounts descend; out is what originators sent, in what responders sent. Sums come by bytes by default, and have no duration.";
         limit: NonZeroU64 = "limit", example "100"
             => "At most this many sessions, the first in the order. The trailer retrocap-next then has the mark of the next page.";
-        after: PageMark = "after", example "0-ffffffffffe5f3ff-e5f3ff0000000000-1f-18da3a2f2c51e000-0"
+        after: PageCursor = "after", example "0-ffffffffffe5f3ff-e5f3ff0000000000-1f-18da3a2f2c51e000-0"
             => "Only sessions after this mark, which the trailer retrocap-next of the page before had. The sort order is that of the mark, and sessions that began after the first page are not listed. In an order other than newest and start, sessions that had packets since the first page come once more, after all others, because they may have passed a mark. So no session is missing; one that comes twice has the same id both times, and the later line is the newer one.";
         name: String = "name", example "example.com"
             => "Only sessions whose TLS server name, HTTP host or DNS question contains this, in upper or lower case; a leading dot selects all names below that domain. Names are read from the first packets of a session, as far as these are still kept. Not together with by.";

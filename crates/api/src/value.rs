@@ -6,7 +6,7 @@ use formats::writer::{Format, Precision};
 use hunt::SearchScope;
 use query::Tier;
 use query::flows::Sort;
-use query::listing::PageMark;
+use query::listing::PageCursor;
 use query::selectors::PortRange;
 use query::sums::By;
 
@@ -138,7 +138,7 @@ impl ParameterValue for PortRange {
     }
 }
 
-impl ParameterValue for PageMark {
+impl ParameterValue for PageCursor {
     const KIND: Kind = Kind::Text;
     const EXPECTED: &'static str = "the value of the trailer retrocap-next, which ended the page before";
 

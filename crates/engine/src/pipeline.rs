@@ -16,7 +16,7 @@ use crate::session::{SessionArray, SessionLookup, SessionTable, SessionUpdate};
 use crate::store::compress::{Compression, Compressor};
 use crate::store::record::{PACKET_BYTES_MAX, RecordHeader};
 use crate::store::retention::{Policy, RetentionTerms};
-use crate::store::{KeptAs, Placement, Rank, Segments, Store, Tally};
+use crate::store::{PacketRole, Placement, Rank, Segments, Store, Tally};
 use base::codec::{Put, Take, damaged};
 use base::counters::{DropReason, Published, Totals, Volume};
 use base::interface::Interfaces;
@@ -361,11 +361,11 @@ impl Pipeline {
         let session = self.sessions.count(lookup, packet, sequence);
         let marks = self.judge.decide(packet, &session, &mut self.sessions, self.store.ticks_ns());
         let kept_as = match session.closes {
-            true => KeptAs::Closing,
-            false if self.judge.is_important(marks, packet) => KeptAs::Important,
-            false => KeptAs::Part,
+            true => PacketRole::Closing,
+            false if self.judge.is_important(marks, packet) => PacketRole::Important,
+            false => PacketRole::Part,
         };
-        if kept_as == KeptAs::Part && self.judge.cuts_off(marks, session.offset) {
+        if kept_as == PacketRole::Part && self.judge.cuts_off(marks, session.offset) {
             self.sessions.packet_dropped(session.slot, session.offset, bytes);
             return self.totals.dropped[DropReason::ClassCutoff as usize].add(bytes);
         }

@@ -92,14 +92,14 @@ impl RunProof {
 
 /// The packets that the comments of a file prove.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Proven {
+pub struct ProvenPackets {
     /// Digests of packets, each with the minute in which it was sealed.
     pub packets: HashMap<Digest, (u64, Digest)>,
     /// Number of wrong proofs.
     pub wrong: u64,
 }
 
-impl Proven {
+impl ProvenPackets {
     /// Reads the proofs among comments.
     pub fn among(comments: &[String]) -> Self {
         let mut proven = Self::default();
@@ -139,7 +139,7 @@ impl Roots {
     }
 
     /// The number of these packets that the log has, and the times of their first and last minute.
-    pub fn cover(&self, packets: &[Digest], proven: &Proven) -> (u64, Option<(String, String)>) {
+    pub fn cover(&self, packets: &[Digest], proven: &ProvenPackets) -> (u64, Option<(String, String)>) {
         let (mut covered, mut span): (u64, Option<(String, String)>) = (0, None);
         let mut seen = HashSet::new();
         for digest in packets {
@@ -184,7 +184,7 @@ mod tests {
         roots.add_line(serde_json::to_string(&minute).unwrap().as_bytes());
         for (number, run) in runs.iter().enumerate() {
             let proof = RunProof::new(3, root, Path::of(&leaves, number).unwrap(), run);
-            let proven = Proven::among(&["other".to_owned(), proof.comment()]);
+            let proven = ProvenPackets::among(&["other".to_owned(), proof.comment()]);
             assert_eq!((proven.packets.len(), proven.wrong), (run.len(), 0));
             assert_eq!(roots.cover(run, &proven).0, run.len() as u64);
             assert_eq!(roots.cover(&[digest(12_345)], &proven), (0, None));
@@ -192,10 +192,10 @@ mod tests {
             let mut other = run.clone();
             other[0] = digest(12_345);
             let forged = RunProof::new(3, root, Path::of(&leaves, number).unwrap(), &other);
-            assert_eq!(Proven::among(&[forged.comment()]).wrong, 1);
+            assert_eq!(ProvenPackets::among(&[forged.comment()]).wrong, 1);
             let cut = RunProof::new(3, root, Path::of(&leaves, number).unwrap(), &run[1..]);
-            assert_eq!(Proven::among(&[cut.comment()]).wrong, 1);
+            assert_eq!(ProvenPackets::among(&[cut.comment()]).wrong, 1);
         }
-        assert_eq!(Roots::default().cover(&runs[0], &Proven::default()), (0, None));
+        assert_eq!(Roots::default().cover(&runs[0], &ProvenPackets::default()), (0, None));
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::capture::{Capture, PROOF_FORMAT, SessionProof, digests};
 use crate::digest::Digest;
 use crate::manifest::{self, FileEntry, Manifest};
-use crate::record::{Proven, Roots};
+use crate::record::{ProvenPackets, Roots};
 use crate::seal::{SealError, entry};
 use crate::signature;
 use crate::signers::AllowedSigners;
@@ -305,7 +305,7 @@ fn check_recorder(directory: &Path, manifest: &Manifest, against: &VerifyOptions
 fn check_record(path: &Path, name: &str, against: &VerifyOptions, findings: &mut Findings) {
     let read = File::open(path).and_then(|file| digests(Box::new(file)));
     let Ok((packets, comments)) = read else { return };
-    let proven = Proven::among(&comments);
+    let proven = ProvenPackets::among(&comments);
     if proven.wrong > 0 {
         findings.add(Outcome::Fails, format!("{} proofs of the record in {name} do not hold", proven.wrong));
     }

@@ -10,6 +10,7 @@
 pub mod attack;
 pub mod builtin;
 pub mod check;
+mod content_patterns;
 mod counting;
 pub mod hunter;
 pub mod indicators;
@@ -19,9 +20,8 @@ pub mod patterns;
 pub mod plan;
 #[cfg(test)]
 mod tests;
-mod wanted;
 mod window;
 
+pub use content_patterns::{ContentPatterns, attacks_named};
 pub use hunter::{Hunter, Report, SearchScope};
 pub use matched::{Kind, Match, MatchSink};
-pub use wanted::{Wanted, attacks_named};

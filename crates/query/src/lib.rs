@@ -22,7 +22,7 @@ mod merge;
 pub mod names;
 mod notes;
 mod order;
-mod page_mark;
+mod page_cursor;
 pub mod record_seal;
 mod remainder;
 mod request;

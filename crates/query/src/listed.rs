@@ -1,6 +1,6 @@
 //! A session of a listing.
 
-use super::page_mark::PageMark;
+use super::page_cursor::PageCursor;
 use super::session_names::Names;
 use engine::session::Session;
 
@@ -18,5 +18,5 @@ pub struct ListedSession {
     /// Index of the worker that stores it.
     pub(super) worker: u16,
     /// Its position in the listing.
-    pub(super) mark: PageMark,
+    pub(super) mark: PageCursor,
 }

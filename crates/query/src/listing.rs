@@ -11,7 +11,7 @@
 //! Recording continues meanwhile. `Turnover` makes sure that a session that was known when the listing began is listed
 //! once, although its sort key can change and it can move to the archive. Sessions that began later are not listed.
 //!
-//! A page of a listing is a request of its own, which knows of the pages before only what its [`PageMark`] says. In an
+//! A page of a listing is a request of its own, which knows of the pages before only what its [`PageCursor`] says. In an
 //! order by amounts, sessions that had packets since the first page may have passed the mark. So they come again at the
 //! end, in the order of their starts: no session is missed, and whatever comes twice has the same identity.
 
@@ -25,10 +25,10 @@ use super::flows::{Sort, SortKey};
 pub use super::listed::ListedSession;
 use super::matching::SessionMatcher;
 use super::names::ReadAllowance;
-pub use super::page_mark::PageMark;
-use super::page_mark::Phase;
+pub use super::page_cursor::PageCursor;
+use super::page_cursor::Phase;
 use super::session_names::{NameFilter, Names};
-use super::turnover::{Found, Turnover};
+use super::turnover::{ReadFrom, Turnover};
 use super::{History, QueryError, Request};
 use base::time::Timestamp;
 use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
@@ -44,7 +44,7 @@ pub struct ListingOptions {
     /// The sort order.
     pub sort: Sort,
     /// Lists only the sessions after this mark.
-    pub after: Option<PageMark>,
+    pub after: Option<PageCursor>,
     /// Lists only the sessions with such a name.
     pub name: Option<NameFilter>,
     /// Maximum number of rows held at once.
@@ -98,12 +98,12 @@ pub struct Flows<'h> {
     recent: BlockCache,
     allowance: ReadAllowance,
     totals: FlowTotals,
-    unlisted: Unlisted,
+    unlisted: UnlistedSessions,
     searched: u64,
     returned: u64,
     /// Sessions that match and had packets since the first page.
     changed: u64,
-    last: Option<PageMark>,
+    last: Option<PageCursor>,
 }
 
 /// Totals of all sessions that match, listed or not.
@@ -139,14 +139,14 @@ impl FlowTotals {
 
 /// Sessions that are not listed, although a user may expect them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unlisted {
+pub struct UnlistedSessions {
     /// Sessions that may match, but the packets that would decide were evicted.
     pub undecided: u64,
     /// Sessions whose addresses and ports match, but in packets that the expression does not look into.
     pub unopened: u64,
 }
 
-impl Unlisted {
+impl UnlistedSessions {
     /// Describes these sessions; `None` if there are none.
     pub fn sentence(self) -> Option<String> {
         let undecided = (self.undecided > 0).then(|| undecided(self.undecided));
@@ -191,7 +191,7 @@ impl History {
             recent: BlockCache::default(),
             allowance: ReadAllowance::default(),
             totals: FlowTotals::default(),
-            unlisted: Unlisted::default(),
+            unlisted: UnlistedSessions::default(),
             searched: 0,
             returned: 0,
             last: None,
@@ -206,7 +206,7 @@ impl History {
         &self,
         request: &Request,
         mut each: impl FnMut(&Session),
-    ) -> Result<Unlisted, QueryError> {
+    ) -> Result<UnlistedSessions, QueryError> {
         let (since, until) = request.window()?;
         let mut matcher = SessionMatcher::new(self, request)?;
         let mut turnover = Turnover::new(self);
@@ -217,7 +217,7 @@ impl History {
                 }
             });
         }
-        Ok(Unlisted { undecided: matcher.undecided, unopened: matcher.unopened })
+        Ok(UnlistedSessions { undecided: matcher.undecided, unopened: matcher.unopened })
     }
 }
 
@@ -239,7 +239,7 @@ impl Flows<'_> {
     }
 
     /// Sessions that are not listed, although a user may expect them.
-    pub fn unlisted(&self) -> Unlisted {
+    pub fn unlisted(&self) -> UnlistedSessions {
         self.unlisted
     }
 
@@ -249,7 +249,7 @@ impl Flows<'_> {
     }
 
     /// The mark of the next page; `None` if everything was listed.
-    pub fn next_mark(&self) -> Option<PageMark> {
+    pub fn next_mark(&self) -> Option<PageCursor> {
         let more = match self.options.name {
             Some(_) => self.totals.sessions > self.returned,
             None => self.left == 0 && (self.rows.len() > 0 || self.more),
@@ -259,7 +259,7 @@ impl Flows<'_> {
         }
         // Sessions that had packets between the pages may have passed a mark.
         let after = self.options.after.filter(|after| after.phase == Phase::Sorted && self.changed > 0)?;
-        Some(PageMark { key: SortKey { group: 0, within: 0 }, hash: 0, phase: Phase::Changed, ..after })
+        Some(PageCursor { key: SortKey { group: 0, within: 0 }, hash: 0, phase: Phase::Changed, ..after })
     }
 
     /// Listed sessions whose names were not read because of the limits on time and memory.
@@ -332,9 +332,11 @@ impl Flows<'_> {
             let sessions = &self.history.workers.get(usize::from(row.worker))?.sessions;
             // The entry may belong to another session by now.
             let (found, session) = match row.place {
-                RowPosition::Archive(place) => (Found::Archive(place), sessions.past_session(place, &mut self.recent)),
-                RowPosition::Late(place) => (Found::Late(place), sessions.past_session(place, &mut self.recent)),
-                RowPosition::Array(slot) => (Found::Table, sessions.session(SessionSlot(slot))),
+                RowPosition::Archive(place) => {
+                    (ReadFrom::Archive(place), sessions.past_session(place, &mut self.recent))
+                }
+                RowPosition::Late(place) => (ReadFrom::Late(place), sessions.past_session(place, &mut self.recent)),
+                RowPosition::Array(slot) => (ReadFrom::Table, sessions.session(SessionSlot(slot))),
             };
             if let Some(session) = session.filter(|session| session.first_sequence == row.first_sequence)
                 && self.turnover.finish(self.history, row.worker, found, &session)
@@ -387,7 +389,7 @@ impl Flows<'_> {
         }
         self.turnover = turnover;
         if first {
-            self.unlisted = Unlisted { undecided: self.matcher.undecided, unopened: self.matcher.unopened };
+            self.unlisted = UnlistedSessions { undecided: self.matcher.undecided, unopened: self.matcher.unopened };
         }
         self.overtaken_sessions.clear();
         self.take(rows.into_sorted_vec());
@@ -399,7 +401,7 @@ impl Flows<'_> {
         self.rows = rows.into_iter();
     }
 
-    fn row(&self, worker: u16, found: Found, session: &Session) -> Row {
+    fn row(&self, worker: u16, found: ReadFrom, session: &Session) -> Row {
         let sort = match self.options.after {
             Some(after) if after.phase == Phase::Changed => Sort::Start,
             _ => self.options.sort,
@@ -410,9 +412,9 @@ impl Flows<'_> {
             order: [group, within, identity],
             first_sequence: session.first_sequence,
             place: match found {
-                Found::Table => RowPosition::Array(session.slot.0),
-                Found::Archive(place) => RowPosition::Archive(place),
-                Found::Late(place) => RowPosition::Late(place),
+                ReadFrom::Table => RowPosition::Array(session.slot.0),
+                ReadFrom::Archive(place) => RowPosition::Archive(place),
+                ReadFrom::Late(place) => RowPosition::Late(place),
             },
             worker,
         }
@@ -445,14 +447,14 @@ impl Flows<'_> {
     }
 
     /// Moves the mark of the next page forward.
-    fn advance(&mut self, to: PageMark) {
+    fn advance(&mut self, to: PageCursor) {
         if self.last.is_none_or(|last| (to.key, to.hash) > (last.key, last.hash)) {
             self.last = Some(to);
         }
     }
 
-    fn mark(&self, row: &Row) -> PageMark {
-        PageMark {
+    fn mark(&self, row: &Row) -> PageCursor {
+        PageCursor {
             sort: self.options.sort,
             key: row.key(),
             hash: row.identity(),

@@ -29,13 +29,13 @@ const REASONS_MAX: usize = 4;
 #[derive(Clone, Debug, Default)]
 pub struct Remainder {
     /// Sessions with packets in the answer.
-    found: Part,
+    found: RemainderPart,
     /// Sessions whose addresses and ports match, but without packets in the answer.
-    hidden: Part,
+    hidden: RemainderPart,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Part {
+struct RemainderPart {
     sessions: u64,
     packets: u64,
     /// Whether the counts are lower bounds.
@@ -165,7 +165,7 @@ impl Remainder {
     pub fn sentence(&self) -> Option<String> {
         let mut parts = Vec::new();
         if self.found.packets > 0 {
-            let Part { sessions, packets, at_least, .. } = &self.found;
+            let RemainderPart { sessions, packets, at_least, .. } = &self.found;
             let at_least = if *at_least { "at least " } else { "" };
             parts.push(format!(
                 "the {} of these packets {} {at_least}{packets} more that the expression does not match{}: \
@@ -182,7 +182,7 @@ impl Remainder {
     }
 
     fn hidden_sentence(&self) -> String {
-        let Part { sessions, packets, .. } = &self.hidden;
+        let RemainderPart { sessions, packets, .. } = &self.hidden;
         let sessions = if *sessions == 1 {
             "1 session with these addresses and ports holds".to_owned()
         } else {
@@ -198,7 +198,7 @@ impl Remainder {
     }
 }
 
-impl Part {
+impl RemainderPart {
     /// The reasons in parentheses, most frequent first; empty if there are none.
     fn reasons(&self) -> String {
         let mut counts: HashMap<String, u64> = HashMap::new();

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::flows::{self, Sort};
-use super::listing::{FlowTotals, Unlisted};
+use super::listing::{FlowTotals, UnlistedSessions};
 use super::{History, QueryError, Request};
 use base::foreign::Foreign;
 use base::time::Timestamp;
@@ -91,7 +91,7 @@ pub struct Sums {
     /// Totals of all sessions that match.
     pub totals: FlowTotals,
     /// Sessions in none of the sums, although a user may expect them.
-    pub unlisted: Unlisted,
+    pub unlisted: UnlistedSessions,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

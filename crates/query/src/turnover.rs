@@ -25,7 +25,7 @@ const LATE_MAX: usize = 1 << 21;
 /// The sessions known when it was made.
 #[derive(Debug, Default)]
 pub(super) struct Turnover {
-    workers: Vec<Departed>,
+    workers: Vec<LateSessions>,
     /// Time of the newest packet.
     newest: Timestamp,
     /// The sessions of the table that are done.
@@ -37,7 +37,7 @@ pub(super) struct Turnover {
 
 /// The late sessions of a worker.
 #[derive(Debug)]
-struct Departed {
+struct LateSessions {
     /// Packets stored at the start.
     stored: u64,
     /// The first ordinal that is late.
@@ -50,7 +50,7 @@ struct Departed {
 
 /// Where a session was read, and what that means for a listing in several passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum ReadFrom {
     /// In the table.
     Table,
     /// In the archive, from which it does not move.
@@ -65,7 +65,7 @@ impl Turnover {
         let workers = history.workers.iter().map(|worker| {
             let stored = worker.published.totals().stored.packets;
             let archived = first_late(&worker.sessions);
-            Departed { stored, archived, next: archived, bits: Vec::new() }
+            LateSessions { stored, archived, next: archived, bits: Vec::new() }
         });
         let workers = workers.collect();
         Self { workers, newest, done: SessionBits::new(history), left: SessionBits::new(history), unsure: 0 }
@@ -87,12 +87,12 @@ impl Turnover {
         history: &History,
         worker: u16,
         window: (Timestamp, Timestamp),
-        mut each: impl FnMut(Found, &Session),
+        mut each: impl FnMut(ReadFrom, &Session),
     ) {
         let Some(reader) = history.workers.get(usize::from(worker)) else { return };
         let (sessions, at) = (&*reader.sessions, usize::from(worker));
         self.look(worker, sessions, None);
-        let Some(Departed { stored, archived, .. }) = self.workers.get(at) else { return };
+        let Some(LateSessions { stored, archived, .. }) = self.workers.get(at) else { return };
         let (stored, archived) = (*stored, *archived);
         let mut seen = SessionBits::new(history);
         // Late sessions that were read in the table before they left it.
@@ -103,7 +103,7 @@ impl Turnover {
                 && !self.left.contains(at, session.slot)
             {
                 seen.insert(at, session.slot);
-                each(Found::Table, &session);
+                each(ReadFrom::Table, &session);
             }
             if number % LOOK_EVERY == 0 {
                 self.look(worker, sessions, Some((&seen, &mut in_table)));
@@ -115,13 +115,13 @@ impl Turnover {
         for (place, session) in sessions.past_overlapping(window.0, window.1) {
             let ordinal = session.first_sequence;
             match ordinal.checked_sub(archived) {
-                None => each(Found::Archive(place), &session),
+                None => each(ReadFrom::Archive(place), &session),
                 // Later ones were in the table when it was read.
                 Some(_) if ordinal >= departed.next || session.first > newest => {}
                 Some(late) if departed.is_done(late) || in_table.binary_search(&ordinal).is_ok() => {}
                 Some(late) => {
                     unsure += u64::from(!departed.is_told_apart(late));
-                    each(Found::Late(place), &session);
+                    each(ReadFrom::Late(place), &session);
                 }
             }
         }
@@ -155,20 +155,20 @@ impl Turnover {
 
     /// Notes that a session is done: it is not read again. `false` if it has just left the table; it is then read again,
     /// in the archive.
-    pub(super) fn finish(&mut self, history: &History, worker: u16, found: Found, session: &Session) -> bool {
+    pub(super) fn finish(&mut self, history: &History, worker: u16, found: ReadFrom, session: &Session) -> bool {
         let at = usize::from(worker);
         let Some(reader) = history.workers.get(at) else { return true };
         self.look(worker, &reader.sessions, None);
         match found {
-            Found::Archive(_) => true,
-            Found::Late(_) => {
+            ReadFrom::Archive(_) => true,
+            ReadFrom::Late(_) => {
                 if let Some(departed) = self.workers.get_mut(at) {
                     departed.finish(session.first_sequence);
                 }
                 true
             }
-            Found::Table if self.left.contains(at, session.slot) => false,
-            Found::Table => {
+            ReadFrom::Table if self.left.contains(at, session.slot) => false,
+            ReadFrom::Table => {
                 self.done.insert(at, session.slot);
                 true
             }
@@ -179,7 +179,7 @@ impl Turnover {
 /// Sessions of the table between two looks at what left it.
 const LOOK_EVERY: usize = 1024;
 
-impl Departed {
+impl LateSessions {
     fn push(&mut self, ordinal: u64, is_done: bool, is_known: bool) {
         self.next = ordinal + 1;
         let Some((word, shift)) = place(ordinal.saturating_sub(self.archived)) else { return };

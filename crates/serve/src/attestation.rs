@@ -21,7 +21,7 @@ pub struct Attestation {
 
 /// What was sent to a client that asked for a seal.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sent {
+pub(crate) struct SentAnswer {
     pub(crate) sha256: Digest,
     pub(crate) bytes: u64,
     pub(crate) packets: u64,
@@ -52,7 +52,7 @@ impl Attestation {
     }
 
     /// The record of what was sent, and its signature; `None` without a key.
-    pub(crate) fn record(&self, sent: Sent, audit_id: Option<&str>) -> Option<(String, String)> {
+    pub(crate) fn record(&self, sent: SentAnswer, audit_id: Option<&str>) -> Option<(String, String)> {
         let text = json!({
             "retrocap_export": 1,
             "sha256": sent.sha256,

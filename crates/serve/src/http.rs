@@ -24,7 +24,7 @@ use super::counters::count;
 use super::peer::Peer;
 use super::service::Service;
 use api::bodies::SelectionList;
-use api::operation::{self, Located, Operation};
+use api::operation::{self, Operation, OperationAtPath};
 use api::{Problem, Role, path};
 use body::{BODY_BYTES_MAX, read_body};
 use handlers::Description;
@@ -118,7 +118,7 @@ pub const ROUTES: &[Route] = &[
 /// The OpenAPI document of [`ROUTES`].
 pub fn openapi() -> &'static str {
     static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
-        let located = |route: &Route| Located {
+        let located = |route: &Route| OperationAtPath {
             path: route.path,
             method: route.verb.name(),
             role: route.role,

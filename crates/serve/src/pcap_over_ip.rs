@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::answer::follow::{FollowCounts, Follower, UnrecordedConnection, audited};
 use super::answer::packets::{Export, Scope};
-use super::answer::stream::{Body, Part};
+use super::answer::stream::{AnswerPart, Body};
 use super::audit::Action;
 use super::clock::now;
 use super::counters::count;
@@ -160,7 +160,7 @@ async fn pass_on<S: AsyncRead + AsyncWrite + Unpin>(mut body: Body, client: &mut
         }
     };
     let shutdown_requested = async {
-        while let Some(Part::Data(chunk)) = body.part().await {
+        while let Some(AnswerPart::Data(chunk)) = body.part().await {
             // TLS would keep the end of a chunk that the socket does not take at once.
             let written = match writer.write_all(&chunk).await {
                 Ok(()) => writer.flush().await,

@@ -336,7 +336,7 @@ impl ClientCertVerifier for StrictVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let other = |reason: &'static str| {
-            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Refused(reason)))))
+            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(RefusedClient(reason)))))
         };
         let verified = self.all.verify_client_cert(end_entity, intermediates, now)?;
         if !Certificate::read(end_entity).is_some_and(|certificate| certificate.for_clients) {
@@ -359,7 +359,7 @@ impl ClientCertVerifier for StrictVerifier {
 /// Why a certificate that the library accepts is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Refused(&'static str);
+struct RefusedClient(&'static str);
 
 /// Passes on what the library says, and notes what was wrong with which certificate.
 #[derive(Debug)]

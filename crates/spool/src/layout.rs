@@ -73,7 +73,7 @@ pub struct Commit {
     pub id: FileId,
     /// Number of the commit in its file; the first is 0.
     pub number: u32,
-    /// Confirmed bytes.
+    /// CommittedRange bytes.
     pub len: u32,
     /// CRC-32 of these bytes.
     pub crc: u32,

@@ -9,7 +9,7 @@ use crate::file::End;
 use crate::index::Builder;
 use crate::layout::{self, CHUNK_BYTES, FileId, Footer, Header, parse_name};
 use crate::medium::Medium;
-use crate::scan::{self, Confirmed, ScanReport};
+use crate::scan::{self, CommittedRange, ScanReport};
 use crate::sealed_file::SealedFile;
 
 /// The index of a file, rebuilt by a scan.
@@ -26,7 +26,7 @@ pub struct RebuiltIndex {
 
 impl RebuiltIndex {
     /// Adds confirmed bytes.
-    pub fn add(&mut self, confirmed: &Confirmed<'_>) {
+    pub fn add(&mut self, confirmed: &CommittedRange<'_>) {
         // Descriptions of interfaces may be lost with damaged bytes. The later ones must keep their numbers.
         let described = (confirmed.commit.interfaces as usize).min(base::interface::Interfaces::CAPACITY * 16);
         while self.interfaces.len() < described {

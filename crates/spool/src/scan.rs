@@ -18,7 +18,7 @@ const CHECKED_FACTOR: u64 = 4;
 
 /// Bytes that a commit confirms.
 #[derive(Clone, Copy, Debug)]
-pub struct Confirmed<'a> {
+pub struct CommittedRange<'a> {
     /// Range of the file that holds these bytes and the commit.
     pub offset: u64,
     /// Length in the file, including the commit.
@@ -45,7 +45,7 @@ pub struct ScanReport {
 }
 
 impl ScanReport {
-    fn confirm(&mut self, confirmed: &Confirmed<'_>) {
+    fn confirm(&mut self, confirmed: &CommittedRange<'_>) {
         if confirmed.offset > self.end {
             self.damaged.push(self.end..confirmed.offset);
         }
@@ -66,7 +66,7 @@ pub fn scan<M: Medium>(
     file: &M::File,
     len: u64,
     (counter, compressed): (u64, bool),
-    each: &mut impl FnMut(Confirmed<'_>),
+    each: &mut impl FnMut(CommittedRange<'_>),
 ) -> io::Result<ScanReport> {
     let window = Window { medium, file, len, base: 0, bytes: Vec::new() };
     let mut scan = Scan { window, counter, scanned: ScanReport::default(), checked_bytes: 0, each };
@@ -135,7 +135,7 @@ struct Scan<'m, M: Medium, F> {
     each: &'m mut F,
 }
 
-impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
+impl<M: Medium, F: FnMut(CommittedRange<'_>)> Scan<'_, M, F> {
     /// Whether the commit belongs to this file, which the first commit identifies.
     fn is_ours(&self, commit: &Commit) -> bool {
         let known = self.scanned.id.is_none_or(|id| id == commit.id);
@@ -149,7 +149,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
             && commit.confirms(commit.id, data)
     }
 
-    fn found(&mut self, confirmed: Confirmed<'_>) {
+    fn found(&mut self, confirmed: CommittedRange<'_>) {
         self.scanned.id.get_or_insert(confirmed.commit.id);
         self.scanned.confirm(&confirmed);
         (self.each)(confirmed);
@@ -184,7 +184,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
             && self.confirms(&commit, &bytes[..at])
         {
             let len = at + COMMIT_BYTES;
-            self.found(Confirmed { offset: start, len: len as u64, plain: &bytes[..at], commit });
+            self.found(CommittedRange { offset: start, len: len as u64, plain: &bytes[..at], commit });
             return len;
         }
         match self.search(start, bytes) {
@@ -204,7 +204,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
             let Some(from) = at.checked_sub(commit.len as usize) else { continue };
             if self.confirms(&commit, &bytes[from..at]) {
                 let len = (at - from + COMMIT_BYTES) as u64;
-                self.found(Confirmed { offset: start + from as u64, len, plain: &bytes[from..at], commit });
+                self.found(CommittedRange { offset: start + from as u64, len, plain: &bytes[from..at], commit });
                 return Some(start + (at + COMMIT_BYTES) as u64);
             }
         }
@@ -247,7 +247,7 @@ impl<M: Medium, F: FnMut(Confirmed<'_>)> Scan<'_, M, F> {
                 if let Some((from, offset)) = begin
                     && commit.confirms(commit.id, &plain[from..end])
                 {
-                    self.found(Confirmed { offset, len: at - offset, plain: &plain[from..end], commit });
+                    self.found(CommittedRange { offset, len: at - offset, plain: &plain[from..end], commit });
                 }
                 plain.clear();
                 begins.clear();

@@ -82,11 +82,11 @@ struct Group {
 
 /// The state of all queues at one moment.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(super) struct QueueSurvey {
     bands: [[Group; SessionMarks::FLOODS]; Band::COUNT],
 }
 
-impl Survey {
+impl QueueSurvey {
     /// Surveys the queues whose memory others may take, or all queues if there are no such queues. `age_ns` returns the
     /// time since a segment was opened, and since it was sealed.
     pub(super) fn new(queues: &Queues, age_ns: impl Fn(SegmentId) -> (u64, Option<u64>)) -> Self {

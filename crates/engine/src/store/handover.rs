@@ -9,7 +9,7 @@
 use std::io::{self, Read, Write};
 
 use super::cursor::{Cursor, RecordAt, Stream};
-use super::queues::{KeptAs, Kind, Placement, QueueId};
+use super::queues::{Kind, PacketRole, Placement, QueueId};
 use super::rank::Rank;
 use super::record::{HEADER_BYTES_MAX, PACKET_BYTES_MAX, Previous, RecordHeader};
 use super::segment::{SegmentId, SegmentView, pages_of};
@@ -177,9 +177,9 @@ impl Store {
         match kind {
             0 | 4 | 5 => {
                 let kept_as = match kind {
-                    4 => KeptAs::Closing,
-                    5 => KeptAs::Important,
-                    _ => KeptAs::Part,
+                    4 => PacketRole::Closing,
+                    5 => PacketRole::Important,
+                    _ => PacketRole::Part,
                 };
                 let marks = SessionMarks { flood, ..ids.marks(SessionMarks { class: a, ..SessionMarks::default() }) };
                 self.policy.queues.at(Placement { marks, rank: Rank(rank), kept_as, elephant: flood })

@@ -56,7 +56,7 @@ mod write;
 
 pub use cursor::{Cursor, RecordAt, WINDOW_BYTES};
 pub use pages::SegmentEvicted;
-pub use queues::{KeptAs, Placement};
+pub use queues::{PacketRole, Placement};
 pub use rank::Rank;
 pub use segment::{SegmentId, SegmentView};
 pub use segments::Segments;

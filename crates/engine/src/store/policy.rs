@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::eviction::{Candidate, Shares, Survey};
+use super::eviction::{Candidate, QueueSurvey, Shares};
 use super::list::SegmentLists;
 use super::pages::PAGE_BYTES;
 use super::queues::{Kind, Placement, QueueId, Queues};
@@ -112,7 +112,7 @@ impl AppliedPolicy {
     }
 
     /// The segment that is evicted next, and the state of all queues.
-    pub(super) fn victim(&mut self, lists: &SegmentLists) -> Option<(Candidate, Survey)> {
+    pub(super) fn victim(&mut self, lists: &SegmentLists) -> Option<(Candidate, QueueSurvey)> {
         let survey = self.survey(lists);
         if let Some((score, oldest_ns)) = survey.starts() {
             self.reach.remember(oldest_ns);
@@ -127,9 +127,9 @@ impl AppliedPolicy {
     }
 
     /// The current state of all queues.
-    pub(super) fn survey(&self, lists: &SegmentLists) -> Survey {
+    pub(super) fn survey(&self, lists: &SegmentLists) -> QueueSurvey {
         let now = self.clock.ticks_ns();
-        Survey::new(&self.queues, |id| {
+        QueueSurvey::new(&self.queues, |id| {
             let age_ns = now - lists.opened_ticks_ns(id);
             // A segment was sealed when the one after it was opened.
             (age_ns, lists.after(id).map(|next| now - lists.opened_ticks_ns(next)))
@@ -137,7 +137,7 @@ impl AppliedPolicy {
     }
 
     /// Estimated age in nanoseconds at which segments of a queue are evicted.
-    pub(super) fn life_ns(&self, survey: &Survey, kind: Kind, weight: f64) -> f64 {
+    pub(super) fn life_ns(&self, survey: &QueueSurvey, kind: Kind, weight: f64) -> f64 {
         survey.life_ns(self.shares_now(), kind, weight)
     }
 

@@ -34,7 +34,7 @@ pub struct Placement {
     /// The depth of the packet in its session.
     pub rank: Rank,
     /// Whether the packet has a queue other than that of its rank.
-    pub kept_as: KeptAs,
+    pub kept_as: PacketRole,
     /// For bulk of a session that alone has filled much of the memory: a number from 1 to
     /// [`ELEPHANTS`](Self::ELEPHANTS). 0 for all others.
     pub elephant: u8,
@@ -42,7 +42,7 @@ pub struct Placement {
 
 /// The role of a packet in its session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KeptAs {
+pub enum PacketRole {
     /// A packet without a special role.
     #[default]
     Part,
@@ -55,7 +55,7 @@ pub enum KeptAs {
 impl Placement {
     /// A place that depends on the rank only: no class, no flood, no pin.
     pub fn of(rank: Rank) -> Self {
-        Self { marks: SessionMarks::default(), rank, kept_as: KeptAs::Part, elephant: 0 }
+        Self { marks: SessionMarks::default(), rank, kept_as: PacketRole::Part, elephant: 0 }
     }
 
     /// Number of queues of elephants.
@@ -230,13 +230,13 @@ impl Queues {
     pub(super) fn at(&self, place: Placement) -> QueueId {
         let class = usize::from(place.marks.class).min(self.classes.len() - 1);
         let line = match place.kept_as {
-            KeptAs::Closing => 0,
-            KeptAs::Important => 1,
-            KeptAs::Part => 2 + place.rank.index(),
+            PacketRole::Closing => 0,
+            PacketRole::Important => 1,
+            PacketRole::Part => 2 + place.rank.index(),
         };
         let group = if line >= STARTS_QUEUES + MIDDLE_RANKS { place.elephant } else { place.marks.kept_with() };
         let of_class = line * SessionMarks::FLOODS + usize::from(group);
-        let class = if place.kept_as == KeptAs::Important { class } else { self.kept_in[class] };
+        let class = if place.kept_as == PacketRole::Important { class } else { self.kept_in[class] };
         QueueId(class * CLASS_QUEUES + of_class)
     }
 

@@ -156,7 +156,7 @@ fn honest_13_5_pages_by_mark_miss_no_session_whatever_grows_or_ends_meanwhile() 
 fn honest_13_5_a_session_that_grows_past_the_mark_comes_at_the_end() {
     let mut recorder = Recorder::new(8 << 20, 16 << 20);
     Recorder::store(&mut recorder.pipelines, &mut recorder.time, 0..1000);
-    let page = |recorder: &Recorder, after: Option<PageMark>| {
+    let page = |recorder: &Recorder, after: Option<PageCursor>| {
         let request = Request { limit: Some(600), ..Request::default() };
         let options = ListingOptions { after, ..Sort::Packets.into() };
         let mut flows = recorder.history.flows(&request, options).unwrap();

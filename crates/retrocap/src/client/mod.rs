@@ -47,7 +47,7 @@ const DETAIL_CHARS_MAX: usize = 4000;
 /// The service refused a request.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .detail.terminal())]
-pub(crate) struct Refused {
+pub(crate) struct RefusedRequest {
     /// The HTTP status.
     pub(crate) status: StatusCode,
     /// The reason, and what to do.
@@ -56,7 +56,7 @@ pub(crate) struct Refused {
     pub(crate) cause: Option<String>,
 }
 
-impl Refused {
+impl RefusedRequest {
     /// Whether the request was valid and matched nothing.
     pub(crate) fn is_nothing_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND && self.cause.is_some()
@@ -67,7 +67,7 @@ impl Refused {
 ///
 /// # Errors
 ///
-/// [`Refused`] when the recorder refuses the request, [`Usage`] when the request is wrong.
+/// [`RefusedRequest`] when the recorder refuses the request, [`Usage`] when the request is wrong.
 pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<String>) -> anyhow::Result<Answer> {
     let address = &common.socket();
     let mut deadline = Deadline::new(common.timeout());
@@ -121,12 +121,12 @@ pub(crate) fn ask(common: &Common, method: Method, target: &str, body: Option<St
 }
 
 /// Reads a problem document (RFC 9457).
-pub(crate) fn refused(status: StatusCode, document: &str) -> Refused {
+pub(crate) fn refused(status: StatusCode, document: &str) -> RefusedRequest {
     let problem: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
     let text = |key: &str| problem.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
     let detail = text("detail").or_else(|| text("title")).unwrap_or_else(|| format!("the recorder answered {status}"));
     let detail = detail.chars().take(DETAIL_CHARS_MAX).collect::<String>().into();
-    Refused { status, detail, cause: text("cause") }
+    RefusedRequest { status, detail, cause: text("cause") }
 }
 
 /// The HTTP trailers of an answer.

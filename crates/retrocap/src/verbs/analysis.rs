@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use crate::client::{self, Trailers};
 use crate::options::Common;
 use crate::terminal::progress::{Progress, ProgressCounts};
-use crate::verbs::selection::{Around, Selection};
+use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers::MISSING;
 use crate::{offline, offline_spool};
 use api::question::{ExportQuestion, PacketsQuestion};
@@ -25,7 +25,7 @@ use streams::Session;
 pub(super) struct SessionInput<'a> {
     pub(super) common: &'a Common,
     pub(super) selection: &'a Selection,
-    pub(super) around: &'a Around,
+    pub(super) around: &'a TimeWindowArgs,
     pub(super) follow: bool,
     pub(super) whole_sessions: bool,
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::client::Refused;
+use crate::client::RefusedRequest;
 use crate::terminal::human;
 use crate::terminal::printable::note;
 use crate::verbs::analysis::{InputEvent, SessionInput};
@@ -208,7 +208,7 @@ impl Apps {
     pub(super) fn read(question: &SessionInput<'_>) -> anyhow::Result<Self> {
         let mut reader = SessionEnds(Protocols::new(Self::default()));
         match read(question, &Arc::default(), &mut reader) {
-            Err(error) if error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found) => {}
+            Err(error) if error.downcast_ref::<RefusedRequest>().is_some_and(RefusedRequest::is_nothing_found) => {}
             read => read?,
         }
         Ok(reader.0.sink)

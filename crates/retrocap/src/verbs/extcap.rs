@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Refused};
+use crate::client::{self, RefusedRequest};
 use crate::error::{AlreadyReported, Usage};
 use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
@@ -138,7 +138,7 @@ impl Extcap {
         // Print the error before the capture ends, because Wireshark shows what was printed until then.
         note(&format!("retrocap: {error}"));
         export::empty(Format::Pcapng, output)?;
-        let nothing_found = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
+        let nothing_found = error.downcast_ref::<RefusedRequest>().is_some_and(RefusedRequest::is_nothing_found);
         if nothing_found { Ok(()) } else { Err(AlreadyReported.into()) }
     }
 

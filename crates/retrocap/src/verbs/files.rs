@@ -13,7 +13,7 @@ use clap::Args;
 use crate::options::Common;
 use crate::verbs::analysis::{self, InputEvent, SessionInput};
 use crate::verbs::apps::{self, AppFilter};
-use crate::verbs::selection::{Around, Selection};
+use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers;
 use arguments::ObjectArgs;
 use base::interface::Interfaces;
@@ -34,7 +34,7 @@ pub(crate) struct Files {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    around: Around,
+    around: TimeWindowArgs,
     /// Only sessions of this application protocol, in which this was said: http, smtp:login
     #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app)]
     app: Option<AppFilter>,

@@ -25,7 +25,7 @@ use crate::verbs::apps::{self, AppFilter};
 use crate::verbs::interfaces::Interfaces;
 use crate::verbs::parameter::{parameter, word};
 use crate::verbs::process_selection::ProcessSelection;
-use crate::verbs::selection::{Around, Selection};
+use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers;
 use crate::{offline, offline_spool};
 use api::question::{FlowsQuestion, ListingQuestion};
@@ -57,7 +57,7 @@ pub(crate) struct Flows {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    around: Around,
+    around: TimeWindowArgs,
     /// As in get; sessions are listed whole in any case
     #[arg(long, hide = true)]
     whole_sessions: bool,

@@ -14,7 +14,7 @@ use anyhow::anyhow;
 use clap::Args;
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Answer, Refused};
+use crate::client::{self, Answer, RefusedRequest};
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
@@ -28,7 +28,7 @@ use crate::verbs::export::{self, ExportProgress};
 use crate::verbs::interfaces::Interfaces as ListInterfaces;
 use crate::verbs::parameter::{parameter, word};
 use crate::verbs::process_selection::ProcessSelection;
-use crate::verbs::selection::{Around, Selection};
+use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers::ended;
 use crate::{offline, offline_spool};
 use alerts::{AlertArgs, AlertQuery, ExportOptions};
@@ -61,7 +61,7 @@ pub(crate) struct Get {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    around: Around,
+    around: TimeWindowArgs,
     /// Get all packets of the sessions with this TLS server name, HTTP host or DNS question; a leading dot selects all
     /// names below it
     #[arg(long, value_name = "HOST", help_heading = "Selection", conflicts_with_all = ["alert", "follow"])]
@@ -201,7 +201,7 @@ impl Get {
             }
             (Err(error), output) => {
                 drop(progress);
-                let nothing = error.downcast_ref::<Refused>().is_some_and(Refused::is_nothing_found);
+                let nothing = error.downcast_ref::<RefusedRequest>().is_some_and(RefusedRequest::is_nothing_found);
                 if let Some(output) = output.filter(|output| nothing && output.is_stdout()) {
                     self.empty(output)?;
                 }

@@ -20,7 +20,7 @@ use crate::terminal::output::FileMode;
 use crate::terminal::printable::note;
 use crate::verbs::analysis::{self, InputEvent, SessionInput};
 use crate::verbs::apps::{self, AppFilter};
-use crate::verbs::selection::{Around, Selection, duration};
+use crate::verbs::selection::{Selection, TimeWindowArgs, duration};
 use crate::verbs::trailers;
 use base::interface::Interfaces;
 use hunt::{Hunter, Report, SearchScope};
@@ -47,7 +47,7 @@ pub(crate) struct Hunt {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
-    around: Around,
+    around: TimeWindowArgs,
     /// Only sessions of this application protocol, in which this was said: http, modbus:write
     #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app, conflicts_with = "follow")]
     app: Option<AppFilter>,

@@ -24,7 +24,7 @@ use tokio_rustls::rustls::AlertDescription;
 
 use crate::client::stream::Stream;
 use crate::client::tls::{ConnectionLost, Peer, Tls, alert};
-use crate::client::{self, Answer, Interrupt, Refused};
+use crate::client::{self, Answer, Interrupt, RefusedRequest};
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::human;
@@ -326,7 +326,7 @@ impl Push {
         let carried_by = Some(format!("{ours} {theirs}"));
         let carried = target(&selection, ExportQuestion { carried_by, ..export.clone() })?;
         match client::get(common, &carried) {
-            Err(error) if error.downcast_ref::<Refused>().is_some_and(|r| r.status == StatusCode::FORBIDDEN) => {
+            Err(error) if error.downcast_ref::<RefusedRequest>().is_some_and(|r| r.status == StatusCode::FORBIDDEN) => {
                 if !common.quiet {
                     note(
                         "retrocap: the recorder also records this connection, because only root can exclude it; its packets are not sent",

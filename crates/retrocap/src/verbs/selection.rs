@@ -138,7 +138,7 @@ fn community_id(text: &str) -> Result<CommunityId, String> {
 /// A time of interest, with a margin before and after it.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Selection")]
-pub(crate) struct Around {
+pub(crate) struct TimeWindowArgs {
     /// Only packets from --window before this time to --window after it
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["since", "until"])]
     around: Option<String>,
@@ -165,7 +165,7 @@ impl Selection {
     /// [`Usage`] for an invalid time or expression.
     pub(crate) fn question(
         &self,
-        around: Option<&Around>,
+        around: Option<&TimeWindowArgs>,
         now: Timestamp,
         tz: &TimeZone,
     ) -> anyhow::Result<SelectionQuestion> {
@@ -193,11 +193,11 @@ impl Selection {
     /// [`Usage`] for an invalid time, and if the window ends before it starts.
     pub(crate) fn window(
         &self,
-        around: Option<&Around>,
+        around: Option<&TimeWindowArgs>,
         now: Timestamp,
         tz: &TimeZone,
     ) -> anyhow::Result<(Option<Timestamp>, Option<Timestamp>)> {
-        if let Some(Around { around: Some(middle), window }) = around {
+        if let Some(TimeWindowArgs { around: Some(middle), window }) = around {
             let middle = read(middle, now, tz)?;
             let window = time::parse_duration(window).map_err(Usage::of)?;
             return Ok((Some(middle.saturating_sub(window)), Some(middle.saturating_add(window))));
@@ -395,7 +395,7 @@ mod tests {
         #[command(flatten)]
         selection: Selection,
         #[command(flatten)]
-        around: Around,
+        around: TimeWindowArgs,
     }
 
     fn target(arguments: &[&str]) -> anyhow::Result<String> {

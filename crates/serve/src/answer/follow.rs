@@ -20,7 +20,7 @@ use super::super::peer::Peer;
 use super::super::quota::Share;
 use super::super::service::Service;
 use super::packets::{Export, ExportedInterfaces, Scope, options, statistics};
-use super::statement::{Outcome, Span};
+use super::statement::{Outcome, SentTimes};
 use super::stream::{AnswerEnd, Body, ClientGone, Sink, stream};
 use super::{Answer, AnswerKind};
 use api::parameters::PacketQuery;
@@ -363,7 +363,7 @@ impl SettledClock {
 struct Writer {
     exporter: FittingExporter,
     exported: ExportedInterfaces,
-    span: Span,
+    span: SentTimes,
     /// The comment for the next packet.
     comment: Option<String>,
 }
@@ -374,7 +374,7 @@ impl Writer {
         let options = Options { link_type: Some(link_type), ..options(&live.export.query) };
         let exporter = FittingExporter::new(live.export.query.format, options);
         let exporter = if live.for_strict_readers { exporter.for_strict_readers() } else { exporter };
-        Self { exporter, exported: ExportedInterfaces::default(), span: Span::default(), comment: None }
+        Self { exporter, exported: ExportedInterfaces::default(), span: SentTimes::default(), comment: None }
     }
 
     /// Writes a packet before which `missed` were evicted too soon.

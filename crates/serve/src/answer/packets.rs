@@ -11,7 +11,7 @@ use super::super::record::PacketsToProve;
 use super::super::service::Service;
 use super::super::spool_health::{of_memory, with_disk};
 use super::selection_query::SelectionQuery;
-use super::statement::{Outcome, Span};
+use super::statement::{Outcome, SentTimes};
 use super::stream::{AnswerEnd, ClientGone, Sink, stream};
 use super::{Answer, AnswerKind};
 use api::parameters::PacketQuery;
@@ -95,7 +95,7 @@ impl Export {
         };
         let mut exporter = Exporter::new(self.query.format, options(&self.query));
         let mut exported = ExportedInterfaces::default();
-        let (mut left_out, mut span) = (None, Span::default());
+        let (mut left_out, mut span) = (None, SentTimes::default());
         sink.seal(self.query.seal);
         let mut wanted = self.query.seal.then(PacketsToProve::default);
         while let Some(found) = packets.next() {

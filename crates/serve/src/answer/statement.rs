@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 /// The times of the packets that were sent.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Span(Option<(Timestamp, Timestamp)>);
+pub(crate) struct SentTimes(Option<(Timestamp, Timestamp)>);
 
-impl Span {
+impl SentTimes {
     pub(crate) fn add(&mut self, time: Timestamp) {
         let (first, last) = self.0.get_or_insert((time, time));
         (*first, *last) = ((*first).min(time), (*last).max(time));
@@ -26,7 +26,7 @@ pub(crate) struct Outcome<'a> {
     pub(crate) entry: &'a AuditEntry,
     pub(crate) peer: &'a Peer,
     pub(crate) summary: Summary,
-    pub(crate) span: Span,
+    pub(crate) span: SentTimes,
     pub(crate) dropped_within: u64,
     pub(crate) cut: u64,
     pub(crate) note: &'a str,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::attestation::Sent;
+use super::super::attestation::SentAnswer;
 use super::super::quota::Share;
 use super::super::service::Service;
 use api::Problem;
@@ -61,7 +61,7 @@ impl AnswerEnd {
 
 /// A part of an answer.
 #[derive(Debug)]
-pub(crate) enum Part {
+pub(crate) enum AnswerPart {
     /// Some bytes.
     Data(Vec<u8>),
     /// The end; an answer without it is broken.
@@ -72,7 +72,7 @@ pub(crate) enum Part {
 #[derive(Debug)]
 pub(crate) struct Sink {
     head: Option<oneshot::Sender<Result<(), Problem>>>,
-    parts: mpsc::Sender<Part>,
+    parts: mpsc::Sender<AnswerPart>,
     buffer: Vec<u8>,
     asked: Instant,
     service: Arc<Service>,
@@ -85,7 +85,7 @@ pub(crate) struct Sink {
 /// The end of a stream that a connection reads.
 #[derive(Debug)]
 pub(crate) struct Body {
-    parts: mpsc::Receiver<Part>,
+    parts: mpsc::Receiver<AnswerPart>,
     ended: bool,
     _query: Query,
 }
@@ -205,7 +205,7 @@ impl Sink {
     /// Sends what is left, and ends the answer.
     pub(crate) fn end(mut self, ending: AnswerEnd) -> Result<(), ClientGone> {
         self.send()?;
-        self.parts.blocking_send(Part::End(ending)).map_err(|_| ClientGone)
+        self.parts.blocking_send(AnswerPart::End(ending)).map_err(|_| ClientGone)
     }
 
     /// As [`end`](Self::end), with the recorder's signature over what was sent.
@@ -216,7 +216,7 @@ impl Sink {
         audit_id: Option<&str>,
     ) -> Result<(), ClientGone> {
         self.send()?;
-        let sent = self.sealed.take().map(|(hasher, bytes)| Sent { sha256: hasher.finish(), bytes, packets });
+        let sent = self.sealed.take().map(|(hasher, bytes)| SentAnswer { sha256: hasher.finish(), bytes, packets });
         let attestation = self.service.attestation.as_ref();
         let record = attestation.zip(sent).and_then(|(attestation, sent)| attestation.record(sent, audit_id));
         self.end(AnswerEnd { record, ..ending })
@@ -236,18 +236,18 @@ impl Sink {
             *bytes += chunk.len() as u64;
         }
         self.service.counters.bytes_sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        self.parts.blocking_send(Part::Data(chunk)).map_err(|_| ClientGone)
+        self.parts.blocking_send(AnswerPart::Data(chunk)).map_err(|_| ClientGone)
     }
 }
 
 impl Body {
     /// The next part; `None` after the end, and where the query ended without one.
-    pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Part>> {
+    pub(crate) fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<AnswerPart>> {
         if self.ended {
             return Poll::Ready(None);
         }
         self.parts.poll_recv(cx).map(|part| {
-            self.ended = matches!(part, Some(Part::End(_)));
+            self.ended = matches!(part, Some(AnswerPart::End(_)));
             part
         })
     }
@@ -258,7 +258,7 @@ impl Body {
     }
 
     /// As [`poll_part`](Self::poll_part), as a future.
-    pub(crate) async fn part(&mut self) -> Option<Part> {
+    pub(crate) async fn part(&mut self) -> Option<AnswerPart> {
         std::future::poll_fn(|cx| self.poll_part(cx)).await
     }
 }

@@ -15,7 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use hyper::body::Frame;
 use serde::Serialize;
 
-use super::super::answer::stream::{AnswerEnd, Body, Part};
+use super::super::answer::stream::{AnswerEnd, AnswerPart, Body};
 use super::super::answer::{Answer, AnswerKind};
 use api::Problem;
 use api::problem::{CONTENT, RETRY_AFTER_S};
@@ -120,8 +120,8 @@ impl hyper::body::Body for HttpBody {
         }
         self.0.poll_part(cx).map(|part| {
             Some(match part {
-                Some(Part::Data(chunk)) => Ok(Frame::data(Bytes::from(chunk))),
-                Some(Part::End(ending)) => Ok(Frame::trailers(trailers(&ending))),
+                Some(AnswerPart::Data(chunk)) => Ok(Frame::data(Bytes::from(chunk))),
+                Some(AnswerPart::End(ending)) => Ok(Frame::trailers(trailers(&ending))),
                 None => Err(std::io::Error::other("the query ended before its answer did")),
             })
         })

@@ -15,7 +15,7 @@ use crate::terminal::screen::Screen;
 use crate::terminal::session_tables::{RowWriter, SessionRows};
 use crate::verbs::analysis::SessionInput;
 use crate::verbs::apps::{AppFilter, AppSums, Apps};
-use crate::verbs::selection::{Around, Selection};
+use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers;
 use api::question::SelectionQuestion;
 use query::flows::Flow;
@@ -26,7 +26,7 @@ const PRINT_BYTES: usize = 64 << 10;
 /// A listing of sessions with their applications, or sums by application.
 pub(super) struct AppListing<'a> {
     pub(super) selection: &'a Selection,
-    pub(super) around: &'a Around,
+    pub(super) around: &'a TimeWindowArgs,
     /// The request for the sessions, without a limit.
     pub(super) target: String,
     pub(super) app: Option<&'a AppFilter>,

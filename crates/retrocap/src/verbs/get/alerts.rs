@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::alert::{Alert, Alerts, Kind};
-use crate::client::{self, Answer, Refused};
+use crate::client::{self, Answer, RefusedRequest};
 use crate::options::Common;
 use crate::terminal::destination;
 use crate::terminal::human;
@@ -269,7 +269,7 @@ impl<'a> AlertQuery<'a> {
                 Err(error)
                     if batch.len() > 1
                         && error
-                            .downcast_ref::<Refused>()
+                            .downcast_ref::<RefusedRequest>()
                             .is_some_and(|refused| refused.status == StatusCode::PAYLOAD_TOO_LARGE) =>
                 {
                     batch_max = batch.len() / 2;

@@ -12,7 +12,7 @@ use crate::terminal::printable::{note, plain, print, print_json};
 use hunt::attack::Attack;
 use hunt::indicators::Indicators;
 use hunt::patterns::Patterns;
-use hunt::{SearchScope, Wanted, builtin, check};
+use hunt::{ContentPatterns, SearchScope, builtin, check};
 use objects::ObjectSearch;
 
 /// The largest file of indicators or of a rule.
@@ -86,7 +86,7 @@ impl RuleArgs {
 
     /// The rules, compiled.
     pub(super) fn compiled(&self, place: SearchScope) -> anyhow::Result<Compiled> {
-        let wanted = Wanted {
+        let wanted = ContentPatterns {
             texts: self.text.clone(),
             bytes: self.bytes.clone(),
             regexes: self.regex.clone(),

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 use hyper::StatusCode;
 
 use super::{AlertQuery, Line, Outcome, OutcomeReader, decoded};
-use crate::client::{self, Answer, Refused};
+use crate::client::{self, Answer, RefusedRequest};
 use crate::terminal::human;
 use crate::terminal::progress::ProgressCounts;
 use api::bodies::Arrangement;
@@ -17,7 +17,7 @@ impl<'a> AlertQuery<'a> {
     /// Queries all alerts as one stream of packets. Call [`Merged::end`] after reading the stream.
     pub(crate) fn merged(self) -> anyhow::Result<(MergedReader<Answer>, Merged<'a>)> {
         let alerts: Vec<usize> = (0..self.read.alerts.len()).collect();
-        let answer = self.ask(Arrangement::Lines, &alerts).map_err(|error| match error.downcast_ref::<Refused>() {
+        let answer = self.ask(Arrangement::Lines, &alerts).map_err(|error| match error.downcast_ref::<RefusedRequest>() {
             Some(refused) if refused.status == StatusCode::PAYLOAD_TOO_LARGE => anyhow!(
                 "{} alerts are more than this recorder has memory for in one file: {refused}; or try --split DIR, which \
                  asks in turns",

@@ -7,7 +7,7 @@ use base::time::Timestamp;
 
 /// A position in a listing. The next page begins after the session with this sort key and hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageMark {
+pub struct PageCursor {
     pub(super) sort: Sort,
     pub(super) key: SortKey,
     pub(super) hash: u64,
@@ -28,16 +28,16 @@ pub(super) enum Phase {
 /// The text is not a page mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this is no mark of a page: take the one that ended the page before")]
-pub struct PageMarkError;
+pub struct PageCursorError;
 
-impl PageMark {
+impl PageCursor {
     /// The sort order of the listing that the mark belongs to.
     pub fn sort(&self) -> Sort {
         self.sort
     }
 }
 
-impl std::fmt::Display for PageMark {
+impl std::fmt::Display for PageCursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let sort = Sort::ALL.iter().position(|sort| *sort == self.sort).unwrap_or(0);
         let phase = u8::from(self.phase == Phase::Changed);
@@ -46,21 +46,21 @@ impl std::fmt::Display for PageMark {
     }
 }
 
-impl FromStr for PageMark {
-    type Err = PageMarkError;
+impl FromStr for PageCursor {
+    type Err = PageCursorError;
 
-    fn from_str(text: &str) -> Result<Self, PageMarkError> {
+    fn from_str(text: &str) -> Result<Self, PageCursorError> {
         let mut numbers = text.split('-').map(|number| u64::from_str_radix(number, 16));
-        let mut next = || numbers.next().and_then(Result::ok).ok_or(PageMarkError);
+        let mut next = || numbers.next().and_then(Result::ok).ok_or(PageCursorError);
         let (sort, group, within, hash, as_of, phase) = (next()?, next()?, next()?, next()?, next()?, next()?);
-        let sort = usize::try_from(sort).ok().and_then(|sort| Sort::ALL.get(sort)).ok_or(PageMarkError)?;
+        let sort = usize::try_from(sort).ok().and_then(|sort| Sort::ALL.get(sort)).ok_or(PageCursorError)?;
         let phase = match phase {
             0 => Phase::Sorted,
             1 => Phase::Changed,
-            _ => return Err(PageMarkError),
+            _ => return Err(PageCursorError),
         };
         if numbers.next().is_some() {
-            return Err(PageMarkError);
+            return Err(PageCursorError);
         }
         Ok(Self { sort: *sort, key: SortKey { group, within }, hash, as_of: Timestamp(as_of), phase })
     }
@@ -73,14 +73,14 @@ mod tests {
     #[test]
     fn a_mark_reads_back_and_nonsense_does_not() {
         for mark in [
-            PageMark {
+            PageCursor {
                 sort: Sort::Newest,
                 key: SortKey { group: 0, within: 0 },
                 hash: 0,
                 as_of: Timestamp(0),
                 phase: Phase::Sorted,
             },
-            PageMark {
+            PageCursor {
                 sort: Sort::In,
                 key: SortKey { group: u64::MAX, within: 77 },
                 hash: 3,
@@ -99,7 +99,7 @@ mod tests {
             "1-2-10000000000000000-0-1-0",
             "1-2-3-4-5-2",
         ] {
-            assert_eq!(wrong.parse::<PageMark>(), Err(PageMarkError), "{wrong}");
+            assert_eq!(wrong.parse::<PageCursor>(), Err(PageCursorError), "{wrong}");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::plan;
 
 /// Texts, bytes, regular expressions and attacks, joined by "or".
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct ContentPatterns {
     /// Texts, exactly.
     pub texts: Vec<String>,
     /// Bytes in hexadecimal.
@@ -21,7 +21,7 @@ pub struct Wanted {
     pub regex_bytes_max: Option<usize>,
 }
 
-impl Wanted {
+impl ContentPatterns {
     /// Whether there is nothing to look for.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty() && self.bytes.is_empty() && self.regexes.is_empty() && self.attacks.is_empty()
