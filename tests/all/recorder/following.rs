@@ -255,8 +255,8 @@ fn followers_leave_room_for_other_queries() {
     let recorder = Recorder::live(&far, &["-m", "16M"]);
     send(&mut Sender::new(&near, "near"), 0..10);
     recorder.arrived(10);
-    // With so little memory four answers run at once, and two of them may follow.
-    let mut followers: Vec<UnixStream> = (0..2).map(|_| UnixStream::connect(recorder.socket()).unwrap()).collect();
+    // With so little memory six answers run at once, and three of them may follow.
+    let mut followers: Vec<UnixStream> = (0..3).map(|_| UnixStream::connect(recorder.socket()).unwrap()).collect();
     for follower in &mut followers {
         asking::send(follower, "/v1/packets?follow");
         follower.read_exact(&mut [0; 100]).unwrap();
