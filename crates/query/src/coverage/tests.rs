@@ -118,10 +118,10 @@ fn check_hosts(history: &crate::History, largest: &[LargestHost]) {
     }
     let mut all: Vec<_> = all.into_iter().map(|(host, (bytes, sessions))| (bytes, sessions, host)).collect();
     all.sort_unstable_by_key(|(bytes, _, _)| Reverse(*bytes));
-    let told: Vec<_> = largest.iter().map(|host| (host.kept_bytes, host.sessions)).collect();
-    let counted: Vec<_> = all.iter().map(|(bytes, sessions, _)| (*bytes, *sessions)).take(told.len()).collect();
-    assert_eq!(told, counted);
-    assert_eq!(told.len(), 5);
+    let reported: Vec<_> = largest.iter().map(|host| (host.kept_bytes, host.sessions)).collect();
+    let counted: Vec<_> = all.iter().map(|(bytes, sessions, _)| (*bytes, *sessions)).take(reported.len()).collect();
+    assert_eq!(reported, counted);
+    assert_eq!(reported.len(), 5);
     assert_eq!(largest[0].ip, Some(all[0].2.clone().into()));
 }
 
