@@ -176,10 +176,20 @@ fn running(recorder: &Recorder) -> u64 {
     line.parse().unwrap()
 }
 
-/// Sends a program Ctrl-C, and returns what it said and how it ended.
-fn interrupted(child: Child) -> super::running::Reply {
-    let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(interrupt.success());
+/// Interrupts a follower until it ends, and returns what it said. A signal that comes while the program sets up its handlers
+/// can be lost, so that it is sent again, as a user does.
+fn interrupted(mut child: Child) -> super::running::Reply {
+    let mut interrupts = 0;
+    while child.try_wait().unwrap().is_none() {
+        assert!(interrupts < 10, "ten interrupts do not end the follower");
+        std::thread::sleep(Duration::from_millis(500));
+        let _ = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        interrupts += 1;
+        let end = Instant::now() + Duration::from_secs(5);
+        while child.try_wait().unwrap().is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
     reply(&child.wait_with_output().unwrap())
 }
 
