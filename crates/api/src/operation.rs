@@ -97,6 +97,11 @@ const FLOW_TRAILERS: &[(&str, &str, &str)] = &[
     ("retrocap-kept-bytes", "integer", "Their captured bytes that are still kept."),
     ("retrocap-cut-sessions", "integer", "Sessions among them that have lost packets, but not all."),
     ("retrocap-gone-sessions", "integer", "Sessions among them without packets."),
+    (
+        "retrocap-unknown-sessions",
+        "integer",
+        "Sessions among them that lost their entry while packets were kept; whether these still are is not known.",
+    ),
     ("retrocap-sums", "integer", "All sums, listed or not; absent without by."),
     ("retrocap-next", "string", "The mark of the next page, for after; absent when everything was listed."),
     ("retrocap-note", "string", "Why the list is incomplete; absent when it is complete."),

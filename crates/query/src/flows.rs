@@ -137,6 +137,10 @@ pub struct Flow {
     pub kept_bytes: u64,
     /// Retained packets.
     pub kept_packets: u64,
+    /// True if `kept_packets` and `kept_bytes` are 0 for want of a count: the session lost its entry to a newer one while
+    /// packets of it were retained. A query of packets returns those that still are. Absent if false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept_unknown: bool,
     /// Time at which packets of the session were last removed; null while all are retained.
     #[schemars(extend("format" = "date-time"))]
     #[serde(default)]
@@ -188,6 +192,7 @@ impl Flow {
             bytes: FlowCount { originator: session.bytes.originator, responder: session.bytes.responder },
             kept_bytes: session.kept_bytes,
             kept_packets: session.kept_packets,
+            kept_unknown: session.may_have_packets(),
             cut_at: session.cut_at.map(|at| at.to_rfc3339().into()),
             holes: 0,
             state: session.state().as_str().into(),

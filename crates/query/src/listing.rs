@@ -121,6 +121,8 @@ pub struct FlowTotals {
     pub cut: u64,
     /// Sessions without retained packets.
     pub gone: u64,
+    /// Sessions of which it is not known whether packets are retained.
+    pub unknown: u64,
 }
 
 impl FlowTotals {
@@ -131,6 +133,7 @@ impl FlowTotals {
         self.bytes = self.bytes.saturating_add(session.bytes.sum());
         self.kept_bytes = self.kept_bytes.saturating_add(session.kept_bytes);
         match session.kept_packets {
+            0 if session.may_have_packets() => self.unknown += 1,
             0 => self.gone += 1,
             kept => self.cut += u64::from(kept < session.packets.sum()),
         }

@@ -363,7 +363,7 @@ impl ArchiveWriter {
         let ordinal = archive.count.load(Ordering::Relaxed);
         let Some(pending) = archive.pending(ordinal) else { return };
         entry.copy_to(pending, ordinal);
-        self.batch.push(ArchivedSession::new(&entry.read(SessionSlot::ARCHIVED)));
+        self.batch.push(ArchivedSession::new(&pending.read(SessionSlot::ARCHIVED)));
         self.added(archive, ordinal, slot);
     }
 

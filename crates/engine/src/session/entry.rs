@@ -170,14 +170,15 @@ impl Entry<'_> {
     }
 
     /// Copies the session to an entry of the archive's pending area, with no stored packets and with `ordinal` in place
-    /// of its first sequence number.
+    /// of its first sequence number. Whether there were stored packets becomes a flag.
     pub(super) fn copy_to(self, to: Entry<'_>, ordinal: u64) {
         to.lock().begin_write();
         for word in (0..ENTRY_WORDS).filter(|&word| word != GENERATION) {
             to.set(word, self.get(word));
         }
         to.set(FIRST_SEQUENCE, ordinal);
-        to.set_kept(0, self.flags());
+        let (packets, flags) = self.kept();
+        to.set_kept(0, flags & !flag::QUEUED | if packets > 0 { flag::HAD_PACKETS } else { 0 });
         to.set(KEPT_BYTES, 0);
         to.lock().end_write();
     }
@@ -341,7 +342,7 @@ impl Entry<'_> {
         self.set(FIRST_SEQUENCE, first_sequence);
         self.set(LAST, session.last.0);
         self.set(PACKETS, u64::from(half(originator)) | u64::from(half(responder)) << 32);
-        self.set_kept(0, session.flags & !flag::QUEUED);
+        self.set_kept(0, session.flags);
         self.set(KEPT_BYTES, 0);
         for (side, bytes) in [originator_bytes, responder_bytes].into_iter().enumerate() {
             self.set(BYTES + side, bytes.min(BYTES_MAX) | u64::from(session.distances[side].0) << BYTES_BITS);

@@ -116,7 +116,8 @@ impl SessionTable {
         let slot = self.claim_slot(self.now(), session.first_sequence);
         let array = self.array();
         let Some(entry) = array.entry(SessionSlot(slot)) else { return slot };
-        entry.restore(session, session.first_sequence);
+        let unqueued = Session { flags: session.flags & !flag::QUEUED, ..*session };
+        entry.restore(&unqueued, session.first_sequence);
         if is_indexed {
             let hash = self.hash(&session.key);
             match self.find(hash, &session.key) {
@@ -184,7 +185,7 @@ fn take_session(input: &mut impl Read, ids: &IdMapping) -> io::Result<(Session, 
         return Err(damaged("the times of a session"));
     }
     let marks = ids.marks(SessionMarks::from_bits(flags >> flag::MARKS_SHIFT));
-    let below = flags & ((1 << flag::MARKS_SHIFT) - 1) & !(flag::QUEUED | flag::TCP);
+    let below = flags & ((1 << flag::MARKS_SHIFT) - 1) & !flag::TCP;
     let tcp = if key.protocol() == TCP { flag::TCP } else { 0 };
     let session = Session {
         slot: SessionSlot::ARCHIVED,

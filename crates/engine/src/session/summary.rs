@@ -33,6 +33,8 @@ pub(super) mod flag {
     pub(in crate::session) const RST: u32 = 32;
     /// The entry is in the table's queue of entries to reuse.
     pub(in crate::session) const QUEUED: u32 = 64;
+    /// Of an archived session, which has no entry to queue: packets were stored when it lost its entry.
+    pub(in crate::session) const HAD_PACKETS: u32 = QUEUED;
     /// The protocol is TCP.
     pub(in crate::session) const TCP: u32 = 128;
     /// [`SessionMarks`](super::SessionMarks) occupy the bits from this one on.
@@ -203,6 +205,12 @@ impl Session {
     /// Whether the session is archived. It then has no stored packet, and its times are rounded to the millisecond.
     pub fn is_past(&self) -> bool {
         self.slot == SessionSlot::ARCHIVED
+    }
+
+    /// Whether packets of the session may be stored although none is counted: it lost its entry to another session while
+    /// packets were stored, and nothing has counted them since.
+    pub fn may_have_packets(&self) -> bool {
+        self.is_past() && self.flags & flag::HAD_PACKETS != 0
     }
 
     /// Whether the session is over at `now`: archived, or silent for longer than its timeout, which is short after a

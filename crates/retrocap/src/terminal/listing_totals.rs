@@ -14,6 +14,7 @@ pub(crate) struct ListingTotals {
     bytes: u64,
     cut: u64,
     gone: u64,
+    unknown: u64,
 }
 
 impl ListingTotals {
@@ -27,6 +28,7 @@ impl ListingTotals {
             bytes: number("retrocap-session-bytes").unwrap_or(0),
             cut: number("retrocap-cut-sessions").unwrap_or(0),
             gone: number("retrocap-gone-sessions").unwrap_or(0),
+            unknown: number("retrocap-unknown-sessions").unwrap_or(0),
         }
     }
 
@@ -37,12 +39,11 @@ impl ListingTotals {
 
     /// `15,638 sessions, 3.2 MiB; 12 cut, 3 without packets`.
     pub(crate) fn of_sessions(self) -> String {
-        let kept = match (self.cut, self.gone) {
-            (0, 0) => ", all of it kept".to_owned(),
-            (cut, 0) => format!("; {} cut", count(cut)),
-            (0, gone) => format!("; {} without packets", count(gone)),
-            (cut, gone) => format!("; {} cut, {} without packets", count(cut), count(gone)),
-        };
+        let parts =
+            [(self.cut, "cut"), (self.gone, "without packets"), (self.unknown, "whose packets are no longer counted")];
+        let parts: Vec<String> =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", count(*n))).collect();
+        let kept = if parts.is_empty() { ", all of it kept".to_owned() } else { format!("; {}", parts.join(", ")) };
         format!("{}, {}{kept}{}", counted(self.sessions, "session"), size(self.bytes), self.listed())
     }
 
@@ -70,10 +71,12 @@ mod tests {
 
     #[test]
     fn totals_are_of_everything_that_matches() {
-        let all = ListingTotals { rows: 3, sums: None, sessions: 3, bytes: 2048, cut: 0, gone: 0 };
+        let all = ListingTotals { rows: 3, sums: None, sessions: 3, bytes: 2048, cut: 0, gone: 0, unknown: 0 };
         assert_eq!(all.of_sessions(), "3 sessions, 2 KiB, all of it kept");
         let some = ListingTotals { sessions: 15_638, cut: 2, gone: 1, ..all };
         assert_eq!(some.of_sessions(), "15,638 sessions, 2 KiB; 2 cut, 1 without packets; the first 3 are listed");
+        let unknown = ListingTotals { unknown: 4, ..all };
+        assert_eq!(unknown.of_sessions(), "3 sessions, 2 KiB; 4 whose packets are no longer counted");
         let sums = ListingTotals { sums: Some(136), rows: 1, ..some };
         assert_eq!(
             sums.of_sums("host"),

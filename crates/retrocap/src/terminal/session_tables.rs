@@ -195,6 +195,7 @@ fn session_row(flow: &Flow, clock: &mut Clock) -> Row {
     let lasted = lasted.map(|(first, last)| time::human_age(last.since(first)));
     let packets = flow.packets.sum();
     let (kept, colour) = match flow.kept_packets {
+        _ if flow.kept_unknown => ("unknown".to_owned(), Some(DIM)),
         0 => ("gone".to_owned(), Some(DIM)),
         _ if flow.holes > 0 => (format!("start, end: {}", size(flow.kept_bytes)), Some(YELLOW)),
         _ if flow.is_cut() => (format!("first {}", size(flow.kept_bytes)), Some(YELLOW)),

@@ -242,6 +242,7 @@ fn counts(listed: u64, totals: FlowTotals) -> Vec<(&'static str, u64)> {
         ("kept-bytes", totals.kept_bytes),
         ("cut-sessions", totals.cut),
         ("gone-sessions", totals.gone),
+        ("unknown-sessions", totals.unknown),
     ]
 }
 

@@ -74,8 +74,8 @@ impl IntoResponse for Answer {
                 "application/x-ndjson",
                 Some(
                     "retrocap-flows, retrocap-sessions, retrocap-session-packets, retrocap-session-bytes, \
-                     retrocap-kept-bytes, retrocap-cut-sessions, retrocap-gone-sessions, retrocap-sums, retrocap-next, \
-                     retrocap-note",
+                     retrocap-kept-bytes, retrocap-cut-sessions, retrocap-gone-sessions, retrocap-unknown-sessions, \
+                     retrocap-sums, retrocap-next, retrocap-note",
                 ),
             ),
             AnswerKind::Files => ("application/x-ndjson", None),
