@@ -2,7 +2,6 @@
 
 pub(crate) mod alert_files;
 pub(crate) mod alerts;
-mod by_app;
 mod named;
 
 use std::io::{IsTerminal as _, Read};
@@ -18,11 +17,12 @@ use crate::client::{self, Answer, RefusedRequest};
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::output::{FileMode, Output};
-use crate::terminal::printable::{note, print};
+use crate::terminal::printable::{note, print, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::terminal::{hex_dump, human};
 use crate::verbs::analysis::SessionInput;
 use crate::verbs::apps::{self, AppFilter};
+use crate::verbs::chosen_export::{ChosenExport, Exported};
 use crate::verbs::evidence::sealing;
 use crate::verbs::export::{self, ExportProgress};
 use crate::verbs::interfaces::Interfaces as ListInterfaces;
@@ -38,7 +38,6 @@ use api::question::{ExportQuestion, FlowsQuestion, ListingQuestion, PacketsQuest
 use base::packet::LinkType;
 use base::source::{Batch, Source};
 use base::time::{self, Timestamp};
-use by_app::ChosenExport;
 use decode::text::{self, Line, Stamp, TextWriter};
 use formats::reader::FileSource;
 use formats::writer::{Format, Precision};
@@ -280,11 +279,19 @@ impl Get {
             format: if lines { Format::Pcapng } else { self.format() },
             precision: if self.micro && !lines { Precision::Micro } else { Precision::Nano },
             limit: self.count.map_or(u64::MAX, Into::into),
+            comments: &[],
         };
-        match output {
-            None => self.print_lines(Box::new(export.into_file()?), common, tz),
-            Some(output) => export.into_output(output, file),
+        let Some(output) = output else { return self.print_lines(Box::new(export.into_file()?), common, tz) };
+        let Exported { packets, bytes, file_bytes } = export.into_output(output)?;
+        let Some(name) = file.map(|name| name.display().to_string()) else { return Ok(()) };
+        if common.json {
+            let document =
+                serde_json::json!({ "packets": packets, "bytes": bytes, "file": name, "file_bytes": file_bytes });
+            print_json(&format!("{document}\n"))?;
+        } else if !common.quiet {
+            note(&format!("{}, {} -> {name}", human::counted(packets, "packet"), human::size(bytes)));
         }
+        Ok(())
     }
 
     /// Prints one line per packet.

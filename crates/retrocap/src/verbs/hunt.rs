@@ -181,7 +181,7 @@ impl Hunt {
         if let Some(path) = &self.write
             && count > 0
         {
-            sessions::write(&self.question(common), path, self.mode, &sessions, interfaces)?;
+            sessions::write(self.question(common), path, self.mode, &sessions, interfaces)?;
         }
         if let Some(time) = self.pin
             && count > 0

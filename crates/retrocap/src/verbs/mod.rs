@@ -5,6 +5,7 @@ pub(crate) mod apps;
 pub(crate) mod certs;
 pub(crate) mod check;
 mod chosen;
+mod chosen_export;
 pub(crate) mod completions;
 pub(crate) mod display_filter;
 pub(crate) mod evidence;

@@ -1,6 +1,5 @@
 //! Writes or pins the sessions that matched.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +12,13 @@ use crate::options::Common;
 use crate::terminal::human;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::note;
-use crate::verbs::analysis::{InputEvent, SessionInput};
+use crate::verbs::analysis::SessionInput;
 use crate::verbs::chosen::ChosenPackets;
+use crate::verbs::chosen_export::ChosenExport;
 use api::bodies::NewPin;
 use api::path;
 use base::interface::Interfaces;
-use formats::writer::{Exporter, Format, Options};
+use formats::writer::{Format, Precision};
 use streams::Session;
 
 /// Sessions of one pin: its expression has a limit of terms.
@@ -28,38 +28,31 @@ const PINS_MAX: usize = 3;
 
 /// Reads the packets again, and writes those of the sessions that matched.
 pub(super) fn write(
-    question: &SessionInput<'_>,
+    question: SessionInput<'_>,
     path: &Path,
     mode: FileMode,
     sessions: &[Session],
     interfaces: &Arc<Interfaces>,
 ) -> anyhow::Result<()> {
-    let mut output = Output::open(path, mode)?;
-    let mut exporter = Exporter::new(Format::Pcapng, Options::default());
-    exporter.begin(output.buffer(), &["the sessions in which retrocap hunt found something".to_owned()]);
-    let (mut chosen, mut packets, mut failed) = (ChosenPackets::of_sessions(sessions), 0u64, None);
-    question.read(interfaces, &mut |moment| {
-        let InputEvent::Packet(packet, _) = moment else { return ControlFlow::Continue(()) };
-        let Some(interface) = interfaces.interface(packet.interface).filter(|_| chosen.has(packet)) else {
-            return ControlFlow::Continue(());
-        };
-        packets += 1;
-        let written = exporter.packet(output.buffer(), &interface, packet).map_err(anyhow::Error::from);
-        match written.and_then(|()| output.write_some()) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    if let Some(error) = failed {
-        return Err(error);
+    let output = Output::open(path, mode)?;
+    let quiet = question.common.quiet;
+    let export = ChosenExport {
+        question,
+        chosen: ChosenPackets::of_sessions(sessions),
+        interfaces: Arc::clone(interfaces),
+        format: Format::Pcapng,
+        precision: Precision::Nano,
+        limit: u64::MAX,
+        comments: &["the sessions in which retrocap hunt found something".to_owned()],
+    };
+    let left_out = export.chosen.left_out();
+    let exported = export.into_output(output)?;
+    if left_out > 0 {
+        let sessions = human::counted(left_out, "session");
+        note(&format!("retrocap: {sessions} that matched are not in the file: there are too many for one search"));
     }
-    exporter.end(output.buffer(), &[], &[]);
-    output.finish()?;
-    if !question.common.quiet {
-        note(&format!("retrocap: wrote {} -> {}", human::counted(packets, "packet"), path.display()));
+    if !quiet {
+        note(&format!("retrocap: wrote {} -> {}", human::counted(exported.packets, "packet"), path.display()));
     }
     Ok(())
 }

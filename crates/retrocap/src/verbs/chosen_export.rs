@@ -1,16 +1,13 @@
-//! `retrocap get --app`: the packets that carry what was said in an application protocol.
+//! Reads packets once more that were found by what they say, and exports them: `get --app` and `hunt -w`.
 
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use crate::terminal::human;
 use crate::terminal::output::Output;
-use crate::terminal::printable::{note, print_json};
 use crate::verbs::analysis::{InputEvent, SessionInput};
 use crate::verbs::chosen::ChosenPackets;
 use crate::verbs::trailers;
@@ -24,7 +21,19 @@ pub(super) struct ChosenExport<'a> {
     pub(super) interfaces: Arc<Interfaces>,
     pub(super) format: Format,
     pub(super) precision: Precision,
+    /// Packets after which the export ends.
     pub(super) limit: u64,
+    /// What the file says of itself, where its format has comments.
+    pub(super) comments: &'a [String],
+}
+
+/// What was exported.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exported {
+    pub(super) packets: u64,
+    /// Their captured bytes.
+    pub(super) bytes: u64,
+    pub(super) file_bytes: u64,
 }
 
 impl ChosenExport<'_> {
@@ -40,31 +49,20 @@ impl ChosenExport<'_> {
         Ok(file)
     }
 
-    /// Writes the file to `output`, and says what it holds if it has a name.
-    pub(super) fn into_output(self, mut output: Output, name: Option<&Path>) -> anyhow::Result<()> {
-        let common = self.question.common;
+    /// Writes the file to `output`.
+    pub(super) fn into_output(self, mut output: Output) -> anyhow::Result<Exported> {
         let (packets, bytes) = self.write(&mut |bytes| {
             output.buffer().append(bytes);
             output.write_some()
         })?;
-        let file_bytes = output.finish()?;
-        let Some(name) = name.map(|name| name.display().to_string()) else { return Ok(()) };
-        if common.json {
-            let document =
-                serde_json::json!({ "packets": packets, "bytes": bytes, "file": name, "file_bytes": file_bytes });
-            print_json(&format!("{document}\n"))?;
-        } else if !common.quiet {
-            let packets = human::counted(packets, "packet");
-            note(&format!("{packets}, {} -> {name}", human::size(bytes)));
-        }
-        Ok(())
+        Ok(Exported { packets, bytes, file_bytes: output.finish()? })
     }
 
-    /// Passes the file on in parts. Returns how many packets and captured bytes it holds.
+    /// Passes the file on in parts, and says which packets were evicted meanwhile. Returns how many packets and captured bytes it holds.
     fn write(mut self, to: &mut dyn FnMut(&mut Vec<u8>) -> anyhow::Result<()>) -> anyhow::Result<(u64, u64)> {
         let mut exporter = Exporter::new(self.format, Options { precision: self.precision, ..Options::default() });
         let (mut buffer, mut packets, mut bytes, mut failed) = (Vec::new(), 0u64, 0u64, None);
-        exporter.begin(&mut buffer, &[]);
+        exporter.begin(&mut buffer, self.comments);
         let (interfaces, chosen, limit) = (&self.interfaces, &mut self.chosen, self.limit);
         let trailers = self.question.read(interfaces, &mut |moment| {
             let InputEvent::Packet(packet, _) = moment else { return ControlFlow::Continue(()) };
