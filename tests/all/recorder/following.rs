@@ -176,20 +176,16 @@ fn running(recorder: &Recorder) -> u64 {
     line.parse().unwrap()
 }
 
-/// Interrupts a follower until it ends, and returns what it said. A signal that comes while the program sets up its handlers
-/// can be lost, so that it is sent again, as a user does.
-fn interrupted(mut child: Child) -> super::running::Reply {
-    let mut interrupts = 0;
-    while child.try_wait().unwrap().is_none() {
-        assert!(interrupts < 10, "ten interrupts do not end the follower");
-        std::thread::sleep(Duration::from_millis(500));
-        let _ = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-        interrupts += 1;
-        let end = Instant::now() + Duration::from_secs(5);
-        while child.try_wait().unwrap().is_none() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
+/// Sends a follower one Ctrl-C as soon as it handles it, and returns what it said.
+fn interrupted(child: Child) -> super::running::Reply {
+    eventually("it handles Ctrl-C", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        // SIGHUP is the last of the three, and bit 0.
+        u64::from_str_radix(caught.trim(), 16).unwrap() & 1 != 0
+    });
+    let interrupt = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
     reply(&child.wait_with_output().unwrap())
 }
 

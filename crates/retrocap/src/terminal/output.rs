@@ -220,31 +220,27 @@ pub(crate) fn remove_when_interrupted(path: &Path) {
     });
 }
 
-/// Runs `act` on the first interrupt, instead of ending the program.
+/// Runs `act` on the first Ctrl-C, SIGTERM or SIGHUP after this call, instead of ending the program.
 pub(crate) fn when_interrupted(act: impl FnOnce() + Send + 'static) {
-    // If the thread cannot start, an interrupt ends the program and leaves a hidden file behind, nothing worse.
+    // The handlers are in place when this returns, and remember a signal that comes before the thread waits for it. If they
+    // cannot be installed, an interrupt ends the program and leaves a hidden file behind, nothing worse.
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+        let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
+            if signals.forever().next().is_some() {
+                act();
+            }
+        });
+    }
+    #[cfg(not(unix))]
     let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        if runtime.is_ok_and(|runtime| runtime.block_on(interrupted()).is_ok()) {
+        if runtime.is_ok_and(|runtime| runtime.block_on(tokio::signal::ctrl_c()).is_ok()) {
             act();
         }
     });
-}
-
-/// Waits for Ctrl-C, SIGTERM or SIGHUP.
-async fn interrupted() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-        tokio::select! {
-            interrupt = tokio::signal::ctrl_c() => interrupt,
-            _ = terminate.recv() => Ok(()),
-            _ = hangup.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }
 
 /// Creates a hidden file in the directory of the export. It keeps the permissions of the file that it replaces, if that
