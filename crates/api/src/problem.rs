@@ -107,6 +107,18 @@ impl Problem {
         Self::new(503, "busy", "Too many queries at once", detail)
     }
 
+    /// A search of contents, for which the limit of a cgroup leaves no memory.
+    pub fn no_memory_for_contents(limit_bytes: u64, needed_bytes: u64) -> Self {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let detail = format!(
+            "the memory limit of the recorder's cgroup is {} MiB, and a search of contents needs {} MiB; raise the limit, or use \
+             retrocap hunt or retrocap files, which search in the client",
+            mib(limit_bytes),
+            mib(needed_bytes)
+        );
+        Self::new(503, "no-memory", "There is no memory for a search of contents", detail)
+    }
+
     /// A question that is reserved for root and the user of the recorder.
     pub fn not_allowed(detail: impl Into<Foreign>) -> Self {
         Self::new(403, "not-allowed", "The client may not do this", detail)

@@ -114,7 +114,7 @@ fn memory_available(settings: &Settings) -> Finding {
     let Some(free) = kibibytes(&meminfo, "MemAvailable:") else {
         return Finding::warning(check, "the system does not say how much memory is free", "look at `free -m`");
     };
-    let limit = MemoryLimit::of_this_process().and_then(|limit| limit.cgroup_bytes);
+    let limit = MemoryLimit::of_cgroup();
     let found = match limit {
         Some(limit) => {
             format!("{} of memory are free on the machine, and the cgroup may use {}", ByteSize(free), ByteSize(limit))

@@ -26,6 +26,11 @@ impl MemoryLimit {
         *LIMIT
     }
 
+    /// The limit of this process's cgroups, if there is one.
+    pub fn of_cgroup() -> Option<u64> {
+        Self::of_this_process().and_then(|limit| limit.cgroup_bytes)
+    }
+
     fn read() -> Option<Self> {
         let physical_bytes = kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
         let cgroups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

@@ -5,6 +5,8 @@
 
 use query::listing::{LISTED_BYTES, ROW_BYTES};
 
+/// Bytes that a search of contents takes at most, beside the budget.
+pub(crate) const CONTENTS_BYTES_MAX: u64 = 64 << 20;
 /// Bytes after which a chunk is sent, with an ample budget.
 const CHUNK_BYTES_MAX: u64 = 64 << 10;
 /// The same with the smallest one.

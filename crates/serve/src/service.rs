@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::answer_memory::AnswerMemory;
+use super::answer_memory::{AnswerMemory, CONTENTS_BYTES_MAX};
 use super::attestation::Attestation;
 use super::audit::Audit;
 use super::clock::now;
@@ -106,6 +106,8 @@ pub struct Service {
     /// The processes of sessions, where they are watched.
     pub(crate) processes: Option<Arc<SocketTable>>,
     pub(crate) tls: Option<Arc<Tls>>,
+    /// The limit of a cgroup and what a search of contents needs, where that is more.
+    pub(crate) no_memory_for_contents: Option<(u64, u64)>,
     /// Set when the recorder stops; answers then end.
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) packet_queries: Arc<Quota>,
@@ -143,6 +145,7 @@ impl Service {
             record: None,
             processes: None,
             tls: None,
+            no_memory_for_contents: None,
             stopping: Arc::default(),
             pinned: Notify::new(),
             packet_queries: Quota::new(memory.places, 1),
@@ -157,6 +160,14 @@ impl Service {
             not_locked: None,
             input: None,
         }
+    }
+
+    /// Refuses searches of contents where the limit of a cgroup does not cover them beside `without_bytes`, which the
+    /// process needs without them.
+    pub fn with_memory_limit(mut self, limit_bytes: Option<u64>, without_bytes: u64) -> Self {
+        let needed = without_bytes.saturating_add(CONTENTS_BYTES_MAX);
+        self.no_memory_for_contents = limit_bytes.filter(|limit| *limit < needed).map(|limit| (limit, needed));
+        self
     }
 
     /// Runs queries on threads of this runtime, which have fewer system calls than those that serve.
@@ -305,6 +316,9 @@ impl Service {
 
     /// Waits until nobody else searches contents, and for a place among the queries.
     pub(crate) async fn content_query(&self, peer: &Peer) -> Result<(Share, Share), Problem> {
+        if let Some((limit, needed)) = self.no_memory_for_contents {
+            return Err(Problem::no_memory_for_contents(limit, needed));
+        }
         let content = self.take(&self.contents, peer, 1, 1, "searches of contents").await?;
         Ok((content, self.packet_query(peer).await?))
     }

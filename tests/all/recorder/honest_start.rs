@@ -212,7 +212,12 @@ fn honest_13_10_a_cgroups_limit_is_what_a_share_is_taken_of() {
     // By default it takes 1 %, at least 16 MiB, and is not killed when that is full.
     let recorder = Recorder::start(cgroup.run(&replay), directory());
     assert_eq!(recorder.status().memory.budget_bytes, 16 * MIB);
-    eventually("the capture is read", || recorder.status().packets.evicted > 0);
+    eventually("the capture is read", || recorder.log().contains("replayed to its end"));
+    assert!(recorder.status().packets.evicted > 0, "the budget was full");
+    // There is room for a search of contents beside it.
+    let question = "/v1/hunt?text=never-there&bytes=00112233445566";
+    let searched = get(recorder.socket(), question);
+    assert!(searched.status == 404 && searched.text().contains("nothing matched"), "{}", searched.text());
     drop(recorder);
 
     // What does not fit is refused, with a number that works.
@@ -223,6 +228,11 @@ fn honest_13_10_a_cgroups_limit_is_what_a_share_is_taken_of() {
     let mut recorder = Recorder::start(cgroup.run(&[&replay[..], &["-m", &works]].concat()), directory());
     eventually("the capture is read", || recorder.log().contains("replayed to its end"));
     assert!(recorder.status().packets.evicted > 0, "the budget was full");
+    // A search of contents would get the recorder killed.
+    for path in [question, "/v1/files"] {
+        let refused = get(recorder.socket(), path);
+        assert!(refused.status == 503 && refused.text().contains("cgroup is 128 MiB"), "{}", refused.text());
+    }
     assert!(recorder.child.try_wait().unwrap().is_none(), "{}", recorder.log());
 
     // `check` shows both.

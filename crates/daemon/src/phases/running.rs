@@ -16,6 +16,7 @@ use crate::confinement::Confinement;
 use crate::error::{Error, system};
 use crate::handover;
 use crate::listeners::RemoteListeners;
+use crate::memory_limit::{BESIDE_BUDGET_BYTES, MemoryLimit};
 use crate::notify::Supervisor;
 use crate::priority;
 use crate::process_names::Watcher;
@@ -107,6 +108,7 @@ impl Running {
             .with_own_streams(resources.own_streams)
             .with_tls(remote.tls.clone())
             .attested(resources.attestation)
+            .with_memory_limit(MemoryLimit::of_cgroup(), split.budget_bytes + BESIDE_BUDGET_BYTES)
             .with_processes(names)
             .audited(audit);
         service.set_retention_target(settings.retention_target());

@@ -1,8 +1,8 @@
 //! What sessions carried: searches of it, and the objects in it.
 //!
 //! Hostile content is put together, decoded and searched here, on the thread of a query, which may read files and nothing
-//! more. Memory comes on top of the budget and is bounded by the constants below, below 64 MiB in all: one such answer is
-//! made at a time.
+//! more. Memory comes on top of the budget. The constants below keep it under
+//! [`CONTENTS_BYTES_MAX`](crate::answer_memory::CONTENTS_BYTES_MAX) in all: one such answer is made at a time.
 
 pub(crate) mod files;
 pub(crate) mod hunt;
