@@ -29,6 +29,9 @@ pub enum TimeError {
     /// A small number without a unit. It is more likely a duration without its unit than a second of 1970.
     #[error("the time {0:?} has no unit: try {0}s, {0}m or {0}h for so long ago, or @{0} for seconds since 1970")]
     NoUnit(String),
+    /// A date whose day and month could be exchanged.
+    #[error("the date {} can be read in two ways (day or month first): write it as 2026-11-22", shown(.0))]
+    TwoReadings(String),
     /// A range instead of a point in time.
     #[error("{} is a range, not a point in time: use {option} {rest:?}", shown(.text))]
     Range {
@@ -59,23 +62,27 @@ fn shown(text: &str) -> String {
 
 /// Parses a point in time.
 ///
-/// Accepts RFC 3339, dates and times of day in the time zone `tz` (`2026-11-22 10:00`, `2026-11-22`, `10:00`,
-/// `yesterday 14:00`, `noon`), formats of logs and mails (`Nov 27 06:40:01`, `Fri, 27 Nov 2026 06:40:01 +0100`),
-/// seconds since 1970 with a fraction (`1795341600.5`, or with `@` for any number), `now`, and durations, which count
-/// back from `now` (`10m`, `-10m`, `2h30m`, `3 days ago`). A duration that reaches beyond 1970 gives 1970.
+/// Accepts RFC 3339, dates and times of day in the time zone `tz` (`2026-11-22 10:00`, `2026/11/22`, `10:00`,
+/// `3:30 pm`, `yesterday 14:00`, `noon`) or in UTC (`2026-11-22 10:00 UTC`), formats of logs and mails (`Nov 27
+/// 06:40:01`, `Fri, 27 Nov 2026 06:40:01 +0100`, `27/Nov/2026:06:40:01 +0100`), seconds since 1970 with a fraction
+/// (`1795341600.5`, or with `@` for any number), `now`, `now-5m`, `now+5m`, and durations, which count back from
+/// `now` (`10m`, `-10m`, `2h30m`, `3 days ago`). A duration that reaches beyond 1970 gives 1970.
 ///
 /// # Errors
 ///
 /// If the text is not a time, is out of range, or has no unit. The message quotes the text and gives examples.
 pub fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestamp, TimeError> {
-    let read = text.trim().to_ascii_lowercase();
-    if read == "now" {
-        return Ok(now);
+    let read = join_half_of_day(&text.trim().to_ascii_lowercase());
+    if let Some(found) = from_now(&read, now) {
+        return Ok(found);
     }
     if let Some(span) = span(read.strip_suffix(" ago").unwrap_or_else(|| read.strip_prefix('-').unwrap_or(&read))) {
         return Ok(now.saturating_sub(span));
     }
     let (seconds, is_marked) = read.strip_prefix('@').map_or((&*read, false), |seconds| (seconds, true));
+    if let Some(number) = read.strip_prefix('-').filter(|number| decimal(number, 1).is_some()) {
+        return Err(TimeError::NoUnit(number.to_owned()));
+    }
     let found = match decimal(seconds, NANOS_PER_SECOND) {
         Some(_) if !is_marked && seconds.split('.').next().is_some_and(|whole| whole.len() < EPOCH_DIGITS_MIN) => {
             return Err(TimeError::NoUnit(read));
@@ -86,8 +93,46 @@ pub fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Result<Timestamp, Tim
     match found.map(u64::try_from) {
         Some(Ok(nanos)) => Ok(Timestamp(nanos)),
         Some(Err(_)) => Err(TimeError::OutOfRange(text.to_owned())),
+        None if has_two_readings(&read) => Err(TimeError::TwoReadings(text.to_owned())),
         None => Err(range(text, &read, now, tz).unwrap_or_else(|| TimeError::Unreadable(text.to_owned()))),
     }
+}
+
+/// `now`, `now-5m` and `now + 5m`.
+fn from_now(read: &str, now: Timestamp) -> Option<Timestamp> {
+    let rest = read.strip_prefix("now")?.trim_start();
+    if rest.is_empty() {
+        return Some(now);
+    }
+    let (sign, rest) = rest.split_at_checked(1)?;
+    let span = span(rest.trim_start())?;
+    match sign {
+        "-" => Some(now.saturating_sub(span)),
+        "+" => Some(now.saturating_add(span)),
+        _ => None,
+    }
+}
+
+/// Joins ` am` and ` pm` to the time of day before them.
+fn join_half_of_day(text: &str) -> String {
+    let mut joined = String::with_capacity(text.len());
+    for word in text.split(' ') {
+        let is_half = matches!(word, "am" | "pm") && joined.ends_with(|c: char| c.is_ascii_digit());
+        if !is_half && !joined.is_empty() {
+            joined.push(' ');
+        }
+        joined.push_str(word);
+    }
+    joined
+}
+
+/// Whether the text has a date such as `11/12/2026`.
+fn has_two_readings(text: &str) -> bool {
+    text.split(' ').any(|word| {
+        let parts: Vec<&str> = word.splitn(4, ['/', '.']).collect();
+        matches!(parts[..], [first, second, year] if year.len() == 4
+            && [first, second, year].iter().all(|part| part.len() <= 4 && digits::<u16>(part).is_some()))
+    })
 }
 
 /// The error for `before TIME` and similar input whose second part is a time.
@@ -186,7 +231,7 @@ fn calendar(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
     };
     let (day, clock) = match (0..bytes.len()).find(|&at| is_separator(at)) {
         Some(at) => (&text[..at], Some(text[at + 1..].trim_start())),
-        None if text.contains(':') => ("today", Some(text)),
+        None if text.contains(':') || text.ends_with(['m']) => ("today", Some(text)),
         None => (text, None),
     };
     let (day, clock) = match clock {
@@ -215,7 +260,7 @@ fn date(text: &str, now: Timestamp, tz: &TimeZone) -> Option<civil::Date> {
         "yesterday" => return today()?.yesterday().ok(),
         _ => {}
     }
-    let mut parts = text.split('-');
+    let mut parts = text.split(if text.contains('/') { '/' } else { '-' });
     let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() || year.len() != 4 || month.len() != 2 || day.len() != 2 {
         return None;
@@ -266,6 +311,24 @@ mod tests {
             ("noon yesterday", "2026-11-21T11:00:00.000000000Z"),
             ("14:00 yesterday", "2026-11-21T13:00:00.000000000Z"),
             ("now", "2026-11-22T10:00:00.000000000Z"),
+            ("now-5m", "2026-11-22T09:55:00.000000000Z"),
+            ("now - 1h30m", "2026-11-22T08:30:00.000000000Z"),
+            ("now+5m", "2026-11-22T10:05:00.000000000Z"),
+            ("2013-05-02 20:20:40 UTC", "2013-05-02T20:20:40.000000000Z"),
+            ("2013-05-02 20:20:40.5 GMT", "2013-05-02T20:20:40.500000000Z"),
+            ("2013-05-02T20:20:40UTC", "2013-05-02T20:20:40.000000000Z"),
+            ("2013-05-02 20:20:40 +0200", "2013-05-02T18:20:40.000000000Z"),
+            ("2013/05/02 20:20:40", "2013-05-02T18:20:40.000000000Z"),
+            ("2013/05/02", "2013-05-01T22:00:00.000000000Z"),
+            ("02/May/2013:20:20:40 +0000", "2013-05-02T20:20:40.000000000Z"),
+            ("[02/May/2013:20:20:40 +0200]", "2013-05-02T18:20:40.000000000Z"),
+            ("2-May-2013 20:20:40", "2013-05-02T18:20:40.000000000Z"),
+            ("3:30pm", "2026-11-22T14:30:00.000000000Z"),
+            ("3 pm", "2026-11-22T14:00:00.000000000Z"),
+            ("12:05:01 am", "2026-11-21T23:05:01.000000000Z"),
+            ("12 pm", "2026-11-22T11:00:00.000000000Z"),
+            ("yesterday 3:30 pm", "2026-11-21T14:30:00.000000000Z"),
+            ("Fri Nov 20 06:40:01 PM UTC 2026", "2026-11-20T18:40:01.000000000Z"),
             ("10m", "2026-11-22T09:50:00.000000000Z"),
             ("10M", "2026-11-22T09:50:00.000000000Z"),
             ("2h30m", "2026-11-22T07:30:00.000000000Z"),
@@ -307,7 +370,17 @@ mod tests {
             "2026-11-22T10:00:00.1234567890Z",
             "1795341600.1234567890",
             "1.2.3",
-            "-5",
+            "now-5",
+            "now 5m",
+            "now-",
+            "nowhere",
+            "13 pm",
+            "0 am",
+            "pm",
+            "10 pm pm",
+            "2013/5/2",
+            "2013-05/02",
+            "2-Mai-2013",
             "- 5m",
             "-5m ago",
             "+5",
@@ -344,6 +417,10 @@ mod tests {
             parse("10", NOW, &berlin()).unwrap_err().to_string(),
             "the time \"10\" has no unit: try 10s, 10m or 10h for so long ago, or @10 for seconds since 1970"
         );
+        assert_eq!(parse("-5", NOW, &berlin()), Err(TimeError::NoUnit("5".to_owned())));
+        for text in ["11/12/2026", "11/27/2026 10:00", "27.11.2026"] {
+            assert_eq!(parse(text, NOW, &berlin()), Err(TimeError::TwoReadings(text.to_owned())));
+        }
         assert_eq!(
             parse("Before 3h ago", NOW, &berlin()).unwrap_err().to_string(),
             "\"Before 3h ago\" is a range, not a point in time: use --until \"3h ago\""

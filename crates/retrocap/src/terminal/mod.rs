@@ -1,5 +1,6 @@
 //! Output to terminals and files: text, tables, colours, progress and exports.
 
+pub(crate) mod compression;
 pub(crate) mod csv;
 pub(crate) mod destination;
 pub(crate) mod hex_dump;

@@ -1,5 +1,7 @@
 //! Destinations of an export: stdout, a file that appears only when it is complete, or a FIFO or device.
 //!
+//! The extension of the file name decides whether a file is compressed (see [`Encoder`]).
+//!
 //! Invariants: only the owner can read a new file unless a mode is given, whatever the umask is; and a link that
 //! another user placed in a shared directory is not followed (see [`destination`](super::destination)).
 
@@ -9,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::compression::Encoder;
 use super::destination;
 use crate::error::Usage;
 
@@ -34,6 +37,10 @@ pub(crate) struct Output {
     target: Target,
     name: String,
     buffer: Vec<u8>,
+    encoder: Option<Encoder>,
+    /// Bytes that left the buffer, before compression.
+    taken_bytes: u64,
+    /// Bytes of the file so far.
     written_bytes: u64,
 }
 
@@ -94,6 +101,7 @@ impl Output {
         }
         let name = path.display().to_string();
         let cannot = |error: std::io::Error| anyhow::Error::new(error).context(format!("cannot write {name}"));
+        let encoder = Encoder::of(path)?;
         // Replace the target of a symbolic link, not the link.
         let resolved = destination::resolve(path)?;
         let existing = match resolved.metadata() {
@@ -113,7 +121,7 @@ impl Output {
             }
             _ => Target::Hidden(hidden_beside(&resolved, mode, existing.as_ref()).map_err(cannot)?, resolved),
         };
-        Ok(Self::to(target, name))
+        Ok(Self { encoder, ..Self::to(target, name) })
     }
 
     fn stdout() -> anyhow::Result<Self> {
@@ -125,7 +133,8 @@ impl Output {
     }
 
     fn to(target: Target, name: String) -> Self {
-        Self { target, name, buffer: Vec::with_capacity(2 * CHUNK_BYTES), written_bytes: 0 }
+        let buffer = Vec::with_capacity(2 * CHUNK_BYTES);
+        Self { target, name, buffer, encoder: None, taken_bytes: 0, written_bytes: 0 }
     }
 
     /// Whether the output is stdout.
@@ -143,16 +152,23 @@ impl Output {
         matches!(self.target, Target::Hidden(..))
     }
 
-    /// Truncates the file to `bytes` bytes. Other outputs stay the same.
-    pub(crate) fn keep(&mut self, bytes: u64) -> anyhow::Result<()> {
-        self.write_all()?;
-        if let Target::Hidden(file, _) = &mut self.target
-            && bytes < self.written_bytes
-        {
-            file.as_file_mut().set_len(bytes).map_err(|error| failed(&self.name, error))?;
-            self.written_bytes = bytes;
+    /// Writes the buffer up to `bytes` bytes from the start of the export, if that is enough for a write. The rest stays in
+    /// the buffer.
+    pub(crate) fn write_up_to(&mut self, bytes: u64) -> anyhow::Result<()> {
+        let ready =
+            usize::try_from(bytes.saturating_sub(self.taken_bytes)).unwrap_or(usize::MAX).min(self.buffer.len());
+        if ready < CHUNK_BYTES {
+            return Ok(());
         }
+        let rest = self.buffer.split_off(ready);
+        self.write_all()?;
+        self.buffer = rest;
         Ok(())
+    }
+
+    /// Removes what the buffer holds beyond `bytes` bytes from the start of the export.
+    pub(crate) fn truncate(&mut self, bytes: u64) {
+        self.buffer.truncate(usize::try_from(bytes.saturating_sub(self.taken_bytes)).unwrap_or(usize::MAX));
     }
 
     /// The buffer that exporters append to.
@@ -167,24 +183,44 @@ impl Output {
 
     /// Writes the buffer.
     pub(crate) fn write_all(&mut self) -> anyhow::Result<()> {
-        let written = match &mut self.target {
-            Target::Stdout(stdout) => {
-                // Rust's stdout buffers bytes after the last line feed, so flush it.
-                let mut stdout = stdout.lock();
-                stdout.write_all(&self.buffer).and_then(|()| stdout.flush())
+        self.taken_bytes += self.buffer.len() as u64;
+        match &mut self.encoder {
+            None => {
+                let buffer = std::mem::take(&mut self.buffer);
+                self.write(&buffer)?;
+                self.buffer = buffer;
             }
-            Target::Direct(file) => file.write_all(&self.buffer),
-            Target::Hidden(file, _) => file.as_file_mut().write_all(&self.buffer),
-        };
-        written.map_err(|error| failed(&self.name, error))?;
-        self.written_bytes += self.buffer.len() as u64;
+            Some(encoder) => {
+                let encoded = encoder.encode(&self.buffer).map_err(|error| failed(&self.name, error))?;
+                self.write(&encoded)?;
+            }
+        }
         self.buffer.clear();
         Ok(())
     }
 
-    /// Writes the buffer and gives the file its name. Returns the number of bytes written.
+    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let written = match &mut self.target {
+            Target::Stdout(stdout) => {
+                // Rust's stdout buffers bytes after the last line feed, so flush it.
+                let mut stdout = stdout.lock();
+                stdout.write_all(bytes).and_then(|()| stdout.flush())
+            }
+            Target::Direct(file) => file.write_all(bytes),
+            Target::Hidden(file, _) => file.as_file_mut().write_all(bytes),
+        };
+        written.map_err(|error| failed(&self.name, error))?;
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Writes the buffer and gives the file its name. Returns the size of the file in bytes.
     pub(crate) fn finish(mut self) -> anyhow::Result<u64> {
         self.write_all()?;
+        if let Some(encoder) = self.encoder.take() {
+            let end = encoder.finish().map_err(|error| failed(&self.name, error))?;
+            self.write(&end)?;
+        }
         match self.target {
             Target::Stdout(mut stdout) => stdout.flush().map_err(|error| failed(&self.name, error))?,
             Target::Direct(mut file) => file.flush().map_err(|error| failed(&self.name, error))?,
@@ -296,6 +332,38 @@ mod tests {
         assert_eq!(output.finish().unwrap(), 5);
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert_eq!(files(directory.path()), ["odd.pcapng"]);
+    }
+
+    #[test]
+    fn only_whole_packets_are_written_before_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("odd.pcapng");
+        let mut output = Output::open(&path, FileMode::PRIVATE).unwrap();
+        output.buffer().resize(2 * CHUNK_BYTES + 7, 1);
+        output.write_up_to(CHUNK_BYTES as u64 + 3).unwrap();
+        assert_eq!((output.written_bytes, output.buffer().len()), (CHUNK_BYTES as u64 + 3, CHUNK_BYTES + 4));
+        output.truncate(CHUNK_BYTES as u64 + 5);
+        assert_eq!(output.finish().unwrap(), CHUNK_BYTES as u64 + 5);
+    }
+
+    #[test]
+    fn the_extension_decides_the_compression() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["odd.pcap.gz", "odd.pcapng.ZST", "odd.lz4"] {
+            let path = directory.path().join(name);
+            let mut output = Output::open(&path, FileMode::PRIVATE).unwrap();
+            output.buffer().resize(3 * CHUNK_BYTES, 1);
+            output.write_some().unwrap();
+            output.buffer().extend_from_slice(b"end");
+            let file_bytes = output.finish().unwrap();
+            assert_eq!(path.metadata().unwrap().len(), file_bytes);
+            assert!(file_bytes < CHUNK_BYTES as u64);
+            let mut plain = Vec::new();
+            std::io::Read::read_to_end(&mut crate::capture_input::open(&path).unwrap(), &mut plain).unwrap();
+            assert_eq!(plain, [&vec![1; 3 * CHUNK_BYTES][..], b"end"].concat());
+        }
+        let error = Output::open(&directory.path().join("odd.pcap.xz"), FileMode::PRIVATE).unwrap_err();
+        assert!(error.to_string().contains("try a name that ends in .gz"), "{error}");
     }
 
     #[cfg(unix)]

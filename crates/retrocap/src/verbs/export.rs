@@ -32,15 +32,14 @@ pub(super) fn file(
 ) -> anyhow::Result<()> {
     let (trailers, interrupted) = (answer.trailers(), answer.interrupted());
     let output = Arc::new(Mutex::new(Some(output)));
-    let reader = CopyingReader { answer, output: Arc::clone(&output), failed: Arc::default() };
-    let failed = Arc::clone(&reader.failed);
+    let reader = CopyingReader { answer, output: Arc::clone(&output) };
     let mut source = FileSource::from_reader(Box::new(reader), Arc::<Interfaces>::default());
     let mut totals = PacketTotals::default();
     loop {
         let batch = source.batch(&mut |packet| totals.add(packet.time, packet.data.len()));
         shown.counts.set(totals.packets, totals.bytes, totals.part(shown.until));
-        if let Some(error) = lock(&failed).take() {
-            return Err(error);
+        if let Some(output) = &mut *lock(&output) {
+            output.write_up_to(source.whole_bytes())?;
         }
         match batch {
             Ok(Batch::End) => break,
@@ -51,7 +50,7 @@ pub(super) fn file(
     }
     let mut output = lock(&output).take().ok_or_else(|| anyhow!("the output is gone"))?;
     if interrupted.is_interrupted() {
-        output.keep(source.whole_bytes())?;
+        output.truncate(source.whole_bytes());
     }
     let file_bytes = output.finish()?;
     drop(shown.progress);
@@ -100,11 +99,10 @@ pub(super) fn copy(mut answer: Answer, mut output: Output, common: &Common) -> a
     ended(&answer.trailers(), common)
 }
 
-/// Reads an answer, and copies what is read to the output.
+/// Reads an answer, and copies what is read to the buffer of the output.
 struct CopyingReader {
     answer: Answer,
     output: Arc<Mutex<Option<Output>>>,
-    failed: Arc<Mutex<Option<anyhow::Error>>>,
 }
 
 impl Read for CopyingReader {
@@ -112,10 +110,6 @@ impl Read for CopyingReader {
         let bytes = self.answer.read(into)?;
         if let Some(output) = &mut *lock(&self.output) {
             output.buffer().extend_from_slice(&into[..bytes]);
-            if let Err(error) = output.write_some() {
-                *lock(&self.failed) = Some(error);
-                return Err(std::io::ErrorKind::Other.into());
-            }
         }
         Ok(bytes)
     }

@@ -16,6 +16,7 @@ use jiff::tz::TimeZone;
 use crate::client::{self, Answer, RefusedRequest};
 use crate::error::Usage;
 use crate::options::Common;
+use crate::terminal::compression;
 use crate::terminal::output::{FileMode, Output};
 use crate::terminal::printable::{note, print, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
@@ -86,7 +87,8 @@ pub(crate) struct Get {
     /// Continue with new packets, until -c, --until 5m (from now) or Ctrl-C
     #[arg(long, conflicts_with_all = ["around", "whole_sessions", "alert"])]
     follow: bool,
-    /// Write to this file, which appears only when it is complete; - is stdout
+    /// Write to this file, which appears only when it is complete; - is stdout. A name that ends in .gz, .zst or .lz4 is
+    /// compressed
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     write: Option<PathBuf>,
     /// Permissions of the files written; exports contain secrets
@@ -127,6 +129,11 @@ impl Get {
         let Some(key) = &self.seal else { return ask(&self.selection.read) };
         let written = self.alerts.split.as_deref().or(self.write.as_deref()).filter(|path| *path != Path::new("-"));
         let written = written.ok_or_else(|| Usage::of("--seal needs a file to seal: add -w case.pcapng"))?;
+        if compression::is_compressed(written) {
+            return Err(Usage::of(
+                "--seal seals what the recorder sent, and a compressed file differs from it: try -w case.pcapng",
+            ));
+        }
         sealing::prepare(written, key)?;
         ask(&self.selection.read)?;
         sealing::seal_export(written, key, common)
@@ -218,8 +225,8 @@ impl Get {
     /// The requested format, or the one of the file name's extension.
     fn format(&self) -> Format {
         let named = || {
-            let extension = self.write.as_ref()?.extension()?.to_str()?;
-            matches!(extension, "pcap" | "cap" | "dmp").then_some(Format::Pcap)
+            let name = compression::without_compression(self.write.as_ref()?);
+            matches!(name.extension()?.to_str()?, "pcap" | "cap" | "dmp").then_some(Format::Pcap)
         };
         self.format.or_else(named).unwrap_or(Format::Pcapng)
     }

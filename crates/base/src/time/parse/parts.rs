@@ -18,13 +18,26 @@ pub(super) fn nano_fraction(text: &str) -> Option<u32> {
     Some(value * 10_u32.pow(missing))
 }
 
-/// Parses `10:00`, `10:00:05` or `10:00:05.123456789`. A leap second (`:60`) becomes the second before it.
+/// Parses `10:00`, `10:00:05`, `10:00:05.123456789` or `3:30pm`. A leap second (`:60`) becomes the second before it.
 pub(super) fn time_of_day(text: &str) -> Option<civil::Time> {
     match text {
         "noon" => return civil::Time::new(12, 0, 0, 0).ok(),
         "midnight" => return Some(civil::Time::midnight()),
         _ => {}
     }
+    let halves = [("am", 0), ("pm", 12)].into_iter();
+    match halves.filter_map(|(half, hours)| Some((text.strip_suffix(half)?, hours))).next() {
+        Some((clock, hours)) => {
+            let minutes = if clock.contains(':') { "" } else { ":00" };
+            let time = time_of_24_hours(&format!("{clock}{minutes}"))?;
+            // The hours count 12, 1, 2 … 11 in each half of the day.
+            (1..=12).contains(&time.hour()).then(|| time.with().hour(time.hour() % 12 + hours).build().ok())?
+        }
+        None => time_of_24_hours(text),
+    }
+}
+
+fn time_of_24_hours(text: &str) -> Option<civil::Time> {
     let (clock, fraction) = text.split_once('.').map_or((text, None), |(clock, fraction)| (clock, Some(fraction)));
     let mut parts = clock.split(':');
     let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next());
@@ -41,9 +54,9 @@ pub(super) fn time_of_day(text: &str) -> Option<civil::Time> {
     civil::Time::new(digits(hour)?, digits(minute)?, second, i32::try_from(nanos).ok()?).ok()
 }
 
-/// Splits `Z`, `+01:00`, `+0100` or `-05` from the end of a time of day.
+/// Splits `Z`, `UTC`, `GMT`, `+01:00`, `+0100` or `-05` from the end of a time of day.
 pub(super) fn split_offset(text: &str) -> Option<(&str, Option<Offset>)> {
-    if let Some(clock) = text.strip_suffix('z') {
+    if let Some(clock) = ["z", "utc", "gmt"].into_iter().find_map(|utc| text.strip_suffix(utc)) {
         return Some((clock.trim_end(), Some(Offset::UTC)));
     }
     let Some(at) = text.find(['+', '-']) else {

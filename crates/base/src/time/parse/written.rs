@@ -1,7 +1,8 @@
 //! Parses dates with month names, as logs, mails and `date` write them.
 //!
 //! The words may have any order, and each part occurs once at most: `Nov 27 06:40:01` (syslog), `Fri Nov 27 06:40:01
-//! UTC 2026` (`date`, `ctime`), `Fri, 27 Nov 2026 06:40:01 +0100` (RFC 5322). A date without a year means the latest
+//! UTC 2026` (`date`, `ctime`), `Fri, 27 Nov 2026 06:40:01 +0100` (RFC 5322), `27/Nov/2026:06:40:01 +0100` (the Common
+//! Log Format of web servers). A date without a year means the latest
 //! such date that is not in the future, as logs refer to the past.
 
 use jiff::civil;
@@ -42,7 +43,8 @@ struct Words {
 /// Parses a date with a month name, in lower case. Returns nanoseconds since the epoch.
 pub(super) fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
     let mut words = Words::default();
-    for (place, word) in text.split([' ', '\t', ',']).filter(|word| !word.is_empty()).enumerate() {
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    for (place, word) in text.split([' ', '\t', ',']).flat_map(parts_of_word).enumerate() {
         if place == WORDS_MAX {
             return None;
         }
@@ -61,6 +63,18 @@ pub(super) fn parse(text: &str, now: Timestamp, tz: &TimeZone) -> Option<i128> {
     let today = tz.to_datetime(jiff::Timestamp::from_nanosecond(i128::from(now.0)).ok()?).date();
     // 29 February may be up to eight years back, as 1900 was not a leap year.
     (0..=8).filter_map(|back| at(today.year() - back)).find(|&found| found <= i128::from(now.0))
+}
+
+/// Splits `27/nov/2026:06:40:01` and `27-nov-2026` into day, month, year and time of day. Other words stay whole.
+fn parts_of_word(word: &str) -> impl Iterator<Item = &str> {
+    let split = ['/', '-'].into_iter().find_map(|separator| {
+        let mut parts = word.splitn(3, separator);
+        let (day, month, rest) = (parts.next()?, parts.next()?, parts.next()?);
+        named(&MONTHS, month)?;
+        let (year, clock) = rest.split_once(':').unwrap_or((rest, ""));
+        Some([day, month, year, clock])
+    });
+    split.unwrap_or([word, "", "", ""]).into_iter().filter(|part| !part.is_empty())
 }
 
 impl Words {
