@@ -190,9 +190,49 @@ fn honest_13_14_a_line_of_flows_is_a_flow() {
     let row: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
     let packets = row["kept_packets"].as_u64().unwrap();
     let (_, table, _) = ask(&["flows", "--limit", "1"], &path);
-    for line in [rows.lines().next().unwrap(), table.lines().nth(1).unwrap()] {
+    let (_, csv, _) = ask(&["flows", "--csv", "--limit", "1"], &path);
+    let end = |side: &str| format!("{}:{}", row[side]["ip"].as_str().unwrap(), row[side]["port"]);
+    let conversation = format!("{} <-> {}  12  3456", end("originator"), end("responder"));
+    for line in
+        [rows.lines().next().unwrap(), table.lines().nth(1).unwrap(), csv.lines().nth(1).unwrap(), &conversation]
+    {
         let (code, lines, stderr) = ask(&["get", "--text", "--flow", line], &path);
         assert_eq!((code, lines.lines().count() as u64), (0, packets), "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn honest_13_14_the_name_of_a_file_decides_its_compression() {
+    let (folder, path) = capture();
+    let packets = generate::read(&path).0.len();
+    for (name, program, magic) in [
+        ("out.pcap.gz", "gzip", [0xd4, 0xc3, 0xb2, 0xa1]),
+        ("out.pcapng.zst", "zstd", [0x0a, 0x0d, 0x0d, 0x0a]),
+        ("out.lz4", "lz4", [0x0a, 0x0d, 0x0d, 0x0a]),
+    ] {
+        let out = folder.path().join(name);
+        let (code, _, stderr) = ask(&["get", "--micro", "-w", out.to_str().unwrap()], &path);
+        assert_eq!(code, 0, "{stderr}");
+        let (_, lines, stderr) = ask(&["get", "--text"], &out);
+        assert_eq!(lines.lines().count(), packets, "{name}: {stderr}");
+        match Command::new(program).arg("-dc").arg(&out).output() {
+            Ok(plain) => assert!(plain.status.success() && plain.stdout.starts_with(&magic), "{name}: {plain:?}"),
+            Err(error) => eprintln!("SKIPPED: {program} reads {name}: {error}"),
+        }
+        match Command::new("tshark").args(["-n", "-r"]).arg(&out).output() {
+            Ok(listed) => {
+                let lines = String::from_utf8_lossy(&listed.stdout);
+                assert_eq!(lines.lines().count(), packets, "{name}: {}", String::from_utf8_lossy(&listed.stderr));
+            }
+            Err(error) => eprintln!("SKIPPED: tshark reads {name}: {error}"),
+        }
+    }
+    for (arguments, expected) in [
+        (&["get", "-w", "out.pcap.xz"][..], "try a name that ends in .gz, .zst or .lz4"),
+        (&["get", "-w", "out.pcap.gz", "--seal", "key"], "--seal seals what the recorder sent"),
+    ] {
+        let (code, _, stderr) = ask(arguments, &path);
+        assert!(code == 2 && stderr.contains(expected), "{arguments:?}: {stderr}");
     }
 }
 

@@ -256,24 +256,23 @@ fn user(settings: &Settings) -> Finding {
         "useradd --system --user-group --no-create-home --shell /usr/sbin/nologin {}",
         privileges::DEFAULT_NAME
     );
-    let container =
-        "give the container the capabilities SETUID and SETGID, or start it as an ordinary user with NET_RAW";
     let plan = match PrivilegePlan::new(settings.user.as_deref(), settings.no_drop_privileges) {
         Ok(plan) => plan,
-        Err(error @ privileges::Error::CannotSwitch { .. }) => {
-            return Finding::error(check, error.to_string(), container);
+        Err(ref error @ privileges::Error::CannotSwitch { remedy, .. }) => {
+            return Finding::error(check, error.to_string(), remedy);
         }
         Err(error) => return Finding::error(check, error.to_string(), create),
     };
+    let remedy = plan.remedy().unwrap_or("allow the container or the unit to drop privileges (CAP_SETUID, CAP_SETGID)");
     if settings.no_drop_privileges {
         return Finding::warning(check, "privileges are kept", "remove no-drop-privileges");
     }
     match plan.rehearse() {
-        Err(error) => Finding::error(check, error.to_string(), container),
+        Err(error) => Finding::error(check, error.to_string(), remedy),
         Ok(report) if !report.kept.is_empty() => Finding::warning(
             check,
             format!("it records, but a privilege cannot be dropped here: {}", report.kept.join("; ")),
-            container,
+            remedy,
         ),
         Ok(_) => match plan.owner() {
             Some((uid, gid)) => Finding::good(check, format!("becomes uid {uid}, gid {gid}, without capabilities")),

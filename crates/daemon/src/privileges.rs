@@ -67,6 +67,8 @@ pub enum Error {
         name: String,
         /// What is missing.
         reason: String,
+        /// What to do about it.
+        remedy: &'static str,
     },
     /// The system refused a step.
     #[error("cannot {step}: {source}")]
@@ -92,6 +94,8 @@ pub struct PrivilegePlan {
     keep_all: bool,
     /// What is known to be impossible here.
     kept: Vec<String>,
+    /// What to do about it.
+    remedy: Option<&'static str>,
 }
 
 impl PrivilegePlan {
@@ -109,17 +113,23 @@ impl PrivilegePlan {
         }
         let groups = group_id(&read("/etc/group")?, DEFAULT_NAME).into_iter().collect();
         let mut plan = Self { user: target_user(user)?, groups, ..Self::default() };
-        if let Some(target) = &plan.user
-            && let Some(reason) = obstacle(target)
-        {
-            let name = target.name.clone();
-            if user.is_some() {
-                return Err(Error::CannotSwitch { name, reason });
-            }
-            plan.kept.push(format!("it stays uid 0, because it cannot switch to the user {name}: {reason}"));
-            plan.user = None;
+        if !getuid().is_root() {
+            return Ok(plan);
         }
+        let Some(Obstacle { reason, remedy }) = obstacle(plan.user.as_ref()) else { return Ok(plan) };
+        if let (Some(target), true) = (&plan.user, user.is_some()) {
+            return Err(Error::CannotSwitch { name: target.name.clone(), reason, remedy });
+        }
+        let target =
+            plan.user.take().map_or_else(|| "another user".to_owned(), |user| format!("the user {}", user.name));
+        plan.kept.push(format!("it stays uid 0, because it cannot switch to {target}: {reason}"));
+        plan.remedy = Some(remedy);
         Ok(plan)
+    }
+
+    /// What to do about privileges that cannot be dropped here, if that is known.
+    pub fn remedy(&self) -> Option<&'static str> {
+        self.remedy
     }
 
     /// The user and group that the process will have, if it switches.
@@ -217,9 +227,15 @@ pub fn drop(user: Option<&str>, keep_all: bool) -> Result<PrivilegeReport, Error
     PrivilegePlan::new(user, keep_all)?.drop()
 }
 
-/// Why root cannot switch to a user here, if it cannot.
-fn obstacle(&User { uid, gid, .. }: &User) -> Option<String> {
-    if (uid, gid) == (getuid().as_raw(), getgid().as_raw()) {
+/// Why root cannot switch to another user, and what to do about it.
+struct Obstacle {
+    reason: String,
+    remedy: &'static str,
+}
+
+/// Why root cannot switch to a user here, or to any user where none is given; `None` if it can.
+fn obstacle(user: Option<&User>) -> Option<Obstacle> {
+    if user.is_some_and(|user| (user.uid, user.gid) == (getuid().as_raw(), getgid().as_raw())) {
         return None;
     }
     let effective = capabilities(None).map(|sets| sets.effective).unwrap_or(CapabilitySet::empty());
@@ -229,13 +245,27 @@ fn obstacle(&User { uid, gid, .. }: &User) -> Option<String> {
         .map(|(_, name)| name)
         .collect();
     if !missing.is_empty() {
-        return Some(format!("that needs {}, which root does not have here", missing.join(" and ")));
+        return Some(Obstacle {
+            reason: format!("that needs {}, which root does not have here", missing.join(" and ")),
+            remedy: "give the container the capabilities SETUID and SETGID, or start it as an ordinary user with NET_RAW",
+        });
     }
-    let unmapped = |map: &str, number| std::fs::read_to_string(map).is_ok_and(|map| !is_mapped(&map, number));
-    if unmapped("/proc/self/uid_map", uid) || unmapped("/proc/self/gid_map", gid) {
-        return Some(format!("uid {uid} or gid {gid} does not exist in this user namespace"));
-    }
-    None
+    let maps = ["/proc/self/uid_map", "/proc/self/gid_map"].map(|map| std::fs::read_to_string(map).unwrap_or_default());
+    // Without /proc, the switch is tried.
+    let lacks = |map: &str, number: Option<u32>| match number {
+        _ if map.is_empty() => false,
+        Some(number) => !is_mapped(map, number),
+        None => (1..u32::from(u16::MAX)).all(|number| !is_mapped(map, number)),
+    };
+    let lacks_user = lacks(&maps[0], user.map(|user| user.uid)) || lacks(&maps[1], user.map(|user| user.gid));
+    lacks_user.then(|| Obstacle {
+        reason: match user {
+            Some(User { uid, gid, .. }) => format!("uid {uid} or gid {gid} does not exist in this user namespace"),
+            None => "this user namespace has no other user".to_owned(),
+        },
+        remedy: "map a range of users into the namespace (newuidmap, /etc/subuid; with podman: --uidmap), and have a user \
+                 retrocap within it",
+    })
 }
 
 /// Whether a map of a user namespace (user_namespaces(7)) has a number.

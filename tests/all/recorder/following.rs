@@ -170,14 +170,14 @@ fn an_interrupted_follower_keeps_its_packets() {
 }
 
 /// The queries that run now.
-fn running(recorder: &Recorder) -> u64 {
+pub(super) fn running(recorder: &Recorder) -> u64 {
     let text = asking::get(recorder.socket(), "/metrics").text();
     let line = text.lines().find_map(|line| line.strip_prefix("retrocap_queries_running ")).expect("it is counted");
     line.parse().unwrap()
 }
 
 /// Sends a follower one Ctrl-C as soon as it handles it, and returns what it said.
-fn interrupted(child: Child) -> super::running::Reply {
+pub(super) fn interrupted(child: Child) -> super::running::Reply {
     eventually("it handles Ctrl-C", || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();

@@ -88,14 +88,11 @@ fn honest_13_09_root_with_net_raw_alone_records_and_reports_what_it_keeps() {
         let sandbox = recorder.status().sandbox.unwrap();
         assert_eq!((sandbox.uid, sandbox.capabilities.untrusted().trim_start_matches('0')), (0, ""), "{sandbox:?}");
         let log = recorder.log();
-        if user {
-            let kept = format!("{:?}", sandbox.kept_privileges);
-            assert!(kept.contains("switch to the user retrocap: that needs CAP_SETUID and CAP_SETGID"), "{kept}");
-            assert!(log.contains(sandbox.kept_privileges[0].untrusted()), "{log}");
-            assert!(sandbox_reason(&recorder).unwrap().contains(sandbox.kept_privileges[0].untrusted()));
-        } else {
-            assert!(sandbox.kept_privileges.iter().all(|kept| kept.untrusted().contains("groups")), "{sandbox:?}");
-        }
+        let kept = format!("{:?}", sandbox.kept_privileges);
+        let target = if user { "the user retrocap" } else { "another user" };
+        assert!(kept.contains(&format!("switch to {target}: that needs CAP_SETUID and CAP_SETGID")), "{kept}");
+        assert!(log.contains(sandbox.kept_privileges[0].untrusted()), "{log}");
+        assert!(sandbox_reason(&recorder).unwrap().contains(sandbox.kept_privileges[0].untrusted()));
 
         let checking = || {
             let mut command = Command::new("ip");
@@ -104,8 +101,8 @@ fn honest_13_09_root_with_net_raw_alone_records_and_reports_what_it_keeps() {
         };
         let (ok, result, text) = check(checking(), "user", folder.path());
         assert!(ok && result == "warning", "{result}: {text}");
-        let expected = if user { "CAP_SETUID and CAP_SETGID" } else { "there is no user retrocap" };
-        assert!(text.contains(expected) || text.contains("groups"), "{text}");
+        assert!(text.contains("CAP_SETUID and CAP_SETGID") && text.contains("-> give the container"), "{text}");
+        assert!(!text.contains("useradd"), "{text}");
 
         if !files {
             continue;
@@ -128,10 +125,18 @@ fn honest_13_09_a_user_namespace_records_and_reports_what_it_keeps() {
         eprintln!("SKIPPED: a user namespace: this machine does not permit one");
         return;
     }
+    for user in [true, false] {
+        records_in_a_user_namespace(user);
+    }
+}
+
+fn records_in_a_user_namespace(user: bool) {
     let folder = directory();
     let etc = etc(folder.path());
-    add_line(&etc.join("passwd"), "retrocap:x:61234:61234::/:/usr/sbin/nologin");
-    add_line(&etc.join("group"), "retrocap:x:61234:");
+    if user {
+        add_line(&etc.join("passwd"), "retrocap:x:61234:61234::/:/usr/sbin/nologin");
+        add_line(&etc.join("group"), "retrocap:x:61234:");
+    }
     // A bounded number of packets for itself, as nobody else is in its network namespace.
     let script = "ip link set lo up; (for i in 1 2 3 4 5 6 7 8; do sleep 0.5; ping -c 1 -W 1 127.0.0.1; done) >&2 & \
                   mount --bind \"$0\" /etc && exec \"$@\"";
@@ -145,10 +150,15 @@ fn honest_13_09_a_user_namespace_records_and_reports_what_it_keeps() {
     let sandbox = recorder.status().sandbox.unwrap();
     assert_eq!(sandbox.capabilities.untrusted().trim_start_matches('0'), "", "{sandbox:?}");
     let kept = format!("{:?}", sandbox.kept_privileges);
-    assert!(kept.contains("uid 61234 or gid 61234 does not exist in this user namespace"), "{kept}");
+    let expected = match user {
+        true => "uid 61234 or gid 61234 does not exist in this user namespace",
+        false => "this user namespace has no other user",
+    };
+    assert!(kept.contains(expected), "{kept}");
     assert!(sandbox_reason(&recorder).unwrap().contains(sandbox.kept_privileges[0].untrusted()));
     let (ok, result, text) = check(inside(&["check"]), "user", folder.path());
-    assert!(ok && result == "warning" && text.contains("does not exist in this user namespace"), "{result}: {text}");
+    assert!(ok && result == "warning" && text.contains(expected) && text.contains("newuidmap"), "{result}: {text}");
+    assert!(!text.contains("useradd"), "{text}");
 }
 
 /// A memory cgroup of either version, removed at the end.

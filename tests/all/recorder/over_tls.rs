@@ -8,7 +8,7 @@ use crate::generate;
 use crate::namespaces::{Namespace, available};
 
 use super::certs::Pki;
-use super::following::{next, numbers, send};
+use super::following::{interrupted, next, numbers, running, send};
 use super::running::{PROGRAM, Recorder, Reply, Sender, directory, eventually, have, reply, tshark};
 
 const ADDRESS: &str = "10.57.0.2:57012";
@@ -298,4 +298,46 @@ fn only_endless_streams_are_excluded_from_recording() {
     assert_eq!(reply(&hosts.verb(&alice, &["status"]).output().unwrap()).code, 0);
     eventually("another connection is recorded", || hosts.own_packets() >= own + 10);
     assert!(hosts.recorder.log().contains("alice at 10.57.0.1:"), "{}", hosts.recorder.log());
+}
+
+#[test]
+fn honest_13_2_an_interrupted_follower_over_tls_keeps_its_packets_and_says_what_it_could_not_see() {
+    let test = "interrupt over TLS";
+    if !available(test) || !have(test, &["gzip"]) {
+        return;
+    }
+    let hosts = Hosts::new(&["--listen", "10.57.0.2:57443"]);
+    let client = hosts.pki.client("alice", "packets");
+    let (recorder, mut sender) = (&hosts.recorder, Sender::new(&hosts.near, "near"));
+    send(&mut sender, 0..100);
+    eventually("they are kept", || recorder.status().packets.stored >= 100);
+    let follower = |arguments: &[&str]| {
+        let mut command = hosts.verb(&client, &["get", "--follow"]);
+        let child = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        eventually("it follows", || running(recorder) >= 1);
+        child
+    };
+    let file = recorder.path("kept.pcapng.gz");
+    for arguments in [&["-w", file.to_str().unwrap(), "host 192.0.2.99"][..], &["--text", "host 192.0.2.99"]] {
+        let ended = interrupted(follower(arguments));
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert!(ended.stderr.contains("no packet that matches was seen"), "{arguments:?}: {ended:?}");
+        eventually("its place is free again", || running(recorder) == 0);
+    }
+    let child = follower(&["-w", file.to_str().unwrap(), "ether proto 0x88b5"]);
+    send(&mut sender, 100..150);
+    eventually("they are kept", || recorder.status().packets.stored >= 150);
+    // A follower polls many times a second, and nothing reports that it has written.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let ended = interrupted(child);
+    assert!(ended.code == 0 && ended.stderr.contains("150 packets"), "{ended:?}");
+    // Other programs read what was compressed, up to its end.
+    assert!(Command::new("gzip").arg("-t").arg(&file).status().unwrap().success());
+    let listed = hosts.verb(&client, &["get", "-c", "1"]).output().unwrap();
+    assert_eq!(reply(&listed).code, 0, "the recorder serves others afterwards");
+    let plain = recorder.path("kept.pcapng");
+    let unpacked = Command::new("gzip").arg("-dc").arg(&file).output().unwrap();
+    std::fs::write(&plain, unpacked.stdout).unwrap();
+    let (packets, end) = generate::read(&plain);
+    assert!(end.is_ok() && packets.len() == 150, "{}", packets.len());
 }
