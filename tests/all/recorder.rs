@@ -1,5 +1,6 @@
 //! The recorder from outside: the program itself, in network namespaces, queried over its socket with its own verbs.
 
+mod asking_many;
 mod audit;
 mod certs;
 mod clocks;

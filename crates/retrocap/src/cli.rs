@@ -1,20 +1,20 @@
 //! The command line parses arguments, calls the verbs and prints results. It decides nothing about packets.
 //!
 //! Invariants: results go to stdout and everything else to stderr. Exit status 0 is success, 1 is "nothing matched" or
-//! "failed", and 2 is wrong usage. A closed pipe is success, because its reader has seen enough.
+//! "failed", 2 is wrong usage, and 3 is "not all recorders answered". A closed pipe is success, because its reader has seen enough.
 
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::error::{AlreadyReported, Usage};
+use crate::error::{AlreadyReported, Incomplete, Usage};
 use crate::options::Common;
 use crate::terminal::output::ClosedPipe;
 use crate::terminal::printable::note;
 use crate::verbs::{
-    certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, pin, push, replay, run, spool,
-    status,
+    ask, certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, pin, push, replay, run,
+    spool, status,
 };
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
@@ -43,6 +43,7 @@ pub(crate) enum Verb {
     Hunt(hunt::Hunt),
     Files(files::Files),
     Status(status::Status),
+    Ask(Box<ask::Ask>),
     Push(push::Push),
     Pin(pin::Pin),
     Replay(replay::Replay),
@@ -83,6 +84,7 @@ pub fn main() -> ExitCode {
         Verb::Hunt(hunt) => hunt.run(&cli.common),
         Verb::Files(files) => files.run(&cli.common),
         Verb::Status(status) => status.run(&cli.common),
+        Verb::Ask(ask) => ask.run(&cli.common),
         Verb::Push(push) => push.run(&cli.common),
         Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),
@@ -110,6 +112,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
     }
     if error.is::<AlreadyReported>() {
         return ExitCode::FAILURE;
+    }
+    if error.is::<Incomplete>() {
+        return ExitCode::from(3);
     }
     let mut sentence = error.to_string();
     // Most error messages already contain their cause; append only causes that are missing.

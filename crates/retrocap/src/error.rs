@@ -12,6 +12,11 @@ impl Usage {
     }
 }
 
+/// Some recorders did not answer; what is missing was printed already. The exit status is 3.
+#[derive(Debug, thiserror::Error)]
+#[error("not all recorders answered")]
+pub(crate) struct Incomplete;
+
 /// An error that was printed already. The exit status is 1.
 #[derive(Debug, thiserror::Error)]
 #[error("already reported")]

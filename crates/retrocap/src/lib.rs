@@ -6,6 +6,7 @@ mod capture_input;
 pub mod cli;
 mod client;
 mod error;
+mod fleet;
 mod machine;
 #[cfg(target_os = "linux")]
 mod offline;

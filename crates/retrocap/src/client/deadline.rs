@@ -21,6 +21,8 @@ pub(crate) struct Deadline {
     received_bytes: u64,
     waited: Duration,
     lifted: bool,
+    /// Whether silence alone may last no longer than the timeout, whatever was received before.
+    bounds_silence: bool,
 }
 
 /// The error when the deadline passes.
@@ -29,6 +31,8 @@ pub(crate) struct TimedOut {
     waited: Duration,
     received_bytes: u64,
 }
+
+impl std::error::Error for TimedOut {}
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +47,12 @@ impl fmt::Display for TimedOut {
 
 impl Deadline {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { timeout, received_bytes: 0, waited: Duration::ZERO, lifted: false }
+        Self { timeout, received_bytes: 0, waited: Duration::ZERO, lifted: false, bounds_silence: false }
+    }
+
+    /// A limit that also ends when nothing has come for `timeout`, after however much.
+    pub(crate) fn of_silence(timeout: Duration) -> Self {
+        Self { bounds_silence: true, ..Self::new(timeout) }
     }
 
     /// Removes the time limit.
@@ -58,16 +67,22 @@ impl Deadline {
 
     fn left(&self) -> Duration {
         let earned = Duration::from_millis(self.received_bytes.saturating_mul(1000) / BYTES_PER_SECOND_MIN);
-        self.timeout.saturating_add(earned).saturating_sub(self.waited)
+        let left = self.timeout.saturating_add(earned).saturating_sub(self.waited);
+        if self.bounds_silence { left.min(self.timeout) } else { left }
     }
 
     /// Waits for `work`, at most for the remaining time.
     pub(crate) fn wait<T>(&mut self, runtime: &Runtime, work: impl Future<Output = T>) -> Result<T, TimedOut> {
+        runtime.block_on(self.limit(work))
+    }
+
+    /// As [`wait`](Self::wait), within a runtime.
+    pub(crate) async fn limit<T>(&mut self, work: impl Future<Output = T>) -> Result<T, TimedOut> {
         if self.lifted {
-            return Ok(runtime.block_on(work));
+            return Ok(work.await);
         }
         let (start, left) = (Instant::now(), self.left());
-        let done = runtime.block_on(async { tokio::time::timeout(left, work).await });
+        let done = tokio::time::timeout(left, work).await;
         self.waited += start.elapsed();
         done.map_err(|_| TimedOut { waited: self.waited, received_bytes: self.received_bytes })
     }
@@ -89,6 +104,13 @@ mod tests {
         assert_eq!(deadline.left(), Duration::ZERO);
         deadline.extend(usize::MAX);
         assert!(deadline.left() > Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn silence_after_much_ends_too() {
+        let mut deadline = Deadline::of_silence(Duration::from_secs(10));
+        deadline.extend(1 << 30);
+        assert_eq!(deadline.left(), Duration::from_secs(10));
     }
 
     #[test]

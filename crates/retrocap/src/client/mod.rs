@@ -134,6 +134,11 @@ pub(crate) fn refused(status: StatusCode, document: &str) -> RefusedRequest {
 pub(crate) struct Trailers(Arc<Mutex<hyper::HeaderMap>>);
 
 impl Trailers {
+    /// The trailers that ended an answer.
+    pub(crate) fn of(trailers: hyper::HeaderMap) -> Self {
+        Self(Arc::new(Mutex::new(trailers)))
+    }
+
     /// Adds a text to a trailer.
     pub(crate) fn add(&self, name: &'static str, text: &str) {
         let mut trailers = self.0.lock().unwrap_or_else(PoisonError::into_inner);

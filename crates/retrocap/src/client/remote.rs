@@ -38,7 +38,7 @@ struct RemoteUrl {
 
 impl RemoteUrl {
     fn read(url: &str) -> anyhow::Result<Self> {
-        let wrong = |why: &str| Usage::of(format_args!("--remote {url}: {why}; try https://sensor1:57443"));
+        let wrong = |why: &str| Usage::of(format_args!("{url:?} is no recorder: {why}; try https://sensor1:57443"));
         let with_scheme = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
         let uri: Uri = with_scheme.parse().map_err(|error| wrong(&format!("cannot be read ({error})")))?;
         let encrypted = match uri.scheme_str() {
@@ -70,10 +70,28 @@ impl RemoteUrl {
 }
 
 impl Remote {
+    /// The recorder at a URL.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] if the URL is none of a recorder.
+    pub(crate) fn new(url: String, files: CertificateFiles) -> anyhow::Result<Self> {
+        RemoteUrl::read(&url)?;
+        Ok(Self { url, files })
+    }
+
     /// Connects. Returns the stream and the value of the `Host` header.
     pub(crate) async fn connect(&self) -> anyhow::Result<(Box<dyn Stream>, String)> {
+        self.connect_with(|| Tls::new(&self.files, Peer::Recorder)).await
+    }
+
+    /// As [`connect`](Self::connect), with the TLS configuration that `tls` makes where one is needed.
+    pub(crate) async fn connect_with(
+        &self,
+        tls: impl FnOnce() -> anyhow::Result<Tls>,
+    ) -> anyhow::Result<(Box<dyn Stream>, String)> {
         let url = RemoteUrl::read(&self.url)?;
-        let tls = if url.encrypted { Some(Tls::new(&self.files, Peer::Recorder)?) } else { None };
+        let tls = if url.encrypted { Some(tls()?) } else { None };
         let stream = connect_tcp(&url).await?;
         Ok(match tls {
             None => (Box::new(stream), url.authority),
@@ -103,22 +121,32 @@ impl Remote {
     }
 }
 
-async fn connect_tcp(url: &RemoteUrl) -> anyhow::Result<TcpStream> {
+/// Nobody answers at the recorder's address.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unreachable(String);
+
+async fn connect_tcp(url: &RemoteUrl) -> Result<TcpStream, Unreachable> {
     let at = &url.authority;
     let addresses: Vec<_> = tokio::net::lookup_host((url.host.as_str(), url.port))
         .await
-        .map_err(|error| anyhow!("cannot find the host {:?}: {error}; check the name in --remote", url.host))?
+        .map_err(|error| Unreachable(format!("cannot find the host {:?}: {error}; check the name", url.host)))?
         .collect();
     let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(addresses.as_slice())).await;
     let stream = match connected {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            return Err(anyhow!("nobody listens on {at}: does `retrocap run --listen` run there, with this port?"));
+        Ok(Err(error)) => {
+            return Err(Unreachable(match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => {
+                    format!("nobody listens on {at}: does `retrocap run --listen` run there, with this port?")
+                }
+                _ => format!("cannot connect to {at}: {error}; check address, network and firewall"),
+            }));
         }
-        Ok(Err(error)) => return Err(anyhow!("cannot connect to {at}: {error}; check address, network and firewall")),
         Err(_) => {
             let seconds = CONNECT_TIMEOUT.as_secs();
-            return Err(anyhow!("{at} does not answer within {seconds} s: check address, network and firewall"));
+            let advice = "check address, network and firewall";
+            return Err(Unreachable(format!("{at} does not answer within {seconds} s: {advice}")));
         }
     };
     let _ = stream.set_nodelay(true);

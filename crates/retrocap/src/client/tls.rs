@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore, version};
 
 use crate::error::Usage;
@@ -74,9 +74,19 @@ pub(crate) struct Tls {
     seen: Arc<RecordingVerifier>,
 }
 
-impl Tls {
+/// Certificates and a key that were read from files, for any number of connections.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    files: CertificateFiles,
+    other: Peer,
+    verifier: Arc<WebPkiServerVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Credentials {
     /// Reads the certificates. Reports local mistakes before any connection is made.
-    pub(crate) fn new(files: &CertificateFiles, other: Peer) -> anyhow::Result<Self> {
+    pub(crate) fn read(files: &CertificateFiles, other: Peer) -> anyhow::Result<Self> {
         let files = files.clone();
         let (ca, cert) = (files.ca(), files.cert());
         let key = files.key.clone().unwrap_or_else(|| directory().join("client.key"));
@@ -98,23 +108,38 @@ impl Tls {
                 .map_err(|error| anyhow!("{} contains no authority's certificate: {error}", ca.display()))?;
         }
         let chain = read_certificates(&cert).map_err(|error| advice(&error))?;
-        let secret = read_key(&key).map_err(|error| advice(&error))?;
+        let key = read_key(&key).map_err(|error| advice(&error))?;
         in_its_time(&chain, &cert)?;
-        let provider = Arc::new(default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
             .build()
             .map_err(|error| anyhow!("{} cannot be used as authority: {error}", ca.display()))?;
-        let seen = Arc::new(RecordingVerifier(Mutex::default(), verifier));
-        let mut config = ClientConfig::builder_with_provider(provider)
+        Ok(Self { files, other, verifier, chain, key })
+    }
+}
+
+impl Tls {
+    /// Reads the certificates. Reports local mistakes before any connection is made.
+    pub(crate) fn new(files: &CertificateFiles, other: Peer) -> anyhow::Result<Self> {
+        Self::with(&Credentials::read(files, other)?)
+    }
+
+    /// A configuration for one connection, which remembers the certificate that its server showed.
+    pub(crate) fn with(credentials: &Credentials) -> anyhow::Result<Self> {
+        let Credentials { files, other, verifier, chain, key } = credentials;
+        let seen = Arc::new(RecordingVerifier(Mutex::default(), Arc::clone(verifier)));
+        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&seen) as Arc<dyn ServerCertVerifier>)
-            .with_client_auth_cert(chain, secret)
-            .map_err(|error| anyhow!("{} and {} do not belong together: {error}", cert.display(), key.display()))?;
-        if other == Peer::Recorder {
+            .with_client_auth_cert(chain.clone(), key.clone_key())
+            .map_err(|error| {
+                let key = files.key.clone().unwrap_or_else(|| directory().join("client.key"));
+                anyhow!("{} and {} do not belong together: {error}", files.cert().display(), key.display())
+            })?;
+        if *other == Peer::Recorder {
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
         }
-        Ok(Self { files, other, config: Arc::new(config), seen })
+        Ok(Self { files: files.clone(), other: *other, config: Arc::new(config), seen })
     }
 
     /// Performs the handshake with `host`. Messages name the peer by `at`, its address as people write it.

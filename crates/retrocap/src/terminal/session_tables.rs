@@ -235,7 +235,7 @@ fn app_words(app: &FlowApp) -> Foreign {
     app.words.iter().map(Foreign::untrusted).collect::<Vec<_>>().join(" ").into()
 }
 
-pub(super) fn endpoint(endpoint: &FlowEndpoint) -> String {
+pub(crate) fn endpoint(endpoint: &FlowEndpoint) -> String {
     match (&endpoint.ip, &endpoint.mac) {
         (Some(ip), _) if endpoint.port == 0 => ip.terminal().to_string(),
         (Some(ip), _) if ip.untrusted().contains(':') => format!("[{}]:{}", ip.terminal(), endpoint.port),

@@ -129,11 +129,7 @@ impl Flows {
         }
         let trailers = answer.trailers();
         let screen = Screen::stdout();
-        let mut shown: Box<dyn RowWriter> = match (by, common.json) {
-            (_, true) => Box::new(JsonRows),
-            (None, false) => Box::new(SessionRows::new(screen, tz, self.csv)),
-            (Some(by), false) => Box::new(SumRows::new(screen, tz, self.csv, by)),
-        };
+        let mut shown: Box<dyn RowWriter> = if common.json { Box::new(JsonRows) } else { self.row_writer(screen, tz) };
         let mut lines = BufReader::with_capacity(64 << 10, answer);
         let (mut count, mut written, mut out, mut line) = (0u64, 0, String::new(), String::new());
         while client::next_line(&mut lines, &mut line, client::ROW_BYTES_MAX)? {
@@ -187,6 +183,34 @@ impl Flows {
             limit: self.limit.map_or(u64::MAX, Into::into),
         };
         listing.print(common)
+    }
+
+    /// The request target for recorders elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] for options that need packets or files.
+    pub(crate) fn target_for_recorders(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<String> {
+        self.selection.check_no_files()?;
+        if self.reads_apps() || self.write.is_some() {
+            return Err(Usage::of(
+                "ask lists sessions by what recorders know of them: leave out --app, --by app and -w",
+            ));
+        }
+        self.target(now, tz)
+    }
+
+    /// Whether rows are printed as CSV.
+    pub(crate) fn is_csv(&self) -> bool {
+        self.csv
+    }
+
+    /// What formats the rows.
+    pub(crate) fn row_writer(&self, screen: Screen, tz: TimeZone) -> Box<dyn RowWriter> {
+        match self.by.and_then(GroupKey::recorded) {
+            None => Box::new(SessionRows::new(screen, tz, self.csv)),
+            Some(by) => Box::new(SumRows::new(screen, tz, self.csv, by)),
+        }
     }
 
     fn print(&self, common: &Common, out: &str) -> anyhow::Result<()> {

@@ -41,7 +41,7 @@ use base::source::{Batch, Source};
 use base::time::{self, Timestamp};
 use decode::text::{self, Line, Stamp, TextWriter};
 use formats::reader::FileSource;
-use formats::writer::{Format, Precision};
+use formats::writer::{Format, Options as FileOptions, Precision};
 
 /// Get past packets, as lines of text, pcapng or pcap
 #[derive(Debug, Args)]
@@ -223,7 +223,7 @@ impl Get {
     }
 
     /// The requested format, or the one of the file name's extension.
-    fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         let named = || {
             let name = compression::without_compression(self.write.as_ref()?);
             matches!(name.extension()?.to_str()?, "pcap" | "cap" | "dmp").then_some(Format::Pcap)
@@ -238,6 +238,45 @@ impl Get {
             selection.ahead(now, tz)?;
         }
         Ok(selection)
+    }
+
+    /// The request to recorders elsewhere, whose packets are merged.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] for options that take several requests to one recorder.
+    pub(crate) fn question_for_recorders(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<PacketsQuestion> {
+        self.selection.check_no_files()?;
+        let other = self.follow || self.app.is_some() || self.name.is_some() || self.process.is_given();
+        if other || self.alerts.alert.is_some() || self.seal.is_some() {
+            return Err(Usage::of(
+                "ask gets packets by expression, address, port, flow and time: leave out --follow, --app, --name, --process, \
+                 --container, --alert and --seal",
+            ));
+        }
+        self.question(now, tz)
+    }
+
+    /// The file to write; `None` where lines are printed.
+    pub(crate) fn output_for_recorders(&self, common: &Common) -> anyhow::Result<Option<Output>> {
+        if common.json && self.written().is_none() {
+            return Err(Usage::of("--json tells what was written to a file: try get -w odd.pcapng after --"));
+        }
+        if self.prints_lines() {
+            return Ok(None);
+        }
+        Output::open(self.write.as_deref().unwrap_or(Path::new("-")), self.mode).map(Some)
+    }
+
+    /// The file that is written, if it is not stdout.
+    pub(crate) fn written(&self) -> Option<&Path> {
+        self.write.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
+    /// The options of the written file.
+    pub(crate) fn export_options(&self) -> FileOptions {
+        let precision = if self.micro { Precision::Micro } else { Precision::Nano };
+        FileOptions { precision, ..FileOptions::default() }
     }
 
     /// The request to the recorder, without the format of the answer.
@@ -308,7 +347,7 @@ impl Get {
         ended(&trailers, common)
     }
 
-    fn print_lines(&self, file: Box<dyn Read + Send>, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
+    pub(crate) fn print_lines(&self, file: Box<dyn Read + Send>, common: &Common, tz: &TimeZone) -> anyhow::Result<()> {
         let precision = if self.nano { text::Precision::Nano } else { text::Precision::Micro };
         let stamp = self.selection.habits.stamp();
         let mut writer = TextWriter::new(tz.clone(), precision).beginning_with(stamp);

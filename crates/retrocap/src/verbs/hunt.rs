@@ -5,6 +5,7 @@ mod rules;
 mod sessions;
 
 use std::cell::RefCell;
+use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -22,8 +23,11 @@ use crate::verbs::analysis::{self, InputEvent, SessionInput};
 use crate::verbs::apps::{self, AppFilter};
 use crate::verbs::selection::{Selection, TimeWindowArgs, duration};
 use crate::verbs::trailers;
+use api::question::HuntQuestion;
 use base::interface::Interfaces;
+use base::time::Timestamp;
 use hunt::{Hunter, Report, SearchScope};
+use jiff::tz::TimeZone;
 use matches::{FileMatches, Matches, Printer};
 use objects::{Collector, ObjectLimits};
 use protocols::Protocols;
@@ -94,6 +98,22 @@ impl From<SearchIn> for SearchScope {
 }
 
 impl Hunt {
+    /// The question for recorders elsewhere, which search themselves.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] for options that need the packets here.
+    pub(crate) fn question_for_recorders(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<HuntQuestion> {
+        self.selection.check_no_files()?;
+        if self.app.is_some() || self.write.is_some() || self.pin.is_some() || self.follow {
+            return Err(Usage::of("ask searches in the recorders: leave out --app, -w, --pin and --follow"));
+        }
+        let mut rules = self.rules.for_recorders()?;
+        rules.place = Some(self.place.into());
+        rules.limit = self.limit.and_then(NonZeroU64::new);
+        Ok(HuntQuestion { selection: self.selection.question(Some(&self.around), now, tz)?, rules })
+    }
+
     /// Searches, and prints matches as they are found.
     pub(crate) fn run(&self, common: &Common) -> anyhow::Result<()> {
         if let Some(done) = self.rules.answers_alone(common)? {

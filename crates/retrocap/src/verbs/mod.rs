@@ -2,6 +2,7 @@
 
 mod analysis;
 pub(crate) mod apps;
+pub(crate) mod ask;
 pub(crate) mod certs;
 pub(crate) mod check;
 mod chosen;
@@ -18,6 +19,7 @@ pub(crate) mod habits;
 pub(crate) mod hunt;
 pub(crate) mod interfaces;
 mod parameter;
+mod pasted_flow;
 pub(crate) mod pin;
 mod process_selection;
 pub(crate) mod push;

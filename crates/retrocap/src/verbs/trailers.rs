@@ -30,7 +30,7 @@ pub(super) fn heading(trailers: &Trailers) -> &'static str {
     if trailers.text(NOTE).is_some_and(|text| is_incomplete(text.untrusted())) { "INCOMPLETE: " } else { "" }
 }
 
-fn is_incomplete(note: &str) -> bool {
+pub(super) fn is_incomplete(note: &str) -> bool {
     note.starts_with("incomplete") || note.contains("stopped")
 }
 

@@ -9,12 +9,16 @@ use serde_json::json;
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::printable::{note, plain, print, print_json};
+use api::question::HuntRules;
+use api::value::Texts;
 use hunt::attack::Attack;
 use hunt::indicators::Indicators;
 use hunt::patterns::Patterns;
 use hunt::{ContentPatterns, SearchScope, builtin, check};
 use objects::ObjectSearch;
 
+/// Indicators that a recorder takes in one question.
+const INDICATORS_MAX: usize = 64;
 /// The largest file of indicators or of a rule.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
@@ -82,6 +86,50 @@ impl RuleArgs {
             }
         }
         Ok(())
+    }
+
+    /// The rules as recorders take them in a request.
+    ///
+    /// # Errors
+    ///
+    /// [`Usage`] for rules that a request cannot carry, or none.
+    pub(super) fn for_recorders(&self) -> anyhow::Result<HuntRules> {
+        let is_own = |name: &String| name.contains(['/', '.']);
+        if !self.check.is_empty()
+            || !self.yara.is_empty()
+            || self.attack.iter().any(|name| name == "list" || is_own(name))
+        {
+            return Err(Usage::of(
+                "recorders search for their own attacks alone: leave out --check, --yara and rules in files",
+            ));
+        }
+        let mut indicators = Vec::new();
+        for path in &self.ioc {
+            let text = read(path)?;
+            let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+            indicators.extend(lines.filter(|line| !line.is_empty()).map(str::to_owned));
+        }
+        if indicators.len() > INDICATORS_MAX {
+            return Err(Usage::of(format_args!(
+                "recorders take {INDICATORS_MAX} indicators in a question, and the files have {}: ask in parts, or look for \
+                 addresses with flows",
+                indicators.len()
+            )));
+        }
+        let texts = |list: &[String]| (!list.is_empty()).then(|| Texts(list.to_vec()));
+        let rules = HuntRules {
+            text: texts(&self.text),
+            bytes: texts(&self.bytes),
+            regex: texts(&self.regex),
+            ioc: texts(&indicators),
+            attack: texts(&self.attack),
+            place: None,
+            limit: None,
+        };
+        if rules == HuntRules::default() {
+            return Err(Usage::of("nothing to search for: try --text password, or --attack heartbleed"));
+        }
+        Ok(rules)
     }
 
     /// The rules, compiled.
