@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use super::decoded::Decoded;
+use super::decoded::{Decoded, Stop};
 use super::layer::Layer;
 use super::layers::enter;
 use super::link_type;
@@ -14,10 +14,10 @@ use base::packet::LinkType;
 
 /// A set of kinds of headers whose payload filter expressions do not test by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Encapsulations(u32);
+pub struct Encapsulations(u64);
 
 /// The names of the kinds, in the order of their bits.
-const NAMES: [&str; 30] = [
+const NAMES: [&str; 34] = [
     "a VLAN tag",
     "MPLS",
     "PPPoE",
@@ -48,15 +48,24 @@ const NAMES: [&str; 30] = [
     "Frame Relay",
     "NFLOG",
     "LLC",
+    "GUE",
+    "batman-adv",
+    "PIM",
+    "Ethernet in IP",
 ];
 
 /// The bit for fragments after the first, which have no ports.
-const LATER_FRAGMENT: u32 = 1 << 31;
+const LATER_FRAGMENT: u64 = 1 << 63;
 
 impl Encapsulations {
     /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Returns whether the set has nothing but VLAN tags.
+    pub fn are_only_tags(self) -> bool {
+        self.0 & !1 == 0
     }
 
     /// Returns whether the packet is a fragment after the first.
@@ -70,42 +79,56 @@ impl Encapsulations {
     }
 
     fn add(&mut self, layer: Layer, walk: &Walk<'_>) {
-        const ERSPAN: [[u8; 2]; 2] = [[0x88, 0xbe], [0x22, 0xeb]];
-        let bit = match layer {
-            Layer::Vlan => 0,
-            Layer::Mpls | Layer::MplsInUdp | Layer::MplsInIp => 1,
-            Layer::Pppoe => 2,
-            Layer::Gre if matches!(walk.rest, [_, _, a, b, ..] if ERSPAN.contains(&[*a, *b])) => 4,
-            Layer::Gre | Layer::GreInUdp => 3,
-            Layer::Vxlan => 5,
-            Layer::Geneve => 6,
-            Layer::GtpU => 7,
-            Layer::IpInIp(_) => 8,
-            Layer::Teredo => 9,
-            Layer::L2tp => 10,
-            Layer::Capwap => 11,
-            Layer::Lisp => 12,
-            Layer::Tzsp => 13,
-            Layer::EtherIp => 14,
-            Layer::BackboneTag => 15,
-            Layer::MacSec => 16,
-            Layer::Trill => 17,
-            Layer::Nsh => 18,
-            Layer::FabricPath => 19,
-            Layer::FixedTag | Layer::SwitchTagged(_) => 20,
-            Layer::Wccp => 21,
-            Layer::Ieee80211(_) | Layer::Ieee80211Swapped => 22,
-            Layer::Authentication => 23,
-            Layer::Extension => 24,
-            Layer::Ipv6Fragment => 25,
-            Layer::Ppp => 26,
-            Layer::FrameRelay => 27,
-            Layer::Nflog => 28,
-            Layer::Llc => 29,
-            _ => return,
-        };
-        self.0 |= 1 << bit;
+        if let Some(bit) = bit(layer, walk.rest) {
+            self.0 |= 1 << bit;
+        }
     }
+}
+
+/// Returns the name of the kind of a layer that begins with `bytes`; `None` for layers that are no encapsulation.
+pub(super) fn name(layer: Layer, bytes: &[u8]) -> Option<&'static str> {
+    bit(layer, bytes).and_then(|bit| NAMES.get(bit)).copied()
+}
+
+fn bit(layer: Layer, bytes: &[u8]) -> Option<usize> {
+    const ERSPAN: [[u8; 2]; 2] = [[0x88, 0xbe], [0x22, 0xeb]];
+    Some(match layer {
+        Layer::Vlan => 0,
+        Layer::Mpls | Layer::MplsInUdp | Layer::MplsInIp => 1,
+        Layer::Pppoe => 2,
+        Layer::Gre if matches!(bytes, [_, _, a, b, ..] if ERSPAN.contains(&[*a, *b])) => 4,
+        Layer::Gre | Layer::GreInUdp => 3,
+        Layer::Vxlan => 5,
+        Layer::Geneve => 6,
+        Layer::GtpU => 7,
+        Layer::IpInIp(_) => 8,
+        Layer::Teredo => 9,
+        Layer::L2tp | Layer::L2tpV3 => 10,
+        Layer::Capwap => 11,
+        Layer::Lisp => 12,
+        Layer::Tzsp => 13,
+        Layer::EtherIp => 14,
+        Layer::BackboneTag => 15,
+        Layer::MacSec => 16,
+        Layer::Trill => 17,
+        Layer::Nsh => 18,
+        Layer::FabricPath => 19,
+        Layer::FixedTag | Layer::SwitchTagged(_) => 20,
+        Layer::Wccp => 21,
+        Layer::Ieee80211(_) | Layer::Ieee80211Swapped => 22,
+        Layer::Authentication => 23,
+        Layer::Extension => 24,
+        Layer::Ipv6Fragment => 25,
+        Layer::Ppp => 26,
+        Layer::FrameRelay => 27,
+        Layer::Nflog => 28,
+        Layer::Llc => 29,
+        Layer::Gue => 30,
+        Layer::Batman => 31,
+        Layer::Pim => 32,
+        Layer::EthernetInIp => 33,
+        _ => return None,
+    })
 }
 
 /// Returns the kinds of headers around a packet's innermost session.
@@ -134,17 +157,37 @@ pub fn network_offset(link_type: LinkType, data: &[u8]) -> Option<usize> {
     offset
 }
 
+/// Calls `each` with each IP packet that the bytes hold, from the outside in: its version as a link type, and its bytes up
+/// to the end of the captured ones.
+pub fn each_ip_packet(link_type: LinkType, data: &[u8], mut each: impl FnMut(LinkType, &[u8])) {
+    each_layer(link_type, data, |layer, walk| {
+        let version = match layer {
+            Layer::Ipv4 => LinkType::IPV4,
+            Layer::Ipv6 => LinkType::IPV6,
+            _ => return ControlFlow::Continue(()),
+        };
+        each(version, data.get(walk.offset..).unwrap_or_default());
+        ControlFlow::Continue(())
+    });
+}
+
 /// Calls `each` for each layer before it is decoded, until `each` breaks. Returns the decoded headers.
-fn each_layer(link_type: LinkType, data: &[u8], mut each: impl FnMut(Layer, &Walk<'_>) -> ControlFlow<()>) -> Decoded {
+pub(super) fn each_layer(
+    link_type: LinkType,
+    data: &[u8],
+    mut each: impl FnMut(Layer, &Walk<'_>) -> ControlFlow<()>,
+) -> Decoded {
     let mut decoded = Decoded::default();
     let mut walk = Walk::new(data, &mut decoded);
     let mut step = link_type::outermost(link_type);
-    while let ControlFlow::Continue(layer) = step {
-        if each(layer, &walk).is_break() {
-            break;
+    let stop = loop {
+        match step {
+            ControlFlow::Continue(layer) if each(layer, &walk).is_continue() => step = enter(layer, &mut walk),
+            ControlFlow::Continue(_) => break Stop::Complete,
+            ControlFlow::Break(stop) => break stop,
         }
-        step = enter(layer, &mut walk);
-    }
+    };
+    decoded.stop = stop;
     decoded
 }
 
@@ -185,6 +228,11 @@ mod tests {
             (ethernet(0x0806, &[0; 28]), &[], false, None),
             (vec![], &[], false, None),
         ];
+        let mut packets = Vec::new();
+        let nested = ethernet(0x800, &ipv4(41, &ipv6(4, &v4)));
+        each_ip_packet(LinkType::ETHERNET, &nested, |version, bytes| packets.push((version, bytes.len())));
+        let lens = [20 + 40 + v4.len(), 40 + v4.len(), v4.len()];
+        assert_eq!(packets, [LinkType::IPV4, LinkType::IPV6, LinkType::IPV4].into_iter().zip(lens).collect::<Vec<_>>());
         for (frame, names, later, offset) in table {
             let found = encapsulations(LinkType::ETHERNET, frame);
             assert_eq!(found.names().collect::<Vec<_>>(), *names, "{frame:02x?}");

@@ -41,6 +41,7 @@ fn by_rare_ethertype(ethertype: u16) -> Step {
         0x22f3 => Layer::Trill,
         0x894f => Layer::Nsh,
         0x8903 => Layer::FabricPath,
+        0x4305 => Layer::Batman,
         0x880b => Layer::Ppp,
         _ if fixed(ethertype).is_some() => Layer::FixedTag,
         _ => return Step::Break(Stop::Unknown),
@@ -58,6 +59,18 @@ pub(super) fn fixed(ethertype: u16) -> Option<usize> {
         0x22e9 => 2,
         _ => return None,
     })
+}
+
+/// Returns whether `frame` looks like an Ethernet frame with a payload that is supported: a guess where a header does not
+/// name its payload.
+pub(super) fn looks_like_ethernet(frame: &[u8]) -> bool {
+    let Some([.., e0, e1, first]) = frame.first_chunk::<15>() else { return false };
+    match u16::from_be_bytes([*e0, *e1]) {
+        0x0800 => first >> 4 == 4,
+        0x86dd => first >> 4 == 6,
+        0x0806 => true,
+        ethertype => ethertype > LENGTH_MAX && by_ethertype(ethertype).is_continue(),
+    }
 }
 
 #[inline]

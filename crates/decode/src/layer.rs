@@ -93,6 +93,9 @@ pub(super) enum Layer {
     Tzsp,
     Teredo,
     L2tp,
+    /// L2TP version 3 in IP. In UDP, its header follows the one of version 2.
+    L2tpV3,
+    Gue,
     Capwap,
     Lisp,
     BackboneTag,
@@ -103,8 +106,10 @@ pub(super) enum Layer {
     FixedTag,
     EtherIp,
     Wccp,
-
+    Batman,
+    Pim,
     MplsInIp,
+    EthernetInIp,
     PortsOnly,
 }
 

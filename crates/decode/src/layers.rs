@@ -116,6 +116,8 @@ fn enter_rare(layer: Layer, walk: &mut Walk<'_>) -> Step {
         Layer::Tzsp => udp_tunnel::tzsp(walk),
         Layer::Teredo => udp_tunnel::teredo(walk),
         Layer::L2tp => udp_tunnel::l2tp(walk),
+        Layer::L2tpV3 => udp_tunnel::l2tp_v3(walk),
+        Layer::Gue => udp_tunnel::gue(walk),
         Layer::Capwap => udp_tunnel::capwap(walk),
         Layer::Lisp => udp_tunnel::lisp(walk),
         Layer::BackboneTag => tags::backbone_tag(walk),
@@ -126,9 +128,11 @@ fn enter_rare(layer: Layer, walk: &mut Walk<'_>) -> Step {
         Layer::FixedTag => tags::fixed_tag(walk),
         Layer::EtherIp => tags::ether_ip(walk),
         Layer::Wccp => tags::wccp(walk),
-
+        Layer::Batman => tags::batman(walk),
+        Layer::Pim => tunnel::pim(walk),
         Layer::PortsOnly => transport::ports_only(walk),
         Layer::MplsInIp => tunnel::mpls_in_ip(walk),
+        Layer::EthernetInIp => tunnel::ethernet_in_ip(walk),
         // `enter` handles the other layers.
         _ => Step::Break(Stop::Unknown),
     }

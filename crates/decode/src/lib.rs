@@ -27,14 +27,16 @@ mod transport;
 mod tunnel;
 mod tunnel_id;
 mod udp_tunnel;
+mod unopened;
 mod walk;
 mod wan;
 mod wireless;
 mod wrapped;
 
 pub use decoded::{Decoded, Fragment, MAX_DEPTH, Network, Stop};
-pub use encapsulation::{Encapsulations, encapsulations, network_offset};
+pub use encapsulation::{Encapsulations, each_ip_packet, encapsulations, network_offset};
 pub use layers::{decode, opens};
+pub use unopened::{Header, Openness, Reason, Unopened, openness, unopened};
 
 #[cfg(test)]
 mod frames;

@@ -42,8 +42,12 @@ pub(super) fn vlan(walk: &mut Walk<'_>) -> Step {
 
 /// Decodes IEEE 802.2 LLC. With SNAP (RFC 1042), an ethertype follows.
 pub(super) fn llc(walk: &mut Walk<'_>) -> Step {
-    let [0xaa, 0xaa, 0x03] = *walk.take()? else { return Step::Break(Stop::Unknown) };
-    wan::snap(walk)
+    match *walk.take()? {
+        [0xaa, 0xaa, 0x03] => wan::snap(walk),
+        // The access point of IP.
+        [0x06, 0x06, 0x03] => Step::Continue(Layer::Ipv4),
+        _ => Step::Break(Stop::Unknown),
+    }
 }
 
 /// Decodes `LINKTYPE_LINUX_SLL`: packet type, hardware type, address length, address, protocol.
@@ -137,6 +141,7 @@ mod tests {
                 ),
                 ("LLC cut", ethernet(38, &[0x42, 0x42]), "0000 020000000001 > 020000000002 38@14 Truncated"),
                 ("LLC too short", ethernet(2, &[0; 46]), "0000 020000000001 > 020000000002 2@14 Malformed"),
+                ("IPv4 in LLC", ethernet(48, &join(&[&[6, 6, 3], &syn])), "6 10.0.0.1:1000 > 10.0.0.2:80 5@57"),
                 ("SNAP, IPv4", snap([0; 3], [8, 0], &syn), "6 10.0.0.1:1000 > 10.0.0.2:80 5@62"),
                 ("SNAP, AARP", snap([0; 3], [0x80, 0xf3], b"a"), "80f3 020000000001 > 020000000002 1@22 Unknown"),
                 ("SNAP, CDP", snap([0, 0, 12], [0x20, 0], b"c"), "0000 020000000001 > 020000000002 9@14 Unknown"),

@@ -89,6 +89,25 @@ pub(super) fn ether_ip(walk: &mut Walk<'_>) -> Step {
     Step::Continue(Layer::Ethernet)
 }
 
+/// Decodes B.A.T.M.A.N. advanced, the mesh protocol of Linux: packet type, version, then fields whose size the type tells,
+/// and the frame of the mesh's client. The types differ between versions 14 and 15 of the protocol.
+pub(super) fn batman(walk: &mut Walk<'_>) -> Step {
+    let [kind, version] = *walk.peek()?;
+    let header_bytes = match (version, kind) {
+        // To one node, without and with the sender.
+        (15, 0x40) | (14, 3) => 10,
+        (15, 0x42) | (14, 9) => 18,
+        // To all.
+        (15, 0x01) | (14, 4) => 14,
+        // Of the mesh itself: routes, pings, tables.
+        (15, 0x00 | 0x03 | 0x04 | 0x43 | 0x44) | (14, 1 | 2 | 5 | 7 | 8) => return Step::Break(Stop::Complete),
+        _ => return Step::Break(Stop::Unknown),
+    };
+    walk.skip(header_bytes)?;
+    walk.open_tunnel(TunnelKind::Batman, 0)?;
+    Step::Continue(Layer::Ethernet)
+}
+
 /// Decodes packets redirected in GRE by Cisco's WCCP: a header of four bytes, or IP without a header in version 1.
 pub(super) fn wccp(walk: &mut Walk<'_>) -> Step {
     let [first] = *walk.peek()?;
@@ -126,12 +145,30 @@ mod tests {
                 ("802.1ah", around(0x88e7, &[0, 0, 0, 5]), &format!("{} tunnel", seen(72, 1))),
                 ("TRILL", around(0x22f3, &[0, 0x40, 0, 1, 0, 2, 9, 9, 9, 9]), &format!("{} tunnel", seen(78, 1))),
                 ("NSH", around(0x894f, &[0, 2, 1, 3, 0, 0, 0, 1]), &format!("{} tunnel", seen(76, 1))),
+                (
+                    "batman-adv 15, unicast",
+                    around(0x4305, &[0x40, 15, 50, 1, 2, 0, 0, 0, 0, 9]),
+                    &format!("{} tunnel", seen(78, 1)),
+                ),
+                (
+                    "batman-adv 14, to all",
+                    around(0x4305, &[4, 14, 50, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9]),
+                    &format!("{} tunnel", seen(82, 1)),
+                ),
+                ("batman-adv, routes", around(0x4305, &[0, 15]), "4305 020000000001 > 020000000002 57@14"),
                 ("FabricPath", around(0x8903, &[0, 1]), &format!("{} tunnel", seen(70, 1))),
             ],
         );
         check(
             LinkType::RAW,
             &[
+                ("Ethernet in IP", ipv4(143, &frame), &format!("{} tunnel", seen(74, 1))),
+                (
+                    "PIM register",
+                    ipv4(103, &join(&[&[0x21, 0, 0, 0, 0, 0, 0, 0], &v4])),
+                    &format!("{} tunnel", seen(68, 1)),
+                ),
+                ("PIM hello", ipv4(103, &[0x20, 0, 0, 0]), "103 10.0.0.1:0 > 10.0.0.2:0 4@20"),
                 ("EtherIP", ipv4(97, &join(&[&[0x30, 0], &frame])), &format!("{} tunnel", seen(76, 1))),
                 ("MPLS in IP", ipv4(137, &super::super::frames::label(true, &v4)), &format!("{} tunnel", seen(64, 2))),
                 ("WCCP", ipv4(47, &gre(0, 0x883e, &[], &join(&[&[0; 4], &v4]))), &format!("{} tunnel", seen(68, 1))),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::frames::{ethernet, ipv4, ipv6, samples, tcp, udp};
 use super::layers::walk;
-use super::{Decoded, MAX_DEPTH, Network, Stop, decode, plain};
+use super::{Decoded, MAX_DEPTH, Network, Openness, Stop, decode, openness, plain, unopened};
 use base::packet::LinkType;
 
 const LINK_TYPES: [u16; 46] = [
@@ -100,9 +100,16 @@ proptest! {
             let at = at.index(frame.len());
             frame[at] = byte;
         }
-        assert_sane(&decode(link_type, &frame), &frame);
-        frame.truncate(cut.index(frame.len()));
-        assert_sane(&decode(link_type, &frame), &frame);
+        for len in [frame.len(), cut.index(frame.len())] {
+            frame.truncate(len);
+            let decoded = decode(link_type, &frame);
+            assert_sane(&decoded, &frame);
+            // What the endpoints tell of a session holds for its packets.
+            let ports = [decoded.source_port, decoded.destination_port];
+            if openness(decoded.network, decoded.ethertype, decoded.protocol, ports) == Openness::Opened {
+                prop_assert_eq!(unopened(link_type, &frame), None, "{:02x?}", frame);
+            }
+        }
     }
 
     #[test]

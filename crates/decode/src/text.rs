@@ -75,9 +75,10 @@ impl TextWriter {
     /// Appends the line of one packet, with a line feed.
     pub fn write(&mut self, out: &mut String, line: &Line<'_>) {
         self.write_time(out, line.time);
-        let mut printer = Printer { out, line, wire: line.original_len.max(length(line.data)) };
-        if printer.link().is_none() {
-            printer.put(format_args!("[|{}]", line.link_type));
+        let mut printer = Printer { out, line, wire: line.original_len.max(length(line.data)), printed: None };
+        match printer.link() {
+            Some(()) => printer.carried(),
+            None => printer.put(format_args!("[|{}]", line.link_type)),
         }
         while out.ends_with(' ') {
             out.pop();
@@ -241,6 +242,36 @@ mod tests {
             line(LinkType::RAW, "4500 0018 0000 0000 402f 0000 c0a80001 c0a80002 0000 0800", &decoded),
             "10:00:00.123456 IP 192.168.0.1 > 192.168.0.2: GREv0, length 4: IP 10.0.0.1.1 > 10.0.0.2.2: UDP, length 3\n"
         );
+    }
+
+    /// The innermost session comes once, whatever is in front of it.
+    #[test]
+    fn the_innermost_session_comes_once() {
+        use crate::frames::{ethernet, ipv4, join, label, pppoe, udp, with};
+
+        let v4 = with(12, 192, ipv4(17, &udp(53, b"hello")));
+        let frame = ethernet(0x0800, &v4);
+        let inner = "IP 192.0.0.1.1000 > 10.0.0.2.53: UDP, length 5";
+        let macs = "02:00:00:00:00:01 > 02:00:00:00:00:02, ethertype";
+        for (frame, expected) in [
+            (ethernet(0x8864, &pppoe(3, 0x21, &v4)), format!("PPPoE  [ses 0x3] {inner}")),
+            (ethernet(0x88e7, &join(&[&[0, 0, 0, 5], &frame])), format!("{macs} 802.1ah (0x88e7), length 65: {inner}")),
+            (
+                ethernet(0x88e5, &join(&[&[0, 0, 0, 0, 0, 1, 8, 0], &v4, &[0; 16]])),
+                format!("{macs} 802.1AE MACsec (0x88e5), length 71: {inner}"),
+            ),
+            (
+                ethernet(0x8847, &label(true, &join(&[&[0; 4], &frame]))),
+                format!("MPLS (label 16, tc 0, [S], ttl 64) {inner}"),
+            ),
+            (ethernet(0x0800, &ipv4(4, &v4)), format!("IP 10.0.0.1 > 10.0.0.2: {inner}")),
+        ] {
+            let decoded = crate::decode(LinkType::ETHERNET, &frame);
+            let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+            let line = line(LinkType::ETHERNET, &hex, &decoded);
+            assert!(line.starts_with(&format!("10:00:00.123456 {expected}")), "{line}, expected {expected}");
+            assert_eq!(line.matches("UDP, length").count(), 1, "{line}");
+        }
     }
 
     #[test]

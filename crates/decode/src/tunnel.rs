@@ -4,12 +4,13 @@
 //! inner header can be decoded, the packet stays in that session.
 
 use super::decoded::Stop;
+use super::ethertype::{fixed, looks_like_ethernet};
 use super::layer::{IpVersion, Layer, Step};
 use super::tunnel_id::TunnelKind;
 use super::walk::Walk;
 
 /// Returns the layer for a protocol type of GRE or Geneve, which mostly is an ethertype.
-fn by_protocol_type(protocol_type: u16) -> Step {
+fn by_protocol_type(walk: &mut Walk<'_>, protocol_type: u16) -> Step {
     Step::Continue(match protocol_type {
         0x0800 => Layer::Ipv4,
         0x86dd => Layer::Ipv6,
@@ -19,6 +20,10 @@ fn by_protocol_type(protocol_type: u16) -> Step {
         0x880b => Layer::Ppp,
         0x894f => Layer::Nsh,
         0x883e => Layer::Wccp,
+        _ if fixed(protocol_type).is_some() => {
+            walk.decoded.ethertype = protocol_type;
+            Layer::FixedTag
+        }
         _ => return Step::Break(Stop::Unknown),
     })
 }
@@ -26,7 +31,8 @@ fn by_protocol_type(protocol_type: u16) -> Step {
 /// Decodes an MPLS label stack (RFC 3032).
 ///
 /// Labels do not name the payload, so its first nibble decides: an IP version, or 0 for the control word of a
-/// pseudowire (RFC 4385), which is assumed to carry Ethernet. Labels differ by direction and are not part of
+/// pseudowire (RFC 4385), which is assumed to carry Ethernet. A pseudowire without a control word is recognised by the
+/// ethertype of its frame. Labels differ by direction and are not part of
 /// [`Decoded::tunnel`](super::decoded::Decoded::tunnel).
 pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
     loop {
@@ -37,16 +43,45 @@ pub(super) fn mpls(walk: &mut Walk<'_>) -> Step {
         }
     }
     let [first] = *walk.peek()?;
-    match first >> 4 {
-        4 => Step::Continue(Layer::Ipv4),
-        6 => Step::Continue(Layer::Ipv6),
-        0 => {
-            walk.skip(4)?;
-            walk.open_tunnel(TunnelKind::Pseudowire, 0)?;
-            Step::Continue(Layer::Ethernet)
-        }
-        _ => Step::Break(Stop::Unknown),
+    let control_word = match first >> 4 {
+        4 if !is_frame_rather_than_ip(walk.rest) => return Step::Continue(Layer::Ipv4),
+        6 if !is_frame_rather_than_ip(walk.rest) => return Step::Continue(Layer::Ipv6),
+        // An address of Ethernet can begin with 0, too.
+        0 => walk.rest.get(4..).is_some_and(looks_like_ethernet) || !looks_like_ethernet(walk.rest),
+        _ if looks_like_ethernet(walk.rest) => false,
+        _ => return Step::Break(Stop::Unknown),
+    };
+    if control_word {
+        walk.skip(4)?;
     }
+    walk.open_tunnel(TunnelKind::Pseudowire, 0)?;
+    Step::Continue(Layer::Ethernet)
+}
+
+/// Returns whether the bytes after a label are an Ethernet frame whose first nibble is an IP version by chance. In IP, the
+/// bytes that would be the ethertype are a part of the sender's address, so the length has to be wrong for IP, too.
+fn is_frame_rather_than_ip(bytes: &[u8]) -> bool {
+    let [version, _, l0, l1, p0, p1, ..] = *bytes else { return false };
+    let (header_len, total_len) = match version >> 4 {
+        4 => (usize::from(version & 0x0f) * 4, usize::from(u16::from_be_bytes([l0, l1]))),
+        _ => (40, 40 + usize::from(u16::from_be_bytes([p0, p1]))),
+    };
+    (header_len < 20 || total_len < header_len || total_len > bytes.len()) && looks_like_ethernet(bytes)
+}
+
+/// Decodes a PIM register message (RFC 7761, 4.9.3): multicast packets that a router sends to the rendezvous point.
+pub(super) fn pim(walk: &mut Walk<'_>) -> Step {
+    const VERSION_2_REGISTER: u8 = 0x21;
+    const HEADER_BYTES: usize = 8;
+
+    let [kind] = *walk.peek()?;
+    if kind != VERSION_2_REGISTER {
+        return Step::Break(Stop::Complete);
+    }
+    walk.skip(HEADER_BYTES)?;
+    let next = by_version(walk)?;
+    walk.open_tunnel(TunnelKind::Pim, 0)?;
+    Step::Continue(next)
 }
 
 /// Decodes a PPPoE session packet (RFC 2516): version and type 1, code 0, session id, length.
@@ -97,7 +132,7 @@ pub(super) fn gre(walk: &mut Walk<'_>) -> Step {
                 0x22eb => return erspan_3(walk),
                 _ => {}
             }
-            let next = by_protocol_type(protocol_type)?;
+            let next = by_protocol_type(walk, protocol_type)?;
             walk.open_tunnel(TunnelKind::Gre, key)?;
             Step::Continue(next)
         }
@@ -161,6 +196,8 @@ pub(super) fn vxlan(walk: &mut Walk<'_>) -> Step {
         (0, _) | (_, 0 | 3) => Layer::Ethernet,
         (_, 1) => Layer::Ipv4,
         (_, 2) => Layer::Ipv6,
+        (_, 4) => Layer::Nsh,
+        (_, 5) => Layer::Mpls,
         _ => return Step::Break(Stop::Unknown),
     };
     walk.open_tunnel(TunnelKind::Vxlan, u32::from_be_bytes([0, v0, v1, v2]))?;
@@ -174,7 +211,7 @@ pub(super) fn geneve(walk: &mut Walk<'_>) -> Step {
         return Step::Break(Stop::Complete);
     }
     walk.skip(usize::from(version_len & 0x3f) * 4)?;
-    let next = by_protocol_type(u16::from_be_bytes([p0, p1]))?;
+    let next = by_protocol_type(walk, u16::from_be_bytes([p0, p1]))?;
     walk.open_tunnel(TunnelKind::Geneve, u32::from_be_bytes([0, v0, v1, v2]))?;
     Step::Continue(next)
 }
@@ -219,6 +256,12 @@ pub(super) fn by_version(walk: &Walk<'_>) -> Step {
         6 => Step::Continue(Layer::Ipv6),
         _ => Step::Break(Stop::Unknown),
     }
+}
+
+/// Enters Ethernet directly after IPv6 (RFC 8986).
+pub(super) fn ethernet_in_ip(walk: &mut Walk<'_>) -> Step {
+    walk.open_tunnel(TunnelKind::EthernetInIp, 0)?;
+    Step::Continue(Layer::Ethernet)
 }
 
 /// Enters MPLS directly after IP (RFC 4023).

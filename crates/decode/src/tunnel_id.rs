@@ -27,6 +27,11 @@ pub(super) enum TunnelKind {
     FabricPath,
     EtherIp,
     MplsInIp,
+    L2tpV3,
+    Gue,
+    Batman,
+    Pim,
+    EthernetInIp,
 }
 
 /// Returns the identifier of a tunnel inside tunnel `outer` (0: inside none). The identifier is never 0.

@@ -2,13 +2,14 @@
 //! session.
 
 use super::decoded::Stop;
+use super::ethertype::looks_like_ethernet;
 use super::layer::{Layer, Layout, Step};
 use super::tunnel;
 use super::tunnel_id::TunnelKind;
 use super::walk::Walk;
 
 /// Registered ports of tunnels. If the second value is true, replies are sent *from* the port to any other port.
-const PORTS: [(u16, bool, Layer); 12] = [
+const PORTS: [(u16, bool, Layer); 13] = [
     // VXLAN (RFC 7348), VXLAN-GPE, and the default of Linux.
     (4789, false, Layer::Vxlan),
     (4790, false, Layer::Vxlan),
@@ -23,8 +24,10 @@ const PORTS: [(u16, bool, Layer); 12] = [
     (37_008, false, Layer::Tzsp),
     // Teredo (RFC 4380).
     (3544, true, Layer::Teredo),
-    // L2TP version 2 (RFC 2661).
+    // L2TP versions 2 (RFC 2661) and 3 (RFC 3931).
     (1701, true, Layer::L2tp),
+    // Generic UDP encapsulation (draft-ietf-intarea-gue).
+    (6080, false, Layer::Gue),
     // CAPWAP data (RFC 5415).
     (5247, true, Layer::Capwap),
     // LISP data (RFC 9300).
@@ -156,8 +159,16 @@ pub(super) fn l2tp(walk: &mut Walk<'_>) -> Step {
     const OFFSET: u8 = 0x02;
 
     let [flags, version] = *walk.take()?;
-    if version & 0x0f != 2 || flags & CONTROL != 0 {
+    if flags & CONTROL != 0 {
         return Step::Break(Stop::Complete);
+    }
+    match version & 0x0f {
+        2 => {}
+        3 => {
+            walk.skip(2)?;
+            return Step::Continue(Layer::L2tpV3);
+        }
+        _ => return Step::Break(Stop::Complete),
     }
     if flags & LENGTH != 0 {
         let [l0, l1] = *walk.take()?;
@@ -173,6 +184,53 @@ pub(super) fn l2tp(walk: &mut Walk<'_>) -> Step {
     }
     walk.open_tunnel(TunnelKind::L2tp, 0)?;
     Step::Continue(Layer::Ppp)
+}
+
+/// Decodes an L2TP version 3 data message (RFC 3931, 4.1): a session identifier, then a cookie and a sublayer, whose sizes
+/// only the control connection tells. So the first size for which an Ethernet frame follows is taken.
+pub(super) fn l2tp_v3(walk: &mut Walk<'_>) -> Step {
+    /// No cookie, one of four and one of eight bytes, each with and without the sublayer of four bytes.
+    const SIZES: [usize; 4] = [0, 4, 8, 12];
+
+    let session = u32::from_be_bytes(*walk.take()?);
+    if session == 0 {
+        // A control message.
+        return Step::Break(Stop::Complete);
+    }
+    let fits = |size: &usize| walk.rest.get(*size..).is_some_and(looks_like_ethernet);
+    let Some(size) = SIZES.into_iter().find(fits) else {
+        return Step::Break(if walk.missing > 0 { Stop::Truncated } else { Stop::Unknown });
+    };
+    walk.skip(size)?;
+    walk.open_tunnel(TunnelKind::L2tpV3, 0)?;
+    Step::Continue(Layer::Ethernet)
+}
+
+/// Decodes generic UDP encapsulation: variant 0 has a header that names the protocol, variant 1 is IP without a header.
+pub(super) fn gue(walk: &mut Walk<'_>) -> Step {
+    const CONTROL: u8 = 0x20;
+
+    let [first] = *walk.peek()?;
+    if first >> 6 == 1 {
+        let next = tunnel::by_version(walk)?;
+        walk.open_tunnel(TunnelKind::Gue, 0)?;
+        return Step::Continue(next);
+    }
+    let [flags, protocol, _, _] = *walk.take()?;
+    if flags >> 6 != 0 || flags & CONTROL != 0 {
+        return Step::Break(Stop::Complete);
+    }
+    walk.skip(usize::from(flags & 0x1f) * 4)?;
+    let next = match protocol {
+        4 => Layer::Ipv4,
+        41 => Layer::Ipv6,
+        47 => Layer::Gre,
+        97 => Layer::EtherIp,
+        137 => Layer::Mpls,
+        _ => return Step::Break(Stop::Unknown),
+    };
+    walk.open_tunnel(TunnelKind::Gue, 0)?;
+    Step::Continue(next)
 }
 
 /// Decodes CAPWAP data (RFC 5415, 4.3): Ethernet, or 802.11, whose first two bytes some controllers swap.
@@ -260,6 +318,25 @@ mod tests {
                     &format!("{} depth 1 tunnel", seen(88)),
                 ),
                 ("L2TP, control", to(1701, &[0xc8, 2, 0, 12, 0, 0, 0, 0, 0, 0, 0, 0]), &outer(1701, 12)),
+                (
+                    "L2TP 3",
+                    to(1701, &join(&[&[0, 3, 0, 0, 0, 0, 0, 7], &frame])),
+                    &format!("{} depth 1 tunnel", seen(90)),
+                ),
+                (
+                    "L2TP 3, cookie and sublayer, in IP",
+                    ipv4(115, &join(&[&[0, 0, 0, 7], &[9; 12], &frame])),
+                    &format!("{} depth 1 tunnel", seen(90)),
+                ),
+                ("L2TP 3, control, in IP", ipv4(115, &[0; 12]), "115 10.0.0.1:0 > 10.0.0.2:0 12@20"),
+                (
+                    "L2TP 3, no Ethernet",
+                    ipv4(115, &join(&[&[0, 0, 0, 7], &[9; 30]])),
+                    "115 10.0.0.1:0 > 10.0.0.2:0 34@20 Unknown",
+                ),
+                ("GUE", to(6080, &join(&[&[1, 4, 0, 0, 0, 0, 0, 0], &v4])), &format!("{} depth 1 tunnel", seen(76))),
+                ("GUE, no header", to(6080, &v6), &v6_at(88)),
+                ("GUE, control", to(6080, &[0x20, 1, 0, 0]), &outer(6080, 4)),
                 (
                     "CAPWAP, Ethernet",
                     to(5247, &join(&[&[0, 0x10, 2, 0, 0, 0, 0, 0], &frame])),

@@ -68,7 +68,6 @@ impl Printer<'_> {
                     return if packet.u8(0)? >> 4 == 4 { self.ipv4(packet) } else { self.ipv6(packet) };
                 }
                 self.put(format_args!("{other}, length {}: ", frame.wire));
-                self.carried();
                 Some(())
             }
         }
@@ -239,7 +238,10 @@ fn ethertype_name(ethertype: u16) -> &'static str {
         0x8809 => "Slow Protocols",
         0x888e => "EAPOL",
         0x88cc => "LLDP",
+        0x4305 => "batman-adv",
         0x88e5 => "802.1AE MACsec",
+        0x88e7 => "802.1ah",
+        0x894f => "NSH",
         0x88f7 => "PTP",
         0x8902 => "CFM",
         0x9000 => "Loopback",

@@ -45,6 +45,7 @@ impl Printer<'_> {
             return Some(());
         }
         self.addresses(&source, &destination, protocol, payload);
+        self.printed = Some((source.to_bits().into(), destination.to_bits().into(), protocol));
         self.transport(protocol, payload?)
     }
 
@@ -72,6 +73,7 @@ impl Printer<'_> {
             protocol = header.u8(0)?;
             payload = header.skip(usize::from(header.u8(1)?) * 8 + 8);
         }
+        self.printed = Some((source.0, destination.0, protocol));
         self.transport(protocol, payload?)
     }
 
@@ -108,12 +110,6 @@ impl Printer<'_> {
             47 => self.put(format_args!("GREv{}, length {wire}", payload.u8(1)? & 7)),
             59 => self.put(format_args!("no next header")),
             other => self.put(format_args!(" ip-proto-{other} {wire}")),
-        }
-        if self.line.decoded.tunnel != 0 {
-            if !self.out.ends_with(' ') {
-                self.out.push_str(": ");
-            }
-            self.carried();
         }
         Some(())
     }
@@ -162,9 +158,19 @@ impl Printer<'_> {
         Some(())
     }
 
-    /// Prints the innermost session, which the decoder found further inside the packet than this line goes.
+    /// Prints the innermost session if the decoder found it further inside the packet than this line goes.
     pub(super) fn carried(&mut self) {
         let decoded = self.line.decoded;
+        let is_printed = match self.printed {
+            Some(printed) => decoded.tunnel == 0 || printed == (decoded.source, decoded.destination, decoded.protocol),
+            None => decoded.network == Network::Link,
+        };
+        if is_printed {
+            return;
+        }
+        if !self.out.ends_with(' ') {
+            self.out.push_str(": ");
+        }
         let (name, source, destination) = match decoded.network {
             Network::Link => return,
             Network::Ipv4 => {

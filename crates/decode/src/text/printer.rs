@@ -27,6 +27,8 @@ pub(super) struct Printer<'a> {
     pub(super) line: &'a Line<'a>,
     /// The length of the packet on the wire, in bytes.
     pub(super) wire: u32,
+    /// Addresses and protocol of the IP header that was printed.
+    pub(super) printed: Option<(u128, u128, u8)>,
 }
 
 /// The captured bytes of a layer, and the layer's length on the wire in bytes.

@@ -31,6 +31,21 @@ fn mpls_stacks() {
                 "6 192.0.0.1:1000 > 10.0.0.2:80 5@76 depth 2 tunnel",
             ),
             (
+                "pseudowire without a control word",
+                frame(&label(true, &inner())),
+                "6 192.0.0.1:1000 > 10.0.0.2:80 5@72 depth 2 tunnel",
+            ),
+            (
+                "the same, from an address that begins like IPv4",
+                frame(&label(true, &with(0, 0x45, inner()))),
+                "6 192.0.0.1:1000 > 10.0.0.2:80 5@72 depth 2 tunnel",
+            ),
+            (
+                "the same, to an address that begins with 0",
+                frame(&label(true, &with(0, 0, inner()))),
+                "6 192.0.0.1:1000 > 10.0.0.2:80 5@72 depth 2 tunnel",
+            ),
+            (
                 "pseudowire with an ARP, its own tag is not the frame's",
                 frame(&label(true, &join(&[&[0; 4], &ethernet(0x8100, &tag(5, 0x0806, &[0; 28]))]))),
                 "0806 020000000001 > 020000000002 28@40 depth 3 tunnel Unknown",
@@ -163,8 +178,8 @@ fn tunnels_in_udp() {
             ("VXLAN-GPE, IPv4", packet(4790, &with(0, 12, with(3, 1, vxlan(5, &v4)))), &opened(76)),
             (
                 "VXLAN-GPE, NSH",
-                packet(4790, &with(0, 12, with(3, 4, vxlan(5, &v4)))),
-                "17 10.0.0.1:1000 > 10.0.0.2:4790 53@28 Unknown",
+                packet(4790, &with(0, 12, with(3, 4, vxlan(5, &join(&[&[0, 2, 1, 1, 0, 0, 0, 1], &v4]))))),
+                &opened(84).replace("depth 1", "depth 2"),
             ),
             ("another port", packet(4788, &vxlan(5, &inner())), "17 10.0.0.1:1000 > 10.0.0.2:4788 67@28"),
             (
