@@ -5,7 +5,8 @@ use std::sync::Arc;
 use retrocap::budget::Split;
 use retrocap::counters::DropReason;
 use retrocap::filter::Endpoints;
-use retrocap::judge::{Class, Classes, Pins, SessionFilter};
+use retrocap::judge::pins::FoundInWorker;
+use retrocap::judge::{Class, Classes, Pin, Pins, SessionFilter};
 use retrocap::packet::{Direction, InterfaceId, LinkType, Packet, PacketFlags};
 use retrocap::pipeline::{Config, Pipeline};
 use retrocap::session::Session;
@@ -59,6 +60,21 @@ impl Recorder {
             drops_before: 0,
             data: &frame,
         }]);
+    }
+
+    /// Makes a pin, and finds the sessions of stored packets that match, as the service does.
+    fn pin(&mut self, expression: &str, until: Timestamp) -> Pin {
+        let pin = self.pins.add(expression, Timestamp(BEGIN), until).unwrap();
+        self.pipeline.publish();
+        let sessions = self.pipeline.worker().sessions;
+        let mut filter = SessionFilter::new(expression).unwrap();
+        let mut slots = vec![0; 1024];
+        for session in sessions.sessions().filter(|session| filter.matches(&Endpoints::from(&session.key))) {
+            slots[session.slot.0 as usize / 64] |= 1 << (session.slot.0 % 64);
+        }
+        let found = FoundInWorker { sessions, stored: self.sent, slots };
+        self.pins.note_found(pin.id, Arc::new(vec![found].into()));
+        pin
     }
 
     /// Sends one hour of bulk in many sessions, several times the size of the store.
@@ -192,7 +208,7 @@ fn a_pin_keeps_what_is_there_and_what_still_comes() {
         recorder.send(i / 100, 2, 7000, i % 2 == 0, 1000);
     }
     let until = Timestamp(BEGIN + 100 * 3600 * SECOND);
-    let pin = recorder.pins.add("host 192.0.0.1", Timestamp(BEGIN), until).unwrap();
+    let pin = recorder.pin("host 192.0.0.1", until);
     recorder.flush(300);
     for i in 0..300 {
         recorder.send(4000 + i / 100, 1, 7001, i % 2 == 0, 1000);

@@ -259,7 +259,9 @@ fn a_pipe_gets_everything() {
         let mut command = Command::new(PROGRAM);
         command.args(["flows", "--socket", &recorded.socket()]).args(words).env("TZ", "UTC").env_remove("COLUMNS");
         let output = command.output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        // A question with a condition cannot be asked of what is encrypted.
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(said.replace("retrocap: 1 packet with ESP (encrypted) was not opened\n", ""), "");
         String::from_utf8(output.stdout).unwrap()
     };
     insta::assert_snapshot!("flows_pipe", ask(&[]));

@@ -23,6 +23,10 @@ pub struct PinStatus {
     pub sessions: u64,
     /// Packets of these sessions that are kept.
     pub kept_packets: u64,
+    /// Sessions with the same addresses and ports that it does not protect, and how to name them; only in the answer that
+    /// makes the pin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Foreign>,
     /// Captured bytes of these packets.
     pub kept_bytes: u64,
     /// Memory that it has taken so far; what it protects moves there when it would be evicted otherwise.
@@ -177,7 +181,7 @@ pub struct Outcome {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Missing {
     /// in_future, before_horizon, after_newest, nothing_recorded, cut, filtered, dropped, too_many,
-    /// not_opened, link_type or never_seen.
+    /// not_opened, encrypted, cut_headers, link_type or never_seen.
     pub cause: &'static str,
     /// The cause as a sentence.
     pub detail: Foreign,
@@ -185,6 +189,35 @@ pub struct Missing {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub horizon: Option<Timestamp>,
+    /// Packets that were not opened, and that may therefore match.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_opened: Vec<NotOpened>,
+}
+
+/// Packets whose addresses and ports are not known, because decoding stopped before them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NotOpened {
+    /// The header at which decoding stopped, such as `ESP`, `802.11` or `link type USB_LINUX`.
+    pub header: Foreign,
+    /// unsupported, not_applicable (the question has no meaning for it), encrypted, compressed, cut (the captured bytes end
+    /// within the header), fragment (the first fragment was not seen), malformed or too_deep.
+    pub reason: Foreign,
+    /// How many packets.
+    pub packets: u64,
+}
+
+impl NotOpened {
+    /// One entry for each kind.
+    pub fn list(packets: &query::UnopenedPackets) -> Vec<Self> {
+        let kinds = packets.kinds();
+        kinds
+            .map(|(header, reason, packets)| Self {
+                header: header.to_string().into(),
+                reason: reason.code().to_owned().into(),
+                packets,
+            })
+            .collect()
+    }
 }
 
 /// The last line of an answer in lines.

@@ -5,6 +5,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::answers::NotOpened;
 use super::parameters::ParameterError;
 use super::role::{Role, Roles};
 use base::foreign::{Foreign, Log};
@@ -31,6 +32,9 @@ pub const CAUSES: &[&str] = &[
     "too_many",
     "not_recorded",
     "not_opened",
+    "encrypted",
+    "cut_headers",
+    "quoted",
     "encapsulated",
     "fragment",
     "undecided",
@@ -56,6 +60,9 @@ pub struct Problem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", extend("enum" = CAUSES))]
     pub cause: Option<String>,
+    /// Packets that were not opened, and that may therefore match.
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub not_opened: Box<[NotOpened]>,
 }
 
 impl Problem {
@@ -66,6 +73,7 @@ impl Problem {
             status,
             detail: detail.into(),
             cause: None,
+            not_opened: Box::default(),
         }
     }
 
@@ -82,7 +90,7 @@ impl Problem {
     /// Nothing matched.
     pub fn nothing_matched(cause: &Cause) -> Self {
         let problem = Self::new(404, "nothing-matched", "No packet matches", &*cause.sentence);
-        Self { cause: Some(cause.code.to_owned()), ..problem }
+        Self { cause: Some(cause.code.to_owned()), not_opened: NotOpened::list(&cause.unopened).into(), ..problem }
     }
 
     /// A path that does not exist.

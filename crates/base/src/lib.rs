@@ -4,6 +4,7 @@
 
 mod burst;
 pub mod codec;
+pub mod counted;
 pub mod counters;
 pub mod foreign;
 pub mod generation;

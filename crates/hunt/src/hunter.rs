@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use base::counted::counted;
 use engine::budget::ByteSize;
 use protocols::table::TABLE;
 use protocols::{Event, ObjectPart, ProtocolSink, Protocols};
@@ -64,37 +65,44 @@ impl Report {
     pub fn sentence(&self, counts: streams::Counts) -> String {
         let mut not = Vec::new();
         for (cause, (times, bytes)) in &self.gaps {
-            let what = match cause {
-                Cause::NoSyn => "directions whose start was not captured",
-                Cause::Snaplen => "packets that were truncated",
-                Cause::Dropped => "gaps where packets were dropped",
-                Cause::Cut => "gaps at the end of sessions that were cut",
-                Cause::Evicted => "gaps within sessions, of evicted packets",
-                Cause::Overtaken => "gaps of streams that gave way to others",
-                Cause::Missing => "gaps whose packets are not in the file",
+            let (one, several, what) = match cause {
+                Cause::NoSyn => ("direction", "directions", "whose start was not captured"),
+                Cause::Snaplen => ("truncated packet", "truncated packets", ""),
+                Cause::Dropped => ("gap", "gaps", "where packets were dropped"),
+                Cause::Cut => ("gap", "gaps", "at the end of sessions that were cut"),
+                Cause::Evicted => ("gap", "gaps", "within sessions, of evicted packets"),
+                Cause::Overtaken => ("gap", "gaps", "of streams that gave way to others"),
+                Cause::Missing => ("gap", "gaps", "whose packets are not in the file"),
             };
+            let space = if what.is_empty() { "" } else { " " };
             let size = if *bytes > 0 { format!(" ({})", ByteSize(*bytes)) } else { String::new() };
-            not.push(format!("{times} {what}{size}"));
+            not.push(format!("{}{space}{what}{size}", counted(*times, one, several)));
         }
         if self.encrypted_sessions > 0 {
             let (sessions, bytes) = (self.encrypted_sessions, ByteSize(self.encrypted_bytes));
-            not.push(format!("{sessions} sessions of encrypted protocols ({bytes})"));
+            not.push(format!("{} of encrypted protocols ({bytes})", counted(sessions, "session", "sessions")));
         }
-        for (number, what) in [
-            (self.overtaken, "packets that were evicted during the search"),
-            (counts.undecoded, "packets with unknown headers"),
-            (counts.incomplete_datagrams, "datagrams with missing fragments"),
-            (counts.ended_early, "sessions that were split to save memory"),
-            (self.in_pieces, "directions that were searched in pieces to save memory"),
-            (self.unread_messages, "sessions whose messages could not be read to the end"),
-            (self.conflicts, "conflicting retransmissions, of which the first bytes were searched"),
-            (self.more_matches, "further matches of one rule in one session that are not listed"),
+        for (number, one, several, what) in [
+            (self.overtaken, "packet", "packets", "evicted during the search"),
+            (counts.undecoded, "packet", "packets", "with unknown headers"),
+            (counts.incomplete_datagrams, "datagram", "datagrams", "with missing fragments"),
+            (counts.ended_early, "session", "sessions", "split to save memory"),
+            (self.in_pieces, "direction", "directions", "searched in pieces to save memory"),
+            (self.unread_messages, "session", "sessions", "whose messages could not be read to the end"),
+            (
+                self.conflicts,
+                "conflicting retransmission",
+                "conflicting retransmissions",
+                "of which the first bytes were searched",
+            ),
+            (self.more_matches, "further match", "further matches", "of one rule in one session, not listed"),
         ] {
             if number > 0 {
-                not.push(format!("{number} {what}"));
+                not.push(format!("{} {what}", counted(number, one, several)));
             }
         }
-        let searched = format!("searched {} of {} sessions", ByteSize(self.bytes), self.sessions);
+        let searched =
+            format!("searched {} of {}", ByteSize(self.bytes), counted(self.sessions, "session", "sessions"));
         if not.is_empty() { searched } else { format!("{searched}; not searched completely: {}", not.join(", ")) }
     }
 }
@@ -391,7 +399,7 @@ impl<F: MatchSink> SessionSearch<F> {
                 }
                 let packet = event.packets.first().copied().unwrap_or_default();
                 if let Some(count) = &sign.count {
-                    let (key, value) = counted(count, session, event);
+                    let (key, value) = counts_of(count, session, event);
                     let key = (number * 256 + place, key);
                     if !self.counting.add(key, packet.time, value, count.within(), count.at_least) {
                         continue;
@@ -431,7 +439,7 @@ impl<F: MatchSink> ProtocolSink for SessionSearch<F> {
 }
 
 /// The key and the value that a rule counts.
-fn counted(count: &Count, session: &Session, event: &Event) -> (String, u64) {
+fn counts_of(count: &Count, session: &Session, event: &Event) -> (String, u64) {
     let part = |name: &String| match name.as_str() {
         "source" => session.endpoint(event.sender).ip.map(|ip| ip.to_string()).unwrap_or_default(),
         "destination" => session.endpoint(event.sender.other()).ip.map(|ip| ip.to_string()).unwrap_or_default(),

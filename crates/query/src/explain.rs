@@ -1,38 +1,53 @@
 //! Explains why a query found nothing, or only a part. Causes include eviction, the capture filter, restarts and kernel
 //! drops.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::counted::counted;
 use super::interfaces::gap_sentence;
 use super::matching::probe;
-use super::search::{SearchTarget, Selector, SessionTotals};
+use super::search::{Search, SearchTarget, Selector, SessionTotals};
 use super::selectors::Flow;
 use super::session_selectors::SessionSelectors;
-use super::{History, QueryError, Request, SearchNotes};
-use base::packet::LinkType;
+use super::{History, QueryError, Request, SearchNotes, UnopenedPackets};
+use base::counted::counted;
 use base::time::Timestamp;
 use decode::Network;
 use engine::handover::Gap;
+use engine::session::Session;
 use filter::{Endpoints, Outcome, SessionProbe};
 
 /// Why a query found nothing, or not everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// Stable code for scripts: `nothing_recorded`, `before_horizon`, `after_newest`, `in_future`, `cut`, `filtered`,
-    /// `dropped`, `too_many`, `not_recorded`, `not_opened`, `encapsulated`, `fragment`, `undecided` or `never_seen`.
+    /// `dropped`, `too_many`, `not_recorded`, `not_opened`, `encrypted`, `cut_headers`, `quoted`, `encapsulated`,
+    /// `fragment`, `undecided` or `never_seen`.
     pub code: &'static str,
     /// Sentence for people.
     pub sentence: String,
     /// Time of the oldest retained packet, if eviction is the cause.
     pub horizon: Option<Timestamp>,
+    /// Packets that were not opened, whatever the cause.
+    pub unopened: UnopenedPackets,
 }
 
 impl Cause {
     /// A cause without a horizon.
     pub fn new(code: &'static str, sentence: impl Into<String>) -> Self {
-        Self { code, sentence: sentence.into(), horizon: None }
+        Self { code, sentence: sentence.into(), horizon: None, unopened: UnopenedPackets::default() }
+    }
+
+    /// Adds the packets that were not opened. They are the cause if everything else was looked at.
+    fn with_unopened(mut self, unopened: UnopenedPackets) -> Self {
+        if let Some(sentence) = unopened.sentence() {
+            if self.code == "never_seen" {
+                self = Self::new(unopened.code(), format!("no packet that matches was found, but {sentence}"));
+            } else {
+                self.sentence = format!("{}; {sentence}", self.sentence);
+            }
+            self.unopened = unopened;
+        }
+        self
     }
 }
 
@@ -53,8 +68,8 @@ pub struct HistoryExtent {
     evicted: u64,
     dropped: u64,
     kernel_dropped: u64,
-    /// Packets whose headers are not decoded, by link type.
-    unopened: BTreeMap<LinkType, u64>,
+    /// Packets that were not opened, in the window of all searches.
+    unopened: UnopenedPackets,
     /// Periods in which nothing was recorded because of a restart.
     gaps: Vec<Gap>,
 }
@@ -70,8 +85,6 @@ pub struct Question {
     known: SessionTotals,
     /// Packets that the kernel dropped within the window.
     dropped: u64,
-    /// Whether packets that are not decoded count as a cause. Otherwise the caller looks for them.
-    unopened_counts: bool,
 }
 
 impl History {
@@ -94,20 +107,19 @@ impl History {
             evicted: totals.evicted.packets,
             dropped: totals.dropped.into_iter().map(|volume| volume.packets).sum(),
             kernel_dropped: totals.kernel_dropped,
-            unopened: self.unopened_so_far(),
+            unopened: UnopenedPackets::default(),
             gaps: self.restart.gaps.clone(),
         }
     }
 
-    /// Packets received so far whose headers are not decoded.
-    fn unopened_so_far(&self) -> BTreeMap<LinkType, u64> {
-        let mut packets = BTreeMap::new();
-        for interface in self.interfaces.snapshot().iter().filter(|interface| !decode::opens(interface.link_type)) {
-            let received: u64 =
-                self.workers.iter().map(|worker| worker.published.interface(interface.id).packets).sum();
-            *packets.entry(interface.link_type).or_default() += received;
-        }
-        packets
+    /// As [`reach`](Self::reach), with the packets of a window that were not opened.
+    ///
+    /// # Errors
+    ///
+    /// When the window ends before it begins.
+    pub fn reach_of(&self, since: Timestamp, until: Timestamp) -> Result<HistoryExtent, QueryError> {
+        let window = Request { since: Some(since), until: Some(until), ..Request::default() };
+        Ok(HistoryExtent { unopened: self.unopened(&window)?, ..self.reach() })
     }
 
     /// Explains why `request` finds nothing. `notes` comes from the search for its packets.
@@ -123,7 +135,6 @@ impl History {
             endpoints: request.flow.as_ref().and_then(endpoints),
             known: self.known(request)?,
             dropped: notes.map_or(0, |notes| notes.dropped_within(since, until)),
-            unopened_counts: false,
         };
         let mut cause = self.reach().cause(&question);
         if matches!(cause.code, "never_seen" | "after_newest")
@@ -144,53 +155,14 @@ impl History {
             }
             cause.sentence = format!("{}; {}", cause.sentence, undecided(undecided_sessions));
         }
-        if request.names_content()
-            && let Some(sentence) = self.not_opened(request)?
-        {
-            if cause.code == "never_seen" {
-                cause = Cause::new("not_opened", format!("no packet that matches was found, but {sentence}"));
-            } else {
-                cause.sentence = format!("{}; {sentence}", cause.sentence);
-            }
+        if request.names_content() {
+            cause =
+                cause.with_unopened(self.unopened_beside(request, notes.unwrap_or(&SearchNotes::default()), true)?);
         }
         if let Some(sentence) = self.interface_gaps(request, since, until) {
             cause.sentence = format!("{}; {sentence}", cause.sentence);
         }
         Ok(cause)
-    }
-
-    /// Describes packets that the query could not check, by link type: their headers are not decoded, or the expression
-    /// does not apply to their link type. Counts all packets of the sessions that overlap the window, on the interface that
-    /// was asked for.
-    ///
-    /// # Errors
-    ///
-    /// The same as for the request itself.
-    pub fn not_opened(&self, request: &Request) -> Result<Option<String>, QueryError> {
-        let (since, until) = request.window()?;
-        let interfaces = self.interfaces.snapshot();
-        let mut filter = request.filter(&self.link_types())?;
-        let mut packets: BTreeMap<LinkType, u64> = BTreeMap::new();
-        let closed: Vec<bool> = interfaces
-            .iter()
-            .map(|interface| {
-                let wanted = request.interface.as_ref().is_none_or(|name| *name == interface.name);
-                let can_ask = filter.as_mut().is_none_or(|filter| filter.can_ask(interface.link_type));
-                wanted && !(decode::opens(interface.link_type) && can_ask)
-            })
-            .collect();
-        if !closed.contains(&true) {
-            return Ok(None);
-        }
-        for session in self.workers.iter().flat_map(|worker| worker.sessions.known(since, until)).map(|known| known.1) {
-            let at = usize::from(session.key.interface().0);
-            if closed.get(at) == Some(&true)
-                && let Some(interface) = interfaces.get(at)
-            {
-                *packets.entry(interface.link_type).or_default() += session.packets.sum();
-            }
-        }
-        Ok(not_opened(&packets))
     }
 
     /// Explains what is missing from the answer to `request`, which found something; `None` if nothing is missing.
@@ -206,12 +178,31 @@ impl History {
         missing.extend((known.undecided > 0).then(|| undecided(known.undecided)));
         missing.extend(self.remainder(request, notes)?.sentence());
         if request.names_content() {
-            missing.extend(self.not_opened(request)?);
+            missing.extend(self.unopened_beside(request, notes, false)?.sentence());
         }
         missing.extend(self.not_recorded(since, until));
         missing.extend(self.interface_gaps(request, since, until));
         let dropped = notes.dropped_within(since, until);
         missing.extend((dropped > 0).then(|| dropped_within(dropped)));
+        Ok((!missing.is_empty()).then(|| missing.join("; ")))
+    }
+
+    /// Explains what is missing from an answer with the whole sessions of the packets that `request` matches; `None` if
+    /// nothing is missing. `known` are their totals, and `search` found them.
+    ///
+    /// # Errors
+    ///
+    /// The same as for the request itself.
+    pub fn explain_missing_whole(&self, request: &Request, search: &Search) -> Result<Option<String>, QueryError> {
+        let found = search.known.first().copied().unwrap_or_default();
+        let mut missing = Vec::new();
+        missing.extend(found.is_cut().then(|| cut(&found)));
+        let undecided_sessions = self.known_beside(request, &search.notes)?.undecided;
+        missing.extend((undecided_sessions > 0).then(|| undecided(undecided_sessions)));
+        missing.extend(self.remainder(request, &search.notes)?.beside_whole_sessions());
+        if request.names_content() {
+            missing.extend(self.unopened_beside(request, &search.notes, false)?.sentence());
+        }
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
     }
 
@@ -247,6 +238,11 @@ impl History {
     /// Totals of the matching sessions that lost packets and overlap the window. Empty if no packet since the start of
     /// the window was evicted or dropped.
     fn known(&self, request: &Request) -> Result<SessionTotals, QueryError> {
+        self.known_beside(request, &SearchNotes::default())
+    }
+
+    /// As [`known`](Self::known), without the sessions in which packets were found.
+    fn known_beside(&self, request: &Request, found: &SearchNotes) -> Result<SessionTotals, QueryError> {
         let (since, until) = request.window()?;
         let selectors = SessionSelectors::new(request, self)?;
         let mut probe = probe(request)?;
@@ -254,17 +250,34 @@ impl History {
         if self.is_whole_since(since) {
             return Ok(known);
         }
-        for session in self.workers.iter().flat_map(|worker| worker.sessions.cut(since, until)) {
-            if !selectors.interface(session.key.interface()) || !selectors.session(&session.key) {
+        let workers = self.workers.iter().enumerate();
+        let cut = workers.flat_map(|(number, worker)| worker.sessions.cut(since, until).map(move |cut| (number, cut)));
+        for (number, session) in cut {
+            // What a session has lost, it had lost at that time.
+            let lost_before = session.cut_at.is_some_and(|at| at < since);
+            if lost_before || !selectors.interface(session.key.interface()) || !selectors.session(&session.key) {
                 continue;
             }
-            match probe.as_mut().map_or(Outcome::Matches, |probe| probe.ask(&Endpoints::from(&session.key))) {
+            if !session.is_past() && found.found_of(number, &session).is_some() {
+                continue;
+            }
+            match probe.as_mut().map_or(Outcome::Matches, |probe| ask(probe, &session)) {
                 Outcome::Matches => known.add(&session),
                 Outcome::Unknown => known.undecided += 1,
                 Outcome::Rejects => {}
             }
         }
         Ok(known)
+    }
+}
+
+/// Whether a packet that a session has lost matches an expression.
+fn ask(probe: &mut SessionProbe, session: &Session) -> Outcome {
+    match session.key.tunnel() {
+        0 => probe.ask(&Endpoints::from(&session.key)),
+        // An expression does not look into tunnels, and the packets that are left have the same headers around them.
+        _ if session.kept_packets > 0 => Outcome::Rejects,
+        _ => Outcome::Unknown,
     }
 }
 
@@ -276,14 +289,7 @@ impl Question {
             SearchTarget::Host(_) | SearchTarget::CommunityId(_) => None,
         };
         let dropped = notes.dropped_within(selector.since, selector.until);
-        Self {
-            since: Some(selector.since),
-            until: Some(selector.until),
-            endpoints,
-            known,
-            dropped,
-            unopened_counts: true,
-        }
+        Self { since: Some(selector.since), until: Some(selector.until), endpoints, known, dropped }
     }
 }
 
@@ -338,12 +344,7 @@ impl HistoryExtent {
                 format!("no packet that matches was recorded, but {}", dropped_within(dropped)),
             );
         }
-        if question.unopened_counts
-            && let Some(sentence) = not_opened(&self.unopened)
-        {
-            return Cause::new("not_opened", format!("no packet that matches was found, but {sentence}"));
-        }
-        self.never_seen(since)
+        self.never_seen(since).with_unopened(self.unopened.clone())
     }
 
     /// Explains what is missing from an answer that is not empty; `None` if nothing is known to be missing.
@@ -356,11 +357,12 @@ impl HistoryExtent {
         } else {
             (dropped > 0).then(|| Cause::new("dropped", format!("{}, of any session", dropped_within(dropped))))
         };
-        match (cause, not_opened(&self.unopened)) {
-            (Some(cause), Some(sentence)) => {
-                Some(Cause { sentence: format!("{}; {sentence}", cause.sentence), ..cause })
+        match (cause, self.unopened.sentence()) {
+            (Some(cause), _) => Some(cause.with_unopened(self.unopened.clone())),
+            (None, Some(sentence)) => {
+                Some(Cause { unopened: self.unopened.clone(), ..Cause::new(self.unopened.code(), sentence) })
             }
-            (cause, sentence) => cause.or_else(|| sentence.map(|sentence| Cause::new("not_opened", sentence))),
+            (None, None) => None,
         }
     }
 
@@ -383,7 +385,7 @@ impl HistoryExtent {
         } else if let Some(remembered) = self.remembered_since {
             sentence.push_str(&format!(", and not all sessions that ended before {remembered} are remembered"));
         }
-        Cause { code: "before_horizon", sentence, horizon: Some(oldest) }
+        Cause { horizon: Some(oldest), ..Cause::new("before_horizon", sentence) }
     }
 
     fn never_seen(&self, since: Timestamp) -> Cause {
@@ -424,7 +426,7 @@ fn dropped_within(packets: u64) -> String {
 
 /// Describes what is left of sessions that were cut.
 pub fn cut(known: &SessionTotals) -> String {
-    let SessionTotals { sessions, packets, bytes, kept_packets, kept_bytes, .. } = known;
+    let SessionTotals { sessions, packets, bytes, kept_packets, kept_bytes, cut, .. } = known;
     let left = format!(
         "{kept_packets} of {} {} left",
         counted(*packets, "packet", "packets"),
@@ -436,6 +438,9 @@ pub fn cut(known: &SessionTotals) -> String {
         }
         (1, 0) => format!("a session that matches was seen, but all of its {packets} packets ({bytes} bytes) are gone"),
         (1, _) => format!("a session that matches was cut after {kept_bytes} of {bytes} bytes: {left}"),
+        _ if cut < sessions => {
+            format!("{cut} of the {sessions} sessions that match were cut: {kept_bytes} of {bytes} bytes, {left}")
+        }
         _ => format!("{sessions} sessions that match were cut: {kept_bytes} of {bytes} bytes, {left}"),
     }
 }
@@ -446,17 +451,6 @@ pub(super) fn undecided(sessions: u64) -> String {
         1 => "1 session that may match is cut, and what it lost cannot be searched".to_owned(),
         _ => format!("{sessions} sessions that may match are cut, and what they lost cannot be searched"),
     }
-}
-
-/// Describes packets whose headers are not decoded; `None` if there are none.
-pub fn not_opened(packets: &BTreeMap<LinkType, u64>) -> Option<String> {
-    let parts: Vec<String> = packets
-        .iter()
-        .filter(|(_, packets)| **packets > 0)
-        .map(|(link_type, packets)| format!("{} of link type {link_type}", counted(*packets, "packet", "packets")))
-        .collect();
-    let were = if packets.values().sum::<u64>() == 1 { "was" } else { "were" };
-    (!parts.is_empty()).then(|| format!("{} {were} not opened", parts.join(" and ")))
 }
 
 fn left_out(sessions: u64) -> String {

@@ -6,7 +6,7 @@
 
 pub mod attribution;
 mod copies;
-mod counted;
+
 pub mod coverage;
 mod disk;
 pub mod explain;
@@ -34,8 +34,9 @@ mod session_selectors;
 pub mod status;
 pub mod sums;
 mod turnover;
+mod unopened;
 
-pub use counted::counted;
+pub use base::counted::counted;
 pub use follow::Follow;
 pub use found::{Found, Summary};
 pub use history::{History, Memory, Reloadable};
@@ -43,6 +44,7 @@ pub use merge::Packets;
 pub use notes::SearchNotes;
 pub use remainder::Remainder;
 pub use request::{QueryError, Request, Tier};
+pub use unopened::UnopenedPackets;
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,6 @@ use std::collections::{BinaryHeap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::counted::counted;
 use super::explain::undecided;
 use super::flows::{Sort, SortKey};
 pub use super::listed::ListedSession;
@@ -30,6 +29,7 @@ use super::page_cursor::Phase;
 use super::session_names::{NameFilter, Names};
 use super::turnover::{ReadFrom, Turnover};
 use super::{History, QueryError, Request};
+use base::counted::counted;
 use base::time::Timestamp;
 use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
 
@@ -146,21 +146,21 @@ pub struct UnlistedSessions {
     /// Sessions that may match, but the packets that would decide were evicted.
     pub undecided: u64,
     /// Sessions whose addresses and ports match, but in packets that the expression does not look into.
-    pub unopened: u64,
+    pub hidden: u64,
 }
 
 impl UnlistedSessions {
     /// Describes these sessions; `None` if there are none.
     pub fn sentence(self) -> Option<String> {
         let undecided = (self.undecided > 0).then(|| undecided(self.undecided));
-        let unopened = (self.unopened > 0).then(|| {
+        let hidden = (self.hidden > 0).then(|| {
             format!(
                 "{} these addresses and ports in packets that the expression does not look into (tags, tunnels, extension \
                  headers): --address, --port or --flow finds them",
-                counted(self.unopened, "session has", "sessions have")
+                counted(self.hidden, "session has", "sessions have")
             )
         });
-        let parts: Vec<String> = [undecided, unopened].into_iter().flatten().collect();
+        let parts: Vec<String> = [undecided, hidden].into_iter().flatten().collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
@@ -220,7 +220,7 @@ impl History {
                 }
             });
         }
-        Ok(UnlistedSessions { undecided: matcher.undecided, unopened: matcher.unopened })
+        Ok(UnlistedSessions { undecided: matcher.undecided, hidden: matcher.hidden })
     }
 }
 
@@ -392,7 +392,7 @@ impl Flows<'_> {
         }
         self.turnover = turnover;
         if first {
-            self.unlisted = UnlistedSessions { undecided: self.matcher.undecided, unopened: self.matcher.unopened };
+            self.unlisted = UnlistedSessions { undecided: self.matcher.undecided, hidden: self.matcher.hidden };
         }
         self.overtaken_sessions.clear();
         self.take(rows.into_sorted_vec());

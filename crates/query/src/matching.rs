@@ -22,7 +22,7 @@ pub(super) struct SessionMatcher {
     /// Sessions that may match, but the packets that would decide were evicted.
     pub(super) undecided: u64,
     /// Sessions whose endpoints match, although none of their packets does.
-    pub(super) unopened: u64,
+    pub(super) hidden: u64,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl SessionMatcher {
                 Some(Expression { probe, by_packets: packets.into_sessions() })
             }
         };
-        Ok(Self { selectors, expression, undecided: 0, unopened: 0 })
+        Ok(Self { selectors, expression, undecided: 0, hidden: 0 })
     }
 
     /// Whether the request matches a session of this worker.
@@ -58,7 +58,7 @@ impl SessionMatcher {
         }
         let endpoints = Endpoints::from(&session.key);
         if session.kept_packets >= session.packets.sum() {
-            self.unopened += u64::from(probe.ask(&untagged(&endpoints)) == Outcome::Matches);
+            self.hidden += u64::from(probe.ask(&untagged(&endpoints)) == Outcome::Matches);
             return false;
         }
         match probe.ask(&endpoints) {

@@ -196,8 +196,7 @@ impl<'h> Packets<'h> {
     /// Progress from 0 to 1, judged by the time of the latest packet found.
     #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
     pub fn part(&self) -> f64 {
-        let (first, last) = self.reach;
-        let (done, all) = (self.latest.0.saturating_sub(first.0), last.0.saturating_sub(first.0));
+        let [done, all] = [self.latest.0, self.reach.1.0].map(|time| time.saturating_sub(self.reach.0.0));
         (done as f64 / all.max(1) as f64).clamp(0.0, 1.0)
     }
 
@@ -226,6 +225,11 @@ impl<'h> Packets<'h> {
     /// The search, if the query has many selectors or returns whole sessions.
     pub fn search(&self) -> Option<&Search> {
         self.search.as_ref()
+    }
+
+    /// The search, at the end of the query.
+    pub fn into_search(self) -> Option<Search> {
+        self.search
     }
 
     /// The next packet that matches; `None` at the end, at the limit or after an interrupt.
@@ -265,21 +269,14 @@ impl<'h> Packets<'h> {
                 self.runs.push(Reverse(run));
             }
             match matches {
-                Ok(true) if self.is_left_out_copy(&record.header) => {}
+                Ok(true) if self.is_left_out_copy(&record.header) => self.note_found(worker, &record.header),
                 Ok(true) => break (record.header, worker),
                 Ok(false) => {}
                 // The segment was evicted. `advance` has already counted the rest of its packets.
                 Err(SegmentEvicted) => self.summary.overtaken += 1,
             }
         };
-        if self.filter.is_some() && self.search.is_none() {
-            let sessions = &self.history.workers[worker].sessions;
-            if let Some(once) = &mut self.once {
-                once.add(worker, sessions, &header);
-            } else {
-                self.notes.found(worker, sessions, &header);
-            }
-        }
+        self.note_found(worker, &header);
         self.summary.packets += 1;
         self.summary.bytes += self.data.len() as u64;
         if header.time < self.latest {
@@ -291,6 +288,16 @@ impl<'h> Packets<'h> {
             disk.note_from_memory(&header, interface, &self.data);
         }
         Some((header, worker))
+    }
+
+    /// Notes the session of a packet that the expression matches; of packets that were captured twice, of both.
+    fn note_found(&mut self, worker: usize, header: &RecordHeader) {
+        let sessions = &self.history.workers[worker].sessions;
+        match &mut self.once {
+            _ if self.filter.is_none() || self.search.is_some() => {}
+            Some(once) => once.add(worker, sessions, header),
+            None => self.notes.found(worker, sessions, header),
+        }
     }
 
     /// The packet that `find` found last.

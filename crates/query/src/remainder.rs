@@ -5,17 +5,17 @@
 //! states how many further packets their sessions hold, what hides these, and which flag returns them.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
-use super::counted::counted;
 use super::matching::{probe, untagged};
 use super::notes::SearchNotes;
 use super::search::{Search, SearchLimits};
 use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request};
+use base::counted::counted;
+use base::packet::Packet;
 use decode::Encapsulations;
 use engine::session::Session;
-use filter::{Endpoints, Outcome};
+use filter::{Endpoints, FilterSet, Outcome};
 
 /// Maximum number of records read to find the reasons (about half a second). Beyond it, an answer gives only the number
 /// of packets.
@@ -42,6 +42,8 @@ struct RemainderPart {
     at_least: bool,
     /// Reasons why packets did not match, for the packets that were read.
     reasons: HashMap<Reason, u64>,
+    /// Expressions that together match all packets, if there are such.
+    offers: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +115,7 @@ impl History {
     ) -> Result<(), QueryError> {
         let search = Search::of_sessions(sessions, SearchLimits { sessions_max: SESSIONS_MAX });
         let mut filter = request.filter(&self.link_types())?;
+        let mut offers = Offers::new(&request.expression);
         let mut packets = self.searched(&Request::default(), search)?;
         if packets.records_ahead() > RECORDS_MAX {
             return Ok(());
@@ -137,9 +140,13 @@ impl History {
                 (false, true) => Reason::Behind(around),
                 (false, false) => Reason::Other,
             };
+            if !candidate.found {
+                offers.look_at(&packet);
+            }
             let part = if candidate.found { &mut remainder.found } else { &mut remainder.hidden };
             *part.reasons.entry(reason).or_default() += 1;
         }
+        remainder.hidden.offers = offers.into_expressions();
         Ok(())
     }
 }
@@ -181,7 +188,31 @@ impl Remainder {
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
+    /// As [`sentence`](Self::sentence), for an answer with the whole sessions of the packets found.
+    pub fn beside_whole_sessions(&self) -> Option<String> {
+        (self.hidden.packets > 0).then(|| self.hidden_sentence())
+    }
+
+    /// Describes the sessions that the addresses and ports of the expression name, and that no packet of it belongs to;
+    /// `None` if there are none. A pin does not protect them.
+    pub fn not_pinned(&self) -> Option<String> {
+        let offers = quoted(&self.hidden.offers, "pin ");
+        let offers = offers.map(|offers| format!(": {offers} for {}", self.hidden.them()));
+        (self.hidden.packets > 0)
+            .then(|| format!("not pinned: {}{}", self.hidden_packets(), offers.unwrap_or_default()))
+    }
+
     fn hidden_sentence(&self) -> String {
+        let offers = quoted(&self.hidden.offers, "").map(|offers| format!(", or {offers}"));
+        format!(
+            "{}: --address, --port or --flow finds {}{}",
+            self.hidden_packets(),
+            self.hidden.them(),
+            offers.unwrap_or_default()
+        )
+    }
+
+    fn hidden_packets(&self) -> String {
         let RemainderPart { sessions, packets, .. } = &self.hidden;
         let sessions = if *sessions == 1 {
             "1 session with these addresses and ports holds".to_owned()
@@ -189,61 +220,109 @@ impl Remainder {
             format!("{sessions} sessions with these addresses and ports hold")
         };
         format!(
-            "{sessions} {} that the expression does not look into{}: --address, --port or --flow finds {}{}",
+            "{sessions} {} that the expression does not look into{}",
             counted(*packets, "packet", "packets"),
             self.hidden.reasons(),
-            if *packets == 1 { "it" } else { "them" },
-            self.hidden.keyword(),
         )
     }
 }
 
 impl RemainderPart {
+    fn them(&self) -> &'static str {
+        if self.packets == 1 { "it" } else { "them" }
+    }
+
     /// The reasons in parentheses, most frequent first; empty if there are none.
     fn reasons(&self) -> String {
         let mut counts: HashMap<String, u64> = HashMap::new();
+        let mut fragments = 0;
         for (reason, packets) in &self.reasons {
             let name = match reason {
-                Reason::LaterFragment => "fragments after the first".to_owned(),
+                Reason::LaterFragment => {
+                    fragments += packets;
+                    continue;
+                }
                 Reason::Behind(around) => {
                     let names: Vec<_> = around.names().filter(|name| !matches!(*name, "PPP" | "LLC")).collect();
-                    format!(
-                        "behind {}",
-                        if names.is_empty() { "another header".to_owned() } else { names.join(" and ") }
-                    )
+                    if names.is_empty() { "another header".to_owned() } else { names.join(" and ") }
                 }
                 Reason::Other => continue,
             };
             *counts.entry(name).or_default() += packets;
         }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        let mut text = String::new();
-        for (name, packets) in counts.into_iter().take(REASONS_MAX) {
-            let _ = write!(text, "{}{packets} {name}", if text.is_empty() { " (" } else { ", " });
-        }
-        if !text.is_empty() {
-            text.push(')');
-        }
-        text
+        let mut counts: Vec<(u64, String)> =
+            counts.into_iter().map(|(name, packets)| (packets, format!("{packets} behind {name}"))).collect();
+        counts.extend(
+            (fragments > 0)
+                .then(|| (fragments, counted(fragments, "fragment after the first", "fragments after the first"))),
+        );
+        counts.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let texts: Vec<String> = counts.into_iter().take(REASONS_MAX).map(|(_, text)| text).collect();
+        if texts.is_empty() { String::new() } else { format!(" ({})", texts.join(", ")) }
+    }
+}
+
+/// The expressions in quotes, as one phrase.
+fn quoted(offers: &[String], before: &str) -> Option<String> {
+    let quoted: Vec<String> = offers.iter().map(|offer| format!("{before}'{offer}'")).collect();
+    (!quoted.is_empty()).then(|| quoted.join(" and "))
+}
+
+/// Expressions that look behind the headers that hide packets. Each is tried on the packets before it is offered.
+#[derive(Debug)]
+struct Offers {
+    /// The expressions that can be compiled, simplest first, and whether one of them was the first to match a packet.
+    expressions: Vec<(String, FilterSet, bool)>,
+    /// Whether no expression matches some packet.
+    is_missing: bool,
+}
+
+impl Offers {
+    /// What to write in front of an expression. The words of libpcap look behind one header each.
+    const FRONTS: [&'static str; 13] = [
+        "vlan",
+        "mpls",
+        "pppoes",
+        "geneve",
+        "vlan and vlan",
+        "mpls and mpls",
+        "vlan and mpls",
+        "vlan and pppoes",
+        "vlan and vlan and vlan",
+        "mpls and mpls and mpls",
+        "vlan and vlan and mpls",
+        "vlan and mpls and mpls",
+        "vlan and vlan and pppoes",
+    ];
+    /// Maximum length of an expression that is repeated in a message.
+    const CHARS_MAX: usize = 200;
+    /// Maximum number of expressions that are offered together.
+    const TOGETHER_MAX: usize = 3;
+
+    fn new(expression: &str) -> Self {
+        let expression = expression.trim();
+        let is_short = expression.len() <= Self::CHARS_MAX && !expression.contains('\'');
+        let compiled = |front: &&str| {
+            let offer = format!("{front} and ({expression})");
+            let filter = FilterSet::new(&offer).ok()?;
+            Some((offer, filter, false))
+        };
+        let fronts = Self::FRONTS.iter().filter(|_| is_short && !expression.is_empty());
+        Self { expressions: fronts.filter_map(compiled).collect(), is_missing: false }
     }
 
-    /// A hint to the keyword that looks behind the header that hides all of the packets; empty if there is no such
-    /// keyword.
-    fn keyword(&self) -> String {
-        const KEYWORDS: [(&str, &str); 4] =
-            [("a VLAN tag", "vlan"), ("MPLS", "mpls"), ("PPPoE", "pppoes"), ("Geneve", "geneve")];
-        let mut words = self.reasons.keys().map(|reason| match reason {
-            Reason::Behind(around) => {
-                let mut names = around.names().filter(|name| !matches!(*name, "PPP" | "LLC"));
-                let first = names.next();
-                KEYWORDS.iter().find(|(name, _)| Some(*name) == first && names.next().is_none()).map(|(_, word)| *word)
-            }
-            _ => None,
-        });
-        match words.next().flatten() {
-            Some(word) if words.all(|other| other == Some(word)) => format!(", or '{word} and (...)'"),
-            _ => String::new(),
+    fn look_at(&mut self, packet: &Packet<'_>) {
+        let matches = |filter: &mut FilterSet| filter.matches(packet.link_type, packet.data, packet.original_len);
+        match self.expressions.iter_mut().find_map(|(_, filter, is_used)| matches(filter).then_some(is_used)) {
+            Some(is_used) => *is_used = true,
+            None => self.is_missing = true,
         }
+    }
+
+    /// The expressions to offer, if they match all packets.
+    fn into_expressions(self) -> Vec<String> {
+        let used: Vec<String> =
+            self.expressions.into_iter().filter(|(.., is_used)| *is_used).map(|(offer, ..)| offer).collect();
+        if self.is_missing || used.len() > Self::TOGETHER_MAX { Vec::new() } else { used }
     }
 }

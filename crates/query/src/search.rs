@@ -12,6 +12,7 @@ mod target;
 
 use std::collections::{HashMap, HashSet};
 
+use super::notes::SearchNotes;
 use base::packet::LinkType;
 use base::time::Timestamp;
 use decode::{self, Network};
@@ -50,6 +51,8 @@ pub struct SessionTotals {
     pub kept_bytes: u64,
     /// Sessions left out because of [`SearchLimits`].
     pub left_out: u64,
+    /// Those of the sessions that have lost packets.
+    pub cut: u64,
     /// Cut sessions that may match, but the packets that would decide were evicted.
     pub undecided: u64,
 }
@@ -58,6 +61,7 @@ impl SessionTotals {
     /// Adds a session.
     pub fn add(&mut self, session: &Session) {
         self.sessions += 1;
+        self.cut += u64::from(session.kept_packets < session.packets.sum());
         self.packets += session.packets.sum();
         self.bytes += session.bytes.sum();
         self.kept_packets += session.kept_packets;
@@ -83,6 +87,8 @@ pub struct Search {
     /// Indices of the selectors that match the packet checked last, ascending.
     hits: Vec<u32>,
     window: (Timestamp, Timestamp),
+    /// What the packets were found in that the search was widened from.
+    pub(super) notes: SearchNotes,
 }
 
 #[derive(Debug)]

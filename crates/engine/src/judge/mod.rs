@@ -82,9 +82,10 @@ impl Judge {
         let (flood, storm) = self.floods.begins(&sessions.ends(slot), now_ns);
         let mut marks = SessionMarks { flood, storm, ..SessionMarks::default() };
         if !self.classes.is_empty() || !self.pins.is_empty() {
-            let session = Endpoints::from(&sessions.key(slot));
+            let key = sessions.key(slot);
+            let session = Endpoints::from(&key);
             marks.class = self.classes.class_of(packet, &session);
-            marks.pins = self.pins.of(packet, &session);
+            marks.pins = self.pins.of(packet, &key, &session);
         }
         // The entry was just written, so that storing the marks costs less than comparing them.
         sessions.set_marks(slot, marks);

@@ -1,10 +1,17 @@
 //! Pins: filters whose sessions are kept whole until a given time.
 //!
-//! [`Pins::add`] makes a pin on any thread. Each worker notices the change between two batches, scans its sessions once
-//! and marks those whose endpoints match. New sessions are tested when they begin. If endpoints cannot decide the
-//! expression, because it tests flags, lengths or payload, workers test every packet as long as the pin lasts. A query
-//! finds the sessions whose stored packets match, and [`Pins::note_found`] passes them on to the workers. All pins
-//! together are limited to a part of the memory. Earlier packets take precedence: a packet that exceeds the limit ages like any other packet, and is counted.
+//! A pin means what a search with its expression means: it protects the sessions of the packets that match, those that
+//! are stored and those that follow. [`Pins::add`] makes a pin on any thread. Each worker notices the change between two
+//! batches. A query finds the sessions whose stored packets match, and [`Pins::note_found`] passes them on to the
+//! workers, which mark them. New sessions are tested by their first packet. If a later packet can match although that one
+//! does not, because the expression tests flags, lengths, payload or a direction, or headers that the session's endpoints
+//! do not tell, workers test every packet as long as the pin lasts.
+//!
+//! The pins of hunts name sessions that were found already, by their endpoints: such a session is meant in any VLAN and
+//! tunnel.
+//!
+//! All pins together are limited to a part of the memory. Earlier packets take precedence: a packet that exceeds the limit
+//! ages like any other packet, and is counted.
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -12,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::session_filter::SessionFilter;
-use crate::session::{SessionArray, SessionMarks, SessionSlot, SessionTable};
+use crate::session::{SessionArray, SessionKey, SessionMarks, SessionSlot, SessionTable};
 use base::codec::{Put, Take, damaged};
 use base::packet::Packet;
 use base::time::Timestamp;
@@ -40,8 +47,10 @@ pub struct Pin {
     filter: SessionFilter,
     /// Sessions whose stored packets match, once they were searched for.
     found: Option<Arc<FoundSessions>>,
-    /// Whether the endpoints of a session have not decided the expression, so that packets have to.
+    /// Whether a packet after the first of a session can be the first one that matches.
     tests_packets: bool,
+    /// Whether a predecessor made the pin, and has marked its sessions.
+    is_taken_over: bool,
 }
 
 /// Sessions in memory with a packet that matches, one bit per slot.
@@ -66,6 +75,11 @@ impl From<Vec<FoundInWorker>> for FoundSessions {
 }
 
 impl FoundSessions {
+    /// Whether the search covered a session of these sessions.
+    fn covers(&self, sessions: &Arc<SessionArray>, first_sequence: u64) -> bool {
+        self.0.iter().any(|found| Arc::ptr_eq(&found.sessions, sessions) && first_sequence < found.stored)
+    }
+
     /// Whether the session in `slot` of these sessions was found.
     pub fn contains(&self, sessions: &Arc<SessionArray>, slot: SessionSlot, first_sequence: u64) -> bool {
         let mut found = self.0.iter().filter(|found| Arc::ptr_eq(&found.sessions, sessions));
@@ -98,15 +112,50 @@ impl Pin {
         self.place >= HUNT_PLACES_FROM
     }
 
-    /// Whether the pin protects this session, judged without its packets.
-    pub fn matches(&mut self, session: &Endpoints) -> bool {
-        self.filter.matches(session)
+    /// Whether the pin protects this session by its endpoints, whatever its packets.
+    pub fn protects_endpoints(&mut self, session: &Endpoints) -> bool {
+        self.is_of_hunt() && self.filter.matches(session)
+    }
+
+    /// Whether the query that made the pin is still searching. Sessions begin meanwhile.
+    fn is_searching(&self) -> bool {
+        self.found.is_none() && !self.is_taken_over && !self.is_of_hunt()
+    }
+
+    /// Whether a packet of this session can match that was not tested.
+    fn may_match_later(&mut self, key: &SessionKey, session: &Endpoints) -> bool {
+        !self.is_of_hunt() && (key.tunnel() != 0 || self.filter.ask(session) != Outcome::Rejects)
+    }
+
+    /// Whether the pin protects a session that was there when the pin was made.
+    fn protects(&mut self, known: KnownSession<'_>) -> bool {
+        let session = Endpoints::from(known.key);
+        if self.is_of_hunt() {
+            return self.filter.matches(&session);
+        }
+        match &self.found {
+            // The query is still searching, or a predecessor has marked the session.
+            None => false,
+            Some(found) if found.covers(known.sessions, known.first_sequence) => {
+                found.contains(known.sessions, known.slot, known.first_sequence)
+            }
+            // It began between the search and this call.
+            Some(_) => known.key.tunnel() == 0 && self.filter.ask(&session) == Outcome::Matches,
+        }
     }
 
     /// Whether a search found a stored packet of this session that matches.
     pub fn has_found(&self, sessions: &Arc<SessionArray>, slot: SessionSlot, first_sequence: u64) -> bool {
         self.found.as_ref().is_some_and(|found| found.contains(sessions, slot, first_sequence))
     }
+}
+
+/// A session in the array of a worker.
+struct KnownSession<'a> {
+    sessions: &'a Arc<SessionArray>,
+    slot: SessionSlot,
+    first_sequence: u64,
+    key: &'a SessionKey,
 }
 
 /// Why a pin cannot be made.
@@ -189,7 +238,8 @@ impl Pins {
             return Err(PinError::Full { pins: all.len(), until });
         };
         board.next_id += 1;
-        let pin = Pin { id: board.next_id, place, since, until, filter, found: None, tests_packets: false };
+        let id = board.next_id;
+        let pin = Pin { id, place, since, until, filter, found: None, tests_packets: false, is_taken_over: false };
         board.pins.push(pin.clone());
         self.version.fetch_add(1, Ordering::Release);
         Ok(pin)
@@ -259,7 +309,9 @@ impl Pins {
             if until > now
                 && let Ok(filter) = SessionFilter::new(&expression)
             {
-                board.pins.push(Pin { id: id.0, place, since, until, filter, found: None, tests_packets: false });
+                let id = id.0;
+                let (tests_packets, is_taken_over) = (false, true);
+                board.pins.push(Pin { id, place, since, until, filter, found: None, tests_packets, is_taken_over });
             }
         }
         self.version.fetch_add(1, Ordering::Release);
@@ -307,13 +359,18 @@ impl AppliedPins {
     }
 
     /// The pins that protect a session that begins with `packet`, one bit per place.
-    pub(super) fn of(&mut self, packet: &Packet<'_>, session: &Endpoints) -> u16 {
+    pub(super) fn of(&mut self, packet: &Packet<'_>, key: &SessionKey, session: &Endpoints) -> u16 {
         let mut bits = 0;
+        let mut is_plain = None;
         for pin in &mut self.active {
-            let by_endpoints = pin.filter.ask(session);
-            if by_endpoints == Outcome::Matches || pin.filter.matches_packet(packet) {
+            if pin.protects_endpoints(session) || pin.filter.matches_packet(packet) {
                 bits |= 1 << pin.place;
-            } else if by_endpoints == Outcome::Unknown {
+                continue;
+            }
+            // Labels and other headers can differ between the directions of a session.
+            let is_plain =
+                *is_plain.get_or_insert_with(|| decode::encapsulations(packet.link_type, packet.data).are_only_tags());
+            if !is_plain || pin.may_match_later(key, session) {
                 pin.tests_packets = true;
                 self.tests_packets = true;
             }
@@ -326,7 +383,7 @@ impl AppliedPins {
         let mut bits = 0;
         for pin in &mut self.active {
             let bit = 1 << pin.place;
-            if pin.tests_packets && known & bit == 0 && pin.filter.matches_packet(packet) {
+            if (pin.tests_packets || pin.is_searching()) && known & bit == 0 && pin.filter.matches_packet(packet) {
                 bits |= bit;
             }
         }
@@ -357,18 +414,16 @@ impl AppliedPins {
         let array = sessions.array();
         sessions.update_marks(|slot, first_sequence, key, mut marks| {
             marks.pins &= !ended;
-            let session = Endpoints::from(key);
             for pin in now_active.iter_mut().filter(|pin| new(pin)) {
-                let by_endpoints = pin.filter.ask(&session);
-                if by_endpoints == Outcome::Matches || pin.has_found(&array, slot, first_sequence) {
+                if pin.protects(KnownSession { sessions: &array, slot, first_sequence, key }) {
                     marks.pins |= 1 << pin.place;
-                } else if by_endpoints == Outcome::Unknown {
+                } else if pin.may_match_later(key, &Endpoints::from(key)) {
                     pin.tests_packets = true;
                 }
             }
             marks
         });
-        self.tests_packets = now_active.iter().any(|pin| pin.tests_packets);
+        self.tests_packets = now_active.iter().any(|pin| pin.tests_packets || pin.is_searching());
         self.active = now_active;
         self.seen = version;
         Some(PinChanges { ended, active: self.active.iter().fold(0, |bits, pin| bits | 1 << pin.place) })

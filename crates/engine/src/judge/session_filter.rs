@@ -7,9 +7,8 @@ use filter::{Endpoints, FilterError, FilterSet, OPTIMIZED_TERMS_MAX, Outcome, Se
 
 /// A tcpdump expression that is applied to sessions.
 ///
-/// A session matches if one of its packets matches, or if any packet that it can contain, in either direction, would
-/// match. The second test needs no packets, so it also works after they are evicted. Classes test the first packet
-/// only; pins test every packet, if the expression depends on more than the endpoints of a session.
+/// Classes ask [`matches_first`](Self::matches_first) when a session begins: they mean a host in any VLAN. Pins ask
+/// [`matches_packet`](Self::matches_packet), as searches do: an expression matches packets.
 #[derive(Clone, Debug)]
 pub struct SessionFilter {
     packets: FilterSet,
@@ -43,14 +42,10 @@ impl SessionFilter {
         self.packets.matches(packet.link_type, packet.data, packet.original_len)
     }
 
-    /// Whether a session matches, as far as its endpoints decide that.
+    /// Whether packets of a session match that have no other headers in front than those of its endpoints: both tags of a
+    /// VLAN, and no tunnel.
     pub(super) fn ask(&mut self, session: &Endpoints) -> Outcome {
-        let untagged = Endpoints { vlan: None, inner_vlan: None, ..*session };
-        match (self.sessions.ask(session), self.sessions.ask(&untagged)) {
-            (Outcome::Matches, _) | (_, Outcome::Matches) => Outcome::Matches,
-            (Outcome::Rejects, Outcome::Rejects) => Outcome::Rejects,
-            _ => Outcome::Unknown,
-        }
+        self.sessions.ask(session)
     }
 
     /// Whether a session matches, judged without its packets.

@@ -95,6 +95,7 @@ impl History {
                 _ => {}
             }
         }
+        search.notes = packets.notes().clone();
         Ok(search)
     }
 }

@@ -1,6 +1,5 @@
 //! Reads the packets of a selection, in order, for verbs that look into sessions.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,7 +17,7 @@ use base::interface::Interfaces;
 use base::packet::Packet;
 use base::source::{Batch, Source as _};
 use formats::reader::FileSource;
-use query::explain;
+use query::UnopenedPackets;
 use streams::Session;
 
 /// What is read.
@@ -65,15 +64,13 @@ impl SessionInput<'_> {
         let reader: Box<dyn Read + Send> = Box::new(answer);
         let mut source = FileSource::from_reader(reader, Arc::clone(interfaces));
         let (mut sequence, mut bytes, mut ended) = (0, 0, false);
-        let mut not_opened = BTreeMap::new();
+        let mut unopened = UnopenedPackets::default();
         loop {
             let batch = source.batch(&mut |packet| {
                 if !ended {
                     sequence += 1;
                     bytes += packet.data.len() as u64;
-                    if !decode::opens(packet.link_type) {
-                        *not_opened.entry(packet.link_type).or_default() += 1;
-                    }
+                    unopened.look_at(packet.link_type, packet.data);
                     ended = each(InputEvent::Packet(packet, sequence)).is_break();
                 }
             });
@@ -92,7 +89,7 @@ impl SessionInput<'_> {
         }
         // A question with a condition has its own count, of packets that cannot come.
         let is_named = trailers.text(MISSING).is_some_and(|text| text.untrusted().contains("not opened"));
-        if let Some(sentence) = explain::not_opened(&not_opened).filter(|_| !is_named) {
+        if let Some(sentence) = unopened.sentence().filter(|_| !is_named) {
             trailers.add(MISSING, &sentence);
         }
         Ok(trailers)

@@ -71,7 +71,15 @@ impl Pin {
         // The recorder searches all known sessions, which may take a while.
         let _searching = Progress::start(common, ProgressState::default);
         let document = client::ask(common, Method::POST, path::PINS, Some(body))?.document()?;
-        if common.json { print_line(&document) } else { print(&made(&read(&document)?)) }
+        if common.json {
+            return print_line(&document);
+        }
+        let pin: PinStatus = read(&document)?;
+        print(&made(&pin))?;
+        if let Some(text) = pin.note.as_ref().filter(|_| !common.quiet) {
+            note(&format!("retrocap: {}", text.terminal()));
+        }
+        Ok(())
     }
 }
 

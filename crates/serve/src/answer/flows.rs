@@ -189,7 +189,7 @@ impl Listing {
         if !request.names_content() && name.is_none() {
             return note;
         }
-        match self.service.history().not_opened(request).ok().flatten() {
+        match self.service.history().unopened(request).ok().and_then(|packets| packets.sentence()) {
             Some(sentence) if note.is_empty() => sentence,
             Some(sentence) => format!("{note}; {sentence}"),
             None => note,

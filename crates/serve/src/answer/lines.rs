@@ -12,7 +12,7 @@ use super::packets;
 use super::selection_query::SelectionQuery;
 use super::stream::{AnswerEnd, ClientGone, Sink};
 use api::Problem;
-use api::answers::{Missing, Outcome, Piece, Total};
+use api::answers::{Missing, NotOpened, Outcome, Piece, Total};
 use api::parameters::PacketQuery;
 use formats::writer::Exporter;
 use query::explain::{Cause, Question};
@@ -139,7 +139,7 @@ impl LinesAnswer {
         groups: &[u32],
         files: &BTreeMap<u32, File>,
     ) {
-        let mut reach = self.service.history().reach();
+        let mut reach = self.selections.reach(&self.service);
         for (number, outcome) in outcomes.iter_mut().enumerate() {
             let group = groups.get(number).copied().unwrap_or(outcome.selection);
             let cause = match outcome.packets {
@@ -154,10 +154,11 @@ impl LinesAnswer {
                     Cause::new("link_type", why)
                 })
             });
-            outcome.missing = cause.map(|Cause { code, sentence, horizon }| Missing {
+            outcome.missing = cause.map(|Cause { code, sentence, horizon, unopened }| Missing {
                 cause: code,
                 detail: sentence.into(),
                 horizon,
+                not_opened: NotOpened::list(&unopened),
             });
             outcome.same_as = (self.split && outcome.packets > 0 && group != outcome.selection).then_some(group);
         }

@@ -19,9 +19,8 @@ use api::{Problem, describe};
 use base::packet::{InterfaceId, LinkType};
 use base::time::Timestamp;
 use formats::writer::{CAPTURED_BYTES_MAX, ExportError, Exporter, Format, InterfaceStatistics, Options};
-use query::explain::cut;
-use query::search::{SearchLimits, SessionTotals};
-use query::{Packets, Request, SearchNotes, Summary, Tier};
+use query::search::{Search, SearchLimits, SessionTotals};
+use query::{Packets, Request, SearchNotes, Summary, Tier, counted};
 use spool::read::ReadSummary;
 
 /// Answers with the packets that match, or says why there are none.
@@ -121,7 +120,7 @@ impl Export {
         let on_disk = packets.disk_summary();
         let drops = packets.notes().clone();
         let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
-        drop(packets);
+        let search = packets.into_search();
         if exported.0.is_empty() {
             return self.nothing(sink, entry, summary, &known, &drops);
         }
@@ -131,7 +130,7 @@ impl Export {
         if let Some(damage) = disk_problem(on_disk) {
             note = if note.is_empty() { damage } else { format!("{note}; {damage}") };
         }
-        let missing = self.missing(summary, &known, &drops);
+        let missing = self.missing(summary, &known, &drops, search.as_ref());
         let mut comments = self.comments(&note, &missing, &exported, exporter.cut());
         let dropped_within = drops.dropped_within(Timestamp::MIN, Timestamp::MAX);
         let (note, missing, cut) = (note.as_str(), missing.as_str(), exporter.cut());
@@ -231,8 +230,9 @@ impl Export {
         let sessions: u64 = known.iter().map(|known| known.left_out).sum();
         if sessions > 0 {
             notes.push(format!(
-                "incomplete: {sessions} sessions were left out, because more match than fit into the memory for queries; \
-                 narrow it down with since, until or an expression"
+                "incomplete: {} left out, because more match than fit into the memory for queries; narrow it down with \
+                 since, until or an expression",
+                counted(sessions, "session was", "sessions were")
             ));
         }
         if summary.interrupted && self.service.is_stopping() {
@@ -242,7 +242,11 @@ impl Export {
             notes.push(format!("incomplete: {error}"));
         }
         if summary.overtaken > 0 {
-            notes.push(format!("{} packets of the window were evicted before they could be sent", summary.overtaken));
+            notes.push(format!(
+                "{} evicted before {} could be sent",
+                counted(summary.overtaken, "packet of the window was", "packets of the window were"),
+                if summary.overtaken == 1 { "it" } else { "they" }
+            ));
         }
         if summary.copies > 0 {
             let copies = summary.copies;
@@ -253,13 +257,19 @@ impl Export {
             });
         }
         if summary.unsorted > 0 {
-            notes.push(format!("{} packets are out of order", summary.unsorted));
+            notes.push(format!("{} out of order", counted(summary.unsorted, "packet is", "packets are")));
         }
         notes.join("; ")
     }
 
     /// What matches and is gone, as far as that is known; empty if nothing is.
-    fn missing(&self, summary: Summary, known: &[SessionTotals], drops: &SearchNotes) -> String {
+    fn missing(
+        &self,
+        summary: Summary,
+        known: &[SessionTotals],
+        drops: &SearchNotes,
+        search: Option<&Search>,
+    ) -> String {
         // A limited number of packets was asked for and found.
         if summary.limited {
             return String::new();
@@ -270,7 +280,9 @@ impl Export {
                 let missing = history.explain_missing(request, drops).ok().flatten();
                 missing.map(|missing| with_disk(history, request, missing))
             }
-            Scope::WholeSessions(_) => known.first().filter(|known| known.is_cut()).map(cut),
+            Scope::WholeSessions(_) => search.and_then(|search| {
+                self.service.history().explain_missing_whole(&self.query.request, search).ok().flatten()
+            }),
             Scope::Selections(selections) => selections.explain_missing(known),
         };
         let missing = missing.unwrap_or_default();
@@ -285,7 +297,8 @@ impl Export {
         let mut comments = Vec::new();
         comments.extend([note, missing].into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
         if cut > 0 {
-            comments.push(format!("{cut} packets were longer than {CAPTURED_BYTES_MAX} bytes and are cut there"));
+            let packets = counted(cut, "packet was", "packets were");
+            comments.push(format!("{packets} longer than {CAPTURED_BYTES_MAX} bytes and cut there"));
         }
         let history = self.service.history();
         let in_memory_alone = history.disk.is_none() || self.query.request.tier == Some(Tier::Memory);
@@ -295,7 +308,8 @@ impl Export {
             let evicted = history.totals().evicted.packets;
             if evicted > 0 {
                 comments.push(format!(
-                    "before {whole} only the starts of sessions are kept: {evicted} packets have been evicted"
+                    "before {whole} only the starts of sessions are kept: {} been evicted",
+                    counted(evicted, "packet has", "packets have")
                 ));
             }
         }
@@ -313,11 +327,12 @@ fn disk_problem(summary: ReadSummary) -> Option<String> {
     let ReadSummary { gone, damaged, failed, .. } = summary;
     let mut parts = Vec::new();
     if gone > 0 {
-        parts.push(format!("{gone} files of the spool were removed before they were read"));
+        let files = counted(gone, "file of the spool was", "files of the spool were");
+        parts.push(format!("{files} removed before the answer came to {}", if gone == 1 { "it" } else { "them" }));
     }
     if damaged + failed > 0 {
-        let stretches = damaged + failed;
-        parts.push(format!("{stretches} stretches of the spool cannot be read (`retrocap spool check` says which)"));
+        let stretches = counted(damaged + failed, "stretch", "stretches");
+        parts.push(format!("{stretches} of the spool cannot be read (`retrocap spool check` says which)"));
     }
     (!parts.is_empty()).then(|| format!("incomplete: {}", parts.join(", and ")))
 }

@@ -12,13 +12,13 @@ use super::super::service::Service;
 use api::Problem;
 use api::answers::{PinList, PinStatus};
 use api::bodies::NewPin;
-use base::foreign::Log;
+use base::foreign::{Foreign, Log};
 use base::time::Timestamp;
 use engine::budget::ByteSize;
 use engine::judge::pins::{FoundSessions, HUNT_SHARE, PinError, SHARE};
 use engine::judge::{Pin, Pins, SessionFilter};
 use filter::Endpoints;
-use query::{History, Request};
+use query::{History, Request, Tier};
 
 /// Time between two looks for pins that have ended.
 const EXPIRY_EVERY: Duration = Duration::from_millis(500);
@@ -98,7 +98,7 @@ fn make(history: &History, new_pin: &NewPin) -> Result<PinStatus, Problem> {
     let request = Request { expression: new_pin.filter.clone(), ..Request::default() };
     let begun = history.totals().newest;
     let found = history.found_sessions(&request)?;
-    let wanted = unprotected_bytes(history, filter, &found);
+    let wanted = unprotected_bytes(history, new_pin.hunt.then_some(filter), &found);
     let (used, limit) = match new_pin.hunt {
         true => (used_bytes(history, of_hunts(&pins.list())), pins.limit_bytes() / HUNT_SHARE),
         false => (used_bytes(history, u16::MAX), pins.limit_bytes()),
@@ -129,7 +129,16 @@ fn make(history: &History, new_pin: &NewPin) -> Result<PinStatus, Problem> {
     pins.note_found(pin.id, Arc::new(found.and(recent)));
     let pin = pins.list().into_iter().find(|listed| listed.id == pin.id).unwrap_or(pin);
     tracing::info!("pin {}: {} until {}", pin.id, Log(pin.expression()), pin.until);
-    Ok(status_of(history, pin))
+    let note = if new_pin.hunt { None } else { hidden(history, &new_pin.filter) };
+    Ok(PinStatus { note: note.map(Foreign::from), ..status_of(history, pin) })
+}
+
+/// What a pin does not protect although its sessions have the addresses and ports of the filter.
+fn hidden(history: &History, filter: &str) -> Option<String> {
+    let request = Request { expression: filter.to_owned(), tier: Some(Tier::Memory), ..Request::default() };
+    let mut packets = history.packets(&request).ok()?;
+    while packets.next().is_some() {}
+    history.remainder(&request, packets.notes()).ok()?.not_pinned()
 }
 
 fn list_of(history: &History) -> PinList {
@@ -141,14 +150,14 @@ fn list_of(history: &History) -> PinList {
     }
 }
 
-/// A pin. Its sessions are those that workers have marked, and those that match its filter and are not marked yet.
+/// A pin. Its sessions are those that workers have marked, and those that were found and are not marked yet.
 fn status_of(history: &History, mut pin: Pin) -> PinStatus {
     let (mut sessions, mut kept_packets, mut kept_bytes) = (0, 0, 0);
     let arrays = history.workers.iter().map(|worker| &worker.sessions);
     for (array, session) in arrays.flat_map(|array| array.sessions().map(move |session| (array, session))) {
         let noted = session.marks().pins >> pin.place & 1 == 1;
         let protected = noted
-            || pin.matches(&Endpoints::from(&session.key))
+            || pin.protects_endpoints(&Endpoints::from(&session.key))
             || pin.has_found(array, session.slot, session.first_sequence);
         if protected && session.kept_packets > 0 {
             sessions += 1;
@@ -165,19 +174,21 @@ fn status_of(history: &History, mut pin: Pin) -> PinStatus {
         sessions,
         kept_packets,
         kept_bytes,
+        note: None,
         pinned_bytes: of_all(&|worker| worker.tally.pinned_bytes(pin.place)),
         refused_packets: of_all(&|worker| worker.tally.refused_packets(pin.place)),
     }
 }
 
-/// Bytes of the packets that a new pin would protect and no other one does.
-fn unprotected_bytes(history: &History, mut filter: SessionFilter, found: &FoundSessions) -> u64 {
+/// Bytes of the packets that a new pin would protect and no other one does: of the sessions found, and of those that the
+/// filter of a hunt names by their endpoints.
+fn unprotected_bytes(history: &History, mut filter: Option<SessionFilter>, found: &FoundSessions) -> u64 {
     let arrays = history.workers.iter().map(|worker| &worker.sessions);
     let sessions = arrays.flat_map(|array| array.sessions().map(move |session| (array, session)));
     sessions
         .filter(|(_, session)| session.marks().pins == 0 && session.kept_packets > 0)
         .filter(|(array, session)| {
-            filter.matches(&Endpoints::from(&session.key))
+            filter.as_mut().is_some_and(|filter| filter.matches(&Endpoints::from(&session.key)))
                 || found.contains(array, session.slot, session.first_sequence)
         })
         .map(|(_, session)| session.kept_bytes)

@@ -73,9 +73,18 @@ impl SelectionQuery {
         reach.cause(&Question::of(selector, known, drops))
     }
 
+    /// What explains missing packets, over the times of all selections.
+    pub(crate) fn reach(&self, service: &Service) -> HistoryExtent {
+        let since = self.selectors.iter().map(|selector| selector.since).min().unwrap_or_default();
+        let until = self.selectors.iter().map(|selector| selector.until).max().unwrap_or_default();
+        let history = service.history();
+        // A window that ends before it begins was refused when the selections were read.
+        history.reach_of(since, until).unwrap_or_else(|_| history.reach())
+    }
+
     /// Why no selection finds anything: the cause of the first one.
     pub(crate) fn explain_nothing(&self, service: &Service, known: &[SessionTotals], drops: &SearchNotes) -> Cause {
-        let cause = self.cause(&mut service.history().reach(), 0, known[0], drops);
+        let cause = self.cause(&mut self.reach(service), 0, known[0], drops);
         match self.selectors.len() {
             1 => cause,
             count => {

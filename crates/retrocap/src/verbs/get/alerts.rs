@@ -28,6 +28,7 @@ use crate::terminal::printable::{note, print_json};
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::get::alert_files::AlertFiles;
 use crate::verbs::selection;
+use api::answers::NotOpened;
 use api::bodies::{Arrangement, FilePrecision, Selection, SelectionList};
 use api::path;
 use api::value::ParameterValue as _;
@@ -115,6 +116,8 @@ struct Missing {
     horizon: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    not_opened: Vec<NotOpened>,
 }
 
 /// Reads the outcomes of alerts. All outcomes stay in memory until the end, so that their total size has a limit.

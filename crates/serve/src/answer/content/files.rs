@@ -19,7 +19,7 @@ use base::interface::Interfaces;
 use objects::{Collector, Object, ObjectFilter, ObjectSink};
 use protocols::Protocols;
 use query::explain::Cause;
-use query::{QueryError, Summary};
+use query::{QueryError, Summary, counted};
 use streams::Session;
 
 /// How long before a data connection its control connection may have begun, which announces it.
@@ -99,18 +99,22 @@ fn read<O: ObjectSink>(
         protocols.sink.finish();
     }
     let counts = streams.counts();
-    let mut searched = format!("read {} packets of {} sessions", summary.packets, counts.sessions);
-    for (number, what) in [
-        (protocols.sink.left_out, "more objects are left out, because 10,000 is the limit"),
-        (summary.overtaken, "packets were evicted before they were read"),
-        (counts.ended_early, "sessions were split to save memory"),
-        (protocols.given_up, "sessions could not be read to the end"),
+    let mut searched = format!(
+        "read {} of {}",
+        counted(summary.packets, "packet", "packets"),
+        counted(counts.sessions, "session", "sessions")
+    );
+    for (number, one, several, what) in [
+        (protocols.sink.left_out, "more object is", "more objects are", "left out, because 10,000 is the limit"),
+        (summary.overtaken, "packet was", "packets were", "evicted during the search"),
+        (counts.ended_early, "session was", "sessions were", "split to save memory"),
+        (protocols.given_up, "session", "sessions", "could not be read to the end"),
     ] {
         if number > 0 {
-            searched.push_str(&format!("; {number} {what}"));
+            searched.push_str(&format!("; {} {what}", counted(number, one, several)));
         }
     }
-    if let Some(sentence) = service.history().not_opened(&query.request)? {
+    if let Some(sentence) = service.history().unopened(&query.request)?.sentence() {
         searched.push_str(&format!("; {sentence}"));
     }
     Ok((protocols.sink.objects, summary, searched))

@@ -125,7 +125,7 @@ impl Search {
         }
         let report = Report { overtaken: summary.overtaken, ..both.hunter.report() };
         let mut searched = report.sentence(streams.counts());
-        if let Ok(Some(sentence)) = history.not_opened(&query.request) {
+        if let Ok(Some(sentence)) = history.unopened(&query.request).map(|packets| packets.sentence()) {
             searched.push_str(&format!("; {sentence}"));
         }
         drop(both);
