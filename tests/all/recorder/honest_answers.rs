@@ -141,6 +141,23 @@ fn honest_13_05_all_sessions_are_listed_newest_first() {
     let reply = recorder.ask(&["flows", "--by", "host", "--limit", "1"]);
     assert!(reply.stderr.starts_with("2 hosts, 24,000 sessions, "), "{}", reply.stderr);
 
+    // Page by page, as the summary says.
+    let (mut listed, mut mark) = (Vec::new(), None::<String>);
+    loop {
+        let after = mark.iter().flat_map(|mark| ["--after", mark]);
+        let question: Vec<&str> = ["flows", "--json", "--limit", "9000"].into_iter().chain(after).collect();
+        let reply = recorder.ask(&question);
+        assert_eq!(reply.code, 0, "{question:?}: {}", reply.stderr);
+        assert!(reply.stderr.starts_with("24,000 sessions, "), "{question:?}: {}", reply.stderr);
+        listed.extend(ports(&reply.stdout));
+        let next = reply.stderr.split("--after ").nth(1).and_then(|rest| rest.split(' ').next());
+        mark = next.map(str::to_owned);
+        if mark.is_none() {
+            break;
+        }
+    }
+    assert_eq!(listed, newest_first);
+
     // Page by page over the API.
     let (mut listed, mut after) = (Vec::new(), String::new());
     loop {

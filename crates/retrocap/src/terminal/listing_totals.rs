@@ -15,6 +15,8 @@ pub(crate) struct ListingTotals {
     cut: u64,
     gone: u64,
     unknown: u64,
+    /// Whether rows were left out before those received.
+    pub(crate) is_later_page: bool,
 }
 
 impl ListingTotals {
@@ -29,6 +31,7 @@ impl ListingTotals {
             cut: number("retrocap-cut-sessions").unwrap_or(0),
             gone: number("retrocap-gone-sessions").unwrap_or(0),
             unknown: number("retrocap-unknown-sessions").unwrap_or(0),
+            is_later_page: false,
         }
     }
 
@@ -58,7 +61,8 @@ impl ListingTotals {
         match self.rows_left_out() {
             0 => String::new(),
             _ => format!(
-                "; the first {} listed",
+                "; the {} {} listed",
+                if self.is_later_page { "next" } else { "first" },
                 if self.rows == 1 { "is".to_owned() } else { format!("{} are", count(self.rows)) }
             ),
         }
@@ -71,7 +75,16 @@ mod tests {
 
     #[test]
     fn totals_are_of_everything_that_matches() {
-        let all = ListingTotals { rows: 3, sums: None, sessions: 3, bytes: 2048, cut: 0, gone: 0, unknown: 0 };
+        let all = ListingTotals {
+            rows: 3,
+            sums: None,
+            sessions: 3,
+            bytes: 2048,
+            cut: 0,
+            gone: 0,
+            unknown: 0,
+            is_later_page: false,
+        };
         assert_eq!(all.of_sessions(), "3 sessions, 2 KiB, all of it kept");
         let some = ListingTotals { sessions: 15_638, cut: 2, gone: 1, ..all };
         assert_eq!(some.of_sessions(), "15,638 sessions, 2 KiB; 2 cut, 1 without packets; the first 3 are listed");

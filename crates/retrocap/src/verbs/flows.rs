@@ -32,8 +32,12 @@ use api::question::{FlowsQuestion, ListingQuestion};
 use api::value::{Kind, ParameterValue as _};
 use base::time::Timestamp;
 use query::flows::Sort;
+use query::listing::PageCursor;
 use query::sums::By;
 use with_apps::AppListing;
+
+/// The trailer with the mark of the next page.
+const NEXT: &str = "retrocap-next";
 
 /// Approximate bytes of text per write.
 const PRINT_BYTES: usize = 64 << 10;
@@ -47,6 +51,7 @@ its packets are still there: all, the first part (in bytes), or none (gone). Nam
 Examples:
   retrocap flows --since 1h --sort bytes --limit 10     the largest of the last hour
   retrocap flows --by peer --sort out --limit 10        who sent the most data, and to whom
+  retrocap flows --limit 100                            page by page: the summary names the mark for --after
   retrocap flows --name .example.com                    who asked for these names, by TLS, HTTP or DNS
   retrocap flows --address 10.0.0.0/8 --port 445        by address and port
   retrocap flows --app modbus:write                     writes to controllers, on any port
@@ -81,6 +86,9 @@ pub(crate) struct Flows {
     /// Print only the first N rows; totals cover all rows
     #[arg(long, short = 'c', visible_alias = "count", value_name = "N", value_parser = parameter::<NonZeroU64>)]
     limit: Option<NonZeroU64>,
+    /// Only sessions after this mark, which the summary of the page before names: the next page of --limit
+    #[arg(long, value_name = "MARK", value_parser = parameter::<PageCursor>, conflicts_with_all = ["by", "app"])]
+    after: Option<PageCursor>,
     /// Sum the sessions by host (sent and received), by peer (pair of hosts), by port of the responder, or by application
     /// protocol
     #[arg(long, value_name = "WHAT", value_parser = group_key())]
@@ -148,7 +156,8 @@ impl Flows {
             }
         }
         drop(progress);
-        let totals = ListingTotals::read(&trailers, count);
+        let mut totals = ListingTotals::read(&trailers, count);
+        totals.is_later_page = self.after.is_some();
         let summary = shown.end(&mut out, totals);
         self.print(common, &out)?;
         if count == 0 {
@@ -157,6 +166,8 @@ impl Flows {
         // Where the limit leaves rows out, everybody is told.
         let summary = summary.filter(|_| screen.width.is_some() || totals.rows_left_out() > 0);
         if let Some(summary) = summary.filter(|_| !common.quiet) {
+            let next = trailers.text(NEXT).map(|mark| format!("; --after {} lists the next", mark.terminal()));
+            let summary = summary + &next.unwrap_or_default();
             note(&format!("{}{summary}", trailers::heading(&trailers)));
         }
         trailers::complete(&trailers)
@@ -228,7 +239,7 @@ impl Flows {
             sort: self.sort,
             // With applications, rows are counted here.
             limit: self.limit.filter(|_| !self.reads_apps()),
-            after: None,
+            after: self.after,
             name: self.name.clone(),
             process: self.process.process.clone(),
             container: self.process.container.clone(),
