@@ -223,3 +223,86 @@ fn honest_13_07_a_file_that_is_no_capture_is_not_summed_up() {
         "{said}"
     );
 }
+
+/// Blocks beside the usual ones: kept where another file can have them, counted otherwise.
+#[test]
+fn honest_13_07_rare_blocks_are_kept_or_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in.pcapng"), folder.path().join("out.pcapng"));
+    for big in [false, true] {
+        let order = Order { big };
+        let end = order.option(0, &[]);
+        let interface = |link_type: u16, name: &str, speed: u64| {
+            let fixed = [order.u16(link_type), order.u16(0), order.u32(0)].concat();
+            let options = [order.option(2, name.as_bytes()), order.option(8, &order.u64(speed)), end.clone()].concat();
+            order.block(1, &[fixed, options])
+        };
+        let frame = [&[2; 12][..], &[0x88, 0xb5], &[7; 46]].concat();
+        let length = order.u32(u32::try_from(frame.len()).unwrap());
+        let time = 1_795_341_600_000_000_u64;
+        let [high, low] = [time >> 32, time & 0xffff_ffff].map(|half| order.u32(u32::try_from(half).unwrap()));
+        let secrets = b"CLIENT_RANDOM 00 11\n".to_vec();
+        let secrets_length = order.u32(u32::try_from(secrets.len()).unwrap());
+        let file = [
+            order.block(0x0a0d_0d0a, &[order.u32(0x1a2b_3c4d), order.u16(1), order.u16(0), order.u64(u64::MAX)]),
+            interface(1, "eth0", 1_000_000_000),
+            interface(1, "eth1", 2_000_000_000),
+            interface(220, "usb0", 3_000_000_000),
+            interface(1, "eth0", 4_000_000_000),
+            order.block(9, &[b"__REALTIME_TIMESTAMP=1795341600000000\nMESSAGE=a unit has started\n".to_vec()]),
+            order.block(0x7001, &[b"a block of the future".to_vec()]),
+            order.block(
+                10,
+                &[
+                    order.u32(0x544c_534b),
+                    secrets_length,
+                    secrets,
+                    order.option(1, b"of the secrets"),
+                    order.option(77, b"odd"),
+                    end.clone(),
+                ],
+            ),
+            order.block(4, &[order.u32(0), order.option(1, b"of the names"), end.clone()]),
+            order.block(
+                6,
+                &[order.u32(0), high, low, length.clone(), length.clone(), {
+                    let mut padded = frame.clone();
+                    padded.resize(frame.len().next_multiple_of(4), 0);
+                    padded
+                }],
+            ),
+            order.block(3, &[length.clone(), frame.clone()]),
+            order.block(3, &[length, frame]),
+        ];
+        std::fs::write(&input, file.concat()).unwrap();
+        let output = replay(&[input.to_str().unwrap(), "-m", "16M", "-w", out.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        let file = std::fs::read(&out).unwrap();
+        let has = |bytes: &[u8]| file.windows(bytes.len()).any(|window| window == bytes);
+        for text in ["MESSAGE=a unit has started", "of the secrets", "of the names", "CLIENT_RANDOM 00 11", "eth1"] {
+            assert!(has(text.as_bytes()), "big-endian {big}: {text}");
+        }
+        assert!(has(&2_000_000_000_u64.to_ne_bytes()), "an interface without packets keeps its options");
+        assert!(!has(b"usb0") && !has(b"a block of the future"));
+        for words in [
+            "1 blocks of other types",
+            "1 interfaces without packets",
+            "1 interfaces with the name and link type of another",
+            "1 interface options",
+            "1 options of blocks",
+            "2 packets have no time (simple packet blocks): the time of the packet before was taken",
+        ] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        let output = replay(&[input.to_str().unwrap(), "-m", "16M", "--json"]);
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["input"]["times_missing"], 2);
+        assert_eq!(document["input"]["annotations"]["systemd journal blocks"], 1);
+        // Everybody's tools read it: a journal entry is a record of its own to tshark.
+        match tshark(&out, "frame.number") {
+            Some(records) => assert_eq!(records.len(), 4, "{records:?}"),
+            None => eprintln!("SKIPPED in part: there is no tshark here"),
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::statistics::InterfaceStatistics;
+use base::counted::counted;
 use base::packet::{InterfaceId, Packet};
 use base::time::Timestamp;
 
@@ -25,6 +26,8 @@ const COUNTED_BYTES_MAX: usize = 1 << 20;
 pub struct CaptureReport {
     /// Number of packets with a time outside the supported range, which was set to the nearest end.
     pub times_changed: u64,
+    /// Number of packets without a time, which have that of the packet before.
+    pub times_missing: u64,
     /// Number of annotations found, by kind.
     pub found: BTreeMap<&'static str, u64>,
     /// Number of annotations that are not kept, by kind.
@@ -52,9 +55,16 @@ impl CaptureReport {
         let mut sentences = Vec::new();
         if self.times_changed > 0 {
             sentences.push(format!(
-                "{} packets have times outside 1970-01-01 to {}, the range that is recorded; these were set to its nearest end",
-                self.times_changed,
-                Timestamp::MAX
+                "{} outside 1970-01-01 to {}, the range that is recorded; {} set to its nearest end",
+                counted(self.times_changed, "packet has a time", "packets have times"),
+                Timestamp::MAX,
+                if self.times_changed == 1 { "it was" } else { "these were" }
+            ));
+        }
+        if self.times_missing > 0 {
+            sentences.push(format!(
+                "{} no time (simple packet blocks): the time of the packet before was taken",
+                counted(self.times_missing, "packet has", "packets have")
             ));
         }
         if !self.left_out.is_empty() {
@@ -163,6 +173,21 @@ impl Annotations {
     /// Returns whether a block of this size fits, before it is read into memory.
     pub(crate) fn may_keep(&self, bytes: usize) -> bool {
         if self.counting { bytes <= COUNTED_BYTES_MAX } else { self.bytes.saturating_add(bytes) <= BYTES_MAX }
+    }
+
+    /// Keeps the options of an interface. Of interfaces that share an entry, those of the first are kept.
+    pub(crate) fn describe_interface(&mut self, id: InterfaceId, options: Vec<u8>) {
+        const NAME: &str = "interface options";
+
+        let first = self.interfaces.get(&id);
+        if options.is_empty() || first == Some(&options) {
+            return;
+        }
+        if first.is_some() {
+            self.leave_out(NAME);
+        } else if self.room_for(NAME, options.len()) {
+            self.interfaces.insert(id, options);
+        }
     }
 
     pub(crate) fn comment(&mut self, text: String) {

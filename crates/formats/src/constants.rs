@@ -8,6 +8,8 @@ pub(crate) const SIMPLE_PACKET: u32 = 3;
 pub(crate) const NAME_RESOLUTION: u32 = 4;
 pub(crate) const INTERFACE_STATISTICS: u32 = 5;
 pub(crate) const ENHANCED_PACKET: u32 = 6;
+/// An entry of the systemd journal, in its export format.
+pub(crate) const JOURNAL_EXPORT: u32 = 9;
 pub(crate) const DECRYPTION_SECRETS: u32 = 10;
 /// Custom blocks that may be copied into another file, and custom blocks that must not be copied.
 pub(crate) const CUSTOM: u32 = 0x0000_0bad;
@@ -25,6 +27,9 @@ pub(crate) const CUSTOM_TEXT: u16 = 2988;
 pub(crate) const CUSTOM_BYTES: u16 = 2989;
 pub(crate) const CUSTOM_TEXT_NOT_COPIED: u16 = 19_372;
 pub(crate) const CUSTOM_BYTES_NOT_COPIED: u16 = 19_373;
+
+/// Options of name resolution: the name and the addresses of the server that resolved.
+pub(crate) const NS_SERVER: std::ops::RangeInclusive<u16> = 2..=4;
 
 pub(crate) const SHB_HARDWARE: u16 = 2;
 pub(crate) const SHB_OS: u16 = 3;

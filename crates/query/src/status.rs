@@ -368,6 +368,9 @@ pub struct CaptureStatus {
 pub struct InputStatus {
     /// Number of packets with a time outside the supported range, which was set to the nearest end.
     pub times_changed: u64,
+    /// Number of packets without a time, which have that of the packet before.
+    #[serde(default)]
+    pub times_missing: u64,
     /// Number of annotations in the file, by kind.
     pub annotations: BTreeMap<Foreign, u64>,
     /// Number of annotations that are not kept, by kind.
@@ -378,12 +381,13 @@ impl InputStatus {
     /// The status of a file with these annotations.
     pub fn new(
         times_changed: u64,
+        times_missing: u64,
         annotations: &BTreeMap<&'static str, u64>,
         left_out: &BTreeMap<&'static str, u64>,
     ) -> Self {
         let counts = |counts: &BTreeMap<&'static str, u64>| {
             counts.iter().map(|(kind, count)| ((*kind).into(), *count)).collect()
         };
-        Self { times_changed, annotations: counts(annotations), left_out: counts(left_out) }
+        Self { times_changed, times_missing, annotations: counts(annotations), left_out: counts(left_out) }
     }
 }

@@ -272,7 +272,8 @@ impl Service {
         let uptime_s = self.recorder.started.elapsed().as_secs_f64();
         let status = Status::new(self.history(), uptime_s, resident_bytes(), now());
         let input = self.input.as_ref().map(SharedReport::get);
-        let input = input.map(|input| InputStatus::new(input.times_changed, &input.found, &input.left_out));
+        let input = input
+            .map(|input| InputStatus::new(input.times_changed, input.times_missing, &input.found, &input.left_out));
         Status { sandbox: self.sandbox(), input, ..status }
     }
 

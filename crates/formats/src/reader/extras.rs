@@ -21,7 +21,13 @@ const STATISTICS_FIXED_BYTES: usize = 12;
 pub(super) fn is_kept(kind: u32) -> bool {
     matches!(
         kind,
-        SECTION_HEADER | NAME_RESOLUTION | INTERFACE_STATISTICS | DECRYPTION_SECRETS | CUSTOM | CUSTOM_NOT_COPIED
+        SECTION_HEADER
+            | NAME_RESOLUTION
+            | INTERFACE_STATISTICS
+            | JOURNAL_EXPORT
+            | DECRYPTION_SECRETS
+            | CUSTOM
+            | CUSTOM_NOT_COPIED
     )
 }
 
@@ -31,6 +37,7 @@ pub(super) fn name_of_kind(kind: u32) -> &'static str {
         SECTION_HEADER => "section comments",
         NAME_RESOLUTION => "name resolution blocks",
         INTERFACE_STATISTICS => "interface statistics blocks",
+        JOURNAL_EXPORT => "systemd journal blocks",
         DECRYPTION_SECRETS => "decryption secrets blocks",
         CUSTOM => "custom blocks",
         _ => "custom blocks that must not be copied",
@@ -59,7 +66,7 @@ pub(super) fn keep(
         }
         _ => {
             annotations.found_one(name);
-            native_block(kind, order, body).map(|body| {
+            native_block(kind, order, body, annotations).map(|body| {
                 if annotations.room_for(name, body.len() + 12) {
                     block(&mut annotations.blocks, kind, |out| out.extend_from_slice(&body));
                 }
@@ -141,7 +148,7 @@ fn statistics(
 }
 
 /// Converts the body of a block to host byte order. Returns `None` if the body is too short.
-fn native_block(kind: u32, order: ByteOrder, body: &[u8]) -> Option<Vec<u8>> {
+fn native_block(kind: u32, order: ByteOrder, body: &[u8], annotations: &mut Annotations) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(body.len());
     match kind {
         DECRYPTION_SECRETS => {
@@ -152,7 +159,11 @@ fn native_block(kind: u32, order: ByteOrder, body: &[u8]) -> Option<Vec<u8>> {
                 out.extend_from_slice(&order.u32(header, at).to_ne_bytes());
             }
             put_padded(&mut out, secrets);
+            let options = rest.get(secrets.len() + padding(secrets.len())..).unwrap_or_default();
+            block_options(order, options, &mut out, annotations);
         }
+        // Text, with zeros at the end.
+        JOURNAL_EXPORT => out.extend_from_slice(body),
         NAME_RESOLUTION => {
             let mut rest = body;
             loop {
@@ -161,6 +172,7 @@ fn native_block(kind: u32, order: ByteOrder, body: &[u8]) -> Option<Vec<u8>> {
                 let value = after.get(..usize::from(length))?;
                 put_option(&mut out, record, value);
                 if record == 0 {
+                    block_options(order, after, &mut out, annotations);
                     break;
                 }
                 rest = after.get(value.len() + padding(value.len())..)?;
@@ -173,6 +185,24 @@ fn native_block(kind: u32, order: ByteOrder, body: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(out)
+}
+
+/// Keeps the options at the end of a block, if there are any.
+fn block_options(order: ByteOrder, options: &[u8], out: &mut Vec<u8>, annotations: &mut Annotations) {
+    const NAME: &str = "options of blocks";
+
+    let before = out.len();
+    for (code, value) in (Options { order, rest: options }).map_while(Result::ok) {
+        annotations.found_one(if code == OPTION_COMMENT { "comments" } else { NAME });
+        if code == OPTION_COMMENT || NS_SERVER.contains(&code) {
+            put_option(out, code, value);
+        } else if !put_custom(code, order, value, out) {
+            annotations.leave_out(NAME);
+        }
+    }
+    if out.len() > before {
+        put_option(out, OPTION_END, &[]);
+    }
 }
 
 fn put_padded(out: &mut Vec<u8>, value: &[u8]) {

@@ -116,6 +116,7 @@ impl FileSource {
     pub fn report(&self) -> CaptureReport {
         CaptureReport {
             times_changed: self.table.times_changed,
+            times_missing: self.table.times_missing,
             found: self.table.annotations.found().clone(),
             left_out: self.table.annotations.left_out().clone(),
         }
@@ -123,7 +124,7 @@ impl FileSource {
 
     /// Updates the shared report if a count has changed.
     fn publish_report(&mut self) {
-        let changes = self.table.annotations.changes() + self.table.times_changed;
+        let changes = self.table.annotations.changes() + self.table.times_changed + self.table.times_missing;
         if self.report.as_ref().is_some_and(|(_, published)| *published != changes) {
             let counts = self.report();
             if let Some((report, published)) = &mut self.report {
@@ -143,6 +144,7 @@ impl FileSource {
                 refused: 0,
                 refused_bytes: 0,
                 times_changed: 0,
+                times_missing: 0,
                 annotations: Annotations::default(),
             },
             finished: false,

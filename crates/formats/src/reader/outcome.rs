@@ -43,6 +43,7 @@ pub(super) struct InterfaceTable {
     pub(super) refused: u64,
     pub(super) refused_bytes: u64,
     pub(super) times_changed: u64,
+    pub(super) times_missing: u64,
     pub(super) annotations: Annotations,
 }
 

@@ -121,6 +121,9 @@ impl Parser {
                 table.annotations.skip_block(extras::name_of_kind(block.kind));
             }
             if !block.is_read_whole() && !kept {
+                if !extras::is_kept(block.kind) {
+                    table.annotations.skip_block("blocks of other types");
+                }
                 match rest.get(..block.length()) {
                     Some(whole) => block.check_trailer(self.order, trailer(whole)).map_err(damage)?,
                     None => {
@@ -215,12 +218,12 @@ impl Parser {
                 interface.description = description;
                 interface.os = os;
             });
-            if let Some(id) = id
-                && !more.is_empty()
-                && table.annotations.room_for("interface options", more.len())
-            {
+            if let Some(id) = id {
                 // Interfaces with the same name and link type share one entry, which keeps the options of the first.
-                table.annotations.interfaces.entry(id).or_insert(more);
+                if self.interfaces.iter().any(|other| other.id == Some(id)) {
+                    table.annotations.skip_block("interfaces with the name and link type of another");
+                }
+                table.annotations.describe_interface(id, more);
             }
             self.interfaces.push(SectionInterface { id, link_type, snap_len, resolution });
         }
@@ -308,10 +311,13 @@ impl Parser {
             table.refuse(captured.data.len());
             return Ok(());
         };
-        if let Some(units) = captured.units {
-            let (time, changed) = resolution.time(units);
-            self.last_time = time;
-            table.times_changed += u64::from(changed);
+        match captured.units {
+            Some(units) => {
+                let (time, changed) = resolution.time(units);
+                self.last_time = time;
+                table.times_changed += u64::from(changed);
+            }
+            None => table.times_missing += 1,
         }
         let mut packet = Packet {
             time: self.last_time,

@@ -43,6 +43,14 @@ impl Exporter {
         }
     }
 
+    /// Writes the description of an interface without packets, and returns whether the file has it.
+    pub fn interface_without_packets(&mut self, out: &mut Vec<u8>, interface: &Interface) -> bool {
+        match self {
+            Self::Pcapng(writer) => writer.interface_without_packets(out, interface),
+            Self::Pcap(_) => false,
+        }
+    }
+
     /// Writes a packet. `interface` is the interface with the id `packet.interface`.
     ///
     /// # Errors

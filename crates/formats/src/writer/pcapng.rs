@@ -29,6 +29,8 @@ pub struct Writer {
     /// The number of each interface in this file, by slot, and the time since which the slot belongs to that interface.
     numbers: Vec<(u32, Timestamp)>,
     described: u32,
+    /// The link types of the interfaces that were described.
+    link_types: Vec<LinkType>,
     last_time: Timestamp,
     cut: u64,
 }
@@ -36,7 +38,7 @@ pub struct Writer {
 impl Writer {
     /// Creates a writer. It writes nothing before [`begin`](Self::begin).
     pub fn new(options: Options) -> Self {
-        Self { options, numbers: Vec::new(), described: 0, last_time: Timestamp::MIN, cut: 0 }
+        Self { options, numbers: Vec::new(), described: 0, link_types: Vec::new(), last_time: Timestamp::MIN, cut: 0 }
     }
 
     /// Writes the section header ("Section Header Block"). Texts are truncated to 65,535 bytes here and in every
@@ -76,6 +78,16 @@ impl Writer {
         let more = self.options.interfaces.get(&interface.id).cloned().unwrap_or_default();
         self.describe(out, interface.link_type, Some(name), description, interface.os.as_deref(), &more);
         number
+    }
+
+    /// Writes the description of an interface without packets, and returns whether the file has it. A file of one link type
+    /// does not get another one, because libpcap rejects files of several.
+    pub fn interface_without_packets(&mut self, out: &mut Vec<u8>, interface: &Interface) -> bool {
+        let fits = self.link_types.len() != 1 || self.link_types.contains(&interface.link_type);
+        if fits {
+            self.interface(out, interface);
+        }
+        fits
     }
 
     /// Writes a packet ("Enhanced Packet Block"). `interface` is the interface with the id `packet.interface`.
@@ -144,6 +156,9 @@ impl Writer {
         more: &[u8],
     ) {
         self.described += 1;
+        if !self.link_types.contains(&link_type) {
+            self.link_types.push(link_type);
+        }
         block(out, INTERFACE_DESCRIPTION, |out| {
             out.extend_from_slice(&link_type.0.to_ne_bytes());
             out.extend_from_slice(&[0, 0]);

@@ -281,6 +281,9 @@ impl StatusPage<'_> {
         if input.times_changed > 0 {
             parts.push(format!("{} times changed to fit", count(input.times_changed)));
         }
+        if input.times_missing > 0 {
+            parts.push(format!("{} packets without a time", count(input.times_missing)));
+        }
         if !parts.is_empty() {
             self.fact("not kept", &parts.join(", "));
         }

@@ -138,7 +138,10 @@ impl Replay {
         };
         let mut report = source.inner.report();
         if let Some(output) = output {
-            export(&history, output, source.inner.annotations())?;
+            let left_out = export(&history, output, source.inner.annotations())?;
+            if left_out > 0 {
+                *report.left_out.entry("interfaces without packets").or_default() += left_out;
+            }
             // Annotations that remain belong to packets that were not kept.
             let of_others = source.inner.annotations().of_other_packets();
             if of_others > 0 {
@@ -148,7 +151,8 @@ impl Replay {
         let uptime = source.span.map_or(Duration::ZERO, |(first, last)| last.since(first));
         let now = history.totals().newest.unwrap_or_default();
         let mut status = Status::new(&history, uptime.as_secs_f64(), machine::resident_bytes(), now);
-        status.input = Some(InputStatus::new(report.times_changed, &report.found, &report.left_out));
+        status.input =
+            Some(InputStatus::new(report.times_changed, report.times_missing, &report.found, &report.left_out));
         self.print(common, heading, &status, &report)
     }
 
@@ -205,8 +209,8 @@ fn start_compression(pipeline: &mut Pipeline, compression: &Compression) -> anyh
     Ok(())
 }
 
-/// Writes all packets kept.
-fn export(history: &History, mut output: Output, annotations: &mut Annotations) -> anyhow::Result<()> {
+/// Writes all packets kept, and the interfaces without packets. Returns how many of these the file cannot have.
+fn export(history: &History, mut output: Output, annotations: &mut Annotations) -> anyhow::Result<u64> {
     let options = Options {
         filter: history.capture_filter.get(),
         hardware: annotations.hardware.clone(),
@@ -227,9 +231,13 @@ fn export(history: &History, mut output: Output, annotations: &mut Annotations) 
         }
         output.write_some()?;
     }
+    let mut left_out = 0;
+    for interface in history.interfaces.snapshot() {
+        left_out += u64::from(!exporter.interface_without_packets(output.buffer(), &interface));
+    }
     exporter.end(output.buffer(), &statistics(history, annotations), &[]);
     output.finish()?;
-    Ok(())
+    Ok(left_out)
 }
 
 /// Comments for the export: what share of the packets it has, and since when it is complete.
