@@ -34,7 +34,7 @@ fn checked(arguments: &[&str], evil: bool) -> Output {
 }
 
 /// A capture of one DNS question.
-fn dns(folder: &Path, label: &[u8]) -> std::path::PathBuf {
+pub(crate) fn dns(folder: &Path, label: &[u8]) -> std::path::PathBuf {
     let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, u8::try_from(label.len()).unwrap()];
     question.extend_from_slice(label);
     question.extend_from_slice(b"\x07example\0\0\x01\0\x01");

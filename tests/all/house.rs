@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "sys",
     "base",
     "formats",
@@ -26,6 +26,7 @@ const ORDER: [&str; 19] = [
     "objects",
     "query",
     "api",
+    "page",
     "serve",
     "daemon",
     "retrocap",

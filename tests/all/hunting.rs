@@ -335,7 +335,7 @@ fn the_api_searches_contents_and_gives_one_object_at_a_time() {
     for route in
         retrocap::serve::ROUTES.iter().filter(|route| route.path.contains("hunt") || route.path.contains("files"))
     {
-        assert_eq!(route.role, retrocap::api::Role::Packets, "{}", route.path);
+        assert_eq!(route.role, Some(retrocap::api::Role::Packets), "{}", route.path);
     }
 }
 

@@ -32,6 +32,8 @@ mod machine;
 #[cfg(target_os = "linux")]
 mod namespaces;
 #[cfg(target_os = "linux")]
+mod page;
+#[cfg(target_os = "linux")]
 mod recorder;
 mod replay;
 #[cfg(target_os = "linux")]

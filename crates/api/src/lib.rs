@@ -13,6 +13,8 @@ pub mod content_parameters;
 pub mod describe;
 mod error;
 pub mod operation;
+pub mod page_answers;
+pub mod page_parameters;
 pub mod parameters;
 pub mod path;
 pub mod problem;

@@ -1,8 +1,12 @@
 //! The operations of the API: what each takes and gives, and the OpenAPI document that follows from it.
 
 mod content;
+mod page;
 
 pub use content::{FILE, FILES, HUNT};
+pub use page::{
+    COLUMNS, LINES, PAGE, PAGE_DISSECTOR, PAGE_END, PAGE_EXCHANGE, PAGE_FILE, PAGE_INDEX, PAGE_LINK, STREAMS, TIMELINE,
+};
 
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
@@ -53,6 +57,8 @@ enum Content {
     /// Lines of JSON, each of one of these types.
     Lines(&'static [SchemaOf]),
     Binary,
+    /// Binary data that ends with a document of this type.
+    BinaryWithEnd(SchemaOf),
     Text,
     Object,
 }
@@ -288,8 +294,8 @@ pub struct OperationAtPath {
     pub path: &'static str,
     /// `get`, `post` or `delete`.
     pub method: &'static str,
-    /// The role that it takes.
-    pub role: Role,
+    /// The role that it takes; `None` if it takes none.
+    pub role: Option<Role>,
     /// What it takes and gives.
     pub operation: &'static Operation,
 }
@@ -326,14 +332,14 @@ pub fn openapi(operations: impl IntoIterator<Item = OperationAtPath>) -> Value {
 }
 
 impl Operation {
-    fn document(&self, path: &str, role: Role, generator: &mut SchemaGenerator) -> Value {
+    fn document(&self, path: &str, role: Option<Role>, generator: &mut SchemaGenerator) -> Value {
         let mut document = json!({ "operationId": self.id, "summary": self.summary });
-        let takes = format!("Takes the role {role}.");
+        let takes = role.map_or("Takes no role.".to_owned(), |role| format!("Takes the role {role}."));
         document["description"] = self.description.map_or(takes.clone(), |text| format!("{text} {takes}")).into();
         let mut parameters: Vec<Value> = (self.parameters)().into_iter().flat_map(Parameter::documents).collect();
-        if path.contains("{id}") {
-            let id = json!({ "name": "id", "in": "path", "required": true, "schema": { "type": "string" } });
-            parameters.insert(0, id);
+        if let Some((_, name)) = path.strip_suffix('}').and_then(|path| path.rsplit_once('{')) {
+            let place = json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+            parameters.insert(0, place);
         }
         if !parameters.is_empty() {
             document["parameters"] = parameters.into();
@@ -369,6 +375,9 @@ impl Success {
                     json!({ "type": "string", "description": "Lines of JSON.", "x-lines": { "anyOf": lines } })
                 }
                 Content::Binary => json!({ "type": "string", "format": "binary" }),
+                Content::BinaryWithEnd(end) => {
+                    json!({ "type": "string", "format": "binary", "x-end": end(generator) })
+                }
                 Content::Text => json!({ "type": "string" }),
                 Content::Object => json!({ "type": "object" }),
             };

@@ -2,7 +2,9 @@
 //!
 //! [`question`](super::question) has the keys. Nothing here panics, whatever the text.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -10,7 +12,7 @@ use jiff::tz::TimeZone;
 pub use super::error::ParameterError;
 use super::error::wrong;
 use super::question::{FlowsQuestion, PacketsQuestion, SelectionQuestion};
-use super::value::ParameterValue as _;
+use super::value::{ParameterValue as _, Texts};
 use base::time::{self, Timestamp};
 use engine::session::community_id::CommunityId;
 use formats::writer::{Format, Precision};
@@ -23,6 +25,9 @@ use query::sums::By;
 
 /// How far the window reaches to each side of `around` by default.
 pub const WINDOW_DEFAULT: Duration = Duration::from_secs(5);
+
+/// Sessions that a listing can name.
+const IDS_MAX: usize = 1024;
 
 /// The time that a question refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +74,8 @@ pub struct FlowQuery {
     pub container: Option<String>,
     /// Sums in place of sessions.
     pub by: Option<By>,
+    /// Only sessions with these identities.
+    pub ids: Option<Arc<HashSet<u64>>>,
 }
 
 impl PacketQuery {
@@ -155,6 +162,7 @@ impl FlowQuery {
                 return Err(wrong("sort", "duration", "start, last, bytes, packets, out or in of sums"));
             }
             (Some(_), _, Some(_)) => return Err(ParameterError::Exclusive("by", "name")),
+            (Some(_), ..) if listing.ids.is_some() => return Err(ParameterError::Exclusive("by", "id")),
             (_, _, Some(name)) if name.trim_matches('.').is_empty() => {
                 return Err(wrong("name", name, "a part of a name, as in example.com or .example.com"));
             }
@@ -190,8 +198,19 @@ impl FlowQuery {
             process: listing.process,
             container: listing.container,
             by: listing.by,
+            ids: listing.ids.map(|ids| identities(&ids)).transpose()?,
         })
     }
+}
+
+fn identities(ids: &Texts) -> Result<Arc<HashSet<u64>>, ParameterError> {
+    if ids.0.len() > IDS_MAX {
+        return Err(ParameterError::TooMany("id", IDS_MAX));
+    }
+    let identity = |id: &String| {
+        u64::from_str_radix(id, 16).map_err(|_| wrong("id", id, "the id of a session, as GET /v1/flows has it"))
+    };
+    Ok(Arc::new(ids.0.iter().map(identity).collect::<Result<_, _>>()?))
 }
 
 /// When a follower is to end: a span is counted from now on.
@@ -311,6 +330,8 @@ mod tests {
             ("by=colour", "host, peer or port"),
             ("by=host&sort=duration", "out or in of sums"),
             ("by=host&name=x", "exclude each other"),
+            ("by=host&id=1", "exclude each other"),
+            ("id=x", "the id of a session"),
             ("name=", "a part of a name"),
             ("name=.", "a part of a name"),
             ("after=yesterday", "the trailer retrocap-next"),

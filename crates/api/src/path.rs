@@ -20,3 +20,21 @@ pub const HEALTH: &str = "/v1/health";
 pub const OPENAPI: &str = "/v1/openapi.json";
 /// Metrics in the format of Prometheus.
 pub const METRICS: &str = "/metrics";
+/// Sessions as binary columns.
+pub const COLUMNS: &str = "/v1/columns";
+/// Traffic over time.
+pub const TIMELINE: &str = "/v1/timeline";
+/// Packets as lines of text.
+pub const LINES: &str = "/v1/lines";
+/// What the two sides of sessions said.
+pub const STREAMS: &str = "/v1/streams";
+/// Who asks, and links that open the page.
+pub const PAGE: &str = "/v1/page";
+/// The exchange of a link for a session of the page.
+pub const PAGE_SESSION: &str = "/v1/page/session";
+/// The page.
+pub const PAGE_INDEX: &str = "/";
+/// A file of the page.
+pub const PAGE_FILE: &str = "/page/{name}";
+/// A file of the dissector that an administrator installed.
+pub const PAGE_DISSECTOR: &str = "/page/dissector/{name}";

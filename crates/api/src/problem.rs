@@ -177,6 +177,18 @@ impl Problem {
         Self::new(403, "foreign-origin", "The request comes from a web page of another origin", detail)
     }
 
+    /// A request at the port of the page that has no session, or one that has ended.
+    pub fn page_session_ended() -> Self {
+        let detail = "this link or session of the page has ended: it was used, belongs to another user, or was not used for an \
+                      hour; run `retrocap page` for a new link";
+        Self::new(401, "page-session-ended", "The session of the page has ended", detail)
+    }
+
+    /// A link is asked for where there is none.
+    pub fn no_page(detail: &str) -> Self {
+        Self::new(403, "no-page", "The recorder cannot make a link to its page", detail)
+    }
+
     /// The request does not name exactly one host.
     pub fn ambiguous_host(count: usize) -> Self {
         let detail = format!("the request has {count} Host headers; send exactly one, as HTTP/1.1 requires");

@@ -142,6 +142,8 @@ question! {
             => "At most this many sessions, the first in the order. The trailer retrocap-next then has the mark of the next page.";
         after: PageCursor = "after", example "0-ffffffffffe5f3ff-e5f3ff0000000000-1f-18da3a2f2c51e000-0"
             => "Only sessions after this mark, which the trailer retrocap-next of the page before had. The sort order is that of the mark, and sessions that began after the first page are not listed. In an order other than newest and start, sessions that had packets since the first page come once more, after all others, because they may have passed a mark. So no session is missing; one that comes twice has the same id both times, and the later line is the newer one.";
+        ids: Texts = "id", example "5f0c1d2e3a4b5c6d"
+            => "Only the session with this id, as a line of this listing has it. It may be repeated, 1024 times at most.";
         name: String = "name", example "example.com"
             => "Only sessions whose TLS server name, HTTP host or DNS question contains this, in upper or lower case; a leading dot selects all names below that domain. Names are read from the first packets of a session, as far as these are still kept. Not together with by.";
         process: String = "process", example "curl"
@@ -323,6 +325,10 @@ impl UnpinQuestion {
         query.finish()
     }
 }
+
+mod page;
+
+pub use page::{LinesQuestion, StreamsQuestion, TimelineQuestion};
 
 fn target(path: &str, query: &str) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }

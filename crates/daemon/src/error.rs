@@ -70,6 +70,12 @@ pub enum Error {
          --ca, --cert and --key"
     )]
     NoCertificates,
+    /// The page was asked for outside loopback.
+    #[error(
+        "{0} is not a loopback address, and the page is served to browsers of this host only: use --page 127.0.0.1:57081, or \
+         --listen, where browsers of other machines need a client certificate"
+    )]
+    PageNotLoopback(SocketAddr),
     /// Plain TCP was asked for outside loopback.
     #[error(
         "{0} is not a loopback address, so others on the network could read the traffic: use --listen with \

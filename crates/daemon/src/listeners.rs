@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::error::Error;
 use super::settings::Settings;
+use serve::page_port::PagePort;
 use serve::pcap_over_ip::Feed;
 use serve::tls::{Keys, Tls};
 use serve::{self, Service};
@@ -63,6 +64,8 @@ struct Listener {
 #[derive(Debug, Default)]
 pub(super) struct RemoteListeners {
     pub(super) tls: Option<Arc<Tls>>,
+    /// The port of the page, until the service has it.
+    pub(super) page: Option<PagePort>,
     listeners: Vec<Listener>,
 }
 
@@ -72,7 +75,7 @@ impl RemoteListeners {
             return Err(Error::NotLoopback(*address));
         }
         let tls = keys(settings)?.map(|keys| Arc::new(Tls::new(keys, settings.remote_clients())));
-        let mut all = Self { tls, listeners: Vec::new() };
+        let mut all = Self { tls, page: page_port(settings)?, listeners: Vec::new() };
         for &address in &settings.listen {
             all.listen(address, true, Protocol::Http)?;
         }
@@ -123,6 +126,7 @@ impl RemoteListeners {
         shutdown_requested: &watch::Receiver<bool>,
     ) -> std::io::Result<JoinSet<()>> {
         let mut serving = JoinSet::new();
+        serving.spawn(serve::serve_page(Arc::clone(service), shutdown_requested.clone()));
         for Listener { listener, encrypted, protocol, .. } in self.listeners {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let door = match &self.tls {
@@ -138,6 +142,24 @@ impl RemoteListeners {
             };
         }
         Ok(serving)
+    }
+}
+
+/// Reserves the port of the page. It stays closed until somebody asks for a link, unless the settings open it.
+fn page_port(settings: &Settings) -> Result<Option<PagePort>, Error> {
+    if let Some(address) = settings.page.filter(|address| !address.ip().to_canonical().is_loopback()) {
+        return Err(Error::PageNotLoopback(address));
+    }
+    let address = settings.page.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    match (PagePort::reserve(address, settings.page.is_some()), settings.page) {
+        (Ok(port), _) => {
+            Ok(Some(port.with_dissector(settings.page_dissector.clone()).with_socket_path(&settings.socket)))
+        }
+        (Err(source), Some(address)) => Err(Error::Listen { address, source }),
+        (Err(error), None) => {
+            tracing::warn!("`retrocap page` will not work, because no port could be reserved for it: {error}");
+            Ok(None)
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attribution;
+pub mod columns;
 mod copies;
 
 pub mod coverage;
@@ -33,6 +34,7 @@ mod session_names;
 mod session_selectors;
 pub mod status;
 pub mod sums;
+pub mod timeline;
 mod turnover;
 mod unopened;
 

@@ -16,6 +16,7 @@
 //! end, in the order of their starts: no session is missed, and whatever comes twice has the same identity.
 
 use std::collections::{BinaryHeap, HashSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,13 +48,15 @@ pub struct ListingOptions {
     pub after: Option<PageCursor>,
     /// Lists only the sessions with such a name.
     pub name: Option<NameFilter>,
+    /// Lists only the sessions with these identities.
+    pub ids: Option<Arc<HashSet<u64>>>,
     /// Maximum number of rows held at once.
     pub rows_max: usize,
 }
 
 impl From<Sort> for ListingOptions {
     fn from(sort: Sort) -> Self {
-        Self { sort, after: None, name: None, rows_max: usize::MAX }
+        Self { sort, after: None, name: None, ids: None, rows_max: usize::MAX }
     }
 }
 
@@ -373,10 +376,13 @@ impl Flows<'_> {
                 if session.packets.sum() == 0 || !self.matcher.matches(worker, session) {
                     return;
                 }
+                let row = self.row(worker, found, session);
+                if self.options.ids.as_ref().is_some_and(|ids| !ids.contains(&row.identity())) {
+                    return;
+                }
                 if first && self.options.name.is_none() {
                     self.totals.add(session);
                 }
-                let row = self.row(worker, found, session);
                 if !self.is_due(first, &row, session) {
                     return;
                 }

@@ -13,7 +13,7 @@ use crate::options::Common;
 use crate::terminal::output::ClosedPipe;
 use crate::terminal::printable::note;
 use crate::verbs::{
-    ask, certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, pin, push, replay, run,
+    ask, certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, page, pin, push, replay, run,
     spool, status,
 };
 
@@ -44,6 +44,7 @@ pub(crate) enum Verb {
     Files(files::Files),
     Status(status::Status),
     Ask(Box<ask::Ask>),
+    Page(page::Page),
     Push(push::Push),
     Pin(pin::Pin),
     Replay(replay::Replay),
@@ -85,6 +86,7 @@ pub fn main() -> ExitCode {
         Verb::Files(files) => files.run(&cli.common),
         Verb::Status(status) => status.run(&cli.common),
         Verb::Ask(ask) => ask.run(&cli.common),
+        Verb::Page(page) => page.run(&cli.common),
         Verb::Push(push) => push.run(&cli.common),
         Verb::Pin(pin) => pin.run(&cli.common),
         Verb::Replay(replay) => replay.run(&cli.common),

@@ -3,10 +3,13 @@
 //! An [`Answer`] is a stream of chunks that a query makes on a thread of its own, and an end that says what it had and what
 //! it lacks. HTTP sends that end as trailers; PCAP-over-IP sends the chunks alone.
 
+pub(crate) mod columns;
 pub(crate) mod content;
+pub(crate) mod dissector;
 pub(crate) mod flows;
 pub(crate) mod follow;
 pub(crate) mod lines;
+pub(crate) mod packet_lines;
 pub(crate) mod packets;
 pub(crate) mod pins;
 pub(crate) mod selection_query;
@@ -32,6 +35,12 @@ pub(crate) enum AnswerKind {
     Flows,
     /// Lines of JSON that contain files.
     Files,
+    /// Sessions as binary columns.
+    Columns,
+    /// A file of the dissector.
+    Dissector,
+    /// Lines of JSON that each stand for a packet or a part of a stream.
+    Lines,
     /// Lines of JSON that each stand for a match.
     Matches,
     /// Lines of JSON that each stand for an object.

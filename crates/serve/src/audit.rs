@@ -279,6 +279,21 @@ impl Audit {
         }
     }
 
+    /// Whom the log names for a client, in a word or two.
+    pub(crate) fn name_of(&self, peer: &Peer) -> String {
+        let (Some(uid), pid) = peer.process() else { return peer.to_string() };
+        let mut who = Map::new();
+        if let Some(log) = &self.0 {
+            log.user_names.describe(&mut who, uid, pid);
+        }
+        let name = |key: &str| who.get(key).and_then(Value::as_str);
+        match (name("user"), name("login_user")) {
+            (Some(user), Some(login)) => format!("{user}, logged in as {login}"),
+            (Some(user), None) => user.to_owned(),
+            (None, _) => format!("uid {uid}"),
+        }
+    }
+
     /// Why the last line could not be written, if it could not.
     pub fn failing(&self) -> Option<String> {
         let log = self.0.as_ref()?;

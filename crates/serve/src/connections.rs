@@ -62,6 +62,8 @@ pub enum Listener {
     Tls(TcpListener, Arc<Tls>),
     /// Plain TCP on loopback, for all users of this host.
     Loopback(TcpListener),
+    /// The page, on loopback, for browsers that have a link.
+    Page(TcpListener),
 }
 
 impl From<UnixListener> for Listener {
@@ -84,6 +86,7 @@ enum AcceptedStream {
     Socket(UnixStream, Peer),
     Tls(TcpStream, std::net::SocketAddr, Arc<Tls>),
     Loopback(TcpStream, std::net::SocketAddr),
+    Page(TcpStream, std::net::SocketAddr),
 }
 
 impl Listener {
@@ -104,6 +107,11 @@ impl Listener {
                 prepare(&stream);
                 AcceptedStream::Loopback(stream, from)
             }
+            Self::Page(listener) => {
+                let (stream, from) = listener.accept().await?;
+                prepare(&stream);
+                AcceptedStream::Page(stream, from)
+            }
         })
     }
 }
@@ -119,7 +127,7 @@ impl AcceptedStream {
     fn source(&self) -> PeerSource {
         match self {
             Self::Socket(_, peer) => peer.source(),
-            Self::Loopback(_, from) | Self::Tls(_, from, _) => PeerSource::of(*from),
+            Self::Loopback(_, from) | Self::Page(_, from) | Self::Tls(_, from, _) => PeerSource::of(*from),
         }
     }
 }
@@ -143,10 +151,23 @@ pub async fn serve_pcap_over_ip(
     // connection is accepted.
     let address = match &listener {
         Listener::Loopback(listener) => listener.local_addr().ok(),
-        Listener::Socket(_) | Listener::Tls(..) => None,
+        Listener::Socket(_) | Listener::Tls(..) | Listener::Page(_) => None,
     };
     let _left_out = address.and_then(|address| service.own_streams.leave_out(address, None, Timestamp::MIN));
     accept_connections(listener, Protocol::PcapOverIp(what), service, shutdown).await;
+}
+
+/// Serves the page from the moment that somebody asks for a link to it.
+pub async fn serve_page(service: Arc<Service>, mut shutdown: watch::Receiver<bool>) {
+    let Some(port) = service.page.clone() else { return shutdown_requested(&mut shutdown).await };
+    let listener = tokio::select! {
+        listener = port.listener() => listener,
+        () = shutdown_requested(&mut shutdown) => return,
+    };
+    // Looking at the page is no traffic of the host.
+    let _left_out = service.own_streams.leave_out(port.address(), None, Timestamp::MIN);
+    let router = http::router(Arc::clone(&service));
+    accept_connections(Listener::Page(listener), Protocol::Http(router), service, shutdown).await;
 }
 
 async fn accept_connections(
@@ -269,7 +290,11 @@ async fn serve_connection(
                 serve_protocol(stream, peer, slot, protocol, service, shutdown).await
             }
             AcceptedStream::Loopback(stream, from) => {
-                let peer = loopback_peer(&stream, from, &service).await;
+                let peer = loopback_peer(&stream, from, &service, Peer::of_loopback).await;
+                serve_protocol(stream, peer, slot, protocol, service, shutdown).await;
+            }
+            AcceptedStream::Page(stream, from) => {
+                let peer = loopback_peer(&stream, from, &service, Peer::of_page).await;
                 serve_protocol(stream, peer, slot, protocol, service, shutdown).await;
             }
             AcceptedStream::Tls(stream, from, tls) => {
@@ -307,10 +332,15 @@ async fn serve_connection(
 }
 
 /// The process of this host at the other end of a TCP connection.
-async fn loopback_peer(stream: &TcpStream, from: std::net::SocketAddr, service: &Service) -> Peer {
+async fn loopback_peer(
+    stream: &TcpStream,
+    from: std::net::SocketAddr,
+    service: &Service,
+    peer: fn(std::net::SocketAddr, Option<u32>) -> Peer,
+) -> Peer {
     let local = stream.local_addr().ok();
     let uid = service.blocking(move || local_user::of_connection(from, local?)).await.ok().flatten();
-    Peer::of_loopback(from, uid).with_local_address(local)
+    peer(from, uid).with_local_address(local)
 }
 
 /// Speaks the protocol of the listener.

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -14,6 +14,7 @@ use super::spool_health;
 use api::answers::{Health, HealthCode, HealthReason, HealthStatus};
 use base::counters::{DropReason, Totals};
 use base::interface::Interfaces;
+use base::time::Timestamp;
 use engine::session::SessionMarks;
 use query::History;
 use query::status::SandboxStatus;
@@ -36,6 +37,7 @@ pub(super) async fn sample_periodically(service: Arc<Service>) {
         let now = ticks.tick().await;
         let history = service.history();
         let totals = history.totals();
+        service.drop_times.sample(Timestamp::from(SystemTime::now()), lost(&totals));
         service.health_history.kernel.sample(now, totals.kernel_dropped);
         service.health_history.interfaces_full.sample(now, interfaces_full(&totals));
         service.health_history.pins_full.sample(now, refused_by_pins(history));
@@ -56,13 +58,18 @@ pub(super) async fn sample_periodically(service: Arc<Service>) {
 /// Lets entries of interfaces that are gone mean others, on a thread that may take its time.
 async fn free_interfaces(service: &Arc<Service>) {
     let service = Arc::clone(service);
-    let now = base::time::Timestamp::from(std::time::SystemTime::now());
+    let now = Timestamp::from(SystemTime::now());
     let freed = tokio::task::spawn_blocking(move || service.history().free_interfaces(now)).await.unwrap_or(0);
     if freed > 0 {
         tracing::info!(
             "{freed} entries of the interface table are reused, because no packet of their interfaces is kept"
         );
     }
+}
+
+/// Packets that arrived and were lost, for whatever reason.
+fn lost(totals: &Totals) -> u64 {
+    totals.dropped.iter().map(|dropped| dropped.packets).sum::<u64>() + totals.kernel_dropped
 }
 
 fn interfaces_full(totals: &Totals) -> u64 {

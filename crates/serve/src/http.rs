@@ -5,6 +5,7 @@
 
 mod body;
 mod handlers;
+mod page;
 mod response;
 
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use std::sync::{Arc, LazyLock};
 use axum::Router;
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{Extension, Request, State};
-use axum::http::header::{CONNECTION, CONTENT_LENGTH, HOST, ORIGIN};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -32,6 +33,9 @@ use response::HttpProblem;
 
 /// Characters of a refused request that the audit log has.
 const TARGET_CHARS_MAX: usize = 1000;
+
+/// With the value `line`, an answer in lines ends with a line that has its trailers: browsers do not show trailers.
+const END: HeaderName = HeaderName::from_static("retrocap-end");
 
 /// A method of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +74,8 @@ pub struct Route {
     pub path: &'static str,
     /// The method.
     pub verb: Verb,
-    /// The role that a client needs.
-    pub role: Role,
+    /// The role that a client needs; `None` if anybody who can connect is answered.
+    pub role: Option<Role>,
     /// What the operation takes and gives.
     pub operation: &'static Operation,
     handler: fn(MethodFilter) -> MethodRouter<Arc<Service>>,
@@ -88,7 +92,17 @@ const fn route(
     operation: &'static Operation,
     handler: fn(MethodFilter) -> MethodRouter<Arc<Service>>,
 ) -> Route {
-    Route { path, verb, role, operation, handler, body_bytes_max: BODY_BYTES_MAX, reads_body: false }
+    Route { role: Some(role), ..open_route(verb, path, operation, handler) }
+}
+
+/// A route for everybody who can connect.
+const fn open_route(
+    verb: Verb,
+    path: &'static str,
+    operation: &'static Operation,
+    handler: fn(MethodFilter) -> MethodRouter<Arc<Service>>,
+) -> Route {
+    Route { path, verb, role: None, operation, handler, body_bytes_max: BODY_BYTES_MAX, reads_body: false }
 }
 
 /// Every route of the API.
@@ -110,6 +124,17 @@ pub const ROUTES: &[Route] = &[
     route(Verb::Get, path::PINS, Role::Pin, &operation::PINS, |verb| on(verb, handlers::pins)),
     route(Verb::Post, path::PINS, Role::Pin, &operation::PIN, |verb| on(verb, handlers::add_pin)),
     route(Verb::Delete, path::PINS, Role::Pin, &operation::UNPIN, |verb| on(verb, handlers::remove_pin)),
+    route(Verb::Get, path::COLUMNS, Role::Flows, &operation::COLUMNS, |verb| on(verb, handlers::columns)),
+    route(Verb::Get, path::TIMELINE, Role::Flows, &operation::TIMELINE, |verb| on(verb, handlers::timeline)),
+    route(Verb::Get, path::LINES, Role::Packets, &operation::LINES, |verb| on(verb, handlers::lines)),
+    route(Verb::Get, path::STREAMS, Role::Packets, &operation::STREAMS, |verb| on(verb, handlers::streams)),
+    route(Verb::Get, path::PAGE, Role::Status, &operation::PAGE, |verb| on(verb, page::visitor)),
+    route(Verb::Post, path::PAGE, Role::Status, &operation::PAGE_LINK, |verb| on(verb, page::link)),
+    open_route(Verb::Post, path::PAGE_SESSION, &operation::PAGE_EXCHANGE, |verb| on(verb, page::exchange)),
+    open_route(Verb::Delete, path::PAGE_SESSION, &operation::PAGE_END, |verb| on(verb, page::end)),
+    open_route(Verb::Get, path::PAGE_INDEX, &operation::PAGE_INDEX, |verb| on(verb, page::index)),
+    open_route(Verb::Get, path::PAGE_FILE, &operation::PAGE_FILE, |verb| on(verb, page::file)),
+    open_route(Verb::Get, path::PAGE_DISSECTOR, &operation::PAGE_DISSECTOR, |verb| on(verb, page::dissector_file)),
     route(Verb::Get, path::HEALTH, Role::Status, &operation::HEALTH, |verb| on(verb, handlers::health)),
     route(Verb::Get, path::OPENAPI, Role::Status, &operation::OPENAPI, |verb| on(verb, handlers::description)),
     route(Verb::Get, path::METRICS, Role::Status, &operation::METRICS, |verb| on(verb, handlers::metrics)),
@@ -166,13 +191,24 @@ async fn check_connection(
         Some(tls) => tls.with_current_roles(peer),
         None => peer,
     };
-    if let Err(problem) = check_host(&peer, request.uri(), request.headers()) {
-        count(&service.counters.roles_refused);
-        return HttpProblem(problem).into_response();
-    }
+    let peer = check_host(&peer, request.uri(), request.headers())
+        .and_then(|()| page::identified(&service, peer, request.headers()));
+    let peer = match peer {
+        Ok(peer) => peer,
+        Err(problem) => {
+            count(&service.counters.roles_refused);
+            return HttpProblem(problem).into_response();
+        }
+    };
     request.extensions_mut().insert(peer.clone());
+    let end_as_line = request.headers().get(END).is_some_and(|value| value == "line");
     let mut response = next.run(request).await;
-    if peer.roles().is_empty() {
+    if end_as_line {
+        response = response::with_end_as_line(response);
+    }
+    response.headers_mut().entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if peer.roles().is_empty() && !peer.is_page_visitor() {
         // It has nothing else to ask.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -186,8 +222,12 @@ fn check_host(peer: &Peer, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem
     if hosts.len() > 1 {
         return Err(Problem::ambiguous_host(hosts.len()));
     }
+    let origins = || headers.get_all(ORIGIN).iter().map(|origin| origin.to_str().unwrap_or_default());
     if !peer.is_loopback() {
-        return Ok(());
+        // A browser sends its certificate with the requests that pages of others cause, too.
+        let host = hosts.first().and_then(|host| host.to_str().ok());
+        let is_ours = |origin: &&str| origin.strip_prefix("https://").is_some_and(|origin| Some(origin) == host);
+        return origins().find(|origin| !is_ours(origin)).map_or(Ok(()), |origin| Err(Problem::foreign_origin(origin)));
     }
     let host = hosts.first().and_then(|host| host.to_str().ok()).unwrap_or_default();
     for name in [host].into_iter().chain(uri.authority().map(|authority| authority.as_str())) {
@@ -195,8 +235,7 @@ fn check_host(peer: &Peer, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem
             return Err(Problem::wrong_host(name));
         }
     }
-    for origin in headers.get_all(ORIGIN) {
-        let origin = origin.to_str().unwrap_or_default();
+    for origin in origins() {
         if origin.strip_prefix("http://") != Some(host) {
             return Err(Problem::foreign_origin(origin));
         }
@@ -220,12 +259,10 @@ async fn authorize(
     request: Request,
     next: Next,
 ) -> Response {
-    if peer.may(route.role) {
-        return next.run(request).await;
-    }
+    let Some(role) = route.role.filter(|role| !peer.may(*role)) else { return next.run(request).await };
     count(&service.counters.roles_refused);
-    let problem = refusal(&peer, route.role);
-    if let Some(action) = Action::of_role(route.role) {
+    let problem = refusal(&peer, role);
+    if let Some(action) = Action::of_role(role) {
         let target: String = request.uri().to_string().chars().take(TARGET_CHARS_MAX).collect();
         let query = serde_json::json!({ "method": route.verb.name().to_uppercase(), "target": target });
         let why = problem.detail.clone();
@@ -238,6 +275,7 @@ async fn authorize(
 /// Why a client may not do what takes this role.
 pub(super) fn refusal(peer: &Peer, needed: Role) -> Problem {
     match peer.is_loopback() {
+        true if peer.is_page_visitor() => Problem::page_session_ended(),
         true => Problem::forbidden_in_the_clear(needed),
         false => Problem::forbidden(&peer.to_string(), peer.roles(), needed),
     }
@@ -294,7 +332,13 @@ mod tests {
 
     #[test]
     fn over_plain_tcp_a_request_names_this_host_once_and_comes_from_no_other_page() {
-        let peer = Peer::of_loopback("127.0.0.1:1".parse().unwrap(), None);
+        let at = "127.0.0.1:1".parse().unwrap();
+        for peer in [Peer::of_loopback(at, None), Peer::of_page(at, None)] {
+            hosts_and_origins_are_checked(&peer);
+        }
+    }
+
+    fn hosts_and_origins_are_checked(peer: &Peer) {
         let uri = |text: &str| text.parse::<Uri>().unwrap();
         for (target, headers, status) in [
             ("/", &[("host", "localhost:1")][..], None),
@@ -314,7 +358,7 @@ mod tests {
             for (name, value) in headers {
                 map.append(*name, HeaderValue::from_static(value));
             }
-            let problem = check_host(&peer, &uri(target), &map).err();
+            let problem = check_host(peer, &uri(target), &map).err();
             assert_eq!(problem.map(|problem| problem.status), status, "{target} {headers:?}");
         }
     }

@@ -7,10 +7,12 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
+use super::polls::Polls;
 use api::{Role, Roles};
 use base::foreign::Foreign;
 
@@ -25,9 +27,11 @@ struct PeerInfo {
     /// Our end of the connection.
     local: Option<SocketAddr>,
     roles: Roles,
+    /// Of a session of the page: what it repeats.
+    polls: Option<Arc<Polls>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Identity {
     /// A process of this host, as the kernel says.
     Local { uid: Option<u32>, gid: Option<u32>, pid: Option<i32> },
@@ -35,6 +39,8 @@ enum Identity {
     Certificate { name: Foreign, serial: String, given: Roles },
     /// A process of this host that came over plain TCP; its user, where the kernel says.
     Loopback { uid: Option<u32> },
+    /// The same at the port of the page, before it has shown a token.
+    PageVisitor { uid: Option<u32> },
 }
 
 impl Peer {
@@ -46,13 +52,13 @@ impl Peer {
             gid: credentials.map(|c| c.gid()),
             pid: credentials.and_then(|c| c.pid()),
         };
-        Self(Arc::new(PeerInfo { identity, from: None, local: None, roles: Roles::ALL }))
+        Self(Arc::new(PeerInfo { identity, from: None, local: None, roles: Roles::ALL, polls: None }))
     }
 
     /// The owner of a certificate that was verified, and gives these roles.
     pub(crate) fn of_certificate(name: Foreign, serial: String, from: SocketAddr, given: Roles) -> Self {
         let identity = Identity::Certificate { name, serial, given };
-        Self(Arc::new(PeerInfo { identity, from: Some(from), local: None, roles: given }))
+        Self(Arc::new(PeerInfo { identity, from: Some(from), local: None, roles: given, polls: None }))
     }
 
     /// The same with the roles that `configured` gives to the owner of a certificate; without them those of the certificate.
@@ -63,13 +69,47 @@ impl Peer {
             return self;
         }
         let identity = Identity::Certificate { name: name.clone(), serial: serial.clone(), given: *given };
-        Self(Arc::new(PeerInfo { identity, from: self.0.from, local: self.0.local, roles }))
+        Self(Arc::new(PeerInfo { identity, from: self.0.from, local: self.0.local, roles, polls: None }))
     }
 
     /// A process of this host, over plain TCP, of this user.
     pub(crate) fn of_loopback(from: SocketAddr, uid: Option<u32>) -> Self {
         let identity = Identity::Loopback { uid };
-        Self(Arc::new(PeerInfo { identity, from: Some(from), local: None, roles: Roles::READ }))
+        Self(Arc::new(PeerInfo { identity, from: Some(from), local: None, roles: Roles::READ, polls: None }))
+    }
+
+    /// A process of this host at the port of the page, of this user. It may do nothing yet.
+    pub(crate) fn of_page(from: SocketAddr, uid: Option<u32>) -> Self {
+        let identity = Identity::PageVisitor { uid };
+        Self(Arc::new(PeerInfo { identity, from: Some(from), local: None, roles: Roles::default(), polls: None }))
+    }
+
+    /// Whoever asked for a link, in the browser that is connected from there.
+    pub(crate) fn in_browser(&self, browser: &Self, polls: Arc<Polls>) -> Self {
+        let PeerInfo { identity, roles, .. } = &*self.0;
+        let (identity, roles) = (identity.clone(), *roles);
+        let PeerInfo { from, local, .. } = *browser.0;
+        Self(Arc::new(PeerInfo { identity, from, local, roles, polls: Some(polls) }))
+    }
+
+    /// Whether it is at the port of the page and has shown no token.
+    pub(crate) fn is_page_visitor(&self) -> bool {
+        matches!(self.0.identity, Identity::PageVisitor { .. })
+    }
+
+    /// Whether it has a session of the page.
+    pub(crate) fn has_page_session(&self) -> bool {
+        self.0.polls.is_some()
+    }
+
+    /// Whether it connected to the Unix socket.
+    pub(crate) fn is_at_socket(&self) -> bool {
+        matches!(self.0.identity, Identity::Local { .. }) && self.0.polls.is_none()
+    }
+
+    /// Whether a session of the page asks what it has asked shortly before, so that the audit log has it.
+    pub(crate) fn repeats(&self, question: &Value, now: Instant) -> bool {
+        self.0.polls.as_ref().is_some_and(|polls| polls.repeats(question, now))
     }
 
     /// The same with our end of its connection. Call it before the peer is cloned.
@@ -102,14 +142,14 @@ impl Peer {
 
     /// Whether it came over plain TCP, as a browser can.
     pub(crate) fn is_loopback(&self) -> bool {
-        matches!(self.0.identity, Identity::Loopback { .. })
+        matches!(self.0.identity, Identity::Loopback { .. } | Identity::PageVisitor { .. })
     }
 
     /// Its user and process, where the kernel says.
     pub(crate) fn process(&self) -> (Option<u32>, Option<i32>) {
         match self.0.identity {
             Identity::Local { uid, pid, .. } => (uid, pid),
-            Identity::Loopback { uid } => (uid, None),
+            Identity::Loopback { uid } | Identity::PageVisitor { uid } => (uid, None),
             Identity::Certificate { .. } => (None, None),
         }
     }
@@ -133,7 +173,9 @@ impl Peer {
                 QuotaHolder { standing: QuotaClass::Root, id: HolderId::User(*uid) }
             }
             Identity::Local { uid, .. } => QuotaHolder { standing: QuotaClass::Socket, id: user(*uid) },
-            Identity::Loopback { uid } => QuotaHolder { standing: QuotaClass::Remote, id: user(*uid) },
+            Identity::Loopback { uid } | Identity::PageVisitor { uid } => {
+                QuotaHolder { standing: QuotaClass::Remote, id: user(*uid) }
+            }
             Identity::Certificate { name, serial, .. } => {
                 let id = HolderId::Certificate(format!("{serial} {}", name.untrusted()).into());
                 QuotaHolder { standing: QuotaClass::Remote, id }
@@ -145,7 +187,7 @@ impl Peer {
     pub(crate) fn described(&self) -> String {
         match &self.0.identity {
             Identity::Certificate { serial, .. } => format!("{self}, with the certificate number {serial},"),
-            Identity::Local { .. } | Identity::Loopback { .. } => self.to_string(),
+            Identity::Local { .. } | Identity::Loopback { .. } | Identity::PageVisitor { .. } => self.to_string(),
         }
     }
 
@@ -156,14 +198,17 @@ impl Peer {
             Identity::Certificate { name, serial, .. } => {
                 json!({ "certificate": name, "serial": serial, "roles": self.0.roles.names().collect::<Vec<_>>() })
             }
-            Identity::Loopback { uid: Some(uid) } => json!({ "uid": uid }),
-            Identity::Loopback { uid: None } => json!({ "anybody": "on this host" }),
+            Identity::Loopback { uid: Some(uid) } | Identity::PageVisitor { uid: Some(uid) } => json!({ "uid": uid }),
+            Identity::Loopback { uid: None } | Identity::PageVisitor { uid: None } => {
+                json!({ "anybody": "on this host" })
+            }
         }
     }
 
     /// Where it is, for the audit log.
     pub(crate) fn origin(&self) -> String {
-        self.0.from.map_or_else(|| "socket".to_owned(), |from| from.to_string())
+        let from = self.0.from.map_or_else(|| "socket".to_owned(), |from| from.to_string());
+        if self.has_page_session() { format!("page, {from}") } else { from }
     }
 }
 
@@ -176,8 +221,12 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.identity {
             Identity::Local { uid: Some(uid), pid: Some(pid), .. } => write!(f, "uid {uid} (process {pid})")?,
-            Identity::Local { uid: Some(uid), .. } | Identity::Loopback { uid: Some(uid) } => write!(f, "uid {uid}")?,
-            Identity::Local { .. } | Identity::Loopback { .. } => f.write_str("somebody")?,
+            Identity::Local { uid: Some(uid), .. }
+            | Identity::Loopback { uid: Some(uid) }
+            | Identity::PageVisitor { uid: Some(uid) } => write!(f, "uid {uid}")?,
+            Identity::Local { .. } | Identity::Loopback { .. } | Identity::PageVisitor { .. } => {
+                f.write_str("somebody")?;
+            }
             Identity::Certificate { name, .. } => write!(f, "{}", name.log())?,
         }
         self.0.from.map_or(Ok(()), |from| write!(f, " at {from}"))

@@ -15,7 +15,9 @@ use super::attestation::Attestation;
 use super::audit::Audit;
 use super::clock::now;
 use super::counters::ServiceCounters;
+use super::drop_times::DropTimes;
 use super::health_history::HealthHistory;
+use super::page_port::PagePort;
 use super::peer::Peer;
 use super::quota::{Quota, Share};
 use super::record::SharedSealer;
@@ -98,6 +100,9 @@ pub struct Service {
     pub(crate) retention_target: Reloadable<RetentionTarget>,
     pub(crate) counters: ServiceCounters,
     pub(crate) health_history: HealthHistory,
+    pub(crate) drop_times: DropTimes,
+    /// The port of the page, if it is reserved.
+    pub(crate) page: Option<Arc<PagePort>>,
     pub(crate) audit: Audit,
     /// What exports state about the recorder; `None` where files are read without one.
     pub(crate) attestation: Option<Arc<Attestation>>,
@@ -140,6 +145,8 @@ impl Service {
             retention_target: RetentionTarget::default().into(),
             counters: ServiceCounters::default(),
             health_history: HealthHistory::default(),
+            drop_times: DropTimes::default(),
+            page: None,
             audit: Audit::default(),
             attestation: None,
             record: None,
@@ -224,6 +231,12 @@ impl Service {
     pub fn with_own_streams(mut self, own_streams: Arc<OwnStreams>) -> Self {
         self.own_streams = own_streams;
         self
+    }
+
+    /// Sets the port of the page.
+    #[must_use]
+    pub fn with_page(self, page: Option<PagePort>) -> Self {
+        Self { page: page.map(Arc::new), ..self }
     }
 
     /// Sets the audit log.

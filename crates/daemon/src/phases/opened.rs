@@ -230,6 +230,7 @@ fn path_rules(settings: &Settings, audit: &Audit) -> PathRules {
     readable.push("/proc/self".into());
     // The directory and not the file, because editors replace files.
     readable.extend(settings.file.as_deref().map(directory));
+    readable.extend(settings.page_dissector.clone());
     if listeners::need_certificates(settings) {
         let files = settings.certificates();
         readable.extend([&files.ca, &files.cert, &files.key].map(|file| directory(file)));

@@ -71,7 +71,7 @@ impl Running {
         history: History,
         reload: Option<Reload>,
     ) -> Result<Self, Error> {
-        let Resources { settings, split, selection, audit, remote, mut pipelines, compressors, sources, .. } =
+        let Resources { settings, split, selection, audit, mut remote, mut pipelines, compressors, sources, .. } =
             resources;
         let before = spool::stored(&mut pipelines);
         let live = settings.is_live();
@@ -107,6 +107,7 @@ impl Running {
             .with_input(resources.input)
             .with_own_streams(resources.own_streams)
             .with_tls(remote.tls.clone())
+            .with_page(remote.page.take())
             .attested(resources.attestation)
             .with_memory_limit(MemoryLimit::of_cgroup(), split.budget_bytes + BESIDE_BUDGET_BYTES)
             .with_processes(names)

@@ -166,6 +166,8 @@ const SERVE: &[AllowedCall] = &[
     Call(libc::SYS_getsockname),
     Call(libc::SYS_getsockopt),
     When(libc::SYS_ioctl, &[Is(1, libc::FIONBIO)]),
+    // The port of the page, which is bound before: a thread in this role cannot make or bind another socket.
+    Call(libc::SYS_listen),
     Call(libc::SYS_recvfrom),
     Call(libc::SYS_recvmsg),
     Call(libc::SYS_sendmsg),

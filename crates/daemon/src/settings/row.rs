@@ -57,12 +57,14 @@ pub struct Flag {
     pub words: &'static [&'static str],
     /// A setting that cannot be given beside it, and that it overrules in the file.
     pub excludes: Option<&'static str>,
+    /// The value of the flag where it is given without one.
+    pub alone: Option<&'static str>,
 }
 
 impl Flag {
     /// A flag without a value.
     pub(super) const SWITCH: Self =
-        Self { short: None, value_name: None, many: false, heading: None, words: &[], excludes: None };
+        Self { short: None, value_name: None, many: false, heading: None, words: &[], excludes: None, alone: None };
 
     pub(super) const fn value(name: &'static str) -> Self {
         Self { value_name: Some(name), ..Self::SWITCH }
@@ -82,6 +84,10 @@ impl Flag {
 
     pub(super) const fn words(self, words: &'static [&'static str]) -> Self {
         Self { words, ..self }
+    }
+
+    pub(super) const fn alone(self, value: &'static str) -> Self {
+        Self { alone: Some(value), ..self }
     }
 
     pub(super) const fn excludes(self, other: &'static str) -> Self {

@@ -152,6 +152,14 @@ settings! {
     /// Serve every user of this host at these loopback addresses, without encryption.
     "" "listen-plain" => listen_plain: Vec<SocketAddr> = Unset("nowhere", r#"["127.0.0.1:57080"]"#), Restart,
         Some(Flag::many("ADDR:PORT").heading("Other machines")), |value| value.addresses("127.0.0.1:57080");
+    /// Serve the web page at this loopback address from the start. Without it, the page has a port that opens when somebody
+    /// asks for a link with `retrocap page`. A browser needs such a link either way.
+    "" "page" => page: Option<SocketAddr> = Unset("a free port, which `retrocap page` opens", r#""127.0.0.1:57081""#), Restart,
+        Some(Flag::value("ADDR:PORT").heading("Page").alone("127.0.0.1:57081")), |value| value.address("127.0.0.1:57081").map(Some);
+    /// Folder with a dissector for the page, wiregasm 1.9 (npm @goodtools/wiregasm): its files wiregasm.js, wiregasm.wasm
+    /// and wiregasm.data. The page then shows packets as Wireshark does. Everybody who reaches the page gets these files.
+    "" "page-dissector" => page_dissector: Option<PathBuf> = Unset("none", r#""/usr/share/retrocap/wiregasm""#), Restart,
+        Some(Flag::value("DIR").heading("Page")), |value| value.path().map(Some);
     /// Certificate of the authority whose clients are served, a PEM file. A reload reads ca, cert and key again, if the
     /// recorder's user may read them.
     "" "ca" => ca: PathBuf = Is("/etc/retrocap/tls/ca.pem"), Now, None, |value| value.path();

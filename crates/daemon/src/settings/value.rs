@@ -143,6 +143,12 @@ impl Value<'_> {
         Ok(duration)
     }
 
+    /// An address with its port; `example` shows how it is written.
+    pub(super) fn address(self, example: &str) -> Result<SocketAddr, String> {
+        let text = self.text()?;
+        text.parse().map_err(|_| format!("cannot read the address {text:?}: try {example}"))
+    }
+
     /// Addresses with their ports; `example` shows how one is written.
     pub(super) fn addresses(self, example: &str) -> Result<Vec<SocketAddr>, String> {
         let read = |text: &String| {

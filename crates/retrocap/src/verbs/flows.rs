@@ -29,7 +29,7 @@ use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers;
 use crate::{offline, offline_spool};
 use api::question::{FlowsQuestion, ListingQuestion};
-use api::value::{Kind, ParameterValue as _};
+use api::value::{Kind, ParameterValue as _, Texts};
 use base::time::Timestamp;
 use query::flows::Sort;
 use query::listing::PageCursor;
@@ -70,6 +70,9 @@ pub(crate) struct Flows {
     /// names below that domain
     #[arg(long, value_name = "TEXT", help_heading = "Selection", conflicts_with = "by")]
     name: Option<String>,
+    /// Only the session with this id, as `flows --json` prints it; may be repeated
+    #[arg(long, value_name = "ID", help_heading = "Selection", conflicts_with = "by")]
+    id: Vec<String>,
     /// Only sessions of this application protocol (detected by content), or with this kind of message: modbus,
     /// modbus:write; any shows the protocol of each session. This reads the packets of the selection
     #[arg(long, value_name = "NAME[:WORD]", help_heading = "Selection", value_parser = apps::app)]
@@ -240,6 +243,7 @@ impl Flows {
             // With applications, rows are counted here.
             limit: self.limit.filter(|_| !self.reads_apps()),
             after: self.after,
+            ids: (!self.id.is_empty()).then(|| Texts(self.id.clone())),
             name: self.name.clone(),
             process: self.process.process.clone(),
             container: self.process.container.clone(),

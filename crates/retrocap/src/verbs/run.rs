@@ -57,6 +57,9 @@ fn arg(row: &'static Row, flag: daemon::settings::Flag) -> Arg {
     if let Some(heading) = flag.heading {
         arg = arg.help_heading(heading);
     }
+    if let Some(value) = flag.alone {
+        arg = arg.num_args(0..=1).default_missing_value(value);
+    }
     if let Some(other) = flag.excludes {
         arg = arg.conflicts_with(other);
     }

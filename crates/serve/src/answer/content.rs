@@ -6,6 +6,7 @@
 
 pub(crate) mod files;
 pub(crate) mod hunt;
+pub(crate) mod said;
 
 use std::time::{Duration, Instant};
 

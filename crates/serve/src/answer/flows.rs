@@ -10,7 +10,7 @@ use super::super::peer::Peer;
 use super::super::service::Service;
 use super::super::spool_health::of_memory;
 use super::stream::{AnswerEnd, ClientGone, Sink, stream};
-use super::{Answer, AnswerKind};
+use super::{Answer, AnswerKind, columns};
 use api::parameters::FlowQuery;
 use api::value::ParameterValue as _;
 use api::{Problem, describe};
@@ -28,7 +28,7 @@ const SUMS_MIN: usize = 1024;
 /// Answers with the sessions that match, or says why there are none.
 pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -> Result<Answer, Problem> {
     tracing::debug!("{peer} lists sessions: {}", describe::sentence(&query.request));
-    let audited = audited(&query);
+    let (audited, listed_by_id) = (audited(&query), query.ids.is_some());
     if query.is_by_process() && service.processes.is_none() {
         let sentence = "the recorder does not name processes: start it with --processes";
         return Err(Problem::nothing_matched(&Cause::new("not_watched", sentence.to_owned())));
@@ -37,7 +37,12 @@ pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -
     let (share, fit) = service.listing(&peer, known_at_most(&service)).await?;
     service.counters.flow_queries.fetch_add(1, Ordering::Relaxed);
     let listing = Listing { service: Arc::clone(&service), query, fit };
-    let answer = move |sink: Sink| match listing.service.audit().begin(&peer, Action::Flows, audited) {
+    // A page looks up the sessions that are in view; the audit log has that it lists sessions.
+    let begin = move |service: &Service| match listed_by_id {
+        true => columns::begin(service, &peer, audited),
+        false => service.audit().begin(&peer, Action::Flows, audited),
+    };
+    let answer = move |sink: Sink| match begin(&listing.service) {
         Ok(entry) => listing.run(sink, entry),
         Err(problem) => sink.refuse(problem),
     };
@@ -68,9 +73,9 @@ impl Listing {
     }
 
     fn sessions(&self, mut sink: Sink, mut entry: AuditEntry) -> Result<(), ClientGone> {
-        let FlowQuery { request, sort, after, name, .. } = &self.query;
+        let FlowQuery { request, sort, after, name, ids, .. } = &self.query;
         let rows_max = usize::try_from(self.fit).unwrap_or(usize::MAX);
-        let options = ListingOptions { sort: *sort, after: *after, name: name.clone(), rows_max };
+        let options = ListingOptions { sort: *sort, after: *after, name: name.clone(), ids: ids.clone(), rows_max };
         // A limit of sessions of a process applies to what is found.
         let rows_max_of_process = request.limit.filter(|_| self.query.is_by_process()).unwrap_or(u64::MAX);
         let limit = request.limit.filter(|_| !self.query.is_by_process());
@@ -291,6 +296,7 @@ fn audited(query: &FlowQuery) -> Value {
     audited["name"] = query.name.as_ref().map(ToString::to_string).into();
     audited["process"] = query.process.clone().into();
     audited["container"] = query.container.clone().into();
+    audited["ids"] = query.ids.is_some().into();
     audited["by"] = query.by.map(|by| by.write()).into();
     audited
 }

@@ -9,7 +9,8 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 use super::super::answer::{
-    Answer, content, flows as flow_answers, follow, packets as packet_answers, pins, selections as many,
+    Answer, columns as column_answers, content, flows as flow_answers, follow, packet_lines, packets as packet_answers,
+    pins, selections as many,
 };
 use super::super::peer::Peer;
 use super::super::service::Service;
@@ -20,9 +21,11 @@ use api::Problem;
 use api::answers::{Health, PinList, PinStatus};
 use api::bodies::NewPin;
 use api::content_parameters::{FilesQuery, HuntQuery};
+use api::page_parameters::{self, AmountQuery};
 use api::parameters::{FlowQuery, PacketQuery};
 use api::question::UnpinQuestion;
 use query::status::Status;
+use query::timeline::Timeline;
 
 type Result<T> = std::result::Result<T, HttpProblem>;
 
@@ -119,6 +122,42 @@ pub(super) async fn file(
     let query = query.unwrap_or_default();
     let (query, complete) = FilesQuery::read_one(&id, &query, service.clock()).map_err(Problem::from)?;
     Ok(content::files::file(service, peer, query, complete).await?)
+}
+
+pub(super) async fn columns(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer> {
+    let request = page_parameters::selection(&query.unwrap_or_default(), service.clock()).map_err(Problem::from)?;
+    Ok(column_answers::columns(service, peer, request).await?)
+}
+
+pub(super) async fn timeline(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Result<SafeJson<Timeline>> {
+    let query = AmountQuery::spans(&query.unwrap_or_default(), service.clock()).map_err(Problem::from)?;
+    Ok(SafeJson(StatusCode::OK, column_answers::timeline(service, peer, query).await?))
+}
+
+pub(super) async fn lines(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer> {
+    let query = AmountQuery::lines(&query.unwrap_or_default(), service.clock()).map_err(Problem::from)?;
+    Ok(packet_lines::lines(service, peer, query).await?)
+}
+
+pub(super) async fn streams(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer> {
+    let query = AmountQuery::bytes(&query.unwrap_or_default(), service.clock()).map_err(Problem::from)?;
+    Ok(content::said::streams(service, peer, query).await?)
 }
 
 pub(super) async fn pins(State(service): State<Arc<Service>>) -> Result<SafeJson<PinList>> {

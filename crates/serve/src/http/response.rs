@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use serde::Serialize;
 
@@ -79,11 +80,15 @@ impl IntoResponse for Answer {
                 ),
             ),
             AnswerKind::Files => ("application/x-ndjson", None),
+            AnswerKind::Columns => ("application/vnd.retrocap.columns", None),
+            AnswerKind::Lines => {
+                ("application/x-ndjson", Some("retrocap-packets, retrocap-overtaken, retrocap-note, retrocap-missing"))
+            }
             AnswerKind::Matches | AnswerKind::Objects => (
                 "application/x-ndjson",
                 Some("retrocap-matches, retrocap-packets, retrocap-overtaken, retrocap-note, retrocap-missing"),
             ),
-            AnswerKind::Object { .. } => ("application/octet-stream", None),
+            AnswerKind::Object { .. } | AnswerKind::Dissector => ("application/octet-stream", None),
         };
         let mut response = Response::new(axum::body::Body::new(HttpBody(self.body)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -105,6 +110,26 @@ fn forbid_rendering(headers: &mut HeaderMap, file_name: &str) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+/// The trailers of an answer in lines as its last line: `{"end": {"retrocap-note": …}}`.
+pub(super) fn with_end_as_line(response: Response) -> Response {
+    let is_lines = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/x-ndjson");
+    if !is_lines {
+        return response;
+    }
+    response.map(|body| {
+        axum::body::Body::new(body.map_frame(|frame| match frame.into_trailers() {
+            Ok(trailers) => {
+                let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+                let end: serde_json::Map<String, serde_json::Value> =
+                    trailers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value).into())).collect();
+                let line = format!("{}\n", serde_json::json!({ "end": end }));
+                Frame::data(Bytes::from(json_document(&line).into_owned()))
+            }
+            Err(frame) => frame,
+        }))
+    })
 }
 
 /// The stream of an answer as the body of a response. Its end becomes trailers; without an end the connection breaks.

@@ -1,0 +1,95 @@
+// Alerts of Suricata or Zeek, dropped here: which of their sessions are there, in whole, in part, or not, and why.
+
+import * as api from './api.js';
+import { exact, exactTime, microseconds, number, rfc3339 } from './format.js';
+import { change } from './state.js';
+import { button, el } from './ui.js';
+
+const BEFORE_US = 5e6, ALERTS_MAX = 5000, AT_ONCE = 200;
+
+export function alerts(place, app) {
+  const input = el('input', { type: 'file', id: 'alert-file', 'aria-label': 'eve.json or conn.log' });
+  const zone = el('div', { class: 'drop', id: 'drop' }, 'Drop an eve.json of Suricata or a conn.log of Zeek here, or choose one: ', input);
+  const note = el('p', { class: 'note', role: 'status', id: 'alert-note' });
+  const body = el('tbody');
+  const list = el('table', { id: 'outcomes' }, el('caption', {}, 'Alerts'), el('thead', {}, el('tr', {}, ...['Time', 'Alert', 'Session', 'Outcome', 'Why'].map((name) => el('th', { scope: 'col' }, name)))), body);
+  place.append(zone, note, list);
+  input.addEventListener('change', () => input.files[0] && take(input.files[0]));
+  zone.addEventListener('dragover', (event) => { event.preventDefault(); zone.classList.add('over'); });
+  zone.addEventListener('dragleave', () => zone.classList.remove('over'));
+  zone.addEventListener('drop', (event) => {
+    event.preventDefault();
+    zone.classList.remove('over');
+    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+  });
+
+  async function take(file) {
+    const { found, wrong } = read(await file.text());
+    body.replaceChildren();
+    if (!found.length) { note.textContent = `There is no alert in ${file.name}: it is neither an eve.json of Suricata nor a conn.log of Zeek.`; return; }
+    const some = found.slice(0, ALERTS_MAX), counts = { found: 0, partly: 0, missing: 0 };
+    note.textContent = `${number(some.length)} alerts, asking the recorder …`;
+    try {
+      for (let at = 0; at < some.length; at += AT_ONCE) await ask(some.slice(at, at + AT_ONCE), counts);
+    } catch (error) {
+      note.textContent = error.message;
+      return;
+    }
+    note.textContent = [`${counts.found} found, ${counts.partly} found in part, ${counts.missing} missing`, wrong ? `${wrong} lines were not understood` : '', found.length > some.length ? `only the first ${exact(ALERTS_MAX)} were looked up` : ''].filter(Boolean).join('; ');
+  }
+
+  async function ask(some, counts) {
+    const newest = microseconds(app.end.as_of) || Infinity;
+    const selections = some.map(({ flow, at, until }) => ({ flow, since: rfc3339(Math.max(0, Math.min(at, newest) - BEFORE_US)), until: rfc3339(Math.max(until, at) + BEFORE_US) }));
+    const outcomes = new Map();
+    await api.lines('/v1/packets', (line) => { if (line.selection !== undefined && line.data === undefined) outcomes.set(line.selection, line); },
+      { body: JSON.stringify({ selections, answer: 'lines', whole_sessions: true }) }).catch((error) => {
+      // None of them finds anything.
+      if (error.status !== 404) throw error;
+      some.forEach((_, i) => outcomes.set(i, { packets: 0, missing: { detail: error.message } }));
+    });
+    some.forEach((alert, i) => {
+      const outcome = outcomes.get(i) || { packets: 0, missing: { detail: 'the recorder did not say' } };
+      const kind = outcome.packets === 0 ? 'missing' : outcome.missing ? 'partly' : 'found';
+      counts[kind] += 1;
+      const words = { found: `found, ${number(outcome.packets)} packets`, partly: `found in part, ${number(outcome.packets)} packets`, missing: 'missing' }[kind];
+      const open = kind === 'missing' ? alert.flow : button(alert.flow, () => change({ view: '', q: alert.flow.split(' ').slice(0, 2).join(' '), since: selections[i].since, until: selections[i].until }));
+      body.append(el('tr', { class: kind }, el('td', {}, exactTime(alert.at)), el('td', {}, alert.name), el('td', {}, open), el('td', {}, words), el('td', {}, outcome.missing?.detail || '')));
+    });
+  }
+}
+
+const bracketed = (ip) => (ip.includes(':') ? `[${ip}]` : ip);
+
+function alert(name, time, a, aPort, b, bPort, proto, duration = 0) {
+  if (!a || !b || Number.isNaN(time)) return null;
+  const known = /^(tcp|udp|sctp)$/i.test(proto || '');
+  const flow = known ? `${bracketed(a)}:${aPort} ${bracketed(b)}:${bPort} ${proto.toLowerCase()}` : `${bracketed(a)} ${bracketed(b)}`;
+  return { name, at: time, until: time + duration * 1e6, flow };
+}
+
+// The alerts of a file, and how many lines are none.
+export function read(text) {
+  const found = [];
+  let wrong = 0, fields = null;
+  for (const line of text.split('\n')) {
+    if (!line.trim()) continue;
+    if (line.startsWith('#')) {
+      if (line.startsWith('#fields')) fields = line.split('\t').slice(1);
+      continue;
+    }
+    let made = null;
+    if (fields && !line.startsWith('{')) {
+      const values = line.split('\t'), of = (name) => values[fields.indexOf(name)];
+      made = alert('conn', Number(of('ts')) * 1e6, of('id.orig_h'), of('id.orig_p'), of('id.resp_h'), of('id.resp_p'), of('proto'), Number(of('duration')) || 0);
+    } else {
+      try {
+        const event = JSON.parse(line);
+        if (event['id.orig_h']) made = alert('conn', typeof event.ts === 'number' ? event.ts * 1e6 : Date.parse(event.ts) * 1000, event['id.orig_h'], event['id.orig_p'], event['id.resp_h'], event['id.resp_p'], event.proto, event.duration || 0);
+        else if (event.src_ip) made = alert(event.alert?.signature || event.event_type || 'event', Date.parse(String(event.timestamp).replace(/([+-]\d\d)(\d\d)$/, '$1:$2')) * 1000, event.src_ip, event.src_port, event.dest_ip, event.dest_port, event.proto);
+      } catch { /* counted below */ }
+    }
+    if (made) found.push(made); else wrong += 1;
+  }
+  return { found, wrong };
+}

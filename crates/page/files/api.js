@@ -1,0 +1,115 @@
+// Requests to the recorder that served this page, and to nobody else. The token goes into a header: a cookie would go to other
+// servers of this host too, because cookies ignore ports.
+
+const KEY = 'retrocap-token', PATIENCE_MS = 15000;
+let token = sessionStorage.getItem(KEY);
+const shared = 'BroadcastChannel' in window ? new BroadcastChannel('retrocap') : null;
+
+let renewed = () => {};
+
+// Another tab of this page may ask for the token, or have a new one.
+shared?.addEventListener('message', ({ data }) => {
+  if (data === 'ask' && token) shared.postMessage({ token });
+  else if (data?.fresh && data.token !== token) { keep(data.token); renewed(); }
+});
+
+// Calls `then` when another tab was opened with a new link.
+export function onRenewed(then) { renewed = then; }
+
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem.detail || problem.title || `the recorder answered ${status}`);
+    this.status = status;
+    this.cause = problem.cause;
+  }
+}
+
+export const isGone = (error) => error instanceof TypeError || error.name === 'TimeoutError';
+export const hasEnded = (error) => error instanceof Refused && error.status === 401;
+
+// Takes the secret out of the address of the page and exchanges it; without one, another tab may have a token.
+export async function enter() {
+  const hash = new URLSearchParams(location.hash.slice(1));
+  const link = hash.get('link');
+  if (link) {
+    hash.delete('link');
+    history.replaceState(null, '', `${location.pathname}#${hash}`);
+    const answer = await send('POST', '/v1/page/session', { body: JSON.stringify({ link }) });
+    keep((await answer.json()).token);
+    shared?.postMessage({ token, fresh: true });
+  } else if (!token && shared) {
+    const given = await new Promise((resolve) => {
+      const take = ({ data }) => data?.token && resolve(data.token);
+      shared.addEventListener('message', take);
+      shared.postMessage('ask');
+      setTimeout(() => resolve(null), 150);
+    });
+    if (given) keep(given);
+  }
+  return json('/v1/page');
+}
+
+function keep(text) {
+  token = text;
+  sessionStorage.setItem(KEY, text);
+}
+
+export async function leave() {
+  await send('DELETE', '/v1/page/session');
+  sessionStorage.removeItem(KEY);
+  token = null;
+}
+
+export async function send(method, target, options = {}) {
+  const headers = { 'Retrocap-End': 'line', ...options.headers };
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (options.body) headers['Content-Type'] = 'application/json';
+  const answer = await fetch(target, { ...options, method, headers, cache: 'no-store', credentials: 'same-origin', redirect: 'error' });
+  if (!answer.ok) {
+    const problem = await answer.json().catch(() => ({}));
+    throw new Refused(answer.status, problem);
+  }
+  return answer;
+}
+
+// A recorder that is stopped takes requests and does not answer.
+export const soon = () => ({ signal: AbortSignal.timeout(PATIENCE_MS) });
+
+export async function json(target, options = soon()) {
+  const answer = await send('GET', target, options);
+  return answer.json();
+}
+
+// Calls `each` with the objects of an answer in lines as they come; returns what its end says.
+export async function lines(target, each, options = {}) {
+  const answer = await send(options.body ? 'POST' : 'GET', target, options);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '', end = null;
+  const take = (text) => {
+    if (!text) return;
+    const value = JSON.parse(text);
+    if (value.end && Object.keys(value).length === 1) end = value.end;
+    else each(value);
+  };
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    const all = (rest + value).split('\n');
+    rest = all.pop();
+    all.forEach(take);
+  }
+  take(rest);
+  return end || {};
+}
+
+// The query string of these parameters; those without a value are left out, and a list is repeated.
+export function query(parameters) {
+  const all = new URLSearchParams();
+  for (const [key, value] of Object.entries(parameters)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined && one !== null && one !== '') all.append(key, one);
+    }
+  }
+  const text = all.toString();
+  return text ? `?${text}` : '';
+}

@@ -1,0 +1,255 @@
+// The page: it asks who is there, loads all sessions, and keeps the parts of the page up to date.
+
+import * as api from './api.js';
+import { alerts } from './alerts.js';
+import { bar } from './bar.js';
+import { detail } from './detail.js';
+import { useLocal, microseconds, rfc3339, number } from './format.js';
+import { hunt } from './hunt.js';
+import { Store, sorted } from './store.js';
+import { term, understand } from './search.js';
+import { searchBox } from './searchbox.js';
+import { state, change, onChange, terms } from './state.js';
+import { strip } from './strip.js';
+import { table } from './table.js';
+import { talkers } from './talkers.js';
+import { byId, say, tabs } from './ui.js';
+
+// Time between two looks for new packets, and the part of the recorder's time that they may take.
+const LOOK_MS = 1000;
+const SHARE = 0.01;
+// What of old sessions is kept changes without new packets of theirs: all are read again after this time.
+const RELOAD_MS = 300000;
+// Packets of several workers can be a little out of order.
+const OVERLAP_US = 2000000;
+
+export const app = {
+  store: new Store(), rows: new Uint32Array(0), end: { interfaces: [], states: [] }, visitor: null, live: true, found: null, understood: understand(state.q),
+  loaded: 0, error: '',
+};
+const parts = {};
+let asOf = '', looking = false, timer = 0, loadedAt = 0, wait = LOOK_MS, failures = 0;
+
+export const window_ = () => ({ since: state.since || undefined, until: state.until || undefined });
+
+function orderRows(rows) {
+  const { store } = app, { sort } = state;
+  const amount = (of) => Float64Array.from({ length: store.count }, (_, row) => of(row));
+  const key = sort === 'last' ? store.last : sort === 'bytes' ? amount((row) => store.originatorBytes[row] + store.responderBytes[row])
+    : sort === 'packets' ? amount((row) => store.originatorPackets[row] + store.responderPackets[row])
+      : sort === 'duration' ? amount((row) => store.last[row] - store.first[row]) : store.first;
+  return sorted(rows, key, sort !== 'start');
+}
+
+// The rows that the window, the terms and the search leave.
+export function narrow() {
+  const { store, found, understood } = app;
+  const since = state.since ? microseconds(state.since) : -Infinity, until = state.until ? microseconds(state.until) : Infinity;
+  const tests = [];
+  for (const text of terms('only')) { const one = term(text); if (one) tests.push({ ...one, negative: false }); }
+  for (const text of terms('not')) { const one = term(text); if (one) tests.push({ ...one, negative: true }); }
+  if (understood.kind === 'terms') tests.push(...understood.terms);
+  const decide = tests.map((one) => ({ negative: Boolean(one.negative), is: one.test(store, app.end.interfaces) }));
+  const server = understood.kind === 'name' || understood.kind === 'expression';
+  const kept = new Uint32Array(store.count);
+  let count = 0;
+  const { first, last } = store;
+  next: for (let row = 0; row < store.count; row += 1) {
+    if (last[row] < since || first[row] > until) continue;
+    if (server && !(found && found.has(row))) continue;
+    for (let i = 0; i < decide.length; i += 1) if (Boolean(decide[i].is(row)) === decide[i].negative) continue next;
+    kept[count] = row;
+    count += 1;
+  }
+  app.rows = orderRows(kept.slice(0, count));
+}
+
+function show() {
+  narrow();
+  parts.table?.show();
+  parts.talkers?.show();
+  parts.search?.show();
+}
+
+// Asks the recorder for the sessions that a name or an expression means.
+async function find(since) {
+  const { understood, store } = app;
+  if (understood.kind !== 'name' && understood.kind !== 'expression') {
+    app.found = null;
+    app.error = '';
+    return;
+  }
+  const asked = state.q, found = since && app.found ? app.found : new Set();
+  try {
+    if (understood.kind === 'name') {
+      await api.lines(`/v1/flows${api.query({ name: understood.name, since, limit: 100000 })}`, (flow) => {
+        const row = store.findId(flow.id);
+        if (row >= 0) found.add(row);
+      });
+    } else {
+      const answer = await api.send('GET', `/v1/columns${api.query({ filter: understood.expression, since })}`);
+      const some = new Store();
+      some.read(await answer.arrayBuffer());
+      for (let i = 0; i < some.count; i += 1) {
+        const row = store.find(some.idLow[i], some.idHigh[i]);
+        if (row >= 0) found.add(row);
+      }
+    }
+    app.error = '';
+  } catch (error) {
+    if (api.isGone(error) || api.hasEnded(error)) throw error;
+    // Nothing that matches is an answer too.
+    app.error = error.status === 404 ? '' : error.message;
+    if (error.status === 404) app.note = error.message;
+  }
+  if (asked === state.q) app.found = found;
+}
+
+async function load() {
+  const started = performance.now();
+  const answer = await api.send('GET', '/v1/columns');
+  const buffer = await answer.arrayBuffer();
+  const store = new Store();
+  const end = store.read(buffer);
+  app.store = store;
+  app.end = end;
+  app.loaded += 1;
+  asOf = end.as_of;
+  loadedAt = performance.now();
+  await find();
+  show();
+  wait = Math.max(LOOK_MS, (performance.now() - started) * 2);
+  say(`${number(store.count)} sessions`);
+}
+
+// Sessions that had packets since the last look. A laptop that slept asks for all that came meanwhile.
+async function look() {
+  const { store } = app;
+  const since = asOf ? rfc3339(Math.max(0, microseconds(asOf) - OVERLAP_US)) : undefined;
+  const started = performance.now();
+  const answer = await api.send('GET', `/v1/columns${api.query({ since })}`, api.soon());
+  const buffer = await answer.arrayBuffer();
+  // An upper bound of what it cost the recorder.
+  const took = performance.now() - started;
+  const end = store.read(buffer);
+  app.end = end;
+  wait = Math.max(LOOK_MS, Math.min(took / SHARE, 60000));
+  if (end.as_of === asOf && !end.sessions) return;
+  if (end.as_of !== asOf) {
+    await find(since);
+    asOf = end.as_of || asOf;
+    show();
+    parts.strip?.grew(microseconds(asOf));
+  }
+}
+
+async function tick() {
+  clearTimeout(timer);
+  if (looking) return;
+  looking = true;
+  try {
+    if (!document.hidden) {
+      if (!app.loaded || performance.now() - loadedAt > RELOAD_MS) await load();
+      else if (app.live) await look();
+      await parts.bar.refresh();
+      if (app.live) await parts.strip.refresh();
+      trouble('');
+      failures = 0;
+    }
+  } catch (error) {
+    failures += 1;
+    wait = Math.min(30000, LOOK_MS * 2 ** Math.min(failures, 5));
+    if (api.hasEnded(error)) return ended(error);
+    trouble(api.isGone(error) ? 'The recorder does not answer. The page tries again; what it shows is what it knew last.' : error.message);
+  } finally {
+    looking = false;
+  }
+  timer = setTimeout(tick, wait);
+}
+
+export function trouble(text) {
+  const place = byId('trouble');
+  if (place.textContent === text) return;
+  place.textContent = text;
+  place.hidden = !text;
+}
+
+function ended(error) {
+  clearTimeout(timer);
+  document.body.classList.add('ended');
+  byId('recording').textContent = 'Not connected';
+  trouble(`${error.message}. On the recorder's host: sudo retrocap page`);
+  api.onRenewed(() => {
+    api.onRenewed(() => {});
+    document.body.classList.remove('ended');
+    trouble('');
+    app.loaded = 0;
+    enter();
+  });
+}
+
+export function setLive(on) {
+  app.live = on;
+  say(on ? 'Following new traffic' : 'Paused');
+  if (on) tick();
+}
+
+function view() {
+  const current = state.view || 'sessions';
+  byId('list').hidden = current !== 'sessions';
+  byId('hunt').hidden = current !== 'hunt';
+  byId('alerts').hidden = current !== 'alerts';
+  parts.tabs(current);
+}
+
+async function changed(keys) {
+  const has = (...names) => names.some((name) => keys.has(name));
+  if (has('zone')) useLocal(state.zone === 'local');
+  if (has('q')) {
+    app.understood = understand(state.q);
+    app.found = null;
+    app.note = '';
+    parts.search.show('asking');
+    await find().catch((error) => trouble(error.message));
+  }
+  if (has('view')) view();
+  if (has('since', 'until', 'q', 'only', 'not', 'sort', 'zone', 'by')) show();
+  if (has('since', 'until', 'q', 'zone')) parts.strip.reset();
+  if (has('session', 'zone')) parts.detail.show();
+  if (has('zone')) parts.bar.draw();
+}
+
+async function start() {
+  useLocal(state.zone === 'local');
+  parts.bar = bar(byId('bar'), app);
+  parts.strip = strip(byId('strip'), app);
+  parts.search = searchBox(byId('search'), app);
+  parts.table = table(byId('list'), app);
+  parts.talkers = talkers(byId('talkers'), app);
+  parts.detail = detail(byId('session'), app);
+  parts.tabs = tabs(byId('tabs'), [['sessions', 'Sessions'], ['hunt', 'Hunt'], ['alerts', 'Alerts']], (key) => change({ view: key === 'sessions' ? '' : key }));
+  hunt(byId('hunt'), app);
+  alerts(byId('alerts'), app);
+  view();
+  onChange(changed);
+  enter();
+}
+
+async function enter() {
+  try {
+    app.visitor = await api.enter();
+  } catch (error) {
+    if (api.hasEnded(error)) return ended(error);
+    trouble(api.isGone(error) ? 'The recorder does not answer.' : error.message);
+    timer = setTimeout(enter, 3000);
+    return;
+  }
+  document.title = `Retrocap on ${app.visitor.host}`;
+  parts.bar.draw();
+  await tick();
+  if (state.session) parts.detail.show();
+  addEventListener('visibilitychange', () => { if (!document.hidden) tick(); });
+  addEventListener('online', tick);
+}
+
+start();

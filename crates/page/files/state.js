@@ -1,0 +1,53 @@
+// What the page shows, all of it in its address: a link is a finding that a colleague with rights can open.
+
+const KEYS = ['view', 'since', 'until', 'q', 'by', 'sort', 'session', 'only', 'not', 'zone', 'tab'];
+const listeners = new Set();
+export const state = read();
+
+function read() {
+  const hash = new URLSearchParams(location.hash.slice(1));
+  const all = Object.fromEntries(KEYS.map((key) => [key, hash.get(key) || '']));
+  return all;
+}
+
+// Changes the state. Steps that somebody may want to go back from are steps of the history.
+export function change(part, isStep = true) {
+  const changed = Object.keys(part).filter((key) => state[key] !== part[key]);
+  if (!changed.length) return;
+  Object.assign(state, part);
+  const hash = address(state);
+  if (isStep) history.pushState(null, '', hash);
+  else history.replaceState(null, '', hash);
+  listeners.forEach((listener) => listener(new Set(changed)));
+}
+
+export function address(of) {
+  const hash = new URLSearchParams();
+  for (const key of KEYS) if (of[key]) hash.set(key, of[key]);
+  return `#${hash}`;
+}
+
+export function onChange(listener) {
+  listeners.add(listener);
+}
+
+function moved() {
+  const now = read();
+  const changed = KEYS.filter((key) => state[key] !== now[key]);
+  Object.assign(state, now);
+  if (changed.length) listeners.forEach((listener) => listener(new Set(changed)));
+}
+addEventListener('popstate', moved);
+addEventListener('hashchange', moved);
+
+// Terms that narrow the sessions, such as host 10.0.0.1, as a list in the address.
+export const terms = (key) => (state[key] ? state[key].split(',') : []);
+
+export function addTerm(key, term) {
+  const all = terms(key);
+  if (!all.includes(term)) change({ [key]: [...all, term].join(',') });
+}
+
+export function removeTerm(key, term) {
+  change({ [key]: terms(key).filter((one) => one !== term).join(',') });
+}

@@ -1,0 +1,181 @@
+// The list of sessions: a virtual table, of which only the rows in view exist.
+
+import * as api from './api.js';
+import { bytes, dayAndClock, exact, exactTime, number, rfc3339, span } from './format.js';
+import { protocolName } from './store.js';
+import { change, state } from './state.js';
+import { el } from './ui.js';
+
+const ROW = 26;
+// Chromium has a limit of 33,554,428 pixels; a longer list has a scaled scrollbar.
+const HEIGHT_MAX = 16000000;
+const HEADS = ['First packet', 'Originator', 'Responder', 'Proto', 'Name and words', 'State', 'Lasts', 'Packets', 'Bytes', 'Kept'];
+const DETAILS_MAX = 2000;
+
+export function table(place, app) {
+  const head = el('div', { role: 'row', class: 'head', 'aria-rowindex': 1 }, ...HEADS.map((name) => el('span', { role: 'columnheader' }, name)));
+  const spacer = el('div', { class: 'spacer', role: 'presentation' });
+  const body = el('div', { class: 'rows', role: 'rowgroup' });
+  const grid = el('div', { id: 'grid', role: 'grid', tabindex: 0, 'aria-label': 'Sessions', 'aria-colcount': HEADS.length },
+    el('div', { role: 'rowgroup', class: 'heads' }, head), body, spacer);
+  place.append(grid, el('p', { id: 'empty', hidden: true }));
+  const made = [];
+  const details = new Map();
+  let top = 0, chosen = -1, pending = 0, lookup = 0;
+
+  // What does not change while one draws is asked once: the layout of the page is not computed for each row.
+  let seen = 400;
+  const visible = () => Math.max(1, Math.ceil(seen / ROW));
+  const height = () => Math.min(HEIGHT_MAX, app.rows.length * ROW);
+  const scrollMax = () => Math.max(1, height() - seen);
+  const topMax = () => Math.max(0, app.rows.length - seen / ROW);
+
+  function row() {
+    const cells = HEADS.map(() => el('span', { role: 'gridcell' }));
+    const bar = el('i', { class: 'kept' });
+    const fill = el('b');
+    bar.append(fill);
+    cells[9].append(bar);
+    const node = el('div', { role: 'row', class: 'row' }, ...cells);
+    node.cells = cells;
+    node.fill = fill;
+    node.bar = bar;
+    return node;
+  }
+
+  function put(cell, text, title) {
+    if (cell.shown !== text) { cell.textContent = text; cell.shown = text; }
+    if (cell.hint !== title) { cell.title = title || ''; cell.hint = title; }
+  }
+
+  function fill(node, at) {
+    const { store } = app, index = app.rows[at];
+    const { cells } = node;
+    node.at = at;
+    const end = (address, port) => {
+      const text = store.addresses.text(address);
+      return port && (store.protocol[index] === 6 || store.protocol[index] === 17 || store.protocol[index] === 132) ? `${text.includes(':') && store.addresses.kinds[address] === 6 ? `[${text}]` : text}:${port}` : text;
+    };
+    const packets = store.originatorPackets[index] + store.responderPackets[index];
+    const all = store.originatorBytes[index] + store.responderBytes[index];
+    const known = details.get(store.id(index));
+    put(cells[0], dayAndClock(store.first[index]), exactTime(store.first[index]));
+    put(cells[1], end(store.originator[index], store.originatorPort[index]));
+    put(cells[2], end(store.responder[index], store.responderPort[index]));
+    put(cells[3], protocolName(store.protocol[index]), store.vlan[index] ? `VLAN ${store.vlan[index] - 1}` : app.end.interfaces[store.iface[index]]);
+    put(cells[4], known ? words(known) : '', known ? words(known) : '');
+    put(cells[5], app.end.states[store.state[index]] || '');
+    put(cells[6], span(store.last[index] - store.first[index]), `until ${exactTime(store.last[index])}`);
+    put(cells[7], number(packets), `${exact(store.originatorPackets[index])} out, ${exact(store.responderPackets[index])} in`);
+    put(cells[8], bytes(all), `${exact(store.originatorBytes[index])} out, ${exact(store.responderBytes[index])} in`);
+    const share = packets ? Math.min(1, store.keptPackets[index] / packets) : 0;
+    const unknown = store.flags[index] & 4;
+    node.fill.style.width = `${Math.round(share * 100)}%`;
+    node.bar.className = `kept${unknown ? ' unknown' : ''}${store.holes[index] ? ' holes' : ''}${store.flags[index] & 1 || share === 0 ? '' : ' headless'}`;
+    const hint = unknown ? 'It is not known what of it is kept' : `${exact(store.keptPackets[index])} of ${exact(packets)} packets are kept, ${exact(store.keptBytes[index])} bytes${store.holes[index] ? '; parts are missing in between' : ''}${store.flags[index] & 1 || share === 0 ? '' : '; the first packet is gone'}`;
+    if (node.bar.title !== hint) { node.bar.title = hint; cells[9].setAttribute('aria-label', hint); }
+    const on = at === chosen;
+    if (node.on !== on) { node.on = on; node.classList.toggle('chosen', on); node.setAttribute('aria-selected', on); }
+    if (node.id !== `row-${at}`) { node.id = `row-${at}`; node.setAttribute('aria-rowindex', at + 2); }
+  }
+
+  function draw() {
+    pending = 0;
+    const count = Math.min(app.rows.length, visible() + 1);
+    const first = Math.max(0, Math.min(Math.floor(top), app.rows.length - count));
+    while (made.length < count) { const node = row(); made.push(node); body.append(node); }
+    for (let i = 0; i < made.length; i += 1) {
+      if (i < count) { if (made[i].hidden) made[i].hidden = false; fill(made[i], first + i); } else if (!made[i].hidden) made[i].hidden = true;
+    }
+    const shift = grid.scrollTop - (Math.min(top, topMax()) - first) * ROW;
+    body.style.transform = `translateY(${Math.round(shift)}px)`;
+    clearTimeout(lookup);
+    lookup = setTimeout(lookUp, 150);
+  }
+
+  function schedule() {
+    if (!pending) pending = requestAnimationFrame(draw);
+  }
+
+  // Names and words of the rows in view, which the recorder reads from packets.
+  async function lookUp() {
+    const { store } = app;
+    const rows = made.filter((node) => !node.hidden).map((node) => app.rows[node.at]).filter((index) => index !== undefined);
+    const ids = rows.map((index) => store.id(index)).filter((id) => !details.has(id));
+    if (!ids.length || document.hidden) return;
+    if (details.size > DETAILS_MAX) details.clear();
+    const since = Math.min(...rows.map((index) => store.first[index])), until = Math.max(...rows.map((index) => store.last[index]));
+    ids.forEach((id) => details.set(id, null));
+    try {
+      await api.lines(`/v1/flows${api.query({ id: ids, since: rfc3339(since), until: rfc3339(until + 1) })}`, (flow) => details.set(flow.id, flow));
+      draw();
+    } catch (error) {
+      ids.forEach((id) => details.delete(id));
+    }
+  }
+
+  function choose(at, open) {
+    if (!app.rows.length) return;
+    chosen = Math.max(0, Math.min(app.rows.length - 1, at));
+    const full = Math.max(1, Math.floor(seen / ROW));
+    if (chosen < top) goTo(chosen);
+    else if (chosen >= top + full) goTo(chosen - full + 1);
+    grid.setAttribute('aria-activedescendant', `row-${chosen}`);
+    schedule();
+    if (open) change({ session: app.store.id(app.rows[chosen]) });
+  }
+
+  function goTo(at) {
+    top = Math.max(0, Math.min(topMax(), at));
+    grid.scrollTop = topMax() ? (top / topMax()) * scrollMax() : 0;
+    schedule();
+  }
+
+  grid.addEventListener('scroll', () => {
+    const scaled = (grid.scrollTop / scrollMax()) * topMax();
+    // The scrollbar of a long list has steps of several rows; what the keys have set is more exact.
+    if (Math.abs(scaled - top) > topMax() / scrollMax() + 0.01) top = scaled;
+    schedule();
+  }, { passive: true });
+  grid.addEventListener('wheel', (event) => {
+    if (app.rows.length * ROW <= HEIGHT_MAX || event.ctrlKey) return;
+    event.preventDefault();
+    goTo(top + (event.deltaMode === 1 ? event.deltaY * 3 : event.deltaY / ROW));
+  }, { passive: false });
+  body.addEventListener('click', (event) => {
+    const node = event.target.closest('.row');
+    if (node) choose(node.at, true);
+  });
+  grid.addEventListener('keydown', (event) => {
+    const page = Math.max(1, Math.floor(seen / ROW) - 1);
+    const to = { ArrowDown: chosen + 1, ArrowUp: Math.max(0, chosen - 1), PageDown: chosen + page, PageUp: chosen - page, Home: 0, End: app.rows.length - 1 }[event.key];
+    if (to !== undefined) choose(to, Boolean(state.session));
+    else if (event.key === 'Enter' || event.key === ' ') choose(Math.max(0, chosen), true);
+    else if (event.key === 'Escape') change({ session: '' });
+    else return;
+    event.preventDefault();
+  });
+  new ResizeObserver(() => { seen = Math.max(ROW, grid.clientHeight - ROW); schedule(); }).observe(grid);
+
+  return {
+    show() {
+      spacer.style.height = `${height()}px`;
+      grid.setAttribute('aria-rowcount', app.rows.length + 1);
+      const wanted = state.session ? app.store.findId(state.session) : -1;
+      chosen = wanted < 0 ? -1 : app.rows.indexOf(wanted);
+      if (chosen >= 0) grid.setAttribute('aria-activedescendant', `row-${chosen}`); else grid.removeAttribute('aria-activedescendant');
+      top = Math.min(top, topMax());
+      const empty = document.getElementById('empty');
+      empty.hidden = app.rows.length > 0;
+      empty.textContent = app.store.count ? 'No session is left by the window, the terms and the search.' : 'No session is known yet.';
+      schedule();
+    },
+  };
+}
+
+export function words(flow) {
+  const parts = [flow.server_name, flow.http_host, flow.dns_question && `${flow.dns_question}${flow.dns_type ? ` (${flow.dns_type})` : ''}`];
+  if (flow.app) parts.push([flow.app.name, ...(flow.app.words || [])].join(' '));
+  if (flow.process) parts.push(`by ${flow.process.name || flow.process.pid}`);
+  return parts.filter(Boolean).join(' · ');
+}

@@ -1,0 +1,205 @@
+// Each region of the page and each button, against a recorder of a capture of HTTP and DNS.
+
+import { readFileSync } from 'node:fs';
+import { assert, counts, link, open, ready, retrocap, run, start, until } from './harness.mjs';
+
+const { browser, context } = await start();
+const page = await ready(await open(context));
+const flows = retrocap('flows', '--json').trim().split('\n').map((line) => JSON.parse(line));
+const http = flows.find((flow) => flow.http_host);
+const show = (flow) => page.evaluate((id) => { location.hash = `session=${id}`; }, flow.id);
+const saved = async (click) => {
+  const [download] = await Promise.all([page.waitForEvent('download'), click()]);
+  return readFileSync(await download.path());
+};
+const clear = async () => {
+  await page.evaluate(() => { location.hash = ''; });
+  await until('nothing narrows the list', async () => { const [shown, all] = await counts(page); return shown === all; });
+};
+
+await run({
+  async bar_says_what_is_kept_and_lost() {
+    // A replay that has ended does not record.
+    assert.match(await page.locator('#recording').textContent(), /recording/i);
+    assert.match(await page.locator('#facts').textContent(), /every packet of the last .* % of sessions’ first kB/);
+    assert.match(await page.locator('#facts').textContent(), /Lostnothing/);
+    assert.match(await page.locator('#facts').textContent(), /no spool/);
+  },
+
+  async list_has_the_sessions_newest_first_with_names() {
+    assert.equal((await counts(page))[1], flows.length);
+    const first = await page.locator('.row').first().textContent();
+    assert.ok(first.includes(flows[0].originator.ip), first);
+    await until('names come', async () => /\(A\)|www\./.test(await page.locator('#grid').textContent()));
+    assert.equal(await page.locator('#grid').getAttribute('aria-rowcount'), String(flows.length + 1));
+  },
+
+  async time_strip_sets_the_window() {
+    const box = await page.locator('#timeline').boundingBox();
+    await page.mouse.move(box.x + box.width * 0.2, box.y + 40);
+    await page.mouse.down();
+    await page.mouse.move(box.x + box.width * 0.5, box.y + 40, { steps: 5 });
+    await page.mouse.up();
+    await until('fewer sessions', async () => { const [shown, all] = await counts(page); return shown < all && shown > 0; });
+    const hash = new URLSearchParams(new URL(page.url()).hash.slice(1));
+    const [since, till] = [hash.get('since'), hash.get('until')];
+    const listed = retrocap('flows', '--json', '--since', since, '--until', till).trim().split('\n').length;
+    assert.equal((await counts(page))[0], listed, 'as the command line lists them');
+    await page.locator('#everything').click();
+    await until('all sessions', async () => { const [shown, all] = await counts(page); return shown === all; });
+    for (const name of ['Zoom in', 'Later', 'Earlier', 'Zoom out']) await page.getByRole('button', { name, exact: true }).click();
+    await page.getByRole('button', { name: '10 min', exact: true }).click();
+    await page.locator('#since').fill('2013-05-02 20:20:45');
+    await page.locator('#until').fill('');
+    await page.getByRole('button', { name: 'Set', exact: true }).click();
+    await until('the window is set', async () => page.url().includes('since=2013-05-02T20%3A20%3A45'));
+    await clear();
+  },
+
+  async talkers_narrow_and_exclude() {
+    await until('talkers', async () => (await page.locator('#sums li').count()) > 3);
+    const name = await page.locator('#sums .name').nth(1).textContent();
+    await page.locator('#sums li > button:first-child').nth(1).click();
+    const expected = retrocap('flows', '--json', '--address', name).trim().split('\n').length;
+    await until('narrowed', async () => (await counts(page))[0] === expected);
+    await page.goBack();
+    await until('the way back', async () => (await counts(page))[0] === flows.length);
+    await page.locator('#sums li > button:first-child').nth(1).click({ modifiers: ['Alt'] });
+    await until('excluded', async () => (await counts(page))[0] === flows.length - expected);
+    await page.locator('#terms button').click();
+    await until('the term is gone', async () => (await counts(page))[0] === flows.length);
+    for (const [kind, sign] of [['pair', /–/], ['port', /udp\/53 dns/], ['app', /dns|http/], ['process', null]]) {
+      await page.locator('#by').selectOption(kind);
+      if (sign) await until(kind, async () => sign.test(await page.locator('#sums').textContent()));
+      else await until(kind, async () => /--processes/.test(await page.locator('#talkers').textContent()));
+    }
+    await clear();
+  },
+
+  async search_says_what_it_understood() {
+    for (const [text, understood, words] of [
+      ['10.0.0.6', 'address 10.0.0.6', ['--address', '10.0.0.6']],
+      ['10.0.0.0/29', 'network', ['--address', '10.0.0.0/29']],
+      ['port:53', 'port 53', ['--port', '53']],
+      ['udp', 'protocol udp', ['udp']],
+      ['ynet', 'names that contain ynet', ['--name', 'ynet']],
+      ['tcp port 80 and host 10.0.0.4', 'a tcpdump expression', ['tcp port 80 and host 10.0.0.4']],
+    ]) {
+      await page.locator('#q').fill(text);
+      await page.locator('#q').press('Enter');
+      const expected = retrocap('flows', '--json', ...words).trim().split('\n').length;
+      await until(`${text}: ${expected}`, async () => {
+        const said = await page.locator('#understood').textContent();
+        return said.includes(understood) && (await counts(page))[0] === expected;
+      });
+    }
+    await page.locator('#q').fill('tcp prt 80 and');
+    await page.locator('#q').press('Enter');
+    await until('a mistake is said', async () => /syntax error/.test(await page.locator('#understood').textContent()));
+    await clear();
+  },
+
+  async session_has_packets_directions_and_facts() {
+    await show(http);
+    const expected = retrocap('get', '--text', '-t', '--flow', `${http.originator.ip}:${http.originator.port} ${http.responder.ip}:${http.responder.port} tcp`).trim().split('\n');
+    await until('its packets', async () => (await page.locator('#packets .lines li').count()) === expected.length);
+    assert.ok((await page.locator('#packets .lines li').nth(0).textContent()).includes(expected[0]));
+    for (const layer of ['Ethernet', 'IPv4', 'TCP']) assert.ok((await page.locator('#tree').textContent()).includes(layer), layer);
+    await page.locator('#tab-conversation').click();
+    await until('what was said', async () => (await page.locator('#said-bytes').textContent()).includes(`Host: ${http.http_host}`));
+    await page.locator('#hex').check();
+    assert.match(await page.locator('#said-bytes').textContent(), /000000 {2}47 45 54/);
+    await page.locator('#tab-about').click();
+    assert.ok((await page.locator('#about').textContent()).includes(http.community_id));
+    await page.locator('#tab-files').click();
+    await until('its files', async () => !/Reading/.test(await page.locator('#files').textContent()));
+  },
+
+  async buttons_export_pin_and_copy() {
+    await show(http);
+    await page.locator('#pcapng').waitFor();
+    const file = await saved(() => page.locator('#pcapng').click());
+    assert.equal(file.readUInt32LE(0), 0x0a0d0d0a, 'a pcapng file');
+    const around = await saved(() => page.locator('button.host').first().click());
+    assert.ok(around.length >= file.length);
+    await page.locator('#pin').click();
+    await page.locator('#pin-now').click();
+    await until('a pin', async () => JSON.parse(retrocap('pin', '--list', '--json')).pins.length === 1);
+    await until('the bar has it', async () => (await page.locator('#pins').textContent()).includes('Pins: 1'));
+    await page.locator('#pins summary').click();
+    await page.getByRole('button', { name: /Remove the pin/ }).click();
+    await until('it is removed', async () => JSON.parse(retrocap('pin', '--list', '--json')).pins.length === 0);
+    await page.locator('#as-command').click();
+    const command = await page.locator('#given textarea').inputValue();
+    assert.match(command, /^retrocap get --flow '.*' --since '.*' --until '.*' .*-w session.pcapng/);
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), command);
+    await page.locator('#as-curl').click();
+    assert.ok((await page.locator('#given textarea').inputValue()).startsWith(`curl --unix-socket '${process.env.RETROCAP_SOCKET}' 'http://localhost/v1/packets?flow=`));
+    await page.locator('#close').click();
+    assert.equal(await page.locator('#session').isVisible(), false);
+  },
+
+  async hunt_shows_matches_and_opens_their_session() {
+    await page.locator('#tab-hunt').click();
+    await page.locator('#rules').fill(`Host: ${http.http_host}`);
+    await page.locator('#hunt-start').click();
+    await until('matches', async () => (await page.locator('#matches li').count()) > 0);
+    await until('the search ends', async () => /\d+ matches(?! so far)/.test(await page.locator('#hunt-note').textContent()));
+    await page.locator('#matches button').first().click();
+    await page.locator('#packets .lines li').first().waitFor();
+    await page.locator('#rules').fill('');
+    await page.locator('#hunt-start').click();
+    assert.match(await page.locator('#hunt-note').textContent(), /There is no rule/);
+    await page.locator('#rules').fill('no such text anywhere');
+    await page.locator('#hunt-start').click();
+    await until('nothing matched', async () => /nothing matched/.test(await page.locator('#hunt-note').textContent()));
+    await clear();
+  },
+
+  async alerts_say_what_is_there() {
+    await page.locator('#tab-alerts').click();
+    const event = (flow, signature) => JSON.stringify({ timestamp: flow.first.replace('Z', '+0000').replace(/(\.\d{6})\d*/, '$1'), event_type: 'alert', src_ip: flow.originator.ip, src_port: flow.originator.port,
+      dest_ip: flow.responder.ip, dest_port: flow.responder.port, proto: flow.proto.toUpperCase(), alert: { signature } });
+    const eve = [event(http, 'ET <img src=x onerror=alert(1)> here'), event({ ...http, responder: { ip: '203.0.113.9', port: 1 } }, 'not there'), 'nonsense'].join('\n');
+    await page.locator('#alert-file').setInputFiles({ name: 'eve.json', mimeType: 'application/json', buffer: Buffer.from(eve) });
+    await until('outcomes', async () => (await page.locator('#outcomes tbody tr').count()) === 2);
+    assert.match(await page.locator('#alert-note').textContent(), /1 found, 0 found in part, 1 missing; 1 lines were not understood/);
+    assert.ok((await page.locator('#outcomes').textContent()).includes('<img src=x onerror=alert(1)>'), 'as text');
+    const seconds = (text) => Date.parse(text) / 1000;
+    const log = ['#separator \\x09', '#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tduration', [seconds(http.first), 'C1', http.originator.ip, http.originator.port, http.responder.ip, http.responder.port, 'tcp', 1].join('\t')].join('\n');
+    await page.locator('#alert-file').setInputFiles({ name: 'conn.log', mimeType: 'text/plain', buffer: Buffer.from(log) });
+    await until('one found', async () => /1 found, 0 found in part, 0 missing/.test(await page.locator('#alert-note').textContent()));
+    await page.locator('#outcomes button').click();
+    await until('its session', async () => { const [shown, all] = await counts(page); return shown >= 1 && shown < all; });
+    await clear();
+  },
+
+  async times_have_their_zone() {
+    assert.match(await page.locator('#window').textContent(), /UTC/);
+    await page.locator('#zone').click();
+    await until('local time', async () => page.url().includes('zone=local'));
+    assert.match(await page.locator('#zone').textContent(), /UTC[+−]\d\d:\d\d/);
+    await clear();
+  },
+
+  async a_deep_link_shows_the_same_to_a_colleague() {
+    const other = await context.newPage();
+    const url = new URL(link());
+    const hash = new URLSearchParams(url.hash.slice(1));
+    hash.set('q', '10.0.0.6');
+    hash.set('sort', 'bytes');
+    hash.set('session', http.id);
+    await other.goto(`${url.origin}/#${hash}`);
+    await other.locator('#packets .lines li').first().waitFor();
+    assert.equal(await other.locator('#q').inputValue(), '10.0.0.6');
+    assert.ok(!other.url().includes('link='), 'the secret is not in the address any more');
+    await other.reload();
+    await other.locator('#packets .lines li').first().waitFor();
+    await other.close();
+  },
+
+  async nothing_went_wrong() {
+    assert.deepEqual(page.wrong, []);
+    await browser.close();
+  },
+});
