@@ -4,12 +4,12 @@ import { assert, open, ready, run, start, until } from './harness.mjs';
 
 const { browser, context } = await start();
 const page = await ready(await open(context));
-const evil = '<img src=x onerror=alert(1)>';
+const evil = '<img/src=x/onerror=alert(1)>';
 
 // Chosen by another host: no element comes of it, and no character that turns the reading direction is on the page.
 async function harmless(where) {
   const found = await page.evaluate(() => ({
-    images: document.querySelectorAll('img[src="x"]').length,
+    images: document.images.length,
     hidden: /[\u202a-\u202e\u2066-\u2069\u200b\u2028\u0000-\u0008\u009b]/.test(document.body.innerText),
     titles: [...document.querySelectorAll('[title],[aria-label]')].some((node) => /[\u202a-\u202e\u2066-\u2069]/.test(`${node.title}${node.getAttribute('aria-label')}`)),
   }));

@@ -15,13 +15,15 @@ function start() {
 }
 
 // A capture file of one packet.
-function capture({ linkType, length, data }) {
+function capture({ linkType, length, time, data }) {
   const file = new Uint8Array(40 + data.length), view = new DataView(file.buffer);
-  view.setUint32(0, 0xa1b2c3d4, true);
+  view.setUint32(0, 0xa1b23c4d, true);
   view.setUint16(4, 2, true);
   view.setUint16(6, 4, true);
   view.setUint32(16, 262144, true);
   view.setUint32(20, linkType, true);
+  view.setUint32(24, Math.floor(Date.parse(`${time.slice(0, 19)}Z`) / 1000), true);
+  view.setUint32(28, Number((time.slice(20).replace('Z', '')).padEnd(9, '0')), true);
   view.setUint32(32, data.length, true);
   view.setUint32(36, Math.max(length, data.length), true);
   file.set(data, 40);

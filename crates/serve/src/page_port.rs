@@ -159,8 +159,13 @@ impl PageOwner {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_reserved_port_refuses_connections_until_somebody_asks() {
+    #[test]
+    fn a_reserved_port_refuses_connections_until_somebody_asks() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(asked());
+    }
+
+    async fn asked() {
         let port = Arc::new(PagePort::reserve("127.0.0.1:0".parse().unwrap(), false).unwrap());
         let connect = || std::net::TcpStream::connect(port.address());
         assert_eq!(connect().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
