@@ -66,7 +66,7 @@ export async function send(method, target, options = {}) {
   if (options.body) headers['Content-Type'] = 'application/json';
   const answer = await fetch(target, { ...options, method, headers, cache: 'no-store', credentials: 'same-origin', redirect: 'error' });
   if (!answer.ok) {
-    const problem = await answer.json().catch(() => ({}));
+    const problem = await answer.text().then(parse).catch(() => ({}));
     throw new Refused(answer.status, problem);
   }
   return answer;
@@ -77,7 +77,7 @@ export const soon = () => ({ signal: AbortSignal.timeout(PATIENCE_MS) });
 
 export async function json(target, options = soon()) {
   const answer = await send('GET', target, options);
-  return answer.json();
+  return parse(await answer.text());
 }
 
 // Calls `each` with the objects of an answer in lines as they come; returns what its end says.
@@ -87,7 +87,7 @@ export async function lines(target, each, options = {}) {
   let rest = '', end = null;
   const take = (text) => {
     if (!text) return;
-    const value = JSON.parse(text);
+    const value = parse(text);
     if (value.end && Object.keys(value).length === 1) end = value.end;
     else each(value);
   };
@@ -100,6 +100,15 @@ export async function lines(target, each, options = {}) {
   }
   take(rest);
   return end || {};
+}
+
+// Characters that are not seen, or that turn the direction in which a line is read. JSON has them as escapes.
+const DECEPTIVE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}]/gu;
+
+// What the recorder says, with texts of the network in which no character deceives.
+export function parse(text) {
+  if (!text.includes('\\u')) return JSON.parse(text);
+  return JSON.parse(text, (_, value) => (typeof value === 'string' ? value.replace(DECEPTIVE, '\ufffd') : value));
 }
 
 // The query string of these parameters; those without a value are left out, and a list is repeated.

@@ -79,7 +79,7 @@ export function detail(place, app) {
     given.replaceChildren('Keep all its packets for ', length, ' ', button('Pin', async () => {
       try {
         const answer = await api.send('POST', '/v1/pins', { body: JSON.stringify({ filter: expression(flow), for_s: Number(length.value) }) });
-        const made = await answer.json();
+        const made = api.parse(await answer.text());
         dispatchEvent(new Event('pinned'));
         given.replaceChildren(`Pin ${made.id}: ${number(made.kept_packets)} packets are there, kept until ${exactTime(microseconds(made.until))}.`);
       } catch (error) {

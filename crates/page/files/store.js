@@ -1,6 +1,8 @@
 // All sessions as columns of numbers, as the recorder sends them (GET /v1/columns): a million of them is an amount that a
 // browser can search between two frames.
 
+import { parse } from './api.js';
+
 const COLUMNS = 19;
 const FIELDS = {
   idLow: Uint32Array, idHigh: Uint32Array, first: Float64Array, last: Float64Array, originator: Uint32Array, responder: Uint32Array,
@@ -123,7 +125,7 @@ export class Store {
       if (at + 16 > bytes.length) throw new Error('the answer was cut short');
       const magic = view.getUint32(at, false), count = view.getUint32(at + 4, true);
       if (magic === 0x52434245) {
-        return JSON.parse(new TextDecoder().decode(bytes.subarray(at + 16, at + 16 + count)));
+        return parse(new TextDecoder().decode(bytes.subarray(at + 16, at + 16 + count)));
       }
       if (magic !== 0x52434231) throw new Error('this is no answer in columns');
       at = this.block(buffer, bytes, view, at, count, fresh);

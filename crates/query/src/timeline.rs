@@ -116,7 +116,7 @@ impl Spread {
         let inner = (last_span - first_span - 1) as u64;
         let each = u64::try_from(u128::from(amount) * u128::from(spans.width) / length).unwrap_or(u64::MAX);
         // Rounding leaves less than one for each span.
-        let each = if inner == 0 { 0 } else { each.min((inside - in_first) / inner) };
+        let each = (inside - in_first).checked_div(inner).map_or(0, |most| each.min(most));
         self.exact[first_span] += in_first;
         self.exact[last_span] += inside - in_first - each * inner;
         self.steps[first_span + 1] += i128::from(each);

@@ -13,8 +13,8 @@ use crate::options::Common;
 use crate::terminal::output::ClosedPipe;
 use crate::terminal::printable::note;
 use crate::verbs::{
-    ask, certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, page, pin, push, replay, run,
-    spool, status,
+    ask, certs, check, completions, evidence, extcap, files, flows, get, hunt, interfaces, page, pin, push, replay,
+    run, spool, status,
 };
 
 const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nCopyright the Retrocap authors; MIT or Apache-2.0");
