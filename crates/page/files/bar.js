@@ -82,7 +82,7 @@ export function bar(place, app) {
     const may = (role) => app.visitor?.roles.includes(role);
     [status, health, pins] = await Promise.all([api.json('/v1/status'), api.json('/v1/health'), may('pin') ? api.json('/v1/pins') : null]);
     // The status counts all sessions: a large recorder is asked less often.
-    wait = Math.max(EVERY_MS, (performance.now() - asked) * 200);
+    wait = Math.max(EVERY_MS, Math.min((performance.now() - asked) * 400, 60000));
     draw();
   }
 

@@ -17,7 +17,9 @@ import { byId, say, tabs } from './ui.js';
 
 // Time between two looks for new packets, and the part of the recorder's time that they may take.
 const LOOK_MS = 1000;
-const SHARE = 0.01;
+const SHARE = 0.005;
+// A list that takes long to narrow is shown less often while it grows.
+const SHOW_SHARE = 0.1;
 // What of old sessions is kept changes without new packets of theirs: all are read again after this time.
 const RELOAD_MS = 300000;
 // Packets of several workers can be a little out of order.
@@ -28,7 +30,7 @@ export const app = {
   loaded: 0, error: '',
 };
 const parts = {};
-let asOf = '', looking = false, timer = 0, loadedAt = 0, wait = LOOK_MS, failures = 0;
+let asOf = '', looking = false, timer = 0, loadedAt = 0, wait = LOOK_MS, failures = 0, shownAt = 0, showCost = 0, later = 0;
 
 export const window_ = () => ({ since: state.since || undefined, until: state.until || undefined });
 
@@ -65,10 +67,19 @@ export function narrow() {
 }
 
 function show() {
+  clearTimeout(later);
+  later = 0;
+  shownAt = performance.now();
   narrow();
   parts.table?.show();
   parts.talkers?.show();
   parts.search?.show();
+  showCost = performance.now() - shownAt;
+}
+
+function showSoon() {
+  if (later) return;
+  later = setTimeout(show, Math.max(0, showCost / SHOW_SHARE - (performance.now() - shownAt)));
 }
 
 // Asks the recorder for the sessions that a name or an expression means.
@@ -118,7 +129,7 @@ async function load() {
   loadedAt = performance.now();
   await find();
   show();
-  wait = Math.max(LOOK_MS, (performance.now() - started) * 2);
+  wait = Math.max(LOOK_MS, Math.min(performance.now() - started, 5000));
   say(`${number(store.count)} sessions`);
 }
 
@@ -138,8 +149,7 @@ async function look() {
   if (end.as_of !== asOf) {
     await find(since);
     asOf = end.as_of || asOf;
-    show();
-    parts.strip?.grew(microseconds(asOf));
+    showSoon();
   }
 }
 

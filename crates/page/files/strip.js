@@ -62,7 +62,7 @@ export function strip(place, app) {
     const filter = app.understood.kind === 'expression' ? app.understood.expression : undefined;
     // An expression that is asked of all packets costs much more than the sums; then the strip shows everything.
     data = await api.json(`/v1/timeline${api.query({ spans: SPANS, since: state.since, until: state.until, filter: now ? filter : undefined })}`);
-    wait = Math.max(EVERY_MS, (performance.now() - asked) * 200);
+    wait = Math.max(EVERY_MS, Math.min((performance.now() - asked) * 400, 60000));
     if (!state.since && !state.until) reach = [begin(), end()];
     draw();
   }
@@ -180,6 +180,5 @@ export function strip(place, app) {
       until.value = state.until ? state.until.replace('T', ' ').slice(0, 19) : '';
       refresh(true).catch((error) => { words.textContent = error.message; });
     },
-    grew() {},
   };
 }

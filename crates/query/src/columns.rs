@@ -251,7 +251,7 @@ impl History {
                 broken = each(session, worker.sessions.identity(session), session.holes(lost_until)).is_break();
             });
         }
-        let unlisted = UnlistedSessions { undecided: matcher.undecided, unopened: matcher.unopened };
+        let unlisted = UnlistedSessions { undecided: matcher.undecided, hidden: matcher.hidden };
         Ok(ColumnsEnd {
             as_of,
             sessions,

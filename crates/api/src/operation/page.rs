@@ -158,7 +158,16 @@ pub const PAGE_INDEX: Operation = document_of("page", "The page", &[("text/html"
 /// `GET /page/{name}`
 pub const PAGE_FILE: Operation = Operation {
     problems: &[(404, NO_SUCH_FILE)],
-    ..document_of("page-file", "A file of the page", &[("text/javascript", Content::Text), ("text/css", Content::Text)])
+    ..document_of(
+        "page-file",
+        "A file of the page",
+        &[
+            ("text/javascript", Content::Text),
+            ("text/css", Content::Text),
+            ("text/html", Content::Text),
+            ("image/svg+xml", Content::Text),
+        ],
+    )
 };
 
 /// `GET /page/dissector/{name}`
