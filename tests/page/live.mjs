@@ -17,11 +17,10 @@ const all = async () => (await counts(page))[1];
 
 await run({
   async new_traffic_is_followed() {
-    const before = await all();
-    await until('new sessions', async () => (await all()) > before);
-    const steps = [];
-    for (let i = 0; i < 4; i += 1) { steps.push(await all()); await page.waitForTimeout(1500); }
-    assert.ok(steps[3] > steps[0], `it goes on: ${steps}`);
+    for (let i = 0; i < 3; i += 1) {
+      const before = await all();
+      await until('new sessions', async () => (await all()) > before);
+    }
   },
 
   async pausing_holds_the_list_and_following_catches_up() {

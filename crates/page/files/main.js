@@ -16,7 +16,7 @@ import { talkers } from './talkers.js';
 import { byId, say, tabs } from './ui.js';
 
 // Time between two looks for new packets, and the part of the recorder's time that they may take.
-const LOOK_MS = 1000;
+const LOOK_MS = 1000, LOOK_MS_MAX = 5000;
 const SHARE = 0.005;
 // A list that takes long to narrow is shown less often while it grows.
 const SHOW_SHARE = 0.1;
@@ -144,7 +144,7 @@ async function look() {
   const took = performance.now() - started;
   const end = store.read(buffer);
   app.end = end;
-  wait = Math.max(LOOK_MS, Math.min(took / SHARE, 60000));
+  wait = Math.max(LOOK_MS, Math.min(took / SHARE, LOOK_MS_MAX));
   if (end.as_of === asOf && !end.sessions) return;
   if (end.as_of !== asOf) {
     await find(since);

@@ -110,7 +110,7 @@ pub(super) async fn link(
     Extension(peer): Extension<Peer>,
     body: Bytes,
 ) -> Result<SafeJson<PageLink>> {
-    let new: NewPageLink = if body.is_empty() { NewPageLink::default() } else { read(&body)? };
+    let new: NewPageLink = read(&body)?;
     let refused = |why: &str| HttpProblem(Problem::no_page(why));
     if !peer.is_at_socket() {
         return Err(refused(
