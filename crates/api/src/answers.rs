@@ -199,8 +199,8 @@ pub struct Missing {
 pub struct NotOpened {
     /// The header at which decoding stopped, such as `ESP`, `802.11` or `link type USB_LINUX`.
     pub header: Foreign,
-    /// unsupported, not_applicable (the question has no meaning for it), encrypted, compressed, cut (the captured bytes end
-    /// within the header), fragment (the first fragment was not seen), malformed or too_deep.
+    /// unsupported, not_applicable (the question has no meaning for it), not_captured (the captured bytes end before what
+    /// it tests), encrypted, compressed, cut (the captured bytes end within the header), fragment (the first fragment was not seen), malformed or too_deep.
     pub reason: Foreign,
     /// How many packets.
     pub packets: u64,

@@ -55,6 +55,8 @@ pub enum Reason {
     Unsupported,
     /// It was decoded, but the question has no meaning for it.
     NotApplicable,
+    /// The captured bytes end before what the question tests.
+    NotCaptured,
     /// The payload is encrypted.
     Encrypted,
     /// The payload is compressed.
@@ -75,6 +77,7 @@ impl Reason {
         match self {
             Self::Unsupported => "unsupported",
             Self::NotApplicable => "not_applicable",
+            Self::NotCaptured => "not_captured",
             Self::Encrypted => "encrypted",
             Self::Compressed => "compressed",
             Self::Cut => "cut",
@@ -89,6 +92,7 @@ impl Reason {
         match self {
             Self::Unsupported => "",
             Self::NotApplicable => "the expression does not apply to it",
+            Self::NotCaptured => "captured without what the expression tests",
             Self::Encrypted => "encrypted",
             Self::Compressed => "compressed",
             Self::Cut => "cut within the headers",

@@ -29,7 +29,7 @@ pub use super::page_cursor::PageCursor;
 use super::page_cursor::Phase;
 use super::session_names::{NameFilter, Names};
 use super::turnover::{ReadFrom, Turnover};
-use super::{History, QueryError, Request};
+use super::{History, QueryError, Request, SearchNotes};
 use base::counted::counted;
 use base::time::Timestamp;
 use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
@@ -231,6 +231,11 @@ impl Flows<'_> {
     /// Sessions that were found, but left memory before they were read.
     pub fn overtaken(&self) -> u64 {
         self.overtaken
+    }
+
+    /// What the search for packets that match the expression met besides them.
+    pub fn notes(&self) -> Option<&SearchNotes> {
+        self.matcher.notes()
     }
 
     /// Sessions that ended while the listing was read, so that they may be listed twice.

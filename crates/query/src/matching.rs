@@ -7,7 +7,7 @@
 //! A session whose packets are all retained and do not match is no match, even if its endpoints would match. Its
 //! packets lie behind headers that the expression does not look into, and [`remainder`](super::remainder) reports them.
 
-use super::notes::SessionBits;
+use super::notes::{SearchNotes, SessionBits};
 use super::session_selectors::SessionSelectors;
 use super::{History, QueryError, Request};
 use engine::judge::pins::{FoundInWorker, FoundSessions};
@@ -30,6 +30,8 @@ struct Expression {
     probe: SessionProbe,
     /// Sessions with a packet that matches.
     by_packets: SessionBits,
+    /// What the search for these packets met besides.
+    notes: SearchNotes,
 }
 
 impl SessionMatcher {
@@ -41,10 +43,16 @@ impl SessionMatcher {
             Some(probe) => {
                 let mut packets = history.packets(&Request { limit: None, ..request.clone() })?.once_per_session();
                 while packets.next().is_some() {}
-                Some(Expression { probe, by_packets: packets.into_sessions() })
+                let notes = packets.notes().of_packets();
+                Some(Expression { probe, by_packets: packets.into_sessions(), notes })
             }
         };
         Ok(Self { selectors, expression, undecided: 0, hidden: 0 })
+    }
+
+    /// What the search for packets that match the expression met besides them.
+    pub(super) fn notes(&self) -> Option<&SearchNotes> {
+        self.expression.as_ref().map(|expression| &expression.notes)
     }
 
     /// Whether the request matches a session of this worker.
@@ -52,7 +60,7 @@ impl SessionMatcher {
         if !self.selectors.interface(session.key.interface()) || !self.selectors.session(&session.key) {
             return false;
         }
-        let Some(Expression { probe, by_packets }) = &mut self.expression else { return true };
+        let Some(Expression { probe, by_packets, .. }) = &mut self.expression else { return true };
         if !session.is_past() && by_packets.contains(worker.into(), session.slot) {
             return true;
         }

@@ -449,8 +449,10 @@ impl<'h> Packets<'h> {
         {
             return Ok(false);
         }
-        Ok(self.selectors.packet(&worker.sessions, header, link_type, &self.data)
-            && self.filter.as_mut().is_none_or(|filter| filter.matches(link_type, &self.data, header.original_len)))
+        let (data, notes, original_len) = (&self.data, &mut self.notes, header.original_len);
+        let mut ask = |filter: &mut FilterSet| notes.ask(filter, link_type, data, original_len);
+        Ok(self.selectors.packet(&worker.sessions, header, link_type, data)
+            && self.filter.as_mut().is_none_or(&mut ask))
     }
 
     /// Counts the packet if it is a copy. Returns whether to leave it out. Its bytes must be in `self.data`.
@@ -472,10 +474,7 @@ impl<'h> Packets<'h> {
         link_type: LinkType,
     ) -> Result<bool, SegmentEvicted> {
         let original_len = record.header.original_len;
-        if record.header.captured_len <= 2 * START_BYTES {
-            return Ok(false);
-        }
-        if self.filter.is_none() {
+        if record.header.captured_len <= 2 * START_BYTES || self.filter.is_none() {
             return Ok(false);
         }
         let mut start = *record;

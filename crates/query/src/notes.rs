@@ -1,12 +1,14 @@
 //! What a search meets besides the packets it finds. Answers use it to report what is missing.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use super::History;
+use base::packet::LinkType;
 use base::time::Timestamp;
 use engine::session::{Session, SessionArray, SessionSlot};
 use engine::store::record::RecordHeader;
+use filter::FilterSet;
 
 /// Maximum number of recorded drop times. Further drops are added to the last one.
 const DROPS_MAX: usize = 1024;
@@ -22,6 +24,8 @@ pub struct SearchNotes {
     sessions: HashMap<(usize, SessionSlot), FoundInSession, foldhash::fast::RandomState>,
     /// Whether packets of further sessions were found but not counted.
     more_sessions: bool,
+    /// Packets that were captured without what the expression tests, by link type.
+    not_captured: BTreeMap<LinkType, u64>,
 }
 
 /// Packets found in one session.
@@ -43,6 +47,30 @@ impl SearchNotes {
     /// Packets that the kernel dropped within the window. Includes a drop only if the packet after it is retained.
     pub fn dropped_within(&self, since: Timestamp, until: Timestamp) -> u64 {
         self.drops.iter().filter(|(time, _)| *time >= since && *time <= until).map(|(_, packets)| packets).sum()
+    }
+
+    /// Returns whether a packet matches. Counts it if it does not, and its captured bytes end before what the expression
+    /// tests. Packets that are cut within their headers count as not opened instead.
+    pub(super) fn ask(&mut self, filter: &mut FilterSet, link_type: LinkType, data: &[u8], original_len: u32) -> bool {
+        if filter.matches(link_type, data, original_len) {
+            return true;
+        }
+        let is_cut = usize::try_from(original_len).is_ok_and(|len| data.len() < len);
+        if is_cut && !filter.rejects_start(link_type, data, original_len) && decode::unopened(link_type, data).is_none()
+        {
+            *self.not_captured.entry(link_type).or_default() += 1;
+        }
+        false
+    }
+
+    /// Packets that were captured without what the expression tests, by link type.
+    pub(super) fn not_captured(&self) -> impl Iterator<Item = (LinkType, u64)> + '_ {
+        self.not_captured.iter().map(|(link_type, packets)| (*link_type, *packets))
+    }
+
+    /// The counts of packets alone, without those of sessions.
+    pub(super) fn of_packets(&self) -> Self {
+        Self { drops: self.drops.clone(), not_captured: self.not_captured.clone(), ..Self::default() }
     }
 
     /// Counts a found packet for its session.

@@ -174,6 +174,9 @@ impl History {
                 }
             }
         }
+        for (link_type, packets) in found.not_captured() {
+            unopened.add(Unopened { header: Header::LinkType(link_type), reason: Reason::NotCaptured }, packets);
+        }
         if !unsure.is_empty() {
             self.read_unsure(request, &unsure, &mut filter, &mut inside, &mut unopened)?;
         }

@@ -78,6 +78,27 @@ fn honest_13_01_what_stopped_the_decoder_is_a_cause_of_its_own() {
     }
 }
 
+/// A packet whose captured bytes end before what the expression tests is not denied.
+#[test]
+fn honest_13_01_what_was_not_captured_is_not_denied() {
+    let frame = ethernet(0x800, &ipv4(6, 0, &tcp(4000, 80, 24, b"GET / HTTP/1.1")));
+    let folder = directory();
+    let path = folder.path().join("in.pcap");
+    // The packet was longer on the wire.
+    let mut file = capture(1, &[frame[..54].to_vec()]);
+    file[36..40].copy_from_slice(&u32::try_from(frame.len()).unwrap().to_le_bytes());
+    std::fs::write(&path, file).unwrap();
+    let path = path.to_str().unwrap();
+    const SENTENCE: &str = "1 packet of link type EN10MB (captured without what the expression tests) was not opened";
+    for (expression, is_decided) in [("tcp[20:4] = 0x47455420", false), ("tcp[13] = 2", true), ("udp[8:2] = 1", true)] {
+        for verb in ["get", "flows"] {
+            let answer = reply(&run(&[verb, expression, "-r", path]));
+            assert_eq!((answer.code, answer.stderr.contains(SENTENCE)), (1, !is_decided), "{expression}: {answer:?}");
+            assert_eq!(answer.stderr.contains("that matches was seen"), is_decided, "{expression}: {answer:?}");
+        }
+    }
+}
+
 /// JSON and manifests list what was not opened.
 #[test]
 fn honest_13_01_json_and_manifests_list_what_was_not_opened() {

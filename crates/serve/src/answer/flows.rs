@@ -16,11 +16,11 @@ use api::value::ParameterValue as _;
 use api::{Problem, describe};
 use base::foreign::Log;
 use query::attribution::Attribution;
-use query::counted;
 use query::explain::Cause;
 use query::flows::Flow;
 use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, ROW_BYTES};
 use query::sums::{By, SUM_BYTES};
+use query::{SearchNotes, counted};
 
 /// Sums for which there is room in the smallest memory.
 const SUMS_MIN: usize = 1024;
@@ -146,7 +146,7 @@ impl Listing {
                 );
                 refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", self.of_memory(sentence))))
             }
-            _ => self.nothing(sink, entry),
+            _ => self.nothing(sink, entry, flows.notes()),
         }
     }
 
@@ -159,7 +159,7 @@ impl Listing {
             Err(error) => return refuse(sink, entry, error),
         };
         if sums.rows.is_empty() {
-            return self.nothing(sink, entry);
+            return self.nothing(sink, entry, None);
         }
         entry.sessions(sums.rows.len());
         for sum in &sums.rows {
@@ -177,8 +177,8 @@ impl Listing {
         end(sink, entry, AnswerEnd { counts, note, ..AnswerEnd::default() })
     }
 
-    fn nothing(&self, sink: Sink, entry: AuditEntry) -> Result<(), ClientGone> {
-        match self.service.history().explain_nothing(&self.query.request, None) {
+    fn nothing(&self, sink: Sink, entry: AuditEntry, notes: Option<&SearchNotes>) -> Result<(), ClientGone> {
+        match self.service.history().explain_nothing(&self.query.request, notes) {
             Ok(mut cause) => {
                 cause.sentence = self.of_memory(cause.sentence);
                 refuse(sink, entry, Problem::nothing_matched(&cause))
