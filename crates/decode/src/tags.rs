@@ -99,8 +99,6 @@ pub(super) fn batman(walk: &mut Walk<'_>) -> Step {
         (15, 0x42) | (14, 9) => 18,
         // To all.
         (15, 0x01) | (14, 4) => 14,
-        // Of the mesh itself: routes, pings, tables.
-        (15, 0x00 | 0x03 | 0x04 | 0x43 | 0x44) | (14, 1 | 2 | 5 | 7 | 8) => return Step::Break(Stop::Complete),
         _ => return Step::Break(Stop::Unknown),
     };
     walk.skip(header_bytes)?;
@@ -155,7 +153,7 @@ mod tests {
                     around(0x4305, &[4, 14, 50, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9]),
                     &format!("{} tunnel", seen(82, 1)),
                 ),
-                ("batman-adv, routes", around(0x4305, &[0, 15]), "4305 020000000001 > 020000000002 57@14"),
+                ("batman-adv, routes", around(0x4305, &[0, 15]), "4305 020000000001 > 020000000002 57@14 Unknown"),
                 ("FabricPath", around(0x8903, &[0, 1]), &format!("{} tunnel", seen(70, 1))),
             ],
         );

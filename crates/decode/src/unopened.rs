@@ -25,6 +25,8 @@ const PORT_ESP: u16 = 4500;
 const PORT_WIREGUARD: u16 = 51_820;
 /// The port of sFlow, which carries samples of packets.
 const PORT_SFLOW: u16 = 6343;
+/// The ports of OpenFlow, whose switches and controllers send each other packets.
+const PORTS_OPENFLOW: [u16; 2] = [6633, 6653];
 
 /// What was not opened, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +145,7 @@ pub fn openness(network: Network, ethertype: u16, protocol: u8, ports: [u16; 2])
         PROTOCOL_IPCOMP => closed(Header::Named("IPComp"), Reason::Compressed),
         PROTOCOL_TCP | PROTOCOL_UDP | 33 | 132 | 136 if ports == [0, 0] => Openness::Unsure,
         PROTOCOL_UDP if ports.into_iter().any(in_udp) => Openness::Unsure,
+        PROTOCOL_TCP if ports.iter().any(|port| PORTS_OPENFLOW.contains(port)) => Openness::Unsure,
         PROTOCOL_UDP
             if udp_tunnel::by_ports(ports[0], ports[1]).or(udp_tunnel::by_ports(ports[1], ports[0])).is_some() =>
         {
@@ -229,14 +232,20 @@ fn unopened_transport(decoded: &Decoded, data: &[u8], layer: Layer, stop: Stop) 
     Some(Unopened { header: Header::Named(header_name(layer, &[])), reason })
 }
 
-/// Datagrams that carry other packets, of virtual private networks and of sampling switches.
+/// Payloads that carry other packets, of virtual private networks, sampling switches and OpenFlow.
 fn carries_packets(decoded: &Decoded, data: &[u8]) -> Option<Unopened> {
-    if decoded.protocol != PROTOCOL_UDP || decoded.stop != Stop::Complete {
+    if decoded.stop != Stop::Complete {
         return None;
     }
+    let is_tcp = decoded.protocol == PROTOCOL_TCP;
     let is_on = |port| decoded.source_port == port || decoded.destination_port == port;
     let payload = || usize::try_from(decoded.payload_offset).ok().and_then(|offset| data.get(offset..));
     let (header, reason) = match payload() {
+        // Packets to the controller, and from it.
+        Some([1..=6, 10 | 13, ..]) if is_tcp && PORTS_OPENFLOW.into_iter().any(is_on) => {
+            ("OpenFlow", Reason::Unsupported)
+        }
+        _ if decoded.protocol != PROTOCOL_UDP => return None,
         // Four bytes of 0 mark the key exchange, a single byte keeps the binding of an address translator alive.
         Some([a, b, c, d, _, ..]) if is_on(PORT_ESP) && [*a, *b, *c, *d] != [0; 4] => ("ESP", Reason::Encrypted),
         // The type of messages that carry packets.
@@ -263,6 +272,10 @@ fn unsupported(decoded: &Decoded, layer: Layer, bytes: &[u8]) -> Option<Unopened
         // The types of keepalives, and of discovery.
         Layer::Gre if matches!(bytes, [_, _, 0, 0, ..]) => return None,
         Layer::Pppoe => return None,
+        // Routes, probes, pings and tables of the mesh itself.
+        Layer::Batman if matches!(bytes, [0 | 3 | 4 | 0x43 | 0x44, 15, ..] | [1 | 2 | 5 | 7 | 8, 14, ..]) => {
+            return None;
+        }
         Layer::Mpls
         | Layer::Gre
         | Layer::Geneve

@@ -371,7 +371,8 @@ impl HistoryExtent {
         if kept_out > 0 {
             let filter = self.filter.as_ref().map_or("", |(_, text)| text);
             let sentence = format!(
-                "nothing is recorded: all {kept_out} packets so far were kept out by the capture filter {filter:?}"
+                "nothing is recorded: the capture filter {filter:?} kept {} out so far, which is all",
+                counted(kept_out, "packet", "packets")
             );
             return Cause::new("filtered", sentence);
         }
@@ -439,7 +440,8 @@ pub fn cut(known: &SessionTotals) -> String {
         (1, 0) => format!("a session that matches was seen, but all of its {packets} packets ({bytes} bytes) are gone"),
         (1, _) => format!("a session that matches was cut after {kept_bytes} of {bytes} bytes: {left}"),
         _ if cut < sessions => {
-            format!("{cut} of the {sessions} sessions that match were cut: {kept_bytes} of {bytes} bytes, {left}")
+            let were = if *cut == 1 { "was" } else { "were" };
+            format!("{cut} of the {sessions} sessions that match {were} cut: {kept_bytes} of {bytes} bytes, {left}")
         }
         _ => format!("{sessions} sessions that match were cut: {kept_bytes} of {bytes} bytes, {left}"),
     }

@@ -1,5 +1,7 @@
 use super::super::decode;
-use super::super::frames::{cut, ethernet, geneve, gre, ipv4, ipv4_with, ipv6, join, label, tag, tcp, udp, vxlan};
+use super::super::frames::{
+    cut, ethernet, geneve, gre, ipv4, ipv4_with, ipv6, join, label, tag, tcp, udp, vxlan, with,
+};
 use super::*;
 use base::packet::LinkType;
 
@@ -33,6 +35,8 @@ fn what_was_not_opened_is_named() {
         (ethernet(0x86dd, &ipv6(108, &[6, 0, 0, 0, 0, 0, 0, 0])), "IPComp compressed"),
         (ethernet(0x0800, &ipv4(200, &[0; 24])), "IP protocol 200 unsupported"),
         (ethernet(0x6558, &frame), "ethertype 0x6558 unsupported"),
+        (ethernet(0x4305, &[0, 15, 50, 0, 0, 0]), ""),
+        (ethernet(0x4305, &[0x41, 15, 50, 0, 0, 0]), "batman-adv unsupported"),
         (ethernet(0x88e5, &[0x0c, 0, 0, 0, 0, 1, 9, 9]), "MACsec encrypted"),
         (cut(13, &frame), "Ethernet cut"),
         (cut(30, &frame), "IPv4 cut"),
@@ -46,6 +50,8 @@ fn what_was_not_opened_is_named() {
         (in_udp(4500, &[1; 40]), "ESP encrypted"),
         (in_udp(4500, &[0; 40]), ""),
         (in_udp(51_820, &[4, 0, 0, 0, 1, 2, 3, 4]), "WireGuard encrypted"),
+        (ethernet(0x0800, &ipv4(6, &with(3, 0xfd, with(2, 0x19, tcp(&[4, 10, 0, 60]))))), "OpenFlow unsupported"),
+        (ethernet(0x0800, &ipv4(6, &with(3, 0xfd, with(2, 0x19, tcp(&[4, 2, 0, 8]))))), ""),
         (in_udp(6343, &[0, 0, 0, 5, 0, 0, 0, 1]), "sFlow unsupported"),
         (in_udp(5247, &[1, 0, 0, 0, 22, 0, 0, 0]), "CAPWAP encrypted"),
         (ethernet(0x0800, &ipv4(47, &gre(0, 0x1234, &[], &v4))), "GRE unsupported"),

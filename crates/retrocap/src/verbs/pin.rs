@@ -20,6 +20,7 @@ use api::question::UnpinQuestion;
 use base::foreign::Foreign;
 use base::time::{self, Timestamp};
 use engine::budget::ByteSize;
+use query::counted;
 
 /// Keep all packets of the sessions that match a filter, for a time
 ///
@@ -107,7 +108,10 @@ pub(crate) fn list(list: &PinList) -> String {
     for pin in &list.pins {
         text += &format!("{:>3}  until {}  {}\n     {}", pin.id, local(&pin.until), pin.filter.terminal(), kept(pin));
         if pin.refused_packets > 0 {
-            text += &format!("; {} packets found no room, and age like others", pin.refused_packets);
+            text += &format!(
+                "; {} no room, and age like others",
+                counted(pin.refused_packets, "packet found", "packets found")
+            );
         }
         text.push('\n');
     }

@@ -34,7 +34,7 @@ use formats::annotations::{Annotations, CaptureReport};
 use formats::reader::FileSource;
 use formats::writer::{Exporter, Format, InterfaceStatistics, Options};
 use query::status::{InputStatus, Status};
-use query::{History, Memory, Request};
+use query::{History, Memory, Request, counted};
 
 /// Seed of the session table. It is constant, so that runs are reproducible.
 const SEED: u64 = 0x7265_7472_6f63_6170;
@@ -243,7 +243,9 @@ fn export(history: &History, mut output: Output, annotations: &mut Annotations) 
 /// Comments for the export: what share of the packets it has, and since when it is complete.
 fn comments(history: &History) -> Vec<String> {
     let Totals { stored, retained, evicted, .. } = history.totals();
-    let mut comment = format!("{} of {} packets were kept", retained.packets, stored.packets);
+    let packets = counted(stored.packets, "packet", "packets");
+    let mut comment =
+        format!("{} of {packets} {} kept", retained.packets, if stored.packets == 1 { "was" } else { "were" });
     if evicted.packets > 0
         && let Some(whole_since) = history.whole_since()
     {

@@ -102,7 +102,10 @@ impl Listing {
         }
         let totals = flows.totals();
         if listed == 0 && looked_at > 0 {
-            let sentence = self.of_memory(format!("none of {looked_at} sessions is known to belong to such a process"));
+            let sentence = self.of_memory(format!(
+                "none of {} is known to belong to such a process",
+                counted(looked_at, "session", "sessions")
+            ));
             return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
         }
         // After the last page, an empty page is the answer.
@@ -136,12 +139,15 @@ impl Listing {
                 let (name, unread) = (name.to_string(), flows.unread());
                 let not_read = match unread {
                     0 => String::new(),
-                    _ => format!("; {unread} further ones were not searched, because that would take too long"),
+                    _ => format!(
+                        "; {} not searched, because that would take too long",
+                        counted(unread, "further one was", "further ones were")
+                    ),
                 };
                 let sentence = format!(
-                    "none of {} sessions has \"{}\" in its TLS server name, HTTP host or DNS question, as far as their \
+                    "none of {} has \"{}\" in its TLS server name, HTTP host or DNS question, as far as their \
                      first packets are still there{not_read}",
-                    flows.searched() - unread.min(flows.searched()),
+                    counted(flows.searched() - unread.min(flows.searched()), "session", "sessions"),
                     Log(&name)
                 );
                 refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", self.of_memory(sentence))))
@@ -168,8 +174,9 @@ impl Listing {
         let note = match sums.left_out {
             0 => self.of_memory(self.with_not_opened(sums.unlisted.sentence().unwrap_or_default())),
             left_out => format!(
-                "incomplete: {left_out} sessions are in no sum, because there is memory for {fit} sums; narrow it down with \
-                 since, until or an expression"
+                "incomplete: {} in no sum, because there is memory for {fit} sums; narrow it down with \
+                 since, until or an expression",
+                counted(left_out, "session is", "sessions are")
             ),
         };
         let mut counts = counts(sums.rows.len() as u64, sums.totals);
@@ -270,12 +277,13 @@ fn note(flows: &Flows<'_>, named: bool) -> String {
     match flows.unread() {
         0 => {}
         unread if named => parts.push(format!(
-            "incomplete: {unread} sessions were not searched, because that would take too long; narrow it down with since \
-             and until"
+            "incomplete: {} not searched, because that would take too long; narrow it down with since and until",
+            counted(unread, "session was", "sessions were")
         )),
         unread => parts.push(format!(
-            "{unread} sessions are listed without names, because reading them would take too long; narrow it down with \
-             since, until, limit or an expression"
+            "{} listed without names, because reading them would take too long; narrow it down with since, until, limit or an \
+             expression",
+            counted(unread, "session is", "sessions are")
         )),
     }
     parts.extend(flows.unlisted().sentence());

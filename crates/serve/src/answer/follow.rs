@@ -29,7 +29,7 @@ use base::time::Timestamp;
 use engine::own_streams::Exclusion;
 use formats::writer::Options;
 use formats::writer::one_link_type::{FittingExporter, OneLinkType};
-use query::{Follow, Found, Request};
+use query::{Follow, Found, Request, counted};
 
 /// How often a follower polls for new packets.
 const POLLS_PER_SECOND: u32 = 40;
@@ -321,7 +321,8 @@ impl Follower {
         if let Some(link_type) = writer.exporter.link_type().filter(|_| left_out > 0) {
             let and = if note.is_empty() { "" } else { "; " };
             note.push_str(&format!(
-                "{and}{left_out} packets do not fit into classic pcap of {link_type}: use --format pcapng"
+                "{and}{} into classic pcap of {link_type}: use --format pcapng",
+                counted(left_out, "packet does not fit", "packets do not fit")
             ));
         }
         note

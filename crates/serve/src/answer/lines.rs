@@ -17,7 +17,7 @@ use api::parameters::PacketQuery;
 use formats::writer::Exporter;
 use query::explain::{Cause, Question};
 use query::search::{Selector, SessionTotals};
-use query::{Found, SearchNotes, Summary};
+use query::{Found, SearchNotes, Summary, counted};
 
 /// One answer in lines.
 pub(crate) struct LinesAnswer {
@@ -149,8 +149,10 @@ impl LinesAnswer {
             let other = files.get(&if self.split { group } else { 0 }).map_or(0, |file| file.left_out);
             let cause = cause.or_else(|| {
                 (other > 0).then(|| {
-                    let why =
-                        format!("{other} packets have another link type, which classic pcap cannot hold; use pcapng");
+                    let why = format!(
+                        "{} another link type, which classic pcap cannot hold; use pcapng",
+                        counted(other, "packet has", "packets have")
+                    );
                     Cause::new("link_type", why)
                 })
             });
@@ -198,7 +200,8 @@ impl LinesAnswer {
             return "incomplete: the recorder was stopped while it sent this answer".to_owned();
         }
         if summary.overtaken > 0 {
-            return format!("{} packets were evicted before they could be sent", summary.overtaken);
+            let packets = counted(summary.overtaken, "packet was", "packets were");
+            return format!("{packets} evicted before being sent");
         }
         String::new()
     }

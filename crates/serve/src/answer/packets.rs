@@ -249,11 +249,11 @@ impl Export {
             ));
         }
         if summary.copies > 0 {
-            let copies = summary.copies;
+            let copies = counted(summary.copies, "packet was captured", "packets were captured");
             notes.push(if self.query.request.dedup {
-                format!("{copies} packets were captured twice, and the copies were left out")
+                format!("{copies} twice, and the copies were left out")
             } else {
-                format!("{copies} packets were captured twice (a bridge and its port, or two mirrored ports): --dedup leaves the copies out")
+                format!("{copies} twice (a bridge and its port, or two mirrored ports): --dedup leaves the copies out")
             });
         }
         if summary.unsorted > 0 {
@@ -316,7 +316,10 @@ impl Export {
         comments.extend(history.describe_interface_gaps(&self.query.request));
         let dropped = history.totals().kernel_dropped;
         if dropped > 0 && exported.0.len() > 1 {
-            comments.push(format!("the kernel dropped {dropped} packets of all interfaces together"));
+            comments.push(format!(
+                "the kernel dropped {} of all interfaces together",
+                counted(dropped, "packet", "packets")
+            ));
         }
         comments
     }
