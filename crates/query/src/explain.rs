@@ -8,6 +8,7 @@ use super::matching::probe;
 use super::search::{Search, SearchTarget, Selector, SessionTotals};
 use super::selectors::Flow;
 use super::session_selectors::SessionSelectors;
+use super::unopened::Thoroughness;
 use super::{History, QueryError, Request, SearchNotes, UnopenedPackets};
 use base::counted::counted;
 use base::time::Timestamp;
@@ -156,8 +157,11 @@ impl History {
             cause.sentence = format!("{}; {}", cause.sentence, undecided(undecided_sessions));
         }
         if request.names_content() {
-            cause =
-                cause.with_unopened(self.unopened_beside(request, notes.unwrap_or(&SearchNotes::default()), true)?);
+            cause = cause.with_unopened(self.unopened_beside(
+                request,
+                notes.unwrap_or(&SearchNotes::default()),
+                Thoroughness::Inside,
+            )?);
         }
         if let Some(sentence) = self.interface_gaps(request, since, until) {
             cause.sentence = format!("{}; {sentence}", cause.sentence);
@@ -178,7 +182,7 @@ impl History {
         missing.extend((known.undecided > 0).then(|| undecided(known.undecided)));
         missing.extend(self.remainder(request, notes)?.sentence());
         if request.names_content() {
-            missing.extend(self.unopened_beside(request, notes, false)?.sentence());
+            missing.extend(self.unopened_beside(request, notes, Thoroughness::Kept)?.sentence());
         }
         missing.extend(self.not_recorded(since, until));
         missing.extend(self.interface_gaps(request, since, until));
@@ -201,7 +205,7 @@ impl History {
         missing.extend((undecided_sessions > 0).then(|| undecided(undecided_sessions)));
         missing.extend(self.remainder(request, &search.notes)?.beside_whole_sessions());
         if request.names_content() {
-            missing.extend(self.unopened_beside(request, &search.notes, false)?.sentence());
+            missing.extend(self.unopened_beside(request, &search.notes, Thoroughness::Kept)?.sentence());
         }
         Ok((!missing.is_empty()).then(|| missing.join("; ")))
     }

@@ -114,6 +114,17 @@ impl UnopenedPackets {
     }
 }
 
+/// How thoroughly to look for packets that were not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Thoroughness {
+    /// In sessions that may have packets in memory: beside an answer that has some.
+    Kept,
+    /// In all known sessions.
+    Known,
+    /// In all known sessions, and for packets that match inside others: nothing else was found.
+    Inside,
+}
+
 impl History {
     /// Counts the packets that a request could not be asked of, in sessions that overlap its window on its interface.
     ///
@@ -121,16 +132,15 @@ impl History {
     ///
     /// The same as for the request itself.
     pub fn unopened(&self, request: &Request) -> Result<UnopenedPackets, QueryError> {
-        self.unopened_beside(request, &SearchNotes::default(), false)
+        self.unopened_beside(request, &SearchNotes::default(), Thoroughness::Known)
     }
 
-    /// As [`unopened`](Self::unopened), without sessions of which every packet was found. With `look_inside`, counts the
-    /// packets that match inside others, too: nothing else may have been found.
+    /// As [`unopened`](Self::unopened), without sessions of which every packet was found.
     pub(super) fn unopened_beside(
         &self,
         request: &Request,
         found: &SearchNotes,
-        look_inside: bool,
+        thoroughness: Thoroughness,
     ) -> Result<UnopenedPackets, QueryError> {
         let (since, until) = request.window()?;
         let interfaces = self.interfaces.snapshot();
@@ -151,14 +161,20 @@ impl History {
         let selectors = SessionSelectors::new(request, self)?;
         let is_selected = |session: &Session| selectors.needs_session() && selectors.session(&session.key);
         let mut unopened = UnopenedPackets::default();
-        let mut inside = if look_inside { PacketsInside::of(request, self)? } else { None };
+        let mut inside = match thoroughness {
+            Thoroughness::Inside => PacketsInside::of(request, self)?,
+            Thoroughness::Kept | Thoroughness::Known => None,
+        };
         let mut unsure: Vec<(usize, Session)> = Vec::new();
         for (number, worker) in self.workers.iter().enumerate() {
-            for (past, session) in worker.sessions.known(since, until) {
+            // The end of the archive is fixed before the table is read, so that no session comes twice.
+            let past = (thoroughness > Thoroughness::Kept).then(|| worker.sessions.past_overlapping(since, until));
+            let past = past.into_iter().flatten().map(|(_, session)| session);
+            for session in worker.sessions.overlapping(since, until).chain(past) {
                 let at = usize::from(session.key.interface().0);
                 let (Some(Some(closed)), Some(interface)) = (closed.get(at), interfaces.get(at)) else { continue };
                 let packets = session.packets.sum();
-                let is_found = past.is_none() && found.found_of(number, &session) == Some(packets);
+                let is_found = !session.is_past() && found.found_of(number, &session) == Some(packets);
                 if is_found || (filter.is_none() && is_selected(&session)) {
                     continue;
                 }
@@ -168,7 +184,7 @@ impl History {
                     }
                     (None, Openness::Closed(kind)) => unopened.add(kind, packets),
                     (None, Openness::Opened) if inside.is_none() || !holds_packets(&session.key) => {}
-                    _ if past.is_some() || session.kept_packets == 0 => {}
+                    _ if session.is_past() || session.kept_packets == 0 => {}
                     _ if unsure.len() < SESSIONS_MAX => unsure.push((number, session)),
                     _ => unopened.unread += session.kept_packets,
                 }
