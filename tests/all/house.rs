@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "sys",
     "base",
     "formats",
@@ -30,21 +30,22 @@ const ORDER: [&str; 20] = [
     "serve",
     "daemon",
     "retrocap",
+    "agent",
 ];
 
 /// Crates of others that only these of ours may name.
 const RESERVED: [(&str, &[&str]); 12] = [
-    ("tokio", &["serve", "daemon", "retrocap"]),
+    ("tokio", &["serve", "daemon", "retrocap", "agent"]),
     ("axum", &["serve"]),
-    ("hyper", &["serve", "retrocap"]),
+    ("hyper", &["serve", "retrocap", "agent"]),
     ("tokio-rustls", &["serve", "daemon", "retrocap"]),
-    ("clap", &["retrocap"]),
-    ("anyhow", &["daemon", "retrocap"]),
+    ("clap", &["retrocap", "agent"]),
+    ("anyhow", &["daemon", "retrocap", "agent"]),
     ("pcap", &["filter"]),
     ("landlock", &["daemon"]),
     ("seccompiler", &["daemon"]),
     ("libc", &["sys", "capture", "serve", "daemon", "retrocap"]),
-    ("rustix", &["sys", "processes", "capture", "spool", "serve", "daemon", "retrocap"]),
+    ("rustix", &["sys", "processes", "capture", "spool", "serve", "daemon", "retrocap", "agent"]),
     ("tempfile", &["serve", "daemon", "retrocap"]),
 ];
 
