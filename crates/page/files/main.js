@@ -34,13 +34,21 @@ let asOf = '', looking = false, timer = 0, loadedAt = 0, wait = LOOK_MS, failure
 
 export const window_ = () => ({ since: state.since || undefined, until: state.until || undefined });
 
-function orderRows(rows) {
+// All rows in the order of the list. It stays until sessions come or change, so that narrowing does not sort.
+let order = { of: '', rows: new Uint32Array(0) };
+
+function ordered() {
   const { store } = app, { sort } = state;
-  const amount = (of) => Float64Array.from({ length: store.count }, (_, row) => of(row));
-  const key = sort === 'last' ? store.last : sort === 'bytes' ? amount((row) => store.originatorBytes[row] + store.responderBytes[row])
-    : sort === 'packets' ? amount((row) => store.originatorPackets[row] + store.responderPackets[row])
-      : sort === 'duration' ? amount((row) => store.last[row] - store.first[row]) : store.first;
-  return sorted(rows, key, sort !== 'start');
+  const of = `${sort} ${app.loaded} ${asOf} ${store.count}`;
+  if (order.of === of) return order.rows;
+  const amount = (a, b) => Float64Array.from({ length: store.count }, (_, row) => a[row] + b[row]);
+  const key = sort === 'last' ? store.last : sort === 'bytes' ? amount(store.originatorBytes, store.responderBytes)
+    : sort === 'packets' ? amount(store.originatorPackets, store.responderPackets)
+      : sort === 'duration' ? Float64Array.from({ length: store.count }, (_, row) => store.last[row] - store.first[row]) : store.first;
+  const rows = new Uint32Array(store.count);
+  for (let row = 0; row < rows.length; row += 1) rows[row] = row;
+  order = { of, rows: sorted(rows, key, sort !== 'start') };
+  return order.rows;
 }
 
 // The rows that the window, the terms and the search leave.
@@ -56,14 +64,16 @@ export function narrow() {
   const kept = new Uint32Array(store.count);
   let count = 0;
   const { first, last } = store;
-  next: for (let row = 0; row < store.count; row += 1) {
+  const rows = ordered();
+  next: for (let at = 0; at < rows.length; at += 1) {
+    const row = rows[at];
     if (last[row] < since || first[row] > until) continue;
     if (server && !(found && found.has(row))) continue;
     for (let i = 0; i < decide.length; i += 1) if (Boolean(decide[i].is(row)) === decide[i].negative) continue next;
     kept[count] = row;
     count += 1;
   }
-  app.rows = orderRows(kept.slice(0, count));
+  app.rows = kept.slice(0, count);
 }
 
 function show() {

@@ -33,6 +33,8 @@ class Addresses {
     this.texts = [];
     this.v4 = new Map();
     this.others = new Map();
+    // The places of addresses that came last: blocks name the same ones again and again.
+    this.recent = new Int32Array(65536).fill(-1);
   }
 
   get count() { return this.kinds.length; }
@@ -40,15 +42,19 @@ class Addresses {
   add(view, at) {
     const kind = view[at];
     if (kind === 4) {
-      const number = ((view[at + 4] << 24) | (view[at + 5] << 16) | (view[at + 6] << 8) | view[at + 7]) >>> 0;
-      let index = this.v4.get(number);
+      const number = ((view[at + 1] << 24) | (view[at + 2] << 16) | (view[at + 3] << 8) | view[at + 4]) >>> 0;
+      const slot = Math.imul(number, 0x9e3779b1) >>> 16;
+      let index = this.recent[slot];
+      if (index >= 0 && this.raw[index] === number) return index;
+      index = this.v4.get(number);
       if (index === undefined) {
         index = this.push(4, number);
         this.v4.set(number, index);
       }
+      this.recent[slot] = index;
       return index;
     }
-    const bytes = view.slice(at + 4, at + (kind === 6 ? 20 : 10));
+    const bytes = view.slice(at + 1, at + (kind === 6 ? 17 : 7));
     const key = bytes.join();
     let index = this.others.get(key);
     if (index === undefined) {
@@ -92,6 +98,30 @@ function v6(bytes) {
   return `${hex.slice(0, best.at).join(':')}::${hex.slice(best.at + best.length).join(':')}`;
 }
 
+// The numbers of a column without its base.
+function numbersOf({ width, values }, count) {
+  const numbers = new Float64Array(count);
+  if (width === 8) for (let i = 0; i < count; i += 1) numbers[i] = values[2 * i] + values[2 * i + 1] * 4294967296;
+  else if (width) numbers.set(values);
+  return numbers;
+}
+
+// Writes a column of new rows, which follow each other: copying is done by the browser, and the loops meet one type each.
+function fill(into, start, count, base, width, values, map) {
+  const end = start + count;
+  if (width === 0) into.fill(map ? map[base] : base, start, end);
+  else if (width === 8) {
+    for (let i = 0; i < count; i += 1) {
+      const value = base + values[2 * i] + values[2 * i + 1] * 4294967296;
+      into[start + i] = map ? map[value] : value;
+    }
+  } else {
+    into.set(values, start);
+    if (map) for (let i = start; i < end; i += 1) into[i] = map[into[i] + base];
+    else if (base) for (let i = start; i < end; i += 1) into[i] += base;
+  }
+}
+
 export class Store {
   constructor() {
     this.clear();
@@ -108,7 +138,7 @@ export class Store {
 
   reserve(count) {
     if (count <= this.room) return;
-    this.room = Math.max(count, Math.ceil(this.room * 1.5), 1024);
+    this.room = Math.max(count, this.room * 2, 1024);
     for (const [name, Type] of Object.entries(FIELDS)) {
       const grown = new Type(this.room);
       grown.set(this[name]);
@@ -120,6 +150,8 @@ export class Store {
   read(buffer) {
     const bytes = new Uint8Array(buffer), view = new DataView(buffer);
     const fresh = this.count === 0;
+    // A session takes about thirty bytes.
+    if (fresh) this.reserve(Math.ceil(buffer.byteLength / 28));
     let at = 0;
     for (;;) {
       if (at + 16 > bytes.length) throw new Error('the answer was cut short');
@@ -136,8 +168,11 @@ export class Store {
     let at = start + 16;
     const addressCount = view.getUint32(start + 8, true);
     const numbers = new Uint32Array(addressCount);
-    for (let i = 0; i < addressCount; i += 1) numbers[i] = this.addresses.add(bytes, at + 20 * i);
-    at = Math.ceil((at + 20 * addressCount) / 8) * 8;
+    for (let i = 0; i < addressCount; i += 1) {
+      numbers[i] = this.addresses.add(bytes, at);
+      at += bytes[at] === 4 ? 5 : bytes[at] === 6 ? 17 : 7;
+    }
+    at = Math.ceil(at / 8) * 8;
     const columns = [];
     for (let i = 0; i < COLUMNS; i += 1) {
       const width = bytes[at + 8];
@@ -151,6 +186,7 @@ export class Store {
     this.times(columns[1], columns[2], rows);
     const put = (name, column, map) => {
       const into = this[name], base = column.low + column.high * 4294967296, { width, values } = column;
+      if (fresh) return fill(into, rows[0], count, base, width, values, map);
       for (let i = 0; i < count; i += 1) {
         const value = base + (width === 0 ? 0 : width === 8 ? values[2 * i] + values[2 * i + 1] * 4294967296 : values[i]);
         into[rows[i]] = map ? map[value] : value;
@@ -195,13 +231,12 @@ export class Store {
   times(first, duration, rows) {
     const base = (BigInt(first.high) << 32n) | BigInt(first.low);
     const baseUs = Number(base / 1000n), baseNs = Number(base % 1000n);
-    const value = ({ width, values }, i) =>
-      (width === 0 ? 0 : width === 8 ? values[2 * i] + values[2 * i + 1] * 4294967296 : values[i]);
     const shortest = duration.low + duration.high * 4294967296;
+    const firsts = numbersOf(first, rows.length), durations = numbersOf(duration, rows.length);
     for (let i = 0; i < rows.length; i += 1) {
-      const ns = baseNs + value(first, i);
+      const ns = baseNs + firsts[i];
       this.first[rows[i]] = baseUs + Math.floor(ns / 1000);
-      this.last[rows[i]] = baseUs + Math.ceil((ns + shortest + value(duration, i)) / 1000);
+      this.last[rows[i]] = baseUs + Math.ceil((ns + shortest + durations[i]) / 1000);
     }
   }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   answer  = block …  end
 //!   block   = "RCB1"  rows: u32  addresses: u32  0: u32      address …      column × 19
-//!   address = network: u8 (4, 6, or 1 for a link layer)  0 × 3   16 bytes, the address first
+//!   address = network: u8 (4, 6, or 1 for a link layer)         4, 16 or 6 bytes
 //!   column  = base: u64  width: u8 (0, 1, 2, 4 or 8)  0 × 7     rows × width bytes, padded to 8
 //!   end     = "RCBE"  bytes: u32  0: u64     a JSON object, padded to 8
 //! ```
@@ -179,8 +179,8 @@ impl ColumnBlock {
         out.extend(count(self.addresses.len()));
         out.extend([0; 4]);
         for (kind, bytes) in self.addresses.drain(..) {
-            out.extend([kind, 0, 0, 0]);
-            out.extend(bytes);
+            out.push(kind);
+            out.extend(&bytes[..address_bytes(kind)]);
         }
         self.known.clear();
         pad(out);
@@ -188,6 +188,14 @@ impl ColumnBlock {
             write_column(out, values);
             values.clear();
         }
+    }
+}
+
+fn address_bytes(kind: u8) -> usize {
+    match kind {
+        4 => 4,
+        6 => 16,
+        _ => 6,
     }
 }
 

@@ -99,6 +99,11 @@ impl Spread {
 
     /// Spreads `amount` evenly between `first` and `last`, and adds the part that lies in the spans.
     fn add(&mut self, spans: &Spans, first: u64, last: u64, amount: u64) {
+        if first >= spans.since && last < spans.until && spans.of(first) == spans.of(last) {
+            // Most sessions are short, and the division below costs more than all the rest.
+            self.exact[spans.of(first)] += amount;
+            return;
+        }
         let length = u128::from(last - first) + 1;
         // Of the amount, this much lies before a time.
         let before = |time: u64| -> u64 {

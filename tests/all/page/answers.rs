@@ -28,8 +28,13 @@ fn sessions(answer: &[u8]) -> (BTreeMap<String, Vec<Value>>, Value) {
         assert_eq!(magic, b"RCB1");
         let addresses = usize::try_from(number(at + 8, 4)).unwrap();
         at += 16;
-        let texts: Vec<String> = (0..addresses).map(|n| address(&answer[at + 20 * n..at + 20 * n + 20])).collect();
-        at = (at + 20 * addresses).next_multiple_of(8);
+        let mut texts = Vec::new();
+        for _ in 0..addresses {
+            let bytes = [4, 6, 16][usize::from(answer[at] == 1) + 2 * usize::from(answer[at] == 6)];
+            texts.push(address(answer[at], &answer[at + 1..][..bytes]));
+            at += 1 + bytes;
+        }
+        at = at.next_multiple_of(8);
         let mut rows = vec![Vec::new(); count];
         for column in 0..COLUMNS {
             let (base, width) = (number(at, 8), usize::from(answer[at + 8]));
@@ -51,11 +56,11 @@ fn sessions(answer: &[u8]) -> (BTreeMap<String, Vec<Value>>, Value) {
     }
 }
 
-fn address(bytes: &[u8]) -> String {
-    match bytes[0] {
-        4 => std::net::Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7]).to_string(),
-        6 => std::net::Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[4..]).unwrap()).to_string(),
-        _ => bytes[4..10].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"),
+fn address(network: u8, bytes: &[u8]) -> String {
+    match network {
+        4 => std::net::Ipv4Addr::from(<[u8; 4]>::try_from(bytes).unwrap()).to_string(),
+        6 => std::net::Ipv6Addr::from(<[u8; 16]>::try_from(bytes).unwrap()).to_string(),
+        _ => bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"),
     }
 }
 

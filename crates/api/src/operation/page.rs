@@ -20,9 +20,8 @@ pub const COLUMNS: Operation = Operation {
     id: "columns",
     summary: "The known sessions as binary columns, for programs that show very many",
     description: Some(
-        "Blocks of little-endian columns, then an end. A block: RCB1, rows (u32), addresses (u32), 0 (u32); each address: 4 or \
-         6, or 1 for a link layer (u8), 0 (3 bytes), 16 bytes of which the first are the address; after the addresses 0 up to a \
-         multiple of 8 bytes; then 19 columns: base (u64), width 0, 1, 2, 4 or 8 (u8), 0 (7 bytes), rows numbers of that width, 0 \
+        "Blocks of little-endian columns, then an end. A block: RCB1, rows (u32), addresses (u32), 0 (u32); each address: 4, 6, or 1 for \
+         a link layer (u8), and 4, 16 or 6 bytes; 0 up to a multiple of 8 bytes; then 19 columns: base (u64), width 0, 1, 2, 4 or 8 (u8), 0 (7 bytes), rows numbers of that width, 0 \
          up to a multiple of 8. A value is the base plus the number. The columns: id, first_ns, duration_ns, originator and \
          responder (numbers of addresses of the block), their ports, protocol (with 65536 added, an ethertype), state, flags (1 first \
          packet kept, 2 first kB kept, 4 kept packets unknown), interface, vlan (0 for none, else the ID plus 1), packets of \
