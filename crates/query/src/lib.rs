@@ -36,6 +36,7 @@ pub mod status;
 pub mod sums;
 pub mod timeline;
 mod turnover;
+mod unlisted;
 mod unopened;
 
 pub use base::counted::counted;

@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::explain::undecided;
 use super::flows::{Sort, SortKey};
 pub use super::listed::ListedSession;
 use super::matching::SessionMatcher;
@@ -29,8 +28,8 @@ pub use super::page_cursor::PageCursor;
 use super::page_cursor::Phase;
 use super::session_names::{NameFilter, Names};
 use super::turnover::{ReadFrom, Turnover};
+pub use super::unlisted::UnlistedSessions;
 use super::{History, QueryError, Request, SearchNotes};
-use base::counted::counted;
 use base::time::Timestamp;
 use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
 
@@ -140,31 +139,6 @@ impl FlowTotals {
             0 => self.gone += 1,
             kept => self.cut += u64::from(kept < session.packets.sum()),
         }
-    }
-}
-
-/// Sessions that are not listed, although a user may expect them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnlistedSessions {
-    /// Sessions that may match, but the packets that would decide were evicted.
-    pub undecided: u64,
-    /// Sessions whose addresses and ports match, but in packets that the expression does not look into.
-    pub hidden: u64,
-}
-
-impl UnlistedSessions {
-    /// Describes these sessions; `None` if there are none.
-    pub fn sentence(self) -> Option<String> {
-        let undecided = (self.undecided > 0).then(|| undecided(self.undecided));
-        let hidden = (self.hidden > 0).then(|| {
-            format!(
-                "{} these addresses and ports in packets that the expression does not look into (tags, tunnels, extension \
-                 headers): --address, --port or --flow finds them",
-                counted(self.hidden, "session has", "sessions have")
-            )
-        });
-        let parts: Vec<String> = [undecided, hidden].into_iter().flatten().collect();
-        (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
 
