@@ -4,6 +4,8 @@
 
 mod asked;
 mod cable;
+mod conversations;
+mod hunt;
 mod ingest;
 mod instructions;
 mod live;
@@ -35,7 +37,7 @@ struct Args {
 
 type Section = (&'static str, fn(Scale));
 
-const SECTIONS: [Section; 11] = [
+const SECTIONS: [Section; 12] = [
     ("instructions", instructions::instructions),
     ("ingest", ingest::ingest),
     ("growth", ingest::growth),
@@ -47,6 +49,7 @@ const SECTIONS: [Section; 11] = [
     ("readers", live::readers),
     ("idle", live::idle),
     ("queries", queries::queries),
+    ("hunt", hunt::hunt),
 ];
 
 fn main() {

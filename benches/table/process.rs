@@ -27,6 +27,13 @@ pub(crate) fn cost(program: &str, arguments: &[&str]) -> Cost {
     Cost { wall_s: start.elapsed().as_secs_f64(), cpu_s: children_cpu_s() - before }
 }
 
+/// Runs a command to its end, whatever its status, and measures it.
+pub(crate) fn cost_of(command: &mut Command) -> Cost {
+    let (start, before) = (Instant::now(), children_cpu_s());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).status().expect("the program runs");
+    Cost { wall_s: start.elapsed().as_secs_f64(), cpu_s: children_cpu_s() - before }
+}
+
 /// Processor time of all children that have ended.
 fn children_cpu_s() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();

@@ -225,7 +225,8 @@ fn honest_13_17_commands_in_documents_have_flags_that_exist() {
             if verb.is_none_or(|verb| !verb.chars().all(|c| c.is_ascii_lowercase()) || verb == "help") {
                 continue;
             }
-            words.push("--help".to_owned());
+            let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+            words.insert(end, "--help".to_owned());
             commands += 1;
             let output = std::process::Command::new(env!("CARGO_BIN_EXE_retrocap")).args(&words).output().unwrap();
             if !output.status.success() {

@@ -8,20 +8,20 @@ use serde_json::Value;
 
 use crate::machine;
 
-fn retrocap(arguments: &[&str]) -> Output {
+pub(crate) fn retrocap(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
     command.args(arguments).env_remove("RETROCAP_SOCKET").env("TZ", "UTC").output().unwrap()
 }
 
-fn lines(output: &Output) -> Vec<Value> {
+pub(crate) fn lines(output: &Output) -> Vec<Value> {
     String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -244,13 +244,13 @@ fn packets_are_selected_by_what_they_say_as_tshark_does() {
 }
 
 /// A recorder that replays a capture, and then answers.
-struct Replaying {
+pub(crate) struct Replaying {
     child: std::process::Child,
     folder: tempfile::TempDir,
 }
 
 impl Replaying {
-    fn start(capture: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(capture: &Path, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("r.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
@@ -270,7 +270,7 @@ impl Replaying {
         panic!("the capture was not replayed");
     }
 
-    fn socket(&self) -> String {
+    pub(crate) fn socket(&self) -> String {
         text(&self.folder.path().join("r.sock")).to_owned()
     }
 }

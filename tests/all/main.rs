@@ -25,12 +25,16 @@ mod hostile_recorder;
 mod house;
 #[cfg(target_os = "linux")]
 mod hunting;
+#[cfg(target_os = "linux")]
+mod hunting_with;
 mod keeping;
 #[cfg(target_os = "linux")]
 mod live;
 mod machine;
 #[cfg(target_os = "linux")]
 mod namespaces;
+#[cfg(target_os = "linux")]
+mod narrowed;
 #[cfg(target_os = "linux")]
 mod page;
 #[cfg(target_os = "linux")]

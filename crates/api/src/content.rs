@@ -114,7 +114,7 @@ pub struct MatchLine {
     pub time: Foreign,
     /// The rule: its name, or the pattern as it was given.
     pub rule: Foreign,
-    /// `text`, `bytes`, `regex`, `ioc` or `attack`.
+    /// `text`, `bytes`, `regex`, `ioc` or `attack`; of a program that `hunt --with` ran, its name.
     pub kind: Foreign,
     /// The session.
     pub flow: SeenSession,

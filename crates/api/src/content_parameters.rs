@@ -94,7 +94,7 @@ impl FilesQuery {
         let FilesQuestion { selection, rules } = FilesQuestion::read(query)?;
         let kinds = rules.kind.unwrap_or_default().0;
         if let Some(kind) = kinds.iter().find(|kind| !objects::KINDS.contains(&kind.as_str())) {
-            return Err(wrong("kind", kind, "http, smtp, imap, pop3, ftp, smb or tftp"));
+            return Err(wrong("kind", kind, "http, smtp, imap, pop3, ftp, smb, nfs or tftp"));
         }
         let sha256 = rules.sha256.map(|hash| hash.to_ascii_lowercase());
         if let Some(hash) = sha256.as_ref().filter(|hash| !is_sha256(hash)) {

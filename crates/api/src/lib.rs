@@ -8,6 +8,7 @@
 
 pub mod answers;
 pub mod bodies;
+pub mod candidates;
 pub mod content;
 pub mod content_parameters;
 pub mod describe;

@@ -179,7 +179,7 @@ question! {
     /// What only `GET /v1/files` takes.
     pub struct ObjectRules {
         kind: Texts = "kind", example "http"
-            => "Only objects of this protocol: http, smtp, imap, pop3, ftp, smb or tftp. It may be repeated.";
+            => "Only objects of this protocol: http, smtp, imap, pop3, ftp, smb, nfs or tftp. It may be repeated.";
         mime: String = "type", example "image/"
             => "Only objects whose content is of this type, or of a type that begins so.";
         sha256: String = "sha256", example "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f"

@@ -13,6 +13,7 @@ use crate::attack::{Attack, Count};
 use crate::counting::Counting;
 use crate::indicators::Indicators;
 use crate::matched::{Kind, Match, MatchSink};
+use crate::narrow::Searched;
 use crate::patterns::{Pattern, Patterns};
 use crate::window::{Continuation, Window, context};
 
@@ -48,6 +49,8 @@ pub struct Report {
     pub gaps: BTreeMap<Cause, (u64, u64)>,
     /// Sessions with missing parts.
     pub cut_sessions: u64,
+    /// Sessions that have lost packets, as the recorder knows.
+    pub lost_sessions: u64,
     /// Retransmissions that differ from the original bytes. The original bytes were searched.
     pub conflicts: u64,
     /// Matches beyond the limit for one rule in one session.
@@ -61,6 +64,21 @@ pub struct Report {
 }
 
 impl Report {
+    /// The report if the recorder looked at these sessions, and only some of them were searched closely.
+    #[must_use]
+    pub fn with_looked_at(self, searched: &Searched, lost_sessions: u64) -> Self {
+        let gaps = [(Cause::NoSyn, (searched.without_start, 0)), (Cause::Snaplen, searched.truncated)];
+        Self {
+            sessions: searched.sessions,
+            bytes: searched.bytes,
+            encrypted_sessions: searched.encrypted_sessions,
+            encrypted_bytes: searched.encrypted_bytes,
+            gaps: gaps.into_iter().filter(|(_, (times, _))| *times > 0).collect(),
+            lost_sessions,
+            ..self
+        }
+    }
+
     /// What was searched, and what could not be.
     pub fn sentence(&self, counts: streams::Counts) -> String {
         let mut not = Vec::new();
@@ -83,6 +101,7 @@ impl Report {
             not.push(format!("{} of encrypted protocols ({bytes})", counted(sessions, "session", "sessions")));
         }
         for (number, one, several, what) in [
+            (self.lost_sessions, "session", "sessions", "with lost packets"),
             (self.overtaken, "packet", "packets", "evicted during the search"),
             (counts.undecoded, "packet", "packets", "with unknown headers"),
             (counts.incomplete_datagrams, "datagram", "datagrams", "with missing fragments"),

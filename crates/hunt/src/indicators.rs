@@ -1,6 +1,7 @@
 //! Lists of indicators: addresses, networks, names, URLs, fingerprints, hashes. One look-up for each value of a session.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,6 +10,9 @@ use ipnet::IpNet;
 const INDICATORS_MAX: usize = 2_000_000;
 /// Maximum number of unreadable lines that are reported one by one.
 const BROKEN_MAX: usize = 20;
+
+/// Lists come from users, not from the network.
+type HashSet<T> = std::collections::HashSet<T, foldhash::fast::RandomState>;
 
 /// Indicators, by kind.
 #[derive(Debug, Default)]
@@ -54,6 +58,17 @@ impl Indicators {
         self.len() == 0
     }
 
+    /// Whether there are only addresses and networks.
+    pub fn are_addresses(&self) -> bool {
+        self.names.is_empty() && self.urls.is_empty() && self.fingerprints.is_empty()
+    }
+
+    /// The addresses and networks.
+    pub fn addresses(&self) -> Vec<String> {
+        let networks = self.networks.values().flatten().map(IpNet::to_string);
+        self.addresses.iter().map(IpAddr::to_string).chain(networks).collect()
+    }
+
     /// Whether hashes of files are among them.
     pub fn has_hashes(&self) -> bool {
         self.fingerprints.iter().any(|one| matches!(one.len(), 32 | 40 | 64) && !one.contains('_'))
@@ -61,7 +76,11 @@ impl Indicators {
 
     fn add(&mut self, word: &str) -> bool {
         // Indicators are often written so that nobody follows them by accident.
-        let word = word.replace("[.]", ".").replace("hxxp", "http").replace("[:]", ":");
+        let plain = match word.contains(['[', 'x']) {
+            true => Cow::Owned(word.replace("[.]", ".").replace("hxxp", "http").replace("[:]", ":")),
+            false => Cow::Borrowed(word),
+        };
+        let word = plain.as_ref();
         if let Ok(ip) = word.parse::<IpAddr>() {
             self.addresses.insert(ip.to_canonical());
             return true;

@@ -15,6 +15,7 @@ mod counting;
 pub mod hunter;
 pub mod indicators;
 mod matched;
+pub mod narrow;
 mod normal;
 pub mod patterns;
 pub mod plan;

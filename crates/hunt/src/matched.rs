@@ -15,6 +15,12 @@ pub enum Kind {
     Ioc,
     /// `--attack`
     Attack,
+    /// `--with suricata`
+    Suricata,
+    /// `--with zeek`
+    Zeek,
+    /// `--with tshark`
+    Tshark,
 }
 
 impl Kind {
@@ -26,6 +32,9 @@ impl Kind {
             Self::Regex => "regex",
             Self::Ioc => "ioc",
             Self::Attack => "attack",
+            Self::Suricata => "suricata",
+            Self::Zeek => "zeek",
+            Self::Tshark => "tshark",
         }
     }
 }

@@ -7,7 +7,7 @@ use hunt::{Kind, Match};
 use crate::object::Object;
 
 /// Protocols that carry objects, as `--kind` names them.
-pub const KINDS: [&str; 7] = ["http", "smtp", "imap", "pop3", "ftp", "smb", "tftp"];
+pub const KINDS: [&str; 8] = ["http", "smtp", "imap", "pop3", "ftp", "smb", "nfs", "tftp"];
 
 /// Bytes before and after a match that its context has.
 const CONTEXT_BYTES: usize = 32;
@@ -30,7 +30,8 @@ pub struct ObjectFilter {
 impl ObjectFilter {
     /// Whether an object is wanted.
     pub fn matches(&self, object: &Object) -> bool {
-        let of_kind = |kind: &String| kind == object.protocol || (kind == "smb" && object.protocol == "smb2");
+        let of_kind =
+            |kind: &String| kind == object.protocol || (kind == "smb" && matches!(object.protocol, "smb1" | "smb2"));
         (self.kinds.is_empty() || self.kinds.iter().any(of_kind))
             && self.mime.as_ref().is_none_or(|mime| object.mime.starts_with(mime.as_str()))
             && self.sha256.as_ref().is_none_or(|hash| *hash == object.hashes[2])

@@ -1,10 +1,14 @@
-//! SMB 1 (MS-CIFS): its commands. Its use is reported, because it is obsolete and insecure.
+//! SMB 1 (MS-CIFS): its commands and files. Its use is reported, because it is obsolete and insecure.
+
+use streams::Sender;
 
 use crate::cursor::{u16_le_at, u32_le_at};
 use crate::event::Event;
 use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
+use crate::smb_files::FrameRest;
+use crate::smb1_commands::{Commands, HEADER_BYTES};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| data.get(4..8) == Some(MAGIC),
@@ -12,7 +16,8 @@ pub(crate) const ROW: Protocol = Protocol {
 };
 
 const MAGIC: &[u8] = b"\xffSMB";
-const HEADER_BYTES: usize = 32;
+/// Bytes of a message that are read at once: its header, its parameters and its names.
+const HEAD_BYTES: usize = 512;
 
 fn probe(probe: &Probe<'_>) -> Verdict {
     let data = probe.first();
@@ -34,32 +39,42 @@ fn probe(probe: &Probe<'_>) -> Verdict {
 
 #[derive(Default)]
 struct Smb1 {
-    skip: [usize; 2],
+    commands: Commands,
+    rest: FrameRest,
 }
 
 impl Parser for Smb1 {
     fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
-        let at = input.sender.index();
-        if self.skip[at] > 0 {
-            let bytes = self.skip[at].min(input.data.len());
-            self.skip[at] -= bytes;
-            return Step::Used(bytes);
+        if let Some(step) = self.rest.data(input, out) {
+            return step;
         }
         let Some(frame) = input.data.first_chunk::<4>() else { return Step::More };
-        let len = usize::from(frame[1] & 1) << 16 | usize::from(frame[2]) << 8 | usize::from(frame[3]);
+        let len = usize::from(frame[1]) << 16 | usize::from(frame[2]) << 8 | usize::from(frame[3]);
         if frame[0] != 0 && !matches!(frame[0], 0x81..=0x85) {
             return Step::Stop;
         }
         let there = input.data.len().min(4 + len);
-        if there < (4 + len).min(512) {
+        if there < (4 + len).min(HEAD_BYTES) {
             return Step::More;
         }
         let message = &input.data[4..there];
         if message.starts_with(MAGIC) {
             emit_message(message, len, input, out);
+            if let Some(content) = self.commands.message(message, input, out)
+                && let Some(step) = self.rest.pass(content, message, len, input, out)
+            {
+                return step;
+            }
         }
-        self.skip[at] = 4 + len - there;
-        Step::Used(there)
+        self.rest.skip(len, input)
+    }
+
+    fn gap(&mut self, sender: Sender, len: u64, _out: &mut ParserOutput<'_>) -> bool {
+        self.rest.gap(sender, len)
+    }
+
+    fn end(&mut self, out: &mut ParserOutput<'_>) {
+        self.commands.files.end(out);
     }
 }
 

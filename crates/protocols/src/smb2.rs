@@ -6,10 +6,10 @@ use streams::Sender;
 
 use crate::cursor::{u16_le_at, u32_le_at, u64_le_at, utf16};
 use crate::event::Event;
-use crate::object::ObjectHead;
 use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
+use crate::smb_files::{Content, FrameRest, OpenFiles, REMEMBERED_MAX};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| data.get(4..8) == Some(MAGIC),
@@ -19,8 +19,6 @@ pub(crate) const ROW: Protocol = Protocol {
 const MAGIC: &[u8] = b"\xfeSMB";
 const ENCRYPTED: &[u8] = b"\xfdSMB";
 const HEADER_BYTES: usize = 64;
-/// Maximum number of stored requests and open files.
-const REMEMBERED_MAX: usize = 1024;
 /// The size of a message is 24 bits.
 const MESSAGE_BYTES_MAX: usize = 1 << 24;
 /// Maximum number of compounded messages in a frame.
@@ -72,54 +70,17 @@ enum Request {
     Close(u128),
 }
 
-/// An open file.
-#[derive(Clone, Debug, Default)]
-struct File {
-    name: String,
-    size: Option<u64>,
-    object: Option<(u64, Sender)>,
-    /// The end of the content that was read or written.
-    end: u64,
-}
-
-/// The rest of a frame's content, which is passed on as it is received, and its destination.
-#[derive(Clone, Copy, Debug)]
-struct Bulk {
-    object: u64,
-    at: u64,
-    left: usize,
-    /// Bytes of the frame after it.
-    after: usize,
-}
-
 #[derive(Default)]
 struct Smb2 {
     requests: HashMap<u64, Request>,
-    files: HashMap<u128, File>,
-    /// The file of the latest create, for related operations in a compound.
-    share: String,
-    bulk: [Option<Bulk>; 2],
-    skip: [usize; 2],
+    files: OpenFiles,
+    rest: FrameRest,
 }
 
 impl Parser for Smb2 {
     fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
-        let at = input.sender.index();
-        if let Some(mut bulk) = self.bulk[at] {
-            let bytes = bulk.left.min(input.data.len());
-            out.content(bulk.object, bulk.at, &input.data[..bytes]);
-            bulk.at += bytes as u64;
-            bulk.left -= bytes;
-            self.bulk[at] = (bulk.left > 0).then_some(bulk);
-            if bulk.left == 0 {
-                self.skip[at] = bulk.after;
-            }
-            return Step::Used(bytes.max(1));
-        }
-        if self.skip[at] > 0 {
-            let bytes = self.skip[at].min(input.data.len());
-            self.skip[at] -= bytes;
-            return Step::Used(bytes);
+        if let Some(step) = self.rest.data(input, out) {
+            return step;
         }
         let Some(frame) = input.data.first_chunk::<4>() else { return Step::More };
         let len = usize::from(frame[1]) << 16 | usize::from(frame[2]) << 8 | usize::from(frame[3]);
@@ -140,43 +101,17 @@ impl Parser for Smb2 {
                 let event = Event::new("smb2.encrypted", input.sender, input.offset, 4 + len);
                 out.emit(event.word("encrypted"));
             }
-            self.skip[at] = 4 + len;
-            return Step::Used(self.take_skip(at, input.data.len()));
+            return self.rest.skip(len, input);
         }
         self.frame(message, len, whole, input, out)
     }
 
     fn gap(&mut self, sender: Sender, len: u64, _out: &mut ParserOutput<'_>) -> bool {
-        let at = sender.index();
-        let bytes = usize::try_from(len).unwrap_or(usize::MAX);
-        if let Some(bulk) = &mut self.bulk[at] {
-            if bulk.left >= bytes {
-                bulk.left -= bytes;
-                bulk.at += len;
-                if bulk.left == 0 {
-                    self.skip[at] = bulk.after;
-                    self.bulk[at] = None;
-                }
-                return true;
-            }
-            self.bulk[at] = None;
-        }
-        if self.skip[at] >= bytes {
-            self.skip[at] -= bytes;
-            return true;
-        }
-        self.skip[at] = 0;
-        false
+        self.rest.gap(sender, len)
     }
 
     fn end(&mut self, out: &mut ParserOutput<'_>) {
-        let mut open: Vec<_> = std::mem::take(&mut self.files).into_values().collect();
-        open.sort_by_key(|file| file.object.map(|(object, _)| object));
-        for file in open {
-            if let Some((object, _)) = file.object {
-                out.finish(object, file.size);
-            }
-        }
+        self.files.end(out);
     }
 }
 
@@ -185,12 +120,6 @@ fn wait(input: Input<'_>, used: usize) -> Step {
 }
 
 impl Smb2 {
-    fn take_skip(&mut self, at: usize, available: usize) -> usize {
-        let bytes = self.skip[at].min(available);
-        self.skip[at] -= bytes;
-        bytes
-    }
-
     /// Reads the messages of a frame. The content of a read or write is passed on before all of it is received.
     fn frame(&mut self, message: &[u8], len: usize, whole: bool, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
         let mut at = 0;
@@ -202,17 +131,10 @@ impl Smb2 {
             let next = usize::try_from(u32_le_at(part, 20).unwrap_or(0)).unwrap_or(0);
             let end = if next > 0 { part.len().min(next) } else { part.len() };
             let content = self.message(&part[..end], input, out);
-            if let Some((object, to, from, bytes)) = content {
-                // The content may not be received yet; the frame has its length.
-                let from = at + from;
-                let bytes = bytes.min(len.saturating_sub(from));
-                let here = message.get(from..).map_or(0, |rest| rest.len().min(bytes));
-                out.content(object, to, message.get(from..from + here).unwrap_or_default());
-                if here < bytes {
-                    let left = bytes - here;
-                    let after = len - from - bytes;
-                    self.bulk[input.sender.index()] = Some(Bulk { object, at: to + here as u64, left, after });
-                    return Step::Used(input.data.len());
+            if let Some(content) = content {
+                let content = Content { from: at + content.from, ..content };
+                if let Some(step) = self.rest.pass(content, message, len, input, out) {
+                    return step;
                 }
             } else if !whole && next == 0 && !is_bulk(part) {
                 // Other messages are short, but must be complete up to their names.
@@ -223,18 +145,11 @@ impl Smb2 {
             }
             at += next;
         }
-        let there = input.data.len().min(4 + len);
-        self.skip[input.sender.index()] = 4 + len - there;
-        Step::Used(there)
+        self.rest.skip(len, input)
     }
 
-    /// Reads a message. Returns the content of a read or write: object, offset in it, position in the frame and length.
-    fn message(
-        &mut self,
-        part: &[u8],
-        input: Input<'_>,
-        out: &mut ParserOutput<'_>,
-    ) -> Option<(u64, u64, usize, usize)> {
+    /// Reads a message. Returns the content of a read or write: where it is in the message.
+    fn message(&mut self, part: &[u8], input: Input<'_>, out: &mut ParserOutput<'_>) -> Option<Content> {
         let command = u16_le_at(part, 12)?;
         let response = u32_le_at(part, 16)? & 1 != 0;
         let status = u32_le_at(part, 8)?;
@@ -264,7 +179,7 @@ impl Smb2 {
         event: Event,
         input: Input<'_>,
         out: &mut ParserOutput<'_>,
-    ) -> Option<(u64, u64, usize, usize)> {
+    ) -> Option<Content> {
         let word = match command {
             1 => "login",
             8 => "read",
@@ -303,8 +218,7 @@ impl Smb2 {
                 let (from, len) = (u16_le_at(body, 2)?, u32_le_at(body, 4)?);
                 let (offset, file) = (u64_le_at(body, 8)?, file_id(body, 16)?);
                 out.emit(event.number("offset", offset).number("length", len).word("upload"));
-                let object = self.object(file, input, out)?;
-                return self.content(file, object, offset, from, len);
+                return self.files.content(file, offset, (from.into(), len), input, out);
             }
             17 => out.emit(event.word("write")),
             _ => out.emit(event),
@@ -318,83 +232,30 @@ impl Smb2 {
         body: &[u8],
         input: Input<'_>,
         out: &mut ParserOutput<'_>,
-    ) -> Option<(u64, u64, usize, usize)> {
+    ) -> Option<Content> {
         if status != 0 {
             return None;
         }
         let request = self.requests.remove(&id)?;
         match (command, request) {
-            (3, Request::Tree(path)) => self.share = path,
+            (3, Request::Tree(path)) => self.files.share = path,
             (5, Request::Create(name)) => {
-                let (size, file) = (u64_le_at(body, 48)?, file_id(body, 64)?);
-                if self.files.len() < REMEMBERED_MAX {
-                    let size = (size > 0).then_some(size);
-                    self.files.insert(file, File { name, size, ..File::default() });
-                }
+                self.files.open(file_id(body, 64)?, name, u64_le_at(body, 48)?);
             }
-            (6, Request::Close(file)) => {
-                if let Some(file) = self.files.remove(&file)
-                    && let Some((object, sender)) = file.object
-                {
-                    // The written content ends where the last write ended.
-                    let size = if sender == Sender::Originator { Some(file.end) } else { file.size.or(Some(file.end)) };
-                    out.finish(object, size);
-                }
-            }
+            (6, Request::Close(file)) => self.files.close(file, out),
             (8, Request::Read { file, offset }) => {
-                let (from, len) = (u16::from(*body.get(2)?), u32_le_at(body, 4)?);
-                let object = self.object(file, input, out)?;
-                return self.content(file, object, offset, from, len);
+                let place = (usize::from(*body.get(2)?), u32_le_at(body, 4)?);
+                return self.files.content(file, offset, place, input, out);
             }
             _ => {}
         }
         None
     }
 
-    fn content(
-        &mut self,
-        file: u128,
-        object: u64,
-        offset: u64,
-        from: u16,
-        len: u32,
-    ) -> Option<(u64, u64, usize, usize)> {
-        let end = offset.checked_add(u64::from(len))?;
-        if let Some(file) = self.files.get_mut(&file) {
-            file.end = file.end.max(end);
-        }
-        Some((object, offset, usize::from(from), usize::try_from(len).ok()?))
-    }
-
     fn remember(&mut self, id: u64, request: Request) {
         if self.requests.len() < REMEMBERED_MAX {
             self.requests.insert(id, request);
         }
-    }
-
-    /// The object of a file, which starts with the file's first content.
-    fn object(&mut self, id: u128, input: Input<'_>, out: &mut ParserOutput<'_>) -> Option<u64> {
-        if !self.files.contains_key(&id) && self.files.len() >= REMEMBERED_MAX {
-            return None;
-        }
-        let file = self.files.entry(id).or_default();
-        if let Some((object, sender)) = file.object
-            && sender == input.sender
-        {
-            return Some(object);
-        }
-        let name = file.name.rsplit('\\').next().unwrap_or_default().to_owned();
-        let head = ObjectHead {
-            name,
-            size_declared: file.size.filter(|_| input.sender == Sender::Responder),
-            source: format!("{}\\{}", self.share, file.name),
-            ..ObjectHead::default()
-        };
-        let object = out.begin(head, input.sender, input.offset);
-        if let Some((former, _)) = file.object.replace((object, input.sender)) {
-            out.finish(former, file.size);
-        }
-        Some(object)
     }
 }
 

@@ -2,18 +2,19 @@
 
 use crate::protocol::Protocol;
 use crate::{
-    bacnet, dhcp, dnp3, dns, enip, ftp, http, iec104, imap, modbus, mqtt, ntp, opcua, pop3, profinet, rdp, s7comm, sip,
-    smb1, smb2, smtp, ssh, tftp, tls, tpkt,
+    bacnet, dhcp, dnp3, dns, enip, ftp, http, iec104, imap, modbus, mqtt, nfs, ntp, opcua, pop3, profinet, rdp, s7comm,
+    sip, smb1, smb2, smtp, ssh, tftp, tls, tpkt,
 };
 
 /// All protocols.
-pub static TABLE: [Protocol; 27] = [
+pub static TABLE: [Protocol; 28] = [
     tls::ROW,
     ssh::ROW,
     http::ROW,
     http::ROW_H2C,
     smb2::ROW,
     smb1::ROW,
+    nfs::ROW,
     rdp::ROW,
     s7comm::ROW,
     opcua::ROW,

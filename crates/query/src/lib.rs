@@ -43,7 +43,7 @@ pub use base::counted::counted;
 pub use follow::Follow;
 pub use found::{Found, Summary};
 pub use history::{History, Memory, Reloadable};
-pub use merge::Packets;
+pub use merge::{Narrowed, Packets, SessionQuestion, StoredPacket};
 pub use notes::SearchNotes;
 pub use remainder::Remainder;
 pub use request::{QueryError, Request, Tier};

@@ -5,6 +5,11 @@
 //! reads ahead as far as the disorder of the segment reaches, so that times never go backwards. Packets of one worker
 //! with equal times come in arrival order.
 
+mod by_session;
+mod narrow;
+mod narrowed;
+mod state;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -23,9 +28,10 @@ use base::interface::Interface;
 use base::packet::LinkType;
 use base::time::Timestamp;
 use engine::store::record::RecordHeader;
-use engine::store::{RecordAt, SegmentEvicted, SegmentView, Segments};
+use engine::store::{Cursor, RecordAt, SegmentEvicted, SegmentView, Segments};
 use filter::FilterSet;
-use spool::read::ReadSummary;
+use narrowed::OnlySessions;
+pub use narrowed::{Narrowed, SessionQuestion, StoredPacket};
 
 /// Maximum number of records that one query reads ahead, over all segments (about 60 bytes each). Beyond it, packets
 /// come in arrival order, and the query counts those out of time order.
@@ -73,6 +79,8 @@ pub struct Packets<'h> {
     notes: SearchNotes,
     /// If set, the sessions found so far: one packet per session is enough, and further packets are skipped.
     once: Option<SessionBits>,
+    /// If set, only packets of these sessions match.
+    only: Option<OnlySessions>,
     interrupts: Vec<Arc<AtomicBool>>,
     /// The part of the answer that comes from disk.
     disk: Option<Disk>,
@@ -148,6 +156,7 @@ impl<'h> Packets<'h> {
             data: Vec::new(),
             notes: SearchNotes::default(),
             once: None,
+            only: None,
             interrupts: Vec::new(),
             disk: None,
             summary: Summary::default(),
@@ -176,11 +185,6 @@ impl<'h> Packets<'h> {
         Some(packets)
     }
 
-    /// The sessions whose starts are still searched for.
-    pub(super) fn starts_mut(&mut self) -> Option<&mut SessionStarts> {
-        self.starts.as_mut()
-    }
-
     /// Ends the query soon after `flag` is set, even while nothing matches. Can be called for several flags.
     #[must_use]
     pub fn interrupted_by(mut self, flag: Arc<AtomicBool>) -> Self {
@@ -188,48 +192,11 @@ impl<'h> Packets<'h> {
         self
     }
 
-    /// Packets in the segments not started yet; at first, in all segments.
-    pub(super) fn records_ahead(&self) -> u64 {
-        self.waiting.iter().map(|(_, view)| view.packets).sum()
-    }
-
-    /// Progress from 0 to 1, judged by the time of the latest packet found.
-    #[expect(clippy::cast_precision_loss, reason = "a part of a time")]
-    pub fn part(&self) -> f64 {
-        let [done, all] = [self.latest.0, self.reach.1.0].map(|time| time.saturating_sub(self.reach.0.0));
-        (done as f64 / all.max(1) as f64).clamp(0.0, 1.0)
-    }
-
-    /// Counts of the query so far.
-    pub fn summary(&self) -> Summary {
-        self.summary
-    }
-
-    /// What the query met so far besides the packets it found.
-    pub fn notes(&self) -> &SearchNotes {
-        &self.notes
-    }
-
     /// Finds only one packet of each session; [`into_sessions`](Self::into_sessions) returns these sessions.
     pub(super) fn once_per_session(mut self) -> Self {
         self.once = Some(SessionBits::new(self.history));
         self.disk = None;
         self
-    }
-
-    /// The sessions found after [`once_per_session`](Self::once_per_session).
-    pub(super) fn into_sessions(self) -> SessionBits {
-        self.once.unwrap_or_default()
-    }
-
-    /// The search, if the query has many selectors or returns whole sessions.
-    pub fn search(&self) -> Option<&Search> {
-        self.search.as_ref()
-    }
-
-    /// The search, at the end of the query.
-    pub fn into_search(self) -> Option<Search> {
-        self.search
     }
 
     /// The next packet that matches; `None` at the end, at the limit or after an interrupt.
@@ -263,7 +230,7 @@ impl<'h> Packets<'h> {
             }
             let Reverse(mut run) = self.runs.pop()?;
             let (record, worker) = (run.head, run.worker);
-            let matches = self.matches(&run, &record);
+            let matches = self.matches(worker, &run.cursor, &record);
             self.advance(&mut run);
             if run.live {
                 self.runs.push(Reverse(run));
@@ -283,7 +250,10 @@ impl<'h> Packets<'h> {
             self.summary.unsorted += 1;
         }
         self.latest = self.latest.max(header.time);
-        self.interface_of(&header)?;
+        let link_type = self.interface_of(&header)?.link_type;
+        if let Some(only) = &mut self.only {
+            only.found(worker, header.session, link_type, &self.data);
+        }
         if let (Some(disk), Some(interface)) = (&mut self.disk, self.interfaces.get(usize::from(header.interface.0))) {
             disk.note_from_memory(&header, interface, &self.data);
         }
@@ -294,7 +264,7 @@ impl<'h> Packets<'h> {
     fn note_found(&mut self, worker: usize, header: &RecordHeader) {
         let sessions = &self.history.workers[worker].sessions;
         match &mut self.once {
-            _ if self.filter.is_none() || self.search.is_some() => {}
+            _ if self.filter.is_none() || self.search.is_some() || self.only.is_some() => {}
             Some(once) => once.add(worker, sessions, header),
             None => self.notes.found(worker, sessions, header),
         }
@@ -325,11 +295,6 @@ impl<'h> Packets<'h> {
         self.summary.unsorted += u64::from(header.time < self.latest);
         self.latest = self.latest.max(header.time);
         Some(header)
-    }
-
-    /// What could not be read on disk so far.
-    pub fn disk_summary(&self) -> ReadSummary {
-        self.disk.as_ref().map_or_else(ReadSummary::default, Disk::summary)
     }
 
     /// Starts every waiting segment that may hold a packet before the next packet of all started runs.
@@ -421,29 +386,33 @@ impl<'h> Packets<'h> {
     }
 
     /// Whether the packet matches. If so, its bytes are in `self.data`.
-    fn matches(&mut self, run: &Run, record: &RecordAt) -> Result<bool, SegmentEvicted> {
+    fn matches(&mut self, at: usize, cursor: &Cursor, record: &RecordAt) -> Result<bool, SegmentEvicted> {
         let header = &record.header;
         if !self.selectors.interface(header.interface)
-            || self.starts.as_ref().is_some_and(|starts| !starts.wanted(run.worker, header))
+            || self.starts.as_ref().is_some_and(|starts| !starts.wanted(at, header))
         {
             return Ok(false);
         }
-        if self.once.as_ref().is_some_and(|once| once.contains(run.worker, header.session)) {
+        if self.once.as_ref().is_some_and(|once| once.contains(at, header.session))
+            || self.only.as_ref().is_some_and(|only| !only.has(at, header.session))
+        {
             return Ok(false);
         }
-        let worker = &self.history.workers[run.worker];
+        let worker = &self.history.workers[at];
         let by_record = match &mut self.search {
-            Some(search) => search.by_record(run.worker, &worker.sessions, header),
+            Some(search) => search.by_record(at, &worker.sessions, header),
             None => Some(true),
         };
         if by_record == Some(false) {
             return Ok(false);
         }
         let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return Ok(false) };
-        if self.selectors.rejects(&worker.sessions, header) || self.filter_rejects_start(run, record, link_type)? {
+        if self.selectors.rejects(&worker.sessions, header)
+            || self.filter_rejects_start(at, cursor, record, link_type)?
+        {
             return Ok(false);
         }
-        worker.segments.data(&run.cursor, record, &mut self.data)?;
+        worker.segments.data(cursor, record, &mut self.data)?;
         if let (None, Some(search)) = (by_record, &mut self.search)
             && !search.by_bytes(header, link_type, &self.data)
         {
@@ -455,21 +424,11 @@ impl<'h> Packets<'h> {
             && self.filter.as_mut().is_none_or(&mut ask))
     }
 
-    /// Counts the packet if it is a copy. Returns whether to leave it out. Its bytes must be in `self.data`.
-    fn is_left_out_copy(&mut self, header: &RecordHeader) -> bool {
-        if self.once.is_some() || self.starts.is_some() {
-            return false;
-        }
-        let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return false };
-        let copy = self.copies.is_copy(header.time, header.interface, link_type, &self.data);
-        self.summary.copies += u64::from(copy);
-        copy && self.dedup
-    }
-
     /// Whether the headers of a long packet suffice to reject it. Most of its bytes are then never fetched from memory.
     fn filter_rejects_start(
         &mut self,
-        run: &Run,
+        at: usize,
+        cursor: &Cursor,
         record: &RecordAt,
         link_type: LinkType,
     ) -> Result<bool, SegmentEvicted> {
@@ -479,8 +438,19 @@ impl<'h> Packets<'h> {
         }
         let mut start = *record;
         start.header.captured_len = START_BYTES;
-        self.history.workers[run.worker].segments.data(&run.cursor, &start, &mut self.data)?;
+        self.history.workers[at].segments.data(cursor, &start, &mut self.data)?;
         Ok(self.filter.as_mut().is_some_and(|filter| filter.rejects_start(link_type, &self.data, original_len)))
+    }
+
+    /// Counts the packet if it is a copy. Returns whether to leave it out. Its bytes must be in `self.data`.
+    fn is_left_out_copy(&mut self, header: &RecordHeader) -> bool {
+        if self.once.is_some() || self.starts.is_some() {
+            return false;
+        }
+        let Some(link_type) = self.interface_of(header).map(|i| i.link_type) else { return false };
+        let copy = self.copies.is_copy(header.time, header.interface, link_type, &self.data);
+        self.summary.copies += u64::from(copy);
+        copy && self.dedup
     }
 
     /// The interface of the record. Renews the copy of the interface table if the interface is newer than the copy.

@@ -130,6 +130,21 @@ impl SessionBits {
         self.0.get(worker).and_then(|words| words.get(word)).is_some_and(|word| word >> bit & 1 != 0)
     }
 
+    /// Removes the session that has this slot.
+    pub(super) fn remove(&mut self, worker: usize, slot: SessionSlot) {
+        let (word, bit) = Self::place(slot);
+        if let Some(word) = self.0.get_mut(worker).and_then(|words| words.get_mut(word)) {
+            *word &= !(1 << bit);
+        }
+    }
+
+    /// Adds all sessions of another set.
+    pub(super) fn union(&mut self, other: &Self) {
+        for (words, others) in self.0.iter_mut().zip(&other.0) {
+            words.iter_mut().zip(others).for_each(|(word, other)| *word |= other);
+        }
+    }
+
     /// The words of one worker after the other.
     pub(super) fn into_words(self) -> Vec<Vec<u64>> {
         self.0

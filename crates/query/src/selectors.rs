@@ -103,7 +103,7 @@ impl std::fmt::Display for Flow {
 
 impl Flow {
     /// Both endpoints; port 0 stands for any.
-    pub(super) fn ends(&self) -> [(IpAddr, u16); 2] {
+    pub fn ends(&self) -> [(IpAddr, u16); 2] {
         [self.a, self.b]
     }
 

@@ -58,6 +58,11 @@ impl SessionSelectors {
         self.interfaces.as_ref().is_none_or(|ids| ids.contains(&id))
     }
 
+    /// Whether all interfaces are included.
+    pub(super) fn is_any_interface(&self) -> bool {
+        self.interfaces.is_none()
+    }
+
     /// Whether any selector depends on the packet's session.
     pub(super) fn needs_session(&self) -> bool {
         self.flow.is_some() || self.community_id.is_some() || self.address.is_some() || self.port.is_some()

@@ -3,12 +3,14 @@
 //! An [`Answer`] is a stream of chunks that a query makes on a thread of its own, and an end that says what it had and what
 //! it lacks. HTTP sends that end as trailers; PCAP-over-IP sends the chunks alone.
 
+pub(crate) mod candidates;
 pub(crate) mod columns;
 pub(crate) mod content;
 pub(crate) mod dissector;
 pub(crate) mod flows;
 pub(crate) mod follow;
 pub(crate) mod lines;
+pub(crate) mod narrow;
 pub(crate) mod packet_lines;
 pub(crate) mod packets;
 pub(crate) mod pins;
@@ -31,6 +33,8 @@ pub(crate) struct Answer {
 pub(crate) enum AnswerKind {
     /// A capture file.
     Capture(Format),
+    /// A pcapng file of sessions in which something may be found.
+    Candidates,
     /// Lines of JSON that each stand for a session or a sum.
     Flows,
     /// Lines of JSON that contain files.

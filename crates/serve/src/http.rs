@@ -25,6 +25,7 @@ use super::counters::count;
 use super::peer::Peer;
 use super::service::Service;
 use api::bodies::SelectionList;
+use api::candidates::CandidateList;
 use api::operation::{self, Operation, OperationAtPath};
 use api::{Problem, Role, path};
 use body::{BODY_BYTES_MAX, read_body};
@@ -119,6 +120,11 @@ pub const ROUTES: &[Route] = &[
     },
     route(Verb::Get, path::FLOWS, Role::Flows, &operation::FLOWS, |verb| on(verb, handlers::flows)),
     route(Verb::Get, path::HUNT, Role::Packets, &operation::HUNT, |verb| on(verb, handlers::hunt)),
+    Route {
+        body_bytes_max: CandidateList::BODY_BYTES_MAX,
+        reads_body: true,
+        ..route(Verb::Post, path::HUNT, Role::Packets, &operation::CANDIDATES, |verb| on(verb, handlers::candidates))
+    },
     route(Verb::Get, path::FILES, Role::Packets, &operation::FILES, |verb| on(verb, handlers::files)),
     route(Verb::Get, path::FILE, Role::Packets, &operation::FILE, |verb| on(verb, handlers::file)),
     route(Verb::Get, path::PINS, Role::Pin, &operation::PINS, |verb| on(verb, handlers::pins)),

@@ -87,6 +87,12 @@ pub(crate) fn get(socket: impl AsRef<Path>, question: &str) -> Answer {
     ask(socket, &request("GET", question))
 }
 
+/// Sends a request with a body.
+pub(crate) fn post(socket: impl AsRef<Path>, question: &str, body: &str) -> Answer {
+    let head = request("POST", question);
+    ask(socket, &head.replace("\r\n\r\n", &format!("\r\nContent-Length: {}\r\n\r\n{body}", body.len())))
+}
+
 fn ask(socket: impl AsRef<Path>, request: &str) -> Answer {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

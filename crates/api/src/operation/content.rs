@@ -1,6 +1,7 @@
 //! The operations that search what sessions carried.
 
 use super::{BAD_QUERY, Content, NOTHING_MATCHED, Operation, Success, schema};
+use crate::candidates::CandidateList;
 use crate::content::{MatchLine, ObjectLine};
 use crate::question::{FilesQuestion, HuntQuestion, SelectionQuestion};
 
@@ -10,6 +11,27 @@ const CONTENT_TRAILERS: &[(&str, &str, &str)] = &[
     ("retrocap-overtaken", "integer", "Packets of the selection that were evicted before they were read."),
     ("retrocap-note", "string", "Why the answer is incomplete; absent when it is complete."),
     ("retrocap-missing", "string", "What was searched, and what could not be."),
+];
+
+const CANDIDATE_TRAILERS: &[(&str, &str, &str)] = &[
+    ("retrocap-packets", "integer", "Packets in the file."),
+    ("retrocap-bytes", "integer", "Captured bytes of these packets."),
+    ("retrocap-overtaken", "integer", "Packets of the selection that were evicted before they were read."),
+    ("retrocap-searched-sessions", "integer", "Sessions that were looked at; absent if all were sent."),
+    ("retrocap-searched-bytes", "integer", "Payload bytes of these sessions."),
+    ("retrocap-encrypted-sessions", "integer", "Sessions among them that are encrypted."),
+    ("retrocap-encrypted-bytes", "integer", "Payload bytes of these."),
+    ("retrocap-undecoded", "integer", "Packets whose headers could not be decoded down to a payload."),
+    ("retrocap-without-start", "integer", "Directions whose start was not captured."),
+    ("retrocap-truncated", "integer", "Packets that were truncated at capture."),
+    ("retrocap-truncated-bytes", "integer", "Bytes that these lack."),
+    ("retrocap-cut-sessions", "integer", "Sessions that were looked at and have lost packets."),
+    ("retrocap-note", "string", "Why the file is incomplete; absent when it is complete."),
+    (
+        "retrocap-missing",
+        "string",
+        "Packets of the selection that are gone; absent when nothing is known to be missing.",
+    ),
 ];
 
 /// `GET /v1/hunt`
@@ -29,6 +51,27 @@ pub const HUNT: Operation = Operation {
         trailers: CONTENT_TRAILERS,
     },
     problems: &[(400, BAD_QUERY), (404, NOTHING_MATCHED)],
+};
+
+/// `POST /v1/hunt`
+pub const CANDIDATES: Operation = Operation {
+    id: "candidates",
+    summary: "Packets of the sessions that may contain some bytes or addresses",
+    description: Some(
+        "For clients that search themselves. A session is sent with the packets of the selection if it may contain a literal, \
+         within a packet or across packets, or has an address. A session that is not sent contains none. What is on disk is \
+         sent without a look at it. One client searches at a time; others wait, or get 503. If nothing may match, the file \
+         has no packets.",
+    ),
+    parameters: SelectionQuestion::parameters,
+    body: Some((schema::<CandidateList>, Some(r#"{"literals":["70617373776f7264"],"addresses":["192.0.2.0/24"]}"#))),
+    success: Success {
+        status: 200,
+        description: "A capture file, as of GET /v1/packets.",
+        contents: &[("application/x-pcapng", Content::Binary)],
+        trailers: CANDIDATE_TRAILERS,
+    },
+    problems: &[(400, BAD_QUERY)],
 };
 
 /// `GET /v1/files`

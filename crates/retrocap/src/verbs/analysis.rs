@@ -4,19 +4,23 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use hyper::{Method, StatusCode};
 use jiff::tz::TimeZone;
 
-use crate::client::{self, Trailers};
+use crate::client::{self, RefusedRequest, Trailers};
 use crate::options::Common;
 use crate::terminal::progress::{Progress, ProgressCounts};
 use crate::verbs::selection::{Selection, TimeWindowArgs};
 use crate::verbs::trailers::MISSING;
 use crate::{offline, offline_spool};
-use api::question::{ExportQuestion, PacketsQuestion};
+use api::candidates::CandidateList;
+use api::path;
+use api::question::{ExportQuestion, PacketsQuestion, SelectionQuestion};
 use base::interface::Interfaces;
 use base::packet::Packet;
 use base::source::{Batch, Source as _};
 use formats::reader::FileSource;
+use hunt::narrow::CandidateQuery;
 use query::UnopenedPackets;
 use streams::Session;
 
@@ -27,6 +31,8 @@ pub(super) struct SessionInput<'a> {
     pub(super) around: &'a TimeWindowArgs,
     pub(super) follow: bool,
     pub(super) whole_sessions: bool,
+    /// What is searched for, if the recorder may leave out sessions in which it cannot be found.
+    pub(super) narrowed: Option<&'a CandidateQuery>,
 }
 
 /// A packet, or a moment in which no further packet has come.
@@ -36,6 +42,19 @@ pub(super) enum InputEvent<'a, 'p> {
 }
 
 impl SessionInput<'_> {
+    /// Asks for the packets; if the recorder cannot narrow them down, for all of them.
+    fn answer(&self, selection: SelectionQuestion, export: ExportQuestion) -> anyhow::Result<client::Answer> {
+        if let Some(wanted) = self.narrowed {
+            let target = format!("{}?{}", path::HUNT, selection.write());
+            let body = serde_json::to_string(&CandidateList::new(wanted))?;
+            match client::ask(self.common, Method::POST, target.trim_end_matches('?'), Some(body)) {
+                Err(error) if is_unavailable(&error) => {}
+                answer => return answer,
+            }
+        }
+        client::get(self.common, &PacketsQuestion { selection, export }.target())
+    }
+
     /// Reads the packets until the end, or until `each` breaks off. Returns the trailers of the answer.
     pub(super) fn read(
         &self,
@@ -53,7 +72,7 @@ impl SessionInput<'_> {
             ..ExportQuestion::default()
         };
         let selection = selection.question(Some(self.around), now, &tz)?;
-        let mut answer = client::get(self.common, &PacketsQuestion { selection, export }.target())?;
+        let mut answer = self.answer(selection, export)?;
         if self.follow {
             answer.end_when_interrupted();
         }
@@ -94,6 +113,18 @@ impl SessionInput<'_> {
         }
         Ok(trailers)
     }
+}
+
+/// Whether a recorder cannot narrow packets down: others search, it has no memory for that, or it is an older one.
+fn is_unavailable(error: &anyhow::Error) -> bool {
+    let status = error.downcast_ref::<RefusedRequest>().map(|refused| refused.status);
+    let unavailable = [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::NOT_FOUND,
+        StatusCode::METHOD_NOT_ALLOWED,
+        StatusCode::PAYLOAD_TOO_LARGE,
+    ];
+    status.is_some_and(|status| unavailable.contains(&status))
 }
 
 /// Runs a verb against the recorder, against capture files, or against the files of a spool.

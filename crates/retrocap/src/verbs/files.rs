@@ -58,6 +58,7 @@ impl Files {
             around: &self.around,
             follow: false,
             whole_sessions: false,
+            narrowed: None,
         };
         let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
         // A recorder cuts sessions. A capture file does not say why packets are missing.

@@ -310,7 +310,7 @@ impl Get {
             false => Some(Output::open(self.write.as_deref().unwrap_or(Path::new("-")), self.mode)?),
         };
         let (selection, around, whole_sessions) = (&self.selection, &self.around, self.whole_sessions);
-        let question = SessionInput { common, selection, around, follow: false, whole_sessions };
+        let question = SessionInput { common, selection, around, follow: false, whole_sessions, narrowed: None };
         let interfaces = Arc::default();
         let chosen = filter.find(&question, &interfaces, whole_sessions)?;
         if chosen.is_empty() {

@@ -3,6 +3,7 @@
 mod matches;
 mod rules;
 mod sessions;
+mod with;
 
 use std::cell::RefCell;
 use std::num::NonZeroU64;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
+use crate::client::Trailers;
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::human;
@@ -26,12 +28,17 @@ use crate::verbs::trailers;
 use api::question::HuntQuestion;
 use base::interface::Interfaces;
 use base::time::Timestamp;
+use hunt::indicators::Indicators;
+use hunt::narrow::Searched;
+use hunt::patterns::Patterns;
 use hunt::{Hunter, Report, SearchScope};
 use jiff::tz::TimeZone;
 use matches::{FileMatches, Matches, Printer};
 use objects::{Collector, ObjectLimits};
 use protocols::Protocols;
-use streams::{Cause, Event, Session, Sink, Streams};
+use rules::Compiled;
+use streams::{Cause, Counts, Event, Session, Sink, Streams};
+use with::{Program, Running};
 
 /// Search the past: text, bytes, regular expressions, indicators, named attacks
 #[derive(Debug, Args)]
@@ -46,7 +53,8 @@ Examples:
   retrocap hunt --regex '(?i)passw(or)?d=[^&]+' port 80   passwords in submitted forms
   retrocap hunt --attack list                        the attacks that have a name
   retrocap hunt --check rule.toml                    run the test conversations of a rule
-  retrocap hunt -r odd.pcapng --attack all           a capture file instead of a recorder")]
+  retrocap hunt -r odd.pcapng --attack all           a capture file instead of a recorder
+  retrocap hunt --with suricata -- -S new.rules      the alerts of your own rules, over the past")]
 pub(crate) struct Hunt {
     #[command(flatten)]
     selection: Selection,
@@ -57,6 +65,8 @@ pub(crate) struct Hunt {
     app: Option<AppFilter>,
     #[command(flatten)]
     rules: rules::RuleArgs,
+    #[command(flatten)]
+    with: with::WithArgs,
     /// Where to search: in single packets, in the stream of each side, or in transferred files
     #[arg(long = "in", value_name = "WHERE", value_enum, default_value = "stream", help_heading = "Patterns")]
     place: SearchIn,
@@ -128,13 +138,17 @@ impl Hunt {
                 "--pin keeps sessions in a recorder, and -r and --spool read files: leave out --pin",
             ));
         }
+        self.with.check()?;
+        if let Some(program) = self.with.program {
+            return analysis::reading(common, &self.selection, |common| self.run_program(common, program));
+        }
         // A mistake in a rule shows before anything is read.
-        self.rules.compiled(self.place.into())?;
-        analysis::reading(common, &self.selection, |common| self.ask(common))
+        let rules = self.rules.compiled(self.place.into())?;
+        analysis::reading(common, &self.selection, |common| self.ask(common, rules))
     }
 
-    fn ask(&self, common: &Common) -> anyhow::Result<()> {
-        let rules = self.rules.compiled(self.place.into())?;
+    fn ask(&self, common: &Common, rules: Compiled) -> anyhow::Result<()> {
+        let of_recorder = self.selection.read.is_empty() && self.selection.spool.is_none();
         let interfaces = Arc::<Interfaces>::default();
         let printer = Printer::new(common, Arc::clone(&interfaces), self.limit);
         let matches = Rc::new(RefCell::new(printer));
@@ -159,6 +173,8 @@ impl Hunt {
             around: &self.around,
             follow: self.follow,
             whole_sessions: false,
+            // In a capture file, a packet has the number that other programs give it.
+            narrowed: rules.narrowed.as_ref().filter(|_| of_recorder && !self.follow && self.app.is_none()),
         };
         let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
         let trailers = question.read(&interfaces, &mut |moment| {
@@ -180,7 +196,51 @@ impl Hunt {
         // Packets that were evicted while the search was on its way to them.
         let overtaken = trailers.text("retrocap-overtaken").and_then(|text| text.untrusted().parse().ok()).unwrap_or(0);
         let report = Report { overtaken, ..report };
+        let looked_at = looked_at(&trailers);
+        let report = looked_at.iter().fold(report, |report, (searched, lost)| report.with_looked_at(searched, *lost));
         // Where nothing matched, this is a part of the answer, too.
+        trailers::missing(&trailers, common);
+        let undecoded = looked_at.map_or(streams.counts().undecoded, |(searched, _)| searched.undecoded);
+        let counts = Counts { undecoded, ..streams.counts() };
+        self.end(common, &matches, &report, counts, &interfaces)?;
+        trailers::complete(&trailers)
+    }
+
+    /// Runs a program over the packets; its alerts are the matches.
+    fn run_program(&self, common: &Common, program: Program) -> anyhow::Result<()> {
+        let interfaces = Arc::<Interfaces>::default();
+        let matches = Rc::new(RefCell::new(Printer::new(common, Arc::clone(&interfaces), self.limit)));
+        let nothing = (Patterns::default(), SearchScope::Stream, Indicators::default(), Vec::new());
+        let hunter = Hunter::new(nothing.0, nothing.1, nothing.2, nothing.3, Matches(Rc::clone(&matches)));
+        let mut given = Given { hunter, running: Running::start(&self.with, program)? };
+        let cause = if self.selection.read.is_empty() { Cause::Cut } else { Cause::Missing };
+        let mut streams = Streams::default().with_cause(cause);
+        let question = SessionInput {
+            common,
+            selection: &self.selection,
+            around: &self.around,
+            follow: false,
+            whole_sessions: false,
+            narrowed: None,
+        };
+        let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
+        let trailers = question.read(&interfaces, &mut |moment| {
+            let InputEvent::Packet(packet, sequence) = moment else { return ControlFlow::Continue(()) };
+            if chosen.as_mut().is_some_and(|chosen| !chosen.has(packet)) {
+                return ControlFlow::Continue(());
+            }
+            streams.packet(packet, sequence, &mut given);
+            match interfaces.interface(packet.interface) {
+                Some(interface) => given.running.packet(&interface, packet),
+                None => ControlFlow::Continue(()),
+            }
+        })?;
+        streams.finish(&mut given);
+        let report = given.hunter.report();
+        let unknown = given.running.end(&mut |session, alert| matches.borrow_mut().alert(session, alert))?;
+        if unknown > 0 {
+            note(&format!("retrocap: {unknown} alerts name no session of the selection"));
+        }
         trailers::missing(&trailers, common);
         self.end(common, &matches, &report, streams.counts(), &interfaces)?;
         trailers::complete(&trailers)
@@ -223,7 +283,43 @@ impl Hunt {
     }
 
     fn question<'a>(&'a self, common: &'a Common) -> SessionInput<'a> {
-        SessionInput { common, selection: &self.selection, around: &self.around, follow: false, whole_sessions: true }
+        SessionInput {
+            common,
+            selection: &self.selection,
+            around: &self.around,
+            follow: false,
+            whole_sessions: true,
+            narrowed: None,
+        }
+    }
+}
+
+/// What a recorder looked at to leave out sessions, and how many of them have lost packets.
+fn looked_at(trailers: &Trailers) -> Option<(Searched, u64)> {
+    let count = |name: &str| trailers.text(&format!("retrocap-{name}"))?.untrusted().parse::<u64>().ok();
+    let number = |name| count(name).unwrap_or(0);
+    let searched = Searched {
+        sessions: count("searched-sessions")?,
+        bytes: number("searched-bytes"),
+        encrypted_sessions: number("encrypted-sessions"),
+        encrypted_bytes: number("encrypted-bytes"),
+        undecoded: number("undecoded"),
+        without_start: number("without-start"),
+        truncated: (number("truncated"), number("truncated-bytes")),
+    };
+    Some((searched, number("cut-sessions")))
+}
+
+/// The packets that a program gets: what is said of them, and the sessions that its alerts may name.
+struct Given {
+    hunter: Hunter<Matches>,
+    running: Running,
+}
+
+impl Sink for Given {
+    fn event(&mut self, session: &Session, event: Event<'_>) {
+        self.hunter.event(session, event);
+        self.running.event(session, &event);
     }
 }
 

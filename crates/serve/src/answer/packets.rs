@@ -10,6 +10,7 @@ use super::super::quota::Share;
 use super::super::record::PacketsToProve;
 use super::super::service::Service;
 use super::super::spool_health::{of_memory, with_disk};
+use super::narrow::{CandidateSearch, Looked};
 use super::selection_query::SelectionQuery;
 use super::statement::{Outcome, SentTimes};
 use super::stream::{AnswerEnd, ClientGone, Sink, stream};
@@ -44,6 +45,8 @@ pub(crate) enum Scope {
     WholeSessions(SearchLimits),
     /// The packets of selections.
     Selections(SelectionQuery),
+    /// The packets of sessions in which something may be found.
+    Candidates(CandidateSearch),
 }
 
 /// Answers with a file.
@@ -54,7 +57,10 @@ pub(crate) async fn export(
     query: PacketQuery,
     scope: Scope,
 ) -> Result<Answer, Problem> {
-    let media = AnswerKind::Capture(query.format);
+    let media = match &scope {
+        Scope::Candidates(_) => AnswerKind::Candidates,
+        _ => AnswerKind::Capture(query.format),
+    };
     let audited = match &scope {
         Scope::Matching => describe::audit(&query.request),
         Scope::WholeSessions(_) => {
@@ -63,6 +69,7 @@ pub(crate) async fn export(
             audited
         }
         Scope::Selections(selections) => selections.audited(&query.request),
+        Scope::Candidates(search) => search.audited(&query.request),
     };
     let export = Export { service: Arc::clone(&service), query, scope };
     let answer = move |sink: Sink| match export.service.audit().begin(&peer, Action::Packets, audited) {
@@ -85,7 +92,7 @@ impl Export {
             entry.end(problem.outcome());
             return sink.refuse(problem);
         }
-        let mut packets = match self.packets(&sink) {
+        let (mut packets, looked) = match self.packets(&sink) {
             Ok(packets) => packets,
             Err(problem) => {
                 entry.end(problem.outcome());
@@ -121,7 +128,9 @@ impl Export {
         let drops = packets.notes().clone();
         let known = packets.search().map(|search| search.known.clone()).unwrap_or_default();
         let search = packets.into_search();
-        if exported.0.is_empty() {
+        if exported.0.is_empty() && looked.is_some() {
+            exporter.begin(sink.buffer(), &[format!("asked for: {}", self.asked())]);
+        } else if exported.0.is_empty() {
             return self.nothing(sink, entry, summary, &known, &drops);
         }
         // Packets that were found need not wait for the explanation of what is missing.
@@ -138,14 +147,16 @@ impl Export {
         comments.extend(wanted.iter().flat_map(|wanted| self.service.prove(wanted)));
         comments.extend(outcome.statement(&self.service, &self.query.request, self.asked()));
         exporter.end(sink.buffer(), &statistics(&self.service), &comments);
-        let ending = AnswerEnd::of_file(summary, note, missing);
+        let mut ending = AnswerEnd::of_file(summary, note, missing);
+        ending.counts.extend(looked.iter().flat_map(Looked::counts));
         let audit_id = entry.fact("id").and_then(|id| id.as_str());
         sink.end_sealed(ending, summary.packets, audit_id)?;
         entry.end(if note.is_empty() { "complete" } else { note });
         Ok(())
     }
 
-    fn packets(&self, sink: &Sink) -> Result<Packets<'_>, Problem> {
+    /// The packets, and what was looked at to leave out others.
+    fn packets(&self, sink: &Sink) -> Result<(Packets<'_>, Option<Looked>), Problem> {
         let (history, request) = (self.service.history(), &self.query.request);
         let packets = match &self.scope {
             Scope::Matching => history.packets(request)?,
@@ -155,8 +166,13 @@ impl Export {
                     .searched(&Request { limit: request.limit, dedup: request.dedup, ..Request::default() }, search)?
             }
             Scope::Selections(selections) => history.searched(request, selections.search(&self.service))?,
+            Scope::Candidates(search) => {
+                let mut packets = self.interruptible(sink, history.packets(request)?);
+                let looked = search.narrow(history, &mut packets);
+                return Ok((packets, looked));
+            }
         };
-        Ok(self.interruptible(sink, packets))
+        Ok((self.interruptible(sink, packets), None))
     }
 
     fn interruptible<'p>(&self, sink: &Sink, packets: Packets<'p>) -> Packets<'p> {
@@ -165,7 +181,7 @@ impl Export {
 
     fn asked(&self) -> String {
         match &self.scope {
-            Scope::Matching => describe::sentence(&self.query.request),
+            Scope::Matching | Scope::Candidates(_) => describe::sentence(&self.query.request),
             Scope::WholeSessions(_) => format!("the whole sessions of {}", describe::sentence(&self.query.request)),
             Scope::Selections(selections) => format!("{} selections", selections.selectors.len()),
         }
@@ -179,7 +195,7 @@ impl Export {
         {
             return Ok(());
         }
-        let mut packets = self.packets(sink)?;
+        let (mut packets, _) = self.packets(sink)?;
         let mut first: Option<LinkType> = None;
         while let Some(found) = packets.next() {
             let other = found.interface.link_type;
@@ -275,7 +291,7 @@ impl Export {
             return String::new();
         }
         let missing = match &self.scope {
-            Scope::Matching => {
+            Scope::Matching | Scope::Candidates(_) => {
                 let (history, request) = (self.service.history(), &self.query.request);
                 let missing = history.explain_missing(request, drops).ok().flatten();
                 missing.map(|missing| with_disk(history, request, missing))
@@ -287,7 +303,7 @@ impl Export {
         };
         let missing = missing.unwrap_or_default();
         match &self.scope {
-            Scope::Matching => missing,
+            Scope::Matching | Scope::Candidates(_) => missing,
             _ => of_memory(self.service.history(), &self.query.request, missing),
         }
     }

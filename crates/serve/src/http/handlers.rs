@@ -9,8 +9,8 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 use super::super::answer::{
-    Answer, columns as column_answers, content, flows as flow_answers, follow, packet_lines, packets as packet_answers,
-    pins, selections as many,
+    Answer, candidates as candidate_answers, columns as column_answers, content, flows as flow_answers, follow,
+    packet_lines, packets as packet_answers, pins, selections as many,
 };
 use super::super::peer::Peer;
 use super::super::service::Service;
@@ -20,6 +20,7 @@ use super::response::{HttpProblem, SafeJson};
 use api::Problem;
 use api::answers::{Health, PinList, PinStatus};
 use api::bodies::NewPin;
+use api::candidates::CandidateList;
 use api::content_parameters::{FilesQuery, HuntQuery};
 use api::page_parameters::{self, AmountQuery};
 use api::parameters::{FlowQuery, PacketQuery};
@@ -102,6 +103,18 @@ pub(super) async fn hunt(
 ) -> Result<Answer> {
     let query = HuntQuery::read(&query.unwrap_or_default(), service.clock()).map_err(Problem::from)?;
     Ok(content::hunt::hunt(service, peer, query).await?)
+}
+
+pub(super) async fn candidates(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Result<Answer> {
+    let query = CandidateList::selection(request.uri().query().unwrap_or_default(), service.clock());
+    let query = query.map_err(Problem::from)?;
+    let places = service.content_query(&peer).await?;
+    let body = read_body(request.into_body(), CandidateList::BODY_BYTES_MAX, service.limits().head_timeout).await?;
+    Ok(candidate_answers::packets(service, peer, places, query, &body).await?)
 }
 
 pub(super) async fn files(

@@ -71,6 +71,15 @@ impl IntoResponse for Answer {
                     "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-note, retrocap-missing, retrocap-record",
                 ),
             ),
+            AnswerKind::Candidates => (
+                "application/x-pcapng",
+                Some(
+                    "retrocap-packets, retrocap-bytes, retrocap-overtaken, retrocap-searched-sessions, \
+                     retrocap-searched-bytes, retrocap-encrypted-sessions, retrocap-encrypted-bytes, \
+                     retrocap-undecoded, retrocap-without-start, retrocap-truncated, retrocap-truncated-bytes, \
+                     retrocap-cut-sessions, retrocap-note, retrocap-missing",
+                ),
+            ),
             AnswerKind::Flows => (
                 "application/x-ndjson",
                 Some(

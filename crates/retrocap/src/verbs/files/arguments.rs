@@ -15,7 +15,7 @@ pub(crate) struct ObjectArgs {
     /// Write the objects to this folder, under safe names, with manifest.jsonl
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
-    /// Only objects of this protocol: http, smtp, imap, pop3, ftp, smb, tftp
+    /// Only objects of this protocol: http, smtp, imap, pop3, ftp, smb, nfs, tftp
     #[arg(long, value_name = "PROTOCOL")]
     kind: Vec<String>,
     /// Only objects whose content is of this type: image/png, image/
@@ -44,7 +44,7 @@ impl ObjectArgs {
         match self.kind.iter().find(|kind| !KINDS.contains(&kind.as_str())) {
             None => Ok(()),
             Some(kind) => Err(Usage::of(format_args!(
-                "--kind {kind} is not a protocol with objects: use http, smtp, imap, pop3, ftp, smb or tftp"
+                "--kind {kind} is not a protocol with objects: use http, smtp, imap, pop3, ftp, smb, nfs or tftp"
             ))),
         }
     }

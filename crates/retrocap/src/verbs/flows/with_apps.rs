@@ -45,7 +45,8 @@ impl AppListing<'_> {
         let tz = TimeZone::system();
         // The start of a session is what tells its protocol, and it may lie before the window.
         let whole_sessions = selection.question(Some(around), common.now(), &tz)? != SelectionQuestion::default();
-        let mut apps = Apps::read(&SessionInput { common, selection, around, follow: false, whole_sessions })?;
+        let mut apps =
+            Apps::read(&SessionInput { common, selection, around, follow: false, whole_sessions, narrowed: None })?;
         let answer = client::get(common, &self.target)?;
         let trailers = answer.trailers();
         let mut rows = (!common.json).then(|| SessionRows::new(Screen::stdout(), tz, self.csv));

@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
+use crate::alert::{self, Alert};
 use crate::options::Common;
 use crate::terminal::printable::{plain, print, print_json};
 use crate::verbs::analysis;
 use api::content::MatchLine;
 use base::interface::Interfaces;
 use base::time;
-use hunt::{Match, MatchSink};
+use hunt::{Kind, Match, MatchSink};
 use objects::{Object, ObjectSearch, ObjectSink};
-use streams::Session;
+use streams::{PacketRef, Session};
 
 /// Sessions that are remembered for `-w` and `--pin`.
 const SESSIONS_MAX: usize = 65_536;
@@ -56,6 +57,32 @@ impl Printer {
     /// The error of printing, if there was one.
     pub(super) fn result(&mut self) -> anyhow::Result<()> {
         self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Prints an alert of another program.
+    pub(super) fn alert(&mut self, session: &Session, alert: &Alert) {
+        let kind = match alert.kind {
+            alert::Kind::Zeek => Kind::Zeek,
+            alert::Kind::Session => Kind::Tshark,
+            _ => Kind::Suricata,
+        };
+        let one = Match {
+            rule: alert.name.clone(),
+            kind,
+            stage: String::new(),
+            sender: None,
+            stream_offset: None,
+            packet: PacketRef { time: alert.start, sequence: 0 },
+            length: 0,
+            context: Vec::new(),
+            gap_before: false,
+            detail: alert
+                .id
+                .as_ref()
+                .map(|id| format!("{} {id}", kind.name()))
+                .unwrap_or_else(|| kind.name().to_owned()),
+        };
+        self.add(session, &one, None);
     }
 
     fn add(&mut self, session: &Session, one: &Match, file: Option<&Object>) {

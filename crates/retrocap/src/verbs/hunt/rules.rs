@@ -13,6 +13,7 @@ use api::question::HuntRules;
 use api::value::Texts;
 use hunt::attack::Attack;
 use hunt::indicators::Indicators;
+use hunt::narrow::CandidateQuery;
 use hunt::patterns::Patterns;
 use hunt::{ContentPatterns, SearchScope, builtin, check};
 use objects::ObjectSearch;
@@ -56,6 +57,8 @@ pub(super) struct Compiled {
     pub(super) attacks: Vec<Attack>,
     /// What is searched for in files.
     pub(super) files: Option<ObjectSearch>,
+    /// What a recorder can narrow the search down to.
+    pub(super) narrowed: Option<CandidateQuery>,
 }
 
 impl RuleArgs {
@@ -155,7 +158,8 @@ impl RuleArgs {
         } else {
             None
         };
-        Ok(Compiled { patterns, indicators, attacks: wanted.attacks, files })
+        let narrowed = (place != SearchScope::File).then(|| CandidateQuery::of(&wanted, &indicators)).flatten();
+        Ok(Compiled { patterns, indicators, attacks: wanted.attacks, files, narrowed })
     }
 
     fn indicators(&self) -> anyhow::Result<Indicators> {

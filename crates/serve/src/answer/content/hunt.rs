@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::super::narrow::narrow;
 use super::super::stream::{ClientGone, Sink, stream};
 use super::super::{Answer, AnswerKind};
 use super::{Lines, WAITING_BYTES, new_streams, object_limits};
@@ -13,6 +14,7 @@ use crate::audit::{Action, AuditEntry};
 use crate::peer::Peer;
 use crate::service::Service;
 use ::hunt::indicators::Indicators;
+use ::hunt::narrow::CandidateQuery;
 use ::hunt::{Hunter, Match, MatchSink, Report, SearchScope};
 use api::content::MatchLine;
 use api::content_parameters::HuntQuery;
@@ -60,6 +62,8 @@ struct Search {
     patterns: ::hunt::patterns::Patterns,
     indicators: Indicators,
     objects: Option<ObjectSearch>,
+    /// What the search can be narrowed down to.
+    narrowed: Option<CandidateQuery>,
 }
 
 impl Search {
@@ -82,7 +86,8 @@ impl Search {
         } else {
             None
         };
-        Ok(Self { patterns: query.wanted.stream_patterns().map_err(bad)?, indicators: known, objects })
+        let narrowed = (!in_objects).then(|| CandidateQuery::of(&query.wanted, &known)).flatten();
+        Ok(Self { patterns: query.wanted.stream_patterns().map_err(bad)?, indicators: known, objects, narrowed })
     }
 
     fn run(self, service: &Service, query: &HuntQuery, sink: Sink, mut entry: AuditEntry) -> Result<(), ClientGone> {
@@ -95,6 +100,7 @@ impl Search {
                 return sink.refuse(problem);
             }
         };
+        let looked = self.narrowed.as_ref().and_then(|wanted| narrow(wanted, history, &mut packets));
         let lines = Rc::new(RefCell::new(Lines::new(sink, query.limit)));
         let matches = Matches { lines: Rc::clone(&lines), interfaces: &history.interfaces };
         let attacks = query.wanted.attacks.clone();
@@ -123,8 +129,13 @@ impl Search {
                 objects.sink.finish();
             }
         }
-        let report = Report { overtaken: summary.overtaken, ..both.hunter.report() };
-        let mut searched = report.sentence(streams.counts());
+        let mut report = Report { overtaken: summary.overtaken, ..both.hunter.report() };
+        let mut counts = streams.counts();
+        if let Some(looked) = looked {
+            report = report.with_looked_at(&looked.searched, looked.cut_sessions);
+            counts.undecoded = looked.searched.undecoded;
+        }
+        let mut searched = report.sentence(counts);
         if let Ok(Some(sentence)) = history.unopened(&query.request).map(|packets| packets.sentence()) {
             searched.push_str(&format!("; {sentence}"));
         }
