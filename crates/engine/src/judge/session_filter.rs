@@ -7,8 +7,8 @@ use filter::{Endpoints, FilterError, FilterSet, OPTIMIZED_TERMS_MAX, Outcome, Se
 
 /// A tcpdump expression that is applied to sessions.
 ///
-/// Classes ask [`matches_first`](Self::matches_first) when a session begins: they mean a host in any VLAN. Pins ask
-/// [`matches_packet`](Self::matches_packet), as searches do: an expression matches packets.
+/// Classes ask `matches_first` when a session begins: they mean a host in any VLAN. Pins ask
+/// `matches_packet`, as searches do: an expression matches packets.
 #[derive(Clone, Debug)]
 pub struct SessionFilter {
     packets: FilterSet,
