@@ -49,6 +49,8 @@ impl Oracle {
             session.flood = flood_of(observed.session);
         }
         let session = &mut self.sessions.all[observed.session];
+        // A later packet that matches is enough, too.
+        session.pins |= bits(&self.pins, |port| session.has_port(port));
         if observed.answered && session.flood == 1 {
             session.flood = 7;
         }
@@ -93,7 +95,10 @@ impl Oracle {
     pub(crate) fn set_pins(&mut self, now: [Option<u16>; PINS], ended: u16, new: u16) {
         for session in &mut self.sessions.all {
             session.pins &= !ended;
-            session.pins |= bits(&now, |port| session.has_port(port)) & new;
+            // A pin protects the sessions of stored packets that match.
+            if session.kept_packets > 0 {
+                session.pins |= bits(&now, |port| session.has_port(port)) & new;
+            }
         }
         for place in (0..PINS).filter(|place| ended >> place & 1 == 1) {
             self.refused[place] = 0;

@@ -106,7 +106,12 @@ impl Run {
                 let port = self.random.of(&PINNED);
                 let since = Timestamp(self.traffic.now);
                 let until = Timestamp(self.traffic.now + self.random.between(10, 20_000) * SECOND);
-                if let Ok(pin) = self.pins.add(&format!("port {port}"), since, until) {
+                // As the service does: the sessions of stored packets are searched for.
+                let expression = format!("port {port}");
+                let request = Request { expression: expression.clone(), ..Request::default() };
+                let found = self.history.found_sessions(&request).unwrap();
+                if let Ok(pin) = self.pins.add(&expression, since, until) {
+                    self.pins.note_found(pin.id, Arc::new(found));
                     self.pinned[pin.place] = Some(port);
                 }
             }

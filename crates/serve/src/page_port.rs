@@ -56,8 +56,12 @@ impl PagePort {
     pub fn reserve(address: SocketAddr, listens: bool) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        bind(&socket, &address)?;
+        // With SO_REUSEADDR, Linux would give the port to another process, too, as long as nobody listens. It is needed only
+        // where connections of a recorder that ran before have not ended yet.
+        if bind(&socket, &address).is_err() {
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &address)?;
+        }
         let address = SocketAddr::try_from(getsockname(&socket)?)?;
         Ok(Self {
             address,
@@ -95,6 +99,8 @@ impl PagePort {
             let _ = asked.wait_for(|asked| *asked).await;
             let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
             let listening = socket.ok_or_else(|| io::Error::other("it listens already")).and_then(|socket| {
+                // Connections inherit it, so that they do not keep the port from the next recorder.
+                sockopt::set_socket_reuseaddr(&socket, true)?;
                 listen(&socket, BACKLOG)?;
                 TcpListener::from_std(std::net::TcpListener::from(socket))
             });

@@ -192,9 +192,13 @@ fn an_unknown_path_has_no_role_and_is_refused_alike_for_every_role() {
     let clients =
         [("watcher", "status"), ("looker", "flows"), ("reader", "packets"), ("pinner", "pin"), ("lost", "pin")];
     let clients = clients.map(|(name, role)| pki.client(name, role));
-    for (method, path) in
-        [("GET", "/v1/packet"), ("GET", "/v1/packets/"), ("GET", "/v2/status"), ("POST", "/"), ("DELETE", "/v1/pins/1")]
-    {
+    for (method, path) in [
+        ("GET", "/v1/packet"),
+        ("GET", "/v1/packets/"),
+        ("GET", "/v2/status"),
+        ("POST", "/other"),
+        ("DELETE", "/v1/pins/1"),
+    ] {
         let first = answer(&clients[0], method, path);
         assert!(first.ends_with(" 404") && first.contains("no-such-path"), "{method} {path}: {first}");
         for client in &clients {

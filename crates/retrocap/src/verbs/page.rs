@@ -30,6 +30,7 @@ const DESKTOP: [&str; 2] = ["WAYLAND_DISPLAY", "DISPLAY"];
 Examples:
   sudo retrocap page             print a link, and open it where there is a desktop
   sudo retrocap page --no-open   print it only
+  sudo retrocap page --json      for scripts: the link as JSON
   ssh -L 57081:127.0.0.1:57081 sensor1 sudo retrocap page
                                  open the page of another host whose recorder has --page 127.0.0.1:57081")]
 pub(crate) struct Page {

@@ -301,7 +301,16 @@ impl Export {
             }),
             Scope::Selections(selections) => selections.explain_missing(known),
         };
-        let missing = missing.unwrap_or_default();
+        let mut missing = missing.unwrap_or_default();
+        // The client sees the packets of candidates alone.
+        if matches!(self.scope, Scope::Candidates(_))
+            && !missing.contains("not opened")
+            && let Ok(Some(sentence)) =
+                self.service.history().unopened(&self.query.request).map(|packets| packets.sentence())
+        {
+            let separator = if missing.is_empty() { "" } else { "; " };
+            missing.push_str(&format!("{separator}{sentence}"));
+        }
         match &self.scope {
             Scope::Matching | Scope::Candidates(_) => missing,
             _ => of_memory(self.service.history(), &self.query.request, missing),
