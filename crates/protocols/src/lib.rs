@@ -38,6 +38,7 @@ mod profinet;
 pub mod protocol;
 mod rdp;
 mod s7comm;
+mod shared_file;
 mod sip;
 mod smb1;
 mod smb1_commands;

@@ -10,7 +10,8 @@ use crate::nfs_files::{Handle, NfsFiles};
 use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
-use crate::smb_files::{Content, FrameRest};
+use crate::shared_file::Content;
+use crate::smb_files::FrameRest;
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| data.get(4..).is_some_and(|message| is_call(message) == Some(true)),

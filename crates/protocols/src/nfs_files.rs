@@ -5,9 +5,8 @@ use std::collections::HashMap;
 
 use streams::Sender;
 
-use crate::object::ObjectHead;
 use crate::parser::{Input, ParserOutput};
-use crate::smb_files::{Content, REMEMBERED_MAX};
+use crate::shared_file::{Content, REMEMBERED_MAX, SharedFile, end_all};
 
 /// A file handle: at most 64 bytes, which say nothing to others than the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,23 +24,14 @@ impl Handle {
     }
 }
 
-#[derive(Debug, Default)]
-struct File {
-    name: String,
-    size: Option<u64>,
-    object: Option<(u64, Sender)>,
-    /// The end of the content that was read or written.
-    end: u64,
-}
-
 /// The files of a session.
 #[derive(Debug, Default)]
 pub(crate) struct NfsFiles {
-    files: HashMap<Handle, File>,
+    files: HashMap<Handle, SharedFile>,
 }
 
 impl NfsFiles {
-    fn file(&mut self, handle: Handle) -> Option<&mut File> {
+    fn file(&mut self, handle: Handle) -> Option<&mut SharedFile> {
         if !self.files.contains_key(&handle) && self.files.len() >= REMEMBERED_MAX {
             return None;
         }
@@ -62,37 +52,17 @@ impl NfsFiles {
         }
     }
 
-    /// Content of a file, `len` bytes from `from` in the message.
+    /// Content of a file, `place` in the message.
     pub(crate) fn content(
         &mut self,
         handle: Handle,
         offset: u64,
-        (from, len): (usize, u32),
+        place: (usize, u32),
         input: Input<'_>,
         out: &mut ParserOutput<'_>,
     ) -> Option<Content> {
-        let end = offset.checked_add(len.into())?;
-        let file = self.file(handle)?;
-        file.end = file.end.max(end);
-        let object = match file.object {
-            Some((object, sender)) if sender == input.sender => object,
-            former => {
-                if let Some((former, _)) = former {
-                    out.finish(former, file.size);
-                }
-                let size_declared = file.size.filter(|_| input.sender == Sender::Responder);
-                let head = ObjectHead {
-                    name: file.name.clone(),
-                    source: file.name.clone(),
-                    size_declared,
-                    ..ObjectHead::default()
-                };
-                let object = out.begin(head, input.sender, input.offset);
-                file.object = Some((object, input.sender));
-                object
-            }
-        };
-        Some(Content { object, at: offset, from, len: usize::try_from(len).ok()? })
+        let named = |path: &str| (path.to_owned(), path.to_owned());
+        self.file(handle)?.content(named, offset, place, input, out)
     }
 
     /// What was written to a file is complete.
@@ -107,13 +77,7 @@ impl NfsFiles {
 
     /// The session ends.
     pub(crate) fn end(&mut self, out: &mut ParserOutput<'_>) {
-        let mut files: Vec<_> = std::mem::take(&mut self.files).into_values().collect();
-        files.sort_by_key(|file| file.object.map(|(object, _)| object));
-        for file in files {
-            if let Some((object, sender)) = file.object {
-                let size = if sender == Sender::Originator { Some(file.end) } else { file.size };
-                out.finish(object, size);
-            }
-        }
+        let size = |file: &SharedFile, sender| if sender == Sender::Originator { Some(file.end) } else { file.size };
+        end_all(std::mem::take(&mut self.files).into_values(), size, out);
     }
 }

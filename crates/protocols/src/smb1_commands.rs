@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::cursor::{u16_le_at, u32_le_at, u64_le_at, utf16};
 use crate::parser::{Input, ParserOutput};
-use crate::smb_files::{Content, OpenFiles, REMEMBERED_MAX};
+use crate::shared_file::{Content, REMEMBERED_MAX};
+use crate::smb_files::OpenFiles;
 
 pub(crate) const HEADER_BYTES: usize = 32;
 /// Commands of one message, which follow each other.

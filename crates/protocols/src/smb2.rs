@@ -9,7 +9,8 @@ use crate::event::Event;
 use crate::parser::{Input, Parser, ParserOutput, Step};
 use crate::probe::{Carrier, Probe, Verdict};
 use crate::protocol::{Protocol, row};
-use crate::smb_files::{Content, FrameRest, OpenFiles, REMEMBERED_MAX};
+use crate::shared_file::{Content, REMEMBERED_MAX};
+use crate::smb_files::{FrameRest, OpenFiles};
 
 pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| data.get(4..8) == Some(MAGIC),

@@ -4,39 +4,15 @@ use std::collections::HashMap;
 
 use streams::Sender;
 
-use crate::object::ObjectHead;
 use crate::parser::{Input, ParserOutput, Step};
-
-/// Maximum number of stored requests, and of open files.
-pub(crate) const REMEMBERED_MAX: usize = 1024;
-
-/// An open file.
-#[derive(Clone, Debug, Default)]
-struct File {
-    name: String,
-    size: Option<u64>,
-    object: Option<(u64, Sender)>,
-    /// The end of the content that was read or written.
-    end: u64,
-}
+use crate::shared_file::{Content, REMEMBERED_MAX, SharedFile, end_all};
 
 /// The open files, by their identifier.
 #[derive(Debug, Default)]
 pub(crate) struct OpenFiles {
-    files: HashMap<u128, File>,
+    files: HashMap<u128, SharedFile>,
     /// The path of the share.
     pub(crate) share: String,
-}
-
-/// Where content lies in a message, and where it belongs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Content {
-    pub(crate) object: u64,
-    /// Offset in the object.
-    pub(crate) at: u64,
-    /// Offset in the message.
-    pub(crate) from: usize,
-    pub(crate) len: usize,
 }
 
 impl OpenFiles {
@@ -44,7 +20,7 @@ impl OpenFiles {
     pub(crate) fn open(&mut self, id: u128, name: String, size: u64) {
         if self.files.len() < REMEMBERED_MAX {
             let size = (size > 0).then_some(size);
-            self.files.insert(id, File { name, size, ..File::default() });
+            self.files.insert(id, SharedFile { name, size, ..SharedFile::default() });
         }
     }
 
@@ -61,55 +37,27 @@ impl OpenFiles {
 
     /// The session ends.
     pub(crate) fn end(&mut self, out: &mut ParserOutput<'_>) {
-        let mut open: Vec<_> = std::mem::take(&mut self.files).into_values().collect();
-        open.sort_by_key(|file| file.object.map(|(object, _)| object));
-        for file in open {
-            if let Some((object, _)) = file.object {
-                out.finish(object, file.size);
-            }
-        }
+        end_all(std::mem::take(&mut self.files).into_values(), |file, _| file.size, out);
     }
 
-    /// Content of a file, `len` bytes from `from` in the message.
+    /// Content of a file, `place` in the message.
     pub(crate) fn content(
         &mut self,
         id: u128,
         offset: u64,
-        (from, len): (usize, u32),
+        place: (usize, u32),
         input: Input<'_>,
         out: &mut ParserOutput<'_>,
     ) -> Option<Content> {
-        let object = self.object(id, input, out)?;
-        let end = offset.checked_add(u64::from(len))?;
-        if let Some(file) = self.files.get_mut(&id) {
-            file.end = file.end.max(end);
-        }
-        Some(Content { object, at: offset, from, len: usize::try_from(len).ok()? })
-    }
-
-    /// The object of a file, which starts with the file's first content.
-    fn object(&mut self, id: u128, input: Input<'_>, out: &mut ParserOutput<'_>) -> Option<u64> {
         if !self.files.contains_key(&id) && self.files.len() >= REMEMBERED_MAX {
             return None;
         }
-        let file = self.files.entry(id).or_default();
-        if let Some((object, sender)) = file.object
-            && sender == input.sender
-        {
-            return Some(object);
-        }
-        let name = file.name.rsplit('\\').next().unwrap_or_default().to_owned();
-        let head = ObjectHead {
-            name,
-            size_declared: file.size.filter(|_| input.sender == Sender::Responder),
-            source: format!("{}\\{}", self.share, file.name.trim_start_matches('\\')),
-            ..ObjectHead::default()
+        let share = &self.share;
+        let named = |path: &str| {
+            let name = path.rsplit('\\').next().unwrap_or_default().to_owned();
+            (name, format!("{share}\\{}", path.trim_start_matches('\\')))
         };
-        let object = out.begin(head, input.sender, input.offset);
-        if let Some((former, _)) = file.object.replace((object, input.sender)) {
-            out.finish(former, file.size);
-        }
-        Some(object)
+        self.files.entry(id).or_default().content(named, offset, place, input, out)
     }
 }
 

@@ -4,11 +4,10 @@
 //! at the starts of sessions, which show what a session says. Where no session was ever forgotten, deeper ranks are not read.
 
 use std::cmp::Reverse;
-use std::sync::atomic::Ordering;
 
 use super::super::notes::SessionBits;
+use super::Packets;
 use super::narrowed::{Mask, Masks, Narrowed, OnlySessions, SessionQuestion, StoredPacket};
-use super::{Packets, RECORDS_BETWEEN_LOOKS};
 use base::time::Timestamp;
 use engine::session::{SessionKey, SessionSlot};
 use engine::store::{Cursor, RecordAt, SegmentEvicted, SegmentView};
@@ -147,27 +146,11 @@ impl Packets<'_> {
         mask: &mut Mask,
         narrowed: &mut Narrowed,
     ) -> Result<bool, u64> {
-        let mut cursor = self.segments(worker).cursor(view);
-        if view.is_packed() {
-            cursor.keep_window();
-        }
-        let mut read = 0u64;
-        loop {
-            if read.is_multiple_of(RECORDS_BETWEEN_LOOKS.into())
-                && self.interrupts.iter().any(|flag| flag.load(Ordering::Relaxed))
-            {
-                return Ok(false);
-            }
-            let record = match self.segments(worker).next(&mut cursor) {
-                Ok(Some(record)) => record,
-                Ok(None) => return Ok(true),
-                Err(SegmentEvicted) => return Err(view.packets.saturating_sub(read)),
-            };
-            read += 1;
+        self.each_stored(worker, view, |packets, cursor, record| {
             let header = record.header;
-            let in_window = (self.window.0..=self.window.1).contains(&header.time);
-            if !in_window || header.sequence >= self.arrived_before[worker] {
-                continue;
+            let in_window = (packets.window.0..=packets.window.1).contains(&header.time);
+            if !in_window || header.sequence >= packets.arrived_before[worker] {
+                return Ok(());
             }
             narrowed.packets += 1;
             narrowed.bytes += u64::from(header.captured_len);
@@ -176,12 +159,10 @@ impl Packets<'_> {
             let is_known = first.is_some_and(|first| *first <= header.sequence);
             let is_message = asked.found.messages.contains(worker, header.session);
             if is_known && view.rank.0 > RANK_MAX && !is_message {
-                continue;
+                return Ok(());
             }
-            if self.ask(worker, &cursor, record, is_known, asked).is_err() {
-                return Err(view.packets.saturating_sub(read));
-            }
-        }
+            packets.ask(worker, cursor, record, is_known, asked)
+        })
     }
 
     /// Reads the start of a packet, and asks about it.

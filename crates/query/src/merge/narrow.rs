@@ -74,6 +74,27 @@ impl Packets<'_> {
         view: SegmentView,
         each: &mut dyn FnMut(&RecordHeader, LinkType, &[u8]),
     ) -> Result<bool, u64> {
+        self.each_stored(worker, view, |packets, cursor, record| {
+            if !packets.is_in_window(worker, cursor, &record)? {
+                return Ok(());
+            }
+            if packets.filter.is_some() {
+                packets.notes.found(worker, &packets.history.workers[worker].sessions, &record.header);
+            }
+            if let Some(link_type) = packets.interface_of(&record.header).map(|interface| interface.link_type) {
+                each(&record.header, link_type, &packets.data);
+            }
+            Ok(())
+        })
+    }
+
+    /// Passes all records of a segment. Returns whether it came to the end, or how many packets were evicted before.
+    pub(super) fn each_stored(
+        &mut self,
+        worker: usize,
+        view: SegmentView,
+        mut each: impl FnMut(&mut Self, &Cursor, RecordAt) -> Result<(), SegmentEvicted>,
+    ) -> Result<bool, u64> {
         let mut cursor = self.segments(worker).cursor(view);
         if view.is_packed() {
             cursor.keep_window();
@@ -85,22 +106,16 @@ impl Packets<'_> {
             {
                 return Ok(false);
             }
-            let record = match self.segments(worker).next(&mut cursor) {
-                Ok(Some(record)) => record,
+            let passed = match self.segments(worker).next(&mut cursor) {
                 Ok(None) => return Ok(true),
-                Err(SegmentEvicted) => return Err(view.packets.saturating_sub(read)),
+                Ok(Some(record)) => {
+                    read += 1;
+                    each(self, &cursor, record)
+                }
+                Err(SegmentEvicted) => Err(SegmentEvicted),
             };
-            read += 1;
-            match self.is_in_window(worker, &cursor, &record) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(SegmentEvicted) => return Err(view.packets.saturating_sub(read)),
-            }
-            if self.filter.is_some() {
-                self.notes.found(worker, &self.history.workers[worker].sessions, &record.header);
-            }
-            if let Some(link_type) = self.interface_of(&record.header).map(|interface| interface.link_type) {
-                each(&record.header, link_type, &self.data);
+            if passed.is_err() {
+                return Err(view.packets.saturating_sub(read));
             }
         }
     }

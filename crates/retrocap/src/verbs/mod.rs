@@ -18,6 +18,7 @@ pub(crate) mod get;
 pub(crate) mod habits;
 pub(crate) mod hunt;
 pub(crate) mod interfaces;
+mod packet_pipe;
 pub(crate) mod page;
 mod parameter;
 mod pasted_flow;

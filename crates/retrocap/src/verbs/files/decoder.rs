@@ -4,9 +4,9 @@
 //! packets from its standard input, and may compute, print, and create files in the one folder. It has no socket, reaches no
 //! other file and starts nothing.
 
-use std::io::{Read, Write as _};
+use std::io::Read;
 use std::ops::ControlFlow;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
@@ -20,25 +20,21 @@ use crate::error::AlreadyReported;
 use crate::options::Common;
 use crate::terminal::human;
 use crate::terminal::printable::note;
+use crate::verbs::packet_pipe::PacketPipe;
 use base::interface::{Interface, Interfaces};
 use base::packet::Packet;
 use base::source::{Batch, Source as _};
 use daemon::sandbox::decoder;
 use formats::reader::FileSource;
-use formats::writer::{Exporter, Format, Options};
+use formats::writer::{Format, Options};
 use objects::{Collector, ObjectLimits};
 use protocols::Protocols;
 use streams::{Cause, Streams};
 
-/// Bytes that are passed on at once.
-const PASSED_BYTES: usize = 64 << 10;
-
 /// The process that decodes, from the side that feeds it.
 pub(super) struct Decoder {
     child: Child,
-    stdin: Option<ChildStdin>,
-    exporter: Exporter,
-    buffer: Vec<u8>,
+    pipe: PacketPipe,
 }
 
 impl Decoder {
@@ -50,31 +46,13 @@ impl Decoder {
         command.args(common.json.then_some("--json")).args(common.quiet.then_some("--quiet"));
         let mut child =
             command.stdin(Stdio::piped()).spawn().context("cannot start the process that decodes objects")?;
-        let stdin = child.stdin.take();
-        let mut exporter = Exporter::new(Format::Pcapng, Options::default());
-        let mut buffer = Vec::new();
-        exporter.begin(&mut buffer, &[]);
-        Ok(Self { child, stdin, exporter, buffer })
+        let pipe = PacketPipe::new(child.stdin.take(), Format::Pcapng, Options::default());
+        Ok(Self { child, pipe })
     }
 
     /// Passes a packet on. Breaks off when the process reads no more.
     pub(super) fn packet(&mut self, interface: &Interface, packet: &Packet<'_>) -> ControlFlow<()> {
-        if self.exporter.packet(&mut self.buffer, interface, packet).is_err() {
-            return ControlFlow::Break(());
-        }
-        if self.buffer.len() >= PASSED_BYTES { self.pass() } else { ControlFlow::Continue(()) }
-    }
-
-    fn pass(&mut self) -> ControlFlow<()> {
-        let Some(stdin) = &mut self.stdin else { return ControlFlow::Break(()) };
-        let written = stdin.write_all(&self.buffer);
-        self.buffer.clear();
-        if written.is_err() {
-            // It has ended, and its status says why.
-            self.stdin = None;
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
+        self.pipe.packet(interface, packet).unwrap_or(ControlFlow::Break(()))
     }
 
     /// Ends the process, which then reports nothing.
@@ -85,9 +63,7 @@ impl Decoder {
 
     /// Ends the input, and waits for the process, which reports by itself what it found.
     pub(super) fn end(mut self) -> anyhow::Result<()> {
-        self.exporter.end(&mut self.buffer, &[], &[]);
-        let _ = self.pass();
-        self.stdin = None;
+        self.pipe.end();
         let status = self.child.wait().context("cannot wait for the process that decodes objects")?;
         match status.code() {
             Some(0) => Ok(()),

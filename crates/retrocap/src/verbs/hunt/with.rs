@@ -4,11 +4,11 @@
 //! snapshot lengths. So it gets packets of one link type, that of the first packet; the others are counted.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -17,17 +17,16 @@ use clap::{Args, ValueEnum};
 use crate::alert::{Alert, Alerts};
 use crate::error::Usage;
 use crate::terminal::printable::{note, plain};
+use crate::verbs::packet_pipe::PacketPipe;
 use base::interface::Interface;
 use base::packet::Packet;
 use base::time::Timestamp;
 use engine::session::Endpoint;
-use formats::writer::{Exporter, Format, Options, Precision};
+use formats::writer::{Format, Options, Precision};
 use query::search::SearchTarget;
 use query::selectors::Flow;
 use streams::{Event, Session};
 
-/// Bytes that are passed on at once.
-const PASSED_BYTES: usize = 64 << 10;
 /// Sessions that are remembered, to find those that alerts name.
 const SESSIONS_MAX: usize = 400_000;
 /// Lines of a program's errors that are repeated.
@@ -126,9 +125,7 @@ impl Program {
 pub(super) struct Running {
     program: Program,
     child: Child,
-    stdin: Option<ChildStdin>,
-    exporter: Exporter,
-    buffer: Vec<u8>,
+    pipe: PacketPipe,
     folder: tempfile::TempDir,
     /// Packets of other link types.
     left_out: u64,
@@ -148,32 +145,17 @@ impl Running {
             std::io::ErrorKind::NotFound => anyhow!("there is no program {name}: {}", program.package()),
             _ => anyhow!("cannot start {name}: {error}"),
         })?;
-        let stdin = child.stdin.take();
-        let mut exporter = Exporter::new(Format::Pcap, Options { precision: Precision::Micro, ..Options::default() });
-        let mut buffer = Vec::new();
-        exporter.begin(&mut buffer, &[]);
-        let (sessions, left_out, session_count) = (HashMap::new(), 0, 0);
-        Ok(Self { program, child, stdin, exporter, buffer, folder, left_out, sessions, session_count })
+        let options = Options { precision: Precision::Micro, ..Options::default() };
+        let pipe = PacketPipe::new(child.stdin.take(), Format::Pcap, options);
+        Ok(Self { program, child, pipe, folder, left_out: 0, sessions: HashMap::new(), session_count: 0 })
     }
 
     /// Passes a packet on. Breaks off when the program reads no more.
     pub(super) fn packet(&mut self, interface: &Interface, packet: &Packet<'_>) -> ControlFlow<()> {
-        if self.exporter.packet(&mut self.buffer, interface, packet).is_err() {
+        self.pipe.packet(interface, packet).unwrap_or_else(|_| {
             self.left_out += 1;
-        }
-        if self.buffer.len() >= PASSED_BYTES { self.pass() } else { ControlFlow::Continue(()) }
-    }
-
-    fn pass(&mut self) -> ControlFlow<()> {
-        let Some(stdin) = &mut self.stdin else { return ControlFlow::Break(()) };
-        let written = stdin.write_all(&self.buffer);
-        self.buffer.clear();
-        if written.is_err() {
-            // It has ended, and its status says why.
-            self.stdin = None;
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
+            ControlFlow::Continue(())
+        })
     }
 
     /// Notes a session that has ended.
@@ -190,8 +172,7 @@ impl Running {
     /// Ends the input, waits for the program, and passes on each alert with its session. Returns how many alerts name no
     /// session of the selection.
     pub(super) fn end(mut self, each: &mut dyn FnMut(&Session, &Alert)) -> anyhow::Result<u64> {
-        let _ = self.pass();
-        self.stdin = None;
+        self.pipe.end();
         let name = self.program.name();
         let status = self.child.wait().with_context(|| format!("cannot wait for {name}"))?;
         if !status.success() {
