@@ -20,7 +20,7 @@ use crate::terminal::output::Output;
 use crate::terminal::printable::{note, print_json};
 use crate::verbs::get::Get;
 use formats::writer::Format;
-use question::{Asked, AskedCommand};
+use question::{Answers, Asked, AskedCommand};
 use report::Report;
 
 /// Recorders that are asked at a time. One that sends nothing for a second gives its place to the next.
@@ -87,16 +87,16 @@ impl Ask {
         let timeout = common.timeout.unwrap_or(TIMEOUT_DEFAULT);
         let fleet = Fleet::new(recorders(sources, common)?, self.parallel, timeout, common)?;
         // A bad path fails before the question.
-        let output = match &asked {
-            Asked::Packets { get, .. } => get.output_for_recorders(common)?,
+        let output = match asked.answers {
+            Answers::Packets(get) => get.output_for_recorders(common)?,
             _ => None,
         };
         let mut report = Report::new(fleet.names(), &asked, common);
-        fleet.ask(asked.target(), asked.kind(), |event| match event {
+        fleet.ask(&asked.target, asked.kind(), |event| match event {
             Event::Lines { recorder, lines } => report.lines(recorder, &lines),
             Event::Ended { recorder, ending } => report.ended(recorder, *ending),
         })?;
-        if let Asked::Packets { get, .. } = &asked {
+        if let Answers::Packets(get) = asked.answers {
             export(get, output, &mut report, common)?;
         }
         report.end()

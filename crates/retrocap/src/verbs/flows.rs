@@ -199,19 +199,19 @@ impl Flows {
         listing.print(common)
     }
 
-    /// The request target for recorders elsewhere.
+    /// The question for recorders elsewhere.
     ///
     /// # Errors
     ///
     /// [`Usage`] for options that need packets or files.
-    pub(crate) fn target_for_recorders(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<String> {
+    pub(crate) fn question_for_recorders(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<FlowsQuestion> {
         self.selection.check_no_files()?;
         if self.reads_apps() || self.write.is_some() {
             return Err(Usage::of(
                 "ask lists sessions by what recorders know of them: leave out --app, --by app and -w",
             ));
         }
-        self.target(now, tz)
+        self.question(now, tz)
     }
 
     /// Whether rows are printed as CSV.
@@ -237,6 +237,10 @@ impl Flows {
 
     /// The request target for the recorder.
     pub(crate) fn target(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<String> {
+        Ok(self.question(now, tz)?.target())
+    }
+
+    fn question(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<FlowsQuestion> {
         let selection = self.selection.question(Some(&self.around), now, tz)?;
         let listing = ListingQuestion {
             sort: self.sort,
@@ -249,7 +253,7 @@ impl Flows {
             container: self.process.container.clone(),
             by: self.by.and_then(GroupKey::recorded),
         };
-        Ok(FlowsQuestion { selection, listing }.target())
+        Ok(FlowsQuestion { selection, listing })
     }
 }
 

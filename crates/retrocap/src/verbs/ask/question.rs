@@ -5,11 +5,14 @@ use jiff::tz::TimeZone;
 
 use crate::fleet::exchange::AnswerKind;
 use crate::options::Common;
+use crate::terminal::human;
 use crate::verbs::flows::Flows;
 use crate::verbs::get::Get;
 use crate::verbs::hunt::Hunt;
 use crate::verbs::status::Status;
 use api::path;
+use api::question::SelectionQuestion;
+use base::time::Timestamp;
 
 /// The words after `--`.
 #[derive(Debug, Parser)]
@@ -30,11 +33,20 @@ pub(super) enum AskedVerb {
 }
 
 /// A question to every recorder.
-pub(super) enum Asked<'a> {
-    Sessions { flows: &'a Flows, target: String },
-    Matches { target: String },
+pub(super) struct Asked<'a> {
+    pub(super) answers: Answers<'a>,
+    /// Path and query string.
+    pub(super) target: String,
+    /// The start of the window; `None` for all that a recorder has.
+    pub(super) since: Option<Timestamp>,
+}
+
+/// What recorders answer with.
+pub(super) enum Answers<'a> {
+    Sessions(&'a Flows),
+    Matches,
     Status,
-    Packets { get: &'a Get, target: String },
+    Packets(&'a Get),
 }
 
 impl<'a> Asked<'a> {
@@ -45,26 +57,30 @@ impl<'a> Asked<'a> {
     /// [`Usage`](crate::error::Usage) for an option that needs something else than the recorders' answers.
     pub(super) fn new(verb: &'a AskedVerb, common: &Common) -> anyhow::Result<Self> {
         let (now, tz) = (common.now(), TimeZone::system());
-        Ok(match verb {
-            AskedVerb::Flows(flows) => Self::Sessions { target: flows.target_for_recorders(now, &tz)?, flows },
-            AskedVerb::Hunt(hunt) => Self::Matches { target: hunt.question_for_recorders(now, &tz)?.target() },
-            AskedVerb::Status(_) => Self::Status,
-            AskedVerb::Get(get) => Self::Packets { target: get.question_for_recorders(now, &tz)?.target(), get },
-        })
-    }
-
-    pub(super) fn target(&self) -> &str {
-        match self {
-            Self::Sessions { target, .. } | Self::Matches { target } | Self::Packets { target, .. } => target,
-            Self::Status => path::STATUS,
-        }
+        let (answers, target, selection) = match verb {
+            AskedVerb::Flows(flows) => {
+                let question = flows.question_for_recorders(now, &tz)?;
+                (Answers::Sessions(flows), question.target(), question.selection)
+            }
+            AskedVerb::Hunt(hunt) => {
+                let question = hunt.question_for_recorders(now, &tz)?;
+                (Answers::Matches, question.target(), question.selection)
+            }
+            AskedVerb::Get(get) => {
+                let question = get.question_for_recorders(now, &tz)?;
+                (Answers::Packets(get), question.target(), question.selection)
+            }
+            AskedVerb::Status(_) => (Answers::Status, path::STATUS.to_owned(), SelectionQuestion::default()),
+        };
+        let since = selection.since.as_deref().and_then(human::time);
+        Ok(Self { answers, target, since })
     }
 
     pub(super) fn kind(&self) -> AnswerKind {
-        match self {
-            Self::Sessions { .. } | Self::Matches { .. } => AnswerKind::Lines,
-            Self::Status => AnswerKind::Status,
-            Self::Packets { .. } => AnswerKind::Packets,
+        match self.answers {
+            Answers::Sessions(_) | Answers::Matches => AnswerKind::Lines,
+            Answers::Status => AnswerKind::Status,
+            Answers::Packets(_) => AnswerKind::Packets,
         }
     }
 }

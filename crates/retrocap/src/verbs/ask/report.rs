@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 
-use super::question::Asked;
+use super::question::{Answers, Asked};
 use crate::error::{AlreadyReported, Incomplete};
 use crate::fleet::exchange::{Ending, Horizon, Outcome};
 use crate::fleet::merge::{Merged, RecorderFile};
@@ -15,6 +15,7 @@ use crate::terminal::listing_totals::ListingTotals;
 use crate::terminal::printable::{note, plain, print, print_csv, print_json};
 use crate::terminal::screen::{BOLD, Screen};
 use crate::terminal::session_tables::{RowWriter, endpoint};
+use crate::verbs::flows::Flows;
 use crate::verbs::trailers::{MISSING, NOTE, is_incomplete};
 use api::content::MatchLine;
 use base::foreign::{Csv, Foreign};
@@ -32,6 +33,8 @@ pub(super) struct Report<'a> {
     names: Vec<String>,
     /// Rows that wait for the end of their recorder's answer.
     held: Vec<String>,
+    /// Rows that this version cannot read.
+    unreadable: Vec<u64>,
     endings: Vec<Option<Ending>>,
     has_csv_heading: bool,
     tz: TimeZone,
@@ -40,27 +43,31 @@ pub(super) struct Report<'a> {
 impl<'a> Report<'a> {
     pub(super) fn new(names: Vec<String>, asked: &'a Asked<'a>, common: &'a Common) -> Self {
         let endings = names.iter().map(|_| None).collect();
-        let held = vec![String::new(); names.len()];
-        Self { asked, common, names, held, endings, has_csv_heading: false, tz: TimeZone::system() }
+        let (held, unreadable) = (vec![String::new(); names.len()], vec![0; names.len()]);
+        Self { asked, common, names, held, unreadable, endings, has_csv_heading: false, tz: TimeZone::system() }
     }
 
     /// Takes lines of a recorder's answer.
     pub(super) fn lines(&mut self, recorder: usize, lines: &str) -> anyhow::Result<()> {
         if self.common.json {
-            return print_json(&self.named_rows(recorder, lines));
+            let rows = self.named_rows(recorder, lines);
+            return print_json(&rows);
         }
         self.held[recorder].push_str(lines);
         if self.held[recorder].len() >= HELD_BYTES { self.show(recorder, None) } else { Ok(()) }
     }
 
-    /// Rows of JSON with the name of their recorder. A row of another shape is left out.
-    fn named_rows(&self, recorder: usize, lines: &str) -> String {
+    /// Rows of JSON with the name of their recorder. A row of another shape is counted.
+    fn named_rows(&mut self, recorder: usize, lines: &str) -> String {
         let mut out = String::with_capacity(lines.len() + lines.len() / 8);
         for line in lines.lines() {
-            if let Ok(mut row) = serde_json::from_str::<Map<String, Value>>(line) {
-                // A recorder does not choose under which name it is listed.
-                row.insert("recorder".to_owned(), json!(self.names[recorder]));
-                let _ = writeln!(out, "{}", Value::Object(row));
+            match serde_json::from_str::<Map<String, Value>>(line) {
+                Ok(mut row) => {
+                    // A recorder does not choose under which name it is listed.
+                    row.insert("recorder".to_owned(), json!(self.names[recorder]));
+                    let _ = writeln!(out, "{}", Value::Object(row));
+                }
+                Err(_) => self.unreadable[recorder] += u64::from(!line.trim().is_empty()),
             }
         }
         out
@@ -73,13 +80,13 @@ impl<'a> Report<'a> {
         if rows == 0 {
             return Ok(());
         }
-        match self.asked {
-            Asked::Sessions { flows, .. } if flows.is_csv() => self.show_csv(recorder, &lines),
-            Asked::Sessions { flows, .. } => {
+        match self.asked.answers {
+            Answers::Sessions(flows) if flows.is_csv() => self.show_csv(recorder, flows, &lines),
+            Answers::Sessions(flows) => {
                 let screen = Screen::stdout();
                 let mut writer = flows.row_writer(screen, self.tz.clone());
                 let mut out = self.heading(recorder, screen, ending);
-                push_rows(&mut *writer, &mut out, &lines);
+                self.unreadable[recorder] += push_rows(&mut *writer, &mut out, &lines);
                 let totals = ending.map(|ending| ListingTotals::read(&ending.trailers, ending.rows));
                 let summary = writer.end(&mut out, totals.unwrap_or_default()).filter(|_| totals.is_some());
                 let _ = writeln!(out, "{}", summary.unwrap_or_default());
@@ -90,7 +97,7 @@ impl<'a> Report<'a> {
                 for line in lines.lines() {
                     match serde_json::from_str::<MatchLine>(line) {
                         Ok(found) => push_match(&mut out, &found, &self.tz),
-                        Err(_) => out.push_str("  (a match that this version cannot read)\n"),
+                        Err(_) => self.unreadable[recorder] += 1,
                     }
                 }
                 out.push('\n');
@@ -99,11 +106,10 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn show_csv(&mut self, recorder: usize, lines: &str) -> anyhow::Result<()> {
-        let Asked::Sessions { flows, .. } = self.asked else { return Ok(()) };
+    fn show_csv(&mut self, recorder: usize, flows: &Flows, lines: &str) -> anyhow::Result<()> {
         let mut writer = flows.row_writer(Screen::stdout(), self.tz.clone());
         let (mut rows, mut out) = (String::new(), String::new());
-        push_rows(&mut *writer, &mut rows, lines);
+        self.unreadable[recorder] += push_rows(&mut *writer, &mut rows, lines);
         writer.end(&mut rows, ListingTotals::default());
         let mut rows = rows.split_inclusive("\r\n");
         let heading = rows.next().unwrap_or_default();
@@ -146,12 +152,15 @@ impl<'a> Report<'a> {
     pub(super) fn ended(&mut self, recorder: usize, ending: Ending) -> anyhow::Result<()> {
         if self.common.json {
             if let Some(status) = &ending.document {
-                print_json(&self.named_rows(recorder, &status.to_string()))?;
+                let status = self.named_rows(recorder, &status.to_string());
+                print_json(&status)?;
             }
             print_json(&format!("{}\n", self.outcome(recorder, &ending)))?;
         } else {
             self.show(recorder, Some(&ending))?;
-            if let (Asked::Status, Outcome::Answered, Some(horizon)) = (self.asked, &ending.outcome, &ending.horizon) {
+            if let (Answers::Status, Outcome::Answered, Some(horizon)) =
+                (&self.asked.answers, &ending.outcome, &ending.horizon)
+            {
                 print(&format!("{}: {}\n", plain(&self.names[recorder]), self.horizon(horizon)))?;
             }
         }
@@ -174,7 +183,9 @@ impl<'a> Report<'a> {
             "rows": ending.rows,
             "bytes": ending.bytes,
             "reason": reason,
-            "complete": self.is_complete(ending),
+            "unreadable_rows": self.unreadable[recorder],
+            "reaches_back": self.reaches_back(ending),
+            "complete": self.is_complete(recorder, ending),
             "note": ending.trailers.text(NOTE),
             "missing": ending.trailers.text(MISSING),
             "oldest": horizon.oldest,
@@ -186,18 +197,30 @@ impl<'a> Report<'a> {
 
     /// Whether the recorder has what was asked for.
     fn found(&self, ending: &Ending) -> bool {
-        match self.asked {
-            Asked::Status => ending.document.is_some(),
-            Asked::Packets { .. } => ending.file.is_some() && ending.bytes > 0 || ending.rows > 0,
+        match self.asked.answers {
+            Answers::Status => ending.document.is_some(),
+            Answers::Packets(_) => ending.file.is_some() && ending.bytes > 0 || ending.rows > 0,
             _ => ending.rows > 0,
         }
     }
 
-    /// Whether the recorder answered, and says of nothing that it could not be seen.
-    fn is_complete(&self, ending: &Ending) -> bool {
+    /// Whether the recorder has everything since the start of the window; for sessions, anything from before it. `None` if
+    /// that is unknown.
+    fn reaches_back(&self, ending: &Ending) -> Option<bool> {
+        let Some(since) = self.asked.since else { return Some(true) };
+        let horizon = ending.horizon.as_ref()?;
+        let reach = match self.asked.answers {
+            Answers::Sessions(_) => &horizon.oldest,
+            _ => &horizon.whole_since,
+        };
+        Some(reach.as_ref().and_then(printed_time).is_some_and(|reach| reach <= since))
+    }
+
+    /// Whether the recorder answered, looked at all that was asked for, and all of its answer could be read.
+    fn is_complete(&self, recorder: usize, ending: &Ending) -> bool {
         let answered = matches!(ending.outcome, Outcome::Answered | Outcome::Nothing(_));
-        let note = ending.trailers.text(NOTE);
-        answered && !note.is_some_and(|note| is_incomplete(note.untrusted()))
+        let is_cut = ending.trailers.text(NOTE).is_some_and(|note| is_incomplete(note.untrusted()));
+        answered && !is_cut && self.unreadable[recorder] == 0 && self.reaches_back(ending) == Some(true)
     }
 
     /// The files that the recorders sent, in the order of the recorders.
@@ -248,8 +271,8 @@ impl<'a> Report<'a> {
         let found = endings().filter(|(_, ending)| self.found(ending)).count() as u64;
         let answered = of("answered") + of("nothing");
         let all = self.names.len() as u64;
-        let verb = match self.asked {
-            Asked::Status => "answered",
+        let verb = match self.asked.answers {
+            Answers::Status => "answered",
             _ => "have it",
         };
         let mut text = format!("{} of {} {verb}", count(found), counted(all, "recorder"));
@@ -284,16 +307,25 @@ impl<'a> Report<'a> {
 
     /// What recorders said about the limits of their answers.
     fn remarks(&self) {
-        let remarks: Vec<String> = self
-            .names
-            .iter()
-            .zip(self.endings.iter().flatten())
-            .flat_map(|(name, ending)| {
+        let ended = self.names.iter().zip(&self.endings).zip(&self.unreadable);
+        let ended = ended.filter_map(|((name, ending), unreadable)| Some((name, ending.as_ref()?, *unreadable)));
+        let remarks: Vec<String> = ended
+            .flat_map(|(name, ending, unreadable)| {
                 let nothing = match &ending.outcome {
                     Outcome::Nothing(reason) => Some(reason.clone()),
                     _ => None,
                 };
-                let said = [nothing, ending.trailers.text(NOTE), ending.trailers.text(MISSING)];
+                let answered = matches!(ending.outcome, Outcome::Answered | Outcome::Nothing(_));
+                let short = (answered && self.reaches_back(ending) != Some(true)).then(|| {
+                    let horizon = ending.horizon.as_ref().map(|horizon| self.horizon(horizon));
+                    let horizon = horizon.unwrap_or_else(|| "its horizon is unknown".to_owned());
+                    Foreign::from(format!("it does not reach back to the time that was asked for ({horizon})").as_str())
+                });
+                let broken = (unreadable > 0).then(|| {
+                    let rows = counted(unreadable, "row");
+                    Foreign::from(format!("INCOMPLETE: {rows} of its answer cannot be read by this version").as_str())
+                });
+                let said = [broken, short, nothing, ending.trailers.text(NOTE), ending.trailers.text(MISSING)];
                 said.into_iter().flatten().map(move |text| format!("{}: {}", plain(name), text.terminal()))
             })
             .collect();
@@ -307,12 +339,10 @@ impl<'a> Report<'a> {
     }
 }
 
-fn push_rows(writer: &mut dyn RowWriter, out: &mut String, lines: &str) {
-    for line in lines.lines().filter(|line| !line.trim().is_empty()) {
-        if writer.line(out, line).is_err() {
-            out.push_str("  (a row that this version cannot read)\n");
-        }
-    }
+/// Formats rows. Returns how many cannot be read.
+fn push_rows(writer: &mut dyn RowWriter, out: &mut String, lines: &str) -> u64 {
+    let rows = lines.lines().filter(|line| !line.trim().is_empty());
+    rows.map(|line| u64::from(writer.line(out, line).is_err())).sum()
 }
 
 fn push_match(out: &mut String, found: &MatchLine, tz: &TimeZone) {
