@@ -6,15 +6,16 @@ import { tmpdir } from 'node:os';
 import { chromium } from 'playwright-core';
 
 const program = process.env.RETROCAP, sessions = Number(process.env.SESSIONS || 1e6), memory = process.env.MEMORY || '1G';
-const folder = mkdtempSync(`${tmpdir()}/retrocap-page-`), socket = `${folder}/socket`;
+const folder = mkdtempSync(`${tmpdir()}/retrocap-page-`);
 const median = (list) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
 const part = (list, share) => [...list].sort((a, b) => a - b)[Math.min(list.length - 1, Math.floor(list.length * share))];
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-const ask = (...words) => execFileSync(program, [...words, '--socket', socket], { stdio: ['ignore', 'pipe', 'ignore'], maxBuffer: 1 << 30 }).toString();
+const ask = (socket, ...words) => execFileSync(program, [...words, '--socket', socket], { stdio: ['ignore', 'pipe', 'ignore'], maxBuffer: 1 << 30 }).toString();
 const show = (name, value) => console.log(`${name.padEnd(62)} ${value}`);
 
-// One packet each of so many UDP sessions, over an hour.
-async function feed(into) {
+// One packet each of so many UDP sessions, over an hour. Those of a full history are hard to compress, as real ones are: their
+// ports and lengths have no pattern.
+async function feed(into, count, plain) {
   const header = Buffer.alloc(24);
   header.writeUInt32LE(0xa1b23c4d, 0);
   header.writeUInt16LE(2, 4);
@@ -23,17 +24,17 @@ async function feed(into) {
   header.writeUInt32LE(1, 20);
   into.write(header);
   const start = Math.floor(Date.now() / 1000) - 3600;
-  for (let at = 0; at < sessions;) {
-    const count = Math.min(10000, sessions - at), batch = Buffer.alloc(count * 102);
-    for (let i = 0; i < count; i += 1, at += 1) {
-      const packet = i * 102, time = (at / sessions) * 3600;
+  for (let at = 0; at < count;) {
+    const some = Math.min(10000, count - at), batch = Buffer.alloc(some * 102);
+    for (let i = 0; i < some; i += 1, at += 1) {
+      const packet = i * 102, time = (at / count) * 3600, mixed = Math.imul(at, 0x9e3779b1) >>> 0;
       batch.writeUInt32LE(start + Math.floor(time), packet);
       batch.writeUInt32LE(Math.floor((time % 1) * 1e9), packet + 4);
       batch.writeUInt32LE(86, packet + 8);
-      batch.writeUInt32LE(86, packet + 12);
+      batch.writeUInt32LE(plain ? 86 : 86 + (mixed % 1400), packet + 12);
       batch.set([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 72, 0, 0, 0x40, 0, 64, 17, 0, 0], packet + 16);
       batch.set([10, 1, at % 16, (at >> 4) % 250, 192, 0, 2, at % 200], packet + 42);
-      batch.writeUInt16BE(1024 + (Math.floor(at / 4000) % 60000), packet + 50);
+      batch.writeUInt16BE(1024 + (plain ? Math.floor(at / 4000) : mixed >>> 12) % 60000, packet + 50);
       batch.writeUInt16BE([53, 443, 123, 5353][at % 4], packet + 52);
       batch.writeUInt16BE(52, packet + 54);
     }
@@ -42,21 +43,47 @@ async function feed(into) {
   into.end();
 }
 
+// A recorder with a socket of its own that has read so many sessions, and its status.
+async function record(name, count, plain) {
+  const socket = `${folder}/${name}`;
+  const recorder = spawn(program, ['run', '--replay', '-', '--speed', 'max', '-m', memory, '--socket', socket, '--no-drop-privileges', '--audit', 'off'], { stdio: ['pipe', 'ignore', 'ignore'] });
+  await feed(recorder.stdin, count, plain);
+  let status = { packets: { received: 0 } };
+  for (let i = 0; i < 1200 && status.packets.received < count; i += 1) {
+    await sleep(200);
+    try { status = JSON.parse(ask(socket, 'status', '--json')); } catch { /* it does not listen yet */ }
+  }
+  return { recorder, socket, status };
+}
+
+// The timeline of a history whose packets and archive of sessions have overwritten their oldest.
+async function fullHistory() {
+  const { recorder, socket, status } = await record('full', Number(process.env.FULL || 14 * sessions), false);
+  try {
+    show(`a full history of ${memory}: sessions received and known`, `${status.packets.received} ${status.sessions.live + status.sessions.ledger}`);
+    const times = [];
+    for (let i = 0; i < 9; i += 1) {
+      const out = execFileSync('curl', ['-sS', '-o', '/dev/null', '-w', '%{time_total} %{http_code}', '--unix-socket', socket, 'http://localhost/v1/timeline?spans=600']).toString().split(' ');
+      if (out[1] !== '200') throw new Error(`the timeline was answered with ${out[1]}`);
+      times.push(Number(out[0]) * 1000);
+    }
+    show('its timeline, ms: first, median and longest of 9 (at most 100)', `${Math.round(times[0])} ${Math.round(median(times))} ${Math.round(Math.max(...times))}`);
+  } finally {
+    recorder.kill();
+    await sleep(1000);
+  }
+}
+
 const cpu = (pid) => {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
   return (Number(fields[11]) + Number(fields[12])) / 100;
 };
 
-const recorder = spawn(program, ['run', '--replay', '-', '--speed', 'max', '-m', memory, '--socket', socket, '--no-drop-privileges', '--audit', 'off'], { stdio: ['pipe', 'ignore', 'ignore'] });
+await fullHistory();
+const { recorder, socket, status: got } = await record('socket', sessions, true);
 try {
-  await feed(recorder.stdin);
-  let received = 0;
-  for (let i = 0; i < 600 && received < sessions; i += 1) {
-    await sleep(200);
-    try { received = JSON.parse(ask('status', '--json')).packets.received; } catch { /* it does not listen yet */ }
-  }
-  show('sessions that the recorder got', received);
-  const url = JSON.parse(ask('page', '--json')).url.replace(...(process.env.RETROCAP_REWRITE || 'x x').split(' '));
+  show('sessions that the recorder got', got.packets.received);
+  const url = JSON.parse(ask(socket, 'page', '--json')).url.replace(...(process.env.RETROCAP_REWRITE || 'x x').split(' '));
   const browser = await chromium.launch({ executablePath: process.env.RETROCAP_CHROMIUM || '/usr/bin/chromium', args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--no-first-run'] });
   const context = await browser.newContext({ viewport: { width: 1280, height: 720 } });
   const page = await context.newPage();
@@ -134,10 +161,10 @@ try {
   });
   show('scrolling, ms a frame, 95th percentile (below 20)', part(frames.between, 0.95).toFixed(1));
   show('  draw time, ms, 95th percentile (below 8)', part(frames.drawing, 0.95).toFixed(1));
-  const seconds = 30, before = cpu(recorder.pid);
+  const seconds = 30, cpuBefore = cpu(recorder.pid);
   await page.waitForTimeout(seconds * 1000);
-  show(`a page left open, % of a core over ${seconds} s (below 1)`, ((100 * (cpu(recorder.pid) - before)) / seconds).toFixed(2));
-  const status = JSON.parse(ask('status', '--json'));
+  show(`a page left open, % of a core over ${seconds} s (below 1)`, ((100 * (cpu(recorder.pid) - cpuBefore)) / seconds).toFixed(2));
+  const status = JSON.parse(ask(socket, 'status', '--json'));
   show('packets of the recorder afterwards, the page’s own left out', status.packets.received);
   await browser.close();
 } finally {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::past_sums::PastSums;
 use super::request::Request;
 use base::counters::Totals;
 use base::interface::Interfaces;
@@ -46,6 +47,8 @@ pub struct History {
     pub community_id_seed: Reloadable<u16>,
     /// The packets on disk, if there is a spool.
     pub disk: Option<Arc<dyn Archive>>,
+    /// Sums over sessions of the past, which timelines use.
+    pub past_sums: PastSums,
 }
 
 /// A setting that the user can change while the recorder runs.
@@ -82,7 +85,18 @@ impl History {
             restart: RestartReport::default(),
             community_id_seed: Reloadable::default(),
             disk: None,
+            past_sums: PastSums::default(),
         }
+    }
+
+    /// Sums up the sessions that were archived since the last time, for timelines.
+    pub fn sum_up_past(&self) {
+        self.past_sums.extend(self.workers.iter().map(|worker| &*worker.sessions));
+    }
+
+    /// Bytes that these sums take at most.
+    pub fn past_sums_bytes(&self) -> u64 {
+        PastSums::bytes_max(self.workers.iter().map(|worker| &*worker.sessions))
     }
 
     /// Counters summed over all workers.

@@ -17,7 +17,7 @@ use super::History;
 use super::flows::MILLI_NS;
 use super::notes::SessionBits;
 use base::time::Timestamp;
-use engine::session::{ArchivePosition, Session, SessionArray};
+use engine::session::{ArchivePosition, BLOCK_SESSIONS, Session, SessionArray, SessionSlot, SessionSpan};
 
 /// Late sessions that are told apart, for each worker (512 KiB). Further ones may be read twice.
 const LATE_MAX: usize = 1 << 21;
@@ -90,31 +90,74 @@ impl Turnover {
         mut each: impl FnMut(ReadFrom, &Session),
     ) {
         let Some(reader) = history.workers.get(usize::from(worker)) else { return };
-        let (sessions, at) = (&*reader.sessions, usize::from(worker));
+        let known = reader.sessions.overlapping(window.0, window.1);
+        let state = |session: &Session| (session.slot, session.first_sequence);
+        let in_table = self.read_table(history, worker, known, state, |session| each(ReadFrom::Table, session));
+        self.read_archive(history, worker, (window, 0), &in_table, each);
+    }
+
+    /// The same, once, for the times and sums of sessions. Sessions of full blocks of the archive that are surely out of the
+    /// table are left to the caller: returns the ordinal before which they lie.
+    pub(super) fn read_spans(
+        &mut self,
+        history: &History,
+        worker: u16,
+        window: (Timestamp, Timestamp),
+        mut each: impl FnMut(&SessionSpan),
+    ) -> u64 {
+        let at = usize::from(worker);
+        let (Some(reader), Some(late)) = (history.workers.get(at), self.workers.get(at)) else { return 0 };
+        let full = late.archived / BLOCK_SESSIONS * BLOCK_SESSIONS;
+        let known = reader.sessions.spans(window.0, window.1);
+        let in_table = self.read_table(history, worker, known, |span| (span.slot, span.first_sequence), &mut each);
+        self.read_archive(history, worker, (window, full), &in_table, |_, session| each(&session.into()));
+        full
+    }
+
+    /// Reads the table. Returns the late sessions that were read there before they left it.
+    fn read_table<T>(
+        &mut self,
+        history: &History,
+        worker: u16,
+        known: impl Iterator<Item = T>,
+        state: impl Fn(&T) -> (SessionSlot, u64),
+        mut each: impl FnMut(&T),
+    ) -> Vec<u64> {
+        let at = usize::from(worker);
+        let Some(sessions) = history.workers.get(at).map(|worker| &*worker.sessions) else { return Vec::new() };
         self.look(worker, sessions, None);
-        let Some(LateSessions { stored, archived, .. }) = self.workers.get(at) else { return };
-        let (stored, archived) = (*stored, *archived);
+        let Some(stored) = self.workers.get(at).map(|late| late.stored) else { return Vec::new() };
         let mut seen = SessionBits::new(history);
-        // Late sessions that were read in the table before they left it.
         let mut in_table = Vec::new();
-        for (number, session) in sessions.overlapping(window.0, window.1).enumerate() {
-            if session.first_sequence < stored
-                && !self.done.contains(at, session.slot)
-                && !self.left.contains(at, session.slot)
-            {
-                seen.insert(at, session.slot);
-                each(ReadFrom::Table, &session);
+        for (number, session) in known.enumerate() {
+            let (slot, first_sequence) = state(&session);
+            if first_sequence < stored && !self.done.contains(at, slot) && !self.left.contains(at, slot) {
+                seen.insert(at, slot);
+                each(&session);
             }
             if number % LOOK_EVERY == 0 {
                 self.look(worker, sessions, Some((&seen, &mut in_table)));
             }
         }
         self.look(worker, sessions, Some((&seen, &mut in_table)));
+        in_table
+    }
+
+    /// Reads the archive, from the session with an ordinal on.
+    fn read_archive(
+        &mut self,
+        history: &History,
+        worker: u16,
+        ((since, until), from): ((Timestamp, Timestamp), u64),
+        in_table: &[u64],
+        mut each: impl FnMut(ReadFrom, &Session),
+    ) {
+        let at = usize::from(worker);
+        let (Some(reader), Some(departed)) = (history.workers.get(at), self.workers.get(at)) else { return };
         let (newest, mut unsure) = (self.newest, 0);
-        let Some(departed) = self.workers.get(at) else { return };
-        for (place, session) in sessions.past_overlapping(window.0, window.1) {
+        for (place, session) in reader.sessions.past_overlapping_from(from, since, until) {
             let ordinal = session.first_sequence;
-            match ordinal.checked_sub(archived) {
+            match ordinal.checked_sub(departed.archived) {
                 None => each(ReadFrom::Archive(place), &session),
                 // Later ones were in the table when it was read.
                 Some(_) if ordinal >= departed.next || session.first > newest => {}

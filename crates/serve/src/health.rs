@@ -41,6 +41,7 @@ pub(super) async fn sample_periodically(service: Arc<Service>) {
         service.health_history.kernel.sample(now, totals.kernel_dropped);
         service.health_history.interfaces_full.sample(now, interfaces_full(&totals));
         service.health_history.pins_full.sample(now, refused_by_pins(history));
+        sum_up_past(&service).await;
         ticks_since_freed += 1;
         if ticks_since_freed >= TICKS_BETWEEN_FREEING && history.interfaces_run_short() {
             ticks_since_freed = 0;
@@ -53,6 +54,12 @@ pub(super) async fn sample_periodically(service: Arc<Service>) {
                 .sample(history.workers.iter().map(|worker| worker.published.publications()).collect());
         }
     }
+}
+
+/// Sums up sessions of the past before somebody asks for a timeline, on a thread that may take its time.
+async fn sum_up_past(service: &Arc<Service>) {
+    let service = Arc::clone(service);
+    let _ = tokio::task::spawn_blocking(move || service.history().sum_up_past()).await;
 }
 
 /// Lets entries of interfaces that are gone mean others, on a thread that may take its time.

@@ -58,6 +58,7 @@ impl Confined {
             capture_interfaces: settings.interface.clone().into(),
             community_id_seed: settings.community_id_seed.into(),
             disk: spool.clone().map(|shelf| shelf as Arc<dyn Archive>),
+            past_sums: Default::default(),
         };
         let restored = Restored { resources, confinement, history };
         restored.announce();

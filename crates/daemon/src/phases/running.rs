@@ -88,7 +88,8 @@ impl Running {
         }
         let history = Arc::new(history);
         let start = history.restart.since.unwrap_or_else(now);
-        let (answers_bytes, names) = name_processes(resources.watcher, split.answers_bytes(), confinement)?;
+        let answers_bytes = split.answers_bytes().saturating_sub(history.past_sums_bytes());
+        let (answers_bytes, names) = name_processes(resources.watcher, answers_bytes, confinement)?;
         let spool = spool::start(resources.spool, &settings, &history, before, confinement)?;
         let recorder = Recorder {
             history: Arc::clone(&history),

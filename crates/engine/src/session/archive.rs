@@ -34,7 +34,7 @@ pub(super) struct SessionArchive {
     /// Position of the next block, in words.
     head: AtomicU64,
     /// Position of the oldest block, in words.
-    tail: AtomicU64,
+    pub(super) tail: AtomicU64,
     /// First ordinal of the oldest block.
     oldest: AtomicU64,
     /// Sessions that left the array and were only counted.
@@ -77,7 +77,11 @@ impl SessionArchive {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.ring.len() as u64 * 8 + Self::FIXED_BYTES as u64
+        self.ring_bytes() + Self::FIXED_BYTES as u64
+    }
+
+    pub(super) fn ring_bytes(&self) -> u64 {
+        self.ring.len() as u64 * 8
     }
 
     /// Bytes of the compressed blocks in the ring, and the number of sessions in them.
@@ -122,7 +126,7 @@ impl SessionArchive {
 
     /// Copies the block at `position`, without its sessions if it does not overlap `window` (milliseconds). `None` if
     /// no block starts there, or if the writer has overwritten it.
-    fn block(&self, position: u64, window: Option<(u64, u64)>) -> Option<Block> {
+    pub(super) fn block(&self, position: u64, window: Option<(u64, u64)>) -> Option<Block> {
         if position >= self.head.load(Ordering::Acquire) {
             return None;
         }
@@ -185,15 +189,19 @@ impl SessionArchive {
         (count / BATCH_ORDINALS * BATCH_ORDINALS..count).filter_map(|ordinal| self.pending_session(ordinal))
     }
 
-    /// The sessions with ordinals below `until`, from blocks that overlap the window. Blocks come in the order in which
-    /// they were archived.
-    pub(super) fn sessions(&self, until: u64, window: Option<(Timestamp, Timestamp)>) -> ArchivedSessions<'_> {
+    /// The sessions with these ordinals, from blocks that overlap the window. Blocks come in the order in which they were
+    /// archived.
+    pub(super) fn sessions(
+        &self,
+        ordinals: std::ops::Range<u64>,
+        window: Option<(Timestamp, Timestamp)>,
+    ) -> ArchivedSessions<'_> {
         ArchivedSessions {
             archive: self,
             window: window.map(|(since, until)| (since.0 / 1_000_000, until.0 / 1_000_000)),
             position: self.tail.load(Ordering::Acquire),
-            ordinal: 0,
-            until,
+            ordinal: ordinals.start,
+            until: ordinals.end,
             read: Vec::new().into_iter(),
         }
     }
@@ -217,12 +225,12 @@ impl SessionArchive {
 }
 
 /// A reader's copy of a block.
-struct Block {
-    ordinal: u64,
-    sessions: u64,
-    words: u64,
+pub(super) struct Block {
+    pub(super) ordinal: u64,
+    pub(super) sessions: u64,
+    pub(super) words: u64,
     /// Empty if the block lies outside the requested window.
-    compressed: Vec<u8>,
+    pub(super) compressed: Vec<u8>,
 }
 
 fn words_of(bytes: u64) -> u64 {
@@ -285,7 +293,12 @@ impl ArchivedSessions<'_> {
         let tail = self.archive.tail.load(Ordering::Acquire);
         self.position = self.position.max(tail);
         let position = self.position;
-        let Some(block) = self.archive.block(position, self.window) else {
+        let is_before = |block: &Block| block.ordinal + block.sessions <= self.ordinal;
+        let header = self.archive.block(position, Some((u64::MAX, 0)));
+        let Some(block) = header.and_then(|header| match is_before(&header) {
+            true => Some(header),
+            false => self.archive.block(position, self.window),
+        }) else {
             // If the writer has overtaken this reader, continue at the new tail. At the head there are no more blocks.
             return position < self.archive.tail.load(Ordering::Acquire);
         };

@@ -90,6 +90,12 @@ impl ArchivedSession {
         }
     }
 
+    /// First and last time, and the bytes of both sides.
+    pub(super) fn span(&self) -> (Timestamp, Timestamp, u64) {
+        let time = |ms: u64| Timestamp(ms.saturating_mul(MILLI_NS));
+        (time(self.first_ms), time(self.last_ms()), self.bytes[0].saturating_add(self.bytes[1]))
+    }
+
     pub(super) fn first_ms(&self) -> u64 {
         self.first_ms
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::depth::{DEPTHS_BYTES, Distance, LostParts, RECENT_NS, START_BYTES};
 use super::key::SessionKey;
 use super::marks::SessionMarks;
+use super::span::SessionSpan;
 use super::summary::{PerSide, Session, SessionSlot, TCP, flag, timeout_ns};
 use base::generation::GenerationLock;
 use base::memory::{add, prefetch};
@@ -135,6 +136,28 @@ impl Entry<'_> {
             return None;
         }
         (0..3).find_map(|_| self.lock().read(|| self.read(slot)))
+    }
+
+    /// A consistent copy of what sums over time need, for readers.
+    pub(super) fn span(self, slot: SessionSlot) -> Option<SessionSpan> {
+        if !self.in_use() {
+            return None;
+        }
+        let read = || {
+            let (originator, responder) = halves(self.get(PACKETS));
+            SessionSpan {
+                slot,
+                first_sequence: self.get(FIRST_SEQUENCE),
+                first: Timestamp(self.get(FIRST)),
+                last: self.last(),
+                packets: u64::from(originator) + u64::from(responder),
+                bytes: self.bytes(),
+                kept_packets: u64::from(self.kept_packets()),
+                kept_bytes: self.kept_bytes(),
+                lost: LostParts::from_bits(self.get(CUT_AT)),
+            }
+        };
+        (0..3).find_map(|_| self.lock().read(read))
     }
 
     /// A copy of the session for the writer, which needs no consistency check.

@@ -43,7 +43,8 @@ impl SessionArray {
     /// The earliest time from which sessions are known: the archive's earliest start or the array's earliest end,
     /// whichever comes first. `None` if no session is known.
     pub fn earliest(&self) -> Option<Timestamp> {
-        let array = self.sessions().map(|session| session.last).min();
+        // The time alone: entries that were never used come last, and there may be a million of others.
+        let array = (0..self.used()).filter_map(|slot| self.entry(SessionSlot(slot))).map(Entry::last).min();
         [self.archive().earliest(), array].into_iter().flatten().min()
     }
 
@@ -53,7 +54,17 @@ impl SessionArray {
         since: Timestamp,
         until: Timestamp,
     ) -> impl Iterator<Item = (ArchivePosition, Session)> + '_ {
-        let past = self.archive().sessions(self.archive().count(), Some((since, until)));
+        self.past_overlapping_from(0, since, until)
+    }
+
+    /// The same, from the session with an ordinal on.
+    pub fn past_overlapping_from(
+        &self,
+        ordinal: u64,
+        since: Timestamp,
+        until: Timestamp,
+    ) -> impl Iterator<Item = (ArchivePosition, Session)> + '_ {
+        let past = self.archive().sessions(ordinal..self.archive().count(), Some((since, until)));
         let past = past.filter(move |(_, session)| session.last >= since && session.first <= until);
         past.map(|(place, session)| (place, session.with_likely_responder(self.servers())))
     }
