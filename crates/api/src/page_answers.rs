@@ -1,5 +1,7 @@
 //! The JSON documents of the web page: who asks, packets as lines, and what was said.
 
+use std::collections::BTreeMap;
+
 use base::foreign::Foreign;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,8 +83,14 @@ pub struct PacketLine {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "StreamPart")]
 pub struct StreamPart {
-    /// The number of the session in the answer, from 0.
+    /// The number of the session in the answer.
     pub session: u64,
+    /// The endpoint of the originator; with the first part of a session alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub originator: Option<Foreign>,
+    /// The endpoint of the responder; with the first part of a session alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub responder: Option<Foreign>,
     /// `originator` or `responder`.
     pub direction: Foreign,
     /// Bytes of this direction before it.
@@ -101,4 +109,46 @@ pub struct StreamPart {
     /// Whether a later packet had other bytes for this place.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub conflict: bool,
+}
+
+/// A message of an application protocol.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "SessionMessage")]
+pub struct SessionMessage {
+    /// The number of the session in the answer.
+    pub session: u64,
+    /// The endpoint of the originator; with the first message of a session alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub originator: Option<Foreign>,
+    /// The endpoint of the responder; with the first message of a session alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub responder: Option<Foreign>,
+    /// `originator` or `responder`.
+    pub direction: Foreign,
+    /// When the packet that carried its beginning was captured; null if that is not known.
+    #[schemars(extend("format" = "date-time"))]
+    pub time: Option<Foreign>,
+    /// Bytes of this direction before it.
+    pub offset: u64,
+    /// Its bytes.
+    pub length: u64,
+    /// The protocol, as in `tls`.
+    pub app: Foreign,
+    /// The kind of message, as in `tls.certificate`.
+    pub name: Foreign,
+    /// What it does, as in `read` and `write`.
+    pub words: Vec<Foreign>,
+    /// What it says: numbers and texts by their names, as in `subject`, `ja3` and `hassh`.
+    pub fields: BTreeMap<String, MessageValue>,
+}
+
+/// A number, or text out of packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "MessageValue")]
+pub enum MessageValue {
+    /// A number.
+    Number(i64),
+    /// Text.
+    Text(Foreign),
 }

@@ -2,15 +2,17 @@
 
 use super::error::{ParameterError, wrong};
 use super::parameters::{Clock, request};
-use super::question::{LinesQuestion, SelectionQuestion, StreamsQuestion, TimelineQuestion};
+use super::question::{LinesQuestion, MessagesQuestion, SelectionQuestion, StreamsQuestion, TimelineQuestion};
 use query::Request;
 use query::timeline::{BUCKETS_DEFAULT, BUCKETS_MAX};
 
-/// Packets of an answer in lines, and their number by default.
-const LINES_MAX: u64 = 10_000;
+/// Packets or messages of an answer in lines.
+pub const LINES_MAX: u64 = 10_000;
+/// The same by default.
 const LINES_DEFAULT: u64 = 1000;
-/// Bytes of an answer in streams, and their number by default.
-const STREAM_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of an answer in streams.
+pub const STREAM_BYTES_MAX: u64 = 4 << 20;
+/// The same by default.
 const STREAM_BYTES_DEFAULT: u64 = 256 << 10;
 
 /// A selection and an amount: spans, packets or bytes.
@@ -44,6 +46,17 @@ impl AmountQuery {
         let expected = "a whole number from 1 to 10000";
         let query = Self::new(selection, ("count", rules.count, expected), (LINES_DEFAULT, LINES_MAX), clock)?;
         Ok(Self { request: Request { limit: Some(query.amount), ..query.request }, ..query })
+    }
+
+    /// Reads the query string of `/v1/messages`.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong and what would be right.
+    pub fn messages(query: &str, clock: Clock) -> Result<Self, ParameterError> {
+        let MessagesQuestion { selection, rules } = MessagesQuestion::read(query)?;
+        let expected = "a whole number from 1 to 10000";
+        Self::new(selection, ("count", rules.count, expected), (LINES_DEFAULT, LINES_MAX), clock)
     }
 
     /// Reads the query string of `/v1/streams`.

@@ -28,6 +28,8 @@ pub const TIMELINE: &str = "/v1/timeline";
 pub const LINES: &str = "/v1/lines";
 /// What the two sides of sessions said.
 pub const STREAMS: &str = "/v1/streams";
+/// What sessions said in application protocols.
+pub const MESSAGES: &str = "/v1/messages";
 /// Who asks, and links that open the page.
 pub const PAGE: &str = "/v1/page";
 /// The exchange of a link for a session of the page.

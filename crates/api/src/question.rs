@@ -328,7 +328,7 @@ impl UnpinQuestion {
 
 mod page;
 
-pub use page::{LinesQuestion, StreamsQuestion, TimelineQuestion};
+pub use page::{LinesQuestion, MessageRules, MessagesQuestion, StreamRules, StreamsQuestion, TimelineQuestion};
 
 fn target(path: &str, query: &str) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }

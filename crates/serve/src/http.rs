@@ -134,6 +134,7 @@ pub const ROUTES: &[Route] = &[
     route(Verb::Get, path::TIMELINE, Role::Flows, &operation::TIMELINE, |verb| on(verb, handlers::timeline)),
     route(Verb::Get, path::LINES, Role::Packets, &operation::LINES, |verb| on(verb, handlers::lines)),
     route(Verb::Get, path::STREAMS, Role::Packets, &operation::STREAMS, |verb| on(verb, handlers::streams)),
+    route(Verb::Get, path::MESSAGES, Role::Packets, &operation::MESSAGES, |verb| on(verb, handlers::messages)),
     route(Verb::Get, path::PAGE, Role::Status, &operation::PAGE, |verb| on(verb, page::visitor)),
     route(Verb::Post, path::PAGE, Role::Status, &operation::PAGE_LINK, |verb| on(verb, page::link)),
     open_route(Verb::Post, path::PAGE_SESSION, &operation::PAGE_EXCHANGE, |verb| on(verb, page::exchange)),

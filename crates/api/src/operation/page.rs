@@ -1,8 +1,10 @@
 //! The operations that the web page uses beside those of the command line.
 
 use super::{BAD_QUERY, Content, NOTHING_MATCHED, Operation, Success, document_of, schema};
-use crate::page_answers::{NewPageLink, PacketLine, PageExchange, PageLink, PageToken, PageVisitor, StreamPart};
-use crate::question::{LinesQuestion, SelectionQuestion, StreamsQuestion, TimelineQuestion};
+use crate::page_answers::{
+    NewPageLink, PacketLine, PageExchange, PageLink, PageToken, PageVisitor, SessionMessage, StreamPart,
+};
+use crate::question::{LinesQuestion, MessagesQuestion, SelectionQuestion, StreamsQuestion, TimelineQuestion};
 use query::columns::ColumnsEnd;
 use query::timeline::Timeline;
 
@@ -90,6 +92,24 @@ pub const STREAMS: Operation = Operation {
         status: 200,
         description: "The parts. Trailers are sent to clients that send TE: trailers.",
         contents: &[("application/x-ndjson", Content::Lines(&[schema::<StreamPart>]))],
+        trailers: READ_TRAILERS,
+    },
+    problems: &[(400, BAD_QUERY), (404, NOTHING_MATCHED)],
+};
+
+/// `GET /v1/messages`
+pub const MESSAGES: Operation = Operation {
+    id: "messages",
+    summary: "What sessions said in application protocols, with certificates and fingerprints",
+    description: Some(
+        "One JSON object a line: a message of a protocol that was recognised by content, in the order in which it was complete. One client          reads contents at a time; others wait, or get 503.",
+    ),
+    parameters: MessagesQuestion::parameters,
+    body: None,
+    success: Success {
+        status: 200,
+        description: "The messages. Trailers are sent to clients that send TE: trailers.",
+        contents: &[("application/x-ndjson", Content::Lines(&[schema::<SessionMessage>]))],
         trailers: READ_TRAILERS,
     },
     problems: &[(400, BAD_QUERY), (404, NOTHING_MATCHED)],

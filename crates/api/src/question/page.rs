@@ -1,4 +1,4 @@
-//! The questions that the web page asks beside those of the command line.
+//! The questions about what sessions said, and the further ones of the web page.
 
 use super::{Pairs, Parameter, ParameterError, ParameterValue, SelectionQuestion, path, target};
 
@@ -23,6 +23,14 @@ question! {
     pub struct StreamRules {
         bytes: u64 = "bytes", example "262144"
             => "At most about this many bytes of both directions together; 262144 by default, at most 4194304.";
+    }
+}
+
+question! {
+    /// What only `GET /v1/messages` takes.
+    pub struct MessageRules {
+        count: u64 = "count", example "1000"
+            => "At most this many messages, the first ones; 1000 by default, at most 10000.";
     }
 }
 
@@ -53,6 +61,16 @@ pub struct StreamsQuestion {
     pub rules: StreamRules,
 }
 
+/// What `GET /v1/messages` is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MessagesQuestion {
+    /// Of which packets.
+    pub selection: SelectionQuestion,
+    /// How many.
+    pub rules: MessageRules,
+}
+
 with_selection!(TimelineQuestion, path::TIMELINE, rules: TimelineRules);
 with_selection!(LinesQuestion, path::LINES, rules: LineRules);
 with_selection!(StreamsQuestion, path::STREAMS, rules: StreamRules);
+with_selection!(MessagesQuestion, path::MESSAGES, rules: MessageRules);

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use base::packet::LinkType;
+
 const ROW_BYTES: usize = 16;
 
 /// The dump that follows a packet's line.
@@ -14,7 +16,11 @@ pub(crate) enum Dump {
 
 /// Appends the bytes after the link-layer header of `header_bytes` bytes, which tcpdump also leaves out.
 pub(crate) fn append(out: &mut String, dump: Dump, data: &[u8], header_bytes: usize) {
-    let data = data.get(header_bytes..).unwrap_or(data);
+    append_from(out, dump, data.get(header_bytes..).unwrap_or(data), 0);
+}
+
+/// Appends bytes that begin at an offset.
+pub(crate) fn append_from(out: &mut String, dump: Dump, data: &[u8], from: u64) {
     if dump == Dump::Ascii {
         out.extend(data.iter().map(|&byte| if byte == b'\n' { '\n' } else { printable(byte) }));
         out.push('\n');
@@ -28,12 +34,24 @@ pub(crate) fn append(out: &mut String, dump: Dump, data: &[u8], header_bytes: us
                 let _ = write!(hex, "{byte:02x}");
             }
         }
-        let _ = write!(out, "    {:#06x}: {}", row * ROW_BYTES, if dump == Dump::Hex { &hex } else { "" });
+        let offset = from + (row * ROW_BYTES) as u64;
+        let _ = write!(out, "    {offset:#06x}: {}", if dump == Dump::Hex { &hex } else { "" });
         if dump == Dump::HexAndAscii {
             let text: String = bytes.iter().map(|&byte| printable(byte)).collect();
             let _ = write!(out, "{hex:<40}  {text}");
         }
         out.push('\n');
+    }
+}
+
+/// Bytes of the link-layer header, which tcpdump leaves out of a dump.
+pub(crate) fn link_header_bytes(link_type: LinkType) -> usize {
+    match link_type.0 {
+        0 | 108 => 4,
+        1 => 14,
+        113 => 16,
+        276 => 20,
+        _ => 0,
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod alert_files;
 pub(crate) mod alerts;
 mod named;
+mod said;
 
 use std::io::{IsTerminal as _, Read};
 use std::num::NonZeroU64;
@@ -36,12 +37,12 @@ use alerts::{AlertArgs, AlertQuery, ExportOptions};
 use api::bodies::FilePrecision;
 use api::path;
 use api::question::{ExportQuestion, FlowsQuestion, ListingQuestion, PacketsQuestion};
-use base::packet::LinkType;
 use base::source::{Batch, Source};
 use base::time::{self, Timestamp};
 use decode::text::{self, Line, Stamp, TextWriter};
 use formats::reader::FileSource;
 use formats::writer::{Format, Options as FileOptions, Precision};
+use said::SaidArgs;
 
 /// Get past packets, as lines of text, pcapng or pcap
 #[derive(Debug, Args)]
@@ -56,6 +57,8 @@ Examples:
   retrocap get --flow '10.0.0.5:51234 192.0.2.7:443' -w f.pcapng    one session
   retrocap get --whole-sessions 'tcp[13] & 4 != 0' -w rst.pcapng    all packets of reset sessions
   retrocap get --app modbus:write                  packets that write to Modbus devices
+  retrocap get --streams --flow '10.0.0.5:51234 192.0.2.7:80'    what both sides said
+  retrocap get --messages --since 1h port 443      hellos, certificates and fingerprints
   retrocap get --alert eve.json --split case42/    one file per alert, and a manifest")]
 pub(crate) struct Get {
     #[command(flatten)]
@@ -97,6 +100,8 @@ pub(crate) struct Get {
     /// Seal the written files with this SSH key: write a manifest beside them, and its signature
     #[arg(long, value_name = "KEY", help_heading = "Output", conflicts_with = "text")]
     seal: Option<PathBuf>,
+    #[command(flatten)]
+    said: SaidArgs,
     /// Print one line per packet, even to a pipe
     #[arg(long, help_heading = "Output", conflicts_with_all = ["write", "split"])]
     text: bool,
@@ -148,6 +153,11 @@ impl Get {
             return self.by_app(app, common, &tz);
         }
         let now = common.now();
+        if self.said.are_given() {
+            let selection = self.selection.question(Some(&self.around), now, &tz)?;
+            let count = self.count.map(NonZeroU64::get);
+            return self.said.print(selection, count, self.selection.habits.dump(), common, &tz);
+        }
         if self.name.is_some() || self.process.is_given() {
             return self.named(now, common, &tz);
         }
@@ -247,11 +257,15 @@ impl Get {
     /// [`Usage`] for options that take several requests to one recorder.
     pub(crate) fn question_for_recorders(&self, now: Timestamp, tz: &TimeZone) -> anyhow::Result<PacketsQuestion> {
         self.selection.check_no_files()?;
-        let other = self.follow || self.app.is_some() || self.name.is_some() || self.process.is_given();
+        let other = self.follow
+            || self.said.are_given()
+            || self.app.is_some()
+            || self.name.is_some()
+            || self.process.is_given();
         if other || self.alerts.alert.is_some() || self.seal.is_some() {
             return Err(Usage::of(
                 "ask gets packets by expression, address, port, flow and time: leave out --follow, --app, --name, --process, \
-                 --container, --alert and --seal",
+                 --container, --alert, --streams, --messages and --seal",
             ));
         }
         self.question(now, tz)
@@ -364,7 +378,7 @@ impl Get {
                 let line = Line { time, link_type, data, original_len: packet.original_len, decoded: &decoded };
                 writer.write(&mut lines, &line);
                 if let Some(dump) = dump {
-                    hex_dump::append(&mut lines, dump, packet.data, link_header_bytes(packet.link_type));
+                    hex_dump::append(&mut lines, dump, packet.data, hex_dump::link_header_bytes(packet.link_type));
                 }
             });
             print(&lines)?;
@@ -477,16 +491,5 @@ fn zone(time: Timestamp, tz: &TimeZone) -> String {
     match tz.iana_name() {
         Some(name) if offset != "UTC" => format!("{offset} ({name})"),
         _ => offset,
-    }
-}
-
-/// Bytes of the link-layer header, which tcpdump leaves out of a dump.
-fn link_header_bytes(link_type: LinkType) -> usize {
-    match link_type.0 {
-        0 | 108 => 4,
-        1 => 14,
-        113 => 16,
-        276 => 20,
-        _ => 0,
     }
 }

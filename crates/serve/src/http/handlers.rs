@@ -173,6 +173,15 @@ pub(super) async fn streams(
     Ok(content::said::streams(service, peer, query).await?)
 }
 
+pub(super) async fn messages(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Result<Answer> {
+    let query = AmountQuery::messages(&query.unwrap_or_default(), service.clock()).map_err(Problem::from)?;
+    Ok(content::said::messages(service, peer, query).await?)
+}
+
 pub(super) async fn pins(State(service): State<Arc<Service>>) -> Result<SafeJson<PinList>> {
     Ok(SafeJson(StatusCode::OK, pins::list(service).await?))
 }
