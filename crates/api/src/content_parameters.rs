@@ -2,9 +2,12 @@
 //! and sessions.
 
 use super::error::{ParameterError, wrong};
+use super::page_answers::OwnRule;
 use super::parameters::{Clock, request};
-use super::question::{FilesQuestion, HuntQuestion, SelectionQuestion};
+use super::problem::Problem;
+use super::question::{FilesQuestion, HuntQuestion, OwnRuleQuestion, SelectionQuestion};
 use super::value::Texts;
+use hunt::attack::Attack;
 use hunt::{ContentPatterns, SearchScope};
 use objects::ObjectFilter;
 use query::Request;
@@ -22,6 +25,8 @@ pub struct HuntQuery {
     pub scope: SearchScope,
     /// The most matches.
     pub limit: Option<u64>,
+    /// Whether the attack is a rule of the client's own, whose test conversations have to pass first.
+    pub is_own: bool,
 }
 
 /// What `/v1/files` is asked for.
@@ -41,6 +46,9 @@ const PATTERNS_MAX: usize = 64;
 const REGEXES_MAX: usize = 8;
 /// What a regular expression of a question may compile to.
 const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// Test conversations of a rule that a recorder runs.
+const CASES_MAX: usize = 32;
 
 impl HuntQuery {
     /// Reads the query string of a URL, without its question mark.
@@ -80,7 +88,38 @@ impl HuntQuery {
             indicators,
             scope: rules.place.unwrap_or_default(),
             limit: rules.limit.map(Into::into),
+            is_own: false,
         })
+    }
+}
+
+impl HuntQuery {
+    /// Reads the query string and the body of `POST /v1/hunt/rule`. The rule's test conversations are not run yet.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong and what would be right.
+    pub fn of_rule(query: &str, body: &[u8], clock: Clock) -> Result<Self, Problem> {
+        let OwnRuleQuestion { selection, rules } = OwnRuleQuestion::read(query)?;
+        let OwnRule { rule } = serde_json::from_slice(body).map_err(|error| {
+            Problem::bad_query(format!("{error}; send JSON like {{\"rule\": \"name = …\"}}, the text of a rule"))
+        })?;
+        let attack = Attack::read(&rule).map_err(|error| Problem::bad_query(error.to_string()))?;
+        if attack.cases.len() > CASES_MAX {
+            let cases = attack.cases.len();
+            let sentence = format!(
+                "rule {}: it has {cases} test conversations, and a recorder runs {CASES_MAX} at most",
+                attack.name
+            );
+            return Err(Problem::bad_query(sentence));
+        }
+        let wanted = ContentPatterns {
+            attacks: vec![attack],
+            regex_bytes_max: Some(REGEX_BYTES_MAX),
+            ..ContentPatterns::default()
+        };
+        let limit = rules.limit.map(Into::into);
+        Ok(Self { request: request(selection, clock)?, wanted, is_own: true, limit, ..Self::default() })
     }
 }
 
@@ -145,6 +184,18 @@ mod tests {
         }
         let hunt = HuntQuery::read("attack=heartbleed&attack=all&text=x&limit=3", clock).unwrap();
         assert!(hunt.wanted.attacks.len() >= 9 && hunt.limit == Some(3));
+        let rule = |rule: &str| {
+            HuntQuery::of_rule("limit=3", serde_json::json!({ "rule": rule }).to_string().as_bytes(), clock)
+        };
+        let heartbleed = include_str!("../../hunt/attacks/heartbleed.toml");
+        let query = rule(heartbleed).unwrap();
+        assert!(query.is_own && query.wanted.attacks[0].name == "heartbleed" && query.limit == Some(3));
+        for (text, expected) in
+            [("", "name"), ("name = 1", "name"), (&heartbleed.replace("[[match]]", "[[mtch]]"), "mtch")]
+        {
+            let problem = rule(text).unwrap_err();
+            assert!(problem.detail.untrusted().contains(expected), "{problem:?}");
+        }
         assert!(FilesQuery::read("kind=gopher", clock).unwrap_err().to_string().contains("smtp"));
         assert!(FilesQuery::read("sha256=12", clock).is_err());
         let hash = "A".repeat(64);

@@ -3,7 +3,7 @@
 mod content;
 mod page;
 
-pub use content::{CANDIDATES, FILE, FILES, HUNT};
+pub use content::{CANDIDATES, FILE, FILES, HUNT, HUNT_RULE};
 pub use page::{
     COLUMNS, LINES, MESSAGES, PAGE, PAGE_DISSECTOR, PAGE_END, PAGE_EXCHANGE, PAGE_FILE, PAGE_INDEX, PAGE_LINK, STREAMS,
     TIMELINE,

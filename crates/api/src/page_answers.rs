@@ -6,6 +6,14 @@ use base::foreign::Foreign;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The body of `POST /v1/hunt/rule`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnRule {
+    /// The text of a rule (TOML), with its test conversations, as `retrocap hunt --check` reads it.
+    pub rule: String,
+}
+
 /// The body of `POST /v1/page`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

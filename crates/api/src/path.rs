@@ -8,6 +8,8 @@ pub const PACKETS: &str = "/v1/packets";
 pub const FLOWS: &str = "/v1/flows";
 /// Searches of what sessions carried.
 pub const HUNT: &str = "/v1/hunt";
+/// Searches with a rule of the client's own.
+pub const HUNT_RULE: &str = "/v1/hunt/rule";
 /// Objects: files, bodies and mails.
 pub const FILES: &str = "/v1/files";
 /// The bytes of one object.

@@ -151,7 +151,7 @@ question! {
         container: String = "container", example "docker:0123456789ab"
             => "Only sessions of processes in this container (runtime:id, or the start of the id), pod or systemd unit. Not together with by or name.";
         by: By = "by"
-            => "Sums in place of sessions: by host (a session counts at both ends), by pair of hosts, or by port of the responder. Sessions count whole, also where they began before the window.";
+            => "Sums in place of sessions: by host (a session counts at both ends), by pair of hosts, by port of the responder, or by process of this host, where processes are named. Sessions count whole, also where they began before the window.";
     }
 }
 
@@ -328,7 +328,9 @@ impl UnpinQuestion {
 
 mod page;
 
-pub use page::{LinesQuestion, MessageRules, MessagesQuestion, StreamRules, StreamsQuestion, TimelineQuestion};
+pub use page::{
+    LinesQuestion, MessageRules, MessagesQuestion, OwnRuleQuestion, StreamRules, StreamsQuestion, TimelineQuestion,
+};
 
 fn target(path: &str, query: &str) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }

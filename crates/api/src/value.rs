@@ -190,7 +190,10 @@ macro_rules! words {
 words!(Format, "pcapng or pcap", "pcapng" => Format::Pcapng, "pcap" => Format::Pcap);
 words!(Precision, "nano or micro", "nano" => Precision::Nano, "micro" => Precision::Micro);
 words!(Tier, "memory or disk", "memory" => Tier::Memory, "disk" => Tier::Disk);
-words!(By, "host, peer or port", "host" => By::Host, "peer" => By::Peer, "port" => By::Port);
+words!(
+    By, "host, peer, port or process",
+    "host" => By::Host, "peer" => By::Peer, "port" => By::Port, "process" => By::Process,
+);
 words!(
     Sort, "newest, start, last, bytes, packets, duration, out or in",
     "newest" => Sort::Newest,

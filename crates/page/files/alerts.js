@@ -3,7 +3,7 @@
 import * as api from './api.js';
 import { exact, exactTime, microseconds, number, rfc3339 } from './format.js';
 import { change } from './state.js';
-import { button, el } from './ui.js';
+import { button, drops, el } from './ui.js';
 
 const BEFORE_US = 5e6, ALERTS_MAX = 5000, AT_ONCE = 200;
 
@@ -14,14 +14,7 @@ export function alerts(place, app) {
   const body = el('tbody');
   const list = el('table', { id: 'outcomes' }, el('caption', {}, 'Alerts'), el('thead', {}, el('tr', {}, ...['Time', 'Alert', 'Session', 'Outcome', 'Why'].map((name) => el('th', { scope: 'col' }, name)))), body);
   place.append(zone, note, list);
-  input.addEventListener('change', () => input.files[0] && take(input.files[0]));
-  zone.addEventListener('dragover', (event) => { event.preventDefault(); zone.classList.add('over'); });
-  zone.addEventListener('dragleave', () => zone.classList.remove('over'));
-  zone.addEventListener('drop', (event) => {
-    event.preventDefault();
-    zone.classList.remove('over');
-    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
-  });
+  drops(zone, input, take);
 
   async function take(file) {
     const { found, wrong } = read(await file.text());
@@ -42,8 +35,8 @@ export function alerts(place, app) {
     const newest = microseconds(app.end.as_of) || Infinity;
     const selections = some.map(({ flow, at, until }) => ({ flow, since: rfc3339(Math.max(0, Math.min(at, newest) - BEFORE_US)), until: rfc3339(Math.max(until, at) + BEFORE_US) }));
     const outcomes = new Map();
-    await api.lines('/v1/packets', (line) => { if (line.selection !== undefined && line.data === undefined) outcomes.set(line.selection, line); },
-      { body: JSON.stringify({ selections, answer: 'lines', whole_sessions: true }) }).catch((error) => {
+    await api.lines('POST /v1/packets', {}, (line) => { if (line.selection !== undefined && line.data === undefined) outcomes.set(line.selection, line); },
+      { body: { selections, answer: 'lines', whole_sessions: true } }).catch((error) => {
       // None of them finds anything.
       if (error.status !== 404) throw error;
       some.forEach((_, i) => outcomes.set(i, { packets: 0, missing: { detail: error.message } }));

@@ -34,8 +34,7 @@ export async function enter() {
   if (link) {
     hash.delete('link');
     history.replaceState(null, '', `${location.pathname}#${hash}`);
-    const answer = await send('POST', '/v1/page/session', { body: JSON.stringify({ link }) });
-    keep((await answer.json()).token);
+    keep((await post('POST /v1/page/session', { link })).token);
     shared?.postMessage({ token, fresh: true });
   } else if (!token && shared) {
     const given = await new Promise((resolve) => {
@@ -46,7 +45,7 @@ export async function enter() {
     });
     if (given) keep(given);
   }
-  return json('/v1/page');
+  return json('GET /v1/page');
 }
 
 function keep(text) {
@@ -55,13 +54,21 @@ function keep(text) {
 }
 
 export async function leave() {
-  await send('DELETE', '/v1/page/session');
+  await remove('DELETE /v1/page/session', {});
   sessionStorage.removeItem(KEY);
   token = null;
 }
 
-export async function send(method, target, options = {}) {
-  const headers = { 'Retrocap-End': 'line', ...options.headers };
+/** @import { Answers, Bodies, Lines, Questions } from '../types/api.d.ts' */
+
+/**
+ * @param {string} method
+ * @param {string} target
+ * @param {RequestInit} options
+ */
+async function send(method, target, options = {}) {
+  /** @type {Record<string, string>} */
+  const headers = { 'Retrocap-End': 'line' };
   if (token) headers.Authorization = `Bearer ${token}`;
   if (options.body) headers['Content-Type'] = 'application/json';
   const answer = await fetch(target, { ...options, method, headers, cache: 'no-store', credentials: 'same-origin', redirect: 'error' });
@@ -75,14 +82,68 @@ export async function send(method, target, options = {}) {
 // A recorder that is stopped takes requests and does not answer.
 export const soon = () => ({ signal: AbortSignal.timeout(PATIENCE_MS) });
 
-export async function json(target, options = soon()) {
-  const answer = await send('GET', target, options);
+/**
+ * The path and the query string of a question.
+ * @template {keyof Questions & `GET ${string}`} Q
+ * @param {Q} what
+ * @param {Questions[Q]} parameters
+ */
+export const target = (what, parameters) => what.slice(4) + query(parameters);
+
+/**
+ * An answer that is not text.
+ * @template {keyof Questions & `GET ${string}`} Q
+ * @param {Q} what
+ * @param {Questions[Q]} parameters
+ * @param {RequestInit} options
+ */
+export const get = (what, parameters, options = {}) => send('GET', target(what, parameters), options);
+
+// What a path of the recorder's own answers has: the bytes of a file.
+export const open = (/** @type {string} */ path) => send('GET', path);
+
+/**
+ * @template {keyof Answers & `GET ${string}`} Q
+ * @param {Q} what
+ * @param {Questions[Q]} parameters
+ * @param {RequestInit} options
+ * @returns {Promise<Answers[Q]>}
+ */
+export async function json(what, parameters = {}, options = soon()) {
+  const answer = await send('GET', target(what, parameters), options);
   return parse(await answer.text());
 }
 
-// Calls `each` with the objects of an answer in lines as they come; returns what its end says.
-export async function lines(target, each, options = {}) {
-  const answer = await send(options.body ? 'POST' : 'GET', target, options);
+/**
+ * @template {keyof Answers & keyof Bodies} Q
+ * @param {Q} what
+ * @param {Bodies[Q]} body
+ * @returns {Promise<Answers[Q]>}
+ */
+export async function post(what, body) {
+  const answer = await send('POST', what.slice(5), { body: JSON.stringify(body) });
+  return parse(await answer.text());
+}
+
+/**
+ * @template {keyof Questions & `DELETE ${string}`} Q
+ * @param {Q} what
+ * @param {Questions[Q]} parameters
+ */
+export const remove = (what, parameters) => send('DELETE', what.slice(7) + query(parameters));
+
+/**
+ * Calls `each` with the objects of an answer in lines as they come; returns what its end says.
+ * @template {keyof Lines} Q
+ * @param {Q} what
+ * @param {Questions[Q]} parameters
+ * @param {(line: Lines[Q]) => void} each
+ * @param {{ body?: Q extends keyof Bodies ? Bodies[Q] : never, signal?: AbortSignal }} options
+ * @returns {Promise<Record<string, string>>}
+ */
+export async function lines(what, parameters, each, { body, signal } = {}) {
+  const [method, path] = what.split(' ');
+  const answer = await send(method, path + query(parameters), { body: body && JSON.stringify(body), signal });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '', end = null;
   const take = (text) => {
@@ -112,7 +173,7 @@ export function parse(text) {
 }
 
 // The query string of these parameters; those without a value are left out, and a list is repeated.
-export function query(parameters) {
+function query(parameters) {
   const all = new URLSearchParams();
   for (const [key, value] of Object.entries(parameters)) {
     for (const one of Array.isArray(value) ? value : [value]) {

@@ -10,7 +10,13 @@ const EVERY_MS = 5000;
 const PERIODS = { '1m': '1 min', '10m': '10 min', '1h': '1 h', '1d': '1 day', all: 'all the time' };
 
 export function bar(place, app) {
-  let status = null, health = null, pins = null, asked = -EVERY_MS, wait = EVERY_MS;
+  /** @type {import('../types/api.d.ts').Status} */
+  let status = null;
+  /** @type {import('../types/api.d.ts').Health} */
+  let health = null;
+  /** @type {import('../types/api.d.ts').Answers['GET /v1/pins']} */
+  let pins = null;
+  let asked = -EVERY_MS, wait = EVERY_MS;
   const facts = el('dl', { id: 'facts' });
   const live = button('Pause', () => { setLive(!app.live); draw(); }, { id: 'live', 'aria-pressed': 'false' });
   const zone = button('UTC', () => change({ zone: isLocal() ? '' : 'local' }, false), { id: 'zone', title: 'Show times in UTC or in local time' });
@@ -70,7 +76,7 @@ export function bar(place, app) {
     const rows = pins.pins.map((pin) => el('li', {},
       el('code', {}, pin.filter), ` until ${exactTime(microseconds(pin.until))}, ${number(pin.kept_packets)} packets, ${bytes(pin.kept_bytes)} `,
       button('Remove', async () => {
-        await api.send('DELETE', `/v1/pins${api.query({ id: pin.id })}`);
+        await api.remove('DELETE /v1/pins', { id: pin.id });
         refresh(true);
       }, { 'aria-label': `Remove the pin ${pin.filter}` })));
     byId('pinned').replaceChildren(el('p', {}, `${bytes(pins.used_bytes)} of ${bytes(pins.limit_bytes)}`), el('ul', {}, ...rows));
@@ -80,7 +86,7 @@ export function bar(place, app) {
     if (!now && performance.now() - asked < wait) return;
     asked = performance.now();
     const may = (role) => app.visitor?.roles.includes(role);
-    [status, health, pins] = await Promise.all([api.json('/v1/status'), api.json('/v1/health'), may('pin') ? api.json('/v1/pins') : null]);
+    [status, health, pins] = await Promise.all([api.json('GET /v1/status'), api.json('GET /v1/health'), may('pin') ? api.json('GET /v1/pins') : null]);
     // The status counts all sessions: a large recorder is asked less often.
     wait = Math.max(EVERY_MS, Math.min((performance.now() - asked) * 400, 60000));
     draw();

@@ -3,6 +3,7 @@
 import * as api from './api.js';
 import { bytes, decode64, exact, exactTime, hexDump, microseconds, number, printable, rfc3339, span } from './format.js';
 import { dissect, layers, treeOf } from './packet.js';
+import { facts, said } from './said.js';
 import { change, state } from './state.js';
 import { words } from './table.js';
 import { button, byId, el, panels, save, say } from './ui.js';
@@ -17,8 +18,10 @@ const bracketed = (end) => (end.ip?.includes(':') ? `[${end.ip}]` : end.ip);
 const endpoint = (end, proto) => (end.ip ? (hasPorts(proto) ? `${bracketed(end)}:${end.port}` : bracketed(end)) : end.mac);
 const hasPorts = (proto) => ['tcp', 'udp', 'sctp'].includes(proto);
 
+/** @import { Flow, Object as FileObject, PacketLine, StreamPart } from '../types/api.d.ts' */
+
 // The parameters that select the packets of a session.
-function selection(flow) {
+function selection(/** @type {Partial<Flow>} */ flow) {
   const since = rfc3339(Math.max(0, microseconds(flow.first) - AROUND_US)), until = rfc3339(microseconds(flow.last) + AROUND_US);
   if (!flow.originator.ip) {
     return { filter: `ether host ${flow.originator.mac} and ether host ${flow.responder.mac}`, since, until, interface: flow.interface };
@@ -28,7 +31,7 @@ function selection(flow) {
 }
 
 // An expression for a pin.
-function expression(flow) {
+function expression(/** @type {Partial<Flow>} */ flow) {
   if (!flow.originator.ip) return `ether host ${flow.originator.mac} and ether host ${flow.responder.mac}`;
   const ends = `host ${flow.originator.ip} and host ${flow.responder.ip}`;
   return hasPorts(flow.proto) ? `${flow.proto} and ${ends} and port ${flow.originator.port} and port ${flow.responder.port}` : ends;
@@ -64,7 +67,7 @@ export function detail(place, app) {
     const given = byId('given');
     given.replaceChildren('Reading …');
     try {
-      const answer = await api.send('GET', `/v1/packets${api.query(parameters)}`);
+      const answer = await api.get('GET /v1/packets', parameters);
       const blob = await answer.blob();
       save(blob, name);
       given.replaceChildren(`${name}: ${bytes(blob.size)}. Its comments say what is missing.`);
@@ -78,8 +81,7 @@ export function detail(place, app) {
     const given = byId('given');
     given.replaceChildren('Keep all its packets for ', length, ' ', button('Pin', async () => {
       try {
-        const answer = await api.send('POST', '/v1/pins', { body: JSON.stringify({ filter: expression(flow), for_s: Number(length.value) }) });
-        const made = api.parse(await answer.text());
+        const made = await api.post('POST /v1/pins', { filter: expression(flow), for_s: Number(length.value) });
         dispatchEvent(new Event('pinned'));
         given.replaceChildren(`Pin ${made.id}: ${number(made.kept_packets)} packets are there, kept until ${exactTime(microseconds(made.until))}.`);
       } catch (error) {
@@ -94,7 +96,7 @@ export function detail(place, app) {
   }
 
   function buttons(flow) {
-    const parameters = selection(flow), target = `/v1/packets${api.query(parameters)}`;
+    const parameters = selection(flow), target = api.target('GET /v1/packets', parameters);
     const may = (role) => app.visitor?.roles.includes(role);
     const host = (end) => (end.ip ? button(`${end.ip} ± 5 min`, () => download(around(flow, end), `${end.ip.replaceAll(':', '-')}.pcapng`), { class: 'host', title: 'All packets of this host around the session' }) : null);
     return el('div', { class: 'controls' },
@@ -105,25 +107,32 @@ export function detail(place, app) {
       button('Copy as curl', () => copy(curl(app, target), 'The curl command'), { id: 'as-curl' }));
   }
 
-  function facts(flow) {
+  function known(/** @type {Partial<Flow>} */ flow) {
     const rows = [
       ['Originator', endpoint(flow.originator, flow.proto)], ['Responder', endpoint(flow.responder, flow.proto)],
       ['Protocol', `${flow.proto}${flow.vlan === null ? '' : `, VLAN ${flow.vlan}`}`], ['State', flow.state], ['Interface', flow.interface],
       ['First packet', exactTime(microseconds(flow.first))], ['Last packet', exactTime(microseconds(flow.last))],
       ['Packets', `${exact(flow.packets.originator)} out, ${exact(flow.packets.responder)} in`], ['Bytes', `${exact(flow.bytes.originator)} out, ${exact(flow.bytes.responder)} in`],
       ['Kept', flow.kept_unknown ? 'not known' : `${exact(flow.kept_packets)} packets, ${exact(flow.kept_bytes)} bytes${flow.cut_at ? `; cut ${exactTime(microseconds(flow.cut_at))}` : ''}${flow.holes ? '; parts are missing in between' : ''}`],
-      ['Names', words(flow)], ['Community ID', flow.community_id], ['JA4', flow.ja4],
-      ['Process', flow.process && `${flow.process.name || ''} (${flow.process.pid}${flow.process.path ? `, ${flow.process.path}` : ''}${flow.process.uid === undefined ? '' : `, uid ${flow.process.uid}`})`],
+      ['Names', words(flow)], ['Community ID', flow.community_id],
+      ['Process', flow.process && `${flow.process.name || ''} (${flow.process.pid}${flow.process.path ? `, ${flow.process.path}` : ''}${flow.process.uid === undefined ? '' : `, uid ${flow.process.uid}`})${flow.process.end ? `, the ${flow.process.end}` : ''}`],
+      ['Process not named', flow.process ? '' : flow.process_unknown],
       ['Container', flow.process?.container],
     ];
-    return el('dl', { class: 'facts' }, ...rows.filter(([, value]) => value).flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, String(value))]));
+    return facts(rows);
   }
 
-  async function packets(flow, body) {
+  function about(flow, body) {
+    const more = el('div', { id: 'said' });
+    body.replaceChildren(known(flow), more);
+    if (app.visitor?.roles.includes('packets')) said(selection(flow), more);
+  }
+
+  async function packets(/** @type {Partial<Flow>} */ flow, body) {
     const list = el('ol', { class: 'lines', 'aria-label': 'Packets' }), tree = el('div', { class: 'tree', id: 'tree' }), note = el('p', { class: 'note' }, 'Reading …');
     body.replaceChildren(note, el('div', { class: 'split' }, list, tree));
-    let first = NaN, prints = [];
-    const add = (line) => {
+    let first = NaN;
+    const add = (/** @type {PacketLine} */ line) => {
       const at = microseconds(line.time);
       if (Number.isNaN(first)) first = at;
       const item = el('li', {}, button(`+${span(at - first)}  ${line.text}`, () => {
@@ -132,12 +141,11 @@ export function detail(place, app) {
         showTree(tree, line);
       }, { title: exactTime(at) }));
       list.append(item);
-      prints = [...prints, ...fingerprints(line)];
     };
     try {
-      const end = await api.lines(`/v1/lines${api.query({ ...selection(flow), count: PACKETS })}`, add);
+      const end = await api.lines('GET /v1/lines', { ...selection(flow), count: PACKETS }, add);
       const missing = flow.packets.originator + flow.packets.responder - flow.kept_packets;
-      note.textContent = [`${list.children.length} packets`, missing > 0 && !flow.kept_unknown ? `${exact(missing)} are gone` : '', end['retrocap-note'] || '', ...new Set(prints)].filter(Boolean).join('. ');
+      note.textContent = [`${list.children.length} packets`, missing > 0 && !flow.kept_unknown ? `${exact(missing)} are gone` : '', end['retrocap-note'] || ''].filter(Boolean).join('. ');
       list.querySelector('button')?.click();
     } catch (error) {
       note.textContent = error.message;
@@ -154,15 +162,10 @@ export function detail(place, app) {
     }
   }
 
-  // What a first packet says of the program that sent it.
-  function fingerprints(line) {
-    const tls = layers(line.link_type, decode64(line.data)).find((layer) => layer.name === 'TLS');
-    return tls ? tls.fields.filter(([name]) => /name|version|cipher|alpn/i.test(name)).map(([name, value]) => `${name}: ${value}`) : [];
-  }
-
   async function conversation(flow, body) {
     const asHex = el('input', { type: 'checkbox', id: 'hex' }), out = el('div', { class: 'said', id: 'said-bytes', tabindex: 0, role: 'region', 'aria-label': 'Both directions' }), note = el('p', { class: 'note' }, 'Reading …');
     body.replaceChildren(el('label', {}, asHex, ' Hexadecimal'), note, out);
+    /** @type {StreamPart[]} */
     const parts = [];
     const show = () => out.replaceChildren(...parts.map((part) => {
       if (part.gap) return el('p', { class: `gap ${part.direction}` }, `${part.length ? `${exact(part.length)} bytes` : 'Bytes'} of the ${part.direction} are missing here (${part.gap.replace('_', ' ')})`);
@@ -172,7 +175,7 @@ export function detail(place, app) {
     }));
     asHex.addEventListener('change', show);
     try {
-      const end = await api.lines(`/v1/streams${api.query(selection(flow))}`, (part) => parts.push(part));
+      const end = await api.lines('GET /v1/streams', selection(flow), (part) => parts.push(part));
       const gaps = parts.filter((part) => part.gap).length;
       note.textContent = [gaps ? `${gaps} gaps` : 'No gaps', end['retrocap-note'] || ''].filter(Boolean).join('. ');
       show();
@@ -185,16 +188,16 @@ export function detail(place, app) {
     const list = el('ul', { class: 'files' }), note = el('p', { class: 'note' }, 'Reading …');
     body.replaceChildren(note, list);
     try {
-      const end = await api.lines(`/v1/files${api.query(selection(flow))}`, (file) => list.append(fileItem(file)));
+      const end = await api.lines('GET /v1/files', selection(flow), (file) => list.append(fileItem(file)));
       note.textContent = [`${list.children.length} files`, end['retrocap-missing'] || ''].filter(Boolean).join('; ');
     } catch (error) {
       note.textContent = error.message;
     }
   }
 
-  function fileItem(file) {
+  function fileItem(/** @type {FileObject} */ file) {
     const preview = el('div');
-    const get = async () => (await api.send('GET', file.path)).blob();
+    const get = async () => (await api.open(file.path)).blob();
     const fetching = async (then) => {
       try { then(await get()); } catch (error) { preview.replaceChildren(error.message); }
     };
@@ -218,9 +221,10 @@ export function detail(place, app) {
     serial += 1;
     const mine = serial;
     place.replaceChildren(el('p', {}, 'Reading …'));
-    let flow = null;
+    /** @type {Partial<Flow>} */
+    let flow;
     try {
-      await api.lines(`/v1/flows${api.query({ id })}`, (found) => { flow = found; });
+      await api.lines('GET /v1/flows', { id }, (found) => { flow = found; });
     } catch (error) {
       if (mine !== serial) return;
       shown = '';
@@ -230,7 +234,7 @@ export function detail(place, app) {
     if (mine !== serial || !flow) return;
     const title = `${endpoint(flow.originator, flow.proto)} → ${endpoint(flow.responder, flow.proto)} ${flow.proto}`;
     const views = [['packets', 'Packets', (body) => packets(flow, body)], ['conversation', 'Both directions', (body) => conversation(flow, body)],
-      ['files', 'Files', (body) => files(flow, body)], ['about', 'About', (body) => body.replaceChildren(facts(flow))]];
+      ['files', 'Files', (body) => files(flow, body)], ['about', 'About', (body) => about(flow, body)]];
     const may = app.visitor?.roles.includes('packets');
     place.replaceChildren(close(), el('h2', {}, title), el('p', { class: 'note' }, [words(flow), flow.state, `${bytes(flow.bytes.originator + flow.bytes.responder)}`].filter(Boolean).join(' · ')),
       buttons(flow), el('p', { id: 'given', role: 'status' }), panels(may ? views : views.slice(3), may ? 'packets' : 'about'));

@@ -3,10 +3,10 @@
 import * as api from './api.js';
 import { exactTime, microseconds, number } from './format.js';
 import { change, state } from './state.js';
-import { button, el } from './ui.js';
+import { button, drops, el } from './ui.js';
 
-const KINDS = [['text', 'Text'], ['regex', 'Regular expression'], ['bytes', 'Bytes in hexadecimal'], ['ioc', 'Indicator: address, name, URL, hash'], ['attack', 'Named attack, or all']];
-const LIMIT = 1000;
+const KINDS = [['text', 'Text'], ['regex', 'Regular expression'], ['bytes', 'Bytes in hexadecimal'], ['ioc', 'Indicator: address, name, URL, hash'], ['attack', 'Named attack, or all'], ['rule', 'Rule of your own (TOML)']];
+const LIMIT = 1000, RULE_BYTES_MAX = 60000;
 
 export function hunt(place, app) {
   const kind = el('select', { id: 'rule-kind', 'aria-label': 'Kind of rule' }, ...KINDS.map(([value, text]) => el('option', { value }, text)));
@@ -14,9 +14,18 @@ export function hunt(place, app) {
   const where = el('select', { 'aria-label': 'Search in' }, ...[['stream', 'in streams'], ['payload', 'in packets'], ['file', 'in files']].map(([value, text]) => el('option', { value }, text)));
   const start = el('button', { type: 'submit', id: 'hunt-start' }, 'Search'), stop = button('Stop', () => running?.abort(), { id: 'hunt-stop', disabled: true });
   const note = el('p', { class: 'note', role: 'status', id: 'hunt-note' }), list = el('ol', { id: 'matches', class: 'lines' });
-  const form = el('form', { class: 'hunt' }, kind, where, rules, el('div', { class: 'controls' }, start, stop), note);
+  const file = el('input', { type: 'file', id: 'rule-file', accept: '.toml', 'aria-label': 'File with a rule' });
+  const zone = el('p', { class: 'drop', id: 'rule-drop' }, 'A rule in a file (TOML), as retrocap hunt --check reads it: drop it here, or choose it: ', file);
+  const form = el('form', { class: 'hunt' }, kind, where, rules, zone, el('div', { class: 'controls' }, start, stop), note);
   place.append(form, list);
   let running = null;
+
+  drops(zone, file, async (given) => {
+    if (given.size > RULE_BYTES_MAX) { note.textContent = `${given.name} is too large for a rule.`; return; }
+    kind.value = 'rule';
+    rules.value = await given.text();
+    form.requestSubmit();
+  });
 
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
@@ -30,7 +39,11 @@ export function hunt(place, app) {
     note.textContent = 'Searching …';
     const filter = app.understood.kind === 'expression' ? app.understood.expression : undefined;
     try {
-      const end = await api.lines(`/v1/hunt${api.query({ [kind.value]: all, in: where.value, since: state.since, until: state.until, filter, limit: LIMIT })}`, add, { signal: mine.signal });
+      const selection = { since: state.since, until: state.until, filter, limit: LIMIT };
+      // A rule is tried on its own test conversations first.
+      const end = kind.value === 'rule'
+        ? await api.lines('POST /v1/hunt/rule', selection, add, { body: { rule: rules.value }, signal: mine.signal })
+        : await api.lines('GET /v1/hunt', { ...selection, [kind.value]: all, in: where.value }, add, { signal: mine.signal });
       note.textContent = [`${number(list.children.length)} matches`, end['retrocap-note'], end['retrocap-missing']].filter(Boolean).join('; ');
     } catch (error) {
       note.textContent = error.name === 'AbortError' ? `Stopped, with ${list.children.length} matches.` : error.message;
@@ -39,7 +52,7 @@ export function hunt(place, app) {
     }
   });
 
-  function add(match) {
+  function add(/** @type {import('../types/api.d.ts').Match} */ match) {
     const text = match.context_hex.match(/../g)?.map((byte) => parseInt(byte, 16)).map((byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : '·')).join('') || '';
     const { flow } = match, end = (one) => (one.ip ? `${one.ip}:${one.port}` : one.mac);
     list.append(el('li', {}, button(`${exactTime(microseconds(match.time))}  ${match.rule}${match.stage ? ` (${match.stage})` : ''}  ${end(flow.originator)} → ${end(flow.responder)} ${flow.proto}`, () => open(match),

@@ -24,9 +24,11 @@ const SHOW_SHARE = 0.1;
 const RELOAD_MS = 300000;
 // Packets of several workers can be a little out of order.
 const OVERLAP_US = 2000000;
+// Sessions that a name or a process is asked for.
+const FOUND_MAX = 100000;
 
 export const app = {
-  store: new Store(), rows: new Uint32Array(0), end: { interfaces: [], states: [] }, visitor: null, live: true, found: null, understood: understand(state.q),
+  store: new Store(), rows: new Uint32Array(0), end: /** @type {import('../types/api.d.ts').ColumnsEnd} */ ({ interfaces: [], states: [] }), visitor: /** @type {import('../types/api.d.ts').PageVisitor} */ (null), live: true, found: null, understood: understand(state.q),
   loaded: 0, error: '',
 };
 const parts = {};
@@ -60,7 +62,7 @@ export function narrow() {
   for (const text of terms('not')) { const one = term(text); if (one) tests.push({ ...one, negative: true }); }
   if (understood.kind === 'terms') tests.push(...understood.terms);
   const decide = tests.map((one) => ({ negative: Boolean(one.negative), is: one.test(store, app.end.interfaces) }));
-  const server = understood.kind === 'name' || understood.kind === 'expression';
+  const server = understood.kind === 'name' || understood.kind === 'process' || understood.kind === 'expression';
   const kept = new Uint32Array(store.count);
   let count = 0;
   const { first, last } = store;
@@ -95,20 +97,22 @@ function showSoon() {
 // Asks the recorder for the sessions that a name or an expression means.
 async function find(since) {
   const { understood, store } = app;
-  if (understood.kind !== 'name' && understood.kind !== 'expression') {
+  if (understood.kind === 'none' || understood.kind === 'terms') {
     app.found = null;
     app.error = '';
     return;
   }
   const asked = state.q, found = since && app.found ? app.found : new Set();
+  let listed = 0;
   try {
-    if (understood.kind === 'name') {
-      await api.lines(`/v1/flows${api.query({ name: understood.name, since, limit: 100000 })}`, (flow) => {
+    if (understood.kind !== 'expression') {
+      await api.lines('GET /v1/flows', { name: understood.name, process: understood.process, since, limit: FOUND_MAX }, (flow) => {
+        listed += 1;
         const row = store.findId(flow.id);
         if (row >= 0) found.add(row);
       });
     } else {
-      const answer = await api.send('GET', `/v1/columns${api.query({ filter: understood.expression, since })}`);
+      const answer = await api.get('GET /v1/columns', { filter: understood.expression, since });
       const some = new Store();
       some.read(await answer.arrayBuffer());
       for (let i = 0; i < some.count; i += 1) {
@@ -116,7 +120,7 @@ async function find(since) {
         if (row >= 0) found.add(row);
       }
     }
-    app.error = '';
+    app.error = listed >= FOUND_MAX ? `Only the newest ${number(listed)} of them were asked for: choose a window.` : '';
   } catch (error) {
     if (api.isGone(error) || api.hasEnded(error)) throw error;
     // Nothing that matches is an answer too.
@@ -128,7 +132,7 @@ async function find(since) {
 
 async function load() {
   const started = performance.now();
-  const answer = await api.send('GET', '/v1/columns');
+  const answer = await api.get('GET /v1/columns', {});
   const buffer = await answer.arrayBuffer();
   const store = new Store();
   const end = store.read(buffer);
@@ -148,7 +152,7 @@ async function look() {
   const { store } = app;
   const since = asOf ? rfc3339(Math.max(0, microseconds(asOf) - OVERLAP_US)) : undefined;
   const started = performance.now();
-  const answer = await api.send('GET', `/v1/columns${api.query({ since })}`, api.soon());
+  const answer = await api.get('GET /v1/columns', { since }, api.soon());
   const buffer = await answer.arrayBuffer();
   // An upper bound of what it cost the recorder.
   const took = performance.now() - started;

@@ -201,7 +201,7 @@ const waiting = new Map();
 
 export function dissect(line, data) {
   if (!worker) {
-    const policy = window.trustedTypes?.createPolicy('retrocap-dissector', { createScriptURL: () => '/page/dissector.js' });
+    const policy = /** @type {any} */ (window).trustedTypes?.createPolicy('retrocap-dissector', { createScriptURL: () => '/page/dissector.js' });
     worker = new Worker(policy ? policy.createScriptURL('') : '/page/dissector.js');
     worker.onmessage = ({ data: { call, tree, error } }) => {
       const { resolve, reject } = waiting.get(call);

@@ -21,7 +21,7 @@ export function searchBox(form, app) {
   box.addEventListener('search', () => { if (!box.value) change({ q: '' }); });
   sort.addEventListener('change', () => change({ sort: sort.value }));
   addEventListener('keydown', (event) => {
-    if (event.key === '/' && !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) { box.focus(); event.preventDefault(); }
+    if (event.key === '/' && !(event.target instanceof Element && /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName))) { box.focus(); event.preventDefault(); }
   });
 
   function chip(key, text) {

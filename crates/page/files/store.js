@@ -123,6 +123,10 @@ function fill(into, start, count, base, width, values, map) {
 }
 
 export class Store {
+  // The columns: clear() makes them.
+  idLow; idHigh; first; last; originator; responder; originatorPort; responderPort; protocol; state; flags; iface; vlan;
+  originatorPackets; responderPackets; originatorBytes; responderBytes; keptPackets; keptBytes; holes;
+
   constructor() {
     this.clear();
   }
@@ -146,7 +150,10 @@ export class Store {
     }
   }
 
-  // Reads an answer: replaces sessions that are known, adds the others, and returns its end.
+  /**
+   * Reads an answer: replaces sessions that are known, adds the others, and returns its end.
+   * @returns {import('../types/api.d.ts').ColumnsEnd}
+   */
   read(buffer) {
     const bytes = new Uint8Array(buffer), view = new DataView(buffer);
     const fresh = this.count === 0;

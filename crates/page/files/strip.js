@@ -18,7 +18,9 @@ export function strip(place, app) {
     button('10 min', () => last(600)), button('1 h', () => last(3600)), button('Everything', () => change({ since: '', until: '' }), { id: 'everything' }),
     since, until, el('button', { type: 'submit' }, 'Set'));
   place.append(canvas, words, form);
-  let data = null, asked = -EVERY_MS, wait = EVERY_MS, drag = null, hover = null, reach = null;
+  /** @type {import('../types/api.d.ts').Timeline} */
+  let data = null;
+  let asked = -EVERY_MS, wait = EVERY_MS, drag = null, hover = null, reach = null;
 
   form.addEventListener('submit', (event) => {
     event.preventDefault();
@@ -61,7 +63,7 @@ export function strip(place, app) {
     asked = performance.now();
     const filter = app.understood.kind === 'expression' ? app.understood.expression : undefined;
     // An expression that is asked of all packets costs much more than the sums; then the strip shows everything.
-    data = await api.json(`/v1/timeline${api.query({ spans: SPANS, since: state.since, until: state.until, filter: now ? filter : undefined })}`);
+    data = await api.json('GET /v1/timeline', { spans: SPANS, since: state.since, until: state.until, filter: now ? filter : undefined });
     wait = Math.max(EVERY_MS, Math.min((performance.now() - asked) * 400, 60000));
     if (!state.since && !state.until) reach = [begin(), end()];
     draw();

@@ -107,7 +107,7 @@ export function table(place, app) {
     const since = Math.min(...rows.map((index) => store.first[index])), until = Math.max(...rows.map((index) => store.last[index]));
     ids.forEach((id) => details.set(id, null));
     try {
-      await api.lines(`/v1/flows${api.query({ id: ids, since: rfc3339(since), until: rfc3339(until + 1) })}`, (flow) => details.set(flow.id, flow));
+      await api.lines('GET /v1/flows', { id: ids, since: rfc3339(since), until: rfc3339(until + 1) }, (flow) => details.set(flow.id, flow));
       draw();
     } catch (error) {
       ids.forEach((id) => details.delete(id));

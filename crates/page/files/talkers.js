@@ -7,7 +7,7 @@ import { addTerm, change, state } from './state.js';
 import { button, el, say } from './ui.js';
 
 const KINDS = [['', 'Hosts'], ['pair', 'Pairs'], ['port', 'Ports'], ['app', 'Applications'], ['process', 'Processes']];
-const SHOWN = 40, EVERY_MS = 1500, SAMPLE = 5000;
+const SHOWN = 40, EVERY_MS = 1500, PROCESSES_MS = 15000;
 const SERVICES = { 20: 'ftp-data', 21: 'ftp', 22: 'ssh', 23: 'telnet', 25: 'smtp', 53: 'dns', 67: 'dhcp', 68: 'dhcp', 69: 'tftp', 80: 'http', 88: 'kerberos',
   102: 's7comm', 110: 'pop3', 111: 'sunrpc', 123: 'ntp', 137: 'netbios', 138: 'netbios', 139: 'smb', 143: 'imap', 161: 'snmp', 389: 'ldap', 443: 'https', 445: 'smb',
   502: 'modbus', 514: 'syslog', 587: 'smtp', 631: 'ipp', 636: 'ldaps', 853: 'dns over tls', 993: 'imaps', 995: 'pop3s', 1883: 'mqtt', 1900: 'ssdp', 2049: 'nfs', 2404: 'iec104',
@@ -39,7 +39,7 @@ export function talkers(place, app) {
   }
 
   // Sums by a key that is a number.
-  function sums(keyOf) {
+  function sums(keyOf, most) {
     const { store, rows } = app, all = new Map();
     for (let i = 0; i < rows.length; i += 1) {
       const row = rows[i], key = keyOf(row);
@@ -50,7 +50,7 @@ export function talkers(place, app) {
       sum.count += 1;
     }
     const values = [...all.values()];
-    return top(values.length, (i) => values[i].out + values[i].into).map((i) => values[i]);
+    return top(values.length, (i) => values[i].out + values[i].into, most).map((i) => values[i]);
   }
 
   function pairs() {
@@ -71,28 +71,47 @@ export function talkers(place, app) {
     });
   }
 
-  // What only the recorder knows of sessions, from the newest of them.
-  async function fromRecorder(kind) {
+  // Applications by the port that their responder has: all sessions of the list, also those whose packets are gone.
+  function applications() {
+    const { store } = app, known = new Map();
+    const service = (key) => {
+      let found = known.get(key);
+      if (found === undefined) {
+        const protocol = protocolName(Math.floor(key / 65536)), port = key % 65536;
+        found = ['tcp', 'udp', 'sctp'].includes(protocol) ? SERVICES[port] || `${protocol}/${port}` : protocol;
+        known.set(key, found);
+      }
+      return found;
+    };
     const all = new Map();
-    let seen = 0;
-    await api.lines(`/v1/flows${api.query({ since: state.since, until: state.until, limit: SAMPLE })}`, (flow) => {
-      seen += 1;
-      const name = kind === 'process' ? flow.process && (flow.process.name || String(flow.process.pid))
-        : flow.app?.name || SERVICES[flow.responder.port] || (flow.responder.port ? `${flow.proto}/${flow.responder.port}` : flow.proto);
-      if (!name) return;
-      const sum = all.get(name) || { name, out: 0, into: 0, count: 0, term: kind === 'app' && flow.responder.port ? `port:${flow.proto}/${flow.responder.port}` : null };
-      sum.out += flow.bytes.originator;
-      sum.into += flow.bytes.responder;
-      sum.count += 1;
-      all.set(name, sum);
-    });
-    const by = kind === 'process' ? 'Processes' : 'Applications by content where packets were read for that, else by port';
-    note.textContent = all.size ? `${by}, of the newest ${number(seen)} sessions of the window.`
-      : 'The recorder names no processes: start it with --processes.';
-    return [...all.values()].sort((a, b) => b.out + b.into - a.out - a.into).slice(0, SHOWN);
+    for (const sum of sums((row) => store.protocol[row] * 65536 + store.responderPort[row], Infinity)) {
+      const name = service(sum.key), of = all.get(name);
+      if (of) { of.out += sum.out; of.into += sum.into; of.count += sum.count; of.terms.push(sum.key); } else all.set(name, { ...sum, name, terms: [sum.key] });
+    }
+    const term = ({ terms }) => {
+      const protocol = protocolName(Math.floor(terms[0] / 65536));
+      return ['tcp', 'udp', 'sctp'].includes(protocol) ? `port:${terms.length === 1 ? `${protocol}/` : ''}${terms[0] % 65536}` : `proto:${protocol}`;
+    };
+    note.textContent = `By the port of the responder, of all ${number(app.rows.length)} sessions in the list. By content: retrocap flows --by app.`;
+    return [...all.values()].sort((x, y) => y.out + y.into - x.out - x.into).slice(0, SHOWN)
+      .map((sum) => ({ ...sum, term: sum.terms.every((key) => key % 65536 === sum.terms[0] % 65536) ? term(sum) : null }));
   }
 
-  function top(count, amount) {
+  // Processes, which only the recorder knows: it sums up all sessions of the window.
+  async function processes() {
+    const all = [];
+    const filter = app.understood.kind === 'expression' ? app.understood.expression : undefined;
+    const end = await api.lines('GET /v1/flows', { by: 'process', sort: 'bytes', since: state.since, until: state.until, filter }, (sum) => {
+      const name = sum.process || '(not known)';
+      all.push({ name, out: sum.bytes.out, into: sum.bytes.in, count: sum.sessions, find: sum.process ? `process:${sum.process}` : null });
+    });
+    const sessions = end['retrocap-sessions'] || 0;
+    note.textContent = [`All ${number(Number(sessions))} sessions of the window${filter ? ' that match' : ''}; terms narrow the list alone.`, end['retrocap-note']].filter(Boolean).join(' ');
+    return all.slice(0, SHOWN);
+  }
+
+  function top(count, amount, most = SHOWN) {
+    if (most === Infinity) return Array.from({ length: count }, (_, i) => i);
     const heap = [];
     let least = -1;
     for (let i = 0; i < count; i += 1) {
@@ -115,7 +134,8 @@ export function talkers(place, app) {
     list.replaceChildren(...found.map((sum) => {
       const title = `${exact(sum.out)} bytes out, ${exact(sum.into)} bytes in, ${exact(sum.count)} sessions`;
       const act = (event) => {
-        if (!sum.term) return say('Sessions of it cannot be narrowed to');
+        if (sum.find && !event.altKey) return change({ q: sum.find });
+        if (!sum.term) return say(sum.find ? 'Sessions of a process cannot be excluded' : 'Sessions of it cannot be narrowed to');
         addTerm(event.altKey ? 'not' : 'only', sum.term);
       };
       return el('li', {}, button('', act, { title }),
@@ -135,12 +155,12 @@ export function talkers(place, app) {
     timer = setTimeout(async () => {
       drawn = performance.now();
       const kind = state.by;
-      if (kind === 'app' || kind === 'process') {
-        const question = `${kind} ${state.since} ${state.until} ${app.loaded}`;
+      if (kind === 'process') {
+        const question = `${kind} ${state.since} ${state.until} ${state.q} ${app.loaded} ${Math.floor(performance.now() / PROCESSES_MS)}`;
         if (question === asked) return;
         asked = question;
         try {
-          draw(await fromRecorder(kind));
+          draw(await processes());
         } catch (error) {
           list.replaceChildren();
           note.textContent = error.message;
@@ -149,7 +169,7 @@ export function talkers(place, app) {
       }
       asked = '';
       note.textContent = '';
-      draw(kind === 'pair' ? pairs() : kind === 'port' ? ports() : hosts());
+      draw(kind === 'pair' ? pairs() : kind === 'port' ? ports() : kind === 'app' ? applications() : hosts());
     }, Math.max(0, Math.min(EVERY_MS, EVERY_MS - (performance.now() - drawn))));
   }
   return { show };

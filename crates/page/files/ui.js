@@ -19,9 +19,25 @@ export function button(text, action, props = {}) {
   return el('button', { type: 'button', onclick: action, ...props }, text);
 }
 
+// Takes a file that is dropped on a zone, or chosen.
+export function drops(zone, input, take) {
+  input.addEventListener('change', () => {
+    if (input.files[0]) take(input.files[0]);
+    // The same file may be chosen again.
+    input.value = '';
+  });
+  zone.addEventListener('dragover', (event) => { event.preventDefault(); zone.classList.add('over'); });
+  zone.addEventListener('dragleave', () => zone.classList.remove('over'));
+  zone.addEventListener('drop', (event) => {
+    event.preventDefault();
+    zone.classList.remove('over');
+    if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+  });
+}
+
 // Tells a screen reader what has changed.
 export function say(text) {
-  byId('said').textContent = text;
+  byId('told').textContent = text;
 }
 
 // A row of tabs with the keys that people expect.

@@ -70,6 +70,7 @@ const CONTENTS: &[(&str, &[u8])] = embedded![
     "table.js",
     "talkers.js",
     "detail.js",
+    "said.js",
     "packet.js",
     "hunt.js",
     "alerts.js",

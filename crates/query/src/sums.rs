@@ -1,4 +1,4 @@
-//! Sessions summed by host, by pair of hosts or by port.
+//! Sessions summed by host, by pair of hosts, by port or by process.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -6,12 +6,15 @@ use std::collections::hash_map::Entry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::attribution::{Attribution, SessionEnd};
 use super::flows::{self, Sort};
 use super::listing::{FlowTotals, UnlistedSessions};
 use super::{History, QueryError, Request};
 use base::foreign::Foreign;
 use base::time::Timestamp;
 use engine::session::{Endpoint, Session};
+use processes::process::Process;
+use processes::table::SocketTable;
 
 /// The grouping of sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,9 @@ pub enum By {
     Peer,
     /// Protocol and port of the responder. `out` is what the originators sent.
     Port,
+    /// Each process of this host by its name, with what it sent (`out`) and received (`in`). A session between two of them
+    /// counts for both. Sessions whose process is not known are one sum.
+    Process,
 }
 
 /// Bytes or packets in both directions.
@@ -67,6 +73,9 @@ pub struct Sum {
     /// By port: the responder's port; absent if the protocol has no ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// By process: its name; empty for sessions whose process is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Foreign>,
     /// Number of sessions in this sum.
     pub sessions: u64,
     /// Bytes on the wire.
@@ -99,6 +108,7 @@ enum Key {
     Host(Host),
     Peer(Host, Host),
     Port(String, Option<u16>),
+    Process(String),
 }
 
 /// An endpoint without its port: IP address or link-layer address.
@@ -116,12 +126,18 @@ struct PartialSum {
 }
 
 impl History {
-    /// Sums the sessions that match, with at most `sums_max` sums.
+    /// Sums the sessions that match, with at most `sums_max` sums. `processes` names the processes of sessions.
     ///
     /// # Errors
     ///
     /// As [`flows`](Self::flows).
-    pub fn sums(&self, request: &Request, by: By, sort: Sort, sums_max: usize) -> Result<Sums, QueryError> {
+    pub fn sums(
+        &self,
+        request: &Request,
+        (by, processes): (By, Option<&SocketTable>),
+        sort: Sort,
+        sums_max: usize,
+    ) -> Result<Sums, QueryError> {
         let mut running: HashMap<Key, PartialSum, foldhash::quality::RandomState> = HashMap::default();
         let mut left_out = 0;
         let mut totals = FlowTotals::default();
@@ -160,6 +176,16 @@ impl History {
                     let port = has_ports(session.key.protocol()).then(|| session.responder().port);
                     add(Key::Port(flows::protocol(session), port), true);
                 }
+                By::Process => {
+                    let of = processes.map(|table| Attribution::of(session, table)).unwrap_or_default();
+                    let ends = [of.process, of.other_process].map(|end| end.map(|end| (called(&end.process), end.end)));
+                    if ends == [None, None] {
+                        add(Key::Process(String::new()), true);
+                    }
+                    for (name, end) in ends.into_iter().flatten() {
+                        add(Key::Process(name), end == SessionEnd::Originator);
+                    }
+                }
             }
         })?;
         let total = running.len() as u64;
@@ -172,6 +198,15 @@ impl History {
 
 fn host(endpoint: Endpoint) -> Host {
     (endpoint.ip, endpoint.mac)
+}
+
+/// The name of a process, or what else is known of it.
+fn called(process: &Process) -> String {
+    match (&process.name, process.pid) {
+        (Some(name), _) => name.clone(),
+        (None, Some(pid)) => pid.to_string(),
+        (None, None) => format!("uid {}", process.uid),
+    }
 }
 
 fn has_ports(protocol: u8) -> bool {
@@ -198,8 +233,13 @@ impl PartialSum {
             Some(ip) => ip.to_string(),
             None => Endpoint { ip, mac, port: 0 }.to_string(),
         };
+        let mut process = None;
         let (host, peer, proto, port) = match key {
             Key::Host(host) => (Some(text(host)), None, None, None),
+            Key::Process(name) => {
+                process = Some(name);
+                (None, None, None, None)
+            }
             Key::Peer(a, b) => {
                 let turned =
                     if sort == Sort::In { self.bytes.out > self.bytes.r#in } else { self.bytes.out < self.bytes.r#in };
@@ -217,6 +257,7 @@ impl PartialSum {
             peer: peer.map(Into::into),
             proto: proto.map(Into::into),
             port,
+            process: process.map(Into::into),
             sessions: self.sessions,
             bytes: self.bytes,
             packets: self.packets,
@@ -228,8 +269,8 @@ impl PartialSum {
 
 impl Sum {
     /// The key of the sum, which orders sums with equal amounts.
-    fn name(&self) -> (&Option<Foreign>, &Option<Foreign>, &Option<Foreign>, Option<u16>) {
-        (&self.host, &self.peer, &self.proto, self.port)
+    fn name(&self) -> ([&Option<Foreign>; 4], Option<u16>) {
+        ([&self.host, &self.peer, &self.proto, &self.process], self.port)
     }
 }
 

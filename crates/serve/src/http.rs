@@ -120,6 +120,7 @@ pub const ROUTES: &[Route] = &[
     },
     route(Verb::Get, path::FLOWS, Role::Flows, &operation::FLOWS, |verb| on(verb, handlers::flows)),
     route(Verb::Get, path::HUNT, Role::Packets, &operation::HUNT, |verb| on(verb, handlers::hunt)),
+    route(Verb::Post, path::HUNT_RULE, Role::Packets, &operation::HUNT_RULE, |verb| on(verb, handlers::hunt_rule)),
     Route {
         body_bytes_max: CandidateList::BODY_BYTES_MAX,
         reads_body: true,

@@ -3,7 +3,8 @@
 use super::{BAD_QUERY, Content, NOTHING_MATCHED, Operation, Success, schema};
 use crate::candidates::CandidateList;
 use crate::content::{MatchLine, ObjectLine};
-use crate::question::{FilesQuestion, HuntQuestion, SelectionQuestion};
+use crate::page_answers::OwnRule;
+use crate::question::{FilesQuestion, HuntQuestion, OwnRuleQuestion, SelectionQuestion};
 
 const CONTENT_TRAILERS: &[(&str, &str, &str)] = &[
     ("retrocap-matches", "integer", "Lines of the answer."),
@@ -51,6 +52,19 @@ pub const HUNT: Operation = Operation {
         trailers: CONTENT_TRAILERS,
     },
     problems: &[(400, BAD_QUERY), (404, NOTHING_MATCHED)],
+};
+
+/// `POST /v1/hunt/rule`
+pub const HUNT_RULE: Operation = Operation {
+    id: "hunt-rule",
+    summary: "What sessions carried: a rule of your own",
+    description: Some(
+        "The test conversations of the rule have to pass, as with retrocap hunt --check; then it is searched for as with \
+         retrocap hunt --attack FILE. The answer is that of GET /v1/hunt.",
+    ),
+    parameters: OwnRuleQuestion::parameters,
+    body: Some((schema::<OwnRule>, None)),
+    ..HUNT
 };
 
 /// `POST /v1/hunt`

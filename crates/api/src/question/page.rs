@@ -1,5 +1,7 @@
 //! The questions about what sessions said, and the further ones of the web page.
 
+use std::num::NonZeroU64;
+
 use super::{Pairs, Parameter, ParameterError, ParameterValue, SelectionQuestion, path, target};
 
 question! {
@@ -32,6 +34,23 @@ question! {
         count: u64 = "count", example "1000"
             => "At most this many messages, the first ones; 1000 by default, at most 10000.";
     }
+}
+
+question! {
+    /// What only `POST /v1/hunt/rule` takes.
+    pub struct OwnRuleRules {
+        limit: NonZeroU64 = "limit", example "100"
+            => "Ends after this many matches.";
+    }
+}
+
+/// What `POST /v1/hunt/rule` is asked, beside the rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnRuleQuestion {
+    /// In which packets.
+    pub selection: SelectionQuestion,
+    /// How many matches.
+    pub rules: OwnRuleRules,
 }
 
 /// What `GET /v1/timeline` is asked.
@@ -74,3 +93,4 @@ with_selection!(TimelineQuestion, path::TIMELINE, rules: TimelineRules);
 with_selection!(LinesQuestion, path::LINES, rules: LineRules);
 with_selection!(StreamsQuestion, path::STREAMS, rules: StreamRules);
 with_selection!(MessagesQuestion, path::MESSAGES, rules: MessageRules);
+with_selection!(OwnRuleQuestion, path::HUNT_RULE, rules: OwnRuleRules);

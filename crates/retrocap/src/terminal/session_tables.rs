@@ -300,6 +300,7 @@ fn sum_columns(by: By) -> [Column; 7] {
         By::Host => ["host", "sent", "received"],
         By::Peer => ["host > peer", "out", "in"],
         By::Port => ["port", "from originators", "from responders"],
+        By::Process => ["process", "sent", "received"],
     };
     [
         column(what, false, 0),
@@ -312,7 +313,7 @@ fn sum_columns(by: By) -> [Column; 7] {
     ]
 }
 
-const SUM_CSV: [&str; 11] = [
+const SUM_CSV: [&str; 12] = [
     "host",
     "peer",
     "proto",
@@ -324,6 +325,7 @@ const SUM_CSV: [&str; 11] = [
     "packets_in",
     "first",
     "last",
+    "process",
 ];
 
 impl SumRows {
@@ -344,6 +346,7 @@ impl RowWriter for SumRows {
             By::Host => "host",
             By::Peer => "pair",
             By::Port => "port",
+            By::Process => "process",
         };
         let zone = self.pages.clock.zone.as_deref().unwrap_or("UTC");
         Some(format!("{}; times in {zone}", totals.of_sums(what)))
@@ -366,6 +369,7 @@ impl ListedRow for Sum {
             Field::Number(self.packets.r#in),
             Field::from(&self.first),
             Field::from(&self.last),
+            Field::from(&self.process),
         ];
         csv::row(out, &fields);
     }
@@ -381,7 +385,10 @@ fn sum_row(sum: &Sum, clock: &mut Clock) -> Row {
         (Some(host), None, ..) => host.terminal().to_string(),
         (None, _, Some(proto), Some(port)) => format!("{port}/{}", proto.terminal()),
         (None, _, Some(proto), None) => proto.terminal().to_string(),
-        (None, _, None, _) => String::new(),
+        (None, _, None, _) => match &sum.process {
+            Some(name) if !name.untrusted().is_empty() => name.terminal().to_string(),
+            _ => "(not known)".to_owned(),
+        },
     };
     let cells = vec![
         what.into(),

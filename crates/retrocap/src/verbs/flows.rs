@@ -92,8 +92,8 @@ pub(crate) struct Flows {
     /// Only sessions after this mark, which the summary of the page before names: the next page of --limit
     #[arg(long, value_name = "MARK", value_parser = parameter::<PageCursor>, conflicts_with_all = ["by", "app"])]
     after: Option<PageCursor>,
-    /// Sum the sessions by host (sent and received), by peer (pair of hosts), by port of the responder, or by application
-    /// protocol
+    /// Sum the sessions by host (sent and received), by peer (pair of hosts), by port of the responder, by process of this
+    /// host, or by application protocol
     #[arg(long, value_name = "WHAT", value_parser = group_key())]
     by: Option<GroupKey>,
     /// Print comma-separated values with times in UTC; columns are never renamed or reordered, and new ones are added last

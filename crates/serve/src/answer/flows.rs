@@ -29,7 +29,7 @@ const SUMS_MIN: usize = 1024;
 pub(crate) async fn flows(service: Arc<Service>, peer: Peer, query: FlowQuery) -> Result<Answer, Problem> {
     tracing::debug!("{peer} lists sessions: {}", describe::sentence(&query.request));
     let (audited, listed_by_id) = (audited(&query), query.ids.is_some());
-    if query.is_by_process() && service.processes.is_none() {
+    if (query.is_by_process() || query.by == Some(By::Process)) && service.processes.is_none() {
         let sentence = "the recorder does not name processes: start it with --processes";
         return Err(Problem::nothing_matched(&Cause::new("not_watched", sentence.to_owned())));
     }
@@ -160,10 +160,11 @@ impl Listing {
         let history = self.service.history();
         let fit = known_at_most(&self.service).min(self.fit) * ROW_BYTES / SUM_BYTES;
         let fit = usize::try_from(fit).unwrap_or(usize::MAX).max(SUMS_MIN);
-        let sums = match history.sums(&self.query.request, by, self.query.sort, fit) {
-            Ok(sums) => sums,
-            Err(error) => return refuse(sink, entry, error),
-        };
+        let sums =
+            match history.sums(&self.query.request, (by, self.service.processes.as_deref()), self.query.sort, fit) {
+                Ok(sums) => sums,
+                Err(error) => return refuse(sink, entry, error),
+            };
         if sums.rows.is_empty() {
             return self.nothing(sink, entry, None);
         }

@@ -105,6 +105,16 @@ pub(super) async fn hunt(
     Ok(content::hunt::hunt(service, peer, query).await?)
 }
 
+pub(super) async fn hunt_rule(
+    State(service): State<Arc<Service>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+    body: Bytes,
+) -> Result<Answer> {
+    let query = HuntQuery::of_rule(&query.unwrap_or_default(), &body, service.clock())?;
+    Ok(content::hunt::hunt(service, peer, query).await?)
+}
+
 pub(super) async fn candidates(
     State(service): State<Arc<Service>>,
     Extension(peer): Extension<Peer>,

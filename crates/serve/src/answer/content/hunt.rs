@@ -38,6 +38,11 @@ pub(crate) async fn hunt(service: Arc<Service>, peer: Peer, query: HuntQuery) ->
     let answer = move |sink: Sink| {
         // Nobody else searches meanwhile.
         let _content = content;
+        for rule in query.wanted.attacks.iter().filter(|_| query.is_own) {
+            if let Err(error) = ::hunt::check::check(rule) {
+                return sink.refuse(Problem::bad_query(error.to_string()));
+            }
+        }
         match asked.audit().begin(&peer, Action::Hunt, audited(&query)) {
             Ok(entry) => search.run(&asked, &query, sink, entry),
             Err(problem) => sink.refuse(problem),
