@@ -3,6 +3,7 @@
 mod access;
 mod answers;
 mod browser;
+mod said;
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

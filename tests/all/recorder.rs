@@ -2,7 +2,7 @@
 
 mod asking_many;
 mod audit;
-mod certs;
+pub(crate) mod certs;
 mod clocks;
 mod crowds;
 mod ending;

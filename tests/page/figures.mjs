@@ -13,6 +13,11 @@ const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const ask = (socket, ...words) => execFileSync(program, [...words, '--socket', socket], { stdio: ['ignore', 'pipe', 'ignore'], maxBuffer: 1 << 30 }).toString();
 const show = (name, value) => console.log(`${name.padEnd(62)} ${value}`);
 
+const cpu = (pid) => {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+};
+
 // One packet each of so many UDP sessions, over an hour. Those of a full history are hard to compress, as real ones are: their
 // ports and lengths have no pattern.
 async function feed(into, count, plain) {
@@ -61,23 +66,19 @@ async function fullHistory() {
   const { recorder, socket, status } = await record('full', Number(process.env.FULL || 14 * sessions), false);
   try {
     show(`a full history of ${memory}: sessions received and known`, `${status.packets.received} ${status.sessions.live + status.sessions.ledger}`);
-    const times = [];
+    const times = [], before = cpu(recorder.pid);
     for (let i = 0; i < 9; i += 1) {
       const out = execFileSync('curl', ['-sS', '-o', '/dev/null', '-w', '%{time_total} %{http_code}', '--unix-socket', socket, 'http://localhost/v1/timeline?spans=600']).toString().split(' ');
       if (out[1] !== '200') throw new Error(`the timeline was answered with ${out[1]}`);
       times.push(Number(out[0]) * 1000);
     }
     show('its timeline, ms: first, median and longest of 9 (at most 100)', `${Math.round(times[0])} ${Math.round(median(times))} ${Math.round(Math.max(...times))}`);
+    show('  processor time of the recorder for each, ms', Math.round((1000 * (cpu(recorder.pid) - before)) / 9));
   } finally {
     recorder.kill();
     await sleep(1000);
   }
 }
-
-const cpu = (pid) => {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
-  return (Number(fields[11]) + Number(fields[12])) / 100;
-};
 
 await fullHistory();
 const { recorder, socket, status: got } = await record('socket', sessions, true);

@@ -2,11 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
 import { chromium } from 'playwright-core';
 
 export { assert };
 
 const ARGUMENTS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+const TYPES = { html: 'text/html; charset=utf-8', js: 'text/javascript; charset=utf-8', css: 'text/css; charset=utf-8', svg: 'image/svg+xml' };
 const { RETROCAP, RETROCAP_SOCKET, RETROCAP_CHROMIUM } = process.env;
 
 // A verb of the command line that asks the recorder.
@@ -19,6 +21,19 @@ export const link = () => JSON.parse(retrocap('page', '--json')).url;
 export async function start(options = {}) {
   const browser = await chromium.launch({ executablePath: RETROCAP_CHROMIUM || '/usr/bin/chromium', args: ARGUMENTS });
   const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, acceptDownloads: true, ...options });
+  // RETROCAP_PAGE_FILES=crates/page/files tries changed files of the page without a build.
+  const files = process.env.RETROCAP_PAGE_FILES;
+  if (files) {
+    await context.route(/\/(page\/[a-z.]+)?(#.*)?$/, async (route) => {
+      const name = new URL(route.request().url()).pathname.replace(/^\/(page\/)?/, '') || 'index.html';
+      if (!existsSync(`${files}/${name}`)) return route.continue();
+      const response = await route.fetch().catch(() => null);
+      if (!response) return route.abort();
+      const headers = { ...response.headers() };
+      delete headers['content-encoding'];
+      return route.fulfill({ status: 200, headers: { ...headers, 'content-type': TYPES[name.split('.').pop()] }, body: readFileSync(`${files}/${name}`) });
+    });
+  }
   await context.grantPermissions(['clipboard-read', 'clipboard-write']).catch(() => {});
   return { browser, context };
 }

@@ -68,11 +68,24 @@ await run({
     await until('excluded', async () => (await counts(page))[0] === flows.length - expected);
     await page.locator('#terms button').click();
     await until('the term is gone', async () => (await counts(page))[0] === flows.length);
-    for (const [kind, sign] of [['pair', /–/], ['port', /udp\/53 dns/], ['app', /dns|http/], ['process', null]]) {
+    for (const [kind, sign] of [['pair', /–/], ['port', /udp\/53 dns/], ['app', /dns/], ['process', null]]) {
       await page.locator('#by').selectOption(kind);
       if (sign) await until(kind, async () => sign.test(await page.locator('#sums').textContent()));
       else await until(kind, async () => /--processes/.test(await page.locator('#talkers').textContent()));
     }
+    await clear();
+  },
+
+  async applications_are_sums_of_all_sessions() {
+    await page.locator('#by').selectOption('app');
+    await until('said', async () => new RegExp(`of all ${flows.length} sessions`).test(await page.locator('#talkers').textContent()));
+    const sums = await page.locator('#sums li > button:first-child').evaluateAll((all) => all.map((one) => Number(one.title.match(/([\d,]+) sessions/)[1].replaceAll(',', ''))));
+    assert.equal(sums.reduce((all, one) => all + one, 0), flows.length, 'each session is in one sum');
+    const at = (await page.locator('#sums .name').allTextContents()).indexOf('dns');
+    const expected = flows.filter((flow) => flow.responder.port === 53).length;
+    assert.equal(sums[at], expected);
+    await page.locator('#sums li > button:first-child').nth(at).click();
+    await until('narrowed', async () => (await counts(page))[0] === expected);
     await clear();
   },
 
@@ -171,6 +184,17 @@ await run({
     await until('one found', async () => /1 found, 0 found in part, 0 missing/.test(await page.locator('#alert-note').textContent()));
     await page.locator('#outcomes button').click();
     await until('its session', async () => { const [shown, all] = await counts(page); return shown >= 1 && shown < all; });
+    await clear();
+  },
+
+  async a_dropped_log_is_taken_too() {
+    await page.locator('#tab-alerts').click();
+    await page.evaluate(() => {
+      const data = new DataTransfer();
+      data.items.add(new File(['no alerts here'], 'notes.txt'));
+      for (const kind of ['dragover', 'drop']) document.getElementById('drop').dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+    });
+    await until('what is wrong', async () => /There is no alert in notes.txt/.test(await page.locator('#alert-note').textContent()));
     await clear();
   },
 

@@ -45,7 +45,7 @@ export function bar(place, app) {
     live.textContent = app.live ? 'Pause' : 'Follow';
     live.setAttribute('aria-pressed', String(!app.live));
     zone.textContent = zoneNow();
-    who.textContent = app.visitor ? `${app.visitor.who}@${app.visitor.host}` : '';
+    who.textContent = app.visitor ? `${app.visitor.who} on ${app.visitor.host}` : '';
     who.title = app.visitor ? `Roles: ${app.visitor.roles.join(', ')}. What is read here is in the audit log by this name.` : '';
     if (!status) return;
     const recording = byId('recording');

@@ -23,7 +23,7 @@ function validity({ fields, time: at }) {
 function certificate(message) {
   const { fields } = message;
   return el('section', { class: 'certificate' }, el('h3', {}, `Certificate of the ${message.direction}`), facts([
-    ['Subject', fields.subject], ['Issuer', fields.issuer], ['Names', fields.names], ['Valid', validity(message)],
+    ['Subject', fields.subject], ['Issuer', fields.issuer], ['Names', String(fields.names || '').replace(/DNSName\(([^)]*)\)/g, '$1')], ['Valid', validity(message)],
     ['Self-signed', fields.self_signed ? 'yes: the subject is its own issuer' : 'no'], ['Serial number', fields.serial],
   ]));
 }

@@ -28,7 +28,6 @@ impl Spread {
     /// Spreads `amount` evenly between `first` and `last`, and adds the part that lies in the spans.
     pub(super) fn add(&mut self, spans: &Spans, first: u64, last: u64, amount: u64) {
         if first >= spans.since && last < spans.until && spans.of(first) == spans.of(last) {
-            // Most sessions are short, and the division below costs more than all the rest.
             self.exact[spans.of(first)] += amount;
             return;
         }
@@ -114,7 +113,14 @@ impl Sums {
             return;
         }
         if first >= spans.since {
-            self.starts.add(spans.of(first), session);
+            let span = spans.of(first);
+            self.starts.add(span, session);
+            // Most sessions are short, and divisions cost more than all the rest.
+            if last < spans.start(span + 1).min(spans.until) {
+                self.bytes.exact[span] += session.bytes;
+                self.kept_bytes.exact[span] += session.kept_bytes;
+                return;
+            }
         }
         self.bytes.add(spans, first, last, session.bytes);
         self.kept_bytes.add(spans, first, last, session.kept_bytes);

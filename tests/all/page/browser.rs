@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Opened;
 use crate::generate;
 use crate::machine::{have, skipped};
+use crate::recorder::certs::{Pki, browser_password};
 use crate::recorder::running::{PROGRAM, Recorder, directory};
 
 const CHROMIUM: [&str; 2] = ["/usr/bin/chromium", "/usr/bin/chromium-browser"];
@@ -66,6 +67,114 @@ fn gaps_are_seen() {
 }
 
 #[test]
+fn certificates_fingerprints_and_rules_of_ones_own() {
+    let Some(page) = Opened::new("heartbleed.pcap", &[]) else { return };
+    passes("certificates_fingerprints_and_rules_of_ones_own", "evidence.mjs", &page.recorder);
+}
+
+#[test]
+fn a_dissector_runs_in_its_worker_alone() {
+    const TEST: &str = "a_dissector_runs_in_its_worker_alone";
+    let folder = scripts().join("dissector/node_modules/@goodtools/wiregasm/dist");
+    if !folder.join("wiregasm.wasm").exists() {
+        skipped(TEST, "wiregasm is not installed: scripts/setup test");
+        return;
+    }
+    let Some(page) = Opened::new("http-gzip.pcap", &["--page-dissector", folder.to_str().unwrap()]) else { return };
+    passes(TEST, "dissector.mjs", &page.recorder);
+}
+
+/// A home whose browser trusts the authority, and has the client's certificate if there is one.
+fn home(pki: &Pki, client: Option<(&str, &str)>) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let database = home.path().join(".pki/nssdb");
+    std::fs::create_dir_all(&database).unwrap();
+    let database = format!("sql:{}", database.display());
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).args(["-d", &database]).output().unwrap();
+        assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    };
+    run("certutil", &["-N", "--empty-password"]);
+    run("certutil", &["-A", "-n", "authority", "-t", "C,,", "-i", pki.path("ca.pem").to_str().unwrap()]);
+    if let Some((name, password)) = client {
+        let file = pki.path(name).join("client.p12");
+        run("pk12util", &["-i", file.to_str().unwrap(), "-W", password, "-K", ""]);
+    }
+    home
+}
+
+#[test]
+fn a_browser_with_a_client_certificate_needs_no_link() {
+    const TEST: &str = "a_browser_with_a_client_certificate_needs_no_link";
+    let (Some(chromium), Some(capture)) = (chromium(TEST), crate::machine::capture(TEST, "mixed-lan.pcap")) else {
+        return;
+    };
+    if !["certutil", "pk12util", "unshare"].iter().all(|program| have(TEST, program)) {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        skipped(
+            TEST,
+            "a policy of the browser, which chooses the certificate, needs a mount namespace: run it as root",
+        );
+        return;
+    }
+    let pki = Pki::new();
+    let made = pki.certs(&["client", "bob", "--role", "packets"]);
+    let password = browser_password(&made.stdout);
+    let port = free_port();
+    let listen = format!("127.0.0.1:{port}");
+    let files = ["ca.pem", "server.pem", "server.key"].map(|name| pki.path(name).to_str().unwrap().to_owned());
+    let replay = ["--replay", capture.to_str().unwrap(), "--speed", "max", "-m", "32M", "--listen", &listen];
+    let certificates = ["--ca", &files[0], "--cert", &files[1], "--key", &files[2]];
+    let recorder = Recorder::replaying(&[&replay[..], &certificates].concat(), Stdio::null());
+    let policy = format!(
+        "{{\"AutoSelectCertificateForUrls\":[\"{{\\\"pattern\\\":\\\"https://{listen}\\\",\\\"filter\\\":{{}}}}\"]}}"
+    );
+    let run = |home: &Path, client: &str| {
+        let mut command = Command::new("unshare");
+        // The folder of policies belongs to the system: the test has one of its own in a mount namespace.
+        let folder = if chromium.ends_with("browser") { "/etc/chromium-browser" } else { "/etc/chromium" };
+        let inside = format!(
+            "mkdir -p {folder} && mount -t tmpfs none {folder} && mkdir -p {folder}/policies/managed && \
+             printf %s \"$1\" > {folder}/policies/managed/retrocap.json && shift && exec \"$@\""
+        );
+        command.args(["--mount", "sh", "-c", &inside, "sh", &policy, "node"]).arg(scripts().join("tls.mjs"));
+        command.env("RETROCAP", PROGRAM).env("RETROCAP_SOCKET", recorder.socket()).env("HOME", home);
+        command.env("RETROCAP_CHROMIUM", chromium).env("RETROCAP_CLIENT", client);
+        let output = command.env("RETROCAP_PAGE_URL", format!("https://{listen}")).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(text.contains("1 passed, 0 failed"), "{text}");
+    };
+    run(home(&pki, Some(("bob", &password))).path(), "bob");
+    run(home(&pki, None).path(), "");
+}
+
+#[test]
+fn the_page_asks_what_the_openapi_document_has() {
+    const TEST: &str = "the_page_asks_what_the_openapi_document_has";
+    if !["node", "curl"].iter().all(|program| have(TEST, program)) {
+        return;
+    }
+    if !scripts().join("node_modules/typescript").exists() {
+        skipped(TEST, "TypeScript is not installed: scripts/setup test");
+        return;
+    }
+    let Some(page) = Opened::new("http-gzip.pcap", &[]) else { return };
+    let header = format!("Authorization: Bearer {}", page.token());
+    let document = page.recorder.path("openapi.json");
+    std::fs::write(&document, page.ask("/v1/openapi.json", &["-H", &header]).body).unwrap();
+    let output = Command::new("node").arg(scripts().join("types.mjs")).arg(document).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
 fn hostile_names_are_text() {
     const NAME: &str = "<img/src=x/onerror=alert(1)>\u{202e}\u{2066}evil";
     let folder = tempfile::tempdir().unwrap();
@@ -111,6 +220,11 @@ fn traffic(mut into: ChildStdin) -> (Arc<AtomicBool>, JoinHandle<()>) {
     (stop, thread)
 }
 
+/// A port that nobody listens at.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A recorder whose page has a port that stays the same.
 fn at_port(port: u16, folder: tempfile::TempDir, replay: &[&str], stdin: Stdio) -> Recorder {
     let mut command = Command::new(PROGRAM);
@@ -124,9 +238,7 @@ fn live_traffic_is_followed_and_a_recorder_may_go_away() {
     let (Some(chromium), Some(capture)) = (chromium(TEST), crate::machine::capture(TEST, "http-gzip.pcap")) else {
         return;
     };
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = free_port();
     let mut recorder = at_port(port, directory(), &["--replay", "-"], Stdio::piped());
     let (stop, generator) = traffic(recorder.stdin());
     let mut child =

@@ -9,16 +9,16 @@ use tempfile::TempDir;
 use super::running::{PROGRAM, Reply, directory, have, reply};
 
 /// A certificate authority, a recorder's certificate for this host, and clients.
-pub(super) struct Pki(pub(super) TempDir);
+pub(crate) struct Pki(pub(super) TempDir);
 
 impl Pki {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pki = Self(directory());
         assert_eq!(pki.certs(&["server", "localhost", "127.0.0.1"]).code, 0);
         pki
     }
 
-    pub(super) fn certs(&self, arguments: &[&str]) -> Reply {
+    pub(crate) fn certs(&self, arguments: &[&str]) -> Reply {
         let mut command = Command::new(PROGRAM);
         command.arg("certs").args(arguments).arg("--dir").arg(self.0.path());
         reply(&command.stdin(Stdio::null()).output().unwrap())
@@ -39,7 +39,7 @@ impl Pki {
         out
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -63,6 +63,12 @@ impl Pki {
     }
 }
 
+/// The password of the file for browsers, as `certs client` prints it.
+pub(crate) fn browser_password(stdout: &str) -> String {
+    let (_, rest) = stdout.split_once("with the password ").unwrap_or_else(|| panic!("{stdout}"));
+    rest.lines().next().unwrap().to_owned()
+}
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -71,7 +77,7 @@ fn mode(path: &Path) -> u32 {
 fn keys_are_private_and_no_file_is_overwritten() {
     let pki = Pki::new();
     let alice = pki.client("alice", "packets,pin");
-    for key in ["ca.key", "server.key", "alice/client.key"] {
+    for key in ["ca.key", "server.key", "alice/client.key", "alice/client.p12"] {
         assert_eq!(mode(&pki.path(key)), 0o600, "{key}");
     }
     assert_eq!(mode(&alice), 0o700);
@@ -94,6 +100,33 @@ fn keys_are_private_and_no_file_is_overwritten() {
     assert!(!pki.path("eve").exists());
     let shown = pki.certs(&["show"]);
     assert!(shown.stdout.contains("alice/client.pem: 365 days left, may: status, flows, packets, pin"), "{shown:?}");
+}
+
+#[test]
+fn openssl_reads_the_file_for_browsers_with_its_password_alone() {
+    if !have("openssl_reads_the_file_for_browsers_with_its_password_alone", &["openssl"]) {
+        return;
+    }
+    let pki = Pki::new();
+    let made = pki.certs(&["client", "alice", "--role", "status"]);
+    let password = browser_password(&made.stdout);
+    let read = |password: &str| {
+        let mut command = Command::new("openssl");
+        command.args(["pkcs12", "-nodes", "-passin", &format!("pass:{password}"), "-in"]);
+        command.arg(pki.path("alice/client.p12")).output().unwrap()
+    };
+    let output = read(&password);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("friendlyName: alice"), "{text}");
+    for file in ["alice/client.pem", "alice/client.key", "ca.pem"] {
+        let there = std::fs::read_to_string(pki.path(file)).unwrap().replace("\r\n", "\n");
+        let body: Vec<&str> = there.lines().filter(|line| !line.starts_with("-----")).collect();
+        assert!(text.contains(body[0]) && text.contains(body[body.len() - 1]), "{file}: {text}");
+    }
+    for wrong in ["", "wrong"] {
+        assert!(!read(wrong).status.success(), "{wrong:?}");
+    }
 }
 
 #[test]

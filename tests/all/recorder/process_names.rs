@@ -96,6 +96,13 @@ fn processes_of_local_sessions_are_named_after_privileges_are_dropped() {
     let of_one = flows(&recorder, &["--process", &clients[3].pid().to_string()]);
     assert_eq!(of_one.iter().map(|flow| pid(flow, "process")).collect::<Vec<_>>(), [Some(clients[3].pid())]);
     assert_eq!(flows(&recorder, &["--process", "bash", "--limit", "5"]).len(), 5);
+    let sums = flows(&recorder, &["--by", "process"]);
+    let sum = |name: &str| sums.iter().find(|sum| sum["process"] == name).map(|sum| sum["sessions"].clone());
+    let with_name = flows(&recorder, &["--process", "bash"]).len();
+    assert!(with_name > clients.len(), "the clients, and the talker");
+    assert_eq!(sum("bash"), Some(with_name.into()), "{sums:?}");
+    let all: u64 = sums.iter().map(|sum| sum["sessions"].as_u64().unwrap()).sum();
+    assert!(all >= flows(&recorder, &[]).len() as u64, "a session is in one sum at least: {sums:?}");
     let packets = recorder.packets(&["--process", &clients[3].pid().to_string()]);
     assert!(!packets.is_empty() && packets.len() < 20, "{}", packets.len());
     let nobody = recorder.ask(&["flows", "--process", "no-such-program"]);

@@ -3,6 +3,8 @@
 //! Invariants: an existing file is never overwritten; a private key is readable only by its owner from the moment it
 //! exists.
 
+mod pkcs12;
+
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::net::IpAddr;
@@ -77,7 +79,7 @@ enum CertsAction {
         #[arg(long, value_name = "N", default_value_t = SERVER_DAYS, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
         days: u32,
     },
-    /// Make a reader's certificate: a folder with client.pem, client.key and ca.pem
+    /// Make a reader's certificate: a folder with client.pem, client.key, ca.pem, and client.p12 for browsers
     Client {
         #[command(flatten)]
         folder: AuthorityFolder,
@@ -134,7 +136,7 @@ fn server(directory: &Path, hosts: &[String], out: Option<&Path>, days: u32) -> 
     }
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let out = out.unwrap_or(directory);
-    let mark = leaf(directory, out, "server", parameters, days)?;
+    let (mark, _) = leaf(directory, out, "server", parameters, days)?;
     print(&format!(
         "{}: the certificate of a recorder called {}, {mark}{}: its private key; keep it secret\n",
         out.join("server.pem").display(),
@@ -166,10 +168,16 @@ fn client(directory: &Path, name: &str, roles: &[Role], out: Option<&Path>, days
     }
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let out = out.map_or_else(|| directory.join(name), Path::to_owned);
-    let mark = leaf(directory, &out, "client", parameters, days)?;
+    let for_browsers = out.join("client.p12");
+    free(&[&for_browsers])?;
+    let (mark, made) = leaf(directory, &out, "client", parameters, days)?;
+    let password = pkcs12::password()?;
+    let file = pkcs12::file(name, &made.certificate, &made.authority, &made.key, &password)?;
+    write(&for_browsers, &file, 0o600)?;
     let roles = roles.iter().copied().collect::<api::Roles>();
     print(&format!(
-        "{}: ca.pem, client.pem and the private key client.key of {name}, who may: {roles}; {mark}",
+        "{}: ca.pem, client.pem and the private key client.key of {name}, who may: {roles}; {mark}\
+         client.p12: the same for browsers, which import it with the password {password}\n",
         out.display()
     ))?;
     note(&format!(
@@ -213,7 +221,7 @@ fn leaf(
     name: &str,
     mut parameters: CertificateParams,
     days: u32,
-) -> anyhow::Result<Fingerprint> {
+) -> anyhow::Result<(Fingerprint, Made)> {
     let (cert, key) = (out.join(format!("{name}.pem")), out.join(format!("{name}.key")));
     free(&[&cert, &key])?;
     let authority = match directory.join("ca.pem").exists() || directory.join("ca.key").exists() {
@@ -245,7 +253,16 @@ fn leaf(
     }
     write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
     write(&cert, made.pem().as_bytes(), 0o644)?;
-    Fingerprint::of(made.der(), until)
+    let authority = read_certificates(&ca)?.first().map(|first| first.to_vec()).unwrap_or_default();
+    let of = Made { certificate: made.der().to_vec(), authority, key: pair.serialize_der() };
+    Ok((Fingerprint::of(made.der(), until)?, of))
+}
+
+/// What was made, in DER, and the certificate of its authority.
+struct Made {
+    certificate: Vec<u8>,
+    authority: Vec<u8>,
+    key: Vec<u8>,
 }
 
 struct Authority {

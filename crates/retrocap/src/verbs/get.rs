@@ -155,8 +155,7 @@ impl Get {
         let now = common.now();
         if self.said.are_given() {
             let selection = self.selection.question(Some(&self.around), now, &tz)?;
-            let count = self.count.map(NonZeroU64::get);
-            return self.said.print(selection, count, self.selection.habits.dump(), common, &tz);
+            return self.said.print(selection, self.count, self.selection.habits.dump(), common, &tz);
         }
         if self.name.is_some() || self.process.is_given() {
             return self.named(now, common, &tz);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::BufReader;
+use std::num::NonZeroU64;
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -64,7 +65,7 @@ impl SaidArgs {
     pub(super) fn print(
         &self,
         selection: SelectionQuestion,
-        count: Option<u64>,
+        count: Option<NonZeroU64>,
         dump: Option<Dump>,
         common: &Common,
         tz: &TimeZone,
@@ -72,7 +73,7 @@ impl SaidArgs {
         let target = match self.streams {
             true => StreamsQuestion { selection, rules: StreamRules { bytes: Some(STREAM_BYTES_MAX) } }.target(),
             false => {
-                let count = Some(count.unwrap_or(LINES_MAX).min(LINES_MAX));
+                let count = Some(count.map_or(LINES_MAX, NonZeroU64::get).min(LINES_MAX));
                 MessagesQuestion { selection, rules: MessageRules { count } }.target()
             }
         };

@@ -1,0 +1,34 @@
+// From another machine: a browser whose certificate was imported from the file that `certs client` writes, and one without.
+// RETROCAP_PAGE_URL is the address; HOME has the certificates.
+
+import { assert, counts, open, ready, retrocap, run, start, until } from './harness.mjs';
+
+const url = process.env.RETROCAP_PAGE_URL, name = process.env.RETROCAP_CLIENT;
+const { browser, context } = await start();
+
+const tests = {
+  async the_page_opens_without_a_link_by_the_name_of_the_certificate() {
+    const page = await ready(await open(context, `${url}/`));
+    const flows = retrocap('flows', '--json').trim().split('\n').length;
+    assert.equal((await counts(page))[1], flows);
+    assert.match(await page.locator('#who').textContent(), new RegExp(`^${name} at 127\\.0\\.0\\.1:\\d+ on `));
+    assert.match(await page.locator('#who').getAttribute('title'), /Roles: status, flows, packets\./);
+    await page.locator('.row').first().click();
+    await page.locator('#packets .lines li').first().waitFor();
+    assert.equal(await page.locator('#pin').count(), 0, 'its roles have no pin');
+    await page.reload();
+    await ready(page);
+    assert.deepEqual(page.wrong, []);
+    await browser.close();
+  },
+};
+const without = {
+  async without_a_certificate_nothing_is_shown() {
+    const page = await context.newPage();
+    const answer = await page.goto(`${url}/`).catch((error) => error);
+    await until('it is refused', () => answer instanceof Error);
+    assert.match(answer.message, /ERR_(BAD_SSL_CLIENT_AUTH_CERT|SSL_CLIENT_AUTH_CERT_NEEDED|CONNECTION_CLOSED|CONNECTION_RESET|SSL_PROTOCOL_ERROR)/);
+    await browser.close();
+  },
+};
+await run(name ? tests : without);
