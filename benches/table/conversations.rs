@@ -93,7 +93,8 @@ impl Conversation {
         );
         self.packet(0, 24, request.as_bytes(), out);
         // Most answers are small, and a few are large.
-        let len = ((1000_u32 << random.below(9)).min(260_000) + random.below(1000)) as usize;
+        let rough = if random.below(200) == 0 { 260_000 } else { 1000_u32 << random.below(6) };
+        let len = (rough + random.below(1000)) as usize;
         self.answer =
             format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len}\r\n\r\n").into_bytes();
         self.answer.extend_from_slice(contents.part(random, len));

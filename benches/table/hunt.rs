@@ -1,7 +1,7 @@
 //! Searches of 1 GiB of history in memory, and what other programs need for the same packets in a file.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,21 +43,29 @@ pub(crate) fn hunt(scale: Scale) {
     let (patterns, indicators) = (folder.path().join("patterns"), folder.path().join("indicators"));
     let many = lists(&patterns, &indicators).expect("room for the lists");
     let many: Vec<&str> = many.iter().flat_map(|text| ["--text", text]).collect();
-    let indicators = indicators.to_str().expect("a path in UTF-8");
+    let rules = write_rules(&patterns).expect("room for the rules");
+    let [indicators, rules] = [&indicators, &rules].map(|path| path.to_str().expect("a path in UTF-8"));
     for (what, question, aim) in [
         ("one text, nowhere", &["--text", ABSENT][..], "<= 0.7 s"),
         ("one text, in one session", &["--text", RARE], "<= 0.7 s"),
         ("one regular expression", &["--regex", r"passw(or)?d=[^&]+"], "<= 0.7 s"),
+        ("the same with (?i)", &["--regex", r"(?i)passw(or)?d=[^&]+"], "<= 0.7 s"),
         ("1,000 texts", &many, "<= 2.5 s"),
         ("100,000 addresses", &["--ioc", indicators], "<= 0.2 s"),
+        ("100 YARA rules, in streams", &["--yara", rules, "--in", "stream"], "<= 4 s"),
+        ("100 YARA rules, in streams and objects", &["--yara", rules], ""),
     ] {
+        if question.contains(&"--yara") && !have("yara") {
+            skipped(what, "yara is not installed");
+            continue;
+        }
         let costs: Vec<(f64, f64, f64)> = (0..=scale.rounds()).map(|_| ours(&recorder, question)).skip(1).collect();
         let [all, client] = [0, 1].map(|of| median(costs.iter().map(|cost| [cost.0, cost.1][of]).collect()));
         let memory = costs.iter().map(|cost| cost.2).fold(0.0, f64::max);
         let peer = format!("client {client:.2} s, {memory:.0} MiB");
         Row { peer, ..Row::new(what, format_args!("{all:.2} s")) }.aim(aim).print();
     }
-    peers(&file, &patterns);
+    peers(&file, rules);
 }
 
 /// Processor seconds of both, those of the client, and the largest growth of either process in MiB.
@@ -88,35 +96,35 @@ fn lists(patterns: &Path, indicators: &Path) -> std::io::Result<Vec<String>> {
     Ok(texts)
 }
 
+/// Writes YARA rules, each of which looks for one of the texts.
+fn write_rules(patterns: &Path) -> std::io::Result<PathBuf> {
+    let texts = std::fs::read_to_string(patterns)?;
+    let rules = texts.lines().take(100).enumerate().fold(String::new(), |rules, (n, text)| {
+        rules + &format!("rule r{n} {{ strings: $a = \"{text}\" condition: $a }}\n")
+    });
+    let path = patterns.with_extension("yar");
+    std::fs::write(&path, rules).map(|()| path)
+}
+
 /// What other programs need for the file.
-fn peers(file: &Path, patterns: &Path) {
-    let (file, patterns) = (file.to_str().expect("a path in UTF-8"), patterns.to_str().expect("a path in UTF-8"));
+fn peers(file: &Path, rules: &str) {
+    let file = file.to_str().expect("a path in UTF-8");
     let flows = tempfile::tempdir().expect("a folder for streams");
     let folder = flows.path().to_str().expect("a path in UTF-8");
     let contains = format!("frame contains \"{ABSENT}\"");
     let tcpflow = format!("tcpflow -q -r '{file}' -o '{folder}' && ! LC_ALL=C grep -r -l -F '{ABSENT}' '{folder}'");
-    let rules = format!("{patterns}.yara");
-    let strings: String = std::fs::read_to_string(patterns)
-        .unwrap_or_default()
-        .lines()
-        .take(100)
-        .enumerate()
-        .fold(String::new(), |rules, (n, text)| {
-            rules + &format!("rule r{n} {{ strings: $a = \"{text}\" condition: $a }}\n")
-        });
-    let _ = std::fs::write(&rules, strings);
-    let rows: [(&str, &str, &[&str]); 4] = [
-        ("ngrep, one text, packet by packet", "ngrep", &["-q", "-I", file, ABSENT]),
-        ("tshark -Y 'frame contains'", "tshark", &["-r", file, "-Y", &contains]),
-        ("tcpflow and grep", "tcpflow", &["-c", &tcpflow]),
-        ("yara, 100 rules, the file as it is", "yara", &[&rules, file]),
+    let rows: [(&str, &str, &str, &[&str]); 5] = [
+        ("ngrep, one text, packet by packet", "ngrep", "ngrep", &["-q", "-I", file, ABSENT]),
+        ("tshark -Y 'frame contains'", "tshark", "tshark", &["-r", file, "-Y", &contains]),
+        ("tcpflow and grep", "tcpflow", "sh", &["-c", &tcpflow]),
+        ("yara, 100 rules, on the files of tcpflow", "yara", "yara", &["-r", rules, folder]),
+        ("yara, 100 rules, on the capture file", "yara", "yara", &[rules, file]),
     ];
-    for (what, program, arguments) in rows {
-        if !have(program) {
-            skipped(what, format_args!("{program} is not installed"));
+    for (what, needed, program, arguments) in rows {
+        if !have(needed) {
+            skipped(what, format_args!("{needed} is not installed"));
             continue;
         }
-        let program = if program == "tcpflow" { "sh" } else { program };
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
         let cost = cost_of(&mut command);

@@ -27,6 +27,8 @@ mod house;
 mod hunting;
 #[cfg(target_os = "linux")]
 mod hunting_with;
+#[cfg(target_os = "linux")]
+mod hunting_yara;
 mod keeping;
 #[cfg(target_os = "linux")]
 mod live;

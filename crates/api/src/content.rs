@@ -105,6 +105,21 @@ pub struct MatchedObject {
     pub source: Foreign,
 }
 
+impl MatchedObject {
+    /// An object.
+    pub fn new(object: &Object) -> Self {
+        Self {
+            name: object.name.as_str().into(),
+            mime: object.mime.into(),
+            size: object.content.len() as u64,
+            sha256: object.hashes[2].as_str().into(),
+            complete: object.complete,
+            protocol: object.protocol.into(),
+            source: object.source.as_str().into(),
+        }
+    }
+}
+
 /// A match.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Match")]
@@ -114,7 +129,7 @@ pub struct MatchLine {
     pub time: Foreign,
     /// The rule: its name, or the pattern as it was given.
     pub rule: Foreign,
-    /// `text`, `bytes`, `regex`, `ioc` or `attack`; of a program that `hunt --with` ran, its name.
+    /// `text`, `bytes`, `regex`, `ioc`, `attack` or `yara`; of a program that `hunt --with` ran, its name.
     pub kind: Foreign,
     /// The session.
     pub flow: SeenSession,
@@ -140,7 +155,7 @@ pub struct MatchLine {
 
 impl MatchLine {
     /// A match of a session, and the object in which it is.
-    pub fn new(session: &Session, found: &Match, object: Option<&Object>, interfaces: &Interfaces) -> Self {
+    pub fn new(session: &Session, found: &Match, file: Option<MatchedObject>, interfaces: &Interfaces) -> Self {
         let text = |text: &str| (!text.is_empty()).then(|| text.into());
         Self {
             time: found.packet.time.to_rfc3339().into(),
@@ -153,15 +168,7 @@ impl MatchLine {
             length: found.length,
             context_hex: found.context.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
             gap_before: found.gap_before,
-            file: object.map(|object| MatchedObject {
-                name: object.name.as_str().into(),
-                mime: object.mime.into(),
-                size: object.content.len() as u64,
-                sha256: object.hashes[2].as_str().into(),
-                complete: object.complete,
-                protocol: object.protocol.into(),
-                source: object.source.as_str().into(),
-            }),
+            file,
             stage: text(&found.stage),
             detail: text(&found.detail),
         }

@@ -168,6 +168,9 @@ pub struct Conversation {
     pub udp: bool,
     /// The messages, in order.
     pub say: Vec<Utterance>,
+    /// Ports of the server to which the client tries to connect in vain before, a second apart.
+    #[serde(default)]
+    pub knocks: Vec<u16>,
     /// How often the messages are repeated. `{n}` in a text stands for the number of the round.
     #[serde(default = "once")]
     pub rounds: u32,
@@ -236,6 +239,13 @@ impl Attack {
             }
         }
         Ok(attack)
+    }
+}
+
+impl Attack {
+    /// Whether it looks at events of this name, which are not those of a protocol.
+    pub(crate) fn wants(&self, event: &str) -> bool {
+        self.matches.iter().any(|sign| sign.event.as_deref() == Some(event))
     }
 }
 

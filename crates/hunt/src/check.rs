@@ -63,7 +63,16 @@ pub fn check(attack: &Attack) -> Result<Vec<String>, AttackError> {
 
 /// Feeds a test conversation to the hunter.
 fn feed(case: &Conversation, hunter: &mut Hunter<FirstMatch>) -> Result<(), String> {
-    let session = session(case);
+    for (number, port) in (1..).zip(&case.knocks) {
+        let mut knock = session(case, *port);
+        knock.number = number;
+        (knock.first, knock.last) = (at(number), at(number));
+        hunter.event(&knock, streams::Event::Begin);
+        hunter.event(&knock, streams::Event::End);
+    }
+    let mut session = session(case, case.port);
+    session.first = at(case.knocks.len() as u64 + 1);
+    session.last = session.first;
     hunter.event(&session, streams::Event::Begin);
     let (mut offsets, mut sequence) = ([0u64; 2], 0);
     for round in 0..case.rounds.min(ROUNDS_MAX) {
@@ -94,17 +103,23 @@ fn feed(case: &Conversation, hunter: &mut Hunter<FirstMatch>) -> Result<(), Stri
         }
     }
     hunter.event(&session, streams::Event::End);
+    hunter.finish();
     Ok(())
 }
 
-fn session(case: &Conversation) -> Session {
+/// Some seconds after the start of all.
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix(seconds, 0)
+}
+
+fn session(case: &Conversation, port: u16) -> Session {
     let decoded = Decoded {
         network: Network::Ipv4,
         protocol: if case.udp { 17 } else { 6 },
         source: 0xc000_0201,
         destination: 0xc000_0202,
         source_port: 40_000,
-        destination_port: case.port,
+        destination_port: port,
         ..Decoded::default()
     };
     let (key, originator_is) = SessionKey::new(&decoded, InterfaceId(0));

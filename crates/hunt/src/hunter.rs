@@ -1,26 +1,22 @@
 //! One pass over all sessions.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use base::counted::counted;
 use engine::budget::ByteSize;
-use protocols::table::TABLE;
-use protocols::{Event, ObjectPart, ProtocolSink, Protocols};
-use streams::{Cause, PacketRef, Run, Sender, Session, Sink};
+use protocols::Protocols;
+use streams::{Cause, Run, Sender, Session, Sink};
 
-use crate::attack::{Attack, Count};
-use crate::counting::Counting;
+use crate::attack::Attack;
 use crate::indicators::Indicators;
-use crate::matched::{Kind, Match, MatchSink};
+use crate::matched::{Match, MatchSink};
 use crate::narrow::Searched;
 use crate::patterns::{Pattern, Patterns};
+use crate::session_search::SessionSearch;
 use crate::window::{Continuation, Window, context};
 
 /// Maximum number of bytes in the windows of all sessions.
 const WINDOWS_BYTES_MAX: usize = 48 << 20;
-/// Reported matches of one rule in one session. Further ones are only counted.
-const MATCHES_MAX: u32 = 100;
 
 /// What is searched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,29 +144,6 @@ struct StreamSearch {
     windows_bytes_max: usize,
 }
 
-/// The search of messages, and the state that all searches share.
-struct SessionSearch<F> {
-    found: F,
-    attacks: Vec<Attack>,
-    indicators: Indicators,
-    counting: Counting,
-    sessions: HashMap<u64, SessionState>,
-    report: Report,
-}
-
-/// The state of a session that has not ended.
-#[derive(Debug, Default)]
-struct SessionState {
-    app: &'static str,
-    encrypted: bool,
-    bytes: u64,
-    cut: bool,
-    /// Matches by rule.
-    matches: HashMap<String, u32>,
-    packet: PacketRef,
-    gap: [bool; 2],
-}
-
 impl<F: MatchSink> Hunter<F> {
     /// A search that passes matches to `found`.
     pub fn new(patterns: Patterns, place: SearchScope, indicators: Indicators, attacks: Vec<Attack>, found: F) -> Self {
@@ -182,9 +155,7 @@ impl<F: MatchSink> Hunter<F> {
             held_bytes: 0,
             windows_bytes_max: WINDOWS_BYTES_MAX,
         });
-        let (counting, report) = (Counting::default(), Report::default());
-        let asked = SessionSearch { found, attacks, indicators, counting, sessions: HashMap::new(), report };
-        Self { search, protocols: Protocols::new(asked) }
+        Self { search, protocols: Protocols::new(SessionSearch::new(found, attacks, indicators)) }
     }
 
     /// Limits the bytes that wait in the windows of all sessions, and the same for their parsers.
@@ -205,6 +176,11 @@ impl<F: MatchSink> Hunter<F> {
     /// The receiver of matches.
     pub fn found(&mut self) -> &mut F {
         &mut self.protocols.sink.found
+    }
+
+    /// Ends the search: no further packets come.
+    pub fn finish(&mut self) {
+        self.protocols.sink.finish();
     }
 
     /// Searches the bytes of all sessions so far, although more may follow.
@@ -310,189 +286,5 @@ fn payload_match(named: &Pattern, run: &Run<'_>, from: usize, to: usize) -> Matc
         context: context(run.data, from, to),
         gap_before: false,
         detail: String::new(),
-    }
-}
-
-impl<F: MatchSink> SessionSearch<F> {
-    /// Counts what is searched.
-    fn note(&mut self, session: &Session, event: &streams::Event<'_>) {
-        match event {
-            streams::Event::Begin => {
-                self.report.sessions += 1;
-                self.sessions.insert(session.number, SessionState::default());
-                self.addresses(session);
-            }
-            streams::Event::Run(run) => {
-                self.report.bytes += run.data.len() as u64;
-                if let Some(state) = self.sessions.get_mut(&session.number) {
-                    state.bytes += run.data.len() as u64;
-                    state.packet = run.packet;
-                }
-            }
-            streams::Event::Gap(gap) => {
-                let of_cause = self.report.gaps.entry(gap.cause).or_default();
-                *of_cause = (of_cause.0 + 1, of_cause.1 + gap.len);
-                if let Some(state) = self.sessions.get_mut(&session.number) {
-                    state.cut = true;
-                    state.gap[gap.sender.index()] = true;
-                }
-            }
-            streams::Event::Conflict(_) => self.report.conflicts += 1,
-            streams::Event::End => {}
-        }
-    }
-
-    fn end(&mut self, session: &Session) {
-        let Some(state) = self.sessions.remove(&session.number) else { return };
-        self.report.cut_sessions += u64::from(state.cut);
-        if state.encrypted {
-            self.report.encrypted_sessions += 1;
-            self.report.encrypted_bytes += state.bytes;
-        }
-    }
-
-    fn addresses(&mut self, session: &Session) {
-        if self.indicators.is_empty() {
-            return;
-        }
-        for sender in Sender::BOTH {
-            let Some(ip) = session.endpoint(sender).ip else { continue };
-            if let Some(rule) = self.indicators.address(ip) {
-                let packet = PacketRef { time: session.first, sequence: 0 };
-                self.report_match(session, of_message(rule, None, packet, &format!("{} is the {}", ip, sender.name())));
-            }
-        }
-    }
-
-    /// Reports a match of a pattern, unless its conditions exclude it.
-    fn pattern(&mut self, session: &Session, sender: Sender, named: &Pattern, one: Match) {
-        let state = self.sessions.get(&session.number);
-        let app = state.map_or("", |state| state.app);
-        if named.sender.is_some_and(|wanted| wanted != sender) || (!named.app.is_empty() && named.app != app) {
-            return;
-        }
-        self.report_match(session, Match { sender: Some(sender), ..one });
-    }
-
-    fn report_match(&mut self, session: &Session, one: Match) {
-        if let Some(state) = self.sessions.get_mut(&session.number) {
-            let reported = state.matches.entry(format!("{}/{}", one.rule, one.stage)).or_default();
-            *reported += 1;
-            if *reported > MATCHES_MAX {
-                self.report.more_matches += 1;
-                return;
-            }
-        }
-        self.found.found(session, one);
-    }
-
-    /// Looks for the names, addresses and fingerprints of a message.
-    fn indicators(&mut self, session: &Session, event: &Event) {
-        for (field, value) in &event.fields {
-            let protocols::Value::Text(text) = value else { continue };
-            let found = match *field {
-                "server_name" | "host" | "question" => self.indicators.name(text),
-                "names" => text
-                    .split(' ')
-                    .find_map(|name| self.indicators.name(name.trim_matches(|c: char| !c.is_ascii_alphanumeric()))),
-                "url" => self.indicators.url(text),
-                "addresses" => text.split(' ').find_map(|ip| self.indicators.address(ip.parse().ok()?)),
-                "ja3" | "ja3s" | "ja4" | "hassh" | "hassh_server" => {
-                    self.indicators.fingerprint(text).then(|| text.to_ascii_lowercase())
-                }
-                _ => None,
-            };
-            if let Some(rule) = found {
-                let packet = event.packets.first().copied().unwrap_or_default();
-                self.report_match(session, of_message(rule, Some(event), packet, &format!("{field} {text}")));
-            }
-        }
-    }
-
-    fn attacks(&mut self, session: &Session, event: &Event) {
-        let mut reported = Vec::new();
-        for (number, attack) in self.attacks.iter().enumerate() {
-            for (place, sign) in attack.matches.iter().enumerate() {
-                if !sign.matches(event) {
-                    continue;
-                }
-                let packet = event.packets.first().copied().unwrap_or_default();
-                if let Some(count) = &sign.count {
-                    let (key, value) = counts_of(count, session, event);
-                    let key = (number * 256 + place, key);
-                    if !self.counting.add(key, packet.time, value, count.within(), count.at_least) {
-                        continue;
-                    }
-                }
-                let state = self.sessions.get(&session.number);
-                let key = format!("{}/{}", attack.name, sign.stage);
-                if sign.once && state.is_some_and(|state| state.matches.contains_key(&key)) {
-                    continue;
-                }
-                let gap_before = state.is_some_and(|state| state.gap[event.sender.index()]);
-                let one = of_message(attack.name.clone(), Some(event), packet, &described(event));
-                reported.push(Match { kind: Kind::Attack, stage: sign.stage.clone(), gap_before, ..one });
-                break;
-            }
-        }
-        reported.into_iter().for_each(|one| self.report_match(session, one));
-    }
-}
-
-impl<F: MatchSink> ProtocolSink for SessionSearch<F> {
-    fn app(&mut self, session: &Session, app: &'static str) {
-        if let Some(state) = self.sessions.get_mut(&session.number) {
-            state.app = app;
-            state.encrypted |= TABLE.iter().any(|row| row.name == app && row.encrypted);
-        }
-    }
-
-    fn event(&mut self, session: &Session, event: &Event) {
-        if !self.indicators.is_empty() {
-            self.indicators(session, event);
-        }
-        self.attacks(session, event);
-    }
-
-    fn object(&mut self, _: &Session, _: ObjectPart<'_>) {}
-}
-
-/// The key and the value that a rule counts.
-fn counts_of(count: &Count, session: &Session, event: &Event) -> (String, u64) {
-    let part = |name: &String| match name.as_str() {
-        "source" => session.endpoint(event.sender).ip.map(|ip| ip.to_string()).unwrap_or_default(),
-        "destination" => session.endpoint(event.sender.other()).ip.map(|ip| ip.to_string()).unwrap_or_default(),
-        "session" => session.number.to_string(),
-        field => event.field(field).map(|value| value.text().into_owned()).unwrap_or_default(),
-    };
-    let key = count.per.iter().map(part).collect::<Vec<_>>().join(" ");
-    let mut hasher = DefaultHasher::new();
-    match &count.distinct {
-        Some(field) => event.field(field).map(|value| value.text().into_owned()).hash(&mut hasher),
-        None => (session.number, event.offset, event.sender).hash(&mut hasher),
-    }
-    (key, hasher.finish())
-}
-
-/// The name and the fields of a message.
-fn described(event: &Event) -> String {
-    let secret = |name: &str| matches!(name, "password" | "headers");
-    let fields = event.fields.iter().filter(|(name, _)| !secret(name));
-    let fields = fields.map(|(name, value)| format!("{name}={}", value.text().chars().take(120).collect::<String>()));
-    format!("{} {}", event.name, fields.collect::<Vec<_>>().join(" "))
-}
-
-fn of_message(rule: String, event: Option<&Event>, packet: PacketRef, detail: &str) -> Match {
-    Match {
-        rule,
-        kind: Kind::Ioc,
-        stage: String::new(),
-        sender: event.map(|event| event.sender),
-        stream_offset: event.map(|event| event.offset),
-        packet,
-        length: event.map_or(0, |event| event.len),
-        context: Vec::new(),
-        gap_before: false,
-        detail: detail.to_owned(),
     }
 }

@@ -69,12 +69,16 @@ impl Indicators {
         self.addresses.iter().map(IpAddr::to_string).chain(networks).collect()
     }
 
-    /// Whether hashes of files are among them.
-    pub fn has_hashes(&self) -> bool {
-        self.fingerprints.iter().any(|one| matches!(one.len(), 32 | 40 | 64) && !one.contains('_'))
+    /// What may be hashes of files, in hexadecimal. A JA3 looks like one.
+    pub fn hashes(&self) -> impl Iterator<Item = &str> {
+        self.fingerprints
+            .iter()
+            .map(String::as_str)
+            .filter(|one| matches!(one.len(), 32 | 40 | 64) && !one.contains('_'))
     }
 
-    fn add(&mut self, word: &str) -> bool {
+    /// Adds an indicator. Returns whether it is one.
+    pub(crate) fn add(&mut self, word: &str) -> bool {
         // Indicators are often written so that nobody follows them by accident.
         let plain = match word.contains(['[', 'x']) {
             true => Cow::Owned(word.replace("[.]", ".").replace("hxxp", "http").replace("[:]", ":")),

@@ -14,11 +14,13 @@ mod content_patterns;
 mod counting;
 pub mod hunter;
 pub mod indicators;
+mod knocking;
 mod matched;
 pub mod narrow;
 mod normal;
 pub mod patterns;
 pub mod plan;
+mod session_search;
 #[cfg(test)]
 mod tests;
 mod window;

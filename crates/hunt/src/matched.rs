@@ -15,6 +15,8 @@ pub enum Kind {
     Ioc,
     /// `--attack`
     Attack,
+    /// `--yara`
+    Yara,
     /// `--with suricata`
     Suricata,
     /// `--with zeek`
@@ -32,6 +34,7 @@ impl Kind {
             Self::Regex => "regex",
             Self::Ioc => "ioc",
             Self::Attack => "attack",
+            Self::Yara => "yara",
             Self::Suricata => "suricata",
             Self::Zeek => "zeek",
             Self::Tshark => "tshark",

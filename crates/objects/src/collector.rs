@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocols::{ObjectHead, ObjectPart, ProtocolSink};
 use streams::Session;
 
+use crate::archive::{self, ArchiveKind, Budget, Unpacked};
 use crate::building::PartialObject;
 use crate::decoding;
 use crate::mail;
@@ -151,8 +152,8 @@ impl<O: ObjectSink> Collector<O> {
         } else {
             None
         };
-        let whole = Object { content: Vec::new(), ..object.clone() };
-        let Some(number) = self.deliver(session, object) else { return };
+        let whole = object.without_content();
+        let Some(number) = self.deliver_unpacked(session, object) else { return };
         if let Some(mail) = mail {
             self.take_apart(session, &mail, &Object { number, ..whole });
         }
@@ -198,7 +199,7 @@ impl<O: ObjectSink> Collector<O> {
                 size_declared: None,
                 content: part.content,
                 notes: Vec::new(),
-                ..whole.clone()
+                ..whole.without_content()
             };
             if !part.note.is_empty() {
                 object.notes.push(part.note.to_owned());
@@ -207,10 +208,55 @@ impl<O: ObjectSink> Collector<O> {
                 object.notes.push("the mail has more parts than are listed".to_owned());
             }
             object.seal();
-            if self.deliver(session, object).is_none() {
+            if self.deliver_unpacked(session, object).is_none() {
                 return;
             }
         }
+    }
+
+    /// Passes an object on, and then the parts of it if it is an archive. Returns its number, unless there are too many.
+    fn deliver_unpacked(&mut self, session: &Session, object: Object) -> Option<u64> {
+        let mut budget = Budget::new(object.content.len(), &self.limits);
+        self.deliver_parts(session, object, 0, &mut budget)
+    }
+
+    fn deliver_parts(
+        &mut self,
+        session: &Session,
+        mut object: Object,
+        depth: usize,
+        budget: &mut Budget,
+    ) -> Option<u64> {
+        let kind = ArchiveKind::of(&object.content);
+        let unpacked = match kind {
+            Some(_) if depth >= self.limits.depth => {
+                object.notes.push("archives are nested too deep; this one is not unpacked".to_owned());
+                Unpacked::default()
+            }
+            Some(kind) => archive::unpack(kind, &object.content, &object.name, budget),
+            None => Unpacked::default(),
+        };
+        object.notes.extend(unpacked.notes);
+        let whole = object.without_content();
+        let number = self.deliver(session, object)?;
+        for part in unpacked.parts.into_iter().filter(|part| !part.content.is_empty()) {
+            let is_all = part.note.is_empty();
+            let mut object = Object {
+                part_of: Some(number),
+                name: part.name,
+                mime_declared: String::new(),
+                size_declared: None,
+                complete: whole.complete && is_all,
+                holes: Vec::new(),
+                missing_bytes: 0,
+                notes: if is_all { Vec::new() } else { vec![part.note] },
+                content: part.content,
+                ..whole.without_content()
+            };
+            object.seal();
+            self.deliver_parts(session, object, depth + 1, budget)?;
+        }
+        Some(number)
     }
 
     /// Numbers an object and passes it on. Returns its number, unless there are too many.

@@ -14,9 +14,9 @@ pub struct ObjectLimits {
     pub total_bytes: usize,
     /// A decoder may make so many bytes out of one.
     pub ratio: usize,
-    /// Mails within mails, and codings upon codings.
+    /// Mails within mails, archives within archives, and codings upon codings.
     pub depth: usize,
-    /// Parts of one mail.
+    /// Parts of one mail or archive.
     pub parts: usize,
     /// Objects in all.
     pub objects: u64,
@@ -72,6 +72,29 @@ impl Object {
     pub fn file_name(&self) -> String {
         let suffix = if self.complete { "bin" } else { "partial" };
         format!("{:05}-{}.{suffix}", self.number, self.hashes[2].get(..12).unwrap_or_default())
+    }
+
+    /// The same object without its content.
+    pub(crate) fn without_content(&self) -> Self {
+        Self {
+            number: self.number,
+            part_of: self.part_of,
+            protocol: self.protocol,
+            name: self.name.clone(),
+            mime: self.mime,
+            mime_declared: self.mime_declared.clone(),
+            size_declared: self.size_declared,
+            source: self.source.clone(),
+            sender: self.sender,
+            packet: self.packet,
+            offset: self.offset,
+            complete: self.complete,
+            missing_bytes: self.missing_bytes,
+            holes: self.holes.clone(),
+            notes: self.notes.clone(),
+            content: Vec::new(),
+            hashes: self.hashes.clone(),
+        }
     }
 
     /// Determines type and hashes from the content.

@@ -89,7 +89,7 @@ fn item(body: &[u8]) -> Option<&[u8]> {
 fn emit_message(cip: &[u8], input: Input<'_>, len: usize, out: &mut ParserOutput<'_>) {
     let Some(event) = service(cip, Event::new("enip.cip", input.sender, input.offset, len)) else { return };
     out.emit(event);
-    // An unconnected send and a multiple service packet contain other services.
+    // An unconnected send and a multiple service packet contain other services; so does the answer to the latter.
     let path = 2 + cip.get(1).map_or(0, |words| usize::from(*words) * 2);
     match cip.first() {
         Some(0x52) => {
@@ -101,19 +101,26 @@ fn emit_message(cip: &[u8], input: Input<'_>, len: usize, out: &mut ParserOutput
                 out.emit(event);
             }
         }
-        Some(0x0a) => {
-            let count = u16_le_at(cip, path).map_or(0, usize::from).min(SERVICES_MAX);
-            for number in 0..count {
-                let at = u16_le_at(cip, path + 2 + number * 2).map(usize::from);
-                let inner = at.and_then(|at| cip.get(path + at..));
-                if let Some(event) =
-                    inner.and_then(|inner| service(inner, Event::new("enip.cip", input.sender, input.offset, len)))
-                {
-                    out.emit(event);
-                }
-            }
+        Some(0x0a) => emit_several(cip, path, input, len, out),
+        Some(0x8a) => {
+            let status = 4 + cip.get(3).map_or(0, |words| usize::from(*words) * 2);
+            emit_several(cip, status, input, len, out);
         }
         _ => {}
+    }
+}
+
+/// The services of a multiple service packet, whose number and places lie at `list`.
+fn emit_several(cip: &[u8], list: usize, input: Input<'_>, len: usize, out: &mut ParserOutput<'_>) {
+    let count = u16_le_at(cip, list).map_or(0, usize::from).min(SERVICES_MAX);
+    for number in 0..count {
+        let at = u16_le_at(cip, list + 2 + number * 2).map(usize::from);
+        let inner = at.and_then(|at| cip.get(list + at..));
+        if let Some(event) =
+            inner.and_then(|inner| service(inner, Event::new("enip.cip", input.sender, input.offset, len)))
+        {
+            out.emit(event);
+        }
     }
 }
 

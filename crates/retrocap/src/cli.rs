@@ -58,6 +58,10 @@ pub(crate) enum Verb {
     WatchSockets,
     #[command(hide = true)]
     DecodeObjects(files::decoder::DecodeObjects),
+    #[command(hide = true)]
+    SearchObjects(hunt::SearchObjects),
+    #[command(hide = true)]
+    ScanConfined(hunt::ScanConfined),
     Spool(spool::Spool),
     Completions(completions::Completions),
     Man(completions::Man),
@@ -97,6 +101,8 @@ pub fn main() -> ExitCode {
         Verb::Check(check) => check.run(&cli.common),
         Verb::WatchSockets => daemon::process_names::watch().map_err(Into::into),
         Verb::DecodeObjects(decode) => decode.run(&cli.common),
+        Verb::SearchObjects(search) => search.run(&cli.common),
+        Verb::ScanConfined(scan) => scan.run(&cli.common),
         Verb::Spool(spool) => spool.run(&cli.common),
         Verb::Completions(completions) => completions.run(&mut Cli::command()),
         Verb::Man(man) => man.run(&cli.common, Cli::command()),

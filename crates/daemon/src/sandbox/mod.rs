@@ -12,6 +12,7 @@
 pub mod decoder;
 pub mod files;
 mod role;
+pub mod scanner;
 mod syscalls;
 
 use std::io;

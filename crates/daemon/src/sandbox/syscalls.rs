@@ -276,6 +276,18 @@ const KILL_PROCESS: &[libc::c_long] = &[
     libc::SYS_modify_ldt,
 ];
 
+/// Calls that make a connection.
+const NO_SOCKETS: &[libc::c_long] = &[
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+];
+
 /// The lists of each role. A thread of a query is started by one of the service and keeps its filter, so that its lists must
 /// be among those of the service.
 fn lists(role: Role) -> &'static [&'static [AllowedCall]] {
@@ -323,6 +335,18 @@ pub(super) fn all_threads() -> io::Result<Vec<BpfProgram>> {
 pub(super) fn decoder() -> io::Result<Vec<BpfProgram>> {
     let kill = KILL_PROCESS.iter().map(|call| (*call, Vec::new())).collect();
     Ok(vec![program(kill, SeccompAction::Allow, SeccompAction::KillProcess)?, role(Role::Decode)?])
+}
+
+/// The filters of a process that becomes another program: it has no socket, and no call that attackers make first, but those
+/// that start a program.
+pub(super) fn scanner() -> io::Result<Vec<BpfProgram>> {
+    let starts = [libc::SYS_execve, libc::SYS_execveat];
+    let kill = KILL_PROCESS.iter().filter(|call| !starts.contains(call)).map(|call| (*call, Vec::new())).collect();
+    let refuse = NO_SOCKETS.iter().map(|call| (*call, Vec::new())).collect();
+    Ok(vec![
+        program(refuse, SeccompAction::Allow, SeccompAction::Errno(libc::EACCES.unsigned_abs()))?,
+        program(kill, SeccompAction::Allow, SeccompAction::KillProcess)?,
+    ])
 }
 
 fn program(

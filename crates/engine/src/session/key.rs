@@ -96,6 +96,18 @@ impl SessionKey {
         (key, side)
     }
 
+    /// The words of the key, for another process of this program.
+    pub fn words(&self) -> [u64; 6] {
+        self.0
+    }
+
+    /// A key from [`words`](Self::words), with the interface as this process numbers it.
+    pub fn from_words(words: [u64; 6], interface: InterfaceId) -> Self {
+        let mut key = Self(words);
+        key.move_to(interface);
+        key
+    }
+
     /// The kind of the addresses.
     pub fn network(&self) -> Network {
         match self.0[4] >> 40 & 0xf {

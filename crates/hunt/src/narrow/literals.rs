@@ -6,6 +6,8 @@ use aho_corasick::AhoCorasick;
 use aho_corasick::packed;
 use memchr::memmem;
 
+use super::folded::Folded;
+
 /// Literals up to which one vector search looks for all of them.
 const FEW: usize = 64;
 /// Bytes that are looked up together.
@@ -19,6 +21,7 @@ const SHARED_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum Finder {
     One(Box<memmem::Finder<'static>>),
+    Folded(Folded),
     Few(Box<packed::Searcher>),
     Grams(Grams),
     Many(AhoCorasick),
@@ -30,6 +33,9 @@ impl Finder {
         let shortest = literals.iter().map(Vec::len).min().filter(|&len| len > 0)?;
         if let [literal] = literals {
             return Some(Self::One(Box::new(memmem::Finder::new(literal).into_owned())));
+        }
+        if let Some(folded) = Folded::new(literals) {
+            return Some(Self::Folded(folded));
         }
         let packed = (literals.len() <= FEW).then(|| packed::Searcher::new(literals)).flatten();
         if let Some(packed) = packed {
@@ -45,6 +51,7 @@ impl Finder {
     pub(super) fn is_in(&self, data: &[u8]) -> bool {
         match self {
             Self::One(finder) => finder.find(data).is_some(),
+            Self::Folded(folded) => folded.is_in(data),
             Self::Few(packed) => packed.find(data).is_some(),
             Self::Grams(grams) => grams.is_in(data),
             Self::Many(automaton) => automaton.is_match(data),

@@ -5,6 +5,7 @@
 //! reassembly decides.
 
 mod edges;
+mod folded;
 mod literals;
 mod order;
 mod required;
@@ -40,8 +41,9 @@ pub struct CandidateQuery {
 }
 
 impl CandidateQuery {
-    /// What narrows a search for these patterns; `None` if nothing does.
-    pub fn of(wanted: &ContentPatterns, indicators: &Indicators) -> Option<Self> {
+    /// What narrows a search for these patterns, and for others of which every match contains one of `more`; `None` if
+    /// nothing does.
+    pub fn of(wanted: &ContentPatterns, indicators: &Indicators, more: Vec<Vec<u8>>) -> Option<Self> {
         if !wanted.attacks.is_empty() || !indicators.are_addresses() {
             return None;
         }
@@ -52,6 +54,7 @@ impl CandidateQuery {
         for regex in &wanted.regexes {
             literals.extend(required::literals(regex)?);
         }
+        literals.extend(more);
         literals.sort_unstable();
         literals.dedup();
         let query = Self { literals, addresses: indicators.addresses() };
@@ -68,6 +71,11 @@ impl CandidateQuery {
         self.literals.iter().all(|literal| literal.len() >= LITERAL_BYTES_MIN)
             && self.literals.iter().map(Vec::len).sum::<usize>() <= LITERALS_BYTES_MAX
     }
+}
+
+/// The literals of which every match of a regular expression contains one; `None` if there are none that help.
+pub fn required_literals(expression: &str) -> Option<Vec<Vec<u8>>> {
+    required::literals(expression)
 }
 
 /// Counts of what was searched.
@@ -119,7 +127,9 @@ impl Candidates {
     pub fn new(query: &CandidateQuery, slots: &[usize]) -> Self {
         let contents = Finder::new(&query.literals).map(|finder| (finder, Edges::new(&query.literals)));
         let mut addresses = Indicators::default();
-        query.addresses.iter().for_each(|address| addresses.read(address));
+        for address in &query.addresses {
+            addresses.add(address);
+        }
         Self { contents, addresses, orders: Orders::new(slots), searched: Searched::default() }
     }
 

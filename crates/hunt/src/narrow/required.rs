@@ -4,8 +4,12 @@ use regex_syntax::ParserBuilder;
 use regex_syntax::hir::literal::{ExtractKind, Extractor, Seq};
 use regex_syntax::hir::{Hir, HirKind};
 
+use super::folded::fold;
+
 /// Literals of one expression at most, so that one vector search finds them.
 const LITERALS_MAX: usize = 64;
+/// The same, where most of them differ in case alone.
+const SPELLINGS_MAX: usize = 1024;
 /// Shorter literals occur almost everywhere.
 const LITERAL_BYTES_MIN: usize = 3;
 /// Parts of an expression that are looked at.
@@ -26,7 +30,7 @@ fn best(hir: &Hir, depth: usize) -> Option<Vec<Vec<u8>>> {
         HirKind::Repetition(repetition) if repetition.min > 0 => best(&repetition.sub, depth),
         HirKind::Alternation(branches) => {
             let all: Option<Vec<_>> = branches.iter().map(|branch| best(branch, depth)).collect();
-            all.map(|all| all.concat()).filter(|all| all.len() <= LITERALS_MAX)
+            all.map(|all| all.concat()).filter(|all| are_few(all))
         }
         HirKind::Concat(parts) => {
             let within = parts.iter().take(PARTS_MAX).filter_map(|part| best(part, depth));
@@ -45,22 +49,28 @@ fn best(hir: &Hir, depth: usize) -> Option<Vec<Vec<u8>>> {
 
 /// What every match begins or ends with.
 fn sequence(hir: &Hir, kind: ExtractKind) -> Option<Vec<Vec<u8>>> {
-    let mut extractor = Extractor::new();
-    extractor.kind(kind.clone()).limit_total(LITERALS_MAX).limit_class(4);
-    let mut sequence: Seq = extractor.extract(hir);
-    match kind {
-        ExtractKind::Suffix => sequence.minimize_by_preference(),
-        _ => sequence.minimize_by_preference(),
-    }
-    let literals: Vec<Vec<u8>> = sequence.literals()?.iter().map(|literal| literal.as_bytes().to_vec()).collect();
-    let helps = !literals.is_empty() && literals.len() <= LITERALS_MAX;
-    (helps && literals.iter().all(|literal| literal.len() >= LITERAL_BYTES_MIN)).then_some(literals)
+    // With `(?i)`, each letter doubles the literals, and yet they are searched for at once.
+    [SPELLINGS_MAX, LITERALS_MAX].into_iter().find_map(|most| {
+        let mut extractor = Extractor::new();
+        extractor.kind(kind.clone()).limit_total(most).limit_class(4);
+        let mut sequence: Seq = extractor.extract(hir);
+        sequence.minimize_by_preference();
+        let literals: Vec<Vec<u8>> = sequence.literals()?.iter().map(|literal| literal.as_bytes().to_vec()).collect();
+        let helps = !literals.is_empty() && are_few(&literals);
+        (helps && literals.iter().all(|literal| literal.len() >= LITERAL_BYTES_MIN)).then_some(literals)
+    })
 }
 
-/// The longer the shortest literal and the fewer there are, the better.
+/// Whether one vector search finds them.
+fn are_few(literals: &[Vec<u8>]) -> bool {
+    literals.len() <= LITERALS_MAX || (literals.len() <= SPELLINGS_MAX && fold(literals).is_some())
+}
+
+/// The longer the shortest literal and the fewer there are, but for their case, the better.
 fn worth(literals: &[Vec<u8>]) -> (usize, usize) {
     let shortest = literals.iter().map(Vec::len).min().unwrap_or(0);
-    (shortest.min(8), LITERALS_MAX.saturating_sub(literals.len()))
+    let count = fold(literals).map_or(literals.len(), |folded| folded.len());
+    (shortest.min(8), LITERALS_MAX.saturating_sub(count))
 }
 
 #[cfg(test)]
@@ -80,14 +90,17 @@ mod tests {
             (r"^\s*BEGIN (RSA |EC )?PRIVATE KEY", &["BEGIN PRIVATE KEY", " BEGIN EC PRIVATE KEY"]),
         ] {
             let literals = literals(expression).unwrap_or_else(|| panic!("{expression} has literals"));
-            assert!(
-                literals.len() <= LITERALS_MAX && literals.iter().all(|literal| literal.len() >= LITERAL_BYTES_MIN)
-            );
+            assert!(are_few(&literals) && literals.iter().all(|literal| literal.len() >= LITERAL_BYTES_MIN));
             for text in matches {
                 let has = |literal: &Vec<u8>| memchr::memmem::find(text.as_bytes(), literal).is_some();
                 assert!(literals.iter().any(has), "{expression}: {text} has none of {literals:?}");
             }
         }
+        let any_case = literals(r"(?i)passw(or)?d=[^&]+").unwrap();
+        assert!(
+            any_case.iter().all(|literal| literal.len() >= 6),
+            "short literals are in too many packets: {any_case:?}"
+        );
         for expression in ["[0-9]{16}", ".*", "a|b", r"\w+", "ab?c?", "(x|)y"] {
             assert_eq!(literals(expression), None, "{expression}");
         }

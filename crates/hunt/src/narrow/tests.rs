@@ -170,7 +170,7 @@ fn what_a_search_is_narrowed_to() {
         let regexes = regexes.iter().map(ToString::to_string).collect();
         let mut indicators = Indicators::default();
         indicators.read(list);
-        CandidateQuery::of(&ContentPatterns { texts, regexes, ..ContentPatterns::default() }, &indicators)
+        CandidateQuery::of(&ContentPatterns { texts, regexes, ..ContentPatterns::default() }, &indicators, Vec::new())
     };
     assert_eq!(of(&["secret"], &["user=.*"], "").unwrap().literals, [b"secret".to_vec(), b"user=".to_vec()]);
     assert_eq!(of(&[], &[], "192.0.2.1\n198.51.100.0/24").unwrap().addresses.len(), 2);

@@ -1,9 +1,12 @@
 //! `retrocap hunt`: searches the past for texts, bytes, regular expressions, indicators and named attacks.
 
+mod combined;
+mod contents;
 mod matches;
 mod rules;
 mod sessions;
 mod with;
+mod yara;
 
 use std::cell::RefCell;
 use std::num::NonZeroU64;
@@ -28,17 +31,18 @@ use crate::verbs::trailers;
 use api::question::HuntQuestion;
 use base::interface::Interfaces;
 use base::time::Timestamp;
+use combined::CombinedSearch;
+pub(crate) use contents::SearchObjects;
 use hunt::indicators::Indicators;
 use hunt::narrow::Searched;
 use hunt::patterns::Patterns;
 use hunt::{Hunter, Report, SearchScope};
 use jiff::tz::TimeZone;
-use matches::{FileMatches, Matches, Printer};
-use objects::{Collector, ObjectLimits};
-use protocols::Protocols;
+use matches::{Matches, Printer};
 use rules::Compiled;
 use streams::{Cause, Counts, Event, Session, Sink, Streams};
 use with::{Program, Running};
+pub(crate) use yara::ScanConfined;
 
 /// Search the past: text, bytes, regular expressions, indicators, named attacks
 #[derive(Debug, Args)]
@@ -51,6 +55,7 @@ Examples:
   retrocap hunt --text 'BEGIN RSA PRIVATE KEY' --json     who sent a key?
   retrocap hunt --ioc indicators.txt -w seen.pcapng       the sessions of known addresses, names and hashes
   retrocap hunt --regex '(?i)passw(or)?d=[^&]+' port 80   passwords in submitted forms
+  retrocap hunt --yara rules/ --since 1h             with YARA rules, in streams and in transferred files
   retrocap hunt --attack list                        the attacks that have a name
   retrocap hunt --check rule.toml                    run the test conversations of a rule
   retrocap hunt -r odd.pcapng --attack all           a capture file instead of a recorder
@@ -67,9 +72,9 @@ pub(crate) struct Hunt {
     rules: rules::RuleArgs,
     #[command(flatten)]
     with: with::WithArgs,
-    /// Where to search: in single packets, in the stream of each side, or in transferred files
-    #[arg(long = "in", value_name = "WHERE", value_enum, default_value = "stream", help_heading = "Patterns")]
-    place: SearchIn,
+    /// Where to search: in single packets, in the stream of each side, or in transferred files [default: stream; with --yara: both]
+    #[arg(long = "in", value_name = "WHERE", value_enum, help_heading = "Patterns")]
+    place: Option<SearchIn>,
     /// Stop after N matches
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -119,7 +124,7 @@ impl Hunt {
             return Err(Usage::of("ask searches in the recorders: leave out --app, -w, --pin and --follow"));
         }
         let mut rules = self.rules.for_recorders()?;
-        rules.place = Some(self.place.into());
+        rules.place = self.place.map(Into::into);
         rules.limit = self.limit.and_then(NonZeroU64::new);
         Ok(HuntQuestion { selection: self.selection.question(Some(&self.around), now, tz)?, rules })
     }
@@ -143,27 +148,16 @@ impl Hunt {
             return analysis::reading(common, &self.selection, |common| self.run_program(common, program));
         }
         // A mistake in a rule shows before anything is read.
-        let rules = self.rules.compiled(self.place.into())?;
+        let rules = self.rules.compiled(self.place.map(Into::into), self.is_of_recorder())?;
         analysis::reading(common, &self.selection, |common| self.ask(common, rules))
     }
 
-    fn ask(&self, common: &Common, rules: Compiled) -> anyhow::Result<()> {
-        let of_recorder = self.selection.read.is_empty() && self.selection.spool.is_none();
+    fn ask(&self, common: &Common, mut rules: Compiled) -> anyhow::Result<()> {
         let interfaces = Arc::<Interfaces>::default();
         let printer = Printer::new(common, Arc::clone(&interfaces), self.limit);
         let matches = Rc::new(RefCell::new(printer));
-        let files = rules.files.map(|search| {
-            let search = FileMatches { search, matches: Rc::clone(&matches) };
-            Protocols::new(Collector::new(ObjectLimits::default(), search))
-        });
-        let hunter = Hunter::new(
-            rules.patterns,
-            self.place.into(),
-            rules.indicators,
-            rules.attacks,
-            Matches(Rc::clone(&matches)),
-        );
-        let mut both = CombinedSearch { hunter, files };
+        let narrowed = rules.narrowed.take();
+        let mut all = CombinedSearch::start(rules, self.place.unwrap_or(SearchIn::Stream).into(), &matches)?;
         // A recorder cuts sessions. A capture file does not say why packets are missing.
         let cause = if self.selection.read.is_empty() { Cause::Cut } else { Cause::Missing };
         let mut streams = Streams::default().with_cause(cause);
@@ -174,25 +168,33 @@ impl Hunt {
             follow: self.follow,
             whole_sessions: false,
             // In a capture file, a packet has the number that other programs give it.
-            narrowed: rules.narrowed.as_ref().filter(|_| of_recorder && !self.follow && self.app.is_none()),
+            narrowed: narrowed.as_ref().filter(|_| self.is_of_recorder() && !self.follow && self.app.is_none()),
         };
         let mut chosen = self.app.as_ref().map(|app| app.find(&question, &interfaces, true)).transpose()?;
-        let trailers = question.read(&interfaces, &mut |moment| {
+        let mut failed = None;
+        let read = question.read(&interfaces, &mut |moment| {
             match moment {
                 InputEvent::Packet(packet, _) if chosen.as_mut().is_some_and(|chosen| !chosen.has(packet)) => {}
-                InputEvent::Packet(packet, sequence) => streams.packet(packet, sequence, &mut both),
-                InputEvent::Pause => both.hunter.catch_up(),
+                InputEvent::Packet(packet, sequence) => {
+                    let interface = if all.wants_interfaces() { interfaces.interface(packet.interface) } else { None };
+                    failed = all.packet(&mut streams, interface.as_deref(), packet, sequence).err();
+                }
+                InputEvent::Pause => all.hunter.catch_up(),
             }
-            if matches.borrow().is_done() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        if !matches.borrow().is_done() {
-            streams.finish(&mut both);
-            if let Some(files) = &mut both.files {
-                files.sink.finish();
+            if failed.is_some() || matches.borrow().is_done() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
-        }
-        let report = both.hunter.report();
-        drop(both);
+        });
+        let trailers = match failed.map_or(read, Err) {
+            Ok(trailers) => trailers,
+            Err(error) => {
+                all.abandon();
+                return Err(error);
+            }
+        };
+        let (report, notes) = all.end(&mut streams)?;
         // Packets that were evicted while the search was on its way to them.
         let overtaken = trailers.text("retrocap-overtaken").and_then(|text| text.untrusted().parse().ok()).unwrap_or(0);
         let report = Report { overtaken, ..report };
@@ -202,8 +204,15 @@ impl Hunt {
         trailers::missing(&trailers, common);
         let undecoded = looked_at.map_or(streams.counts().undecoded, |(searched, _)| searched.undecoded);
         let counts = Counts { undecoded, ..streams.counts() };
+        if !common.quiet {
+            notes.iter().for_each(|text| note(&format!("retrocap: {text}")));
+        }
         self.end(common, &matches, &report, counts, &interfaces)?;
         trailers::complete(&trailers)
+    }
+
+    fn is_of_recorder(&self) -> bool {
+        self.selection.read.is_empty() && self.selection.spool.is_none()
     }
 
     /// Runs a program over the packets; its alerts are the matches.
@@ -320,20 +329,5 @@ impl Sink for Given {
     fn event(&mut self, session: &Session, event: Event<'_>) {
         self.hunter.event(session, event);
         self.running.event(session, &event);
-    }
-}
-
-/// The search of streams, and that of files if it was asked for.
-struct CombinedSearch {
-    hunter: Hunter<Matches>,
-    files: Option<Protocols<Collector<FileMatches>>>,
-}
-
-impl Sink for CombinedSearch {
-    fn event(&mut self, session: &Session, event: Event<'_>) {
-        self.hunter.event(session, event);
-        if let Some(files) = &mut self.files {
-            files.event(session, event);
-        }
     }
 }

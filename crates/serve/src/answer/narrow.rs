@@ -34,12 +34,15 @@ impl CandidateSearch {
 
     /// The question, for the audit log.
     pub(crate) fn audited(&self, request: &Request) -> Value {
-        let list = CandidateList::new(&self.wanted);
+        let CandidateQuery { literals, addresses } = &self.wanted;
+        let first = CandidateList::new(&CandidateQuery {
+            literals: literals.iter().take(AUDITED_MAX).cloned().collect(),
+            addresses: addresses.iter().take(AUDITED_MAX).cloned().collect(),
+        });
         let mut audited = api::describe::audit(request);
-        let named = |list: &[String]| json!(list.iter().take(AUDITED_MAX).collect::<Vec<_>>());
         audited["hunt"] = json!({
-            "literals": named(&list.literals), "literals_count": list.literals.len(),
-            "addresses": named(&list.addresses), "addresses_count": list.addresses.len(),
+            "literals": first.literals, "literals_count": literals.len(),
+            "addresses": first.addresses, "addresses_count": addresses.len(),
         });
         audited
     }

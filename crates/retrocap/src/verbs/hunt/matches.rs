@@ -11,11 +11,10 @@ use crate::alert::{self, Alert};
 use crate::options::Common;
 use crate::terminal::printable::{plain, print, print_json};
 use crate::verbs::analysis;
-use api::content::MatchLine;
+use api::content::{MatchLine, MatchedObject};
 use base::interface::Interfaces;
 use base::time;
 use hunt::{Kind, Match, MatchSink};
-use objects::{Object, ObjectSearch, ObjectSink};
 use streams::{PacketRef, Session};
 
 /// Sessions that are remembered for `-w` and `--pin`.
@@ -85,7 +84,8 @@ impl Printer {
         self.add(session, &one, None);
     }
 
-    fn add(&mut self, session: &Session, one: &Match, file: Option<&Object>) {
+    /// Prints a match.
+    pub(super) fn add(&mut self, session: &Session, one: &Match, file: Option<&MatchedObject>) {
         if self.is_done() {
             return;
         }
@@ -94,7 +94,7 @@ impl Printer {
             self.sessions.insert(session.number, session.clone());
         }
         let printed = if self.json {
-            let line = MatchLine::new(session, one, file, &self.interfaces);
+            let line = MatchLine::new(session, one, file.cloned(), &self.interfaces);
             serde_json::to_string(&line).map_err(Into::into).and_then(|line| print_json(&format!("{line}\n")))
         } else {
             print(&self.line(session, one, file))
@@ -102,7 +102,7 @@ impl Printer {
         self.failed = printed.err();
     }
 
-    fn line(&self, session: &Session, one: &Match, file: Option<&Object>) -> String {
+    fn line(&self, session: &Session, one: &Match, file: Option<&MatchedObject>) -> String {
         let at = time::local(one.packet.time, &self.tz);
         let stage = if one.stage.is_empty() { String::new() } else { format!(" ({})", one.stage) };
         let place = match (one.sender, one.stream_offset) {
@@ -114,7 +114,8 @@ impl Printer {
         } else {
             one.detail.clone()
         };
-        let file = file.map(|file| format!("  in {} {}", file.mime, file.name)).unwrap_or_default();
+        let file =
+            file.map(|file| format!("  in {} {}", file.mime.untrusted(), file.name.untrusted())).unwrap_or_default();
         let (rule, session) = (plain(&one.rule), analysis::line(session));
         format!("{at}  {rule}{stage}  {session}{place}{}\n    {}\n", plain(&file), plain(&shown))
     }
@@ -126,17 +127,5 @@ pub(super) struct Matches(pub(super) Rc<RefCell<Printer>>);
 impl MatchSink for Matches {
     fn found(&mut self, session: &Session, one: Match) {
         self.0.borrow_mut().add(session, &one, None);
-    }
-}
-
-/// Searches the contents of files.
-pub(super) struct FileMatches {
-    pub(super) search: ObjectSearch,
-    pub(super) matches: Rc<RefCell<Printer>>,
-}
-
-impl ObjectSink for FileMatches {
-    fn object(&mut self, session: &Session, object: Object) {
-        self.search.find(&object, |one| self.matches.borrow_mut().add(session, &one, Some(&object)));
     }
 }

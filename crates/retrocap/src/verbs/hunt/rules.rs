@@ -1,11 +1,14 @@
 //! What a hunt looks for, from the command line.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::json;
 
+use super::contents::ObjectRules;
+use super::yara::YaraRules;
 use crate::error::Usage;
 use crate::options::Common;
 use crate::terminal::printable::{note, plain, print, print_json};
@@ -16,7 +19,6 @@ use hunt::indicators::Indicators;
 use hunt::narrow::CandidateQuery;
 use hunt::patterns::Patterns;
 use hunt::{ContentPatterns, SearchScope, builtin, check};
-use objects::ObjectSearch;
 
 /// Indicators that a recorder takes in one question.
 const INDICATORS_MAX: usize = 64;
@@ -42,8 +44,8 @@ pub(super) struct RuleArgs {
     /// Search for this attack; all searches for every attack, list prints their names; a path names a rule of your own
     #[arg(long, value_name = "NAME")]
     attack: Vec<String>,
-    /// YARA rules; not in this build
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// Search with the YARA rules in this file, or in the .yar and .yara files below this folder (needs the program yara)
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "follow")]
     yara: Vec<PathBuf>,
     /// Test the rule in this file on its own test cases
     #[arg(long, value_name = "FILE")]
@@ -56,7 +58,9 @@ pub(super) struct Compiled {
     pub(super) indicators: Indicators,
     pub(super) attacks: Vec<Attack>,
     /// What is searched for in files.
-    pub(super) files: Option<ObjectSearch>,
+    pub(super) files: Option<ObjectRules>,
+    /// YARA rules, and whether they are searched for in streams.
+    pub(super) yara: Option<(Arc<YaraRules>, bool)>,
     /// What a recorder can narrow the search down to.
     pub(super) narrowed: Option<CandidateQuery>,
 }
@@ -69,11 +73,6 @@ impl RuleArgs {
         }
         if self.attack.iter().any(|name| name == "list") {
             return Ok(Some(list(common)));
-        }
-        if !self.yara.is_empty() {
-            return Err(Usage::of(
-                "this build has no YARA: write files with `retrocap files -o DIR`, and run `yara RULES -r DIR` on them",
-            ));
         }
         Ok(None)
     }
@@ -135,8 +134,14 @@ impl RuleArgs {
         Ok(rules)
     }
 
-    /// The rules, compiled.
-    pub(super) fn compiled(&self, place: SearchScope) -> anyhow::Result<Compiled> {
+    /// The rules, compiled. Without a `place`, YARA searches both streams and files.
+    pub(super) fn compiled(&self, place: Option<SearchScope>, of_recorder: bool) -> anyhow::Result<Compiled> {
+        let has_yara = !self.yara.is_empty();
+        if has_yara && place == Some(SearchScope::Payload) {
+            return Err(Usage::of("--yara searches streams and files: leave out --in payload"));
+        }
+        let yara_in = |wanted| has_yara && place.is_none_or(|place| place == wanted);
+        let place = place.unwrap_or_default();
         let wanted = ContentPatterns {
             texts: self.text.clone(),
             bytes: self.bytes.clone(),
@@ -145,21 +150,26 @@ impl RuleArgs {
             regex_bytes_max: None,
         };
         let indicators = self.indicators()?;
-        if wanted.is_empty() && indicators.is_empty() {
+        if wanted.is_empty() && indicators.is_empty() && !has_yara {
             return Err(Usage::of(
-                "nothing to search for: try --text password, --regex, --bytes, --ioc FILE, or --attack heartbleed (--attack list)",
+                "nothing to search for: try --text password, --regex, --bytes, --yara, --ioc FILE, or --attack heartbleed \
+                 (--attack list)",
             ));
         }
         let patterns = wanted.stream_patterns().map_err(Usage::of)?;
-        let files = if place == SearchScope::File || indicators.has_hashes() {
-            let in_objects = place == SearchScope::File;
-            let patterns = if in_objects { wanted.object_patterns().map_err(Usage::of)? } else { Patterns::default() };
-            Some(ObjectSearch { patterns, indicators: self.indicators()? })
-        } else {
-            None
-        };
-        let narrowed = (place != SearchScope::File).then(|| CandidateQuery::of(&wanted, &indicators)).flatten();
-        Ok(Compiled { patterns, indicators, attacks: wanted.attacks, files, narrowed })
+        let mut files = ObjectRules { of_recorder, ..ObjectRules::default() };
+        if place == SearchScope::File {
+            wanted.object_patterns().map_err(Usage::of)?;
+            (files.texts, files.bytes, files.regexes) = (self.text.clone(), self.bytes.clone(), self.regex.clone());
+        }
+        files.hashes = indicators.hashes().map(str::to_owned).collect();
+        files.pass_contents = yara_in(SearchScope::File);
+        let in_files = place == SearchScope::File || files.pass_contents || !files.hashes.is_empty();
+        let yara = if has_yara { Some((YaraRules::compile(&self.yara)?, yara_in(SearchScope::Stream))) } else { None };
+        let of_yara = yara.as_ref().map_or_else(|| Some(Vec::new()), |(rules, _)| rules.literals.clone());
+        let narrowed = of_yara.filter(|_| !in_files).and_then(|more| CandidateQuery::of(&wanted, &indicators, more));
+        let files = in_files.then_some(files);
+        Ok(Compiled { patterns, indicators, attacks: wanted.attacks, files, yara, narrowed })
     }
 
     fn indicators(&self) -> anyhow::Result<Indicators> {

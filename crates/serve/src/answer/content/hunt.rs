@@ -16,7 +16,7 @@ use crate::service::Service;
 use ::hunt::indicators::Indicators;
 use ::hunt::narrow::CandidateQuery;
 use ::hunt::{Hunter, Match, MatchSink, Report, SearchScope};
-use api::content::MatchLine;
+use api::content::{MatchLine, MatchedObject};
 use api::content_parameters::HuntQuery;
 use api::{Problem, describe};
 use base::interface::Interfaces;
@@ -85,13 +85,13 @@ impl Search {
             return Err(Problem::bad_query(sentence));
         }
         let in_objects = query.scope == SearchScope::File;
-        let objects = if in_objects || known.has_hashes() {
+        let objects = if in_objects || known.hashes().next().is_some() {
             let patterns = if in_objects { query.wanted.object_patterns().map_err(bad)? } else { Default::default() };
             Some(ObjectSearch { patterns, indicators: indicators() })
         } else {
             None
         };
-        let narrowed = (!in_objects).then(|| CandidateQuery::of(&query.wanted, &known)).flatten();
+        let narrowed = (!in_objects).then(|| CandidateQuery::of(&query.wanted, &known, Vec::new())).flatten();
         Ok(Self { patterns: query.wanted.stream_patterns().map_err(bad)?, indicators: known, objects, narrowed })
     }
 
@@ -130,6 +130,7 @@ impl Search {
         drop(packets);
         if !lines.borrow().is_done() {
             streams.finish(&mut both);
+            both.hunter.finish();
             if let Some(objects) = &mut both.objects {
                 objects.sink.finish();
             }
@@ -178,7 +179,12 @@ struct ObjectMatches<'a> {
 impl ObjectSink for ObjectMatches<'_> {
     fn object(&mut self, session: &Session, object: Object) {
         self.search.find(&object, |one| {
-            self.lines.borrow_mut().add(&MatchLine::new(session, &one, Some(&object), self.interfaces));
+            self.lines.borrow_mut().add(&MatchLine::new(
+                session,
+                &one,
+                Some(MatchedObject::new(&object)),
+                self.interfaces,
+            ));
         });
     }
 }

@@ -1,0 +1,47 @@
+//! Starts `yara` confined.
+
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::scan::MISSING_PROGRAM;
+use crate::options::Common;
+use crate::terminal::printable::note;
+use daemon::sandbox::scanner;
+
+/// The process that becomes yara
+#[derive(Debug, Args)]
+pub(crate) struct ScanConfined {
+    /// The folder with the files to be searched
+    folder: PathBuf,
+    /// Whether to say what is not enforced
+    #[arg(long)]
+    say_missing: bool,
+    /// Arguments of yara
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+impl ScanConfined {
+    /// Confines the process, and starts the program in its place.
+    pub(crate) fn run(&self, _: &Common) -> anyhow::Result<()> {
+        let program = program("yara").ok_or_else(|| anyhow!(MISSING_PROGRAM))?;
+        std::env::set_current_dir(&self.folder)?;
+        if let Some(missing) = scanner::confine(&self.folder, &program)?
+            && self.say_missing
+        {
+            note(&format!("retrocap: yara is confined in part: {missing}"));
+        }
+        let error = Command::new(&program).args(&self.arguments).env_clear().exec();
+        Err(anyhow!("cannot start {}: {error}", program.display()))
+    }
+}
+
+/// Where a program is.
+pub(super) fn program(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,223 @@
+//! Runs `yara` over many contents at a time, because it takes a while to start.
+
+use std::fs::File;
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, anyhow};
+
+use super::confined::program;
+use super::literals;
+use super::output::{self, RuleMatch};
+use crate::error::Usage;
+use crate::terminal::printable::plain;
+use hunt::{Kind, Match};
+use streams::PacketRef;
+
+pub(super) const MISSING_PROGRAM: &str = "there is no program yara: install the package yara";
+/// Bytes that are searched at once.
+const BATCH_BYTES: usize = 32 << 20;
+/// Contents that are searched at once.
+const BATCH_ITEMS: usize = 8192;
+/// Seconds that one content may take.
+const TIMEOUT_S: &str = "60";
+/// Variables that public rules use, and that have no value here.
+const VARIABLES: [&str; 5] = ["filename=", "filepath=", "extension=", "filetype=", "owner="];
+/// Files of rules at most.
+const RULE_FILES_MAX: usize = 10_000;
+/// Lines of the program's errors that are repeated.
+const ERROR_LINES: usize = 5;
+/// Bytes of context before a match, and in all.
+const CONTEXT_BYTES: (u64, u64) = (32, 320);
+/// Where contents lie while they are searched, if it is there: a file system in memory.
+const MEMORY: &str = "/dev/shm";
+
+/// Compiled rules, in a folder that is removed at the end.
+#[derive(Debug)]
+pub(in super::super) struct YaraRules {
+    folder: tempfile::TempDir,
+    /// What every stream has in which they match, one of; `None` if they can match in any.
+    pub(in super::super) literals: Option<Vec<Vec<u8>>>,
+    /// Whether it was said what is not enforced.
+    said: AtomicBool,
+}
+
+impl YaraRules {
+    /// Compiles the rules of files, and of all files below folders that end in `.yar` or `.yara`.
+    pub(in super::super) fn compile(paths: &[PathBuf]) -> anyhow::Result<Arc<Self>> {
+        let files = rule_files(paths)?;
+        let compiler = program("yarac").ok_or_else(|| anyhow!(MISSING_PROGRAM))?;
+        let rules = Self { folder: folder()?, literals: literals::of_files(&files), said: AtomicBool::new(false) };
+        let mut command = Command::new(compiler);
+        command.arg("-w").args(VARIABLES.iter().flat_map(|variable| ["-d", variable]));
+        for (number, file) in files.iter().enumerate() {
+            // Rules of several files may have the same name.
+            let mut named = std::ffi::OsString::from(format!("f{number}:"));
+            named.push(std::fs::canonicalize(file).with_context(|| format!("cannot read {}", file.display()))?);
+            command.arg(named);
+        }
+        let output = command.arg(rules.compiled()).stdin(Stdio::null()).output().context("cannot start yarac")?;
+        if !output.status.success() {
+            return Err(Usage::of(format_args!("cannot compile the YARA rules: {}", last_lines(&output.stderr))));
+        }
+        Ok(Arc::new(rules))
+    }
+
+    fn compiled(&self) -> PathBuf {
+        self.folder.path().join("rules")
+    }
+}
+
+/// A folder that only this user may read.
+fn folder() -> anyhow::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("retrocap-yara-");
+    builder.tempdir_in(MEMORY).or_else(|_| builder.tempdir()).context("cannot make a folder for YARA")
+}
+
+/// The files of rules that paths name.
+fn rule_files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), Vec::new());
+    for path in paths {
+        let is_folder = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.is_dir();
+        if is_folder { folders.push(path.clone()) } else { files.push(path.clone()) }
+    }
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        for entry in entries.flatten() {
+            let (path, kind) = (entry.path(), entry.file_type());
+            let is_rule = path.extension().is_some_and(|end| end == "yar" || end == "yara");
+            match kind {
+                Ok(kind) if kind.is_dir() => folders.push(path),
+                Ok(kind) if is_rule && kind.is_file() => files.push(path),
+                _ => {}
+            }
+        }
+        if files.len() > RULE_FILES_MAX {
+            return Err(Usage::of(format_args!("{} has more than {RULE_FILES_MAX} files of rules", folder.display())));
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Usage::of("--yara names no rules: give a file, or a folder with files that end in .yar or .yara"));
+    }
+    Ok(files)
+}
+
+/// Contents that wait to be searched, each with what it belongs to.
+#[derive(Debug)]
+pub(in super::super) struct Scan<T> {
+    rules: Arc<YaraRules>,
+    folder: tempfile::TempDir,
+    items: Vec<T>,
+    bytes: usize,
+    /// Contents that could not be searched to the end.
+    pub(in super::super) failed: u64,
+}
+
+impl<T> Scan<T> {
+    pub(in super::super) fn new(rules: Arc<YaraRules>) -> anyhow::Result<Self> {
+        Ok(Self { folder: folder()?, rules, items: Vec::new(), bytes: 0, failed: 0 })
+    }
+
+    /// Adds a content, and searches once enough have been collected.
+    pub(in super::super) fn add(
+        &mut self,
+        content: &[u8],
+        item: T,
+        found: &mut dyn FnMut(&T, Match),
+    ) -> anyhow::Result<()> {
+        std::fs::write(self.folder.path().join(self.items.len().to_string()), content)
+            .with_context(|| format!("no room for contents in {}", self.folder.path().display()))?;
+        self.items.push(item);
+        self.bytes += content.len();
+        if self.bytes >= BATCH_BYTES || self.items.len() >= BATCH_ITEMS { self.finish(found) } else { Ok(()) }
+    }
+
+    /// Searches what has been collected.
+    pub(in super::super) fn finish(&mut self, found: &mut dyn FnMut(&T, Match)) -> anyhow::Result<()> {
+        if self.items.is_empty() {
+            return Ok(());
+        }
+        let folder = self.folder.path();
+        let list: String = (0..self.items.len()).map(|number| format!("{number}\n")).collect();
+        std::fs::write(folder.join("list"), list)?;
+        let compiled = folder.join("rules");
+        if !compiled.exists() {
+            std::fs::copy(self.rules.compiled(), &compiled).context("no room for the compiled rules")?;
+        }
+        let matches = self.run()?;
+        for (number, rules) in matches {
+            let Some(item) = self.items.get(number) else { continue };
+            for rule in rules {
+                found(item, matched(&self.folder.path().join(number.to_string()), rule));
+            }
+        }
+        for number in 0..self.items.len() {
+            std::fs::remove_file(self.folder.path().join(number.to_string()))?;
+        }
+        self.items.clear();
+        self.bytes = 0;
+        Ok(())
+    }
+
+    fn run(&mut self) -> anyhow::Result<std::collections::BTreeMap<usize, Vec<RuleMatch>>> {
+        let errors = File::create_new(self.folder.path().join("errors"))?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("scan-confined").arg(self.folder.path());
+        command.args((!self.rules.said.swap(true, Ordering::Relaxed)).then_some("--say-missing"));
+        command.args(["--", "-C", "-w", "-s", "-L", "-N", "-p", "1", "-a", TIMEOUT_S, "--scan-list", "rules", "list"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().context("cannot start yara")?;
+        let matches = child.stdout.take().map(|stdout| output::read(BufReader::new(stdout))).unwrap_or_default();
+        let status = child.wait().context("cannot wait for yara")?;
+        let mut said = Vec::new();
+        let path = self.folder.path().join("errors");
+        File::open(&path)?.take(1 << 20).read_to_end(&mut said)?;
+        std::fs::remove_file(&path)?;
+        let of_contents =
+            String::from_utf8_lossy(&said).lines().filter(|line| line.starts_with("error scanning")).count();
+        self.failed += of_contents as u64;
+        if !status.success() && of_contents == 0 {
+            return Err(anyhow!("yara failed ({status}): {}", last_lines(&said)));
+        }
+        Ok(matches)
+    }
+}
+
+/// A rule that matched, at the place of its first string.
+fn matched(path: &Path, rule: RuleMatch) -> Match {
+    let (offset, length) = rule.strings.first().map_or((0, 0), |(offset, length, _)| (*offset, *length));
+    let named = rule.strings.iter().map(|(offset, _, name)| format!("{name} at {offset}")).collect::<Vec<_>>();
+    let mut context = Vec::new();
+    if length > 0
+        && let Ok(mut file) = File::open(path)
+    {
+        let from = offset.saturating_sub(CONTEXT_BYTES.0);
+        let len = (offset - from + length + CONTEXT_BYTES.0).min(CONTEXT_BYTES.1);
+        let read = file.seek(SeekFrom::Start(from)).and_then(|_| file.take(len).read_to_end(&mut context));
+        context.truncate(read.unwrap_or(0));
+    }
+    Match {
+        rule: rule.rule,
+        kind: Kind::Yara,
+        stage: String::new(),
+        sender: None,
+        stream_offset: Some(offset),
+        packet: PacketRef::default(),
+        length,
+        context,
+        gap_before: false,
+        detail: named.join(", "),
+    }
+}
+
+/// The last lines of what a program wrote about its errors.
+fn last_lines(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text).into_owned();
+    let lines: Vec<&str> = text.lines().rev().filter(|line| !line.trim().is_empty()).take(ERROR_LINES).collect();
+    plain(&lines.into_iter().rev().collect::<Vec<_>>().join("; ")).into_owned()
+}

@@ -1,0 +1,156 @@
+//! `hunt --yara`, and the process in which `hunt` searches objects. The program yara is the real one.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::hunting::{Replaying, http, lines, retrocap, said, text};
+use crate::machine;
+
+/// Compresses with gzip.
+fn gzip(content: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut child = Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(content).unwrap();
+    child.wait_with_output().unwrap().stdout
+}
+
+fn rules(folder: &Path, name: &str, rules: &str) -> std::path::PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, rules).unwrap();
+    path
+}
+
+fn found(output: &std::process::Output) -> Vec<(String, String, bool)> {
+    let mut found: Vec<_> = lines(output)
+        .iter()
+        .map(|one| {
+            assert_eq!(one["kind"], "yara");
+            let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
+            (text("rule"), text("direction"), !one["file"].is_null())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn yara_rules_match_in_streams_and_in_decoded_objects() {
+    let what = "yara_rules_match_in_streams_and_in_decoded_objects";
+    if !machine::have(what, "yara") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let body = gzip(b"MZ and the word dropper in a compressed answer");
+    let mut response =
+        format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    response.extend_from_slice(&body);
+    let file = http(folder.path(), b"GET /beacon HTTP/1.1\r\nHost: a.example\r\n\r\n", &response, 7);
+    let more = folder.path().join("rules");
+    std::fs::create_dir_all(more.join("below")).unwrap();
+    rules(&more, "one.yar", "rule beacon { strings: $a = \"GET /beacon\" condition: $a }");
+    rules(
+        &more.join("below"),
+        "two.yara",
+        "import \"hash\"\nrule dropper { strings: $a = \"dropper\" condition: uint16(0) == 0x5a4d and $a and filename == \"\" }\n\
+         rule beacon { condition: false }",
+    );
+    let all = retrocap(&["hunt", "-r", text(&file), "--yara", text(&more), "--json"]);
+    assert_eq!(all.status.code(), Some(0), "{}", said(&all));
+    let owned = |rows: &[(&str, &str, bool)]| -> Vec<_> {
+        rows.iter().map(|(rule, side, file)| ((*rule).to_owned(), (*side).to_owned(), *file)).collect()
+    };
+    let expected = [("beacon", "originator", false), ("dropper", "responder", true)];
+    assert_eq!(found(&all), owned(&expected), "{}", said(&all));
+    let one = &lines(&all).into_iter().find(|one| one["rule"] == "beacon").unwrap();
+    assert_eq!((one["stream_offset"].as_u64(), one["length"].as_u64()), (Some(0), Some(11)));
+    assert!(one["context_hex"].as_str().unwrap().starts_with("474554202f626561636f6e"), "{one}");
+    for (place, rows) in [("stream", &expected[..1]), ("file", &expected[1..])] {
+        let output = retrocap(&["hunt", "-r", text(&file), "--yara", text(&more), "--in", place, "--json"]);
+        assert_eq!(found(&output), owned(rows), "{place}: {}", said(&output));
+    }
+    assert!(said(&all).contains("searched 1 object"), "{}", said(&all));
+    let out = folder.path().join("seen.pcapng");
+    let written = retrocap(&["hunt", "-r", text(&file), "--yara", text(&more), "--in", "file", "-w", text(&out)]);
+    assert!(written.status.success(), "{}", said(&written));
+    let (packets, all) = (crate::generate::read(&out).0.len(), crate::generate::read(&file).0.len());
+    assert_eq!(packets, all, "the whole session, found in an object by another process");
+}
+
+#[test]
+fn a_yara_rule_matches_once_where_windows_meet_and_in_a_recorder() {
+    let what = "a_yara_rule_matches_once_where_windows_meet_and_in_a_recorder";
+    if !machine::have(what, "yara") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // The first word lies across the end of the first mebibyte, and the second in the part that both windows have.
+    let mut body = vec![b'.'; 3 << 20];
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 3145728\r\n\r\n";
+    for (at, word) in [((1 << 20) - 3, "needle-one"), ((1 << 20) - 1000, "needle-two"), (2_500_000, "needle-three")] {
+        body[at - head.len()..at - head.len() + word.len()].copy_from_slice(word.as_bytes());
+    }
+    let file = http(folder.path(), b"GET / HTTP/1.1\r\n\r\n", &[head.as_bytes(), &body].concat(), 1400);
+    let path = rules(
+        folder.path(),
+        "rules.yar",
+        "rule one { strings: $a = \"needle-one\" condition: $a }\nrule two { strings: $a = \"needle-two\" condition: $a }\n\
+         rule three { strings: $a = \"needle-three\" condition: $a }\nrule fourth { strings: $a = \"needle-four\" condition: $a }",
+    );
+    let recorder = Replaying::start(&file, &["-m", "32MiB"]);
+    for input in [["-r", text(&file)], ["--socket", &recorder.socket()]] {
+        let output = retrocap(&[&["hunt"], &input[..], &["--yara", text(&path), "--in", "stream", "--json"]].concat());
+        let mut places: Vec<_> = lines(&output)
+            .iter()
+            .map(|one| (one["stream_offset"].as_u64().unwrap(), one["rule"].as_str().unwrap().to_owned()))
+            .collect();
+        places.sort();
+        let expected =
+            [((1 << 20) - 1000, "two".to_owned()), ((1 << 20) - 3, "one".to_owned()), (2_500_000, "three".to_owned())];
+        assert_eq!(places, expected, "{input:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn yara_that_is_missing_and_rules_that_are_wrong_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = http(folder.path(), b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", 1000);
+    let broken = rules(folder.path(), "broken.yar", "rule broken { strings: $a = \"x\" condition: $b }");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
+    command.args(["hunt", "-r", text(&file), "--yara", text(&broken)]).env("PATH", folder.path());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("install the package yara"), "{}", said(&output));
+    if !machine::have("yara_that_is_missing_and_rules_that_are_wrong_are_named", "yara") {
+        return;
+    }
+    for (path, word) in [
+        (text(&broken), "undefined string"),
+        (text(folder.path()), "undefined string"),
+        ("/nowhere/at-all", "/nowhere/at-all"),
+    ] {
+        let output = retrocap(&["hunt", "-r", text(&file), "--yara", path]);
+        assert!(!output.status.success());
+        assert!(said(&output).contains(word), "{path}: {}", said(&output));
+    }
+}
+
+#[test]
+fn contents_are_searched_in_a_confined_process() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_retrocap"));
+    command.arg("search-objects").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let status = || std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let field = |name: &str| {
+        let status = status();
+        status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned()).unwrap()
+    };
+    for _ in 0..1000 {
+        if field("Seccomp:") == "2" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!((field("Seccomp:"), field("NoNewPrivs:"), field("Threads:")), ("2".into(), "1".into(), "1".into()));
+    drop(child.stdin.take());
+    assert!(!child.wait().unwrap().success(), "there was no question");
+}
