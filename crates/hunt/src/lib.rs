@@ -20,11 +20,13 @@ pub mod narrow;
 mod normal;
 pub mod patterns;
 pub mod plan;
+mod report;
 mod session_search;
 #[cfg(test)]
 mod tests;
 mod window;
 
 pub use content_patterns::{ContentPatterns, attacks_named};
-pub use hunter::{Hunter, Report, SearchScope};
+pub use hunter::{Hunter, SearchScope};
 pub use matched::{Kind, Match, MatchSink};
+pub use report::Report;

@@ -9,11 +9,11 @@ use streams::{PacketRef, Sender, Session};
 
 use crate::attack::{Attack, Count};
 use crate::counting::Counting;
-use crate::hunter::Report;
 use crate::indicators::Indicators;
 use crate::knocking::{CONNECT, Knocking};
 use crate::matched::{Kind, Match, MatchSink};
 use crate::patterns::Pattern;
+use crate::report::Report;
 
 /// Reported matches of one rule in one session. Further ones are only counted.
 const MATCHES_MAX: u32 = 100;

@@ -1,4 +1,4 @@
-//! HTTP/1 (RFC 9112) in both directions, with its bodies; and detection of HTTP/2 without TLS by its preface.
+//! HTTP/1 (RFC 9112) in both directions, with its bodies.
 
 use std::collections::VecDeque;
 
@@ -16,14 +16,12 @@ pub(crate) const ROW: Protocol = Protocol {
     resumes: |data| starts_message(data) == Some(true),
     ..row("http", "HTTP/1", Carrier::Tcp, probe, |_| Box::<Http>::default())
 };
-pub(crate) const ROW_H2C: Protocol = row("http2", "HTTP/2 without TLS", Carrier::Tcp, probe_h2c, |_| Box::new(Http2));
 
 const HEADERS_MAX: usize = 128;
 /// Maximum length of a head; servers refuse longer ones.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of requests that wait for their response.
 const REQUESTS_MAX: usize = 256;
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const METHODS: [&[u8]; 24] = [
     b"GET ",
     b"POST ",
@@ -78,23 +76,6 @@ fn probe(probe: &Probe<'_>) -> Verdict {
             Line::More => Verdict::More,
             Line::TooLong => Verdict::Yes,
         },
-    }
-}
-
-fn probe_h2c(probe: &Probe<'_>) -> Verdict {
-    match lines::starts(probe.first(), PREFACE) {
-        Some(true) => Verdict::Yes,
-        Some(false) => Verdict::No,
-        None => Verdict::More,
-    }
-}
-
-struct Http2;
-
-impl Parser for Http2 {
-    fn data(&mut self, input: Input<'_>, out: &mut ParserOutput<'_>) -> Step {
-        out.emit(Event::new("http2.preface", input.sender, input.offset, PREFACE.len()).word("hello"));
-        Step::Stop
     }
 }
 
@@ -290,12 +271,6 @@ impl Http {
         let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
         let host = headers.text("host");
         let url = if path.starts_with('/') { format!("http://{host}{path}") } else { path.to_owned() };
-        let word = match method {
-            "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" | "SEARCH" => "read",
-            "POST" | "PUT" | "PATCH" | "DELETE" | "MKCOL" | "MOVE" | "COPY" | "PROPPATCH" => "write",
-            "CONNECT" => "control",
-            _ => "",
-        };
         let declared = headers.text("content-type");
         let uploads = method == "PUT" || declared.starts_with("multipart/form-data");
         let credentials = credentials(&headers.text("authorization"));
@@ -306,7 +281,7 @@ impl Http {
             .text("url", &url)
             .text("user_agent", headers.text("user-agent"))
             .text("headers", headers.all())
-            .word(word)
+            .word(method_word(method))
             .word(if uploads { "upload" } else { "" });
         if let Some((user, password)) = credentials {
             event = event.word("login").text("user", user).text("password", password).number("plaintext", 1);
@@ -421,6 +396,16 @@ fn framing(headers: &Headers<'_>, response: bool) -> Option<Body> {
     }
 }
 
+/// The word of a request.
+pub(crate) fn method_word(method: &str) -> &'static str {
+    match method {
+        "GET" | "HEAD" | "OPTIONS" | "PROPFIND" | "REPORT" | "SEARCH" => "read",
+        "POST" | "PUT" | "PATCH" | "DELETE" | "MKCOL" | "MOVE" | "COPY" | "PROPPATCH" => "write",
+        "CONNECT" => "control",
+        _ => "",
+    }
+}
+
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next()?;
     if digits.is_empty() || digits.len() > 15 {
@@ -430,14 +415,14 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 }
 
 /// The first byte and the total of `bytes 0-99/1000`.
-fn content_range(text: &str) -> (u64, Option<u64>) {
+pub(crate) fn content_range(text: &str) -> (u64, Option<u64>) {
     let Some((span, total)) = text.trim_start_matches("bytes").trim().split_once('/') else { return (0, None) };
     let from = span.split('-').next().and_then(|from| from.trim().parse().ok()).unwrap_or(0);
     (from, total.trim().parse().ok())
 }
 
 /// The last part of a path.
-fn file_name(path: &str) -> String {
+pub(crate) fn file_name(path: &str) -> String {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     path.rsplit('/').next().unwrap_or_default().to_owned()
 }
@@ -454,7 +439,7 @@ pub(crate) fn disposition_name(text: &str) -> Option<String> {
 }
 
 /// User and password of `Basic dXNlcjpwYXNz`.
-fn credentials(text: &str) -> Option<(String, String)> {
+pub(crate) fn credentials(text: &str) -> Option<(String, String)> {
     let (scheme, encoded) = text.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

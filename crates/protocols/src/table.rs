@@ -2,8 +2,8 @@
 
 use crate::protocol::Protocol;
 use crate::{
-    bacnet, dhcp, dnp3, dns, enip, ftp, http, iec104, imap, modbus, mqtt, nfs, ntp, opcua, pop3, profinet, rdp, s7comm,
-    sip, smb1, smb2, smtp, ssh, tftp, tls, tpkt,
+    bacnet, dhcp, dnp3, dns, enip, ftp, http, http2, iec104, imap, modbus, mqtt, nfs, ntp, opcua, pop3, profinet, rdp,
+    s7comm, sip, smb1, smb2, smtp, ssh, tftp, tls, tpkt,
 };
 
 /// All protocols.
@@ -11,7 +11,7 @@ pub static TABLE: [Protocol; 28] = [
     tls::ROW,
     ssh::ROW,
     http::ROW,
-    http::ROW_H2C,
+    http2::ROW,
     smb2::ROW,
     smb1::ROW,
     nfs::ROW,

@@ -168,6 +168,67 @@ fn names_of_protocols_differ() {
     assert_eq!(names.len(), TABLE.len());
 }
 
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[test]
+fn http_2_without_tls_has_requests_and_bodies_of_streams_at_a_time() {
+    // POST /up of two streams, the second of which refers to the table that the first one filled.
+    let first = b"\x83\x86\x44\x03/up\x41\x08a.exampl\x5f\x0atext/plain";
+    let second = b"\x83\x86\xc0\xbf\xbe";
+    let client = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        &frame(4, 0, 0, b""),
+        &frame(
+            1,
+            0x28,
+            1,
+            &[&b"\x02\0\0\0\0\x10"[..], &first[..10]].concat().iter().copied().chain([0, 0]).collect::<Vec<_>>(),
+        ),
+        &frame(9, 4, 1, &first[10..]),
+        &frame(1, 4, 3, second),
+        &frame(0, 0, 1, b"one "),
+        &frame(0, 9, 3, b"\x03two\0\0\0"),
+        &frame(0, 1, 1, b"and more"),
+    ]
+    .concat();
+    let server =
+        [&frame(4, 1, 0, b"")[..], &frame(1, 4, 1, b"\x88"), &frame(0, 1, 1, b"hello"), &frame(1, 5, 3, b"\x8d")]
+            .concat();
+    for piece in [1, 3, 1000] {
+        let notes = talk(&session(6, [1000, 8080], 0), &[(A, Ok(&client)), (B, Ok(&server))], piece);
+        let expected = [
+            "http2",
+            "http2.preface hello",
+            "http.request write",
+            "http.request write",
+            "http.response ",
+            "http.response error",
+        ];
+        assert_eq!(notes.found, expected, "{piece}");
+        let mut objects: Vec<_> = notes
+            .objects
+            .iter()
+            .map(|(head, content, end)| (head.source.as_str(), head.mime_declared.as_str(), content.as_slice(), *end))
+            .collect();
+        objects.sort();
+        let url = "http://a.exampl/up";
+        let expected = [
+            (url, "", &b"hello"[..], Some(Some(5))),
+            (url, "text/plain", b"one and more", Some(Some(12))),
+            (url, "text/plain", b"two", Some(Some(3))),
+        ];
+        assert_eq!(objects, expected, "{piece}");
+        assert!(notes.objects.iter().all(|(head, ..)| head.protocol == "http" && head.name == "up"));
+    }
+    let half = client.len() - frame(0, 1, 1, b"and more").len() - 3;
+    let notes = talk(&session(6, [1000, 8080], 0), &[(A, Ok(&client[..half])), (A, Err(20)), (A, Ok(b"\0\0\0"))], 1000);
+    assert!(notes.objects.iter().any(|(_, _, end)| *end == Some(None)), "a body whose end is missing is not whole");
+}
+
 /// Beginnings that make each probe say yes, to get into the parsers.
 fn beginnings() -> Vec<Vec<u8>> {
     let mut smb2 = b"\0\0\x01\0\xfeSMB".to_vec();
@@ -183,6 +244,7 @@ fn beginnings() -> Vec<Vec<u8>> {
         b"SSH-2.0-x\r\n\0\0\x02\x00\x08\x14",
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x03\x01\x04\0\0\0\x01\x82\x86\x84\0\0\x08\0\0\0\0\0\x01",
         &smb2,
         &smb1,
         b"\x03\0\0\x13\x0e\xe0\0\0\0\0\0\x01\0\x08\0\x03\0\0\0",

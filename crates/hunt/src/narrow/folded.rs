@@ -19,6 +19,9 @@ const CASE: u8 = 0x20;
 /// Bytes of text and of protocols, the most frequent first.
 const FREQUENT: &[u8] = b"\0 etaoinsrhldcump\xffgfyb1w2,0v/.3=4:5-678\"9\r\nk<>;&_x";
 
+/// A literal in lower case, and the place of the pair's first byte in it.
+type PlacedLiteral = (Vec<u8>, usize);
+
 /// A search for literals in upper and lower case.
 #[derive(Debug)]
 pub(super) struct Folded {
@@ -30,8 +33,7 @@ pub(super) struct Folded {
 struct Pair {
     bytes: [u8; 2],
     distance: usize,
-    /// Literals in lower case, and the place of the first byte in them.
-    literals: Vec<(Vec<u8>, usize)>,
+    literals: Vec<PlacedLiteral>,
 }
 
 /// The literals in lower case, if most of them differ in case alone, and few remain.
@@ -64,7 +66,7 @@ impl Folded {
 impl Pair {
     /// The pair that most of the literals have; of several, the rarest.
     fn of_most(literals: &[Vec<u8>]) -> Option<Self> {
-        let mut candidates: BTreeMap<([u8; 2], usize), Vec<(Vec<u8>, usize)>> = BTreeMap::new();
+        let mut candidates: BTreeMap<([u8; 2], usize), Vec<PlacedLiteral>> = BTreeMap::new();
         for literal in literals {
             for (at, &first) in literal.iter().enumerate() {
                 for (distance, &second) in literal.iter().skip(at).enumerate().skip(1).take(DISTANCE_MAX) {

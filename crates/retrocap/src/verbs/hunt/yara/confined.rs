@@ -7,10 +7,12 @@ use std::process::Command;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::scan::MISSING_PROGRAM;
 use crate::options::Common;
 use crate::terminal::printable::note;
 use daemon::sandbox::scanner;
+
+/// What to do where the program is missing.
+pub(super) const MISSING_PROGRAM: &str = "there is no program yara: install the package yara";
 
 /// The process that becomes yara
 #[derive(Debug, Args)]

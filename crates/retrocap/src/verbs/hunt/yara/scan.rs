@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, anyhow};
 
-use super::confined::program;
+use super::confined::{MISSING_PROGRAM, program};
 use super::literals;
 use super::output::{self, RuleMatch};
 use crate::error::Usage;
@@ -17,7 +17,6 @@ use crate::terminal::printable::plain;
 use hunt::{Kind, Match};
 use streams::PacketRef;
 
-pub(super) const MISSING_PROGRAM: &str = "there is no program yara: install the package yara";
 /// Bytes that are searched at once.
 const BATCH_BYTES: usize = 32 << 20;
 /// Contents that are searched at once.
