@@ -77,6 +77,30 @@ await run({
     assert.deepEqual(all, []);
   },
 
+  async motion_is_reduced_where_that_is_asked_for() {
+    const moves = async (reducedMotion) => {
+      await page.emulateMedia({ reducedMotion });
+      return page.evaluate(() => [...document.querySelectorAll('*')].some((node) => {
+        const { transitionDuration, animationName } = getComputedStyle(node);
+        return animationName !== 'none' || transitionDuration.split(',').some((one) => parseFloat(one) > 0);
+      }));
+    };
+    assert.equal(await moves('no-preference'), true);
+    assert.equal(await moves('reduce'), false);
+  },
+
+  async a_narrow_list_shows_who_what_and_how_much_is_kept() {
+    await page.setViewportSize({ width: 1280, height: 720 });
+    await page.locator('.row').first().click();
+    await page.locator('#packets .lines li').first().waitFor();
+    const shown = await page.locator('.head > span').evaluateAll((all) => all.filter((one) => one.offsetWidth > 0).map((one) => one.textContent));
+    assert.deepEqual(shown, ['First packet', 'Originator', 'Responder', 'Name and words', 'Kept']);
+    const over = await page.locator('#grid').evaluate((grid) => grid.scrollWidth - grid.clientWidth);
+    assert.ok(over <= 0, `${over} pixels are out of sight`);
+    await page.locator('#close').click();
+    assert.equal(await page.locator('.head > span').evaluateAll((all) => all.filter((one) => one.offsetWidth > 0).length), 10);
+  },
+
   async it_is_usable_at_400_pixels_and_wide() {
     for (const width of [400, 1280, 2560]) {
       await page.setViewportSize({ width, height: 720 });

@@ -23,6 +23,7 @@ await run({
     const rows = await page.locator('.row:not([hidden])').count();
     for (let i = 0; i < rows; i += 1) {
       await page.locator('.row:not([hidden])').nth(i).click();
+      await page.locator('#tab-packets').click();
       await page.locator('#packets .lines li').first().waitFor();
       for (const tab of ['packets', 'conversation', 'files', 'about']) {
         await page.locator(`#tab-${tab}`).click();

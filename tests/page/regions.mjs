@@ -56,6 +56,49 @@ await run({
     await clear();
   },
 
+  async time_strip_marks_gaps_losses_and_what_is_kept() {
+    const pixel = (x, y) => page.locator('#timeline').evaluate((canvas, [left, top]) => {
+      const scale = canvas.width / canvas.clientWidth;
+      return [...canvas.getContext('2d').getImageData(Math.floor(left * canvas.width), Math.floor(top * scale), 1, 1).data].slice(0, 3);
+    }, [x, y]);
+    const colour = (name) => page.evaluate((variable) => {
+      const probe = document.createElement('i');
+      probe.style.color = `var(${variable})`;
+      document.body.append(probe);
+      const made = getComputedStyle(probe).color.match(/\d+/g).map(Number);
+      probe.remove();
+      return made;
+    }, name);
+    // A capture file has no gaps and no losses, so that they are put into the recorder's answer.
+    await page.route('**/v1/timeline*', async (route) => {
+      const answer = await route.fetch(), timeline = await answer.json();
+      const at = (share) => new Date(Date.parse(timeline.since) + share * (Date.parse(timeline.until) - Date.parse(timeline.since))).toISOString();
+      await route.fulfill({ json: { ...timeline, gaps: [{ since: at(0.2), until: at(0.3), interface: '' }], drops: [{ since: at(0.6), until: at(0.7), packets: 1234 }], whole_since: at(0.5) } });
+    });
+    await page.locator('#everything').click();
+    await page.getByRole('button', { name: 'Zoom in', exact: true }).click();
+    await page.locator('#everything').click();
+    await until('gaps and losses in words', async () => /1 gap in the recording, 1234 packets lost/.test(await page.locator('#timeline').getAttribute('aria-label')));
+    const lost = await colour('--lost'), whole = await colour('--whole');
+    assert.deepEqual([await pixel(0.25, 2), await pixel(0.65, 8), await pixel(0.75, 81)], [lost, lost, whole]);
+    assert.notDeepEqual(await pixel(0.4, 2), lost);
+    assert.notDeepEqual(await pixel(0.25, 81), whole);
+    assert.ok((await page.locator('#legend').textContent()).includes('gap or loss'));
+    await page.unroute('**/v1/timeline*');
+    await clear();
+  },
+
+  async numbers_are_exact_on_hover() {
+    const most = [...flows].sort((a, b) => b.bytes.originator + b.bytes.responder - a.bytes.originator - a.bytes.responder)[0];
+    await page.locator('#sort').selectOption('bytes');
+    const exact = (count) => String(count).replace(/\B(?=(\d{3})+(?!\d))/g, ',');
+    const cell = page.locator('.row').first().locator('span').nth(8);
+    await until('the largest first', async () => (await cell.getAttribute('title')) === `${exact(most.bytes.originator)} out, ${exact(most.bytes.responder)} in`);
+    assert.match(await cell.textContent(), /^[\d.]+ [KM]iB$/);
+    for (const title of await page.locator('#sums li > button:first-child').evaluateAll((all) => all.map((one) => one.title))) assert.match(title, /^[\d,]+ bytes out, [\d,]+ bytes in, [\d,]+ sessions$/);
+    await clear();
+  },
+
   async talkers_narrow_and_exclude() {
     await until('talkers', async () => (await page.locator('#sums li').count()) > 3);
     const name = await page.locator('#sums .name').nth(1).textContent();
@@ -157,7 +200,7 @@ await run({
     await page.locator('#rules').fill(`Host: ${http.http_host}`);
     await page.locator('#hunt-start').click();
     await until('matches', async () => (await page.locator('#matches li').count()) > 0);
-    await until('the search ends', async () => /\d+ matches(?! so far)/.test(await page.locator('#hunt-note').textContent()));
+    await until('the search ends', async () => /\d+ match(es)?(?! so far|es so far)/.test(await page.locator('#hunt-note').textContent()));
     await page.locator('#matches button').first().click();
     await page.locator('#packets .lines li').first().waitFor();
     await page.locator('#rules').fill('');
@@ -219,6 +262,16 @@ await run({
     assert.ok(!other.url().includes('link='), 'the secret is not in the address any more');
     await other.reload();
     await other.locator('#packets .lines li').first().waitFor();
+    // The view of the session, and what is hunted for, are in the address too; a hunt waits for who opened it.
+    await other.locator('#tab-conversation').click();
+    await until('the view', async () => other.url().includes('tab=conversation'));
+    await other.reload();
+    await other.locator('#said-bytes pre').first().waitFor();
+    await other.goto(`${url.origin}/#view=hunt&kind=regex&rules=${encodeURIComponent('Host: .*')}`);
+    await other.reload();
+    await other.locator('#rules').waitFor();
+    assert.deepEqual([await other.locator('#rule-kind').inputValue(), await other.locator('#rules').inputValue()], ['regex', 'Host: .*']);
+    assert.equal(await other.locator('#matches li').count(), 0);
     await other.close();
   },
 

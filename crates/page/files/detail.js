@@ -1,7 +1,7 @@
 // One session: what is known of it, its packets, what was said, and its files; and what can be done with it.
 
 import * as api from './api.js';
-import { bytes, decode64, exact, exactTime, hexDump, microseconds, number, printable, rfc3339, span } from './format.js';
+import { bytes, counted, decode64, exact, exactTime, hexDump, microseconds, number, printable, rfc3339, span } from './format.js';
 import { dissect, layers, treeOf } from './packet.js';
 import { facts, said } from './said.js';
 import { change, state } from './state.js';
@@ -145,7 +145,7 @@ export function detail(place, app) {
     try {
       const end = await api.lines('GET /v1/lines', { ...selection(flow), count: PACKETS }, add);
       const missing = flow.packets.originator + flow.packets.responder - flow.kept_packets;
-      note.textContent = [`${list.children.length} packets`, missing > 0 && !flow.kept_unknown ? `${exact(missing)} are gone` : '', end['retrocap-note'] || ''].filter(Boolean).join('. ');
+      note.textContent = [counted(list.children.length, 'packet'), missing > 0 && !flow.kept_unknown ? `${exact(missing)} are gone` : '', end['retrocap-note'] || ''].filter(Boolean).join('. ');
       list.querySelector('button')?.click();
     } catch (error) {
       note.textContent = error.message;
@@ -177,7 +177,7 @@ export function detail(place, app) {
     try {
       const end = await api.lines('GET /v1/streams', selection(flow), (part) => parts.push(part));
       const gaps = parts.filter((part) => part.gap).length;
-      note.textContent = [gaps ? `${gaps} gaps` : 'No gaps', end['retrocap-note'] || ''].filter(Boolean).join('. ');
+      note.textContent = [gaps ? counted(gaps, 'gap') : 'No gaps', end['retrocap-note'] || ''].filter(Boolean).join('. ');
       show();
     } catch (error) {
       note.textContent = error.message;
@@ -189,7 +189,7 @@ export function detail(place, app) {
     body.replaceChildren(note, list);
     try {
       const end = await api.lines('GET /v1/files', selection(flow), (file) => list.append(fileItem(file)));
-      note.textContent = [`${list.children.length} files`, end['retrocap-missing'] || ''].filter(Boolean).join('; ');
+      note.textContent = [counted(list.children.length, 'file'), end['retrocap-missing'] || ''].filter(Boolean).join('; ');
     } catch (error) {
       note.textContent = error.message;
     }
@@ -237,9 +237,9 @@ export function detail(place, app) {
       ['files', 'Files', (body) => files(flow, body)], ['about', 'About', (body) => about(flow, body)]];
     const may = app.visitor?.roles.includes('packets');
     place.replaceChildren(close(), el('h2', {}, title), el('p', { class: 'note' }, [words(flow), flow.state, `${bytes(flow.bytes.originator + flow.bytes.responder)}`].filter(Boolean).join(' · ')),
-      buttons(flow), el('p', { id: 'given', role: 'status' }), panels(may ? views : views.slice(3), may ? 'packets' : 'about'));
+      buttons(flow), el('p', { id: 'given', role: 'status' }), panels(may ? views : views.slice(3), state.tab || 'packets', (tab) => change({ tab: tab === 'packets' ? '' : tab }, false)));
   }
 
-  const close = () => button('Close', () => { change({ session: '' }); byId('grid').focus(); }, { class: 'close', id: 'close' });
+  const close = () => button('Close', () => { change({ session: '', tab: '' }); byId('grid').focus(); }, { class: 'close', id: 'close' });
   return { show };
 }

@@ -22,6 +22,9 @@ export function number(count) {
   return `${(count / 1e6).toFixed(1)} M`;
 }
 
+// A number with its thing: 1 session, 2 sessions.
+export const counted = (count, thing) => `${number(count)} ${thing}${count === 1 ? '' : 's'}`;
+
 const two = (value) => (value < 10 ? `0${value}` : `${value}`);
 
 function zone(date) {

@@ -2,7 +2,7 @@
 
 import * as api from './api.js';
 import { exactTime, microseconds, number } from './format.js';
-import { change, state } from './state.js';
+import { change, onChange, state } from './state.js';
 import { button, drops, el } from './ui.js';
 
 const KINDS = [['text', 'Text'], ['regex', 'Regular expression'], ['bytes', 'Bytes in hexadecimal'], ['ioc', 'Indicator: address, name, URL, hash'], ['attack', 'Named attack, or all'], ['rule', 'Rule of your own (TOML)']];
@@ -20,6 +20,15 @@ export function hunt(place, app) {
   place.append(form, list);
   let running = null;
 
+  // What is looked for is in the address; whoever opens it decides whether to look.
+  function show() {
+    kind.value = state.kind || 'text';
+    where.value = state.in || 'stream';
+    rules.value = state.rules;
+  }
+  show();
+  onChange((keys) => { if (['kind', 'in', 'rules'].some((key) => keys.has(key))) show(); });
+
   drops(zone, file, async (given) => {
     if (given.size > RULE_BYTES_MAX) { note.textContent = `${given.name} is too large for a rule.`; return; }
     kind.value = 'rule';
@@ -31,6 +40,7 @@ export function hunt(place, app) {
     event.preventDefault();
     const all = rules.value.split('\n').map((line) => line.trim()).filter(Boolean);
     if (!all.length) { note.textContent = 'There is no rule. Write one, for example a password or a host name.'; return; }
+    change({ kind: kind.value === 'text' ? '' : kind.value, in: where.value === 'stream' ? '' : where.value, rules: rules.value }, false);
     running?.abort();
     const mine = new AbortController();
     running = mine;
@@ -44,7 +54,7 @@ export function hunt(place, app) {
       const end = kind.value === 'rule'
         ? await api.lines('POST /v1/hunt/rule', selection, add, { body: { rule: rules.value }, signal: mine.signal })
         : await api.lines('GET /v1/hunt', { ...selection, [kind.value]: all, in: where.value }, add, { signal: mine.signal });
-      note.textContent = [`${number(list.children.length)} matches`, end['retrocap-note'], end['retrocap-missing']].filter(Boolean).join('; ');
+      note.textContent = [`${number(list.children.length)} ${list.children.length === 1 ? 'match' : 'matches'}`, end['retrocap-note'], end['retrocap-missing']].filter(Boolean).join('; ');
     } catch (error) {
       note.textContent = error.name === 'AbortError' ? `Stopped, with ${list.children.length} matches.` : error.message;
     } finally {

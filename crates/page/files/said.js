@@ -1,7 +1,7 @@
 // What a session said of who takes part: certificate, fingerprints, and the messages of its protocol.
 
 import * as api from './api.js';
-import { exact, exactTime, microseconds, time } from './format.js';
+import { counted, exactTime, microseconds, time } from './format.js';
 import { el } from './ui.js';
 
 const MESSAGES = 500;
@@ -52,7 +52,7 @@ export async function said(selection, place) {
     const end = await api.lines('GET /v1/messages', { ...selection, count: MESSAGES }, (message) => messages.push(message));
     const hello = messages.find((message) => message.name === 'tls.server_hello');
     const hidden = hello?.fields.version === 'TLSv1.3' && !messages.some((message) => message.name === 'tls.certificate');
-    note.textContent = [`${exact(messages.length)} messages`, hidden ? 'TLS 1.3 encrypts the certificate' : '', end['retrocap-note']].filter(Boolean).join('. ');
+    note.textContent = [counted(messages.length, 'message'), hidden ? 'TLS 1.3 encrypts the certificate' : '', end['retrocap-note']].filter(Boolean).join('. ');
     place.append(...[fingerprints(messages), ...messages.filter((message) => message.name === 'tls.certificate').map(certificate), listed(messages)].filter(Boolean));
   } catch (error) {
     note.textContent = error.message;

@@ -1,6 +1,6 @@
 // The search box, what it understood, and the terms that narrow the list.
 
-import { exact, number } from './format.js';
+import { counted, exact, number } from './format.js';
 import { change, removeTerm, state, terms } from './state.js';
 import { term } from './search.js';
 import { button, byId, el } from './ui.js';
@@ -34,7 +34,7 @@ export function searchBox(form, app) {
     sort.value = state.sort;
     chips.replaceChildren(...terms('only').map((text) => chip('only', text)), ...terms('not').map((text) => chip('not', text)));
     const as = app.understood.kind === 'none' ? '' : `Understood as ${app.understood.words}. `;
-    const count = `${number(app.rows.length)} of ${number(app.store.count)} sessions`;
+    const count = `${number(app.rows.length)} of ${counted(app.store.count, 'session')}`;
     const problem = app.error ? ` ${app.error}` : app.rows.length === 0 && app.note ? ` ${app.note}` : '';
     understood.textContent = asking ? `${as}Asking the recorder …` : `${as}${count}.${problem}`;
     understood.title = `${exact(app.rows.length)} of ${exact(app.store.count)}`;

@@ -1,7 +1,7 @@
 // Traffic over time. Dragging over it, or its buttons, sets the window for everything below.
 
 import * as api from './api.js';
-import { bytes, dayAndClock, exact, exactTime, microseconds, number, rfc3339, span } from './format.js';
+import { bytes, clock, counted, dayAndClock, exact, exactTime, microseconds, rfc3339, span } from './format.js';
 import { change, state } from './state.js';
 import { button, el, say } from './ui.js';
 
@@ -17,7 +17,11 @@ export function strip(place, app) {
     button('◀', () => pan(-0.5), { 'aria-label': 'Earlier' }), button('▶', () => pan(0.5), { 'aria-label': 'Later' }),
     button('10 min', () => last(600)), button('1 h', () => last(3600)), button('Everything', () => change({ since: '', until: '' }), { id: 'everything' }),
     since, until, el('button', { type: 'submit' }, 'Set'));
-  place.append(canvas, words, form);
+  const hints = { cover: 'Height: the share of sessions that began then. The darker, the more of each is kept: first packet, first kB, first 10 kB, everything', whole: 'Every packet since then is kept' };
+  const mark = (name, text) => el('li', { title: hints[name] }, el('i', { class: `swatch ${name}` }), text);
+  const legend = el('ul', { id: 'legend', 'aria-label': 'Legend of the time strip' }, mark('bytes', 'bytes'), mark('starts', 'session starts'),
+    mark('cover', 'kept of these'), mark('whole', 'all kept'), mark('lost', 'gap or loss'));
+  place.append(canvas, el('div', { class: 'under' }, words, legend), form);
   /** @type {import('../types/api.d.ts').Timeline} */
   let data = null;
   let asked = -EVERY_MS, wait = EVERY_MS, drag = null, hover = null, reach = null;
@@ -118,10 +122,13 @@ export function strip(place, app) {
     }
     paint.fillStyle = colour('--ink');
     paint.font = '11px system-ui, sans-serif';
+    // The line below has the day; a short time needs parts of a second.
+    const reaches = end() - begin();
+    const label = (at) => (reaches < 2e7 ? `${clock(at)}.${String(Math.floor((at % 1e6) / 1e3)).padStart(3, '0')}` : reaches < 8.64e10 ? clock(at) : dayAndClock(at));
     const marks = Math.max(2, Math.floor(width / 150));
     for (let i = 0; i < marks; i += 1) {
       const at = begin() + ((end() - begin()) * i) / marks;
-      paint.fillText(dayAndClock(at), (width * i) / marks + 2, HEIGHT - 2);
+      paint.fillText(label(at), (width * i) / marks + 2, HEIGHT - 2);
     }
     if (drag && drag.to !== undefined) {
       paint.fillStyle = colour('--chosen');
@@ -132,10 +139,10 @@ export function strip(place, app) {
 
   function describe() {
     const all = data.bytes.reduce((sum, value) => sum + value, 0), sessions = data.sessions.reduce((sum, value) => sum + value, 0);
-    let text = `${exactTime(begin()).slice(0, 19)} to ${exactTime(end()).slice(0, 19)} ${exactTime(end()).split(' ').pop()} (${span(end() - begin())}): ${bytes(all)}, ${number(sessions)} sessions began`;
-    if (data.gaps.length) text += `, ${data.gaps.length} gaps in the recording`;
+    let text = `${exactTime(begin()).slice(0, 19)} to ${exactTime(end()).slice(0, 19)} ${exactTime(end()).split(' ').pop()} (${span(end() - begin())}): ${bytes(all)}, ${counted(sessions, 'session')} began`;
+    if (data.gaps.length) text += `, ${counted(data.gaps.length, 'gap')} in the recording`;
     const lost = data.drops.reduce((sum, drop) => sum + drop.packets, 0);
-    if (lost) text += `, ${number(lost)} packets lost`;
+    if (lost) text += `, ${counted(lost, 'packet')} lost`;
     canvas.setAttribute('aria-label', `Traffic over time. ${text}`);
     if (hover !== null) {
       const i = Math.min(data.bytes.length - 1, Math.max(0, Math.floor((hover / canvas.clientWidth) * data.bytes.length)));

@@ -60,8 +60,9 @@ export function table(place, app) {
     const all = store.originatorBytes[index] + store.responderBytes[index];
     const known = details.get(store.id(index));
     put(cells[0], dayAndClock(store.first[index]), exactTime(store.first[index]));
-    put(cells[1], end(store.originator[index], store.originatorPort[index]));
-    put(cells[2], end(store.responder[index], store.responderPort[index]));
+    const [from, to] = [end(store.originator[index], store.originatorPort[index]), end(store.responder[index], store.responderPort[index])];
+    put(cells[1], from, from);
+    put(cells[2], to, to);
     put(cells[3], protocolName(store.protocol[index]), store.vlan[index] ? `VLAN ${store.vlan[index] - 1}` : app.end.interfaces[store.iface[index]]);
     put(cells[4], known ? words(known) : '', known ? words(known) : '');
     put(cells[5], app.end.states[store.state[index]] || '');
@@ -151,7 +152,7 @@ export function table(place, app) {
     const to = { ArrowDown: chosen + 1, ArrowUp: Math.max(0, chosen - 1), PageDown: chosen + page, PageUp: chosen - page, Home: 0, End: app.rows.length - 1 }[event.key];
     if (to !== undefined) choose(to, Boolean(state.session));
     else if (event.key === 'Enter' || event.key === ' ') choose(Math.max(0, chosen), true);
-    else if (event.key === 'Escape') change({ session: '' });
+    else if (event.key === 'Escape') change({ session: '', tab: '' });
     else return;
     event.preventDefault();
   });
@@ -174,8 +175,9 @@ export function table(place, app) {
 }
 
 export function words(flow) {
-  const parts = [flow.server_name, flow.http_host, flow.dns_question && `${flow.dns_question}${flow.dns_type ? ` (${flow.dns_type})` : ''}`];
-  if (flow.app) parts.push([flow.app.name, ...(flow.app.words || [])].join(' '));
+  // The protocol that the name was read from.
+  const of = flow.app?.name || (flow.server_name ? 'tls' : flow.http_host ? 'http' : flow.dns_question ? 'dns' : '');
+  const parts = [[of, ...(flow.app?.words || [])].filter(Boolean).join(' '), flow.server_name, flow.http_host, flow.dns_question && `${flow.dns_question}${flow.dns_type ? ` (${flow.dns_type})` : ''}`];
   if (flow.process) parts.push(`by ${flow.process.name || flow.process.pid}`);
   return parts.filter(Boolean).join(' · ');
 }

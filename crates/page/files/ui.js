@@ -64,7 +64,8 @@ export function tabs(list, entries, choose) {
 }
 
 // A panel of a tab that stands inside another part of the page.
-export function panels(entries, first) {
+// `chosen` hears of each choice.
+export function panels(entries, first, chosen = (/** @type {string} */ _key) => {}) {
   const box = el('div', { class: 'panels' });
   const list = el('div', { role: 'tablist', class: 'tablist', 'aria-label': 'Views of this session' });
   const shown = new Set();
@@ -76,6 +77,7 @@ export function panels(entries, first) {
   }
   const choose = (key) => {
     mark(key);
+    chosen(key);
     for (const [name, [body, make]] of bodies) {
       body.hidden = name !== key;
       if (name === key && !shown.has(key)) {
@@ -86,7 +88,7 @@ export function panels(entries, first) {
   };
   const mark = tabs(list, entries.map(([key, text]) => [key, text]), choose);
   box.append(list, ...[...bodies.values()].map(([body]) => body));
-  choose(first);
+  choose(bodies.has(first) ? first : entries[0][0]);
   return box;
 }
 

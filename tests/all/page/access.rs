@@ -1,10 +1,12 @@
 //! Links, tokens, hosts and origins.
 
 use std::os::linux::fs::MetadataExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use super::{Opened, curl, link};
 use crate::machine;
+use crate::namespaces::{Namespace, available};
 use crate::recorder::running::{PROGRAM, Recorder, eventually, have};
 
 /// Ports at which a process listens.
@@ -165,4 +167,68 @@ fn what_the_page_polls_is_in_the_audit_log_once_with_the_name_of_who_asked() {
         assert_eq!(line["who"]["uid"], uid, "{line}");
         assert!(line["from"].as_str().unwrap().starts_with("page, 127.0.0.1:"), "{line}");
     }
+}
+
+#[test]
+fn a_page_that_is_open_costs_no_packet() {
+    const TEST: &str = "a_page_that_is_open_costs_no_packet";
+    if !available(TEST) || !have(TEST, &["curl", "ip", "bash"]) {
+        return;
+    }
+    let namespace = Namespace::new();
+    assert!(namespace.ip("link set lo up").status.success());
+    let recorder = Recorder::live(&namespace, &["-m", "16M", "--user", "nobody"]);
+    let (origin, secret) = link(&recorder);
+    let inside = ["ip", "netns", "exec", &namespace.name];
+    let exchanged = curl(&inside, &format!("{origin}/v1/page/session"), &["-d", &format!("{{\"link\":\"{secret}\"}}")]);
+    assert_eq!(exchanged.status, 201, "{}", exchanged.text());
+    let header = format!("Authorization: Bearer {}", exchanged.json()["token"].as_str().unwrap());
+    for path in ["/", "/page/main.js", "/v1/columns", "/v1/timeline", "/v1/status", "/v1/health"] {
+        for _ in 0..3 {
+            assert_eq!(curl(&inside, &format!("{origin}{path}"), &["-H", &header]).status, 200, "{path}");
+        }
+    }
+    // Other traffic of the same interface is recorded.
+    assert!(namespace.exec(&["bash", "-c", "echo x >/dev/udp/127.0.0.1/4009"]).status.success());
+    let flows = || -> Vec<serde_json::Value> {
+        let listed = recorder.ask(&["flows", "--json"]).stdout;
+        listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    eventually("the datagram is recorded", || flows().iter().any(|flow| flow["responder"]["port"] == 4009));
+    let of_page: Vec<_> = flows().into_iter().filter(|flow| flow["proto"] == "tcp").collect();
+    assert!(of_page.is_empty(), "{of_page:?}");
+}
+
+#[test]
+fn a_desktop_opens_the_link_as_the_user_who_ran_sudo() {
+    const TEST: &str = "a_desktop_opens_the_link_as_the_user_who_ran_sudo";
+    if !have(TEST, &["script"]) {
+        return;
+    }
+    let Some(page) = Opened::new("http-gzip.pcap", &[]) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mode = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(folder.path(), 0o755);
+    let (opener, opened) = (folder.path().join("xdg-open"), folder.path().join("opened"));
+    std::fs::write(&opener, format!("#!/bin/sh\necho \"$(id -u) $1\" > {}\n", opened.display())).unwrap();
+    mode(&opener, 0o755);
+    std::fs::write(&opened, "").unwrap();
+    mode(&opened, 0o666);
+    let asked = format!("{PROGRAM} page --socket {}", page.recorder.socket().display());
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let mut command = std::process::Command::new("script");
+    command.args(["-qec", &asked, "/dev/null"]).env("PATH", path).env("DISPLAY", ":9").stdin(Stdio::null());
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        command.env("SUDO_UID", "65534").env("SUDO_GID", "65534");
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let expected = if is_root { "65534".to_owned() } else { rustix::process::geteuid().as_raw().to_string() };
+    eventually("the browser was started", || {
+        let text = std::fs::read_to_string(&opened).unwrap();
+        text.starts_with(&format!("{expected} {}/#link=", page.origin))
+    });
 }

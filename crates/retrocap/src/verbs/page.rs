@@ -81,6 +81,8 @@ fn open(url: &str, user: Option<u32>) -> std::io::Result<()> {
     }
     let mut command = Command::new("xdg-open");
     command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // A terminal that is closed at once does not end the browser.
+    command.process_group(0);
     if rustix::process::geteuid().is_root() {
         let user = user.filter(|uid| *uid != 0).ok_or_else(|| std::io::Error::other("a browser is not run as root"))?;
         let group = std::env::var("SUDO_GID").ok().and_then(|gid| gid.parse().ok()).unwrap_or(user);
