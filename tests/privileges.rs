@@ -154,7 +154,11 @@ mod forbidden {
         ("read its configuration", |at| File::open(at.join("etc/config")).map(drop), &READERS),
         ("change its configuration", |at| File::options().append(true).open(at.join("etc/config")).map(drop), &[]),
         ("write a log", |at| File::create(at.join("log/new")).map(drop), &[Role::Main, Role::Audit, Role::Spool]),
-        ("put a log aside", |at| std::fs::rename(at.join("log/old"), at.join("log/old")), &[Role::Main, Role::Audit]),
+        (
+            "put a log aside",
+            |at| std::fs::rename(at.join("log/old"), at.join("log/old")),
+            &[Role::Main, Role::Audit, Role::Spool],
+        ),
         ("remove a file", |at| Ok(unlinkat(CWD, at.join("log/old"), AtFlags::empty())?), &[Role::Main, Role::Spool]),
         ("leave a file elsewhere", |_| File::create("/tmp/retrocap-was-here").map(drop), &[]),
         ("leave a link in the log", |at| std::os::unix::fs::symlink("/etc/shadow", at.join("log/link")), &[]),

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The crates in the order of the packet path. A crate may use those before it.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "sys",
     "base",
     "formats",
@@ -25,6 +25,7 @@ const ORDER: [&str; 21] = [
     "hunt",
     "objects",
     "query",
+    "sessionlog",
     "api",
     "page",
     "serve",
@@ -34,7 +35,8 @@ const ORDER: [&str; 21] = [
 ];
 
 /// Crates of others that only these of ours may name.
-const RESERVED: [(&str, &[&str]); 12] = [
+const RESERVED: [(&str, &[&str]); 13] = [
+    ("parquet", &["sessionlog"]),
     ("tokio", &["serve", "daemon", "retrocap", "agent"]),
     ("axum", &["serve"]),
     ("hyper", &["serve", "retrocap", "agent"]),
@@ -45,7 +47,7 @@ const RESERVED: [(&str, &[&str]); 12] = [
     ("landlock", &["daemon"]),
     ("seccompiler", &["daemon"]),
     ("libc", &["sys", "capture", "serve", "daemon", "retrocap"]),
-    ("rustix", &["sys", "processes", "capture", "spool", "serve", "daemon", "retrocap", "agent"]),
+    ("rustix", &["sys", "processes", "capture", "spool", "sessionlog", "serve", "daemon", "retrocap", "agent"]),
     ("tempfile", &["serve", "daemon", "retrocap"]),
 ];
 

@@ -270,6 +270,13 @@ impl Replaying {
         panic!("the capture was not replayed");
     }
 
+    /// Ends the recorder as a supervisor does, and waits until it has written everything.
+    pub(crate) fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+
     pub(crate) fn socket(&self) -> String {
         text(&self.folder.path().join("r.sock")).to_owned()
     }

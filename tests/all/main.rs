@@ -50,6 +50,8 @@ mod servers;
 #[cfg(target_os = "linux")]
 mod service;
 #[cfg(target_os = "linux")]
+mod session_log;
+#[cfg(target_os = "linux")]
 mod shells;
 mod text;
 #[cfg(target_os = "linux")]

@@ -30,6 +30,8 @@ mod record_seal;
 mod reload;
 mod replay;
 pub mod sandbox;
+#[cfg_attr(not(feature = "session-log"), path = "no_session_log.rs")]
+mod session_log;
 pub mod settings;
 mod socket;
 mod spool;

@@ -225,7 +225,7 @@ fn endpoint(endpoint: Endpoint) -> FlowEndpoint {
 }
 
 /// The value of [`Flow::proto`] for a session.
-pub(super) fn protocol(session: &Session) -> String {
+pub fn protocol(session: &Session) -> String {
     let key = &session.key;
     let name = match (key.network(), key.protocol()) {
         (Network::Link, _) => {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::past_sums::PastSums;
+use super::logged::SessionLog;
 use super::request::Request;
 use base::counters::Totals;
 use base::interface::Interfaces;
@@ -49,6 +50,8 @@ pub struct History {
     pub disk: Option<Arc<dyn Archive>>,
     /// Sums over sessions of the past, which timelines use.
     pub past_sums: PastSums,
+    /// The log of sessions on disk, if there is one.
+    pub log: Option<Arc<dyn SessionLog>>,
 }
 
 /// A setting that the user can change while the recorder runs.
@@ -86,6 +89,7 @@ impl History {
             community_id_seed: Reloadable::default(),
             disk: None,
             past_sums: PastSums::default(),
+            log: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! A session of a listing.
 
+use super::logged::LoggedSession;
 use super::page_cursor::PageCursor;
 use super::session_names::Names;
 use engine::session::Session;
@@ -15,6 +16,8 @@ pub struct ListedSession {
     pub identity: u64,
     /// Its names; none where they were not looked up.
     pub names: Names,
+    /// What the log says beside; `None` for a session of memory.
+    pub logged: Option<Box<LoggedSession>>,
     /// Index of the worker that stores it.
     pub(super) worker: u16,
     /// Its position in the listing.

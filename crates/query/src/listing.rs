@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::flows::{Sort, SortKey};
 pub use super::listed::ListedSession;
+use super::logged_rows::LoggedRows;
 use super::matching::SessionMatcher;
 use super::names::ReadAllowance;
 pub use super::page_cursor::PageCursor;
@@ -29,7 +30,7 @@ use super::page_cursor::Phase;
 use super::session_names::{NameFilter, Names};
 use super::turnover::{ReadFrom, Turnover};
 pub use super::unlisted::UnlistedSessions;
-use super::{History, QueryError, Request, SearchNotes};
+use super::{History, QueryError, Request, SearchNotes, Tier};
 use base::time::Timestamp;
 use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
 
@@ -106,6 +107,8 @@ pub struct Flows<'h> {
     /// Sessions that match and had packets since the first page.
     changed: u64,
     last: Option<PageCursor>,
+    /// Sessions that only the log on disk has.
+    logged: Option<LoggedRows>,
 }
 
 /// Totals of all sessions that match, listed or not.
@@ -142,6 +145,14 @@ impl FlowTotals {
     }
 }
 
+impl FlowTotals {
+    /// Adds what a session did in a further hour of the log.
+    pub(super) fn add_rest(&mut self, rest: &Session) {
+        self.packets = self.packets.saturating_add(rest.packets.sum());
+        self.bytes = self.bytes.saturating_add(rest.bytes.sum());
+    }
+}
+
 impl History {
     /// Lists the sessions that match, sorted.
     ///
@@ -175,9 +186,13 @@ impl History {
             searched: 0,
             returned: 0,
             last: None,
+            logged: None,
             options,
         };
-        flows.gather(true, 0);
+        if request.tier != Some(Tier::Disk) {
+            flows.gather(true, 0);
+        }
+        flows.read_log(request);
         Ok(flows)
     }
 
@@ -237,7 +252,7 @@ impl Flows<'_> {
     pub fn next_mark(&self) -> Option<PageCursor> {
         let more = match self.options.name {
             Some(_) => self.totals.sessions > self.returned,
-            None => self.left == 0 && (self.rows.len() > 0 || self.more),
+            None => self.left == 0 && (self.rows.len() > 0 || self.more || self.has_logged()),
         };
         if more {
             return self.last;
@@ -282,9 +297,12 @@ impl Flows<'_> {
         let mut page: Vec<ListedSession> = Vec::new();
         let workers = &self.history.workers;
         let lost_until: Vec<_> = workers.iter().map(|worker| worker.published.totals().lost_until).collect();
-        while page.len() < rows
-            && let Some((row, session)) = self.next_session(page.len() as u64)
-        {
+        while page.len() < rows {
+            if let Some(logged) = self.next_logged(page.len() as u64) {
+                page.push(logged);
+                continue;
+            }
+            let Some((row, session)) = self.next_session(page.len() as u64) else { break };
             let lost_until = lost_until.get(usize::from(row.worker)).copied().flatten();
             let holes = session.holes(lost_until);
             let mark = self.mark(&row);
@@ -293,6 +311,7 @@ impl Flows<'_> {
                 holes,
                 identity: mark.hash,
                 names: Names::default(),
+                logged: None,
                 worker: row.worker,
                 mark,
             });
@@ -474,5 +493,6 @@ impl Iterator for Flows<'_> {
     }
 }
 
+mod from_log;
 #[cfg(test)]
 mod tests;

@@ -80,6 +80,24 @@ impl SessionMatcher {
     }
 }
 
+impl SessionMatcher {
+    /// Whether the request matches a session of the log, leaving its interface aside. Its packets are not looked into.
+    pub(super) fn matches_logged(&mut self, session: &Session) -> bool {
+        if !self.selectors.session(&session.key) {
+            return false;
+        }
+        let Some(Expression { probe, .. }) = &mut self.expression else { return true };
+        match probe.ask(&Endpoints::from(&session.key)) {
+            Outcome::Matches => true,
+            Outcome::Rejects => false,
+            Outcome::Unknown => {
+                self.undecided += 1;
+                false
+            }
+        }
+    }
+}
+
 impl History {
     /// The sessions in memory with a stored packet that matches.
     ///

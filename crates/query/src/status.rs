@@ -123,6 +123,31 @@ pub struct SpoolStatus {
     pub removed_packets: u64,
     /// What each depth has, the starts of sessions first.
     pub bands: Vec<SpoolBand>,
+    /// The log of sessions; null if there is none.
+    #[serde(default)]
+    pub log: Option<SessionLogStatus>,
+}
+
+/// The log of sessions on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionLogStatus {
+    /// Files, of an hour each.
+    pub files: u64,
+    /// Bytes of these files; they are part of the spool's.
+    pub bytes: u64,
+    /// Start of the earliest hour.
+    #[schemars(extend("format" = "date-time"))]
+    pub oldest: Option<String>,
+    /// Rows written since the start.
+    pub rows: u64,
+    /// Sessions since the start that are in no row: of floods, or overwritten in memory before they were written.
+    pub missed_sessions: u64,
+    /// Rows lost since the start because a file could not be written.
+    pub lost_rows: u64,
+    /// Files removed for room since the start.
+    pub removed_files: u64,
+    /// Why the latest file could not be written; null if it could.
+    pub problem: Option<String>,
 }
 
 /// Packets that were never written to disk, by reason.

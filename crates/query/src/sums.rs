@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::attribution::{Attribution, SessionEnd};
 use super::flows::{self, Sort};
 use super::listing::{FlowTotals, UnlistedSessions};
-use super::{History, QueryError, Request};
+use super::logged_rows::LogNotes;
+use super::{History, QueryError, Request, Tier};
 use base::foreign::Foreign;
 use base::time::Timestamp;
 use engine::session::{Endpoint, Session};
@@ -101,6 +102,8 @@ pub struct Sums {
     pub totals: FlowTotals,
     /// Sessions in none of the sums, although a user may expect them.
     pub unlisted: UnlistedSessions,
+    /// What was read of the log on disk; `None` if it was not asked.
+    pub log: Option<LogNotes>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -141,8 +144,12 @@ impl History {
         let mut running: HashMap<Key, PartialSum, foldhash::quality::RandomState> = HashMap::default();
         let mut left_out = 0;
         let mut totals = FlowTotals::default();
-        let unlisted = self.each_session(request, |session| {
-            totals.add(session);
+        let mut each = |session: &Session, is_new: bool| {
+            if is_new {
+                totals.add(session);
+            } else {
+                totals.add_rest(session);
+            }
             let (originator, responder) = (host(session.originator()), host(session.responder()));
             let mut add = |key: Key, sent_by_originator: bool| {
                 let room = running.len() < sums_max;
@@ -160,7 +167,7 @@ impl History {
                         return;
                     }
                 };
-                running.add(session, sent_by_originator);
+                running.add(session, sent_by_originator, is_new);
             };
             match by {
                 By::Host => {
@@ -187,12 +194,17 @@ impl History {
                     }
                 }
             }
-        })?;
+        };
+        let mut unlisted = match request.tier {
+            Some(Tier::Disk) => UnlistedSessions::default(),
+            _ => self.each_session(request, |session| each(session, true))?,
+        };
+        let log = self.sum_log(request, &mut unlisted, &mut each)?;
         let total = running.len() as u64;
         let mut rows: Vec<Sum> = running.into_iter().map(|(key, running)| running.sum(key, sort)).collect();
         rows.sort_by(|a, b| order(sort, a).cmp(&order(sort, b)).then_with(|| a.name().cmp(&b.name())));
         rows.truncate(request.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
-        Ok(Sums { rows, left_out, total, totals, unlisted })
+        Ok(Sums { rows, left_out, total, totals, unlisted, log })
     }
 }
 
@@ -214,7 +226,7 @@ fn has_ports(protocol: u8) -> bool {
 }
 
 impl PartialSum {
-    fn add(&mut self, session: &Session, sent_by_originator: bool) {
+    fn add(&mut self, session: &Session, sent_by_originator: bool, is_new: bool) {
         let (bytes, packets) = (session.bytes, session.packets);
         if sent_by_originator {
             self.bytes.add(bytes.originator, bytes.responder);
@@ -223,7 +235,7 @@ impl PartialSum {
             self.bytes.add(bytes.responder, bytes.originator);
             self.packets.add(packets.responder, packets.originator);
         }
-        self.sessions += 1;
+        self.sessions += u64::from(is_new);
         self.first = self.first.min(session.first);
         self.last = self.last.max(session.last);
     }

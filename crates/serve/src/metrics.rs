@@ -354,6 +354,13 @@ fn on_disk(text: &mut Text, spool: &SpoolStatus) {
             text.line(name, &[("band", &band.band.to_string())], oldest.as_second());
         }
     }
+    let Some(log) = &spool.log else { return };
+    text.one(Kind::Gauge, "session_log_bytes", "Bytes of the log of sessions on disk.", log.bytes);
+    text.one(Kind::Counter, "session_log_rows_total", "Rows written to the log of sessions.", log.rows);
+    let help = "Sessions that are in no row: of floods, or overwritten in memory before they were written.";
+    text.one(Kind::Counter, "session_log_missed_sessions_total", help, log.missed_sessions);
+    let help = "Rows lost because a file of the log of sessions could not be written.";
+    text.one(Kind::Counter, "session_log_lost_rows_total", help, log.lost_rows);
 }
 
 fn activity(text: &mut Text, service: &Service) {

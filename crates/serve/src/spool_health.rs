@@ -1,8 +1,10 @@
 //! What `/v1/health` and answers say of the spool.
 
 use super::clock::now;
+use base::time::Timestamp;
 use base::time::human_age;
-use query::{History, Request, Tier};
+use query::logged_rows::LogNotes;
+use query::{History, Request, Tier, counted};
 use spool::writer::SpoolState;
 
 /// What an answer about `request` says of packets that memory has evicted, of which `in_memory` is a statement.
@@ -37,6 +39,59 @@ pub(super) fn of_memory(history: &History, request: &Request, in_memory: String)
     }
 }
 
+/// Adds to a sentence about sessions what was read of the log on disk, or that there are older sessions in it.
+pub(super) fn of_log(history: &History, request: &Request, in_memory: String, notes: Option<&LogNotes>) -> String {
+    let Some(log) = &history.log else { return of_memory(history, request, in_memory) };
+    let mut parts: Vec<String> = Some(in_memory).filter(|words| !words.is_empty()).into_iter().collect();
+    match notes {
+        Some(notes) => parts.extend(read_of_log(notes, log.span())),
+        None => {
+            let older = log.span().filter(|(oldest, _)| request.until.is_none_or(|until| until >= *oldest));
+            let is_older = |oldest: Timestamp| history.sessions_since().is_none_or(|known| oldest < known);
+            if let Some((oldest, _)) = older.filter(|(oldest, _)| request.tier.is_none() && is_older(*oldest)) {
+                parts.push(format!("older sessions are in the log on disk, from {oldest} on: ask with --since"));
+            }
+        }
+    }
+    parts.join("; ")
+}
+
+/// What an answer has of the log, and what it lacks.
+fn read_of_log(notes: &LogNotes, span: Option<(Timestamp, Timestamp)>) -> Vec<String> {
+    let mut parts = Vec::new();
+    match span {
+        Some((oldest, newest)) if notes.sessions > 0 => parts.push(format!(
+            "{} from the log on disk ({oldest} to {newest})",
+            counted(notes.sessions, "session is", "sessions are")
+        )),
+        Some((oldest, newest)) => parts.push(format!("none is in the log on disk ({oldest} to {newest})")),
+        None => parts.push("the log on disk is empty: it gets its first file at the end of the hour".to_owned()),
+    }
+    if notes.left_out > 0 {
+        parts.push(format!(
+            "incomplete: {} of the log did not fit into memory; narrow it down with --since, --until, --limit or an \
+             expression",
+            counted(notes.left_out, "row", "rows")
+        ));
+    }
+    if notes.read.failed > 0 {
+        parts.push(format!(
+            "incomplete: {} of the log cannot be read: `retrocap spool check` says why",
+            counted(notes.read.failed, "file", "files")
+        ));
+    }
+    if notes.read.missed > 0 {
+        parts.push(format!(
+            "the log lacks up to {} of these hours, which were floods or left memory before they were written",
+            counted(notes.read.missed, "session", "sessions")
+        ));
+    }
+    if notes.may_repeat {
+        parts.push("some sessions may come twice, because memory knows too many to compare".to_owned());
+    }
+    parts
+}
+
 /// Why packets do not reach the disk, if so.
 pub(super) fn problem(history: &History) -> Option<String> {
     let disk = history.disk.as_ref()?;
@@ -49,6 +104,10 @@ pub(super) fn problem(history: &History) -> Option<String> {
     match view.state {
         SpoolState::Failed => Some(format!("the spool {directory} cannot be written: {problem}")),
         SpoolState::Full => Some(format!("the spool {directory} is full: {problem}; give it more room, or move it")),
+        SpoolState::Ok if disk.log().is_some_and(|log| log.problem.is_some()) => {
+            let problem = disk.log().and_then(|log| log.problem).unwrap_or_default();
+            Some(format!("the log of sessions in {directory} cannot be written: {problem}"))
+        }
         SpoolState::Ok => {
             let keep = view.keep?;
             let gone = view.removed_until.max(disk.progress().and_then(|progress| progress.lost_until))?;

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::band::Band;
 use crate::board::{PublishedState, SpoolSnapshot};
 use crate::follow::Progress;
 use crate::medium::Medium;
+use crate::place::Places;
 use crate::read::{FoundPacket, Packets, ReadSummary, Selection};
 use base::time::Timestamp;
 
@@ -25,6 +27,33 @@ pub trait Archive: fmt::Debug + Send + Sync {
 
     /// The reason why the spool cannot be used, if any.
     fn problem(&self) -> Option<String>;
+
+    /// The file with the packets of this depth at this time, and the start of their chunk in it.
+    fn place(&self, band: Band, time: Timestamp) -> Option<(Arc<str>, u64)>;
+
+    /// The state of the log of sessions; `None` if there is none.
+    fn log(&self) -> Option<LogView>;
+}
+
+/// The state of the log of sessions in the directory of a spool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogView {
+    /// Files.
+    pub files: u64,
+    /// Bytes of these files.
+    pub bytes: u64,
+    /// Start of the earliest hour.
+    pub oldest: Option<Timestamp>,
+    /// Rows written since the start.
+    pub rows: u64,
+    /// Sessions since the start that are in no row: of floods, or overwritten in memory before they were written.
+    pub missed: u64,
+    /// Rows lost since the start because a file could not be written.
+    pub lost_rows: u64,
+    /// Files removed for room since the start.
+    pub removed_files: u64,
+    /// Why the latest file could not be written.
+    pub problem: Option<String>,
 }
 
 /// Packets in time order.
@@ -64,12 +93,22 @@ pub struct SharedSpool<M> {
     board: OnceLock<Arc<PublishedState>>,
     progress: Mutex<Option<Progress>>,
     problem: Mutex<Option<String>>,
+    places: Mutex<Places>,
+    log: Mutex<Option<LogView>>,
 }
 
 impl<M: Medium + Clone> SharedSpool<M> {
     /// A spool that is not opened yet.
     pub fn new(medium: M, directory: String) -> Self {
-        Self { medium, directory, board: OnceLock::new(), progress: Mutex::default(), problem: Mutex::default() }
+        Self {
+            medium,
+            directory,
+            board: OnceLock::new(),
+            progress: Mutex::default(),
+            problem: Mutex::default(),
+            places: Mutex::default(),
+            log: Mutex::default(),
+        }
     }
 
     /// The medium.
@@ -85,6 +124,14 @@ impl<M: Medium + Clone> SharedSpool<M> {
     /// Publishes the packets that wait in memory, and the packets that were lost.
     pub fn set_progress(&self, progress: Progress) {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+    }
+
+    /// Publishes the state of the log of sessions. Its bytes count towards the size of the spool.
+    pub fn set_log(&self, log: LogView) {
+        if let Some(board) = self.board.get() {
+            board.set_beside_bytes(log.bytes);
+        }
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
     }
 
     /// Publishes why the spool cannot be used.
@@ -116,5 +163,13 @@ where
 
     fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+    fn place(&self, band: Band, time: Timestamp) -> Option<(Arc<str>, u64)> {
+        let catalogue = self.board.get()?.catalogue();
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).find(&self.medium, &catalogue, band, time)
+    }
+
+    fn log(&self) -> Option<LogView> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -1,5 +1,6 @@
 //! Files, state and counts of a spool, published by its writer for queries and the status.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -100,6 +101,8 @@ pub struct Counts {
 pub struct PublishedState {
     catalogue: Mutex<Catalogue>,
     view: Mutex<SpoolSnapshot>,
+    /// Bytes in the directory beside the files of packets.
+    beside_bytes: AtomicU64,
 }
 
 /// The state of a spool at one moment.
@@ -147,7 +150,17 @@ impl PublishedState {
 
     /// A board for files that no recorder writes.
     pub fn of(catalogue: Catalogue) -> Self {
-        Self { catalogue: Mutex::new(catalogue), view: Mutex::default() }
+        Self { catalogue: Mutex::new(catalogue), ..Self::default() }
+    }
+
+    /// Bytes in the directory beside the files of packets.
+    pub fn beside_bytes(&self) -> u64 {
+        self.beside_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Publishes the bytes in the directory beside the files of packets, which count towards the size of the spool.
+    pub fn set_beside_bytes(&self, bytes: u64) {
+        self.beside_bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn files(&self) -> MutexGuard<'_, Catalogue> {

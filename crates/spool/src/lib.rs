@@ -30,6 +30,7 @@ pub mod follow;
 pub mod index;
 pub mod layout;
 pub mod medium;
+pub mod place;
 pub mod read;
 pub mod recover;
 pub mod removal;

@@ -157,7 +157,7 @@ impl<M: Medium> Spool<M> {
 
     fn used_bytes(&self) -> u64 {
         let open: u64 = self.open.iter().flatten().map(|slot| slot.file.len()).sum();
-        self.board.files().sealed_bytes() + open
+        self.board.files().sealed_bytes() + open + self.board.beside_bytes()
     }
 
     /// Bytes that must be removed so that `more` can be written.
@@ -488,7 +488,7 @@ impl<M: Medium> Spool<M> {
             counts: self.counts,
             keep: self.options.keep,
             budget_bytes: self.budget_bytes(),
-            used_bytes: bands.iter().map(|band| band.bytes).sum(),
+            used_bytes: bands.iter().map(|band| band.bytes).sum::<u64>() + self.board.beside_bytes(),
             files: bands.iter().map(|band| band.files).sum(),
             bands,
             removed_until: self.removed_until,

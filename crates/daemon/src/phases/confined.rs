@@ -5,6 +5,7 @@ use super::restored::Restored;
 use crate::confinement::Confinement;
 use crate::error::Error;
 use crate::handover::InheritedHistory;
+use crate::session_log::LogHandle;
 use std::sync::Arc;
 
 use base::memory::Lock;
@@ -32,7 +33,8 @@ impl Confined {
     /// When the memory for packets cannot be had. A history that cannot be read is reported, and is no error.
     pub fn restore(self) -> Result<Restored, Error> {
         let Self { mut resources, inherited, lock, confinement } = self;
-        let Resources { settings, split, supervisor, interfaces, pins, pipelines, spool, .. } = &mut resources;
+        let Resources { settings, split, supervisor, interfaces, pins, pipelines, spool, session_log, .. } =
+            &mut resources;
         let restart = if settings.is_live() {
             let now = Timestamp::from(std::time::SystemTime::now());
             let restart = inherited.take_over(&confinement, supervisor, now, interfaces, pins, pipelines);
@@ -59,6 +61,7 @@ impl Confined {
             community_id_seed: settings.community_id_seed.into(),
             disk: spool.clone().map(|shelf| shelf as Arc<dyn Archive>),
             past_sums: Default::default(),
+            log: session_log.as_deref().map(LogHandle::for_queries),
         };
         let restored = Restored { resources, confinement, history };
         restored.announce();

@@ -20,6 +20,7 @@ use crate::privileges::{self, PrivilegePlan};
 use crate::process_names::Watcher;
 use crate::replay::{self, PacedSource};
 use crate::sandbox::PathRules;
+use crate::session_log;
 use crate::settings::{Settings, Speed};
 use crate::socket::{SocketClaim, SocketPermissions};
 use crate::spool;
@@ -90,6 +91,7 @@ impl Opened {
         };
         // The audit log, keys and low ports may need privileges.
         let spool = settings.spool.as_deref().map(|path| spool::open(path, plan.owner())).transpose()?;
+        let session_log = session_log::open(&settings, spool.as_ref(), plan.owner(), &interfaces)?;
         let audit = Audit::open(settings.audit_log(), plan.owner())?;
         let attestation = Arc::new(attestation::open(&settings)?);
         // It keeps privileges that this process drops.
@@ -110,6 +112,7 @@ impl Opened {
             attestation,
             watcher,
             spool,
+            session_log,
             signals,
             interfaces,
             selection,

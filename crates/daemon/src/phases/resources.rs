@@ -9,6 +9,7 @@ use crate::listeners::RemoteListeners;
 use crate::memory::LockError;
 use crate::notify::Supervisor;
 use crate::process_names::Watcher;
+use crate::session_log::LogHandle;
 use crate::settings::Settings;
 use crate::socket::Socket;
 use crate::spool::DirectorySpool;
@@ -39,6 +40,8 @@ pub(super) struct Resources {
     pub(super) watcher: Option<Watcher>,
     /// The spool, if one is written.
     pub(super) spool: Option<Arc<DirectorySpool>>,
+    /// The log of sessions in the spool.
+    pub(super) session_log: Option<Arc<LogHandle>>,
     pub(super) signals: HeldSignals,
     pub(super) interfaces: Arc<Interfaces>,
     /// Of live capture.

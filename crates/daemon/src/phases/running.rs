@@ -23,6 +23,7 @@ use crate::process_names::Watcher;
 use crate::record_seal;
 use crate::reload::{Reload, Reloader};
 use crate::sandbox::Role;
+use crate::session_log::{LogThread, RunningLog};
 use crate::socket::Socket;
 use crate::spool::{self, SpoolThread};
 use crate::workers::Workers;
@@ -52,6 +53,7 @@ pub struct Running {
     monitor: Option<Monitor>,
     workers: Workers,
     spool: Option<SpoolThread>,
+    log: Option<RunningLog>,
     history: Arc<History>,
     service: Arc<Service>,
     service_threads: Runtime,
@@ -75,6 +77,8 @@ impl Running {
             resources;
         let before = spool::stored(&mut pipelines);
         let live = settings.is_live();
+        let history = Arc::new(history);
+        let log = LogThread::new(resources.session_log, resources.spool.clone(), &settings, &history);
         let watched = selection.clone().map(|selection| {
             let enter = confinement.in_role(Role::Interfaces);
             Monitor::start(selection, Arc::clone(&history.interfaces), enter)
@@ -86,11 +90,11 @@ impl Running {
         if live {
             priority::normal();
         }
-        let history = Arc::new(history);
         let start = history.restart.since.unwrap_or_else(now);
         let answers_bytes = split.answers_bytes().saturating_sub(history.past_sums_bytes());
         let (answers_bytes, names) = name_processes(resources.watcher, answers_bytes, confinement)?;
         let spool = spool::start(resources.spool, &settings, &history, before, confinement)?;
+        let log = log.map(|log| log.start(names.clone(), confinement)).transpose()?;
         let recorder = Recorder {
             history: Arc::clone(&history),
             live,
@@ -133,6 +137,7 @@ impl Running {
             monitor,
             workers,
             spool,
+            log,
             history,
             service,
             service_threads,
@@ -158,6 +163,7 @@ impl Running {
             monitor,
             mut workers,
             spool,
+            log,
             history,
             service,
             mut reloader,
@@ -216,6 +222,9 @@ impl Running {
         // What the workers stored last is written before memory is handed over.
         if let Some(spool) = spool {
             spool.finish();
+        }
+        if let Some(log) = log {
+            log.finish();
         }
         let stopped = now();
         self.service_threads.shutdown_timeout(QUERIES_END_TIMEOUT);

@@ -201,8 +201,13 @@ const SPOOL: &[AllowedCall] = &[
     Call(libc::SYS_fstatfs),
     Call(libc::SYS_ftruncate),
     Call(libc::SYS_getdents64),
+    Call(libc::SYS_mkdirat),
     Call(libc::SYS_openat),
     Call(libc::SYS_pwrite64),
+    #[cfg(target_arch = "x86_64")]
+    Call(libc::SYS_rename),
+    Call(libc::SYS_renameat),
+    Call(libc::SYS_renameat2),
     Call(libc::SYS_unlinkat),
 ];
 

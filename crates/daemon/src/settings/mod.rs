@@ -17,7 +17,7 @@ pub use file::FileMistake;
 pub use row::{DefaultValue, Flag, Reload};
 pub use sample::sample;
 pub use table::{Settings, rows};
-pub use types::{FeedFormat, Keep, Percent, Speed, UnlistedClients};
+pub use types::{FeedFormat, Keep, Percent, Speed, SpoolSessions, UnlistedClients};
 
 use crate::memory_limit::{self, BudgetError};
 use engine::judge::Class;

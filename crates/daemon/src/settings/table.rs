@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::row::{DefaultValue, Flag, Reload, Row, Section, settings};
-use super::types::{FeedFormat, Keep, Percent, Speed, SpoolSize, UnlistedClients};
+use super::types::{FeedFormat, Keep, Percent, Speed, SpoolSessions, SpoolSize, UnlistedClients};
 use super::value::Value;
 use crate::sandbox::SandboxMode;
 use api::{Role, Roles};
@@ -114,6 +114,10 @@ settings! {
     /// the files.
     "" "spool-compression" => spool_compression: u32 = Is("0"), Restart,
         Some(Flag::value("LEVEL").heading("Spool")), |value| value.whole(0..=9);
+    /// Log of sessions in the directory of the spool: a Parquet file for each hour, which databases read and flows answers
+    /// from. compact leaves out the Community ID, which takes more than half of the bytes.
+    "" "spool-sessions" => spool_sessions: SpoolSessions = Is("full"), Restart,
+        Some(Flag::value("KIND").heading("Spool").words(SpoolSessions::WORDS)), |value| value.parse();
     /// Path of the Unix socket of the service. Retrocap creates its directory if it is missing. Members of the group
     /// retrocap may connect.
     "" "socket" => socket: PathBuf = Is("/run/retrocap/retrocap.sock"), Restart,

@@ -105,6 +105,36 @@ impl FromStr for SpoolSize {
     }
 }
 
+/// What the spool's log of sessions has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpoolSessions {
+    /// All columns.
+    #[default]
+    Full,
+    /// All columns but the Community ID.
+    Compact,
+    /// There is no log.
+    Off,
+}
+
+impl SpoolSessions {
+    /// The words.
+    pub const WORDS: &'static [&'static str] = &["full", "compact", "off"];
+}
+
+impl FromStr for SpoolSessions {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        match word {
+            "full" => Ok(Self::Full),
+            "compact" => Ok(Self::Compact),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("there is no log of sessions {word:?}: use full, compact or off")),
+        }
+    }
+}
+
 /// What to keep longest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {

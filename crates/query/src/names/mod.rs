@@ -5,6 +5,7 @@
 //! does no work for names. A listing bounds what it reads and holds; a session beyond these bounds is listed without a
 //! name.
 
+pub(crate) mod beginning;
 pub(crate) mod starts;
 
 use std::collections::hash_map::Entry;

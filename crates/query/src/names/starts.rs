@@ -7,7 +7,7 @@ use super::super::session_names::Names;
 use base::time::Timestamp;
 use decode::Decoded;
 use decode::names::{self, Parsed};
-use engine::session::SessionSlot;
+use engine::session::{Session, SessionSlot};
 use engine::store::Rank;
 use engine::store::record::RecordHeader;
 
@@ -34,6 +34,18 @@ pub(super) struct Start {
 }
 
 impl SessionStarts {
+    /// Adds a session whose start is wanted.
+    pub(crate) fn want(&mut self, place: (u16, SessionSlot), row: usize, session: &Session, until: Timestamp) {
+        let (first_sequence, first) = (session.first_sequence, session.first);
+        self.0.insert(place, Start { row, first_sequence, first, until, request: Request::default() });
+    }
+
+    /// Removes a session whose start was read. Returns whether it was the last one.
+    pub(crate) fn done(&mut self, place: (u16, SessionSlot)) -> bool {
+        self.0.remove(&place);
+        self.0.is_empty()
+    }
+
     /// Whether starts of sessions lie in this rank.
     pub(crate) fn have(rank: Rank) -> bool {
         rank <= RANK_MAX
@@ -79,7 +91,7 @@ pub(super) struct Request {
 
 impl Request {
     /// Whether sessions with this protocol and these ports can hold a name.
-    pub(super) fn possible(protocol: u8, session: &engine::session::Session) -> bool {
+    pub(super) fn possible(protocol: u8, session: &Session) -> bool {
         let ports = [session.originator().port, session.responder().port];
         protocol == TCP || (protocol == UDP && ports.iter().any(|port| DNS_PORTS.contains(port)))
     }

@@ -1,6 +1,6 @@
 //! Collects the status of the packets on disk.
 
-use super::{SpoolBand, SpoolLost, SpoolStatus};
+use super::{SessionLogStatus, SpoolBand, SpoolLost, SpoolStatus};
 use base::time::Timestamp;
 use spool::archive::Archive;
 use spool::band::Band;
@@ -23,6 +23,16 @@ pub(super) fn status(disk: &dyn Archive) -> SpoolStatus {
         status.state = if status.problem.is_some() { "failed" } else { "opening" }.to_owned();
         return status;
     };
+    status.log = disk.log().map(|log| SessionLogStatus {
+        files: log.files,
+        bytes: log.bytes,
+        oldest: log.oldest.map(Timestamp::to_rfc3339),
+        rows: log.rows,
+        missed_sessions: log.missed,
+        lost_rows: log.lost_rows,
+        removed_files: log.removed_files,
+        problem: log.problem,
+    });
     status.state = match view.state {
         SpoolState::Failed => "failed",
         SpoolState::Full => "full",

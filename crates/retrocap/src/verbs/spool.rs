@@ -1,5 +1,8 @@
 //! `retrocap spool`: lists, verifies and removes what is on disk. No recorder is needed.
 
+#[cfg_attr(not(feature = "session-log"), path = "spool/no_session_log.rs")]
+mod session_log;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -141,8 +144,9 @@ fn rows(catalogue: &Catalogue) -> Vec<Row> {
 }
 
 fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
-    let (_, catalogue, opening) = open(path)?;
+    let (directory, catalogue, opening) = open(path)?;
     let rows = rows(&catalogue);
+    let log = session_log::list(&directory)?;
     for (name, reason) in &opening.failed {
         note(&format!("{} cannot be read: {}", plain(name), plain(reason)));
     }
@@ -155,10 +159,10 @@ fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
                 "packets": row.packets, "sessions": row.sessions, "bytes": row.bytes,
             })
         };
-        let rows: Vec<_> = rows.iter().map(row).collect();
+        let rows: Vec<_> = rows.iter().map(row).chain(log.iter().map(session_log::FileOfSessions::json)).collect();
         return print_json(&format!("{}\n", serde_json::to_string_pretty(&rows)?));
     }
-    if rows.is_empty() {
+    if rows.is_empty() && log.is_empty() {
         return Err(anyhow!("{} holds no files of a spool", path.display()));
     }
     let tz = TimeZone::system();
@@ -180,6 +184,9 @@ fn list(common: &Common, path: &Path) -> anyhow::Result<()> {
             size(row.bytes)
         );
     }
+    for file in &log {
+        out.push_str(&file.line(&tz));
+    }
     print(&out)
 }
 
@@ -191,18 +198,20 @@ fn check(common: &Common, path: &Path) -> anyhow::Result<()> {
         Err(error) => unreadable.push((name.to_owned(), error.to_string())),
     });
     checked.with_context(|| format!("cannot read the spool {}", path.display()))?;
-    let damaged = reports.iter().filter(|report| !report.is_whole()).count() + unreadable.len();
+    let log = session_log::check(&directory)?;
+    let damaged = reports.iter().filter(|report| !report.is_whole()).count() + unreadable.len() + log.damaged.len();
     if common.json {
         let unreadable: Vec<_> = unreadable.iter().map(|(file, error)| json!({"file": file, "error": error})).collect();
         let document = json!({
-            "files": reports.len() + unreadable.len(), "damaged_files": damaged,
+            "files": reports.len() + unreadable.len(), "damaged_files": damaged - log.damaged.len(),
             "packets": reports.iter().map(|report| report.packets).sum::<u64>(),
             "damage": reports.iter().filter(|report| !report.is_whole()).map(damage_json).collect::<Vec<_>>(),
             "unreadable": unreadable,
+            "session_log": log.json(),
         });
         print_json(&format!("{}\n", serde_json::to_string_pretty(&document)?))?;
     } else {
-        print(&check_text(&reports, &unreadable, damaged))?;
+        print(&(check_text(&reports, &unreadable, damaged - log.damaged.len()) + &log.text()))?;
     }
     if damaged > 0 { Err(anyhow!("{damaged} of the files are damaged")) } else { Ok(()) }
 }
@@ -267,18 +276,22 @@ fn remove(common: &Common, path: &Path, expression: &str, before: &str) -> anyho
     let mut matches = |link_type, data: &[u8], original_len| filter.matches(link_type, data, original_len);
     let removal = remove_packets(&directory, &catalogue, before, &reason, now, &mut matches)
         .with_context(|| format!("cannot remove packets from {}", path.display()))?;
+    let log = session_log::remove(&directory, expression, before, now)?;
     let RemovalReport { packets, bytes, rewritten, removed } = removal;
     if common.json {
-        let document =
-            json!({"packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed});
+        let document = json!({
+            "packets": packets, "bytes": bytes, "rewritten_files": rewritten, "removed_files": removed,
+            "session_log": log.json(),
+        });
         return print_json(&format!("{document}\n"));
     }
-    if packets == 0 {
-        return Err(anyhow!("no packet before {before} matches {expression:?}"));
+    if packets == 0 && log.rows() == 0 {
+        return Err(anyhow!("no packet before {before} matches {expression:?}{}", log.undecided_text()));
     }
     print(&format!(
-        "removed {} ({}): {rewritten} files were rewritten without them, {removed} files that contained nothing else were deleted\n",
+        "removed {} ({}): {rewritten} files were rewritten without them, {removed} files that contained nothing else were deleted\n{}",
         counted(packets, "packet"),
-        size(bytes)
+        size(bytes),
+        log.text()
     ))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::audit::{Action, AuditEntry};
 use super::super::peer::Peer;
 use super::super::service::Service;
-use super::super::spool_health::of_memory;
+use super::super::spool_health::of_log;
 use super::stream::{AnswerEnd, ClientGone, Sink, stream};
 use super::{Answer, AnswerKind, columns};
 use api::parameters::FlowQuery;
@@ -19,6 +19,7 @@ use query::attribution::Attribution;
 use query::explain::Cause;
 use query::flows::Flow;
 use query::listing::{FlowTotals, Flows, ListedSession, ListingOptions, ROW_BYTES};
+use query::logged_rows::LogNotes;
 use query::sums::{By, SUM_BYTES};
 use query::{SearchNotes, counted};
 
@@ -102,10 +103,9 @@ impl Listing {
         }
         let totals = flows.totals();
         if listed == 0 && looked_at > 0 {
-            let sentence = self.of_memory(format!(
-                "none of {} is known to belong to such a process",
-                counted(looked_at, "session", "sessions")
-            ));
+            let sentence =
+                format!("none of {} is known to belong to such a process", counted(looked_at, "session", "sessions"));
+            let sentence = self.of_log(sentence, flows.log());
             return refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)));
         }
         // After the last page, an empty page is the answer.
@@ -114,7 +114,7 @@ impl Listing {
         }
         let note = match stopped {
             true => "incomplete: the recorder was stopped while it sent this answer".to_owned(),
-            false => self.of_memory(self.with_not_opened(note(&flows, name.is_some()))),
+            false => self.of_log(self.with_not_opened(note(&flows, name.is_some())), flows.log()),
         };
         let next = flows.next_mark().map(|mark| mark.to_string()).unwrap_or_default();
         let mut counts = counts(listed, totals);
@@ -150,9 +150,10 @@ impl Listing {
                     counted(flows.searched() - unread.min(flows.searched()), "session", "sessions"),
                     Log(&name)
                 );
-                refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", self.of_memory(sentence))))
+                let sentence = self.of_log(sentence, flows.log());
+                refuse(sink, entry, Problem::nothing_matched(&Cause::new("never_seen", sentence)))
             }
-            _ => self.nothing(sink, entry, flows.notes()),
+            _ => self.nothing(sink, entry, flows.notes(), flows.log()),
         }
     }
 
@@ -166,14 +167,14 @@ impl Listing {
                 Err(error) => return refuse(sink, entry, error),
             };
         if sums.rows.is_empty() {
-            return self.nothing(sink, entry, None);
+            return self.nothing(sink, entry, None, sums.log.as_ref());
         }
         entry.sessions(sums.rows.len());
         for sum in &sums.rows {
             sink.line(sum)?;
         }
         let note = match sums.left_out {
-            0 => self.of_memory(self.with_not_opened(sums.unlisted.sentence().unwrap_or_default())),
+            0 => self.of_log(self.with_not_opened(sums.unlisted.sentence().unwrap_or_default()), sums.log.as_ref()),
             left_out => format!(
                 "incomplete: {} in no sum, because there is memory for {fit} sums; narrow it down with \
                  since, until or an expression",
@@ -185,10 +186,16 @@ impl Listing {
         end(sink, entry, AnswerEnd { counts, note, ..AnswerEnd::default() })
     }
 
-    fn nothing(&self, sink: Sink, entry: AuditEntry, notes: Option<&SearchNotes>) -> Result<(), ClientGone> {
+    fn nothing(
+        &self,
+        sink: Sink,
+        entry: AuditEntry,
+        notes: Option<&SearchNotes>,
+        log: Option<&LogNotes>,
+    ) -> Result<(), ClientGone> {
         match self.service.history().explain_nothing(&self.query.request, notes) {
             Ok(mut cause) => {
-                cause.sentence = self.of_memory(cause.sentence);
+                cause.sentence = self.of_log(cause.sentence, log);
                 refuse(sink, entry, Problem::nothing_matched(&cause))
             }
             Err(error) => refuse(sink, entry, error),
@@ -209,9 +216,9 @@ impl Listing {
         }
     }
 
-    /// Adds to a sentence that sessions on disk were not searched, if there is a spool.
-    fn of_memory(&self, sentence: String) -> String {
-        of_memory(self.service.history(), &self.query.request, sentence)
+    /// Adds to a sentence what was read of the log on disk, or that the disk was not asked.
+    fn of_log(&self, sentence: String, log: Option<&LogNotes>) -> String {
+        of_log(self.service.history(), &self.query.request, sentence, log)
     }
 
     /// Writes the sessions that are selected, at most `most`, and returns how many.
@@ -219,19 +226,27 @@ impl Listing {
         let mut written = 0;
         let interfaces = self.service.history().interfaces.snapshot();
         let seed = self.service.history().seed(&self.query.request);
-        for ListedSession { session, holes, identity, names, .. } in page {
+        for ListedSession { session, holes, identity, names, logged, .. } in page {
             if written as u64 >= most {
                 break;
             }
-            let attribution = self.service.processes.as_deref().map(|table| Attribution::of(&session, table));
-            let attribution = attribution.unwrap_or_default();
+            let attribution = match &logged {
+                Some(logged) => logged.attribution.clone(),
+                None => {
+                    self.service.processes.as_deref().map(|table| Attribution::of(&session, table)).unwrap_or_default()
+                }
+            };
             let (process, container) = (self.query.process.as_deref(), self.query.container.as_deref());
             if self.query.is_by_process() && !attribution.matches(process, container) {
                 continue;
             }
             let interface = interfaces.get(usize::from(session.key.interface().0));
             let flow = Flow::new(&session, interface.map(Arc::as_ref), seed).identified(identity);
-            sink.line(&Flow { names, holes, attribution, ..flow })?;
+            let flow = Flow { names, holes, attribution, ..flow };
+            match logged {
+                Some(logged) => sink.line(&Flow { interface: logged.interface.into(), app: logged.app, ..flow })?,
+                None => sink.line(&flow)?,
+            }
             written += 1;
         }
         Ok(written)

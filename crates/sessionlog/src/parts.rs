@@ -1,0 +1,162 @@
+//! The values of a row while it is read, and the session that they describe.
+
+use std::net::IpAddr;
+
+use crate::columns::Value;
+use crate::row::MILLI_NS;
+use base::foreign::Foreign;
+use base::packet::InterfaceId;
+use base::time::Timestamp;
+use decode::{Decoded, Network};
+use engine::session::{LoggedSummary, PerSide, Session, SessionKey, SessionState};
+use processes::process::{Certainty, Process};
+use query::attribution::{Attribution, FlowProcess, SessionEnd};
+use query::flows::FlowApp;
+use query::logged::LoggedSession;
+use query::session_names::Names;
+
+impl From<Value<'_>> for Option<String> {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Text(text) => Some(text.into_owned()),
+            _ => None,
+        }
+    }
+}
+
+impl From<Value<'_>> for Option<Foreign> {
+    fn from(value: Value<'_>) -> Self {
+        Option::<String>::from(value).map(Foreign::from)
+    }
+}
+
+impl From<Value<'_>> for Option<i64> {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Whole(number) => Some(number),
+            _ => None,
+        }
+    }
+}
+
+/// The values of a row.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    pub(crate) start_ms: Option<i64>,
+    pub(crate) end_ms: Option<i64>,
+    pub(crate) network: Option<String>,
+    pub(crate) protocol: Option<i64>,
+    pub(crate) ethertype: Option<i64>,
+    pub(crate) vlan: Option<i64>,
+    pub(crate) inner_vlan: Option<i64>,
+    pub(crate) tunnel: Option<i64>,
+    pub(crate) one_way: Option<i64>,
+    pub(crate) ip: [Option<String>; 2],
+    pub(crate) mac: [Option<String>; 2],
+    pub(crate) port: [Option<i64>; 2],
+    pub(crate) here: [Option<i64>; 4],
+    pub(crate) earlier: [Option<i64>; 4],
+    pub(crate) app: Option<String>,
+    pub(crate) names: Names,
+    pub(crate) pid: Option<i64>,
+    pub(crate) process_name: Option<String>,
+    pub(crate) process_path: Option<String>,
+    pub(crate) uid: Option<String>,
+    pub(crate) container: Option<String>,
+    pub(crate) process_end: Option<String>,
+    pub(crate) interface: Option<String>,
+    pub(crate) state: Option<String>,
+    pub(crate) is_open: Option<i64>,
+}
+
+fn time(ms: Option<i64>) -> Option<Timestamp> {
+    Some(Timestamp(u64::try_from(ms?).ok()?.checked_mul(MILLI_NS)?))
+}
+
+fn small(number: Option<i64>) -> Option<u16> {
+    number.and_then(|number| u16::try_from(number).ok())
+}
+
+impl Parts {
+    /// Start and end.
+    pub fn times(&self) -> Option<(Timestamp, Timestamp)> {
+        Some((time(self.start_ms)?, time(self.end_ms)?))
+    }
+
+    /// The session with its totals; `None` if the row makes no sense. `interface` knows the numbers of interfaces.
+    pub fn session(self, interface: &dyn Fn(&str) -> InterfaceId) -> Option<LoggedSession> {
+        let (first, last) = self.times()?;
+        let network = match self.network.as_deref() {
+            Some("ipv4") => Network::Ipv4,
+            Some("ipv6") => Network::Ipv6,
+            _ => Network::Link,
+        };
+        let address = |side: usize| match network {
+            Network::Link => mac(self.mac[side].as_deref()?),
+            _ => match self.ip[side].as_deref()?.parse().ok()? {
+                IpAddr::V4(ip) => Some(u128::from(ip.to_bits())),
+                IpAddr::V6(ip) => Some(ip.to_bits()),
+            },
+        };
+        let name = self.interface.clone().unwrap_or_default();
+        let protocol = u8::try_from(self.protocol.unwrap_or(0)).ok()?;
+        let ports = [small(self.port[0]).unwrap_or(0), small(self.port[1]).unwrap_or(0)];
+        let decoded = Decoded {
+            network,
+            source: address(0)?,
+            destination: address(1)?,
+            source_port: ports[0],
+            destination_port: ports[1],
+            protocol,
+            ethertype: small(self.ethertype).unwrap_or(0),
+            vlan: small(self.vlan),
+            inner_vlan: small(self.inner_vlan),
+            tunnel: self.tunnel.and_then(|tunnel| u32::try_from(tunnel).ok()).unwrap_or(0),
+            one_way: self.one_way.is_some(),
+            ..Decoded::default()
+        };
+        let (key, originator) = SessionKey::new(&decoded, interface(&name));
+        let count = |at: usize| {
+            let whole = |number: Option<i64>| u64::try_from(number.unwrap_or(0)).unwrap_or(0);
+            whole(self.here[at]).saturating_add(whole(self.earlier[at]))
+        };
+        let state = self.state.as_deref();
+        let state = SessionState::ALL.into_iter().find(|one| Some(one.as_str()) == state)?;
+        let packets = PerSide { originator: count(0), responder: count(2) };
+        let bytes = PerSide { originator: count(1), responder: count(3) };
+        let session = Session::from(LoggedSummary { key, originator, first, last, packets, bytes, state });
+        let attribution = self.attribution();
+        let app = self.app.map(|name| FlowApp { name: name.into(), words: Vec::new() });
+        let before = |at: usize| u64::try_from(self.earlier[at].unwrap_or(0)).unwrap_or(0);
+        let earlier = [
+            PerSide { originator: before(0), responder: before(2) },
+            PerSide { originator: before(1), responder: before(3) },
+        ];
+        let is_open = self.is_open == Some(1);
+        Some(LoggedSession { session, interface: name, names: self.names, attribution, app, earlier, is_open })
+    }
+
+    fn attribution(&self) -> Attribution {
+        let uid = self.uid.as_deref().and_then(|uid| uid.parse().ok());
+        let Some(uid) = uid else { return Attribution::default() };
+        let end = match self.process_end.as_deref() {
+            Some("responder") => SessionEnd::Responder,
+            _ => SessionEnd::Originator,
+        };
+        let pid = self.pid.and_then(|pid| u32::try_from(pid).ok());
+        let certainty = if pid.is_some() { Certainty::Socket } else { Certainty::UserOnly };
+        let process = Process {
+            pid,
+            name: self.process_name.clone(),
+            path: self.process_path.clone(),
+            container: self.container.clone(),
+            certainty,
+            ..Process::only_user(uid)
+        };
+        Attribution { process: Some(FlowProcess { process, end }), ..Attribution::default() }
+    }
+}
+
+fn mac(text: &str) -> Option<u128> {
+    text.split('-').try_fold(0, |address, byte| Some(address << 8 | u128::from(u8::from_str_radix(byte, 16).ok()?)))
+}

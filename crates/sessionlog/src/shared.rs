@@ -1,0 +1,84 @@
+//! The files of a log as questions see them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::decode::Decoder;
+use crate::row::{MILLI_NS, hour};
+use crate::tree::{LogFile, LogTree};
+use base::interface::Interfaces;
+use base::packet::InterfaceId;
+use base::time::Timestamp;
+use query::logged::{LogSummary, LoggedSession, SessionLog};
+
+/// The files of a log. Its writer publishes them here.
+#[derive(Debug)]
+pub struct SharedLog {
+    tree: Arc<LogTree>,
+    interfaces: Arc<Interfaces>,
+    files: Mutex<Vec<Arc<LogFile>>>,
+}
+
+impl SharedLog {
+    /// A log without files so far.
+    pub fn new(tree: Arc<LogTree>, interfaces: Arc<Interfaces>) -> Self {
+        Self { tree, interfaces, files: Mutex::default() }
+    }
+
+    /// The directory.
+    pub fn tree(&self) -> &Arc<LogTree> {
+        &self.tree
+    }
+
+    /// The files, by hour.
+    pub fn files(&self) -> Vec<Arc<LogFile>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the files.
+    pub fn publish(&self, files: Vec<Arc<LogFile>>) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+}
+
+impl SessionLog for SharedLog {
+    fn read(&self, window: (Timestamp, Timestamp), each: &mut dyn FnMut(LoggedSession) -> bool) -> LogSummary {
+        let mut summary = LogSummary::default();
+        let known = self.interfaces.snapshot();
+        // An interface that this recorder does not know gets a number that no interface has.
+        let interface =
+            |name: &str| known.iter().find(|one| one.name == name).map_or(InterfaceId(u16::MAX), |one| one.id);
+        let whole = |time: Timestamp| i64::try_from(time.0 / MILLI_NS).unwrap_or(i64::MAX);
+        let window_ms = (whole(window.0), whole(window.1).saturating_add(1));
+        // The row of a session lies in the hour in which the session had packets. Later rows have its totals.
+        let hours = hour(window.0)..=hour(window.1).saturating_add(1);
+        for file in self.files().into_iter().filter(|file| hours.contains(&file.hour)) {
+            let opened = self.tree.read(&file).map_err(Into::into).and_then(Decoder::open);
+            let read = opened.and_then(|decoder| {
+                summary.missed += decoder.missed();
+                decoder.read(window_ms, &mut |parts| {
+                    summary.rows += 1;
+                    let overlaps = parts.times().is_some_and(|(first, last)| first <= window.1 && last >= window.0);
+                    match parts.session(&interface).filter(|_| overlaps) {
+                        Some(session) => each(session),
+                        None => true,
+                    }
+                })
+            });
+            match read {
+                Ok(goes_on) => {
+                    summary.files += 1;
+                    if !goes_on {
+                        break;
+                    }
+                }
+                Err(_) => summary.failed += 1,
+            }
+        }
+        summary
+    }
+
+    fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        let files = self.files();
+        Some((files.first()?.times().0, files.last()?.times().1))
+    }
+}

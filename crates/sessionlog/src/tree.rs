@@ -1,0 +1,367 @@
+//! The directories and files of the log.
+//!
+//! ```text
+//! DIR/sessions/date=2026-11-27/hour=13/sessions-1764250000123-9f8e7d6c.parquet
+//!                                               │             └ CRC-32 of the file
+//!                                               └ creation, in milliseconds since the epoch
+//! ```
+//!
+//! Databases read the date and the hour (UTC) out of the path. A file is written under a name that ends with `.tmp`. It gets
+//! its own name once it is durable, so that a crash leaves no part of a file. The next start removes the rest.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use parquet::errors::ParquetError;
+use parquet::file::reader::{ChunkReader, Length};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::row::HOUR_NS;
+use base::time::Timestamp;
+
+/// Directory of the log, in that of the spool.
+pub const ROOT: &str = "sessions";
+const SUFFIX: &str = ".parquet";
+const PREFIX: &str = "sessions-";
+const TEMPORARY: &str = ".tmp";
+/// Bytes that are read at once to verify a checksum.
+const CHECKED_BYTES: usize = 64 << 10;
+
+/// A file of the log.
+#[derive(Debug)]
+pub struct LogFile {
+    /// Path in the directory of the spool.
+    pub path: String,
+    /// Hour of its rows, since the epoch.
+    pub hour: u64,
+    /// When it was created, in milliseconds since the epoch.
+    pub created_ms: u64,
+    /// Bytes.
+    pub len: u64,
+    crc: u32,
+    is_verified: AtomicBool,
+}
+
+impl LogFile {
+    /// Start and end of its hour.
+    pub fn times(&self) -> (Timestamp, Timestamp) {
+        let start = self.hour.saturating_mul(HOUR_NS);
+        (Timestamp(start), Timestamp(start.saturating_add(HOUR_NS - 1)))
+    }
+}
+
+/// The directory of a spool, which has the log in it.
+#[derive(Debug)]
+pub struct LogTree {
+    directory: OwnedFd,
+}
+
+impl LogTree {
+    /// The log in the directory of a spool.
+    pub fn new(directory: OwnedFd) -> Self {
+        Self { directory }
+    }
+
+    /// Creates the directory of the log, and gives it and all in it to the user that will write it.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn prepare(&self, owner: Option<(u32, u32)>) -> io::Result<()> {
+        self.make(ROOT)?;
+        let Some((uid, gid)) = owner else { return Ok(()) };
+        let (uid, gid) = (fs::Uid::from_raw(uid), fs::Gid::from_raw(gid));
+        let give = |path: &str| fs::chownat(&self.directory, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+        give(ROOT)?;
+        self.each(&mut |path, _| Ok(give(path)?))
+    }
+
+    fn make(&self, path: &str) -> io::Result<bool> {
+        match fs::mkdirat(&self.directory, path, Mode::RWXU) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        Ok(fs::openat(&self.directory, path, flags, Mode::RUSR | Mode::WUSR)?)
+    }
+
+    fn open_directory(&self, path: &str) -> io::Result<OwnedFd> {
+        self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    /// Calls `each` with the path of every directory of the log and of every file in them, and whether it is a file.
+    fn each(&self, each: &mut dyn FnMut(&str, bool) -> io::Result<()>) -> io::Result<()> {
+        for date in self.names(ROOT, FileType::Directory, "date=")? {
+            let date = format!("{ROOT}/{date}");
+            each(&date, false)?;
+            for hour in self.names(&date, FileType::Directory, "hour=")? {
+                let hour = format!("{date}/{hour}");
+                each(&hour, false)?;
+                for file in self.names(&hour, FileType::RegularFile, PREFIX)? {
+                    each(&format!("{hour}/{file}"), true)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self, path: &str, kind: FileType, prefix: &str) -> io::Result<Vec<String>> {
+        let directory = match self.open_directory(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened?,
+        };
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().to_str() else { continue };
+            if !name.starts_with(prefix) {
+                continue;
+            }
+            let stat = fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode) == kind {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The files, by hour and creation.
+    ///
+    /// # Errors
+    ///
+    /// If a directory cannot be read.
+    pub fn list(&self) -> io::Result<Vec<Arc<LogFile>>> {
+        let mut files = Vec::new();
+        self.each(&mut |path, is_file| {
+            if let Some(file) = is_file.then(|| parse(path)).flatten() {
+                let stat = fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW)?;
+                files.push(LogFile { len: u64::try_from(stat.st_size).unwrap_or(0), ..file });
+            }
+            Ok(())
+        })?;
+        files.sort_by_key(|file| (file.hour, file.created_ms));
+        Ok(files.into_iter().map(Arc::new).collect())
+    }
+
+    /// Removes what a crash left of unfinished files. Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// If a directory cannot be read, or a file not be removed.
+    pub fn remove_unfinished(&self) -> io::Result<u64> {
+        let mut removed = 0;
+        self.each(&mut |path, is_file| {
+            if is_file && path.ends_with(TEMPORARY) {
+                fs::unlinkat(&self.directory, path, AtFlags::empty())?;
+                removed += 1;
+            }
+            Ok(())
+        })?;
+        Ok(removed)
+    }
+
+    /// Removes a file, and its directories if nothing else is in them.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be removed.
+    pub fn remove(&self, file: &LogFile) -> io::Result<()> {
+        match fs::unlinkat(&self.directory, &*file.path, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut path = &*file.path;
+        while let Some((directory, _)) = path.rsplit_once('/').filter(|(directory, _)| *directory != ROOT) {
+            // A directory with other files stays.
+            if fs::unlinkat(&self.directory, directory, AtFlags::REMOVEDIR).is_err() {
+                break;
+            }
+            path = directory;
+        }
+        Ok(())
+    }
+
+    /// Creates a file for rows of an hour.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn create(self: &Arc<Self>, hour: u64, created_ms: u64) -> io::Result<UnfinishedFile> {
+        let (date, directory) = directories(hour);
+        let made = [self.make(ROOT)?, self.make(&date)?, self.make(&directory)?];
+        if made.contains(&true) {
+            fs::fsync(self.open_directory(ROOT)?)?;
+            fs::fsync(self.open_directory(&date)?)?;
+            fs::fsync(&self.directory)?;
+        }
+        let stem = format!("{directory}/{PREFIX}{created_ms}");
+        let file = self.open(&format!("{stem}{TEMPORARY}"), OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+        let tree = Arc::clone(self);
+        Ok(UnfinishedFile { tree, file, directory, stem, hour, created_ms, len: 0, crc: crc32fast::Hasher::new() })
+    }
+
+    /// Opens a file whose checksum is right.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is damaged.
+    pub fn read(&self, file: &LogFile) -> io::Result<OpenFile> {
+        let open = Arc::new(self.open(&file.path, OFlags::RDONLY)?);
+        let opened = OpenFile { file: open, len: file.len };
+        if !file.is_verified.load(Ordering::Relaxed) {
+            if opened.crc()? != file.crc {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "its checksum is wrong"));
+            }
+            file.is_verified.store(true, Ordering::Relaxed);
+        }
+        Ok(opened)
+    }
+}
+
+/// The directory of a date, and that of an hour in it.
+fn directories(hour: u64) -> (String, String) {
+    let seconds = i64::try_from(hour.saturating_mul(3600)).unwrap_or(0);
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    (format!("{ROOT}/{}", time.strftime("date=%Y-%m-%d")), format!("{ROOT}/{}", time.strftime("date=%Y-%m-%d/hour=%H")))
+}
+
+/// A file from its path; `None` for a path of another program.
+fn parse(path: &str) -> Option<LogFile> {
+    let (directory, name) = path.rsplit_once('/')?;
+    let (date, hour) = directory.strip_prefix(ROOT)?.strip_prefix("/date=")?.split_once("/hour=")?;
+    let time: jiff::Timestamp = format!("{date}T{hour}:00:00Z").parse().ok()?;
+    let (created, crc) = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.split_once('-')?;
+    Some(LogFile {
+        path: path.to_owned(),
+        hour: u64::try_from(time.as_second()).ok()? / 3600,
+        created_ms: created.parse().ok()?,
+        len: 0,
+        crc: u32::from_str_radix(crc, 16).ok()?,
+        is_verified: AtomicBool::new(false),
+    })
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub struct UnfinishedFile {
+    tree: Arc<LogTree>,
+    file: OwnedFd,
+    directory: String,
+    stem: String,
+    hour: u64,
+    created_ms: u64,
+    len: u64,
+    crc: crc32fast::Hasher,
+}
+
+impl UnfinishedFile {
+    /// Makes the file durable, and gives it its name.
+    ///
+    /// # Errors
+    ///
+    /// If that is not certain. The file is then removed.
+    pub fn finish(self) -> io::Result<LogFile> {
+        let crc = self.crc.clone().finalize();
+        let (temporary, path) = (format!("{}{TEMPORARY}", self.stem), format!("{}-{crc:08x}{SUFFIX}", self.stem));
+        let root = &self.tree.directory;
+        let finished = fs::fsync(&self.file)
+            .and_then(|()| fs::renameat(root, &*temporary, root, &*path))
+            .map_err(io::Error::from)
+            .and_then(|()| Ok(fs::fsync(self.tree.open_directory(&self.directory)?)?));
+        if let Err(error) = finished {
+            for name in [&temporary, &path] {
+                let _ = fs::unlinkat(root, &**name, AtFlags::empty());
+            }
+            return Err(error);
+        }
+        let (hour, created_ms, len) = (self.hour, self.created_ms, self.len);
+        Ok(LogFile { path, hour, created_ms, len, crc, is_verified: AtomicBool::new(true) })
+    }
+
+    /// Removes the file.
+    pub fn discard(self) {
+        let _ = fs::unlinkat(&self.tree.directory, format!("{}{TEMPORARY}", self.stem), AtFlags::empty());
+    }
+}
+
+impl Write for UnfinishedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = rustix::io::pwrite(&self.file, bytes, self.len)?;
+        self.crc.update(&bytes[..written]);
+        self.len += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file that is read.
+#[derive(Clone, Debug)]
+pub struct OpenFile {
+    file: Arc<OwnedFd>,
+    len: u64,
+}
+
+impl OpenFile {
+    /// The CRC-32 of all bytes.
+    fn crc(&self) -> io::Result<u32> {
+        let mut crc = crc32fast::Hasher::new();
+        let mut reader = FileReaderAt { file: Arc::clone(&self.file), at: 0 };
+        let mut bytes = vec![0; CHECKED_BYTES];
+        loop {
+            match reader.read(&mut bytes)? {
+                0 => return Ok(crc.finalize()),
+                read => crc.update(&bytes[..read]),
+            }
+        }
+    }
+}
+
+impl Length for OpenFile {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl ChunkReader for OpenFile {
+    type T = FileReaderAt;
+
+    fn get_read(&self, start: u64) -> Result<FileReaderAt, ParquetError> {
+        Ok(FileReaderAt { file: Arc::clone(&self.file), at: start })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        if start.saturating_add(length as u64) > self.len {
+            return Err(ParquetError::EOF(format!("{length} bytes at {start} lie behind the end")));
+        }
+        let mut bytes = vec![0; length];
+        self.get_read(start)?.read_exact(&mut bytes)?;
+        Ok(bytes.into())
+    }
+}
+
+/// Reads a file from a position on.
+#[derive(Debug)]
+pub struct FileReaderAt {
+    file: Arc<OwnedFd>,
+    at: u64,
+}
+
+impl Read for FileReaderAt {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = rustix::io::pread(&self.file, out, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
