@@ -234,7 +234,7 @@ impl LoggedRows {
                 ([key.group, key.within, identity], logged)
             })
             .collect();
-        rows.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+        rows.sort_unstable_by_key(|(order, _)| std::cmp::Reverse(*order));
         Self { rows, notes }
     }
 
