@@ -19,7 +19,7 @@ use base::time::Timestamp;
 use processes::table::SocketTable;
 use query::History;
 use query::logged::SessionLog;
-use sessionlog::collect::Collector;
+use sessionlog::collect::{Collector, Due};
 use sessionlog::row::{Observer, hour};
 use sessionlog::shared::SharedLog;
 use sessionlog::tree::LogTree;
@@ -91,7 +91,7 @@ impl LogThread {
         history: &Arc<History>,
     ) -> Option<Self> {
         let (log, spool) = (Arc::clone(&log?.0), spool?);
-        let remembered = settings.spool_memory_bytes(history.memory.budget_bytes) / 16 / REMEMBERED_BYTES;
+        let remembered = settings.spool_memory_bytes(history.memory.budget_bytes) / 4 / REMEMBERED_BYTES;
         let remembered = usize::try_from(remembered).unwrap_or(usize::MAX);
         let newest = history.totals().newest.unwrap_or(Timestamp::MIN);
         let observer = Observer {
@@ -149,7 +149,7 @@ impl LogThread {
                 quiet = (self.newest(), Instant::now());
             } else if !self.live && quiet.1.elapsed() >= REPLAYED_AFTER && writer.is_behind(quiet.0) {
                 // Nobody else would end the last hour of a capture.
-                missed += self.look(&mut writer, now, Some(hour(now)));
+                missed += self.look(&mut writer, now, None, Due::All);
                 writer.reached(quiet.0);
                 self.publish(&writer, missed);
             }
@@ -157,14 +157,15 @@ impl LogThread {
             if ends.is_some() || looked.elapsed() >= LOOK_INTERVAL || self.collector.must_hurry() {
                 looked = Instant::now();
                 current = hour(now);
-                missed += self.look(&mut writer, now, ends);
+                let due = if ends.is_some() { Due::Hour } else { Due::Ended };
+                missed += self.look(&mut writer, now, ends, due);
                 self.keep_size(&mut writer);
                 self.publish(&writer, missed);
             }
         }
         // The workers have ended: this is all there is.
         let now = self.now();
-        missed += self.look(&mut writer, now, Some(hour(now)));
+        missed += self.look(&mut writer, now, None, Due::All);
         self.publish(&writer, missed);
     }
 
@@ -178,15 +179,15 @@ impl LogThread {
     }
 
     /// Writes the sessions that are due, and finishes the files if an hour ends. Returns how many sessions were missed.
-    fn look(&mut self, writer: &mut LogWriter, now: Timestamp, ends: Option<u64>) -> u64 {
+    fn look(&mut self, writer: &mut LogWriter, now: Timestamp, ends: Option<u64>, due: Due) -> u64 {
         let (failures, live) = (writer.counts().failures, self.live);
-        self.collector.look(now, ends.is_some(), &mut |row| {
+        self.collector.look(now, due, &mut |row| {
             let hour = LogWriter::hour_of(&row, ends.filter(|_| live));
             writer.put(row, hour, now);
         });
         let missed = self.collector.take_missed();
         writer.missed(missed);
-        if ends.is_some() {
+        if due != Due::Ended {
             writer.close();
         }
         if writer.counts().failures > failures {

@@ -16,6 +16,7 @@ mod follow;
 mod found;
 mod history;
 mod interfaces;
+pub mod known;
 mod listed;
 pub mod listing;
 pub mod logged;

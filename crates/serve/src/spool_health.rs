@@ -53,7 +53,20 @@ pub(super) fn of_log(history: &History, request: &Request, in_memory: String, no
             }
         }
     }
+    parts.extend(before_the_log(history, request, log.span()));
     parts.join("; ")
+}
+
+/// That there are packets on disk from before all sessions that memory and log know, if so.
+fn before_the_log(history: &History, request: &Request, span: Option<(Timestamp, Timestamp)>) -> Option<String> {
+    let disk = history.disk.as_ref().filter(|_| request.tier != Some(Tier::Memory))?;
+    let oldest = disk.view()?.bands.iter().filter_map(|band| band.oldest).min()?;
+    let known = span.map(|(oldest, _)| oldest).into_iter().chain(history.sessions_since()).min();
+    let is_older = known.is_none_or(|known| oldest < known && request.since.is_none_or(|since| since < known));
+    let directory = disk.directory();
+    is_older.then(|| {
+        format!("packets on disk, from {oldest} on, were not searched for sessions: ask with --spool {directory}")
+    })
 }
 
 /// What an answer has of the log, and what it lacks.

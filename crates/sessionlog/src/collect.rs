@@ -10,17 +10,18 @@
 //!
 //! A session for which there is no memory is not written at the end of the hour. It is written whole when it ends.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::row::{Counts, Row, counts};
+use crate::row::{Counts, MILLI_NS, Row, counts};
 use base::time::Timestamp;
 use engine::session::Session;
 use engine::store::Rank;
 use processes::table::SocketTable;
 use query::History;
 use query::attribution::Attribution;
-use query::logged::Beginning;
+use query::known::Beginning;
 use query::session_names::Names;
 use spool::band::Band;
 
@@ -37,8 +38,20 @@ const RECORDS_MAX: u64 = 4_000_000;
 /// A clock that was set back by more than this begins anew.
 const SET_BACK: Duration = Duration::from_secs(60);
 
-/// A session that is due.
-struct Due {
+/// Which sessions a look writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Those that have ended.
+    Ended,
+    /// Also those that may go on, as far as they can be remembered: an hour ends.
+    Hour,
+    /// All: the recorder ends.
+    All,
+}
+
+/// A session that is written.
+#[derive(Debug)]
+struct DueSession {
     worker: u16,
     session: Session,
     earlier: Counts,
@@ -54,6 +67,8 @@ struct Logged {
     remembered: Vec<(u64, Counts)>,
     /// Sessions that memory did not keep for the log.
     unlisted: u64,
+    /// Set if there was no memory to remember all sessions that were there at this time. What the log has of them is not known.
+    unknown_before: Option<Timestamp>,
 }
 
 impl Logged {
@@ -61,6 +76,80 @@ impl Logged {
         let at = self.remembered.binary_search_by_key(&identity, |(identity, _)| *identity).ok()?;
         Some(self.remembered[at].1)
     }
+}
+
+/// One look at the sessions of one worker.
+#[derive(Debug)]
+struct WorkerLook {
+    /// Sessions that had timed out at this time were written at the last look.
+    before: Timestamp,
+    /// Sessions that have timed out at this time cannot go on.
+    horizon: Timestamp,
+    due: Due,
+    remembered_max: usize,
+    /// Sessions that this look has written as ended.
+    written: HashSet<u64, foldhash::quality::RandomState>,
+    /// What the log has of the sessions that may go on.
+    kept: Vec<(u64, Counts)>,
+    waiting: u64,
+    rows: Vec<DueSession>,
+}
+
+impl WorkerLook {
+    /// Looks at a session of the table, or one that was archived before the look.
+    fn session(&mut self, worker: u16, identity: u64, session: &Session, logged: &Logged) {
+        let earlier = logged.earlier(identity);
+        let is_unknown = logged.unknown_before.is_some_and(|begun| session.first <= begun);
+        if (earlier.is_none() && (timed_out(session, self.before) || is_unknown)) || self.written.contains(&identity) {
+            return;
+        }
+        let is_over = session.is_past() || timed_out(session, self.horizon);
+        let now = counts(session);
+        let has_more = earlier != Some(now);
+        let has_memory = earlier.is_some() || self.kept.len() < self.remembered_max;
+        let is_due = match self.due {
+            Due::Ended => is_over,
+            Due::Hour => is_over || has_memory,
+            Due::All => true,
+        };
+        self.waiting += u64::from(has_more && self.due == Due::Hour && !is_due);
+        if has_more && is_due {
+            self.write(worker, session, earlier, !is_over);
+        }
+        if is_over {
+            self.written.insert(identity);
+        } else if is_due || earlier.is_some() {
+            self.kept.push((identity, if is_due { now } else { earlier.unwrap_or_default() }));
+        }
+    }
+
+    /// Looks at a session that was archived while the table was read.
+    fn late(&mut self, worker: u16, identity: u64, session: &Session, logged: &Logged) {
+        if self.written.contains(&identity) {
+            return;
+        }
+        let kept = self.kept.binary_search_by_key(&identity, |(identity, _)| *identity).ok();
+        let earlier = kept.map(|at| self.kept[at].1).or_else(|| logged.earlier(identity));
+        let is_unknown = logged.unknown_before.is_some_and(|begun| session.first <= begun);
+        if earlier.is_none() && (timed_out(session, self.before) || is_unknown) {
+            return;
+        }
+        if earlier != Some(counts(session)) {
+            self.write(worker, session, earlier, false);
+        }
+    }
+
+    fn write(&mut self, worker: u16, session: &Session, earlier: Option<Counts>, is_open: bool) {
+        let earlier = earlier.unwrap_or_default();
+        self.rows.push(DueSession { worker, session: *session, earlier, is_open });
+    }
+}
+
+/// Whether a session cannot go on. The archive rounds the time of the latest packet up, so this must round it, too.
+fn timed_out(session: &Session, now: Timestamp) -> bool {
+    let mut rounded = *session;
+    rounded.last = Timestamp(session.last.0.div_ceil(MILLI_NS).saturating_mul(MILLI_NS));
+    rounded.timed_out(now)
 }
 
 /// Takes sessions out of memory.
@@ -98,15 +187,21 @@ impl Collector {
             logged.archived = worker.sessions.archived();
             logged.unlisted = worker.sessions.unlisted();
             logged.remembered.clear();
+            logged.unknown_before = None;
         }
         let (logged, remembered_max) = (&mut self.logged, self.remembered_max);
         let horizon = now.saturating_sub(DISORDER);
         let history = &self.history;
         history.each_known_session((horizon.saturating_sub(TIMEOUT_MAX), Timestamp::MAX), |worker, session| {
             let Some(logged) = logged.get_mut(usize::from(worker)) else { return };
-            if !session.timed_out(horizon) && logged.remembered.len() < remembered_max {
+            if timed_out(session, horizon) || session.is_past() {
+                return;
+            }
+            if logged.remembered.len() < remembered_max {
                 let identity = history.identity(worker, session);
                 logged.remembered.push((identity, counts(session)));
+            } else {
+                logged.unknown_before = Some(now);
             }
         });
         self.logged.iter_mut().for_each(|logged| logged.remembered.sort_unstable());
@@ -129,63 +224,64 @@ impl Collector {
         })
     }
 
-    /// Calls `each` with a row for each session that is due: those that have ended, and all others if `is_last` is set.
-    pub fn look(&mut self, now: Timestamp, is_last: bool, each: &mut dyn FnMut(Row)) {
+    /// Calls `each` with a row for each session that is due.
+    pub fn look(&mut self, now: Timestamp, due: Due, each: &mut dyn FnMut(Row)) {
         if now.saturating_add(SET_BACK) < self.looked {
             self.begin(now);
         }
         let now = now.max(self.looked);
-        let (before, horizon) = (self.looked.saturating_sub(DISORDER), now.saturating_sub(DISORDER));
-        let archived: Vec<u64> = self.history.workers.iter().map(|worker| worker.sessions.archived()).collect();
+        self.waiting = 0;
         self.count_missed();
-        let mut remembered: Vec<Vec<(u64, Counts)>> = self.logged.iter().map(|_| Vec::new()).collect();
-        let mut due: Vec<Due> = Vec::new();
         let mut allowance = [RECORDS_MAX; 2];
-        let mut waiting = 0;
-        let history = Arc::clone(&self.history);
-        let window = (before.saturating_sub(TIMEOUT_MAX), Timestamp::MAX);
-        history.each_known_session(window, |worker, session| {
-            let at = usize::from(worker);
-            let (Some(logged), Some(kept), Some(archived)) =
-                (self.logged.get(at), remembered.get_mut(at), archived.get(at))
-            else {
-                return;
+        for at in 0..self.logged.len() {
+            let mut look = WorkerLook {
+                before: self.looked.saturating_sub(DISORDER),
+                horizon: now.saturating_sub(DISORDER),
+                due,
+                remembered_max: self.remembered_max,
+                written: HashSet::default(),
+                kept: Vec::new(),
+                waiting: 0,
+                rows: Vec::new(),
             };
-            let is_past = |count: u64| session.is_past() && session.first_sequence < count;
-            if is_past(logged.archived) {
-                return;
-            }
-            let is_over = session.timed_out(horizon) || is_past(*archived);
-            let identity = history.identity(worker, session);
-            let earlier = match logged.earlier(identity) {
-                Some(earlier) => Some(earlier),
-                None if session.timed_out(before) => return,
-                None => None,
-            };
-            let now = counts(session);
-            let has_more = earlier != Some(now);
-            let has_memory = earlier.is_some() || kept.len() < self.remembered_max;
-            let is_written = has_more && (is_over || (is_last && has_memory));
-            waiting += u64::from(has_more && is_last && !is_written);
-            if !is_over && (is_written || earlier.is_some()) {
-                kept.push((identity, if is_written { now } else { earlier.unwrap_or_default() }));
-            }
-            if is_written {
-                let (session, earlier) = (*session, earlier.unwrap_or_default());
-                due.push(Due { worker, session, earlier, is_open: !is_over });
-                if due.len() >= SESSIONS_AT_ONCE {
-                    self.describe(std::mem::take(&mut due), horizon, &mut allowance, each);
-                }
-            }
-        });
-        self.describe(due, horizon, &mut allowance, each);
-        for ((logged, mut kept), archived) in self.logged.iter_mut().zip(remembered).zip(archived) {
-            kept.sort_unstable();
-            logged.remembered = kept;
-            logged.archived = archived;
+            self.worker(at, &mut look, &mut allowance, each);
+            look.kept.sort_unstable();
+            self.waiting += look.waiting;
+            self.logged[at].remembered = look.kept;
         }
-        self.waiting = waiting;
         self.looked = now;
+    }
+
+    /// Looks at the sessions of a worker: those archived since the last look, those in the table, and those that were archived
+    /// while the table was read. A session that leaves the table meanwhile is met twice or once, but never missed.
+    fn worker(&mut self, at: usize, look: &mut WorkerLook, allowance: &mut [u64; 2], each: &mut dyn FnMut(Row)) {
+        let history = Arc::clone(&self.history);
+        let sessions = &history.workers[at].sessions;
+        let since = look.before.saturating_sub(TIMEOUT_MAX);
+        let number = u16::try_from(at).unwrap_or(u16::MAX);
+        let begun = sessions.archived();
+        let past = |from: u64, to: u64| {
+            let overlapping = sessions.past_overlapping(since, Timestamp::MAX);
+            overlapping.map(|(_, session)| session).filter(move |session| (from..to).contains(&session.first_sequence))
+        };
+        let from_archive = past(self.logged[at].archived, begun);
+        let from_table = sessions.overlapping(since, Timestamp::MAX);
+        for session in from_archive.chain(from_table) {
+            look.session(number, sessions.identity(&session), &session, &self.logged[at]);
+            if look.rows.len() >= SESSIONS_AT_ONCE {
+                self.describe(std::mem::take(&mut look.rows), look.horizon, allowance, each);
+            }
+        }
+        look.kept.sort_unstable();
+        let ended = sessions.archived();
+        for session in past(begun, ended) {
+            look.late(number, sessions.identity(&session), &session, &self.logged[at]);
+            if look.rows.len() >= SESSIONS_AT_ONCE {
+                self.describe(std::mem::take(&mut look.rows), look.horizon, allowance, each);
+            }
+        }
+        self.logged[at].archived = ended;
+        self.describe(std::mem::take(&mut look.rows), look.horizon, allowance, each);
     }
 
     fn count_missed(&mut self) {
@@ -199,9 +295,10 @@ impl Collector {
     }
 
     /// Reads names, protocol, process and place of sessions, and passes them on.
-    fn describe(&self, due: Vec<Due>, now: Timestamp, allowance: &mut [u64; 2], each: &mut dyn FnMut(Row)) {
+    fn describe(&self, due: Vec<DueSession>, now: Timestamp, allowance: &mut [u64; 2], each: &mut dyn FnMut(Row)) {
         let old = now.saturating_sub(OLD);
-        let (old, recent): (Vec<Due>, Vec<Due>) = due.into_iter().partition(|due| due.session.first < old);
+        let (old, recent): (Vec<DueSession>, Vec<DueSession>) =
+            due.into_iter().partition(|due| due.session.first < old);
         let interfaces: Vec<(Arc<str>, Timestamp)> =
             self.history.interfaces.snapshot().iter().map(|one| (one.name.as_str().into(), one.since)).collect();
         for (due, allowance) in [recent, old].into_iter().zip(allowance) {
@@ -217,8 +314,8 @@ impl Collector {
         }
     }
 
-    fn row(&self, due: Due, interface: Arc<str>, beginning: Beginning) -> Row {
-        let Due { session, earlier, is_open, .. } = due;
+    fn row(&self, due: DueSession, interface: Arc<str>, beginning: Beginning) -> Row {
+        let DueSession { session, earlier, is_open, .. } = due;
         let ports = [session.originator().port, session.responder().port];
         let [originator, responder] = &beginning.data;
         let app = protocols::table::recognise(session.key.protocol(), ports, [originator, responder]);

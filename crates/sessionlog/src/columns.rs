@@ -12,6 +12,7 @@ use parquet::schema::types::{Type, TypePtr};
 
 use crate::parts::Parts;
 use crate::row::{MILLI_NS, Observer, Row};
+use crate::value::Value;
 use base::foreign::Foreign;
 use decode::Network;
 use engine::session::community_id::CommunityId;
@@ -30,23 +31,6 @@ pub enum Kind {
     Whole,
     /// An unsigned number of 16 bits, as a port.
     Small,
-}
-
-/// The value of a row in a column.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value<'a> {
-    /// Unknown, or not applicable.
-    None,
-    /// A text.
-    Text(Cow<'a, str>),
-    /// A number, or a time.
-    Whole(i64),
-}
-
-impl Value<'_> {
-    fn whole(number: impl TryInto<i64>) -> Self {
-        number.try_into().map_or(Self::None, Value::Whole)
-    }
 }
 
 fn text<'a>(text: impl Into<Cow<'a, str>>) -> Value<'a> {

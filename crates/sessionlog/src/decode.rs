@@ -9,9 +9,10 @@ use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::reader::{ChunkReader, FileReader, RowGroupReader, SerializedFileReader};
 use parquet::file::statistics::Statistics;
 
-use crate::columns::{COLUMNS, Value};
+use crate::columns::COLUMNS;
 use crate::encode::{MISSED, ROWS_MAX};
 use crate::parts::Parts;
+use crate::value::Value;
 
 /// The most rows of a row group that are read; other programs may have rewritten the files.
 const GROUP_ROWS_MAX: usize = 16 * ROWS_MAX;

@@ -14,8 +14,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
 use parquet::schema::types::ColumnPath;
 
-use crate::columns::{COLUMNS, Column, Kind, Value, schema};
+use crate::columns::{COLUMNS, Column, Kind, schema};
 use crate::row::{Observer, Row};
+use crate::value::Value;
 
 /// Rows of a row group.
 pub const ROWS_MAX: usize = 8 << 10;

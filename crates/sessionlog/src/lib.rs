@@ -22,4 +22,5 @@ pub mod rewrite;
 pub mod row;
 pub mod shared;
 pub mod tree;
+pub mod value;
 pub mod writer;

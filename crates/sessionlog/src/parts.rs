@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::columns::Value;
 use crate::row::MILLI_NS;
-use base::foreign::Foreign;
 use base::packet::InterfaceId;
 use base::time::Timestamp;
 use decode::{Decoded, Network};
@@ -14,30 +12,6 @@ use query::attribution::{Attribution, FlowProcess, SessionEnd};
 use query::flows::FlowApp;
 use query::logged::LoggedSession;
 use query::session_names::Names;
-
-impl From<Value<'_>> for Option<String> {
-    fn from(value: Value<'_>) -> Self {
-        match value {
-            Value::Text(text) => Some(text.into_owned()),
-            _ => None,
-        }
-    }
-}
-
-impl From<Value<'_>> for Option<Foreign> {
-    fn from(value: Value<'_>) -> Self {
-        Option::<String>::from(value).map(Foreign::from)
-    }
-}
-
-impl From<Value<'_>> for Option<i64> {
-    fn from(value: Value<'_>) -> Self {
-        match value {
-            Value::Whole(number) => Some(number),
-            _ => None,
-        }
-    }
-}
 
 /// The values of a row.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use base::time::Timestamp;
 use engine::pipeline::{Config, Pipeline};
 use query::History;
 use query::logged::{LoggedSession, SessionLog as _};
-use sessionlog::collect::Collector;
+use sessionlog::collect::{Collector, Due};
 use sessionlog::rewrite::remove_rows;
 use sessionlog::row::{HOUR_NS, Observer, hour};
 use sessionlog::shared::SharedLog;
@@ -112,7 +112,8 @@ impl Log {
     }
 
     fn look(&mut self, collector: &mut Collector, now: u64, ends: Option<u64>) {
-        collector.look(Timestamp(now), ends.is_some(), &mut |row| {
+        let due = if ends.is_some() { Due::Hour } else { Due::Ended };
+        collector.look(Timestamp(now), due, &mut |row| {
             let hour = LogWriter::hour_of(&row, ends);
             self.writer.put(row, hour, Timestamp(now));
         });
@@ -325,4 +326,42 @@ fn removed_rows_are_gone_and_the_others_are_unchanged() {
     assert_eq!(after.iter().map(|row| format!("{row:?}")).collect::<Vec<_>>(), others);
     let removal = remove_rows(log.shared.tree(), now, &mut |_| true).unwrap();
     assert_eq!((removal.removed, removal.rewritten), (3, 0));
+}
+
+#[test]
+fn nothing_is_written_twice_while_sessions_leave_memory() {
+    // Far more sessions than the table has room for, which are archived while the collector reads.
+    let packets: Vec<Sent> = (0..120_000u64)
+        .map(|number| {
+            let port = u16::try_from(number % 60_000).unwrap();
+            (START + number * 20_000_000, u8::try_from(number / 60_000).unwrap(), port, 8)
+        })
+        .collect();
+    let mut recorder = Recorder::new();
+    let mut log = Log::new(&recorder.history.interfaces);
+    let history = Arc::clone(&recorder.history);
+    let mut collector = Collector::new(Arc::clone(&history), 1000, Timestamp(START));
+    let mut missed = 0;
+    std::thread::scope(|scope| {
+        let recording = scope.spawn(|| packets.chunks(2000).for_each(|some| recorder.record(some)));
+        while !recording.is_finished() {
+            let now = history.totals().newest.unwrap_or_default();
+            log.look(&mut collector, now.0, None);
+        }
+    });
+    let end = packets.last().unwrap().0;
+    collector.look(Timestamp(end), Due::All, &mut |row| {
+        let hour = LogWriter::hour_of(&row, None);
+        log.writer.put(row, hour, Timestamp(end));
+    });
+    log.writer.close();
+    missed += collector.take_missed();
+    let mut rows: HashMap<(u8, u16), u64> = HashMap::new();
+    for row in log.rows() {
+        *rows.entry((host(&row), row.session.originator().port)).or_default() += row.session.packets.sum();
+    }
+    let twice: Vec<_> = rows.iter().filter(|(_, packets)| **packets != 1).take(5).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    assert!(rows.len() as u64 + missed >= 120_000, "{} rows, {missed} missed", rows.len());
+    assert!(rows.len() > 1000, "{} rows, {missed} missed", rows.len());
 }

@@ -29,6 +29,7 @@ use crate::spool::{self, SpoolThread};
 use crate::workers::Workers;
 use base::time::Timestamp;
 use capture::monitor::Monitor;
+use capture::selection::InterfaceSelection;
 use engine::budget::ByteSize;
 use engine::handover::RestartReport;
 use processes::table::SocketTable;
@@ -79,11 +80,7 @@ impl Running {
         let live = settings.is_live();
         let history = Arc::new(history);
         let log = LogThread::new(resources.session_log, resources.spool.clone(), &settings, &history);
-        let watched = selection.clone().map(|selection| {
-            let enter = confinement.in_role(Role::Interfaces);
-            Monitor::start(selection, Arc::clone(&history.interfaces), enter)
-        });
-        let monitor = watched.transpose().map_err(system("watch the interfaces"))?;
+        let monitor = watch_interfaces(selection.clone(), &history, confinement)?;
         let recording = Arc::new(AtomicUsize::new(0));
         let workers =
             Workers::start(pipelines.into_iter().zip(sources).collect(), compressors, &recording, confinement)?;
@@ -220,12 +217,8 @@ impl Running {
         });
         let pipelines = workers.finish();
         // What the workers stored last is written before memory is handed over.
-        if let Some(spool) = spool {
-            spool.finish();
-        }
-        if let Some(log) = log {
-            log.finish();
-        }
+        spool.into_iter().for_each(SpoolThread::finish);
+        log.into_iter().for_each(RunningLog::finish);
         let stopped = now();
         self.service_threads.shutdown_timeout(QUERIES_END_TIMEOUT);
         self.query_threads.shutdown_timeout(QUERIES_END_TIMEOUT);
@@ -237,6 +230,19 @@ impl Running {
         }
         ended
     }
+}
+
+/// Follows the interfaces, in live capture.
+fn watch_interfaces(
+    selection: Option<Arc<InterfaceSelection>>,
+    history: &History,
+    confinement: &Confinement,
+) -> Result<Option<Monitor>, Error> {
+    let watched = selection.map(|selection| {
+        let enter = confinement.in_role(Role::Interfaces);
+        Monitor::start(selection, Arc::clone(&history.interfaces), enter)
+    });
+    watched.transpose().map_err(system("watch the interfaces"))
 }
 
 /// Names processes, if they are watched, in a part of the memory for answers. Returns what is left of that.
