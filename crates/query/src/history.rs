@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::past_sums::PastSums;
 use super::logged::SessionLog;
+use super::past_sums::PastSums;
 use super::request::Request;
 use base::counters::Totals;
 use base::interface::Interfaces;
