@@ -109,7 +109,7 @@ fn databases_read_the_log_and_agree_with_what_is_listed() {
     let Some(capture) = capture("the log of sessions", "mixed-lan.pcap") else { return };
     let folder = tempfile::tempdir().unwrap();
     let spool = folder.path().join("spool");
-    let recorder = Replaying::start(&capture, &["-m", "64MiB", "--spool", text(&spool)]);
+    let recorder = Replaying::start(&capture, &["-m", "64MiB", "--spool", text(&spool), "--spool-size", "64M"]);
     let (in_memory, _) = flows(&recorder, &[]);
     assert!(in_memory.len() > 100, "{} sessions", in_memory.len());
     let expected = sorted(in_memory.iter().map(listed));
@@ -145,7 +145,8 @@ fn flows_lists_memory_and_log_without_doubles_and_says_where_from() {
     };
     let folder = tempfile::tempdir().unwrap();
     let spool = folder.path().join("spool");
-    let start = |capture: &Path| Replaying::start(capture, &["-m", "64MiB", "--spool", text(&spool)]);
+    let start =
+        |capture: &Path| Replaying::start(capture, &["-m", "64MiB", "--spool", text(&spool), "--spool-size", "64M"]);
     let recorder = start(&earlier);
     let (first, _) = flows(&recorder, &[]);
     recorder.stop();

@@ -5,11 +5,13 @@ use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use super::history::History;
+use super::matching::SessionMatcher;
 pub use super::names::beginning::Beginning;
 use super::names::beginning::BeginningReader;
 use super::names::starts::SessionStarts;
 use super::turnover::Turnover;
-use super::{Found, Packets};
+use super::unlisted::UnlistedSessions;
+use super::{Found, Packets, QueryError, Request};
 use base::time::Timestamp;
 use engine::session::Session;
 
@@ -17,6 +19,25 @@ use engine::session::Session;
 const SOON: Duration = Duration::from_secs(10);
 
 impl History {
+    /// Calls `each` with every session that the request matches.
+    pub(super) fn each_session(
+        &self,
+        request: &Request,
+        mut each: impl FnMut(&Session),
+    ) -> Result<UnlistedSessions, QueryError> {
+        let (since, until) = request.window()?;
+        let mut matcher = SessionMatcher::new(self, request)?;
+        let mut turnover = Turnover::new(self);
+        for (worker, _) in (0u16..).zip(&self.workers) {
+            turnover.read(self, worker, (since, until), |_, session| {
+                if session.packets.sum() > 0 && matcher.matches(worker, session) {
+                    each(session);
+                }
+            });
+        }
+        Ok(UnlistedSessions { undecided: matcher.undecided, hidden: matcher.hidden })
+    }
+
     /// Calls `each` with the sessions that are known now and overlap the window, each once, and the index of their worker.
     pub fn each_known_session(&self, window: (Timestamp, Timestamp), mut each: impl FnMut(u16, &Session)) {
         let mut turnover = Turnover::new(self);

@@ -11,6 +11,7 @@ mod copies;
 pub mod coverage;
 mod disk;
 pub mod explain;
+mod flow_totals;
 pub mod flows;
 mod follow;
 mod found;

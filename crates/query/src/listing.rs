@@ -18,11 +18,10 @@
 use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+pub use super::flow_totals::FlowTotals;
 use super::flows::{Sort, SortKey};
 pub use super::listed::ListedSession;
-use super::logged_rows::LoggedRows;
+use super::logged_rows::{LogNotes, LogQuestion, LoggedRows};
 use super::matching::SessionMatcher;
 use super::names::ReadAllowance;
 pub use super::page_cursor::PageCursor;
@@ -38,6 +37,9 @@ use engine::session::{ArchivePosition, BlockCache, Session, SessionSlot};
 pub const LISTED_BYTES: u64 = size_of::<ListedSession>() as u64;
 /// Bytes of a session while a listing is sorted.
 pub const ROW_BYTES: u64 = size_of::<Row>() as u64;
+
+/// The most bytes for sessions of the log.
+const BYTES_MAX: usize = 64 << 20;
 
 /// How sessions are listed.
 #[derive(Clone, Debug)]
@@ -111,48 +113,6 @@ pub struct Flows<'h> {
     logged: Option<LoggedRows>,
 }
 
-/// Totals of all sessions that match, listed or not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlowTotals {
-    /// Number of these sessions.
-    pub sessions: u64,
-    /// Their packets.
-    pub packets: u64,
-    /// Their bytes on the wire.
-    pub bytes: u64,
-    /// Their retained captured bytes.
-    pub kept_bytes: u64,
-    /// Sessions that have lost packets, but not all.
-    pub cut: u64,
-    /// Sessions without retained packets.
-    pub gone: u64,
-    /// Sessions of which it is not known whether packets are retained.
-    pub unknown: u64,
-}
-
-impl FlowTotals {
-    /// Adds a session.
-    pub(super) fn add(&mut self, session: &Session) {
-        self.sessions += 1;
-        self.packets = self.packets.saturating_add(session.packets.sum());
-        self.bytes = self.bytes.saturating_add(session.bytes.sum());
-        self.kept_bytes = self.kept_bytes.saturating_add(session.kept_bytes);
-        match session.kept_packets {
-            0 if session.may_have_packets() => self.unknown += 1,
-            0 => self.gone += 1,
-            kept => self.cut += u64::from(kept < session.packets.sum()),
-        }
-    }
-}
-
-impl FlowTotals {
-    /// Adds what a session did in a further hour of the log.
-    pub(super) fn add_rest(&mut self, rest: &Session) {
-        self.packets = self.packets.saturating_add(rest.packets.sum());
-        self.bytes = self.bytes.saturating_add(rest.bytes.sum());
-    }
-}
-
 impl History {
     /// Lists the sessions that match, sorted.
     ///
@@ -194,25 +154,6 @@ impl History {
         }
         flows.read_log(request);
         Ok(flows)
-    }
-
-    /// Calls `each` with every session that the request matches.
-    pub(super) fn each_session(
-        &self,
-        request: &Request,
-        mut each: impl FnMut(&Session),
-    ) -> Result<UnlistedSessions, QueryError> {
-        let (since, until) = request.window()?;
-        let mut matcher = SessionMatcher::new(self, request)?;
-        let mut turnover = Turnover::new(self);
-        for (worker, _) in (0u16..).zip(&self.workers) {
-            turnover.read(self, worker, (since, until), |_, session| {
-                if session.packets.sum() > 0 && matcher.matches(worker, session) {
-                    each(session);
-                }
-            });
-        }
-        Ok(UnlistedSessions { undecided: matcher.undecided, hidden: matcher.hidden })
     }
 }
 
@@ -453,6 +394,65 @@ impl Flows<'_> {
         }
     }
 
+    /// What was read of the log; `None` if it was not asked.
+    pub fn log(&self) -> Option<&LogNotes> {
+        self.logged.as_ref().map(|logged| &logged.notes)
+    }
+
+    /// Reads the log, if the request asks for it.
+    pub(super) fn read_log(&mut self, request: &Request) {
+        let after = self.options.after;
+        if !self.history.asks_log(request) || after.is_some_and(|after| after.phase == Phase::Changed) {
+            return;
+        }
+        // The rows of memory and those of the log share the memory of the listing.
+        let bytes_max = self.options.rows_max.saturating_mul(usize::try_from(ROW_BYTES).unwrap_or(1)).min(BYTES_MAX);
+        let (window, name, sort) = (self.window, self.options.name.as_ref(), self.options.sort);
+        let question = LogQuestion { request, window, name, sort, bytes_max };
+        let (mut sessions, notes) = self.history.logged_sessions(&question, &mut self.matcher);
+        if let Some(ids) = &self.options.ids {
+            sessions.retain(|(identity, _)| ids.contains(identity));
+        }
+        let mut logged = LoggedRows::new(sessions, notes, self.options.sort);
+        if self.options.name.is_none() {
+            logged.sessions().for_each(|logged| self.totals.add(&logged.session));
+        }
+        self.unlisted.undecided = self.matcher.undecided;
+        if let Some(after) = after {
+            logged.skip_to([after.key.group, after.key.within, after.hash]);
+        }
+        self.logged = Some(logged);
+    }
+
+    /// Whether sessions of the log are left.
+    pub(super) fn has_logged(&self) -> bool {
+        self.logged.as_ref().is_some_and(|logged| logged.order().is_some())
+    }
+
+    /// The next session of the log, if it comes before the next one of memory. `held` sessions are not counted as listed
+    /// yet.
+    pub(super) fn next_logged(&mut self, held: u64) -> Option<ListedSession> {
+        let order = self.logged.as_ref()?.order()?;
+        if self.rows.as_slice().is_empty() && (self.more || !self.overtaken_sessions.is_empty()) {
+            self.gather(false, held);
+        }
+        if self.rows.as_slice().first().is_some_and(|row| row.order < order) {
+            return None;
+        }
+        let ([group, within, identity], logged) = self.logged.as_mut()?.next()?;
+        let (sort, key, as_of) = (self.options.sort, SortKey { group, within }, self.as_of);
+        let mark = PageCursor { sort, key, hash: identity, as_of, phase: Phase::Sorted };
+        Some(ListedSession {
+            session: logged.session,
+            holes: 0,
+            identity,
+            names: logged.names.clone(),
+            logged: Some(Box::new(logged)),
+            worker: 0,
+            mark,
+        })
+    }
+
     /// Moves the mark of the next page forward.
     fn advance(&mut self, to: PageCursor) {
         if self.last.is_none_or(|last| (to.key, to.hash) > (last.key, last.hash)) {
@@ -493,6 +493,5 @@ impl Iterator for Flows<'_> {
     }
 }
 
-mod from_log;
 #[cfg(test)]
 mod tests;

@@ -72,11 +72,13 @@ impl History {
     /// The time from which memory knows every session that the recorder saw; `None` if it knows none.
     pub fn sessions_since(&self) -> Option<Timestamp> {
         let forgotten = self.workers.iter().filter(|worker| worker.sessions.has_forgotten());
-        let known = |worker: &engine::pipeline::Worker| worker.sessions.earliest();
-        match forgotten.filter_map(known).max() {
-            Some(since) => Some(since),
-            None => self.workers.iter().filter_map(known).min(),
+        if let Some(since) = forgotten.filter_map(|worker| worker.sessions.earliest()).max() {
+            return Some(since);
         }
+        // Of the table, `earliest` has the earliest end of a session.
+        let began = self.workers.iter().flat_map(|worker| worker.sessions.sessions().map(|session| session.first));
+        let known = self.workers.iter().filter_map(|worker| worker.sessions.earliest());
+        began.chain(known).min()
     }
 
     /// The sessions that the request matches and that only the log has.
