@@ -343,8 +343,7 @@ fn look(pipeline: &mut Pipeline, plan: &Plan, sent: &[Sent], gone: &mut Vec<bool
 /// Runs random mixes. Returns the first that breaks the rule, in its smallest form.
 fn check(cases: u32, policy: &Policy) -> Result<usize, String> {
     let total = std::cell::Cell::new(0);
-    // The same mixes each time, so that a change is compared with what was before it. PROPTEST_RNG_SEED tries others; rare
-    // ones break the rule, see SPECIFICATION.md.
+    // The same mixes each time, so that a change is compared with what was before it. PROPTEST_RNG_SEED tries others.
     let of_environment = std::env::var_os("PROPTEST_RNG_SEED").map(|_| TestConfig::default().rng_seed);
     let rng_seed = of_environment.unwrap_or(RngSeed::Fixed(1));
     let mut runner = TestRunner::new(TestConfig {

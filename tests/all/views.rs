@@ -24,7 +24,10 @@ fn terminal(columns: u32, colour: bool, words: &[&str]) -> String {
     }
     script.env("TZ", "UTC").env("TERM", "xterm-256color").env("NO_COLOR", if colour { "" } else { "1" });
     let output = script.output().unwrap();
-    String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n").replace('\x1b', "␛")
+    let shown = String::from_utf8_lossy(&output.stdout).replace("\r\n", "\n");
+    // A slow machine also shows progress, which erases its own line.
+    let lines = shown.split('\n').map(|line| line.rsplit_once("\r\x1b[K").map_or(line, |(_, line)| line));
+    lines.collect::<Vec<_>>().join("\n").replace('\x1b', "␛")
 }
 
 /// The view at two widths, with and without colours.

@@ -146,7 +146,10 @@ impl Oracle {
         let pages_of_flood =
             |flood: u8| self.pages_of(candidates, &|queue| queue.band() == band && queue.flood() == flood);
         let (others, floods) = (pages_of_flood(0), (1..8).map(pages_of_flood).sum::<usize>());
-        let bounded = band != Band::Bulk && floods > (others + floods) / 2 && others > floods / 16;
+        // Others whose only segments are still being filled need no room.
+        let is_sealed = |queue: Queue| self.segments.iter().filter(|segment| segment.queue == queue).count() > 1;
+        let sealed = self.pages_of(candidates, &|queue| queue.band() == band && queue.flood() == 0 && is_sealed(queue));
+        let bounded = band != Band::Bulk && floods > (others + floods) / 2 && sealed > floods / 16;
         if of(victim).flood() > 0 && bounded {
             return Some(victim);
         }

@@ -241,21 +241,20 @@ impl Oracle {
         }
         self.segments.remove(at);
         let stay = younger.len();
-        picked.extend(younger.into_iter().map(|record| (record, from)));
-        let moved_from = picked.len() - stay;
+        let moved = younger.into_iter().map(|record| (record, from)).chain(picked);
         let mut full = false;
-        for (number, (record, to)) in picked.into_iter().enumerate() {
-            assert!(!full || number < moved_from, "the younger half always has room");
+        for (number, (record, to)) in moved.enumerate() {
             if !full {
                 self.seal_unless_it_continues(to, &record);
                 full = !self.has_room(to, HEADER_MAX + record.captured, 0);
             }
+            assert!(!full || number >= stay, "the younger half always has room");
             if full {
                 self.lost += 1;
                 self.gone(&record);
             } else {
                 self.carried += 1;
-                if number < moved_from {
+                if number >= stay {
                     self.count_kept(&record);
                 }
                 self.write(to, record);
@@ -288,7 +287,10 @@ impl Oracle {
         }
         let now = self.clock.unwrap_or(0);
         let flood = self.sessions.all[record.session].kept_with();
-        let needed = if from.has_starts() && (flood == 0 || is_slow) {
+        let has_left = from.flood() != 0 && self.sessions.all[record.session].flood == 7;
+        let needed = if from.has_starts() && has_left {
+            true
+        } else if from.has_starts() && (flood == 0 || is_slow) {
             self.sessions.needs_start(record.session, record.sequence, now)
         } else {
             self.sessions.is_first_of_more(record.session, record.sequence)

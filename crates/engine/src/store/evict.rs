@@ -10,7 +10,7 @@ use super::queues::{Band, Kind, QueueId};
 use super::record::{HEADER_BYTES_MAX, RecordHeader, RecordOutline};
 use super::segment::{SegmentId, SegmentView, pages_of};
 use super::state::Store;
-use crate::session::{SessionSlot, SessionTable};
+use crate::session::{SessionMarks, SessionSlot, SessionTable};
 use base::counters::Volume;
 use base::time::Timestamp;
 
@@ -134,17 +134,26 @@ impl Store {
         // ones.
         let age_ns = self.policy.clock.ticks_ns() - self.lists.opened_ticks_ns(view.id);
         let carries_floods = age_ns >= FLOOD_NS_MAX;
-        let mut cursor = Cursor::new(view);
-        while let Ok(Some(record)) = cursor.next(stream) {
-            let header = record.header;
-            if header.sequence >= younger {
-                if !heads.pick(CarryTarget { queue, role: Role::Younger }, &cursor, &record, stream) {
+        // The younger half comes first, so that it finds the room that the segment leaves. The needed packets of the older
+        // half go to a queue of their own, where they can begin one more page.
+        if younger != u64::MAX {
+            let mut cursor = Cursor::new(view);
+            while let Ok(Some(record)) = cursor.next(stream) {
+                let header = record.header;
+                let to = CarryTarget { queue, role: Role::Younger };
+                if header.sequence >= younger && !heads.pick(to, &cursor, &record, stream) {
                     heads.lost(1);
                     sessions.packet_evicted(header.session, header.sequence, u64::from(header.captured_len), true);
                     sessions.packet_lost(header.session, header.sequence);
                     lost_until = lost_until.max(header.time);
                 }
-                continue;
+            }
+        }
+        let mut cursor = Cursor::new(view);
+        while let Ok(Some(record)) = cursor.next(stream) {
+            let header = record.header;
+            if header.sequence >= younger {
+                break;
             }
             if let Some(to) = self.needed(&header, kind, carries_floods, heads.pinned_bytes(), sessions) {
                 if heads.pick(to, &cursor, &record, stream) {
@@ -163,7 +172,8 @@ impl Store {
     /// starts. `picked_bytes` is the number of bytes already picked for pins.
     ///
     /// A flood that fills its share in less than a minute loses the starts of its live sessions, except for the first
-    /// packet of each session of which others are stored. Sessions that have left their flood are not affected.
+    /// packet of each session of which others are stored. A session that has left its flood keeps all starts that were
+    /// stored among those of the flood: its handshake came before the detector could know that it is no part of it.
     fn needed(
         &self,
         header: &RecordHeader,
@@ -186,7 +196,10 @@ impl Store {
                 return Some(CarryTarget { queue, role: Role::Pinned });
             }
         }
-        let needed = if kind.has_starts() && (marks.kept_with() == 0 || carries_floods) {
+        let has_left = kind.flood() != 0 && marks.flood == SessionMarks::LEFT_FLOOD;
+        let needed = if kind.has_starts() && has_left {
+            true
+        } else if kind.has_starts() && (marks.kept_with() == 0 || carries_floods) {
             sessions.needs_start(header.session, header.sequence, self.policy.clock.now())
         } else {
             // Every session keeps its very first packet while others are stored.

@@ -74,6 +74,9 @@ fn is_halved(kind: Kind) -> bool {
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     pages: u32,
+    /// The pages of queues that have sealed segments. A queue with an open segment alone needs no room of others: that
+    /// segment is evicted in halves, and stays while it is small.
+    sealed_pages: u32,
     /// The candidate with the highest score.
     next: Option<Candidate>,
     /// The oldest candidate.
@@ -109,6 +112,7 @@ impl QueueSurvey {
             let candidate = Candidate { queue: id, segment, kind: queue.kind, age_ns, newest_age_ns, score };
             let group = &mut bands[queue.kind.band() as usize][queue.kind.flood()];
             group.pages += queue.pages;
+            group.sealed_pages += if newest_age_ns.is_some() { queue.pages } else { 0 };
             group.next = higher(group.next, candidate, |candidate| candidate.score);
             group.oldest = higher(group.oldest, candidate, |candidate| candidate.age_ns);
         }
@@ -142,8 +146,8 @@ impl QueueSurvey {
     fn bounds_floods(&self, band: Band) -> bool {
         let groups = &self.bands[band as usize];
         let pages: u32 = groups[1..].iter().map(|group| group.pages).sum();
-        let others = groups[0].pages;
-        Self::exceeds_share(band, others, pages) && others > pages / OTHERS_SHARE
+        let Group { pages: others, sealed_pages, .. } = groups[0];
+        Self::exceeds_share(band, others, pages) && sealed_pages > pages / OTHERS_SHARE
     }
 
     /// The oldest segment of a queue of elephants that exceeds `share`.
